@@ -1,0 +1,222 @@
+//! The shell: sockets, files, signals and time around the core, and too simple to be wrong.
+//! Here lives the wiring of one agent, its delivery to the service, and what it logs of the core's decisions.
+//! Never here: a decision. What is sent, when, and how it ends is said by `heartbeat::machine`.
+
+mod delivery;
+mod handover;
+mod report;
+mod sighting;
+mod trouble;
+
+use std::future::pending;
+use std::pin::Pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tracing::{error, info, warn};
+
+use crate::config::{self, Config};
+use crate::exit::Ending;
+use crate::heartbeat::Now;
+use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
+use crate::heartbeat::request::{Identity, Report};
+use crate::task_runs::{self, client};
+use delivery::{Delivery, Outcome};
+use sighting::Watcher;
+
+/// Why the agent could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client of the service can't be set up from the settings.
+    #[error("the settings of the task-run service can't be used")]
+    Service(#[from] task_runs::error::Error),
+    /// The nonce's file can't be read.
+    #[error("reading the nonce from {}: set PODBEAT_NONCE_FILE to a readable file of one line", path.display())]
+    Nonce {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The system gives no random numbers.
+    #[error("drawing a seed from the system's random numbers")]
+    Entropy(#[source] getrandom::Error),
+}
+
+impl Error {
+    /// How the process ends for it.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Service(_) | Self::Nonce { .. } => Ending::Usage,
+            Self::Entropy(_) => Ending::Internal,
+        }
+    }
+}
+
+/// Something that an onlooker, such as a test or the demo, may want to see. The agent needs none.
+pub trait Onlooker {
+    /// The core said something.
+    fn note(&mut self, note: &Note);
+    /// An attempt begins.
+    fn attempt(&mut self, attempt: &Attempt);
+}
+
+/// Looks at nothing.
+impl Onlooker for () {
+    fn note(&mut self, _: &Note) {}
+    fn attempt(&mut self, _: &Attempt) {}
+}
+
+/// Runs one agent to its end.
+///
+/// `signals` brings one item for each SIGTERM or SIGINT; its handlers must be set before this is called.
+///
+/// # Errors
+/// Only before the first heartbeat, for settings that can't be used. After that nothing ends the agent but its task.
+pub async fn run(
+    config: &Config,
+    mut signals: impl Stream<Item = ()> + Unpin,
+    mut onlooker: impl Onlooker,
+) -> Result<Ending, Error> {
+    let start = Instant::now();
+    let mut machine = Machine::new(settings(config)?, seed()?);
+    let mut delivery = Delivery::new(config)?;
+    report::started(config);
+
+    let (sender, mut sightings) = mpsc::channel(sighting::WAITING);
+    let mut watcher = Some(Watcher::spawn(config, sender, seed()?));
+    let mut in_flight: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>> = None;
+    let mut look: Option<Pin<Box<dyn Future<Output = Look> + Send>>> = None;
+    let mut wake: Option<Duration> = None;
+    let mut event = Event::Started;
+    loop {
+        let now = Now {
+            elapsed: start.elapsed(),
+            wall: Timestamp::now(),
+        };
+        for action in machine.on(event, now) {
+            match action {
+                Action::Send(attempt) => {
+                    onlooker.attempt(&attempt);
+                    in_flight = Some(delivery.begin(attempt));
+                }
+                Action::Abort => in_flight = None,
+                Action::LookAtPod(limit) => look = Some(Watcher::look(watcher.as_ref(), limit)),
+                Action::WakeAt(at) => wake = at,
+                Action::StopWatching => {
+                    watcher = None;
+                    sightings.close();
+                }
+                Action::Note(note) => {
+                    report::note(&note, now.elapsed);
+                    onlooker.note(&note);
+                }
+                Action::End(end) => return Ok(ended(&end)),
+            }
+        }
+        // Signals first: nothing else may keep one waiting. Every branch is cancel-safe: the futures stay in their
+        // places when another branch wins, and a channel or stream loses nothing when its wait is dropped.
+        event = tokio::select! {
+            biased;
+            Some(()) = signals.next() => Event::Signal,
+            outcome = finished(&mut in_flight) => {
+                in_flight = None;
+                delivery.conclude(outcome)
+            }
+            looked = finished(&mut look) => {
+                look = None;
+                Event::Looked(looked)
+            }
+            Some(event) = sightings.recv() => event,
+            () = until(start, wake) => Event::Woke,
+        };
+    }
+}
+
+/// Waits for a future that may not be there. Cancel-safe: the future stays where it is.
+async fn finished<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
+    match future {
+        Some(future) => future.await,
+        None => pending().await,
+    }
+}
+
+async fn until(start: Instant, wake: Option<Duration>) {
+    match wake {
+        Some(wake) => sleep_until(start + wake).await,
+        None => pending().await,
+    }
+}
+
+fn ended(end: &End) -> Ending {
+    match end {
+        End::Delivered => {
+            info!("the last heartbeat was accepted; ending");
+            Ending::Delivered
+        }
+        End::Orphaned => {
+            warn!("the service disowned this run; ending without a last heartbeat");
+            Ending::Orphaned
+        }
+        End::Undelivered(request) => {
+            // The whole body, so that the run's fate can be told by hand; it holds no secret but the nonce, which is
+            // worth nothing without a token.
+            let request = serde_json::to_string(request).unwrap_or_default();
+            error!(%request, "the last heartbeat could not be delivered in time: the service doesn't know how this run ended");
+            Ending::Undelivered
+        }
+    }
+}
+
+fn settings(config: &Config) -> Result<Settings, Error> {
+    Ok(Settings {
+        identity: Identity {
+            pod_name: config.pod_name.clone(),
+            pod_uid: config.pod_uid.clone(),
+            job_retry_count: config.job_retry_count,
+            pod_hardware_details: config.pod_hardware_details.clone(),
+        },
+        nonce: nonce(config)?,
+        interval: config.interval,
+        timeout: config.timeout,
+        report: match config.report {
+            config::Report::Task => Report::Task,
+            config::Report::All => Report::All,
+        },
+        max_status_age: config.max_status_age,
+    })
+}
+
+fn nonce(config: &Config) -> Result<Option<String>, Error> {
+    match &config.nonce {
+        None => Ok(None),
+        Some(config::NonceSource::Inline(nonce)) => Ok(Some(nonce.expose().to_owned())),
+        Some(config::NonceSource::File(path)) => {
+            let text = std::fs::read_to_string(path).map_err(|source| Error::Nonce {
+                path: path.clone(),
+                source,
+            })?;
+            Ok(Some(text.trim().to_owned()))
+        }
+    }
+}
+
+fn seed() -> Result<u64, Error> {
+    getrandom::u64().map_err(Error::Entropy)
+}
+
+/// How the client of the service is to be set up.
+fn tls(config: &Config) -> client::Tls {
+    client::Tls {
+        ca_file: config.ca_file.clone(),
+        identity: config
+            .client_cert_file
+            .clone()
+            .zip(config.client_key_file.clone()),
+    }
+}

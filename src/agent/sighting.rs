@@ -1,0 +1,159 @@
+//! Turns what the pod watch brings into events of the core, and owns the watch's task.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::trouble::{Chain, Repeats};
+use crate::config::{Config, Kubernetes};
+use crate::heartbeat::backoff::Backoff;
+use crate::heartbeat::machine::{Event, Look};
+use crate::pod::resource::Pod;
+use crate::pod::status::Observation;
+use crate::pod::watch::{Access, Error, PodWatch, Sighting};
+
+/// How many events of the pod may wait for the core, which takes microseconds for each.
+pub(super) const WAITING: usize = 16;
+
+/// Owns the task that watches the pod; dropped, it ends it.
+pub(super) struct Watcher {
+    task: JoinHandle<()>,
+    /// Filled once the client is set up.
+    pod: Arc<OnceLock<PodWatch>>,
+    own_container: String,
+    uid: Option<String>,
+}
+
+impl Watcher {
+    pub(super) fn spawn(config: &Config, events: mpsc::Sender<Event>, seed: u64) -> Self {
+        let pod = Arc::new(OnceLock::new());
+        let own_container = config.container_name.clone();
+        let task = tokio::spawn(watch(
+            access(&config.kubernetes),
+            config.pod_namespace.clone(),
+            config.pod_name.clone(),
+            config.pod_uid.clone(),
+            own_container.clone(),
+            events,
+            fastrand::Rng::with_seed(seed),
+            Arc::clone(&pod),
+        ));
+        Self {
+            task,
+            pod,
+            own_container,
+            uid: config.pod_uid.clone(),
+        }
+    }
+
+    /// Looks at the pod directly. Without a watcher, or while its client isn't set up, the look fails.
+    pub(super) fn look(
+        watcher: Option<&Self>,
+        limit: Duration,
+    ) -> Pin<Box<dyn Future<Output = Look> + Send>> {
+        let Some((watcher, pod)) = watcher.and_then(|watcher| Some((watcher, watcher.pod.get()?.clone())))
+        else {
+            return Box::pin(async { Look::Failed });
+        };
+        let own_container = watcher.own_container.clone();
+        let uid = watcher.uid.clone();
+        Box::pin(async move {
+            match pod.look(limit).await {
+                Ok(Some(pod)) if uid.is_none() || pod.metadata.uid == uid => {
+                    Look::Found(Observation::of(&pod, &own_container))
+                }
+                Ok(Some(_) | None) => Look::Gone,
+                Err(error) => {
+                    warn!(error = %Chain(&error), "the look at the pod before the last heartbeat failed");
+                    Look::Failed
+                }
+            }
+        })
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn access(kubernetes: &Kubernetes) -> Access {
+    match kubernetes {
+        Kubernetes::InCluster {
+            host,
+            port,
+            service_account_dir,
+        } => Access::InCluster {
+            host: host.clone(),
+            port: *port,
+            service_account_dir: service_account_dir.clone(),
+        },
+        Kubernetes::Kubeconfig { path, context } => Access::Kubeconfig {
+            path: path.clone(),
+            context: context.clone(),
+        },
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, which names each")]
+async fn watch(
+    access: Access,
+    namespace: Option<String>,
+    name: String,
+    uid: Option<String>,
+    own_container: String,
+    events: mpsc::Sender<Event>,
+    mut rng: fastrand::Rng,
+    shared: Arc<OnceLock<PodWatch>>,
+) {
+    let troubles = std::sync::Mutex::new(Repeats::default());
+    let tell = |error: &Error| {
+        let Ok(mut troubles) = troubles.lock() else { return };
+        if let Some(repeats) = troubles.worth_telling(&error.to_string()) {
+            warn!(repeats, error = %Chain(error), "the Kubernetes API gives no news of the pod");
+        }
+    };
+    let mut backoff = Backoff::default();
+    let pod = loop {
+        match PodWatch::new(&access, namespace.as_deref(), &name).await {
+            Ok(pod) => break pod,
+            Err(error) => tell(&error),
+        }
+        tokio::time::sleep(backoff.after_failure(&mut rng)).await;
+    };
+    let _ = shared.set(pod.clone());
+    let (sender, mut sightings) = mpsc::channel(1);
+    let mut first = true;
+    let translate = async {
+        while let Some(sighting) = sightings.recv().await {
+            if let Some(failed) = troubles.lock().ok().and_then(|mut troubles| troubles.over()) {
+                info!(
+                    failed_before = failed,
+                    "the Kubernetes API gives news of the pod again"
+                );
+            }
+            if std::mem::take(&mut first) {
+                info!("first contact with the Kubernetes API");
+            }
+            if events.send(event(sighting, &own_container)).await.is_err() {
+                return;
+            }
+        }
+    };
+    // The watch ends when the pod is gone; then what it sent last is still to be passed on.
+    tokio::join!(pod.run(uid, sender, rng, &tell), translate);
+}
+
+fn event(sighting: Sighting, own_container: &str) -> Event {
+    let observe = |pod: &Pod| Observation::of(pod, own_container);
+    match sighting {
+        Sighting::Seen(pod) => Event::Observed(observe(&pod)),
+        Sighting::Confirmed => Event::Confirmed,
+        Sighting::Gone(last) => Event::Gone(last.map(|pod| observe(&pod))),
+    }
+}

@@ -1,0 +1,209 @@
+//! The commands and their flags. What a flag's value means is checked with its variable, in `config`.
+
+use std::ffi::OsString;
+
+use clap::builder::OsStringValueParser;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, ArgAction, ArgMatches, Command};
+
+use crate::config::{Flags, SETTINGS, Setting};
+use crate::exit::Ending;
+
+/// What the command line asks for.
+pub enum Cli {
+    /// Run the sidecar.
+    Agent(Flags),
+}
+
+/// Why nothing is to be run: help was asked for, or the command line is wrong.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Exit {
+    /// What to print.
+    pub text: String,
+    /// `None` for help and version, which are printed to standard output and are a success.
+    pub failure: Option<Ending>,
+}
+
+/// The command that runs if none is named.
+const DEFAULT_COMMAND: &str = "agent";
+
+/// Reads the command line; the first item is the program's name.
+///
+/// # Errors
+/// Help or version was asked for, or the command line is wrong. No value that was given is repeated: it may be a
+/// secret in the wrong place.
+pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if names_no_command(arguments.get(1)) {
+        arguments.insert(arguments.len().min(1), DEFAULT_COMMAND.into());
+    }
+    let matches = command()
+        .try_get_matches_from(arguments)
+        .map_err(|error| exit(&error))?;
+    match matches.subcommand() {
+        Some((DEFAULT_COMMAND, agent)) => Ok(Cli::Agent(flags(agent))),
+        _ => Err(Exit {
+            text: command().render_help().to_string(),
+            failure: Some(Ending::Usage),
+        }),
+    }
+}
+
+/// The whole command line, as clap describes it.
+#[must_use]
+pub fn command() -> Command {
+    Command::new("podbeat")
+        .version(env!("CARGO_PKG_VERSION"))
+        .about("Tells the task-run service how this pod lives and ends")
+        .long_about(
+            "Tells the task-run service how this pod lives and ends.\n\n\
+             Runs beside a task in its Kubernetes pod, watches the pod, and posts heartbeats with the states of its \
+             containers; the last one says how the run ended. Without a command, the agent runs.",
+        )
+        .disable_help_subcommand(true)
+        .subcommand(agent())
+}
+
+fn agent() -> Command {
+    Command::new(DEFAULT_COMMAND)
+        .about("The sidecar: watch the pod, send heartbeats, send the last one")
+        .after_help(
+            "Examples:\n  \
+             podbeat                                    in a pod, with everything set by its manifest\n  \
+             podbeat --dry-run --task-run-id r --pod-name p\n                                             \
+             from a laptop: log what would be sent for pod p\n\n\
+             Exit codes: 0 the last heartbeat was accepted (or the service disowned the run), 64 settings are missing \
+             or malformed,\n70 podbeat could not begin, 75 the last heartbeat was not accepted in time.",
+        )
+        .args(SETTINGS.iter().map(flag))
+}
+
+fn flag(setting: &Setting) -> Arg {
+    let help = format!(
+        "{} [{}; default: {}]",
+        setting.meaning, setting.variable, setting.default
+    );
+    let arg = Arg::new(setting.variable).long(setting.flag).help(help);
+    if setting.switch {
+        arg.action(ArgAction::SetTrue)
+    } else {
+        arg.value_name("VALUE").value_parser(OsStringValueParser::new())
+    }
+}
+
+fn flags(matches: &ArgMatches) -> Flags {
+    let mut flags = Flags::default();
+    for setting in SETTINGS {
+        let value = if setting.switch {
+            matches.get_flag(setting.variable).then(|| "true".into())
+        } else {
+            matches.get_one::<OsString>(setting.variable).cloned()
+        };
+        if let Some(value) = value {
+            flags.0.insert(setting.variable, value);
+        }
+    }
+    flags
+}
+
+/// Whether the first argument begins the agent's flags rather than naming a command or asking for help.
+fn names_no_command(first: Option<&OsString>) -> bool {
+    match first.and_then(|first| first.to_str()) {
+        Some("-h" | "--help" | "-V" | "--version") => false,
+        Some(first) => first.starts_with('-'),
+        None => first.is_none(),
+    }
+}
+
+fn exit(error: &clap::Error) -> Exit {
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        return Exit {
+            text: error.render().to_string(),
+            failure: None,
+        };
+    }
+    // Only names of flags are repeated, never what follows one.
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(named)) if named.starts_with("--") => named.split([' ', '=']).next(),
+        _ => None,
+    };
+    let problem = match (error.kind(), named) {
+        (ErrorKind::UnknownArgument, Some(named)) => format!("there is no flag {named}"),
+        (ErrorKind::UnknownArgument, None) => {
+            "an argument that is no flag (its text is not shown)".to_owned()
+        }
+        (ErrorKind::InvalidSubcommand, _) => "there is no such command".to_owned(),
+        (_, Some(named)) => format!("{named}: {}", error.kind()),
+        (_, None) => error.kind().to_string(),
+    };
+    Exit {
+        text: format!("podbeat: {problem}; see podbeat --help\n"),
+        failure: Some(Ending::Usage),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse_all(arguments: &[&str]) -> Result<Flags, Exit> {
+        let all = std::iter::once("podbeat").chain(arguments.iter().copied());
+        parse(all.map(OsString::from)).map(|Cli::Agent(flags)| flags)
+    }
+
+    #[test]
+    fn clap_finds_no_fault_with_the_command_line() {
+        command().debug_assert();
+    }
+
+    #[test]
+    fn plain_podbeat_and_podbeat_agent_are_the_same() {
+        for arguments in [
+            &["--interval", "5s", "--dry-run"][..],
+            &["agent", "--interval=5s", "--dry-run"][..],
+        ] {
+            let flags = parse_all(arguments).expect("right").0;
+            assert_eq!(flags.get("PODBEAT_INTERVAL"), Some(&OsString::from("5s")));
+            assert_eq!(flags.get("PODBEAT_DRY_RUN"), Some(&OsString::from("true")));
+            assert_eq!(flags.len(), 2);
+        }
+        assert!(parse_all(&[]).expect("right").0.is_empty());
+    }
+
+    #[test]
+    fn help_names_every_variable_and_is_a_success() {
+        let exit = parse_all(&["agent", "--help"]).err().expect("help");
+        assert_eq!(exit.failure, None);
+        for setting in SETTINGS {
+            assert!(
+                exit.text.contains(setting.variable) && exit.text.contains(setting.flag),
+                "{}",
+                setting.variable
+            );
+        }
+        assert_eq!(parse_all(&["--version"]).err().expect("version").failure, None);
+    }
+
+    #[test]
+    fn a_wrong_command_line_is_usage_and_repeats_no_value() {
+        for arguments in [
+            &["--tokn=hunter2"][..],
+            &["--token", "x", "hunter2"],
+            &["hunter2"],
+            &["agent", "--tokn", "hunter2"],
+            &["--token=a", "--token=hunter2"],
+            &["--token"],
+        ] {
+            let exit = parse_all(arguments).err().expect("wrong");
+            assert_eq!(exit.failure, Some(Ending::Usage), "{arguments:?}");
+            assert!(!exit.text.contains("hunter2"), "{}", exit.text);
+        }
+        assert!(
+            parse_all(&["--tokn=x"])
+                .err()
+                .expect("wrong")
+                .text
+                .contains("--tokn")
+        );
+    }
+}

@@ -1,0 +1,1051 @@
+//! The settings: read once, checked all together, typed.
+//!
+//! Each has a variable and a flag; the flag wins, and an empty value counts as unset. [`SETTINGS`] is the one table
+//! from which the help texts and `docs/configuration.md` are made.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use reqwest::Url;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+
+use crate::task_runs::Secret;
+
+/// One setting, as users see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Setting {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The flag, without its dashes.
+    pub flag: &'static str,
+    /// The default, or what makes it required.
+    pub default: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+    /// Whether its value is never shown.
+    pub secret: bool,
+    /// Whether the flag takes no value.
+    pub switch: bool,
+}
+
+const fn setting(
+    variable: &'static str,
+    flag: &'static str,
+    default: &'static str,
+    meaning: &'static str,
+) -> Setting {
+    Setting {
+        variable,
+        flag,
+        default,
+        meaning,
+        secret: false,
+        switch: false,
+    }
+}
+
+const fn secret(setting: Setting) -> Setting {
+    Setting {
+        secret: true,
+        ..setting
+    }
+}
+
+const fn switch(setting: Setting) -> Setting {
+    Setting {
+        switch: true,
+        ..setting
+    }
+}
+
+/// Every setting of the agent, in the order of the documents.
+pub const SETTINGS: &[Setting] = &[
+    setting(
+        "TASK_RUN_ID",
+        "task-run-id",
+        "required",
+        "the run that this pod executes",
+    ),
+    setting(
+        "POD_NAME",
+        "pod-name",
+        "required",
+        "metadata.name of the pod (downward API)",
+    ),
+    setting(
+        "POD_NAMESPACE",
+        "pod-namespace",
+        "required in a pod; else the kubeconfig's namespace",
+        "metadata.namespace of the pod (downward API)",
+    ),
+    setting(
+        "POD_UID",
+        "pod-uid",
+        "required in a pod; else learned from the first look",
+        "metadata.uid of the pod (downward API)",
+    ),
+    setting(
+        "JOB_RETRY_COUNT",
+        "job-retry-count",
+        "the annotation batch.kubernetes.io/job-index-failure-count, else absent",
+        "how many times the Job was retried before this pod; sent as jobRetryCount",
+    ),
+    setting(
+        "POD_HARDWARE_DETAILS",
+        "pod-hardware-details",
+        "node name, instance type and devices where the pod shows them, else absent",
+        "free text about the hardware; sent as podHardwareDetails",
+    ),
+    setting(
+        "PODBEAT_SERVICE_URL",
+        "service-url",
+        "required, except with --dry-run",
+        "base URL of the task-run service; https, unless the host is loopback or PODBEAT_ALLOW_HTTP is true",
+    ),
+    setting(
+        "PODBEAT_TOKEN_FILE",
+        "token-file",
+        "this or PODBEAT_TOKEN is required, except with --dry-run",
+        "file with the bearer token; read again when it changes",
+    ),
+    secret(setting(
+        "PODBEAT_TOKEN",
+        "token",
+        "this or PODBEAT_TOKEN_FILE is required, except with --dry-run",
+        "the bearer token itself; a file is better: flags and variables are visible to more eyes",
+    )),
+    setting(
+        "PODBEAT_CA_FILE",
+        "ca-file",
+        "the system's roots alone",
+        "more roots for the service (PEM)",
+    ),
+    setting(
+        "PODBEAT_CLIENT_CERT_FILE",
+        "client-cert-file",
+        "none",
+        "certificate chain for mutual TLS with the service (PEM); goes with PODBEAT_CLIENT_KEY_FILE",
+    ),
+    setting(
+        "PODBEAT_CLIENT_KEY_FILE",
+        "client-key-file",
+        "none",
+        "key of that certificate (PEM)",
+    ),
+    secret(setting(
+        "PODBEAT_NONCE",
+        "nonce",
+        "a random one for each heartbeat",
+        "the nonce that the service issued when the run was checked out; echoed in each heartbeat",
+    )),
+    setting(
+        "PODBEAT_NONCE_FILE",
+        "nonce-file",
+        "none",
+        "file with that nonce, read at the start",
+    ),
+    setting(
+        "PODBEAT_INTERVAL",
+        "interval",
+        "30s",
+        "between heartbeats when nothing changes, ±10 % jitter; 100ms to 1h",
+    ),
+    setting(
+        "PODBEAT_TIMEOUT",
+        "timeout",
+        "10s",
+        "the longest that one attempt may take; 100ms to 5m",
+    ),
+    setting(
+        "PODBEAT_CONTAINER_NAME",
+        "container-name",
+        "podbeat",
+        "name of podbeat's own container, which is left out of the report",
+    ),
+    setting(
+        "PODBEAT_REPORT",
+        "report",
+        "task",
+        "task: regular containers; all: init containers and other sidecars too",
+    ),
+    setting(
+        "PODBEAT_STATE_DIR",
+        "state-dir",
+        "none",
+        "directory (emptyDir) of the journal; no effect yet",
+    ),
+    setting(
+        "PODBEAT_MARKER_DIR",
+        "marker-dir",
+        "none",
+        "directory (emptyDir) of exit markers; no effect yet",
+    ),
+    setting(
+        "PODBEAT_RENEWED_TOKEN_FILE",
+        "renewed-token-file",
+        "none",
+        "where a token that the service renewed is handed to the task's containers",
+    ),
+    setting(
+        "PODBEAT_LISTEN",
+        "listen",
+        "off",
+        "address of /livez, /readyz, /startupz, /metrics and /status; no effect yet",
+    ),
+    setting(
+        "PODBEAT_MAX_STATUS_AGE",
+        "max-status-age",
+        "5m",
+        "container states that the API hasn't confirmed for longer are left out of a heartbeat; at least 1s",
+    ),
+    setting(
+        "PODBEAT_LOG",
+        "log",
+        "info",
+        "level, or target=level pairs with commas: error, warn, info, debug, trace, off",
+    ),
+    setting(
+        "PODBEAT_LOG_FORMAT",
+        "log-format",
+        "json in a pod, text elsewhere",
+        "json or text",
+    ),
+    switch(setting(
+        "PODBEAT_ALLOW_HTTP",
+        "allow-http",
+        "false",
+        "let the token travel unencrypted to a host that isn't loopback",
+    )),
+    switch(setting(
+        "PODBEAT_DRY_RUN",
+        "dry-run",
+        "false",
+        "log each heartbeat instead of sending it",
+    )),
+    setting(
+        "PODBEAT_SERVICE_ACCOUNT_DIR",
+        "service-account-dir",
+        "/var/run/secrets/kubernetes.io/serviceaccount",
+        "directory with the service account's token and ca.crt",
+    ),
+    setting(
+        "KUBECONFIG",
+        "kubeconfig",
+        "in a pod none; elsewhere ~/.kube/config",
+        "kubeconfig file; if set, it is used in a pod, too",
+    ),
+    setting(
+        "PODBEAT_KUBE_CONTEXT",
+        "context",
+        "the current context",
+        "context of the kubeconfig",
+    ),
+];
+
+/// Reads environment variables. A trait, so that tests pass a map.
+pub trait Environment {
+    /// The variable's value, if it is set.
+    fn get(&self, variable: &str) -> Option<OsString>;
+}
+
+/// The environment of the process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    fn get(&self, variable: &str) -> Option<OsString> {
+        std::env::var_os(variable)
+    }
+}
+
+impl Environment for BTreeMap<String, String> {
+    fn get(&self, variable: &str) -> Option<OsString> {
+        self.get(variable).map(OsString::from)
+    }
+}
+
+/// Values of flags, by the variable that each stands for.
+#[derive(Clone, Default)]
+pub struct Flags(pub BTreeMap<&'static str, OsString>);
+
+/// The agent's settings, checked.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The run.
+    pub task_run_id: String,
+    /// The pod's name.
+    pub pod_name: String,
+    /// The pod's namespace; `None` for the kubeconfig's own.
+    pub pod_namespace: Option<String>,
+    /// The pod's UID; `None` if it is to be learned.
+    pub pod_uid: Option<String>,
+    /// Sent as jobRetryCount; not negative.
+    pub job_retry_count: Option<i32>,
+    /// Sent as podHardwareDetails.
+    pub pod_hardware_details: Option<String>,
+    /// The service; `None` only in a dry run.
+    pub service_url: Option<ServiceUrl>,
+    /// The token's source; `None` only in a dry run.
+    pub token: Option<TokenSource>,
+    /// More roots for the service.
+    pub ca_file: Option<PathBuf>,
+    /// For mutual TLS; set together with the key.
+    pub client_cert_file: Option<PathBuf>,
+    /// For mutual TLS; set together with the certificate.
+    pub client_key_file: Option<PathBuf>,
+    /// The service's nonce.
+    pub nonce: Option<NonceSource>,
+    /// Between heartbeats; 100 ms to 1 h.
+    pub interval: Duration,
+    /// For one attempt; 100 ms to 5 min.
+    pub timeout: Duration,
+    /// Our own container.
+    pub container_name: String,
+    /// Which containers are reported.
+    pub report: Report,
+    /// Directory of the journal.
+    pub state_dir: Option<PathBuf>,
+    /// Directory of exit markers.
+    pub marker_dir: Option<PathBuf>,
+    /// Where a renewed token is handed on.
+    pub renewed_token_file: Option<PathBuf>,
+    /// Address of the admin endpoint.
+    pub listen: Option<SocketAddr>,
+    /// How long states that nobody confirms are still sent; at least 1 s.
+    pub max_status_age: Duration,
+    /// Which events are logged.
+    pub log: Targets,
+    /// How they are written.
+    pub log_format: LogFormat,
+    /// Nothing is sent.
+    pub dry_run: bool,
+    /// How the Kubernetes API is reached.
+    pub kubernetes: Kubernetes,
+}
+
+/// The service's base URL: https or allowed http, without credentials, query or fragment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceUrl(Url);
+
+impl ServiceUrl {
+    /// The URL.
+    #[must_use]
+    pub fn url(&self) -> &Url {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// Where the bearer token comes from.
+#[derive(Clone, Debug)]
+pub enum TokenSource {
+    /// A file.
+    File(PathBuf),
+    /// The settings themselves.
+    Inline(Secret),
+}
+
+/// Where the nonce comes from.
+#[derive(Clone, Debug)]
+pub enum NonceSource {
+    /// A file.
+    File(PathBuf),
+    /// The settings themselves.
+    Inline(Secret),
+}
+
+/// Which containers are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// Regular containers.
+    Task,
+    /// Init containers and other sidecars too.
+    All,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For eyes.
+    Text,
+}
+
+/// How the Kubernetes API is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Kubernetes {
+    /// As from a pod.
+    InCluster {
+        /// `KUBERNETES_SERVICE_HOST`.
+        host: String,
+        /// `KUBERNETES_SERVICE_PORT`.
+        port: u16,
+        /// Holds `token` and `ca.crt`.
+        service_account_dir: PathBuf,
+    },
+    /// As from a laptop.
+    Kubeconfig {
+        /// The file; `None` for the default one.
+        path: Option<PathBuf>,
+        /// The context; `None` for the current one.
+        context: Option<String>,
+    },
+}
+
+/// Everything that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Errors(Vec<Fault>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Fault {
+    variable: &'static str,
+    flag: &'static str,
+    problem: String,
+}
+
+impl std::error::Error for Errors {}
+
+impl fmt::Display for Errors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, verb) = match self.0.len() {
+            1 => ("one setting".to_owned(), "is"),
+            count => (format!("{count} settings"), "are"),
+        };
+        write!(f, "{count} {verb} missing or wrong:")?;
+        for fault in &self.0 {
+            match fault.flag {
+                "" => write!(f, "\n  {}: {}", fault.variable, fault.problem)?,
+                flag => write!(f, "\n  {} (--{flag}): {}", fault.variable, fault.problem)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Config {
+    /// Reads and checks every setting.
+    ///
+    /// # Errors
+    /// All that are missing or malformed, by name, together. No value of a secret is part of it.
+    pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
+        let mut read = Reader {
+            flags,
+            environment,
+            faults: Vec::new(),
+        };
+        let host = read.text("KUBERNETES_SERVICE_HOST");
+        let in_pod = host.is_some();
+        let dry_run = read.switch("PODBEAT_DRY_RUN");
+        let allow_http = read.switch("PODBEAT_ALLOW_HTTP");
+
+        let task_run_id = read.required("TASK_RUN_ID", "the id of the run that this pod executes", run_id);
+        let pod_name = read.required(
+            "POD_NAME",
+            "the pod's name, from the downward API (metadata.name)",
+            dns_name,
+        );
+        let pod_namespace = read.required_if(
+            in_pod,
+            "POD_NAMESPACE",
+            "the pod's namespace, from the downward API (metadata.namespace)",
+            dns_name,
+        );
+        let pod_uid = read.required_if(
+            in_pod,
+            "POD_UID",
+            "the pod's UID, from the downward API (metadata.uid)",
+            printable,
+        );
+        let service_url = read.required_if(
+            !dry_run,
+            "PODBEAT_SERVICE_URL",
+            "the base URL of the task-run service, such as https://ica.example.com",
+            |text| service_url(text, allow_http),
+        );
+        let token = read.token(dry_run);
+        let client_cert_file = read.path("PODBEAT_CLIENT_CERT_FILE");
+        let client_key_file = read.path("PODBEAT_CLIENT_KEY_FILE");
+        match (&client_cert_file, &client_key_file) {
+            (Some(_), None) => read.fault(
+                "PODBEAT_CLIENT_KEY_FILE",
+                "missing; PODBEAT_CLIENT_CERT_FILE needs it",
+            ),
+            (None, Some(_)) => read.fault(
+                "PODBEAT_CLIENT_CERT_FILE",
+                "missing; PODBEAT_CLIENT_KEY_FILE needs it",
+            ),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        let kubernetes = read.kubernetes(host);
+        let log_format = read.optional("PODBEAT_LOG_FORMAT", |text| match text {
+            "json" => Ok(LogFormat::Json),
+            "text" => Ok(LogFormat::Text),
+            _ => Err("neither json nor text".to_owned()),
+        });
+        let config = Self {
+            // Empty only if missing, and then there is a fault and no config.
+            task_run_id: task_run_id.unwrap_or_default(),
+            pod_name: pod_name.unwrap_or_default(),
+            pod_namespace,
+            pod_uid,
+            job_retry_count: read.optional("JOB_RETRY_COUNT", |text| match text.parse::<i32>() {
+                Ok(count) if count >= 0 => Ok(count),
+                Ok(_) | Err(_) => Err("not a whole number from 0 to 2147483647".to_owned()),
+            }),
+            pod_hardware_details: read.text("POD_HARDWARE_DETAILS"),
+            service_url,
+            token,
+            ca_file: read.path("PODBEAT_CA_FILE"),
+            client_cert_file,
+            client_key_file,
+            nonce: read.nonce(),
+            interval: read.duration("PODBEAT_INTERVAL", secs(30), millis(100), secs(3600)),
+            timeout: read.duration("PODBEAT_TIMEOUT", secs(10), millis(100), secs(300)),
+            container_name: read
+                .optional("PODBEAT_CONTAINER_NAME", dns_name)
+                .unwrap_or_else(|| "podbeat".to_owned()),
+            report: read
+                .optional("PODBEAT_REPORT", |text| match text {
+                    "task" => Ok(Report::Task),
+                    "all" => Ok(Report::All),
+                    _ => Err("neither task nor all".to_owned()),
+                })
+                .unwrap_or(Report::Task),
+            state_dir: read.path("PODBEAT_STATE_DIR"),
+            marker_dir: read.path("PODBEAT_MARKER_DIR"),
+            renewed_token_file: read.path("PODBEAT_RENEWED_TOKEN_FILE"),
+            listen: read.optional("PODBEAT_LISTEN", |text| {
+                text.parse()
+                    .map_err(|_| "not an address and port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+            }),
+            max_status_age: read.duration("PODBEAT_MAX_STATUS_AGE", secs(300), secs(1), Duration::MAX),
+            log: read
+                .optional("PODBEAT_LOG", log_filter)
+                .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
+            log_format: log_format.unwrap_or(if in_pod { LogFormat::Json } else { LogFormat::Text }),
+            dry_run,
+            kubernetes,
+        };
+        if read.faults.is_empty() {
+            return Ok(config);
+        }
+        let place = |fault: &Fault| {
+            SETTINGS
+                .iter()
+                .position(|setting| setting.variable == fault.variable)
+        };
+        read.faults.sort_by_key(place);
+        Err(Errors(read.faults))
+    }
+}
+
+/// Reads settings and gathers what is wrong with them.
+struct Reader<'read, E> {
+    flags: &'read Flags,
+    environment: &'read E,
+    faults: Vec<Fault>,
+}
+
+impl<E: Environment> Reader<'_, E> {
+    fn fault(&mut self, variable: &'static str, problem: impl Into<String>) {
+        let flag = SETTINGS
+            .iter()
+            .find(|setting| setting.variable == variable)
+            .map_or("", |setting| setting.flag);
+        self.faults.push(Fault {
+            variable,
+            flag,
+            problem: problem.into(),
+        });
+    }
+
+    fn os(&self, variable: &'static str) -> Option<OsString> {
+        let flag = self.flags.0.get(variable).cloned();
+        flag.or_else(|| self.environment.get(variable))
+            .filter(|value| !value.is_empty())
+    }
+
+    fn text(&mut self, variable: &'static str) -> Option<String> {
+        let text = self.os(variable)?.into_string();
+        if text.is_err() {
+            self.fault(variable, "not valid UTF-8");
+        }
+        text.ok()
+    }
+
+    fn path(&self, variable: &'static str) -> Option<PathBuf> {
+        self.os(variable).map(PathBuf::from)
+    }
+
+    /// A setting that may be absent. What is wrong with it is told with its value, unless that is a secret.
+    fn optional<T>(
+        &mut self,
+        variable: &'static str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        let text = self.text(variable)?;
+        match check(text.trim()) {
+            Ok(value) => Some(value),
+            Err(problem) => {
+                // A value with an @ may be a URL that carries a password.
+                let hidden = text.contains('@')
+                    || SETTINGS
+                        .iter()
+                        .any(|setting| setting.variable == variable && setting.secret);
+                let shown = if hidden {
+                    String::new()
+                } else {
+                    format!("; it is {}", quoted(&text))
+                };
+                self.fault(variable, format!("{problem}{shown}"));
+                None
+            }
+        }
+    }
+
+    fn required_if<T>(
+        &mut self,
+        required: bool,
+        variable: &'static str,
+        wanted: &str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        if required && self.os(variable).is_none() {
+            self.fault(variable, format!("missing; set it to {wanted}"));
+            return None;
+        }
+        self.optional(variable, check)
+    }
+
+    fn required<T>(
+        &mut self,
+        variable: &'static str,
+        wanted: &str,
+        check: impl FnOnce(&str) -> Result<T, String>,
+    ) -> Option<T> {
+        self.required_if(true, variable, wanted, check)
+    }
+
+    fn switch(&mut self, variable: &'static str) -> bool {
+        self.optional(variable, |text| match text {
+            "true" | "1" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err("neither true nor false".to_owned()),
+        })
+        .unwrap_or(false)
+    }
+
+    fn duration(
+        &mut self,
+        variable: &'static str,
+        default: Duration,
+        least: Duration,
+        most: Duration,
+    ) -> Duration {
+        self.optional(variable, |text| {
+            let duration = humantime::parse_duration(text)
+                .map_err(|_| "not a duration such as 500ms, 30s or 2m".to_owned())?;
+            if duration < least {
+                return Err(format!("less than {}", humantime::format_duration(least)));
+            }
+            if duration > most {
+                return Err(format!("more than {}", humantime::format_duration(most)));
+            }
+            Ok(duration)
+        })
+        .unwrap_or(default)
+    }
+
+    fn token(&mut self, dry_run: bool) -> Option<TokenSource> {
+        let file = self.path("PODBEAT_TOKEN_FILE");
+        let given = self.os("PODBEAT_TOKEN").is_some();
+        let inline = self.optional("PODBEAT_TOKEN", header_text);
+        match (file, inline) {
+            (Some(_), _) if given => {
+                self.fault(
+                    "PODBEAT_TOKEN",
+                    "set together with PODBEAT_TOKEN_FILE; unset one of them",
+                );
+                None
+            }
+            (Some(file), _) => Some(TokenSource::File(file)),
+            (None, Some(token)) => Some(TokenSource::Inline(token)),
+            (None, None) => {
+                if !dry_run && !given {
+                    self.fault(
+                        "PODBEAT_TOKEN_FILE",
+                        "missing; set it to a file with the bearer token (or set PODBEAT_TOKEN)",
+                    );
+                }
+                None
+            }
+        }
+    }
+
+    fn nonce(&mut self) -> Option<NonceSource> {
+        let file = self.path("PODBEAT_NONCE_FILE");
+        let given = self.os("PODBEAT_NONCE").is_some();
+        let inline = self.optional("PODBEAT_NONCE", |text| printable(text).map(Secret::new));
+        if file.is_some() && given {
+            self.fault(
+                "PODBEAT_NONCE",
+                "set together with PODBEAT_NONCE_FILE; unset one of them",
+            );
+        }
+        file.map(NonceSource::File)
+            .or_else(|| inline.map(NonceSource::Inline))
+    }
+
+    fn kubernetes(&mut self, host: Option<String>) -> Kubernetes {
+        let path = self.path("KUBECONFIG");
+        let context = self.text("PODBEAT_KUBE_CONTEXT");
+        let Some(host) = host.filter(|_| path.is_none() && context.is_none()) else {
+            return Kubernetes::Kubeconfig { path, context };
+        };
+        let port = self.optional("KUBERNETES_SERVICE_PORT", |text| {
+            text.parse::<u16>().map_err(|_| "not a port number".to_owned())
+        });
+        Kubernetes::InCluster {
+            host,
+            port: port.unwrap_or(443),
+            service_account_dir: self
+                .path("PODBEAT_SERVICE_ACCOUNT_DIR")
+                .unwrap_or_else(|| PathBuf::from("/var/run/secrets/kubernetes.io/serviceaccount")),
+        }
+    }
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// A value as it is shown in a message: shortened, with what doesn't print escaped.
+fn quoted(text: &str) -> String {
+    const MOST: usize = 60;
+    let short: String = text.chars().take(MOST).collect();
+    let more = if text.chars().count() > MOST { "…" } else { "" };
+    format!("{short:?}{more}")
+}
+
+fn printable(text: &str) -> Result<String, String> {
+    if text.chars().any(char::is_control) {
+        return Err("it has control characters".to_owned());
+    }
+    Ok(text.to_owned())
+}
+
+fn run_id(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 256;
+    if text.chars().count() > LONGEST {
+        return Err(format!("longer than {LONGEST} characters"));
+    }
+    printable(text)
+}
+
+/// Levels and target=level pairs. A word that is no level would be taken for a target, and silence everything else.
+fn log_filter(text: &str) -> Result<Targets, String> {
+    let is_known = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
+    let filter = text.split(',').all(is_known).then(|| text.parse().ok()).flatten();
+    filter.ok_or_else(|| {
+        "not a filter: a level (error, warn, info, debug, trace, off) or target=level, with commas".to_owned()
+    })
+}
+
+/// A DNS subdomain (RFC 1123), as Kubernetes demands of names.
+fn dns_name(text: &str) -> Result<String, String> {
+    const LONGEST: usize = 253;
+    let label = |label: &str| {
+        !label.is_empty()
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+    };
+    if text.len() <= LONGEST && text.split('.').all(label) {
+        return Ok(text.to_owned());
+    }
+    Err("not a Kubernetes name (lower-case letters, digits, '-' and '.'; at most 253)".to_owned())
+}
+
+fn header_text(text: &str) -> Result<Secret, String> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Secret::new(text));
+    }
+    Err(
+        "not fit for a header: a token is visible ASCII characters without spaces (its value is not shown)"
+            .to_owned(),
+    )
+}
+
+fn service_url(text: &str, allow_http: bool) -> Result<ServiceUrl, String> {
+    // A URL with credentials is a secret as a whole: what is wrong with it is told without it.
+    let has_credentials = text.split(['/', '?', '#']).any(|part| part.contains('@'));
+    if has_credentials {
+        return Err(NO_CREDENTIALS.to_owned());
+    }
+    let url: Url = text
+        .parse()
+        .map_err(|_| "not a URL such as https://ica.example.com".to_owned())?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("a base URL has neither query nor fragment".to_owned());
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_http || is_loopback(&url) => {}
+        "http" => {
+            return Err(
+                "not https; the token would travel unencrypted (PODBEAT_ALLOW_HTTP=true allows it)"
+                    .to_owned(),
+            );
+        }
+        _ => return Err("neither https nor http".to_owned()),
+    }
+    Ok(ServiceUrl(url))
+}
+
+const NO_CREDENTIALS: &str =
+    "it carries credentials; leave user and password out, and use PODBEAT_TOKEN_FILE";
+
+fn is_loopback(url: &Url) -> bool {
+    let Some(host) = url.host_str() else { return false };
+    let address = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<std::net::IpAddr>();
+    address.map_or_else(
+        |_| host == "localhost" || host.ends_with(".localhost"),
+        |address| address.is_loopback(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(settings: &[(&str, &str)]) -> Result<Config, Errors> {
+        let map: BTreeMap<String, String> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        Config::load(&Flags::default(), &map)
+    }
+
+    const LEAST: [(&str, &str); 4] = [
+        ("TASK_RUN_ID", "trn.1"),
+        ("POD_NAME", "p"),
+        ("PODBEAT_SERVICE_URL", "https://ica.example"),
+        ("PODBEAT_TOKEN", "hunter2"),
+    ];
+
+    fn with(more: &[(&str, &str)]) -> Result<Config, Errors> {
+        load(&[&LEAST, more].concat())
+    }
+
+    fn wrong(more: &[(&str, &str)]) -> String {
+        with(more).expect_err("wrong settings").to_string()
+    }
+
+    #[test]
+    fn defaults_are_those_of_the_table() {
+        let config = with(&[]).expect("enough");
+        let default = |variable: &str| {
+            SETTINGS
+                .iter()
+                .find(|setting| setting.variable == variable)
+                .expect("in the table")
+                .default
+        };
+        let duration = |variable: &str| humantime::parse_duration(default(variable)).expect("a duration");
+        assert_eq!(config.interval, duration("PODBEAT_INTERVAL"));
+        assert_eq!(config.timeout, duration("PODBEAT_TIMEOUT"));
+        assert_eq!(config.max_status_age, duration("PODBEAT_MAX_STATUS_AGE"));
+        assert_eq!(config.container_name, default("PODBEAT_CONTAINER_NAME"));
+        assert_eq!(config.report, Report::Task);
+        assert_eq!(config.log_format, LogFormat::Text);
+        assert_eq!(
+            config.kubernetes,
+            Kubernetes::Kubeconfig {
+                path: None,
+                context: None
+            }
+        );
+    }
+
+    #[test]
+    fn all_that_is_missing_in_a_pod_is_told_at_once() {
+        let errors = load(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")])
+            .expect_err("nothing is set")
+            .to_string();
+        for variable in [
+            "TASK_RUN_ID",
+            "POD_NAME",
+            "POD_NAMESPACE",
+            "POD_UID",
+            "PODBEAT_SERVICE_URL",
+            "PODBEAT_TOKEN_FILE",
+        ] {
+            assert!(
+                errors.contains(&format!("\n  {variable} (--")),
+                "{variable} in {errors}"
+            );
+        }
+    }
+
+    #[test]
+    fn all_that_is_malformed_is_told_at_once_with_its_value() {
+        let errors = wrong(&[
+            ("PODBEAT_INTERVAL", "soon"),
+            ("PODBEAT_TIMEOUT", "1h"),
+            ("PODBEAT_REPORT", "some"),
+            ("JOB_RETRY_COUNT", "-1"),
+            ("PODBEAT_LISTEN", "8080"),
+            ("PODBEAT_LOG", "loud"),
+            ("PODBEAT_LOG_FORMAT", "xml"),
+            ("PODBEAT_ALLOW_HTTP", "perhaps"),
+            ("PODBEAT_CLIENT_KEY_FILE", "/k"),
+            ("PODBEAT_CONTAINER_NAME", "Pod_Beat"),
+        ]);
+        for (variable, value) in [
+            ("PODBEAT_INTERVAL", "\"soon\""),
+            ("PODBEAT_TIMEOUT", "more than 5m"),
+            ("PODBEAT_REPORT", "\"some\""),
+            ("JOB_RETRY_COUNT", "\"-1\""),
+            ("PODBEAT_LISTEN", "\"8080\""),
+            ("PODBEAT_LOG", "\"loud\""),
+            ("PODBEAT_LOG_FORMAT", "\"xml\""),
+            ("PODBEAT_ALLOW_HTTP", "\"perhaps\""),
+            ("PODBEAT_CLIENT_CERT_FILE", "missing"),
+            ("PODBEAT_CONTAINER_NAME", "Pod_Beat"),
+        ] {
+            let line = errors
+                .lines()
+                .find(|line| line.contains(&format!("  {variable} (")));
+            assert!(
+                line.is_some_and(|line| line.contains(value)),
+                "{variable}: {errors}"
+            );
+        }
+        assert!(errors.starts_with("10 settings are"), "{errors}");
+    }
+
+    #[test]
+    fn no_value_of_a_secret_is_shown() {
+        for settings in [
+            vec![("PODBEAT_TOKEN", "hunter2 hunter2")],
+            vec![("PODBEAT_TOKEN_FILE", "/t")],
+            vec![("PODBEAT_NONCE", "hunter2\u{7}")],
+            vec![("PODBEAT_NONCE", "hunter2"), ("PODBEAT_NONCE_FILE", "/n")],
+            vec![("PODBEAT_SERVICE_URL", "https://user:hunter2@h")],
+            vec![("PODBEAT_SERVICE_URL", "https://hunter2@h/x?y")],
+            vec![("PODBEAT_SERVICE_URL", "ftp:hunter2@h")],
+        ] {
+            let errors = with(&settings).expect_err("wrong");
+            assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors:?}");
+        }
+        let config = with(&[("PODBEAT_NONCE", "hunter2")]).expect("right");
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn plain_http_is_for_loopback_or_by_leave() {
+        for url in [
+            "http://localhost:1",
+            "http://a.localhost",
+            "http://127.0.0.9:1/x",
+            "http://[::1]:1",
+        ] {
+            with(&[("PODBEAT_SERVICE_URL", url)]).expect(url);
+        }
+        assert!(wrong(&[("PODBEAT_SERVICE_URL", "http://ica.example")]).contains("PODBEAT_ALLOW_HTTP"));
+        with(&[
+            ("PODBEAT_SERVICE_URL", "http://ica.example"),
+            ("PODBEAT_ALLOW_HTTP", "true"),
+        ])
+        .expect("by leave");
+    }
+
+    #[test]
+    fn a_dry_run_needs_neither_service_nor_token() {
+        let config =
+            load(&[("TASK_RUN_ID", "r"), ("POD_NAME", "p"), ("PODBEAT_DRY_RUN", "1")]).expect("enough");
+        assert!(config.dry_run && config.service_url.is_none() && config.token.is_none());
+    }
+
+    #[test]
+    fn a_flag_wins_over_its_variable_and_empty_is_unset() {
+        let map: BTreeMap<String, String> = LEAST
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let flags = Flags([("PODBEAT_INTERVAL", "5s".into()), ("TASK_RUN_ID", "".into())].into());
+        let error = Config::load(&flags, &map)
+            .expect_err("the run id is empty")
+            .to_string();
+        assert!(error.contains("TASK_RUN_ID"), "{error}");
+        let flags = Flags([("PODBEAT_INTERVAL", "5s".into())].into());
+        assert_eq!(Config::load(&flags, &map).expect("right").interval, secs(5));
+    }
+
+    #[test]
+    fn in_a_pod_the_service_account_is_used_unless_a_kubeconfig_is_named() {
+        let pod = [
+            ("KUBERNETES_SERVICE_HOST", "10.96.0.1"),
+            ("KUBERNETES_SERVICE_PORT", "6443"),
+            ("POD_NAMESPACE", "n"),
+            ("POD_UID", "u"),
+        ];
+        let config = with(&pod).expect("enough");
+        assert_eq!(
+            config.kubernetes,
+            Kubernetes::InCluster {
+                host: "10.96.0.1".to_owned(),
+                port: 6443,
+                service_account_dir: "/var/run/secrets/kubernetes.io/serviceaccount".into()
+            }
+        );
+        assert_eq!(config.log_format, LogFormat::Json);
+        let named = with(&[&pod[..], &[("KUBECONFIG", "/k")]].concat()).expect("enough");
+        assert_eq!(
+            named.kubernetes,
+            Kubernetes::Kubeconfig {
+                path: Some("/k".into()),
+                context: None
+            }
+        );
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_isnt_utf8_is_an_error_and_no_crash() {
+        use std::os::unix::ffi::OsStringExt;
+        let map: BTreeMap<String, String> = LEAST
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let flags = Flags([("POD_NAME", OsString::from_vec(vec![0xff, b'x']))].into());
+        let error = Config::load(&flags, &map).expect_err("not UTF-8").to_string();
+        assert!(
+            error.contains("POD_NAME (--pod-name): not valid UTF-8"),
+            "{error}"
+        );
+    }
+}

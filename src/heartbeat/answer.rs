@@ -1,0 +1,98 @@
+//! What came back from one attempt, sorted by what podbeat does about it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+/// The outcome of one attempt to send a heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// 2xx.
+    Accepted,
+    /// The service won't have this body (400, 422, 3xx, and any 4xx not named below): it is never sent again.
+    Refused {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// 401.
+    Unauthorized,
+    /// 403.
+    Forbidden,
+    /// 404, 409 or 410: the service doesn't know the run, or no longer as ours.
+    Disowned {
+        /// The HTTP status.
+        status: u16,
+    },
+    /// 408, 425, 429 or 5xx: later, perhaps.
+    Unavailable {
+        /// The HTTP status.
+        status: u16,
+        /// When the service asked to be tried again.
+        retry_after: Option<RetryAfter>,
+    },
+    /// Not sent: no connection, or no token to send. It can't have arrived.
+    NotSent,
+    /// Timed out or broke off: it may have arrived, and may still.
+    Ambiguous,
+}
+
+/// A `Retry-After` header in either of its two forms (RFC 9110, 10.2.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryAfter {
+    /// Seconds from the answer on.
+    Delay(Duration),
+    /// A date.
+    At(Timestamp),
+}
+
+impl Answer {
+    /// Sorts an HTTP status.
+    #[must_use]
+    pub fn from_status(status: u16, retry_after: Option<RetryAfter>) -> Self {
+        match status {
+            200..=299 => Self::Accepted,
+            401 => Self::Unauthorized,
+            403 => Self::Forbidden,
+            404 | 409 | 410 => Self::Disowned { status },
+            408 | 425 | 429 => Self::Unavailable { status, retry_after },
+            // A 1xx can't end an exchange; if a client says so all the same, nothing was decided.
+            0..=199 | 500.. => Self::Unavailable { status, retry_after },
+            300..=499 => Self::Refused { status },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_status_of_the_table_is_sorted() {
+        let later = |status| Answer::Unavailable {
+            status,
+            retry_after: None,
+        };
+        for (status, answer) in [
+            (200, Answer::Accepted),
+            (204, Answer::Accepted),
+            (301, Answer::Refused { status: 301 }),
+            (307, Answer::Refused { status: 307 }),
+            (400, Answer::Refused { status: 400 }),
+            (401, Answer::Unauthorized),
+            (403, Answer::Forbidden),
+            (404, Answer::Disowned { status: 404 }),
+            (408, later(408)),
+            (409, Answer::Disowned { status: 409 }),
+            (410, Answer::Disowned { status: 410 }),
+            (413, Answer::Refused { status: 413 }),
+            (422, Answer::Refused { status: 422 }),
+            (425, later(425)),
+            (429, later(429)),
+            (500, later(500)),
+            (503, later(503)),
+            (599, later(599)),
+        ] {
+            assert_eq!(Answer::from_status(status, None), answer, "{status}");
+        }
+    }
+}

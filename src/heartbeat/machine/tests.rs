@@ -1,0 +1,996 @@
+//! The machine, driven by hand through pod lives: no clock, no socket, no sleep.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings};
+use crate::heartbeat::Now;
+use crate::heartbeat::answer::{Answer, RetryAfter};
+use crate::heartbeat::outbox::Kind;
+use crate::heartbeat::request::{Identity, Report};
+use crate::pod::status::Observation;
+use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
+
+const WALL: &str = "2026-11-24T12:00:00Z";
+
+/// A machine, its clock, and what it asked for.
+struct Bench {
+    machine: Machine,
+    now: Duration,
+    wake: Option<Duration>,
+    sent: Vec<Attempt>,
+    in_flight: Option<u64>,
+    notes: Vec<Note>,
+    looks: Vec<Duration>,
+    aborts: usize,
+    stopped_watching: bool,
+    end: Option<End>,
+}
+
+fn settings() -> Settings {
+    Settings {
+        identity: Identity {
+            pod_name: "p".to_owned(),
+            pod_uid: Some("u1".to_owned()),
+            job_retry_count: None,
+            pod_hardware_details: None,
+        },
+        nonce: None,
+        interval: Duration::from_secs(30),
+        timeout: Duration::from_secs(10),
+        report: Report::Task,
+        max_status_age: Duration::from_secs(300),
+    }
+}
+
+fn secs(seconds: f64) -> Duration {
+    Duration::from_secs_f64(seconds)
+}
+
+fn wall(after: f64) -> Timestamp {
+    let start: Timestamp = WALL.parse().expect("a time");
+    start
+        .checked_add(jiff::SignedDuration::from_secs_f64(after))
+        .expect("in range")
+}
+
+impl Bench {
+    fn new(settings: Settings) -> Self {
+        let mut bench = Self {
+            machine: Machine::new(settings, 1),
+            now: Duration::ZERO,
+            wake: None,
+            sent: vec![],
+            in_flight: None,
+            notes: vec![],
+            looks: vec![],
+            aborts: 0,
+            stopped_watching: false,
+            end: None,
+        };
+        bench.on(Event::Started);
+        bench
+    }
+
+    /// Started, and the first heartbeat accepted.
+    fn started(settings: Settings) -> Self {
+        let mut bench = Self::new(settings);
+        bench.accept();
+        bench
+    }
+
+    fn on(&mut self, event: Event) {
+        let now = Now {
+            elapsed: self.now,
+            wall: wall(self.now.as_secs_f64()),
+        };
+        let actions = self.machine.on(event, now);
+        for (at, action) in actions.iter().enumerate() {
+            match action {
+                Action::Send(attempt) => {
+                    assert_eq!(self.in_flight, None, "one request in flight at any time");
+                    assert_eq!(self.end, None, "nothing after the end");
+                    self.in_flight = Some(attempt.number);
+                    self.sent.push(attempt.clone());
+                }
+                Action::Abort => {
+                    assert!(self.in_flight.take().is_some(), "an abort needs an attempt");
+                    self.aborts += 1;
+                }
+                Action::LookAtPod(limit) => self.looks.push(*limit),
+                Action::WakeAt(wake) => {
+                    assert_eq!(at, actions.len() - 1, "the wake comes last");
+                    self.wake = *wake;
+                }
+                Action::StopWatching => self.stopped_watching = true,
+                Action::Note(note) => self.notes.push(note.clone()),
+                Action::End(end) => self.end = Some(end.clone()),
+            }
+        }
+    }
+
+    fn answer(&mut self, answer: Answer) {
+        let attempt = self.in_flight.take().expect("an attempt in flight");
+        self.on(Event::Answered { attempt, answer });
+    }
+
+    fn accept(&mut self) {
+        self.answer(Answer::Accepted);
+    }
+
+    fn accept_all(&mut self) {
+        while self.in_flight.is_some() {
+            self.accept();
+        }
+    }
+
+    /// Lets time pass, waking the machine whenever it asked for it.
+    fn pass(&mut self, seconds: f64) {
+        let until = self.now + secs(seconds);
+        for _ in 0..100_000 {
+            match self.wake {
+                Some(wake) if wake <= until && self.end.is_none() => {
+                    self.now = self.now.max(wake);
+                    self.on(Event::Woke);
+                }
+                _ => {
+                    self.now = until;
+                    return;
+                }
+            }
+        }
+        panic!("the machine wakes without end");
+    }
+
+    /// Lets time pass until an attempt is in flight.
+    fn await_attempt(&mut self) {
+        for _ in 0..10_000 {
+            if self.in_flight.is_some() {
+                return;
+            }
+            self.pass(0.05);
+        }
+        panic!("nothing is sent any more");
+    }
+
+    fn last(&self) -> &HeartbeatTaskRunRequest {
+        &self.sent.last().expect("something was sent").request
+    }
+
+    fn kinds(&self) -> Vec<Kind> {
+        self.sent.iter().map(|attempt| attempt.beat.1).collect()
+    }
+}
+
+/// What a pod shows: its policy, how podbeat is declared, main's status.
+struct Shown {
+    policy: &'static str,
+    native: bool,
+    grace: u64,
+    deletion: Option<f64>,
+    uid: &'static str,
+    main: String,
+}
+
+fn shown(main: &str) -> Shown {
+    Shown {
+        policy: "Never",
+        native: true,
+        grace: 30,
+        deletion: None,
+        uid: "u1",
+        main: main.to_owned(),
+    }
+}
+
+impl Shown {
+    fn observation(&self) -> Observation {
+        let podbeat = r#"{"name":"podbeat"}"#;
+        let (init, regular) = match self.native {
+            true => (r#"{"name":"podbeat","restartPolicy":"Always"}"#, String::new()),
+            false => ("", format!(",{podbeat}")),
+        };
+        let deletion = self.deletion.map_or(String::new(), |at| {
+            format!(r#","deletionTimestamp":"{}""#, wall(at))
+        });
+        let main = &self.main;
+        let json = format!(
+            r#"{{"metadata":{{"uid":"{}"{deletion}}},
+                "spec":{{"restartPolicy":"{}","terminationGracePeriodSeconds":{},
+                         "initContainers":[{init}],"containers":[{{"name":"main"}}{regular}]}},
+                "status":{{"containerStatuses":[{{"name":"main",{main}}}]}}}}"#,
+            self.uid, self.policy, self.grace
+        );
+        Observation::of(&serde_json::from_str(&json).expect("a pod"), "podbeat")
+    }
+
+    fn event(&self) -> Event {
+        Event::Observed(self.observation())
+    }
+}
+
+const WAITING: &str = r#""state":{"waiting":{"reason":"ContainerCreating"}}"#;
+const RUNNING: &str = r#""state":{"running":{"startedAt":"2026-11-24T12:00:01Z"}}"#;
+
+fn terminated(code: i32) -> String {
+    format!(
+        r#""state":{{"terminated":{{"exitCode":{code},"reason":"Error","containerID":"containerd://1"}}}}"#
+    )
+}
+
+fn exit_code(request: &HeartbeatTaskRunRequest) -> Option<i32> {
+    request
+        .container_status
+        .as_ref()?
+        .iter()
+        .find_map(|status| match &status.state {
+            Some(ContainerState::Terminated(exit)) => exit.exit_code,
+            _ => None,
+        })
+}
+
+fn state(request: &HeartbeatTaskRunRequest) -> Option<&'static str> {
+    Some(request.container_status.as_ref()?.first()?.state.as_ref()?.name())
+}
+
+// ---- when a heartbeat is sent ---------------------------------------------------------------------------------------
+
+#[test]
+fn the_first_goes_out_at_once_before_any_observation() {
+    let bench = Bench::new(settings());
+    assert_eq!(bench.kinds(), [Kind::First]);
+    assert_eq!(bench.last().container_status, None);
+    assert_eq!(bench.last().last_heartbeat, None);
+    assert_eq!(bench.last().pod_uid.as_deref(), Some("u1"));
+}
+
+#[test]
+fn then_at_the_interval_with_jitter() {
+    let mut bench = Bench::started(settings());
+    let mut times = vec![];
+    for _ in 0..200 {
+        let before = bench.sent.len();
+        while bench.sent.len() == before {
+            bench.pass(0.05);
+        }
+        times.push(bench.now);
+        bench.accept();
+    }
+    let gaps: Vec<f64> = times
+        .windows(2)
+        .map(|pair| (pair[1] - pair[0]).as_secs_f64())
+        .collect();
+    assert!(gaps.iter().all(|gap| (26.9..=33.1).contains(gap)), "{gaps:?}");
+    assert!(
+        gaps.iter().any(|gap| *gap < 29.0) && gaps.iter().any(|gap| *gap > 31.0),
+        "spread: {gaps:?}"
+    );
+}
+
+#[test]
+fn a_lone_change_goes_out_without_delay() {
+    let mut bench = Bench::started(settings());
+    bench.pass(5.0);
+    bench.on(shown(WAITING).event());
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Change]);
+}
+
+#[test]
+fn changes_soon_after_a_send_are_collected() {
+    let mut bench = Bench::started(settings());
+    bench.pass(0.1);
+    bench.on(shown(WAITING).event());
+    bench.pass(0.05);
+    bench.on(shown(RUNNING).event());
+    assert_eq!(
+        bench.kinds(),
+        [Kind::First],
+        "250 ms haven't passed since the first"
+    );
+    bench.pass(0.2);
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Change]);
+    assert_eq!(state(bench.last()), Some("running"));
+    bench.accept();
+    assert_eq!(bench.in_flight, None);
+}
+
+#[test]
+fn a_terminated_never_waits() {
+    let mut bench = Bench::started(settings());
+    bench.pass(0.1);
+    let crash = Shown {
+        policy: "OnFailure",
+        ..shown(&terminated(3))
+    };
+    bench.on(crash.event());
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Change]);
+    assert_eq!(exit_code(bench.last()), Some(3));
+}
+
+#[test]
+fn what_isnt_reported_is_no_change() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.pass(1.0);
+    bench.on(Shown {
+        grace: 31,
+        ..shown(RUNNING)
+    }
+    .event());
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Change]);
+}
+
+#[test]
+fn an_exit_that_only_last_state_shows_is_a_heartbeat_of_its_own_and_told_once() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        policy: "OnFailure",
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.accept();
+    bench.pass(1.0);
+    let restarted = r#""restartCount":1,"state":{"running":{"startedAt":"2026-11-24T12:00:09Z"}},
+        "lastState":{"terminated":{"exitCode":137,"reason":"OOMKilled","containerID":"containerd://1"}}"#;
+    let restarted = Shown {
+        policy: "OnFailure",
+        ..shown(restarted)
+    };
+    bench.on(restarted.event());
+    bench.accept();
+    bench.pass(0.3);
+    assert_eq!(
+        bench.kinds(),
+        [Kind::First, Kind::Change, Kind::LostExit, Kind::Change]
+    );
+    assert_eq!(exit_code(&bench.sent[2].request), Some(137));
+    assert_eq!(state(&bench.sent[3].request), Some("running"));
+    bench.accept_all();
+    bench.on(restarted.event());
+    assert_eq!(bench.sent.len(), 4);
+}
+
+#[test]
+fn an_exit_that_was_seen_is_not_told_again_from_last_state() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        policy: "OnFailure",
+        ..shown(&terminated(3))
+    }
+    .event());
+    bench.accept();
+    bench.pass(1.0);
+    let back_off = r#""state":{"waiting":{"reason":"CrashLoopBackOff"}},
+        "lastState":{"terminated":{"exitCode":3,"reason":"Error","containerID":"containerd://1"}}"#;
+    bench.on(Shown {
+        policy: "OnFailure",
+        ..shown(back_off)
+    }
+    .event());
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Change, Kind::Change]);
+    assert_eq!(state(bench.last()), Some("waiting"));
+}
+
+#[test]
+fn states_that_nobody_confirms_grow_too_old_to_be_sent() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    let mut with_states = vec![];
+    for _ in 0..14 {
+        let before = bench.sent.len();
+        while bench.sent.len() == before {
+            bench.pass(1.0);
+        }
+        with_states.push(bench.last().container_status.is_some());
+        bench.accept();
+    }
+    assert!(with_states.starts_with(&[true; 8]), "{with_states:?}");
+    assert!(with_states.ends_with(&[false; 3]), "{with_states:?}");
+    bench.on(Event::Confirmed);
+    bench.pass(34.0);
+    assert!(bench.last().container_status.is_some());
+}
+
+// ---- what an answer means -------------------------------------------------------------------------------------------
+
+#[test]
+fn retries_keep_nonce_and_body_and_a_new_heartbeat_has_its_own() {
+    let mut bench = Bench::new(settings());
+    bench.answer(Answer::Unavailable {
+        status: 503,
+        retry_after: None,
+    });
+    bench.pass(1.0);
+    bench.answer(Answer::Ambiguous);
+    bench.pass(2.0);
+    bench.accept();
+    bench.on(shown(WAITING).event());
+    bench.pass(1.0);
+    let nonces: Vec<_> = bench
+        .sent
+        .iter()
+        .map(|attempt| attempt.request.nonce.clone().expect("a nonce"))
+        .collect();
+    assert_eq!(nonces.len(), 4);
+    assert!(
+        nonces[0] == nonces[1] && nonces[1] == nonces[2] && nonces[2] != nonces[3],
+        "{nonces:?}"
+    );
+    assert_eq!(bench.sent[0].request, bench.sent[2].request);
+    assert_eq!(bench.sent[2].retries, 2);
+}
+
+#[test]
+fn a_nonce_from_the_settings_is_echoed() {
+    let mut bench = Bench::new(Settings {
+        nonce: Some("n7".to_owned()),
+        ..settings()
+    });
+    bench.accept();
+    bench.pass(34.0);
+    assert!(
+        bench
+            .sent
+            .iter()
+            .all(|attempt| attempt.request.nonce.as_deref() == Some("n7"))
+    );
+}
+
+#[test]
+fn an_outage_loses_no_transition_and_keeps_their_order() {
+    let mut bench = Bench::new(settings());
+    bench.answer(Answer::NotSent);
+    for main in [
+        WAITING.to_owned(),
+        RUNNING.to_owned(),
+        terminated(3),
+        RUNNING.to_owned(),
+    ] {
+        bench.on(Shown {
+            policy: "Always",
+            ..shown(&main)
+        }
+        .event());
+        for _ in 0..40 {
+            bench.pass(1.0);
+            if bench.in_flight.is_some() {
+                bench.answer(Answer::Unavailable {
+                    status: 503,
+                    retry_after: None,
+                });
+            }
+        }
+    }
+    let before = bench.sent.len();
+    for _ in 0..40 {
+        bench.pass(1.0);
+        bench.accept_all();
+    }
+    let told: Vec<_> = bench.sent[before..]
+        .iter()
+        .map(|attempt| state(&attempt.request))
+        .take(5)
+        .collect();
+    assert_eq!(
+        told,
+        [
+            None,
+            Some("waiting"),
+            Some("running"),
+            Some("terminated"),
+            Some("running")
+        ]
+    );
+}
+
+#[test]
+fn retry_after_is_honoured_in_both_forms() {
+    for asked in [RetryAfter::Delay(secs(7.0)), RetryAfter::At(wall(7.0))] {
+        let mut bench = Bench::new(settings());
+        bench.answer(Answer::Unavailable {
+            status: 429,
+            retry_after: Some(asked),
+        });
+        bench.pass(6.9);
+        assert_eq!(bench.sent.len(), 1, "{asked:?}");
+        bench.pass(0.2);
+        assert_eq!(bench.sent.len(), 2, "{asked:?}");
+    }
+    let mut bench = Bench::new(settings());
+    bench.answer(Answer::Unavailable {
+        status: 503,
+        retry_after: Some(RetryAfter::Delay(secs(86_400.0))),
+    });
+    bench.pass(301.0);
+    assert_eq!(bench.sent.len(), 2, "a day is not waited for");
+}
+
+#[test]
+fn an_unauthorized_rereads_the_token_once_at_once_and_never_gives_up() {
+    let mut bench = Bench::new(settings());
+    assert!(!bench.sent[0].reread_token);
+    bench.answer(Answer::Unauthorized);
+    assert_eq!(bench.sent.len(), 2, "at once");
+    assert!(bench.sent[1].reread_token);
+    bench.answer(Answer::Unauthorized);
+    assert_eq!(bench.sent.len(), 2, "then after a wait");
+    for _ in 0..300 {
+        bench.await_attempt();
+        bench.answer(Answer::Unauthorized);
+    }
+    bench.await_attempt();
+    bench.accept();
+    bench.await_attempt();
+    assert!(!bench.sent.last().expect("sent").reread_token);
+}
+
+#[test]
+fn a_refused_body_is_never_sent_again() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(WAITING).event());
+    let refused = bench.last().clone();
+    bench.answer(Answer::Refused { status: 400 });
+    bench.pass(120.0);
+    assert_eq!(
+        bench
+            .sent
+            .iter()
+            .filter(|attempt| attempt.request == refused)
+            .count(),
+        1
+    );
+    assert!(
+        bench
+            .notes
+            .contains(&Note::Dropped(2, Kind::Change, DropCause::Refused))
+    );
+}
+
+#[test]
+fn a_run_is_orphaned_after_three_answers_over_thirty_seconds_and_never_on_one() {
+    let mut bench = Bench::new(settings());
+    let mut answers = 0;
+    while !bench.notes.contains(&Note::Orphaned) {
+        bench.await_attempt();
+        assert!(bench.now <= secs(90.0), "believed in the end");
+        bench.answer(Answer::Disowned { status: 404 });
+        answers += 1;
+        assert!(!bench.notes.contains(&Note::Orphaned) || (bench.now >= secs(30.0) && answers >= 3));
+    }
+    assert!(bench.notes.contains(&Note::Orphaned));
+    let sent = bench.sent.len();
+    bench.on(shown(RUNNING).event());
+    bench.pass(3600.0);
+    assert_eq!(bench.sent.len(), sent, "quiet from now on");
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, Some(End::Orphaned));
+}
+
+#[test]
+fn an_accepted_heartbeat_between_takes_the_doubt_away() {
+    let mut bench = Bench::new(settings());
+    for _ in 0..20 {
+        bench.answer(Answer::Disowned { status: 409 });
+        bench.pass(20.0);
+        bench.await_attempt();
+        bench.accept();
+        bench.await_attempt();
+    }
+    assert!(!bench.notes.contains(&Note::Orphaned));
+}
+
+#[test]
+fn an_attempt_without_an_answer_is_given_up_and_tried_again() {
+    let mut bench = Bench::new(settings());
+    bench.pass(9.9);
+    assert_eq!(bench.aborts, 0);
+    bench.pass(1.0);
+    assert_eq!(bench.aborts, 1);
+    assert_eq!(bench.sent.len(), 2);
+}
+
+#[test]
+fn a_late_answer_of_an_aborted_attempt_means_nothing() {
+    let mut bench = Bench::new(settings());
+    bench.pass(11.0);
+    assert_eq!(bench.in_flight, Some(2));
+    bench.on(Event::Answered {
+        attempt: 1,
+        answer: Answer::Accepted,
+    });
+    assert_eq!(bench.machine.backlog(), 1);
+}
+
+// ---- the last heartbeat ---------------------------------------------------------------------------------------------
+
+#[test]
+fn a_native_sidecar_sends_the_final_with_the_exit_code_idles_and_ends_on_sigterm() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.pass(5.0);
+    bench.on(shown(&terminated(3)).event());
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Change, Kind::Final]);
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(exit_code(bench.last()), Some(3));
+    bench.accept();
+    assert!(bench.stopped_watching);
+    assert_eq!(bench.end, None);
+    bench.pass(3600.0);
+    assert_eq!(bench.sent.len(), 3, "nothing after an accepted final");
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_plain_sidecar_leaves_by_itself_after_the_final() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        native: false,
+        ..shown(&terminated(0))
+    }
+    .event());
+    bench.accept_all();
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Final]);
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn what_waits_goes_before_the_final() {
+    let mut bench = Bench::new(settings());
+    bench.answer(Answer::NotSent);
+    bench.pass(0.3);
+    bench.in_flight.is_some().then(|| bench.answer(Answer::NotSent));
+    bench.on(shown(RUNNING).event());
+    bench.pass(0.3);
+    bench.in_flight.is_some().then(|| bench.answer(Answer::NotSent));
+    bench.on(shown(&terminated(3)).event());
+    bench.accept_all();
+    let accepted: Vec<_> = bench
+        .notes
+        .iter()
+        .filter_map(|note| match note {
+            Note::Accepted(_, kind) => Some(*kind),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(accepted, [Kind::First, Kind::Change, Kind::Final]);
+}
+
+#[test]
+fn sigterm_before_the_event_that_shows_the_end_waits_for_it() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.on(Event::Signal);
+    assert_eq!(
+        bench.kinds().last(),
+        Some(&Kind::Change),
+        "SIGTERM itself sends nothing"
+    );
+    bench.pass(0.013);
+    bench.on(shown(&terminated(7)).event());
+    assert_eq!(exit_code(bench.last()), Some(7));
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    bench.accept();
+    assert_eq!(
+        bench.end,
+        Some(End::Delivered),
+        "SIGTERM came before: nothing to idle for"
+    );
+    assert_eq!(bench.looks.len(), 0, "the event showed it: no look was needed");
+}
+
+#[test]
+fn a_native_sidecar_waits_a_second_looks_once_and_sends_what_it_knows() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    let signalled = bench.now;
+    bench.on(Event::Signal);
+    bench.pass(0.99);
+    assert_eq!(bench.looks.len(), 0);
+    bench.pass(0.02);
+    assert_eq!(bench.looks.len(), 1);
+    bench.on(Event::Looked(Look::Found(
+        Shown {
+            deletion: Some(0.0),
+            ..shown(RUNNING)
+        }
+        .observation(),
+    )));
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(state(bench.last()), Some("running"), "never an invented end");
+    assert!(
+        bench.sent.last().expect("sent").timeout + bench.now <= signalled + secs(2.0),
+        "2 s are left, no more"
+    );
+}
+
+#[test]
+fn a_look_that_never_answers_doesnt_hold_the_final_up() {
+    let mut bench = Bench::started(settings());
+    bench.on(shown(RUNNING).event());
+    bench.pass(0.3);
+    bench.accept_all();
+    bench.on(Event::Signal);
+    bench.pass(2.1);
+    assert_eq!(bench.looks.len(), 1);
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+    assert!(bench.notes.contains(&Note::Final(Cause::Signal)));
+}
+
+#[test]
+fn a_plain_sidecar_waits_for_fresher_states_as_long_as_the_grace_allows() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        native: false,
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.accept();
+    bench.on(Event::Signal);
+    bench.pass(0.5);
+    bench.on(Shown {
+        native: false,
+        deletion: Some(31.0),
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.pass(14.0);
+    assert_eq!(bench.looks.len(), 0, "there is time left");
+    bench.pass(1.0);
+    assert_eq!(bench.looks.len(), 1);
+    bench.on(Event::Looked(Look::Failed));
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    bench.accept();
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_second_sigterm_shortens_the_wait() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        native: false,
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.accept();
+    bench.on(Event::Signal);
+    assert_eq!(bench.looks.len(), 0);
+    bench.on(Event::Signal);
+    assert_eq!(bench.looks.len(), 1);
+}
+
+#[test]
+fn sigterm_before_anything_was_seen_looks_and_sends() {
+    let mut bench = Bench::started(settings());
+    bench.on(Event::Signal);
+    assert_eq!(bench.looks.len(), 1);
+    bench.on(Event::Looked(Look::Found(shown(&terminated(5)).observation())));
+    assert_eq!(exit_code(bench.last()), Some(5));
+    bench.accept();
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_final_that_cant_be_delivered_ends_in_time_and_with_the_body() {
+    for (native, grace) in [(true, 30), (false, 30), (true, 1), (false, 1)] {
+        let mut bench = Bench::started(settings());
+        bench.pass(1.0);
+        bench.on(Shown {
+            native,
+            grace,
+            ..shown(RUNNING)
+        }
+        .event());
+        bench.accept();
+        let signalled = bench.now;
+        bench.on(Event::Signal);
+        for _ in 0..4000 {
+            bench.pass(0.01);
+            if bench.end.is_some() {
+                break;
+            }
+            if bench.in_flight.is_some() {
+                bench.answer(Answer::NotSent);
+            }
+        }
+        let took = bench.now - signalled;
+        assert!(
+            took <= secs(f64::from(u32::try_from(grace.max(2)).expect("small")) + 0.02),
+            "{native} {grace}: {took:?}"
+        );
+        let Some(End::Undelivered(request)) = &bench.end else {
+            panic!("{native} {grace}: {:?}", bench.end)
+        };
+        assert_eq!(request.last_heartbeat, Some(true));
+        let finals = bench.kinds().iter().filter(|kind| **kind == Kind::Final).count();
+        assert!((3..100).contains(&finals), "{native} {grace}: {finals} attempts");
+    }
+}
+
+#[test]
+fn a_hanging_request_doesnt_keep_the_final_from_its_deadline() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(WAITING).event());
+    bench.accept();
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.on(Shown {
+        deletion: Some(-60.0),
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.on(Event::Signal);
+    bench.pass(1.9);
+    assert_eq!(
+        bench.kinds().last(),
+        Some(&Kind::Final),
+        "the running heartbeat hangs, and is given up for the final"
+    );
+}
+
+#[test]
+fn a_refused_final_goes_once_more_without_container_status_and_then_no_more() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(&terminated(3)).event());
+    bench.answer(Answer::Refused { status: 400 });
+    assert_eq!(bench.last().container_status, None);
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(bench.sent[1].request.nonce, bench.sent[2].request.nonce);
+    bench.answer(Answer::Refused { status: 400 });
+    assert!(matches!(bench.end, Some(End::Undelivered(_))));
+}
+
+#[test]
+fn a_final_that_may_have_arrived_is_taken_as_accepted_when_the_run_is_closed() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        native: false,
+        ..shown(&terminated(0))
+    }
+    .event());
+    bench.answer(Answer::Ambiguous);
+    bench.pass(1.0);
+    bench.answer(Answer::Disowned { status: 409 });
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_final_says_what_became_known_while_it_could_not_be_sent() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.on(Event::Signal);
+    bench.pass(2.1);
+    assert_eq!(state(bench.last()), Some("running"));
+    bench.answer(Answer::NotSent);
+    bench.on(Event::Gone(Some(
+        Shown {
+            deletion: Some(31.0),
+            ..shown(&terminated(143))
+        }
+        .observation(),
+    )));
+    bench.pass(1.0);
+    assert_eq!(exit_code(bench.last()), Some(143));
+    bench.accept();
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_pod_that_is_gone_gets_its_final_with_the_last_states() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.on(Event::Gone(None));
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(state(bench.last()), Some("running"));
+    bench.accept();
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_pod_that_was_never_seen_is_not_taken_for_gone() {
+    let mut bench = Bench::started(settings());
+    bench.on(Event::Gone(None));
+    bench.on(Shown {
+        uid: "u2",
+        ..shown(&terminated(9))
+    }
+    .event());
+    bench.pass(100.0);
+    assert!(bench.kinds().iter().all(|kind| *kind != Kind::Final));
+    assert!(bench.notes.contains(&Note::NeverSeen));
+}
+
+#[test]
+fn another_pod_under_our_name_is_never_reported_and_ends_ours() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.on(Shown {
+        uid: "u2",
+        ..shown(&terminated(9))
+    }
+    .event());
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(bench.last().pod_uid.as_deref(), Some("u1"));
+    assert_eq!(state(bench.last()), Some("running"));
+}
+
+#[test]
+fn under_on_failure_a_crash_is_no_end_and_success_is() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        policy: "OnFailure",
+        ..shown(&terminated(3))
+    }
+    .event());
+    bench.accept();
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Change]);
+    bench.pass(12.0);
+    let done = r#""restartCount":1,"state":{"terminated":{"exitCode":0,"reason":"Completed","containerID":"containerd://2"}},
+        "lastState":{"terminated":{"exitCode":3,"reason":"Error","containerID":"containerd://1"}}"#;
+    bench.on(Shown {
+        policy: "OnFailure",
+        ..shown(done)
+    }
+    .event());
+    assert_eq!(exit_code(bench.last()), Some(0));
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+}
+
+#[test]
+fn outside_a_pod_the_uid_is_learned() {
+    let mut unknown = settings();
+    unknown.identity.pod_uid = None;
+    let mut bench = Bench::started(unknown);
+    assert_eq!(bench.last().pod_uid, None);
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    assert_eq!(bench.last().pod_uid.as_deref(), Some("u1"));
+}
+
+#[test]
+fn no_more_than_patience_for_a_plain_sidecars_final() {
+    let mut bench = Bench::started(settings());
+    bench.pass(1.0);
+    bench.on(Shown {
+        native: false,
+        ..shown(&terminated(0))
+    }
+    .event());
+    for _ in 0..2000 {
+        if bench.in_flight.is_some() {
+            bench.answer(Answer::Unavailable {
+                status: 503,
+                retry_after: None,
+            });
+        }
+        bench.pass(1.0);
+    }
+    assert!(matches!(bench.end, Some(End::Undelivered(_))));
+}

@@ -1,0 +1,113 @@
+//! From what was observed to what the wire says, by hand, in this one place.
+
+use crate::pod::status::{Container, Exit, Observation, Role, State};
+use crate::task_runs::model::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HeartbeatTaskRunRequest,
+};
+
+/// Which containers are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The task's own: regular containers.
+    Task,
+    /// Init containers and other sidecars too.
+    All,
+}
+
+impl Report {
+    /// Whether a container is reported.
+    #[must_use]
+    pub fn includes(self, role: Role) -> bool {
+        match self {
+            Self::All => true,
+            Self::Task => role == Role::Task,
+        }
+    }
+}
+
+/// What every heartbeat of this pod says of it. Settings come first, then what the pod itself shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// `metadata.name`.
+    pub pod_name: String,
+    /// `metadata.uid`; outside a pod it is learned from the first observation.
+    pub pod_uid: Option<String>,
+    /// Retries of the Job before this pod.
+    pub job_retry_count: Option<i32>,
+    /// Free text about the hardware.
+    pub pod_hardware_details: Option<String>,
+}
+
+impl Identity {
+    /// Fills in what the settings left open and the pod shows.
+    pub fn learn(&mut self, seen: &Observation) {
+        if self.pod_uid.is_none() {
+            self.pod_uid.clone_from(&seen.uid);
+        }
+        if self.job_retry_count.is_none() {
+            self.job_retry_count = seen.job_retry_count;
+        }
+        if self.pod_hardware_details.is_none() {
+            self.pod_hardware_details.clone_from(&seen.hardware_details);
+        }
+    }
+
+    /// A heartbeat of this pod. `None` for the statuses leaves the member out.
+    #[must_use]
+    pub fn request(&self, nonce: String, statuses: Option<Vec<ContainerStatus>>) -> HeartbeatTaskRunRequest {
+        HeartbeatTaskRunRequest {
+            container_status: statuses,
+            job_retry_count: self.job_retry_count,
+            last_heartbeat: None,
+            nonce: Some(nonce),
+            pod_hardware_details: self.pod_hardware_details.clone(),
+            pod_name: Some(self.pod_name.clone()),
+            pod_uid: self.pod_uid.clone(),
+        }
+    }
+}
+
+/// What is reported of an observation: containers of which the API says nothing yet are left out.
+#[must_use]
+pub fn statuses(seen: &Observation, report: Report) -> Vec<ContainerStatus> {
+    seen.containers
+        .iter()
+        .filter(|container| report.includes(container.role))
+        .filter_map(|container| Some(status(container, container.state.as_ref()?)))
+        .collect()
+}
+
+/// One container in the given state.
+#[must_use]
+pub fn status(container: &Container, state: &State) -> ContainerStatus {
+    ContainerStatus {
+        name: Some(container.name.clone()),
+        state: Some(wire_state(state)),
+    }
+}
+
+fn wire_state(state: &State) -> ContainerState {
+    match state {
+        State::Waiting { reason, message } => ContainerState::Waiting(ContainerStateWaiting {
+            message: message.clone(),
+            reason: reason.clone(),
+        }),
+        State::Running { started_at } => ContainerState::Running(ContainerStateRunning {
+            started_at: *started_at,
+        }),
+        State::Terminated(exit) => ContainerState::Terminated(terminated(exit)),
+    }
+}
+
+fn terminated(exit: &Exit) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: exit.container_id.clone(),
+        exit_code: exit.exit_code,
+        finished_at: exit.finished_at,
+        message: exit.message.clone(),
+        reason: exit.reason.clone(),
+        signal: exit.signal,
+        started_at: exit.started_at,
+    }
+}

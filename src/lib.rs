@@ -1,0 +1,16 @@
+//! podbeat tells the task-run service that a run is alive, what each container of its pod is doing, and how it ended.
+//!
+//! Data flows one way: environment → [`pod::watch`] → [`pod::status`] → [`heartbeat::machine`] → [`task_runs::client`].
+//! Imports go down only; ARCHITECTURE.md draws the map, and `tests/imports.rs` holds the code to it.
+
+pub mod agent;
+pub mod cli;
+pub mod config;
+pub mod exit;
+pub mod heartbeat;
+pub mod pod;
+pub mod task_runs;
+pub mod telemetry;
+
+/// What podbeat calls itself to the Kubernetes API and to the service.
+pub const USER_AGENT: &str = concat!("podbeat/", env!("CARGO_PKG_VERSION"));

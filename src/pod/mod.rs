@@ -1,0 +1,7 @@
+//! What Kubernetes says of our pod: the slice of it that is parsed, its meaning, and the watch that brings it.
+//! Here lives everything that knows Kubernetes' field names and API.
+//! Never here: the task-run service, the decision when to send, clocks other than the watch's own deadlines.
+
+pub mod resource;
+pub mod status;
+pub mod watch;

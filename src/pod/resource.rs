@@ -1,0 +1,290 @@
+//! The slice of a Pod that podbeat parses.
+//!
+//! A pod of 16 KB holds perhaps one that matters here. What isn't named below (managedFields, env, volumes,
+//! conditions) is skipped by the parser without being stored. Every member may be absent or null, because the API
+//! server writes both; an unreadable time counts as absent, so that one odd member can't hide the whole pod.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde::{Deserialize, Deserializer};
+
+/// The pod, reduced to what podbeat reads.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct Pod {
+    /// Name, UID, resourceVersion, labels, annotations and deletion; nothing else is filled.
+    #[serde(default, deserialize_with = "slim_metadata")]
+    pub metadata: ObjectMeta,
+    /// What was asked for.
+    #[serde(default, deserialize_with = "or_default")]
+    pub spec: PodSpec,
+    /// What the kubelet last reported.
+    #[serde(default, deserialize_with = "or_default")]
+    pub status: PodStatus,
+}
+
+/// The parts of `spec` that decide whether a container will run again, and where the pod landed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// `Always` where absent (Kubernetes' default).
+    pub restart_policy: Option<String>,
+    /// Seconds; 30 where absent (Kubernetes' default).
+    pub termination_grace_period_seconds: Option<i64>,
+    /// The node that the pod was bound to.
+    pub node_name: Option<String>,
+    /// May name an instance type that the pod insists on.
+    #[serde(deserialize_with = "or_default")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Regular containers, in the order of the spec.
+    #[serde(deserialize_with = "or_default")]
+    pub containers: Vec<ContainerSpec>,
+    /// Init containers and native sidecars, in the order of the spec.
+    #[serde(deserialize_with = "or_default")]
+    pub init_containers: Vec<ContainerSpec>,
+}
+
+/// One container as specified.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerSpec {
+    /// Unique within the pod.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// `Always` makes an init container a native sidecar (1.29); any container may have its own since 1.34 (KEP-5307).
+    pub restart_policy: Option<String>,
+    /// Rules by exit code, tried before the container's restartPolicy (1.34, KEP-5307).
+    #[serde(deserialize_with = "or_default")]
+    pub restart_policy_rules: Vec<RestartRule>,
+    /// Only the limits are read, for extended resources such as `nvidia.com/gpu`.
+    #[serde(deserialize_with = "or_default")]
+    pub resources: Resources,
+}
+
+/// One entry of `restartPolicyRules`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestartRule {
+    /// `Restart`, or since 1.35 `RestartAllContainers`.
+    pub action: Option<String>,
+    /// When the rule applies.
+    pub exit_codes: Option<ExitCodes>,
+}
+
+/// The exit codes to which a restart rule applies.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExitCodes {
+    /// `In` or `NotIn`.
+    pub operator: Option<String>,
+    /// At most 255 of them, by the API's own validation.
+    #[serde(deserialize_with = "or_default")]
+    pub values: Vec<i32>,
+}
+
+/// A container's resources.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    /// Quantities as Kubernetes writes them.
+    #[serde(deserialize_with = "or_default")]
+    pub limits: BTreeMap<String, serde_json::Value>,
+}
+
+/// The parts of `status` that are reported or decide the end.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    pub phase: Option<String>,
+    /// Regular containers.
+    #[serde(deserialize_with = "or_default")]
+    pub container_statuses: Vec<ContainerStatus>,
+    /// Init containers and native sidecars.
+    #[serde(deserialize_with = "or_default")]
+    pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// One container as the kubelet last saw it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    /// The container's name in the spec.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// How often it was started again.
+    #[serde(deserialize_with = "or_default")]
+    pub restart_count: i32,
+    /// The state now.
+    #[serde(deserialize_with = "or_default")]
+    pub state: ContainerState,
+    /// The state before the last restart.
+    #[serde(deserialize_with = "or_default")]
+    pub last_state: ContainerState,
+}
+
+/// At most one member is set, by the API's contract.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct ContainerState {
+    /// Not yet running, or between two runs.
+    pub waiting: Option<Waiting>,
+    /// Running.
+    pub running: Option<Running>,
+    /// Ended.
+    pub terminated: Option<Terminated>,
+}
+
+/// `state.waiting`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Waiting {
+    /// A word such as `ContainerCreating` or `ImagePullBackOff`.
+    pub reason: Option<String>,
+    /// Free text.
+    pub message: Option<String>,
+}
+
+/// `state.running`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Running {
+    /// Whole seconds.
+    #[serde(deserialize_with = "readable_time")]
+    pub started_at: Option<Timestamp>,
+}
+
+/// `state.terminated`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Terminated {
+    /// Absent only in a broken answer: the API requires it. Never taken as 0.
+    pub exit_code: Option<i32>,
+    /// The signal that ended the container, where the runtime tells.
+    pub signal: Option<i32>,
+    /// A word such as `Completed`, `Error` or `OOMKilled`.
+    pub reason: Option<String>,
+    /// The termination message, at most 4 KiB by the kubelet's own limit.
+    pub message: Option<String>,
+    /// Whole seconds; 1970 for a container that could not be started.
+    #[serde(deserialize_with = "readable_time")]
+    pub started_at: Option<Timestamp>,
+    /// Whole seconds.
+    #[serde(deserialize_with = "readable_time")]
+    pub finished_at: Option<Timestamp>,
+    /// `containerd://…`
+    #[serde(rename = "containerID")]
+    pub container_id: Option<String>,
+}
+
+impl k8s_openapi::Resource for Pod {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const KIND: &'static str = "Pod";
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = "pods";
+    type Scope = k8s_openapi::NamespaceResourceScope;
+}
+
+impl k8s_openapi::Metadata for Pod {
+    type Ty = ObjectMeta;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// The members of `metadata` that are kept. `managedFields` alone is often half of a pod.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimMetadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    #[serde(deserialize_with = "readable_time")]
+    deletion_timestamp: Option<Timestamp>,
+    deletion_grace_period_seconds: Option<i64>,
+}
+
+fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let slim = Option::<SlimMetadata>::deserialize(deserializer)?.unwrap_or_default();
+    Ok(ObjectMeta {
+        name: slim.name,
+        namespace: slim.namespace,
+        uid: slim.uid,
+        resource_version: slim.resource_version,
+        labels: slim.labels,
+        annotations: slim.annotations,
+        deletion_timestamp: slim.deletion_timestamp.map(Time::from),
+        deletion_grace_period_seconds: slim.deletion_grace_period_seconds,
+        ..ObjectMeta::default()
+    })
+}
+
+/// Null means the same as absent.
+fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A time that can't be read is left out rather than costing the whole pod.
+fn readable_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn null_is_absent_everywhere() {
+        let pod: Pod = serde_json::from_str(
+            r#"{"metadata":{"name":"p","labels":null,"deletionTimestamp":null},
+                "spec":{"containers":null,"initContainers":null,"nodeSelector":null},
+                "status":{"containerStatuses":[{"name":"a","state":null,"lastState":{"terminated":null},"restartCount":null}],
+                          "initContainerStatuses":null}}"#,
+        )
+        .expect("nulls are ordinary");
+        assert_eq!(pod.status.container_statuses.len(), 1);
+        assert!(pod.spec.containers.is_empty());
+        let nothing: Pod =
+            serde_json::from_str(r#"{"metadata":null,"spec":null,"status":null}"#).expect("all null");
+        assert_eq!(nothing.metadata, ObjectMeta::default());
+    }
+
+    #[test]
+    fn odd_times_do_not_hide_the_pod() {
+        let terminated: Terminated = serde_json::from_str(
+            r#"{"exitCode":137,"startedAt":"0001-01-01T00:00:00Z","finishedAt":"yesterday","containerID":"containerd://x"}"#,
+        )
+        .expect("parsed");
+        assert_eq!(
+            terminated.started_at.map(|t| t.to_string()).as_deref(),
+            Some("0001-01-01T00:00:00Z")
+        );
+        assert_eq!(terminated.finished_at, None);
+        assert_eq!(terminated.exit_code, Some(137));
+    }
+
+    #[test]
+    fn managed_fields_are_not_kept() {
+        let pod: Pod =
+            serde_json::from_str(r#"{"metadata":{"uid":"u","managedFields":[{"manager":"kubelet"}]}}"#)
+                .expect("parsed");
+        assert_eq!(pod.metadata.managed_fields, None);
+        assert_eq!(pod.metadata.uid.as_deref(), Some("u"));
+    }
+}

@@ -1,0 +1,479 @@
+//! The watch of one pod, on kube's client: list, watch, resume, list again; and the direct look.
+//!
+//! The only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
+//! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use futures_util::{StreamExt, pin_mut};
+use hyper_util::client::proxy::matcher::Matcher;
+use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::resource::Pod;
+use crate::heartbeat::backoff::Backoff;
+
+/// One request to the API server that answers at once, or the head of a watch's answer.
+const REQUEST: Duration = Duration::from_secs(15);
+
+/// A connection to the API server.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// A watch that brings nothing for this long is taken for dead. kube-apiserver sends a bookmark once a minute, so two
+/// of them were missed; load balancers drop idle connections at 240 s and say nothing.
+const SILENCE: Duration = Duration::from_secs(150);
+
+/// The server is asked to end a watch after a time drawn from this range (seconds), so that copies that started
+/// together don't reconnect together. kube refuses 295 and more.
+const WATCH_SECONDS: std::ops::Range<u32> = 230..290;
+
+/// A watch that lasted less than this counts as a failure, whatever it ended with: nobody is served by a tight loop.
+const SHORT_WATCH: Duration = Duration::from_secs(5);
+
+/// How the API server is reached.
+#[derive(Clone, Debug)]
+pub enum Access {
+    /// As a pod does: the address from the environment, token and CA from a directory that is read again as it
+    /// changes.
+    InCluster {
+        /// `KUBERNETES_SERVICE_HOST`.
+        host: String,
+        /// `KUBERNETES_SERVICE_PORT`.
+        port: u16,
+        /// Holds `token` and `ca.crt`.
+        service_account_dir: PathBuf,
+    },
+    /// As kubectl does.
+    Kubeconfig {
+        /// A file; `None` for `~/.kube/config`.
+        path: Option<PathBuf>,
+        /// A context other than the current one.
+        context: Option<String>,
+    },
+}
+
+/// What the watch brings.
+#[derive(Clone, Debug)]
+pub enum Sighting {
+    /// The pod as it is.
+    Seen(Box<Pod>),
+    /// Nothing has changed, says the API server.
+    Confirmed,
+    /// The pod is gone, or another one bears its name. What it last showed, where the server told.
+    Gone(Option<Box<Pod>>),
+}
+
+/// Why the Kubernetes API could not be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The settings of the connection can't be read.
+    #[error("reading the Kubernetes client configuration: is KUBECONFIG (or --kubeconfig, --context) right?")]
+    Kubeconfig(#[source] kube::config::KubeconfigError),
+    /// The address isn't one.
+    #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't make an address")]
+    Address(#[source] http::uri::InvalidUri),
+    /// The CA, token or client certificate can't be used.
+    #[error("setting up the connection to the Kubernetes API: check the service account's token and ca.crt")]
+    Setup(#[source] kube::Error),
+    /// The API server refused or failed.
+    #[error("{verb} of pod {namespace}/{name}: {hint}")]
+    Api {
+        /// get, list or watch.
+        verb: &'static str,
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// What to do about it.
+        hint: &'static str,
+        /// What the client said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("{verb} of pod {namespace}/{name}: no answer within {}", humantime::format_duration(*.after))]
+    Timeout {
+        /// get, list or watch.
+        verb: &'static str,
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+        /// The limit.
+        after: Duration,
+    },
+}
+
+impl Error {
+    /// The HTTP status of the API server's refusal, where there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Api { source, .. } => match source.as_ref() {
+                kube::Error::Api(status) => Some(status.code),
+                _ => None,
+            },
+            Self::Kubeconfig(_) | Self::Address(_) | Self::Setup(_) | Self::Timeout { .. } => None,
+        }
+    }
+}
+
+/// Watches one pod. Cheap to clone: the clones share a connection pool.
+#[derive(Clone)]
+pub struct PodWatch {
+    api: Api<Pod>,
+    namespace: String,
+    name: String,
+}
+
+impl PodWatch {
+    /// Sets the client up; sends nothing yet. Without a namespace, the kubeconfig's own is taken.
+    ///
+    /// # Errors
+    /// The kubeconfig, the address, the CA or the client certificate is unreadable.
+    pub async fn new(access: &Access, namespace: Option<&str>, name: &str) -> Result<Self, Error> {
+        let mut config = config(access).await?;
+        config.connect_timeout = Some(CONNECT);
+        // Retries are ours: kube's own (15 of them, up to 1000 s apart) would hide an outage.
+        config.default_retry = false;
+        config.headers.push((
+            http::header::USER_AGENT,
+            http::HeaderValue::from_static(crate::USER_AGENT),
+        ));
+        let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
+        let client = Client::try_from(config).map_err(Error::Setup)?;
+        Ok(Self {
+            api: Api::namespaced(client, &namespace),
+            namespace,
+            name: name.to_owned(),
+        })
+    }
+
+    /// Looks at the pod directly, past every cache. `None` if there is none of that name.
+    ///
+    /// # Errors
+    /// The API server refused, failed or didn't answer within `limit`.
+    pub async fn look(&self, limit: Duration) -> Result<Option<Pod>, Error> {
+        match timeout(limit, self.api.get_opt(&self.name)).await {
+            Ok(answer) => answer.map_err(|source| self.error("get", source)),
+            Err(_) => Err(self.timeout("get", limit)),
+        }
+    }
+
+    /// Watches until the pod is gone or nobody listens any more. Trouble is told to `on_trouble` and survived.
+    ///
+    /// `uid` is the pod's own; without it, the first pod seen under the name is ours.
+    pub async fn run(
+        self,
+        mut uid: Option<String>,
+        sightings: mpsc::Sender<Sighting>,
+        mut rng: fastrand::Rng,
+        on_trouble: impl Fn(&Error),
+    ) {
+        let mut backoff = Backoff::default();
+        // The first list may be served from the API server's cache: ten thousand copies that start at once should not
+        // reach etcd. After an expired watch it may not, or we could be shown a past that we have already left.
+        let mut from_cache = true;
+        let mut seen = false;
+        loop {
+            match self.list(from_cache, &mut uid).await {
+                Ok((Some(pod), version)) => {
+                    from_cache = false;
+                    seen = true;
+                    if sightings.send(Sighting::Seen(Box::new(pod))).await.is_err() {
+                        return;
+                    }
+                    match self
+                        .follow(version, &mut uid, &sightings, &mut rng, &mut backoff, &on_trouble)
+                        .await
+                    {
+                        Next::ListAgain => {}
+                        Next::Stop => return,
+                    }
+                }
+                Ok((None, _)) => {
+                    // Never seen: the receiver decides what to believe, and we look again.
+                    if sightings.send(Sighting::Gone(None)).await.is_err() || seen {
+                        return;
+                    }
+                }
+                Err(failure) => on_trouble(&failure),
+            }
+            if sightings.is_closed() {
+                return;
+            }
+            tokio::time::sleep(backoff.after_failure(&mut rng)).await;
+        }
+    }
+
+    /// Follows watches from `version` on until a new list is needed.
+    async fn follow(
+        &self,
+        mut version: String,
+        uid: &mut Option<String>,
+        sightings: &mpsc::Sender<Sighting>,
+        rng: &mut fastrand::Rng,
+        backoff: &mut Backoff,
+        on_trouble: &impl Fn(&Error),
+    ) -> Next {
+        loop {
+            let opened = tokio::time::Instant::now();
+            let ended = self.one_watch(&mut version, uid, sightings, rng).await;
+            let short = opened.elapsed() < SHORT_WATCH;
+            if !short {
+                backoff.reset();
+            }
+            match ended {
+                Ended::Properly | Ended::Silent => {}
+                Ended::Doubtful => return Next::ListAgain,
+                Ended::Failed(failure) => {
+                    on_trouble(&failure);
+                    // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
+                    if !matches!(&failure, Error::Api { source, .. } if is_broken_off(source)) {
+                        return Next::ListAgain;
+                    }
+                }
+                Ended::Stop => return Next::Stop,
+            }
+            if short {
+                tokio::time::sleep(backoff.after_failure(rng)).await;
+            }
+        }
+    }
+
+    async fn one_watch(
+        &self,
+        version: &mut String,
+        uid: &mut Option<String>,
+        sightings: &mpsc::Sender<Sighting>,
+        rng: &mut fastrand::Rng,
+    ) -> Ended {
+        let params = WatchParams {
+            field_selector: Some(self.selector()),
+            timeout: Some(rng.u32(WATCH_SECONDS)),
+            bookmarks: true,
+            ..WatchParams::default()
+        };
+        let stream = match timeout(REQUEST, self.api.watch(&params, version)).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(source)) if is_expired(&source) => return Ended::Doubtful,
+            Ok(Err(source)) => return Ended::Failed(self.error("watch", source)),
+            Err(_) => return Ended::Failed(self.timeout("watch", REQUEST)),
+        };
+        pin_mut!(stream);
+        loop {
+            let next = tokio::select! {
+                next = timeout(SILENCE, stream.next()) => next,
+                () = sightings.closed() => return Ended::Stop,
+            };
+            let sighting = match next {
+                Err(_) => return Ended::Silent,
+                // All that happened until now was told.
+                Ok(None) => {
+                    let open = sightings.send(Sighting::Confirmed).await.is_ok();
+                    return if open { Ended::Properly } else { Ended::Stop };
+                }
+                Ok(Some(Err(source))) if is_expired(&source) => return Ended::Doubtful,
+                Ok(Some(Err(source))) => return Ended::Failed(self.error("watch", source)),
+                Ok(Some(Ok(WatchEvent::Error(status)))) if status.code == 410 => return Ended::Doubtful,
+                Ok(Some(Ok(WatchEvent::Error(status)))) => {
+                    return Ended::Failed(self.error("watch", kube::Error::Api(status)));
+                }
+                Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => {
+                    *version = bookmark.metadata.resource_version;
+                    Sighting::Confirmed
+                }
+                Ok(Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)))) => {
+                    if let Some(newer) = &pod.metadata.resource_version {
+                        version.clone_from(newer);
+                    }
+                    if !is_ours(&pod, uid) {
+                        return Ended::Doubtful;
+                    }
+                    Sighting::Seen(Box::new(pod))
+                }
+                Ok(Some(Ok(WatchEvent::Deleted(pod)))) => {
+                    if let Some(newer) = &pod.metadata.resource_version {
+                        version.clone_from(newer);
+                    }
+                    if !is_ours(&pod, uid) {
+                        continue;
+                    }
+                    Sighting::Gone(Some(Box::new(pod)))
+                }
+            };
+            let gone = matches!(sighting, Sighting::Gone(_));
+            if sightings.send(sighting).await.is_err() || gone {
+                return Ended::Stop;
+            }
+        }
+    }
+
+    /// Our pod, if it is there, and the resourceVersion to watch from. Absence, or another UID, is believed only after
+    /// a direct look: the list may have come from a cache that is behind.
+    async fn list(&self, from_cache: bool, uid: &mut Option<String>) -> Result<(Option<Pod>, String), Error> {
+        let mut params = ListParams::default().fields(&self.selector());
+        if from_cache {
+            params.version_match = Some(VersionMatch::NotOlderThan);
+            params.resource_version = Some("0".to_owned());
+        }
+        let list = match timeout(REQUEST, self.api.list(&params)).await {
+            Ok(list) => list.map_err(|source| self.error("list", source))?,
+            Err(_) => return Err(self.timeout("list", REQUEST)),
+        };
+        let found = list.items.into_iter().next().filter(|pod| is_ours(pod, uid));
+        let ours = match found {
+            Some(pod) => Some(pod),
+            None => self.look(REQUEST).await?.filter(|pod| is_ours(pod, uid)),
+        };
+        Ok((ours, list.metadata.resource_version.unwrap_or_default()))
+    }
+
+    fn selector(&self) -> String {
+        format!("metadata.name={}", self.name)
+    }
+
+    fn error(&self, verb: &'static str, source: kube::Error) -> Error {
+        let status = match &source {
+            kube::Error::Api(status) => Some(status.code),
+            _ => None,
+        };
+        let hint = match status {
+            Some(401) => {
+                "the API server doesn't accept the service account's token; heartbeats go on without states"
+            }
+            Some(403) => {
+                "not allowed; the service account needs a Role with get, list and watch on pods \
+                 (resourceNames: this pod); heartbeats go on without states"
+            }
+            Some(404) => "not found; are POD_NAME and POD_NAMESPACE right?",
+            Some(_) => "the API server refused; trying again",
+            None => "the API server can't be reached or broke off; trying again",
+        };
+        Error::Api {
+            verb,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            hint,
+            source: Box::new(source),
+        }
+    }
+
+    fn timeout(&self, verb: &'static str, after: Duration) -> Error {
+        Error::Timeout {
+            verb,
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            after,
+        }
+    }
+}
+
+enum Next {
+    ListAgain,
+    Stop,
+}
+
+enum Ended {
+    /// The server ended it: its time was up.
+    Properly,
+    /// Nothing came for too long.
+    Silent,
+    /// The resourceVersion has expired, or a pod that isn't ours was seen: only a new list tells what holds.
+    Doubtful,
+    Failed(Error),
+    Stop,
+}
+
+/// Whether the pod is the one that is watched; the first one seen is, if no UID was given.
+fn is_ours(pod: &Pod, uid: &mut Option<String>) -> bool {
+    match uid {
+        Some(uid) => pod.metadata.uid.as_ref() == Some(uid),
+        None => {
+            uid.clone_from(&pod.metadata.uid);
+            true
+        }
+    }
+}
+
+fn is_expired(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 410)
+}
+
+/// Whether the connection broke, which says nothing against the resourceVersion.
+fn is_broken_off(error: &kube::Error) -> bool {
+    matches!(
+        error,
+        kube::Error::ReadEvents(_) | kube::Error::HyperError(_) | kube::Error::Service(_)
+    )
+}
+
+async fn config(access: &Access) -> Result<Config, Error> {
+    match access {
+        Access::InCluster {
+            host,
+            port,
+            service_account_dir,
+        } => {
+            let host = match host.parse::<std::net::Ipv6Addr>() {
+                Ok(address) => format!("[{address}]"),
+                Err(_) => host.clone(),
+            };
+            let url: http::Uri = format!("https://{host}:{port}").parse().map_err(Error::Address)?;
+            let mut config = Config::new(url);
+            // Both files are read again about once a minute (kube-client), so that rotations are followed.
+            config.root_cert_file = Some(service_account_dir.join("ca.crt"));
+            config.auth_info = AuthInfo {
+                token_file: Some(service_account_dir.join("token").to_string_lossy().into_owned()),
+                ..AuthInfo::default()
+            };
+            // kube reads HTTPS_PROXY and NO_PROXY for a kubeconfig only; client-go does for both, and so do we.
+            config.proxy_url = proxy_for(&config.cluster_url);
+            Ok(config)
+        }
+        Access::Kubeconfig { path, context } => {
+            let options = KubeConfigOptions {
+                context: context.clone(),
+                ..KubeConfigOptions::default()
+            };
+            let config = match path {
+                Some(path) => {
+                    let kubeconfig = Kubeconfig::read_from(path).map_err(Error::Kubeconfig)?;
+                    Config::from_custom_kubeconfig(kubeconfig, &options).await
+                }
+                None => Config::from_kubeconfig(&options).await,
+            };
+            config.map_err(Error::Kubeconfig)
+        }
+    }
+}
+
+/// The proxy that the environment names for a destination, with its credentials where kube expects them.
+fn proxy_for(destination: &http::Uri) -> Option<http::Uri> {
+    let proxy = Matcher::from_env().intercept(destination)?;
+    let credentials = proxy
+        .basic_auth()
+        .and_then(|header| header.to_str().ok()?.strip_prefix("Basic "))
+        .and_then(|encoded| BASE64_STANDARD.decode(encoded).ok())
+        .and_then(|decoded| String::from_utf8(decoded).ok());
+    let Some((user, password)) = credentials.as_deref().and_then(|pair| pair.split_once(':')) else {
+        return Some(proxy.uri().clone());
+    };
+    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+    let authority = format!(
+        "{}:{}@{}",
+        encode(user),
+        encode(password),
+        proxy.uri().authority()?
+    );
+    let mut parts = proxy.uri().clone().into_parts();
+    parts.authority = authority.parse().ok();
+    http::Uri::from_parts(parts).ok()
+}
