@@ -22,14 +22,16 @@ pub(super) struct Delivery {
 }
 
 enum Destination {
-    Service {
-        client: Client,
-        credentials: Credentials,
-        run_id: String,
-        renewed_token_file: Option<PathBuf>,
-    },
+    Service(Box<Service>),
     /// `--dry-run`: each heartbeat is logged and taken as accepted.
     Nowhere,
+}
+
+struct Service {
+    client: Client,
+    credentials: Credentials,
+    run_id: String,
+    renewed_token_file: Option<PathBuf>,
 }
 
 /// What became of one attempt.
@@ -43,7 +45,7 @@ pub(super) struct Outcome {
 impl Delivery {
     pub(super) fn new(config: &Config) -> Result<Self, Error> {
         let destination = match (&config.service_url, &config.token) {
-            (Some(url), Some(token)) if !config.dry_run => Destination::Service {
+            (Some(url), Some(token)) if !config.dry_run => Destination::Service(Box::new(Service {
                 client: Client::new(url.url().clone(), &super::tls(config))?,
                 credentials: Credentials::new(match token {
                     TokenSource::File(path) => Source::File(path.clone()),
@@ -51,7 +53,7 @@ impl Delivery {
                 }),
                 run_id: config.task_run_id.clone(),
                 renewed_token_file: config.renewed_token_file.clone(),
-            },
+            })),
             // The settings demand both unless it is a dry run.
             _ => Destination::Nowhere,
         };
@@ -84,17 +86,12 @@ impl Delivery {
                 info!(heartbeat = beat, kind, %body, "dry run: this heartbeat would be sent");
                 Box::pin(async move { conclude(Ok(Accepted::default()), Duration::ZERO) })
             }
-            Destination::Service {
-                client,
-                credentials,
-                run_id,
-                ..
-            } => {
+            Destination::Service(service) => {
                 if attempt.reread_token {
-                    credentials.reread();
+                    service.credentials.reread();
                 }
-                let token = credentials.token();
-                let (client, run_id) = (client.clone(), run_id.clone());
+                let token = service.credentials.token();
+                let (client, run_id) = (service.client.clone(), service.run_id.clone());
                 Box::pin(async move {
                     let begun = tokio::time::Instant::now();
                     let result = match token {
@@ -149,23 +146,15 @@ impl Delivery {
     }
 
     fn renew(&mut self, accepted: Accepted) {
-        let (
-            Some(jwt),
-            Destination::Service {
-                credentials,
-                renewed_token_file,
-                ..
-            },
-        ) = (accepted.jwt, &mut self.destination)
-        else {
+        let (Some(jwt), Destination::Service(service)) = (accepted.jwt, &mut self.destination) else {
             return;
         };
-        if let Err(error) = credentials.renew(jwt.clone()) {
+        if let Err(error) = service.credentials.renew(jwt.clone()) {
             warn!(error = %Chain(&error), "the service sent a token that can't be used");
             return;
         }
         info!("the service renewed the token");
-        if let Some(path) = renewed_token_file
+        if let Some(path) = &service.renewed_token_file
             && let Err(error) = handover::hand_on(path, &jwt)
         {
             warn!(error = %Chain(&error), "the renewed token could not be handed on; podbeat itself uses it");

@@ -1,0 +1,163 @@
+//! The wire contract as a judge: strict, so that a misspelt member is found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jsonschema::Validator;
+use serde_json::{Map, Value, json};
+
+use crate::Error;
+
+const OPENAPI: &str = include_str!("../../contract/task-runs.openapi.yaml");
+
+/// The OpenAPI contract. Cheap to clone.
+#[derive(Clone)]
+pub struct Contract {
+    validators: Arc<BTreeMap<String, Validator>>,
+}
+
+impl Contract {
+    /// Reads the contract that this package was built with.
+    ///
+    /// # Errors
+    /// It isn't YAML, or one of its schemas is unusable.
+    pub fn load() -> Result<Self, Error> {
+        let document: Value = serde_saphyr::from_str(OPENAPI)?;
+        let mut schemas = document
+            .pointer("/components/schemas")
+            .cloned()
+            .unwrap_or_default();
+        strict(&mut schemas);
+        let names: Vec<String> = schemas
+            .as_object()
+            .map(|all| all.keys().cloned().collect())
+            .unwrap_or_default();
+        let mut validators = BTreeMap::new();
+        for name in names {
+            let schema = json!({
+                "$ref": format!("#/components/schemas/{name}"),
+                "components": { "schemas": schemas },
+            });
+            let validator = jsonschema::options()
+                .should_validate_formats(true)
+                .build(&schema)
+                .map_err(|problem| Error::Schema {
+                    name: name.clone(),
+                    problem: problem.to_string(),
+                })?;
+            validators.insert(name, validator);
+        }
+        Ok(Self {
+            validators: Arc::new(validators),
+        })
+    }
+
+    /// What is wrong with a body, by the named schema; empty if nothing is.
+    #[must_use]
+    pub fn check(&self, schema: &str, body: &Value) -> Vec<String> {
+        let Some(validator) = self.validators.get(schema) else {
+            return vec![format!("the contract has no schema {schema}")];
+        };
+        let told = |error: jsonschema::ValidationError<'_>| format!("{}: {error}", error.instance_path());
+        let mut wrong: Vec<String> = validator.iter_errors(body).map(told).collect();
+        times_in_utc(body, "", &mut wrong);
+        wrong
+    }
+}
+
+/// OpenAPI 3.0 lets objects carry more than they name and says ranges by format; here neither is let pass.
+fn strict(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            if members.contains_key("properties") && !members.contains_key("additionalProperties") {
+                members.insert("additionalProperties".to_owned(), Value::Bool(false));
+            }
+            int_range(members, "int32", i64::from(i32::MIN), i64::from(i32::MAX));
+            int_range(members, "int64", i64::MIN, i64::MAX);
+            members.values_mut().for_each(strict);
+        }
+        Value::Array(items) => items.iter_mut().for_each(strict),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+fn int_range(members: &mut Map<String, Value>, format: &str, least: i64, most: i64) {
+    if members.get("format").and_then(Value::as_str) == Some(format) {
+        members.remove("format");
+        members.entry("minimum").or_insert(json!(least));
+        members.entry("maximum").or_insert(json!(most));
+    }
+}
+
+/// The schema says date-time; the wire says UTC.
+fn times_in_utc(value: &Value, path: &str, wrong: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                let path = format!("{path}/{name}");
+                if name.ends_with("At")
+                    && let Some(time) = member.as_str()
+                    && !time.ends_with('Z')
+                {
+                    wrong.push(format!("{path}: {time:?} is not in UTC (no Z at its end)"));
+                }
+                times_in_utc(member, &path, wrong);
+            }
+        }
+        Value::Array(items) => {
+            for (at, item) in items.iter().enumerate() {
+                times_in_utc(item, &format!("{path}/{at}"), wrong);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wrong(body: &Value) -> Vec<String> {
+        Contract::load()
+            .expect("the contract")
+            .check("HeartbeatTaskRunRequest", body)
+    }
+
+    fn terminated(members: &Value) -> Value {
+        json!({"containerStatus": [{"name": "main", "state": {"terminated": members}}]})
+    }
+
+    #[test]
+    fn a_full_body_passes() {
+        let full = json!({
+            "containerStatus": [
+                {"name": "a", "state": {"terminated": {"containerID": "c", "exitCode": 3, "signal": 9, "reason": "Error",
+                    "message": "m", "startedAt": "2026-01-01T00:00:00Z", "finishedAt": "0001-01-01T00:00:00Z"}}},
+                {"name": "b", "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}}},
+                {"name": "c", "state": {"waiting": {"reason": "r", "message": "m"}}}],
+            "jobRetryCount": 0, "lastHeartbeat": true, "nonce": "n", "podHardwareDetails": "h", "podName": "p", "podUID": "u"});
+        assert_eq!(wrong(&full), Vec::<String>::new());
+        assert_eq!(wrong(&json!({})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_the_contract_doesnt_say_is_found() {
+        for body in [
+            json!({"podUid": "u"}),
+            json!({"nonce": null}),
+            json!({"more": 1}),
+            json!({"containerStatus": {"name": "a"}}),
+            json!({"jobRetryCount": 2_147_483_648_u64}),
+            json!({"jobRetryCount": "1"}),
+            json!({"lastHeartbeat": "true"}),
+            terminated(&json!({"containerId": "c"})),
+            terminated(&json!({"exitCode": 3.5})),
+            terminated(&json!({"finishedAt": "yesterday"})),
+            terminated(&json!({"finishedAt": "2026-01-01T01:00:00+01:00"})),
+            terminated(&json!({"startedAt": null})),
+            json!([]),
+        ] {
+            assert!(!wrong(&body).is_empty(), "{body}");
+        }
+    }
+}

@@ -1,0 +1,702 @@
+//! A stand-in of the Kubernetes API: get, list and watch of pods, as kube-apiserver answers them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use bytes::Bytes;
+use futures_util::stream;
+use http::{Request, Response};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::fault::{Faults, Place, What};
+use crate::pki::Authority;
+use crate::serve::{Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
+use crate::{Error, io};
+
+/// How the stand-in behaves.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The bearer token that is accepted.
+    pub token: String,
+    /// Between bookmarks, where a watch asked for them. kube-apiserver: a minute.
+    pub bookmarks: Duration,
+    /// How many events a watch can still be resumed from; older ones are answered with 410.
+    pub history: usize,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            token: "kube-token".to_owned(),
+            bookmarks: Duration::from_secs(60),
+            history: 100,
+        }
+    }
+}
+
+/// A request that came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Since the start.
+    pub at: Duration,
+    /// `get`, `list` or `watch`.
+    pub verb: &'static str,
+    /// The query, as it came.
+    pub query: String,
+    /// The HTTP status answered; `None` if there was no answer.
+    pub status: Option<u16>,
+}
+
+/// The stand-in. Ends when dropped.
+#[derive(Debug)]
+pub struct KubeApi {
+    shared: Arc<Shared>,
+    server: Server,
+}
+
+#[derive(Debug)]
+struct Shared {
+    faults: Faults,
+    started: Instant,
+    state: Mutex<State>,
+    /// Counts what happened, for those who wait.
+    changes: watch::Sender<u64>,
+}
+
+#[derive(Debug)]
+struct State {
+    options: Options,
+    denied: bool,
+    version: u64,
+    pods: BTreeMap<(String, String), Value>,
+    history: VecDeque<Event>,
+    /// The version before the oldest event of the history.
+    forgotten: u64,
+    seen: Vec<Seen>,
+    open_watches: usize,
+}
+
+#[derive(Clone, Debug)]
+struct Event {
+    version: u64,
+    kind: &'static str,
+    object: Value,
+}
+
+impl KubeApi {
+    /// Starts it on a free port of loopback.
+    ///
+    /// # Errors
+    /// No port, or no certificate.
+    pub async fn start(authority: &Authority, faults: Faults, options: Options) -> Result<Self, Error> {
+        let shared = Arc::new(Shared {
+            faults,
+            started: Instant::now(),
+            state: Mutex::new(State {
+                options,
+                denied: false,
+                version: 100,
+                pods: BTreeMap::new(),
+                history: VecDeque::new(),
+                forgotten: 100,
+                seen: Vec::new(),
+                open_watches: 0,
+            }),
+            changes: watch::Sender::new(0),
+        });
+        let server = Server::start(
+            &authority.issue(&["127.0.0.1", "localhost"])?,
+            Arc::clone(&shared),
+        )
+        .await?;
+        Ok(Self { shared, server })
+    }
+
+    /// `https://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("https://{}", self.server.address())
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.server.address().port()
+    }
+
+    /// Creates or changes a pod. It gets a resourceVersion, and where missing a namespace, UID and creation time.
+    pub fn apply(&self, pod: Value) {
+        let mut state = self.shared.state();
+        let key = key(&pod);
+        let kind = if state.pods.contains_key(&key) {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
+        state.record(kind, pod);
+        drop(state);
+        self.shared.changed();
+    }
+
+    /// Changes a pod in place. Nothing happens if it isn't there.
+    pub fn change(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
+        let found = self
+            .shared
+            .state()
+            .pods
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned();
+        if let Some(mut pod) = found {
+            change(&mut pod);
+            self.apply(pod);
+        }
+    }
+
+    /// Removes a pod. Nothing happens if it isn't there.
+    pub fn delete(&self, namespace: &str, name: &str) {
+        let mut state = self.shared.state();
+        if let Some(pod) = state.pods.get(&(namespace.to_owned(), name.to_owned())).cloned() {
+            state.record("DELETED", pod);
+        }
+        drop(state);
+        self.shared.changed();
+    }
+
+    /// Plays one line of a captured watch stream: its object, as an event of its type.
+    pub fn replay(&self, event: &Value) {
+        let object = event.get("object").cloned().unwrap_or_default();
+        let kind = match event.get("type").and_then(Value::as_str) {
+            Some("ADDED") => "ADDED",
+            Some("MODIFIED") => "MODIFIED",
+            Some("DELETED") => "DELETED",
+            Some(_) | None => return,
+        };
+        self.shared.state().record(kind, object);
+        self.shared.changed();
+    }
+
+    /// Forgets the history: every watch from an older resourceVersion is answered with 410.
+    pub fn compact(&self) {
+        let mut state = self.shared.state();
+        // Something happened elsewhere in the cluster, so that no version that a client knows is the newest.
+        state.version += 10;
+        state.history.clear();
+        state.forgotten = state.version;
+    }
+
+    /// Refuses everything with 403, as where the Role is missing, or allows it again.
+    pub fn deny(&self, denied: bool) {
+        self.shared.state().denied = denied;
+    }
+
+    /// Accepts this token from now on, and no other.
+    pub fn set_token(&self, token: &str) {
+        self.shared.state().options.token = token.to_owned();
+    }
+
+    /// The requests so far.
+    #[must_use]
+    pub fn seen(&self) -> Vec<Seen> {
+        self.shared.state().seen.clone()
+    }
+
+    /// How many watches are open.
+    #[must_use]
+    pub fn open_watches(&self) -> usize {
+        self.shared.state().open_watches
+    }
+
+    /// Waits for a state of the stand-in.
+    ///
+    /// # Errors
+    /// It did not come within `limit`.
+    pub async fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        reached: impl Fn(&Self) -> bool,
+    ) -> Result<(), Error> {
+        let mut changes = self.shared.changes.subscribe();
+        let wait = async {
+            while !reached(self) {
+                let _ = changes.changed().await;
+            }
+        };
+        tokio::time::timeout(limit, wait)
+            .await
+            .map_err(|_| Error::InVain {
+                what: what.to_owned(),
+                waited: limit,
+                seen: format!("{} open watches, requests {:?}", self.open_watches(), self.seen()),
+            })
+    }
+
+    /// Writes a kubeconfig with a token.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn write_kubeconfig(&self, authority: &Authority, token: &str, path: &Path) -> Result<(), Error> {
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "lab",
+            "clusters": [{"name": "lab", "cluster": {
+                "server": self.url(), "certificate-authority-data": BASE64_STANDARD.encode(authority.pem())}}],
+            "users": [{"name": "lab", "user": {"token": token}}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab", "namespace": "lab"}}],
+        });
+        std::fs::write(path, kubeconfig.to_string()).map_err(io(format!("writing {}", path.display())))
+    }
+
+    /// Writes what a pod finds in its service account's directory.
+    ///
+    /// # Errors
+    /// A file can't be written.
+    pub fn write_service_account(authority: &Authority, token: &str, dir: &Path) -> Result<(), Error> {
+        std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
+        authority.write_to(&dir.join("ca.crt"))?;
+        let path = dir.join("token");
+        std::fs::write(&path, token).map_err(io(format!("writing {}", path.display())))
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn changed(&self) {
+        self.changes.send_modify(|count| *count += 1);
+    }
+
+    fn saw(&self, verb: &'static str, query: &str, status: Option<u16>) {
+        let at = self.started.elapsed();
+        self.state().seen.push(Seen {
+            at,
+            verb,
+            query: query.to_owned(),
+            status,
+        });
+        self.changed();
+    }
+}
+
+impl State {
+    fn record(&mut self, kind: &'static str, mut object: Value) {
+        self.version += 1;
+        let version = self.version;
+        let key = key(&object);
+        if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+            metadata.insert("resourceVersion".to_owned(), json!(version.to_string()));
+            metadata.entry("namespace").or_insert(json!(key.0));
+            metadata
+                .entry("uid")
+                .or_insert_with(|| json!(format!("uid-{version}")));
+            metadata
+                .entry("creationTimestamp")
+                .or_insert(json!("2026-01-01T00:00:00Z"));
+        }
+        if kind == "DELETED" {
+            self.pods.remove(&key);
+        } else {
+            self.pods.insert(key, object.clone());
+        }
+        self.history.push_back(Event {
+            version,
+            kind,
+            object,
+        });
+        if self.history.len() > self.options.history
+            && let Some(old) = self.history.pop_front()
+        {
+            self.forgotten = old.version;
+        }
+    }
+}
+
+fn key(pod: &Value) -> (String, String) {
+    let member = |name: &str| pod.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
+    (
+        member("namespace").unwrap_or("lab").to_owned(),
+        member("name").unwrap_or_default().to_owned(),
+    )
+}
+
+/// What a request asks for.
+struct Asked {
+    namespace: String,
+    name: Option<String>,
+    query: BTreeMap<String, String>,
+    raw_query: String,
+}
+
+impl Asked {
+    fn read(request: &Request<Incoming>) -> Option<Self> {
+        let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+        let mut parts = request
+            .uri()
+            .path()
+            .strip_prefix("/api/v1/namespaces/")?
+            .splitn(3, '/');
+        let namespace = decode(parts.next()?);
+        if parts.next() != Some("pods") {
+            return None;
+        }
+        let raw_query = request.uri().query().unwrap_or_default().to_owned();
+        let pairs = raw_query.split('&').filter_map(|pair| pair.split_once('='));
+        let query = pairs
+            .map(|(name, value)| (decode(name), decode(&value.replace('+', " "))))
+            .collect();
+        Some(Self {
+            namespace,
+            name: parts.next().map(decode),
+            query,
+            raw_query,
+        })
+    }
+
+    fn get(&self, name: &str) -> &str {
+        self.query.get(name).map_or("", String::as_str)
+    }
+
+    fn is_true(&self, name: &str) -> bool {
+        matches!(self.get(name), "1" | "true")
+    }
+
+    fn verb(&self) -> (&'static str, Place) {
+        match (&self.name, self.is_true("watch")) {
+            (Some(_), _) => ("get", Place::Get),
+            (None, true) => ("watch", Place::Watch),
+            (None, false) => ("list", Place::List),
+        }
+    }
+
+    /// Which pods the field selector chooses.
+    fn selector(&self) -> Result<impl Fn(&Value) -> bool + Send + use<>, String> {
+        let mut wanted = vec![("/metadata/namespace", self.namespace.clone())];
+        for term in self
+            .get("fieldSelector")
+            .split(',')
+            .filter(|term| !term.is_empty())
+        {
+            let (field, value) = term
+                .split_once("==")
+                .or_else(|| term.split_once('='))
+                .unwrap_or((term, ""));
+            let path = match field {
+                "metadata.name" => "/metadata/name",
+                "metadata.namespace" => "/metadata/namespace",
+                "spec.nodeName" => "/spec/nodeName",
+                _ => return Err(format!("field label not supported: {field}")),
+            };
+            wanted.push((path, value.to_owned()));
+        }
+        Ok(move |pod: &Value| {
+            wanted
+                .iter()
+                .all(|(path, value)| pod.pointer(path).and_then(Value::as_str) == Some(value))
+        })
+    }
+}
+
+fn status(code: u16, reason: &str, message: &str) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+           "message": message, "reason": reason, "code": code})
+}
+
+fn refusal(code: u16, reason: &str, message: &str) -> Response<Body> {
+    json_answer(code, &status(code, reason, message))
+}
+
+impl Handler for Shared {
+    fn refuses(&self) -> bool {
+        self.faults.refuses(&[Place::Get, Place::List, Place::Watch])
+    }
+
+    async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Outcome {
+        let Some(asked) = Asked::read(&request) else {
+            return Ok(refusal(
+                404,
+                "NotFound",
+                "the server could not find the requested resource",
+            ));
+        };
+        let (verb, place) = asked.verb();
+        let outcome = self.answer(&asked, &request, place).await;
+        let status = outcome.as_ref().ok().map(|response| response.status().as_u16());
+        self.saw(verb, &asked.raw_query, status);
+        outcome
+    }
+}
+
+impl Shared {
+    async fn answer(self: &Arc<Self>, asked: &Asked, request: &Request<Incoming>, place: Place) -> Outcome {
+        match self.faults.strike(place, false) {
+            None | Some(What::Jwt(_)) => {}
+            Some(What::Status(code, _)) => return Ok(refusal(code, "Scripted", "as the script demands")),
+            Some(What::Refuse | What::Drop | What::Lose | What::Cut) => return Err(CutOff),
+            Some(What::Hang | What::HangLost) => std::future::pending().await,
+            Some(What::Delay(delay)) => tokio::time::sleep(delay).await,
+            Some(What::Garbage) => return Ok(whole(200, "application/json", "{\"kind\": oops")),
+            Some(What::Giant) => return Ok(whole(200, "application/json", vec![b' '; 2 << 20])),
+            Some(What::Redirect(url)) => {
+                let mut response = whole(307, "text/plain", "");
+                if let Ok(url) = url.parse() {
+                    response.headers_mut().insert(http::header::LOCATION, url);
+                }
+                return Ok(response);
+            }
+            // A watch that is struck at once opens all the same, and then does as it is told.
+            Some(what @ (What::Gone | What::End | What::Silent)) => {
+                return Ok(self.stream(asked, Vec::new(), 0, Some(what)));
+            }
+        }
+        let bearer = request
+            .headers()
+            .get(http::header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        let (token, denied) = {
+            let state = self.state();
+            (state.options.token.clone(), state.denied)
+        };
+        if bearer != Some(&format!("Bearer {token}")) {
+            return Ok(refusal(401, "Unauthorized", "Unauthorized"));
+        }
+        if denied {
+            let message = format!(
+                "pods {:?} is forbidden: User \"system:serviceaccount:lab:podbeat\" cannot {} resource \"pods\" in API \
+                 group \"\" in the namespace {:?}",
+                asked.name.as_deref().unwrap_or_default(),
+                asked.verb().0,
+                asked.namespace
+            );
+            return Ok(refusal(403, "Forbidden", &message));
+        }
+        let selects = match asked.selector() {
+            Ok(selects) => selects,
+            Err(message) => return Ok(refusal(400, "BadRequest", &message)),
+        };
+        if place == Place::Watch {
+            return Ok(self.watch(asked, selects));
+        }
+        let state = self.state();
+        if let Some(name) = &asked.name {
+            let found = state.pods.get(&(asked.namespace.clone(), name.clone()));
+            return Ok(match found {
+                Some(pod) => json_answer(200, pod),
+                None => refusal(404, "NotFound", &format!("pods {name:?} not found")),
+            });
+        }
+        let items: Vec<&Value> = state.pods.values().filter(|pod| selects(pod)).collect();
+        Ok(json_answer(
+            200,
+            &json!({"kind": "PodList", "apiVersion": "v1",
+                    "metadata": {"resourceVersion": state.version.to_string()}, "items": items}),
+        ))
+    }
+
+    fn watch(self: &Arc<Self>, asked: &Asked, selects: impl Fn(&Value) -> bool) -> Response<Body> {
+        let state = self.state();
+        let asked_version = asked.get("resourceVersion");
+        let initial = asked.is_true("sendInitialEvents");
+        if initial && asked.get("resourceVersionMatch") != "NotOlderThan" {
+            drop(state);
+            return refusal(
+                422,
+                "Invalid",
+                "sendInitialEvents requires resourceVersionMatch NotOlderThan",
+            );
+        }
+        let mut first = Vec::new();
+        let mut cursor = state.version;
+        if initial || matches!(asked_version, "" | "0") {
+            first.extend(
+                state
+                    .pods
+                    .values()
+                    .filter(|pod| selects(pod))
+                    .map(|pod| line("ADDED", pod)),
+            );
+            if initial {
+                first.push(bookmark(cursor, true));
+            }
+        } else {
+            match asked_version.parse::<u64>() {
+                Ok(version) if version < state.forgotten => {
+                    let message = format!("too old resource version: {version} ({})", state.forgotten);
+                    first.push(line("ERROR", &status(410, "Expired", &message)));
+                    drop(state);
+                    return self.stream(asked, first, cursor, Some(What::End));
+                }
+                Ok(version) => cursor = version,
+                Err(_) => {
+                    drop(state);
+                    return refusal(400, "BadRequest", "invalid resource version");
+                }
+            }
+        }
+        drop(state);
+        self.stream(asked, first, cursor, None)
+    }
+
+    fn stream(
+        self: &Arc<Self>,
+        asked: &Asked,
+        first: Vec<String>,
+        cursor: u64,
+        then: Option<What>,
+    ) -> Response<Body> {
+        let timeout = asked.get("timeoutSeconds").parse().unwrap_or(1800);
+        let now = Instant::now();
+        self.state().open_watches += 1;
+        let watch = OpenWatch {
+            selects: asked
+                .selector()
+                .ok()
+                .map(|selects| Box::new(selects) as Box<dyn Fn(&Value) -> bool + Send>),
+            ready: first.into(),
+            cursor,
+            sent: 0,
+            then,
+            ends: now + Duration::from_secs(timeout),
+            bookmarks: asked.is_true("allowWatchBookmarks"),
+            next_bookmark: now + self.state().options.bookmarks,
+            changes: self.changes.subscribe(),
+            faults: self.faults.changes(),
+            shared: Arc::clone(self),
+        };
+        let lines = stream::unfold(Some(watch), |watch| async move {
+            let mut watch = watch?;
+            match watch.next().await {
+                Next::Line(line) => Some((Ok(Frame::data(Bytes::from(line))), Some(watch))),
+                Next::Break => Some((Err(std::io::Error::other("cut, as the script demands")), None)),
+                Next::End => None,
+            }
+        });
+        let mut response = Response::new(StreamBody::new(lines).boxed_unsync());
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            http::HeaderValue::from_static("application/json"),
+        );
+        response
+    }
+}
+
+enum Next {
+    Line(String),
+    Break,
+    End,
+}
+
+/// One open watch; counted while it lives.
+struct OpenWatch {
+    selects: Option<Box<dyn Fn(&Value) -> bool + Send>>,
+    ready: VecDeque<String>,
+    cursor: u64,
+    sent: usize,
+    then: Option<What>,
+    ends: Instant,
+    bookmarks: bool,
+    next_bookmark: Instant,
+    changes: watch::Receiver<u64>,
+    faults: watch::Receiver<u64>,
+    shared: Arc<Shared>,
+}
+
+impl Drop for OpenWatch {
+    fn drop(&mut self) {
+        self.shared.state().open_watches -= 1;
+        self.shared.changed();
+    }
+}
+
+impl OpenWatch {
+    async fn next(&mut self) -> Next {
+        loop {
+            self.changes.borrow_and_update();
+            self.faults.borrow_and_update();
+            if let Some(line) = self.ready.pop_front() {
+                self.sent += 1;
+                return Next::Line(line);
+            }
+            match self
+                .then
+                .take()
+                .or_else(|| self.shared.faults.strike_watch(self.sent))
+            {
+                Some(What::Cut) => return Next::Break,
+                Some(What::End) => return Next::End,
+                Some(What::Silent) => std::future::pending().await,
+                Some(What::Garbage) => return Next::Line("{\"type\": oops\n".to_owned()),
+                Some(What::Gone) => {
+                    self.then = Some(What::End);
+                    return Next::Line(line("ERROR", &status(410, "Expired", "too old resource version")));
+                }
+                // Not for open watches.
+                Some(_) | None => {}
+            }
+            self.collect();
+            if !self.ready.is_empty() {
+                continue;
+            }
+            tokio::select! {
+                _ = self.changes.changed() => {}
+                _ = self.faults.changed() => {}
+                () = tokio::time::sleep_until(self.ends) => return Next::End,
+                () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
+                    let state = self.shared.state();
+                    self.next_bookmark = Instant::now() + state.options.bookmarks;
+                    self.cursor = self.cursor.max(state.version);
+                    return Next::Line(bookmark(self.cursor, false));
+                }
+            }
+        }
+    }
+
+    /// Takes what happened since the cursor.
+    fn collect(&mut self) {
+        let state = self.shared.state();
+        let Some(selects) = &self.selects else { return };
+        for event in state.history.iter().filter(|event| event.version > self.cursor) {
+            if selects(&event.object) {
+                self.ready.push_back(line(event.kind, &event.object));
+            }
+        }
+        self.cursor = self
+            .cursor
+            .max(state.history.back().map_or(0, |event| event.version));
+    }
+}
+
+fn line(kind: &str, object: &Value) -> String {
+    // By hand, so that `type` comes first, as kube-apiserver writes it.
+    let mut object = object.clone();
+    if let Some(members) = object.as_object_mut()
+        && kind != "ERROR"
+    {
+        members.entry("kind").or_insert(json!("Pod"));
+        members.entry("apiVersion").or_insert(json!("v1"));
+    }
+    format!("{{\"type\":\"{kind}\",\"object\":{object}}}\n")
+}
+
+fn bookmark(version: u64, initial_events_end: bool) -> String {
+    let mut metadata = json!({"resourceVersion": version.to_string(), "creationTimestamp": null});
+    if initial_events_end && let Some(members) = metadata.as_object_mut() {
+        members.insert(
+            "annotations".to_owned(),
+            json!({"k8s.io/initial-events-end": "true"}),
+        );
+    }
+    line(
+        "BOOKMARK",
+        &json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata}),
+    )
+}

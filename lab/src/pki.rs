@@ -1,0 +1,132 @@
+//! A certificate authority of our own, and what it issues.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose,
+};
+use rustls::ServerConfig;
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::{Error, io};
+
+/// A certificate authority that lives as long as its owner.
+pub struct Authority {
+    pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key.
+pub struct Identity {
+    /// The certificate, PEM.
+    pub certificate: String,
+    /// Its key, PEM.
+    pub key: String,
+    certificate_der: rustls::pki_types::CertificateDer<'static>,
+    key_der: Vec<u8>,
+}
+
+impl Authority {
+    /// Makes a new one.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn new() -> Result<Self, Error> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.distinguished_name = named("podbeat lab", &[]);
+        let key = KeyPair::generate()?;
+        let pem = params.self_signed(&key)?.pem();
+        Ok(Self {
+            pem,
+            issuer: Issuer::new(params, key),
+        })
+    }
+
+    /// The authority's certificate, PEM.
+    #[must_use]
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Writes the authority's certificate to a file.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn write_to(&self, path: &Path) -> Result<(), Error> {
+        std::fs::write(path, &self.pem).map_err(io(format!("writing {}", path.display())))
+    }
+
+    /// Issues a certificate for a server (and client) of these DNS names and IP addresses.
+    ///
+    /// # Errors
+    /// A name is neither.
+    pub fn issue(&self, names: &[&str]) -> Result<Identity, Error> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let common_name = names.first().cloned().unwrap_or_default();
+        self.sign(CertificateParams::new(names)?, &common_name, &[])
+    }
+
+    /// Issues a client's certificate with this common name and these organizations, as Kubernetes reads users and
+    /// groups from them.
+    ///
+    /// # Errors
+    /// The names can't be encoded.
+    pub fn issue_client(&self, common_name: &str, organizations: &[&str]) -> Result<Identity, Error> {
+        self.sign(CertificateParams::default(), common_name, organizations)
+    }
+
+    fn sign(
+        &self,
+        mut params: CertificateParams,
+        common_name: &str,
+        organizations: &[&str],
+    ) -> Result<Identity, Error> {
+        params.distinguished_name = named(common_name, organizations);
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+            certificate_der: certificate.der().clone(),
+            key_der: key.serialize_der(),
+        })
+    }
+}
+
+impl Identity {
+    /// TLS for a server of this identity, with the ring provider. Clients need no certificate.
+    ///
+    /// # Errors
+    /// Certificate and key don't belong together.
+    pub fn server_config(&self) -> Result<Arc<ServerConfig>, Error> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_der.clone()));
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_single_cert(vec![self.certificate_der.clone()], key)?;
+        Ok(Arc::new(config))
+    }
+}
+
+fn named(common_name: &str, organizations: &[&str]) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    // A distinguished name holds one value of a type here: of several organizations the last one would win.
+    for organization in organizations {
+        name.push(DnType::OrganizationName, *organization);
+    }
+    name.push(DnType::CommonName, common_name);
+    name
+}

@@ -1,0 +1,310 @@
+//! What the Kubernetes API does, and what becomes of it.
+
+use std::time::Duration;
+
+use podbeat::pod::watch::{Access, PodWatch, Sighting};
+use podbeat_lab::kube_api::{KubeApi, Options};
+use podbeat_lab::pod::{Pod, running, terminated, waiting};
+use podbeat_lab::service;
+use podbeat_lab::world::{KUBE_TOKEN, World};
+use serde_json::json;
+use tokio::sync::mpsc;
+
+use crate::{Agent, LIMIT, check, until, until_final, until_main_is};
+
+const STARTED: &str = "2026-01-01T00:00:01Z";
+
+#[tokio::test]
+async fn only_our_pod_is_asked_for() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("q", "u2").showing(&terminated(1, "Error", "x")));
+    let _agent = Agent::start(&world.settings("p", "u1"));
+    until_main_is(&world, "running").await;
+    for seen in world.kube.seen() {
+        assert!(
+            seen.verb == "get" || seen.query.contains("fieldSelector=metadata.name%3Dp"),
+            "{seen:?}"
+        );
+    }
+    assert!(
+        world
+            .service
+            .accepted()
+            .iter()
+            .all(|heartbeat| heartbeat.exit_code("main").is_none())
+    );
+}
+
+/// A life during which the watch fails as the script says, before the transition that ends it.
+async fn survives(script: &str) {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&waiting("ContainerCreating")));
+    let agent = Agent::start(&world.settings("p", "u1"));
+    until_main_is(&world, "waiting").await;
+    world.kube_faults.script(script).expect("rules");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    world.kube.apply(pod.showing(&terminated(6, "Error", "c1")));
+    assert_eq!(until_final(&world).await.exit_code("main"), Some(6), "{script}");
+    agent.terminate().await;
+    agent.end().await;
+    check(&world);
+}
+
+#[tokio::test]
+async fn broken_watches_are_taken_up_again() {
+    for script in [
+        "watch cut",
+        "watch end x3",
+        "watch garbage",
+        "watch 500 x2; watch cut",
+        "watch cut; any refuse for 1s",
+    ] {
+        survives(script).await;
+    }
+}
+
+#[tokio::test]
+async fn an_expired_watch_lists_again() {
+    survives("watch gone").await;
+    survives("watch gone; list 503 x2; list garbage; list drop").await;
+    survives("watch cut; watch 410").await;
+}
+
+#[tokio::test]
+async fn a_compacted_history_lists_again() {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&waiting("ContainerCreating")));
+    let _agent = Agent::start(&world.settings("p", "u1"));
+    until_main_is(&world, "waiting").await;
+    world
+        .kube_faults
+        .script("watch cut; watch 503 x2")
+        .expect("rules");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    world.kube.compact();
+    until_main_is(&world, "running").await;
+    let lists = world
+        .kube
+        .seen()
+        .iter()
+        .filter(|seen| seen.verb == "list")
+        .count();
+    assert!(lists >= 2, "{:?}", world.kube.seen());
+}
+
+#[tokio::test]
+async fn no_api_at_all_stops_no_heartbeat() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube_faults
+        .script("any refuse until-lifted")
+        .expect("a rule");
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_INTERVAL".to_owned(), "100ms".to_owned());
+    let _agent = Agent::start(&settings);
+    let heartbeats = until(&world, "five heartbeats", |heartbeats| heartbeats.len() >= 5).await;
+    assert!(
+        heartbeats
+            .iter()
+            .all(|heartbeat| heartbeat.body.get("containerStatus").is_none())
+    );
+    world.kube_faults.lift_all();
+    until_main_is(&world, "running").await;
+    check(&world);
+}
+
+#[tokio::test]
+async fn a_missing_role_stops_no_heartbeat_and_its_coming_is_noticed() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world.kube.deny(true);
+    let _agent = Agent::start(&world.settings("p", "u1"));
+    until(&world, "a heartbeat", |heartbeats| !heartbeats.is_empty()).await;
+    let refused = |kube: &KubeApi| kube.seen().iter().any(|seen| seen.status == Some(403));
+    world
+        .kube
+        .wait_for("a refusal", LIMIT, refused)
+        .await
+        .expect("refused");
+    world.kube.deny(false);
+    until_main_is(&world, "running").await;
+}
+
+#[tokio::test]
+async fn a_missing_ca_file_stops_no_heartbeat() {
+    let world = World::start().await.expect("a world");
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_SERVICE_ACCOUNT_DIR".to_owned(), "/nowhere".to_owned());
+    let _agent = Agent::start(&settings);
+    until(&world, "a heartbeat", |heartbeats| {
+        heartbeats.iter().any(|heartbeat| heartbeat.accepted)
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_kubeconfig_works_and_the_uid_is_learned() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    for variable in ["KUBERNETES_SERVICE_HOST", "POD_UID", "POD_NAMESPACE"] {
+        settings.remove(variable);
+    }
+    settings.insert(
+        "KUBECONFIG".to_owned(),
+        world.path("kubeconfig").to_string_lossy().into_owned(),
+    );
+    let _agent = Agent::start(&settings);
+    until_main_is(&world, "running").await;
+    assert_eq!(
+        world
+            .service
+            .accepted()
+            .last()
+            .and_then(|last| last.body.get("podUID").cloned()),
+        Some(json!("u1"))
+    );
+}
+
+#[tokio::test]
+async fn a_pod_that_was_never_seen_is_not_ended() {
+    let world = World::start().await.expect("a world");
+    let mut settings = world.settings("misspelt", "u1");
+    settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
+    let agent = Agent::start(&settings);
+    let twice = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.status == Some(404)).count() >= 2;
+    world
+        .kube
+        .wait_for("two looks in vain", LIMIT, twice)
+        .await
+        .expect("looked");
+    let heartbeats = until(&world, "three heartbeats", |heartbeats| heartbeats.len() >= 3).await;
+    assert!(!heartbeats.iter().any(podbeat_lab::service::Heartbeat::is_final));
+    assert!(!agent.task.is_finished());
+}
+
+/// A watch of its own, with its sightings.
+async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<Sighting> {
+    // The crypto provider of the process; an agent sets it with its client.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let access = Access::InCluster {
+        host: "127.0.0.1".to_owned(),
+        port: world.kube.port(),
+        service_account_dir: world.path("serviceaccount"),
+    };
+    let pod = PodWatch::new(&access, Some("lab"), "p")
+        .await
+        .expect("a client")
+        .with_silence(silence);
+    let (sender, receiver) = mpsc::channel(16);
+    tokio::spawn(pod.run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(1), |_| {}));
+    receiver
+}
+
+async fn next(sightings: &mut mpsc::Receiver<Sighting>) -> Sighting {
+    tokio::time::timeout(LIMIT, sightings.recv())
+        .await
+        .expect("in time")
+        .expect("a sighting")
+}
+
+#[tokio::test]
+async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&waiting("ContainerCreating")));
+    let mut sightings = watch(&world, Duration::from_millis(300)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    world
+        .kube
+        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
+        .await
+        .expect("open");
+    world.kube_faults.script("watch silent").expect("a rule");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let Sighting::Seen(seen) = next(&mut sightings).await else {
+        panic!("no news")
+    };
+    assert!(seen.status.container_statuses[0].state.running.is_some());
+    let watches = world
+        .kube
+        .seen()
+        .iter()
+        .filter(|seen| seen.verb == "watch")
+        .count();
+    assert!(watches >= 2);
+}
+
+#[tokio::test]
+async fn bookmarks_keep_a_quiet_watch_alive_and_confirm_it() {
+    let options = Options {
+        bookmarks: Duration::from_millis(50),
+        ..Options::default()
+    };
+    let world = World::with(options, service::Options::default())
+        .await
+        .expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut sightings = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    for _ in 0..3 {
+        assert!(matches!(next(&mut sightings).await, Sighting::Confirmed));
+    }
+    assert_eq!(
+        world
+            .kube
+            .seen()
+            .iter()
+            .filter(|seen| seen.verb == "watch")
+            .count(),
+        1,
+        "the first one still stands"
+    );
+}
+
+#[tokio::test]
+async fn absence_in_a_list_is_believed_only_after_a_direct_look() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut sightings = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    world
+        .kube
+        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
+        .await
+        .expect("open");
+    world
+        .kube_faults
+        .script("watch cut; watch 410; list 503")
+        .expect("rules");
+    world.kube.delete("lab", "p");
+    loop {
+        match next(&mut sightings).await {
+            Sighting::Gone(_) => break,
+            Sighting::Seen(_) | Sighting::Confirmed => {}
+        }
+    }
+    let gets = world.kube.seen().iter().filter(|seen| seen.verb == "get").count();
+    assert_eq!(gets, 1, "{:?}", world.kube.seen());
+}
+
+#[tokio::test]
+async fn the_service_accounts_token_is_never_the_services() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let _agent = Agent::start(&world.settings("p", "u1"));
+    until_main_is(&world, "running").await;
+    assert!(
+        world
+            .service
+            .heartbeats()
+            .iter()
+            .all(|heartbeat| heartbeat.token.as_deref() != Some(KUBE_TOKEN))
+    );
+}

@@ -1,0 +1,113 @@
+//! The agent, in process, against the stand-ins: real TLS, real HTTP, no sleeps. Each test waits for states.
+
+mod captures;
+mod kubernetes;
+mod life;
+mod service;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures_util::stream;
+use podbeat::agent;
+use podbeat::config::{Config, Flags};
+use podbeat::exit::Ending;
+use podbeat_lab::service::Heartbeat;
+use podbeat_lab::world::World;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+/// Longer than anything here takes, even on a machine that is busy with other tests.
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// A running agent.
+struct Agent {
+    task: JoinHandle<Ending>,
+    signals: mpsc::Sender<()>,
+}
+
+impl Agent {
+    fn start(settings: &BTreeMap<String, String>) -> Self {
+        let config = Config::load(&Flags::default(), settings).expect("right settings");
+        let (signals, mut receiver) = mpsc::channel(4);
+        let signals_in = stream::poll_fn(move |context| receiver.poll_recv(context));
+        let task = tokio::spawn(async move { agent::run(&config, signals_in, ()).await.expect("begun") });
+        Self { task, signals }
+    }
+
+    async fn terminate(&self) {
+        self.signals.send(()).await.expect("the agent runs");
+    }
+
+    async fn end(mut self) -> Ending {
+        tokio::time::timeout(LIMIT, &mut self.task)
+            .await
+            .expect("the agent ends")
+            .expect("the agent doesn't panic")
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn until(world: &World, what: &str, reached: impl Fn(&[Heartbeat]) -> bool) -> Vec<Heartbeat> {
+    world
+        .service
+        .wait_for(what, LIMIT, reached)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// Waits until the service has accepted a heartbeat with `main` in this state.
+async fn until_main_is(world: &World, state: &str) {
+    until(world, &format!("main to be {state}"), |heartbeats| {
+        heartbeats.iter().any(|heartbeat| {
+            heartbeat.accepted && heartbeat.state("main").is_some_and(|(name, _)| name == state)
+        })
+    })
+    .await;
+}
+
+async fn until_final(world: &World) -> Heartbeat {
+    let heartbeats = until(world, "an accepted final", |heartbeats| {
+        heartbeats
+            .iter()
+            .any(|heartbeat| heartbeat.accepted && heartbeat.is_final())
+    })
+    .await;
+    heartbeats
+        .into_iter()
+        .rfind(|heartbeat| heartbeat.accepted)
+        .expect("just seen")
+}
+
+/// The states of a container over all accepted heartbeats, repetitions left out.
+fn states(heartbeats: &[Heartbeat], container: &str) -> Vec<String> {
+    let mut states: Vec<String> = heartbeats
+        .iter()
+        .filter(|heartbeat| heartbeat.accepted)
+        .filter_map(|heartbeat| heartbeat.state(container).map(|(name, _)| name.to_owned()))
+        .collect();
+    states.dedup();
+    states
+}
+
+/// What holds after every life.
+fn check(world: &World) {
+    assert_eq!(world.service.violations(), Vec::<String>::new());
+    let accepted = world.service.accepted();
+    let finals: Vec<&Heartbeat> = accepted.iter().filter(|heartbeat| heartbeat.is_final()).collect();
+    assert!(
+        finals.windows(2).all(|pair| pair[0].nonce() == pair[1].nonce()),
+        "one final: {finals:#?}"
+    );
+    if let Some(first) = accepted.iter().position(Heartbeat::is_final) {
+        assert!(
+            accepted[first..].iter().all(Heartbeat::is_final),
+            "nothing after the final: {accepted:#?}"
+        );
+    }
+}
