@@ -557,10 +557,7 @@ impl Shared {
         let now = Instant::now();
         self.state().open_watches += 1;
         let watch = OpenWatch {
-            selects: asked
-                .selector()
-                .ok()
-                .map(|selects| Box::new(selects) as Box<dyn Fn(&Value) -> bool + Send>),
+            selects: asked.selector().ok().map(|selects| Box::new(selects) as Selector),
             ready: first.into(),
             cursor,
             sent: 0,
@@ -595,9 +592,12 @@ enum Next {
     End,
 }
 
+/// Whether a pod is chosen.
+type Selector = Box<dyn Fn(&Value) -> bool + Send>;
+
 /// One open watch; counted while it lives.
 struct OpenWatch {
-    selects: Option<Box<dyn Fn(&Value) -> bool + Send>>,
+    selects: Option<Selector>,
     ready: VecDeque<String>,
     cursor: u64,
     sent: usize,

@@ -100,7 +100,7 @@ pub fn terminated(exit_code: i32, reason: &str, id: &str) -> Value {
 
 /// The same status after another run had ended.
 #[must_use]
-pub fn restarted(mut status: Value, count: i32, last_exit: Value) -> Value {
+pub fn restarted(mut status: Value, count: i32, last_exit: &Value) -> Value {
     if let Some(members) = status.as_object_mut() {
         members.insert("restartCount".to_owned(), json!(count));
         members.insert("lastState".to_owned(), json!({"terminated": last_exit}));

@@ -85,7 +85,7 @@ async fn a_crash_under_on_failure_is_told_and_is_no_end() {
     let last = exit(3, "Error", "c1");
     world
         .kube
-        .apply(pod.showing(&restarted(running("2026-01-01T00:00:21Z"), 1, last.clone())));
+        .apply(pod.showing(&restarted(running("2026-01-01T00:00:21Z"), 1, &last)));
     until(&world, "the second run", |heartbeats| {
         heartbeats
             .last()
@@ -96,7 +96,7 @@ async fn a_crash_under_on_failure_is_told_and_is_no_end() {
     world.kube.apply(pod.showing(&restarted(
         running("2026-01-01T00:00:31Z"),
         2,
-        exit(4, "Error", "c2"),
+        &exit(4, "Error", "c2"),
     )));
     until(&world, "the lost exit", |heartbeats| {
         heartbeats
@@ -107,7 +107,7 @@ async fn a_crash_under_on_failure_is_told_and_is_no_end() {
     world.kube.apply(pod.showing(&restarted(
         terminated(0, "Completed", "c3"),
         2,
-        exit(4, "Error", "c2"),
+        &exit(4, "Error", "c2"),
     )));
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
     agent.terminate().await;

@@ -1,5 +1,12 @@
 //! The agent, in process, against the stand-ins: real TLS, real HTTP, no sleeps. Each test waits for states.
 
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
 mod captures;
 mod kubernetes;
 mod life;

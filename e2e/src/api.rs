@@ -1,0 +1,200 @@
+//! What the scenarios do with the API server: namespaces, rights, tokens, pods and their statuses.
+
+use kube::Client;
+use serde_json::{Value, json};
+
+use crate::Error;
+use crate::cluster::{get, kube_error};
+
+/// One namespace, with the service account `podbeat`.
+pub struct Namespace {
+    client: Client,
+    /// Its name.
+    pub name: String,
+}
+
+impl Namespace {
+    /// Creates it, with the service account, without any rights.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn create(client: Client, name: &str) -> Result<Self, Error> {
+        let namespace = Self {
+            client,
+            name: name.to_owned(),
+        };
+        namespace
+            .send("POST", "/api/v1/namespaces", &json!({"metadata": {"name": name}}))
+            .await?;
+        let account = json!({"metadata": {"name": "podbeat"}});
+        namespace
+            .send("POST", &namespace.core("serviceaccounts"), &account)
+            .await?;
+        Ok(namespace)
+    }
+
+    /// Lets the service account get, list and watch this one pod.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn grant(&self, pod: &str) -> Result<(), Error> {
+        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", self.name);
+        let name = format!("podbeat-{pod}");
+        let role = json!({"metadata": {"name": name}, "rules": [
+            {"apiGroups": [""], "resources": ["pods"], "resourceNames": [pod], "verbs": ["get", "list", "watch"]}]});
+        self.send("POST", &format!("{rbac}/roles"), &role).await?;
+        let binding = json!({"metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "podbeat", "namespace": self.name}]});
+        self.send("POST", &format!("{rbac}/rolebindings"), &binding)
+            .await?;
+        Ok(())
+    }
+
+    /// A token of the service account.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn token(&self) -> Result<String, Error> {
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+                             "spec": {"expirationSeconds": 3600}});
+        let answer = self
+            .send("POST", &self.core("serviceaccounts/podbeat/token"), &request)
+            .await?;
+        text(&answer, "/status/token")
+    }
+
+    /// Creates a pod and returns its UID.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn create_pod(&self, pod: &Value) -> Result<String, Error> {
+        let created = self.send("POST", &self.core("pods"), pod).await?;
+        text(&created, "/metadata/uid")
+    }
+
+    /// Sets a pod's status, as the kubelet does: through the status subresource.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn set_status(&self, pod: &str, status: &Value) -> Result<(), Error> {
+        let path = self.core(&format!("pods/{pod}/status"));
+        self.send("PATCH", &path, &json!({"status": status})).await?;
+        Ok(())
+    }
+
+    /// Asks for a pod's deletion; 0 removes it at once, as the kubelet does in the end.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn delete_pod(&self, pod: &str, grace_seconds: u32) -> Result<(), Error> {
+        let options =
+            json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace_seconds});
+        self.send("DELETE", &self.core(&format!("pods/{pod}")), &options)
+            .await?;
+        Ok(())
+    }
+
+    /// The pod as it stands.
+    ///
+    /// # Errors
+    /// The API server refuses, or there is none.
+    pub async fn pod(&self, pod: &str) -> Result<Value, Error> {
+        let what = format!("getting pod {pod}");
+        self.client
+            .request(get(&self.core(&format!("pods/{pod}"))))
+            .await
+            .map_err(|error| kube_error(&what, error))
+    }
+
+    fn core(&self, rest: &str) -> String {
+        format!("/api/v1/namespaces/{}/{rest}", self.name)
+    }
+
+    async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, Error> {
+        let what = format!("{method} {path}");
+        let kind = if method == "PATCH" {
+            "application/merge-patch+json"
+        } else {
+            "application/json"
+        };
+        let request = http::Request::builder()
+            .method(method)
+            .uri(path)
+            .header(http::header::CONTENT_TYPE, kind)
+            .body(body.to_string().into_bytes())
+            .map_err(|error| kube_error(&what, error))?;
+        self.client
+            .request(request)
+            .await
+            .map_err(|error| kube_error(&what, error))
+    }
+}
+
+fn text(value: &Value, path: &str) -> Result<String, Error> {
+    let text = value.pointer(path).and_then(Value::as_str);
+    text.map(str::to_owned)
+        .ok_or_else(|| Error::Unexpected(format!("the API server's answer has no {path}: {value}")))
+}
+
+/// A pod to create, after the first event of a capture: the same containers and policies, without what the API server
+/// and the kubelet set, and without volumes.
+#[must_use]
+pub fn pod_like(captured: &Value, name: &str) -> Value {
+    let containers = |path: &str| -> Vec<Value> {
+        let containers = captured
+            .pointer(path)
+            .and_then(Value::as_array)
+            .cloned()
+            .unwrap_or_default();
+        let keep = ["name", "image", "restartPolicy"];
+        let slim = |container: Value| -> Value {
+            let members = container.as_object().cloned().unwrap_or_default();
+            Value::Object(
+                members
+                    .into_iter()
+                    .filter(|(member, _)| keep.contains(&member.as_str()))
+                    .collect(),
+            )
+        };
+        containers.into_iter().map(slim).collect()
+    };
+    json!({
+        "metadata": {"name": name, "labels": {"app": "task"}},
+        "spec": {
+            "serviceAccountName": "podbeat",
+            "nodeName": "e2e-node",
+            "restartPolicy": captured.pointer("/spec/restartPolicy").cloned().unwrap_or_default(),
+            "terminationGracePeriodSeconds":
+                captured.pointer("/spec/terminationGracePeriodSeconds").cloned().unwrap_or_default(),
+            "initContainers": containers("/spec/initContainers"),
+            "containers": containers("/spec/containers"),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pod_like_a_captured_one_keeps_what_matters() {
+        let captured = json!({"metadata": {"uid": "u"}, "spec": {"restartPolicy": "Never", "terminationGracePeriodSeconds": 9,
+            "initContainers": [{"name": "hb", "image": "i", "restartPolicy": "Always", "volumeMounts": []}],
+            "containers": [{"name": "main", "image": "i", "env": []}], "volumes": []}});
+        let pod = pod_like(&captured, "p");
+        assert_eq!(
+            pod.pointer("/spec/initContainers/0"),
+            Some(&json!({"name": "hb", "image": "i", "restartPolicy": "Always"}))
+        );
+        assert_eq!(
+            pod.pointer("/spec/containers/0"),
+            Some(&json!({"name": "main", "image": "i"}))
+        );
+        assert_eq!(
+            pod.pointer("/spec/terminationGracePeriodSeconds"),
+            Some(&json!(9))
+        );
+        assert_eq!(pod.pointer("/metadata/uid"), None);
+    }
+}

@@ -1,0 +1,264 @@
+//! etcd and kube-apiserver as processes on loopback, under a temporary root.
+
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use podbeat_lab::pki::Authority;
+use serde_json::json;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::{Error, io, tail};
+
+/// From start to ready; two seconds on an idle machine.
+const READY: Duration = Duration::from_secs(90);
+
+/// A control plane of two processes. Dropped, it ends them and removes its files.
+pub struct Cluster {
+    /// Signs what the API server and its clients show.
+    pub authority: Authority,
+    /// `https://127.0.0.1:PORT`.
+    pub url: String,
+    /// The port of it.
+    pub port: u16,
+    programs: PathBuf,
+    root: TempDir,
+    etcd_port: u16,
+    /// Ended when dropped, the API server first.
+    apiserver: Option<Child>,
+    etcd: Child,
+}
+
+impl Cluster {
+    /// Starts both and waits until the API server is ready. `programs` holds `etcd` and `kubernetes`.
+    ///
+    /// # Errors
+    /// A program is missing, ends, or isn't ready in time; the error shows the end of its log.
+    pub async fn start(programs: &Path) -> Result<Self, Error> {
+        let root = tempfile::Builder::new()
+            .prefix("podbeat-e2e-")
+            .tempdir()
+            .map_err(io("making a temporary root"))?;
+        let authority = Authority::new()?;
+        authority.write_to(&root.path().join("ca.crt"))?;
+        for (name, identity) in [
+            (
+                "apiserver",
+                authority.issue(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?,
+            ),
+            // kube-apiserver takes a certificate for the public half of the key that signs service accounts' tokens.
+            (
+                "service-account",
+                authority.issue_client("service-account-signer", &[])?,
+            ),
+            ("admin", authority.issue_client("admin", &["system:masters"])?),
+        ] {
+            write(&root.path().join(format!("{name}.crt")), &identity.certificate)?;
+            write(&root.path().join(format!("{name}.key")), &identity.key)?;
+        }
+        let (etcd_port, peer_port, port) = (free_port()?, free_port()?, free_port()?);
+        let client_url = format!("http://127.0.0.1:{etcd_port}");
+        let peer_url = format!("http://127.0.0.1:{peer_port}");
+        let etcd = spawn(&programs.join("etcd"), &root.path().join("etcd.log"), |command| {
+            command
+                .arg(format!("--data-dir={}", root.path().join("etcd").display()))
+                .args(["--name=e2e", "--unsafe-no-fsync", "--log-level=warn"])
+                .arg(format!("--listen-client-urls={client_url}"))
+                .arg(format!("--advertise-client-urls={client_url}"))
+                .arg(format!("--listen-peer-urls={peer_url}"))
+                .arg(format!("--initial-advertise-peer-urls={peer_url}"))
+                .arg(format!("--initial-cluster=e2e={peer_url}"));
+        })?;
+        let mut cluster = Self {
+            authority,
+            url: format!("https://127.0.0.1:{port}"),
+            port,
+            programs: programs.to_owned(),
+            root,
+            etcd_port,
+            apiserver: None,
+            etcd,
+        };
+        cluster.start_apiserver().await?;
+        Ok(cluster)
+    }
+
+    /// Starts the API server (again) and waits until it is ready.
+    ///
+    /// # Errors
+    /// It ends, or isn't ready in time.
+    pub async fn start_apiserver(&mut self) -> Result<(), Error> {
+        let log = self.path("apiserver.log");
+        let file = |name: &str| self.path(name).display().to_string();
+        let apiserver = spawn(&self.programs.join("kubernetes"), &log, |command| {
+            command
+                .arg("kube-apiserver")
+                .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+                .args(["--bind-address=127.0.0.1", "--endpoint-reconciler-type=none"])
+                .args(["--authorization-mode=RBAC", "--anonymous-auth=false"])
+                .args([
+                    "--service-cluster-ip-range=10.96.0.0/16",
+                    "--service-account-issuer=https://kubernetes.default.svc",
+                ])
+                .arg(format!("--secure-port={}", self.port))
+                .arg(format!("--tls-cert-file={}", file("apiserver.crt")))
+                .arg(format!("--tls-private-key-file={}", file("apiserver.key")))
+                .arg(format!("--client-ca-file={}", file("ca.crt")))
+                .arg(format!(
+                    "--service-account-key-file={}",
+                    file("service-account.crt")
+                ))
+                .arg(format!(
+                    "--service-account-signing-key-file={}",
+                    file("service-account.key")
+                ))
+                .arg(format!("--cert-dir={}", file("certs")));
+        })?;
+        self.apiserver = Some(apiserver);
+        let begun = Instant::now();
+        let admin = self.admin().await?;
+        loop {
+            let ready = admin.request_text(get("/readyz")).await;
+            if ready.is_ok() {
+                return Ok(());
+            }
+            let ended = self
+                .apiserver
+                .as_mut()
+                .and_then(|child| child.try_wait().ok().flatten());
+            if let Some(status) = ended {
+                return Err(Error::Program {
+                    what: format!("kube-apiserver ended with {status}"),
+                    log: tail(&log),
+                });
+            }
+            if let Ok(Some(status)) = self.etcd.try_wait() {
+                let log = tail(&self.path("etcd.log"));
+                return Err(Error::Program {
+                    what: format!("etcd ended with {status}"),
+                    log,
+                });
+            }
+            if begun.elapsed() > READY {
+                return Err(Error::Program {
+                    what: "kube-apiserver isn't ready".to_owned(),
+                    log: tail(&log),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+
+    /// Ends the API server with SIGKILL: open watches break at once.
+    ///
+    /// # Errors
+    /// The process can't be ended.
+    pub async fn kill_apiserver(&mut self) -> Result<(), Error> {
+        if let Some(mut apiserver) = self.apiserver.take() {
+            apiserver.kill().await.map_err(io("ending kube-apiserver"))?;
+        }
+        Ok(())
+    }
+
+    /// A client that may do everything.
+    ///
+    /// # Errors
+    /// The client can't be set up.
+    pub async fn admin(&self) -> Result<Client, Error> {
+        let data = |name: &str| -> Result<String, Error> {
+            let bytes = std::fs::read(self.path(name)).map_err(io(format!("reading {name}")))?;
+            Ok(BASE64_STANDARD.encode(bytes))
+        };
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [{"name": "e2e", "cluster": {"server": self.url, "certificate-authority-data": data("ca.crt")?}}],
+            "users": [{"name": "admin", "user": {
+                "client-certificate-data": data("admin.crt")?, "client-key-data": data("admin.key")?}}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "admin"}}],
+        });
+        let what = "setting the admin's client up";
+        let kubeconfig: Kubeconfig =
+            serde_json::from_value(kubeconfig).map_err(|error| kube_error(what, error))?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| kube_error(what, error))?;
+        config.default_retry = false;
+        Client::try_from(config).map_err(|error| kube_error(what, error))
+    }
+
+    /// A file under the cluster's root.
+    #[must_use]
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The version that the API server gives itself.
+    ///
+    /// # Errors
+    /// It doesn't answer.
+    pub async fn version(&self) -> Result<String, Error> {
+        let version: serde_json::Value = self
+            .admin()
+            .await?
+            .request(get("/version"))
+            .await
+            .map_err(|error| kube_error("asking for the version", error))?;
+        Ok(version
+            .get("gitVersion")
+            .and_then(|version| version.as_str())
+            .unwrap_or("unknown")
+            .to_owned())
+    }
+}
+
+pub(crate) fn kube_error(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+    Error::Kube {
+        what: what.to_owned(),
+        source: Box::new(source),
+    }
+}
+
+pub(crate) fn get(path: &str) -> http::Request<Vec<u8>> {
+    let mut request = http::Request::new(Vec::new());
+    *request.uri_mut() = path.parse().unwrap_or_default();
+    request
+}
+
+fn spawn(program: &Path, log: &Path, arguments: impl FnOnce(&mut Command)) -> Result<Child, Error> {
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(log)
+        .map_err(io(format!("opening {}", log.display())))?;
+    let stderr = file.try_clone().map_err(io("sharing the log"))?;
+    let mut command = Command::new(program);
+    arguments(&mut command);
+    command
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(stderr)
+        // A group of its own: Ctrl-C reaches us, and we end it in order.
+        .process_group(0)
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(io(format!("starting {}", program.display())))
+}
+
+fn free_port() -> Result<u16, Error> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(io("looking for a free port"))?;
+    Ok(listener
+        .local_addr()
+        .map_err(io("looking for a free port"))?
+        .port())
+}
+
+fn write(path: &Path, text: &str) -> Result<(), Error> {
+    std::fs::write(path, text).map_err(io(format!("writing {}", path.display())))
+}

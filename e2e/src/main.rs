@@ -1,0 +1,139 @@
+//! `e2e-api [--podbeat PATH] [SCENARIO…]`: the scenarios against a real kube-apiserver; all of them if none is named.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Stdio};
+
+use podbeat_e2e::cluster::Cluster;
+use podbeat_e2e::scenarios::{self, ALL, Stage, say};
+use podbeat_e2e::{Error, tail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap_or(Path::new("."));
+    let mut podbeat = repository.join("target/release/podbeat");
+    let mut chosen = Vec::new();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--podbeat" => podbeat = arguments.next().map(PathBuf::from).unwrap_or_default(),
+            name if ALL.iter().any(|(known, _)| *known == name) => chosen.push(argument),
+            other => {
+                let names: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
+                say(&format!(
+                    "there is no scenario {other}; there are {}",
+                    names.join(", ")
+                ));
+                return ExitCode::from(64);
+            }
+        }
+    }
+    // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        say("signal handlers can't be set");
+        return ExitCode::FAILURE;
+    };
+    tokio::select! {
+        code = all(repository, podbeat, &chosen) => code,
+        _ = interrupt.recv() => ExitCode::from(130),
+        _ = terminate.recv() => ExitCode::from(143),
+    }
+}
+
+async fn all(repository: &Path, podbeat: PathBuf, chosen: &[String]) -> ExitCode {
+    let programs = match build(repository) {
+        Ok(programs) => programs,
+        Err(code) => return code,
+    };
+    let begun = Instant::now();
+    let cluster = match Cluster::start(&programs).await {
+        Ok(cluster) => cluster,
+        Err(error) => {
+            say(&format!("the cluster doesn't start: {}", chain(&error)));
+            return ExitCode::FAILURE;
+        }
+    };
+    let version = cluster.version().await.unwrap_or_else(|error| chain(&error));
+    say(&format!(
+        "Kubernetes {version}, ready after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    ));
+    let mut stage = Stage {
+        cluster,
+        podbeat,
+        captures: repository.join("tests/captures"),
+    };
+    let (mut passed, mut failed) = (0, 0);
+    for (name, shows) in ALL {
+        if !chosen.is_empty() && !chosen.iter().any(|chosen| chosen == name) {
+            continue;
+        }
+        say(&format!("{name}: {shows}"));
+        let begun = Instant::now();
+        let outcome = scenarios::run(&mut stage, name).await;
+        let took = begun.elapsed().as_secs_f64();
+        match outcome {
+            Ok(()) => {
+                passed += 1;
+                say(&format!("  PASS in {took:.1} s"));
+            }
+            Err(error) => {
+                failed += 1;
+                say(&format!("  FAIL in {took:.1} s: {}", chain(&error)));
+                say(&format!(
+                    "  podbeat's log:\n{}",
+                    tail(&stage.cluster.path(name).join("podbeat.log"))
+                ));
+            }
+        }
+    }
+    say(&format!("Kubernetes {version}"));
+    say(&format!("{passed} passed, {failed} failed"));
+    if failed == 0 && passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// The directory with etcd and Kubernetes, built if need be. The script says what is missing.
+fn build(repository: &Path) -> Result<PathBuf, ExitCode> {
+    let script = repository.join("e2e/build.sh");
+    let output = Command::new("bash")
+        .arg(&script)
+        .stdin(Stdio::null())
+        .stderr(Stdio::inherit())
+        .output();
+    match output {
+        Ok(output) if output.status.success() => {
+            Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
+        }
+        Ok(output) => Err(ExitCode::from(
+            output
+                .status
+                .code()
+                .and_then(|code| u8::try_from(code).ok())
+                .unwrap_or(1),
+        )),
+        Err(error) => {
+            say(&format!("{} can't be run: {error}", script.display()));
+            Err(ExitCode::FAILURE)
+        }
+    }
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,106 @@
+//! The agent as a process: the release binary, with nothing in its environment but its settings.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+
+use crate::{Error, io, tail};
+
+/// A running agent. Dropped, it is killed.
+pub struct Agent {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Agent {
+    /// Starts the binary with these settings; its log goes to a file.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn start(binary: &Path, settings: &BTreeMap<String, String>, log: PathBuf) -> Result<Self, Error> {
+        let file = std::fs::File::create(&log).map_err(io(format!("creating {}", log.display())))?;
+        let child = Command::new(binary)
+            .env_clear()
+            .envs(settings)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(file)
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(io(format!(
+                "starting {}: is it built? (cargo build --release)",
+                binary.display()
+            )))?;
+        Ok(Self { child, log })
+    }
+
+    /// Sends SIGTERM, as the kubelet does.
+    ///
+    /// # Errors
+    /// The process is gone already.
+    pub fn terminate(&self) -> Result<(), Error> {
+        let gone = || Error::Program {
+            what: "podbeat is gone before its SIGTERM".to_owned(),
+            log: tail(&self.log),
+        };
+        let pid = self
+            .child
+            .id()
+            .and_then(|pid| Pid::from_raw(pid.cast_signed()))
+            .ok_or_else(gone)?;
+        kill_process(pid, Signal::TERM).map_err(|_| gone())
+    }
+
+    /// Waits for the end and returns the exit code.
+    ///
+    /// # Errors
+    /// It doesn't end within `limit`, or was ended by a signal.
+    pub async fn end(&mut self, limit: Duration) -> Result<i32, Error> {
+        let ended = tokio::time::timeout(limit, self.child.wait()).await;
+        let told = |what: String| Error::Program {
+            what,
+            log: tail(&self.log),
+        };
+        let status = ended
+            .map_err(|_| told("podbeat doesn't end".to_owned()))?
+            .map_err(io("waiting for podbeat"))?;
+        status
+            .code()
+            .ok_or_else(|| told(format!("podbeat was ended by {status}")))
+    }
+
+    /// Whether it still runs.
+    pub fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// What it logged so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Waits until its log holds a text.
+    ///
+    /// # Errors
+    /// It doesn't within `limit`.
+    pub async fn until_logged(&self, text: &str, limit: Duration) -> Result<(), Error> {
+        let begun = tokio::time::Instant::now();
+        while !self.log().contains(text) {
+            if begun.elapsed() > limit {
+                let what = format!("podbeat didn't log {text:?}");
+                return Err(Error::Program {
+                    what,
+                    log: tail(&self.log),
+                });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}

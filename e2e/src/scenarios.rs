@@ -1,0 +1,532 @@
+//! The scenarios. Each says what it saw, and fails with what it expected instead.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podbeat_lab::capture::Capture;
+use podbeat_lab::contract::Contract;
+use podbeat_lab::fault::Faults;
+use podbeat_lab::kube_api::KubeApi;
+use podbeat_lab::service::{Heartbeat, Options, Service};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::api::{Namespace, pod_like};
+use crate::cluster::Cluster;
+use crate::process::Agent;
+use crate::{Error, io};
+
+/// Longer than anything takes that works.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const TOKEN: &str = "e2e-service-token";
+
+/// Each scenario's name and what it shows.
+pub const ALL: &[(&str, &str)] = &[
+    (
+        "complete",
+        "a native sidecar, from a real kubelet's stream: main exits 3",
+    ),
+    (
+        "in-cluster",
+        "the same, reaching the API server as a pod does: address, token and CA",
+    ),
+    ("plain", "a plain sidecar ends by itself after the last heartbeat"),
+    (
+        "delete",
+        "a deletion shows `running` to the end, then everything at once",
+    ),
+    (
+        "forbidden",
+        "without its Role podbeat goes on without states, and notices when the Role comes",
+    ),
+    (
+        "api-restart",
+        "the API server is killed and comes back; nothing is lost",
+    ),
+    ("recreated", "another pod under the same name is never reported"),
+];
+
+/// Where the scenarios run.
+pub struct Stage {
+    /// The control plane.
+    pub cluster: Cluster,
+    /// podbeat's release binary.
+    pub podbeat: PathBuf,
+    /// Where the captures lie.
+    pub captures: PathBuf,
+}
+
+/// Runs one scenario by its name.
+///
+/// # Errors
+/// What was seen is not what was expected.
+pub async fn run(stage: &mut Stage, name: &str) -> Result<(), Error> {
+    match name {
+        "complete" => complete(stage, Access::Kubeconfig).await,
+        "in-cluster" => complete(stage, Access::InCluster).await,
+        "plain" => plain(stage).await,
+        "delete" => delete(stage).await,
+        "forbidden" => forbidden(stage).await,
+        "api-restart" => api_restart(stage).await,
+        "recreated" => recreated(stage).await,
+        _ => Err(Error::Unexpected(format!("there is no scenario {name}"))),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Access {
+    Kubeconfig,
+    InCluster,
+}
+
+/// One scenario's pod, service and agent.
+struct Play {
+    namespace: Namespace,
+    service: Service,
+    capture: Capture,
+    pod: String,
+    uid: String,
+    dir: PathBuf,
+    begun: Instant,
+}
+
+impl Play {
+    /// A namespace, a service, and a pod like that of a capture.
+    async fn new(stage: &Stage, name: &str, capture: &str) -> Result<Self, Error> {
+        let capture = Capture::load(&stage.captures.join(format!("watch-{capture}.jsonl")))?;
+        let namespace = Namespace::create(stage.cluster.admin().await?, &format!("e2e-{name}")).await?;
+        let authority = &stage.cluster.authority;
+        let service = Service::start(
+            authority,
+            Contract::load()?,
+            Faults::default(),
+            Options::with_token(TOKEN),
+        )
+        .await?;
+        let dir = stage.cluster.path(name);
+        std::fs::create_dir_all(&dir).map_err(io("making the scenario's directory"))?;
+        authority.write_to(&dir.join("ca.crt"))?;
+        let pod = capture.name().to_owned();
+        let mut play = Self {
+            namespace,
+            service,
+            capture,
+            pod,
+            uid: String::new(),
+            dir,
+            begun: Instant::now(),
+        };
+        play.uid = play.create_pod().await?;
+        Ok(play)
+    }
+
+    async fn create_pod(&self) -> Result<String, Error> {
+        let first = self
+            .capture
+            .steps
+            .first()
+            .and_then(|step| step.event.get("object"))
+            .cloned()
+            .unwrap_or_default();
+        self.namespace.create_pod(&pod_like(&first, &self.pod)).await
+    }
+
+    async fn agent(&self, stage: &Stage, access: Access) -> Result<Agent, Error> {
+        let token = self.namespace.token().await?;
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut settings: BTreeMap<String, String> = [
+            ("TASK_RUN_ID", "trn.e2e".to_owned()),
+            ("POD_NAME", self.pod.clone()),
+            ("POD_NAMESPACE", self.namespace.name.clone()),
+            ("POD_UID", self.uid.clone()),
+            ("PODBEAT_SERVICE_URL", self.service.url()),
+            ("PODBEAT_TOKEN", TOKEN.to_owned()),
+            ("PODBEAT_CA_FILE", text(&self.dir.join("ca.crt"))),
+            ("PODBEAT_CONTAINER_NAME", "hb".to_owned()),
+            ("PODBEAT_INTERVAL", "1s".to_owned()),
+            ("PODBEAT_LOG_FORMAT", "text".to_owned()),
+        ]
+        .into_iter()
+        .map(|(variable, value)| (variable.to_owned(), value))
+        .collect();
+        match access {
+            Access::InCluster => {
+                KubeApi::write_service_account(&stage.cluster.authority, &token, &self.dir)?;
+                settings.insert("PODBEAT_SERVICE_ACCOUNT_DIR".to_owned(), text(&self.dir));
+                settings.insert("KUBERNETES_SERVICE_HOST".to_owned(), "127.0.0.1".to_owned());
+                settings.insert(
+                    "KUBERNETES_SERVICE_PORT".to_owned(),
+                    stage.cluster.port.to_string(),
+                );
+            }
+            Access::Kubeconfig => {
+                let token_file = self.dir.join("kube-token");
+                std::fs::write(&token_file, &token).map_err(io("writing the token"))?;
+                let kubeconfig = json!({
+                    "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+                    "clusters": [{"name": "e2e", "cluster": {
+                        "server": stage.cluster.url, "certificate-authority": text(&stage.cluster.path("ca.crt"))}}],
+                    "users": [{"name": "podbeat", "user": {"tokenFile": text(&token_file)}}],
+                    "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "podbeat"}}],
+                });
+                let path = self.dir.join("kubeconfig");
+                std::fs::write(&path, kubeconfig.to_string()).map_err(io("writing the kubeconfig"))?;
+                settings.insert("KUBECONFIG".to_owned(), text(&path));
+            }
+        }
+        Agent::start(&stage.podbeat, &settings, self.dir.join("podbeat.log"))
+    }
+
+    /// Plays the statuses of a step on the real pod.
+    async fn status(&self, step: usize) -> Result<(), Error> {
+        let event = self.capture.steps.get(step).map(|step| &step.event);
+        let status = event
+            .and_then(|event| event.pointer("/object/status"))
+            .cloned()
+            .unwrap_or_default();
+        self.say(&format!("the pod's status becomes: {}", told(&status)));
+        self.namespace.set_status(&self.pod, &status).await
+    }
+
+    /// The steps whose status satisfies a condition.
+    fn steps(&self, wanted: impl Fn(&Value) -> bool) -> Vec<usize> {
+        let object =
+            |step: &podbeat_lab::capture::Step| step.event.get("object").cloned().unwrap_or_default();
+        let all = self.capture.steps.iter().enumerate();
+        all.filter(|(_, step)| wanted(&object(step)))
+            .map(|(at, _)| at)
+            .collect()
+    }
+
+    async fn until(
+        &self,
+        what: &str,
+        reached: impl Fn(&[Heartbeat]) -> bool,
+    ) -> Result<Vec<Heartbeat>, Error> {
+        let heartbeats = self.service.wait_for(what, LIMIT, reached).await?;
+        self.say(&format!("the service heard {what}"));
+        Ok(heartbeats)
+    }
+
+    async fn until_main_is(&self, state: &str) -> Result<(), Error> {
+        let is = |heartbeat: &Heartbeat| heartbeat.state("main").is_some_and(|(name, _)| name == state);
+        self.until(&format!("main {state}"), |heartbeats| heartbeats.iter().any(is))
+            .await?;
+        Ok(())
+    }
+
+    async fn until_final(&self) -> Result<Heartbeat, Error> {
+        let heartbeats = self
+            .until("the last heartbeat", |all| all.iter().any(Heartbeat::is_final))
+            .await?;
+        heartbeats
+            .into_iter()
+            .find(Heartbeat::is_final)
+            .ok_or_else(|| Error::Unexpected("no final".to_owned()))
+    }
+
+    fn say(&self, text: &str) {
+        say(&format!("  {:6.2}s  {text}", self.begun.elapsed().as_secs_f64()));
+    }
+
+    /// What holds of every play: the contract, the UID, one final, nothing after it.
+    fn check(&self) -> Result<(), Error> {
+        let violations = self.service.violations();
+        expect(violations.is_empty(), || {
+            format!("bodies broke the contract: {violations:?}")
+        })?;
+        let accepted = self.service.accepted();
+        let uids = accepted
+            .iter()
+            .all(|heartbeat| heartbeat.body.get("podUID") == Some(&json!(self.uid)));
+        expect(uids, || {
+            format!("a heartbeat bore another UID than {}: {accepted:#?}", self.uid)
+        })?;
+        let finals = accepted.iter().filter(|heartbeat| heartbeat.is_final()).count();
+        let last = accepted.last().is_some_and(Heartbeat::is_final);
+        expect(finals == 1 && last, || {
+            format!("{finals} finals, and one must be the last word: {accepted:#?}")
+        })?;
+        expect(self.service.most_in_flight() == 1, || {
+            "more than one request at once".to_owned()
+        })?;
+        self.say(&format!(
+            "{} heartbeats, all true to the contract",
+            accepted.len()
+        ));
+        Ok(())
+    }
+}
+
+/// One line of output. Nobody reading it is no reason to stop.
+pub fn say(text: &str) {
+    use std::io::Write;
+    let _ = writeln!(std::io::stdout(), "{text}");
+}
+
+fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Error> {
+    if holds {
+        Ok(())
+    } else {
+        Err(Error::Unexpected(otherwise()))
+    }
+}
+
+fn told(status: &Value) -> String {
+    let all = ["initContainerStatuses", "containerStatuses"]
+        .into_iter()
+        .filter_map(|member| status.get(member));
+    let told: Vec<String> = all
+        .filter_map(Value::as_array)
+        .flatten()
+        .filter_map(|status| {
+            let state = status.get("state")?.as_object()?.keys().next()?;
+            Some(format!("{} {state}", status.get("name")?.as_str()?))
+        })
+        .collect();
+    if told.is_empty() {
+        "nothing yet".to_owned()
+    } else {
+        told.join(", ")
+    }
+}
+
+fn has_statuses(pod: &Value) -> bool {
+    pod.pointer("/status/containerStatuses").is_some()
+}
+
+fn main_runs(pod: &Value) -> bool {
+    pod.pointer("/status/containerStatuses")
+        .and_then(Value::as_array)
+        .is_some_and(|statuses| {
+            statuses.iter().any(|status| {
+                status.get("name") == Some(&json!("main")) && status.pointer("/state/running").is_some()
+            })
+        })
+}
+
+fn is_deleted(pod: &Value) -> bool {
+    pod.pointer("/metadata/deletionTimestamp").is_some()
+}
+
+async fn complete(stage: &Stage, access: Access) -> Result<(), Error> {
+    let name = if access == Access::Kubeconfig {
+        "complete"
+    } else {
+        "in-cluster"
+    };
+    let play = Play::new(stage, name, "a-complete").await?;
+    play.namespace.grant(&play.pod).await?;
+    let mut agent = play.agent(stage, access).await?;
+    play.until("the first heartbeat", |heartbeats| !heartbeats.is_empty())
+        .await?;
+    let steps = play.steps(has_statuses);
+    for step in steps {
+        play.status(step).await?;
+        let pod = play.namespace.pod(&play.pod).await?;
+        if main_runs(&pod) {
+            play.until_main_is("running").await?;
+        } else if pod.pointer("/status/phase") == Some(&json!("Pending")) {
+            play.until_main_is("waiting").await?;
+        } else {
+            break;
+        }
+    }
+    let last = play.until_final().await?;
+    let state = last
+        .state("main")
+        .map(|(_, members)| members.clone())
+        .unwrap_or_default();
+    play.say(&format!("its state of main: {state}"));
+    expect(last.exit_code("main") == Some(3), || {
+        format!("exit code 3 was expected: {last:?}")
+    })?;
+    let id = state
+        .get("containerID")
+        .and_then(Value::as_str)
+        .unwrap_or_default();
+    expect(id.starts_with("containerd://"), || {
+        format!("no containerID: {last:?}")
+    })?;
+    expect(agent.runs(), || "a native sidecar idles until SIGTERM".to_owned())?;
+    agent.terminate()?;
+    let code = agent.end(LIMIT).await?;
+    play.say(&format!("after SIGTERM podbeat ends with {code}"));
+    expect(code == 0, || format!("exit code {code}"))?;
+    play.check()
+}
+
+async fn plain(stage: &Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "plain", "d-classic").await?;
+    play.namespace.grant(&play.pod).await?;
+    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    for step in play.steps(has_statuses) {
+        play.status(step).await?;
+        if play
+            .namespace
+            .pod(&play.pod)
+            .await
+            .is_ok_and(|pod| main_runs(&pod))
+        {
+            play.until_main_is("running").await?;
+        }
+    }
+    let code = agent.end(LIMIT).await?;
+    play.say(&format!("podbeat ends by itself with {code}"));
+    expect(code == 0, || format!("exit code {code}"))?;
+    let last = play.until_final().await?;
+    expect(last.exit_code("main") == Some(0), || {
+        format!("exit code 0 was expected: {last:?}")
+    })?;
+    play.check()
+}
+
+async fn delete(stage: &Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "delete", "b-delete").await?;
+    play.namespace.grant(&play.pod).await?;
+    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    for step in play.steps(|pod| has_statuses(pod) && !is_deleted(pod)) {
+        play.status(step).await?;
+    }
+    play.until_main_is("running").await?;
+    play.namespace.delete_pod(&play.pod, 30).await?;
+    play.say("the pod is deleted, with 30 s of grace");
+    let deleted = play.namespace.pod(&play.pod).await?;
+    expect(is_deleted(&deleted) && main_runs(&deleted), || {
+        format!("fact 1: still running: {deleted}")
+    })?;
+    agent.terminate()?;
+    let signalled = Instant::now();
+    let last = play.until_final().await?;
+    let took = signalled.elapsed();
+    play.say(&format!(
+        "the last heartbeat came {:.2} s after SIGTERM",
+        took.as_secs_f64()
+    ));
+    expect(took < Duration::from_secs(10), || format!("it took {took:?}"))?;
+    let state = last.state("main").map(|(state, _)| state.to_owned());
+    expect(state.as_deref() == Some("running"), || {
+        format!("no end may be invented: {last:?}")
+    })?;
+    let code = agent.end(LIMIT).await?;
+    expect(code == 0, || format!("exit code {code}"))?;
+    // What the kubelet shows once every container is dead, ours included: too late for any sidecar.
+    for step in play
+        .steps(|pod| is_deleted(pod) && !main_runs(pod))
+        .into_iter()
+        .take(1)
+    {
+        play.status(step).await?;
+    }
+    play.namespace.delete_pod(&play.pod, 0).await?;
+    play.check()
+}
+
+async fn forbidden(stage: &Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "forbidden", "a-complete").await?;
+    for step in play.steps(main_runs).into_iter().take(1) {
+        play.status(step).await?;
+    }
+    play.namespace.grant("another-pod").await?;
+    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    let heartbeats = play
+        .until("three heartbeats", |heartbeats| heartbeats.len() >= 3)
+        .await?;
+    let silent = heartbeats
+        .iter()
+        .all(|heartbeat| heartbeat.body.get("containerStatus").is_none());
+    expect(silent, || format!("states without rights: {heartbeats:#?}"))?;
+    agent
+        .until_logged("needs a Role with get, list and watch", LIMIT)
+        .await?;
+    agent.until_logged("403", LIMIT).await?;
+    play.say("podbeat logged the 403 and what is needed");
+    play.namespace.grant(&play.pod).await?;
+    play.say("the Role comes");
+    play.until_main_is("running").await?;
+    for step in play
+        .steps(|pod| has_statuses(pod) && !main_runs(pod))
+        .into_iter()
+        .rev()
+        .take(1)
+    {
+        play.status(step).await?;
+    }
+    let last = play.until_final().await?;
+    expect(last.exit_code("main") == Some(3), || {
+        format!("exit code 3 was expected: {last:?}")
+    })?;
+    agent.terminate()?;
+    expect(agent.end(LIMIT).await? == 0, || {
+        "exit code 0 was expected".to_owned()
+    })?;
+    play.check()
+}
+
+async fn api_restart(stage: &mut Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "api-restart", "a-complete").await?;
+    play.namespace.grant(&play.pod).await?;
+    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    for step in play.steps(main_runs).into_iter().take(1) {
+        play.status(step).await?;
+    }
+    play.until_main_is("running").await?;
+    stage.cluster.kill_apiserver().await?;
+    let down = play.service.heartbeats().len();
+    play.say("kube-apiserver is killed");
+    play.until("three heartbeats meanwhile", |heartbeats| {
+        heartbeats.len() >= down + 3
+    })
+    .await?;
+    stage.cluster.start_apiserver().await?;
+    play.say("kube-apiserver is back");
+    for step in play
+        .steps(|pod| has_statuses(pod) && !main_runs(pod))
+        .into_iter()
+        .rev()
+        .take(1)
+    {
+        play.status(step).await?;
+    }
+    let last = play.until_final().await?;
+    expect(last.exit_code("main") == Some(3), || {
+        format!("exit code 3 was expected: {last:?}")
+    })?;
+    agent.terminate()?;
+    expect(agent.end(LIMIT).await? == 0, || {
+        "exit code 0 was expected".to_owned()
+    })?;
+    play.check()
+}
+
+async fn recreated(stage: &Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "recreated", "a-complete").await?;
+    play.namespace.grant(&play.pod).await?;
+    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    for step in play.steps(main_runs).into_iter().take(1) {
+        play.status(step).await?;
+    }
+    play.until_main_is("running").await?;
+    play.namespace.delete_pod(&play.pod, 0).await?;
+    let other = play.create_pod().await?;
+    play.say(&format!(
+        "the pod is removed, and another one bears its name: {other}"
+    ));
+    for step in play
+        .steps(|pod| has_statuses(pod) && !main_runs(pod))
+        .into_iter()
+        .rev()
+        .take(1)
+    {
+        play.status(step).await?;
+    }
+    let last = play.until_final().await?;
+    expect(last.exit_code("main").is_none(), || {
+        format!("that exit code is the other pod's: {last:?}")
+    })?;
+    let code = agent.end(LIMIT).await?;
+    expect(code == 0, || format!("exit code {code}"))?;
+    play.check()
+}
