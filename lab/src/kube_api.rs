@@ -631,7 +631,11 @@ impl OpenWatch {
                 .take()
                 .or_else(|| self.shared.faults.strike_watch(self.sent))
             {
-                Some(What::Cut) => return Next::Break,
+                Some(What::Cut) => {
+                    // Pending once, so that hyper flushes what was sent before the connection breaks.
+                    tokio::task::yield_now().await;
+                    return Next::Break;
+                }
                 Some(What::End) => return Next::End,
                 Some(What::Silent) => std::future::pending().await,
                 Some(What::Garbage) => return Next::Line("{\"type\": oops\n".to_owned()),

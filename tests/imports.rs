@@ -1,0 +1,266 @@
+//! Imports go down only. This test reads the paths that each file names and fails when one goes up.
+//!
+//! main → cli → agent → {pod::watch, task_runs::client, telemetry} → heartbeat → {pod::status, task_runs::model}
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A room: the files whose path begins so, what they must not name, and why.
+struct Rule {
+    room: &'static str,
+    but_not: &'static [&'static str],
+    forbidden: &'static [&'static str],
+    why: &'static str,
+}
+
+const RULES: &[Rule] = &[
+    Rule {
+        room: "heartbeat/",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::config",
+            "crate::exit",
+            "crate::telemetry",
+            "crate::pod::watch",
+            "crate::task_runs::client",
+            "crate::task_runs::credentials",
+            "crate::task_runs::error",
+        ],
+        why: "the core is below the shell",
+    },
+    Rule {
+        room: "heartbeat/",
+        but_not: &[],
+        forbidden: &[
+            "tokio::",
+            "kube::",
+            "reqwest::",
+            "tracing::",
+            "std::fs",
+            "std::net",
+            "std::env",
+            "std::thread",
+            "Instant",
+            "SystemTime",
+            "::now(",
+            "Rng::new(",
+        ],
+        why: "the core does no I/O, reads no clock and draws no random number that wasn't handed in",
+    },
+    Rule {
+        room: "pod/",
+        but_not: &["pod/watch.rs"],
+        forbidden: &["crate::", "tokio::", "reqwest::", "tracing::"],
+        why: "what Kubernetes says is read without knowing who wants it",
+    },
+    Rule {
+        room: "pod/watch.rs",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::config",
+            "crate::telemetry",
+            "crate::task_runs",
+        ],
+        why: "the watch is below the shell and beside the service's client",
+    },
+    Rule {
+        room: "",
+        but_not: &["pod/watch.rs"],
+        forbidden: &["kube::"],
+        why: "pod/watch.rs is the only importer of kube's client",
+    },
+    Rule {
+        room: "task_runs/",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::config",
+            "crate::exit",
+            "crate::heartbeat",
+            "crate::pod",
+            "crate::telemetry",
+        ],
+        why: "the service's client could be used on its own",
+    },
+    Rule {
+        room: "telemetry/",
+        but_not: &[],
+        forbidden: &["crate::agent", "crate::cli", "crate::pod", "crate::task_runs"],
+        why: "how it is told doesn't know what is told",
+    },
+    Rule {
+        room: "agent/",
+        but_not: &[],
+        forbidden: &["crate::cli", "crate::main"],
+        why: "the shell is below the command line",
+    },
+    Rule {
+        room: "config.rs",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::heartbeat",
+            "crate::pod",
+            "crate::telemetry",
+            "crate::task_runs::client",
+        ],
+        why: "settings know nothing of what is done with them",
+    },
+    Rule {
+        room: "",
+        but_not: &["task_runs/model.rs", "pod/resource.rs"],
+        forbidden: &["podUID", "containerID"],
+        why: "the wire's spelling is known to task_runs/model.rs alone (and Kubernetes' own to pod/resource.rs)",
+    },
+    Rule {
+        room: "",
+        but_not: &["config.rs"],
+        forbidden: &["std::env::var"],
+        why: "the environment is read once, in config.rs",
+    },
+    Rule {
+        room: "",
+        but_not: &[],
+        forbidden: &["podbeat_lab", "process::exit", "unbounded_channel"],
+        why: "no stand-in, no sudden end and no queue without bound in the production binary",
+    },
+];
+
+fn breaches(file: &str, text: &str) -> Vec<String> {
+    let code = code_only(text);
+    RULES
+        .iter()
+        .filter(|rule| file.starts_with(rule.room) && !rule.but_not.contains(&file))
+        .flat_map(|rule| {
+            let found = rule.forbidden.iter().filter(|word| names(&code, word));
+            found.map(move |word| format!("src/{file} names {word}: {}", rule.why))
+        })
+        .collect()
+}
+
+/// The code without comments and without its tests, which stand at the end of a file.
+fn code_only(text: &str) -> String {
+    let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+    code.lines()
+        .filter(|line| !line.trim_start().starts_with("//"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// Whether the word stands in the code, not as the tail of a longer path segment. `use` groups are written out:
+/// `use crate::{a, b}` names `crate::a` and `crate::b`.
+fn names(code: &str, word: &str) -> bool {
+    let stands_alone = |at: usize| {
+        if word.starts_with(':') {
+            return true;
+        }
+        let before = code.get(..at).and_then(|before| before.chars().next_back());
+        !before.is_some_and(|character| character.is_alphanumeric() || character == '_')
+    };
+    if code.match_indices(word).any(|(at, _)| stands_alone(at)) {
+        return true;
+    }
+    let Some((head, tail)) = word.rsplit_once("::") else {
+        return false;
+    };
+    let tail = if tail.is_empty() { return false } else { tail };
+    code.split(';')
+        .filter_map(|statement| statement.split_once(&format!("{head}::{{")))
+        .any(|(_, group)| {
+            group
+                .split([',', '{', '}'])
+                .any(|item| item.trim().split("::").next() == Some(tail))
+        })
+}
+
+fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).expect("src is readable") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            sources(&path, found);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn imports_go_down_only() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    assert!(files.len() > 20, "the sources are found: {files:?}");
+    let mut all = Vec::new();
+    for path in files {
+        let file = path
+            .strip_prefix(&root)
+            .expect("below src")
+            .to_string_lossy()
+            .into_owned();
+        // A module of tests alone: `mod tests;` behind #[cfg(test)].
+        if !file.ends_with("/tests.rs") {
+            all.extend(breaches(&file, &fs::read_to_string(&path).expect("readable")));
+        }
+    }
+    assert!(all.is_empty(), "{}", all.join("\n"));
+}
+
+#[test]
+fn planted_breaches_are_found() {
+    for (file, text) in [
+        ("heartbeat/machine.rs", "use tokio::time::sleep;"),
+        ("heartbeat/machine.rs", "use crate::pod::watch::PodWatch;"),
+        (
+            "heartbeat/machine.rs",
+            "use crate::pod::{status::Observation, watch::PodWatch};",
+        ),
+        ("heartbeat/machine.rs", "use crate::{config, heartbeat};"),
+        ("heartbeat/machine.rs", "fn f() { let t = Timestamp::now(); }"),
+        ("heartbeat/outbox.rs", "use std::time::{Duration, Instant};"),
+        ("heartbeat/backoff.rs", "let rng = fastrand::Rng::new();"),
+        ("pod/status.rs", "use crate::task_runs::Secret;"),
+        ("pod/status.rs", "use kube::Client;"),
+        ("task_runs/client.rs", "use crate::config::Config;"),
+        ("task_runs/error.rs", "fn f(_: &crate::heartbeat::Now) {}"),
+        ("agent/delivery.rs", "let member = \"podUID\";"),
+        ("agent/mod.rs", "let member = std::env::var(\"HOME\");"),
+        ("telemetry/log.rs", "use crate::agent;"),
+        ("main.rs", "std::process::exit(1)"),
+    ] {
+        assert!(!breaches(file, text).is_empty(), "{file}: {text}");
+    }
+}
+
+#[test]
+fn what_is_allowed_is_not_found() {
+    for (file, text) in [
+        (
+            "heartbeat/machine.rs",
+            "// tokio::time is for the shell\nuse crate::pod::status::Observation;",
+        ),
+        (
+            "heartbeat/request.rs",
+            "use crate::task_runs::model::ContainerStatus;",
+        ),
+        (
+            "heartbeat/machine.rs",
+            "#[cfg(test)]\nmod tests { use tokio::time::sleep; }",
+        ),
+        (
+            "pod/watch.rs",
+            "use kube::Client;\nuse crate::heartbeat::backoff::Backoff;",
+        ),
+        ("agent/mod.rs", "use crate::{config, heartbeat, task_runs};"),
+        ("task_runs/model.rs", "#[serde(rename = \"podUID\")]"),
+    ] {
+        assert_eq!(breaches(file, text), Vec::<String>::new(), "{file}: {text}");
+    }
+}

@@ -1,0 +1,288 @@
+//! The binary as a process: its environment, its signals, its output and its exit codes.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::BTreeMap;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
+use podbeat_lab::service::Heartbeat;
+use podbeat_lab::world::{KUBE_TOKEN, TOKEN, World};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+
+const LIMIT: Duration = Duration::from_secs(30);
+const STARTED: &str = "2026-01-01T00:00:01Z";
+
+fn podbeat(settings: &BTreeMap<String, String>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
+    command
+        .env_clear()
+        .envs(settings)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
+    let settings = settings
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect();
+    told(
+        &podbeat(&settings)
+            .args(arguments)
+            .output()
+            .expect("the binary runs"),
+    )
+}
+
+fn told(output: &Output) -> (i32, String) {
+    let text = [&output.stdout[..], &output.stderr[..]].concat();
+    (
+        output.status.code().expect("an exit code"),
+        String::from_utf8(text).expect("text"),
+    )
+}
+
+/// Waits for the end without holding up the stand-ins, which run on this test's runtime.
+async fn end(child: Child) -> (i32, String) {
+    let output = tokio::task::spawn_blocking(move || child.wait_with_output().expect("waited for"));
+    told(
+        &tokio::time::timeout(LIMIT, output)
+            .await
+            .expect("podbeat ends")
+            .expect("joined"),
+    )
+}
+
+fn signal(child: &Child, signal: Signal) {
+    let pid = Pid::from_raw(child.id().cast_signed()).expect("a process id");
+    kill_process(pid, signal).expect("the process is there");
+}
+
+async fn until_running_is_heard(world: &World) {
+    let is_running =
+        |heartbeat: &Heartbeat| heartbeat.state("main").is_some_and(|(name, _)| name == "running");
+    world
+        .service
+        .wait_for("main running", LIMIT, |heartbeats| {
+            heartbeats.iter().any(is_running)
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+#[test]
+fn with_nothing_set_every_missing_setting_is_named_at_once() {
+    let (code, text) = run(&[], &[]);
+    assert_eq!(code, 64);
+    for variable in [
+        "TASK_RUN_ID",
+        "POD_NAME",
+        "PODBEAT_SERVICE_URL",
+        "PODBEAT_TOKEN_FILE",
+    ] {
+        assert!(text.contains(variable), "{variable}: {text}");
+    }
+    let (code, text) = run(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")], &["agent"]);
+    assert_eq!(code, 64);
+    for variable in [
+        "TASK_RUN_ID",
+        "POD_NAME",
+        "POD_NAMESPACE",
+        "POD_UID",
+        "PODBEAT_SERVICE_URL",
+        "PODBEAT_TOKEN_FILE",
+    ] {
+        assert!(text.contains(variable), "{variable}: {text}");
+    }
+}
+
+#[test]
+fn every_malformed_setting_is_named_at_once_and_no_secret_is_shown() {
+    let settings = [
+        ("TASK_RUN_ID", "r"),
+        ("POD_NAME", "Not A Name"),
+        ("PODBEAT_SERVICE_URL", "https://user:hunter2@ica.example"),
+        ("PODBEAT_TOKEN", "hunter2 hunter2"),
+        ("PODBEAT_NONCE", "hunter2\u{1b}[2J"),
+        ("PODBEAT_INTERVAL", "often"),
+    ];
+    let (code, text) = run(&settings, &["--timeout", "never", "--report", "everything"]);
+    assert_eq!(code, 64);
+    for variable in [
+        "POD_NAME",
+        "PODBEAT_SERVICE_URL",
+        "PODBEAT_TOKEN",
+        "PODBEAT_NONCE",
+        "PODBEAT_INTERVAL",
+        "PODBEAT_TIMEOUT",
+        "PODBEAT_REPORT",
+    ] {
+        assert!(text.contains(variable), "{variable}: {text}");
+    }
+    assert!(!text.contains("hunter2") && !text.contains('\u{1b}'), "{text}");
+}
+
+#[test]
+fn a_wrong_command_line_is_64_and_help_is_0() {
+    assert_eq!(run(&[], &["--no-such-flag"]).0, 64);
+    assert_eq!(run(&[], &["dance"]).0, 64);
+    let (code, help) = run(&[], &["--help"]);
+    assert!(code == 0 && help.contains("agent"), "{help}");
+    assert_eq!(
+        run(&[], &["--version"]),
+        (0, format!("podbeat {}\n", env!("CARGO_PKG_VERSION")))
+    );
+}
+
+#[test]
+fn files_that_cant_be_used_are_a_setting_gone_wrong() {
+    let settings = [
+        ("TASK_RUN_ID", "r"),
+        ("POD_NAME", "p"),
+        ("PODBEAT_SERVICE_URL", "https://localhost:1"),
+        ("PODBEAT_TOKEN", "hunter2"),
+    ];
+    for (variable, path) in [
+        ("PODBEAT_CA_FILE", "/nowhere/ca.crt"),
+        ("PODBEAT_CA_FILE", "/dev/null"),
+        ("PODBEAT_NONCE_FILE", "/nowhere/nonce"),
+    ] {
+        let (code, text) = run(&[&settings[..], &[(variable, path)]].concat(), &[]);
+        assert_eq!(code, 64, "{text}");
+        assert!(text.contains(path) && !text.contains("hunter2"), "{text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn sigterm_ends_a_native_sidecar_with_0_after_the_last_heartbeat() {
+    for ending in [Signal::TERM, Signal::INT] {
+        let world = World::start().await.expect("a world");
+        world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+        let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+        until_running_is_heard(&world).await;
+        signal(&child, ending);
+        let (code, log) = end(child).await;
+        assert_eq!(code, 0, "{log}");
+        assert!(
+            world.service.accepted().last().expect("heartbeats").is_final(),
+            "{ending:?}: {log}"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
+    let world = World::start().await.expect("a world");
+    let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
+    pod["spec"]["terminationGracePeriodSeconds"] = 3.into();
+    world.kube.apply(pod);
+    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+    until_running_is_heard(&world).await;
+    world
+        .service_faults
+        .script("any refuse until-lifted")
+        .expect("a rule");
+    signal(&child, Signal::TERM);
+    let (code, log) = end(child).await;
+    assert_eq!(code, 75, "{log}");
+    let error = lines(&log)
+        .into_iter()
+        .find(|line| line["level"] == "ERROR")
+        .expect("an error line");
+    let request: Value = serde_json::from_str(error["request"].as_str().expect("the request")).expect("JSON");
+    assert_eq!(request["lastHeartbeat"], true);
+    assert_eq!(request["containerStatus"][0]["name"], "main");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_reaches_the_log_even_at_trace() {
+    let world = World::start().await.expect("a world");
+    world.service.set_tokens(&[TOKEN, "renewed-hunter2"]);
+    let faults =
+        "heartbeat jwt=renewed-hunter2; heartbeat 503; heartbeat 401; heartbeat garbage; heartbeat drop";
+    world.service_faults.script(faults).expect("rules");
+    world
+        .kube_faults
+        .script("list 403; list garbage; watch cut")
+        .expect("rules");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_LOG".to_owned(), "trace".to_owned());
+    settings.insert("PODBEAT_INTERVAL".to_owned(), "100ms".to_owned());
+    // A file, not a pipe: a pipe that is read only at the end would fill up and stop the writer.
+    let path = world.path("log");
+    let file = std::fs::File::create(&path).expect("a file");
+    let child = podbeat(&settings).stderr(file).spawn().expect("started");
+    until_running_is_heard(&world).await;
+    let struck =
+        |heartbeats: &[Heartbeat]| heartbeats.iter().filter(|heartbeat| heartbeat.accepted).count() >= 5;
+    world
+        .service
+        .wait_for("five accepted", LIMIT, struck)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, _) = end(child).await;
+    let log = std::fs::read_to_string(&path).expect("the log");
+    assert_eq!(code, 0, "{log}");
+    assert!(log.contains("\"level\":\"TRACE\""), "it is a full log: {log}");
+    for token in [TOKEN, KUBE_TOKEN, "renewed-hunter2"] {
+        assert!(!log.contains(token), "{token} in {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_pod_each_log_line_is_one_json_object() {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&terminated(4, "Error", "c1")));
+    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+    let (code, log) = end(child).await;
+    assert_eq!(code, 0, "{log}");
+    let lines = lines(&log);
+    let messages: Vec<&str> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
+    assert_eq!(messages.first(), Some(&"podbeat begins"), "{log}");
+    assert!(messages.contains(&"container changed"), "{log}");
+    assert_eq!(
+        messages.last(),
+        Some(&"the last heartbeat was accepted; ending"),
+        "{log}"
+    );
+    let exit = lines
+        .iter()
+        .find(|line| line["exit_code"] == 4)
+        .expect("the exit code");
+    assert_eq!(
+        (&exit["container"], &exit["to"]),
+        (&"main".into(), &"terminated".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_nobody_reads_ends_nothing() {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let mut child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+    drop((child.stderr.take(), child.stdout.take()));
+    until_running_is_heard(&world).await;
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    assert_eq!(end(child).await.0, 0);
+}
+
+fn lines(log: &str) -> Vec<Value> {
+    log.lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}")))
+        .collect()
+}
