@@ -44,7 +44,7 @@ pub enum Error {
     },
     /// The system gives no random numbers.
     #[error("drawing a seed from the system's random numbers")]
-    Entropy(#[source] getrandom::Error),
+    Entropy,
 }
 
 impl Error {
@@ -53,7 +53,7 @@ impl Error {
     pub fn ending(&self) -> Ending {
         match self {
             Self::Service(_) | Self::Nonce { .. } => Ending::Usage,
-            Self::Entropy(_) => Ending::Internal,
+            Self::Entropy => Ending::Internal,
         }
     }
 }
@@ -206,8 +206,12 @@ fn nonce(config: &Config) -> Result<Option<String>, Error> {
     }
 }
 
+/// A seed from the system's random numbers, through the crypto provider that is here anyway.
 fn seed() -> Result<u64, Error> {
-    getrandom::u64().map_err(Error::Entropy)
+    let mut seed = [0; 8];
+    let random = rustls::crypto::ring::default_provider().secure_random;
+    random.fill(&mut seed).map_err(|_| Error::Entropy)?;
+    Ok(u64::from_ne_bytes(seed))
 }
 
 /// How the client of the service is to be set up.

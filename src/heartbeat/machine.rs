@@ -254,6 +254,8 @@ pub struct Machine {
     statuses: Vec<ContainerStatus>,
     exits: Vec<(String, Exit)>,
     gone: bool,
+    /// Whether a pod that is missing or another's was told of: once is enough for a wrong name.
+    told_stranger: bool,
     deletion_ends: Option<Duration>,
 
     // What is to be sent.
@@ -291,6 +293,7 @@ impl Machine {
             statuses: Vec::new(),
             exits: Vec::new(),
             gone: false,
+            told_stranger: false,
             deletion_ends: None,
             outbox: Outbox::default(),
             beats: 0,
@@ -349,7 +352,9 @@ impl Machine {
         }
         let ours = self.settings.identity.pod_uid.as_ref();
         if ours.is_some() && ours != pod.uid.as_ref() {
-            actions.push(Action::Note(Note::OtherPod(pod.uid)));
+            if !std::mem::replace(&mut self.told_stranger, true) {
+                actions.push(Action::Note(Note::OtherPod(pod.uid)));
+            }
             // Once ours was seen, another one under its name means that ours is gone. Before that, the UID in the
             // settings may simply be wrong, and a run must not end for a typing error.
             self.gone = self.seen.is_some();
@@ -459,7 +464,7 @@ impl Machine {
         }
         if self.seen.is_some() {
             self.gone = true;
-        } else {
+        } else if !std::mem::replace(&mut self.told_stranger, true) {
             actions.push(Action::Note(Note::NeverSeen));
         }
     }
@@ -468,13 +473,20 @@ impl Machine {
         if !matches!(self.stage, Stage::Looking { .. }) {
             return;
         }
+        let first_look = self.seen.is_none();
         match look {
             Look::Found(pod) => self.observe(pod, now, actions),
             Look::Gone => self.pod_gone(None, now, actions),
             Look::Failed => {}
         }
-        // Whatever it brought, the look is over.
-        self.stage = Stage::Looking { until: now.elapsed };
+        // Whatever it brought, the look is over; but if only now podbeat learns that it is a plain sidecar, whose
+        // SIGTERM comes together with the task's, there may be grace left to wait for fresher states.
+        let waits = first_look && self.sidecar() == Sidecar::Plain && self.settled_at() > Some(now.elapsed);
+        self.stage = if waits {
+            Stage::Settling
+        } else {
+            Stage::Looking { until: now.elapsed }
+        };
     }
 
     fn signal(&mut self, now: Duration, actions: &mut Vec<Action>) {

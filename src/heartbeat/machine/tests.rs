@@ -788,6 +788,29 @@ fn sigterm_before_anything_was_seen_looks_and_sends() {
 }
 
 #[test]
+fn a_plain_sidecar_that_learns_so_only_after_sigterm_waits_for_fresher_states_too() {
+    let mut bench = Bench::started(settings());
+    bench.on(Event::Signal);
+    assert_eq!(bench.looks.len(), 1);
+    bench.on(Event::Looked(Look::Found(
+        Shown {
+            native: false,
+            ..shown(RUNNING)
+        }
+        .observation(),
+    )));
+    assert!(bench.kinds().iter().all(|kind| *kind != Kind::Final));
+    bench.pass(14.5);
+    assert_eq!(bench.looks.len(), 1);
+    bench.accept_all();
+    bench.pass(1.0);
+    assert_eq!(bench.looks.len(), 2);
+    bench.on(Event::Looked(Look::Failed));
+    bench.accept_all();
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
 fn a_final_that_cant_be_delivered_ends_in_time_and_with_the_body() {
     for (native, grace) in [(true, 30), (false, 30), (true, 1), (false, 1)] {
         let mut bench = Bench::started(settings());

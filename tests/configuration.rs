@@ -1,0 +1,57 @@
+//! docs/configuration.md is made from the table of settings and the table of endings. `just docs` writes it anew.
+
+#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fmt::Write;
+use std::path::Path;
+
+use podbeat::config::{Environment, ProcessEnvironment, SETTINGS};
+use podbeat::exit::Ending;
+
+fn document() -> String {
+    let mut text = String::from(
+        "# Settings and exit codes\n\n\
+         This page is generated from `src/config.rs` and `src/exit.rs` by `just docs`; a test compares.\n\n\
+         Each setting is an environment variable and a flag of `podbeat agent`. The flag wins, and an empty value counts \
+         as unset. Durations are written as `500ms`, `30s` or `2m`. All settings that are missing or malformed are \
+         reported at once, by name, with exit code 64; the value of a secret is never shown.\n\n\
+         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+    );
+    for setting in SETTINGS {
+        let secret = if setting.secret { " **Secret.**" } else { "" };
+        writeln!(
+            text,
+            "| `{}` | `--{}` | {} | {}.{secret} |",
+            setting.variable, setting.flag, setting.default, setting.meaning
+        )
+        .expect("a String takes all");
+    }
+    text.push_str(
+        "\nIn a pod means that `KUBERNETES_SERVICE_HOST` is set, as the kubelet does in every container. There the \
+         Kubernetes API is reached at that address with the service account's token and CA, unless `KUBECONFIG` or \
+         `PODBEAT_KUBE_CONTEXT` is set. `HTTPS_PROXY` and `NO_PROXY` are honoured for the service and for the \
+         Kubernetes API.\n\n\
+         ## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n",
+    );
+    for ending in Ending::ALL {
+        writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");
+    }
+    text.push_str(
+        "\nSIGTERM is never an error: after it podbeat sends the last heartbeat and ends with 0.\n",
+    );
+    text
+}
+
+#[test]
+fn the_document_is_up_to_date() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
+    let document = document();
+    if ProcessEnvironment.get("PODBEAT_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &document).expect("written");
+    }
+    let written = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == document,
+        "docs/configuration.md is out of date: run `just docs` and commit it"
+    );
+}
