@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
@@ -16,6 +17,8 @@ use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{KUBE_TOKEN, TOKEN, World};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 const LIMIT: Duration = Duration::from_secs(30);
 const STARTED: &str = "2026-01-01T00:00:01Z";
@@ -279,6 +282,68 @@ async fn a_log_that_nobody_reads_ends_nothing() {
     until_running_is_heard(&world).await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     assert_eq!(end(child).await.0, 0);
+}
+
+/// A proxy that tunnels (CONNECT) and remembers where to.
+async fn proxy() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let remembered = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let remembered = Arc::clone(&remembered);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await.expect("a request"));
+                }
+                let head = String::from_utf8(head).expect("text");
+                let destination = head.split(' ').nth(1).expect("a destination").to_owned();
+                remembered.lock().expect("not poisoned").push(destination.clone());
+                let mut server = TcpStream::connect(&destination).await.expect("connected");
+                client
+                    .write_all(b"HTTP/1.1 200 OK\r\n\r\n")
+                    .await
+                    .expect("answered");
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_are_used_for_both_and_left_out_where_no_proxy_says_so() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let service = world.service.url().replace("https://", "");
+    let kube = format!("127.0.0.1:{}", world.kube.port());
+    for (no_proxy, expected) in [
+        ("", vec![&kube, &service]),
+        ("127.0.0.1", vec![&service]),
+        ("127.0.0.1,localhost", vec![]),
+    ] {
+        let (port, asked) = proxy().await;
+        let mut settings = world.settings("p", "u1");
+        settings.insert("TASK_RUN_ID".to_owned(), format!("run-{}", expected.len()));
+        settings.insert("HTTPS_PROXY".to_owned(), format!("http://127.0.0.1:{port}"));
+        settings.insert("NO_PROXY".to_owned(), no_proxy.to_owned());
+        let mut child = podbeat(&settings).stderr(Stdio::null()).spawn().expect("started");
+        let run = format!("run-{}", expected.len());
+        let heard = |heartbeat: &Heartbeat| heartbeat.run_id == run && heartbeat.state("main").is_some();
+        let heard = world
+            .service
+            .wait_for("main's state", LIMIT, |heartbeats| heartbeats.iter().any(heard))
+            .await;
+        child.kill().expect("killed");
+        child.wait().expect("ended");
+        heard.unwrap_or_else(|error| panic!("{error}"));
+        let mut asked = asked.lock().expect("not poisoned").clone();
+        asked.sort_unstable();
+        asked.dedup();
+        assert_eq!(asked.iter().collect::<Vec<_>>(), expected, "NO_PROXY={no_proxy}");
+    }
 }
 
 fn lines(log: &str) -> Vec<Value> {

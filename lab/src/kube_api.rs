@@ -114,7 +114,9 @@ impl KubeApi {
             changes: watch::Sender::new(0),
         });
         let server = Server::start(
-            &authority.issue(&["127.0.0.1", "localhost"])?,
+            authority
+                .issue(&["127.0.0.1", "localhost"])?
+                .server_config(None)?,
             Arc::clone(&shared),
         )
         .await?;

@@ -7,14 +7,16 @@ use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,
 };
-use rustls::ServerConfig;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{RootCertStore, ServerConfig};
 
 use crate::{Error, io};
 
 /// A certificate authority that lives as long as its owner.
 pub struct Authority {
     pem: String,
+    certificate_der: rustls::pki_types::CertificateDer<'static>,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -39,9 +41,10 @@ impl Authority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name = named("podbeat lab", &[]);
         let key = KeyPair::generate()?;
-        let pem = params.self_signed(&key)?.pem();
+        let certificate = params.self_signed(&key)?;
         Ok(Self {
-            pem,
+            pem: certificate.pem(),
+            certificate_der: certificate.der().clone(),
             issuer: Issuer::new(params, key),
         })
     }
@@ -106,18 +109,30 @@ impl Authority {
 }
 
 impl Identity {
-    /// TLS for a server of this identity, with the ring provider. Clients need no certificate.
+    /// TLS for a server of this identity, with the ring provider. Clients need no certificate, unless `clients` names
+    /// the authority that must have signed theirs.
     ///
     /// # Errors
-    /// Certificate and key don't belong together.
-    pub fn server_config(&self) -> Result<Arc<ServerConfig>, Error> {
+    /// Certificate and key don't belong together, or the authority's certificate is no root.
+    pub fn server_config(&self, clients: Option<&Authority>) -> Result<Arc<ServerConfig>, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_der.clone()));
-        let config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()?
-            .with_no_client_auth()
-            .with_single_cert(vec![self.certificate_der.clone()], key)?;
-        Ok(Arc::new(config))
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()?;
+        let builder = match clients {
+            None => builder.with_no_client_auth(),
+            Some(authority) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(authority.certificate_der.clone())?;
+                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                    .build()
+                    .map_err(|problem| rustls::Error::General(problem.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        Ok(Arc::new(
+            builder.with_single_cert(vec![self.certificate_der.clone()], key)?,
+        ))
     }
 }
 

@@ -15,8 +15,8 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
-use crate::pki::Identity;
 use crate::{Error, io};
 
 /// An answer's body: whole, or a stream that may break off.
@@ -46,8 +46,8 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(identity: &Identity, handler: Arc<impl Handler>) -> Result<Self, Error> {
-        let acceptor = TlsAcceptor::from(identity.server_config()?);
+    pub(crate) async fn start(tls: Arc<ServerConfig>, handler: Arc<impl Handler>) -> Result<Self, Error> {
+        let acceptor = TlsAcceptor::from(tls);
         let listener = TcpListener::bind(("127.0.0.1", 0))
             .await
             .map_err(io("binding a loopback port"))?;

@@ -28,6 +28,8 @@ pub struct Options {
     pub base_path: String,
     /// The runs that are known; `None` for any.
     pub runs: Option<BTreeSet<String>>,
+    /// Whether clients must show a certificate of the authority.
+    pub mutual_tls: bool,
 }
 
 impl Options {
@@ -159,6 +161,7 @@ impl Service {
         faults: Faults,
         options: Options,
     ) -> Result<Self, Error> {
+        let mutual_tls = options.mutual_tls;
         let shared = Arc::new(Shared {
             contract,
             faults,
@@ -169,8 +172,11 @@ impl Service {
             }),
             changes: watch::Sender::new(0),
         });
+        let clients = mutual_tls.then_some(authority);
         let server = Server::start(
-            &authority.issue(&["127.0.0.1", "localhost"])?,
+            authority
+                .issue(&["127.0.0.1", "localhost"])?
+                .server_config(clients)?,
             Arc::clone(&shared),
         )
         .await?;

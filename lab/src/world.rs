@@ -62,6 +62,10 @@ impl World {
         authority.write_to(&dir.path().join("ca.crt"))?;
         KubeApi::write_service_account(&authority, KUBE_TOKEN, &dir.path().join("serviceaccount"))?;
         kube.write_kubeconfig(&authority, KUBE_TOKEN, &dir.path().join("kubeconfig"))?;
+        let client = authority.issue_client("podbeat", &[])?;
+        for (name, pem) in [("client.crt", &client.certificate), ("client.key", &client.key)] {
+            std::fs::write(dir.path().join(name), pem).map_err(io("writing the client's certificate"))?;
+        }
         let world = Self {
             kube,
             kube_faults,
@@ -73,7 +77,8 @@ impl World {
         Ok(world)
     }
 
-    /// A file or directory of this world: `token`, `ca.crt`, `kubeconfig`, `serviceaccount`, or one of the caller's.
+    /// A file or directory of this world: `token`, `ca.crt`, `client.crt`, `client.key`, `kubeconfig`,
+    /// `serviceaccount`, or one of the caller's.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

@@ -262,3 +262,35 @@ async fn an_unknown_run_is_not_given_up_on_one_answer() {
     until(&world, "four refusals", |heartbeats| heartbeats.len() >= 4).await;
     assert!(!agent.task.is_finished());
 }
+
+#[tokio::test]
+async fn a_service_that_demands_a_certificate_gets_ours() {
+    let options = Options {
+        mutual_tls: true,
+        ..Options::default()
+    };
+    let world = World::with(kube_api::Options::default(), options)
+        .await
+        .expect("a world");
+    let mut settings = world.settings("p", "u1");
+    let bare = Agent::start(&settings);
+    for (variable, file) in [
+        ("PODBEAT_CLIENT_CERT_FILE", "client.crt"),
+        ("PODBEAT_CLIENT_KEY_FILE", "client.key"),
+    ] {
+        settings.insert(
+            variable.to_owned(),
+            world.path(file).to_string_lossy().into_owned(),
+        );
+    }
+    settings.insert("TASK_RUN_ID".to_owned(), "with-certificate".to_owned());
+    let _agent = Agent::start(&settings);
+    let heartbeats = until(&world, "a heartbeat", |heartbeats| !heartbeats.is_empty()).await;
+    assert!(
+        heartbeats
+            .iter()
+            .all(|heartbeat| heartbeat.run_id == "with-certificate"),
+        "without a certificate nothing arrives"
+    );
+    assert!(!bare.task.is_finished());
+}
