@@ -36,7 +36,7 @@ fn run_agent(flags: &Flags) -> Ending {
         Ok(runtime) => runtime,
         Err(error) => return failed(Ending::Internal, &error),
     };
-    runtime.block_on(async {
+    let ending = runtime.block_on(async {
         // First of all: as process 1 of its container, podbeat would not even be ended by a SIGTERM without a handler.
         let signals = match Signals::new(SIGNALS) {
             Ok(signals) => signals.map(|_| ()),
@@ -53,7 +53,10 @@ fn run_agent(flags: &Flags) -> Ending {
             Ok(ending) => ending,
             Err(error) => failed(error.ending(), &error),
         }
-    })
+    });
+    // Not waiting for a write or a name lookup that hangs.
+    runtime.shutdown_background();
+    ending
 }
 
 fn failed(ending: Ending, error: &dyn std::error::Error) -> Ending {

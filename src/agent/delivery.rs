@@ -1,19 +1,31 @@
 //! Carries an attempt to the service and its answer back, and keeps the token.
 
-use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use tracing::{debug, info, warn};
 
-use super::handover;
+use super::journal::Journal;
+use super::keeper::{Keeper, Written};
 use super::trouble::{Chain, Repeats};
 use crate::config::{Config, TokenSource};
 use crate::heartbeat::answer::{self, Answer};
 use crate::heartbeat::machine::{Attempt, Event};
+use crate::task_runs::Secret;
 use crate::task_runs::client::{Accepted, Client};
-use crate::task_runs::credentials::{Credentials, Source};
+use crate::task_runs::credentials::{self, Credentials, Renewed, Source};
 use crate::task_runs::error::{Error, RetryAfter};
+
+/// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
+const HANDED_ON: u32 = 0o640;
+
+/// The longest that an attempt waits for the journal. A disk that takes longer must not hold a heartbeat up; what is
+/// lost then is only that a restart in this very moment would send it under another nonce.
+const JOURNAL: Duration = Duration::from_millis(500);
+
+/// How long before its end a token's expiry is worth a warning.
+const EXPIRY_IS_NEAR: SignedDuration = SignedDuration::from_mins(10);
 
 /// Where heartbeats go.
 pub(super) struct Delivery {
@@ -31,7 +43,39 @@ struct Service {
     client: Client,
     credentials: Credentials,
     run_id: String,
-    renewed_token_file: Option<PathBuf>,
+    hands_on: Option<Keeper>,
+    expiry: Expiry,
+}
+
+/// Warns of a token whose end is near, once, and once more when it has come.
+#[derive(Default)]
+struct Expiry {
+    token: Option<Secret>,
+    at: Option<Timestamp>,
+    told_near: bool,
+    told_over: bool,
+}
+
+impl Expiry {
+    fn watch(&mut self, token: &Secret, now: Timestamp) {
+        if self.token.as_ref() != Some(token) {
+            *self = Self {
+                at: credentials::expires_at(token),
+                token: Some(token.clone()),
+                ..Self::default()
+            };
+        }
+        let Some(at) = self.at else { return };
+        let left = at.duration_since(now);
+        if left <= SignedDuration::ZERO && !std::mem::replace(&mut self.told_over, true) {
+            warn!(expired_at = %at, "the bearer token has expired; the service is asked with it all the same");
+        } else if left > SignedDuration::ZERO
+            && left <= EXPIRY_IS_NEAR
+            && !std::mem::replace(&mut self.told_near, true)
+        {
+            warn!(expires_at = %at, "the bearer token will expire soon, and no newer one is at hand");
+        }
+    }
 }
 
 /// What became of one attempt.
@@ -43,17 +87,30 @@ pub(super) struct Outcome {
 }
 
 impl Delivery {
-    pub(super) fn new(config: &Config) -> Result<Self, Error> {
+    pub(super) fn new(config: &Config, renewed: Option<Renewed>, rng: fastrand::Rng) -> Result<Self, Error> {
         let destination = match (&config.service_url, &config.token) {
-            (Some(url), Some(token)) if !config.dry_run => Destination::Service(Box::new(Service {
-                client: Client::new(url.url().clone(), &super::tls(config))?,
-                credentials: Credentials::new(match token {
+            (Some(url), Some(token)) if !config.dry_run => {
+                let client = Client::new(url.url().clone(), &super::tls(config))?;
+                let source = match token {
                     TokenSource::File(path) => Source::File(path.clone()),
                     TokenSource::Inline(token) => Source::Inline(token.clone()),
-                }),
-                run_id: config.task_run_id.clone(),
-                renewed_token_file: config.renewed_token_file.clone(),
-            })),
+                };
+                let mut hands_on = config
+                    .renewed_token_file
+                    .clone()
+                    .map(|path| Keeper::new("the renewed token", path, HANDED_ON, rng));
+                if let (Some(hands_on), Some(renewed)) = (&mut hands_on, &renewed) {
+                    // The earlier process may have ended between the journal and this.
+                    hands_on.put(renewed.token().expose().into());
+                }
+                Destination::Service(Box::new(Service {
+                    client,
+                    credentials: Credentials::new(source, renewed),
+                    run_id: config.task_run_id.clone(),
+                    hands_on,
+                    expiry: Expiry::default(),
+                }))
+            }
             // The settings demand both unless it is a dry run.
             _ => Destination::Nowhere,
         };
@@ -63,8 +120,12 @@ impl Delivery {
         })
     }
 
-    /// Begins an attempt. The future does nothing but the exchange itself.
-    pub(super) fn begin(&mut self, attempt: Attempt) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
+    /// Begins an attempt. The future does nothing but wait for the journal and the exchange itself.
+    pub(super) fn begin(
+        &mut self,
+        attempt: Attempt,
+        journal: &mut Journal,
+    ) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
         let number = attempt.number;
         let (beat, kind) = (attempt.beat.0, attempt.beat.1.name());
         debug!(
@@ -91,9 +152,17 @@ impl Delivery {
                     service.credentials.reread();
                 }
                 let token = service.credentials.token();
+                if let Ok(token) = &token {
+                    service.expiry.watch(token, Timestamp::now());
+                }
+                journal.keep_token(service.credentials.renewed());
+                let written = journal.written();
                 let (client, run_id) = (service.client.clone(), service.run_id.clone());
                 Box::pin(async move {
                     let begun = tokio::time::Instant::now();
+                    if let Some(written) = written {
+                        written.within(JOURNAL.min(attempt.timeout / 4)).await;
+                    }
                     let result = match token {
                         Ok(token) => {
                             client
@@ -109,7 +178,7 @@ impl Delivery {
     }
 
     /// Takes the answer in and says what it means to the core.
-    pub(super) fn conclude(&mut self, outcome: Outcome) -> Event {
+    pub(super) fn conclude(&mut self, outcome: Outcome, journal: &mut Journal) -> Event {
         let Outcome {
             attempt,
             kind,
@@ -132,7 +201,7 @@ impl Delivery {
                         "the heartbeat was accepted, but the answer's body is {unreadable}: a new token in it would be lost"
                     );
                 }
-                self.renew(accepted);
+                self.renew(accepted, journal);
                 Answer::Accepted
             }
             Err(error) => {
@@ -145,7 +214,15 @@ impl Delivery {
         Event::Answered { attempt, answer }
     }
 
-    fn renew(&mut self, accepted: Accepted) {
+    /// For whoever must not end before a renewed token was handed on.
+    pub(super) fn handed_on(&self) -> Option<Written> {
+        match &self.destination {
+            Destination::Service(service) => service.hands_on.as_ref().map(Keeper::written),
+            Destination::Nowhere => None,
+        }
+    }
+
+    fn renew(&mut self, accepted: Accepted, journal: &mut Journal) {
         let (Some(jwt), Destination::Service(service)) = (accepted.jwt, &mut self.destination) else {
             return;
         };
@@ -154,10 +231,9 @@ impl Delivery {
             return;
         }
         info!("the service renewed the token");
-        if let Some(path) = &service.renewed_token_file
-            && let Err(error) = handover::hand_on(path, &jwt)
-        {
-            warn!(error = %Chain(&error), "the renewed token could not be handed on; podbeat itself uses it");
+        journal.keep_token(service.credentials.renewed());
+        if let Some(hands_on) = &mut service.hands_on {
+            hands_on.put(jwt.expose().into());
         }
     }
 }

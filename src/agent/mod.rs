@@ -1,12 +1,16 @@
 //! The shell: sockets, files, signals and time around the core, and too simple to be wrong.
-//! Here lives the wiring of one agent, its delivery to the service, and what it logs of the core's decisions.
+//! Here lives the wiring of one agent, its delivery to the service, its journal, and what it logs of the core's decisions.
 //! Never here: a decision. What is sent, when, and how it ends is said by `heartbeat::machine`.
 
 mod delivery;
-mod handover;
+mod journal;
+mod keeper;
 mod report;
 mod sighting;
 mod trouble;
+
+#[cfg(fuzzing)]
+pub use journal::fuzz as read_journal;
 
 use std::future::pending;
 use std::pin::Pin;
@@ -25,7 +29,12 @@ use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note
 use crate::heartbeat::request::{Identity, Report};
 use crate::task_runs::{self, client};
 use delivery::{Delivery, Outcome};
+use journal::Journal;
 use sighting::Watcher;
+
+/// How long the end of the process waits for the journal, and for a token that is being handed on. The kubelet's
+/// SIGKILL may be near.
+const LAST_WRITE: Duration = Duration::from_millis(250);
 
 /// Why the agent could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -84,8 +93,13 @@ pub async fn run(
     mut onlooker: impl Onlooker,
 ) -> Result<Ending, Error> {
     let start = Instant::now();
-    let mut machine = Machine::new(settings(config)?, seed()?);
-    let mut delivery = Delivery::new(config)?;
+    let (mut journal, left) = Journal::open(config, fastrand::Rng::with_seed(seed()?));
+    let settings = settings(config, journal.is_kept())?;
+    let mut machine = match left.machine {
+        Some(saved) => Machine::resume(settings, seed()?, saved, present(start)),
+        None => Machine::new(settings, seed()?),
+    };
+    let mut delivery = Delivery::new(config, left.renewed_token, fastrand::Rng::with_seed(seed()?))?;
     report::started(config);
 
     let (sender, mut sightings) = mpsc::channel(sighting::WAITING);
@@ -95,16 +109,14 @@ pub async fn run(
     let mut wake: Option<Duration> = None;
     let mut event = Event::Started;
     loop {
-        let now = Now {
-            elapsed: start.elapsed(),
-            wall: Timestamp::now(),
-        };
+        let now = present(start);
         for action in machine.on(event, now) {
             match action {
                 Action::Send(attempt) => {
                     onlooker.attempt(&attempt);
-                    in_flight = Some(delivery.begin(attempt));
+                    in_flight = Some(delivery.begin(attempt, &mut journal));
                 }
+                Action::Persist(saved) => journal.persist(*saved),
                 Action::Abort => in_flight = None,
                 Action::LookAtPod(limit) => look = Some(Watcher::look(watcher.as_ref(), limit)),
                 Action::WakeAt(at) => wake = at,
@@ -116,7 +128,13 @@ pub async fn run(
                     report::note(&note, now.elapsed);
                     onlooker.note(&note);
                 }
-                Action::End(end) => return Ok(ended(&end)),
+                Action::End(end) => {
+                    for written in [journal.written(), delivery.handed_on()].into_iter().flatten() {
+                        written.within(LAST_WRITE).await;
+                    }
+                    report::losses(machine.losses());
+                    return Ok(ended(&end));
+                }
             }
         }
         // Signals first: nothing else may keep one waiting. Every branch is cancel-safe: the futures stay in their
@@ -126,7 +144,7 @@ pub async fn run(
             Some(()) = signals.next() => Event::Signal,
             outcome = finished(&mut in_flight) => {
                 in_flight = None;
-                delivery.conclude(outcome)
+                delivery.conclude(outcome, &mut journal)
             }
             looked = finished(&mut look) => {
                 look = None;
@@ -135,6 +153,13 @@ pub async fn run(
             Some(event) = sightings.recv() => event,
             () = until(start, wake) => Event::Woke,
         };
+    }
+}
+
+fn present(start: Instant) -> Now {
+    Now {
+        elapsed: start.elapsed(),
+        wall: Timestamp::now(),
     }
 }
 
@@ -173,7 +198,7 @@ fn ended(end: &End) -> Ending {
     }
 }
 
-fn settings(config: &Config) -> Result<Settings, Error> {
+fn settings(config: &Config, journaled: bool) -> Result<Settings, Error> {
     Ok(Settings {
         identity: Identity {
             pod_name: config.pod_name.clone(),
@@ -189,6 +214,7 @@ fn settings(config: &Config) -> Result<Settings, Error> {
             config::Report::All => Report::All,
         },
         max_status_age: config.max_status_age,
+        journaled,
     })
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
-use crate::heartbeat::machine::{Cause, DropCause, Note};
+use crate::heartbeat::machine::{Cause, DropCause, Losses, Note};
 use crate::heartbeat::outbox::Kind;
+use crate::heartbeat::saved::LastHeartbeat;
 use crate::task_runs::model::{ContainerState, ContainerStatus};
 
 /// The start, with the settings that shape it. Secrets print as `[redacted]`.
@@ -22,7 +23,6 @@ pub(super) fn started(config: &Config) {
         "podbeat begins"
     );
     let later = [
-        ("PODBEAT_STATE_DIR", config.state_dir.is_some()),
         ("PODBEAT_MARKER_DIR", config.marker_dir.is_some()),
         ("PODBEAT_LISTEN", config.listen.is_some()),
     ];
@@ -85,6 +85,7 @@ pub(super) fn note(note: &Note, now: Duration) {
         Note::Dropped(number, kind, cause) => {
             let cause = match cause {
                 DropCause::Overflow => "the outbox is full",
+                DropCause::Expired => "what it tells was observed too long ago (PODBEAT_MAX_STATUS_AGE)",
                 DropCause::Refused => "the service refused it",
                 DropCause::Deadline => "the deadline came first",
                 DropCause::Superseded => "a newer one says all that it says",
@@ -107,8 +108,46 @@ pub(super) fn note(note: &Note, now: Duration) {
             };
             info!(cause, "the last heartbeat is due");
         }
+        Note::Barrier { until } => info!(
+            again_in = ?until.saturating_sub(now),
+            "an earlier request got no answer and may still arrive; the last heartbeat goes once more after it"
+        ),
+        Note::BarrierFailed => warn!(
+            "the last heartbeat was accepted; its repetition behind an earlier request that may arrive late was not"
+        ),
+        Note::Resumed {
+            waiting,
+            last_heartbeat,
+        } => info!(
+            waiting,
+            last_heartbeat = match last_heartbeat {
+                LastHeartbeat::Open => "open",
+                LastHeartbeat::Accepted => "accepted",
+                LastHeartbeat::Refused => "refused",
+                LastHeartbeat::Orphaned => "orphaned",
+            },
+            "going on from the journal"
+        ),
         Note::Orphaned => warn!("the service says that this run isn't ours; nothing more is sent"),
     }
+}
+
+/// What was never accepted, at the end. Nothing if there is none.
+pub(super) fn losses(losses: Losses) {
+    if losses == Losses::default() {
+        return;
+    }
+    let Losses {
+        overflowed,
+        expired,
+        refused,
+        too_late,
+        orphaned,
+    } = losses;
+    warn!(
+        overflowed,
+        expired, refused, too_late, orphaned, "some heartbeats with news were never accepted"
+    );
 }
 
 fn transition(container: &str, from: Option<&str>, to: &ContainerStatus) {

@@ -8,6 +8,9 @@ pub mod completion;
 pub mod machine;
 pub mod outbox;
 pub mod request;
+pub mod saved;
+#[cfg(test)]
+mod simulation;
 
 use std::time::Duration;
 
@@ -28,5 +31,17 @@ impl Now {
     pub fn elapsed_at(&self, wall: Timestamp) -> Duration {
         let ahead = Duration::try_from(wall.duration_since(self.wall)).unwrap_or(Duration::ZERO);
         self.elapsed.saturating_add(ahead)
+    }
+
+    /// What the wall clock showed, as it goes now, this long ago.
+    #[must_use]
+    pub fn wall_before(&self, ago: Duration) -> Timestamp {
+        self.wall.checked_sub(ago).unwrap_or(Timestamp::MIN)
+    }
+
+    /// How long ago the wall clock showed `wall`: nothing if that is yet to come.
+    #[must_use]
+    pub fn since(&self, wall: Timestamp) -> Duration {
+        Duration::try_from(self.wall.duration_since(wall)).unwrap_or(Duration::ZERO)
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 
 /// How many heartbeats may wait. One with a `terminated` doesn't count until [`EXITS`] of those wait as well.
@@ -13,7 +15,8 @@ pub const CAPACITY: usize = 64;
 pub const EXITS: usize = 256;
 
 /// Why a heartbeat exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The first of this process.
     First,
@@ -39,12 +42,22 @@ impl Kind {
             Self::Final => "final",
         }
     }
+
+    /// Whether a heartbeat of this kind brings news. One that brings none is not kept over a crash: the first
+    /// heartbeat of the next process says all that it says.
+    #[must_use]
+    pub fn brings_news(self) -> bool {
+        match self {
+            Self::Change | Self::LostExit | Self::Final => true,
+            Self::First | Self::Periodic => false,
+        }
+    }
 }
 
 /// One logical heartbeat: the same nonce through all its attempts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// Counts the heartbeats of this process, from 1.
+    /// Counts the heartbeats of this pod, from 1; a journal carries the count over a restart.
     pub number: u64,
     /// Why it exists.
     pub kind: Kind,
@@ -54,6 +67,8 @@ pub struct Beat {
     pub tells_exit: bool,
     /// When it was decided.
     pub queued_at: Duration,
+    /// How old it was already when this process began, if an earlier one decided it.
+    pub older_by: Duration,
     /// Not to be sent before: changes that follow within the window are collected into it.
     pub hold_until: Duration,
     /// Attempts so far.
@@ -62,6 +77,35 @@ pub struct Beat {
     pub may_have_arrived: bool,
     /// Whether the service refused it once, and it goes without containerStatus now. Only for the final.
     pub stripped: bool,
+}
+
+impl Beat {
+    /// How long ago it was decided.
+    #[must_use]
+    pub fn age(&self, now: Duration) -> Duration {
+        now.saturating_sub(self.queued_at).saturating_add(self.older_by)
+    }
+
+    /// Leaves out the states of containers that haven't ended: they grow old, an exit doesn't. Says whether there were
+    /// any.
+    pub fn keep_exits_only(&mut self) -> bool {
+        let Some(all) = self.request.container_status.take() else {
+            return false;
+        };
+        let before = all.len();
+        self.request.container_status = exits_only(all);
+        self.request.container_status.as_ref().map_or(0, Vec::len) < before
+    }
+}
+
+/// The containers that ended; `None` if there are none.
+#[must_use]
+pub fn exits_only(statuses: Vec<ContainerStatus>) -> Option<Vec<ContainerStatus>> {
+    let ended: Vec<_> = statuses
+        .into_iter()
+        .filter(|status| matches!(status.state, Some(ContainerState::Terminated(_))))
+        .collect();
+    (!ended.is_empty()).then_some(ended)
 }
 
 /// The waiting heartbeats, oldest first.
@@ -94,6 +138,11 @@ impl Outbox {
                 && !matches!(beat.kind, Kind::First | Kind::Final)
         })?;
         self.beats.remove(victim)
+    }
+
+    /// All that wait, oldest first.
+    pub fn iter(&self) -> impl Iterator<Item = &Beat> {
+        self.beats.iter()
     }
 
     /// The one to be sent next.
@@ -162,6 +211,7 @@ mod tests {
             request: HeartbeatTaskRunRequest::default(),
             tells_exit,
             queued_at: Duration::ZERO,
+            older_by: Duration::ZERO,
             hold_until: Duration::ZERO,
             attempts: 0,
             may_have_arrived: false,

@@ -1,5 +1,7 @@
 //! From what was observed to what the wire says, by hand, in this one place.
 
+use serde::{Deserialize, Serialize};
+
 use crate::pod::status::{Container, Exit, Observation, Role, State};
 use crate::task_runs::model::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
@@ -27,7 +29,8 @@ impl Report {
 }
 
 /// What every heartbeat of this pod says of it. Settings come first, then what the pod itself shows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Identity {
     /// `metadata.name`.
     pub pod_name: String,
@@ -51,6 +54,13 @@ impl Identity {
         if self.pod_hardware_details.is_none() {
             self.pod_hardware_details.clone_from(&seen.hardware_details);
         }
+    }
+
+    /// Fills in what is still open from what an earlier process of this pod knew.
+    pub fn take_over(&mut self, earlier: Self) {
+        self.pod_uid = self.pod_uid.take().or(earlier.pod_uid);
+        self.job_retry_count = self.job_retry_count.or(earlier.job_retry_count);
+        self.pod_hardware_details = self.pod_hardware_details.take().or(earlier.pod_hardware_details);
     }
 
     /// A heartbeat of this pod. `None` for the statuses leaves the member out.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use super::resource::{self, Pod};
 
@@ -44,16 +45,20 @@ pub struct Observation {
 pub struct Deletion {
     /// `metadata.deletionTimestamp`: when the grace ends, in whole seconds.
     pub at: Timestamp,
+    /// `metadata.deletionGracePeriodSeconds`: the grace that this deletion was given, in place of the pod's own.
+    pub grace: Option<Duration>,
 }
 
 /// How our own container is declared in the pod.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Sidecar {
     /// An init container with restartPolicy Always: stopped by the kubelet after the task's containers.
     Native,
     /// A regular container: must leave by itself when the task is done.
     Plain,
     /// Not in this pod, as when run from outside.
+    #[default]
     Elsewhere,
 }
 
@@ -105,7 +110,8 @@ pub enum State {
 }
 
 /// How a container ended. Nothing here is derived: what the API left out is absent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Exit {
     /// The exit code.
     pub exit_code: Option<i32>,
@@ -245,16 +251,15 @@ impl Observation {
         }
         Self {
             uid: pod.metadata.uid.clone(),
-            deletion: pod
-                .metadata
-                .deletion_timestamp
-                .as_ref()
-                .map(|time| Deletion { at: time.0 }),
+            deletion: pod.metadata.deletion_timestamp.as_ref().map(|time| Deletion {
+                at: time.0,
+                grace: pod.metadata.deletion_grace_period_seconds.and_then(seconds),
+            }),
             termination_grace: pod
                 .spec
                 .termination_grace_period_seconds
-                .and_then(|seconds| u64::try_from(seconds).ok())
-                .map_or(DEFAULT_GRACE, Duration::from_secs),
+                .and_then(seconds)
+                .unwrap_or(DEFAULT_GRACE),
             phase_is_terminal: matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed")),
             sidecar,
             containers,
@@ -325,6 +330,11 @@ impl Exit {
             (Some(_), None) | (None, Some(_)) => false,
         }
     }
+}
+
+/// A period of Kubernetes: whole seconds; a negative one says nothing.
+fn seconds(seconds: i64) -> Option<Duration> {
+    u64::try_from(seconds).ok().map(Duration::from_secs)
 }
 
 fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {

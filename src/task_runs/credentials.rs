@@ -2,6 +2,11 @@
 
 use std::path::PathBuf;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use jiff::{SignedDuration, Timestamp};
+use serde::{Deserialize, Serialize};
+
 use super::Secret;
 
 /// The most that is read of a token file: more than any JWT, less than a mistake such as a log file.
@@ -52,26 +57,50 @@ pub enum Error {
 pub struct Credentials {
     source: Source,
     renewed: Option<Renewed>,
+    /// Whether the service refused the renewed token, so that the source's is tried. Turns with each refusal: a token
+    /// refused once may be the right one all the same.
+    prefers_source: bool,
 }
 
-#[derive(Debug)]
-struct Renewed {
+/// A token that the service handed out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Renewed {
+    #[serde(serialize_with = "exposed")]
     token: Secret,
-    /// What the file held when the renewed token came: once it holds something else, that is newer.
+    /// What the source held when the renewed token came: once it holds something else, that is newer.
+    #[serde(default, serialize_with = "exposed_if_any")]
     instead_of: Option<Secret>,
 }
 
-impl Credentials {
-    /// Reads nothing yet.
+impl Renewed {
+    /// The token itself.
     #[must_use]
-    pub fn new(source: Source) -> Self {
+    pub fn token(&self) -> &Secret {
+        &self.token
+    }
+}
+
+/// For the journal alone, which keeps a renewed token over a restart.
+fn exposed<S: serde::Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(secret.expose())
+}
+
+fn exposed_if_any<S: serde::Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
+    secret.as_ref().map(Secret::expose).serialize(serializer)
+}
+
+impl Credentials {
+    /// Reads nothing yet. `renewed` is what an earlier process kept.
+    #[must_use]
+    pub fn new(source: Source, renewed: Option<Renewed>) -> Self {
         Self {
             source,
-            renewed: None,
+            renewed: renewed.filter(|renewed| check(renewed.token.expose()).is_ok()),
+            prefers_source: false,
         }
     }
 
-    /// The token for the next request: the renewed one, unless the file has changed since it came.
+    /// The token for the next request: the renewed one, unless the source has changed since it came.
     ///
     /// # Errors
     /// The file is unreadable or holds no token, and no renewed token is at hand.
@@ -82,9 +111,16 @@ impl Credentials {
                 self.renewed = None;
                 Ok(given)
             }
+            (Some(_), Ok(given)) if self.prefers_source => Ok(given),
             (Some(renewed), Ok(_) | Err(_)) => Ok(renewed.token.clone()),
             (None, given) => given,
         }
+    }
+
+    /// The renewed token, for the journal.
+    #[must_use]
+    pub fn renewed(&self) -> Option<&Renewed> {
+        self.renewed.as_ref()
     }
 
     /// Uses a token that the service handed out, from the next request on.
@@ -95,12 +131,13 @@ impl Credentials {
         check(token.expose()).map_err(|problem| Error::Renewed { problem })?;
         let instead_of = self.given().ok();
         self.renewed = Some(Renewed { token, instead_of });
+        self.prefers_source = false;
         Ok(())
     }
 
-    /// Goes back to the source, after the service refused the renewed token.
+    /// After the service refused a token: where there are two, the renewed one and the source's, the other is next.
     pub fn reread(&mut self) {
-        self.renewed = None;
+        self.prefers_source = !self.prefers_source;
     }
 
     fn given(&self) -> Result<Secret, Error> {
@@ -125,6 +162,22 @@ impl Credentials {
             }
         }
     }
+}
+
+/// When a JWT expires, by its `exp` claim (RFC 7519, 4.1.4). `None` for anything else: a token need not be a JWT.
+#[must_use]
+pub fn expires_at(token: &Secret) -> Option<Timestamp> {
+    #[derive(Deserialize)]
+    struct Claims {
+        exp: f64,
+    }
+    let payload = token.expose().split('.').nth(1)?;
+    let payload = BASE64_URL_SAFE_NO_PAD
+        .decode(payload.trim_end_matches('='))
+        .ok()?;
+    let claims: Claims = serde_json::from_slice(&payload).ok()?;
+    let after = SignedDuration::try_from_secs_f64(claims.exp).ok()?;
+    Timestamp::UNIX_EPOCH.checked_add(after).ok()
 }
 
 fn check(token: &str) -> Result<(), &'static str> {
@@ -153,29 +206,74 @@ mod tests {
     #[test]
     fn a_file_is_read_again_when_it_changes() {
         let (_dir, path) = file("one\n");
-        let mut credentials = Credentials::new(Source::File(path.clone()));
+        let mut credentials = Credentials::new(Source::File(path.clone()), None);
         assert_eq!(credentials.token().expect("a token").expose(), "one");
         std::fs::write(&path, "two").expect("written");
         assert_eq!(credentials.token().expect("a token").expose(), "two");
     }
 
     #[test]
-    fn a_renewed_token_holds_until_the_file_changes_or_the_service_refuses_it() {
+    fn a_renewed_token_holds_until_the_file_changes() {
         let (_dir, path) = file("one");
-        let mut credentials = Credentials::new(Source::File(path.clone()));
+        let mut credentials = Credentials::new(Source::File(path.clone()), None);
         credentials.renew(Secret::new("renewed")).expect("usable");
         assert_eq!(credentials.token().expect("a token").expose(), "renewed");
         std::fs::write(&path, "two").expect("written");
         assert_eq!(credentials.token().expect("a token").expose(), "two");
+        assert_eq!(credentials.renewed(), None);
+    }
+
+    #[test]
+    fn of_two_tokens_the_other_is_tried_after_each_refusal() {
+        let (_dir, path) = file("one");
+        let mut credentials = Credentials::new(Source::File(path), None);
+        credentials.renew(Secret::new("renewed")).expect("usable");
+        for expected in ["one", "renewed", "one"] {
+            credentials.reread();
+            assert_eq!(credentials.token().expect("a token").expose(), expected);
+        }
         credentials.renew(Secret::new("again")).expect("usable");
-        credentials.reread();
-        assert_eq!(credentials.token().expect("a token").expose(), "two");
+        assert_eq!(credentials.token().expect("a token").expose(), "again");
+    }
+
+    #[test]
+    fn a_renewed_token_is_kept_over_a_restart() {
+        let (_dir, path) = file("one");
+        let source = Source::File(path.clone());
+        let mut before = Credentials::new(source.clone(), None);
+        before.renew(Secret::new("renewed")).expect("usable");
+        let kept = serde_json::to_string(&before.renewed()).expect("JSON");
+        let kept: Option<Renewed> = serde_json::from_str(&kept).expect("read back");
+        let mut after = Credentials::new(source, kept);
+        assert_eq!(after.token().expect("a token").expose(), "renewed");
+        std::fs::write(&path, "two").expect("written");
+        assert_eq!(
+            after.token().expect("a token").expose(),
+            "two",
+            "the file is newer"
+        );
+    }
+
+    #[test]
+    fn expiry_is_read_from_a_jwt_and_from_nothing_else() {
+        let jwt = |claims: &str| {
+            let payload = BASE64_URL_SAFE_NO_PAD.encode(claims);
+            expires_at(&Secret::new(format!("e30.{payload}.sig"))).map(|at| at.as_second())
+        };
+        assert_eq!(jwt(r#"{"exp":1800000000,"iat":1}"#), Some(1_800_000_000));
+        assert_eq!(jwt(r#"{"exp":1.8e9}"#), Some(1_800_000_000));
+        for odd in [r#"{"exp":1e300}"#, r#"{"exp":"soon"}"#, "{}", "[", ""] {
+            assert_eq!(jwt(odd), None, "{odd}");
+        }
+        for opaque in ["", "abc", "a.b.c", "..", "a.%%%.c"] {
+            assert_eq!(expires_at(&Secret::new(opaque)), None, "{opaque}");
+        }
     }
 
     #[test]
     fn a_renewed_token_outlives_the_file() {
         let (_dir, path) = file("one");
-        let mut credentials = Credentials::new(Source::File(path.clone()));
+        let mut credentials = Credentials::new(Source::File(path.clone()), None);
         credentials.renew(Secret::new("renewed")).expect("usable");
         std::fs::remove_file(&path).expect("removed");
         assert_eq!(credentials.token().expect("a token").expose(), "renewed");
@@ -184,7 +282,7 @@ mod tests {
     #[test]
     fn what_no_header_can_carry_is_refused_and_never_shown() {
         let (_dir, path) = file("line one-secret\nline two");
-        let mut credentials = Credentials::new(Source::File(path));
+        let mut credentials = Credentials::new(Source::File(path), None);
         let error = credentials.token().expect_err("unusable");
         assert!(!format!("{error} {error:?}").contains("secret"));
         let error = credentials

@@ -6,6 +6,6 @@ pub mod client;
 pub mod credentials;
 pub mod error;
 pub mod model;
-mod secret;
+pub(crate) mod secret;
 
 pub use secret::Secret;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::Secret;
 
 /// One heartbeat of a task run (`HeartbeatTaskRunRequest`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeartbeatTaskRunRequest {
     /// What each container is doing. Left out while nothing is known. An array, though the name is singular.
@@ -36,7 +36,7 @@ pub struct HeartbeatTaskRunRequest {
 }
 
 /// One container (`ContainerStatus`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ContainerStatus {
     /// The container's name in the pod's spec.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -47,7 +47,7 @@ pub struct ContainerStatus {
 }
 
 /// A container's state (`ContainerState`): on the wire an object with the one member that applies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ContainerState {
     /// Ended.
@@ -71,7 +71,7 @@ impl ContainerState {
 }
 
 /// `ContainerStateRunning`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStateRunning {
     /// When it started.
@@ -80,7 +80,7 @@ pub struct ContainerStateRunning {
 }
 
 /// `ContainerStateTerminated`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStateTerminated {
     /// The runtime's id of the run that ended.
@@ -107,7 +107,7 @@ pub struct ContainerStateTerminated {
 }
 
 /// `ContainerStateWaiting`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStateWaiting {
     /// Free text.

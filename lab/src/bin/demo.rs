@@ -340,6 +340,13 @@ impl Onlooker for Timeline {
             Note::Dropped(number, kind, cause) => {
                 format!("drops heartbeat {number} ({}): {cause:?}", kind.name())
             }
+            Note::Barrier { .. } => {
+                "an earlier request may still arrive: the last heartbeat goes once more after it".to_owned()
+            }
+            Note::BarrierFailed => "the repetition of the last heartbeat was not accepted".to_owned(),
+            Note::Resumed { waiting, .. } => {
+                format!("goes on from the journal, with {waiting} heartbeats waiting")
+            }
             Note::Final(Cause::Completed) => {
                 "the task's containers are finished: the last heartbeat is due".to_owned()
             }

@@ -9,6 +9,7 @@ use crate::heartbeat::Now;
 use crate::heartbeat::answer::{Answer, RetryAfter};
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::request::{Identity, Report};
+use crate::heartbeat::saved::{LastHeartbeat, Saved};
 use crate::pod::status::Observation;
 use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
 
@@ -25,7 +26,10 @@ struct Bench {
     looks: Vec<Duration>,
     aborts: usize,
     stopped_watching: bool,
+    saved: Option<Saved>,
     end: Option<End>,
+    /// How far the wall clock was when this process began.
+    wall_offset: f64,
 }
 
 fn settings() -> Settings {
@@ -41,6 +45,7 @@ fn settings() -> Settings {
         timeout: Duration::from_secs(10),
         report: Report::Task,
         max_status_age: Duration::from_secs(300),
+        journaled: false,
     }
 }
 
@@ -57,8 +62,14 @@ fn wall(after: f64) -> Timestamp {
 
 impl Bench {
     fn new(settings: Settings) -> Self {
-        let mut bench = Self {
-            machine: Machine::new(settings, 1),
+        let mut bench = Self::unstarted(Machine::new(settings, 1));
+        bench.on(Event::Started);
+        bench
+    }
+
+    fn unstarted(machine: Machine) -> Self {
+        Self {
+            machine,
             now: Duration::ZERO,
             wake: None,
             sent: vec![],
@@ -67,10 +78,10 @@ impl Bench {
             looks: vec![],
             aborts: 0,
             stopped_watching: false,
+            saved: None,
             end: None,
-        };
-        bench.on(Event::Started);
-        bench
+            wall_offset: 0.0,
+        }
     }
 
     /// Started, and the first heartbeat accepted.
@@ -80,10 +91,17 @@ impl Bench {
         bench
     }
 
+    /// The same, and any change goes out without delay.
+    fn ready(settings: Settings) -> Self {
+        let mut bench = Self::started(settings);
+        bench.pass(1.0);
+        bench
+    }
+
     fn on(&mut self, event: Event) {
         let now = Now {
             elapsed: self.now,
-            wall: wall(self.now.as_secs_f64()),
+            wall: wall(self.wall_offset + self.now.as_secs_f64()),
         };
         let actions = self.machine.on(event, now);
         for (at, action) in actions.iter().enumerate() {
@@ -102,6 +120,10 @@ impl Bench {
                 Action::WakeAt(wake) => {
                     assert_eq!(at, actions.len() - 1, "the wake comes last");
                     self.wake = *wake;
+                }
+                Action::Persist(saved) => {
+                    assert_eq!(at, 0, "what is sent is persisted first");
+                    self.saved = Some((**saved).clone());
                 }
                 Action::StopWatching => self.stopped_watching = true,
                 Action::Note(note) => self.notes.push(note.clone()),
@@ -169,6 +191,8 @@ struct Shown {
     native: bool,
     grace: u64,
     deletion: Option<f64>,
+    /// deletionGracePeriodSeconds.
+    given: Option<u64>,
     uid: &'static str,
     main: String,
 }
@@ -179,6 +203,7 @@ fn shown(main: &str) -> Shown {
         native: true,
         grace: 30,
         deletion: None,
+        given: None,
         uid: "u1",
         main: main.to_owned(),
     }
@@ -191,9 +216,12 @@ impl Shown {
             true => (r#"{"name":"podbeat","restartPolicy":"Always"}"#, String::new()),
             false => ("", format!(",{podbeat}")),
         };
-        let deletion = self.deletion.map_or(String::new(), |at| {
+        let mut deletion = self.deletion.map_or(String::new(), |at| {
             format!(r#","deletionTimestamp":"{}""#, wall(at))
         });
+        if let Some(given) = self.given {
+            deletion.push_str(&format!(r#","deletionGracePeriodSeconds":{given}"#));
+        }
         let main = &self.main;
         let json = format!(
             r#"{{"metadata":{{"uid":"{}"{deletion}}},
@@ -800,9 +828,10 @@ fn a_plain_sidecar_that_learns_so_only_after_sigterm_waits_for_fresher_states_to
         .observation(),
     )));
     assert!(bench.kinds().iter().all(|kind| *kind != Kind::Final));
-    bench.pass(14.5);
-    assert_eq!(bench.looks.len(), 1);
+    bench.pass(1.0);
     bench.accept_all();
+    bench.pass(13.5);
+    assert_eq!(bench.looks.len(), 1);
     bench.pass(1.0);
     assert_eq!(bench.looks.len(), 2);
     bench.on(Event::Looked(Look::Failed));
@@ -879,6 +908,27 @@ fn a_refused_final_goes_once_more_without_container_status_and_then_no_more() {
     assert_eq!(bench.last().last_heartbeat, Some(true));
     assert_eq!(bench.sent[1].request.nonce, bench.sent[2].request.nonce);
     bench.answer(Answer::Refused { status: 400 });
+    bench.pass(3600.0);
+    assert_eq!(
+        (bench.end.as_ref(), bench.sent.len()),
+        (None, 3),
+        "the kubelet would start a native sidecar again"
+    );
+    bench.on(Event::Signal);
+    assert!(matches!(bench.end, Some(End::Undelivered(_))));
+    assert_eq!(bench.machine.losses().refused, 1);
+}
+
+#[test]
+fn a_plain_sidecar_whose_final_is_refused_ends_at_once() {
+    let mut bench = Bench::started(settings());
+    let ended = Shown {
+        native: false,
+        ..shown(&terminated(3))
+    };
+    bench.on(ended.event());
+    bench.answer(Answer::Refused { status: 400 });
+    bench.answer(Answer::Refused { status: 422 });
     assert!(matches!(bench.end, Some(End::Undelivered(_))));
 }
 
@@ -1016,4 +1066,470 @@ fn no_more_than_patience_for_a_plain_sidecars_final() {
         bench.pass(1.0);
     }
     assert!(matches!(bench.end, Some(End::Undelivered(_))));
+}
+
+// ---- the end of the grace -------------------------------------------------------------------------------------------
+
+/// When a final that finds no service is given up, after SIGTERM at 1 s.
+fn given_up_at(shown: &Shown) -> f64 {
+    let mut bench = Bench::started(settings());
+    bench.on(shown.event());
+    bench.pass(1.0);
+    bench.on(Event::Signal);
+    for _ in 0..10_000 {
+        if bench.end.is_some() {
+            break;
+        }
+        if bench.in_flight.is_some() {
+            bench.answer(Answer::NotSent);
+        } else if bench.looks.len() == 1 {
+            bench.looks.push(Duration::ZERO);
+            bench.on(Event::Looked(Look::Failed));
+        } else {
+            bench.pass(0.01);
+        }
+    }
+    assert!(matches!(bench.end, Some(End::Undelivered(_))), "{:?}", bench.end);
+    bench.now.as_secs_f64()
+}
+
+#[test]
+fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_at_least() {
+    let plain = |deletion: Option<f64>, given: Option<u64>| Shown {
+        native: false,
+        deletion,
+        given,
+        ..shown(RUNNING)
+    };
+    let native = |deletion: Option<f64>, given: Option<u64>| Shown {
+        native: true,
+        ..plain(deletion, given)
+    };
+    for (shown, expected, why) in [
+        (
+            plain(None, None),
+            31.0,
+            "SIGTERM and terminationGracePeriodSeconds",
+        ),
+        (plain(Some(20.0), None), 20.0, "deletionTimestamp"),
+        (plain(Some(500.0), None), 31.0, "never longer than the grace"),
+        (
+            plain(Some(500.0), Some(5)),
+            6.0,
+            "deletionGracePeriodSeconds in place of the pod's own",
+        ),
+        (plain(Some(-100.0), Some(5)), 2.0, "half of the least"),
+        (
+            native(None, None),
+            31.0,
+            "SIGTERM and terminationGracePeriodSeconds",
+        ),
+        (native(Some(20.0), None), 20.0, "deletionTimestamp"),
+        (native(Some(1.5), Some(30)), 3.0, "a late native sidecar has 2 s"),
+        (native(Some(500.0), Some(10)), 11.0, "a clock that is ahead"),
+    ] {
+        let at = given_up_at(&shown);
+        assert!((expected - 0.1..expected + 0.1).contains(&at), "{why}: {at}");
+    }
+}
+
+#[test]
+fn a_native_sidecars_final_is_on_its_way_before_two_seconds_are_over_whatever_is_known() {
+    for deletion in [None, Some(30.0), Some(0.5)] {
+        let mut bench = Bench::ready(settings());
+        bench.on(Shown {
+            deletion,
+            ..shown(RUNNING)
+        }
+        .event());
+        bench.accept_all();
+        bench.pass(1.0);
+        bench.on(Event::Signal);
+        bench.pass(1.7);
+        assert_eq!(bench.kinds().last(), Some(&Kind::Final), "{deletion:?}");
+    }
+}
+
+// ---- the final barrier ----------------------------------------------------------------------------------------------
+
+/// A native sidecar whose last heartbeat was accepted at 10 s, right after another had timed out.
+fn behind_a_lost_request() -> Bench {
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    bench.pass(9.9);
+    bench.on(shown(&terminated(3)).event());
+    bench.pass(0.2);
+    bench.await_attempt();
+    bench.accept();
+    bench.await_attempt();
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+    bench.accept();
+    bench
+}
+
+#[test]
+fn behind_a_request_that_may_arrive_late_the_final_goes_once_more() {
+    let mut bench = behind_a_lost_request();
+    let sent = bench.sent.len();
+    assert!(bench.stopped_watching);
+    bench.pass(9.0);
+    assert_eq!(
+        bench.sent.len(),
+        sent,
+        "not before the late one must have arrived"
+    );
+    bench.pass(2.0);
+    assert_eq!(bench.sent.len(), sent + 1);
+    assert_eq!(
+        bench.sent[sent].request,
+        bench.sent[sent - 1].request,
+        "the same to the letter"
+    );
+    bench.accept();
+    bench.pass(3600.0);
+    assert_eq!(bench.sent.len(), sent + 1, "and then nothing more");
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_final_without_a_lost_request_before_it_goes_once() {
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(&terminated(0)).event());
+    bench.accept();
+    bench.pass(60.0);
+    assert_eq!(bench.kinds(), [Kind::First, Kind::Final]);
+}
+
+#[test]
+fn sigterm_brings_the_repetition_forward_and_the_grace_ends_it() {
+    let mut bench = behind_a_lost_request();
+    let sent = bench.sent.len();
+    let signalled = bench.now;
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, None);
+    bench.pass(10.0);
+    assert_eq!(bench.sent.len(), sent + 1);
+    // The attempt hangs, and so do all others: the run has been told its end all the same.
+    bench.pass(30.0);
+    assert_eq!(bench.end, Some(End::Delivered));
+    assert!(bench.now >= signalled);
+    assert!(bench.notes.contains(&Note::BarrierFailed));
+}
+
+#[test]
+fn a_repetition_that_fails_is_tried_three_times_and_is_no_failure() {
+    for answer in [
+        Answer::NotSent,
+        Answer::Forbidden,
+        Answer::Unauthorized,
+        Answer::Ambiguous,
+        Answer::Unavailable {
+            status: 503,
+            retry_after: None,
+        },
+    ] {
+        let mut bench = behind_a_lost_request();
+        let sent = bench.sent.len();
+        for _ in 0..3 {
+            bench.await_attempt();
+            bench.answer(answer.clone());
+        }
+        bench.pass(3600.0);
+        assert_eq!(bench.sent.len(), sent + 3, "{answer:?}");
+        bench.on(Event::Signal);
+        assert_eq!(bench.end, Some(End::Delivered));
+    }
+}
+
+#[test]
+fn a_run_that_is_closed_to_the_repetition_is_closed_to_a_late_request_too() {
+    let mut bench = behind_a_lost_request();
+    bench.await_attempt();
+    bench.answer(Answer::Disowned { status: 409 });
+    assert!(!bench.notes.contains(&Note::BarrierFailed));
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+// ---- what grew old --------------------------------------------------------------------------------------------------
+
+#[test]
+fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
+    let mut bench = Bench::ready(settings());
+    let crash = |id: &str| format!(r#""state":{{"terminated":{{"exitCode":1,"containerID":"{id}"}}}}"#);
+    let restarts = |main: &str| Shown {
+        policy: "Always",
+        ..shown(main)
+    };
+    bench.on(restarts(WAITING).event());
+    bench.answer(Answer::NotSent);
+    for main in [RUNNING, &crash("c1"), RUNNING, &crash("c2"), RUNNING] {
+        bench.pass(1.0);
+        bench.on(restarts(main).event());
+        if bench.in_flight.is_some() {
+            bench.answer(Answer::NotSent);
+        }
+    }
+    // An outage of the service for ten minutes; the API server confirms what it showed.
+    for _ in 0..600 {
+        bench.pass(1.0);
+        bench.on(Event::Confirmed);
+        if bench.in_flight.is_some() {
+            bench.answer(Answer::NotSent);
+        }
+    }
+    let before = bench.sent.len();
+    bench.await_attempt();
+    bench.accept_all();
+    let told: Vec<_> = bench.sent[before..]
+        .iter()
+        .map(|attempt| state(&attempt.request))
+        .collect();
+    assert_eq!(told, [Some("terminated"), Some("terminated"), Some("running")]);
+    let losses = bench.machine.losses();
+    assert_eq!(
+        (losses.expired, losses.overflowed),
+        (3, 0),
+        "waiting, running and running"
+    );
+}
+
+#[test]
+fn a_final_tells_no_state_that_nobody_has_confirmed_for_too_long() {
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    for _ in 0..12 {
+        bench.pass(30.0);
+        bench.accept_all();
+    }
+    bench.on(Event::Signal);
+    bench.pass(1.0);
+    bench.on(Event::Looked(Look::Failed));
+    bench.accept_all();
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(bench.last().container_status, None);
+}
+
+// ---- the journal ----------------------------------------------------------------------------------------------------
+
+fn journaled() -> Settings {
+    Settings {
+        journaled: true,
+        ..settings()
+    }
+}
+
+impl Bench {
+    /// A process that goes on from what the last one persisted, some seconds later.
+    fn after_crash(&self, later: f64) -> Self {
+        let json = serde_json::to_string(&self.saved.clone().unwrap_or_default()).expect("JSON");
+        let saved: Saved = serde_json::from_str(&json).expect("read back");
+        assert_eq!(Some(&saved), self.saved.as_ref().or(Some(&Saved::default())));
+        let wall_offset = self.wall_offset + self.now.as_secs_f64() + later;
+        let now = Now {
+            elapsed: Duration::ZERO,
+            wall: wall(wall_offset),
+        };
+        let mut bench = Self::unstarted(Machine::resume(journaled(), 2, saved, now));
+        bench.wall_offset = wall_offset;
+        bench.on(Event::Started);
+        bench
+    }
+}
+
+#[test]
+fn a_pod_at_rest_writes_nothing() {
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.saved = None;
+    for _ in 0..10 {
+        bench.await_attempt();
+        bench.accept();
+        bench.on(Event::Confirmed);
+        bench.on(shown(RUNNING).event());
+    }
+    assert_eq!(bench.saved, None);
+}
+
+#[test]
+fn without_a_journal_nothing_is_persisted() {
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(&terminated(0)).event());
+    bench.accept();
+    assert_eq!(bench.saved, None);
+}
+
+#[test]
+fn what_waited_at_a_crash_goes_out_after_it_with_the_same_nonce() {
+    let mut bench = Bench::ready(journaled());
+    for main in [WAITING, RUNNING] {
+        bench.on(Shown {
+            policy: "Always",
+            ..shown(main)
+        }
+        .event());
+        bench.pass(0.5);
+    }
+    let in_flight = bench.sent.last().expect("sent").request.clone();
+    let mut after = bench.after_crash(5.0);
+    assert_eq!(after.last(), &in_flight, "before anything else");
+    after.accept_all();
+    let told: Vec<_> = after.sent.iter().map(|attempt| state(&attempt.request)).collect();
+    assert_eq!(told, [Some("waiting"), Some("running")]);
+    after.on(Shown {
+        policy: "Always",
+        ..shown(RUNNING)
+    }
+    .event());
+    after.pass(5.0);
+    assert_eq!(after.sent.len(), 2, "what was told is no news");
+    assert!(
+        after.sent.iter().all(|attempt| attempt.beat.0 > 1),
+        "the count goes on"
+    );
+}
+
+#[test]
+fn an_exit_that_was_told_before_a_crash_is_not_told_again() {
+    let mut bench = Bench::ready(journaled());
+    let always = |main: &str| Shown {
+        policy: "Always",
+        ..shown(main)
+    };
+    bench.on(always(&terminated(1)).event());
+    bench.accept_all();
+    let mut after = bench.after_crash(1.0);
+    after.accept();
+    after.pass(1.0);
+    let last_state = terminated(1).replacen("state", "lastState", 1);
+    after.on(always(&format!("{RUNNING},{last_state}")).event());
+    after.accept_all();
+    assert_eq!(after.kinds(), [Kind::First, Kind::Change]);
+    assert_eq!(state(after.last()), Some("running"));
+}
+
+#[test]
+fn nothing_after_an_accepted_final_however_often_the_process_restarts() {
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(&terminated(0)).event());
+    bench.accept();
+    for _ in 0..5 {
+        bench = bench.after_crash(60.0);
+        assert!(bench.stopped_watching);
+        bench.pass(3600.0);
+        bench.on(shown(&terminated(0)).event());
+        assert_eq!(bench.sent.len(), 0);
+        assert_eq!(bench.end, None, "a native sidecar idles");
+        bench.saved.get_or_insert_with(|| Saved {
+            last_heartbeat: LastHeartbeat::Accepted,
+            sidecar: crate::pod::status::Sidecar::Native,
+            ..Saved::default()
+        });
+    }
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_plain_sidecar_that_restarts_after_its_final_leaves_at_once() {
+    let mut bench = Bench::ready(journaled());
+    bench.on(Shown {
+        native: false,
+        ..shown(&terminated(0))
+    }
+    .event());
+    bench.accept();
+    let after = bench.after_crash(1.0);
+    assert_eq!((after.end.as_ref(), after.sent.len()), (Some(&End::Delivered), 0));
+}
+
+#[test]
+fn a_final_in_flight_at_a_crash_goes_out_again_and_its_nonce_tells_the_two_are_one() {
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(&terminated(3)).event());
+    let last = bench.last().clone();
+    assert_eq!(last.last_heartbeat, Some(true));
+    let mut after = bench.after_crash(1.0);
+    assert_eq!(after.last(), &last);
+    // It had arrived, and the run is closed.
+    after.answer(Answer::Disowned { status: 409 });
+    after.pass(60.0);
+    after.on(Event::Signal);
+    assert_eq!(after.end, Some(End::Delivered));
+}
+
+#[test]
+fn a_final_that_surely_never_left_is_not_taken_for_arrived_after_a_crash() {
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(&terminated(3)).event());
+    bench.answer(Answer::NotSent);
+    let mut after = bench.after_crash(1.0);
+    after.answer(Answer::Disowned { status: 404 });
+    assert!(!after.notes.iter().any(|note| matches!(note, Note::Accepted(..))));
+}
+
+#[test]
+fn a_crash_in_the_barrier_ends_with_the_repetition() {
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(RUNNING).event());
+    bench.pass(9.9);
+    bench.on(shown(&terminated(3)).event());
+    bench.pass(0.2);
+    for _ in 0..2 {
+        bench.await_attempt();
+        bench.accept();
+    }
+    let last = bench.last().clone();
+    let mut after = bench.after_crash(1.0);
+    after.await_attempt();
+    assert_eq!(after.last(), &last);
+    after.accept();
+    let again = after.after_crash(1.0);
+    assert_eq!(again.sent.len(), 0);
+}
+
+#[test]
+fn an_orphaned_or_refused_run_stays_so_over_a_restart() {
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(&terminated(3)).event());
+    bench.answer(Answer::Refused { status: 400 });
+    bench.answer(Answer::Refused { status: 400 });
+    let mut after = bench.after_crash(1.0);
+    after.pass(3600.0);
+    assert_eq!(after.sent.len(), 0);
+    after.on(Event::Signal);
+    assert!(matches!(after.end, Some(End::Undelivered(_))));
+
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(RUNNING).event());
+    for _ in 0..200 {
+        if bench.in_flight.is_some() {
+            bench.answer(Answer::Disowned { status: 404 });
+        }
+        bench.pass(1.0);
+    }
+    assert!(bench.notes.contains(&Note::Orphaned));
+    let mut after = bench.after_crash(1.0);
+    after.pass(3600.0);
+    assert_eq!(after.sent.len(), 0);
+}
+
+#[test]
+fn states_from_a_journal_age_by_the_wall_clock() {
+    for (later, told) in [(10.0, true), (600.0, false)] {
+        let mut bench = Bench::ready(journaled());
+        bench.on(shown(RUNNING).event());
+        bench.accept();
+        let mut after = bench.after_crash(later);
+        after.accept();
+        after.on(Event::Signal);
+        after.pass(1.0);
+        after.on(Event::Looked(Look::Failed));
+        after.await_attempt();
+        assert_eq!(after.last().last_heartbeat, Some(true));
+        assert_eq!(after.last().container_status.is_some(), told, "{later} s later");
+    }
 }

@@ -1,0 +1,224 @@
+//! Keeps one small file at its latest content: whole at any moment, durable, and never in anybody's way.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::{info, warn};
+
+use super::trouble::{Chain, Repeats};
+use crate::heartbeat::backoff::Backoff;
+
+/// Why the file could not be written.
+#[derive(Debug, thiserror::Error)]
+#[error("writing {what} to {}: is its directory there, writable for this user, and not full?", path.display())]
+pub(super) struct Error {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Writes the latest content in a task of its own, which ends with it. A write that fails is told and tried again.
+pub(super) struct Keeper {
+    contents: watch::Sender<Content>,
+    written: watch::Receiver<u64>,
+    count: u64,
+    task: JoinHandle<()>,
+}
+
+#[derive(Clone)]
+struct Content {
+    number: u64,
+    bytes: Arc<Vec<u8>>,
+}
+
+/// Waits until a content, or a later one, was written or could not be.
+pub(super) struct Written {
+    number: u64,
+    written: watch::Receiver<u64>,
+}
+
+impl Keeper {
+    /// Writes nothing yet. `what` names the content in messages.
+    pub(super) fn new(what: &'static str, path: PathBuf, mode: u32, rng: fastrand::Rng) -> Self {
+        let (contents, latest) = watch::channel(Content {
+            number: 0,
+            bytes: Arc::default(),
+        });
+        let (done, written) = watch::channel(0);
+        let task = tokio::spawn(keep(what, path, mode, latest, done, rng));
+        Self {
+            contents,
+            written,
+            count: 0,
+            task,
+        }
+    }
+
+    /// Takes a new content in place of the last, whether that was written or not.
+    pub(super) fn put(&mut self, bytes: Vec<u8>) {
+        self.count += 1;
+        self.contents.send_replace(Content {
+            number: self.count,
+            bytes: Arc::new(bytes),
+        });
+    }
+
+    /// For whoever must not go on before the last content is on the disk.
+    pub(super) fn written(&self) -> Written {
+        Written {
+            number: self.count,
+            written: self.written.clone(),
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Written {
+    /// Waits, but no longer than that.
+    pub(super) async fn within(mut self, limit: Duration) {
+        let number = self.number;
+        let waited = self.written.wait_for(|written| *written >= number);
+        let _ = tokio::time::timeout(limit, waited).await;
+    }
+}
+
+async fn keep(
+    what: &'static str,
+    path: PathBuf,
+    mode: u32,
+    mut latest: watch::Receiver<Content>,
+    done: watch::Sender<u64>,
+    mut rng: fastrand::Rng,
+) {
+    let mut failures = Repeats::default();
+    let mut backoff = Backoff::default();
+    while latest.changed().await.is_ok() {
+        loop {
+            let content = latest.borrow_and_update().clone();
+            let number = content.number;
+            let to = path.clone();
+            // On a thread of its own: a disk that hangs must not hold up a heartbeat.
+            let write = tokio::task::spawn_blocking(move || write(&to, mode, &content.bytes));
+            let result = match write.await {
+                Ok(result) => result,
+                Err(stopped) => Err(io::Error::other(stopped)),
+            };
+            // Told either way: nobody gains by waiting for what failed.
+            done.send_replace(number);
+            let Err(source) = result else {
+                backoff.reset();
+                if let Some(failed) = failures.over() {
+                    info!(failed_before = failed, "{what} is written again");
+                }
+                break;
+            };
+            let error = Error {
+                what,
+                path: path.clone(),
+                source,
+            };
+            if let Some(repeats) = failures.worth_telling(&Chain(&error).to_string()) {
+                warn!(repeats, error = %Chain(&error), "a file could not be written; heartbeats go on without it");
+            }
+            let wait = tokio::time::sleep(backoff.after_failure(&mut rng));
+            tokio::select! {
+                changed = latest.changed() => if changed.is_err() { return },
+                () = wait => {}
+            }
+        }
+    }
+}
+
+/// Writes beside the file, makes that durable, and renames it over the file: a reader, and whoever comes after a
+/// crash, sees the old content or the new one, never a part.
+fn write(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".new");
+    let beside = PathBuf::from(beside);
+    match std::fs::remove_file(&beside) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)?;
+    // The umask must not take away what a reader of the pod's group was promised.
+    file.set_permissions(Permissions::from_mode(mode))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)?;
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
+        Some(_) | None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    fn keeper(path: PathBuf) -> Keeper {
+        Keeper::new("a test", path, 0o640, fastrand::Rng::with_seed(1))
+    }
+
+    #[tokio::test]
+    async fn the_file_is_whole_and_closed_to_others_and_nothing_is_left_beside_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("token");
+        std::fs::write(dir.path().join("token.new"), "left by a crash").expect("written");
+        let mut keeper = keeper(path.clone());
+        for content in ["first", "2nd"] {
+            keeper.put(content.into());
+            keeper.written().within(LIMIT).await;
+            assert_eq!(std::fs::read_to_string(&path).expect("read"), content);
+            let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+            assert_eq!(mode & 0o777, 0o640);
+        }
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
+    }
+
+    #[tokio::test]
+    async fn of_many_contents_the_last_is_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("f");
+        let mut keeper = keeper(path.clone());
+        for content in 0..1000 {
+            keeper.put(format!("{content}").into());
+        }
+        keeper.written().within(LIMIT).await;
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "999");
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_holds_nobody_up_and_is_tried_again() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("not yet/f");
+        let mut keeper = keeper(path.clone());
+        keeper.put("x".into());
+        keeper.written().within(LIMIT).await;
+        assert!(!path.exists());
+        std::fs::create_dir(dir.path().join("not yet")).expect("made");
+        let mut written = keeper.written.clone();
+        while !path.exists() {
+            tokio::time::timeout(LIMIT, written.changed())
+                .await
+                .expect("tried again")
+                .expect("the keeper lives");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! The arithmetic of the end: until when, and how long for each step on the way.
+
+use std::time::Duration;
+
+use super::{InFlight, Machine, Stage};
+use crate::heartbeat::completion::is_finished;
+use crate::heartbeat::outbox::Kind;
+use crate::pod::status::Sidecar;
+
+/// A native sidecar's SIGTERM and the event that shows the task's end come within some 10 ms of one another (design
+/// fact 2). A second is ample, and half of what is left if the grace has run out.
+const NATIVE_SETTLE: Duration = Duration::from_secs(1);
+
+/// What the kubelet leaves a native sidecar once the grace is used up, and at least leaves any container (design fact
+/// 3; kubelet `minimumGracePeriodInSeconds`).
+const LATE_GRACE: Duration = Duration::from_secs(2);
+
+/// What is taken for the grace before the pod was seen: Kubernetes' default.
+const UNKNOWN_GRACE: Duration = Duration::from_secs(30);
+
+/// The most that the look before the last heartbeat may take.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The same for a native sidecar: with the second before it, the last heartbeat is on its way before the kubelet's two
+/// seconds are over, also where nothing tells that these two are all.
+const NATIVE_LOOK: Duration = Duration::from_millis(500);
+
+/// The shortest attempt that is worth making: a TLS handshake and an answer across a region take less.
+const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
+
+/// The shortest wait between two attempts when a deadline presses.
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(100);
+
+/// How long the last heartbeat is tried where nothing else sets an end (a plain sidecar whose task is done, a pod
+/// object that is gone). It outlasts a service's restart or failover; longer would hold a finished Job open.
+const PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+impl Machine {
+    /// When what is left of the pod's grace ends, or our own patience. `None` while nothing presses.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        let Some(signalled) = self.signalled else {
+            return match self.stage {
+                // The kubelet will send SIGTERM: a native sidecar need not set an end of its own.
+                Stage::Final { .. } | Stage::Barrier { .. }
+                    if self.sidecar() == Sidecar::Native && !self.gone =>
+                {
+                    None
+                }
+                Stage::Final { since } | Stage::Barrier { since, .. } => Some(since.saturating_add(PATIENCE)),
+                Stage::New
+                | Stage::Running
+                | Stage::Settling
+                | Stage::Looking { .. }
+                | Stage::Quiet
+                | Stage::Refused
+                | Stage::Orphaned
+                | Stage::Over => None,
+            };
+        };
+        let grace = self.seen.as_ref().map_or(UNKNOWN_GRACE, |pod| {
+            let given = pod.deletion.and_then(|deletion| deletion.grace);
+            given.unwrap_or(pod.termination_grace)
+        });
+        let grace_ends = signalled.saturating_add(grace);
+        // By the API server's clock, which may not be ours: it can bring the end nearer, never put it off.
+        let ends = self
+            .deletion_ends
+            .map_or(grace_ends, |deletion_ends| deletion_ends.min(grace_ends));
+        let least = match self.sidecar() {
+            // SIGTERM comes after the task's containers are dead; if the grace is used up, this much is left.
+            Sidecar::Native => LATE_GRACE,
+            Sidecar::Plain | Sidecar::Elsewhere => LATE_GRACE / 2,
+        };
+        Some(ends.max(signalled.saturating_add(least)))
+    }
+
+    /// The deadline to plan by: after SIGTERM podbeat may have no more than the least that the kubelet leaves, if its pod
+    /// is gone from the API (a forced deletion), or if a native sidecar sees neither an end of the task nor a deletion
+    /// (the grace may be used up).
+    pub(super) fn pressing_deadline(&self) -> Option<Duration> {
+        let deadline = self.deadline()?;
+        let explained = self.deletion_ends.is_some() || self.seen.as_ref().is_some_and(is_finished);
+        let presses = match self.sidecar() {
+            Sidecar::Native => self.gone || !explained,
+            Sidecar::Plain => self.gone,
+            Sidecar::Elsewhere => false,
+        };
+        match self.signalled {
+            Some(signalled) if presses => Some(deadline.min(signalled.saturating_add(LATE_GRACE))),
+            Some(_) | None => Some(deadline),
+        }
+    }
+
+    /// Until when, after SIGTERM, fresher states are awaited.
+    pub(super) fn settled_at(&self) -> Option<Duration> {
+        let signalled = self.signalled?;
+        if self.hurried {
+            return Some(signalled);
+        }
+        Some(match self.sidecar() {
+            Sidecar::Native => signalled.saturating_add(NATIVE_SETTLE),
+            Sidecar::Plain => {
+                // Room for one attempt and a retry, but never more than half of what there is.
+                let deadline = self.deadline()?;
+                let room = deadline.saturating_sub(signalled) / 2;
+                deadline.saturating_sub(room.min(self.settings.timeout * 2))
+            }
+            // Run from outside (Ctrl-C), or never saw the pod: there is nothing to wait for.
+            Sidecar::Elsewhere => signalled,
+        })
+    }
+
+    /// When, of what is left since the last heartbeat was due, half is gone: what waits before it is left out then.
+    pub(super) fn skips_to_final_at(&self) -> Option<Duration> {
+        let Stage::Final { since } = self.stage else {
+            return None;
+        };
+        if !self.outbox.holds_transitions() {
+            return None;
+        }
+        let from = since.max(self.signalled.unwrap_or(since));
+        let deadline = self.pressing_deadline()?;
+        Some(from.saturating_add(deadline.saturating_sub(from) / 2))
+    }
+
+    pub(super) fn attempt_timeout(&self, now: Duration) -> Duration {
+        let Some(deadline) = self.deadline() else {
+            return self.settings.timeout;
+        };
+        let left = deadline.saturating_sub(now);
+        self.settings.timeout.min((left / 2).max(SHORTEST_ATTEMPT))
+    }
+
+    /// An attempt gets its time-out; one that stands in the way of the last heartbeat gets a quarter of what is left.
+    pub(super) fn gives_up_at(&self, in_flight: InFlight) -> Duration {
+        let timeout = in_flight.started.saturating_add(in_flight.timeout);
+        let Stage::Final { since } = self.stage else {
+            return timeout;
+        };
+        match self.pressing_deadline() {
+            Some(deadline) if in_flight.kind != Kind::Final => {
+                let from = since.max(self.signalled.unwrap_or(since)).max(in_flight.started);
+                let quarter = deadline.saturating_sub(from) / 4;
+                timeout.min(from.saturating_add(quarter.max(SHORTEST_ATTEMPT)))
+            }
+            Some(_) | None => timeout,
+        }
+    }
+
+    /// How long the look before the last heartbeat may take.
+    pub(super) fn look_limit(&self, now: Duration) -> Duration {
+        let most = match self.sidecar() {
+            Sidecar::Native => NATIVE_LOOK,
+            Sidecar::Plain | Sidecar::Elsewhere => LOOK,
+        };
+        self.deadline()
+            .map_or(most, |deadline| most.min(deadline.saturating_sub(now) / 4))
+    }
+
+    /// When an accepted last heartbeat goes once more: as soon as no earlier request can arrive any more, or when half of
+    /// what is left has passed.
+    pub(super) fn barrier_at(&self, since: Duration) -> Duration {
+        let at = self.doubtful_until.unwrap_or(since);
+        match (self.deadline(), self.signalled) {
+            (Some(deadline), Some(signalled)) => {
+                let from = since.max(signalled);
+                at.min(from.saturating_add(deadline.saturating_sub(from) / 2))
+            }
+            (Some(_) | None, _) => at,
+        }
+    }
+}

@@ -1,0 +1,543 @@
+//! The judge: what the guarantees mean, told from what was seen and what arrived, not from how the machine works.
+
+use std::time::Duration;
+
+use super::life::{Death, Life, Shown};
+use super::run::Request;
+use crate::heartbeat::answer::Answer;
+use crate::heartbeat::machine::{Attempt, Cause, End, Losses, Note, Settings};
+use crate::heartbeat::outbox::Kind;
+use crate::heartbeat::request::{self, Report};
+use crate::pod::status::{Exit, Observation, Sidecar, State};
+use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
+
+/// Changes within this time are one (design §5).
+const COLLECT: Duration = Duration::from_millis(250);
+
+/// What is observed this short a time before a crash may not have reached the journal.
+const JOURNAL: Duration = Duration::from_millis(60);
+
+/// A heartbeat as the service took it.
+pub(super) struct Accepted {
+    at: Duration,
+    process: u32,
+    beat: (u64, Kind),
+    request: HeartbeatTaskRunRequest,
+    late: bool,
+}
+
+impl Accepted {
+    pub(super) fn of(request: &Request, at: Duration) -> Self {
+        Self {
+            at,
+            process: request.process,
+            beat: request.attempt.beat,
+            request: request.attempt.request.clone(),
+            late: request.late,
+        }
+    }
+
+    fn is_final(&self) -> bool {
+        self.beat.1 == Kind::Final
+    }
+}
+
+struct Seen {
+    at: Duration,
+    statuses: Vec<ContainerStatus>,
+}
+
+struct SeenExit {
+    at: Duration,
+    container: String,
+    exit: Exit,
+}
+
+struct Sent {
+    at: Duration,
+    process: u32,
+    kind: Kind,
+}
+
+/// Gathers what happened.
+pub(super) struct Judge {
+    report: Report,
+    interval: Duration,
+    timeout: Duration,
+    journaled: bool,
+    seen: Vec<Seen>,
+    exits: Vec<SeenExit>,
+    /// Every state that the API ever showed, and every exit.
+    shown: Vec<ContainerStatus>,
+    last_shown: Vec<ContainerStatus>,
+    sent: Vec<Sent>,
+    accepted: Vec<Accepted>,
+    begins: Vec<Duration>,
+    crashes: Vec<Duration>,
+    losses: Vec<(u32, Losses)>,
+    final_due: Option<Duration>,
+    /// When an answer told that the last heartbeat was accepted.
+    final_known: Option<Duration>,
+    finished: bool,
+    is_gone: bool,
+    signal: Option<Duration>,
+    barrier_cut: bool,
+    orphaned: bool,
+    /// Whether the service ever said that the run is not ours: then a final that may have arrived is taken as accepted.
+    closed: bool,
+    faults: Vec<Duration>,
+    /// When the watch or a look first told that the pod is to die, or gone.
+    death_seen: Option<Duration>,
+    ended: Option<(Duration, Option<End>)>,
+    left_dead: bool,
+    complaints: Vec<String>,
+}
+
+impl Judge {
+    pub(super) fn new(_: &Life, settings: &Settings) -> Self {
+        Self {
+            report: settings.report,
+            interval: settings.interval,
+            timeout: settings.timeout,
+            journaled: settings.journaled,
+            seen: vec![],
+            exits: vec![],
+            shown: vec![],
+            last_shown: vec![],
+            sent: vec![],
+            accepted: vec![],
+            begins: vec![],
+            crashes: vec![],
+            losses: vec![],
+            final_due: None,
+            final_known: None,
+            finished: false,
+            is_gone: false,
+            signal: None,
+            barrier_cut: false,
+            orphaned: false,
+            closed: false,
+            faults: vec![],
+            death_seen: None,
+            ended: None,
+            left_dead: false,
+            complaints: vec![],
+        }
+    }
+
+    pub(super) fn complain(&mut self, what: impl Into<String>) {
+        if self.complaints.len() < 20 {
+            self.complaints.push(what.into());
+        }
+    }
+
+    // ---- what happened ------------------------------------------------------------------------------------------
+
+    pub(super) fn process_begins(&mut self, at: Duration) {
+        self.begins.push(at);
+    }
+
+    pub(super) fn crashed(&mut self, at: Duration) {
+        self.crashes.push(at);
+        if !self.journaled {
+            // Whoever comes after a crash without a journal knows nothing, and can be held to nothing that was before.
+            self.final_known = None;
+            self.final_due = None;
+        }
+    }
+
+    pub(super) fn never_restarted(&mut self) {
+        self.left_dead = true;
+    }
+
+    pub(super) fn signalled(&mut self, at: Duration) {
+        self.signal.get_or_insert(at);
+    }
+
+    pub(super) fn gone(&mut self, at: Duration) {
+        self.is_gone = true;
+        self.death_seen.get_or_insert(at);
+    }
+
+    pub(super) fn service_fault(&mut self, at: Duration) {
+        self.faults.push(at);
+    }
+
+    pub(super) fn losses(&mut self, process: u32, losses: Losses) {
+        match self.losses.iter_mut().find(|(known, _)| *known == process) {
+            Some((_, known)) => *known = losses,
+            None => self.losses.push((process, losses)),
+        }
+    }
+
+    pub(super) fn observed(&mut self, at: Duration, pod: &Observation) {
+        if self.is_gone {
+            return;
+        }
+        if pod.deletion.is_some() {
+            self.death_seen.get_or_insert(at);
+        }
+        self.finished |= crate::heartbeat::completion::is_finished(pod);
+        let statuses = request::statuses(pod, self.report);
+        for status in &statuses {
+            if !self.shown.contains(status) {
+                self.shown.push(status.clone());
+            }
+        }
+        self.last_shown.clone_from(&statuses);
+        for container in pod
+            .containers
+            .iter()
+            .filter(|container| self.report.includes(container.role))
+        {
+            let current = container.state.as_ref().and_then(State::exit);
+            for exit in [container.last_exit.as_ref(), current].into_iter().flatten() {
+                let told = request::status(container, &State::Terminated(exit.clone()));
+                if !self.shown.contains(&told) {
+                    self.shown.push(told);
+                }
+                let known = self
+                    .exits
+                    .iter()
+                    .any(|seen| seen.container == container.name && seen.exit.is_same_as(exit));
+                if !known {
+                    self.exits.push(SeenExit {
+                        at,
+                        container: container.name.clone(),
+                        exit: exit.clone(),
+                    });
+                }
+            }
+        }
+        if self.seen.last().is_none_or(|seen| seen.statuses != statuses) {
+            self.seen.push(Seen { at, statuses });
+        }
+    }
+
+    pub(super) fn noted(&mut self, at: Duration, note: &Note) {
+        match note {
+            Note::Final(cause) => {
+                self.final_due.get_or_insert(at);
+                if *cause == Cause::Completed && !self.finished {
+                    self.complain("G7: an end that nobody has shown");
+                }
+            }
+            Note::Accepted(_, Kind::Final) => {
+                self.final_known.get_or_insert(at);
+            }
+            Note::BarrierFailed => self.barrier_cut = true,
+            Note::Orphaned => self.orphaned = true,
+            _ => {}
+        }
+    }
+
+    pub(super) fn sent(
+        &mut self,
+        at: Duration,
+        process: u32,
+        _journaled: bool,
+        attempt: &Attempt,
+        busy: bool,
+    ) {
+        if busy {
+            self.complain("G4: two requests in flight");
+        }
+        let kind = attempt.beat.1;
+        if self.final_known.is_some() && kind != Kind::Final {
+            self.complain(format!("G3: a {} heartbeat after an accepted final", kind.name()));
+        }
+        if attempt.request.last_heartbeat != (kind == Kind::Final).then_some(true) {
+            self.complain("G2: lastHeartbeat doesn't say what it is");
+        }
+        for status in attempt.request.container_status.iter().flatten() {
+            if !self.shown.contains(status) {
+                self.complain(format!("G7: nobody has shown {status:?}"));
+            }
+        }
+        if kind == Kind::Final && attempt.retries == 0 {
+            // What hasn't ended must be as it was shown last; nothing is taken from the past.
+            for status in attempt.request.container_status.iter().flatten() {
+                let ended = matches!(status.state, Some(ContainerState::Terminated(_)));
+                if !ended && !self.last_shown.contains(status) && !self.last_shown.is_empty() {
+                    self.complain(format!("G7: the final tells of the past: {status:?}"));
+                }
+            }
+        }
+        self.sent.push(Sent { at, process, kind });
+    }
+
+    pub(super) fn answered(&mut self, answer: &Answer) {
+        self.closed |= matches!(answer, Answer::Disowned { .. });
+    }
+
+    pub(super) fn accepted(&mut self, accepted: Accepted) {
+        self.accepted.push(accepted);
+    }
+
+    pub(super) fn has_accepted_final(&self) -> bool {
+        self.accepted.iter().any(Accepted::is_final)
+    }
+
+    pub(super) fn knows(&self, request: &Request) -> bool {
+        self.accepted
+            .iter()
+            .any(|accepted| accepted.request.nonce == request.attempt.request.nonce && accepted.is_final())
+            && request.attempt.beat.1 == Kind::Final
+    }
+
+    pub(super) fn ended(&mut self, at: Duration, end: Option<End>) {
+        self.ended = Some((at, end));
+    }
+
+    // ---- what it means ------------------------------------------------------------------------------------------
+
+    pub(super) fn verdict(mut self, life: &Life, alive: bool) -> Vec<String> {
+        let amnesia = !self.journaled && !self.crashes.is_empty();
+        self.every_transition_arrived(amnesia);
+        self.in_order(amnesia);
+        self.one_final(life, alive, amnesia);
+        self.last_word(amnesia);
+        self.no_gap();
+        self.no_early_end();
+        self.complaints
+    }
+
+    fn lost(&self) -> u64 {
+        self.losses
+            .iter()
+            .map(|(_, losses)| {
+                losses.overflowed + losses.refused + losses.too_late + losses.orphaned + losses.expired
+            })
+            .sum()
+    }
+
+    /// G1: what was observed, and stood long enough to be told, was accepted, or its loss was counted.
+    fn every_transition_arrived(&mut self, amnesia: bool) {
+        // Without an accepted final the story isn't over; then nothing is owed but what was counted.
+        if amnesia || !self.has_accepted_final() || self.orphaned {
+            return;
+        }
+        let due = self.final_due.unwrap_or(Duration::MAX);
+        let unsure = |at: Duration| {
+            self.crashes
+                .iter()
+                .any(|crash| at <= *crash && *crash - at <= JOURNAL)
+        };
+        let mut missing = vec![];
+        let mut missing_states = vec![];
+        for (nth, seen) in self.seen.iter().enumerate() {
+            let next = self.seen.get(nth + 1);
+            let stood = next.is_none_or(|next| next.at > seen.at + COLLECT) && seen.at < due;
+            if !stood || seen.statuses.is_empty() || unsure(seen.at) {
+                continue;
+            }
+            let told = self
+                .accepted
+                .iter()
+                .any(|accepted| accepted.request.container_status.as_ref() == Some(&seen.statuses));
+            if !told {
+                missing.push(format!(
+                    "what was seen at {:.3}: {:?}",
+                    seen.at.as_secs_f64(),
+                    seen.statuses
+                ));
+                missing_states.extend(seen.statuses.iter());
+            }
+        }
+        for seen in self.exits.iter().filter(|seen| seen.at < due && !unsure(seen.at)) {
+            let tells = |status: &ContainerStatus| {
+                status.name.as_deref() == Some(&seen.container)
+                    && matches!(&status.state, Some(ContainerState::Terminated(exit))
+                        if exit.container_id == seen.exit.container_id)
+            };
+            let told = self
+                .accepted
+                .iter()
+                .any(|accepted| accepted.request.container_status.iter().flatten().any(tells));
+            // One heartbeat tells of a state and of the exit in it.
+            if !told && !missing_states.iter().any(|status| tells(status)) {
+                missing.push(format!("the exit {:?} of {}", seen.exit.container_id, seen.container));
+            }
+        }
+        let lost = self.lost();
+        if u64::try_from(missing.len()).unwrap_or(u64::MAX) > lost {
+            self.complain(format!(
+                "G1: {} never arrived and {lost} losses were counted: {}",
+                missing.len(),
+                missing.join("; ")
+            ));
+        }
+    }
+
+    /// G1: and in order. A request that was given up may arrive late; it is no news then.
+    fn in_order(&mut self, amnesia: bool) {
+        if amnesia {
+            return;
+        }
+        let mut highest = 0;
+        let mut known = vec![];
+        let mut wrong = None;
+        for accepted in &self.accepted {
+            let number = accepted.beat.0;
+            // Periodic heartbeats are not kept over a crash, so that their numbers may come twice.
+            if accepted.late || known.contains(&number) || !accepted.beat.1.brings_news() {
+                continue;
+            }
+            known.push(number);
+            if number < highest {
+                wrong = Some((number, highest));
+            }
+            highest = highest.max(number);
+        }
+        if let Some((number, highest)) = wrong {
+            self.complain(format!("G1: heartbeat {number} arrived after {highest}"));
+        }
+    }
+
+    /// G2: exactly one accepted final, or an ending that says so.
+    fn one_final(&mut self, life: &Life, alive: bool, amnesia: bool) {
+        let mut finals: Vec<_> = self
+            .accepted
+            .iter()
+            .filter(|accepted| accepted.is_final())
+            .map(|accepted| (accepted.beat.0, accepted.request.nonce.clone()))
+            .collect();
+        finals.dedup();
+        if finals.len() > 1 && !amnesia {
+            self.complain(format!("G2: {} finals", finals.len()));
+        }
+        match &self.ended {
+            Some((at, Some(End::Delivered))) if finals.is_empty() && !amnesia && !self.closed => {
+                let at = at.as_secs_f64();
+                self.complain(format!(
+                    "G2: ended at {at:.3} as if delivered, and nothing was accepted"
+                ));
+            }
+            Some((_, Some(_))) => {}
+            // SIGKILL, or nobody left to start it again.
+            Some((at, None)) => self.killed(life, *at, finals.is_empty()),
+            None if self.left_dead => {}
+            None => self.still_there(life, alive, finals.is_empty()),
+        }
+    }
+
+    /// A kill before the final is our fault if there was time and a service that listened.
+    fn killed(&mut self, life: &Life, at: Duration, undelivered: bool) {
+        let Some(signal) = self.signal else { return };
+        let begun = self.begins.last().copied().unwrap_or_default();
+        let since = self
+            .faults
+            .last()
+            .map_or(signal, |fault| (*fault).max(signal))
+            .max(begun);
+        let grace = life.timeline.iter().find_map(|(_, shown)| match shown {
+            Shown::Pod(pod) => Some(pod.termination_grace),
+            Shown::Gone | Shown::Other(_) => None,
+        });
+        // A plain sidecar has the pod's grace to wait for fresher states, unless it is told of a shorter one in time.
+        let told = self
+            .death_seen
+            .is_some_and(|seen| at.saturating_sub(seen) >= Duration::from_millis(900));
+        if life.sidecar == Sidecar::Plain && !told && grace.is_some_and(|grace| at - signal < grace) {
+            return;
+        }
+        let faulty = life
+            .service_outages
+            .iter()
+            .any(|outage| outage.until >= signal && outage.from <= at);
+        let enough = match life.sidecar {
+            Sidecar::Native => Duration::from_millis(1950),
+            Sidecar::Plain | Sidecar::Elsewhere => Duration::from_millis(1000),
+        };
+        if undelivered && !faulty && at.saturating_sub(since) >= enough && !self.orphaned {
+            self.complain(format!(
+                "G2: killed {:.3} s after the signal without a final, though the service answered",
+                at.saturating_sub(since).as_secs_f64()
+            ));
+        }
+    }
+
+    /// The world has stopped and the process lives: right for a native sidecar that idles, or a task that goes on.
+    fn still_there(&mut self, life: &Life, alive: bool, undelivered: bool) {
+        if !alive {
+            return;
+        }
+        let over = life.completed.is_some() || matches!(life.death, Death::Forced | Death::Replaced);
+        // What was never seen can't be missed; nor by a process that doesn't know what an earlier one saw.
+        let amnesia = !self.journaled && !self.crashes.is_empty();
+        let seen_over = self.finished || (self.is_gone && !self.seen.is_empty() && !amnesia);
+        if over && seen_over && !self.orphaned {
+            let faulty = life
+                .service_outages
+                .iter()
+                .any(|outage| outage.until + Duration::from_secs(1200) >= life.horizon);
+            let idles = life.sidecar == Sidecar::Native && self.signal.is_none();
+            if undelivered && !faulty {
+                self.complain("G2: the task is over, the service answers, and there is no final");
+            } else if !undelivered && !idles {
+                self.complain("G2: hangs after its final");
+            }
+        }
+    }
+
+    /// G3: the service's last word is the final, also where an earlier request arrives late.
+    fn last_word(&mut self, amnesia: bool) {
+        if amnesia || self.barrier_cut {
+            return;
+        }
+        // What ended for its deadline could not wait for a late request, nor could what was killed or crashed for good.
+        let cut = match &self.ended {
+            Some((at, end)) => {
+                let signalled = self.signal.is_some_and(|signal| signal <= *at);
+                *end != Some(End::Delivered) || signalled
+            }
+            None => self.left_dead,
+        };
+        let Some(last) = self.accepted.last() else { return };
+        if self.final_known.is_some() && !last.is_final() && !cut {
+            let at = last.at.as_secs_f64();
+            self.complain(format!(
+                "G3: the last word, at {at:.3}, is a {} heartbeat of process {}",
+                last.beat.1.name(),
+                last.process
+            ));
+        }
+    }
+
+    /// G5: no gap above interval + time-out while the service answers.
+    fn no_gap(&mut self) {
+        let most = self.interval + self.timeout;
+        let mut worst = None;
+        for pair in self.sent.windows(2) {
+            let [one, two] = pair else { continue };
+            let quiet = one.process == two.process && one.kind != Kind::Final;
+            let gap = two.at - one.at;
+            if quiet && gap > most && self.no_fault_between(one.at, two.at) {
+                worst = Some(gap);
+            }
+        }
+        if let Some(gap) = worst {
+            self.complain(format!(
+                "G5: {:.3} s between two heartbeats, the most is {:.3} s",
+                gap.as_secs_f64(),
+                most.as_secs_f64()
+            ));
+        }
+    }
+
+    fn no_fault_between(&self, from: Duration, to: Duration) -> bool {
+        !self.faults.iter().any(|fault| from <= *fault && *fault <= to)
+    }
+
+    /// G8: nothing ends the process but its task, its pod or a signal.
+    fn no_early_end(&mut self) {
+        if let Some((at, Some(end))) = &self.ended
+            && !self.finished
+            && !self.is_gone
+            && self.signal.is_none()
+        {
+            let at = at.as_secs_f64();
+            self.complain(format!("G8: ended at {at:.3} for no reason: {end:?}"));
+        }
+    }
+}

@@ -1,0 +1,418 @@
+//! One pod's life, drawn from a seed: what its containers do, who ends it and when, and what goes wrong meanwhile.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::pod::status::{Deletion, Exit, Observation, Role, Sidecar, State};
+
+/// The wall clock at the world's beginning.
+pub(super) const DAWN: i64 = 1_790_000_000;
+
+/// A span of time in which something is out of order.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outage<K> {
+    pub(super) from: Duration,
+    pub(super) until: Duration,
+    pub(super) kind: K,
+}
+
+/// How the service fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ServiceFault {
+    /// No connection.
+    Refuses,
+    /// The request is taken and never answered; it may arrive all the same, and late.
+    Hangs,
+    /// The request arrives, its answer is lost.
+    LosesAnswers,
+    /// An HTTP status.
+    Says(u16),
+}
+
+/// How the pod's life ends for podbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Death {
+    /// The tasks run to their end.
+    Natural,
+    /// Deleted, with that grace.
+    Deleted(Duration),
+    /// Stopped by the kubelet (eviction, deadline) without a deletion that the API would show.
+    Stopped,
+    /// The object vanishes at once; the kubelet sends SIGTERM a little later.
+    Forced,
+    /// Another pod takes the name.
+    Replaced,
+}
+
+/// What the API server would show from a moment on.
+#[derive(Clone, Debug)]
+pub(super) enum Shown {
+    Pod(Box<Observation>),
+    Gone,
+    Other(Box<Observation>),
+}
+
+/// All that is fixed before the world begins to turn.
+#[derive(Debug)]
+pub(super) struct Life {
+    pub(super) sidecar: Sidecar,
+    pub(super) death: Death,
+    /// What the API server holds, in order of time. The last is how it stays.
+    pub(super) timeline: Vec<(Duration, Shown)>,
+    /// When the tasks are over for good, if they ever are.
+    pub(super) completed: Option<Duration>,
+    /// When the kubelet sends SIGTERM for the death; for a natural one it follows completion.
+    pub(super) signal: Option<Duration>,
+    /// When the kubelet sends SIGKILL, if podbeat is still there.
+    pub(super) kill: Option<Duration>,
+    pub(super) second_signal: bool,
+    pub(super) api_outages: Vec<Outage<()>>,
+    pub(super) service_outages: Vec<Outage<ServiceFault>>,
+    /// When the process dies, and how long until it is started again.
+    pub(super) crashes: Vec<(Duration, Duration)>,
+    pub(super) wall_steps: Vec<(Duration, i64)>,
+    /// When nothing more is awaited.
+    pub(super) horizon: Duration,
+}
+
+pub(super) fn between(rng: &mut fastrand::Rng, from: f64, to: f64) -> Duration {
+    Duration::from_secs_f64(from + (to - from) * rng.f64())
+}
+
+/// Evenly over the orders of magnitude.
+fn spread(rng: &mut fastrand::Rng, from: f64, to: f64) -> Duration {
+    Duration::from_secs_f64(from * (to / from).powf(rng.f64()))
+}
+
+fn chance(rng: &mut fastrand::Rng, percent: u32) -> bool {
+    rng.u32(0..100) < percent
+}
+
+pub(super) fn wall_at(time: Duration) -> Timestamp {
+    let dawn = Timestamp::from_second(DAWN).expect("in range");
+    dawn.checked_add(time).expect("in range")
+}
+
+fn whole_seconds(time: Duration) -> Timestamp {
+    Timestamp::from_second(wall_at(time).as_second()).expect("in range")
+}
+
+/// The pod before anything has happened, read from JSON as every other.
+fn blank(rng: &mut fastrand::Rng, sidecar: Sidecar, tasks: usize, grace: u64) -> Observation {
+    let policy = ["Never", "Never", "OnFailure", "Always"][rng.usize(0..4)];
+    let mut regular: Vec<String> = (0..tasks)
+        .map(|nth| {
+            let own = match rng.u32(0..20) {
+                0 => r#","restartPolicy":"Never""#,
+                1 => r#","restartPolicy":"OnFailure""#,
+                2 => {
+                    r#","restartPolicy":"Never","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[1,42]}}]"#
+                }
+                _ => "",
+            };
+            format!(r#"{{"name":"task{nth}"{own}}}"#)
+        })
+        .collect();
+    let mut init = vec![];
+    if sidecar == Sidecar::Native {
+        init.push(r#"{"name":"podbeat","restartPolicy":"Always"}"#.to_owned());
+    }
+    if sidecar == Sidecar::Plain {
+        regular.push(r#"{"name":"podbeat"}"#.to_owned());
+    }
+    if chance(rng, 30) {
+        init.push(r#"{"name":"setup"}"#.to_owned());
+    }
+    if chance(rng, 30) {
+        init.push(r#"{"name":"proxy","restartPolicy":"Always"}"#.to_owned());
+    }
+    let json = format!(
+        r#"{{"metadata":{{"uid":"u1"}},"spec":{{"restartPolicy":"{policy}","terminationGracePeriodSeconds":{grace},
+            "initContainers":[{}],"containers":[{}]}},"status":{{"phase":"Pending"}}}}"#,
+        init.join(","),
+        regular.join(",")
+    );
+    Observation::of(&serde_json::from_str(&json).expect("a pod"), "podbeat")
+}
+
+/// A change of one container.
+struct Step {
+    at: Duration,
+    container: usize,
+    state: Option<State>,
+    last_exit: Option<Exit>,
+}
+
+fn running(at: Duration) -> Option<State> {
+    Some(State::Running {
+        started_at: Some(whole_seconds(at)),
+    })
+}
+
+fn waiting(reason: &str) -> Option<State> {
+    Some(State::Waiting {
+        reason: Some(reason.to_owned()),
+        message: None,
+    })
+}
+
+/// The runs of one container from `begin` on. Returns when it ended for good, if it did.
+fn runs(
+    rng: &mut fastrand::Rng,
+    pod: &Observation,
+    container: usize,
+    begin: Duration,
+    steps: &mut Vec<Step>,
+) -> Option<Duration> {
+    let mut at = begin;
+    let mut last_exit = None;
+    let restart = &pod.containers[container].restart;
+    for run in 0..12 {
+        steps.push(Step {
+            at,
+            container,
+            state: running(at),
+            last_exit: last_exit.clone(),
+        });
+        at += spread(rng, 0.02, 400.0);
+        let code = [0, 0, 0, 1, 3, 42, 137][rng.usize(0..7)];
+        let exit = Exit {
+            exit_code: Some(code),
+            finished_at: Some(whole_seconds(at)),
+            container_id: Some(format!("containerd://{container}-{run}")),
+            ..Exit::default()
+        };
+        let again = restart.follows(Some(code));
+        // A container can stop and start between two looks: then its end shows in lastState alone.
+        if !again || chance(rng, 60) {
+            steps.push(Step {
+                at,
+                container,
+                state: Some(State::Terminated(exit.clone())),
+                last_exit: last_exit.clone(),
+            });
+        }
+        if !again {
+            return Some(at);
+        }
+        last_exit = Some(exit);
+        if chance(rng, 50) {
+            at += spread(rng, 0.01, 2.0);
+            steps.push(Step {
+                at,
+                container,
+                state: waiting("CrashLoopBackOff"),
+                last_exit: last_exit.clone(),
+            });
+            at += spread(rng, 0.1, 300.0);
+        } else {
+            at += spread(rng, 0.001, 1.0);
+        }
+    }
+    None
+}
+
+impl Life {
+    pub(super) fn draw(rng: &mut fastrand::Rng) -> Self {
+        let sidecar = match rng.u32(0..10) {
+            0..6 => Sidecar::Native,
+            6..9 => Sidecar::Plain,
+            _ => Sidecar::Elsewhere,
+        };
+        let tasks = rng.usize(1..4);
+        let grace = [1, 5, 30, 30, 30, 120][rng.usize(0..6)];
+        let pod = blank(rng, sidecar, tasks, grace);
+        let mut steps = vec![];
+        let mut begin = between(rng, 0.0, 5.0);
+        let (init, regular): (Vec<usize>, Vec<usize>) = (0..pod.containers.len())
+            .filter(|nth| pod.containers[*nth].role != Role::NativeSidecar)
+            .partition(|nth| pod.containers[*nth].role == Role::Init);
+        let mut completed = None;
+        let mut init_failed = false;
+        for container in init {
+            match runs(rng, &pod, container, begin, &mut steps) {
+                Some(end) => {
+                    begin = end + between(rng, 0.0, 1.0);
+                    let code = steps.last().and_then(|step| step.state.as_ref()?.exit()?.exit_code);
+                    if code != Some(0) {
+                        init_failed = true;
+                        completed = Some(end);
+                    }
+                }
+                None => init_failed = true,
+            }
+        }
+        for container in &regular {
+            steps.push(Step {
+                at: between(rng, 0.0, 1.0).min(begin),
+                container: *container,
+                state: waiting("PodInitializing"),
+                last_exit: None,
+            });
+        }
+        if !init_failed {
+            let ends: Vec<_> = regular
+                .iter()
+                .map(|container| {
+                    let begin = begin + between(rng, 0.0, 2.0);
+                    runs(rng, &pod, *container, begin, &mut steps)
+                })
+                .collect();
+            completed = ends
+                .into_iter()
+                .try_fold(Duration::ZERO, |latest, end| Some(latest.max(end?)));
+        }
+        steps.sort_by_key(|step| step.at);
+        let last = steps.last().map_or(begin, |step| step.at);
+        Self::with_death(rng, sidecar, &pod, steps, completed, last)
+    }
+
+    fn with_death(
+        rng: &mut fastrand::Rng,
+        sidecar: Sidecar,
+        pod: &Observation,
+        steps: Vec<Step>,
+        completed: Option<Duration>,
+        last: Duration,
+    ) -> Self {
+        let natural = completed.is_some() && chance(rng, 60);
+        let death = match rng.u32(0..10) {
+            _ if natural => Death::Natural,
+            0..5 => Death::Deleted(Duration::from_secs([1, 2, 5, 30, 120][rng.usize(0..5)])),
+            5 | 6 => Death::Stopped,
+            7 | 8 => Death::Forced,
+            _ => Death::Replaced,
+        };
+        let dies = between(rng, 0.0, last.as_secs_f64() * 1.1 + 5.0);
+        let dies = completed.map_or(dies, |completed| dies.min(completed));
+        let mut shown = pod.clone();
+        let mut timeline = vec![(Duration::ZERO, Shown::Pod(Box::new(shown.clone())))];
+        for step in steps {
+            if !natural && step.at >= dies {
+                break;
+            }
+            let container = &mut shown.containers[step.container];
+            container.state = step.state;
+            container.last_exit = step.last_exit;
+            timeline.push((step.at, Shown::Pod(Box::new(shown.clone()))));
+        }
+        let stop = between(rng, 0.001, 0.1);
+        // When the kubelet has stopped the tasks of a pod that is to die, and may stop podbeat.
+        let tasks_dead = |rng: &mut fastrand::Rng, grace: Duration| match sidecar {
+            Sidecar::Native => dies + stop + grace.mul_f64([0.0, 0.01, 0.5, 1.0][rng.usize(0..4)]),
+            Sidecar::Plain | Sidecar::Elsewhere => dies + stop,
+        };
+        let least = Duration::from_secs(2);
+        let (signal, kill) = match death {
+            Death::Natural => match sidecar {
+                Sidecar::Native => {
+                    let at = completed.unwrap_or(last);
+                    let signal = at.saturating_sub(Duration::from_millis(10)) + between(rng, 0.0, 0.03);
+                    (Some(signal), Some(signal + pod.termination_grace.max(least)))
+                }
+                Sidecar::Plain | Sidecar::Elsewhere => (None, None),
+            },
+            Death::Deleted(grace) => {
+                shown.deletion = Some(Deletion {
+                    at: whole_seconds(dies + grace),
+                    grace: Some(grace),
+                });
+                timeline.push((dies, Shown::Pod(Box::new(shown.clone()))));
+                let signal = tasks_dead(rng, grace);
+                (Some(signal), Some((dies + grace).max(signal + least)))
+            }
+            Death::Stopped => {
+                let signal = tasks_dead(rng, pod.termination_grace);
+                (
+                    Some(signal),
+                    Some((dies + pod.termination_grace).max(signal + least)),
+                )
+            }
+            Death::Forced => {
+                timeline.push((dies, Shown::Gone));
+                let signal = dies + between(rng, 0.0, 10.0);
+                (Some(signal), Some(signal + least))
+            }
+            Death::Replaced => {
+                let other = Observation {
+                    uid: Some("u2".to_owned()),
+                    ..pod.clone()
+                };
+                timeline.push((dies, Shown::Other(Box::new(other))));
+                let signal = dies + between(rng, 0.0, 10.0);
+                (Some(signal), Some(signal + least))
+            }
+        };
+        let (signal, kill) = match sidecar {
+            // Run from elsewhere: nobody sends signals, but a user may.
+            Sidecar::Elsewhere if matches!(death, Death::Natural | Death::Forced | Death::Replaced) => {
+                (None, None)
+            }
+            Sidecar::Elsewhere => (Some(dies), None),
+            Sidecar::Native | Sidecar::Plain => (signal, kill),
+        };
+        let end = kill.or(signal).unwrap_or(last).max(last);
+        let mut life = Self {
+            sidecar,
+            death,
+            timeline,
+            completed: completed.filter(|_| natural),
+            signal,
+            kill,
+            second_signal: chance(rng, 10),
+            api_outages: vec![],
+            service_outages: vec![],
+            crashes: vec![],
+            wall_steps: vec![],
+            horizon: end + Duration::from_secs(3600),
+        };
+        life.trouble(rng, end);
+        life
+    }
+
+    /// A third of all lives go without.
+    fn trouble(&mut self, rng: &mut fastrand::Rng, end: Duration) {
+        let span = end.as_secs_f64() + 1.0;
+        if chance(rng, 33) {
+            return;
+        }
+        for _ in 0..rng.usize(0..4) {
+            let from = between(rng, 0.0, span);
+            let kind = match rng.u32(0..20) {
+                0..4 => ServiceFault::Refuses,
+                4..9 => ServiceFault::Hangs,
+                9..12 => ServiceFault::LosesAnswers,
+                12..17 => ServiceFault::Says([500, 503, 429, 408, 401, 403][rng.usize(0..6)]),
+                17 => ServiceFault::Says(400),
+                _ => ServiceFault::Says([404, 409, 410][rng.usize(0..3)]),
+            };
+            self.service_outages.push(Outage {
+                from,
+                until: from + spread(rng, 0.05, 900.0),
+                kind,
+            });
+        }
+        for _ in 0..rng.usize(0..3) {
+            let from = between(rng, 0.0, span);
+            self.api_outages.push(Outage {
+                from,
+                until: from + spread(rng, 0.05, 900.0),
+                kind: (),
+            });
+        }
+        if chance(rng, 40) {
+            for _ in 0..rng.usize(1..4) {
+                self.crashes
+                    .push((between(rng, 0.0, span), spread(rng, 0.1, 60.0)));
+            }
+            self.crashes.sort_unstable();
+        }
+        if chance(rng, 20) {
+            for _ in 0..rng.usize(1..3) {
+                self.wall_steps
+                    .push((between(rng, 0.0, span), rng.i64(-7200..7200)));
+            }
+        }
+    }
+}

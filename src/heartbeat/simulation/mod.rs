@@ -1,0 +1,159 @@
+//! Whole pod lives under virtual time: the machine against a pod, an API server, a service and a kubelet drawn from a seed.
+//! Here lives what drives the machine and what judges it, in the words of the design's guarantees G1 to G8.
+//! Never here: a clock, a socket, a sleep, and nothing that the production build contains.
+
+mod check;
+mod life;
+mod run;
+
+use std::fmt::Write;
+use std::time::Instant;
+
+use super::machine::Broken;
+use crate::task_runs::secret::EXPOSED;
+
+/// What is wrong on purpose.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Flaw {
+    /// In the machine.
+    Machine(Broken),
+    /// Secrets print themselves (G6, which the machine can't break: it never sees one).
+    Secret,
+}
+
+const FLAWS: [(&str, Flaw); 7] = [
+    ("G1", Flaw::Machine(Broken::G1)),
+    ("G2", Flaw::Machine(Broken::G2)),
+    ("G3", Flaw::Machine(Broken::G3)),
+    ("G4", Flaw::Machine(Broken::G4)),
+    ("G5", Flaw::Machine(Broken::G5)),
+    ("G6", Flaw::Secret),
+    ("G7", Flaw::Machine(Broken::G7)),
+];
+
+/// What lives have come to.
+#[derive(Default)]
+struct Sum {
+    lives: u64,
+    events: u64,
+    faults: u64,
+    violations: Vec<(u64, String)>,
+}
+
+impl Sum {
+    fn live(&mut self, seed: u64, flaw: Option<Flaw>) {
+        let outcome = run::live(seed, flaw, false);
+        self.lives += 1;
+        self.events += outcome.events;
+        self.faults += outcome.faults;
+        self.violations
+            .extend(outcome.violations.into_iter().map(|violation| (seed, violation)));
+    }
+
+    /// The first violations, each with what replays it.
+    fn complaint(&self) -> String {
+        let mut text = String::new();
+        for (seed, violation) in self.violations.iter().take(10) {
+            let _ = writeln!(text, "seed {seed}: {violation}\n  replay: just simulate --seed {seed}");
+        }
+        text
+    }
+}
+
+fn lives(seeds: impl IntoIterator<Item = u64>, flaw: Option<Flaw>) -> Sum {
+    let mut sum = Sum::default();
+    for seed in seeds {
+        sum.live(seed, flaw);
+    }
+    sum
+}
+
+#[test]
+fn a_thousand_lives_break_no_guarantee() {
+    let sum = lives(0..1000, None);
+    assert!(sum.violations.is_empty(), "{}", sum.complaint());
+    assert!(sum.faults > 1000 && sum.events > 10_000, "lives worth the name");
+}
+
+/// Each flaw is found, and by the guarantee that it breaks.
+#[test]
+fn every_broken_machine_is_noticed() {
+    for (guarantee, flaw) in FLAWS {
+        let mut sum = Sum::default();
+        let noticed = (0..3000).any(|seed| {
+            sum.live(seed, Some(flaw));
+            sum.violations
+                .iter()
+                .any(|(_, violation)| violation.starts_with(guarantee))
+        });
+        EXPOSED.set(false);
+        assert!(
+            noticed,
+            "{guarantee} is broken in {} lives and nobody notices",
+            sum.lives
+        );
+    }
+}
+
+#[test]
+fn a_life_is_the_same_each_time() {
+    for seed in 0..20 {
+        let one = run::live(seed, None, true);
+        let two = run::live(seed, None, true);
+        assert_eq!(one.story, two.story, "seed {seed}");
+    }
+}
+
+fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
+    let text = std::env::var(name).ok()?;
+    match text.parse() {
+        Ok(value) => Some(value),
+        Err(_) => panic!("{name}={text} can't be read"),
+    }
+}
+
+/// `just simulate` and `just soak`. Settings: SIMULATE_LIVES, SIMULATE_SECONDS, SIMULATE_SEED (one life, told),
+/// SIMULATE_FIRST (the first seed), SIMULATE_BROKEN (a guarantee).
+#[test]
+#[ignore = "run by `just simulate`"]
+fn simulate() {
+    let flaw = setting::<String>("SIMULATE_BROKEN").map(|name| {
+        let known = FLAWS.iter().find(|(guarantee, _)| *guarantee == name);
+        known
+            .unwrap_or_else(|| panic!("there is no flaw {name}: G1 to G7"))
+            .1
+    });
+    if let Some(seed) = setting("SIMULATE_SEED") {
+        let outcome = run::live(seed, flaw, true);
+        println!("{}", outcome.story.join("\n"));
+        assert!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
+        return;
+    }
+    let most = setting("SIMULATE_LIVES").unwrap_or(u64::MAX);
+    let seconds: Option<u64> = setting("SIMULATE_SECONDS");
+    let first = setting("SIMULATE_FIRST").unwrap_or(1);
+    let begun = Instant::now();
+    let mut sum = Sum::default();
+    for seed in first.. {
+        let over = seconds.is_some_and(|seconds| begun.elapsed().as_secs() >= seconds);
+        if sum.lives >= most || over || sum.violations.len() >= 100 {
+            break;
+        }
+        sum.live(seed, flaw);
+    }
+    let took = begun.elapsed().as_secs_f64();
+    println!(
+        "{} lives, {} events, {} faults injected, {} violations, {:.0} lives/s on one core",
+        sum.lives,
+        sum.events,
+        sum.faults,
+        sum.violations.len(),
+        lives_a_second(sum.lives, took)
+    );
+    assert!(sum.violations.is_empty(), "{}", sum.complaint());
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a figure for people")]
+fn lives_a_second(lives: u64, took: f64) -> f64 {
+    lives as f64 / took
+}

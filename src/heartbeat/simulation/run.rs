@@ -1,0 +1,746 @@
+//! The world that turns: a queue of happenings in order of time, and a shell that is as dumb as the real one.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+
+use super::Flaw;
+use super::check::{Accepted, Judge};
+use super::life::{Life, ServiceFault, Shown, between, wall_at};
+use crate::heartbeat::Now;
+use crate::heartbeat::answer::{Answer, RetryAfter};
+use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
+use crate::heartbeat::request::{Identity, Report};
+use crate::heartbeat::saved::Saved;
+use crate::pod::status::Sidecar;
+use crate::task_runs::Secret;
+use crate::task_runs::credentials::{Credentials, Source};
+use crate::task_runs::secret::EXPOSED;
+
+/// Appears in every token, so that it can be looked for.
+pub(super) const TOKEN: &str = "hunter2";
+
+/// What came of a life.
+#[derive(Default)]
+pub(super) struct Outcome {
+    pub(super) events: u64,
+    pub(super) faults: u64,
+    pub(super) violations: Vec<String>,
+    pub(super) story: Vec<String>,
+}
+
+/// One life, judged. A panic is a violation (G8).
+pub(super) fn live(seed: u64, flaw: Option<Flaw>, told: bool) -> Outcome {
+    EXPOSED.set(flaw == Some(Flaw::Secret));
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let mut world = World::new(seed, flaw, told);
+        world.turn();
+        world.judged()
+    }));
+    EXPOSED.set(false);
+    outcome.unwrap_or_else(|_| Outcome {
+        violations: vec!["G8: a panic".to_owned()],
+        ..Outcome::default()
+    })
+}
+
+enum Happening {
+    /// The API server's state changes to the timeline's nth.
+    PodChanges(usize),
+    /// The watch of a process brings what the API server holds.
+    WatchBrings(u32),
+    /// The API server confirms, once a minute.
+    WatchConfirms(u32),
+    LookIsAnswered(u32, bool),
+    /// A request reaches the service.
+    Arrives(Box<Request>),
+    IsAnswered {
+        process: u32,
+        attempt: u64,
+        answer: Answer,
+        jwt: Option<String>,
+    },
+    /// An answer is lost on its way; the machine has to notice by itself.
+    Woke(u32, Duration),
+    Signal,
+    Kill,
+    Crash(Duration),
+    Restart,
+    WallStep(i64),
+    ApiReturns,
+    Durable(u32, Box<Saved>),
+}
+
+/// A request on the wire.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) process: u32,
+    pub(super) attempt: Attempt,
+    pub(super) late: bool,
+    /// When it left: not before the journal was written.
+    begins: Duration,
+    fate: Fate,
+}
+
+/// What the service does with it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    Answers,
+    LosesAnswer,
+    Says(u16),
+    /// It came so late that nobody waits any more.
+    TooLate,
+}
+
+struct Entry {
+    at: Duration,
+    order: u64,
+    what: Happening,
+}
+
+impl PartialEq for Entry {
+    fn eq(&self, other: &Self) -> bool {
+        self.order == other.order
+    }
+}
+impl Eq for Entry {}
+impl PartialOrd for Entry {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+impl Ord for Entry {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.order).cmp(&(other.at, other.order))
+    }
+}
+
+/// The process of the moment.
+struct Process {
+    machine: Machine,
+    number: u32,
+    begun: Duration,
+    wake: Option<Duration>,
+    /// The attempt that the shell holds: its request, and whether it hangs without an answer to come.
+    in_flight: Option<(Request, bool)>,
+    watches: bool,
+    looks: u32,
+}
+
+struct World {
+    life: Life,
+    rng: fastrand::Rng,
+    now: Duration,
+    queue: BinaryHeap<Reverse<Entry>>,
+    order: u64,
+    /// The index into the timeline.
+    shown: usize,
+    process: Option<Process>,
+    processes: u32,
+    deaths: Vec<(u32, Duration)>,
+    settings: Settings,
+    flaw: Option<Flaw>,
+    credentials: Credentials,
+    durable: Option<Saved>,
+    wall_off: i64,
+    /// Whether the service answers 409 to anything behind a last heartbeat.
+    strict: bool,
+    over: bool,
+    judge: Judge,
+    outcome: Outcome,
+    told: bool,
+}
+
+impl World {
+    fn new(seed: u64, flaw: Option<Flaw>, told: bool) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let life = Life::draw(&mut rng);
+        let interval = between(&mut rng, 5.0, 60.0);
+        let settings = Settings {
+            identity: Identity {
+                pod_name: "p".to_owned(),
+                pod_uid: (life.sidecar != Sidecar::Elsewhere).then(|| "u1".to_owned()),
+                ..Identity::default()
+            },
+            nonce: (rng.u32(0..5) == 0).then(|| "given".to_owned()),
+            interval,
+            timeout: between(&mut rng, 1.0, 10.0),
+            report: [Report::Task, Report::Task, Report::All][rng.usize(0..3)],
+            max_status_age: Duration::from_secs([20, 300, 300, 3600][rng.usize(0..4)]),
+            journaled: rng.u32(0..10) < 7,
+        };
+        let judge = Judge::new(&life, &settings);
+        let mut world = Self {
+            strict: rng.bool(),
+            credentials: Credentials::new(Source::Inline(Secret::new(format!("{TOKEN}-first"))), None),
+            life,
+            now: Duration::ZERO,
+            queue: BinaryHeap::new(),
+            order: 0,
+            shown: 0,
+            process: None,
+            processes: 0,
+            deaths: vec![],
+            settings,
+            flaw,
+            durable: None,
+            wall_off: 0,
+            over: false,
+            judge,
+            outcome: Outcome::default(),
+            told,
+            rng,
+        };
+        world.tell(|world| format!("{:#?}\n{:#?}", world.settings, world.life));
+        for nth in 1..world.life.timeline.len() {
+            let at = world.life.timeline[nth].0;
+            world.happens(at, Happening::PodChanges(nth));
+        }
+        if let Some(at) = world.life.signal {
+            world.happens(at, Happening::Signal);
+            if world.life.second_signal {
+                let later = between(&mut world.rng, 0.01, 5.0);
+                world.happens(at + later, Happening::Signal);
+            }
+        }
+        if let Some(at) = world.life.kill {
+            world.happens(at, Happening::Kill);
+        }
+        for nth in 0..world.life.crashes.len() {
+            let (at, pause) = world.life.crashes[nth];
+            world.happens(at, Happening::Crash(pause));
+        }
+        for nth in 0..world.life.wall_steps.len() {
+            let (at, step) = world.life.wall_steps[nth];
+            world.happens(at, Happening::WallStep(step));
+        }
+        for nth in 0..world.life.api_outages.len() {
+            let until = world.life.api_outages[nth].until;
+            world.happens(until, Happening::ApiReturns);
+        }
+        let faults = world.life.api_outages.len()
+            + world.life.service_outages.len()
+            + world.life.crashes.len()
+            + world.life.wall_steps.len();
+        world.outcome.faults += u64::try_from(faults).unwrap_or(0);
+        world
+    }
+
+    fn tell(&mut self, what: impl FnOnce(&Self) -> String) {
+        if self.told {
+            let line = format!("{:10.3} {}", self.now.as_secs_f64(), what(self));
+            self.outcome.story.push(line);
+        }
+    }
+
+    fn happens(&mut self, at: Duration, what: Happening) {
+        self.order += 1;
+        self.queue.push(Reverse(Entry {
+            at: at.max(self.now),
+            order: self.order,
+            what,
+        }));
+    }
+
+    fn soon(&mut self, from: f64, to: f64) -> Duration {
+        self.now + between(&mut self.rng, from, to)
+    }
+
+    fn api_is_up(&self) -> bool {
+        !self
+            .life
+            .api_outages
+            .iter()
+            .any(|outage| outage.from <= self.now && self.now < outage.until)
+    }
+
+    fn service_fault(&self) -> Option<ServiceFault> {
+        self.life
+            .service_outages
+            .iter()
+            .find(|outage| outage.from <= self.now && self.now < outage.until)
+            .map(|outage| outage.kind)
+    }
+
+    fn clock(&self, begun: Duration) -> Now {
+        Now {
+            elapsed: self.now - begun,
+            wall: wall_at(self.now)
+                .checked_add(SignedDuration::from_secs(self.wall_off))
+                .expect("in range"),
+        }
+    }
+
+    // ---- the world ----------------------------------------------------------------------------------------------
+
+    fn turn(&mut self) {
+        self.start();
+        while let Some(Reverse(entry)) = self.queue.pop() {
+            if self.over || entry.at > self.life.horizon {
+                break;
+            }
+            self.now = entry.at;
+            self.happened(entry.what);
+        }
+        self.now = self.now.max(self.life.horizon.min(self.now));
+    }
+
+    fn judged(self) -> Outcome {
+        let Self {
+            judge,
+            mut outcome,
+            life,
+            process,
+            ..
+        } = self;
+        let alive = process.is_some();
+        outcome.violations.extend(judge.verdict(&life, alive));
+        for violation in &outcome.violations {
+            outcome.story.push(format!("VIOLATION {violation}"));
+        }
+        outcome
+    }
+
+    fn start(&mut self) {
+        self.processes += 1;
+        let seed = self.rng.u64(..);
+        let begun = self.now;
+        let settings = self.settings.clone();
+        let saved = self.durable.clone().filter(|_| settings.journaled);
+        let mut machine = match saved {
+            Some(saved) => {
+                let json = serde_json::to_string(&saved).expect("JSON");
+                let saved = serde_json::from_str(&json).expect("read back");
+                Machine::resume(settings, seed, saved, self.clock(begun))
+            }
+            None => Machine::new(settings, seed),
+        };
+        if let Some(Flaw::Machine(broken)) = self.flaw {
+            machine.broken = Some(broken);
+        }
+        self.judge.process_begins(self.now);
+        self.process = Some(Process {
+            machine,
+            number: self.processes,
+            begun,
+            wake: None,
+            in_flight: None,
+            watches: true,
+            looks: 0,
+        });
+        self.tell(|world| format!("process {} begins", world.processes));
+        self.on(Event::Started);
+        let first = self.soon(0.001, 0.3);
+        let number = self.processes;
+        self.happens(first, Happening::WatchBrings(number));
+        let confirms = self.soon(50.0, 60.0);
+        self.happens(confirms, Happening::WatchConfirms(number));
+    }
+
+    fn happened(&mut self, what: Happening) {
+        match what {
+            Happening::PodChanges(nth) => {
+                self.shown = nth;
+                self.bring_soon();
+            }
+            Happening::ApiReturns => self.bring_soon(),
+            Happening::WatchBrings(process) => {
+                if self.watches(process) && self.api_is_up() {
+                    let event = self.sight();
+                    self.on(event);
+                }
+            }
+            Happening::WatchConfirms(process) => {
+                if self.watches(process) {
+                    if self.api_is_up() {
+                        self.on(Event::Confirmed);
+                    }
+                    let next = self.soon(50.0, 60.0);
+                    self.happens(next, Happening::WatchConfirms(process));
+                }
+            }
+            Happening::LookIsAnswered(process, fails) => {
+                if self.is_at(process) {
+                    let look = match &self.life.timeline[self.shown].1 {
+                        _ if fails || !self.api_is_up() => Look::Failed,
+                        Shown::Pod(pod) => Look::Found((**pod).clone()),
+                        Shown::Gone | Shown::Other(_) => Look::Gone,
+                    };
+                    match &look {
+                        Look::Found(pod) => self.judge.observed(self.now, pod),
+                        Look::Gone => self.judge.gone(self.now),
+                        Look::Failed => {}
+                    }
+                    self.on(Event::Looked(look));
+                }
+            }
+            Happening::Arrives(request) => self.arrives(*request),
+            Happening::IsAnswered {
+                process,
+                attempt,
+                answer,
+                jwt,
+            } => self.is_answered(process, attempt, answer, jwt),
+            Happening::Woke(process, at) => {
+                let due = self
+                    .process
+                    .as_ref()
+                    .is_some_and(|alive| alive.number == process && alive.wake == Some(at));
+                if due {
+                    self.on(Event::Woke);
+                }
+            }
+            Happening::Signal => {
+                if self.process.is_some() {
+                    self.judge.signalled(self.now);
+                    self.on(Event::Signal);
+                }
+            }
+            Happening::Kill => {
+                self.tell(|_| "SIGKILL".to_owned());
+                self.ends(None);
+            }
+            Happening::Crash(pause) => self.crash(pause),
+            Happening::Restart => self.start(),
+            Happening::WallStep(step) => self.wall_off += step,
+            Happening::Durable(process, saved) => {
+                if self.is_at(process) {
+                    self.durable = Some(*saved);
+                }
+            }
+        }
+    }
+
+    fn is_at(&self, process: u32) -> bool {
+        self.process.as_ref().is_some_and(|alive| alive.number == process)
+    }
+
+    fn watches(&self, process: u32) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|alive| alive.number == process && alive.watches)
+    }
+
+    /// The watch brings it within a moment; now and then it lags, and what comes between is never seen.
+    fn bring_soon(&mut self) {
+        let Some(number) = self.process.as_ref().map(|process| process.number) else {
+            return;
+        };
+        let at = match self.rng.u32(0..100) {
+            0..3 => self.soon(0.5, 20.0),
+            _ => self.soon(0.001, 0.05),
+        };
+        self.happens(at, Happening::WatchBrings(number));
+    }
+
+    fn sight(&mut self) -> Event {
+        match &self.life.timeline[self.shown].1 {
+            Shown::Pod(pod) => {
+                let pod = (**pod).clone();
+                self.judge.observed(self.now, &pod);
+                Event::Observed(pod)
+            }
+            Shown::Gone => {
+                self.judge.gone(self.now);
+                Event::Gone(None)
+            }
+            Shown::Other(pod) => {
+                self.judge.gone(self.now);
+                Event::Observed((**pod).clone())
+            }
+        }
+    }
+
+    fn crash(&mut self, pause: Duration) {
+        let terminating = self.life.signal.is_some_and(|signal| signal <= self.now);
+        if self.process.is_none() || terminating {
+            // The kubelet starts no container of a pod that it is stopping.
+            return;
+        }
+        self.tell(|_| "crash".to_owned());
+        self.give_up_in_flight();
+        self.deaths.push((self.processes, self.now));
+        self.process = None;
+        self.judge.crashed(self.now);
+        let at = self.now + pause;
+        let stopped = self.life.signal.is_some_and(|signal| signal <= at);
+        if stopped {
+            self.judge.never_restarted();
+            self.over = true;
+        } else {
+            self.happens(at, Happening::Restart);
+        }
+    }
+
+    fn ends(&mut self, end: Option<End>) {
+        if self.process.is_none() {
+            return;
+        }
+        let number = self.process.as_ref().map_or(0, |process| process.number);
+        self.give_up_in_flight();
+        self.deaths.push((number, self.now));
+        self.process = None;
+        self.judge.ended(self.now, end);
+        // What is still on the wire arrives all the same.
+        let mut rest: Vec<Entry> = std::mem::take(&mut self.queue)
+            .into_iter()
+            .map(|Reverse(entry)| entry)
+            .collect();
+        rest.sort();
+        for entry in rest {
+            if let Happening::Arrives(request) = entry.what
+                && request.process == number
+            {
+                self.now = entry.at;
+                self.arrives(*request);
+            }
+        }
+        self.over = true;
+    }
+
+    // ---- the shell ----------------------------------------------------------------------------------------------
+
+    fn on(&mut self, event: Event) {
+        let Some(mut process) = self.process.take() else { return };
+        self.tell(|_| format!("  {event:?}"));
+        self.outcome.events += 1;
+        let clock = self.clock(process.begun);
+        let actions = process.machine.on(event, clock);
+        let number = process.number;
+        self.process = Some(process);
+        let mut durable_at = self.now;
+        let mut end = None;
+        for action in actions {
+            match &action {
+                Action::WakeAt(_) => {}
+                action => self.tell(|_| format!("    → {action:?}")),
+            }
+            match action {
+                Action::Persist(saved) => {
+                    durable_at = self.soon(0.0001, 0.05);
+                    self.happens(durable_at, Happening::Durable(number, saved));
+                }
+                Action::Send(attempt) => self.send(attempt, durable_at),
+                Action::Abort => self.give_up_in_flight(),
+                Action::LookAtPod(limit) => self.look(limit),
+                Action::WakeAt(at) => {
+                    if let Some(process) = &mut self.process {
+                        let wake = at.map(|at| (process.begun + at).max(self.now));
+                        let again = process.wake == wake;
+                        process.wake = wake;
+                        if let Some(wake) = wake.filter(|_| !again || wake == Some(self.now)) {
+                            self.happens(wake, Happening::Woke(number, wake));
+                        }
+                    }
+                }
+                Action::StopWatching => {
+                    if let Some(process) = &mut self.process {
+                        process.watches = false;
+                    }
+                }
+                Action::Note(note) => self.note(&note),
+                Action::End(ending) => end = Some(ending),
+            }
+        }
+        if let Some(process) = &self.process {
+            self.judge.losses(process.number, process.machine.losses());
+        }
+        if let Some(end) = end {
+            // The shell waits for the journal before it ends.
+            self.ends(Some(end));
+        }
+    }
+
+    fn note(&mut self, note: &Note) {
+        self.judge.noted(self.now, note);
+        self.reveals(&format!("{note:?}"));
+    }
+
+    fn look(&mut self, limit: Duration) {
+        let Some(process) = &mut self.process else { return };
+        process.looks += 1;
+        let number = process.number;
+        let answer = self.soon(0.001, 0.3);
+        let (at, fails) = if answer > self.now + limit || !self.api_is_up() {
+            (self.now + limit, true)
+        } else {
+            (answer, false)
+        };
+        self.happens(at, Happening::LookIsAnswered(number, fails));
+    }
+
+    fn send(&mut self, attempt: Attempt, durable_at: Duration) {
+        let Some(process) = &self.process else { return };
+        let number = process.number;
+        let journaled = self.settings.journaled;
+        self.judge
+            .sent(self.now, number, journaled, &attempt, process.in_flight.is_some());
+        if attempt.reread_token {
+            self.credentials.reread();
+        }
+        let token = self.credentials.token().expect("an inline token");
+        if self.rng.u32(0..8) == 0 {
+            self.reveals(&format!("{attempt:?} {token:?} {:?}", self.credentials));
+        }
+        let begins = durable_at.max(self.now);
+        let trips = between(&mut self.rng, 0.001, 0.08);
+        let arrives = begins + trips;
+        let back = between(&mut self.rng, 0.001, 0.08);
+        let fault = self.service_fault().or_else(|| self.stray_fault());
+        let mut request = Request {
+            process: number,
+            attempt,
+            late: false,
+            begins,
+            fate: Fate::Answers,
+        };
+        let mut hangs = false;
+        match fault {
+            None => self.happens(arrives, Happening::Arrives(Box::new(request.clone()))),
+            Some(ServiceFault::Refuses) => {
+                let attempt = request.attempt.number;
+                self.happens(
+                    arrives,
+                    Happening::IsAnswered {
+                        process: number,
+                        attempt,
+                        answer: Answer::NotSent,
+                        jwt: None,
+                    },
+                );
+            }
+            Some(ServiceFault::Hangs) => {
+                hangs = true;
+                request.fate = Fate::TooLate;
+            }
+            Some(ServiceFault::LosesAnswers) => {
+                request.fate = Fate::LosesAnswer;
+                self.happens(arrives, Happening::Arrives(Box::new(request.clone())));
+            }
+            Some(ServiceFault::Says(status)) => {
+                request.fate = Fate::Says(status);
+                self.happens(arrives + back, Happening::Arrives(Box::new(request.clone())));
+            }
+        }
+        if fault.is_some() {
+            self.outcome.faults += 1;
+            self.judge.service_fault(self.now);
+        }
+        if let Some(process) = &mut self.process {
+            process.in_flight = Some((request, hangs));
+        }
+    }
+
+    /// One in a hundred requests goes wrong on its own, in lives that have trouble at all.
+    fn stray_fault(&mut self) -> Option<ServiceFault> {
+        if self.life.service_outages.is_empty() || self.rng.u32(0..100) > 1 {
+            return None;
+        }
+        Some(match self.rng.u32(0..6) {
+            0 => ServiceFault::Refuses,
+            1 => ServiceFault::Hangs,
+            2 => ServiceFault::LosesAnswers,
+            3 => ServiceFault::Says(503),
+            4 => ServiceFault::Says(401),
+            _ => ServiceFault::Says(404),
+        })
+    }
+
+    /// The connection is dropped. What hung on it may still arrive, within the time of one more attempt.
+    fn give_up_in_flight(&mut self) {
+        let Some((mut request, hangs)) = self
+            .process
+            .as_mut()
+            .and_then(|process| process.in_flight.take())
+        else {
+            return;
+        };
+        if hangs && request.begins <= self.now && self.rng.bool() {
+            let at = self.now + self.settings.timeout.mul_f64(self.rng.f64() * 0.99);
+            request.late = true;
+            self.happens(at, Happening::Arrives(Box::new(request)));
+        }
+    }
+
+    fn is_answered(&mut self, number: u32, attempt: u64, answer: Answer, jwt: Option<String>) {
+        let Some(process) = self.process.as_mut().filter(|process| process.number == number) else {
+            return;
+        };
+        let awaited = process
+            .in_flight
+            .as_ref()
+            .is_some_and(|(request, _)| request.attempt.number == attempt);
+        if awaited {
+            process.in_flight = None;
+        }
+        if let Some(jwt) = jwt.filter(|_| awaited) {
+            if let Err(error) = self.credentials.renew(Secret::new(jwt)) {
+                self.reveals(&format!("{error} {error:?}"));
+            }
+            self.reveals(&format!("{:?}", self.credentials));
+        }
+        self.judge.answered(&answer);
+        self.on(Event::Answered { attempt, answer });
+    }
+
+    /// G6: no token in anything that could be printed.
+    fn reveals(&mut self, text: &str) {
+        if text.contains(TOKEN) {
+            self.judge.complain("G6: a token is printed");
+        }
+    }
+
+    // ---- the service --------------------------------------------------------------------------------------------
+
+    fn arrives(&mut self, request: Request) {
+        let died = self.deaths.iter().find(|(process, _)| *process == request.process);
+        if died.is_some_and(|(_, at)| *at < request.begins) {
+            return;
+        }
+        let alive = self.is_at(request.process);
+        let attempt = request.attempt.number;
+        let back = between(&mut self.rng, 0.001, 0.08);
+        let closed = self.strict && self.judge.has_accepted_final();
+        let known = self.judge.knows(&request);
+        let answer = match request.fate {
+            Fate::Says(status) => {
+                let seconds = self.rng.u64(0..60);
+                let retry_after = match self.rng.u32(0..4) {
+                    0 => Some(RetryAfter::Delay(Duration::from_secs(seconds))),
+                    1 => Some(RetryAfter::At(wall_at(self.now + Duration::from_secs(seconds)))),
+                    _ => None,
+                };
+                Answer::from_status(status, retry_after)
+            }
+            // A strict service takes the repetition of what it knows, and nothing else behind a last heartbeat.
+            _ if closed && !(known && self.rng.bool()) => Answer::Disowned { status: 409 },
+            _ => {
+                self.judge.accepted(Accepted::of(&request, self.now));
+                Answer::Accepted
+            }
+        };
+        self.tell(|_| {
+            format!(
+                "  service: attempt {attempt} of process {} {answer:?}",
+                request.process
+            )
+        });
+        if !alive || matches!(request.fate, Fate::LosesAnswer | Fate::TooLate) {
+            return;
+        }
+        let jwt = (answer == Answer::Accepted && self.rng.u32(0..10) == 0)
+            .then(|| format!("{TOKEN}-{}{}", self.order, ["", "\n"][self.rng.usize(0..2)]));
+        self.happens(
+            self.now + back,
+            Happening::IsAnswered {
+                process: request.process,
+                attempt,
+                answer,
+                jwt,
+            },
+        );
+    }
+}
