@@ -79,8 +79,10 @@ struct State {
     version: u64,
     pods: BTreeMap<(String, String), Value>,
     history: VecDeque<Event>,
-    /// The version before the oldest event of the history.
+    /// The oldest version that a watch can begin from.
     forgotten: u64,
+    /// The newest event that was taken out of the history: an open watch that hasn't sent it has a hole.
+    trimmed: u64,
     seen: Vec<Seen>,
     open_watches: usize,
 }
@@ -108,6 +110,7 @@ impl KubeApi {
                 pods: BTreeMap::new(),
                 history: VecDeque::new(),
                 forgotten: 100,
+                trimmed: 0,
                 seen: Vec::new(),
                 open_watches: 0,
             }),
@@ -191,6 +194,9 @@ impl KubeApi {
         let mut state = self.shared.state();
         // Something happened elsewhere in the cluster, so that no version that a client knows is the newest.
         state.version += 10;
+        if let Some(newest) = state.history.back().map(|event| event.version) {
+            state.trimmed = newest;
+        }
         state.history.clear();
         state.forgotten = state.version;
     }
@@ -319,6 +325,7 @@ impl State {
             && let Some(old) = self.history.pop_front()
         {
             self.forgotten = old.version;
+            self.trimmed = old.version;
         }
     }
 }
@@ -657,10 +664,10 @@ impl OpenWatch {
                 _ = self.faults.changed() => {}
                 () = tokio::time::sleep_until(self.ends) => return Next::End,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    let state = self.shared.state();
-                    self.next_bookmark = Instant::now() + state.options.bookmarks;
-                    self.cursor = self.cursor.max(state.version);
-                    return Next::Line(bookmark(self.cursor, false));
+                    // Behind all that happened before it.
+                    self.collect();
+                    self.ready.push_back(bookmark(self.cursor, false));
+                    self.next_bookmark = Instant::now() + self.shared.state().options.bookmarks;
                 }
             }
         }
@@ -670,14 +677,21 @@ impl OpenWatch {
     fn collect(&mut self) {
         let state = self.shared.state();
         let Some(selects) = &self.selects else { return };
+        if self.cursor < state.trimmed {
+            // Too slow: what is gone from the history can't be told any more.
+            let message = format!("too old resource version: {} ({})", self.cursor, state.trimmed);
+            self.ready
+                .push_back(line("ERROR", &status(410, "Expired", &message)));
+            self.then = Some(What::End);
+            self.cursor = state.version;
+            return;
+        }
         for event in state.history.iter().filter(|event| event.version > self.cursor) {
             if selects(&event.object) {
                 self.ready.push_back(line(event.kind, &event.object));
             }
         }
-        self.cursor = self
-            .cursor
-            .max(state.history.back().map_or(0, |event| event.version));
+        self.cursor = self.cursor.max(state.version);
     }
 }
 

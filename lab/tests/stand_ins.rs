@@ -181,6 +181,53 @@ async fn initial_events_end_with_a_bookmark_and_bookmarks_come_where_asked_for()
 }
 
 #[tokio::test]
+async fn a_watch_that_is_too_slow_is_told_and_has_no_hole() {
+    let world = world().await;
+    world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
+    let mut watch = kube(&world, "?watch=1&resourceVersion=0").await;
+    assert_eq!(kinds(&lines(&mut watch, 1).await), ["ADDED"]);
+    // All at once, so that the watch has no chance to tell of any in between.
+    for _ in 0..=Options::default().history {
+        world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
+    }
+    let told = lines(&mut watch, 1).await;
+    assert_eq!(kinds(&told), ["ERROR"]);
+    assert_eq!(told[0]["object"]["code"], 410);
+    assert_eq!(watch.chunk().await.expect("ended in order"), None);
+}
+
+#[tokio::test]
+async fn a_bookmark_never_overtakes_an_event() {
+    let options = Options {
+        bookmarks: Duration::from_micros(10),
+        history: 1000,
+        ..Options::default()
+    };
+    let world = World::with(options, service::Options::default())
+        .await
+        .expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
+    let mut watch = kube(&world, "?watch=1&resourceVersion=0&allowWatchBookmarks=true").await;
+    for _ in 0..200 {
+        world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
+        tokio::task::yield_now().await;
+    }
+    world.kube.delete("lab", "p");
+    let mut text = String::new();
+    while !text.contains("DELETED") {
+        let chunk = watch.chunk().await.expect("the stream goes on");
+        text.push_str(std::str::from_utf8(&chunk.expect("more lines")).expect("text"));
+    }
+    let told: Vec<Value> = text
+        .lines()
+        .map_while(|line| serde_json::from_str(line).ok())
+        .collect();
+    let of = |kind: &str| told.iter().filter(|line| line["type"] == kind).count();
+    assert_eq!((of("ADDED"), of("MODIFIED"), of("DELETED")), (1, 200, 1));
+    assert!(of("BOOKMARK") > 0);
+}
+
+#[tokio::test]
 async fn a_watch_ends_when_its_time_is_up() {
     let world = world().await;
     let ended = kube(&world, "?watch=1&timeoutSeconds=1").await;

@@ -297,6 +297,8 @@ pub struct Machine {
     /// Whether a pod that is missing or another's was told of: once is enough for a wrong name.
     told_stranger: bool,
     deletion_ends: Option<Duration>,
+    /// Whether this process saw the deletion begin, so that it knows the time that has passed since by its own clock.
+    deletion_witnessed: bool,
 
     // What is to be sent.
     outbox: Outbox,
@@ -368,6 +370,7 @@ impl Machine {
             gone: false,
             told_stranger: false,
             deletion_ends: None,
+            deletion_witnessed: false,
             outbox: Outbox::default(),
             beats: 0,
             attempts: 0,
@@ -445,6 +448,8 @@ impl Machine {
         }
         self.settings.identity.learn(&pod);
         self.confirm(now.elapsed);
+        let undeleted_before = self.seen.as_ref().is_some_and(|seen| seen.deletion.is_none());
+        self.deletion_witnessed = pod.deletion.is_some() && (self.deletion_witnessed || undeleted_before);
         self.deletion_ends = match (
             pod.deletion,
             self.seen.as_ref().and_then(|before| before.deletion),
@@ -841,7 +846,7 @@ impl Machine {
         if !self.wait_is_asked {
             self.backoff.reset();
             self.not_before = self.not_before.min(now);
-        } else if let Some(deadline) = self.pressing_deadline() {
+        } else if let Some(deadline) = self.pressing_deadline(now) {
             let left = deadline.saturating_sub(now);
             self.not_before = self.not_before.min(now.saturating_add(left / 3));
         }
@@ -1128,6 +1133,8 @@ impl Machine {
             Stage::Final { .. } => earliest(self.deadline(), self.skips_to_final_at()),
             Stage::Barrier { .. } => self.deadline(),
             Stage::Running => None,
+            #[cfg(test)]
+            Stage::Quiet if self.broken == Some(Broken::G3) => None,
             // Nothing is sent any more, or not yet.
             Stage::New | Stage::Quiet | Stage::Refused | Stage::Orphaned | Stage::Over => return None,
         };

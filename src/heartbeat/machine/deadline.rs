@@ -28,6 +28,10 @@ const NATIVE_LOOK: Duration = Duration::from_millis(500);
 /// The shortest attempt that is worth making: a TLS handshake and an answer across a region take less.
 const SHORTEST_ATTEMPT: Duration = Duration::from_millis(200);
 
+/// The same for the last heartbeat where the kubelet may leave no time for another: a service far away or slow has this
+/// long to answer.
+const SHORTEST_LAST_ATTEMPT: Duration = Duration::from_millis(500);
+
 /// The shortest wait between two attempts when a deadline presses.
 pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 
@@ -75,18 +79,22 @@ impl Machine {
     }
 
     /// The deadline to plan by: after SIGTERM podbeat may have no more than the least that the kubelet leaves, if its pod
-    /// is gone from the API (a forced deletion), or if a native sidecar sees neither an end of the task nor a deletion
-    /// (the grace may be used up).
-    pub(super) fn pressing_deadline(&self) -> Option<Duration> {
+    /// is gone from the API (a forced deletion), if it was never seen, or if a native sidecar sees neither an end of the
+    /// task nor the beginning of a deletion (the grace may be used up).
+    /// Whoever outlives these two seconds has the whole grace.
+    pub(super) fn pressing_deadline(&self, now: Duration) -> Option<Duration> {
         let deadline = self.deadline()?;
-        let explained = self.deletion_ends.is_some() || self.seen.as_ref().is_some_and(is_finished);
+        let explained = self.deletion_witnessed || self.seen.as_ref().is_some_and(is_finished);
         let presses = match self.sidecar() {
+            _ if self.seen.is_none() => true,
             Sidecar::Native => self.gone || !explained,
             Sidecar::Plain => self.gone,
             Sidecar::Elsewhere => false,
         };
         match self.signalled {
-            Some(signalled) if presses => Some(deadline.min(signalled.saturating_add(LATE_GRACE))),
+            Some(signalled) if presses && now < signalled.saturating_add(LATE_GRACE) => {
+                Some(deadline.min(signalled.saturating_add(LATE_GRACE)))
+            }
             Some(_) | None => Some(deadline),
         }
     }
@@ -99,6 +107,8 @@ impl Machine {
         }
         Some(match self.sidecar() {
             Sidecar::Native => signalled.saturating_add(NATIVE_SETTLE),
+            // An earlier process knew the pod, and this one nothing yet of its end: ask.
+            Sidecar::Plain if self.seen.is_none() => signalled,
             Sidecar::Plain => {
                 // Room for one attempt and a retry, but never more than half of what there is.
                 let deadline = self.deadline()?;
@@ -119,7 +129,7 @@ impl Machine {
             return None;
         }
         let from = since.max(self.signalled.unwrap_or(since));
-        let deadline = self.pressing_deadline()?;
+        let deadline = self.pressing_deadline(from)?;
         Some(from.saturating_add(deadline.saturating_sub(from) / 2))
     }
 
@@ -131,20 +141,23 @@ impl Machine {
         self.settings.timeout.min((left / 2).max(SHORTEST_ATTEMPT))
     }
 
-    /// An attempt gets its time-out; one that stands in the way of the last heartbeat gets a quarter of what is left.
+    /// An attempt gets its time-out; but of what is left before a deadline, one of the last heartbeat gets no more than
+    /// half, and one that stands in its way no more than a quarter; each with what is worth an attempt at all.
     pub(super) fn gives_up_at(&self, in_flight: InFlight) -> Duration {
         let timeout = in_flight.started.saturating_add(in_flight.timeout);
         let Stage::Final { since } = self.stage else {
             return timeout;
         };
-        match self.pressing_deadline() {
-            Some(deadline) if in_flight.kind != Kind::Final => {
-                let from = since.max(self.signalled.unwrap_or(since)).max(in_flight.started);
-                let quarter = deadline.saturating_sub(from) / 4;
-                timeout.min(from.saturating_add(quarter.max(SHORTEST_ATTEMPT)))
-            }
-            Some(_) | None => timeout,
-        }
+        let from = since.max(self.signalled.unwrap_or(since)).max(in_flight.started);
+        let Some(deadline) = self.pressing_deadline(from) else {
+            return timeout;
+        };
+        let left = deadline.saturating_sub(from);
+        let share = match in_flight.kind {
+            Kind::Final => (left / 2).max(SHORTEST_LAST_ATTEMPT),
+            Kind::First | Kind::Periodic | Kind::Change | Kind::LostExit => (left / 4).max(SHORTEST_ATTEMPT),
+        };
+        timeout.min(from.saturating_add(share))
     }
 
     /// How long the look before the last heartbeat may take.
@@ -153,7 +166,7 @@ impl Machine {
             Sidecar::Native => NATIVE_LOOK,
             Sidecar::Plain | Sidecar::Elsewhere => LOOK,
         };
-        self.deadline()
+        self.pressing_deadline(now)
             .map_or(most, |deadline| most.min(deadline.saturating_sub(now) / 4))
     }
 

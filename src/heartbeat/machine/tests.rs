@@ -1115,7 +1115,7 @@ fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_
         (plain(Some(500.0), None), 31.0, "never longer than the grace"),
         (
             plain(Some(500.0), Some(5)),
-            6.0,
+            5.0,
             "deletionGracePeriodSeconds in place of the pod's own",
         ),
         (plain(Some(-100.0), Some(5)), 2.0, "half of the least"),
@@ -1126,7 +1126,7 @@ fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_
         ),
         (native(Some(20.0), None), 20.0, "deletionTimestamp"),
         (native(Some(1.5), Some(30)), 3.0, "a late native sidecar has 2 s"),
-        (native(Some(500.0), Some(10)), 11.0, "a clock that is ahead"),
+        (native(Some(500.0), Some(10)), 10.0, "a clock that is behind"),
     ] {
         let at = given_up_at(&shown);
         assert!((expected - 0.1..expected + 0.1).contains(&at), "{why}: {at}");

@@ -135,6 +135,8 @@ impl Judge {
 
     pub(super) fn process_begins(&mut self, at: Duration) {
         self.begins.push(at);
+        // What an earlier process was told, this one has yet to learn.
+        self.death_seen = None;
     }
 
     pub(super) fn crashed(&mut self, at: Duration) {
@@ -266,7 +268,10 @@ impl Judge {
         self.sent.push(Sent { at, process, kind });
     }
 
-    pub(super) fn answered(&mut self, answer: &Answer) {
+    pub(super) fn answered(&mut self, at: Duration, answer: &Answer) {
+        if *answer != Answer::Accepted {
+            self.faults.push(at);
+        }
         self.closed |= matches!(answer, Answer::Disowned { .. });
     }
 
@@ -318,11 +323,7 @@ impl Judge {
             return;
         }
         let due = self.final_due.unwrap_or(Duration::MAX);
-        let unsure = |at: Duration| {
-            self.crashes
-                .iter()
-                .any(|crash| at <= *crash && *crash - at <= JOURNAL)
-        };
+        let unsure = |at| self.is_unsure(at);
         let mut missing = vec![];
         let mut missing_states = vec![];
         for (nth, seen) in self.seen.iter().enumerate() {
@@ -356,7 +357,10 @@ impl Judge {
                 .any(|accepted| accepted.request.container_status.iter().flatten().any(tells));
             // One heartbeat tells of a state and of the exit in it.
             if !told && !missing_states.iter().any(|status| tells(status)) {
-                missing.push(format!("the exit {:?} of {}", seen.exit.container_id, seen.container));
+                missing.push(format!(
+                    "the exit {:?} of {}",
+                    seen.exit.container_id, seen.container
+                ));
             }
         }
         let lost = self.lost();
@@ -367,6 +371,13 @@ impl Judge {
                 missing.join("; ")
             ));
         }
+    }
+
+    /// Whether a crash came so soon that it may not have reached the journal.
+    fn is_unsure(&self, at: Duration) -> bool {
+        self.crashes
+            .iter()
+            .any(|crash| at <= *crash && *crash - at <= JOURNAL)
     }
 
     /// G1: and in order. A request that was given up may arrive late; it is no news then.
@@ -465,7 +476,8 @@ impl Judge {
         let over = life.completed.is_some() || matches!(life.death, Death::Forced | Death::Replaced);
         // What was never seen can't be missed; nor by a process that doesn't know what an earlier one saw.
         let amnesia = !self.journaled && !self.crashes.is_empty();
-        let seen_over = self.finished || (self.is_gone && !self.seen.is_empty() && !amnesia);
+        let known = self.seen.iter().any(|seen| !self.is_unsure(seen.at));
+        let seen_over = self.finished || (self.is_gone && known && !amnesia);
         if over && seen_over && !self.orphaned {
             let faulty = life
                 .service_outages
@@ -494,7 +506,8 @@ impl Judge {
             None => self.left_dead,
         };
         let Some(last) = self.accepted.last() else { return };
-        if self.final_known.is_some() && !last.is_final() && !cut {
+        let has_final = self.accepted.iter().any(Accepted::is_final);
+        if self.final_known.is_some() && has_final && !last.is_final() && !cut {
             let at = last.at.as_secs_f64();
             self.complain(format!(
                 "G3: the last word, at {at:.3}, is a {} heartbeat of process {}",

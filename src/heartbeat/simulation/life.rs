@@ -234,7 +234,9 @@ impl Life {
             match runs(rng, &pod, container, begin, &mut steps) {
                 Some(end) => {
                     begin = end + between(rng, 0.0, 1.0);
-                    let code = steps.last().and_then(|step| step.state.as_ref()?.exit()?.exit_code);
+                    let code = steps
+                        .last()
+                        .and_then(|step| step.state.as_ref()?.exit()?.exit_code);
                     if code != Some(0) {
                         init_failed = true;
                         completed = Some(end);
@@ -308,7 +310,9 @@ impl Life {
             Death::Natural => match sidecar {
                 Sidecar::Native => {
                     let at = completed.unwrap_or(last);
-                    let signal = at.saturating_sub(Duration::from_millis(10)) + between(rng, 0.0, 0.03);
+                    // Mostly with the event that shows the end, now and then long after it: a kubelet can be away.
+                    let later = if chance(rng, 20) { 120.0 } else { 0.03 };
+                    let signal = at.saturating_sub(Duration::from_millis(10)) + between(rng, 0.0, later);
                     (Some(signal), Some(signal + pod.termination_grace.max(least)))
                 }
                 Sidecar::Plain | Sidecar::Elsewhere => (None, None),

@@ -54,7 +54,10 @@ impl Sum {
     fn complaint(&self) -> String {
         let mut text = String::new();
         for (seed, violation) in self.violations.iter().take(10) {
-            let _ = writeln!(text, "seed {seed}: {violation}\n  replay: just simulate --seed {seed}");
+            let _ = writeln!(
+                text,
+                "seed {seed}: {violation}\n  replay: just simulate --seed {seed}"
+            );
         }
         text
     }

@@ -145,6 +145,7 @@ struct World {
     flaw: Option<Flaw>,
     credentials: Credentials,
     durable: Option<Saved>,
+    written_at: Duration,
     wall_off: i64,
     /// Whether the service answers 409 to anything behind a last heartbeat.
     strict: bool,
@@ -187,6 +188,7 @@ impl World {
             settings,
             flaw,
             durable: None,
+            written_at: Duration::ZERO,
             wall_off: 0,
             over: false,
             judge,
@@ -504,7 +506,9 @@ impl World {
     // ---- the shell ----------------------------------------------------------------------------------------------
 
     fn on(&mut self, event: Event) {
-        let Some(mut process) = self.process.take() else { return };
+        let Some(mut process) = self.process.take() else {
+            return;
+        };
         self.tell(|_| format!("  {event:?}"));
         self.outcome.events += 1;
         let clock = self.clock(process.begun);
@@ -520,7 +524,9 @@ impl World {
             }
             match action {
                 Action::Persist(saved) => {
-                    durable_at = self.soon(0.0001, 0.05);
+                    // One file, one writer: what is persisted later is on the disk later.
+                    durable_at = self.soon(0.0001, 0.05).max(self.written_at);
+                    self.written_at = durable_at;
                     self.happens(durable_at, Happening::Durable(number, saved));
                 }
                 Action::Send(attempt) => self.send(attempt, durable_at),
@@ -651,10 +657,7 @@ impl World {
 
     /// The connection is dropped. What hung on it may still arrive, within the time of one more attempt.
     fn give_up_in_flight(&mut self) {
-        let Some((mut request, hangs)) = self
-            .process
-            .as_mut()
-            .and_then(|process| process.in_flight.take())
+        let Some((mut request, hangs)) = self.process.as_mut().and_then(|process| process.in_flight.take())
         else {
             return;
         };
@@ -682,7 +685,7 @@ impl World {
             }
             self.reveals(&format!("{:?}", self.credentials));
         }
-        self.judge.answered(&answer);
+        self.judge.answered(self.now, &answer);
         self.on(Event::Answered { attempt, answer });
     }
 
@@ -695,13 +698,21 @@ impl World {
 
     // ---- the service --------------------------------------------------------------------------------------------
 
-    fn arrives(&mut self, request: Request) {
-        let died = self.deaths.iter().find(|(process, _)| *process == request.process);
+    fn arrives(&mut self, mut request: Request) {
+        let died = self
+            .deaths
+            .iter()
+            .find(|(process, _)| *process == request.process);
         if died.is_some_and(|(_, at)| *at < request.begins) {
             return;
         }
         let alive = self.is_at(request.process);
         let attempt = request.attempt.number;
+        let awaited = self
+            .process
+            .as_ref()
+            .and_then(|process| process.in_flight.as_ref());
+        request.late |= !alive || awaited.is_none_or(|(awaited, _)| awaited.attempt.number != attempt);
         let back = between(&mut self.rng, 0.001, 0.08);
         let closed = self.strict && self.judge.has_accepted_final();
         let known = self.judge.knows(&request);
