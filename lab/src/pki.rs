@@ -20,6 +20,12 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
 /// A certificate and its key.
 pub struct Identity {
     /// The certificate, PEM.

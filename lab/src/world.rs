@@ -32,6 +32,8 @@ pub struct World {
     pub service: Service,
     /// Faults of the task-run service.
     pub service_faults: Faults,
+    /// Signs the certificates of both.
+    pub authority: Authority,
     dir: TempDir,
 }
 
@@ -71,6 +73,7 @@ impl World {
             kube_faults,
             service,
             service_faults,
+            authority,
             dir,
         };
         world.write_token(TOKEN)?;

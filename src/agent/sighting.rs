@@ -13,7 +13,7 @@ use crate::config::{Config, Kubernetes};
 use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::{Event, Look};
 use crate::pod::resource::Pod;
-use crate::pod::status::Observation;
+use crate::pod::status::{Observation, Sidecar};
 use crate::pod::watch::{Access, Error, PodWatch, Sighting};
 
 /// How many events of the pod may wait for the core, which takes microseconds for each.
@@ -115,9 +115,14 @@ async fn watch(
     let tell = |error: &Error| {
         let Ok(mut troubles) = troubles.lock() else { return };
         if let Some(repeats) = troubles.worth_telling(&error.to_string()) {
-            warn!(repeats, error = %Chain(error), "the Kubernetes API gives no news of the pod");
+            let message = "the Kubernetes API gives no news of the pod";
+            match error.missing_role() {
+                Some(role) => warn!(repeats, error = %Chain(error), kubectl_apply = role, "{message}"),
+                None => warn!(repeats, error = %Chain(error), "{message}"),
+            }
         }
     };
+    let in_pod = matches!(access, Access::InCluster { .. });
     let mut backoff = Backoff::default();
     let pod = loop {
         match PodWatch::new(&access, namespace.as_deref(), &name).await {
@@ -129,6 +134,7 @@ async fn watch(
     let _ = shared.set(pod.clone());
     let (sender, mut sightings) = mpsc::channel(1);
     let mut first = true;
+    let mut told_of_name = false;
     let translate = async {
         while let Some(sighting) = sightings.recv().await {
             if let Some(failed) = troubles.lock().ok().and_then(|mut troubles| troubles.over()) {
@@ -140,7 +146,19 @@ async fn watch(
             if std::mem::take(&mut first) {
                 info!("first contact with the Kubernetes API");
             }
-            if events.send(event(sighting, &own_container)).await.is_err() {
+            let event = event(sighting, &own_container);
+            if let Event::Observed(pod) = &event
+                && in_pod
+                && pod.sidecar == Sidecar::Elsewhere
+                && !std::mem::replace(&mut told_of_name, true)
+            {
+                warn!(
+                    container = own_container,
+                    "the pod has no container of that name: podbeat takes its own container for a task's, and the run \
+                     never ends; set PODBEAT_CONTAINER_NAME to the name of podbeat's container"
+                );
+            }
+            if events.send(event).await.is_err() {
                 return;
             }
         }

@@ -834,7 +834,7 @@ impl Machine {
             };
             wait = wait.max(asked.min(RETRY_AFTER_CAP));
         }
-        if let Some(deadline) = self.deadline() {
+        if let Some(deadline) = self.pressing_deadline(now.elapsed) {
             let left = deadline.saturating_sub(now.elapsed);
             wait = wait.min((left / 3).max(deadline::SHORTEST_WAIT));
         }
@@ -1010,6 +1010,8 @@ impl Machine {
         for beat in self.outbox.take_if(|beat| beat.kind != Kind::Final) {
             self.lost(beat.number, beat.kind, DropCause::Deadline, actions);
         }
+        // What kept the others waiting must not keep the last one waiting as long.
+        self.cut_wait_short(now);
     }
 
     fn send_due(&mut self, now: Duration, actions: &mut Vec<Action>) {

@@ -4,13 +4,14 @@
 //! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::{StreamExt, pin_mut};
 use hyper_util::client::proxy::matcher::Matcher;
-use kube::api::{ListParams, VersionMatch, WatchEvent, WatchParams};
+use kube::api::{GetParams, ListParams, VersionMatch, WatchEvent, WatchParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -26,9 +27,16 @@ const REQUEST: Duration = Duration::from_secs(15);
 /// A connection to the API server.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A watch that brings nothing for this long is taken for dead. kube-apiserver sends a bookmark once a minute, so two
-/// of them were missed; load balancers drop idle connections at 240 s and say nothing.
-const SILENCE: Duration = Duration::from_secs(150);
+/// After this long without news the pod is asked for directly: a watch can go silent without an error, because load
+/// balancers drop idle connections (at 240 s, many of them) and say nothing. Together with [`SAFETY_LOOK`] a dead watch
+/// is found out within a minute.
+const SILENCE: Duration = Duration::from_secs(45);
+
+/// How long that question may take. Any cache may answer it: it costs the API server next to nothing.
+const SAFETY_LOOK: Duration = Duration::from_secs(10);
+
+/// An API server that asks for more patience than this (429 with retryAfterSeconds) is asked again all the same.
+const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(60);
 
 /// The server is asked to end a watch after a time drawn from this range (seconds), so that copies that started
 /// together don't reconnect together. kube refuses 295 and more.
@@ -115,20 +123,72 @@ impl Error {
     /// The HTTP status of the API server's refusal, where there is one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
+        self.refusal().map(|(status, _)| status.code)
+    }
+
+    /// The Role and RoleBinding that would allow what was forbidden, ready for `kubectl apply`. `None` for any other
+    /// error.
+    #[must_use]
+    pub fn missing_role(&self) -> Option<String> {
+        let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
+        let account = forbidden_account(&status.message);
+        let (account_namespace, account) = account.unwrap_or((namespace, "default"));
+        Some(format!(
+            "apiVersion: rbac.authorization.k8s.io/v1\n\
+             kind: Role\n\
+             metadata: {{name: podbeat, namespace: {namespace}}}\n\
+             rules:\n\
+             - {{apiGroups: [\"\"], resources: [pods], verbs: [get, list, watch]}}\n\
+             ---\n\
+             apiVersion: rbac.authorization.k8s.io/v1\n\
+             kind: RoleBinding\n\
+             metadata: {{name: podbeat, namespace: {namespace}}}\n\
+             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: podbeat}}\n\
+             subjects:\n\
+             - {{kind: ServiceAccount, name: {account}, namespace: {account_namespace}}}\n"
+        ))
+    }
+
+    fn refusal(&self) -> Option<(&kube::core::Status, &str)> {
         match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
+            Self::Api {
+                source, namespace, ..
+            } => match source.as_ref() {
+                kube::Error::Api(status) => Some((status, namespace)),
                 _ => None,
             },
             Self::Kubeconfig(_) | Self::Address(_) | Self::Setup(_) | Self::Timeout { .. } => None,
         }
     }
+
+    /// How long the API server asked to be left alone.
+    fn asked_wait(&self) -> Duration {
+        let details = self.refusal().and_then(|(status, _)| status.details.as_ref());
+        let seconds = details.map_or(0, |details| details.retry_after_seconds);
+        Duration::from_secs(seconds.into()).min(LONGEST_ASKED_WAIT)
+    }
+}
+
+/// Namespace and name of the service account that a 403 names: `User "system:serviceaccount:NAMESPACE:NAME" cannot …`.
+fn forbidden_account(message: &str) -> Option<(&str, &str)> {
+    let (_, rest) = message.split_once("\"system:serviceaccount:")?;
+    let (user, _) = rest.split_once('"')?;
+    let (namespace, name) = user.split_once(':')?;
+    let is_name = |text: &str| {
+        !text.is_empty()
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
+    };
+    (is_name(namespace) && is_name(name)).then_some((namespace, name))
 }
 
 /// Watches one pod. Cheap to clone: the clones share a connection pool.
 #[derive(Clone)]
 pub struct PodWatch {
-    api: Api<Pod>,
+    access: Access,
+    /// Replaced when the API server no longer accepts the token, so that it is read afresh.
+    api: Arc<Mutex<Api<Pod>>>,
     namespace: String,
     name: String,
     silence: Duration,
@@ -140,25 +200,19 @@ impl PodWatch {
     /// # Errors
     /// The kubeconfig, the address, the CA or the client certificate is unreadable.
     pub async fn new(access: &Access, namespace: Option<&str>, name: &str) -> Result<Self, Error> {
-        let mut config = config(access).await?;
-        config.connect_timeout = Some(CONNECT);
-        // Retries are ours: kube's own (15 of them, up to 1000 s apart) would hide an outage.
-        config.default_retry = false;
-        config.headers.push((
-            http::header::USER_AGENT,
-            http::HeaderValue::from_static(crate::USER_AGENT),
-        ));
+        let config = client_config(access).await?;
         let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
         let client = Client::try_from(config).map_err(Error::Setup)?;
         Ok(Self {
-            api: Api::namespaced(client, &namespace),
+            access: access.clone(),
+            api: Arc::new(Mutex::new(Api::namespaced(client, &namespace))),
             namespace,
             name: name.to_owned(),
             silence: SILENCE,
         })
     }
 
-    /// Takes a watch for dead after this time without news, instead of two and a half minutes.
+    /// Doubts a watch after this time without news, instead of 45 s.
     #[must_use]
     pub fn with_silence(self, silence: Duration) -> Self {
         Self { silence, ..self }
@@ -169,10 +223,32 @@ impl PodWatch {
     /// # Errors
     /// The API server refused, failed or didn't answer within `limit`.
     pub async fn look(&self, limit: Duration) -> Result<Option<Pod>, Error> {
-        match timeout(limit, self.api.get_opt(&self.name)).await {
-            Ok(answer) => answer.map_err(|source| self.error("get", source)),
+        let look = async {
+            match self.api().get_opt(&self.name).await {
+                Err(source) if is_unauthorized(&source) => {
+                    self.sign_in_again().await?;
+                    self.api().get_opt(&self.name).await
+                }
+                answer => answer,
+            }
+            .map_err(|source| self.error("get", source))
+        };
+        match timeout(limit, look).await {
+            Ok(answer) => answer,
             Err(_) => Err(self.timeout("get", limit)),
         }
+    }
+
+    fn api(&self) -> Api<Pod> {
+        self.api.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Sets the client up anew. kube reads a rotated token by itself, but only once a minute.
+    async fn sign_in_again(&self) -> Result<(), Error> {
+        let config = client_config(&self.access).await?;
+        let client = Client::try_from(config).map_err(Error::Setup)?;
+        *self.api.lock().unwrap_or_else(PoisonError::into_inner) = Api::namespaced(client, &self.namespace);
+        Ok(())
     }
 
     /// Watches until the pod is gone or nobody listens any more. Trouble is told to `on_trouble` and survived.
@@ -191,18 +267,23 @@ impl PodWatch {
         let mut from_cache = true;
         let mut seen = false;
         loop {
+            let mut asked_wait = Duration::ZERO;
             match self.list(from_cache, &mut uid).await {
                 Ok((Some(pod), version)) => {
                     from_cache = false;
                     seen = true;
+                    let at = Position {
+                        version,
+                        pod_version: pod.metadata.resource_version.clone(),
+                    };
                     if sightings.send(Sighting::Seen(Box::new(pod))).await.is_err() {
                         return;
                     }
                     match self
-                        .follow(version, &mut uid, &sightings, &mut rng, &mut backoff, &on_trouble)
+                        .follow(at, &mut uid, &sightings, &mut rng, &mut backoff, &on_trouble)
                         .await
                     {
-                        Next::ListAgain => {}
+                        Next::ListAgain(asked) => asked_wait = asked,
                         Next::Stop => return,
                     }
                 }
@@ -212,19 +293,27 @@ impl PodWatch {
                         return;
                     }
                 }
-                Err(failure) => on_trouble(&failure),
+                Err(failure) => {
+                    on_trouble(&failure);
+                    asked_wait = failure.asked_wait();
+                    if failure.status() == Some(401)
+                        && let Err(failure) = self.sign_in_again().await
+                    {
+                        on_trouble(&failure);
+                    }
+                }
             }
             if sightings.is_closed() {
                 return;
             }
-            tokio::time::sleep(backoff.after_failure(&mut rng)).await;
+            tokio::time::sleep(asked_wait + backoff.after_failure(&mut rng)).await;
         }
     }
 
-    /// Follows watches from `version` on until a new list is needed.
+    /// Follows watches from a position on until a new list is needed.
     async fn follow(
         &self,
-        mut version: String,
+        mut at: Position,
         uid: &mut Option<String>,
         sightings: &mpsc::Sender<Sighting>,
         rng: &mut fastrand::Rng,
@@ -233,19 +322,19 @@ impl PodWatch {
     ) -> Next {
         loop {
             let opened = tokio::time::Instant::now();
-            let ended = self.one_watch(&mut version, uid, sightings, rng).await;
+            let ended = self.one_watch(&mut at, uid, sightings, rng).await;
             let short = opened.elapsed() < SHORT_WATCH;
             if !short {
                 backoff.reset();
             }
             match ended {
-                Ended::Properly | Ended::Silent => {}
-                Ended::Doubtful => return Next::ListAgain,
+                Ended::Properly => {}
+                Ended::Doubtful => return Next::ListAgain(Duration::ZERO),
                 Ended::Failed(failure) => {
                     on_trouble(&failure);
                     // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
                     if !matches!(&failure, Error::Api { source, .. } if is_broken_off(source)) {
-                        return Next::ListAgain;
+                        return Next::ListAgain(failure.asked_wait());
                     }
                 }
                 Ended::Stop => return Next::Stop,
@@ -258,7 +347,7 @@ impl PodWatch {
 
     async fn one_watch(
         &self,
-        version: &mut String,
+        at: &mut Position,
         uid: &mut Option<String>,
         sightings: &mpsc::Sender<Sighting>,
         rng: &mut fastrand::Rng,
@@ -269,7 +358,7 @@ impl PodWatch {
             bookmarks: true,
             ..WatchParams::default()
         };
-        let stream = match timeout(REQUEST, self.api.watch(&params, version)).await {
+        let stream = match timeout(REQUEST, self.api().watch(&params, &at.version)).await {
             Ok(Ok(stream)) => stream,
             Ok(Err(source)) if is_expired(&source) => return Ended::Doubtful,
             Ok(Err(source)) => return Ended::Failed(self.error("watch", source)),
@@ -282,7 +371,12 @@ impl PodWatch {
                 () = sightings.closed() => return Ended::Stop,
             };
             let sighting = match next {
-                Err(_) => return Ended::Silent,
+                Err(_) => match self.has_changed(at, uid).await {
+                    // Quiet, not dead.
+                    Ok(false) => Sighting::Confirmed,
+                    Ok(true) => return Ended::Doubtful,
+                    Err(failure) => return Ended::Failed(failure),
+                },
                 // All that happened until now was told.
                 Ok(None) => {
                     let open = sightings.send(Sighting::Confirmed).await.is_ok();
@@ -295,22 +389,18 @@ impl PodWatch {
                     return Ended::Failed(self.error("watch", kube::Error::Api(status)));
                 }
                 Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => {
-                    *version = bookmark.metadata.resource_version;
+                    at.version = bookmark.metadata.resource_version;
                     Sighting::Confirmed
                 }
                 Ok(Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)))) => {
-                    if let Some(newer) = &pod.metadata.resource_version {
-                        version.clone_from(newer);
-                    }
+                    at.advance(&pod);
                     if !is_ours(&pod, uid) {
                         return Ended::Doubtful;
                     }
                     Sighting::Seen(Box::new(pod))
                 }
                 Ok(Some(Ok(WatchEvent::Deleted(pod)))) => {
-                    if let Some(newer) = &pod.metadata.resource_version {
-                        version.clone_from(newer);
-                    }
+                    at.advance(&pod);
                     if !is_ours(&pod, uid) {
                         continue;
                     }
@@ -324,6 +414,22 @@ impl PodWatch {
         }
     }
 
+    /// Asks past a silent watch whether it has missed anything. Any cache may answer: one that shows what is known
+    /// already says enough, and of one that differs, ahead or behind, only a new list tells what holds.
+    async fn has_changed(&self, at: &Position, uid: &mut Option<String>) -> Result<bool, Error> {
+        let api = self.api();
+        let any = GetParams::any();
+        let answer = match timeout(SAFETY_LOOK, api.get_with(&self.name, &any)).await {
+            Ok(answer) => answer,
+            Err(_) => return Err(self.timeout("get", SAFETY_LOOK)),
+        };
+        match answer {
+            Ok(pod) => Ok(!is_ours(&pod, uid) || pod.metadata.resource_version != at.pod_version),
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
+            Err(source) => Err(self.error("get", source)),
+        }
+    }
+
     /// Our pod, if it is there, and the resourceVersion to watch from. Absence, or another UID, is believed only after
     /// a direct look: the list may have come from a cache that is behind.
     async fn list(&self, from_cache: bool, uid: &mut Option<String>) -> Result<(Option<Pod>, String), Error> {
@@ -332,7 +438,7 @@ impl PodWatch {
             params.version_match = Some(VersionMatch::NotOlderThan);
             params.resource_version = Some("0".to_owned());
         }
-        let list = match timeout(REQUEST, self.api.list(&params)).await {
+        let list = match timeout(REQUEST, self.api().list(&params)).await {
             Ok(list) => list.map_err(|source| self.error("list", source))?,
             Err(_) => return Err(self.timeout("list", REQUEST)),
         };
@@ -358,8 +464,8 @@ impl PodWatch {
                 "the API server doesn't accept the service account's token; heartbeats go on without states"
             }
             Some(403) => {
-                "not allowed; the service account needs a Role with get, list and watch on pods \
-                 (resourceNames: this pod); heartbeats go on without states"
+                "not allowed; the service account needs a Role with get, list and watch on pods; heartbeats go on \
+                 without states"
             }
             Some(404) => "not found; are POD_NAME and POD_NAMESPACE right?",
             Some(_) => "the API server refused; trying again",
@@ -384,17 +490,34 @@ impl PodWatch {
     }
 }
 
+/// How far the watch has come.
+struct Position {
+    /// The resourceVersion to watch from.
+    version: String,
+    /// The resourceVersion of the pod as it was last seen.
+    pod_version: Option<String>,
+}
+
+impl Position {
+    fn advance(&mut self, pod: &Pod) {
+        if let Some(newer) = &pod.metadata.resource_version {
+            self.version.clone_from(newer);
+            self.pod_version = Some(newer.clone());
+        }
+    }
+}
+
 enum Next {
-    ListAgain,
+    /// After this time at least.
+    ListAgain(Duration),
     Stop,
 }
 
 enum Ended {
     /// The server ended it: its time was up.
     Properly,
-    /// Nothing came for too long.
-    Silent,
-    /// The resourceVersion has expired, or a pod that isn't ours was seen: only a new list tells what holds.
+    /// The resourceVersion has expired, a pod that isn't ours was seen, or the watch has missed something: only a new
+    /// list tells what holds.
     Doubtful,
     Failed(Error),
     Stop,
@@ -415,12 +538,28 @@ fn is_expired(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 410)
 }
 
+fn is_unauthorized(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 401)
+}
+
 /// Whether the connection broke, which says nothing against the resourceVersion.
 fn is_broken_off(error: &kube::Error) -> bool {
     matches!(
         error,
         kube::Error::ReadEvents(_) | kube::Error::HyperError(_) | kube::Error::Service(_)
     )
+}
+
+async fn client_config(access: &Access) -> Result<Config, Error> {
+    let mut config = config(access).await?;
+    config.connect_timeout = Some(CONNECT);
+    // Retries are ours: kube's own (15 of them, up to 1000 s apart) would hide an outage.
+    config.default_retry = false;
+    config.headers.push((
+        http::header::USER_AGENT,
+        http::HeaderValue::from_static(crate::USER_AGENT),
+    ));
+    Ok(config)
 }
 
 async fn config(access: &Access) -> Result<Config, Error> {
@@ -484,4 +623,49 @@ fn proxy_for(destination: &http::Uri) -> Option<http::Uri> {
     let mut parts = proxy.uri().clone().into_parts();
     parts.authority = authority.parse().ok();
     http::Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn forbidden(message: &str) -> Error {
+        Error::Api {
+            verb: "list",
+            namespace: "team-a".to_owned(),
+            name: "p".to_owned(),
+            hint: "",
+            source: Box::new(kube::Error::Api(Box::new(
+                kube::core::Status::failure(message, "Forbidden").with_code(403),
+            ))),
+        }
+    }
+
+    #[test]
+    fn the_missing_role_is_for_the_account_that_was_refused() {
+        let role = forbidden(
+            r#"pods is forbidden: User "system:serviceaccount:team-a:tasks" cannot list resource "pods" in API group """#,
+        )
+        .missing_role()
+        .expect("a role");
+        assert!(role.contains("subjects:\n- {kind: ServiceAccount, name: tasks, namespace: team-a}\n"));
+        assert!(role.contains("metadata: {name: podbeat, namespace: team-a}"));
+    }
+
+    #[test]
+    fn nothing_that_isnt_a_name_gets_into_the_role() {
+        for message in [
+            "no user",
+            r#"User "system:serviceaccount:a"#,
+            r#"User "system:serviceaccount:a: b}" cannot"#,
+            "User \"system:serviceaccount:a:b\n- c\" cannot",
+            r#"User "jane" cannot"#,
+        ] {
+            let role = forbidden(message).missing_role().expect("a role");
+            assert!(
+                role.ends_with("- {kind: ServiceAccount, name: default, namespace: team-a}\n"),
+                "{role}"
+            );
+        }
+    }
 }

@@ -232,13 +232,78 @@ async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
         panic!("no news")
     };
     assert!(seen.status.container_statuses[0].state.running.is_some());
-    let watches = world
+    let opened_again = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.verb == "watch").count() >= 2;
+    world
+        .kube
+        .wait_for("another watch", LIMIT, opened_again)
+        .await
+        .expect("opened again");
+}
+
+#[tokio::test]
+async fn a_quiet_watch_is_asked_about_and_kept() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    // Bookmarks come once a minute here: all that confirms is the question.
+    let mut sightings = watch(&world, Duration::from_millis(50)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    for _ in 0..3 {
+        assert!(matches!(next(&mut sightings).await, Sighting::Confirmed));
+    }
+    let requests = world.kube.seen();
+    let of = |verb: &str| requests.iter().filter(|seen| seen.verb == verb).count();
+    assert_eq!((of("watch"), of("list")), (1, 1), "{requests:?}");
+    let asked = requests.iter().filter(|seen| seen.verb == "get");
+    assert!(
+        asked.clone().count() >= 3
+            && asked
+                .clone()
+                .all(|seen| seen.query.ends_with("resourceVersion=0"))
+    );
+}
+
+#[tokio::test]
+async fn a_rotated_token_is_read_at_once() {
+    let world = World::start().await.expect("a world");
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&waiting("ContainerCreating")));
+    let mut sightings = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    world
+        .kube
+        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
+        .await
+        .expect("open");
+    KubeApi::write_service_account(&world.authority, "rotated", &world.path("serviceaccount"))
+        .expect("written");
+    world.kube.set_token("rotated");
+    world.kube_faults.script("watch cut").expect("a rule");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    loop {
+        if let Sighting::Seen(pod) = next(&mut sightings).await
+            && pod.status.container_statuses[0].state.running.is_some()
+        {
+            break;
+        }
+    }
+    assert!(world.kube.seen().iter().any(|seen| seen.status == Some(401)));
+}
+
+#[tokio::test]
+async fn too_many_requests_are_answered_with_patience() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world.kube_faults.script("list 429; list 429").expect("rules");
+    let mut sightings = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let refused = world
         .kube
         .seen()
         .iter()
-        .filter(|seen| seen.verb == "watch")
+        .filter(|seen| seen.status == Some(429))
         .count();
-    assert!(watches >= 2);
+    assert_eq!(refused, 2);
 }
 
 #[tokio::test]

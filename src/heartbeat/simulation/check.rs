@@ -256,7 +256,8 @@ impl Judge {
                 self.complain(format!("G7: nobody has shown {status:?}"));
             }
         }
-        if kind == Kind::Final && attempt.retries == 0 {
+        let surely_known = self.seen.last().is_some_and(|seen| !self.is_unsure(seen.at));
+        if kind == Kind::Final && attempt.retries == 0 && surely_known {
             // What hasn't ended must be as it was shown last; nothing is taken from the past.
             for status in attempt.request.container_status.iter().flatten() {
                 let ended = matches!(status.state, Some(ContainerState::Terminated(_)));
