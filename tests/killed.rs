@@ -1,0 +1,186 @@
+//! kill -9 at random moments: with a journal, no last heartbeat is lost, none is doubled, and no exit is forgotten.
+//!
+//! `PODBEAT_KILLS` says how often (20), `PODBEAT_BINARY` which binary (the one that cargo has just built),
+//! `PODBEAT_SEED` from which seed (one of its own, which is printed).
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+use std::time::Duration;
+
+use podbeat_lab::pod::{self, Pod, Sidecar, restarted, running, terminated, waiting};
+use podbeat_lab::service::Heartbeat;
+use podbeat_lab::world::World;
+use serde_json::json;
+use tokio::process::{Child, Command};
+use tokio::task::JoinSet;
+
+const LIMIT: Duration = Duration::from_secs(60);
+const STARTED: &str = "2026-01-01T00:00:01Z";
+
+/// Lives that are lived at once.
+const AT_ONCE: usize = 3;
+
+/// How often podbeat is killed in one life.
+const KILLS_A_LIFE: u32 = 4;
+
+fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
+    std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+fn spawn(world: &World) -> Child {
+    let binary: String =
+        setting("PODBEAT_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_podbeat").to_owned());
+    let mut settings = world.settings("p", "u1");
+    settings.insert(
+        "PODBEAT_STATE_DIR".to_owned(),
+        world.path("state").display().to_string(),
+    );
+    settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
+    settings.insert("PODBEAT_TIMEOUT".to_owned(), "2s".to_owned());
+    Command::new(binary)
+        .env_clear()
+        .envs(&settings)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("podbeat starts")
+}
+
+fn millis(rng: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
+    Duration::from_millis(rng.u64(from..to))
+}
+
+/// Main waits, runs, fails, runs again and succeeds, while podbeat is killed and started again.
+async fn live(seed: u64) -> u32 {
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let world = World::start().await.expect("a world");
+    std::fs::create_dir(world.path("state")).expect("a state directory");
+    let native = rng.bool();
+    let sidecar = if native { Sidecar::Native } else { Sidecar::Plain };
+    let pod = Pod::new("p", "u1").policy("OnFailure").sidecar(sidecar);
+    // Answers take a while, so that a kill finds requests in flight, and some are lost.
+    world
+        .service_faults
+        .script("heartbeat drop; heartbeat delay=40ms until-lifted")
+        .expect("rules");
+    let first_exit = pod::exit(1, "Error", "c1");
+    let steps = [
+        waiting("PodInitializing"),
+        running(STARTED),
+        terminated(1, "Error", "c1"),
+        restarted(running(STARTED), 1, &first_exit),
+        restarted(terminated(0, "Completed", "c2"), 1, &first_exit),
+    ];
+    let pauses: Vec<Duration> = steps.iter().map(|_| millis(&mut rng, 10, 400)).collect();
+    let drive = async {
+        for (step, pause) in steps.iter().zip(pauses) {
+            world.kube.apply(pod.showing(step));
+            tokio::time::sleep(pause).await;
+        }
+    };
+    let mut kills = 0;
+    let kubelet = async {
+        loop {
+            let mut child = spawn(&world);
+            let may_live = if kills < KILLS_A_LIFE {
+                millis(&mut rng, 1, 900)
+            } else {
+                LIMIT
+            };
+            let ended = tokio::select! {
+                status = child.wait() => Some(status.expect("waited for")),
+                () = tokio::time::sleep(may_live) => None,
+                // The kubelet stops a native sidecar once the task is over; here only when its time has come.
+                () = until_final(&world), if native && kills == KILLS_A_LIFE => {
+                    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
+                    let term = rustix::process::Signal::TERM;
+                    rustix::process::kill_process(pid.expect("it runs"), term).expect("signalled");
+                    Some(child.wait().await.expect("waited for"))
+                }
+            };
+            match ended {
+                // As OnFailure and a native sidecar's own policy say.
+                Some(status) if status.success() => return,
+                // SIGTERM came before its handler was set, and all had been said.
+                Some(status) if status.signal() == Some(15) => return,
+                Some(status) => panic!("seed {seed}: podbeat ended with {status}"),
+                None => {
+                    child.kill().await.expect("killed");
+                    kills += 1;
+                }
+            }
+        }
+    };
+    let both = async { tokio::join!(drive, kubelet) };
+    if tokio::time::timeout(LIMIT, both).await.is_err() {
+        panic!("seed {seed}: no end; heard {:#?}", world.service.heartbeats());
+    }
+    check(seed, &world);
+    kills
+}
+
+async fn until_final(world: &World) {
+    let accepted = |heartbeats: &[Heartbeat]| {
+        heartbeats
+            .iter()
+            .any(|heartbeat| heartbeat.accepted && heartbeat.is_final())
+    };
+    let _ = world.service.wait_for("the final", LIMIT, accepted).await;
+}
+
+fn check(seed: u64, world: &World) {
+    assert_eq!(world.service.violations(), Vec::<String>::new(), "seed {seed}");
+    let all = world.service.heartbeats();
+    let accepted = world.service.accepted();
+    let first = accepted.iter().position(Heartbeat::is_final);
+    let Some(first) = first else {
+        panic!("seed {seed}: the final is lost: {all:#?}");
+    };
+    let last = &accepted[first];
+    assert_eq!(last.exit_code("main"), Some(0), "seed {seed}");
+    // Whatever came after it, accepted or refused, must be the same heartbeat once more.
+    for after in all.iter().filter(|heartbeat| heartbeat.at >= last.at) {
+        assert_eq!(
+            after.nonce(),
+            last.nonce(),
+            "seed {seed}: something after the final: {all:#?}"
+        );
+        assert!(after.is_final(), "seed {seed}");
+    }
+    let failure = accepted[..first].iter().any(|heartbeat| {
+        heartbeat
+            .state("main")
+            .is_some_and(|(_, members)| members.get("containerID") == Some(&json!("containerd://c1")))
+    });
+    assert!(failure, "seed {seed}: the first exit was never told: {all:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_final_is_lost_and_none_is_doubled_however_often_podbeat_is_killed() {
+    let wanted: u32 = setting("PODBEAT_KILLS").unwrap_or(20);
+    let seed = setting("PODBEAT_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
+    println!("PODBEAT_SEED={seed}");
+    let mut seeds = seed..;
+    let mut lives = JoinSet::new();
+    let (mut kills, mut lived) = (0, 0_u32);
+    while kills < wanted || !lives.is_empty() {
+        while kills < wanted && lives.len() < AT_ONCE {
+            let seed = seeds.next().expect("endless");
+            lives.spawn(live(seed));
+        }
+        if let Some(outcome) = lives.join_next().await {
+            kills += outcome.unwrap_or_else(|failure| panic!("{failure}"));
+            lived += 1;
+        }
+    }
+    println!("{kills} kills in {lived} lives: no final lost, none doubled");
+}
