@@ -8,6 +8,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -207,12 +208,14 @@ async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
     assert_eq!(request["containerStatus"][0]["name"], "main");
 }
 
+/// G6: over a full life at trace level, with faults, a crash, a renewed token and a refused one, no token is in any line
+/// of the log, nor in any file but those that are there to hold one.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_token_reaches_the_log_even_at_trace() {
+async fn no_token_is_anywhere_but_where_it_belongs() {
     let world = World::start().await.expect("a world");
     world.service.set_tokens(&[TOKEN, "renewed-hunter2"]);
     let faults =
-        "heartbeat jwt=renewed-hunter2; heartbeat 503; heartbeat 401; heartbeat garbage; heartbeat drop";
+        "heartbeat 401; heartbeat jwt=renewed-hunter2; heartbeat 503; heartbeat garbage; heartbeat drop";
     world.service_faults.script(faults).expect("rules");
     world
         .kube_faults
@@ -221,27 +224,190 @@ async fn no_token_reaches_the_log_even_at_trace() {
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
     let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_LOG".to_owned(), "trace".to_owned());
-    settings.insert("PODBEAT_INTERVAL".to_owned(), "100ms".to_owned());
+    for directory in ["state", "shared"] {
+        std::fs::create_dir(world.path(directory)).expect("made");
+    }
+    let renewed_file = world.path("shared").join("token");
+    for (variable, value) in [
+        ("PODBEAT_LOG", "trace".to_owned()),
+        ("PODBEAT_INTERVAL", "100ms".to_owned()),
+        ("PODBEAT_STATE_DIR", world.path("state").display().to_string()),
+        ("PODBEAT_RENEWED_TOKEN_FILE", renewed_file.display().to_string()),
+    ] {
+        settings.insert(variable.to_owned(), value);
+    }
+    let struck = |heartbeats: &[Heartbeat]| {
+        heartbeats
+            .iter()
+            .filter(|heartbeat| heartbeat.accepted && heartbeat.token.as_deref() == Some("renewed-hunter2"))
+            .count()
+            >= 5
+    };
     // A file, not a pipe: a pipe that is read only at the end would fill up and stop the writer.
-    let path = world.path("log");
-    let file = std::fs::File::create(&path).expect("a file");
-    let child = podbeat(&settings).stderr(file).spawn().expect("started");
-    until_running_is_heard(&world).await;
-    let struck =
-        |heartbeats: &[Heartbeat]| heartbeats.iter().filter(|heartbeat| heartbeat.accepted).count() >= 5;
+    let logs = ["log-1", "log-2"].map(|name| world.path(name));
+    let log_to = |path: &std::path::Path| std::fs::File::create(path).expect("a file");
+    let mut child = podbeat(&settings)
+        .stderr(log_to(&logs[0]))
+        .spawn()
+        .expect("started");
     world
         .service
-        .wait_for("five accepted", LIMIT, struck)
+        .wait_for("five with the renewed token", LIMIT, struck)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let before = world.service.accepted().len();
+
+    // The renewed token is the only one that is still good: the next process must have it from the journal.
+    world.service.set_tokens(&["renewed-hunter2"]);
+    let child = podbeat(&settings)
+        .stderr(log_to(&logs[1]))
+        .spawn()
+        .expect("started");
+    let more = |heartbeats: &[Heartbeat]| {
+        let accepted = heartbeats.iter().filter(|heartbeat| heartbeat.accepted);
+        accepted.count() > before + 2
+    };
+    world
+        .service
+        .wait_for("more after the restart", LIMIT, more)
         .await
         .unwrap_or_else(|error| panic!("{error}"));
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, _) = end(child).await;
-    let log = std::fs::read_to_string(&path).expect("the log");
+    assert_eq!(code, 0);
+    assert!(
+        std::fs::read_to_string(&logs[1])
+            .expect("the log")
+            .contains("\"level\":\"TRACE\""),
+        "it is a full log"
+    );
+
+    // Exactly the files that are there to hold a token do.
+    let mut holders = vec![];
+    let mut directories = vec![world.path("")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("listed") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let content = std::fs::read(&path).expect("read");
+            let text = String::from_utf8_lossy(&content);
+            if [TOKEN, KUBE_TOKEN, "renewed-hunter2"]
+                .iter()
+                .any(|token| text.contains(token))
+            {
+                let name = path.strip_prefix(world.path("")).expect("inside");
+                holders.push(name.display().to_string());
+            }
+        }
+    }
+    holders.sort_unstable();
+    assert_eq!(
+        holders,
+        [
+            "kubeconfig",
+            "serviceaccount/token",
+            "shared/token",
+            "state/journal.json",
+            "token"
+        ]
+    );
+    for (file, expected) in [(renewed_file, 0o640), (world.path("state/journal.json"), 0o600)] {
+        let mode = std::fs::metadata(file).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, expected);
+    }
+}
+
+/// G8: what can't be written is a warning.
+#[tokio::test(flavor = "multi_thread")]
+async fn directories_that_cant_be_written_end_nothing() {
+    let world = World::start().await.expect("a world");
+    world
+        .service_faults
+        .script("heartbeat jwt=token")
+        .expect("a rule");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    // Nobody, root included, can make a file there.
+    settings.insert("PODBEAT_STATE_DIR".to_owned(), "/proc/self".to_owned());
+    settings.insert(
+        "PODBEAT_RENEWED_TOKEN_FILE".to_owned(),
+        "/proc/self/token".to_owned(),
+    );
+    let child = podbeat(&settings).spawn().expect("started");
+    until_running_is_heard(&world).await;
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, log) = end(child).await;
     assert_eq!(code, 0, "{log}");
-    assert!(log.contains("\"level\":\"TRACE\""), "it is a full log: {log}");
-    for token in [TOKEN, KUBE_TOKEN, "renewed-hunter2"] {
-        assert!(!log.contains(token), "{token} in {log}");
+    for what in [
+        "writing the journal to /proc/self",
+        "writing the renewed token to /proc/self",
+    ] {
+        assert!(log.contains(what), "{what}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    let state = world.path("state");
+    std::fs::create_dir(&state).expect("made");
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_STATE_DIR".to_owned(), state.display().to_string());
+    for (nth, (content, aside)) in [
+        ("{\"version\":1,\"task", "torn"),
+        ("{\"version\":99}", "newer"),
+        ("{\"version\":1,\"taskRunId\":\"another\"}", "foreign"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        std::fs::write(state.join("journal.json"), content).expect("written");
+        settings.insert("TASK_RUN_ID".to_owned(), format!("run-{nth}"));
+        world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+        let child = podbeat(&settings).spawn().expect("started");
+        let (code, log) = end(child).await;
+        assert_eq!(code, 0, "{log}");
+        assert!(log.contains("beginning afresh"), "{log}");
+        let kept = std::fs::read_to_string(state.join(format!("journal.json.{aside}"))).expect("set aside");
+        assert_eq!(kept, content);
+    }
+}
+
+/// The log of a missing right names the Role, ready to apply.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_role_is_printed_ready_to_apply() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world.kube.deny(true);
+    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+    let refused = |kube: &podbeat_lab::kube_api::KubeApi| {
+        kube.seen().iter().filter(|seen| seen.status == Some(403)).count() >= 2
+    };
+    world
+        .kube
+        .wait_for("two refusals", LIMIT, refused)
+        .await
+        .expect("refused");
+    signal(&child, Signal::TERM);
+    let (_, log) = end(child).await;
+    let role = lines(&log)
+        .into_iter()
+        .find_map(|line| Some(line["kubectl_apply"].as_str()?.to_owned()))
+        .expect("a role");
+    for part in [
+        "kind: Role\n",
+        "kind: RoleBinding\n",
+        "verbs: [get, list, watch]",
+        "{kind: ServiceAccount, name: podbeat, namespace: lab}",
+    ] {
+        assert!(role.contains(part), "{part}: {role}");
     }
 }
 

@@ -63,4 +63,13 @@ mod tests {
         );
         assert_eq!(secret.expose(), "hunter2");
     }
+
+    #[test]
+    fn a_panic_message_does_not_show_it_either() {
+        let secret = Secret::new("hunter2");
+        let panic = std::panic::catch_unwind(|| panic!("with {secret} and {secret:?}"));
+        let payload = panic.expect_err("a panic");
+        let message = payload.downcast_ref::<String>().expect("a text");
+        assert!(!message.contains("hunter2"), "{message}");
+    }
 }
