@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use proptest::prelude::*;
 
 use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings};
 use crate::heartbeat::Now;
@@ -1147,6 +1148,61 @@ fn a_native_sidecars_final_is_on_its_way_before_two_seconds_are_over_whatever_is
         bench.on(Event::Signal);
         bench.pass(1.7);
         assert_eq!(bench.kinds().last(), Some(&Kind::Final), "{deletion:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    /// Whatever the pod and the clocks say, and however the service fails, podbeat has ended when its grace has.
+    #[test]
+    fn nothing_is_waited_for_past_the_grace(
+        native: bool,
+        grace in prop::sample::select(vec![0_u64, 1, 2, 5, 30, 600]),
+        given in prop::option::of(prop::sample::select(vec![0_u64, 1, 5, 600])),
+        deletion in prop::option::of(-5000.0..5000.0_f64),
+        seen: bool,
+        failure in 0_usize..4,
+        mut again: bool,
+    ) {
+        let shown = Shown { native, grace, given: given.filter(|_| deletion.is_some()), deletion, ..shown(RUNNING) };
+        let mut bench = Bench::started(settings());
+        if seen {
+            bench.on(shown.event());
+        }
+        bench.pass(1.0);
+        bench.on(Event::Signal);
+        let mut looked = 0;
+        for _ in 0..100_000 {
+            if bench.end.is_some() {
+                break;
+            }
+            if again && bench.now > secs(1.5) {
+                again = false;
+                bench.on(Event::Signal);
+            }
+            match failure {
+                0 if bench.in_flight.is_some() => bench.answer(Answer::NotSent),
+                1 if bench.in_flight.is_some() => bench.answer(Answer::Unavailable {
+                    status: 503,
+                    retry_after: Some(RetryAfter::Delay(Duration::from_secs(3600))),
+                }),
+                2 if bench.in_flight.is_some() => bench.answer(Answer::Unauthorized),
+                _ if bench.looks.len() > looked && failure != 3 => {
+                    looked = bench.looks.len();
+                    bench.on(Event::Looked(Look::Failed));
+                }
+                _ => bench.pass(0.02),
+            }
+        }
+        prop_assert!(matches!(bench.end, Some(End::Undelivered(_))), "{:?}", bench.end);
+        // What was never seen is held to have Kubernetes' default.
+        let grace = match seen {
+            true => given.filter(|_| deletion.is_some()).unwrap_or(grace),
+            false => 30,
+        };
+        let most = secs(1.0) + Duration::from_secs(grace.max(2));
+        prop_assert!(bench.now <= most + secs(0.05), "{:?} after the signal at 1 s", bench.now);
     }
 }
 
