@@ -16,7 +16,7 @@ pub const EXITS: usize = 256;
 
 /// Why a heartbeat exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "camelCase")]
 pub enum Kind {
     /// The first of this process.
     First,

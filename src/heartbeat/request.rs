@@ -30,7 +30,7 @@ impl Report {
 
 /// What every heartbeat of this pod says of it. Settings come first, then what the pod itself shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Identity {
     /// `metadata.name`.
     pub pod_name: String,

@@ -13,7 +13,7 @@ use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 
 /// Everything that the machine needs to go on where an earlier process was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Saved {
     /// How many heartbeats were decided so far.
     pub beats: u64,
@@ -37,6 +37,7 @@ pub struct Saved {
 
 /// One heartbeat that waits.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct SavedBeat {
     /// Its number in this pod.
     pub number: u64,
@@ -56,7 +57,7 @@ pub struct SavedBeat {
 
 /// How far the last heartbeat has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "camelCase")]
 pub enum LastHeartbeat {
     /// Not accepted; if it is due, it waits in the outbox.
     #[default]

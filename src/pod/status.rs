@@ -51,7 +51,7 @@ pub struct Deletion {
 
 /// How our own container is declared in the pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(rename_all = "camelCase")]
 pub enum Sidecar {
     /// An init container with restartPolicy Always: stopped by the kubelet after the task's containers.
     Native,
@@ -111,7 +111,7 @@ pub enum State {
 
 /// How a container ended. Nothing here is derived: what the API left out is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Exit {
     /// The exit code.
     pub exit_code: Option<i32>,

@@ -183,6 +183,27 @@ fn accepted(body: Result<Vec<u8>, &'static str>) -> Accepted {
     }
 }
 
+/// Reads an answer's parts as if they had come from the service, for the fuzzer.
+#[cfg(fuzzing)]
+pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
+    let mut headers = HeaderMap::new();
+    if let Ok(value) = HeaderValue::from_bytes(retry_after_header) {
+        headers.insert(RETRY_AFTER, value);
+    }
+    let response = serde_json::from_slice::<ErrorResponse>(body).ok();
+    let error = Error::Status {
+        status: 400,
+        response,
+        retry_after: retry_after(&headers),
+    };
+    let accepted = accepted(Ok(body.to_vec()));
+    if let Some(token) = &accepted.jwt {
+        let _ = super::credentials::expires_at(token);
+        let _ = bearer(token);
+    }
+    let _ = (error.to_string(), format!("{accepted:?}"));
+}
+
 async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, &'static str> {
     let mut body = Vec::new();
     loop {

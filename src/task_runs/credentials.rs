@@ -64,6 +64,7 @@ pub struct Credentials {
 
 /// A token that the service handed out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Renewed {
     #[serde(serialize_with = "exposed")]
     token: Secret,

@@ -1,0 +1,66 @@
+// Drives a machine through a short life. Part of the targets that feed it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use podbeat::heartbeat::Now;
+use podbeat::heartbeat::answer::Answer;
+use podbeat::heartbeat::machine::{Action, Event, Machine, Settings};
+use podbeat::heartbeat::request::{Identity, Report};
+
+pub fn settings() -> Settings {
+    Settings {
+        identity: Identity {
+            pod_name: "p".to_owned(),
+            ..Identity::default()
+        },
+        nonce: None,
+        interval: Duration::from_secs(30),
+        timeout: Duration::from_secs(10),
+        report: Report::All,
+        max_status_age: Duration::from_secs(300),
+        journaled: true,
+    }
+}
+
+pub fn at(seconds: u64) -> Now {
+    Now {
+        elapsed: Duration::from_secs(seconds),
+        wall: Timestamp::from_second(1_800_000_000).expect("in range"),
+    }
+}
+
+/// Whatever it is fed, the machine ends by SIGTERM and its deadline.
+pub fn to_the_end(machine: &mut Machine, events: Vec<Event>) {
+    let mut ended = false;
+    let mut second = 0;
+    let mut feed = |event, second| {
+        let mut answers = vec![event];
+        while let Some(event) = answers.pop() {
+            for action in machine.on(event, at(second)) {
+                match action {
+                    Action::Send(attempt) if second % 3 == 0 => answers.push(Event::Answered {
+                        attempt: attempt.number,
+                        answer: Answer::Accepted,
+                    }),
+                    Action::Persist(saved) => {
+                        serde_json::to_vec(&saved).expect("what is saved can be written down");
+                    }
+                    Action::End(_) => ended = true,
+                    _ => {}
+                }
+            }
+        }
+    };
+    feed(Event::Started, 0);
+    for event in events {
+        second += 1;
+        feed(event, second);
+    }
+    feed(Event::Signal, second);
+    // The longest grace that a pod may have is without bound; a day shows that time goes on.
+    for later in 1..1000 {
+        feed(Event::Woke, second + later * 90);
+    }
+    let _ = ended;
+}
