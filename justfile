@@ -15,6 +15,48 @@ lint:
 test:
     cargo test --workspace --locked
 
+# Pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7] [--seed N] [--first N]`.
+simulate *arguments:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    while [ $# -gt 0 ]; do
+      case $1 in
+        --broken) export SIMULATE_BROKEN=$2; shift 2 ;;
+        --seed) export SIMULATE_SEED=$2; shift 2 ;;
+        --first) export SIMULATE_FIRST=$2; shift 2 ;;
+        *) export SIMULATE_LIVES=$1; shift ;;
+      esac
+    done
+    export SIMULATE_LIVES=${SIMULATE_LIVES:-10000}
+    cargo test --quiet --locked --lib -- --exact heartbeat::simulation::simulate --ignored --nocapture
+
+# The same for as long as asked, such as `just soak 3600` (seconds), from a seed of its own.
+soak seconds="600":
+    SIMULATE_SECONDS="$1" SIMULATE_FIRST="$(date +%s)000000" \
+      cargo test --quiet --locked --lib -- --exact heartbeat::simulation::simulate --ignored --nocapture
+
+# kill -9 of the release binary at random moments, against the stand-ins.
+kill kills="200":
+    cargo build --release --locked --bin podbeat
+    PODBEAT_KILLS="$1" PODBEAT_BINARY="$PWD/target/release/podbeat" \
+      cargo test --locked --test killed -- --nocapture
+
+# Fuzzes each target for so many seconds (needs cargo-fuzz). What is found new is kept in the user's cache.
+fuzz seconds="60" *targets:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    seconds=$1; shift
+    if [ $# -eq 0 ]; then set -- pod answer journal settings; fi
+    for target in "$@"; do
+      corpus=${XDG_CACHE_HOME:-$HOME/.cache}/podbeat-fuzz/$target
+      mkdir -p "$corpus"
+      # Without a sanitizer: the code has no unsafe, and so any stable toolchain will do.
+      cargo fuzz run --sanitizer none "$target" "$corpus" "fuzz/seeds/$target" -- \
+        -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 2>&1 |
+        grep -a -v '^$'
+      echo "fuzzed $target for $seconds s"
+    done
+
 # The agent against the stand-ins, as a timeline.
 demo:
     cargo demo

@@ -10,6 +10,10 @@ pub mod outbox;
 pub mod request;
 pub mod saved;
 #[cfg(test)]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test, which is told by its environment how long it is to last, and times itself"
+)]
 mod simulation;
 
 use std::time::Duration;

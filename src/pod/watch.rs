@@ -419,9 +419,8 @@ impl PodWatch {
     async fn has_changed(&self, at: &Position, uid: &mut Option<String>) -> Result<bool, Error> {
         let api = self.api();
         let any = GetParams::any();
-        let answer = match timeout(SAFETY_LOOK, api.get_with(&self.name, &any)).await {
-            Ok(answer) => answer,
-            Err(_) => return Err(self.timeout("get", SAFETY_LOOK)),
+        let Ok(answer) = timeout(SAFETY_LOOK, api.get_with(&self.name, &any)).await else {
+            return Err(self.timeout("get", SAFETY_LOOK));
         };
         match answer {
             Ok(pod) => Ok(!is_ours(&pod, uid) || pod.metadata.resource_version != at.pod_version),
