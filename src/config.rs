@@ -176,7 +176,7 @@ pub const SETTINGS: &[Setting] = &[
         "PODBEAT_STATE_DIR",
         "state-dir",
         "none",
-        "directory (emptyDir) of the journal; no effect yet",
+        "directory (emptyDir) of the journal, for podbeat's container alone; it makes a restart go on where it was",
     ),
     setting(
         "PODBEAT_MARKER_DIR",

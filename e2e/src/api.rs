@@ -51,6 +51,27 @@ impl Namespace {
         Ok(())
     }
 
+    /// Creates what YAML documents describe, as `kubectl apply` would: a Role and a RoleBinding.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn apply(&self, documents: &str) -> Result<(), Error> {
+        for document in documents.split("---\n") {
+            let kind = if document.contains("kind: RoleBinding\n") {
+                "rolebindings"
+            } else {
+                "roles"
+            };
+            let path = format!(
+                "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/{kind}",
+                self.name
+            );
+            self.send_as("POST", &path, "application/yaml", document.to_owned())
+                .await?;
+        }
+        Ok(())
+    }
+
     /// A token of the service account.
     ///
     /// # Errors
@@ -112,17 +133,21 @@ impl Namespace {
     }
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value, Error> {
-        let what = format!("{method} {path}");
         let kind = if method == "PATCH" {
             "application/merge-patch+json"
         } else {
             "application/json"
         };
+        self.send_as(method, path, kind, body.to_string()).await
+    }
+
+    async fn send_as(&self, method: &str, path: &str, kind: &str, body: String) -> Result<Value, Error> {
+        let what = format!("{method} {path}");
         let request = http::Request::builder()
             .method(method)
             .uri(path)
             .header(http::header::CONTENT_TYPE, kind)
-            .body(body.to_string().into_bytes())
+            .body(body.into_bytes())
             .map_err(|error| kube_error(&what, error))?;
         self.client
             .request(request)

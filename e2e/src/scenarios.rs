@@ -146,7 +146,7 @@ impl Play {
             ("PODBEAT_CA_FILE", text(&self.dir.join("ca.crt"))),
             ("PODBEAT_CONTAINER_NAME", "hb".to_owned()),
             ("PODBEAT_INTERVAL", "1s".to_owned()),
-            ("PODBEAT_LOG_FORMAT", "text".to_owned()),
+            ("PODBEAT_LOG_FORMAT", "json".to_owned()),
         ]
         .into_iter()
         .map(|(variable, value)| (variable.to_owned(), value))
@@ -442,9 +442,17 @@ async fn forbidden(stage: &Stage) -> Result<(), Error> {
         .until_logged("needs a Role with get, list and watch", LIMIT)
         .await?;
     agent.until_logged("403", LIMIT).await?;
-    play.say("podbeat logged the 403 and what is needed");
-    play.namespace.grant(&play.pod).await?;
-    play.say("the Role comes");
+    let log = agent.log();
+    let role = log
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+        .find_map(|line| Some(line.get("kubectl_apply")?.as_str()?.to_owned()));
+    let Some(role) = role else {
+        return Err(Error::Unexpected(format!("no Role in the log: {log}")));
+    };
+    play.say("podbeat logged the 403 and the Role that is missing");
+    play.namespace.apply(&role).await?;
+    play.say("that very Role is applied");
     play.until_main_is("running").await?;
     for step in play
         .steps(|pod| has_statuses(pod) && !main_runs(pod))

@@ -94,7 +94,7 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(_: &Life, settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
             report: settings.report,
             interval: settings.interval,
@@ -233,14 +233,7 @@ impl Judge {
         }
     }
 
-    pub(super) fn sent(
-        &mut self,
-        at: Duration,
-        process: u32,
-        _journaled: bool,
-        attempt: &Attempt,
-        busy: bool,
-    ) {
+    pub(super) fn sent(&mut self, at: Duration, process: u32, attempt: &Attempt, busy: bool) {
         if busy {
             self.complain("G4: two requests in flight");
         }

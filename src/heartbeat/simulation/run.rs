@@ -173,7 +173,7 @@ impl World {
             max_status_age: Duration::from_secs([20, 300, 300, 3600][rng.usize(0..4)]),
             journaled: rng.u32(0..10) < 7,
         };
-        let judge = Judge::new(&life, &settings);
+        let judge = Judge::new(&settings);
         let mut world = Self {
             strict: rng.bool(),
             credentials: Credentials::new(Source::Inline(Secret::new(format!("{TOKEN}-first"))), None),
@@ -581,9 +581,8 @@ impl World {
     fn send(&mut self, attempt: Attempt, durable_at: Duration) {
         let Some(process) = &self.process else { return };
         let number = process.number;
-        let journaled = self.settings.journaled;
         self.judge
-            .sent(self.now, number, journaled, &attempt, process.in_flight.is_some());
+            .sent(self.now, number, &attempt, process.in_flight.is_some());
         if attempt.reread_token {
             self.credentials.reread();
         }
