@@ -125,7 +125,7 @@ pub struct Attempt {
     pub request: HeartbeatTaskRunRequest,
     /// The longest it may take.
     pub timeout: Duration,
-    /// Whether the token was refused, so that it is to be read afresh.
+    /// Whether the answer before refused the token, so that it is to be read afresh, or the other one tried.
     pub reread_token: bool,
 }
 
@@ -314,7 +314,10 @@ pub struct Machine {
     not_before: Duration,
     /// Whether the wait was asked for by Retry-After, so that nothing but a deadline cuts it short.
     wait_is_asked: bool,
+    /// Whether a refused token was read again and the heartbeat tried at once, since one was last accepted.
     reread_token: bool,
+    /// Whether the last answer refused the token.
+    token_refused: bool,
     disowned: Option<(u32, Duration)>,
     /// Until when an earlier heartbeat that got no answer may still arrive.
     doubtful_until: Option<Duration>,
@@ -382,6 +385,7 @@ impl Machine {
             not_before: Duration::ZERO,
             wait_is_asked: false,
             reread_token: false,
+            token_refused: false,
             disowned: None,
             doubtful_until: None,
             last_heartbeat: LastHeartbeat::Open,
@@ -618,6 +622,7 @@ impl Machine {
             return;
         }
         self.in_flight = None;
+        self.token_refused = *answer == Answer::Unauthorized;
         if let Stage::Barrier { since, tries } = self.stage {
             self.barrier_answered(since, tries, answer, now, actions);
             return;
@@ -778,15 +783,13 @@ impl Machine {
             }
             // The run is closed to any request, a late one too.
             Answer::Disowned { .. } => self.delivered(actions),
-            Answer::Unauthorized if tries < REPEATS => {
-                self.reread_token = true;
-                self.stage = Stage::Barrier { since, tries };
-            }
             Answer::Unavailable { retry_after, .. } if tries < REPEATS => {
                 self.stage = Stage::Barrier { since, tries };
                 self.wait_after_failure(*retry_after, now);
             }
-            Answer::Forbidden | Answer::NotSent | Answer::Ambiguous if tries < REPEATS => {
+            Answer::Unauthorized | Answer::Forbidden | Answer::NotSent | Answer::Ambiguous
+                if tries < REPEATS =>
+            {
                 self.stage = Stage::Barrier { since, tries };
                 self.wait_after_failure(None, now);
             }
@@ -1061,7 +1064,7 @@ impl Machine {
             retries: head.attempts,
             request: head.request.clone(),
             timeout,
-            reread_token: self.reread_token,
+            reread_token: std::mem::take(&mut self.token_refused),
         };
         head.attempts = head.attempts.saturating_add(1);
         self.unsaved |= head.kind.brings_news();
