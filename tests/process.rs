@@ -13,6 +13,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{KUBE_TOKEN, TOKEN, World};
@@ -320,6 +322,29 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
         let mode = std::fs::metadata(file).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, expected);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_near_its_end_is_a_warning_once() {
+    let world = World::start().await.expect("a world");
+    let soon = jiff::Timestamp::now().as_second() + 300;
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{soon}}}"#));
+    let token = format!("e30.{claims}.hunter2");
+    world.service.set_tokens(&[&token]);
+    world.write_token(&token).expect("written");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+    until_running_is_heard(&world).await;
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, log) = end(child).await;
+    assert_eq!(code, 0, "{log}");
+    assert_eq!(
+        log.matches("the bearer token will expire soon").count(),
+        1,
+        "{log}"
+    );
+    assert!(!log.contains(&token) && !log.contains("hunter2"));
 }
 
 /// G8: what can't be written is a warning.

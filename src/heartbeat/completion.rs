@@ -122,6 +122,33 @@ mod tests {
     }
 
     #[test]
+    fn ephemeral_containers_and_other_native_sidecars_never_hold_the_end_back() {
+        assert!(finished(
+            r#"{"spec":{"restartPolicy":"Never","containers":[{"name":"main"}],"ephemeralContainers":[{"name":"debugger"}],
+                        "initContainers":[{"name":"podbeat","restartPolicy":"Always"},{"name":"proxy","restartPolicy":"Always"}]},
+                "status":{"phase":"Running","containerStatuses":[{"name":"main","state":{"terminated":{"exitCode":0}}}],
+                          "ephemeralContainerStatuses":[{"name":"debugger","state":{"running":{}}}],
+                          "initContainerStatuses":[{"name":"podbeat","state":{"running":{}}},{"name":"proxy","state":{"running":{}}}]}}"#
+        ));
+    }
+
+    #[test]
+    fn a_containers_own_policy_and_rules_decide_before_the_pods() {
+        let pod = |own: &str, code: i32| {
+            format!(
+                r#"{{"spec":{{"restartPolicy":"Always","containers":[{{"name":"main"{own}}}]}},
+                    "status":{{"containerStatuses":[{{"name":"main","state":{{"terminated":{{"exitCode":{code}}}}}}}]}}}}"#
+            )
+        };
+        let rules = r#","restartPolicy":"Never","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[42]}}]"#;
+        assert!(finished(&pod(r#","restartPolicy":"Never""#, 1)));
+        assert!(finished(&pod(r#","restartPolicy":"OnFailure""#, 0)));
+        assert!(!finished(&pod(r#","restartPolicy":"OnFailure""#, 1)));
+        assert!(!finished(&pod(rules, 42)));
+        assert!(finished(&pod(rules, 41)));
+    }
+
+    #[test]
     fn a_terminal_phase_is_enough() {
         assert!(finished(
             r#"{"spec":{"containers":[{"name":"main"}]},"status":{"phase":"Failed","reason":"Evicted"}}"#

@@ -554,7 +554,10 @@ fn an_unauthorized_rereads_the_token_once_at_once_and_never_gives_up() {
     assert!(bench.sent[2].reread_token);
     bench.answer(Answer::NotSent);
     bench.await_attempt();
-    assert!(!bench.sent[3].reread_token, "no token was refused by no connection");
+    assert!(
+        !bench.sent[3].reread_token,
+        "no token was refused by no connection"
+    );
     bench.answer(Answer::Unauthorized);
     for _ in 0..300 {
         bench.await_attempt();
