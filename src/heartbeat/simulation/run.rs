@@ -127,7 +127,6 @@ struct Process {
     /// The attempt that the shell holds: its request, and whether it hangs without an answer to come.
     in_flight: Option<(Request, bool)>,
     watches: bool,
-    looks: u32,
 }
 
 struct World {
@@ -287,7 +286,6 @@ impl World {
             self.now = entry.at;
             self.happened(entry.what);
         }
-        self.now = self.now.max(self.life.horizon.min(self.now));
     }
 
     fn judged(self) -> Outcome {
@@ -331,7 +329,6 @@ impl World {
             wake: None,
             in_flight: None,
             watches: true,
-            looks: 0,
         });
         self.tell(|world| format!("process {} begins", world.processes));
         self.on(Event::Started);
@@ -566,9 +563,9 @@ impl World {
     }
 
     fn look(&mut self, limit: Duration) {
-        let Some(process) = &mut self.process else { return };
-        process.looks += 1;
-        let number = process.number;
+        let Some(number) = self.process.as_ref().map(|process| process.number) else {
+            return;
+        };
         let answer = self.soon(0.001, 0.3);
         let (at, fails) = if answer > self.now + limit || !self.api_is_up() {
             (self.now + limit, true)
