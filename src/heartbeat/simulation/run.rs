@@ -63,7 +63,7 @@ enum Happening {
         answer: Answer,
         jwt: Option<String>,
     },
-    /// An answer is lost on its way; the machine has to notice by itself.
+    /// The time has come at which a process asked to be woken.
     Woke(u32, Duration),
     Signal,
     Kill,
