@@ -559,7 +559,10 @@ impl World {
 
     fn note(&mut self, note: &Note) {
         self.judge.noted(self.now, note);
-        self.reveals(&format!("{note:?}"));
+        // Putting a note into words takes longer than all that led to it.
+        if self.rng.u32(0..16) == 0 {
+            self.reveals(&format!("{note:?}"));
+        }
     }
 
     fn look(&mut self, limit: Duration) {
