@@ -60,6 +60,21 @@ impl Answer {
             300..=499 => Self::Refused { status },
         }
     }
+
+    /// When the service asked to be tried again, if it did.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<RetryAfter> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            Self::Accepted
+            | Self::Refused { .. }
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::Disowned { .. }
+            | Self::NotSent
+            | Self::Ambiguous => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -269,6 +269,12 @@ struct Confirmed {
     older_by: Duration,
 }
 
+impl Confirmed {
+    fn age(self, now: Duration) -> Duration {
+        now.saturating_sub(self.at).saturating_add(self.older_by)
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     attempt: u64,
@@ -662,6 +668,7 @@ impl Machine {
             }
             Answer::Refused { .. } if is_final => {
                 fail(None);
+                self.last_heartbeat = LastHeartbeat::Refused;
                 self.final_refused(actions);
             }
             Answer::Refused { .. } => {
@@ -680,12 +687,7 @@ impl Machine {
                     fail(None);
                     self.orphan(actions);
                 } else {
-                    let retry_at = self.wait_after_failure(None, now);
-                    actions.push(Action::Note(Note::Failed {
-                        beat,
-                        answer: answer.clone(),
-                        retry_at: Some(retry_at),
-                    }));
+                    self.try_again(beat, answer, now, actions);
                 }
             }
             Answer::Unauthorized if !self.reread_token => {
@@ -694,33 +696,15 @@ impl Machine {
                 self.not_before = now.elapsed;
                 fail(Some(now.elapsed));
             }
-            Answer::Unauthorized | Answer::Forbidden | Answer::NotSent => {
-                let retry_at = self.wait_after_failure(None, now);
-                actions.push(Action::Note(Note::Failed {
-                    beat,
-                    answer: answer.clone(),
-                    retry_at: Some(retry_at),
-                }));
-            }
-            Answer::Unavailable { retry_after, .. } => {
-                let retry_at = self.wait_after_failure(*retry_after, now);
-                actions.push(Action::Note(Note::Failed {
-                    beat,
-                    answer: answer.clone(),
-                    retry_at: Some(retry_at),
-                }));
+            Answer::Unauthorized | Answer::Forbidden | Answer::NotSent | Answer::Unavailable { .. } => {
+                self.try_again(beat, answer, now, actions);
             }
             Answer::Ambiguous => {
                 head.may_have_arrived = true;
                 if !is_final {
                     self.doubtful_until = Some(now.elapsed.saturating_add(self.settings.timeout));
                 }
-                let retry_at = self.wait_after_failure(None, now);
-                actions.push(Action::Note(Note::Failed {
-                    beat,
-                    answer: answer.clone(),
-                    retry_at: Some(retry_at),
-                }));
+                self.try_again(beat, answer, now, actions);
             }
         }
     }
@@ -783,19 +767,19 @@ impl Machine {
             }
             // The run is closed to any request, a late one too.
             Answer::Disowned { .. } => self.delivered(actions),
-            Answer::Unavailable { retry_after, .. } if tries < REPEATS => {
-                self.stage = Stage::Barrier { since, tries };
-                self.wait_after_failure(*retry_after, now);
-            }
-            Answer::Unauthorized | Answer::Forbidden | Answer::NotSent | Answer::Ambiguous
+            Answer::Unavailable { .. }
+            | Answer::Unauthorized
+            | Answer::Forbidden
+            | Answer::NotSent
+            | Answer::Ambiguous
                 if tries < REPEATS =>
             {
                 self.stage = Stage::Barrier { since, tries };
-                self.wait_after_failure(None, now);
+                self.wait_after_failure(answer, now);
             }
             Answer::Refused { .. }
-            | Answer::Unauthorized
             | Answer::Unavailable { .. }
+            | Answer::Unauthorized
             | Answer::Forbidden
             | Answer::NotSent
             | Answer::Ambiguous => {
@@ -807,8 +791,6 @@ impl Machine {
 
     /// The service won't have the last heartbeat, with states or without. It stays in the outbox as a witness.
     fn final_refused(&mut self, actions: &mut Vec<Action>) {
-        self.unsaved = true;
-        self.last_heartbeat = LastHeartbeat::Refused;
         actions.push(Action::StopWatching);
         if self.idles_until_signal() {
             self.stage = Stage::Refused;
@@ -826,8 +808,19 @@ impl Machine {
         self.end(End::Undelivered(Box::new(last.request)), actions);
     }
 
+    /// The same heartbeat again, after a wait.
+    fn try_again(&mut self, beat: (u64, Kind), answer: &Answer, now: Now, actions: &mut Vec<Action>) {
+        let retry_at = self.wait_after_failure(answer, now);
+        actions.push(Action::Note(Note::Failed {
+            beat,
+            answer: answer.clone(),
+            retry_at: Some(retry_at),
+        }));
+    }
+
     /// Draws the wait after a failure. Where a deadline presses, at most a third of what is left: some attempts fit.
-    fn wait_after_failure(&mut self, asked: Option<RetryAfter>, now: Now) -> Duration {
+    fn wait_after_failure(&mut self, answer: &Answer, now: Now) -> Duration {
+        let asked = answer.retry_after();
         let mut wait = self.backoff.after_failure(&mut self.rng);
         self.wait_is_asked = asked.is_some();
         if let Some(asked) = asked {
@@ -948,18 +941,14 @@ impl Machine {
                     self.skip_to_final(now, actions);
                 }
                 if self.deadline().is_some_and(|deadline| deadline <= now) {
-                    if self.in_flight.take().is_some() {
-                        actions.push(Action::Abort);
-                    }
+                    self.abort(actions);
                     self.skip_to_final(now, actions);
                     self.undelivered(DropCause::Deadline, actions);
                 }
             }
             Stage::Barrier { .. } => {
                 if self.deadline().is_some_and(|deadline| deadline <= now) {
-                    if self.in_flight.take().is_some() {
-                        actions.push(Action::Abort);
-                    }
+                    self.abort(actions);
                     actions.push(Action::Note(Note::BarrierFailed));
                     self.delivered(actions);
                 }
@@ -999,6 +988,12 @@ impl Machine {
         let statuses = self.last_statuses(now);
         self.queue(Kind::Final, statuses, false, now, actions);
         self.cut_wait_short(now);
+    }
+
+    fn abort(&mut self, actions: &mut Vec<Action>) {
+        if self.in_flight.take().is_some() {
+            actions.push(Action::Abort);
+        }
     }
 
     fn skip_to_final(&mut self, now: Duration, actions: &mut Vec<Action>) {
@@ -1214,12 +1209,8 @@ impl Machine {
     }
 
     fn is_fresh(&self, now: Duration) -> bool {
-        self.confirmed.is_some_and(|confirmed| {
-            let age = now
-                .saturating_sub(confirmed.at)
-                .saturating_add(confirmed.older_by);
-            age <= self.settings.max_status_age
-        })
+        self.confirmed
+            .is_some_and(|confirmed| confirmed.age(now) <= self.settings.max_status_age)
     }
 
     /// ±10 %, so that copies that started together drift apart; but never more than one attempt may take, so that the

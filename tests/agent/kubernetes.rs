@@ -207,6 +207,14 @@ async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<Sighting> {
     receiver
 }
 
+async fn until_watched(world: &World) {
+    world
+        .kube
+        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
+        .await
+        .expect("open");
+}
+
 async fn next(sightings: &mut mpsc::Receiver<Sighting>) -> Sighting {
     tokio::time::timeout(LIMIT, sightings.recv())
         .await
@@ -221,11 +229,7 @@ async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
     let mut sightings = watch(&world, Duration::from_millis(300)).await;
     assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
-    world
-        .kube
-        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
-        .await
-        .expect("open");
+    until_watched(&world).await;
     world.kube_faults.script("watch silent").expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
     let Sighting::Seen(seen) = next(&mut sightings).await else {
@@ -270,11 +274,7 @@ async fn a_rotated_token_is_read_at_once() {
         .apply(Pod::new("p", "u1").showing(&waiting("ContainerCreating")));
     let mut sightings = watch(&world, Duration::from_secs(20)).await;
     assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
-    world
-        .kube
-        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
-        .await
-        .expect("open");
+    until_watched(&world).await;
     KubeApi::write_service_account(&world.authority, "rotated", &world.path("serviceaccount"))
         .expect("written");
     world.kube.set_token("rotated");
@@ -339,11 +339,7 @@ async fn absence_in_a_list_is_believed_only_after_a_direct_look() {
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut sightings = watch(&world, Duration::from_secs(20)).await;
     assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
-    world
-        .kube
-        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
-        .await
-        .expect("open");
+    until_watched(&world).await;
     world
         .kube_faults
         .script("watch cut; watch 410; list 503")

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Action, Confirmed, DropCause, Machine, Note, Settings, Stage};
+use super::{Action, Confirmed, Machine, Note, Settings, Stage};
 use crate::heartbeat::Now;
 use crate::heartbeat::outbox::{Beat, Kind};
 use crate::heartbeat::saved::{LastHeartbeat, Saved, SavedBeat};
-use crate::pod::status::Sidecar;
 
 impl Machine {
     /// A machine that goes on where an earlier process of the same pod was. It hasn't started either.
@@ -74,14 +73,7 @@ impl Machine {
                     self.delivered(actions);
                 }
             }
-            LastHeartbeat::Refused => {
-                actions.push(Action::StopWatching);
-                if self.sidecar() == Sidecar::Native {
-                    self.stage = Stage::Refused;
-                } else {
-                    self.undelivered(DropCause::Refused, actions);
-                }
-            }
+            LastHeartbeat::Refused => self.final_refused(actions),
             LastHeartbeat::Orphaned => self.stage = Stage::Orphaned,
         }
     }
@@ -103,10 +95,9 @@ impl Machine {
             identity: self.settings.identity.clone(),
             was_seen: self.was_seen,
             statuses: self.statuses.clone(),
-            confirmed_at: self.confirmed.map(|confirmed| {
-                let age = now.elapsed.saturating_sub(confirmed.at);
-                now.wall_before(age.saturating_add(confirmed.older_by))
-            }),
+            confirmed_at: self
+                .confirmed
+                .map(|confirmed| now.wall_before(confirmed.age(now.elapsed))),
             exits: self.exits.clone(),
             sidecar: self.sidecar(),
         }

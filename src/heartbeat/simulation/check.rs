@@ -291,14 +291,18 @@ impl Judge {
     // ---- what it means ------------------------------------------------------------------------------------------
 
     pub(super) fn verdict(mut self, life: &Life, alive: bool) -> Vec<String> {
-        let amnesia = !self.journaled && !self.crashes.is_empty();
-        self.every_transition_arrived(amnesia);
-        self.in_order(amnesia);
-        self.one_final(life, alive, amnesia);
-        self.last_word(amnesia);
+        self.every_transition_arrived();
+        self.in_order();
+        self.one_final(life, alive);
+        self.last_word();
         self.no_gap();
         self.no_early_end();
         self.complaints
+    }
+
+    /// Whether a process ended and left the next one nothing to know it by.
+    fn amnesia(&self) -> bool {
+        !self.journaled && !self.crashes.is_empty()
     }
 
     fn lost(&self) -> u64 {
@@ -311,9 +315,9 @@ impl Judge {
     }
 
     /// G1: what was observed, and stood long enough to be told, was accepted, or its loss was counted.
-    fn every_transition_arrived(&mut self, amnesia: bool) {
+    fn every_transition_arrived(&mut self) {
         // Without an accepted final the story isn't over; then nothing is owed but what was counted.
-        if amnesia || !self.has_accepted_final() || self.orphaned {
+        if self.amnesia() || !self.has_accepted_final() || self.orphaned {
             return;
         }
         let due = self.final_due.unwrap_or(Duration::MAX);
@@ -375,8 +379,8 @@ impl Judge {
     }
 
     /// G1: and in order. A request that was given up may arrive late; it is no news then.
-    fn in_order(&mut self, amnesia: bool) {
-        if amnesia {
+    fn in_order(&mut self) {
+        if self.amnesia() {
             return;
         }
         let mut highest = 0;
@@ -400,7 +404,8 @@ impl Judge {
     }
 
     /// G2: exactly one accepted final, or an ending that says so.
-    fn one_final(&mut self, life: &Life, alive: bool, amnesia: bool) {
+    fn one_final(&mut self, life: &Life, alive: bool) {
+        let amnesia = self.amnesia();
         let mut finals: Vec<_> = self
             .accepted
             .iter()
@@ -469,9 +474,8 @@ impl Judge {
         }
         let over = life.completed.is_some() || matches!(life.death, Death::Forced | Death::Replaced);
         // What was never seen can't be missed; nor by a process that doesn't know what an earlier one saw.
-        let amnesia = !self.journaled && !self.crashes.is_empty();
         let known = self.seen.iter().any(|seen| !self.is_unsure(seen.at));
-        let seen_over = self.finished || (self.is_gone && known && !amnesia);
+        let seen_over = self.finished || (self.is_gone && known && !self.amnesia());
         if over && seen_over && !self.orphaned {
             let faulty = life
                 .service_outages
@@ -487,8 +491,8 @@ impl Judge {
     }
 
     /// G3: the service's last word is the final, also where an earlier request arrives late.
-    fn last_word(&mut self, amnesia: bool) {
-        if amnesia || self.barrier_cut {
+    fn last_word(&mut self) {
+        if self.amnesia() || self.barrier_cut {
             return;
         }
         // What ended for its deadline could not wait for a late request, nor could what was killed or crashed for good.
@@ -500,7 +504,7 @@ impl Judge {
             None => self.left_dead,
         };
         let Some(last) = self.accepted.last() else { return };
-        let has_final = self.accepted.iter().any(Accepted::is_final);
+        let has_final = self.has_accepted_final();
         if self.final_known.is_some() && has_final && !last.is_final() && !cut {
             let at = last.at.as_secs_f64();
             self.complain(format!(
