@@ -1,0 +1,291 @@
+//! An image: files, and how they are run. Written as an archive of the OCI image layout, with one layer.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use flate2::{Compression, GzBuilder};
+use jiff::Timestamp;
+use ring::digest::{SHA256, digest};
+use serde::Serialize;
+
+use crate::elf::Architecture;
+use crate::files::{self, Entry, Tree};
+use crate::layout::{self, Descriptor};
+
+/// Why an image can't be made.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Its files.
+    #[error(transparent)]
+    Files(#[from] files::Error),
+    /// The tag is no name of an image.
+    #[error("{0:?} is no tag of an image: write NAME:VERSION, in small letters, such as podbeat:0.1.0")]
+    Tag(String),
+    /// The time is beyond the year 9999.
+    #[error("{0} s after 1970 is no time of an image")]
+    Created(u64),
+    /// A document of the layout can't be written as JSON.
+    #[error("writing the image's {what} as JSON")]
+    Json {
+        /// Which document.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The archive can't be packed.
+    #[error("packing the image's {what}")]
+    Pack {
+        /// Which part.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+    /// It is larger than is allowed.
+    #[error("the {what} has {size} bytes, more than the {limit} that it may have: what made it grow?")]
+    TooLarge {
+        /// Of which file.
+        what: &'static str,
+        /// Its size.
+        size: u64,
+        /// What it may have.
+        limit: u64,
+    },
+}
+
+/// A container image for Linux, with one layer. The same image makes the same bytes.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// Its name for container runtimes, such as `podbeat:0.1.0`.
+    pub tag: String,
+    /// The machine that it runs on.
+    pub architecture: Architecture,
+    /// Seconds since 1970: when it was made, and the time of each of its files.
+    pub created: u64,
+    /// Who runs it, as `UID:GID`.
+    pub user: String,
+    /// The program and its first arguments.
+    pub entrypoint: Vec<String>,
+    /// Environment variables.
+    pub environment: BTreeMap<String, String>,
+    /// Labels, which become annotations of the manifest too.
+    pub labels: BTreeMap<String, String>,
+    /// What is in it.
+    pub entries: Vec<Entry>,
+}
+
+/// Bytes of an image that was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// The layer's tar stream.
+    pub unpacked: usize,
+    /// The layer as it is pulled.
+    pub layer: usize,
+    /// The whole archive.
+    pub archive: usize,
+}
+
+impl Image {
+    /// An image with these files, run by nobody in particular (65532), and with nothing to run.
+    #[must_use]
+    pub fn new(tag: impl Into<String>, architecture: Architecture, entries: Vec<Entry>) -> Self {
+        Self {
+            tag: tag.into(),
+            architecture,
+            created: 0,
+            user: "65532:65532".to_owned(),
+            entrypoint: Vec::new(),
+            environment: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            entries,
+        }
+    }
+
+    /// Writes the files into a directory, which must be empty or not yet exist.
+    ///
+    /// # Errors
+    /// The entries don't fit together, or the directory can't be written.
+    pub fn write_rootfs(&self, directory: &Path) -> Result<(), Error> {
+        Ok(Tree::new(&self.entries)?.unpack(self.created, directory)?)
+    }
+
+    /// Writes the archive, or nothing if it is larger than `limit` bytes. A file that is there is replaced at once
+    /// when the new one is whole.
+    ///
+    /// # Errors
+    /// The entries don't fit together, the tag is malformed, the archive is too large or can't be written.
+    pub fn write_archive(&self, path: &Path, limit: Option<u64>) -> Result<Sizes, Error> {
+        let (archive, sizes) = self.archive()?;
+        if let Some(limit) = limit {
+            check_size("archive", archive.len() as u64, limit)?;
+        }
+        let mut partial = path.as_os_str().to_owned();
+        partial.push(".partial");
+        let partial = PathBuf::from(partial);
+        std::fs::write(&partial, &archive).map_err(files::host("writing", &partial))?;
+        std::fs::rename(&partial, path).map_err(files::host("putting the archive at", path))?;
+        Ok(sizes)
+    }
+
+    fn archive(&self) -> Result<(Vec<u8>, Sizes), Error> {
+        let name = Name::parse(&self.tag)?;
+        let created = i64::try_from(self.created)
+            .ok()
+            .and_then(|seconds| Timestamp::from_second(seconds).ok())
+            .ok_or(Error::Created(self.created))?
+            .to_string();
+
+        let mut unpacked = Vec::new();
+        Tree::new(&self.entries)?.pack(self.created, &mut unpacked)?;
+        let layer = compress(&unpacked).map_err(|source| Error::Pack {
+            what: "layer",
+            source,
+        })?;
+
+        let config = json(
+            "configuration",
+            &layout::Config {
+                created: created.clone(),
+                platform: self.architecture.into(),
+                config: layout::Process {
+                    user: &self.user,
+                    env: self
+                        .environment
+                        .iter()
+                        .map(|(name, value)| format!("{name}={value}"))
+                        .collect(),
+                    entrypoint: &self.entrypoint,
+                    working_dir: "/",
+                    labels: &self.labels,
+                },
+                rootfs: layout::RootFs {
+                    kind: "layers",
+                    diff_ids: [sha256(&unpacked)],
+                },
+                history: [layout::History {
+                    created,
+                    created_by: "podbeat-image",
+                }],
+            },
+        )?;
+        let manifest = json(
+            "manifest",
+            &layout::Manifest::new(
+                descriptor(layout::CONFIG, &config),
+                descriptor(layout::LAYER, &layer),
+                &self.labels,
+            ),
+        )?;
+        let index = json(
+            "index",
+            &layout::Index::new(Descriptor {
+                platform: Some(self.architecture.into()),
+                annotations: name.annotations(),
+                ..descriptor(layout::MANIFEST, &manifest)
+            }),
+        )?;
+        let marker = json("layout marker", &layout::Marker::V1)?;
+
+        // The archive is a tar of the layout, and so a tree of files like a layer.
+        let blob = |bytes: &Vec<u8>| {
+            let path = format!("/blobs/{}", sha256(bytes).replace(':', "/"));
+            Entry::file(path, 0o644, bytes.as_slice())
+        };
+        let sizes = (unpacked.len(), layer.len());
+        let entries = [
+            blob(&config),
+            blob(&manifest),
+            blob(&layer),
+            Entry::file("/index.json", 0o644, index),
+            Entry::file("/oci-layout", 0o644, marker),
+        ];
+        let mut archive = Vec::new();
+        Tree::new(&entries)?.pack(self.created, &mut archive)?;
+        let sizes = Sizes {
+            unpacked: sizes.0,
+            layer: sizes.1,
+            archive: archive.len(),
+        };
+        Ok((archive, sizes))
+    }
+}
+
+/// Fails if a file is larger than it may be.
+pub(crate) fn check_size(what: &'static str, size: u64, limit: u64) -> Result<(), Error> {
+    if size > limit {
+        return Err(Error::TooLarge { what, size, limit });
+    }
+    Ok(())
+}
+
+/// A tag, taken apart.
+struct Name<'a> {
+    repository: String,
+    version: &'a str,
+}
+
+impl<'a> Name<'a> {
+    fn parse(tag: &'a str) -> Result<Self, Error> {
+        let wrong = || Error::Tag(tag.to_owned());
+        let (name, version) = tag.rsplit_once(':').ok_or_else(wrong)?;
+        let plain = |text: &str, more: &str| {
+            text.starts_with(|first: char| first.is_ascii_alphanumeric())
+                && text
+                    .chars()
+                    .all(|char| char.is_ascii_alphanumeric() || more.contains(char))
+        };
+        if !plain(name, "._-/:") || name.contains(char::is_uppercase) || !plain(version, "._-") {
+            return Err(wrong());
+        }
+        // As container runtimes complete names: with a dot, a port or localhost, the first part is a host.
+        let repository = match name.split_once('/') {
+            None => format!("docker.io/library/{name}"),
+            Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
+            Some(_) => format!("docker.io/{name}"),
+        };
+        Ok(Self { repository, version })
+    }
+
+    /// What containerd, and Docker and Podman after it, take the image's name from.
+    fn annotations(&self) -> BTreeMap<&'static str, String> {
+        BTreeMap::from([
+            (
+                "io.containerd.image.name",
+                format!("{}:{}", self.repository, self.version),
+            ),
+            ("org.opencontainers.image.ref.name", self.version.to_owned()),
+        ])
+    }
+}
+
+/// No time and no file name in the header, so that the bytes depend on nothing else.
+fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
+    let mut gzip = GzBuilder::new().write(Vec::new(), Compression::best());
+    gzip.write_all(bytes)?;
+    gzip.finish()
+}
+
+fn json(what: &'static str, document: &impl Serialize) -> Result<Vec<u8>, Error> {
+    serde_json::to_vec(document).map_err(|source| Error::Json { what, source })
+}
+
+fn descriptor(media_type: &'static str, bytes: &[u8]) -> Descriptor {
+    Descriptor {
+        media_type,
+        digest: sha256(bytes),
+        size: bytes.len(),
+        platform: None,
+        annotations: BTreeMap::new(),
+    }
+}
+
+/// As the OCI writes digests: `sha256:` and 64 hexadecimal digits.
+fn sha256(bytes: &[u8]) -> String {
+    let mut text = "sha256:".to_owned();
+    for byte in digest(&SHA256, bytes).as_ref() {
+        text.push_str(&format!("{byte:02x}"));
+    }
+    text
+}
