@@ -66,6 +66,27 @@ e2e-api *scenarios:
     cargo build --release --locked --bin podbeat
     cargo run --quiet --locked --package podbeat-e2e --bin e2e-api -- "$@"
 
+# podbeat as its image holds it: static, and the same bytes from the same sources. Prints where it is.
+static:
+    bash image/static.sh
+
+# podbeat's image as target/image/podbeat.tar, if it is small enough: `just image [NAME:VERSION]`.
+image *tag:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    binary=$(bash image/static.sh)
+    # The time and the name of the commit, and not of the build, so that the image can be made again.
+    revision=$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
+    export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+    mkdir -p target/image
+    # 6 MiB and 6.5 MiB: what a node pulls and keeps for each version.
+    cargo run --quiet --locked --package podbeat-image -- archive --binary "$binary" --output target/image/podbeat.tar \
+      --revision "$revision" --max-binary-size 6291456 --max-size 6815744 ${1:+--tag "$1"}
+
+# The same image by the Dockerfile, without a registry, held against that of `just image` (needs buildah; about three minutes).
+image-dockerfile: image
+    bash image/dockerfile.sh
+
 # Licences, bans and sources of all dependencies.
 deny:
     cargo deny --locked check bans licenses sources

@@ -28,6 +28,15 @@ pub enum Architecture {
     Arm64,
 }
 
+impl std::fmt::Display for Architecture {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Amd64 => "amd64",
+            Self::Arm64 => "arm64",
+        })
+    }
+}
+
 impl Architecture {
     /// The machine of a program.
     ///

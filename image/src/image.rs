@@ -131,11 +131,7 @@ impl Image {
 
     fn archive(&self) -> Result<(Vec<u8>, Sizes), Error> {
         let name = Name::parse(&self.tag)?;
-        let created = i64::try_from(self.created)
-            .ok()
-            .and_then(|seconds| Timestamp::from_second(seconds).ok())
-            .ok_or(Error::Created(self.created))?
-            .to_string();
+        let created = rfc3339(self.created)?;
 
         let mut unpacked = Vec::new();
         Tree::new(&self.entries)?.pack(self.created, &mut unpacked)?;
@@ -210,6 +206,15 @@ impl Image {
         };
         Ok((archive, sizes))
     }
+}
+
+/// Seconds since 1970 as the OCI writes times.
+pub(crate) fn rfc3339(seconds: u64) -> Result<String, Error> {
+    i64::try_from(seconds)
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        .map(|time| time.to_string())
+        .ok_or(Error::Created(seconds))
 }
 
 /// Fails if a file is larger than it may be.
@@ -288,4 +293,193 @@ fn sha256(bytes: &[u8]) -> String {
         text.push_str(&format!("{byte:02x}"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use flate2::read::GzDecoder;
+    use serde_json::Value;
+
+    use super::*;
+
+    fn image() -> Image {
+        let entries = vec![
+            Entry::file("/bin/tool", 0o755, "tool ".repeat(1000)),
+            Entry::link("/bin/alias", "tool"),
+            Entry::directory("/tmp", 0o1777),
+        ];
+        let mut image = Image::new("tool:1.2", Architecture::Arm64, entries);
+        image.created = 1_700_000_000;
+        image.entrypoint = vec!["/bin/tool".to_owned(), "--fast".to_owned()];
+        image.environment = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
+        image.labels = BTreeMap::from([("org.opencontainers.image.title".to_owned(), "tool".to_owned())]);
+        image
+    }
+
+    /// What is in a tar, and that nothing of the host is.
+    fn unpack(bytes: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
+        let mut files = BTreeMap::new();
+        for entry in tar::Archive::new(bytes).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let header = entry.header();
+            assert_eq!(
+                (
+                    header.uid().unwrap(),
+                    header.gid().unwrap(),
+                    header.mtime().unwrap()
+                ),
+                (0, 0, 1_700_000_000)
+            );
+            assert_eq!(header.username().unwrap(), Some(""));
+            let mode = header.mode().unwrap();
+            let name = entry.path().unwrap().display().to_string();
+            let mut contents = Vec::new();
+            match entry.link_name().unwrap() {
+                Some(target) => contents.extend(target.display().to_string().bytes()),
+                None => drop(entry.read_to_end(&mut contents).unwrap()),
+            }
+            assert!(files.insert(name, (mode, contents)).is_none());
+        }
+        files
+    }
+
+    /// The blob that a descriptor tells of, after its size and digest were compared.
+    fn blob<'a>(files: &'a BTreeMap<String, (u32, Vec<u8>)>, descriptor: &Value) -> &'a [u8] {
+        let digest = descriptor["digest"].as_str().unwrap();
+        let (_, bytes) = &files[&format!("blobs/{}", digest.replace(':', "/"))];
+        assert_eq!(sha256(bytes), digest);
+        assert_eq!(descriptor["size"], bytes.len());
+        bytes
+    }
+
+    #[test]
+    fn the_layout_hangs_together() {
+        let (archive, sizes) = image().archive().unwrap();
+        assert_eq!(sizes.archive, archive.len());
+        let files = unpack(&archive);
+        assert_eq!(files["oci-layout"].1, br#"{"imageLayoutVersion":"1.0.0"}"#);
+        let index: Value = serde_json::from_slice(&files["index.json"].1).unwrap();
+        let found = &index["manifests"][0];
+        assert_eq!(
+            found["platform"],
+            serde_json::json!({"architecture": "arm64", "os": "linux"})
+        );
+        assert_eq!(
+            found["annotations"],
+            serde_json::json!({
+                "io.containerd.image.name": "docker.io/library/tool:1.2",
+                "org.opencontainers.image.ref.name": "1.2",
+            })
+        );
+
+        let manifest: Value = serde_json::from_slice(blob(&files, found)).unwrap();
+        assert_eq!(manifest["mediaType"], found["mediaType"]);
+        assert_eq!(manifest["annotations"]["org.opencontainers.image.title"], "tool");
+        let layer = blob(&files, &manifest["layers"][0]);
+        assert_eq!(sizes.layer, layer.len());
+        let mut unpacked = Vec::new();
+        GzDecoder::new(layer).read_to_end(&mut unpacked).unwrap();
+        assert_eq!(sizes.unpacked, unpacked.len());
+
+        let config: Value = serde_json::from_slice(blob(&files, &manifest["config"])).unwrap();
+        assert_eq!(
+            config,
+            serde_json::json!({
+                "created": "2023-11-14T22:13:20Z",
+                "architecture": "arm64",
+                "os": "linux",
+                "config": {
+                    "User": "65532:65532",
+                    "Env": ["NAME=value"],
+                    "Entrypoint": ["/bin/tool", "--fast"],
+                    "WorkingDir": "/",
+                    "Labels": {"org.opencontainers.image.title": "tool"},
+                },
+                "rootfs": {"type": "layers", "diff_ids": [sha256(&unpacked)]},
+                "history": [{"created": "2023-11-14T22:13:20Z", "created_by": "podbeat-image"}],
+            })
+        );
+
+        let inside: Vec<_> = unpack(&unpacked)
+            .into_iter()
+            .map(|(name, (mode, contents))| (name, mode, contents.len()))
+            .collect();
+        let expected = [
+            ("bin/", 0o755, 0),
+            ("bin/alias", 0o777, 4),
+            ("bin/tool", 0o755, 5000),
+            ("tmp/", 0o1777, 0),
+        ]
+        .map(|(name, mode, length)| (name.to_owned(), mode, length));
+        assert_eq!(inside, expected);
+    }
+
+    #[test]
+    fn the_digest_is_sha256() {
+        assert_eq!(
+            sha256(b"abc"),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
+
+    #[test]
+    fn the_same_entries_make_the_same_bytes() {
+        let mut turned = image();
+        turned.entries.reverse();
+        let bytes = image().archive().unwrap().0;
+        assert_eq!(bytes, turned.archive().unwrap().0);
+        turned.created += 1;
+        assert_ne!(bytes, turned.archive().unwrap().0);
+    }
+
+    #[test]
+    fn what_is_too_large_is_not_written() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("image.tar");
+        let sizes = image().write_archive(&path, None).unwrap();
+        let before = std::fs::read(&path).unwrap();
+        assert_eq!(before.len(), sizes.archive);
+        let mut larger = image();
+        larger.labels.insert("long".to_owned(), "very ".repeat(1000));
+        let refused = larger.write_archive(&path, Some(sizes.archive as u64));
+        assert!(matches!(refused, Err(Error::TooLarge { .. })));
+        assert_eq!(std::fs::read(&path).unwrap(), before);
+        assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn names_are_completed_as_runtimes_do() {
+        for (tag, name) in [
+            ("podbeat:0.1.0", "docker.io/library/podbeat:0.1.0"),
+            ("me/podbeat:1", "docker.io/me/podbeat:1"),
+            ("localhost/podbeat:1", "localhost/podbeat:1"),
+            (
+                "registry.example.com:5000/a/podbeat:v1_x",
+                "registry.example.com:5000/a/podbeat:v1_x",
+            ),
+        ] {
+            let annotations = Name::parse(tag).unwrap().annotations();
+            assert_eq!(annotations["io.containerd.image.name"], name);
+        }
+        for tag in [
+            "podbeat",
+            "podbeat:",
+            ":1",
+            "Podbeat:1",
+            "podbeat:1 2",
+            "pod@beat:1",
+            "localhost:5000/podbeat",
+        ] {
+            assert!(matches!(Name::parse(tag), Err(Error::Tag(_))), "{tag}");
+        }
+    }
+
+    #[test]
+    fn a_time_beyond_all_times_is_refused() {
+        let mut image = image();
+        image.created = u64::MAX;
+        assert!(matches!(image.archive(), Err(Error::Created(u64::MAX))));
+    }
 }

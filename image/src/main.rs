@@ -206,11 +206,18 @@ fn write(image: &Image, given: &ArgMatches) -> Result<String, Error> {
         layer,
         archive,
     } = image.write_archive(&output, given.get_one::<u64>("max-size").copied())?;
+    let program = image
+        .entries
+        .iter()
+        .filter_map(Entry::contents)
+        .map(<[u8]>::len)
+        .max();
     Ok(format!(
-        "{}: {} for {:?}; files {unpacked} bytes, layer {layer}, archive {archive}",
+        "{} holds {} for {}; bytes: {archive}, layer {layer}, unpacked {unpacked}, largest file {}",
         output.display(),
         image.tag,
-        image.architecture
+        image.architecture,
+        program.unwrap_or_default()
     ))
 }
 

@@ -61,18 +61,23 @@ pub fn image(
     let mut image = Image::new(tag, architecture, entries);
     image.created = created;
     image.entrypoint = vec!["/podbeat".to_owned()];
-    image.labels = labels(revision);
+    image.labels = labels(&image::rfc3339(created)?, revision);
     Ok(image)
 }
 
-fn labels(revision: Option<&str>) -> BTreeMap<String, String> {
+fn labels(created: &str, revision: Option<&str>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::from([
+        ("created", created),
         ("title", "podbeat"),
         (
             "description",
             "A sidecar that tells the task-run service how its pod lives and ends",
         ),
-        ("licenses", env!("CARGO_PKG_LICENSE")),
+        // podbeat's, and that of Mozilla's roots.
+        (
+            "licenses",
+            concat!(env!("CARGO_PKG_LICENSE"), " AND CDLA-Permissive-2.0"),
+        ),
         ("version", env!("CARGO_PKG_VERSION")),
     ]);
     labels.extend(revision.map(|revision| ("revision", revision)));
@@ -82,13 +87,105 @@ fn labels(revision: Option<&str>) -> BTreeMap<String, String> {
         .collect()
 }
 
+/// The first line of the bundle: readers of PEM pass over it, and the licence asks that its text is in reach.
+const ABOUT_ROOTS: &str =
+    "# Mozilla's roots for servers; CDLA-Permissive-2.0, https://cdla.dev/permissive-2-0/\n";
+
 /// Mozilla's roots for servers, as a PEM bundle. Sorted, so that the crate's order is not ours.
 fn roots() -> String {
     let mut roots: Vec<&[u8]> = TLS_SERVER_ROOT_CERTS.iter().map(AsRef::as_ref).collect();
     roots.sort_unstable();
     let plain = EncodeConfig::new().set_line_ending(LineEnding::LF);
-    roots
-        .into_iter()
-        .map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der), plain))
-        .collect()
+    let mut bundle = ABOUT_ROOTS.to_owned();
+    bundle.extend(
+        roots
+            .into_iter()
+            .map(|der| pem::encode_config(&Pem::new("CERTIFICATE", der), plain)),
+    );
+    bundle
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::RootCertStore;
+    use rustls::pki_types::CertificateDer;
+    use rustls::pki_types::pem::PemObject;
+
+    use super::*;
+    use crate::elf::tests::program;
+
+    const DOCKERFILE: &str = include_str!("../../Dockerfile");
+
+    fn binary(bytes: &[u8]) -> tempfile::NamedTempFile {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), bytes).unwrap();
+        file
+    }
+
+    #[test]
+    fn each_root_is_one_that_rustls_takes() {
+        let bundle = roots();
+        let found: Vec<_> = CertificateDer::pem_slice_iter(bundle.as_bytes())
+            .collect::<Result<_, _>>()
+            .unwrap();
+        let mut store = RootCertStore::empty();
+        let (taken, passed_over) = store.add_parsable_certificates(found);
+        assert_eq!((taken, passed_over), (TLS_SERVER_ROOT_CERTS.len(), 0));
+        assert!(taken > 100);
+    }
+
+    #[test]
+    fn a_binary_that_can_not_start_is_refused() {
+        let dynamic = binary(&program(62, Some("/lib64/ld-linux-x86-64.so.2")));
+        let refused = image(dynamic.path(), "podbeat:1", 0, None, None).unwrap_err();
+        assert!(matches!(
+            refused,
+            Error::Binary {
+                source: elf::Error::Interpreter(_),
+                ..
+            }
+        ));
+    }
+
+    #[test]
+    fn a_binary_has_a_limit() {
+        let small = binary(&program(62, None));
+        assert!(image(small.path(), "podbeat:1", 0, None, Some(64)).is_ok());
+        let refused = image(small.path(), "podbeat:1", 0, None, Some(63)).unwrap_err();
+        assert_eq!(
+            refused.to_string(),
+            "the binary has 64 bytes, more than the 63 that it may have: what made it grow?"
+        );
+    }
+
+    #[test]
+    fn the_dockerfile_says_the_same() {
+        let small = binary(&program(62, None));
+        let image = image(small.path(), "podbeat:1", 0, Some("unknown"), None).unwrap();
+        for (name, value) in &image.labels {
+            let argument = match name.rsplit('.').next().unwrap() {
+                "created" => "CREATED",
+                "revision" => "REVISION",
+                "version" => "VERSION",
+                _ => {
+                    assert!(DOCKERFILE.contains(&format!("{name}=\"{value}\"")), "{name}");
+                    continue;
+                }
+            };
+            assert!(
+                DOCKERFILE.contains(&format!("{name}=\"${{{argument}}}\"")),
+                "{name}"
+            );
+            assert!(
+                DOCKERFILE.contains(&format!("\nARG {argument}={value}\n")),
+                "{name}"
+            );
+        }
+        let entrypoint = format!("\nENTRYPOINT {:?}\n", image.entrypoint);
+        let user = format!("\nUSER {}\n", image.user);
+        let rust = format!("/rust:{}-slim-", env!("CARGO_PKG_RUST_VERSION"));
+        for text in [entrypoint, user, rust] {
+            assert!(DOCKERFILE.contains(&text), "{text}");
+        }
+    }
 }

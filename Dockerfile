@@ -1,0 +1,32 @@
+# podbeat's image: `docker build --tag podbeat:0.1.0 .`, or the same with buildah or podman, for amd64 or arm64.
+# Without any of them, `just image` makes an image with the same files.
+#
+# A release pins the image that it builds in by its digest, which `docker buildx imagetools inspect` prints:
+#   --build-arg RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm@sha256:…
+ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
+
+FROM ${RUST_IMAGE} AS build
+# Nothing is installed: the slim image has Rust, gcc (for ring) and the static glibc.
+WORKDIR /source
+COPY . .
+# The time of the files, in seconds since 1970: `git log -1 --format=%ct`.
+ARG SOURCE_DATE_EPOCH=0
+RUN binary=$(bash image/static.sh) && \
+    cargo run --quiet --locked --package podbeat-image -- rootfs --binary "$binary" --output /rootfs
+
+# Nothing but two files. A static glibc needs no other to resolve names (/etc/hosts first, then DNS with the search list;
+# Kubernetes puts resolv.conf and hosts in), and a user that is a number needs no passwd.
+FROM scratch
+COPY --from=build /rootfs/ /
+USER 65532:65532
+WORKDIR /
+ENTRYPOINT ["/podbeat"]
+ARG VERSION=0.1.0
+ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
+LABEL org.opencontainers.image.title="podbeat" \
+      org.opencontainers.image.description="A sidecar that tells the task-run service how its pod lives and ends" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CDLA-Permissive-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}"

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Builds podbeat as its image needs it, and prints where the binary is. Static, because the image has nothing else to run
+# with; without a path of this host in it, so that the same sources make the same bytes anywhere.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=$(rustc -vV | sed -n 's/^host: //p')
+case $target in
+  x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) ;;
+  *)
+    echo "static: podbeat's image is built on Linux with glibc, on x86_64 or aarch64; this is $target: build it with the Dockerfile" >&2
+    exit 69
+    ;;
+esac
+
+# Before the build, since the directories of the sources must be there to be named.
+cargo fetch --quiet --locked --target "$target"
+
+# Without PIE, 280 KiB smaller. The linker's script says what it leaves out.
+flags=(-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr,-T,image/static.ld)
+for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
+  flags+=("--remap-path-prefix=${sources%/}=registry")
+done
+# In this form, and not as RUSTFLAGS or the target's, they stand alone whatever else is set, and a path may have spaces.
+CARGO_ENCODED_RUSTFLAGS=$(
+  IFS=$'\x1f'
+  echo "${flags[*]}"
+) cargo build --release --locked --bin podbeat --target "$target" >&2
+echo "${CARGO_TARGET_DIR:-target}/$target/release/podbeat"
