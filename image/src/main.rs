@@ -6,8 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use podbeat_image::elf::Architecture;
-use podbeat_image::{Entry, FilesError, Image, Sizes, podbeat};
+use podbeat_image::{Architecture, Entry, FilesError, Image, Sizes, podbeat};
 
 /// What podbeat's image is called if no other tag is asked for.
 const TAG: &str = concat!("podbeat:", env!("CARGO_PKG_VERSION"));

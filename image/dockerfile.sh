@@ -1,0 +1,74 @@
+#!/usr/bin/env bash
+# Builds the image with the Dockerfile and holds it against `just image`: the same files, modes, bytes and settings.
+# Needs buildah, and no registry: in place of the Rust image stands an empty one, into which this host's compiler, C
+# library and downloaded crates are mounted.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if ! command -v buildah >/dev/null; then
+  echo "dockerfile: buildah is missing: install it (Debian: buildah)" >&2
+  exit 69
+fi
+if [ "$(id -u)" != 0 ]; then
+  exec buildah unshare bash "$0" "$@"
+fi
+archive=target/image/podbeat.tar
+if [ ! -e "$archive" ]; then
+  echo "dockerfile: $archive is missing: make it with just image" >&2
+  exit 69
+fi
+
+work=$(mktemp -d)
+export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=vfs
+buildah() { command buildah --root "$work/storage" --runroot "$work/run" "$@"; }
+clean() {
+  buildah rm --all >/dev/null 2>&1 || true
+  rm -rf --one-file-system "$work"
+}
+trap clean EXIT
+tool() { cargo run --quiet --locked --package podbeat-image -- "$@"; }
+
+# /usr and what of the root leads into it.
+links=()
+for name in bin lib lib64 sbin; do
+  if [ -L "/$name" ]; then links+=(--link "/$name=usr/$name"); fi
+done
+tool simple --tag localhost/rust:stand-in --output "$work/rust.tar" --user 0:0 \
+  --file "$(command -v env)=/stand-in" "${links[@]}" --directory /tmp:1777 \
+  --env PATH=/rust/bin:/usr/bin --env CARGO_HOME=/cargo --env CARGO_NET_OFFLINE=true --env CARGO_TERM_COLOR=never
+rust=$(buildah pull --quiet "oci-archive:$work/rust.tar")
+ours=$(buildah pull --quiet "oci-archive:$archive")
+label() { buildah inspect --type image --format "{{index .OCIv1.Config.Labels \"org.opencontainers.image.$1\"}}" "$ours"; }
+created=$(label created)
+
+# cc may be a link by way of Debian's alternatives.
+alternatives=()
+if [ -d /etc/alternatives ]; then alternatives=(--volume /etc/alternatives:/etc/alternatives:ro); fi
+cargo fetch --quiet --locked
+buildah build --quiet --pull-never --no-cache --layers=false --identity-label=false \
+  --volume /usr:/usr:ro "${alternatives[@]}" --volume "$(rustc --print sysroot):/rust:ro" \
+  --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/cargo/registry:ro" \
+  --build-arg "RUST_IMAGE=$rust" --build-arg "SOURCE_DATE_EPOCH=$(date --date "$created" +%s)" \
+  --build-arg "VERSION=$(label version)" --build-arg "REVISION=$(label revision)" --build-arg "CREATED=$created" \
+  --iidfile "$work/id" . >&2
+theirs=$(cat "$work/id")
+
+# Every file with its mode, owner, time, size and sum; then how it is run.
+tell() {
+  local container root
+  container=$(buildah from --pull-never "$1")
+  root=$(buildah mount "$container")
+  (cd "$root" && find . -mindepth 1 -printf '%M %U:%G %T@ %s %p %l\n' | sed -E 's/^(d.* )[0-9]+ /\1/' | sort -k 5)
+  (cd "$root" && find . -type f -print0 | sort -z | xargs -0 sha256sum)
+  buildah inspect --type image --format '{{range $name, $value := .OCIv1.Config.Labels}}{{$name}}: {{$value}}
+{{end}}{{.OCIv1.Architecture}} {{.OCIv1.OS}} {{.OCIv1.Config.User}} {{.OCIv1.Config.WorkingDir}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}
+' "$1"
+}
+tell "$ours" >"$work/ours"
+tell "$theirs" >"$work/theirs"
+if ! diff -u --label "just image" --label Dockerfile "$work/ours" "$work/theirs"; then
+  echo "dockerfile: the Dockerfile makes another image than just image" >&2
+  exit 1
+fi
+cat "$work/theirs"
+echo "the Dockerfile makes the same files as just image, and they are run the same way"
