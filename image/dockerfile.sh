@@ -58,8 +58,8 @@ tell() {
   local container root
   container=$(buildah from --pull-never "$1")
   root=$(buildah mount "$container")
-  (cd "$root" && find . -mindepth 1 -printf '%M %U:%G %T@ %s %p %l\n' | sed -E 's/^(d.* )[0-9]+ /\1/' | sort -k 5)
-  (cd "$root" && find . -type f -print0 | sort -z | xargs -0 sha256sum)
+  (cd "$root" && find . -mindepth 1 \( -type d -printf '%p %M %U:%G %T@\n' -o -printf '%p %M %U:%G %T@ %s %l\n' \) | LC_ALL=C sort)
+  (cd "$root" && find . -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum)
   buildah inspect --type image --format '{{range $name, $value := .OCIv1.Config.Labels}}{{$name}}: {{$value}}
 {{end}}{{.OCIv1.Architecture}} {{.OCIv1.OS}} {{.OCIv1.Config.User}} {{.OCIv1.Config.WorkingDir}} {{.OCIv1.Config.Entrypoint}} {{.OCIv1.Config.Cmd}}
 ' "$1"
