@@ -10,7 +10,7 @@ if ! command -v buildah >/dev/null; then
   exit 69
 fi
 if [ "$(id -u)" != 0 ]; then
-  exec buildah unshare bash "$0" "$@"
+  exec buildah unshare bash image/dockerfile.sh
 fi
 archive=target/image/podbeat.tar
 if [ ! -e "$archive" ]; then
