@@ -1,18 +1,28 @@
 //! The commands and their flags. What a flag's value means is checked with its variable, in `config`.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 
 use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
-use crate::config::{Flags, SETTINGS, Setting};
+use crate::config::{EXEC_SETTINGS, Flags, SETTINGS, Setting};
 use crate::exit::Ending;
 
 /// What the command line asks for.
 pub enum Cli {
     /// Run the sidecar.
     Agent(Flags),
+    /// Run the task's command, and leave an exit marker.
+    Exec {
+        /// How, and where the marker is left.
+        flags: Flags,
+        /// The program and its arguments; never empty.
+        command: Vec<OsString>,
+    },
+    /// Copy the binary to where a task's container can run it.
+    Install(PathBuf),
 }
 
 /// Why nothing is to be run: help was asked for, or the command line is wrong.
@@ -26,6 +36,10 @@ pub struct Exit {
 
 /// The command that runs if none is named.
 const DEFAULT_COMMAND: &str = "agent";
+
+const EXEC: &str = "exec";
+const INSTALL: &str = "install";
+const COMMAND: &str = "command";
 
 /// Reads the command line; the first item is the program's name.
 ///
@@ -41,7 +55,14 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
         .try_get_matches_from(arguments)
         .map_err(|error| exit(&error))?;
     match matches.subcommand() {
-        Some((DEFAULT_COMMAND, agent)) => Ok(Cli::Agent(flags(agent))),
+        Some((DEFAULT_COMMAND, agent)) => Ok(Cli::Agent(flags(agent, SETTINGS))),
+        Some((EXEC, exec)) => Ok(match exec.get_one::<PathBuf>(INSTALL) {
+            Some(path) => Cli::Install(path.clone()),
+            None => Cli::Exec {
+                flags: flags(exec, EXEC_SETTINGS),
+                command: exec.get_many(COMMAND).into_iter().flatten().cloned().collect(),
+            },
+        }),
         _ => Err(Exit {
             text: command().render_help().to_string(),
             failure: Some(Ending::Usage),
@@ -62,6 +83,7 @@ pub fn command() -> Command {
         )
         .disable_help_subcommand(true)
         .subcommand(agent())
+        .subcommand(exec())
 }
 
 fn agent() -> Command {
@@ -78,6 +100,42 @@ fn agent() -> Command {
         .args(SETTINGS.iter().map(flag))
 }
 
+fn exec() -> Command {
+    Command::new(EXEC)
+        .about("In the task's container: run the task's command, and leave an exit marker for podbeat")
+        .override_usage("podbeat exec --container-name NAME --marker-dir DIR -- CMD [ARGS]...\n       podbeat exec --install PATH")
+        .after_help(
+            "The command gets its own process group and every signal that podbeat gets; orphans are reaped. The marker,\n\
+             DIR/NAME.json, tells podbeat's sidecar how the command ended where the Kubernetes API withholds it (in a pod\n\
+             that is being stopped). A directory that can't be written is a warning: the command runs all the same.\n\n\
+             Examples:\n  \
+             podbeat exec --install /podbeat                            in an init container: copy podbeat to an emptyDir\n  \
+             /podbeat/podbeat exec --container-name main --marker-dir /markers -- python train.py\n                                                             \
+             in the task's container\n\n\
+             Exit codes: the command's own; 128 and the signal's number if one ended it; 126 the command can't be run,\n\
+             127 there is no such command; 64 settings are missing or malformed; with --install 0, or 73 if the copy\n\
+             can't be made.",
+        )
+        .args(EXEC_SETTINGS.iter().map(flag))
+        .arg(
+            Arg::new(INSTALL)
+                .long(INSTALL)
+                .value_name("PATH")
+                .value_parser(clap::value_parser!(PathBuf))
+                .conflicts_with(COMMAND)
+                .help("Copy podbeat to PATH, or to PATH/podbeat if that is a directory, and end"),
+        )
+        .arg(
+            Arg::new(COMMAND)
+                .value_name("CMD")
+                .last(true)
+                .num_args(1..)
+                .required_unless_present(INSTALL)
+                .value_parser(OsStringValueParser::new())
+                .help("The task's command and its arguments"),
+        )
+}
+
 fn flag(setting: &Setting) -> Arg {
     let help = format!(
         "{} [{}; default: {}]",
@@ -91,9 +149,9 @@ fn flag(setting: &Setting) -> Arg {
     }
 }
 
-fn flags(matches: &ArgMatches) -> Flags {
+fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
     let mut flags = Flags::default();
-    for setting in SETTINGS {
+    for setting in settings {
         let value = if setting.switch {
             matches.get_flag(setting.variable).then(|| "true".into())
         } else {
@@ -133,6 +191,8 @@ fn exit(error: &clap::Error) -> Exit {
             "an argument that is no flag (its text is not shown)".to_owned()
         }
         (ErrorKind::InvalidSubcommand, _) => "there is no such command".to_owned(),
+        // Clap names the positional argument as it stands in the usage.
+        (ErrorKind::MissingRequiredArgument, None) => "the command to run is missing, behind --".to_owned(),
         (_, Some(named)) => format!("{named}: {}", error.kind()),
         (_, None) => error.kind().to_string(),
     };
@@ -148,7 +208,10 @@ mod tests {
 
     fn parse_all(arguments: &[&str]) -> Result<Flags, Exit> {
         let all = std::iter::once("podbeat").chain(arguments.iter().copied());
-        parse(all.map(OsString::from)).map(|Cli::Agent(flags)| flags)
+        parse(all.map(OsString::from)).map(|cli| match cli {
+            Cli::Agent(flags) => flags,
+            Cli::Exec { .. } | Cli::Install(_) => panic!("not the agent"),
+        })
     }
 
     #[test]
@@ -182,6 +245,38 @@ mod tests {
             );
         }
         assert_eq!(parse_all(&["--version"]).err().expect("version").failure, None);
+    }
+
+    #[test]
+    fn exec_takes_a_command_behind_two_dashes_or_a_place_to_install_to() {
+        let parse = |arguments: &[&str]| {
+            let all = ["podbeat", "exec"].iter().chain(arguments);
+            super::parse(all.map(OsString::from))
+        };
+        let Ok(Cli::Exec { flags, command }) =
+            parse(&["--container-name", "main", "--", "sh", "-c", "--x", "--"])
+        else {
+            panic!("a command");
+        };
+        assert_eq!(command, ["sh", "-c", "--x", "--"]);
+        assert_eq!(
+            flags.0.get("PODBEAT_CONTAINER_NAME"),
+            Some(&OsString::from("main"))
+        );
+        assert!(matches!(parse(&["--install", "/p"]), Ok(Cli::Install(path)) if path == PathBuf::from("/p")));
+        for wrong in [
+            &[][..],
+            &["--container-name", "main"],
+            &["--"],
+            &["hunter2"],
+            &["--install", "/p", "--", "hunter2"],
+            &["--install"],
+            &["--token", "hunter2", "--", "x"],
+        ] {
+            let exit = parse(wrong).err().expect("wrong");
+            assert_eq!(exit.failure, Some(Ending::Usage), "{wrong:?}");
+            assert!(!exit.text.contains("hunter2"), "{}", exit.text);
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::time::Duration;
 use reqwest::Url;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::marker::is_container_name;
 use crate::task_runs::Secret;
 
 /// One setting, as users see it.
@@ -182,7 +183,8 @@ pub const SETTINGS: &[Setting] = &[
         "PODBEAT_MARKER_DIR",
         "marker-dir",
         "none",
-        "directory (emptyDir) of exit markers; no effect yet",
+        "directory (emptyDir) of exit markers, which `podbeat exec` or a wrapper of the task's own writes; best mounted \
+         read-only",
     ),
     setting(
         "PODBEAT_RENEWED_TOKEN_FILE",
@@ -243,6 +245,22 @@ pub const SETTINGS: &[Setting] = &[
         "context",
         "the current context",
         "context of the kubeconfig",
+    ),
+];
+
+/// Every setting of `podbeat exec`. The names are the agent's, the container is the command's own.
+pub const EXEC_SETTINGS: &[Setting] = &[
+    setting(
+        "PODBEAT_CONTAINER_NAME",
+        "container-name",
+        "required",
+        "name of the container in which the command runs",
+    ),
+    setting(
+        "PODBEAT_MARKER_DIR",
+        "marker-dir",
+        "required",
+        "directory (emptyDir) where its exit marker is left",
     ),
 ];
 
@@ -329,6 +347,15 @@ pub struct Config {
     pub dry_run: bool,
     /// How the Kubernetes API is reached.
     pub kubernetes: Kubernetes,
+}
+
+/// The settings of `podbeat exec`, checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExecConfig {
+    /// The container in which the command runs: a DNS label.
+    pub container_name: String,
+    /// Directory of exit markers. Whether it is there is seen when it is used.
+    pub marker_dir: PathBuf,
 }
 
 /// The service's base URL: https or allowed http, without credentials, query or fragment.
@@ -540,16 +567,38 @@ impl Config {
             dry_run,
             kubernetes,
         };
-        if read.faults.is_empty() {
-            return Ok(config);
-        }
-        let place = |fault: &Fault| {
-            SETTINGS
-                .iter()
-                .position(|setting| setting.variable == fault.variable)
+        read.done(config)
+    }
+}
+
+impl ExecConfig {
+    /// Reads and checks the settings of `podbeat exec`.
+    ///
+    /// # Errors
+    /// All that are missing or malformed, by name, together.
+    pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
+        let mut read = Reader {
+            flags,
+            environment,
+            faults: Vec::new(),
         };
-        read.faults.sort_by_key(place);
-        Err(Errors(read.faults))
+        let container_name = read.required(
+            "PODBEAT_CONTAINER_NAME",
+            "the name of the container in which the command runs",
+            container_name,
+        );
+        let marker_dir = read.path("PODBEAT_MARKER_DIR");
+        if marker_dir.is_none() {
+            read.fault(
+                "PODBEAT_MARKER_DIR",
+                "missing; set it to the directory (emptyDir) where the exit marker is to be left",
+            );
+        }
+        let config = Self {
+            container_name: container_name.unwrap_or_default(),
+            marker_dir: marker_dir.unwrap_or_default(),
+        };
+        read.done(config)
     }
 }
 
@@ -561,6 +610,20 @@ struct Reader<'read, E> {
 }
 
 impl<E: Environment> Reader<'_, E> {
+    /// The settings if nothing is wrong with them, else all that is, in the order of the documents.
+    fn done<T>(mut self, config: T) -> Result<T, Errors> {
+        if self.faults.is_empty() {
+            return Ok(config);
+        }
+        let place = |fault: &Fault| {
+            SETTINGS
+                .iter()
+                .position(|setting| setting.variable == fault.variable)
+        };
+        self.faults.sort_by_key(place);
+        Err(Errors(self.faults))
+    }
+
     fn fault(&mut self, variable: &'static str, problem: impl Into<String>) {
         let flag = SETTINGS
             .iter()
@@ -786,6 +849,14 @@ fn dns_name(text: &str) -> Result<String, String> {
     Err("not a Kubernetes name (lower-case letters, digits, '-' and '.'; at most 253)".to_owned())
 }
 
+/// A DNS label (RFC 1123), as Kubernetes demands of a container's name.
+fn container_name(text: &str) -> Result<String, String> {
+    if is_container_name(text) {
+        return Ok(text.to_owned());
+    }
+    Err("not the name of a container (lower-case letters, digits and '-'; at most 63)".to_owned())
+}
+
 fn header_text(text: &str) -> Result<Secret, String> {
     if text.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Ok(Secret::new(text));
@@ -963,6 +1034,35 @@ mod tests {
         }
         let config = with(&[("PODBEAT_NONCE", "hunter2")]).expect("right");
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn the_settings_of_exec_are_checked_all_together_too() {
+        let exec = |settings: &[(&str, &str)]| {
+            let map: BTreeMap<String, String> = settings
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect();
+            ExecConfig::load(&Flags::default(), &map)
+        };
+        let errors = exec(&[]).expect_err("nothing is set").to_string();
+        assert!(
+            errors.contains("PODBEAT_CONTAINER_NAME (--container-name): missing")
+                && errors.contains("PODBEAT_MARKER_DIR (--marker-dir): missing"),
+            "{errors}"
+        );
+        for name in ["../main", "a.b", "Main", "-a"] {
+            let errors = exec(&[("PODBEAT_CONTAINER_NAME", name), ("PODBEAT_MARKER_DIR", "/m")])
+                .expect_err("no container's name")
+                .to_string();
+            assert!(errors.starts_with("one setting is"), "{errors}");
+        }
+        let config =
+            exec(&[("PODBEAT_CONTAINER_NAME", "main"), ("PODBEAT_MARKER_DIR", "/m")]).expect("right");
+        assert_eq!(
+            (config.container_name.as_str(), config.marker_dir),
+            ("main", "/m".into())
+        );
     }
 
     #[test]

@@ -17,17 +17,20 @@ pub enum Ending {
     Usage,
     /// podbeat itself failed before its first heartbeat (EX_SOFTWARE).
     Internal,
+    /// A file could not be written where that was all there was to do (EX_CANTCREAT).
+    Unwritten,
     /// The last heartbeat was not accepted in time (EX_TEMPFAIL): the service doesn't know how the run ended.
     Undelivered,
 }
 
 impl Ending {
     /// Every ending, for documents and tests.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Delivered,
         Self::Orphaned,
         Self::Usage,
         Self::Internal,
+        Self::Unwritten,
         Self::Undelivered,
     ];
 
@@ -38,6 +41,7 @@ impl Ending {
             Self::Delivered | Self::Orphaned => 0,
             Self::Usage => 64,
             Self::Internal => 70,
+            Self::Unwritten => 73,
             Self::Undelivered => 75,
         }
     }
@@ -50,6 +54,7 @@ impl fmt::Display for Ending {
             Self::Orphaned => "the service disowned the run",
             Self::Usage => "settings are missing or malformed",
             Self::Internal => "podbeat could not begin",
+            Self::Unwritten => "a file could not be written",
             Self::Undelivered => "the last heartbeat was not accepted in time",
         })
     }
@@ -68,6 +73,6 @@ mod tests {
     #[test]
     fn codes_are_those_of_the_design() {
         let codes: Vec<u8> = Ending::ALL.iter().map(|ending| ending.code()).collect();
-        assert_eq!(codes, [0, 0, 64, 70, 75]);
+        assert_eq!(codes, [0, 0, 64, 70, 73, 75]);
     }
 }

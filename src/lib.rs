@@ -6,8 +6,10 @@
 pub mod agent;
 pub mod cli;
 pub mod config;
+pub mod exec;
 pub mod exit;
 pub mod heartbeat;
+pub mod marker;
 pub mod pod;
 pub mod task_runs;
 pub mod telemetry;

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 
 use futures_util::StreamExt;
 use podbeat::cli::{self, Cli};
-use podbeat::config::{Config, Flags, ProcessEnvironment};
+use podbeat::config::{Config, ExecConfig, Flags, ProcessEnvironment};
 use podbeat::exit::Ending;
-use podbeat::{agent, telemetry};
+use podbeat::{agent, exec, telemetry};
 use signal_hook_tokio::Signals;
 
 /// SIGTERM from the kubelet, SIGINT from a terminal.
@@ -16,6 +16,14 @@ const SIGNALS: [i32; 2] = [15, 2];
 fn main() -> ExitCode {
     match cli::parse(std::env::args_os()) {
         Ok(Cli::Agent(flags)) => run_agent(&flags).into(),
+        Ok(Cli::Exec { flags, command }) => match ExecConfig::load(&flags, &ProcessEnvironment) {
+            Ok(config) => exec::run(&config, &command).into(),
+            Err(errors) => failed(Ending::Usage, &errors).into(),
+        },
+        Ok(Cli::Install(path)) => match exec::install(&path) {
+            Ok(_) => Ending::Delivered.into(),
+            Err(error) => failed(Ending::Unwritten, &error).into(),
+        },
         Err(exit) => {
             match exit.failure {
                 None => print(&mut std::io::stdout(), &exit.text),

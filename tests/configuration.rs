@@ -5,7 +5,7 @@
 use std::fmt::Write;
 use std::path::Path;
 
-use podbeat::config::{Environment, ProcessEnvironment, SETTINGS};
+use podbeat::config::{EXEC_SETTINGS, Environment, ProcessEnvironment, SETTINGS, Setting};
 use podbeat::exit::Ending;
 
 fn document() -> String {
@@ -17,7 +17,29 @@ fn document() -> String {
          reported at once, by name, with exit code 64; the value of a secret is never shown.\n\n\
          | variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
-    for setting in SETTINGS {
+    rows(&mut text, SETTINGS);
+    text.push_str(
+        "\nIn a pod means that `KUBERNETES_SERVICE_HOST` is set, as the kubelet does in every container. There the \
+         Kubernetes API is reached at that address with the service account's token and CA, unless `KUBECONFIG` or \
+         `PODBEAT_KUBE_CONTEXT` is set. `HTTPS_PROXY` and `NO_PROXY` are honoured for the service and for the \
+         Kubernetes API.\n\n\
+         ## Settings of `podbeat exec`\n\n| variable | flag | default | meaning |\n|---|---|---|---|\n",
+    );
+    rows(&mut text, EXEC_SETTINGS);
+    text.push_str("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n");
+    for ending in Ending::ALL {
+        writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");
+    }
+    text.push_str(
+        "\nSIGTERM is never an error: after it podbeat sends the last heartbeat and ends with 0.\n\n\
+         `podbeat exec` ends as its command ends: with its exit code, or with 128 and the signal's number if one ended it; \
+         with 127 if there is no such command, and 126 if it can't be run. 64 is its own, too, and with `--install` 73.\n",
+    );
+    text
+}
+
+fn rows(text: &mut String, settings: &[Setting]) {
+    for setting in settings {
         let secret = if setting.secret { " **Secret.**" } else { "" };
         writeln!(
             text,
@@ -26,20 +48,6 @@ fn document() -> String {
         )
         .expect("a String takes all");
     }
-    text.push_str(
-        "\nIn a pod means that `KUBERNETES_SERVICE_HOST` is set, as the kubelet does in every container. There the \
-         Kubernetes API is reached at that address with the service account's token and CA, unless `KUBECONFIG` or \
-         `PODBEAT_KUBE_CONTEXT` is set. `HTTPS_PROXY` and `NO_PROXY` are honoured for the service and for the \
-         Kubernetes API.\n\n\
-         ## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n",
-    );
-    for ending in Ending::ALL {
-        writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");
-    }
-    text.push_str(
-        "\nSIGTERM is never an error: after it podbeat sends the last heartbeat and ends with 0.\n",
-    );
-    text
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Imports go down only. This test reads the paths that each file names and fails when one goes up.
 //!
-//! main → cli → agent → {pod::watch, task_runs::client, telemetry} → heartbeat → {pod::status, task_runs::model}
+//! main → cli → agent → {pod::watch, task_runs::client, telemetry} → heartbeat → {pod::status, task_runs::model, marker}
+//! main → exec → marker
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -24,6 +25,7 @@ const RULES: &[Rule] = &[
             "crate::agent",
             "crate::cli",
             "crate::config",
+            "crate::exec",
             "crate::exit",
             "crate::telemetry",
             "crate::pod::watch",
@@ -72,6 +74,35 @@ const RULES: &[Rule] = &[
         why: "the watch is below the shell and beside the service's client",
     },
     Rule {
+        room: "exec/",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::heartbeat",
+            "crate::pod",
+            "crate::task_runs",
+            "crate::telemetry",
+            "tokio::",
+            "tracing::",
+        ],
+        why: "in the task's container podbeat runs a command and knows of nothing else",
+    },
+    Rule {
+        room: "marker.rs",
+        but_not: &[],
+        forbidden: &[
+            "crate::",
+            "std::fs",
+            "std::io",
+            "std::path",
+            "::now(",
+            "tracing::",
+            "tokio::",
+        ],
+        why: "the marker's form is known without files, clocks, or who reads and writes it",
+    },
+    Rule {
         room: "",
         but_not: &["pod/watch.rs"],
         forbidden: &["kube::"],
@@ -100,7 +131,7 @@ const RULES: &[Rule] = &[
     Rule {
         room: "agent/",
         but_not: &[],
-        forbidden: &["crate::cli", "crate::main"],
+        forbidden: &["crate::cli", "crate::exec", "crate::main"],
         why: "the shell is below the command line",
     },
     Rule {
@@ -235,6 +266,11 @@ fn planted_breaches_are_found() {
         ("agent/delivery.rs", "let member = \"podUID\";"),
         ("agent/mod.rs", "let member = std::env::var(\"HOME\");"),
         ("telemetry/log.rs", "use crate::agent;"),
+        ("exec/mod.rs", "use crate::pod::status::Exit;"),
+        ("exec/leave.rs", "use tokio::fs::write;"),
+        ("marker.rs", "let text = std::fs::read(path);"),
+        ("marker.rs", "let at = Timestamp::now();"),
+        ("agent/markers.rs", "use crate::exec::run;"),
         ("main.rs", "std::process::exit(1)"),
     ] {
         assert!(!breaches(file, text).is_empty(), "{file}: {text}");
@@ -261,6 +297,10 @@ fn what_is_allowed_is_not_found() {
             "use kube::Client;\nuse crate::heartbeat::backoff::Backoff;",
         ),
         ("agent/mod.rs", "use crate::{config, heartbeat, task_runs};"),
+        (
+            "exec/leave.rs",
+            "use crate::config::ExecConfig;\nuse crate::marker::{self, Marker};",
+        ),
         ("task_runs/model.rs", "#[serde(rename = \"podUID\")]"),
     ] {
         assert_eq!(breaches(file, text), Vec::<String>::new(), "{file}: {text}");

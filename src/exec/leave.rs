@@ -1,0 +1,118 @@
+//! Where the marker is left: an earlier run's is taken away at the start, this run's is written at the end.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{warn, within};
+use crate::config::ExecConfig;
+use crate::marker::{self, Marker};
+
+/// How long the task's start or end is held up by a directory that hangs.
+const LIMIT: Duration = Duration::from_secs(1);
+
+/// Everybody may read it: podbeat has another UID than the task.
+const MODE: u32 = 0o644;
+
+/// Why there is no marker, or an old one. The command runs all the same.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("taking away the exit marker of an earlier run, {}: is the directory writable for this user?", path.display())]
+    Stale { path: PathBuf, source: io::Error },
+    #[error("writing the exit marker {}: is its directory there, writable for this user, and not full?", path.display())]
+    Unwritten { path: PathBuf, source: io::Error },
+    #[error("leaving the exit marker {}: nothing came of it within a second; is its disk away?", path.display())]
+    Hangs { path: PathBuf },
+}
+
+/// The marker's file.
+pub(super) struct Place {
+    path: PathBuf,
+    beside: PathBuf,
+    /// Whether something that was begun there has not come back, and may still do whatever it was.
+    hangs: bool,
+}
+
+impl Place {
+    /// Takes away what an earlier run of the same container left: it is not this run's end.
+    pub(super) fn prepare(config: &ExecConfig) -> Self {
+        let name = marker::file_name(&config.container_name);
+        let mut place = Self {
+            path: config.marker_dir.join(&name),
+            // A name that begins with a dot is no marker.
+            beside: config.marker_dir.join(format!(".{name}.new")),
+            hangs: false,
+        };
+        let path = place.path.clone();
+        match within(LIMIT, move || remove(&path)) {
+            Some(Ok(())) => {}
+            Some(Err(source)) => tell(&Error::Stale {
+                path: place.path.clone(),
+                source,
+            }),
+            None => {
+                place.hangs = true;
+                tell(&Error::Hangs {
+                    path: place.path.clone(),
+                });
+            }
+        }
+        place
+    }
+
+    /// Leaves this run's marker, but doesn't hold its end up for long.
+    pub(super) fn leave(self, marker: &Marker) {
+        if self.hangs {
+            return;
+        }
+        let text = marker.print();
+        let (beside, path) = (self.beside, self.path.clone());
+        match within(LIMIT, move || write(&beside, &path, text.as_bytes())) {
+            Some(Ok(())) => {}
+            Some(Err(source)) => tell(&Error::Unwritten {
+                path: self.path,
+                source,
+            }),
+            None => tell(&Error::Hangs { path: self.path }),
+        }
+    }
+}
+
+fn tell(error: &Error) {
+    let mut text = error.to_string();
+    if let Some(source) = std::error::Error::source(error) {
+        text.push_str(&format!(": {source}"));
+    }
+    warn(&text);
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// Writes beside the file and renames it over the file, so that no reader ever sees a part; then makes that durable.
+///
+/// Durable last, unlike the journal: a flush can take long when the task has just written much to the same disk, and a
+/// marker that is there is worth more than one that would outlive the node. A torn one after a power cut is told apart.
+fn write(beside: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
+    remove(beside)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(beside)?;
+    // Whatever the task's umask is.
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    file.write_all(text)?;
+    std::fs::rename(beside, path)?;
+    file.sync_all()?;
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
+        Some(_) | None => Ok(()),
+    }
+}
