@@ -15,7 +15,7 @@ lint:
 test:
     cargo test --workspace --locked
 
-# Pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7] [--seed N] [--first N]`.
+# Pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7-silent] [--seed N] [--first N]`.
 simulate *arguments:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -46,7 +46,7 @@ fuzz seconds="60" *targets:
     #!/usr/bin/env bash
     set -euo pipefail
     seconds=$1; shift
-    if [ $# -eq 0 ]; then set -- pod answer journal settings; fi
+    if [ $# -eq 0 ]; then set -- pod answer journal settings marker; fi
     for target in "$@"; do
       corpus=${XDG_CACHE_HOME:-$HOME/.cache}/podbeat-fuzz/$target
       mkdir -p "$corpus"

@@ -263,7 +263,7 @@ mod tests {
             flags.0.get("PODBEAT_CONTAINER_NAME"),
             Some(&OsString::from("main"))
         );
-        assert!(matches!(parse(&["--install", "/p"]), Ok(Cli::Install(path)) if path == PathBuf::from("/p")));
+        assert!(matches!(parse(&["--install", "/p"]), Ok(Cli::Install(path)) if path.as_os_str() == "/p"));
         for wrong in [
             &[][..],
             &["--container-name", "main"],

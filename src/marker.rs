@@ -134,20 +134,14 @@ impl Found {
     /// # Errors
     /// It is no marker.
     pub fn read(file_name: &str, text: &[u8], written_at: Timestamp) -> Result<Option<Self>, NotAMarker> {
-        let (container, is_json) = match file_name.strip_suffix(JSON) {
-            Some(container) => (container, true),
-            None => (file_name, false),
-        };
-        if !is_container_name(container) {
-            return Err(NotAMarker::Name);
-        }
+        let container = container_of(file_name).ok_or(NotAMarker::Name)?;
         if text.len() > LARGEST {
             return Err(NotAMarker::TooLarge);
         }
         if text.trim_ascii().is_empty() {
             return Ok(None);
         }
-        let marker = if is_json {
+        let marker = if file_name.ends_with(JSON) {
             Marker::parse(text)
         } else {
             Marker::parse_bare(text)
@@ -172,6 +166,13 @@ const JSON: &str = ".json";
 #[must_use]
 pub fn file_name(container: &str) -> String {
     format!("{container}{JSON}")
+}
+
+/// The container whose marker a file of this name would be.
+#[must_use]
+pub fn container_of(file_name: &str) -> Option<&str> {
+    let container = file_name.strip_suffix(JSON).unwrap_or(file_name);
+    is_container_name(container).then_some(container)
 }
 
 /// Whether Kubernetes would take this for a container's name: a DNS label, so that it is no path either.

@@ -305,6 +305,26 @@ fn settings_come_from_the_environment_too_which_is_handed_on_unchanged() {
     assert_eq!(marker(markers.path())["exitCode"], 0);
 }
 
+/// A task must not be lost for a marker: where a child's end couldn't be noticed, the command takes podbeat's place.
+#[test]
+fn with_sigchld_blocked_the_command_runs_without_a_wrapper() {
+    let markers = directory();
+    let mut command = Command::new("env");
+    command
+        .args(["--block-signal=CHLD", PODBEAT, "exec", "--container-name", "main"])
+        .arg("--marker-dir")
+        .arg(markers.path())
+        .args(["--", "sh", "-c", "echo $PPID; exit 8"]);
+    let output = output(&mut command);
+    assert_eq!(code(&output), 8, "{output:?}");
+    assert_eq!(text(&output.stdout).trim(), std::process::id().to_string());
+    assert!(
+        text(&output.stderr).contains("leaves no exit marker"),
+        "{output:?}"
+    );
+    assert!(!markers.path().join("main.json").exists());
+}
+
 /// The lines of /proc/self/status that tell of signals, without the two that are glibc's own (32 and 33).
 fn signal_masks(status: &str) -> Vec<(String, u64)> {
     status

@@ -8,7 +8,8 @@
 )]
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -403,6 +404,107 @@ async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
         let kept = std::fs::read_to_string(state.join(format!("journal.json.{aside}"))).expect("set aside");
         assert_eq!(kept, content);
     }
+}
+
+/// The wrapper in the task's container and the sidecar, with the directory between them and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exit() {
+    let world = World::start().await.expect("a world");
+    let markers = world.path("markers");
+    std::fs::create_dir(&markers).expect("made");
+    let mut task = Command::new(env!("CARGO_BIN_EXE_podbeat"));
+    task.args(["exec", "--container-name", "main", "--marker-dir"])
+        .arg(&markers)
+        .args(["--", "sleep", "600"]);
+    let mut task = task.stdin(Stdio::null()).spawn().expect("started");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_MARKER_DIR".to_owned(), markers.display().to_string());
+    let child = podbeat(&settings).spawn().expect("started");
+    until_running_is_heard(&world).await;
+    // What the kubelet does in a pod that is being deleted: the task first, then the native sidecar.
+    signal(&task, Signal::TERM);
+    assert_eq!(task.wait().expect("waited for").code(), Some(143));
+    signal(&child, Signal::TERM);
+    let (code, log) = end(child).await;
+    assert_eq!(code, 0, "{log}");
+    let last = world.service.accepted().pop().expect("heartbeats");
+    assert!(last.is_final());
+    assert_eq!(last.exit_code("main"), Some(143), "{log}");
+    let filled = lines(&log)
+        .into_iter()
+        .find(|line| line["message"] == "an exit marker tells what the Kubernetes API withholds")
+        .expect("a line of the log");
+    assert_eq!(
+        (&filled["container"], &filled["exit_code"]),
+        (&"main".into(), &143.into())
+    );
+    assert!(!log.contains("no effect"), "{log}");
+}
+
+/// The task can write there whatever it likes: nothing of it hangs podbeat, kills it, or makes it tell what it shouldn't.
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_lies_among_the_markers_does_no_harm() {
+    let world = World::start().await.expect("a world");
+    let markers = world.path("markers");
+    std::fs::create_dir(&markers).expect("made");
+    let at = |name: &str| markers.join(name);
+    std::fs::write(
+        at("main.json"),
+        "{\"exitCode\":5,\"finishedAt\":\"2026-01-01T00:00:09Z\"}",
+    )
+    .expect("written");
+    // A pipe that nobody writes to, links to the token and to a device without end, a directory, 1 GiB of nothing, a file
+    // that may not be read, one that is no marker, one for a container that there isn't, and names of all kinds.
+    let fifo = rustix::fs::FileType::Fifo;
+    rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), fifo, 0o644.into(), 0).expect("a pipe");
+    symlink(world.path("token"), at("linked")).expect("linked");
+    symlink("/dev/zero", at("endless.json")).expect("linked");
+    std::fs::create_dir(at("directory")).expect("made");
+    std::fs::File::create(at("sparse"))
+        .and_then(|file| file.set_len(1 << 30))
+        .expect("made");
+    std::fs::write(at("locked.json"), "neither read nor JSON").expect("written");
+    std::fs::set_permissions(at("locked.json"), PermissionsExt::from_mode(0o000)).expect("locked");
+    std::fs::write(at("torn.json"), "{\"exitCode\":").expect("written");
+    std::fs::write(at("stranger"), "7").expect("written");
+    std::fs::write(at("notyet"), "").expect("written");
+    std::fs::write(at("evil\u{1b}[2J\nname"), "7").expect("written");
+    std::fs::write(markers.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8")), "7").expect("written");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_MARKER_DIR".to_owned(), markers.display().to_string());
+    let child = podbeat(&settings).spawn().expect("started");
+    until_running_is_heard(&world).await;
+    signal(&child, Signal::TERM);
+    let (code, log) = end(child).await;
+    assert_eq!(code, 0, "{log}");
+    let last = world.service.accepted().pop().expect("heartbeats");
+    assert!(last.is_final());
+    assert_eq!(last.exit_code("main"), Some(5), "{log}");
+    let told: Vec<String> = lines(&log)
+        .into_iter()
+        .filter(|line| line["level"] == "WARN")
+        .filter_map(|line| Some(line["file"].as_str().or(line["container"].as_str())?.to_owned()))
+        .collect();
+    for name in [
+        "pipe",
+        "linked",
+        "endless.json",
+        "directory",
+        "sparse",
+        "locked.json",
+        "torn.json",
+        "stranger",
+        "evil",
+    ] {
+        let count = told.iter().filter(|told| told.contains(name)).count();
+        assert_eq!(count, 1, "{name} is told of once: {log}");
+    }
+    assert!(
+        !log.contains(TOKEN) && !log.contains('\u{1b}') && !log.contains("notyet"),
+        "{log}"
+    );
 }
 
 /// The log of a missing right names the Role, ready to apply.

@@ -20,6 +20,7 @@ pub fn settings() -> Settings {
         report: Report::All,
         max_status_age: Duration::from_secs(300),
         journaled: true,
+        markers: true,
     }
 }
 

@@ -5,6 +5,7 @@
 mod delivery;
 mod journal;
 mod keeper;
+mod markers;
 mod report;
 mod sighting;
 mod trouble;
@@ -30,6 +31,7 @@ use crate::heartbeat::request::{Identity, Report};
 use crate::task_runs::{self, client};
 use delivery::{Delivery, Outcome};
 use journal::Journal;
+use markers::Markers;
 use sighting::Watcher;
 
 /// How long the end of the process waits for the journal, and for a token that is being handed on. The kubelet's
@@ -106,6 +108,8 @@ pub async fn run(
     let mut watcher = Some(Watcher::spawn(config, sender, seed()?));
     let mut in_flight: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>> = None;
     let mut look: Option<Pin<Box<dyn Future<Output = Look> + Send>>> = None;
+    let mut markers = Markers::new(config);
+    let mut reading: Option<Pin<Box<dyn Future<Output = markers::Read> + Send>>> = None;
     let mut wake: Option<Duration> = None;
     let mut event = Event::Started;
     loop {
@@ -119,6 +123,9 @@ pub async fn run(
                 Action::Persist(saved) => journal.persist(*saved),
                 Action::Abort => in_flight = None,
                 Action::LookAtPod(limit) => look = Some(Watcher::look(watcher.as_ref(), limit)),
+                Action::ReadMarkers => {
+                    reading.get_or_insert_with(|| markers.read());
+                }
                 Action::WakeAt(at) => wake = at,
                 Action::StopWatching => {
                     watcher = None;
@@ -149,6 +156,10 @@ pub async fn run(
             looked = finished(&mut look) => {
                 look = None;
                 Event::Looked(looked)
+            }
+            read = finished(&mut reading) => {
+                reading = None;
+                markers.conclude(read)
             }
             Some(event) = sightings.recv() => event,
             () = until(start, wake) => Event::Woke,
@@ -215,6 +226,7 @@ fn settings(config: &Config, journaled: bool) -> Result<Settings, Error> {
         },
         max_status_age: config.max_status_age,
         journaled,
+        markers: config.marker_dir.is_some(),
     })
 }
 

@@ -22,12 +22,11 @@ pub(super) fn started(config: &Config) {
         dry_run = config.dry_run,
         "podbeat begins"
     );
-    let later = [
-        ("PODBEAT_MARKER_DIR", config.marker_dir.is_some()),
-        ("PODBEAT_LISTEN", config.listen.is_some()),
-    ];
-    for (setting, _) in later.iter().filter(|(_, set)| *set) {
-        warn!(setting, "this setting has no effect in this version");
+    if config.listen.is_some() {
+        warn!(
+            setting = "PODBEAT_LISTEN",
+            "this setting has no effect in this version"
+        );
     }
 }
 
@@ -105,9 +104,18 @@ pub(super) fn note(note: &Note, now: Duration) {
                 Cause::Completed => "the task's containers are finished",
                 Cause::Gone => "the pod is gone",
                 Cause::Signal => "a signal to end came, and the API shows no end of the task",
+                Cause::Marked => "a signal to end came, and exit markers tell the end of the task",
             };
             info!(cause, "the last heartbeat is due");
         }
+        Note::Marked { container, exit_code } => info!(
+            container,
+            exit_code, "an exit marker tells what the Kubernetes API withholds"
+        ),
+        Note::UnknownMarker(container) => warn!(
+            container,
+            "an exit marker names a container that the pod doesn't have; it is ignored"
+        ),
         Note::Barrier { until } => info!(
             again_in = ?until.saturating_sub(now),
             "an earlier request got no answer and may still arrive; the last heartbeat goes once more after it"

@@ -235,3 +235,27 @@ fn warn(text: &str) {
     let line = format!("podbeat exec: {text}\n");
     let _ = within(WARNING, move || io::stderr().write_all(line.as_bytes()));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_hangs_is_waited_for_no_longer_than_that() {
+        let (_open, never) = std::sync::mpsc::channel::<()>();
+        assert_eq!(
+            within(Duration::from_millis(5), move || never.recv().is_ok()),
+            None
+        );
+        assert_eq!(within(Duration::from_secs(30), || 7), Some(7));
+    }
+
+    #[test]
+    fn what_is_passed_on_is_neither_a_fault_nor_the_wrappers_own() {
+        let numbers: Vec<i32> = PASSED_ON.into_iter().map(Signal::as_raw).collect();
+        assert_eq!(
+            numbers,
+            [1, 2, 3, 10, 12, 14, 15, 18, 20, 23, 24, 25, 26, 27, 28, 29, 30]
+        );
+    }
+}

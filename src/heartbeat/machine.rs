@@ -7,6 +7,7 @@ mod deadline;
 mod resume;
 #[cfg(test)]
 mod tests;
+mod witness;
 
 use std::time::Duration;
 
@@ -17,8 +18,10 @@ use super::completion::is_finished;
 use super::outbox::{Beat, Kind, Outbox, exits_only, shows_new_exit};
 use super::request::{self, Identity, Report};
 use super::saved::{LastHeartbeat, Saved};
+use crate::marker::Found;
 use crate::pod::status::{Exit, Observation, Sidecar};
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
+use witness::Witness;
 
 /// Changes that follow a send within this time are collected into one heartbeat (design §5).
 const COLLECT: Duration = Duration::from_millis(250);
@@ -52,6 +55,8 @@ pub struct Settings {
     pub max_status_age: Duration,
     /// Whether there is a journal to persist to.
     pub journaled: bool,
+    /// Whether there is a directory of exit markers to read.
+    pub markers: bool,
 }
 
 /// What happened.
@@ -74,6 +79,8 @@ pub enum Event {
         /// Its outcome.
         answer: Answer,
     },
+    /// What [`Action::ReadMarkers`] found, or what an earlier read did if the directory can't be read now.
+    Markers(Vec<Found>),
     /// SIGTERM or SIGINT.
     Signal,
     /// The time that [`Action::WakeAt`] named has come.
@@ -100,6 +107,8 @@ pub enum Action {
     Abort,
     /// Ask the API server for the pod itself, for at most this long.
     LookAtPod(Duration),
+    /// Read the directory of exit markers. An order while a read is still under way means nothing.
+    ReadMarkers,
     /// Send [`Event::Woke`] at this time (since the start), replacing the last such order. Comes last.
     WakeAt(Option<Duration>),
     /// The pod need not be watched any longer.
@@ -149,6 +158,8 @@ pub enum Cause {
     Gone,
     /// SIGTERM, and the API shows no end.
     Signal,
+    /// SIGTERM, and exit markers tell the end that the API withholds.
+    Marked,
 }
 
 /// Why a heartbeat was dropped.
@@ -219,6 +230,15 @@ pub enum Note {
     },
     /// The last heartbeat is due.
     Final(Cause),
+    /// An exit marker tells in the last heartbeat what the API withholds.
+    Marked {
+        /// The container.
+        container: String,
+        /// Its exit code.
+        exit_code: i32,
+    },
+    /// An exit marker names a container that the pod doesn't have.
+    UnknownMarker(String),
     /// It was accepted, but an earlier request may arrive after it: it goes once more, not before this time.
     Barrier {
         /// Since the start.
@@ -332,9 +352,12 @@ pub struct Machine {
     last_heartbeat: LastHeartbeat,
     signalled: Option<Duration>,
     hurried: bool,
+    witness: Witness,
 
     /// Whether an earlier process of this pod left something to go on from.
     resumed: bool,
+    /// Whether that was a last heartbeat which is still to be accepted.
+    resumed_final: bool,
     /// Whether what is to be saved has changed since it was last persisted.
     unsaved: bool,
 
@@ -359,6 +382,10 @@ pub(super) enum Broken {
     G5,
     /// Makes an end of a container that still runs.
     G7,
+    /// Takes the marker of an earlier run for this one's (G7).
+    Stale,
+    /// Never asks for markers (G7).
+    Silent,
 }
 
 impl Machine {
@@ -397,7 +424,9 @@ impl Machine {
             last_heartbeat: LastHeartbeat::Open,
             signalled: None,
             hurried: false,
+            witness: Witness::default(),
             resumed: false,
+            resumed_final: false,
             unsaved: false,
             #[cfg(test)]
             broken: None,
@@ -417,6 +446,7 @@ impl Machine {
             Event::Gone(last) => self.pod_gone(last, now, &mut actions),
             Event::Looked(look) => self.looked(look, now, &mut actions),
             Event::Answered { attempt, answer } => self.answered(attempt, &answer, now, &mut actions),
+            Event::Markers(found) => self.markers_read(found, now.elapsed, &mut actions),
             Event::Signal => self.signal(now.elapsed, &mut actions),
             Event::Woke => {}
         }
@@ -891,6 +921,7 @@ impl Machine {
 
     fn advance(&mut self, now: Now, actions: &mut Vec<Action>) {
         self.give_up_slow_attempt(now, actions);
+        self.ask_for_markers(now.elapsed, actions);
         self.step(now.elapsed, actions);
         self.send_due(now.elapsed, actions);
         if self.stage != Stage::Over {
@@ -914,6 +945,8 @@ impl Machine {
         } else {
             finished.then_some(Cause::Completed)
         };
+        let deleted = self.seen.as_ref().is_some_and(|pod| pod.deletion.is_some());
+        let marked = self.is_marked_finished();
         match self.stage {
             Stage::Running => {
                 if let Some(cause) = cause {
@@ -923,6 +956,9 @@ impl Machine {
             Stage::Settling => {
                 if let Some(cause) = cause {
                     self.begin_final(cause, now, actions);
+                } else if marked && deleted {
+                    // Nothing is gained by waiting: such a pod's API tells no exit while podbeat lives.
+                    self.begin_final(Cause::Marked, now, actions);
                 } else if self.settled_at().is_none_or(|settled| settled <= now) {
                     let look = self.look_limit(now);
                     self.stage = Stage::Looking {
@@ -932,8 +968,9 @@ impl Machine {
                 }
             }
             Stage::Looking { until } => {
-                if cause.is_some() || until <= now {
-                    self.begin_final(cause.unwrap_or(Cause::Signal), now, actions);
+                if cause.is_some() || until <= now || (marked && deleted) {
+                    let of_signal = if marked { Cause::Marked } else { Cause::Signal };
+                    self.begin_final(cause.unwrap_or(of_signal), now, actions);
                 }
             }
             Stage::Final { .. } => {
@@ -987,6 +1024,7 @@ impl Machine {
         self.stage = Stage::Final { since: now };
         let statuses = self.last_statuses(now);
         self.queue(Kind::Final, statuses, false, now, actions);
+        self.hold_for_markers(now);
         self.cut_wait_short(now);
     }
 
@@ -1046,10 +1084,12 @@ impl Machine {
             return;
         }
         // The last word is the latest known, also when the pod showed more while an earlier attempt failed.
+        let mut sent = None;
         if let Some(statuses) = last_statuses
             && head.kind == Kind::Final
             && !head.stripped
         {
+            sent.clone_from(&statuses);
             head.request.container_status = statuses;
         }
         self.attempts += 1;
@@ -1071,6 +1111,7 @@ impl Machine {
         });
         self.last_sent = Some(now);
         self.next_periodic = now.saturating_add(self.jittered_interval());
+        self.note_marked(&sent.unwrap_or_default(), actions);
         actions.push(Action::Send(attempt));
     }
 
@@ -1138,7 +1179,7 @@ impl Machine {
             // Nothing is sent any more, or not yet.
             Stage::New | Stage::Quiet | Stage::Refused | Stage::Orphaned | Stage::Over => return None,
         };
-        earliest(sending, stage)
+        earliest(earliest(sending, stage), self.markers_due())
     }
 
     // ---- parts --------------------------------------------------------------------------------------------------
@@ -1187,11 +1228,12 @@ impl Machine {
     }
 
     /// The states to report in the last heartbeat: the last that are known, but none that has grown too old to be
-    /// told as news. An exit doesn't grow old.
+    /// told as news. An exit doesn't grow old, and where the API withholds one, an exit marker tells it.
     fn last_statuses(&self, now: Duration) -> Option<Vec<ContainerStatus>> {
         let statuses = self
             .fresh_statuses(now)
             .or_else(|| exits_only(self.statuses.clone()));
+        let statuses = self.with_markers(statuses);
         #[cfg(test)]
         let mut statuses = statuses;
         #[cfg(test)]

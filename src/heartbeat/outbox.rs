@@ -161,6 +161,13 @@ impl Outbox {
         self.beats.back_mut()
     }
 
+    /// Keeps the last heartbeat, if it waits, from being sent before then.
+    pub fn hold_final(&mut self, until: Duration) {
+        for beat in self.beats.iter_mut().filter(|beat| beat.kind == Kind::Final) {
+            beat.hold_until = until;
+        }
+    }
+
     /// Takes the head out.
     pub fn pop(&mut self) -> Option<Beat> {
         self.beats.pop_front()

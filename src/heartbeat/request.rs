@@ -97,6 +97,15 @@ pub fn status(container: &Container, state: &State) -> ContainerStatus {
     }
 }
 
+/// A container that ended so.
+#[must_use]
+pub fn ended(name: &str, exit: &Exit) -> ContainerStatus {
+    ContainerStatus {
+        name: Some(name.to_owned()),
+        state: Some(ContainerState::Terminated(terminated(exit))),
+    }
+}
+
 fn wire_state(state: &State) -> ContainerState {
     match state {
         State::Waiting { reason, message } => ContainerState::Waiting(ContainerStateWaiting {

@@ -10,6 +10,7 @@
 mod captures;
 mod kubernetes;
 mod life;
+mod markers;
 mod service;
 
 use std::collections::BTreeMap;

@@ -343,6 +343,12 @@ impl Onlooker for Timeline {
             Note::Barrier { .. } => {
                 "an earlier request may still arrive: the last heartbeat goes once more after it".to_owned()
             }
+            Note::Marked { container, exit_code } => {
+                format!("an exit marker tells that {container} ended with {exit_code}")
+            }
+            Note::UnknownMarker(container) => {
+                format!("an exit marker of {container}, which the pod doesn't have")
+            }
             Note::BarrierFailed => "the repetition of the last heartbeat was not accepted".to_owned(),
             Note::Resumed { waiting, .. } => {
                 format!("goes on from the journal, with {waiting} heartbeats waiting")

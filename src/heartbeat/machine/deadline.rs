@@ -105,7 +105,7 @@ impl Machine {
         if self.hurried {
             return Some(signalled);
         }
-        Some(match self.sidecar() {
+        let settled = match self.sidecar() {
             Sidecar::Native => signalled.saturating_add(NATIVE_SETTLE),
             // An earlier process knew the pod, and this one nothing yet of its end: ask.
             Sidecar::Plain if self.seen.is_none() => signalled,
@@ -117,6 +117,13 @@ impl Machine {
             }
             // Run from outside (Ctrl-C), or never saw the pod: there is nothing to wait for.
             Sidecar::Elsewhere => signalled,
+        };
+        // By its markers the task is over, and if the API is going to tell so, it does it within this time.
+        let enough = signalled.saturating_add(NATIVE_SETTLE);
+        Some(if self.is_marked_finished() {
+            settled.min(enough)
+        } else {
+            settled
         })
     }
 

@@ -58,7 +58,13 @@ impl Machine {
         }
         let due = self.outbox.iter().any(|beat| beat.kind == Kind::Final);
         match self.last_heartbeat {
-            LastHeartbeat::Open if due => self.stage = Stage::Final { since: now },
+            LastHeartbeat::Open if due => {
+                self.stage = Stage::Final { since: now };
+                // An exit in it may be a marker's, and what is sent is put together anew.
+                self.resumed_final = true;
+                self.ask_for_markers(now, actions);
+                self.hold_for_markers(now);
+            }
             LastHeartbeat::Open => {
                 self.stage = Stage::Running;
                 if self.outbox.is_empty() {

@@ -11,6 +11,7 @@ use crate::heartbeat::answer::{Answer, RetryAfter};
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::request::{Identity, Report};
 use crate::heartbeat::saved::{LastHeartbeat, Saved};
+use crate::marker::{Found, Marker};
 use crate::pod::status::Observation;
 use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
 
@@ -25,6 +26,8 @@ struct Bench {
     in_flight: Option<u64>,
     notes: Vec<Note>,
     looks: Vec<Duration>,
+    /// Reads of the markers that were asked for.
+    reads: usize,
     aborts: usize,
     stopped_watching: bool,
     saved: Option<Saved>,
@@ -47,6 +50,7 @@ fn settings() -> Settings {
         report: Report::Task,
         max_status_age: Duration::from_secs(300),
         journaled: false,
+        markers: false,
     }
 }
 
@@ -77,6 +81,7 @@ impl Bench {
             in_flight: None,
             notes: vec![],
             looks: vec![],
+            reads: 0,
             aborts: 0,
             stopped_watching: false,
             saved: None,
@@ -118,6 +123,7 @@ impl Bench {
                     self.aborts += 1;
                 }
                 Action::LookAtPod(limit) => self.looks.push(*limit),
+                Action::ReadMarkers => self.reads += 1,
                 Action::WakeAt(wake) => {
                     assert_eq!(at, actions.len() - 1, "the wake comes last");
                     self.wake = *wake;
@@ -1397,7 +1403,11 @@ impl Bench {
             elapsed: Duration::ZERO,
             wall: wall(wall_offset),
         };
-        let mut bench = Self::unstarted(Machine::resume(journaled(), 2, saved, now));
+        let settings = Settings {
+            markers: self.machine.settings.markers,
+            ..journaled()
+        };
+        let mut bench = Self::unstarted(Machine::resume(settings, 2, saved, now));
         bench.wall_offset = wall_offset;
         bench.on(Event::Started);
         bench
@@ -1596,5 +1606,533 @@ fn states_from_a_journal_age_by_the_wall_clock() {
         after.await_attempt();
         assert_eq!(after.last().last_heartbeat, Some(true));
         assert_eq!(after.last().container_status.is_some(), told, "{later} s later");
+    }
+}
+
+// ---- exit markers ---------------------------------------------------------------------------------------------------
+
+fn marking() -> Settings {
+    Settings {
+        markers: true,
+        ..settings()
+    }
+}
+
+/// A marker of a container that ended with this code, so long after the beginning of the world.
+fn marker_of(container: &str, exit_code: i32, finished: f64) -> Found {
+    let finished = crate::marker::whole_seconds(wall(finished));
+    Found {
+        container: container.to_owned(),
+        marker: Marker {
+            exit_code,
+            signal: (exit_code > 128).then_some(exit_code - 128),
+            started_at: Some(wall(1.0)),
+            finished_at: Some(finished),
+        },
+        written_at: finished,
+    }
+}
+
+/// A bare exit code: its file's time is all there is besides.
+fn bare(container: &str, exit_code: i32, written: f64) -> Found {
+    let mut found = marker_of(container, exit_code, written);
+    found.marker = Marker {
+        exit_code,
+        signal: None,
+        started_at: None,
+        finished_at: None,
+    };
+    found
+}
+
+fn marker(exit_code: i32, finished: f64) -> Event {
+    Event::Markers(vec![marker_of("main", exit_code, finished)])
+}
+
+fn deleted(native: bool) -> Shown {
+    Shown {
+        native,
+        deletion: Some(35.0),
+        given: Some(30),
+        ..shown(RUNNING)
+    }
+}
+
+/// Main runs since second 1, and its pod is seen to be deleted at second 5.
+fn in_deletion(native: bool) -> Bench {
+    let mut bench = Bench::ready(marking());
+    bench.on(Shown {
+        native,
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.accept();
+    bench.pass(4.0);
+    bench.on(deleted(native).event());
+    assert_eq!(
+        (bench.sent.len(), bench.reads),
+        (2, 0),
+        "nothing changed, and nothing is asked"
+    );
+    bench
+}
+
+fn told(request: &HeartbeatTaskRunRequest) -> String {
+    serde_json::to_string(&request.container_status).expect("JSON")
+}
+
+#[test]
+fn a_pod_that_lives_is_never_asked_for_markers() {
+    let mut bench = Bench::ready(marking());
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    for _ in 0..10 {
+        bench.await_attempt();
+        bench.accept();
+        bench.pass(1.0);
+    }
+    bench.on(shown(&terminated(0)).event());
+    bench.accept();
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+    assert_eq!(bench.reads, 0, "nor when the API tells the end");
+}
+
+#[test]
+fn without_a_directory_nothing_is_asked() {
+    let mut bench = Bench::ready(settings());
+    bench.on(deleted(false).event());
+    bench.accept();
+    bench.on(Event::Signal);
+    bench.pass(60.0);
+    assert_eq!(bench.reads, 0);
+}
+
+#[test]
+fn in_a_deletion_the_final_goes_as_soon_as_the_markers_tell_the_end() {
+    for native in [true, false] {
+        let mut bench = in_deletion(native);
+        bench.on(Event::Signal);
+        assert_eq!(bench.reads, 1, "at once");
+        bench.on(Event::Markers(vec![]));
+        bench.pass(0.3);
+        assert_eq!(bench.reads, 2, "and again after 250 ms");
+        bench.on(marker(143, 5.2));
+        assert_eq!(bench.kinds().last(), Some(&Kind::Final), "native: {native}");
+        assert_eq!(
+            told(bench.last()),
+            r#"[{"name":"main","state":{"terminated":{"exitCode":143,"finishedAt":"2026-11-24T12:00:05Z","signal":15,"startedAt":"2026-11-24T12:00:01Z"}}}]"#
+        );
+        assert!(bench.looks.is_empty(), "the API has nothing to add");
+        assert!(bench.notes.contains(&Note::Final(Cause::Marked)));
+        assert!(bench.notes.contains(&Note::Marked {
+            container: "main".to_owned(),
+            exit_code: 143
+        }));
+        bench.accept();
+        assert_eq!(bench.end, Some(End::Delivered));
+        assert_eq!(bench.reads, 2, "what is known is not asked again");
+    }
+}
+
+#[test]
+fn a_directory_that_hangs_is_asked_once_and_changes_nothing() {
+    for native in [true, false] {
+        let mut finals = vec![];
+        for markers in [true, false] {
+            let mut bench = Bench::ready(Settings {
+                markers,
+                ..settings()
+            });
+            bench.on(Shown {
+                native,
+                ..shown(RUNNING)
+            }
+            .event());
+            bench.accept();
+            bench.pass(4.0);
+            bench.on(deleted(native).event());
+            bench.on(Event::Signal);
+            while bench.kinds().last() != Some(&Kind::Final) {
+                bench.pass(0.01);
+            }
+            assert_eq!(state(bench.last()), Some("running"));
+            assert_eq!(
+                bench.reads,
+                usize::from(markers),
+                "a second order would mean nothing"
+            );
+            finals.push(bench.now);
+        }
+        assert_eq!(finals[0], finals[1], "native: {native}");
+    }
+}
+
+#[test]
+fn without_a_deletion_the_apis_richer_word_has_a_second() {
+    for native in [true, false] {
+        let mut bench = Bench::ready(marking());
+        let pod = |main: &str| Shown {
+            native,
+            ..shown(main)
+        };
+        bench.on(pod(RUNNING).event());
+        bench.accept();
+        bench.pass(1.0);
+        bench.on(Event::Signal);
+        bench.on(marker(0, 2.5));
+        assert_eq!(bench.in_flight, None, "the marker alone is not the end");
+        bench.pass(0.1);
+        bench.on(pod(&terminated(0)).event());
+        assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+        assert!(
+            told(bench.last()).contains("containerd://1"),
+            "the API's word: {}",
+            told(bench.last())
+        );
+        assert!(bench.notes.contains(&Note::Final(Cause::Completed)));
+
+        // And if the API tells nothing, a second and a look are all that is waited for.
+        let mut bench = Bench::ready(marking());
+        bench.on(pod(RUNNING).event());
+        bench.accept();
+        bench.pass(1.0);
+        bench.on(Event::Signal);
+        bench.on(marker(7, 2.5));
+        bench.pass(0.99);
+        assert!(bench.looks.is_empty());
+        bench.pass(0.02);
+        assert_eq!(bench.looks.len(), 1);
+        bench.on(Event::Looked(Look::Found(pod(RUNNING).observation())));
+        assert_eq!(exit_code(bench.last()), Some(7));
+        assert_eq!(bench.last().last_heartbeat, Some(true));
+    }
+}
+
+#[test]
+fn a_plain_sidecar_ends_soon_after_the_last_task_and_not_near_the_end_of_the_grace() {
+    let mut bench = Bench::ready(marking());
+    let pod = Shown {
+        native: false,
+        ..shown(RUNNING)
+    };
+    bench.on(pod.event());
+    bench.accept();
+    bench.on(Event::Signal);
+    for _ in 0..20 {
+        bench.on(Event::Markers(vec![]));
+        bench.pass(0.25);
+    }
+    assert_eq!(bench.reads, 21, "asked all the while, by the quarter of a second");
+    bench.on(marker(143, 6.0));
+    assert_eq!(bench.looks.len(), 1, "the second is over long since");
+    bench.on(Event::Looked(Look::Failed));
+    assert_eq!(exit_code(bench.last()), Some(143));
+}
+
+#[test]
+fn a_task_that_is_started_again_is_not_finished_by_its_marker() {
+    let mut bench = Bench::ready(marking());
+    let pod = Shown {
+        policy: "OnFailure",
+        native: false,
+        ..shown(RUNNING)
+    };
+    bench.on(pod.event());
+    bench.accept();
+    bench.on(Event::Signal);
+    bench.on(marker(3, 2.0));
+    bench.pass(5.0);
+    assert!(
+        bench.looks.is_empty(),
+        "it may run again: the wait goes on as without markers"
+    );
+    bench.pass(30.0);
+    assert_eq!(exit_code(bench.last()), Some(3), "but its exit is told");
+}
+
+#[test]
+fn the_marker_of_an_earlier_run_is_not_told() {
+    // Running since second 1 (12:00:01).
+    for (found, expected) in [
+        (marker_of("main", 9, 0.9), None),
+        (marker_of("main", 9, 1.2), Some(9)),
+        (bare("main", 9, 0.9), None),
+        (bare("main", 9, 4.0), Some(9)),
+    ] {
+        let mut bench = in_deletion(false);
+        bench.on(Event::Signal);
+        bench.on(Event::Markers(vec![found.clone()]));
+        bench.pass(40.0);
+        assert_eq!(exit_code(bench.last()), expected, "{found:?}");
+        assert_eq!(bench.last().last_heartbeat, Some(true));
+    }
+    // Between two runs: what is known already, from an earlier event or from lastState, is not told again as the last word.
+    let back_off = r#""state":{"waiting":{"reason":"CrashLoopBackOff"}},"restartCount":1,
+        "lastState":{"terminated":{"exitCode":3,"finishedAt":"2026-11-24T12:00:02Z","containerID":"containerd://1"}}"#;
+    for (finished, expected) in [(2.7, None), (3.0, Some(9))] {
+        let mut bench = Bench::ready(marking());
+        let pod = Shown {
+            policy: "OnFailure",
+            deletion: Some(33.0),
+            ..shown(back_off)
+        };
+        bench.on(pod.event());
+        bench.accept_all();
+        bench.pass(3.0);
+        bench.accept_all();
+        bench.on(Event::Signal);
+        bench.on(marker(9, finished));
+        bench.pass(2.0);
+        assert_eq!(bench.last().last_heartbeat, Some(true));
+        assert_eq!(exit_code(bench.last()), expected, "{finished}");
+    }
+}
+
+#[test]
+fn of_two_runs_in_one_second_nobody_can_tell_whose_marker_it_is() {
+    let again = r#""restartCount":1,"state":{"running":{"startedAt":"2026-11-24T12:00:02Z"}},
+        "lastState":{"terminated":{"exitCode":3,"finishedAt":"2026-11-24T12:00:02Z","containerID":"containerd://1"}}"#;
+    let mut bench = Bench::ready(marking());
+    bench.on(Shown {
+        policy: "OnFailure",
+        deletion: Some(33.0),
+        ..shown(again)
+    }
+    .event());
+    bench.accept_all();
+    bench.pass(2.0);
+    bench.accept_all();
+    bench.on(Event::Signal);
+    bench.on(marker(3, 2.9));
+    bench.pass(2.0);
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(state(bench.last()), Some("running"), "so it is not told");
+}
+
+#[test]
+fn the_apis_own_terminated_replaces_the_markers_before_a_retry() {
+    let mut bench = in_deletion(true);
+    bench.on(Event::Signal);
+    bench.on(marker(137, 5.0));
+    assert_eq!(exit_code(bench.last()), Some(137));
+    bench.answer(Answer::NotSent);
+    let killed = Shown {
+        main:
+            r#""state":{"terminated":{"exitCode":137,"reason":"OOMKilled","containerID":"containerd://1"}}"#
+                .to_owned(),
+        ..deleted(true)
+    };
+    bench.on(killed.event());
+    bench.await_attempt();
+    assert_eq!(bench.sent.last().map(|attempt| attempt.retries), Some(1));
+    assert!(told(bench.last()).contains("OOMKilled"), "{}", told(bench.last()));
+}
+
+#[test]
+fn a_retry_carries_the_marker_that_came_meanwhile() {
+    let mut bench = in_deletion(true);
+    bench.on(Event::Signal);
+    bench.on(Event::Markers(vec![]));
+    bench.pass(1.0);
+    bench.on(Event::Markers(vec![]));
+    bench.pass(0.6);
+    assert_eq!(
+        (bench.last().last_heartbeat, state(bench.last())),
+        (Some(true), Some("running"))
+    );
+    bench.answer(Answer::NotSent);
+    bench.on(marker(1, 6.0));
+    bench.await_attempt();
+    assert_eq!(exit_code(bench.last()), Some(1));
+    assert_eq!(bench.sent[bench.sent.len() - 2].request.nonce, bench.last().nonce);
+}
+
+#[test]
+fn a_pod_that_is_gone_waits_for_one_read_and_no_longer_than_a_moment() {
+    let gone = || {
+        let mut bench = Bench::ready(marking());
+        bench.on(shown(RUNNING).event());
+        bench.accept();
+        bench.pass(2.0);
+        bench.on(Event::Gone(None));
+        assert_eq!((bench.in_flight, bench.reads), (None, 1));
+        bench
+    };
+    let mut bench = gone();
+    bench.pass(0.01);
+    bench.on(marker(137, 3.0));
+    assert_eq!(
+        exit_code(bench.last()),
+        Some(137),
+        "what was there is in it, and at once"
+    );
+    let mut bench = gone();
+    bench.on(Event::Markers(vec![]));
+    assert_eq!(
+        state(bench.last()),
+        Some("running"),
+        "nothing was there, and it goes at once"
+    );
+    let mut bench = gone();
+    bench.pass(0.24);
+    assert_eq!(bench.in_flight, None);
+    bench.pass(0.02);
+    assert_eq!(
+        state(bench.last()),
+        Some("running"),
+        "a read that hangs is not waited for"
+    );
+    bench.answer(Answer::NotSent);
+    bench.on(marker(137, 3.0));
+    bench.await_attempt();
+    assert_eq!(exit_code(bench.last()), Some(137), "its retry has what came late");
+}
+
+#[test]
+fn where_nobody_ever_saw_the_pod_markers_stand_alone() {
+    let mut bench = Bench::started(marking());
+    bench.pass(1.0);
+    bench.on(Event::Signal);
+    bench.on(Event::Markers(vec![
+        marker_of("b", 1, 0.5),
+        marker_of("a", 0, 0.5),
+    ]));
+    bench.on(Event::Looked(Look::Failed));
+    let names: Vec<_> = bench
+        .last()
+        .container_status
+        .iter()
+        .flatten()
+        .map(|status| status.name.clone())
+        .collect();
+    assert_eq!(names, [Some("a".to_owned()), Some("b".to_owned())]);
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+}
+
+#[test]
+fn markers_of_containers_that_arent_the_pods_or_arent_reported_are_ignored() {
+    let pod = || {
+        let json = r#"{"metadata":{"uid":"u1","deletionTimestamp":"2026-11-24T12:00:30Z"},
+            "spec":{"initContainers":[{"name":"podbeat","restartPolicy":"Always"},{"name":"proxy","restartPolicy":"Always"}],
+                    "containers":[{"name":"main"}]},
+            "status":{"initContainerStatuses":[{"name":"proxy","state":{"running":{}}}],
+                      "containerStatuses":[{"name":"main","state":{"running":{}}}]}}"#;
+        Observation::of(&serde_json::from_str(json).expect("a pod"), "podbeat")
+    };
+    let markers = || {
+        Event::Markers(vec![
+            marker_of("main", 0, 2.0),
+            marker_of("proxy", 1, 2.0),
+            marker_of("stranger", 2, 2.0),
+        ])
+    };
+    for (report, expected) in [(Report::Task, vec![0]), (Report::All, vec![1, 0])] {
+        let mut bench = Bench::ready(Settings { report, ..marking() });
+        bench.on(Event::Observed(pod()));
+        bench.accept();
+        bench.pass(1.0);
+        bench.on(Event::Signal);
+        bench.on(markers());
+        let codes: Vec<_> = bench
+            .last()
+            .container_status
+            .iter()
+            .flatten()
+            .filter_map(|status| match &status.state {
+                Some(ContainerState::Terminated(exit)) => exit.exit_code,
+                _ => None,
+            })
+            .collect();
+        assert_eq!(codes, expected);
+        bench.on(markers());
+        let strangers = bench
+            .notes
+            .iter()
+            .filter(|note| matches!(note, Note::UnknownMarker(_)));
+        assert_eq!(strangers.count(), 1, "told once");
+    }
+}
+
+#[test]
+fn states_too_old_to_be_told_dont_keep_a_marker_from_being_told() {
+    let mut bench = Bench::ready(marking());
+    bench.on(Shown {
+        native: false,
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.accept();
+    for _ in 0..14 {
+        bench.await_attempt();
+        bench.accept();
+        bench.pass(1.0);
+    }
+    bench.on(Event::Signal);
+    bench.on(marker(3, 400.0));
+    bench.pass(1.0);
+    bench.on(Event::Looked(Look::Failed));
+    bench.pass(0.1);
+    bench.accept_all();
+    assert_eq!(
+        (bench.last().last_heartbeat, exit_code(bench.last())),
+        (Some(true), Some(3))
+    );
+}
+
+#[test]
+fn a_restart_in_the_final_reads_again_what_it_told() {
+    let mut bench = Bench::ready(Settings {
+        markers: true,
+        ..journaled()
+    });
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.on(Event::Gone(None));
+    bench.on(marker(3, 2.0));
+    assert_eq!(exit_code(bench.last()), Some(3));
+    let mut next = bench.after_crash(1.0);
+    assert_eq!(next.in_flight, None, "it waits for the read");
+    next.on(marker(3, 2.0));
+    assert_eq!(exit_code(next.last()), Some(3));
+    assert_eq!(next.last().nonce, bench.last().nonce);
+}
+
+#[test]
+fn markers_never_delay_the_final_past_the_deadline() {
+    for native in [true, false] {
+        for markers in [true, false] {
+            let mut ends = vec![];
+            for answers in [true, false] {
+                let mut bench = Bench::ready(Settings {
+                    markers,
+                    ..settings()
+                });
+                let pod = Shown {
+                    native,
+                    grace: 1,
+                    ..shown(RUNNING)
+                };
+                bench.on(pod.event());
+                bench.accept();
+                bench.pass(1.0);
+                bench.on(Event::Signal);
+                let signalled = bench.now;
+                while bench.end.is_none() {
+                    bench.pass(0.01);
+                    if answers && bench.reads > 0 {
+                        bench.on(Event::Markers(vec![]));
+                    }
+                    if bench.in_flight.is_some() {
+                        bench.answer(Answer::NotSent);
+                    }
+                }
+                ends.push((bench.now - signalled).as_secs_f64());
+            }
+            let most = if native { 2.0 } else { 1.02 };
+            assert!(
+                ends.iter().all(|end| *end <= most + 0.02),
+                "{native} {markers} {ends:?}"
+            );
+        }
     }
 }

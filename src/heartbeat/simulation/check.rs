@@ -1,14 +1,16 @@
 //! The judge: what the guarantees mean, told from what was seen and what arrived, not from how the machine works.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::life::{Death, Life, Shown};
+use super::life::{Death, File, Life, Shown};
 use super::run::Request;
 use crate::heartbeat::answer::Answer;
 use crate::heartbeat::machine::{Attempt, Cause, End, Losses, Note, Settings};
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::request::{self, Report};
-use crate::pod::status::{Exit, Observation, Sidecar, State};
+use crate::marker::Found;
+use crate::pod::status::{Container, Exit, Observation, Role, Sidecar, State};
 use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 
 /// Changes within this time are one (design §5).
@@ -16,6 +18,13 @@ const COLLECT: Duration = Duration::from_millis(250);
 
 /// What is observed this short a time before a crash may not have reached the journal.
 const JOURNAL: Duration = Duration::from_millis(60);
+
+/// An exit marker that lay there for this long in an ending must have been read: a quarter of a second between two reads,
+/// and the time of one.
+const READ: Duration = Duration::from_millis(280);
+
+/// The files in the directory of exit markers, and since when each is there.
+pub(super) type Files = BTreeMap<String, (Duration, File)>;
 
 /// A heartbeat as the service took it.
 pub(super) struct Accepted {
@@ -70,6 +79,19 @@ pub(super) struct Judge {
     /// Every state that the API ever showed, and every exit.
     shown: Vec<ContainerStatus>,
     last_shown: Vec<ContainerStatus>,
+    /// The pod as it was last shown to a process that still knows of it.
+    last_pod: Option<(Duration, Observation)>,
+    /// Whether the process of the moment was shown it.
+    shown_now: bool,
+    /// Whether reads of the markers come back at once in this life.
+    prompt_reads: bool,
+    markers: bool,
+    /// Every marker that was ever read.
+    markers_read: Vec<File>,
+    /// Since when the process of the moment knows that the pod ends.
+    ending: Option<Duration>,
+    /// Whether the service ever refused a body.
+    refused: bool,
     sent: Vec<Sent>,
     accepted: Vec<Accepted>,
     begins: Vec<Duration>,
@@ -94,7 +116,7 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    pub(super) fn new(settings: &Settings) -> Self {
+    pub(super) fn new(settings: &Settings, prompt_reads: bool) -> Self {
         Self {
             report: settings.report,
             interval: settings.interval,
@@ -104,6 +126,13 @@ impl Judge {
             exits: vec![],
             shown: vec![],
             last_shown: vec![],
+            last_pod: None,
+            shown_now: false,
+            prompt_reads,
+            markers: settings.markers,
+            markers_read: vec![],
+            ending: None,
+            refused: false,
             sent: vec![],
             accepted: vec![],
             begins: vec![],
@@ -135,12 +164,16 @@ impl Judge {
 
     pub(super) fn process_begins(&mut self, at: Duration) {
         self.begins.push(at);
+        self.shown_now = false;
+        self.ending = None;
         // What an earlier process was told, this one has yet to learn.
         self.death_seen = None;
     }
 
     pub(super) fn crashed(&mut self, at: Duration) {
         self.crashes.push(at);
+        self.last_pod
+            .take_if(|(shown, _)| !self.journaled || at - *shown <= JOURNAL);
         if !self.journaled {
             // Whoever comes after a crash without a journal knows nothing, and can be held to nothing that was before.
             self.final_known = None;
@@ -154,11 +187,21 @@ impl Judge {
 
     pub(super) fn signalled(&mut self, at: Duration) {
         self.signal.get_or_insert(at);
+        self.ending.get_or_insert(at);
     }
 
     pub(super) fn gone(&mut self, at: Duration) {
         self.is_gone = true;
         self.death_seen.get_or_insert(at);
+        self.ending.get_or_insert(at);
+    }
+
+    pub(super) fn markers_read(&mut self, files: Vec<File>) {
+        for file in files {
+            if !self.markers_read.contains(&file) {
+                self.markers_read.push(file);
+            }
+        }
     }
 
     pub(super) fn service_fault(&mut self, at: Duration) {
@@ -187,6 +230,8 @@ impl Judge {
             }
         }
         self.last_shown.clone_from(&statuses);
+        self.last_pod = Some((at, pod.clone()));
+        self.shown_now = true;
         for container in pod
             .containers
             .iter()
@@ -216,10 +261,34 @@ impl Judge {
         }
     }
 
-    pub(super) fn noted(&mut self, at: Duration, note: &Note) {
+    pub(super) fn noted(&mut self, at: Duration, note: &Note, files: &Files) {
         match note {
             Note::Final(cause) => {
                 self.final_due.get_or_insert(at);
+                let ended = |container: &Container| {
+                    let shown = container.state.as_ref().and_then(State::exit).is_some();
+                    shown || container.role != Role::Task || files.contains_key(&container.name)
+                };
+                // Nor does a task begin whose init container failed in a pod that is being deleted.
+                let init_failed = |container: &Container| {
+                    let file = files.get(&container.name);
+                    container.role == Role::Init
+                        && file.is_some_and(|(_, file)| file.found.marker.exit_code != 0)
+                };
+                let all_ended = self.last_pod.as_ref().is_some_and(|(_, pod)| {
+                    pod.containers.iter().all(ended) || pod.containers.iter().any(init_failed)
+                });
+                if *cause == Cause::Marked && !all_ended {
+                    self.complain("G7: an end that no marker tells");
+                }
+                if let Some(told) = self.markers_told_the_end(files)
+                    && at > told + READ
+                {
+                    let (told, at) = (told.as_secs_f64(), at.as_secs_f64());
+                    self.complain(format!(
+                        "G7: markers told the end of a deleted pod at {told:.3}, and the final was due at {at:.3}"
+                    ));
+                }
                 if *cause == Cause::Completed && !self.finished {
                     self.complain("G7: an end that nobody has shown");
                 }
@@ -233,7 +302,7 @@ impl Judge {
         }
     }
 
-    pub(super) fn sent(&mut self, at: Duration, process: u32, attempt: &Attempt, busy: bool) {
+    pub(super) fn sent(&mut self, at: Duration, process: u32, attempt: &Attempt, busy: bool, files: &Files) {
         if busy {
             self.complain("G4: two requests in flight");
         }
@@ -245,9 +314,14 @@ impl Judge {
             self.complain("G2: lastHeartbeat doesn't say what it is");
         }
         for status in attempt.request.container_status.iter().flatten() {
-            if !self.shown.contains(status) {
+            let marked = kind == Kind::Final && self.tells_a_marker(status);
+            if !self.shown.contains(status) && !marked {
                 self.complain(format!("G7: nobody has shown {status:?}"));
             }
+        }
+        // What was accepted and goes once more is the same to the letter.
+        if kind == Kind::Final && self.final_known.is_none() {
+            self.withheld_exits_are_told(at, attempt, files);
         }
         let surely_known = self.seen.last().is_some_and(|seen| !self.is_unsure(seen.at));
         if kind == Kind::Final && attempt.retries == 0 && surely_known {
@@ -267,6 +341,7 @@ impl Judge {
             self.faults.push(at);
         }
         self.closed |= matches!(answer, Answer::Disowned { .. });
+        self.refused |= matches!(answer, Answer::Refused { .. });
     }
 
     pub(super) fn accepted(&mut self, accepted: Accepted) {
@@ -298,6 +373,86 @@ impl Judge {
         self.no_gap();
         self.no_early_end();
         self.complaints
+    }
+
+    /// G7: an exit that the API doesn't tell may be a marker's, if it is not that of an earlier run than the API has shown.
+    fn tells_a_marker(&self, status: &ContainerStatus) -> bool {
+        self.markers_read.iter().any(|file| {
+            let same = *status == request::ended(&file.found.container, &exit_of(&file.found));
+            same && self.may_be_told(file)
+        })
+    }
+
+    fn may_be_told(&self, file: &File) -> bool {
+        let Some((_, pod)) = &self.last_pod else {
+            return true;
+        };
+        let named = |container: &&Container| container.name == file.found.container;
+        pod.containers.iter().find(named).is_some_and(|container| {
+            let earliest = match (&container.state, &container.last_exit) {
+                (Some(State::Terminated(_)), _) => return false,
+                (Some(State::Running { .. }), _) => container.restart_count,
+                (Some(State::Waiting { .. }) | None, Some(_)) => container.restart_count + 1,
+                (Some(State::Waiting { .. }) | None, None) => -1,
+            };
+            self.report.includes(container.role) && file.run >= earliest
+        })
+    }
+
+    /// Since when it can be known of a pod that is being deleted that every task has ended, if markers tell it.
+    fn markers_told_the_end(&self, files: &Files) -> Option<Duration> {
+        if !self.markers || !self.prompt_reads || !self.shown_now {
+            return None;
+        }
+        let pod = self.last_pod.as_ref().map(|(_, pod)| pod)?;
+        pod.deletion?;
+        let mut told = self.ending?.max(self.death_seen?);
+        for container in pod
+            .containers
+            .iter()
+            .filter(|container| container.role == Role::Task)
+        {
+            if container.state.as_ref().and_then(State::exit).is_none() {
+                let (since, file) = files.get(&container.name)?;
+                let certain = file.by_exec && self.may_be_told(file) && !is_doubtful(container, file);
+                told = told.max(certain.then_some(*since)?);
+            }
+        }
+        Some(told)
+    }
+
+    /// G7, the other way round: an exit that the API withholds and a marker tells is in the last heartbeat.
+    fn withheld_exits_are_told(&mut self, at: Duration, attempt: &Attempt, files: &Files) {
+        let Some(ending) = self.ending.filter(|_| self.markers && self.prompt_reads) else {
+            return;
+        };
+        let Some((_, pod)) = self.last_pod.as_ref().filter(|_| self.shown_now && !self.refused) else {
+            return;
+        };
+        let mut silent = vec![];
+        for container in pod
+            .containers
+            .iter()
+            .filter(|container| container.role == Role::Task)
+        {
+            let Some((since, file)) = files.get(&container.name) else {
+                continue;
+            };
+            let readable = *since <= ending || *since + READ <= at;
+            let told = request::ended(&container.name, &exit_of(&file.found));
+            let tells = attempt
+                .request
+                .container_status
+                .iter()
+                .flatten()
+                .any(|status| *status == told);
+            if file.by_exec && readable && !is_doubtful(container, file) && self.may_be_told(file) && !tells {
+                silent.push(told);
+            }
+        }
+        for told in silent {
+            self.complain(format!("G7: a marker tells what the final doesn't: {told:?}"));
+        }
     }
 
     /// Whether a process ended and left the next one nothing to know it by.
@@ -551,4 +706,21 @@ impl Judge {
             self.complain(format!("G8: ended at {at:.3} for no reason: {end:?}"));
         }
     }
+}
+
+/// What a marker says of an exit.
+fn exit_of(found: &Found) -> Exit {
+    Exit {
+        exit_code: Some(found.marker.exit_code),
+        signal: found.marker.signal,
+        started_at: found.marker.started_at,
+        finished_at: found.marker.finished_at,
+        ..Exit::default()
+    }
+}
+
+/// Of two runs that ended in one second nobody can tell whose marker it is.
+fn is_doubtful(container: &Container, file: &File) -> bool {
+    let last = container.last_exit.as_ref();
+    last.is_some_and(|exit| exit.finished_at >= Some(file.found.finished()))
 }

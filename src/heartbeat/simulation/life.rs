@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::marker::{Found, Marker};
 use crate::pod::status::{Deletion, Exit, Observation, Role, Sidecar, State};
 
 /// The wall clock at the world's beginning.
@@ -45,6 +46,24 @@ pub(super) enum Death {
     Replaced,
 }
 
+/// How the directory of exit markers answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reads {
+    Prompt,
+    Slow,
+    Never,
+}
+
+/// A file in the directory of exit markers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct File {
+    pub(super) found: Found,
+    /// The run of the container whose end it tells, as its restart count; -1 for one that there never was.
+    pub(super) run: i32,
+    /// Whether `podbeat exec` wrote it, which takes the one before away when it starts.
+    pub(super) by_exec: bool,
+}
+
 /// What the API server would show from a moment on.
 #[derive(Clone, Debug)]
 pub(super) enum Shown {
@@ -58,6 +77,8 @@ pub(super) enum Shown {
 pub(super) struct Life {
     pub(super) sidecar: Sidecar,
     pub(super) death: Death,
+    /// When whatever ends the pod begins, unless the tasks end by themselves.
+    dies: Option<Duration>,
     /// What the API server holds, in order of time. The last is how it stays.
     pub(super) timeline: Vec<(Duration, Shown)>,
     /// When the tasks are over for good, if they ever are.
@@ -72,6 +93,11 @@ pub(super) struct Life {
     /// When the process dies, and how long until it is started again.
     pub(super) crashes: Vec<(Duration, Duration)>,
     pub(super) wall_steps: Vec<(Duration, i64)>,
+    /// Whether podbeat is to read exit markers.
+    pub(super) marked: bool,
+    pub(super) reads: Reads,
+    /// What happens in their directory, in order of time: a file of this name is there from now on, or no more.
+    pub(super) files: Vec<(Duration, String, Option<File>)>,
     /// When nothing more is awaited.
     pub(super) horizon: Duration,
 }
@@ -142,6 +168,17 @@ struct Step {
     container: usize,
     state: Option<State>,
     last_exit: Option<Exit>,
+    run: i32,
+}
+
+/// One run of a container, and how it ended if nothing came between.
+#[derive(Clone)]
+struct Run {
+    container: usize,
+    number: i32,
+    begun: Duration,
+    ended: Duration,
+    code: i32,
 }
 
 fn running(at: Duration) -> Option<State> {
@@ -164,6 +201,7 @@ fn runs(
     container: usize,
     begin: Duration,
     steps: &mut Vec<Step>,
+    all: &mut Vec<Run>,
 ) -> Option<Duration> {
     let mut at = begin;
     let mut last_exit = None;
@@ -174,9 +212,18 @@ fn runs(
             container,
             state: running(at),
             last_exit: last_exit.clone(),
+            run,
         });
+        let begun = at;
         at += spread(rng, 0.02, 400.0);
         let code = [0, 0, 0, 1, 3, 42, 137][rng.usize(0..7)];
+        all.push(Run {
+            container,
+            number: run,
+            begun,
+            ended: at,
+            code,
+        });
         let exit = Exit {
             exit_code: Some(code),
             finished_at: Some(whole_seconds(at)),
@@ -191,6 +238,7 @@ fn runs(
                 container,
                 state: Some(State::Terminated(exit.clone())),
                 last_exit: last_exit.clone(),
+                run,
             });
         }
         if !again {
@@ -204,6 +252,7 @@ fn runs(
                 container,
                 state: waiting("CrashLoopBackOff"),
                 last_exit: last_exit.clone(),
+                run,
             });
             at += spread(rng, 0.1, 300.0);
         } else {
@@ -211,6 +260,20 @@ fn runs(
         }
     }
     None
+}
+
+/// The marker of a container that ended then.
+fn left_at(container: &str, code: i32, at: Duration, by_exec: bool) -> Found {
+    Found {
+        container: container.to_owned(),
+        marker: Marker {
+            exit_code: code,
+            signal: (by_exec && code > 128).then_some(code - 128),
+            started_at: None,
+            finished_at: by_exec.then(|| whole_seconds(at)),
+        },
+        written_at: whole_seconds(at),
+    }
 }
 
 impl Life {
@@ -224,6 +287,7 @@ impl Life {
         let grace = [1, 5, 30, 30, 30, 120][rng.usize(0..6)];
         let pod = blank(rng, sidecar, tasks, grace);
         let mut steps = vec![];
+        let mut all = vec![];
         let mut begin = between(rng, 0.0, 5.0);
         let (init, regular): (Vec<usize>, Vec<usize>) = (0..pod.containers.len())
             .filter(|nth| pod.containers[*nth].role != Role::NativeSidecar)
@@ -231,7 +295,7 @@ impl Life {
         let mut completed = None;
         let mut init_failed = false;
         for container in init {
-            match runs(rng, &pod, container, begin, &mut steps) {
+            match runs(rng, &pod, container, begin, &mut steps, &mut all) {
                 Some(end) => {
                     begin = end + between(rng, 0.0, 1.0);
                     let code = steps
@@ -251,6 +315,7 @@ impl Life {
                 container: *container,
                 state: waiting("PodInitializing"),
                 last_exit: None,
+                run: 0,
             });
         }
         if !init_failed {
@@ -258,7 +323,7 @@ impl Life {
                 .iter()
                 .map(|container| {
                     let begin = begin + between(rng, 0.0, 2.0);
-                    runs(rng, &pod, *container, begin, &mut steps)
+                    runs(rng, &pod, *container, begin, &mut steps, &mut all)
                 })
                 .collect();
             completed = ends
@@ -267,7 +332,9 @@ impl Life {
         }
         steps.sort_by_key(|step| step.at);
         let last = steps.last().map_or(begin, |step| step.at);
-        Self::with_death(rng, sidecar, &pod, steps, completed, last)
+        let mut life = Self::with_death(rng, sidecar, &pod, steps, completed, last);
+        life.mark(rng, &pod, &all);
+        life
     }
 
     fn with_death(
@@ -297,6 +364,7 @@ impl Life {
             let container = &mut shown.containers[step.container];
             container.state = step.state;
             container.last_exit = step.last_exit;
+            container.restart_count = step.run;
             timeline.push((step.at, Shown::Pod(Box::new(shown.clone()))));
         }
         let stop = between(rng, 0.001, 0.1);
@@ -360,6 +428,7 @@ impl Life {
         let mut life = Self {
             sidecar,
             death,
+            dies: (!natural).then_some(dies),
             timeline,
             completed: completed.filter(|_| natural),
             signal,
@@ -369,10 +438,96 @@ impl Life {
             service_outages: vec![],
             crashes: vec![],
             wall_steps: vec![],
+            marked: false,
+            reads: Reads::Prompt,
+            files: vec![],
             horizon: end + Duration::from_secs(3600),
         };
         life.trouble(rng, end);
         life
+    }
+
+    /// What the tasks' own wrappers leave in the directory of exit markers, and what else is there.
+    fn mark(&mut self, rng: &mut fastrand::Rng, pod: &Observation, all: &[Run]) {
+        if chance(rng, 40) {
+            return;
+        }
+        self.marked = true;
+        self.reads = match rng.u32(0..10) {
+            0 => Reads::Never,
+            1 => Reads::Slow,
+            _ => Reads::Prompt,
+        };
+        for (nth, container) in pod.containers.iter().enumerate() {
+            let wrapper = rng.u32(0..10);
+            if wrapper == 0 {
+                continue;
+            }
+            let by_exec = wrapper > 1;
+            for run in all.iter().filter(|run| run.container == nth) {
+                let Some((ended, code)) = self.ends(rng, run) else {
+                    break;
+                };
+                if by_exec {
+                    self.files.push((run.begun, container.name.clone(), None));
+                }
+                // What kills a whole container at once leaves no marker.
+                let left = ended.filter(|_| !chance(rng, 10));
+                if let Some(at) = left {
+                    let file = File {
+                        found: left_at(&container.name, code, at, by_exec),
+                        run: run.number,
+                        by_exec,
+                    };
+                    self.files.push((at, container.name.clone(), Some(file)));
+                }
+            }
+        }
+        if chance(rng, 20) {
+            let before = Timestamp::from_second(DAWN - 100).expect("in range");
+            let file = |name: &str| File {
+                found: Found {
+                    written_at: before,
+                    ..left_at(name, 9, Duration::ZERO, false)
+                },
+                run: -1,
+                by_exec: false,
+            };
+            self.files
+                .push((Duration::ZERO, "stranger".to_owned(), Some(file("stranger"))));
+            self.files
+                .push((Duration::ZERO, "task0".to_owned(), Some(file("task0"))));
+        }
+        self.files.sort_by_key(|(at, ..)| *at);
+    }
+
+    /// When a run ends, if it leaves a trace, and how. `None` for a run that never began.
+    fn ends(&self, rng: &mut fastrand::Rng, run: &Run) -> Option<(Option<Duration>, i32)> {
+        let Some(dies) = self.dies.filter(|dies| *dies <= run.ended) else {
+            return Some((Some(run.ended), run.code));
+        };
+        if dies <= run.begun {
+            return None;
+        }
+        let code = [143, 0, 1][rng.usize(0..3)];
+        let signal = self.signal.unwrap_or(dies);
+        let (from, until) = match self.sidecar {
+            Sidecar::Native => (dies, signal),
+            Sidecar::Plain | Sidecar::Elsewhere => {
+                (signal, self.kill.unwrap_or(signal + Duration::from_secs(5)))
+            }
+        };
+        let at = match rng.u32(0..4) {
+            // It holds out until it is killed.
+            0 => None,
+            1 => Some(between(rng, from.as_secs_f64(), until.as_secs_f64())),
+            _ => Some(between(
+                rng,
+                from.as_secs_f64(),
+                until.as_secs_f64().min(from.as_secs_f64() + 0.5),
+            )),
+        };
+        Some((at, code))
     }
 
     /// A third of all lives go without.

@@ -1,7 +1,7 @@
 //! The world that turns: a queue of happenings in order of time, and a shell that is as dumb as the real one.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use super::Flaw;
 use super::check::{Accepted, Judge};
-use super::life::{Life, ServiceFault, Shown, between, wall_at};
+use super::life::{File, Life, Reads, ServiceFault, Shown, between, wall_at};
 use crate::heartbeat::Now;
 use crate::heartbeat::answer::{Answer, RetryAfter};
 use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
@@ -55,6 +55,10 @@ enum Happening {
     /// The API server confirms, once a minute.
     WatchConfirms(u32),
     LookIsAnswered(u32, bool),
+    /// Something in the directory of exit markers changes: the nth such event.
+    FileChanges(usize),
+    /// A read of that directory comes back with what was found, or with what is there now.
+    MarkersAreRead(u32, Option<Vec<File>>),
     /// A request reaches the service.
     Arrives(Box<Request>),
     IsAnswered {
@@ -127,6 +131,8 @@ struct Process {
     /// The attempt that the shell holds: its request, and whether it hangs without an answer to come.
     in_flight: Option<(Request, bool)>,
     watches: bool,
+    /// Whether a read of the markers is under way.
+    reads: bool,
 }
 
 struct World {
@@ -146,6 +152,8 @@ struct World {
     durable: Option<Saved>,
     written_at: Duration,
     wall_off: i64,
+    /// What lies in the directory of exit markers, and since when.
+    files: BTreeMap<String, (Duration, File)>,
     /// Whether the service answers 409 to anything behind a last heartbeat.
     strict: bool,
     over: bool,
@@ -171,8 +179,9 @@ impl World {
             report: [Report::Task, Report::Task, Report::All][rng.usize(0..3)],
             max_status_age: Duration::from_secs([20, 300, 300, 3600][rng.usize(0..4)]),
             journaled: rng.u32(0..10) < 7,
+            markers: life.marked,
         };
-        let judge = Judge::new(&settings);
+        let judge = Judge::new(&settings, life.reads == Reads::Prompt);
         let mut world = Self {
             strict: rng.bool(),
             credentials: Credentials::new(Source::Inline(Secret::new(format!("{TOKEN}-first"))), None),
@@ -189,6 +198,7 @@ impl World {
             durable: None,
             written_at: Duration::ZERO,
             wall_off: 0,
+            files: BTreeMap::new(),
             over: false,
             judge,
             outcome: Outcome::default(),
@@ -209,6 +219,10 @@ impl World {
         }
         if let Some(at) = world.life.kill {
             world.happens(at, Happening::Kill);
+        }
+        for nth in 0..world.life.files.len() {
+            let at = world.life.files[nth].0;
+            world.happens(at, Happening::FileChanges(nth));
         }
         for nth in 0..world.life.crashes.len() {
             let (at, pause) = world.life.crashes[nth];
@@ -329,6 +343,7 @@ impl World {
             wake: None,
             in_flight: None,
             watches: true,
+            reads: false,
         });
         self.tell(|world| format!("process {} begins", world.processes));
         self.on(Event::Started);
@@ -374,6 +389,24 @@ impl World {
                         Look::Failed => {}
                     }
                     self.on(Event::Looked(look));
+                }
+            }
+            Happening::FileChanges(nth) => {
+                let (_, name, file) = self.life.files[nth].clone();
+                match file {
+                    Some(file) => self.files.insert(name, (self.now, file)),
+                    None => self.files.remove(&name),
+                };
+            }
+            Happening::MarkersAreRead(process, files) => {
+                if self.is_at(process) {
+                    if let Some(process) = &mut self.process {
+                        process.reads = false;
+                    }
+                    let files = files.unwrap_or_else(|| self.files_now());
+                    let found = files.iter().map(|file| file.found.clone()).collect();
+                    self.judge.markers_read(files);
+                    self.on(Event::Markers(found));
                 }
             }
             Happening::Arrives(request) => self.arrives(*request),
@@ -529,6 +562,7 @@ impl World {
                 Action::Send(attempt) => self.send(attempt, durable_at),
                 Action::Abort => self.give_up_in_flight(),
                 Action::LookAtPod(limit) => self.look(limit),
+                Action::ReadMarkers => self.read_markers(),
                 Action::WakeAt(at) => {
                     if let Some(process) = &mut self.process {
                         let wake = at.map(|at| (process.begun + at).max(self.now));
@@ -558,7 +592,7 @@ impl World {
     }
 
     fn note(&mut self, note: &Note) {
-        self.judge.noted(self.now, note);
+        self.judge.noted(self.now, note, &self.files);
         // Putting a note into words takes longer than all that led to it.
         if self.rng.u32(0..16) == 0 {
             self.reveals(&format!("{note:?}"));
@@ -578,11 +612,29 @@ impl World {
         self.happens(at, Happening::LookIsAnswered(number, fails));
     }
 
+    fn files_now(&self) -> Vec<File> {
+        self.files.values().map(|(_, file)| file.clone()).collect()
+    }
+
+    fn read_markers(&mut self) {
+        let Some(process) = self.process.as_mut().filter(|process| !process.reads) else {
+            return;
+        };
+        process.reads = true;
+        let number = process.number;
+        let (at, files) = match self.life.reads {
+            Reads::Prompt => (self.soon(0.0005, 0.02), None),
+            Reads::Slow => (self.soon(0.1, 5.0), Some(self.files_now())),
+            Reads::Never => return,
+        };
+        self.happens(at, Happening::MarkersAreRead(number, files));
+    }
+
     fn send(&mut self, attempt: Attempt, durable_at: Duration) {
         let Some(process) = &self.process else { return };
         let number = process.number;
-        self.judge
-            .sent(self.now, number, &attempt, process.in_flight.is_some());
+        let busy = process.in_flight.is_some();
+        self.judge.sent(self.now, number, &attempt, busy, &self.files);
         if attempt.reread_token {
             self.credentials.reread();
         }

@@ -1,0 +1,39 @@
+//! A file among the exit markers: its name up to the first line end, then what it holds. No panic, nothing out of range,
+//! and what is read is printed so that it is read again.
+
+#![no_main]
+
+mod drive;
+
+use jiff::Timestamp;
+use libfuzzer_sys::fuzz_target;
+use podbeat::heartbeat::machine::{Event, Machine};
+use podbeat::marker::{Found, Marker, is_container_name};
+use podbeat::pod::status::Observation;
+
+const POD: &str = r#"{"metadata":{"uid":"u1","deletionTimestamp":"2027-01-15T08:00:30Z"},
+    "spec":{"initContainers":[{"name":"podbeat","restartPolicy":"Always"}],"containers":[{"name":"main"}]},
+    "status":{"containerStatuses":[{"name":"main","state":{"running":{"startedAt":"2027-01-15T07:00:00Z"}}}]}}"#;
+
+fuzz_target!(|bytes: &[u8]| {
+    let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+    let name = String::from_utf8_lossy(parts.next().unwrap_or_default());
+    let text = parts.next().unwrap_or_default();
+    let written_at = Timestamp::from_second(1_800_000_000).expect("in range");
+    let Ok(Some(found)) = Found::read(&name, text, written_at) else {
+        return;
+    };
+    assert!(is_container_name(&found.container) && (0..=255).contains(&found.marker.exit_code));
+    assert_eq!(Marker::parse(found.marker.print().as_bytes()).as_ref(), Ok(&found.marker));
+    let pod = serde_json::from_str(POD).expect("a pod");
+    let of_main = Found {
+        container: "main".to_owned(),
+        ..found.clone()
+    };
+    let events = vec![
+        Event::Observed(Observation::of(&pod, "podbeat")),
+        Event::Gone(None),
+        Event::Markers(vec![found, of_main]),
+    ];
+    drive::to_the_end(&mut Machine::new(drive::settings(), 1), events);
+});

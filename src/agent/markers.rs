@@ -1,0 +1,190 @@
+//! Reads the directory of exit markers, when the core asks for it.
+//!
+//! Whoever can write there is not trusted: the task may put anything under any name. Nothing but small regular files is
+//! opened, nothing is followed, nothing that a file holds is logged, and all is bounded. A directory that hangs leaves one
+//! read under way, and holds nothing up.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+
+use jiff::Timestamp;
+use rustix::fs::OFlags;
+use tracing::{info, warn};
+
+use super::trouble::{Chain, Repeats};
+use crate::config::Config;
+use crate::heartbeat::machine::Event;
+use crate::marker::{Found, LARGEST, NotAMarker, container_of};
+
+/// How many markers are read: a pod with more containers than that is none that podbeat was made for.
+const MOST: usize = 64;
+
+/// How many names of the directory are looked at.
+const NAMES: usize = 1024;
+
+/// Of how many files that are no markers is told, each once.
+const TOLD: usize = 64;
+
+/// Why the directory could not be read.
+#[derive(Debug, thiserror::Error)]
+#[error("reading exit markers from {}: is PODBEAT_MARKER_DIR mounted here, and readable for this user?", path.display())]
+struct Unreadable {
+    path: PathBuf,
+    source: io::Error,
+}
+
+/// Why a file of the directory isn't taken up.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error("it is no regular file; a marker is one, and neither a link nor a directory")]
+    NotAFile,
+    #[error("there are more than {MOST} files; keep other files out of the directory of exit markers")]
+    TooMany,
+    #[error("it can't be read")]
+    Unreadable(#[source] io::Error),
+    #[error(transparent)]
+    NotAMarker(NotAMarker),
+}
+
+/// What a read brought.
+pub(super) struct Read(Result<Listing, Unreadable>);
+
+/// What is in the directory.
+#[derive(Default)]
+struct Listing {
+    found: Vec<Found>,
+    refused: Vec<(OsString, Refused)>,
+}
+
+/// Reads markers, if there is a directory of them.
+pub(super) struct Markers {
+    directory: Option<PathBuf>,
+    /// What the last read that succeeded found.
+    found: Vec<Found>,
+    failures: Repeats,
+    told: BTreeSet<OsString>,
+}
+
+impl Markers {
+    pub(super) fn new(config: &Config) -> Self {
+        Self {
+            directory: config.marker_dir.clone(),
+            found: vec![],
+            failures: Repeats::default(),
+            told: BTreeSet::new(),
+        }
+    }
+
+    /// Begins a read.
+    pub(super) fn read(&self) -> Pin<Box<dyn Future<Output = Read> + Send>> {
+        let Some(directory) = self.directory.clone() else {
+            return Box::pin(async { Read(Ok(Listing::default())) });
+        };
+        Box::pin(async move {
+            let path = directory.clone();
+            // On a thread of its own: a directory that hangs must not hold up a heartbeat.
+            let read = tokio::task::spawn_blocking(move || read_all(&directory)).await;
+            let read = read.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
+            Read(read.map_err(|source| Unreadable { path, source }))
+        })
+    }
+
+    /// Tells what is wrong there, each thing once, and hands the core what was found.
+    pub(super) fn conclude(&mut self, read: Read) -> Event {
+        let Listing { found, refused } = match read.0 {
+            Ok(listing) => listing,
+            Err(error) => {
+                if let Some(repeats) = self.failures.worth_telling(&Chain(&error).to_string()) {
+                    warn!(repeats, error = %Chain(&error), "no exit markers; heartbeats go on without them");
+                }
+                return Event::Markers(self.found.clone());
+            }
+        };
+        if let Some(failed) = self.failures.over() {
+            info!(failed_before = failed, "exit markers are read again");
+        }
+        for (name, why) in refused {
+            if self.told.len() < TOLD && self.told.insert(name.clone()) {
+                warn!(file = ?name, error = %Chain(&why), "a file among the exit markers is ignored");
+            }
+        }
+        self.found.clone_from(&found);
+        Event::Markers(found)
+    }
+}
+
+/// All markers of the directory, in the order of their names; of one container, that of `podbeat exec` first.
+fn read_all(directory: &Path) -> io::Result<Listing> {
+    let Listing {
+        mut found,
+        mut refused,
+    } = Listing::default();
+    let mut names: Vec<OsString> = std::fs::read_dir(directory)?
+        .take(NAMES)
+        .filter_map(|entry| Some(entry.ok()?.file_name()))
+        // Files that are being written, and the links by which the kubelet swaps a volume's content.
+        .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
+        .collect();
+    names.sort_unstable();
+    if names.len() > MOST {
+        refused.push((directory.as_os_str().to_owned(), Refused::TooMany));
+    }
+    for name in names.into_iter().take(MOST) {
+        match read_one(directory, &name) {
+            Ok(one) => found.extend(one),
+            Err(why) => refused.push((name, why)),
+        }
+    }
+    // A bare one alone lacks the time of the end.
+    found.sort_by_key(|found: &Found| (found.container.clone(), found.marker.finished_at.is_none()));
+    Ok(Listing { found, refused })
+}
+
+/// One marker, if there is one. A name that could not be a marker's is not even opened.
+fn read_one(directory: &Path, name: &OsString) -> Result<Option<Found>, Refused> {
+    let name = name.to_str().ok_or(Refused::NotAMarker(NotAMarker::Name))?;
+    container_of(name).ok_or(Refused::NotAMarker(NotAMarker::Name))?;
+    let path = directory.join(name);
+    match std::fs::symlink_metadata(&path) {
+        Ok(metadata) if metadata.is_file() => {}
+        Ok(_) => return Err(Refused::NotAFile),
+        Err(error) => return gone_or(error),
+    }
+    // What was a file a moment ago may be a pipe now, which would never answer, or a link to another file.
+    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
+    let opened = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.cast_signed())
+        .open(&path);
+    let file = match opened {
+        Ok(file) => file,
+        Err(error) => return gone_or(error),
+    };
+    let metadata = file.metadata().map_err(Refused::Unreadable)?;
+    if !metadata.is_file() {
+        return Err(Refused::NotAFile);
+    }
+    let written_at = metadata
+        .modified()
+        .and_then(|time| Timestamp::try_from(time).map_err(io::Error::other))
+        .map_err(Refused::Unreadable)?;
+    let mut text = Vec::new();
+    let most = u64::try_from(LARGEST).unwrap_or(u64::MAX);
+    file.take(most.saturating_add(1))
+        .read_to_end(&mut text)
+        .map_err(Refused::Unreadable)?;
+    Found::read(name, &text, written_at).map_err(Refused::NotAMarker)
+}
+
+/// A marker of an earlier run may be taken away at any moment.
+fn gone_or(error: io::Error) -> Result<Option<Found>, Refused> {
+    match error.kind() {
+        io::ErrorKind::NotFound => Ok(None),
+        _ => Err(Refused::Unreadable(error)),
+    }
+}
