@@ -15,7 +15,7 @@ lint:
 test:
     cargo test --workspace --locked
 
-# Pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7-silent] [--seed N] [--first N]`.
+# Pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7-patient] [--seed N] [--first N]`.
 simulate *arguments:
     #!/usr/bin/env bash
     set -euo pipefail

@@ -22,7 +22,7 @@ enum Flaw {
 }
 
 /// Each by the guarantee that it breaks, and a word where there is more than one.
-const FLAWS: [(&str, Flaw); 9] = [
+const FLAWS: [(&str, Flaw); 10] = [
     ("G1", Flaw::Machine(Broken::G1)),
     ("G2", Flaw::Machine(Broken::G2)),
     ("G3", Flaw::Machine(Broken::G3)),
@@ -32,6 +32,7 @@ const FLAWS: [(&str, Flaw); 9] = [
     ("G7", Flaw::Machine(Broken::G7)),
     ("G7-stale", Flaw::Machine(Broken::Stale)),
     ("G7-silent", Flaw::Machine(Broken::Silent)),
+    ("G7-patient", Flaw::Machine(Broken::Patient)),
 ];
 
 /// What lives have come to.
@@ -127,7 +128,7 @@ fn simulate() {
     let flaw = setting::<String>("SIMULATE_BROKEN").map(|name| {
         let known = FLAWS.iter().find(|(guarantee, _)| *guarantee == name);
         known
-            .unwrap_or_else(|| panic!("there is no flaw {name}: G1 to G7, G7-stale, G7-silent"))
+            .unwrap_or_else(|| panic!("there is no flaw {name}: G1 to G7, G7-stale, G7-silent, G7-patient"))
             .1
     });
     if let Some(seed) = setting("SIMULATE_SEED") {
