@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::path::Path;
 
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags};
@@ -91,14 +92,20 @@ fn the_job_with_exit_markers_fits_together() {
     let Ok(Cli::Install(to)) = cli::parse(arguments) else {
         panic!("it installs");
     };
+    let mount = named(&install["volumeMounts"], "podbeat");
+    assert_eq!(mount["mountPath"].as_str(), to.to_str());
     let main = &spec["containers"][0];
     let mut command = [words(&main["command"]), words(&main["args"])].concat();
-    assert_eq!(command[0], to.join("podbeat").as_os_str());
-    for container in [install, main] {
-        assert_eq!(
-            named(&container["volumeMounts"], "podbeat")["mountPath"].as_str(),
-            to.to_str()
-        );
+    let mount = named(&main["volumeMounts"], "podbeat");
+    let run = Path::new(mount["mountPath"].as_str().expect("a path")).join("podbeat");
+    assert_eq!(command[0], run.as_os_str());
+    // In podbeat's own image /podbeat is the binary: nothing may be mounted over it.
+    for mount in [podbeat, install]
+        .iter()
+        .flat_map(|own| own["volumeMounts"].as_array())
+        .flatten()
+    {
+        assert_ne!(mount["mountPath"], "/podbeat");
     }
 
     // The wrapper names its container and leaves its marker where podbeat reads it.

@@ -118,7 +118,7 @@ impl Markers {
     }
 }
 
-/// All markers of the directory, in the order of their names; of one container, that of `podbeat exec` first.
+/// All markers of the directory, in the order of their containers; of one container NAME.json first.
 fn read_all(directory: &Path) -> io::Result<Listing> {
     let Listing {
         mut found,
@@ -130,7 +130,8 @@ fn read_all(directory: &Path) -> io::Result<Listing> {
         // Files that are being written, and the links by which the kubelet swaps a volume's content.
         .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
         .collect();
-    names.sort_unstable();
+    // Backwards, so that NAME.json comes before NAME.
+    names.sort_unstable_by(|one, other| other.cmp(one));
     if names.len() > MOST {
         refused.push((directory.as_os_str().to_owned(), Refused::TooMany));
     }
@@ -140,8 +141,7 @@ fn read_all(directory: &Path) -> io::Result<Listing> {
             Err(why) => refused.push((name, why)),
         }
     }
-    // A bare one alone lacks the time of the end.
-    found.sort_by_key(|found: &Found| (found.container.clone(), found.marker.finished_at.is_none()));
+    found.sort_by(|one: &Found, other| one.container.cmp(&other.container));
     Ok(Listing { found, refused })
 }
 
@@ -186,5 +186,38 @@ fn gone_or(error: io::Error) -> Result<Option<Found>, Refused> {
     match error.kind() {
         io::ErrorKind::NotFound => Ok(None),
         _ => Err(Refused::Unreadable(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_is_bounded_and_of_two_markers_of_a_container_the_whole_one_comes_first() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write =
+            |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
+        for (name, text) in [
+            ("main", "1"),
+            ("main.json", "{\"exitCode\":2}"),
+            (".main.json.new", "{\"exit"),
+            ("a", "3"),
+            ("main-2", ""),
+        ] {
+            write(name, text);
+        }
+        let listing = read_all(directory.path()).expect("read");
+        let codes: Vec<i32> = listing.found.iter().map(|found| found.marker.exit_code).collect();
+        assert_eq!((codes, listing.refused.len()), (vec![3, 2, 1], 0));
+        for nth in 0..MOST {
+            write(&format!("b-{nth}"), "0");
+        }
+        let listing = read_all(directory.path()).expect("read");
+        assert!(listing.found.len() <= MOST);
+        assert!(matches!(&listing.refused[..], [(_, Refused::TooMany)]));
+        read_all(&directory.path().join("main"))
+            .err()
+            .expect("no directory");
     }
 }
