@@ -1,6 +1,7 @@
 //! A stand-in of the Kubernetes API: get, list and watch of pods, as kube-apiserver answers them.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -121,6 +122,7 @@ impl KubeApi {
                 .issue(&["127.0.0.1", "localhost"])?
                 .server_config(None)?,
             Arc::clone(&shared),
+            Ipv4Addr::LOCALHOST.into(),
         )
         .await?;
         Ok(Self { shared, server })

@@ -1,7 +1,7 @@
-//! An HTTPS server on loopback: accepts, shakes hands, and hands requests to a function.
+//! An HTTPS server: accepts, shakes hands, and hands requests to a function.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,11 +46,15 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    pub(crate) async fn start(tls: Arc<ServerConfig>, handler: Arc<impl Handler>) -> Result<Self, Error> {
+    pub(crate) async fn start(
+        tls: Arc<ServerConfig>,
+        handler: Arc<impl Handler>,
+        address: IpAddr,
+    ) -> Result<Self, Error> {
         let acceptor = TlsAcceptor::from(tls);
-        let listener = TcpListener::bind(("127.0.0.1", 0))
+        let listener = TcpListener::bind((address, 0))
             .await
-            .map_err(io("binding a loopback port"))?;
+            .map_err(io(format!("binding a port of {address}")))?;
         let address = listener.local_addr().map_err(io("asking for the bound port"))?;
         let accepting = tokio::spawn(accept(listener, acceptor, handler));
         Ok(Self { address, accepting })

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,8 @@ pub struct Options {
     pub runs: Option<BTreeSet<String>>,
     /// Whether clients must show a certificate of the authority.
     pub mutual_tls: bool,
+    /// Where it answers and under which name; `None` for `localhost`.
+    pub place: Option<(IpAddr, String)>,
 }
 
 impl Options {
@@ -124,6 +127,7 @@ impl Heartbeat {
 pub struct Service {
     shared: Arc<Shared>,
     server: Server,
+    host: String,
 }
 
 struct Shared {
@@ -151,7 +155,7 @@ struct State {
 }
 
 impl Service {
-    /// Starts it on a free port of loopback.
+    /// Starts it on a free port, of loopback unless the options say otherwise.
     ///
     /// # Errors
     /// No port, or no certificate.
@@ -162,6 +166,8 @@ impl Service {
         options: Options,
     ) -> Result<Self, Error> {
         let mutual_tls = options.mutual_tls;
+        let loopback = || (IpAddr::from(Ipv4Addr::LOCALHOST), "localhost".to_owned());
+        let (address, host) = options.place.clone().unwrap_or_else(loopback);
         let shared = Arc::new(Shared {
             contract,
             faults,
@@ -175,19 +181,21 @@ impl Service {
         let clients = mutual_tls.then_some(authority);
         let server = Server::start(
             authority
-                .issue(&["127.0.0.1", "localhost"])?
+                .issue(&[&address.to_string(), &host])?
                 .server_config(clients)?,
             Arc::clone(&shared),
+            address,
         )
         .await?;
-        Ok(Self { shared, server })
+        Ok(Self { shared, server, host })
     }
 
     /// The base URL, with the base path.
     #[must_use]
     pub fn url(&self) -> String {
         format!(
-            "https://localhost:{}{}",
+            "https://{}:{}{}",
+            self.host,
             self.server.address().port(),
             self.shared.state().options.base_path
         )
