@@ -1,6 +1,6 @@
 //! Watch streams that were recorded from a real cluster, and their replay.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -26,6 +26,45 @@ pub struct Capture {
 }
 
 impl Capture {
+    /// Where the captures lie: `tests/captures`, whose README.md tells of them.
+    #[must_use]
+    pub fn directory() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures")
+    }
+
+    /// The names of all streams of pods, such as `a-complete` and `e2e/fact-1`, in order.
+    ///
+    /// # Errors
+    /// The directory can't be read.
+    pub fn names() -> Result<Vec<String>, Error> {
+        let mut names = Vec::new();
+        for below in ["", "e2e/"] {
+            let directory = Self::directory().join(below);
+            let reading = || io(format!("reading {}", directory.display()));
+            for entry in std::fs::read_dir(&directory).map_err(reading())? {
+                let file = entry.map_err(reading())?.file_name();
+                let name = file
+                    .to_str()
+                    .and_then(|file| file.strip_prefix("watch-")?.strip_suffix(".jsonl"));
+                // A stream that is an error and no pod tells of no life.
+                if let Some(name) = name.filter(|name| !name.starts_with("error-event")) {
+                    names.push(format!("{below}{name}"));
+                }
+            }
+        }
+        names.sort_unstable();
+        Ok(names)
+    }
+
+    /// The stream of that name: see [`names`](Self::names).
+    ///
+    /// # Errors
+    /// As of [`load`](Self::load).
+    pub fn named(name: &str) -> Result<Self, Error> {
+        let (below, name) = name.rsplit_once('/').unwrap_or(("", name));
+        Self::load(&Self::directory().join(below).join(format!("watch-{name}.jsonl")))
+    }
+
     /// Reads `NAME.jsonl` and the arrival times in `NAME.times.txt` beside it (`HH:MM:SS.mmm` at each line's start;
     /// lines that begin with `>>>` are remarks). Without times, events come a second apart.
     ///
@@ -48,6 +87,27 @@ impl Capture {
             steps.push(Step { at, event });
         }
         Ok(Self { steps })
+    }
+
+    /// The pod, as each step shows it.
+    pub fn pods(&self) -> impl DoubleEndedIterator<Item = &Value> {
+        self.steps.iter().filter_map(|step| step.event.get("object"))
+    }
+
+    /// The container that has podbeat's place in the pod: `podbeat`, or the `hb` of the streams that are older than it.
+    #[must_use]
+    pub fn sidecar(&self) -> &'static str {
+        let spec = self.pods().next().and_then(|pod| pod.get("spec"));
+        let declared = |list: &str| {
+            spec.and_then(|spec| spec.get(list)?.as_array())
+                .into_iter()
+                .flatten()
+        };
+        let is_podbeat = |container: &Value| container.get("name").and_then(Value::as_str) == Some("podbeat");
+        let podbeat = declared("containers")
+            .chain(declared("initContainers"))
+            .any(is_podbeat);
+        if podbeat { "podbeat" } else { "hb" }
     }
 
     /// The pod's UID.

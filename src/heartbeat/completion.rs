@@ -43,26 +43,25 @@ pub fn is_finished(pod: &Observation) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn finished(json: &str) -> bool {
-        is_finished(&Observation::of(
-            &serde_json::from_str(json).expect("a pod"),
-            "podbeat",
-        ))
+    use super::*;
+    use crate::pod::captured::Captured;
+
+    fn finished(pod: &Captured) -> bool {
+        is_finished(&pod.observe())
     }
 
-    /// A pod with the given policy, main's terminated exit code if any, and more members of metadata.
-    fn pod(policy: &str, exit: Option<i32>, metadata: &str) -> String {
-        let state = exit.map_or(r#"{"running":{}}"#.to_owned(), |code| {
-            format!(r#"{{"terminated":{{"exitCode":{code}}}}}"#)
-        });
-        format!(
-            r#"{{"metadata":{{{metadata}}},
-                "spec":{{"restartPolicy":"{policy}","initContainers":[{{"name":"proxy","restartPolicy":"Always"}}],
-                         "containers":[{{"name":"main"}},{{"name":"podbeat"}}]}},
-                "status":{{"phase":"Running","containerStatuses":[{{"name":"main","state":{state}}},{{"name":"podbeat","state":{{"running":{{}}}}}}],
-                           "initContainerStatuses":[{{"name":"proxy","state":{{"running":{{}}}}}}]}}}}"#
+    /// A pod with the given policy whose `main` runs, or ended with this code. Beside it are podbeat and a native
+    /// sidecar, which go on.
+    fn pod(policy: &str, exit: Option<i32>) -> Captured {
+        let pod = Captured::when("a-complete", "main", "running").with("/spec/restartPolicy", json!(policy));
+        let Some(code) = exit else { return pod };
+        let ended = Captured::when("a-complete", "main", "terminated");
+        let statuses = ended.said("/status/containerStatuses").clone();
+        pod.with("/status/containerStatuses", statuses).with(
+            "/status/containerStatuses/0/state/terminated/exitCode",
+            json!(code),
         )
     }
 
@@ -77,81 +76,140 @@ mod tests {
             ("Always", Some(0), false),
             ("Always", Some(3), false),
         ] {
-            assert_eq!(finished(&pod(policy, exit, "")), expected, "{policy} {exit:?}");
+            assert_eq!(finished(&pod(policy, exit)), expected, "{policy} {exit:?}");
         }
     }
 
     #[test]
+    fn real_ends_are_ends_and_real_restarts_are_none() {
+        for name in [
+            "e2e/fail-plain",
+            "e2e/oom-main-native",
+            "e2e/early-main",
+            "e2e/job-indexed-native",
+            "i-badcmd",
+        ] {
+            assert!(finished(&Captured::when(name, "main", "terminated")), "{name}");
+            assert!(!finished(&Captured::new(name)), "{name}");
+        }
+        for (nth, code, expected) in [(1, 4, false), (2, 5, false), (3, 6, false), (4, 0, true)] {
+            let pod = Captured::nth_time(nth, "e2e/restarts-native", "main", "terminated");
+            assert_eq!(
+                *pod.said("/status/containerStatuses/0/state/terminated/exitCode"),
+                code
+            );
+            assert_eq!(finished(&pod), expected, "{code}");
+        }
+        // Between two runs, the end of the last is no end.
+        let pod = Captured::nth_time(2, "e2e/restarts-native", "main", "waiting");
+        assert_eq!(
+            pod.said("/status/containerStatuses/0/state/waiting/reason"),
+            "CrashLoopBackOff"
+        );
+        assert!(!finished(&pod));
+        assert!(!finished(&Captured::nth_time(2, "e2e/fact-5", "main", "running")));
+    }
+
+    #[test]
     fn nothing_restarts_in_a_pod_that_is_being_deleted() {
-        let deletion = r#""deletionTimestamp":"2026-01-01T00:00:30Z""#;
-        assert!(finished(&pod("Always", Some(3), deletion)));
-        assert!(!finished(&pod("Always", None, deletion)));
+        let deletion = "2026-01-01T00:00:30Z";
+        let deleted = |pod: Captured| pod.with("/metadata/deletionTimestamp", json!(deletion));
+        assert!(finished(&deleted(pod("Always", Some(3)))));
+        assert!(!finished(&deleted(pod("Always", None))));
+        let real = Captured::last("e2e/delete-force-native");
+        assert!(real.said("/metadata/deletionTimestamp").is_string());
+        assert!(!finished(&real), "gone, and main still runs");
+        // Its phase withheld, this pod of policy OnFailure would go on if it were not deleted.
+        let real =
+            Captured::nth_time(2, "e2e/fact-5", "main", "terminated").with("/status/phase", json!("Running"));
+        assert!(finished(&real));
+        assert!(!finished(&real.without("/metadata/deletionTimestamp")));
     }
 
     #[test]
     fn every_task_container_counts_and_none_at_all_is_no_end() {
-        let two = |b: &str| {
-            format!(
-                r#"{{"spec":{{"restartPolicy":"Never","containers":[{{"name":"a"}},{{"name":"b"}}]}},
-                    "status":{{"containerStatuses":[{{"name":"a","state":{{"terminated":{{"exitCode":0}}}}}}{b}]}}}}"#
-            )
-        };
-        assert!(!finished(&two("")), "b has no status yet");
-        assert!(!finished(&two(r#",{"name":"b","state":{"running":{}}}"#)));
-        assert!(finished(&two(
-            r#",{"name":"b","state":{"terminated":{"exitCode":1}}}"#
+        let one = Captured::when("e2e/two-mains-native", "first", "terminated");
+        assert!(one.said("/status/containerStatuses/1/state/running").is_object());
+        assert!(!finished(&one));
+        let first = one.said("/status/containerStatuses/0").clone();
+        let alone = one.with("/status/containerStatuses", json!([first]));
+        assert!(!finished(&alone), "main has no status yet");
+        assert!(finished(&Captured::when(
+            "e2e/two-mains-native",
+            "main",
+            "terminated"
         )));
-        assert!(!finished(
-            r#"{"spec":{"restartPolicy":"Never","containers":[{"name":"podbeat"}]}}"#
-        ));
+
+        // A pod with podbeat alone.
+        let pod = Captured::when("e2e/fail-plain", "podbeat", "running");
+        assert_eq!(pod.said("/spec/containers/1/name"), "podbeat");
+        let podbeat = pod.said("/spec/containers/1").clone();
+        assert!(!finished(&pod.with("/spec/containers", json!([podbeat]))));
     }
 
     #[test]
     fn an_init_container_that_fails_for_good_ends_the_task() {
         let init = |policy: &str, code: i32| {
-            format!(
-                r#"{{"spec":{{"restartPolicy":"{policy}","initContainers":[{{"name":"setup"}}],"containers":[{{"name":"main"}}]}},
-                    "status":{{"initContainerStatuses":[{{"name":"setup","state":{{"terminated":{{"exitCode":{code}}}}}}}],
-                               "containerStatuses":[{{"name":"main","state":{{"waiting":{{"reason":"PodInitializing"}}}}}}]}}}}"#
+            let pod = Captured::when("e2e/failed-init", "setup", "terminated");
+            assert_eq!(pod.said("/status/phase"), "Pending");
+            assert_eq!(pod.said("/status/initContainerStatuses/1/name"), "setup");
+            pod.with("/spec/restartPolicy", json!(policy)).with(
+                "/status/initContainerStatuses/1/state/terminated/exitCode",
+                json!(code),
             )
         };
-        assert!(finished(&init("Never", 1)));
+        assert!(finished(&init("Never", 5)));
         assert!(!finished(&init("Never", 0)));
-        assert!(!finished(&init("OnFailure", 1)));
-        assert!(!finished(&init("Always", 1)));
+        assert!(!finished(&init("OnFailure", 5)));
+        assert!(!finished(&init("Always", 5)));
     }
 
     #[test]
     fn ephemeral_containers_and_other_native_sidecars_never_hold_the_end_back() {
-        assert!(finished(
-            r#"{"spec":{"restartPolicy":"Never","containers":[{"name":"main"}],"ephemeralContainers":[{"name":"debugger"}],
-                        "initContainers":[{"name":"podbeat","restartPolicy":"Always"},{"name":"proxy","restartPolicy":"Always"}]},
-                "status":{"phase":"Running","containerStatuses":[{"name":"main","state":{"terminated":{"exitCode":0}}}],
-                          "ephemeralContainerStatuses":[{"name":"debugger","state":{"running":{}}}],
-                          "initContainerStatuses":[{"name":"podbeat","state":{"running":{}}},{"name":"proxy","state":{"running":{}}}]}}"#
-        ));
+        let debugger = json!([{"name": "debugger", "image": "busybox", "targetContainerName": "main"}]);
+        let running =
+            json!([{"name": "debugger", "state": {"running": {"startedAt": "2026-11-24T01:52:40Z"}}}]);
+        let pod = pod("Never", Some(0))
+            .with("/spec/ephemeralContainers", debugger)
+            .with("/status/ephemeralContainerStatuses", running);
+        assert_eq!(pod.said("/status/phase"), "Running");
+        for (at, name) in ["hb", "side2"].into_iter().enumerate() {
+            let status = pod.said(&format!("/status/initContainerStatuses/{at}"));
+            assert!(
+                status["name"] == name && status["state"]["running"].is_object(),
+                "{status}"
+            );
+        }
+        assert!(finished(&pod));
     }
 
     #[test]
     fn a_containers_own_policy_and_rules_decide_before_the_pods() {
-        let pod = |own: &str, code: i32| {
-            format!(
-                r#"{{"spec":{{"restartPolicy":"Always","containers":[{{"name":"main"{own}}}]}},
-                    "status":{{"containerStatuses":[{{"name":"main","state":{{"terminated":{{"exitCode":{code}}}}}}}]}}}}"#
-            )
+        let own = |policy: &str, code| {
+            pod("Always", Some(code)).with("/spec/containers/0/restartPolicy", json!(policy))
         };
-        let rules = r#","restartPolicy":"Never","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[42]}}]"#;
-        assert!(finished(&pod(r#","restartPolicy":"Never""#, 1)));
-        assert!(finished(&pod(r#","restartPolicy":"OnFailure""#, 0)));
-        assert!(!finished(&pod(r#","restartPolicy":"OnFailure""#, 1)));
-        assert!(!finished(&pod(rules, 42)));
-        assert!(finished(&pod(rules, 41)));
+        let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
+        let ruled = |code| own("Never", code).with("/spec/containers/0/restartPolicyRules", rules.clone());
+        assert!(finished(&own("Never", 1)));
+        assert!(finished(&own("OnFailure", 0)));
+        assert!(!finished(&own("OnFailure", 1)));
+        assert!(!finished(&ruled(42)));
+        assert!(finished(&ruled(41)));
     }
 
     #[test]
     fn a_terminal_phase_is_enough() {
+        // As of a pod that the kubelet rejects or evicts before it began anything.
+        let pod = Captured::new("e2e/evict-plain");
+        assert!(!finished(&pod));
         assert!(finished(
-            r#"{"spec":{"containers":[{"name":"main"}]},"status":{"phase":"Failed","reason":"Evicted"}}"#
+            &pod.with("/status/phase", json!("Failed"))
+                .with("/status/reason", json!("Evicted"))
         ));
+        // Failed, and main waits forever: its init container's exit is hidden to leave the phase alone.
+        let pod = Captured::last("e2e/failed-init").with("/status/initContainerStatuses", json!([]));
+        assert!(pod.said("/status/containerStatuses/0/state/waiting").is_object());
+        assert!(finished(&pod));
+        assert!(!finished(&pod.with("/status/phase", json!("Pending"))));
     }
 }

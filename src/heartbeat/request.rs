@@ -130,3 +130,81 @@ fn terminated(exit: &Exit) -> ContainerStateTerminated {
         started_at: exit.started_at,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::pod::captured::Captured;
+
+    fn told(pod: &Captured, report: Report) -> Value {
+        serde_json::to_value(statuses(&pod.observe(), report)).expect("JSON")
+    }
+
+    #[test]
+    fn the_task_alone_or_all_but_ourselves() {
+        let pod = Captured::when("e2e/failed-init", "setup", "terminated");
+        let said = |list: &str| {
+            let status = pod.said(&format!("/status/{list}"));
+            json!({"name": status["name"], "state": status["state"]})
+        };
+        let (setup, main) = (said("initContainerStatuses/1"), said("containerStatuses/0"));
+        assert_eq!(setup["state"]["terminated"]["exitCode"], 5);
+        assert_eq!(told(&pod, Report::Task), json!([main]));
+        assert_eq!(told(&pod, Report::All), json!([setup, main]));
+    }
+
+    #[test]
+    fn nothing_is_told_of_what_the_api_says_nothing_of() {
+        assert_eq!(
+            told(&Captured::new("e2e/two-mains-native"), Report::All),
+            json!([])
+        );
+    }
+
+    #[test]
+    fn null_times_are_left_out() {
+        let pod = Captured::last("e2e/no-image-native");
+        let mut state = pod.said("/status/containerStatuses/0/state").clone();
+        let members = state["terminated"].as_object_mut().expect("terminated");
+        let all = members.len();
+        members.retain(|_, value| !value.is_null());
+        assert_eq!(all - members.len(), 2, "both of its times");
+        assert_eq!(
+            told(&pod, Report::Task),
+            json!([{"name": "main", "state": state}])
+        );
+    }
+
+    #[test]
+    fn an_identity_learns_what_is_open_and_keeps_what_is_set() {
+        let pod = Captured::when("e2e/job-indexed-native", "main", "running");
+        let mut open = Identity::default();
+        open.learn(&pod.observe());
+        assert_eq!(json!(open.pod_uid), *pod.said("/metadata/uid"));
+        assert_eq!(open.job_retry_count, Some(0));
+        assert_eq!(open.pod_hardware_details.as_deref(), Some("node=e2e-node"));
+
+        let set = Identity {
+            pod_name: "p".to_owned(),
+            pod_uid: Some("u".to_owned()),
+            job_retry_count: Some(7),
+            pod_hardware_details: Some("a big one".to_owned()),
+        };
+        let mut learned = set.clone();
+        learned.learn(&pod.observe());
+        assert_eq!(learned, set);
+        open.take_over(set.clone());
+        assert_eq!(open.job_retry_count, Some(0), "what is known now is newer");
+        let mut empty = Identity::default();
+        empty.take_over(set.clone());
+        assert_eq!(
+            empty,
+            Identity {
+                pod_name: String::new(),
+                ..set
+            }
+        );
+    }
+}

@@ -2,6 +2,8 @@
 //! Here lives everything that knows Kubernetes' field names and API.
 //! Never here: the task-run service, the decision when to send, clocks other than the watch's own deadlines.
 
+#[cfg(test)]
+pub(crate) mod captured;
 pub mod resource;
 pub mod status;
 pub mod watch;

@@ -247,44 +247,115 @@ fn readable_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Ti
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+    use crate::pod::captured::Captured;
 
     #[test]
     fn null_is_absent_everywhere() {
-        let pod: Pod = serde_json::from_str(
-            r#"{"metadata":{"name":"p","labels":null,"deletionTimestamp":null},
-                "spec":{"containers":null,"initContainers":null,"nodeSelector":null},
-                "status":{"containerStatuses":[{"name":"a","state":null,"lastState":{"terminated":null},"restartCount":null}],
-                          "initContainerStatuses":null}}"#,
-        )
-        .expect("nulls are ordinary");
+        // No API server writes null for all of these; some client in between may.
+        let pod = Captured::when("e2e/fact-5", "main", "running")
+            .with("/metadata/labels", Value::Null)
+            .with("/metadata/deletionTimestamp", Value::Null)
+            .with("/spec/containers", Value::Null)
+            .with("/spec/initContainers", Value::Null)
+            .with("/spec/nodeSelector", Value::Null)
+            .with("/status/initContainerStatuses", Value::Null)
+            .with("/status/containerStatuses/0/state", Value::Null)
+            .with("/status/containerStatuses/0/lastState/terminated", Value::Null)
+            .with("/status/containerStatuses/0/restartCount", Value::Null)
+            .pod();
         assert_eq!(pod.status.container_statuses.len(), 1);
-        assert!(pod.spec.containers.is_empty());
-        let nothing: Pod =
-            serde_json::from_str(r#"{"metadata":null,"spec":null,"status":null}"#).expect("all null");
+        let main = &pod.status.container_statuses[0];
+        assert_eq!(main.name, "main");
+        assert!(main.state.running.is_none() && main.last_state.terminated.is_none());
+        assert_eq!(main.restart_count, 0);
+        assert!(pod.spec.containers.is_empty() && pod.spec.init_containers.is_empty());
+        assert!(pod.status.init_container_statuses.is_empty());
+        // Nor would it write this.
+        let nothing: Pod = serde_json::from_value(json!({"metadata": null, "spec": null, "status": null}))
+            .expect("all null");
         assert_eq!(nothing.metadata, ObjectMeta::default());
+    }
+
+    fn terminated(pod: &Captured) -> Terminated {
+        let status = pod.pod().status.container_statuses.swap_remove(0);
+        status.state.terminated.expect("terminated")
+    }
+
+    #[test]
+    fn null_times_are_ordinary() {
+        let pod = Captured::when("e2e/no-image-native", "main", "terminated");
+        for member in ["startedAt", "finishedAt"] {
+            let said = pod.said(&format!("/status/containerStatuses/0/state/terminated/{member}"));
+            assert_eq!(*said, Value::Null, "{member}");
+        }
+        let terminated = terminated(&pod);
+        assert_eq!((terminated.started_at, terminated.finished_at), (None, None));
+        assert_eq!(terminated.exit_code, Some(137));
     }
 
     #[test]
     fn odd_times_do_not_hide_the_pod() {
-        let terminated: Terminated = serde_json::from_str(
-            r#"{"exitCode":137,"startedAt":"0001-01-01T00:00:00Z","finishedAt":"yesterday","containerID":"containerd://x"}"#,
-        )
-        .expect("parsed");
+        let pod = Captured::when("i-badcmd", "main", "terminated");
+        let started_at = terminated(&pod).started_at.map(|time| time.to_string());
+        assert_eq!(
+            started_at.as_deref(),
+            Some("1970-01-01T00:00:00Z"),
+            "it never started"
+        );
+        // Year 1 is Go's zero time, which kubelets have written; no API server lets a word pass.
+        let pod = pod
+            .with(
+                "/status/containerStatuses/0/state/terminated/startedAt",
+                json!("0001-01-01T00:00:00Z"),
+            )
+            .with(
+                "/status/containerStatuses/0/state/terminated/finishedAt",
+                json!("yesterday"),
+            );
+        let terminated = terminated(&pod);
         assert_eq!(
             terminated.started_at.map(|t| t.to_string()).as_deref(),
             Some("0001-01-01T00:00:00Z")
         );
         assert_eq!(terminated.finished_at, None);
-        assert_eq!(terminated.exit_code, Some(137));
+        assert_eq!(terminated.exit_code, Some(128));
     }
 
     #[test]
-    fn managed_fields_are_not_kept() {
-        let pod: Pod =
-            serde_json::from_str(r#"{"metadata":{"uid":"u","managedFields":[{"manager":"kubelet"}]}}"#)
-                .expect("parsed");
-        assert_eq!(pod.metadata.managed_fields, None);
-        assert_eq!(pod.metadata.uid.as_deref(), Some("u"));
+    fn only_what_is_read_is_kept_of_the_metadata() {
+        // The captures were recorded without managedFields, which every API server writes.
+        let fields = json!([{"manager": "kubelet", "operation": "Update"}]);
+        let pod = Captured::when("e2e/job-indexed-native", "main", "running")
+            .with("/metadata/managedFields", fields);
+        let metadata = pod.pod().metadata;
+        assert_eq!(metadata.managed_fields, None);
+        assert!(pod.said("/metadata/ownerReferences").is_array() && metadata.owner_references.is_none());
+        assert!(pod.said("/metadata/finalizers").is_array() && metadata.finalizers.is_none());
+        let said = |member: &str| pod.said(&format!("/metadata/{member}")).clone();
+        assert_eq!(json!(metadata.uid), said("uid"));
+        assert_eq!(json!(metadata.name), said("name"));
+        assert_eq!(json!(metadata.namespace), said("namespace"));
+        assert_eq!(json!(metadata.resource_version), said("resourceVersion"));
+        assert_eq!(json!(metadata.labels), said("labels"));
+        assert_eq!(json!(metadata.annotations), said("annotations"));
+    }
+
+    #[test]
+    fn limits_are_read_from_the_spec_and_not_from_the_status() {
+        // A kubelet may show as a limit what the cgroup says where none was asked for.
+        let pod = Captured::last("e2e/deadline-native");
+        assert!(pod.said("/status/resources/limits/memory").is_string());
+        assert!(
+            pod.said("/spec/containers/0/resources")
+                .as_object()
+                .is_some_and(|all| all.is_empty())
+        );
+        assert!(pod.pod().spec.containers[0].resources.limits.is_empty());
+        let pod = Captured::new("g-oom");
+        let limits = &pod.pod().spec.containers[0].resources.limits;
+        assert_eq!(json!(limits), *pod.said("/spec/containers/0/resources/limits"));
     }
 }

@@ -381,17 +381,18 @@ fn is_device(resource: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn observe(json: &str) -> Observation {
-        Observation::of(&serde_json::from_str(json).expect("a pod"), "podbeat")
+    use super::*;
+    use crate::pod::captured::Captured;
+
+    /// How a real `main` is restarted if its pod's policy is this one.
+    fn with_policy(policy: &str) -> Captured {
+        Captured::when("e2e/restarts-native", "main", "running").with("/spec/restartPolicy", json!(policy))
     }
 
-    fn restart(policy: &str, container: &str) -> Restart {
-        let json = format!(
-            r#"{{"spec":{{"restartPolicy":"{policy}","containers":[{{"name":"main"{container}}}]}}}}"#
-        );
-        observe(&json).containers.swap_remove(0).restart
+    fn restart(pod: &Captured) -> Restart {
+        pod.observe().containers.swap_remove(0).restart
     }
 
     #[test]
@@ -400,9 +401,10 @@ mod tests {
             ("Always", true, true, true),
             ("OnFailure", false, true, true),
             ("Never", false, false, false),
+            // No API server knows this one yet.
             ("Later", true, true, true),
         ] {
-            let restart = restart(policy, "");
+            let restart = restart(&with_policy(policy));
             assert_eq!(restart.follows(Some(0)), zero, "{policy}");
             assert_eq!(restart.follows(Some(3)), three, "{policy}");
             assert_eq!(restart.follows(None), unknown, "{policy}");
@@ -410,99 +412,311 @@ mod tests {
     }
 
     #[test]
+    fn a_pod_without_a_policy_restarts_always() {
+        // Every API server writes the default down.
+        let pod = with_policy("Never").without("/spec/restartPolicy");
+        assert!(restart(&pod).follows(Some(0)));
+    }
+
+    #[test]
     fn the_containers_own_policy_and_rules_come_first() {
-        assert!(!restart("Always", r#","restartPolicy":"Never""#).follows(Some(1)));
-        let rules = r#","restartPolicy":"Never","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[42]}}]"#;
-        assert!(restart("Never", rules).follows(Some(42)));
-        assert!(!restart("Never", rules).follows(Some(41)));
-        let not_in =
-            r#","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"NotIn","values":[0,1]}}]"#;
-        assert!(restart("Never", not_in).follows(Some(2)));
-        assert!(!restart("Never", not_in).follows(Some(1)));
+        let own = |policy, member: &str, value| {
+            restart(&with_policy(policy).with(&format!("/spec/containers/0/{member}"), value))
+        };
+        assert!(!own("Always", "restartPolicy", json!("Never")).follows(Some(1)));
+        let rule = |operator: &str, values: &[i32]| {
+            let rules = json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": values}}]);
+            let pod = with_policy("Never").with("/spec/containers/0/restartPolicy", json!("Never"));
+            restart(&pod.with("/spec/containers/0/restartPolicyRules", rules))
+        };
+        assert!(rule("In", &[42]).follows(Some(42)));
+        assert!(!rule("In", &[42]).follows(Some(41)));
+        // Rules go with a policy of the container's own by the API's validation; they don't need it here.
+        let not_in = json!([{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 1]}}]);
+        let not_in = own("Never", "restartPolicyRules", not_in);
+        assert!(not_in.follows(Some(2)));
+        assert!(!not_in.follows(Some(1)));
+        assert!(
+            !rule("Later", &[1]).follows(Some(1)),
+            "an operator that nobody knows"
+        );
+    }
+
+    #[test]
+    fn a_native_sidecar_and_an_init_container_are_restarted_by_rules_of_their_own() {
+        let seen = |policy: &str| {
+            let pod = Captured::when("e2e/failed-init", "setup", "terminated");
+            pod.with("/spec/restartPolicy", json!(policy)).observe()
+        };
+        for (policy, after_failure) in [("Never", false), ("OnFailure", true), ("Always", true)] {
+            let setup = &seen(policy).containers[0];
+            assert_eq!((setup.name.as_str(), setup.role), ("setup", Role::Init));
+            assert_eq!(setup.restart.follows(Some(5)), after_failure, "{policy}");
+            assert!(!setup.restart.follows(Some(0)), "{policy}: it is done");
+        }
+        let side = &Captured::when("a-complete", "side2", "running")
+            .observe()
+            .containers[0];
+        assert_eq!(side.role, Role::NativeSidecar);
+        assert!(side.restart.follows(Some(0)), "though the pod's policy is Never");
+    }
+
+    fn names(seen: &Observation) -> Vec<(&str, Role)> {
+        let containers = seen.containers.iter();
+        containers
+            .map(|container| (container.name.as_str(), container.role))
+            .collect()
     }
 
     #[test]
     fn order_is_the_specs_and_our_own_container_is_left_out() {
-        let seen = observe(
-            r#"{"metadata":{"uid":"u1"},
-              "spec":{"initContainers":[{"name":"podbeat","restartPolicy":"Always"},{"name":"setup"},{"name":"proxy","restartPolicy":"Always"}],
-                      "containers":[{"name":"b"},{"name":"a"}],"terminationGracePeriodSeconds":7},
-              "status":{"containerStatuses":[{"name":"a","state":{"waiting":{"reason":"X"}}},{"name":"b","state":{}}],
-                        "initContainerStatuses":[{"name":"proxy","state":{"running":{"startedAt":"2026-01-01T00:00:00Z"}}}]}}"#,
-        );
-        let names: Vec<_> = seen
-            .containers
-            .iter()
-            .map(|c| (c.name.as_str(), c.role))
-            .collect();
+        let two = Captured::when("e2e/two-mains-native", "first", "running");
         assert_eq!(
-            names,
-            [
-                ("setup", Role::Init),
-                ("proxy", Role::NativeSidecar),
-                ("b", Role::Task),
-                ("a", Role::Task)
-            ]
+            names(&two.observe()),
+            [("first", Role::Task), ("main", Role::Task)]
         );
-        assert_eq!(seen.sidecar, Sidecar::Native);
-        assert_eq!(seen.termination_grace, Duration::from_secs(7));
-        assert_eq!(seen.containers[2].state, None, "an empty state says nothing");
-        assert_eq!(seen.containers[0].state, None, "no status says nothing");
+        // The kubelet sorts its statuses by name, whatever the spec's order.
+        let (first, main) = (two.said("/spec/containers/0"), two.said("/spec/containers/1"));
+        let turned = two.clone().with("/spec/containers", json!([main, first]));
         assert_eq!(
-            seen.containers[3].state.as_ref().map(State::name),
-            Some("waiting")
+            names(&turned.observe()),
+            [("main", Role::Task), ("first", Role::Task)]
+        );
+
+        let init = Captured::when("e2e/failed-init", "setup", "running");
+        assert_eq!(init.said("/spec/initContainers/0/name"), "podbeat");
+        assert_eq!(
+            names(&init.observe()),
+            [("setup", Role::Init), ("main", Role::Task)]
+        );
+        let sidecars = Captured::when("a-complete", "main", "running").observe();
+        assert_eq!(
+            names(&sidecars),
+            [("side2", Role::NativeSidecar), ("main", Role::Task)]
         );
     }
 
     #[test]
+    fn what_the_api_says_nothing_of_has_no_state() {
+        let without = |seen: &Observation| seen.containers.iter().all(|container| container.state.is_none());
+        for name in [
+            "e2e/failed-init",
+            "e2e/two-mains-native",
+            "a-complete",
+            "d-classic",
+        ] {
+            let seen = Captured::new(name).observe();
+            assert!(
+                !seen.containers.is_empty() && without(&seen),
+                "{name}: no status says nothing"
+            );
+        }
+        let pod = Captured::when("e2e/two-mains-native", "main", "running");
+        let seen = pod.with("/status/containerStatuses/1/state", json!({})).observe();
+        let states: Vec<_> = seen
+            .containers
+            .iter()
+            .map(|container| container.state.as_ref())
+            .collect();
+        assert_eq!(states[0].map(State::name), Some("running"));
+        assert_eq!(states[1], None, "an empty state says nothing");
+    }
+
+    #[test]
+    fn states_are_read_in_kubernetes_own_words() {
+        let main = |pod: &Captured| pod.observe().containers.pop().expect("main");
+        let text = |pod: &Captured, member: &str| {
+            let said = pod.said(&format!("/status/containerStatuses/0/state/{member}"));
+            said.as_str().map(str::to_owned)
+        };
+        let time = |pod: &Captured, member: &str| text(pod, member).map(|time| time.parse().expect("a time"));
+
+        let pod = Captured::when("e2e/no-image-native", "main", "waiting");
+        let waiting = State::Waiting {
+            reason: text(&pod, "waiting/reason"),
+            message: None,
+        };
+        assert_eq!(main(&pod).state, Some(waiting));
+        let pod = Captured::when("e2e/restarts-native", "main", "running");
+        let running = State::Running {
+            started_at: time(&pod, "running/startedAt"),
+        };
+        assert_eq!(main(&pod).state, Some(running));
+        let pod = Captured::when("i-badcmd", "main", "terminated");
+        let terminated = State::Terminated(Exit {
+            exit_code: Some(128),
+            signal: None,
+            reason: Some("StartError".to_owned()),
+            message: text(&pod, "terminated/message"),
+            started_at: Some(Timestamp::UNIX_EPOCH),
+            finished_at: time(&pod, "terminated/finishedAt"),
+            container_id: text(&pod, "terminated/containerID"),
+        });
+        assert_eq!(main(&pod).state, Some(terminated));
+    }
+
+    #[test]
+    fn a_lost_container_ends_without_times_or_id() {
+        let seen = Captured::when("e2e/no-image-native", "main", "terminated").observe();
+        let exit = seen.containers[0].state.as_ref().and_then(State::exit);
+        let expected = Exit {
+            exit_code: Some(137),
+            reason: Some("ContainerStatusUnknown".to_owned()),
+            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            ..Exit::default()
+        };
+        assert_eq!(exit, Some(&expected));
+    }
+
+    #[test]
     fn plain_sidecar_and_elsewhere_are_told_apart() {
+        assert_eq!(Captured::new("e2e/fail-plain").observe().sidecar, Sidecar::Plain);
+        assert_eq!(Captured::new("e2e/fact-1").observe().sidecar, Sidecar::Native);
+        let of_another_name = Observation::of(&Captured::new("a-complete").pod(), "podbeat");
+        assert_eq!(of_another_name.sidecar, Sidecar::Elsewhere);
+    }
+
+    #[test]
+    fn graces_and_deletion() {
+        let grace = |pod: &Captured| pod.observe().termination_grace;
         assert_eq!(
-            observe(r#"{"spec":{"containers":[{"name":"podbeat"}]}}"#).sidecar,
-            Sidecar::Plain
+            grace(&Captured::new("e2e/deadline-native")),
+            Duration::from_secs(10)
+        );
+        // Every API server writes the default down.
+        let pod = Captured::new("e2e/deadline-native").without("/spec/terminationGracePeriodSeconds");
+        assert_eq!(grace(&pod), DEFAULT_GRACE);
+
+        let pod = Captured::nth_time(2, "e2e/fact-5", "main", "running");
+        assert_eq!(pod.observe().deletion, None, "restarted and not yet deleted");
+        let pod = Captured::last("e2e/delete-force-native");
+        let deletion = pod.observe().deletion.expect("deleted");
+        assert_eq!(
+            deletion.grace,
+            Some(Duration::ZERO),
+            "not the pod's own, {:?}",
+            grace(&pod)
         );
         assert_eq!(
-            observe(r#"{"spec":{"containers":[{"name":"main"}]}}"#).sidecar,
-            Sidecar::Elsewhere
+            json!(deletion.at.to_string()),
+            *pod.said("/metadata/deletionTimestamp")
+        );
+        let seen = Captured::when("e2e/fact-5", "podbeat", "terminated").observe();
+        let given = seen.deletion.and_then(|deletion| deletion.grace);
+        assert_eq!(
+            (given, seen.termination_grace),
+            (Some(Duration::from_secs(2)), Duration::from_secs(30))
+        );
+        // A negative grace says nothing; no API server accepts one.
+        let odd = pod
+            .with("/metadata/deletionGracePeriodSeconds", json!(-1))
+            .observe();
+        assert_eq!(odd.deletion.map(|deletion| deletion.grace), Some(None));
+    }
+
+    #[test]
+    fn only_a_terminal_phase_is_one() {
+        for (name, expected) in [
+            ("e2e/restarts-native", true),
+            ("e2e/fail-plain", true),
+            ("e2e/delete-force-native", false),
+        ] {
+            assert_eq!(
+                Captured::last(name).observe().phase_is_terminal,
+                expected,
+                "{name}"
+            );
+        }
+        assert!(
+            !Captured::new("e2e/fail-plain").observe().phase_is_terminal,
+            "Pending"
         );
     }
 
     #[test]
     fn hardware_and_retry_count_come_from_the_pod_alone() {
-        let seen = observe(
-            r#"{"metadata":{"annotations":{"batch.kubernetes.io/job-index-failure-count":"2"}},
-              "spec":{"nodeName":"n1","nodeSelector":{"node.kubernetes.io/instance-type":"g5.xlarge"},
-                      "containers":[{"name":"main","resources":{"limits":{"cpu":"1","nvidia.com/gpu":"2","amd.com/gpu":1}}}]}}"#,
-        );
-        assert_eq!(seen.job_retry_count, Some(2));
+        let pod = Captured::when("e2e/job-indexed-native", "main", "running");
+        let seen = pod.observe();
+        assert_eq!(seen.job_retry_count, Some(0));
+        assert_eq!(seen.hardware_details.as_deref(), Some("node=e2e-node"));
+        let retried = |count: &str| {
+            let pod = pod.clone().with(
+                "/metadata/annotations/batch.kubernetes.io~1job-index-failure-count",
+                json!(count),
+            );
+            pod.observe().job_retry_count
+        };
         assert_eq!(
-            seen.hardware_details.as_deref(),
-            Some("node=n1; instance-type=g5.xlarge; devices=amd.com/gpu:1,nvidia.com/gpu:2")
+            (retried("2"), retried("-1"), retried("many")),
+            (Some(2), None, None)
         );
-        let bare =
-            observe(r#"{"metadata":{"annotations":{"batch.kubernetes.io/job-index-failure-count":"-1"}}}"#);
-        assert_eq!((bare.job_retry_count, bare.hardware_details), (None, None));
+
+        // Asked for by the pod, but on no node yet.
+        let pod = Captured::new("e2e/job-indexed-native");
+        assert_eq!(pod.observe().hardware_details, None);
+        // A limit of memory is no device.
+        let pod = Captured::when("g-oom", "main", "waiting");
+        assert!(pod.said("/spec/containers/0/resources/limits/memory").is_string());
+        assert_eq!(pod.observe().hardware_details.as_deref(), Some("node=vm"));
+        let limits =
+            json!({"cpu": "1", "nvidia.com/gpu": "2", "amd.com/gpu": 1, "attachable.kubernetes.io/x": "1"});
+        let pod = pod.with("/spec/containers/0/resources/limits", limits).with(
+            "/spec/nodeSelector",
+            json!({"node.kubernetes.io/instance-type": "g5.xlarge"}),
+        );
+        assert_eq!(
+            pod.observe().hardware_details.as_deref(),
+            Some("node=vm; instance-type=g5.xlarge; devices=amd.com/gpu:1,nvidia.com/gpu:2")
+        );
     }
 
     #[test]
     fn an_exit_is_known_by_its_container_id() {
-        let one = Exit {
-            container_id: Some("containerd://1".to_owned()),
-            exit_code: Some(1),
-            ..Exit::default()
+        let exit = |nth| {
+            let seen = Captured::nth_time(nth, "e2e/restarts-native", "main", "terminated").observe();
+            seen.containers[0]
+                .state
+                .as_ref()
+                .and_then(State::exit)
+                .cloned()
+                .expect("an exit")
         };
+        let (one, two) = (exit(1), exit(2));
+        assert_eq!((one.exit_code, two.exit_code), (Some(4), Some(5)));
+        assert!(!one.is_same_as(&two));
+        // What `state` showed first, `lastState` shows after the restart.
+        let restarted = Captured::nth_time(2, "e2e/restarts-native", "main", "running").observe();
+        let main = &restarted.containers[0];
+        assert_eq!((main.restart_count, main.last_exit.as_ref()), (1, Some(&one)));
+        assert!(main.last_exit.as_ref().is_some_and(|exit| exit.is_same_as(&one)));
+
+        // The id alone decides, which no real pod puts to the test.
         let again = Exit {
             exit_code: Some(2),
             ..one.clone()
         };
+        assert!(one.is_same_as(&again));
         let two = Exit {
-            container_id: Some("containerd://2".to_owned()),
+            container_id: two.container_id,
             ..one.clone()
         };
-        assert!(one.is_same_as(&again));
         assert!(!one.is_same_as(&two));
         assert!(!one.is_same_as(&Exit {
             container_id: None,
             ..one.clone()
+        }));
+
+        // Without an id, as of a lost container: by code and time.
+        let lost = Captured::last("e2e/no-image-native").observe();
+        let lost = lost.containers[0]
+            .state
+            .as_ref()
+            .and_then(State::exit)
+            .expect("an exit");
+        assert!(lost.is_same_as(&lost.clone()));
+        assert!(!lost.is_same_as(&Exit {
+            exit_code: Some(0),
+            ..lost.clone()
         }));
     }
 }

@@ -1,7 +1,7 @@
 //! Streams of a real kubelet, replayed: the words of `tests/captures/README.md` are theirs.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::time::Duration;
 
 use podbeat::exit::Ending;
 use podbeat::heartbeat::request::{self, Report};
@@ -10,24 +10,21 @@ use podbeat_lab::capture::Capture;
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::World;
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep_until};
 
 use crate::{Agent, check, states, until_final};
 
-/// Ten times as fast as life.
+/// Ten times as fast as life, and no pause longer than this.
 const SPEED: u32 = 10;
+const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
 fn load(name: &str) -> Capture {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/captures")
-        .join(format!("watch-{name}.jsonl"));
-    Capture::load(&path).expect("a capture")
+    Capture::named(name).expect("a capture")
 }
 
 fn settings(world: &World, capture: &Capture) -> BTreeMap<String, String> {
     let mut settings = world.settings(capture.name(), capture.uid());
     settings.insert("POD_NAMESPACE".to_owned(), capture.namespace().to_owned());
-    settings.insert("PODBEAT_CONTAINER_NAME".to_owned(), "hb".to_owned());
+    settings.insert("PODBEAT_CONTAINER_NAME".to_owned(), capture.sidecar().to_owned());
     settings
 }
 
@@ -35,30 +32,54 @@ fn agent(world: &World, capture: &Capture) -> Agent {
     Agent::start(&settings(world, capture))
 }
 
-/// What is reported of a pod as a step shows it.
-fn reported(object: &Value, report: Report) -> Value {
+/// What is reported of a pod.
+fn reported(object: &Value, own_container: &str, report: Report) -> Value {
     let pod = serde_json::from_value(object.clone()).expect("a pod");
-    let statuses = request::statuses(&Observation::of(&pod, "hb"), report);
+    let statuses = request::statuses(&Observation::of(&pod, own_container), report);
     serde_json::to_value(statuses).expect("JSON")
+}
+
+/// The steps that podbeat can have seen. Where it was itself in the pod (`podbeat`), the stream tells when it ended:
+/// the kubelet shows that no sooner than it is so. The `hb` of the older streams left at once and tells nothing of
+/// podbeat, so these are seen to their end.
+fn cut_where_podbeat_ended(capture: &mut Capture) {
+    let own = capture.sidecar();
+    let ended = |pod: &Value| {
+        ["initContainerStatuses", "containerStatuses"]
+            .iter()
+            .filter_map(|list| pod.get("status")?.get(list)?.as_array())
+            .flatten()
+            .any(|status| status["name"] == own && status["state"].get("terminated").is_some())
+    };
+    let seen = capture.pods().position(ended);
+    if own == "podbeat" {
+        capture.steps.truncate(seen.unwrap_or(capture.steps.len()));
+    }
+}
+
+async fn replay(name: &str, report: Report) -> Vec<Heartbeat> {
+    let mut capture = load(name);
+    cut_where_podbeat_ended(&mut capture);
+    told_of(name, &capture, report).await
 }
 
 /// Replays a stream with its own timing divided by ten, and ends podbeat by SIGTERM behind it, as the kubelet does. A
 /// step also waits until the one before it was heard, so that a busy machine loses none of them in the agent's own
 /// collecting of what follows fast.
-async fn replay(name: &str, report: Report) -> Vec<Heartbeat> {
+async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat> {
     let world = World::start().await.expect("a world");
-    let capture = load(name);
-    let mut settings = settings(&world, &capture);
+    let mut settings = settings(&world, capture);
     if report == Report::All {
         settings.insert("PODBEAT_REPORT".to_owned(), "all".to_owned());
     }
     let agent = Agent::start(&settings);
-    let begun = Instant::now();
+    let mut before = Duration::ZERO;
     for step in &capture.steps {
-        sleep_until(begun + step.at / SPEED).await;
+        tokio::time::sleep((step.at.saturating_sub(before) / SPEED).min(LONGEST_PAUSE)).await;
+        before = step.at;
         world.kube.replay(&step.event);
         let object = step.event.get("object").expect("an object");
-        let shown = reported(object, report);
+        let shown = reported(object, capture.sidecar(), report);
         let gone = step.event.get("type") == Some(&json!("DELETED"));
         crate::until(&world, "the step to be heard", |heartbeats| {
             let accepted = || heartbeats.iter().filter(|heartbeat| heartbeat.accepted);
@@ -70,7 +91,8 @@ async fn replay(name: &str, report: Report) -> Vec<Heartbeat> {
         })
         .await;
     }
-    agent.terminate().await;
+    // A plain sidecar that has told the end is gone already.
+    let _ = agent.signals.send(()).await;
     until_final(&world).await;
     assert_eq!(agent.end().await, Ending::Delivered, "{name}");
     check(&world);
@@ -94,11 +116,27 @@ fn last(heartbeats: &[Heartbeat]) -> &Heartbeat {
 /// Every stream, and what the service heard of it: read the snapshots before you accept a change of them.
 #[tokio::test]
 async fn every_stream_is_told_as_its_snapshot_says() {
-    const STREAMS: [&str; 14] = [
+    let streams = [
         "a-complete",
         "b-delete",
         "d-classic",
         "e-hostnet",
+        "e2e/deadline-native",
+        "e2e/delete-force-native",
+        "e2e/delete-native",
+        "e2e/early-main",
+        "e2e/evict-plain",
+        "e2e/fact-1",
+        "e2e/fact-5",
+        "e2e/fail-plain",
+        "e2e/failed-init",
+        "e2e/job-indexed-native",
+        "e2e/no-image-native",
+        "e2e/oom-main-native",
+        "e2e/recreated-first",
+        "e2e/recreated-second",
+        "e2e/restarts-native",
+        "e2e/two-mains-native",
         "g-oom",
         "h-noimage",
         "i-badcmd",
@@ -110,17 +148,12 @@ async fn every_stream_is_told_as_its_snapshot_says() {
         "m-sidecrash",
         "z-cold",
     ];
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures");
-    let mut streams: Vec<String> = std::fs::read_dir(directory)
-        .expect("listed")
-        .filter_map(|entry| entry.expect("an entry").file_name().into_string().ok())
-        .filter_map(|name| Some(name.strip_prefix("watch-")?.strip_suffix(".jsonl")?.to_owned()))
-        // A stream that is an error and no pod: see below.
-        .filter(|name| !name.starts_with("error-event"))
-        .collect();
-    streams.sort_unstable();
-    assert_eq!(streams, STREAMS, "no stream is left out");
-    let lives = STREAMS.map(|name| async move { (name, replay(name, Report::Task).await) });
+    assert_eq!(
+        Capture::names().expect("listed"),
+        streams,
+        "no stream is left out"
+    );
+    let lives = streams.map(|name| async move { (name, replay(name, Report::Task).await) });
     for (name, heartbeats) in futures_util::future::join_all(lives).await {
         insta::assert_snapshot!(name, story(&heartbeats));
     }
@@ -128,11 +161,11 @@ async fn every_stream_is_told_as_its_snapshot_says() {
 
 #[tokio::test]
 async fn with_report_all_init_containers_and_other_sidecars_are_told_too() {
-    insta::assert_snapshot!(
-        "m-sidecrash-all",
-        story(&replay("m-sidecrash", Report::All).await)
-    );
-    insta::assert_snapshot!("a-complete-all", story(&replay("a-complete", Report::All).await));
+    let streams = ["m-sidecrash", "a-complete", "e2e/failed-init"];
+    let lives = streams.map(|name| async move { (name, replay(name, Report::All).await) });
+    for (name, heartbeats) in futures_util::future::join_all(lives).await {
+        insta::assert_snapshot!(format!("{name}-all"), story(&heartbeats));
+    }
 }
 
 /// What the snapshots can't say by themselves.
@@ -159,6 +192,129 @@ async fn every_stream_that_ends_by_itself_ends_with_its_exit_code() {
         );
     });
     futures_util::future::join_all(lives).await;
+}
+
+/// What comes after podbeat's own end reaches whoever looks from elsewhere: it is told as it is shown, a lost end too.
+#[tokio::test]
+async fn an_end_that_is_shown_late_is_told_to_whoever_still_sees_it() {
+    let streams = [
+        ("e2e/fact-1", json!({"main": [5, "Error"], "slow": [6, "Error"]})),
+        ("e2e/evict-plain", json!({"main": [5, "Error"]})),
+        ("e2e/deadline-native", json!({"main": [5, "Error"]})),
+        (
+            "e2e/no-image-native",
+            json!({"main": [137, "ContainerStatusUnknown"]}),
+        ),
+    ];
+    let lives = streams.map(|(name, expected)| async move {
+        let heartbeats = told_of(name, &load(name), Report::Task).await;
+        let statuses = last(&heartbeats).body["containerStatus"].clone();
+        let ends: serde_json::Map<String, Value> = statuses
+            .as_array()
+            .expect("statuses")
+            .iter()
+            .map(|status| {
+                let end = &status["state"]["terminated"];
+                let name = status["name"].as_str().expect("a name").to_owned();
+                // No time is made up where the API shows none.
+                let is_known = end["reason"] != "ContainerStatusUnknown";
+                assert_eq!(end.get("finishedAt").is_some(), is_known, "{status}");
+                (name, json!([end["exitCode"], end["reason"]]))
+            })
+            .collect();
+        assert_eq!(Value::Object(ends), expected, "{name}");
+    });
+    futures_util::future::join_all(lives).await;
+}
+
+/// Fact 5 of the design, made sure: the events that showed an exit as `state` are held back.
+#[tokio::test]
+async fn exits_between_two_looks_are_told_of_real_restarts() {
+    let name = "e2e/restarts-native";
+    let mut capture = load(name);
+    cut_where_podbeat_ended(&mut capture);
+    let all = capture.steps.len();
+    let code = |step: &podbeat_lab::capture::Step| {
+        let state = step.event.pointer("/object/status/containerStatuses/0/state");
+        state.and_then(|state| state.pointer("/terminated/exitCode")?.as_i64())
+    };
+    capture.steps.retain(|step| matches!(code(step), None | Some(0)));
+    assert_eq!(all - capture.steps.len(), 3, "three exits are hidden");
+
+    let heartbeats = told_of(name, &capture, Report::Task).await;
+    let exits: Vec<i64> = heartbeats
+        .iter()
+        .filter_map(|heartbeat| heartbeat.exit_code("main"))
+        .collect();
+    assert_eq!(exits, [4, 5, 6, 0]);
+    let told = [
+        "waiting",
+        "running",
+        "terminated",
+        "running",
+        "terminated",
+        "waiting",
+        "running",
+        "terminated",
+        "waiting",
+        "running",
+        "terminated",
+    ];
+    assert_eq!(states(&heartbeats, "main"), told, "nor is what lay between");
+}
+
+/// Fact 6 of the design: the same name is not the same pod.
+#[tokio::test]
+async fn another_real_pod_of_the_same_name_is_never_reported() {
+    let (first, second) = (load("e2e/recreated-first"), load("e2e/recreated-second"));
+    assert_eq!(
+        (first.name(), first.namespace()),
+        (second.name(), second.namespace())
+    );
+    assert_ne!(first.uid(), second.uid());
+    // The end of the first goes unseen, as it does when a watch breaks off.
+    let ended = first
+        .pods()
+        .position(|pod| pod["status"]["phase"] == "Failed")
+        .expect("it ends");
+    let steps = first.steps.iter().take(ended).chain(&second.steps);
+    for (own, expected) in [(&first, ("running", None)), (&second, ("terminated", Some(9)))] {
+        let world = World::start().await.expect("a world");
+        let agent = agent(&world, own);
+        for step in steps.clone() {
+            world.kube.replay(&step.event);
+            // One that is podbeat's own is heard before the next comes.
+            let object = &step.event["object"];
+            if object["metadata"]["uid"] == own.uid() && !object["status"]["containerStatuses"].is_null() {
+                let shown = reported(object, "podbeat", Report::Task);
+                crate::until(&world, "the step to be heard", |heartbeats| {
+                    heartbeats
+                        .iter()
+                        .any(|heartbeat| heartbeat.body.get("containerStatus") == Some(&shown))
+                })
+                .await;
+            }
+        }
+        until_final(&world).await;
+        let _ = agent.signals.send(()).await;
+        assert_eq!(agent.end().await, Ending::Delivered);
+        check(&world);
+        let heartbeats = world.service.accepted();
+        let (state, _) = last(&heartbeats).state("main").expect("main's state");
+        assert_eq!((state, last(&heartbeats).exit_code("main")), expected);
+        let shown: Vec<Value> = own
+            .pods()
+            .map(|pod| reported(pod, "podbeat", Report::Task))
+            .collect();
+        for heartbeat in &heartbeats {
+            assert_eq!(heartbeat.body["podUID"], own.uid());
+            let statuses = heartbeat.body.get("containerStatus");
+            assert!(
+                statuses.is_none_or(|statuses| shown.contains(statuses)),
+                "{heartbeat:?}"
+            );
+        }
+    }
 }
 
 /// Fact 1 of the design: while a pod is being deleted, the kubelet shows no exit before all containers are dead.
@@ -219,7 +375,7 @@ async fn h_noimage_waits_and_never_ends() {
         world.kube.replay(&step.event);
     }
     // The stream was cut before the image was missed; the pod as it stood later is beside it.
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/captures/pod-h-noimage-final.json");
+    let path = Capture::directory().join("pod-h-noimage-final.json");
     let text = std::fs::read_to_string(path).expect("the pod");
     world.kube.apply(serde_json::from_str(&text).expect("JSON"));
     let heartbeats = crate::until(&world, "the image to be missed", |heartbeats| {
