@@ -2,8 +2,8 @@
 # Without any of them, `just image` makes an image with the same files.
 #
 # A release pins the image that it builds in by its digest, which `docker buildx imagetools inspect` prints:
-#   --build-arg RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm@sha256:…
-ARG RUST_IMAGE=docker.io/library/rust:1.95-slim-bookworm
+#   --build-arg RUST_IMAGE=rust:1.95-slim-bookworm@sha256:…
+ARG RUST_IMAGE=rust:1.95-slim-bookworm
 
 FROM ${RUST_IMAGE} AS build
 # Nothing is installed: the slim image has Rust, gcc (for ring) and the static glibc.

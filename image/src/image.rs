@@ -244,11 +244,11 @@ impl<'a> Name<'a> {
         if !plain(name, "._-/:") || name.contains(char::is_uppercase) || !plain(version, "._-") {
             return Err(wrong());
         }
-        // As container runtimes complete names: with a dot, a port or localhost, the first part is a host.
+        // With a dot, a port or localhost, the first part is a host. A name without one is completed as podman and buildah
+        // complete it: what is built here comes from no registry.
         let repository = match name.split_once('/') {
-            None => format!("docker.io/library/{name}"),
             Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
-            Some(_) => format!("docker.io/{name}"),
+            Some(_) | None => format!("localhost/{name}"),
         };
         Ok(Self { repository, version })
     }
@@ -369,7 +369,7 @@ mod tests {
         assert_eq!(
             found["annotations"],
             serde_json::json!({
-                "io.containerd.image.name": "docker.io/library/tool:1.2",
+                "io.containerd.image.name": "localhost/tool:1.2",
                 "org.opencontainers.image.ref.name": "1.2",
             })
         );
@@ -450,10 +450,10 @@ mod tests {
     }
 
     #[test]
-    fn names_are_completed_as_runtimes_do() {
+    fn names_without_a_host_are_local() {
         for (tag, name) in [
-            ("podbeat:0.1.0", "docker.io/library/podbeat:0.1.0"),
-            ("me/podbeat:1", "docker.io/me/podbeat:1"),
+            ("podbeat:0.1.0", "localhost/podbeat:0.1.0"),
+            ("me/podbeat:1", "localhost/me/podbeat:1"),
             ("localhost/podbeat:1", "localhost/podbeat:1"),
             (
                 "registry.example.com:5000/a/podbeat:v1_x",

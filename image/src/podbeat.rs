@@ -183,7 +183,7 @@ mod tests {
         }
         let entrypoint = format!("\nENTRYPOINT {:?}\n", image.entrypoint);
         let user = format!("\nUSER {}\n", image.user);
-        let rust = format!("/rust:{}-slim-", env!("CARGO_PKG_RUST_VERSION"));
+        let rust = format!("RUST_IMAGE=rust:{}-slim-", env!("CARGO_PKG_RUST_VERSION"));
         for text in [entrypoint, user, rust] {
             assert!(DOCKERFILE.contains(&text), "{text}");
         }
