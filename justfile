@@ -87,6 +87,16 @@ image *tag:
 image-dockerfile: image
     bash image/dockerfile.sh
 
+# Whole pod lives on a real node: kubelet, containerd and runc, podbeat in its own image (needs root, and Debian packages that
+# it names). `just e2e [--record DIR] [SCENARIO…]`; NAME plays both kinds of sidecar, NAME/native and NAME/plain one.
+e2e *arguments: image
+    cargo run --quiet --locked --package podbeat-e2e --bin e2e -- "$@"
+
+# Whether a node leaves nothing behind, however it ends (needs what `just e2e` needs).
+e2e-teardown: image
+    cargo build --quiet --locked --package podbeat-e2e --bin e2e
+    bash e2e/teardown.sh
+
 # Licences, bans and sources of all dependencies.
 deny:
     cargo deny --locked check bans licenses sources

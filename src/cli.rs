@@ -109,8 +109,8 @@ fn exec() -> Command {
              DIR/NAME.json, tells podbeat's sidecar how the command ended where the Kubernetes API withholds it (in a pod\n\
              that is being stopped). A directory that can't be written is a warning: the command runs all the same.\n\n\
              Examples:\n  \
-             podbeat exec --install /install                            in an init container: copy podbeat to an emptyDir\n  \
-             /podbeat/podbeat exec --container-name main --marker-dir /markers -- python train.py\n                                                             \
+             podbeat exec --install /opt/podbeat                        in an init container: copy podbeat to an emptyDir\n  \
+             /opt/podbeat/podbeat exec --container-name main --marker-dir /markers -- python train.py\n                                                             \
              in the task's container\n\n\
              Exit codes: the command's own; 128 and the signal's number if one ended it; 126 the command can't be run,\n\
              127 there is no such command; 64 settings are missing or malformed; with --install 0, or 73 if the copy\n\

@@ -7,10 +7,19 @@ use crate::Error;
 use crate::cluster::{get, kube_error};
 
 /// One namespace, with the service account `podbeat`.
+#[derive(Clone)]
 pub struct Namespace {
     client: Client,
     /// Its name.
     pub name: String,
+}
+
+impl std::fmt::Debug for Namespace {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Namespace")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Namespace {
@@ -38,16 +47,118 @@ impl Namespace {
     /// # Errors
     /// The API server refuses.
     pub async fn grant(&self, pod: &str) -> Result<(), Error> {
+        self.grant_pods(&format!("podbeat-{pod}"), &json!({"resourceNames": [pod]}))
+            .await
+    }
+
+    /// Lets the service account get, list and watch every pod of the namespace: a Job gives its pods names of their own.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn grant_all(&self) -> Result<(), Error> {
+        self.grant_pods("podbeat", &json!({})).await
+    }
+
+    async fn grant_pods(&self, name: &str, to: &Value) -> Result<(), Error> {
         let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", self.name);
-        let name = format!("podbeat-{pod}");
-        let role = json!({"metadata": {"name": name}, "rules": [
-            {"apiGroups": [""], "resources": ["pods"], "resourceNames": [pod], "verbs": ["get", "list", "watch"]}]});
+        let mut rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]});
+        if let (Some(rule), Some(to)) = (rule.as_object_mut(), to.as_object()) {
+            rule.extend(to.clone());
+        }
+        let role = json!({"metadata": {"name": name}, "rules": [rule]});
         self.send("POST", &format!("{rbac}/roles"), &role).await?;
         let binding = json!({"metadata": {"name": name},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
             "subjects": [{"kind": "ServiceAccount", "name": "podbeat", "namespace": self.name}]});
         self.send("POST", &format!("{rbac}/rolebindings"), &binding)
             .await?;
+        Ok(())
+    }
+
+    /// Creates an object of the core group, such as one of `secrets`.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn create_in(&self, resource: &str, object: &Value) -> Result<Value, Error> {
+        self.send("POST", &self.core(resource), object).await
+    }
+
+    /// Applies an object that a manifest describes, of the kinds that podbeat's manifests have, as `kubectl apply
+    /// --server-side` does.
+    ///
+    /// # Errors
+    /// The API server refuses, or the kind isn't known here.
+    pub async fn apply_object(&self, object: &Value) -> Result<(), Error> {
+        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let rbac = |resource: &str| {
+            format!(
+                "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/{resource}",
+                self.name
+            )
+        };
+        let resource = match kind {
+            "Job" => self.batch("jobs"),
+            "Secret" => self.core("secrets"),
+            "ServiceAccount" => self.core("serviceaccounts"),
+            "Role" => rbac("roles"),
+            "RoleBinding" => rbac("rolebindings"),
+            other => return Err(Error::Unexpected(format!("a manifest holds a {other}"))),
+        };
+        let path = format!(
+            "{resource}/{}?fieldManager=e2e&fieldValidation=Strict",
+            text(object, "/metadata/name")?
+        );
+        self.send_as("PATCH", &path, "application/apply-patch+yaml", object.to_string())
+            .await?;
+        Ok(())
+    }
+
+    /// Creates a Job.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn create_job(&self, job: &Value) -> Result<(), Error> {
+        self.send("POST", &self.batch("jobs"), job).await?;
+        Ok(())
+    }
+
+    /// A Job as it stands.
+    ///
+    /// # Errors
+    /// The API server refuses, or there is none.
+    pub async fn job(&self, name: &str) -> Result<Value, Error> {
+        self.read(&self.batch(&format!("jobs/{name}"))).await
+    }
+
+    /// Asks for a pod's eviction, as a drain does.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn evict(&self, pod: &str) -> Result<(), Error> {
+        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+        self.send("POST", &self.core(&format!("pods/{pod}/eviction")), &eviction)
+            .await?;
+        Ok(())
+    }
+
+    /// Sets members of a pod, such as an annotation.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn patch_pod(&self, pod: &str, patch: &Value) -> Result<(), Error> {
+        self.send("PATCH", &self.core(&format!("pods/{pod}")), patch)
+            .await?;
+        Ok(())
+    }
+
+    /// Asks for the namespace's deletion, with all that is in it.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn delete(&self) -> Result<(), Error> {
+        let path = format!("/api/v1/namespaces/{}", self.name);
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+        self.send("DELETE", &path, &options).await?;
         Ok(())
     }
 
@@ -121,11 +232,18 @@ impl Namespace {
     /// # Errors
     /// The API server refuses, or there is none.
     pub async fn pod(&self, pod: &str) -> Result<Value, Error> {
-        let what = format!("getting pod {pod}");
+        self.read(&self.core(&format!("pods/{pod}"))).await
+    }
+
+    async fn read(&self, path: &str) -> Result<Value, Error> {
         self.client
-            .request(get(&self.core(&format!("pods/{pod}"))))
+            .request(get(path))
             .await
-            .map_err(|error| kube_error(&what, error))
+            .map_err(|error| kube_error(&format!("GET {path}"), error))
+    }
+
+    fn batch(&self, rest: &str) -> String {
+        format!("/apis/batch/v1/namespaces/{}/{rest}", self.name)
     }
 
     fn core(&self, rest: &str) -> String {

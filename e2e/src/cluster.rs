@@ -1,4 +1,4 @@
-//! etcd and kube-apiserver as processes on loopback, under a temporary root.
+//! The control plane as processes under a temporary root: etcd, kube-apiserver and, for a node, controllers and scheduler.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -9,18 +9,40 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
-use podbeat_lab::pki::Authority;
+use podbeat_lab::pki::{Authority, Identity};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
+use crate::network::{CONTROL_PLANE, KUBERNETES_SERVICE};
 use crate::{Error, io, tail};
 
 /// From start to ready; two seconds on an idle machine.
 const READY: Duration = Duration::from_secs(90);
 
-/// A control plane of two processes. Dropped, it ends them and removes its files.
+/// The controllers that Jobs, service accounts, nodes and deletions need; the others would cost time and bring nothing.
+const CONTROLLERS: &[&str] = &[
+    "job-controller",
+    "serviceaccount-controller",
+    "root-ca-certificate-publisher-controller",
+    "garbage-collector-controller",
+    "namespace-controller",
+    "pod-garbage-collector-controller",
+    "node-lifecycle-controller",
+    "disruption-controller",
+];
+
+/// How a control plane is set up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Plan {
+    /// etcd and kube-apiserver, on free ports of loopback. Nothing acts on what is asked of them.
+    Api,
+    /// With controllers and a scheduler, at the addresses where a node and its pods look for it.
+    WithNode,
+}
+
+/// A control plane. Dropped, it ends its processes and removes its files.
 pub struct Cluster {
     /// Signs what the API server and its clients show.
     pub authority: Authority,
@@ -28,12 +50,15 @@ pub struct Cluster {
     pub url: String,
     /// The port of it.
     pub port: u16,
+    plan: Plan,
     programs: PathBuf,
-    root: TempDir,
+    root: PathBuf,
     etcd_port: u16,
-    /// Ended when dropped, the API server first.
+    /// Ended when dropped, the API server before etcd.
+    controllers: Vec<Child>,
     apiserver: Option<Child>,
     etcd: Child,
+    _temporary: Option<TempDir>,
 }
 
 impl Cluster {
@@ -43,16 +68,40 @@ impl Cluster {
     /// A program is missing, ends, or isn't ready in time; the error shows the end of its log.
     pub async fn start(programs: &Path) -> Result<Self, Error> {
         let root = tempfile::Builder::new()
-            .prefix("podbeat-e2e-")
+            .prefix("podbeat-e2e-api-")
             .tempdir()
             .map_err(io("making a temporary root"))?;
+        let path = root.path().to_owned();
+        let mut cluster = Self::begin(programs, &path, Plan::Api)?;
+        cluster._temporary = Some(root);
+        cluster.start_apiserver().await?;
+        Ok(cluster)
+    }
+
+    /// The same for a node, with its controllers and scheduler; the network must be laid out.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn start_for_node(programs: &Path, root: &Path) -> Result<Self, Error> {
+        let mut cluster = Self::begin(programs, root, Plan::WithNode)?;
+        cluster.start_apiserver().await?;
+        cluster.start_controllers()?;
+        Ok(cluster)
+    }
+
+    fn begin(programs: &Path, root: &Path, plan: Plan) -> Result<Self, Error> {
         let authority = Authority::new()?;
-        authority.write_to(&root.path().join("ca.crt"))?;
+        authority.write_to(&root.join("ca.crt"))?;
+        let (control_plane, service) = (CONTROL_PLANE.to_string(), KUBERNETES_SERVICE.to_string());
+        let names = [
+            "127.0.0.1",
+            "localhost",
+            "kubernetes.default.svc",
+            &control_plane,
+            &service,
+        ];
         for (name, identity) in [
-            (
-                "apiserver",
-                authority.issue(&["127.0.0.1", "localhost", "kubernetes.default.svc"])?,
-            ),
+            ("apiserver", authority.issue(&names)?),
             // kube-apiserver takes a certificate for the public half of the key that signs service accounts' tokens.
             (
                 "service-account",
@@ -60,15 +109,20 @@ impl Cluster {
             ),
             ("admin", authority.issue_client("admin", &["system:masters"])?),
         ] {
-            write(&root.path().join(format!("{name}.crt")), &identity.certificate)?;
-            write(&root.path().join(format!("{name}.key")), &identity.key)?;
+            write(&root.join(format!("{name}.crt")), &identity.certificate)?;
+            write(&root.join(format!("{name}.key")), &identity.key)?;
         }
-        let (etcd_port, peer_port, port) = (free_port()?, free_port()?, free_port()?);
+        let port = match plan {
+            Plan::Api => free_port()?,
+            // Where pods look for it at its service address: no kube-proxy stands between.
+            Plan::WithNode => 443,
+        };
+        let (etcd_port, peer_port) = (free_port()?, free_port()?);
         let client_url = format!("http://127.0.0.1:{etcd_port}");
         let peer_url = format!("http://127.0.0.1:{peer_port}");
-        let etcd = spawn(&programs.join("etcd"), &root.path().join("etcd.log"), |command| {
+        let etcd = spawn(&programs.join("etcd"), &root.join("etcd.log"), |command| {
             command
-                .arg(format!("--data-dir={}", root.path().join("etcd").display()))
+                .arg(format!("--data-dir={}", root.join("etcd").display()))
                 .args(["--name=e2e", "--unsafe-no-fsync", "--log-level=warn"])
                 .arg(format!("--listen-client-urls={client_url}"))
                 .arg(format!("--advertise-client-urls={client_url}"))
@@ -76,18 +130,19 @@ impl Cluster {
                 .arg(format!("--initial-advertise-peer-urls={peer_url}"))
                 .arg(format!("--initial-cluster=e2e={peer_url}"));
         })?;
-        let mut cluster = Self {
+        Ok(Self {
             authority,
             url: format!("https://127.0.0.1:{port}"),
             port,
+            plan,
             programs: programs.to_owned(),
-            root,
+            root: root.to_owned(),
             etcd_port,
+            controllers: Vec::new(),
             apiserver: None,
             etcd,
-        };
-        cluster.start_apiserver().await?;
-        Ok(cluster)
+            _temporary: None,
+        })
     }
 
     /// Starts the API server (again) and waits until it is ready.
@@ -101,8 +156,16 @@ impl Cluster {
             command
                 .arg("kube-apiserver")
                 .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
-                .args(["--bind-address=127.0.0.1", "--endpoint-reconciler-type=none"])
-                .args(["--authorization-mode=RBAC", "--anonymous-auth=false"])
+                .args(["--endpoint-reconciler-type=none", "--anonymous-auth=false"])
+                .args(match self.plan {
+                    Plan::Api => ["--bind-address=127.0.0.1", "--authorization-mode=RBAC"].as_slice(),
+                    Plan::WithNode => &[
+                        "--bind-address=0.0.0.0",
+                        "--advertise-address=10.99.0.1",
+                        "--authorization-mode=Node,RBAC",
+                        "--enable-admission-plugins=NodeRestriction",
+                    ],
+                })
                 .args([
                     "--service-cluster-ip-range=10.96.0.0/16",
                     "--service-account-issuer=https://kubernetes.default.svc",
@@ -156,6 +219,54 @@ impl Cluster {
         }
     }
 
+    /// Starts the controllers and the scheduler. They find a restarted API server by themselves.
+    fn start_controllers(&mut self) -> Result<(), Error> {
+        let admin = self.authority.issue_client("admin", &["system:masters"])?;
+        self.write_kubeconfig("controllers", &admin, &self.url)?;
+        let file = |name: &str| self.path(name).display().to_string();
+        let kubeconfig = format!("--kubeconfig={}", file("controllers.kubeconfig"));
+        let kubernetes = self.programs.join("kubernetes");
+        let manager = spawn(&kubernetes, &self.path("controller-manager.log"), |command| {
+            command
+                .arg("kube-controller-manager")
+                .arg(&kubeconfig)
+                .arg(format!(
+                    "--service-account-private-key-file={}",
+                    file("service-account.key")
+                ))
+                .arg(format!("--root-ca-file={}", file("ca.crt")))
+                .arg(format!("--controllers={}", CONTROLLERS.join(",")))
+                .args(["--leader-elect=false", "--use-service-account-credentials=true"])
+                .arg(format!("--cert-dir={}", file("certs")));
+        })?;
+        let scheduler = spawn(&kubernetes, &self.path("scheduler.log"), |command| {
+            command
+                .arg("kube-scheduler")
+                .arg(&kubeconfig)
+                .arg("--leader-elect=false")
+                .arg(format!("--cert-dir={}", file("certs")));
+        })?;
+        self.controllers = vec![manager, scheduler];
+        Ok(())
+    }
+
+    /// Writes `NAME.kubeconfig` for a client that shows this certificate.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_kubeconfig(&self, name: &str, identity: &Identity, server: &str) -> Result<(), Error> {
+        let encode = |text: &str| BASE64_STANDARD.encode(text);
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [{"name": "e2e", "cluster": {
+                "server": server, "certificate-authority-data": encode(self.authority.pem())}}],
+            "users": [{"name": name, "user": {
+                "client-certificate-data": encode(&identity.certificate), "client-key-data": encode(&identity.key)}}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": name}}],
+        });
+        write(&self.path(&format!("{name}.kubeconfig")), &kubeconfig.to_string())
+    }
+
     /// Ends the API server with SIGKILL: open watches break at once.
     ///
     /// # Errors
@@ -184,19 +295,28 @@ impl Cluster {
             "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "admin"}}],
         });
         let what = "setting the admin's client up";
-        let kubeconfig: Kubeconfig =
-            serde_json::from_value(kubeconfig).map_err(|error| kube_error(what, error))?;
-        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .map_err(|error| kube_error(what, error))?;
-        config.default_retry = false;
-        Client::try_from(config).map_err(|error| kube_error(what, error))
+        client(what, kubeconfig).await
+    }
+
+    /// A client with a service account's token.
+    ///
+    /// # Errors
+    /// The client can't be set up.
+    pub async fn client_of(&self, token: &str) -> Result<Client, Error> {
+        let ca = BASE64_STANDARD.encode(self.authority.pem());
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [{"name": "e2e", "cluster": {"server": self.url, "certificate-authority-data": ca}}],
+            "users": [{"name": "token", "user": {"token": token}}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "token"}}],
+        });
+        client("setting a client with a token up", kubeconfig).await
     }
 
     /// A file under the cluster's root.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
-        self.root.path().join(name)
+        self.root.join(name)
     }
 
     /// The version that the API server gives itself.
@@ -218,6 +338,16 @@ impl Cluster {
     }
 }
 
+async fn client(what: &str, kubeconfig: serde_json::Value) -> Result<Client, Error> {
+    let kubeconfig: Kubeconfig =
+        serde_json::from_value(kubeconfig).map_err(|error| kube_error(what, error))?;
+    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(|error| kube_error(what, error))?;
+    config.default_retry = false;
+    Client::try_from(config).map_err(|error| kube_error(what, error))
+}
+
 pub(crate) fn kube_error(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::Kube {
         what: what.to_owned(),
@@ -231,7 +361,11 @@ pub(crate) fn get(path: &str) -> http::Request<Vec<u8>> {
     request
 }
 
-fn spawn(program: &Path, log: &Path, arguments: impl FnOnce(&mut Command)) -> Result<Child, Error> {
+pub(crate) fn spawn(
+    program: &Path,
+    log: &Path,
+    arguments: impl FnOnce(&mut Command),
+) -> Result<Child, Error> {
     let file = std::fs::OpenOptions::new()
         .create(true)
         .append(true)

@@ -4,7 +4,11 @@
 
 pub mod api;
 pub mod cluster;
+pub mod lives;
+pub mod network;
+pub mod node;
 pub mod process;
+pub mod runner;
 pub mod scenarios;
 
 /// Why a scenario failed, or could not begin.
@@ -31,6 +35,15 @@ pub enum Error {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// An image or a manifest of ours.
+    #[error("{what}")]
+    Ours {
+        /// What was being done.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// A program ended or did not come up.
     #[error("{what}; the end of its log:\n{log}")]
     Program {
@@ -47,6 +60,17 @@ pub enum Error {
 pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Error {
     let what = what.into();
     move |source| Error::Io { what, source }
+}
+
+pub(crate) fn ours<E>(what: impl Into<String>) -> impl FnOnce(E) -> Error
+where
+    E: std::error::Error + Send + Sync + 'static,
+{
+    let what = what.into();
+    move |source| Error::Ours {
+        what,
+        source: Box::new(source),
+    }
 }
 
 /// The end of a log file.

@@ -1,21 +1,19 @@
 //! `e2e-api [--podbeat PATH] [SCENARIO…]`: the scenarios against a real kube-apiserver; all of them if none is named.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use podbeat_e2e::cluster::Cluster;
-use podbeat_e2e::scenarios::{self, ALL, Stage, say};
-use podbeat_e2e::{Error, tail};
+use podbeat_e2e::runner::{build, chain, repository, say};
+use podbeat_e2e::scenarios::{self, ALL, Stage};
+use podbeat_e2e::tail;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::Instant;
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .unwrap_or(Path::new("."));
-    let mut podbeat = repository.join("target/release/podbeat");
+    let mut podbeat = repository().join("target/release/podbeat");
     let mut chosen = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
@@ -40,14 +38,14 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     tokio::select! {
-        code = all(repository, podbeat, &chosen) => code,
+        code = all(podbeat, &chosen) => code,
         _ = interrupt.recv() => ExitCode::from(130),
         _ = terminate.recv() => ExitCode::from(143),
     }
 }
 
-async fn all(repository: &Path, podbeat: PathBuf, chosen: &[String]) -> ExitCode {
-    let programs = match build(repository) {
+async fn all(podbeat: PathBuf, chosen: &[String]) -> ExitCode {
+    let programs = match build() {
         Ok(programs) => programs,
         Err(code) => return code,
     };
@@ -67,7 +65,7 @@ async fn all(repository: &Path, podbeat: PathBuf, chosen: &[String]) -> ExitCode
     let mut stage = Stage {
         cluster,
         podbeat,
-        captures: repository.join("tests/captures"),
+        captures: repository().join("tests/captures"),
     };
     let (mut passed, mut failed) = (0, 0);
     for (name, shows) in ALL {
@@ -100,40 +98,4 @@ async fn all(repository: &Path, podbeat: PathBuf, chosen: &[String]) -> ExitCode
     } else {
         ExitCode::FAILURE
     }
-}
-
-/// The directory with etcd and Kubernetes, built if need be. The script says what is missing.
-fn build(repository: &Path) -> Result<PathBuf, ExitCode> {
-    let script = repository.join("e2e/build.sh");
-    let output = Command::new("bash")
-        .arg(&script)
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output();
-    match output {
-        Ok(output) if output.status.success() => {
-            Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-        }
-        Ok(output) => Err(ExitCode::from(
-            output
-                .status
-                .code()
-                .and_then(|code| u8::try_from(code).ok())
-                .unwrap_or(1),
-        )),
-        Err(error) => {
-            say(&format!("{} can't be run: {error}", script.display()));
-            Err(ExitCode::FAILURE)
-        }
-    }
-}
-
-fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
 }

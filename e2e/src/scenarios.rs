@@ -15,6 +15,7 @@ use tokio::time::Instant;
 use crate::api::{Namespace, pod_like};
 use crate::cluster::Cluster;
 use crate::process::Agent;
+use crate::runner::say;
 use crate::{Error, io};
 
 /// Longer than anything takes that works.
@@ -258,12 +259,6 @@ impl Play {
         ));
         Ok(())
     }
-}
-
-/// One line of output. Nobody reading it is no reason to stop.
-pub fn say(text: &str) {
-    use std::io::Write;
-    let _ = writeln!(std::io::stdout(), "{text}");
 }
 
 fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Error> {

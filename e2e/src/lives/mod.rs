@@ -1,0 +1,440 @@
+//! Whole pod lives on the real node, each a test: podbeat in its own image, beside a task, under kubelet.
+//! Here lives the list of scenarios, what they play with, and what they see.
+//! Never here: how the node is started, or a wait for time where a state can be waited for.
+
+mod deletions;
+mod endings;
+mod facts;
+mod jobs;
+mod markers;
+mod outages;
+pub mod play;
+pub mod pods;
+pub mod recording;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::runner::{chain, say};
+use play::{Play, Stage};
+use pods::Kind::{self, Native, Plain};
+
+/// How many lives are lived at once: the node has two cores, and most of each life is waiting.
+const AT_ONCE: usize = 6;
+
+/// The longest that one may take.
+const LONGEST: Duration = Duration::from_secs(15 * 60);
+
+type Life = for<'a> fn(&'a Play, Kind) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+
+/// Whether others may play at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Company {
+    /// Takes so long that it begins first, and goes on beside everything else.
+    Long,
+    /// With others.
+    Any,
+    /// It stops what all need: nobody but the long ones beside it.
+    Alone,
+}
+
+/// One entry of the list.
+pub struct Scenario {
+    name: &'static str,
+    kinds: &'static [Kind],
+    company: Company,
+    shows: &'static str,
+    life: Life,
+}
+
+macro_rules! scenario {
+    ($name:literal, $kinds:expr, $company:ident, $life:path, $shows:literal) => {
+        Scenario {
+            name: $name,
+            kinds: $kinds,
+            company: Company::$company,
+            shows: $shows,
+            life: |play, kind| Box::pin($life(play, kind)),
+        }
+    };
+}
+
+const BOTH: &[Kind] = &[Native, Plain];
+/// One play with pods of both kinds, or one that is about a native sidecar.
+const ONE: &[Kind] = &[Native];
+
+/// Every scenario.
+pub const ALL: &[Scenario] = &[
+    scenario!(
+        "token-rotation",
+        ONE,
+        Long,
+        outages::token_rotation,
+        "the service account's token is replaced and the old one refused; the watch goes on (both kinds; over ten minutes)"
+    ),
+    scenario!("complete", BOTH, Any, endings::complete, "main exits 0"),
+    scenario!("fail", BOTH, Any, endings::fail, "main exits 3"),
+    scenario!(
+        "oom-main",
+        BOTH,
+        Any,
+        endings::oom_main,
+        "main is killed for its memory"
+    ),
+    scenario!(
+        "oom-sidecar",
+        BOTH,
+        Any,
+        endings::oom_sidecar,
+        "podbeat is killed for its memory, restarted, and goes on from its journal"
+    ),
+    scenario!(
+        "restarts",
+        BOTH,
+        Any,
+        endings::restarts,
+        "OnFailure: main fails three times, then succeeds"
+    ),
+    scenario!(
+        "no-image",
+        BOTH,
+        Any,
+        endings::no_image,
+        "main's image can't be pulled; the pod is deleted"
+    ),
+    scenario!(
+        "config-error",
+        BOTH,
+        Any,
+        endings::config_error,
+        "main can't be created for want of a ConfigMap; the pod is deleted"
+    ),
+    scenario!(
+        "failed-init",
+        ONE,
+        Any,
+        endings::failed_init,
+        "an init container fails; main never starts"
+    ),
+    scenario!(
+        "early-main",
+        ONE,
+        Any,
+        endings::early_main,
+        "main ends before a plain sidecar has started"
+    ),
+    scenario!(
+        "two-mains",
+        BOTH,
+        Any,
+        endings::two_mains,
+        "two task containers end at different times"
+    ),
+    scenario!(
+        "delete",
+        BOTH,
+        Any,
+        deletions::delete,
+        "deleted with a grace of 30 s: the API shows `running` to the end"
+    ),
+    scenario!(
+        "delete-grace-1",
+        BOTH,
+        Any,
+        deletions::delete_grace_1,
+        "deleted with a grace of 1 s"
+    ),
+    scenario!(
+        "delete-force",
+        BOTH,
+        Any,
+        deletions::delete_force,
+        "deleted by force: the object is gone at once"
+    ),
+    scenario!("evict", BOTH, Any, deletions::evict, "evicted through the API"),
+    scenario!(
+        "deadline",
+        BOTH,
+        Any,
+        deletions::deadline,
+        "activeDeadlineSeconds passes"
+    ),
+    scenario!(
+        "recreated",
+        BOTH,
+        Any,
+        deletions::recreated,
+        "another pod under the same name is another pod"
+    ),
+    scenario!(
+        "job-retries",
+        BOTH,
+        Any,
+        jobs::retries,
+        "a Job with backoffLimit: each pod has a last heartbeat of its own"
+    ),
+    scenario!(
+        "job-indexed",
+        BOTH,
+        Any,
+        jobs::indexed,
+        "an indexed Job's failure count is sent as jobRetryCount"
+    ),
+    scenario!(
+        "service-down",
+        BOTH,
+        Any,
+        outages::service_down,
+        "the service is down over the end, and back within the grace"
+    ),
+    scenario!(
+        "markers-complete",
+        BOTH,
+        Any,
+        markers::complete,
+        "podbeat exec passes signals, exit code and orphans on; where the API tells, its word stands"
+    ),
+    scenario!(
+        "markers-delete",
+        BOTH,
+        Any,
+        markers::delete,
+        "deleted: the exit marker tells the code that the API withholds"
+    ),
+    scenario!(
+        "markers-deadline",
+        BOTH,
+        Any,
+        markers::deadline,
+        "activeDeadlineSeconds: likewise"
+    ),
+    scenario!(
+        "markers-manifest",
+        ONE,
+        Any,
+        markers::manifest,
+        "deploy/manifests/job-with-exit-markers.yaml as it stands"
+    ),
+    scenario!(
+        "fact-1",
+        ONE,
+        Any,
+        facts::withheld,
+        "pins fact 1: no exit is published before every container is dead"
+    ),
+    scenario!(
+        "fact-2",
+        ONE,
+        Any,
+        facts::sigterm_and_event,
+        "pins fact 2: SIGTERM comes beside the event of main's end"
+    ),
+    scenario!(
+        "fact-3",
+        ONE,
+        Any,
+        facts::order_of_the_end,
+        "pins fact 3: who gets SIGTERM when, the last 2 s, restarts"
+    ),
+    scenario!(
+        "fact-5",
+        ONE,
+        Any,
+        facts::last_state,
+        "pins fact 5: lastState holds the exit that state no longer shows"
+    ),
+    scenario!(
+        "kubelet-restart",
+        ONE,
+        Alone,
+        outages::kubelet_restart,
+        "main ends while kubelet is down (both kinds)"
+    ),
+    scenario!(
+        "partition",
+        ONE,
+        Alone,
+        outages::partition,
+        "the node is cut off from the API server and the service for 20 s, in silence (both kinds)"
+    ),
+    scenario!(
+        "partition-at-the-end",
+        ONE,
+        Alone,
+        outages::partition_at_the_end,
+        "main ends while the node is cut off (both kinds, with markers and without)"
+    ),
+    // These last: kubelet takes up to half a minute to find its way back.
+    scenario!(
+        "api-down",
+        ONE,
+        Alone,
+        outages::api_down,
+        "the API server is down for 20 s in mid-life (both kinds)"
+    ),
+    scenario!(
+        "api-down-at-the-end",
+        ONE,
+        Alone,
+        outages::api_down_at_the_end,
+        "the API server is down when main ends (both kinds, with markers and without)"
+    ),
+];
+
+/// One life to be played.
+struct Turn {
+    scenario: &'static Scenario,
+    kind: Kind,
+}
+
+impl Turn {
+    fn name(&self) -> String {
+        match self.scenario.kinds {
+            [_] => self.scenario.name.to_owned(),
+            _ => format!("{}/{}", self.scenario.name, self.kind.name()),
+        }
+    }
+}
+
+/// Names that can be asked for: a scenario's, or one of its kinds as `NAME/native` and `NAME/plain`.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    !turns(&[name.to_owned()]).is_empty()
+}
+
+/// All names, each with what it shows.
+#[must_use]
+pub fn list() -> Vec<(String, &'static str)> {
+    turns(&[])
+        .iter()
+        .map(|turn| (turn.name(), turn.scenario.shows))
+        .collect()
+}
+
+fn turns(chosen: &[String]) -> Vec<Turn> {
+    let all = ALL.iter().flat_map(|scenario| {
+        scenario.kinds.iter().map(move |kind| Turn {
+            scenario,
+            kind: *kind,
+        })
+    });
+    all.filter(|turn| {
+        chosen.is_empty()
+            || chosen
+                .iter()
+                .any(|name| *name == turn.name() || name == turn.scenario.name)
+    })
+    .collect()
+}
+
+/// What came of the lives that were played.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome {
+    /// Names of those that were as expected, and how long each took.
+    pub passed: Vec<(String, Duration)>,
+    /// Names of the others.
+    pub failed: Vec<(String, Duration)>,
+}
+
+/// Plays the chosen lives, or all of them.
+pub async fn play(stage: &Arc<Stage>, chosen: &[String]) -> Outcome {
+    let mut outcome = Outcome::default();
+    let of = |company: Company| {
+        turns(chosen)
+            .into_iter()
+            .filter(move |turn| turn.scenario.company == company)
+            .map(|turn| one(stage, turn))
+    };
+    let long = futures_util::future::join_all(of(Company::Long));
+    let others = async {
+        let mut done: Vec<_> = futures_util::stream::iter(of(Company::Any))
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
+        for alone in of(Company::Alone) {
+            done.push(alone.await);
+        }
+        done
+    };
+    let (long, others) = tokio::join!(long, others);
+    for (name, took, passed) in others.into_iter().chain(long) {
+        let to = if passed {
+            &mut outcome.passed
+        } else {
+            &mut outcome.failed
+        };
+        to.push((name, took));
+    }
+    outcome
+}
+
+async fn one(stage: &Arc<Stage>, turn: Turn) -> (String, Duration, bool) {
+    let name = turn.name();
+    let begun = Instant::now();
+    let _outage = match turn.scenario.company {
+        Company::Alone => Some(stage.calm.write().await),
+        Company::Any | Company::Long => None,
+    };
+    let (story, result) = match Play::begin(stage, &name).await {
+        Ok(play) => {
+            let life = tokio::time::timeout(LONGEST, (turn.scenario.life)(&play, turn.kind));
+            let result = life
+                .await
+                .unwrap_or_else(|_| Err(Error::Unexpected(format!("not over after {LONGEST:?}"))));
+            let story = play.story();
+            let ended = play.end().await;
+            (story, result.and(ended))
+        }
+        Err(error) => (Vec::new(), Err(error)),
+    };
+    let took = begun.elapsed();
+    let verdict = match &result {
+        Ok(()) => format!("  PASS in {:.1} s", took.as_secs_f64()),
+        Err(error) => format!("  FAIL in {:.1} s: {}", took.as_secs_f64(), chain(error)),
+    };
+    // As one, so that lives that go on meanwhile don't speak in between.
+    let heading = format!("{name}: {}", turn.scenario.shows);
+    let all: Vec<String> = std::iter::once(heading).chain(story).chain([verdict]).collect();
+    say(&all.join("\n"));
+    (name, took, result.is_ok())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_fit_for_a_namespace() {
+        let names: Vec<String> = list().into_iter().map(|(name, _)| name).collect();
+        let mut unique = names.clone();
+        unique.sort();
+        unique.dedup();
+        assert_eq!(unique.len(), names.len());
+        for name in names {
+            let namespace = name.replace('/', "-");
+            assert!(namespace.len() <= 63, "{name}");
+            assert!(
+                namespace
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_scenario_is_asked_for_as_a_whole_or_by_kind() {
+        let names =
+            |chosen: &str| -> Vec<String> { turns(&[chosen.to_owned()]).iter().map(Turn::name).collect() };
+        assert_eq!(names("complete"), ["complete/native", "complete/plain"]);
+        assert_eq!(names("complete/plain"), ["complete/plain"]);
+        assert_eq!(names("partition"), ["partition"]);
+        assert!(!is_known("partition/plain") && !is_known("nothing"));
+        assert_eq!(turns(&[]).len(), list().len());
+    }
+}

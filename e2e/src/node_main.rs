@@ -1,0 +1,158 @@
+//! `e2e [--image FILE] [--record DIR] [SCENARIO…]`: whole pod lives on a real node; all of them if none is named.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use podbeat_e2e::cluster::Cluster;
+use podbeat_e2e::lives::play::Stage as Lives;
+use podbeat_e2e::lives::{self, pods};
+use podbeat_e2e::node::house::{self, Stage};
+use podbeat_e2e::node::{self, Node, images};
+use podbeat_e2e::runner::{build, chain, repository, say};
+use podbeat_e2e::{Error, network};
+use tokio::sync::{Mutex, RwLock};
+use tokio::time::Instant;
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let asked = match Asked::read(&arguments) {
+        Ok(asked) => asked,
+        Err(problem) => {
+            say(&problem);
+            return ExitCode::from(64);
+        }
+    };
+    let stage = Stage::read();
+    if stage == Stage::Init {
+        return house::init(&arguments).unwrap_or_else(|error| failed(&error));
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("no runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match stage {
+        Stage::Resident(root) => runtime.block_on(resident(&root, &asked)),
+        Stage::Outside | Stage::Init => {
+            // Built while there is still a network.
+            if let Err(code) = build() {
+                return code;
+            }
+            let live = async {
+                node::check()?;
+                house::live(&arguments).await
+            };
+            runtime.block_on(live).unwrap_or_else(|error| failed(&error))
+        }
+    }
+}
+
+fn failed(error: &Error) -> ExitCode {
+    say(&chain(error));
+    ExitCode::FAILURE
+}
+
+/// What the command line asks for.
+struct Asked {
+    image: PathBuf,
+    record: Option<PathBuf>,
+    scenarios: Vec<String>,
+}
+
+impl Asked {
+    fn read(arguments: &[OsString]) -> Result<Self, String> {
+        let mut asked = Self {
+            image: repository().join("target/image/podbeat.tar"),
+            record: None,
+            scenarios: Vec::new(),
+        };
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            let mut path = || {
+                rest.next()
+                    .map(PathBuf::from)
+                    .ok_or("a path is missing at the end")
+            };
+            match argument.to_str().unwrap_or_default() {
+                "--image" => asked.image = path()?,
+                "--record" => asked.record = Some(path()?),
+                name if lives::is_known(name) => asked.scenarios.push(name.to_owned()),
+                other => {
+                    let all: Vec<String> = lives::list()
+                        .into_iter()
+                        .map(|(name, shows)| format!("  {name}: {shows}"))
+                        .collect();
+                    return Err(format!(
+                        "there is no scenario {other}; there are\n{}",
+                        all.join("\n")
+                    ));
+                }
+            }
+        }
+        Ok(asked)
+    }
+}
+
+async fn resident(root: &Path, asked: &Asked) -> ExitCode {
+    let programs = match build() {
+        Ok(programs) => programs,
+        Err(code) => return code,
+    };
+    let begun = Instant::now();
+    let stage = match set(root, &programs, asked).await {
+        Ok(stage) => Arc::new(stage),
+        Err(error) => {
+            say(&format!("the node doesn't start: {}", chain(&error)));
+            return ExitCode::FAILURE;
+        }
+    };
+    let version = stage.cluster.lock().await.version().await;
+    let version = version.unwrap_or_else(|error| chain(&error));
+    say(&format!(
+        "Kubernetes {version}, node ready after {:.1} s",
+        begun.elapsed().as_secs_f64()
+    ));
+    let outcome = lives::play(&stage, &asked.scenarios).await;
+    say("");
+    for (verdict, all) in [("PASS", &outcome.passed), ("FAIL", &outcome.failed)] {
+        for (name, took) in all {
+            say(&format!("{verdict} {:6.1} s  {name}", took.as_secs_f64()));
+        }
+    }
+    let (passed, failed) = (outcome.passed.len(), outcome.failed.len());
+    say(&format!(
+        "Kubernetes {version}: {} scenarios in {:.0} s, the node's start included",
+        passed + failed,
+        begun.elapsed().as_secs_f64()
+    ));
+    say(&format!("{passed} passed, {failed} failed"));
+    if failed == 0 && passed > 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Starts the control plane and the node, and brings the images in.
+async fn set(root: &Path, programs: &Path, asked: &Asked) -> Result<Lives, Error> {
+    house::furnish(root)?;
+    network::wire()?;
+    let cluster = Cluster::start_for_node(programs, root).await?;
+    let node = Node::start(&cluster, programs, root).await?;
+    images::import_small(root)?;
+    images::import_as(&asked.image, pods::PODBEAT)?;
+    node.until_ready(&cluster).await?;
+    Ok(Lives {
+        admin: cluster.admin().await?,
+        cluster: Mutex::new(cluster),
+        node: Mutex::new(node),
+        calm: RwLock::new(()),
+        root: root.to_owned(),
+        record: asked.record.clone(),
+    })
+}

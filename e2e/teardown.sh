@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Whether a node leaves nothing behind, however it ends: by itself, by Ctrl-C, by SIGTERM, and killed outright (then the
+# next run removes what no process was left to remove). Needs what `just e2e` needs, built.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+e2e=target/debug/e2e
+prefix=podbeat-e2e-
+limit=60
+
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+
+# All that a run makes on the machine, a line each.
+remains() {
+  pgrep --full --list-full "$prefix|containerd-shim-runc-v2|kubernetes (kube|kubelet)" | grep -v -e "$0" -e grep | sed 's/^/process /' || true
+  grep --only-matching "[^ ]*$prefix[^ ]*" /proc/mounts | sed 's/^/mount /' || true
+  find /sys/fs/cgroup -maxdepth 2 -name "$prefix*" -printf 'control group %p\n'
+  find "${TMPDIR:-/tmp}" -maxdepth 1 -name "$prefix*" -not -name "${prefix}api-*" -printf 'files %p\n'
+  ip netns list 2>/dev/null | grep -x node | sed 's/^/network namespace /' || true
+  grep --with-filename . /proc/sys/vm/overcommit_memory /proc/sys/vm/panic_on_oom /proc/sys/kernel/panic \
+    /proc/sys/kernel/panic_on_oops /proc/sys/kernel/keys/root_max* | sed 's/^/setting /'
+  ip -brief link | awk '/^(control|cni0|veth)/ { print "link " $1 }'
+}
+
+before=$(remains)
+new() { remains | grep -v -x -F -e "${before:-nothing}" || true; }
+
+passed=0
+failed=0
+verdict() {
+  if [ -z "$2" ]; then
+    passed=$((passed + 1))
+    echo "PASS $1: nothing is left"
+  else
+    failed=$((failed + 1))
+    printf 'FAIL %s left:\n%s\n' "$1" "$2"
+  fi
+}
+
+# A run that goes on until it is ended: its process id, and its output in $out.
+begin() {
+  : >"$out"
+  "$e2e" token-rotation >"$out" 2>&1 &
+  run=$!
+  for _ in $(seq $((limit * 10))); do
+    if grep -q "node ready" "$out"; then
+      # Containers, too: pods are being started.
+      for _ in $(seq $((limit * 10))); do
+        pgrep --full containerd-shim-runc-v2 >/dev/null && return
+        sleep 0.1
+      done
+    fi
+    kill -0 "$run" 2>/dev/null || break
+    sleep 0.1
+  done
+  cat "$out"
+  echo "the node didn't come up" >&2
+  exit 1
+}
+
+gone() {
+  for _ in $(seq $((limit * 10))); do
+    [ -z "$(new)" ] && return
+    sleep 0.1
+  done
+}
+
+for signal in INT TERM; do
+  begin
+  kill -"$signal" "$run"
+  code=0
+  wait "$run" || code=$?
+  left=$(new)
+  expected=$([ "$signal" = INT ] && echo 130 || echo 143)
+  [ "$code" = "$expected" ] || left+=$'\n'"exit code $code instead of $expected"
+  verdict "SIG$signal in the middle of a life" "$left"
+done
+
+begin
+kill -KILL "$run"
+wait "$run" 2>/dev/null || true
+# Files, control groups and the machine's settings need somebody to see to them; everything else the kernel takes away.
+lives() { new | grep -v -e '^files' -e '^control group' -e '^setting' || true; }
+for _ in $(seq $((limit * 10))); do
+  [ -z "$(lives)" ] && break
+  sleep 0.1
+done
+verdict "SIGKILL, but for files, control groups and settings," "$(lives)"
+
+"$e2e" complete/plain >"$out" 2>&1 || { cat "$out"; failed=$((failed + 1)); }
+gone
+verdict "a run to its end, behind the one that was killed," "$(new)"
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]
