@@ -85,11 +85,11 @@ for _ in $(seq $((limit * 10))); do
   [ -z "$(lives)" ] && break
   sleep 0.1
 done
-verdict "SIGKILL, but for files, control groups and settings," "$(lives)"
+verdict "SIGKILL (of processes, mounts and links)" "$(lives)"
 
 "$e2e" complete/plain >"$out" 2>&1 || { cat "$out"; failed=$((failed + 1)); }
 gone
-verdict "a run to its end, behind the one that was killed," "$(new)"
+verdict "a run to its end behind the one that was killed" "$(new)"
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
