@@ -161,6 +161,15 @@ impl Error {
         }
     }
 
+    /// Whether there was no answer at all.
+    fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Timeout { .. } => true,
+            Self::Api { source, .. } => is_broken_off(source),
+            Self::Kubeconfig(_) | Self::Address(_) | Self::Setup(_) => false,
+        }
+    }
+
     /// How long the API server asked to be left alone.
     fn asked_wait(&self) -> Duration {
         let details = self.refusal().and_then(|(status, _)| status.details.as_ref());
@@ -261,15 +270,15 @@ impl PodWatch {
         mut rng: fastrand::Rng,
         on_trouble: impl Fn(&Error),
     ) {
-        let mut backoff = Backoff::default();
+        let mut patience = Patience::default();
         // The first list may be served from the API server's cache: ten thousand copies that start at once should not
         // reach etcd. After an expired watch it may not, or we could be shown a past that we have already left.
         let mut from_cache = true;
         let mut seen = false;
         loop {
-            let mut asked_wait = Duration::ZERO;
-            match self.list(from_cache, &mut uid).await {
+            let wait = match self.list(from_cache, &mut uid).await {
                 Ok((Some(pod), version)) => {
+                    patience.answered();
                     from_cache = false;
                     seen = true;
                     let at = Position {
@@ -280,10 +289,10 @@ impl PodWatch {
                         return;
                     }
                     match self
-                        .follow(at, &mut uid, &sightings, &mut rng, &mut backoff, &on_trouble)
+                        .follow(at, &mut uid, &sightings, &mut rng, &mut patience, &on_trouble)
                         .await
                     {
-                        Next::ListAgain(asked) => asked_wait = asked,
+                        Next::ListAgain(wait) => wait,
                         Next::Stop => return,
                     }
                 }
@@ -292,21 +301,22 @@ impl PodWatch {
                     if sightings.send(Sighting::Gone(None)).await.is_err() || seen {
                         return;
                     }
+                    patience.after_answer(&mut rng)
                 }
                 Err(failure) => {
                     on_trouble(&failure);
-                    asked_wait = failure.asked_wait();
                     if failure.status() == Some(401)
                         && let Err(failure) = self.sign_in_again().await
                     {
                         on_trouble(&failure);
                     }
+                    patience.after_failure(&failure, &mut rng)
                 }
-            }
+            };
             if sightings.is_closed() {
                 return;
             }
-            tokio::time::sleep(asked_wait + backoff.after_failure(&mut rng)).await;
+            tokio::time::sleep(wait).await;
         }
     }
 
@@ -317,7 +327,7 @@ impl PodWatch {
         uid: &mut Option<String>,
         sightings: &mpsc::Sender<Sighting>,
         rng: &mut fastrand::Rng,
-        backoff: &mut Backoff,
+        patience: &mut Patience,
         on_trouble: &impl Fn(&Error),
     ) -> Next {
         loop {
@@ -325,22 +335,27 @@ impl PodWatch {
             let ended = self.one_watch(&mut at, uid, sightings, rng).await;
             let short = opened.elapsed() < SHORT_WATCH;
             if !short {
-                backoff.reset();
+                *patience = Patience::default();
             }
-            match ended {
-                Ended::Properly => {}
-                Ended::Doubtful => return Next::ListAgain(Duration::ZERO),
+            let failure = match ended {
+                Ended::Properly => None,
+                Ended::Doubtful => return Next::ListAgain(patience.after_answer(rng)),
                 Ended::Failed(failure) => {
                     on_trouble(&failure);
                     // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
                     if !matches!(&failure, Error::Api { source, .. } if is_broken_off(source)) {
-                        return Next::ListAgain(failure.asked_wait());
+                        return Next::ListAgain(patience.after_failure(&failure, rng));
                     }
+                    Some(failure)
                 }
                 Ended::Stop => return Next::Stop,
-            }
+            };
             if short {
-                tokio::time::sleep(backoff.after_failure(rng)).await;
+                let wait = match failure {
+                    None => patience.after_answer(rng),
+                    Some(failure) => patience.after_failure(&failure, rng),
+                };
+                tokio::time::sleep(wait).await;
             }
         }
     }
@@ -522,6 +537,41 @@ enum Ended {
     Stop,
 }
 
+/// How long to wait before the API server is asked again.
+#[derive(Debug, Default)]
+struct Patience {
+    backoff: Backoff,
+    /// Whether it could not be reached when it was last asked.
+    unreachable: bool,
+}
+
+impl Patience {
+    /// It answered, whatever it said: that ends an outage, and the waits of an outage. An API server that was started
+    /// again may refuse at first, or say 410 to a watch from before, and what this calls for must not wait as for one
+    /// that is away.
+    fn answered(&mut self) {
+        if std::mem::take(&mut self.unreachable) {
+            self.backoff.reset();
+        }
+    }
+
+    /// The wait after an answer that is no failure and yet wants another question.
+    fn after_answer(&mut self, rng: &mut fastrand::Rng) -> Duration {
+        self.answered();
+        self.backoff.after_failure(rng)
+    }
+
+    /// The wait after a failure, on top of what the API server asked for.
+    fn after_failure(&mut self, failure: &Error, rng: &mut fastrand::Rng) -> Duration {
+        if failure.is_unreachable() {
+            self.unreachable = true;
+        } else {
+            self.answered();
+        }
+        failure.asked_wait() + self.backoff.after_failure(rng)
+    }
+}
+
 /// Whether the pod is the one that is watched; the first one seen is, if no UID was given.
 fn is_ours(pod: &Pod, uid: &mut Option<String>) -> bool {
     match uid {
@@ -627,6 +677,7 @@ fn proxy_for(destination: &http::Uri) -> Option<http::Uri> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::heartbeat::backoff;
 
     fn forbidden(message: &str) -> Error {
         Error::Api {
@@ -638,6 +689,53 @@ mod tests {
                 kube::core::Status::failure(message, "Forbidden").with_code(403),
             ))),
         }
+    }
+
+    fn timed_out() -> Error {
+        Error::Timeout {
+            verb: "watch",
+            namespace: "team-a".to_owned(),
+            name: "p".to_owned(),
+            after: REQUEST,
+        }
+    }
+
+    /// The longest of many waits that are drawn behind a long outage.
+    fn widest(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Duration {
+        let after_an_outage = |seed| {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut patience = Patience::default();
+            for _ in 0..20 {
+                let _ = patience.after_failure(&timed_out(), &mut rng);
+            }
+            waits(&mut patience, &mut rng)
+        };
+        (0..1000).map(after_an_outage).max().expect("waits")
+    }
+
+    #[test]
+    fn an_answer_ends_the_waits_of_an_outage() {
+        let still_away = widest(|patience, rng| patience.after_failure(&timed_out(), rng));
+        assert!(still_away > backoff::CAP / 2 && still_away <= backoff::CAP);
+        assert!(widest(Patience::after_answer) <= backoff::BASE, "410 Gone");
+        let refused = forbidden("not yet");
+        assert!(widest(|patience, rng| patience.after_failure(&refused, rng)) <= backoff::BASE);
+        let listed_then_broken = |patience: &mut Patience, rng: &mut fastrand::Rng| {
+            patience.answered();
+            patience.after_failure(&timed_out(), rng)
+        };
+        assert!(widest(listed_then_broken) <= backoff::BASE);
+    }
+
+    #[test]
+    fn answers_that_settle_nothing_are_asked_for_ever_more_rarely() {
+        let tenth = widest(|patience, rng| {
+            for _ in 0..10 {
+                let _ = patience.after_answer(rng);
+            }
+            patience.after_answer(rng)
+        });
+        assert!(tenth > backoff::CAP / 2);
     }
 
     #[test]
