@@ -50,6 +50,8 @@ pub struct Cluster {
     pub url: String,
     /// The port of it.
     pub port: u16,
+    /// May do everything.
+    admin: Identity,
     plan: Plan,
     programs: PathBuf,
     root: PathBuf,
@@ -107,7 +109,6 @@ impl Cluster {
                 "service-account",
                 authority.issue_client("service-account-signer", &[])?,
             ),
-            ("admin", authority.issue_client("admin", &["system:masters"])?),
         ] {
             write(&root.join(format!("{name}.crt")), &identity.certificate)?;
             write(&root.join(format!("{name}.key")), &identity.key)?;
@@ -131,6 +132,7 @@ impl Cluster {
                 .arg(format!("--initial-cluster=e2e={peer_url}"));
         })?;
         Ok(Self {
+            admin: authority.issue_client("admin", &["system:masters"])?,
             authority,
             url: format!("https://127.0.0.1:{port}"),
             port,
@@ -221,8 +223,7 @@ impl Cluster {
 
     /// Starts the controllers and the scheduler. They find a restarted API server by themselves.
     fn start_controllers(&mut self) -> Result<(), Error> {
-        let admin = self.authority.issue_client("admin", &["system:masters"])?;
-        self.write_kubeconfig("controllers", &admin, &self.url)?;
+        self.write_kubeconfig("controllers", &self.admin, &self.url)?;
         let file = |name: &str| self.path(name).display().to_string();
         let kubeconfig = format!("--kubeconfig={}", file("controllers.kubeconfig"));
         let kubernetes = self.programs.join("kubernetes");
@@ -255,16 +256,18 @@ impl Cluster {
     /// # Errors
     /// It can't be written.
     pub fn write_kubeconfig(&self, name: &str, identity: &Identity, server: &str) -> Result<(), Error> {
-        let encode = |text: &str| BASE64_STANDARD.encode(text);
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
-            "clusters": [{"name": "e2e", "cluster": {
-                "server": server, "certificate-authority-data": encode(self.authority.pem())}}],
-            "users": [{"name": name, "user": {
-                "client-certificate-data": encode(&identity.certificate), "client-key-data": encode(&identity.key)}}],
-            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": name}}],
-        });
+        let kubeconfig = self.kubeconfig(server, &certificate(identity));
         write(&self.path(&format!("{name}.kubeconfig")), &kubeconfig.to_string())
+    }
+
+    fn kubeconfig(&self, server: &str, user: &serde_json::Value) -> serde_json::Value {
+        let ca = BASE64_STANDARD.encode(self.authority.pem());
+        json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [{"name": "e2e", "cluster": {"server": server, "certificate-authority-data": ca}}],
+            "users": [{"name": "e2e", "user": user}],
+            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "e2e"}}],
+        })
     }
 
     /// Ends the API server with SIGKILL: open watches break at once.
@@ -283,19 +286,8 @@ impl Cluster {
     /// # Errors
     /// The client can't be set up.
     pub async fn admin(&self) -> Result<Client, Error> {
-        let data = |name: &str| -> Result<String, Error> {
-            let bytes = std::fs::read(self.path(name)).map_err(io(format!("reading {name}")))?;
-            Ok(BASE64_STANDARD.encode(bytes))
-        };
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
-            "clusters": [{"name": "e2e", "cluster": {"server": self.url, "certificate-authority-data": data("ca.crt")?}}],
-            "users": [{"name": "admin", "user": {
-                "client-certificate-data": data("admin.crt")?, "client-key-data": data("admin.key")?}}],
-            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "admin"}}],
-        });
         let what = "setting the admin's client up";
-        client(what, kubeconfig).await
+        self.client(what, &certificate(&self.admin)).await
     }
 
     /// A client with a service account's token.
@@ -303,14 +295,18 @@ impl Cluster {
     /// # Errors
     /// The client can't be set up.
     pub async fn client_of(&self, token: &str) -> Result<Client, Error> {
-        let ca = BASE64_STANDARD.encode(self.authority.pem());
-        let kubeconfig = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
-            "clusters": [{"name": "e2e", "cluster": {"server": self.url, "certificate-authority-data": ca}}],
-            "users": [{"name": "token", "user": {"token": token}}],
-            "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "token"}}],
-        });
-        client("setting a client with a token up", kubeconfig).await
+        let what = "setting a client with a token up";
+        self.client(what, &json!({"token": token})).await
+    }
+
+    async fn client(&self, what: &str, user: &serde_json::Value) -> Result<Client, Error> {
+        let kubeconfig: Kubeconfig = serde_json::from_value(self.kubeconfig(&self.url, user))
+            .map_err(|error| kube_error(what, error))?;
+        let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .map_err(|error| kube_error(what, error))?;
+        config.default_retry = false;
+        Client::try_from(config).map_err(|error| kube_error(what, error))
     }
 
     /// A file under the cluster's root.
@@ -338,14 +334,13 @@ impl Cluster {
     }
 }
 
-async fn client(what: &str, kubeconfig: serde_json::Value) -> Result<Client, Error> {
-    let kubeconfig: Kubeconfig =
-        serde_json::from_value(kubeconfig).map_err(|error| kube_error(what, error))?;
-    let mut config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(|error| kube_error(what, error))?;
-    config.default_retry = false;
-    Client::try_from(config).map_err(|error| kube_error(what, error))
+/// The user of a kubeconfig who shows a certificate.
+fn certificate(identity: &Identity) -> serde_json::Value {
+    let encode = |text: &str| BASE64_STANDARD.encode(text);
+    json!({
+        "client-certificate-data": encode(&identity.certificate),
+        "client-key-data": encode(&identity.key),
+    })
 }
 
 pub(crate) fn kube_error(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {

@@ -6,6 +6,8 @@ use std::io;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use super::leave::remove;
+
 /// The binary of this very process, also if its file was replaced or removed meanwhile.
 const SELF: &str = "/proc/self/exe";
 
@@ -41,10 +43,7 @@ fn copy(path: &Path) -> io::Result<()> {
     beside.push(name);
     beside.push(".new");
     let beside = path.with_file_name(beside);
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
+    remove(&beside)?;
     let mut file = OpenOptions::new()
         .write(true)
         .create_new(true)

@@ -88,7 +88,8 @@ fn tell(error: &Error) {
     warn(&text);
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+/// Takes a file away, if there is one.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),

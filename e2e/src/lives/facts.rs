@@ -1,12 +1,10 @@
 //! Pins: what podbeat's design takes for granted of Kubernetes (design, chapter 2). One that fails says which fact no
 //! longer holds, and what rests on it.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::play::{Play, expect, not_before, seconds};
+use super::play::{Play, expect, seconds};
 use super::pods::{Container, Kind, Plan};
 use super::recording::{exit_code, state, status};
 use crate::Error;
@@ -257,7 +255,7 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
         "on deletion a plain sidecar got SIGTERM {:+.3} s after main",
         seconds(main, signalled)
     ));
-    let together = not_before(signalled, main, Duration::from_secs(1)) && seconds(main, signalled) < 1.0;
+    let together = seconds(main, signalled).abs() < 1.0;
     fact(3, together, RESTS, || {
         format!("podbeat at {signalled}, main at {main}")
     })

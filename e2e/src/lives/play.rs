@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use podbeat_lab::contract::Contract;
 use podbeat_lab::fault::Faults;
 use podbeat_lab::service::{Heartbeat, Options, Service};
@@ -568,10 +568,4 @@ pub fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Err
 #[must_use]
 pub fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64()
-}
-
-/// Whether one moment is after another, or at most so long before it.
-#[must_use]
-pub fn not_before(one: Timestamp, other: Timestamp, leeway: Duration) -> bool {
-    one.duration_since(other) >= -SignedDuration::try_from(leeway).unwrap_or_default()
 }

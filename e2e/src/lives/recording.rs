@@ -1,7 +1,7 @@
 //! What a scenario sees: every event of its pods as the API server shows them, and what their containers log.
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{AsyncBufReadExt, StreamExt};
@@ -231,11 +231,15 @@ pub fn state<'a>(pod: &'a Value, container: &str) -> Option<(&'a str, &'a Value)
 /// The status of one container in a pod.
 #[must_use]
 pub fn status<'a>(pod: &'a Value, container: &str) -> Option<&'a Value> {
+    statuses(pod).find(|status| status.get("name") == Some(&json!(container)))
+}
+
+/// The statuses of all containers, init containers first.
+fn statuses(pod: &Value) -> impl Iterator<Item = &Value> {
     ["initContainerStatuses", "containerStatuses"]
         .into_iter()
-        .filter_map(|member| pod.pointer(&format!("/status/{member}"))?.as_array())
+        .filter_map(|member| pod.get("status")?.get(member)?.as_array())
         .flatten()
-        .find(|status| status.get("name") == Some(&json!(container)))
 }
 
 /// The exit code of a container that the pod shows as terminated.
@@ -250,11 +254,7 @@ pub fn exit_code(pod: &Value, container: &str) -> Option<i64> {
 /// A pod on one line.
 #[must_use]
 pub fn told(pod: &Value) -> String {
-    let statuses = ["initContainerStatuses", "containerStatuses"]
-        .into_iter()
-        .filter_map(|member| pod.pointer(&format!("/status/{member}"))?.as_array())
-        .flatten();
-    let mut parts: Vec<String> = statuses
+    let mut parts: Vec<String> = statuses(pod)
         .filter_map(|status| {
             let name = status.get("name")?.as_str()?;
             let (state, members) = status.get("state")?.as_object()?.iter().next()?;
@@ -310,9 +310,9 @@ pub fn by_pod(seen: &[Seen]) -> Vec<(String, Vec<Seen>)> {
     pods
 }
 
-/// Shared text that a scenario says.
-#[derive(Clone, Debug, Default)]
-pub struct Lines(Arc<Mutex<Vec<(Timestamp, String)>>>);
+/// What a scenario says, and when.
+#[derive(Debug, Default)]
+pub struct Lines(Mutex<Vec<(Timestamp, String)>>);
 
 impl Lines {
     /// Adds one, at this moment.
