@@ -5,6 +5,7 @@
 
 mod deadline;
 mod resume;
+mod standing;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -21,6 +22,7 @@ use super::saved::{LastHeartbeat, Saved};
 use crate::marker::Found;
 use crate::pod::status::{Exit, Observation, Sidecar};
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
+pub use standing::Standing;
 use witness::Witness;
 
 /// Changes that follow a send within this time are collected into one heartbeat (design §5).

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
-use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings};
+use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings, Standing};
 use crate::heartbeat::Now;
 use crate::heartbeat::answer::{Answer, RetryAfter};
 use crate::heartbeat::outbox::Kind;
@@ -2135,4 +2135,56 @@ fn markers_never_delay_the_final_past_the_deadline() {
             );
         }
     }
+}
+
+// ---- what onlookers are shown ---------------------------------------------------------------------------------------
+
+impl Bench {
+    fn standing(&self) -> Standing {
+        self.machine.standing(self.now)
+    }
+}
+
+#[test]
+fn what_is_shown_follows_a_life_to_its_accepted_end() {
+    let mut bench = Bench::new(settings());
+    assert_eq!(bench.standing().status_age, None, "nothing was seen yet");
+    assert_eq!(bench.standing().backlog, 1);
+    bench.accept();
+    bench.pass(1.0);
+    bench.on(shown(RUNNING).event());
+    bench.accept();
+    bench.pass(20.0);
+    let standing = bench.standing();
+    assert_eq!(standing.status_age, Some(secs(20.0)));
+    assert_eq!((standing.backlog, standing.final_is_due), (0, false));
+    bench.on(shown(&terminated(3)).event());
+    let standing = bench.standing();
+    assert_eq!((standing.backlog, standing.final_is_due), (1, true));
+    assert_eq!(bench.machine.last_seen().len(), 1);
+    bench.accept();
+    let standing = bench.standing();
+    assert_eq!((standing.backlog, standing.final_is_due), (0, false));
+    assert_eq!(standing.last_heartbeat, LastHeartbeat::Accepted);
+}
+
+#[test]
+fn a_last_heartbeat_that_goes_once_more_is_shown_as_accepted() {
+    let bench = behind_a_lost_request();
+    assert_eq!(bench.machine.backlog(), 1);
+    let standing = bench.standing();
+    assert_eq!((standing.backlog, standing.final_is_due), (0, false));
+}
+
+#[test]
+fn a_last_heartbeat_that_is_refused_for_good_stays_due() {
+    let mut bench = Bench::started(settings());
+    bench.on(shown(&terminated(0)).event());
+    for _ in 0..2 {
+        bench.await_attempt();
+        bench.answer(Answer::Refused { status: 400 });
+    }
+    let standing = bench.standing();
+    assert_eq!(standing.last_heartbeat, LastHeartbeat::Refused);
+    assert!(standing.final_is_due);
 }
