@@ -196,7 +196,8 @@ pub const SETTINGS: &[Setting] = &[
         "PODBEAT_LISTEN",
         "listen",
         "off",
-        "address of /livez, /readyz, /startupz, /metrics and /status; no effect yet",
+        "address and port of /livez, /readyz, /startupz, /metrics and /status, without TLS or a password: 0.0.0.0:9808 for \
+         kubelet and scrapers over IPv4, [::]:9808 for both families, 127.0.0.1:9808 for the pod alone",
     ),
     setting(
         "PODBEAT_MAX_STATUS_AGE",
@@ -557,7 +558,7 @@ impl Config {
             renewed_token_file: read.path("PODBEAT_RENEWED_TOKEN_FILE"),
             listen: read.optional("PODBEAT_LISTEN", |text| {
                 text.parse()
-                    .map_err(|_| "not an address and port, such as 127.0.0.1:8080 or [::]:8080".to_owned())
+                    .map_err(|_| "not an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned())
             }),
             max_status_age: read.duration("PODBEAT_MAX_STATUS_AGE", secs(300), secs(1), Duration::MAX),
             log: read

@@ -16,6 +16,7 @@ use crate::task_runs::Secret;
 use crate::task_runs::client::{Accepted, Client};
 use crate::task_runs::credentials::{self, Credentials, Renewed, Source};
 use crate::task_runs::error::{Error, RetryAfter};
+use crate::telemetry::instruments::{Instruments, Reply};
 
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
 const HANDED_ON: u32 = 0o640;
@@ -31,6 +32,7 @@ const EXPIRY_IS_NEAR: SignedDuration = SignedDuration::from_mins(10);
 pub(super) struct Delivery {
     destination: Destination,
     failures: Repeats,
+    instruments: Instruments,
 }
 
 enum Destination {
@@ -87,7 +89,12 @@ pub(super) struct Outcome {
 }
 
 impl Delivery {
-    pub(super) fn new(config: &Config, renewed: Option<Renewed>, rng: fastrand::Rng) -> Result<Self, Error> {
+    pub(super) fn new(
+        config: &Config,
+        renewed: Option<Renewed>,
+        rng: fastrand::Rng,
+        instruments: &Instruments,
+    ) -> Result<Self, Error> {
         let destination = match (&config.service_url, &config.token) {
             (Some(url), Some(token)) if !config.dry_run => {
                 let client = Client::new(url.url().clone(), &super::tls(config))?;
@@ -98,7 +105,7 @@ impl Delivery {
                 let mut hands_on = config
                     .renewed_token_file
                     .clone()
-                    .map(|path| Keeper::new("the renewed token", path, HANDED_ON, rng));
+                    .map(|path| Keeper::new("the renewed token", path, HANDED_ON, rng, instruments));
                 if let (Some(hands_on), Some(renewed)) = (&mut hands_on, &renewed) {
                     // The earlier process may have ended between the journal and this.
                     hands_on.put(renewed.token().expose().into());
@@ -117,6 +124,7 @@ impl Delivery {
         Ok(Self {
             destination,
             failures: Repeats::default(),
+            instruments: instruments.clone(),
         })
     }
 
@@ -145,6 +153,7 @@ impl Delivery {
             Destination::Nowhere => {
                 let body = serde_json::to_string(&attempt.request).unwrap_or_default();
                 info!(heartbeat = beat, kind, %body, "dry run: this heartbeat would be sent");
+                self.instruments.begun();
                 Box::pin(async move { conclude(Ok(Accepted::default()), Duration::ZERO) })
             }
             Destination::Service(service) => {
@@ -154,15 +163,18 @@ impl Delivery {
                 let token = service.credentials.token();
                 if let Ok(token) = &token {
                     service.expiry.watch(token, Timestamp::now());
+                    self.instruments.token_expires(service.expiry.at);
                 }
                 journal.keep_token(service.credentials.renewed());
                 let written = journal.written();
                 let (client, run_id) = (service.client.clone(), service.run_id.clone());
+                let instruments = self.instruments.clone();
                 Box::pin(async move {
                     let begun = tokio::time::Instant::now();
                     if let Some(written) = written {
                         written.within(JOURNAL.min(attempt.timeout / 4)).await;
                     }
+                    instruments.begun();
                     let result = match token {
                         Ok(token) => {
                             client
@@ -185,6 +197,10 @@ impl Delivery {
             result,
             took,
         } = outcome;
+        // What is only logged is no request.
+        if matches!(self.destination, Destination::Service(_)) {
+            self.instruments.replied(reply_of(&result), took);
+        }
         let answer = match result {
             Ok(accepted) => {
                 if let Some(failed) = self.failures.over() {
@@ -235,6 +251,21 @@ impl Delivery {
         if let Some(hands_on) = &mut service.hands_on {
             hands_on.put(jwt.expose().into());
         }
+    }
+}
+
+fn reply_of(result: &Result<Accepted, Error>) -> Reply {
+    match result {
+        Ok(_) => Reply::Success,
+        Err(Error::Status { status, .. }) => Reply::from_status(*status),
+        Err(Error::Ambiguous(_)) => Reply::Ambiguous,
+        Err(
+            Error::Token(_)
+            | Error::Connect(_)
+            | Error::Setup(_)
+            | Error::File { .. }
+            | Error::NoCertificate { .. },
+        ) => Reply::NotSent,
     }
 }
 

@@ -16,6 +16,7 @@ use super::trouble::Chain;
 use crate::config::Config;
 use crate::heartbeat::saved::Saved;
 use crate::task_runs::credentials::Renewed;
+use crate::telemetry::instruments::Instruments;
 
 /// The form that this version writes. One that reads it differently must have another number.
 const VERSION: u32 = 1;
@@ -107,7 +108,7 @@ struct Kept {
 
 impl Journal {
     /// Takes up what an earlier process of this pod and run left. Writes nothing yet.
-    pub(super) fn open(config: &Config, rng: fastrand::Rng) -> (Self, Left) {
+    pub(super) fn open(config: &Config, rng: fastrand::Rng, instruments: &Instruments) -> (Self, Left) {
         let directory = config.state_dir.as_ref().filter(|_| !config.dry_run);
         let Some(directory) = directory else {
             return (Self(None), Left::default());
@@ -125,7 +126,7 @@ impl Journal {
             renewed_token: left.renewed_token.clone(),
             machine: left.machine.clone().unwrap_or_default(),
         };
-        let keeper = Keeper::new("the journal", path, MODE, rng);
+        let keeper = Keeper::new("the journal", path, MODE, rng, instruments);
         (Self(Some(Kept { contents, keeper })), left)
     }
 
@@ -269,7 +270,7 @@ mod tests {
     }
 
     fn open(config: &Config) -> (Journal, Left) {
-        Journal::open(config, fastrand::Rng::with_seed(1))
+        Journal::open(config, fastrand::Rng::with_seed(1), &Instruments::off())
     }
 
     fn some() -> Saved {

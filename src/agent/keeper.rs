@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::trouble::{Chain, Repeats};
 use crate::heartbeat::backoff::Backoff;
+use crate::telemetry::instruments::Instruments;
 
 /// Why the file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -45,13 +46,19 @@ pub(super) struct Written {
 
 impl Keeper {
     /// Writes nothing yet. `what` names the content in messages.
-    pub(super) fn new(what: &'static str, path: PathBuf, mode: u32, rng: fastrand::Rng) -> Self {
+    pub(super) fn new(
+        what: &'static str,
+        path: PathBuf,
+        mode: u32,
+        rng: fastrand::Rng,
+        instruments: &Instruments,
+    ) -> Self {
         let (contents, latest) = watch::channel(Content {
             number: 0,
             bytes: Arc::default(),
         });
         let (done, written) = watch::channel(0);
-        let task = tokio::spawn(keep(what, path, mode, latest, done, rng));
+        let task = tokio::spawn(keep(what, path, mode, latest, done, rng, instruments.clone()));
         Self {
             contents,
             written,
@@ -100,6 +107,7 @@ async fn keep(
     mut latest: watch::Receiver<Content>,
     done: watch::Sender<u64>,
     mut rng: fastrand::Rng,
+    instruments: Instruments,
 ) {
     let mut failures = Repeats::default();
     let mut backoff = Backoff::default();
@@ -123,6 +131,7 @@ async fn keep(
                 }
                 break;
             };
+            instruments.write_failed();
             let error = Error {
                 what,
                 path: path.clone(),
@@ -173,7 +182,13 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(30);
 
     fn keeper(path: PathBuf) -> Keeper {
-        Keeper::new("a test", path, 0o640, fastrand::Rng::with_seed(1))
+        Keeper::new(
+            "a test",
+            path,
+            0o640,
+            fastrand::Rng::with_seed(1),
+            &Instruments::off(),
+        )
     }
 
     #[tokio::test]

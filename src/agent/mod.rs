@@ -29,6 +29,7 @@ use crate::heartbeat::Now;
 use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
 use crate::heartbeat::request::{Identity, Report};
 use crate::task_runs::{self, client};
+use crate::telemetry::admin::Endpoint;
 use delivery::{Delivery, Outcome};
 use journal::Journal;
 use markers::Markers;
@@ -95,17 +96,21 @@ pub async fn run(
     mut onlooker: impl Onlooker,
 ) -> Result<Ending, Error> {
     let start = Instant::now();
-    let (mut journal, left) = Journal::open(config, fastrand::Rng::with_seed(seed()?));
+    // Its port is taken before anything else is begun. It ends when it is dropped here.
+    let (_endpoint, instruments) = Endpoint::open(config).await;
+    let (mut journal, left) = Journal::open(config, fastrand::Rng::with_seed(seed()?), &instruments);
     let settings = settings(config, journal.is_kept())?;
     let mut machine = match left.machine {
         Some(saved) => Machine::resume(settings, seed()?, saved, present(start)),
         None => Machine::new(settings, seed()?),
     };
-    let mut delivery = Delivery::new(config, left.renewed_token, fastrand::Rng::with_seed(seed()?))?;
+    instruments.seen(machine.last_seen());
+    let rng = fastrand::Rng::with_seed(seed()?);
+    let mut delivery = Delivery::new(config, left.renewed_token, rng, &instruments)?;
     report::started(config);
 
     let (sender, mut sightings) = mpsc::channel(sighting::WAITING);
-    let mut watcher = Some(Watcher::spawn(config, sender, seed()?));
+    let mut watcher = Some(Watcher::spawn(config, sender, seed()?, &instruments));
     let mut in_flight: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>> = None;
     let mut look: Option<Pin<Box<dyn Future<Output = Look> + Send>>> = None;
     let mut markers = Markers::new(config);
@@ -118,10 +123,15 @@ pub async fn run(
             match action {
                 Action::Send(attempt) => {
                     onlooker.attempt(&attempt);
+                    instruments.sending(&attempt);
                     in_flight = Some(delivery.begin(attempt, &mut journal));
                 }
                 Action::Persist(saved) => journal.persist(*saved),
-                Action::Abort => in_flight = None,
+                Action::Abort => {
+                    if in_flight.take().is_some() {
+                        instruments.gave_up();
+                    }
+                }
                 Action::LookAtPod(limit) => look = Some(Watcher::look(watcher.as_ref(), limit)),
                 Action::ReadMarkers => {
                     reading.get_or_insert_with(|| markers.read());
@@ -130,9 +140,11 @@ pub async fn run(
                 Action::StopWatching => {
                     watcher = None;
                     sightings.close();
+                    instruments.watch_ended();
                 }
                 Action::Note(note) => {
                     report::note(&note, now.elapsed);
+                    instruments.note(&note);
                     onlooker.note(&note);
                 }
                 Action::End(end) => {
@@ -144,6 +156,8 @@ pub async fn run(
                 }
             }
         }
+        instruments.learned(machine.pod_uid());
+        instruments.turned(machine.standing(now.elapsed), wake.map(|wake| start + wake));
         // Signals first: nothing else may keep one waiting. Every branch is cancel-safe: the futures stay in their
         // places when another branch wins, and a channel or stream loses nothing when its wait is dropped.
         event = tokio::select! {

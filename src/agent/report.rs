@@ -22,12 +22,6 @@ pub(super) fn started(config: &Config) {
         dry_run = config.dry_run,
         "podbeat begins"
     );
-    if config.listen.is_some() {
-        warn!(
-            setting = "PODBEAT_LISTEN",
-            "this setting has no effect in this version"
-        );
-    }
 }
 
 /// One decision of the core.

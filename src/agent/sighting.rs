@@ -14,7 +14,8 @@ use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::{Event, Look};
 use crate::pod::resource::Pod;
 use crate::pod::status::{Observation, Sidecar};
-use crate::pod::watch::{Access, Error, PodWatch, Sighting};
+use crate::pod::watch::{Access, Error, PodWatch, Sighting, Step};
+use crate::telemetry::instruments::Instruments;
 
 /// How many events of the pod may wait for the core, which takes microseconds for each.
 pub(super) const WAITING: usize = 16;
@@ -26,10 +27,16 @@ pub(super) struct Watcher {
     pod: Arc<OnceLock<PodWatch>>,
     own_container: String,
     uid: Option<String>,
+    instruments: Instruments,
 }
 
 impl Watcher {
-    pub(super) fn spawn(config: &Config, events: mpsc::Sender<Event>, seed: u64) -> Self {
+    pub(super) fn spawn(
+        config: &Config,
+        events: mpsc::Sender<Event>,
+        seed: u64,
+        instruments: &Instruments,
+    ) -> Self {
         let pod = Arc::new(OnceLock::new());
         let own_container = config.container_name.clone();
         let task = tokio::spawn(watch(
@@ -41,12 +48,14 @@ impl Watcher {
             events,
             fastrand::Rng::with_seed(seed),
             Arc::clone(&pod),
+            instruments.clone(),
         ));
         Self {
             task,
             pod,
             own_container,
             uid: config.pod_uid.clone(),
+            instruments: instruments.clone(),
         }
     }
 
@@ -61,6 +70,7 @@ impl Watcher {
         };
         let own_container = watcher.own_container.clone();
         let uid = watcher.uid.clone();
+        let instruments = watcher.instruments.clone();
         Box::pin(async move {
             match pod.look(limit).await {
                 Ok(Some(pod)) if uid.is_none() || pod.metadata.uid == uid => {
@@ -68,6 +78,7 @@ impl Watcher {
                 }
                 Ok(Some(_) | None) => Look::Gone,
                 Err(error) => {
+                    instruments.kubernetes_failed();
                     warn!(error = %Chain(&error), "the look at the pod before the last heartbeat failed");
                     Look::Failed
                 }
@@ -110,6 +121,7 @@ async fn watch(
     events: mpsc::Sender<Event>,
     mut rng: fastrand::Rng,
     shared: Arc<OnceLock<PodWatch>>,
+    instruments: Instruments,
 ) {
     let troubles = std::sync::Mutex::new(Repeats::default());
     let tell = |error: &Error| {
@@ -163,8 +175,18 @@ async fn watch(
             }
         }
     };
+    let on_step = |step: Step<'_>| match step {
+        Step::Listed => instruments.listed(),
+        Step::Restarted => instruments.watch_restarted(),
+        Step::Failed(error) => {
+            if error.is_of_a_request() {
+                instruments.kubernetes_failed();
+            }
+            tell(error);
+        }
+    };
     // The watch ends when the pod is gone; then what it sent last is still to be passed on.
-    tokio::join!(pod.run(uid, sender, rng, &tell), translate);
+    tokio::join!(pod.run(uid, sender, rng, on_step), translate);
 }
 
 fn event(sighting: Sighting, own_container: &str) -> Event {

@@ -161,6 +161,15 @@ impl Error {
         }
     }
 
+    /// Whether a request was made, rather than only prepared.
+    #[must_use]
+    pub fn is_of_a_request(&self) -> bool {
+        match self {
+            Self::Api { .. } | Self::Timeout { .. } => true,
+            Self::Kubeconfig(_) | Self::Address(_) | Self::Setup(_) => false,
+        }
+    }
+
     /// Whether there was no answer at all.
     fn is_unreachable(&self) -> bool {
         match self {
@@ -190,6 +199,17 @@ fn forbidden_account(message: &str) -> Option<(&str, &str)> {
                 .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
     };
     (is_name(namespace) && is_name(name)).then_some((namespace, name))
+}
+
+/// A step of the watch, for whoever logs or counts it.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'error> {
+    /// The API server has listed the pod, or told that there is none.
+    Listed,
+    /// A watch begins again, after an earlier one ended or failed.
+    Restarted,
+    /// Something failed, and is survived.
+    Failed(&'error Error),
 }
 
 /// Watches one pod. Cheap to clone: the clones share a connection pool.
@@ -260,7 +280,7 @@ impl PodWatch {
         Ok(())
     }
 
-    /// Watches until the pod is gone or nobody listens any more. Trouble is told to `on_trouble` and survived.
+    /// Watches until the pod is gone or nobody listens any more. Each step is told to `on_step`; trouble is survived.
     ///
     /// `uid` is the pod's own; without it, the first pod seen under the name is ours.
     pub async fn run(
@@ -268,15 +288,20 @@ impl PodWatch {
         mut uid: Option<String>,
         sightings: mpsc::Sender<Sighting>,
         mut rng: fastrand::Rng,
-        on_trouble: impl Fn(&Error),
+        on_step: impl Fn(Step<'_>),
     ) {
         let mut patience = Patience::default();
         // The first list may be served from the API server's cache: ten thousand copies that start at once should not
         // reach etcd. After an expired watch it may not, or we could be shown a past that we have already left.
         let mut from_cache = true;
         let mut seen = false;
+        let mut watched = false;
         loop {
-            let wait = match self.list(from_cache, &mut uid).await {
+            let listed = self.list(from_cache, &mut uid).await;
+            if listed.is_ok() {
+                on_step(Step::Listed);
+            }
+            let wait = match listed {
                 Ok((Some(pod), version)) => {
                     patience.answered();
                     from_cache = false;
@@ -288,8 +313,11 @@ impl PodWatch {
                     if sightings.send(Sighting::Seen(Box::new(pod))).await.is_err() {
                         return;
                     }
+                    if std::mem::replace(&mut watched, true) {
+                        on_step(Step::Restarted);
+                    }
                     match self
-                        .follow(at, &mut uid, &sightings, &mut rng, &mut patience, &on_trouble)
+                        .follow(at, &mut uid, &sightings, &mut rng, &mut patience, &on_step)
                         .await
                     {
                         Next::ListAgain(wait) => wait,
@@ -304,11 +332,11 @@ impl PodWatch {
                     patience.after_answer(&mut rng)
                 }
                 Err(failure) => {
-                    on_trouble(&failure);
+                    on_step(Step::Failed(&failure));
                     if failure.status() == Some(401)
                         && let Err(failure) = self.sign_in_again().await
                     {
-                        on_trouble(&failure);
+                        on_step(Step::Failed(&failure));
                     }
                     patience.after_failure(&failure, &mut rng)
                 }
@@ -328,7 +356,7 @@ impl PodWatch {
         sightings: &mpsc::Sender<Sighting>,
         rng: &mut fastrand::Rng,
         patience: &mut Patience,
-        on_trouble: &impl Fn(&Error),
+        on_step: &impl Fn(Step<'_>),
     ) -> Next {
         loop {
             let opened = tokio::time::Instant::now();
@@ -341,7 +369,7 @@ impl PodWatch {
                 Ended::Properly => None,
                 Ended::Doubtful => return Next::ListAgain(patience.after_answer(rng)),
                 Ended::Failed(failure) => {
-                    on_trouble(&failure);
+                    on_step(Step::Failed(&failure));
                     // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
                     if !matches!(&failure, Error::Api { source, .. } if is_broken_off(source)) {
                         return Next::ListAgain(patience.after_failure(&failure, rng));
@@ -357,6 +385,7 @@ impl PodWatch {
                 };
                 tokio::time::sleep(wait).await;
             }
+            on_step(Step::Restarted);
         }
     }
 

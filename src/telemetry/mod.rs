@@ -1,5 +1,11 @@
-//! What podbeat tells its operators: logs now, metrics and the admin endpoint later.
-//! Here lives how it is told: format, filter, destination.
-//! Never here: what is told (that stands where it happens), and no secret: they are types that don't print.
+//! What podbeat tells its operators: its log, its metrics, and the admin endpoint with the probes and the status.
+//! Here lives how it is told: format, filter, destination, and the readings that are shown.
+//! Never here: a decision, what a log line says (that stands where it happens), and no secret: they don't print.
 
+pub mod admin;
+pub mod instruments;
 pub mod log;
+pub mod metrics;
+mod own_process;
+mod probes;
+mod status;

@@ -1,0 +1,643 @@
+//! The instruments that the agent keeps up to date, and the readings that metrics, probes and status show.
+//!
+//! Without PODBEAT_LISTEN nobody reads them: then there are none, and each method does nothing.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
+
+use super::own_process;
+use crate::config::Config;
+use crate::heartbeat::answer::Answer;
+use crate::heartbeat::machine::{Attempt, DropCause, Note, Standing};
+use crate::heartbeat::outbox::Kind;
+use crate::heartbeat::saved::LastHeartbeat;
+use crate::task_runs::model::{ContainerState, ContainerStatus};
+
+/// Upper bounds of `podbeat_attempt_duration_seconds`: from a round trip in the same zone to more than the default
+/// time-out.
+pub(super) const DURATIONS: [f64; 6] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0];
+
+/// The states of a container.
+pub(super) const STATES: [&str; 3] = ["waiting", "running", "terminated"];
+
+/// What can be accepted, and what can become of those that bring news. They are shown as 0 from the start: of a counter
+/// that appears with its first event, Prometheus can't tell that it has grown. The rest appears as it happens, because
+/// each series is kept ten thousand times.
+const SHOWN_FROM_THE_START: [(Kind, Fate); 18] = [
+    (Kind::First, Fate::Accepted),
+    (Kind::Periodic, Fate::Accepted),
+    (Kind::Change, Fate::Accepted),
+    (Kind::LostExit, Fate::Accepted),
+    (Kind::Final, Fate::Accepted),
+    (Kind::Change, Fate::Overflow),
+    (Kind::LostExit, Fate::Overflow),
+    (Kind::Change, Fate::Expired),
+    (Kind::LostExit, Fate::Expired),
+    (Kind::Change, Fate::Refused),
+    (Kind::LostExit, Fate::Refused),
+    (Kind::Final, Fate::Refused),
+    (Kind::Change, Fate::TooLate),
+    (Kind::LostExit, Fate::TooLate),
+    (Kind::Final, Fate::TooLate),
+    (Kind::Change, Fate::Orphaned),
+    (Kind::LostExit, Fate::Orphaned),
+    (Kind::Final, Fate::Orphaned),
+];
+
+/// What became of a logical heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Accepted,
+    Overflow,
+    Expired,
+    Refused,
+    TooLate,
+    Superseded,
+    Orphaned,
+}
+
+impl Fate {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Accepted => "accepted",
+            Self::Overflow => "overflow",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::TooLate => "too_late",
+            Self::Superseded => "superseded",
+            Self::Orphaned => "orphaned",
+        }
+    }
+
+    fn of(cause: DropCause) -> Self {
+        match cause {
+            DropCause::Overflow => Self::Overflow,
+            DropCause::Expired => Self::Expired,
+            DropCause::Refused => Self::Refused,
+            DropCause::Deadline => Self::TooLate,
+            DropCause::Superseded => Self::Superseded,
+            DropCause::Orphaned => Self::Orphaned,
+        }
+    }
+}
+
+/// What came of one attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// 2xx.
+    Success,
+    /// 3xx.
+    Redirect,
+    /// 4xx.
+    ClientError,
+    /// 5xx, and whatever else is no status that ends an exchange.
+    ServerError,
+    /// Broke off or timed out: it may have arrived.
+    Ambiguous,
+    /// No connection, or no token.
+    NotSent,
+}
+
+impl Reply {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Success,
+        Self::Redirect,
+        Self::ClientError,
+        Self::ServerError,
+        Self::Ambiguous,
+        Self::NotSent,
+    ];
+
+    /// Sorts an HTTP status.
+    #[must_use]
+    pub fn from_status(status: u16) -> Self {
+        match status {
+            200..=299 => Self::Success,
+            300..=399 => Self::Redirect,
+            400..=499 => Self::ClientError,
+            0..=199 | 500.. => Self::ServerError,
+        }
+    }
+
+    /// The word for metrics.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Success => "2xx",
+            Self::Redirect => "3xx",
+            Self::ClientError => "4xx",
+            Self::ServerError => "5xx",
+            Self::Ambiguous => "ambiguous",
+            Self::NotSent => "not_sent",
+        }
+    }
+}
+
+/// A handle on the instruments. Cheap to clone; all clones move the same ones.
+#[derive(Clone, Debug, Default)]
+pub struct Instruments(Option<Arc<Panel>>);
+
+impl Instruments {
+    /// None: nothing is counted and nothing allocated.
+    #[must_use]
+    pub fn off() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn on(panel: &Arc<Panel>) -> Self {
+        Self(Some(Arc::clone(panel)))
+    }
+
+    /// What the core said.
+    pub fn note(&self, note: &Note) {
+        self.with(|readings| readings.note(note));
+    }
+
+    /// Where the core stands after an event, and when its loop is to turn again at the latest; `None` if only an
+    /// event turns it.
+    pub fn turned(&self, standing: Standing, turns_again: Option<Instant>) {
+        self.with(|readings| {
+            readings.standing = Some((standing, Instant::now()));
+            readings.turns_again = turns_again;
+        });
+    }
+
+    /// What was last seen of each reported container, by an earlier process.
+    pub fn seen(&self, statuses: &[ContainerStatus]) {
+        self.with(|readings| statuses.iter().for_each(|status| readings.seen(status)));
+    }
+
+    /// The pod's UID, if it had to be learned.
+    pub fn learned(&self, uid: Option<&str>) {
+        self.with(|readings| {
+            if readings.pod_uid.is_none() {
+                readings.pod_uid = uid.map(str::to_owned);
+            }
+        });
+    }
+
+    /// The watch was ended, because nothing is to be known any more.
+    pub fn watch_ended(&self) {
+        self.with(|readings| readings.watch_ended = true);
+    }
+
+    /// An attempt is made ready.
+    pub fn sending(&self, attempt: &Attempt) {
+        self.with(|readings| {
+            let (heartbeat, kind) = attempt.beat;
+            readings.sent = Some(Sent {
+                heartbeat,
+                kind,
+                attempt: attempt.number,
+                retries: attempt.retries,
+                at: Timestamp::now(),
+                since: Instant::now(),
+            });
+        });
+    }
+
+    /// An attempt is in the client's hands, or there was no token to hand over.
+    pub fn begun(&self) {
+        self.with(|readings| readings.begun = true);
+    }
+
+    /// What came of the attempt.
+    pub fn replied(&self, reply: Reply, took: Duration) {
+        self.with(|readings| readings.replied(reply, took));
+    }
+
+    /// The attempt took too long and is given up.
+    pub fn gave_up(&self) {
+        self.with(|readings| {
+            let took = readings.sent.as_ref().map(|sent| sent.since.elapsed());
+            readings.replied(Reply::Ambiguous, took.unwrap_or_default());
+        });
+    }
+
+    /// When the token of this attempt expires, if it tells.
+    pub fn token_expires(&self, at: Option<Timestamp>) {
+        self.with(|readings| readings.token_expires = at);
+    }
+
+    /// The API server has listed the pod.
+    pub fn listed(&self) {
+        self.with(|readings| readings.resyncs += 1);
+    }
+
+    /// A watch begins again.
+    pub fn watch_restarted(&self) {
+        self.with(|readings| readings.watch_restarts += 1);
+    }
+
+    /// A request to the Kubernetes API was refused, failed, or got no answer.
+    pub fn kubernetes_failed(&self) {
+        self.with(|readings| readings.watch_errors += 1);
+    }
+
+    /// The journal or the renewed token could not be written.
+    pub fn write_failed(&self) {
+        self.with(|readings| readings.journal_errors += 1);
+    }
+
+    fn with(&self, change: impl FnOnce(&mut Readings)) {
+        if let Some(panel) = &self.0 {
+            change(&mut panel.readings());
+        }
+    }
+}
+
+/// All instruments of one process.
+#[derive(Debug)]
+pub(super) struct Panel {
+    pub(super) about: About,
+    pub(super) started: Instant,
+    pub(super) started_at: Timestamp,
+    /// When the kernel started the process, in seconds since 1970.
+    pub(super) process_started: Option<f64>,
+    readings: Mutex<Readings>,
+}
+
+/// What doesn't change.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) task_run_id: String,
+    pub(super) pod_name: String,
+    pub(super) pod_namespace: Option<String>,
+    pub(super) interval: Duration,
+    pub(super) max_status_age: Duration,
+    pub(super) dry_run: bool,
+}
+
+impl Panel {
+    pub(super) fn new(config: &Config) -> Arc<Self> {
+        let readings = Readings {
+            pod_uid: config.pod_uid.clone(),
+            ..Readings::default()
+        };
+        Arc::new(Self {
+            about: About {
+                task_run_id: config.task_run_id.clone(),
+                pod_name: config.pod_name.clone(),
+                pod_namespace: config.pod_namespace.clone(),
+                interval: config.interval,
+                max_status_age: config.max_status_age,
+                dry_run: config.dry_run,
+            },
+            started: Instant::now(),
+            started_at: Timestamp::now(),
+            process_started: own_process::started_at(),
+            readings: Mutex::new(readings),
+        })
+    }
+
+    /// The readings of the moment. Never held over an await.
+    pub(super) fn readings(&self) -> MutexGuard<'_, Readings> {
+        // Numbers that a panic left half changed are still numbers.
+        self.readings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What changes.
+#[derive(Debug)]
+pub(super) struct Readings {
+    /// By kind and fate.
+    pub(super) heartbeats: BTreeMap<(&'static str, &'static str), u64>,
+    pub(super) attempts: BTreeMap<&'static str, u64>,
+    pub(super) durations: Histogram,
+    pub(super) transitions: BTreeMap<&'static str, u64>,
+    pub(super) resyncs: u64,
+    pub(super) watch_restarts: u64,
+    pub(super) watch_errors: u64,
+    pub(super) journal_errors: u64,
+    pub(super) token_expires: Option<Timestamp>,
+    /// When a heartbeat was last accepted.
+    pub(super) accepted: Option<Instant>,
+    /// The highest number of those that were: the repetition of a last heartbeat is no second one.
+    highest_accepted: u64,
+    /// Whether the refusal of the last heartbeat was counted, in this process or an earlier one.
+    refusal_counted: bool,
+    /// Whether an earlier process had counted the last heartbeat as accepted.
+    final_counted: bool,
+    pub(super) standing: Option<(Standing, Instant)>,
+    pub(super) turns_again: Option<Instant>,
+    pub(super) watch_ended: bool,
+    pub(super) pod_uid: Option<String>,
+    pub(super) containers: Vec<Container>,
+    pub(super) begun: bool,
+    pub(super) sent: Option<Sent>,
+    pub(super) replied: Option<(Reply, Timestamp)>,
+}
+
+/// A container as it was last seen.
+#[derive(Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Container {
+    pub(super) name: String,
+    pub(super) state: Option<&'static str>,
+    pub(super) reason: Option<String>,
+    pub(super) exit_code: Option<i32>,
+}
+
+/// The attempt that was made last.
+#[derive(Debug)]
+pub(super) struct Sent {
+    pub(super) heartbeat: u64,
+    pub(super) kind: Kind,
+    pub(super) attempt: u64,
+    pub(super) retries: u32,
+    pub(super) at: Timestamp,
+    since: Instant,
+}
+
+impl Default for Readings {
+    fn default() -> Self {
+        Self {
+            heartbeats: SHOWN_FROM_THE_START
+                .iter()
+                .map(|(kind, fate)| ((kind.name(), fate.name()), 0))
+                .collect(),
+            attempts: Reply::ALL.iter().map(|reply| (reply.name(), 0)).collect(),
+            durations: Histogram::new(DURATIONS),
+            transitions: STATES.iter().map(|state| (*state, 0)).collect(),
+            resyncs: 0,
+            watch_restarts: 0,
+            watch_errors: 0,
+            journal_errors: 0,
+            token_expires: None,
+            accepted: None,
+            highest_accepted: 0,
+            refusal_counted: false,
+            final_counted: false,
+            standing: None,
+            turns_again: None,
+            watch_ended: false,
+            pod_uid: None,
+            containers: Vec::new(),
+            begun: false,
+            sent: None,
+            replied: None,
+        }
+    }
+}
+
+impl Readings {
+    fn note(&mut self, note: &Note) {
+        match note {
+            Note::Transition { to, .. } => {
+                if let Some(state) = &to.state {
+                    *self.transitions.entry(state.name()).or_default() += 1;
+                }
+                self.seen(to);
+            }
+            Note::Accepted(number, kind) => {
+                self.accepted = Some(Instant::now());
+                let told_before = *kind == Kind::Final && self.final_counted;
+                if *number > self.highest_accepted && !told_before {
+                    self.highest_accepted = *number;
+                    self.count(*kind, Fate::Accepted);
+                }
+            }
+            // Told here, because a native sidecar lives on after it, and drops it only in its last moment.
+            Note::Failed {
+                beat: (_, Kind::Final),
+                answer: Answer::Refused { .. },
+                retry_at: None,
+            } => {
+                if !std::mem::replace(&mut self.refusal_counted, true) {
+                    self.count(Kind::Final, Fate::Refused);
+                }
+            }
+            Note::Dropped(_, Kind::Final, DropCause::Refused) if self.refusal_counted => {}
+            Note::Dropped(_, kind, cause) => self.count(*kind, Fate::of(*cause)),
+            Note::Resumed { last_heartbeat, .. } => match last_heartbeat {
+                LastHeartbeat::Accepted => self.final_counted = true,
+                LastHeartbeat::Refused => self.refusal_counted = true,
+                LastHeartbeat::Open | LastHeartbeat::Orphaned => {}
+            },
+            Note::OtherPod(_)
+            | Note::NeverSeen
+            | Note::Failed { .. }
+            | Note::Signal { .. }
+            | Note::Final(_)
+            | Note::Marked { .. }
+            | Note::UnknownMarker(_)
+            | Note::Barrier { .. }
+            | Note::BarrierFailed
+            | Note::Orphaned => {}
+        }
+    }
+
+    fn count(&mut self, kind: Kind, fate: Fate) {
+        *self.heartbeats.entry((kind.name(), fate.name())).or_default() += 1;
+    }
+
+    fn replied(&mut self, reply: Reply, took: Duration) {
+        *self.attempts.entry(reply.name()).or_default() += 1;
+        self.durations.observe(took.as_secs_f64());
+        self.replied = Some((reply, Timestamp::now()));
+    }
+
+    fn seen(&mut self, status: &ContainerStatus) {
+        let (reason, exit_code) = match &status.state {
+            Some(ContainerState::Terminated(exit)) => (exit.reason.clone(), exit.exit_code),
+            Some(ContainerState::Waiting(waiting)) => (waiting.reason.clone(), None),
+            Some(ContainerState::Running(_)) | None => (None, None),
+        };
+        let now = Container {
+            name: status.name.clone().unwrap_or_default(),
+            state: status.state.as_ref().map(ContainerState::name),
+            reason,
+            exit_code,
+        };
+        match self
+            .containers
+            .iter_mut()
+            .find(|container| container.name == now.name)
+        {
+            Some(container) => *container = now,
+            None => self.containers.push(now),
+        }
+    }
+
+    /// How long ago the API last confirmed the pod's states, to an earlier process perhaps; `None` if never.
+    pub(super) fn status_age(&self) -> Option<Duration> {
+        let (standing, then) = self.standing.as_ref()?;
+        Some(standing.status_age?.saturating_add(then.elapsed()))
+    }
+
+    /// Whether the pod need not be watched any more.
+    pub(super) fn is_watch_over(&self) -> bool {
+        self.watch_ended || self.standing().is_some_and(|standing| standing.gone)
+    }
+
+    pub(super) fn standing(&self) -> Option<&Standing> {
+        self.standing.as_ref().map(|(standing, _)| standing)
+    }
+
+    pub(super) fn last_heartbeat(&self) -> LastHeartbeat {
+        self.standing()
+            .map_or(LastHeartbeat::Open, |standing| standing.last_heartbeat)
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::config::Flags;
+    use crate::heartbeat::machine::{Cause, Losses};
+    use crate::task_runs::model::{ContainerStateTerminated, ContainerStateWaiting};
+
+    /// Instruments of a pod `p`, and the panel that they move.
+    pub(in crate::telemetry) fn instruments() -> (Instruments, Arc<Panel>) {
+        let settings = BTreeMap::from(
+            [
+                ("TASK_RUN_ID", "trn.\"1\"\\"),
+                ("POD_NAME", "p"),
+                ("POD_UID", "u1"),
+                ("PODBEAT_SERVICE_URL", "https://ica.example"),
+                ("PODBEAT_TOKEN", "secret"),
+            ]
+            .map(|(name, value)| (name.to_owned(), value.to_owned())),
+        );
+        let panel = Panel::new(&Config::load(&Flags::default(), &settings).expect("right settings"));
+        (Instruments::on(&panel), panel)
+    }
+
+    pub(in crate::telemetry) fn standing() -> Standing {
+        Standing {
+            backlog: 0,
+            losses: Losses::default(),
+            status_age: Some(Duration::ZERO),
+            gone: false,
+            final_is_due: false,
+            last_heartbeat: LastHeartbeat::Open,
+            journaled: false,
+        }
+    }
+
+    fn counted(panel: &Panel, kind: Kind, fate: Fate) -> u64 {
+        let key = (kind.name(), fate.name());
+        panel.readings().heartbeats.get(&key).copied().unwrap_or_default()
+    }
+
+    #[test]
+    fn without_an_endpoint_nothing_is_kept() {
+        let off = Instruments::off();
+        off.note(&Note::Accepted(1, Kind::First));
+        off.replied(Reply::Success, Duration::ZERO);
+        assert!(off.0.is_none());
+    }
+
+    #[test]
+    fn a_last_heartbeat_that_goes_once_more_is_one() {
+        let (instruments, panel) = instruments();
+        for note in [
+            Note::Accepted(1, Kind::First),
+            Note::Final(Cause::Completed),
+            Note::Accepted(2, Kind::Final),
+            Note::Barrier {
+                until: Duration::from_secs(1),
+            },
+            Note::Accepted(2, Kind::Final),
+        ] {
+            instruments.note(&note);
+        }
+        assert_eq!(counted(&panel, Kind::Final, Fate::Accepted), 1);
+        assert_eq!(counted(&panel, Kind::First, Fate::Accepted), 1);
+    }
+
+    #[test]
+    fn what_an_earlier_process_counted_is_not_counted_again() {
+        let (instruments, panel) = instruments();
+        instruments.note(&Note::Resumed {
+            waiting: 1,
+            last_heartbeat: LastHeartbeat::Accepted,
+        });
+        instruments.note(&Note::Accepted(7, Kind::Final));
+        assert_eq!(counted(&panel, Kind::Final, Fate::Accepted), 0);
+        assert!(panel.readings().accepted.is_some());
+    }
+
+    #[test]
+    fn a_refused_last_heartbeat_is_counted_when_it_is_refused_and_not_again_at_the_end() {
+        let (instruments, panel) = instruments();
+        let failed = |retry_at| Note::Failed {
+            beat: (3, Kind::Final),
+            answer: Answer::Refused { status: 400 },
+            retry_at,
+        };
+        instruments.note(&failed(Some(Duration::ZERO)));
+        assert_eq!(
+            counted(&panel, Kind::Final, Fate::Refused),
+            0,
+            "once more without states"
+        );
+        instruments.note(&failed(None));
+        assert_eq!(counted(&panel, Kind::Final, Fate::Refused), 1);
+        instruments.note(&Note::Dropped(3, Kind::Final, DropCause::Refused));
+        assert_eq!(counted(&panel, Kind::Final, Fate::Refused), 1);
+        instruments.note(&Note::Dropped(2, Kind::Change, DropCause::Refused));
+        assert_eq!(counted(&panel, Kind::Change, Fate::Refused), 1);
+    }
+
+    #[test]
+    fn a_container_shows_its_latest_state() {
+        let (instruments, panel) = instruments();
+        let to = |state| {
+            Box::new(ContainerStatus {
+                name: Some("main".to_owned()),
+                state: Some(state),
+            })
+        };
+        for state in [
+            ContainerState::Waiting(ContainerStateWaiting {
+                reason: Some("ImagePullBackOff".to_owned()),
+                message: Some("not shown".to_owned()),
+            }),
+            ContainerState::Terminated(ContainerStateTerminated {
+                exit_code: Some(3),
+                reason: Some("Error".to_owned()),
+                message: Some("not shown".to_owned()),
+                ..ContainerStateTerminated::default()
+            }),
+        ] {
+            instruments.note(&Note::Transition {
+                container: "main".to_owned(),
+                from: None,
+                to: to(state),
+            });
+        }
+        let readings = panel.readings();
+        assert_eq!(
+            readings.containers,
+            [Container {
+                name: "main".to_owned(),
+                state: Some("terminated"),
+                reason: Some("Error".to_owned()),
+                exit_code: Some(3),
+            }]
+        );
+        assert_eq!(readings.transitions.get("terminated"), Some(&1));
+        assert_eq!(readings.transitions.get("running"), Some(&0));
+    }
+
+    #[test]
+    fn every_reply_has_its_class() {
+        for (status, name) in [
+            (200, "2xx"),
+            (307, "3xx"),
+            (404, "4xx"),
+            (503, "5xx"),
+            (101, "5xx"),
+            (700, "5xx"),
+        ] {
+            assert_eq!(Reply::from_status(status).name(), name);
+        }
+    }
+}

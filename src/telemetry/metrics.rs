@@ -1,0 +1,565 @@
+//! The metrics: one table, from which /metrics is printed and docs/metrics.md is made.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::exemplar::Exemplar;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+use super::instruments::{Panel, Readings};
+use super::own_process;
+use crate::heartbeat::saved::LastHeartbeat;
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Only grows; its name ends with `_total`.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Counts by size; its samples end with `_bucket`, `_sum` and `_count`.
+    Histogram,
+    /// Always 1: its labels tell; its name ends with `_info`.
+    Info,
+}
+
+impl Type {
+    /// The word in `# TYPE`.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+            Self::Info => "info",
+        }
+    }
+
+    /// What the samples' names have behind that of the family.
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::Counter => "_total",
+            Self::Info => "_info",
+            Self::Gauge | Self::Histogram => "",
+        }
+    }
+
+    fn metric_type(self) -> MetricType {
+        match self {
+            Self::Counter => MetricType::Counter,
+            Self::Gauge => MetricType::Gauge,
+            Self::Histogram => MetricType::Histogram,
+            Self::Info => MetricType::Info,
+        }
+    }
+}
+
+/// A label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// Its name.
+    pub name: &'static str,
+    /// All values that it can have; none for a text that is the same for the whole process.
+    pub values: &'static [&'static str],
+}
+
+/// A row of the table.
+#[derive(Clone, Copy, Debug)]
+pub struct Metric {
+    /// The name, as it is queried.
+    pub name: &'static str,
+    /// What it is.
+    pub kind: Type,
+    /// Its labels.
+    pub labels: &'static [Label],
+    /// What it tells, for `# HELP` and the document.
+    pub meaning: &'static str,
+    /// When it is absent, if it can be.
+    pub absent: Option<&'static str>,
+    read: fn(&Reading<'_>) -> Samples,
+}
+
+impl Metric {
+    /// The name in `# TYPE`: without what OpenMetrics adds for each sample.
+    #[must_use]
+    pub fn family(&self) -> &'static str {
+        self.name.strip_suffix(self.kind.suffix()).unwrap_or(self.name)
+    }
+}
+
+const KINDS: Label = Label {
+    name: "kind",
+    values: &["first", "periodic", "change", "lost_exit", "final"],
+};
+
+const FATES: Label = Label {
+    name: "outcome",
+    values: &[
+        "accepted",
+        "overflow",
+        "expired",
+        "refused",
+        "too_late",
+        "superseded",
+        "orphaned",
+    ],
+};
+
+const REPLIES: Label = Label {
+    name: "status",
+    values: &["2xx", "3xx", "4xx", "5xx", "ambiguous", "not_sent"],
+};
+
+const STATES: Label = Label {
+    name: "state",
+    values: &super::instruments::STATES,
+};
+
+/// Every metric, in the order in which they are printed.
+pub const METRICS: &[Metric] = &[
+    Metric {
+        name: "podbeat_build_info",
+        kind: Type::Info,
+        labels: &[Label {
+            name: "version",
+            values: &[],
+        }],
+        meaning: "the binary",
+        absent: None,
+        read: |_| Samples::Info("version", env!("CARGO_PKG_VERSION").into()),
+    },
+    Metric {
+        name: "podbeat_run_info",
+        kind: Type::Info,
+        labels: &[Label {
+            name: "task_run_id",
+            values: &[],
+        }],
+        meaning: "the run of this pod",
+        absent: None,
+        read: |reading| Samples::Info("task_run_id", reading.panel.about.task_run_id.clone().into()),
+    },
+    Metric {
+        name: "podbeat_heartbeats_total",
+        kind: Type::Counter,
+        labels: &[KINDS, FATES],
+        meaning: "logical heartbeats by what became of them",
+        absent: None,
+        read: |reading| {
+            let by_fate = &reading.readings.heartbeats;
+            Samples::Counters(
+                by_fate
+                    .iter()
+                    .map(|((kind, fate), count)| (vec![("kind", *kind), ("outcome", *fate)], *count))
+                    .collect(),
+            )
+        },
+    },
+    Metric {
+        name: "podbeat_attempts_total",
+        kind: Type::Counter,
+        labels: &[REPLIES],
+        meaning: "requests to the service; ambiguous: broke off or timed out, and may have arrived; not_sent: no \
+                  connection, or no token",
+        absent: None,
+        read: |reading| {
+            let by_reply = &reading.readings.attempts;
+            Samples::Counters(
+                by_reply
+                    .iter()
+                    .map(|(reply, count)| (vec![("status", *reply)], *count))
+                    .collect(),
+            )
+        },
+    },
+    Metric {
+        name: "podbeat_attempt_duration_seconds",
+        kind: Type::Histogram,
+        labels: &[],
+        meaning: "how long attempts took",
+        absent: None,
+        read: |reading| Samples::Histogram(reading.readings.durations.clone()),
+    },
+    Metric {
+        name: "podbeat_heartbeat_accepted_age_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "since a heartbeat was last accepted; while none was, since the start",
+        absent: None,
+        read: |reading| {
+            let since = reading.readings.accepted.unwrap_or(reading.panel.started);
+            Samples::age(since.elapsed())
+        },
+    },
+    Metric {
+        name: "podbeat_interval_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "PODBEAT_INTERVAL",
+        absent: None,
+        read: |reading| Samples::age(reading.panel.about.interval),
+    },
+    Metric {
+        name: "podbeat_outbox_depth",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "heartbeats that wait to be accepted",
+        absent: None,
+        read: |reading| Samples::count(reading.readings.standing().map_or(0, |standing| standing.backlog)),
+    },
+    Metric {
+        name: "podbeat_transitions_total",
+        kind: Type::Counter,
+        labels: &[STATES],
+        meaning: "changes of container states that were observed",
+        absent: None,
+        read: |reading| {
+            let by_state = &reading.readings.transitions;
+            Samples::Counters(
+                by_state
+                    .iter()
+                    .map(|(state, count)| (vec![("state", *state)], *count))
+                    .collect(),
+            )
+        },
+    },
+    Metric {
+        name: "podbeat_watch_age_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "since the Kubernetes API last confirmed the pod's states (an event, a bookmark, a list), to an earlier \
+                  process perhaps; while never, since the start; 0 once the watch was ended on purpose",
+        absent: None,
+        read: |reading| {
+            let age = if reading.readings.is_watch_over() {
+                Duration::ZERO
+            } else {
+                let never = || reading.panel.started.elapsed();
+                reading.readings.status_age().unwrap_or_else(never)
+            };
+            Samples::age(age)
+        },
+    },
+    Metric {
+        name: "podbeat_max_status_age_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "PODBEAT_MAX_STATUS_AGE",
+        absent: None,
+        read: |reading| Samples::age(reading.panel.about.max_status_age),
+    },
+    Metric {
+        name: "podbeat_watch_restarts_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "watches begun again after one ended or failed",
+        absent: None,
+        read: |reading| Samples::Counters(vec![(vec![], reading.readings.watch_restarts)]),
+    },
+    Metric {
+        name: "podbeat_watch_resyncs_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "lists of the pod, the first included",
+        absent: None,
+        read: |reading| Samples::Counters(vec![(vec![], reading.readings.resyncs)]),
+    },
+    Metric {
+        name: "podbeat_watch_errors_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "requests to the Kubernetes API that were refused, failed or got no answer",
+        absent: None,
+        read: |reading| Samples::Counters(vec![(vec![], reading.readings.watch_errors)]),
+    },
+    Metric {
+        name: "podbeat_token_expiry_timestamp_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "when the bearer token expires, in seconds since 1970",
+        absent: Some("the token is no JWT with an `exp` claim, or none was sent yet"),
+        read: |reading| match reading.readings.token_expires {
+            Some(at) => Samples::Gauge(since_1970(at)),
+            None => Samples::Absent,
+        },
+    },
+    Metric {
+        name: "podbeat_journal_errors_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "writes of the journal or the renewed token that failed",
+        absent: None,
+        read: |reading| Samples::Counters(vec![(vec![], reading.readings.journal_errors)]),
+    },
+    Metric {
+        name: "podbeat_final_pending",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "1 from when the last heartbeat is due until it is accepted, else 0",
+        absent: None,
+        read: |reading| {
+            let standing = reading.readings.standing();
+            Samples::flag(standing.is_some_and(|standing| standing.final_is_due))
+        },
+    },
+    Metric {
+        name: "podbeat_orphaned",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "1 once the service disowned the run, else 0",
+        absent: None,
+        read: |reading| Samples::flag(reading.readings.last_heartbeat() == LastHeartbeat::Orphaned),
+    },
+    Metric {
+        name: "process_cpu_seconds_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "processor time that podbeat's process has used, user and system",
+        absent: Some(NO_PROC),
+        read: |_| own_process::cpu_seconds().map_or(Samples::Absent, Samples::Seconds),
+    },
+    Metric {
+        name: "process_resident_memory_bytes",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "memory of podbeat's process that is in RAM",
+        absent: Some(NO_PROC),
+        read: |_| own_process::resident_bytes().map_or(Samples::Absent, Samples::count),
+    },
+    Metric {
+        name: "process_start_time_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "when podbeat's process was started, in seconds since 1970",
+        absent: Some(NO_PROC),
+        read: |reading| {
+            reading
+                .panel
+                .process_started
+                .map_or(Samples::Absent, Samples::Gauge)
+        },
+    },
+];
+
+const NO_PROC: &str = "/proc can't be read";
+
+/// What is read at one scrape.
+struct Reading<'panel> {
+    panel: &'panel Panel,
+    readings: &'panel Readings,
+}
+
+/// The samples of one metric.
+enum Samples {
+    Absent,
+    Info(&'static str, Cow<'static, str>),
+    Counters(Vec<(Vec<(&'static str, &'static str)>, u64)>),
+    /// A counter of seconds.
+    Seconds(f64),
+    Gauge(f64),
+    /// A gauge that is a whole number.
+    Whole(u64),
+    Histogram(Histogram),
+}
+
+impl Samples {
+    fn age(age: Duration) -> Self {
+        Self::Gauge(age.as_secs_f64())
+    }
+
+    fn count(count: impl TryInto<u64>) -> Self {
+        Self::Whole(count.try_into().unwrap_or(u64::MAX))
+    }
+
+    fn flag(is_set: bool) -> Self {
+        Self::Whole(is_set.into())
+    }
+}
+
+fn since_1970(at: Timestamp) -> f64 {
+    at.as_duration().as_secs_f64()
+}
+
+/// Prints all metrics in the text form of OpenMetrics 1.0.
+pub(super) fn text(panel: &Arc<Panel>) -> Result<String, fmt::Error> {
+    // Put together anew at each scrape: nothing is kept between two.
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Table(Arc::clone(panel))));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[derive(Debug)]
+struct Table(Arc<Panel>);
+
+impl Collector for Table {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let readings = &*self.0.readings();
+        let reading = Reading {
+            panel: &self.0,
+            readings,
+        };
+        for metric in METRICS {
+            let samples = (metric.read)(&reading);
+            if matches!(samples, Samples::Absent) {
+                continue;
+            }
+            let mut family = encoder.encode_descriptor(
+                metric.family(),
+                metric.meaning,
+                None,
+                metric.kind.metric_type(),
+            )?;
+            match samples {
+                Samples::Absent => {}
+                Samples::Info(label, value) => family.encode_info(&[(label, value)])?,
+                Samples::Counters(counters) => {
+                    for (labels, count) in counters {
+                        let family = family.encode_family(&labels)?;
+                        ConstCounter::new(count).encode(family)?;
+                    }
+                }
+                Samples::Seconds(seconds) => family.encode_counter(&seconds, None::<&NoExemplar>)?,
+                Samples::Gauge(value) => family.encode_gauge(&value)?,
+                Samples::Whole(value) => family.encode_gauge(&value)?,
+                Samples::Histogram(histogram) => histogram.encode(family)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+type NoExemplar = Exemplar<[(&'static str, &'static str); 0], f64>;
+
+#[cfg(test)]
+mod tests {
+    use super::super::instruments::tests::{instruments, standing};
+    use super::super::instruments::{Fate, Reply};
+    use super::*;
+    use crate::heartbeat::machine::{DropCause, Note, Standing};
+    use crate::heartbeat::outbox::Kind;
+
+    fn value(text: &str, sample: &str) -> Option<f64> {
+        text.lines()
+            .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    #[test]
+    fn the_labels_are_the_closed_enums() {
+        let kinds = [
+            Kind::First,
+            Kind::Periodic,
+            Kind::Change,
+            Kind::LostExit,
+            Kind::Final,
+        ];
+        assert_eq!(kinds.map(Kind::name), KINDS.values);
+        let fates = [
+            Fate::Accepted,
+            Fate::Overflow,
+            Fate::Expired,
+            Fate::Refused,
+            Fate::TooLate,
+            Fate::Superseded,
+            Fate::Orphaned,
+        ];
+        assert_eq!(fates.map(Fate::name), FATES.values);
+        assert_eq!(Reply::ALL.map(Reply::name), REPLIES.values);
+    }
+
+    #[test]
+    fn names_follow_their_types() {
+        for metric in METRICS {
+            assert_eq!(
+                metric.name,
+                format!("{}{}", metric.family(), metric.kind.suffix()),
+                "{}",
+                metric.kind.name()
+            );
+            assert!(!metric.meaning.contains(['\n', '\\', '|']), "{}", metric.name);
+        }
+    }
+
+    #[test]
+    fn a_text_in_a_label_is_escaped() {
+        let (_, panel) = instruments();
+        let text = text(&panel).expect("text");
+        assert!(
+            text.contains(r#"podbeat_run_info{task_run_id="trn.\"1\"\\"} 1"#),
+            "{text}"
+        );
+        assert!(text.ends_with("\n# EOF\n"), "{text}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn ages_grow_while_nothing_happens_and_end_with_the_watch() {
+        let (instruments, panel) = instruments();
+        let age = |name: &str| value(&text(&panel).expect("text"), name).expect("a sample");
+        let (accepted, watched) = (
+            "podbeat_heartbeat_accepted_age_seconds",
+            "podbeat_watch_age_seconds",
+        );
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!((age(accepted), age(watched)), (7.0, 7.0));
+        instruments.note(&Note::Accepted(1, Kind::First));
+        let seen = Standing {
+            status_age: Some(Duration::from_secs(2)),
+            ..standing()
+        };
+        instruments.turned(seen, None);
+        tokio::time::advance(Duration::from_secs(3)).await;
+        assert_eq!((age(accepted), age(watched)), (3.0, 5.0));
+        instruments.watch_ended();
+        assert_eq!(age(watched), 0.0);
+    }
+
+    #[test]
+    fn counters_and_flags_are_what_was_told() {
+        let (instruments, panel) = instruments();
+        instruments.note(&Note::Dropped(3, Kind::Change, DropCause::Overflow));
+        instruments.replied(Reply::ServerError, Duration::from_millis(700));
+        instruments.replied(Reply::Ambiguous, Duration::from_secs(20));
+        instruments.token_expires(Some("2026-11-24T12:00:00Z".parse().expect("a time")));
+        let disowned = Standing {
+            backlog: 3,
+            final_is_due: true,
+            last_heartbeat: LastHeartbeat::Orphaned,
+            ..standing()
+        };
+        instruments.turned(disowned, None);
+        let text = text(&panel).expect("text");
+        for (sample, expected) in [
+            (
+                r#"podbeat_heartbeats_total{kind="change",outcome="overflow"}"#,
+                1.0,
+            ),
+            (
+                r#"podbeat_heartbeats_total{kind="final",outcome="accepted"}"#,
+                0.0,
+            ),
+            (r#"podbeat_attempts_total{status="5xx"}"#, 1.0),
+            (r#"podbeat_attempts_total{status="2xx"}"#, 0.0),
+            (r#"podbeat_attempt_duration_seconds_bucket{le="0.25"}"#, 0.0),
+            (r#"podbeat_attempt_duration_seconds_bucket{le="1.0"}"#, 1.0),
+            (r#"podbeat_attempt_duration_seconds_bucket{le="+Inf"}"#, 2.0),
+            ("podbeat_attempt_duration_seconds_count", 2.0),
+            ("podbeat_attempt_duration_seconds_sum", 20.7),
+            ("podbeat_outbox_depth", 3.0),
+            ("podbeat_final_pending", 1.0),
+            ("podbeat_orphaned", 1.0),
+            ("podbeat_token_expiry_timestamp_seconds", 1_795_521_600.0),
+            ("podbeat_interval_seconds", 30.0),
+        ] {
+            assert_eq!(value(&text, sample), Some(expected), "{sample}\n{text}");
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The status: what podbeat saw, sent and was answered last, as JSON for people and scripts. It holds no secret: neither
+//! bodies, nonces and tokens nor what containers and the service say in free text.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use super::instruments::{Container, Panel, Readings, Reply};
+use crate::heartbeat::machine::Losses;
+use crate::heartbeat::saved::LastHeartbeat;
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Status<'panel> {
+    version: &'static str,
+    task_run_id: &'panel str,
+    pod: Pod<'panel>,
+    running_since: Timestamp,
+    interval_seconds: f64,
+    dry_run: bool,
+    journal: bool,
+    seen: Seen<'panel>,
+    sent: Option<Sent>,
+    answered: Option<Answered>,
+    outbox_depth: usize,
+    losses: Lost,
+    token_expires_at: Option<Timestamp>,
+    last_heartbeat: &'static str,
+}
+
+#[derive(Serialize)]
+struct Pod<'panel> {
+    name: &'panel str,
+    namespace: Option<&'panel str>,
+    uid: Option<&'panel str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Seen<'panel> {
+    containers: &'panel [Container],
+    /// To the millisecond.
+    confirmed_seconds_ago: Option<f64>,
+    /// Whether the pod is still watched.
+    watching: bool,
+}
+
+#[derive(Serialize)]
+struct Sent {
+    heartbeat: u64,
+    kind: &'static str,
+    attempt: u64,
+    retries: u32,
+    at: Timestamp,
+}
+
+#[derive(Serialize)]
+struct Answered {
+    outcome: &'static str,
+    at: Timestamp,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Lost {
+    overflowed: u64,
+    expired: u64,
+    refused: u64,
+    too_late: u64,
+    orphaned: u64,
+}
+
+/// Prints the status.
+pub(super) fn json(panel: &Panel) -> Result<Vec<u8>, serde_json::Error> {
+    let readings = panel.readings();
+    let about = &panel.about;
+    let standing = readings.standing();
+    let losses = standing.map(|standing| standing.losses).unwrap_or_default();
+    let mut json = serde_json::to_vec_pretty(&Status {
+        version: env!("CARGO_PKG_VERSION"),
+        task_run_id: &about.task_run_id,
+        pod: Pod {
+            name: &about.pod_name,
+            namespace: about.pod_namespace.as_deref(),
+            uid: readings.pod_uid.as_deref(),
+        },
+        running_since: panel.started_at,
+        interval_seconds: about.interval.as_secs_f64(),
+        dry_run: about.dry_run,
+        journal: standing.is_some_and(|standing| standing.journaled),
+        seen: Seen {
+            containers: &readings.containers,
+            confirmed_seconds_ago: readings.status_age().map(seconds),
+            watching: !readings.is_watch_over(),
+        },
+        sent: readings.sent.as_ref().map(|sent| Sent {
+            heartbeat: sent.heartbeat,
+            kind: sent.kind.name(),
+            attempt: sent.attempt,
+            retries: sent.retries,
+            at: sent.at,
+        }),
+        answered: readings.replied.map(|(reply, at)| Answered {
+            outcome: match reply {
+                Reply::Success => "accepted",
+                Reply::Redirect
+                | Reply::ClientError
+                | Reply::ServerError
+                | Reply::Ambiguous
+                | Reply::NotSent => reply.name(),
+            },
+            at,
+        }),
+        outbox_depth: standing.map_or(0, |standing| standing.backlog),
+        losses: lost(losses),
+        token_expires_at: readings.token_expires,
+        last_heartbeat: last_heartbeat(&readings),
+    })?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+fn seconds(age: Duration) -> f64 {
+    Duration::new(age.as_secs(), age.subsec_millis() * 1_000_000).as_secs_f64()
+}
+
+fn lost(losses: Losses) -> Lost {
+    let Losses {
+        overflowed,
+        expired,
+        refused,
+        too_late,
+        orphaned,
+    } = losses;
+    Lost {
+        overflowed,
+        expired,
+        refused,
+        too_late,
+        orphaned,
+    }
+}
+
+fn last_heartbeat(readings: &Readings) -> &'static str {
+    let due = readings.standing().is_some_and(|standing| standing.final_is_due);
+    match readings.last_heartbeat() {
+        LastHeartbeat::Open if due => "due",
+        LastHeartbeat::Open => "not due",
+        LastHeartbeat::Accepted => "accepted",
+        LastHeartbeat::Refused => "refused",
+        LastHeartbeat::Orphaned => "orphaned",
+    }
+}

@@ -1,0 +1,759 @@
+//! The admin endpoint of the real binary: probes, metrics and status through the troubles that they tell of, and the
+//! heartbeats of a podbeat whose endpoint is attacked.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use podbeat::telemetry::metrics::{METRICS, Metric, Type};
+use podbeat_lab::kube_api;
+use podbeat_lab::pod::{Pod, Sidecar, running, terminated, waiting};
+use podbeat_lab::service::{self, Heartbeat};
+use podbeat_lab::world::{KUBE_TOKEN, RUN, TOKEN, World};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+/// Longer than anything here takes, even on a machine that is busy with other tests.
+const LIMIT: Duration = Duration::from_secs(30);
+
+const STARTED: &str = "2026-01-01T00:00:01Z";
+
+/// A running podbeat with an endpoint.
+struct Podbeat {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Mutex<String>>,
+}
+
+/// Starts the binary, and collects its log line by line; `lines` brings each as it comes.
+fn spawn(settings: &BTreeMap<String, String>) -> (Child, Arc<Mutex<String>>, mpsc::Receiver<String>) {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_podbeat"))
+        .env_clear()
+        .envs(settings)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("started");
+    let stderr = BufReader::new(child.stderr.take().expect("its log"));
+    let log = Arc::new(Mutex::new(String::new()));
+    let (sender, lines) = mpsc::channel(1);
+    let kept = Arc::clone(&log);
+    std::thread::spawn(move || {
+        for line in stderr.lines().map_while(Result::ok) {
+            kept.lock().expect("not poisoned").push_str(&format!("{line}\n"));
+            // Nobody waits for most of them.
+            let _ = sender.try_send(line);
+        }
+    });
+    (child, log, lines)
+}
+
+impl Podbeat {
+    async fn start(mut settings: BTreeMap<String, String>) -> Self {
+        settings
+            .entry("PODBEAT_LISTEN".to_owned())
+            .or_insert_with(|| "127.0.0.1:0".to_owned());
+        let (child, log, mut lines) = spawn(&settings);
+        let address = timeout(LIMIT, async {
+            while let Some(line) = lines.recv().await {
+                let line: Value = serde_json::from_str(&line).expect("a line of JSON");
+                if line["message"] == "the admin endpoint listens" {
+                    return line["address"].as_str().expect("an address").parse().ok();
+                }
+            }
+            None
+        });
+        let address = address.await.expect("in time").expect("it listens");
+        Self { child, address, log }
+    }
+
+    async fn get(&self, path: &str) -> Answer {
+        ask(self.address, path).await.expect("an answer")
+    }
+
+    /// Asks until the answer is as wanted.
+    async fn until(&self, path: &str, what: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
+        let begun = Instant::now();
+        loop {
+            let answer = self.get(path).await;
+            if wanted(&answer) {
+                return answer;
+            }
+            assert!(
+                begun.elapsed() < LIMIT,
+                "waited for {what} in vain; {path}: {answer:?}\n{}",
+                self.log()
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn until_ready(&self, is_ready: bool) -> Answer {
+        let status = if is_ready { 200 } else { 503 };
+        self.until("/readyz", &status.to_string(), |answer| answer.status == status)
+            .await
+    }
+
+    async fn status(&self) -> Value {
+        serde_json::from_str(&self.get("/status").await.body).expect("JSON")
+    }
+
+    fn log(&self) -> String {
+        self.log.lock().expect("not poisoned").clone()
+    }
+
+    fn signal(&self) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
+        kill_process(pid, Signal::TERM).expect("the process is there");
+    }
+
+    async fn end(mut self) -> (i32, String) {
+        let begun = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("waited for") {
+                return (status.code().expect("an exit code"), self.log());
+            }
+            assert!(begun.elapsed() < LIMIT, "podbeat ends: {}", self.log());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for Podbeat {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What the endpoint answered.
+#[derive(Debug)]
+struct Answer {
+    status: u16,
+    head: String,
+    body: String,
+}
+
+async fn ask(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        let request = format!("GET {path} HTTP/1.1\r\nHost: podbeat\r\n\r\n");
+        stream.write_all(request.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    };
+    let text: std::io::Result<String> = timeout(LIMIT, exchange).await?;
+    let text = text?;
+    let (head, body) = text
+        .split_once("\r\n\r\n")
+        .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+    Ok(Answer {
+        status: head
+            .get(9..12)
+            .and_then(|status| status.parse().ok())
+            .ok_or(std::io::ErrorKind::InvalidData)?,
+        head: head.to_owned(),
+        body: body.to_owned(),
+    })
+}
+
+fn with(world: &World, more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut settings = world.settings("p", "u1");
+    for (variable, value) in more {
+        settings.insert((*variable).to_owned(), (*value).to_owned());
+    }
+    settings
+}
+
+async fn until_accepted(world: &World, what: &str, wanted: impl Fn(&Heartbeat) -> bool) {
+    world
+        .service
+        .wait_for(what, LIMIT, |heartbeats| {
+            heartbeats
+                .iter()
+                .any(|heartbeat| heartbeat.accepted && wanted(heartbeat))
+        })
+        .await
+        .unwrap_or_else(|error| panic!("{error}"));
+}
+
+fn is_running(heartbeat: &Heartbeat) -> bool {
+    heartbeat.state("main").is_some_and(|(name, _)| name == "running")
+}
+
+/// The value of a sample, named with its labels as it is printed.
+fn value(metrics: &str, sample: &str) -> Option<f64> {
+    metrics
+        .lines()
+        .find_map(|line| line.strip_prefix(sample)?.strip_prefix(' ')?.parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_follows_the_service() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .service_faults
+        .script("heartbeat 503 until-lifted")
+        .expect("a rule");
+    let podbeat = Podbeat::start(with(&world, &[("PODBEAT_INTERVAL", "200ms")])).await;
+    let unready = podbeat
+        .until("/readyz", "only the service missing", |answer| {
+            answer.body == "the service has accepted no heartbeat yet\n"
+        })
+        .await;
+    assert_eq!(unready.status, 503);
+    world.service_faults.lift_all();
+    podbeat.until_ready(true).await;
+
+    // Away for longer than three intervals, and back.
+    world
+        .service_faults
+        .script("any refuse until-lifted; heartbeat 503 until-lifted")
+        .expect("rules");
+    let unready = podbeat.until_ready(false).await;
+    assert!(
+        unready.body.starts_with("the service last accepted a heartbeat ")
+            && unready.body.ends_with(" ago, longer than 3 intervals\n"),
+        "{unready:?}"
+    );
+    assert_eq!(podbeat.get("/livez").await.status, 200);
+    assert_eq!(podbeat.get("/startupz").await.status, 200);
+    world.service_faults.lift_all();
+    podbeat.until_ready(true).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ready_follows_the_kubernetes_api() {
+    let api = kube_api::Options {
+        bookmarks: Duration::from_millis(100),
+        ..kube_api::Options::default()
+    };
+    let world = World::with(api, service::Options::default())
+        .await
+        .expect("a world");
+    world.kube_faults.script("list 403 until-lifted").expect("a rule");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let podbeat = Podbeat::start(with(
+        &world,
+        &[("PODBEAT_MAX_STATUS_AGE", "1s"), ("PODBEAT_INTERVAL", "1h")],
+    ))
+    .await;
+    let unready = podbeat
+        .until("/readyz", "only the API missing", |answer| {
+            answer.body == "the Kubernetes API has not shown the pod yet\n"
+        })
+        .await;
+    assert_eq!(unready.status, 503);
+    world.kube_faults.lift_all();
+    podbeat.until_ready(true).await;
+    let metrics = podbeat.get("/metrics").await.body;
+    assert!(
+        value(&metrics, "podbeat_watch_errors_total") >= Some(1.0),
+        "{metrics}"
+    );
+    assert_eq!(
+        value(&metrics, "podbeat_watch_resyncs_total"),
+        Some(1.0),
+        "{metrics}"
+    );
+    assert_eq!(
+        value(&metrics, "podbeat_watch_restarts_total"),
+        Some(0.0),
+        "{metrics}"
+    );
+
+    world
+        .kube_faults
+        .script("watch cut until-lifted; any refuse until-lifted; any 503 until-lifted")
+        .expect("rules");
+    let unready = podbeat.until_ready(false).await;
+    assert!(
+        unready
+            .body
+            .starts_with("the Kubernetes API last confirmed the pod's states "),
+        "{unready:?}"
+    );
+    assert_eq!(podbeat.get("/livez").await.status, 200);
+    world.kube_faults.lift_all();
+    podbeat.until_ready(true).await;
+    let metrics = podbeat.get("/metrics").await.body;
+    assert!(
+        value(&metrics, "podbeat_watch_restarts_total") >= Some(1.0),
+        "{metrics}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_hangs_holds_no_startup_back() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .service_faults
+        .script("heartbeat hang-lost until-lifted")
+        .expect("a rule");
+    let podbeat = Podbeat::start(with(&world, &[])).await;
+    podbeat
+        .until("/startupz", "the first attempt", |answer| answer.status == 200)
+        .await;
+    assert_eq!(podbeat.get("/livez").await.status, 200);
+    assert_eq!(podbeat.get("/readyz").await.status, 503);
+    let status = podbeat.status().await;
+    assert_eq!(status["sent"]["kind"], "first", "{status}");
+    assert_eq!(status["answered"], Value::Null, "{status}");
+    assert_eq!(world.service.accepted(), []);
+}
+
+/// A life with everything in it that a metric tells of; then each metric is there, as the table says, and nothing else.
+#[tokio::test(flavor = "multi_thread")]
+async fn metrics_are_what_the_table_says() {
+    let world = World::start().await.expect("a world");
+    let expiry = jiff::Timestamp::now().as_second() + 3600;
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expiry}}}"#));
+    let token = format!("e30.{claims}.hunter2");
+    world.service.set_tokens(&[&token]);
+    world.write_token(&token).expect("written");
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&waiting("ContainerCreating")));
+    world
+        .service_faults
+        .script("heartbeat 400; heartbeat 503; heartbeat drop")
+        .expect("rules");
+    let podbeat = Podbeat::start(with(
+        &world,
+        &[
+            ("PODBEAT_INTERVAL", "200ms"),
+            // Nobody, root included, can make a file there.
+            ("PODBEAT_STATE_DIR", "/proc/self"),
+        ],
+    ))
+    .await;
+    until_accepted(&world, "waiting", |heartbeat| heartbeat.state("main").is_some()).await;
+    world.kube.apply(pod.showing(&running(STARTED)));
+    until_accepted(&world, "running", is_running).await;
+    let before = podbeat.get("/metrics").await;
+    assert!(
+        before
+            .head
+            .contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        "{}",
+        before.head
+    );
+    world.kube.apply(pod.showing(&terminated(3, "Error", "c1")));
+    let accepted_final = r#"podbeat_heartbeats_total{kind="final",outcome="accepted"}"#;
+    let after = podbeat
+        .until("/metrics", "an accepted final", |answer| {
+            value(&answer.body, accepted_final) == Some(1.0)
+        })
+        .await;
+    for metrics in [&before.body, &after.body] {
+        conforms(metrics);
+    }
+    let metrics = &after.body;
+    for (sample, expected) in [
+        (r#"podbeat_build_info{version="0.1.0"}"#, 1.0),
+        (&format!(r#"podbeat_run_info{{task_run_id="{RUN}"}}"#), 1.0),
+        (r#"podbeat_heartbeats_total{kind="first",outcome="refused"}"#, 1.0),
+        (r#"podbeat_attempts_total{status="4xx"}"#, 1.0),
+        (r#"podbeat_attempts_total{status="5xx"}"#, 1.0),
+        (r#"podbeat_attempts_total{status="ambiguous"}"#, 1.0),
+        (r#"podbeat_transitions_total{state="waiting"}"#, 1.0),
+        (r#"podbeat_transitions_total{state="running"}"#, 1.0),
+        (r#"podbeat_transitions_total{state="terminated"}"#, 1.0),
+        ("podbeat_interval_seconds", 0.2),
+        ("podbeat_max_status_age_seconds", 300.0),
+        ("podbeat_watch_age_seconds", 0.0),
+        ("podbeat_outbox_depth", 0.0),
+        ("podbeat_final_pending", 0.0),
+        ("podbeat_orphaned", 0.0),
+    ] {
+        assert_eq!(value(metrics, sample), Some(expected), "{sample}\n{metrics}");
+    }
+    let expires = value(metrics, "podbeat_token_expiry_timestamp_seconds").expect("it tells");
+    assert!((expires - 3600.0 - jiff::Timestamp::now().as_duration().as_secs_f64()).abs() < 60.0);
+    assert!(
+        value(metrics, "podbeat_journal_errors_total") >= Some(1.0),
+        "{metrics}"
+    );
+    let attempts: f64 = metrics
+        .lines()
+        .filter(|line| line.starts_with("podbeat_attempts_total{"))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum();
+    assert_eq!(
+        value(metrics, "podbeat_attempt_duration_seconds_count"),
+        Some(attempts)
+    );
+
+    assert_eq!(podbeat.get("/readyz").await.status, 200, "after the end as well");
+    let status = podbeat.status().await;
+    for (pointer, expected) in [
+        ("/taskRunId", json!(RUN)),
+        ("/pod", json!({"name": "p", "namespace": "lab", "uid": "u1"})),
+        (
+            "/seen/containers",
+            json!([{"name": "main", "state": "terminated", "reason": "Error", "exitCode": 3}]),
+        ),
+        ("/seen/watching", json!(false)),
+        ("/sent/kind", json!("final")),
+        ("/answered/outcome", json!("accepted")),
+        ("/outboxDepth", json!(0)),
+        ("/lastHeartbeat", json!("accepted")),
+        ("/journal", json!(true)),
+        ("/intervalSeconds", json!(0.2)),
+        ("/losses/refused", json!(0)),
+    ] {
+        assert_eq!(status.pointer(pointer), Some(&expected), "{pointer}: {status}");
+    }
+    podbeat.signal();
+    let (code, log) = podbeat.end().await;
+    assert_eq!(code, 0, "{log}");
+}
+
+/// Whether a text is OpenMetrics as the table has it: each family once, with its type, its labels and their values.
+fn conforms(metrics: &str) {
+    let Some(lines) = metrics.strip_suffix("# EOF\n") else {
+        panic!("no end: {metrics}");
+    };
+    let mut printed = BTreeSet::new();
+    let mut current: Option<&Metric> = None;
+    for line in lines.lines() {
+        if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (family, kind) = rest.split_once(' ').expect("a type");
+            let metric = METRICS
+                .iter()
+                .find(|metric| metric.family() == family)
+                .unwrap_or_else(|| panic!("{family} is not in the table"));
+            assert_eq!(kind, metric.kind.name(), "{family}");
+            assert!(printed.insert(metric.name), "{family} is printed twice");
+            current = Some(metric);
+        } else if !line.starts_with("# HELP ") {
+            let metric = current.unwrap_or_else(|| panic!("{line} belongs to no type"));
+            is_of(metric, line);
+        }
+    }
+    for metric in METRICS {
+        assert!(
+            printed.contains(metric.name),
+            "{} is missing: {metrics}",
+            metric.name
+        );
+    }
+}
+
+fn is_of(metric: &Metric, line: &str) {
+    let (sample, value) = line.rsplit_once(' ').expect("a value");
+    value
+        .parse::<f64>()
+        .unwrap_or_else(|error| panic!("{line}: {error}"));
+    let (name, labels) = match sample.split_once('{') {
+        Some((name, labels)) => (name, labels.strip_suffix('}').expect("closed")),
+        None => (sample, ""),
+    };
+    let mut expected: Vec<&str> = metric.labels.iter().map(|label| label.name).collect();
+    if metric.kind == Type::Histogram {
+        let suffix = name.strip_prefix(metric.name).expect("its name");
+        assert!(["_bucket", "_sum", "_count"].contains(&suffix), "{line}");
+        if suffix == "_bucket" {
+            expected.push("le");
+        }
+    } else {
+        assert_eq!(name, metric.name, "{line}");
+    }
+    let mut there = vec![];
+    for label in labels.split(',').filter(|label| !label.is_empty()) {
+        let (label, value) = label.split_once('=').expect("a label");
+        there.push(label);
+        let values = metric
+            .labels
+            .iter()
+            .find(|known| known.name == label)
+            .map_or(&[][..], |known| known.values);
+        let value = value.trim_matches('"');
+        assert!(values.is_empty() || values.contains(&value), "{line}");
+    }
+    assert_eq!(there, expected, "{line}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_last_heartbeat_that_is_due_is_pending_until_it_is_accepted() {
+    let world = World::start().await.expect("a world");
+    world
+        .service_faults
+        .script("heartbeat final 503 until-lifted")
+        .expect("a rule");
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&terminated(0, "Completed", "c1")));
+    let podbeat = Podbeat::start(with(&world, &[])).await;
+    let pending = podbeat
+        .until("/metrics", "a final that waits", |answer| {
+            value(&answer.body, "podbeat_final_pending") == Some(1.0)
+        })
+        .await;
+    assert!(value(&pending.body, "podbeat_outbox_depth") >= Some(1.0));
+    assert_eq!(podbeat.status().await["lastHeartbeat"], "due");
+    world.service_faults.lift_all();
+    podbeat
+        .until("/metrics", "an accepted final", |answer| {
+            value(&answer.body, "podbeat_final_pending") == Some(0.0)
+        })
+        .await;
+    assert_eq!(podbeat.get("/readyz").await.status, 200);
+}
+
+/// The kubelet starts a native sidecar again that ended, and asks for its startup again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_behind_the_last_heartbeat_has_started_and_is_ready() {
+    let world = World::start().await.expect("a world");
+    let state = world.path("state");
+    std::fs::create_dir(&state).expect("made");
+    let settings = with(&world, &[("PODBEAT_STATE_DIR", &state.display().to_string())]);
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&terminated(0, "Completed", "c1")));
+    let first = Podbeat::start(settings.clone()).await;
+    first
+        .until("/status", "the end in the journal", |_| {
+            std::fs::read_to_string(state.join("journal.json"))
+                .is_ok_and(|journal| journal.contains(r#""outbox":[],"lastHeartbeat":"accepted""#))
+        })
+        .await;
+    drop(first);
+    let before = world.service.heartbeats().len();
+    let second = Podbeat::start(settings).await;
+    second
+        .until("/startupz", "the start", |answer| answer.status == 200)
+        .await;
+    assert_eq!(second.get("/readyz").await.status, 200);
+    let metrics = second.get("/metrics").await.body;
+    let finals = r#"podbeat_heartbeats_total{kind="final",outcome="accepted"}"#;
+    assert_eq!(value(&metrics, finals), Some(0.0), "the first process counted it");
+    assert_eq!(world.service.heartbeats().len(), before, "nothing was sent");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_port_that_is_taken_costs_the_endpoint_and_no_heartbeat() {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let holder = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = holder.local_addr().expect("an address").to_string();
+    let (child, log, _lines) = spawn(&with(&world, &[("PODBEAT_LISTEN", &address)]));
+    let podbeat = Podbeat {
+        child,
+        address: holder.local_addr().expect("an address"),
+        log,
+    };
+    until_accepted(&world, "running", is_running).await;
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, log) = podbeat.end().await;
+    assert_eq!(code, 0, "{log}");
+    let errors: Vec<Value> = log
+        .lines()
+        .filter_map(|line| serde_json::from_str(line).ok())
+        .filter(|line: &Value| line["level"] == "ERROR")
+        .collect();
+    assert_eq!(errors.len(), 1, "{log}");
+    assert_eq!(errors[0]["setting"], "PODBEAT_LISTEN");
+    let error = errors[0]["error"].as_str().expect("an error");
+    assert!(error.contains(&address), "{error}");
+    assert!(errors[0]["cause"].as_str().expect("a cause").contains("in use"));
+}
+
+/// G6: whatever the endpoint is asked for, it tells no token and no nonce, nor what containers and the service say in
+/// free text.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_answer_tells_a_secret() {
+    const SECRETS: [&str; 6] = [
+        TOKEN,
+        KUBE_TOKEN,
+        "renewed-hunter2",
+        "nonce-hunter2",
+        "message-hunter2",
+        "secret-path",
+    ];
+    let world = World::start().await.expect("a world");
+    world.service.set_tokens(&[TOKEN, "renewed-hunter2"]);
+    world
+        .service_faults
+        .script("heartbeat jwt=renewed-hunter2; heartbeat 503; heartbeat 400")
+        .expect("rules");
+    let pod = Pod::new("p", "u1");
+    let mut crashed = waiting("CrashLoopBackOff");
+    crashed["state"]["waiting"]["message"] = json!("message-hunter2");
+    let path = world.path("secret-path");
+    world.kube.apply(pod.showing(&crashed));
+    let podbeat = Podbeat::start(with(
+        &world,
+        &[
+            ("PODBEAT_INTERVAL", "100ms"),
+            ("PODBEAT_NONCE", "nonce-hunter2"),
+            ("PODBEAT_RENEWED_TOKEN_FILE", &path.display().to_string()),
+        ],
+    ))
+    .await;
+    let renewed = |heartbeat: &Heartbeat| {
+        heartbeat.token.as_deref() == Some("renewed-hunter2") && heartbeat.nonce() == "nonce-hunter2"
+    };
+    until_accepted(&world, "the renewed token", renewed).await;
+    for end in [false, true] {
+        if end {
+            world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+            until_accepted(&world, "the final", Heartbeat::is_final).await;
+        }
+        for path in [
+            "/",
+            "/livez",
+            "/readyz",
+            "/startupz",
+            "/metrics",
+            "/status",
+            "/token",
+        ] {
+            let answer = podbeat.get(path).await;
+            for secret in SECRETS {
+                assert!(
+                    !answer.head.contains(secret) && !answer.body.contains(secret),
+                    "{secret} in {path}: {answer:?}"
+                );
+            }
+        }
+    }
+    let status = podbeat.status().await.to_string();
+    assert!(
+        status.contains("\"main\""),
+        "it tells much all the same: {status}"
+    );
+}
+
+/// What an attacker does.
+#[derive(Clone, Copy)]
+enum Attack {
+    /// Sends a head byte by byte, without end.
+    SlowLoris,
+    /// Sends what is no HTTP.
+    Garbage,
+    /// Sends a head of a megabyte.
+    HugeHead,
+    /// Asks, and reads no answer.
+    NoReader,
+}
+
+async fn attack(address: SocketAddr, attack: Attack, over: Arc<AtomicBool>, done: Arc<AtomicUsize>) {
+    while !over.load(Ordering::Relaxed) {
+        let _: std::io::Result<()> = async {
+            let mut stream = TcpStream::connect(address).await?;
+            match attack {
+                Attack::SlowLoris => {
+                    stream.write_all(b"GET /metrics HTTP/1.1\r\nX: ").await?;
+                    while !over.load(Ordering::Relaxed) {
+                        stream.write_all(b"x").await?;
+                        sleep(Duration::from_millis(50)).await;
+                    }
+                }
+                Attack::Garbage => stream.write_all(&[0xff; 4096]).await?,
+                Attack::HugeHead => {
+                    stream.write_all(b"GET /livez HTTP/1.1\r\nX: ").await?;
+                    for _ in 0..1024 {
+                        stream.write_all(&[b'x'; 1024]).await?;
+                    }
+                }
+                Attack::NoReader => {
+                    stream.write_all(b"GET /metrics HTTP/1.1\r\n\r\n").await?;
+                    sleep(Duration::from_millis(100)).await;
+                }
+            }
+            Ok(())
+        }
+        .await;
+        done.fetch_add(1, Ordering::Relaxed);
+        // So that the attackers leave the machine to the test as well.
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// G5, G2: an endpoint under attack answers its probes, and the heartbeats go on as if there were none.
+#[tokio::test(flavor = "multi_thread")]
+async fn hostile_clients_hold_no_heartbeat_and_no_probe_up() {
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const TIMEOUT: Duration = Duration::from_secs(2);
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let podbeat = Podbeat::start(with(
+        &world,
+        &[("PODBEAT_INTERVAL", "100ms"), ("PODBEAT_TIMEOUT", "2s")],
+    ))
+    .await;
+    podbeat.until_ready(true).await;
+
+    let over = Arc::new(AtomicBool::new(false));
+    let done = Arc::new(AtomicUsize::new(0));
+    let attackers: Vec<_> = std::iter::repeat_n(Attack::SlowLoris, 200)
+        .chain([Attack::Garbage; 4])
+        .chain([Attack::HugeHead; 4])
+        .chain([Attack::NoReader; 4])
+        .map(|kind| {
+            tokio::spawn(attack(
+                podbeat.address,
+                kind,
+                Arc::clone(&over),
+                Arc::clone(&done),
+            ))
+        })
+        .collect();
+    let begun = world.service.heartbeats().len();
+    for _ in 0..20 {
+        let live = ask(podbeat.address, "/livez").await.expect("a probe is answered");
+        assert_eq!(live.status, 200);
+        let heard = world.service.heartbeats().len();
+        world
+            .service
+            .wait_for("two more heartbeats", LIMIT, |heartbeats| {
+                heartbeats.len() >= heard + 2
+            })
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    }
+    assert!(done.load(Ordering::Relaxed) > 200, "it was an attack");
+    world.kube.apply(pod.showing(&terminated(3, "Error", "c1")));
+    until_accepted(&world, "the final", |heartbeat| {
+        heartbeat.is_final() && heartbeat.exit_code("main") == Some(3)
+    })
+    .await;
+    assert_eq!(podbeat.get("/readyz").await.status, 200);
+    over.store(true, Ordering::Relaxed);
+    for attacker in attackers {
+        attacker.await.expect("joined");
+    }
+    let heartbeats = world.service.heartbeats();
+    let gaps = heartbeats[begun - 1..]
+        .windows(2)
+        .map(|pair| pair[1].at - pair[0].at);
+    let longest = gaps.max().expect("heartbeats");
+    assert!(longest <= INTERVAL + TIMEOUT, "{longest:?}");
+    assert!(heartbeats.iter().all(|heartbeat| heartbeat.accepted));
+    podbeat.signal();
+    let (code, log) = podbeat.end().await;
+    assert_eq!(code, 0, "{log}");
+}
