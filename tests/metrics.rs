@@ -37,8 +37,7 @@ const END: &str = "
 - `podbeat_attempts_total` and `podbeat_attempt_duration_seconds` have an attempt once it has ended. The time includes the wait for
   the journal, half a second at most. With `--dry-run` there are none.
 - `podbeat_heartbeat_accepted_age_seconds` grows on after the last heartbeat was accepted, as long as a native sidecar idles until
-  SIGTERM: then `podbeat_heartbeats_total{kind=\"final\",outcome=\"accepted\"}` is 1. After a restart of podbeat behind its last
-  heartbeat that is 0, and `podbeat_watch_age_seconds` is 0 either way.
+  SIGTERM: then `podbeat_final_accepted` is 1.
 - `podbeat_watch_errors_total` leaves out a 410 Gone, which is ordinary; a watch that breaks off is one.
 - `podbeat_final_pending` stays 1 if the service refused the last heartbeat for good.
 

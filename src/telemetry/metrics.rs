@@ -311,6 +311,14 @@ pub const METRICS: &[Metric] = &[
         },
     },
     Metric {
+        name: "podbeat_final_accepted",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "1 once the last heartbeat was accepted, from an earlier process of the pod perhaps, else 0",
+        absent: None,
+        read: |reading| Samples::flag(reading.readings.last_heartbeat() == LastHeartbeat::Accepted),
+    },
+    Metric {
         name: "podbeat_orphaned",
         kind: Type::Gauge,
         labels: &[],
@@ -555,11 +563,33 @@ mod tests {
             ("podbeat_attempt_duration_seconds_sum", 20.7),
             ("podbeat_outbox_depth", 3.0),
             ("podbeat_final_pending", 1.0),
+            ("podbeat_final_accepted", 0.0),
             ("podbeat_orphaned", 1.0),
             ("podbeat_token_expiry_timestamp_seconds", 1_795_521_600.0),
             ("podbeat_interval_seconds", 30.0),
         ] {
             assert_eq!(value(&text, sample), Some(expected), "{sample}\n{text}");
         }
+    }
+
+    #[test]
+    fn an_accepted_end_is_told_by_the_process_that_comes_after_it_too() {
+        let (instruments, panel) = instruments();
+        instruments.note(&Note::Resumed {
+            waiting: 0,
+            last_heartbeat: LastHeartbeat::Accepted,
+        });
+        instruments.turned(
+            Standing {
+                last_heartbeat: LastHeartbeat::Accepted,
+                ..standing()
+            },
+            None,
+        );
+        let text = text(&panel).expect("text");
+        assert_eq!(value(&text, "podbeat_final_accepted"), Some(1.0));
+        assert_eq!(value(&text, "podbeat_final_pending"), Some(0.0));
+        let counted = r#"podbeat_heartbeats_total{kind="final",outcome="accepted"}"#;
+        assert_eq!(value(&text, counted), Some(0.0), "counted by the earlier one");
     }
 }
