@@ -111,7 +111,7 @@ doc:
 
 # Writes the generated documents anew.
 docs:
-    PODBEAT_WRITE_DOCS=1 cargo test --locked --test configuration --test metrics
+    PODBEAT_WRITE_DOCS=1 cargo test --locked --test configuration --test metrics --test monitoring
 
 # Everything that CI checks.
 ci:

@@ -1,0 +1,639 @@
+//! What Prometheus and Grafana are given under deploy/monitoring names what podbeat has, fits together, and is explained.
+//!
+//! promtool judges the rules themselves: deploy/monitoring/check.sh.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use podbeat::config::{Environment, ProcessEnvironment};
+use serde_json::{Value, json};
+
+/// What is used of kube-state-metrics, from its docs/metrics/workload/pod-metrics.md.
+const KUBE_STATE_METRICS: &[&str] = &[
+    "kube_pod_annotations",
+    "kube_pod_container_status_last_terminated_exitcode",
+    "kube_pod_container_status_restarts_total",
+    "kube_pod_container_status_running",
+    "kube_pod_container_status_terminated_reason",
+    "kube_pod_info",
+    "kube_pod_init_container_status_restarts_total",
+    "kube_pod_init_container_status_running",
+    "kube_pod_init_container_status_terminated_reason",
+    "kube_pod_restart_policy",
+    "kube_pod_status_phase",
+];
+
+/// Words of PromQL that name no metric where no parenthesis follows them.
+const WORDS: &[&str] = &["and", "bool", "offset", "or", "unless"];
+
+/// Words whose parenthesis holds labels.
+const LABEL_LISTS: &[&str] = &["by", "group_left", "group_right", "ignoring", "on", "without"];
+
+fn read(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml(path: &str) -> Value {
+    serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+fn rules() -> Vec<Value> {
+    let file = yaml("deploy/monitoring/alerts.yaml");
+    let groups = items(&file["groups"]);
+    groups
+        .iter()
+        .flat_map(|group| items(&group["rules"]).to_vec())
+        .collect()
+}
+
+fn alerts() -> BTreeSet<String> {
+    let names = rules();
+    names
+        .iter()
+        .filter_map(|rule| rule["alert"].as_str().map(str::to_owned))
+        .collect()
+}
+
+fn dashboard() -> Value {
+    serde_json::from_str(&read("deploy/monitoring/dashboard.json")).expect("JSON")
+}
+
+/// The panels that show something; a row only heads them.
+fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
+    items(&dashboard["panels"])
+        .iter()
+        .filter(|panel| panel["type"] != "row")
+}
+
+/// Every expression of the dashboard, with where it stands.
+fn dashboard_expressions(dashboard: &Value) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for panel in panels(dashboard) {
+        for target in items(&panel["targets"]) {
+            all.push((text(&panel["title"]).to_owned(), text(&target["expr"]).to_owned()));
+        }
+    }
+    for note in items(&dashboard["annotations"]["list"]) {
+        if let Some(expression) = note["expr"].as_str() {
+            all.push((text(&note["name"]).to_owned(), expression.to_owned()));
+        }
+    }
+    for variable in items(&dashboard["templating"]["list"]) {
+        if variable["type"] == "query" {
+            let asked = text(&variable["definition"]);
+            assert_eq!(asked, text(&variable["query"]["query"]));
+            let (selector, _) = asked
+                .strip_prefix("label_values(")
+                .and_then(|rest| rest.rsplit_once(','))
+                .expect("label_values(selector, label)");
+            all.push((text(&variable["name"]).to_owned(), selector.to_owned()));
+        }
+    }
+    all
+}
+
+/// A word of an expression, or one character of what stands between.
+#[derive(Debug, PartialEq)]
+enum Token {
+    Word(String),
+    Mark(char),
+}
+
+/// Splits PromQL, without its text literals, label matchers, ranges and numbers.
+fn tokens(expression: &str) -> Vec<Token> {
+    let mut tokens = Vec::new();
+    let mut rest = expression.chars().peekable();
+    while let Some(at) = rest.next() {
+        match at {
+            '"' => while rest.next().is_some_and(|next| next != '"') {},
+            '{' => {
+                let mut quoted = false;
+                for next in rest.by_ref() {
+                    match next {
+                        '"' => quoted = !quoted,
+                        '}' if !quoted => break,
+                        _ => {}
+                    }
+                }
+            }
+            '[' => while rest.next().is_some_and(|next| next != ']') {},
+            _ if at.is_ascii_alphanumeric() || at == '_' || at == ':' || at == '$' => {
+                let mut word = at.to_string();
+                while let Some(next) =
+                    rest.next_if(|next| next.is_ascii_alphanumeric() || *next == '_' || *next == ':')
+                {
+                    word.push(next);
+                }
+                if !at.is_ascii_digit() {
+                    tokens.push(Token::Word(word));
+                }
+            }
+            _ if at.is_whitespace() => {}
+            _ => tokens.push(Token::Mark(at)),
+        }
+    }
+    tokens
+}
+
+/// The metrics that an expression names: words that are neither functions nor operators nor labels.
+fn metrics(expression: &str) -> BTreeSet<String> {
+    let tokens = tokens(expression);
+    let mut named = BTreeSet::new();
+    let mut at = 0;
+    while at < tokens.len() {
+        // `sum(x)`, and `sum by (label) (x)`.
+        let called = match tokens.get(at + 1) {
+            Some(Token::Mark(mark)) => *mark == '(',
+            Some(Token::Word(word)) => word == "by" || word == "without",
+            None => false,
+        };
+        match &tokens[at] {
+            Token::Word(word) if called && LABEL_LISTS.contains(&word.as_str()) => {
+                while tokens[at] != Token::Mark(')') {
+                    at += 1;
+                }
+            }
+            Token::Word(word) if !called && !WORDS.contains(&word.as_str()) => {
+                named.insert(word.clone());
+            }
+            // `offset 1h` is a word and a number; a function's or operator's parenthesis holds an expression.
+            Token::Word(_) | Token::Mark(_) => {}
+        }
+        at += 1;
+    }
+    named
+}
+
+/// The label matchers of an expression that ask for certain values, as (label, value).
+fn asked(expression: &str, labels: &[&str]) -> Vec<(String, String)> {
+    let mut all = Vec::new();
+    for label in labels {
+        for (place, _) in expression.match_indices(label) {
+            let before = expression.get(..place).expect("a boundary");
+            if !before.ends_with(['{', ' ', ',']) {
+                continue;
+            }
+            let after = expression.get(place + label.len()..).expect("a boundary");
+            let Some((operator, values)) = after.split_once('"') else {
+                continue;
+            };
+            if !["=", "!=", "=~", "!~"].contains(&operator) {
+                continue;
+            }
+            let (values, _) = values.split_once('"').expect("the literal ends");
+            all.extend(
+                values
+                    .split('|')
+                    .map(|value| ((*label).to_owned(), value.to_owned())),
+            );
+        }
+    }
+    all
+}
+
+/// The metrics of docs/metrics.md: the first cell of each row of its table, and the whole row.
+fn documented() -> BTreeMap<String, String> {
+    let mut all = BTreeMap::new();
+    for line in read("docs/metrics.md").lines() {
+        let Some(name) = line.split('|').nth(1).map(|cell| cell.trim().trim_matches('`')) else {
+            continue;
+        };
+        if name.starts_with("podbeat_") || name.starts_with("process_") {
+            all.insert(name.to_owned(), line.to_owned());
+        }
+    }
+    assert!(
+        all.len() > 10,
+        "docs/metrics.md has no table of metrics: {:?}",
+        all.keys()
+    );
+    all
+}
+
+#[test]
+fn what_an_expression_names_is_found() {
+    let found = |expression| metrics(expression).into_iter().collect::<Vec<_>>();
+    assert_eq!(
+        found(r#"sum by (le, kind) (rate(a_total{b="c", d=~"}e"}[5m])) / on (f) group_left (g) h:i > 1e3"#),
+        ["a_total", "h:i"]
+    );
+    assert_eq!(
+        found(r#"x offset 1h unless ignoring (y) last_over_time(z[1h] offset 5m) or "words" == bool 2"#),
+        ["x", "z"]
+    );
+    assert_eq!(
+        asked(
+            r#"a{kind="final", outcome=~"x|y"} + b{unkind="c", kind!="d"}"#,
+            &["kind", "outcome"]
+        ),
+        [
+            ("kind", "final"),
+            ("kind", "d"),
+            ("outcome", "x"),
+            ("outcome", "y")
+        ]
+        .map(|(label, value)| (label.to_owned(), value.to_owned()))
+    );
+}
+
+#[test]
+fn every_metric_is_one_that_is_there() {
+    let documented = documented();
+    let rules = rules();
+    let recorded: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["record"].as_str()).collect();
+    let mut expressions: Vec<(String, String)> = rules
+        .iter()
+        .map(|rule| {
+            let name = rule["alert"].as_str().or(rule["record"].as_str());
+            (name.expect("a name").to_owned(), text(&rule["expr"]).to_owned())
+        })
+        .collect();
+    expressions.extend(dashboard_expressions(&dashboard()));
+
+    let mut used = BTreeSet::new();
+    for (place, expression) in &expressions {
+        let named = metrics(expression);
+        assert!(!named.is_empty(), "{place} names no metric: {expression}");
+        for metric in named {
+            let of_histogram = ["_bucket", "_sum", "_count"]
+                .iter()
+                .find_map(|suffix| metric.strip_suffix(suffix))
+                .filter(|base| documented.get(*base).is_some_and(|row| row.contains("histogram")));
+            let known = documented.contains_key(&metric)
+                || of_histogram.is_some()
+                || recorded.contains(metric.as_str())
+                || KUBE_STATE_METRICS.contains(&metric.as_str())
+                || metric == "ALERTS";
+            assert!(known, "{place}: nothing tells {metric}");
+            used.insert(metric);
+        }
+        // A misspelt outcome would make a rule silent, not wrong.
+        for (label, value) in asked(expression, &["kind", "outcome", "status", "state"]) {
+            let told = documented.values().any(|row| {
+                row.contains(&label)
+                    && row
+                        .split(|at: char| !at.is_ascii_alphanumeric() && at != '_')
+                        .any(|word| word == value)
+            });
+            assert!(told, "{place}: no metric has {label}=\"{value}\"");
+        }
+    }
+    let in_vain: Vec<_> = recorded.iter().filter(|name| !used.contains(**name)).collect();
+    assert!(in_vain.is_empty(), "recorded, and used by nobody: {in_vain:?}");
+    let in_vain: Vec<_> = KUBE_STATE_METRICS
+        .iter()
+        .filter(|name| !used.contains(**name))
+        .collect();
+    assert!(
+        in_vain.is_empty(),
+        "in the list here, and used nowhere: {in_vain:?}"
+    );
+}
+
+#[test]
+fn the_prometheus_rule_is_made_from_the_rules() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring/prometheusrule.yaml");
+    let plain = read("deploy/monitoring/alerts.yaml");
+    let (_, groups) = plain.split_once("\ngroups:\n").expect("groups");
+    let mut made = String::from(
+        "# Made from alerts.yaml by `just docs`; a test compares. The Prometheus operator's ruleSelector may ask for more labels.\n\
+         apiVersion: monitoring.coreos.com/v1\n\
+         kind: PrometheusRule\n\
+         metadata:\n\
+         \x20 name: podbeat\n\
+         \x20 labels:\n\
+         \x20   app.kubernetes.io/name: podbeat\n\
+         spec:\n\
+         \x20 groups:\n",
+    );
+    for line in groups.lines() {
+        if !line.is_empty() {
+            made.push_str("  ");
+        }
+        made.push_str(line);
+        made.push('\n');
+    }
+    if ProcessEnvironment.get("PODBEAT_WRITE_DOCS").is_some() {
+        fs::write(&path, &made).expect("written");
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(
+        written == made,
+        "deploy/monitoring/prometheusrule.yaml is out of date: run `just docs` and commit it"
+    );
+    let object: Value = serde_saphyr::from_str(&written).expect("YAML");
+    assert_eq!(
+        object["spec"]["groups"],
+        yaml("deploy/monitoring/alerts.yaml")["groups"]
+    );
+}
+
+#[test]
+fn every_alert_is_explained_where_it_says() {
+    let operations = read("docs/operations.md");
+    let (_, section) = operations
+        .split_once("\n## Alerts\n")
+        .expect("a section of alerts");
+    let section = section.split("\n## ").next().expect("its text");
+    let headed: BTreeSet<String> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix("### Podbeat"))
+        .map(|name| format!("Podbeat{name}"))
+        .collect();
+    assert_eq!(
+        headed,
+        alerts(),
+        "the headings of docs/operations.md, and the alerts"
+    );
+
+    for rule in rules() {
+        let Some(name) = rule["alert"].as_str() else {
+            continue;
+        };
+        let notes = &rule["annotations"];
+        // The anchor of a heading: its text in lower case.
+        let anchor = format!("docs/operations.md#{}", name.to_lowercase());
+        assert_eq!(notes["runbook_url"], anchor.as_str(), "{name}");
+        let severity = text(&rule["labels"]["severity"]);
+        assert!(["warning", "critical"].contains(&severity), "{name}: {severity}");
+        assert!(text(&notes["summary"]).ends_with('.'), "{name}");
+        // The alerts of a fleet are of no pod.
+        let told: &[&str] = match (name, rule["labels"]["scope"].as_str()) {
+            (_, Some("cluster")) => &["cluster"],
+            (_, Some(_)) | ("PodbeatAbsent", _) => &["namespace"],
+            _ => &["namespace", "pod", "task_run_id"],
+        };
+        for label in told {
+            let shown = format!("$labels.{label} ");
+            assert!(
+                text(&notes["description"]).contains(&shown),
+                "{name} names no {label}"
+            );
+        }
+        let tests = read("deploy/monitoring/alerts_test.yaml");
+        assert!(
+            tests.contains(&format!("alertname: {name}\n")),
+            "{name} is untested"
+        );
+    }
+}
+
+/// Alertmanager's rules in docs/operations.md: amtool isn't at hand, so their form is held against its documentation, and their
+/// names against the alerts.
+#[test]
+fn the_inhibit_rules_speak_of_alerts_and_labels_that_are_there() {
+    let operations = read("docs/operations.md");
+    let (_, block) = operations
+        .split_once("```yaml\n# alertmanager.yaml")
+        .expect("the fragment of Alertmanager's configuration");
+    let (block, _) = block.split_once("\n```").expect("its end");
+    let fragment: Value = serde_saphyr::from_str(&format!("#{block}")).expect("YAML");
+    let alerts = alerts();
+    let inhibit_rules = items(&fragment["inhibit_rules"]);
+    assert!(!inhibit_rules.is_empty());
+    for rule in inhibit_rules {
+        let keys: Vec<_> = rule.as_object().expect("a rule").keys().collect();
+        assert_eq!(keys, ["equal", "source_matchers", "target_matchers"], "{rule}");
+        for side in ["source_matchers", "target_matchers"] {
+            for matcher in items(&rule[side]) {
+                let mut parts = text(matcher).splitn(3, ' ');
+                let (label, operator, value) = (parts.next(), parts.next(), parts.next());
+                let value = value.expect("a value").trim_matches('"');
+                match (label, operator) {
+                    (Some("alertname"), Some("=" | "=~")) => {
+                        for name in value.split('|') {
+                            assert!(alerts.contains(name), "no alert is called {name}");
+                        }
+                    }
+                    (Some("scope"), Some("=")) => {
+                        assert!(["cluster", "namespace"].contains(&value), "{matcher}");
+                    }
+                    _ => panic!("{matcher} is not understood"),
+                }
+            }
+        }
+        for label in items(&rule["equal"]) {
+            assert!(["cluster", "namespace", "pod"].contains(&text(label)), "{label}");
+        }
+        assert_ne!(rule["source_matchers"], rule["target_matchers"]);
+    }
+}
+
+#[test]
+fn the_dashboard_is_whole() {
+    let dashboard = dashboard();
+    assert_eq!(dashboard["uid"], "podbeat");
+    assert!(dashboard["schemaVersion"].as_u64() >= Some(39));
+    let variables: Vec<_> = items(&dashboard["templating"]["list"])
+        .iter()
+        .map(|variable| text(&variable["name"]))
+        .collect();
+    assert_eq!(variables, ["datasource", "namespace", "run", "pod"]);
+
+    let mut ids = BTreeSet::new();
+    let mut cells = BTreeMap::new();
+    for panel in items(&dashboard["panels"]) {
+        let title = text(&panel["title"]);
+        assert!(
+            ids.insert(panel["id"].as_u64()),
+            "{title}: its id is there already"
+        );
+        let place = |side: &str| {
+            panel["gridPos"][side]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{title}: no {side}"))
+        };
+        assert!(
+            place("w") > 0 && place("h") > 0 && place("x") + place("w") <= 24,
+            "{title}"
+        );
+        for x in place("x")..place("x") + place("w") {
+            for y in place("y")..place("y") + place("h") {
+                if let Some(other) = cells.insert((x, y), title) {
+                    panic!("{title} lies over {other}");
+                }
+            }
+        }
+    }
+
+    let source = json!({"type": "prometheus", "uid": "${datasource}"});
+    let asking = items(&dashboard["annotations"]["list"])
+        .iter()
+        .filter(|note| note["expr"].is_string())
+        .chain(
+            items(&dashboard["templating"]["list"])
+                .iter()
+                .filter(|variable| variable["type"] == "query"),
+        );
+    for asks in asking {
+        assert_eq!(asks["datasource"], source, "{}", asks["name"]);
+    }
+    let mut titles = BTreeSet::new();
+    for panel in panels(&dashboard) {
+        let title = text(&panel["title"]);
+        assert!(titles.insert(title), "two panels are called {title}");
+        let defaults = &panel["fieldConfig"]["defaults"];
+        let unit = defaults["unit"].as_str();
+        assert!(
+            ["short", "s", "ops", "bytes", "percentunit"]
+                .map(Some)
+                .contains(&unit),
+            "{title}: {unit:?}"
+        );
+        // What normal looks like, in a sentence.
+        assert!(
+            text(&panel["description"]).contains("ormal"),
+            "{title} doesn't say what is normal"
+        );
+        assert!(text(&panel["description"]).ends_with('.'), "{title}");
+        assert_eq!(panel["datasource"], source, "{title}");
+        let targets = items(&panel["targets"]);
+        assert!(!targets.is_empty(), "{title} asks nothing");
+        let references: BTreeSet<_> = targets.iter().map(|target| text(&target["refId"])).collect();
+        assert_eq!(references.len(), targets.len(), "{title}");
+        for target in targets {
+            assert_eq!(target["datasource"], source, "{title}");
+            if panel["type"] == "timeseries" {
+                assert!(
+                    !text(&target["legendFormat"]).is_empty(),
+                    "{title}: a legend of all labels"
+                );
+            }
+            // Ten thousand pods must not make ten thousand lines.
+            let expression = text(&target["expr"]);
+            assert!(expression.contains("$namespace"), "{title}: {expression}");
+            assert!(
+                expression.contains("pod=\"$pod\"") || expression.contains("namespace:") || {
+                    let outermost = expression.split('(').next().expect("a word").trim();
+                    let outermost = outermost.split(' ').next().expect("a word");
+                    ["bottomk", "count", "max", "quantile", "sum", "topk"].contains(&outermost)
+                },
+                "{title} is of all pods, and not aggregated: {expression}"
+            );
+        }
+    }
+}
+
+/// A limit that is drawn is the alert's: its panel, what the rule and the panel's expression hold of it, and the step.
+#[test]
+fn the_dashboards_limits_are_the_alerts() {
+    let rules = rules();
+    let dashboard = dashboard();
+    let limits = [
+        (
+            "PodbeatManyWithoutHeartbeats",
+            ">= 0.1\n",
+            "Pods behind",
+            "",
+            Some(0.1),
+        ),
+        (
+            "PodbeatManyWithoutHeartbeats",
+            ">= 0.2\n",
+            "Pods behind by namespace",
+            "",
+            Some(0.2),
+        ),
+        (
+            "PodbeatNoHeartbeatAccepted",
+            "- 2 * podbeat_interval_seconds > 120",
+            "Age of the last accepted heartbeat",
+            "2 * podbeat_interval_seconds{namespace=~\"$namespace\", pod=\"$pod\"} + 120",
+            None,
+        ),
+        (
+            "PodbeatNoHeartbeatAccepted",
+            "- 2 * podbeat_interval_seconds > 120",
+            "Longest without an accepted heartbeat",
+            "/ (2 * podbeat_interval_seconds{namespace=~\"$namespace\"} + 120)",
+            Some(1.0),
+        ),
+        (
+            "PodbeatWatchStale",
+            "(podbeat_watch_age_seconds > 120)",
+            "Age of the pod's states",
+            "clamp_min(podbeat_max_status_age_seconds{namespace=~\"$namespace\", pod=\"$pod\"}, 120)",
+            None,
+        ),
+        (
+            "PodbeatTokenExpiresSoon",
+            "< 600 ",
+            "Tokens that expire next",
+            "",
+            Some(600.0),
+        ),
+        (
+            "PodbeatTokenExpiresSoon",
+            "< 600 ",
+            "Token's time left",
+            "",
+            Some(600.0),
+        ),
+        (
+            "PodbeatRestarting",
+            ">= 2\n",
+            "Restarts of podbeat",
+            "",
+            Some(2.0),
+        ),
+        (
+            "PodbeatFinalPending",
+            "podbeat_final_pending == 1",
+            "Last heartbeat pending",
+            "",
+            Some(1.0),
+        ),
+        (
+            "PodbeatOrphanedRun",
+            "podbeat_orphaned == 1",
+            "Orphaned",
+            "",
+            Some(1.0),
+        ),
+    ];
+    for (alert, in_rule, title, in_panel, step) in limits {
+        assert!(
+            rules
+                .iter()
+                .any(|rule| rule["alert"] == alert && text(&rule["expr"]).contains(in_rule)),
+            "{alert} has no {in_rule}"
+        );
+        let panel = panels(&dashboard)
+            .find(|panel| panel["title"] == title)
+            .unwrap_or_else(|| panic!("no panel {title}"));
+        assert!(
+            items(&panel["targets"])
+                .iter()
+                .any(|target| text(&target["expr"]).contains(in_panel)),
+            "{title} has no {in_panel}"
+        );
+        assert!(
+            text(&panel["description"]).contains(alert),
+            "{title} names no {alert}"
+        );
+        if let Some(step) = step {
+            let steps = &panel["fieldConfig"]["defaults"]["thresholds"]["steps"];
+            assert!(
+                items(steps).iter().any(|each| each["value"] == step),
+                "{title}: {steps}"
+            );
+        }
+    }
+}
