@@ -1,0 +1,450 @@
+//! What deploy/ holds: each way of deploying puts the same container into the same kind of pod, with settings that podbeat reads.
+//! What only Kubernetes can say of it is shown by `just e2e-deploy`.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
+use std::path::Path;
+
+use podbeat::cli::{self, Cli};
+use podbeat::config::{Config, ExecConfig, Flags, SETTINGS};
+use podbeat::pod::status::{Observation, Role, Sidecar};
+use serde_json::{Value, json};
+
+const SHARED: &str = "manifests/podbeat.yaml";
+const NATIVE: &str = "manifests/job-native-sidecar.yaml";
+const PLAIN: &str = "manifests/job-plain-sidecar.yaml";
+const MARKERS: &str = "manifests/job-with-exit-markers.yaml";
+const COMPONENT: &str = "kustomize/component/sidecar.yaml";
+const OVERLAY: &str = "kustomize/example/rendered.yaml";
+const CHART: &str = "helm/podbeat/ci/example.rendered.yaml";
+const CHART_PLAIN: &str = "helm/podbeat/ci/plain.rendered.yaml";
+const CHART_EVERYTHING: &str = "helm/podbeat/ci/everything.rendered.yaml";
+
+fn read(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn documents(file: &str) -> Vec<Value> {
+    read(file)
+        .split("\n---\n")
+        .map(|document| serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{file}: {error}")))
+        .filter(|document: &Value| !document.is_null())
+        .collect()
+}
+
+fn of_kind<'all>(all: &'all [Value], kind: &str) -> &'all Value {
+    all.iter()
+        .find(|document| document["kind"] == kind)
+        .unwrap_or_else(|| panic!("no {kind}"))
+}
+
+/// The specification of the pods of a file's first Job.
+fn pod_spec(file: &str) -> Value {
+    of_kind(&documents(file), "Job")["spec"]["template"]["spec"].clone()
+}
+
+fn items(list: &Value) -> impl Iterator<Item = &Value> {
+    list.as_array().into_iter().flatten()
+}
+
+fn named<'all>(list: &'all Value, name: &str) -> &'all Value {
+    items(list)
+        .find(|item| item["name"] == name)
+        .unwrap_or_else(|| panic!("no {name}"))
+}
+
+fn words(list: &Value) -> Vec<OsString> {
+    items(list)
+        .map(|word| word.as_str().expect("text").into())
+        .collect()
+}
+
+fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+    items(&spec["initContainers"]).chain(items(&spec["containers"]))
+}
+
+fn podbeat(spec: &Value) -> &Value {
+    containers(spec)
+        .find(|container| container["name"] == "podbeat")
+        .expect("podbeat's container")
+}
+
+/// The settings that podbeat finds in its container: its variables, and those of the ConfigMap.
+fn settings(container: &Value, config_map: &Value) -> BTreeMap<String, String> {
+    assert_eq!(
+        container["envFrom"][0]["configMapRef"]["name"],
+        config_map["metadata"]["name"]
+    );
+    let shared = config_map["data"].as_object().expect("data");
+    let mut settings: BTreeMap<_, _> = shared
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned()))
+        .collect();
+    settings.extend(items(&container["env"]).map(|variable| {
+        let value = variable["value"].as_str().unwrap_or("downward");
+        (
+            variable["name"].as_str().expect("a name").to_owned(),
+            value.to_owned(),
+        )
+    }));
+    for name in settings.keys() {
+        assert!(
+            SETTINGS.iter().any(|setting| setting.variable == name),
+            "{name} is a setting"
+        );
+    }
+    settings.insert("KUBERNETES_SERVICE_HOST".to_owned(), "10.96.0.1".to_owned());
+    settings
+}
+
+#[test]
+fn every_way_makes_the_same_container() {
+    let native = pod_spec(NATIVE);
+    let want = podbeat(&native);
+    let overlay = documents(OVERLAY);
+    let job = |name: &str| {
+        let job = overlay
+            .iter()
+            .find(|document| document["kind"] == "Job" && document["metadata"]["name"] == name);
+        job.expect("a Job")["spec"]["template"]["spec"].clone()
+    };
+    assert_eq!(items(&job("cleanup")["initContainers"]).count(), 0, "left alone");
+    for (file, spec) in [
+        (COMPONENT, pod_spec(COMPONENT)),
+        (OVERLAY, job("report")),
+        (OVERLAY, job("train")),
+        (CHART, pod_spec(CHART)),
+    ] {
+        let mut container = podbeat(&spec).clone();
+        assert_eq!(spec["initContainers"][0]["name"], "podbeat", "{file}");
+        if let Some(policy) = container
+            .as_object_mut()
+            .and_then(|fields| fields.remove("imagePullPolicy"))
+        {
+            assert_eq!(policy, "IfNotPresent", "{file}: what a tag has anyway");
+        }
+        assert_eq!(&container, want, "{file}");
+    }
+
+    // The plain one lacks what regular containers don't have, or don't need.
+    let plain = pod_spec(PLAIN);
+    assert_eq!(plain["containers"][0]["name"], "podbeat");
+    let mut without = want.clone();
+    let fields = without.as_object_mut().expect("a container");
+    fields.remove("restartPolicy");
+    fields.remove("startupProbe");
+    assert_eq!(podbeat(&plain), &without);
+
+    // With exit markers there is more, and nothing else.
+    let markers = pod_spec(MARKERS);
+    let mut less = podbeat(&markers).clone();
+    for (list, name) in [("env", "PODBEAT_MARKER_DIR"), ("volumeMounts", "podbeat-markers")] {
+        let list = less[list].as_array_mut().expect("a list");
+        let before = list.len();
+        list.retain(|item| item["name"] != name);
+        assert_eq!(list.len(), before - 1);
+    }
+    assert_eq!(&less, want);
+}
+
+#[test]
+fn every_way_makes_the_same_volumes() {
+    let want = pod_spec(NATIVE)["volumes"].clone();
+    assert_eq!(pod_spec(PLAIN)["volumes"], want);
+    assert_eq!(pod_spec(COMPONENT)["volumes"], want);
+    for volume in items(&want) {
+        assert_eq!(
+            named(
+                &pod_spec(MARKERS)["volumes"],
+                volume["name"].as_str().expect("a name")
+            ),
+            volume
+        );
+    }
+    // The chart knows whether there is a CA; the others allow for one.
+    let mut chart = pod_spec(CHART)["volumes"].clone();
+    let sources = |volumes: &Value| {
+        volumes[0]["projected"]["sources"]
+            .as_array()
+            .expect("sources")
+            .len()
+    };
+    assert_eq!(sources(&chart), sources(&want) - 1);
+    chart[0]["projected"]["sources"]
+        .as_array_mut()
+        .expect("sources")
+        .push(
+            json!({"configMap": {"name": "podbeat-ca", "optional": true, "items": [{"key": "ca.crt", "path": "ca.crt"}]}}),
+        );
+    assert_eq!(chart, want);
+}
+
+#[test]
+fn the_settings_are_right_and_their_directories_are_mounted() {
+    let shared = documents(SHARED);
+    for (file, config_map) in [
+        (NATIVE, of_kind(&shared, "ConfigMap").clone()),
+        (PLAIN, of_kind(&shared, "ConfigMap").clone()),
+        (MARKERS, of_kind(&shared, "ConfigMap").clone()),
+        (CHART, of_kind(&documents(CHART), "ConfigMap").clone()),
+        (CHART_PLAIN, of_kind(&documents(CHART_PLAIN), "ConfigMap").clone()),
+        (
+            CHART_EVERYTHING,
+            documents(CHART_EVERYTHING)
+                .into_iter()
+                .find(|document| document["kind"] == "ConfigMap" && document["metadata"]["name"] == "podbeat")
+                .expect("settings"),
+        ),
+    ] {
+        let spec = pod_spec(file);
+        let container = podbeat(&spec);
+        let settings = settings(container, &config_map);
+        let config = Config::load(&Flags::default(), &settings)
+            .unwrap_or_else(|errors| panic!("{file}: the settings are wrong: {errors}"));
+        let mounted = |path: &Path| {
+            items(&container["volumeMounts"])
+                .find(|mount| path.starts_with(mount["mountPath"].as_str().expect("a path")))
+        };
+        for path in [&config.ca_file, &config.client_cert_file, &config.client_key_file]
+            .into_iter()
+            .flatten()
+        {
+            assert_eq!(
+                mounted(path).expect("mounted")["readOnly"],
+                true,
+                "{file}: {}",
+                path.display()
+            );
+            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            assert!(
+                items(&named(&spec["volumes"], "podbeat")["projected"]["sources"])
+                    .flat_map(|source| [&source["secret"]["items"], &source["configMap"]["items"]])
+                    .flat_map(items)
+                    .any(|item| item["path"] == name),
+                "{file}: {name} is in the volume"
+            );
+        }
+        let state = config.state_dir.expect("set");
+        assert_eq!(
+            mounted(&state).expect("mounted")["name"],
+            "podbeat-state",
+            "{file}"
+        );
+        // In podbeat's own image /podbeat is the binary: nothing may be mounted over it.
+        assert!(items(&container["volumeMounts"]).all(|mount| mount["mountPath"] != "/podbeat"));
+    }
+}
+
+#[test]
+fn the_pods_are_what_podbeat_takes_them_for() {
+    for (file, sidecar, tasks) in [
+        (NATIVE, Sidecar::Native, [("main", Role::Task)].as_slice()),
+        (PLAIN, Sidecar::Plain, &[("main", Role::Task)]),
+        (
+            MARKERS,
+            Sidecar::Native,
+            &[("podbeat-install", Role::Init), ("main", Role::Task)],
+        ),
+        (CHART, Sidecar::Native, &[("main", Role::Task)]),
+        (
+            CHART_PLAIN,
+            Sidecar::Plain,
+            &[("podbeat-install", Role::Init), ("main", Role::Task)],
+        ),
+    ] {
+        let pod = serde_json::from_value(json!({"metadata": {"uid": "u1"}, "spec": pod_spec(file)}));
+        let seen = Observation::of(&pod.expect("a pod"), "podbeat");
+        assert_eq!(seen.sidecar, sidecar, "{file}");
+        let roles: Vec<_> = seen
+            .containers
+            .iter()
+            .map(|container| (container.name.as_str(), container.role))
+            .collect();
+        assert_eq!(roles, tasks, "{file}");
+    }
+}
+
+#[test]
+fn the_exit_markers_fit_together() {
+    let shared = documents(SHARED);
+    for file in [MARKERS, CHART_EVERYTHING] {
+        let spec = pod_spec(file);
+        let config_map = match file {
+            MARKERS => of_kind(&shared, "ConfigMap").clone(),
+            _ => documents(file)
+                .into_iter()
+                .find(|document| document["kind"] == "ConfigMap" && document["metadata"]["name"] == "podbeat")
+                .expect("settings"),
+        };
+        let settings = settings(podbeat(&spec), &config_map);
+        let config = Config::load(&Flags::default(), &settings).expect("right settings");
+        let markers = config.marker_dir.expect("set");
+        let mount = named(&podbeat(&spec)["volumeMounts"], "podbeat-markers");
+        assert_eq!(mount["mountPath"].as_str(), markers.to_str());
+        assert_eq!(mount["readOnly"], true, "podbeat only reads them");
+
+        // The copy is made where the task runs it, behind podbeat.
+        let install = &spec["initContainers"][1];
+        let arguments = [vec!["podbeat".into()], words(&install["args"])].concat();
+        let Ok(Cli::Install(to)) = cli::parse(arguments) else {
+            panic!("it installs");
+        };
+        let mount = named(&install["volumeMounts"], "podbeat-bin");
+        assert_eq!(mount["mountPath"].as_str(), to.to_str());
+        assert_ne!(mount["mountPath"], "/podbeat", "there the image has its binary");
+        let main = named(&spec["containers"], "main");
+        let mut command = [words(&main["command"]), words(&main["args"])].concat();
+        let mount = named(&main["volumeMounts"], "podbeat-bin");
+        let run = Path::new(mount["mountPath"].as_str().expect("a path")).join("podbeat");
+        assert_eq!(command[0], run.as_os_str());
+
+        // The wrapper names its container and leaves its marker where podbeat reads it.
+        command[0] = "podbeat".into();
+        let Ok(Cli::Exec { flags, command }) = cli::parse(command) else {
+            panic!("it wraps");
+        };
+        let exec = ExecConfig::load(&flags, &BTreeMap::new()).expect("right settings");
+        assert_eq!(
+            (Some(exec.container_name.as_str()), &exec.marker_dir),
+            (main["name"].as_str(), &markers)
+        );
+        let mount = named(&main["volumeMounts"], "podbeat-markers");
+        assert_eq!(
+            (mount["mountPath"].as_str(), &mount["readOnly"]),
+            (markers.to_str(), &Value::Null)
+        );
+        assert_eq!(command[0], "sh");
+    }
+}
+
+/// All that the restricted profile of Kubernetes' pod security standards asks of a container, said at the container itself, and
+/// every mount with its volume.
+#[test]
+fn every_pod_is_restricted_and_whole() {
+    for file in [
+        NATIVE,
+        PLAIN,
+        MARKERS,
+        OVERLAY,
+        CHART,
+        CHART_PLAIN,
+        CHART_EVERYTHING,
+    ] {
+        for document in documents(file) {
+            let spec = match document["kind"].as_str() {
+                Some("Job") => &document["spec"]["template"]["spec"],
+                Some("Pod") => &document["spec"],
+                _ => continue,
+            };
+            for container in containers(spec) {
+                let of = format!("{file}: {}", container["name"]);
+                let context = &container["securityContext"];
+                assert_eq!(context["allowPrivilegeEscalation"], false, "{of}");
+                assert_eq!(context["runAsNonRoot"], true, "{of}");
+                assert!(context["runAsUser"].as_u64().expect("a number") > 0, "{of}");
+                assert_eq!(context["capabilities"], json!({"drop": ["ALL"]}), "{of}");
+                assert_eq!(context["seccompProfile"]["type"], "RuntimeDefault", "{of}");
+                for mount in items(&container["volumeMounts"]) {
+                    assert!(
+                        items(&spec["volumes"]).any(|volume| volume["name"] == mount["name"]),
+                        "{of}: {mount}"
+                    );
+                }
+            }
+            let own = containers(spec).filter(|container| {
+                container["name"]
+                    .as_str()
+                    .is_some_and(|name| name.starts_with("podbeat"))
+            });
+            for container in own {
+                assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
+                assert!(container["resources"]["limits"]["memory"].is_string(), "{file}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_rights_are_the_least_and_the_same() {
+    for file in [SHARED, "kustomize/component/rbac.yaml", CHART, CHART_EVERYTHING] {
+        let all = documents(file);
+        assert_eq!(
+            of_kind(&all, "Role")["rules"],
+            json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]}]),
+            "{file}"
+        );
+        assert_eq!(
+            of_kind(&all, "RoleBinding")["roleRef"]["name"],
+            of_kind(&all, "Role")["metadata"]["name"]
+        );
+        assert!(
+            all.iter().all(|document| document["kind"] != "ClusterRole"),
+            "{file}"
+        );
+    }
+    let shared = documents(SHARED);
+    for file in [NATIVE, PLAIN, MARKERS] {
+        let spec = pod_spec(file);
+        assert_eq!(
+            of_kind(&shared, "ServiceAccount")["metadata"]["name"],
+            spec["serviceAccountName"]
+        );
+        let token = &named(&spec["volumes"], "podbeat")["projected"]["sources"][0]["secret"]["name"];
+        assert_eq!(&of_kind(&shared, "Secret")["metadata"]["name"], token);
+    }
+}
+
+/// The annotations that the policies know are settings, and what docs/operations.md lists.
+#[test]
+fn the_annotations_are_settings() {
+    let policy = read("admission/validating.yaml");
+    let known = policy
+        .split_once("- name: known")
+        .and_then(|(_, rest)| rest.split_once('['))
+        .and_then(|(_, rest)| rest.split_once(']'))
+        .expect("the list")
+        .0;
+    let known: BTreeSet<&str> = known
+        .split(',')
+        .map(|word| word.trim().trim_matches('"'))
+        .collect();
+    let page = include_str!("../docs/operations.md");
+    for name in &known {
+        assert!(
+            page.contains(&format!("`podbeat.dev/{name}`")),
+            "docs/operations.md tells of {name}"
+        );
+        let variable = match *name {
+            "task-run-id" | "job-retry-count" => name.to_uppercase().replace('-', "_"),
+            "token-secret" => "PODBEAT_TOKEN_FILE".to_owned(),
+            "nonce-secret" => "PODBEAT_NONCE_FILE".to_owned(),
+            other => format!("PODBEAT_{}", other.to_uppercase().replace('-', "_")),
+        };
+        assert!(
+            SETTINGS.iter().any(|setting| setting.variable == variable),
+            "{variable} is a setting"
+        );
+        let mutating = read("admission/mutating.yaml");
+        assert!(
+            mutating.contains(&format!("\"{name}\"")) || mutating.contains(&format!("podbeat.dev/{name}")),
+            "the policy reads {name}"
+        );
+    }
+}
+
+#[test]
+fn the_chart_has_the_version_of_the_package() {
+    let chart: Value = serde_saphyr::from_str(&read("helm/podbeat/Chart.yaml")).expect("YAML");
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    let image = format!("podbeat:{}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(podbeat(&pod_spec(NATIVE))["image"], image);
+}
