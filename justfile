@@ -92,6 +92,16 @@ image-dockerfile: image
 e2e *arguments: image
     cargo run --quiet --locked --package podbeat-e2e --bin e2e -- "$@"
 
+# What deploy/ holds, with helm and kubectl on such a node: `just e2e-deploy [--live] [SCENARIO…]`; without --live what `just
+# deploy-check` checks, too. `just e2e-deploy --hold` leaves the node to you, and says how kubectl and helm reach it.
+e2e-deploy *arguments: image
+    cargo run --quiet --locked --package podbeat-e2e --bin e2e-deploy -- "$@"
+
+# deploy/ without a cluster: the chart's lint and schema, what is generated (PODBEAT_WRITE_DOCS=1 writes it anew), the alerts'
+# tests (needs Go; builds helm, helm-docs and promtool once, about three minutes).
+deploy-check *scenarios:
+    cargo run --quiet --locked --package podbeat-e2e --bin e2e-deploy -- --static "$@"
+
 # Whether a node leaves nothing behind, however it ends (needs what `just e2e` needs).
 e2e-teardown: image
     cargo build --quiet --locked --package podbeat-e2e --bin e2e

@@ -1,5 +1,6 @@
-// Command kubernetes holds the programs of a Kubernetes node and control plane in one binary, built from the Go module
-// k8s.io/kubernetes, for the end-to-end tests of podbeat. The first argument chooses the program.
+// Command kubernetes holds the programs of a Kubernetes node and control plane, and kubectl, in one binary, built from the Go
+// module k8s.io/kubernetes, for the end-to-end tests of podbeat. The name that it is called by chooses the program,
+// or else the first argument.
 //
 // One binary shares most of its code, and so costs little more to build than kube-apiserver alone.
 package main
@@ -8,32 +9,48 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sort"
 	"strings"
 
-	"github.com/spf13/cobra"
 	"k8s.io/component-base/cli"
+	"k8s.io/component-base/logs"
 	_ "k8s.io/component-base/logs/json/register"
 	_ "k8s.io/component-base/metrics/prometheus/clientgo"
 	_ "k8s.io/component-base/metrics/prometheus/version"
+	kubectl "k8s.io/kubectl/pkg/cmd"
+	"k8s.io/kubectl/pkg/cmd/util"
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllermanager "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
 	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
-var programs = map[string]func() *cobra.Command{
-	"kube-apiserver":          apiserver.NewAPIServerCommand,
-	"kube-controller-manager": controllermanager.NewControllerManagerCommand,
-	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
-	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
+var programs = map[string]func() int{
+	"kube-apiserver":          func() int { return cli.Run(apiserver.NewAPIServerCommand()) },
+	"kube-controller-manager": func() int { return cli.Run(controllermanager.NewControllerManagerCommand()) },
+	"kube-scheduler":          func() int { return cli.Run(scheduler.NewSchedulerCommand()) },
+	"kubelet":                 func() int { return cli.Run(kubelet.NewKubeletCommand(context.Background())) },
+	"kubectl":                 runKubectl,
+}
+
+// runKubectl does what cmd/kubectl of k8s.io/kubernetes does: kubectl says itself what failed, in its own words.
+func runKubectl() int {
+	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
+	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {
+		util.CheckErr(err)
+	}
+	return 0
 }
 
 func main() {
+	if run, known := programs[filepath.Base(os.Args[0])]; known {
+		os.Exit(run())
+	}
 	if len(os.Args) > 1 {
-		if program, known := programs[os.Args[1]]; known {
+		if run, known := programs[os.Args[1]]; known {
 			os.Args = os.Args[1:]
-			os.Exit(cli.Run(program()))
+			os.Exit(run())
 		}
 	}
 	names := make([]string, 0, len(programs))

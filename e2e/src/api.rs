@@ -42,6 +42,15 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// One that is there, with whatever is in it.
+    #[must_use]
+    pub fn existing(client: Client, name: &str) -> Self {
+        Self {
+            client,
+            name: name.to_owned(),
+        }
+    }
+
     /// Lets the service account get, list and watch this one pod.
     ///
     /// # Errors
@@ -81,36 +90,6 @@ impl Namespace {
     /// The API server refuses.
     pub async fn create_in(&self, resource: &str, object: &Value) -> Result<Value, Error> {
         self.send("POST", &self.core(resource), object).await
-    }
-
-    /// Applies an object that a manifest describes, of the kinds that podbeat's manifests have, as `kubectl apply
-    /// --server-side` does.
-    ///
-    /// # Errors
-    /// The API server refuses, or the kind isn't known here.
-    pub async fn apply_object(&self, object: &Value) -> Result<(), Error> {
-        let kind = object.get("kind").and_then(Value::as_str).unwrap_or_default();
-        let rbac = |resource: &str| {
-            format!(
-                "/apis/rbac.authorization.k8s.io/v1/namespaces/{}/{resource}",
-                self.name
-            )
-        };
-        let resource = match kind {
-            "Job" => self.batch("jobs"),
-            "Secret" => self.core("secrets"),
-            "ServiceAccount" => self.core("serviceaccounts"),
-            "Role" => rbac("roles"),
-            "RoleBinding" => rbac("rolebindings"),
-            other => return Err(Error::Unexpected(format!("a manifest holds a {other}"))),
-        };
-        let path = format!(
-            "{resource}/{}?fieldManager=e2e&fieldValidation=Strict",
-            text(object, "/metadata/name")?
-        );
-        self.send_as("PATCH", &path, "application/apply-patch+yaml", object.to_string())
-            .await?;
-        Ok(())
     }
 
     /// Creates a Job.

@@ -31,6 +31,7 @@ const CONTROLLERS: &[&str] = &[
     "pod-garbage-collector-controller",
     "node-lifecycle-controller",
     "disruption-controller",
+    "validatingadmissionpolicy-status-controller",
 ];
 
 /// How a control plane is set up.
@@ -104,6 +105,11 @@ impl Cluster {
         ];
         for (name, identity) in [
             ("apiserver", authority.issue(&names)?),
+            // What kubelet asks of the API server that brings logs.
+            (
+                "kubelet-client",
+                authority.issue_client("kube-apiserver", &["system:masters"])?,
+            ),
             // kube-apiserver takes a certificate for the public half of the key that signs service accounts' tokens.
             (
                 "service-account",
@@ -166,6 +172,8 @@ impl Cluster {
                         "--advertise-address=10.99.0.1",
                         "--authorization-mode=Node,RBAC",
                         "--enable-admission-plugins=NodeRestriction",
+                        // So that whoever refuses a privileged pod does it for Pod Security.
+                        "--allow-privileged=true",
                     ],
                 })
                 .args([
@@ -176,6 +184,12 @@ impl Cluster {
                 .arg(format!("--tls-cert-file={}", file("apiserver.crt")))
                 .arg(format!("--tls-private-key-file={}", file("apiserver.key")))
                 .arg(format!("--client-ca-file={}", file("ca.crt")))
+                .arg(format!(
+                    "--kubelet-client-certificate={}",
+                    file("kubelet-client.crt")
+                ))
+                .arg(format!("--kubelet-client-key={}", file("kubelet-client.key")))
+                .arg("--kubelet-preferred-address-types=InternalIP")
                 .arg(format!(
                     "--service-account-key-file={}",
                     file("service-account.crt")
@@ -223,9 +237,9 @@ impl Cluster {
 
     /// Starts the controllers and the scheduler. They find a restarted API server by themselves.
     fn start_controllers(&mut self) -> Result<(), Error> {
-        self.write_kubeconfig("controllers", &self.admin, &self.url)?;
+        self.write_kubeconfig("admin", &self.admin, &self.url)?;
         let file = |name: &str| self.path(name).display().to_string();
-        let kubeconfig = format!("--kubeconfig={}", file("controllers.kubeconfig"));
+        let kubeconfig = format!("--kubeconfig={}", self.admin_kubeconfig().display());
         let kubernetes = self.programs.join("kubernetes");
         let manager = spawn(&kubernetes, &self.path("controller-manager.log"), |command| {
             command
@@ -258,6 +272,12 @@ impl Cluster {
     pub fn write_kubeconfig(&self, name: &str, identity: &Identity, server: &str) -> Result<(), Error> {
         let kubeconfig = self.kubeconfig(server, &certificate(identity));
         write(&self.path(&format!("{name}.kubeconfig")), &kubeconfig.to_string())
+    }
+
+    /// The kubeconfig of one who may do everything, for a node's control plane.
+    #[must_use]
+    pub fn admin_kubeconfig(&self) -> PathBuf {
+        self.path("admin.kubeconfig")
     }
 
     fn kubeconfig(&self, server: &str, user: &serde_json::Value) -> serde_json::Value {

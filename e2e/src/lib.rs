@@ -4,6 +4,7 @@
 
 pub mod api;
 pub mod cluster;
+pub mod deploy;
 pub mod lives;
 pub mod network;
 pub mod node;

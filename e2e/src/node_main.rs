@@ -5,13 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use podbeat_e2e::cluster::Cluster;
-use podbeat_e2e::lives::play::Stage as Lives;
-use podbeat_e2e::lives::{self, pods};
-use podbeat_e2e::node::house::{self, Stage};
-use podbeat_e2e::node::{self, Node, images};
-use podbeat_e2e::runner::{build, chain, repository, say};
-use podbeat_e2e::{Error, network};
+use podbeat_e2e::lives::play::Stage;
+use podbeat_e2e::runner::{build, chain, in_house, repository, say};
+use podbeat_e2e::{Error, lives, node};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
 
@@ -25,36 +21,12 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    let stage = Stage::read();
-    if stage == Stage::Init {
-        return house::init(&arguments).unwrap_or_else(|error| failed(&error));
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            say(&format!("no runtime: {error}"));
-            return ExitCode::FAILURE;
-        }
-    };
-    match stage {
-        Stage::Resident(root) => runtime.block_on(resident(&root, &asked)),
-        Stage::Outside | Stage::Init => {
-            // Built while there is still a network.
-            if let Err(code) = build() {
-                return code;
-            }
-            let live = async {
-                node::check()?;
-                house::live(&arguments).await
-            };
-            runtime.block_on(live).unwrap_or_else(|error| failed(&error))
-        }
-    }
-}
-
-fn failed(error: &Error) -> ExitCode {
-    say(&chain(error));
-    ExitCode::FAILURE
+    // Built while there is still a network.
+    in_house(
+        &arguments,
+        || build().map(drop),
+        async |root| resident(root, &asked).await,
+    )
 }
 
 /// What the command line asks for.
@@ -118,36 +90,16 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
         begun.elapsed().as_secs_f64()
     ));
     let outcome = lives::play(&stage, &asked.scenarios).await;
-    say("");
-    for (verdict, all) in [("PASS", &outcome.passed), ("FAIL", &outcome.failed)] {
-        for (name, took) in all {
-            say(&format!("{verdict} {:6.1} s  {name}", took.as_secs_f64()));
-        }
-    }
-    let (passed, failed) = (outcome.passed.len(), outcome.failed.len());
-    say(&format!(
+    outcome.tell(&format!(
         "Kubernetes {version}: {} scenarios in {:.0} s, the node's start included",
-        passed + failed,
+        outcome.0.len(),
         begun.elapsed().as_secs_f64()
-    ));
-    say(&format!("{passed} passed, {failed} failed"));
-    if failed == 0 && passed > 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    ))
 }
 
-/// Starts the control plane and the node, and brings the images in.
-async fn set(root: &Path, programs: &Path, asked: &Asked) -> Result<Lives, Error> {
-    house::furnish(root)?;
-    network::wire()?;
-    let cluster = Cluster::start_for_node(programs, root).await?;
-    let node = Node::start(&cluster, programs, root).await?;
-    images::import_small(root)?;
-    images::import_as(&asked.image, pods::PODBEAT)?;
-    node.until_ready(&cluster).await?;
-    Ok(Lives {
+async fn set(root: &Path, programs: &Path, asked: &Asked) -> Result<Stage, Error> {
+    let (cluster, node) = node::raise(root, programs, &asked.image).await?;
+    Ok(Stage {
         admin: cluster.admin().await?,
         cluster: Mutex::new(cluster),
         node: Mutex::new(node),

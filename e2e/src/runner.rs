@@ -1,9 +1,13 @@
-//! What both programs do around their scenarios: build Kubernetes, say what happens, and put errors into words.
+//! What all programs do around their scenarios: build what they need, enter their house, say what happens, and put errors
+//! into words.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
 
-use crate::Error;
+use crate::node::house::{self, Stage};
+use crate::{Error, node};
 
 /// The repository that this was built from.
 #[must_use]
@@ -19,12 +23,61 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
+/// Runs the program in a house of its own: `prepare` before that, where the machine's network is still there, and
+/// `resident` in it, with its root.
+pub fn in_house(
+    arguments: &[OsString],
+    prepare: impl FnOnce() -> Result<(), ExitCode>,
+    resident: impl AsyncFnOnce(&Path) -> ExitCode,
+) -> ExitCode {
+    let failed = |error: Error| {
+        say(&chain(&error));
+        ExitCode::FAILURE
+    };
+    let stage = Stage::read();
+    if stage == Stage::Init {
+        return house::init(arguments).unwrap_or_else(failed);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("no runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    match stage {
+        Stage::Resident(root) => runtime.block_on(resident(&root)),
+        Stage::Outside | Stage::Init => {
+            if let Err(code) = prepare() {
+                return code;
+            }
+            let live = async {
+                node::check()?;
+                house::live(arguments).await
+            };
+            runtime.block_on(live).unwrap_or_else(failed)
+        }
+    }
+}
+
 /// The directory with etcd and Kubernetes, built if need be. The script says what is missing.
 ///
 /// # Errors
 /// The script's own exit code.
 pub fn build() -> Result<PathBuf, ExitCode> {
-    let script = repository().join("e2e/build.sh");
+    built("e2e/build.sh")
+}
+
+/// The directory with helm, helm-docs, promtool and the definitions of prometheus-operator's kinds, likewise.
+///
+/// # Errors
+/// The script's own exit code.
+pub fn build_tools() -> Result<PathBuf, ExitCode> {
+    built("e2e/tools/build.sh")
+}
+
+fn built(script: &str) -> Result<PathBuf, ExitCode> {
+    let script = repository().join(script);
     let output = Command::new("bash")
         .arg(&script)
         .stdin(Stdio::null())
@@ -44,6 +97,53 @@ pub fn build() -> Result<PathBuf, ExitCode> {
         Err(error) => {
             say(&format!("{} can't be run: {error}", script.display()));
             Err(ExitCode::FAILURE)
+        }
+    }
+}
+
+/// One that was played: its name, how long it took, and whether all was as expected.
+#[derive(Clone, Debug)]
+pub struct Played {
+    /// The name.
+    pub name: String,
+    /// How long it took.
+    pub took: Duration,
+    /// Whether all was as expected.
+    pub passed: bool,
+}
+
+/// All that were played.
+#[derive(Clone, Debug, Default)]
+pub struct Outcome(pub Vec<Played>);
+
+impl FromIterator<Played> for Outcome {
+    fn from_iter<T: IntoIterator<Item = Played>>(all: T) -> Self {
+        Self(all.into_iter().collect())
+    }
+}
+
+impl Outcome {
+    /// Says the verdicts, the failures last, one line about all, and the counts. Nothing played is a failure.
+    #[must_use]
+    pub fn tell(&self, about: &str) -> ExitCode {
+        say("");
+        let of = |passed: bool| self.0.iter().filter(move |one| one.passed == passed);
+        for (verdict, passed) in [("PASS", true), ("FAIL", false)] {
+            for one in of(passed) {
+                say(&format!(
+                    "{verdict} {:6.1} s  {}",
+                    one.took.as_secs_f64(),
+                    one.name
+                ));
+            }
+        }
+        let (passed, failed) = (of(true).count(), of(false).count());
+        say(about);
+        say(&format!("{passed} passed, {failed} failed"));
+        if failed == 0 && passed > 0 {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
         }
     }
 }

@@ -6,7 +6,7 @@ mod deletions;
 mod endings;
 mod facts;
 mod jobs;
-mod markers;
+pub(crate) mod markers;
 mod outages;
 pub mod play;
 pub mod pods;
@@ -20,7 +20,7 @@ use futures_util::StreamExt;
 use tokio::time::Instant;
 
 use crate::Error;
-use crate::runner::{chain, say};
+use crate::runner::{Outcome, Played, chain, say};
 use play::{Play, Stage};
 use pods::Kind::{self, Native, Plain};
 
@@ -214,13 +214,6 @@ pub const ALL: &[Scenario] = &[
         "activeDeadlineSeconds: likewise"
     ),
     scenario!(
-        "markers-manifest",
-        ONE,
-        Any,
-        markers::manifest,
-        "deploy/manifests/job-with-exit-markers.yaml as it stands"
-    ),
-    scenario!(
         "fact-1",
         ONE,
         Any,
@@ -332,18 +325,8 @@ fn turns(chosen: &[String]) -> Vec<Turn> {
     .collect()
 }
 
-/// What came of the lives that were played.
-#[derive(Clone, Debug, Default)]
-pub struct Outcome {
-    /// Names of those that were as expected, and how long each took.
-    pub passed: Vec<(String, Duration)>,
-    /// Names of the others.
-    pub failed: Vec<(String, Duration)>,
-}
-
 /// Plays the chosen lives, or all of them.
 pub async fn play(stage: &Arc<Stage>, chosen: &[String]) -> Outcome {
-    let mut outcome = Outcome::default();
     let of = |company: Company| {
         turns(chosen)
             .into_iter()
@@ -362,18 +345,10 @@ pub async fn play(stage: &Arc<Stage>, chosen: &[String]) -> Outcome {
         done
     };
     let (long, others) = tokio::join!(long, others);
-    for (name, took, passed) in others.into_iter().chain(long) {
-        let to = if passed {
-            &mut outcome.passed
-        } else {
-            &mut outcome.failed
-        };
-        to.push((name, took));
-    }
-    outcome
+    others.into_iter().chain(long).collect()
 }
 
-async fn one(stage: &Arc<Stage>, turn: Turn) -> (String, Duration, bool) {
+async fn one(stage: &Arc<Stage>, turn: Turn) -> Played {
     let name = turn.name();
     let begun = Instant::now();
     let _outage = match turn.scenario.company {
@@ -401,7 +376,11 @@ async fn one(stage: &Arc<Stage>, turn: Turn) -> (String, Duration, bool) {
     let heading = format!("{name}: {}", turn.scenario.shows);
     let all: Vec<String> = std::iter::once(heading).chain(story).chain([verdict]).collect();
     say(&all.join("\n"));
-    (name, took, result.is_ok())
+    Played {
+        name,
+        took,
+        passed: result.is_ok(),
+    }
 }
 
 #[cfg(test)]

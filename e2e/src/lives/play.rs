@@ -71,7 +71,9 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn of(seen: &Seen) -> Self {
+    /// The pod of an event.
+    #[must_use]
+    pub fn of(seen: &Seen) -> Self {
         let name = seen.pod().pointer("/metadata/name").and_then(Value::as_str);
         Self {
             name: name.unwrap_or_default().to_owned(),
@@ -88,6 +90,20 @@ impl Play {
     pub async fn begin(stage: &Arc<Stage>, name: &str) -> Result<Self, Error> {
         let name = name.replace('/', "-");
         let namespace = Namespace::create(stage.admin.clone(), &name).await?;
+        let play = Self::on(stage, namespace).await?;
+        let token = json!({"metadata": {"name": "task-runs"}, "stringData": {"token": TOKEN}});
+        play.namespace.create_in("secrets", &token).await?;
+        let of_ca = json!({"metadata": {"name": "task-runs-ca"}, "data": {"ca.crt": play.ca}});
+        play.namespace.create_in("configmaps", &of_ca).await?;
+        Ok(play)
+    }
+
+    /// The same in a namespace that somebody else fills: a service, and all that is seen of the namespace's pods.
+    ///
+    /// # Errors
+    /// A port can't be had.
+    pub async fn on(stage: &Arc<Stage>, namespace: Namespace) -> Result<Self, Error> {
+        let name = namespace.name.clone();
         let faults = Faults::default();
         let options = Options {
             place: Some((TASK_RUNS_SERVICE.into(), TASK_RUNS_HOST.to_owned())),
@@ -100,10 +116,6 @@ impl Play {
             // What the service says of its heartbeats' times counts from here.
             (service, cluster.authority.pem().to_owned(), Timestamp::now())
         };
-        let token = json!({"metadata": {"name": "task-runs"}, "stringData": {"token": TOKEN}});
-        namespace.create_in("secrets", &token).await?;
-        let of_ca = json!({"metadata": {"name": "task-runs-ca"}, "data": {"ca.crt": ca}});
-        namespace.create_in("configmaps", &of_ca).await?;
         let logs = stage.root.join("logs").join(&name);
         let recording = Recording::begin(stage.admin.clone(), &name, stage.root.join("var-log/pods"), logs)?;
         Ok(Self {
@@ -514,7 +526,8 @@ fn of(heartbeat: &Heartbeat, pod: &Pod) -> bool {
 }
 
 /// A heartbeat on one line.
-fn heard(heartbeat: &Heartbeat) -> String {
+#[must_use]
+pub fn heard(heartbeat: &Heartbeat) -> String {
     let statuses = heartbeat.body.get("containerStatus").and_then(Value::as_array);
     let states: Vec<String> = statuses
         .into_iter()

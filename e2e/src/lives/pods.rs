@@ -2,10 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::node::images::TASK;
-
-/// podbeat's own image.
-pub const PODBEAT: &str = "localhost/podbeat:e2e";
+use crate::node::images::{PODBEAT, TASK};
 
 /// How podbeat's container is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

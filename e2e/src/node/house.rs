@@ -358,6 +358,29 @@ pub fn squeeze(group: &Path) -> Result<u64, Error> {
     }
 }
 
+/// The most that a group has used, and the most that its first process has had resident, in bytes.
+///
+/// # Errors
+/// The group or its process is gone.
+pub fn peak_memory(group: &Path) -> Result<(u64, u64), Error> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())));
+    let v2 = group.join("memory.peak");
+    let v1 = group.join("memory.max_usage_in_bytes");
+    let peak = read(if v2.exists() { &v2 } else { &v1 })?;
+    let processes = read(&group.join("cgroup.procs"))?;
+    let process = processes.lines().next().unwrap_or_default();
+    let status = read(&Path::new("/proc").join(process).join("status"))?;
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes = resident.and_then(|text| text.trim().strip_suffix(" kB")?.parse::<u64>().ok());
+    match (peak.trim().parse(), kibibytes) {
+        (Ok(peak), Some(kibibytes)) => Ok((peak, kibibytes * 1024)),
+        (Ok(_) | Err(_), _) => Err(Error::Unexpected(format!(
+            "{} doesn't tell its use of memory: {peak:?}, {resident:?}",
+            group.display()
+        ))),
+    }
+}
+
 /// Runs a program of the system to its end.
 ///
 /// # Errors

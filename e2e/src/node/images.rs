@@ -11,6 +11,8 @@ use crate::{Error, io, ours};
 
 /// Holds a pod's namespaces open.
 pub const PAUSE: &str = "localhost/pause:e2e";
+/// podbeat's own image.
+pub const PODBEAT: &str = "localhost/podbeat:e2e";
 /// A shell: what the tasks of the scenarios are.
 pub const TASK: &str = "localhost/task:e2e";
 
@@ -74,11 +76,11 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes podbeat's image from its archive, and gives it a name that no version changes.
+/// Takes podbeat's image from its archive, and calls it [`PODBEAT`], a name that no version changes.
 ///
 /// # Errors
 /// There is none, or containerd refuses it.
-pub fn import_as(archive: &Path, name: &str) -> Result<(), Error> {
+pub fn import_podbeat(archive: &Path) -> Result<(), Error> {
     if !archive.exists() {
         return Err(Error::Unexpected(format!(
             "there is no {}: make it with `just image`",
@@ -87,5 +89,5 @@ pub fn import_as(archive: &Path, name: &str) -> Result<(), Error> {
     }
     import(archive)?;
     let own = format!("localhost/podbeat:{}", env!("CARGO_PKG_VERSION"));
-    ctr(&["images", "tag", "--force", &own, name])
+    ctr(&["images", "tag", "--force", &own, PODBEAT])
 }

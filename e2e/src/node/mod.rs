@@ -16,7 +16,7 @@ use crate::cluster::{Cluster, spawn};
 use crate::network::{
     CONTROL_PLANE, DNS_SERVICE, NETNS, NODE_ADDRESS, PODS, TASK_RUNS_NAME, TASK_RUNS_SERVICE,
 };
-use crate::{Error, io, tail};
+use crate::{Error, io, network, tail};
 
 /// The node's name.
 pub const NODE: &str = "e2e-node";
@@ -97,6 +97,21 @@ pub fn check() -> Result<(), Error> {
 fn path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
+}
+
+/// Lays the network out, starts the control plane and the node, and brings the images in: podbeat's from this archive.
+///
+/// # Errors
+/// Something doesn't start, or isn't ready in time; the error shows the end of its log.
+pub async fn raise(root: &Path, programs: &Path, image: &Path) -> Result<(Cluster, Node), Error> {
+    house::furnish(root)?;
+    network::wire()?;
+    let cluster = Cluster::start_for_node(programs, root).await?;
+    let node = Node::start(&cluster, programs, root).await?;
+    images::import_small(root)?;
+    images::import_podbeat(image)?;
+    node.until_ready(&cluster).await?;
+    Ok((cluster, node))
 }
 
 impl Node {
@@ -190,6 +205,16 @@ impl Node {
     pub fn squeeze(&self, container_id: &str) -> Result<u64, Error> {
         let group = house::find_memory_cgroup(&self.cgroup, container_id)?;
         house::squeeze(&group)
+    }
+
+    /// What a container has used of memory at most, as its control group counts it: what runc took to start it and the
+    /// pages of files included. And the most that its process alone has had resident.
+    ///
+    /// # Errors
+    /// There is no control group of that container, or no process in it.
+    pub fn peak_memory(&self, container_id: &str) -> Result<(u64, u64), Error> {
+        let group = house::find_memory_cgroup(&self.cgroup, container_id)?;
+        house::peak_memory(&group)
     }
 
     /// Writes a file into an emptyDir of a pod.

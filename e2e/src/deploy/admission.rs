@@ -1,0 +1,362 @@
+//! Injection: the API server puts podbeat into pods that ask for it, refuses those that ask wrongly, and leaves the others
+//! alone.
+
+use serde_json::{Value, json};
+
+use super::helm::{chart, image, nothing_is_left, objects};
+use super::site::Site;
+use super::statics;
+use crate::lives::play::{Pod, expect};
+use crate::node::images::TASK;
+use crate::runner::{chain, repository};
+use crate::{Error, io};
+
+/// The label by which a pod asks.
+const INJECT: &str = "podbeat.dev/inject";
+/// The annotation that says which run it is.
+const RUN: &str = "podbeat.dev/task-run-id";
+
+/// A pod of this metadata and spec.
+fn pod(name: &str, labels: &Value, annotations: &Value, spec: &Value) -> Value {
+    json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
+           "metadata": {"name": name, "labels": labels, "annotations": annotations}})
+}
+
+/// What the API server would make of a pod: its spec.
+async fn made_of(site: &Site, pod: &Value) -> Result<Value, Error> {
+    let said = create(site, pod).await?.well()?;
+    let made: Value = serde_json::from_str(&said).map_err(crate::ours("reading what kubectl writes"))?;
+    Ok(made.get("spec").cloned().unwrap_or_default())
+}
+
+async fn create(site: &Site, pod: &Value) -> Result<super::tools::Said, Error> {
+    let file = site.file("pod.json", &pod.to_string())?;
+    let arguments = [
+        "--namespace",
+        site.namespace(),
+        "create",
+        "--dry-run=server",
+        "--output=json",
+    ];
+    let arguments: Vec<&str> = arguments.into_iter().chain(["--filename", &file]).collect();
+    site.ground.tools.kubectl(&arguments).await
+}
+
+/// The names of a pod's containers in one of its lists.
+fn names<'a>(spec: &'a Value, member: &str) -> Vec<&'a str> {
+    let all = spec.get(member).and_then(Value::as_array).into_iter().flatten();
+    all.filter_map(|one| one.get("name")?.as_str()).collect()
+}
+
+/// The pod spec of a manifest's Job, made the site's own, and the same without podbeat.
+fn of_manifest(site: &Site, name: &str, job: &str) -> Result<(Value, Value), Error> {
+    let path = site.manifest(&format!("manifests/{name}"), &[])?;
+    let text = std::fs::read_to_string(&path).map_err(io(format!("reading {path}")))?;
+    let template = statics::template(&statics::objects(&text)?, job)?;
+    let spec = template.get("spec").cloned().unwrap_or_default();
+    let mut bare = spec.clone();
+    if let Some(members) = bare.as_object_mut() {
+        members.remove("initContainers");
+        members.remove("volumes");
+    }
+    Ok((spec, bare))
+}
+
+/// All of it.
+pub(super) async fn injection(site: &Site) -> Result<(), Error> {
+    super::manifests::namespace_objects(site).await?;
+    let (native, bare) = of_manifest(site, "job-native-sidecar.yaml", "my-task")?;
+    let (plain, _) = of_manifest(site, "job-plain-sidecar.yaml", "my-task-plain")?;
+    let (asks, names_run) = (json!({INJECT: "true"}), json!({RUN: "trn.1"}));
+    let left_alone = [
+        (
+            "has podbeat as a native sidecar",
+            pod("a", &asks, &names_run, &native),
+        ),
+        (
+            "has podbeat as a plain sidecar",
+            pod("a", &asks, &names_run, &plain),
+        ),
+        ("doesn't ask", pod("a", &json!({}), &names_run, &bare)),
+        (
+            "asks not to",
+            pod("a", &json!({INJECT: "false"}), &names_run, &bare),
+        ),
+    ];
+    let mut before = Vec::new();
+    for (_, pod) in &left_alone {
+        before.push(made_of(site, pod).await?);
+    }
+    let there_before = objects(site, &[]).await?;
+
+    let values = repository()
+        .join("deploy/helm/podbeat/ci/admission-values.yaml")
+        .display()
+        .to_string();
+    site.helm(&[
+        "install",
+        "podbeat-policies",
+        &chart(),
+        "--values",
+        &values,
+        "--set",
+        &image(),
+        "--wait",
+    ])
+    .await?
+    .well()?;
+    let asking = pod("a", &asks, &names_run, &bare);
+    let injected = site
+        .until(
+            "podbeat in a pod that asks for it",
+            // Of the two policies the one that refuses may hold first.
+            async || {
+                Ok(made_of(site, &asking)
+                    .await
+                    .unwrap_or_else(|error| json!(chain(&error))))
+            },
+            |spec| names(spec, "initContainers") == ["podbeat"],
+        )
+        .await?;
+    expect(Some(&injected) == before.first(), || {
+        format!(
+            "what is injected isn't what the manifest has: {injected:#} instead of {:#?}",
+            before.first()
+        )
+    })?;
+    site.say("a pod that asks is given the same, to the letter, as the manifest has (and the chart, and kustomize)");
+    for ((what, pod), before) in left_alone.iter().zip(&before) {
+        let after = made_of(site, pod).await?;
+        expect(after == *before, || {
+            format!("a pod that {what} isn't left alone: {after:#} instead of {before:#}")
+        })?;
+        site.say(&format!("a pod that {what} is left alone"));
+    }
+    typed(site).await?;
+    settings(site, &bare).await?;
+    refusals(site, &bare).await?;
+    shapes(site, &bare).await?;
+
+    let (job, lone) = tokio::try_join!(job(site, &bare), lone(site, &bare))?;
+    let count = job.body.get("jobRetryCount");
+    expect(count == Some(&json!(2)), || {
+        format!("jobRetryCount 2 was to be told: {job:?}")
+    })?;
+    expect(lone.run_id == "trn.lone", || {
+        format!("the run is trn.lone: {lone:?}")
+    })?;
+
+    site.kubectl(&["delete", "job", "--all", "--wait"])
+        .await?
+        .well()?;
+    site.kubectl(&["delete", "pod", "--all", "--wait"])
+        .await?
+        .well()?;
+    site.helm(&["uninstall", "podbeat-policies", "--wait", "--timeout", "60s"])
+        .await?
+        .well()?;
+    nothing_is_left(site, &[], &there_before).await?;
+    site.until(
+        "an end of the injection",
+        async || made_of(site, &asking).await,
+        |spec| names(spec, "initContainers").is_empty(),
+    )
+    .await?;
+    Ok(())
+}
+
+/// The API server finds nothing wrong in the types of the validating policy's expressions.
+async fn typed(site: &Site) -> Result<(), Error> {
+    let policy = "validatingadmissionpolicies/inject.podbeat.dev";
+    let checked = site
+        .until(
+            "the check of the policy's types",
+            async || {
+                let text = site.quietly(&["get", policy, "--output=json"]).await?;
+                serde_json::from_str::<Value>(&text).map_err(crate::ours("reading what kubectl writes"))
+            },
+            |policy| policy.pointer("/status/observedGeneration").is_some(),
+        )
+        .await?;
+    let warnings = checked.pointer("/status/typeChecking/expressionWarnings");
+    expect(warnings.is_none(), || {
+        format!("the policy's types: {warnings:#?}")
+    })?;
+    site.say("the validating policy's expressions are well typed");
+    Ok(())
+}
+
+/// Annotations become settings.
+async fn settings(site: &Site, bare: &Value) -> Result<(), Error> {
+    let annotations = json!({RUN: "trn.1", "podbeat.dev/interval": "3s", "podbeat.dev/max-status-age": "1m",
+        "podbeat.dev/log": "debug", "podbeat.dev/token-secret": "of-this-run", "podbeat.dev/nonce-secret": "nonces",
+        "podbeat.dev/job-retry-count": "4", "other.example.com/interval": "9s"});
+    let spec = made_of(site, &pod("a", &json!({INJECT: "true"}), &annotations, bare)).await?;
+    let env = spec.pointer("/initContainers/0/env").and_then(Value::as_array);
+    let value = |name: &str| {
+        let variable = env?
+            .iter()
+            .find(|variable| variable.get("name") == Some(&json!(name)))?;
+        variable.get("value").and_then(Value::as_str)
+    };
+    for (name, expected) in [
+        ("PODBEAT_INTERVAL", "3s"),
+        ("PODBEAT_MAX_STATUS_AGE", "1m"),
+        ("PODBEAT_LOG", "debug"),
+        ("JOB_RETRY_COUNT", "4"),
+        ("PODBEAT_NONCE_FILE", "/var/run/podbeat/nonce"),
+    ] {
+        expect(value(name) == Some(expected), || {
+            format!("{name} was to be {expected}: {env:?}")
+        })?;
+        site.say(&format!("by annotation: {name}={expected}"));
+    }
+    let sources = spec
+        .pointer("/volumes/0/projected/sources")
+        .cloned()
+        .unwrap_or_default();
+    let secrets: Vec<&str> = sources
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|source| source.pointer("/secret/name")?.as_str())
+        .collect();
+    expect(secrets == ["of-this-run", "nonces"], || {
+        format!("the Secrets by annotation: {secrets:?}")
+    })?;
+    site.say(&format!("by annotation: the Secrets {secrets:?}"));
+    Ok(())
+}
+
+/// Who asks wrongly is told what is wrong.
+async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
+    let asks = json!({INJECT: "true"});
+    let unknown = json!({RUN: "trn.1", "podbeat.dev/intervall": "3s"});
+    for (annotations, told) in [
+        (json!({}), "set the annotation podbeat.dev/task-run-id"),
+        (json!({RUN: ""}), "set the annotation podbeat.dev/task-run-id"),
+        (unknown, "no such setting of podbeat: podbeat.dev/intervall"),
+    ] {
+        let refusal = create(site, &pod("a", &asks, &annotations, bare))
+            .await?
+            .refused()?;
+        expect(refusal.contains(told), || {
+            format!("{told:?} was to be told: {refusal}")
+        })?;
+        site.say(&format!("refused: {}", refusal.trim_end()));
+    }
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "nameless"},
+        "spec": {"template": {"metadata": {"labels": asks}, "spec": bare}}});
+    let file = site.file("nameless.json", &job.to_string())?;
+    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    let of_job = "--field-selector=reason=FailedCreate,involvedObject.name=nameless";
+    let events = site
+        .until(
+            "an event of the Job whose pods are refused",
+            async || {
+                site.quietly(&["get", "events", of_job, "--output=jsonpath={.items[*].message}"])
+                    .await
+            },
+            |messages| messages.contains("set the annotation podbeat.dev/task-run-id"),
+        )
+        .await?;
+    site.say(&format!("event of the Job: {events}"));
+    site.kubectl(&["delete", "job", "nameless"]).await?.well()?;
+    Ok(())
+}
+
+/// Pods of other shapes are given podbeat as well, and keep what they have.
+async fn shapes(site: &Site, bare: &Value) -> Result<(), Error> {
+    let mut furnished = bare.clone();
+    let init = bare.pointer("/containers/0").cloned().unwrap_or_default();
+    if let (Some(members), Value::Object(mut init)) = (furnished.as_object_mut(), init) {
+        init.insert("name".to_owned(), json!("prepare"));
+        members.insert("initContainers".to_owned(), json!([init]));
+        members.insert("volumes".to_owned(), json!([{"name": "data", "emptyDir": {}}]));
+        members.insert("serviceAccountName".to_owned(), json!("default"));
+    }
+    let mut tokenless = bare.clone();
+    if let Some(members) = tokenless.as_object_mut() {
+        members.insert("automountServiceAccountToken".to_owned(), json!(false));
+        members.insert("serviceAccountName".to_owned(), json!("default"));
+    }
+    for (what, spec, init, volumes) in [
+        (
+            "init containers and volumes",
+            &furnished,
+            vec!["podbeat", "prepare"],
+            vec!["podbeat", "podbeat-state", "data"],
+        ),
+        (
+            "no token of its own",
+            &tokenless,
+            vec!["podbeat"],
+            vec!["podbeat", "podbeat-state"],
+        ),
+    ] {
+        let made = made_of(
+            site,
+            &pod("a", &json!({INJECT: "true"}), &json!({RUN: "trn.1"}), spec),
+        )
+        .await?;
+        let mut now = names(&made, "volumes");
+        // The service account's own, where it has one.
+        now.retain(|name| !name.starts_with("kube-api-access-"));
+        let all = (names(&made, "initContainers"), now);
+        expect(all == (init.clone(), volumes.clone()), || {
+            format!("a pod with {what}: {all:?}")
+        })?;
+        site.say(&format!(
+            "a pod with {what} has init containers {init:?} and volumes {volumes:?}"
+        ));
+    }
+    Ok(())
+}
+
+/// A Job that asks runs to its end.
+async fn job(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbeat, Error> {
+    let mut spec = bare.clone();
+    set(
+        &mut spec,
+        "/containers/0/command",
+        json!(["sh", "-c", "echo working; sleep 5; exit 4"]),
+    );
+    let annotations =
+        json!({RUN: "trn.injected", "podbeat.dev/interval": "2s", "podbeat.dev/job-retry-count": "2"});
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "injected"}, "spec": {
+        "backoffLimit": 0,
+        "template": {"metadata": {"labels": {INJECT: "true"}, "annotations": annotations}, "spec": spec}}});
+    let file = site.file("injected.json", &job.to_string())?;
+    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    let pod = site.pod_of("injected").await?;
+    let last = site.to_the_end(&pod, 4).await?;
+    site.play.until_job_is("injected", "Failed").await?;
+    Ok(last)
+}
+
+/// So does a bare pod with an init container, no volumes and no token of its own.
+async fn lone(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbeat, Error> {
+    let mut spec = bare.clone();
+    set(
+        &mut spec,
+        "/containers/0/command",
+        json!(["sh", "-c", "sleep 4; exit 0"]),
+    );
+    let security = spec.pointer("/containers/0/securityContext").cloned();
+    let init = json!([{"name": "prepare", "image": TASK, "command": ["true"], "securityContext": security}]);
+    set(&mut spec, "/initContainers", init);
+    set(&mut spec, "/automountServiceAccountToken", json!(false));
+    let lone = pod("lone", &json!({INJECT: "true"}), &json!({RUN: "trn.lone"}), &spec);
+    let file = site.file("lone.json", &lone.to_string())?;
+    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    let lone: Pod = site.pod_of("lone").await?;
+    site.to_the_end(&lone, 0).await
+}
+
+/// Sets a member of an object that is there.
+fn set(object: &mut Value, path: &str, value: Value) {
+    let (parent, member) = path.rsplit_once('/').unwrap_or_default();
+    if let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
+        parent.insert(member.to_owned(), value);
+    }
+}

@@ -1,0 +1,121 @@
+//! A node that waits for a developer: scripts that bring kubectl and helm into its network, and all that the service hears.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde_json::json;
+
+use super::site::{CA_CONFIG_MAP, Ground, Site, TOKEN_SECRET};
+use crate::lives::play::{TOKEN, heard};
+use crate::node::images::{PODBEAT, TASK};
+use crate::runner::say;
+use crate::{Error, io};
+
+/// The namespace that is there.
+const NAMESPACE: &str = "tasks";
+
+/// Where everything is found: a link into the root of whoever holds a node now.
+#[must_use]
+pub fn place() -> PathBuf {
+    std::env::temp_dir().join("podbeat-hold")
+}
+
+/// Takes the link of a node away that is no more.
+pub fn leave() {
+    if !place().exists() {
+        // There is none, most of the time.
+        let _ = std::fs::remove_file(place());
+    }
+}
+
+/// Says how to use the node, and then shows what the service hears, until the process is ended.
+///
+/// # Errors
+/// The namespace can't be made, or a file can't be written.
+pub async fn hold(ground: &Arc<Ground>) -> Result<(), Error> {
+    let site = Site::begin(ground, NAMESPACE).await?;
+    let directory = ground.stage.root.join("hold");
+    std::fs::create_dir_all(&directory).map_err(io(format!("making {}", directory.display())))?;
+    let tools = &ground.tools;
+    script(
+        &directory.join("kubectl"),
+        ground,
+        &tools.kubernetes.join("kubectl"),
+    )?;
+    script(&directory.join("helm"), ground, &tools.tools.join("helm"))?;
+    let url = site.play.service.url();
+    for (name, text) in [("token", TOKEN), ("ca.crt", &site.play.ca), ("url", &url)] {
+        let path = directory.join(name);
+        std::fs::write(&path, text).map_err(io(format!("writing {}", path.display())))?;
+    }
+    let place = place();
+    // One of an earlier node, perhaps.
+    let _ = std::fs::remove_file(&place);
+    symlink(&directory, &place).map_err(io(format!("linking {}", place.display())))?;
+    let at = place.display();
+    say(&format!(
+        "
+The node is held until Ctrl-C or SIGTERM. In {at}:
+  kubectl, helm  run in the node's network, from any directory; KUBECONFIG is {kubeconfig}
+  url            the task-run service, as pods reach it: {url}
+  token, ca.crt  its bearer token ({TOKEN}), and the authority that signed its certificate
+  heard.jsonl    every heartbeat that it hears, one on each line; below they are told in short
+The namespace {NAMESPACE} enforces Pod Security as restricted. It holds the Secret {TOKEN_SECRET} (token) and the ConfigMap
+{CA_CONFIG_MAP} (ca.crt). Images: {PODBEAT} and, with a shell, {TASK}.
+  {at}/kubectl -n {NAMESPACE} get pods
+",
+        kubeconfig = kubeconfig(ground),
+    ));
+    show(&site, &directory.join("heard.jsonl")).await
+}
+
+fn kubeconfig(ground: &Ground) -> String {
+    let path = ground.tools.kubeconfig.clone().unwrap_or_default();
+    path.display().to_string()
+}
+
+/// A script that runs a program in the network of the control plane. The process that was started by hand has one child,
+/// the one that made that network.
+fn script(path: &Path, ground: &Ground, program: &Path) -> Result<(), Error> {
+    let text = format!(
+        "#!/bin/sh
+inside=$(pgrep -P \"$(cat {root}/owner.pid)\") || {{ echo 'the node is no more' >&2; exit 69; }}
+KUBECONFIG={kubeconfig} exec nsenter --target \"$inside\" --net {program} \"$@\"
+",
+        root = ground.stage.root.display(),
+        kubeconfig = kubeconfig(ground),
+        program = program.display(),
+    );
+    let what = || format!("writing {}", path.display());
+    std::fs::write(path, text).map_err(io(what()))?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(io(what()))
+}
+
+/// Writes every heartbeat down as it comes.
+async fn show(site: &Site, path: &Path) -> Result<(), Error> {
+    let what = || format!("writing {}", path.display());
+    let mut file = std::fs::File::create(path).map_err(io(what()))?;
+    let mut changes = site.play.service.changes();
+    let mut shown = 0;
+    loop {
+        changes.borrow_and_update();
+        let all = site.play.service.heartbeats();
+        let mut lines = String::new();
+        for heartbeat in all.iter().skip(shown) {
+            let at = heartbeat.at.as_secs_f64();
+            say(&format!("{at:9.3}s  {}: {}", heartbeat.run_id, heard(heartbeat)));
+            let line = json!({"at": at, "run": heartbeat.run_id, "status": heartbeat.status,
+                              "violations": heartbeat.violations, "body": heartbeat.body});
+            // Writing to a String doesn't fail.
+            let _ = writeln!(lines, "{line}");
+        }
+        shown = all.len();
+        file.write_all(lines.as_bytes()).map_err(io(what()))?;
+        if changes.changed().await.is_err() {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! The manifests that users copy, applied as they stand but for what they say is the user's to set.
+
+use std::path::PathBuf;
+
+use super::helm::chart;
+use super::site::{CA_FILE, Site};
+use crate::lives::markers::told_by_marker;
+use crate::lives::play::{TOKEN, expect};
+use crate::runner::repository;
+use crate::{Error, io};
+
+/// A URL that stands for the user's own in all of deploy/.
+pub(super) const SOMEBODYS_URL: &str = "https://ica.example.com";
+
+/// What kubectl warns of by itself, where an object is there that Helm made: another site's policies have the same names.
+const KUBECTLS_OWN: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// What a namespace needs once, applied with the site's own service and token.
+pub(super) async fn namespace_objects(site: &Site) -> Result<(), Error> {
+    let ca = format!("  # PODBEAT_CA_FILE: {CA_FILE}");
+    let own_ca = format!("  PODBEAT_CA_FILE: {CA_FILE}");
+    let once = [
+        (SOMEBODYS_URL, site.play.service.url()),
+        ("put-the-bearer-token-here", TOKEN.to_owned()),
+        (ca.as_str(), own_ca),
+    ];
+    let once: Vec<(&str, &str)> = once.iter().map(|(from, to)| (*from, to.as_str())).collect();
+    let file = site.manifest("manifests/podbeat.yaml", &once)?;
+    site.kubectl(&["apply", "--filename", &file]).await?.well()?;
+    Ok(())
+}
+
+/// The Jobs with either kind of sidecar run to their end, and the service hears it.
+pub(super) async fn jobs(site: &Site) -> Result<(), Error> {
+    namespace_objects(site).await?;
+    let native = site.manifest("manifests/job-native-sidecar.yaml", &[("trn.1234", "trn.native")])?;
+    let plain = site.manifest("manifests/job-plain-sidecar.yaml", &[("trn.1234", "trn.plain")])?;
+    site.kubectl(&["apply", "--filename", &native, "--filename", &plain])
+        .await?
+        .well()?;
+    let (native, plain) = tokio::try_join!(site.pod_of("my-task"), site.pod_of("my-task-plain"))?;
+    tokio::try_join!(site.to_the_end(&native, 0), site.to_the_end(&plain, 0))?;
+    tokio::try_join!(
+        site.play.until_job_is("my-task", "Complete"),
+        site.play.until_job_is("my-task-plain", "Complete")
+    )?;
+    Ok(())
+}
+
+/// The Job whose task leaves an exit marker: its pod is deleted, and the marker tells what the API withholds.
+pub(super) async fn markers(site: &Site) -> Result<(), Error> {
+    namespace_objects(site).await?;
+    let file = site.manifest("manifests/job-with-exit-markers.yaml", &[])?;
+    site.kubectl(&["apply", "--filename", &file]).await?.well()?;
+    let pod = site.pod_of("my-task-with-markers").await?;
+    site.play.until_told(&pod, "main", "running").await?;
+    site.kubectl(&["delete", "pod", &pod.name, "--wait=false"])
+        .await?
+        .well()?;
+    site.play.until_final(&pod).await?;
+    site.play.until_gone(&pod).await?;
+    told_by_marker(&site.play, &pod, 9).await
+}
+
+/// The API server takes every object of deploy/, and has nothing against it.
+pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
+    // What pods name must be there for their sake.
+    namespace_objects(site).await?;
+    site.kubectl(&["create", "serviceaccount", "tasks"])
+        .await?
+        .well()?;
+    let mut taken = 0;
+    for directory in ["manifests", "admission", "monitoring"] {
+        for path in yaml_in(directory)? {
+            let text = std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))?;
+            // Others are rules as Prometheus itself reads them.
+            if text.lines().any(|line| line.starts_with("apiVersion: ")) {
+                take(site, ["--filename", &path.display().to_string()]).await?;
+                taken += 1;
+            }
+        }
+    }
+    for values in yaml_in("helm/podbeat/ci")? {
+        let name = values.display().to_string();
+        if !name.ends_with("-values.yaml") {
+            continue;
+        }
+        let (chart, namespace) = (chart(), site.namespace());
+        let arguments = [
+            "template",
+            "podbeat",
+            &chart,
+            "--values",
+            &name,
+            "--namespace",
+            namespace,
+        ];
+        let rendered = site.ground.tools.helm(&arguments).await?.well()?;
+        let file = values.file_stem().unwrap_or_default().to_string_lossy();
+        let file = site.file(&format!("{file}.rendered.yaml"), &rendered)?;
+        take(site, ["--filename", &file]).await?;
+        taken += 1;
+    }
+    let overlay = repository().join("deploy/kustomize/example/overlay");
+    take(site, ["--kustomize", &overlay.display().to_string()]).await?;
+    site.say(&format!(
+        "the API server takes all {} without a warning",
+        taken + 1
+    ));
+    Ok(())
+}
+
+/// The YAML files in a directory of deploy/.
+fn yaml_in(directory: &str) -> Result<Vec<PathBuf>, Error> {
+    let directory = repository().join("deploy").join(directory);
+    let entries = std::fs::read_dir(&directory).map_err(io(format!("listing {}", directory.display())))?;
+    let mut paths: Vec<PathBuf> = entries
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .collect();
+    paths.sort();
+    Ok(paths)
+}
+
+/// The API server takes these objects, without a warning.
+async fn take(site: &Site, objects: [&str; 2]) -> Result<(), Error> {
+    let apply = ["apply", "--dry-run=server", "--validate=strict"];
+    let said = site.kubectl(&[&apply[..], &objects].concat()).await?;
+    let warning = |line: &&str| !line.contains(KUBECTLS_OWN);
+    let warnings: Vec<String> = said.stderr.lines().filter(warning).map(str::to_owned).collect();
+    said.well()?;
+    expect(warnings.is_empty(), || {
+        format!("the API server warns of {objects:?}: {warnings:?}")
+    })
+}

@@ -1,0 +1,243 @@
+//! What deploy/ holds, proven on a real node with the programs that users have: helm and kubectl.
+//! Here lives the list of proofs, the sites they are led on, and the hold, where a developer tries for himself.
+//! Never here: an object of deploy/ that is made by anything else than those programs.
+
+mod admission;
+mod helm;
+pub mod hold;
+mod kustomize;
+mod manifests;
+pub mod site;
+pub mod statics;
+pub mod tools;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::Error;
+use crate::runner::{Outcome, Played, chain, say};
+use site::{Ground, Site};
+use statics::Desk;
+
+/// The longest that one may take.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
+
+/// A check that needs no cluster. It returns what is worth saying.
+type Check = for<'a> fn(&'a Desk) -> Pin<Box<dyn Future<Output = Result<Vec<String>, Error>> + 'a>>;
+
+/// A proof on the node.
+type Proof = for<'a> fn(&'a Site) -> Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
+
+/// What is shown, and how.
+enum Way {
+    /// Without a cluster.
+    Static(Check),
+    /// In a namespace of this name.
+    Live(&'static str, Proof),
+}
+
+/// One entry of the list.
+pub struct Scenario {
+    name: &'static str,
+    shows: &'static str,
+    way: Way,
+}
+
+macro_rules! check {
+    ($name:literal, $check:path, $shows:literal) => {
+        Scenario {
+            name: $name,
+            shows: $shows,
+            way: Way::Static(|desk| Box::pin($check(desk))),
+        }
+    };
+}
+
+macro_rules! proof {
+    ($name:literal, $namespace:literal, $proof:path, $shows:literal) => {
+        Scenario {
+            name: $name,
+            shows: $shows,
+            way: Way::Live($namespace, |site| Box::pin($proof(site))),
+        }
+    };
+}
+
+/// Every scenario. Those on the node are led side by side, in namespaces of their own; none touches another's pods.
+pub const ALL: &[Scenario] = &[
+    check!(
+        "lint",
+        statics::lint,
+        "helm lint --strict under each file of values"
+    ),
+    check!(
+        "schema",
+        statics::schema,
+        "the chart refuses what makes no sense, and names it"
+    ),
+    check!(
+        "rendered",
+        statics::rendered,
+        "what is generated is what is committed"
+    ),
+    check!(
+        "same",
+        statics::same,
+        "podbeat's container is the same in manifests, chart, parent chart and kustomize"
+    ),
+    check!(
+        "package",
+        statics::package,
+        "helm package makes an archive that renders as the chart does"
+    ),
+    check!(
+        "monitoring",
+        statics::monitoring,
+        "the alerts' tests, and the dashboard's expressions"
+    ),
+    proof!(
+        "helm",
+        "helm",
+        helm::release,
+        "a release: install, test, upgrade, rollback, uninstall; nothing is left"
+    ),
+    proof!(
+        "admission",
+        "admission",
+        admission::injection,
+        "injection: who asks gets it, who asks wrongly is told, nobody else is touched"
+    ),
+    proof!(
+        "manifests",
+        "manifests",
+        manifests::jobs,
+        "the Jobs with a native and a plain sidecar, to their end"
+    ),
+    proof!(
+        "manifest-with-markers",
+        "markers",
+        manifests::markers,
+        "the Job with exit markers, deleted"
+    ),
+    proof!(
+        "kustomize",
+        "kustomize",
+        kustomize::overlay,
+        "kubectl apply --kustomize of the example overlay"
+    ),
+    proof!(
+        "parent-chart",
+        "parent",
+        helm::parent,
+        "a chart that depends on podbeat's, with its template in one line"
+    ),
+    // The namespace that all manifests name.
+    proof!(
+        "dry-run",
+        "tasks",
+        manifests::dry_run,
+        "the API server takes every file, without a warning"
+    ),
+];
+
+/// Whether there is a scenario of this name.
+#[must_use]
+pub fn is_known(name: &str) -> bool {
+    ALL.iter().any(|scenario| scenario.name == name)
+}
+
+/// All names, each with what it shows.
+#[must_use]
+pub fn list() -> Vec<(&'static str, &'static str)> {
+    ALL.iter()
+        .map(|scenario| (scenario.name, scenario.shows))
+        .collect()
+}
+
+fn chosen(names: &[String]) -> impl Iterator<Item = &'static Scenario> {
+    ALL.iter()
+        .filter(move |scenario| names.is_empty() || names.iter().any(|name| name == scenario.name))
+}
+
+/// Makes the chosen checks that need no cluster, or all of them, one after the other.
+pub async fn check(desk: &Desk, names: &[String]) -> Outcome {
+    let mut outcome = Outcome::default();
+    for scenario in chosen(names) {
+        if let Way::Static(check) = scenario.way {
+            let begun = Instant::now();
+            let result = check(desk).await;
+            let (lines, result) = match result {
+                Ok(lines) => (lines, Ok(())),
+                Err(error) => (Vec::new(), Err(error)),
+            };
+            let lines = lines.iter().map(|line| format!("  {line}")).collect();
+            outcome.0.push(told(scenario, begun, lines, &result));
+        }
+    }
+    outcome
+}
+
+/// Leads the chosen proofs on the node, or all of them, side by side.
+pub async fn prove(ground: &Arc<Ground>, names: &[String]) -> Outcome {
+    let all = chosen(names).filter_map(|scenario| match scenario.way {
+        Way::Live(namespace, proof) => Some(one(ground, scenario, namespace, proof)),
+        Way::Static(_) => None,
+    });
+    futures_util::future::join_all(all).await.into_iter().collect()
+}
+
+async fn one(ground: &Arc<Ground>, scenario: &'static Scenario, namespace: &str, proof: Proof) -> Played {
+    let begun = Instant::now();
+    let (story, result) = match Site::begin(ground, namespace).await {
+        Ok(site) => {
+            let result = tokio::time::timeout(LONGEST, proof(&site)).await;
+            let result =
+                result.unwrap_or_else(|_| Err(Error::Unexpected(format!("not over after {LONGEST:?}"))));
+            let story = site.play.story();
+            let ended = site.play.end().await;
+            (story, result.and(ended))
+        }
+        Err(error) => (Vec::new(), Err(error)),
+    };
+    told(scenario, begun, story, &result)
+}
+
+/// Says the whole story at once, so that scenarios that go on meanwhile don't speak in between.
+fn told(scenario: &Scenario, begun: Instant, story: Vec<String>, result: &Result<(), Error>) -> Played {
+    let took = begun.elapsed();
+    let verdict = match result {
+        Ok(()) => format!("  PASS in {:.1} s", took.as_secs_f64()),
+        Err(error) => format!("  FAIL in {:.1} s: {}", took.as_secs_f64(), chain(error)),
+    };
+    let heading = format!("{}: {}", scenario.name, scenario.shows);
+    let all: Vec<String> = std::iter::once(heading).chain(story).chain([verdict]).collect();
+    say(&all.join("\n"));
+    Played {
+        name: scenario.name.to_owned(),
+        took,
+        passed: result.is_ok(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_have_a_name_or_a_namespace_in_common() {
+        let names: BTreeSet<&str> = ALL.iter().map(|scenario| scenario.name).collect();
+        assert_eq!(names.len(), ALL.len());
+        let of_live = |scenario: &Scenario| match scenario.way {
+            Way::Live(namespace, _) => Some(namespace),
+            Way::Static(_) => None,
+        };
+        let live: Vec<&str> = ALL.iter().filter_map(of_live).collect();
+        assert_eq!(live.iter().collect::<BTreeSet<_>>().len(), live.len());
+        assert!(!live.is_empty() && live.len() < ALL.len());
+    }
+}

@@ -1,0 +1,408 @@
+//! What can be proven of deploy/ without a cluster: what helm and kubectl make of it, and what they refuse.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use super::tools::Tools;
+use crate::lives::play::expect;
+use crate::runner::repository;
+use crate::{Error, io, ours};
+
+/// A value that holds nothing but what can't be left out.
+const URL: &str = "service.url=https://ica.example.com";
+
+/// Values that the chart must refuse, by helm's own flags, and what the refusal must name.
+const REFUSED: &[(&[&str], &str)] = &[
+    (&[], "'/service/url'"),
+    (
+        &["--set", "service.url=http://ica.example.com"],
+        "service.url is http",
+    ),
+    (&["--set", "service.url=ftp://ica.example.com"], "'/service/url'"),
+    (
+        &["--set", "service.url=https://user:word@ica.example.com"],
+        "'/service/url'",
+    ),
+    (
+        &["--set", URL, "--set", "service.token=secret"],
+        "'token' not allowed",
+    ),
+    (&["--set", URL, "--set", "nonsense=1"], "'nonsense' not allowed"),
+    (
+        &["--set", URL, "--set", "settings.intervall=3s"],
+        "'intervall' not allowed",
+    ),
+    (
+        &["--set", URL, "--set", "settings.interval=soon"],
+        "'/settings/interval'",
+    ),
+    (
+        &["--set", URL, "--set", "settings.report=some"],
+        "'/settings/report'",
+    ),
+    (
+        &["--set", URL, "--set", "image.pullPolicy=Sometimes"],
+        "'/image/pullPolicy'",
+    ),
+    (
+        &["--set", URL, "--set", "image.digest=sha256:12"],
+        "'/image/digest'",
+    ),
+    (
+        &["--set", URL, "--set", "sidecar.admin.port=many"],
+        "'/sidecar/admin/port'",
+    ),
+    (
+        &["--set", URL, "--set", "sidecar.exitMarkers.dir=markers"],
+        "'/sidecar/exitMarkers/dir'",
+    ),
+    (
+        &["--set", URL, "--set-string", "admission.enabled=yes"],
+        "'/admission/enabled'",
+    ),
+    (
+        &["--set", URL, "--set", "rbac.serviceAccounts=trainer"],
+        "'/rbac/serviceAccounts'",
+    ),
+    (
+        &["--set", URL, "--set", "service.tokenSecret.name="],
+        "'/service/tokenSecret/name'",
+    ),
+    (
+        &["--set", URL, "--set", "example.enabled=true"],
+        "example.taskRunId",
+    ),
+];
+
+/// Where the checks are made.
+pub struct Desk {
+    /// The programs.
+    pub tools: Tools,
+    /// A directory for files.
+    pub directory: PathBuf,
+    /// Whether what is generated is written anew instead of compared.
+    pub write: bool,
+}
+
+fn deploy(path: &str) -> PathBuf {
+    repository().join("deploy").join(path)
+}
+
+fn chart() -> String {
+    deploy("helm/podbeat").display().to_string()
+}
+
+fn read(path: &Path) -> Result<String, Error> {
+    std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())))
+}
+
+/// All files under a directory.
+fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut all = Vec::new();
+    let entries = std::fs::read_dir(directory).map_err(io(format!("listing {}", directory.display())))?;
+    for path in entries.flatten().map(|entry| entry.path()) {
+        if path.is_dir() {
+            all.extend(files(&path)?);
+        } else {
+            all.push(path);
+        }
+    }
+    all.sort();
+    Ok(all)
+}
+
+/// Copies a directory with all that is in it.
+///
+/// # Errors
+/// A file can't be read or written.
+pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
+    for file in files(from)? {
+        let target = to.join(file.strip_prefix(from).unwrap_or(&file));
+        let parent = target.parent().unwrap_or(to);
+        std::fs::create_dir_all(parent).map_err(io(format!("making {}", parent.display())))?;
+        std::fs::copy(&file, &target).map_err(io(format!("copying {}", file.display())))?;
+    }
+    Ok(())
+}
+
+/// The objects that YAML documents describe.
+///
+/// # Errors
+/// One of them can't be read.
+pub fn objects(yaml: &str) -> Result<Vec<Value>, Error> {
+    let documents = yaml.strip_prefix("---\n").unwrap_or(yaml).split("\n---\n");
+    let parse = |document: &str| {
+        serde_saphyr::from_str(document).map_err(ours(format!("reading a document: {document}")))
+    };
+    let all: Result<Vec<Value>, Error> = documents.map(parse).collect();
+    Ok(all?.into_iter().filter(Value::is_object).collect())
+}
+
+/// The pod template of a Job among objects.
+///
+/// # Errors
+/// There is no such Job.
+pub fn template(objects: &[Value], job: &str) -> Result<Value, Error> {
+    let is = |object: &&Value| {
+        object.get("kind") == Some(&json!("Job")) && object.pointer("/metadata/name") == Some(&json!(job))
+    };
+    let found = objects
+        .iter()
+        .find(is)
+        .and_then(|job| job.pointer("/spec/template"));
+    found
+        .cloned()
+        .ok_or_else(|| Error::Unexpected(format!("there is no Job {job} among {objects:#?}")))
+}
+
+/// podbeat's container and volumes of a pod template, without the image, which is everyone's own.
+fn sidecar(template: &Value, member: &str) -> Result<Value, Error> {
+    let all = |member: &str| {
+        let list = template
+            .get("spec")
+            .and_then(|spec| spec.get(member))
+            .and_then(Value::as_array);
+        list.cloned().unwrap_or_default()
+    };
+    let is = |name: &str, one: &Value| one.get("name") == Some(&json!(name));
+    let mut container = all(member)
+        .into_iter()
+        .find(|container| is("podbeat", container))
+        .ok_or_else(|| Error::Unexpected(format!("podbeat isn't among {member} of {template}")))?;
+    if let Some(container) = container.as_object_mut() {
+        container.remove("image");
+        container.remove("imagePullPolicy");
+    }
+    let ours = |volume: &Value| is("podbeat", volume) || is("podbeat-state", volume);
+    let volumes: Vec<Value> = all("volumes").into_iter().filter(ours).collect();
+    Ok(json!({"container": container, "volumes": volumes}))
+}
+
+impl Desk {
+    async fn rendered(&self, chart: &str, arguments: &[&str]) -> Result<String, Error> {
+        let all: Vec<&str> = ["template", "podbeat", chart, "--namespace", "tasks"]
+            .into_iter()
+            .chain(arguments.iter().copied())
+            .collect();
+        self.tools.helm(&all).await?.well()
+    }
+}
+
+/// `helm lint --strict` under each file of values.
+pub(super) async fn lint(desk: &Desk) -> Result<Vec<String>, Error> {
+    let mut said = Vec::new();
+    for values in files(&deploy("helm/podbeat/ci"))? {
+        let path = values.display().to_string();
+        if path.ends_with("-values.yaml") {
+            let arguments = ["lint", "--strict", &chart(), "--values", &path];
+            desk.tools.helm(&arguments).await?.well()?;
+            said.push(format!(
+                "{} is linted",
+                values.file_name().unwrap_or_default().display()
+            ));
+        }
+    }
+    expect(!said.is_empty(), || "there are no values to lint".to_owned())?;
+    Ok(said)
+}
+
+/// The chart refuses what makes no sense, and names it.
+pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
+    let chart = chart();
+    // What is refused below must be so for its own sake.
+    desk.rendered(&chart, &["--set", URL]).await?;
+    let mut said = Vec::new();
+    for (flags, named) in REFUSED {
+        let all: Vec<&str> = ["template", "podbeat", &chart]
+            .into_iter()
+            .chain(flags.iter().copied())
+            .collect();
+        let refusal = desk.tools.helm(&all).await?.refused()?;
+        let line = refusal.lines().find(|line| line.contains(named));
+        let line = line.ok_or_else(|| {
+            Error::Unexpected(format!("{flags:?} was to be refused naming {named}: {refusal}"))
+        })?;
+        said.push(format!("{}: {line}", flags.join(" ")));
+    }
+    Ok(said)
+}
+
+/// What deploy/render.sh makes is what is committed.
+pub(super) async fn rendered(desk: &Desk) -> Result<Vec<String>, Error> {
+    let script = deploy("render.sh").display().to_string();
+    let to = if desk.write {
+        deploy("")
+    } else {
+        desk.directory.join("rendered")
+    };
+    desk.tools
+        .script(&[&script, &to.display().to_string()])
+        .await?
+        .well()?;
+    if desk.write {
+        return Ok(vec!["written anew".to_owned()]);
+    }
+    let mut said = Vec::new();
+    for file in files(&to)? {
+        let name = file.strip_prefix(&to).unwrap_or(&file);
+        let committed = read(&deploy("").join(name))?;
+        let made = read(&file)?;
+        let differ = committed
+            .lines()
+            .zip(made.lines())
+            .find(|(one, other)| one != other);
+        expect(committed == made, || {
+            format!(
+                "deploy/{} isn't what deploy/render.sh makes (PODBEAT_WRITE_DOCS=1 writes it anew): {differ:?}",
+                name.display()
+            )
+        })?;
+        said.push(format!("{} is as it is made", name.display()));
+    }
+    // One whose values are gone would never be looked at.
+    for file in files(&deploy("helm/podbeat/ci"))? {
+        let name = file.strip_prefix(deploy("")).unwrap_or(&file);
+        expect(
+            !name.to_string_lossy().ends_with(".rendered.yaml") || to.join(name).exists(),
+            || format!("nothing makes {}", name.display()),
+        )?;
+    }
+    Ok(said)
+}
+
+/// podbeat's container and volumes are the same in manifest, chart, a parent chart and kustomize, and so is the plain one.
+pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
+    let parent = parent(desk).await?;
+    let manifest = |name: &str| objects(&read(&deploy("manifests").join(name))?);
+    let native = sidecar(
+        &template(&manifest("job-native-sidecar.yaml")?, "my-task")?,
+        "initContainers",
+    )?;
+    let plain = sidecar(
+        &template(&manifest("job-plain-sidecar.yaml")?, "my-task-plain")?,
+        "containers",
+    )?;
+    let ca = "service.ca.configMap=podbeat-ca,service.ca.optional=true";
+    let example = "example.enabled=true,example.taskRunId=trn.1";
+    let set = ["--set", URL, "--set", ca, "--set", example];
+    let of_chart = objects(&desk.rendered(&chart(), &set).await?)?;
+    let set: Vec<&str> = set.into_iter().chain(["--set", "sidecar.native=false"]).collect();
+    let plain_of_chart = objects(&desk.rendered(&chart(), &set).await?)?;
+    let overlay = deploy("kustomize/example/overlay").display().to_string();
+    let kustomized = desk.tools.kubectl(&["kustomize", &overlay]).await?.well()?;
+    let kustomized = objects(&kustomized)?;
+    let ways = [
+        (
+            "the chart",
+            of_chart,
+            "podbeat-example-1",
+            "initContainers",
+            &native,
+        ),
+        (
+            "the chart, plain",
+            plain_of_chart,
+            "podbeat-example-1",
+            "containers",
+            &plain,
+        ),
+        ("a parent chart", parent, "parent-task", "initContainers", &native),
+        ("kustomize", kustomized, "train", "initContainers", &native),
+    ];
+    let mut said = Vec::new();
+    for (way, objects, job, member, expected) in ways {
+        let made = sidecar(&template(&objects, job)?, member)?;
+        expect(made == *expected, || {
+            format!("podbeat by {way} isn't that of the manifest: {made:#} instead of {expected:#}")
+        })?;
+        said.push(format!("{way}: podbeat is that of the manifest"));
+    }
+    Ok(said)
+}
+
+/// The objects of a chart that depends on podbeat's, and includes its template in one line.
+async fn parent(desk: &Desk) -> Result<Vec<Value>, Error> {
+    let to = desk.directory.join("charts");
+    copy_parent(&to)?;
+    let parent = to.join("parent").display().to_string();
+    desk.tools
+        .helm(&["dependency", "update", &parent])
+        .await?
+        .well()?;
+    let ca = "podbeat.service.ca.configMap=podbeat-ca,podbeat.service.ca.optional=true";
+    let url = format!("podbeat.{URL}");
+    objects(&desk.rendered(&parent, &["--set", &url, "--set", ca]).await?)
+}
+
+/// The parent chart and, beside it, podbeat's.
+///
+/// # Errors
+/// They can't be copied.
+pub fn copy_parent(to: &Path) -> Result<(), Error> {
+    copy(&deploy("helm/podbeat"), &to.join("podbeat"))?;
+    copy(
+        &repository().join("e2e/fixtures/parent-chart"),
+        &to.join("parent"),
+    )
+}
+
+/// `helm package` makes an archive that renders as the chart does.
+pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
+    let to = desk.directory.join("packages");
+    std::fs::create_dir_all(&to).map_err(io(format!("making {}", to.display())))?;
+    let destination = to.display().to_string();
+    let arguments = ["package", &chart(), "--destination", &destination];
+    desk.tools.helm(&arguments).await?.well()?;
+    let archives = files(&to)?;
+    let [archive] = archives.as_slice() else {
+        return Err(Error::Unexpected(format!(
+            "one archive was expected: {archives:?}"
+        )));
+    };
+    let values = deploy("helm/podbeat/ci/everything-values.yaml")
+        .display()
+        .to_string();
+    let values = ["--values", values.as_str()];
+    let packed = desk.rendered(&archive.display().to_string(), &values).await?;
+    expect(packed == desk.rendered(&chart(), &values).await?, || {
+        "the archive renders otherwise than the chart".to_owned()
+    })?;
+    Ok(vec![format!(
+        "{} renders as the chart does",
+        archive.file_name().unwrap_or_default().display()
+    )])
+}
+
+/// The alerts' own tests, and all that deploy/monitoring/check.sh checks.
+pub(super) async fn monitoring(desk: &Desk) -> Result<Vec<String>, Error> {
+    let script = deploy("monitoring/check.sh").display().to_string();
+    let said = desk.tools.script(&[&script]).await?.well()?;
+    Ok(said.lines().map(str::to_owned).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sidecar_is_compared_without_its_image() {
+        let template = |image: &str, port: u16| {
+            json!({"spec": {
+                "initContainers": [{"name": "podbeat", "image": image, "ports": [port]}, {"name": "other"}],
+                "volumes": [{"name": "podbeat"}, {"name": "data"}]}})
+        };
+        let one = sidecar(&template("a", 1), "initContainers").expect("there");
+        assert_eq!(one, sidecar(&template("b", 1), "initContainers").expect("there"));
+        assert_ne!(one, sidecar(&template("a", 2), "initContainers").expect("there"));
+        assert!(sidecar(&template("a", 1), "containers").is_err());
+    }
+
+    #[test]
+    fn documents_are_told_apart() {
+        let yaml = "---\n# nothing\n---\nkind: Job\nmetadata: {name: one}\nspec: {template: {spec: {}}}\n";
+        let all = objects(yaml).expect("YAML");
+        assert_eq!(template(&all, "one").expect("there"), json!({"spec": {}}));
+        assert!(template(&all, "two").is_err());
+    }
+}

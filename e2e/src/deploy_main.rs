@@ -1,0 +1,209 @@
+//! `e2e-deploy [--image FILE] [--static|--live|--hold] [SCENARIO…]`: what deploy/ holds, proven with helm and kubectl; all of it
+//! if no scenario is named. `--static` plays those that need no node, `--live` the others, and `--hold` leaves a node to a
+//! developer.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use podbeat_e2e::deploy::site::Ground;
+use podbeat_e2e::deploy::statics::Desk;
+use podbeat_e2e::deploy::tools::Tools;
+use podbeat_e2e::deploy::{self, hold};
+use podbeat_e2e::lives::play::Stage;
+use podbeat_e2e::runner::{Outcome, build, build_tools, chain, in_house, repository, say};
+use podbeat_e2e::{Error, node};
+use tokio::sync::{Mutex, RwLock};
+use tokio::time::Instant;
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
+    let asked = match Asked::read(&arguments) {
+        Ok(asked) => asked,
+        Err(problem) => {
+            say(&problem);
+            return ExitCode::from(64);
+        }
+    };
+    if asked.part == Part::Static {
+        return statics(&asked);
+    }
+    // Built while there is still a network.
+    let prepare = || build().and_then(|_| build_tools()).map(drop);
+    let code = in_house(&arguments, prepare, async |root| resident(root, &asked).await);
+    if asked.part == Part::Hold {
+        hold::leave();
+    }
+    code
+}
+
+/// What is done.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Everything that is to be proven.
+    All,
+    /// What needs no node.
+    Static,
+    /// What needs one.
+    Live,
+    /// Nothing: a developer does it.
+    Hold,
+}
+
+/// What the command line asks for.
+struct Asked {
+    image: PathBuf,
+    part: Part,
+    scenarios: Vec<String>,
+}
+
+impl Asked {
+    fn read(arguments: &[OsString]) -> Result<Self, String> {
+        let mut asked = Self {
+            image: repository().join("target/image/podbeat.tar"),
+            part: Part::All,
+            scenarios: Vec::new(),
+        };
+        let mut rest = arguments.iter();
+        while let Some(argument) = rest.next() {
+            match argument.to_str().unwrap_or_default() {
+                "--image" => {
+                    let path = rest.next().ok_or("a path is missing at the end")?;
+                    asked.image = PathBuf::from(path);
+                }
+                "--static" => asked.part = Part::Static,
+                "--live" => asked.part = Part::Live,
+                "--hold" => asked.part = Part::Hold,
+                name if deploy::is_known(name) => asked.scenarios.push(name.to_owned()),
+                other => {
+                    let all: Vec<String> = deploy::list()
+                        .into_iter()
+                        .map(|(name, shows)| format!("  {name}: {shows}"))
+                        .collect();
+                    return Err(format!(
+                        "there is no scenario {other}; there are\n{}",
+                        all.join("\n")
+                    ));
+                }
+            }
+        }
+        Ok(asked)
+    }
+}
+
+/// The programs, without a cluster.
+fn tools(home: PathBuf) -> Result<Tools, ExitCode> {
+    Ok(Tools {
+        kubernetes: build()?,
+        tools: build_tools()?,
+        home,
+        kubeconfig: None,
+    })
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is no part of podbeat, which reads its environment once"
+)]
+fn writes_docs() -> bool {
+    std::env::var_os("PODBEAT_WRITE_DOCS").is_some()
+}
+
+fn statics(asked: &Asked) -> ExitCode {
+    let temporary = match tempfile::Builder::new().prefix("podbeat-deploy-").tempdir() {
+        Ok(temporary) => temporary,
+        Err(error) => {
+            say(&format!("no temporary directory: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let tools = match tools(temporary.path().join("home")) {
+        Ok(tools) => tools,
+        Err(code) => return code,
+    };
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("no runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(check(tools, temporary.path(), asked));
+    outcome.tell("deploy/, without a cluster")
+}
+
+async fn check(tools: Tools, directory: &Path, asked: &Asked) -> Outcome {
+    let desk = Desk {
+        tools,
+        directory: directory.to_owned(),
+        write: writes_docs(),
+    };
+    deploy::check(&desk, &asked.scenarios).await
+}
+
+async fn resident(root: &Path, asked: &Asked) -> ExitCode {
+    let begun = Instant::now();
+    let tools = match tools(root.join("home")) {
+        Ok(tools) => tools,
+        Err(code) => return code,
+    };
+    let mut outcome = Outcome::default();
+    if asked.part == Part::All {
+        outcome = check(tools.clone(), root, asked).await;
+    }
+    let ground = match set(root, tools, asked).await {
+        Ok(ground) => Arc::new(ground),
+        Err(error) => {
+            say(&format!("the node doesn't start: {}", chain(&error)));
+            return ExitCode::FAILURE;
+        }
+    };
+    if asked.part == Part::Hold {
+        return match hold::hold(&ground).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                say(&chain(&error));
+                ExitCode::FAILURE
+            }
+        };
+    }
+    outcome.0.extend(deploy::prove(&ground, &asked.scenarios).await.0);
+    let version = ground.stage.cluster.lock().await.version().await;
+    let version = version.unwrap_or_else(|error| chain(&error));
+    outcome.tell(&format!(
+        "deploy/ on Kubernetes {version}: {} scenarios in {:.0} s, the node's start included",
+        outcome.0.len(),
+        begun.elapsed().as_secs_f64()
+    ))
+}
+
+/// Starts the node, and makes the kinds of prometheus-operator known.
+async fn set(root: &Path, mut tools: Tools, asked: &Asked) -> Result<Ground, Error> {
+    let (cluster, node) = node::raise(root, &tools.kubernetes, &asked.image).await?;
+    tools.kubeconfig = Some(cluster.admin_kubeconfig());
+    let kinds = tools.tools.join("crds").display().to_string();
+    // Some are larger than the annotation may be that a client-side apply leaves.
+    let apply = ["apply", "--server-side", "--filename", &kinds];
+    tools.kubectl(&apply).await?.well()?;
+    let wait = [
+        "wait",
+        "--for=condition=Established",
+        "--timeout=60s",
+        "--filename",
+        &kinds,
+    ];
+    tools.kubectl(&wait).await?.well()?;
+    Ok(Ground {
+        stage: Arc::new(Stage {
+            admin: cluster.admin().await?,
+            cluster: Mutex::new(cluster),
+            node: Mutex::new(node),
+            calm: RwLock::new(()),
+            root: root.to_owned(),
+            record: None,
+        }),
+        tools,
+    })
+}
