@@ -14,6 +14,7 @@ const OPENAPI: &str = include_str!("../../contract/task-runs.openapi.yaml");
 #[derive(Clone)]
 pub struct Contract {
     validators: Arc<BTreeMap<String, Validator>>,
+    document: Arc<Value>,
 }
 
 impl Contract {
@@ -49,7 +50,45 @@ impl Contract {
         }
         Ok(Self {
             validators: Arc::new(validators),
+            document: Arc::new(document),
         })
+    }
+
+    /// The schemas by their names, as the contract has them.
+    #[must_use]
+    pub fn schemas(&self) -> Vec<(&str, &Value)> {
+        let schemas = self
+            .document
+            .pointer("/components/schemas")
+            .and_then(Value::as_object);
+        schemas
+            .into_iter()
+            .flatten()
+            .map(|(name, schema)| (name.as_str(), schema))
+            .collect()
+    }
+
+    /// The statuses of a task run that the contract names.
+    #[must_use]
+    pub fn statuses(&self) -> Vec<&str> {
+        let statuses = self.document.get("x-task-run-statuses").and_then(Value::as_array);
+        statuses.into_iter().flatten().filter_map(Value::as_str).collect()
+    }
+
+    /// The names of the parameters in the query of an operation, such as `get /v1/tasks/runs`.
+    #[must_use]
+    pub fn query_parameters(&self, method: &str, path: &str) -> Vec<&str> {
+        let operation = self
+            .document
+            .get("paths")
+            .and_then(|paths| paths.get(path)?.get(method));
+        let parameters = operation.and_then(|operation| operation.get("parameters")?.as_array());
+        parameters
+            .into_iter()
+            .flatten()
+            .filter(|parameter| parameter.get("in").and_then(Value::as_str) == Some("query"))
+            .filter_map(|parameter| parameter.get("name").and_then(Value::as_str))
+            .collect()
     }
 
     /// What is wrong with a body, by the named schema; empty if nothing is.

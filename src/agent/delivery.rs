@@ -258,14 +258,17 @@ fn reply_of(result: &Result<Accepted, Error>) -> Reply {
     match result {
         Ok(_) => Reply::Success,
         Err(Error::Status { status, .. }) => Reply::from_status(*status),
-        Err(Error::Ambiguous(_)) => Reply::Ambiguous,
+        Err(Error::Ambiguous { .. }) => Reply::Ambiguous,
         Err(
             Error::Token(_)
-            | Error::Connect(_)
+            | Error::Unfit { .. }
+            | Error::Connect { .. }
             | Error::Setup(_)
             | Error::File { .. }
             | Error::NoCertificate { .. },
         ) => Reply::NotSent,
+        // Not of heartbeats, of which an unreadable answer is one.
+        Err(Error::Unreadable { .. } | Error::Endless { .. }) => Reply::Ambiguous,
     }
 }
 
@@ -280,9 +283,11 @@ fn answer_of(error: &Error) -> Answer {
             });
             Answer::from_status(*status, retry_after)
         }
-        Error::Ambiguous(_) => Answer::Ambiguous,
-        Error::Token(_) | Error::Connect(_) => Answer::NotSent,
+        Error::Ambiguous { .. } => Answer::Ambiguous,
+        Error::Token(_) | Error::Unfit { .. } | Error::Connect { .. } => Answer::NotSent,
         // These end the process before anything is sent; should one come later, nothing was sent either.
         Error::Setup(_) | Error::File { .. } | Error::NoCertificate { .. } => Answer::NotSent,
+        // Not of heartbeats, of which an unreadable answer is one.
+        Error::Unreadable { .. } | Error::Endless { .. } => Answer::Ambiguous,
     }
 }

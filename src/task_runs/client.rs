@@ -2,19 +2,49 @@
 //!
 //! Retries, their waits and their meaning belong to the caller; this client says exactly what happened to one request.
 
+mod pages;
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::stream::BoxStream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
-use reqwest::{Certificate, Identity, Url};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::{Certificate, Identity, Method, Request, Url};
+use serde::de::DeserializeOwned;
 
 use super::Secret;
-use super::error::{Error, RetryAfter, TimedOut};
-use super::model::{ErrorResponse, HeartbeatTaskRunRequest, TaskRunHeartbeat};
+use super::error::{Error, Operation, RetryAfter, TimedOut};
+use super::model::{
+    CreateTaskRunRequest, ErrorResponse, Execution, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun,
+    TaskRunHeartbeat, TaskRunSummary, TaskRunSummaryPagedItems,
+};
 
 /// The most that is read of an answer's body.
-const LARGEST_ANSWER: usize = 64 * 1024;
+#[derive(Clone, Copy)]
+struct Largest {
+    bytes: usize,
+    exceeded: &'static str,
+}
+
+/// Errors, and answers that hold a token at most.
+const SMALL: Largest = Largest {
+    bytes: 64 * 1024,
+    exceeded: "larger than 64 KiB",
+};
+
+/// One run, with its execution twice and its logs. A thousand environment variables of a kilobyte fit four times.
+const RUN: Largest = Largest {
+    bytes: 8 * 1024 * 1024,
+    exceeded: "larger than 8 MiB",
+};
+
+/// A page of 1000 runs, 64 KiB each. Of a run that takes two descriptions of 4096 characters, its own and its task
+/// version's: 48 KiB if every character is escaped as `\uXXXX`. The rest is short. A page of ordinary runs is 1.5 MiB.
+const PAGE: Largest = Largest {
+    bytes: 64 * 1024 * 1024,
+    exceeded: "larger than 64 MiB",
+};
 
 /// A connection, TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -22,8 +52,8 @@ const CONNECT: Duration = Duration::from_secs(10);
 /// Kept alive for longer than three default intervals, below the idle time-outs of common load balancers (240 s).
 const IDLE: Duration = Duration::from_secs(100);
 
-/// All but the unreserved characters of RFC 3986 is encoded in a run id.
-const RUN_ID: &AsciiSet = &NON_ALPHANUMERIC
+/// All but the unreserved characters of RFC 3986 is encoded in run ids and in the query.
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
@@ -39,6 +69,28 @@ pub struct Tls {
 }
 
 /// Speaks to one service. Cheap to clone: the clones share the connection.
+///
+/// Every operation is one request with a time-out of its own, and is never tried again here. Errors say what was being done,
+/// to which run, what the service said of it and what to try: see [`Error`].
+///
+/// ```no_run
+/// use std::time::Duration;
+///
+/// use podbeat::task_runs::Secret;
+/// use podbeat::task_runs::client::{Client, Tls};
+/// use podbeat::task_runs::error::Error;
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default())?;
+/// let token = Secret::new(std::fs::read_to_string("token")?.trim());
+/// match client.get("trn.1", &token, Duration::from_secs(10)).await {
+///     Ok(run) => println!("{:?}", run.status),
+///     Err(Error::Status { status: 404, .. }) => println!("there is no such run"),
+///     Err(error) => return Err(error.into()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Client {
     http: reqwest::Client,
@@ -87,11 +139,162 @@ impl Client {
         })
     }
 
+    /// Creates a task run and launches it.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] if the contract has something against the request; [`Error::Connect`] if nothing was sent;
+    /// [`Error::Ambiguous`] if the run may have been created all the same: a second try may make a second run;
+    /// [`Error::Status`] for any answer but 2xx; [`Error::Unreadable`] if the run is created, but the answer isn't one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; the run may have been created.
+    pub async fn create(
+        &self,
+        request: &CreateTaskRunRequest,
+        token: &Secret,
+        timeout: Duration,
+    ) -> Result<TaskRun, Error> {
+        let operation = Operation::Create;
+        let problems = request.problems();
+        if !problems.is_empty() {
+            return Err(Error::Unfit { operation, problems });
+        }
+        let execution = request.execution.as_ref();
+        let mut secrets = execution.map(Execution::secrets).unwrap_or_default();
+        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let call = Call {
+            method: Method::POST,
+            url: self.url(""),
+            body: Some(serde_json::to_vec(request)),
+            secrets,
+            largest: RUN,
+        };
+        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+    }
+
+    /// Gets a task run.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for a run id that no path can carry, [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if
+    /// no whole answer came, [`Error::Status`] for any answer but 2xx, [`Error::Unreadable`] if it isn't a task run.
+    pub async fn get(&self, run_id: &str, token: &Secret, timeout: Duration) -> Result<TaskRun, Error> {
+        let operation = Operation::Get {
+            run_id: run_id.to_owned(),
+        };
+        let call = Call {
+            method: Method::GET,
+            url: self.run_url(&operation, run_id, "")?,
+            body: None,
+            secrets: Vec::new(),
+            largest: RUN,
+        };
+        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+    }
+
+    /// Gets one page of a list of task runs. [`Client::list_all`] goes on to the pages behind it.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if no whole answer came, [`Error::Status`] for any answer
+    /// but 2xx, [`Error::Unreadable`] if it isn't a page.
+    pub async fn list(
+        &self,
+        query: &ListTaskRunsQuery,
+        token: &Secret,
+        timeout: Duration,
+    ) -> Result<TaskRunSummaryPagedItems, Error> {
+        let operation = Operation::List;
+        let mut url = self.url("");
+        let pairs = query.pairs();
+        if !pairs.is_empty() {
+            let encoded = |text| utf8_percent_encode(text, ENCODED);
+            let ours = pairs
+                .iter()
+                .map(|(name, value)| format!("{name}={}", encoded(value)));
+            let all: Vec<String> = url.query().map(str::to_owned).into_iter().chain(ours).collect();
+            url.set_query(Some(&all.join("&")));
+        }
+        let call = Call {
+            method: Method::GET,
+            url,
+            body: None,
+            secrets: Vec::new(),
+            largest: PAGE,
+        };
+        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+    }
+
+    /// Gets all task runs that the query asks for, from its page on, as a stream: page after page, each when it is reached.
+    ///
+    /// Without a page size in the query the largest pages are asked for. `timeout` is that of each page.
+    ///
+    /// ```no_run
+    /// use std::time::Duration;
+    ///
+    /// use futures_util::TryStreamExt;
+    /// use podbeat::task_runs::Secret;
+    /// use podbeat::task_runs::client::{Client, Tls};
+    /// use podbeat::task_runs::model::{ListTaskRunsQuery, TaskRunStatus};
+    ///
+    /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+    /// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default())?;
+    /// let query = ListTaskRunsQuery {
+    ///     status: Some(TaskRunStatus::Running),
+    ///     ..ListTaskRunsQuery::default()
+    /// };
+    /// let mut runs = client.list_all(query, &Secret::new("token"), Duration::from_secs(30));
+    /// while let Some(run) = runs.try_next().await? {
+    ///     println!("{:?} {:?}", run.id, run.name);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`Client::list`]; [`Error::Endless`] if the service leads in a circle, or on and on. The runs before an error
+    /// come first, and nothing comes behind it.
+    #[must_use]
+    pub fn list_all(
+        &self,
+        query: ListTaskRunsQuery,
+        token: &Secret,
+        timeout: Duration,
+    ) -> BoxStream<'static, Result<TaskRunSummary, Error>> {
+        pages::all(self.clone(), query, token.clone(), timeout)
+    }
+
+    /// Aborts a task run, which must be Pending or Running.
+    ///
+    /// # Errors
+    /// [`Error::Unfit`] for a run id that no path can carry, [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if it
+    /// may have arrived, [`Error::Status`] for any answer but 2xx, [`Error::Unreadable`] if the run is aborted, but the answer
+    /// isn't one.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; the run may have been aborted.
+    pub async fn abort(
+        &self,
+        run_id: &str,
+        token: &Secret,
+        timeout: Duration,
+    ) -> Result<TaskRunSummary, Error> {
+        let operation = Operation::Abort {
+            run_id: run_id.to_owned(),
+        };
+        let call = Call {
+            method: Method::PUT,
+            url: self.run_url(&operation, run_id, ":abort")?,
+            body: None,
+            secrets: Vec::new(),
+            largest: RUN,
+        };
+        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+    }
+
     /// Sends one heartbeat, once.
     ///
     /// # Errors
-    /// [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if it may have arrived, [`Error::Status`] for any
-    /// answer but 2xx.
+    /// [`Error::Unfit`] for a run id that no path can carry, [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if it
+    /// may have arrived, [`Error::Status`] for any answer but 2xx.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection; the heartbeat may have arrived.
@@ -102,28 +305,57 @@ impl Client {
         token: &Secret,
         timeout: Duration,
     ) -> Result<Accepted, Error> {
+        let operation = Operation::Heartbeat {
+            run_id: run_id.to_owned(),
+        };
+        let call = Call {
+            method: Method::POST,
+            url: self.run_url(&operation, run_id, ":heartbeat")?,
+            body: Some(serde_json::to_vec(request)),
+            secrets: Vec::new(),
+            largest: SMALL,
+        };
+        let reply = self.exchange(&operation, call, token, timeout).await?;
+        Ok(accepted(reply.body))
+    }
+
+    /// The one place where requests are made and answers sorted.
+    async fn exchange(
+        &self,
+        operation: &Operation,
+        call: Call<'_>,
+        token: &Secret,
+        timeout: Duration,
+    ) -> Result<Reply, Error> {
         let exchange = async {
-            let body = serde_json::to_vec(request).map_err(|source| Error::Ambiguous(Box::new(source)))?;
-            let mut response = self
-                .http
-                .post(self.run_url(run_id, "heartbeat"))
-                .header(AUTHORIZATION, bearer(token)?)
-                .header(CONTENT_TYPE, HeaderValue::from_static("application/json"))
-                .body(body)
-                .send()
-                .await
-                .map_err(sorted)?;
-            let status = response.status().as_u16();
-            let retry_after = retry_after(response.headers());
-            let body = read_body(&mut response).await;
-            if (200..300).contains(&status) {
-                return Ok(accepted(body));
+            let mut request = Request::new(call.method, call.url);
+            request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
+            request.headers_mut().insert(ACCEPT, JSON);
+            if let Some(body) = call.body {
+                let body = body.map_err(|source| ambiguous(operation, Box::new(source)))?;
+                request.headers_mut().insert(CONTENT_TYPE, JSON);
+                *request.body_mut() = Some(body.into());
             }
+            let sent = self.http.execute(request).await;
+            let mut response = sent.map_err(|error| sorted(operation, error))?;
+            let status = response.status().as_u16();
+            let success = (200..300).contains(&status);
+            let retry_after = retry_after(response.headers());
+            let body = read_body(&mut response, if success { call.largest } else { SMALL }).await;
+            if success {
+                return Ok(Reply { status, body });
+            }
+            // Of two secrets, one in the other, the longer goes first.
+            let (mut secrets, token) = (call.secrets, token.expose());
+            let shorter = secrets.iter().position(|secret| secret.len() < token.len());
+            secrets.insert(shorter.unwrap_or(secrets.len()), token);
             // Whatever became of the body, the status is the answer.
             let response = body
                 .ok()
-                .and_then(|body| serde_json::from_slice::<ErrorResponse>(&body).ok());
+                .and_then(|body| object::<ErrorResponse>(&body).ok())
+                .map(|response| Box::new(response.without(&secrets)));
             Err(Error::Status {
+                operation: operation.clone(),
                 status,
                 response,
                 retry_after,
@@ -131,20 +363,76 @@ impl Client {
         };
         match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => outcome,
-            Err(_) => Err(Error::Ambiguous(Box::new(TimedOut(timeout)))),
+            Err(_) => Err(ambiguous(operation, Box::new(TimedOut(timeout)))),
         }
     }
 
-    /// `{base}/v1/tasks/runs/{runId}:{verb}`: the run id encoded, the colon as it is.
-    fn run_url(&self, run_id: &str, verb: &str) -> Url {
+    /// `{base}/v1/tasks/runs/{runId}{verb}`: the run id encoded, the verb's colon as it is.
+    fn run_url(&self, operation: &Operation, run_id: &str, verb: &str) -> Result<Url, Error> {
+        // Without a name the path would be that of all runs; and these two lead elsewhere, encoded or not (RFC 3986, 5.2.4).
+        if matches!(run_id, "" | "." | "..") {
+            return Err(Error::Unfit {
+                operation: operation.clone(),
+                problems: vec![format!("{run_id:?} is no task run's id")],
+            });
+        }
+        Ok(self.url(&format!("/{}{verb}", utf8_percent_encode(run_id, ENCODED))))
+    }
+
+    /// `{base}/v1/tasks/runs{below}`.
+    fn url(&self, below: &str) -> Url {
         let mut url = self.base.clone();
-        let base = url.path().trim_end_matches('/').to_owned();
-        url.set_path(&format!(
-            "{base}/v1/tasks/runs/{}:{verb}",
-            utf8_percent_encode(run_id, RUN_ID)
-        ));
+        let path = format!("{}/v1/tasks/runs{below}", url.path().trim_end_matches('/'));
+        url.set_path(&path);
         url
     }
+}
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// One request, but for what is the same in all.
+struct Call<'secrets> {
+    method: Method,
+    url: Url,
+    body: Option<serde_json::Result<Vec<u8>>>,
+    /// What else than the token must not be repeated, should the service do so; the longest first.
+    secrets: Vec<&'secrets str>,
+    largest: Largest,
+}
+
+/// A 2xx answer.
+struct Reply {
+    status: u16,
+    body: Result<Vec<u8>, &'static str>,
+}
+
+/// Reads an object. serde takes an array for one, too, by the order of its members, and an empty one for an empty one.
+fn object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
+    if body.trim_ascii_start().starts_with(b"[") {
+        return Err(serde::de::Error::custom("an array"));
+    }
+    serde_json::from_slice(body)
+}
+
+fn decoded<T: DeserializeOwned>(operation: &Operation, reply: Reply) -> Result<T, Error> {
+    let unreadable = |problem: String| Error::Unreadable {
+        operation: operation.clone(),
+        status: reply.status,
+        problem,
+    };
+    let body = reply.body.map_err(|problem| unreadable(problem.to_owned()))?;
+    if body.trim_ascii().is_empty() {
+        return Err(unreadable("nothing at all".to_owned()));
+    }
+    // What serde_json says of it would repeat a part of it.
+    object(&body).map_err(|error| {
+        let (line, column) = (error.line(), error.column());
+        let at = match line {
+            0 => String::new(),
+            _ => format!(", at line {line} column {column}"),
+        };
+        unreadable(format!("not the JSON that the contract names{at}"))
+    })
 }
 
 fn bearer(token: &Secret) -> Result<HeaderValue, Error> {
@@ -171,7 +459,7 @@ fn accepted(body: Result<Vec<u8>, &'static str>) -> Accepted {
     if body.trim_ascii().is_empty() {
         return Accepted::default();
     }
-    match serde_json::from_slice::<TaskRunHeartbeat>(&body) {
+    match object::<TaskRunHeartbeat>(&body) {
         Ok(answer) => Accepted {
             jwt: answer.jwt,
             unreadable: None,
@@ -190,10 +478,14 @@ pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
     if let Ok(value) = HeaderValue::from_bytes(retry_after_header) {
         headers.insert(RETRY_AFTER, value);
     }
-    let response = serde_json::from_slice::<ErrorResponse>(body).ok();
+    let response = object::<ErrorResponse>(body).ok();
+    let operation = Operation::Get {
+        run_id: String::from_utf8_lossy(retry_after_header).into_owned(),
+    };
     let error = Error::Status {
+        operation: operation.clone(),
         status: 400,
-        response,
+        response: response.map(|response| Box::new(response.without(&["token"]))),
         retry_after: retry_after(&headers),
     };
     let accepted = accepted(Ok(body.to_vec()));
@@ -202,13 +494,36 @@ pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
         let _ = bearer(token);
     }
     let _ = (error.to_string(), format!("{accepted:?}"));
+    fn read<T: DeserializeOwned + serde::Serialize + std::fmt::Debug>(
+        operation: &Operation,
+        body: &[u8],
+    ) -> Option<T> {
+        let reply = Reply {
+            status: 200,
+            body: Ok(body.to_vec()),
+        };
+        match decoded::<T>(operation, reply) {
+            Ok(answer) => {
+                let _ = (serde_json::to_vec(&answer), format!("{answer:?}"));
+                Some(answer)
+            }
+            Err(error) => {
+                let _ = error.to_string();
+                None
+            }
+        }
+    }
+    if let Some(mut run) = read::<TaskRun>(&operation, body) {
+        run.redact();
+    }
+    let _ = read::<TaskRunSummaryPagedItems>(&operation, body);
 }
 
-async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, &'static str> {
+async fn read_body(response: &mut reqwest::Response, largest: Largest) -> Result<Vec<u8>, &'static str> {
     let mut body = Vec::new();
     loop {
         match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > LARGEST_ANSWER => return Err("larger than 64 KiB"),
+            Ok(Some(chunk)) if body.len() + chunk.len() > largest.bytes => return Err(largest.exceeded),
             Ok(Some(chunk)) => body.extend_from_slice(&chunk),
             Ok(None) => return Ok(body),
             Err(_) => return Err("broken off"),
@@ -217,13 +532,19 @@ async fn read_body(response: &mut reqwest::Response) -> Result<Vec<u8>, &'static
 }
 
 /// Before the connection stood, nothing can have arrived; after that, anything may have.
-fn sorted(error: reqwest::Error) -> Error {
-    let error = error.without_url();
-    if error.is_connect() || error.is_builder() {
-        Error::Connect(error)
+fn sorted(operation: &Operation, error: reqwest::Error) -> Error {
+    let source = error.without_url();
+    if source.is_connect() || source.is_builder() {
+        let operation = operation.clone();
+        Error::Connect { operation, source }
     } else {
-        Error::Ambiguous(Box::new(error))
+        ambiguous(operation, Box::new(source))
     }
+}
+
+fn ambiguous(operation: &Operation, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
+    let operation = operation.clone();
+    Error::Ambiguous { operation, source }
 }
 
 fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
@@ -262,7 +583,10 @@ mod tests {
 
     fn url(base: &str, run_id: &str) -> String {
         let client = Client::new(base.parse().expect("a URL"), &Tls::default()).expect("a client");
-        client.run_url(run_id, "heartbeat").to_string()
+        client
+            .run_url(&Operation::List, run_id, ":heartbeat")
+            .expect("a run id")
+            .to_string()
     }
 
     #[test]
@@ -283,7 +607,7 @@ mod tests {
     fn the_run_id_is_encoded_and_the_colon_is_not() {
         let encoded = "https://h/v1/tasks/runs/a%2Fb%3Fc%23d%25%3A%20%C3%BC:heartbeat";
         assert_eq!(url("https://h", "a/b?c#d%: ü"), encoded);
-        assert_eq!(url("https://h", ".."), "https://h/v1/tasks/runs/..:heartbeat");
+        assert_eq!(url("https://h", "..."), "https://h/v1/tasks/runs/...:heartbeat");
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub struct Renewed {
     #[serde(serialize_with = "exposed")]
     token: Secret,
     /// What the source held when the renewed token came: once it holds something else, that is newer.
-    #[serde(default, serialize_with = "exposed_if_any")]
+    #[serde(default, serialize_with = "super::secret::exposed::text")]
     instead_of: Option<Secret>,
 }
 
@@ -84,10 +84,6 @@ impl Renewed {
 /// For the journal alone, which keeps a renewed token over a restart.
 fn exposed<S: serde::Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose())
-}
-
-fn exposed_if_any<S: serde::Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
-    secret.as_ref().map(Secret::expose).serialize(serializer)
 }
 
 impl Credentials {

@@ -1,6 +1,39 @@
 //! What the task-run service speaks: its wire types, its client, the credentials that open it.
 //! Here lives everything that knows the wire contract (`contract/task-runs.openapi.yaml`).
 //! Never here: Kubernetes, the decision when to send, settings.
+//!
+//! It can be used on its own: [`client::Client`] has the five operations, [`model`] what they take and give, and
+//! [`error::Error`] says what became of one that failed.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! use podbeat::task_runs::Secret;
+//! use podbeat::task_runs::client::{Client, Tls};
+//! use podbeat::task_runs::model::{CreateTaskRunRequest, Execution, Image};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default())?;
+//! let (token, timeout) = (Secret::new("an API key or a JWT"), Duration::from_secs(10));
+//! let request = CreateTaskRunRequest {
+//!     name: Some("say hello".to_owned()),
+//!     execution: Some(Execution {
+//!         image: Some(Image::new("registry.example/busybox")),
+//!         command: Some("echo".to_owned()),
+//!         args: Some(vec!["hello".to_owned()]),
+//!         ..Execution::default()
+//!     }),
+//!     ..CreateTaskRunRequest::default()
+//! };
+//! let run = client.create(&request, &token, timeout).await?;
+//! let id = run.id.ok_or("the service gave the run no id")?;
+//! println!("{id} is {:?}", run.status);
+//! client.abort(&id, &token, timeout).await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The token is the caller's to keep fresh; [`credentials::Credentials`] reads it from a file and takes renewed ones in.
 
 pub mod client;
 pub mod credentials;

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// Holds a token. Whoever needs the text asks for it by name: [`Secret::expose`].
+/// Holds a token, password or key. Whoever needs the text asks for it by name: [`Secret::expose`].
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -15,10 +15,35 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself. For the Authorization header, the journal and the renewed-token file only.
+    /// The text itself. For the Authorization header, a request's body, the journal and the renewed-token file only.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+/// How members that are secrets are serialized: whole, into the bodies and files that are meant to carry them. [`Secret`] is
+/// not Serialize itself, so that nothing carries one by accident.
+pub(super) mod exposed {
+    use std::collections::BTreeMap;
+
+    use serde::{Serialize, Serializer};
+
+    use super::Secret;
+
+    pub(in crate::task_runs) fn text<S: Serializer>(
+        secret: &Option<Secret>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        secret.as_ref().map(Secret::expose).serialize(serializer)
+    }
+
+    pub(in crate::task_runs) fn values<S: Serializer>(
+        secrets: &Option<BTreeMap<String, Secret>>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let secrets = secrets.iter().flatten();
+        serializer.collect_map(secrets.map(|(name, secret)| (name, secret.expose())))
     }
 }
 

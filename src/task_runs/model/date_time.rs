@@ -1,0 +1,84 @@
+//! A time in an answer.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A time that the service told. The contract says that it is a date-time (RFC 3339); should one be anything else, that must
+/// not make a whole answer unreadable, so it is kept as it came, and written again so.
+///
+/// ```
+/// use podbeat::task_runs::model::DateTime;
+///
+/// let time: DateTime = serde_json::from_str(r#""2026-11-24T02:52:44.5+01:00""#)?;
+/// assert_eq!(time.timestamp(), Some("2026-11-24T01:52:44.5Z".parse()?));
+///
+/// let time: DateTime = serde_json::from_str(r#""yesterday""#)?;
+/// assert_eq!((time.timestamp(), time.to_string().as_str()), (None, "yesterday"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct DateTime(Value);
+
+impl DateTime {
+    /// The moment; `None` if it isn't told in a way that can be read. A time without an offset from UTC is none: which
+    /// moment it means is anybody's guess.
+    #[must_use]
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        self.0.as_str()?.parse().ok()
+    }
+
+    /// As it came; what isn't a text as JSON.
+    #[must_use]
+    pub fn text(&self) -> Cow<'_, str> {
+        match &self.0 {
+            Value::String(text) => Cow::Borrowed(text),
+            other => Cow::Owned(other.to_string()),
+        }
+    }
+}
+
+impl From<Timestamp> for DateTime {
+    fn from(at: Timestamp) -> Self {
+        Self(Value::String(at.to_string()))
+    }
+}
+
+impl fmt::Display for DateTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
+    }
+}
+
+impl fmt::Debug for DateTime {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_it_is_it_is_kept() {
+        for (text, readable) in [
+            (r#""2026-11-24T01:52:44Z""#, true),
+            (r#""2026-11-24T01:52:44.1234567Z""#, true),
+            (r#""0001-01-01T00:00:00Z""#, true),
+            (r#""2026-11-24T01:52:44-05:00""#, true),
+            (r#""2026-11-24T01:52:44""#, false),
+            (r#""""#, false),
+            ("1764035564", false),
+            (r#"{"seconds":1}"#, false),
+        ] {
+            let time: DateTime = serde_json::from_str(text).expect(text);
+            assert_eq!(time.timestamp().is_some(), readable, "{text}");
+            assert_eq!(serde_json::to_string(&time).expect(text), text);
+        }
+    }
+}

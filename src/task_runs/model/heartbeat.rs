@@ -1,0 +1,198 @@
+//! What a heartbeat tells, and what it is answered with. Times are RFC 3339 in UTC.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::super::Secret;
+use super::super::secret::exposed;
+
+/// One heartbeat of a task run (`HeartbeatTaskRunRequest`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HeartbeatTaskRunRequest {
+    /// What each container is doing. Left out while nothing is known. An array, though the name is singular.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub container_status: Option<Vec<ContainerStatus>>,
+    /// How many times the Job behind this run was retried before this pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub job_retry_count: Option<i32>,
+    /// `Some(true)` on the heartbeat that ends the run for this pod, else left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_heartbeat: Option<bool>,
+    /// Echoes the service's nonce, or names this heartbeat across its retries.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce: Option<String>,
+    /// Free text about the hardware that the pod landed on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_hardware_details: Option<String>,
+    /// `metadata.name` of the pod.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
+    /// `metadata.uid` of the pod.
+    #[serde(rename = "podUID", skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
+}
+
+/// One container (`ContainerStatus`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerStatus {
+    /// The container's name in the pod's spec.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Left out while the API shows none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<ContainerState>,
+}
+
+/// A container's state (`ContainerState`): on the wire an object with the one member that applies.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ContainerState {
+    /// Ended.
+    Terminated(ContainerStateTerminated),
+    /// Running.
+    Running(ContainerStateRunning),
+    /// Not yet running, or between two runs.
+    Waiting(ContainerStateWaiting),
+}
+
+impl ContainerState {
+    /// The member's name on the wire.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Terminated(_) => "terminated",
+            Self::Running(_) => "running",
+            Self::Waiting(_) => "waiting",
+        }
+    }
+}
+
+/// `ContainerStateRunning`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStateRunning {
+    /// When it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+}
+
+/// `ContainerStateTerminated`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStateTerminated {
+    /// The runtime's id of the run that ended.
+    #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
+    pub container_id: Option<String>,
+    /// The exit code.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// When it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+    /// The termination message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// A word such as `OOMKilled`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// The signal, where the runtime tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// When it started.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+}
+
+/// `ContainerStateWaiting`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ContainerStateWaiting {
+    /// Free text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// A word such as `ImagePullBackOff`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// Answer to a heartbeat (`TaskRunHeartbeat`).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskRunHeartbeat {
+    /// A fresh bearer token, to be used from the next request on.
+    #[serde(serialize_with = "exposed::text", skip_serializing_if = "Option::is_none")]
+    pub jwt: Option<Secret>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_member_has_the_contracts_name() {
+        let time: Timestamp = "2026-11-24T01:52:44Z".parse().expect("a time");
+        let request = HeartbeatTaskRunRequest {
+            container_status: Some(vec![
+                ContainerStatus {
+                    name: Some("main".to_owned()),
+                    state: Some(ContainerState::Terminated(ContainerStateTerminated {
+                        container_id: Some("containerd://1".to_owned()),
+                        exit_code: Some(3),
+                        finished_at: Some(time),
+                        message: Some("m".to_owned()),
+                        reason: Some("Error".to_owned()),
+                        signal: Some(9),
+                        started_at: Some(time),
+                    })),
+                },
+                ContainerStatus {
+                    name: Some("b".to_owned()),
+                    state: Some(ContainerState::Running(ContainerStateRunning {
+                        started_at: Some(time),
+                    })),
+                },
+                ContainerStatus {
+                    name: Some("c".to_owned()),
+                    state: Some(ContainerState::Waiting(ContainerStateWaiting {
+                        message: None,
+                        reason: Some("PodInitializing".to_owned()),
+                    })),
+                },
+            ]),
+            job_retry_count: Some(1),
+            last_heartbeat: Some(true),
+            nonce: Some("n".to_owned()),
+            pod_hardware_details: Some("node=n".to_owned()),
+            pod_name: Some("p".to_owned()),
+            pod_uid: Some("u".to_owned()),
+        };
+        assert_eq!(
+            serde_json::to_string(&request).expect("json"),
+            concat!(
+                r#"{"containerStatus":[{"name":"main","state":{"terminated":{"containerID":"containerd://1","exitCode":3,"#,
+                r#""finishedAt":"2026-11-24T01:52:44Z","message":"m","reason":"Error","signal":9,"startedAt":"2026-11-24T01:52:44Z"}}},"#,
+                r#"{"name":"b","state":{"running":{"startedAt":"2026-11-24T01:52:44Z"}}},"#,
+                r#"{"name":"c","state":{"waiting":{"reason":"PodInitializing"}}}],"jobRetryCount":1,"lastHeartbeat":true,"#,
+                r#""nonce":"n","podHardwareDetails":"node=n","podName":"p","podUID":"u"}"#
+            )
+        );
+    }
+
+    #[test]
+    fn what_is_absent_is_left_out() {
+        assert_eq!(
+            serde_json::to_string(&HeartbeatTaskRunRequest::default()).expect("json"),
+            "{}"
+        );
+    }
+
+    #[test]
+    fn answers_may_carry_more_than_we_know() {
+        let answer: TaskRunHeartbeat = serde_json::from_str(r#"{"jwt":"t","more":1}"#).expect("an answer");
+        assert_eq!(
+            answer.jwt.map(|jwt| jwt.expose().to_owned()).as_deref(),
+            Some("t")
+        );
+    }
+}

@@ -1,0 +1,356 @@
+//! Whatever can be built fits the contract and reads back as it was; what doesn't fit is known before it is sent.
+
+use std::collections::BTreeMap;
+use std::sync::LazyLock;
+
+use jiff::Timestamp;
+use podbeat::task_runs::Secret;
+use podbeat::task_runs::model::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    CreateTaskRunRequest, Credentials, DateTime, Environment, ErrorResponse, Execution,
+    HeartbeatTaskRunRequest, Image, InputMountMappingWithCreds, InputStreamSettings, Location,
+    MountMappingWithCreds, Number, Resources, SystemFiles, TaskRun, TaskRunHeartbeat, TaskRunLogs,
+    TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary,
+};
+use podbeat_lab::contract::Contract;
+use proptest::prelude::*;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::load().expect("the contract"));
+
+/// A strategy for a model: every member absent or drawn. A member that is left out here doesn't compile.
+macro_rules! built {
+    ($model:ident { $($member:ident: $strategy:expr,)* }) => {{
+        let $model { $($member: _,)* } = $model::default();
+        let built = Just($model::default()).boxed();
+        $(let built = (built, prop::option::of($strategy))
+            .prop_map(|(mut built, drawn)| { built.$member = drawn; built })
+            .boxed();)*
+        built
+    }};
+}
+
+fn text() -> BoxedStrategy<String> {
+    prop_oneof![any::<String>(), "[a-z]{0,8}"].boxed()
+}
+
+fn texts() -> BoxedStrategy<Vec<String>> {
+    prop::collection::vec(text(), 0..3).boxed()
+}
+
+fn secret() -> BoxedStrategy<Secret> {
+    text().prop_map(Secret::new).boxed()
+}
+
+fn secrets() -> BoxedStrategy<BTreeMap<String, Secret>> {
+    prop::collection::btree_map(text(), secret(), 0..3).boxed()
+}
+
+fn location() -> BoxedStrategy<Location> {
+    prop_oneof![any::<String>(), "[a-z]{0,3}://[a-z@/?#&=]{0,12}"]
+        .prop_map(Location::new)
+        .boxed()
+}
+
+fn number() -> BoxedStrategy<Number> {
+    let fraction = any::<f64>().prop_filter_map("finite", Number::from_f64);
+    prop_oneof![fraction, any::<i64>().prop_map(Number::from)].boxed()
+}
+
+/// From year 1 to 9999: others have no form in RFC 3339.
+fn timestamp() -> BoxedStrategy<Timestamp> {
+    (-62_135_596_800_i64..=253_370_000_000, 0_i32..1_000_000_000)
+        .prop_map(|(second, nanosecond)| Timestamp::new(second, nanosecond).expect("in range"))
+        .boxed()
+}
+
+fn time() -> BoxedStrategy<DateTime> {
+    timestamp().prop_map(DateTime::from).boxed()
+}
+
+fn status() -> BoxedStrategy<TaskRunStatus> {
+    let known = prop::sample::select(TaskRunStatus::KNOWN.to_vec());
+    prop_oneof![known, text().prop_map(TaskRunStatus::from)].boxed()
+}
+
+/// `name` is drawn for the one member that a schema requires.
+fn execution(name: BoxedStrategy<Option<String>>) -> BoxedStrategy<Execution> {
+    let credentials = || {
+        built!(Credentials {
+            password: secret(),
+            username: text(),
+        })
+    };
+    let image = built!(Image {
+        credentials: credentials(),
+        digest: text(),
+        name: text(),
+        tag: text(),
+    });
+    let image = (image, name)
+        .prop_map(|(image, name)| Image { name, ..image })
+        .boxed();
+    let streams = built!(InputStreamSettings {
+        access_pattern: text(),
+        block_size_mb: number(),
+        cache_size_gb: any::<i32>(),
+        prefetch_blocks: any::<i32>(),
+    });
+    let resources = built!(Resources {
+        cpu_cores: number(),
+        hardware: texts(),
+        memory_gb: number(),
+        size: text(),
+        tier: text(),
+        r#type: text(),
+    });
+    let environment = built!(Environment {
+        input_stream_settings: streams.clone(),
+        resources: resources.clone(),
+        variables: secrets(),
+    });
+    let input = built!(InputMountMappingWithCreds {
+        credentials: secrets(),
+        mode: text(),
+        path: text(),
+        storage_provider: text(),
+        r#type: text(),
+        url: location(),
+        urn: text(),
+    });
+    let output = built!(MountMappingWithCreds {
+        credentials: secrets(),
+        path: text(),
+        service_url: location(),
+        storage_provider: text(),
+        r#type: text(),
+        url: location(),
+        urn: text(),
+    });
+    let files = built!(SystemFiles {
+        credentials: secrets(),
+        storage_provider: text(),
+        url: location(),
+        urn: text(),
+    });
+    built!(Execution {
+        args: texts(),
+        command: text(),
+        environment: environment.clone(),
+        image: image.clone(),
+        inputs: prop::collection::vec(input.clone(), 0..3),
+        outputs: prop::collection::vec(output.clone(), 0..3),
+        retry_count: any::<i32>(),
+        retry_limit: any::<i32>(),
+        system_files: files.clone(),
+        working_directory: text(),
+    })
+}
+
+/// Mostly short; else about as long as may be.
+fn about(most: usize) -> BoxedStrategy<String> {
+    let long = (most - 3..most + 3).prop_map(|length| "ü".repeat(length));
+    prop_oneof![text(), long].boxed()
+}
+
+fn create() -> BoxedStrategy<CreateTaskRunRequest> {
+    let name = prop_oneof![8 => "[a-z]{1,8}".prop_map(Some), 1 => Just(Some(String::new())), 1 => Just(None)];
+    built!(CreateTaskRunRequest {
+        acl: texts(),
+        description: about(4096),
+        execution: execution(name.clone().boxed()),
+        name: about(255),
+    })
+}
+
+fn version() -> BoxedStrategy<TaskVersionSummary> {
+    built!(TaskVersionSummary {
+        acl: texts(),
+        created_by: text(),
+        description: text(),
+        href: text(),
+        id: text(),
+        modified_by: text(),
+        sub_tenant_id: text(),
+        tenant_id: text(),
+        time_created: time(),
+        time_modified: time(),
+        urn: text(),
+        version: text(),
+    })
+}
+
+fn summary() -> BoxedStrategy<TaskRunSummary> {
+    built!(TaskRunSummary {
+        acl: texts(),
+        created_by: text(),
+        description: text(),
+        href: text(),
+        id: text(),
+        modified_by: text(),
+        name: text(),
+        size_of_resource: text(),
+        status: status(),
+        status_details: text(),
+        sub_tenant_id: text(),
+        task_version_summary: version(),
+        tenant_id: text(),
+        tier_of_resource: text(),
+        time_created: time(),
+        time_modified: time(),
+        type_of_resource: text(),
+        urn: text(),
+    })
+}
+
+fn run() -> BoxedStrategy<TaskRun> {
+    let log = built!(TaskRunLogs {
+        end_time: time(),
+        error: text(),
+        error_details: text(),
+        start_time: time(),
+        stderr: location(),
+        stdout: location(),
+    });
+    built!(TaskRun {
+        acl: texts(),
+        created_by: text(),
+        description: text(),
+        execution: execution("[a-z]{1,8}".prop_map(Some).boxed()),
+        execution_raw_json: secret(),
+        href: text(),
+        id: text(),
+        logs: prop::collection::vec(log.clone(), 0..3),
+        modified_by: text(),
+        name: text(),
+        size_of_resource: text(),
+        status: status(),
+        status_details: text(),
+        sub_tenant_id: text(),
+        task_version_summary: version(),
+        tenant_id: text(),
+        tier_of_resource: text(),
+        time_created: time(),
+        time_modified: time(),
+        type_of_resource: text(),
+        urn: text(),
+    })
+}
+
+fn page() -> BoxedStrategy<TaskRunSummaryPagedItems> {
+    built!(TaskRunSummaryPagedItems {
+        first_page_token: text(),
+        item_count: any::<i32>(),
+        items: prop::collection::vec(summary(), 0..3),
+        last_page_token: text(),
+        next_page_token: text(),
+        prev_page_token: text(),
+        total_item_count: any::<i64>(),
+        total_page_count: any::<i64>(),
+    })
+}
+
+fn heartbeat() -> BoxedStrategy<HeartbeatTaskRunRequest> {
+    let running = built!(ContainerStateRunning {
+        started_at: timestamp(),
+    });
+    let waiting = built!(ContainerStateWaiting {
+        message: text(),
+        reason: text(),
+    });
+    let terminated = built!(ContainerStateTerminated {
+        container_id: text(),
+        exit_code: any::<i32>(),
+        finished_at: timestamp(),
+        message: text(),
+        reason: text(),
+        signal: any::<i32>(),
+        started_at: timestamp(),
+    });
+    let state = prop_oneof![
+        running.prop_map(ContainerState::Running),
+        waiting.prop_map(ContainerState::Waiting),
+        terminated.prop_map(ContainerState::Terminated),
+    ]
+    .boxed();
+    let container = built!(ContainerStatus {
+        name: text(),
+        state: state.clone(),
+    });
+    built!(HeartbeatTaskRunRequest {
+        container_status: prop::collection::vec(container.clone(), 0..3),
+        job_retry_count: any::<i32>(),
+        last_heartbeat: any::<bool>(),
+        nonce: text(),
+        pod_hardware_details: text(),
+        pod_name: text(),
+        pod_uid: text(),
+    })
+}
+
+fn error() -> BoxedStrategy<ErrorResponse> {
+    let detail = prop_oneof![
+        Just(serde_json::Value::Null),
+        text().prop_map(serde_json::Value::from),
+        texts().prop_map(serde_json::Value::from),
+        number().prop_map(serde_json::Value::from),
+    ];
+    built!(ErrorResponse {
+        code: text(),
+        details: prop::collection::vec(detail.clone(), 0..3),
+        message: text(),
+    })
+}
+
+/// What the contract has against it. Reads back as it was in any case.
+fn wrong<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
+    schema: &str,
+    built: &T,
+) -> Vec<String> {
+    let text = serde_json::to_string(built).expect("json");
+    let read: T = serde_json::from_str(&text).expect("what was written is read");
+    assert_eq!(&read, built);
+    CONTRACT.check(schema, &serde_json::from_str(&text).expect("json"))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn a_request_is_found_unfit_exactly_if_the_contract_says_so(request in create()) {
+        let against = wrong("CreateTaskRunRequest", &request);
+        prop_assert_eq!(request.problems().is_empty(), against.is_empty(), "{:?} {:?}", request.problems(), against);
+    }
+
+    #[test]
+    fn a_run_fits(run in run()) {
+        prop_assert_eq!(wrong("TaskRun", &run), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_page_fits(page in page()) {
+        prop_assert_eq!(wrong("TaskRunSummaryPagedItems", &page), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_heartbeat_fits(heartbeat in heartbeat()) {
+        prop_assert_eq!(wrong("HeartbeatTaskRunRequest", &heartbeat), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_answer_to_a_heartbeat_fits(jwt in prop::option::of(secret())) {
+        prop_assert_eq!(wrong("TaskRunHeartbeat", &TaskRunHeartbeat { jwt }), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_error_fits(error in error()) {
+        prop_assert_eq!(wrong("ErrorResponse", &error), Vec::<String>::new());
+    }
+
+    #[test]
+    fn what_is_redacted_still_fits(mut run in run()) {
+        run.redact();
+        prop_assert_eq!(wrong("TaskRun", &run), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,506 @@
+//! The five operations against a server: what is sent, and what every kind of answer becomes.
+
+use std::time::Duration;
+
+use podbeat::task_runs::error::{Error, Operation, RetryAfter};
+use podbeat::task_runs::model::{
+    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, PageSize, SortField, TaskRunStatus,
+};
+use podbeat_lab::contract::Contract;
+use serde_json::{Value, json};
+
+use crate::contract::{definition, full};
+use crate::secrets;
+use crate::server::{Answer, LIMIT, Server, TOKEN, error, json_answer, raw, token, told, with_header};
+
+const OPERATIONS: [&str; 5] = ["create", "get", "list", "abort", "heartbeat"];
+
+/// Calls an operation by its name; an answer is written as JSON.
+async fn call(server: &Server, operation: &str, run_id: &str, timeout: Duration) -> Result<Value, Error> {
+    let (client, token) = (server.client(), token());
+    let json = |answer: serde_json::Result<Value>| answer.expect("json");
+    Ok(match operation {
+        "create" => json(serde_json::to_value(
+            client.create(&secrets::request(), &token, timeout).await?,
+        )),
+        "get" => json(serde_json::to_value(client.get(run_id, &token, timeout).await?)),
+        "list" => json(serde_json::to_value(
+            client
+                .list(&ListTaskRunsQuery::default(), &token, timeout)
+                .await?,
+        )),
+        "abort" => json(serde_json::to_value(client.abort(run_id, &token, timeout).await?)),
+        "heartbeat" => {
+            let accepted = client
+                .heartbeat(run_id, &HeartbeatTaskRunRequest::default(), &token, timeout)
+                .await?;
+            json!({"jwt": accepted.jwt.map(|jwt| jwt.expose().to_owned()), "unreadable": accepted.unreadable})
+        }
+        other => panic!("{other}"),
+    })
+}
+
+/// How an error begins: what was being done, and to what.
+fn doing(operation: &str) -> &'static str {
+    match operation {
+        "create" => "creating a task run: ",
+        "get" => "getting task run trn.1: ",
+        "list" => "listing task runs: ",
+        "abort" => "aborting task run trn.1: ",
+        _ => "sending a heartbeat of task run trn.1: ",
+    }
+}
+
+async fn failure(operation: &str, answers: impl Fn() -> Answer + Send + Sync + 'static) -> (Error, String) {
+    let server = Server::start(move |_| answers()).await;
+    let error = call(&server, operation, "trn.1", LIMIT)
+        .await
+        .expect_err("no success");
+    let told = told(&error);
+    assert!(told.starts_with(doing(operation)), "{told}");
+    (error, told)
+}
+
+#[tokio::test]
+async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() {
+    let contract = Contract::load().expect("the contract");
+    for (operation, schema, method, path, status) in [
+        ("create", "TaskRun", "POST", "/ica/v1/tasks/runs", 201),
+        ("get", "TaskRun", "GET", "/ica/v1/tasks/runs/trn.1", 200),
+        (
+            "list",
+            "TaskRunSummaryPagedItems",
+            "GET",
+            "/ica/v1/tasks/runs",
+            200,
+        ),
+        (
+            "abort",
+            "TaskRunSummary",
+            "PUT",
+            "/ica/v1/tasks/runs/trn.1:abort",
+            200,
+        ),
+    ] {
+        let answer = full(&contract, definition(&contract, schema));
+        let whole = answer.clone();
+        let server = Server::start(move |_| json_answer(status, &whole)).await;
+        let read = call(&server, operation, "trn.1", LIMIT).await.expect("an answer");
+        assert_eq!(read, answer);
+        let [heard] = &server.heard()[..] else {
+            panic!("one request");
+        };
+        assert_eq!(
+            (heard.method.as_str(), heard.path_and_query.as_str()),
+            (method, path)
+        );
+        assert_eq!(heard.headers["authorization"], format!("Bearer {TOKEN}"));
+        assert_eq!(heard.headers["accept"], "application/json");
+        if operation == "create" {
+            assert_eq!(heard.headers["content-type"], "application/json");
+            let body: Value = serde_json::from_slice(&heard.body).expect("json");
+            assert_eq!(
+                contract.check("CreateTaskRunRequest", &body),
+                Vec::<String>::new()
+            );
+            assert_eq!(body, serde_json::to_value(secrets::request()).expect("json"));
+        } else {
+            assert_eq!(heard.body, b"");
+            assert_eq!(heard.headers.get("content-type"), None);
+        }
+    }
+    let server = Server::start(|_| json_answer(200, &json!({"jwt": "newer"}))).await;
+    let read = call(&server, "heartbeat", "trn.1", LIMIT)
+        .await
+        .expect("an answer");
+    assert_eq!(read, json!({"jwt": "newer", "unreadable": null}));
+    assert_eq!(
+        server.heard()[0].path_and_query,
+        "/ica/v1/tasks/runs/trn.1:heartbeat"
+    );
+}
+
+#[tokio::test]
+async fn run_ids_and_queries_are_encoded() {
+    let server = Server::start(|_| json_answer(200, &json!({}))).await;
+    for operation in ["get", "abort", "heartbeat"] {
+        call(&server, operation, "a/../b?c=d#e%2F: ü", LIMIT)
+            .await
+            .expect("an answer");
+    }
+    let paths: Vec<String> = server
+        .heard()
+        .into_iter()
+        .map(|heard| heard.path_and_query)
+        .collect();
+    let path = "/ica/v1/tasks/runs/a%2F..%2Fb%3Fc%3Dd%23e%252F%3A%20%C3%BC";
+    assert_eq!(
+        paths,
+        [
+            path.to_owned(),
+            format!("{path}:abort"),
+            format!("{path}:heartbeat")
+        ]
+    );
+
+    let text = |text: &str| Some(text.to_owned());
+    let query = ListTaskRunsQuery {
+        acls: text("a&b=c"),
+        names: text("x y,ü"),
+        page_size: PageSize::new(7),
+        page_token: text("t+/="),
+        sort: Some(SortField::TimeCreated.descending()),
+        status: Some(TaskRunStatus::from("Paused & more")),
+        versions: text(""),
+    };
+    server
+        .client()
+        .list(&query, &token(), LIMIT)
+        .await
+        .expect("a page");
+    assert_eq!(
+        server.heard().last().expect("a request").path_and_query,
+        "/ica/v1/tasks/runs?sort=timeCreated%20desc&names=x%20y%2C%C3%BC&status=Paused%20%26%20more&versions=&acls=a%26b%3Dc\
+         &pageSize=7&pageToken=t%2B%2F%3D"
+    );
+}
+
+#[tokio::test]
+async fn a_run_id_that_would_lead_elsewhere_is_not_sent() {
+    let server = Server::start(|_| json_answer(200, &json!({}))).await;
+    for operation in ["get", "abort", "heartbeat"] {
+        for run_id in ["", ".", ".."] {
+            let error = call(&server, operation, run_id, LIMIT).await.expect_err("unfit");
+            assert!(matches!(error, Error::Unfit { .. }), "{error}");
+        }
+    }
+    assert_eq!(server.heard().len(), 0);
+}
+
+#[tokio::test]
+async fn a_request_that_breaks_the_contract_is_not_sent() {
+    let server = Server::start(|_| json_answer(201, &json!({}))).await;
+    let request = CreateTaskRunRequest {
+        name: Some("ü".repeat(256)),
+        execution: Some(podbeat::task_runs::model::Execution {
+            image: Some(podbeat::task_runs::model::Image::default()),
+            ..Default::default()
+        }),
+        ..CreateTaskRunRequest::default()
+    };
+    let error = server
+        .client()
+        .create(&request, &token(), LIMIT)
+        .await
+        .expect_err("unfit");
+    assert_eq!(
+        told(&error),
+        "creating a task run: not sent, since the name has 256 characters: the service takes 255; the image has no name"
+    );
+    assert_eq!(server.heard().len(), 0);
+}
+
+#[tokio::test]
+async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try() {
+    for operation in OPERATIONS {
+        for status in [
+            300_u16, 304, 307, 400, 401, 403, 404, 405, 408, 409, 410, 422, 425, 429, 500, 502, 503, 599,
+        ] {
+            let (error, told) = failure(operation, move || error(status)).await;
+            let Error::Status {
+                status: heard,
+                response,
+                retry_after: None,
+                ..
+            } = &error
+            else {
+                panic!("{error:?}");
+            };
+            assert_eq!(*heard, status);
+            if status == 304 {
+                // Has no body.
+                assert_eq!(*response, None);
+                continue;
+            }
+            let response = response.as_ref().expect("readable");
+            assert_eq!(response.details, Some(vec![json!({"a": 1}), json!("b")]));
+            let said = format!(
+                "the task-run service answered {status}: TheCode: the message (details: {{\"a\":1}}, \"b\")"
+            );
+            assert!(told.contains(&said), "{told}");
+            let advice = match (operation, status) {
+                (_, 300..=399) => "is the service's URL right?",
+                (_, 401) => "is the token this service's, and still valid?",
+                (_, 403) => "the token doesn't give the right",
+                ("abort", 400 | 409 | 422) => "only a run that is Pending or Running can be aborted",
+                ("heartbeat", 400 | 409 | 422 | 408 | 425 | 429 | 500..) | (_, 405 | 409) => {
+                    "(details: {\"a\":1}, \"b\")"
+                }
+                (_, 400 | 422) => "correct the request",
+                ("create" | "list", 404 | 410) => "is the service's URL right?",
+                (_, 404 | 410) => "is the run's id right",
+                _ => "try again later",
+            };
+            let end = told.rsplit("; ").next().expect("an end");
+            assert!(end.contains(advice), "{operation} {status}: {told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn when_to_try_again_is_told() {
+    for (header, parsed, advice) in [
+        (
+            "90",
+            RetryAfter::Delay(Duration::from_secs(90)),
+            "try again in 1m 30s",
+        ),
+        (
+            "Wed, 21 Oct 2026 07:28:00 GMT",
+            RetryAfter::At("2026-10-21T07:28:00Z".parse().expect("a time")),
+            "try again at 2026-10-21T07:28:00Z",
+        ),
+    ] {
+        let (error, told) = failure("list", move || with_header(error(503), "retry-after", header)).await;
+        assert!(matches!(error, Error::Status { retry_after: Some(told), .. } if told == parsed));
+        assert!(told.ends_with(advice), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed() {
+    let elsewhere = Server::start(|_| json_answer(200, &json!({}))).await;
+    let location = format!("{}/v1/tasks/runs/trn.1", elsewhere.url());
+    for operation in OPERATIONS {
+        let location = location.clone();
+        let server = Server::start(move |_| with_header(raw(307, ""), "location", &location)).await;
+        let error = call(&server, operation, "trn.1", LIMIT)
+            .await
+            .expect_err("a redirect");
+        assert!(
+            matches!(
+                error,
+                Error::Status {
+                    status: 307,
+                    response: None,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(server.heard().len(), 1);
+    }
+    assert_eq!(elsewhere.heard().len(), 0, "the token must not travel");
+}
+
+#[tokio::test]
+async fn error_bodies_that_are_no_error_response_still_have_a_status() {
+    let giant = json!({"code": "a".repeat(100_000)}).to_string();
+    for body in ["", "<html>oops", "[]", "null", "{\"code\": 5}", &giant] {
+        for operation in OPERATIONS {
+            let body = body.to_owned();
+            let (error, told) = failure(operation, move || raw(500, body.clone())).await;
+            assert!(
+                matches!(
+                    error,
+                    Error::Status {
+                        status: 500,
+                        response: None,
+                        ..
+                    }
+                ),
+                "{error:?}"
+            );
+            assert!(told.contains("the task-run service answered 500"), "{told}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_a_service_repeats_of_our_secrets_is_taken_out() {
+    let echo = |heard: &crate::server::Heard| {
+        let body = String::from_utf8_lossy(&heard.body).into_owned();
+        let authorization = heard.headers["authorization"]
+            .to_str()
+            .expect("a text")
+            .to_owned();
+        json_answer(
+            400,
+            &json!({"code": TOKEN, "message": format!("{authorization} and {body}"), "details": [{TOKEN: body}]}),
+        )
+    };
+    let server = Server::start(echo).await;
+    for operation in OPERATIONS {
+        let error = call(&server, operation, "trn.1", LIMIT)
+            .await
+            .expect_err("refused");
+        let told = format!("{} {error:?}", told(&error));
+        assert!(told.contains("[redacted]"), "{told}");
+        assert!(!told.contains(secrets::SECRET), "{told}");
+    }
+    assert!(
+        server
+            .heard()
+            .iter()
+            .any(|heard| String::from_utf8_lossy(&heard.body).contains(secrets::SECRET))
+    );
+}
+
+#[tokio::test]
+async fn a_text_of_the_service_is_one_line_and_not_too_long() {
+    let long = "x\n\u{1b}[31m".repeat(1000);
+    let (_, told) = failure("get", move || json_answer(500, &json!({"message": long.clone()}))).await;
+    assert!(told.len() < 500 && !told.chars().any(char::is_control), "{told}");
+}
+
+#[tokio::test]
+async fn a_success_that_cant_be_read_is_told_as_one() {
+    let bodies = [
+        ("", "nothing at all"),
+        (" [] ", "not the JSON that the contract names"),
+        (
+            "<html>hunter2",
+            "not the JSON that the contract names, at line 1 column 1",
+        ),
+        (
+            r#"{"id": {"hunter2": 1}}"#,
+            "not the JSON that the contract names",
+        ),
+        (
+            r#"{"items": "hunter2", "acl": "hunter2"}"#,
+            "not the JSON that the contract names",
+        ),
+    ];
+    for (body, problem) in bodies {
+        for operation in ["create", "get", "list", "abort"] {
+            if operation == "list" && body.contains("\"id\"") {
+                continue;
+            }
+            let (error, told) = failure(operation, move || raw(200, body)).await;
+            assert!(
+                matches!(error, Error::Unreadable { status: 200, .. }),
+                "{error:?}"
+            );
+            assert!(told.contains(problem) && !told.contains("hunter2"), "{told}");
+            assert_eq!(
+                told.contains("the run is created"),
+                operation == "create",
+                "{told}"
+            );
+            assert_eq!(
+                told.contains("the run is aborted"),
+                operation == "abort",
+                "{told}"
+            );
+        }
+    }
+    let server = Server::start(|_| raw(200, "<html>")).await;
+    let accepted = call(&server, "heartbeat", "trn.1", LIMIT)
+        .await
+        .expect("accepted");
+    assert_eq!(
+        accepted["unreadable"],
+        json!("not the JSON that the contract names")
+    );
+}
+
+#[tokio::test]
+async fn a_body_without_end_is_not_read_to_its_end() {
+    for (operation, bytes, exceeded) in [
+        ("get", 8 << 20, "larger than 8 MiB"),
+        ("list", 64 << 20, "larger than 64 MiB"),
+    ] {
+        let (error, told) = failure(operation, move || raw(200, vec![b' '; bytes + 1])).await;
+        assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");
+        assert!(told.ends_with(exceeded), "{told}");
+    }
+    let server = Server::start(|_| raw(200, vec![b' '; (64 << 10) + 1])).await;
+    let accepted = call(&server, "heartbeat", "trn.1", LIMIT)
+        .await
+        .expect("accepted");
+    assert_eq!(accepted["unreadable"], json!("larger than 64 KiB"));
+}
+
+#[tokio::test]
+async fn the_largest_page_that_is_likely_is_read() {
+    // Every character of two descriptions escaped, as some JSON writers do with all that isn't ASCII.
+    let description = r"\u00fc".repeat(4096);
+    let run = format!(
+        r#"{{"id":"trn.1","description":"{description}","taskVersionSummary":{{"description":"{description}"}},"acl":["{}"]}}"#,
+        "t".repeat(12 * 1024)
+    );
+    let page = format!("{{\"items\":[{}]}}", vec![run; 1000].join(","));
+    assert!(page.len() > 61_000_000);
+    let server = Server::start(move |_| raw(200, page.clone())).await;
+    let page = server
+        .client()
+        .list(&ListTaskRunsQuery::default(), &token(), LIMIT * 4)
+        .await
+        .expect("a page");
+    assert_eq!(page.items.expect("runs").len(), 1000);
+}
+
+#[tokio::test]
+async fn without_a_whole_answer_it_is_said_whether_it_may_have_arrived() {
+    for operation in OPERATIONS {
+        let (error, told) = failure(operation, || Answer::Cut).await;
+        assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
+        let doubt = matches!(operation, "create" | "abort" | "heartbeat");
+        assert_eq!(told.contains("all the same"), doubt, "{told}");
+    }
+}
+
+#[tokio::test]
+async fn each_operation_has_its_own_deadline() {
+    for operation in OPERATIONS {
+        let server = Server::start(|_| Answer::Hang).await;
+        let error = call(&server, operation, "trn.1", Duration::from_millis(200))
+            .await
+            .expect_err("too late");
+        assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
+        assert!(told(&error).ends_with("timed out after 200ms"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn where_nobody_listens_nothing_was_sent() {
+    let server = Server::start(|_| Answer::Cut).await;
+    let client = server.client();
+    drop(server);
+    // The port is free once the server's task is gone.
+    let error = loop {
+        match client.get("trn.1", &token(), LIMIT).await {
+            Err(error @ Error::Connect { .. }) => break error,
+            Err(Error::Ambiguous { .. }) => tokio::task::yield_now().await,
+            other => panic!("{other:?}"),
+        }
+    };
+    let Error::Connect { operation, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(
+        *operation,
+        Operation::Get {
+            run_id: "trn.1".to_owned()
+        }
+    );
+    assert!(
+        told(&error)
+            .starts_with("getting task run trn.1: no connection to the task-run service: is the URL right"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_token_that_no_header_can_carry_is_not_sent_and_not_shown() {
+    let server = Server::start(|_| json_answer(200, &json!({}))).await;
+    let token = podbeat::task_runs::Secret::new(format!("{TOKEN}\n"));
+    let error = server
+        .client()
+        .get("trn.1", &token, LIMIT)
+        .await
+        .expect_err("unfit");
+    assert!(matches!(error, Error::Token(_)), "{error:?}");
+    told(&error);
+    assert_eq!(server.heard().len(), 0);
+}

@@ -1,0 +1,112 @@
+//! A list as a stream, page after page.
+
+use futures_util::StreamExt;
+use podbeat::task_runs::error::Error;
+use podbeat::task_runs::model::{ListTaskRunsQuery, PageSize, TaskRunStatus};
+use serde_json::{Value, json};
+
+use crate::server::{Answer, Heard, LIMIT, Server, error, json_answer, token, told};
+
+/// A page with these runs and this token of the next.
+fn page(ids: &[&str], next: Option<&str>) -> Answer {
+    let runs: Vec<Value> = ids.iter().map(|id| json!({"id": id})).collect();
+    json_answer(200, &json!({"items": runs, "nextPageToken": next}))
+}
+
+/// The token that a request asks with.
+fn asked(heard: &Heard) -> Option<&str> {
+    let query = heard.path_and_query.split_once('?')?.1;
+    query.split('&').find_map(|pair| pair.strip_prefix("pageToken="))
+}
+
+/// Everything that the stream yields: ids, and what ended it other than its end.
+async fn all(server: &Server, query: ListTaskRunsQuery) -> (Vec<String>, Option<Error>) {
+    let mut runs = server.client().list_all(query, &token(), LIMIT);
+    let (mut ids, mut failure) = (Vec::new(), None);
+    while let Some(run) = runs.next().await {
+        assert!(failure.is_none(), "nothing comes behind an error");
+        match run {
+            Ok(run) => ids.push(run.id.expect("an id")),
+            Err(error) => failure = Some(error),
+        }
+    }
+    (ids, failure)
+}
+
+#[tokio::test]
+async fn no_page_one_page_many_pages() {
+    let server = Server::start(|_| json_answer(200, &json!({}))).await;
+    assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids.is_empty()));
+    assert_eq!(server.heard().len(), 1);
+
+    // An empty token is none.
+    let server = Server::start(|_| page(&["a", "b"], Some(""))).await;
+    assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids == ["a", "b"]));
+
+    let server = Server::start(|heard| match asked(heard) {
+        None => page(&["a", "b"], Some("second")),
+        Some("second") => page(&[], Some("a third")),
+        Some("a%20third") => page(&["c"], None),
+        Some(other) => panic!("{other}"),
+    })
+    .await;
+    let query = ListTaskRunsQuery {
+        status: Some(TaskRunStatus::Failed),
+        page_size: PageSize::new(2),
+        ..ListTaskRunsQuery::default()
+    };
+    assert!(matches!(all(&server, query).await, (ids, None) if ids == ["a", "b", "c"]));
+    let queries: Vec<String> = server
+        .heard()
+        .into_iter()
+        .map(|heard| heard.path_and_query)
+        .collect();
+    let base = "/ica/v1/tasks/runs?status=Failed&pageSize=2";
+    assert_eq!(
+        queries,
+        [
+            base.to_owned(),
+            format!("{base}&pageToken=second"),
+            format!("{base}&pageToken=a%20third")
+        ]
+    );
+}
+
+#[tokio::test]
+async fn a_page_is_asked_for_when_it_is_reached_and_is_the_largest() {
+    let server = Server::start(|_| page(&["a", "b"], Some("more"))).await;
+    let mut runs = server
+        .client()
+        .list_all(ListTaskRunsQuery::default(), &token(), LIMIT);
+    assert_eq!(server.heard().len(), 0);
+    for _ in 0..2 {
+        runs.next().await.expect("a run").expect("a run");
+    }
+    assert_eq!(server.heard().len(), 1);
+    assert!(server.heard()[0].path_and_query.ends_with("?pageSize=1000"));
+}
+
+#[tokio::test]
+async fn a_token_that_comes_again_ends_the_list_with_an_error_behind_the_runs() {
+    let server = Server::start(|_| page(&["a"], Some("again"))).await;
+    let (ids, failure) = all(&server, ListTaskRunsQuery::default()).await;
+    assert_eq!(ids, ["a", "a"]);
+    let failure = failure.expect("an error");
+    assert!(matches!(failure, Error::Endless { pages: 2, .. }), "{failure:?}");
+    assert_eq!(
+        told(&failure),
+        "listing task runs: given up after 2 pages: the service gives a page token that it gave before, and so leads in a circle"
+    );
+}
+
+#[tokio::test]
+async fn an_error_in_the_middle_comes_behind_the_runs_before_it() {
+    let server = Server::start(|heard| match asked(heard) {
+        None => page(&["a", "b"], Some("second")),
+        Some(_) => error(500),
+    })
+    .await;
+    let (ids, failure) = all(&server, ListTaskRunsQuery::default()).await;
+    assert_eq!(ids, ["a", "b"]);
+    assert!(matches!(failure, Some(Error::Status { status: 500, .. })));
+}

@@ -1,0 +1,85 @@
+//! A secret in every member that may hold one, and none of them is shown.
+
+use podbeat::task_runs::model::{CreateTaskRunRequest, TaskRun, TaskRunHeartbeat};
+use podbeat_lab::contract::Contract;
+use serde_json::{Value, json};
+
+use crate::contract::{definition, full};
+
+/// What no output may contain.
+pub(crate) const SECRET: &str = "hunter2";
+
+/// Plants a secret in every member that may hold one: those named so, the values of every map, and every URL.
+fn planted(schema: &str) -> Value {
+    let contract = Contract::load().expect("the contract");
+    let mut value = full(&contract, definition(&contract, schema));
+    plant(&mut value);
+    value
+}
+
+fn plant(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            for (name, member) in members {
+                match name.as_str() {
+                    // A map has the one member that `full` gives it.
+                    "key" | "password" | "jwt" | "executionRawJson" => *member = json!(SECRET),
+                    "url" | "serviceUrl" | "stdout" | "stderr" => {
+                        *member = json!(format!(
+                            "https://user:{SECRET}@host/path?a=b&signature={SECRET}#{SECRET}"
+                        ));
+                    }
+                    _ => plant(member),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(plant),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// A request with a secret in every member that may hold one.
+pub(crate) fn request() -> CreateTaskRunRequest {
+    serde_json::from_value(planted("CreateTaskRunRequest")).expect("a request")
+}
+
+#[test]
+fn debug_shows_none() {
+    let run: TaskRun = serde_json::from_value(planted("TaskRun")).expect("a run");
+    let answer: TaskRunHeartbeat = serde_json::from_value(planted("TaskRunHeartbeat")).expect("an answer");
+    let count = |value: &Value| value.to_string().matches(SECRET).count();
+    // A password, a variable, three maps of credentials; four URLs and two logs with three each; the raw execution.
+    assert_eq!(count(&planted("CreateTaskRunRequest")), 5 + 4 * 3);
+    assert_eq!(count(&planted("TaskRun")), 5 + 4 * 3 + 1 + 2 * 3);
+    for shown in [
+        format!("{run:?} {run:#?}"),
+        format!("{answer:?}"),
+        format!("{:?}", request()),
+    ] {
+        assert!(!shown.contains(SECRET), "{shown}");
+    }
+    // Names and places are no secrets.
+    let shown = format!("{run:?}");
+    assert!(
+        shown.contains("\"key\": [redacted]") && shown.contains("@host/path?[redacted]"),
+        "{shown}"
+    );
+}
+
+#[test]
+fn what_goes_to_the_service_is_whole_and_what_is_redacted_holds_none() {
+    let mut request = request();
+    let sent = serde_json::to_value(&request).expect("json");
+    assert_eq!(sent, planted("CreateTaskRunRequest"));
+    request.redact();
+    let shown = serde_json::to_string(&request).expect("json");
+    assert!(
+        !shown.contains(SECRET) && shown.contains("[redacted]@host/path?[redacted]"),
+        "{shown}"
+    );
+
+    let mut run: TaskRun = serde_json::from_value(planted("TaskRun")).expect("a run");
+    run.redact();
+    let shown = serde_json::to_string(&run).expect("json");
+    assert!(!shown.contains(SECRET), "{shown}");
+}

@@ -1,0 +1,162 @@
+//! A small server: what it hears is kept, what it answers is a function's business.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use podbeat::task_runs::Secret;
+use podbeat::task_runs::client::{Client, Tls};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// The token of all tests.
+pub(crate) const TOKEN: &str = "a-token-that-nobody-may-see";
+
+/// Longer than anything here takes, even on a machine that is busy.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+
+/// One request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Heard {
+    pub(crate) method: String,
+    pub(crate) path_and_query: String,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+/// What is answered.
+pub(crate) enum Answer {
+    Whole(Response<Full<Bytes>>),
+    /// The connection ends without an answer.
+    Cut,
+    /// There is none, ever.
+    Hang,
+}
+
+pub(crate) fn raw(status: u16, body: impl Into<Bytes>) -> Answer {
+    let response = Response::builder()
+        .status(status)
+        .body(Full::new(body.into()))
+        .expect("an answer");
+    Answer::Whole(response)
+}
+
+pub(crate) fn json_answer(status: u16, body: &Value) -> Answer {
+    raw(status, body.to_string())
+}
+
+pub(crate) fn error(status: u16) -> Answer {
+    json_answer(
+        status,
+        &json!({"code": "TheCode", "message": "the message", "details": [{"a": 1}, "b"]}),
+    )
+}
+
+pub(crate) fn with_header(answer: Answer, name: &'static str, value: &str) -> Answer {
+    let Answer::Whole(mut response) = answer else {
+        panic!("no answer, no header");
+    };
+    response
+        .headers_mut()
+        .insert(name, value.parse().expect("a header"));
+    Answer::Whole(response)
+}
+
+/// Ends when dropped, with its connections.
+pub(crate) struct Server {
+    address: SocketAddr,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    _accepting: JoinSet<()>,
+}
+
+impl Server {
+    /// Answers each request by what came.
+    pub(crate) async fn start(answers: impl Fn(&Heard) -> Answer + Send + Sync + 'static) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let mut accepting = JoinSet::new();
+        let (shared, answers) = (Arc::clone(&heard), Arc::new(answers));
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (heard, answers) = (Arc::clone(&shared), Arc::clone(&answers));
+                connections.spawn(async move {
+                    let service =
+                        service_fn(move |request| answer(request, Arc::clone(&heard), Arc::clone(&answers)));
+                    let serving = hyper::server::conn::http1::Builder::new()
+                        .serve_connection(TokioIo::new(stream), service);
+                    // A client that goes away is nothing to the others.
+                    let _ = serving.await;
+                });
+            }
+        });
+        Self {
+            address,
+            heard,
+            _accepting: accepting,
+        }
+    }
+
+    /// Its base URL, with a path.
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/ica", self.address)
+    }
+
+    /// A client of it.
+    pub(crate) fn client(&self) -> Client {
+        Client::new(self.url().parse().expect("a URL"), &Tls::default()).expect("a client")
+    }
+
+    /// Everything that came, in order.
+    pub(crate) fn heard(&self) -> Vec<Heard> {
+        self.heard.lock().expect("not poisoned").clone()
+    }
+}
+
+async fn answer(
+    request: Request<Incoming>,
+    heard: Arc<Mutex<Vec<Heard>>>,
+    answers: Arc<impl Fn(&Heard) -> Answer>,
+) -> Result<Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
+    let (head, body) = request.into_parts();
+    let request = Heard {
+        method: head.method.to_string(),
+        path_and_query: head.uri.to_string(),
+        headers: head.headers,
+        body: body.collect().await?.to_bytes().to_vec(),
+    };
+    let answer = answers(&request);
+    heard.lock().expect("not poisoned").push(request);
+    match answer {
+        Answer::Whole(response) => Ok(response),
+        Answer::Cut => Err("cut".into()),
+        Answer::Hang => std::future::pending::<Result<_, Infallible>>()
+            .await
+            .map_err(Into::into),
+    }
+}
+
+pub(crate) fn token() -> Secret {
+    Secret::new(TOKEN)
+}
+
+/// An error with all its sources, as a log would show it, and as Debug does.
+pub(crate) fn told(error: &podbeat::task_runs::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    assert!(!text.contains(TOKEN), "{text}");
+    assert!(!format!("{error:?}").contains(TOKEN), "{error:?}");
+    text
+}
