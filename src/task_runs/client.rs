@@ -43,7 +43,7 @@ const RUN: Largest = Largest {
 /// version's: 48 KiB if every character is escaped as `\uXXXX`. The rest is short. A page of ordinary runs is 1.5 MiB.
 const PAGE: Largest = Largest {
     bytes: 64 * 1024 * 1024,
-    exceeded: "larger than 64 MiB",
+    exceeded: "larger than 64 MiB; ask for smaller pages",
 };
 
 /// A connection, TLS included.
@@ -154,7 +154,9 @@ impl Client {
         token: &Secret,
         timeout: Duration,
     ) -> Result<TaskRun, Error> {
-        let operation = Operation::Create;
+        let operation = Operation::Create {
+            name: request.name.clone(),
+        };
         let problems = request.problems();
         if !problems.is_empty() {
             return Err(Error::Unfit { operation, problems });
@@ -437,7 +439,7 @@ fn decoded<T: DeserializeOwned>(operation: &Operation, reply: Reply) -> Result<T
 
 fn bearer(token: &Secret) -> Result<HeaderValue, Error> {
     let unfit = |_| {
-        Error::Token(super::credentials::Error::Renewed {
+        Error::Token(super::credentials::Error::Unfit {
             problem: "not fit for a header",
         })
     };

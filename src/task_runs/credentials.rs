@@ -44,6 +44,12 @@ pub enum Error {
         /// What is wrong.
         problem: &'static str,
     },
+    /// A token that no header can carry, wherever it came from.
+    #[error("the bearer token is {problem}: a token is one line of visible ASCII characters without spaces")]
+    Unfit {
+        /// What is wrong.
+        problem: &'static str,
+    },
     /// A renewed token that no header can carry.
     #[error("the renewed token that the service sent is {problem}; the old one stays in use")]
     Renewed {

@@ -105,7 +105,10 @@ pub enum Error {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// `CreateTaskRun`.
-    Create,
+    Create {
+        /// The run's name, if it is to have one.
+        name: Option<String>,
+    },
     /// `GetTaskRun`.
     Get {
         /// The run.
@@ -128,7 +131,7 @@ pub enum Operation {
 impl Operation {
     fn in_doubt(&self) -> &'static str {
         match self {
-            Self::Create => {
+            Self::Create { .. } => {
                 ": the run may have been created all the same; look for its name in a list before you try again"
             }
             Self::Abort { .. } | Self::Heartbeat { .. } => ": the request may have arrived all the same",
@@ -138,7 +141,7 @@ impl Operation {
 
     fn done(&self) -> &'static str {
         match self {
-            Self::Create => ": the run is created; look for its name in a list",
+            Self::Create { .. } => ": the run is created; look for its name in a list",
             Self::Abort { .. } => ": the run is aborted",
             Self::Get { .. } | Self::List | Self::Heartbeat { .. } => "",
         }
@@ -148,7 +151,8 @@ impl Operation {
 impl fmt::Display for Operation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create => f.write_str("creating a task run"),
+            Self::Create { name: Some(name) } => write!(f, "creating task run {:?}", quote(name)),
+            Self::Create { name: None } => f.write_str("creating a task run"),
             Self::Get { run_id } => write!(f, "getting task run {}", quote(run_id)),
             Self::List => f.write_str("listing task runs"),
             Self::Abort { run_id } => write!(f, "aborting task run {}", quote(run_id)),
@@ -178,7 +182,7 @@ impl fmt::Display for Advice<'_> {
             // A heartbeat is podbeat's own: there is nothing for anybody to correct.
             (400 | 422, Operation::Heartbeat { .. }) => return Ok(()),
             (400 | 422, _) => "correct the request by what the service says of it",
-            (404 | 410, Operation::Create | Operation::List) => "is the service's URL right?",
+            (404 | 410, Operation::Create { .. } | Operation::List) => "is the service's URL right?",
             (404 | 410, _) => "is the run's id right, and is the run the token's tenant's?",
             // Heartbeats are tried again by whoever sends them, and that says when.
             (408 | 425 | 429 | 500..=599, Operation::Heartbeat { .. }) => return Ok(()),

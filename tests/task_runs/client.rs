@@ -43,7 +43,7 @@ async fn call(server: &Server, operation: &str, run_id: &str, timeout: Duration)
 /// How an error begins: what was being done, and to what.
 fn doing(operation: &str) -> &'static str {
     match operation {
-        "create" => "creating a task run: ",
+        "create" => "creating task run \"ü text\": ",
         "get" => "getting task run trn.1: ",
         "list" => "listing task runs: ",
         "abort" => "aborting task run trn.1: ",
@@ -195,7 +195,10 @@ async fn a_request_that_breaks_the_contract_is_not_sent() {
         .expect_err("unfit");
     assert_eq!(
         told(&error),
-        "creating a task run: not sent, since the name has 256 characters: the service takes 255; the image has no name"
+        format!(
+            "creating task run {:?}: not sent, since the name has 256 characters: the service takes 255; the image has no name",
+            "ü".repeat(256)
+        )
     );
     assert_eq!(server.heard().len(), 0);
 }
@@ -408,7 +411,7 @@ async fn a_success_that_cant_be_read_is_told_as_one() {
 async fn a_body_without_end_is_not_read_to_its_end() {
     for (operation, bytes, exceeded) in [
         ("get", 8 << 20, "larger than 8 MiB"),
-        ("list", 64 << 20, "larger than 64 MiB"),
+        ("list", 64 << 20, "larger than 64 MiB; ask for smaller pages"),
     ] {
         let (error, told) = failure(operation, move || raw(200, vec![b' '; bytes + 1])).await;
         assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");

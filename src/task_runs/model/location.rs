@@ -58,13 +58,18 @@ impl Location {
 
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
         let parts = self.parts();
-        // A server may repeat a single parameter as well as all of them.
-        let values = parts.behind.split('&').filter_map(|pair| pair.split_once('='));
+        // A server may repeat a single part as well as all of it.
+        let password = parts.user.and_then(|user| user.split_once(':'));
+        let values = parts
+            .behind
+            .split(['&', '#'])
+            .map(|pair| pair.split_once('=').map_or(pair, |(_, value)| value));
         parts
             .user
             .into_iter()
+            .chain(password.map(|(_, password)| password))
             .chain(Some(parts.behind))
-            .chain(values.map(|(_, value)| value))
+            .chain(values)
     }
 
     fn parts(&self) -> Parts<'_> {
@@ -124,8 +129,18 @@ mod tests {
             assert_eq!(location.redacted().expose(), shown);
             assert_eq!(format!("{location:?}"), format!("{shown:?}"));
         }
-        let location = Location::new("https://user@h/?signature=one&x=two");
+        let location = Location::new("https://user:word@h/?signature=one&x=two#three");
         let secrets: Vec<_> = location.secrets().collect();
-        assert_eq!(secrets, ["user", "signature=one&x=two", "one", "two"]);
+        assert_eq!(
+            secrets,
+            [
+                "user:word",
+                "word",
+                "signature=one&x=two#three",
+                "one",
+                "two",
+                "three"
+            ]
+        );
     }
 }
