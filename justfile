@@ -61,6 +61,10 @@ fuzz seconds="60" *targets:
 demo:
     cargo demo
 
+# The stand-in of the task-run service, to develop against: `just service [--listen ADDR] [--token TOKEN] [--data FILE] …`.
+service *arguments:
+    cargo run --quiet --locked --package podbeat-lab -- service "$@"
+
 # The release binary against a real etcd and kube-apiserver (needs Go; builds them once, about five minutes).
 e2e-api *scenarios:
     cargo build --release --locked --bin podbeat

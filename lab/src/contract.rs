@@ -91,16 +91,22 @@ impl Contract {
             .collect()
     }
 
-    /// What is wrong with a body, by the named schema; empty if nothing is.
+    /// What is wrong with a body of podbeat's, by the named schema; empty if nothing is.
     #[must_use]
     pub fn check(&self, schema: &str, body: &Value) -> Vec<String> {
+        let mut wrong = self.broken(schema, body);
+        times_in_utc(body, "", &mut wrong);
+        wrong
+    }
+
+    /// What is wrong with any client's body: other clients may write times with any offset (RFC 3339).
+    #[must_use]
+    pub fn broken(&self, schema: &str, body: &Value) -> Vec<String> {
         let Some(validator) = self.validators.get(schema) else {
             return vec![format!("the contract has no schema {schema}")];
         };
         let told = |error: jsonschema::ValidationError<'_>| format!("{}: {error}", error.instance_path());
-        let mut wrong: Vec<String> = validator.iter_errors(body).map(told).collect();
-        times_in_utc(body, "", &mut wrong);
-        wrong
+        validator.iter_errors(body).map(told).collect()
     }
 }
 
@@ -128,7 +134,7 @@ fn int_range(members: &mut Map<String, Value>, format: &str, least: i64, most: i
     }
 }
 
-/// The schema says date-time; the wire says UTC.
+/// The schema says date-time; podbeat says UTC.
 fn times_in_utc(value: &Value, path: &str, wrong: &mut Vec<String>) {
     match value {
         Value::Object(members) => {

@@ -118,11 +118,13 @@ impl KubeApi {
             changes: watch::Sender::new(0),
         });
         let server = Server::start(
-            authority
-                .issue(&["127.0.0.1", "localhost"])?
-                .server_config(None)?,
+            Some(
+                authority
+                    .issue(&["127.0.0.1", "localhost"])?
+                    .server_config(None)?,
+            ),
             Arc::clone(&shared),
-            Ipv4Addr::LOCALHOST.into(),
+            (Ipv4Addr::LOCALHOST, 0).into(),
         )
         .await?;
         Ok(Self { shared, server })

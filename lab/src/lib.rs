@@ -1,5 +1,5 @@
 //! Stand-ins of a Kubernetes API and a task-run service, one fault language for both, captures, and pods to play with.
-//! Here lives what tests and the demo need to make podbeat's world, over TLS, on loopback.
+//! Here lives what tests, the demo and `podbeat-lab service` need to make podbeat's world, on loopback.
 //! Never here: anything that the production binary contains, and no decision of podbeat's.
 
 pub mod capture;
@@ -10,6 +10,7 @@ pub mod pki;
 pub mod pod;
 mod serve;
 pub mod service;
+pub mod task_runs;
 pub mod world;
 
 /// Why a stand-in could not begin, or what was awaited did not come.
@@ -52,6 +53,43 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
+    /// The system has no random bytes.
+    #[error("the system gives no random bytes")]
+    NoRandom,
+    /// The data file can't be used.
+    #[error("{what} the data file {}", path.display())]
+    Data {
+        /// What was being done.
+        what: &'static str,
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why it failed.
+        #[source]
+        source: rusqlite::Error,
+    },
+    /// The data file is another program's, or a later version's.
+    #[error("{} is no data file of this version of the stand-in (version {version}): choose another file", path.display())]
+    ForeignData {
+        /// The file.
+        path: std::path::PathBuf,
+        /// The version that it says.
+        version: i32,
+    },
+    /// The data file holds a run that can't be read.
+    #[error("a run in the data file {} can't be read: choose another file", path.display())]
+    Torn {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// More runs were named than there is room for.
+    #[error("more runs are named than there is room for: raise the limit of runs")]
+    TooManyRuns,
+    /// A run that was named isn't known.
+    #[error("there is no run {0}")]
+    NoSuchRun(String),
     /// The state that was awaited did not come.
     #[error("waited {} for {what}, in vain; last seen: {seen}", humantime::format_duration(*.waited))]
     InVain {

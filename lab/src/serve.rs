@@ -1,7 +1,7 @@
-//! An HTTPS server: accepts, shakes hands, and hands requests to a function.
+//! A server of HTTPS, or of plain HTTP: accepts, shakes hands, and hands requests to a function.
 
 use std::convert::Infallible;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,13 +11,20 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
 use crate::{Error, io};
+
+/// The most connections at once: above the ten thousand agents of a large fleet.
+const MOST_CONNECTIONS: usize = 16_384;
+
+/// How long a connection may wait for a request: above the idle time-outs of common load balancers (240 s).
+const IDLE: Duration = Duration::from_secs(300);
 
 /// An answer's body: whole, or a stream that may break off.
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
@@ -46,15 +53,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Listens on `address`, plainly if there is no TLS for it.
     pub(crate) async fn start(
-        tls: Arc<ServerConfig>,
+        tls: Option<Arc<ServerConfig>>,
         handler: Arc<impl Handler>,
-        address: IpAddr,
+        address: SocketAddr,
     ) -> Result<Self, Error> {
-        let acceptor = TlsAcceptor::from(tls);
-        let listener = TcpListener::bind((address, 0))
+        let acceptor = tls.map(TlsAcceptor::from);
+        let listener = TcpListener::bind(address)
             .await
-            .map_err(io(format!("binding a port of {address}")))?;
+            .map_err(io(format!("listening on {address}")))?;
         let address = listener.local_addr().map_err(io("asking for the bound port"))?;
         let accepting = tokio::spawn(accept(listener, acceptor, handler));
         Ok(Self { address, accepting })
@@ -72,31 +80,44 @@ impl Drop for Server {
     }
 }
 
-async fn accept(listener: TcpListener, acceptor: TlsAcceptor, handler: Arc<impl Handler>) {
+async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, handler: Arc<impl Handler>) {
     const HANDSHAKE: Duration = Duration::from_secs(10);
+    /// Between two tries, where the system has no more of what a connection takes.
+    const EXHAUSTED: Duration = Duration::from_millis(50);
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => accepted,
             Some(_) = connections.join_next() => continue,
         };
-        let Ok((stream, _)) = accepted else { continue };
+        let Ok((stream, _)) = accepted else {
+            tokio::time::sleep(EXHAUSTED).await;
+            continue;
+        };
         if handler.refuses() {
             continue;
         }
         let _ = stream.set_nodelay(true);
         let (acceptor, handler) = (acceptor.clone(), Arc::clone(&handler));
         connections.spawn(async move {
-            let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await else {
-                return;
+            let Some(acceptor) = acceptor else {
+                return serve(stream, handler).await;
             };
-            let service = service_fn(|request| Arc::clone(&handler).handle(request));
-            // An error here is a client that went away, or a scripted end.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .serve_connection(TokioIo::new(stream), service)
-                .await;
+            if let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                serve(stream, handler).await;
+            }
         });
     }
+}
+
+async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: Arc<impl Handler>) {
+    let service = service_fn(|request| Arc::clone(&handler).handle(request));
+    // An error here is a client that went away, or a scripted end.
+    let _ = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(IDLE)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
 }
 
 pub(crate) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {

@@ -1,15 +1,18 @@
-//! A stand-in of the task-run service: takes heartbeats, records them, and checks every body against the contract.
+//! A stand-in of the task-run service: its five operations as in the contract, and beside them what tests need: faults,
+//! and a record of the heartbeats that came, each held against the contract.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use http::{Request, Response};
-use http_body_util::{BodyExt, Limited};
+use ::http::request::Parts;
+use ::http::{HeaderValue, Request, Response, header};
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -19,6 +22,25 @@ use crate::contract::Contract;
 use crate::fault::{Faults, Place, RetryAfter, What};
 use crate::pki::Authority;
 use crate::serve::{Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
+use crate::task_runs::clock::Clock;
+use crate::task_runs::data::Data;
+pub use crate::task_runs::heard::Heartbeat;
+use crate::task_runs::heard::{Bounds, Heard};
+use crate::task_runs::http::{self, Operation, Problem};
+use crate::task_runs::jwt::{self, Issuer};
+use crate::task_runs::run::Wanted;
+use crate::task_runs::store::{Rules, Store};
+
+/// How long a request's body may take to arrive.
+const BODY: Duration = Duration::from_secs(30);
+
+/// A token for development, from the system's random bytes.
+///
+/// # Errors
+/// The system has none.
+pub fn made_up_token() -> Result<String, Error> {
+    Ok(format!("lab-{}", jwt::random_hex(16)?))
+}
 
 /// How the stand-in behaves.
 #[derive(Clone, Debug, Default)]
@@ -33,6 +55,51 @@ pub struct Options {
     pub mutual_tls: bool,
     /// Where it answers and under which name; `None` for `localhost`.
     pub place: Option<(IpAddr, String)>,
+    /// A running run that is silent for longer has timed out; `None` for never.
+    pub heartbeat_timeout: Option<Duration>,
+    /// Every accepted heartbeat is answered with a fresh token for its run, good for so long. Such a token is accepted
+    /// for the run's heartbeats, and to get the run.
+    pub renew_tokens: Option<Duration>,
+    /// Whether all heartbeats of an attempt (of one jobRetryCount) must have one nonce: the one issued for it
+    /// ([`Service::issue_nonce`]), or else that of its first heartbeat.
+    pub check_nonces: bool,
+    /// The file in which runs outlive the stand-in; `None` for memory only.
+    pub data: Option<PathBuf>,
+    /// What it goes by.
+    pub clock: Clock,
+    /// What it keeps at most.
+    pub limits: Limits,
+}
+
+/// What the stand-in keeps and takes at most.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Runs. For a new one the run goes that ended first; if none has ended, the new one is refused.
+    pub runs: usize,
+    /// What was asked for with all runs together, in bytes.
+    pub run_bytes: usize,
+    /// Recorded heartbeats of one run, the newest.
+    pub heartbeats_of_run: usize,
+    /// Recorded heartbeats.
+    pub heartbeats: usize,
+    /// The bodies of recorded heartbeats, in bytes.
+    pub heartbeat_bytes: usize,
+    /// One request's body, in bytes.
+    pub body: usize,
+}
+
+impl Default for Limits {
+    /// For twice the ten thousand pods of a large fleet, and for a test that looks at every heartbeat of a long life.
+    fn default() -> Self {
+        Self {
+            runs: 20_000,
+            run_bytes: 128 << 20,
+            heartbeats_of_run: 10_000,
+            heartbeats: 100_000,
+            heartbeat_bytes: 256 << 20,
+            body: 1 << 20,
+        }
+    }
 }
 
 impl Options {
@@ -46,94 +113,20 @@ impl Options {
     }
 }
 
-/// One heartbeat as it came.
-#[derive(Clone, PartialEq)]
-pub struct Heartbeat {
-    /// When, since the start.
-    pub at: Duration,
-    /// The run, decoded.
-    pub run_id: String,
-    /// The path, as it came.
-    pub path: String,
-    /// The body; null if it isn't JSON.
-    pub body: Value,
-    /// The token that it came with. Not shown by Debug.
-    pub token: Option<String>,
-    /// `Content-Type`.
-    pub content_type: Option<String>,
-    /// `User-Agent`.
-    pub user_agent: Option<String>,
-    /// The HTTP status; `None` if it was not answered.
-    pub status: Option<u16>,
-    /// Whether the service acted on it.
-    pub accepted: bool,
-    /// What the contract has against it.
-    pub violations: Vec<String>,
-}
-
-impl fmt::Debug for Heartbeat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let status = self
-            .status
-            .map_or("no answer".to_owned(), |status| status.to_string());
-        write!(
-            f,
-            "{:?} {} {status} {} {:?}",
-            self.at, self.run_id, self.body, self.violations
-        )
-    }
-}
-
-impl Heartbeat {
-    /// Whether it is a last one.
-    #[must_use]
-    pub fn is_final(&self) -> bool {
-        self.body.get("lastHeartbeat") == Some(&Value::Bool(true))
-    }
-
-    /// The nonce.
-    #[must_use]
-    pub fn nonce(&self) -> &str {
-        self.body.get("nonce").and_then(Value::as_str).unwrap_or_default()
-    }
-
-    /// The state of a container: its name on the wire, and its members.
-    #[must_use]
-    pub fn state(&self, container: &str) -> Option<(&str, &Value)> {
-        let statuses = self.body.get("containerStatus")?.as_array()?;
-        let status = statuses
-            .iter()
-            .find(|status| status.get("name").and_then(Value::as_str) == Some(container))?;
-        status
-            .get("state")?
-            .as_object()?
-            .iter()
-            .next()
-            .map(|(name, members)| (name.as_str(), members))
-    }
-
-    /// The exit code of a container that terminated.
-    #[must_use]
-    pub fn exit_code(&self, container: &str) -> Option<i64> {
-        match self.state(container)? {
-            ("terminated", members) => members.get("exitCode")?.as_i64(),
-            _ => None,
-        }
-    }
-}
-
 /// The stand-in. Ends when dropped.
 #[derive(Debug)]
 pub struct Service {
     shared: Arc<Shared>,
-    server: Server,
-    host: String,
+    _server: Server,
 }
 
 struct Shared {
     contract: Contract,
     faults: Faults,
     started: Instant,
+    /// Where it answers, with the base path; known once it listens.
+    url: OnceLock<String>,
+    issuer: Issuer,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
 }
@@ -144,67 +137,87 @@ impl fmt::Debug for Shared {
     }
 }
 
-#[derive(Default)]
 struct State {
     options: Options,
-    heartbeats: Vec<Heartbeat>,
+    store: Store,
+    data: Option<Data>,
+    heard: Heard,
     in_flight: BTreeMap<String, usize>,
     most_in_flight: usize,
-    /// Runs that got their final, by its nonce.
-    finals: BTreeMap<String, String>,
 }
 
 impl Service {
-    /// Starts it on a free port, of loopback unless the options say otherwise.
+    /// Starts it over TLS on a free port, of loopback unless the options say otherwise.
     ///
     /// # Errors
-    /// No port, or no certificate.
+    /// No port, no certificate, or a data file that can't be used.
     pub async fn start(
         authority: &Authority,
         contract: Contract,
         faults: Faults,
         options: Options,
     ) -> Result<Self, Error> {
-        let mutual_tls = options.mutual_tls;
         let loopback = || (IpAddr::from(Ipv4Addr::LOCALHOST), "localhost".to_owned());
         let (address, host) = options.place.clone().unwrap_or_else(loopback);
-        let shared = Arc::new(Shared {
-            contract,
-            faults,
-            started: Instant::now(),
-            state: Mutex::new(State {
-                options,
-                ..State::default()
-            }),
-            changes: watch::Sender::new(0),
-        });
-        let clients = mutual_tls.then_some(authority);
-        let server = Server::start(
-            authority
-                .issue(&[&address.to_string(), &host])?
-                .server_config(clients)?,
-            Arc::clone(&shared),
-            address,
-        )
-        .await?;
-        Ok(Self { shared, server, host })
+        let clients = options.mutual_tls.then_some(authority);
+        let tls = authority
+            .issue(&[&address.to_string(), &host])?
+            .server_config(clients)?;
+        let shared = Arc::new(Shared::new(contract, faults, options)?);
+        let server = Server::start(Some(tls), Arc::clone(&shared), (address, 0).into()).await?;
+        let url = format!("https://{host}:{}", server.address().port());
+        Ok(Self::at(&url, shared, server))
+    }
+
+    /// Starts it over plain HTTP, which is for development only.
+    ///
+    /// # Errors
+    /// The address is taken, or the data file can't be used.
+    pub async fn start_plain(
+        listen: SocketAddr,
+        contract: Contract,
+        faults: Faults,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let shared = Arc::new(Shared::new(contract, faults, options)?);
+        let server = Server::start(None, Arc::clone(&shared), listen).await?;
+        let url = format!("http://{}", server.address());
+        Ok(Self::at(&url, shared, server))
+    }
+
+    fn at(url: &str, shared: Arc<Shared>, server: Server) -> Self {
+        let base_path = shared.state().options.base_path.clone();
+        let _ = shared.url.set(format!("{url}{base_path}"));
+        Self {
+            shared,
+            _server: server,
+        }
     }
 
     /// The base URL, with the base path.
     #[must_use]
     pub fn url(&self) -> String {
-        format!(
-            "https://{}:{}{}",
-            self.host,
-            self.server.address().port(),
-            self.shared.state().options.base_path
-        )
+        self.shared.url().to_owned()
     }
 
-    /// Every heartbeat that came, in order.
+    /// Every heartbeat that came and is kept, in order.
     #[must_use]
     pub fn heartbeats(&self) -> Vec<Heartbeat> {
-        self.shared.state().heartbeats.clone()
+        self.shared.state().heard.iter().cloned().collect()
+    }
+
+    /// Issues a nonce for an attempt of a run, as the service does when the run is checked out.
+    ///
+    /// # Errors
+    /// There is no such run.
+    pub fn issue_nonce(&self, run_id: &str, job_retry_count: i32, nonce: &str) -> Result<(), Error> {
+        let mut state = self.shared.state();
+        let now = state.options.clock.now();
+        state
+            .store
+            .issue_nonce(run_id, job_retry_count, nonce, now)
+            .map_err(|_| Error::NoSuchRun(run_id.to_owned()))?;
+        state.save()
     }
 
     /// Those that the service acted on.
@@ -278,51 +291,161 @@ impl Shared {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What the service would answer, and whether it acts on the heartbeat.
-    fn judge(&self, heartbeat: &Heartbeat) -> (u16, Value) {
-        let refusal = |status, code: &str, message: &str| {
-            (status, json!({"code": code, "message": message, "details": []}))
+    fn new(contract: Contract, faults: Faults, options: Options) -> Result<Self, Error> {
+        let data = options.data.as_deref().map(Data::open).transpose()?;
+        let (runs, key) = match &data {
+            Some(data) => (data.runs()?, data.key()?),
+            None => (Vec::new(), jwt::random(jwt::KEY_BYTES)?),
         };
-        let mut state = self.state();
-        if !heartbeat
-            .token
-            .as_ref()
-            .is_some_and(|token| state.options.tokens.contains(token))
-        {
-            return refusal(401, "Unauthorized", "the bearer token is missing or unknown");
-        }
-        if !heartbeat.violations.is_empty() {
-            let details: Vec<&String> = heartbeat.violations.iter().collect();
-            return (
-                400,
-                json!({"code": "BadRequest", "message": "the body breaks the contract", "details": details}),
-            );
-        }
-        if state
-            .options
-            .runs
-            .as_ref()
-            .is_some_and(|runs| !runs.contains(&heartbeat.run_id))
-        {
-            return refusal(404, "NotFound", "no such run");
-        }
-        match state.finals.get(&heartbeat.run_id) {
-            Some(nonce) if nonce != heartbeat.nonce() => {
-                return refusal(409, "Conflict", "the run has ended");
+        let now = options.clock.now();
+        let rules = Rules {
+            adopts: options.runs.is_none(),
+            heartbeat_timeout: options.heartbeat_timeout,
+            checks_nonces: options.check_nonces,
+            most_runs: options.limits.runs,
+            most_bytes: options.limits.run_bytes,
+        };
+        let mut store = Store::new(rules, runs, now);
+        for run in options.runs.iter().flatten() {
+            if !store.knows(run) {
+                let named = Wanted {
+                    name: Some(run.clone()),
+                    ..Wanted::default()
+                };
+                store
+                    .create(run, named, run.len(), now)
+                    .map_err(|_| Error::TooManyRuns)?;
             }
-            Some(_) | None => {}
         }
-        if heartbeat.is_final() {
-            let nonce = heartbeat.nonce().to_owned();
-            state.finals.insert(heartbeat.run_id.clone(), nonce);
-        }
-        (200, json!({}))
+        let mut state = State {
+            options,
+            store,
+            data,
+            heard: Heard::default(),
+            in_flight: BTreeMap::new(),
+            most_in_flight: 0,
+        };
+        state.save()?;
+        Ok(Self {
+            contract,
+            faults,
+            started: Instant::now(),
+            url: OnceLock::new(),
+            issuer: Issuer::new(&key),
+            state: Mutex::new(state),
+            changes: watch::Sender::new(0),
+        })
     }
 
-    fn record(&self, heartbeat: Heartbeat) {
-        self.state().heartbeats.push(heartbeat);
+    fn url(&self) -> &str {
+        self.url.get().map_or("", String::as_str)
+    }
+
+    /// Does what a request asks for. `body` is its body as JSON, or why it has none.
+    fn act(
+        &self,
+        head: &Parts,
+        operation: &Operation,
+        body: Result<Value, Problem>,
+    ) -> Result<(u16, Value), Problem> {
+        http::accepts_json(&head.headers)?;
+        let mut state = self.state();
+        let now = state.options.clock.now();
+        let token = http::bearer(&head.headers).ok_or_else(Problem::unauthorized)?;
+        if !state.options.tokens.contains(token) {
+            let run = self.issuer.run(token, now).ok_or_else(Problem::unauthorized)?;
+            match operation {
+                Operation::Heartbeat(own) | Operation::Get(own) if *own == run => {}
+                _ => return Err(Problem::forbidden()),
+            }
+        }
+        let body = body?;
+        if let Some(schema) = operation.schema() {
+            let broken = self.contract.broken(schema, &body);
+            if !broken.is_empty() {
+                return Err(Problem::breaks_contract(&broken));
+            }
+        }
+        let answer = match operation {
+            Operation::Create => {
+                let id = format!("trn.{}", jwt::random_hex(16).map_err(|error| internal(&error))?);
+                let wanted = http::wanted(&body);
+                let weight = wanted.weight();
+                let run = state.store.create(&id, wanted, weight, now)?;
+                (201, http::task_run(&run, self.url()))
+            }
+            Operation::List => {
+                let query = http::query(head.uri.query())?;
+                let page = state.store.list(&query, now);
+                (200, http::paged_items(&page, &query, self.url()))
+            }
+            Operation::Get(run) => {
+                let run = state.store.get(run, now)?;
+                (200, http::task_run(&run, self.url()))
+            }
+            Operation::Abort(run) => {
+                let run = state.store.abort(run, now)?;
+                (200, http::summary(&run, self.url()))
+            }
+            Operation::Heartbeat(run) => {
+                state.store.heartbeat(run, &http::beat(&body), now)?;
+                let renewed = state
+                    .options
+                    .renew_tokens
+                    .map(|lifetime| self.issuer.issue(run, now, lifetime))
+                    .transpose()
+                    .map_err(|error| internal(&error))?;
+                (200, http::task_run_heartbeat(renewed.as_deref()))
+            }
+        };
+        // Before the answer: what a client was told must outlive the process.
+        state.save().map_err(|error| internal(&error))?;
+        Ok(answer)
+    }
+
+    fn record(&self, heartbeat: Option<Recorded>) {
+        let Some(Recorded { heartbeat, size }) = heartbeat else {
+            return;
+        };
+        let mut state = self.state();
+        let limits = &state.options.limits;
+        let bounds = Bounds {
+            of_run: limits.heartbeats_of_run,
+            all: limits.heartbeats,
+            bytes: limits.heartbeat_bytes,
+        };
+        state.heard.keep(heartbeat, size, bounds);
+        drop(state);
         self.changes.send_modify(|count| *count += 1);
     }
+}
+
+impl State {
+    /// Writes what has changed to the data file, if there is one. What can't be written is tried again with the next change.
+    fn save(&mut self) -> Result<(), Error> {
+        let changes = self.store.take_changes();
+        let Some(data) = &mut self.data else {
+            return Ok(());
+        };
+        data.write(&changes)
+            .inspect_err(|_| self.store.changed_still(&changes))
+    }
+}
+
+/// A heartbeat, and the size of its body.
+struct Recorded {
+    heartbeat: Heartbeat,
+    size: usize,
+}
+
+fn internal(error: &Error) -> Problem {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        text.push_str(&format!(": {cause}"));
+        source = cause.source();
+    }
+    Problem::internal(text)
 }
 
 /// Counts a request while it is under way.
@@ -348,8 +471,12 @@ impl UnderWay {
 
 impl Drop for UnderWay {
     fn drop(&mut self) {
-        if let Some(count) = self.shared.state().in_flight.get_mut(&self.run_id) {
+        let mut state = self.shared.state();
+        if let Some(count) = state.in_flight.get_mut(&self.run_id) {
             *count -= 1;
+            if *count == 0 {
+                state.in_flight.remove(&self.run_id);
+            }
         }
     }
 }
@@ -360,62 +487,92 @@ impl Handler for Shared {
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Outcome {
-        const LARGEST: usize = 1 << 20;
         let (head, body) = request.into_parts();
-        let path = head.uri.path().to_owned();
-        let base = self.state().options.base_path.clone();
-        let run_id = path
-            .strip_prefix(&base)
-            .and_then(|path| path.strip_prefix("/v1/tasks/runs/"))
-            .and_then(|rest| rest.strip_suffix(":heartbeat"))
-            .filter(|run_id| !run_id.contains('/'));
-        let (Some(run_id), &http::Method::POST) = (run_id, &head.method) else {
-            return Ok(json_answer(
-                404,
-                &json!({"code": "NotFound", "message": "no such operation"}),
-            ));
+        let (base, largest) = {
+            let state = self.state();
+            (state.options.base_path.clone(), state.options.limits.body)
         };
-        let run_id = percent_decode_str(run_id).decode_utf8_lossy().into_owned();
-        let _under_way = UnderWay::new(&self, &run_id);
-        let Ok(body) = Limited::new(body, LARGEST).collect().await else {
-            return Err(CutOff);
+        let operation = match http::route(&base, &head) {
+            Ok(operation) => operation,
+            Err(problem) => return Ok(problem.response()),
         };
-        let raw = body.to_bytes();
-        let header = |name| {
-            head.headers
-                .get(name)
-                .and_then(|value: &http::HeaderValue| value.to_str().ok())
+        let _under_way = match &operation {
+            Operation::Heartbeat(run_id) => Some(UnderWay::new(&self, run_id)),
+            _ => None,
         };
-        let body: Value = serde_json::from_slice(&raw).unwrap_or_default();
-        let mut violations = self.contract.check("HeartbeatTaskRunRequest", &body);
-        let content_type = header(http::header::CONTENT_TYPE).map(str::to_owned);
-        if content_type.as_deref() != Some("application/json") {
-            violations.push(format!("Content-Type is {content_type:?}, not application/json"));
-        }
-        let heartbeat = Heartbeat {
-            at: self.started.elapsed(),
-            run_id,
-            path,
-            body,
-            token: header(http::header::AUTHORIZATION)
-                .and_then(|value| value.strip_prefix("Bearer "))
-                .map(str::to_owned),
-            content_type,
-            user_agent: header(http::header::USER_AGENT).map(str::to_owned),
-            status: None,
-            accepted: false,
-            violations,
+        let raw = match tokio::time::timeout(BODY, Limited::new(body, largest).collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                return Ok(last_on_connection(&Problem::too_large(largest)));
+            }
+            Ok(Err(_)) => return Err(CutOff),
+            Err(_) => return Ok(last_on_connection(&Problem::too_slow())),
         };
-        self.answer(heartbeat).await
+        let heartbeat = match &operation {
+            Operation::Heartbeat(run_id) => Some(self.recorded(&head, run_id, &raw)),
+            _ => None,
+        };
+        self.answer(&head, &operation, &raw, heartbeat).await
     }
 }
 
 impl Shared {
-    async fn answer(&self, mut heartbeat: Heartbeat) -> Outcome {
-        let fault = self.faults.strike(Place::Heartbeat, heartbeat.is_final());
-        let scripted = |heartbeat: Heartbeat, response: Response<Body>| {
-            let status = Some(response.status().as_u16());
-            self.record(Heartbeat { status, ..heartbeat });
+    /// A heartbeat as it came, before anything is done with it.
+    fn recorded(&self, head: &Parts, run_id: &str, raw: &Bytes) -> Recorded {
+        let header = |name| {
+            let value = head.headers.get(name)?;
+            HeaderValue::to_str(value).ok().map(str::to_owned)
+        };
+        // Held against the contract even if nobody would read it under its Content-Type.
+        let body = if raw.is_empty() {
+            json!({})
+        } else {
+            serde_json::from_slice(raw).unwrap_or_default()
+        };
+        let mut violations = self.contract.check("HeartbeatTaskRunRequest", &body);
+        let content_type = header(header::CONTENT_TYPE);
+        if !raw.is_empty() && !http::is_json(&head.headers) {
+            violations.push(format!(
+                "Content-Type is {content_type:?}, which the contract doesn't list"
+            ));
+        }
+        let heartbeat = Heartbeat {
+            at: self.started.elapsed(),
+            run_id: run_id.to_owned(),
+            path: head.uri.path().to_owned(),
+            body,
+            token: http::bearer(&head.headers).map(str::to_owned),
+            content_type,
+            user_agent: header(header::USER_AGENT),
+            status: None,
+            accepted: false,
+            violations,
+        };
+        Recorded {
+            heartbeat,
+            size: raw.len(),
+        }
+    }
+
+    /// Answers a request, as the faults in force let it. `heartbeat` is what is recorded of it.
+    async fn answer(
+        &self,
+        head: &Parts,
+        operation: &Operation,
+        raw: &Bytes,
+        mut heartbeat: Option<Recorded>,
+    ) -> Outcome {
+        let fault = match &heartbeat {
+            Some(recorded) => self
+                .faults
+                .strike(Place::Heartbeat, recorded.heartbeat.is_final()),
+            None => self.faults.strike(Place::Any, false),
+        };
+        let scripted = |mut heartbeat: Option<Recorded>, response: Response<Body>| {
+            if let Some(recorded) = &mut heartbeat {
+                recorded.heartbeat.status = Some(response.status().as_u16());
+            }
+            self.record(heartbeat);
             Ok(response)
         };
         match &fault {
@@ -423,14 +580,14 @@ impl Shared {
                 let error = json!({"code": "Scripted", "message": "as the script demands", "details": []});
                 let mut response = json_answer(*status, &error);
                 if let Some(value) = retry_after.and_then(retry_after_header) {
-                    response.headers_mut().insert(http::header::RETRY_AFTER, value);
+                    response.headers_mut().insert(header::RETRY_AFTER, value);
                 }
                 return scripted(heartbeat, response);
             }
             Some(What::Redirect(url)) => {
                 let mut response = whole(307, "text/plain", "");
                 if let Ok(url) = url.parse() {
-                    response.headers_mut().insert(http::header::LOCATION, url);
+                    response.headers_mut().insert(header::LOCATION, url);
                 }
                 return scripted(heartbeat, response);
             }
@@ -443,11 +600,13 @@ impl Shared {
                 return std::future::pending().await;
             }
             Some(What::Delay(delay)) => tokio::time::sleep(*delay).await,
-            // The rest is about the answer, or not about heartbeats.
+            // The rest is about the answer, or not about this service.
             Some(_) | None => {}
         }
-        let (status, body) = self.judge(&heartbeat);
-        heartbeat.accepted = status == 200;
+        let done = self.act(head, operation, http::body(&head.headers, raw));
+        if let Some(recorded) = &mut heartbeat {
+            recorded.heartbeat.accepted = done.is_ok();
+        }
         match fault {
             Some(What::Drop) => {
                 self.record(heartbeat);
@@ -459,19 +618,29 @@ impl Shared {
             }
             _ => {}
         }
-        heartbeat.status = Some(status);
-        let response = match fault {
-            Some(What::Garbage) if status == 200 => whole(200, "application/json", "<html>oops"),
-            Some(What::Giant) if status == 200 => whole(200, "application/json", vec![b' '; 2 << 20]),
-            Some(What::Jwt(token)) if status == 200 => json_answer(200, &json!({"jwt": token})),
-            _ => json_answer(status, &body),
+        let response = match (done, fault) {
+            (Err(problem), _) => problem.response(),
+            (Ok((status, _)), Some(What::Garbage)) => whole(status, "application/json", "<html>oops"),
+            (Ok((status, _)), Some(What::Giant)) => whole(status, "application/json", vec![b' '; 2 << 20]),
+            (Ok((status, _)), Some(What::Jwt(token))) if heartbeat.is_some() => {
+                json_answer(status, &json!({"jwt": token}))
+            }
+            (Ok((status, body)), _) => json_answer(status, &body),
         };
-        self.record(heartbeat);
-        Ok(response)
+        scripted(heartbeat, response)
     }
 }
 
-fn retry_after_header(retry_after: RetryAfter) -> Option<http::HeaderValue> {
+/// The rest of the request is not read, so that nothing can follow it.
+fn last_on_connection(problem: &Problem) -> Response<Body> {
+    let mut response = problem.response();
+    response
+        .headers_mut()
+        .insert(header::CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+fn retry_after_header(retry_after: RetryAfter) -> Option<HeaderValue> {
     let text = match retry_after {
         RetryAfter::Seconds(seconds) => seconds.to_string(),
         RetryAfter::Date(ahead) => {

@@ -1,13 +1,15 @@
 //! `cargo demo`: the agent's real code against the stand-ins, through a scripted pod life, told as a timeline.
 //!
 //! The last line is the body of the last heartbeat. The exit code is 0 only if what the service recorded is what the
-//! script implies.
+//! script implies. `--record FILE` writes the body of every heartbeat that was sent, a line each.
 
 use std::io::{IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use clap::{Arg, Command, value_parser};
 use futures_util::stream;
 use podbeat::agent::{self, Onlooker};
 use podbeat::config::{Config, Environment, Flags, ProcessEnvironment};
@@ -28,7 +30,21 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let story = tokio::time::timeout(LIMIT, tell());
+    let record = Arg::new("record")
+        .long("record")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .help("Writes the body of every heartbeat that was sent, a line each");
+    let about = "podbeat's agent against the stand-ins, as a timeline";
+    let matches = match Command::new("demo").about(about).arg(record).try_get_matches() {
+        Ok(matches) => matches,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
+        }
+    };
+    let record = matches.get_one::<PathBuf>("record").map(PathBuf::as_path);
+    let story = tokio::time::timeout(LIMIT, tell(record));
     let failure: Failure = match story.await {
         Ok(Ok(last)) => {
             let _ = writeln!(std::io::stdout(), "{last}");
@@ -48,7 +64,7 @@ async fn main() -> ExitCode {
 }
 
 /// Plays the life and returns the last heartbeat's body.
-async fn tell() -> Result<Value, Failure> {
+async fn tell(record: Option<&Path>) -> Result<Value, Failure> {
     let timeline = Timeline::new();
     let world = World::start().await?;
     let pod = Pod::new("align-reads-0", "5e0c7a52-demo").policy("OnFailure");
@@ -60,6 +76,7 @@ async fn tell() -> Result<Value, Failure> {
 
     let mut settings = world.settings("align-reads-0", "5e0c7a52-demo");
     settings.insert("PODBEAT_INTERVAL".to_owned(), "2s".to_owned());
+    settings.insert("JOB_RETRY_COUNT".to_owned(), "1".to_owned());
     let config = Config::load(&Flags::default(), &settings)?;
     let (signals, mut receiver) = mpsc::channel(1);
     let signals_in = stream::poll_fn(move |context| receiver.poll_recv(context));
@@ -97,6 +114,14 @@ async fn tell() -> Result<Value, Failure> {
         Side::Podbeat,
         &format!("ends: {ending}; exit code {}", ending.code()),
     );
+    if let Some(path) = record {
+        let heartbeats = world.service.heartbeats();
+        let lines: String = heartbeats
+            .iter()
+            .map(|heartbeat| format!("{}\n", heartbeat.body))
+            .collect();
+        std::fs::write(path, lines)?;
+    }
     judge(&world.service, ending)
 }
 

@@ -1,0 +1,242 @@
+//! Lists of runs: which, in what order, and which page. Pure.
+//!
+//! A page begins behind a run, not at a count, so that runs which come meanwhile push none onto a second page. Only an
+//! order by what changes (status, timeModified) can show a run twice or never, if it changes between two pages.
+
+use std::cmp::Ordering;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::run::Run;
+
+/// The contract's bounds of pageSize.
+pub(crate) const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1..=1000;
+
+/// The contract's default of pageSize.
+pub(crate) const PAGE_SIZE: usize = 10;
+
+/// A member that lists can be sorted by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Field {
+    Name,
+    Status,
+    TimeCreated,
+    TimeModified,
+}
+
+/// Which way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) enum Order {
+    Asc,
+    Desc,
+}
+
+/// Which runs, in what order, and which page of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Query {
+    /// In the order of creation where this leaves it open.
+    pub(crate) sort: Vec<(Field, Order)>,
+    pub(crate) filter: Filter,
+    pub(crate) size: usize,
+    pub(crate) place: Place,
+}
+
+/// Which runs; an empty list lets all pass.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Filter {
+    pub(crate) names: Vec<String>,
+    /// Words of the contract, in any case.
+    pub(crate) statuses: Vec<String>,
+    /// Task versions: a run that is created by itself has none, so that none of them passes.
+    pub(crate) versions: Vec<String>,
+    pub(crate) acls: Vec<String>,
+}
+
+/// Which page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) enum Place {
+    First,
+    After(Cursor),
+    Before(Cursor),
+    Last,
+}
+
+/// A run's place in the order, whether it is still there or not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Cursor {
+    keys: Vec<Key>,
+    number: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+enum Key {
+    Text(String),
+    Time(Timestamp),
+}
+
+/// One page.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Page {
+    pub(crate) runs: Vec<Run>,
+    /// How many runs all pages have together.
+    pub(crate) total: usize,
+    pub(crate) first: Option<Place>,
+    pub(crate) next: Option<Place>,
+    pub(crate) previous: Option<Place>,
+    pub(crate) last: Option<Place>,
+}
+
+/// A text that isn't a sort.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "sort is not understood at {0:?}: it is a list of name, status, timeCreated and timeModified, each once, each with asc or desc behind it if need be, such as `timeCreated desc, name`"
+)]
+pub(crate) struct Unsortable(String);
+
+/// Reads a sort.
+pub(crate) fn sort(text: &str) -> Result<Vec<(Field, Order)>, Unsortable> {
+    let mut sort = Vec::new();
+    if text.trim().is_empty() {
+        return Ok(sort);
+    }
+    for part in text.split(',') {
+        let unsortable = || Unsortable(part.chars().take(100).collect());
+        let mut words = part.split_whitespace();
+        let field = match words.next() {
+            Some("name") => Field::Name,
+            Some("status") => Field::Status,
+            Some("timeCreated") => Field::TimeCreated,
+            Some("timeModified") => Field::TimeModified,
+            Some(_) | None => return Err(unsortable()),
+        };
+        let order = match words.next() {
+            Some("asc") | None => Order::Asc,
+            Some("desc") => Order::Desc,
+            Some(_) => return Err(unsortable()),
+        };
+        if words.next().is_some() || sort.iter().any(|&(other, _)| other == field) {
+            return Err(unsortable());
+        }
+        sort.push((field, order));
+    }
+    Ok(sort)
+}
+
+impl Query {
+    /// The token of another page of the same list.
+    pub(crate) fn token(&self, place: Place) -> String {
+        let query = Self {
+            place,
+            ..self.clone()
+        };
+        // Nothing in it can fail to be JSON.
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&query).unwrap_or_default())
+    }
+
+    /// Reads a token; `None` if it isn't one of ours.
+    pub(crate) fn of_token(token: &str) -> Option<Self> {
+        let json = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let query: Self = serde_json::from_slice(&json).ok()?;
+        let keys = match &query.place {
+            Place::First | Place::Last => query.sort.len(),
+            Place::After(cursor) | Place::Before(cursor) => cursor.keys.len(),
+        };
+        (PAGE_SIZES.contains(&query.size) && keys == query.sort.len()).then_some(query)
+    }
+
+    fn cursor(&self, run: &Run) -> Cursor {
+        Cursor {
+            keys: self.sort.iter().map(|&(field, _)| key(run, field)).collect(),
+            number: run.number,
+        }
+    }
+
+    fn compare(&self, one: &Cursor, other: &Cursor) -> Ordering {
+        let keys = one.keys.iter().zip(&other.keys);
+        self.sort
+            .iter()
+            .zip(keys)
+            .map(|(&(_, order), (one, other))| match order {
+                Order::Asc => one.cmp(other),
+                Order::Desc => other.cmp(one),
+            })
+            .find(|ordering| ordering.is_ne())
+            .unwrap_or_else(|| one.number.cmp(&other.number))
+    }
+}
+
+fn key(run: &Run, field: Field) -> Key {
+    match field {
+        Field::Name => Key::Text(run.name.clone().unwrap_or_default()),
+        Field::Status => Key::Text(run.status.word().to_owned()),
+        Field::TimeCreated => Key::Time(run.created),
+        Field::TimeModified => Key::Time(run.modified),
+    }
+}
+
+impl Filter {
+    fn passes(&self, run: &Run) -> bool {
+        let acl = run.acl.as_deref().unwrap_or_default();
+        let name = run.name.as_deref();
+        (self.names.is_empty() || self.names.iter().any(|wanted| name == Some(wanted)))
+            && (self.statuses.is_empty()
+                || self
+                    .statuses
+                    .iter()
+                    .any(|wanted| wanted.eq_ignore_ascii_case(run.status.word())))
+            && (self.acls.is_empty() || self.acls.iter().any(|wanted| acl.contains(wanted)))
+            && self.versions.is_empty()
+    }
+}
+
+/// The page that a query asks for.
+pub(crate) fn page<'a>(runs: impl Iterator<Item = &'a Run>, query: &Query) -> Page {
+    let mut all: Vec<(Cursor, &Run)> = runs
+        .filter(|run| query.filter.passes(run))
+        .map(|run| (query.cursor(run), run))
+        .collect();
+    all.sort_by(|(one, _), (other, _)| query.compare(one, other));
+    let total = all.len();
+    let (begin, end) = match &query.place {
+        Place::First => (0, query.size),
+        Place::After(cursor) => {
+            let begin = all.partition_point(|(run, _)| query.compare(run, cursor).is_le());
+            (begin, begin.saturating_add(query.size))
+        }
+        Place::Before(cursor) => {
+            let end = all.partition_point(|(run, _)| query.compare(run, cursor).is_lt());
+            (end.saturating_sub(query.size), end)
+        }
+        Place::Last => {
+            let begin = total.saturating_sub(1) / query.size.max(1) * query.size;
+            (begin, total)
+        }
+    };
+    let end = end.min(total);
+    let shown = all.get(begin..end).unwrap_or_default();
+    // A page that has become empty still shows the way back.
+    let next = match shown.last() {
+        Some((cursor, _)) => (end < total).then(|| Place::After(cursor.clone())),
+        None => (begin < total).then_some(Place::First),
+    };
+    let previous = match shown.first() {
+        Some((cursor, _)) => (begin > 0).then(|| Place::Before(cursor.clone())),
+        None => (begin > 0).then_some(Place::Last),
+    };
+    Page {
+        runs: shown.iter().map(|(_, run)| (*run).clone()).collect(),
+        total,
+        first: (total > 0).then_some(Place::First),
+        next,
+        previous,
+        last: (total > 0).then_some(Place::Last),
+    }
+}

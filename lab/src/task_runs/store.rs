@@ -1,0 +1,344 @@
+//! The runs and what may happen to them: pure. A request comes in, an answer goes out; `now` is an argument.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::clock::later;
+use super::list::{self, Page, Query};
+use super::run::{Run, Status, Wanted};
+
+/// What a run counts for beside what was asked for: its own members, and its places in the store's maps, in bytes.
+const OWN_WEIGHT: usize = 1024;
+
+/// How the store goes about runs.
+#[derive(Clone, Debug)]
+pub(crate) struct Rules {
+    /// A heartbeat of a run that isn't known makes it known.
+    pub(crate) adopts: bool,
+    /// A running run that is silent for longer has timed out.
+    pub(crate) heartbeat_timeout: Option<Duration>,
+    /// An attempt's heartbeats have one nonce: the one that was issued for it, or else its first heartbeat's.
+    pub(crate) checks_nonces: bool,
+    /// The most runs.
+    pub(crate) most_runs: usize,
+    /// The most that they may hold together, in bytes.
+    pub(crate) most_bytes: usize,
+}
+
+/// What the store looks at in a heartbeat.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Beat {
+    pub(crate) retry_count: Option<i32>,
+    pub(crate) nonce: Option<String>,
+    pub(crate) last: bool,
+    /// The exit codes that it tells, by the containers' names.
+    pub(crate) exits: Vec<(String, i64)>,
+}
+
+/// Why the store refuses.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refusal {
+    #[error("there is no such run")]
+    Unknown,
+    #[error("the run has ended: it is {0}")]
+    Over(Status),
+    #[error("jobRetryCount {told} is behind {seen}: the Job has moved on to a later attempt")]
+    Fenced { told: i32, seen: i32 },
+    #[error("the nonce is not the one of this attempt")]
+    WrongNonce,
+    #[error("the run is {0}: only a run that is Pending or Running can be aborted")]
+    NotAbortable(Status),
+    #[error("there is no room for another run, and none that has ended to make room")]
+    Full,
+}
+
+/// What is to be written for a request.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Change {
+    /// A run came or changed.
+    Put(Box<Run>),
+    /// A run went.
+    Gone(u64),
+}
+
+#[derive(Debug)]
+struct Kept {
+    run: Run,
+    /// When it was heard last.
+    heard: Timestamp,
+}
+
+/// The runs.
+#[derive(Debug)]
+pub(crate) struct Store {
+    rules: Rules,
+    runs: BTreeMap<u64, Kept>,
+    numbers: BTreeMap<String, u64>,
+    next: u64,
+    bytes: usize,
+    /// Runs that run, by when they were heard last.
+    running: BTreeSet<(Timestamp, u64)>,
+    /// Runs that have ended, by when.
+    over: BTreeSet<(Timestamp, u64)>,
+    changed: BTreeSet<u64>,
+}
+
+impl Store {
+    /// A store that goes on with `runs`. Running ones count as heard `now`: nobody could have heard them while the
+    /// service was away.
+    pub(crate) fn new(rules: Rules, runs: Vec<Run>, now: Timestamp) -> Self {
+        let mut store = Self {
+            rules,
+            runs: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            next: 0,
+            bytes: 0,
+            running: BTreeSet::new(),
+            over: BTreeSet::new(),
+            changed: BTreeSet::new(),
+        };
+        for run in runs {
+            store.next = store.next.max(run.number.saturating_add(1));
+            store.insert(run, now);
+        }
+        // What no longer fits, should the bounds have become narrower.
+        while !store.fits(0) && store.forget_oldest_ended() {}
+        store
+    }
+
+    /// Whether a run is known.
+    pub(crate) fn knows(&self, id: &str) -> bool {
+        self.numbers.contains_key(id)
+    }
+
+    /// Creates a run. `weight` is the size of what was asked for, in bytes.
+    pub(crate) fn create(
+        &mut self,
+        id: &str,
+        wanted: Wanted,
+        weight: usize,
+        now: Timestamp,
+    ) -> Result<Run, Refusal> {
+        self.expire(now);
+        let weight = weight.saturating_add(id.len()).saturating_add(OWN_WEIGHT);
+        while !self.fits(weight) {
+            if !self.forget_oldest_ended() {
+                return Err(Refusal::Full);
+            }
+        }
+        let run = Run::new(id.to_owned(), self.next, wanted, weight, now);
+        self.next += 1;
+        self.changed.insert(run.number);
+        self.insert(run.clone(), now);
+        Ok(run)
+    }
+
+    pub(crate) fn get(&mut self, id: &str, now: Timestamp) -> Result<Run, Refusal> {
+        self.expire(now);
+        let number = self.numbers.get(id).ok_or(Refusal::Unknown)?;
+        let kept = self.runs.get(number).ok_or(Refusal::Unknown)?;
+        Ok(kept.run.clone())
+    }
+
+    pub(crate) fn list(&mut self, query: &Query, now: Timestamp) -> Page {
+        self.expire(now);
+        list::page(self.runs.values().map(|kept| &kept.run), query)
+    }
+
+    pub(crate) fn abort(&mut self, id: &str, now: Timestamp) -> Result<Run, Refusal> {
+        let mut run = self.get(id, now)?;
+        if run.status.is_over() {
+            return Err(Refusal::NotAbortable(run.status));
+        }
+        let details = "aborted by a client".to_owned();
+        run.end(Status::Aborted, Some(details), false, now);
+        self.replace(run.clone(), now);
+        Ok(run)
+    }
+
+    /// Issues a nonce for an attempt: from now on its heartbeats must echo it, where nonces are checked.
+    pub(crate) fn issue_nonce(
+        &mut self,
+        id: &str,
+        retry_count: i32,
+        nonce: &str,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        let mut run = self.get(id, now)?;
+        run.fix_nonce(retry_count, nonce);
+        let heard = self.heard(run.number).unwrap_or(now);
+        self.replace(run, heard);
+        Ok(())
+    }
+
+    pub(crate) fn heartbeat(&mut self, id: &str, beat: &Beat, now: Timestamp) -> Result<(), Refusal> {
+        let mut run = match self.get(id, now) {
+            Err(Refusal::Unknown) if self.rules.adopts => {
+                let wanted = Wanted {
+                    name: Some(id.to_owned()),
+                    ..Wanted::default()
+                };
+                self.create(id, wanted, id.len(), now)?
+            }
+            other => other?,
+        };
+        let before = run.clone();
+        if let (Some(told), Some(seen)) = (beat.retry_count, run.retry_count)
+            && told < seen
+        {
+            return Err(Refusal::Fenced { told, seen });
+        }
+        let attempt = beat.retry_count.unwrap_or(run.attempt());
+        let is_later = run.status != Status::Pending && attempt > run.attempt();
+        if self.rules.checks_nonces {
+            let nonce = beat.nonce.as_deref().ok_or(Refusal::WrongNonce)?;
+            match run.nonces.get(&attempt) {
+                Some(issued) if issued != nonce => return Err(Refusal::WrongNonce),
+                Some(_) => {}
+                None => run.fix_nonce(attempt, nonce),
+            }
+        }
+        let nonce = beat.nonce.as_deref().unwrap_or_default();
+        if run.status.is_over() && !(is_later && run.status.may_be_retried()) {
+            // The last heartbeat once more, because its answer was lost: as before, and nothing changes.
+            let is_repeated = beat.last && !is_later && run.last_nonce.as_deref() == Some(nonce);
+            return if is_repeated {
+                Ok(())
+            } else {
+                Err(Refusal::Over(run.status))
+            };
+        }
+        if run.status != Status::Running || is_later {
+            run.begin(now);
+        }
+        run.retry_count = beat.retry_count.or(run.retry_count);
+        if beat.last {
+            let (status, details) = judge(&beat.exits);
+            run.end(status, details, true, now);
+            run.last_nonce = Some(nonce.to_owned());
+        }
+        if run == before {
+            self.hear(run.number, now);
+        } else {
+            self.replace(run, now);
+        }
+        Ok(())
+    }
+
+    /// What has changed since this was asked last.
+    pub(crate) fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changed)
+            .into_iter()
+            .map(|number| match self.runs.get(&number) {
+                Some(kept) => Change::Put(Box::new(kept.run.clone())),
+                None => Change::Gone(number),
+            })
+            .collect()
+    }
+
+    /// Takes changes back that could not be written: they are told again.
+    pub(crate) fn changed_still(&mut self, changes: &[Change]) {
+        self.changed.extend(changes.iter().map(|change| match change {
+            Change::Put(run) => run.number,
+            Change::Gone(number) => *number,
+        }));
+    }
+
+    /// Ends the runs that were silent for too long, each at the moment when it was.
+    fn expire(&mut self, now: Timestamp) {
+        let Some(timeout) = self.rules.heartbeat_timeout else {
+            return;
+        };
+        while let Some(&(heard, number)) = self.running.first() {
+            let silent = later(heard, timeout);
+            if silent >= now {
+                return;
+            }
+            let Some(mut run) = self.runs.get(&number).map(|kept| kept.run.clone()) else {
+                self.running.remove(&(heard, number));
+                continue;
+            };
+            let details = format!("no heartbeat for {}", humantime::format_duration(timeout));
+            run.end(Status::TimedOut, Some(details), false, silent);
+            self.replace(run, heard);
+        }
+    }
+
+    fn fits(&self, weight: usize) -> bool {
+        let runs = self.runs.len() + usize::from(weight > 0);
+        runs <= self.rules.most_runs && self.bytes.saturating_add(weight) <= self.rules.most_bytes
+    }
+
+    fn forget_oldest_ended(&mut self) -> bool {
+        let Some(&(_, number)) = self.over.first() else {
+            return false;
+        };
+        self.remove(number);
+        self.changed.insert(number);
+        true
+    }
+
+    fn heard(&self, number: u64) -> Option<Timestamp> {
+        self.runs.get(&number).map(|kept| kept.heard)
+    }
+
+    fn hear(&mut self, number: u64, now: Timestamp) {
+        if let Some(kept) = self.runs.get_mut(&number) {
+            if self.running.remove(&(kept.heard, number)) {
+                self.running.insert((now, number));
+            }
+            kept.heard = now;
+        }
+    }
+
+    fn replace(&mut self, run: Run, heard: Timestamp) {
+        self.changed.insert(run.number);
+        self.remove(run.number);
+        self.insert(run, heard);
+    }
+
+    fn insert(&mut self, run: Run, heard: Timestamp) {
+        self.numbers.insert(run.id.clone(), run.number);
+        self.bytes = self.bytes.saturating_add(run.weight);
+        if run.status == Status::Running {
+            self.running.insert((heard, run.number));
+        } else if run.status.is_over() {
+            self.over.insert((run.modified, run.number));
+        }
+        self.runs.insert(run.number, Kept { run, heard });
+    }
+
+    fn remove(&mut self, number: u64) {
+        if let Some(Kept { run, heard }) = self.runs.remove(&number) {
+            self.numbers.remove(&run.id);
+            self.bytes = self.bytes.saturating_sub(run.weight);
+            self.running.remove(&(heard, number));
+            self.over.remove(&(run.modified, number));
+        }
+    }
+}
+
+/// How a run ended, by the exit codes that its last heartbeat told.
+fn judge(exits: &[(String, i64)]) -> (Status, Option<String>) {
+    /// The most containers that are named in one text.
+    const MOST_NAMED: usize = 5;
+    let failed: Vec<String> = exits
+        .iter()
+        .filter(|(_, code)| *code != 0)
+        .map(|(container, code)| format!("{container} ended with exit code {code}"))
+        .take(MOST_NAMED)
+        .collect();
+    if exits.is_empty() {
+        let details = "the last heartbeat told no exit code".to_owned();
+        (Status::Failed, Some(details))
+    } else if failed.is_empty() {
+        (Status::Completed, None)
+    } else {
+        (Status::Failed, Some(failed.join("; ")))
+    }
+}
+
+#[cfg(test)]
+mod tests;
