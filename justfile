@@ -61,6 +61,11 @@ fuzz seconds="60" *targets:
 demo:
     cargo demo
 
+# The stand-in service, and the bodies that podbeat sends, before libica and schemathesis (needs Python 3 with venv; makes its
+# environment once).
+conformance:
+    bash lab/conformance/run.sh
+
 # The stand-in of the task-run service, to develop against: `just service [--listen ADDR] [--token TOKEN] [--data FILE] …`.
 service *arguments:
     cargo run --quiet --locked --package podbeat-lab -- service "$@"

@@ -1,0 +1,115 @@
+"""Holds the stand-in and podbeat's bodies against clients that were not written here, and says how it went.
+
+The contract stands where a client disagrees with it; the comment at each exclusion says so.
+"""
+
+import signal
+import sys
+import tempfile
+import time
+import traceback
+
+import agent_bodies
+import generated
+import libica_client
+from standin import StandIn
+
+PHASES = ["coverage", "fuzzing", "stateful"]
+
+# Seconds; it takes about thirty.
+LIMIT = 300
+
+
+class Ended(BaseException):
+    """A signal came, or the time is up: no check's failure, but the end of all, with its processes."""
+
+
+def end(number, _):
+    raise Ended(signal.Signals(number).name)
+
+
+class Counts:
+    def __init__(self):
+        self.passed, self.failed = 0, 0
+
+    def check(self, name, run):
+        """Runs one check, and goes on if it fails."""
+        try:
+            run()
+        except Exception:
+            self.failed += 1
+            print(f"FAILED  {name}\n{traceback.format_exc()}", flush=True)
+        else:
+            self.passed += 1
+            print(f"ok      {name}", flush=True)
+
+
+def libica(counts):
+    print("\nlibica drives the five operations", flush=True)
+    with StandIn("--renew-tokens", "1h") as standin:
+        client = libica_client.Client(standin.url, standin.token)
+        for check in libica_client.CHECKS:
+            counts.check(check.__name__, lambda: check(client))
+
+
+def bodies(counts):
+    print("\nlibica's models read what podbeat's agent sends", flush=True)
+    sent = agent_bodies.recorded()
+    print(f"{len(sent)} bodies", flush=True)
+    for check in agent_bodies.CHECKS:
+        counts.check(check.__name__, lambda: check(sent))
+
+
+def schemathesis(counts):
+    print("\nschemathesis makes requests of the contract", flush=True)
+    with StandIn() as standin, tempfile.TemporaryDirectory() as directory:
+        client = libica_client.Client(standin.url, standin.token)
+        done, report = generated.run(client, standin.token, directory)
+    counts.check("it ran to its end", lambda: ran(done, report))
+    for operation in generated.OPERATIONS:
+        counts.check(operation, lambda: holds(operation, report))
+    tried = report["test_cases"]
+    print(f"{report['operations']['tested']} operations, {tried['generated']} examples tried, "
+          f"{tried['with_failures'] + tried['errored']} failures", flush=True)
+    if done.returncode != 0:
+        print(done.stdout)
+
+
+def ran(done, report):
+    phases = {name: phase["status"] for name, phase in report["phases"].items()}
+    assert report["complete"] and not report["errors"], report["errors"]
+    assert all(phases[name] != "skip" for name in PHASES), phases
+    assert report["operations"]["tested"] == len(generated.OPERATIONS), report["operations"]
+    # What it found must be the failure of an operation below, or it is this one's.
+    names = set(generated.OPERATIONS)
+    nobodys = [failure for failure in report["failures"] if not names & set(failure["operations"])]
+    assert not nobodys, nobodys
+    assert done.returncode == 0 or report["failures"], done.stdout
+
+
+def holds(operation, report):
+    failures = [failure for failure in report["failures"] if operation in failure["operations"]]
+    assert not failures, failures
+    # An operation that refused everything would have been tried in vain.
+    accepted = sum(phase["accepted"] for phase in report["valid_rates"][operation].values())
+    assert accepted > 0, report["valid_rates"]
+
+
+def main():
+    for number in [signal.SIGTERM, signal.SIGINT, signal.SIGALRM]:
+        signal.signal(number, end)
+    signal.alarm(LIMIT)
+    begun = time.monotonic()
+    counts = Counts()
+    for part in [libica, bodies, schemathesis]:
+        try:
+            part(counts)
+        except Exception:
+            counts.failed += 1
+            print(f"FAILED  {part.__name__}\n{traceback.format_exc()}", flush=True)
+    print(f"\ntook {time.monotonic() - begun:.0f} s")
+    print(f"{counts.passed} passed, {counts.failed} failed")
+    return 1 if counts.failed or not counts.passed else 0
+
+
+sys.exit(main())

@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# The stand-in of the task-run service, and the bodies that podbeat sends, before clients that were not written here:
+# libica and schemathesis. Their environment lies outside the checkout and is made once for each requirements.txt.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+here=lab/conformance
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/podbeat-conformance
+version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+venv=$cache/python$version-$(sha256sum "$here/requirements.txt" | cut -c 1-16)
+# The last thing that is made: an installation that broke off is done again.
+if [ ! -e "$venv/complete" ]; then
+  rm -rf "$venv"
+  mkdir -p "$cache"
+  python3 -m venv "$venv"
+  "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$here/requirements.txt"
+  "$venv/bin/pip" check --quiet --disable-pip-version-check
+  touch "$venv/complete"
+fi
+cargo build --quiet --locked --package podbeat-lab
+PATH=$venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" "$here/conformance.py" "$@"
