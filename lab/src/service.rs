@@ -341,31 +341,43 @@ impl Shared {
         self.url.get().map_or("", String::as_str)
     }
 
-    /// Does what a request asks for. `body` is its body as JSON, or why it has none.
-    fn act(
-        &self,
-        head: &Parts,
-        operation: &Operation,
-        body: Result<Value, Problem>,
-    ) -> Result<(u16, Value), Problem> {
+    /// Whether whoever asks may do so.
+    fn authorize(&self, head: &Parts, operation: &Operation) -> Result<(), Problem> {
+        let token = http::bearer(&head.headers).ok_or_else(Problem::unauthorized)?;
+        let state = self.state();
+        if state.options.tokens.contains(token) {
+            return Ok(());
+        }
+        let run = self.issuer.run(token, state.options.clock.now());
+        let run = run.ok_or_else(Problem::unauthorized)?;
+        match operation {
+            Operation::Heartbeat(own) | Operation::Get(own) if *own == run => Ok(()),
+            _ => Err(Problem::forbidden()),
+        }
+    }
+
+    /// The body of an operation that takes one, if it keeps to the contract.
+    fn read(&self, head: &Parts, operation: &Operation, raw: &[u8]) -> Result<Value, Problem> {
+        let Some(schema) = operation.schema() else {
+            return Ok(Value::Null);
+        };
+        let body = http::body(&head.headers, raw)?;
+        let broken = self.contract.broken(schema, &body);
+        if broken.is_empty() {
+            Ok(body)
+        } else {
+            Err(Problem::breaks_contract(&broken))
+        }
+    }
+
+    /// Does what a request asks for.
+    fn act(&self, head: &Parts, operation: &Operation, raw: &[u8]) -> Result<(u16, Value), Problem> {
         http::accepts_json(&head.headers)?;
+        self.authorize(head, operation)?;
+        // Before the lock: a large body takes its time.
+        let body = self.read(head, operation, raw)?;
         let mut state = self.state();
         let now = state.options.clock.now();
-        let token = http::bearer(&head.headers).ok_or_else(Problem::unauthorized)?;
-        if !state.options.tokens.contains(token) {
-            let run = self.issuer.run(token, now).ok_or_else(Problem::unauthorized)?;
-            match operation {
-                Operation::Heartbeat(own) | Operation::Get(own) if *own == run => {}
-                _ => return Err(Problem::forbidden()),
-            }
-        }
-        let body = body?;
-        if let Some(schema) = operation.schema() {
-            let broken = self.contract.broken(schema, &body);
-            if !broken.is_empty() {
-                return Err(Problem::breaks_contract(&broken));
-            }
-        }
         let answer = match operation {
             Operation::Create => {
                 let id = format!("trn.{}", jwt::random_hex(16).map_err(|error| internal(&error))?);
@@ -603,7 +615,7 @@ impl Shared {
             // The rest is about the answer, or not about this service.
             Some(_) | None => {}
         }
-        let done = self.act(head, operation, http::body(&head.headers, raw));
+        let done = self.act(head, operation, raw);
         if let Some(recorded) = &mut heartbeat {
             recorded.heartbeat.accepted = done.is_ok();
         }

@@ -372,6 +372,14 @@ async fn every_listed_content_type_is_taken_and_no_other() {
         201,
         "the body is optional"
     );
+    let id = played.run("n").await;
+    let abort = played
+        .request(Method::PUT, &format!("/{id}:abort"))
+        .bearer_auth(TOKEN);
+    let abort = abort
+        .header("content-type", "text/plain")
+        .body("a body that it doesn't ask for");
+    assert_eq!(played.send(abort, "TaskRunSummary").await.status, 200);
     for (accept, status) in [("application/json", 200), ("*/*", 200), ("text/html", 406)] {
         let request = played
             .request(Method::GET, "")
