@@ -2,10 +2,11 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::fmt::Write;
-use std::path::Path;
+mod generated;
 
-use podbeat::config::{EXEC_SETTINGS, Environment, ProcessEnvironment, SETTINGS, Setting};
+use std::fmt::Write;
+
+use podbeat::config::{EXEC_SETTINGS, SETTINGS, Setting};
 use podbeat::exit::Ending;
 
 fn document() -> String {
@@ -52,14 +53,5 @@ fn rows(text: &mut String, settings: &[Setting]) {
 
 #[test]
 fn the_document_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/configuration.md");
-    let document = document();
-    if ProcessEnvironment.get("PODBEAT_WRITE_DOCS").is_some() {
-        std::fs::write(&path, &document).expect("written");
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == document,
-        "docs/configuration.md is out of date: run `just docs` and commit it"
-    );
+    generated::is_up_to_date("docs/configuration.md", &document());
 }

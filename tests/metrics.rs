@@ -2,10 +2,10 @@
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::fmt::Write;
-use std::path::Path;
+mod generated;
 
-use podbeat::config::{Environment, ProcessEnvironment};
+use std::fmt::Write;
+
 use podbeat::telemetry::metrics::{METRICS, Metric};
 
 const BEGINNING: &str = "\
@@ -92,14 +92,5 @@ fn labels(metric: &Metric) -> String {
 
 #[test]
 fn the_document_is_up_to_date() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/metrics.md");
-    let document = document();
-    if ProcessEnvironment.get("PODBEAT_WRITE_DOCS").is_some() {
-        std::fs::write(&path, &document).expect("written");
-    }
-    let written = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == document,
-        "docs/metrics.md is out of date: run `just docs` and commit it"
-    );
+    generated::is_up_to_date("docs/metrics.md", &document());
 }

@@ -9,11 +9,12 @@
     reason = "a test fails by panicking"
 )]
 
+mod generated;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use podbeat::config::{Environment, ProcessEnvironment};
 use serde_json::{Value, json};
 
 /// What is used of kube-state-metrics, from its docs/metrics/workload/pod-metrics.md.
@@ -309,7 +310,7 @@ fn every_metric_is_one_that_is_there() {
 
 #[test]
 fn the_prometheus_rule_is_made_from_the_rules() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/monitoring/prometheusrule.yaml");
+    let file = "deploy/monitoring/prometheusrule.yaml";
     let plain = read("deploy/monitoring/alerts.yaml");
     let (_, groups) = plain.split_once("\ngroups:\n").expect("groups");
     let mut made = String::from(
@@ -330,17 +331,9 @@ fn the_prometheus_rule_is_made_from_the_rules() {
         made.push_str(line);
         made.push('\n');
     }
-    if ProcessEnvironment.get("PODBEAT_WRITE_DOCS").is_some() {
-        fs::write(&path, &made).expect("written");
-    }
-    let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(
-        written == made,
-        "deploy/monitoring/prometheusrule.yaml is out of date: run `just docs` and commit it"
-    );
-    let object: Value = serde_saphyr::from_str(&written).expect("YAML");
+    generated::is_up_to_date(file, &made);
     assert_eq!(
-        object["spec"]["groups"],
+        yaml(file)["spec"]["groups"],
         yaml("deploy/monitoring/alerts.yaml")["groups"]
     );
 }

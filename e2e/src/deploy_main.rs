@@ -12,7 +12,7 @@ use podbeat_e2e::deploy::statics::Desk;
 use podbeat_e2e::deploy::tools::Tools;
 use podbeat_e2e::deploy::{self, hold};
 use podbeat_e2e::lives::play::Stage;
-use podbeat_e2e::runner::{Outcome, build, build_tools, chain, in_house, repository, say};
+use podbeat_e2e::runner::{Outcome, build, build_tools, chain, in_house, no_such_scenario, repository, say};
 use podbeat_e2e::{Error, node};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -77,16 +77,7 @@ impl Asked {
                 "--live" => asked.part = Part::Live,
                 "--hold" => asked.part = Part::Hold,
                 name if deploy::is_known(name) => asked.scenarios.push(name.to_owned()),
-                other => {
-                    let all: Vec<String> = deploy::list()
-                        .into_iter()
-                        .map(|(name, shows)| format!("  {name}: {shows}"))
-                        .collect();
-                    return Err(format!(
-                        "there is no scenario {other}; there are\n{}",
-                        all.join("\n")
-                    ));
-                }
+                other => return Err(no_such_scenario(other, &deploy::list())),
             }
         }
         Ok(asked)

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use podbeat_e2e::lives::play::Stage;
-use podbeat_e2e::runner::{build, chain, in_house, repository, say};
+use podbeat_e2e::runner::{build, chain, in_house, no_such_scenario, repository, say};
 use podbeat_e2e::{Error, lives, node};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -54,16 +54,7 @@ impl Asked {
                 "--image" => asked.image = path()?,
                 "--record" => asked.record = Some(path()?),
                 name if lives::is_known(name) => asked.scenarios.push(name.to_owned()),
-                other => {
-                    let all: Vec<String> = lives::list()
-                        .into_iter()
-                        .map(|(name, shows)| format!("  {name}: {shows}"))
-                        .collect();
-                    return Err(format!(
-                        "there is no scenario {other}; there are\n{}",
-                        all.join("\n")
-                    ));
-                }
+                other => return Err(no_such_scenario(other, &lives::list())),
             }
         }
         Ok(asked)

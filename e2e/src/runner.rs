@@ -151,11 +151,15 @@ impl Outcome {
 /// An error with all its causes, on one line.
 #[must_use]
 pub fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
+    podbeat_lab::chain(error)
+}
+
+/// What is said to somebody who asks for a scenario that isn't among these, each with what it shows.
+#[must_use]
+pub fn no_such_scenario(asked: &str, all: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
+    let all: Vec<String> = all
+        .iter()
+        .map(|(name, shows)| format!("  {}: {}", name.as_ref(), shows.as_ref()))
+        .collect();
+    format!("there is no scenario {asked}; there are\n{}", all.join("\n"))
 }

@@ -44,13 +44,11 @@ fn main() -> ExitCode {
         },
         Err(error) => error.into(),
     };
-    let mut text = failure.to_string();
-    let mut source = failure.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    let _ = writeln!(std::io::stderr(), "podbeat-lab: {text}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "podbeat-lab: {}",
+        podbeat_lab::chain(failure.as_ref())
+    );
     ExitCode::FAILURE
 }
 

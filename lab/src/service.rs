@@ -451,13 +451,7 @@ struct Recorded {
 }
 
 fn internal(error: &Error) -> Problem {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    Problem::internal(text)
+    Problem::internal(crate::chain(error))
 }
 
 /// Counts a request while it is under way.

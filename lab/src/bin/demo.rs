@@ -53,13 +53,11 @@ async fn main() -> ExitCode {
         Ok(Err(failure)) => failure,
         Err(_) => format!("not done within {}", humantime::format_duration(LIMIT)).into(),
     };
-    let mut text = failure.to_string();
-    let mut source = failure.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    let _ = writeln!(std::io::stderr(), "demo: {text}");
+    let _ = writeln!(
+        std::io::stderr(),
+        "demo: {}",
+        podbeat_lab::chain(failure.as_ref())
+    );
     ExitCode::FAILURE
 }
 
