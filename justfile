@@ -10,6 +10,7 @@ fmt:
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
+    cargo clippy --package podbeat --no-default-features --locked -- -D warnings
 
 # All tests that need nothing but Rust.
 test:

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds podbeat as its image needs it, and prints where the binary is. Static, because the image has nothing else to run
-# with; without a path of this host in it, so that the same sources make the same bytes anywhere.
+# Builds podbeat as its image needs it, and prints where the binary is. Without the commands that only a laptop needs; static,
+# because the image has nothing else to run with; without a path of this host in it, so that the same sources make the same bytes anywhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,5 +25,5 @@ done
 CARGO_ENCODED_RUSTFLAGS=$(
   IFS=$'\x1f'
   echo "${flags[*]}"
-) cargo build --release --locked --bin podbeat --target "$target" >&2
+) cargo build --release --locked --no-default-features --bin podbeat --target "$target" >&2
 echo "${CARGO_TARGET_DIR:-target}/$target/release/podbeat"

@@ -1,4 +1,9 @@
-//! The commands and their flags. What a flag's value means is checked with its variable, in `config`.
+//! The commands and their flags. What the value of a setting's flag means is checked with its variable, in `config`.
+
+#[cfg(feature = "laptop")]
+pub mod manual;
+#[cfg(feature = "laptop")]
+mod runs;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -23,6 +28,20 @@ pub enum Cli {
     },
     /// Copy the binary to where a task's container can run it.
     Install(PathBuf),
+    /// Speak to the task-run service from a terminal.
+    #[cfg(feature = "laptop")]
+    Runs {
+        /// How the service is reached.
+        flags: Flags,
+        /// What is asked for.
+        invocation: Box<crate::runs::command::Invocation>,
+    },
+    /// Print a script by which a shell completes the command line.
+    #[cfg(feature = "laptop")]
+    Completion(clap_complete::Shell),
+    /// Write the manual pages.
+    #[cfg(feature = "laptop")]
+    Manual(PathBuf),
 }
 
 /// Why nothing is to be run: help was asked for, or the command line is wrong.
@@ -52,8 +71,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
         arguments.insert(arguments.len().min(1), DEFAULT_COMMAND.into());
     }
     let matches = command()
-        .try_get_matches_from(arguments)
-        .map_err(|error| exit(&error))?;
+        .try_get_matches_from(&arguments)
+        .map_err(|error| exit(&error, &asked(&arguments)))?;
     match matches.subcommand() {
         Some((DEFAULT_COMMAND, agent)) => Ok(Cli::Agent(flags(agent, SETTINGS))),
         Some((EXEC, exec)) => Ok(match exec.get_one::<PathBuf>(INSTALL) {
@@ -63,6 +82,16 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
                 command: exec.get_many(COMMAND).into_iter().flatten().cloned().collect(),
             },
         }),
+        #[cfg(feature = "laptop")]
+        Some((runs::RUNS, matches)) => match runs::parse(matches) {
+            Ok((flags, invocation)) => Ok(Cli::Runs {
+                flags,
+                invocation: Box::new(invocation),
+            }),
+            Err(problem) => Err(usage(&problem, &asked(&arguments))),
+        },
+        #[cfg(feature = "laptop")]
+        Some((name, matches)) => manual::parse(name, matches).ok_or_else(|| usage("no command", "podbeat")),
         _ => Err(Exit {
             text: command().render_help().to_string(),
             failure: Some(Ending::Usage),
@@ -73,7 +102,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
 /// The whole command line, as clap describes it.
 #[must_use]
 pub fn command() -> Command {
-    Command::new("podbeat")
+    let command = Command::new("podbeat")
         .version(env!("CARGO_PKG_VERSION"))
         .about("Tells the task-run service how this pod lives and ends")
         .long_about(
@@ -83,7 +112,12 @@ pub fn command() -> Command {
         )
         .disable_help_subcommand(true)
         .subcommand(agent())
-        .subcommand(exec())
+        .subcommand(exec());
+    #[cfg(feature = "laptop")]
+    let command = command
+        .subcommand(runs::command())
+        .subcommands(manual::commands());
+    command
 }
 
 fn agent() -> Command {
@@ -173,33 +207,107 @@ fn names_no_command(first: Option<&OsString>) -> bool {
     }
 }
 
-fn exit(error: &clap::Error) -> Exit {
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
-        return Exit {
-            text: error.render().to_string(),
-            failure: None,
-        };
+/// What is wrong with a flag's value, told without the value.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("{0}")]
+struct Wrong(&'static str);
+
+/// Whether a command is asked for that this build leaves out.
+#[cfg(not(feature = "laptop"))]
+fn is_for_a_laptop(error: &clap::Error) -> bool {
+    let asked = error.get(ContextKind::InvalidSubcommand);
+    matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "runs" | "completion" | "man"))
+}
+
+/// The commands that the arguments name, as they would be typed.
+fn asked(arguments: &[OsString]) -> String {
+    let (mut command, mut typed) = (&command(), "podbeat".to_owned());
+    for word in arguments.iter().skip(1) {
+        let named = word.to_str().and_then(|word| command.find_subcommand(word));
+        let Some(named) = named else { continue };
+        typed = format!("{typed} {}", named.get_name());
+        command = named;
     }
-    // Only names of flags are repeated, never what follows one.
-    let named = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(named)) if named.starts_with("--") => named.split([' ', '=']).next(),
+    typed
+}
+
+fn usage(problem: &str, asked: &str) -> Exit {
+    Exit {
+        text: format!("podbeat: {problem}; see {asked} --help\n"),
+        failure: Some(Ending::Usage),
+    }
+}
+
+fn exit(error: &clap::Error, asked: &str) -> Exit {
+    let is_help = match error.kind() {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Some(None),
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(Some(Ending::Usage)),
         _ => None,
     };
+    if let Some(failure) = is_help {
+        return Exit {
+            text: error.render().to_string(),
+            failure,
+        };
+    }
+    // Only names of flags and arguments are repeated, never what follows one.
+    let named = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(named)) if named.starts_with("--") => named.split([' ', '=']).next(),
+        // An argument's name; of one that is unknown, it is what was typed.
+        Some(ContextValue::String(named))
+            if named.starts_with('<') && error.kind() != ErrorKind::UnknownArgument =>
+        {
+            Some(named.as_str())
+        }
+        _ => None,
+    };
+    let strings = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => text.clone(),
+        Some(ContextValue::Strings(texts)) => texts.join(", "),
+        _ => String::new(),
+    };
     let problem = match (error.kind(), named) {
-        (ErrorKind::UnknownArgument, Some(named)) => format!("there is no flag {named}"),
+        (ErrorKind::UnknownArgument, Some(named)) => match strings(ContextKind::SuggestedArg).as_str() {
+            "" => format!("there is no flag {named}"),
+            similar => format!("there is no flag {named}; did you mean {similar}?"),
+        },
         (ErrorKind::UnknownArgument, None) => {
             "an argument that is no flag (its text is not shown)".to_owned()
         }
-        (ErrorKind::InvalidSubcommand, _) => "there is no such command".to_owned(),
-        // Clap names the positional argument as it stands in the usage.
-        (ErrorKind::MissingRequiredArgument, None) => "the command to run is missing, behind --".to_owned(),
+        #[cfg(not(feature = "laptop"))]
+        (ErrorKind::InvalidSubcommand, _) if is_for_a_laptop(error) => {
+            "this build has only what a pod needs; that command is in the one for a laptop (the README says how to get it)"
+                .to_owned()
+        }
+        (ErrorKind::InvalidSubcommand, _) => match strings(ContextKind::SuggestedSubcommand).as_str() {
+            "" => "there is no such command".to_owned(),
+            similar => format!("there is no such command; did you mean {similar}?"),
+        },
+        (ErrorKind::MissingRequiredArgument, _) => match strings(ContextKind::InvalidArg).as_str() {
+            // Clap names the positional argument as it stands in the usage.
+            "" | "<CMD>..." => "the command to run is missing, behind --".to_owned(),
+            missing => format!("missing: {missing}"),
+        },
+        (ErrorKind::InvalidValue, Some(named)) => match strings(ContextKind::ValidValue).as_str() {
+            "" => format!("{named}: no value"),
+            valid => format!("{named}: not one of {valid}"),
+        },
+        // What clap itself says of a value repeats it.
+        (ErrorKind::ValueValidation, Some(named)) => {
+            let problem = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Wrong>());
+            format!(
+                "{named}: {}",
+                problem.map_or("not a valid value", |Wrong(problem)| problem)
+            )
+        }
+        (ErrorKind::ArgumentConflict, Some(named)) => match strings(ContextKind::PriorArg).as_str() {
+            "" => format!("{named} can't be given here"),
+            other => format!("{named} can't be given together with {other}"),
+        },
         (_, Some(named)) => format!("{named}: {}", error.kind()),
         (_, None) => error.kind().to_string(),
     };
-    Exit {
-        text: format!("podbeat: {problem}; see podbeat --help\n"),
-        failure: Some(Ending::Usage),
-    }
+    usage(&problem, asked)
 }
 
 #[cfg(test)]
@@ -210,7 +318,7 @@ mod tests {
         let all = std::iter::once("podbeat").chain(arguments.iter().copied());
         parse(all.map(OsString::from)).map(|cli| match cli {
             Cli::Agent(flags) => flags,
-            Cli::Exec { .. } | Cli::Install(_) => panic!("not the agent"),
+            _ => panic!("not the agent"),
         })
     }
 

@@ -63,6 +63,34 @@ const fn switch(setting: Setting) -> Setting {
     }
 }
 
+const CA_FILE: Setting = setting(
+    "PODBEAT_CA_FILE",
+    "ca-file",
+    "the system's roots alone",
+    "more roots for the service (PEM)",
+);
+
+const CLIENT_CERT_FILE: Setting = setting(
+    "PODBEAT_CLIENT_CERT_FILE",
+    "client-cert-file",
+    "none",
+    "certificate chain for mutual TLS with the service (PEM); goes with PODBEAT_CLIENT_KEY_FILE",
+);
+
+const CLIENT_KEY_FILE: Setting = setting(
+    "PODBEAT_CLIENT_KEY_FILE",
+    "client-key-file",
+    "none",
+    "key of that certificate (PEM)",
+);
+
+const ALLOW_HTTP: Setting = switch(setting(
+    "PODBEAT_ALLOW_HTTP",
+    "allow-http",
+    "false",
+    "let the token travel unencrypted to a host that isn't loopback",
+));
+
 /// Every setting of the agent, in the order of the documents.
 pub const SETTINGS: &[Setting] = &[
     setting(
@@ -119,24 +147,9 @@ pub const SETTINGS: &[Setting] = &[
         "this or PODBEAT_TOKEN_FILE is required, except with --dry-run",
         "the bearer token itself; a file is better: flags and variables are visible to more eyes",
     )),
-    setting(
-        "PODBEAT_CA_FILE",
-        "ca-file",
-        "the system's roots alone",
-        "more roots for the service (PEM)",
-    ),
-    setting(
-        "PODBEAT_CLIENT_CERT_FILE",
-        "client-cert-file",
-        "none",
-        "certificate chain for mutual TLS with the service (PEM); goes with PODBEAT_CLIENT_KEY_FILE",
-    ),
-    setting(
-        "PODBEAT_CLIENT_KEY_FILE",
-        "client-key-file",
-        "none",
-        "key of that certificate (PEM)",
-    ),
+    CA_FILE,
+    CLIENT_CERT_FILE,
+    CLIENT_KEY_FILE,
     secret(setting(
         "PODBEAT_NONCE",
         "nonce",
@@ -217,12 +230,7 @@ pub const SETTINGS: &[Setting] = &[
         "json in a pod, text elsewhere",
         "json or text",
     ),
-    switch(setting(
-        "PODBEAT_ALLOW_HTTP",
-        "allow-http",
-        "false",
-        "let the token travel unencrypted to a host that isn't loopback",
-    )),
+    ALLOW_HTTP,
     switch(setting(
         "PODBEAT_DRY_RUN",
         "dry-run",
@@ -263,6 +271,39 @@ pub const EXEC_SETTINGS: &[Setting] = &[
         "required",
         "directory (emptyDir) where its exit marker is left",
     ),
+];
+
+/// Every setting of `podbeat runs`. The names are the agent's, and so are the values that suit it.
+#[cfg(feature = "laptop")]
+pub const RUNS_SETTINGS: &[Setting] = &[
+    setting(
+        "PODBEAT_SERVICE_URL",
+        "service-url",
+        "required",
+        "base URL of the task-run service; https, unless the host is loopback or PODBEAT_ALLOW_HTTP is true",
+    ),
+    setting(
+        "PODBEAT_TOKEN_FILE",
+        "token-file",
+        "this or PODBEAT_TOKEN is required",
+        "file with the bearer token; read again for each request",
+    ),
+    secret(setting(
+        "PODBEAT_TOKEN",
+        "token",
+        "this or PODBEAT_TOKEN_FILE is required",
+        "the bearer token itself; a file is better: flags and variables are visible to more eyes",
+    )),
+    CA_FILE,
+    CLIENT_CERT_FILE,
+    CLIENT_KEY_FILE,
+    setting(
+        "PODBEAT_TIMEOUT",
+        "request-timeout",
+        "30s",
+        "the longest that one request may take; 100ms to 5m",
+    ),
+    ALLOW_HTTP,
 ];
 
 /// Reads environment variables. A trait, so that tests pass a map.
@@ -357,6 +398,22 @@ pub struct ExecConfig {
     pub container_name: String,
     /// Directory of exit markers. Whether it is there is seen when it is used.
     pub marker_dir: PathBuf,
+}
+
+/// The settings of `podbeat runs`, checked.
+#[cfg(feature = "laptop")]
+#[derive(Clone, Debug)]
+pub struct RunsConfig {
+    /// The service.
+    pub service_url: ServiceUrl,
+    /// The token's source.
+    pub token: TokenSource,
+    /// More roots for the service.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate and key for mutual TLS.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// For one request; 100 ms to 5 min.
+    pub timeout: Duration,
 }
 
 /// The service's base URL: https or allowed http, without credentials, query or fragment.
@@ -470,15 +527,10 @@ impl Config {
     /// # Errors
     /// All that are missing or malformed, by name, together. No value of a secret is part of it.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
-        let mut read = Reader {
-            flags,
-            environment,
-            faults: Vec::new(),
-        };
+        let mut read = Reader::new(SETTINGS, flags, environment);
         let host = read.text("KUBERNETES_SERVICE_HOST");
         let in_pod = host.is_some();
         let dry_run = read.switch("PODBEAT_DRY_RUN");
-        let allow_http = read.switch("PODBEAT_ALLOW_HTTP");
 
         let task_run_id = read.required("TASK_RUN_ID", "the id of the run that this pod executes", run_id);
         let pod_name = read.required(
@@ -498,26 +550,9 @@ impl Config {
             "the pod's UID, from the downward API (metadata.uid)",
             printable,
         );
-        let service_url = read.required_if(
-            !dry_run,
-            "PODBEAT_SERVICE_URL",
-            "the base URL of the task-run service, such as https://ica.example.com",
-            |text| service_url(text, allow_http),
-        );
+        let service_url = read.service_url(!dry_run);
         let token = read.token(dry_run);
-        let client_cert_file = read.path("PODBEAT_CLIENT_CERT_FILE");
-        let client_key_file = read.path("PODBEAT_CLIENT_KEY_FILE");
-        match (&client_cert_file, &client_key_file) {
-            (Some(_), None) => read.fault(
-                "PODBEAT_CLIENT_KEY_FILE",
-                "missing; PODBEAT_CLIENT_CERT_FILE needs it",
-            ),
-            (None, Some(_)) => read.fault(
-                "PODBEAT_CLIENT_CERT_FILE",
-                "missing; PODBEAT_CLIENT_KEY_FILE needs it",
-            ),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
+        let (client_cert_file, client_key_file) = read.identity();
         let kubernetes = read.kubernetes(host);
         let log_format = read.optional("PODBEAT_LOG_FORMAT", |text| match text {
             "json" => Ok(LogFormat::Json),
@@ -578,11 +613,7 @@ impl ExecConfig {
     /// # Errors
     /// All that are missing or malformed, by name, together.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
-        let mut read = Reader {
-            flags,
-            environment,
-            faults: Vec::new(),
-        };
+        let mut read = Reader::new(EXEC_SETTINGS, flags, environment);
         let container_name = read.required(
             "PODBEAT_CONTAINER_NAME",
             "the name of the container in which the command runs",
@@ -603,33 +634,75 @@ impl ExecConfig {
     }
 }
 
+#[cfg(feature = "laptop")]
+impl RunsConfig {
+    /// Reads and checks the settings of `podbeat runs`.
+    ///
+    /// # Errors
+    /// All that are missing or malformed, by name, together. No value of a secret is part of it.
+    pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
+        let mut read = Reader::new(RUNS_SETTINGS, flags, environment);
+        let service_url = read.service_url(true);
+        let token = read.token(false);
+        let (certificate, key) = read.identity();
+        let timeout = read.duration("PODBEAT_TIMEOUT", secs(30), millis(100), secs(300));
+        let ca_file = read.path("PODBEAT_CA_FILE");
+        match (service_url, token) {
+            (Some(service_url), Some(token)) => read.done(Self {
+                service_url,
+                token,
+                ca_file,
+                identity: certificate.zip(key),
+                timeout,
+            }),
+            // What is missing is among the faults.
+            (Some(_) | None, _) => Err(read.errors()),
+        }
+    }
+}
+
 /// Reads settings and gathers what is wrong with them.
 struct Reader<'read, E> {
+    settings: &'static [Setting],
     flags: &'read Flags,
     environment: &'read E,
     faults: Vec<Fault>,
 }
 
-impl<E: Environment> Reader<'_, E> {
+impl<'read, E: Environment> Reader<'read, E> {
+    fn new(settings: &'static [Setting], flags: &'read Flags, environment: &'read E) -> Self {
+        Self {
+            settings,
+            flags,
+            environment,
+            faults: Vec::new(),
+        }
+    }
+
     /// The settings if nothing is wrong with them, else all that is, in the order of the documents.
-    fn done<T>(mut self, config: T) -> Result<T, Errors> {
+    fn done<T>(self, config: T) -> Result<T, Errors> {
         if self.faults.is_empty() {
             return Ok(config);
         }
+        Err(self.errors())
+    }
+
+    fn errors(mut self) -> Errors {
         let place = |fault: &Fault| {
-            SETTINGS
+            self.settings
                 .iter()
                 .position(|setting| setting.variable == fault.variable)
         };
         self.faults.sort_by_key(place);
-        Err(Errors(self.faults))
+        Errors(self.faults)
+    }
+
+    fn setting(&self, variable: &'static str) -> Option<&'static Setting> {
+        self.settings.iter().find(|setting| setting.variable == variable)
     }
 
     fn fault(&mut self, variable: &'static str, problem: impl Into<String>) {
-        let flag = SETTINGS
-            .iter()
-            .find(|setting| setting.variable == variable)
-            .map_or("", |setting| setting.flag);
+        let flag = self.setting(variable).map_or("", |setting| setting.flag);
         self.faults.push(Fault {
             variable,
             flag,
@@ -666,10 +739,8 @@ impl<E: Environment> Reader<'_, E> {
             Ok(value) => Some(value),
             Err(problem) => {
                 // A value with an @ may be a URL that carries a password.
-                let hidden = text.contains('@')
-                    || SETTINGS
-                        .iter()
-                        .any(|setting| setting.variable == variable && setting.secret);
+                let hidden =
+                    text.contains('@') || self.setting(variable).is_some_and(|setting| setting.secret);
                 let shown = if hidden {
                     String::new()
                 } else {
@@ -732,6 +803,34 @@ impl<E: Environment> Reader<'_, E> {
             Ok(duration)
         })
         .unwrap_or(default)
+    }
+
+    fn service_url(&mut self, required: bool) -> Option<ServiceUrl> {
+        let allow_http = self.switch("PODBEAT_ALLOW_HTTP");
+        self.required_if(
+            required,
+            "PODBEAT_SERVICE_URL",
+            "the base URL of the task-run service, such as https://ica.example.com",
+            |text| service_url(text, allow_http),
+        )
+    }
+
+    /// Certificate and key for mutual TLS: both or neither.
+    fn identity(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
+        let certificate = self.path("PODBEAT_CLIENT_CERT_FILE");
+        let key = self.path("PODBEAT_CLIENT_KEY_FILE");
+        match (&certificate, &key) {
+            (Some(_), None) => self.fault(
+                "PODBEAT_CLIENT_KEY_FILE",
+                "missing; PODBEAT_CLIENT_CERT_FILE needs it",
+            ),
+            (None, Some(_)) => self.fault(
+                "PODBEAT_CLIENT_CERT_FILE",
+                "missing; PODBEAT_CLIENT_KEY_FILE needs it",
+            ),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        (certificate, key)
     }
 
     fn token(&mut self, dry_run: bool) -> Option<TokenSource> {

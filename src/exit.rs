@@ -13,25 +13,49 @@ pub enum Ending {
     Delivered,
     /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of the pod.
     Orphaned,
+    /// The answer is no: a run that was waited for has ended otherwise.
+    Unmet,
     /// Settings are missing or malformed (EX_USAGE). Nothing was sent.
     Usage,
+    /// The service refuses what was asked, or a request breaks the contract and was not sent (EX_DATAERR).
+    Refused,
+    /// A file with a request can't be read (EX_NOINPUT).
+    Unread,
+    /// The service knows no such run (EX_NOUSER).
+    NoSuchRun,
+    /// The service can't be reached, gives no answer in time, or fails (EX_UNAVAILABLE).
+    Unavailable,
     /// podbeat itself failed before its first heartbeat (EX_SOFTWARE).
     Internal,
     /// A file could not be written where that was all there was to do (EX_CANTCREAT).
     Unwritten,
     /// The last heartbeat was not accepted in time (EX_TEMPFAIL): the service doesn't know how the run ended.
     Undelivered,
+    /// What was waited for did not come in time (EX_TEMPFAIL).
+    Overdue,
+    /// What the service answers is not what the contract names (EX_PROTOCOL).
+    Misunderstood,
+    /// The service takes the token for none, or for none that may do this (EX_NOPERM).
+    Denied,
 }
 
 impl Ending {
     /// Every ending, for documents and tests.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 14] = [
         Self::Delivered,
         Self::Orphaned,
+        Self::Unmet,
         Self::Usage,
+        Self::Refused,
+        Self::Unread,
+        Self::NoSuchRun,
+        Self::Unavailable,
         Self::Internal,
         Self::Unwritten,
         Self::Undelivered,
+        Self::Overdue,
+        Self::Misunderstood,
+        Self::Denied,
     ];
 
     /// The exit code.
@@ -39,10 +63,17 @@ impl Ending {
     pub fn code(self) -> u8 {
         match self {
             Self::Delivered | Self::Orphaned => 0,
+            Self::Unmet => 1,
             Self::Usage => 64,
+            Self::Refused => 65,
+            Self::Unread => 66,
+            Self::NoSuchRun => 67,
+            Self::Unavailable => 69,
             Self::Internal => 70,
             Self::Unwritten => 73,
-            Self::Undelivered => 75,
+            Self::Undelivered | Self::Overdue => 75,
+            Self::Misunderstood => 76,
+            Self::Denied => 77,
         }
     }
 }
@@ -50,12 +81,20 @@ impl Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Delivered => "the last heartbeat was accepted",
+            Self::Delivered => "the last heartbeat was accepted; or a command did what it was asked",
             Self::Orphaned => "the service disowned the run",
+            Self::Unmet => "a run that was waited for has ended in another status",
             Self::Usage => "settings are missing or malformed",
+            Self::Refused => "the service refuses what was asked, or the request breaks its contract",
+            Self::Unread => "a file with a request can't be read",
+            Self::NoSuchRun => "the service knows no such run",
+            Self::Unavailable => "the service can't be reached, is silent, or fails",
             Self::Internal => "podbeat could not begin",
             Self::Unwritten => "a file could not be written",
             Self::Undelivered => "the last heartbeat was not accepted in time",
+            Self::Overdue => "what was waited for did not come in time",
+            Self::Misunderstood => "the service's answer can't be understood",
+            Self::Denied => "the service takes the token for none, or for none that may do this",
         })
     }
 }
@@ -66,6 +105,18 @@ impl From<Ending> for ExitCode {
     }
 }
 
+/// An error with all its causes, as it is told where a process ends with it.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,6 +124,6 @@ mod tests {
     #[test]
     fn codes_are_those_of_the_design() {
         let codes: Vec<u8> = Ending::ALL.iter().map(|ending| ending.code()).collect();
-        assert_eq!(codes, [0, 0, 64, 70, 73, 75]);
+        assert_eq!(codes, [0, 0, 1, 64, 65, 66, 67, 69, 70, 73, 75, 75, 76, 77]);
     }
 }

@@ -11,6 +11,8 @@ pub mod exit;
 pub mod heartbeat;
 pub mod marker;
 pub mod pod;
+#[cfg(feature = "laptop")]
+pub mod runs;
 pub mod task_runs;
 pub mod telemetry;
 

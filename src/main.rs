@@ -1,12 +1,15 @@
 //! The process's edge: command line, runtime, exit code.
 
+#[cfg(feature = "laptop")]
+mod laptop;
+
 use std::io::Write;
 use std::process::ExitCode;
 
 use futures_util::StreamExt;
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags, ProcessEnvironment};
-use podbeat::exit::Ending;
+use podbeat::exit::{Ending, with_causes};
 use podbeat::{agent, exec, telemetry};
 use signal_hook_tokio::Signals;
 
@@ -24,10 +27,16 @@ fn main() -> ExitCode {
             Ok(_) => Ending::Delivered.into(),
             Err(error) => failed(Ending::Unwritten, &error).into(),
         },
+        #[cfg(feature = "laptop")]
+        Ok(Cli::Runs { flags, invocation }) => laptop::runs(&flags, &invocation).into(),
+        #[cfg(feature = "laptop")]
+        Ok(Cli::Completion(shell)) => laptop::completion(shell).into(),
+        #[cfg(feature = "laptop")]
+        Ok(Cli::Manual(dir)) => laptop::manual(&dir).into(),
         Err(exit) => {
             match exit.failure {
-                None => print(&mut std::io::stdout(), &exit.text),
-                Some(_) => print(&mut std::io::stderr(), &exit.text),
+                None => print(&mut std::io::stdout(), exit.text.as_bytes()),
+                Some(_) => print(&mut std::io::stderr(), exit.text.as_bytes()),
             }
             exit.failure.unwrap_or(Ending::Delivered).into()
         }
@@ -35,12 +44,7 @@ fn main() -> ExitCode {
 }
 
 fn run_agent(flags: &Flags) -> Ending {
-    // One thread: nothing here computes, and each thread more costs its stack ten thousand times.
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .build()
-    {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(Ending::Internal, &error),
     };
@@ -67,19 +71,21 @@ fn run_agent(flags: &Flags) -> Ending {
     ending
 }
 
+/// One thread: nothing here computes, and each thread more costs its stack ten thousand times.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .enable_time()
+        .build()
+}
+
 fn failed(ending: Ending, error: &dyn std::error::Error) -> Ending {
-    let mut text = format!("podbeat: {error}");
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    text.push('\n');
-    print(&mut std::io::stderr(), &text);
+    let text = format!("podbeat: {}\n", with_causes(error));
+    print(&mut std::io::stderr(), text.as_bytes());
     ending
 }
 
 /// Prints, and does not mind if nobody reads it.
-fn print(to: &mut dyn Write, text: &str) {
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+fn print(to: &mut dyn Write, text: &[u8]) {
+    let _ = to.write_all(text).and_then(|()| to.flush());
 }

@@ -2,6 +2,7 @@
 //!
 //! main → cli → agent → {pod::watch, task_runs::client, telemetry} → heartbeat → {pod::status, task_runs::model, marker}
 //! main → exec → marker
+//! main → cli → runs → {task_runs::client, heartbeat::backoff}
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -119,6 +120,7 @@ const RULES: &[Rule] = &[
             "crate::exit",
             "crate::heartbeat",
             "crate::pod",
+            "crate::runs",
             "crate::telemetry",
         ],
         why: "the service's client could be used on its own",
@@ -137,9 +139,24 @@ const RULES: &[Rule] = &[
         why: "telemetry shows what the shell hands to it, and asks nobody",
     },
     Rule {
+        room: "runs/",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::exec",
+            "crate::pod",
+            "crate::telemetry",
+            "clap",
+            "std::net",
+            "reqwest::",
+        ],
+        why: "what a terminal asks of the service needs neither a pod nor the command line's form",
+    },
+    Rule {
         room: "agent/",
         but_not: &[],
-        forbidden: &["crate::cli", "crate::exec", "crate::main"],
+        forbidden: &["crate::cli", "crate::exec", "crate::main", "crate::runs"],
         why: "the shell is below the command line",
     },
     Rule {
@@ -326,6 +343,9 @@ fn planted_breaches_are_found() {
         ("marker.rs", "let text = std::fs::read(path);"),
         ("marker.rs", "let at = Timestamp::now();"),
         ("agent/markers.rs", "use crate::exec::run;"),
+        ("agent/mod.rs", "use crate::runs::command::Command;"),
+        ("runs/mod.rs", "use crate::pod::status::Observation;"),
+        ("runs/command.rs", "use clap::ValueEnum;"),
         ("main.rs", "std::process::exit(1)"),
     ] {
         assert!(!breaches(file, text).is_empty(), "{file}: {text}");

@@ -14,16 +14,7 @@ pub mod task_runs;
 pub mod world;
 
 /// An error with all its causes, on one line.
-#[must_use]
-pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text.push_str(&format!(": {cause}"));
-        source = cause.source();
-    }
-    text
-}
+pub use podbeat::exit::with_causes as chain;
 
 /// Why a stand-in could not begin, or what was awaited did not come.
 #[derive(Debug, thiserror::Error)]

@@ -48,7 +48,7 @@ pub(crate) enum Refusal {
     Fenced { told: i32, seen: i32 },
     #[error("the nonce is not the one of this attempt")]
     WrongNonce,
-    #[error("the run is {0}: only a run that is Pending or Running can be aborted")]
+    #[error("the run is {0}, and can't be aborted any more")]
     NotAbortable(Status),
     #[error("there is no room for another run, and none that has ended to make room")]
     Full,

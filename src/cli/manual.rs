@@ -1,0 +1,127 @@
+//! What is made of the command line's own description: scripts for shells, manual pages.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
+use clap_complete::Shell;
+use clap_mangen::Man;
+use clap_mangen::roff::{Roff, roman};
+
+use super::Cli;
+
+const COMPLETION: &str = "completion";
+const MANUAL: &str = "man";
+
+pub(super) fn commands() -> [Command; 2] {
+    let completion = Command::new(COMPLETION)
+        .about("Print a script by which a shell completes podbeat's command line")
+        .after_help(
+            "Examples:\n  \
+             source <(podbeat completion bash)                                  for this shell\n  \
+             podbeat completion bash > /etc/bash_completion.d/podbeat           for all shells to come\n  \
+             podbeat completion zsh > \"${fpath[1]}/_podbeat\"\n  \
+             podbeat completion fish > ~/.config/fish/completions/podbeat.fish",
+        )
+        .arg(
+            Arg::new("shell")
+                .value_name("SHELL")
+                .required(true)
+                .value_parser(value_parser!(Shell))
+                .help("bash, zsh, fish, elvish or powershell"),
+        );
+    let manual = Command::new(MANUAL)
+        .about("Write podbeat's manual pages into a directory")
+        .after_help(
+            "Examples:\n  \
+             podbeat man /usr/local/share/man/man1 && man podbeat-runs-list",
+        )
+        .arg(
+            Arg::new("dir")
+                .value_name("DIR")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .value_hint(ValueHint::DirPath)
+                .help("The directory; it is made if it isn't there"),
+        );
+    [completion, manual]
+}
+
+pub(super) fn parse(name: &str, matches: &ArgMatches) -> Option<Cli> {
+    match name {
+        COMPLETION => matches.get_one::<Shell>("shell").copied().map(Cli::Completion),
+        MANUAL => matches.get_one::<PathBuf>("dir").cloned().map(Cli::Manual),
+        _ => None,
+    }
+}
+
+/// The script for a shell.
+#[must_use]
+pub fn completion(shell: Shell) -> Vec<u8> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut super::command(), "podbeat", &mut script);
+    script
+}
+
+/// Writes a page for podbeat and one for each of its commands, `podbeat-runs-list.1` and so on.
+///
+/// # Errors
+/// The directory or a page can't be written.
+pub fn write_pages(dir: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(dir)?;
+    let mut command = super::command().disable_help_subcommand(true);
+    command.build();
+    write_page(&command, dir)
+}
+
+fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
+    let name = command
+        .get_display_name()
+        .unwrap_or(command.get_name())
+        .to_owned();
+    let man = Man::new(command.clone())
+        .title(name.clone())
+        .source(concat!("podbeat ", env!("CARGO_PKG_VERSION")))
+        .manual("podbeat");
+    let mut page = Vec::new();
+    man.render_title(&mut page)?;
+    man.render_name_section(&mut page)?;
+    man.render_synopsis_section(&mut page)?;
+    man.render_description_section(&mut page)?;
+    man.render_options_section(&mut page)?;
+    if command.has_subcommands() {
+        man.render_subcommands_section(&mut page)?;
+    }
+    if let Some(help) = command.get_after_help() {
+        render_after_help(&help.to_string(), &mut page)?;
+    }
+    std::fs::write(dir.join(format!("{name}.1")), page)?;
+    command
+        .get_subcommands()
+        .try_for_each(|subcommand| write_page(subcommand, dir))
+}
+
+/// What stands below the flags in a help text, under the headings that manual pages have for it.
+fn render_after_help(help: &str, page: &mut Vec<u8>) -> io::Result<()> {
+    let mut roff = Roff::default();
+    for paragraph in help.split("\n\n") {
+        let (heading, text) = ["Examples:", "Exit codes:"]
+            .into_iter()
+            .zip(["EXAMPLES", "EXIT STATUS"])
+            .find_map(|(begins, heading)| Some((heading, paragraph.strip_prefix(begins)?)))
+            .unwrap_or(("NOTES", paragraph));
+        roff.control("SH", [heading]);
+        // What begins on a line of its own is a list, and keeps its lines.
+        let is_list = text.starts_with('\n');
+        if is_list {
+            roff.control("nf", []);
+        }
+        for line in text.trim_start().lines() {
+            roff.text([roman(line.trim_start())]);
+        }
+        if is_list {
+            roff.control("fi", []);
+        }
+    }
+    roff.to_writer(page)
+}

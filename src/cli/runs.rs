@@ -1,0 +1,787 @@
+//! The flags of `podbeat runs`, in kubectl's words where it has them, and what they come to.
+
+use std::ffi::OsStr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
+use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+
+use super::{Wrong, flag, flags};
+use crate::config::{Flags, RUNS_SETTINGS};
+use crate::exit::Ending;
+use crate::runs::command::{self, Format, From, Invocation, container_status};
+use crate::runs::wanted::{END, Wanted, status};
+use crate::task_runs::Secret;
+use crate::task_runs::model::{
+    ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
+    ListTaskRunsQuery, Number, PageSize, Resources, Sort, SortField, TaskRunStatus,
+};
+
+pub(super) const RUNS: &str = "runs";
+
+const CONNECTION: &str = "Connection";
+const OUTPUT: &str = "Output";
+
+/// How `podbeat runs` may end.
+const ENDINGS: [Ending; 10] = [
+    Ending::Delivered,
+    Ending::Unmet,
+    Ending::Usage,
+    Ending::Refused,
+    Ending::Unread,
+    Ending::NoSuchRun,
+    Ending::Unavailable,
+    Ending::Overdue,
+    Ending::Misunderstood,
+    Ending::Denied,
+];
+
+pub(super) fn command() -> Command {
+    let mut after = String::from(
+        "Examples:\n  \
+         export PODBEAT_SERVICE_URL=https://ica.example.com PODBEAT_TOKEN_FILE=~/.config/podbeat/token\n  \
+         podbeat runs list --status Running --sort timeCreated:desc -o wide\n  \
+         run=$(podbeat runs create -f run.yaml -o name) && podbeat runs wait $run --for Completed --timeout 2h\n\n\
+         Exit codes:",
+    );
+    for ending in ENDINGS {
+        after += &format!("\n  {:<4}{ending}", ending.code());
+    }
+    Command::new(RUNS)
+        .about("From a laptop: create, get, list, abort, wait for and watch task runs")
+        .after_help(after)
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .args(RUNS_SETTINGS.iter().map(|setting| flag(setting).global(true).help_heading(CONNECTION)))
+        .arg(
+            Arg::new("output")
+                .short('o')
+                .long("output")
+                .value_name("FORMAT")
+                .global(true)
+                .help_heading(OUTPUT)
+                .value_parser(PossibleValuesParser::new(Format::ALL.map(|(word, _)| word)))
+                .help("json, yaml, name (ids alone) or wide (a table with more columns); secrets are left out of all of them"),
+        )
+        .arg(
+            Arg::new("no-headers")
+                .long("no-headers")
+                .action(ArgAction::SetTrue)
+                .global(true)
+                .help_heading(OUTPUT)
+                .help("Leave the headers out of a table"),
+        )
+        .subcommand(create())
+        .subcommand(get())
+        .subcommand(list())
+        .subcommand(abort())
+        .subcommand(heartbeat())
+        .subcommand(wait())
+        .subcommand(watch())
+}
+
+fn create() -> Command {
+    Command::new("create")
+        .about("Create and launch task runs, from a file or from flags")
+        .override_usage(
+            "podbeat runs create -f FILE [OPTIONS]\n       podbeat runs create --image IMAGE [OPTIONS] [-- COMMAND [ARGS]...]",
+        )
+        .after_help(
+            "A file holds requests of the contract (CreateTaskRunRequest), one document or several. A member that the contract\n\
+             doesn't know is an error. Nothing is tried again: if it is in doubt whether a run was created, podbeat says so.\n\n\
+             Examples:\n  \
+             podbeat runs create -f run.yaml\n  \
+             generate-run | podbeat runs create -f -\n  \
+             podbeat runs create --name align --image registry.example.com/align:2.1 --env SAMPLE=7 --cpu-cores 4 -- align --threads 4\n  \
+             podbeat runs create --image registry.example.com/align:2.1 --dry-run -o yaml > run.yaml",
+        )
+        .arg(file())
+        .arg(text("name", "NAME", "A name for people").conflicts_with("filename"))
+        .arg(text("description", "TEXT", "A description").conflicts_with("filename"))
+        .arg(
+            text("acl", "ENTRY", "Who has access; may be given several times")
+                .action(ArgAction::Append)
+                .conflicts_with("filename"),
+        )
+        .arg(
+            text("image", "IMAGE", "The container image, as NAME[:TAG][@DIGEST]")
+                .required_unless_present("filename")
+                .conflicts_with("filename"),
+        )
+        .arg(
+            text("env", "NAME=VALUE", "An environment variable; may be given several times")
+                .action(ArgAction::Append)
+                .value_parser(ValueParser::from(variable))
+                .conflicts_with("filename"),
+        )
+        .arg(text("working-directory", "DIR", "Where the command starts").conflicts_with("filename"))
+        .arg(number("cpu-cores", "How many CPU cores it needs, whole or not"))
+        .arg(number("memory-gb", "How much memory it needs, in GB"))
+        .arg(text("type", "TYPE", "The kind of machine, by the service's names").conflicts_with("filename"))
+        .arg(text("size", "SIZE", "The size within the kind, by the service's names").conflicts_with("filename"))
+        .arg(text("tier", "TIER", "The tier, by the service's names").conflicts_with("filename"))
+        .arg(
+            text("retry-limit", "COUNT", "How often it is tried again at most")
+                .value_parser(ValueParser::from(count))
+                .conflicts_with("filename"),
+        )
+        .arg(
+            Arg::new("dry-run")
+                .long("dry-run")
+                .action(ArgAction::SetTrue)
+                .help("Show what would be sent, without its secrets, and send nothing"),
+        )
+        .arg(
+            Arg::new("command")
+                .value_name("COMMAND")
+                .last(true)
+                .num_args(1..)
+                .conflicts_with("filename")
+                .help("The program and its arguments; without it the image's own"),
+        )
+}
+
+fn get() -> Command {
+    Command::new("get")
+        .about("Show task runs")
+        .after_help(
+            "Examples:\n  \
+             podbeat runs get trn.1\n  \
+             podbeat runs get trn.1 trn.2 -o wide\n  \
+             podbeat runs get trn.1 -o json | jq .logs",
+        )
+        .arg(runs())
+}
+
+fn list() -> Command {
+    let filter =
+        |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
+    Command::new("list")
+        .visible_alias("ls")
+        .about("List task runs, all pages of them")
+        .after_help(
+            "Examples:\n  \
+             podbeat runs list -o wide\n  \
+             podbeat runs list --status failed --sort timeModified:desc --limit 20\n  \
+             podbeat runs list --status running -o name | xargs podbeat runs abort",
+        )
+        .arg(
+            Arg::new("sort")
+                .long("sort")
+                .visible_alias("sort-by")
+                .value_name("FIELD[:desc]")
+                .value_parser(SORT)
+                .help("name, status, timeCreated or timeModified, the least first; with :desc the greatest"),
+        )
+        .arg(filter(
+            "names",
+            "Only runs of these names; goes to the service as it is",
+        ))
+        .arg(
+            Arg::new("status")
+                .long("status")
+                .value_name("STATUS")
+                .value_parser(STATUS)
+                .help("Only runs of this status, in any case of letters"),
+        )
+        .arg(filter(
+            "versions",
+            "Only runs of these task versions; goes to the service as it is",
+        ))
+        .arg(filter(
+            "acls",
+            "Only runs with these entries of access control; goes to the service as it is",
+        ))
+        .arg(
+            Arg::new("page-size")
+                .long("page-size")
+                .visible_alias("chunk-size")
+                .value_name("COUNT")
+                .value_parser(ValueParser::from(page_size))
+                .help("How many runs are asked for at a time, 1 to 1000; without it 1000"),
+        )
+        .arg(
+            Arg::new("limit")
+                .long("limit")
+                .value_name("COUNT")
+                .value_parser(ValueParser::from(limit))
+                .help("How many runs are shown at most; without it all"),
+        )
+}
+
+fn abort() -> Command {
+    Command::new("abort")
+        .about("Abort task runs that are Pending or Running")
+        .after_help("Examples:\n  podbeat runs abort trn.1 trn.2")
+        .arg(runs())
+}
+
+fn heartbeat() -> Command {
+    Command::new("heartbeat")
+        .about("Send one heartbeat of a task run by hand")
+        .after_help(
+            "Where podbeat runs in the run's pod, it sends them by itself: one by hand is for trying a service out, or for a run\n\
+             whose pod is gone. A heartbeat with --last ends the run.\n\n\
+             Examples:\n  \
+             podbeat runs heartbeat trn.1 --container main=running\n  \
+             podbeat runs heartbeat trn.1 --nonce-file nonce --job-retry-count 1 --container main=terminated:137:OOMKilled --last\n  \
+             podbeat runs heartbeat trn.1 -f heartbeat.json",
+        )
+        .arg(run())
+        .arg(file())
+        .arg(
+            text("nonce", "NONCE", "The nonce that the service issued for this attempt; a file is better")
+                .conflicts_with_all(["filename", "nonce-file"]),
+        )
+        .arg(
+            text("nonce-file", "FILE", "File with that nonce; without either a random one")
+                .value_parser(value_parser!(PathBuf))
+                .value_hint(ValueHint::FilePath)
+                .conflicts_with("filename"),
+        )
+        .arg(
+            text("job-retry-count", "COUNT", "How many times the Job was retried before this pod")
+                .value_parser(ValueParser::from(count))
+                .conflicts_with("filename"),
+        )
+        .arg(
+            text(
+                "container",
+                "NAME=STATE",
+                "A container's state: NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]; may be given several times",
+            )
+            .action(ArgAction::Append)
+            .value_parser(ValueParser::from(|text: &str| container_status(text).map_err(Wrong)))
+            .conflicts_with("filename"),
+        )
+        .arg(text("pod-name", "NAME", "The pod's name").conflicts_with("filename"))
+        .arg(text("pod-uid", "UID", "The pod's UID").conflicts_with("filename"))
+        .arg(
+            Arg::new("last")
+                .long("last")
+                .action(ArgAction::SetTrue)
+                .conflicts_with("filename")
+                .help("The last one: it ends the run"),
+        )
+}
+
+fn wait() -> Command {
+    Command::new("wait")
+        .about("Wait until task runs have a status")
+        .after_help(
+            "A run that has ended in another status ends the waiting at once, with exit code 1. A service that is away is waited\n\
+             for, too.\n\n\
+             Examples:\n  \
+             podbeat runs wait trn.1 --for Completed --timeout 2h\n  \
+             podbeat runs wait trn.1 --for Completed,Failed\n  \
+             podbeat runs wait trn.1 trn.2 --for end --timeout 1d",
+        )
+        .arg(runs())
+        .arg(
+            Arg::new("for")
+                .long("for")
+                .value_name("STATUS")
+                .required(true)
+                .value_parser(WANTED)
+                .help("The status, in any case of letters, or several with commas; end: whichever the run ends with"),
+        )
+        .arg(
+            Arg::new("timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("30s")
+                .value_parser(ValueParser::from(duration))
+                .help("How long it waits at most, for all runs together; 0s to look once"),
+        )
+        .arg(interval())
+}
+
+fn watch() -> Command {
+    Command::new("watch")
+        .about("Show a task run, and again each time it has changed, until it has ended")
+        .after_help(
+            "Examples:\n  \
+             podbeat runs watch trn.1\n  \
+             podbeat runs watch trn.1 -o json | jq -r .status",
+        )
+        .arg(run())
+        .arg(interval())
+}
+
+fn text(name: &'static str, value: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).value_name(value).help(help)
+}
+
+fn number(name: &'static str, help: &'static str) -> Arg {
+    text(name, "COUNT", help)
+        .value_parser(ValueParser::from(positive))
+        .conflicts_with("filename")
+}
+
+fn file() -> Arg {
+    Arg::new("filename")
+        .short('f')
+        .long("filename")
+        .value_name("FILE")
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+        .help("File with the request, as JSON or YAML; - is standard input")
+}
+
+fn run() -> Arg {
+    Arg::new("run")
+        .value_name("RUN")
+        .required(true)
+        .help("The run's id")
+}
+
+fn runs() -> Arg {
+    run().num_args(1..).help("The runs' ids")
+}
+
+fn interval() -> Arg {
+    Arg::new("interval")
+        .long("interval")
+        .value_name("DURATION")
+        .default_value("2s")
+        .value_parser(ValueParser::from(|text: &str| {
+            let interval = duration(text)?;
+            let is_long_enough = interval >= Duration::from_millis(100);
+            is_long_enough.then_some(interval).ok_or(Wrong("less than 100ms"))
+        }))
+        .help("Between two looks, 10 % more or less; at least 100ms")
+}
+
+fn duration(text: &str) -> Result<Duration, Wrong> {
+    // Longer ones can't be added to a clock.
+    const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
+    match text {
+        "0" => Ok(Duration::ZERO),
+        text => humantime::parse_duration(text)
+            .ok()
+            .filter(|duration| *duration <= LONGEST)
+            .ok_or(Wrong("not a duration such as 500ms, 30s or 2h")),
+    }
+}
+
+fn page_size(text: &str) -> Result<PageSize, Wrong> {
+    text.parse()
+        .ok()
+        .and_then(PageSize::new)
+        .ok_or(Wrong("not a whole number from 1 to 1000"))
+}
+
+fn count(text: &str) -> Result<i32, Wrong> {
+    let count = text.parse().ok().filter(|count| *count >= 0);
+    count.ok_or(Wrong("not a whole number from 0 to 2147483647"))
+}
+
+fn limit(text: &str) -> Result<usize, Wrong> {
+    let limit = text.parse().ok().filter(|limit| *limit > 0);
+    limit.ok_or(Wrong("not a whole number above 0"))
+}
+
+fn positive(text: &str) -> Result<Number, Wrong> {
+    text.parse::<Number>()
+        .ok()
+        .filter(|number| number.as_f64().is_some_and(|value| value > 0.0))
+        .ok_or(Wrong("not a number above 0"))
+}
+
+fn variable(text: &str) -> Result<(String, Secret), Wrong> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Secret::new(value))),
+        _ => Err(Wrong("not NAME=VALUE (what was given is not shown)")),
+    }
+}
+
+/// An image as people write it. A colon before the last slash belongs to the registry's port.
+fn image(text: &str) -> Image {
+    let (text, digest) = match text.split_once('@') {
+        Some((text, digest)) => (text, Some(digest.to_owned())),
+        None => (text, None),
+    };
+    let (name, tag) = match text.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag.to_owned())),
+        _ => (text, None),
+    };
+    Image {
+        tag,
+        digest,
+        ..Image::new(name)
+    }
+}
+
+/// Reads a value of which shells complete the usual ones, while others are taken, too.
+#[derive(Clone)]
+struct Usual<T> {
+    words: fn() -> Vec<&'static str>,
+    read: fn(&str) -> Result<T, &'static str>,
+}
+
+impl<T: Clone + Send + Sync + 'static> TypedValueParser for Usual<T> {
+    type Value = T;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+        let read = self.read;
+        StringValueParser::new()
+            .try_map(move |text| read(&text).map_err(Wrong))
+            .parse_ref(command, arg, value)
+    }
+
+    fn possible_values(&self) -> Option<Box<dyn Iterator<Item = PossibleValue> + '_>> {
+        Some(Box::new((self.words)().into_iter().map(PossibleValue::new)))
+    }
+}
+
+fn known_statuses() -> Vec<&'static str> {
+    static KNOWN: [TaskRunStatus; 10] = TaskRunStatus::KNOWN;
+    KNOWN.iter().map(TaskRunStatus::as_str).collect()
+}
+
+/// A status; one that is unknown goes to the service as it is.
+const STATUS: Usual<TaskRunStatus> = Usual {
+    words: known_statuses,
+    read: |text| Ok(status(text)),
+};
+
+/// What is waited for.
+const WANTED: Usual<(Wanted, Vec<TaskRunStatus>)> = Usual {
+    words: || {
+        let mut words = known_statuses();
+        words.push(END);
+        words
+    },
+    read: Wanted::parse,
+};
+
+/// An order: the field, and behind a colon the direction.
+const SORT: Usual<Sort> = Usual {
+    words: || SortField::ALL.map(SortField::as_str).into(),
+    read: |text| {
+        let (field, direction) = text.split_once(':').unwrap_or((text, "asc"));
+        let known = SortField::ALL
+            .into_iter()
+            .find(|known| known.as_str().eq_ignore_ascii_case(field));
+        match (known, direction) {
+            (Some(field), "asc") => Ok(field.ascending()),
+            (Some(field), "desc") => Ok(field.descending()),
+            (Some(_) | None, _) => {
+                Err("not name, status, timeCreated or timeModified, with :asc or :desc behind it or without")
+            }
+        }
+    },
+};
+
+/// What the flags come to.
+///
+/// # Errors
+/// A file that a flag names can't be read.
+pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
+    let Some((name, matches)) = matches.subcommand() else {
+        return Err("no command".to_owned());
+    };
+    let mut notes = Vec::new();
+    let command = match name {
+        "create" => command::Command::Create {
+            from: match matches.get_one::<PathBuf>("filename") {
+                Some(path) => From::File(path.clone()),
+                None => From::Flags(Box::new(create_request(matches))),
+            },
+            dry_run: matches.get_flag("dry-run"),
+        },
+        "get" => command::Command::Get {
+            runs: all(matches, "run"),
+        },
+        "list" => {
+            let query = query(matches);
+            note_unknown(&mut notes, query.status.as_slice());
+            command::Command::List {
+                query,
+                limit: matches.get_one("limit").copied(),
+            }
+        }
+        "abort" => command::Command::Abort {
+            runs: all(matches, "run"),
+        },
+        "heartbeat" => command::Command::Heartbeat {
+            run: one(matches, "run").unwrap_or_default(),
+            from: match matches.get_one::<PathBuf>("filename") {
+                Some(path) => From::File(path.clone()),
+                None => From::Flags(Box::new(heartbeat_request(matches)?)),
+            },
+        },
+        "wait" => {
+            let wanted = matches.get_one::<(Wanted, Vec<TaskRunStatus>)>("for");
+            let (wanted, unknown) = wanted.cloned().ok_or("--for is missing")?;
+            note_unknown(&mut notes, &unknown);
+            command::Command::Wait {
+                runs: all(matches, "run"),
+                wanted,
+                timeout: matches.get_one("timeout").copied().unwrap_or_default(),
+                interval: matches.get_one("interval").copied().unwrap_or_default(),
+            }
+        }
+        _ => command::Command::Watch {
+            run: one(matches, "run").unwrap_or_default(),
+            interval: matches.get_one("interval").copied().unwrap_or_default(),
+        },
+    };
+    let output = one(matches, "output");
+    let format = Format::ALL
+        .into_iter()
+        .find_map(|(word, format)| (output.as_deref() == Some(word)).then_some(format));
+    let invocation = Invocation {
+        command,
+        format,
+        headers: !matches.get_flag("no-headers"),
+        notes,
+    };
+    Ok((flags(matches, RUNS_SETTINGS), invocation))
+}
+
+fn note_unknown(notes: &mut Vec<String>, statuses: &[TaskRunStatus]) {
+    for status in statuses {
+        if let TaskRunStatus::Unknown(unknown) = status {
+            notes.push(format!(
+                "no status that podbeat knows, but taken as it is: {unknown:?}"
+            ));
+        }
+    }
+}
+
+fn one(matches: &ArgMatches, name: &str) -> Option<String> {
+    matches.get_one::<String>(name).cloned()
+}
+
+fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
+    matches
+        .get_many::<String>(name)
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
+}
+
+/// What stays absent if nothing is in it.
+fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}
+
+fn create_request(matches: &ArgMatches) -> CreateTaskRunRequest {
+    let mut command = all(matches, "command").into_iter();
+    let variables = matches.get_many::<(String, Secret)>("env");
+    let resources = Resources {
+        cpu_cores: matches.get_one::<Number>("cpu-cores").cloned(),
+        memory_gb: matches.get_one::<Number>("memory-gb").cloned(),
+        r#type: one(matches, "type"),
+        size: one(matches, "size"),
+        tier: one(matches, "tier"),
+        hardware: None,
+    };
+    let environment = Environment {
+        variables: unless_default(variables.into_iter().flatten().cloned().collect()),
+        resources: unless_default(resources),
+        input_stream_settings: None,
+    };
+    CreateTaskRunRequest {
+        acl: unless_default(all(matches, "acl")),
+        description: one(matches, "description"),
+        name: one(matches, "name"),
+        execution: Some(Execution {
+            image: one(matches, "image").map(|text| image(&text)),
+            command: command.next(),
+            args: unless_default(command.collect()),
+            environment: unless_default(environment),
+            working_directory: one(matches, "working-directory"),
+            retry_limit: matches.get_one::<i32>("retry-limit").copied(),
+            ..Execution::default()
+        }),
+    }
+}
+
+fn heartbeat_request(matches: &ArgMatches) -> Result<HeartbeatTaskRunRequest, String> {
+    let nonce = match matches.get_one::<PathBuf>("nonce-file") {
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            let text = text.map_err(|error| format!("reading the nonce from {}: {error}", path.display()))?;
+            Some(text.trim().to_owned())
+        }
+        None => one(matches, "nonce"),
+    };
+    let containers = matches.get_many::<ContainerStatus>("container");
+    Ok(HeartbeatTaskRunRequest {
+        container_status: containers.map(|containers| containers.cloned().collect()),
+        job_retry_count: matches.get_one::<i32>("job-retry-count").copied(),
+        last_heartbeat: matches.get_flag("last").then_some(true),
+        nonce,
+        pod_hardware_details: None,
+        pod_name: one(matches, "pod-name"),
+        pod_uid: one(matches, "pod-uid"),
+    })
+}
+
+fn query(matches: &ArgMatches) -> ListTaskRunsQuery {
+    ListTaskRunsQuery {
+        acls: one(matches, "acls"),
+        names: one(matches, "names"),
+        page_size: matches.get_one::<PageSize>("page-size").copied(),
+        page_token: None,
+        sort: matches.get_one::<Sort>("sort").copied(),
+        status: matches.get_one::<TaskRunStatus>("status").cloned(),
+        versions: one(matches, "versions"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::{Cli, Exit};
+
+    fn parse(line: &str) -> Result<(Flags, Invocation), Exit> {
+        let all = ["podbeat", "runs"].into_iter().chain(line.split(' '));
+        crate::cli::parse(all.map(std::ffi::OsString::from)).map(|cli| match cli {
+            Cli::Runs { flags, invocation } => (flags, *invocation),
+            _ => panic!("not runs"),
+        })
+    }
+
+    fn created(line: &str) -> serde_json::Value {
+        let (_, invocation) = parse(line).expect(line);
+        let command::Command::Create {
+            from: From::Flags(request),
+            ..
+        } = invocation.command
+        else {
+            panic!("{line}");
+        };
+        serde_json::to_value(request).expect("JSON")
+    }
+
+    #[test]
+    fn a_run_from_flags() {
+        let line = "create --name n --image localhost:5000/a/b:2.1@sha256:ab --env A=1=2 --env B= --cpu-cores 4 --memory-gb 0.5 \
+                    --retry-limit 0 --acl x --acl y -- sh -c --help";
+        assert_eq!(
+            created(line),
+            serde_json::json!({
+                "name": "n", "acl": ["x", "y"],
+                "execution": {
+                    "image": {"name": "localhost:5000/a/b", "tag": "2.1", "digest": "sha256:ab"},
+                    "command": "sh", "args": ["-c", "--help"], "retryLimit": 0,
+                    "environment": {"variables": {"A": "1=2", "B": ""}, "resources": {"cpuCores": 4, "memoryGb": 0.5}}
+                }
+            })
+        );
+        let least = created("create --image localhost:5000/a");
+        assert_eq!(
+            least,
+            serde_json::json!({"execution": {"image": {"name": "localhost:5000/a"}}})
+        );
+    }
+
+    #[test]
+    fn flags_of_the_connection_may_stand_anywhere() {
+        for line in [
+            "--service-url https://h --token-file /t list -o wide --no-headers",
+            "list --token-file /t -o wide --service-url https://h --no-headers",
+        ] {
+            let (flags, invocation) = parse(line).expect(line);
+            assert_eq!(flags.0.len(), 2, "{line}");
+            assert!(invocation.format == Some(Format::Wide) && !invocation.headers);
+        }
+    }
+
+    #[test]
+    fn lists_and_waits() {
+        let (_, invocation) =
+            parse("list --sort timecreated:desc --status RUNNING --page-size 7 --limit 3").expect("right");
+        let command::Command::List {
+            query,
+            limit: Some(3),
+        } = invocation.command
+        else {
+            panic!("a list")
+        };
+        assert_eq!(query.sort, Some(SortField::TimeCreated.descending()));
+        assert_eq!(query.status, Some(TaskRunStatus::Running));
+        assert_eq!(query.page_size, PageSize::new(7));
+        let (_, invocation) = parse("wait a b --for completed,Odd --timeout 0").expect("right");
+        assert_eq!(invocation.notes.len(), 1, "{:?}", invocation.notes);
+        let command::Command::Wait { runs, timeout, .. } = invocation.command else {
+            panic!("a wait")
+        };
+        assert_eq!((runs.len(), timeout), (2, Duration::ZERO));
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_and_no_value_is_repeated() {
+        for (line, expected) in [
+            ("create --image i --env hunter2", "--env: not NAME=VALUE"),
+            (
+                "create -f hunter2 --image hunter2",
+                "--filename can't be given together with --image <IMAGE>",
+            ),
+            ("create --name hunter2", "--image"),
+            ("list --sort hunter2", "--sort: not name, status"),
+            (
+                "list --page-size 1001",
+                "--page-size: not a whole number from 1 to 1000",
+            ),
+            ("list --limit 0", "--limit: not a whole number above 0"),
+            (
+                "heartbeat trn.1 --job-retry-count hunter2",
+                "--job-retry-count: not a whole number",
+            ),
+            ("list -o hunter2", "--output: not one of json, yaml, name, wide"),
+            ("get", "missing: <RUN>..."),
+            ("wait trn.1", "missing: --for <STATUS>"),
+            (
+                "wait trn.1 --for Completed --timeout hunter2",
+                "--timeout: not a duration",
+            ),
+            (
+                "wait trn.1 --for Completed --interval 1ms",
+                "--interval: less than 100ms",
+            ),
+            (
+                "heartbeat trn.1 --container main=hunter2",
+                "--container: not NAME=waiting",
+            ),
+            (
+                "heartbeat trn.1 --nonce-file /nowhere/nonce",
+                "reading the nonce from /nowhere/nonce",
+            ),
+            ("hunter2", "there is no such command"),
+            (
+                "list --statsu=hunter2",
+                "there is no flag --statsu; did you mean --status?",
+            ),
+        ] {
+            let exit = parse(line).err().expect(line);
+            assert_eq!(exit.failure, Some(Ending::Usage), "{line}");
+            assert!(
+                exit.text.contains(expected) && !exit.text.contains("hunter2"),
+                "{line}: {}",
+                exit.text
+            );
+        }
+        let exit = parse("list --sort x").err().expect("wrong");
+        assert!(
+            exit.text.ends_with("see podbeat runs list --help\n"),
+            "{}",
+            exit.text
+        );
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        let runs = super::command();
+        for command in runs.get_subcommands() {
+            let help = command.get_after_help().expect("help").to_string();
+            let example = format!("podbeat runs {}", command.get_name());
+            assert!(help.contains("Examples:") && help.contains(&example), "{help}");
+        }
+    }
+}

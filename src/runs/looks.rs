@@ -1,0 +1,92 @@
+//! Looks at a run, one after the other: how long to wait between two.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use crate::heartbeat::backoff::{Backoff, CAP};
+use crate::task_runs::error::RetryAfter;
+
+/// The looks at one run so far.
+#[derive(Debug, Default)]
+pub(super) struct Looks {
+    count: u32,
+    told: bool,
+    backoff: Backoff,
+}
+
+impl Looks {
+    /// Whether none has been taken yet.
+    pub(super) fn is_first(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether a failure is the first since a look came back, and so is to be told.
+    pub(super) fn is_news(&mut self) -> bool {
+        !std::mem::replace(&mut self.told, true)
+    }
+
+    /// The wait after a look that came back: the interval, 10 % more or less, so that many who wait don't look at once.
+    pub(super) fn seen(&mut self, interval: Duration, rng: &mut fastrand::Rng) -> Duration {
+        self.count = self.count.saturating_add(1);
+        self.told = false;
+        self.backoff.reset();
+        interval.mul_f64(0.9 + 0.2 * rng.f64())
+    }
+
+    /// The wait after one that failed: as long as the service asks, but never longer than the cap of backing off.
+    pub(super) fn failed(
+        &mut self,
+        retry_after: Option<RetryAfter>,
+        now: Timestamp,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
+        self.count = self.count.saturating_add(1);
+        let drawn = self.backoff.after_failure(rng);
+        let asked = match retry_after {
+            None => Duration::ZERO,
+            Some(RetryAfter::Delay(delay)) => delay,
+            // A date in the past is no wait.
+            Some(RetryAfter::At(date)) => date.duration_since(now).try_into().unwrap_or_default(),
+        };
+        drawn.max(asked.min(CAP))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_keep_to_the_interval_and_to_what_the_service_asks() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let now: Timestamp = "2026-11-24T00:00:00Z".parse().expect("a time");
+        let mut looks = Looks::default();
+        assert!(looks.is_first());
+        let second = Duration::from_secs(1);
+        for _ in 0..100 {
+            let wait = looks.seen(10 * second, &mut rng);
+            assert!((9 * second..=11 * second).contains(&wait), "{wait:?}");
+        }
+        assert!(!looks.is_first());
+        let asked = |after| Some(RetryAfter::Delay(after * second));
+        assert!(looks.failed(asked(7), now, &mut rng) >= 7 * second);
+        assert_eq!(looks.failed(asked(3600), now, &mut rng), CAP);
+        let date = |text: &str| Some(RetryAfter::At(text.parse().expect("a time")));
+        let mut fresh = Looks::default();
+        assert_eq!(
+            fresh.failed(date("2026-11-24T00:00:20Z"), now, &mut rng),
+            20 * second
+        );
+        assert!(Looks::default().failed(date("2026-11-23T00:00:00Z"), now, &mut rng) <= second / 2);
+    }
+
+    #[test]
+    fn an_outage_is_told_once() {
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut looks = Looks::default();
+        assert_eq!([looks.is_news(), looks.is_news()], [true, false]);
+        looks.seen(Duration::ZERO, &mut rng);
+        assert_eq!([looks.is_news(), looks.is_news()], [true, false]);
+    }
+}

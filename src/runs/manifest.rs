@@ -1,0 +1,376 @@
+//! Requests as files: JSON or YAML, one or several documents, held strictly against what the contract knows.
+//!
+//! A request's type skips members that it doesn't know, since answers may be newer than podbeat. In a file that a person
+//! wrote, such a member is a slip of the pen, and what it was to say would be lost: it is an error here. No error shows a value: a
+//! password in the wrong place is still one.
+
+use std::fmt;
+use std::io::Read;
+
+use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The most that is read: more than any request that the service would take, less than a mistake such as a disk image.
+const LARGEST: usize = 8 * 1024 * 1024;
+
+/// Reads all that a file has.
+///
+/// # Errors
+/// Those of reading; that it is too large, or no text.
+pub(super) fn text(from: impl Read) -> std::io::Result<String> {
+    let invalid = |problem: &'static str| std::io::Error::new(std::io::ErrorKind::InvalidData, problem);
+    let mut bytes = Vec::new();
+    from.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > LARGEST {
+        return Err(invalid("larger than 8 MiB"));
+    }
+    String::from_utf8(bytes).map_err(|_| invalid("not a text in UTF-8"))
+}
+
+/// The requests in a text.
+///
+/// # Errors
+/// All that is wrong with the first document that isn't right, each with the place where.
+pub(super) fn requests<T: DeserializeOwned + Serialize>(text: &str) -> Result<Vec<T>, Vec<String>> {
+    let documents = documents(text).map_err(|problem| vec![problem])?;
+    if documents.is_empty() {
+        return Err(vec!["there is no request in it".to_owned()]);
+    }
+    let many = documents.len() > 1;
+    let numbered = |nth: usize, problem: String| match many {
+        true => format!("document {}: {problem}", nth + 1),
+        false => problem,
+    };
+    let mut requests = Vec::new();
+    for (nth, document) in documents.iter().enumerate() {
+        let request = request(document);
+        requests.push(request.map_err(|problems| {
+            let numbered = |problem| numbered(nth, problem);
+            problems.into_iter().map(numbered).collect::<Vec<_>>()
+        })?);
+    }
+    Ok(requests)
+}
+
+fn request<T: DeserializeOwned + Serialize>(document: &Value) -> Result<T, Vec<String>> {
+    // serde takes an array for an object, by the order of its members.
+    if !document.is_object() {
+        return Err(vec![format!("expected an object, not {}", kind(document))]);
+    }
+    let request: T = serde_path_to_error::deserialize(document).map_err(|error| {
+        let path = error.path().to_string();
+        let text = error.inner().to_string();
+        let expected = text
+            .rsplit_once(", expected ")
+            .map(|(_, expected)| plain(expected));
+        vec![match expected {
+            Some(expected) => format!("{path}: expected {expected}"),
+            None => format!("{path}: not what the contract names"),
+        }]
+    })?;
+    let known = serde_json::to_value(&request).unwrap_or_default();
+    let mut unknown = Vec::new();
+    lost(document, &known, "", &mut unknown);
+    if unknown.is_empty() {
+        return Ok(request);
+    }
+    let told = |path| format!("{path}: the contract knows no such member");
+    Err(unknown.into_iter().map(told).collect())
+}
+
+/// What serde calls a type, in the words of whoever writes the file.
+fn plain(expected: &str) -> &str {
+    match expected {
+        "i32" | "i64" | "u16" => "a whole number",
+        "a sequence" => "a list",
+        "a map" => "an object",
+        other if other.starts_with("struct ") => "an object",
+        other => other,
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "true or false",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a text",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The members of `given` that `known` doesn't have. A null says what an absent member says.
+fn lost(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
+    match (given, known) {
+        (Value::Object(given), Value::Object(known)) => {
+            for (name, value) in given.iter().filter(|(_, value)| !value.is_null()) {
+                let path = if path.is_empty() {
+                    name.clone()
+                } else {
+                    format!("{path}.{name}")
+                };
+                match known.get(name) {
+                    Some(known) => lost(value, known, &path, found),
+                    None => found.push(path),
+                }
+            }
+        }
+        (Value::Array(given), Value::Array(known)) => {
+            for (nth, (given, known)) in given.iter().zip(known).enumerate() {
+                lost(given, known, &format!("{path}[{nth}]"), found);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The documents in a text, empty ones left out. What begins as a JSON object is JSON.
+fn documents(text: &str) -> Result<Vec<Value>, String> {
+    let text = text.trim_start_matches('\u{feff}');
+    let documents: Vec<Strict> = if text.trim_start().starts_with('{') {
+        match serde_json::Deserializer::from_str(text).into_iter().collect() {
+            Ok(documents) => documents,
+            // A flow mapping of YAML begins so, too. If it is neither, what JSON says of it is plainer.
+            Err(error) => yaml(text).map_err(|_| json_problem(&error))?,
+        }
+    } else {
+        yaml(text)?
+    };
+    let values = documents.into_iter().map(|Strict(value)| value);
+    Ok(values.filter(|value| !value.is_null()).collect())
+}
+
+fn json_problem(error: &serde_json::Error) -> String {
+    // Of syntax it says what it expected, and of data what it found, which may be a secret; a member that is there twice is its
+    // only fault of data here.
+    match error.classify() {
+        serde_json::error::Category::Data => format!(
+            "line {} column {}: a member that is there twice",
+            error.line(),
+            error.column()
+        ),
+        _ => format!("not JSON: {error}"),
+    }
+}
+
+fn yaml(text: &str) -> Result<Vec<Strict>, String> {
+    serde_saphyr::from_multiple(text).map_err(|error| {
+        // Its own words repeat what stands there.
+        match error.location() {
+            Some(at) => format!(
+                "neither JSON nor YAML, or a member is there twice, at line {} column {}",
+                at.line(),
+                at.column()
+            ),
+            None => "neither JSON nor YAML".to_owned(),
+        }
+    })
+}
+
+/// Any value in which no member is there twice: which of the two was meant, nobody knows.
+struct Strict(Value);
+
+impl<'de> Deserialize<'de> for Strict {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Values;
+
+        impl<'de> Visitor<'de> for Values {
+            type Value = Strict;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("any value")
+            }
+
+            fn visit_unit<E>(self) -> Result<Strict, E> {
+                Ok(Strict(Value::Null))
+            }
+
+            fn visit_none<E>(self) -> Result<Strict, E> {
+                Ok(Strict(Value::Null))
+            }
+
+            fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Strict, D::Error> {
+                deserializer.deserialize_any(self)
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Strict, E> {
+                Ok(Strict(value.into()))
+            }
+
+            fn visit_i64<E>(self, value: i64) -> Result<Strict, E> {
+                Ok(Strict(value.into()))
+            }
+
+            fn visit_u64<E>(self, value: u64) -> Result<Strict, E> {
+                Ok(Strict(value.into()))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, value: f64) -> Result<Strict, E> {
+                let number = serde_json::Number::from_f64(value);
+                let number = number.ok_or_else(|| E::custom("a number that is not finite"))?;
+                Ok(Strict(Value::Number(number)))
+            }
+
+            fn visit_str<E>(self, value: &str) -> Result<Strict, E> {
+                Ok(Strict(value.into()))
+            }
+
+            fn visit_string<E>(self, value: String) -> Result<Strict, E> {
+                Ok(Strict(value.into()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Strict, A::Error> {
+                let mut all = Vec::new();
+                while let Some(Strict(item)) = items.next_element()? {
+                    all.push(item);
+                }
+                Ok(Strict(Value::Array(all)))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Strict, A::Error> {
+                let mut all = Map::new();
+                while let Some(name) = members.next_key::<String>()? {
+                    let Strict(value) = members.next_value()?;
+                    if all.insert(name, value).is_some() {
+                        return Err(A::Error::custom("a member that is there twice"));
+                    }
+                }
+                Ok(Strict(Value::Object(all)))
+            }
+        }
+
+        deserializer.deserialize_any(Values)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::task_runs::model::{CreateTaskRunRequest, HeartbeatTaskRunRequest};
+
+    fn read(text: &str) -> Result<Vec<CreateTaskRunRequest>, Vec<String>> {
+        requests(text)
+    }
+
+    fn problem(text: &str) -> String {
+        read(text).expect_err(text).join("; ")
+    }
+
+    #[test]
+    fn the_same_request_in_json_and_in_yaml() {
+        let json = r#"{"name": "é \ud83d\ude00", "description": null, "execution": {"image": {"name": "i"}, "args": ["1", "no"],
+            "environment": {"variables": {"A": "hunter2"}, "resources": {"cpuCores": 0.5, "memoryGb": 4}}, "retryLimit": 3}}"#;
+        let yaml = "---\n# a comment\nname: 'é 😀'\nexecution:\n  image: {name: i}\n  args: ['1', \"no\"]\n  environment:\n    \
+                    variables:\n      A: hunter2\n    resources: {cpuCores: 0.5, memoryGb: 4}\n  retryLimit: 3\n";
+        let read_json = read(json).expect("JSON");
+        assert_eq!(read_json, read(yaml).expect("YAML"));
+        assert_eq!(read_json, read(&format!("\u{feff}{json}")).expect("with a mark"));
+        let body = serde_json::to_string(&read_json[0]).expect("JSON");
+        assert!(body.contains(r#""cpuCores":0.5,"memoryGb":4}"#), "{body}");
+    }
+
+    #[test]
+    fn several_documents_and_empty_ones() {
+        let names = |text: &str| {
+            let requests = read(text).expect(text);
+            requests
+                .into_iter()
+                .map(|request| request.name.expect("a name"))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(names("name: a\n---\nname: b\n---\n"), ["a", "b"]);
+        assert_eq!(names("{\"name\":\"a\"}\n{\"name\":\"b\"}"), ["a", "b"]);
+        assert_eq!(names("{name: a}"), ["a"]);
+        assert_eq!(read("{}").expect("all is optional").len(), 1);
+        for empty in ["", " \n", "---\n", "null", "# nothing\n"] {
+            assert_eq!(problem(empty), "there is no request in it", "{empty:?}");
+        }
+    }
+
+    #[test]
+    fn slips_of_the_pen_are_told_with_their_place_and_no_value_is() {
+        for (text, expected) in [
+            ("nmae: hunter2", "nmae: the contract knows no such member"),
+            (
+                "name: a\nexecution:\n  enviroment: {variables: {A: hunter2}}\n  inputs: [{path: p}, {pth: hunter2}]\n",
+                "execution.enviroment: the contract knows no such member; \
+                 execution.inputs[1].pth: the contract knows no such member",
+            ),
+            (
+                "execution: {retryCount: hunter2}",
+                "execution.retryCount: expected a whole number",
+            ),
+            (
+                "execution: {retryCount: 1.5}",
+                "execution.retryCount: expected a whole number",
+            ),
+            ("execution: {args: hunter2}", "execution.args: expected a list"),
+            ("execution: hunter2", "execution: expected an object"),
+            (
+                "execution: {environment: {variables: {A: 1}}}",
+                "execution.environment.variables.A: expected a string",
+            ),
+            ("- hunter2", "expected an object, not a list"),
+            ("hunter2", "expected an object, not a text"),
+            (
+                "name: a\n---\nhunter2: x",
+                "document 2: hunter2: the contract knows no such member",
+            ),
+            (
+                r#"{"name": "a", "name": "hunter2"}"#,
+                "line 1 column 32: a member that is there twice",
+            ),
+            (
+                r#"{"name": "hunter2""#,
+                "not JSON: EOF while parsing an object at line 1 column 18",
+            ),
+        ] {
+            assert_eq!(problem(text), expected, "{text}");
+        }
+        for twice in [
+            "name: a\nname: hunter2",
+            "name: [hunter2",
+            "name: *hunter2",
+            "a: !x hunter2\n b: c",
+        ] {
+            let problem = problem(twice);
+            assert!(
+                problem.contains("neither JSON nor YAML") && !problem.contains("hunter2"),
+                "{problem}"
+            );
+        }
+    }
+
+    #[test]
+    fn heartbeats_are_read_alike() {
+        let yaml =
+            "lastHeartbeat: true\ncontainerStatus:\n- name: main\n  state: {terminated: {exitCode: 0}}\n";
+        let read: Vec<HeartbeatTaskRunRequest> = requests(yaml).expect("right");
+        assert_eq!(read[0].last_heartbeat, Some(true));
+        let wrong = yaml.replace("terminated", "finished");
+        let problem = requests::<HeartbeatTaskRunRequest>(&wrong)
+            .expect_err("no such state")
+            .join("");
+        assert!(problem.starts_with("containerStatus[0].state"), "{problem}");
+        let wrong = yaml.replace("exitCode", "exit");
+        let problem = requests::<HeartbeatTaskRunRequest>(&wrong)
+            .expect_err("no such member")
+            .join("");
+        assert_eq!(
+            problem,
+            "containerStatus[0].state.terminated.exit: the contract knows no such member"
+        );
+    }
+
+    #[test]
+    fn what_is_too_large_or_no_text_is_refused() {
+        assert!(text(&b"\xff"[..]).is_err());
+        assert_eq!(
+            text(std::io::repeat(b' ')).expect_err("endless").to_string(),
+            "larger than 8 MiB"
+        );
+        assert_eq!(text(&b"a: b"[..]).expect("a text"), "a: b");
+    }
+}

@@ -1,0 +1,507 @@
+//! `podbeat runs`: the operations of the task-run service from a terminal.
+//! Here lives what each command asks of the service, how long it goes on asking, and how the outcome is shown.
+//! Never here: flags (`cli`), the wire (`task_runs`), the agent and what a pod needs.
+
+mod age;
+pub mod command;
+mod console;
+mod looks;
+mod manifest;
+mod printer;
+mod table;
+pub mod wanted;
+
+use std::io;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use self::command::{Command, From, Invocation};
+pub use self::console::Streams;
+use self::console::{Console, Others};
+use self::looks::Looks;
+use self::printer::Shape;
+use self::wanted::{Verdict, Wanted, is_over};
+use crate::config::{RunsConfig, TokenSource};
+use crate::exit::Ending;
+use crate::task_runs::Secret;
+use crate::task_runs::client::{Client, Tls};
+use crate::task_runs::credentials::{self, Credentials};
+use crate::task_runs::error::{self, Operation};
+use crate::task_runs::model::{
+    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus,
+};
+
+/// The least time of the look that is taken when the time is up.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The service, or the way to it.
+    #[error(transparent)]
+    Service(#[from] error::Error),
+    /// A file can't be read.
+    #[error("reading the request from {from}")]
+    Read {
+        /// Where it should be.
+        from: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What is no request.
+    #[error("{from}: no request that the service takes:\n  {}", problems.join("\n  "))]
+    Malformed {
+        /// Where it is.
+        from: String,
+        /// What is wrong, each with its place.
+        problems: Vec<String>,
+    },
+    /// The run ended otherwise.
+    #[error("task run {run} has ended, and is {status}: it won't be {wanted}")]
+    Unmet {
+        /// Its id.
+        run: String,
+        /// Where it stands.
+        status: String,
+        /// What was waited for.
+        wanted: Wanted,
+    },
+    /// It did not come in time.
+    #[error(
+        "timed out after {} waiting for task run {run} to be {wanted}: {seen}",
+        humantime::format_duration(*timeout)
+    )]
+    Overdue {
+        /// Its id.
+        run: String,
+        /// What was waited for.
+        wanted: Wanted,
+        /// For how long.
+        timeout: Duration,
+        /// Where it stands, as far as is known.
+        seen: String,
+    },
+    /// The outcome can't be written.
+    #[error("writing to standard output")]
+    Write(#[source] io::Error),
+}
+
+impl Error {
+    /// How the process ends with it.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Service(error) => of_service(error),
+            Self::Read { .. } => Ending::Unread,
+            Self::Malformed { .. } => Ending::Refused,
+            Self::Unmet { .. } => Ending::Unmet,
+            Self::Overdue { .. } => Ending::Overdue,
+            Self::Write(_) => Ending::Unwritten,
+        }
+    }
+}
+
+/// How the process ends with what became of a request.
+fn of_service(error: &error::Error) -> Ending {
+    match error {
+        error::Error::Setup(_)
+        | error::Error::File { .. }
+        | error::Error::NoCertificate { .. }
+        | error::Error::Token(_) => Ending::Usage,
+        error::Error::Unfit { .. } => Ending::Refused,
+        error::Error::Connect { .. } | error::Error::Ambiguous { .. } => Ending::Unavailable,
+        error::Error::Unreadable { .. } | error::Error::Endless { .. } => Ending::Misunderstood,
+        error::Error::Status {
+            status, operation, ..
+        } => match (status, operation) {
+            (401 | 403, _) => Ending::Denied,
+            (404 | 410, Operation::Get { .. } | Operation::Abort { .. } | Operation::Heartbeat { .. }) => {
+                Ending::NoSuchRun
+            }
+            (408 | 425 | 429 | 500..=599, _) => Ending::Unavailable,
+            (_, _) => Ending::Refused,
+        },
+    }
+}
+
+/// Does what is asked for. `config` is needed where [`Invocation::needs_service`] says so; nonces and jitter follow the seed.
+///
+/// Where several runs are named, an error of one keeps no other from its turn, unless that would end alike; the first error is
+/// the one that the process ends with.
+pub async fn run(
+    config: Option<&RunsConfig>,
+    invocation: &Invocation,
+    streams: Streams<'_>,
+    seed: u64,
+) -> Ending {
+    let mut console = Console::new(streams, invocation.format, invocation.headers);
+    for note in &invocation.notes {
+        console.note(note);
+    }
+    let done = match (config, &invocation.command) {
+        (_, Command::Create { from, dry_run: true }) => console.dry_run(from),
+        (Some(config), command) => match Service::new(config) {
+            Ok(service) => {
+                let rng = fastrand::Rng::with_seed(seed);
+                Session {
+                    service,
+                    rng,
+                    console: &mut console,
+                }
+                .command(command)
+                .await
+            }
+            Err(error) => Err(error.into()),
+        },
+        // Nothing was asked for that could be done without it.
+        (None, _) => return Ending::Usage,
+    };
+    match done {
+        Ok(()) => console.ending(),
+        // Whoever reads has seen enough, as `head` has.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => console.ending(),
+        Err(error) => console.failed(&error),
+    }
+}
+
+/// The service, and what opens it.
+struct Service {
+    client: Client,
+    credentials: Credentials,
+    timeout: Duration,
+}
+
+impl Service {
+    fn new(config: &RunsConfig) -> Result<Self, error::Error> {
+        let tls = Tls {
+            ca_file: config.ca_file.clone(),
+            identity: config.identity.clone(),
+        };
+        let source = match &config.token {
+            TokenSource::File(path) => credentials::Source::File(path.clone()),
+            TokenSource::Inline(token) => credentials::Source::Inline(token.clone()),
+        };
+        Ok(Self {
+            client: Client::new(config.service_url.url().clone(), &tls)?,
+            credentials: Credentials::new(source, None),
+            timeout: config.timeout,
+        })
+    }
+
+    /// The token of the moment: its file may change while a command waits.
+    fn token(&mut self) -> Result<Secret, error::Error> {
+        Ok(self.credentials.token()?)
+    }
+
+    /// Gets a run, without its secrets, in `limit` or in less.
+    async fn get(&mut self, run: &str, limit: Duration) -> Result<TaskRun, error::Error> {
+        let token = self.token()?;
+        let timeout = limit.min(self.timeout);
+        let mut found = self.client.get(run, &token, timeout).await?;
+        found.redact();
+        Ok(found)
+    }
+
+    async fn create(&mut self, request: &CreateTaskRunRequest) -> Result<TaskRun, error::Error> {
+        let token = self.token()?;
+        let mut created = self.client.create(request, &token, self.timeout).await?;
+        created.redact();
+        Ok(created)
+    }
+}
+
+struct Session<'run, 'streams> {
+    service: Service,
+    rng: fastrand::Rng,
+    console: &'run mut Console<'streams>,
+}
+
+impl Session<'_, '_> {
+    async fn command(&mut self, command: &Command) -> Result<(), Error> {
+        match command {
+            Command::Create { from, .. } => self.create(from).await,
+            Command::Get { runs } => self.get(runs).await,
+            Command::List { query, limit } => self.list(query, *limit).await,
+            Command::Abort { runs } => self.abort(runs).await,
+            Command::Heartbeat { run, from } => self.heartbeat(run, from).await,
+            Command::Wait {
+                runs,
+                wanted,
+                timeout,
+                interval,
+            } => self.wait(runs, wanted, *timeout, *interval).await,
+            Command::Watch { run, interval } => self.watch(run, *interval).await,
+        }
+    }
+
+    async fn create(&mut self, from: &From<CreateTaskRunRequest>) -> Result<(), Error> {
+        let requests = self.console.requests(from)?;
+        let mut created = Vec::new();
+        for (nth, request) in requests.iter().enumerate() {
+            match self.service.create(request).await {
+                Ok(run) => {
+                    if self.console.talks() {
+                        let id = run
+                            .id
+                            .as_deref()
+                            .map_or_else(|| "(without an id)".to_owned(), one_line);
+                        self.console.say(format_args!("task run {id} created"))?;
+                    }
+                    created.push(run);
+                }
+                Err(error) => {
+                    let left = requests.len() - nth - 1;
+                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show_done(&created, requests.len())
+    }
+
+    async fn get(&mut self, runs: &[String]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for (nth, run) in runs.iter().enumerate() {
+            match self.service.get(run, Duration::MAX).await {
+                Ok(run) => found.push(run),
+                Err(error) => {
+                    let left = runs.len() - nth - 1;
+                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show(&found, runs.len())
+    }
+
+    async fn list(&mut self, query: &ListTaskRunsQuery, limit: Option<usize>) -> Result<(), Error> {
+        let token = self.service.token()?;
+        let (client, timeout) = (&self.service.client, self.service.timeout);
+        let mut runs = client.list_all(query.clone(), &token, timeout);
+        let mut printer = self.console.printer(Shape::Many);
+        let (mut shown, mut failure) = (0_usize, None);
+        while limit.is_none_or(|limit| shown < limit) {
+            match runs.next().await {
+                Some(Ok(run)) => {
+                    let out = self.console.out();
+                    printer.run(out, &run, Timestamp::now()).map_err(Error::Write)?;
+                }
+                Some(Err(error)) => {
+                    failure = Some(error);
+                    break;
+                }
+                None => break,
+            }
+            shown += 1;
+        }
+        printer.end(self.console.out()).map_err(Error::Write)?;
+        if let Some(error) = failure {
+            if shown > 0 {
+                let note = format!("the list is not whole: it breaks off after {shown} task runs");
+                self.console.note(&note);
+            }
+            return Err(error.into());
+        }
+        if shown == 0 && self.console.draws() {
+            self.console.note("no task runs found");
+        }
+        Ok(())
+    }
+
+    async fn abort(&mut self, runs: &[String]) -> Result<(), Error> {
+        let mut aborted = Vec::new();
+        for (nth, run) in runs.iter().enumerate() {
+            let token = self.service.token()?;
+            match self.service.client.abort(run, &token, self.service.timeout).await {
+                Ok(summary) => {
+                    if self.console.talks() {
+                        self.console
+                            .say(format_args!("task run {} aborted", one_line(run)))?;
+                    }
+                    aborted.push(summary);
+                }
+                Err(error) => {
+                    let left = runs.len() - nth - 1;
+                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show_done(&aborted, runs.len())
+    }
+
+    async fn heartbeat(&mut self, run: &str, from: &From<HeartbeatTaskRunRequest>) -> Result<(), Error> {
+        let mut requests = self.console.requests(from)?;
+        let (Some(mut request), true) = (requests.pop(), requests.is_empty()) else {
+            return Err(Error::Malformed {
+                from: from.to_string(),
+                problems: vec!["more than one heartbeat; send them one by one".to_owned()],
+            });
+        };
+        if request.nonce.is_none() {
+            // As the agent does: it tells a heartbeat from its repetition.
+            request.nonce = Some(format!("{:032x}", self.rng.u128(..)));
+        }
+        let token = self.service.token()?;
+        let (client, timeout) = (&self.service.client, self.service.timeout);
+        let accepted = client.heartbeat(run, &request, &token, timeout).await?;
+        if let Some(problem) = accepted.unreadable {
+            let note = format!("the service accepted the heartbeat, but what it says is {problem}");
+            self.console.note(&note);
+        }
+        if accepted.jwt.is_some() {
+            self.console
+                .note("the service sent a fresh token with its answer, which podbeat runs doesn't keep");
+        }
+        if self.console.draws() {
+            let which = match request.last_heartbeat {
+                Some(true) => "last heartbeat",
+                Some(false) | None => "heartbeat",
+            };
+            let run = one_line(run);
+            return self
+                .console
+                .say(format_args!("{which} of task run {run} accepted"));
+        }
+        // A nonce that the service issued is a secret setting.
+        request.nonce = None;
+        self.console.show_sent(run, &request)
+    }
+
+    async fn wait(
+        &mut self,
+        runs: &[String],
+        wanted: &Wanted,
+        timeout: Duration,
+        interval: Duration,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        let mut met = Vec::new();
+        for (nth, run) in runs.iter().enumerate() {
+            match self.wait_for(run, wanted, began, timeout, interval).await {
+                Ok(seen) => {
+                    if self.console.talks() {
+                        let (run, status) = (one_line(run), told(seen.status.as_ref()));
+                        self.console.say(format_args!("task run {run} is {status}"))?;
+                    }
+                    met.push(seen);
+                }
+                Err(error) => {
+                    if self.console.failed_of_some(&error, runs.len() - nth - 1) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show_done(&met, runs.len())
+    }
+
+    async fn wait_for(
+        &mut self,
+        run: &str,
+        wanted: &Wanted,
+        began: Instant,
+        timeout: Duration,
+        interval: Duration,
+    ) -> Result<TaskRun, Error> {
+        let left = || timeout.saturating_sub(began.elapsed());
+        let (mut looks, mut seen) = (Looks::default(), None);
+        let mut is_last = timeout.is_zero();
+        loop {
+            // The first look has all its time, and the last one is taken when the time is up.
+            let limit = if looks.is_first() {
+                Duration::MAX
+            } else {
+                left().max(LAST_LOOK)
+            };
+            let pause = match self.service.get(run, limit).await {
+                Ok(found) => match wanted.judge(found.status.as_ref()) {
+                    Verdict::Met => return Ok(found),
+                    Verdict::Vain => {
+                        return Err(Error::Unmet {
+                            run: one_line(run),
+                            status: told(found.status.as_ref()),
+                            wanted: wanted.clone(),
+                        });
+                    }
+                    Verdict::Open => {
+                        seen = Some(told(found.status.as_ref()));
+                        looks.seen(interval, &mut self.rng)
+                    }
+                },
+                Err(error) => self.passing(&mut looks, error, !is_last)?,
+            };
+            if is_last {
+                return Err(Error::Overdue {
+                    run: one_line(run),
+                    wanted: wanted.clone(),
+                    timeout,
+                    seen: match seen {
+                        Some(status) => format!("it is {status}"),
+                        None => "the service didn't say where it stands".to_owned(),
+                    },
+                });
+            }
+            let left = left();
+            is_last = pause >= left;
+            sleep(pause.min(left)).await;
+        }
+    }
+
+    async fn watch(&mut self, run: &str, interval: Duration) -> Result<(), Error> {
+        let mut printer = self.console.printer(Shape::Stream);
+        let (mut looks, mut last) = (Looks::default(), None);
+        loop {
+            let pause = match self.service.get(run, Duration::MAX).await {
+                Ok(found) => {
+                    if last.as_ref() != Some(&found) {
+                        let out = self.console.out();
+                        printer.run(out, &found, Timestamp::now()).map_err(Error::Write)?;
+                    }
+                    if found.status.as_ref().is_some_and(is_over) {
+                        return Ok(());
+                    }
+                    last = Some(found);
+                    looks.seen(interval, &mut self.rng)
+                }
+                Err(error) => self.passing(&mut looks, error, true)?,
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// How long to pause after an error that may pass. The first of several in a row is told, if there will be another look.
+    ///
+    /// # Errors
+    /// The error itself, if it won't pass by itself.
+    fn passing(&mut self, looks: &mut Looks, error: error::Error, goes_on: bool) -> Result<Duration, Error> {
+        if of_service(&error) != Ending::Unavailable {
+            return Err(error.into());
+        }
+        if goes_on && looks.is_news() {
+            self.console
+                .note(&format!("{}; trying on", crate::exit::with_causes(&error)));
+        }
+        let retry_after = match error {
+            error::Error::Status { retry_after, .. } => retry_after,
+            _ => None,
+        };
+        Ok(looks.failed(retry_after, Timestamp::now(), &mut self.rng))
+    }
+}
+
+fn told(status: Option<&TaskRunStatus>) -> String {
+    status.map_or_else(|| "in no status".to_owned(), |status| one_line(status.as_str()))
+}
+
+/// Anybody's text for a terminal.
+fn one_line(text: &str) -> String {
+    table::inert(text).collect()
+}

@@ -1,0 +1,141 @@
+//! What is waited for, and whether it can still come.
+
+use std::fmt;
+
+use crate::task_runs::model::TaskRunStatus;
+
+/// The word for any status in which a run has ended.
+pub const END: &str = "end";
+
+/// What is waited for: a status out of some, or any that ends a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    statuses: Vec<TaskRunStatus>,
+    end: bool,
+}
+
+/// What a status means for whoever waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// It is the one.
+    Met,
+    /// It may still come.
+    Open,
+    /// The run has ended otherwise.
+    Vain,
+}
+
+impl Wanted {
+    /// Reads `STATUS[,STATUS…]`, in which the statuses may be written in any case, and `end` stands for any that ends a run.
+    /// Tells of those that it doesn't know: it waits for them as they are written.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn parse(text: &str) -> Result<(Self, Vec<TaskRunStatus>), &'static str> {
+        let mut wanted = Self {
+            statuses: Vec::new(),
+            end: false,
+        };
+        let mut unknown = Vec::new();
+        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+            if word.eq_ignore_ascii_case(END) {
+                wanted.end = true;
+                continue;
+            }
+            let status = status(word);
+            if matches!(status, TaskRunStatus::Unknown(_)) {
+                unknown.push(status.clone());
+            }
+            wanted.statuses.push(status);
+        }
+        if wanted.statuses.is_empty() && !wanted.end {
+            return Err("no status: name one, such as Completed, or several with commas, or end");
+        }
+        Ok((wanted, unknown))
+    }
+
+    pub(super) fn judge(&self, status: Option<&TaskRunStatus>) -> Verdict {
+        let Some(status) = status else {
+            return Verdict::Open;
+        };
+        let is_over = is_over(status);
+        if self.statuses.contains(status) || (self.end && is_over) {
+            Verdict::Met
+        } else if is_over {
+            Verdict::Vain
+        } else {
+            Verdict::Open
+        }
+    }
+}
+
+impl fmt::Display for Wanted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&str> = self.statuses.iter().map(TaskRunStatus::as_str).collect();
+        match (names.is_empty(), self.end) {
+            (true, _) => f.write_str("at its end"),
+            (false, true) => write!(f, "{}, or at its end", names.join(" or ")),
+            (false, false) => f.write_str(&names.join(" or ")),
+        }
+    }
+}
+
+/// A status as people write it: in any case.
+#[must_use]
+pub fn status(word: &str) -> TaskRunStatus {
+    let known = TaskRunStatus::KNOWN
+        .into_iter()
+        .find(|known| known.as_str().eq_ignore_ascii_case(word));
+    known.unwrap_or_else(|| TaskRunStatus::from(word))
+}
+
+/// Whether a run has ended. One that has failed and can be started again has not, and of a status that is unknown nobody
+/// knows.
+pub(super) fn is_over(status: &TaskRunStatus) -> bool {
+    match status {
+        TaskRunStatus::Completed
+        | TaskRunStatus::Failed
+        | TaskRunStatus::Aborted
+        | TaskRunStatus::TimedOut => true,
+        TaskRunStatus::Pending
+        | TaskRunStatus::CheckedOut
+        | TaskRunStatus::Runnable
+        | TaskRunStatus::Running
+        | TaskRunStatus::Finalizing
+        | TaskRunStatus::FailedRestartable
+        | TaskRunStatus::Unknown(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_ended_otherwise_is_waited_for_in_vain() {
+        let verdicts = |text: &str| {
+            let (wanted, _) = Wanted::parse(text).expect("right");
+            TaskRunStatus::KNOWN.map(|status| wanted.judge(Some(&status)))
+        };
+        use Verdict::{Met, Open, Vain};
+        assert_eq!(
+            verdicts("completed"),
+            [Open, Open, Open, Open, Open, Met, Open, Vain, Vain, Vain]
+        );
+        assert_eq!(
+            verdicts("RUNNING, Failed"),
+            [Open, Open, Open, Met, Open, Vain, Open, Met, Vain, Vain]
+        );
+        assert_eq!(
+            verdicts("end"),
+            [Open, Open, Open, Open, Open, Met, Open, Met, Met, Met]
+        );
+        let (wanted, unknown) = Wanted::parse("Hibernating,end").expect("right");
+        assert_eq!(unknown, [TaskRunStatus::from("Hibernating")]);
+        assert_eq!(wanted.judge(Some(&"Hibernating".into())), Met);
+        assert_eq!(wanted.judge(Some(&"hibernating".into())), Open);
+        assert_eq!(wanted.judge(None), Open);
+        assert_eq!(wanted.to_string(), "Hibernating, or at its end");
+        assert!(Wanted::parse(" , ").is_err());
+    }
+}
