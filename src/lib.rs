@@ -9,6 +9,7 @@ pub mod config;
 pub mod exec;
 pub mod exit;
 pub mod heartbeat;
+pub mod journal;
 pub mod marker;
 pub mod pod;
 #[cfg(feature = "laptop")]

@@ -3,61 +3,28 @@
 //! One file, `journal.json` in PODBEAT_STATE_DIR, for its owner only (0600): it holds the renewed token. What can't be
 //! taken up (torn, another pod's, a newer version's) is set aside under another name and told; it ends nothing.
 
-use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
 use tracing::warn;
 
 use super::keeper::{Keeper, Written};
 use super::trouble::Chain;
 use crate::config::Config;
 use crate::heartbeat::saved::Saved;
+use crate::journal::{self, Contents, Malformed};
 use crate::task_runs::credentials::Renewed;
 use crate::telemetry::instruments::Instruments;
-
-/// The form that this version writes. One that reads it differently must have another number.
-const VERSION: u32 = 1;
 
 const NAME: &str = "journal.json";
 
 /// For its owner only.
 const MODE: u32 = 0o600;
 
-/// A full outbox with the longest termination messages (4 KiB each, 12 KiB a pod) is a third of this.
-const LARGEST: u64 = 16 * 1024 * 1024;
-
-/// What the file holds.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Contents {
-    version: u32,
-    task_run_id: String,
-    pod_uid: Option<String>,
-    renewed_token: Option<Renewed>,
-    machine: Saved,
-}
-
-/// Read first, because everything else may look different in another version.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Versioned {
-    version: u32,
-}
-
 /// Why what is there can't be taken up.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
-    #[error("it can't be read")]
-    Unreadable(#[source] io::Error),
-    #[error("it is larger than {LARGEST} bytes")]
-    TooLarge,
-    #[error("it is torn, or not a journal")]
-    Torn(#[source] Where),
-    #[error("it was written by a newer version of podbeat (form {0}, this one knows {VERSION})")]
-    Newer(u32),
+    #[error(transparent)]
+    Malformed(#[from] Malformed),
     #[error("it is of another pod or run")]
     Foreign,
 }
@@ -66,26 +33,11 @@ impl Unusable {
     /// What is added to the name of a file that is set aside. One of each kind is kept.
     fn suffix(&self) -> &'static str {
         match self {
-            Self::Unreadable(_) => "unreadable",
-            Self::TooLarge | Self::Torn(_) => "torn",
-            Self::Newer(_) => "newer",
+            Self::Malformed(Malformed::Unreadable(_)) => "unreadable",
+            Self::Malformed(Malformed::TooLarge | Malformed::Torn(_)) => "torn",
+            Self::Malformed(Malformed::Newer(_)) => "newer",
             Self::Foreign => "foreign",
         }
-    }
-}
-
-/// Where the JSON went wrong. The parser's own words may repeat what the file holds, a token perhaps.
-#[derive(Debug)]
-struct Where {
-    line: usize,
-    column: usize,
-}
-
-impl std::error::Error for Where {}
-
-impl fmt::Display for Where {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "at line {}, column {}", self.line, self.column)
     }
 }
 
@@ -120,7 +72,7 @@ impl Journal {
             renewed_token: contents.as_ref().and_then(|found| found.renewed_token.clone()),
         };
         let contents = Contents {
-            version: VERSION,
+            version: journal::VERSION,
             task_run_id: config.task_run_id.clone(),
             pod_uid: config.pod_uid.clone(),
             renewed_token: left.renewed_token.clone(),
@@ -193,37 +145,12 @@ fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Contents> {
 }
 
 fn read(path: &Path, run: &str, pod_uid: Option<&str>) -> Result<Option<Contents>, Unusable> {
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(Unusable::Unreadable(error)),
-    };
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Unusable::Unreadable)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
-        return Err(Unusable::TooLarge);
-    }
-    parse(&bytes, run, pod_uid).map(Some)
+    journal::read(path)?
+        .map(|contents| ours(contents, run, pod_uid))
+        .transpose()
 }
 
-fn parse(bytes: &[u8], run: &str, pod_uid: Option<&str>) -> Result<Contents, Unusable> {
-    let torn = |error: serde_json::Error| {
-        Unusable::Torn(Where {
-            line: error.line(),
-            column: error.column(),
-        })
-    };
-    let version = serde_json::from_slice::<Versioned>(bytes).map_err(torn)?.version;
-    match version {
-        0 => {
-            return Err(Unusable::Torn(Where { line: 1, column: 1 }));
-        }
-        VERSION => {}
-        newer => return Err(Unusable::Newer(newer)),
-    }
-    let contents: Contents = serde_json::from_slice(bytes).map_err(torn)?;
+fn ours(contents: Contents, run: &str, pod_uid: Option<&str>) -> Result<Contents, Unusable> {
     let another_pod = contents
         .pod_uid
         .as_deref()
@@ -239,8 +166,9 @@ fn parse(bytes: &[u8], run: &str, pod_uid: Option<&str>) -> Result<Contents, Unu
 #[cfg(fuzzing)]
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> Option<Saved> {
-    parse(bytes, "run", Some("uid"))
+    journal::parse(bytes)
         .ok()
+        .and_then(|contents| ours(contents, "run", Some("uid")).ok())
         .map(|contents| contents.machine)
 }
 
@@ -342,13 +270,6 @@ mod tests {
         journal.persist(some());
         journal.written().expect("a journal").within(LIMIT).await;
         assert_eq!(names(dir.path()), [NAME, "journal.json.newer"]);
-    }
-
-    #[test]
-    fn an_error_repeats_nothing_of_what_the_file_holds() {
-        let bytes = br#"{"version":1,"taskRunId":"run","renewedToken":"hunter2","machine":{}}"#;
-        let error = parse(bytes, "run", None).expect_err("not a token's form");
-        assert!(!format!("{} {error:?}", Chain(&error)).contains("hunter2"));
     }
 
     #[tokio::test]
