@@ -273,9 +273,9 @@ pub const EXEC_SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// Every setting of `podbeat runs`. The names are the agent's, and so are the values that suit it.
-#[cfg(feature = "laptop")]
-pub const RUNS_SETTINGS: &[Setting] = &[
+/// How a command reaches the task-run service: all settings of `podbeat runs`, and the first ones of `podbeat reap`. The names
+/// are the agent's, and so are the values that suit it.
+pub const SERVICE_SETTINGS: &[Setting] = &[
     setting(
         "PODBEAT_SERVICE_URL",
         "service-url",
@@ -400,10 +400,9 @@ pub struct ExecConfig {
     pub marker_dir: PathBuf,
 }
 
-/// The settings of `podbeat runs`, checked.
-#[cfg(feature = "laptop")]
+/// How a command reaches the task-run service, checked.
 #[derive(Clone, Debug)]
-pub struct RunsConfig {
+pub struct ServiceConfig {
     /// The service.
     pub service_url: ServiceUrl,
     /// The token's source.
@@ -634,29 +633,17 @@ impl ExecConfig {
     }
 }
 
-#[cfg(feature = "laptop")]
-impl RunsConfig {
+impl ServiceConfig {
     /// Reads and checks the settings of `podbeat runs`.
     ///
     /// # Errors
     /// All that are missing or malformed, by name, together. No value of a secret is part of it.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
-        let mut read = Reader::new(RUNS_SETTINGS, flags, environment);
-        let service_url = read.service_url(true);
-        let token = read.token(false);
-        let (certificate, key) = read.identity();
-        let timeout = read.duration("PODBEAT_TIMEOUT", secs(30), millis(100), secs(300));
-        let ca_file = read.path("PODBEAT_CA_FILE");
-        match (service_url, token) {
-            (Some(service_url), Some(token)) => read.done(Self {
-                service_url,
-                token,
-                ca_file,
-                identity: certificate.zip(key),
-                timeout,
-            }),
+        let mut read = Reader::new(SERVICE_SETTINGS, flags, environment);
+        match read.service() {
+            Some(config) => read.done(config),
             // What is missing is among the faults.
-            (Some(_) | None, _) => Err(read.errors()),
+            None => Err(read.errors()),
         }
     }
 }
@@ -813,6 +800,20 @@ impl<'read, E: Environment> Reader<'read, E> {
             "the base URL of the task-run service, such as https://ica.example.com",
             |text| service_url(text, allow_http),
         )
+    }
+
+    /// How a command reaches the service; `None` if URL or token is missing or malformed.
+    fn service(&mut self) -> Option<ServiceConfig> {
+        let (service_url, token) = (self.service_url(true), self.token(false));
+        let (certificate, key) = self.identity();
+        let timeout = self.duration("PODBEAT_TIMEOUT", secs(30), millis(100), secs(300));
+        Some(ServiceConfig {
+            service_url: service_url?,
+            token: token?,
+            ca_file: self.path("PODBEAT_CA_FILE"),
+            identity: certificate.zip(key),
+            timeout,
+        })
     }
 
     /// Certificate and key for mutual TLS: both or neither.

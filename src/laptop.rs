@@ -4,7 +4,7 @@ use std::io::{stderr, stdin, stdout};
 use std::path::Path;
 
 use podbeat::cli::manual;
-use podbeat::config::{Flags, ProcessEnvironment, RunsConfig};
+use podbeat::config::{Flags, ProcessEnvironment, ServiceConfig};
 use podbeat::exit::Ending;
 use podbeat::runs::command::Invocation;
 use podbeat::runs::{self, Streams};
@@ -13,7 +13,7 @@ use super::{failed, print, runtime};
 
 pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ending {
     let config = match invocation.needs_service() {
-        true => match RunsConfig::load(flags, &ProcessEnvironment) {
+        true => match ServiceConfig::load(flags, &ProcessEnvironment) {
             Ok(config) => Some(config),
             Err(errors) => return failed(Ending::Usage, &errors),
         },

@@ -14,6 +14,7 @@ pub mod marker;
 pub mod pod;
 #[cfg(feature = "laptop")]
 pub mod runs;
+pub mod service;
 pub mod task_runs;
 pub mod telemetry;
 

@@ -6,7 +6,7 @@ mod generated;
 
 use std::fmt::Write;
 
-use podbeat::config::{EXEC_SETTINGS, RUNS_SETTINGS, SETTINGS, Setting};
+use podbeat::config::{EXEC_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
 use podbeat::exit::Ending;
 
 fn document() -> String {
@@ -32,7 +32,7 @@ fn document() -> String {
          They have the agent's names, so that one environment does for both. [runs.md](runs.md) has its other flags.\n\n\
          | variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
-    rows(&mut text, RUNS_SETTINGS);
+    rows(&mut text, SERVICE_SETTINGS);
     text.push_str("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n");
     for ending in Ending::ALL {
         writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");

@@ -8,7 +8,7 @@ use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, Type
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use super::{Wrong, flag, flags};
-use crate::config::{Flags, RUNS_SETTINGS};
+use crate::config::{Flags, SERVICE_SETTINGS};
 use crate::exit::Ending;
 use crate::runs::command::{self, Format, From, Invocation, container_status};
 use crate::runs::wanted::{END, Wanted, status};
@@ -53,7 +53,7 @@ pub(super) fn command() -> Command {
         .after_help(after)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .args(RUNS_SETTINGS.iter().map(|setting| flag(setting).global(true).help_heading(CONNECTION)))
+        .args(SERVICE_SETTINGS.iter().map(|setting| flag(setting).global(true).help_heading(CONNECTION)))
         .arg(
             Arg::new("output")
                 .short('o')
@@ -538,7 +538,7 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
         headers: !matches.get_flag("no-headers"),
         notes,
     };
-    Ok((flags(matches, RUNS_SETTINGS), invocation))
+    Ok((flags(matches, SERVICE_SETTINGS), invocation))
 }
 
 fn note_unknown(notes: &mut Vec<String>, statuses: &[TaskRunStatus]) {

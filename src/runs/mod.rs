@@ -23,13 +23,11 @@ pub use self::console::Streams;
 use self::console::{Console, Others};
 use self::looks::Looks;
 use self::printer::Shape;
-use self::wanted::{Verdict, Wanted, is_over};
-use crate::config::{RunsConfig, TokenSource};
+use self::wanted::{Verdict, Wanted};
+use crate::config::ServiceConfig;
 use crate::exit::Ending;
-use crate::task_runs::Secret;
-use crate::task_runs::client::{Client, Tls};
-use crate::task_runs::credentials::{self, Credentials};
-use crate::task_runs::error::{self, Operation};
+use crate::service::{self, Service};
+use crate::task_runs::error;
 use crate::task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus,
 };
@@ -95,7 +93,7 @@ impl Error {
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
-            Self::Service(error) => of_service(error),
+            Self::Service(error) => service::ending(error),
             Self::Read { .. } => Ending::Unread,
             Self::Malformed { .. } => Ending::Refused,
             Self::Unmet { .. } => Ending::Unmet,
@@ -105,35 +103,12 @@ impl Error {
     }
 }
 
-/// How the process ends with what became of a request.
-fn of_service(error: &error::Error) -> Ending {
-    match error {
-        error::Error::Setup(_)
-        | error::Error::File { .. }
-        | error::Error::NoCertificate { .. }
-        | error::Error::Token(_) => Ending::Usage,
-        error::Error::Unfit { .. } => Ending::Refused,
-        error::Error::Connect { .. } | error::Error::Ambiguous { .. } => Ending::Unavailable,
-        error::Error::Unreadable { .. } | error::Error::Endless { .. } => Ending::Misunderstood,
-        error::Error::Status {
-            status, operation, ..
-        } => match (status, operation) {
-            (401 | 403, _) => Ending::Denied,
-            (404 | 410, Operation::Get { .. } | Operation::Abort { .. } | Operation::Heartbeat { .. }) => {
-                Ending::NoSuchRun
-            }
-            (408 | 425 | 429 | 500..=599, _) => Ending::Unavailable,
-            (_, _) => Ending::Refused,
-        },
-    }
-}
-
 /// Does what is asked for. `config` is needed where [`Invocation::needs_service`] says so; nonces and jitter follow the seed.
 ///
 /// Where several runs are named, an error of one keeps no other from its turn, unless that would end alike; the first error is
 /// the one that the process ends with.
 pub async fn run(
-    config: Option<&RunsConfig>,
+    config: Option<&ServiceConfig>,
     invocation: &Invocation,
     streams: Streams<'_>,
     seed: u64,
@@ -165,52 +140,6 @@ pub async fn run(
         // Whoever reads has seen enough, as `head` has.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => console.ending(),
         Err(error) => console.failed(&error),
-    }
-}
-
-/// The service, and what opens it.
-struct Service {
-    client: Client,
-    credentials: Credentials,
-    timeout: Duration,
-}
-
-impl Service {
-    fn new(config: &RunsConfig) -> Result<Self, error::Error> {
-        let tls = Tls {
-            ca_file: config.ca_file.clone(),
-            identity: config.identity.clone(),
-        };
-        let source = match &config.token {
-            TokenSource::File(path) => credentials::Source::File(path.clone()),
-            TokenSource::Inline(token) => credentials::Source::Inline(token.clone()),
-        };
-        Ok(Self {
-            client: Client::new(config.service_url.url().clone(), &tls)?,
-            credentials: Credentials::new(source, None),
-            timeout: config.timeout,
-        })
-    }
-
-    /// The token of the moment: its file may change while a command waits.
-    fn token(&mut self) -> Result<Secret, error::Error> {
-        Ok(self.credentials.token()?)
-    }
-
-    /// Gets a run, without its secrets, in `limit` or in less.
-    async fn get(&mut self, run: &str, limit: Duration) -> Result<TaskRun, error::Error> {
-        let token = self.token()?;
-        let timeout = limit.min(self.timeout);
-        let mut found = self.client.get(run, &token, timeout).await?;
-        found.redact();
-        Ok(found)
-    }
-
-    async fn create(&mut self, request: &CreateTaskRunRequest) -> Result<TaskRun, error::Error> {
-        let token = self.token()?;
-        let mut created = self.client.create(request, &token, self.timeout).await?;
-        created.redact();
-        Ok(created)
     }
 }
 
@@ -282,7 +211,7 @@ impl Session<'_, '_> {
 
     async fn list(&mut self, query: &ListTaskRunsQuery, limit: Option<usize>) -> Result<(), Error> {
         let token = self.service.token()?;
-        let (client, timeout) = (&self.service.client, self.service.timeout);
+        let (client, timeout) = (self.service.client(), self.service.timeout());
         let mut runs = client.list_all(query.clone(), &token, timeout);
         let mut printer = self.console.printer(Shape::Many);
         let (mut shown, mut failure) = (0_usize, None);
@@ -318,7 +247,12 @@ impl Session<'_, '_> {
         let mut aborted = Vec::new();
         for (nth, run) in runs.iter().enumerate() {
             let token = self.service.token()?;
-            match self.service.client.abort(run, &token, self.service.timeout).await {
+            match self
+                .service
+                .client()
+                .abort(run, &token, self.service.timeout())
+                .await
+            {
                 Ok(summary) => {
                     if self.console.talks() {
                         self.console
@@ -350,7 +284,7 @@ impl Session<'_, '_> {
             request.nonce = Some(format!("{:032x}", self.rng.u128(..)));
         }
         let token = self.service.token()?;
-        let (client, timeout) = (&self.service.client, self.service.timeout);
+        let (client, timeout) = (self.service.client(), self.service.timeout());
         let accepted = client.heartbeat(run, &request, &token, timeout).await?;
         if let Some(problem) = accepted.unreadable {
             let note = format!("the service accepted the heartbeat, but what it says is {problem}");
@@ -465,7 +399,7 @@ impl Session<'_, '_> {
                         let out = self.console.out();
                         printer.run(out, &found, Timestamp::now()).map_err(Error::Write)?;
                     }
-                    if found.status.as_ref().is_some_and(is_over) {
+                    if found.status.as_ref().is_some_and(TaskRunStatus::is_over) {
                         return Ok(());
                     }
                     last = Some(found);
@@ -482,7 +416,7 @@ impl Session<'_, '_> {
     /// # Errors
     /// The error itself, if it won't pass by itself.
     fn passing(&mut self, looks: &mut Looks, error: error::Error, goes_on: bool) -> Result<Duration, Error> {
-        if of_service(&error) != Ending::Unavailable {
+        if service::ending(&error) != Ending::Unavailable {
             return Err(error.into());
         }
         if goes_on && looks.is_news() {

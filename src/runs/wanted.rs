@@ -58,7 +58,7 @@ impl Wanted {
         let Some(status) = status else {
             return Verdict::Open;
         };
-        let is_over = is_over(status);
+        let is_over = status.is_over();
         if self.statuses.contains(status) || (self.end && is_over) {
             Verdict::Met
         } else if is_over {
@@ -87,24 +87,6 @@ pub fn status(word: &str) -> TaskRunStatus {
         .into_iter()
         .find(|known| known.as_str().eq_ignore_ascii_case(word));
     known.unwrap_or_else(|| TaskRunStatus::from(word))
-}
-
-/// Whether a run has ended. One that has failed and can be started again has not, and of a status that is unknown nobody
-/// knows.
-pub(super) fn is_over(status: &TaskRunStatus) -> bool {
-    match status {
-        TaskRunStatus::Completed
-        | TaskRunStatus::Failed
-        | TaskRunStatus::Aborted
-        | TaskRunStatus::TimedOut => true,
-        TaskRunStatus::Pending
-        | TaskRunStatus::CheckedOut
-        | TaskRunStatus::Runnable
-        | TaskRunStatus::Running
-        | TaskRunStatus::Finalizing
-        | TaskRunStatus::FailedRestartable
-        | TaskRunStatus::Unknown(_) => false,
-    }
 }
 
 #[cfg(test)]

@@ -76,6 +76,22 @@ impl TaskRunStatus {
             Self::Unknown(UnknownStatus(text)) => text,
         }
     }
+
+    /// Whether the run has ended. One that has failed and can be started again has not, and of a status that is unknown nobody
+    /// knows.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        match self {
+            Self::Completed | Self::Failed | Self::Aborted | Self::TimedOut => true,
+            Self::Pending
+            | Self::CheckedOut
+            | Self::Runnable
+            | Self::Running
+            | Self::Finalizing
+            | Self::FailedRestartable
+            | Self::Unknown(_) => false,
+        }
+    }
 }
 
 impl From<String> for TaskRunStatus {
