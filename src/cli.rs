@@ -2,6 +2,7 @@
 
 #[cfg(feature = "laptop")]
 pub mod manual;
+mod reap;
 #[cfg(feature = "laptop")]
 mod runs;
 
@@ -28,6 +29,13 @@ pub enum Cli {
     },
     /// Copy the binary to where a task's container can run it.
     Install(PathBuf),
+    /// Send the missing last heartbeat of pods that ended without one.
+    Reap {
+        /// How the service and the Kubernetes API are reached.
+        flags: Flags,
+        /// What is asked for.
+        invocation: crate::reap::Invocation,
+    },
     /// Speak to the task-run service from a terminal.
     #[cfg(feature = "laptop")]
     Runs {
@@ -82,6 +90,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
                 command: exec.get_many(COMMAND).into_iter().flatten().cloned().collect(),
             },
         }),
+        Some((reap::REAP, matches)) => {
+            let (flags, invocation) = reap::parse(matches);
+            Ok(Cli::Reap { flags, invocation })
+        }
         #[cfg(feature = "laptop")]
         Some((runs::RUNS, matches)) => match runs::parse(matches) {
             Ok((flags, invocation)) => Ok(Cli::Runs {
@@ -112,7 +124,8 @@ pub fn command() -> Command {
         )
         .disable_help_subcommand(true)
         .subcommand(agent())
-        .subcommand(exec());
+        .subcommand(exec())
+        .subcommand(reap::command());
     #[cfg(feature = "laptop")]
     let command = command
         .subcommand(runs::command())
@@ -181,6 +194,14 @@ fn flag(setting: &Setting) -> Arg {
     } else {
         arg.value_name("VALUE").value_parser(OsStringValueParser::new())
     }
+}
+
+/// The part of a help text that says how a command may end, from the one table.
+fn exit_codes(endings: &[Ending]) -> String {
+    let lines = endings
+        .iter()
+        .map(|ending| format!("\n  {:<4}{ending}", ending.code()));
+    format!("Exit codes:{}", lines.collect::<String>())
 }
 
 fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {

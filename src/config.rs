@@ -237,24 +237,9 @@ pub const SETTINGS: &[Setting] = &[
         "false",
         "log each heartbeat instead of sending it",
     )),
-    setting(
-        "PODBEAT_SERVICE_ACCOUNT_DIR",
-        "service-account-dir",
-        "/var/run/secrets/kubernetes.io/serviceaccount",
-        "directory with the service account's token and ca.crt",
-    ),
-    setting(
-        "KUBECONFIG",
-        "kubeconfig",
-        "in a pod none; elsewhere ~/.kube/config",
-        "kubeconfig file; if set, it is used in a pod, too",
-    ),
-    setting(
-        "PODBEAT_KUBE_CONTEXT",
-        "context",
-        "the current context",
-        "context of the kubeconfig",
-    ),
+    SERVICE_ACCOUNT_DIR,
+    KUBECONFIG,
+    CONTEXT,
 ];
 
 /// Every setting of `podbeat exec`. The names are the agent's, the container is the command's own.
@@ -304,6 +289,58 @@ pub const SERVICE_SETTINGS: &[Setting] = &[
         "the longest that one request may take; 100ms to 5m",
     ),
     ALLOW_HTTP,
+];
+
+const SERVICE_ACCOUNT_DIR: Setting = setting(
+    "PODBEAT_SERVICE_ACCOUNT_DIR",
+    "service-account-dir",
+    "/var/run/secrets/kubernetes.io/serviceaccount",
+    "directory with the service account's token and ca.crt",
+);
+
+const KUBECONFIG: Setting = setting(
+    "KUBECONFIG",
+    "kubeconfig",
+    "in a pod none; elsewhere ~/.kube/config",
+    "kubeconfig file; if set, it is used in a pod, too",
+);
+
+const CONTEXT: Setting = setting(
+    "PODBEAT_KUBE_CONTEXT",
+    "context",
+    "the current context",
+    "context of the kubeconfig",
+);
+
+/// The settings of `podbeat reap` beside [`SERVICE_SETTINGS`].
+pub const REAP_SETTINGS: &[Setting] = &[
+    setting(
+        "POD_NAMESPACE",
+        "namespace",
+        "required in a pod; else the kubeconfig's namespace",
+        "namespace of the pods",
+    ),
+    setting(
+        "PODBEAT_CONTAINER_NAME",
+        "container-name",
+        "podbeat",
+        "name of podbeat's container in the pods",
+    ),
+    setting(
+        "PODBEAT_REPORT",
+        "report",
+        "task",
+        "task: regular containers; all: init containers and other sidecars too; a pod's own setting comes first",
+    ),
+    setting(
+        "PODBEAT_NONCE_FILE",
+        "nonce-file",
+        "one made of the pod's UID",
+        "file with the nonce that the service issued for the run; a pod's own PODBEAT_NONCE comes first",
+    ),
+    SERVICE_ACCOUNT_DIR,
+    KUBECONFIG,
+    CONTEXT,
 ];
 
 /// Reads environment variables. A trait, so that tests pass a map.
@@ -413,6 +450,23 @@ pub struct ServiceConfig {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// For one request; 100 ms to 5 min.
     pub timeout: Duration,
+}
+
+/// The settings of `podbeat reap`, checked.
+#[derive(Clone, Debug)]
+pub struct ReapConfig {
+    /// How the service is reached.
+    pub service: ServiceConfig,
+    /// The pods' namespace; `None` for the kubeconfig's own.
+    pub namespace: Option<String>,
+    /// How the Kubernetes API is reached.
+    pub kubernetes: Kubernetes,
+    /// Podbeat's container in the pods.
+    pub container_name: String,
+    /// Which containers are reported.
+    pub report: Report,
+    /// File with the nonce.
+    pub nonce_file: Option<PathBuf>,
 }
 
 /// The service's base URL: https or allowed http, without credentials, query or fragment.
@@ -577,16 +631,8 @@ impl Config {
             nonce: read.nonce(),
             interval: read.duration("PODBEAT_INTERVAL", secs(30), millis(100), secs(3600)),
             timeout: read.duration("PODBEAT_TIMEOUT", secs(10), millis(100), secs(300)),
-            container_name: read
-                .optional("PODBEAT_CONTAINER_NAME", dns_name)
-                .unwrap_or_else(|| "podbeat".to_owned()),
-            report: read
-                .optional("PODBEAT_REPORT", |text| match text {
-                    "task" => Ok(Report::Task),
-                    "all" => Ok(Report::All),
-                    _ => Err("neither task nor all".to_owned()),
-                })
-                .unwrap_or(Report::Task),
+            container_name: read.container_name(),
+            report: read.report(),
             state_dir: read.path("PODBEAT_STATE_DIR"),
             marker_dir: read.path("PODBEAT_MARKER_DIR"),
             renewed_token_file: read.path("PODBEAT_RENEWED_TOKEN_FILE"),
@@ -648,16 +694,50 @@ impl ServiceConfig {
     }
 }
 
+impl ReapConfig {
+    /// Reads and checks the settings of `podbeat reap`.
+    ///
+    /// # Errors
+    /// All that are missing or malformed, by name, together. No value of a secret is part of it.
+    pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
+        let settings = [SERVICE_SETTINGS, REAP_SETTINGS].concat();
+        let mut read = Reader::new(&settings, flags, environment);
+        let service = read.service();
+        let host = read.text("KUBERNETES_SERVICE_HOST");
+        let namespace = read.required_if(
+            host.is_some(),
+            "POD_NAMESPACE",
+            "the namespace of the pods, or that of this one from the downward API (metadata.namespace)",
+            dns_name,
+        );
+        let kubernetes = read.kubernetes(host);
+        let (container_name, report) = (read.container_name(), read.report());
+        let nonce_file = read.path("PODBEAT_NONCE_FILE");
+        match service {
+            Some(service) => read.done(Self {
+                service,
+                namespace,
+                kubernetes,
+                container_name,
+                report,
+                nonce_file,
+            }),
+            // What is missing is among the faults.
+            None => Err(read.errors()),
+        }
+    }
+}
+
 /// Reads settings and gathers what is wrong with them.
 struct Reader<'read, E> {
-    settings: &'static [Setting],
+    settings: &'read [Setting],
     flags: &'read Flags,
     environment: &'read E,
     faults: Vec<Fault>,
 }
 
 impl<'read, E: Environment> Reader<'read, E> {
-    fn new(settings: &'static [Setting], flags: &'read Flags, environment: &'read E) -> Self {
+    fn new(settings: &'read [Setting], flags: &'read Flags, environment: &'read E) -> Self {
         Self {
             settings,
             flags,
@@ -684,7 +764,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         Errors(self.faults)
     }
 
-    fn setting(&self, variable: &'static str) -> Option<&'static Setting> {
+    fn setting(&self, variable: &'static str) -> Option<&'read Setting> {
         self.settings.iter().find(|setting| setting.variable == variable)
     }
 
@@ -800,6 +880,20 @@ impl<'read, E: Environment> Reader<'read, E> {
             "the base URL of the task-run service, such as https://ica.example.com",
             |text| service_url(text, allow_http),
         )
+    }
+
+    fn container_name(&mut self) -> String {
+        self.optional("PODBEAT_CONTAINER_NAME", dns_name)
+            .unwrap_or_else(|| "podbeat".to_owned())
+    }
+
+    fn report(&mut self) -> Report {
+        self.optional("PODBEAT_REPORT", |text| match text {
+            "task" => Ok(Report::Task),
+            "all" => Ok(Report::All),
+            _ => Err("neither task nor all".to_owned()),
+        })
+        .unwrap_or(Report::Task)
     }
 
     /// How a command reaches the service; `None` if URL or token is missing or malformed.

@@ -19,11 +19,11 @@ pub enum Ending {
     Usage,
     /// The service refuses what was asked, or a request breaks the contract and was not sent (EX_DATAERR).
     Refused,
-    /// A file with a request can't be read (EX_NOINPUT).
+    /// A file that was named can't be read (EX_NOINPUT).
     Unread,
-    /// The service knows no such run (EX_NOUSER).
+    /// The service knows no such run, or the API server no such pod (EX_NOUSER).
     NoSuchRun,
-    /// The service can't be reached, gives no answer in time, or fails (EX_UNAVAILABLE).
+    /// The service or the Kubernetes API can't be reached, gives no answer in time, or fails (EX_UNAVAILABLE).
     Unavailable,
     /// podbeat itself failed before its first heartbeat (EX_SOFTWARE).
     Internal,
@@ -35,7 +35,7 @@ pub enum Ending {
     Overdue,
     /// What the service answers is not what the contract names (EX_PROTOCOL).
     Misunderstood,
-    /// The service takes the token for none, or for none that may do this (EX_NOPERM).
+    /// The service or the Kubernetes API takes the token for none, or for none that may do this (EX_NOPERM).
     Denied,
 }
 
@@ -86,15 +86,15 @@ impl fmt::Display for Ending {
             Self::Unmet => "a run that was waited for has ended in another status",
             Self::Usage => "settings are missing or malformed",
             Self::Refused => "the service refuses what was asked, or the request breaks its contract",
-            Self::Unread => "a file with a request can't be read",
-            Self::NoSuchRun => "the service knows no such run",
-            Self::Unavailable => "the service can't be reached, is silent, or fails",
+            Self::Unread => "a file that was named can't be read",
+            Self::NoSuchRun => "there is no such task run, or no such pod",
+            Self::Unavailable => "the service or the Kubernetes API can't be reached, is silent, or fails",
             Self::Internal => "podbeat could not begin",
             Self::Unwritten => "a file could not be written",
             Self::Undelivered => "the last heartbeat was not accepted in time",
             Self::Overdue => "what was waited for did not come in time",
             Self::Misunderstood => "the service's answer can't be understood",
-            Self::Denied => "the service takes the token for none, or for none that may do this",
+            Self::Denied => "the token is taken for none, or for none that may do this",
         })
     }
 }

@@ -10,13 +10,16 @@ pub mod exec;
 pub mod exit;
 pub mod heartbeat;
 pub mod journal;
+pub mod kubernetes;
 pub mod marker;
 pub mod pod;
+pub mod reap;
 #[cfg(feature = "laptop")]
 pub mod runs;
 pub mod service;
 pub mod task_runs;
 pub mod telemetry;
+pub mod terminal;
 
 /// What podbeat calls itself to the Kubernetes API and to the service.
 pub const USER_AGENT: &str = concat!("podbeat/", env!("CARGO_PKG_VERSION"));

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use futures_util::StreamExt;
 use podbeat::cli::{self, Cli};
-use podbeat::config::{Config, ExecConfig, Flags, ProcessEnvironment};
+use podbeat::config::{Config, ExecConfig, Flags, ProcessEnvironment, ReapConfig};
 use podbeat::exit::{Ending, with_causes};
-use podbeat::{agent, exec, telemetry};
+use podbeat::{agent, exec, reap, telemetry};
 use signal_hook_tokio::Signals;
 
 /// SIGTERM from the kubelet, SIGINT from a terminal.
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             Ok(_) => Ending::Delivered.into(),
             Err(error) => failed(Ending::Unwritten, &error).into(),
         },
+        Ok(Cli::Reap { flags, invocation }) => run_reap(&flags, &invocation).into(),
         #[cfg(feature = "laptop")]
         Ok(Cli::Runs { flags, invocation }) => laptop::runs(&flags, &invocation).into(),
         #[cfg(feature = "laptop")]
@@ -67,6 +68,21 @@ fn run_agent(flags: &Flags) -> Ending {
         }
     });
     // Not waiting for a write or a name lookup that hangs.
+    runtime.shutdown_background();
+    ending
+}
+
+fn run_reap(flags: &Flags, invocation: &reap::Invocation) -> Ending {
+    let config = match ReapConfig::load(flags, &ProcessEnvironment) {
+        Ok(config) => config,
+        Err(errors) => return failed(Ending::Usage, &errors),
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(Ending::Internal, &error),
+    };
+    let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
+    let ending = runtime.block_on(reap::run(&config, invocation, &mut out, &mut notes));
     runtime.shutdown_background();
     ending
 }

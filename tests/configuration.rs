@@ -6,7 +6,7 @@ mod generated;
 
 use std::fmt::Write;
 
-use podbeat::config::{EXEC_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
+use podbeat::config::{EXEC_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
 use podbeat::exit::Ending;
 
 fn document() -> String {
@@ -33,6 +33,11 @@ fn document() -> String {
          | variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
     rows(&mut text, SERVICE_SETTINGS);
+    text.push_str(
+        "\n## Settings of `podbeat reap`\n\nThose of `podbeat runs`, and these:\n\n\
+         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+    );
+    rows(&mut text, REAP_SETTINGS);
     text.push_str("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n");
     for ending in Ending::ALL {
         writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");

@@ -13,14 +13,16 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use podbeat::cli::{self, Cli};
-use podbeat::config::{Config, ExecConfig, Flags, SETTINGS};
+use podbeat::config::{Config, ExecConfig, Flags, ReapConfig, SETTINGS};
 use podbeat::pod::status::{Observation, Role, Sidecar};
+use podbeat::reap::Target;
 use serde_json::{Value, json};
 
 const SHARED: &str = "manifests/podbeat.yaml";
 const NATIVE: &str = "manifests/job-native-sidecar.yaml";
 const PLAIN: &str = "manifests/job-plain-sidecar.yaml";
 const MARKERS: &str = "manifests/job-with-exit-markers.yaml";
+const REAP: &str = "manifests/reap.yaml";
 const COMPONENT: &str = "kustomize/component/sidecar.yaml";
 const OVERLAY: &str = "kustomize/example/rendered.yaml";
 const CHART: &str = "helm/podbeat/ci/example.rendered.yaml";
@@ -270,6 +272,47 @@ fn the_pods_are_what_podbeat_takes_them_for() {
             .collect();
         assert_eq!(roles, tasks, "{file}");
     }
+}
+
+#[test]
+fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
+    let documents_of_reap = documents(REAP);
+    let pod =
+        of_kind(&documents_of_reap, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"].clone();
+    let native = pod_spec(NATIVE);
+    let container = named(&pod["containers"], "reap");
+    let arguments = [vec!["podbeat".into()], words(&container["args"])].concat();
+    let Ok(Cli::Reap { flags, invocation }) = cli::parse(arguments) else {
+        panic!("it reaps");
+    };
+    let all = Target::Pods {
+        everywhere: false,
+        labels: None,
+    };
+    assert!(invocation.target == all && !invocation.dry_run);
+    let settings = settings(container, of_kind(&documents(SHARED), "ConfigMap"));
+    ReapConfig::load(&flags, &settings).unwrap_or_else(|errors| panic!("the settings are wrong: {errors}"));
+
+    // The same files at the same places, and under the same restrictions.
+    assert_eq!(
+        named(&pod["volumes"], "podbeat"),
+        named(&native["volumes"], "podbeat")
+    );
+    let mount = named(&podbeat(&native)["volumeMounts"], "podbeat");
+    assert_eq!(&container["volumeMounts"], &json!([mount]));
+    assert_eq!(container["securityContext"], podbeat(&native)["securityContext"]);
+    assert_eq!(container["image"], podbeat(&native)["image"]);
+
+    // What it may do is what it does.
+    let role = of_kind(&documents_of_reap, "Role");
+    assert_eq!(
+        role["rules"],
+        json!([{"apiGroups": [""], "resources": ["pods"], "verbs": ["list"]}])
+    );
+    assert_eq!(
+        pod["serviceAccountName"],
+        of_kind(&documents_of_reap, "ServiceAccount")["metadata"]["name"]
+    );
 }
 
 #[test]

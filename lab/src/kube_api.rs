@@ -344,7 +344,8 @@ fn key(pod: &Value) -> (String, String) {
 
 /// What a request asks for.
 struct Asked {
-    namespace: String,
+    /// `None` for all.
+    namespace: Option<String>,
     name: Option<String>,
     query: BTreeMap<String, String>,
     raw_query: String,
@@ -353,15 +354,17 @@ struct Asked {
 impl Asked {
     fn read(request: &Request<Incoming>) -> Option<Self> {
         let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-        let mut parts = request
-            .uri()
-            .path()
-            .strip_prefix("/api/v1/namespaces/")?
-            .splitn(3, '/');
-        let namespace = decode(parts.next()?);
-        if parts.next() != Some("pods") {
-            return None;
-        }
+        let path = request.uri().path();
+        let (namespace, name) = if path == "/api/v1/pods" {
+            (None, None)
+        } else {
+            let mut parts = path.strip_prefix("/api/v1/namespaces/")?.splitn(3, '/');
+            let namespace = decode(parts.next()?);
+            if parts.next() != Some("pods") {
+                return None;
+            }
+            (Some(namespace), parts.next().map(decode))
+        };
         let raw_query = request.uri().query().unwrap_or_default().to_owned();
         let pairs = raw_query.split('&').filter_map(|pair| pair.split_once('='));
         let query = pairs
@@ -369,7 +372,7 @@ impl Asked {
             .collect();
         Some(Self {
             namespace,
-            name: parts.next().map(decode),
+            name,
             query,
             raw_query,
         })
@@ -391,9 +394,11 @@ impl Asked {
         }
     }
 
-    /// Which pods the field selector chooses.
+    /// Which pods the namespace, the field selector and the label selector (by equality alone) choose.
     fn selector(&self) -> Result<impl Fn(&Value) -> bool + Send + use<>, String> {
-        let mut wanted = vec![("/metadata/namespace", self.namespace.clone())];
+        let mut wanted: Vec<(&str, String)> = Vec::new();
+        wanted.extend(self.namespace.clone().map(|name| ("/metadata/namespace", name)));
+        let labels = self.labels()?;
         for term in self
             .get("fieldSelector")
             .split(',')
@@ -412,10 +417,34 @@ impl Asked {
             wanted.push((path, value.to_owned()));
         }
         Ok(move |pod: &Value| {
+            let label = |name: &str| pod.pointer("/metadata/labels")?.get(name)?.as_str();
             wanted
                 .iter()
                 .all(|(path, value)| pod.pointer(path).and_then(Value::as_str) == Some(value))
+                && labels
+                    .iter()
+                    .all(|(name, value, is_wanted)| (label(name) == Some(value)) == *is_wanted)
         })
+    }
+
+    /// Labels that pods must have, or must not.
+    fn labels(&self) -> Result<Vec<(String, String, bool)>, String> {
+        let terms = self
+            .get("labelSelector")
+            .split(',')
+            .filter(|term| !term.is_empty());
+        terms
+            .map(|term| {
+                let (name, value, is_wanted) = if let Some((name, value)) = term.split_once("!=") {
+                    (name, value, false)
+                } else if let Some((name, value)) = term.split_once('=') {
+                    (name, value.trim_start_matches('='), true)
+                } else {
+                    return Err(format!("unable to parse requirement: {term:?}"));
+                };
+                Ok((name.trim().to_owned(), value.trim().to_owned(), is_wanted))
+            })
+            .collect()
     }
 }
 
@@ -488,7 +517,7 @@ impl Shared {
                  group \"\" in the namespace {:?}",
                 asked.name.as_deref().unwrap_or_default(),
                 asked.verb().0,
-                asked.namespace
+                asked.namespace.as_deref().unwrap_or_default()
             );
             return Ok(refusal(403, "Forbidden", &message));
         }
@@ -501,17 +530,27 @@ impl Shared {
         }
         let state = self.state();
         if let Some(name) = &asked.name {
-            let found = state.pods.get(&(asked.namespace.clone(), name.clone()));
+            let namespace = asked.namespace.clone().unwrap_or_default();
+            let found = state.pods.get(&(namespace, name.clone()));
             return Ok(match found {
                 Some(pod) => json_answer(200, pod),
                 None => refusal(404, "NotFound", &format!("pods {name:?} not found")),
             });
         }
-        let items: Vec<&Value> = state.pods.values().filter(|pod| selects(pod)).collect();
+        // A page goes on behind the pod whose place the token tells.
+        let after: usize = asked.get("continue").parse().unwrap_or(0);
+        let limit: usize = asked.get("limit").parse().unwrap_or(usize::MAX);
+        let mut chosen = state.pods.values().filter(|pod| selects(pod)).skip(after);
+        let items: Vec<&Value> = chosen.by_ref().take(limit).collect();
+        let mut metadata = json!({"resourceVersion": state.version.to_string()});
+        if chosen.next().is_some()
+            && let Some(metadata) = metadata.as_object_mut()
+        {
+            metadata.insert("continue".to_owned(), json!((after + limit).to_string()));
+        }
         Ok(json_answer(
             200,
-            &json!({"kind": "PodList", "apiVersion": "v1",
-                    "metadata": {"resourceVersion": state.version.to_string()}, "items": items}),
+            &json!({"kind": "PodList", "apiVersion": "v1", "metadata": metadata, "items": items}),
         ))
     }
 

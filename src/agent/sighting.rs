@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use super::trouble::{Chain, Repeats};
-use crate::config::{Config, Kubernetes};
+use crate::config::Config;
 use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::{Event, Look};
 use crate::pod::resource::Pod;
@@ -40,7 +40,7 @@ impl Watcher {
         let pod = Arc::new(OnceLock::new());
         let own_container = config.container_name.clone();
         let task = tokio::spawn(watch(
-            access(&config.kubernetes),
+            crate::kubernetes::access(&config.kubernetes),
             config.pod_namespace.clone(),
             config.pod_name.clone(),
             config.pod_uid.clone(),
@@ -90,24 +90,6 @@ impl Watcher {
 impl Drop for Watcher {
     fn drop(&mut self) {
         self.task.abort();
-    }
-}
-
-fn access(kubernetes: &Kubernetes) -> Access {
-    match kubernetes {
-        Kubernetes::InCluster {
-            host,
-            port,
-            service_account_dir,
-        } => Access::InCluster {
-            host: host.clone(),
-            port: *port,
-            service_account_dir: service_account_dir.clone(),
-        },
-        Kubernetes::Kubeconfig { path, context } => Access::Kubeconfig {
-            path: path.clone(),
-            context: context.clone(),
-        },
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{Wrong, flag, flags};
+use super::{Wrong, exit_codes, flag, flags};
 use crate::config::{Flags, SERVICE_SETTINGS};
 use crate::exit::Ending;
 use crate::runs::command::{self, Format, From, Invocation, container_status};
@@ -38,16 +38,13 @@ const ENDINGS: [Ending; 10] = [
 ];
 
 pub(super) fn command() -> Command {
-    let mut after = String::from(
+    let after = format!(
         "Examples:\n  \
          export PODBEAT_SERVICE_URL=https://ica.example.com PODBEAT_TOKEN_FILE=~/.config/podbeat/token\n  \
          podbeat runs list --status Running --sort timeCreated:desc -o wide\n  \
-         run=$(podbeat runs create -f run.yaml -o name) && podbeat runs wait $run --for Completed --timeout 2h\n\n\
-         Exit codes:",
+         run=$(podbeat runs create -f run.yaml -o name) && podbeat runs wait $run --for Completed --timeout 2h\n\n{}",
+        exit_codes(&ENDINGS)
     );
-    for ending in ENDINGS {
-        after += &format!("\n  {:<4}{ending}", ending.code());
-    }
     Command::new(RUNS)
         .about("From a laptop: create, get, list, abort, wait for and watch task runs")
         .after_help(after)

@@ -4,6 +4,7 @@
 
 #[cfg(test)]
 pub(crate) mod captured;
+pub mod listed;
 pub mod resource;
 pub mod status;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! The watch of one pod, on kube's client: list, watch, resume, list again; and the direct look.
 //!
-//! The only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
+//! With `listed` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
 //! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
 
 use std::path::PathBuf;
@@ -628,7 +628,7 @@ fn is_broken_off(error: &kube::Error) -> bool {
     )
 }
 
-async fn client_config(access: &Access) -> Result<Config, Error> {
+pub(super) async fn client_config(access: &Access) -> Result<Config, Error> {
     let mut config = config(access).await?;
     config.connect_timeout = Some(CONNECT);
     // Retries are ours: kube's own (15 of them, up to 1000 s apart) would hide an outage.

@@ -15,6 +15,7 @@ use super::manifest;
 use super::printer::{Printer, Shape, Shown};
 use crate::exit::{Ending, with_causes};
 use crate::task_runs::model::CreateTaskRunRequest;
+use crate::terminal::one_line;
 
 /// Where a command reads and writes.
 pub struct Streams<'streams> {
@@ -152,7 +153,7 @@ impl<'streams> Console<'streams> {
     /// Shows what was sent of a run, or its id.
     pub(super) fn show_sent(&mut self, run: &str, request: &impl Serialize) -> Result<(), Error> {
         if self.format == Some(Format::Name) {
-            return self.say(format_args!("{}", super::one_line(run)));
+            return self.say(format_args!("{}", one_line(run)));
         }
         self.show_documents(std::slice::from_ref(request))
     }

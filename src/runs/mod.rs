@@ -31,6 +31,7 @@ use crate::task_runs::error;
 use crate::task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus,
 };
+use crate::terminal::one_line;
 
 /// The least time of the look that is taken when the time is up.
 const LAST_LOOK: Duration = Duration::from_secs(2);
@@ -433,9 +434,4 @@ impl Session<'_, '_> {
 
 fn told(status: Option<&TaskRunStatus>) -> String {
     status.map_or_else(|| "in no status".to_owned(), |status| one_line(status.as_str()))
-}
-
-/// Anybody's text for a terminal.
-fn one_line(text: &str) -> String {
-    table::inert(text).collect()
 }

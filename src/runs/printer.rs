@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::age::age;
 use super::command::Format;
-use super::table::{Table, acts, cell, inert};
+use super::table::{Table, cell};
 use crate::task_runs::model::{DateTime, TaskRun, TaskRunStatus, TaskRunSummary};
+use crate::terminal::{acts, one_line};
 
 /// Rows that are held back so that the columns of a first page fit it: as many as the largest page has.
 const ROWS: usize = 1000;
@@ -128,7 +129,7 @@ impl Printer {
             }
             Some(Format::Name) => {
                 let id = run.told().id.unwrap_or_default();
-                writeln!(out, "{}", inert(id).collect::<String>())?;
+                writeln!(out, "{}", one_line(id))?;
             }
             Some(Format::Json | Format::Yaml) => self.write_document(out, run)?,
         }

@@ -2,6 +2,8 @@
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::terminal::one_line;
+
 /// What stands where there is nothing.
 const NONE: &str = "<none>";
 
@@ -57,20 +59,7 @@ pub(super) fn cell(text: Option<&str>) -> String {
         .map(str::trim)
         .filter(|text| !text.is_empty())
         .unwrap_or(NONE);
-    inert(text).collect()
-}
-
-/// The characters, and U+FFFD in the place of each that isn't shown but does something.
-pub(super) fn inert(text: &str) -> impl Iterator<Item = char> {
-    text.chars()
-        .map(|c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c })
-}
-
-/// Whether a character is one that a terminal acts on: a control character, a separator of lines, or one that changes the
-/// direction of writing, so that other text seems to stand where it doesn't (Unicode Technical Report 36, 2.2).
-pub(super) fn acts(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    one_line(text)
 }
 
 #[cfg(test)]

@@ -62,6 +62,58 @@ pub(super) async fn markers(site: &Site) -> Result<(), Error> {
     told_by_marker(&site.play, &pod, 9).await
 }
 
+/// A last heartbeat that isn't accepted while podbeat lives is sent by a Job of the CronJob; a second one finds nothing to do.
+pub(super) async fn reap(site: &Site) -> Result<(), Error> {
+    namespace_objects(site).await?;
+    let refused = site.play.faults.script("heartbeat final 503 until-lifted");
+    refused.map_err(|misread| Error::Unexpected(misread.to_string()))?;
+    // So that podbeat gives up soon, and nobody waits for a Job that might try again.
+    let task = [
+        ("trn.1234", "trn.reap"),
+        ("sleep 10; exit 0", "sleep 2; exit 3"),
+        (
+            "terminationGracePeriodSeconds: 30",
+            "terminationGracePeriodSeconds: 5",
+        ),
+    ];
+    let task = site.manifest("manifests/job-native-sidecar.yaml", &task)?;
+    let cron_job = site.manifest("manifests/reap.yaml", &[("--older-than=2m", "--older-than=1s")])?;
+    site.kubectl(&["apply", "--filename", &cron_job, "--filename", &task])
+        .await?
+        .well()?;
+    let pod = site.pod_of("my-task").await?;
+    let code = site.play.until_podbeat_ended(&pod).await?;
+    expect(code == 75, || {
+        format!("podbeat was to give up with 75, and ended with {code}")
+    })?;
+    let has_failed = |seen: &serde_json::Value| {
+        seen.pointer("/metadata/uid") == Some(&pod.uid.as_str().into())
+            && seen.pointer("/status/phase") == Some(&"Failed".into())
+    };
+    site.play.until("the pod's phase", has_failed).await?;
+    site.play.faults.lift_all();
+    for nth in ["reap-1", "reap-2"] {
+        site.kubectl(&["create", "job", nth, "--from=cronjob/podbeat-reap"])
+            .await?
+            .well()?;
+        site.play.until_job_is(nth, "Complete").await?;
+        let job = format!("job/{nth}");
+        let said = site.kubectl(&["logs", &job]).await?.well()?;
+        let wanted = match nth {
+            "reap-1" => "sent the last heartbeat: main terminated with exit code 3",
+            _ => "the service knows how it ended: Failed",
+        };
+        expect(said.contains(wanted), || {
+            format!("{nth} was to say {wanted:?}: {said}")
+        })?;
+    }
+    let last = site.play.check(&pod)?;
+    let is_reapers = last.nonce() == format!("reap-{}", pod.uid);
+    expect(is_reapers && last.exit_code("main") == Some(3), || {
+        format!("the last heartbeat was to be the reaper's: {last:?}")
+    })
+}
+
 /// The API server takes every object of deploy/, and has nothing against it.
 pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
     // What pods name must be there for their sake.

@@ -123,6 +123,12 @@ pub const ALL: &[Scenario] = &[
         "the Job with exit markers, deleted"
     ),
     proof!(
+        "reap",
+        "reap",
+        manifests::reap,
+        "the CronJob sends what podbeat could not, once"
+    ),
+    proof!(
         "kustomize",
         "kustomize",
         kustomize::overlay,

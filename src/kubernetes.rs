@@ -1,0 +1,24 @@
+//! From the settings of the Kubernetes API to the way there.
+
+use crate::config::Kubernetes;
+use crate::pod::watch::Access;
+
+/// How the API server is reached with these settings.
+#[must_use]
+pub fn access(settings: &Kubernetes) -> Access {
+    match settings {
+        Kubernetes::InCluster {
+            host,
+            port,
+            service_account_dir,
+        } => Access::InCluster {
+            host: host.clone(),
+            port: *port,
+            service_account_dir: service_account_dir.clone(),
+        },
+        Kubernetes::Kubeconfig { path, context } => Access::Kubeconfig {
+            path: path.clone(),
+            context: context.clone(),
+        },
+    }
+}

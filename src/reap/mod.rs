@@ -1,0 +1,572 @@
+//! `podbeat reap`: the last heartbeat of pods that ended without one.
+//! Here lives which pods those are, what their last heartbeat says, and that it is sent at most once.
+//! Never here: watching, waiting, retrying: it is run again.
+
+mod verdict;
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::Serialize;
+
+use self::verdict::{Missing, Rules, Verdict, judge, waits};
+use crate::config::{self, ReapConfig};
+use crate::exit::{Ending, with_causes};
+use crate::heartbeat::outbox::Kind;
+use crate::heartbeat::request::Report;
+use crate::heartbeat::saved::LastHeartbeat;
+use crate::journal::{self, Contents};
+use crate::pod::listed::{self, Where};
+use crate::service::{self, Service};
+use crate::task_runs::error;
+use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
+use crate::terminal::one_line;
+
+/// One call of `podbeat reap`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// Whose last heartbeats are looked for.
+    pub target: Target,
+    /// Say what would be sent, and send nothing.
+    pub dry_run: bool,
+    /// One JSON object a pod instead of text.
+    pub json: bool,
+    /// Pods that ended later than that long ago are left alone.
+    pub older_than: Duration,
+}
+
+/// Whose last heartbeats are looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The pods that a label selector chooses; without one all.
+    Pods {
+        /// In every namespace.
+        everywhere: bool,
+        /// As kubectl takes it.
+        labels: Option<String>,
+    },
+    /// One pod.
+    Pod(String),
+    /// A pod whose journal was saved.
+    Journal(PathBuf),
+}
+
+/// Why nothing, or not all, could be done.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The service, or the way to it.
+    #[error(transparent)]
+    Service(#[from] error::Error),
+    /// The Kubernetes API, or the way to it.
+    #[error(transparent)]
+    Kubernetes(#[from] listed::Error),
+    /// There is no such pod.
+    #[error(
+        "there is no pod {name}: once a pod is gone, nobody knows any more how it ended but its journal (--journal)"
+    )]
+    NoSuchPod {
+        /// Its name.
+        name: String,
+    },
+    /// The journal can't be used.
+    #[error("the journal {}", path.display())]
+    Journal {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: journal::Malformed,
+    },
+    /// There is no journal.
+    #[error("there is no journal {}", path.display())]
+    NoJournal {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The nonce's file can't be read.
+    #[error("reading the nonce from {}: set PODBEAT_NONCE_FILE to a readable file of one line", path.display())]
+    Nonce {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The outcome can't be written.
+    #[error("writing to standard output")]
+    Write(#[source] io::Error),
+}
+
+impl Error {
+    /// How the process ends with it.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Service(error) => service::ending(error),
+            Self::Kubernetes(listed::Error::Setup(_)) | Self::Nonce { .. } => Ending::Usage,
+            Self::Kubernetes(error) => match error.status() {
+                Some(401 | 403) => Ending::Denied,
+                Some(400 | 404 | 422) => Ending::Refused,
+                Some(_) | None => Ending::Unavailable,
+            },
+            Self::NoSuchPod { .. } => Ending::NoSuchRun,
+            Self::Journal { .. } | Self::NoJournal { .. } => Ending::Unread,
+            Self::Write(_) => Ending::Unwritten,
+        }
+    }
+}
+
+/// What became of one pod.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "camelCase")]
+enum Outcome {
+    /// The service accepted the last heartbeat.
+    Sent,
+    /// It would have been sent.
+    WouldSend,
+    /// The pod hasn't ended.
+    Open,
+    /// Podbeat ended well by itself.
+    Settled,
+    /// The pod ended a moment ago.
+    Young,
+    /// A later pod executes the run.
+    Superseded,
+    /// The service knows already how the run ended.
+    Known,
+    /// The service knows no such run, or says that it is another's.
+    Disowned,
+    /// Nothing was done, since nobody can tell whether it would be right.
+    Unclear,
+    /// It failed.
+    Failed,
+}
+
+impl Outcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Sent => "sent",
+            Self::WouldSend => "to be sent",
+            Self::Open => "not ended",
+            Self::Settled => "delivered",
+            Self::Young => "ended just now",
+            Self::Superseded => "superseded",
+            Self::Known => "known",
+            Self::Disowned => "disowned",
+            Self::Unclear => "unclear",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// A pod and what became of it, for `-o json`.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'case> {
+    pod: &'case str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task_run: Option<&'case str>,
+    outcome: Outcome,
+    message: &'case str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    heartbeat: Option<&'case HeartbeatTaskRunRequest>,
+}
+
+/// Does what is asked for; what became of each pod goes to `out`, errors and what else there is to say to `notes`. Nothing is
+/// tried twice: whoever wants that calls again, and what was accepted before is not sent then.
+pub async fn run(
+    config: &ReapConfig,
+    invocation: &Invocation,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Ending {
+    let mut reaper = Reaper {
+        service: match Service::new(&config.service) {
+            Ok(service) => service,
+            Err(error) => return failed(&error.into(), notes),
+        },
+        invocation,
+        out,
+        notes,
+        counts: std::collections::BTreeMap::new(),
+        first: None,
+    };
+    let done = match &invocation.target {
+        Target::Journal(path) => reaper.journal(path, config).await,
+        Target::Pods { everywhere, labels } => {
+            let place = match (everywhere, &config.namespace) {
+                (true, _) => Where::Everywhere,
+                (false, Some(namespace)) => Where::Namespace(namespace.clone()),
+                (false, None) => Where::Default,
+            };
+            reaper.pods(config, &place, labels.as_deref(), None).await
+        }
+        Target::Pod(name) => {
+            let place = config.namespace.clone().map_or(Where::Default, Where::Namespace);
+            reaper.pods(config, &place, None, Some(name)).await
+        }
+    };
+    match done {
+        Ok(()) => reaper.first.unwrap_or(Ending::Delivered),
+        // Whoever reads has seen enough.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            reaper.first.unwrap_or(Ending::Delivered)
+        }
+        Err(error) => failed(&error, reaper.notes),
+    }
+}
+
+fn failed(error: &Error, notes: &mut dyn Write) -> Ending {
+    let _ = writeln!(notes, "podbeat: {}", with_causes(error));
+    error.ending()
+}
+
+struct Reaper<'run> {
+    service: Service,
+    invocation: &'run Invocation,
+    out: &'run mut dyn Write,
+    notes: &'run mut dyn Write,
+    counts: std::collections::BTreeMap<Outcome, usize>,
+    /// What the first error means for the process.
+    first: Option<Ending>,
+}
+
+/// What became of one pod, and what there is to say of it.
+struct Case {
+    outcome: Outcome,
+    message: String,
+}
+
+impl Case {
+    fn new(outcome: Outcome, message: impl Into<String>) -> Self {
+        Self {
+            outcome,
+            message: message.into(),
+        }
+    }
+}
+
+impl Reaper<'_> {
+    async fn pods(
+        &mut self,
+        config: &ReapConfig,
+        place: &Where,
+        labels: Option<&str>,
+        only: Option<&str>,
+    ) -> Result<(), Error> {
+        let rules = Rules {
+            container_name: config.container_name.clone(),
+            report: report(config),
+            older_than: self.invocation.older_than,
+            nonce: nonce(config)?,
+        };
+        let access = crate::kubernetes::access(&config.kubernetes);
+        // All of them, even if only one is asked for: a later pod of the same run may be among them.
+        let pods = listed::list(&access, place, labels).await?;
+        let verdicts = judge(&pods, &rules, Timestamp::now());
+        let mut found = false;
+        for (pod, verdict) in pods.iter().zip(verdicts) {
+            let is_asked_for = only.is_none_or(|name| pod.pod.metadata.name.as_deref() == Some(name));
+            if is_asked_for {
+                found = true;
+                if !self.pod(&pod.name(), verdict).await? {
+                    break;
+                }
+            }
+        }
+        match only {
+            Some(name) if !found => Err(Error::NoSuchPod { name: one_line(name) }),
+            _ => self.summarize(),
+        }
+    }
+
+    /// Deals with one pod. `false` if others would end alike.
+    async fn pod(&mut self, name: &str, verdict: Verdict) -> Result<bool, Error> {
+        let (run, case) = match &verdict {
+            Verdict::Other => return Ok(true),
+            Verdict::Unnamed => {
+                let case = Case::new(
+                    Outcome::Unclear,
+                    "its run can't be told: it has neither the annotation podbeat.dev/task-run-id nor TASK_RUN_ID in its spec",
+                );
+                (None, case)
+            }
+            Verdict::Open => (None, Case::new(Outcome::Open, "it has not ended")),
+            Verdict::Settled { run } => {
+                let case = Case::new(Outcome::Settled, "podbeat delivered its last heartbeat itself");
+                (Some(run), case)
+            }
+            Verdict::Young { run } => {
+                let case = Case::new(Outcome::Young, "it ended a moment ago: left for the next time");
+                (Some(run), case)
+            }
+            Verdict::Superseded { run, by } => {
+                let message = format!("pod {by} is a later one of the same run");
+                (Some(run), Case::new(Outcome::Superseded, message))
+            }
+            Verdict::Missing(missing) => return self.missing(name, missing).await,
+        };
+        self.tell(name, run.map(String::as_str), &case, None)?;
+        Ok(true)
+    }
+
+    /// Sends what is missing, if the service still waits for it. `false` if others would end alike.
+    async fn missing(&mut self, pod: &str, missing: &Missing) -> Result<bool, Error> {
+        let case = match self.is_waited_for(missing).await {
+            Ok(None) if self.invocation.dry_run => Case::new(
+                Outcome::WouldSend,
+                format!("would send the last heartbeat: {}", Said(missing)),
+            ),
+            Ok(None) => match self.send(missing).await {
+                Ok(case) => case,
+                Err(error) => return self.failure(pod, missing, &error.into()),
+            },
+            Ok(Some(case)) => case,
+            Err(error) => return self.failure(pod, missing, &error.into()),
+        };
+        self.tell(pod, Some(&missing.run), &case, Some(&missing.request))?;
+        Ok(true)
+    }
+
+    /// Asks the service where the run stands; `None` if it waits for this last heartbeat.
+    async fn is_waited_for(&mut self, missing: &Missing) -> Result<Option<Case>, error::Error> {
+        let found = match self.service.get(&missing.run, Duration::MAX).await {
+            Ok(found) => found,
+            Err(error) => {
+                return match (service::ending(&error), missing.is_certain) {
+                    (Ending::NoSuchRun, _) => Ok(Some(disowned(&error))),
+                    // Such a token may still be good for heartbeats, and podbeat itself said that this one is missing.
+                    (Ending::Denied, true) => Ok(None),
+                    _ => Err(error),
+                };
+            }
+        };
+        let status = found.status.as_ref();
+        let word = status.map_or_else(|| "(none)".to_owned(), |status| one_line(status.as_str()));
+        Ok(match status.and_then(waits) {
+            Some(true) => None,
+            Some(false) => Some(Case::new(
+                Outcome::Known,
+                format!("the service knows how it ended: {word}"),
+            )),
+            None => Some(Case::new(
+                Outcome::Unclear,
+                format!("its run is in a status that this podbeat doesn't know: {word}"),
+            )),
+        })
+    }
+
+    async fn send(&mut self, missing: &Missing) -> Result<Case, error::Error> {
+        let mut request = missing.request.clone();
+        loop {
+            let token = self.service.token()?;
+            let (client, timeout) = (self.service.client(), self.service.timeout());
+            let answer = client.heartbeat(&missing.run, &request, &token, timeout).await;
+            let Err(error) = answer else {
+                let message = format!("sent the last heartbeat: {}", Said(missing));
+                return Ok(Case::new(Outcome::Sent, message));
+            };
+            match &error {
+                error::Error::Status {
+                    status: 404 | 409 | 410,
+                    ..
+                } => return Ok(disowned(&error)),
+                // As the agent does: an end without states says more than none.
+                error::Error::Status {
+                    status: 400 | 422, ..
+                } if request.container_status.is_some() => request.container_status = None,
+                _ => return Err(error),
+            }
+        }
+    }
+
+    fn failure(&mut self, pod: &str, missing: &Missing, error: &Error) -> Result<bool, Error> {
+        let ending = error.ending();
+        self.first.get_or_insert(ending);
+        let case = Case::new(Outcome::Failed, one_line(&with_causes(error)));
+        self.tell(pod, Some(&missing.run), &case, None)?;
+        let goes_on = !matches!(ending, Ending::Denied | Ending::Unavailable | Ending::Usage);
+        if !goes_on {
+            let _ = writeln!(
+                self.notes,
+                "podbeat: the others would end alike, and are left for the next time"
+            );
+        }
+        Ok(goes_on)
+    }
+
+    fn tell(
+        &mut self,
+        pod: &str,
+        run: Option<&str>,
+        case: &Case,
+        heartbeat: Option<&HeartbeatTaskRunRequest>,
+    ) -> Result<(), Error> {
+        *self.counts.entry(case.outcome).or_default() += 1;
+        // Text tells what calls for eyes; the rest is in the counts.
+        let is_quiet = matches!(case.outcome, Outcome::Open | Outcome::Settled) && !self.is_alone();
+        let line = if self.invocation.json {
+            let is_shown = matches!(case.outcome, Outcome::Sent | Outcome::WouldSend);
+            // A nonce that the service issued is a secret setting.
+            let mut heartbeat = heartbeat.filter(|_| is_shown).cloned();
+            if let Some(heartbeat) = &mut heartbeat {
+                heartbeat.nonce = None;
+            }
+            let told = Told {
+                pod,
+                task_run: run,
+                outcome: case.outcome,
+                message: &case.message,
+                heartbeat: heartbeat.as_ref(),
+            };
+            serde_json::to_string(&told).map_err(|error| Error::Write(error.into()))?
+        } else if is_quiet {
+            return Ok(());
+        } else {
+            let run = run.map_or_else(String::new, |run| format!(" (task run {})", one_line(run)));
+            format!("pod {pod}{run}: {}", case.message)
+        };
+        writeln!(self.out, "{line}").map_err(Error::Write)
+    }
+
+    fn is_alone(&self) -> bool {
+        matches!(self.invocation.target, Target::Pod(_) | Target::Journal(_))
+    }
+
+    fn summarize(&mut self) -> Result<(), Error> {
+        if self.invocation.json || self.is_alone() {
+            return self.out.flush().map_err(Error::Write);
+        }
+        let all: usize = self.counts.values().sum();
+        let parts: Vec<String> = self
+            .counts
+            .iter()
+            .map(|(outcome, count)| format!("{count} {}", outcome.word()))
+            .collect();
+        let of_which = if parts.is_empty() {
+            String::new()
+        } else {
+            format!(": {}", parts.join(", "))
+        };
+        writeln!(self.out, "{all} pods with podbeat{of_which}")
+            .and_then(|()| self.out.flush())
+            .map_err(Error::Write)
+    }
+
+    /// The last heartbeat of a pod whose journal was saved.
+    async fn journal(&mut self, path: &std::path::Path, config: &ReapConfig) -> Result<(), Error> {
+        let contents = journal::read(path)
+            .map_err(|source| Error::Journal {
+                path: path.to_owned(),
+                source,
+            })?
+            .ok_or_else(|| Error::NoJournal {
+                path: path.to_owned(),
+            })?;
+        let machine = &contents.machine;
+        let pod = one_line(&machine.identity.pod_name);
+        let settled = match machine.last_heartbeat {
+            LastHeartbeat::Open => None,
+            LastHeartbeat::Accepted => {
+                Some((Outcome::Settled, "podbeat delivered its last heartbeat itself"))
+            }
+            LastHeartbeat::Refused => Some((
+                Outcome::Disowned,
+                "the service refused its last heartbeat for good",
+            )),
+            LastHeartbeat::Orphaned => Some((
+                Outcome::Disowned,
+                "the service said that the run isn't this pod's",
+            )),
+        };
+        match settled {
+            Some((outcome, message)) => {
+                let case = Case::new(outcome, message);
+                self.tell(&pod, Some(&contents.task_run_id), &case, None)?;
+            }
+            None => {
+                let missing = of_journal(&contents, nonce(config)?);
+                self.missing(&pod, &missing).await?;
+            }
+        }
+        self.summarize()
+    }
+}
+
+/// The last heartbeat that a journal holds; or, if none was due yet, the one that its last states make.
+fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
+    let machine = &contents.machine;
+    let decided = machine.outbox.iter().rfind(|beat| beat.kind == Kind::Final);
+    let request = match decided {
+        Some(beat) => beat.request.clone(),
+        None => {
+            let uid = machine.identity.pod_uid.as_deref().unwrap_or_default();
+            let nonce = nonce.unwrap_or_else(|| format!("reap-{uid}"));
+            let told = (!machine.statuses.is_empty()).then(|| machine.statuses.clone());
+            let mut request = machine.identity.request(nonce, told);
+            request.last_heartbeat = Some(true);
+            request
+        }
+    };
+    Missing {
+        run: contents.task_run_id.clone(),
+        request,
+        is_certain: decided.is_some(),
+    }
+}
+
+fn disowned(error: &error::Error) -> Case {
+    let message = format!("nothing to be sent: {}", one_line(&with_causes(error)));
+    Case::new(Outcome::Disowned, message)
+}
+
+fn report(config: &ReapConfig) -> Report {
+    match config.report {
+        config::Report::Task => Report::Task,
+        config::Report::All => Report::All,
+    }
+}
+
+fn nonce(config: &ReapConfig) -> Result<Option<String>, Error> {
+    let Some(path) = &config.nonce_file else {
+        return Ok(None);
+    };
+    let text = std::fs::read_to_string(path).map_err(|source| Error::Nonce {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(Some(text.trim().to_owned()))
+}
+
+/// What a last heartbeat says of each container, in a few words.
+struct Said<'case>(&'case Missing);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(statuses) = &self.0.request.container_status else {
+            return f.write_str("nothing is known of its containers");
+        };
+        for (nth, status) in statuses.iter().enumerate() {
+            let name = one_line(status.name.as_deref().unwrap_or_default());
+            let state = status.state.as_ref();
+            let before = if nth == 0 { "" } else { ", " };
+            write!(
+                f,
+                "{before}{name} {}",
+                state.map_or("unknown", ContainerState::name)
+            )?;
+            if let Some(ContainerState::Terminated(exit)) = state {
+                if let Some(code) = exit.exit_code {
+                    write!(f, " with exit code {code}")?;
+                }
+                if let Some(reason) = &exit.reason {
+                    write!(f, " ({})", one_line(reason))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}

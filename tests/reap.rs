@@ -1,0 +1,419 @@
+//! `podbeat reap` as a process, against the stand-ins.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use podbeat_lab::kube_api;
+use podbeat_lab::pod::{Pod, running, terminated};
+use podbeat_lab::service::{Heartbeat, Options};
+use podbeat_lab::world::World;
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// A world whose service knows these runs.
+async fn world(runs: &[&str]) -> World {
+    let service = Options {
+        runs: Some(runs.iter().map(|&run| run.to_owned()).collect::<BTreeSet<_>>()),
+        ..Options::default()
+    };
+    World::with(kube_api::Options::default(), service)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// A pod of a run that ended long ago, and podbeat in it with this code.
+fn ended(name: &str, run: &str, own_exit: Option<i32>) -> Value {
+    let mut pod = Pod::new(name, &format!("uid-of-{name}")).showing(&terminated(3, "Error", "1"));
+    pod["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": run});
+    pod["status"]["phase"] = json!("Failed");
+    if let Some(code) = own_exit {
+        let status = json!({"name": "podbeat", "state": {"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:10Z"}}});
+        pod["status"]["initContainerStatuses"] = json!([status]);
+    }
+    pod
+}
+
+/// What a process left.
+#[derive(Debug)]
+struct Ended {
+    code: i32,
+    out: String,
+    notes: String,
+}
+
+impl Ended {
+    #[track_caller]
+    fn done(self) -> String {
+        assert_eq!((self.code, self.notes.as_str()), (0, ""), "{}", self.out);
+        self.out
+    }
+}
+
+fn settings(world: &World) -> BTreeMap<String, String> {
+    let mut settings = world.settings("reaper", "uid-of-reaper");
+    for unneeded in ["TASK_RUN_ID", "POD_NAME", "POD_UID"] {
+        settings.remove(unneeded);
+    }
+    settings
+}
+
+async fn reap_with(settings: BTreeMap<String, String>, line: &str) -> Ended {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
+    command
+        .arg("reap")
+        .args(line.split(' '))
+        .env_clear()
+        .envs(settings)
+        .stdin(Stdio::null());
+    // The stand-ins run on this test's runtime.
+    let output = tokio::task::spawn_blocking(move || command.output().expect("the binary runs"));
+    let output = tokio::time::timeout(LIMIT, output)
+        .await
+        .expect("podbeat ends")
+        .expect("joined");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    Ended {
+        code: output.status.code().expect("an exit code"),
+        out: text(output.stdout),
+        notes: text(output.stderr),
+    }
+}
+
+async fn reap(world: &World, line: &str) -> Ended {
+    reap_with(settings(world), line).await
+}
+
+fn finals(world: &World) -> Vec<Heartbeat> {
+    world.service.heartbeats()
+}
+
+#[tokio::test]
+async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
+    let world = world(&[
+        "trn.killed",
+        "trn.undelivered",
+        "trn.delivered",
+        "trn.open",
+        "trn.known",
+    ])
+    .await;
+    for (name, run, own_exit) in [
+        ("killed", "trn.killed", Some(137)),
+        ("undelivered", "trn.undelivered", Some(75)),
+        ("delivered", "trn.delivered", Some(0)),
+        ("known", "trn.known", None),
+    ] {
+        world.kube.apply(ended(name, run, own_exit));
+    }
+    let mut open = ended("open", "trn.open", None);
+    open["status"]["phase"] = json!("Running");
+    world.kube.apply(open);
+    let mut other = ended("other", "trn.other", None);
+    other["spec"]["initContainers"] = json!([]);
+    world.kube.apply(other);
+    // The service heard of this one's end already.
+    reap(&world, "known").await.done();
+    assert_eq!(finals(&world).len(), 1);
+
+    let dry = reap(&world, "--all --dry-run").await.done();
+    assert_eq!(
+        dry,
+        "pod lab/killed (task run trn.killed): would send the last heartbeat: main terminated with exit code 3 (Error)\n\
+         pod lab/known (task run trn.known): the service knows how it ended: Failed\n\
+         pod lab/undelivered (task run trn.undelivered): would send the last heartbeat: main terminated with exit code 3 (Error)\n\
+         5 pods with podbeat: 2 to be sent, 1 not ended, 1 delivered, 1 known\n"
+    );
+    assert_eq!(finals(&world).len(), 1, "a dry run sends nothing");
+
+    let sent = reap(&world, "--selector app=task").await.done();
+    assert!(
+        sent.ends_with("5 pods with podbeat: 2 sent, 1 not ended, 1 delivered, 1 known\n"),
+        "{sent}"
+    );
+    let heard = finals(&world);
+    assert_eq!(heard.len(), 3);
+    for heartbeat in &heard {
+        assert!(
+            heartbeat.accepted && heartbeat.violations.is_empty(),
+            "{heartbeat:?}"
+        );
+        let pod = heartbeat.run_id.strip_prefix("trn.").expect("a run");
+        assert_eq!(
+            heartbeat.body,
+            json!({
+                "containerStatus": [{"name": "main", "state": {"terminated": {
+                    "containerID": "containerd://1", "exitCode": 3, "reason": "Error",
+                    "startedAt": "2026-01-01T00:00:01Z", "finishedAt": "2026-01-01T00:00:09Z"}}}],
+                "lastHeartbeat": true, "nonce": format!("reap-uid-of-{pod}"), "podHardwareDetails": "node=node-1",
+                "podName": pod, "podUID": format!("uid-of-{pod}")
+            })
+        );
+    }
+    let again = reap(&world, "--all").await.done();
+    assert!(
+        again.ends_with("5 pods with podbeat: 1 not ended, 1 delivered, 3 known\n"),
+        "{again}"
+    );
+    assert_eq!(finals(&world).len(), 3, "nothing is sent twice");
+}
+
+#[tokio::test]
+async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
+    let world = world(&["trn.1"]).await;
+    world.kube.apply(ended("first", "trn.1", Some(75)));
+    let mut second = Pod::new("second", "uid-of-second").showing(&running("2026-01-01T00:01:00Z"));
+    second["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": "trn.1"});
+    second["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:59Z");
+    second["metadata"]["labels"] = json!({"app": "another"});
+    second["status"]["phase"] = json!("Running");
+    world.kube.apply(second);
+    // Even if the first is asked for alone.
+    let alone = reap(&world, "first").await.done();
+    assert_eq!(
+        alone,
+        "pod lab/first (task run trn.1): pod lab/second is a later one of the same run\n"
+    );
+    assert_eq!(finals(&world).len(), 0);
+}
+
+#[tokio::test]
+async fn settings_word_for_word_in_the_spec_are_heeded() {
+    let world = world(&["trn.1"]).await;
+    let mut pod = ended("p", "trn.other", None);
+    pod["spec"]["initContainers"][0]["env"] = json!([
+        {"name": "TASK_RUN_ID", "value": "trn.1"}, {"name": "PODBEAT_NONCE", "value": "issued-7"},
+        {"name": "JOB_RETRY_COUNT", "value": "2"}
+    ]);
+    world.kube.apply(pod);
+    let told = reap(&world, "p -o json").await.done();
+    let told: Value = serde_json::from_str(&told).expect("JSON");
+    assert_eq!(
+        (&told["outcome"], &told["taskRun"]),
+        (&json!("sent"), &json!("trn.1"))
+    );
+    let heard = finals(&world).swap_remove(0);
+    assert_eq!(
+        (heard.nonce(), &heard.body["jobRetryCount"]),
+        ("issued-7", &json!(2))
+    );
+    let mut shown = heard.body.clone();
+    shown.as_object_mut().and_then(|body| body.remove("nonce"));
+    assert_eq!(told["heartbeat"], shown, "as it was sent, but for the nonce");
+}
+
+#[tokio::test]
+async fn many_pods_are_read_page_after_page_in_every_namespace() {
+    const PODS: usize = 250;
+    let runs: Vec<String> = (0..PODS).map(|nth| format!("trn.{nth}")).collect();
+    let world = world(&runs.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    for (nth, run) in runs.iter().enumerate() {
+        let mut pod = ended(&format!("p-{nth}"), run, Some(137));
+        pod["metadata"]["namespace"] = json!(format!("n-{}", nth % 3));
+        world.kube.apply(pod);
+    }
+    assert_eq!(reap(&world, "--all").await.done(), "0 pods with podbeat\n");
+    let sent = reap(&world, "--all -A").await.done();
+    assert!(
+        sent.ends_with(&format!("\n{PODS} pods with podbeat: {PODS} sent\n")),
+        "{sent}"
+    );
+    assert_eq!(finals(&world).len(), PODS);
+    let lists = world
+        .kube
+        .seen()
+        .iter()
+        .filter(|seen| seen.query.contains("limit=100"))
+        .count();
+    assert_eq!(lists, 4, "one page, and then three");
+}
+
+#[tokio::test]
+async fn what_the_service_says_decides() {
+    // A refused body goes once more without its states, as the agent's does.
+    let world = world(&["trn.1"]).await;
+    world.kube.apply(ended("p", "trn.1", Some(75)));
+    world.service_faults.script("heartbeat 400 x1").expect("a fault");
+    reap(&world, "p").await.done();
+    let heard = finals(&world);
+    let states: Vec<bool> = heard
+        .iter()
+        .map(|heartbeat| heartbeat.body.get("containerStatus").is_some())
+        .collect();
+    assert_eq!((states, heard[1].accepted), (vec![true, false], true));
+
+    // A run that the service doesn't know, or says is another's, is no error.
+    world.kube.apply(ended("q", "trn.unknown", Some(75)));
+    let told = reap(&world, "q").await.done();
+    assert!(
+        told.starts_with("pod lab/q (task run trn.unknown): nothing to be sent: getting task run"),
+        "{told}"
+    );
+
+    // Whoever can't ask doesn't send, unless podbeat itself said that it is missing.
+    for (token, own_exit, code, heard) in [("other", Some(137), 77, 0), ("other", Some(75), 77, 1)] {
+        let world = self::world(&["trn.1"]).await;
+        world.kube.apply(ended("p", "trn.1", own_exit));
+        world.write_token(token).expect("written");
+        let refused = reap(&world, "p").await;
+        assert_eq!(refused.code, code, "{refused:?}");
+        assert_eq!(finals(&world).len(), heard, "{refused:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_away_is_asked_again_the_next_time() {
+    let world = world(&["trn.1", "trn.2"]).await;
+    for nth in 1..=2 {
+        world
+            .kube
+            .apply(ended(&format!("p-{nth}"), &format!("trn.{nth}"), Some(137)));
+    }
+    world
+        .service_faults
+        .script("heartbeat 503 until-lifted")
+        .expect("a fault");
+    let failed = reap(&world, "--all").await;
+    assert_eq!(failed.code, 69);
+    assert!(
+        failed.out.contains("the task-run service answered 503"),
+        "{failed:?}"
+    );
+    assert!(failed.notes.contains("the others would end alike"), "{failed:?}");
+    assert_eq!(finals(&world).len(), 1);
+    world.service_faults.lift_all();
+    let sent = reap(&world, "--all").await.done();
+    assert!(sent.ends_with("2 pods with podbeat: 2 sent\n"), "{sent}");
+
+    // An answer that was lost: the next one finds out that it arrived.
+    let world = self::world(&["trn.1"]).await;
+    world.kube.apply(ended("p", "trn.1", Some(137)));
+    world.service_faults.script("heartbeat drop x1").expect("a fault");
+    let failed = reap(&world, "p").await;
+    assert_eq!(failed.code, 69);
+    assert!(
+        failed.out.contains("the request may have arrived all the same"),
+        "{failed:?}"
+    );
+    let known = reap(&world, "p").await.done();
+    assert!(
+        known.contains("the service knows how it ended: Failed"),
+        "{known}"
+    );
+    assert_eq!(finals(&world).len(), 1);
+}
+
+#[tokio::test]
+async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
+    let world = world(&[]).await;
+    let missing = reap(&world, "nowhere").await;
+    assert_eq!(missing.code, 67);
+    assert!(
+        missing
+            .notes
+            .starts_with("podbeat: there is no pod nowhere: once a pod is gone"),
+        "{missing:?}"
+    );
+    let odd = reap(&world, "-l app").await;
+    assert_eq!(odd.code, 65);
+    assert!(odd.notes.contains("is the label selector right?"), "{odd:?}");
+    world.kube.deny(true);
+    let denied = reap(&world, "--all").await;
+    assert_eq!(denied.code, 77);
+    assert!(
+        denied.notes.contains("a Role with list on pods") && denied.notes.contains("is forbidden"),
+        "{denied:?}"
+    );
+    let mut away = settings(&world);
+    away.insert("KUBERNETES_SERVICE_PORT".to_owned(), "9".to_owned());
+    assert_eq!(reap_with(away, "--all").await.code, 69);
+    let nothing = reap_with(BTreeMap::new(), "--all").await;
+    assert_eq!(nothing.code, 64);
+    assert!(
+        nothing.notes.contains("PODBEAT_SERVICE_URL (--service-url)"),
+        "{nothing:?}"
+    );
+    let nobody = reap(&world, "--dry-run").await;
+    assert_eq!(nobody.code, 64);
+    assert!(
+        nobody
+            .notes
+            .contains("missing: <POD|--selector <LABELS>|--all|--journal <FILE>>"),
+        "{nobody:?}"
+    );
+}
+
+/// The journal that an agent left which was killed while its last heartbeat was not accepted.
+async fn journal(world: &World) -> std::path::PathBuf {
+    let directory = world.path("state");
+    std::fs::create_dir(&directory).expect("made");
+    world
+        .service_faults
+        .script("heartbeat final 503 until-lifted")
+        .expect("a fault");
+    world
+        .kube
+        .apply(Pod::new("p", "u").showing(&running("2026-01-01T00:00:01Z")));
+    let mut settings = world.settings("p", "u");
+    settings.insert("PODBEAT_STATE_DIR".to_owned(), directory.display().to_string());
+    let mut agent = Command::new(env!("CARGO_BIN_EXE_podbeat"))
+        .env_clear()
+        .envs(settings)
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("the agent runs");
+    let is_heard = |what: &'static str, is: fn(&Heartbeat) -> bool| async move {
+        world
+            .service
+            .wait_for(what, LIMIT, move |heard| heard.iter().any(is))
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+    };
+    is_heard("running", |heartbeat| heartbeat.state("main").is_some()).await;
+    world
+        .kube
+        .apply(Pod::new("p", "u").showing(&terminated(5, "Error", "1")));
+    is_heard("a last heartbeat", Heartbeat::is_final).await;
+    agent.kill().expect("killed");
+    agent.wait().expect("waited for");
+    directory.join("journal.json")
+}
+
+#[tokio::test]
+async fn a_pod_that_is_gone_is_told_of_by_its_journal_with_the_same_nonce() {
+    let world = world(&["trn.42"]).await;
+    let journal = journal(&world).await;
+    let asked = finals(&world).pop().expect("a last heartbeat");
+    assert!(asked.is_final() && !asked.accepted);
+    world.service_faults.lift_all();
+    let line = format!("--journal {}", journal.display());
+    let dry = reap(&world, &format!("{line} --dry-run")).await.done();
+    assert!(
+        dry.contains("would send the last heartbeat: main terminated with exit code 5 (Error)"),
+        "{dry}"
+    );
+    reap(&world, &line).await.done();
+    let sent = finals(&world).pop().expect("a last heartbeat");
+    assert!(sent.accepted);
+    assert_eq!(sent.body, asked.body, "to the letter");
+    let again = reap(&world, &line).await.done();
+    assert!(
+        again.contains("the service knows how it ended: Failed"),
+        "{again}"
+    );
+
+    std::fs::write(&journal, "{").expect("written");
+    let torn = reap(&world, &line).await;
+    assert_eq!(torn.code, 66);
+    assert!(torn.notes.contains("it is torn, or not a journal"), "{torn:?}");
+    std::fs::remove_file(&journal).expect("removed");
+    assert_eq!(reap(&world, &line).await.code, 66);
+}
