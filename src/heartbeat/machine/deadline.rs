@@ -15,6 +15,11 @@ const NATIVE_SETTLE: Duration = Duration::from_secs(1);
 /// 3; kubelet `minimumGracePeriodInSeconds`).
 const LATE_GRACE: Duration = Duration::from_secs(2);
 
+/// What is kept back of the grace for the end itself: the last words in the log, and the journal (a quarter of a second at
+/// most). The kubelet counts the grace from before the SIGTERM arrives, so that whoever tries on until it is over is killed in
+/// trying, and nobody learns that the last heartbeat was not accepted.
+const FAREWELL: Duration = Duration::from_millis(300);
+
 /// What is taken for the grace before the pod was seen: Kubernetes' default.
 const UNKNOWN_GRACE: Duration = Duration::from_secs(30);
 
@@ -72,10 +77,10 @@ impl Machine {
             .map_or(grace_ends, |deletion_ends| deletion_ends.min(grace_ends));
         let least = match self.sidecar() {
             // SIGTERM comes after the task's containers are dead; if the grace is used up, this much is left.
-            Sidecar::Native => LATE_GRACE,
+            Sidecar::Native => LATE_GRACE.saturating_sub(FAREWELL),
             Sidecar::Plain | Sidecar::Elsewhere => LATE_GRACE / 2,
         };
-        Some(ends.max(signalled.saturating_add(least)))
+        Some(ends.saturating_sub(FAREWELL).max(signalled.saturating_add(least)))
     }
 
     /// The deadline to plan by: after SIGTERM podbeat may have no more than the least that the kubelet leaves, if its pod
@@ -93,7 +98,8 @@ impl Machine {
         };
         match self.signalled {
             Some(signalled) if presses && now < signalled.saturating_add(LATE_GRACE) => {
-                Some(deadline.min(signalled.saturating_add(LATE_GRACE)))
+                let least = LATE_GRACE.saturating_sub(FAREWELL);
+                Some(deadline.min(signalled.saturating_add(least)))
             }
             Some(_) | None => Some(deadline),
         }

@@ -1124,27 +1124,28 @@ fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_
     for (shown, expected, why) in [
         (
             plain(None, None),
-            31.0,
+            30.7,
             "SIGTERM and terminationGracePeriodSeconds",
         ),
-        (plain(Some(20.0), None), 20.0, "deletionTimestamp"),
-        (plain(Some(500.0), None), 31.0, "never longer than the grace"),
+        (plain(Some(20.0), None), 19.7, "deletionTimestamp"),
+        (plain(Some(500.0), None), 30.7, "never longer than the grace"),
         (
             plain(Some(500.0), Some(5)),
-            5.0,
+            4.7,
             "deletionGracePeriodSeconds in place of the pod's own",
         ),
         (plain(Some(-100.0), Some(5)), 2.0, "half of the least"),
         (
             native(None, None),
-            31.0,
+            30.7,
             "SIGTERM and terminationGracePeriodSeconds",
         ),
-        (native(Some(20.0), None), 20.0, "deletionTimestamp"),
-        (native(Some(1.5), Some(30)), 3.0, "a late native sidecar has 2 s"),
-        (native(Some(500.0), Some(10)), 10.0, "a clock that is behind"),
+        (native(Some(20.0), None), 19.7, "deletionTimestamp"),
+        (native(Some(1.5), Some(30)), 2.7, "a late native sidecar has 2 s"),
+        (native(Some(500.0), Some(10)), 9.7, "a clock that is behind"),
     ] {
         let at = given_up_at(&shown);
+        // Three tenths of a second before it is over, so that the end can still be told.
         assert!((expected - 0.1..expected + 0.1).contains(&at), "{why}: {at}");
     }
 }
@@ -1169,7 +1170,8 @@ fn a_native_sidecars_final_is_on_its_way_before_two_seconds_are_over_whatever_is
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever the pod and the clocks say, and however the service fails, podbeat has ended when its grace has.
+    /// Whatever the pod and the clocks say, and however the service fails, podbeat has ended before its grace has, and with time
+    /// to say so.
     #[test]
     fn nothing_is_waited_for_past_the_grace(
         native: bool,
@@ -1217,7 +1219,7 @@ proptest! {
             false => 30,
         };
         let most = secs(1.0) + Duration::from_secs(grace.max(2));
-        prop_assert!(bench.now <= most + secs(0.05), "{:?} after the signal at 1 s", bench.now);
+        prop_assert!(bench.now + secs(0.25) <= most, "{:?}, with the signal at 1 s", bench.now);
     }
 }
 
