@@ -451,7 +451,8 @@ impl Reaper<'_> {
         } else {
             format!(": {}", parts.join(", "))
         };
-        writeln!(self.out, "{all} pods with podbeat{of_which}")
+        let pods = if all == 1 { "pod" } else { "pods" };
+        writeln!(self.out, "{all} {pods} with podbeat{of_which}")
             .and_then(|()| self.out.flush())
             .map_err(Error::Write)
     }
