@@ -550,6 +550,7 @@ impl Shared {
             token: http::bearer(&head.headers).map(str::to_owned),
             content_type,
             user_agent: header(header::USER_AGENT),
+            traceparent: header(header::HeaderName::from_static("traceparent")),
             status: None,
             accepted: false,
             violations,

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use futures_util::stream::BoxStream;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
 use reqwest::{Certificate, Identity, Method, Request, Url};
 use serde::de::DeserializeOwned;
 
@@ -19,6 +19,7 @@ use super::model::{
     CreateTaskRunRequest, ErrorResponse, Execution, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun,
     TaskRunHeartbeat, TaskRunSummary, TaskRunSummaryPagedItems,
 };
+use super::trace::TraceParent;
 
 /// The most that is read of an answer's body.
 #[derive(Clone, Copy)]
@@ -95,6 +96,7 @@ pub struct Tls {
 pub struct Client {
     http: reqwest::Client,
     base: Url,
+    trace: Option<TraceParent>,
 }
 
 /// What an accepted heartbeat brought.
@@ -136,7 +138,29 @@ impl Client {
         Ok(Self {
             http: builder.build().map_err(Error::Setup)?,
             base,
+            trace: None,
         })
+    }
+
+    /// The same client, over the same connection, whose requests carry this `traceparent`: for one request, or for some that
+    /// belong together.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     client: podbeat::task_runs::client::Client,
+    /// #     token: podbeat::task_runs::Secret,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse()?;
+    /// let run = client.traced(parent).get("trn.1", &token, std::time::Duration::from_secs(10)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn traced(&self, parent: TraceParent) -> Self {
+        Self {
+            trace: Some(parent),
+            ..self.clone()
+        }
     }
 
     /// Creates a task run and launches it.
@@ -333,6 +357,10 @@ impl Client {
             let mut request = Request::new(call.method, call.url);
             request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
             request.headers_mut().insert(ACCEPT, JSON);
+            // Digits and dashes, which every header can carry.
+            if let Some(parent) = self.trace.and_then(|parent| parent.to_string().try_into().ok()) {
+                request.headers_mut().insert(TRACEPARENT, parent);
+            }
             if let Some(body) = call.body {
                 let body = body.map_err(|source| ambiguous(operation, Box::new(source)))?;
                 request.headers_mut().insert(CONTENT_TYPE, JSON);
@@ -391,6 +419,8 @@ impl Client {
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// One request, but for what is the same in all.
 struct Call<'secrets> {

@@ -34,11 +34,13 @@
 //! ```
 //!
 //! The token is the caller's to keep fresh; [`credentials::Credentials`] reads it from a file and takes renewed ones in.
+//! [`trace::TraceParent`] joins requests to a trace.
 
 pub mod client;
 pub mod credentials;
 pub mod error;
 pub mod model;
 pub(crate) mod secret;
+pub mod trace;
 
 pub use secret::Secret;

@@ -23,6 +23,8 @@ pub struct Heartbeat {
     pub content_type: Option<String>,
     /// `User-Agent`.
     pub user_agent: Option<String>,
+    /// `traceparent`.
+    pub traceparent: Option<String>,
     /// The HTTP status; `None` if it was not answered.
     pub status: Option<u16>,
     /// Whether the service acted on it.
@@ -151,6 +153,7 @@ mod tests {
             token: None,
             content_type: None,
             user_agent: None,
+            traceparent: None,
             status: None,
             accepted: false,
             violations: Vec::new(),
