@@ -15,6 +15,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::marker::is_container_name;
 use crate::task_runs::Secret;
+use crate::task_runs::trace::{self, TraceParent};
 
 /// One setting, as users see it.
 #[derive(Clone, Copy, Debug)]
@@ -230,6 +231,13 @@ pub const SETTINGS: &[Setting] = &[
         "json in a pod, text elsewhere",
         "json or text",
     ),
+    setting(
+        "TRACEPARENT",
+        "traceparent",
+        "a new trace, not sampled",
+        "trace in which heartbeats are sent, as a W3C traceparent from whoever made the pod; one that isn't valid is ignored \
+         with a warning",
+    ),
     ALLOW_HTTP,
     switch(setting(
         "PODBEAT_DRY_RUN",
@@ -422,6 +430,10 @@ pub struct Config {
     pub log: Targets,
     /// How they are written.
     pub log_format: LogFormat,
+    /// Whether a terminal may be shown colours: not with `NO_COLOR` (<https://no-color.org>).
+    pub colours: bool,
+    /// In which trace heartbeats are sent.
+    pub trace: Trace,
     /// Nothing is sent.
     pub dry_run: bool,
     /// How the Kubernetes API is reached.
@@ -521,6 +533,17 @@ pub enum LogFormat {
     Json,
     /// For eyes.
     Text,
+}
+
+/// In which trace heartbeats are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trace {
+    /// One of its own.
+    New,
+    /// That of whoever made the pod.
+    GoOn(TraceParent),
+    /// What was given is none. The standard says to begin a new one then; no run fails for it.
+    Unfit(trace::Unfit),
 }
 
 /// How the Kubernetes API is reached.
@@ -645,6 +668,8 @@ impl Config {
                 .optional("PODBEAT_LOG", log_filter)
                 .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
             log_format: log_format.unwrap_or(if in_pod { LogFormat::Json } else { LogFormat::Text }),
+            colours: read.os("NO_COLOR").is_none(),
+            trace: read.trace(),
             dry_run,
             kubernetes,
         };
@@ -968,6 +993,20 @@ impl<'read, E: Environment> Reader<'read, E> {
             .or_else(|| inline.map(NonceSource::Inline))
     }
 
+    fn trace(&self) -> Trace {
+        let Some(text) = self.os("TRACEPARENT") else {
+            return Trace::New;
+        };
+        match text
+            .to_str()
+            .ok_or(trace::Unfit::Form)
+            .and_then(|text| text.trim().parse())
+        {
+            Ok(parent) => Trace::GoOn(parent),
+            Err(unfit) => Trace::Unfit(unfit),
+        }
+    }
+
     fn kubernetes(&mut self, host: Option<String>) -> Kubernetes {
         let path = self.path("KUBECONFIG");
         let context = self.text("PODBEAT_KUBE_CONTEXT");
@@ -1283,6 +1322,28 @@ mod tests {
         let config =
             load(&[("TASK_RUN_ID", "r"), ("POD_NAME", "p"), ("PODBEAT_DRY_RUN", "1")]).expect("enough");
         assert!(config.dry_run && config.service_url.is_none() && config.token.is_none());
+    }
+
+    #[test]
+    fn a_trace_is_gone_on_in_and_one_that_isnt_valid_is_no_error() {
+        let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let trace = |text: &str| with(&[("TRACEPARENT", text)]).expect("right").trace;
+        assert_eq!(trace(""), Trace::New);
+        assert_eq!(
+            trace(&format!(" {given}\n")),
+            Trace::GoOn(given.parse().expect("valid"))
+        );
+        assert_eq!(trace("none"), Trace::Unfit(trace::Unfit::Form));
+        assert_eq!(
+            trace(&given.replace("00-", "ff-")),
+            Trace::Unfit(trace::Unfit::Version)
+        );
+    }
+
+    #[test]
+    fn no_color_is_any_text_but_an_empty_one() {
+        let colours = |text: &str| with(&[("NO_COLOR", text)]).expect("right").colours;
+        assert_eq!([colours(""), colours("1"), colours("0")], [true, false, false]);
     }
 
     #[test]

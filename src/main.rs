@@ -59,7 +59,7 @@ fn run_agent(flags: &Flags) -> Ending {
             Ok(config) => config,
             Err(errors) => return failed(Ending::Usage, &errors),
         };
-        if let Err(error) = telemetry::log::install(&config.log, config.log_format) {
+        if let Err(error) = telemetry::log::install(&config) {
             return failed(Ending::Internal, &error);
         }
         match agent::run(&config, signals, ()).await {

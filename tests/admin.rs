@@ -54,7 +54,7 @@ fn spawn(settings: &BTreeMap<String, String>) -> (Child, Arc<Mutex<String>>, mps
         .expect("started");
     let stderr = BufReader::new(child.stderr.take().expect("its log"));
     let log = Arc::new(Mutex::new(String::new()));
-    let (sender, lines) = mpsc::channel(1);
+    let (sender, lines) = mpsc::channel(64);
     let kept = Arc::clone(&log);
     std::thread::spawn(move || {
         for line in stderr.lines().map_while(Result::ok) {

@@ -1,5 +1,6 @@
-//! Carries an attempt to the service and its answer back, and keeps the token.
+//! Carries an attempt to the service and its answer back, and keeps the token and the trace.
 
+use std::num::{NonZeroU64, NonZeroU128};
 use std::pin::Pin;
 use std::time::Duration;
 
@@ -8,14 +9,16 @@ use tracing::{debug, info, warn};
 
 use super::journal::Journal;
 use super::keeper::{Keeper, Written};
-use super::trouble::{Chain, Repeats};
-use crate::config::{Config, TokenSource};
+use super::report::{body, seconds};
+use super::trouble::{Chain, Trouble};
+use crate::config::{Config, TokenSource, Trace};
 use crate::heartbeat::answer::{self, Answer};
 use crate::heartbeat::machine::{Attempt, Event};
 use crate::task_runs::Secret;
 use crate::task_runs::client::{Accepted, Client};
 use crate::task_runs::credentials::{self, Credentials, Renewed, Source};
-use crate::task_runs::error::{Error, RetryAfter};
+use crate::task_runs::error::{Error, Operation, RetryAfter, TimedOut};
+use crate::task_runs::trace::{SpanId, TraceId, TraceParent};
 use crate::telemetry::instruments::{Instruments, Reply};
 
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
@@ -31,7 +34,15 @@ const EXPIRY_IS_NEAR: SignedDuration = SignedDuration::from_mins(10);
 /// Where heartbeats go.
 pub(super) struct Delivery {
     destination: Destination,
-    failures: Repeats,
+    /// Of attempts that were not accepted.
+    refusals: Trouble,
+    /// Of answers that were, but had something in them that can't be used.
+    oddities: Trouble,
+    hides_nonce: bool,
+    /// In which trace, and in which span of it, the last attempt was made. In a dry run there is none.
+    trace: Option<TraceParent>,
+    /// For spans.
+    rng: fastrand::Rng,
     instruments: Instruments,
 }
 
@@ -47,9 +58,21 @@ struct Service {
     run_id: String,
     hands_on: Option<Keeper>,
     expiry: Expiry,
+    in_flight: Option<Sent>,
 }
 
-/// Warns of a token whose end is near, once, and once more when it has come.
+/// An attempt, as lines of the log name it.
+#[derive(Clone, Copy)]
+struct Sent {
+    heartbeat: u64,
+    kind: &'static str,
+    /// `None` in a dry run.
+    trace: Option<TraceParent>,
+}
+
+/// Warns of a token whose end is near, once, and once more when it has come; and not again of the tokens after it until one
+/// came that was better. A service may renew tokens with each answer that are good for minutes, and after a 401 two that
+/// have expired are tried by turns.
 #[derive(Default)]
 struct Expiry {
     token: Option<Secret>,
@@ -61,14 +84,13 @@ struct Expiry {
 impl Expiry {
     fn watch(&mut self, token: &Secret, now: Timestamp) {
         if self.token.as_ref() != Some(token) {
-            *self = Self {
-                at: credentials::expires_at(token),
-                token: Some(token.clone()),
-                ..Self::default()
-            };
+            self.at = credentials::expires_at(token);
+            self.token = Some(token.clone());
         }
+        let left = self.at.map_or(SignedDuration::MAX, |at| at.duration_since(now));
+        self.told_over &= left <= SignedDuration::ZERO;
+        self.told_near &= left <= EXPIRY_IS_NEAR;
         let Some(at) = self.at else { return };
-        let left = at.duration_since(now);
         if left <= SignedDuration::ZERO && !std::mem::replace(&mut self.told_over, true) {
             warn!(expired_at = %at, "the bearer token has expired; the service is asked with it all the same");
         } else if left > SignedDuration::ZERO
@@ -83,7 +105,7 @@ impl Expiry {
 /// What became of one attempt.
 pub(super) struct Outcome {
     attempt: u64,
-    kind: &'static str,
+    sent: Sent,
     result: Result<Accepted, Error>,
     took: Duration,
 }
@@ -92,7 +114,8 @@ impl Delivery {
     pub(super) fn new(
         config: &Config,
         renewed: Option<Renewed>,
-        rng: fastrand::Rng,
+        trace: Option<TraceParent>,
+        mut rng: fastrand::Rng,
         instruments: &Instruments,
     ) -> Result<Self, Error> {
         let destination = match (&config.service_url, &config.token) {
@@ -105,7 +128,7 @@ impl Delivery {
                 let mut hands_on = config
                     .renewed_token_file
                     .clone()
-                    .map(|path| Keeper::new("the renewed token", path, HANDED_ON, rng, instruments));
+                    .map(|path| Keeper::new("the renewed token", path, HANDED_ON, rng.fork(), instruments));
                 if let (Some(hands_on), Some(renewed)) = (&mut hands_on, &renewed) {
                     // The earlier process may have ended between the journal and this.
                     hands_on.put(renewed.token().expose().into());
@@ -116,6 +139,7 @@ impl Delivery {
                     run_id: config.task_run_id.clone(),
                     hands_on,
                     expiry: Expiry::default(),
+                    in_flight: None,
                 }))
             }
             // The settings demand both unless it is a dry run.
@@ -123,9 +147,19 @@ impl Delivery {
         };
         Ok(Self {
             destination,
-            failures: Repeats::default(),
+            refusals: Trouble::default(),
+            oddities: Trouble::default(),
+            hides_nonce: config.nonce.is_some(),
+            trace,
+            rng,
             instruments: instruments.clone(),
         })
+    }
+
+    /// The span of an attempt that is to begin.
+    pub(super) fn new_span(&mut self) -> Option<TraceParent> {
+        self.trace = self.trace.map(|trace| trace.with_span(span(&mut self.rng)));
+        self.trace
     }
 
     /// Begins an attempt. The future does nothing but wait for the journal and the exchange itself.
@@ -135,24 +169,34 @@ impl Delivery {
         journal: &mut Journal,
     ) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
         let number = attempt.number;
-        let (beat, kind) = (attempt.beat.0, attempt.beat.1.name());
+        let sent = Sent {
+            heartbeat: attempt.beat.0,
+            kind: attempt.beat.1.name(),
+            trace: self.trace,
+        };
         debug!(
-            heartbeat = beat,
-            kind,
+            heartbeat = sent.heartbeat,
+            kind = sent.kind,
             attempt = number,
             retries = attempt.retries,
+            trace_id = sent.trace_id().map(display),
+            span_id = sent.span_id().map(display),
             "sending a heartbeat"
         );
         let conclude = move |result, took| Outcome {
             attempt: number,
-            kind,
+            sent,
             result,
             took,
         };
         match &mut self.destination {
             Destination::Nowhere => {
-                let body = serde_json::to_string(&attempt.request).unwrap_or_default();
-                info!(heartbeat = beat, kind, %body, "dry run: this heartbeat would be sent");
+                info!(
+                    heartbeat = sent.heartbeat,
+                    kind = sent.kind,
+                    body = body(&attempt.request, self.hides_nonce),
+                    "dry run: this heartbeat would be sent"
+                );
                 self.instruments.begun();
                 Box::pin(async move { conclude(Ok(Accepted::default()), Duration::ZERO) })
             }
@@ -167,7 +211,12 @@ impl Delivery {
                 }
                 journal.keep_token(service.credentials.renewed());
                 let written = journal.written();
-                let (client, run_id) = (service.client.clone(), service.run_id.clone());
+                service.in_flight = Some(sent);
+                let client = match sent.trace {
+                    Some(trace) => service.client.traced(trace),
+                    None => service.client.clone(),
+                };
+                let run_id = service.run_id.clone();
                 let instruments = self.instruments.clone();
                 Box::pin(async move {
                     let begun = tokio::time::Instant::now();
@@ -193,41 +242,62 @@ impl Delivery {
     pub(super) fn conclude(&mut self, outcome: Outcome, journal: &mut Journal) -> Event {
         let Outcome {
             attempt,
-            kind,
+            sent,
             result,
             took,
         } = outcome;
         // What is only logged is no request.
-        if matches!(self.destination, Destination::Service(_)) {
+        if let Destination::Service(service) = &mut self.destination {
+            service.in_flight = None;
             self.instruments.replied(reply_of(&result), took);
         }
         let answer = match result {
             Ok(accepted) => {
-                if let Some(failed) = self.failures.over() {
+                if let Some(over) = self.refusals.over() {
                     info!(
-                        kind,
-                        failed_before = failed,
+                        heartbeat = sent.heartbeat,
+                        kind = sent.kind,
+                        failures = over.failures,
+                        lasted_seconds = seconds(over.lasted),
+                        trace_id = sent.trace_id().map(display),
+                        span_id = sent.span_id().map(display),
                         "the service accepts heartbeats again"
                     );
                 }
-                debug!(kind, ?took, "accepted");
-                if let Some(unreadable) = accepted.unreadable {
-                    warn!(
-                        kind,
-                        "the heartbeat was accepted, but the answer's body is {unreadable}: a new token in it would be lost"
-                    );
-                }
-                self.renew(accepted, journal);
+                debug!(
+                    heartbeat = sent.heartbeat,
+                    kind = sent.kind,
+                    ?took,
+                    trace_id = sent.trace_id().map(display),
+                    span_id = sent.span_id().map(display),
+                    "answered"
+                );
+                self.take_in(accepted, sent, journal);
                 Answer::Accepted
             }
             Err(error) => {
-                if let Some(repeats) = self.failures.worth_telling(&error.to_string()) {
-                    warn!(kind, repeats, error = %Chain(&error), "a heartbeat was not accepted");
-                }
+                self.not_accepted(sent, &error);
                 answer_of(&error)
             }
         };
         Event::Answered { attempt, answer }
+    }
+
+    /// Tells of an attempt that the core gave up before it was answered.
+    pub(super) fn gave_up(&mut self, after: Duration) {
+        let Destination::Service(service) = &mut self.destination else {
+            return;
+        };
+        let Some(sent) = service.in_flight.take() else {
+            return;
+        };
+        let run_id = service.run_id.clone();
+        let after = Duration::from_millis(u64::try_from(after.as_millis()).unwrap_or(u64::MAX));
+        let error = Error::Ambiguous {
+            operation: Operation::Heartbeat { run_id },
+            source: Box::new(TimedOut(after)),
+        };
+        self.not_accepted(sent, &error);
     }
 
     /// For whoever must not end before a renewed token was handed on.
@@ -238,20 +308,125 @@ impl Delivery {
         }
     }
 
-    fn renew(&mut self, accepted: Accepted, journal: &mut Journal) {
-        let (Some(jwt), Destination::Service(service)) = (accepted.jwt, &mut self.destination) else {
+    fn not_accepted(&mut self, sent: Sent, error: &Error) {
+        let (status, code) = match error {
+            Error::Status { status, response, .. } => (
+                Some(*status),
+                response.as_ref().and_then(|response| response.code.as_deref()),
+            ),
+            _ => (None, None),
+        };
+        // The service's message may differ each time, by the id of a request perhaps; its code is one of a few.
+        let told = match status {
+            Some(status) => format!("{status} {}", code.unwrap_or_default()),
+            None => error.to_string(),
+        };
+        if let Some(told) = self.refusals.worth_telling(&told) {
+            warn!(
+                heartbeat = sent.heartbeat,
+                kind = sent.kind,
+                status,
+                repeats = told.repeats,
+                since = format!("{:.3}", told.since),
+                error = %Chain(error),
+                trace_id = sent.trace_id().map(display),
+                span_id = sent.span_id().map(display),
+                "a heartbeat was not accepted"
+            );
+        }
+    }
+
+    /// Takes in what an accepted heartbeat was answered with.
+    fn take_in(&mut self, accepted: Accepted, sent: Sent, journal: &mut Journal) {
+        let Destination::Service(service) = &mut self.destination else {
             return;
         };
-        if let Err(error) = service.credentials.renew(jwt.clone()) {
-            warn!(error = %Chain(&error), "the service sent a token that can't be used");
+        if let Some(unreadable) = accepted.unreadable {
+            if let Some(told) = self.oddities.worth_telling(unreadable) {
+                warn!(
+                    heartbeat = sent.heartbeat,
+                    kind = sent.kind,
+                    repeats = told.repeats,
+                    since = format!("{:.3}", told.since),
+                    error = unreadable,
+                    trace_id = sent.trace_id().map(display),
+                    span_id = sent.span_id().map(display),
+                    "a heartbeat was accepted, but the answer's body can't be read: a new token in it would be lost"
+                );
+            }
             return;
         }
-        info!("the service renewed the token");
+        let renewed = match accepted.jwt {
+            Some(jwt) => service.credentials.renew(jwt.clone()).map(|()| Some(jwt)),
+            None => Ok(None),
+        };
+        let jwt = match renewed {
+            Ok(jwt) => jwt,
+            Err(error) => {
+                let chain = Chain(&error).to_string();
+                if let Some(told) = self.oddities.worth_telling(&chain) {
+                    warn!(
+                        repeats = told.repeats,
+                        since = format!("{:.3}", told.since),
+                        error = chain,
+                        trace_id = sent.trace_id().map(display),
+                        span_id = sent.span_id().map(display),
+                        "the service sent a token that can't be used"
+                    );
+                }
+                return;
+            }
+        };
+        if let Some(over) = self.oddities.over() {
+            info!(
+                failures = over.failures,
+                lasted_seconds = seconds(over.lasted),
+                "the service's answers can be used again"
+            );
+        }
+        let Some(jwt) = jwt else { return };
+        debug!("the service renewed the token");
         journal.keep_token(service.credentials.renewed());
         if let Some(hands_on) = &mut service.hands_on {
             hands_on.put(jwt.expose().into());
         }
     }
+}
+
+impl Sent {
+    fn trace_id(self) -> Option<TraceId> {
+        self.trace.map(|trace| trace.trace_id)
+    }
+
+    fn span_id(self) -> Option<SpanId> {
+        self.trace.map(|trace| trace.span_id)
+    }
+}
+
+/// One trace for all heartbeats of this process, so that the service's records of a pod are found by the id that stands in
+/// podbeat's first line. That it is sampled is never claimed: podbeat records no spans, and a service that samples by what
+/// its callers say would record every heartbeat of ten thousand pods. Whoever wants those of one pod gives it a trace that
+/// is (`TRACEPARENT`), and podbeat passes that on, as the standard asks of those that decide nothing (3.2.2.5.1).
+///
+/// A `tracestate` isn't passed on. It is for those who record, has a grammar of its own to be checked, and the standard lets
+/// a trace do without.
+///
+/// `None` in a dry run, which sends nothing.
+pub(super) fn trace(config: &Config, rng: &mut fastrand::Rng) -> Option<TraceParent> {
+    let trace = match config.trace {
+        Trace::GoOn(parent) => parent,
+        Trace::New | Trace::Unfit(_) => TraceParent {
+            trace_id: TraceId::new(NonZeroU128::new(rng.u128(1..)).unwrap_or(NonZeroU128::MIN)),
+            span_id: span(rng),
+            sampled: false,
+        },
+    };
+    (!config.dry_run).then_some(trace)
+}
+
+/// Each attempt has a span of its own: the service's records of two tries of one heartbeat are two.
+fn span(rng: &mut fastrand::Rng) -> SpanId {
+    SpanId::new(NonZeroU64::new(rng.u64(1..)).unwrap_or(NonZeroU64::MIN))
 }
 
 fn reply_of(result: &Result<Accepted, Error>) -> Reply {
@@ -289,5 +464,62 @@ fn answer_of(error: &Error) -> Answer {
         Error::Setup(_) | Error::File { .. } | Error::NoCertificate { .. } => Answer::NotSent,
         // Not of heartbeats, of which an unreadable answer is one.
         Error::Unreadable { .. } | Error::Endless { .. } => Answer::Ambiguous,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+    use super::*;
+
+    #[test]
+    fn of_tokens_that_are_all_near_their_end_is_told_once_and_again_after_a_better_one() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
+        let token = |minutes: i64, nth: u32| {
+            let at = now.as_second() + minutes * 60;
+            let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{at},"jti":"{nth}"}}"#));
+            Secret::new(format!("e30.{claims}.s"))
+        };
+        let mut expiry = Expiry::default();
+        let mut told = |minutes, nth| {
+            let before = (expiry.told_near, expiry.told_over);
+            expiry.watch(&token(minutes, nth), now);
+            (!before.0 && expiry.told_near, !before.1 && expiry.told_over)
+        };
+        assert_eq!(told(60, 1), (false, false));
+        assert_eq!(told(5, 2), (true, false));
+        assert_eq!(told(5, 3), (false, false), "the next of its kind");
+        assert_eq!(told(-1, 4), (false, true));
+        assert_eq!(told(-1, 5), (false, false), "the other of two that have expired");
+        assert_eq!(told(-1, 4), (false, false));
+        assert_eq!(told(60, 6), (false, false));
+        assert_eq!(told(5, 7), (true, false), "after a better one it is news again");
+    }
+
+    #[test]
+    fn no_two_attempts_have_one_span_and_no_two_processes_one_trace() {
+        let config = |traceparent: &str| {
+            let settings = [
+                ("TASK_RUN_ID", "r"),
+                ("POD_NAME", "p"),
+                ("PODBEAT_SERVICE_URL", "https://h"),
+                ("PODBEAT_TOKEN", "t"),
+                ("TRACEPARENT", traceparent),
+            ];
+            let map: std::collections::BTreeMap<String, String> = settings
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into();
+            Config::load(&crate::config::Flags::default(), &map).expect("right")
+        };
+        let mut rng = fastrand::Rng::with_seed(1);
+        let mut trace = |traceparent| trace(&config(traceparent), &mut rng).expect("not a dry run");
+        let (one, two) = (trace(""), trace("none"));
+        assert!(one.trace_id != two.trace_id && one.span_id != two.span_id);
+        assert!(!one.sampled && !two.sampled);
+        let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        assert_eq!(trace(given).to_string(), given);
+        assert_ne!(span(&mut rng), span(&mut rng));
     }
 }

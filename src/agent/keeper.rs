@@ -11,7 +11,8 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::trouble::{Chain, Repeats};
+use super::report::seconds;
+use super::trouble::{Chain, Trouble};
 use crate::heartbeat::backoff::Backoff;
 use crate::telemetry::instruments::Instruments;
 
@@ -109,7 +110,7 @@ async fn keep(
     mut rng: fastrand::Rng,
     instruments: Instruments,
 ) {
-    let mut failures = Repeats::default();
+    let mut trouble = Trouble::default();
     let mut backoff = Backoff::default();
     while latest.changed().await.is_ok() {
         loop {
@@ -126,8 +127,13 @@ async fn keep(
             done.send_replace(number);
             let Err(source) = result else {
                 backoff.reset();
-                if let Some(failed) = failures.over() {
-                    info!(failed_before = failed, "{what} is written again");
+                if let Some(over) = trouble.over() {
+                    info!(
+                        what,
+                        failures = over.failures,
+                        lasted_seconds = seconds(over.lasted),
+                        "a file is written again"
+                    );
                 }
                 break;
             };
@@ -137,8 +143,15 @@ async fn keep(
                 path: path.clone(),
                 source,
             };
-            if let Some(repeats) = failures.worth_telling(&Chain(&error).to_string()) {
-                warn!(repeats, error = %Chain(&error), "a file could not be written; heartbeats go on without it");
+            let chain = Chain(&error).to_string();
+            if let Some(told) = trouble.worth_telling(&chain) {
+                warn!(
+                    what,
+                    repeats = told.repeats,
+                    since = format!("{:.3}", told.since),
+                    error = chain,
+                    "a file could not be written; heartbeats go on without it"
+                );
             }
             let wait = tokio::time::sleep(backoff.after_failure(&mut rng));
             tokio::select! {

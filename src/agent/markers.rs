@@ -16,7 +16,8 @@ use jiff::Timestamp;
 use rustix::fs::OFlags;
 use tracing::{info, warn};
 
-use super::trouble::{Chain, Repeats};
+use super::report::{brief, seconds};
+use super::trouble::{Chain, Trouble};
 use crate::config::Config;
 use crate::heartbeat::machine::Event;
 use crate::marker::{Found, LARGEST, NotAMarker, container_of};
@@ -66,7 +67,7 @@ pub(super) struct Markers {
     directory: Option<PathBuf>,
     /// What the last read that succeeded found.
     found: Vec<Found>,
-    failures: Repeats,
+    trouble: Trouble,
     told: BTreeSet<OsString>,
 }
 
@@ -75,7 +76,7 @@ impl Markers {
         Self {
             directory: config.marker_dir.clone(),
             found: vec![],
-            failures: Repeats::default(),
+            trouble: Trouble::default(),
             told: BTreeSet::new(),
         }
     }
@@ -99,18 +100,32 @@ impl Markers {
         let Listing { found, refused } = match read.0 {
             Ok(listing) => listing,
             Err(error) => {
-                if let Some(repeats) = self.failures.worth_telling(&Chain(&error).to_string()) {
-                    warn!(repeats, error = %Chain(&error), "no exit markers; heartbeats go on without them");
+                let chain = Chain(&error).to_string();
+                if let Some(told) = self.trouble.worth_telling(&chain) {
+                    warn!(
+                        repeats = told.repeats,
+                        since = format!("{:.3}", told.since),
+                        error = chain,
+                        "no exit markers; heartbeats go on without them"
+                    );
                 }
                 return Event::Markers(self.found.clone());
             }
         };
-        if let Some(failed) = self.failures.over() {
-            info!(failed_before = failed, "exit markers are read again");
+        if let Some(over) = self.trouble.over() {
+            info!(
+                failures = over.failures,
+                lasted_seconds = seconds(over.lasted),
+                "exit markers are read again"
+            );
         }
         for (name, why) in refused {
             if self.told.len() < TOLD && self.told.insert(name.clone()) {
-                warn!(file = ?name, error = %Chain(&why), "a file among the exit markers is ignored");
+                warn!(
+                    file = brief(&name.to_string_lossy()),
+                    error = %Chain(&why),
+                    "a file among the exit markers is ignored"
+                );
             }
         }
         self.found.clone_from(&found);

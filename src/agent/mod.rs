@@ -17,23 +17,22 @@ use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
-use jiff::Timestamp;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
-use tracing::{error, info, warn};
-
 use crate::config::{self, Config};
 use crate::exit::Ending;
 use crate::heartbeat::Now;
-use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
-use crate::heartbeat::request::{Identity, Report};
+use crate::heartbeat::machine::{Action, Attempt, Event, Look, Machine, Note, Settings};
+use crate::heartbeat::request::{Identity, Report as Reported};
 use crate::task_runs::{self, client};
 use crate::telemetry::admin::Endpoint;
 use delivery::{Delivery, Outcome};
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
 use journal::Journal;
 use markers::Markers;
+use report::Report;
 use sighting::Watcher;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 
 /// How long the end of the process waits for the journal, and for a token that is being handed on. The kubelet's
 /// SIGKILL may be near.
@@ -96,6 +95,9 @@ pub async fn run(
     mut onlooker: impl Onlooker,
 ) -> Result<Ending, Error> {
     let start = Instant::now();
+    let mut rng = fastrand::Rng::with_seed(seed()?);
+    let trace = delivery::trace(config, &mut rng);
+    let mut log = Report::started(config, trace.map(|trace| trace.trace_id));
     // Its port is taken before anything else is begun. It ends when it is dropped here.
     let (_endpoint, instruments) = Endpoint::open(config).await;
     let (mut journal, left) = Journal::open(config, fastrand::Rng::with_seed(seed()?), &instruments);
@@ -105,9 +107,7 @@ pub async fn run(
         None => Machine::new(settings, seed()?),
     };
     instruments.seen(machine.last_seen());
-    let rng = fastrand::Rng::with_seed(seed()?);
-    let mut delivery = Delivery::new(config, left.renewed_token, rng, &instruments)?;
-    report::started(config);
+    let mut delivery = Delivery::new(config, left.renewed_token, trace, rng, &instruments)?;
 
     let (sender, mut sightings) = mpsc::channel(sighting::WAITING);
     let mut watcher = Some(Watcher::spawn(config, sender, seed()?, &instruments));
@@ -115,6 +115,7 @@ pub async fn run(
     let mut look: Option<Pin<Box<dyn Future<Output = Look> + Send>>> = None;
     let mut markers = Markers::new(config);
     let mut reading: Option<Pin<Box<dyn Future<Output = markers::Read> + Send>>> = None;
+    let mut begun = Duration::ZERO;
     let mut wake: Option<Duration> = None;
     let mut event = Event::Started;
     loop {
@@ -124,11 +125,14 @@ pub async fn run(
                 Action::Send(attempt) => {
                     onlooker.attempt(&attempt);
                     instruments.sending(&attempt);
+                    log.attempt(&attempt, delivery.new_span());
+                    begun = now.elapsed;
                     in_flight = Some(delivery.begin(attempt, &mut journal));
                 }
                 Action::Persist(saved) => journal.persist(*saved),
                 Action::Abort => {
                     if in_flight.take().is_some() {
+                        delivery.gave_up(now.elapsed.saturating_sub(begun));
                         instruments.gave_up();
                     }
                 }
@@ -143,7 +147,7 @@ pub async fn run(
                     instruments.watch_ended();
                 }
                 Action::Note(note) => {
-                    report::note(&note, now.elapsed);
+                    log.note(&note, now.elapsed);
                     instruments.note(&note);
                     onlooker.note(&note);
                 }
@@ -151,8 +155,7 @@ pub async fn run(
                     for written in [journal.written(), delivery.handed_on()].into_iter().flatten() {
                         written.within(LAST_WRITE).await;
                     }
-                    report::losses(machine.losses());
-                    return Ok(ended(&end));
+                    return Ok(log.ended(&end, machine.losses(), start.elapsed()));
                 }
             }
         }
@@ -203,26 +206,6 @@ async fn until(start: Instant, wake: Option<Duration>) {
     }
 }
 
-fn ended(end: &End) -> Ending {
-    match end {
-        End::Delivered => {
-            info!("the last heartbeat was accepted; ending");
-            Ending::Delivered
-        }
-        End::Orphaned => {
-            warn!("the service disowned this run; ending without a last heartbeat");
-            Ending::Orphaned
-        }
-        End::Undelivered(request) => {
-            // The whole body, so that the run's fate can be told by hand; it holds no secret but the nonce, which is
-            // worth nothing without a token.
-            let request = serde_json::to_string(request).unwrap_or_default();
-            error!(%request, "the last heartbeat could not be delivered in time: the service doesn't know how this run ended");
-            Ending::Undelivered
-        }
-    }
-}
-
 fn settings(config: &Config, journaled: bool) -> Result<Settings, Error> {
     Ok(Settings {
         identity: Identity {
@@ -235,8 +218,8 @@ fn settings(config: &Config, journaled: bool) -> Result<Settings, Error> {
         interval: config.interval,
         timeout: config.timeout,
         report: match config.report {
-            config::Report::Task => Report::Task,
-            config::Report::All => Report::All,
+            config::Report::Task => Reported::Task,
+            config::Report::All => Reported::All,
         },
         max_status_age: config.max_status_age,
         journaled,

@@ -8,7 +8,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
-use super::trouble::{Chain, Repeats};
+use super::report::{brief, seconds};
+use super::trouble::{Chain, Trouble};
 use crate::config::Config;
 use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::{Event, Look};
@@ -105,15 +106,18 @@ async fn watch(
     shared: Arc<OnceLock<PodWatch>>,
     instruments: Instruments,
 ) {
-    let troubles = std::sync::Mutex::new(Repeats::default());
+    let trouble = std::sync::Mutex::new(Trouble::default());
     let tell = |error: &Error| {
-        let Ok(mut troubles) = troubles.lock() else { return };
-        if let Some(repeats) = troubles.worth_telling(&error.to_string()) {
-            let message = "the Kubernetes API gives no news of the pod";
-            match error.missing_role() {
-                Some(role) => warn!(repeats, error = %Chain(error), kubectl_apply = role, "{message}"),
-                None => warn!(repeats, error = %Chain(error), "{message}"),
-            }
+        let Ok(mut trouble) = trouble.lock() else { return };
+        if let Some(told) = trouble.worth_telling(&error.to_string()) {
+            warn!(
+                status = error.status(),
+                repeats = told.repeats,
+                since = format!("{:.3}", told.since),
+                error = %Chain(error),
+                kubectl_apply = error.missing_role(),
+                "the Kubernetes API gives no news of the pod"
+            );
         }
     };
     let in_pod = matches!(access, Access::InCluster { .. });
@@ -131,14 +135,17 @@ async fn watch(
     let mut told_of_name = false;
     let translate = async {
         while let Some(sighting) = sightings.recv().await {
-            if let Some(failed) = troubles.lock().ok().and_then(|mut troubles| troubles.over()) {
+            if let Some(over) = trouble.lock().ok().and_then(|mut trouble| trouble.over()) {
                 info!(
-                    failed_before = failed,
+                    failures = over.failures,
+                    lasted_seconds = seconds(over.lasted),
                     "the Kubernetes API gives news of the pod again"
                 );
             }
-            if std::mem::take(&mut first) {
-                info!("first contact with the Kubernetes API");
+            if let Sighting::Seen(pod) = &sighting
+                && std::mem::take(&mut first)
+            {
+                first_contact(pod);
             }
             let event = event(sighting, &own_container);
             if let Event::Observed(pod) = &event
@@ -169,6 +176,24 @@ async fn watch(
     };
     // The watch ends when the pod is gone; then what it sent last is still to be passed on.
     tokio::join!(pod.run(uid, sender, rng, on_step), translate);
+}
+
+/// Tells what the pod is, when it is first seen.
+fn first_contact(pod: &Pod) {
+    let names: Vec<&str> = pod
+        .spec
+        .init_containers
+        .iter()
+        .chain(&pod.spec.containers)
+        .map(|container| container.name.as_str())
+        .collect();
+    info!(
+        pod_uid = pod.metadata.uid,
+        node = pod.spec.node_name.as_deref().map(brief),
+        containers = names.join(", "),
+        deleted = pod.metadata.deletion_timestamp.is_some(),
+        "first contact with the Kubernetes API"
+    );
 }
 
 fn event(sighting: Sighting, own_container: &str) -> Event {

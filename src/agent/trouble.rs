@@ -1,70 +1,247 @@
-//! Tells of a trouble that goes on: at once, then at a growing interval with a count.
+//! Tells of a trouble that goes on, or comes and goes: at once, then ever more rarely with a count, and when it is over.
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
-/// Counts a trouble's repetitions.
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+/// A failure that comes no later than this after the last one belongs to the same trouble, whatever succeeded between them.
+/// Otherwise one bad replica of a service behind a balancer would be told of as a new trouble all day long.
+const CALM: Duration = Duration::from_secs(10 * 60);
+
+/// So many failures in a row are an outage, and told even if the trouble has come and gone for long.
+const OUTAGE: u64 = 4;
+
+/// Of how many kinds of failure in one trouble is told at once.
+const KINDS: usize = 8;
+
+/// One trouble, from its first failure on.
 #[derive(Debug, Default)]
-pub(super) struct Repeats {
-    last: Option<String>,
+pub(super) struct Trouble(Option<Row>);
+
+#[derive(Debug)]
+struct Row {
+    since: Instant,
+    since_wall: Timestamp,
+    last: Instant,
+    kinds: Vec<String>,
     failures: u64,
     told_at: u64,
+    /// Failures since the last success.
+    in_a_row: u64,
+    told_in_a_row: u64,
+    /// Whether a line of a failure is still without its line that it is over.
+    told: bool,
 }
 
-impl Repeats {
-    /// Counts one more failure. Says how many there were in a row if this one is worth a line: the first, any that
-    /// differs from the one before, and each time their number has doubled.
-    pub(super) fn worth_telling(&mut self, message: &str) -> Option<u64> {
-        self.failures += 1;
-        let new = self.last.as_deref() != Some(message);
+/// That a failure is worth a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    /// How many there were, this one included.
+    pub(super) repeats: u64,
+    /// When the first was.
+    pub(super) since: Timestamp,
+}
+
+/// That the end of a trouble is worth a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Over {
+    /// How many failures there were.
+    pub(super) failures: u64,
+    /// Since the first of them.
+    pub(super) lasted: Duration,
+}
+
+impl Trouble {
+    /// Counts one more failure. It is worth a line if it is the first, or the first of its kind in this trouble; and each
+    /// time their number has doubled, since the beginning or, in an outage, since the last success.
+    pub(super) fn worth_telling(&mut self, kind: &str) -> Option<Told> {
+        let now = Instant::now();
+        let goes_on = self
+            .0
+            .take()
+            .filter(|row| row.in_a_row > 0 || now.saturating_duration_since(row.last) <= CALM);
+        let row = self.0.insert(goes_on.unwrap_or_else(|| Row::new(now)));
+        row.last = now;
+        row.failures += 1;
+        row.in_a_row += 1;
+        let new = row.kinds.len() < KINDS && !row.kinds.iter().any(|known| known == kind);
         if new {
-            self.last = Some(message.to_owned());
+            row.kinds.push(kind.to_owned());
         }
-        if new || self.failures >= self.told_at.saturating_mul(2) {
-            self.told_at = self.failures;
-            return Some(self.failures);
+        let doubled = row.failures >= row.told_at.saturating_mul(2);
+        let outage =
+            row.in_a_row >= OUTAGE && row.in_a_row >= row.told_in_a_row.saturating_mul(2).max(OUTAGE);
+        if !(new || doubled || outage) {
+            return None;
         }
-        None
+        row.told_at = row.failures;
+        row.told_in_a_row = row.in_a_row;
+        row.told = true;
+        Some(Told {
+            repeats: row.failures,
+            since: row.since_wall,
+        })
     }
 
-    /// Ends the row. Says how many there were, if any.
-    pub(super) fn over(&mut self) -> Option<u64> {
-        let ended = std::mem::take(self);
-        (ended.failures > 0).then_some(ended.failures)
+    /// Ends the row, for now. Worth a line if a failure was told since the last such line.
+    pub(super) fn over(&mut self) -> Option<Over> {
+        let row = self.0.as_mut()?;
+        row.in_a_row = 0;
+        row.told_in_a_row = 0;
+        std::mem::take(&mut row.told).then(|| Over {
+            failures: row.failures,
+            lasted: row.since.elapsed(),
+        })
     }
 }
+
+impl Row {
+    fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            since_wall: Timestamp::now(),
+            last: now,
+            kinds: Vec::new(),
+            failures: 0,
+            told_at: 0,
+            in_a_row: 0,
+            told_in_a_row: 0,
+            told: false,
+        }
+    }
+}
+
+/// How much of an error a line tells, in characters: what stands between may have answered with a page of its own.
+const LONGEST_ERROR: usize = 1024;
 
 /// An error with all its sources, outermost first. Each Display tells its own part only.
 pub(super) struct Chain<'error>(pub(super) &'error dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.0)?;
+        let mut text = self.0.to_string();
         let mut source = self.0.source();
         while let Some(error) = source {
-            write!(f, ": {error}")?;
+            text.push_str(": ");
+            text.push_str(&error.to_string());
             source = error.source();
         }
-        Ok(())
+        f.write_str(&beginning(&text, LONGEST_ERROR))
+    }
+}
+
+/// So many characters of a text.
+pub(super) fn beginning(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
+        None => text.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tokio::time::advance;
+
+    const HEARTBEAT: Duration = Duration::from_secs(30);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_long_outage_is_told_in_few_lines_and_its_end_in_one() {
+        let mut trouble = Trouble::default();
+        let mut told = vec![];
+        let begun = Timestamp::now();
+        for _ in 0..1000 {
+            told.extend(trouble.worth_telling("503"));
+            advance(HEARTBEAT).await;
+        }
+        let counts: Vec<u64> = told.iter().map(|told| told.repeats).collect();
+        assert_eq!(counts, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
+        assert!(told.windows(2).all(|pair| pair[0].since == pair[1].since) && told[0].since >= begun);
+        assert!(
+            trouble.worth_telling("refused").is_some(),
+            "another kind is told at once"
+        );
+        let lasted = HEARTBEAT * 1000;
+        assert_eq!(
+            trouble.over(),
+            Some(Over {
+                failures: 1001,
+                lasted
+            })
+        );
+        assert_eq!(trouble.over(), None);
+    }
+
+    /// A day at one failure in three, of two kinds by turns, at the pace of heartbeats.
+    #[tokio::test(start_paused = true)]
+    async fn a_trouble_that_comes_and_goes_is_told_ever_more_rarely() {
+        let mut trouble = Trouble::default();
+        let (mut failed, mut over) = (0, 0);
+        for nth in 0..2880 {
+            match nth % 3 {
+                0 => {
+                    let kind = if nth % 2 == 0 { "503" } else { "no answer" };
+                    failed += usize::from(trouble.worth_telling(kind).is_some());
+                }
+                _ => over += usize::from(trouble.over().is_some()),
+            }
+            advance(HEARTBEAT).await;
+        }
+        assert_eq!((failed, over), (10, 10), "1, 2, 4, … 512, and the end of each");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_that_are_never_the_same_fill_no_log() {
+        let mut trouble = Trouble::default();
+        let told = (0..1000)
+            .filter(|nth| trouble.worth_telling(&format!("request {nth}")).is_some())
+            .count();
+        assert_eq!(told, KINDS + 6, "8 kinds, then 16, 32, … 512");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_outage_is_told_also_after_a_day_of_single_failures() {
+        let mut trouble = Trouble::default();
+        for _ in 0..1000 {
+            trouble.worth_telling("503");
+            trouble.over();
+            advance(HEARTBEAT).await;
+        }
+        let counts: Vec<u64> = (0..20)
+            .filter_map(|_| trouble.worth_telling("503"))
+            .map(|told| told.repeats)
+            .collect();
+        assert_eq!(counts, [1004, 1008, 1016]);
+        assert!(trouble.over().is_some());
+    }
 
     #[test]
-    fn a_long_outage_is_told_in_few_lines() {
-        let mut repeats = Repeats::default();
-        let told = (0..1000)
-            .filter(|_| repeats.worth_telling("503").is_some())
-            .count();
-        assert_eq!(told, 10);
-        assert!(
-            repeats.worth_telling("refused").is_some(),
-            "another trouble is told at once"
-        );
-        assert_eq!(repeats.over(), Some(1001));
-        assert_eq!(repeats.over(), None);
+    fn an_error_is_told_with_its_sources_and_has_an_end() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("one")]
+        struct One(#[source] Two);
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct Two(String);
+        assert_eq!(Chain(&One(Two("two".to_owned()))).to_string(), "one: two");
+        let long = Chain(&One(Two("ü".repeat(5000)))).to_string();
+        assert!(long.ends_with("ü…") && long.chars().count() == LONGEST_ERROR + 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_a_calm_is_a_new_trouble() {
+        let mut trouble = Trouble::default();
+        for _ in 0..3 {
+            trouble.worth_telling("503");
+        }
+        assert_eq!(trouble.over().map(|over| over.failures), Some(3));
+        advance(CALM + HEARTBEAT).await;
+        assert_eq!(trouble.worth_telling("503").map(|told| told.repeats), Some(1));
+        // Without a success between them two failures are one trouble, however far apart.
+        advance(CALM * 2).await;
+        assert_eq!(trouble.worth_telling("503").map(|told| told.repeats), Some(2));
     }
 }

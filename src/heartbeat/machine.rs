@@ -207,6 +207,8 @@ pub enum Note {
         from: Option<&'static str>,
         /// The state now, as it is reported.
         to: Box<ContainerStatus>,
+        /// How often the API says that it was started again.
+        restart_count: i32,
     },
     /// The pod looked at isn't ours: another UID under the same name. Its states are not reported.
     OtherPod(Option<String>),
@@ -223,8 +225,8 @@ pub enum Note {
         /// When it is tried again; `None` if this body never is.
         retry_at: Option<Duration>,
     },
-    /// A heartbeat was dropped.
-    Dropped(u64, Kind, DropCause),
+    /// A heartbeat was dropped: its number and kind, why, and the states that it would have told.
+    Dropped(u64, Kind, DropCause, Vec<ContainerStatus>),
     /// A signal came; whether it wasn't the first.
     Signal {
         /// Whether one had come before.
@@ -518,7 +520,7 @@ impl Machine {
         let statuses = request::statuses(&pod, self.settings.report);
         if statuses != self.statuses {
             self.unsaved = true;
-            note_transitions(&self.statuses, &statuses, actions);
+            note_transitions(&self.statuses, &statuses, &pod, actions);
             let new_exit = shows_new_exit(&self.statuses, &statuses);
             // What completes the task goes out with the last heartbeat itself: one request, and no wait between them.
             if open && !is_finished(&pod) {
@@ -575,7 +577,7 @@ impl Machine {
             if !statuses.contains(&told) {
                 statuses.push(told);
             }
-            note_transitions(&self.statuses, &statuses, actions);
+            note_transitions(&self.statuses, &statuses, pod, actions);
             self.statuses.clone_from(&statuses);
             self.queue(Kind::LostExit, Some(statuses), true, now, actions);
         }
@@ -838,7 +840,7 @@ impl Machine {
         let Some(last) = self.outbox.iter().find(|beat| beat.kind == Kind::Final).cloned() else {
             return;
         };
-        self.lost(last.number, last.kind, cause, actions);
+        self.lost(&last, cause, actions);
         self.end(End::Undelivered(Box::new(last.request)), actions);
     }
 
@@ -884,13 +886,15 @@ impl Machine {
 
     fn give_up_head(&mut self, cause: DropCause, actions: &mut Vec<Action>) {
         if let Some(beat) = self.outbox.pop() {
-            self.lost(beat.number, beat.kind, cause, actions);
+            self.lost(&beat, cause, actions);
         }
     }
 
     /// Tells and counts what won't be accepted.
-    fn lost(&mut self, number: u64, kind: Kind, cause: DropCause, actions: &mut Vec<Action>) {
-        actions.push(Action::Note(Note::Dropped(number, kind, cause)));
+    fn lost(&mut self, beat: &Beat, cause: DropCause, actions: &mut Vec<Action>) {
+        let kind = beat.kind;
+        let told = beat.request.container_status.clone().unwrap_or_default();
+        actions.push(Action::Note(Note::Dropped(beat.number, kind, cause, told)));
         if !kind.brings_news() {
             return;
         }
@@ -910,7 +914,7 @@ impl Machine {
         self.unsaved = true;
         self.last_heartbeat = LastHeartbeat::Orphaned;
         for beat in self.outbox.take_if(|_| true) {
-            self.lost(beat.number, beat.kind, DropCause::Orphaned, actions);
+            self.lost(&beat, DropCause::Orphaned, actions);
         }
         actions.push(Action::Note(Note::Orphaned));
         self.stage = Stage::Orphaned;
@@ -1025,7 +1029,7 @@ impl Machine {
             .outbox
             .take_if(|beat| beat.kind == Kind::Periodic && Some(beat.number) != attempted);
         for beat in superseded {
-            self.lost(beat.number, beat.kind, DropCause::Superseded, actions);
+            self.lost(&beat, DropCause::Superseded, actions);
         }
         self.stage = Stage::Final { since: now };
         let statuses = self.last_statuses(now);
@@ -1050,7 +1054,7 @@ impl Machine {
             actions.push(Action::Abort);
         }
         for beat in self.outbox.take_if(|beat| beat.kind != Kind::Final) {
-            self.lost(beat.number, beat.kind, DropCause::Deadline, actions);
+            self.lost(&beat, DropCause::Deadline, actions);
         }
         // What kept the others waiting must not keep the last one waiting as long.
         self.cut_wait_short(now);
@@ -1224,7 +1228,7 @@ impl Machine {
         };
         self.unsaved |= kind.brings_news();
         if let Some(dropped) = self.outbox.push(beat) {
-            self.lost(dropped.number, dropped.kind, DropCause::Overflow, actions);
+            self.lost(&dropped, DropCause::Overflow, actions);
         }
     }
 
@@ -1305,7 +1309,12 @@ fn remember_exit(exits: &mut Vec<(String, Exit)>, container: &str, exit: &Exit) 
     exits.push((container.to_owned(), exit.clone()));
 }
 
-fn note_transitions(before: &[ContainerStatus], now: &[ContainerStatus], actions: &mut Vec<Action>) {
+fn note_transitions(
+    before: &[ContainerStatus],
+    now: &[ContainerStatus],
+    seen: &Observation,
+    actions: &mut Vec<Action>,
+) {
     for status in now.iter().filter(|status| !before.contains(status)) {
         let earlier = before.iter().find(|earlier| earlier.name == status.name);
         actions.push(Action::Note(Note::Transition {
@@ -1314,6 +1323,11 @@ fn note_transitions(before: &[ContainerStatus], now: &[ContainerStatus], actions
                 .and_then(|earlier| earlier.state.as_ref())
                 .map(|state| state.name()),
             to: Box::new(status.clone()),
+            restart_count: seen
+                .containers
+                .iter()
+                .find(|container| Some(&container.name) == status.name.as_ref())
+                .map_or(0, |container| container.restart_count),
         }));
     }
 }

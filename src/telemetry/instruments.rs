@@ -413,8 +413,8 @@ impl Readings {
                     self.count(Kind::Final, Fate::Refused);
                 }
             }
-            Note::Dropped(_, Kind::Final, DropCause::Refused) if self.refusal_counted => {}
-            Note::Dropped(_, kind, cause) => self.count(*kind, Fate::of(*cause)),
+            Note::Dropped(_, Kind::Final, DropCause::Refused, _) if self.refusal_counted => {}
+            Note::Dropped(_, kind, cause, _) => self.count(*kind, Fate::of(*cause)),
             Note::Resumed { last_heartbeat, .. } => match last_heartbeat {
                 LastHeartbeat::Accepted => self.final_counted = true,
                 LastHeartbeat::Refused => self.refusal_counted = true,
@@ -580,9 +580,9 @@ pub(super) mod tests {
         );
         instruments.note(&failed(None));
         assert_eq!(counted(&panel, Kind::Final, Fate::Refused), 1);
-        instruments.note(&Note::Dropped(3, Kind::Final, DropCause::Refused));
+        instruments.note(&Note::Dropped(3, Kind::Final, DropCause::Refused, vec![]));
         assert_eq!(counted(&panel, Kind::Final, Fate::Refused), 1);
-        instruments.note(&Note::Dropped(2, Kind::Change, DropCause::Refused));
+        instruments.note(&Note::Dropped(2, Kind::Change, DropCause::Refused, vec![]));
         assert_eq!(counted(&panel, Kind::Change, Fate::Refused), 1);
     }
 
@@ -611,6 +611,7 @@ pub(super) mod tests {
                 container: "main".to_owned(),
                 from: None,
                 to: to(state),
+                restart_count: 0,
             });
         }
         let readings = panel.readings();

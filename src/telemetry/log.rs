@@ -1,44 +1,44 @@
 //! Logs: one line an event on standard error, JSON in a pod, text on a terminal.
+//!
+//! A subscriber of our own rather than tracing-subscriber's layers, of which the filter alone is used: a line must stay one
+//! line and do a terminal no harm whatever a container, the service or the API server says, have an end, and be the same in
+//! both forms. Spans are nobody's here, so none is ever made.
 
-use std::io::{self, IsTerminal, Write};
+use std::fmt::{self, Write as _};
+use std::io::{self, IsTerminal, Write as _};
 use std::panic::PanicHookInfo;
 
-use tracing::Level;
-use tracing_subscriber::Layer;
+use jiff::Timestamp;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{Interest, SetGlobalDefaultError, Subscriber};
+use tracing::{Event, Level, Metadata};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::fmt::MakeWriter;
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::config::LogFormat;
+use crate::config::{Config, LogFormat};
+
+/// The most of one value, in bytes. The longest of ours is a last heartbeat's body, with 12 KiB of termination messages at
+/// most (the kubelet's limit for a pod).
+const LARGEST: usize = 32 * 1024;
+
+/// Where fields begin in the text form, so that they stand in a column behind most messages.
+const COLUMN: usize = 46;
 
 /// Sets the process's log up, and a panic hook that logs.
 ///
-/// kube's client logs each failed request at error level; podbeat reports the same with its remedy, so kube is heard
-/// only where the filter names it.
+/// kube's client logs each failed request at error level; podbeat reports the same with its remedy, so libraries are heard
+/// only where the filter names them, or at trace.
 ///
 /// # Errors
-/// A subscriber is already set.
-pub fn install(filter: &Targets, format: LogFormat) -> Result<(), tracing_subscriber::util::TryInitError> {
-    let filter = quiet_libraries(filter);
-    let layer = match format {
-        LogFormat::Json => tracing_subscriber::fmt::layer()
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .with_span_list(false)
-            .with_ansi(false)
-            .with_writer(Stderr)
-            .boxed(),
-        LogFormat::Text => tracing_subscriber::fmt::layer()
-            .with_target(false)
-            .with_ansi(io::stderr().is_terminal())
-            .with_writer(Stderr)
-            .boxed(),
+/// The process has a log already.
+pub fn install(config: &Config) -> Result<(), SetGlobalDefaultError> {
+    let form = match config.log_format {
+        LogFormat::Json => Form::Json,
+        LogFormat::Text => Form::Text {
+            colours: config.colours && io::stderr().is_terminal(),
+        },
     };
-    tracing_subscriber::registry()
-        .with(layer.with_filter(filter))
-        .try_init()?;
+    tracing::subscriber::set_global_default(Log::new(&config.log, form, to_stderr))?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -58,41 +58,298 @@ fn quiet_libraries(filter: &Targets) -> Targets {
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    let message = panic.payload_as_str().unwrap_or("(no message)");
-    let location = panic.location().map(ToString::to_string);
-    tracing::event!(
-        Level::ERROR,
-        location,
-        "podbeat panicked, which is a bug: {message}"
+    tracing::error!(
+        panic = panic.payload_as_str().unwrap_or("(no message)"),
+        location = panic.location().map(ToString::to_string),
+        "podbeat panicked, which is a bug"
     );
 }
 
-/// Standard error that never fails: a log that nobody reads any more must not end a heartbeat.
-#[derive(Clone, Copy, Debug)]
-struct Stderr;
+/// A log that nobody reads any more must not end a heartbeat. One write a line, so that lines of two processes don't mix.
+fn to_stderr(line: &str) {
+    let _ = io::stderr().lock().write_all(line.as_bytes());
+}
 
-impl Write for Stderr {
-    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        let _ = io::stderr().lock().write_all(line);
-        Ok(line.len())
-    }
+/// Writes what the filter lets through.
+struct Log<W> {
+    filter: Targets,
+    most: LevelFilter,
+    form: Form,
+    write: W,
+}
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+#[derive(Clone, Copy)]
+enum Form {
+    Json,
+    Text { colours: bool },
+}
+
+impl<W> Log<W> {
+    fn new(filter: &Targets, form: Form, write: W) -> Self {
+        let filter = quiet_libraries(filter);
+        let named = filter.iter().map(|(_, level)| level);
+        let most = named.chain(filter.default_level()).max();
+        Self {
+            most: most.unwrap_or(LevelFilter::OFF),
+            filter,
+            form,
+            write,
+        }
     }
 }
 
-impl<'writer> MakeWriter<'writer> for Stderr {
-    type Writer = Self;
+impl<W: Fn(&str) + 'static> Subscriber for Log<W> {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.enabled(metadata) {
+            Interest::always()
+        } else {
+            Interest::never()
+        }
+    }
 
-    fn make_writer(&'writer self) -> Self {
-        *self
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_event() && self.filter.would_enable(metadata.target(), metadata.level())
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(self.most)
+    }
+
+    fn event(&self, event: &Event<'_>) {
+        (self.write)(&line(event, self.form, Timestamp::now()));
+    }
+
+    // No span is enabled, so none of these is called for one of ours.
+    fn new_span(&self, _: &Attributes<'_>) -> Id {
+        Id::from_u64(1)
+    }
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+fn line(event: &Event<'_>, form: Form, at: Timestamp) -> String {
+    let mut found = Found::default();
+    event.record(&mut found);
+    let mut line = String::with_capacity(256);
+    // Writing into a String can't fail.
+    let _ = match form {
+        Form::Json => json(&mut line, event.metadata(), &found, at),
+        Form::Text { colours } => text(&mut line, event.metadata(), &found, at, colours),
+    };
+    line
+}
+
+/// One flat object: when, how grave, what, its fields, and where in the code.
+fn json(line: &mut String, metadata: &Metadata<'_>, found: &Found, at: Timestamp) -> fmt::Result {
+    write!(
+        line,
+        "{{\"timestamp\":\"{at:.3}\",\"level\":\"{}\",\"message\":",
+        metadata.level()
+    )?;
+    json_text(line, &found.message)?;
+    for (name, value) in &found.fields {
+        // A library's field must not stand in for one of these.
+        let suffix = if ["timestamp", "level", "target"].contains(name) {
+            "_"
+        } else {
+            ""
+        };
+        write!(line, ",\"{name}{suffix}\":")?;
+        match value {
+            Value::Text(text) => json_text(line, text)?,
+            Value::Bare(text) => line.push_str(text),
+        }
+    }
+    line.push_str(",\"target\":");
+    json_text(line, metadata.target())?;
+    line.push_str("}\n");
+    Ok(())
+}
+
+fn json_text(line: &mut String, text: &str) -> fmt::Result {
+    line.push('"');
+    for character in text.chars() {
+        match character {
+            '"' => line.push_str("\\\""),
+            '\\' => line.push_str("\\\\"),
+            '\n' => line.push_str("\\n"),
+            '\t' => line.push_str("\\t"),
+            // All of these are below U+10000, where JSON's escapes end.
+            character if does_harm(character) => write!(line, "\\u{:04x}", u32::from(character))?,
+            character => line.push(character),
+        }
+    }
+    line.push('"');
+    Ok(())
+}
+
+/// The time of day (UTC), how grave, what, its fields.
+fn text(
+    line: &mut String,
+    metadata: &Metadata<'_>,
+    found: &Found,
+    at: Timestamp,
+    colours: bool,
+) -> fmt::Result {
+    let paint = |colour| if colours { colour } else { "" };
+    let (dim, plain) = (paint("\u{1b}[2m"), paint("\u{1b}[0m"));
+    let level = match *metadata.level() {
+        Level::ERROR => paint("\u{1b}[31m"),
+        Level::WARN => paint("\u{1b}[33m"),
+        Level::INFO => paint("\u{1b}[32m"),
+        Level::DEBUG => paint("\u{1b}[34m"),
+        Level::TRACE => paint("\u{1b}[35m"),
+    };
+    let time = format!("{at:.3}");
+    let time = time.split_once('T').map_or("", |(_, time)| time);
+    write!(line, "{dim}{time}{plain} {level}{:<5}{plain} ", metadata.level())?;
+    let message = on_one_line(&found.message);
+    match found.fields.is_empty() {
+        true => line.push_str(&message),
+        false => write!(line, "{message:<COLUMN$}")?,
+    }
+    for (name, value) in &found.fields {
+        write!(line, " {dim}{name}={plain}")?;
+        match value {
+            Value::Bare(text) => line.push_str(text),
+            Value::Text(text) if is_plain(text) => line.push_str(text),
+            Value::Text(text) => write!(line, "\"{}\"", on_one_line(text).replace('"', "\\\""))?,
+        }
+    }
+    line.push('\n');
+    Ok(())
+}
+
+/// Whether a value needs no quotes to be told from what stands beside it.
+fn is_plain(text: &str) -> bool {
+    let needs_quotes = |c: char| c.is_whitespace() || c == '\\' || does_harm(c);
+    !text.is_empty() && !text.starts_with('"') && !text.contains(needs_quotes)
+}
+
+fn on_one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\\' => line.push_str("\\\\"),
+            character if does_harm(character) => line.extend(character.escape_default()),
+            character => line.push(character),
+        }
+    }
+    line
+}
+
+/// What ends a line, moves a terminal's cursor or turns the direction of what follows.
+fn does_harm(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What an event holds.
+#[derive(Default)]
+struct Found {
+    message: String,
+    fields: Vec<(&'static str, Value)>,
+}
+
+enum Value {
+    /// Quoted where the form demands it.
+    Text(String),
+    /// A number, true or false.
+    Bare(String),
+}
+
+impl Found {
+    fn text(&mut self, field: &Field, value: fmt::Arguments<'_>) {
+        let mut text = Bounded(String::new());
+        // An error means that the value is cut short.
+        let _ = text.write_fmt(value);
+        match field.name() {
+            "message" => self.message = text.0,
+            name => self.fields.push((name, Value::Text(text.0))),
+        }
+    }
+
+    fn bare(&mut self, field: &Field, value: &dyn fmt::Display) {
+        self.fields.push((field.name(), Value::Bare(value.to_string())));
+    }
+}
+
+impl Visit for Found {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.text(field, format_args!("{value:?}"));
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.text(field, format_args!("{value}"));
+    }
+
+    fn record_error(&mut self, field: &Field, value: &(dyn std::error::Error + 'static)) {
+        self.text(field, format_args!("{value}"));
+    }
+
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.bare(field, &value);
+    }
+
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.bare(field, &value);
+    }
+
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.bare(field, &value);
+    }
+
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no word for the others.
+        if value.is_finite() {
+            self.bare(field, &value);
+        } else {
+            self.text(field, format_args!("{value}"));
+        }
+    }
+}
+
+/// A text that takes no more than [`LARGEST`] bytes.
+struct Bounded(String);
+
+impl fmt::Write for Bounded {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = LARGEST.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        let fits = |length: &usize| text.is_char_boundary(*length);
+        let length = (0..=room).rev().find(fits).unwrap_or(0);
+        self.0.push_str(text.get(..length).unwrap_or_default());
+        self.0.push('…');
+        Err(fmt::Error)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+    use proptest::prelude::*;
+
+    /// What is written while `act` runs.
+    fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
+        let lines = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&lines);
+        let log = Log::new(&filter.parse().expect("a filter"), form, move |line: &str| {
+            kept.lock().expect("not poisoned").push_str(line);
+        });
+        tracing::subscriber::with_default(log, act);
+        lines.lock().expect("not poisoned").clone()
+    }
+
+    fn object(line: &str) -> serde_json::Value {
+        serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+    }
 
     #[test]
     fn libraries_are_heard_only_where_named() {
@@ -104,5 +361,135 @@ mod tests {
         assert!(!enabled("debug", "hyper_util::client", Level::DEBUG));
         assert!(enabled("info,kube_client=debug", "kube_client", Level::DEBUG));
         assert!(enabled("trace", "hyper_util", Level::TRACE));
+    }
+
+    #[test]
+    fn json_is_flat_and_typed() {
+        let text = written("info", Form::Json, || {
+            tracing::info!(
+                text = "a\"b\\c",
+                debug = ?"d",
+                number = 3_u8,
+                less = -1,
+                real = 1.5,
+                none = None::<&str>,
+                some = Some("s"),
+                yes = true,
+                level = "mine",
+                "hello"
+            );
+        });
+        let line = object(&text);
+        assert_eq!(line["message"], "hello");
+        assert_eq!(line["level"], "INFO");
+        assert_eq!(line["target"], "podbeat::telemetry::log::tests");
+        assert_eq!(
+            (&line["text"], &line["debug"]),
+            (&"a\"b\\c".into(), &"\"d\"".into())
+        );
+        assert_eq!(
+            (&line["number"], &line["less"], &line["real"]),
+            (&3.into(), &(-1).into(), &1.5.into())
+        );
+        assert_eq!((&line["yes"], &line["some"]), (&true.into(), &"s".into()));
+        assert_eq!((line.get("none"), &line["level_"]), (None, &"mine".into()));
+        let at = line["timestamp"].as_str().expect("a time");
+        assert!(
+            at.len() == 24 && at.ends_with('Z') && at.parse::<Timestamp>().is_ok(),
+            "{at}"
+        );
+    }
+
+    #[test]
+    fn text_is_aligned_and_coloured_only_where_asked() {
+        let told = |colours| {
+            let text = written("info", Form::Text { colours }, || {
+                tracing::warn!(
+                    container = "main",
+                    why = "two words",
+                    count = 2,
+                    empty = "",
+                    json = r#"{"a":1}"#,
+                    "it changed"
+                );
+                tracing::info!("no fields");
+            });
+            let without_time: Vec<String> = text
+                .lines()
+                .map(|line| {
+                    line.replacen(|c: char| c.is_ascii_digit(), "", 9)
+                        .replacen("::.Z ", "", 1)
+                })
+                .collect();
+            without_time
+        };
+        assert_eq!(
+            told(false),
+            [
+                format!(
+                    "WARN  {:<COLUMN$} container=main why=\"two words\" count=2 empty=\"\" json={{\"a\":1}}",
+                    "it changed"
+                ),
+                "INFO  no fields".to_owned()
+            ]
+        );
+        let coloured = written("info", Form::Text { colours: true }, || {
+            tracing::warn!(a = 1, "b")
+        });
+        assert!(
+            coloured.contains("\u{1b}[33mWARN \u{1b}[0m b") && coloured.contains("\u{1b}[2ma=\u{1b}[0m1")
+        );
+    }
+
+    #[test]
+    fn the_filter_is_by_level_and_by_target() {
+        let told = |filter: &str| {
+            let text = written(filter, Form::Json, || {
+                tracing::info!("one");
+                tracing::debug!(target: "podbeat::agent::delivery", "two");
+                tracing::error!(target: "kube_client::client", "three");
+                tracing::info_span!("span").in_scope(|| tracing::warn!("four"));
+            });
+            let messages: Vec<String> = text
+                .lines()
+                .map(|line| object(line)["message"].as_str().expect("text").to_owned())
+                .collect();
+            messages.join(" ")
+        };
+        assert_eq!(told("info"), "one four");
+        assert_eq!(told("off"), "");
+        assert_eq!(told("debug"), "one two four");
+        assert_eq!(told("warn,podbeat::agent=debug"), "two four");
+        assert_eq!(told("error,kube_client=error"), "three");
+    }
+
+    #[test]
+    fn a_value_has_an_end() {
+        let text = written("info", Form::Json, || {
+            let long = "ü".repeat(LARGEST);
+            tracing::info!(long = long.as_str(), debug = ?long, "{long}");
+        });
+        assert!(text.len() < 3 * LARGEST + 300, "{}", text.len());
+        assert!(
+            object(&text)["long"]
+                .as_str()
+                .is_some_and(|long| long.ends_with("ü…"))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_one_event_is_one_line_and_harmless(said in "[\\PC\n\r\t\u{0}\u{7}\u{1b}\u{9b}\u{7f}\u{85}\u{2028}\u{202e}\"\\\\]{0,40}") {
+            for form in [Form::Json, Form::Text { colours: false }] {
+                let text = written("info", form, || tracing::info!(said = said.as_str(), debug = ?said, "{said}"));
+                let inner = text.strip_suffix('\n').expect("a line's end");
+                prop_assert!(!inner.contains(does_harm), "{inner:?}");
+                if matches!(form, Form::Json) {
+                    let line = object(&text);
+                    prop_assert_eq!(line["said"].as_str(), Some(said.as_str()));
+                    prop_assert_eq!(line["message"].as_str(), Some(said.as_str()));
+                }
+            }
+        }
     }
 }

@@ -533,7 +533,7 @@ mod tests {
     #[test]
     fn counters_and_flags_are_what_was_told() {
         let (instruments, panel) = instruments();
-        instruments.note(&Note::Dropped(3, Kind::Change, DropCause::Overflow));
+        instruments.note(&Note::Dropped(3, Kind::Change, DropCause::Overflow, vec![]));
         instruments.replied(Reply::ServerError, Duration::from_millis(700));
         instruments.replied(Reply::Ambiguous, Duration::from_secs(20));
         instruments.token_expires(Some("2026-11-24T12:00:00Z".parse().expect("a time")));

@@ -514,7 +514,7 @@ fn slim(event: &Value) -> Value {
 /// What podbeat's log says of its own life.
 const NOTEWORTHY: &[&str] = &[
     "a signal to end came",
-    "ending",
+    "podbeat ends",
     "going on from the journal",
     "the last heartbeat is due",
     "exit marker",

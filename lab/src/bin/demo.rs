@@ -332,7 +332,9 @@ fn said(answer: &Answer) -> String {
 impl Onlooker for Timeline {
     fn note(&mut self, note: &Note) {
         let text = match note {
-            Note::Transition { container, from, to } => {
+            Note::Transition {
+                container, from, to, ..
+            } => {
                 let now = to.state.as_ref().map_or("unknown", |state| state.name());
                 format!("sees {container}: {} → {now}", from.unwrap_or("nothing"))
             }
@@ -359,8 +361,8 @@ impl Onlooker for Timeline {
                     said(answer)
                 )
             }
-            Note::Dropped(_, _, DropCause::Superseded) | Note::Accepted(..) => return,
-            Note::Dropped(number, kind, cause) => {
+            Note::Dropped(_, _, DropCause::Superseded, _) | Note::Accepted(..) => return,
+            Note::Dropped(number, kind, cause, _) => {
                 format!("drops heartbeat {number} ({}): {cause:?}", kind.name())
             }
             Note::Barrier { .. } => {

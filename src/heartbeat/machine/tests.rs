@@ -591,10 +591,11 @@ fn a_refused_body_is_never_sent_again() {
             .count(),
         1
     );
+    let told = refused.container_status.expect("a change of states");
     assert!(
         bench
             .notes
-            .contains(&Note::Dropped(2, Kind::Change, DropCause::Refused))
+            .contains(&Note::Dropped(2, Kind::Change, DropCause::Refused, told))
     );
 }
 

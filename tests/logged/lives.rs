@@ -1,0 +1,567 @@
+//! Lives that bring each message about.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use futures_util::stream::{self, StreamExt};
+use podbeat::config::SETTINGS;
+use podbeat::telemetry::messages::{MESSAGES, field_of};
+use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiting};
+use podbeat_lab::service::Heartbeat;
+use podbeat_lab::world::{RUN, TOKEN, World};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+
+use crate::{Podbeat, STARTED, heard, main_is, messages, table};
+
+/// What no life here brings about, and why.
+const NOT_HERE: &[(&str, &str)] = &[
+    (
+        "the service says that this run isn't ours; nothing more is sent",
+        "takes 30 s of refusals; the core's tests bring it about in virtual time",
+    ),
+    (
+        "the admin endpoint can't take a connection; trying again, also if it happens once more",
+        "wants a process without file descriptors, which couldn't heartbeat either",
+    ),
+    (
+        "the journal could not be put into words; heartbeats go on without it",
+        "can't happen: its keys are texts",
+    ),
+    (
+        "podbeat panicked, which is a bug",
+        "there is no way to make it; `form::a_panic_is_a_line_of_json` panics by itself",
+    ),
+];
+
+fn of<'lines>(lines: &'lines [Value], message: &str) -> Vec<&'lines Value> {
+    lines.iter().filter(|line| line["message"] == message).collect()
+}
+
+fn one<'lines>(lines: &'lines [Value], message: &str) -> &'lines Value {
+    match of(lines, message)[..] {
+        [line] => line,
+        _ => panic!("not one {message:?}: {lines:#?}"),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().expect("text").to_owned()
+}
+
+/// From pull to exit code, with a restart, an outage of each side, and every member that the API tells.
+async fn a_whole_life() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    world.kube_faults.script("list 403 x2").expect("rules");
+    world.service_faults.script("heartbeat 503 x3").expect("rules");
+    let pod = Pod::new("p", "u1").policy("OnFailure");
+    world.kube.apply(pod.showing(&waiting("ContainerCreating")));
+    let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_LISTEN", "127.0.0.1:0")]);
+    main_is(&world, "waiting").await;
+    world.kube.apply(pod.showing(&running(STARTED)));
+    main_is(&world, "running").await;
+    let mut ended = terminated(137, "OOMKilled", "c1");
+    ended["state"]["terminated"]["signal"] = json!(9);
+    ended["state"]["terminated"]["message"] = json!("no\nroom");
+    world.kube.apply(pod.showing(&ended));
+    main_is(&world, "terminated").await;
+    world.kube.apply(pod.showing(&restarted(
+        running("2026-01-01T00:00:21Z"),
+        1,
+        &exit(137, "OOMKilled", "c1"),
+    )));
+    heard(&world, "the second run", |heartbeats| {
+        heartbeats.last().is_some_and(|last| {
+            last.accepted && last.state("main").is_some_and(|(name, _)| name == "running")
+        })
+    })
+    .await;
+    world.kube.apply(pod.showing(&restarted(
+        terminated(0, "Completed", "c2"),
+        1,
+        &exit(137, "OOMKilled", "c1"),
+    )));
+    podbeat.until_logged("the last heartbeat was accepted").await;
+    podbeat.signal(Signal::TERM);
+    let (code, lines) = podbeat.end().await;
+    assert_eq!(code, Some(0));
+
+    let begins = &lines[0];
+    let listed = |field: &str| begins.get(field).is_some();
+    assert!(
+        SETTINGS.iter().any(|setting| listed(&field_of(setting))),
+        "{begins}"
+    );
+    assert_eq!(begins["task_run_id"], RUN);
+    assert_eq!(begins["interval"], "30s");
+    assert_eq!(begins["token_file"], text(&world.path("token")));
+    assert_eq!(
+        begins["kubernetes_api"],
+        format!("127.0.0.1:{}", world.kube.port())
+    );
+    let contact = one(&lines, "first contact with the Kubernetes API");
+    assert_eq!(
+        (
+            &contact["pod_uid"],
+            &contact["node"],
+            &contact["containers"],
+            &contact["deleted"]
+        ),
+        (
+            &json!("u1"),
+            &json!("node-1"),
+            &json!("podbeat, main"),
+            &json!(false)
+        )
+    );
+    one(&lines, "first contact with the task-run service");
+    let refused = of(&lines, "a heartbeat was not accepted");
+    let repeats: Vec<u64> = refused
+        .iter()
+        .filter_map(|line| line["repeats"].as_u64())
+        .collect();
+    assert_eq!(repeats, [1, 2]);
+    assert!(refused.iter().all(|line| line["status"] == 503), "{refused:?}");
+    assert_eq!(one(&lines, "the service accepts heartbeats again")["failures"], 3);
+    assert_eq!(
+        one(&lines, "the Kubernetes API gives news of the pod again")["failures"],
+        2
+    );
+    let changes: Vec<Value> = of(&lines, "container changed")
+        .into_iter()
+        .map(|line| {
+            let mut line = line.clone();
+            let members = line.as_object_mut().expect("an object");
+            members.retain(|name, _| !["timestamp", "level", "target", "message"].contains(&name.as_str()));
+            line
+        })
+        .collect();
+    let finished = "2026-01-01T00:00:09Z";
+    assert_eq!(
+        changes,
+        [
+            json!({"container": "main", "to": "waiting", "reason": "ContainerCreating", "restart_count": 0}),
+            json!({"container": "main", "from": "waiting", "to": "running", "started_at": STARTED, "restart_count": 0}),
+            json!({"container": "main", "from": "running", "to": "terminated", "exit_code": 137, "signal": 9,
+                   "reason": "OOMKilled", "container_message": "no\nroom", "started_at": STARTED,
+                   "finished_at": finished, "container_id": "containerd://c1", "restart_count": 0}),
+            json!({"container": "main", "from": "terminated", "to": "running", "started_at": "2026-01-01T00:00:21Z",
+                   "restart_count": 1}),
+            json!({"container": "main", "from": "running", "to": "terminated", "exit_code": 0, "reason": "Completed",
+                   "started_at": STARTED, "finished_at": finished, "container_id": "containerd://c2",
+                   "restart_count": 1}),
+        ]
+    );
+    assert_eq!(
+        one(&lines, "the last heartbeat was accepted")["told"],
+        "main terminated 0"
+    );
+    let ends = lines.last().expect("lines");
+    assert_eq!(ends["message"], "podbeat ends");
+    assert_eq!(
+        (&ends["ending"], &ends["exit_code"], &ends["lost"]),
+        (&json!("Delivered"), &json!(0), &json!(0))
+    );
+    let accepted = world.service.accepted().len();
+    assert_eq!(ends["accepted"], accepted);
+    assert_eq!(ends["sent"], accepted);
+    assert_eq!(ends["attempts"], world.service.heartbeats().len());
+    lines
+}
+
+/// Oddities of answers, and a directory that comes later.
+async fn odd_answers() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let soon = jiff::Timestamp::now().as_second() + 300;
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{soon}}}"#));
+    let token = format!("e30.{claims}.x");
+    world.service.set_tokens(&[&token, "renewed"]);
+    world.write_token(&token).expect("written");
+    world
+        .service_faults
+        .script("heartbeat garbage; heartbeat jwt=nö; heartbeat jwt=renewed")
+        .expect("rules");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let podbeat = Podbeat::start(
+        &world,
+        "log",
+        &[
+            ("PODBEAT_INTERVAL", "100ms"),
+            ("TRACEPARENT", "none of the kind"),
+            ("PODBEAT_RENEWED_TOKEN_FILE", &text(&world.path("later/token"))),
+        ],
+    );
+    podbeat
+        .until_logged("a file could not be written; heartbeats go on without it")
+        .await;
+    std::fs::create_dir(world.path("later")).expect("made");
+    podbeat.until_logged("a file is written again").await;
+    podbeat
+        .until_logged("the service's answers can be used again")
+        .await;
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, lines) = podbeat.end().await;
+    assert_eq!(code, Some(0));
+    assert!(
+        !lines
+            .iter()
+            .any(|line| line.to_string().contains("none of the kind"))
+    );
+    lines
+}
+
+async fn an_expired_token() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"exp":1}"#);
+    let token = format!("e30.{claims}.x");
+    world.service.set_tokens(&[&token]);
+    world.write_token(&token).expect("written");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    Podbeat::start(&world, "log", &[]).end().await.1
+}
+
+/// A journal that is torn and a port that is taken, then kill -9, and a process that goes on.
+async fn a_restart() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    std::fs::create_dir(world.path("state")).expect("made");
+    std::fs::write(world.path("state/journal.json"), "{").expect("written");
+    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    let listen = taken.local_addr().expect("an address").to_string();
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let state = text(&world.path("state"));
+    let settings = [
+        ("PODBEAT_STATE_DIR", state.as_str()),
+        ("PODBEAT_LISTEN", listen.as_str()),
+    ];
+    let mut first = Podbeat::start(&world, "log-1", &settings);
+    main_is(&world, "running").await;
+    first.signal(Signal::KILL);
+    first.ended().await;
+    let mut all = first.lines();
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, lines) = Podbeat::start(&world, "log-2", &settings).end().await;
+    assert_eq!(code, Some(0));
+    one(&lines, "going on from the journal");
+    all.extend(lines);
+    all
+}
+
+async fn wrong_names() -> Vec<Value> {
+    let mut all = vec![];
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let podbeat = Podbeat::start(&world, "log-1", &[("PODBEAT_CONTAINER_NAME", "hearbeat")]);
+    main_is(&world, "running").await;
+    podbeat.signal(Signal::TERM);
+    all.extend(podbeat.end().await.1);
+    let podbeat = Podbeat::start(&world, "log-2", &[("POD_NAME", "q"), ("TASK_RUN_ID", "run-2")]);
+    podbeat
+        .until_logged(
+            "no such pod; are POD_NAME, POD_NAMESPACE and POD_UID right? Heartbeats go on without states",
+        )
+        .await;
+    podbeat.signal(Signal::TERM);
+    all.extend(podbeat.end().await.1);
+    all
+}
+
+/// From a laptop, where the pod's UID is learned: while podbeat is away, the pod is made anew under its name.
+async fn another_pod() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    std::fs::create_dir(world.path("state")).expect("made");
+    let mut settings = world.settings("p", "u1");
+    settings.retain(|variable, _| !variable.starts_with("KUBERNETES_") && variable != "POD_UID");
+    for (variable, value) in [
+        ("KUBECONFIG", text(&world.path("kubeconfig"))),
+        ("PODBEAT_STATE_DIR", text(&world.path("state"))),
+        ("PODBEAT_LOG_FORMAT", "json".to_owned()),
+    ] {
+        settings.insert(variable.to_owned(), value);
+    }
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut first = Podbeat::with(&world, "log-1", &settings, &[]);
+    main_is(&world, "running").await;
+    first.signal(Signal::KILL);
+    first.ended().await;
+    let mut all = first.lines();
+    assert_eq!(all[0]["kubeconfig"], text(&world.path("kubeconfig")));
+    world.kube.delete("lab", "p");
+    world
+        .kube
+        .apply(Pod::new("p", "u2").showing(&terminated(9, "Error", "other")));
+    let second = Podbeat::with(&world, "log-2", &settings, &[]);
+    second
+        .until_logged("another pod bears our pod's name; its states are not reported")
+        .await;
+    second.until_logged("the last heartbeat was accepted").await;
+    second.signal(Signal::TERM);
+    let (_, lines) = second.end().await;
+    assert_eq!(
+        one(
+            &lines,
+            "another pod bears our pod's name; its states are not reported"
+        )["uid"],
+        "u2"
+    );
+    all.extend(lines);
+    all
+}
+
+/// A change that the service won't have, and then the end neither.
+async fn a_service_that_refuses() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&Value::Null));
+    let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_NONCE", "hunter2")]);
+    podbeat
+        .until_logged("first contact with the task-run service")
+        .await;
+    podbeat
+        .until_logged("first contact with the Kubernetes API")
+        .await;
+    world
+        .service_faults
+        .script("heartbeat 400 until-lifted")
+        .expect("a rule");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    podbeat.until_logged("a heartbeat was dropped").await;
+    world.kube.apply(pod.showing(&terminated(3, "Error", "c1")));
+    let (code, lines) = podbeat.end().await;
+    assert_eq!(code, Some(75));
+    let dropped = one(&lines, "a heartbeat was dropped");
+    assert_eq!(
+        (&dropped["cause"], &dropped["told"]),
+        (&json!("the service refused it"), &json!("main running"))
+    );
+    one(&lines, "not accepted; this body is not sent again");
+    let undelivered = one(
+        &lines,
+        "the last heartbeat could not be delivered in time: the service doesn't know how this run ended",
+    );
+    let request: Value =
+        serde_json::from_str(undelivered["request"].as_str().expect("a text")).expect("JSON");
+    assert_eq!(
+        (&request["lastHeartbeat"], &request["nonce"]),
+        (&json!(true), &json!("[redacted]"))
+    );
+    let losses = one(&lines, "some heartbeats with news were never accepted");
+    assert_eq!(losses["refused"], 2);
+    let ends = lines.last().expect("lines");
+    assert_eq!(
+        (&ends["exit_code"], &ends["ending"], &ends["lost"]),
+        (&json!(75), &json!("Undelivered"), &json!(2))
+    );
+    lines
+}
+
+/// A pod that is being stopped, with markers of all kinds, among them one that comes late.
+async fn markers() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let directory = world.path("markers");
+    let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_MARKER_DIR", &text(&directory))]);
+    main_is(&world, "running").await;
+    podbeat.signal(Signal::TERM);
+    podbeat
+        .until_logged("no exit markers; heartbeats go on without them")
+        .await;
+    // Filled before it stands under its name, so that one read sees all of it.
+    let beside = world.path("markers.new");
+    std::fs::create_dir(&beside).expect("made");
+    for (name, content) in [("stranger", "7"), ("junk", "?")] {
+        std::fs::write(beside.join(name), content).expect("written");
+    }
+    std::fs::rename(&beside, &directory).expect("renamed");
+    podbeat
+        .until_logged("a file among the exit markers is ignored")
+        .await;
+    std::fs::write(directory.join("main"), "143").expect("written");
+    let (code, lines) = podbeat.end().await;
+    assert_eq!(code, Some(0));
+    let withheld = one(&lines, "an exit marker tells what the Kubernetes API withholds");
+    assert_eq!(
+        (&withheld["container"], &withheld["exit_code"]),
+        (&json!("main"), &json!(143))
+    );
+    assert_eq!(
+        one(&lines, "the last heartbeat was accepted")["told"],
+        "main terminated 143"
+    );
+    lines
+}
+
+async fn two_signals_and_no_look() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    world.kube_faults.script("get 500 until-lifted").expect("a rule");
+    let podbeat = Podbeat::start(&world, "log", &[]);
+    main_is(&world, "running").await;
+    podbeat.signal(Signal::TERM);
+    podbeat
+        .until_logged("a signal to end came; watching on for the last states")
+        .await;
+    podbeat.signal(Signal::TERM);
+    let (code, lines) = podbeat.end().await;
+    assert_eq!(code, Some(0));
+    assert_eq!(
+        one(&lines, "the last heartbeat was accepted")["told"],
+        "main running"
+    );
+    lines
+}
+
+/// A request without an answer, and behind it a repetition that the service won't have.
+async fn a_barrier() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&Value::Null));
+    let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "5s")]);
+    podbeat
+        .until_logged("first contact with the task-run service")
+        .await;
+    podbeat
+        .until_logged("first contact with the Kubernetes API")
+        .await;
+    world.service_faults.script("heartbeat drop").expect("a rule");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    main_is(&world, "running").await;
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let is_accepted_final = |heartbeat: &Heartbeat| heartbeat.accepted && heartbeat.is_final();
+    heard(&world, "the last heartbeat", |heartbeats| {
+        heartbeats.iter().any(is_accepted_final)
+    })
+    .await;
+    world
+        .service_faults
+        .script("heartbeat final 503 until-lifted")
+        .expect("a rule");
+    let (code, lines) = podbeat.end().await;
+    assert_eq!(code, Some(0));
+    one(&lines, "the last heartbeat was accepted");
+    lines
+}
+
+async fn a_dry_run() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let settings = [("PODBEAT_DRY_RUN", "true"), ("PODBEAT_NONCE", "hunter2")];
+    let (code, lines) = Podbeat::start(&world, "log", &settings).end().await;
+    assert_eq!(code, Some(0));
+    let told = messages(&lines);
+    assert!(
+        told.contains(&"dry run: this heartbeat would be sent"),
+        "{told:?}"
+    );
+    // Nothing was sent, and nothing claims it.
+    assert!(
+        !told
+            .iter()
+            .any(|message| message.contains("accepted") || message.contains("service")),
+        "{told:?}"
+    );
+    assert!(
+        !lines.iter().any(|line| line.to_string().contains("hunter2")),
+        "{lines:#?}"
+    );
+    assert_eq!(lines[0].get("trace_id"), None);
+    lines
+}
+
+/// An answer that doesn't come, and a deadline that comes long before the time-out.
+async fn an_attempt_that_is_given_up() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&waiting("ContainerCreating")));
+    let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "1m")]);
+    main_is(&world, "waiting").await;
+    world
+        .service_faults
+        .script("heartbeat hang-lost")
+        .expect("a rule");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let hangs = |heartbeat: &Heartbeat| heartbeat.state("main").is_some_and(|(name, _)| name == "running");
+    heard(&world, "the change", |heartbeats| heartbeats.iter().any(hangs)).await;
+    podbeat.signal(Signal::TERM);
+    let (code, lines) = podbeat.end().await;
+    assert_eq!(code, Some(0));
+    let line = one(&lines, "a heartbeat was not accepted");
+    assert!(
+        line["error"]
+            .as_str()
+            .is_some_and(|error| error.contains("timed out after")),
+        "{line}"
+    );
+    assert_eq!(line["kind"], "change");
+    lines
+}
+
+/// An answer that doesn't come within the time-out.
+async fn a_service_that_hangs() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    world.service_faults.script("heartbeat hang x2").expect("a rule");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "300ms")])
+        .end()
+        .await;
+    assert_eq!(code, Some(0));
+    for line in of(&lines, "a heartbeat was not accepted") {
+        assert!(
+            line["error"]
+                .as_str()
+                .is_some_and(|error| error.contains("timed out after 3")),
+            "{line}"
+        );
+        assert_eq!(line.get("status"), None);
+    }
+    assert_eq!(one(&lines, "the service accepts heartbeats again")["failures"], 2);
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
+    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 13] = [
+        Box::pin(a_barrier()),
+        Box::pin(markers()),
+        Box::pin(a_whole_life()),
+        Box::pin(odd_answers()),
+        Box::pin(an_expired_token()),
+        Box::pin(a_restart()),
+        Box::pin(wrong_names()),
+        Box::pin(another_pod()),
+        Box::pin(a_service_that_refuses()),
+        Box::pin(two_signals_and_no_look()),
+        Box::pin(a_dry_run()),
+        Box::pin(a_service_that_hangs()),
+        Box::pin(an_attempt_that_is_given_up()),
+    ];
+    let lived: Vec<Vec<Value>> = stream::iter(lives).buffer_unordered(4).collect().await;
+    let mut seen = BTreeSet::new();
+    for lines in &lived {
+        seen.extend(table::check(lines));
+        assert!(!lines.iter().any(|line| line.to_string().contains(TOKEN)));
+    }
+    let not_here: BTreeSet<&str> = NOT_HERE.iter().map(|(message, _)| *message).collect();
+    let listed: BTreeSet<&str> = MESSAGES.iter().map(|message| message.text).collect();
+    let missing: Vec<_> = listed
+        .difference(&seen)
+        .filter(|text| !not_here.contains(*text))
+        .collect();
+    assert!(missing.is_empty(), "no life brought these about: {missing:#?}");
+    let stale: Vec<_> = not_here
+        .iter()
+        .filter(|text| seen.contains(*text) || !listed.contains(*text))
+        .collect();
+    assert!(
+        stale.is_empty(),
+        "brought about, or not listed any more: {stale:#?}"
+    );
+}

@@ -1,0 +1,187 @@
+//! G6: whatever the level, no secret is in the log, from wherever it came.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
+use podbeat_lab::service::Heartbeat;
+use podbeat_lab::world::{KUBE_TOKEN, World};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::{Podbeat, STARTED, heard, lines, main_is, table};
+
+/// A proxy that wants a password, and refuses all at first: so its URL has every reason to turn up in an error.
+async fn proxy(refusals: usize) -> (u16, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let tunnels = Arc::new(AtomicUsize::new(0));
+    let made = Arc::clone(&tunnels);
+    tokio::spawn(async move {
+        let mut left = refusals;
+        while let Ok((mut client, _)) = listener.accept().await {
+            let refuses = left > 0;
+            let made = Arc::clone(&made);
+            left = left.saturating_sub(1);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match client.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let head = String::from_utf8(head).expect("text");
+                if refuses || !head.to_ascii_lowercase().contains("proxy-authorization: basic") {
+                    let _ = client
+                        .write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                        .await;
+                    return;
+                }
+                let destination = head.split(' ').nth(1).expect("a destination").to_owned();
+                let Ok(mut server) = TcpStream::connect(&destination).await else {
+                    return;
+                };
+                made.fetch_add(1, Ordering::Relaxed);
+                let _ = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
+            });
+        }
+    });
+    (port, tunnels)
+}
+
+/// Basic authentication of `user:hunter2-proxy`.
+const PROXY_CREDENTIALS: &str = "dXNlcjpodW50ZXIyLXByb3h5";
+
+/// A line of the client's key, which is a secret as a whole.
+fn key_line(world: &World) -> String {
+    let pem = std::fs::read_to_string(world.path("client.key")).expect("a key");
+    pem.lines().nth(1).expect("a line of it").to_owned()
+}
+
+fn holds_none(text: &str, secrets: &[&str], what: &str) {
+    for secret in secrets {
+        if let Some(line) = text.lines().find(|line| line.contains(secret)) {
+            panic!("{what}: {secret} is in {line}");
+        }
+    }
+}
+
+/// Everything in variables, in a pod, through a proxy with a password.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
+    let world = World::start().await.expect("a world");
+    world.service.set_tokens(&["hunter2-token", "hunter2-renewed"]);
+    world
+        .service_faults
+        .script("heartbeat 401; heartbeat 503; heartbeat garbage; heartbeat jwt=hunter2-ü; heartbeat jwt=hunter2-renewed")
+        .expect("rules");
+    world
+        .kube_faults
+        .script("list 403; list garbage; watch cut")
+        .expect("rules");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let (port, tunnels) = proxy(2).await;
+    let proxy_url = format!("http://user:hunter2-proxy@127.0.0.1:{port}");
+    std::fs::write(world.path("nonce"), "hunter2-nonce").expect("written");
+    let key = key_line(&world);
+    let path = |name: &str| world.path(name).display().to_string();
+    for (log, nonce) in [
+        ("log-1", ("PODBEAT_NONCE", "hunter2-nonce".to_owned())),
+        ("log-2", ("PODBEAT_NONCE_FILE", path("nonce"))),
+    ] {
+        let mut settings = world.settings("p", "u1");
+        settings.remove("PODBEAT_TOKEN_FILE");
+        for (variable, value) in [
+            ("PODBEAT_TOKEN", "hunter2-token".to_owned()),
+            nonce,
+            ("PODBEAT_CLIENT_CERT_FILE", path("client.crt")),
+            ("PODBEAT_CLIENT_KEY_FILE", path("client.key")),
+            ("HTTPS_PROXY", proxy_url.clone()),
+            ("PODBEAT_LOG", "trace".to_owned()),
+            ("PODBEAT_INTERVAL", "100ms".to_owned()),
+        ] {
+            settings.insert(variable.to_owned(), value);
+        }
+        let before = world.service.heartbeats().len();
+        let podbeat = Podbeat::with(&world, log, &settings, &[]);
+        let enough =
+            |heartbeats: &[Heartbeat]| heartbeats.iter().skip(before).filter(|one| one.accepted).count() > 6;
+        heard(&world, "seven accepted", enough).await;
+        podbeat.signal(rustix::process::Signal::KILL);
+        let text = podbeat.text();
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        let lines = lines(whole);
+        table::check(&lines);
+        assert!(lines.iter().any(|line| line["level"] == "TRACE"), "a full log");
+        holds_none(&text, &["hunter2", KUBE_TOKEN, PROXY_CREDENTIALS, &key], log);
+        assert!(tunnels.load(Ordering::Relaxed) >= 2, "to both sides");
+        if log == "log-1" {
+            assert_eq!(
+                (&lines[0]["token"], &lines[0]["nonce"]),
+                (&"[redacted]".into(), &"[redacted]".into())
+            );
+        } else {
+            assert_eq!(lines[0]["nonce_file"], path("nonce"));
+        }
+    }
+}
+
+/// As flags, with a kubeconfig whose proxy has a password, and a last heartbeat that can't be delivered.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_secret_of_a_flag_or_a_kubeconfig_is_in_it_either() {
+    let world = World::start().await.expect("a world");
+    world.service.set_tokens(&["hunter2-token"]);
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let (port, tunnels) = proxy(2).await;
+    let kubeconfig = std::fs::read_to_string(world.path("kubeconfig")).expect("a kubeconfig");
+    let mut kubeconfig: serde_json::Value = serde_json::from_str(&kubeconfig).expect("JSON");
+    kubeconfig["clusters"][0]["cluster"]["proxy-url"] =
+        format!("http://user:hunter2-proxy@127.0.0.1:{port}").into();
+    std::fs::write(world.path("kubeconfig"), kubeconfig.to_string()).expect("written");
+    let url = world.service.url();
+    let (config, ca) = (
+        world.path("kubeconfig").display().to_string(),
+        world.path("ca.crt").display().to_string(),
+    );
+    let arguments = [
+        "--task-run-id=r",
+        "--pod-name=p",
+        "--pod-namespace=lab",
+        "--token=hunter2-token",
+        "--nonce=hunter2-nonce",
+        "--log=trace",
+        "--log-format=json",
+        "--service-url",
+        &url,
+        "--ca-file",
+        &ca,
+        "--kubeconfig",
+        &config,
+    ];
+    let mut podbeat = Podbeat::with(&world, "log", &BTreeMap::new(), &arguments);
+    main_is(&world, "running").await;
+    world
+        .service_faults
+        .script("heartbeat 400 until-lifted")
+        .expect("a rule");
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    assert_eq!(podbeat.ended().await.code(), Some(75));
+    let text = podbeat.text();
+    let lines = lines(&text);
+    table::check(&lines);
+    assert!(lines.iter().any(|line| line.get("request").is_some()), "{text}");
+    assert_eq!(
+        (&lines[0]["token"], &lines[0]["nonce"]),
+        (&"[redacted]".into(), &"[redacted]".into())
+    );
+    holds_none(&text, &["hunter2", KUBE_TOKEN, PROXY_CREDENTIALS], "log");
+    assert!(
+        tunnels.load(Ordering::Relaxed) >= 1,
+        "to the Kubernetes API by the kubeconfig's proxy"
+    );
+}

@@ -1,0 +1,111 @@
+//! Lines of the log against the tables of src/telemetry/messages.rs.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use podbeat::config::SETTINGS;
+use podbeat::telemetry::messages::{BEGINS, EVERYWHERE, FIELDS, Form, MESSAGES, Message, field_of};
+use serde_json::{Value, json};
+
+fn has_form(value: &Value, form: Form) -> bool {
+    match form {
+        Form::Text => value.is_string(),
+        Form::Number => value.is_u64() || value.is_i64(),
+        Form::Seconds => value.as_f64().is_some_and(|seconds| seconds >= 0.0),
+        Form::Time => value
+            .as_str()
+            .is_some_and(|time| time.parse::<Timestamp>().is_ok()),
+        Form::Flag => value.is_boolean(),
+    }
+}
+
+/// What the tables have against a line at info or above.
+fn problems(line: &Value) -> Vec<String> {
+    let object = line.as_object().expect("an object");
+    let text = object["message"].as_str().unwrap_or_default();
+    let Some(message) = MESSAGES.iter().find(|message| message.text == text) else {
+        return vec![format!("the message {text:?} isn't listed")];
+    };
+    let mut problems = vec![];
+    if object["level"] != message.level.as_str() {
+        problems.push(format!(
+            "its level is {}, and {} listed",
+            object["level"], message.level
+        ));
+    }
+    for field in message.always {
+        if !object.contains_key(*field) {
+            problems.push(format!("{field} is missing"));
+        }
+    }
+    for (name, value) in object {
+        if let Some(field) = EVERYWHERE.iter().find(|field| field.name == name) {
+            if !has_form(value, field.form) {
+                problems.push(format!("{name} isn't {}: {value}", field.form.name()));
+            }
+        } else if message
+            .always
+            .iter()
+            .chain(message.sometimes)
+            .any(|field| field == name)
+        {
+            let form = FIELDS
+                .iter()
+                .find(|field| field.name == name)
+                .expect("tables agree")
+                .form;
+            if !has_form(value, form) {
+                problems.push(format!("{name} isn't {}: {value}", form.name()));
+            }
+        } else if !(text == BEGINS && SETTINGS.iter().any(|setting| field_of(setting) == *name)) {
+            problems.push(format!("the field {name} isn't listed"));
+        }
+    }
+    problems
+}
+
+/// Fails if a line at info or above isn't as listed. Says which messages there are.
+pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
+    let mut seen = BTreeSet::new();
+    for line in lines {
+        assert!(
+            EVERYWHERE.iter().all(|field| line.get(field.name).is_some()),
+            "{line}"
+        );
+        // At debug, or a library's that is heard at trace.
+        let ours = line["target"]
+            .as_str()
+            .is_some_and(|target| target.starts_with("podbeat"));
+        if !ours || matches!(line["level"].as_str(), Some("DEBUG" | "TRACE")) {
+            continue;
+        }
+        let problems = problems(line);
+        assert!(problems.is_empty(), "{problems:?}: {line}");
+        let listed = |message: &&Message| line["message"] == message.text;
+        seen.extend(MESSAGES.iter().find(listed).map(|message| message.text));
+    }
+    seen
+}
+
+#[test]
+fn a_line_that_isnt_listed_is_found_out() {
+    let good = json!({"timestamp": "2026-01-01T00:00:00.000Z", "level": "INFO", "target": "podbeat::agent::report",
+                      "message": "the last heartbeat is due", "cause": "why"});
+    assert_eq!(problems(&good), Vec::<String>::new());
+    for (member, value) in [
+        ("message", json!("the last heartbeat was due")),
+        ("level", json!("WARN")),
+        ("cause", json!(3)),
+        ("cause", Value::Null),
+        ("why", json!("why")),
+        ("timestamp", json!("today")),
+    ] {
+        let mut bad = good.clone();
+        if value.is_null() {
+            bad.as_object_mut().expect("an object").remove(member);
+        } else {
+            bad[member] = value;
+        }
+        assert!(!problems(&bad).is_empty(), "{bad}");
+    }
+}
