@@ -16,6 +16,7 @@ use tracing::{Event, Level, Metadata};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::config::{Config, LogFormat};
+use crate::terminal::acts;
 
 /// The most of one value, in bytes. The longest of ours is a last heartbeat's body, with 12 KiB of termination messages at
 /// most (the kubelet's limit for a pod).
@@ -177,7 +178,7 @@ fn json_text(line: &mut String, text: &str) -> fmt::Result {
             '\n' => line.push_str("\\n"),
             '\t' => line.push_str("\\t"),
             // All of these are below U+10000, where JSON's escapes end.
-            character if does_harm(character) => write!(line, "\\u{:04x}", u32::from(character))?,
+            character if acts(character) => write!(line, "\\u{:04x}", u32::from(character))?,
             character => line.push(character),
         }
     }
@@ -224,7 +225,7 @@ fn text(
 
 /// Whether a value needs no quotes to be told from what stands beside it.
 fn is_plain(text: &str) -> bool {
-    let needs_quotes = |c: char| c.is_whitespace() || c == '\\' || does_harm(c);
+    let needs_quotes = |c: char| c.is_whitespace() || c == '\\' || acts(c);
     !text.is_empty() && !text.starts_with('"') && !text.contains(needs_quotes)
 }
 
@@ -233,17 +234,11 @@ fn on_one_line(text: &str) -> String {
     for character in text.chars() {
         match character {
             '\\' => line.push_str("\\\\"),
-            character if does_harm(character) => line.extend(character.escape_default()),
+            character if acts(character) => line.extend(character.escape_default()),
             character => line.push(character),
         }
     }
     line
-}
-
-/// What ends a line, moves a terminal's cursor or turns the direction of what follows.
-fn does_harm(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What an event holds.
