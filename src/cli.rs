@@ -1,6 +1,8 @@
 //! The commands and their flags. What the value of a setting's flag means is checked with its variable, in `config`.
 
 #[cfg(feature = "laptop")]
+mod explain;
+#[cfg(feature = "laptop")]
 pub mod manual;
 mod reap;
 #[cfg(feature = "laptop")]
@@ -44,6 +46,9 @@ pub enum Cli {
         /// What is asked for.
         invocation: Box<crate::runs::command::Invocation>,
     },
+    /// Tell the story of a run.
+    #[cfg(feature = "laptop")]
+    Explain(crate::explain::Invocation),
     /// Print a script by which a shell completes the command line.
     #[cfg(feature = "laptop")]
     Completion(clap_complete::Shell),
@@ -103,6 +108,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
             Err(problem) => Err(usage(&problem, &asked(&arguments))),
         },
         #[cfg(feature = "laptop")]
+        Some((explain::EXPLAIN, matches)) => Ok(Cli::Explain(explain::parse(matches))),
+        #[cfg(feature = "laptop")]
         Some((name, matches)) => manual::parse(name, matches).ok_or_else(|| usage("no command", "podbeat")),
         _ => Err(Exit {
             text: command().render_help().to_string(),
@@ -129,6 +136,7 @@ pub fn command() -> Command {
     #[cfg(feature = "laptop")]
     let command = command
         .subcommand(runs::command())
+        .subcommand(explain::command())
         .subcommands(manual::commands());
     command
 }
@@ -237,7 +245,7 @@ struct Wrong(&'static str);
 #[cfg(not(feature = "laptop"))]
 fn is_for_a_laptop(error: &clap::Error) -> bool {
     let asked = error.get(ContextKind::InvalidSubcommand);
-    matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "runs" | "completion" | "man"))
+    matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "runs" | "explain" | "completion" | "man"))
 }
 
 /// The commands that the arguments name, as they would be typed.

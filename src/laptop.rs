@@ -6,6 +6,7 @@ use std::path::Path;
 use podbeat::cli::manual;
 use podbeat::config::{Flags, ProcessEnvironment, ServiceConfig};
 use podbeat::exit::Ending;
+use podbeat::explain;
 use podbeat::runs::command::Invocation;
 use podbeat::runs::{self, Streams};
 
@@ -34,6 +35,10 @@ pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ending {
     let ending = runtime.block_on(runs::run(config.as_ref(), invocation, streams, seed));
     runtime.shutdown_background();
     ending
+}
+
+pub(super) fn explain(invocation: &explain::Invocation) -> Ending {
+    explain::run(invocation, &mut stdin(), &mut stdout(), &mut stderr())
 }
 
 pub(super) fn completion(shell: clap_complete::Shell) -> Ending {

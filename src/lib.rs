@@ -8,6 +8,8 @@ pub mod cli;
 pub mod config;
 pub mod exec;
 pub mod exit;
+#[cfg(feature = "laptop")]
+pub mod explain;
 pub mod heartbeat;
 pub mod journal;
 pub mod kubernetes;

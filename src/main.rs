@@ -31,6 +31,8 @@ fn main() -> ExitCode {
         #[cfg(feature = "laptop")]
         Ok(Cli::Runs { flags, invocation }) => laptop::runs(&flags, &invocation).into(),
         #[cfg(feature = "laptop")]
+        Ok(Cli::Explain(invocation)) => laptop::explain(&invocation).into(),
+        #[cfg(feature = "laptop")]
         Ok(Cli::Completion(shell)) => laptop::completion(shell).into(),
         #[cfg(feature = "laptop")]
         Ok(Cli::Manual(dir)) => laptop::manual(&dir).into(),

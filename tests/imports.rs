@@ -140,6 +140,25 @@ const RULES: &[Rule] = &[
         why: "telemetry shows what the shell hands to it, and asks nobody",
     },
     Rule {
+        room: "explain/",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::config",
+            "crate::service",
+            "crate::pod::watch",
+            "crate::pod::listed",
+            "crate::heartbeat::machine",
+            "clap",
+            "tokio::",
+            "reqwest::",
+            "std::net",
+            "::now(",
+        ],
+        why: "a story is read, and nobody is asked",
+    },
+    Rule {
         room: "reap/",
         but_not: &[],
         forbidden: &[
@@ -389,6 +408,7 @@ fn planted_breaches_are_found() {
         ("agent/markers.rs", "use crate::exec::run;"),
         ("agent/mod.rs", "use crate::runs::command::Command;"),
         ("runs/mod.rs", "use crate::pod::status::Observation;"),
+        ("explain/watch.rs", "use crate::pod::watch::PodWatch;"),
         ("reap/verdict.rs", "fn f() { let t = Timestamp::now(); }"),
         ("reap/mod.rs", "use crate::heartbeat::machine::Machine;"),
         ("pod/listed.rs", "use crate::config::Kubernetes;"),

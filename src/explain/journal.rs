@@ -1,0 +1,116 @@
+//! The story that a journal tells: where podbeat was when it last wrote it.
+
+use super::story::{Event, Outcome, Story, Verdict, at, listed};
+use crate::heartbeat::outbox::Kind;
+use crate::heartbeat::saved::{LastHeartbeat, SavedBeat};
+use crate::journal::Contents;
+use crate::task_runs::model::{ContainerState, ContainerStatus};
+
+pub(super) fn story(contents: &Contents) -> Story {
+    let machine = &contents.machine;
+    let mut events = Vec::new();
+    for (container, exit) in &machine.exits {
+        let code = exit
+            .exit_code
+            .map_or_else(String::new, |code| format!(" with exit code {code}"));
+        events.push(Event::new(
+            exit.finished_at,
+            format!("{container} terminated{code}: an exit that was told of"),
+        ));
+    }
+    if !machine.statuses.is_empty() {
+        let text = format!("the API last showed or confirmed: {}", states(&machine.statuses));
+        events.push(Event::new(machine.confirmed_at, text));
+    }
+    events.extend(machine.outbox.iter().map(waiting));
+    // What has no time stays behind what came before it.
+    events.sort_by_key(|event| event.at);
+    Story {
+        source: "journal",
+        task_run: Some(contents.task_run_id.clone()),
+        pod: Some(machine.identity.pod_name.clone()).filter(|name| !name.is_empty()),
+        events,
+        verdict: verdict(contents),
+    }
+}
+
+fn waiting(beat: &SavedBeat) -> Event {
+    let mut text = format!(
+        "heartbeat {} ({}) was decided, and waits",
+        beat.number,
+        beat.kind.name()
+    );
+    if beat.may_have_arrived {
+        text += "; an attempt of it may have arrived";
+    }
+    if beat.stripped {
+        text += "; the service refused it with containerStatus";
+    }
+    if let Some(told) = &beat.request.container_status {
+        text += &format!("; it tells: {}", states(told));
+    }
+    Event::new(Some(beat.queued_at), text)
+}
+
+fn states(statuses: &[ContainerStatus]) -> String {
+    let told = statuses.iter().map(|status| {
+        let name = status.name.as_deref().unwrap_or_default();
+        match &status.state {
+            Some(ContainerState::Terminated(exit)) => match exit.exit_code {
+                Some(code) => format!("{name} terminated with exit code {code}"),
+                None => format!("{name} terminated"),
+            },
+            Some(state) => format!("{name} {}", state.name()),
+            None => format!("{name} in no state"),
+        }
+    });
+    listed(&told.collect::<Vec<_>>())
+}
+
+fn verdict(contents: &Contents) -> Verdict {
+    let (machine, run) = (&contents.machine, &contents.task_run_id);
+    let decided = machine.outbox.iter().rfind(|beat| beat.kind == Kind::Final);
+    let waits = machine
+        .outbox
+        .iter()
+        .filter(|beat| beat.kind != Kind::Final)
+        .count();
+    let before = match waits {
+        0 => String::new(),
+        1 => " One heartbeat with news waits before it.".to_owned(),
+        count => format!(" {count} heartbeats with news wait before it."),
+    };
+    let (outcome, text) = match (machine.last_heartbeat, decided) {
+        (LastHeartbeat::Accepted, _) => (
+            Outcome::Delivered,
+            format!("The service knows how task run {run} ended: it accepted the last heartbeat."),
+        ),
+        (LastHeartbeat::Refused, _) => (
+            Outcome::Refused,
+            format!(
+                "The service does not know how task run {run} ended: it refused the last heartbeat for good."
+            ),
+        ),
+        (LastHeartbeat::Orphaned, _) => (
+            Outcome::Orphaned,
+            format!("The service said that task run {run} isn't this pod's; nothing more was sent."),
+        ),
+        (LastHeartbeat::Open, Some(last)) => (
+            Outcome::Due,
+            format!(
+                "The last heartbeat of task run {run} was due at {} and is not known to be accepted.{before} If podbeat is gone, \
+                 podbeat reap --journal sends it, with the same nonce.",
+                at(last.queued_at)
+            ),
+        ),
+        (LastHeartbeat::Open, None) => (
+            Outcome::Open,
+            format!(
+                "The last heartbeat of task run {run} was not due when this was written, after {} heartbeats.{before} If podbeat is gone \
+                 and the task is over, podbeat reap --journal tells the last states above.",
+                machine.beats
+            ),
+        ),
+    };
+    Verdict { outcome, text }
+}

@@ -1,0 +1,685 @@
+//! The story that podbeat's log tells, in its JSON form.
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Map, Value};
+
+use super::story::{Event, Outcome, Story, Verdict, at, lasting, listed, times};
+
+/// One line of the log.
+#[derive(Clone, Debug)]
+pub(super) struct Line {
+    /// What `kubectl logs --prefix` put before it: one pod's lines have one.
+    prefix: String,
+    at: Option<Timestamp>,
+    level: String,
+    message: String,
+    fields: Map<String, Value>,
+}
+
+impl Line {
+    /// Reads a line. What kubectl puts before it (`--prefix`, `--timestamps`) is left out. `None` for anything else than a line
+    /// of podbeat's own.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let start = text.find('{')?;
+        let before = text.get(..start)?.trim();
+        let is_kubectls = |word: &str| word.starts_with('[') || word.parse::<Timestamp>().is_ok();
+        if !before.split_whitespace().all(is_kubectls) {
+            return None;
+        }
+        let prefix = before.split_whitespace().filter(|word| word.starts_with('['));
+        let mut fields: Map<String, Value> = serde_json::from_str(text.get(start..)?.trim_end()).ok()?;
+        let mut take = |name: &str| match fields.remove(name) {
+            Some(Value::String(text)) => Some(text),
+            _ => None,
+        };
+        let (message, level, timestamp) = (take("message")?, take("level")?, take("timestamp")?);
+        let target = take("target")?;
+        Some(Self {
+            prefix: prefix.collect(),
+            at: timestamp.parse().ok(),
+            level,
+            message,
+            fields,
+        })
+        .filter(|_| target.starts_with("podbeat"))
+    }
+
+    fn text(&self, name: &str) -> Option<&str> {
+        self.fields.get(name)?.as_str()
+    }
+
+    fn number(&self, name: &str) -> Option<i64> {
+        self.fields.get(name)?.as_i64()
+    }
+
+    fn seconds(&self, name: &str) -> Option<SignedDuration> {
+        SignedDuration::try_from_secs_f64(self.fields.get(name)?.as_f64()?).ok()
+    }
+}
+
+/// A trouble that came, and perhaps went.
+#[derive(Clone, Debug)]
+struct Trouble {
+    since: Option<Timestamp>,
+    error: String,
+}
+
+/// What a container is doing.
+#[derive(Clone, Debug)]
+struct Container {
+    since: Option<Timestamp>,
+    state: String,
+    told: String,
+}
+
+/// What is known so far.
+#[derive(Debug, Default)]
+struct Known {
+    task_run: Option<String>,
+    pod: Option<String>,
+    begun: usize,
+    ended: usize,
+    containers: BTreeMap<String, Container>,
+    pod_is_seen: bool,
+    never_seen: bool,
+    service_is_heard: bool,
+    service: Option<Trouble>,
+    kubernetes: Option<Trouble>,
+    service_outages: Vec<SignedDuration>,
+    kubernetes_outages: Vec<SignedDuration>,
+    signalled: bool,
+    due: Option<(Option<Timestamp>, String)>,
+    accepted: Option<(Option<Timestamp>, String)>,
+    undelivered: Option<Option<Timestamp>>,
+    refused: bool,
+    orphaned: bool,
+    marked: Vec<String>,
+    losses: Vec<String>,
+    exit_code: Option<i64>,
+    last: Option<Timestamp>,
+}
+
+/// The stories of the pods whose lines these are, each with all its processes.
+pub(super) fn stories(lines: Vec<Line>) -> Vec<Story> {
+    let mut pods: Vec<(String, Vec<Line>)> = Vec::new();
+    for line in lines {
+        match pods.iter_mut().find(|(prefix, _)| *prefix == line.prefix) {
+            Some((_, lines)) => lines.push(line),
+            None => pods.push((line.prefix.clone(), vec![line])),
+        }
+    }
+    pods.into_iter().map(|(_, lines)| story(&lines)).collect()
+}
+
+fn story(lines: &[Line]) -> Story {
+    let mut known = Known::default();
+    let mut events = Vec::new();
+    for line in lines {
+        known.last = line.at.or(known.last);
+        if let Some(text) = known.take_in(line) {
+            events.push(Event::new(line.at, text));
+        }
+    }
+    let verdict = known.verdict();
+    Story {
+        source: "log",
+        task_run: known.task_run,
+        pod: known.pod,
+        events,
+        verdict,
+    }
+}
+
+impl Known {
+    /// Takes a line in, and says it in words; `None` if it says nothing that matters.
+    fn take_in(&mut self, line: &Line) -> Option<String> {
+        let text = |name| line.text(name).unwrap_or_default();
+        Some(match line.message.as_str() {
+            "podbeat begins" => self.begins(line),
+            "going on from the journal" => format!(
+                "it goes on from its journal: {} heartbeats wait, the last heartbeat is {}",
+                line.number("waiting").unwrap_or(0),
+                text("last_heartbeat")
+            ),
+            "first contact with the task-run service" => {
+                self.service_is_heard = true;
+                "the service accepted a heartbeat of this process for the first time".to_owned()
+            }
+            "first contact with the Kubernetes API" => {
+                self.pod_is_seen = true;
+                let node = line
+                    .text("node")
+                    .map_or_else(String::new, |node| format!(" on node {node}"));
+                format!("it sees its pod{node}: containers {}", text("containers"))
+            }
+            "no such pod; are POD_NAME, POD_NAMESPACE and POD_UID right? Heartbeats go on without states" => {
+                self.never_seen = true;
+                "the Kubernetes API shows no such pod: POD_NAME, POD_NAMESPACE or POD_UID may be wrong"
+                    .to_owned()
+            }
+            "container changed" => self.changed(line),
+            "a heartbeat was not accepted" => {
+                let trouble = trouble(line);
+                let text = format!(
+                    "the service did not accept a heartbeat{}: {}",
+                    repeats(line),
+                    trouble.error
+                );
+                self.service.get_or_insert(trouble);
+                text
+            }
+            "the service accepts heartbeats again" => {
+                self.service = None;
+                self.service_is_heard = true;
+                format!(
+                    "the service accepts heartbeats again{}",
+                    over(line, &mut self.service_outages)
+                )
+            }
+            "the Kubernetes API gives no news of the pod" => {
+                let trouble = trouble(line);
+                let text = format!(
+                    "the Kubernetes API gives no news{}: {}",
+                    repeats(line),
+                    trouble.error
+                );
+                self.kubernetes.get_or_insert(trouble);
+                text
+            }
+            "the Kubernetes API gives news of the pod again" => {
+                self.kubernetes = None;
+                format!(
+                    "the Kubernetes API gives news again{}",
+                    over(line, &mut self.kubernetes_outages)
+                )
+            }
+            "a heartbeat was dropped" => format!(
+                "heartbeat {} was dropped, which would have told: {} ({})",
+                line.number("heartbeat").unwrap_or(0),
+                text("told"),
+                text("cause")
+            ),
+            "the service says that this run isn't ours; nothing more is sent" => {
+                self.orphaned = true;
+                "the service says that the run isn't this pod's; nothing more is sent".to_owned()
+            }
+            "a signal to end came; watching on for the last states" => {
+                self.signalled = true;
+                "SIGTERM: the pod is being stopped, or the task is done".to_owned()
+            }
+            "an exit marker tells what the Kubernetes API withholds" => {
+                self.marked.push(text("container").to_owned());
+                format!(
+                    "an exit marker tells what the API withholds: {} ended with exit code {}",
+                    text("container"),
+                    line.number("exit_code").unwrap_or(0)
+                )
+            }
+            "the last heartbeat is due" => {
+                self.due = Some((line.at, text("cause").to_owned()));
+                format!("the last heartbeat is due: {}", text("cause"))
+            }
+            "the last heartbeat was accepted" => {
+                self.service = None;
+                self.accepted = Some((line.at, text("told").to_owned()));
+                let told = match text("told") {
+                    "" => "nothing of its containers".to_owned(),
+                    told => told.to_owned(),
+                };
+                format!("THE LAST HEARTBEAT WAS ACCEPTED; it told: {told}")
+            }
+            "not accepted; this body is not sent again" => {
+                self.refused = true;
+                "the service refused the last heartbeat for good".to_owned()
+            }
+            "some heartbeats with news were never accepted" => {
+                let causes = ["overflowed", "expired", "refused", "too_late", "orphaned"];
+                let counts = causes
+                    .iter()
+                    .filter_map(|cause| Some((cause, line.number(cause)?)));
+                let counts = counts.filter(|(_, count)| *count > 0);
+                self.losses = counts
+                    .map(|(cause, count)| format!("{count} {}", cause.replace('_', " ")))
+                    .collect();
+                format!(
+                    "some heartbeats with news were never accepted: {}",
+                    self.losses.join(", ")
+                )
+            }
+            "the last heartbeat could not be delivered in time: the service doesn't know how this run ended" =>
+            {
+                self.undelivered = Some(line.at);
+                "THE LAST HEARTBEAT COULD NOT BE DELIVERED in time".to_owned()
+            }
+            "podbeat ends" => {
+                self.ended += 1;
+                self.exit_code = line.number("exit_code");
+                format!(
+                    "podbeat ends with exit code {}, after {} heartbeats in {} attempts",
+                    self.exit_code.unwrap_or(0),
+                    line.number("sent").unwrap_or(0),
+                    line.number("attempts").unwrap_or(0)
+                )
+            }
+            // Only what happened; attempts and waits of a log at debug level are left to whoever reads that.
+            _ if matches!(line.level.as_str(), "DEBUG" | "TRACE") => return None,
+            other => {
+                let error = line
+                    .text("error")
+                    .map_or_else(String::new, |error| format!(": {error}"));
+                format!("{other}{error}")
+            }
+        })
+    }
+
+    fn begins(&mut self, line: &Line) -> String {
+        let killed = self.begun > self.ended;
+        self.begun += 1;
+        // What a process before it left open is this one's to find out again.
+        (self.service, self.kubernetes) = (None, None);
+        self.task_run = line
+            .text("task_run_id")
+            .map(str::to_owned)
+            .or(self.task_run.take());
+        let namespace = line
+            .text("pod_namespace")
+            .map_or_else(String::new, |namespace| format!("{namespace}/"));
+        self.pod = line
+            .text("pod_name")
+            .map(|name| format!("{namespace}{name}"))
+            .or(self.pod.take());
+        let version = line.text("version").unwrap_or("?");
+        match self.begun {
+            1 => format!("podbeat {version} begins"),
+            _ if killed => format!("podbeat {version} begins again: the process before it was killed"),
+            _ => format!("podbeat {version} begins again"),
+        }
+    }
+
+    fn changed(&mut self, line: &Line) -> String {
+        let text = |name| line.text(name).unwrap_or_default();
+        let (name, to) = (text("container"), text("to"));
+        let mut told = to.to_owned();
+        if let Some(code) = line.number("exit_code") {
+            told += &format!(" with exit code {code}");
+        }
+        if let Some(signal) = line.number("signal").filter(|signal| *signal != 0) {
+            told += &format!(", signal {signal}");
+        }
+        for detail in ["reason", "container_message"] {
+            if let Some(detail) = line.text(detail) {
+                told += &format!(", {detail}");
+            }
+        }
+        let state = Container {
+            since: line.at,
+            state: to.to_owned(),
+            told: told.clone(),
+        };
+        self.containers.insert(name.to_owned(), state);
+        let restarts = match line.number("restart_count") {
+            None | Some(0) => String::new(),
+            Some(count) => format!(" (restarted {})", times(usize::try_from(count).unwrap_or(0))),
+        };
+        format!("{name}: {told}{restarts}")
+    }
+
+    fn verdict(&self) -> Verdict {
+        let run = self
+            .task_run
+            .as_deref()
+            .map_or_else(|| "the run".to_owned(), |run| format!("task run {run}"));
+        let when =
+            |time: &Option<Timestamp>| time.map_or_else(String::new, |time| format!(" at {}", at(time)));
+        let (outcome, mut text) = if let Some((time, told)) = &self.accepted {
+            let told = if told.is_empty() {
+                "nothing of its containers"
+            } else {
+                told
+            };
+            let text = format!(
+                "The service knows how {run} ended:{} it accepted the last heartbeat, which told: {told}.",
+                when(time)
+            );
+            (Outcome::Delivered, text)
+        } else if self.orphaned {
+            let text = format!(
+                "The service said, three times over half a minute or more, that {run} isn't this pod's; so nothing more was sent. \
+                 Was it checked out by another pod, or ended by somebody else?"
+            );
+            (Outcome::Orphaned, text)
+        } else if self.refused {
+            let why = self
+                .service
+                .as_ref()
+                .map_or_else(String::new, |trouble| format!(": {}", trouble.error));
+            let text = format!(
+                "The service does not know how {run} ended: it refused the last heartbeat for good, also without \
+                 containerStatus{why}."
+            );
+            (Outcome::Refused, text)
+        } else if let Some(time) = &self.undelivered {
+            let due = self.due.as_ref().map_or_else(String::new, |(time, _)| when(time));
+            let why = self
+                .service
+                .as_ref()
+                .map_or_else(String::new, |trouble| format!(": {}", trouble.error));
+            let text = format!(
+                "The service does not know how {run} ended: the last heartbeat was due{due}, and was not accepted before podbeat had \
+                 to end{}{why}. While the pod is there, podbeat reap sends it.",
+                when(time)
+            );
+            (Outcome::Undelivered, text)
+        } else {
+            self.open(&run)
+        };
+        for more in [
+            self.outages(),
+            self.restarts(),
+            self.withheld(),
+            self.lost(outcome),
+        ] {
+            if !more.is_empty() {
+                text += " ";
+                text += &more;
+            }
+        }
+        Verdict { outcome, text }
+    }
+
+    /// What a run waits for that has not been told its end.
+    fn open(&self, run: &str) -> (Outcome, String) {
+        if self.begun == 0 && self.last.is_none() {
+            return (Outcome::Unknown, "These lines tell nothing of a run.".to_owned());
+        }
+        let here = self
+            .last
+            .map_or_else(String::new, |last| format!(", at {}", at(last)));
+        let end = if self.begun > 0 && self.ended >= self.begun {
+            format!(
+                "podbeat ended with exit code {}, and told no end of {run}.",
+                self.exit_code.unwrap_or(0)
+            )
+        } else {
+            format!(
+                "Here the log ends{here}, and with it what is known of {run}: podbeat still runs, or was killed."
+            )
+        };
+        let since =
+            |time: &Option<Timestamp>| time.map_or_else(String::new, |time| format!(" since {}", at(time)));
+        let mut why = Vec::new();
+        if let Some((time, cause)) = &self.due {
+            why.push(format!(
+                "The last heartbeat has been due{} ({cause}).",
+                since(time)
+            ));
+        }
+        if let Some(trouble) = &self.service {
+            why.push(format!(
+                "The service accepts no heartbeat{}: {}.",
+                since(&trouble.since),
+                trouble.error
+            ));
+        } else if !self.service_is_heard {
+            why.push("No heartbeat of it was accepted so far.".to_owned());
+        }
+        if let Some(trouble) = &self.kubernetes {
+            why.push(format!(
+                "The Kubernetes API gives no news of the pod{}: {}.",
+                since(&trouble.since),
+                trouble.error
+            ));
+        } else if self.never_seen && !self.pod_is_seen {
+            why.push("The Kubernetes API shows no pod of its name and UID.".to_owned());
+        }
+        for (name, container) in &self.containers {
+            match container.state.as_str() {
+                "running" => why.push(format!("{name} has been running{}.", since(&container.since))),
+                "waiting" => why.push(format!(
+                    "{name} is {}{}.",
+                    container.told,
+                    since(&container.since)
+                )),
+                _ => why.push(format!("{name}: {}.", container.told)),
+            }
+        }
+        let outcome = if self.due.is_some() {
+            Outcome::Due
+        } else {
+            Outcome::Open
+        };
+        why.insert(0, end);
+        (outcome, why.join(" "))
+    }
+
+    fn outages(&self) -> String {
+        let mut told = Vec::new();
+        for (who, outages) in [
+            ("the service", &self.service_outages),
+            ("the Kubernetes API", &self.kubernetes_outages),
+        ] {
+            if !outages.is_empty() {
+                let all = outages
+                    .iter()
+                    .fold(SignedDuration::ZERO, |all, one| all.saturating_add(*one));
+                told.push(format!(
+                    "{who} was away {}, for {} in all",
+                    times(outages.len()),
+                    lasting(all)
+                ));
+            }
+        }
+        sentence(&told)
+    }
+
+    fn restarts(&self) -> String {
+        match self.begun {
+            0 | 1 => String::new(),
+            begun => format!("podbeat's container was started again {}.", times(begun - 1)),
+        }
+    }
+
+    fn withheld(&self) -> String {
+        if self.marked.is_empty() {
+            return String::new();
+        }
+        format!(
+            "Kubernetes withheld how {} ended, since the pod was being stopped; exit markers told it.",
+            listed(&self.marked)
+        )
+    }
+
+    fn lost(&self, outcome: Outcome) -> String {
+        if !self.losses.is_empty() {
+            return format!(
+                "Heartbeats with news that were never accepted: {}.",
+                listed(&self.losses)
+            );
+        }
+        match outcome {
+            Outcome::Delivered => "Everything that podbeat saw before was accepted, too.".to_owned(),
+            _ => String::new(),
+        }
+    }
+}
+
+fn sentence(parts: &[String]) -> String {
+    let text = listed(parts);
+    let mut characters = text.chars();
+    match characters.next() {
+        None => String::new(),
+        Some(first) => format!("{}{}.", first.to_uppercase(), characters.as_str()),
+    }
+}
+
+fn trouble(line: &Line) -> Trouble {
+    let since = line.text("since").and_then(|since| since.parse().ok());
+    Trouble {
+        since: since.or(line.at),
+        error: line
+            .text("error")
+            .unwrap_or("(no error told)")
+            .trim_end_matches('.')
+            .to_owned(),
+    }
+}
+
+fn repeats(line: &Line) -> String {
+    match line.number("repeats") {
+        None | Some(..=1) => String::new(),
+        Some(count) => format!(" ({count} times by now)"),
+    }
+}
+
+/// The end of a trouble: how long it was, and how many failures.
+fn over(line: &Line, outages: &mut Vec<SignedDuration>) -> String {
+    let lasted = line.seconds("lasted_seconds").unwrap_or_default();
+    outages.push(lasted);
+    let failures = line.number("failures").unwrap_or(0);
+    format!(", after {} and {failures} failures", lasting(lasted))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(text: &str) -> Vec<Line> {
+        text.lines().filter_map(Line::read).collect()
+    }
+
+    fn line(second: u32, message: &str, fields: &str) -> String {
+        let fields = if fields.is_empty() {
+            String::new()
+        } else {
+            format!(",{fields}")
+        };
+        format!(
+            r#"{{"timestamp":"2026-11-24T01:00:{second:02}.000Z","level":"INFO","message":"{message}"{fields},"target":"podbeat::agent"}}"#
+        )
+    }
+
+    #[test]
+    fn every_message_that_is_understood_is_one_that_podbeat_logs() {
+        // The texts in this file's match, read from its own source.
+        let source = include_str!("log.rs");
+        let code = source.split("#[cfg(test)]").next().expect("code");
+        let within = code
+            .split_once("match line.message.as_str() {")
+            .and_then(|(_, rest)| rest.split_once("_ if matches!"))
+            .expect("the match")
+            .0;
+        let arms: Vec<&str> = within
+            .lines()
+            .filter_map(|line| {
+                line.trim()
+                    .strip_prefix('"')?
+                    .split_once("\" =>")
+                    .map(|(text, _)| text)
+            })
+            .collect();
+        assert!(arms.len() > 15, "{arms:?}");
+        for text in arms {
+            let known = crate::telemetry::messages::MESSAGES
+                .iter()
+                .any(|message| message.text == text);
+            assert!(known, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_kubectl_puts_before_a_line_is_left_out_and_other_lines_are_not_taken() {
+        let own = line(1, "podbeat begins", r#""task_run_id":"r""#);
+        for before in [
+            "",
+            "2026-11-24T01:00:01.5Z ",
+            "[pod/p/podbeat] ",
+            "[pod/p/podbeat] 2026-11-24T01:00:01Z ",
+        ] {
+            assert!(Line::read(&format!("{before}{own}")).is_some(), "{before}");
+        }
+        for other in [
+            "",
+            "{}",
+            "epoch 1 {\"loss\": 3}",
+            r#"{"message":"m","level":"INFO","timestamp":"t","target":"kube_client"}"#,
+            r#"{"message":"m","level":"INFO","timestamp":"t"}"#,
+            "{\"message\":",
+        ] {
+            assert!(Line::read(other).is_none(), "{other}");
+        }
+    }
+
+    #[test]
+    fn lines_of_several_pods_are_several_stories() {
+        let of = |pod: &str, run: &str| {
+            format!(
+                "[pod/{pod}/podbeat] {}\n",
+                line(1, "podbeat begins", &format!(r#""task_run_id":"{run}""#))
+            )
+        };
+        let text = format!("{}{}{}", of("a", "r1"), of("b", "r2"), of("a", "r1"));
+        let stories = stories(lines(&text));
+        let runs: Vec<_> = stories.iter().map(|story| story.task_run.as_deref()).collect();
+        assert_eq!(runs, [Some("r1"), Some("r2")]);
+        assert_eq!(
+            stories[0].events[1].text,
+            "podbeat ? begins again: the process before it was killed"
+        );
+    }
+
+    fn verdict(text: &[String]) -> Verdict {
+        stories(lines(&text.join("\n"))).swap_remove(0).verdict
+    }
+
+    #[test]
+    fn a_run_that_hangs_is_told_what_it_waits_for() {
+        let begins = line(0, "podbeat begins", r#""version":"1","task_run_id":"trn.1""#);
+        let heard = line(1, "first contact with the task-run service", "");
+        let waits = line(
+            2,
+            "container changed",
+            r#""container":"main","to":"waiting","reason":"ImagePullBackOff","restart_count":0"#,
+        );
+        let told = verdict(&[begins.clone(), heard.clone(), waits]);
+        assert_eq!(told.outcome, Outcome::Open);
+        assert!(
+            told.text.ends_with(
+                "podbeat still runs, or was killed. main is waiting, ImagePullBackOff since 2026-11-24T01:00:02Z."
+            ),
+            "{}",
+            told.text
+        );
+        let refused = line(
+            5,
+            "a heartbeat was not accepted",
+            r#""since":"2026-11-24T01:00:04Z","repeats":8,"error":"the task-run service answered 403""#,
+        );
+        let due = line(
+            6,
+            "the last heartbeat is due",
+            r#""cause":"the task's containers are finished""#,
+        );
+        let told = verdict(&[begins.clone(), heard, refused.clone(), due.clone()]);
+        assert_eq!(told.outcome, Outcome::Due);
+        assert!(
+            told.text.contains("The service accepts no heartbeat since 2026-11-24T01:00:04Z: the task-run service answered 403."),
+            "{}",
+            told.text
+        );
+        let over = line(
+            7,
+            "the last heartbeat could not be delivered in time: the service doesn't know how this run ended",
+            r#""request":"{}""#,
+        );
+        let told = verdict(&[begins, refused, due, over]);
+        assert_eq!(told.outcome, Outcome::Undelivered);
+        assert!(
+            told.text
+                .contains("answered 403. While the pod is there, podbeat reap sends it."),
+            "{}",
+            told.text
+        );
+    }
+}

@@ -1,0 +1,197 @@
+//! `podbeat explain`: what became of a run, told in the order of time, with a verdict.
+//! Here lives how a log, a recorded watch or a journal is read as a story, and how that is shown.
+//! Never here: a question to anybody. All that is told stands in what was read.
+
+mod journal;
+mod log;
+mod story;
+mod watch;
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use self::story::Story;
+use crate::exit::{Ending, with_causes};
+
+/// The most that is read. A day of a log at debug level is a tenth of it.
+const LARGEST: usize = 256 * 1024 * 1024;
+
+/// One call of `podbeat explain`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// What is read; `-` for standard input.
+    pub file: PathBuf,
+    /// Podbeat's container, which is told apart in a recorded watch.
+    pub container_name: String,
+    /// JSON instead of text: one object a story.
+    pub json: bool,
+}
+
+/// Why there is no story.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It can't be read.
+    #[error("reading {from}")]
+    Read {
+        /// Where it should be.
+        from: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// It is nothing that this reads.
+    #[error("{from}: {problem}")]
+    Unknown {
+        /// Where it is.
+        from: String,
+        /// What it is, as far as that can be said, and what would do.
+        problem: &'static str,
+    },
+    /// A journal that can't be used.
+    #[error("the journal {from}")]
+    Journal {
+        /// Where it is.
+        from: String,
+        /// Why.
+        #[source]
+        source: crate::journal::Malformed,
+    },
+    /// The story can't be written.
+    #[error("writing to standard output")]
+    Write(#[source] io::Error),
+}
+
+impl Error {
+    /// How the process ends with it.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Read { .. } => Ending::Unread,
+            Self::Unknown { .. } | Self::Journal { .. } => Ending::Refused,
+            Self::Write(_) => Ending::Unwritten,
+        }
+    }
+}
+
+const NOTHING: &str =
+    "it is empty: kubectl logs POD -c podbeat, a record of podbeat observe, or a journal would do";
+
+const TEXT_LOG: &str = "this is podbeat's log in its text form, which is for eyes; in a pod, and with PODBEAT_LOG_FORMAT=json, it is \
+                        written in the one that can be read";
+
+const NEITHER: &str = "neither podbeat's log in JSON (kubectl logs POD -c podbeat), nor a watch recorded by podbeat observe, nor a \
+                       journal";
+
+/// Reads and tells. Errors, and how much was left out, go to `notes`.
+pub fn run(
+    invocation: &Invocation,
+    input: &mut dyn Read,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Ending {
+    let done = stories(invocation, input).and_then(|(stories, others)| {
+        if others > 0 {
+            let lines = if others == 1 { "line" } else { "lines" };
+            let _ = writeln!(notes, "podbeat: {others} {lines} not podbeat's, left out");
+        }
+        write(&stories, invocation.json, out).map_err(Error::Write)
+    });
+    match done {
+        Ok(()) => Ending::Delivered,
+        // Whoever reads has seen enough.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ending::Delivered,
+        Err(error) => {
+            let _ = writeln!(notes, "podbeat: {}", with_causes(&error));
+            error.ending()
+        }
+    }
+}
+
+fn write(stories: &[Story], json: bool, out: &mut dyn Write) -> io::Result<()> {
+    for (nth, story) in stories.iter().enumerate() {
+        if json {
+            writeln!(out, "{}", serde_json::to_string(story)?)?;
+            continue;
+        }
+        if nth > 0 {
+            writeln!(out)?;
+        }
+        out.write_all(story.text().as_bytes())?;
+    }
+    out.flush()
+}
+
+/// The stories, and how many lines belong to none.
+fn stories(invocation: &Invocation, input: &mut dyn Read) -> Result<(Vec<Story>, usize), Error> {
+    let from = if invocation.file.as_os_str() == "-" {
+        "standard input".to_owned()
+    } else {
+        invocation.file.display().to_string()
+    };
+    let text = read(&invocation.file, input).map_err(|source| Error::Read {
+        from: from.clone(),
+        source,
+    })?;
+    let unknown = |problem| Error::Unknown {
+        from: from.clone(),
+        problem,
+    };
+    if text.trim().is_empty() {
+        return Err(unknown(NOTHING));
+    }
+    if is_journal(&text) {
+        let contents = crate::journal::parse(text.as_bytes()).map_err(|source| Error::Journal {
+            from: from.clone(),
+            source,
+        })?;
+        return Ok((vec![journal::story(&contents)], 0));
+    }
+    let all = text.lines().filter(|line| !line.trim().is_empty()).count();
+    let lines: Vec<log::Line> = text.lines().filter_map(log::Line::read).collect();
+    if !lines.is_empty() {
+        let others = all - lines.len();
+        return Ok((log::stories(lines), others));
+    }
+    let lines: Vec<watch::Line> = text.lines().filter_map(watch::Line::read).collect();
+    if !lines.is_empty() {
+        let others = all - lines.len();
+        return Ok((vec![watch::story(lines, &invocation.container_name)], others));
+    }
+    Err(unknown(if text.contains(" podbeat begins ") {
+        TEXT_LOG
+    } else {
+        NEITHER
+    }))
+}
+
+fn read(path: &Path, input: &mut dyn Read) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    let most = LARGEST as u64 + 1;
+    if path.as_os_str() == "-" {
+        input.take(most).read_to_end(&mut bytes)?;
+    } else {
+        File::open(path)?.take(most).read_to_end(&mut bytes)?;
+    }
+    if bytes.len() > LARGEST {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "larger than 256 MiB: kubectl logs --since or --tail makes it shorter",
+        ));
+    }
+    // A log that was cut in the middle of a character is still a log.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Whether it is one JSON object with a journal's members, whatever its version.
+fn is_journal(text: &str) -> bool {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Members {
+        #[serde(rename = "version")]
+        _version: u64,
+        #[serde(rename = "machine")]
+        _machine: serde::de::IgnoredAny,
+    }
+    serde_json::from_str::<Members>(text).is_ok()
+}

@@ -1,0 +1,278 @@
+//! The story that a recorded watch tells: what the Kubernetes API showed of a pod.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::story::{Event, Outcome, Story, Verdict, at, listed, times};
+use crate::heartbeat::completion::is_finished;
+use crate::pod::resource::Pod;
+use crate::pod::status::{Container, Observation, Role, State};
+
+/// One line of a record: an event as an API server sends it, and when it came, where that was written down.
+#[derive(Debug, Deserialize)]
+pub(super) struct Line {
+    #[serde(rename = "type")]
+    kind: String,
+    object: Value,
+    #[serde(default)]
+    at: Option<Timestamp>,
+}
+
+impl Line {
+    /// `None` for anything else than an event of a watch.
+    pub(super) fn read(text: &str) -> Option<Self> {
+        let line: Self = serde_json::from_str(text.trim()).ok()?;
+        let is_known = matches!(
+            line.kind.as_str(),
+            "ADDED" | "MODIFIED" | "DELETED" | "BOOKMARK" | "ERROR"
+        );
+        (is_known && line.object.is_object()).then_some(line)
+    }
+}
+
+/// What is known of one pod.
+#[derive(Default)]
+struct Known {
+    name: String,
+    uid: Option<String>,
+    containers: BTreeMap<String, String>,
+    deleted: bool,
+    phase: Option<String>,
+    finished: Option<String>,
+    gone: bool,
+    runs_to_the_end: Vec<String>,
+    restarts: usize,
+}
+
+/// The story of the pods in a record; of two that bear one name, each is its own.
+pub(super) fn story(lines: Vec<Line>, own_container: &str) -> Story {
+    let mut known = Known::default();
+    let mut events = Vec::new();
+    for line in lines {
+        let mut tell = |text: String| events.push(Event::new(line.at, text));
+        match line.kind.as_str() {
+            "BOOKMARK" => continue,
+            "ERROR" => {
+                let message = line
+                    .object
+                    .get("message")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                tell(format!("the API server ended the watch: {message}"));
+                continue;
+            }
+            _ => {}
+        }
+        let Ok(pod) = serde_json::from_value::<Pod>(line.object) else {
+            tell("an object that is no pod".to_owned());
+            continue;
+        };
+        for text in known.take_in(&pod, line.kind == "DELETED", own_container) {
+            tell(text);
+        }
+    }
+    let verdict = known.verdict();
+    Story {
+        source: "record",
+        task_run: None,
+        pod: (!known.name.is_empty()).then_some(known.name),
+        events,
+        verdict,
+    }
+}
+
+impl Known {
+    fn take_in(&mut self, pod: &Pod, is_gone: bool, own_container: &str) -> Vec<String> {
+        let mut told = Vec::new();
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        let (namespace, name) = (part(&pod.metadata.namespace), part(&pod.metadata.name));
+        if self.uid != pod.metadata.uid {
+            if self.uid.is_some() {
+                told.push("another pod bears the name: a new life begins".to_owned());
+            }
+            *self = Self {
+                uid: pod.metadata.uid.clone(),
+                name: format!("{namespace}/{name}"),
+                ..Self::default()
+            };
+        }
+        let seen = Observation::of(pod, own_container);
+        for container in &seen.containers {
+            told.extend(self.container(container));
+        }
+        // Its own container says when podbeat could still see.
+        if let Some(text) = own_state(pod, own_container)
+            && self
+                .containers
+                .insert(own_container.to_owned(), text.clone())
+                .as_ref()
+                != Some(&text)
+        {
+            told.push(format!("{own_container} (podbeat's own): {text}"));
+        }
+        if let Some(deletion) = seen.deletion
+            && !std::mem::replace(&mut self.deleted, true)
+        {
+            told.push(format!(
+                "the pod is being deleted; its grace ends at {}",
+                at(deletion.at)
+            ));
+        }
+        if self.finished.is_none() && is_finished(&seen) {
+            let ends: Vec<String> = seen
+                .containers
+                .iter()
+                .filter(|it| it.role == Role::Task)
+                .map(end_of)
+                .collect();
+            told.push("every task container is finished: here the last heartbeat is due".to_owned());
+            self.finished = Some(listed(&ends));
+        }
+        let phase = pod.status.phase.clone();
+        if phase != self.phase {
+            told.push(format!("phase {}", phase.as_deref().unwrap_or("(none)")));
+            self.phase = phase;
+        }
+        if is_gone {
+            self.gone = true;
+            let runs = |container: &&Container| {
+                container.role == Role::Task && matches!(container.state, Some(State::Running { .. }))
+            };
+            self.runs_to_the_end = seen
+                .containers
+                .iter()
+                .filter(runs)
+                .map(|it| it.name.clone())
+                .collect();
+            told.push("the pod object is gone".to_owned());
+        }
+        told
+    }
+
+    /// What has changed of a container.
+    fn container(&mut self, container: &Container) -> Option<String> {
+        let now = state(container)?;
+        let before = self.containers.insert(container.name.clone(), now.clone());
+        if before.as_ref() == Some(&now) {
+            return None;
+        }
+        let role = match container.role {
+            Role::Task => "",
+            Role::Init => " (init)",
+            Role::NativeSidecar => " (sidecar)",
+        };
+        let count = usize::try_from(container.restart_count).unwrap_or(0);
+        self.restarts = self.restarts.max(count);
+        let restarted = if count == 0 {
+            String::new()
+        } else {
+            format!(" (restarted {})", times(count))
+        };
+        Some(format!("{}{role}: {now}{restarted}", container.name))
+    }
+
+    fn verdict(&self) -> Verdict {
+        let (outcome, mut text) = if self.name.is_empty() {
+            (Outcome::Unknown, "These events tell nothing of a pod.".to_owned())
+        } else if let Some(ends) = &self.finished {
+            let ends = if ends.is_empty() {
+                "it has no task container".to_owned()
+            } else {
+                ends.clone()
+            };
+            (
+                Outcome::Due,
+                format!("The task of pod {} is over: {ends}.", self.name),
+            )
+        } else if self.gone {
+            let text = if self.runs_to_the_end.is_empty() {
+                format!(
+                    "Pod {} is gone, and the API never showed the end of its task.",
+                    self.name
+                )
+            } else {
+                format!(
+                    "Pod {} is gone, and to the end the API showed {} as running: while a pod is being stopped, the kubelet \
+                     publishes no exit before all its containers are dead (kubernetes/kubernetes#106896). Only exit markers tell \
+                     how they ended.",
+                    self.name,
+                    listed(&self.runs_to_the_end)
+                )
+            };
+            (Outcome::Due, text)
+        } else {
+            let states: Vec<String> = self
+                .containers
+                .iter()
+                .map(|(name, state)| format!("{name} is {state}"))
+                .collect();
+            let now = if states.is_empty() {
+                "no container has a state yet".to_owned()
+            } else {
+                listed(&states)
+            };
+            (
+                Outcome::Open,
+                format!(
+                    "Here the record ends, and the task of pod {} is not over: {now}.",
+                    self.name
+                ),
+            )
+        };
+        if self.restarts > 0 {
+            text += &format!(" A container was restarted {}.", times(self.restarts));
+        }
+        text += " A record says nothing of heartbeats: podbeat's log does.";
+        Verdict { outcome, text }
+    }
+}
+
+fn end_of(container: &Container) -> String {
+    match &container.state {
+        None => format!("{} has no state", container.name),
+        Some(_) => format!("{} is {}", container.name, state(container).unwrap_or_default()),
+    }
+}
+
+fn state(container: &Container) -> Option<String> {
+    Some(match container.state.as_ref()? {
+        State::Waiting { reason, .. } => match reason {
+            Some(reason) => format!("waiting, {reason}"),
+            None => "waiting".to_owned(),
+        },
+        State::Running { .. } => "running".to_owned(),
+        State::Terminated(exit) => {
+            let mut text = "terminated".to_owned();
+            if let Some(code) = exit.exit_code {
+                text += &format!(" with exit code {code}");
+            }
+            if let Some(reason) = &exit.reason {
+                text += &format!(", {reason}");
+            }
+            text
+        }
+    })
+}
+
+fn own_state(pod: &Pod, own_container: &str) -> Option<String> {
+    let statuses = pod
+        .status
+        .init_container_statuses
+        .iter()
+        .chain(&pod.status.container_statuses);
+    let own = statuses.into_iter().find(|status| status.name == own_container)?;
+    let state = &own.state;
+    Some(if let Some(terminated) = &state.terminated {
+        let code = terminated
+            .exit_code
+            .map_or_else(String::new, |code| format!(" with exit code {code}"));
+        format!("terminated{code}")
+    } else if state.running.is_some() {
+        "running".to_owned()
+    } else {
+        "waiting".to_owned()
+    })
+}
