@@ -115,6 +115,16 @@ impl Agent {
         std::fs::read_to_string(&self.log).expect("its log")
     }
 
+    /// What the service has heard, the agent learns, and writes, a moment later.
+    async fn until_logged(&self, text: &str) {
+        let logged = async {
+            while !self.log().contains(text) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(LIMIT, logged).await.expect(text);
+    }
+
     async fn end(&mut self) -> i32 {
         let ended = async {
             loop {
@@ -166,7 +176,11 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
     let world = world().await;
     let directory = world.path("state");
     std::fs::create_dir(&directory).expect("made");
-    let state = [("PODBEAT_STATE_DIR", directory.to_str().expect("text"))];
+    let state = [
+        ("PODBEAT_STATE_DIR", directory.to_str().expect("text")),
+        // For so long the last heartbeat of the second process may wait for what the first one sent.
+        ("PODBEAT_TIMEOUT", "1s"),
+    ];
     world
         .kube
         .apply(Pod::new("p", "u").showing(&waiting("ContainerCreating")));
@@ -177,6 +191,7 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
         .kube
         .apply(Pod::new("p", "u").showing(&running("2026-01-01T00:00:01Z")));
     until(&world, "running", |heartbeat| tells(heartbeat, "running")).await;
+    agent.until_logged("the service accepts heartbeats again").await;
     agent.kill();
     let mut agent = Agent::start(&world, &state);
     world
@@ -287,12 +302,7 @@ async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
     world.kube.deny(true);
     let mut agent = Agent::start(&world, &[("PODBEAT_INTERVAL", "200ms")]);
     until(&world, "a heartbeat", |heartbeat| heartbeat.accepted).await;
-    let refused = tokio::time::timeout(LIMIT, async {
-        while !agent.log().contains("gives no news") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    refused.await.expect("it is told");
+    agent.until_logged("gives no news").await;
     agent.kill();
     let story = told(&agent.log());
     assert_eq!(outcome(&story), "open");

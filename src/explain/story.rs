@@ -84,9 +84,14 @@ impl Story {
             format!(" of {}", named.join(", "))
         };
         let _ = writeln!(text, "The story{of}, by its {}:\n", self.source);
+        // As wide as a time, if there is any.
+        let none = if self.events.iter().any(|event| event.at.is_some()) {
+            24
+        } else {
+            0
+        };
         for event in &self.events {
-            // As wide as a time.
-            let at = event.at.map_or_else(|| " ".repeat(24), |at| format!("{at:.3}"));
+            let at = event.at.map_or_else(|| " ".repeat(none), |at| format!("{at:.3}"));
             let _ = writeln!(text, "{at}  {}", event.text);
         }
         let _ = writeln!(text, "\n{}", wrapped(&self.verdict.text));

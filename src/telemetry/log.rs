@@ -478,7 +478,7 @@ mod tests {
             for form in [Form::Json, Form::Text { colours: false }] {
                 let text = written("info", form, || tracing::info!(said = said.as_str(), debug = ?said, "{said}"));
                 let inner = text.strip_suffix('\n').expect("a line's end");
-                prop_assert!(!inner.contains(does_harm), "{inner:?}");
+                prop_assert!(!inner.contains(acts), "{inner:?}");
                 if matches!(form, Form::Json) {
                     let line = object(&text);
                     prop_assert_eq!(line["said"].as_str(), Some(said.as_str()));
