@@ -543,6 +543,8 @@ fn over(line: &Line, outages: &mut Vec<SignedDuration>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn lines(text: &str) -> Vec<Line> {
@@ -628,6 +630,46 @@ mod tests {
             stories[0].events[1].text,
             "podbeat ? begins again: the process before it was killed"
         );
+    }
+
+    proptest! {
+        /// A log may be cut, edited or another version's: whatever the fields hold, there is a story.
+        #[test]
+        fn whatever_the_lines_hold_there_is_a_story(
+            told in prop::collection::vec(
+                (
+                    prop::sample::select(crate::telemetry::messages::MESSAGES),
+                    prop::collection::btree_map(
+                        prop::sample::select(crate::telemetry::messages::FIELDS).prop_map(|field| field.name),
+                        prop_oneof![
+                            any::<i64>().prop_map(Value::from),
+                            any::<f64>().prop_map(Value::from),
+                            any::<bool>().prop_map(Value::from),
+                            any::<String>().prop_map(Value::from),
+                            Just(Value::Null),
+                        ],
+                        0..6,
+                    ),
+                    "[0-9:TZ-]{0,24}|2026-11-24T01:00:00Z",
+                ),
+                1..20,
+            ),
+        ) {
+            let text: Vec<String> = told
+                .into_iter()
+                .map(|(message, fields, at)| {
+                    let mut line: Map<String, Value> =
+                        fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+                    let own = [("message", message.text), ("level", "INFO"), ("timestamp", &at), ("target", "podbeat")];
+                    line.extend(own.map(|(name, value)| (name.to_owned(), value.into())));
+                    Value::Object(line).to_string()
+                })
+                .collect();
+            let stories = stories(lines(&text.join("\n")));
+            prop_assert_eq!(stories.len(), 1);
+            let shown = stories[0].text();
+            prop_assert!(!shown.chars().any(|c| crate::terminal::acts(c) && c != '\n'), "{:?}", shown);
+        }
     }
 
     fn verdict(text: &[String]) -> Verdict {

@@ -276,3 +276,35 @@ fn own_state(pod: &Pod, own_container: &str) -> Option<String> {
         "waiting".to_owned()
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn another_pod_of_the_name_is_another_life() {
+        let of = |uid: &str| json!({"type": "ADDED", "object": {"metadata": {"name": "p", "namespace": "n", "uid": uid}}});
+        let lines = [of("1"), json!({"type": "BOOKMARK", "object": {}}), of("2")];
+        let lines = lines
+            .iter()
+            .filter_map(|line| Line::read(&line.to_string()))
+            .collect();
+        let told = story(lines, "podbeat");
+        let texts: Vec<&str> = told.events.iter().map(|event| event.text.as_str()).collect();
+        assert_eq!(texts, ["another pod bears the name: a new life begins"]);
+        assert_eq!(told.pod.as_deref(), Some("n/p"));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_line_holds_there_is_a_story(text in "\\PC{0,80}", object in "[\\[\\]{}\",:a-z0-9]{0,40}") {
+            let texts = [text, format!(r#"{{"type":"MODIFIED","object":{object}}}"#), r#"{"type":"ERROR","object":{}}"#.to_owned()];
+            let lines: Vec<Line> = texts.iter().filter_map(|text| Line::read(text)).collect();
+            prop_assert!(!lines.is_empty());
+            let _ = story(lines, "podbeat").text();
+        }
+    }
+}

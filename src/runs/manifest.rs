@@ -247,6 +247,8 @@ impl<'de> Deserialize<'de> for Strict {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::task_runs::model::{CreateTaskRunRequest, HeartbeatTaskRunRequest};
 
@@ -362,6 +364,16 @@ mod tests {
             problem,
             "containerStatus[0].state.terminated.exit: the contract knows no such member"
         );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_holds_it_is_read_or_refused(text in "[\\[\\]{}\"',:a-z0-9 \n#&*!|>-]{0,80}", any in any::<String>()) {
+            for text in [text, any] {
+                let _ = read(&text);
+                let _ = requests::<HeartbeatTaskRunRequest>(&text);
+            }
+        }
     }
 
     #[test]
