@@ -11,8 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response};
-use http_body_util::{BodyExt, StreamBody};
-use hyper::body::{Frame, Incoming};
+use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -20,7 +19,7 @@ use tokio::time::Instant;
 
 use crate::fault::{Faults, Place, What};
 use crate::pki::Authority;
-use crate::serve::{Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
+use crate::serve::{self, Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
 use crate::{Error, io};
 
 /// How the stand-in behaves.
@@ -624,17 +623,12 @@ impl Shared {
         let lines = stream::unfold(Some(watch), |watch| async move {
             let mut watch = watch?;
             match watch.next().await {
-                Next::Line(line) => Some((Ok(Frame::data(Bytes::from(line))), Some(watch))),
+                Next::Line(line) => Some((Ok(Bytes::from(line)), Some(watch))),
                 Next::Break => Some((Err(std::io::Error::other("cut, as the script demands")), None)),
                 Next::End => None,
             }
         });
-        let mut response = Response::new(StreamBody::new(lines).boxed_unsync());
-        response.headers_mut().insert(
-            http::header::CONTENT_TYPE,
-            http::HeaderValue::from_static("application/json"),
-        );
-        response
+        serve::stream("application/json", lines)
     }
 }
 

@@ -1,24 +1,29 @@
 //! A server of HTTPS, or of plain HTTP: accepts, shakes hands, and hands requests to a function.
 
 use std::convert::Infallible;
+use std::io::{self, IoSlice};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use futures_util::{Stream, StreamExt};
+use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Sleep;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::{Error, io};
+use crate::{Error, io as failed};
 
 /// The most connections at once: above the ten thousand agents of a large fleet.
 const MOST_CONNECTIONS: usize = 16_384;
@@ -26,8 +31,12 @@ const MOST_CONNECTIONS: usize = 16_384;
 /// How long a connection may wait for a request: above the idle time-outs of common load balancers (240 s).
 const IDLE: Duration = Duration::from_secs(300);
 
+/// How long a client may leave unread what it was sent. Whoever takes nothing for so long is gone, or wants a stream's place for
+/// nothing.
+const UNREAD: Duration = Duration::from_secs(30);
+
 /// An answer's body: whole, or a stream that may break off.
-pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What is done with a request: an answer, or the connection's end without one.
 pub(crate) type Outcome = Result<Response<Body>, CutOff>;
@@ -62,8 +71,10 @@ impl Server {
         let acceptor = tls.map(TlsAcceptor::from);
         let listener = TcpListener::bind(address)
             .await
-            .map_err(io(format!("listening on {address}")))?;
-        let address = listener.local_addr().map_err(io("asking for the bound port"))?;
+            .map_err(failed(format!("listening on {address}")))?;
+        let address = listener
+            .local_addr()
+            .map_err(failed("asking for the bound port"))?;
         let accepting = tokio::spawn(accept(listener, acceptor, handler));
         Ok(Self { address, accepting })
     }
@@ -98,6 +109,7 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, handler: A
             continue;
         }
         let _ = stream.set_nodelay(true);
+        let stream = Impatient::new(stream, UNREAD);
         let (acceptor, handler) = (acceptor.clone(), Arc::clone(&handler));
         connections.spawn(async move {
             let Some(acceptor) = acceptor else {
@@ -120,21 +132,131 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: Arc<
         .await;
 }
 
+/// A connection that ends with an error if nothing that is written to it is taken for too long.
+struct Impatient<S> {
+    stream: S,
+    unread: Duration,
+    /// When it has been too long; `None` while all is taken.
+    ends: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Impatient<S> {
+    fn new(stream: S, unread: Duration) -> Self {
+        Self {
+            stream,
+            unread,
+            ends: None,
+        }
+    }
+
+    fn judge<T>(&mut self, cx: &mut Context<'_>, taken: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if taken.is_ready() {
+            self.ends = None;
+            return taken;
+        }
+        let unread = self.unread;
+        let ends = self
+            .ends
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(unread)));
+        ready!(ends.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_read(cx, into)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let taken = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.judge(cx, taken)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let taken = Pin::new(&mut self.stream).poll_write_vectored(cx, slices);
+        self.judge(cx, taken)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+/// An answer that is whole.
 pub(crate) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
     let body = Full::new(body.into())
         .map_err(|never: Infallible| match never {})
         .boxed_unsync();
+    answer(status, content_type, body)
+}
+
+/// An answer whose parts come as they come. A part is asked for only when there is room for it: nothing piles up for a client
+/// that reads slowly.
+pub(crate) fn stream(
+    content_type: &str,
+    parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
+) -> Response<Body> {
+    let body = StreamBody::new(parts.map(|part| part.map(Frame::data)));
+    answer(200, content_type, body.boxed_unsync())
+}
+
+fn answer(status: u16, content_type: &str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
-    *response.status_mut() =
-        http::StatusCode::from_u16(status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
-    if let Ok(content_type) = content_type.parse() {
-        response
-            .headers_mut()
-            .insert(http::header::CONTENT_TYPE, content_type);
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    if let Ok(content_type) = HeaderValue::from_str(content_type) {
+        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
     }
     response
 }
 
 pub(crate) fn json(status: u16, body: &serde_json::Value) -> Response<Body> {
     whole(status, "application/json", body.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// A pipe in memory, and so a clock that stands still until nothing else can happen.
+    #[tokio::test(start_paused = true)]
+    async fn who_reads_nothing_is_cut_off_and_who_reads_slowly_is_not() {
+        let (near, mut far) = tokio::io::duplex(16);
+        let mut near = Impatient::new(near, UNREAD);
+        let reading = tokio::spawn(async move {
+            for _ in 0..4 {
+                tokio::time::sleep(UNREAD - Duration::from_millis(1)).await;
+                far.read_exact(&mut [0; 16]).await.expect("bytes");
+            }
+            far
+        });
+        near.write_all(&[0; 80]).await.expect("all is taken, slowly");
+        let far = reading.await.expect("read");
+        let before = Instant::now();
+        let error = near.write_all(&[0; 1]).await.expect_err("nobody reads");
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert_eq!(before.elapsed(), UNREAD);
+        drop(far);
+    }
 }
