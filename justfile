@@ -71,6 +71,11 @@ conformance:
 service *arguments:
     cargo run --quiet --locked --package podbeat-lab -- service "$@"
 
+# What the stand-in's web page costs: heartbeats a second with and without open pages, and memory. PODBEAT_LAB_BEFORE=FILE measures another
+# podbeat-lab beside it.
+page-load:
+    cargo test --release --quiet --locked --package podbeat-lab --test page -- --ignored --nocapture load::
+
 # The release binary against a real etcd and kube-apiserver (needs Go; builds them once, about five minutes).
 e2e-api *scenarios:
     cargo build --release --locked --bin podbeat

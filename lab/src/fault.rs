@@ -245,6 +245,17 @@ impl fmt::Display for What {
     }
 }
 
+impl What {
+    /// What happens, without a token or a URL that comes with it.
+    pub(crate) fn kind(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::Redirect(_) | Self::Jwt(_) => text.split('=').next().unwrap_or_default().to_owned(),
+            _ => text,
+        }
+    }
+}
+
 /// A duration in one word.
 fn compact(time: Duration) -> String {
     humantime::format_duration(time).to_string().replace(' ', "")

@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use futures_util::StreamExt;
 use podbeat_lab::contract::Contract;
 use podbeat_lab::fault::Faults;
+use podbeat_lab::page;
 use podbeat_lab::service::{self, Limits, Options, Service};
 use signal_hook_tokio::Signals;
 
@@ -22,7 +23,7 @@ const ABOUT: &str = "\
 The task-run service, for development: the five operations of the contract, over plain HTTP, on loopback unless --listen says
 otherwise. Never let others reach it: there is no TLS, and one token opens all of it.
 
-It prints its URL and its token, and ends on SIGINT or SIGTERM.";
+It prints its URL, its token, and the link to a web page of its runs and their heartbeats, live; it ends on SIGINT or SIGTERM.";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -106,6 +107,14 @@ fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("A heartbeat of an unknown run makes the run, instead of being answered with 404"),
         )
+        .arg(
+            setting(
+                "page-host",
+                "NAME",
+                "A name that the page may be asked for by, beside localhost and addresses; as often as need be",
+            )
+            .action(ArgAction::Append),
+        )
         .arg(setting(
             "faults",
             "RULES",
@@ -136,11 +145,20 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
         heartbeat_timeout: matches.get_one::<Duration>("heartbeat-timeout").copied(),
         renew_tokens: matches.get_one::<Duration>("renew-tokens").copied(),
         check_nonces: matches.get_flag("check-nonces"),
-        // Nobody looks at them here.
+        // The page keeps what it shows by itself.
         limits: Limits {
             heartbeats: 0,
             ..Limits::default()
         },
+        page: Some(page::Options {
+            hosts: matches
+                .get_many::<String>("page-host")
+                .into_iter()
+                .flatten()
+                .cloned()
+                .collect(),
+            ..page::Options::default()
+        }),
         ..Options::with_token(&token)
     };
     let service = Service::start_plain(listen, Contract::load()?, faults, options).await?;
@@ -150,9 +168,13 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
         writeln!(std::io::stderr(), "podbeat-lab: {warning}")?;
     }
     let mut out = std::io::stdout();
-    writeln!(out, "the task-run service, for development")?;
-    writeln!(out, "url    {}", service.url())?;
-    writeln!(out, "token  {token}")?;
+    let told = format!(
+        "the task-run service, for development\nurl    {}\ntoken  {token}\npage   {}\n",
+        service.url(),
+        service.page_url().unwrap_or_default()
+    );
+    // All at once: whoever started it may read no further than the line that it wants.
+    out.write_all(told.as_bytes())?;
     out.flush()?;
     signals.next().await;
     Ok(())

@@ -13,6 +13,7 @@ use ::http::{HeaderValue, Request, Response, header};
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -20,6 +21,8 @@ use tokio::time::Instant;
 use crate::Error;
 use crate::contract::Contract;
 use crate::fault::{Faults, Place, RetryAfter, What};
+use crate::page::view::{Detail, Entry, Overview};
+use crate::page::{self, Page, Source};
 use crate::pki::Authority;
 use crate::serve::{Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
 use crate::task_runs::clock::Clock;
@@ -28,7 +31,7 @@ pub use crate::task_runs::heard::Heartbeat;
 use crate::task_runs::heard::{Bounds, Heard};
 use crate::task_runs::http::{self, Operation, Problem};
 use crate::task_runs::jwt::{self, Issuer};
-use crate::task_runs::run::Wanted;
+use crate::task_runs::run::{Status, Wanted};
 use crate::task_runs::store::{Rules, Store};
 
 /// How long a request's body may take to arrive.
@@ -69,6 +72,8 @@ pub struct Options {
     pub clock: Clock,
     /// What it keeps at most.
     pub limits: Limits,
+    /// The web page of the runs; `None` for none.
+    pub page: Option<page::Options>,
 }
 
 /// What the stand-in keeps and takes at most.
@@ -123,10 +128,12 @@ pub struct Service {
 struct Shared {
     contract: Contract,
     faults: Faults,
+    clock: Clock,
     started: Instant,
     /// Where it answers, with the base path; known once it listens.
     url: OnceLock<String>,
     issuer: Issuer,
+    page: Option<Page>,
     state: Mutex<State>,
     changes: watch::Sender<u64>,
 }
@@ -141,7 +148,9 @@ struct State {
     options: Options,
     store: Store,
     data: Option<Data>,
-    heard: Heard,
+    heard: Heard<Heartbeat>,
+    /// What the page shows of heartbeats; nothing without a page.
+    shown: Heard<Arc<Entry>>,
     in_flight: BTreeMap<String, usize>,
     most_in_flight: usize,
 }
@@ -188,6 +197,9 @@ impl Service {
     fn at(url: &str, shared: Arc<Shared>, server: Server) -> Self {
         let base_path = shared.state().options.base_path.clone();
         let _ = shared.url.set(format!("{url}{base_path}"));
+        if let Some(page) = &shared.page {
+            page.served_at(server.address());
+        }
         Self {
             shared,
             _server: server,
@@ -198,6 +210,13 @@ impl Service {
     #[must_use]
     pub fn url(&self) -> String {
         self.shared.url().to_owned()
+    }
+
+    /// Where the page is, with the key that opens it; `None` if there is none.
+    #[must_use]
+    pub fn page_url(&self) -> Option<String> {
+        let page = self.shared.page.as_ref()?;
+        Some(format!("{}/?key={}", self.shared.url(), page.key()))
     }
 
     /// Every heartbeat that came and is kept, in order.
@@ -322,11 +341,18 @@ impl Shared {
             store,
             data,
             heard: Heard::default(),
+            shown: Heard::default(),
             in_flight: BTreeMap::new(),
             most_in_flight: 0,
         };
         state.save()?;
+        let page = match &state.options.page {
+            Some(options) => Some(Page::new(options.clone(), &state.options.base_path, &key)?),
+            None => None,
+        };
         Ok(Self {
+            page,
+            clock: state.options.clock.clone(),
             contract,
             faults,
             started: Instant::now(),
@@ -415,20 +441,64 @@ impl Shared {
         Ok(answer)
     }
 
-    fn record(&self, heartbeat: Option<Recorded>) {
+    fn record(&self, heartbeat: Option<Recorded>, raw: &[u8], fault: Option<&What>) {
         let Some(Recorded { heartbeat, size }) = heartbeat else {
             return;
         };
+        // Made before the lock, under which all other requests wait.
+        let entry = self.page.as_ref().map(|_| {
+            let (status, fault) = (heartbeat.status, fault.map(What::kind));
+            let entry = Entry::new(self.clock.now(), raw, status, fault, &heartbeat.violations);
+            (entry.weight(), Arc::new(entry))
+        });
+        let run_id = heartbeat.run_id.clone();
         let mut state = self.state();
+        // Only what belongs to a run that is there: anybody can make ids up.
+        if let Some((weight, entry)) = entry
+            && state.store.knows(&run_id)
+        {
+            state.shown.keep(&run_id, entry, weight, page::BOUNDS);
+        }
         let limits = &state.options.limits;
         let bounds = Bounds {
             of_run: limits.heartbeats_of_run,
             all: limits.heartbeats,
             bytes: limits.heartbeat_bytes,
         };
-        state.heard.keep(heartbeat, size, bounds);
+        if bounds.all > 0 {
+            state.heard.keep(&run_id, heartbeat, size, bounds);
+        }
         drop(state);
         self.changes.send_modify(|count| *count += 1);
+    }
+}
+
+impl Source for Shared {
+    fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    fn version(&self) -> u64 {
+        let mut state = self.state();
+        let now = state.options.clock.now();
+        state.store.expire(now);
+        // As for a request: a time-out that was seen must outlive the process. What can't be written is tried again.
+        let _ = state.save();
+        state.store.version().wrapping_add(state.shown.count())
+    }
+
+    fn overview(&self, status: Option<Status>) -> Overview {
+        let mut state = self.state();
+        let now = state.options.clock.now();
+        state.store.expire(now);
+        Overview::of(&state.store, status)
+    }
+
+    fn detail(&self, id: &str) -> Option<Detail> {
+        let mut state = self.state();
+        let now = state.options.clock.now();
+        state.store.expire(now);
+        Detail::of(&state.store, &state.shown, state.options.heartbeat_timeout, id)
     }
 }
 
@@ -498,6 +568,11 @@ impl Handler for Shared {
             let state = self.state();
             (state.options.base_path.clone(), state.options.limits.body)
         };
+        if let Some(page) = &self.page
+            && let Some(place) = page::Place::of(&base, head.uri.path())
+        {
+            return Ok(page.answer(&self, place, &head));
+        }
         let operation = match http::route(&base, &head) {
             Ok(operation) => operation,
             Err(problem) => return Ok(problem.response()),
@@ -579,7 +654,7 @@ impl Shared {
             if let Some(recorded) = &mut heartbeat {
                 recorded.heartbeat.status = Some(response.status().as_u16());
             }
-            self.record(heartbeat);
+            self.record(heartbeat, raw, fault.as_ref());
             Ok(response)
         };
         match &fault {
@@ -599,11 +674,11 @@ impl Shared {
                 return scripted(heartbeat, response);
             }
             Some(What::Lose | What::Refuse | What::Cut) => {
-                self.record(heartbeat);
+                self.record(heartbeat, raw, fault.as_ref());
                 return Err(CutOff);
             }
             Some(What::HangLost) => {
-                self.record(heartbeat);
+                self.record(heartbeat, raw, fault.as_ref());
                 return std::future::pending().await;
             }
             Some(What::Delay(delay)) => tokio::time::sleep(*delay).await,
@@ -614,18 +689,18 @@ impl Shared {
         if let Some(recorded) = &mut heartbeat {
             recorded.heartbeat.accepted = done.is_ok();
         }
-        match fault {
+        match &fault {
             Some(What::Drop) => {
-                self.record(heartbeat);
+                self.record(heartbeat, raw, fault.as_ref());
                 return Err(CutOff);
             }
             Some(What::Hang) => {
-                self.record(heartbeat);
+                self.record(heartbeat, raw, fault.as_ref());
                 return std::future::pending().await;
             }
             _ => {}
         }
-        let response = match (done, fault) {
+        let response = match (done, &fault) {
             (Err(problem), _) => problem.response(),
             (Ok((status, _)), Some(What::Garbage)) => whole(status, "application/json", "<html>oops"),
             (Ok((status, _)), Some(What::Giant)) => whole(status, "application/json", vec![b' '; 2 << 20]),
@@ -651,9 +726,7 @@ fn retry_after_header(retry_after: RetryAfter) -> Option<HeaderValue> {
     let text = match retry_after {
         RetryAfter::Seconds(seconds) => seconds.to_string(),
         RetryAfter::Date(ahead) => {
-            let date = jiff::Timestamp::now()
-                .checked_add(Duration::from_secs(ahead))
-                .ok()?;
+            let date = Timestamp::now().checked_add(Duration::from_secs(ahead)).ok()?;
             jiff::fmt::rfc2822::DateTimePrinter::new()
                 .timestamp_to_rfc9110_string(&date)
                 .ok()?

@@ -667,7 +667,9 @@ impl Binary {
             line.strip_prefix(name).expect(name).trim().to_owned()
         };
         next("the task-run service");
-        let (url, token) = (next("url"), next("token"));
+        let (url, token, page) = (next("url"), next("token"), next("page"));
+        let key = page.strip_prefix(&format!("{url}/?key=")).expect("a key");
+        assert_ne!(key, token);
         Self { child, url, token }
     }
 

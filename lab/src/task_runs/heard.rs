@@ -1,7 +1,8 @@
 //! The heartbeats that came, as they came, for those who want to see them: the newest, within bounds.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -89,52 +90,109 @@ impl Heartbeat {
 pub(crate) struct Bounds {
     pub(crate) of_run: usize,
     pub(crate) all: usize,
-    /// The size of their bodies together.
+    /// What they weigh together.
     pub(crate) bytes: usize,
 }
 
-/// The heartbeats, in the order in which they came. Beyond the bounds the oldest go: a run's own first.
-#[derive(Debug, Default)]
-pub(crate) struct Heard {
-    heartbeats: VecDeque<(usize, Heartbeat)>,
-    of_runs: BTreeMap<String, usize>,
+/// Heartbeats, in whatever form, in the order in which they came. Beyond the bounds the oldest go: a run's own first.
+/// Keeping one costs the same however many are kept.
+#[derive(Debug)]
+pub(crate) struct Heard<H> {
+    /// By the order in which they came.
+    heartbeats: BTreeMap<u64, Kept<H>>,
+    of_runs: HashMap<Arc<str>, OfRun>,
+    next: u64,
     bytes: usize,
 }
 
-impl Heard {
-    pub(crate) fn iter(&self) -> impl Iterator<Item = &Heartbeat> {
-        self.heartbeats.iter().map(|(_, heartbeat)| heartbeat)
+#[derive(Debug)]
+struct OfRun {
+    run_id: Arc<str>,
+    /// Oldest first.
+    numbers: VecDeque<u64>,
+}
+
+#[derive(Debug)]
+struct Kept<H> {
+    run_id: Arc<str>,
+    weight: usize,
+    heartbeat: H,
+}
+
+impl<H> Default for Heard<H> {
+    fn default() -> Self {
+        Self {
+            heartbeats: BTreeMap::new(),
+            of_runs: HashMap::new(),
+            next: 0,
+            bytes: 0,
+        }
+    }
+}
+
+impl<H> Heard<H> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &H> {
+        self.heartbeats.values().map(|kept| &kept.heartbeat)
     }
 
-    /// Keeps a heartbeat with a body of `size` bytes.
-    pub(crate) fn keep(&mut self, heartbeat: Heartbeat, size: usize, bounds: Bounds) {
-        let of_run = self.of_runs.entry(heartbeat.run_id.clone()).or_default();
-        *of_run += 1;
-        let is_too_many = *of_run > bounds.of_run;
-        let run_id = is_too_many.then(|| heartbeat.run_id.clone());
-        self.bytes += size;
-        self.heartbeats.push_back((size, heartbeat));
-        if let Some(run_id) = run_id {
-            let oldest = self
-                .heartbeats
-                .iter()
-                .position(|(_, heartbeat)| heartbeat.run_id == run_id);
-            self.forget(oldest.unwrap_or(0));
-        }
-        while self.heartbeats.len() > bounds.all || self.bytes > bounds.bytes {
-            self.forget(0);
-        }
+    /// Those of one run, newest first, each with its number in the order of all.
+    pub(crate) fn of_run(&self, run_id: &str) -> impl Iterator<Item = (u64, &H)> {
+        let of_run = self.of_runs.get(run_id);
+        let numbers = of_run.into_iter().flat_map(|of_run| of_run.numbers.iter().rev());
+        numbers.filter_map(|&number| Some((number, &self.heartbeats.get(&number)?.heartbeat)))
     }
 
-    fn forget(&mut self, at: usize) {
-        let Some((size, heartbeat)) = self.heartbeats.remove(at) else {
+    /// How many ever came: it tells whether any came since.
+    pub(crate) fn count(&self) -> u64 {
+        self.next
+    }
+
+    /// Keeps a heartbeat that weighs so many bytes.
+    pub(crate) fn keep(&mut self, run_id: &str, heartbeat: H, weight: usize, bounds: Bounds) {
+        if !self.of_runs.contains_key(run_id) {
+            let run_id: Arc<str> = run_id.into();
+            let of_run = OfRun {
+                run_id: Arc::clone(&run_id),
+                numbers: VecDeque::new(),
+            };
+            self.of_runs.insert(run_id, of_run);
+        }
+        let Some(of_run) = self.of_runs.get_mut(run_id) else {
             return;
         };
-        self.bytes = self.bytes.saturating_sub(size);
-        if let Some(of_run) = self.of_runs.get_mut(&heartbeat.run_id) {
-            *of_run -= 1;
-            if *of_run == 0 {
-                self.of_runs.remove(&heartbeat.run_id);
+        let number = self.next;
+        self.next += 1;
+        of_run.numbers.push_back(number);
+        let run_id = Arc::clone(&of_run.run_id);
+        let surplus = (of_run.numbers.len() > bounds.of_run).then(|| of_run.numbers.front().copied());
+        self.bytes = self.bytes.saturating_add(weight);
+        let kept = Kept {
+            run_id,
+            weight,
+            heartbeat,
+        };
+        self.heartbeats.insert(number, kept);
+        if let Some(oldest) = surplus.flatten() {
+            self.forget(oldest);
+        }
+        while self.heartbeats.len() > bounds.all || self.bytes > bounds.bytes {
+            let Some(oldest) = self.heartbeats.keys().next().copied() else {
+                return;
+            };
+            self.forget(oldest);
+        }
+    }
+
+    /// Forgets a heartbeat that is its run's oldest.
+    fn forget(&mut self, number: u64) {
+        let Some(Kept { run_id, weight, .. }) = self.heartbeats.remove(&number) else {
+            return;
+        };
+        self.bytes = self.bytes.saturating_sub(weight);
+        if let Some(of_run) = self.of_runs.get_mut(&run_id) {
+            of_run.numbers.pop_front();
+            if of_run.numbers.is_empty() {
+                self.of_runs.remove(&run_id);
             }
         }
     }
@@ -144,21 +202,7 @@ impl Heard {
 mod tests {
     use super::*;
 
-    fn heartbeat(run: &str, nth: u64) -> Heartbeat {
-        Heartbeat {
-            at: Duration::from_secs(nth),
-            run_id: run.to_owned(),
-            path: String::new(),
-            body: Value::Null,
-            token: None,
-            content_type: None,
-            user_agent: None,
-            traceparent: None,
-            status: None,
-            accepted: false,
-            violations: Vec::new(),
-        }
-    }
+    type Nth = (&'static str, u64);
 
     #[test]
     fn the_newest_of_each_run_and_of_all_are_kept() {
@@ -167,30 +211,28 @@ mod tests {
             all: 4,
             bytes: 35,
         };
-        let mut heard = Heard::default();
-        let kept = |heard: &Heard| -> Vec<(String, u64)> {
-            heard
-                .iter()
-                .map(|heartbeat| (heartbeat.run_id.clone(), heartbeat.at.as_secs()))
-                .collect()
+        let mut heard: Heard<Nth> = Heard::default();
+        let expect = |heard: &Heard<Nth>, expected: &[Nth]| {
+            assert_eq!(heard.iter().copied().collect::<Vec<_>>(), expected);
         };
-        let expect = |heard: &Heard, expected: &[(&str, u64)]| {
-            let expected: Vec<(String, u64)> =
-                expected.iter().map(|&(run, at)| (run.to_owned(), at)).collect();
-            assert_eq!(kept(heard), expected);
-        };
-        for (run, nth) in [("a", 0), ("b", 1), ("a", 2), ("a", 3)] {
-            heard.keep(heartbeat(run, nth), 1, bounds);
+        for nth in [("a", 0), ("b", 1), ("a", 2), ("a", 3)] {
+            heard.keep(nth.0, nth, 1, bounds);
         }
         expect(&heard, &[("b", 1), ("a", 2), ("a", 3)]);
-        for (run, nth) in [("c", 4), ("d", 5)] {
-            heard.keep(heartbeat(run, nth), 1, bounds);
+        let of_a: Vec<(u64, &Nth)> = heard.of_run("a").collect();
+        assert_eq!(of_a, [(3, &("a", 3)), (2, &("a", 2))]);
+        assert_eq!(heard.of_run("z").count(), 0);
+        for nth in [("c", 4), ("d", 5)] {
+            heard.keep(nth.0, nth, 1, bounds);
         }
         expect(&heard, &[("a", 2), ("a", 3), ("c", 4), ("d", 5)]);
-        heard.keep(heartbeat("e", 6), 33, bounds);
+        heard.keep("e", ("e", 6), 33, bounds);
         expect(&heard, &[("c", 4), ("d", 5), ("e", 6)]);
-        heard.keep(heartbeat("f", 7), 36, bounds);
+        heard.keep("f", ("f", 7), 36, bounds);
         expect(&heard, &[]);
-        assert_eq!((heard.bytes, heard.of_runs.len()), (0, 0));
+        assert_eq!((heard.bytes, heard.of_runs.len(), heard.count()), (0, 0, 8));
+        let none = Bounds { of_run: 0, ..bounds };
+        heard.keep("g", ("g", 8), 1, none);
+        expect(&heard, &[]);
     }
 }

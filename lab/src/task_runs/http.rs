@@ -353,7 +353,7 @@ fn page_size(text: &str) -> Result<usize, Problem> {
 }
 
 /// A query string's parameters, as forms write them.
-fn parameters(query: &str) -> Result<Vec<(String, String)>, Problem> {
+pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Problem> {
     let decode = |text: &str| {
         let text = text.replace('+', " ");
         percent_decode_str(&text)
@@ -431,7 +431,7 @@ pub(crate) fn beat(body: &Value) -> Beat {
     clippy::cast_possible_truncation,
     reason = "only whole numbers of 32 bits get there"
 )]
-fn whole_number(value: &Value) -> Option<i64> {
+pub(crate) fn whole_number(value: &Value) -> Option<i64> {
     let fraction = || {
         value
             .as_f64()
@@ -501,7 +501,7 @@ fn summary_members(run: &Run, url: &str) -> Map<String, Value> {
 }
 
 /// All but the unreserved characters of RFC 3986 is encoded in a run id.
-const ID: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
+pub(crate) const ID: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')

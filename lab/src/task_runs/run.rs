@@ -29,6 +29,16 @@ pub(crate) enum Status {
 }
 
 impl Status {
+    /// All of them, in the order of a run's life.
+    pub(crate) const ALL: [Self; 6] = [
+        Self::Pending,
+        Self::Running,
+        Self::Completed,
+        Self::Failed,
+        Self::Aborted,
+        Self::TimedOut,
+    ];
+
     /// The word on the wire.
     pub(crate) fn word(self) -> &'static str {
         match self {

@@ -66,8 +66,10 @@ pub(crate) enum Change {
 #[derive(Debug)]
 struct Kept {
     run: Run,
-    /// When it was heard last.
+    /// When it was heard last, or else when its time began to run.
     heard: Timestamp,
+    /// When its last heartbeat was accepted, if one was since the service began.
+    beat: Option<Timestamp>,
 }
 
 /// The runs.
@@ -82,7 +84,10 @@ pub(crate) struct Store {
     running: BTreeSet<(Timestamp, u64)>,
     /// Runs that have ended, by when.
     over: BTreeSet<(Timestamp, u64)>,
+    /// All runs, by where they stand.
+    standing: BTreeMap<Status, BTreeSet<u64>>,
     changed: BTreeSet<u64>,
+    version: u64,
 }
 
 impl Store {
@@ -97,11 +102,13 @@ impl Store {
             bytes: 0,
             running: BTreeSet::new(),
             over: BTreeSet::new(),
+            standing: BTreeMap::new(),
             changed: BTreeSet::new(),
+            version: 0,
         };
         for run in runs {
             store.next = store.next.max(run.number.saturating_add(1));
-            store.insert(run, now);
+            store.insert(run, now, None);
         }
         // What no longer fits, should the bounds have become narrower.
         while !store.fits(0) && store.forget_oldest_ended() {}
@@ -131,7 +138,7 @@ impl Store {
         let run = Run::new(id.to_owned(), self.next, wanted, weight, now);
         self.next += 1;
         self.changed.insert(run.number);
-        self.insert(run.clone(), now);
+        self.insert(run.clone(), now, None);
         Ok(run)
     }
 
@@ -219,12 +226,45 @@ impl Store {
             run.end(status, details, true, now);
             run.last_nonce = Some(nonce.to_owned());
         }
+        let number = run.number;
         if run == before {
-            self.hear(run.number, now);
+            self.hear(number, now);
         } else {
             self.replace(run, now);
         }
+        if let Some(kept) = self.runs.get_mut(&number) {
+            kept.beat = Some(now);
+        }
         Ok(())
+    }
+
+    /// Counts up with everything that onlookers can see of the runs.
+    pub(crate) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How many runs there are of a status.
+    pub(crate) fn count(&self, status: Status) -> usize {
+        self.standing.get(&status).map_or(0, BTreeSet::len)
+    }
+
+    /// The runs of a status, or all, the newest first, each with when its last heartbeat was accepted.
+    pub(crate) fn newest(&self, status: Option<Status>) -> impl Iterator<Item = (&Run, Option<Timestamp>)> {
+        let standing = status.and_then(|status| self.standing.get(&status));
+        let all = status.is_none().then(|| self.runs.keys().rev());
+        let numbers = standing.into_iter().flatten().rev();
+        numbers
+            .chain(all.into_iter().flatten())
+            .filter_map(|number| self.look(*number))
+    }
+
+    /// A run, and when its last heartbeat was accepted.
+    pub(crate) fn find(&self, id: &str) -> Option<(&Run, Option<Timestamp>)> {
+        self.look(*self.numbers.get(id)?)
+    }
+
+    fn look(&self, number: u64) -> Option<(&Run, Option<Timestamp>)> {
+        self.runs.get(&number).map(|kept| (&kept.run, kept.beat))
     }
 
     /// What has changed since this was asked last.
@@ -246,8 +286,8 @@ impl Store {
         }));
     }
 
-    /// Ends the runs that were silent for too long, each at the moment when it was.
-    fn expire(&mut self, now: Timestamp) {
+    /// Ends the runs that were silent for too long, each at the moment when it was. Every request does so first.
+    pub(crate) fn expire(&mut self, now: Timestamp) {
         let Some(timeout) = self.rules.heartbeat_timeout else {
             return;
         };
@@ -290,16 +330,20 @@ impl Store {
                 self.running.insert((now, number));
             }
             kept.heard = now;
+            self.version += 1;
         }
     }
 
     fn replace(&mut self, run: Run, heard: Timestamp) {
         self.changed.insert(run.number);
+        let beat = self.runs.get(&run.number).and_then(|kept| kept.beat);
         self.remove(run.number);
-        self.insert(run, heard);
+        self.insert(run, heard, beat);
     }
 
-    fn insert(&mut self, run: Run, heard: Timestamp) {
+    fn insert(&mut self, run: Run, heard: Timestamp, beat: Option<Timestamp>) {
+        self.version += 1;
+        self.standing.entry(run.status).or_default().insert(run.number);
         self.numbers.insert(run.id.clone(), run.number);
         self.bytes = self.bytes.saturating_add(run.weight);
         if run.status == Status::Running {
@@ -307,11 +351,15 @@ impl Store {
         } else if run.status.is_over() {
             self.over.insert((run.modified, run.number));
         }
-        self.runs.insert(run.number, Kept { run, heard });
+        self.runs.insert(run.number, Kept { run, heard, beat });
     }
 
     fn remove(&mut self, number: u64) {
-        if let Some(Kept { run, heard }) = self.runs.remove(&number) {
+        if let Some(Kept { run, heard, .. }) = self.runs.remove(&number) {
+            self.version += 1;
+            if let Some(standing) = self.standing.get_mut(&run.status) {
+                standing.remove(&number);
+            }
             self.numbers.remove(&run.id);
             self.bytes = self.bytes.saturating_sub(run.weight);
             self.running.remove(&(heard, number));

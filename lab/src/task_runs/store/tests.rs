@@ -53,8 +53,35 @@ fn of_attempt(retry_count: i32, beat: Beat) -> Beat {
     }
 }
 
+fn seen_by_onlookers(store: &Store) -> Vec<(Run, Option<Timestamp>)> {
+    let all = store.newest(None);
+    all.map(|(run, beat)| (run.clone(), beat)).collect()
+}
+
 fn status(store: &mut Store, seconds: u64) -> Status {
     store.get("a", at(seconds)).expect("the run").status
+}
+
+#[test]
+fn onlookers_see_when_the_last_heartbeat_was_accepted_and_none_that_was_not() {
+    let mut store = store();
+    let seen = |store: &Store| store.find("a").expect("the run").1;
+    assert_eq!(seen(&store), None);
+    store.heartbeat("a", &beat("1"), at(2)).expect("accepted");
+    assert_eq!(seen(&store), Some(at(2)));
+    store.heartbeat("a", &beat("2"), at(7)).expect("accepted");
+    assert_eq!(seen(&store), Some(at(7)));
+    let version = store.version();
+    store.expire(at(67));
+    assert_eq!(store.version(), version, "nothing has happened");
+    store.expire(at(68));
+    assert!(store.version() > version);
+    store.heartbeat("a", &beat("3"), at(69)).expect_err("over");
+    assert_eq!(seen(&store), Some(at(7)), "a time-out is no heartbeat");
+    store.create("b", Wanted::default(), 0, at(70)).expect("a run");
+    let order: Vec<&str> = store.newest(None).map(|(run, _)| run.id.as_str()).collect();
+    assert_eq!(order, ["b", "a"]);
+    assert!(store.find("c").is_none());
 }
 
 #[test]
@@ -351,6 +378,7 @@ proptest! {
             let before: BTreeMap<String, Run> =
                 store.runs.values().map(|kept| (kept.run.id.clone(), kept.run.clone())).collect();
             let id = |run: &usize| format!("run-{run}");
+            let (seen, version) = (seen_by_onlookers(&store), store.version());
             let mut told = None;
             match &step {
                 Step::Create(run) => {
@@ -410,6 +438,13 @@ proptest! {
             let running = store.runs.values().filter(|kept| kept.run.status == Status::Running).count();
             let over = store.runs.values().filter(|kept| kept.run.status.is_over()).count();
             prop_assert_eq!((store.running.len(), store.over.len()), (running, over));
+            for status in Status::ALL {
+                let all = store.runs.values().rev().filter(|kept| kept.run.status == status);
+                let numbers: Vec<u64> = all.map(|kept| kept.run.number).collect();
+                let newest: Vec<u64> = store.newest(Some(status)).map(|(run, _)| run.number).collect();
+                prop_assert_eq!((store.count(status), &newest), (numbers.len(), &numbers));
+            }
+            prop_assert!(seen_by_onlookers(&store) == seen || store.version() > version, "{:?}", step);
         }
     }
 
