@@ -71,7 +71,13 @@ conformance:
 service *arguments:
     cargo run --quiet --locked --package podbeat-lab -- service "$@"
 
-# What the stand-in's web page costs: heartbeats a second with and without open pages, and memory. PODBEAT_LAB_BEFORE=FILE measures another
+# The stand-in's web page in headless Chromium, beside the real agent (needs Debian's packages chromium and chromium-driver).
+# Pictures are left in target/page.
+page-test *arguments:
+    cargo build --quiet --locked --bin podbeat
+    PODBEAT_BINARY="$PWD/target/debug/podbeat" cargo test --locked --package podbeat-lab --test browser -- --ignored "$@"
+
+# What that page costs: heartbeats a second with and without open pages, and memory. PODBEAT_LAB_BEFORE=FILE measures another
 # podbeat-lab beside it.
 page-load:
     cargo test --release --quiet --locked --package podbeat-lab --test page -- --ignored --nocapture load::

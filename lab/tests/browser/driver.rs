@@ -1,0 +1,363 @@
+//! Chromium, headless, through chromedriver: the few commands of WebDriver and of the DevTools protocol that these tests need.
+//!
+//! A browser ends with its value, whatever became of the test: chromedriver, and all processes that came of it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use reqwest::{Client, Method};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+/// How long a state may take to come, on a machine that has other work.
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+
+/// Between two looks at a page.
+const LOOK: Duration = Duration::from_millis(50);
+
+pub(crate) struct Browser {
+    driver: Child,
+    client: Client,
+    session: String,
+    profile: TempDir,
+}
+
+/// A picture of the page, of red, green and blue.
+pub(crate) struct Picture {
+    pub(crate) width: usize,
+    pub(crate) height: usize,
+    pixels: Vec<[u8; 3]>,
+}
+
+impl Picture {
+    pub(crate) fn at(&self, x: usize, y: usize) -> [u8; 3] {
+        assert!(x < self.width && y < self.height, "{x}, {y} is outside");
+        self.pixels[y * self.width + x]
+    }
+}
+
+/// A box of the page, in its pixels.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Area {
+    pub(crate) left: usize,
+    pub(crate) top: usize,
+    pub(crate) right: usize,
+    pub(crate) bottom: usize,
+}
+
+impl Area {
+    pub(crate) fn holds(self, x: usize, y: usize) -> bool {
+        (self.left..self.right).contains(&x) && (self.top..self.bottom).contains(&y)
+    }
+}
+
+fn missing(program: &str, error: &std::io::Error) -> String {
+    format!("{program} can't be started ({error}): install Debian's packages chromium and chromium-driver")
+}
+
+impl Browser {
+    /// A browser with a profile of its own.
+    pub(crate) async fn start() -> Self {
+        Self::with(json!({})).await
+    }
+
+    /// With these preferences.
+    pub(crate) async fn with(preferences: Value) -> Self {
+        let chromium = std::process::Command::new("chromium")
+            .arg("--version")
+            .stderr(Stdio::null())
+            .output();
+        let chromium = chromium.unwrap_or_else(|error| panic!("{}", missing("chromium", &error)));
+        assert!(
+            chromium.status.success(),
+            "chromium --version fails: {chromium:?}"
+        );
+        let mut driver = Command::new("chromedriver")
+            .arg("--port=0")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("{}", missing("chromedriver", &error)));
+        let mut lines = BufReader::new(driver.stdout.take().expect("its output")).lines();
+        let port = async {
+            loop {
+                let line = lines
+                    .next_line()
+                    .await
+                    .expect("text")
+                    .expect("chromedriver says its port");
+                if let Some((_, port)) = line.split_once("successfully on port ") {
+                    return port.trim_end_matches('.').to_owned();
+                }
+            }
+        };
+        let port = tokio::time::timeout(LIMIT, port)
+            .await
+            .expect("chromedriver starts");
+        // Goes on reading, so that chromedriver never waits for room.
+        tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = Client::builder()
+            .timeout(LIMIT)
+            .no_proxy()
+            .build()
+            .expect("a client");
+        let mut browser = Self {
+            driver,
+            client,
+            session: format!("http://127.0.0.1:{port}/session"),
+            profile: tempfile::tempdir().expect("a directory"),
+        };
+        let arguments = [
+            "--headless=new",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-dev-shm-usage",
+            "--hide-scrollbars",
+            "--force-color-profile=srgb",
+            "--force-device-scale-factor=1",
+            "--window-size=1280,900",
+            "--no-first-run",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
+            &format!("--user-data-dir={}", browser.profile.path().display()),
+        ];
+        let capabilities = json!({"capabilities": {"alwaysMatch": {
+            "unhandledPromptBehavior": "ignore",
+            "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
+            "goog:chromeOptions": {"args": arguments, "prefs": preferences}}}});
+        let created = browser.ask(Method::POST, "", &capabilities).await;
+        let id = created["sessionId"].as_str().expect("a session");
+        browser.session = format!("{}/{id}", browser.session);
+        browser
+    }
+
+    /// One command. Panics with what chromedriver says if it fails.
+    async fn ask(&self, method: Method, command: &str, body: &Value) -> Value {
+        self.try_ask(method, command, body)
+            .await
+            .unwrap_or_else(|error| panic!("{command}: {error}"))
+    }
+
+    async fn try_ask(&self, method: Method, command: &str, body: &Value) -> Result<Value, Value> {
+        let mut request = self
+            .client
+            .request(method.clone(), format!("{}{command}", self.session));
+        if method == Method::POST {
+            request = request
+                .header("content-type", "application/json")
+                .body(body.to_string());
+        }
+        let response = request
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{command}: {error:?}"));
+        let is_good = response.status().is_success();
+        let bytes = response.bytes().await.expect("an answer");
+        let mut answer: Value = serde_json::from_slice(&bytes).expect("JSON");
+        let value = answer["value"].take();
+        if is_good { Ok(value) } else { Err(value) }
+    }
+
+    pub(crate) async fn open(&self, url: &str) {
+        self.ask(Method::POST, "/url", &json!({"url": url})).await;
+    }
+
+    /// What a script returns.
+    pub(crate) async fn get(&self, script: &str) -> Value {
+        let body = json!({"script": script, "args": []});
+        self.ask(Method::POST, "/execute/sync", &body).await
+    }
+
+    /// Waits until an expression is true.
+    pub(crate) async fn until(&self, what: &str, expression: &str) {
+        let script = format!("return !!({expression})");
+        let wait = async {
+            while self.get(&script).await != Value::Bool(true) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        if tokio::time::timeout(LIMIT, wait).await.is_err() {
+            let seen = self.get("return document.body.innerText").await;
+            panic!("waited in vain for {what}; the page says: {seen}");
+        }
+    }
+
+    /// A command of the DevTools protocol.
+    pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let body = json!({"cmd": command, "params": parameters});
+        self.ask(Method::POST, "/goog/cdp/execute", &body).await
+    }
+
+    /// The width and height of what is seen of the page.
+    pub(crate) async fn resize(&self, width: u32, height: u32) {
+        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+    }
+
+    /// Light or dark.
+    pub(crate) async fn prefer(&self, scheme: &str) {
+        let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
+        self.devtools("Emulation.setEmulatedMedia", features).await;
+    }
+
+    /// Whether a script has opened a dialogue.
+    pub(crate) async fn is_alerted(&self) -> bool {
+        self.try_ask(Method::GET, "/alert/text", &Value::Null)
+            .await
+            .is_ok()
+    }
+
+    /// What came into the log of this kind since it was asked for last.
+    async fn log(&self, kind: &str) -> Vec<Value> {
+        let log = self.ask(Method::POST, "/se/log", &json!({"type": kind})).await;
+        log.as_array().expect("entries").clone()
+    }
+
+    /// What the console says.
+    pub(crate) async fn console(&self) -> Vec<Value> {
+        self.log("browser").await
+    }
+
+    /// The URLs that were asked for, but for what Chromium's own first tab asks for.
+    pub(crate) async fn requests(&self) -> Vec<String> {
+        let mut urls = Vec::new();
+        for entry in self.log("performance").await {
+            let message: Value =
+                serde_json::from_str(entry["message"].as_str().expect("a message")).expect("JSON");
+            let parameters = &message["message"]["params"];
+            let asks = message["message"]["method"] == "Network.requestWillBeSent";
+            let document = parameters["documentURL"].as_str().unwrap_or_default();
+            if asks && !document.starts_with("chrome://") {
+                let url = &parameters["request"]["url"];
+                urls.push(url.as_str().expect("a URL").to_owned());
+            }
+        }
+        urls
+    }
+
+    /// A picture of what is seen, also as target/page/NAME.png for a person.
+    pub(crate) async fn picture(&self, name: &str) -> Picture {
+        let shot = self.ask(Method::GET, "/screenshot", &Value::Null).await;
+        let bytes = BASE64_STANDARD
+            .decode(shot.as_str().expect("base64"))
+            .expect("base64");
+        let directory = pictures();
+        std::fs::create_dir_all(&directory).expect("a directory");
+        std::fs::write(directory.join(format!("{name}.png")), &bytes).expect("written");
+        let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
+            .read_info()
+            .expect("a PNG");
+        let mut buffer = vec![0; reader.output_buffer_size().expect("a size")];
+        let frame = reader.next_frame(&mut buffer).expect("a picture");
+        assert_eq!(frame.bit_depth, png::BitDepth::Eight);
+        let samples = frame.color_type.samples();
+        assert!(samples >= 3, "{:?}", frame.color_type);
+        let pixels = buffer[..frame.buffer_size()].chunks_exact(samples);
+        Picture {
+            width: usize::try_from(frame.width).expect("a width"),
+            height: usize::try_from(frame.height).expect("a height"),
+            pixels: pixels.map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
+        }
+    }
+
+    pub(crate) fn profile(&self) -> &Path {
+        self.profile.path()
+    }
+
+    /// The box of the first element that a selector finds.
+    pub(crate) async fn area(&self, selector: &str) -> Area {
+        let script = format!(
+            "const box = document.querySelector({selector:?}).getBoundingClientRect();
+             return [Math.ceil(box.left), Math.ceil(box.top), Math.floor(box.right), Math.floor(box.bottom)]"
+        );
+        let edges: Vec<usize> =
+            serde_json::from_value(self.get(&script).await).expect("four edges on the page");
+        Area {
+            left: edges[0],
+            top: edges[1],
+            right: edges[2],
+            bottom: edges[3],
+        }
+    }
+}
+
+/// Where pictures are left for a person.
+fn pictures() -> PathBuf {
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
+        .parent()
+        .expect("the target directory");
+    target.join("page")
+}
+
+impl Drop for Browser {
+    fn drop(&mut self) {
+        // Chromium may have put itself into a group of its own: the tree is asked, and then the profile, which is nobody else's.
+        let mut doomed = self.driver.id().map(descendants).unwrap_or_default();
+        doomed.extend(with_argument(self.profile.path()));
+        for pid in doomed {
+            if let Some(pid) = Pid::from_raw(pid) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !with_argument(self.profile.path()).is_empty() {
+            if tokio::time::Instant::now() > deadline {
+                eprintln!(
+                    "Chromium is left behind: {:?}",
+                    with_argument(self.profile.path())
+                );
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// A process and all that came of it, the youngest last.
+fn descendants(root: u32) -> Vec<i32> {
+    let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+    for pid in processes() {
+        let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+            continue;
+        };
+        // Behind the name, which may hold anything: the state and the parent.
+        let parent = stat
+            .rsplit_once(") ")
+            .and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());
+        children.entry(parent.unwrap_or(0)).or_default().push(pid);
+    }
+    let mut found = vec![root.cast_signed()];
+    let mut next = 0;
+    while let Some(&pid) = found.get(next) {
+        found.extend(children.remove(&pid).unwrap_or_default());
+        next += 1;
+    }
+    found
+}
+
+/// The processes that have this path in their arguments.
+pub(crate) fn with_argument(path: &Path) -> Vec<i32> {
+    let wanted = path.to_str().expect("text");
+    let has = |pid: &i32| {
+        let arguments = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&arguments).contains(wanted)
+    };
+    processes().filter(has).collect()
+}
+
+fn processes() -> impl Iterator<Item = i32> {
+    let entries = std::fs::read_dir("/proc").expect("processes").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
