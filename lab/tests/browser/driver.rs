@@ -79,8 +79,11 @@ impl Browser {
             chromium.status.success(),
             "chromium --version fails: {chromium:?}"
         );
+        let profile = tempfile::tempdir().expect("a directory");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            // A browser that is killed takes none of its temporary files along: they go with the profile.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -116,7 +119,7 @@ impl Browser {
             driver,
             client,
             session: format!("http://127.0.0.1:{port}/session"),
-            profile: tempfile::tempdir().expect("a directory"),
+            profile,
         };
         let arguments = [
             "--headless=new",
