@@ -4,6 +4,8 @@
 mod explain;
 #[cfg(feature = "laptop")]
 pub mod manual;
+#[cfg(feature = "laptop")]
+mod observe;
 mod reap;
 #[cfg(feature = "laptop")]
 mod runs;
@@ -37,6 +39,14 @@ pub enum Cli {
         flags: Flags,
         /// What is asked for.
         invocation: crate::reap::Invocation,
+    },
+    /// Show what the agent of a pod would send.
+    #[cfg(feature = "laptop")]
+    Observe {
+        /// How the cluster is reached, and how the agent is set.
+        flags: Flags,
+        /// What is asked for.
+        invocation: crate::observe::command::Invocation,
     },
     /// Speak to the task-run service from a terminal.
     #[cfg(feature = "laptop")]
@@ -100,6 +110,11 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
             Ok(Cli::Reap { flags, invocation })
         }
         #[cfg(feature = "laptop")]
+        Some((observe::OBSERVE, matches)) => match observe::parse(matches) {
+            Ok((flags, invocation)) => Ok(Cli::Observe { flags, invocation }),
+            Err(problem) => Err(usage(&problem, &asked(&arguments))),
+        },
+        #[cfg(feature = "laptop")]
         Some((runs::RUNS, matches)) => match runs::parse(matches) {
             Ok((flags, invocation)) => Ok(Cli::Runs {
                 flags,
@@ -135,6 +150,7 @@ pub fn command() -> Command {
         .subcommand(reap::command());
     #[cfg(feature = "laptop")]
     let command = command
+        .subcommand(observe::command())
         .subcommand(runs::command())
         .subcommand(explain::command())
         .subcommands(manual::commands());
@@ -245,7 +261,7 @@ struct Wrong(&'static str);
 #[cfg(not(feature = "laptop"))]
 fn is_for_a_laptop(error: &clap::Error) -> bool {
     let asked = error.get(ContextKind::InvalidSubcommand);
-    matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "runs" | "explain" | "completion" | "man"))
+    matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "observe" | "runs" | "explain" | "completion" | "man"))
 }
 
 /// The commands that the arguments name, as they would be typed.

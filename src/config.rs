@@ -92,6 +92,58 @@ const ALLOW_HTTP: Setting = switch(setting(
     "let the token travel unencrypted to a host that isn't loopback",
 ));
 
+const JOB_RETRY_COUNT: Setting = setting(
+    "JOB_RETRY_COUNT",
+    "job-retry-count",
+    "the annotation batch.kubernetes.io/job-index-failure-count, else absent",
+    "how many times the Job was retried before this pod; sent as jobRetryCount",
+);
+
+const INTERVAL: Setting = setting(
+    "PODBEAT_INTERVAL",
+    "interval",
+    "30s",
+    "between heartbeats when nothing changes, ±10 % jitter; 100ms to 1h",
+);
+
+const CONTAINER_NAME: Setting = setting(
+    "PODBEAT_CONTAINER_NAME",
+    "container-name",
+    "podbeat",
+    "name of podbeat's own container, which is left out of the report",
+);
+
+const REPORT: Setting = setting(
+    "PODBEAT_REPORT",
+    "report",
+    "task",
+    "task: regular containers; all: init containers and other sidecars too",
+);
+
+const MAX_STATUS_AGE: Setting = setting(
+    "PODBEAT_MAX_STATUS_AGE",
+    "max-status-age",
+    "5m",
+    "container states that the API hasn't confirmed for longer are left out of a heartbeat; at least 1s",
+);
+
+const KUBECONFIG: Setting = setting(
+    "KUBECONFIG",
+    "kubeconfig",
+    "in a pod none; elsewhere ~/.kube/config",
+    "kubeconfig file, or in the build for a laptop several, as kubectl joins them; if set, it is used in a pod, too",
+);
+
+const KUBE_CONTEXT: Setting = setting(
+    "PODBEAT_KUBE_CONTEXT",
+    "context",
+    "the current context",
+    "context of the kubeconfig",
+);
+
+/// For one attempt of the agent's, unless it is told otherwise.
+pub const DEFAULT_TIMEOUT: Duration = secs(10);
+
 /// Every setting of the agent, in the order of the documents.
 pub const SETTINGS: &[Setting] = &[
     setting(
@@ -118,12 +170,7 @@ pub const SETTINGS: &[Setting] = &[
         "required in a pod; else learned from the first look",
         "metadata.uid of the pod (downward API)",
     ),
-    setting(
-        "JOB_RETRY_COUNT",
-        "job-retry-count",
-        "the annotation batch.kubernetes.io/job-index-failure-count, else absent",
-        "how many times the Job was retried before this pod; sent as jobRetryCount",
-    ),
+    JOB_RETRY_COUNT,
     setting(
         "POD_HARDWARE_DETAILS",
         "pod-hardware-details",
@@ -163,30 +210,15 @@ pub const SETTINGS: &[Setting] = &[
         "none",
         "file with that nonce, read at the start",
     ),
-    setting(
-        "PODBEAT_INTERVAL",
-        "interval",
-        "30s",
-        "between heartbeats when nothing changes, ±10 % jitter; 100ms to 1h",
-    ),
+    INTERVAL,
     setting(
         "PODBEAT_TIMEOUT",
         "timeout",
         "10s",
         "the longest that one attempt may take; 100ms to 5m",
     ),
-    setting(
-        "PODBEAT_CONTAINER_NAME",
-        "container-name",
-        "podbeat",
-        "name of podbeat's own container, which is left out of the report",
-    ),
-    setting(
-        "PODBEAT_REPORT",
-        "report",
-        "task",
-        "task: regular containers; all: init containers and other sidecars too",
-    ),
+    CONTAINER_NAME,
+    REPORT,
     setting(
         "PODBEAT_STATE_DIR",
         "state-dir",
@@ -213,12 +245,7 @@ pub const SETTINGS: &[Setting] = &[
         "address and port of /livez, /readyz, /startupz, /metrics and /status, without TLS or a password: 0.0.0.0:9808 for \
          kubelet and scrapers over IPv4, [::]:9808 for both families, 127.0.0.1:9808 for the pod alone",
     ),
-    setting(
-        "PODBEAT_MAX_STATUS_AGE",
-        "max-status-age",
-        "5m",
-        "container states that the API hasn't confirmed for longer are left out of a heartbeat; at least 1s",
-    ),
+    MAX_STATUS_AGE,
     setting(
         "PODBEAT_LOG",
         "log",
@@ -247,7 +274,7 @@ pub const SETTINGS: &[Setting] = &[
     )),
     SERVICE_ACCOUNT_DIR,
     KUBECONFIG,
-    CONTEXT,
+    KUBE_CONTEXT,
 ];
 
 /// Every setting of `podbeat exec`. The names are the agent's, the container is the command's own.
@@ -306,20 +333,6 @@ const SERVICE_ACCOUNT_DIR: Setting = setting(
     "directory with the service account's token and ca.crt",
 );
 
-const KUBECONFIG: Setting = setting(
-    "KUBECONFIG",
-    "kubeconfig",
-    "in a pod none; elsewhere ~/.kube/config",
-    "kubeconfig file; if set, it is used in a pod, too",
-);
-
-const CONTEXT: Setting = setting(
-    "PODBEAT_KUBE_CONTEXT",
-    "context",
-    "the current context",
-    "context of the kubeconfig",
-);
-
 /// The settings of `podbeat reap` beside [`SERVICE_SETTINGS`].
 pub const REAP_SETTINGS: &[Setting] = &[
     setting(
@@ -348,7 +361,25 @@ pub const REAP_SETTINGS: &[Setting] = &[
     ),
     SERVICE_ACCOUNT_DIR,
     KUBECONFIG,
-    CONTEXT,
+    KUBE_CONTEXT,
+];
+
+/// Every setting of `podbeat observe`. The variables are the agent's, the flags of the cluster are kubectl's.
+#[cfg(feature = "laptop")]
+pub const OBSERVE_SETTINGS: &[Setting] = &[
+    setting(
+        "POD_NAMESPACE",
+        "namespace",
+        "the context's namespace",
+        "namespace of the pod",
+    ),
+    KUBECONFIG,
+    KUBE_CONTEXT,
+    INTERVAL,
+    REPORT,
+    CONTAINER_NAME,
+    JOB_RETRY_COUNT,
+    MAX_STATUS_AGE,
 ];
 
 /// Reads environment variables. A trait, so that tests pass a map.
@@ -479,6 +510,38 @@ pub struct ReapConfig {
     pub report: Report,
     /// File with the nonce.
     pub nonce_file: Option<PathBuf>,
+}
+
+/// The settings of `podbeat observe`, checked.
+#[cfg(feature = "laptop")]
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ObserveConfig {
+    /// The pod's namespace; `None` for the kubeconfig's own.
+    pub namespace: Option<String>,
+    /// How the Kubernetes API is reached.
+    pub kubernetes: Kubernetes,
+    /// Between heartbeats; 100 ms to 1 h.
+    pub interval: Duration,
+    /// Which containers are reported.
+    pub report: Report,
+    /// podbeat's own container.
+    pub container_name: String,
+    /// Sent as jobRetryCount; not negative.
+    pub job_retry_count: Option<i32>,
+    /// How long states that nobody confirms are still sent; at least 1 s.
+    pub max_status_age: Duration,
+    /// What may be shown on a terminal.
+    pub terminal: Terminal,
+}
+
+/// What the environment says of the terminal.
+#[cfg(feature = "laptop")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terminal {
+    /// Whether it can place text where it wants: `TERM` names a terminal, and not `dumb`.
+    pub draws: bool,
+    /// Whether colours are wanted: `NO_COLOR` is unset or empty (no-color.org).
+    pub colours: bool,
 }
 
 /// The service's base URL: https or allowed http, without credentials, query or fragment.
@@ -641,10 +704,7 @@ impl Config {
             pod_name: pod_name.unwrap_or_default(),
             pod_namespace,
             pod_uid,
-            job_retry_count: read.optional("JOB_RETRY_COUNT", |text| match text.parse::<i32>() {
-                Ok(count) if count >= 0 => Ok(count),
-                Ok(_) | Err(_) => Err("not a whole number from 0 to 2147483647".to_owned()),
-            }),
+            job_retry_count: read.job_retry_count(),
             pod_hardware_details: read.text("POD_HARDWARE_DETAILS"),
             service_url,
             token,
@@ -652,9 +712,9 @@ impl Config {
             client_cert_file,
             client_key_file,
             nonce: read.nonce(),
-            interval: read.duration("PODBEAT_INTERVAL", secs(30), millis(100), secs(3600)),
-            timeout: read.duration("PODBEAT_TIMEOUT", secs(10), millis(100), secs(300)),
-            container_name: read.container_name(),
+            interval: read.interval(),
+            timeout: read.duration("PODBEAT_TIMEOUT", DEFAULT_TIMEOUT, millis(100), secs(300)),
+            container_name: read.own_container(),
             report: read.report(),
             state_dir: read.path("PODBEAT_STATE_DIR"),
             marker_dir: read.path("PODBEAT_MARKER_DIR"),
@@ -663,7 +723,7 @@ impl Config {
                 text.parse()
                     .map_err(|_| "not an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned())
             }),
-            max_status_age: read.duration("PODBEAT_MAX_STATUS_AGE", secs(300), secs(1), Duration::MAX),
+            max_status_age: read.max_status_age(),
             log: read
                 .optional("PODBEAT_LOG", log_filter)
                 .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
@@ -736,7 +796,7 @@ impl ReapConfig {
             dns_name,
         );
         let kubernetes = read.kubernetes(host);
-        let (container_name, report) = (read.container_name(), read.report());
+        let (container_name, report) = (read.own_container(), read.report());
         let nonce_file = read.path("PODBEAT_NONCE_FILE");
         match service {
             Some(service) => read.done(Self {
@@ -750,6 +810,32 @@ impl ReapConfig {
             // What is missing is among the faults.
             None => Err(read.errors()),
         }
+    }
+}
+
+#[cfg(feature = "laptop")]
+impl ObserveConfig {
+    /// Reads and checks the settings of `podbeat observe`.
+    ///
+    /// # Errors
+    /// All that are malformed, by name, together.
+    pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
+        let mut read = Reader::new(OBSERVE_SETTINGS, flags, environment);
+        let host = read.text("KUBERNETES_SERVICE_HOST");
+        let config = Self {
+            namespace: read.optional("POD_NAMESPACE", dns_name),
+            kubernetes: read.kubernetes(host),
+            interval: read.interval(),
+            report: read.report(),
+            container_name: read.own_container(),
+            job_retry_count: read.job_retry_count(),
+            max_status_age: read.max_status_age(),
+            terminal: Terminal {
+                draws: read.os("TERM").is_some_and(|term| term != "dumb"),
+                colours: read.os("NO_COLOR").is_none(),
+            },
+        };
+        read.done(config)
     }
 }
 
@@ -897,17 +983,18 @@ impl<'read, E: Environment> Reader<'read, E> {
         .unwrap_or(default)
     }
 
-    fn service_url(&mut self, required: bool) -> Option<ServiceUrl> {
-        let allow_http = self.switch("PODBEAT_ALLOW_HTTP");
-        self.required_if(
-            required,
-            "PODBEAT_SERVICE_URL",
-            "the base URL of the task-run service, such as https://ica.example.com",
-            |text| service_url(text, allow_http),
-        )
+    fn job_retry_count(&mut self) -> Option<i32> {
+        self.optional("JOB_RETRY_COUNT", |text| match text.parse::<i32>() {
+            Ok(count) if count >= 0 => Ok(count),
+            Ok(_) | Err(_) => Err("not a whole number from 0 to 2147483647".to_owned()),
+        })
     }
 
-    fn container_name(&mut self) -> String {
+    fn interval(&mut self) -> Duration {
+        self.duration("PODBEAT_INTERVAL", secs(30), millis(100), secs(3600))
+    }
+
+    fn own_container(&mut self) -> String {
         self.optional("PODBEAT_CONTAINER_NAME", dns_name)
             .unwrap_or_else(|| "podbeat".to_owned())
     }
@@ -919,6 +1006,20 @@ impl<'read, E: Environment> Reader<'read, E> {
             _ => Err("neither task nor all".to_owned()),
         })
         .unwrap_or(Report::Task)
+    }
+
+    fn max_status_age(&mut self) -> Duration {
+        self.duration("PODBEAT_MAX_STATUS_AGE", secs(300), secs(1), Duration::MAX)
+    }
+
+    fn service_url(&mut self, required: bool) -> Option<ServiceUrl> {
+        let allow_http = self.switch("PODBEAT_ALLOW_HTTP");
+        self.required_if(
+            required,
+            "PODBEAT_SERVICE_URL",
+            "the base URL of the task-run service, such as https://ica.example.com",
+            |text| service_url(text, allow_http),
+        )
     }
 
     /// How a command reaches the service; `None` if URL or token is missing or malformed.
@@ -1067,7 +1168,7 @@ fn log_filter(text: &str) -> Result<Targets, String> {
 }
 
 /// A DNS subdomain (RFC 1123), as Kubernetes demands of names.
-fn dns_name(text: &str) -> Result<String, String> {
+pub(crate) fn dns_name(text: &str) -> Result<String, String> {
     const LONGEST: usize = 253;
     let label = |label: &str| {
         !label.is_empty()

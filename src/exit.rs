@@ -17,13 +17,16 @@ pub enum Ending {
     Unmet,
     /// Settings are missing or malformed (EX_USAGE). Nothing was sent.
     Usage,
-    /// The service refuses what was asked, or a request breaks the contract and was not sent (EX_DATAERR).
+    /// The service, or the Kubernetes API, refuses what was asked, or a request breaks the contract and was not sent
+    /// (EX_DATAERR).
     Refused,
     /// A file that was named can't be read (EX_NOINPUT).
     Unread,
-    /// The service knows no such run, or the API server no such pod (EX_NOUSER).
+    /// The service knows no such run (EX_NOUSER).
     NoSuchRun,
-    /// The service or the Kubernetes API can't be reached, gives no answer in time, or fails (EX_UNAVAILABLE).
+    /// Kubernetes knows no such pod (EX_NOUSER).
+    NoSuchPod,
+    /// The service, or the Kubernetes API, can't be reached, gives no answer in time, or fails (EX_UNAVAILABLE).
     Unavailable,
     /// podbeat itself failed before its first heartbeat (EX_SOFTWARE).
     Internal,
@@ -35,13 +38,13 @@ pub enum Ending {
     Overdue,
     /// What the service answers is not what the contract names (EX_PROTOCOL).
     Misunderstood,
-    /// The service or the Kubernetes API takes the token for none, or for none that may do this (EX_NOPERM).
+    /// The service takes the token for none, or for none that may do this; or the Kubernetes API the user (EX_NOPERM).
     Denied,
 }
 
 impl Ending {
     /// Every ending, for documents and tests.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Delivered,
         Self::Orphaned,
         Self::Unmet,
@@ -49,6 +52,7 @@ impl Ending {
         Self::Refused,
         Self::Unread,
         Self::NoSuchRun,
+        Self::NoSuchPod,
         Self::Unavailable,
         Self::Internal,
         Self::Unwritten,
@@ -67,7 +71,7 @@ impl Ending {
             Self::Usage => 64,
             Self::Refused => 65,
             Self::Unread => 66,
-            Self::NoSuchRun => 67,
+            Self::NoSuchRun | Self::NoSuchPod => 67,
             Self::Unavailable => 69,
             Self::Internal => 70,
             Self::Unwritten => 73,
@@ -85,16 +89,21 @@ impl fmt::Display for Ending {
             Self::Orphaned => "the service disowned the run",
             Self::Unmet => "a run that was waited for has ended in another status",
             Self::Usage => "settings are missing or malformed",
-            Self::Refused => "the service refuses what was asked, or the request breaks its contract",
+            Self::Refused => {
+                "the service, or the Kubernetes API, refuses what was asked, or the request breaks the contract"
+            }
             Self::Unread => "a file that was named can't be read",
-            Self::NoSuchRun => "there is no such task run, or no such pod",
-            Self::Unavailable => "the service or the Kubernetes API can't be reached, is silent, or fails",
+            Self::NoSuchRun => "there is no such task run",
+            Self::NoSuchPod => "there is no such pod",
+            Self::Unavailable => "the service, or the Kubernetes API, can't be reached, is silent, or fails",
             Self::Internal => "podbeat could not begin",
             Self::Unwritten => "a file could not be written",
             Self::Undelivered => "the last heartbeat was not accepted in time",
             Self::Overdue => "what was waited for did not come in time",
             Self::Misunderstood => "the service's answer can't be understood",
-            Self::Denied => "the token is taken for none, or for none that may do this",
+            Self::Denied => {
+                "the service takes the token for none, or for none that may do this; or the Kubernetes API the user"
+            }
         })
     }
 }
@@ -124,6 +133,6 @@ mod tests {
     #[test]
     fn codes_are_those_of_the_design() {
         let codes: Vec<u8> = Ending::ALL.iter().map(|ending| ending.code()).collect();
-        assert_eq!(codes, [0, 0, 1, 64, 65, 66, 67, 69, 70, 73, 75, 75, 76, 77]);
+        assert_eq!(codes, [0, 0, 1, 64, 65, 66, 67, 67, 69, 70, 73, 75, 75, 76, 77]);
     }
 }

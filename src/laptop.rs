@@ -1,14 +1,22 @@
 //! The process's edge of the commands that nobody runs in a pod.
 
-use std::io::{stderr, stdin, stdout};
+use std::fs::File;
+use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::os::fd::AsFd;
 use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use podbeat::cli::manual;
-use podbeat::config::{Flags, ProcessEnvironment, ServiceConfig};
+use podbeat::config::{Flags, ObserveConfig, ProcessEnvironment, ServiceConfig};
 use podbeat::exit::Ending;
 use podbeat::explain;
+use podbeat::observe::{self, Ended, Stage, signals};
 use podbeat::runs::command::Invocation;
 use podbeat::runs::{self, Streams};
+use signal_hook::{flag, low_level};
+use signal_hook_tokio::Signals;
 
 use super::{failed, print, runtime};
 
@@ -39,6 +47,72 @@ pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ending {
 
 pub(super) fn explain(invocation: &explain::Invocation) -> Ending {
     explain::run(invocation, &mut stdin(), &mut stdout(), &mut stderr())
+}
+
+pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) -> ExitCode {
+    let config = match ObserveConfig::load(flags, &ProcessEnvironment) {
+        Ok(config) => config,
+        Err(errors) => return failed(Ending::Usage, &errors).into(),
+    };
+    let mut out = stdout();
+    let draws = out.is_terminal() && config.terminal.draws && invocation.format.is_none();
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(Ending::Internal, &error).into(),
+    };
+    let terminal = match draws {
+        true => match out.as_fd().try_clone_to_owned() {
+            Ok(terminal) => Some(File::from(terminal)),
+            Err(error) => return failed(Ending::Internal, &error).into(),
+        },
+        false => None,
+    };
+    let ended = runtime.block_on(async {
+        let signals = match heard(draws) {
+            Ok(signals) => signals,
+            Err(error) => return Ended::With(failed(Ending::Internal, &error)),
+        };
+        let stage = match terminal {
+            Some(terminal) => Stage::Terminal(terminal),
+            None => Stage::Lines(&mut out),
+        };
+        let suspend = |signal| drop(low_level::emulate_default_handler(signal));
+        observe::run(
+            &config,
+            invocation,
+            stage,
+            &mut stderr(),
+            signals,
+            suspend,
+            fastrand::u64(..),
+        )
+        .await
+    });
+    runtime.shutdown_background();
+    match ended {
+        Ended::With(ending) => ending.into(),
+        Ended::BySignal(signal) => {
+            // As if the signal had not been caught: a shell that runs a loop ends it on Ctrl-C only then.
+            let _ = low_level::emulate_default_handler(signal);
+            u8::try_from(128 + signal).unwrap_or(u8::MAX).into()
+        }
+    }
+}
+
+/// The signals that mean something. Of those that end the process, the second one does so at once, whatever is waited for:
+/// a reader who doesn't read, or a terminal that is stopped.
+fn heard(draws: bool) -> std::io::Result<Signals> {
+    // Without a view, what a shell or nohup has said of the others holds.
+    let (ending, others): (&[i32], &[i32]) = match draws {
+        true => (&signals::ENDING, &signals::OF_A_VIEW),
+        false => (&[signals::INT, signals::TERM], &[]),
+    };
+    let came = Arc::new(AtomicBool::new(false));
+    for signal in ending {
+        flag::register_conditional_default(*signal, Arc::clone(&came))?;
+        flag::register(*signal, Arc::clone(&came))?;
+    }
+    Signals::new(ending.iter().chain(others))
 }
 
 pub(super) fn completion(shell: clap_complete::Shell) -> Ending {

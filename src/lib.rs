@@ -14,11 +14,15 @@ pub mod heartbeat;
 pub mod journal;
 pub mod kubernetes;
 pub mod marker;
+#[cfg(feature = "laptop")]
+pub mod observe;
 pub mod pod;
 pub mod reap;
 #[cfg(feature = "laptop")]
 pub mod runs;
 pub mod service;
+#[cfg(feature = "laptop")]
+mod show;
 pub mod task_runs;
 pub mod telemetry;
 pub mod terminal;

@@ -29,6 +29,8 @@ fn main() -> ExitCode {
         },
         Ok(Cli::Reap { flags, invocation }) => run_reap(&flags, &invocation).into(),
         #[cfg(feature = "laptop")]
+        Ok(Cli::Observe { flags, invocation }) => laptop::observe(&flags, &invocation),
+        #[cfg(feature = "laptop")]
         Ok(Cli::Runs { flags, invocation }) => laptop::runs(&flags, &invocation).into(),
         #[cfg(feature = "laptop")]
         Ok(Cli::Explain(invocation)) => laptop::explain(&invocation).into(),

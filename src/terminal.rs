@@ -19,3 +19,18 @@ pub fn acts(c: char) -> bool {
 pub fn one_line(text: &str) -> String {
     inert(text).collect()
 }
+
+/// JSON in which a terminal finds nothing to act on. JSON itself escapes no more than the first 32 control characters; what
+/// else there is can only stand in texts, where `\u` says the same.
+#[must_use]
+pub fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for c in json.chars() {
+        if acts(c) && c != '\n' {
+            text += &format!("\\u{:04x}", u32::from(c));
+        } else {
+            text.push(c);
+        }
+    }
+    text
+}

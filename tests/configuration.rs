@@ -6,7 +6,7 @@ mod generated;
 
 use std::fmt::Write;
 
-use podbeat::config::{EXEC_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
+use podbeat::config::{EXEC_SETTINGS, OBSERVE_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
 use podbeat::exit::Ending;
 
 fn document() -> String {
@@ -38,6 +38,13 @@ fn document() -> String {
          | variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
     rows(&mut text, REAP_SETTINGS);
+    text.push_str(
+        "\n## Settings of `podbeat observe`\n\n\
+         The variables are the agent's; `-n` is short for `--namespace`. `TERM` and `NO_COLOR` are heeded, too. \
+         [observe.md](observe.md) has its other flags.\n\n\
+         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+    );
+    rows(&mut text, OBSERVE_SETTINGS);
     text.push_str("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n");
     for ending in Ending::ALL {
         writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");

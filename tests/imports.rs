@@ -3,6 +3,8 @@
 //! main → cli → agent → {pod::watch, task_runs::client, telemetry} → heartbeat → {pod::status, task_runs::model, marker}
 //! main → exec → marker
 //! main → cli → {runs, reap} → service → task_runs::client; reap → {pod::listed, heartbeat::request, journal}
+//! main → cli → runs → {task_runs::client, heartbeat::backoff, show}
+//! main → cli → observe → {pod::watch, heartbeat, show}
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -217,9 +219,58 @@ const RULES: &[Rule] = &[
         why: "what a terminal asks of the service needs neither a pod nor the command line's form",
     },
     Rule {
+        room: "observe/",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::exec",
+            "crate::runs",
+            "crate::telemetry",
+            "crate::task_runs::client",
+            "crate::task_runs::credentials",
+            "clap",
+            "std::net",
+            "reqwest::",
+        ],
+        why: "an observer sends nothing, and decides no more than how it is shown",
+    },
+    Rule {
+        room: "show/",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::cli",
+            "crate::config",
+            "crate::heartbeat",
+            "crate::observe",
+            "crate::pod",
+            "crate::runs",
+            "crate::task_runs",
+            "std::io",
+            "std::fs",
+            "::now(",
+            "tokio::",
+        ],
+        why: "how text is shown depends on nothing but the text",
+    },
+    Rule {
+        room: "terminal.rs",
+        but_not: &[],
+        forbidden: &["crate::", "std::io", "std::fs", "tokio::"],
+        why: "what a terminal acts on is known without one",
+    },
+    Rule {
         room: "agent/",
         but_not: &[],
-        forbidden: &["crate::cli", "crate::exec", "crate::main", "crate::runs"],
+        forbidden: &[
+            "crate::cli",
+            "crate::exec",
+            "crate::main",
+            "crate::observe",
+            "crate::runs",
+            "crate::show",
+        ],
         why: "the shell is below the command line",
     },
     Rule {
@@ -414,6 +465,12 @@ fn planted_breaches_are_found() {
         ("pod/listed.rs", "use crate::config::Kubernetes;"),
         ("journal.rs", "use crate::agent::run;"),
         ("runs/command.rs", "use clap::ValueEnum;"),
+        ("observe/mod.rs", "use crate::task_runs::client::Client;"),
+        ("observe/view.rs", "use crate::agent::Onlooker;"),
+        ("show/age.rs", "let now = Timestamp::now();"),
+        ("show/table.rs", "use crate::runs::command::Format;"),
+        ("terminal.rs", "use crate::config::Config;"),
+        ("agent/report.rs", "use crate::show::inert::one_line;"),
         ("main.rs", "std::process::exit(1)"),
     ] {
         assert!(!breaches(file, text).is_empty(), "{file}: {text}");
@@ -443,6 +500,10 @@ fn what_is_allowed_is_not_found() {
         (
             "exec/leave.rs",
             "use crate::config::ExecConfig;\nuse crate::marker::{self, Marker};",
+        ),
+        (
+            "observe/mod.rs",
+            "use crate::pod::watch::PodWatch;\nuse crate::task_runs::model::ContainerStatus;",
         ),
         ("task_runs/model.rs", "#[serde(rename = \"podUID\")]"),
         ("task_runs/model/heartbeat.rs", "#[serde(rename = \"podUID\")]"),

@@ -10,6 +10,7 @@ use podbeat_lab::fault::Faults;
 use podbeat_lab::kube_api::KubeApi;
 use podbeat_lab::service::{Heartbeat, Options, Service};
 use serde_json::{Value, json};
+use tokio::io::AsyncBufReadExt;
 use tokio::time::Instant;
 
 use crate::api::{Namespace, pod_like};
@@ -47,6 +48,10 @@ pub const ALL: &[(&str, &str)] = &[
         "the API server is killed and comes back; nothing is lost",
     ),
     ("recreated", "another pod under the same name is never reported"),
+    (
+        "observe",
+        "`podbeat observe` tells and records a life, and without its Role says which one is missing",
+    ),
 ];
 
 /// Where the scenarios run.
@@ -72,6 +77,7 @@ pub async fn run(stage: &mut Stage, name: &str) -> Result<(), Error> {
         "forbidden" => forbidden(stage).await,
         "api-restart" => api_restart(stage).await,
         "recreated" => recreated(stage).await,
+        "observe" => observe(stage).await,
         _ => Err(Error::Unexpected(format!("there is no scenario {name}"))),
     }
 }
@@ -163,21 +169,29 @@ impl Play {
                 );
             }
             Access::Kubeconfig => {
-                let token_file = self.dir.join("kube-token");
-                std::fs::write(&token_file, &token).map_err(io("writing the token"))?;
-                let kubeconfig = json!({
-                    "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
-                    "clusters": [{"name": "e2e", "cluster": {
-                        "server": stage.cluster.url, "certificate-authority": text(&stage.cluster.path("ca.crt"))}}],
-                    "users": [{"name": "podbeat", "user": {"tokenFile": text(&token_file)}}],
-                    "contexts": [{"name": "e2e", "context": {"cluster": "e2e", "user": "podbeat"}}],
-                });
-                let path = self.dir.join("kubeconfig");
-                std::fs::write(&path, kubeconfig.to_string()).map_err(io("writing the kubeconfig"))?;
+                let path = self.kubeconfig(stage, &token)?;
                 settings.insert("KUBECONFIG".to_owned(), text(&path));
             }
         }
         Agent::start(&stage.podbeat, &settings, self.dir.join("podbeat.log"))
+    }
+
+    /// Writes a kubeconfig of the service account, and says where.
+    fn kubeconfig(&self, stage: &Stage, token: &str) -> Result<PathBuf, Error> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let token_file = self.dir.join("kube-token");
+        std::fs::write(&token_file, token).map_err(io("writing the token"))?;
+        let kubeconfig = json!({
+            "apiVersion": "v1", "kind": "Config", "current-context": "e2e",
+            "clusters": [{"name": "e2e", "cluster": {
+                "server": stage.cluster.url, "certificate-authority": text(&stage.cluster.path("ca.crt"))}}],
+            "users": [{"name": "podbeat", "user": {"tokenFile": text(&token_file)}}],
+            "contexts": [{"name": "e2e", "context": {
+                "cluster": "e2e", "user": "podbeat", "namespace": self.namespace.name}}],
+        });
+        let path = self.dir.join("kubeconfig");
+        std::fs::write(&path, kubeconfig.to_string()).map_err(io("writing the kubeconfig"))?;
+        Ok(path)
     }
 
     /// Plays the statuses of a step on the real pod.
@@ -532,4 +546,193 @@ async fn recreated(stage: &Stage) -> Result<(), Error> {
     let code = agent.end(LIMIT).await?;
     expect(code == 0, || format!("exit code {code}"))?;
     play.check()
+}
+
+/// `podbeat observe -o json`, and what it has told so far.
+struct Observer {
+    child: tokio::process::Child,
+    out: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
+    told: Vec<Value>,
+}
+
+impl Observer {
+    fn start(stage: &Stage, play: &Play, kubeconfig: &Path, record: &Path) -> Result<Self, Error> {
+        let mut child = tokio::process::Command::new(&stage.podbeat)
+            .env_clear()
+            .args([
+                "observe",
+                &play.pod,
+                "-o",
+                "json",
+                "--container-name",
+                "hb",
+                "--interval",
+                "1s",
+            ])
+            .arg("--kubeconfig")
+            .arg(kubeconfig)
+            .arg("--record")
+            .arg(record)
+            .stdin(std::process::Stdio::null())
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(io("starting podbeat observe"))?;
+        let Some(out) = child.stdout.take() else {
+            return Err(Error::Unexpected("no pipe to podbeat observe".to_owned()));
+        };
+        Ok(Self {
+            child,
+            out: tokio::io::BufReader::new(out).lines(),
+            told: Vec::new(),
+        })
+    }
+
+    /// Reads on until an event is as wanted, or to the end.
+    async fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<(), Error> {
+        let read = async {
+            while let Some(line) = self
+                .out
+                .next_line()
+                .await
+                .map_err(io("reading from podbeat observe"))?
+            {
+                let event: Value =
+                    serde_json::from_str(&line).map_err(|_| Error::Unexpected(format!("no JSON: {line}")))?;
+                let reached = wanted(&event);
+                self.told.push(event);
+                if reached {
+                    return Ok(());
+                }
+            }
+            Err(Error::Unexpected(format!(
+                "podbeat observe ended without {what}: {:#?}",
+                self.told
+            )))
+        };
+        match tokio::time::timeout(LIMIT, read).await {
+            Ok(read) => read,
+            Err(_) => Err(Error::Unexpected(format!("podbeat observe didn't tell {what}"))),
+        }
+    }
+
+    /// Waits for its end, and returns its exit code and what else it said.
+    async fn end(self) -> Result<(Option<i32>, String), Error> {
+        let output = tokio::time::timeout(LIMIT, self.child.wait_with_output()).await;
+        let output = output
+            .map_err(|_| Error::Unexpected("podbeat observe doesn't end".to_owned()))?
+            .map_err(io("waiting for podbeat observe"))?;
+        Ok((
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        ))
+    }
+}
+
+async fn observe(stage: &Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "observe", "a-complete").await?;
+    let token = play.namespace.token().await?;
+    let kubeconfig = play.kubeconfig(stage, &token)?;
+    let (nothing, record) = (play.dir.join("nothing.jsonl"), play.dir.join("record.jsonl"));
+    let (code, notes) = Observer::start(stage, &play, &kubeconfig, &nothing)?
+        .end()
+        .await?;
+    expect(
+        code == Some(77) && notes.contains("Error from server (Forbidden): "),
+        || format!("77 and the API server's words were expected: {code:?}, {notes}"),
+    )?;
+    let Some((_, role)) = notes.split_once("`kubectl apply -f -`:\n") else {
+        return Err(Error::Unexpected(format!("no Role: {notes}")));
+    };
+    play.say("without rights podbeat observe ends with 77 and shows the Role");
+    play.namespace.apply(role).await?;
+    play.say("that very Role is applied");
+
+    let mut observer = Observer::start(stage, &play, &kubeconfig, &record)?;
+    let is_first = |event: &Value| event.get("event") == Some(&json!("heartbeat"));
+    observer.until("the first heartbeat", is_first).await?;
+    let (mut shown, mut told) = (vec![play.namespace.pod(&play.pod).await?], Vec::new());
+    for step in play.steps(has_statuses) {
+        play.status(step).await?;
+        let pod = play.namespace.pod(&play.pod).await?;
+        let of_main = pod
+            .pointer("/status/containerStatuses")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .find(|status| status.get("name") == Some(&json!("main")));
+        let state = of_main
+            .and_then(|status| status.get("state")?.as_object()?.keys().next().cloned())
+            .unwrap_or_default();
+        if shown
+            .last()
+            .and_then(|pod| pod.pointer("/metadata/resourceVersion"))
+            != pod.pointer("/metadata/resourceVersion")
+        {
+            shown.push(pod);
+        }
+        if told.last() == Some(&state) {
+            continue;
+        }
+        // The same bodies as a service would hear them.
+        let tells = |event: &Value| {
+            let statuses = event.pointer("/body/containerStatus").and_then(Value::as_array);
+            statuses.into_iter().flatten().any(|status| {
+                status.get("name") == Some(&json!("main"))
+                    && status.get("state").is_some_and(|told| told.get(&state).is_some())
+            })
+        };
+        observer.until(&format!("main {state}"), tells).await?;
+        play.say(&format!("podbeat observe tells main {state}"));
+        let over = state == "terminated";
+        told.push(state);
+        if over {
+            break;
+        }
+    }
+    observer
+        .until("the end", |event| event.get("event") == Some(&json!("end")))
+        .await?;
+    let last = observer.told.iter().rev().find(|event| is_first(event)).cloned();
+    let (code, notes) = observer.end().await?;
+    expect(code == Some(0) && notes.is_empty(), || {
+        format!("0 and no word were expected: {code:?}, {notes}")
+    })?;
+    let last = last.unwrap_or_default();
+    expect(
+        last.pointer("/body/lastHeartbeat") == Some(&json!(true))
+            && last.to_string().contains("\"exitCode\":3"),
+        || format!("the last heartbeat with exit code 3 was expected: {last}"),
+    )?;
+    expect(play.service.heartbeats().is_empty(), || {
+        "something was sent".to_owned()
+    })?;
+
+    // What the API server showed, and what the record holds, is the same.
+    let record = Capture::load(&record)?;
+    let observed = |pod: &Value| {
+        let states: Vec<(Value, Value)> = ["initContainerStatuses", "containerStatuses"]
+            .iter()
+            .filter_map(|list| pod.get("status")?.get(list)?.as_array())
+            .flatten()
+            .map(|status| {
+                let member = |name: &str| status.get(name).cloned().unwrap_or_default();
+                (member("name"), member("state"))
+            })
+            .collect();
+        let version = pod.pointer("/metadata/resourceVersion").cloned();
+        (version, states)
+    };
+    let recorded: Vec<_> = record.pods().map(observed).collect();
+    let shown: Vec<_> = shown.iter().map(observed).collect();
+    expect(recorded == shown, || {
+        format!("the record differs from what was shown: {recorded:#?}\n{shown:#?}")
+    })?;
+    play.say(&format!(
+        "the record holds the {} states that the API server showed",
+        recorded.len()
+    ));
+    Ok(())
 }

@@ -66,7 +66,8 @@ impl Capture {
     }
 
     /// Reads `NAME.jsonl` and the arrival times in `NAME.times.txt` beside it (`HH:MM:SS.mmm` at each line's start;
-    /// lines that begin with `>>>` are remarks). Without times, events come a second apart.
+    /// lines that begin with `>>>` are remarks), or else each event's own `at`, as `podbeat observe --record` writes it.
+    /// Without times, events come a second apart. A last line without its end is left out: whoever wrote it was killed.
     ///
     /// # Errors
     /// The stream can't be read or isn't JSON.
@@ -75,15 +76,27 @@ impl Capture {
         let times = std::fs::read_to_string(path.with_extension("times.txt")).unwrap_or_default();
         let times: Vec<Duration> = times.lines().filter_map(time_of_day).collect();
         let first = times.first().copied().unwrap_or_default();
-        let mut steps = Vec::new();
-        for (at, line) in text.lines().filter(|line| !line.trim().is_empty()).enumerate() {
-            let event = serde_json::from_str(line).map_err(|source| Error::Capture {
+        let mut steps: Vec<Step> = Vec::new();
+        let mut began = None;
+        let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+        for (at, line) in whole.lines().filter(|line| !line.trim().is_empty()).enumerate() {
+            let event: Value = serde_json::from_str(line).map_err(|source| Error::Capture {
                 path: path.display().to_string(),
                 line: at + 1,
                 source,
             })?;
             let spaced = Duration::from_secs(u64::try_from(at).unwrap_or_default());
-            let at = times.get(at).map_or(spaced, |time| time.saturating_sub(first));
+            let said = event
+                .get("at")
+                .and_then(|at| at.as_str()?.parse::<jiff::Timestamp>().ok());
+            let at = match (times.get(at), said) {
+                (Some(time), _) => time.saturating_sub(first),
+                (None, Some(said)) => {
+                    let began = *began.get_or_insert(said);
+                    Duration::try_from(said.duration_since(began)).unwrap_or_default()
+                }
+                (None, None) => spaced,
+            };
             steps.push(Step { at, event });
         }
         Ok(Self { steps })

@@ -130,7 +130,7 @@ async fn watch(
         tokio::time::sleep(backoff.after_failure(&mut rng)).await;
     };
     let _ = shared.set(pod.clone());
-    let (sender, mut sightings) = mpsc::channel(1);
+    let (sender, mut sightings) = mpsc::channel::<Sighting>(1);
     let mut first = true;
     let mut told_of_name = false;
     let translate = async {
@@ -147,7 +147,9 @@ async fn watch(
             {
                 first_contact(pod);
             }
-            let event = event(sighting, &own_container);
+            let event = sighting.event(&own_container);
+            // The pod itself isn't kept while the core is waited for.
+            drop(sighting);
             if let Event::Observed(pod) = &event
                 && in_pod
                 && pod.sidecar == Sidecar::Elsewhere
@@ -167,6 +169,7 @@ async fn watch(
     let on_step = |step: Step<'_>| match step {
         Step::Listed => instruments.listed(),
         Step::Restarted => instruments.watch_restarted(),
+        Step::Opened => {}
         Step::Failed(error) => {
             if error.is_of_a_request() {
                 instruments.kubernetes_failed();
@@ -194,13 +197,4 @@ fn first_contact(pod: &Pod) {
         deleted = pod.metadata.deletion_timestamp.is_some(),
         "first contact with the Kubernetes API"
     );
-}
-
-fn event(sighting: Sighting, own_container: &str) -> Event {
-    let observe = |pod: &Pod| Observation::of(pod, own_container);
-    match sighting {
-        Sighting::Seen(pod) => Event::Observed(observe(&pod)),
-        Sighting::Confirmed => Event::Confirmed,
-        Sighting::Gone(last) => Event::Gone(last.map(|pod| observe(&pod))),
-    }
 }

@@ -19,7 +19,7 @@ const ENDINGS: [Ending; 9] = [
     Ending::Usage,
     Ending::Refused,
     Ending::Unread,
-    Ending::NoSuchRun,
+    Ending::NoSuchPod,
     Ending::Unavailable,
     Ending::Unwritten,
     Ending::Misunderstood,

@@ -9,10 +9,18 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+#[cfg(feature = "laptop")]
+use serde::Serialize;
 use serde::{Deserialize, Deserializer};
+#[cfg(feature = "laptop")]
+use serde_json::{Value, json};
+
+#[cfg(feature = "laptop")]
+use super::status::{INSTANCE_TYPE, JOB_INDEX_FAILURE_COUNT};
 
 /// The pod, reduced to what podbeat reads.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 pub struct Pod {
     /// Name, UID, resourceVersion, labels, annotations and deletion; nothing else is filled.
     #[serde(default, deserialize_with = "slim_metadata")]
@@ -27,6 +35,7 @@ pub struct Pod {
 
 /// The parts of `spec` that decide whether a container will run again, and where the pod landed.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
     /// `Always` where absent (Kubernetes' default).
@@ -48,6 +57,7 @@ pub struct PodSpec {
 
 /// One container as specified.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerSpec {
     /// Unique within the pod.
@@ -65,6 +75,7 @@ pub struct ContainerSpec {
 
 /// One entry of `restartPolicyRules`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct RestartRule {
     /// `Restart`, or since 1.35 `RestartAllContainers`.
@@ -75,6 +86,7 @@ pub struct RestartRule {
 
 /// The exit codes to which a restart rule applies.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ExitCodes {
     /// `In` or `NotIn`.
@@ -86,6 +98,7 @@ pub struct ExitCodes {
 
 /// A container's resources.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
     /// Quantities as Kubernetes writes them.
@@ -95,6 +108,7 @@ pub struct Resources {
 
 /// The parts of `status` that are reported or decide the end.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
@@ -109,6 +123,7 @@ pub struct PodStatus {
 
 /// One container as the kubelet last saw it.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct ContainerStatus {
     /// The container's name in the spec.
@@ -127,6 +142,7 @@ pub struct ContainerStatus {
 
 /// At most one member is set, by the API's contract.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(default)]
 pub struct ContainerState {
     /// Not yet running, or between two runs.
@@ -139,6 +155,7 @@ pub struct ContainerState {
 
 /// `state.waiting`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(default)]
 pub struct Waiting {
     /// A word such as `ContainerCreating` or `ImagePullBackOff`.
@@ -149,6 +166,7 @@ pub struct Waiting {
 
 /// `state.running`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Running {
     /// Whole seconds.
@@ -158,6 +176,7 @@ pub struct Running {
 
 /// `state.terminated`.
 #[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Terminated {
     /// Absent only in a broken answer: the API requires it. Never taken as 0.
@@ -177,6 +196,49 @@ pub struct Terminated {
     /// `containerd://…`
     #[serde(rename = "containerID")]
     pub container_id: Option<String>,
+}
+
+#[cfg(feature = "laptop")]
+impl Pod {
+    /// All that podbeat reads of the pod, and nothing else, as an object of the API: commands, variables, volumes and whatever
+    /// else a spec may hold are not part of it, nor are labels and annotations that mean nothing to podbeat (kubectl keeps a
+    /// whole spec in one). Read again, it means the same.
+    #[must_use]
+    pub fn to_object(&self) -> Value {
+        let mut slim = self.clone();
+        let metadata = &mut slim.metadata;
+        if let Some(labels) = &mut metadata.labels {
+            labels.retain(|name, _| name == INSTANCE_TYPE);
+        }
+        if let Some(annotations) = &mut metadata.annotations {
+            annotations.retain(|name, _| name == JOB_INDEX_FAILURE_COUNT);
+        }
+        slim.spec.node_selector.retain(|name, _| name == INSTANCE_TYPE);
+        let mut object = json!({"kind": "Pod", "apiVersion": "v1"});
+        if let (Some(object), Ok(Value::Object(members))) =
+            (object.as_object_mut(), serde_json::to_value(slim))
+        {
+            object.extend(members);
+        }
+        leave_absent_out(&mut object);
+        object
+    }
+}
+
+/// Takes out members that are null, or a list of nothing: an API server writes neither. An object without members stays,
+/// because a state may be one.
+#[cfg(feature = "laptop")]
+fn leave_absent_out(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| {
+                !member.is_null() && member.as_array().is_none_or(|list| !list.is_empty())
+            });
+            members.values_mut().for_each(leave_absent_out);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_absent_out),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 impl k8s_openapi::Resource for Pod {
@@ -343,6 +405,71 @@ mod tests {
         assert_eq!(json!(metadata.resource_version), said("resourceVersion"));
         assert_eq!(json!(metadata.labels), said("labels"));
         assert_eq!(json!(metadata.annotations), said("annotations"));
+    }
+
+    #[cfg(feature = "laptop")]
+    #[test]
+    fn the_object_means_what_the_pod_means_and_holds_nothing_else() {
+        use crate::pod::status::Observation;
+
+        for name in podbeat_lab::capture::Capture::names().expect("captures") {
+            let capture = podbeat_lab::capture::Capture::named(&name).expect("a capture");
+            for shown in capture.pods() {
+                let pod: Pod = serde_json::from_value(shown.clone()).expect("a pod");
+                let object = pod.to_object();
+                let again: Pod = serde_json::from_value(object.clone()).expect("a pod again");
+                assert_eq!(
+                    Observation::of(&again, capture.sidecar()),
+                    Observation::of(&pod, capture.sidecar())
+                );
+                assert_eq!(again.to_object(), object, "{name}");
+                assert_eq!(again.status.phase, pod.status.phase);
+                assert_eq!(again.metadata.name, pod.metadata.name);
+                assert_eq!(again.metadata.resource_version, pod.metadata.resource_version);
+                is_part_of(&object, shown);
+            }
+        }
+        let spec = json!([{"name": "main", "command": ["hunter2"], "args": ["hunter2"], "image": "hunter2",
+            "env": [{"name": "PASSWORD", "value": "hunter2"}]}]);
+        let secretive = Captured::when("e2e/job-indexed-native", "main", "running")
+            .with("/spec/containers", spec)
+            .with("/metadata/labels/secret", json!("hunter2"))
+            .with(
+                "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration",
+                json!("{\"env\": \"hunter2\"}"),
+            );
+        let object = secretive.pod().to_object().to_string();
+        assert!(!object.contains("hunter2"), "{object}");
+        assert!(object.contains("job-index-failure-count"), "{object}");
+    }
+
+    /// Whether all that stands in a value stands in the other, too: nothing was made up. Times may be written otherwise.
+    #[cfg(feature = "laptop")]
+    #[track_caller]
+    fn is_part_of(part: &Value, whole: &Value) {
+        match (part, whole) {
+            (Value::Object(part), _) => {
+                for (name, member) in part {
+                    // What has a default in the slice may be absent.
+                    let absent = matches!(member, Value::Object(members) if members.is_empty());
+                    let beside = whole.get(name).filter(|beside| !beside.is_null());
+                    match beside {
+                        Some(beside) => is_part_of(member, beside),
+                        None => assert!(
+                            absent || name == "limits" || member == &json!({"limits": {}}),
+                            "{name}: {member}"
+                        ),
+                    }
+                }
+            }
+            (Value::Array(part), Value::Array(whole)) => {
+                assert_eq!(part.len(), whole.len());
+                part.iter()
+                    .zip(whole)
+                    .for_each(|(part, whole)| is_part_of(part, whole));
+            }
+            _ => assert_eq!(part, whole),
+        }
     }
 
     #[test]

@@ -14,10 +14,10 @@ use super::resource::{self, Pod};
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// Set by the Job controller on pods of an indexed Job with backoffLimitPerIndex (KEP-3850).
-const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
+pub(super) const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
 
 /// Well-known label of nodes; a pod shows it where it selects by it or a policy copies it.
-const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
+pub(super) const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 
 /// One look at the pod.
 #[derive(Clone, Debug, PartialEq, Eq)]

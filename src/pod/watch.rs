@@ -3,7 +3,7 @@
 //! With `listed` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
 //! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,14 +12,16 @@ use base64::prelude::BASE64_STANDARD;
 use futures_util::{StreamExt, pin_mut};
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchEvent, WatchParams};
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
+use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::resource::Pod;
+use super::status::Observation;
 use crate::heartbeat::backoff::Backoff;
+use crate::heartbeat::machine::Event;
 
 /// One request to the API server that answers at once, or the head of a watch's answer.
 const REQUEST: Duration = Duration::from_secs(15);
@@ -78,6 +80,19 @@ pub enum Sighting {
     Gone(Option<Box<Pod>>),
 }
 
+impl Sighting {
+    /// What it is to the core. `own_container` is the name of podbeat's container.
+    #[must_use]
+    pub fn event(&self, own_container: &str) -> Event {
+        let observe = |pod: &Pod| Observation::of(pod, own_container);
+        match self {
+            Self::Seen(pod) => Event::Observed(observe(pod)),
+            Self::Confirmed => Event::Confirmed,
+            Self::Gone(last) => Event::Gone(last.as_deref().map(observe)),
+        }
+    }
+}
+
 /// Why the Kubernetes API could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -133,20 +148,29 @@ impl Error {
         let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
         let account = forbidden_account(&status.message);
         let (account_namespace, account) = account.unwrap_or((namespace, "default"));
-        Some(format!(
-            "apiVersion: rbac.authorization.k8s.io/v1\n\
-             kind: Role\n\
-             metadata: {{name: podbeat, namespace: {namespace}}}\n\
-             rules:\n\
-             - {{apiGroups: [\"\"], resources: [pods], verbs: [get, list, watch]}}\n\
-             ---\n\
-             apiVersion: rbac.authorization.k8s.io/v1\n\
-             kind: RoleBinding\n\
-             metadata: {{name: podbeat, namespace: {namespace}}}\n\
-             roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: podbeat}}\n\
-             subjects:\n\
-             - {{kind: ServiceAccount, name: {account}, namespace: {account_namespace}}}\n"
-        ))
+        Some(role(namespace, &service_account(account_namespace, account)))
+    }
+
+    /// The same for a person, who may be no service account. One whose name isn't told, or is an odd one, has it to fill in.
+    #[cfg(feature = "laptop")]
+    #[must_use]
+    pub fn missing_role_of_a_person(&self) -> Option<String> {
+        let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
+        let subject = match forbidden_account(&status.message) {
+            Some((namespace, account)) => service_account(namespace, account),
+            None => format!(
+                "{{kind: User, apiGroup: rbac.authorization.k8s.io, name: \"{}\"}}",
+                forbidden_user(&status.message).unwrap_or("YOUR-NAME")
+            ),
+        };
+        Some(role(namespace, &subject))
+    }
+
+    /// What the API server said itself, where it did: the reason, such as `Forbidden`, and the message.
+    #[must_use]
+    pub fn said(&self) -> Option<(&str, &str)> {
+        self.refusal()
+            .map(|(status, _)| (status.reason.as_str(), status.message.as_str()))
     }
 
     fn refusal(&self) -> Option<(&kube::core::Status, &str)> {
@@ -187,6 +211,37 @@ impl Error {
     }
 }
 
+/// The Role that podbeat needs, and its RoleBinding to this subject.
+fn role(namespace: &str, subject: &str) -> String {
+    format!(
+        "apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: Role\n\
+         metadata: {{name: podbeat, namespace: {namespace}}}\n\
+         rules:\n\
+         - {{apiGroups: [\"\"], resources: [pods], verbs: [get, list, watch]}}\n\
+         ---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: RoleBinding\n\
+         metadata: {{name: podbeat, namespace: {namespace}}}\n\
+         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: podbeat}}\n\
+         subjects:\n\
+         - {subject}\n"
+    )
+}
+
+fn service_account(namespace: &str, name: &str) -> String {
+    format!("{{kind: ServiceAccount, name: {name}, namespace: {namespace}}}")
+}
+
+/// The name of any other user that a 403 names: `User "jane@example.com" cannot …`. Only one that needs no care in YAML.
+#[cfg(feature = "laptop")]
+fn forbidden_user(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("User \"")?;
+    let (user, _) = rest.split_once('"')?;
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@:+/=#".contains(&byte);
+    (!user.is_empty() && user.bytes().all(is_plain)).then_some(user)
+}
+
 /// Namespace and name of the service account that a 403 names: `User "system:serviceaccount:NAMESPACE:NAME" cannot …`.
 fn forbidden_account(message: &str) -> Option<(&str, &str)> {
     let (_, rest) = message.split_once("\"system:serviceaccount:")?;
@@ -208,6 +263,8 @@ pub enum Step<'error> {
     Listed,
     /// A watch begins again, after an earlier one ended or failed.
     Restarted,
+    /// The API server has taken a watch: from now on it tells what changes.
+    Opened,
     /// Something failed, and is survived.
     Failed(&'error Error),
 }
@@ -239,6 +296,12 @@ impl PodWatch {
             name: name.to_owned(),
             silence: SILENCE,
         })
+    }
+
+    /// The pod's namespace, as it was given or as the kubeconfig has it.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Doubts a watch after this time without news, instead of 45 s.
@@ -360,7 +423,7 @@ impl PodWatch {
     ) -> Next {
         loop {
             let opened = tokio::time::Instant::now();
-            let ended = self.one_watch(&mut at, uid, sightings, rng).await;
+            let ended = self.one_watch(&mut at, uid, sightings, rng, on_step).await;
             let short = opened.elapsed() < SHORT_WATCH;
             if !short {
                 *patience = Patience::default();
@@ -395,6 +458,7 @@ impl PodWatch {
         uid: &mut Option<String>,
         sightings: &mpsc::Sender<Sighting>,
         rng: &mut fastrand::Rng,
+        on_step: &impl Fn(Step<'_>),
     ) -> Ended {
         let params = WatchParams {
             field_selector: Some(self.selector()),
@@ -408,6 +472,7 @@ impl PodWatch {
             Ok(Err(source)) => return Ended::Failed(self.error("watch", source)),
             Err(_) => return Ended::Failed(self.timeout("watch", REQUEST)),
         };
+        on_step(Step::Opened);
         pin_mut!(stream);
         loop {
             let next = tokio::select! {
@@ -670,7 +735,7 @@ async fn config(access: &Access) -> Result<Config, Error> {
             };
             let config = match path {
                 Some(path) => {
-                    let kubeconfig = Kubeconfig::read_from(path).map_err(Error::Kubeconfig)?;
+                    let kubeconfig = kubeconfig(path).map_err(Error::Kubeconfig)?;
                     Config::from_custom_kubeconfig(kubeconfig, &options).await
                 }
                 None => Config::from_kubeconfig(&options).await,
@@ -678,6 +743,29 @@ async fn config(access: &Access) -> Result<Config, Error> {
             config.map_err(Error::Kubeconfig)
         }
     }
+}
+
+/// A kubeconfig, or several that are joined, as `KUBECONFIG` may name them. Of several, one that isn't there is passed over, as
+/// kubectl does; of two entries with one name the first holds.
+#[cfg(feature = "laptop")]
+fn kubeconfig(paths: &Path) -> Result<Kubeconfig, KubeconfigError> {
+    let mut all = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
+    let (Some(first), Some(second)) = (all.next(), all.next()) else {
+        return Kubeconfig::read_from(paths);
+    };
+    [first, second]
+        .into_iter()
+        .chain(all)
+        .filter(|path| path.exists())
+        .try_fold(Kubeconfig::default(), |joined, path| {
+            joined.merge(Kubeconfig::read_from(path)?)
+        })
+}
+
+/// A kubeconfig. Nobody joins several in a pod, and what it takes would be in every pod.
+#[cfg(not(feature = "laptop"))]
+fn kubeconfig(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
+    Kubeconfig::read_from(path)
 }
 
 /// The proxy that the environment names for a destination, with its credentials where kube expects them.
@@ -776,6 +864,55 @@ mod tests {
         .expect("a role");
         assert!(role.contains("subjects:\n- {kind: ServiceAccount, name: tasks, namespace: team-a}\n"));
         assert!(role.contains("metadata: {name: podbeat, namespace: team-a}"));
+    }
+
+    #[cfg(feature = "laptop")]
+    #[test]
+    fn the_missing_role_of_a_person_is_for_that_person() {
+        let role = |user: &str| {
+            let message = format!(r#"pods is forbidden: User "{user}" cannot list resource "pods""#);
+            let role = forbidden(&message).missing_role_of_a_person().expect("a role");
+            role.rsplit_once("subjects:\n").expect("subjects").1.to_owned()
+        };
+        let person =
+            |name: &str| format!("- {{kind: User, apiGroup: rbac.authorization.k8s.io, name: \"{name}\"}}\n");
+        assert_eq!(role("jane@example.com"), person("jane@example.com"));
+        assert_eq!(role("a\n- b"), person("YOUR-NAME"));
+        assert_eq!(role(""), person("YOUR-NAME"));
+        assert_eq!(
+            role("system:serviceaccount:team-a:tasks"),
+            "- {kind: ServiceAccount, name: tasks, namespace: team-a}\n"
+        );
+    }
+
+    #[cfg(feature = "laptop")]
+    #[test]
+    fn several_kubeconfigs_are_joined_and_one_that_is_missing_is_passed_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = |name: &str, context: &str| {
+            let path = dir.path().join(name);
+            let text = format!(
+                r#"{{"apiVersion": "v1", "kind": "Config", "current-context": "{context}",
+                    "contexts": [{{"name": "{context}", "context": {{"cluster": "c", "namespace": "{name}"}}}}]}}"#
+            );
+            std::fs::write(&path, text).expect("written");
+            path
+        };
+        let (one, two) = (file("one", "a"), file("two", "b"));
+        let missing = dir.path().join("missing");
+        let joined = std::env::join_paths([&missing, &one, &two]).expect("paths");
+        let joined = kubeconfig(Path::new(&joined)).expect("joined");
+        assert_eq!(joined.current_context.as_deref(), Some("a"));
+        let names: Vec<&str> = joined
+            .contexts
+            .iter()
+            .map(|context| context.name.as_str())
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        assert!(
+            kubeconfig(&missing).is_err(),
+            "one that is named alone must be there"
+        );
     }
 
     #[test]

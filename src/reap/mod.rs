@@ -112,7 +112,7 @@ impl Error {
                 Some(400 | 404 | 422) => Ending::Refused,
                 Some(_) | None => Ending::Unavailable,
             },
-            Self::NoSuchPod { .. } => Ending::NoSuchRun,
+            Self::NoSuchPod { .. } => Ending::NoSuchPod,
             Self::Journal { .. } | Self::NoJournal { .. } => Ending::Unread,
             Self::Write(_) => Ending::Unwritten,
         }

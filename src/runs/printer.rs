@@ -5,11 +5,11 @@ use std::io::{self, Write};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::age::age;
 use super::command::Format;
-use super::table::{Table, cell};
+use crate::show::age::age;
+use crate::show::table::{Table, cell};
 use crate::task_runs::model::{DateTime, TaskRun, TaskRunStatus, TaskRunSummary};
-use crate::terminal::{acts, one_line};
+use crate::terminal::{escaped, one_line};
 
 /// Rows that are held back so that the columns of a first page fit it: as many as the largest page has.
 const ROWS: usize = 1000;
@@ -243,20 +243,6 @@ fn json(document: &impl Serialize, indent: &str) -> io::Result<String> {
     Ok(escaped(&text).replace('\n', &format!("\n{indent}")))
 }
 
-/// JSON in which a terminal finds nothing to act on. JSON itself escapes no more than the first 32 control characters; what
-/// else there is can only stand in texts, where `\u` says the same.
-fn escaped(json: &str) -> String {
-    let mut text = String::with_capacity(json.len());
-    for c in json.chars() {
-        if acts(c) && c != '\n' {
-            text += &format!("\\u{:04x}", u32::from(c));
-        } else {
-            text.push(c);
-        }
-    }
-    text
-}
-
 fn yaml(document: &impl Serialize) -> io::Result<String> {
     // The members in the order of the contract, as a request's file has them; and no folded texts, which would have to be
     // unfolded to be understood.
@@ -279,6 +265,7 @@ fn item(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::acts;
     use serde_json::{Value, json};
 
     fn run(id: &str, name: &str) -> TaskRunSummary {

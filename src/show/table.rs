@@ -13,13 +13,13 @@ const GAP: usize = 3;
 /// A table that is written part by part: a long list shows its first page while the next is fetched. Columns never become
 /// narrower.
 #[derive(Debug)]
-pub(super) struct Table {
+pub(crate) struct Table {
     headers: Option<&'static [&'static str]>,
     widths: Vec<usize>,
 }
 
 impl Table {
-    pub(super) fn new(headers: &'static [&'static str], with_headers: bool) -> Self {
+    pub(crate) fn new(headers: &'static [&'static str], with_headers: bool) -> Self {
         Self {
             headers: with_headers.then_some(headers),
             widths: vec![0; headers.len()],
@@ -27,7 +27,7 @@ impl Table {
     }
 
     /// These rows as text, below the headers if they are the first.
-    pub(super) fn rows(&mut self, rows: &[Vec<String>]) -> String {
+    pub(crate) fn rows(&mut self, rows: &[Vec<String>]) -> String {
         let headers = self.headers.take();
         let headers: Option<Vec<String>> =
             headers.map(|headers| headers.iter().map(|&it| it.into()).collect());
@@ -54,7 +54,7 @@ impl Table {
 }
 
 /// A text of anybody's as a cell: on one line, with nothing in it that a terminal would act on.
-pub(super) fn cell(text: Option<&str>) -> String {
+pub(crate) fn cell(text: Option<&str>) -> String {
     let text = text
         .map(str::trim)
         .filter(|text| !text.is_empty())

@@ -10,7 +10,7 @@ const YEAR: i64 = 365 * DAY;
 /// The time from `then` to `now` in two units at most, the fewer the longer it is, after the rules by which kubectl fills its
 /// column AGE (`HumanDuration` in k8s.io/apimachinery/pkg/util/duration). A clock that differs by up to two seconds is
 /// forgiven.
-pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
+pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = SignedDuration::as_secs(&now.duration_since(then));
     if seconds < -1 {
         return "<invalid>".to_owned();

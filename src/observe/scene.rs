@@ -1,0 +1,212 @@
+//! What is known at the moment: what the API shows, what the machine would have sent, what is due. Pure: `now` is an argument.
+
+use std::time::Duration;
+
+use super::told::{Api, Beat, Container, Note, Pod, Shown, Told, What};
+use super::trouble::Trouble;
+use crate::heartbeat::Now;
+use crate::heartbeat::machine::{Attempt, Standing};
+use crate::heartbeat::request::Report;
+use crate::pod::resource;
+use crate::pod::status::{self, Observation, Role, Sidecar};
+
+/// What is known at the moment.
+#[derive(Debug)]
+pub(super) struct Scene {
+    own_container: String,
+    report: Report,
+    namespace: String,
+    name: String,
+    pub(super) pod: Option<Pod>,
+    pub(super) containers: Vec<Container>,
+    /// When the API last showed or confirmed the pod.
+    pub(super) confirmed: Option<Duration>,
+    pub(super) trouble: Option<Failing>,
+    /// The last heartbeat that would have been sent, and when.
+    pub(super) last: Option<(Beat, Duration)>,
+    /// When the next one would be.
+    pub(super) due: Option<Duration>,
+    /// How many wait for that.
+    pub(super) waiting: usize,
+    pub(super) notes: Vec<Note>,
+    pub(super) end: Option<super::told::End>,
+}
+
+/// The API gives no news.
+#[derive(Debug)]
+pub(super) struct Failing {
+    pub(super) since: Duration,
+    failures: u64,
+    pub(super) trouble: Trouble,
+}
+
+impl Scene {
+    pub(super) fn new(namespace: &str, name: &str, own_container: &str, report: Report) -> Self {
+        Self {
+            own_container: own_container.to_owned(),
+            report,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            pod: None,
+            containers: Vec::new(),
+            confirmed: None,
+            trouble: None,
+            last: None,
+            due: None,
+            waiting: 0,
+            notes: Vec::new(),
+            end: None,
+        }
+    }
+
+    /// Which pod it is, as people write it.
+    pub(super) fn title(&self) -> String {
+        format!("{}/{}", self.namespace, self.name)
+    }
+
+    /// The API shows the pod, or for the last time.
+    pub(super) fn saw(&mut self, shown: &resource::Pod, gone: bool, now: Now) -> Vec<Told> {
+        // A list shows the pod also where no watch can be had, so this ends no trouble.
+        self.confirmed = Some(now.elapsed);
+        let mut news = Vec::new();
+        // By no name, so that podbeat's own container is among the others.
+        let all = Observation::of(shown, "");
+        let sidecar = Observation::of(shown, &self.own_container).sidecar;
+        let pod = Pod {
+            namespace: self.namespace.clone(),
+            name: self.name.clone(),
+            uid: all.uid,
+            node: shown.spec.node_name.clone(),
+            phase: shown.status.phase.clone(),
+            sidecar: match sidecar {
+                Sidecar::Native => "native",
+                Sidecar::Plain => "plain",
+                Sidecar::Elsewhere => "none",
+            },
+            deletion_timestamp: all.deletion.map(|deletion| deletion.at),
+            gone,
+        };
+        let mut what = Vec::new();
+        if self.pod.as_ref() != Some(&pod) {
+            what.push(What::Pod(pod.clone()));
+        }
+        for (note, holds) in [
+            (Note::NoSidecar, sidecar == Sidecar::Elsewhere),
+            (Note::Deletion, pod.deletion_timestamp.is_some()),
+        ] {
+            if holds && !self.notes.contains(&note) {
+                self.notes.push(note);
+                what.push(What::Note(note));
+            }
+        }
+        self.pod = Some(pod);
+        let before = std::mem::take(&mut self.containers);
+        for seen in &all.containers {
+            let earlier = before.iter().find(|earlier| earlier.name == seen.name);
+            let mut container = self.container(seen);
+            let changed = earlier.is_none_or(|earlier| {
+                (&earlier.shown, earlier.restart_count) != (&container.shown, container.restart_count)
+            });
+            if changed {
+                container.from = earlier.and_then(|earlier| earlier.shown.state);
+                what.push(What::Container(container.clone()));
+                container.from = None;
+            }
+            self.containers.push(container);
+        }
+        news.extend(what.into_iter().map(|what| told(what, now)));
+        news
+    }
+
+    fn container(&self, seen: &status::Container) -> Container {
+        let own = seen.name == self.own_container;
+        Container {
+            name: seen.name.clone(),
+            kind: match seen.role {
+                _ if own => "podbeat",
+                Role::Task => "task",
+                Role::Init => "init",
+                Role::NativeSidecar => "sidecar",
+            },
+            reported: !own && self.report.includes(seen.role),
+            shown: seen.state.as_ref().map(Shown::of).unwrap_or_default(),
+            from: None,
+            restart_count: seen.restart_count,
+            last_exit: seen.last_exit.as_ref().map(Shown::of_exit),
+        }
+    }
+
+    /// The pod is gone, and the API doesn't show it any more.
+    pub(super) fn vanished(&mut self, now: Now) -> Vec<Told> {
+        let mut news = self.confirmed(now);
+        if let Some(pod) = self.pod.as_mut().filter(|pod| !pod.gone) {
+            pod.gone = true;
+            news.push(told(What::Pod(pod.clone()), now));
+        }
+        news
+    }
+
+    /// The API has confirmed that nothing has changed.
+    pub(super) fn confirmed(&mut self, now: Now) -> Vec<Told> {
+        self.confirmed = Some(now.elapsed);
+        self.answered(now).into_iter().collect()
+    }
+
+    /// The API tells again what changes.
+    pub(super) fn answered(&mut self, now: Now) -> Option<Told> {
+        self.trouble.take().map(|failing| {
+            let after = now.elapsed.saturating_sub(failing.since);
+            let back = Api::Back {
+                after_seconds: after.as_secs(),
+                failures: failing.failures,
+            };
+            told(What::Api(back), now)
+        })
+    }
+
+    /// The API gives no news. It is told once, and again if the trouble is another one.
+    pub(super) fn failed(&mut self, trouble: Trouble, now: Now) -> Option<Told> {
+        let (since, failures, known) = match self.trouble.take() {
+            Some(failing) => (failing.since, failing.failures, failing.trouble == trouble),
+            None => (now.elapsed, 0, false),
+        };
+        let news = What::Api(Api::Trouble {
+            message: trouble.what.clone(),
+            remedy: trouble.remedy,
+            kubectl_apply: trouble.role.clone(),
+        });
+        self.trouble = Some(Failing {
+            since,
+            failures: failures.saturating_add(1),
+            trouble,
+        });
+        (!known).then(|| told(news, now))
+    }
+
+    /// A heartbeat would be sent.
+    pub(super) fn sent(&mut self, attempt: Attempt, now: Now) -> Told {
+        let (number, kind) = attempt.beat;
+        let mut body = Box::new(attempt.request);
+        body.nonce = None;
+        let beat = Beat { number, kind, body };
+        self.last = Some((beat.clone(), now.elapsed));
+        told(What::Heartbeat(beat), now)
+    }
+
+    /// Where the machine stands now, and when it is to be woken.
+    pub(super) fn turned(&mut self, standing: Standing, wake: Option<Duration>) {
+        self.waiting = standing.backlog;
+        self.due = wake;
+    }
+
+    /// There is nothing more to observe.
+    pub(super) fn ended(&mut self, end: super::told::End, now: Now) -> Told {
+        self.end = Some(end);
+        self.due = None;
+        told(What::End(end), now)
+    }
+}
+
+fn told(what: What, now: Now) -> Told {
+    Told { time: now.wall, what }
+}

@@ -1,0 +1,142 @@
+//! `podbeat observe` as a process, against the stand-in Kubernetes API: in a pipe, and on a terminal that a test reads.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod lines;
+mod records;
+mod terminal;
+mod troubles;
+
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use podbeat_lab::world::World;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+/// Longer than anything here takes, even on a machine that is busy.
+const LIMIT: Duration = Duration::from_secs(60);
+
+const STARTED: &str = "2026-01-01T00:00:01Z";
+
+/// `podbeat observe` with the world's kubeconfig, and nothing else of any environment.
+fn observe(world: &World, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
+    command
+        .env_clear()
+        .env("KUBECONFIG", world.path("kubeconfig"))
+        .arg("observe")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// One that runs, and what it has printed so far.
+struct Observer {
+    child: Child,
+    out: Lines<BufReader<ChildStdout>>,
+    lines: Vec<String>,
+}
+
+impl Observer {
+    fn start(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("the binary runs");
+        let out = child.stdout.take().expect("a pipe");
+        Self {
+            child,
+            out: BufReader::new(out).lines(),
+            lines: Vec::new(),
+        }
+    }
+
+    /// Waits for a line with this text, among those that weren't there when it was last waited.
+    async fn until(&mut self, text: &str) -> String {
+        let found = tokio::time::timeout(LIMIT, async {
+            while let Some(line) = self.next().await {
+                if line.contains(text) {
+                    return Some(line);
+                }
+            }
+            None
+        })
+        .await;
+        match found {
+            Ok(Some(line)) => line,
+            Ok(None) => panic!("it ended without {text:?}: {:#?}", self.lines),
+            Err(_) => panic!("no {text:?}: {:#?}", self.lines),
+        }
+    }
+
+    async fn next(&mut self) -> Option<String> {
+        let line = tokio::time::timeout(LIMIT, self.out.next_line())
+            .await
+            .unwrap_or_else(|_| panic!("nothing more: {:#?}", self.lines))
+            .expect("readable")?;
+        self.lines.push(line.clone());
+        Some(line)
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = self.child.id().expect("it runs").cast_signed();
+        kill_process(Pid::from_raw(pid).expect("a process"), signal).expect("signalled");
+    }
+
+    async fn end(mut self) -> Ended {
+        while self.next().await.is_some() {}
+        let mut notes = String::new();
+        let mut stderr = self.child.stderr.take().expect("a pipe");
+        stderr.read_to_string(&mut notes).await.expect("text");
+        let status = tokio::time::timeout(LIMIT, self.child.wait())
+            .await
+            .expect("it ends")
+            .expect("waited for");
+        Ended {
+            status,
+            lines: self.lines,
+            notes,
+        }
+    }
+}
+
+/// What a process left.
+#[derive(Debug)]
+struct Ended {
+    status: ExitStatus,
+    lines: Vec<String>,
+    notes: String,
+}
+
+impl Ended {
+    #[track_caller]
+    fn code(&self, code: i32) -> &Self {
+        assert_eq!(self.status.code(), Some(code), "{self:#?}");
+        self
+    }
+
+    #[track_caller]
+    fn quietly(&self) -> &Self {
+        assert_eq!(self.notes, "");
+        self
+    }
+
+    fn events(&self) -> Vec<Value> {
+        let read = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line} is no JSON"));
+        self.lines.iter().map(read).collect()
+    }
+}
+
+/// What holds of every observation: the task-run service heard nothing.
+#[track_caller]
+fn sent_nothing(world: &World) {
+    assert_eq!(world.service.heartbeats().len(), 0);
+}
