@@ -492,14 +492,16 @@ async fn an_attempt_that_is_given_up() -> Vec<Value> {
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end().await;
     assert_eq!(code, Some(0));
-    let line = one(&lines, "a heartbeat was not accepted");
-    assert!(
+    // One at least: behind SIGTERM an attempt that stands in the last heartbeat's way has less than half a second, and on a
+    // machine that is busy another one may be given up, too.
+    let told = of(&lines, "a heartbeat was not accepted");
+    let timed_out = |line: &&Value| {
         line["error"]
             .as_str()
-            .is_some_and(|error| error.contains("timed out after")),
-        "{line}"
-    );
-    assert_eq!(line["kind"], "change");
+            .is_some_and(|it| it.contains("timed out after"))
+    };
+    assert!(!told.is_empty() && told.iter().all(timed_out), "{told:?}");
+    assert_eq!(told[0]["kind"], "change");
     lines
 }
 
@@ -509,7 +511,8 @@ async fn a_service_that_hangs() -> Vec<Value> {
     world.service_faults.script("heartbeat hang x2").expect("a rule");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "300ms")])
+    // Longer than an answer takes on a machine that is busy: another one that is late would be another trouble.
+    let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "2s")])
         .end()
         .await;
     assert_eq!(code, Some(0));
@@ -517,7 +520,7 @@ async fn a_service_that_hangs() -> Vec<Value> {
         assert!(
             line["error"]
                 .as_str()
-                .is_some_and(|error| error.contains("timed out after 3")),
+                .is_some_and(|error| error.contains("timed out after 2s")),
             "{line}"
         );
         assert_eq!(line.get("status"), None);
