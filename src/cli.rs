@@ -1,5 +1,6 @@
 //! The commands and their flags. What the value of a setting's flag means is checked with its variable, in `config`.
 
+mod check;
 #[cfg(feature = "laptop")]
 mod explain;
 #[cfg(feature = "laptop")]
@@ -33,6 +34,13 @@ pub enum Cli {
     },
     /// Copy the binary to where a task's container can run it.
     Install(PathBuf),
+    /// Say whether all holds that the agent needs.
+    Check {
+        /// The agent's settings.
+        flags: Flags,
+        /// What is asked for.
+        invocation: crate::check::Invocation,
+    },
     /// Send the missing last heartbeat of pods that ended without one.
     Reap {
         /// How the service and the Kubernetes API are reached.
@@ -105,6 +113,10 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
                 command: exec.get_many(COMMAND).into_iter().flatten().cloned().collect(),
             },
         }),
+        Some((check::CHECK, matches)) => {
+            let (flags, invocation) = check::parse(matches);
+            Ok(Cli::Check { flags, invocation })
+        }
         Some((reap::REAP, matches)) => {
             let (flags, invocation) = reap::parse(matches);
             Ok(Cli::Reap { flags, invocation })
@@ -147,6 +159,7 @@ pub fn command() -> Command {
         .disable_help_subcommand(true)
         .subcommand(agent())
         .subcommand(exec())
+        .subcommand(check::command())
         .subcommand(reap::command());
     #[cfg(feature = "laptop")]
     let command = command

@@ -554,6 +554,12 @@ impl ServiceUrl {
     pub fn url(&self) -> &Url {
         &self.0
     }
+
+    /// Whether what is sent there does not leave this machine.
+    #[must_use]
+    pub fn is_loopback(&self) -> bool {
+        is_loopback(&self.0)
+    }
 }
 
 impl fmt::Display for ServiceUrl {
@@ -634,11 +640,15 @@ pub enum Kubernetes {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Errors(Vec<Fault>);
 
-#[derive(Debug, PartialEq, Eq)]
-struct Fault {
-    variable: &'static str,
-    flag: &'static str,
-    problem: String,
+/// One setting that is missing or wrong.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Its variable.
+    pub variable: &'static str,
+    /// Its flag, without its dashes; empty if it has none.
+    pub flag: &'static str,
+    /// What is wrong, and what to do about it. No value of a secret is part of it.
+    pub problem: String,
 }
 
 impl std::error::Error for Errors {}
@@ -667,6 +677,12 @@ impl Config {
     /// All that are missing or malformed, by name, together. No value of a secret is part of it.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let mut read = Reader::new(SETTINGS, flags, environment);
+        let config = Self::read(&mut read);
+        read.done(config)
+    }
+
+    /// Every setting that is well-formed. In the place of one that isn't stands its default, or nothing.
+    fn read(read: &mut Reader<'_, impl Environment>) -> Self {
         let host = read.text("KUBERNETES_SERVICE_HOST");
         let in_pod = host.is_some();
         let dry_run = read.switch("PODBEAT_DRY_RUN");
@@ -698,8 +714,8 @@ impl Config {
             "text" => Ok(LogFormat::Text),
             _ => Err("neither json nor text".to_owned()),
         });
-        let config = Self {
-            // Empty only if missing, and then there is a fault and no config.
+        Self {
+            // Empty only if missing or malformed, and then there is a fault.
             task_run_id: task_run_id.unwrap_or_default(),
             pod_name: pod_name.unwrap_or_default(),
             pod_namespace,
@@ -732,9 +748,50 @@ impl Config {
             trace: read.trace(),
             dry_run,
             kubernetes,
-        };
-        read.done(config)
+        }
     }
+}
+
+/// The agent's settings as far as they are well-formed, for `podbeat check`.
+#[derive(Clone, Debug)]
+pub struct Partial {
+    /// The settings. In the place of one that is missing or malformed stands its default, or nothing: an empty text, or `None`.
+    pub config: Config,
+    /// All that is missing or malformed, in the order of the documents.
+    pub faults: Vec<Fault>,
+}
+
+impl Partial {
+    /// Reads and checks every setting of the agent.
+    #[must_use]
+    pub fn load(flags: &Flags, environment: &impl Environment) -> Self {
+        let settings = check_settings();
+        let mut read = Reader::new(&settings, flags, environment);
+        let config = Config::read(&mut read);
+        let Errors(faults) = read.errors();
+        Self { config, faults }
+    }
+
+    /// Whether something is wrong with this setting.
+    #[must_use]
+    pub fn is_wrong(&self, variable: &str) -> bool {
+        self.faults.iter().any(|fault| fault.variable == variable)
+    }
+}
+
+/// Every setting of `podbeat check`: the agent's. Its `--timeout` is that of one check, and the agent's is spelt as in `podbeat
+/// runs`.
+#[must_use]
+pub fn check_settings() -> Vec<Setting> {
+    let flag = |setting: &Setting| match setting.flag {
+        "timeout" => "request-timeout",
+        flag => flag,
+    };
+    let settings = SETTINGS.iter().map(|setting| Setting {
+        flag: flag(setting),
+        ..*setting
+    });
+    settings.collect()
 }
 
 impl ExecConfig {

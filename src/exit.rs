@@ -13,7 +13,7 @@ pub enum Ending {
     Delivered,
     /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of the pod.
     Orphaned,
-    /// The answer is no: a run that was waited for has ended otherwise.
+    /// The answer is no: a run that was waited for has ended otherwise, or something does not hold that was checked.
     Unmet,
     /// Settings are missing or malformed (EX_USAGE). Nothing was sent.
     Usage,
@@ -87,7 +87,7 @@ impl fmt::Display for Ending {
         f.write_str(match self {
             Self::Delivered => "the last heartbeat was accepted; or a command did what it was asked",
             Self::Orphaned => "the service disowned the run",
-            Self::Unmet => "a run that was waited for has ended in another status",
+            Self::Unmet => "a run that was waited for has ended in another status; or a check failed",
             Self::Usage => "settings are missing or malformed",
             Self::Refused => {
                 "the service, or the Kubernetes API, refuses what was asked, or the request breaks the contract"

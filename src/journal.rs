@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 use crate::heartbeat::saved::Saved;
 use crate::task_runs::credentials::Renewed;
 
+/// Its name in PODBEAT_STATE_DIR.
+pub const FILE: &str = "journal.json";
+
 /// The form that this version writes. One that reads it differently must have another number.
 pub const VERSION: u32 = 1;
 
@@ -30,6 +33,19 @@ pub struct Contents {
     pub renewed_token: Option<Renewed>,
     /// What the core knew.
     pub machine: Saved,
+}
+
+impl Contents {
+    /// Whether it is of this run and this pod; of any pod of the run where one of the two isn't known.
+    #[must_use]
+    pub fn is_of(&self, run: &str, pod_uid: Option<&str>) -> bool {
+        let of_another_pod = self
+            .pod_uid
+            .as_deref()
+            .zip(pod_uid)
+            .is_some_and(|(theirs, ours)| theirs != ours);
+        self.task_run_id == run && !of_another_pod
+    }
 }
 
 /// Read first, because everything else may look different in another version.

@@ -4,6 +4,7 @@
 //! Imports go down only; ARCHITECTURE.md draws the map, and `tests/imports.rs` holds the code to it.
 
 pub mod agent;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod exec;

@@ -8,9 +8,9 @@ use std::process::ExitCode;
 
 use futures_util::StreamExt;
 use podbeat::cli::{self, Cli};
-use podbeat::config::{Config, ExecConfig, Flags, ProcessEnvironment, ReapConfig};
+use podbeat::config::{Config, ExecConfig, Flags, Partial, ProcessEnvironment, ReapConfig};
 use podbeat::exit::{Ending, with_causes};
-use podbeat::{agent, exec, reap, telemetry};
+use podbeat::{agent, check, exec, reap, telemetry};
 use signal_hook_tokio::Signals;
 
 /// SIGTERM from the kubelet, SIGINT from a terminal.
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
             Ok(_) => Ending::Delivered.into(),
             Err(error) => failed(Ending::Unwritten, &error).into(),
         },
+        Ok(Cli::Check { flags, invocation }) => run_check(&flags, &invocation).into(),
         Ok(Cli::Reap { flags, invocation }) => run_reap(&flags, &invocation).into(),
         #[cfg(feature = "laptop")]
         Ok(Cli::Observe { flags, invocation }) => laptop::observe(&flags, &invocation),
@@ -72,6 +73,19 @@ fn run_agent(flags: &Flags) -> Ending {
         }
     });
     // Not waiting for a write or a name lookup that hangs.
+    runtime.shutdown_background();
+    ending
+}
+
+fn run_check(flags: &Flags, invocation: &check::Invocation) -> Ending {
+    let partial = Partial::load(flags, &ProcessEnvironment);
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(Ending::Internal, &error),
+    };
+    let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
+    let ending = runtime.block_on(check::run(&partial, invocation, &mut out, &mut notes));
+    // Not waiting for a disk or a name lookup that hangs.
     runtime.shutdown_background();
     ending
 }

@@ -45,6 +45,10 @@ fn document() -> String {
          | variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
     rows(&mut text, OBSERVE_SETTINGS);
+    text.push_str(
+        "\n## Settings of `podbeat check`\n\nThose of the agent, since it is the agent's ground that is checked. `--timeout` is how long one \
+         check may take; the flag of `PODBEAT_TIMEOUT` is therefore `--request-timeout`. [check.md](check.md) has its other flags.\n",
+    );
     text.push_str("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n");
     for ending in Ending::ALL {
         writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");

@@ -1,6 +1,7 @@
-//! A stand-in of the Kubernetes API: get, list and watch of pods, as kube-apiserver answers them.
+//! A stand-in of the Kubernetes API: get, list and watch of pods, and what is asked of the API server itself, as kube-apiserver
+//! answers them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,6 +12,7 @@ use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use futures_util::stream;
 use http::{Request, Response};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use serde_json::{Value, json};
@@ -76,6 +78,9 @@ struct Shared {
 struct State {
     options: Options,
     denied: bool,
+    /// Verbs that no Role allows.
+    denied_verbs: BTreeSet<String>,
+    clock_ahead: i64,
     version: u64,
     pods: BTreeMap<(String, String), Value>,
     history: VecDeque<Event>,
@@ -106,6 +111,8 @@ impl KubeApi {
             state: Mutex::new(State {
                 options,
                 denied: false,
+                denied_verbs: BTreeSet::new(),
+                clock_ahead: 0,
                 version: 100,
                 pods: BTreeMap::new(),
                 history: VecDeque::new(),
@@ -207,6 +214,16 @@ impl KubeApi {
     /// Refuses everything with 403, as where the Role is missing, or allows it again.
     pub fn deny(&self, denied: bool) {
         self.shared.state().denied = denied;
+    }
+
+    /// Refuses these verbs alone, as where the Role lacks them.
+    pub fn deny_verbs(&self, verbs: &[&str]) {
+        self.shared.state().denied_verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
+    }
+
+    /// Lets the `Date` of its answers be so many seconds ahead; behind, if negative.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.shared.state().clock_ahead = seconds;
     }
 
     /// Accepts this token from now on, and no other.
@@ -461,7 +478,17 @@ impl Handler for Shared {
         self.faults.refuses(&[Place::Get, Place::List, Place::Watch])
     }
 
+    fn clock_ahead(&self) -> i64 {
+        self.state().clock_ahead
+    }
+
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Outcome {
+        if let Some(question) = Question::read(&request) {
+            let outcome = self.answer_question(question, request).await;
+            let status = outcome.as_ref().ok().map(|response| response.status().as_u16());
+            self.saw(question.verb(), "", status);
+            return outcome;
+        }
         let Some(asked) = Asked::read(&request) else {
             return Ok(refusal(
                 404,
@@ -477,7 +504,93 @@ impl Handler for Shared {
     }
 }
 
+/// What is asked of the API server itself.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Question {
+    Version,
+    WhoAmI,
+    MayI,
+}
+
+impl Question {
+    fn read(request: &Request<Incoming>) -> Option<Self> {
+        match (request.method().as_str(), request.uri().path()) {
+            ("GET", "/version") => Some(Self::Version),
+            ("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews") => Some(Self::WhoAmI),
+            ("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews") => Some(Self::MayI),
+            _ => None,
+        }
+    }
+
+    fn verb(self) -> &'static str {
+        match self {
+            Self::Version => "version",
+            Self::WhoAmI => "who-am-i",
+            Self::MayI => "may-i",
+        }
+    }
+}
+
+/// Whom the stand-in takes the bearer of the token for.
+const USER: &str = "system:serviceaccount:lab:podbeat";
+
 impl Shared {
+    async fn answer_question(self: &Arc<Self>, question: Question, request: Request<Incoming>) -> Outcome {
+        match self.faults.strike(Place::Any, false) {
+            Some(What::Status(code, _)) => return Ok(refusal(code, "Scripted", "as the script demands")),
+            Some(What::Refuse | What::Drop | What::Lose | What::Cut) => return Err(CutOff),
+            Some(What::Hang | What::HangLost) => std::future::pending().await,
+            Some(What::Delay(delay)) => tokio::time::sleep(delay).await,
+            Some(What::Garbage) => return Ok(whole(200, "application/json", "{\"kind\": oops")),
+            Some(What::Giant) => return Ok(whole(200, "application/json", vec![b' '; 8 << 20])),
+            Some(_) | None => {}
+        }
+        if !self.is_known(&request) {
+            return Ok(refusal(401, "Unauthorized", "Unauthorized"));
+        }
+        let body = request
+            .into_body()
+            .collect()
+            .await
+            .map_err(|_| CutOff)?
+            .to_bytes();
+        let asked: Value = serde_json::from_slice(&body).unwrap_or_default();
+        Ok(match question {
+            Question::Version => json_answer(
+                200,
+                &json!({"major": "1", "minor": "37", "gitVersion": "v1.37.0"}),
+            ),
+            Question::WhoAmI => json_answer(
+                201,
+                &json!({"kind": "SelfSubjectReview", "status": {"userInfo": {"username": USER}}}),
+            ),
+            Question::MayI => {
+                let attribute = |name: &str| {
+                    let asked = asked.pointer(&format!("/spec/resourceAttributes/{name}"))?;
+                    asked.as_str().map(str::to_owned)
+                };
+                let verb = attribute("verb").unwrap_or_default();
+                let state = self.state();
+                // Like a Role for the pods of one namespace.
+                let allowed = !state.denied
+                    && !state.denied_verbs.contains(&verb)
+                    && matches!(verb.as_str(), "get" | "list" | "watch")
+                    && attribute("resource").as_deref() == Some("pods")
+                    && attribute("namespace").as_deref() == Some("lab");
+                let status = json!({"allowed": allowed, "reason": "as the script demands"});
+                json_answer(201, &json!({"kind": "SelfSubjectAccessReview", "status": status}))
+            }
+        })
+    }
+
+    fn is_known(&self, request: &Request<Incoming>) -> bool {
+        let bearer = request
+            .headers()
+            .get(http::header::AUTHORIZATION)
+            .and_then(|value| value.to_str().ok());
+        bearer == Some(&format!("Bearer {}", self.state().options.token))
+    }
+
     async fn answer(self: &Arc<Self>, asked: &Asked, request: &Request<Incoming>, place: Place) -> Outcome {
         match self.faults.strike(place, false) {
             None | Some(What::Jwt(_)) => {}
@@ -499,20 +612,16 @@ impl Shared {
                 return Ok(self.stream(asked, Vec::new(), 0, Some(what)));
             }
         }
-        let bearer = request
-            .headers()
-            .get(http::header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        let (token, denied) = {
-            let state = self.state();
-            (state.options.token.clone(), state.denied)
-        };
-        if bearer != Some(&format!("Bearer {token}")) {
+        if !self.is_known(request) {
             return Ok(refusal(401, "Unauthorized", "Unauthorized"));
         }
-        if denied {
+        let is_denied = {
+            let state = self.state();
+            state.denied || state.denied_verbs.contains(asked.verb().0)
+        };
+        if is_denied {
             let message = format!(
-                "pods {:?} is forbidden: User \"system:serviceaccount:lab:podbeat\" cannot {} resource \"pods\" in API \
+                "pods {:?} is forbidden: User \"{USER}\" cannot {} resource \"pods\" in API \
                  group \"\" in the namespace {:?}",
                 asked.name.as_deref().unwrap_or_default(),
                 asked.verb().0,

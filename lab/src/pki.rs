@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use jiff::civil::Date;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose,
@@ -42,10 +43,18 @@ impl Authority {
     /// # Errors
     /// The system gives no random numbers.
     pub fn new() -> Result<Self, Error> {
+        Self::named("podbeat lab")
+    }
+
+    /// Makes a new one with another name.
+    ///
+    /// # Errors
+    /// The system gives no random numbers.
+    pub fn named(name: &str) -> Result<Self, Error> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.distinguished_name = named("podbeat lab", &[]);
+        params.distinguished_name = named(name, &[]);
         let key = KeyPair::generate()?;
         let certificate = params.self_signed(&key)?;
         Ok(Self {
@@ -74,9 +83,25 @@ impl Authority {
     /// # Errors
     /// A name is neither.
     pub fn issue(&self, names: &[&str]) -> Result<Identity, Error> {
+        self.issue_for(names, None)
+    }
+
+    /// The same, for the days from the first date to the second one.
+    ///
+    /// # Errors
+    /// A name is neither.
+    pub fn issue_for(&self, names: &[&str], holds: Option<(Date, Date)>) -> Result<Identity, Error> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let common_name = names.first().cloned().unwrap_or_default();
-        self.sign(CertificateParams::new(names)?, &common_name, &[])
+        let mut params = CertificateParams::new(names)?;
+        if let Some((from, until)) = holds {
+            let day = |date: Date| {
+                let part = |part: i8| u8::try_from(part).unwrap_or(1);
+                rcgen::date_time_ymd(date.year().into(), part(date.month()), part(date.day()))
+            };
+            (params.not_before, params.not_after) = (day(from), day(until));
+        }
+        self.sign(params, &common_name, &[])
     }
 
     /// Issues a client's certificate with this common name and these organizations, as Kubernetes reads users and
@@ -115,6 +140,12 @@ impl Authority {
 }
 
 impl Identity {
+    /// The certificate, DER.
+    #[must_use]
+    pub fn certificate_der(&self) -> &[u8] {
+        &self.certificate_der
+    }
+
     /// TLS for a server of this identity, with the ring provider. Clients need no certificate, unless `clients` names
     /// the authority that must have signed theirs.
     ///

@@ -50,6 +50,10 @@ pub(crate) struct CutOff;
 pub(crate) trait Handler: Send + Sync + 'static {
     /// Whether a new connection is closed before its handshake.
     fn refuses(&self) -> bool;
+    /// How many seconds the clock of its answers is ahead; negative if it is behind.
+    fn clock_ahead(&self) -> i64 {
+        0
+    }
     /// Answers one request. Dropped if the client goes away.
     fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Outcome> + Send;
 }
@@ -123,7 +127,17 @@ async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, handler: A
 }
 
 async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: Arc<impl Handler>) {
-    let service = service_fn(|request| Arc::clone(&handler).handle(request));
+    let service = service_fn(|request| {
+        let handler = Arc::clone(&handler);
+        async move {
+            let ahead = handler.clock_ahead();
+            let mut response = handler.handle(request).await?;
+            if let Some(date) = date(ahead).filter(|_| ahead != 0) {
+                response.headers_mut().insert(http::header::DATE, date);
+            }
+            Ok::<_, CutOff>(response)
+        }
+    });
     // An error here is a client that went away, or a scripted end.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -199,6 +213,17 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
+}
+
+/// The time in so many seconds, as a `Date`.
+fn date(ahead: i64) -> Option<http::HeaderValue> {
+    let at = jiff::Timestamp::now()
+        .checked_add(jiff::SignedDuration::from_secs(ahead))
+        .ok()?;
+    let text = jiff::fmt::rfc2822::DateTimePrinter::new()
+        .timestamp_to_rfc9110_string(&at)
+        .ok()?;
+    text.parse().ok()
 }
 
 /// An answer that is whole.

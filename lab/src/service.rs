@@ -14,6 +14,7 @@ use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use jiff::Timestamp;
+use jiff::civil::Date;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -58,6 +59,8 @@ pub struct Options {
     pub mutual_tls: bool,
     /// Where it answers and under which name; `None` for `localhost`.
     pub place: Option<(IpAddr, String)>,
+    /// The days from which and until which its certificate holds; `None` for long enough.
+    pub certificate_holds: Option<(Date, Date)>,
     /// A running run that is silent for longer has timed out; `None` for never.
     pub heartbeat_timeout: Option<Duration>,
     /// Every accepted heartbeat is answered with a fresh token for its run, good for so long. Such a token is accepted
@@ -153,6 +156,7 @@ struct State {
     shown: Heard<Arc<Entry>>,
     in_flight: BTreeMap<String, usize>,
     most_in_flight: usize,
+    clock_ahead: i64,
 }
 
 impl Service {
@@ -170,7 +174,7 @@ impl Service {
         let (address, host) = options.place.clone().unwrap_or_else(loopback);
         let clients = options.mutual_tls.then_some(authority);
         let tls = authority
-            .issue(&[&address.to_string(), &host])?
+            .issue_for(&[&address.to_string(), &host], options.certificate_holds)?
             .server_config(clients)?;
         let shared = Arc::new(Shared::new(contract, faults, options)?);
         let server = Server::start(Some(tls), Arc::clone(&shared), (address, 0).into()).await?;
@@ -268,6 +272,11 @@ impl Service {
         self.shared.state().options.tokens = tokens.iter().map(|token| (*token).to_owned()).collect();
     }
 
+    /// Lets the `Date` of its answers be so many seconds ahead; behind, if negative.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.shared.state().clock_ahead = seconds;
+    }
+
     /// Counts heartbeats as they come, for those who want to see each at once.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
@@ -344,6 +353,7 @@ impl Shared {
             shown: Heard::default(),
             in_flight: BTreeMap::new(),
             most_in_flight: 0,
+            clock_ahead: 0,
         };
         state.save()?;
         let page = match &state.options.page {
@@ -560,6 +570,10 @@ impl Drop for UnderWay {
 impl Handler for Shared {
     fn refuses(&self) -> bool {
         self.faults.refuses(&[Place::Heartbeat])
+    }
+
+    fn clock_ahead(&self) -> i64 {
+        self.state().clock_ahead
     }
 
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Outcome {

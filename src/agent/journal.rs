@@ -15,8 +15,6 @@ use crate::journal::{self, Contents, Malformed};
 use crate::task_runs::credentials::Renewed;
 use crate::telemetry::instruments::Instruments;
 
-const NAME: &str = "journal.json";
-
 /// For its owner only.
 const MODE: u32 = 0o600;
 
@@ -65,7 +63,7 @@ impl Journal {
         let Some(directory) = directory else {
             return (Self(None), Left::default());
         };
-        let path = directory.join(NAME);
+        let path = directory.join(journal::FILE);
         let mut contents = take_up(&path, &config.task_run_id, config.pod_uid.as_deref());
         let left = Left {
             machine: contents.as_mut().map(|found| std::mem::take(&mut found.machine)),
@@ -151,12 +149,7 @@ fn read(path: &Path, run: &str, pod_uid: Option<&str>) -> Result<Option<Contents
 }
 
 fn ours(contents: Contents, run: &str, pod_uid: Option<&str>) -> Result<Contents, Unusable> {
-    let another_pod = contents
-        .pod_uid
-        .as_deref()
-        .zip(pod_uid)
-        .is_some_and(|(theirs, ours)| theirs != ours);
-    if contents.task_run_id != run || another_pod {
+    if !contents.is_of(run, pod_uid) {
         return Err(Unusable::Foreign);
     }
     Ok(contents)
@@ -213,7 +206,7 @@ mod tests {
         let (mut journal, _) = open(&config(directory, "r", "u"));
         journal.persist(some());
         journal.written().expect("a journal").within(LIMIT).await;
-        directory.join(NAME)
+        directory.join(journal::FILE)
     }
 
     fn names(directory: &Path) -> Vec<String> {
@@ -234,7 +227,7 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         let (_, left) = open(&config(dir.path(), "r", "u"));
         assert_eq!(left.machine, Some(some()));
-        assert_eq!(names(dir.path()), [NAME]);
+        assert_eq!(names(dir.path()), [journal::FILE]);
     }
 
     #[tokio::test]
@@ -264,12 +257,12 @@ mod tests {
     #[tokio::test]
     async fn a_newer_versions_journal_is_set_aside_whatever_it_holds() {
         let dir = tempfile::tempdir().expect("a directory");
-        std::fs::write(dir.path().join(NAME), r#"{"version":2,"machine":[]}"#).expect("written");
+        std::fs::write(dir.path().join(journal::FILE), r#"{"version":2,"machine":[]}"#).expect("written");
         let (mut journal, left) = open(&config(dir.path(), "r", "u"));
         assert_eq!(left.machine, None);
         journal.persist(some());
         journal.written().expect("a journal").within(LIMIT).await;
-        assert_eq!(names(dir.path()), [NAME, "journal.json.newer"]);
+        assert_eq!(names(dir.path()), [journal::FILE, "journal.json.newer"]);
     }
 
     #[tokio::test]

@@ -22,6 +22,7 @@ use super::saved::{LastHeartbeat, Saved};
 use crate::marker::Found;
 use crate::pod::status::{Exit, Observation, Sidecar};
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
+pub use deadline::grace_for;
 pub use standing::Standing;
 use witness::Witness;
 

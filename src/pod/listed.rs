@@ -218,7 +218,7 @@ impl Error {
 pub async fn list(access: &Access, place: &Where, labels: Option<&str>) -> Result<Vec<Listed>, Error> {
     let config = watch::client_config(access).await?;
     let default = config.default_namespace.clone();
-    let client = Client::try_from(config).map_err(watch::Error::Setup)?;
+    let client = Client::try_from(config).map_err(watch::setup)?;
     let (api, place): (Api<Listed>, String) = match place {
         Where::Default => (
             Api::namespaced(client, &default),

@@ -2,9 +2,11 @@
 //! Here lives everything that knows Kubernetes' field names and API.
 //! Never here: the task-run service, the decision when to send, clocks other than the watch's own deadlines.
 
+pub mod ask;
 #[cfg(test)]
 pub(crate) mod captured;
 pub mod listed;
 pub mod resource;
+pub mod role;
 pub mod status;
 pub mod watch;

@@ -1,6 +1,6 @@
 //! The watch of one pod, on kube's client: list, watch, resume, list again; and the direct look.
 //!
-//! With `listed` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
+//! With `listed` and `ask` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
 //! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
 
 use std::path::{Path, PathBuf};
@@ -19,6 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::resource::Pod;
+use super::role::{self, Account};
 use super::status::Observation;
 use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::Event;
@@ -99,6 +100,15 @@ pub enum Error {
     /// The settings of the connection can't be read.
     #[error("reading the Kubernetes client configuration: is KUBECONFIG (or --kubeconfig, --context) right?")]
     Kubeconfig(#[source] kube::config::KubeconfigError),
+    /// The kubeconfig isn't YAML that kubectl would read. What the parser says of it repeats lines of it, a token perhaps.
+    #[error("the kubeconfig is not the YAML that kubectl reads{}", at(.place))]
+    Malformed {
+        /// Line and column, where the parser tells.
+        place: Option<(u64, u64)>,
+    },
+    /// The client can't be set up, for a reason whose own words may repeat a secret.
+    #[error("setting up the connection to the Kubernetes API: {0}")]
+    Withheld(&'static str),
     /// The address isn't one.
     #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't make an address")]
     Address(#[source] http::uri::InvalidUri),
@@ -146,9 +156,12 @@ impl Error {
     #[must_use]
     pub fn missing_role(&self) -> Option<String> {
         let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
-        let account = forbidden_account(&status.message);
-        let (account_namespace, account) = account.unwrap_or((namespace, "default"));
-        Some(role(namespace, &service_account(account_namespace, account)))
+        let account = Account::forbidden(&status.message);
+        let account = account.unwrap_or_else(|| Account::ServiceAccount {
+            namespace: namespace.to_owned(),
+            name: "default".to_owned(),
+        });
+        Some(role::missing(namespace, &account))
     }
 
     /// The same for a person, who may be no service account. One whose name isn't told, or is an odd one, has it to fill in.
@@ -156,14 +169,11 @@ impl Error {
     #[must_use]
     pub fn missing_role_of_a_person(&self) -> Option<String> {
         let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
-        let subject = match forbidden_account(&status.message) {
-            Some((namespace, account)) => service_account(namespace, account),
-            None => format!(
-                "{{kind: User, apiGroup: rbac.authorization.k8s.io, name: \"{}\"}}",
-                forbidden_user(&status.message).unwrap_or("YOUR-NAME")
-            ),
-        };
-        Some(role(namespace, &subject))
+        let account = Account::forbidden(&status.message).unwrap_or_else(|| {
+            let user = forbidden_user(&status.message).unwrap_or("YOUR-NAME");
+            Account::User(user.to_owned())
+        });
+        Some(role::missing(namespace, &account))
     }
 
     /// What the API server said itself, where it did: the reason, such as `Forbidden`, and the message.
@@ -181,7 +191,12 @@ impl Error {
                 kube::Error::Api(status) => Some((status, namespace)),
                 _ => None,
             },
-            Self::Kubeconfig(_) | Self::Address(_) | Self::Setup(_) | Self::Timeout { .. } => None,
+            Self::Kubeconfig(_)
+            | Self::Malformed { .. }
+            | Self::Withheld(_)
+            | Self::Address(_)
+            | Self::Setup(_)
+            | Self::Timeout { .. } => None,
         }
     }
 
@@ -190,7 +205,11 @@ impl Error {
     pub fn is_of_a_request(&self) -> bool {
         match self {
             Self::Api { .. } | Self::Timeout { .. } => true,
-            Self::Kubeconfig(_) | Self::Address(_) | Self::Setup(_) => false,
+            Self::Kubeconfig(_)
+            | Self::Malformed { .. }
+            | Self::Withheld(_)
+            | Self::Address(_)
+            | Self::Setup(_) => false,
         }
     }
 
@@ -199,7 +218,11 @@ impl Error {
         match self {
             Self::Timeout { .. } => true,
             Self::Api { source, .. } => is_broken_off(source),
-            Self::Kubeconfig(_) | Self::Address(_) | Self::Setup(_) => false,
+            Self::Kubeconfig(_)
+            | Self::Malformed { .. }
+            | Self::Withheld(_)
+            | Self::Address(_)
+            | Self::Setup(_) => false,
         }
     }
 
@@ -211,28 +234,6 @@ impl Error {
     }
 }
 
-/// The Role that podbeat needs, and its RoleBinding to this subject.
-fn role(namespace: &str, subject: &str) -> String {
-    format!(
-        "apiVersion: rbac.authorization.k8s.io/v1\n\
-         kind: Role\n\
-         metadata: {{name: podbeat, namespace: {namespace}}}\n\
-         rules:\n\
-         - {{apiGroups: [\"\"], resources: [pods], verbs: [get, list, watch]}}\n\
-         ---\n\
-         apiVersion: rbac.authorization.k8s.io/v1\n\
-         kind: RoleBinding\n\
-         metadata: {{name: podbeat, namespace: {namespace}}}\n\
-         roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: podbeat}}\n\
-         subjects:\n\
-         - {subject}\n"
-    )
-}
-
-fn service_account(namespace: &str, name: &str) -> String {
-    format!("{{kind: ServiceAccount, name: {name}, namespace: {namespace}}}")
-}
-
 /// The name of any other user that a 403 names: `User "jane@example.com" cannot …`. Only one that needs no care in YAML.
 #[cfg(feature = "laptop")]
 fn forbidden_user(message: &str) -> Option<&str> {
@@ -240,20 +241,6 @@ fn forbidden_user(message: &str) -> Option<&str> {
     let (user, _) = rest.split_once('"')?;
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@:+/=#".contains(&byte);
     (!user.is_empty() && user.bytes().all(is_plain)).then_some(user)
-}
-
-/// Namespace and name of the service account that a 403 names: `User "system:serviceaccount:NAMESPACE:NAME" cannot …`.
-fn forbidden_account(message: &str) -> Option<(&str, &str)> {
-    let (_, rest) = message.split_once("\"system:serviceaccount:")?;
-    let (user, _) = rest.split_once('"')?;
-    let (namespace, name) = user.split_once(':')?;
-    let is_name = |text: &str| {
-        !text.is_empty()
-            && text
-                .bytes()
-                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
-    };
-    (is_name(namespace) && is_name(name)).then_some((namespace, name))
 }
 
 /// A step of the watch, for whoever logs or counts it.
@@ -288,7 +275,7 @@ impl PodWatch {
     pub async fn new(access: &Access, namespace: Option<&str>, name: &str) -> Result<Self, Error> {
         let config = client_config(access).await?;
         let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
-        let client = Client::try_from(config).map_err(Error::Setup)?;
+        let client = Client::try_from(config).map_err(setup)?;
         Ok(Self {
             access: access.clone(),
             api: Arc::new(Mutex::new(Api::namespaced(client, &namespace))),
@@ -338,7 +325,7 @@ impl PodWatch {
     /// Sets the client up anew. kube reads a rotated token by itself, but only once a minute.
     async fn sign_in_again(&self) -> Result<(), Error> {
         let config = client_config(&self.access).await?;
-        let client = Client::try_from(config).map_err(Error::Setup)?;
+        let client = Client::try_from(config).map_err(setup)?;
         *self.api.lock().unwrap_or_else(PoisonError::into_inner) = Api::namespaced(client, &self.namespace);
         Ok(())
     }
@@ -693,6 +680,47 @@ fn is_broken_off(error: &kube::Error) -> bool {
     )
 }
 
+fn at(place: &Option<(u64, u64)>) -> String {
+    place
+        .map(|(line, column)| format!(" (line {line}, column {column})"))
+        .unwrap_or_default()
+}
+
+fn unreadable(error: kube::config::KubeconfigError) -> Error {
+    match error {
+        kube::config::KubeconfigError::Parse(error) => Error::Malformed {
+            place: error.location().map(|at| (at.line(), at.column())),
+        },
+        other => Error::Kubeconfig(other),
+    }
+}
+
+/// Why the client can't be set up or signed in, without what a program for credentials printed, and without a proxy's password.
+pub(super) fn setup(error: kube::Error) -> Error {
+    use kube::client::AuthError;
+    match error {
+        kube::Error::Auth(AuthError::AuthExecRun { .. }) => Error::Withheld(
+            "the kubeconfig's program for credentials failed (what it printed is not shown); does kubectl work with it?",
+        ),
+        kube::Error::Auth(
+            AuthError::ReadTokenFile(..)
+            | AuthError::AuthExecStart(_)
+            | AuthError::MissingCommand
+            | AuthError::ExecMissingClusterInfo,
+        ) => Error::Setup(error),
+        kube::Error::Auth(_) => Error::Withheld(
+            "the credentials can't be used: those that the kubeconfig names, or what its program for them printed (neither is \
+             shown)",
+        ),
+        kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
+            Error::Withheld(
+                "the proxy of HTTPS_PROXY, or of the kubeconfig, is of a kind that can't be used; one of plain HTTP can",
+            )
+        }
+        other => Error::Setup(other),
+    }
+}
+
 pub(super) async fn client_config(access: &Access) -> Result<Config, Error> {
     let mut config = config(access).await?;
     config.connect_timeout = Some(CONNECT);
@@ -735,12 +763,12 @@ async fn config(access: &Access) -> Result<Config, Error> {
             };
             let config = match path {
                 Some(path) => {
-                    let kubeconfig = kubeconfig(path).map_err(Error::Kubeconfig)?;
+                    let kubeconfig = kubeconfig(path).map_err(unreadable)?;
                     Config::from_custom_kubeconfig(kubeconfig, &options).await
                 }
                 None => Config::from_kubeconfig(&options).await,
             };
-            config.map_err(Error::Kubeconfig)
+            config.map_err(unreadable)
         }
     }
 }

@@ -167,20 +167,44 @@ impl Credentials {
     }
 }
 
-/// When a JWT expires, by its `exp` claim (RFC 7519, 4.1.4). `None` for anything else: a token need not be a JWT.
+/// What a JWT says of the time in which it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Times {
+    /// Its `exp` claim (RFC 7519, 4.1.4), if it has one that is a time.
+    pub expires_at: Option<Timestamp>,
+    /// Its `nbf` claim (RFC 7519, 4.1.5), likewise.
+    pub not_before: Option<Timestamp>,
+}
+
+/// The times of a JWT. `None` for anything else: a token need not be a JWT.
 #[must_use]
-pub fn expires_at(token: &Secret) -> Option<Timestamp> {
+pub fn times(token: &Secret) -> Option<Times> {
     #[derive(Deserialize)]
     struct Claims {
-        exp: f64,
+        #[serde(default)]
+        exp: Option<serde_json::Value>,
+        #[serde(default)]
+        nbf: Option<serde_json::Value>,
     }
     let payload = token.expose().split('.').nth(1)?;
     let payload = BASE64_URL_SAFE_NO_PAD
         .decode(payload.trim_end_matches('='))
         .ok()?;
     let claims: Claims = serde_json::from_slice(&payload).ok()?;
-    let after = SignedDuration::try_from_secs_f64(claims.exp).ok()?;
-    Timestamp::UNIX_EPOCH.checked_add(after).ok()
+    let time = |claim: Option<serde_json::Value>| {
+        let after = SignedDuration::try_from_secs_f64(claim?.as_f64()?).ok()?;
+        Timestamp::UNIX_EPOCH.checked_add(after).ok()
+    };
+    Some(Times {
+        expires_at: time(claims.exp),
+        not_before: time(claims.nbf),
+    })
+}
+
+/// When a JWT expires, by its `exp` claim. `None` for anything else.
+#[must_use]
+pub fn expires_at(token: &Secret) -> Option<Timestamp> {
+    times(token)?.expires_at
 }
 
 fn check(token: &str) -> Result<(), &'static str> {

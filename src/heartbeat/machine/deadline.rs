@@ -44,6 +44,16 @@ pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(100);
 /// object that is gone). It outlasts a service's restart or failover; longer would hold a finished Job open.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
+/// How much grace lets a last heartbeat have so many whole attempts, each of this time-out. With less, attempts are cut short.
+#[must_use]
+pub fn grace_for(attempts: u32, timeout: Duration) -> Duration {
+    let until_sent = NATIVE_SETTLE + NATIVE_LOOK;
+    timeout
+        .saturating_mul(attempts)
+        .saturating_add(until_sent)
+        .saturating_add(FAREWELL)
+}
+
 impl Machine {
     /// When what is left of the pod's grace ends, or our own patience. `None` while nothing presses.
     pub(super) fn deadline(&self) -> Option<Duration> {

@@ -1,0 +1,121 @@
+//! Whether this machine's clock goes with another's, by the `Date` of an answer. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::finding::Finding;
+
+/// From here on somebody should look: a clock that is ahead of the API server's takes as much from the grace that podbeat plans
+/// with when its pod is deleted, and five seconds are a sixth of Kubernetes' default.
+const NOTABLE: SignedDuration = SignedDuration::from_secs(5);
+
+/// From here on it is a fault: services that check a token's times commonly allow for a minute.
+const TOO_MUCH: SignedDuration = SignedDuration::from_secs(60);
+
+/// A `Date` has whole seconds, and servers write one for up to a second before they reckon it again.
+const COARSE: SignedDuration = SignedDuration::from_secs(2);
+
+/// An answer's `Date`, and between which times of our own clock it was written.
+#[derive(Clone, Debug)]
+pub(super) struct Dated {
+    pub(super) date: Option<String>,
+    pub(super) asked: Timestamp,
+    pub(super) answered: Timestamp,
+}
+
+/// How far our clock is ahead of that one at the least; negative if it is behind. Zero as long as the round trip and the whole
+/// seconds explain all.
+fn ahead(date: Timestamp, asked: Timestamp, answered: Timestamp) -> SignedDuration {
+    // The other clock showed a time from `date` on, but before `date` + COARSE; ours one from `asked` to `answered`.
+    let at_least_ahead = asked.duration_since(date) - COARSE;
+    let at_least_behind = date.duration_since(answered);
+    if at_least_ahead > SignedDuration::ZERO {
+        at_least_ahead
+    } else if at_least_behind > SignedDuration::ZERO {
+        -at_least_behind
+    } else {
+        SignedDuration::ZERO
+    }
+}
+
+/// What an answer says of our clock. `whose` is the clock that it is held against.
+pub(super) fn compare(id: &str, whose: &str, answer: &Dated) -> Finding {
+    let Some(text) = &answer.date else {
+        return Finding::skipped(id, format!("{whose} sends no Date"));
+    };
+    let Ok(date) = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()) else {
+        return Finding::skipped(id, format!("the Date of {whose} can't be read"));
+    };
+    let ahead = ahead(date, answer.asked, answer.answered);
+    let seconds = ahead.abs().as_secs();
+    let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
+    let seen = format!("this clock is {seconds} s {direction} that of {whose}");
+    let remedy = "Set the clock of this node right (is its NTP running?), or that of the other side. Tokens and certificates \
+                  seem to begin and to expire at the wrong time, and the grace of a deletion to end too early.";
+    match ahead.abs() {
+        off if off >= TOO_MUCH => Finding::failed(id, seen, remedy),
+        off if off >= NOTABLE => Finding::warning(id, seen, remedy),
+        off if off.is_zero() => Finding::ok(id, format!("this clock goes with that of {whose}")),
+        _ => Finding::ok(id, seen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::State;
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn compared(date: Option<&str>) -> Finding {
+        let answer = Dated {
+            date: date.map(str::to_owned),
+            asked: at("2026-11-25T02:00:00.900Z"),
+            answered: at("2026-11-25T02:00:03.100Z"),
+        };
+        compare("clock.service", "the service", &answer)
+    }
+
+    #[test]
+    fn whole_seconds_and_the_round_trip_are_no_skew() {
+        for second in ["59", "00", "01", "02", "03"] {
+            let minute = if second == "59" { "01:59" } else { "02:00" };
+            let found = compared(Some(&format!("Wed, 25 Nov 2026 {minute}:{second} GMT")));
+            assert_eq!((found.state, found.remedy), (State::Ok, None), "{second}");
+            assert!(found.seen.contains("goes with"), "{second}: {}", found.seen);
+        }
+    }
+
+    #[test]
+    fn both_ways_and_by_how_much() {
+        for (date, state, seen) in [
+            ("02:00:06", State::Ok, "2 s behind"),
+            ("02:00:09", State::Warning, "5 s behind"),
+            ("02:01:00", State::Warning, "56 s behind"),
+            ("02:01:04", State::Failed, "60 s behind"),
+            ("01:59:53", State::Warning, "5 s ahead of"),
+            ("01:58:00", State::Failed, "118 s ahead of"),
+        ] {
+            let found = compared(Some(&format!("Wed, 25 Nov 2026 {date} GMT")));
+            assert_eq!(found.state, state, "{date}: {}", found.seen);
+            assert!(found.seen.contains(seen), "{date}: {}", found.seen);
+        }
+    }
+
+    #[test]
+    fn no_date_is_no_verdict() {
+        for date in [
+            None,
+            Some(""),
+            Some("soon"),
+            Some("Wed, 99 Nov 9999 99:99:99 GMT"),
+        ] {
+            assert_eq!(compared(date).state, State::Skipped, "{date:?}");
+        }
+        assert_eq!(
+            compared(Some("Mon, 01 Jan 0001 00:00:00 GMT")).state,
+            State::Failed
+        );
+    }
+}

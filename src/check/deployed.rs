@@ -1,0 +1,297 @@
+//! Whether a pod is such that podbeat can do its work in it, by what the API server shows of it. Pure.
+
+use std::time::Duration;
+
+use super::finding::Finding;
+use crate::config::Config;
+use crate::heartbeat::machine::grace_for;
+use crate::pod::resource::{ContainerSpec, Pod};
+use crate::pod::status::{Observation, Sidecar};
+
+pub(super) const UID: &str = "kubernetes.uid";
+const CONTAINER: &str = "pod.container";
+const SIDECAR: &str = "pod.sidecar";
+const GRACE: &str = "pod.grace";
+const RESTART: &str = "pod.restart";
+
+/// All of these, not looked at for want of a pod.
+pub(super) fn because(other: &str) -> Vec<Finding> {
+    [UID, CONTAINER, SIDECAR, GRACE, RESTART]
+        .iter()
+        .map(|id| Finding::because(id, other))
+        .collect()
+}
+
+/// What is taken from the settings.
+pub(super) struct Expected<'config> {
+    pub(super) uid: Option<&'config str>,
+    /// `None` if it can't be read; its own check says so.
+    pub(super) container: Option<&'config str>,
+    pub(super) timeout: Duration,
+}
+
+impl<'config> Expected<'config> {
+    pub(super) fn of(config: &'config Config, container_is_known: bool) -> Self {
+        Self {
+            uid: config.pod_uid.as_deref(),
+            container: container_is_known.then_some(config.container_name.as_str()),
+            timeout: config.timeout,
+        }
+    }
+}
+
+/// The pod as deployed. `native_sidecars` is whether the API server knows them (Kubernetes 1.29 and later), if it told.
+pub(super) fn judge(pod: &Pod, expected: &Expected<'_>, native_sidecars: Option<bool>) -> Vec<Finding> {
+    let mut found = vec![uid(pod, expected.uid)];
+    let Some(name) = expected.container else {
+        let other = "settings.PODBEAT_CONTAINER_NAME";
+        found.extend([CONTAINER, SIDECAR].map(|id| Finding::because(id, other)));
+        found.push(grace(pod, expected.timeout));
+        found.push(Finding::because(RESTART, other));
+        return found;
+    };
+    let sidecar = Observation::of(pod, name).sidecar;
+    found.push(container(pod, name, sidecar));
+    if sidecar == Sidecar::Elsewhere {
+        found.push(Finding::because(SIDECAR, CONTAINER));
+        found.push(grace(pod, expected.timeout));
+        found.push(Finding::because(RESTART, CONTAINER));
+        return found;
+    }
+    found.push(kind(pod, name, sidecar, native_sidecars));
+    found.push(grace(pod, expected.timeout));
+    found.push(restart(pod, sidecar));
+    found
+}
+
+fn uid(pod: &Pod, expected: Option<&str>) -> Finding {
+    match (pod.metadata.uid.as_deref(), expected) {
+        (Some(uid), Some(expected)) if uid == expected => Finding::ok(UID, format!("{uid}, as in POD_UID")),
+        (Some(uid), None) => Finding::ok(
+            UID,
+            format!("{uid}; POD_UID is not set, and is learned from the pod"),
+        ),
+        (uid, Some(expected)) => Finding::failed(
+            UID,
+            format!(
+                "POD_UID is {expected}, and the pod of that name has {}",
+                uid.unwrap_or("none")
+            ),
+            "podbeat would take its own pod for gone. Set POD_UID by the downward API (fieldRef: {fieldPath: metadata.uid}), beside \
+             POD_NAME and POD_NAMESPACE; or is this another pod, made anew under the same name?",
+        ),
+        (None, None) => Finding::skipped(UID, "the API server shows no UID"),
+    }
+}
+
+fn container(pod: &Pod, name: &str, sidecar: Sidecar) -> Finding {
+    let place = match sidecar {
+        Sidecar::Native => "an init container",
+        Sidecar::Plain => "a regular container",
+        Sidecar::Elsewhere => {
+            let all = pod.spec.init_containers.iter().chain(&pod.spec.containers);
+            let names: Vec<&str> = all.map(|container| container.name.as_str()).collect();
+            return Finding::failed(
+                CONTAINER,
+                format!("the pod has no container {name}; it has {}", names.join(", ")),
+                "Set PODBEAT_CONTAINER_NAME to the name that podbeat's own container has in the pod: podbeat would take itself for a \
+                 part of the task, and wait for its own end. If none of them is podbeat's, add it (README: Deploy).",
+            );
+        }
+    };
+    Finding::ok(CONTAINER, format!("{name} is {place} of the pod"))
+}
+
+fn is_native(container: &ContainerSpec) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn kind(pod: &Pod, name: &str, sidecar: Sidecar, native_sidecars: Option<bool>) -> Finding {
+    if sidecar == Sidecar::Plain {
+        let seen = "plain: a regular container beside the task";
+        return match native_sidecars {
+            Some(true) => Finding::warning(
+                SIDECAR,
+                seen,
+                "It works, but this cluster knows native sidecars: among the initContainers, first of them, with restartPolicy: \
+                 Always, podbeat is there before the task and stopped after it, and sees how it ends \
+                 (deploy/manifests/job-native-sidecar.yaml).",
+            ),
+            Some(false) | None => Finding::ok(SIDECAR, seen),
+        };
+    }
+    let mut before = Vec::new();
+    for container in &pod.spec.init_containers {
+        if container.name == name {
+            if !is_native(container) {
+                return Finding::failed(
+                    SIDECAR,
+                    "an ordinary init container: the task does not start before podbeat has ended",
+                    "Give podbeat's container restartPolicy: Always (Kubernetes 1.29 and later), or put it among the regular \
+                     containers.",
+                );
+            }
+            break;
+        }
+        before.push(container.name.as_str());
+    }
+    if before.is_empty() {
+        return Finding::ok(SIDECAR, "native, and the first of the init containers");
+    }
+    Finding::warning(
+        SIDECAR,
+        format!("native, but behind {}", before.join(", ")),
+        "Put podbeat first among the initContainers: it is not there before those are done, and sidecars that stand before it are \
+         stopped after it.",
+    )
+}
+
+fn grace(pod: &Pod, timeout: Duration) -> Finding {
+    let grace = Observation::of(pod, "").termination_grace;
+    let words = |duration: Duration| humantime::format_duration(duration).to_string();
+    let (one, two) = (grace_for(1, timeout), grace_for(2, timeout));
+    let seen = format!(
+        "{} of grace; an attempt may take {}",
+        words(grace),
+        words(timeout)
+    );
+    let whole_seconds = |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let remedy = format!(
+        "Set the pod's terminationGracePeriodSeconds to {} at least, so that the last heartbeat has time for an attempt and a retry; \
+         or PODBEAT_TIMEOUT to {} or less.",
+        whole_seconds(two),
+        match grace.saturating_sub(grace_for(0, timeout)) / 2 {
+            least if least < Duration::from_millis(500) => "less".to_owned(),
+            most => words(Duration::from_millis(
+                most.as_millis().try_into().unwrap_or(u64::MAX)
+            )),
+        }
+    );
+    if grace < one {
+        return Finding::failed(GRACE, format!("{seen}: too short for one"), remedy);
+    }
+    if grace < two {
+        return Finding::warning(GRACE, format!("{seen}: too short for a retry"), remedy);
+    }
+    Finding::ok(GRACE, seen)
+}
+
+fn restart(pod: &Pod, sidecar: Sidecar) -> Finding {
+    let policy = pod.spec.restart_policy.as_deref().unwrap_or("Always");
+    let seen = format!("the pod's restartPolicy is {policy}");
+    match (policy, sidecar) {
+        ("Always", Sidecar::Plain) => Finding::warning(
+            RESTART,
+            format!("{seen}: a plain sidecar that has ended is started again"),
+            "Use restartPolicy: Never or OnFailure, as Jobs have, or make podbeat a native sidecar. podbeat ends with the task, and \
+             here the task never does.",
+        ),
+        ("Always", Sidecar::Native | Sidecar::Elsewhere) => Finding::warning(
+            RESTART,
+            format!("{seen}: a task that is started again whatever its exit code never ends"),
+            "Use restartPolicy: Never or OnFailure, as Jobs have: the last heartbeat is sent when the task has ended for good, and here \
+             that is when the pod is deleted.",
+        ),
+        (_, _) => Finding::ok(RESTART, seen),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::finding::State;
+    use super::*;
+
+    fn judged(spec: &Value, name: &str, uid: Option<&str>) -> Vec<(String, State, String)> {
+        let pod = json!({"metadata": {"name": "p", "uid": "u1"}, "spec": spec});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        let expected = Expected {
+            uid,
+            container: Some(name),
+            timeout: Duration::from_secs(10),
+        };
+        let found = judge(&pod, &expected, Some(true));
+        assert!(found.iter().all(|finding| finding.remedy.is_some()
+            != (finding.state == State::Ok || finding.state == State::Skipped)));
+        found
+            .into_iter()
+            .map(|finding| (finding.id, finding.state, finding.seen))
+            .collect()
+    }
+
+    fn states(found: &[(String, State, String)]) -> Vec<State> {
+        found.iter().map(|(_, state, _)| *state).collect()
+    }
+
+    fn native(grace: i64) -> Value {
+        json!({"restartPolicy": "Never", "terminationGracePeriodSeconds": grace,
+               "initContainers": [{"name": "podbeat", "restartPolicy": "Always"}], "containers": [{"name": "main"}]})
+    }
+
+    #[test]
+    fn as_the_manifests_deploy_it_all_holds() {
+        use State::Ok as Holds;
+        let found = judged(&native(30), "podbeat", Some("u1"));
+        assert_eq!(states(&found), [Holds; 5], "{found:?}");
+        let ids: Vec<&str> = found.iter().map(|(id, _, _)| id.as_str()).collect();
+        assert_eq!(ids, [UID, CONTAINER, SIDECAR, GRACE, RESTART]);
+    }
+
+    #[test]
+    fn another_uid_and_none() {
+        assert_eq!(judged(&native(30), "podbeat", Some("u2"))[0].1, State::Failed);
+        assert_eq!(judged(&native(30), "podbeat", None)[0].1, State::Ok);
+    }
+
+    #[test]
+    fn a_container_that_is_not_there_is_told_with_those_that_are() {
+        let found = judged(&native(30), "hb", None);
+        assert_eq!(
+            states(&found),
+            [
+                State::Ok,
+                State::Failed,
+                State::Skipped,
+                State::Ok,
+                State::Skipped
+            ]
+        );
+        assert!(found[1].2.ends_with("it has podbeat, main"), "{found:?}");
+    }
+
+    #[test]
+    fn grace_for_an_attempt_and_a_retry() {
+        for (grace, state) in [
+            (30, State::Ok),
+            (22, State::Ok),
+            (21, State::Warning),
+            (12, State::Warning),
+            (11, State::Failed),
+            (0, State::Failed),
+        ] {
+            assert_eq!(judged(&native(grace), "podbeat", None)[3].1, state, "{grace} s");
+        }
+    }
+
+    #[test]
+    fn sidecars_of_every_kind() {
+        let kind = |init: &Value, regular: &Value, policy: &str| {
+            let spec = json!({"restartPolicy": policy, "initContainers": init, "containers": regular});
+            let found = judged(&spec, "podbeat", None);
+            (found[2].1, found[4].1)
+        };
+        let (podbeat, main) = (json!({"name": "podbeat"}), json!({"name": "main"}));
+        let native = json!({"name": "podbeat", "restartPolicy": "Always"});
+        let behind = kind(&json!([{"name": "init"}, native]), &json!([main]), "Never");
+        assert_eq!(behind, (State::Warning, State::Ok));
+        assert_eq!(kind(&json!([podbeat]), &json!([main]), "Never").0, State::Failed);
+        let plain = kind(&json!([]), &json!([main, podbeat]), "OnFailure");
+        assert_eq!(plain, (State::Warning, State::Ok));
+        assert_eq!(kind(&json!([native]), &json!([main]), "Always").1, State::Warning);
+        assert_eq!(
+            kind(&json!([]), &json!([main, podbeat]), "Always").1,
+            State::Warning
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! The directories of the settings: whether those that podbeat writes to can be written to, and those that it reads be read.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use super::finding::Finding;
+use super::{Context, blocking, in_words};
+use crate::config::Config;
+
+const STATE: &str = "files.state";
+const MARKERS: &str = "files.markers";
+const RENEWED: &str = "files.renewed-token";
+
+/// What is written for a trial: a block, since an empty file fits on a full disk.
+const BLOCK: usize = 4096;
+
+/// Names that are looked at.
+const NAMES: usize = 1024;
+
+/// All three, each on a thread of its own: a disk may hang.
+pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
+    let state = tried(
+        STATE,
+        "PODBEAT_STATE_DIR",
+        config.state_dir.clone(),
+        context,
+        |id, path| {
+            written(
+                id,
+                &path,
+                "podbeat goes on without its journal, and after a restart of its container it begins afresh. Mount an emptyDir \
+                 of its own there, writable for podbeat's user, as in deploy/manifests/job-native-sidecar.yaml.",
+            )
+        },
+    );
+    let markers = tried(
+        MARKERS,
+        "PODBEAT_MARKER_DIR",
+        config.marker_dir.clone(),
+        context,
+        |id, path| readable(id, &path),
+    );
+    let renewed = tried(
+        RENEWED,
+        "PODBEAT_RENEWED_TOKEN_FILE",
+        config.renewed_token_file.clone(),
+        context,
+        |id, path| {
+            let directory = path.parent().unwrap_or(Path::new("/"));
+            let directory = if directory.as_os_str().is_empty() {
+                Path::new(".")
+            } else {
+                directory
+            };
+            written(
+                id,
+                directory,
+                "The task never gets a token that the service renewed. Mount an emptyDir there, writable for podbeat's user, and \
+                 mount it read-only into the task's containers.",
+            )
+        },
+    );
+    let (state, markers, renewed) = tokio::join!(state, markers, renewed);
+    vec![state, markers, renewed]
+}
+
+async fn tried(
+    id: &'static str,
+    variable: &str,
+    path: Option<PathBuf>,
+    context: &Context,
+    trial: impl FnOnce(&'static str, PathBuf) -> Finding + Send + 'static,
+) -> Finding {
+    let Some(path) = path else {
+        return Finding::skipped(id, format!("{variable} is not set"));
+    };
+    let shown = path.display().to_string();
+    blocking(context.limit, move || trial(id, path)).await.unwrap_or_else(|| {
+        Finding::failed(
+            id,
+            format!("{shown} hangs: no answer within {}", in_words(context.limit)),
+            "podbeat's heartbeats go on, but neither writes nor reads there come to an end. What volume is it, and does it answer on \
+             the node?",
+        )
+    })
+}
+
+/// Writes a file of its own, makes it durable, as the agent does, and takes it away.
+fn written(id: &str, directory: &Path, remedy: &str) -> Finding {
+    let path = directory.join(format!(".podbeat-check-{:016x}", fastrand::u64(..)));
+    let tried = trial(&path);
+    let removed = match &tried {
+        Err(error) if error.kind() != io::ErrorKind::StorageFull => Ok(()),
+        Ok(()) | Err(_) => fs::remove_file(&path),
+    };
+    let shown = directory.display();
+    match tried.and(removed) {
+        Ok(()) => Finding::ok(id, format!("{shown} can be written to")),
+        Err(error) => Finding::failed(id, format!("{shown} can't be written to: {error}"), remedy),
+    }
+}
+
+fn trial(path: &Path) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?;
+    let written = file.write_all(&[b'.'; BLOCK]).and_then(|()| file.sync_all());
+    if written.is_err() {
+        let _ = fs::remove_file(path);
+    }
+    written
+}
+
+fn readable(id: &str, directory: &Path) -> Finding {
+    let remedy = "Exits that the Kubernetes API withholds stay unknown. Mount there, read-only, the emptyDir into which `podbeat \
+                  exec` writes in the task's container, as in deploy/manifests/job-with-exit-markers.yaml; it must be readable for \
+                  podbeat's user.";
+    let names = fs::read_dir(directory).and_then(|entries| {
+        let names = entries
+            .take(NAMES)
+            .map(|entry| entry.map(|entry| entry.file_name()));
+        names.collect::<io::Result<Vec<_>>>()
+    });
+    let shown = directory.display();
+    match names {
+        Ok(names) => {
+            let shown_ones = names
+                .iter()
+                .filter(|name| !name.as_encoded_bytes().starts_with(b"."));
+            let files = match shown_ones.count() {
+                0 => "no marker yet".to_owned(),
+                1 => "one file".to_owned(),
+                count => format!("{count} files"),
+            };
+            Finding::ok(id, format!("{shown} can be read, with {files}"))
+        }
+        Err(error) => Finding::failed(id, format!("{shown} can't be read: {error}"), remedy),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::finding::State;
+    use super::*;
+
+    #[test]
+    fn a_trial_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().expect("a directory");
+        assert_eq!(written(STATE, dir.path(), "remedy").state, State::Ok);
+        assert_eq!(readable(MARKERS, dir.path()).state, State::Ok);
+        assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn what_is_no_directory_is_told_with_its_remedy() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let file = dir.path().join("file");
+        fs::write(&file, "").expect("written");
+        for path in [file, dir.path().join("nowhere")] {
+            for found in [written(STATE, &path, "remedy"), readable(MARKERS, &path)] {
+                assert_eq!(found.state, State::Failed, "{found:?}");
+                assert!(found.remedy.is_some(), "{found:?}");
+            }
+        }
+    }
+}

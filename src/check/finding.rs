@@ -1,0 +1,228 @@
+//! What a check found, and how it is shown: a table with the remedies below it, or JSON. Pure.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+
+use crate::terminal::{inert, one_line};
+
+/// Characters that are shown of what was seen. What others say of themselves (a service, a certificate) may be of any length.
+const LONGEST: usize = 400;
+
+/// Whether something holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    /// It holds.
+    Ok,
+    /// It holds, and yet somebody should look at it.
+    Warning,
+    /// It does not.
+    Failed,
+    /// It was not looked at: what it rests on does not hold, or isn't there.
+    Skipped,
+}
+
+impl State {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Failed => "failed",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// One check and its outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    /// Stays the same from version to version.
+    pub(super) id: String,
+    pub(super) state: State,
+    /// What was looked at and what was seen, on one line.
+    pub(super) seen: String,
+    /// What to do about it, on one line or more.
+    pub(super) remedy: Option<String>,
+}
+
+impl Finding {
+    fn new(id: &str, state: State, seen: &str, remedy: Option<String>) -> Self {
+        let mut short: String = seen.chars().take(LONGEST).collect();
+        if short.len() < seen.len() {
+            short.push('…');
+        }
+        Self {
+            id: id.to_owned(),
+            state,
+            seen: one_line(&short),
+            remedy: remedy.map(|remedy| {
+                let lines = remedy.trim_end().lines().map(|line| inert(line).collect());
+                lines.collect::<Vec<String>>().join("\n")
+            }),
+        }
+    }
+
+    pub(super) fn ok(id: &str, seen: impl AsRef<str>) -> Self {
+        Self::new(id, State::Ok, seen.as_ref(), None)
+    }
+
+    pub(super) fn warning(id: &str, seen: impl AsRef<str>, remedy: impl Into<String>) -> Self {
+        Self::new(id, State::Warning, seen.as_ref(), Some(remedy.into()))
+    }
+
+    pub(super) fn failed(id: &str, seen: impl AsRef<str>, remedy: impl Into<String>) -> Self {
+        Self::new(id, State::Failed, seen.as_ref(), Some(remedy.into()))
+    }
+
+    /// Not looked at, and why.
+    pub(super) fn skipped(id: &str, why: impl AsRef<str>) -> Self {
+        Self::new(id, State::Skipped, why.as_ref(), None)
+    }
+
+    /// Not looked at, since another check failed.
+    pub(super) fn because(id: &str, other: &str) -> Self {
+        Self::skipped(id, format!("because of {other}"))
+    }
+
+    pub(super) fn holds(&self) -> bool {
+        matches!(self.state, State::Ok | State::Warning)
+    }
+}
+
+/// All that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Findings {
+    pub(super) checks: Vec<Finding>,
+    /// Whether nothing failed.
+    pub(super) ok: bool,
+}
+
+impl Findings {
+    pub(super) fn new(checks: Vec<Finding>) -> Self {
+        let ok = checks.iter().all(|check| check.state != State::Failed);
+        Self { checks, ok }
+    }
+
+    /// The table, and below it each remedy under the checks that call for it. A remedy stands at the line's beginning, so that what
+    /// is YAML in it can be copied as it is.
+    pub(super) fn table(&self) -> String {
+        const HEADERS: [&str; 2] = ["CHECK", "STATE"];
+        const GAP: usize = 3;
+        // Both columns are ours, and ASCII; what is anybody's stands last.
+        let ids = self.checks.iter().map(|check| check.id.len());
+        let id = ids.chain([HEADERS[0].len()]).max().unwrap_or_default() + GAP;
+        let state = State::Warning.word().len() + GAP;
+        let mut text = format!("{:id$}{:state$}SEEN\n", HEADERS[0], HEADERS[1]);
+        let mut remedies: Vec<(&str, Vec<&str>)> = Vec::new();
+        for check in &self.checks {
+            let _ = writeln!(
+                text,
+                "{:id$}{:state$}{}",
+                check.id,
+                check.state.word(),
+                check.seen
+            );
+            let Some(remedy) = &check.remedy else { continue };
+            match remedies.iter_mut().find(|(known, _)| known == remedy) {
+                Some((_, ids)) => ids.push(&check.id),
+                None => remedies.push((remedy, vec![&check.id])),
+            }
+        }
+        for (remedy, ids) in remedies {
+            let _ = write!(text, "\n{}:\n{remedy}\n", ids.join(", "));
+        }
+        let count = |state| self.checks.iter().filter(|check| check.state == state).count();
+        let counts: Vec<String> = [State::Ok, State::Warning, State::Failed, State::Skipped]
+            .into_iter()
+            .filter_map(|state| match count(state) {
+                0 => None,
+                count => Some(format!("{count} {}", state.word())),
+            })
+            .collect();
+        let _ = write!(text, "\n{} checks: {}\n", self.checks.len(), counts.join(", "));
+        text
+    }
+
+    /// One JSON object, on one line.
+    pub(super) fn json(&self) -> String {
+        // Plain texts: there is nothing in it that JSON can't say.
+        let mut text = serde_json::to_string(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn findings() -> Findings {
+        Findings::new(vec![
+            Finding::ok("service.tcp", "10.0.0.1:443"),
+            Finding::failed(
+                "kubernetes.get",
+                "not allowed",
+                "apply:\nkind: Role\n---\nkind: X\n",
+            ),
+            Finding::failed(
+                "kubernetes.list",
+                "not allowed",
+                "apply:\nkind: Role\n---\nkind: X\n",
+            ),
+            Finding::warning("token.expiry", "soon", "a new one"),
+            Finding::because("service.run", "service.tls"),
+        ])
+    }
+
+    #[test]
+    fn a_table_with_each_remedy_once_below_it() {
+        assert_eq!(
+            findings().table(),
+            "CHECK             STATE     SEEN\n\
+             service.tcp       ok        10.0.0.1:443\n\
+             kubernetes.get    failed    not allowed\n\
+             kubernetes.list   failed    not allowed\n\
+             token.expiry      warning   soon\n\
+             service.run       skipped   because of service.tls\n\
+             \n\
+             kubernetes.get, kubernetes.list:\n\
+             apply:\nkind: Role\n---\nkind: X\n\
+             \n\
+             token.expiry:\n\
+             a new one\n\
+             \n\
+             5 checks: 1 ok, 1 warning, 2 failed, 1 skipped\n"
+        );
+    }
+
+    #[test]
+    fn json_with_the_names_that_are_documented() {
+        let json: serde_json::Value = serde_json::from_str(&findings().json()).expect("JSON");
+        assert_eq!(json["ok"], false);
+        assert_eq!(
+            json["checks"][3],
+            serde_json::json!({"id": "token.expiry", "state": "warning", "seen": "soon", "remedy": "a new one"})
+        );
+        assert!(json["checks"][0]["remedy"].is_null());
+        assert!(
+            Findings::new(vec![Finding::warning("a", "b", "c")]).ok,
+            "warnings are allowed"
+        );
+    }
+
+    #[test]
+    fn nothing_that_others_say_does_anything_on_a_terminal() {
+        let finding = Finding::failed(
+            "service.tls",
+            format!("CN=a\x1b[2J\n{}", "x".repeat(1000)),
+            "is it \u{202e}right?\nkind: Role\r\n",
+        );
+        assert!(finding.seen.starts_with("CN=a\u{fffd}[2J\u{fffd}x"));
+        assert!(finding.seen.ends_with("x…") && finding.seen.chars().count() == LONGEST + 1);
+        assert_eq!(
+            finding.remedy.as_deref(),
+            Some("is it \u{fffd}right?\nkind: Role")
+        );
+    }
+}

@@ -1,0 +1,120 @@
+//! One request without a body, and the head of its answer, on a connection that is given up behind it.
+//!
+//! Two questions are all that is asked so: a proxy's tunnel, and an answer's date. A second copy of an HTTP client's machinery for
+//! them would weigh more than this whole command.
+
+use std::io;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// The most that is read of an answer's head.
+const LONGEST: usize = 16 * 1024;
+
+/// Why there is no head of an answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// The connection broke off.
+    #[error("the connection broke off")]
+    Broken(#[from] io::Error),
+    /// What came is no answer in HTTP, or has no end.
+    #[error("what came is no answer in HTTP")]
+    NotHttp,
+}
+
+/// The head of an answer.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: u16,
+    lines: Vec<String>,
+}
+
+impl Head {
+    /// Sends a request's head, and reads that of the answer. What follows it is left to be read.
+    pub(super) async fn ask(stream: &mut (dyn Stream + '_), request: &[u8]) -> Result<Self, Error> {
+        stream.write_all(request).await?;
+        stream.flush().await?;
+        let mut answer = Vec::new();
+        // Byte by byte: behind the answer of a proxy comes what is the service's. The kernel, or TLS, has the buffer.
+        while !answer.ends_with(b"\r\n\r\n") {
+            if answer.len() == LONGEST {
+                return Err(Error::NotHttp);
+            }
+            answer.push(stream.read_u8().await?);
+            // Before sixteen kilobytes of something else are waited for.
+            if !b"HTTP/1.".starts_with(answer.get(..7).unwrap_or(&answer)) {
+                return Err(Error::NotHttp);
+            }
+        }
+        Self::read(&answer).ok_or(Error::NotHttp)
+    }
+
+    fn read(answer: &[u8]) -> Option<Self> {
+        let text = String::from_utf8_lossy(answer);
+        let mut lines = text.split("\r\n").map(str::to_owned);
+        let first = lines.next()?;
+        let mut words = first.split(' ');
+        words.next().filter(|version| version.starts_with("HTTP/1."))?;
+        let status = words.next().filter(|status| status.len() == 3)?.parse().ok()?;
+        Some(Self {
+            status,
+            lines: lines.collect(),
+        })
+    }
+
+    /// The value of a header, by its name in lower case.
+    pub(super) fn header(&self, wanted: &str) -> Option<&str> {
+        self.lines.iter().find_map(|line| {
+            let (name, value) = line.split_once(':')?;
+            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
+        })
+    }
+}
+
+/// A connection, whatever it goes over.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_and_headers() {
+        let head = Head::read(b"HTTP/1.1 200 Connection established\r\nDATE:  now \r\nX: a: b\r\n\r\n")
+            .expect("a head");
+        assert_eq!(
+            (head.status, head.header("date"), head.header("x")),
+            (200, Some("now"), Some("a: b"))
+        );
+        assert_eq!(head.header("host"), None);
+        assert_eq!(
+            Head::read(b"HTTP/1.0 407\r\n\r\n").map(|head| head.status),
+            Some(407)
+        );
+        for odd in [
+            &b""[..],
+            b"HTTP/1.1",
+            b"SSH-2.0 200\r\n",
+            b"HTTP/1.1 2000000\r\n",
+            b"\xff 200\r\n",
+            b"HTTP/1.1 +20\r\n",
+        ] {
+            assert!(Head::read(odd).is_none_or(|head| head.status == 20), "{odd:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_http_is_told_at_once_and_what_has_no_end_is_given_up() {
+        for (answer, whole) in [
+            (b"HTTP/1.1 200 OK\r\nDate: x\r\n\r\nbehind".to_vec(), true),
+            (b"SSH-2.0-OpenSSH\r\n".to_vec(), false),
+            ([&b"HTTP/1.1 200 OK\r\n"[..], &[b'x'; 20_000]].concat(), false),
+        ] {
+            let (mut ours, mut theirs) = tokio::io::duplex(64 * 1024);
+            theirs.write_all(&answer).await.expect("written");
+            let asked = Head::ask(&mut ours, b"HEAD / HTTP/1.1\r\n\r\n").await;
+            assert_eq!(asked.is_ok(), whole, "{asked:?}");
+        }
+    }
+}

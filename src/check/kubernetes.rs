@@ -1,0 +1,367 @@
+//! The way to the API server, what may be done there, and the pod.
+
+use jiff::Timestamp;
+
+use super::clock::{self, Dated};
+use super::deployed::{self, Expected};
+use super::finding::Finding;
+use super::{Context, blocking, in_words, told};
+use crate::config::{Config, Kubernetes, Partial};
+use crate::pod::ask::{Error, Questions, Version};
+use crate::pod::resource::Pod;
+use crate::pod::role::{self, Account};
+
+const ACCESS: &str = "kubernetes.access";
+const API: &str = "kubernetes.api";
+const POD: &str = "kubernetes.pod";
+const CLOCK: &str = "clock.kubernetes";
+
+/// What podbeat does with its pod, and the check of each.
+const VERBS: [(&str, &str); 3] = [
+    ("get", "kubernetes.get"),
+    ("list", "kubernetes.list"),
+    ("watch", "kubernetes.watch"),
+];
+
+/// All that is asked of the API server, in the order of the steps.
+pub(super) async fn check(partial: &Partial, context: &Context) -> Vec<Finding> {
+    let (finding, questions) = reach(&partial.config, context).await;
+    let mut found = vec![finding];
+    let Some(questions) = questions else {
+        found.push(Finding::because(API, ACCESS));
+        found.push(Finding::because(CLOCK, ACCESS));
+        found.extend(beyond(ACCESS));
+        return found;
+    };
+    let names_a_pod = ["POD_NAME", "POD_NAMESPACE"]
+        .into_iter()
+        .find(|variable| partial.is_wrong(variable));
+    let name = partial.config.pod_name.as_str();
+    let asked = Timestamp::now();
+    let version = async {
+        let version = questions.version().await;
+        (version, Timestamp::now())
+    };
+    // All at once; what is asked of a pod without a name is not sent.
+    let rest = async {
+        match names_a_pod {
+            Some(_) => None,
+            None => {
+                let [get, list, watch] = VERBS.map(|(verb, _)| questions.may(verb, name));
+                let all = tokio::join!(get, list, watch, questions.pod(name), questions.account());
+                Some(all)
+            }
+        }
+    };
+    let ((version, answered), rest) = tokio::join!(version, rest);
+    let (api, is_there) = api(&version, &questions);
+    found.push(api);
+    found.push(match &version {
+        Ok(version) => {
+            let answer = Dated {
+                date: version.date.clone(),
+                asked,
+                answered,
+            };
+            clock::compare(CLOCK, "the API server", &answer)
+        }
+        Err(_) => Finding::because(CLOCK, API),
+    });
+    if !is_there {
+        found.extend(beyond(API));
+        return found;
+    }
+    let Some((get, list, watch, pod, account)) = rest else {
+        let setting = format!("settings.{}", names_a_pod.unwrap_or_default());
+        found.extend(beyond(&setting));
+        return found;
+    };
+    for ((verb, id), allowed) in VERBS.into_iter().zip([get, list, watch]) {
+        found.push(right(id, verb, allowed, &account, &questions, name));
+    }
+    let may_get = found
+        .iter()
+        .any(|finding| finding.id == VERBS[0].1 && finding.holds());
+    let native_sidecars = version.as_ref().ok().and_then(knows_native_sidecars);
+    found.extend(of_pod(pod, may_get, partial, &questions, native_sidecars));
+    found
+}
+
+/// What is not looked at if the API server can't be asked about the pod.
+fn beyond(other: &str) -> Vec<Finding> {
+    let ids = VERBS.iter().map(|(_, id)| *id).chain([POD]);
+    let mut found: Vec<Finding> = ids.map(|id| Finding::because(id, other)).collect();
+    found.extend(deployed::because(other));
+    found
+}
+
+/// Sets the client up.
+async fn reach(config: &Config, context: &Context) -> (Finding, Option<Questions>) {
+    let access = crate::kubernetes::access(&config.kubernetes);
+    let (namespace, limit) = (config.pod_namespace.clone(), context.limit);
+    let settings = config.kubernetes.clone();
+    let runtime = tokio::runtime::Handle::current();
+    // On a thread of its own: it reads files, and a kubeconfig may run a program for credentials.
+    let questions = blocking(limit, move || {
+        files(&settings).and_then(|()| {
+            runtime
+                .block_on(Questions::new(&access, namespace.as_deref(), limit))
+                .map_err(|error| told(&error))
+        })
+    });
+    let remedy = match &config.kubernetes {
+        Kubernetes::InCluster { .. } => {
+            "podbeat's container needs the token of a service account and the cluster's CA in PODBEAT_SERVICE_ACCOUNT_DIR, as the \
+             volume podbeat of deploy/manifests/job-native-sidecar.yaml brings them (or automountServiceAccountToken: true), readable \
+             for its user. Heartbeats go on without states until then."
+        }
+        Kubernetes::Kubeconfig { .. } => {
+            "Name a kubeconfig by KUBECONFIG or --kubeconfig, and a context of it by --context: does `kubectl get pod` work with it? \
+             In a pod, KUBERNETES_SERVICE_HOST must be set, which the kubelet does (enableServiceLinks does not matter)."
+        }
+    };
+    match questions.await {
+        Some(Ok(questions)) => {
+            let kind = match &config.kubernetes {
+                Kubernetes::InCluster { .. } => "in-cluster",
+                Kubernetes::Kubeconfig { .. } => "kubeconfig",
+            };
+            let proxy = questions.proxy();
+            let proxy = proxy
+                .map(|proxy| format!(" by the proxy {proxy}"))
+                .unwrap_or_default();
+            let seen = format!(
+                "{kind}: {}{proxy}, namespace {}",
+                questions.server().to_string().trim_end_matches('/'),
+                questions.namespace()
+            );
+            (Finding::ok(ACCESS, seen), Some(questions))
+        }
+        Some(Err(problem)) => (Finding::failed(ACCESS, problem, remedy), None),
+        None => {
+            let seen = format!(
+                "no end within {}: a file that hangs, or the kubeconfig's program for credentials",
+                in_words(limit)
+            );
+            (Finding::failed(ACCESS, seen, remedy), None)
+        }
+    }
+}
+
+/// In a pod: the two files, by name. What the client says of them later is less plain.
+fn files(settings: &Kubernetes) -> Result<(), String> {
+    let Kubernetes::InCluster {
+        service_account_dir, ..
+    } = settings
+    else {
+        return Ok(());
+    };
+    for name in ["token", "ca.crt"] {
+        let path = service_account_dir.join(name);
+        match std::fs::read(&path) {
+            Ok(bytes) if bytes.trim_ascii().is_empty() => return Err(format!("{} is empty", path.display())),
+            Ok(_) => {}
+            Err(error) => return Err(format!("{} can't be read: {error}", path.display())),
+        }
+    }
+    Ok(())
+}
+
+fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, bool) {
+    match version {
+        Ok(version) => {
+            let seen = format!("Kubernetes {}", version.git_version);
+            (Finding::ok(API, seen), true)
+        }
+        // It answers, and knows us: who may see the version is a matter of its rules.
+        Err(Error::Refused {
+            status: status @ (403 | 404),
+            ..
+        }) => (
+            Finding::ok(
+                API,
+                format!("it answers, and keeps its version to itself ({status})"),
+            ),
+            true,
+        ),
+        Err(error) => {
+            let server = questions.server().to_string();
+            let server = server.trim_end_matches('/');
+            (Finding::failed(API, told(error), advice(error, server)), false)
+        }
+    }
+}
+
+fn advice(error: &Error, server: &str) -> String {
+    match error {
+        Error::Refused { status: 401, .. } => {
+            "The API server does not accept the token. In a pod: is it this cluster's, and fresh (the kubelet replaces projected tokens; \
+             a copy is not replaced)? With a kubeconfig: sign in again."
+                .to_owned()
+        }
+        Error::Refused { status: 403, .. } => {
+            "The cluster's default ClusterRoles (system:basic-user, system:public-info-viewer) let anybody who is signed in ask that; \
+             has somebody taken them away?"
+                .to_owned()
+        }
+        Error::Refused { .. } => format!("{server} has trouble, or is no Kubernetes API: try again, or look at the control plane."),
+        Error::Unreadable { .. } => format!("Is {server} a Kubernetes API?"),
+        Error::Unreachable { source, .. } => match super::tls::cause(source.as_ref()) {
+            Some(rustls::Error::InvalidCertificate(
+ rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature)) => {
+                "Its certificate is not from the CA that the settings name: ca.crt in PODBEAT_SERVICE_ACCOUNT_DIR (the ConfigMap \
+                 kube-root-ca.crt), or certificate-authority in the kubeconfig, must be this cluster's."
+                    .to_owned()
+            }
+            Some(_) => format!("Does {server} fit the certificate, and is nothing in between that breaks TLS?"),
+            None => format!(
+                "Is {server} right, and does a network lead there? In a pod a NetworkPolicy must let it out to the API server; \
+                 HTTPS_PROXY is used unless NO_PROXY names the host."
+            ),
+        },
+        Error::Timeout { .. } => format!(
+            "Something drops what is sent to {server}: a NetworkPolicy or a firewall; or the API server is overloaded. HTTPS_PROXY is \
+             used unless NO_PROXY names the host."
+        ),
+        Error::Setup(_) => "See kubernetes.access.".to_owned(),
+    }
+}
+
+fn right(
+    id: &str,
+    verb: &str,
+    allowed: Result<bool, Error>,
+    account: &Result<Account, Error>,
+    questions: &Questions,
+    pod: &str,
+) -> Finding {
+    let who = account
+        .as_ref()
+        .map_or_else(|_| "this account".to_owned(), Account::to_string);
+    let namespace = questions.namespace();
+    match allowed {
+        Ok(true) => Finding::ok(id, format!("{who} may {verb} pod {namespace}/{pod}")),
+        Ok(false) => {
+            let (subject, note) = match account {
+                Ok(account) => (account.clone(), ""),
+                Err(_) => (
+                    Account::ServiceAccount {
+                        namespace: namespace.to_owned(),
+                        name: "default".to_owned(),
+                    },
+                    " (the API server did not tell who is asking: put the right name in place of default)",
+                ),
+            };
+            Finding::failed(
+                id,
+                format!("{who} may not {verb} pod {namespace}/{pod}"),
+                format!(
+                    "kubectl apply --filename - with this Role and RoleBinding{note}:\n{}",
+                    role::missing(namespace, &subject)
+                ),
+            )
+        }
+        Err(error) => {
+            let server = questions.server().to_string();
+            Finding::failed(id, told(&error), advice(&error, server.trim_end_matches('/')))
+        }
+    }
+}
+
+fn of_pod(
+    pod: Result<Option<Pod>, Error>,
+    may_get: bool,
+    partial: &Partial,
+    questions: &Questions,
+    native_sidecars: Option<bool>,
+) -> Vec<Finding> {
+    let config = &partial.config;
+    let name = format!("{}/{}", questions.namespace(), config.pod_name);
+    let because = |finding: Finding| {
+        let mut found = vec![finding];
+        found.extend(deployed::because(POD));
+        found
+    };
+    match pod {
+        Ok(Some(pod)) => {
+            let expected = Expected::of(config, !partial.is_wrong("PODBEAT_CONTAINER_NAME"));
+            let mut found = vec![there(&name, &pod)];
+            found.extend(deployed::judge(&pod, &expected, native_sidecars));
+            found
+        }
+        Ok(None) => because(Finding::failed(
+            POD,
+            format!("there is no pod {name}"),
+            "Are POD_NAME and POD_NAMESPACE right (--pod-name, --pod-namespace), and is it the right cluster (--context)? In a pod they \
+             come from the downward API. A pod that is gone can't be checked any more: `kubectl get pods --namespace NAMESPACE` shows \
+             those that are there.",
+        )),
+        Err(error) if !may_get && error.status() == Some(403) => because(Finding::because(POD, VERBS[0].1)),
+        Err(error) => {
+            let server = questions.server().to_string();
+            because(Finding::failed(
+                POD,
+                told(&error),
+                advice(&error, server.trim_end_matches('/')),
+            ))
+        }
+    }
+}
+
+fn there(name: &str, pod: &Pod) -> Finding {
+    let phase = pod.status.phase.as_deref().unwrap_or("of no phase");
+    let node = pod.spec.node_name.as_deref();
+    let node = node.map(|node| format!(" on {node}")).unwrap_or_default();
+    let seen = format!("{name} is {phase}{node}");
+    if pod.metadata.deletion_timestamp.is_some() {
+        return Finding::warning(
+            POD,
+            format!("{seen}, and is being deleted"),
+            "Nothing new begins in this pod. Check another one.",
+        );
+    }
+    if matches!(phase, "Succeeded" | "Failed") {
+        return Finding::warning(
+            POD,
+            format!("{seen}: it has ended"),
+            "Nothing new begins in this pod. Check another one; `podbeat reap` sends a last heartbeat that is missing.",
+        );
+    }
+    Finding::ok(POD, seen)
+}
+
+/// From 1.29 on, where the feature gate is on unless somebody turned it off.
+fn knows_native_sidecars(version: &Version) -> Option<bool> {
+    let mut parts = version.git_version.trim_start_matches('v').split('.');
+    let (major, minor) = (
+        parts.next()?.parse::<u32>().ok()?,
+        parts.next()?.parse::<u32>().ok()?,
+    );
+    Some((major, minor) >= (1, 29))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn native_sidecars_by_version() {
+        let knows = |version: &str| {
+            knows_native_sidecars(&Version {
+                git_version: version.to_owned(),
+                date: None,
+            })
+        };
+        for (version, expected) in [
+            ("v1.37.0", Some(true)),
+            ("v1.29.3-eks-a5df82a", Some(true)),
+            ("v1.28.15", Some(false)),
+            ("v2.0.0", Some(true)),
+            ("", None),
+            ("v1", None),
+            ("v1.x.1", None),
+        ] {
+            assert_eq!(knows(version), expected, "{version}");
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! `podbeat check`: whether all holds that the agent needs, and what to do where it doesn't.
+//! Here lives what is looked at, with which deadline, what was seen, and the remedy.
+//! Never here: a heartbeat, a token renewed, a file left behind, or anything else that changes the world.
+
+pub mod certificate;
+mod clock;
+mod deployed;
+mod files;
+mod finding;
+mod heads;
+mod kubernetes;
+mod proxy;
+mod service;
+mod tls;
+mod token;
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use self::finding::{Finding, Findings};
+use self::tls::Means;
+use crate::config::{Config, Fault, NonceSource, Partial, TokenSource};
+use crate::exit::{Ending, with_causes};
+use crate::journal;
+use crate::task_runs::Secret;
+use crate::task_runs::client::Tls;
+use crate::task_runs::credentials::{Credentials, Source};
+
+const SETTINGS: &str = "settings";
+const FILES: &str = "settings.files";
+const SOURCE: &str = "token.source";
+
+/// One call of `podbeat check`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Invocation {
+    /// The longest that one check may take. The whole takes no more than five times that: name, connection, TLS, an answer and the
+    /// run come one after another, and all else beside them.
+    pub timeout: Duration,
+    /// JSON instead of a table.
+    pub json: bool,
+}
+
+/// What every check is given.
+struct Context {
+    limit: Duration,
+}
+
+/// Does something that may wait for a disk, on a thread that is left behind if it doesn't end in time.
+async fn blocking<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let done = tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await;
+    done.ok()?.ok()
+}
+
+fn in_words(duration: Duration) -> String {
+    humantime::format_duration(duration).to_string()
+}
+
+/// An error, and of its causes the last one: those between say only that there is one.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut last = None;
+    let mut source = error.source();
+    while let Some(cause) = source {
+        last = Some(cause);
+        source = cause.source();
+    }
+    last.map_or_else(|| error.to_string(), |last| format!("{error}: {last}"))
+}
+
+/// Looks at everything, side by side where one doesn't rest on the other, and writes what was found to `out`.
+pub async fn run(
+    partial: &Partial,
+    invocation: &Invocation,
+    out: &mut dyn Write,
+    notes: &mut dyn Write,
+) -> Ending {
+    // The ring provider for the whole process, kube's client included; it is no error if that was done before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let context = Context {
+        limit: invocation.timeout,
+    };
+    let findings = Findings::new(look(partial, &context).await);
+    let text = if invocation.json {
+        findings.json()
+    } else {
+        findings.table()
+    };
+    let ending = if findings.ok {
+        Ending::Delivered
+    } else {
+        Ending::Unmet
+    };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let _ = writeln!(notes, "podbeat: writing to standard output: {error}");
+            Ending::Unwritten
+        }
+        Ok(()) | Err(_) => ending,
+    }
+}
+
+async fn look(partial: &Partial, context: &Context) -> Vec<Finding> {
+    let config = &partial.config;
+    let service = async {
+        let mut found = Vec::new();
+        let (files, means) = settings_files(config, context).await;
+        let (source, token) = token_source(partial, context).await;
+        found.push(files);
+        found.push(source);
+        found.push(match &token {
+            Some(token) => token::expiry(token, Timestamp::now()),
+            None => Finding::because(token::EXPIRY, SOURCE),
+        });
+        found.extend(of_service(partial, token, means, context).await);
+        found
+    };
+    // Independent of one another.
+    let (service, kubernetes, files) = tokio::join!(
+        service,
+        kubernetes::check(partial, context),
+        files::check(config, context)
+    );
+    let mut found = settings(&partial.faults, config.dry_run);
+    found.extend(service);
+    found.extend(kubernetes);
+    found.extend(files);
+    found
+}
+
+fn settings(faults: &[Fault], dry_run: bool) -> Vec<Finding> {
+    if faults.is_empty() {
+        return vec![match dry_run {
+            true => Finding::warning(
+                SETTINGS,
+                "nothing is sent: PODBEAT_DRY_RUN is true",
+                "Unset PODBEAT_DRY_RUN where heartbeats are to be sent.",
+            ),
+            false => Finding::ok(SETTINGS, "nothing is missing or malformed"),
+        }];
+    }
+    let each = faults.iter().map(|fault| {
+        let id = format!("{SETTINGS}.{}", fault.variable);
+        let remedy = match fault.flag {
+            "" => format!("Mend {}.", fault.variable),
+            flag => format!(
+                "Set {} in podbeat's container, or --{flag}: docs/configuration.md says what it takes. As it is, podbeat \
+                 ends at once with exit code 64.",
+                fault.variable
+            ),
+        };
+        Finding::failed(&id, &fault.problem, remedy)
+    });
+    each.collect()
+}
+
+/// The files that the settings name and that are read at the start: the agent ends with 64 if one can't be used.
+async fn settings_files(config: &Config, context: &Context) -> (Finding, Option<Means>) {
+    let tls = tls_of(config);
+    let nonce = match &config.nonce {
+        Some(NonceSource::File(path)) => Some(path.clone()),
+        Some(NonceSource::Inline(_)) | None => None,
+    };
+    let named: Vec<String> = [&tls.ca_file, &nonce]
+        .into_iter()
+        .flatten()
+        .chain(
+            tls.identity
+                .iter()
+                .flat_map(|(certificate, key)| [certificate, key]),
+        )
+        .map(|path| path.display().to_string())
+        .collect();
+    let read = blocking(context.limit, move || {
+        (Means::load(&tls), nonce.as_deref().map(read_nonce))
+    });
+    let remedy = "Mount what PODBEAT_CA_FILE, PODBEAT_CLIENT_CERT_FILE, PODBEAT_CLIENT_KEY_FILE and PODBEAT_NONCE_FILE name, readable \
+                  for podbeat's user, the first three in PEM form. podbeat ends at once with exit code 64 otherwise.";
+    let Some((means, nonce)) = read.await else {
+        let seen = format!("{} hangs, or one of them does", named.join(", "));
+        return (Finding::failed(FILES, seen, remedy), None);
+    };
+    let (means, own) = match means {
+        Ok((means, own)) => (means, own),
+        Err(error) => return (Finding::failed(FILES, with_causes(&error), remedy), None),
+    };
+    if let Some(Err(problem)) = nonce {
+        return (Finding::failed(FILES, problem, remedy), Some(means));
+    }
+    let seen = match named.as_slice() {
+        [] => "none is named: the system's roots alone".to_owned(),
+        named => format!("can be read: {}", named.join(", ")),
+    };
+    let finding = own.and_then(|own| {
+        let left = own.not_after.duration_since(Timestamp::now());
+        let remedy = "Whoever issues the client certificate must renew it; podbeat takes it up when it is started again.";
+        let seen = |what: &str| {
+            format!("the client certificate {} {what} {}", own.subject, own.not_after)
+        };
+        if left.is_negative() {
+            Some(Finding::failed(FILES, seen("expired at"), remedy))
+        } else if left < jiff::SignedDuration::from_hours(14 * 24) {
+            Some(Finding::warning(FILES, seen("holds only until"), remedy))
+        } else {
+            None
+        }
+    });
+    (finding.unwrap_or_else(|| Finding::ok(FILES, seen)), Some(means))
+}
+
+fn read_nonce(path: &Path) -> Result<(), String> {
+    match std::fs::read_to_string(path) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "the nonce can't be read from {}: {error}",
+            path.display()
+        )),
+    }
+}
+
+fn tls_of(config: &Config) -> Tls {
+    Tls {
+        ca_file: config.ca_file.clone(),
+        identity: config
+            .client_cert_file
+            .clone()
+            .zip(config.client_key_file.clone()),
+    }
+}
+
+/// The token that the agent would send next: the one that the service renewed last, if the journal holds it, or else that of the
+/// settings.
+async fn token_source(partial: &Partial, context: &Context) -> (Finding, Option<Secret>) {
+    let config = &partial.config;
+    let Some(given) = &config.token else {
+        let wrong = ["PODBEAT_TOKEN_FILE", "PODBEAT_TOKEN"]
+            .into_iter()
+            .find(|variable| partial.is_wrong(variable));
+        let finding = match wrong {
+            Some(variable) => Finding::because(SOURCE, &format!("{SETTINGS}.{variable}")),
+            None => Finding::skipped(SOURCE, "there is none, and a dry run needs none"),
+        };
+        return (finding, None);
+    };
+    let source = match given {
+        TokenSource::File(path) => Source::File(path.clone()),
+        TokenSource::Inline(token) => Source::Inline(token.clone()),
+    };
+    let place = match given {
+        TokenSource::File(path) => path.display().to_string(),
+        TokenSource::Inline(_) => "PODBEAT_TOKEN".to_owned(),
+    };
+    let journal = config.state_dir.as_ref().map(|dir| dir.join(journal::FILE));
+    let (run, uid) = (config.task_run_id.clone(), config.pod_uid.clone());
+    let read = blocking(context.limit, move || {
+        let left = journal.and_then(|path| journal::read(&path).ok().flatten());
+        let left = left.filter(|contents| contents.is_of(&run, uid.as_deref()));
+        let renewed = left.and_then(|contents| contents.renewed_token);
+        let mut credentials = Credentials::new(source, renewed);
+        let token = credentials.token();
+        (token, credentials.renewed().is_some())
+    });
+    match read.await {
+        Some((Ok(token), false)) => {
+            let seen = format!("{place}, fit for a header");
+            (Finding::ok(SOURCE, seen), Some(token))
+        }
+        Some((Ok(token), true)) => {
+            let seen = format!("renewed by the service, from the journal, in place of {place}");
+            (Finding::ok(SOURCE, seen), Some(token))
+        }
+        Some((Err(error), _)) => (
+            Finding::failed(
+                SOURCE,
+                with_causes(&error),
+                "PODBEAT_TOKEN_FILE must name a file that podbeat's user can read, with the bearer token on one line and nothing else (in \
+                 a cluster: the key token of the Secret podbeat-token, mounted as deploy/manifests/podbeat.yaml shows it).",
+            ),
+            None,
+        ),
+        None => (
+            Finding::failed(
+                SOURCE,
+                format!("{place} could not be read within {}", in_words(context.limit)),
+                "What volume is it, and does it answer on the node?",
+            ),
+            None,
+        ),
+    }
+}
+
+async fn of_service(
+    partial: &Partial,
+    token: Option<Secret>,
+    means: Option<Means>,
+    context: &Context,
+) -> Vec<Finding> {
+    let config = &partial.config;
+    let Some(url) = &config.service_url else {
+        return match partial.is_wrong("PODBEAT_SERVICE_URL") {
+            true => service::none("because of settings.PODBEAT_SERVICE_URL"),
+            false => service::none("there is no PODBEAT_SERVICE_URL, and a dry run needs none"),
+        };
+    };
+    let settings = service::Settings {
+        url,
+        tls: tls_of(config),
+        token,
+        run_id: Some(config.task_run_id.as_str()).filter(|id| !id.is_empty()),
+    };
+    service::check(settings, means, context).await
+}

@@ -1,0 +1,481 @@
+//! The way to the task-run service, step by step: name, connection, TLS, one answer, the run. No step is taken whose ground does
+//! not hold, and the token goes over a verified connection or none.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use reqwest::Url;
+use rustls::pki_types::ServerName;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::time::{Instant, timeout};
+
+use super::clock::{self, Dated};
+use super::finding::Finding;
+use super::heads::{Head, Stream};
+use super::proxy::{Proxy, Refused};
+use super::tls::{self, Means, Peer};
+use super::{Context, blocking, in_words, told};
+use crate::config::ServiceUrl;
+use crate::exit::with_causes;
+use crate::task_runs::Secret;
+use crate::task_runs::client::{Client, Tls};
+use crate::task_runs::error::Error;
+use crate::task_runs::model::TaskRun;
+
+const DNS: &str = "service.dns";
+const TCP: &str = "service.tcp";
+const RUN: &str = "service.run";
+pub(super) const CLOCK: &str = "clock.service";
+const STEPS: [&str; 5] = [DNS, TCP, tls::ID, RUN, CLOCK];
+
+/// Addresses of one name that are tried.
+const ADDRESSES: usize = 8;
+
+/// What the way to the service needs of the settings.
+pub(super) struct Settings<'settings> {
+    pub(super) url: &'settings ServiceUrl,
+    pub(super) tls: Tls,
+    /// `None` if there is none that could be sent; its own check says why.
+    pub(super) token: Option<Secret>,
+    /// `None` if it isn't known; its own check says why.
+    pub(super) run_id: Option<&'settings str>,
+}
+
+/// No step is taken, and why.
+pub(super) fn none(why: &str) -> Vec<Finding> {
+    STEPS.iter().map(|id| Finding::skipped(id, why)).collect()
+}
+
+/// All steps, as far as they lead.
+pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, context: &Context) -> Vec<Finding> {
+    let mut way = Way::new(settings.url);
+    let mut found = Vec::new();
+    let reached = way.walk(means, context, &mut found).await;
+    match reached {
+        Reached::Nothing(because) => {
+            found.push(Finding::because(RUN, because));
+            found.push(Finding::because(CLOCK, because));
+        }
+        Reached::Unseen => {
+            found.push(run(&settings, context).await);
+            found.push(Finding::skipped(
+                CLOCK,
+                "the way leads through a proxy that is not plain HTTP",
+            ));
+        }
+        Reached::Service(stream, asked) => {
+            let (answer, run) = match asked {
+                // Only an answer tells whether our certificate, or none, is taken.
+                Some(shows) => {
+                    let answer = way.ask(stream, context.limit).await;
+                    let alert = answer.as_ref().err().and_then(|broken| broken.alert);
+                    let run = match alert {
+                        Some(alert) => {
+                            found.retain(|finding| finding.id != tls::ID);
+                            found.push(tls::certificate_demanded(alert, shows));
+                            Finding::because(RUN, tls::ID)
+                        }
+                        None => run(&settings, context).await,
+                    };
+                    (answer, run)
+                }
+                None => tokio::join!(way.ask(stream, context.limit), run(&settings, context)),
+            };
+            found.push(run);
+            found.push(match answer {
+                Ok(dated) => clock::compare(CLOCK, "the service", &dated),
+                Err(broken) => Finding::skipped(CLOCK, broken.why),
+            });
+        }
+    }
+    found.sort_by_key(|finding| STEPS.iter().position(|id| *id == finding.id));
+    found
+}
+
+/// How far the way leads.
+enum Reached {
+    /// As far as the check of this id, which failed.
+    Nothing(&'static str),
+    /// Through a proxy that isn't looked into: whether it leads on is seen by the request itself.
+    Unseen,
+    /// To the service; with whether a certificate of ours is shown, if one was asked for.
+    Service(Box<dyn Stream>, Option<bool>),
+}
+
+/// Why there was no answer to a plain question.
+struct Broken {
+    why: String,
+    alert: Option<rustls::AlertDescription>,
+}
+
+struct Way<'url> {
+    url: &'url Url,
+    is_loopback: bool,
+    host: String,
+    port: u16,
+    proxy: Option<Proxy>,
+}
+
+impl<'url> Way<'url> {
+    fn new(service: &'url ServiceUrl) -> Self {
+        let url = service.url();
+        Self {
+            url,
+            is_loopback: service.is_loopback(),
+            host: url
+                .host_str()
+                .unwrap_or_default()
+                .trim_matches(['[', ']'])
+                .to_owned(),
+            port: url.port_or_known_default().unwrap_or_default(),
+            proxy: Proxy::of(url),
+        }
+    }
+
+    /// Name, connection and TLS.
+    async fn walk(&mut self, means: Option<Means>, context: &Context, found: &mut Vec<Finding>) -> Reached {
+        let (finding, addresses) = self.resolve(context.limit).await;
+        found.push(finding);
+        let Some(addresses) = addresses else {
+            found.push(Finding::because(TCP, DNS));
+            found.push(Finding::because(tls::ID, DNS));
+            return Reached::Nothing(DNS);
+        };
+        let (finding, stream) = self.connect(&addresses, context.limit).await;
+        found.push(finding);
+        let Some(mut stream) = stream else {
+            found.push(Finding::because(tls::ID, TCP));
+            return Reached::Nothing(TCP);
+        };
+        if self.proxy.as_ref().is_some_and(|proxy| !proxy.is_plain_http) {
+            found.push(Finding::skipped(
+                tls::ID,
+                "the way leads through a proxy that is not plain HTTP",
+            ));
+            return Reached::Unseen;
+        }
+        if self.url.scheme() != "https" {
+            found.push(plain_http(self.is_loopback));
+            return Reached::Service(Box::new(stream), None);
+        }
+        let Some(means) = means else {
+            found.push(Finding::because(tls::ID, super::FILES));
+            return Reached::Nothing(super::FILES);
+        };
+        let shakes = async {
+            if let Some(proxy) = &self.proxy {
+                proxy.tunnel(&mut stream, &self.host, self.port).await?;
+            }
+            let name = ServerName::try_from(self.host.clone())?;
+            let handshake = means.shake_hands(stream, &name).await;
+            let peer = Peer {
+                host: &self.host,
+                name: &name,
+                port: self.port,
+                shows_a_certificate: means.shows_a_certificate(),
+            };
+            let finding = tls::judge(&handshake, &peer, Timestamp::now());
+            Ok::<_, Refused>((finding, handshake))
+        };
+        match timeout(context.limit, shakes).await {
+            Ok(Ok((finding, handshake))) => {
+                found.push(finding);
+                match handshake.stream {
+                    Ok(stream) => {
+                        let asked = handshake.asked.then(|| means.shows_a_certificate());
+                        Reached::Service(Box::new(stream), asked)
+                    }
+                    Err(_) => Reached::Nothing(tls::ID),
+                }
+            }
+            Ok(Err(refused)) => {
+                found.push(Finding::failed(
+                    tls::ID,
+                    format!("no tunnel to {}:{}: {}", self.host, self.port, with_causes(&refused)),
+                    "Does that proxy (HTTPS_PROXY) let this host through, and are its user and password right? A host in \
+                     NO_PROXY is reached without it.",
+                ));
+                Reached::Nothing(tls::ID)
+            }
+            Err(_) => {
+                found.push(Finding::failed(
+                    tls::ID,
+                    format!("no end of the TLS handshake within {}", in_words(context.limit)),
+                    "Something takes connections on that port and then says nothing: is the port right, and what is in between?",
+                ));
+                Reached::Nothing(tls::ID)
+            }
+        }
+    }
+
+    /// Host and port to which a connection is made.
+    fn next_hop(&self) -> (&str, u16) {
+        match &self.proxy {
+            Some(proxy) => (&proxy.host, proxy.port),
+            None => (&self.host, self.port),
+        }
+    }
+
+    fn by_proxy(&self) -> String {
+        let proxy = self.proxy.as_ref();
+        proxy.map_or_else(String::new, |proxy| {
+            format!("by the proxy {}:{}: ", proxy.host, proxy.port)
+        })
+    }
+
+    async fn resolve(&self, limit: Duration) -> (Finding, Option<Vec<SocketAddr>>) {
+        let (host, port) = self.next_hop();
+        let by = self.by_proxy();
+        if let Ok(address) = host.parse() {
+            let seen = format!("{by}{host} is an address");
+            return (Finding::ok(DNS, seen), Some(vec![SocketAddr::new(address, port)]));
+        }
+        let begun = Instant::now();
+        let remedy = match &self.proxy {
+            Some(_) => "Is the host of HTTPS_PROXY right?",
+            None => {
+                "Is the host of PODBEAT_SERVICE_URL right? Does it resolve elsewhere (`getent hosts` on the node, another pod)? \
+                 In a pod the cluster's DNS answers: a NetworkPolicy may keep the pod from it (UDP and TCP port 53), and a name \
+                 of another network may be known to a proxy alone (HTTPS_PROXY)."
+            }
+        };
+        // The C library resolves on a thread of its own, which is left behind if it hangs.
+        let looked_up = timeout(limit, lookup_host((host, port))).await;
+        let addresses = match looked_up {
+            Ok(Ok(addresses)) => addresses,
+            Ok(Err(error)) => {
+                let seen = format!("{by}{host} does not resolve: {error}");
+                return (Finding::failed(DNS, seen, remedy), None);
+            }
+            Err(_) => {
+                let seen = format!("{by}{host}: no answer of the DNS within {}", in_words(limit));
+                return (Finding::failed(DNS, seen, remedy), None);
+            }
+        };
+        let mut all: Vec<SocketAddr> = Vec::new();
+        for address in addresses {
+            if !all.contains(&address) {
+                all.push(address);
+            }
+        }
+        if all.is_empty() {
+            let seen = format!("{by}{host} has no address");
+            return (Finding::failed(DNS, seen, remedy), None);
+        }
+        let shown: Vec<String> = all
+            .iter()
+            .take(ADDRESSES)
+            .map(|address| address.ip().to_string())
+            .collect();
+        let more = match all.len().saturating_sub(ADDRESSES) {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        let took = begun.elapsed().as_millis();
+        let seen = format!("{by}{host} is {}{more} ({took} ms)", shown.join(", "));
+        all.truncate(ADDRESSES);
+        (Finding::ok(DNS, seen), Some(all))
+    }
+
+    /// To all addresses at once; the first connection that stands is taken.
+    async fn connect(&self, addresses: &[SocketAddr], limit: Duration) -> (Finding, Option<TcpStream>) {
+        let tries = addresses.iter().map(|address| async move {
+            let begun = Instant::now();
+            let tried = timeout(limit, TcpStream::connect(address)).await;
+            let tried = tried.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+            (*address, begun.elapsed(), tried)
+        });
+        let mut connected = None;
+        let mut failed = Vec::new();
+        for (address, took, tried) in join_all(tries).await {
+            match tried {
+                Ok(stream) if connected.is_none() => connected = Some((address, took, stream)),
+                Ok(_) => {}
+                // A machine without IPv6 is an ordinary one.
+                Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable && addresses.len() > 1 => {}
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    failed.push(format!("{address}: no answer within {}", in_words(limit)));
+                }
+                Err(error) => failed.push(format!("{address}: {error}")),
+            }
+        }
+        let by = self.by_proxy();
+        let failures = failed.join("; ");
+        let Some((address, took, stream)) = connected else {
+            let failures = match failures.is_empty() {
+                true => "no network leads there".to_owned(),
+                false => failures,
+            };
+            let finding = Finding::failed(
+                TCP,
+                format!("{by}{failures}"),
+                "Refused: nothing listens on that port; is the port of PODBEAT_SERVICE_URL right, and the service up? No answer: a \
+                 firewall or a NetworkPolicy drops it, or the way out is a proxy (HTTPS_PROXY).",
+            );
+            return (finding, None);
+        };
+        let seen = format!("{by}{address} ({} ms)", took.as_millis());
+        let finding = match failed.is_empty() {
+            true => Finding::ok(TCP, seen),
+            false => Finding::warning(
+                TCP,
+                format!("{seen}; but {failures}"),
+                "Some of the addresses of that name can't be reached: connections to them cost podbeat time. Whoever runs the \
+                 service should take them out of the DNS, or bring them back.",
+            ),
+        };
+        (finding, Some(stream))
+    }
+
+    /// One request without a token, for the answer's date. Any answer will do.
+    async fn ask(&self, mut stream: Box<dyn Stream>, limit: Duration) -> Result<Dated, Broken> {
+        let asked = Timestamp::now();
+        match timeout(limit, Head::ask(&mut *stream, &self.request())).await {
+            Ok(Ok(answer)) => Ok(Dated {
+                date: answer.header("date").map(str::to_owned),
+                asked,
+                answered: Timestamp::now(),
+            }),
+            Ok(Err(error)) => Err(Broken {
+                alert: tls::cause(&error).and_then(tls::alert),
+                why: with_causes(&error),
+            }),
+            Err(_) => Err(Broken {
+                alert: None,
+                why: format!("no answer within {}", in_words(limit)),
+            }),
+        }
+    }
+
+    /// The head of that request: what a URL holds is fit for one.
+    fn request(&self) -> Vec<u8> {
+        let mut url = self.url.clone();
+        url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
+        let proxy = self.proxy.as_ref().filter(|_| url.scheme() == "http");
+        let target = match proxy {
+            Some(_) => url.as_str(),
+            None => url.path(),
+        };
+        let host = url.host_str().unwrap_or_default();
+        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let mut request = format!(
+            "HEAD {target} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: {}\r\nConnection: close\r\n",
+            crate::USER_AGENT
+        )
+        .into_bytes();
+        if let Some(proxy) = proxy {
+            proxy.authorize(&mut request);
+        }
+        request.extend_from_slice(b"\r\n");
+        request
+    }
+}
+
+fn plain_http(is_loopback: bool) -> Finding {
+    if is_loopback {
+        return Finding::ok(tls::ID, "plain http, which does not leave this machine");
+    }
+    Finding::warning(
+        tls::ID,
+        "plain http (PODBEAT_ALLOW_HTTP): token and states travel unencrypted",
+        "Let PODBEAT_SERVICE_URL begin with https:// if the service speaks TLS.",
+    )
+}
+
+/// The run itself, by the client that the agent has.
+async fn run(settings: &Settings<'_>, context: &Context) -> Finding {
+    let Some(token) = &settings.token else {
+        return Finding::because(RUN, super::SOURCE);
+    };
+    let Some(run_id) = settings.run_id else {
+        return Finding::because(RUN, "settings.TASK_RUN_ID");
+    };
+    let (url, tls) = (settings.url.url().clone(), settings.tls.clone());
+    let client = blocking(context.limit, move || Client::new(url, &tls)).await;
+    let got = match client {
+        Some(Ok(client)) => client.get(run_id, token, context.limit).await,
+        Some(Err(error)) => Err(error),
+        None => {
+            let seen = format!(
+                "the files for TLS could not be read within {}",
+                in_words(context.limit)
+            );
+            return Finding::failed(RUN, seen, "Do their volumes hang?");
+        }
+    };
+    match got {
+        Ok(run) => shown(&run),
+        Err(error) => Finding::failed(RUN, seen(&error), advice(&error)),
+    }
+}
+
+fn shown(run: &TaskRun) -> Finding {
+    let Some(status) = &run.status else {
+        return Finding::ok(RUN, "the service knows the run, and shows no status");
+    };
+    if status.is_over() {
+        return Finding::warning(
+            RUN,
+            format!("the run has ended already: {status}"),
+            "The service will not take heartbeats of a run that has ended. Is TASK_RUN_ID that of this pod's run? If it was \
+             aborted, or timed out, there is nothing more to do for this pod.",
+        );
+    }
+    Finding::ok(RUN, format!("the run is {status}"))
+}
+
+fn seen(error: &Error) -> String {
+    let Error::Status { status, response, .. } = error else {
+        return told(error);
+    };
+    // Without what the client says to do about it: that is the remedy.
+    let said = response.iter().flat_map(|said| [&said.code, &said.message]);
+    let said: String = said.flatten().map(|part| format!(": {part}")).collect();
+    format!("the service answered {status}{said}")
+}
+
+fn advice(error: &Error) -> &'static str {
+    match error {
+        Error::Status { status, response, .. } => match status {
+            300..=399 => {
+                "PODBEAT_SERVICE_URL must be where the service itself answers: the token goes to no other place than the one that is \
+                 set. Is it https, is the host the service's, does the path fit?"
+            }
+            401 => {
+                "The service does not accept the token. Is it this service's (not another environment's), and whole? Put a fresh one \
+                 into PODBEAT_TOKEN_FILE (in a cluster: into the Secret podbeat-token); podbeat reads the file again when it changes."
+            }
+            403 => {
+                "The token is good, but not for this run. It must be one that may get the run and send its heartbeats: of the run's \
+                 tenant, and with the rights for task runs. If it is meant for heartbeats alone, this says nothing against it."
+            }
+            404 | 410 if response.is_some() => {
+                "The service knows no such run: is TASK_RUN_ID right (in a cluster: the pod's annotation \
+                 podbeat.dev/task-run-id), and is the run the token's tenant's, in this environment?"
+            }
+            404 | 410 => {
+                "That is not how the service says that it knows no such run: does PODBEAT_SERVICE_URL have the right host and path \
+                 (without /v1/tasks/runs)? If so, is TASK_RUN_ID right?"
+            }
+            408 | 425 | 429 | 500..=599 => {
+                "The service has trouble, or is too busy. podbeat would try on; if it lasts, whoever runs the service must know."
+            }
+            _ => "Is PODBEAT_SERVICE_URL that of the task-run service?",
+        },
+        Error::Unreadable { .. } | Error::Endless { .. } => {
+            "Something answers that is not the task-run service: do host and path of PODBEAT_SERVICE_URL fit?"
+        }
+        Error::Unfit { .. } => "TASK_RUN_ID is no run's id.",
+        Error::Ambiguous { .. } => {
+            "The connection stands, but no whole answer came: the service, or a proxy on the way, is too slow or broken. \
+             PODBEAT_TIMEOUT is what the agent itself waits for an answer."
+        }
+        Error::Connect { .. } => "See service.dns, service.tcp and service.tls.",
+        Error::Setup(_) | Error::File { .. } | Error::NoCertificate { .. } | Error::Token(_) => {
+            "See settings.files and token.source."
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! One TLS handshake with the service, as its client makes it, but with an eye on what is presented.
+//!
+//! The verifier's verdict stands: a chain that it refuses ends the handshake, and nothing is ever sent over that connection.
+
+use std::io;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use jiff::Timestamp;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, verify_server_name};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
+use rustls::{
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion,
+    SignatureScheme,
+};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::certificate::{self, Certificate};
+use super::finding::Finding;
+use super::token::about;
+use crate::task_runs::client::Tls;
+
+pub(super) const ID: &str = "service.tls";
+
+/// A certificate that ends sooner should have been replaced by now: those that live for 90 days are after 60 of them, as a rule.
+const NEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
+
+/// Names that are shown of a certificate.
+const NAMES: usize = 6;
+
+/// How a handshake went.
+pub(super) struct Handshake {
+    /// Encrypted and verified, or why not.
+    pub(super) stream: Result<TlsStream<TcpStream>, io::Error>,
+    /// The chain that was presented, the service's own certificate first.
+    presented: Vec<CertificateDer<'static>>,
+    /// Whether the service asked for a certificate of ours.
+    pub(super) asked: bool,
+}
+
+/// What a client brings to a handshake: its roots, and the certificate that it shows.
+pub(super) struct Means {
+    verifier: Arc<dyn ServerCertVerifier>,
+    identity: Option<Arc<CertifiedKey>>,
+    provider: Arc<CryptoProvider>,
+}
+
+/// Why the files of the settings can't be used for TLS.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Unusable {
+    #[error("{what} can't be read from {path}")]
+    Unreadable {
+        what: &'static str,
+        path: String,
+        source: io::Error,
+    },
+    #[error("{path} holds no {what} in PEM form")]
+    Nothing { what: &'static str, path: String },
+    #[error("the client's certificate and key can't be used: do they belong together?")]
+    Identity(#[source] Error),
+    #[error("no roots can be had: neither the system nor PODBEAT_CA_FILE brings one")]
+    Roots(#[source] Error),
+}
+
+impl Means {
+    /// Reads the files.
+    pub(super) fn load(tls: &Tls) -> Result<(Self, Option<Certificate>), Unusable> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let mut roots = Vec::new();
+        if let Some(path) = &tls.ca_file {
+            roots = certificates("certificate", path)?;
+        }
+        // The client's own verifier, with the same roots.
+        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(roots, Arc::clone(&provider))
+            .map_err(Unusable::Roots)?;
+        let mut own = None;
+        let identity = match &tls.identity {
+            None => None,
+            Some((certificate_file, key_file)) => {
+                let chain = certificates("certificate", certificate_file)?;
+                own = chain.first().and_then(|first| certificate::read(first));
+                let key = PrivateKeyDer::from_pem_slice(&read("the client's key", key_file)?);
+                let key = key.map_err(|_| Unusable::Nothing {
+                    what: "private key",
+                    path: key_file.display().to_string(),
+                })?;
+                let identity = CertifiedKey::from_der(chain, key, &provider).map_err(Unusable::Identity)?;
+                Some(Arc::new(identity))
+            }
+        };
+        let means = Self {
+            verifier: Arc::new(verifier),
+            identity,
+            provider,
+        };
+        Ok((means, own))
+    }
+
+    pub(super) fn shows_a_certificate(&self) -> bool {
+        self.identity.is_some()
+    }
+
+    /// Shakes hands. Dropping the future closes the connection.
+    pub(super) async fn shake_hands(&self, stream: TcpStream, host: &ServerName<'static>) -> Handshake {
+        let recorder = Arc::new(Recorder {
+            real: Arc::clone(&self.verifier),
+            presented: Mutex::default(),
+        });
+        let shown = Arc::new(Shown {
+            identity: self.identity.clone(),
+            asked: AtomicBool::new(false),
+        });
+        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+            .with_safe_default_protocol_versions();
+        let stream = match config {
+            Ok(config) => {
+                let mut config = config
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::<Recorder>::clone(&recorder))
+                    .with_client_cert_resolver(Arc::<Shown>::clone(&shown));
+                config.alpn_protocols = vec![b"http/1.1".to_vec()];
+                let connector = TlsConnector::from(Arc::new(config));
+                connector.connect(host.clone(), stream).await
+            }
+            Err(error) => Err(io::Error::other(error)),
+        };
+        let presented =
+            std::mem::take(&mut *recorder.presented.lock().unwrap_or_else(PoisonError::into_inner));
+        Handshake {
+            stream,
+            presented,
+            asked: shown.asked.load(Ordering::Relaxed),
+        }
+    }
+}
+
+fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
+    std::fs::read(path).map_err(|source| Unusable::Unreadable {
+        what,
+        path: path.display().to_string(),
+        source,
+    })
+}
+
+fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+    let pem = read("a certificate", path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    found
+        .ok()
+        .filter(|found| !found.is_empty())
+        .ok_or_else(|| Unusable::Nothing {
+            what,
+            path: path.display().to_string(),
+        })
+}
+
+/// Takes down what is presented, and gives the real verifier's verdict.
+#[derive(Debug)]
+struct Recorder {
+    real: Arc<dyn ServerCertVerifier>,
+    presented: Mutex<Vec<CertificateDer<'static>>>,
+}
+
+impl ServerCertVerifier for Recorder {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let all = std::iter::once(end_entity).chain(intermediates);
+        let all = all.map(|certificate| certificate.clone().into_owned()).collect();
+        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = all;
+        self.real
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.real.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.real.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.real.supported_verify_schemes()
+    }
+}
+
+/// Shows our certificate, if there is one, and notes that it was asked for: in TLS 1.3 a handshake is over for the client before
+/// the server has looked at it.
+#[derive(Debug)]
+struct Shown {
+    identity: Option<Arc<CertifiedKey>>,
+    asked: AtomicBool,
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.asked.store(true, Ordering::Relaxed);
+        self.identity.clone()
+    }
+
+    /// Or else nobody would be asked for one.
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+/// What rustls has against a connection, wherever it stands among the causes of an error.
+pub(super) fn cause<'error>(error: &'error (dyn std::error::Error + 'static)) -> Option<&'error Error> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(found) = error.downcast_ref::<Error>() {
+            return Some(found);
+        }
+        // An io::Error names the source of what it wraps, and not the latter itself.
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = match wrapped {
+            Some(wrapped) => Some(wrapped),
+            None => error.source(),
+        };
+    }
+    None
+}
+
+/// Where the handshake was made to.
+pub(super) struct Peer<'peer> {
+    pub(super) host: &'peer str,
+    pub(super) name: &'peer ServerName<'static>,
+    pub(super) port: u16,
+    /// Whether the settings have a certificate of ours.
+    pub(super) shows_a_certificate: bool,
+}
+
+/// What a handshake shows.
+pub(super) fn judge(handshake: &Handshake, peer: &Peer<'_>, now: Timestamp) -> Finding {
+    let read = handshake.presented.first().and_then(|own| certificate::read(own));
+    match &handshake.stream {
+        Ok(stream) => {
+            let version = match stream.get_ref().1.protocol_version() {
+                Some(ProtocolVersion::TLSv1_2) => "TLS 1.2",
+                _ => "TLS 1.3",
+            };
+            accepted(version, read.as_ref(), now)
+        }
+        Err(error) => refused(error, handshake, read.as_ref(), peer, now),
+    }
+}
+
+fn accepted(version: &str, certificate: Option<&Certificate>, now: Timestamp) -> Finding {
+    let Some(certificate) = certificate else {
+        return Finding::ok(ID, format!("{version}, with a certificate that can't be shown"));
+    };
+    let left = certificate.not_after.duration_since(now);
+    let seen = format!(
+        "{version}; for {}; by {}; until {}, for {}",
+        listed(&certificate.names),
+        certificate.issuer,
+        certificate.not_after,
+        about(left)
+    );
+    if left < NEAR {
+        return Finding::warning(
+            ID,
+            seen,
+            "Whoever runs the task-run service should renew its certificate: podbeat sends nothing once it has expired.",
+        );
+    }
+    Finding::ok(ID, seen)
+}
+
+fn refused(
+    error: &io::Error,
+    handshake: &Handshake,
+    certificate: Option<&Certificate>,
+    peer: &Peer<'_>,
+    now: Timestamp,
+) -> Finding {
+    let Peer { host, port, .. } = peer;
+    let tls = cause(error);
+    if let Some(alert) = tls.and_then(alert).filter(|_| handshake.asked) {
+        return certificate_demanded(alert, peer.shows_a_certificate);
+    }
+    if let (Some(Error::InvalidCertificate(verdict)), Some(certificate)) = (tls, certificate) {
+        let mut seen = Vec::new();
+        let mut remedies = Vec::new();
+        let (over, early) = (certificate.not_after < now, certificate.not_before > now);
+        let unknown = match verdict {
+            CertificateError::UnknownIssuer => Some(""),
+            // A CA of that name is known.
+            CertificateError::BadSignature => {
+                Some(", and not with the key of the CA of that name that is known here")
+            }
+            _ => None,
+        };
+        if let Some(how) = unknown {
+            let root = handshake
+                .presented
+                .last()
+                .and_then(|last| certificate::read(last));
+            let root = root.map_or_else(|| certificate.issuer.clone(), |root| root.issuer);
+            seen.push(format!(
+                "unknown CA: the certificate is issued by {}{how}",
+                certificate.issuer
+            ));
+            remedies.push(format!(
+                "Is that the right service, and the right CA ({root})? Then PODBEAT_CA_FILE must name a PEM file with that CA's \
+                 certificate (in a cluster: the ConfigMap podbeat-ca); it adds roots to the system's. If that CA is in it, the \
+                 service leaves out an intermediate certificate, or it has another key by now."
+            ));
+        }
+        let parsed = handshake
+            .presented
+            .first()
+            .and_then(|own| ParsedCertificate::try_from(own).ok());
+        if parsed.is_some_and(|parsed| verify_server_name(&parsed, peer.name).is_err()) {
+            seen.push(format!(
+                "name mismatch: the certificate is for {}, not for {host}",
+                listed(&certificate.names)
+            ));
+            remedies.push(
+                "PODBEAT_SERVICE_URL must have a host that the certificate names; or the service needs a certificate for that \
+                 host, or something else answers there."
+                    .to_owned(),
+            );
+        }
+        if over || early {
+            seen.push(match over {
+                true => format!(
+                    "expired: the certificate held until {}, {} ago",
+                    certificate.not_after,
+                    about(now.duration_since(certificate.not_after))
+                ),
+                false => format!(
+                    "not yet valid: the certificate holds from {} on, in {}",
+                    certificate.not_before,
+                    about(certificate.not_before.duration_since(now))
+                ),
+            });
+            remedies.push(
+                "Whoever runs the task-run service must renew its certificate; unless the clock of this node is wrong (see \
+                 clock.kubernetes)."
+                    .to_owned(),
+            );
+        }
+        if seen.is_empty() {
+            seen.push(format!(
+                "the certificate of {} is not accepted: {verdict}",
+                certificate.subject
+            ));
+            remedies.push(
+                "Whoever runs the task-run service must give it a certificate for TLS servers.".to_owned(),
+            );
+        }
+        return Finding::failed(ID, seen.join("; "), remedies.join("\n"));
+    }
+    match tls {
+        Some(Error::InvalidMessage(_)) => Finding::failed(
+            ID,
+            format!(
+                "not TLS: what answers on port {port} of {host} speaks something else, plain HTTP perhaps"
+            ),
+            "Is the port of PODBEAT_SERVICE_URL right? A service that speaks plain HTTP has a URL that begins with http://, and \
+             needs PODBEAT_ALLOW_HTTP=true unless it is on loopback: the token travels unencrypted then.",
+        ),
+        Some(error) => Finding::failed(
+            ID,
+            format!("the TLS handshake with {host} failed: {error}"),
+            "Does the service speak TLS 1.2 or 1.3 with a certificate for its name, and is nothing in between that breaks it?",
+        ),
+        None => Finding::failed(
+            ID,
+            format!("the TLS handshake with {host} broke off: {error}"),
+            "Does port and protocol of PODBEAT_SERVICE_URL fit? A firewall, a proxy or a service mesh in between may close \
+             connections, too.",
+        ),
+    }
+}
+
+/// The alert by which a server that asked for our certificate says what it thinks of it, or of there being none. Servers don't agree
+/// on which one that is (RFC 8446, 6.2, names nine).
+pub(super) fn alert(error: &Error) -> Option<AlertDescription> {
+    match error {
+        Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
+}
+
+pub(super) fn certificate_demanded(alert: AlertDescription, shows_a_certificate: bool) -> Finding {
+    if shows_a_certificate {
+        return Finding::failed(
+            ID,
+            format!("the service does not accept our client certificate ({alert:?})"),
+            "PODBEAT_CLIENT_CERT_FILE and PODBEAT_CLIENT_KEY_FILE must name a certificate, with its chain, from a CA that the \
+             service trusts, and it must still hold.",
+        );
+    }
+    Finding::failed(
+        ID,
+        format!("the service demands a client certificate ({alert:?})"),
+        "Set PODBEAT_CLIENT_CERT_FILE and PODBEAT_CLIENT_KEY_FILE to a certificate, with its chain, from a CA that the service \
+         trusts, and to its key.",
+    )
+}
+
+fn listed(names: &[String]) -> String {
+    if names.is_empty() {
+        return "no name at all".to_owned();
+    }
+    let shown = names.iter().take(NAMES).map(String::as_str).collect::<Vec<_>>();
+    let shown = shown.join(", ");
+    match names.len().saturating_sub(NAMES) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}

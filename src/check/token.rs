@@ -1,0 +1,112 @@
+//! What can be told of a bearer token without showing any of it. Pure.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::finding::Finding;
+use crate::task_runs::Secret;
+use crate::task_runs::credentials::{Times, times};
+
+/// A token that ends sooner is near its end: somebody, or a controller, should have replaced it by now.
+const NEAR: SignedDuration = SignedDuration::from_mins(10);
+
+pub(super) const EXPIRY: &str = "token.expiry";
+
+/// What the token says of its own times.
+pub(super) fn expiry(token: &Secret, now: Timestamp) -> Finding {
+    let Some(Times {
+        expires_at,
+        not_before,
+    }) = times(token)
+    else {
+        return Finding::ok(
+            EXPIRY,
+            "opaque: no JWT, so that nobody but the service knows how long it holds",
+        );
+    };
+    let seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
+    let from = now.duration_since(not_before.unwrap_or(Timestamp::MIN));
+    if let Some(at) = not_before.filter(|_| from.is_negative()) {
+        return Finding::failed(
+            EXPIRY,
+            format!(
+                "a JWT that holds only from {} on, in {}",
+                seconds(at),
+                about(-from)
+            ),
+            "Is the clock of this node right (see clock.service)? Otherwise wait, or put a token into PODBEAT_TOKEN_FILE that holds now.",
+        );
+    }
+    let Some(at) = expires_at else {
+        return Finding::ok(EXPIRY, "a JWT that names no end");
+    };
+    let left = at.duration_since(now);
+    let renewed = "The service hands podbeat a fresh token with its answers as long as the old one holds, if it renews tokens. \
+                   Otherwise put a fresh one into PODBEAT_TOKEN_FILE (in a cluster: into the Secret); podbeat reads the file again \
+                   when it changes.";
+    if left <= SignedDuration::ZERO {
+        return Finding::failed(
+            EXPIRY,
+            format!("a JWT that expired at {}, {} ago", seconds(at), about(-left)),
+            format!("The service will refuse it. {renewed}"),
+        );
+    }
+    let seen = format!("a JWT that holds until {}, for {}", seconds(at), about(left));
+    if left < NEAR {
+        return Finding::warning(EXPIRY, seen, renewed);
+    }
+    Finding::ok(EXPIRY, seen)
+}
+
+/// A time in its two largest units.
+pub(super) fn about(duration: SignedDuration) -> String {
+    let seconds = duration.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min"),
+        (0, _, 0) => format!("{hours} h"),
+        (0, _, _) => format!("{hours} h {minutes} min"),
+        (1, _, _) => "1 day".to_owned(),
+        (_, _, _) => format!("{days} days"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+
+    use super::super::finding::State;
+    use super::*;
+
+    fn judged(claims: &str) -> Finding {
+        let payload = BASE64_URL_SAFE_NO_PAD.encode(claims);
+        let token = Secret::new(format!("e30.{payload}.hunter2"));
+        let found = expiry(&token, Timestamp::from_second(1_800_000_000).expect("a time"));
+        assert!(!format!("{found:?}").contains("hunter2"));
+        found
+    }
+
+    #[test]
+    fn a_jwt_is_held_against_the_clock() {
+        for (claims, state, seen) in [
+            (r#"{"exp":1800090000}"#, State::Ok, "for 1 day"),
+            (r#"{"exp":1800000300}"#, State::Warning, "for 5 min"),
+            (r#"{"exp":1800000000}"#, State::Failed, "0 s ago"),
+            (r#"{"exp":1799990000}"#, State::Failed, "2 h 46 min ago"),
+            (r#"{"exp":1800090000,"nbf":1799999999}"#, State::Ok, "holds until"),
+            (
+                r#"{"exp":1800090000,"nbf":1800000060}"#,
+                State::Failed,
+                "in 1 min",
+            ),
+            (r#"{"exp":1e300}"#, State::Ok, "names no end"),
+            (r#"{"sub":"hunter2"}"#, State::Ok, "names no end"),
+            ("hunter2", State::Ok, "opaque"),
+        ] {
+            let found = judged(claims);
+            assert_eq!(found.state, state, "{claims}: {}", found.seen);
+            assert!(found.seen.contains(seen), "{claims}: {}", found.seen);
+        }
+    }
+}

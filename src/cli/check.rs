@@ -1,0 +1,69 @@
+//! The flags of `podbeat check`, and what they come to.
+
+use std::time::Duration;
+
+use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::{Arg, ArgMatches, Command};
+
+use super::{Wrong, exit_codes, flag, flags};
+use crate::check::Invocation;
+use crate::config::{Flags, check_settings};
+use crate::exit::Ending;
+
+pub(super) const CHECK: &str = "check";
+
+/// How `podbeat check` may end.
+const ENDINGS: [Ending; 4] = [Ending::Delivered, Ending::Unmet, Ending::Usage, Ending::Unwritten];
+
+pub(super) fn command() -> Command {
+    let after = format!(
+        "Looks at the settings, the token, the way to the service and the run, the Kubernetes API, what may be done there, the pod as it\n\
+         is deployed, the clock, and the directories; says of each whether it holds, what was seen, and what to do. Nothing is changed:\n\
+         no heartbeat is sent, and no file is left behind. It ends within five times --timeout. Settings are the agent's: in its\n\
+         container they are there already, but for those that the manifest gives as flags.\n\n\
+         Examples:\n  \
+         kubectl exec my-task --container podbeat -- /podbeat check\n  \
+         podbeat check --task-run-id trn.1234 --pod-name my-task --pod-namespace tasks   from a laptop, with a kubeconfig\n  \
+         podbeat check -o json | jq '.checks[] | select(.state == \"failed\")'\n\n{}",
+        exit_codes(&ENDINGS)
+    );
+    Command::new(CHECK)
+        .about("Whether all holds that the agent needs, and what to do where it doesn't")
+        .after_help(after)
+        .arg(
+            Arg::new("check-timeout")
+                .long("timeout")
+                .value_name("DURATION")
+                .default_value("10s")
+                .value_parser(ValueParser::from(timeout))
+                .help("The longest that one check may take; 100ms to 5m"),
+        )
+        .arg(
+            Arg::new("output")
+                .short('o')
+                .long("output")
+                .value_name("FORMAT")
+                .value_parser(PossibleValuesParser::new(["json"]))
+                .help("json: one object with all checks"),
+        )
+        .args(check_settings().iter().map(flag))
+}
+
+fn timeout(text: &str) -> Result<Duration, Wrong> {
+    let duration = humantime::parse_duration(text).map_err(|_| Wrong("not a duration such as 30s or 2m"))?;
+    if duration < Duration::from_millis(100) || duration > Duration::from_secs(300) {
+        return Err(Wrong("less than 100ms or more than 5m"));
+    }
+    Ok(duration)
+}
+
+pub(super) fn parse(matches: &ArgMatches) -> (Flags, Invocation) {
+    let invocation = Invocation {
+        timeout: matches
+            .get_one::<Duration>("check-timeout")
+            .copied()
+            .unwrap_or_default(),
+        json: matches.get_one::<String>("output").is_some(),
+    };
+    (flags(matches, &check_settings()), invocation)
+}

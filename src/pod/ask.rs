@@ -1,0 +1,300 @@
+//! Single questions to the API server, each with a deadline of its own: who is asked, who asks, what may be done, what a pod is.
+//!
+//! On kube's client, as the watch is; but answers are read here, since they must have an end, and their `Date` is wanted.
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE, DATE};
+use http::{Method, Request, Uri};
+use http_body_util::{BodyExt, Limited};
+use kube::Client;
+use kube::client::Body;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::resource::{Pod, or_default};
+use super::role::Account;
+use super::watch::{self, Access};
+
+/// The most that is read of an answer: a pod is below etcd's limit of 1.5 MiB.
+const LARGEST: usize = 4 * 1024 * 1024;
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client can't be set up.
+    #[error(transparent)]
+    Setup(#[from] watch::Error),
+    /// The API server refused.
+    #[error("{asked}: the API server answered {status}{}", told(.message))]
+    Refused {
+        /// What was asked.
+        asked: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What the API server said of it, if that was readable.
+        message: String,
+    },
+    /// It answered something else than Kubernetes does.
+    #[error("{asked}: the answer is not what Kubernetes answers")]
+    Unreadable {
+        /// What was asked.
+        asked: &'static str,
+    },
+    /// No connection, or one that broke off.
+    #[error("{asked}: the API server can't be reached or broke off")]
+    Unreachable {
+        /// What was asked.
+        asked: &'static str,
+        /// What the client said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("{asked}: no answer within {}", humantime::format_duration(*.after))]
+    Timeout {
+        /// What was asked.
+        asked: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+}
+
+fn told(message: &str) -> String {
+    const LONGEST: usize = 300;
+    match message.trim() {
+        "" => String::new(),
+        message => format!(": {}", message.chars().take(LONGEST).collect::<String>()),
+    }
+}
+
+impl Error {
+    /// The HTTP status of the API server's refusal, where there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Setup(_) | Self::Unreadable { .. } | Self::Unreachable { .. } | Self::Timeout { .. } => {
+                None
+            }
+        }
+    }
+}
+
+/// The API server's own word of itself.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// `v1.37.0`.
+    pub git_version: String,
+    /// The `Date` of the answer, as it came.
+    pub date: Option<String>,
+}
+
+/// An API server and how it is reached.
+#[derive(Clone)]
+pub struct Questions {
+    client: Client,
+    server: Uri,
+    namespace: String,
+    proxy: Option<String>,
+    limit: Duration,
+}
+
+impl Questions {
+    /// Sets the client up; sends nothing yet. Without a namespace, the kubeconfig's own is taken. Each question may take `limit`.
+    ///
+    /// Reads files, and may run the kubeconfig's credential plugin: not for a thread that must not wait.
+    ///
+    /// # Errors
+    /// The kubeconfig, the address, the CA or the credentials can't be used.
+    pub async fn new(access: &Access, namespace: Option<&str>, limit: Duration) -> Result<Self, Error> {
+        let config = watch::client_config(access).await?;
+        let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
+        let server = config.cluster_url.clone();
+        // Without its credentials.
+        let proxy = config.proxy_url.as_ref().and_then(Uri::authority);
+        let proxy = proxy.map(|proxy| {
+            let port = proxy.port().map(|port| format!(":{port}")).unwrap_or_default();
+            format!("{}{port}", proxy.host())
+        });
+        let client = Client::try_from(config).map_err(watch::setup)?;
+        Ok(Self {
+            client,
+            server,
+            namespace,
+            proxy,
+            limit,
+        })
+    }
+
+    /// The API server's URL.
+    #[must_use]
+    pub fn server(&self) -> &Uri {
+        &self.server
+    }
+
+    /// The namespace of the pods that are asked for.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Host and port of the proxy on the way, if there is one.
+    #[must_use]
+    pub fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref()
+    }
+
+    /// Which version it is.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn version(&self) -> Result<Version, Error> {
+        const ASKED: &str = "asking for its version";
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Said {
+            #[serde(deserialize_with = "or_default")]
+            git_version: String,
+        }
+        let answer = self.ask(ASKED, Method::GET, "/version", None).await?;
+        let said: Said = answer.read(ASKED)?;
+        Ok(Version {
+            git_version: said.git_version,
+            date: answer.date,
+        })
+    }
+
+    /// Whom it takes us for (`SelfSubjectReview`, Kubernetes 1.28 and later).
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn account(&self) -> Result<Account, Error> {
+        const ASKED: &str = "asking for whom it takes us (SelfSubjectReview)";
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let said: Value = self
+            .ask(ASKED, Method::POST, path, Some(&body))
+            .await?
+            .read(ASKED)?;
+        let user = said
+            .pointer("/status/userInfo/username")
+            .and_then(Value::as_str)
+            .ok_or(Error::Unreadable { asked: ASKED })?;
+        Ok(Account::named(user))
+    }
+
+    /// Whether we may do this with the pod of that name in the namespace (`SelfSubjectAccessReview`). A Role may be restricted
+    /// to one pod by resourceNames, and lists and watches by the field selector metadata.name are authorized as of that name.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn may(&self, verb: &str, pod: &str) -> Result<bool, Error> {
+        const ASKED: &str = "asking what we may do (SelfSubjectAccessReview)";
+        let body = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {
+                "verb": verb, "group": "", "version": "v1", "resource": "pods",
+                "namespace": self.namespace, "name": pod}},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let said: Value = self
+            .ask(ASKED, Method::POST, path, Some(&body))
+            .await?
+            .read(ASKED)?;
+        said.pointer("/status/allowed")
+            .and_then(Value::as_bool)
+            .ok_or(Error::Unreadable { asked: ASKED })
+    }
+
+    /// The pod of that name in the namespace; `None` if there is none.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn pod(&self, name: &str) -> Result<Option<Pod>, Error> {
+        let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}",
+            encoded(&self.namespace),
+            encoded(name)
+        );
+        const ASKED: &str = "getting the pod";
+        match self.ask(ASKED, Method::GET, &path, None).await {
+            Ok(answer) => answer.read(ASKED).map(Some),
+            Err(error) if error.status() == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// One question, and the answer if it is a good one.
+    async fn ask(
+        &self,
+        asked: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<Answer, Error> {
+        let exchange = async {
+            let body = body.map(Value::to_string).unwrap_or_default();
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(ACCEPT, "application/json")
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(body.into_bytes()))
+                .map_err(kube::Error::HttpError);
+            let unreachable = |source| match source {
+                // New credentials can't be had; what is told of that may hold a secret.
+                source @ kube::Error::Auth(_) => Error::Setup(watch::setup(source)),
+                source => Error::Unreachable {
+                    asked,
+                    source: Box::new(source),
+                },
+            };
+            let response = self
+                .client
+                .send(request.map_err(unreachable)?)
+                .await
+                .map_err(unreachable)?;
+            let status = response.status().as_u16();
+            let date = response.headers().get(DATE);
+            let date = date.and_then(|date| date.to_str().ok()).map(str::to_owned);
+            let body = Limited::new(response.into_body(), LARGEST).collect().await;
+            let body = body
+                .ok()
+                .and_then(|body| String::from_utf8(body.to_bytes().into()).ok());
+            let answer = body.map(|body| Answer { body, date });
+            if !(200..300).contains(&status) {
+                // Whatever became of the body, the status is the answer.
+                let said = answer.and_then(|answer| answer.read::<Value>(asked).ok());
+                let message = said.as_ref().and_then(|said| said.get("message")?.as_str());
+                return Err(Error::Refused {
+                    asked,
+                    status,
+                    message: message.unwrap_or_default().to_owned(),
+                });
+            }
+            answer.ok_or(Error::Unreadable { asked })
+        };
+        let limit = self.limit;
+        timeout(limit, exchange)
+            .await
+            .unwrap_or(Err(Error::Timeout { asked, after: limit }))
+    }
+}
+
+/// What was answered with 2xx.
+struct Answer {
+    body: String,
+    date: Option<String>,
+}
+
+impl Answer {
+    // From a text, as kube's client reads: the code that reads a pod is in the binary already.
+    fn read<T: DeserializeOwned>(&self, asked: &'static str) -> Result<T, Error> {
+        serde_json::from_str(&self.body).map_err(|_| Error::Unreadable { asked })
+    }
+}

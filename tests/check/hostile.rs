@@ -1,0 +1,247 @@
+//! Services that do their worst: podbeat ends in its time, and says that something is wrong.
+
+use std::time::Duration;
+
+use podbeat_lab::pki::Authority;
+use podbeat_lab::world::{TOKEN, World};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio_rustls::TlsAcceptor;
+
+use super::{Checked, run, settings, world};
+
+/// What a server does with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Does {
+    /// Takes it, and says nothing.
+    Silence,
+    /// Closes it at once.
+    Close,
+    /// Speaks TLS, then says nothing.
+    SilenceBehindTls,
+    /// An answer that comes byte by byte and never ends.
+    Drip,
+    /// Headers without end.
+    HugeHeaders,
+    /// A body without end.
+    HugeBody,
+    /// No HTTP.
+    Garbage,
+}
+
+/// A server that does it to every connection, on a port of loopback. Ends with its handle.
+struct Server {
+    port: u16,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn serve(authority: &Authority, does: Does) -> Server {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let identity = authority.issue(&["127.0.0.1", "localhost"]).expect("issued");
+    let acceptor = TlsAcceptor::from(identity.server_config(None).expect("a configuration"));
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            connections.spawn(async move {
+                match does {
+                    Does::Close => {}
+                    Does::Silence => std::future::pending().await,
+                    _ => {
+                        if let Ok(stream) = acceptor.accept(stream).await {
+                            let _ = speak(stream, does).await;
+                        }
+                    }
+                }
+            });
+        }
+    });
+    Server { port, task }
+}
+
+async fn speak(mut stream: impl AsyncRead + AsyncWrite + Unpin, does: Does) -> std::io::Result<()> {
+    let mut request = [0; 4096];
+    let _ = stream.read(&mut request).await?;
+    let filler = "x".repeat(1000);
+    match does {
+        Does::Drip => loop {
+            for byte in b"HTTP/1.1 200 OK\r\nX-Drip: " {
+                stream.write_all(&[*byte]).await?;
+                stream.flush().await?;
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            std::future::pending::<()>().await;
+        },
+        Does::HugeHeaders => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\n").await?;
+            for nth in 0_u64.. {
+                stream
+                    .write_all(format!("X-{nth}: {filler}\r\n").as_bytes())
+                    .await?;
+            }
+            Ok(())
+        }
+        Does::HugeBody => {
+            stream
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000000\r\n\r\n")
+                .await?;
+            loop {
+                stream.write_all(filler.as_bytes()).await?;
+            }
+        }
+        Does::Garbage => loop {
+            stream.write_all(b"\x00\xff\x1b[2J garbage\r\n").await?;
+        },
+        Does::Silence | Does::SilenceBehindTls | Does::Close => std::future::pending().await,
+    }
+}
+
+/// A second for each check: five in all, and what a busy machine adds.
+async fn before(world: &World, more: &[(&str, String)]) -> Checked {
+    let mut settings = settings(world);
+    for (variable, value) in more {
+        settings.insert((*variable).to_owned(), value.clone());
+    }
+    let checked = run(&settings, &["-o", "json", "--timeout", "1s"]).await;
+    assert!(checked.took < Duration::from_secs(5 + 15), "{checked:?}");
+    assert_eq!((checked.code, checked.notes.as_str()), (1, ""), "{checked:?}");
+    let shown: String = checked
+        .out
+        .chars()
+        .filter(|c| c.is_control() && *c != '\n')
+        .collect();
+    assert_eq!(shown, "", "nothing for a terminal to act on");
+    checked
+}
+
+/// All that a listener is sent before its clients give up; behind TLS of this authority, if there is one.
+async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let port = listener.local_addr().expect("its address").port();
+    let acceptor = authority.map(|authority| {
+        let identity = authority.issue(&["127.0.0.1", "localhost"]).expect("issued");
+        TlsAcceptor::from(identity.server_config(None).expect("a configuration"))
+    });
+    let (sender, mut received) = tokio::sync::mpsc::channel(64);
+    let task = tokio::spawn(async move {
+        let mut connections = tokio::task::JoinSet::new();
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let (acceptor, sender) = (acceptor.clone(), sender.clone());
+            connections.spawn(async move {
+                let mut bytes = Vec::new();
+                match acceptor {
+                    None => {
+                        // An answer that no TLS begins with.
+                        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+                        let _ = stream.read_to_end(&mut bytes).await;
+                    }
+                    Some(acceptor) => {
+                        if let Ok(mut stream) = acceptor.accept(stream).await {
+                            let _ = stream.read_to_end(&mut bytes).await;
+                        }
+                    }
+                }
+                let _ = sender.send(bytes).await;
+            });
+        }
+    });
+    before(
+        world,
+        &[("PODBEAT_SERVICE_URL", format!("https://localhost:{port}"))],
+    )
+    .await;
+    // The check is over, and so are its connections: two at least were made, the one to be seen and the one with TLS.
+    let mut all = Vec::new();
+    let first = tokio::time::timeout(Duration::from_secs(30), received.recv()).await;
+    all.extend(first.expect("a connection came").unwrap_or_default());
+    while let Ok(more) = received.try_recv() {
+        all.extend(more);
+    }
+    task.abort();
+    all
+}
+
+#[tokio::test]
+async fn no_token_is_sent_to_whoever_is_not_verified() {
+    let world = world().await;
+    let contains = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+    let plain = sent_to(&world, None).await;
+    assert!(!plain.is_empty() && !contains(&plain, TOKEN) && !contains(&plain, "HTTP"));
+    let other = Authority::named("another CA").expect("made");
+    let behind_tls = sent_to(&world, Some(&other)).await;
+    assert_eq!(behind_tls, b"", "nothing at all");
+    // What is sent to the service itself does hold it: so it would have been seen.
+    let verified = sent_to(&world, Some(&world.authority)).await;
+    assert!(contains(&verified, "HEAD / HTTP/1.1"), "{verified:?}");
+}
+
+#[tokio::test]
+async fn a_hostile_service() {
+    let world = world().await;
+    for (does, failed) in [
+        (Does::Silence, "service.tls"),
+        (Does::Close, "service.tls"),
+        (Does::SilenceBehindTls, "service.run"),
+        (Does::Drip, "service.run"),
+        (Does::HugeHeaders, "service.run"),
+        (Does::HugeBody, "service.run"),
+        (Does::Garbage, "service.run"),
+    ] {
+        let server = serve(&world.authority, does).await;
+        let url = format!("https://localhost:{}", server.port);
+        let checked = before(&world, &[("PODBEAT_SERVICE_URL", url)]).await;
+        assert_eq!(checked.check(failed)["state"], "failed", "{does:?}: {checked:?}");
+        assert_eq!(
+            checked.check("kubernetes.pod")["state"],
+            "ok",
+            "{does:?}: all else goes on"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_hostile_api_server() {
+    let world = world().await;
+    for does in [
+        Does::Silence,
+        Does::Close,
+        Does::SilenceBehindTls,
+        Does::Drip,
+        Does::HugeHeaders,
+        Does::HugeBody,
+        Does::Garbage,
+    ] {
+        let server = serve(&world.authority, does).await;
+        let checked = before(&world, &[("KUBERNETES_SERVICE_PORT", server.port.to_string())]).await;
+        assert_eq!(
+            checked.check("kubernetes.api")["state"],
+            "failed",
+            "{does:?}: {checked:?}"
+        );
+        assert_eq!(
+            checked.check("service.run")["state"],
+            "ok",
+            "{does:?}: all else goes on"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_api_server_of_which_parts_hang() {
+    let world = world().await;
+    world
+        .kube_faults
+        .inject("get hang until-lifted".parse().expect("a rule"));
+    let checked = before(&world, &[]).await;
+    assert_eq!(checked.check("kubernetes.pod")["state"], "failed");
+    assert!(checked.seen("kubernetes.pod").contains("no answer within 1s"));
+    assert_eq!(checked.check("kubernetes.watch")["state"], "ok");
+}

@@ -1,0 +1,205 @@
+//! `podbeat check` as a process, against the stand-ins: when all is well, with one fault planted each, and before hostile services.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod faults;
+mod hostile;
+mod kubernetes;
+mod proxies;
+mod well;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use podbeat_lab::kube_api;
+use podbeat_lab::pod::{Pod, running};
+use podbeat_lab::service::Options;
+use podbeat_lab::world::{KUBE_TOKEN, RUN, TOKEN, World};
+use serde_json::Value;
+
+/// Longer than anything takes that works.
+const LIMIT: Duration = Duration::from_secs(120);
+
+const POD: &str = "my-task";
+const UID: &str = "uid-of-my-task";
+
+/// What holds where all is well, in the order in which it is told.
+const ALL: [&str; 23] = [
+    "settings",
+    "settings.files",
+    "token.source",
+    "token.expiry",
+    "service.dns",
+    "service.tcp",
+    "service.tls",
+    "service.run",
+    "clock.service",
+    "kubernetes.access",
+    "kubernetes.api",
+    "clock.kubernetes",
+    "kubernetes.get",
+    "kubernetes.list",
+    "kubernetes.watch",
+    "kubernetes.pod",
+    "kubernetes.uid",
+    "pod.container",
+    "pod.sidecar",
+    "pod.grace",
+    "pod.restart",
+    "files.state",
+    "files.markers",
+];
+
+type Settings = BTreeMap<String, String>;
+
+/// Settings of a world in which all is well: the agent's, in its pod, with every directory.
+fn settings(world: &World) -> Settings {
+    let mut settings = world.settings(POD, UID);
+    for (variable, name) in [
+        ("PODBEAT_STATE_DIR", "state"),
+        ("PODBEAT_MARKER_DIR", "markers"),
+        ("PODBEAT_RENEWED_TOKEN_FILE", "renewed/token"),
+    ] {
+        let path = world.path(name);
+        let directory = if name.contains('/') {
+            path.parent().expect("a directory")
+        } else {
+            &path
+        };
+        std::fs::create_dir_all(directory).expect("made");
+        settings.insert(variable.to_owned(), path.display().to_string());
+    }
+    world.kube.apply(pod());
+    settings
+}
+
+fn pod() -> Value {
+    let mut pod = Pod::new(POD, UID).showing(&running("2026-11-25T00:00:00Z"));
+    pod["status"]["phase"] = "Running".into();
+    pod
+}
+
+/// A world whose service knows the run.
+async fn world() -> World {
+    with_options(Options::default()).await
+}
+
+/// The same with a service that differs. It knows the run unless it knows others.
+async fn with_options(service: Options) -> World {
+    let runs = service.runs.unwrap_or_else(|| BTreeSet::from([RUN.to_owned()]));
+    let service = Options {
+        runs: Some(runs),
+        ..service
+    };
+    World::with(kube_api::Options::default(), service)
+        .await
+        .unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// What a process left.
+#[derive(Debug)]
+struct Checked {
+    code: i32,
+    out: String,
+    notes: String,
+    took: Duration,
+}
+
+impl Checked {
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    fn check(&self, id: &str) -> Value {
+        let json = self.json();
+        let checks = json["checks"].as_array().expect("checks");
+        let found = checks.iter().find(|check| check["id"] == id);
+        found
+            .unwrap_or_else(|| panic!("no check {id} in {:#?}", self.json()))
+            .clone()
+    }
+
+    fn seen(&self, id: &str) -> String {
+        self.check(id)["seen"].as_str().expect("a text").to_owned()
+    }
+
+    fn remedy(&self, id: &str) -> String {
+        let remedy = self.check(id)["remedy"].clone();
+        remedy
+            .as_str()
+            .unwrap_or_else(|| panic!("no remedy of {id}"))
+            .to_owned()
+    }
+
+    /// The checks that are not ok, with their states.
+    fn others(&self) -> BTreeMap<String, String> {
+        let json = self.json();
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let checks = json["checks"].as_array().expect("checks").iter();
+        checks
+            .map(|check| (text(&check["id"]), text(&check["state"])))
+            .filter(|(_, state)| state != "ok")
+            .collect()
+    }
+
+    /// Exactly these are not ok; the exit code and `ok` say whether one of them failed; what failed or warns has a remedy, and nothing
+    /// else has.
+    #[track_caller]
+    fn differs_by(&self, expected: &[(&str, &str)]) {
+        let expected: BTreeMap<String, String> = expected
+            .iter()
+            .map(|(id, state)| ((*id).to_owned(), (*state).to_owned()))
+            .collect();
+        assert_eq!(self.others(), expected, "{:#?}", self.json());
+        let failed = expected.values().any(|state| state == "failed");
+        assert_eq!(self.code, i32::from(failed), "{self:?}");
+        let json = self.json();
+        assert_eq!(json["ok"], !failed);
+        for check in json["checks"].as_array().expect("checks") {
+            let calls_for_one = matches!(check["state"].as_str(), Some("failed" | "warning"));
+            assert_eq!(check["remedy"].is_string(), calls_for_one, "{check}");
+        }
+        assert_eq!(self.notes, "");
+    }
+}
+
+/// Runs `podbeat check` with these settings alone.
+async fn run(settings: &Settings, arguments: &[&str]) -> Checked {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
+    command
+        .arg("check")
+        .args(arguments)
+        .env_clear()
+        .envs(settings)
+        .stdin(Stdio::null());
+    #[allow(clippy::disallowed_methods, reason = "a real process takes real time")]
+    let begun = Instant::now();
+    // The stand-ins run on this test's runtime.
+    let output = tokio::task::spawn_blocking(move || command.output().expect("the binary runs"));
+    let output = tokio::time::timeout(LIMIT, output)
+        .await
+        .expect("podbeat ends")
+        .expect("joined");
+    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let checked = Checked {
+        code: output.status.code().expect("an exit code"),
+        out: text(output.stdout),
+        notes: text(output.stderr),
+        took: begun.elapsed(),
+    };
+    for secret in [TOKEN, KUBE_TOKEN, "hunter2"] {
+        let shown = checked.out.contains(secret) || checked.notes.contains(secret);
+        assert!(!shown, "a secret is shown: {checked:?}");
+    }
+    checked
+}
+
+async fn check(settings: &Settings) -> Checked {
+    run(settings, &["-o", "json"]).await
+}
