@@ -60,6 +60,15 @@ impl Namespace {
             .await
     }
 
+    /// Lets the service account do with this one pod only what these verbs say.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn grant_only(&self, verbs: &[&str], pod: &str) -> Result<(), Error> {
+        let to = json!({"resourceNames": [pod], "verbs": verbs});
+        self.grant_pods(&format!("{}-{pod}", verbs.join("-")), &to).await
+    }
+
     /// Lets the service account get, list and watch every pod of the namespace: a Job gives its pods names of their own.
     ///
     /// # Errors

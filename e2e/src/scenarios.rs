@@ -1,6 +1,6 @@
 //! The scenarios. Each says what it saw, and fails with what it expected instead.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -23,6 +23,8 @@ use crate::{Error, io};
 const LIMIT: Duration = Duration::from_secs(60);
 
 const TOKEN: &str = "e2e-service-token";
+
+const RUN: &str = "trn.e2e";
 
 /// Each scenario's name and what it shows.
 pub const ALL: &[(&str, &str)] = &[
@@ -52,6 +54,10 @@ pub const ALL: &[(&str, &str)] = &[
         "observe",
         "`podbeat observe` tells and records a life, and without its Role says which one is missing",
     ),
+    (
+        "check",
+        "podbeat check finds a verb that a Role lacks, and another pod's UID; its YAML is the remedy",
+    ),
 ];
 
 /// Where the scenarios run.
@@ -78,6 +84,7 @@ pub async fn run(stage: &mut Stage, name: &str) -> Result<(), Error> {
         "api-restart" => api_restart(stage).await,
         "recreated" => recreated(stage).await,
         "observe" => observe(stage).await,
+        "check" => check(stage).await,
         _ => Err(Error::Unexpected(format!("there is no scenario {name}"))),
     }
 }
@@ -109,7 +116,10 @@ impl Play {
             authority,
             Contract::load()?,
             Faults::default(),
-            Options::with_token(TOKEN),
+            Options {
+                runs: Some(BTreeSet::from([RUN.to_owned()])),
+                ..Options::with_token(TOKEN)
+            },
         )
         .await?;
         let dir = stage.cluster.path(name);
@@ -141,10 +151,15 @@ impl Play {
     }
 
     async fn agent(&self, stage: &Stage, access: Access) -> Result<Agent, Error> {
+        let settings = self.settings(stage, access).await?;
+        Agent::start(&stage.podbeat, &settings, self.dir.join("podbeat.log"))
+    }
+
+    async fn settings(&self, stage: &Stage, access: Access) -> Result<BTreeMap<String, String>, Error> {
         let token = self.namespace.token().await?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut settings: BTreeMap<String, String> = [
-            ("TASK_RUN_ID", "trn.e2e".to_owned()),
+            ("TASK_RUN_ID", RUN.to_owned()),
             ("POD_NAME", self.pod.clone()),
             ("POD_NAMESPACE", self.namespace.name.clone()),
             ("POD_UID", self.uid.clone()),
@@ -173,7 +188,7 @@ impl Play {
                 settings.insert("KUBECONFIG".to_owned(), text(&path));
             }
         }
-        Agent::start(&stage.podbeat, &settings, self.dir.join("podbeat.log"))
+        Ok(settings)
     }
 
     /// Writes a kubeconfig of the service account, and says where.
@@ -735,4 +750,113 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
         recorded.len()
     ));
     Ok(())
+}
+
+/// What `podbeat check` told: its exit code, and of each check that isn't ok its state and remedy.
+struct Checked {
+    code: Option<i32>,
+    others: BTreeMap<String, (String, String)>,
+}
+
+impl Checked {
+    fn is(&self, code: i32, expected: &[(&str, &str)]) -> Result<(), Error> {
+        let told: Vec<(&str, &str)> = self
+            .others
+            .iter()
+            .map(|(id, (state, _))| (id.as_str(), state.as_str()))
+            .collect();
+        expect(self.code == Some(code) && told == expected, || {
+            format!(
+                "exit code {code} and {expected:?} were expected: {:?}, {:?}",
+                self.code, self.others
+            )
+        })
+    }
+}
+
+async fn run_check(stage: &Stage, settings: &BTreeMap<String, String>) -> Result<Checked, Error> {
+    let output = tokio::process::Command::new(&stage.podbeat)
+        .args(["check", "-o", "json"])
+        .env_clear()
+        .envs(settings)
+        .kill_on_drop(true)
+        .output();
+    let output = tokio::time::timeout(LIMIT, output)
+        .await
+        .map_err(|_| Error::Unexpected("podbeat check doesn't end".to_owned()))?
+        .map_err(io("running podbeat check"))?;
+    let told: Value = serde_json::from_slice(&output.stdout)
+        .map_err(|_| Error::Unexpected(format!("no JSON: {}", String::from_utf8_lossy(&output.stdout))))?;
+    let text = |check: &Value, member: &str| {
+        check
+            .get(member)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let checks = told.get("checks").and_then(Value::as_array).into_iter().flatten();
+    let others = checks
+        .filter(|check| check.get("state") != Some(&json!("ok")))
+        // Directories are not set here.
+        .filter(|check| !text(check, "id").starts_with("files."))
+        .map(|check| (text(check, "id"), (text(check, "state"), text(check, "remedy"))));
+    Ok(Checked {
+        code: output.status.code(),
+        others: others.collect(),
+    })
+}
+
+async fn check(stage: &Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "check", "a-complete").await?;
+    for step in play.steps(main_runs).into_iter().take(1) {
+        play.status(step).await?;
+    }
+    let mut settings = play.settings(stage, Access::InCluster).await?;
+    play.namespace.grant_only(&["get", "list"], &play.pod).await?;
+    let found = run_check(stage, &settings).await?;
+    found.is(1, &[("kubernetes.watch", "failed")])?;
+    play.say("a Role for this one pod, without watch: found, and nothing else");
+    let remedy = found
+        .others
+        .get("kubernetes.watch")
+        .map(|(_, remedy)| remedy.as_str());
+    let (_, role) = remedy
+        .and_then(|remedy| remedy.split_once('\n'))
+        .unwrap_or_default();
+    play.namespace.apply(role).await?;
+    run_check(stage, &settings).await?.is(0, &[])?;
+    play.say("the Role of its remedy is applied: all holds");
+    settings.insert(
+        "POD_UID".to_owned(),
+        "00000000-0000-0000-0000-000000000000".to_owned(),
+    );
+    run_check(stage, &settings)
+        .await?
+        .is(1, &[("kubernetes.uid", "failed")])?;
+    play.say("another pod's UID: found, and nothing else");
+
+    let restricted = Play::new(stage, "check-restricted", "a-complete").await?;
+    for step in restricted.steps(main_runs).into_iter().take(1) {
+        restricted.status(step).await?;
+    }
+    let settings = restricted.settings(stage, Access::Kubeconfig).await?;
+    run_check(stage, &settings).await?.is(
+        1,
+        &[
+            ("kubernetes.get", "failed"),
+            ("kubernetes.list", "failed"),
+            ("kubernetes.pod", "skipped"),
+            ("kubernetes.uid", "skipped"),
+            ("kubernetes.watch", "failed"),
+            ("pod.container", "skipped"),
+            ("pod.grace", "skipped"),
+            ("pod.restart", "skipped"),
+            ("pod.sidecar", "skipped"),
+        ],
+    )?;
+    restricted.namespace.grant(&restricted.pod).await?;
+    run_check(stage, &settings).await?.is(0, &[])?;
+    restricted.say("no rights at all: found; get, list and watch by resourceNames alone: all holds");
+    let heard = play.service.heartbeats().len() + restricted.service.heartbeats().len();
+    expect(heard == 0, || format!("{heard} heartbeats were sent"))
 }
