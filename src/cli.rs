@@ -87,6 +87,18 @@ pub struct Exit {
 /// The command that runs if none is named.
 const DEFAULT_COMMAND: &str = "agent";
 
+/// How the agent may end.
+const AGENT_ENDINGS: [Ending; 5] = [
+    Ending::Delivered,
+    Ending::Orphaned,
+    Ending::Usage,
+    Ending::Internal,
+    Ending::Undelivered,
+];
+
+/// How `podbeat exec` may end otherwise than by its command; 73 is that of `--install`.
+const EXEC_ENDINGS: [Ending; 2] = [Ending::Usage, Ending::Unwritten];
+
 const EXEC: &str = "exec";
 const INSTALL: &str = "install";
 const COMMAND: &str = "command";
@@ -156,6 +168,12 @@ pub fn command() -> Command {
              Runs beside a task in its Kubernetes pod, watches the pod, and posts heartbeats with the states of its \
              containers; the last one says how the run ended. Without a command, the agent runs.",
         )
+        .after_help(
+            "Examples:\n  \
+             podbeat                 in a pod: the agent, with everything set by the pod's manifest\n  \
+             podbeat check           in podbeat's container: does all hold that the agent needs?\n  \
+             podbeat agent --help    every setting, by variable and flag",
+        )
         .disable_help_subcommand(true)
         .subcommand(agent())
         .subcommand(exec())
@@ -177,9 +195,9 @@ fn agent() -> Command {
             "Examples:\n  \
              podbeat                                    in a pod, with everything set by its manifest\n  \
              podbeat --dry-run --task-run-id r --pod-name p\n                                             \
-             from a laptop: log what would be sent for pod p\n\n\
-             Exit codes: 0 the last heartbeat was accepted (or the service disowned the run), 64 settings are missing \
-             or malformed,\n70 podbeat could not begin, 75 the last heartbeat was not accepted in time.",
+             from a laptop: log what would be sent for pod p\n\n"
+                .to_owned()
+                + &exit_codes(&AGENT_ENDINGS),
         )
         .args(SETTINGS.iter().map(flag))
 }
@@ -195,10 +213,11 @@ fn exec() -> Command {
              Examples:\n  \
              podbeat exec --install /opt/podbeat                        in an init container: copy podbeat to an emptyDir\n  \
              /opt/podbeat/podbeat exec --container-name main --marker-dir /markers -- python train.py\n                                                             \
-             in the task's container\n\n\
-             Exit codes: the command's own; 128 and the signal's number if one ended it; 126 the command can't be run,\n\
-             127 there is no such command; 64 settings are missing or malformed; with --install 0, or 73 if the copy\n\
-             can't be made.",
+             in the task's container\n\n"
+                .to_owned()
+                + &exit_codes(&EXEC_ENDINGS)
+                + "\n  126 the command can't be run\n  127 there is no such command\n  else the command's own, or 128 and the number of the \
+                   signal that ended it",
         )
         .args(EXEC_SETTINGS.iter().map(flag))
         .arg(
@@ -383,6 +402,71 @@ mod tests {
     #[test]
     fn clap_finds_no_fault_with_the_command_line() {
         command().debug_assert();
+    }
+
+    /// Every command, with the words that call it.
+    fn all_commands() -> Vec<(String, Command)> {
+        let mut all = vec![("podbeat".to_owned(), command())];
+        let mut next = 0;
+        while let Some((called, command)) = all.get(next).cloned() {
+            let below = command.get_subcommands();
+            all.extend(below.map(|below| (format!("{called} {}", below.get_name()), below.clone())));
+            next += 1;
+        }
+        all
+    }
+
+    /// The command lines of podbeat in a line of a help text, which may have more before and behind it.
+    fn examples_in(line: &str) -> impl Iterator<Item = Vec<String>> {
+        let parts = line.split("   ").next().unwrap_or_default();
+        parts.split(['|', '>', '(', ')', '&', ';']).filter_map(|part| {
+            let mut words = part
+                .split_whitespace()
+                .map(|word| word.trim_matches(['\'', '"']).to_owned());
+            // kubectl logs … -c podbeat and the like call another program.
+            let first = words.find(|word| !word.contains('='))?;
+            let kubectl_exec = first == "kubectl";
+            let program = if kubectl_exec {
+                words.by_ref().find(|word| word == "--")?;
+                words.next()?
+            } else {
+                first
+            };
+            program
+                .ends_with("podbeat")
+                .then(|| std::iter::once(program).chain(words).collect())
+        })
+    }
+
+    #[test]
+    fn every_command_has_examples_and_each_of_them_is_right() {
+        for (called, command) in all_commands() {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let (_, examples) = help
+                .split_once("Examples:\n")
+                .unwrap_or_else(|| panic!("{called} has no examples: {help:?}"));
+            let examples = examples.split("\n\n").next().unwrap_or_default();
+            let mut of_its_own = 0;
+            for words in examples.lines().flat_map(|line| examples_in(line.trim())) {
+                let line = words.join(" ");
+                let typed = format!(
+                    "podbeat{}",
+                    line.split_once("podbeat").map_or("", |(_, rest)| rest)
+                );
+                // What is asked for by podbeat alone is the agent's.
+                of_its_own += usize::from(typed.starts_with(&called) || called == "podbeat agent");
+                match parse(words.iter().map(OsString::from)) {
+                    Ok(_) | Err(Exit { failure: None, .. }) => {}
+                    // The files of an example aren't here.
+                    Err(exit) if exit.text.contains("No such file") => {}
+                    Err(exit) => panic!("{called}: {line}: {}", exit.text),
+                }
+            }
+            assert!(of_its_own > 0, "{called}: no example of it: {examples}");
+        }
     }
 
     #[test]
