@@ -208,7 +208,7 @@ fn advice(error: &Error, server: &str) -> String {
         Error::Unreadable { .. } => format!("Is {server} a Kubernetes API?"),
         Error::Unreachable { source, .. } => match super::tls::cause(source.as_ref()) {
             Some(rustls::Error::InvalidCertificate(
- rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature)) => {
+                rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature)) => {
                 "Its certificate is not from the CA that the settings name: ca.crt in PODBEAT_SERVICE_ACCOUNT_DIR (the ConfigMap \
                  kube-root-ca.crt), or certificate-authority in the kubeconfig, must be this cluster's."
                     .to_owned()
