@@ -142,7 +142,7 @@ doc:
 
 # Writes the generated documents anew.
 docs:
-    PODBEAT_WRITE_DOCS=1 cargo test --locked --test configuration --test metrics --test monitoring --test logs
+    PODBEAT_WRITE_DOCS=1 cargo test --locked --test configuration --test commands --test metrics --test monitoring --test logs
 
 # Everything that CI checks.
 ci:

@@ -13,8 +13,9 @@ mod runs;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::builder::OsStringValueParser;
+use clap::builder::{OsStringValueParser, PossibleValuesParser};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
@@ -102,6 +103,7 @@ const EXEC_ENDINGS: [Ending; 2] = [Ending::Usage, Ending::Unwritten];
 const EXEC: &str = "exec";
 const INSTALL: &str = "install";
 const COMMAND: &str = "command";
+const OUTPUT: &str = "output";
 
 /// Reads the command line; the first item is the program's name.
 ///
@@ -254,10 +256,29 @@ fn flag(setting: &Setting) -> Arg {
 
 /// The part of a help text that says how a command may end, from the one table.
 fn exit_codes(endings: &[Ending]) -> String {
+    exit_codes_as(endings.iter().map(|ending| (*ending, ending.to_string())))
+}
+
+/// The same, with what an ending means to one command.
+fn exit_codes_as(endings: impl IntoIterator<Item = (Ending, String)>) -> String {
     let lines = endings
-        .iter()
-        .map(|ending| format!("\n  {:<4}{ending}", ending.code()));
+        .into_iter()
+        .map(|(ending, meaning)| format!("\n  {:<4}{meaning}", ending.code()));
     format!("Exit codes:{}", lines.collect::<String>())
+}
+
+/// `-o json`, for a command that has no other form beside the one for people.
+fn json_output(help: &'static str) -> Arg {
+    Arg::new(OUTPUT)
+        .short('o')
+        .long(OUTPUT)
+        .value_name("FORMAT")
+        .value_parser(PossibleValuesParser::new(["json"]))
+        .help(help)
+}
+
+fn duration(text: &str) -> Result<Duration, Wrong> {
+    humantime::parse_duration(text).map_err(|_| Wrong("not a duration such as 30s or 2m"))
 }
 
 fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
@@ -402,71 +423,6 @@ mod tests {
     #[test]
     fn clap_finds_no_fault_with_the_command_line() {
         command().debug_assert();
-    }
-
-    /// Every command, with the words that call it.
-    fn all_commands() -> Vec<(String, Command)> {
-        let mut all = vec![("podbeat".to_owned(), command())];
-        let mut next = 0;
-        while let Some((called, command)) = all.get(next).cloned() {
-            let below = command.get_subcommands();
-            all.extend(below.map(|below| (format!("{called} {}", below.get_name()), below.clone())));
-            next += 1;
-        }
-        all
-    }
-
-    /// The command lines of podbeat in a line of a help text, which may have more before and behind it.
-    fn examples_in(line: &str) -> impl Iterator<Item = Vec<String>> {
-        let parts = line.split("   ").next().unwrap_or_default();
-        parts.split(['|', '>', '(', ')', '&', ';']).filter_map(|part| {
-            let mut words = part
-                .split_whitespace()
-                .map(|word| word.trim_matches(['\'', '"']).to_owned());
-            // kubectl logs … -c podbeat and the like call another program.
-            let first = words.find(|word| !word.contains('='))?;
-            let kubectl_exec = first == "kubectl";
-            let program = if kubectl_exec {
-                words.by_ref().find(|word| word == "--")?;
-                words.next()?
-            } else {
-                first
-            };
-            program
-                .ends_with("podbeat")
-                .then(|| std::iter::once(program).chain(words).collect())
-        })
-    }
-
-    #[test]
-    fn every_command_has_examples_and_each_of_them_is_right() {
-        for (called, command) in all_commands() {
-            let help = command
-                .get_after_help()
-                .map(ToString::to_string)
-                .unwrap_or_default();
-            let (_, examples) = help
-                .split_once("Examples:\n")
-                .unwrap_or_else(|| panic!("{called} has no examples: {help:?}"));
-            let examples = examples.split("\n\n").next().unwrap_or_default();
-            let mut of_its_own = 0;
-            for words in examples.lines().flat_map(|line| examples_in(line.trim())) {
-                let line = words.join(" ");
-                let typed = format!(
-                    "podbeat{}",
-                    line.split_once("podbeat").map_or("", |(_, rest)| rest)
-                );
-                // What is asked for by podbeat alone is the agent's.
-                of_its_own += usize::from(typed.starts_with(&called) || called == "podbeat agent");
-                match parse(words.iter().map(OsString::from)) {
-                    Ok(_) | Err(Exit { failure: None, .. }) => {}
-                    // The files of an example aren't here.
-                    Err(exit) if exit.text.contains("No such file") => {}
-                    Err(exit) => panic!("{called}: {line}: {}", exit.text),
-                }
-            }
-            assert!(of_its_own > 0, "{called}: no example of it: {examples}");
-        }
     }
 
     #[test]

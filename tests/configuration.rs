@@ -1,11 +1,9 @@
-//! docs/configuration.md is made from the table of settings and the table of endings, docs/commands.md of the help texts, and the
-//! README's table of commands of their first lines. `just docs` writes them anew.
+//! docs/configuration.md is made from the table of settings and the table of endings. `just docs` writes it anew.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 mod generated;
 
-use std::ffi::OsString;
 use std::fmt::Write;
 
 use podbeat::config::{EXEC_SETTINGS, OBSERVE_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
@@ -78,55 +76,4 @@ fn rows(text: &mut String, settings: &[Setting]) {
 #[test]
 fn the_document_is_up_to_date() {
     generated::is_up_to_date("docs/configuration.md", &document());
-}
-
-/// Every command, with the words that call it, each before those below it.
-fn commands() -> Vec<(String, clap::Command)> {
-    fn with_those_below(called: String, command: clap::Command) -> Vec<(String, clap::Command)> {
-        let below: Vec<_> = command
-            .get_subcommands()
-            .flat_map(|below| with_those_below(format!("{called} {}", below.get_name()), below.clone()))
-            .collect();
-        std::iter::once((called, command)).chain(below).collect()
-    }
-    with_those_below("podbeat".to_owned(), podbeat::cli::command())
-}
-
-fn help(called: &str) -> String {
-    let words = called.split(' ').chain(["--help"]).map(OsString::from);
-    let exit = podbeat::cli::parse(words).err().expect("help is asked for");
-    assert_eq!(exit.failure, None, "{called}: {}", exit.text);
-    let lines = exit.text.trim().lines().map(str::trim_end);
-    lines.collect::<Vec<_>>().join("\n")
-}
-
-#[test]
-fn the_page_of_commands_is_up_to_date() {
-    let mut text = String::from(
-        "# Commands\n\n\
-         This page is what `--help` says of every command, generated from `src/cli.rs` and the tables of settings and of endings by `just \
-         docs`; a test compares. The image has `agent`, `exec`, `check` and `reap`; the others are in the build for a laptop.\n",
-    );
-    for (called, _) in commands() {
-        write!(text, "\n## {called}\n\n```text\n{}\n```\n", help(&called)).expect("a String takes all");
-    }
-    generated::is_up_to_date("docs/commands.md", &text);
-}
-
-#[test]
-fn the_readmes_table_of_commands_is_up_to_date() {
-    const BEGINS: &str = "<!-- The commands: written by `just docs` -->\n";
-    const ENDS: &str = "<!-- The end of the commands -->\n";
-    let mut table = String::from("| command | what it is for |\n|---|---|\n");
-    for (called, command) in commands()
-        .iter()
-        .filter(|(called, _)| called.split(' ').count() == 2)
-    {
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
-        writeln!(table, "| `{called}` | {about} |").expect("a String takes all");
-    }
-    let readme = include_str!("../README.md");
-    let (before, rest) = readme.split_once(BEGINS).expect("the beginning's mark");
-    let (_, behind) = rest.split_once(ENDS).expect("the end's mark");
-    generated::is_up_to_date("README.md", &format!("{before}{BEGINS}{table}{ENDS}{behind}"));
 }

@@ -531,19 +531,39 @@ impl Question {
     }
 }
 
+/// What a fault makes of a request, whatever is asked; `None` where that is answered all the same. A giant answer has so many bytes.
+async fn scripted(what: What, giant: usize) -> Result<Option<Response<Body>>, CutOff> {
+    Ok(Some(match what {
+        What::Status(code, _) => refusal(code, "Scripted", "as the script demands"),
+        What::Refuse | What::Drop | What::Lose | What::Cut => return Err(CutOff),
+        What::Hang | What::HangLost => std::future::pending().await,
+        What::Delay(delay) => {
+            tokio::time::sleep(delay).await;
+            return Ok(None);
+        }
+        What::Garbage => whole(200, "application/json", "{\"kind\": oops"),
+        What::Giant => whole(200, "application/json", vec![b' '; giant]),
+        What::Redirect(url) => {
+            let mut response = whole(307, "text/plain", "");
+            if let Ok(url) = url.parse() {
+                response.headers_mut().insert(http::header::LOCATION, url);
+            }
+            response
+        }
+        // Those of heartbeats and of watches.
+        What::Jwt(_) | What::Gone | What::End | What::Silent => return Ok(None),
+    }))
+}
+
 /// Whom the stand-in takes the bearer of the token for.
 const USER: &str = "system:serviceaccount:lab:podbeat";
 
 impl Shared {
     async fn answer_question(self: &Arc<Self>, question: Question, request: Request<Incoming>) -> Outcome {
-        match self.faults.strike(Place::Any, false) {
-            Some(What::Status(code, _)) => return Ok(refusal(code, "Scripted", "as the script demands")),
-            Some(What::Refuse | What::Drop | What::Lose | What::Cut) => return Err(CutOff),
-            Some(What::Hang | What::HangLost) => std::future::pending().await,
-            Some(What::Delay(delay)) => tokio::time::sleep(delay).await,
-            Some(What::Garbage) => return Ok(whole(200, "application/json", "{\"kind\": oops")),
-            Some(What::Giant) => return Ok(whole(200, "application/json", vec![b' '; 8 << 20])),
-            Some(_) | None => {}
+        if let Some(what) = self.faults.strike(Place::Any, false)
+            && let Some(answer) = scripted(what, 8 << 20).await?
+        {
+            return Ok(answer);
         }
         if !self.is_known(&request) {
             return Ok(refusal(401, "Unauthorized", "Unauthorized"));
@@ -593,24 +613,16 @@ impl Shared {
 
     async fn answer(self: &Arc<Self>, asked: &Asked, request: &Request<Incoming>, place: Place) -> Outcome {
         match self.faults.strike(place, false) {
-            None | Some(What::Jwt(_)) => {}
-            Some(What::Status(code, _)) => return Ok(refusal(code, "Scripted", "as the script demands")),
-            Some(What::Refuse | What::Drop | What::Lose | What::Cut) => return Err(CutOff),
-            Some(What::Hang | What::HangLost) => std::future::pending().await,
-            Some(What::Delay(delay)) => tokio::time::sleep(delay).await,
-            Some(What::Garbage) => return Ok(whole(200, "application/json", "{\"kind\": oops")),
-            Some(What::Giant) => return Ok(whole(200, "application/json", vec![b' '; 2 << 20])),
-            Some(What::Redirect(url)) => {
-                let mut response = whole(307, "text/plain", "");
-                if let Ok(url) = url.parse() {
-                    response.headers_mut().insert(http::header::LOCATION, url);
-                }
-                return Ok(response);
-            }
             // A watch that is struck at once opens all the same, and then does as it is told.
             Some(what @ (What::Gone | What::End | What::Silent)) => {
                 return Ok(self.stream(asked, Vec::new(), 0, Some(what)));
             }
+            Some(what) => {
+                if let Some(answer) = scripted(what, 2 << 20).await? {
+                    return Ok(answer);
+                }
+            }
+            None => {}
         }
         if !self.is_known(request) {
             return Ok(refusal(401, "Unauthorized", "Unauthorized"));

@@ -132,7 +132,9 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: Arc<
         async move {
             let ahead = handler.clock_ahead();
             let mut response = handler.handle(request).await?;
-            if let Some(date) = date(ahead).filter(|_| ahead != 0) {
+            if ahead != 0
+                && let Some(date) = date(ahead)
+            {
                 response.headers_mut().insert(http::header::DATE, date);
             }
             Ok::<_, CutOff>(response)

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::finding::Finding;
+use super::in_words;
 use crate::config::Config;
 use crate::heartbeat::machine::grace_for;
 use crate::pod::resource::{ContainerSpec, Pod};
@@ -148,12 +149,11 @@ fn kind(pod: &Pod, name: &str, sidecar: Sidecar, native_sidecars: Option<bool>) 
 
 fn grace(pod: &Pod, timeout: Duration) -> Finding {
     let grace = Observation::of(pod, "").termination_grace;
-    let words = |duration: Duration| humantime::format_duration(duration).to_string();
     let (one, two) = (grace_for(1, timeout), grace_for(2, timeout));
     let seen = format!(
         "{} of grace; an attempt may take {}",
-        words(grace),
-        words(timeout)
+        in_words(grace),
+        in_words(timeout)
     );
     let whole_seconds = |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     let remedy = format!(
@@ -162,7 +162,7 @@ fn grace(pod: &Pod, timeout: Duration) -> Finding {
         whole_seconds(two),
         match grace.saturating_sub(grace_for(0, timeout)) / 2 {
             least if least < Duration::from_millis(500) => "less".to_owned(),
-            most => words(Duration::from_millis(
+            most => in_words(Duration::from_millis(
                 most.as_millis().try_into().unwrap_or(u64::MAX)
             )),
         }

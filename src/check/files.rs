@@ -4,9 +4,10 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::finding::Finding;
-use super::{Context, blocking, in_words};
+use super::{blocking, in_words};
 use crate::config::Config;
 
 const STATE: &str = "files.state";
@@ -20,12 +21,12 @@ const BLOCK: usize = 4096;
 const NAMES: usize = 1024;
 
 /// All three, each on a thread of its own: a disk may hang.
-pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
+pub(super) async fn check(config: &Config, limit: Duration) -> Vec<Finding> {
     let state = tried(
         STATE,
         "PODBEAT_STATE_DIR",
         config.state_dir.clone(),
-        context,
+        limit,
         |id, path| {
             written(
                 id,
@@ -39,14 +40,14 @@ pub(super) async fn check(config: &Config, context: &Context) -> Vec<Finding> {
         MARKERS,
         "PODBEAT_MARKER_DIR",
         config.marker_dir.clone(),
-        context,
+        limit,
         |id, path| readable(id, &path),
     );
     let renewed = tried(
         RENEWED,
         "PODBEAT_RENEWED_TOKEN_FILE",
         config.renewed_token_file.clone(),
-        context,
+        limit,
         |id, path| {
             let directory = path.parent().unwrap_or(Path::new("/"));
             let directory = if directory.as_os_str().is_empty() {
@@ -70,17 +71,17 @@ async fn tried(
     id: &'static str,
     variable: &str,
     path: Option<PathBuf>,
-    context: &Context,
+    limit: Duration,
     trial: impl FnOnce(&'static str, PathBuf) -> Finding + Send + 'static,
 ) -> Finding {
     let Some(path) = path else {
         return Finding::skipped(id, format!("{variable} is not set"));
     };
     let shown = path.display().to_string();
-    blocking(context.limit, move || trial(id, path)).await.unwrap_or_else(|| {
+    blocking(limit, move || trial(id, path)).await.unwrap_or_else(|| {
         Finding::failed(
             id,
-            format!("{shown} hangs: no answer within {}", in_words(context.limit)),
+            format!("{shown} hangs: no answer within {}", in_words(limit)),
             "podbeat's heartbeats go on, but neither writes nor reads there come to an end. What volume is it, and does it answer on \
              the node?",
         )

@@ -1,11 +1,13 @@
 //! The way to the API server, what may be done there, and the pod.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 
 use super::clock::{self, Dated};
 use super::deployed::{self, Expected};
 use super::finding::Finding;
-use super::{Context, blocking, in_words, told};
+use super::{blocking, in_words, told};
 use crate::config::{Config, Kubernetes, Partial};
 use crate::pod::ask::{Error, Questions, Version};
 use crate::pod::resource::Pod;
@@ -24,8 +26,8 @@ const VERBS: [(&str, &str); 3] = [
 ];
 
 /// All that is asked of the API server, in the order of the steps.
-pub(super) async fn check(partial: &Partial, context: &Context) -> Vec<Finding> {
-    let (finding, questions) = reach(&partial.config, context).await;
+pub(super) async fn check(partial: &Partial, limit: Duration) -> Vec<Finding> {
+    let (finding, questions) = reach(&partial.config, limit).await;
     let mut found = vec![finding];
     let Some(questions) = questions else {
         found.push(Finding::because(API, ACCESS));
@@ -96,9 +98,9 @@ fn beyond(other: &str) -> Vec<Finding> {
 }
 
 /// Sets the client up.
-async fn reach(config: &Config, context: &Context) -> (Finding, Option<Questions>) {
+async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>) {
     let access = crate::kubernetes::access(&config.kubernetes);
-    let (namespace, limit) = (config.pod_namespace.clone(), context.limit);
+    let namespace = config.pod_namespace.clone();
     let settings = config.kubernetes.clone();
     let runtime = tokio::runtime::Handle::current();
     // On a thread of its own: it reads files, and a kubeconfig may run a program for credentials.

@@ -43,11 +43,6 @@ pub struct Invocation {
     pub json: bool,
 }
 
-/// What every check is given.
-struct Context {
-    limit: Duration,
-}
-
 /// Does something that may wait for a disk, on a thread that is left behind if it doesn't end in time.
 async fn blocking<T: Send + 'static>(
     limit: Duration,
@@ -81,10 +76,7 @@ pub async fn run(
 ) -> Ending {
     // The ring provider for the whole process, kube's client included; it is no error if that was done before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let context = Context {
-        limit: invocation.timeout,
-    };
-    let findings = Findings::new(look(partial, &context).await);
+    let findings = Findings::new(look(partial, invocation.timeout).await);
     let text = if invocation.json {
         findings.json()
     } else {
@@ -105,26 +97,26 @@ pub async fn run(
     }
 }
 
-async fn look(partial: &Partial, context: &Context) -> Vec<Finding> {
+async fn look(partial: &Partial, limit: Duration) -> Vec<Finding> {
     let config = &partial.config;
     let service = async {
         let mut found = Vec::new();
-        let (files, means) = settings_files(config, context).await;
-        let (source, token) = token_source(partial, context).await;
+        let (files, means) = settings_files(config, limit).await;
+        let (source, token) = token_source(partial, limit).await;
         found.push(files);
         found.push(source);
         found.push(match &token {
             Some(token) => token::expiry(token, Timestamp::now()),
             None => Finding::because(token::EXPIRY, SOURCE),
         });
-        found.extend(of_service(partial, token, means, context).await);
+        found.extend(of_service(partial, token, means, limit).await);
         found
     };
     // Independent of one another.
     let (service, kubernetes, files) = tokio::join!(
         service,
-        kubernetes::check(partial, context),
-        files::check(config, context)
+        kubernetes::check(partial, limit),
+        files::check(config, limit)
     );
     let mut found = settings(&partial.faults, config.dry_run);
     found.extend(service);
@@ -160,7 +152,7 @@ fn settings(faults: &[Fault], dry_run: bool) -> Vec<Finding> {
 }
 
 /// The files that the settings name and that are read at the start: the agent ends with 64 if one can't be used.
-async fn settings_files(config: &Config, context: &Context) -> (Finding, Option<Means>) {
+async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Means>) {
     let tls = tls_of(config);
     let nonce = match &config.nonce {
         Some(NonceSource::File(path)) => Some(path.clone()),
@@ -176,7 +168,7 @@ async fn settings_files(config: &Config, context: &Context) -> (Finding, Option<
         )
         .map(|path| path.display().to_string())
         .collect();
-    let read = blocking(context.limit, move || {
+    let read = blocking(limit, move || {
         (Means::load(&tls), nonce.as_deref().map(read_nonce))
     });
     let remedy = "Mount what PODBEAT_CA_FILE, PODBEAT_CLIENT_CERT_FILE, PODBEAT_CLIENT_KEY_FILE and PODBEAT_NONCE_FILE name, readable \
@@ -204,7 +196,7 @@ async fn settings_files(config: &Config, context: &Context) -> (Finding, Option<
         };
         if left.is_negative() {
             Some(Finding::failed(FILES, seen("expired at"), remedy))
-        } else if left < jiff::SignedDuration::from_hours(14 * 24) {
+        } else if left < tls::NEAR {
             Some(Finding::warning(FILES, seen("holds only until"), remedy))
         } else {
             None
@@ -235,7 +227,7 @@ fn tls_of(config: &Config) -> Tls {
 
 /// The token that the agent would send next: the one that the service renewed last, if the journal holds it, or else that of the
 /// settings.
-async fn token_source(partial: &Partial, context: &Context) -> (Finding, Option<Secret>) {
+async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Secret>) {
     let config = &partial.config;
     let Some(given) = &config.token else {
         let wrong = ["PODBEAT_TOKEN_FILE", "PODBEAT_TOKEN"]
@@ -257,7 +249,7 @@ async fn token_source(partial: &Partial, context: &Context) -> (Finding, Option<
     };
     let journal = config.state_dir.as_ref().map(|dir| dir.join(journal::FILE));
     let (run, uid) = (config.task_run_id.clone(), config.pod_uid.clone());
-    let read = blocking(context.limit, move || {
+    let read = blocking(limit, move || {
         let left = journal.and_then(|path| journal::read(&path).ok().flatten());
         let left = left.filter(|contents| contents.is_of(&run, uid.as_deref()));
         let renewed = left.and_then(|contents| contents.renewed_token);
@@ -286,7 +278,7 @@ async fn token_source(partial: &Partial, context: &Context) -> (Finding, Option<
         None => (
             Finding::failed(
                 SOURCE,
-                format!("{place} could not be read within {}", in_words(context.limit)),
+                format!("{place} could not be read within {}", in_words(limit)),
                 "What volume is it, and does it answer on the node?",
             ),
             None,
@@ -298,7 +290,7 @@ async fn of_service(
     partial: &Partial,
     token: Option<Secret>,
     means: Option<Means>,
-    context: &Context,
+    limit: Duration,
 ) -> Vec<Finding> {
     let config = &partial.config;
     let Some(url) = &config.service_url else {
@@ -313,5 +305,5 @@ async fn of_service(
         token,
         run_id: Some(config.task_run_id.as_str()).filter(|id| !id.is_empty()),
     };
-    service::check(settings, means, context).await
+    service::check(settings, means, limit).await
 }

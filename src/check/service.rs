@@ -17,7 +17,7 @@ use super::finding::Finding;
 use super::heads::{Head, Stream};
 use super::proxy::{Proxy, Refused};
 use super::tls::{self, Means, Peer};
-use super::{Context, blocking, in_words, told};
+use super::{blocking, in_words, told};
 use crate::config::ServiceUrl;
 use crate::exit::with_causes;
 use crate::task_runs::Secret;
@@ -50,17 +50,17 @@ pub(super) fn none(why: &str) -> Vec<Finding> {
 }
 
 /// All steps, as far as they lead.
-pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, context: &Context) -> Vec<Finding> {
+pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, limit: Duration) -> Vec<Finding> {
     let mut way = Way::new(settings.url);
     let mut found = Vec::new();
-    let reached = way.walk(means, context, &mut found).await;
+    let reached = way.walk(means, limit, &mut found).await;
     match reached {
         Reached::Nothing(because) => {
             found.push(Finding::because(RUN, because));
             found.push(Finding::because(CLOCK, because));
         }
         Reached::Unseen => {
-            found.push(run(&settings, context).await);
+            found.push(run(&settings, limit).await);
             found.push(Finding::skipped(
                 CLOCK,
                 "the way leads through a proxy that is not plain HTTP",
@@ -70,7 +70,7 @@ pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, context:
             let (answer, run) = match asked {
                 // Only an answer tells whether our certificate, or none, is taken.
                 Some(shows) => {
-                    let answer = way.ask(stream, context.limit).await;
+                    let answer = way.ask(stream, limit).await;
                     let alert = answer.as_ref().err().and_then(|broken| broken.alert);
                     let run = match alert {
                         Some(alert) => {
@@ -78,11 +78,11 @@ pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, context:
                             found.push(tls::certificate_demanded(alert, shows));
                             Finding::because(RUN, tls::ID)
                         }
-                        None => run(&settings, context).await,
+                        None => run(&settings, limit).await,
                     };
                     (answer, run)
                 }
-                None => tokio::join!(way.ask(stream, context.limit), run(&settings, context)),
+                None => tokio::join!(way.ask(stream, limit), run(&settings, limit)),
             };
             found.push(run);
             found.push(match answer {
@@ -136,15 +136,15 @@ impl<'url> Way<'url> {
     }
 
     /// Name, connection and TLS.
-    async fn walk(&mut self, means: Option<Means>, context: &Context, found: &mut Vec<Finding>) -> Reached {
-        let (finding, addresses) = self.resolve(context.limit).await;
+    async fn walk(&mut self, means: Option<Means>, limit: Duration, found: &mut Vec<Finding>) -> Reached {
+        let (finding, addresses) = self.resolve(limit).await;
         found.push(finding);
         let Some(addresses) = addresses else {
             found.push(Finding::because(TCP, DNS));
             found.push(Finding::because(tls::ID, DNS));
             return Reached::Nothing(DNS);
         };
-        let (finding, stream) = self.connect(&addresses, context.limit).await;
+        let (finding, stream) = self.connect(&addresses, limit).await;
         found.push(finding);
         let Some(mut stream) = stream else {
             found.push(Finding::because(tls::ID, TCP));
@@ -180,7 +180,7 @@ impl<'url> Way<'url> {
             let finding = tls::judge(&handshake, &peer, Timestamp::now());
             Ok::<_, Refused>((finding, handshake))
         };
-        match timeout(context.limit, shakes).await {
+        match timeout(limit, shakes).await {
             Ok(Ok((finding, handshake))) => {
                 found.push(finding);
                 match handshake.stream {
@@ -203,7 +203,7 @@ impl<'url> Way<'url> {
             Err(_) => {
                 found.push(Finding::failed(
                     tls::ID,
-                    format!("no end of the TLS handshake within {}", in_words(context.limit)),
+                    format!("no end of the TLS handshake within {}", in_words(limit)),
                     "Something takes connections on that port and then says nothing: is the port right, and what is in between?",
                 ));
                 Reached::Nothing(tls::ID)
@@ -386,7 +386,7 @@ fn plain_http(is_loopback: bool) -> Finding {
 }
 
 /// The run itself, by the client that the agent has.
-async fn run(settings: &Settings<'_>, context: &Context) -> Finding {
+async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
     let Some(token) = &settings.token else {
         return Finding::because(RUN, super::SOURCE);
     };
@@ -394,15 +394,12 @@ async fn run(settings: &Settings<'_>, context: &Context) -> Finding {
         return Finding::because(RUN, "settings.TASK_RUN_ID");
     };
     let (url, tls) = (settings.url.url().clone(), settings.tls.clone());
-    let client = blocking(context.limit, move || Client::new(url, &tls)).await;
+    let client = blocking(limit, move || Client::new(url, &tls)).await;
     let got = match client {
-        Some(Ok(client)) => client.get(run_id, token, context.limit).await,
+        Some(Ok(client)) => client.get(run_id, token, limit).await,
         Some(Err(error)) => Err(error),
         None => {
-            let seen = format!(
-                "the files for TLS could not be read within {}",
-                in_words(context.limit)
-            );
+            let seen = format!("the files for TLS could not be read within {}", in_words(limit));
             return Finding::failed(RUN, seen, "Do their volumes hang?");
         }
     };

@@ -31,7 +31,7 @@ use crate::task_runs::client::Tls;
 pub(super) const ID: &str = "service.tls";
 
 /// A certificate that ends sooner should have been replaced by now: those that live for 90 days are after 60 of them, as a rule.
-const NEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
+pub(super) const NEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
 
 /// Names that are shown of a certificate.
 const NAMES: usize = 6;
@@ -76,7 +76,7 @@ impl Means {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut roots = Vec::new();
         if let Some(path) = &tls.ca_file {
-            roots = certificates("certificate", path)?;
+            roots = certificates(path)?;
         }
         // The client's own verifier, with the same roots.
         let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(roots, Arc::clone(&provider))
@@ -85,7 +85,7 @@ impl Means {
         let identity = match &tls.identity {
             None => None,
             Some((certificate_file, key_file)) => {
-                let chain = certificates("certificate", certificate_file)?;
+                let chain = certificates(certificate_file)?;
                 own = chain.first().and_then(|first| certificate::read(first));
                 let key = PrivateKeyDer::from_pem_slice(&read("the client's key", key_file)?);
                 let key = key.map_err(|_| Unusable::Nothing {
@@ -150,14 +150,14 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
     })
 }
 
-fn certificates(what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
     let pem = read("a certificate", path)?;
     let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     found
         .ok()
         .filter(|found| !found.is_empty())
         .ok_or_else(|| Unusable::Nothing {
-            what,
+            what: "certificate",
             path: path.display().to_string(),
         })
 }

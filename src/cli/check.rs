@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
 
-use super::{Wrong, exit_codes, flag, flags};
+use super::{OUTPUT, Wrong, duration, exit_codes, flag, flags, json_output};
 use crate::check::Invocation;
 use crate::config::{Flags, check_settings};
 use crate::exit::Ending;
@@ -38,19 +38,12 @@ pub(super) fn command() -> Command {
                 .value_parser(ValueParser::from(timeout))
                 .help("The longest that one check may take; 100ms to 5m"),
         )
-        .arg(
-            Arg::new("output")
-                .short('o')
-                .long("output")
-                .value_name("FORMAT")
-                .value_parser(PossibleValuesParser::new(["json"]))
-                .help("json: one object with all checks"),
-        )
+        .arg(json_output("json: one object with all checks"))
         .args(check_settings().iter().map(flag))
 }
 
 fn timeout(text: &str) -> Result<Duration, Wrong> {
-    let duration = humantime::parse_duration(text).map_err(|_| Wrong("not a duration such as 30s or 2m"))?;
+    let duration = duration(text)?;
     if duration < Duration::from_millis(100) || duration > Duration::from_secs(300) {
         return Err(Wrong("less than 100ms or more than 5m"));
     }
@@ -63,7 +56,7 @@ pub(super) fn parse(matches: &ArgMatches) -> (Flags, Invocation) {
             .get_one::<Duration>("check-timeout")
             .copied()
             .unwrap_or_default(),
-        json: matches.get_one::<String>("output").is_some(),
+        json: matches.contains_id(OUTPUT),
     };
     (flags(matches, &check_settings()), invocation)
 }

@@ -2,10 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
 
-use super::exit_codes;
+use super::{OUTPUT, exit_codes, json_output};
 use crate::exit::Ending;
 use crate::explain::Invocation;
 
@@ -48,14 +47,7 @@ pub(super) fn command() -> Command {
                 .default_value("podbeat")
                 .help("Name of podbeat's container, which is told apart in a recorded watch"),
         )
-        .arg(
-            Arg::new("output")
-                .short('o')
-                .long("output")
-                .value_name("FORMAT")
-                .value_parser(PossibleValuesParser::new(["json"]))
-                .help("json: one object a story, with events and verdict"),
-        )
+        .arg(json_output("json: one object a story, with events and verdict"))
 }
 
 pub(super) fn parse(matches: &ArgMatches) -> Invocation {
@@ -65,6 +57,6 @@ pub(super) fn parse(matches: &ArgMatches) -> Invocation {
             .get_one::<String>("container-name")
             .cloned()
             .unwrap_or_default(),
-        json: matches.contains_id("output"),
+        json: matches.contains_id(OUTPUT),
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{Wrong, flag, flags};
+use super::{OUTPUT, Wrong, exit_codes_as, flag, flags};
 use crate::config::{Flags, OBSERVE_SETTINGS, dns_name};
 use crate::exit::Ending;
 use crate::observe::command::{Format, Invocation, Record};
@@ -50,12 +50,9 @@ pub(super) fn command() -> Command {
          podbeat observe my-task\n  \
          podbeat observe pod/my-task --context staging -n tasks --report all\n  \
          podbeat observe my-task -o json | jq -c 'select(.event == \"heartbeat\") | .body'\n  \
-         podbeat observe my-task --record my-task.jsonl | grep ' heartbeat '\n\n\
-         Exit codes:",
+         podbeat observe my-task --record my-task.jsonl | grep ' heartbeat '\n\n",
     );
-    for (ending, meaning) in ENDINGS {
-        after += &format!("\n  {:<4}{meaning}", ending.code());
-    }
+    after += &exit_codes_as(ENDINGS.map(|(ending, meaning)| (ending, meaning.to_owned())));
     Command::new(OBSERVE)
         .about("From a laptop: what the agent of a pod would send, live; sends nothing")
         .after_help(after)
@@ -75,9 +72,9 @@ pub(super) fn command() -> Command {
             }
         }))
         .arg(
-            Arg::new("output")
+            Arg::new(OUTPUT)
                 .short('o')
-                .long("output")
+                .long(OUTPUT)
                 .value_name("FORMAT")
                 .value_parser(PossibleValuesParser::new(Format::ALL.map(|(word, _)| word)))
                 .help("json: one object a line for each event"),
@@ -105,7 +102,7 @@ pub(super) fn command() -> Command {
 /// None so far: clap has checked each of them.
 pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     let pod = matches.get_one::<String>("pod").cloned();
-    let output = matches.get_one::<String>("output");
+    let output = matches.get_one::<String>(OUTPUT);
     let invocation = Invocation {
         pod: pod.ok_or("no pod")?,
         format: Format::ALL

@@ -3,10 +3,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, ValueParser};
+use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{Wrong, exit_codes, flag, flags};
+use super::{OUTPUT, duration, exit_codes, flag, flags, json_output};
 use crate::config::{Flags, REAP_SETTINGS, SERVICE_SETTINGS, Setting};
 use crate::exit::Ending;
 use crate::reap::{Invocation, Target};
@@ -92,21 +92,12 @@ pub(super) fn command() -> Command {
                 .long("older-than")
                 .value_name("DURATION")
                 .default_value("2m")
-                .value_parser(ValueParser::from(|text: &str| {
-                    humantime::parse_duration(text).map_err(|_| Wrong("not a duration such as 30s or 2m"))
-                }))
+                .value_parser(ValueParser::from(duration))
                 .help(
                     "Leave pods alone that ended later than that long ago: a Job may be about to try again",
                 ),
         )
-        .arg(
-            Arg::new("output")
-                .short('o')
-                .long("output")
-                .value_name("FORMAT")
-                .value_parser(PossibleValuesParser::new(["json"]))
-                .help("json: one object a pod"),
-        )
+        .arg(json_output("json: one object a pod"))
         .args(settings().iter().map(|setting| {
             let flag = flag(setting);
             if setting.flag == "namespace" {
@@ -130,7 +121,7 @@ pub(super) fn parse(matches: &ArgMatches) -> (Flags, Invocation) {
     let invocation = Invocation {
         target,
         dry_run: matches.get_flag("dry-run"),
-        json: one("output").is_some(),
+        json: one(OUTPUT).is_some(),
         older_than: matches
             .get_one::<Duration>("older-than")
             .copied()

@@ -120,7 +120,7 @@ impl Questions {
             let port = proxy.port().map(|port| format!(":{port}")).unwrap_or_default();
             format!("{}{port}", proxy.host())
         });
-        let client = Client::try_from(config).map_err(watch::setup)?;
+        let client = watch::client(config)?;
         Ok(Self {
             client,
             server,

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::Api;
 use kube::api::ListParams;
-use kube::{Api, Client};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 use tokio::time::timeout;
@@ -218,7 +218,7 @@ impl Error {
 pub async fn list(access: &Access, place: &Where, labels: Option<&str>) -> Result<Vec<Listed>, Error> {
     let config = watch::client_config(access).await?;
     let default = config.default_namespace.clone();
-    let client = Client::try_from(config).map_err(watch::setup)?;
+    let client = watch::client(config)?;
     let (api, place): (Api<Listed>, String) = match place {
         Where::Default => (
             Api::namespaced(client, &default),

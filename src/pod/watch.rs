@@ -275,7 +275,7 @@ impl PodWatch {
     pub async fn new(access: &Access, namespace: Option<&str>, name: &str) -> Result<Self, Error> {
         let config = client_config(access).await?;
         let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
-        let client = Client::try_from(config).map_err(setup)?;
+        let client = client(config)?;
         Ok(Self {
             access: access.clone(),
             api: Arc::new(Mutex::new(Api::namespaced(client, &namespace))),
@@ -325,7 +325,7 @@ impl PodWatch {
     /// Sets the client up anew. kube reads a rotated token by itself, but only once a minute.
     async fn sign_in_again(&self) -> Result<(), Error> {
         let config = client_config(&self.access).await?;
-        let client = Client::try_from(config).map_err(setup)?;
+        let client = client(config)?;
         *self.api.lock().unwrap_or_else(PoisonError::into_inner) = Api::namespaced(client, &self.namespace);
         Ok(())
     }
@@ -719,6 +719,11 @@ pub(super) fn setup(error: kube::Error) -> Error {
         }
         other => Error::Setup(other),
     }
+}
+
+/// Sets a client up; sends nothing yet.
+pub(super) fn client(config: Config) -> Result<Client, Error> {
+    Client::try_from(config).map_err(setup)
 }
 
 pub(super) async fn client_config(access: &Access) -> Result<Config, Error> {

@@ -7,17 +7,13 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan, Zoned};
-use podbeat_lab::contract::Contract;
-use podbeat_lab::fault::Faults;
 use podbeat_lab::pki::Authority;
-use podbeat_lab::service::{Options, Service};
-use podbeat_lab::world::{RUN, TOKEN};
+use podbeat_lab::service::Options;
+use podbeat_lab::world::RUN;
 
-use super::{Checked, Settings, check, settings, with_options, world};
-
-fn set(settings: &mut Settings, variable: &str, value: impl Into<String>) {
-    settings.insert(variable.to_owned(), value.into());
-}
+use super::{
+    Checked, Settings, check, plain_service, set, set_path, settings, unused_port, with_options, world,
+};
 
 /// The checks that rest on TLS.
 const BEHIND_TLS: [(&str, &str); 3] = [
@@ -40,7 +36,7 @@ async fn another_ca() {
     let world = world().await;
     let mut settings = settings(&world);
     let path = world.path("other-ca.crt");
-    set(&mut settings, "PODBEAT_CA_FILE", path.display().to_string());
+    set_path(&mut settings, "PODBEAT_CA_FILE", &path);
     let issued = "unknown CA: the certificate is issued by CN=podbeat lab";
     // One of another name; and one of the same name, such as the service had before it was set up anew.
     for (other, seen) in [
@@ -145,18 +141,7 @@ async fn all_that_is_wrong_with_a_certificate_is_told_at_once() {
 async fn plain_http_where_tls_was_expected() {
     let world = world().await;
     let mut settings = settings(&world);
-    let contract = Contract::load().expect("the contract");
-    let plain = Service::start_plain(
-        ([127, 0, 0, 1], 0).into(),
-        contract,
-        Faults::default(),
-        Options {
-            runs: Some(BTreeSet::from([RUN.to_owned()])),
-            ..Options::with_token(TOKEN)
-        },
-    )
-    .await
-    .expect("started");
+    let plain = plain_service().await;
     set(
         &mut settings,
         "PODBEAT_SERVICE_URL",
@@ -218,7 +203,7 @@ async fn a_client_certificate_that_is_demanded() {
         ("PODBEAT_CLIENT_KEY_FILE", "stranger.key", &stranger.key),
     ] {
         std::fs::write(world.path(name), pem).expect("written");
-        set(&mut settings, variable, world.path(name).display().to_string());
+        set_path(&mut settings, variable, &world.path(name));
     }
     let checked = check(&settings).await;
     checked.differs_by(&BEHIND_TLS);
@@ -232,7 +217,7 @@ async fn a_client_certificate_that_is_demanded() {
         ("PODBEAT_CLIENT_CERT_FILE", "client.crt"),
         ("PODBEAT_CLIENT_KEY_FILE", "client.key"),
     ] {
-        set(&mut settings, variable, world.path(name).display().to_string());
+        set_path(&mut settings, variable, &world.path(name));
     }
     check(&settings).await.differs_by(&[]);
 }
@@ -241,10 +226,7 @@ async fn a_client_certificate_that_is_demanded() {
 async fn a_port_on_which_nothing_listens() {
     let world = world().await;
     let mut settings = settings(&world);
-    let port = {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        listener.local_addr().expect("its address").port()
-    };
+    let port = unused_port();
     set(
         &mut settings,
         "PODBEAT_SERVICE_URL",
@@ -359,11 +341,7 @@ async fn a_token_that_is_not_there_or_unfit() {
     let checked = check(&settings).await;
     checked.differs_by(&expected);
     says(&checked, "token.source", "not fit for a header", "on one line");
-    set(
-        &mut settings,
-        "PODBEAT_TOKEN_FILE",
-        world.path("nowhere").display().to_string(),
-    );
+    set_path(&mut settings, "PODBEAT_TOKEN_FILE", &world.path("nowhere"));
     let checked = check(&settings).await;
     checked.differs_by(&expected);
     says(
@@ -493,11 +471,7 @@ async fn directories_that_are_not_there() {
         ),
     ] {
         let mut settings = settings(&world);
-        set(
-            &mut settings,
-            variable,
-            world.path("nowhere/token").display().to_string(),
-        );
+        set_path(&mut settings, variable, &world.path("nowhere/token"));
         let checked = check(&settings).await;
         checked.differs_by(&[(id, "failed")]);
         says(&checked, id, "nowhere", remedy);
@@ -513,7 +487,7 @@ async fn files_that_the_agent_would_not_begin_with() {
         ("PODBEAT_CA_FILE", "nowhere.crt", "can't be read"),
         ("PODBEAT_CA_FILE", "empty.crt", "holds no certificate"),
     ] {
-        set(&mut settings, variable, world.path(name).display().to_string());
+        set_path(&mut settings, variable, &world.path(name));
         let checked = check(&settings).await;
         checked.differs_by(&[
             ("settings.files", "failed"),
@@ -523,16 +497,8 @@ async fn files_that_the_agent_would_not_begin_with() {
         ]);
         says(&checked, "settings.files", seen, "in PEM form");
     }
-    set(
-        &mut settings,
-        "PODBEAT_CA_FILE",
-        world.path("ca.crt").display().to_string(),
-    );
-    set(
-        &mut settings,
-        "PODBEAT_NONCE_FILE",
-        world.path("nowhere").display().to_string(),
-    );
+    set_path(&mut settings, "PODBEAT_CA_FILE", &world.path("ca.crt"));
+    set_path(&mut settings, "PODBEAT_NONCE_FILE", &world.path("nowhere"));
     let checked = check(&settings).await;
     checked.differs_by(&[("settings.files", "failed")]);
     says(

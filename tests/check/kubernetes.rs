@@ -4,7 +4,7 @@ use podbeat_lab::pod::Sidecar;
 use podbeat_lab::world::KUBE_TOKEN;
 use serde_json::{Value, json};
 
-use super::{POD, Settings, UID, check, pod, settings, world};
+use super::{POD, Settings, UID, check, pod, set, set_path, settings, unused_port, world};
 
 const OF_THE_POD: [(&str, &str); 6] = [
     ("kubernetes.pod", "skipped"),
@@ -108,10 +108,7 @@ async fn a_pod_that_is_not_there_from_a_laptop() {
     ] {
         settings.remove(of_a_pod);
     }
-    settings.insert(
-        "KUBECONFIG".to_owned(),
-        world.path("kubeconfig").display().to_string(),
-    );
+    set_path(&mut settings, "KUBECONFIG", &world.path("kubeconfig"));
     let checked = check(&settings).await;
     checked.differs_by(&[]);
     assert!(
@@ -124,7 +121,11 @@ async fn a_pod_that_is_not_there_from_a_laptop() {
     let checked = check(&settings).await;
     checked.differs_by(&but(&OF_THE_POD, &[("kubernetes.pod", "failed")]));
     assert_eq!(checked.seen("kubernetes.pod"), "there is no pod lab/my-task");
-    assert!(checked.remedy("kubernetes.pod").contains("--pod-namespace"));
+    let remedy = checked.remedy("kubernetes.pod");
+    assert!(
+        remedy.contains("--pod-namespace") && remedy.contains("(--context)"),
+        "{remedy}"
+    );
 }
 
 async fn with_pod(change: impl FnOnce(&mut Value, &mut Settings)) -> super::Checked {
@@ -230,10 +231,7 @@ async fn an_api_server_that_can_not_be_reached_or_trusted() {
     let other = podbeat_lab::pki::Authority::new().expect("made");
     let dir = world.path("other-account");
     podbeat_lab::kube_api::KubeApi::write_service_account(&other, KUBE_TOKEN, &dir).expect("written");
-    settings.insert(
-        "PODBEAT_SERVICE_ACCOUNT_DIR".to_owned(),
-        dir.display().to_string(),
-    );
+    set_path(&mut settings, "PODBEAT_SERVICE_ACCOUNT_DIR", &dir);
     let checked = check(&settings).await;
     checked.differs_by(&expected);
     assert!(
@@ -244,11 +242,11 @@ async fn an_api_server_that_can_not_be_reached_or_trusted() {
         checked.seen("kubernetes.api")
     );
     assert!(checked.remedy("kubernetes.api").contains("kube-root-ca.crt"));
-    let port = {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-        listener.local_addr().expect("its address").port()
-    };
-    settings.insert("KUBERNETES_SERVICE_PORT".to_owned(), port.to_string());
+    set(
+        &mut settings,
+        "KUBERNETES_SERVICE_PORT",
+        unused_port().to_string(),
+    );
     let checked = check(&settings).await;
     checked.differs_by(&expected);
     assert!(checked.remedy("kubernetes.api").contains("NetworkPolicy"));
@@ -266,9 +264,10 @@ async fn no_service_account_and_no_kubeconfig() {
             ("clock.kubernetes", "skipped"),
         ],
     );
-    settings.insert(
-        "PODBEAT_SERVICE_ACCOUNT_DIR".to_owned(),
-        world.path("nowhere").display().to_string(),
+    set_path(
+        &mut settings,
+        "PODBEAT_SERVICE_ACCOUNT_DIR",
+        &world.path("nowhere"),
     );
     let checked = check(&settings).await;
     checked.differs_by(&expected);
@@ -282,10 +281,7 @@ async fn no_service_account_and_no_kubeconfig() {
             .remedy("kubernetes.access")
             .contains("PODBEAT_SERVICE_ACCOUNT_DIR")
     );
-    settings.insert(
-        "KUBECONFIG".to_owned(),
-        world.path("nowhere").display().to_string(),
-    );
+    set_path(&mut settings, "KUBECONFIG", &world.path("nowhere"));
     let checked = check(&settings).await;
     checked.differs_by(&expected);
     assert!(checked.remedy("kubernetes.access").contains("--kubeconfig"));
@@ -295,10 +291,7 @@ async fn no_service_account_and_no_kubeconfig() {
 async fn a_kubeconfig_that_is_torn_shows_nothing_of_what_is_in_it() {
     let world = world().await;
     let mut settings = settings(&world);
-    settings.insert(
-        "KUBECONFIG".to_owned(),
-        world.path("torn.kubeconfig").display().to_string(),
-    );
+    set_path(&mut settings, "KUBECONFIG", &world.path("torn.kubeconfig"));
     for torn in [
         "users:\n- name: a\n  user: {token: hunter2, x: [\n",
         "users:\n- name: a\n  user: {token: [hunter2]}\n",
@@ -322,10 +315,7 @@ async fn a_program_for_credentials_shows_nothing_of_its_output_and_holds_nothing
             "interactiveMode": "Never"}});
         std::fs::write(world.path("exec.kubeconfig"), kubeconfig.to_string()).expect("written");
     };
-    settings.insert(
-        "KUBECONFIG".to_owned(),
-        world.path("exec.kubeconfig").display().to_string(),
-    );
+    set_path(&mut settings, "KUBECONFIG", &world.path("exec.kubeconfig"));
     for (script, seen) in [
         ("echo token=hunter2; exit 1", "program for credentials failed"),
         ("echo '{token: [hunter2'", "credentials can't be used"),

@@ -14,12 +14,15 @@ mod proxies;
 mod well;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use podbeat_lab::contract::Contract;
+use podbeat_lab::fault::Faults;
 use podbeat_lab::kube_api;
 use podbeat_lab::pod::{Pod, running};
-use podbeat_lab::service::Options;
+use podbeat_lab::service::{Options, Service};
 use podbeat_lab::world::{KUBE_TOKEN, RUN, TOKEN, World};
 use serde_json::Value;
 
@@ -73,10 +76,36 @@ fn settings(world: &World) -> Settings {
             &path
         };
         std::fs::create_dir_all(directory).expect("made");
-        settings.insert(variable.to_owned(), path.display().to_string());
+        set_path(&mut settings, variable, &path);
     }
     world.kube.apply(pod());
     settings
+}
+
+fn set(settings: &mut Settings, variable: &str, value: impl Into<String>) {
+    settings.insert(variable.to_owned(), value.into());
+}
+
+fn set_path(settings: &mut Settings, variable: &str, path: &Path) {
+    set(settings, variable, path.display().to_string());
+}
+
+/// A port of this machine on which nothing listens.
+fn unused_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
+    listener.local_addr().expect("its address").port()
+}
+
+/// A service that knows the run, without TLS.
+async fn plain_service() -> Service {
+    let options = Options {
+        runs: Some(BTreeSet::from([RUN.to_owned()])),
+        ..Options::with_token(TOKEN)
+    };
+    let contract = Contract::load().expect("the contract");
+    Service::start_plain(([127, 0, 0, 1], 0).into(), contract, Faults::default(), options)
+        .await
+        .expect("started")
 }
 
 fn pod() -> Value {

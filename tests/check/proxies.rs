@@ -1,16 +1,10 @@
 //! The way to the service through a proxy.
 
-use std::collections::BTreeSet;
-
-use podbeat_lab::contract::Contract;
-use podbeat_lab::fault::Faults;
-use podbeat_lab::service::{Options, Service};
-use podbeat_lab::world::{RUN, TOKEN};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
-use super::{Settings, check, settings, world};
+use super::{Settings, check, plain_service, settings, world};
 
 /// A proxy that makes tunnels for whoever knows the password, and passes plain requests on to a port of this machine.
 async fn proxy(plain: Option<u16>) -> (u16, JoinHandle<()>) {
@@ -106,14 +100,7 @@ async fn the_kubernetes_api_is_asked_through_it_too() {
 async fn plain_http_through_a_proxy() {
     let world = world().await;
     let mut settings = settings(&world);
-    let options = Options {
-        runs: Some(BTreeSet::from([RUN.to_owned()])),
-        ..Options::with_token(TOKEN)
-    };
-    let contract = Contract::load().expect("the contract");
-    let plain = Service::start_plain(([127, 0, 0, 1], 0).into(), contract, Faults::default(), options)
-        .await
-        .expect("started");
+    let plain = plain_service().await;
     let at = plain.url().rsplit(':').next().and_then(|port| port.parse().ok());
     let (port, task) = proxy(at).await;
     for (variable, value) in [
