@@ -67,8 +67,8 @@ const fn switch(setting: Setting) -> Setting {
 const CA_FILE: Setting = setting(
     "PODBEAT_CA_FILE",
     "ca-file",
-    "the system's roots alone",
-    "more roots for the service (PEM)",
+    "the system's roots",
+    "the roots for the service (PEM), in place of the system's",
 );
 
 const CLIENT_CERT_FILE: Setting = setting(
@@ -131,14 +131,14 @@ const KUBECONFIG: Setting = setting(
     "KUBECONFIG",
     "kubeconfig",
     "in a pod none; elsewhere ~/.kube/config",
-    "kubeconfig file, or in the build for a laptop several, as kubectl joins them; if set, it is used in a pod, too",
+    "kubeconfig file, or several, as kubectl joins them; if set, it is used in a pod, too; only in the build for a laptop",
 );
 
 const KUBE_CONTEXT: Setting = setting(
     "PODBEAT_KUBE_CONTEXT",
     "context",
     "the current context",
-    "context of the kubeconfig",
+    "context of the kubeconfig; only in the build for a laptop",
 );
 
 /// For one attempt of the agent's, unless it is told otherwise.
@@ -1165,10 +1165,31 @@ impl<'read, E: Environment> Reader<'read, E> {
         }
     }
 
+    /// The image's build goes by the pod's service account alone.
+    fn no_kubeconfig(&mut self, file: bool, context: bool) {
+        const PROBLEM: &str = "only the build for a laptop reads a kubeconfig (cargo feature `laptop`); leave it out, and the pod's \
+                               service account is used";
+        if file {
+            self.fault("KUBECONFIG", PROBLEM);
+        }
+        if context {
+            self.fault("PODBEAT_KUBE_CONTEXT", PROBLEM);
+        }
+        if !file && !context {
+            self.fault(
+                "KUBERNETES_SERVICE_HOST",
+                "missing; the kubelet sets it in every pod, and only the build for a laptop works outside of one",
+            );
+        }
+    }
+
     fn kubernetes(&mut self, host: Option<String>) -> Kubernetes {
         let path = self.path("KUBECONFIG");
         let context = self.text("PODBEAT_KUBE_CONTEXT");
         let Some(host) = host.filter(|_| path.is_none() && context.is_none()) else {
+            if cfg!(not(feature = "laptop")) {
+                self.no_kubeconfig(path.is_some(), context.is_some());
+            }
             return Kubernetes::Kubeconfig { path, context };
         };
         let port = self.optional("KUBERNETES_SERVICE_PORT", |text| {

@@ -21,6 +21,15 @@ struct Rule {
     why: &'static str,
 }
 
+/// Who speaks to the API server, and how it is reached.
+const WITH_KUBES_CLIENT: &[&str] = &[
+    "pod/watch.rs",
+    "pod/listed.rs",
+    "pod/ask.rs",
+    "pod/transport.rs",
+    "pod/kubeconfig.rs",
+];
+
 const RULES: &[Rule] = &[
     Rule {
         room: "heartbeat/",
@@ -62,7 +71,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         room: "pod/",
-        but_not: &["pod/watch.rs", "pod/listed.rs", "pod/ask.rs"],
+        but_not: WITH_KUBES_CLIENT,
         forbidden: &["crate::", "tokio::", "reqwest::", "tracing::"],
         why: "what Kubernetes says is read without knowing who wants it",
     },
@@ -110,9 +119,15 @@ const RULES: &[Rule] = &[
     },
     Rule {
         room: "",
-        but_not: &["pod/watch.rs", "pod/listed.rs", "pod/ask.rs"],
+        but_not: WITH_KUBES_CLIENT,
         forbidden: &["kube::"],
-        why: "pod/watch.rs, pod/listed.rs and pod/ask.rs are the only importers of kube's client",
+        why: "nobody else imports kube's client",
+    },
+    Rule {
+        room: "",
+        but_not: &["pod/transport.rs", "task_runs/"],
+        forbidden: &["reqwest::Client", "reqwest::get"],
+        why: "HTTP to the API server goes by pod/transport.rs, to the service by task_runs/",
     },
     Rule {
         room: "task_runs/",

@@ -8,6 +8,7 @@
 )]
 
 use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Child, Command, Output, Stdio};
@@ -16,6 +17,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use podbeat_lab::kube_api::KubeApi;
+use podbeat_lab::pki::Authority;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{KUBE_TOKEN, TOKEN, World};
@@ -633,6 +636,58 @@ async fn proxies_are_used_for_both_and_left_out_where_no_proxy_says_so() {
         asked.dedup();
         assert_eq!(asked.iter().collect::<Vec<_>>(), expected, "NO_PROXY={no_proxy}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ca_file_stands_in_place_of_the_systems_roots() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    let ours = settings.remove("PODBEAT_CA_FILE").expect("set");
+    // The "system" knows the service's CA.
+    settings.insert("SSL_CERT_FILE".to_owned(), ours);
+    settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
+    let mut child = podbeat(&settings).stderr(Stdio::null()).spawn().expect("started");
+    until_running_is_heard(&world).await;
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    let heard = world.service.heartbeats().len();
+
+    let other = world.path("other-ca.crt");
+    Authority::new()
+        .and_then(|authority| authority.write_to(&other))
+        .expect("another authority");
+    settings.insert("PODBEAT_CA_FILE".to_owned(), other.to_string_lossy().into_owned());
+    let mut child = podbeat(&settings).spawn().expect("started");
+    let watched_again = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.verb == "watch").count() >= 2;
+    world
+        .kube
+        .wait_for("another watch", LIMIT, watched_again)
+        .await
+        .expect("the API server's roots are its own");
+    let (tell, mut told) = tokio::sync::mpsc::channel(64);
+    let log = BufReader::new(child.stderr.take().expect("a pipe"));
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            let _ = tell.blocking_send(line);
+        }
+    });
+    let mut log = Vec::new();
+    let refused = async {
+        while let Some(line) = told.recv().await {
+            let refused = line.contains("invalid peer certificate");
+            log.push(line);
+            if refused {
+                return true;
+            }
+        }
+        false
+    };
+    let refused = tokio::time::timeout(LIMIT, refused).await;
+    child.kill().expect("killed");
+    child.wait().expect("ended");
+    assert!(matches!(refused, Ok(true)), "{log:#?}");
+    assert_eq!(world.service.heartbeats().len(), heard);
 }
 
 fn lines(log: &str) -> Vec<Value> {

@@ -185,7 +185,7 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         return (Finding::failed(FILES, problem, remedy), Some(means));
     }
     let seen = match named.as_slice() {
-        [] => "none is named: the system's roots alone".to_owned(),
+        [] => "none is named: the system's roots".to_owned(),
         named => format!("can be read: {}", named.join(", ")),
     };
     let finding = own.and_then(|own| {

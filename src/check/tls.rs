@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, verify_server_name};
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -17,7 +17,7 @@ use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion,
-    SignatureScheme,
+    RootCertStore, SignatureScheme,
 };
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -66,7 +66,9 @@ pub(super) enum Unusable {
     Nothing { what: &'static str, path: String },
     #[error("the client's certificate and key can't be used: do they belong together?")]
     Identity(#[source] Error),
-    #[error("no roots can be had: neither the system nor PODBEAT_CA_FILE brings one")]
+    #[error(
+        "no roots can be had: is each certificate of PODBEAT_CA_FILE a CA's, or without it, does the system have any?"
+    )]
     Roots(#[source] Error),
 }
 
@@ -74,13 +76,21 @@ impl Means {
     /// Reads the files.
     pub(super) fn load(tls: &Tls) -> Result<(Self, Option<Certificate>), Unusable> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = Vec::new();
-        if let Some(path) = &tls.ca_file {
-            roots = certificates(path)?;
-        }
-        // The client's own verifier, with the same roots.
-        let verifier = rustls_platform_verifier::Verifier::new_with_extra_roots(roots, Arc::clone(&provider))
-            .map_err(Unusable::Roots)?;
+        // The client's own verifiers, with the same roots.
+        let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca_file {
+            Some(path) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(Unusable::Roots)?;
+                }
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| Unusable::Roots(Error::General(error.to_string())))?
+            }
+            None => Arc::new(
+                rustls_platform_verifier::Verifier::new(Arc::clone(&provider)).map_err(Unusable::Roots)?,
+            ),
+        };
         let mut own = None;
         let identity = match &tls.identity {
             None => None,
@@ -97,7 +107,7 @@ impl Means {
             }
         };
         let means = Self {
-            verifier: Arc::new(verifier),
+            verifier,
             identity,
             provider,
         };
@@ -327,7 +337,7 @@ fn refused(
             ));
             remedies.push(format!(
                 "Is that the right service, and the right CA ({root})? Then PODBEAT_CA_FILE must name a PEM file with that CA's \
-                 certificate (in a cluster: the ConfigMap podbeat-ca); it adds roots to the system's. If that CA is in it, the \
+                 certificate (in a cluster: the ConfigMap podbeat-ca); it stands in place of the system's roots. If that CA is in it, the \
                  service leaves out an intermediate certificate, or it has another key by now."
             ));
         }

@@ -60,14 +60,9 @@ impl Trouble {
             }
             (None, Error::Api { .. }) => format!("Unable to connect to the server: {}", root(error)),
             (None, Error::Timeout { .. }) => format!("Unable to connect to the server: {error}"),
-            (
-                None,
-                Error::Kubeconfig(_)
-                | Error::Malformed { .. }
-                | Error::Withheld(_)
-                | Error::Address(_)
-                | Error::Setup(_),
-            ) => crate::exit::with_causes(error),
+            (None, Error::Kubeconfig(_) | Error::Address(_) | Error::ServiceAccount(_)) => {
+                crate::exit::with_causes(error)
+            }
         };
         Self {
             what: one_line(&what),

@@ -111,21 +111,12 @@ impl Questions {
     /// # Errors
     /// The kubeconfig, the address, the CA or the credentials can't be used.
     pub async fn new(access: &Access, namespace: Option<&str>, limit: Duration) -> Result<Self, Error> {
-        let config = watch::client_config(access).await?;
-        let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
-        let server = config.cluster_url.clone();
-        // Without its credentials.
-        let proxy = config.proxy_url.as_ref().and_then(Uri::authority);
-        let proxy = proxy.map(|proxy| {
-            let port = proxy.port().map(|port| format!(":{port}")).unwrap_or_default();
-            format!("{}{port}", proxy.host())
-        });
-        let client = watch::client(config)?;
+        let reached = watch::reach(access).await?;
         Ok(Self {
-            client,
-            server,
-            namespace,
-            proxy,
+            client: reached.client,
+            server: reached.server,
+            namespace: namespace.map_or(reached.namespace, str::to_owned),
+            proxy: reached.proxy,
             limit,
         })
     }
@@ -248,7 +239,8 @@ impl Questions {
                 .map_err(kube::Error::HttpError);
             let unreachable = |source| match source {
                 // New credentials can't be had; what is told of that may hold a secret.
-                source @ kube::Error::Auth(_) => Error::Setup(watch::setup(source)),
+                #[cfg(feature = "laptop")]
+                source @ kube::Error::Auth(_) => Error::Setup(super::kubeconfig::setup(source).into()),
                 source => Error::Unreachable {
                     asked,
                     source: Box::new(source),

@@ -216,9 +216,11 @@ impl Error {
 /// # Errors
 /// The client can't be set up, or the API server refused, failed or didn't answer in time.
 pub async fn list(access: &Access, place: &Where, labels: Option<&str>) -> Result<Vec<Listed>, Error> {
-    let config = watch::client_config(access).await?;
-    let default = config.default_namespace.clone();
-    let client = watch::client(config)?;
+    let watch::Reached {
+        client,
+        namespace: default,
+        ..
+    } = watch::reach(access).await?;
     let (api, place): (Api<Listed>, String) = match place {
         Where::Default => (
             Api::namespaced(client, &default),

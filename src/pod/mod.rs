@@ -5,8 +5,11 @@
 pub mod ask;
 #[cfg(test)]
 pub(crate) mod captured;
+#[cfg(feature = "laptop")]
+pub mod kubeconfig;
 pub mod listed;
 pub mod resource;
 pub mod role;
 pub mod status;
+pub mod transport;
 pub mod watch;

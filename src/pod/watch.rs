@@ -1,34 +1,29 @@
 //! The watch of one pod, on kube's client: list, watch, resume, list again; and the direct look.
 //!
-//! With `listed` and `ask` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
+//! With `listed`, `ask`, `transport` and `kubeconfig` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
 //! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
 use futures_util::{StreamExt, pin_mut};
+use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchEvent, WatchParams};
-use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
-use kube::{Api, Client, Config};
-use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::resource::Pod;
 use super::role::{self, Account};
 use super::status::Observation;
+use super::transport::{self, Transport};
 use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::Event;
 
 /// One request to the API server that answers at once, or the head of a watch's answer.
 const REQUEST: Duration = Duration::from_secs(15);
-
-/// A connection to the API server.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// After this long without news the pod is asked for directly: a watch can go silent without an error, because load
 /// balancers drop idle connections (at 240 s, many of them) and say nothing. Together with [`SAFETY_LOOK`] a dead watch
@@ -61,7 +56,7 @@ pub enum Access {
         /// Holds `token` and `ca.crt`.
         service_account_dir: PathBuf,
     },
-    /// As kubectl does.
+    /// As kubectl does; only in the build for a laptop.
     Kubeconfig {
         /// A file; `None` for `~/.kube/config`.
         path: Option<PathBuf>,
@@ -97,24 +92,22 @@ impl Sighting {
 /// Why the Kubernetes API could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The settings of the connection can't be read.
-    #[error("reading the Kubernetes client configuration: is KUBECONFIG (or --kubeconfig, --context) right?")]
-    Kubeconfig(#[source] kube::config::KubeconfigError),
-    /// The kubeconfig isn't YAML that kubectl would read. What the parser says of it repeats lines of it, a token perhaps.
-    #[error("the kubeconfig is not the YAML that kubectl reads{}", at(.place))]
-    Malformed {
-        /// Line and column, where the parser tells.
-        place: Option<(u64, u64)>,
-    },
-    /// The client can't be set up, for a reason whose own words may repeat a secret.
-    #[error("setting up the connection to the Kubernetes API: {0}")]
-    Withheld(&'static str),
+    /// The kubeconfig can't be used.
+    #[cfg(feature = "laptop")]
+    #[error(transparent)]
+    Kubeconfig(#[from] super::kubeconfig::Error),
+    /// This build goes by no kubeconfig.
+    #[cfg(not(feature = "laptop"))]
+    #[error(
+        "this build of podbeat reads no kubeconfig: run it in a pod, or take the one for a laptop (cargo feature `laptop`)"
+    )]
+    NoKubeconfig,
     /// The address isn't one.
     #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't make an address")]
     Address(#[source] http::uri::InvalidUri),
-    /// The CA, token or client certificate can't be used.
-    #[error("setting up the connection to the Kubernetes API: check the service account's token and ca.crt")]
-    Setup(#[source] kube::Error),
+    /// The service account's token or the cluster's CA can't be used.
+    #[error(transparent)]
+    ServiceAccount(#[from] transport::Error),
     /// The API server refused or failed.
     #[error("{verb} of pod {namespace}/{name}: {hint}")]
     Api {
@@ -191,26 +184,14 @@ impl Error {
                 kube::Error::Api(status) => Some((status, namespace)),
                 _ => None,
             },
-            Self::Kubeconfig(_)
-            | Self::Malformed { .. }
-            | Self::Withheld(_)
-            | Self::Address(_)
-            | Self::Setup(_)
-            | Self::Timeout { .. } => None,
+            _ => None,
         }
     }
 
     /// Whether a request was made, rather than only prepared.
     #[must_use]
     pub fn is_of_a_request(&self) -> bool {
-        match self {
-            Self::Api { .. } | Self::Timeout { .. } => true,
-            Self::Kubeconfig(_)
-            | Self::Malformed { .. }
-            | Self::Withheld(_)
-            | Self::Address(_)
-            | Self::Setup(_) => false,
-        }
+        matches!(self, Self::Api { .. } | Self::Timeout { .. })
     }
 
     /// Whether there was no answer at all.
@@ -218,11 +199,7 @@ impl Error {
         match self {
             Self::Timeout { .. } => true,
             Self::Api { source, .. } => is_broken_off(source),
-            Self::Kubeconfig(_)
-            | Self::Malformed { .. }
-            | Self::Withheld(_)
-            | Self::Address(_)
-            | Self::Setup(_) => false,
+            _ => false,
         }
     }
 
@@ -273,12 +250,11 @@ impl PodWatch {
     /// # Errors
     /// The kubeconfig, the address, the CA or the client certificate is unreadable.
     pub async fn new(access: &Access, namespace: Option<&str>, name: &str) -> Result<Self, Error> {
-        let config = client_config(access).await?;
-        let namespace = namespace.map_or_else(|| config.default_namespace.clone(), str::to_owned);
-        let client = client(config)?;
+        let reached = reach(access).await?;
+        let namespace = namespace.map_or(reached.namespace, str::to_owned);
         Ok(Self {
             access: access.clone(),
-            api: Arc::new(Mutex::new(Api::namespaced(client, &namespace))),
+            api: Arc::new(Mutex::new(Api::namespaced(reached.client, &namespace))),
             namespace,
             name: name.to_owned(),
             silence: SILENCE,
@@ -322,10 +298,10 @@ impl PodWatch {
         self.api.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Sets the client up anew. kube reads a rotated token by itself, but only once a minute.
+    /// Sets the client up anew. A rotated token is read by itself, but only once a minute; and what is wrong with one that can't be
+    /// read is known only then.
     async fn sign_in_again(&self) -> Result<(), Error> {
-        let config = client_config(&self.access).await?;
-        let client = client(config)?;
+        let client = reach(&self.access).await?.client;
         *self.api.lock().unwrap_or_else(PoisonError::into_inner) = Api::namespaced(client, &self.namespace);
         Ok(())
     }
@@ -680,148 +656,64 @@ fn is_broken_off(error: &kube::Error) -> bool {
     )
 }
 
-fn at(place: &Option<(u64, u64)>) -> String {
-    place
-        .map(|(line, column)| format!(" (line {line}, column {column})"))
-        .unwrap_or_default()
-}
-
-fn unreadable(error: kube::config::KubeconfigError) -> Error {
-    match error {
-        kube::config::KubeconfigError::Parse(error) => Error::Malformed {
-            place: error.location().map(|at| (at.line(), at.column())),
-        },
-        other => Error::Kubeconfig(other),
-    }
-}
-
-/// Why the client can't be set up or signed in, without what a program for credentials printed, and without a proxy's password.
-pub(super) fn setup(error: kube::Error) -> Error {
-    use kube::client::AuthError;
-    match error {
-        kube::Error::Auth(AuthError::AuthExecRun { .. }) => Error::Withheld(
-            "the kubeconfig's program for credentials failed (what it printed is not shown); does kubectl work with it?",
-        ),
-        kube::Error::Auth(
-            AuthError::ReadTokenFile(..)
-            | AuthError::AuthExecStart(_)
-            | AuthError::MissingCommand
-            | AuthError::ExecMissingClusterInfo,
-        ) => Error::Setup(error),
-        kube::Error::Auth(_) => Error::Withheld(
-            "the credentials can't be used: those that the kubeconfig names, or what its program for them printed (neither is \
-             shown)",
-        ),
-        kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
-            Error::Withheld(
-                "the proxy of HTTPS_PROXY, or of the kubeconfig, is of a kind that can't be used; one of plain HTTP can",
-            )
-        }
-        other => Error::Setup(other),
-    }
+/// A client of the API server, and what is known of the way there.
+pub(super) struct Reached {
+    pub(super) client: Client,
+    /// Of pods whose namespace isn't told.
+    pub(super) namespace: String,
+    pub(super) server: Uri,
+    /// Host and port of the proxy on the way, without its credentials.
+    pub(super) proxy: Option<String>,
 }
 
 /// Sets a client up; sends nothing yet.
-pub(super) fn client(config: Config) -> Result<Client, Error> {
-    Client::try_from(config).map_err(setup)
-}
-
-pub(super) async fn client_config(access: &Access) -> Result<Config, Error> {
-    let mut config = config(access).await?;
-    config.connect_timeout = Some(CONNECT);
-    // Retries are ours: kube's own (15 of them, up to 1000 s apart) would hide an outage.
-    config.default_retry = false;
-    config.headers.push((
-        http::header::USER_AGENT,
-        http::HeaderValue::from_static(crate::USER_AGENT),
-    ));
-    Ok(config)
-}
-
-async fn config(access: &Access) -> Result<Config, Error> {
-    match access {
+pub(super) async fn reach(access: &Access) -> Result<Reached, Error> {
+    let (client, namespace, server, proxy) = match access {
         Access::InCluster {
             host,
             port,
             service_account_dir,
         } => {
-            let host = match host.parse::<std::net::Ipv6Addr>() {
-                Ok(address) => format!("[{address}]"),
-                Err(_) => host.clone(),
-            };
-            let url: http::Uri = format!("https://{host}:{port}").parse().map_err(Error::Address)?;
-            let mut config = Config::new(url);
-            // Both files are read again about once a minute (kube-client), so that rotations are followed.
-            config.root_cert_file = Some(service_account_dir.join("ca.crt"));
-            config.auth_info = AuthInfo {
-                token_file: Some(service_account_dir.join("token").to_string_lossy().into_owned()),
-                ..AuthInfo::default()
-            };
-            // kube reads HTTPS_PROXY and NO_PROXY for a kubeconfig only; client-go does for both, and so do we.
-            config.proxy_url = proxy_for(&config.cluster_url);
-            Ok(config)
+            let server = server(host, *port)?;
+            let transport = Transport::new(&server, service_account_dir).await?;
+            // As client-go, reqwest goes by HTTPS_PROXY and NO_PROXY, which it reads by this same matcher.
+            let proxy = Matcher::from_env().intercept(&server);
+            let proxy = proxy.map(|proxy| proxy.uri().clone());
+            (
+                Client::new(transport, "default"),
+                "default".to_owned(),
+                server,
+                proxy,
+            )
         }
+        #[cfg(feature = "laptop")]
         Access::Kubeconfig { path, context } => {
-            let options = KubeConfigOptions {
-                context: context.clone(),
-                ..KubeConfigOptions::default()
-            };
-            let config = match path {
-                Some(path) => {
-                    let kubeconfig = kubeconfig(path).map_err(unreadable)?;
-                    Config::from_custom_kubeconfig(kubeconfig, &options).await
-                }
-                None => Config::from_kubeconfig(&options).await,
-            };
-            config.map_err(unreadable)
+            let config = super::kubeconfig::config(path.as_deref(), context.clone()).await?;
+            let (namespace, server) = (config.default_namespace.clone(), config.cluster_url.clone());
+            let proxy = config.proxy_url.clone();
+            (super::kubeconfig::client(config)?, namespace, server, proxy)
         }
-    }
-}
-
-/// A kubeconfig, or several that are joined, as `KUBECONFIG` may name them. Of several, one that isn't there is passed over, as
-/// kubectl does; of two entries with one name the first holds.
-#[cfg(feature = "laptop")]
-fn kubeconfig(paths: &Path) -> Result<Kubeconfig, KubeconfigError> {
-    let mut all = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
-    let (Some(first), Some(second)) = (all.next(), all.next()) else {
-        return Kubeconfig::read_from(paths);
+        #[cfg(not(feature = "laptop"))]
+        Access::Kubeconfig { .. } => return Err(Error::NoKubeconfig),
     };
-    [first, second]
-        .into_iter()
-        .chain(all)
-        .filter(|path| path.exists())
-        .try_fold(Kubeconfig::default(), |joined, path| {
-            joined.merge(Kubeconfig::read_from(path)?)
-        })
+    let proxy = proxy.as_ref().and_then(Uri::authority).map(|proxy| {
+        let port = proxy.port().map(|port| format!(":{port}")).unwrap_or_default();
+        format!("{}{port}", proxy.host())
+    });
+    Ok(Reached {
+        client,
+        namespace,
+        server,
+        proxy,
+    })
 }
 
-/// A kubeconfig. Nobody joins several in a pod, and what it takes would be in every pod.
-#[cfg(not(feature = "laptop"))]
-fn kubeconfig(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
-    Kubeconfig::read_from(path)
-}
-
-/// The proxy that the environment names for a destination, with its credentials where kube expects them.
-fn proxy_for(destination: &http::Uri) -> Option<http::Uri> {
-    let proxy = Matcher::from_env().intercept(destination)?;
-    let credentials = proxy
-        .basic_auth()
-        .and_then(|header| header.to_str().ok()?.strip_prefix("Basic "))
-        .and_then(|encoded| BASE64_STANDARD.decode(encoded).ok())
-        .and_then(|decoded| String::from_utf8(decoded).ok());
-    let Some((user, password)) = credentials.as_deref().and_then(|pair| pair.split_once(':')) else {
-        return Some(proxy.uri().clone());
+fn server(host: &str, port: u16) -> Result<Uri, Error> {
+    let host = match host.parse::<std::net::Ipv6Addr>() {
+        Ok(address) => format!("[{address}]"),
+        Err(_) => host.to_owned(),
     };
-    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
-    let authority = format!(
-        "{}:{}@{}",
-        encode(user),
-        encode(password),
-        proxy.uri().authority()?
-    );
-    let mut parts = proxy.uri().clone().into_parts();
-    parts.authority = authority.parse().ok();
-    http::Uri::from_parts(parts).ok()
+    format!("https://{host}:{port}").parse().map_err(Error::Address)
 }
 
 #[cfg(test)]
@@ -878,6 +770,18 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_the_environment_becomes_a_url() {
+        let url = |host, port| server(host, port).map(|url| url.to_string());
+        assert_eq!(url("10.96.0.1", 443).expect("IPv4"), "https://10.96.0.1:443/");
+        assert_eq!(url("fd00::1", 6443).expect("IPv6"), "https://[fd00::1]:6443/");
+        assert_eq!(
+            url("kubernetes.default.svc", 443).expect("a name"),
+            "https://kubernetes.default.svc:443/"
+        );
+        assert!(matches!(url("not a host", 443), Err(Error::Address(_))));
+    }
+
+    #[test]
     fn answers_that_settle_nothing_are_asked_for_ever_more_rarely() {
         let tenth = widest(|patience, rng| {
             for _ in 0..10 {
@@ -915,36 +819,6 @@ mod tests {
         assert_eq!(
             role("system:serviceaccount:team-a:tasks"),
             "- {kind: ServiceAccount, name: tasks, namespace: team-a}\n"
-        );
-    }
-
-    #[cfg(feature = "laptop")]
-    #[test]
-    fn several_kubeconfigs_are_joined_and_one_that_is_missing_is_passed_over() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let file = |name: &str, context: &str| {
-            let path = dir.path().join(name);
-            let text = format!(
-                r#"{{"apiVersion": "v1", "kind": "Config", "current-context": "{context}",
-                    "contexts": [{{"name": "{context}", "context": {{"cluster": "c", "namespace": "{name}"}}}}]}}"#
-            );
-            std::fs::write(&path, text).expect("written");
-            path
-        };
-        let (one, two) = (file("one", "a"), file("two", "b"));
-        let missing = dir.path().join("missing");
-        let joined = std::env::join_paths([&missing, &one, &two]).expect("paths");
-        let joined = kubeconfig(Path::new(&joined)).expect("joined");
-        assert_eq!(joined.current_context.as_deref(), Some("a"));
-        let names: Vec<&str> = joined
-            .contexts
-            .iter()
-            .map(|context| context.name.as_str())
-            .collect();
-        assert_eq!(names, ["a", "b"]);
-        assert!(
-            kubeconfig(&missing).is_err(),
-            "one that is named alone must be there"
         );
     }
 

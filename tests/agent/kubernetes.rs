@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use podbeat::pod::watch::{Access, PodWatch, Sighting};
+use podbeat::pod::watch::{Access, PodWatch, Sighting, Step};
+use podbeat_lab::fault::Faults;
 use podbeat_lab::kube_api::{KubeApi, Options};
+use podbeat_lab::pki::Authority;
 use podbeat_lab::pod::{Pod, running, terminated, waiting};
 use podbeat_lab::service;
 use podbeat_lab::world::{KUBE_TOKEN, World};
@@ -191,8 +193,11 @@ async fn a_pod_that_was_never_seen_is_not_ended() {
 
 /// A watch of its own, with its sightings.
 async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<Sighting> {
-    // The crypto provider of the process; an agent sets it with its client.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    told_watch(world, silence).await.0
+}
+
+/// The same, with its troubles in words.
+async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sighting>, mpsc::Receiver<String>) {
     let access = Access::InCluster {
         host: "127.0.0.1".to_owned(),
         port: world.kube.port(),
@@ -202,9 +207,35 @@ async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<Sighting> {
         .await
         .expect("a client")
         .with_silence(silence);
-    let (sender, receiver) = mpsc::channel(16);
-    tokio::spawn(pod.run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(1), |_| {}));
-    receiver
+    let (sender, sightings) = mpsc::channel(16);
+    let (tell, troubles) = mpsc::channel(64);
+    let on_step = move |step: Step<'_>| {
+        if let Step::Failed(error) = step {
+            let _ = tell.try_send(podbeat::exit::with_causes(error));
+        }
+    };
+    tokio::spawn(pod.run(
+        Some("u1".to_owned()),
+        sender,
+        fastrand::Rng::with_seed(1),
+        on_step,
+    ));
+    (sightings, troubles)
+}
+
+/// The first trouble that tells of this.
+async fn until_told(troubles: &mut mpsc::Receiver<String>, what: &str) {
+    let told = async {
+        while let Some(trouble) = troubles.recv().await {
+            if trouble.contains(what) {
+                return;
+            }
+        }
+        panic!("nothing more is told");
+    };
+    tokio::time::timeout(LIMIT, told)
+        .await
+        .unwrap_or_else(|_| panic!("nothing of {what:?} is told"));
 }
 
 async fn until_watched(world: &World) {
@@ -288,6 +319,76 @@ async fn a_rotated_token_is_read_at_once() {
         }
     }
     assert!(world.kube.seen().iter().any(|seen| seen.status == Some(401)));
+}
+
+#[tokio::test]
+async fn a_replaced_ca_is_read_as_soon_as_it_is_missed() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let dir = world.path("serviceaccount");
+    let other = Authority::new().expect("another authority");
+    KubeApi::write_service_account(&other, KUBE_TOKEN, &dir).expect("written");
+    let (mut sightings, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
+    until_told(&mut troubles, "invalid peer certificate").await;
+    KubeApi::write_service_account(&world.authority, KUBE_TOKEN, &dir).expect("written");
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+}
+
+#[tokio::test]
+async fn a_service_account_that_is_gone_is_told_and_survived() {
+    let world = World::start().await.expect("a world");
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&waiting("ContainerCreating")));
+    let dir = world.path("serviceaccount");
+    let (mut sightings, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    until_watched(&world).await;
+    std::fs::remove_file(dir.join("token")).expect("removed");
+    world.kube.set_token("rotated");
+    world.kube_faults.script("watch cut").expect("a rule");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    until_told(&mut troubles, "is the service account's volume mounted").await;
+    KubeApi::write_service_account(&world.authority, "rotated", &dir).expect("written");
+    loop {
+        if let Sighting::Seen(pod) = next(&mut sightings).await
+            && pod.status.container_statuses[0].state.running.is_some()
+        {
+            break;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_redirect_carries_no_token_away() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let elsewhere = KubeApi::start(&world.authority, Faults::default(), Options::default())
+        .await
+        .expect("another API server");
+    let script = format!("list redirect={}/", elsewhere.url());
+    world.kube_faults.script(&script).expect("a rule");
+    let mut sightings = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let redirected = |kube: &KubeApi| kube.seen().iter().any(|seen| seen.status == Some(307));
+    assert!(redirected(&world.kube), "{:?}", world.kube.seen());
+    assert!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
+}
+
+#[tokio::test]
+async fn the_services_roots_are_not_the_api_servers() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let other = Authority::new().expect("another authority");
+    KubeApi::write_service_account(&other, KUBE_TOKEN, &world.path("serviceaccount")).expect("written");
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
+    let _agent = Agent::start(&settings);
+    until(&world, "heartbeats", |heartbeats| {
+        heartbeats.iter().filter(|heartbeat| heartbeat.accepted).count() >= 5
+    })
+    .await;
+    assert!(world.kube.seen().is_empty(), "{:?}", world.kube.seen());
 }
 
 #[tokio::test]

@@ -1,0 +1,282 @@
+//! The way to the API server from a pod, under kube's client: one reqwest client, which trusts the cluster's CA and nothing else, and
+//! the service account's token.
+//!
+//! It shares its code with the service's client and nothing more: neither roots nor token of the one ever reach the other. kube's own
+//! stack would be a second one in every pod (HTTP, TLS, and all that reads a kubeconfig: 2 MB of binary).
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use kube::client::Body;
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+/// A connection, TLS included.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// A connection without a request is closed after this time, well before kube-apiserver does it (90 s) or a load balancer forgets
+/// it without a word: the look before the last heartbeat must not go out on one that is dead.
+const IDLE: Duration = Duration::from_secs(60);
+
+/// An answer that goes on without a byte for longer than this is over. Longer than any watch is asked to last, since a server may send
+/// no bookmarks.
+const SILENT: Duration = Duration::from_secs(295);
+
+/// The kubelet replaces a projected token when four fifths of its life are over (of an hour, mostly), and the CA now and then. Both are
+/// read again when they were read longer ago than this and a request is to be made.
+const FRESH: Duration = Duration::from_secs(60);
+
+/// How long a file may take. The volume is in memory, and yet nothing may hold the watch up.
+const READING: Duration = Duration::from_secs(2);
+
+/// The most that is read of either file: more than any bundle of CAs that a cluster has.
+const LARGEST: u64 = 1024 * 1024;
+
+/// Why there is no way to the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file of the service account can't be read.
+    #[error(
+        "reading {} for the Kubernetes API: is the service account's volume mounted, and readable for this user?",
+        path.display()
+    )]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The files don't come.
+    #[error(
+        "reading token and ca.crt in {} for the Kubernetes API: no end within {}; does the volume hang?",
+        dir.display(), humantime::format_duration(READING)
+    )]
+    Hangs {
+        /// The directory.
+        dir: PathBuf,
+    },
+    /// The token can't be sent.
+    #[error("the service account's token in {} is no line of visible ASCII characters", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The CA can't be used.
+    #[error("the cluster's CA in {} holds no certificate: a file of PEM, as the ConfigMap kube-root-ca.crt has it, is needed", path.display())]
+    NoCertificate {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The client can't be set up.
+    #[error("setting up the connection to the Kubernetes API with the CA in {}: is it whole PEM?", path.display())]
+    Setup {
+        /// The CA's file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
+}
+
+/// kube's client over reqwest. Cheap to clone: the clones share connection and files.
+#[derive(Clone)]
+pub(super) struct Transport {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Scheme and authority.
+    server: String,
+    /// Holds `token` and `ca.crt`.
+    dir: PathBuf,
+    held: Mutex<Held>,
+    /// Something failed that newer files may cure.
+    doubted: AtomicBool,
+}
+
+struct Held {
+    http: reqwest::Client,
+    authorization: HeaderValue,
+    ca: Vec<u8>,
+    read_at: Instant,
+    /// A reading that took too long, so that no second one joins it.
+    slow: Option<JoinHandle<Result<Files, Error>>>,
+}
+
+struct Files {
+    authorization: HeaderValue,
+    ca: Vec<u8>,
+}
+
+impl Transport {
+    /// Reads token and CA; connects to nothing yet. `server` has a scheme and an authority.
+    ///
+    /// # Errors
+    /// A file is unreadable, or not what it should be.
+    pub(super) async fn new(server: &Uri, dir: &Path) -> Result<Self, Error> {
+        let files = reading(dir);
+        let files = match timeout(READING, files).await {
+            Ok(Ok(files)) => files?,
+            // A read that panicked, or a runtime that ends.
+            Ok(Err(_)) | Err(_) => return Err(Error::Hangs { dir: dir.to_owned() }),
+        };
+        let held = Held {
+            http: client(&files.ca, dir)?,
+            authorization: files.authorization,
+            ca: files.ca,
+            read_at: Instant::now(),
+            slow: None,
+        };
+        Ok(Self {
+            shared: Arc::new(Shared {
+                server: server.to_string().trim_end_matches('/').to_owned(),
+                dir: dir.to_owned(),
+                held: Mutex::new(held),
+                doubted: AtomicBool::new(false),
+            }),
+        })
+    }
+}
+
+impl Shared {
+    /// Client and token of the moment. Files that can't be read any more leave those in use that were read before: the API server
+    /// tells when they no longer do, and whoever signs in again then is told what is wrong with the files.
+    async fn current(&self) -> (reqwest::Client, HeaderValue) {
+        let mut held = self.held.lock().await;
+        if self.doubted.swap(false, Ordering::Relaxed) || held.read_at.elapsed() >= FRESH {
+            held.read_at = Instant::now();
+            held.refresh(&self.dir).await;
+        }
+        (held.http.clone(), held.authorization.clone())
+    }
+
+    async fn exchange(
+        &self,
+        request: Request<Body>,
+    ) -> Result<Response<reqwest::Body>, Box<dyn std::error::Error + Send + Sync>> {
+        let (http, authorization) = self.current().await;
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+        let mut headers = parts.headers;
+        headers.insert(header::AUTHORIZATION, authorization);
+        let body = body.collect_bytes().await?;
+        let mut request = http
+            .request(parts.method, format!("{}{path}", self.server))
+            .headers(headers);
+        if !body.is_empty() {
+            request = request.body(body);
+        }
+        match request.send().await {
+            Ok(response) => {
+                if response.status() == StatusCode::UNAUTHORIZED {
+                    self.doubted.store(true, Ordering::Relaxed);
+                }
+                Ok(response.into())
+            }
+            Err(error) => {
+                // The CA may have been replaced.
+                self.doubted.store(error.is_connect(), Ordering::Relaxed);
+                Err(error.without_url().into())
+            }
+        }
+    }
+}
+
+impl Held {
+    async fn refresh(&mut self, dir: &Path) {
+        let mut files = self.slow.take().unwrap_or_else(|| reading(dir));
+        let Ok(read) = timeout(READING, &mut files).await else {
+            self.slow = Some(files);
+            return;
+        };
+        let Ok(Ok(files)) = read else { return };
+        if files.ca != self.ca {
+            let Ok(http) = client(&files.ca, dir) else { return };
+            self.http = http;
+            self.ca = files.ca;
+        }
+        self.authorization = files.authorization;
+    }
+}
+
+impl tower_service::Service<Request<Body>> for Transport {
+    type Response = Response<reqwest::Body>;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let shared = Arc::clone(&self.shared);
+        async move { shared.exchange(request).await }.boxed()
+    }
+}
+
+/// On a thread that may wait.
+fn reading(dir: &Path) -> JoinHandle<Result<Files, Error>> {
+    let (token, ca) = (dir.join("token"), dir.join("ca.crt"));
+    tokio::task::spawn_blocking(move || {
+        let text = read(&token)?;
+        let bearer = [b"Bearer ", text.trim_ascii()].concat();
+        let mut authorization = HeaderValue::from_bytes(&bearer)
+            .ok()
+            .filter(|_| text.trim_ascii().iter().all(u8::is_ascii_graphic) && !text.trim_ascii().is_empty())
+            .ok_or(Error::Token { path: token })?;
+        // In no log of headers.
+        authorization.set_sensitive(true);
+        Ok(Files {
+            authorization,
+            ca: read(&ca)?,
+        })
+    })
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
+        .map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+    Ok(bytes)
+}
+
+fn client(ca: &[u8], dir: &Path) -> Result<reqwest::Client, Error> {
+    // The ring provider for the whole process; it is no error if that was done before.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let path = dir.join("ca.crt");
+    let setup = |source| Error::Setup {
+        path: path.clone(),
+        source,
+    };
+    let roots = reqwest::Certificate::from_pem_bundle(ca).map_err(setup)?;
+    if roots.is_empty() {
+        return Err(Error::NoCertificate { path });
+    }
+    reqwest::Client::builder()
+        .user_agent(crate::USER_AGENT)
+        .tls_certs_only(roots)
+        // A redirect must not carry the token away, and nothing is tried again behind our back.
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .referer(false)
+        .connect_timeout(CONNECT)
+        .read_timeout(SILENT)
+        .pool_idle_timeout(IDLE)
+        .pool_max_idle_per_host(1)
+        .tcp_keepalive(Duration::from_secs(60))
+        .build()
+        .map_err(setup)
+}
