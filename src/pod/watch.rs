@@ -26,8 +26,7 @@ use super::resource::Pod;
 use super::role::{self, Account};
 use super::status::Observation;
 use crate::heartbeat::machine::Event;
-use patience::Patience;
-pub(crate) use patience::SPREAD;
+use patience::{Patience, SPREAD};
 
 /// One request to the API server that answers at once, or the head of a watch's answer.
 const REQUEST: Duration = Duration::from_secs(15);

@@ -11,7 +11,7 @@ use crate::heartbeat::backoff::Backoff;
 
 /// How widely reconnects are spread, unless it is told otherwise: more than 30 s, because the first and the last of a few hundred copies
 /// don't draw quite the ends of the range.
-pub(crate) const SPREAD: Duration = Duration::from_secs(35);
+pub(super) const SPREAD: Duration = Duration::from_secs(35);
 
 /// How long to wait before the API server is asked again.
 #[derive(Debug)]
