@@ -749,12 +749,7 @@ impl Config {
                     .map_err(|_| "not an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned())
             }),
             max_status_age: read.max_status_age(),
-            reconnect_spread: read.duration(
-                "PODBEAT_RECONNECT_SPREAD",
-                secs(35),
-                Duration::ZERO,
-                secs(600),
-            ),
+            reconnect_spread: read.duration("PODBEAT_RECONNECT_SPREAD", secs(35), Duration::ZERO, secs(600)),
             log: read
                 .optional("PODBEAT_LOG", log_filter)
                 .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),

@@ -119,10 +119,7 @@ impl Server {
                 port: 0,
                 service_account_dir: PathBuf::new(),
             },
-            api: Arc::new(Mutex::new(Api::namespaced(
-                Client::new(service, "lab"),
-                "lab",
-            ))),
+            api: Arc::new(Mutex::new(Api::namespaced(Client::new(service, "lab"), "lab"))),
             namespace: "lab".to_owned(),
             name: "p".to_owned(),
             silence: SILENCE,
@@ -171,7 +168,11 @@ impl Server {
         let body = match (status, verb) {
             (None, _) => return Err(std::io::ErrorKind::ConnectionRefused.into()),
             (Some(200), "watch") => {
-                let seconds: u64 = query.get("timeoutSeconds").expect("a limit").parse().expect("seconds");
+                let seconds: u64 = query
+                    .get("timeoutSeconds")
+                    .expect("a limit")
+                    .parse()
+                    .expect("seconds");
                 let lines = self.watch(Instant::now() + secs(seconds));
                 return Ok(Response::new(StreamBody::new(lines)));
             }
@@ -195,7 +196,9 @@ impl Server {
         let plan = self.plan;
         let breaks = (self.now() < plan.away && plan.away < 1e9)
             .then(|| self.start + Duration::from_secs_f64(plan.away));
-        let first = plan.bookmarks.map(|every| Instant::now() + Duration::from_secs_f64(every));
+        let first = plan
+            .bookmarks
+            .map(|every| Instant::now() + Duration::from_secs_f64(every));
         Box::pin(stream::unfold(Some(first), move |next| async move {
             let bookmark = next?;
             let at = |at: Option<Instant>| sleep_until(at.unwrap_or(until + secs(1)));
@@ -264,7 +267,10 @@ async fn reconnects(plan: Plan) -> (Vec<f64>, usize) {
         .filter(|came| came.at > plan.away)
         .collect();
     let mut opened = BTreeMap::new();
-    for came in behind.iter().filter(|came| (came.verb, came.status) == ("watch", Some(200))) {
+    for came in behind
+        .iter()
+        .filter(|came| (came.verb, came.status) == ("watch", Some(200)))
+    {
         opened.entry(came.copy).or_insert(came.at);
     }
     assert_eq!(opened.len(), COPIES, "each has come back: {plan:?}");
@@ -354,7 +360,9 @@ async fn urgent_news_is_asked_for_again_and_again_while_the_server_is_away() {
         ..Plan::QUIET
     };
     let (came, ..) = one(plan, 60.0, Some(11.0)).await;
-    let open = came.iter().find(|came| (came.verb, came.status) == ("watch", Some(200)));
+    let open = came
+        .iter()
+        .find(|came| (came.verb, came.status) == ("watch", Some(200)));
     let tries = came.iter().filter(|came| came.at < 15.0).count();
     assert!(open.is_some_and(|open| open.at < 24.0), "{came:?}");
     assert!((3..20).contains(&tries), "{came:?}");
@@ -389,12 +397,10 @@ async fn a_watch_that_ends_before_its_time_confirms_nothing() {
         };
         let server = Server::new(plan);
         let (sender, mut sightings) = mpsc::channel(8);
-        let watching = server.watched_by(0).run(
-            Some("u1".to_owned()),
-            sender,
-            fastrand::Rng::with_seed(7),
-            |_| {},
-        );
+        let watching =
+            server
+                .watched_by(0)
+                .run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(7), |_| {});
         let _ = timeout(secs(200), watching).await;
         assert!(matches!(sightings.recv().await, Some(Sighting::Seen(_))));
         sightings.recv().await.is_some()
@@ -411,17 +417,19 @@ async fn a_wait_ends_when_nobody_listens_any_more() {
     });
     let (sender, mut sightings) = mpsc::channel(8);
     let pod = server.watched_by(0).with_spread(secs(100_000));
-    let watching = tokio::spawn(pod.run(
-        Some("u1".to_owned()),
-        sender,
-        fastrand::Rng::with_seed(7),
-        |_| {},
-    ));
+    let watching = tokio::spawn(pod.run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(7), |_| {}));
     assert!(matches!(sightings.recv().await, Some(Sighting::Seen(_))));
     sleep(secs(20)).await;
     drop(sightings);
-    timeout(secs(1), watching).await.expect("ended").expect("no panic");
-    assert!(server.came().iter().all(|came| came.at < 10.0), "{:?}", server.came());
+    timeout(secs(1), watching)
+        .await
+        .expect("ended")
+        .expect("no panic");
+    assert!(
+        server.came().iter().all(|came| came.at < 10.0),
+        "{:?}",
+        server.came()
+    );
 }
 
 /// How many requests a minute one copy makes at rest, over a day.

@@ -19,8 +19,8 @@ pub(super) struct Patience {
     spread: Duration,
     hurried: bool,
     backoff: Backoff,
-    /// Whether it could not be reached since it last gave what was asked for.
-    unreachable: bool,
+    /// Whether it could not be reached, or a watch broke off, since it last gave what was asked for.
+    away: bool,
     /// Whether a watch was ever open.
     watched: bool,
     /// Whether this copy has its place in the spread since a watch was last open.
@@ -35,7 +35,7 @@ impl Patience {
             spread,
             hurried: false,
             backoff: Backoff::default(),
-            unreachable: false,
+            away: false,
             watched: false,
             placed: false,
             token_refused: false,
@@ -52,14 +52,14 @@ impl Patience {
     /// The watch that ended was open for long enough to forget what was before it.
     pub(super) fn settled(&mut self) {
         self.backoff.reset();
-        self.unreachable = false;
+        self.away = false;
     }
 
     /// It gave what it was asked for, or said why that can't be had (410): an outage's waits end with it. A mere refusal ends none.
     /// An API server that has just started refuses everybody (403 while it doesn't know the Roles yet, 429, 503), and copies that
     /// took heart from that would come back as one.
     pub(super) fn answered(&mut self) {
-        if std::mem::take(&mut self.unreachable) {
+        if std::mem::take(&mut self.away) {
             self.backoff.reset();
         }
     }
@@ -80,11 +80,15 @@ impl Patience {
 
     /// The wait after a failure, on top of what the API server asked for.
     pub(super) fn after_failure(&mut self, failure: &Error, rng: &mut fastrand::Rng) -> Duration {
-        self.unreachable |= failure.is_unreachable();
+        self.away |= failure.is_unreachable();
         let wait = self.backoff.after_failure(rng);
         // A token that was replaced under an open watch is read again and tried at once: that is no outage.
         let signs_in = failure.status() == Some(401) && !std::mem::replace(&mut self.token_refused, true);
-        let wait = if signs_in { wait } else { self.spread(rng).max(wait) };
+        let wait = if signs_in {
+            wait
+        } else {
+            self.spread(rng).max(wait)
+        };
         failure.asked_wait() + wait
     }
 
@@ -99,15 +103,16 @@ impl Patience {
         self.backoff.reset();
     }
 
-    /// The first wait of an outage is drawn evenly from the whole range. Those that follow are nearly equal, because equal waits keep
-    /// copies apart that are spread already, and drawing anew would bring some of them together. So copies come back at a steady
-    /// rate, one thirty-fifth of them a second, whenever the outage ends.
+    /// The first wait of an outage is drawn evenly from the whole range. Those that follow are all of it: equal waits keep copies apart
+    /// that are spread already, while waits drawn anew would bring some of them together. So copies come back at a steady rate, one
+    /// thirty-fifth of them a second, whenever the outage ends.
     fn spread(&mut self, rng: &mut fastrand::Rng) -> Duration {
         if !self.watched {
             Duration::ZERO
         } else if std::mem::replace(&mut self.placed, true) {
-            self.spread.mul_f64(1.0 - rng.f64() / 10.0)
+            self.spread
         } else {
+            self.away = true;
             self.spread.mul_f64(rng.f64())
         }
     }
@@ -175,6 +180,32 @@ mod tests {
     }
 
     #[test]
+    fn a_history_that_is_gone_is_listed_soon_behind_any_outage_and_ever_more_rarely() {
+        let outage = |patience: &mut Patience, rng: &mut fastrand::Rng| {
+            patience.opened();
+            patience.settled();
+            let _ = patience.after_expiry(rng);
+            for _ in 0..10 {
+                let _ = patience.after_failure(&refused(403), rng);
+            }
+        };
+        let first = draws(|patience, rng| {
+            outage(patience, rng);
+            patience.after_answer(rng)
+        });
+        assert!(first[999] <= backoff::BASE);
+        let tenth = draws(|patience, rng| {
+            outage(patience, rng);
+            for _ in 0..10 {
+                let _ = patience.after_answer(rng);
+                patience.answered();
+            }
+            patience.after_answer(rng)
+        });
+        assert!(tenth[999] > backoff::CAP / 2);
+    }
+
+    #[test]
     fn a_refusal_ends_no_outage() {
         for code in [403, 429, 503] {
             let then = widest(|patience, rng| patience.after_failure(&refused(code), rng));
@@ -202,7 +233,10 @@ mod tests {
             });
             for (share, &wait) in (1_u32..=10).zip(waits.chunks(100).filter_map(|tenth| tenth.last())) {
                 let due = SPREAD * share / 10;
-                assert!(wait.abs_diff(due) < SPREAD / 20, "{share} tenths: {wait:?}, not {due:?}");
+                assert!(
+                    wait.abs_diff(due) < SPREAD / 20,
+                    "{share} tenths: {wait:?}, not {due:?}"
+                );
             }
         }
     }
@@ -213,7 +247,9 @@ mod tests {
         let waits = draws(|patience, rng| {
             patience.opened();
             let first = patience.after_failure(&timed_out(), rng);
-            let rest = failures.iter().map(|failure| patience.after_failure(failure, rng));
+            let rest = failures
+                .iter()
+                .map(|failure| patience.after_failure(failure, rng));
             first + rest.sum::<Duration>()
         });
         let (first, last) = (waits[10], waits[989]);
