@@ -24,6 +24,7 @@ struct Rule {
 /// Who speaks to the API server, and how it is reached.
 const WITH_KUBES_CLIENT: &[&str] = &[
     "pod/watch.rs",
+    "pod/watch/",
     "pod/listed.rs",
     "pod/ask.rs",
     "pod/transport.rs",
