@@ -2,6 +2,7 @@
 //! Here live processes as /proc shows them, the world that they run in, and the measurements of budgets and of peers.
 //! Never here: anything that the production binary contains, and no figure that wasn't measured.
 
+pub mod budget;
 pub mod process;
 pub mod world;
 
@@ -43,6 +44,26 @@ pub enum Error {
         path: PathBuf,
         /// What was looked for.
         what: &'static str,
+    },
+    /// The file of budgets isn't as expected.
+    #[error("{} is no file of budgets: {problem}", path.display())]
+    Budgets {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A fault isn't one.
+    #[error(transparent)]
+    Fault(#[from] podbeat_lab::fault::Misread),
+    /// valgrind wrote nothing that counts.
+    #[error(
+        "valgrind counted nothing: install it, and build the binary with the names of its functions (image/static.sh --symbols); \
+         it wrote:\n{log}"
+    )]
+    Valgrind {
+        /// The end of what was written.
+        log: String,
     },
     /// What was awaited did not come.
     #[error("waited {} s for {what}, in vain; {seen}", .waited.as_secs_f64())]
