@@ -128,6 +128,20 @@ e2e-teardown: image
     cargo build --quiet --locked --package podbeat-e2e --bin e2e
     bash e2e/teardown.sh
 
+# podbeat beside its peers in Go, Python and shell, in one run of about twenty minutes: `just bench [--rounds N] [--subjects A,B]
+# [--quick] [--write-docs]` (needs curl, jq, Go, Python 3 with venv; makes the peers once). A machine that does nothing else tells more.
+bench *arguments: image bench-prepare
+    target/bench-run/podbeat-bench "$@"
+
+# Whether each of them tells the same life of a pod alike: without that no figure of theirs would mean anything.
+bench-test: bench-prepare
+    target/bench-run/podbeat-bench --lives
+
+[private]
+bench-prepare:
+    bash bench/prepare.sh
+    cargo build --quiet --locked --profile bench-run --package podbeat-bench --bin podbeat-bench
+
 # Licences, bans and sources of all dependencies.
 deny:
     cargo deny --locked check bans licenses sources

@@ -3,6 +3,7 @@
 //! Never here: anything that the production binary contains, and no figure that wasn't measured.
 
 pub mod budget;
+pub mod peers;
 pub mod process;
 pub mod world;
 
@@ -64,6 +65,30 @@ pub enum Error {
     Valgrind {
         /// The end of what was written.
         log: String,
+    },
+    /// A subject of the comparison wasn't prepared.
+    #[error("{name} isn't prepared: run `bash bench/prepare.sh`, and read what it says is missing")]
+    NotPrepared {
+        /// Its name.
+        name: String,
+    },
+    /// A subject doesn't do what it is compared for.
+    #[error("{subject} does not do the same work: {}", .complaints.join("; "))]
+    Unfair {
+        /// Its name.
+        subject: &'static str,
+        /// What is wrong.
+        complaints: Vec<String>,
+    },
+    /// The page for the figures has no place for them.
+    #[error("{} has no lines {begin:?} and {end:?}, between which the figures go", path.display())]
+    NoPlace {
+        /// The page.
+        path: PathBuf,
+        /// The line before them.
+        begin: &'static str,
+        /// The line behind them.
+        end: &'static str,
     },
     /// What was awaited did not come.
     #[error("waited {} s for {what}, in vain; {seen}", .waited.as_secs_f64())]

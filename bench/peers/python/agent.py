@@ -93,18 +93,19 @@ class PodWatch(threading.Thread):
         self.pods = client.CoreV1Api(client.ApiClient(configuration))
         self.selector = f"metadata.name={POD_NAME}"
         self.looks = looks
+        self.version = None
 
     def run(self):
-        version, tries = None, 0
+        tries = 0
         while True:
             try:
-                if version is None:
-                    version = self.list()
-                version = self.follow(version)
+                if self.version is None:
+                    self.list()
+                self.follow()
                 tries = 0
             except ApiException as refused:
                 if refused.status == 410:
-                    version, tries = None, 0
+                    self.version, tries = None, 0
                     continue
                 print(f"watching the pod: {refused.status} {refused.reason}", file=sys.stderr, flush=True)
                 tries += 1
@@ -119,17 +120,17 @@ class PodWatch(threading.Thread):
             NAMESPACE, field_selector=self.selector, resource_version="0", _request_timeout=(10, 30))
         for pod in pods.items:
             self.looks.put(Look(pod))
-        return pods.metadata.resource_version
+        self.version = pods.metadata.resource_version
 
-    def follow(self, version):
+    def follow(self):
         events = watch.Watch().stream(
-            self.pods.list_namespaced_pod, NAMESPACE, field_selector=self.selector, resource_version=version,
+            self.pods.list_namespaced_pod, NAMESPACE, field_selector=self.selector, resource_version=self.version,
             allow_watch_bookmarks=True, timeout_seconds=WATCH, _request_timeout=(10, WATCH + 10))
         for event in events:
-            version = event["raw_object"]["metadata"]["resourceVersion"]
             if event["type"] in ("ADDED", "MODIFIED"):
                 self.looks.put(Look(event["object"]))
-        return version
+            # Where it goes on when the watch ends or breaks; bookmarks tell it, too.
+            self.version = event["raw_object"]["metadata"]["resourceVersion"]
 
 
 class Service:

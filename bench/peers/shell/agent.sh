@@ -99,12 +99,9 @@ mkfifo "$home/news"
 exec {news}<>"$home/news"
 rm -r "$home"
 trap 'echo stop >&"$news"' TERM
-# In a process group of its own, so that all of it ends with this script.
-set -m
 watch >&"$news" &
-watching=$!
-set +m
-trap 'kill -KILL -- "-$watching" 2>/dev/null' EXIT
+# What was started ends with this script, whose process group it shares.
+trap 'trap "" TERM; kill 0' EXIT
 
 # Microseconds of the clock, without a process.
 now() { printf -v "$1" %s "${EPOCHREALTIME/[.,]/}"; }

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::peers::results::RATIOS;
 use crate::process::Running;
 use crate::world::{Member, World};
 use crate::{Error, io};
@@ -81,6 +82,9 @@ pub enum Unit {
     /// Things.
     #[serde(rename = "count")]
     Count,
+    /// A share of what a peer takes.
+    #[serde(rename = "ratio")]
+    Ratio,
 }
 
 /// All budgets, by name.
@@ -148,7 +152,9 @@ pub fn read(path: &Path) -> Result<Budgets, Error> {
             )));
         }
     }
-    match budgets.keys().find(|name| !names().any(|known| known == *name)) {
+    // The ratios to peers are measured with these.
+    let known = || names().chain(RATIOS.iter().map(|ratio| ratio.budget));
+    match budgets.keys().find(|name| !known().any(|known| known == *name)) {
         Some(name) => Err(wrong(format!("nothing measures {name:?}"))),
         None => Ok(budgets),
     }
@@ -246,7 +252,7 @@ impl Unit {
             Self::MiB => 1_048_576.0,
             Self::KiB => 1024.0,
             Self::Kb => 1000.0,
-            Self::Count => 1.0,
+            Self::Count | Self::Ratio => 1.0,
         }
     }
 
@@ -262,6 +268,7 @@ impl Unit {
             Self::Kb => format!("{figure:.1} KB"),
             Self::Count if figure.fract() == 0.0 || figure >= 10_000.0 => format!("{figure:.0}"),
             Self::Count => format!("{figure:.2}"),
+            Self::Ratio => format!("{figure:.3}"),
         }
     }
 }
