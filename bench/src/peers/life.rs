@@ -18,6 +18,9 @@ use crate::world::{Member, World};
 /// How long after its last heartbeat a subject is listened to: whoever goes on sends again within that time.
 const SILENCE: Duration = Duration::from_millis(2500);
 
+/// The end of what the stand-in says of a time whose offset isn't written as Z.
+const NOT_IN_UTC: &str = "is not in UTC (no Z at its end)";
+
 /// A state of `main`, as the pod shows it and as the wire tells it.
 struct Step {
     /// What goes wrong just before, in the fault language: of the Kubernetes API, and of the service.
@@ -150,9 +153,15 @@ fn judge(heard: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
             !is_whole,
             format!("a heartbeat says too little: {}", heartbeat.body),
         );
+        // The contract takes a time with any offset; that it ends with Z is what the stand-in asks of podbeat.
+        let broken: Vec<&String> = heartbeat
+            .violations
+            .iter()
+            .filter(|violation| !violation.ends_with(NOT_IN_UTC))
+            .collect();
         wrong(
-            !heartbeat.violations.is_empty(),
-            format!("a heartbeat breaks the contract: {:?}", heartbeat.violations),
+            !broken.is_empty(),
+            format!("a heartbeat breaks the contract: {broken:?}"),
         );
     }
     for (at, heartbeat) in heard.iter().enumerate() {

@@ -284,8 +284,11 @@ impl Results {
         } else {
             format!(" ({least}–{most})")
         };
+        // A script is nothing without the programs that it calls, which aren't counted.
+        let is_comparable =
+            subject != Subject::Podbeat && (subject != Subject::Shell || metric != Metric::Files);
         let times = match self.share(metric, subject) {
-            Some(share) if subject != Subject::Podbeat && share > 0.0 => format!(" ×{}", times(1.0 / share)),
+            Some(share) if is_comparable && share > 0.0 => format!(" ×{}", times(1.0 / share)),
             _ => String::new(),
         };
         Some(format!("{at_least}{median}{range}{times}"))
