@@ -128,6 +128,21 @@ e2e-teardown: image
     cargo build --quiet --locked --package podbeat-e2e --bin e2e
     bash e2e/teardown.sh
 
+# What podbeat costs, against its budgets (bench/budget.json, docs/budgets.md; needs valgrind; about four minutes once it is built):
+# `just budget [--only NAME]… [--quick] [--record] [--planted leak|allocation|nothing]`.
+budget *arguments: image
+    #!/usr/bin/env bash
+    set -euo pipefail
+    subject=podbeat
+    case " $* " in *" --planted "*) subject=podbeat-planted ;; esac
+    symbols=$(bash image/static.sh --symbols "$subject")
+    exec cargo run --quiet --locked --package podbeat-bench --bin podbeat-budget -- \
+      --binary "${symbols%-symbols}" --symbols "$symbols" --image target/image/podbeat.tar "$@"
+
+# Whether the budgets find out a planted leak and a planted allocation, and leave nothing behind when they are interrupted.
+budget-test:
+    bash bench/planted.sh
+
 # Licences, bans and sources of all dependencies.
 deny:
     cargo deny --locked check bans licenses sources
