@@ -93,10 +93,15 @@ pub(super) async fn measure(
     };
     let first = within(length.warm, length.warm + length.span);
     let last = within(length.heartbeats - length.span, length.heartbeats);
+    let course: Vec<String> = (0..length.heartbeats / length.span)
+        .map(|part| within(part * length.span, (part + 1) * length.span))
+        .map(|dirty| format!("{:.0}", dirty / 1024.0))
+        .collect();
     tell(&format!(
-        "growth: private dirty memory {:.1} KiB at first, {:.1} KiB at last, {} heartbeats, {} looks, {:.0} s",
+        "growth: private dirty memory {:.1} KiB at first, {:.1} KiB at last ({}), {} heartbeats, {} looks, {:.0} s",
         first / 1024.0,
         last / 1024.0,
+        course.join(" "),
         world.count(&member).heard,
         looks.len(),
         begun.elapsed().as_secs_f64()

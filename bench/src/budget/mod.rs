@@ -113,11 +113,11 @@ const GROWTH: Way = Way {
     doing: "20,000 heartbeats with outages",
 };
 const VALGRIND: Way = Way {
-    budgets: &["instructions", "allocations", "allocated"],
+    budgets: &["instructions", "allocations"],
     doing: "heartbeats under valgrind",
 };
 const WAKING: Way = Way {
-    budgets: &["wake-ups", "bookmark", "idle"],
+    budgets: &["wake-ups", "bookmark", "idle", "steps"],
     doing: "a copy at rest, looked at for 40 s",
 };
 const SIZES: Way = Way {
@@ -199,7 +199,7 @@ pub async fn measure(
     let mut measured = Vec::new();
     for way in WAYS {
         let wanted = |name: &&str| options.only.is_empty() || options.only.iter().any(|only| only == name);
-        if !way.budgets.iter().any(|name| wanted(name)) {
+        if !way.budgets.iter().any(wanted) {
             continue;
         }
         tell(&format!("{}: {}", way.budgets.join(", "), way.doing));
@@ -208,7 +208,7 @@ pub async fn measure(
             budgets if budgets == MEMORY.budgets => memory::measure(subject).await?,
             budgets if budgets == CROWD.budgets => memory::crowd(subject).await?,
             budgets if budgets == WAKING.budgets => waking::measure(subject).await?,
-            budgets if budgets == VALGRIND.budgets => valgrind::measure(subject, &tell).await?,
+            budgets if budgets == VALGRIND.budgets => Box::pin(valgrind::measure(subject, &tell)).await?,
             _ => growth::measure(subject, options.quick, &tell).await?,
         };
         measured.extend(figures.into_iter().filter(|(name, _)| wanted(name)));

@@ -1,8 +1,11 @@
-//! What a steady heartbeat takes, in instructions and allocations, as valgrind counts them. Of two runs of different length the
+//! What a steady heartbeat takes, in instructions and allocations, as callgrind counts them. Of two runs of different length the
 //! difference is taken, so that start and end, which are the same in both, don't count.
+//!
+//! valgrind's other tools see nothing of a static binary's allocations: they put functions of their own in the allocator's place by
+//! the dynamic linker.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use podbeat::config::{Environment, ProcessEnvironment};
@@ -37,25 +40,15 @@ const ALLOCATE: [&str; 6] = [
 struct Counts {
     /// Heartbeats that the service heard.
     heartbeats: u64,
-    /// Instructions, or bytes that were allocated.
+    /// Instructions.
     total: u64,
     /// Calls that allocate.
     allocations: u64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tool {
-    /// Instructions and calls.
-    Callgrind,
-    /// Bytes that were allocated.
-    Dhat,
-}
-
 pub(super) async fn measure(subject: &Subject, tell: impl Fn(&str)) -> Result<Vec<Measured>, Error> {
     // They wait for the next heartbeat most of the time, and so can run beside each other.
-    let callgrind = || pair(subject, Tool::Callgrind);
-    let (first, second, third, dhat) =
-        tokio::try_join!(callgrind(), callgrind(), callgrind(), pair(subject, Tool::Dhat))?;
+    let (first, second, third) = tokio::try_join!(pair(subject), pair(subject), pair(subject))?;
     let pairs: [_; PAIRS] = [first, second, third];
     let instructions = pairs.map(|(short, long)| each(&short, &long, |counts| counts.total));
     let allocations = pairs.map(|(short, long)| each(&short, &long, |counts| counts.allocations));
@@ -76,7 +69,6 @@ pub(super) async fn measure(subject: &Subject, tell: impl Fn(&str)) -> Result<Ve
     Ok(vec![
         ("instructions", middle(instructions)),
         ("allocations", middle(allocations)),
-        ("allocated", each(&dhat.0, &dhat.1, |counts| counts.total)),
     ])
 }
 
@@ -86,19 +78,24 @@ fn each(short: &Counts, long: &Counts, figure: impl Fn(&Counts) -> u64) -> f64 {
     (figure(long) as f64 - figure(short) as f64) / heartbeats as f64
 }
 
-async fn pair(subject: &Subject, tool: Tool) -> Result<(Counts, Counts), Error> {
-    tokio::try_join!(run(subject, tool, SHORT), run(subject, tool, SHORT + MORE))
+async fn pair(subject: &Subject) -> Result<(Counts, Counts), Error> {
+    tokio::try_join!(run(subject, SHORT), run(subject, SHORT + MORE))
 }
 
 /// One life of so many heartbeats.
-async fn run(subject: &Subject, tool: Tool, heartbeats: u64) -> Result<Counts, Error> {
+async fn run(subject: &Subject, heartbeats: u64) -> Result<Counts, Error> {
     let world = World::start().await?;
     let member = world.add("counted");
     let mut settings = world.settings(&member, INTERVAL);
     let path = ProcessEnvironment.get("PATH").unwrap_or_default();
     settings.insert("PATH".to_owned(), path.to_string_lossy().into_owned());
     let (out, log) = (world.path("counts"), world.path("counted.log"));
-    let mut arguments = tool.arguments(&out);
+    let mut arguments = vec![
+        "--tool=callgrind".to_owned(),
+        format!("--callgrind-out-file={}", out.display()),
+        "--compress-strings=no".to_owned(),
+        "--compress-pos=no".to_owned(),
+    ];
     arguments.push(subject.symbols.display().to_string());
     arguments.extend(subject.arguments.iter().cloned());
     let mut running = Running::start(Path::new("valgrind"), &arguments, &settings, &log)?;
@@ -106,45 +103,17 @@ async fn run(subject: &Subject, tool: Tool, heartbeats: u64) -> Result<Counts, E
     running.terminate()?;
     running.ended(END).await?;
     let heard = world.count(&member).heard;
-    let written = match tool {
-        Tool::Callgrind => out,
-        Tool::Dhat => log,
-    };
-    let text =
-        std::fs::read_to_string(&written).map_err(io(format!("reading valgrind's {}", written.display())))?;
-    let counted = match tool {
-        Tool::Callgrind => by_callgrind(&text),
-        Tool::Dhat => by_dhat(&text),
-    };
-    let counts = counted.ok_or_else(|| Error::Valgrind { log: running.log() })?;
+    let text = std::fs::read_to_string(&out)
+        .map_err(io(format!("reading what callgrind counted in {}", out.display())))?;
+    let counts = counted(&text).ok_or_else(|| Error::Valgrind { log: running.log() })?;
     Ok(Counts {
         heartbeats: heard,
         ..counts
     })
 }
 
-impl Tool {
-    fn arguments(self, out: &Path) -> Vec<String> {
-        let out = |option: &str| format!("{option}={}", PathBuf::from(out).display());
-        match self {
-            Self::Callgrind => vec![
-                "--tool=callgrind".to_owned(),
-                out("--callgrind-out-file"),
-                "--compress-strings=no".to_owned(),
-                "--compress-pos=no".to_owned(),
-            ],
-            Self::Dhat => vec![
-                "--tool=dhat".to_owned(),
-                out("--dhat-out-file"),
-                // The allocator is linked in, and in no library of its own.
-                "--soname-synonyms=somalloc=NONE".to_owned(),
-            ],
-        }
-    }
-}
-
 /// Instructions, and calls of functions that allocate, in what callgrind wrote.
-fn by_callgrind(text: &str) -> Option<Counts> {
+fn counted(text: &str) -> Option<Counts> {
     let total = text.lines().find_map(|line| {
         line.strip_prefix("summary: ")?
             .split_whitespace()
@@ -171,21 +140,6 @@ fn by_callgrind(text: &str) -> Option<Counts> {
     })
 }
 
-/// Bytes and blocks in what DHAT wrote at its end: `Total:     1,234 bytes in 56 blocks`.
-fn by_dhat(log: &str) -> Option<Counts> {
-    let line = log
-        .lines()
-        .find_map(|line| line.split_once("Total:").map(|(_, rest)| rest))?;
-    let (bytes, blocks) = line.split_once(" bytes in ")?;
-    let number = |text: &str| text.trim().replace(',', "").parse::<u64>().ok();
-    let allocations = number(blocks.split_whitespace().next()?)?;
-    (allocations > 0).then_some(Counts {
-        heartbeats: 0,
-        total: number(bytes)?,
-        allocations,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -194,19 +148,9 @@ mod tests {
     fn callgrinds_calls_are_added_up() {
         let text = "events: Ir\nfn=main\n1 5\ncfn=malloc\ncalls=3 0x1\n1 90\nfn=other\ncfn=realloc\ncalls=2 0\n1 1\n\
                     cfn=free\ncalls=9 0\n1 1\ncfn=malloc\ncalls=1 0\n1 1\nsummary: 1234\ntotals: 1234\n";
-        let counts = by_callgrind(text).expect("counts");
+        let counts = counted(text).expect("counts");
         assert_eq!((counts.total, counts.allocations), (1234, 6));
-        assert_eq!(by_callgrind("fn=0x1\n1 5\nsummary: 5\n"), None, "no names");
-    }
-
-    #[test]
-    fn dhats_total_is_read() {
-        let counts = by_dhat(
-            "==1== Total:     1,234,567 bytes in 8,901 blocks\n==1== At t-gmax: 1 bytes in 1 blocks\n",
-        );
-        let counts = counts.expect("counts");
-        assert_eq!((counts.total, counts.allocations), (1_234_567, 8901));
-        assert_eq!(by_dhat("==1== Total:     0 bytes in 0 blocks"), None);
+        assert_eq!(counted("fn=0x1\n1 5\nsummary: 5\n"), None, "no names");
     }
 
     #[test]

@@ -15,7 +15,7 @@ const SHOWN: [(Metric, &str, &str); 4] = [
 
 const WIDTH: f64 = 720.0;
 /// Where the bars begin: names stand before them.
-const LEFT: f64 = 196.0;
+const LEFT: f64 = 206.0;
 /// The longest bar; its figure stands behind it.
 const LONGEST: f64 = 380.0;
 const BAR: f64 = 16.0;
@@ -103,7 +103,7 @@ mod tests {
         results.add(Subject::Go, Metric::FirstBeat, 20.0);
         let svg = svg(&results);
         assert!(
-            svg.contains("class=\"own\" x=\"196\" y=\"46\" width=\"95.0\""),
+            svg.contains("class=\"own\" x=\"206\" y=\"46\" width=\"95.0\""),
             "{svg}"
         );
         assert!(svg.contains("width=\"380.0\""), "{svg}");
