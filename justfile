@@ -133,9 +133,11 @@ e2e-teardown: image
 bench *arguments: image bench-prepare
     target/bench-run/podbeat-bench "$@"
 
-# Whether each of them tells the same life of a pod alike: without that no figure of theirs would mean anything.
+# Whether each of them tells the same life of a pod alike, without which no figure of theirs would mean anything; and whether an
+# interrupted run leaves nothing behind.
 bench-test: bench-prepare
     target/bench-run/podbeat-bench --lives
+    bash bench/interrupted.sh
 
 # The ratios to peers that CI holds, measured anew in about three minutes (bench/budget.json, docs/performance.md).
 budget-ratios: bench-prepare

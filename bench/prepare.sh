@@ -38,9 +38,9 @@ fi
 
 peer=bench/peers/go
 version=$(go env GOVERSION)
-binary=$cache/$version-$(hash "$peer"/*.go "$peer/go.mod" "$peer/go.sum")
+binary=$cache/$version-$(hash bench/prepare.sh "$peer"/*.go "$peer/go.mod" "$peer/go.sum")
 if [ ! -e "$binary" ]; then
-  (cd "$peer" && CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -trimpath -ldflags "-s -w" -o "$binary.new" .)
+  (cd "$peer" && CGO_ENABLED=0 GOFLAGS=-mod=readonly go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$binary.new" .)
   mv "$binary.new" "$binary"
 fi
 
