@@ -351,6 +351,7 @@ pub fn text(rows: &[Vec<String>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::budget::{self, Verdict};
 
     fn results() -> Results {
         let mut results = Results::default();
@@ -389,6 +390,16 @@ mod tests {
             (told[0] - 1.0 / 30.0).abs() < 1e-9 && (told[1] - 0.1).abs() < 1e-9,
             "{told:?}"
         );
+    }
+
+    #[test]
+    fn every_ratio_has_a_limit_that_a_peer_itself_would_pass() {
+        let budgets = budget::read(&crate::repository().join("bench/budget.json")).expect("budgets");
+        for ratio in RATIOS {
+            let budget = budgets.get(ratio.budget).expect("a budget");
+            assert_eq!(budget.judge(1.0), Verdict::Over, "{}", ratio.budget);
+            assert_eq!(budget.judge(0.01), Verdict::Holds, "{}", ratio.budget);
+        }
     }
 
     #[test]
