@@ -20,7 +20,7 @@ usage: podbeat-bench [OPTION…]     (after `bash bench/prepare.sh`)
   --quick             shorter, for development: no figure of it is worth telling
   --lives             only whether each subject tells the same life of a pod; measures nothing
   --hold-ratios       measures what the ratios of bench/budget.json need, and fails if one is passed
-  --write-docs        puts table and chart into docs/performance.md and docs/performance.svg
+  --write-docs        puts table and chart into docs/performance.md and docs/performance.svg, but for --quick
   --output DIRECTORY  where results.json and chart.svg go, instead of target/bench";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,6 +72,7 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
         write_docs: false,
         output: repository().join("target/bench"),
     };
+    let mut is_quick = false;
     let mut rounds = None;
     let mut subjects = None;
     while let Some(argument) = arguments.next() {
@@ -81,7 +82,10 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
                 let named = arguments.next()?;
                 subjects = Some(named.split(',').map(Subject::named).collect::<Option<Vec<_>>>()?);
             }
-            "--quick" => given.plan = Plan::QUICK,
+            "--quick" => {
+                is_quick = true;
+                given.plan = Plan::QUICK;
+            }
             "--lives" => given.task = Task::Lives,
             "--hold-ratios" => {
                 given.task = Task::HoldRatios;
@@ -99,7 +103,8 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
     if let Some(subjects) = subjects {
         given.subjects = subjects;
     }
-    Some(given)
+    // The page is for figures of a whole run.
+    Some(given).filter(|given| !(given.write_docs && (is_quick || given.task != Task::Measure)))
 }
 
 async fn run(given: Given) -> Result<ExitCode, Error> {
