@@ -155,13 +155,17 @@ impl World {
     }
 
     fn show(&self, member: &Member, main: &Value) {
+        self.lab.kube.apply(self.pod(member, main));
+    }
+
+    fn pod(&self, member: &Member, main: &Value) -> Value {
         let pod = Pod::new(&member.pod, &member.uid).policy("Always");
         let mut pod = pod.showing(main);
         if let Some(metadata) = pod.pointer_mut("/metadata").and_then(Value::as_object_mut) {
             let annotations = json!({"example.org/configuration": self.filling});
             metadata.insert("annotations".to_owned(), annotations);
         }
-        self.lab.kube.apply(pod);
+        pod
     }
 
     /// How many heartbeats of this pod came, and were accepted. It costs the same however many did.
@@ -294,10 +298,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_pod_weighs_what_it_says() {
         let world = World::start().await.expect("a world");
-        let mut member = world.add("a");
-        world.exit(&mut member);
-        let pod = Pod::new("a", "uid-a").showing(&running(STARTED));
-        let weight = pod.to_string().len() + world.filling.len();
+        let weight = world.pod(&world.add("a"), &running(STARTED)).to_string().len();
         assert!(weight.abs_diff(POD) < 400, "{weight}");
     }
 

@@ -15,7 +15,7 @@ use signal_hook_tokio::Signals;
 
 /// What is leaked, in bytes, and how often.
 const LEAK: usize = 256;
-const TICK: Duration = Duration::from_millis(5);
+const TICK: Duration = Duration::from_millis(2);
 
 /// What each heartbeat allocates and gives back at once: 64 pieces of 1 KiB.
 const PIECES: usize = 64;

@@ -75,7 +75,7 @@ pub(super) async fn measure(
     let log = world.path("long.log");
     let running = Running::start(&subject.program, &subject.arguments, &settings, &log)?;
     world.until_accepted(&member, 1, PATIENCE).await?;
-    let mut looks = Vec::new();
+    let mut stretches = Vec::new();
     let begun = Instant::now();
     // Each outage once while it warms up, and once again until the end is near.
     let outages = outages_at(100, length.warm).chain(outages_at(
@@ -83,30 +83,51 @@ pub(super) async fn measure(
         length.heartbeats - length.span,
     ));
     for (at, outage, script) in outages {
-        beat(&world, &mut member, &running, at, &mut looks).await?;
+        stretches.push(stretch(&world, &mut member, &running, at).await?);
         endure(&world, &mut member, outage, script).await?;
     }
-    beat(&world, &mut member, &running, length.heartbeats, &mut looks).await?;
+    stretches.push(stretch(&world, &mut member, &running, length.heartbeats).await?);
     let within = |from: u64, to: u64| {
-        let inside = looks.iter().filter(move |(at, _)| (from..=to).contains(at));
-        median(inside.map(|(_, dirty)| *dirty).collect())
+        let inside = stretches
+            .iter()
+            .flatten()
+            .filter(|look| (from..=to).contains(&look.at));
+        median(inside.map(|look| look.dirty).collect())
     };
     let first = within(length.warm, length.warm + length.span);
     let last = within(length.heartbeats - length.span, length.heartbeats);
+    let between: f64 = stretches.iter().map(|looks| growth(looks, length.warm)).sum();
     let course: Vec<String> = (0..length.heartbeats / length.span)
         .map(|part| within(part * length.span, (part + 1) * length.span))
         .map(|dirty| format!("{:.0}", dirty / 1024.0))
         .collect();
     tell(&format!(
-        "growth: private dirty memory {:.1} KiB at first, {:.1} KiB at last ({}), {} heartbeats, {} looks, {:.0} s",
-        first / 1024.0,
-        last / 1024.0,
+        "growth: private dirty memory in KiB, each {} heartbeats: {}; {} heartbeats were heard in {:.0} s",
+        length.span,
         course.join(" "),
         world.count(&member).heard,
-        looks.len(),
         begun.elapsed().as_secs_f64()
     ));
-    Ok(vec![("growth", last - first)])
+    Ok(vec![("growth", between), ("outages", last - first)])
+}
+
+/// One look at the process.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    /// After so many accepted heartbeats.
+    at: u64,
+    /// Private dirty memory, in bytes.
+    dirty: u64,
+}
+
+/// By how much a process grew over one stretch without an outage, in bytes, from `warm` heartbeats on.
+#[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
+fn growth(looks: &[Look], warm: u64) -> f64 {
+    let mut warm = looks.iter().filter(|look| look.at >= warm);
+    let first = warm.next();
+    first
+        .zip(warm.next_back())
+        .map_or(0.0, |(first, last)| last.dirty as f64 - first.dirty as f64)
 }
 
 /// The outages, spread evenly over these heartbeats.
@@ -117,23 +138,26 @@ fn outages_at(from: u64, to: u64) -> impl Iterator<Item = (u64, usize, &'static 
         .map(|(at, (outage, script))| (at, outage, *script))
 }
 
-/// Change by change, until so many heartbeats were accepted.
-async fn beat(
+/// Change by change, until so many heartbeats were accepted. What an outage before it left behind is over at the first look.
+async fn stretch(
     world: &World,
     member: &mut Member,
     running: &Running,
     until: u64,
-    looks: &mut Vec<(u64, u64)>,
-) -> Result<(), Error> {
-    let mut next_look = world.count(member).accepted.next_multiple_of(LOOK);
+) -> Result<Vec<Look>, Error> {
+    let mut looks = Vec::new();
+    let mut next_look = world.count(member).accepted + LOOK;
     loop {
         let accepted = world.count(member).accepted;
         if accepted >= next_look {
-            looks.push((accepted, running.sample()?.private_dirty));
+            looks.push(Look {
+                at: accepted,
+                dirty: running.sample()?.private_dirty,
+            });
             next_look = accepted + LOOK;
         }
         if accepted >= until {
-            return Ok(());
+            return Ok(looks);
         }
         world.exit(member);
         world.until_accepted(member, accepted + 1, PATIENCE).await?;
@@ -157,4 +181,25 @@ async fn endure(world: &World, member: &mut Member, outage: usize, script: &str)
     let change = world.exit(member);
     world.until_shown(&change, 2 * PATIENCE).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stretch_grows_from_its_first_warm_look_to_its_last() {
+        let looks = [(100, 50), (200, 60), (300, 90), (400, 75)].map(|(at, dirty)| Look { at, dirty });
+        assert_eq!(growth(&looks, 0), 25.0);
+        assert_eq!(growth(&looks, 150), 15.0);
+        assert_eq!(growth(&looks, 400), 0.0);
+        assert_eq!(growth(&[], 0), 0.0);
+    }
+
+    #[test]
+    fn outages_are_spread_over_the_heartbeats() {
+        let at: Vec<u64> = outages_at(100, 2_000).map(|(at, ..)| at).collect();
+        assert_eq!(at.len(), OUTAGES.len());
+        assert!(at.iter().all(|at| (100..2_000).contains(at)), "{at:?}");
+    }
 }

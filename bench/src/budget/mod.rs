@@ -109,7 +109,7 @@ const CROWD: Way = Way {
     doing: "200 copies on this machine",
 };
 const GROWTH: Way = Way {
-    budgets: &["growth"],
+    budgets: &["growth", "outages"],
     doing: "20,000 heartbeats with outages",
 };
 const VALGRIND: Way = Way {
