@@ -324,6 +324,21 @@ async fn the_service_takes_heartbeats_and_one_final() {
     assert_eq!(beat(&world, "4", false).await.expect("an answer").0, 401);
     assert_eq!(world.service.accepted().len(), 3);
     assert_eq!(world.service.heartbeats().len(), 5);
+    // Counted and found without a copy.
+    let count = world.service.count(RUN);
+    assert_eq!((count.heard, count.accepted), (5, 3));
+    assert_eq!(world.service.count("trn.unheard-of"), service::Count::default());
+    let accepted = world.service.accepted();
+    let first = |since, nonce: &str| {
+        world
+            .service
+            .first_accepted(RUN, since, |heartbeat| nonce.is_empty() || heartbeat.nonce() == nonce)
+    };
+    assert_eq!(first(Duration::ZERO, ""), Some(accepted[0].at));
+    assert_eq!(first(accepted[1].at, ""), Some(accepted[1].at));
+    assert_eq!(first(Duration::ZERO, accepted[0].nonce()), Some(accepted[0].at));
+    assert_eq!(first(Duration::ZERO, "never sent"), None);
+    assert_eq!(first(world.service.started().elapsed(), ""), None);
 }
 
 #[tokio::test]
