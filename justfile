@@ -128,6 +128,41 @@ e2e-teardown: image
     cargo build --quiet --locked --package podbeat-e2e --bin e2e
     bash e2e/teardown.sh
 
+# podbeat beside its peers in Go, Python and shell, in one run of about twenty minutes: `just bench [--rounds N] [--subjects A,B]
+# [--quick] [--write-docs]` (needs curl, jq, Go, Python 3 with venv; makes the peers once). A machine that does nothing else tells more.
+bench *arguments: image bench-prepare
+    target/bench-run/podbeat-bench "$@"
+
+# Whether each of them tells the same life of a pod alike, without which no figure of theirs would mean anything; and whether an
+# interrupted run leaves nothing behind.
+bench-test: bench-prepare
+    target/bench-run/podbeat-bench --lives
+    bash bench/interrupted.sh
+
+# The ratios to peers that CI holds, measured anew in about three minutes (bench/budget.json, docs/performance.md).
+budget-ratios: bench-prepare
+    target/bench-run/podbeat-bench --hold-ratios
+
+[private]
+bench-prepare:
+    bash bench/prepare.sh
+    cargo build --quiet --locked --profile bench-run --package podbeat-bench --bin podbeat-bench
+
+# What podbeat costs, against its budgets (bench/budget.json, docs/budgets.md; needs valgrind; about four minutes once it is built):
+# `just budget [--only NAME]… [--quick] [--record] [--planted leak|allocation|nothing]`.
+budget *arguments: image
+    #!/usr/bin/env bash
+    set -euo pipefail
+    subject=podbeat
+    case " $* " in *" --planted "*) subject=podbeat-planted ;; esac
+    symbols=$(bash image/static.sh --symbols "$subject")
+    exec cargo run --quiet --locked --package podbeat-bench --bin podbeat-budget -- \
+      --binary "${symbols%-symbols}" --symbols "$symbols" --image target/image/podbeat.tar "$@"
+
+# Whether the budgets find out a planted leak and a planted allocation, and leave nothing behind when they are interrupted.
+budget-test:
+    bash bench/planted.sh
+
 # Licences, bans and sources of all dependencies.
 deny:
     cargo deny --locked check bans licenses sources

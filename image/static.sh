@@ -1,8 +1,20 @@
 #!/usr/bin/env bash
 # Builds podbeat as its image needs it, and prints where the binary is. Without the commands that only a laptop needs; static,
 # because the image has nothing else to run with; without a path of this host in it, so that the same sources make the same bytes anywhere.
+#
+#   image/static.sh [--symbols] [podbeat|podbeat-planted]
+#
+# --symbols leaves the names of functions in, for valgrind, in a file of its own; the code is the same. podbeat-planted is the agent
+# with a flaw that the budgets must find out (bench/planted).
 set -euo pipefail
 cd "$(dirname "$0")/.."
+
+symbols=
+if [ "${1:-}" = --symbols ]; then
+  symbols=-symbols
+  shift
+fi
+package=${1:-podbeat}
 
 target=$(rustc -vV | sed -n 's/^host: //p')
 case $target in
@@ -25,5 +37,16 @@ done
 CARGO_ENCODED_RUSTFLAGS=$(
   IFS=$'\x1f'
   echo "${flags[*]}"
-) cargo build --release --locked --no-default-features --bin podbeat --target "$target" >&2
-echo "${CARGO_TARGET_DIR:-target}/$target/release/podbeat"
+)
+export CARGO_ENCODED_RUSTFLAGS
+
+built=${CARGO_TARGET_DIR:-target}/$target/release/$package
+options=(--release --locked --no-default-features --package "$package" --bin "$package" --target "$target")
+if [ -n "$symbols" ]; then
+  # Only the last step differs, and so all that is linked was compiled once for both.
+  cargo rustc "${options[@]}" -- -C strip=none >&2
+  cp --force "$built" "$built$symbols"
+fi
+# Last, so that the file of this name is the one for the image, whatever was built before.
+cargo build "${options[@]}" >&2
+echo "$built$symbols"

@@ -382,7 +382,11 @@ impl Asked {
             (Some(namespace), parts.next().map(decode))
         };
         let raw_query = request.uri().query().unwrap_or_default().to_owned();
-        let pairs = raw_query.split('&').filter_map(|pair| pair.split_once('='));
+        // A parameter without a value is one with an empty value, as Go reads queries.
+        let pairs = raw_query
+            .split('&')
+            .filter(|pair| !pair.is_empty())
+            .map(|pair| pair.split_once('=').unwrap_or((pair, "")));
         let query = pairs
             .map(|(name, value)| (decode(name), decode(&value.replace('+', " "))))
             .collect();
@@ -398,8 +402,11 @@ impl Asked {
         self.query.get(name).map_or("", String::as_str)
     }
 
+    /// As apimachinery reads a switch (pkg/runtime/conversion.go, `Convert_Slice_string_To_bool`): only its absence, `0` and
+    /// `false` in any case say no; `True` and an empty value say yes.
     fn is_true(&self, name: &str) -> bool {
-        matches!(self.get(name), "1" | "true")
+        let value = self.query.get(name);
+        value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
     fn verb(&self) -> (&'static str, Place) {
@@ -603,12 +610,18 @@ impl Shared {
         })
     }
 
+    /// Whether the token is known. The scheme's name may have any case, as for kube-apiserver (and RFC 9110, 11.1): Python's
+    /// client writes `bearer`.
     fn is_known(&self, request: &Request<Incoming>) -> bool {
-        let bearer = request
-            .headers()
-            .get(http::header::AUTHORIZATION)
-            .and_then(|value| value.to_str().ok());
-        bearer == Some(&format!("Bearer {}", self.state().options.token))
+        let header = request.headers().get(http::header::AUTHORIZATION);
+        let mut words = header
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .split_ascii_whitespace();
+        let is_bearer = words
+            .next()
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case("Bearer"));
+        is_bearer && words.next() == Some(self.state().options.token.as_str())
     }
 
     async fn answer(self: &Arc<Self>, asked: &Asked, request: &Request<Incoming>, place: Place) -> Outcome {

@@ -1,7 +1,7 @@
 //! A stand-in of the task-run service: its five operations as in the contract, and beside them what tests need: faults,
 //! and a record of the heartbeats that came, each held against the contract.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -121,6 +121,15 @@ impl Options {
     }
 }
 
+/// How many heartbeats of a run came since the stand-in began, whether they are still kept or not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// All.
+    pub heard: u64,
+    /// Those that the service acted on.
+    pub accepted: u64,
+}
+
 /// The stand-in. Ends when dropped.
 #[derive(Debug)]
 pub struct Service {
@@ -152,6 +161,8 @@ struct State {
     store: Store,
     data: Option<Data>,
     heard: Heard<Heartbeat>,
+    /// Of runs that are, or were, in the store.
+    counts: HashMap<String, Count>,
     /// What the page shows of heartbeats; nothing without a page.
     shown: Heard<Arc<Entry>>,
     in_flight: BTreeMap<String, usize>,
@@ -252,6 +263,41 @@ impl Service {
             .collect()
     }
 
+    /// How many heartbeats of a run came. It costs the same however many did.
+    #[must_use]
+    pub fn count(&self, run_id: &str) -> Count {
+        self.shared
+            .state()
+            .counts
+            .get(run_id)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// When the first accepted heartbeat came of those that came at `since` or later and are as wanted, if it is still kept; both
+    /// times are since [`Self::started`]. Nothing is copied, and nothing older than `since` is looked at.
+    #[must_use]
+    pub fn first_accepted(
+        &self,
+        run_id: &str,
+        since: Duration,
+        wanted: impl Fn(&Heartbeat) -> bool,
+    ) -> Option<Duration> {
+        let state = self.shared.state();
+        let newer = state.heard.of_run(run_id).map(|(_, heartbeat)| heartbeat);
+        newer
+            .take_while(|heartbeat| heartbeat.at >= since)
+            .filter(|heartbeat| heartbeat.accepted && wanted(heartbeat))
+            .last()
+            .map(|heartbeat| heartbeat.at)
+    }
+
+    /// The moment from which the times of its heartbeats count.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.shared.started
+    }
+
     /// What the contract had against bodies that came.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
@@ -350,6 +396,7 @@ impl Shared {
             store,
             data,
             heard: Heard::default(),
+            counts: HashMap::new(),
             shown: Heard::default(),
             in_flight: BTreeMap::new(),
             most_in_flight: 0,
@@ -468,6 +515,13 @@ impl Shared {
             && state.store.knows(&run_id)
         {
             state.shown.keep(&run_id, entry, weight, page::BOUNDS);
+        }
+        if state.counts.contains_key(&run_id)
+            || (state.counts.len() < state.options.limits.runs && state.store.knows(&run_id))
+        {
+            let count = state.counts.entry(run_id.clone()).or_default();
+            count.heard += 1;
+            count.accepted += u64::from(heartbeat.accepted);
         }
         let limits = &state.options.limits;
         let bounds = Bounds {

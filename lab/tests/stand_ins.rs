@@ -133,6 +133,33 @@ async fn a_wrong_token_is_401_and_no_role_403() {
 }
 
 #[tokio::test]
+async fn the_scheme_and_switches_are_read_as_leniently_as_by_the_real_one() {
+    let world = world().await;
+    world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
+    let ask = |query: &'static str, scheme: &'static str| {
+        let url = format!("{}/api/v1/namespaces/lab/pods{query}", world.kube.url());
+        let bearer = format!("{scheme} {KUBE_TOKEN}");
+        client(&world).get(url).header("authorization", bearer).send()
+    };
+    for scheme in ["Bearer", "bearer", "BEARER"] {
+        assert_eq!(
+            ask("/p", scheme).await.expect("an answer").status(),
+            200,
+            "{scheme}"
+        );
+    }
+    assert_eq!(ask("/p", "Basic").await.expect("an answer").status(), 401);
+    for query in ["?watch=1", "?watch=true", "?watch=True", "?watch", "?watch=yes"] {
+        let mut watch = ask(query, "bearer").await.expect("an answer");
+        assert_eq!(kinds(&lines(&mut watch, 1).await), ["ADDED"], "{query}");
+    }
+    for query in ["", "?watch=0", "?watch=False", "?watch=false&limit=1"] {
+        let (_, list) = body(ask(query, "bearer").await.expect("an answer")).await;
+        assert_eq!(list["kind"], "PodList", "{query}");
+    }
+}
+
+#[tokio::test]
 async fn a_watch_begins_goes_on_and_resumes() {
     let world = world().await;
     let pod = Pod::new("p", "u1");
@@ -297,6 +324,21 @@ async fn the_service_takes_heartbeats_and_one_final() {
     assert_eq!(beat(&world, "4", false).await.expect("an answer").0, 401);
     assert_eq!(world.service.accepted().len(), 3);
     assert_eq!(world.service.heartbeats().len(), 5);
+    // Counted and found without a copy.
+    let count = world.service.count(RUN);
+    assert_eq!((count.heard, count.accepted), (5, 3));
+    assert_eq!(world.service.count("trn.unheard-of"), service::Count::default());
+    let accepted = world.service.accepted();
+    let first = |since, nonce: &str| {
+        world
+            .service
+            .first_accepted(RUN, since, |heartbeat| nonce.is_empty() || heartbeat.nonce() == nonce)
+    };
+    assert_eq!(first(Duration::ZERO, ""), Some(accepted[0].at));
+    assert_eq!(first(accepted[1].at, ""), Some(accepted[1].at));
+    assert_eq!(first(Duration::ZERO, accepted[0].nonce()), Some(accepted[0].at));
+    assert_eq!(first(Duration::ZERO, "never sent"), None);
+    assert_eq!(first(world.service.started().elapsed(), ""), None);
 }
 
 #[tokio::test]

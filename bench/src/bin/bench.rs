@@ -1,0 +1,200 @@
+//! `podbeat-bench`: measures podbeat beside its peers, in one run.
+
+use std::fs;
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use podbeat_bench::peers::machine::Machine;
+use podbeat_bench::peers::measure::{Plan, measure, prepared_file};
+use podbeat_bench::peers::results::{RATIOS, Results, text};
+use podbeat_bench::peers::subject::{Prepared, Subject};
+use podbeat_bench::peers::{chart, docs, life};
+use podbeat_bench::{Error, budget, chain, repository};
+use tokio::signal::unix::{SignalKind, signal};
+
+const USAGE: &str = "\
+usage: podbeat-bench [OPTION…]     (after `bash bench/prepare.sh`)
+  --rounds N          so many rounds instead of three
+  --subjects A,B      of podbeat, go, python and shell these alone
+  --quick             shorter, for development: no figure of it is worth telling
+  --lives             only whether each subject tells the same life of a pod; measures nothing
+  --hold-ratios       measures what the ratios of bench/budget.json need, and fails if one is passed
+  --write-docs        puts table and chart into docs/performance.md and docs/performance.svg, but for --quick
+  --output DIRECTORY  where results.json and chart.svg go, instead of target/bench";
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Measure,
+    Lives,
+    HoldRatios,
+}
+
+struct Given {
+    task: Task,
+    plan: Plan,
+    subjects: Vec<Subject>,
+    write_docs: bool,
+    output: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some(given) = read(std::env::args().skip(1)) else {
+        say(USAGE);
+        return ExitCode::from(64);
+    };
+    // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        say("signal handlers can't be set");
+        return ExitCode::FAILURE;
+    };
+    tokio::select! {
+        outcome = run(given) => match outcome {
+            Ok(code) => code,
+            Err(error) => {
+                say(&format!("no comparison: {}", chain(&error)));
+                ExitCode::FAILURE
+            }
+        },
+        _ = interrupt.recv() => ExitCode::from(130),
+        _ = terminate.recv() => ExitCode::from(143),
+    }
+}
+
+fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
+    let mut given = Given {
+        task: Task::Measure,
+        plan: Plan::FULL,
+        subjects: Subject::ALL.to_vec(),
+        write_docs: false,
+        output: repository().join("target/bench"),
+    };
+    let mut is_quick = false;
+    let mut rounds = None;
+    let mut subjects = None;
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--rounds" => rounds = Some(arguments.next()?.parse().ok().filter(|rounds| *rounds > 0)?),
+            "--subjects" => {
+                let named = arguments.next()?;
+                subjects = Some(named.split(',').map(Subject::named).collect::<Option<Vec<_>>>()?);
+            }
+            "--quick" => {
+                is_quick = true;
+                given.plan = Plan::QUICK;
+            }
+            "--lives" => given.task = Task::Lives,
+            "--hold-ratios" => {
+                given.task = Task::HoldRatios;
+                given.plan = Plan::RATIOS;
+                given.subjects = vec![Subject::Podbeat, Subject::Go, Subject::Python];
+            }
+            "--write-docs" => given.write_docs = true,
+            "--output" => given.output = arguments.next()?.into(),
+            _ => return None,
+        }
+    }
+    if let Some(rounds) = rounds {
+        given.plan.rounds = rounds;
+    }
+    if let Some(subjects) = subjects {
+        given.subjects = subjects;
+    }
+    // The page is for figures of a whole run.
+    Some(given).filter(|given| !(given.write_docs && (is_quick || given.task != Task::Measure)))
+}
+
+async fn run(given: Given) -> Result<ExitCode, Error> {
+    let prepared = Prepared::read(&prepared_file(&repository()))?;
+    if given.task != Task::HoldRatios {
+        let failed = lives(&prepared, &given.subjects).await?;
+        if given.task == Task::Lives {
+            say(&format!(
+                "{} passed, {failed} failed",
+                given.subjects.len() - failed
+            ));
+        }
+        if failed > 0 || given.task == Task::Lives {
+            return Ok(if failed > 0 {
+                ExitCode::FAILURE
+            } else {
+                ExitCode::SUCCESS
+            });
+        }
+    }
+    let machine = Machine::here();
+    say(&format!("on {}", machine.told()));
+    let results = measure(&prepared, &given.subjects, &given.plan, say).await?;
+    if given.task == Task::HoldRatios {
+        return hold(&results);
+    }
+    say("");
+    say(text(&results.table()).trim_end());
+    write(&given, &results, &machine)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Lets each subject tell a life, and counts those that don't tell it right.
+async fn lives(prepared: &Prepared, subjects: &[Subject]) -> Result<usize, Error> {
+    let mut failed = 0;
+    for subject in subjects {
+        match life::live(prepared, *subject).await {
+            Ok(()) => say(&format!("{} tells the life of a pod as it was", subject.title())),
+            Err(
+                error @ (Error::Unfair { .. } | Error::InVain { .. } | Error::Lab(_) | Error::Gone { .. }),
+            ) => {
+                failed += 1;
+                say(&format!("{}: {}", subject.title(), chain(&error)));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(failed)
+}
+
+/// Holds the ratios against their limits.
+fn hold(results: &Results) -> Result<ExitCode, Error> {
+    let budgets = budget::read(&repository().join("bench/budget.json"))?;
+    let ratios = results.ratios();
+    say("");
+    say(budget::table(&budgets, &ratios).trim_end());
+    let held = ratios
+        .iter()
+        .filter_map(|(name, ratio)| Some(budgets.get(*name)?.judge(*ratio)))
+        .filter(|verdict| verdict.holds())
+        .count();
+    // One that couldn't be reckoned, or has no limit, is not held.
+    say(&format!("{held} passed, {} failed", RATIOS.len() - held));
+    Ok(if held == RATIOS.len() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn write(given: &Given, results: &Results, machine: &Machine) -> Result<(), Error> {
+    let io = |path: &PathBuf| {
+        let what = format!("writing {}", path.display());
+        move |source| Error::Io { what, source }
+    };
+    let (data, drawing) = (given.output.join("results.json"), given.output.join("chart.svg"));
+    let json = results.json(machine, &given.plan.json());
+    fs::create_dir_all(&given.output).map_err(io(&given.output))?;
+    fs::write(&data, format!("{json:#}\n")).map_err(io(&data))?;
+    fs::write(&drawing, chart::svg(results)).map_err(io(&drawing))?;
+    say(&format!("written: {}, {}", data.display(), drawing.display()));
+    if given.write_docs {
+        docs::write(&repository(), results, machine, &given.plan)?;
+        say("written: docs/performance.md, docs/performance.svg");
+    }
+    Ok(())
+}
+
+/// Prints a line, and does not mind if nobody reads it.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

@@ -1,0 +1,114 @@
+//! `podbeat-budget`: measures podbeat against its budgets, and fails if one is passed.
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use podbeat_bench::budget::{self, Options, Subject};
+use podbeat_bench::{Error, chain, repository};
+use tokio::signal::unix::{SignalKind, signal};
+
+const USAGE: &str = "\
+usage: podbeat-budget --binary FILE --symbols FILE --image FILE [OPTION…]
+  --binary FILE   podbeat as the image carries it (image/static.sh)
+  --symbols FILE  the same with the names of its functions (image/static.sh --symbols)
+  --image FILE    the image's archive
+  --planted KIND  both binaries are podbeat-planted, to be started with this argument: leak, allocation or nothing
+  --only NAME     this budget alone; may be repeated
+  --quick         shorter, for development
+  --record        write what was measured to bench/budget.json, for those budgets that may only grow by a little";
+
+#[derive(Default)]
+struct Given {
+    binary: Option<PathBuf>,
+    symbols: Option<PathBuf>,
+    image: Option<PathBuf>,
+    planted: Option<String>,
+    record: bool,
+    options: Options,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Some(given) = read(std::env::args().skip(1)) else {
+        say(USAGE);
+        let names: Vec<&str> = budget::names().collect();
+        say(&format!("the budgets are {}", names.join(", ")));
+        return ExitCode::from(64);
+    };
+    // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        say("signal handlers can't be set");
+        return ExitCode::FAILURE;
+    };
+    tokio::select! {
+        outcome = run(given) => match outcome {
+            Ok(code) => code,
+            Err(error) => {
+                say(&format!("can't be measured: {}", chain(&error)));
+                ExitCode::FAILURE
+            }
+        },
+        _ = interrupt.recv() => ExitCode::from(130),
+        _ = terminate.recv() => ExitCode::from(143),
+    }
+}
+
+fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
+    let mut given = Given::default();
+    while let Some(argument) = arguments.next() {
+        match argument.as_str() {
+            "--binary" => given.binary = Some(arguments.next()?.into()),
+            "--symbols" => given.symbols = Some(arguments.next()?.into()),
+            "--image" => given.image = Some(arguments.next()?.into()),
+            "--planted" => given.planted = Some(arguments.next()?),
+            "--only" => {
+                let name = arguments.next()?;
+                budget::names().find(|known| *known == name)?;
+                given.options.only.push(name);
+            }
+            "--quick" => given.options.quick = true,
+            "--record" => given.record = true,
+            _ => return None,
+        }
+    }
+    Some(given).filter(|given| given.binary.is_some() && given.symbols.is_some() && given.image.is_some())
+}
+
+async fn run(given: Given) -> Result<ExitCode, Error> {
+    let path = repository().join("bench/budget.json");
+    let budgets = budget::read(&path)?;
+    let subject = Subject {
+        program: given.binary.unwrap_or_default(),
+        symbols: given.symbols.unwrap_or_default(),
+        image: given.image.unwrap_or_default(),
+        arguments: given.planted.into_iter().collect(),
+    };
+    let measured = budget::measure(&subject, &given.options, say).await?;
+    say("");
+    say(budget::table(&budgets, &measured).trim_end());
+    if given.record {
+        budget::record(&path, &budgets, &measured)?;
+        say(&format!("recorded in {}", path.display()));
+    }
+    let verdicts = measured
+        .iter()
+        .filter_map(|(name, figure)| Some(budgets.get(*name)?.judge(*figure)));
+    let (held, all) = verdicts.fold((0, 0), |(held, all), verdict| {
+        (held + usize::from(verdict.holds()), all + 1)
+    });
+    say(&format!("{held} passed, {} failed", all - held));
+    Ok(if held == all {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+/// Prints a line, and does not mind if nobody reads it.
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{line}").and_then(|()| out.flush());
+}

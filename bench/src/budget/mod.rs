@@ -1,0 +1,449 @@
+//! Budgets: what podbeat may cost, measured and judged.
+//! Here live the limits as `bench/budget.json` has them, one module for each way to measure, and the table.
+//! Never here: a limit in code, and a measurement that is left out in silence.
+
+mod growth;
+mod memory;
+mod sizes;
+mod valgrind;
+mod waking;
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::peers::results::RATIOS;
+use crate::process::Running;
+use crate::world::{Member, World};
+use crate::{Error, io};
+
+/// How long a subject may take for anything that it does at once, such as its first heartbeat. Far above what a busy machine needs.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How long a subject may take to end after its SIGTERM.
+const END: Duration = Duration::from_secs(30);
+
+/// What is measured.
+#[derive(Clone, Debug)]
+pub struct Subject {
+    /// The binary that the image carries.
+    pub program: PathBuf,
+    /// The same code with the names of its functions.
+    pub symbols: PathBuf,
+    /// The image's archive.
+    pub image: PathBuf,
+    /// Arguments for both binaries.
+    pub arguments: Vec<String>,
+}
+
+/// How it is measured.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// Only these budgets; all if empty.
+    pub only: Vec<String>,
+    /// Shorter, for development: what is found then is no proof.
+    pub quick: bool,
+}
+
+/// One budget, as `bench/budget.json` has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Budget {
+    /// What is measured.
+    pub what: String,
+    /// In what.
+    pub unit: Unit,
+    /// The most that it may be, for figures that are the same on any machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub limit: Option<f64>,
+    /// What was measured once, by processor architecture, for figures that must stay as they are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recorded: Option<BTreeMap<String, f64>>,
+    /// How much more than recorded it may be, in percent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack_percent: Option<f64>,
+    /// Where the limit comes from.
+    pub why: String,
+}
+
+/// What a figure counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// 1,048,576 bytes.
+    MiB,
+    /// 1,024 bytes.
+    KiB,
+    /// 1,000 bytes.
+    #[serde(rename = "KB")]
+    Kb,
+    /// Things.
+    #[serde(rename = "count")]
+    Count,
+    /// A share of what a peer takes.
+    #[serde(rename = "ratio")]
+    Ratio,
+}
+
+/// All budgets, by name.
+pub type Budgets = BTreeMap<String, Budget>;
+
+/// What was measured of one budget: bytes, or a count.
+pub type Measured = (&'static str, f64);
+
+/// A way to measure, and the budgets that it measures.
+struct Way {
+    budgets: &'static [&'static str],
+    /// For whoever waits.
+    doing: &'static str,
+}
+
+const MEMORY: Way = Way {
+    budgets: &["rss", "peak"],
+    doing: "three copies, at rest after some heartbeats",
+};
+const CROWD: Way = Way {
+    budgets: &["crowd"],
+    doing: "200 copies on this machine",
+};
+const GROWTH: Way = Way {
+    budgets: &["growth", "outages"],
+    doing: "20,000 heartbeats with outages",
+};
+const VALGRIND: Way = Way {
+    budgets: &["instructions", "allocations"],
+    doing: "heartbeats under valgrind",
+};
+const WAKING: Way = Way {
+    budgets: &["wake-ups", "bookmark", "idle", "steps"],
+    doing: "a copy at rest, looked at for 40 s",
+};
+const SIZES: Way = Way {
+    budgets: &["binary", "image"],
+    doing: "files",
+};
+const WAYS: [Way; 6] = [SIZES, MEMORY, CROWD, WAKING, VALGRIND, GROWTH];
+
+/// Reads the budgets.
+///
+/// # Errors
+/// The file can't be read, or isn't as expected: a budget is missing, or has no limit.
+pub fn read(path: &Path) -> Result<Budgets, Error> {
+    let text = std::fs::read(path).map_err(io(format!("reading the budgets in {}", path.display())))?;
+    let wrong = |problem: String| Error::Budgets {
+        path: path.to_owned(),
+        problem,
+    };
+    let budgets: Budgets = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    for name in names() {
+        let Some(budget) = budgets.get(name) else {
+            return Err(wrong(format!("there is no budget {name:?}")));
+        };
+        if budget.limit.is_none() == budget.recorded.is_none() {
+            return Err(wrong(format!(
+                "{name:?} needs either a limit or what was recorded"
+            )));
+        }
+        if budget.recorded.is_some() != budget.slack_percent.is_some() {
+            return Err(wrong(format!(
+                "{name:?}: what was recorded goes with slack_percent, and nothing else does"
+            )));
+        }
+    }
+    // The ratios to peers are measured with these.
+    let known = || names().chain(RATIOS.iter().map(|ratio| ratio.budget));
+    match budgets.keys().find(|name| !known().any(|known| known == *name)) {
+        Some(name) => Err(wrong(format!("nothing measures {name:?}"))),
+        None => Ok(budgets),
+    }
+}
+
+/// Writes what was measured where something was recorded, for this architecture.
+///
+/// # Errors
+/// The file can't be written.
+pub fn record(path: &Path, budgets: &Budgets, measured: &[Measured]) -> Result<(), Error> {
+    let mut budgets = budgets.clone();
+    for (name, figure) in measured {
+        if let Some(budget) = budgets.get_mut(*name) {
+            let in_unit = budget.unit.figure(*figure);
+            if let Some(recorded) = &mut budget.recorded {
+                recorded.insert(std::env::consts::ARCH.to_owned(), in_unit);
+            }
+        }
+    }
+    let writing = || format!("writing the budgets to {}", path.display());
+    let mut text = serde_json::to_string_pretty(&budgets)
+        .map_err(std::io::Error::other)
+        .map_err(io(writing()))?;
+    text.push('\n');
+    std::fs::write(path, text).map_err(io(writing()))
+}
+
+/// The names of all budgets, in the order in which they are measured.
+pub fn names() -> impl Iterator<Item = &'static str> {
+    WAYS.iter().flat_map(|way| way.budgets.iter().copied())
+}
+
+/// Measures what is asked for. `tell` hears what is being done.
+///
+/// # Errors
+/// Something can't be measured.
+pub async fn measure(
+    subject: &Subject,
+    options: &Options,
+    tell: impl Fn(&str),
+) -> Result<Vec<Measured>, Error> {
+    let mut measured = Vec::new();
+    for way in WAYS {
+        let wanted = |name: &&str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+        if !way.budgets.iter().any(wanted) {
+            continue;
+        }
+        tell(&format!("{}: {}", way.budgets.join(", "), way.doing));
+        let figures = match way.budgets {
+            budgets if budgets == SIZES.budgets => sizes::measure(subject)?,
+            budgets if budgets == MEMORY.budgets => memory::measure(subject).await?,
+            budgets if budgets == CROWD.budgets => memory::crowd(subject).await?,
+            budgets if budgets == WAKING.budgets => waking::measure(subject).await?,
+            budgets if budgets == VALGRIND.budgets => Box::pin(valgrind::measure(subject, &tell)).await?,
+            _ => growth::measure(subject, options.quick, &tell).await?,
+        };
+        measured.extend(figures.into_iter().filter(|(name, _)| wanted(name)));
+    }
+    Ok(measured)
+}
+
+/// How a budget stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds.
+    Holds,
+    /// It holds by so much that what was recorded should be recorded anew.
+    Loose,
+    /// It is passed.
+    Over,
+    /// There is nothing to compare with on this architecture.
+    NotRecorded,
+}
+
+impl Verdict {
+    /// Whether the budget is held.
+    #[must_use]
+    pub fn holds(self) -> bool {
+        matches!(self, Self::Holds | Self::Loose)
+    }
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Holds => "holds",
+            Self::Loose => "holds, far below: record it anew",
+            Self::Over => "OVER BUDGET",
+            Self::NotRecorded => "NOT RECORDED for this architecture",
+        }
+    }
+}
+
+impl Unit {
+    fn bytes(self) -> f64 {
+        match self {
+            Self::MiB => 1_048_576.0,
+            Self::KiB => 1024.0,
+            Self::Kb => 1000.0,
+            Self::Count | Self::Ratio => 1.0,
+        }
+    }
+
+    /// Bytes, or a count, in this unit, to the digits that are shown.
+    fn figure(self, figure: f64) -> f64 {
+        (figure / self.bytes() * 100.0).round() / 100.0
+    }
+
+    fn show(self, figure: f64) -> String {
+        match self {
+            Self::MiB => format!("{figure:.2} MiB"),
+            Self::KiB => format!("{figure:.1} KiB"),
+            Self::Kb => format!("{figure:.1} KB"),
+            Self::Count if figure.fract() == 0.0 || figure >= 10_000.0 => format!("{figure:.0}"),
+            Self::Count => format!("{figure:.2}"),
+            Self::Ratio => format!("{figure:.3}"),
+        }
+    }
+}
+
+impl Budget {
+    /// The most that it may be on this architecture, in its unit.
+    fn most(&self) -> Option<f64> {
+        let recorded = || self.recorded.as_ref()?.get(std::env::consts::ARCH);
+        self.limit
+            .or_else(|| Some(recorded()? * (1.0 + self.slack_percent? / 100.0)))
+    }
+
+    /// Judges a figure: bytes, or a count.
+    #[must_use]
+    pub fn judge(&self, measured: f64) -> Verdict {
+        let Some(most) = self.most() else {
+            return Verdict::NotRecorded;
+        };
+        let figure = measured / self.unit.bytes();
+        if figure > most {
+            return Verdict::Over;
+        }
+        let slack = self.slack_percent.unwrap_or_default() / 100.0;
+        match &self.recorded {
+            Some(_) if figure < most / (1.0 + slack) * (1.0 - slack) => Verdict::Loose,
+            _ => Verdict::Holds,
+        }
+    }
+}
+
+/// What was measured against what may be, a line for each budget.
+#[must_use]
+pub fn table(budgets: &Budgets, measured: &[Measured]) -> String {
+    let lines = measured.iter().filter_map(|(name, figure)| {
+        let budget = budgets.get(*name)?;
+        let limit = budget
+            .most()
+            .map_or("–".to_owned(), |most| budget.unit.show(most));
+        let measured = budget.unit.show(figure / budget.unit.bytes());
+        Some([
+            (*name).to_owned(),
+            budget.what.clone(),
+            measured,
+            limit,
+            budget.judge(*figure).text().to_owned(),
+        ])
+    });
+    let mut rows = vec![["budget", "what", "measured", "limit", "verdict"].map(str::to_owned)];
+    rows.extend(lines);
+    let width = |column: fn(&[String; 5]) -> &String| {
+        let widths = rows.iter().map(|row| column(row).chars().count());
+        widths.max().unwrap_or_default()
+    };
+    let [a, b, c, d] = [
+        width(|[cell, ..]| cell),
+        width(|[_, cell, ..]| cell),
+        width(|[_, _, cell, ..]| cell),
+        width(|[_, _, _, cell, _]| cell),
+    ];
+    rows.iter().fold(
+        String::new(),
+        |mut text, [name, what, measured, limit, verdict]| {
+            // Writing to a String never fails.
+            let _ = writeln!(
+                text,
+                "{name:a$}  {what:b$}  {measured:>c$}  {limit:>d$}  {verdict}"
+            );
+            text
+        },
+    )
+}
+
+impl Subject {
+    /// Starts the binary of the image in this pod.
+    fn start(&self, world: &World, member: &Member, interval: Duration) -> Result<Running, Error> {
+        let log = world.path(&format!("{}.log", member.pod()));
+        Running::start(
+            &self.program,
+            &self.arguments,
+            &world.settings(member, interval),
+            &log,
+        )
+    }
+}
+
+/// The middle one; of an even number, the mean of the two in the middle.
+#[expect(clippy::cast_precision_loss, reason = "bytes and counts are far below 2^52")]
+fn median(mut figures: Vec<u64>) -> f64 {
+    figures.sort_unstable();
+    let middle = figures.len() / 2;
+    let at = |index: usize| figures.get(index).copied().unwrap_or_default() as f64;
+    if figures.len() % 2 == 1 {
+        at(middle)
+    } else {
+        f64::midpoint(at(middle.saturating_sub(1)), at(middle))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn recorded(figure: f64) -> Budget {
+        Budget {
+            what: "instructions".to_owned(),
+            unit: Unit::Count,
+            limit: None,
+            recorded: Some(BTreeMap::from([(std::env::consts::ARCH.to_owned(), figure)])),
+            slack_percent: Some(5.0),
+            why: String::new(),
+        }
+    }
+
+    #[test]
+    fn what_was_recorded_may_grow_by_its_slack_alone() {
+        let budget = recorded(1000.0);
+        for (figure, verdict) in [
+            (1000.0, Verdict::Holds),
+            (1050.0, Verdict::Holds),
+            (1051.0, Verdict::Over),
+            (950.0, Verdict::Holds),
+            (949.0, Verdict::Loose),
+        ] {
+            assert_eq!(budget.judge(figure), verdict, "{figure}");
+        }
+        let elsewhere = Budget {
+            recorded: Some(BTreeMap::from([("elsewhere".to_owned(), 1.0)])),
+            ..budget
+        };
+        assert_eq!(elsewhere.judge(0.0), Verdict::NotRecorded);
+        assert!(!Verdict::NotRecorded.holds());
+    }
+
+    #[test]
+    fn a_limit_is_in_its_unit() {
+        let budget = Budget {
+            unit: Unit::MiB,
+            limit: Some(4.0),
+            recorded: None,
+            slack_percent: None,
+            ..recorded(0.0)
+        };
+        assert_eq!(budget.judge(4_194_304.0), Verdict::Holds);
+        assert_eq!(budget.judge(4_194_305.0), Verdict::Over);
+        let budgets = Budgets::from([("rss".to_owned(), budget)]);
+        let text = table(&budgets, &[("rss", 4_194_305.0)]);
+        assert!(
+            text.contains("rss") && text.contains("4.00 MiB") && text.contains("OVER BUDGET"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn the_committed_budgets_are_whole_and_written_as_they_are_read() {
+        let path = crate::repository().join("bench/budget.json");
+        let budgets = read(&path).expect("budgets");
+        assert!(
+            budgets.values().all(|budget| budget.why.len() > 40),
+            "each says why"
+        );
+        let dir = tempfile::tempdir().expect("a directory");
+        let copy = dir.path().join("budget.json");
+        record(&copy, &budgets, &[]).expect("written");
+        let text = |path: &Path| std::fs::read_to_string(path).expect("text");
+        assert_eq!(text(&path), text(&copy));
+        record(&copy, &budgets, &[("instructions", 7.0)]).expect("written");
+        let anew = read(&copy).expect("budgets");
+        assert_eq!(anew["instructions"].judge(7.0), Verdict::Holds);
+        assert_eq!(anew["instructions"].judge(8.0), Verdict::Over);
+    }
+
+    #[test]
+    fn the_median_is_in_the_middle() {
+        assert_eq!(median(vec![3, 1, 2]), 2.0);
+        assert_eq!(median(vec![4, 1, 2, 3]), 2.5);
+        assert_eq!(median(Vec::new()), 0.0);
+    }
+}

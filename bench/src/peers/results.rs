@@ -1,0 +1,433 @@
+//! Figures of all rounds, and what is made of them: medians, spreads, ratios, the table and the JSON.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::machine::Machine;
+use super::subject::Subject;
+
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Metric {
+    /// Resident memory after some hundred heartbeats.
+    Rss,
+    /// The same, with each page counted in the part that is the subject's own.
+    Pss,
+    /// Memory that is the subject's alone and was written to.
+    PrivateDirty,
+    /// The most resident memory there ever was.
+    Peak,
+    /// Threads.
+    Threads,
+    /// CPU time of a thousand heartbeats without a change, one a second.
+    CpuThousand,
+    /// CPU time of an hour at rest, at the default interval.
+    CpuHour,
+    /// Wake-ups of that hour.
+    WakeUpsHour,
+    /// From exec to the first accepted heartbeat.
+    FirstBeat,
+    /// From a change to the accepted heartbeat that shows it: half of them took less.
+    ChangeP50,
+    /// The same: 99 % of them took less.
+    ChangeP99,
+    /// The subject's own files.
+    Files,
+    /// The image's archive.
+    Image,
+}
+
+impl Metric {
+    /// All, in the order of the table.
+    pub const ALL: [Self; 13] = [
+        Self::Rss,
+        Self::Pss,
+        Self::PrivateDirty,
+        Self::Peak,
+        Self::Threads,
+        Self::CpuThousand,
+        Self::CpuHour,
+        Self::WakeUpsHour,
+        Self::FirstBeat,
+        Self::ChangeP50,
+        Self::ChangeP99,
+        Self::Files,
+        Self::Image,
+    ];
+
+    /// As JSON calls it, with its unit.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rss => "rssBytes",
+            Self::Pss => "pssBytes",
+            Self::PrivateDirty => "privateDirtyBytes",
+            Self::Peak => "peakRssBytes",
+            Self::Threads => "threads",
+            Self::CpuThousand => "cpuMsPerThousandHeartbeats",
+            Self::CpuHour => "cpuMsPerIdleHour",
+            Self::WakeUpsHour => "wakeUpsPerIdleHour",
+            Self::FirstBeat => "firstHeartbeatMs",
+            Self::ChangeP50 => "changeP50Ms",
+            Self::ChangeP99 => "changeP99Ms",
+            Self::Files => "ownFilesBytes",
+            Self::Image => "imageBytes",
+        }
+    }
+
+    /// As the table calls it, with its unit.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Rss => "RSS, MiB",
+            Self::Pss => "PSS, MiB",
+            Self::PrivateDirty => "private dirty, MiB",
+            Self::Peak => "peak RSS, MiB",
+            Self::Threads => "threads",
+            Self::CpuThousand => "CPU a 1,000 heartbeats, ms",
+            Self::CpuHour => "CPU an idle hour, ms",
+            Self::WakeUpsHour => "wake-ups an idle hour",
+            Self::FirstBeat => "exec to first accepted heartbeat, ms",
+            Self::ChangeP50 => "change to accepted heartbeat, p50, ms",
+            Self::ChangeP99 => "change to accepted heartbeat, p99, ms",
+            Self::Files => "own files, MiB",
+            Self::Image => "image, MiB",
+        }
+    }
+
+    /// A figure as the table shows it.
+    #[must_use]
+    pub fn show(self, figure: f64) -> String {
+        let mib = figure / 1_048_576.0;
+        match self {
+            Self::Rss | Self::Pss | Self::Peak | Self::Files | Self::Image => format!("{mib:.2}"),
+            Self::PrivateDirty => format!("{mib:.3}"),
+            Self::Threads | Self::WakeUpsHour => format!("{figure:.0}"),
+            Self::CpuThousand | Self::CpuHour => format!("{figure:.0}"),
+            Self::FirstBeat => format!("{figure:.1}"),
+            Self::ChangeP50 | Self::ChangeP99 => format!("{figure:.2}"),
+        }
+    }
+}
+
+/// The figures of one subject, each metric's in the order in which they were measured.
+pub type Figures = BTreeMap<Metric, Vec<f64>>;
+
+/// All figures of a run.
+#[derive(Clone, Debug, Default)]
+pub struct Results {
+    figures: BTreeMap<Subject, Figures>,
+}
+
+/// The middle of some figures, the least and the most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Spread {
+    /// The median.
+    pub median: f64,
+    /// The least.
+    pub least: f64,
+    /// The most.
+    pub most: f64,
+}
+
+/// The figure of which `percent` of all are less or the same, by nearest rank; `None` of none.
+#[must_use]
+pub fn percentile(figures: &[f64], percent: usize) -> Option<f64> {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
+}
+
+/// The median, the mean of the two in the middle if there are two; with the least and the most. `None` of none.
+#[must_use]
+pub fn spread(figures: &[f64]) -> Option<Spread> {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let middle = sorted.len() / 2;
+    let upper = *sorted.get(middle)?;
+    let median = if sorted.len() % 2 == 1 {
+        upper
+    } else {
+        f64::midpoint(*sorted.get(middle - 1)?, upper)
+    };
+    Some(Spread {
+        median,
+        least: *sorted.first()?,
+        most: *sorted.last()?,
+    })
+}
+
+/// A share of a peer's figure that podbeat's may be at most, as `bench/budget.json` calls it.
+pub struct Ratio {
+    /// Its name there.
+    pub budget: &'static str,
+    /// What is compared.
+    pub metric: Metric,
+    /// With whose.
+    pub peer: Subject,
+}
+
+/// The ratios that CI holds.
+pub const RATIOS: [Ratio; 4] = [
+    Ratio {
+        budget: "ratio-rss-python",
+        metric: Metric::Rss,
+        peer: Subject::Python,
+    },
+    Ratio {
+        budget: "ratio-rss-go",
+        metric: Metric::Rss,
+        peer: Subject::Go,
+    },
+    Ratio {
+        budget: "ratio-first-go",
+        metric: Metric::FirstBeat,
+        peer: Subject::Go,
+    },
+    Ratio {
+        budget: "ratio-change-go",
+        metric: Metric::ChangeP50,
+        peer: Subject::Go,
+    },
+];
+
+impl Results {
+    /// Adds a figure.
+    pub fn add(&mut self, subject: Subject, metric: Metric, figure: f64) {
+        let figures = self.figures.entry(subject).or_default();
+        figures.entry(metric).or_default().push(figure);
+    }
+
+    /// Adds all figures of another part of the run.
+    pub fn extend(&mut self, other: Self) {
+        for (subject, figures) in other.figures {
+            for (metric, figures) in figures {
+                for figure in figures {
+                    self.add(subject, metric, figure);
+                }
+            }
+        }
+    }
+
+    /// Median and spread, if it was measured.
+    #[must_use]
+    pub fn spread(&self, subject: Subject, metric: Metric) -> Option<Spread> {
+        spread(self.figures.get(&subject)?.get(&metric)?)
+    }
+
+    /// podbeat's median as a share of a subject's, if both were measured.
+    #[must_use]
+    pub fn share(&self, metric: Metric, of: Subject) -> Option<f64> {
+        let median = |subject| Some(self.spread(subject, metric)?.median);
+        Some(median(Subject::Podbeat)? / median(of).filter(|whole| *whole > 0.0)?)
+    }
+
+    /// The ratios that CI holds, by their budget's name, as far as they were measured.
+    #[must_use]
+    pub fn ratios(&self) -> Vec<(&'static str, f64)> {
+        let ratio = |ratio: &Ratio| Some((ratio.budget, self.share(ratio.metric, ratio.peer)?));
+        RATIOS.iter().filter_map(ratio).collect()
+    }
+
+    /// The subjects that were measured, in the order of the table.
+    #[must_use]
+    pub fn subjects(&self) -> Vec<Subject> {
+        self.figures.keys().copied().collect()
+    }
+
+    /// How many figures there are of a metric.
+    #[must_use]
+    pub fn count(&self, subject: Subject, metric: Metric) -> usize {
+        let figures = self
+            .figures
+            .get(&subject)
+            .and_then(|figures| figures.get(&metric));
+        figures.map_or(0, Vec::len)
+    }
+
+    /// The table: a line for each metric; each cell is the median, the least and the most, and for a peer how many times podbeat's
+    /// it is.
+    #[must_use]
+    pub fn table(&self) -> Vec<Vec<String>> {
+        let subjects = self.subjects();
+        let mut head = vec!["median (least–most) × podbeat's".to_owned()];
+        head.extend(subjects.iter().map(|subject| subject.title().to_owned()));
+        let mut rows = vec![head];
+        for metric in Metric::ALL {
+            let cells: Vec<Option<String>> = subjects
+                .iter()
+                .map(|subject| self.cell(*subject, metric))
+                .collect();
+            if cells.iter().any(Option::is_some) {
+                let mut row = vec![metric.title().to_owned()];
+                row.extend(cells.into_iter().map(|cell| cell.unwrap_or("–".to_owned())));
+                rows.push(row);
+            }
+        }
+        rows
+    }
+
+    fn cell(&self, subject: Subject, metric: Metric) -> Option<String> {
+        let spread = self.spread(subject, metric)?;
+        let [median, least, most] =
+            [spread.median, spread.least, spread.most].map(|figure| metric.show(figure));
+        // What a child that ended had woken up for isn't known any more.
+        let at_least = if subject == Subject::Shell && metric == Metric::WakeUpsHour {
+            "≥ "
+        } else {
+            ""
+        };
+        let range = if least == most {
+            String::new()
+        } else {
+            format!(" ({least}–{most})")
+        };
+        // A script is nothing without the programs that it calls, which aren't counted.
+        let is_comparable =
+            subject != Subject::Podbeat && (subject != Subject::Shell || metric != Metric::Files);
+        let times = match self.share(metric, subject) {
+            Some(share) if is_comparable && share > 0.0 => format!(" ×{}", times(1.0 / share)),
+            _ => String::new(),
+        };
+        Some(format!("{at_least}{median}{range}{times}"))
+    }
+
+    /// All of it, for other programs.
+    #[must_use]
+    pub fn json(&self, machine: &Machine, how: &Value) -> Value {
+        let subjects: serde_json::Map<String, Value> = self
+            .figures
+            .iter()
+            .map(|(subject, figures)| {
+                let metrics: serde_json::Map<String, Value> = figures
+                    .iter()
+                    .filter_map(|(metric, values)| {
+                        let spread = spread(values)?;
+                        let told = json!({"median": spread.median, "least": spread.least, "most": spread.most,
+                                          "figures": values});
+                        Some((metric.name().to_owned(), told))
+                    })
+                    .collect();
+                (subject.name().to_owned(), Value::Object(metrics))
+            })
+            .collect();
+        let ratios: serde_json::Map<String, Value> = self
+            .ratios()
+            .into_iter()
+            .map(|(name, ratio)| (name.to_owned(), json!(ratio)))
+            .collect();
+        json!({"at": machine.at.to_string(), "machine": machine.json(), "how": how, "subjects": subjects, "ratios": ratios})
+    }
+}
+
+/// A factor with as many digits as it is worth.
+pub(super) fn times(factor: f64) -> String {
+    if factor < 10.0 {
+        format!("{factor:.1}")
+    } else {
+        format!("{factor:.0}")
+    }
+}
+
+/// Rows as text, in columns.
+#[must_use]
+pub fn text(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let lines = rows.iter().map(|row| {
+        let cells = row.iter().zip(&widths);
+        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        format!("{}\n", line.join("  ").trim_end())
+    });
+    lines.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::{self, Verdict};
+
+    fn results() -> Results {
+        let mut results = Results::default();
+        for figure in [3.0, 1.0, 2.0] {
+            results.add(Subject::Podbeat, Metric::Rss, figure * 1_048_576.0);
+            results.add(Subject::Go, Metric::Rss, figure * 10.0 * 1_048_576.0);
+        }
+        results.add(Subject::Python, Metric::Rss, 60.0 * 1_048_576.0);
+        results.add(Subject::Go, Metric::FirstBeat, 20.0);
+        results
+    }
+
+    #[test]
+    fn percentiles_are_of_nearest_rank() {
+        let figures: Vec<f64> = (1..=200).rev().map(f64::from).collect();
+        assert_eq!(percentile(&figures, 50), Some(100.0));
+        assert_eq!(percentile(&figures, 99), Some(198.0));
+        assert_eq!(percentile(&[7.0], 99), Some(7.0));
+        assert_eq!(percentile(&[], 50), None);
+    }
+
+    #[test]
+    fn the_median_lies_between_the_least_and_the_most() {
+        let told = spread(&[4.0, 1.0, 9.0, 2.0]).expect("figures");
+        assert_eq!((told.median, told.least, told.most), (3.0, 1.0, 9.0));
+        assert_eq!(spread(&[]), None);
+    }
+
+    #[test]
+    fn ratios_are_of_medians_and_only_of_what_was_measured() {
+        let ratios = results().ratios();
+        let names: Vec<&str> = ratios.iter().map(|(name, _)| *name).collect();
+        assert_eq!(names, ["ratio-rss-python", "ratio-rss-go"]);
+        let told: Vec<f64> = ratios.iter().map(|(_, ratio)| *ratio).collect();
+        assert!(
+            (told[0] - 1.0 / 30.0).abs() < 1e-9 && (told[1] - 0.1).abs() < 1e-9,
+            "{told:?}"
+        );
+    }
+
+    #[test]
+    fn every_ratio_has_a_limit_that_a_peer_itself_would_pass() {
+        let budgets = budget::read(&crate::repository().join("bench/budget.json")).expect("budgets");
+        for ratio in RATIOS {
+            let budget = budgets.get(ratio.budget).expect("a budget");
+            assert_eq!(budget.judge(1.0), Verdict::Over, "{}", ratio.budget);
+            assert_eq!(budget.judge(0.01), Verdict::Holds, "{}", ratio.budget);
+        }
+    }
+
+    #[test]
+    fn the_table_has_what_was_measured_and_no_more() {
+        let text = text(&results().table());
+        assert!(text.contains("RSS, MiB"), "{text}");
+        assert!(
+            text.contains("2.00 (1.00–3.00)  20.00 (10.00–30.00) ×10"),
+            "{text}"
+        );
+        assert!(text.contains("60.00 ×30"), "{text}");
+        assert!(!text.contains("PSS") && !text.contains("bash"), "{text}");
+    }
+
+    #[test]
+    fn json_holds_every_figure() {
+        let json = results().json(&Machine::here(), &json!({"rounds": 3}));
+        assert_eq!(
+            json["subjects"]["go"]["rssBytes"]["figures"]
+                .as_array()
+                .map(Vec::len),
+            Some(3)
+        );
+        assert_eq!(
+            json["subjects"]["podbeat"]["rssBytes"]["median"],
+            2.0 * 1_048_576.0
+        );
+        assert_eq!(json["how"]["rounds"], 3);
+        assert!(json["ratios"]["ratio-rss-go"].is_number());
+    }
+}
