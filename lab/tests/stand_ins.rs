@@ -330,9 +330,9 @@ async fn the_service_takes_heartbeats_and_one_final() {
     assert_eq!(world.service.count("trn.unheard-of"), service::Count::default());
     let accepted = world.service.accepted();
     let first = |since, nonce: &str| {
-        world
-            .service
-            .first_accepted(RUN, since, |heartbeat| nonce.is_empty() || heartbeat.nonce() == nonce)
+        world.service.first_accepted(RUN, since, |heartbeat| {
+            nonce.is_empty() || heartbeat.nonce() == nonce
+        })
     };
     assert_eq!(first(Duration::ZERO, ""), Some(accepted[0].at));
     assert_eq!(first(accepted[1].at, ""), Some(accepted[1].at));
