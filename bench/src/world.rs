@@ -145,8 +145,10 @@ impl World {
     }
 
     fn make(&self, member: &Member, mark: String, main: &Value) -> Change {
+        let pod = self.pod(member, main);
+        // Behind what the runner alone does.
         let at = self.lab.service.started().elapsed();
-        self.show(member, main);
+        self.lab.kube.apply(pod);
         Change {
             run: member.run.clone(),
             mark,

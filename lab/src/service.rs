@@ -668,6 +668,8 @@ impl Handler for Shared {
 impl Shared {
     /// A heartbeat as it came, before anything is done with it.
     fn recorded(&self, head: &Parts, run_id: &str, raw: &Bytes) -> Recorded {
+        // Before it is read: that is the stand-in's time, not its client's.
+        let at = self.started.elapsed();
         let header = |name| {
             let value = head.headers.get(name)?;
             HeaderValue::to_str(value).ok().map(str::to_owned)
@@ -686,7 +688,7 @@ impl Shared {
             ));
         }
         let heartbeat = Heartbeat {
-            at: self.started.elapsed(),
+            at,
             run_id: run_id.to_owned(),
             path: head.uri.path().to_owned(),
             body,
