@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, stream};
 use podbeat::agent::{self, Onlooker};
 use podbeat::config::{Config, Flags};
 use podbeat::exit::Ending;
-use podbeat::heartbeat::machine::{Attempt, Note};
+use podbeat::heartbeat::machine::{Attempt, DropCause, Note};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -66,7 +66,7 @@ pub struct Count {
     pub failed: usize,
     /// Transitions that the cores saw.
     pub transitions: usize,
-    /// Heartbeats that were given up.
+    /// Heartbeats with news that were given up.
     pub dropped: usize,
     /// How long those that were accepted since the last count took, each from its start to its answer, in microseconds.
     pub took: Vec<u32>,
@@ -146,7 +146,8 @@ impl Onlooker for Counting {
             }
             Note::Failed { .. } => one_more(&self.tally.failed),
             Note::Transition { .. } => one_more(&self.tally.transitions),
-            Note::Dropped(..) => one_more(&self.tally.dropped),
+            // One whose news a newer one tells, too, is no loss.
+            Note::Dropped(_, _, cause, _) if *cause != DropCause::Superseded => one_more(&self.tally.dropped),
             _ => {}
         }
     }
