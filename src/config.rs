@@ -247,6 +247,13 @@ pub const SETTINGS: &[Setting] = &[
     ),
     MAX_STATUS_AGE,
     setting(
+        "PODBEAT_RECONNECT_SPREAD",
+        "reconnect-spread",
+        "35s",
+        "when a watch of the Kubernetes API breaks off, it is opened again after a wait drawn evenly from nothing up to this, so \
+         that all the cluster's copies don't come at once; SIGTERM ends the wait; 0s to 10m",
+    ),
+    setting(
         "PODBEAT_LOG",
         "log",
         "info",
@@ -457,6 +464,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// How long states that nobody confirms are still sent; at least 1 s.
     pub max_status_age: Duration,
+    /// How widely reconnects to the Kubernetes API are spread; up to 10 min.
+    pub reconnect_spread: Duration,
     /// Which events are logged.
     pub log: Targets,
     /// How they are written.
@@ -740,6 +749,7 @@ impl Config {
                     .map_err(|_| "not an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned())
             }),
             max_status_age: read.max_status_age(),
+            reconnect_spread: read.duration("PODBEAT_RECONNECT_SPREAD", secs(35), Duration::ZERO, secs(600)),
             log: read
                 .optional("PODBEAT_LOG", log_filter)
                 .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
@@ -1341,6 +1351,7 @@ mod tests {
         assert_eq!(config.interval, duration("PODBEAT_INTERVAL"));
         assert_eq!(config.timeout, duration("PODBEAT_TIMEOUT"));
         assert_eq!(config.max_status_age, duration("PODBEAT_MAX_STATUS_AGE"));
+        assert_eq!(config.reconnect_spread, duration("PODBEAT_RECONNECT_SPREAD"));
         assert_eq!(config.container_name, default("PODBEAT_CONTAINER_NAME"));
         assert_eq!(config.report, Report::Task);
         assert_eq!(config.log_format, LogFormat::Text);

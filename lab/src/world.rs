@@ -112,6 +112,8 @@ impl World {
             ("PODBEAT_SERVICE_URL", self.service.url()),
             ("PODBEAT_TOKEN_FILE", text(&self.path("token"))),
             ("PODBEAT_CA_FILE", text(&self.path("ca.crt"))),
+            // One copy is no stampede, and nobody wants to wait for it.
+            ("PODBEAT_RECONNECT_SPREAD", "0s".to_owned()),
         ]
         .into_iter()
         .map(|(variable, value)| (variable.to_owned(), value))

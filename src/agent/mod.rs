@@ -141,6 +141,11 @@ pub async fn run(
                     reading.get_or_insert_with(|| markers.read());
                 }
                 Action::WakeAt(at) => wake = at,
+                Action::HurryWatch => {
+                    if let Some(watcher) = &watcher {
+                        watcher.hurry();
+                    }
+                }
                 Action::StopWatching => {
                     watcher = None;
                     sightings.close();

@@ -101,6 +101,7 @@ impl Report {
             renewed_token_file = config.renewed_token_file.as_ref().map(path),
             listen = config.listen.map(display),
             max_status_age = %humantime::format_duration(config.max_status_age),
+            reconnect_spread = %humantime::format_duration(config.reconnect_spread),
             log = %config.log,
             log_format = match config.log_format {
                 LogFormat::Json => "json",

@@ -4,7 +4,7 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
@@ -26,6 +26,7 @@ pub(super) struct Watcher {
     task: JoinHandle<()>,
     /// Filled once the client is set up.
     pod: Arc<OnceLock<PodWatch>>,
+    hurry: watch::Sender<bool>,
     own_container: String,
     uid: Option<String>,
     instruments: Instruments,
@@ -40,12 +41,15 @@ impl Watcher {
     ) -> Self {
         let pod = Arc::new(OnceLock::new());
         let own_container = config.container_name.clone();
-        let task = tokio::spawn(watch(
+        let (hurry, hurried) = watch::channel(false);
+        let task = tokio::spawn(watch_pod(
             crate::kubernetes::access(&config.kubernetes),
             config.pod_namespace.clone(),
             config.pod_name.clone(),
             config.pod_uid.clone(),
             own_container.clone(),
+            config.reconnect_spread,
+            hurried,
             events,
             fastrand::Rng::with_seed(seed),
             Arc::clone(&pod),
@@ -54,10 +58,16 @@ impl Watcher {
         Self {
             task,
             pod,
+            hurry,
             own_container,
             uid: config.pod_uid.clone(),
             instruments: instruments.clone(),
         }
+    }
+
+    /// From now on the watch waits for nothing that only spares the API server.
+    pub(super) fn hurry(&self) {
+        self.hurry.send_replace(true);
     }
 
     /// Looks at the pod directly. Without a watcher, or while its client isn't set up, the look fails.
@@ -95,12 +105,14 @@ impl Drop for Watcher {
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, which names each")]
-async fn watch(
+async fn watch_pod(
     access: Access,
     namespace: Option<String>,
     name: String,
     uid: Option<String>,
     own_container: String,
+    spread: Duration,
+    hurried: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
     mut rng: fastrand::Rng,
     shared: Arc<OnceLock<PodWatch>>,
@@ -124,7 +136,7 @@ async fn watch(
     let mut backoff = Backoff::default();
     let pod = loop {
         match PodWatch::new(&access, namespace.as_deref(), &name).await {
-            Ok(pod) => break pod,
+            Ok(pod) => break pod.with_spread(spread).with_hurry(hurried),
             Err(error) => tell(&error),
         }
         tokio::time::sleep(backoff.after_failure(&mut rng)).await;

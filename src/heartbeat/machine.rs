@@ -114,6 +114,9 @@ pub enum Action {
     ReadMarkers,
     /// Send [`Event::Woke`] at this time (since the start), replacing the last such order. Comes last.
     WakeAt(Option<Duration>),
+    /// News of the pod has become urgent: the watch must wait for nothing that only spares the API server. Comes with the first
+    /// signal, and so before every [`Action::LookAtPod`].
+    HurryWatch,
     /// The pod need not be watched any longer.
     StopWatching,
     /// Write this down, durably, before the attempt that is ordered with it begins; but never hold that up for long.
@@ -643,7 +646,9 @@ impl Machine {
         let again = self.signalled.is_some();
         actions.push(Action::Note(Note::Signal { again }));
         self.hurried = again;
-        self.signalled.get_or_insert(now);
+        if self.signalled.replace(self.signalled.unwrap_or(now)).is_none() {
+            actions.push(Action::HurryWatch);
+        }
         match self.stage {
             Stage::Running | Stage::New => self.stage = Stage::Settling,
             // The deadline is known now: what waits out a back-off must not wait it out.

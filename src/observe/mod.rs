@@ -41,6 +41,9 @@ use crate::pod::watch::{PodWatch, Sighting, Step};
 /// How many steps of the watch may wait to be told. It makes pauses between them.
 const STEPS: usize = 16;
 
+/// How widely reconnects are spread. This is one copy, and a person waits for it.
+const RECONNECTS: Duration = Duration::from_secs(2);
+
 /// How often a view is drawn while nothing happens: its ages and what is due are told in whole seconds.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -193,7 +196,8 @@ async fn observe(
         &invocation.pod,
     )
     .await
-    .map_err(|error| Error::Kubernetes(Trouble::of(&error)))?;
+    .map_err(|error| Error::Kubernetes(Trouble::of(&error)))?
+    .with_spread(RECONNECTS);
     let record = match &invocation.record {
         Some(wanted) => Some(Record::create(wanted).map_err(|source| Error::Record {
             path: wanted.path.clone(),
@@ -406,6 +410,7 @@ impl Observer<'_> {
                     Action::Note(_)
                     | Action::Abort
                     | Action::LookAtPod(_)
+                    | Action::HurryWatch
                     | Action::ReadMarkers
                     | Action::Persist(_) => {}
                 }

@@ -3,26 +3,30 @@
 //! With `listed` and `ask` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
 //! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
 
+#[cfg(test)]
+mod outage;
+mod patience;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::{StreamExt, pin_mut};
+use futures_util::{Stream, StreamExt, pin_mut};
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchEvent, WatchParams};
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Api, Client, Config};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, timeout};
 
 use super::resource::Pod;
 use super::role::{self, Account};
 use super::status::Observation;
-use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::Event;
+use patience::{Patience, SPREAD};
 
 /// One request to the API server that answers at once, or the head of a watch's answer.
 const REQUEST: Duration = Duration::from_secs(15);
@@ -32,8 +36,12 @@ const CONNECT: Duration = Duration::from_secs(10);
 
 /// After this long without news the pod is asked for directly: a watch can go silent without an error, because load
 /// balancers drop idle connections (at 240 s, many of them) and say nothing. Together with [`SAFETY_LOOK`] a dead watch
-/// is found out within a minute.
-const SILENCE: Duration = Duration::from_secs(45);
+/// is found out within a minute and a half.
+///
+/// Longer than between two bookmarks, so that a quiet watch that lives is not asked about: kube-apiserver sends one a minute after the
+/// one before, by a clock of whole seconds that it reads every 1 to 1.25 s, so 59 to 61.25 s later
+/// (k8s.io/apiserver v0.37.2, `storage/cacher/cacher.go`).
+const SILENCE: Duration = Duration::from_secs(75);
 
 /// How long that question may take. Any cache may answer it: it costs the API server next to nothing.
 const SAFETY_LOOK: Duration = Duration::from_secs(10);
@@ -45,8 +53,11 @@ const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(60);
 /// together don't reconnect together. kube refuses 295 and more.
 const WATCH_SECONDS: std::ops::Range<u32> = 230..290;
 
-/// A watch that lasted less than this counts as a failure, whatever it ended with: nobody is served by a tight loop.
+/// A watch that was open for less than this does not make up for what failed before it.
 const SHORT_WATCH: Duration = Duration::from_secs(5);
+
+/// By how much the API server's clock may be faster than ours over one watch.
+const CLOCKS: Duration = Duration::from_secs(1);
 
 /// How the API server is reached.
 #[derive(Clone, Debug)]
@@ -265,6 +276,8 @@ pub struct PodWatch {
     namespace: String,
     name: String,
     silence: Duration,
+    spread: Duration,
+    hurry: Option<watch::Receiver<bool>>,
 }
 
 impl PodWatch {
@@ -282,6 +295,8 @@ impl PodWatch {
             namespace,
             name: name.to_owned(),
             silence: SILENCE,
+            spread: SPREAD,
+            hurry: None,
         })
     }
 
@@ -291,10 +306,26 @@ impl PodWatch {
         &self.namespace
     }
 
-    /// Doubts a watch after this time without news, instead of 45 s.
+    /// Doubts a watch after this time without news, instead of 75 s.
     #[must_use]
     pub fn with_silence(self, silence: Duration) -> Self {
         Self { silence, ..self }
+    }
+
+    /// Opens a watch that broke off again after a wait drawn evenly from nothing up to this, instead of 35 s. With nothing, the
+    /// back-off alone is waited for: half a second at most for the first time.
+    #[must_use]
+    pub fn with_spread(self, spread: Duration) -> Self {
+        Self { spread, ..self }
+    }
+
+    /// Once this says true, news is worth any request: a wait is cut short, and the reconnects that follow are spread no more.
+    #[must_use]
+    pub fn with_hurry(self, hurry: watch::Receiver<bool>) -> Self {
+        Self {
+            hurry: Some(hurry),
+            ..self
+        }
     }
 
     /// Looks at the pod directly, past every cache. `None` if there is none of that name.
@@ -340,7 +371,7 @@ impl PodWatch {
         mut rng: fastrand::Rng,
         on_step: impl Fn(Step<'_>),
     ) {
-        let mut patience = Patience::default();
+        let mut patience = Patience::new(self.spread);
         // The first list may be served from the API server's cache: ten thousand copies that start at once should not
         // reach etcd. After an expired watch it may not, or we could be shown a past that we have already left.
         let mut from_cache = true;
@@ -381,20 +412,38 @@ impl PodWatch {
                     }
                     patience.after_answer(&mut rng)
                 }
-                Err(failure) => {
-                    on_step(Step::Failed(&failure));
-                    if failure.status() == Some(401)
-                        && let Err(failure) = self.sign_in_again().await
-                    {
-                        on_step(Step::Failed(&failure));
-                    }
-                    patience.after_failure(&failure, &mut rng)
-                }
+                Err(failure) => self.failed(&failure, &mut patience, &mut rng, &on_step).await,
             };
+            self.pause(wait, &mut patience, &sightings).await;
             if sightings.is_closed() {
                 return;
             }
-            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Tells a failure, reads a token that was refused again, and says how long to wait.
+    async fn failed(
+        &self,
+        failure: &Error,
+        patience: &mut Patience,
+        rng: &mut fastrand::Rng,
+        on_step: &impl Fn(Step<'_>),
+    ) -> Duration {
+        on_step(Step::Failed(failure));
+        if failure.status() == Some(401)
+            && let Err(failure) = self.sign_in_again().await
+        {
+            on_step(Step::Failed(&failure));
+        }
+        patience.after_failure(failure, rng)
+    }
+
+    /// Waits; but not for news that has become urgent, and not when nobody listens any more.
+    async fn pause(&self, wait: Duration, patience: &mut Patience, sightings: &mpsc::Sender<Sighting>) {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = sightings.closed() => {}
+            () = hurried(self.hurry.clone()), if !patience.is_hurried() => patience.hurry(),
         }
     }
 
@@ -409,57 +458,80 @@ impl PodWatch {
         on_step: &impl Fn(Step<'_>),
     ) -> Next {
         loop {
-            let opened = tokio::time::Instant::now();
-            let ended = self.one_watch(&mut at, uid, sightings, rng, on_step).await;
-            let short = opened.elapsed() < SHORT_WATCH;
+            let lasts = rng.u32(WATCH_SECONDS);
+            let asked = Instant::now();
+            let (ended, open_for) = match self.open(&at, lasts).await {
+                Ok(stream) => {
+                    patience.opened();
+                    on_step(Step::Opened);
+                    let opened = Instant::now();
+                    let ended = self.read(stream, &mut at, uid, sightings).await;
+                    (ended, opened.elapsed())
+                }
+                Err(ended) => (ended, Duration::ZERO),
+            };
+            let short = open_for < SHORT_WATCH;
             if !short {
-                *patience = Patience::default();
+                patience.settled();
             }
             let failure = match ended {
-                Ended::Properly => None,
-                Ended::Doubtful => return Next::ListAgain(patience.after_answer(rng)),
-                Ended::Failed(failure) => {
-                    on_step(Step::Failed(&failure));
-                    // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
-                    if !matches!(&failure, Error::Api { source, .. } if is_broken_off(source)) {
-                        return Next::ListAgain(patience.after_failure(&failure, rng));
+                Ended::Over if asked.elapsed() + CLOCKS >= Duration::from_secs(lasts.into()) => {
+                    // In time, as was asked for: all that happened until now was told, and the next one need not wait, because the
+                    // times are spread.
+                    if sightings.send(Sighting::Confirmed).await.is_err() {
+                        return Next::Stop;
                     }
-                    Some(failure)
+                    on_step(Step::Restarted);
+                    continue;
                 }
+                // Also an API server that shuts down in order ends all of its watches so, and of a connection that broke kube shows
+                // no more either.
+                Ended::Over => self.error("watch", kube::Error::ReadEvents(before_its_time())),
+                Ended::Expired if !short => return Next::ListAgain(patience.after_expiry(rng)),
+                Ended::Expired | Ended::Doubtful => return Next::ListAgain(patience.after_answer(rng)),
+                Ended::Failed(failure) => failure,
                 Ended::Stop => return Next::Stop,
             };
-            if short {
-                let wait = match failure {
-                    None => patience.after_answer(rng),
-                    Some(failure) => patience.after_failure(&failure, rng),
-                };
-                tokio::time::sleep(wait).await;
+            let wait = self.failed(&failure, patience, rng, on_step).await;
+            // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
+            if !matches!(&failure, Error::Api { source, .. } if is_broken_off(source)) {
+                return Next::ListAgain(wait);
+            }
+            self.pause(wait, patience, sightings).await;
+            if sightings.is_closed() {
+                return Next::Stop;
             }
             on_step(Step::Restarted);
         }
     }
 
-    async fn one_watch(
+    /// Opens a watch that is to last for so many seconds.
+    async fn open(
         &self,
-        at: &mut Position,
-        uid: &mut Option<String>,
-        sightings: &mpsc::Sender<Sighting>,
-        rng: &mut fastrand::Rng,
-        on_step: &impl Fn(Step<'_>),
-    ) -> Ended {
+        at: &Position,
+        lasts: u32,
+    ) -> Result<impl Stream<Item = kube::Result<WatchEvent<Pod>>> + use<>, Ended> {
         let params = WatchParams {
             field_selector: Some(self.selector()),
-            timeout: Some(rng.u32(WATCH_SECONDS)),
+            timeout: Some(lasts),
             bookmarks: true,
             ..WatchParams::default()
         };
-        let stream = match timeout(REQUEST, self.api().watch(&params, &at.version)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(source)) if is_expired(&source) => return Ended::Doubtful,
-            Ok(Err(source)) => return Ended::Failed(self.error("watch", source)),
-            Err(_) => return Ended::Failed(self.timeout("watch", REQUEST)),
-        };
-        on_step(Step::Opened);
+        match timeout(REQUEST, self.api().watch(&params, &at.version)).await {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(source)) if is_expired(&source) => Err(Ended::Expired),
+            Ok(Err(source)) => Err(Ended::Failed(self.error("watch", source))),
+            Err(_) => Err(Ended::Failed(self.timeout("watch", REQUEST))),
+        }
+    }
+
+    async fn read(
+        &self,
+        stream: impl Stream<Item = kube::Result<WatchEvent<Pod>>>,
+        at: &mut Position,
+        uid: &mut Option<String>,
+        sightings: &mpsc::Sender<Sighting>,
+    ) -> Ended {
         pin_mut!(stream);
         loop {
             let next = tokio::select! {
@@ -473,14 +545,10 @@ impl PodWatch {
                     Ok(true) => return Ended::Doubtful,
                     Err(failure) => return Ended::Failed(failure),
                 },
-                // All that happened until now was told.
-                Ok(None) => {
-                    let open = sightings.send(Sighting::Confirmed).await.is_ok();
-                    return if open { Ended::Properly } else { Ended::Stop };
-                }
-                Ok(Some(Err(source))) if is_expired(&source) => return Ended::Doubtful,
+                Ok(None) => return Ended::Over,
+                Ok(Some(Err(source))) if is_expired(&source) => return Ended::Expired,
                 Ok(Some(Err(source))) => return Ended::Failed(self.error("watch", source)),
-                Ok(Some(Ok(WatchEvent::Error(status)))) if status.code == 410 => return Ended::Doubtful,
+                Ok(Some(Ok(WatchEvent::Error(status)))) if status.code == 410 => return Ended::Expired,
                 Ok(Some(Ok(WatchEvent::Error(status)))) => {
                     return Ended::Failed(self.error("watch", kube::Error::Api(status)));
                 }
@@ -609,48 +677,14 @@ enum Next {
 }
 
 enum Ended {
-    /// The server ended it: its time was up.
-    Properly,
-    /// The resourceVersion has expired, a pod that isn't ours was seen, or the watch has missed something: only a new
-    /// list tells what holds.
+    /// The stream is at its end: the server ended it, or the connection did.
+    Over,
+    /// The resourceVersion has expired: only a new list tells what holds.
+    Expired,
+    /// So it does where a pod that isn't ours was seen, or the watch has missed something.
     Doubtful,
     Failed(Error),
     Stop,
-}
-
-/// How long to wait before the API server is asked again.
-#[derive(Debug, Default)]
-struct Patience {
-    backoff: Backoff,
-    /// Whether it could not be reached when it was last asked.
-    unreachable: bool,
-}
-
-impl Patience {
-    /// It answered, whatever it said: that ends an outage, and the waits of an outage. An API server that was started
-    /// again may refuse at first, or say 410 to a watch from before, and what this calls for must not wait as for one
-    /// that is away.
-    fn answered(&mut self) {
-        if std::mem::take(&mut self.unreachable) {
-            self.backoff.reset();
-        }
-    }
-
-    /// The wait after an answer that is no failure and yet wants another question.
-    fn after_answer(&mut self, rng: &mut fastrand::Rng) -> Duration {
-        self.answered();
-        self.backoff.after_failure(rng)
-    }
-
-    /// The wait after a failure, on top of what the API server asked for.
-    fn after_failure(&mut self, failure: &Error, rng: &mut fastrand::Rng) -> Duration {
-        if failure.is_unreachable() {
-            self.unreachable = true;
-        } else {
-            self.answered();
-        }
-        failure.asked_wait() + self.backoff.after_failure(rng)
-    }
 }
 
 /// Whether the pod is the one that is watched; the first one seen is, if no UID was given.
@@ -670,6 +704,20 @@ fn is_expired(error: &kube::Error) -> bool {
 
 fn is_unauthorized(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 401)
+}
+
+/// Comes back once it says true; never, if nobody can say so any more.
+async fn hurried(hurry: Option<watch::Receiver<bool>>) {
+    if let Some(mut hurry) = hurry
+        && hurry.wait_for(|hurry| *hurry).await.is_ok()
+    {
+        return;
+    }
+    std::future::pending().await
+}
+
+fn before_its_time() -> std::io::Error {
+    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it ended before its time")
 }
 
 /// Whether the connection broke, which says nothing against the resourceVersion.
@@ -827,7 +875,6 @@ fn proxy_for(destination: &http::Uri) -> Option<http::Uri> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::heartbeat::backoff;
 
     fn forbidden(message: &str) -> Error {
         Error::Api {
@@ -839,53 +886,6 @@ mod tests {
                 kube::core::Status::failure(message, "Forbidden").with_code(403),
             ))),
         }
-    }
-
-    fn timed_out() -> Error {
-        Error::Timeout {
-            verb: "watch",
-            namespace: "team-a".to_owned(),
-            name: "p".to_owned(),
-            after: REQUEST,
-        }
-    }
-
-    /// The longest of many waits that are drawn behind a long outage.
-    fn widest(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Duration {
-        let after_an_outage = |seed| {
-            let mut rng = fastrand::Rng::with_seed(seed);
-            let mut patience = Patience::default();
-            for _ in 0..20 {
-                let _ = patience.after_failure(&timed_out(), &mut rng);
-            }
-            waits(&mut patience, &mut rng)
-        };
-        (0..1000).map(after_an_outage).max().expect("waits")
-    }
-
-    #[test]
-    fn an_answer_ends_the_waits_of_an_outage() {
-        let still_away = widest(|patience, rng| patience.after_failure(&timed_out(), rng));
-        assert!(still_away > backoff::CAP / 2 && still_away <= backoff::CAP);
-        assert!(widest(Patience::after_answer) <= backoff::BASE, "410 Gone");
-        let refused = forbidden("not yet");
-        assert!(widest(|patience, rng| patience.after_failure(&refused, rng)) <= backoff::BASE);
-        let listed_then_broken = |patience: &mut Patience, rng: &mut fastrand::Rng| {
-            patience.answered();
-            patience.after_failure(&timed_out(), rng)
-        };
-        assert!(widest(listed_then_broken) <= backoff::BASE);
-    }
-
-    #[test]
-    fn answers_that_settle_nothing_are_asked_for_ever_more_rarely() {
-        let tenth = widest(|patience, rng| {
-            for _ in 0..10 {
-                let _ = patience.after_answer(rng);
-            }
-            patience.after_answer(rng)
-        });
-        assert!(tenth > backoff::CAP / 2);
     }
 
     #[test]

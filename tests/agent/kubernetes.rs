@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use podbeat::pod::watch::{Access, PodWatch, Sighting};
 use podbeat_lab::kube_api::{KubeApi, Options};
-use podbeat_lab::pod::{Pod, running, terminated, waiting};
+use podbeat_lab::pod::{Pod, Sidecar, running, terminated, waiting};
 use podbeat_lab::service;
 use podbeat_lab::world::{KUBE_TOKEN, World};
 use serde_json::json;
@@ -65,6 +65,33 @@ async fn broken_watches_are_taken_up_again() {
     ] {
         survives(script).await;
     }
+}
+
+/// The pod ends while a broken watch waits for its turn among the copies.
+#[tokio::test]
+async fn a_signal_ends_the_wait_for_a_reconnect() {
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    settings.insert("PODBEAT_RECONNECT_SPREAD".to_owned(), "10m".to_owned());
+    let agent = Agent::start(&settings);
+    until_main_is(&world, "running").await;
+    until_watched(&world).await;
+    world.kube_faults.script("watch cut").expect("a rule");
+    world
+        .kube
+        .wait_for("no watch", LIMIT, |kube| kube.open_watches() == 0)
+        .await
+        .expect("broken off");
+    world.kube.apply(pod.showing(&terminated(6, "Error", "c1")));
+    agent.terminate().await;
+    assert_eq!(until_final(&world).await.exit_code("main"), Some(6));
+    agent.end().await;
+    // The watch brought it, and not the look before the last heartbeat, which comes when half of the grace has passed.
+    let looked = world.kube.seen().iter().any(|seen| seen.verb == "get");
+    assert!(!looked, "{:?}", world.kube.seen());
+    check(&world);
 }
 
 #[tokio::test]
@@ -201,6 +228,7 @@ async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<Sighting> {
     let pod = PodWatch::new(&access, Some("lab"), "p")
         .await
         .expect("a client")
+        .with_spread(Duration::ZERO)
         .with_silence(silence);
     let (sender, receiver) = mpsc::channel(16);
     tokio::spawn(pod.run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(1), |_| {}));

@@ -15,9 +15,9 @@ use crate::network;
 /// How long an outage lasts: longer than an attempt, shorter than the grace.
 const OUTAGE: Duration = Duration::from_secs(20);
 
-/// The longest wait between two tries to reach the API server, so that thousands of copies don't come at once, and a little
-/// for the look itself.
-const BACK_OFF: f64 = 35.0;
+/// The longest wait between two tries to reach the API server, so that thousands of copies don't come at once (35 s), and a little
+/// for the reconnect itself.
+const BACK_OFF: f64 = 40.0;
 
 /// Waits, then ends with 3, when a file says so.
 const WAITS_FOR_GO: &str = "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 3";

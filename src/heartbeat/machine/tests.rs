@@ -29,6 +29,7 @@ struct Bench {
     /// Reads of the markers that were asked for.
     reads: usize,
     aborts: usize,
+    hurries: u32,
     stopped_watching: bool,
     saved: Option<Saved>,
     end: Option<End>,
@@ -83,6 +84,7 @@ impl Bench {
             looks: vec![],
             reads: 0,
             aborts: 0,
+            hurries: 0,
             stopped_watching: false,
             saved: None,
             end: None,
@@ -132,6 +134,7 @@ impl Bench {
                     assert_eq!(at, 0, "what is sent is persisted first");
                     self.saved = Some((**saved).clone());
                 }
+                Action::HurryWatch => self.hurries += 1,
                 Action::StopWatching => self.stopped_watching = true,
                 Action::Note(note) => self.notes.push(note.clone()),
                 Action::End(end) => self.end = Some(end.clone()),
@@ -617,6 +620,20 @@ fn a_run_is_orphaned_after_three_answers_over_thirty_seconds_and_never_on_one() 
     assert_eq!(bench.sent.len(), sent, "quiet from now on");
     bench.on(Event::Signal);
     assert_eq!(bench.end, Some(End::Orphaned));
+}
+
+#[test]
+fn a_signal_makes_news_urgent_and_nothing_else_does() {
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    bench.accept_all();
+    bench.pass(3600.0);
+    assert_eq!(bench.hurries, 0);
+    bench.on(Event::Signal);
+    assert_eq!(bench.hurries, 1);
+    bench.on(Event::Signal);
+    bench.pass(60.0);
+    assert_eq!((bench.hurries, bench.looks.len()), (1, 1));
 }
 
 #[test]

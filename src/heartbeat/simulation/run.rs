@@ -23,6 +23,9 @@ use crate::task_runs::secret::EXPOSED;
 /// Appears in every token, so that it can be looked for.
 pub(super) const TOKEN: &str = "hunter2";
 
+/// Within how many seconds a watch is open again behind an outage.
+const RECONNECTS: f64 = 35.0;
+
 /// What came of a life.
 #[derive(Default)]
 pub(super) struct Outcome {
@@ -131,6 +134,9 @@ struct Process {
     /// The attempt that the shell holds: its request, and whether it hangs without an answer to come.
     in_flight: Option<(Request, bool)>,
     watches: bool,
+    /// Behind an outage, when the watch is open again: copies spread their reconnects.
+    reconnects: Duration,
+    hurried: bool,
     /// Whether a read of the markers is under way.
     reads: bool,
 }
@@ -343,6 +349,8 @@ impl World {
             wake: None,
             in_flight: None,
             watches: true,
+            reconnects: Duration::ZERO,
+            hurried: false,
             reads: false,
         });
         self.tell(|world| format!("process {} begins", world.processes));
@@ -360,16 +368,16 @@ impl World {
                 self.shown = nth;
                 self.bring_soon();
             }
-            Happening::ApiReturns => self.bring_soon(),
+            Happening::ApiReturns => self.reconnect(RECONNECTS),
             Happening::WatchBrings(process) => {
-                if self.watches(process) && self.api_is_up() {
+                if self.watches(process) && self.api_is_up() && self.is_connected() {
                     let event = self.sight();
                     self.on(event);
                 }
             }
             Happening::WatchConfirms(process) => {
                 if self.watches(process) {
-                    if self.api_is_up() {
+                    if self.api_is_up() && self.is_connected() {
                         self.on(Event::Confirmed);
                     }
                     let next = self.soon(50.0, 60.0);
@@ -456,16 +464,36 @@ impl World {
             .is_some_and(|alive| alive.number == process && alive.watches)
     }
 
+    fn is_connected(&self) -> bool {
+        self.process
+            .as_ref()
+            .is_some_and(|alive| alive.reconnects <= self.now)
+    }
+
+    /// A watch that broke off is open again within so many seconds; where news is urgent, at once.
+    fn reconnect(&mut self, within: f64) {
+        let hurried = self.process.as_ref().is_some_and(|process| process.hurried);
+        let at = self.soon(0.001, if hurried { 0.05 } else { within });
+        if let Some(process) = &mut self.process {
+            process.reconnects = at;
+        }
+        self.bring_soon();
+    }
+
     /// The watch brings it within a moment; now and then it lags, and what comes between is never seen.
     fn bring_soon(&mut self) {
-        let Some(number) = self.process.as_ref().map(|process| process.number) else {
+        let Some((number, reconnects)) = self
+            .process
+            .as_ref()
+            .map(|process| (process.number, process.reconnects))
+        else {
             return;
         };
         let at = match self.rng.u32(0..100) {
             0..3 => self.soon(0.5, 20.0),
             _ => self.soon(0.001, 0.05),
         };
-        self.happens(at, Happening::WatchBrings(number));
+        self.happens(at.max(reconnects), Happening::WatchBrings(number));
     }
 
     fn sight(&mut self) -> Event {
@@ -570,6 +598,14 @@ impl World {
                         process.wake = wake;
                         if let Some(wake) = wake.filter(|_| !again || wake == Some(self.now)) {
                             self.happens(wake, Happening::Woke(number, wake));
+                        }
+                    }
+                }
+                Action::HurryWatch => {
+                    if let Some(process) = &mut self.process {
+                        process.hurried = true;
+                        if process.reconnects > self.now {
+                            self.reconnect(RECONNECTS);
                         }
                     }
                 }
