@@ -80,10 +80,10 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let mut fleet = Fleet::prepare(cluster, options, &mut figures).await?;
 
     // What the API server's own watches get of a change, before any agent is there.
-    let before = fleet.metrics(cluster).await?;
+    let before_all = fleet.metrics(cluster).await?;
     fleet.step(0).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let own = (fleet.metrics(cluster).await?.events - before.events) / agents as f64;
+    let own = (fleet.metrics(cluster).await?.events - before_all.events) / agents as f64;
     let idle = tokio::time::sleep(Duration::from_secs(5));
     let empty = apiserver(cluster)?;
     idle.await;
@@ -92,7 +92,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let opening = Instant::now();
     let mut crew = fleet.start(cluster, options).await?;
     fleet.service.listen_for_step(0, agents, LIMIT).await?;
-    let watches = fleet.until_watched(cluster, agents).await?;
+    let watches = fleet.until_watched(cluster, agents, before_all.watches).await?;
     figures.exactly("open watches", watches, agents);
     fleet.tell(&format!(
         "all agents watch their pods, and were heard, after {:.1} s",
@@ -109,13 +109,14 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         "every pod changed once: {events:.4} events each, to agents ({own:.2} to the API server itself){}",
         if undisturbed { "" } else { "; bookmarks came meanwhile" }
     ));
+    // A bookmark to the API server itself, or to agents where these took longer than a minute to begin, is not told apart.
+    let more = if undisturbed { 2.0 / agents as f64 } else { 0.5 };
     figures.add(
         "events delivered for a change, to agents",
         events,
         "",
-        Limit::AtMost(1.0 + if undisturbed { 2.0 / agents as f64 } else { 0.5 }),
+        if events < 1.0 { Limit::AtLeast(1.0) } else { Limit::AtMost(1.0 + more) },
     );
-    figures.add("the same, at least", events, "", Limit::AtLeast(1.0));
 
     // At rest; and because heartbeats are nothing to the API server, the service is away meanwhile.
     let used = apiserver(cluster)?;
@@ -166,7 +167,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let listening = RECONNECT.saturating_sub(restarted.elapsed());
     fleet.service.listen_until(fleet.service.elapsed() + listening).await;
     fleet.service.listen_for_step(5, agents, LIMIT).await?;
-    fleet.until_watched(cluster, agents).await?;
+    fleet.until_watched(cluster, agents, before_all.watches).await?;
     let asked = audit::read(&fleet.audit_log)?;
     reconnects(&mut figures, agents, &asked, killed)?;
     let returned = Spread::of(fleet.service.ledger.first_accepted_since(back), back, 30);
@@ -329,11 +330,11 @@ impl Fleet {
         Ok(Metrics::read(&text))
     }
 
-    /// Waits until the API server has a watch of each agent open; its own are not counted.
-    async fn until_watched(&mut self, cluster: &Cluster, agents: usize) -> Result<usize, Error> {
+    /// Waits until the API server has a watch of each agent open; so many of its own are not counted.
+    async fn until_watched(&mut self, cluster: &Cluster, agents: usize, own: usize) -> Result<usize, Error> {
         let begun = Instant::now();
         loop {
-            let watches = self.metrics(cluster).await?.fleet_watches;
+            let watches = self.metrics(cluster).await?.watches.saturating_sub(own);
             if watches >= agents || begun.elapsed() > LIMIT {
                 return Ok(watches);
             }
@@ -349,8 +350,8 @@ impl Fleet {
 struct Metrics {
     /// Events that watches of pods were sent, bookmarks among them.
     events: f64,
-    /// Open watches of single pods' lists in a namespace.
-    fleet_watches: usize,
+    /// Open watches of pods.
+    watches: usize,
 }
 
 impl Metrics {
@@ -363,13 +364,10 @@ impl Metrics {
                 .sum()
         };
         let pods = "resource=\"pods\"";
-        let open = sum(
-            "apiserver_longrunning_requests",
-            &[pods, "verb=\"WATCH\"", "scope=\"namespace\""],
-        );
+        let open = sum("apiserver_longrunning_requests", &[pods, "verb=\"WATCH\""]);
         Self {
             events: sum("apiserver_watch_events_total", &[pods]),
-            fleet_watches: format!("{open:.0}").parse().unwrap_or(0),
+            watches: format!("{open:.0}").parse().unwrap_or(0),
         }
     }
 }
@@ -535,7 +533,7 @@ apiserver_longrunning_requests{component="apiserver",group="",resource="pods",sc
 "#;
         let wanted = Metrics {
             events: 120.0,
-            fleet_watches: 50,
+            watches: 51,
         };
         assert_eq!(Metrics::read(text), wanted);
     }
