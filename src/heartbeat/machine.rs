@@ -646,7 +646,8 @@ impl Machine {
         let again = self.signalled.is_some();
         actions.push(Action::Note(Note::Signal { again }));
         self.hurried = again;
-        if self.signalled.replace(self.signalled.unwrap_or(now)).is_none() {
+        self.signalled.get_or_insert(now);
+        if !again {
             actions.push(Action::HurryWatch);
         }
         match self.stage {
