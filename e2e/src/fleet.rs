@@ -107,7 +107,11 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let undisturbed = opening.elapsed() < Duration::from_secs(58);
     fleet.tell(&format!(
         "every pod changed once: {events:.4} events each, to agents ({own:.2} to the API server itself){}",
-        if undisturbed { "" } else { "; bookmarks came meanwhile" }
+        if undisturbed {
+            ""
+        } else {
+            "; bookmarks came meanwhile"
+        }
     ));
     // A bookmark to the API server itself, or to agents where these took longer than a minute to begin, is not told apart.
     let more = if undisturbed { 2.0 / agents as f64 } else { 0.5 };
@@ -115,7 +119,11 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         "events delivered for a change, to agents",
         events,
         "",
-        if events < 1.0 { Limit::AtLeast(1.0) } else { Limit::AtMost(1.0 + more) },
+        if events < 1.0 {
+            Limit::AtLeast(1.0)
+        } else {
+            Limit::AtMost(1.0 + more)
+        },
     );
 
     // At rest; and because heartbeats are nothing to the API server, the service is away meanwhile.
@@ -123,7 +131,10 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let (from, since) = (jiff::Timestamp::now(), Instant::now());
     let back = fleet.go_away()?;
     fleet.tell("the service is away, and no pod changes for a minute");
-    fleet.service.listen_until(back.saturating_sub(Duration::from_secs(8))).await;
+    fleet
+        .service
+        .listen_until(back.saturating_sub(Duration::from_secs(8)))
+        .await;
     let rested = since.elapsed();
     let (resting, until) = (apiserver(cluster)?, jiff::Timestamp::now());
     for step in 2..=4 {
@@ -134,7 +145,17 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     }
     fleet.tell("every pod changed three times while the service was away");
     let asked = audit::read(&fleet.audit_log)?;
-    cost(&mut figures, agents, &Costs { empty, empty_later, used, resting, rested });
+    cost(
+        &mut figures,
+        agents,
+        &Costs {
+            empty,
+            empty_later,
+            used,
+            resting,
+            rested,
+        },
+    );
     at_rest(&mut figures, agents, &asked, from, until);
     fleet.service.listen_until(back).await;
     fleet.tell("the service is back");
@@ -165,7 +186,10 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     fleet.step(5).await?;
     fleet.tell("every pod changed once before most agents were back");
     let listening = RECONNECT.saturating_sub(restarted.elapsed());
-    fleet.service.listen_until(fleet.service.elapsed() + listening).await;
+    fleet
+        .service
+        .listen_until(fleet.service.elapsed() + listening)
+        .await;
     fleet.service.listen_for_step(5, agents, LIMIT).await?;
     fleet.until_watched(cluster, agents, before_all.watches).await?;
     let asked = audit::read(&fleet.audit_log)?;
@@ -214,11 +238,7 @@ struct Fleet {
 
 impl Fleet {
     /// The namespace with its rights, podbeat's lane, the pods and the service.
-    async fn prepare(
-        cluster: &Cluster,
-        options: &Options,
-        figures: &mut Figures,
-    ) -> Result<Self, Error> {
+    async fn prepare(cluster: &Cluster, options: &Options, figures: &mut Figures) -> Result<Self, Error> {
         let begun = Instant::now();
         let admin = cluster.admin().await?;
         let namespace = Namespace::create(admin.clone(), NAMESPACE).await?;
@@ -393,8 +413,16 @@ fn cost(figures: &mut Figures, agents: usize, costs: &Costs) {
     let agents = agents as f64;
     let mut told = |name, value, unit| figures.add(name, value, unit, Limit::None);
     let mib = |usage: Usage| usage.rss_kib as f64 / 1024.0;
-    told("the API server's memory without agents", mib(costs.empty_later), "MiB");
-    told("the API server's memory with them, at rest", mib(costs.resting), "MiB");
+    told(
+        "the API server's memory without agents",
+        mib(costs.empty_later),
+        "MiB",
+    );
+    told(
+        "the API server's memory with them, at rest",
+        mib(costs.resting),
+        "MiB",
+    );
     told(
         "its memory for a watch",
         (mib(costs.resting) - mib(costs.empty_later)).max(0.0) * 1024.0 / agents,
@@ -426,8 +454,18 @@ fn at_rest(
     let lasting: Vec<f64> = asked.iter().filter_map(|one| one.timeout_seconds).collect();
     let renewals = 60.0 * lasting.len() as f64 / lasting.iter().sum::<f64>().max(1.0);
     let renewed = resting().filter(|one| one.verb == Verb::Watch).count() as f64 / minutes / agents as f64;
-    figures.add("requests a minute an agent, seen at rest", seen, "/min", Limit::None);
-    figures.add("renewals of a watch a minute, as it asks", renewals, "/min", Limit::None);
+    figures.add(
+        "requests a minute an agent, seen at rest",
+        seen,
+        "/min",
+        Limit::None,
+    );
+    figures.add(
+        "renewals of a watch a minute, as it asks",
+        renewals,
+        "/min",
+        Limit::None,
+    );
     figures.add(
         "requests a minute an agent, both",
         seen - renewed + renewals,
@@ -513,7 +551,10 @@ fn pod(member: &Member) -> Value {
     let environment: Vec<Value> = (0..VARIABLES)
         .map(|nth| json!({"name": format!("SETTING_{nth}"), "value": "v".repeat(100)}))
         .collect();
-    if let Some(main) = pod.pointer_mut("/spec/containers/0").and_then(Value::as_object_mut) {
+    if let Some(main) = pod
+        .pointer_mut("/spec/containers/0")
+        .and_then(Value::as_object_mut)
+    {
         main.insert("env".to_owned(), Value::Array(environment));
     }
     pod

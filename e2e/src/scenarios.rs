@@ -877,7 +877,8 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     let other = stage.cluster.client_of(&other.token().await?).await?;
 
     let manifest = repository().join("deploy/manifests/flowschema.yaml");
-    let manifest = std::fs::read_to_string(&manifest).map_err(io(format!("reading {}", manifest.display())))?;
+    let manifest =
+        std::fs::read_to_string(&manifest).map_err(io(format!("reading {}", manifest.display())))?;
     let ours = manifest.replace("namespace: tasks", &format!("namespace: {}", play.namespace.name));
     let uid = apply_flow_schema(&admin, &ours, &podbeat, &play.namespace.name).await?;
     play.say("the flow schema of deploy/manifests is applied, and a list of podbeat's account belongs to it");
@@ -911,7 +912,9 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     })?;
     play.say(&format!("the agent's {taken} requests went through it"));
     agent.terminate()?;
-    expect(agent.end(LIMIT).await? == 0, || "exit code 0 was expected".to_owned())?;
+    expect(agent.end(LIMIT).await? == 0, || {
+        "exit code 0 was expected".to_owned()
+    })?;
     play.check()
 }
 

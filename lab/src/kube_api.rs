@@ -703,10 +703,7 @@ impl Shared {
         // A page goes on behind the pod whose place the token tells.
         let after: usize = asked.get("continue").parse().unwrap_or(0);
         let limit: usize = asked.get("limit").parse().unwrap_or(usize::MAX);
-        let mut chosen = state
-            .candidates(asked)
-            .filter(|pod| selects(pod))
-            .skip(after);
+        let mut chosen = state.candidates(asked).filter(|pod| selects(pod)).skip(after);
         let items: Vec<&Value> = chosen.by_ref().take(limit).collect();
         let mut metadata = json!({"resourceVersion": state.version.to_string()});
         if chosen.next().is_some()

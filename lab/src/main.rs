@@ -38,7 +38,11 @@ fn main() -> ExitCode {
         }
     };
     // A fleet is measured: what it runs on is the same on any machine.
-    let threads = if matches.subcommand_name() == Some("service") { None } else { Some(2) };
+    let threads = if matches.subcommand_name() == Some("service") {
+        None
+    } else {
+        Some(2)
+    };
     let failure = match runtime(threads) {
         Ok(runtime) => match runtime.block_on(run(&matches)) {
             Ok(code) => {

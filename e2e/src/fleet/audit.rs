@@ -49,7 +49,10 @@ pub(super) fn read(path: &Path) -> Result<Vec<Asked>, Error> {
 fn parse(text: &str) -> Vec<Asked> {
     let mut asked = BTreeMap::new();
     // The last line may still be written.
-    for event in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+    for event in text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+    {
         if let Some((id, one)) = one(&event) {
             asked.entry(id).or_insert(one);
         }
@@ -77,9 +80,13 @@ fn one(event: &Value) -> Option<(String, Asked)> {
             .find(|(found, _)| *found == name)
             .map(|(_, value)| value)
     };
-    let selected = parameter("fieldSelector")
-        .and_then(|selector| selector.rsplit(['=', 'D']).next().map(str::to_owned));
-    let named = path.rsplit('/').next().filter(|name| *name != "pods").map(str::to_owned);
+    let selected =
+        parameter("fieldSelector").and_then(|selector| selector.rsplit(['=', 'D']).next().map(str::to_owned));
+    let named = path
+        .rsplit('/')
+        .next()
+        .filter(|name| *name != "pods")
+        .map(str::to_owned);
     let asked = Asked {
         at: text("/requestReceivedTimestamp")?.parse().ok()?,
         verb: match text("/verb")? {
@@ -109,18 +116,43 @@ mod tests {
         let watch = format!("{pods}?watch=true&timeoutSeconds=250&fieldSelector=metadata.name%3Dfleet-00001");
         let text = [
             line("2", "watch", &watch, "podbeat/1", "ResponseStarted"),
-            line("1", "list", &format!("{pods}?fieldSelector=metadata.name=fleet-00001"), "podbeat/1", "ResponseComplete"),
+            line(
+                "1",
+                "list",
+                &format!("{pods}?fieldSelector=metadata.name=fleet-00001"),
+                "podbeat/1",
+                "ResponseComplete",
+            ),
             line("2", "watch", &watch, "podbeat/1", "ResponseComplete"),
-            line("3", "get", &format!("{pods}/fleet-00002"), "podbeat/1", "ResponseComplete"),
-            line("4", "get", &format!("{pods}/fleet-00002"), "kubectl", "ResponseComplete"),
+            line(
+                "3",
+                "get",
+                &format!("{pods}/fleet-00002"),
+                "podbeat/1",
+                "ResponseComplete",
+            ),
+            line(
+                "4",
+                "get",
+                &format!("{pods}/fleet-00002"),
+                "kubectl",
+                "ResponseComplete",
+            ),
             "{\"auditID\":\"5\"".to_owned(),
         ]
         .join("\n");
         let all = parse(&text);
-        let told: Vec<(&str, &str)> = all.iter().map(|one| (one.verb.name(), one.pod.as_str())).collect();
+        let told: Vec<(&str, &str)> = all
+            .iter()
+            .map(|one| (one.verb.name(), one.pod.as_str()))
+            .collect();
         assert_eq!(
             told,
-            [("list", "fleet-00001"), ("watch", "fleet-00001"), ("get", "fleet-00002")]
+            [
+                ("list", "fleet-00001"),
+                ("watch", "fleet-00001"),
+                ("get", "fleet-00002")
+            ]
         );
         assert_eq!(all.get(1).and_then(|one| one.timeout_seconds), Some(250.0));
     }

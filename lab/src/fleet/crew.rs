@@ -49,7 +49,9 @@ impl Hand {
             .spawn()
             .map_err(io(format!("starting {what}")))?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(io(format!("reaching {what}"))(std::io::ErrorKind::BrokenPipe.into()));
+            return Err(io(format!("reaching {what}"))(
+                std::io::ErrorKind::BrokenPipe.into(),
+            ));
         };
         Ok(Self {
             child,
@@ -84,8 +86,8 @@ impl Hand {
             Ok(line) => line.map_err(io(format!("listening to {}", self.what)))?,
             Err(_) => return Err(self.silent()),
         };
-        let line = line
-            .ok_or_else(|| io(format!("{} ended", self.what))(std::io::ErrorKind::UnexpectedEof.into()))?;
+        let line =
+            line.ok_or_else(|| io(format!("{} ended", self.what))(std::io::ErrorKind::UnexpectedEof.into()))?;
         serde_json::from_str(&line)
             .map_err(|error| io(format!("understanding {}: {line}", self.what))(error.into()))
     }
@@ -124,17 +126,12 @@ impl Crew {
         for nth in 0..processes {
             // By turns, so that each process starts agents all the time.
             let own = Plan {
-                agents: plan
-                    .agents
-                    .iter()
-                    .skip(nth)
-                    .step_by(processes)
-                    .cloned()
-                    .collect(),
+                agents: plan.agents.iter().skip(nth).step_by(processes).cloned().collect(),
                 ..plan.clone()
             };
             let mut hand = Hand::start(program, &["fleet-agents"], &environment)?;
-            hand.tell(&serde_json::to_string(&own).unwrap_or_default()).await?;
+            hand.tell(&serde_json::to_string(&own).unwrap_or_default())
+                .await?;
             hands.push(hand);
         }
         Ok(Self { hands })

@@ -79,7 +79,10 @@ impl Figures {
     #[must_use]
     pub fn kept(&self) -> (usize, usize) {
         let limited = || self.all.iter().filter(|figure| figure.limit != Limit::None);
-        (limited().count(), limited().filter(|figure| figure.holds()).count())
+        (
+            limited().count(),
+            limited().filter(|figure| figure.holds()).count(),
+        )
     }
 
     /// As a table of text.
@@ -171,7 +174,12 @@ mod tests {
         figures.exactly("too many", 8, 7);
         figures.add("no number", f64::NAN, "", Limit::AtMost(1.0));
         assert_eq!(figures.kept(), (7, 2));
-        assert_eq!(figures.table().matches("FAILED").count(), 5, "{}", figures.table());
+        assert_eq!(
+            figures.table().matches("FAILED").count(),
+            5,
+            "{}",
+            figures.table()
+        );
         assert_eq!(
             figures.json().pointer("/figures/3/holds"),
             Some(&Value::Bool(false))

@@ -56,7 +56,8 @@ pub struct State {
 /// # Errors
 /// The process is gone.
 pub async fn order(hand: &mut Hand, order: &Order) -> Result<State, Error> {
-    hand.tell(&serde_json::to_string(order).unwrap_or_default()).await?;
+    hand.tell(&serde_json::to_string(order).unwrap_or_default())
+        .await?;
     hand.answer().await
 }
 

@@ -86,7 +86,10 @@ impl Ledger {
             run.after_final += 1;
         }
         run.finals += usize::from(heartbeat.is_final());
-        let statuses = heartbeat.body.get("containerStatus").and_then(|all| all.as_array());
+        let statuses = heartbeat
+            .body
+            .get("containerStatus")
+            .and_then(|all| all.as_array());
         let main = statuses
             .into_iter()
             .flatten()
@@ -243,7 +246,9 @@ mod tests {
 
     #[test]
     fn a_whole_life_loses_nothing() {
-        let life: Vec<Heartbeat> = (0..STEPS).map(|step| heartbeat(0, 0, step, step == LAST)).collect();
+        let life: Vec<Heartbeat> = (0..STEPS)
+            .map(|step| heartbeat(0, 0, step, step == LAST))
+            .collect();
         let ledger = heard(&life);
         assert_eq!((ledger.lost(LAST), ledger.invented(LAST)), (0, 0));
         assert_eq!((ledger.without_one_final(), ledger.ended()), (0, 1));
@@ -258,7 +263,11 @@ mod tests {
         assert_eq!(heard(&[beat(1), beat(0), beat(2)]).lost(2), 1, "in another order");
         let again = heard(&[beat(0), beat(1), beat(0), beat(2)]);
         assert_eq!((again.lost(2), again.invented(2)), (0, 1));
-        assert_eq!(heard(&[beat(0), beat(0), beat(1)]).invented(1), 0, "only repeated");
+        assert_eq!(
+            heard(&[beat(0), beat(0), beat(1)]).invented(1),
+            0,
+            "only repeated"
+        );
         assert_eq!(heard(&[heartbeat(0, 1, 0, false)]).strangers(), 1);
     }
 

@@ -120,11 +120,7 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let even = Spread::of((0..10_000).map(|_| at(5.0 + 30.0 * rng.f64())), at(5.0), 30);
         assert_eq!(even.total(), 10_000);
-        assert!(
-            (0.3..2.0).contains(&even.dispersion()),
-            "{}",
-            even.dispersion()
-        );
+        assert!((0.3..2.0).contains(&even.dispersion()), "{}", even.dispersion());
         assert!(even.most_to_mean() < 1.25, "{}", even.most_to_mean());
         assert!(even.span > 29.0);
 

@@ -63,9 +63,7 @@ pub async fn run(
     options: &Options,
     say: impl Fn(&str),
 ) -> Result<Figures, Error> {
-    let Options {
-        agents, interval, ..
-    } = *options;
+    let Options { agents, interval, .. } = *options;
     let files = raise_file_limit()?;
     let mut figures = Figures::default();
     figures.attach(
@@ -117,7 +115,9 @@ pub async fn run(
         .await?;
     let mut state = order(&mut kubernetes, &Order::Tell).await?;
     while state.watches < agents && begun.elapsed() < LIMIT + options.start_over * 4 {
-        service.listen_until(service.elapsed() + Duration::from_millis(500)).await;
+        service
+            .listen_until(service.elapsed() + Duration::from_millis(500))
+            .await;
         state = order(&mut kubernetes, &Order::Tell).await?;
     }
     figures.exactly("open watches", state.watches, agents);
@@ -158,7 +158,10 @@ pub async fn run(
         "",
         Limit::None,
     );
-    figures.attach("outage", json!({"from": from.as_secs_f64(), "back": back.as_secs_f64()}));
+    figures.attach(
+        "outage",
+        json!({"from": from.as_secs_f64(), "back": back.as_secs_f64()}),
+    );
     say("the service is back, and has heard of every change");
 
     for nth in 5..=LAST {
@@ -316,7 +319,9 @@ pub async fn end(
     let begun = Instant::now();
     let mut count = crew.count().await?;
     while count.ended_well + count.ended_ill < agents && begun.elapsed() < LIMIT {
-        service.listen_until(service.elapsed() + Duration::from_millis(200)).await;
+        service
+            .listen_until(service.elapsed() + Duration::from_millis(200))
+            .await;
         count = crew.count().await?;
     }
     service.look();
@@ -334,11 +339,7 @@ pub async fn end(
     );
     figures.exactly("heartbeats given up", count.dropped, 0);
     figures.exactly("heartbeats of strangers", ledger.strangers(), 0);
-    figures.exactly(
-        "heartbeats that break the contract",
-        ledger.violations().len(),
-        0,
-    );
+    figures.exactly("heartbeats that break the contract", ledger.violations().len(), 0);
     figures.exactly("agents that ended with 0", count.ended_well, agents);
     Ok(())
 }
