@@ -82,7 +82,15 @@ impl Hand {
     /// # Errors
     /// It is gone, takes too long, or tells something else.
     pub async fn answer<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
-        let line = match tokio::time::timeout(ANSWER, self.answers.next_line()).await {
+        self.answer_of(Duration::ZERO).await
+    }
+
+    /// The same for what it is to do in this time.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn answer_of<T: DeserializeOwned>(&mut self, work: Duration) -> Result<T, Error> {
+        let line = match tokio::time::timeout(ANSWER + work, self.answers.next_line()).await {
             Ok(line) => line.map_err(io(format!("listening to {}", self.what)))?,
             Err(_) => return Err(self.silent()),
         };

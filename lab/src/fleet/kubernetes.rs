@@ -58,7 +58,11 @@ pub struct State {
 pub async fn order(hand: &mut Hand, order: &Order) -> Result<State, Error> {
     hand.tell(&serde_json::to_string(order).unwrap_or_default())
         .await?;
-    hand.answer().await
+    let work = match order {
+        Order::Step { over_ms, .. } => Duration::from_millis(*over_ms),
+        Order::Begin { .. } | Order::Tell => Duration::ZERO,
+    };
+    hand.answer_of(work).await
 }
 
 /// Serves as it is told on standard input, until that ends.

@@ -132,13 +132,13 @@ pub async fn run(
         begun.elapsed().as_secs_f64()
     ));
 
-    step(&mut kubernetes, 1, options.start_over).await?;
+    step(&mut kubernetes, 1, interval).await?;
     service.listen_for_step(1, agents, LIMIT).await?;
     rest(&mut service, &mut kubernetes, &mut crew, options, &mut figures).await?;
     say("the time at rest is measured");
 
     let from = service.elapsed();
-    let back = service.go_away(options.outage).map_err(misread)?;
+    let back = service.go_away(options.outage).map_err(|error| misread(&error))?;
     say(&format!(
         "the service is away for {}; every pod changes three times meanwhile",
         humantime::format_duration(options.outage)
@@ -165,7 +165,7 @@ pub async fn run(
     say("the service is back, and has heard of every change");
 
     for nth in 5..=LAST {
-        step(&mut kubernetes, nth, options.start_over / 2).await?;
+        step(&mut kubernetes, nth, interval / 2).await?;
         service.listen_for_step(nth, agents, LIMIT).await?;
     }
     end(&mut service, &mut crew, agents, &mut figures).await?;
@@ -193,7 +193,7 @@ async fn step(kubernetes: &mut Hand, step: usize, over: Duration) -> Result<Stat
     order(kubernetes, &Order::Step { step, over_ms }).await
 }
 
-fn misread(error: crate::fault::Misread) -> Error {
+fn misread(error: &crate::fault::Misread) -> Error {
     io(format!("making the service go away: {error}"))(std::io::ErrorKind::InvalidInput.into())
 }
 
