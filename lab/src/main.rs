@@ -107,7 +107,7 @@ async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     };
     let output = matches.get_one::<PathBuf>("output").ok_or("no file")?;
     let dir = tempfile::tempdir()?;
-    let begun = std::time::Instant::now();
+    let begun = tokio::time::Instant::now();
     let say = |text: &str| {
         let _ = writeln!(
             std::io::stdout(),
