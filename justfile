@@ -87,6 +87,21 @@ e2e-api *scenarios:
     cargo build --release --locked --bin podbeat
     cargo run --quiet --locked --package podbeat-e2e --bin e2e-api -- "$@"
 
+# Thousands of real agents against the stand-ins: heartbeats a second, p99, how evenly they come, an outage of the service; writes
+# target/fleet/stand-ins.json. `just fleet 10000 [--interval 30s] …`; about five minutes.
+fleet agents="1000" *arguments:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    agents=$1; shift
+    cargo build --release --quiet --locked --package podbeat-lab --bin podbeat-lab
+    exec target/release/podbeat-lab fleet --agents "$agents" "$@"
+
+# Real agents against a real etcd and kube-apiserver: what they cost it, and outages of either side; writes target/fleet/api.json
+# (needs what `just e2e-api` needs; about three minutes for 100, five for 1000).
+fleet-api agents="100" *arguments:
+    cargo build --quiet --locked --package podbeat-lab --bin podbeat-lab --package podbeat-e2e --bin fleet-api
+    target/debug/fleet-api "$@"
+
 # podbeat as its image holds it: static, and the same bytes from the same sources. Prints where it is.
 static:
     bash image/static.sh

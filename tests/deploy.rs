@@ -23,6 +23,7 @@ const NATIVE: &str = "manifests/job-native-sidecar.yaml";
 const PLAIN: &str = "manifests/job-plain-sidecar.yaml";
 const MARKERS: &str = "manifests/job-with-exit-markers.yaml";
 const REAP: &str = "manifests/reap.yaml";
+const FLOW_SCHEMA: &str = "manifests/flowschema.yaml";
 const COMPONENT: &str = "kustomize/component/sidecar.yaml";
 const OVERLAY: &str = "kustomize/example/rendered.yaml";
 const CHART: &str = "helm/podbeat/ci/example.rendered.yaml";
@@ -443,6 +444,51 @@ fn the_rights_are_the_least_and_the_same() {
         let token = &named(&spec["volumes"], "podbeat")["projected"]["sources"][0]["secret"]["name"];
         assert_eq!(&of_kind(&shared, "Secret")["metadata"]["name"], token);
     }
+}
+
+/// podbeat's lane in the API server takes what its Role allows, for its service account, and nothing else.
+#[test]
+fn the_flow_schema_takes_what_the_role_allows() {
+    let (all, shared) = (documents(FLOW_SCHEMA), documents(SHARED));
+    assert_eq!(all.len(), 2);
+    let level = of_kind(&all, "PriorityLevelConfiguration");
+    let schema = of_kind(&all, "FlowSchema");
+    for object in [level, schema] {
+        assert_eq!(object["apiVersion"], "flowcontrol.apiserver.k8s.io/v1");
+    }
+    let spec = &schema["spec"];
+    assert_eq!(
+        spec["priorityLevelConfiguration"]["name"],
+        level["metadata"]["name"]
+    );
+    assert_eq!(spec["distinguisherMethod"]["type"], "ByUser");
+    // Built in: kube-system-service-accounts 900, service-accounts 9000. Lower comes first.
+    let precedence = spec["matchingPrecedence"].as_u64().expect("a number");
+    assert!((901..9000).contains(&precedence));
+
+    let account = &of_kind(&shared, "ServiceAccount")["metadata"];
+    let subject = json!({"kind": "ServiceAccount",
+        "serviceAccount": {"namespace": account["namespace"], "name": account["name"]}});
+    let mut rule = of_kind(&shared, "Role")["rules"][0].clone();
+    rule["namespaces"] = json!(["*"]);
+    assert_eq!(
+        spec["rules"],
+        json!([{"subjects": [subject], "resourceRules": [rule]}])
+    );
+
+    let limited = &level["spec"]["limited"];
+    assert_eq!(level["spec"]["type"], "Limited");
+    let queuing = &limited["limitResponse"]["queuing"];
+    assert_eq!(limited["limitResponse"]["type"], "Queue");
+    let number = |value: &Value| value.as_u64().expect("a number");
+    let (queues, hand) = (number(&queuing["queues"]), number(&queuing["handSize"]));
+    assert!(hand < queues, "flows are dealt hands of queues");
+    // What the comment says of it.
+    assert_eq!(hand * number(&queuing["queueLengthLimit"]), 800);
+    let text = read(FLOW_SCHEMA);
+    let shares = number(&limited["nominalConcurrencyShares"]);
+    let seats = 600 * shares / (245 + shares);
+    assert!(text.contains(&format!("{seats} of the 600")), "{seats} seats");
 }
 
 /// The annotations that the policies know are settings, and what docs/operations.md lists.

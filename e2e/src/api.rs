@@ -1,7 +1,11 @@
 //! What the scenarios do with the API server: namespaces, rights, tokens, pods and their statuses.
 
+use std::time::Duration;
+
 use kube::Client;
+use kube::client::Body;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::Error;
 use crate::cluster::{get, kube_error};
@@ -248,18 +252,81 @@ impl Namespace {
     }
 
     async fn send_as(&self, method: &str, path: &str, kind: &str, body: String) -> Result<Value, Error> {
-        let what = format!("{method} {path}");
-        let request = http::Request::builder()
-            .method(method)
-            .uri(path)
-            .header(http::header::CONTENT_TYPE, kind)
-            .body(body.into_bytes())
-            .map_err(|error| kube_error(&what, error))?;
-        self.client
-            .request(request)
-            .await
-            .map_err(|error| kube_error(&what, error))
+        send_as(&self.client, method, path, kind, body).await
     }
+}
+
+/// Creates the priority level and the flow schema of a manifest, and returns the flow schema's UID once the API server goes by it,
+/// which `asks` shows: whose requests for the pods of `namespace` it is made for.
+///
+/// # Errors
+/// The API server refuses, or doesn't go by it in time.
+pub async fn apply_flow_schema(
+    admin: &Client,
+    documents: &str,
+    asks: &Client,
+    namespace: &str,
+) -> Result<String, Error> {
+    const LIMIT: Duration = Duration::from_secs(30);
+    let mut uid = String::new();
+    for document in documents.split("\n---\n") {
+        let kind = if document.contains("kind: FlowSchema\n") {
+            "flowschemas"
+        } else {
+            "prioritylevelconfigurations"
+        };
+        let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/{kind}");
+        let created = send_as(admin, "POST", &path, "application/yaml", document.to_owned()).await?;
+        if kind == "flowschemas" {
+            uid = text(&created, "/metadata/uid")?;
+        }
+    }
+    let pods = format!("/api/v1/namespaces/{namespace}/pods");
+    let begun = Instant::now();
+    loop {
+        let found = flow_schema_of(asks, &pods).await?;
+        if found == uid {
+            return Ok(uid);
+        }
+        if begun.elapsed() > LIMIT {
+            let what = format!("GET {pods} belongs to the flow schema {found}, not to {uid}");
+            return Err(Error::Unexpected(what));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The UID of the flow schema that a GET belongs to, whatever its answer is.
+///
+/// # Errors
+/// There is no answer, or it doesn't say so.
+pub async fn flow_schema_of(client: &Client, path: &str) -> Result<String, Error> {
+    const HEADER: &str = "x-kubernetes-pf-flowschema-uid";
+    let answer = client.send(get(path).map(Body::from)).await;
+    let answer = answer.map_err(|error| kube_error(&format!("GET {path}"), error))?;
+    let uid = answer.headers().get(HEADER).and_then(|uid| uid.to_str().ok());
+    uid.map(str::to_owned)
+        .ok_or_else(|| Error::Unexpected(format!("the answer to GET {path} names no flow schema")))
+}
+
+async fn send_as(
+    client: &Client,
+    method: &str,
+    path: &str,
+    kind: &str,
+    body: String,
+) -> Result<Value, Error> {
+    let what = format!("{method} {path}");
+    let request = http::Request::builder()
+        .method(method)
+        .uri(path)
+        .header(http::header::CONTENT_TYPE, kind)
+        .body(body.into_bytes())
+        .map_err(|error| kube_error(&what, error))?;
+    client
+        .request(request)
+        .await
+        .map_err(|error| kube_error(&what, error))
 }
 
 fn text(value: &Value, path: &str) -> Result<String, Error> {

@@ -54,6 +54,8 @@ pub struct Cluster {
     /// May do everything.
     admin: Identity,
     plan: Plan,
+    /// Beside those of the plan.
+    apiserver_flags: Vec<String>,
     programs: PathBuf,
     root: PathBuf,
     etcd_port: u16,
@@ -70,6 +72,17 @@ impl Cluster {
     /// # Errors
     /// A program is missing, ends, or isn't ready in time; the error shows the end of its log.
     pub async fn start(programs: &Path) -> Result<Self, Error> {
+        Self::start_with(programs, |_| Ok(Vec::new())).await
+    }
+
+    /// The same, with more flags for the API server; files that they name can be put into the cluster's root.
+    ///
+    /// # Errors
+    /// As above, and those of `flags`.
+    pub async fn start_with(
+        programs: &Path,
+        flags: impl FnOnce(&Path) -> Result<Vec<String>, Error>,
+    ) -> Result<Self, Error> {
         let root = tempfile::Builder::new()
             .prefix("podbeat-e2e-api-")
             .tempdir()
@@ -77,6 +90,7 @@ impl Cluster {
         let path = root.path().to_owned();
         let mut cluster = Self::begin(programs, &path, Plan::Api)?;
         cluster._temporary = Some(root);
+        cluster.apiserver_flags = flags(&path)?;
         cluster.start_apiserver().await?;
         Ok(cluster)
     }
@@ -143,6 +157,7 @@ impl Cluster {
             url: format!("https://127.0.0.1:{port}"),
             port,
             plan,
+            apiserver_flags: Vec::new(),
             programs: programs.to_owned(),
             root: root.to_owned(),
             etcd_port,
@@ -198,7 +213,8 @@ impl Cluster {
                     "--service-account-signing-key-file={}",
                     file("service-account.key")
                 ))
-                .arg(format!("--cert-dir={}", file("certs")));
+                .arg(format!("--cert-dir={}", file("certs")))
+                .args(&self.apiserver_flags);
         })?;
         self.apiserver = Some(apiserver);
         let begun = Instant::now();
@@ -299,6 +315,12 @@ impl Cluster {
             apiserver.kill().await.map_err(io("ending kube-apiserver"))?;
         }
         Ok(())
+    }
+
+    /// The API server's process, while it runs.
+    #[must_use]
+    pub fn apiserver_pid(&self) -> Option<u32> {
+        self.apiserver.as_ref()?.id()
     }
 
     /// A client that may do everything.

@@ -5,6 +5,7 @@
 pub mod api;
 pub mod cluster;
 pub mod deploy;
+pub mod fleet;
 pub mod lives;
 pub mod network;
 pub mod node;

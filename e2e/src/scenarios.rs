@@ -13,10 +13,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncBufReadExt;
 use tokio::time::Instant;
 
-use crate::api::{Namespace, pod_like};
-use crate::cluster::Cluster;
+use crate::api::{Namespace, apply_flow_schema, flow_schema_of, pod_like};
+use crate::cluster::{Cluster, get, kube_error};
 use crate::process::Agent;
-use crate::runner::say;
+use crate::runner::{repository, say};
 use crate::{Error, io};
 
 /// Longer than anything takes that works.
@@ -58,6 +58,10 @@ pub const ALL: &[(&str, &str)] = &[
         "check",
         "podbeat check finds a verb that a Role lacks, and another pod's UID; its YAML is the remedy",
     ),
+    (
+        "flow-schema",
+        "what podbeat asks for stands in a lane of its own, and nothing else does",
+    ),
 ];
 
 /// Where the scenarios run.
@@ -85,6 +89,7 @@ pub async fn run(stage: &mut Stage, name: &str) -> Result<(), Error> {
         "recreated" => recreated(stage).await,
         "observe" => observe(stage).await,
         "check" => check(stage).await,
+        "flow-schema" => flow_schema(stage).await,
         _ => Err(Error::Unexpected(format!("there is no scenario {name}"))),
     }
 }
@@ -859,4 +864,71 @@ async fn check(stage: &Stage) -> Result<(), Error> {
     restricted.say("no rights at all: found; get, list and watch by resourceNames alone: all holds");
     let heard = play.service.heartbeats().len() + restricted.service.heartbeats().len();
     expect(heard == 0, || format!("{heard} heartbeats were sent"))
+}
+
+async fn flow_schema(stage: &Stage) -> Result<(), Error> {
+    let play = Play::new(stage, "flow-schema", "a-complete").await?;
+    play.namespace.grant_all().await?;
+    let admin = stage.cluster.admin().await?;
+    let podbeat = stage.cluster.client_of(&play.namespace.token().await?).await?;
+    let pods = format!("/api/v1/namespaces/{}/pods", play.namespace.name);
+    let before = flow_schema_of(&podbeat, &pods).await?;
+    let other = Namespace::create(admin.clone(), "e2e-flow-schema-other").await?;
+    let other = stage.cluster.client_of(&other.token().await?).await?;
+
+    let manifest = repository().join("deploy/manifests/flowschema.yaml");
+    let manifest =
+        std::fs::read_to_string(&manifest).map_err(io(format!("reading {}", manifest.display())))?;
+    let ours = manifest.replace("namespace: tasks", &format!("namespace: {}", play.namespace.name));
+    let uid = apply_flow_schema(&admin, &ours, &podbeat, &play.namespace.name).await?;
+    play.say("the flow schema of deploy/manifests is applied, and a list of podbeat's account belongs to it");
+    let one = format!("{pods}/{}", play.pod);
+    let services = format!("/api/v1/namespaces/{}/services", play.namespace.name);
+    for (client, path, belongs, what) in [
+        (&podbeat, &one, true, "a get of podbeat's account"),
+        (&podbeat, &services, false, "that account's list of services"),
+        (&other, &pods, false, "a list of another namespace's account"),
+        (&admin, &pods, false, "an administrator's list"),
+    ] {
+        let found = flow_schema_of(client, path).await?;
+        expect((found == uid) == belongs, || {
+            format!("{what} belongs to the flow schema {found}; podbeat's is {uid}")
+        })?;
+    }
+    expect(before != uid, || "it was there before".to_owned())?;
+    play.say("so does a get; other resources, accounts and namespaces don't");
+
+    // And the agent's own list and watch.
+    let dispatched = async || dispatched_by(&admin, "podbeat").await;
+    let asked = dispatched().await?;
+    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    for step in play.steps(has_statuses) {
+        play.status(step).await?;
+    }
+    play.until_final().await?;
+    let taken = dispatched().await? - asked;
+    expect(taken >= 2.0, || {
+        format!("the agent's list and watch were expected in podbeat's lane, which saw {taken} requests")
+    })?;
+    play.say(&format!("the agent's {taken} requests went through it"));
+    agent.terminate()?;
+    expect(agent.end(LIMIT).await? == 0, || {
+        "exit code 0 was expected".to_owned()
+    })?;
+    play.check()
+}
+
+/// How many requests of a flow schema the API server has begun to serve.
+async fn dispatched_by(admin: &kube::Client, flow_schema: &str) -> Result<f64, Error> {
+    let metrics = admin
+        .request_text(get("/metrics"))
+        .await
+        .map_err(|error| kube_error("asking for the API server's metrics", error))?;
+    let wanted = format!("flow_schema=\"{flow_schema}\"");
+    Ok(metrics
+        .lines()
+        .filter(|line| line.starts_with("apiserver_flowcontrol_dispatched_requests_total{"))
+        .filter(|line| line.contains(&wanted))
+        .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+        .sum())
 }

@@ -1,7 +1,7 @@
 //! A stand-in of the Kubernetes API: get, list and watch of pods, and what is asked of the API server itself, as kube-apiserver
 //! answers them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::Ipv4Addr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -83,7 +83,13 @@ struct State {
     clock_ahead: i64,
     version: u64,
     pods: BTreeMap<(String, String), Value>,
-    history: VecDeque<Event>,
+    history: VecDeque<Arc<Event>>,
+    /// The same by pod, for watches of one: thousands of them must not each look through all.
+    of_pods: HashMap<(String, String), VecDeque<Arc<Event>>>,
+    /// As `trimmed`, by pod.
+    trimmed_of: HashMap<(String, String), u64>,
+    /// Wakes the watches of one pod.
+    wakes: HashMap<(String, String), watch::Sender<u64>>,
     /// The oldest version that a watch can begin from.
     forgotten: u64,
     /// The newest event that was taken out of the history: an open watch that hasn't sent it has a hole.
@@ -116,6 +122,9 @@ impl KubeApi {
                 version: 100,
                 pods: BTreeMap::new(),
                 history: VecDeque::new(),
+                of_pods: HashMap::new(),
+                trimmed_of: HashMap::new(),
+                wakes: HashMap::new(),
                 forgotten: 100,
                 trimmed: 0,
                 seen: Vec::new(),
@@ -208,6 +217,11 @@ impl KubeApi {
             state.trimmed = newest;
         }
         state.history.clear();
+        for (pod, events) in std::mem::take(&mut state.of_pods) {
+            if let Some(newest) = events.back() {
+                state.trimmed_of.insert(pod, newest.version);
+            }
+        }
         state.forgotten = state.version;
     }
 
@@ -317,6 +331,14 @@ impl Shared {
 }
 
 impl State {
+    /// The pods among which a question looks for what it selects.
+    fn candidates(&self, asked: &Asked) -> impl Iterator<Item = &Value> {
+        let one = asked.one();
+        let all = one.is_none().then(|| self.pods.values());
+        let one = one.and_then(|pod| self.pods.get(&pod));
+        one.into_iter().chain(all.into_iter().flatten())
+    }
+
     fn record(&mut self, kind: &'static str, mut object: Value) {
         self.version += 1;
         let version = self.version;
@@ -334,18 +356,29 @@ impl State {
         if kind == "DELETED" {
             self.pods.remove(&key);
         } else {
-            self.pods.insert(key, object.clone());
+            self.pods.insert(key.clone(), object.clone());
         }
-        self.history.push_back(Event {
+        let event = Arc::new(Event {
             version,
             kind,
             object,
         });
+        if let Some(wake) = self.wakes.get(&key) {
+            wake.send_modify(|count| *count += 1);
+        }
+        self.of_pods.entry(key).or_default().push_back(Arc::clone(&event));
+        self.history.push_back(event);
         if self.history.len() > self.options.history
             && let Some(old) = self.history.pop_front()
         {
             self.forgotten = old.version;
             self.trimmed = old.version;
+            // It is its pod's oldest.
+            let pod = self::key(&old.object);
+            if let Some(of_pod) = self.of_pods.get_mut(&pod) {
+                of_pod.pop_front();
+            }
+            self.trimmed_of.insert(pod, old.version);
         }
     }
 }
@@ -407,6 +440,16 @@ impl Asked {
     fn is_true(&self, name: &str) -> bool {
         let value = self.query.get(name);
         value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
+    }
+
+    /// The pod, if it is asked for one alone by its name: as a resource, or by a field selector.
+    fn one(&self) -> Option<(String, String)> {
+        let selected = || {
+            let fields = self.get("fieldSelector");
+            let name = fields.strip_prefix("metadata.name=")?.trim_start_matches('=');
+            (!name.contains(',')).then(|| name.to_owned())
+        };
+        Some((self.namespace.clone()?, self.name.clone().or_else(selected)?))
     }
 
     fn verb(&self) -> (&'static str, Place) {
@@ -673,7 +716,7 @@ impl Shared {
         // A page goes on behind the pod whose place the token tells.
         let after: usize = asked.get("continue").parse().unwrap_or(0);
         let limit: usize = asked.get("limit").parse().unwrap_or(usize::MAX);
-        let mut chosen = state.pods.values().filter(|pod| selects(pod)).skip(after);
+        let mut chosen = state.candidates(asked).filter(|pod| selects(pod)).skip(after);
         let items: Vec<&Value> = chosen.by_ref().take(limit).collect();
         let mut metadata = json!({"resourceVersion": state.version.to_string()});
         if chosen.next().is_some()
@@ -704,8 +747,7 @@ impl Shared {
         if initial || matches!(asked_version, "" | "0") {
             first.extend(
                 state
-                    .pods
-                    .values()
+                    .candidates(asked)
                     .filter(|pod| selects(pod))
                     .map(|pod| line("ADDED", pod)),
             );
@@ -740,8 +782,23 @@ impl Shared {
     ) -> Response<Body> {
         let timeout = asked.get("timeoutSeconds").parse().unwrap_or(1800);
         let now = Instant::now();
-        self.state().open_watches += 1;
+        let one = asked.one();
+        let changes = {
+            let mut state = self.state();
+            state.open_watches += 1;
+            match &one {
+                Some(pod) => state
+                    .wakes
+                    .entry(pod.clone())
+                    .or_insert_with(|| watch::Sender::new(0))
+                    .subscribe(),
+                None => self.changes.subscribe(),
+            }
+        };
+        // For those who wait for an open watch.
+        self.changed();
         let watch = OpenWatch {
+            one,
             selects: asked.selector().ok().map(|selects| Box::new(selects) as Selector),
             ready: first.into(),
             cursor,
@@ -750,7 +807,7 @@ impl Shared {
             ends: now + Duration::from_secs(timeout),
             bookmarks: asked.is_true("allowWatchBookmarks"),
             next_bookmark: now + self.state().options.bookmarks,
-            changes: self.changes.subscribe(),
+            changes,
             faults: self.faults.changes(),
             shared: Arc::clone(self),
         };
@@ -777,6 +834,8 @@ type Selector = Box<dyn Fn(&Value) -> bool + Send>;
 
 /// One open watch; counted while it lives.
 struct OpenWatch {
+    /// The pod that it is about, if it is one.
+    one: Option<(String, String)>,
     selects: Option<Selector>,
     ready: VecDeque<String>,
     cursor: u64,
@@ -848,16 +907,27 @@ impl OpenWatch {
     fn collect(&mut self) {
         let state = self.shared.state();
         let Some(selects) = &self.selects else { return };
-        if self.cursor < state.trimmed {
+        let trimmed = match &self.one {
+            Some(pod) => state.trimmed_of.get(pod).copied().unwrap_or(0),
+            None => state.trimmed,
+        };
+        if self.cursor < trimmed {
             // Too slow: what is gone from the history can't be told any more.
-            let message = format!("too old resource version: {} ({})", self.cursor, state.trimmed);
+            let message = format!("too old resource version: {} ({trimmed})", self.cursor);
             self.ready
                 .push_back(line("ERROR", &status(410, "Expired", &message)));
             self.then = Some(What::End);
             self.cursor = state.version;
             return;
         }
-        for event in state.history.iter().filter(|event| event.version > self.cursor) {
+        let none = VecDeque::new();
+        let events = match &self.one {
+            Some(pod) => state.of_pods.get(pod).unwrap_or(&none),
+            None => &state.history,
+        };
+        // Versions only grow.
+        let told = events.partition_point(|event| event.version <= self.cursor);
+        for event in events.range(told..) {
             if selects(&event.object) {
                 self.ready.push_back(line(event.kind, &event.object));
             }

@@ -5,6 +5,7 @@
 pub mod capture;
 pub mod contract;
 pub mod fault;
+pub mod fleet;
 pub mod kube_api;
 pub mod page;
 pub mod pki;

@@ -1,4 +1,5 @@
-//! `podbeat-lab service`: the stand-in of the task-run service on its own, for those who develop against it.
+//! `podbeat-lab service`: the stand-in of the task-run service on its own, for those who develop against it; and `podbeat-lab
+//! fleet`: thousands of agents against the stand-ins.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -12,6 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use futures_util::StreamExt;
 use podbeat_lab::contract::Contract;
 use podbeat_lab::fault::Faults;
+use podbeat_lab::fleet::{agents, kubernetes, stand_ins};
 use podbeat_lab::page;
 use podbeat_lab::service::{self, Limits, Options, Service};
 use signal_hook_tokio::Signals;
@@ -35,13 +37,23 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    let Some(("service", matches)) = matches.subcommand() else {
-        return ExitCode::from(64);
+    // A fleet is measured: what it runs on is the same on any machine.
+    let threads = if matches.subcommand_name() == Some("service") {
+        None
+    } else {
+        Some(2)
     };
-    let failure = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => match runtime.block_on(serve(matches)) {
-            Ok(()) => return ExitCode::SUCCESS,
-            Err(failure) => failure,
+    let failure = match runtime(threads) {
+        Ok(runtime) => match runtime.block_on(run(&matches)) {
+            Ok(code) => {
+                // A thread may still be waiting for standard input.
+                runtime.shutdown_background();
+                return code;
+            }
+            Err(failure) => {
+                runtime.shutdown_background();
+                failure
+            }
         },
         Err(error) => error.into(),
     };
@@ -51,6 +63,79 @@ fn main() -> ExitCode {
         podbeat_lab::chain(failure.as_ref())
     );
     ExitCode::FAILURE
+}
+
+fn runtime(threads: Option<usize>) -> std::io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if let Some(threads) = threads {
+        builder.worker_threads(threads);
+    }
+    builder.enable_all().build()
+}
+
+async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    match matches.subcommand() {
+        Some(("service", matches)) => {
+            serve(matches).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(("fleet", matches)) => fleet(matches).await,
+        Some(("fleet-agents", _)) => {
+            agents::work().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(("fleet-kubernetes", _)) => {
+            kubernetes::serve().await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        _ => Ok(ExitCode::from(64)),
+    }
+}
+
+/// The fleet against the stand-ins; its figures as a table, and as JSON in a file.
+async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::new(SIGNALS)?;
+    let number = |name: &str| matches.get_one::<usize>(name).copied();
+    let time = |name: &str| matches.get_one::<Duration>(name).copied().unwrap_or_default();
+    let options = stand_ins::Options {
+        agents: number("agents").unwrap_or(1000),
+        interval: time("interval"),
+        start_over: time("start-over"),
+        outage: time("outage"),
+        processes: number("processes").unwrap_or(2),
+        drift: number("drift"),
+    };
+    let output = matches.get_one::<PathBuf>("output").ok_or("no file")?;
+    let dir = tempfile::tempdir()?;
+    let begun = tokio::time::Instant::now();
+    let say = |text: &str| {
+        let _ = writeln!(
+            std::io::stdout(),
+            "{:6.1}s  {text}",
+            begun.elapsed().as_secs_f64()
+        );
+    };
+    let program = std::env::current_exe()?;
+    // What was started ends when this is dropped.
+    let figures = tokio::select! {
+        figures = stand_ins::run(&program, dir.path(), &options, say) => figures?,
+        _ = signals.next() => return Ok(ExitCode::from(130)),
+    };
+    figures.write(output)?;
+    let (limits, kept) = figures.kept();
+    let mut out = std::io::stdout();
+    write!(out, "\n{}", figures.table())?;
+    writeln!(
+        out,
+        "\nin {}\n{kept} passed, {} failed",
+        output.display(),
+        limits - kept
+    )?;
+    Ok(if kept == limits {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn command() -> Command {
@@ -125,6 +210,51 @@ fn command() -> Command {
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(service)
+        .subcommand(fleet_command())
+        .subcommand(Command::new("fleet-agents").hide(true))
+        .subcommand(Command::new("fleet-kubernetes").hide(true))
+}
+
+fn fleet_command() -> Command {
+    let duration = || ValueParser::from(|text: &str| humantime::parse_duration(text));
+    let time = |name: &'static str, default: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("DURATION")
+            .default_value(default)
+            .value_parser(duration())
+            .help(help)
+    };
+    let number = |name: &'static str, help: &'static str| {
+        Arg::new(name)
+            .long(name)
+            .value_name("NUMBER")
+            .value_parser(value_parser!(usize))
+            .help(help)
+    };
+    Command::new("fleet")
+        .about("Thousands of agents against the stand-ins, from their start to their end; figures, and exit code 1 if a limit is passed")
+        .arg(number("agents", "How many agents").short('n').default_value("1000"))
+        .arg(time("interval", "30s", "Between two heartbeats of one agent"))
+        .arg(time(
+            "start-over",
+            "30s",
+            "The agents are started one after the other in this time",
+        ))
+        .arg(time("outage", "1m", "How long the service goes away"))
+        .arg(number("processes", "The processes that the agents are in").default_value("2"))
+        .arg(number(
+            "drift",
+            "Instead: for so many intervals, how evenly the heartbeats of agents come that start together (--start-over 0s)",
+        ))
+        .arg(
+            Arg::new("output")
+                .long("output")
+                .value_name("FILE")
+                .default_value("target/fleet/stand-ins.json")
+                .value_parser(value_parser!(PathBuf))
+                .help("Where the figures are written, as JSON"),
+        )
 }
 
 async fn serve(matches: &ArgMatches) -> Result<(), Failure> {

@@ -240,6 +240,18 @@ impl Service {
         self.shared.state().heard.iter().cloned().collect()
     }
 
+    /// Takes every heartbeat that came and is kept, in order: for whoever reads thousands, and keeps of them what it needs.
+    #[must_use]
+    pub fn take_heartbeats(&self) -> Vec<Heartbeat> {
+        self.shared.state().heard.take()
+    }
+
+    /// The time since the start, by which heartbeats are told.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.shared.started.elapsed()
+    }
+
     /// Issues a nonce for an attempt of a run, as the service does when the run is checked out.
     ///
     /// # Errors

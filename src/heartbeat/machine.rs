@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::Now;
 use super::answer::{Answer, RetryAfter};
-use super::backoff::Backoff;
+use super::backoff::{self, Backoff};
 use super::completion::is_finished;
 use super::outbox::{Beat, Kind, Outbox, exits_only, shows_new_exit};
 use super::request::{self, Identity, Report};
@@ -871,7 +871,10 @@ impl Machine {
                 RetryAfter::Delay(delay) => delay,
                 RetryAfter::At(date) => now.elapsed_at(date).saturating_sub(now.elapsed),
             };
-            wait = wait.max(asked.min(RETRY_AFTER_CAP));
+            let asked = asked.min(RETRY_AFTER_CAP);
+            // Some time on top: many were told the same, and must not come back as one.
+            let apart = (asked / 2).min(backoff::CAP).mul_f64(self.rng.f64());
+            wait = asked + wait.max(apart);
         }
         if let Some(deadline) = self.pressing_deadline(now.elapsed) {
             let left = deadline.saturating_sub(now.elapsed);

@@ -142,6 +142,14 @@ impl<H> Heard<H> {
         numbers.filter_map(|&number| Some((number, &self.heartbeats.get(&number)?.heartbeat)))
     }
 
+    /// Takes all that is kept, in order.
+    pub(crate) fn take(&mut self) -> Vec<H> {
+        self.of_runs.clear();
+        self.bytes = 0;
+        let kept = std::mem::take(&mut self.heartbeats);
+        kept.into_values().map(|kept| kept.heartbeat).collect()
+    }
+
     /// How many ever came: it tells whether any came since.
     pub(crate) fn count(&self) -> u64 {
         self.next
@@ -231,6 +239,9 @@ mod tests {
         heard.keep("f", ("f", 7), 36, bounds);
         expect(&heard, &[]);
         assert_eq!((heard.bytes, heard.of_runs.len(), heard.count()), (0, 0, 8));
+        heard.keep("g", ("g", 7), 3, bounds);
+        assert_eq!(heard.take(), [("g", 7)]);
+        assert_eq!((heard.bytes, heard.of_runs.len(), heard.count()), (0, 0, 9));
         let none = Bounds { of_run: 0, ..bounds };
         heard.keep("g", ("g", 8), 1, none);
         expect(&heard, &[]);

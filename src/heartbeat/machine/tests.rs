@@ -68,7 +68,11 @@ fn wall(after: f64) -> Timestamp {
 
 impl Bench {
     fn new(settings: Settings) -> Self {
-        let mut bench = Self::unstarted(Machine::new(settings, 1));
+        Self::seeded(settings, 1)
+    }
+
+    fn seeded(settings: Settings, seed: u64) -> Self {
+        let mut bench = Self::unstarted(Machine::new(settings, seed));
         bench.on(Event::Started);
         bench
     }
@@ -538,7 +542,8 @@ fn retry_after_is_honoured_in_both_forms() {
         });
         bench.pass(6.9);
         assert_eq!(bench.sent.len(), 1, "{asked:?}");
-        bench.pass(0.2);
+        // And half as long again at most.
+        bench.pass(3.7);
         assert_eq!(bench.sent.len(), 2, "{asked:?}");
     }
     let mut bench = Bench::new(settings());
@@ -546,8 +551,31 @@ fn retry_after_is_honoured_in_both_forms() {
         status: 503,
         retry_after: Some(RetryAfter::Delay(secs(86_400.0))),
     });
-    bench.pass(301.0);
-    assert_eq!(bench.sent.len(), 2, "a day is not waited for");
+    bench.pass(299.0);
+    assert_eq!(bench.sent.len(), 1, "five minutes are");
+    bench.pass(32.0);
+    assert!(bench.sent.len() >= 2, "a day is not");
+}
+
+#[test]
+fn those_who_were_told_the_same_come_back_one_by_one() {
+    let back_after = |seed: u64| {
+        let mut bench = Bench::seeded(settings(), seed);
+        bench.answer(Answer::Unavailable {
+            status: 503,
+            retry_after: Some(RetryAfter::Delay(secs(10.0))),
+        });
+        while bench.sent.len() < 2 {
+            bench.pass(0.1);
+        }
+        bench.now
+    };
+    let mut counts = [0; 5];
+    for seed in 0..500 {
+        let late = back_after(seed).saturating_sub(secs(10.0)).as_secs();
+        counts[usize::try_from(late).expect("small").min(4)] += 1;
+    }
+    assert!(counts.iter().all(|count| (50..150).contains(count)), "{counts:?}");
 }
 
 #[test]

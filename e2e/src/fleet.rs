@@ -1,0 +1,590 @@
+//! A fleet of real agents against a real kube-apiserver: what they cost it, and what outages of either side do.
+//!
+//! Nobody plays the kubelet but this program: it patches the pods' statuses. The agents are in processes of `podbeat-lab`, the
+//! stand-in service is in this one, and the API server's audit log says who asked for what, and when.
+
+mod audit;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use audit::{Asked, Verb};
+use futures_util::{StreamExt, TryStreamExt, stream};
+use kube::Client;
+use podbeat_lab::fleet::agents::Plan;
+use podbeat_lab::fleet::crew::Crew;
+use podbeat_lab::fleet::figures::{Figures, Limit};
+use podbeat_lab::fleet::lives::{LAST, Member};
+use podbeat_lab::fleet::process::{Usage, raise_file_limit, usage};
+use podbeat_lab::fleet::service::{FleetService, write_ca};
+use podbeat_lab::fleet::spread::Spread;
+use podbeat_lab::fleet::stand_ins::{after_outage, end, own_settings};
+use podbeat_lab::kube_api::KubeApi;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::api::{Namespace, apply_flow_schema};
+use crate::cluster::{Cluster, get, kube_error};
+use crate::runner::{repository, say};
+use crate::{Error, io};
+
+/// The longest that anything takes that works.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// How many pods are created or changed at once.
+const AT_ONCE: usize = 16;
+
+const NAMESPACE: &str = "fleet";
+
+/// Between two heartbeats, as in production.
+const INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long nothing happens but what agents do by themselves: kube-apiserver sends a bookmark to each watch once in it.
+const REST: Duration = Duration::from_secs(60);
+
+/// How long the API server stays down.
+const DOWN: Duration = Duration::from_secs(5);
+
+/// How long reconnects are listened for: longer than the widest spread.
+const RECONNECT: Duration = Duration::from_secs(50);
+
+/// What a reconnect must be spread over at least.
+const SPREAD_OVER: f64 = 30.0;
+
+/// The fleet's agents, and where the programs are.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How many agents.
+    pub agents: usize,
+    /// `podbeat-lab`.
+    pub lab: PathBuf,
+}
+
+impl Options {
+    /// Agents are started one after the other in this time: 100 a second, so that bookmarks, which come a minute after a watch
+    /// began, leave most of each minute free.
+    fn start_over(&self) -> Duration {
+        Duration::from_millis(10) * u32::try_from(self.agents).unwrap_or(u32::MAX)
+    }
+}
+
+/// Runs it against a cluster that was started with [`audited`].
+///
+/// # Errors
+/// Something can't be started, or what was awaited doesn't come.
+pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Error> {
+    let agents = options.agents;
+    let mut figures = Figures::default();
+    raise_file_limit()?;
+    let mut fleet = Fleet::prepare(cluster, options, &mut figures).await?;
+
+    // What the API server's own watches get of a change, before any agent is there.
+    let before_all = fleet.metrics(cluster).await?;
+    fleet.step(0).await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let own = (fleet.metrics(cluster).await?.events - before_all.events) / agents as f64;
+    let idle = tokio::time::sleep(Duration::from_secs(5));
+    let empty = apiserver(cluster)?;
+    idle.await;
+    let empty_later = apiserver(cluster)?;
+
+    let opening = Instant::now();
+    let mut crew = fleet.start(cluster, options).await?;
+    fleet.service.listen_for_step(0, agents, LIMIT).await?;
+    let watches = fleet.until_watched(cluster, agents, before_all.watches).await?;
+    figures.exactly("open watches", watches, agents);
+    fleet.tell(&format!(
+        "all agents watch their pods, and were heard, after {:.1} s",
+        opening.elapsed().as_secs_f64()
+    ));
+
+    // Between the last watch's begin and the first bookmark, a minute after the first one's.
+    let before = fleet.metrics(cluster).await?;
+    fleet.step(1).await?;
+    fleet.service.listen_for_step(1, agents, LIMIT).await?;
+    let events = (fleet.metrics(cluster).await?.events - before.events) / agents as f64 - own;
+    let undisturbed = opening.elapsed() < Duration::from_secs(58);
+    fleet.tell(&format!(
+        "every pod changed once: {events:.4} events each, to agents ({own:.2} to the API server itself){}",
+        if undisturbed {
+            ""
+        } else {
+            "; bookmarks came meanwhile"
+        }
+    ));
+    // A bookmark to the API server itself, or to agents where these took longer than a minute to begin, is not told apart.
+    let more = if undisturbed { 2.0 / agents as f64 } else { 0.5 };
+    figures.add(
+        "events delivered for a change, to agents",
+        events,
+        "",
+        if events < 1.0 {
+            Limit::AtLeast(1.0)
+        } else {
+            Limit::AtMost(1.0 + more)
+        },
+    );
+
+    // At rest; and because heartbeats are nothing to the API server, the service is away meanwhile.
+    let used = apiserver(cluster)?;
+    let (from, since) = (jiff::Timestamp::now(), Instant::now());
+    let back = fleet.go_away()?;
+    fleet.tell("the service is away, and no pod changes for a minute");
+    fleet
+        .service
+        .listen_until(back.saturating_sub(Duration::from_secs(8)))
+        .await;
+    let rested = since.elapsed();
+    let (resting, until) = (apiserver(cluster)?, jiff::Timestamp::now());
+    for step in 2..=4 {
+        let begun = Instant::now();
+        fleet.step(step).await?;
+        // Two changes of a pod within a quarter of a second may be told as one.
+        tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
+    }
+    fleet.tell("every pod changed three times while the service was away");
+    let asked = audit::read(&fleet.audit_log)?;
+    cost(
+        &mut figures,
+        agents,
+        &Costs {
+            empty,
+            empty_later,
+            used,
+            resting,
+            rested,
+        },
+    );
+    at_rest(&mut figures, agents, &asked, from, until);
+    fleet.service.listen_until(back).await;
+    fleet.tell("the service is back");
+
+    let connections = crew.usage()?;
+    figures.add(
+        "connections and files an agent",
+        connections.files as f64 / agents as f64,
+        "",
+        Limit::None,
+    );
+    figures.add(
+        "memory an agent, in shared processes",
+        connections.rss_kib as f64 / agents as f64,
+        "KiB",
+        Limit::None,
+    );
+
+    // The heartbeats that come back have nothing to do with the API server, either.
+    cluster.kill_apiserver().await?;
+    let killed = jiff::Timestamp::now();
+    fleet.tell("the API server is killed");
+    fleet.service.listen_until(fleet.service.elapsed() + DOWN).await;
+    cluster.start_apiserver().await?;
+    let restarted = Instant::now();
+    fleet.tell("and is there again");
+    fleet.admin = cluster.admin().await?;
+    fleet.step(5).await?;
+    fleet.tell("every pod changed once before most agents were back");
+    let listening = RECONNECT.saturating_sub(restarted.elapsed());
+    fleet
+        .service
+        .listen_until(fleet.service.elapsed() + listening)
+        .await;
+    fleet.service.listen_for_step(5, agents, LIMIT).await?;
+    fleet.until_watched(cluster, agents, before_all.watches).await?;
+    let asked = audit::read(&fleet.audit_log)?;
+    reconnects(&mut figures, agents, &asked, killed)?;
+    let returned = Spread::of(fleet.service.ledger.first_accepted_since(back), back, 30);
+    after_outage(&fleet.service, &returned, &mut figures);
+
+    for step in 6..=LAST {
+        let begun = Instant::now();
+        fleet.step(step).await?;
+        tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
+        fleet.service.listen_for_step(step, agents, LIMIT).await?;
+    }
+    end(&mut fleet.service, &mut crew, agents, &mut figures).await?;
+    fleet.tell("every run has ended");
+    Ok(figures)
+}
+
+/// What a cluster for a fleet is started with: an audit log of who asks for pods.
+///
+/// # Errors
+/// The policy can't be written.
+pub fn audited(dir: &Path) -> Result<Vec<String>, Error> {
+    let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "Panic"],
+        "rules": [{"level": "Metadata", "userGroups": [format!("system:serviceaccounts:{NAMESPACE}")]}, {"level": "None"}]});
+    let path = dir.join("audit-policy.json");
+    std::fs::write(&path, policy.to_string()).map_err(io(format!("writing {}", path.display())))?;
+    Ok(vec![
+        format!("--audit-policy-file={}", path.display()),
+        format!("--audit-log-path={}", dir.join("audit.jsonl").display()),
+        // Nothing is lost when the API server is killed.
+        "--audit-log-mode=blocking".to_owned(),
+    ])
+}
+
+struct Fleet {
+    admin: Client,
+    namespace: String,
+    service: FleetService,
+    ca_file: PathBuf,
+    service_account_dir: PathBuf,
+    audit_log: PathBuf,
+    uids: Vec<String>,
+    begun: Instant,
+}
+
+impl Fleet {
+    /// The namespace with its rights, podbeat's lane, the pods and the service.
+    async fn prepare(cluster: &Cluster, options: &Options, figures: &mut Figures) -> Result<Self, Error> {
+        let begun = Instant::now();
+        let admin = cluster.admin().await?;
+        let namespace = Namespace::create(admin.clone(), NAMESPACE).await?;
+        namespace.grant_all().await?;
+        let token = namespace.token().await?;
+        let dir = cluster.path("fleet");
+        KubeApi::write_service_account(&cluster.authority, &token, &dir)?;
+        let podbeat = cluster.client_of(&token).await?;
+        let manifest = repository().join("deploy/manifests/flowschema.yaml");
+        let manifest =
+            std::fs::read_to_string(&manifest).map_err(io(format!("reading {}", manifest.display())))?;
+        let manifest = manifest.replace("namespace: tasks", &format!("namespace: {NAMESPACE}"));
+        apply_flow_schema(&admin, &manifest, &podbeat, NAMESPACE).await?;
+        let service = FleetService::start(&cluster.authority, options.agents).await?;
+        let mut fleet = Self {
+            admin,
+            namespace: NAMESPACE.to_owned(),
+            service,
+            ca_file: write_ca(&cluster.authority, &dir)?,
+            service_account_dir: dir,
+            audit_log: cluster.path("audit.jsonl"),
+            uids: Vec::new(),
+            begun,
+        };
+        let to = fleet.namespace();
+        fleet.uids = stream::iter(0..options.agents)
+            .map(|nth| {
+                let to = to.clone();
+                async move { to.create_pod(&pod(&Member { nth })).await }
+            })
+            .buffered(AT_ONCE)
+            .try_collect()
+            .await?;
+        let first = to.pod(&Member { nth: 0 }.pod()).await?;
+        figures.add(
+            "a pod's size, as JSON",
+            first.to_string().len() as f64 / 1024.0,
+            "KiB",
+            Limit::None,
+        );
+        fleet.tell(&format!("{} pods are created", options.agents));
+        Ok(fleet)
+    }
+
+    fn namespace(&self) -> Namespace {
+        Namespace::existing(self.admin.clone(), &self.namespace)
+    }
+
+    fn tell(&self, text: &str) {
+        say(&format!("{:6.1}s  {text}", self.begun.elapsed().as_secs_f64()));
+    }
+
+    /// Brings every pod to a step of its life.
+    async fn step(&self, step: usize) -> Result<(), Error> {
+        let to = self.namespace();
+        stream::iter(0..self.uids.len())
+            .map(Ok)
+            .try_for_each_concurrent(AT_ONCE, |nth| {
+                let to = to.clone();
+                async move {
+                    let member = Member { nth };
+                    let status = member.at(step).get("status").cloned().unwrap_or_default();
+                    to.set_status(&member.pod(), &status).await
+                }
+            })
+            .await
+    }
+
+    async fn start(&self, cluster: &Cluster, options: &Options) -> Result<Crew, Error> {
+        let mut settings = self.service.settings(&self.ca_file, INTERVAL);
+        settings.extend(
+            [
+                ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
+                ("KUBERNETES_SERVICE_PORT", cluster.port.to_string()),
+                (
+                    "PODBEAT_SERVICE_ACCOUNT_DIR",
+                    self.service_account_dir.display().to_string(),
+                ),
+                ("POD_NAMESPACE", self.namespace.clone()),
+            ]
+            .map(|(variable, value)| (variable.to_owned(), value)),
+        );
+        let plan = Plan {
+            settings,
+            agents: self
+                .uids
+                .iter()
+                .enumerate()
+                .map(|(nth, uid)| own_settings(nth, Some(uid)))
+                .collect(),
+            start_over_ms: u64::try_from(options.start_over().as_millis()).unwrap_or(u64::MAX),
+        };
+        Ok(Crew::start(&options.lab, &plan, 1 + self.uids.len() / 5000).await?)
+    }
+
+    fn go_away(&self) -> Result<Duration, Error> {
+        self.service
+            .go_away(REST + Duration::from_secs(8))
+            .map_err(|error| Error::Unexpected(error.to_string()))
+    }
+
+    async fn metrics(&self, cluster: &Cluster) -> Result<Metrics, Error> {
+        let text = cluster
+            .admin()
+            .await?
+            .request_text(get("/metrics"))
+            .await
+            .map_err(|error| kube_error("asking for the API server's metrics", error))?;
+        Ok(Metrics::read(&text))
+    }
+
+    /// Waits until the API server has a watch of each agent open; so many of its own are not counted.
+    async fn until_watched(&mut self, cluster: &Cluster, agents: usize, own: usize) -> Result<usize, Error> {
+        let begun = Instant::now();
+        loop {
+            let watches = self.metrics(cluster).await?.watches.saturating_sub(own);
+            if watches >= agents || begun.elapsed() > LIMIT {
+                return Ok(watches);
+            }
+            self.service
+                .listen_until(self.service.elapsed() + Duration::from_millis(500))
+                .await;
+        }
+    }
+}
+
+/// What the API server says of itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Metrics {
+    /// Events that watches of pods were sent, bookmarks among them.
+    events: f64,
+    /// Open watches of pods.
+    watches: usize,
+}
+
+impl Metrics {
+    fn read(text: &str) -> Self {
+        let sum = |name: &str, labels: &[&str]| -> f64 {
+            text.lines()
+                .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')))
+                .filter(|line| labels.iter().all(|label| line.contains(label)))
+                .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
+                .sum()
+        };
+        let pods = "resource=\"pods\"";
+        let open = sum("apiserver_longrunning_requests", &[pods, "verb=\"WATCH\""]);
+        Self {
+            events: sum("apiserver_watch_events_total", &[pods]),
+            watches: format!("{open:.0}").parse().unwrap_or(0),
+        }
+    }
+}
+
+fn apiserver(cluster: &Cluster) -> Result<Usage, Error> {
+    let pid = cluster
+        .apiserver_pid()
+        .ok_or_else(|| Error::Unexpected("the API server doesn't run".to_owned()))?;
+    Ok(usage(pid)?)
+}
+
+struct Costs {
+    /// Before there were agents, and 5 s later.
+    empty: Usage,
+    empty_later: Usage,
+    /// At the beginning of the time at rest, and at its end.
+    used: Usage,
+    resting: Usage,
+    rested: Duration,
+}
+
+fn cost(figures: &mut Figures, agents: usize, costs: &Costs) {
+    let agents = agents as f64;
+    let mut told = |name, value, unit| figures.add(name, value, unit, Limit::None);
+    let mib = |usage: Usage| usage.rss_kib as f64 / 1024.0;
+    told(
+        "the API server's memory without agents",
+        mib(costs.empty_later),
+        "MiB",
+    );
+    told(
+        "the API server's memory with them, at rest",
+        mib(costs.resting),
+        "MiB",
+    );
+    told(
+        "its memory for a watch",
+        (mib(costs.resting) - mib(costs.empty_later)).max(0.0) * 1024.0 / agents,
+        "KiB",
+    );
+    let without = (costs.empty_later.cpu_seconds - costs.empty.cpu_seconds) / 5.0;
+    let with = (costs.resting.cpu_seconds - costs.used.cpu_seconds) / costs.rested.as_secs_f64();
+    told("the API server's CPU without agents", without * 100.0, "% of 1");
+    told("the API server's CPU with them, at rest", with * 100.0, "% of 1");
+    told(
+        "its CPU for a watch",
+        (with - without).max(0.0) * 1000.0 / agents,
+        "ms/s",
+    );
+}
+
+/// Requests in the time at rest, and how often watches must be renewed.
+fn at_rest(
+    figures: &mut Figures,
+    agents: usize,
+    asked: &[Asked],
+    from: jiff::Timestamp,
+    until: jiff::Timestamp,
+) {
+    let minutes = until.duration_since(from).as_secs_f64() / 60.0;
+    let resting = || asked.iter().filter(|one| (from..until).contains(&one.at));
+    let seen = resting().count() as f64 / minutes / agents as f64;
+    // Watches last for minutes: what they ask for themselves says how often they are renewed.
+    let lasting: Vec<f64> = asked.iter().filter_map(|one| one.timeout_seconds).collect();
+    let renewals = 60.0 * lasting.len() as f64 / lasting.iter().sum::<f64>().max(1.0);
+    let renewed = resting().filter(|one| one.verb == Verb::Watch).count() as f64 / minutes / agents as f64;
+    figures.add(
+        "requests a minute an agent, seen at rest",
+        seen,
+        "/min",
+        Limit::None,
+    );
+    figures.add(
+        "renewals of a watch a minute, as it asks",
+        renewals,
+        "/min",
+        Limit::None,
+    );
+    figures.add(
+        "requests a minute an agent, both",
+        seen - renewed + renewals,
+        "/min",
+        Limit::AtMost(1.2),
+    );
+    let mut verbs: BTreeMap<&str, usize> = BTreeMap::new();
+    for one in resting() {
+        *verbs.entry(one.verb.name()).or_default() += 1;
+    }
+    figures.attach("requestsAtRest", json!(verbs));
+}
+
+/// How the agents came back after the API server was killed.
+fn reconnects(
+    figures: &mut Figures,
+    agents: usize,
+    asked: &[Asked],
+    killed: jiff::Timestamp,
+) -> Result<(), Error> {
+    // The first request that was answered: before that the API server is up, but not ready for everybody.
+    let answered: Vec<&Asked> = asked.iter().filter(|one| one.at > killed).collect();
+    let began = answered
+        .iter()
+        .map(|one| one.at)
+        .min()
+        .ok_or_else(|| Error::Unexpected("no agent came back to the API server".to_owned()))?;
+    let since = |at: jiff::Timestamp| at.duration_since(began).unsigned_abs();
+    let seconds = usize::try_from(RECONNECT.as_secs()).unwrap_or(50);
+    let all = Spread::of(answered.iter().map(|one| since(one.at)), Duration::ZERO, seconds);
+    // Each agent is known by the pod that it asks for.
+    let mut first: BTreeMap<&str, jiff::Timestamp> = BTreeMap::new();
+    for one in &answered {
+        first
+            .entry(&one.pod)
+            .and_modify(|at| *at = one.at.min(*at))
+            .or_insert(one.at);
+    }
+    let firsts = Spread::of(first.values().map(|at| since(*at)), Duration::ZERO, seconds);
+    let after_kill = |at: jiff::Timestamp| at.duration_since(killed).as_secs_f64();
+    let last = first.values().max().map_or(0.0, |at| after_kill(*at));
+    figures.exactly("agents that came back to the API server", first.len(), agents);
+    figures.add(
+        "reconnects are spread over",
+        firsts.span,
+        "s",
+        // Of few agents the first and the last may be as far from the ends of the spread as chance has it.
+        Limit::AtLeast(SPREAD_OVER * (1.0 - 4.0 / agents as f64)),
+    );
+    figures.add(
+        "reconnects in the fullest second",
+        f64::from(firsts.most()) / agents as f64 * 100.0,
+        "% of all",
+        // Three times what an even spread over those 30 s has, and what chance does to so few.
+        Limit::AtMost((3.0 + 4.0 / (agents as f64 / SPREAD_OVER).sqrt()) / SPREAD_OVER * 100.0),
+    );
+    figures.add("from the kill to the last reconnect", last, "s", Limit::None);
+    figures.add(
+        "requests for a reconnect",
+        answered.len() as f64 / agents as f64,
+        "",
+        Limit::None,
+    );
+    figures.attach("reconnects", firsts.json());
+    figures.attach("requestsOfReconnects", all.json());
+    Ok(())
+}
+
+/// A pod to create: as large as pods are that have some variables.
+fn pod(member: &Member) -> Value {
+    const VARIABLES: usize = 40;
+    let mut pod = member.at(0);
+    if let Some(object) = pod.as_object_mut() {
+        object.remove("status");
+    }
+    if let Some(metadata) = pod.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.retain(|name, _| matches!(name.as_str(), "name" | "labels"));
+    }
+    if let Some(spec) = pod.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("serviceAccountName".to_owned(), json!("podbeat"));
+        spec.insert("automountServiceAccountToken".to_owned(), json!(false));
+    }
+    let environment: Vec<Value> = (0..VARIABLES)
+        .map(|nth| json!({"name": format!("SETTING_{nth}"), "value": "v".repeat(100)}))
+        .collect();
+    if let Some(main) = pod
+        .pointer_mut("/spec/containers/0")
+        .and_then(Value::as_object_mut)
+    {
+        main.insert("env".to_owned(), Value::Array(environment));
+    }
+    pod
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_api_servers_metrics_are_read() {
+        let text = r#"# TYPE apiserver_watch_events_total counter
+apiserver_watch_events_total{group="",resource="pods",version="v1"} 120
+apiserver_watch_events_total{group="",resource="nodes",version="v1"} 7
+apiserver_longrunning_requests{component="apiserver",group="",resource="pods",scope="cluster",verb="WATCH",version="v1"} 1
+apiserver_longrunning_requests{component="apiserver",group="",resource="pods",scope="namespace",verb="WATCH",version="v1"} 50
+"#;
+        let wanted = Metrics {
+            events: 120.0,
+            watches: 51,
+        };
+        assert_eq!(Metrics::read(text), wanted);
+    }
+
+    #[test]
+    fn a_pod_is_one_that_can_be_created() {
+        let pod = pod(&Member { nth: 3 });
+        assert_eq!(pod.pointer("/metadata/name"), Some(&json!("fleet-00003")));
+        assert_eq!(pod.pointer("/metadata/uid"), None);
+        assert_eq!(pod.pointer("/status"), None);
+        assert_eq!(pod.pointer("/spec/containers/0/name"), Some(&json!("main")));
+    }
+}

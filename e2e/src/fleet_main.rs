@@ -1,0 +1,83 @@
+//! `fleet-api [--lab PATH] [--output FILE] AGENTS`: a fleet against a real kube-apiserver; exit code 1 if a limit is passed.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use podbeat_e2e::cluster::Cluster;
+use podbeat_e2e::fleet::{self, Options};
+use podbeat_e2e::runner::{build, chain, repository, say};
+use podbeat_e2e::{Error, tail};
+use tokio::signal::unix::{SignalKind, signal};
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut options = Options {
+        agents: 0,
+        lab: repository().join("target/debug/podbeat-lab"),
+    };
+    let mut output = repository().join("target/fleet/api.json");
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let mut path = || arguments.next().map(PathBuf::from).unwrap_or_default();
+        match argument.as_str() {
+            "--lab" => options.lab = path(),
+            "--output" => output = path(),
+            number => options.agents = number.parse().unwrap_or(0),
+        }
+    }
+    if options.agents == 0 {
+        say("how many agents? fleet-api [--lab PATH] [--output FILE] AGENTS");
+        return ExitCode::from(64);
+    }
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        say("signal handlers can't be set");
+        return ExitCode::FAILURE;
+    };
+    tokio::select! {
+        code = all(&options, &output) => code,
+        _ = interrupt.recv() => ExitCode::from(130),
+        _ = terminate.recv() => ExitCode::from(143),
+    }
+}
+
+async fn all(options: &Options, output: &std::path::Path) -> ExitCode {
+    let programs = match build() {
+        Ok(programs) => programs,
+        Err(code) => return code,
+    };
+    let failed = |error: &Error| {
+        say(&chain(error));
+        say("0 passed, 1 failed");
+        ExitCode::FAILURE
+    };
+    let mut cluster = match Cluster::start_with(&programs, fleet::audited).await {
+        Ok(cluster) => cluster,
+        Err(error) => return failed(&error),
+    };
+    say(&format!(
+        "{} agents, Kubernetes {}",
+        options.agents,
+        cluster.version().await.unwrap_or_else(|error| chain(&error))
+    ));
+    let figures = match fleet::run(&mut cluster, options).await {
+        Ok(figures) => figures,
+        Err(error) => {
+            say(&tail(&cluster.path("apiserver.log")));
+            return failed(&error);
+        }
+    };
+    if let Err(error) = figures.write(output) {
+        return failed(&error.into());
+    }
+    let (limits, kept) = figures.kept();
+    say(&format!("\n{}\nin {}", figures.table(), output.display()));
+    say(&format!("{kept} passed, {} failed", limits - kept));
+    if kept == limits {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}

@@ -1,0 +1,238 @@
+//! Many agents in one process, each the library's own, with its own pod, run, clients and connections. They share two threads.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, Write};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt, stream};
+use podbeat::agent::{self, Onlooker};
+use podbeat::config::{Config, Flags};
+use podbeat::exit::Ending;
+use podbeat::heartbeat::machine::{Attempt, DropCause, Note};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use super::process::raise_file_limit;
+use crate::{Error, io};
+
+/// What a process of agents is told first, as one line of JSON on its standard input.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Plan {
+    /// What all agents find in their environment.
+    pub settings: BTreeMap<String, String>,
+    /// What each finds there besides.
+    pub agents: Vec<BTreeMap<String, String>>,
+    /// The agents are started one after the other, in so many milliseconds.
+    pub start_over_ms: u64,
+}
+
+/// What is told afterwards, a word on a line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// To tell a [`Count`], as a line of JSON on standard output.
+    Count,
+    /// To send SIGTERM to all agents, as it were.
+    Terminate,
+}
+
+impl Order {
+    /// The word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Count => "count",
+            Self::Terminate => "terminate",
+        }
+    }
+}
+
+/// What a process of agents has seen of them.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct Count {
+    /// Agents that were started.
+    pub started: usize,
+    /// Agents that ended with exit code 0.
+    pub ended_well: usize,
+    /// Agents that ended otherwise.
+    pub ended_ill: usize,
+    /// Attempts to send a heartbeat.
+    pub attempts: usize,
+    /// Those that were not accepted.
+    pub failed: usize,
+    /// Transitions that the cores saw.
+    pub transitions: usize,
+    /// Heartbeats with news that were given up.
+    pub dropped: usize,
+    /// How long those that were accepted since the last count took, each from its start to its answer, in microseconds.
+    pub took: Vec<u32>,
+}
+
+impl Count {
+    /// Both together.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        self.started += other.started;
+        self.ended_well += other.ended_well;
+        self.ended_ill += other.ended_ill;
+        self.attempts += other.attempts;
+        self.failed += other.failed;
+        self.transitions += other.transitions;
+        self.dropped += other.dropped;
+        self.took.extend(other.took);
+        self
+    }
+}
+
+#[derive(Debug, Default)]
+struct Tally {
+    started: AtomicUsize,
+    ended_well: AtomicUsize,
+    ended_ill: AtomicUsize,
+    attempts: AtomicUsize,
+    failed: AtomicUsize,
+    transitions: AtomicUsize,
+    dropped: AtomicUsize,
+    took: Mutex<Vec<u32>>,
+}
+
+/// The most times that are kept until they are asked for.
+const MOST_TIMES: usize = 1 << 20;
+
+impl Tally {
+    fn count(&self) -> Count {
+        let load = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+        Count {
+            started: load(&self.started),
+            ended_well: load(&self.ended_well),
+            ended_ill: load(&self.ended_ill),
+            attempts: load(&self.attempts),
+            failed: load(&self.failed),
+            transitions: load(&self.transitions),
+            dropped: load(&self.dropped),
+            took: std::mem::take(&mut *self.took.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+
+    fn took(&self, time: Duration) {
+        let mut took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
+        if took.len() < MOST_TIMES {
+            took.push(u32::try_from(time.as_micros()).unwrap_or(u32::MAX));
+        }
+    }
+}
+
+fn one_more(counter: &AtomicUsize) {
+    counter.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts what one agent does.
+struct Counting {
+    tally: Arc<Tally>,
+    begun: Option<Instant>,
+}
+
+impl Onlooker for Counting {
+    fn note(&mut self, note: &Note) {
+        match note {
+            Note::Accepted(..) => {
+                if let Some(begun) = self.begun.take() {
+                    self.tally.took(begun.elapsed());
+                }
+            }
+            Note::Failed { .. } => one_more(&self.tally.failed),
+            Note::Transition { .. } => one_more(&self.tally.transitions),
+            // One whose news a newer one tells, too, is no loss.
+            Note::Dropped(_, _, cause, _) if *cause != DropCause::Superseded => one_more(&self.tally.dropped),
+            _ => {}
+        }
+    }
+
+    fn attempt(&mut self, _: &Attempt) {
+        self.begun = Some(Instant::now());
+        one_more(&self.tally.attempts);
+    }
+}
+
+/// Runs agents as it is told on standard input, until that ends.
+///
+/// # Errors
+/// The plan isn't one, or a setting in it is wrong.
+pub async fn work() -> Result<(), Error> {
+    raise_file_limit()?;
+    let mut lines = standard_input();
+    let plan = lines.recv().await.unwrap_or_default();
+    let plan: Plan = serde_json::from_str(&plan)
+        .map_err(|error| io("reading the plan of the fleet's agents from standard input")(error.into()))?;
+    let tally = Arc::new(Tally::default());
+    let (terminate, terminated) = watch::channel(false);
+    let mut agents = JoinSet::new();
+    let mut to_start = plan.agents.len();
+    let gap = Duration::from_millis(plan.start_over_ms) / u32::try_from(to_start.max(1)).unwrap_or(u32::MAX);
+    let begun = Instant::now();
+    let mut waiting = plan.agents.into_iter();
+    loop {
+        let nth = u32::try_from(tally.started.load(Ordering::Relaxed)).unwrap_or(u32::MAX);
+        tokio::select! {
+            biased;
+            line = lines.recv() => match line.as_deref() {
+                Some("count") => {
+                    let count = serde_json::to_string(&tally.count()).unwrap_or_default();
+                    let mut out = std::io::stdout();
+                    writeln!(out, "{count}").and_then(|()| out.flush()).map_err(io("telling the count"))?;
+                }
+                Some("terminate") => {
+                    let _ = terminate.send(true);
+                }
+                Some(_) => {}
+                // Whoever started us is gone, or done.
+                None => return Ok(()),
+            },
+            Some(ended) = agents.join_next() => {
+                let well = matches!(ended, Ok(Ok(Ending::Delivered)));
+                one_more(if well { &tally.ended_well } else { &tally.ended_ill });
+            }
+            () = tokio::time::sleep_until(begun + gap * nth), if to_start > 0 => {
+                to_start -= 1;
+                let Some(own) = waiting.next() else { continue };
+                let mut settings = plan.settings.clone();
+                settings.extend(own);
+                let config = Config::load(&Flags::default(), &settings)
+                    .map_err(|error| io(format!("setting an agent up: {error}"))(std::io::ErrorKind::InvalidInput.into()))?;
+                let counting = Counting { tally: Arc::clone(&tally), begun: None };
+                let signals = signals(terminated.clone());
+                agents.spawn(async move { agent::run(&config, signals, counting).await });
+                one_more(&tally.started);
+            }
+        }
+    }
+}
+
+/// One signal, when it is time.
+fn signals(mut terminated: watch::Receiver<bool>) -> Pin<Box<dyn Stream<Item = ()> + Send>> {
+    let once = stream::once(async move {
+        // Whoever could send one is gone: none comes any more.
+        if terminated.wait_for(|terminated| *terminated).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    });
+    Box::pin(once.chain(stream::pending()))
+}
+
+/// The lines of standard input, by a thread of their own, which ends with the process.
+fn standard_input() -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel(16);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { return };
+            if sender.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
+}

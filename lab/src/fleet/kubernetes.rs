@@ -1,0 +1,131 @@
+//! The stand-in Kubernetes API of a fleet, in a process of its own: ten thousand watches are as many connections.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::time::Instant;
+
+use super::crew::Hand;
+use super::lives::{Member, STEPS};
+use super::process::raise_file_limit;
+use crate::fault::Faults;
+use crate::kube_api::{KubeApi, Options};
+use crate::pki::Authority;
+use crate::{Error, io};
+
+/// The bearer token that it accepts.
+const TOKEN: &str = "fleet-kube-token";
+
+/// What the process is told, as a line of JSON on its standard input. It answers each with a [`State`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Order {
+    /// To begin with so many pods, and to write a service account's directory. Told first.
+    Begin {
+        /// The directory.
+        service_account_dir: PathBuf,
+        /// How many.
+        pods: usize,
+    },
+    /// To bring every pod to a step of its life, one after the other in so many milliseconds.
+    Step {
+        /// The step.
+        step: usize,
+        /// The time.
+        over_ms: u64,
+    },
+    /// Nothing but to answer.
+    Tell,
+}
+
+/// How it stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Its port on loopback.
+    pub port: u16,
+    /// Open watches.
+    pub watches: usize,
+    /// Requests so far, by verb.
+    pub requests: BTreeMap<String, usize>,
+}
+
+/// Gives it an order and waits until that is done.
+///
+/// # Errors
+/// The process is gone.
+pub async fn order(hand: &mut Hand, order: &Order) -> Result<State, Error> {
+    hand.tell(&serde_json::to_string(order).unwrap_or_default())
+        .await?;
+    let work = match order {
+        Order::Step { over_ms, .. } => Duration::from_millis(*over_ms),
+        Order::Begin { .. } | Order::Tell => Duration::ZERO,
+    };
+    hand.answer_of(work).await
+}
+
+/// Serves as it is told on standard input, until that ends.
+///
+/// # Errors
+/// An order isn't one, or the stand-in can't begin.
+pub async fn serve() -> Result<(), Error> {
+    use std::io::Write;
+    raise_file_limit()?;
+    let mut orders = BufReader::new(tokio::io::stdin()).lines();
+    let mut begun: Option<(KubeApi, usize)> = None;
+    loop {
+        let line = orders.next_line().await.map_err(io("reading the next order"))?;
+        let Some(line) = line else { return Ok(()) };
+        let order = serde_json::from_str(&line)
+            .map_err(|error| io(format!("understanding the order {line}"))(error.into()))?;
+        match (order, &begun) {
+            (
+                Order::Begin {
+                    service_account_dir,
+                    pods,
+                },
+                _,
+            ) => {
+                let authority = Authority::new()?;
+                let options = Options {
+                    token: TOKEN.to_owned(),
+                    // Nothing is forgotten: a watch that has no news of its own is behind all others' by as many events.
+                    history: pods * (STEPS + 1) + 100,
+                    ..Options::default()
+                };
+                let api = KubeApi::start(&authority, Faults::default(), options).await?;
+                KubeApi::write_service_account(&authority, TOKEN, &service_account_dir)?;
+                for nth in 0..pods {
+                    api.apply(Member { nth }.at(0));
+                }
+                begun = Some((api, pods));
+            }
+            (Order::Step { step, over_ms }, Some((api, pods))) => {
+                let start = Instant::now();
+                let gap = Duration::from_millis(over_ms) / u32::try_from((*pods).max(1)).unwrap_or(u32::MAX);
+                for nth in 0..*pods {
+                    api.apply(Member { nth }.at(step));
+                    tokio::time::sleep_until(start + gap * u32::try_from(nth).unwrap_or(u32::MAX)).await;
+                }
+            }
+            (Order::Step { .. } | Order::Tell, _) => {}
+        }
+        let state = begun.as_ref().map(|(api, _)| {
+            let mut requests = BTreeMap::new();
+            for seen in api.seen() {
+                *requests.entry(seen.verb.to_owned()).or_insert(0) += 1;
+            }
+            State {
+                port: api.port(),
+                watches: api.open_watches(),
+                requests,
+            }
+        });
+        let answer = serde_json::to_string(&state.unwrap_or_default()).unwrap_or_default();
+        let mut out = std::io::stdout();
+        writeln!(out, "{answer}")
+            .and_then(|()| out.flush())
+            .map_err(io("answering"))?;
+    }
+}

@@ -1,0 +1,297 @@
+//! What the service heard of each run, held against what was done to its pod. Pure.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::lives::{Member, mark};
+use crate::service::Heartbeat;
+
+/// One heartbeat that came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// When, since the service's start.
+    pub at: Duration,
+    /// Of which pod of the fleet.
+    pub nth: usize,
+    /// Whether the service acted on it.
+    pub accepted: bool,
+}
+
+/// All that was heard of a fleet.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    nth_of: HashMap<String, usize>,
+    runs: Vec<OfRun>,
+    arrivals: Vec<Arrival>,
+    violations: Vec<String>,
+    retry_after: Duration,
+    too_early: usize,
+    refused: usize,
+    strangers: usize,
+}
+
+#[derive(Clone, Debug, Default)]
+struct OfRun {
+    /// The states of `main` that were accepted, repetitions left out.
+    told: Vec<String>,
+    finals: usize,
+    after_final: usize,
+    /// What Retry-After asked for.
+    not_before: Option<Duration>,
+}
+
+impl Ledger {
+    /// For the runs of a fleet. An answer of 503 asks with Retry-After to wait for so long.
+    #[must_use]
+    pub fn new(size: usize, retry_after: Duration) -> Self {
+        Self {
+            nth_of: (0..size).map(|nth| (Member { nth }.run(), nth)).collect(),
+            runs: vec![OfRun::default(); size],
+            retry_after,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in a heartbeat, in the order in which they came.
+    pub fn hear(&mut self, heartbeat: &Heartbeat) {
+        const MOST_VIOLATIONS: usize = 20;
+        let room = MOST_VIOLATIONS.saturating_sub(self.violations.len());
+        self.violations
+            .extend(heartbeat.violations.iter().take(room).cloned());
+        let Some(&nth) = self.nth_of.get(&heartbeat.run_id) else {
+            self.strangers += 1;
+            return;
+        };
+        let Some(run) = self.runs.get_mut(nth) else {
+            return;
+        };
+        let at = heartbeat.at;
+        self.arrivals.push(Arrival {
+            at,
+            nth,
+            accepted: heartbeat.accepted,
+        });
+        if run.not_before.is_some_and(|not_before| at < not_before) {
+            self.too_early += 1;
+        }
+        run.not_before = None;
+        if heartbeat.status == Some(503) {
+            self.refused += 1;
+            run.not_before = Some(at + self.retry_after);
+        }
+        if !heartbeat.accepted {
+            return;
+        }
+        if run.finals > 0 {
+            run.after_final += 1;
+        }
+        run.finals += usize::from(heartbeat.is_final());
+        let statuses = heartbeat
+            .body
+            .get("containerStatus")
+            .and_then(|all| all.as_array());
+        let main = statuses
+            .into_iter()
+            .flatten()
+            .find(|status| status.get("name").and_then(|name| name.as_str()) == Some("main"));
+        if let Some(told) = main.and_then(|main| mark(main.get("state")?))
+            && run.told.last() != Some(&told)
+        {
+            run.told.push(told);
+        }
+    }
+
+    /// Every heartbeat that came, in order.
+    #[must_use]
+    pub fn arrivals(&self) -> &[Arrival] {
+        &self.arrivals
+    }
+
+    /// When each run was first accepted from `from` on.
+    #[must_use]
+    pub fn first_accepted_since(&self, from: Duration) -> Vec<Duration> {
+        let mut seen = vec![false; self.runs.len()];
+        let accepted = self
+            .arrivals
+            .iter()
+            .filter(|arrival| arrival.accepted && arrival.at >= from);
+        accepted
+            .filter(|arrival| {
+                seen.get_mut(arrival.nth)
+                    .is_some_and(|seen| !std::mem::replace(seen, true))
+            })
+            .map(|arrival| arrival.at)
+            .collect()
+    }
+
+    /// How many runs were told up to a step of their life.
+    #[must_use]
+    pub fn told_of(&self, step: usize) -> usize {
+        let told = self.runs.iter().enumerate().filter(|(nth, run)| {
+            let wanted = mark_at(*nth, step);
+            run.told.iter().rev().any(|told| Some(told) == wanted.as_ref())
+        });
+        told.count()
+    }
+
+    /// How many runs had their last heartbeat accepted.
+    #[must_use]
+    pub fn ended(&self) -> usize {
+        self.runs.iter().filter(|run| run.finals > 0).count()
+    }
+
+    /// How many of the changes up to a step were never accepted, or told in another order: what was lost.
+    #[must_use]
+    pub fn lost(&self, steps: usize) -> usize {
+        let lost = self.runs.iter().enumerate().map(|(nth, run)| {
+            let mut told = run.told.iter();
+            (0..=steps)
+                .filter(|&step| {
+                    let wanted = mark_at(nth, step);
+                    let mut rest = told.clone();
+                    let found = rest.any(|told| Some(told) == wanted.as_ref());
+                    if found {
+                        told = rest;
+                    }
+                    !found
+                })
+                .count()
+        });
+        lost.sum()
+    }
+
+    /// How many states were told that no change up to a step made, or more than once.
+    #[must_use]
+    pub fn invented(&self, steps: usize) -> usize {
+        let told: usize = self.runs.iter().map(|run| run.told.len()).sum();
+        (told + self.lost(steps)).saturating_sub(self.runs.len() * (steps + 1))
+    }
+
+    /// How many runs don't have exactly one accepted last heartbeat as the last word.
+    #[must_use]
+    pub fn without_one_final(&self) -> usize {
+        let wrong = |run: &&OfRun| run.finals != 1 || run.after_final > 0;
+        self.runs.iter().filter(wrong).count()
+    }
+
+    /// Heartbeats that came before the time that Retry-After had asked for.
+    #[must_use]
+    pub fn too_early(&self) -> usize {
+        self.too_early
+    }
+
+    /// Answers of 503.
+    #[must_use]
+    pub fn refused(&self) -> usize {
+        self.refused
+    }
+
+    /// Heartbeats of runs that are none of the fleet's.
+    #[must_use]
+    pub fn strangers(&self) -> usize {
+        self.strangers
+    }
+
+    /// What the contract has against what came; the first of it.
+    #[must_use]
+    pub fn violations(&self) -> &[String] {
+        &self.violations
+    }
+}
+
+fn mark_at(nth: usize, step: usize) -> Option<String> {
+    mark(Member { nth }.status(step).get("state")?)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::lives::{LAST, STEPS};
+    use super::*;
+
+    const RETRY: Duration = Duration::from_secs(10);
+
+    fn heartbeat(seconds: u64, nth: usize, step: usize, is_final: bool) -> Heartbeat {
+        let member = Member { nth };
+        let state = member.status(step).get("state").cloned();
+        Heartbeat {
+            at: Duration::from_secs(seconds),
+            run_id: member.run(),
+            path: String::new(),
+            body: json!({"lastHeartbeat": is_final, "containerStatus": [{"name": "main", "state": state}]}),
+            token: None,
+            content_type: None,
+            user_agent: None,
+            traceparent: None,
+            status: Some(200),
+            accepted: true,
+            violations: Vec::new(),
+        }
+    }
+
+    fn refused(heartbeat: Heartbeat) -> Heartbeat {
+        Heartbeat {
+            status: Some(503),
+            accepted: false,
+            ..heartbeat
+        }
+    }
+
+    fn heard(all: &[Heartbeat]) -> Ledger {
+        let mut ledger = Ledger::new(1, RETRY);
+        all.iter().for_each(|heartbeat| ledger.hear(heartbeat));
+        ledger
+    }
+
+    #[test]
+    fn a_whole_life_loses_nothing() {
+        let life: Vec<Heartbeat> = (0..STEPS)
+            .map(|step| heartbeat(0, 0, step, step == LAST))
+            .collect();
+        let ledger = heard(&life);
+        assert_eq!((ledger.lost(LAST), ledger.invented(LAST)), (0, 0));
+        assert_eq!((ledger.without_one_final(), ledger.ended()), (0, 1));
+        assert_eq!(ledger.told_of(LAST), 1);
+    }
+
+    #[test]
+    fn what_is_lost_or_told_twice_is_found() {
+        let beat = |step| heartbeat(0, 0, step, false);
+        assert_eq!(heard(&[beat(0), beat(2)]).lost(2), 1);
+        assert_eq!(heard(&[beat(0), refused(beat(1)), beat(2)]).lost(2), 1);
+        assert_eq!(heard(&[beat(1), beat(0), beat(2)]).lost(2), 1, "in another order");
+        let again = heard(&[beat(0), beat(1), beat(0), beat(2)]);
+        assert_eq!((again.lost(2), again.invented(2)), (0, 1));
+        assert_eq!(
+            heard(&[beat(0), beat(0), beat(1)]).invented(1),
+            0,
+            "only repeated"
+        );
+        assert_eq!(heard(&[heartbeat(0, 1, 0, false)]).strangers(), 1);
+    }
+
+    #[test]
+    fn one_final_is_the_last_word() {
+        let end = || heartbeat(0, 0, LAST, true);
+        assert_eq!(heard(&[end()]).without_one_final(), 0);
+        assert_eq!(heard(&[end(), end()]).without_one_final(), 1);
+        assert_eq!(heard(&[heartbeat(0, 0, LAST, false)]).without_one_final(), 1);
+        assert_eq!(
+            heard(&[end(), heartbeat(1, 0, LAST, false)]).without_one_final(),
+            1
+        );
+    }
+
+    #[test]
+    fn who_doesnt_heed_retry_after_is_found() {
+        let beat = |seconds| heartbeat(seconds, 0, 0, false);
+        assert_eq!(heard(&[refused(beat(0)), beat(10), beat(11)]).too_early(), 0);
+        let early = heard(&[refused(beat(0)), refused(beat(9)), beat(18)]);
+        assert_eq!((early.too_early(), early.refused()), (2, 2));
+        assert_eq!(
+            early.first_accepted_since(Duration::from_secs(1)),
+            [Duration::from_secs(18)]
+        );
+    }
+}

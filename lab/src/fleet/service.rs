@@ -1,0 +1,165 @@
+//! The stand-in service of a fleet, and the ledger of what it hears.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::ledger::Ledger;
+use super::lives::{Member, TOKEN};
+use crate::contract::Contract;
+use crate::fault::{Faults, Misread};
+use crate::pki::Authority;
+use crate::service::{Limits, Options, Service};
+use crate::{Error, io};
+
+/// What an answer of 503 asks for in Retry-After.
+pub const RETRY_AFTER: Duration = Duration::from_secs(15);
+
+/// Between two looks at what came.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The service, and what it heard.
+#[derive(Debug)]
+pub struct FleetService {
+    service: Service,
+    faults: Faults,
+    /// What it heard, up to the last look.
+    pub ledger: Ledger,
+}
+
+impl FleetService {
+    /// Starts it for the runs of a fleet. It demands of each run one nonce.
+    ///
+    /// # Errors
+    /// No port, or no certificate.
+    pub async fn start(authority: &Authority, size: usize) -> Result<Self, Error> {
+        let faults = Faults::default();
+        let runs: BTreeSet<String> = (0..size).map(|nth| Member { nth }.run()).collect();
+        let options = Options {
+            runs: Some(runs),
+            check_nonces: true,
+            limits: Limits {
+                heartbeats: 1 << 20,
+                heartbeat_bytes: 2 << 30,
+                ..Limits::default()
+            },
+            ..Options::with_token(TOKEN)
+        };
+        let service = Service::start(authority, Contract::load()?, faults.clone(), options).await?;
+        Ok(Self {
+            service,
+            faults,
+            ledger: Ledger::new(size, RETRY_AFTER),
+        })
+    }
+
+    /// What all agents find in their environment of it. `ca_file` holds its authority's certificate.
+    #[must_use]
+    pub fn settings(&self, ca_file: &Path, interval: Duration) -> BTreeMap<String, String> {
+        BTreeMap::from(
+            [
+                ("PODBEAT_SERVICE_URL", self.service.url()),
+                ("PODBEAT_TOKEN", TOKEN.to_owned()),
+                ("PODBEAT_CA_FILE", ca_file.display().to_string()),
+                (
+                    "PODBEAT_INTERVAL",
+                    humantime::format_duration(interval).to_string(),
+                ),
+            ]
+            .map(|(variable, value)| (variable.to_owned(), value)),
+        )
+    }
+
+    /// Looks at what came since the last look.
+    pub fn look(&mut self) {
+        for heartbeat in self.service.take_heartbeats() {
+            self.ledger.hear(&heartbeat);
+        }
+    }
+
+    /// The time by which arrivals are told.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.service.elapsed()
+    }
+
+    /// Goes away for so long, from now on: for the first half it closes connections, for the second one it answers with 503
+    /// and [`RETRY_AFTER`]. Returns the time at which it is back.
+    ///
+    /// # Errors
+    /// None, but for a mistake in here.
+    pub fn go_away(&self, length: Duration) -> Result<Duration, Misread> {
+        let text = |time: Duration| humantime::format_duration(time).to_string().replace(' ', "");
+        // Both hold from now on; the first of those that do strikes.
+        self.faults.script(&format!(
+            "heartbeat refuse for {}; heartbeat 503 retry-after={} for {}",
+            text(length / 2),
+            text(RETRY_AFTER),
+            text(length)
+        ))?;
+        Ok(self.elapsed() + length)
+    }
+
+    /// Listens until a time by [`Self::elapsed`].
+    pub async fn listen_until(&mut self, at: Duration) {
+        while self.elapsed() < at {
+            tokio::time::sleep(LOOK.min(at.saturating_sub(self.elapsed()))).await;
+            self.look();
+        }
+    }
+
+    /// Listens until the ledger is as wanted.
+    ///
+    /// # Errors
+    /// It isn't within `limit`. `seen` says how far it came.
+    pub async fn listen_for(
+        &mut self,
+        what: &str,
+        limit: Duration,
+        reached: impl Fn(&Ledger) -> bool,
+        seen: impl Fn(&Ledger) -> String,
+    ) -> Result<(), Error> {
+        let begun = Instant::now();
+        loop {
+            self.look();
+            if reached(&self.ledger) {
+                return Ok(());
+            }
+            if begun.elapsed() > limit {
+                return Err(Error::InVain {
+                    what: what.to_owned(),
+                    waited: limit,
+                    seen: seen(&self.ledger),
+                });
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Listens until a step was told of every run.
+    ///
+    /// # Errors
+    /// It isn't within `limit`.
+    pub async fn listen_for_step(&mut self, step: usize, size: usize, limit: Duration) -> Result<(), Error> {
+        self.listen_for(
+            &format!("step {step} of {size} runs to be told"),
+            limit,
+            |ledger| ledger.told_of(step) == size,
+            |ledger| format!("{} runs", ledger.told_of(step)),
+        )
+        .await
+    }
+}
+
+/// Writes the authority's certificate to a file, for agents.
+///
+/// # Errors
+/// It can't be written.
+pub fn write_ca(authority: &Authority, dir: &Path) -> Result<std::path::PathBuf, Error> {
+    std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
+    let path = dir.join("ca.crt");
+    authority.write_to(&path)?;
+    Ok(path)
+}

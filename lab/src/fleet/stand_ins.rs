@@ -1,0 +1,373 @@
+//! `podbeat-lab fleet`: a fleet against the stand-ins. The service is in this process, the Kubernetes API in a second one, the
+//! agents are in further ones.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::agents::Plan;
+use super::crew::{Crew, Hand};
+use super::figures::{Figures, Limit};
+use super::kubernetes::{Order, State, order};
+use super::lives::{LAST, Member};
+use super::process::{Usage, own_usage, raise_file_limit};
+use super::service::{FleetService, write_ca};
+use super::spread::{Spread, percentile};
+use crate::pki::Authority;
+use crate::{Error, io};
+
+/// How the fleet is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// How many agents.
+    pub agents: usize,
+    /// Between two heartbeats of one.
+    pub interval: Duration,
+    /// The agents are started one after the other in this time.
+    pub start_over: Duration,
+    /// How long the service goes away.
+    pub outage: Duration,
+    /// The processes that the agents are in.
+    pub processes: usize,
+    /// Instead of all else: for so many intervals, how those that start together drift apart.
+    pub drift: Option<usize>,
+}
+
+/// The longest that anything takes that works, beside what it is made to wait for.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The fullest second of heartbeats at rest, in averages; and of those that come back after an outage: there most wait for
+/// what Retry-After asked, and some draw longer waits.
+const FULLEST: f64 = 1.25;
+const FULLEST_AFTER_OUTAGE: f64 = 2.5;
+
+/// Chi-square by degrees of freedom of heartbeats at rest. Of arrivals that know nothing of each other it is above 2 once in
+/// 1,000 runs (29 degrees); what a machine that stands still for a moment adds is allowed for. Bunches have hundreds.
+const DISPERSION: f64 = 3.0;
+
+/// What a fullest second may have, in averages: this much, and four standard deviations of what chance does to so few.
+fn allowed(times: f64, spread: &Spread) -> Limit {
+    Limit::AtMost(times + 4.0 / spread.mean().max(f64::MIN_POSITIVE).sqrt())
+}
+
+/// Runs it. `program` is podbeat-lab itself, `dir` is for files.
+///
+/// # Errors
+/// Something can't be started, or what was awaited doesn't come.
+pub async fn run(
+    program: &Path,
+    dir: &Path,
+    options: &Options,
+    say: impl Fn(&str),
+) -> Result<Figures, Error> {
+    let Options { agents, interval, .. } = *options;
+    let files = raise_file_limit()?;
+    let mut figures = Figures::default();
+    figures.attach(
+        "options",
+        json!({"agents": agents, "interval": interval.as_secs_f64(), "startOver": options.start_over.as_secs_f64(),
+               "outage": options.outage.as_secs_f64(), "processes": options.processes}),
+    );
+    say(&format!(
+        "{agents} agents in {} processes, a heartbeat every {}; {files} files a process",
+        options.processes,
+        humantime::format_duration(interval)
+    ));
+    let authority = Authority::new()?;
+    let mut service = FleetService::start(&authority, agents).await?;
+    let ca_file = write_ca(&authority, dir)?;
+    let service_account_dir = dir.join("serviceaccount");
+    let mut kubernetes = Hand::start(program, &["fleet-kubernetes"], &BTreeMap::new())?;
+    let begin = Order::Begin {
+        service_account_dir: service_account_dir.clone(),
+        pods: agents,
+    };
+    let port = order(&mut kubernetes, &begin).await?.port;
+    let mut settings = service.settings(&ca_file, interval);
+    settings.extend(
+        [
+            ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
+            ("KUBERNETES_SERVICE_PORT", port.to_string()),
+            (
+                "PODBEAT_SERVICE_ACCOUNT_DIR",
+                service_account_dir.display().to_string(),
+            ),
+            ("POD_NAMESPACE", "lab".to_owned()),
+        ]
+        .map(|(variable, value)| (variable.to_owned(), value)),
+    );
+    let plan = Plan {
+        settings,
+        agents: (0..agents).map(|nth| own_settings(nth, None)).collect(),
+        start_over_ms: u64::try_from(options.start_over.as_millis()).unwrap_or(u64::MAX),
+    };
+    let begun = Instant::now();
+    let mut crew = Crew::start(program, &plan, options.processes).await?;
+    if let Some(intervals) = options.drift {
+        drift(&mut service, options, intervals, &mut figures, &say).await;
+        return Ok(figures);
+    }
+    service
+        .listen_for_step(0, agents, LIMIT + options.start_over * 4)
+        .await?;
+    let mut state = order(&mut kubernetes, &Order::Tell).await?;
+    while state.watches < agents && begun.elapsed() < LIMIT + options.start_over * 4 {
+        service
+            .listen_until(service.elapsed() + Duration::from_millis(500))
+            .await;
+        state = order(&mut kubernetes, &Order::Tell).await?;
+    }
+    figures.exactly("open watches", state.watches, agents);
+    figures.add(
+        "from the first agent to all of them",
+        begun.elapsed().as_secs_f64(),
+        "s",
+        Limit::None,
+    );
+    say(&format!(
+        "all agents watch their pods, and were heard, after {:.0} s",
+        begun.elapsed().as_secs_f64()
+    ));
+
+    step(&mut kubernetes, 1, interval).await?;
+    service.listen_for_step(1, agents, LIMIT).await?;
+    rest(&mut service, &mut kubernetes, &mut crew, options, &mut figures).await?;
+    say("the time at rest is measured");
+
+    let from = service.elapsed();
+    let back = service.go_away(options.outage).map_err(|error| misread(&error))?;
+    say(&format!(
+        "the service is away for {}; every pod changes three times meanwhile",
+        humantime::format_duration(options.outage)
+    ));
+    for nth in 2..=4 {
+        step(&mut kubernetes, nth, options.outage / 5).await?;
+        service.look();
+    }
+    service.listen_until(back).await;
+    service.listen_for_step(4, agents, LIMIT).await?;
+    let last = service.ledger.first_accepted_since(back);
+    let returned = Spread::of(last.iter().copied(), back, 30);
+    after_outage(&service, &returned, &mut figures);
+    figures.add(
+        "refused while the service was away",
+        service.ledger.refused() as f64,
+        "",
+        Limit::None,
+    );
+    figures.attach(
+        "outage",
+        json!({"from": from.as_secs_f64(), "back": back.as_secs_f64()}),
+    );
+    say("the service is back, and has heard of every change");
+
+    for nth in 5..=LAST {
+        step(&mut kubernetes, nth, interval / 2).await?;
+        service.listen_for_step(nth, agents, LIMIT).await?;
+    }
+    end(&mut service, &mut crew, agents, &mut figures).await?;
+    say("every run has ended");
+    Ok(figures)
+}
+
+/// What one agent finds in its environment. Without a UID it is the one that the stand-in gives the pod.
+#[must_use]
+pub fn own_settings(nth: usize, uid: Option<&str>) -> BTreeMap<String, String> {
+    let member = Member { nth };
+    BTreeMap::from(
+        [
+            ("TASK_RUN_ID", member.run()),
+            ("POD_NAME", member.pod()),
+            ("POD_UID", uid.map_or_else(|| member.uid(), str::to_owned)),
+            ("PODBEAT_NONCE", member.nonce()),
+        ]
+        .map(|(variable, value)| (variable.to_owned(), value)),
+    )
+}
+
+async fn step(kubernetes: &mut Hand, step: usize, over: Duration) -> Result<State, Error> {
+    let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
+    order(kubernetes, &Order::Step { step, over_ms }).await
+}
+
+fn misread(error: &crate::fault::Misread) -> Error {
+    io(format!("making the service go away: {error}"))(std::io::ErrorKind::InvalidInput.into())
+}
+
+/// Two intervals in which nothing happens.
+async fn rest(
+    service: &mut FleetService,
+    kubernetes: &mut Hand,
+    crew: &mut Crew,
+    options: &Options,
+    figures: &mut Figures,
+) -> Result<(), Error> {
+    // What a change made agents send is an interval behind.
+    service.listen_until(service.elapsed() + options.interval).await;
+    let window = options.interval * 2;
+    let seconds = usize::try_from(window.as_secs()).unwrap_or(60).max(1);
+    crew.count().await?;
+    let asked = order(kubernetes, &Order::Tell).await?;
+    let (used, own) = (crew.usage()?, own_usage()?);
+    let from = service.elapsed();
+    service.listen_until(from + window).await;
+    let took = service.elapsed() - from;
+    let mut count = crew.count().await?;
+    let (used_now, own_now) = (crew.usage()?, own_usage()?);
+    let asked_now = order(kubernetes, &Order::Tell).await?;
+    let arrivals = service
+        .ledger
+        .arrivals()
+        .iter()
+        .map(|arrival| arrival.at)
+        .filter(|at| *at < from + window);
+    let spread = Spread::of(arrivals, from, seconds);
+    let agents = options.agents as f64;
+    let mut add = |name, value, unit, limit| figures.add(name, value, unit, limit);
+    add("heartbeats a second, at rest", spread.mean(), "/s", Limit::None);
+    add(
+        "fullest second to the average",
+        spread.most_to_mean(),
+        "",
+        allowed(FULLEST, &spread),
+    );
+    add(
+        "chi-square by degrees of freedom",
+        spread.dispersion(),
+        "",
+        Limit::AtMost(DISPERSION),
+    );
+    for (name, of_hundred) in [
+        ("a heartbeat's time, p50", 50),
+        ("a heartbeat's time, p99", 99),
+        ("a heartbeat's time, longest", 100),
+    ] {
+        let micros = f64::from(percentile(&mut count.took, of_hundred));
+        add(name, micros / 1000.0, "ms", Limit::None);
+    }
+    add(
+        "memory an agent, in shared processes",
+        used_now.rss_kib as f64 / agents,
+        "KiB",
+        Limit::None,
+    );
+    let busy =
+        |now: Usage, before: Usage| (now.cpu_seconds - before.cpu_seconds) / took.as_secs_f64() * 100.0;
+    add("all agents' CPU", busy(used_now, used), "% of 1", Limit::None);
+    add(
+        "the stand-in service's CPU",
+        busy(own_now, own),
+        "% of 1",
+        Limit::None,
+    );
+    add(
+        "connections an agent",
+        used_now.files as f64 / agents,
+        "",
+        Limit::None,
+    );
+    let requests = |state: &State| state.requests.values().sum::<usize>() as f64;
+    let minutes = took.as_secs_f64() / 60.0;
+    add(
+        "requests to Kubernetes a minute an agent",
+        (requests(&asked_now) - requests(&asked)) / minutes / agents,
+        "/min",
+        Limit::None,
+    );
+    figures.attach("rest", spread.json());
+    Ok(())
+}
+
+/// How the fleet came back after an outage: told in any fleet.
+pub fn after_outage(service: &FleetService, returned: &Spread, figures: &mut Figures) {
+    figures.add(
+        "after the outage, fullest second to the average of 30 s",
+        returned.most_to_mean(),
+        "",
+        allowed(FULLEST_AFTER_OUTAGE, returned),
+    );
+    figures.exactly(
+        "heartbeats before Retry-After had passed",
+        service.ledger.too_early(),
+        0,
+    );
+    figures.attach("return", returned.json());
+}
+
+/// What must hold at the end of any fleet: nothing lost, nothing invented, one last heartbeat each.
+///
+/// # Errors
+/// The last heartbeats, or the agents' ends, don't come.
+pub async fn end(
+    service: &mut FleetService,
+    crew: &mut Crew,
+    agents: usize,
+    figures: &mut Figures,
+) -> Result<(), Error> {
+    service
+        .listen_for(
+            "every run's last heartbeat",
+            LIMIT,
+            |ledger| ledger.ended() == agents,
+            |ledger| format!("{} of {agents}", ledger.ended()),
+        )
+        .await?;
+    crew.terminate().await?;
+    let begun = Instant::now();
+    let mut count = crew.count().await?;
+    while count.ended_well + count.ended_ill < agents && begun.elapsed() < LIMIT {
+        service
+            .listen_until(service.elapsed() + Duration::from_millis(200))
+            .await;
+        count = crew.count().await?;
+    }
+    service.look();
+    let ledger = &service.ledger;
+    for violation in ledger.violations() {
+        figures.attach("violation", json!(violation));
+    }
+    figures.add("changes of each pod", LAST as f64, "", Limit::None);
+    figures.exactly("transitions lost", ledger.lost(LAST), 0);
+    figures.exactly("states that no change made", ledger.invented(LAST), 0);
+    figures.exactly(
+        "runs without exactly one last heartbeat",
+        ledger.without_one_final(),
+        0,
+    );
+    figures.exactly("heartbeats given up", count.dropped, 0);
+    figures.exactly("heartbeats of strangers", ledger.strangers(), 0);
+    figures.exactly("heartbeats that break the contract", ledger.violations().len(), 0);
+    figures.exactly("agents that ended with 0", count.ended_well, agents);
+    Ok(())
+}
+
+/// How long those that start together stay together: the fullest thirtieth of each interval.
+async fn drift(
+    service: &mut FleetService,
+    options: &Options,
+    intervals: usize,
+    figures: &mut Figures,
+    say: &impl Fn(&str),
+) {
+    let slice = options.interval / 30;
+    let from = service.elapsed();
+    let mut told = Vec::new();
+    for nth in 0..intervals {
+        let begins = from + options.interval * u32::try_from(nth).unwrap_or(u32::MAX);
+        service.listen_until(begins + options.interval).await;
+        let arrivals = service.ledger.arrivals().iter().map(|arrival| arrival.at);
+        let spread = Spread::in_slices(arrivals, begins, slice, 30);
+        let line = format!(
+            "interval {nth}: {} heartbeats, the fullest thirtieth has {:.1} times the average, chi-square {:.1}",
+            spread.total(),
+            spread.most_to_mean(),
+            spread.dispersion()
+        );
+        say(&line);
+        told.push(json!({"interval": nth, "mostToMean": spread.most_to_mean(), "chiSquareByDegrees": spread.dispersion()}));
+    }
+    figures.attach("drift", json!(told));
+}
