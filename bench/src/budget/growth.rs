@@ -15,11 +15,14 @@ const INTERVAL: Duration = Duration::from_millis(100);
 /// One attempt, so that one that hangs is soon given up.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long an outage lasts.
+/// How long an outage lasts at least.
 const OUTAGE: Duration = Duration::from_millis(1200);
 
-/// Between changes in an outage: in one outage they are more than the outbox holds.
-const CHANGES_IN_OUTAGE: Duration = Duration::from_millis(15);
+/// Changes in one outage at least: more than the 64 that the outbox holds.
+const CHANGES: u32 = 80;
+
+/// Between them.
+const PAUSE: Duration = Duration::from_millis(15);
 
 /// Between looks at the process, in heartbeats.
 const LOOK: u64 = 100;
@@ -173,9 +176,11 @@ async fn endure(world: &World, member: &mut Member, outage: usize, script: &str)
     };
     faults.script(script)?;
     let begun = Instant::now();
-    while begun.elapsed() < OUTAGE {
+    let mut changes = 0;
+    while changes < CHANGES || begun.elapsed() < OUTAGE {
         world.exit(member);
-        sleep(CHANGES_IN_OUTAGE).await;
+        changes += 1;
+        sleep(PAUSE).await;
     }
     faults.lift_all();
     let change = world.exit(member);
