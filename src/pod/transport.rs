@@ -184,7 +184,9 @@ impl Shared {
             }
             Err(error) => {
                 // The CA may have been replaced.
-                self.doubted.store(error.is_connect(), Ordering::Relaxed);
+                if error.is_connect() {
+                    self.doubted.store(true, Ordering::Relaxed);
+                }
                 Err(error.without_url().into())
             }
         }

@@ -25,8 +25,9 @@ use podbeat_lab::world::World;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Longer than anything here takes, even on a machine that is busy with other tests.
-const LIMIT: Duration = Duration::from_secs(30);
+/// Longer than anything here takes, even on a machine that is busy with other tests; and by far longer than the grace of 30 s that some
+/// captured pods have, all of which podbeat may wait for fresher states.
+const LIMIT: Duration = Duration::from_secs(90);
 
 /// A running agent.
 struct Agent {
