@@ -168,11 +168,13 @@ bench-prepare:
 budget *arguments: image
     #!/usr/bin/env bash
     set -euo pipefail
-    subject=podbeat
-    case " $* " in *" --planted "*) subject=podbeat-planted ;; esac
-    symbols=$(bash image/static.sh --symbols "$subject")
+    case " $* " in
+      # Symbols take no memory, since nothing loads them.
+      *" --planted "*) symbols=$(bash image/static.sh --symbols podbeat-planted) binary=$symbols ;;
+      *) symbols=$(bash image/static.sh --symbols) binary=${symbols%-symbols} ;;
+    esac
     exec cargo run --quiet --locked --package podbeat-bench --bin podbeat-budget -- \
-      --binary "${symbols%-symbols}" --symbols "$symbols" --image target/image/podbeat.tar "$@"
+      --binary "$binary" --symbols "$symbols" --image target/image/podbeat.tar "$@"
 
 # Whether the budgets find out a planted leak and a planted allocation, and leave nothing behind when they are interrupted.
 budget-test:

@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 symbols=$(bash image/static.sh --symbols podbeat-planted)
 cargo build --quiet --locked --package podbeat-bench --bin podbeat-budget
 budget=(
-  "${CARGO_TARGET_DIR:-target}/debug/podbeat-budget" --binary "${symbols%-symbols}" --symbols "$symbols" --image /dev/null
+  "${CARGO_TARGET_DIR:-target}/debug/podbeat-budget" --binary "$symbols" --symbols "$symbols" --image /dev/null
 )
 out=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; rm -rf "$out"' EXIT

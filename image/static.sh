@@ -47,6 +47,9 @@ if [ -n "$symbols" ]; then
   cargo rustc "${options[@]}" -- -C strip=none >&2
   cp --force "$built" "$built$symbols"
 fi
-# Last, so that the file of this name is the one for the image, whatever was built before.
-cargo build "${options[@]}" >&2
+# Last, so that the file of podbeat's name is the one for the image, whatever was built before. Of podbeat-planted, which no image
+# holds, one is enough.
+if [ -z "$symbols" ] || [ "$package" = podbeat ]; then
+  cargo build "${options[@]}" >&2
+fi
 echo "$built$symbols"
