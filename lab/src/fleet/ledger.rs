@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::lives::{Member, mark};
+use super::lives::{Member, STEPS, mark};
 use crate::service::Heartbeat;
 
 /// One heartbeat that came.
@@ -22,6 +22,8 @@ pub struct Arrival {
 pub struct Ledger {
     nth_of: HashMap<String, usize>,
     runs: Vec<OfRun>,
+    /// What tells the steps of each run's life: made once, since thousands are looked for many times.
+    marks: Vec<Vec<Option<String>>>,
     arrivals: Vec<Arrival>,
     violations: Vec<String>,
     retry_after: Duration,
@@ -47,6 +49,9 @@ impl Ledger {
         Self {
             nth_of: (0..size).map(|nth| (Member { nth }.run(), nth)).collect(),
             runs: vec![OfRun::default(); size],
+            marks: (0..size)
+                .map(|nth| (0..STEPS).map(|step| mark_at(nth, step)).collect())
+                .collect(),
             retry_after,
             ..Self::default()
         }
@@ -128,8 +133,8 @@ impl Ledger {
     #[must_use]
     pub fn told_of(&self, step: usize) -> usize {
         let told = self.runs.iter().enumerate().filter(|(nth, run)| {
-            let wanted = mark_at(*nth, step);
-            run.told.iter().rev().any(|told| Some(told) == wanted.as_ref())
+            let wanted = self.mark(*nth, step);
+            run.told.iter().rev().any(|told| Some(told) == wanted)
         });
         told.count()
     }
@@ -140,6 +145,10 @@ impl Ledger {
         self.runs.iter().filter(|run| run.finals > 0).count()
     }
 
+    fn mark(&self, nth: usize, step: usize) -> Option<&String> {
+        self.marks.get(nth)?.get(step)?.as_ref()
+    }
+
     /// How many of the changes up to a step were never accepted, or told in another order: what was lost.
     #[must_use]
     pub fn lost(&self, steps: usize) -> usize {
@@ -147,9 +156,9 @@ impl Ledger {
             let mut told = run.told.iter();
             (0..=steps)
                 .filter(|&step| {
-                    let wanted = mark_at(nth, step);
+                    let wanted = self.mark(nth, step);
                     let mut rest = told.clone();
-                    let found = rest.any(|told| Some(told) == wanted.as_ref());
+                    let found = rest.any(|told| Some(told) == wanted);
                     if found {
                         told = rest;
                     }
@@ -207,7 +216,7 @@ fn mark_at(nth: usize, step: usize) -> Option<String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::lives::{LAST, STEPS};
+    use super::super::lives::LAST;
     use super::*;
 
     const RETRY: Duration = Duration::from_secs(10);
