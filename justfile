@@ -154,7 +154,7 @@ bench-test: bench-prepare
     target/bench-run/podbeat-bench --lives
     bash bench/interrupted.sh
 
-# The ratios to peers that CI holds, measured anew in about three minutes (bench/budget.json, docs/performance.md).
+# Of the budgets the ratios to peers, measured anew in about two minutes (bench/budget.json, docs/performance.md).
 budget-ratios: bench-prepare
     target/bench-run/podbeat-bench --hold-ratios
 
@@ -163,8 +163,9 @@ bench-prepare:
     bash bench/prepare.sh
     cargo build --quiet --locked --profile bench-run --package podbeat-bench --bin podbeat-bench
 
-# What podbeat costs, against its budgets (bench/budget.json, docs/budgets.md; needs valgrind; about four minutes once it is built):
-# `just budget [--only NAME]… [--quick] [--record] [--planted leak|allocation|nothing]`.
+# What podbeat costs, against its budgets (bench/budget.json, docs/budgets.md; needs valgrind and what `just bench` needs; about six
+# minutes once all is built). Without arguments all of them; `just budget [--only NAME]… [--quick] [--record]
+# [--planted leak|allocation|nothing]` measures podbeat alone, without the ratios to its peers.
 budget *arguments: image
     #!/usr/bin/env bash
     set -euo pipefail
@@ -173,8 +174,11 @@ budget *arguments: image
       *" --planted "*) symbols=$(bash image/static.sh --symbols podbeat-planted) binary=$symbols ;;
       *) symbols=$(bash image/static.sh --symbols) binary=${symbols%-symbols} ;;
     esac
-    exec cargo run --quiet --locked --package podbeat-bench --bin podbeat-budget -- \
-      --binary "$binary" --symbols "$symbols" --image target/image/podbeat.tar "$@"
+    held=0
+    cargo run --quiet --locked --package podbeat-bench --bin podbeat-budget -- \
+      --binary "$binary" --symbols "$symbols" --image target/image/podbeat.tar "$@" || held=$?
+    if [ $# = 0 ]; then just budget-ratios || held=$?; fi
+    exit "$held"
 
 # Whether the budgets find out a planted leak and a planted allocation, and leave nothing behind when they are interrupted.
 budget-test:

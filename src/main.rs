@@ -67,9 +67,12 @@ fn run_agent(flags: &Flags) -> Ending {
         if let Err(error) = telemetry::log::install(&config) {
             return failed(Ending::Internal, &error);
         }
-        match agent::run(&config, signals, ()).await {
-            Ok(ending) => ending,
-            Err(error) => failed(error.ending(), &error),
+        // As a task, although there is no other thread: what wakes the runtime's outermost future writes to an eventfd each time, so
+        // that the thread wakes itself, while a task is only put into a queue. That is three writes a heartbeat.
+        match tokio::spawn(async move { agent::run(&config, signals, ()).await }).await {
+            Ok(Ok(ending)) => ending,
+            Ok(Err(error)) => failed(error.ending(), &error),
+            Err(error) => failed(Ending::Internal, &error),
         }
     });
     // Not waiting for a write or a name lookup that hangs.
