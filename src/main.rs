@@ -68,7 +68,7 @@ fn run_agent(flags: &Flags) -> Ending {
             return failed(Ending::Internal, &error);
         }
         // As a task, although there is no other thread: what wakes the runtime's outermost future writes to an eventfd each time, so
-        // that the thread wakes itself, while a task is only put into a queue. That is three writes a heartbeat.
+        // that the thread wakes itself, while a task is only put into a queue.
         match tokio::spawn(async move { agent::run(&config, signals, ()).await }).await {
             Ok(Ok(ending)) => ending,
             Ok(Err(error)) => failed(error.ending(), &error),
