@@ -7,7 +7,7 @@ use podbeat_e2e::cluster::Cluster;
 use podbeat_e2e::fleet::{self, Options};
 use podbeat_e2e::runner::{build, chain, repository, say};
 use podbeat_e2e::{Error, tail};
-use tokio::signal::unix::{SignalKind, signal};
+use podbeat_lab::interrupt::or_interrupted;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -30,17 +30,11 @@ async fn main() -> ExitCode {
         say("how many agents? fleet-api [--lab PATH] [--output FILE] AGENTS");
         return ExitCode::from(64);
     }
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let code = or_interrupted(all(&options, &output)).await;
+    code.unwrap_or_else(|| {
         say("signal handlers can't be set");
-        return ExitCode::FAILURE;
-    };
-    tokio::select! {
-        code = all(&options, &output) => code,
-        _ = interrupt.recv() => ExitCode::from(130),
-        _ = terminate.recv() => ExitCode::from(143),
-    }
+        ExitCode::FAILURE
+    })
 }
 
 async fn all(options: &Options, output: &std::path::Path) -> ExitCode {

@@ -7,7 +7,7 @@ use podbeat_e2e::cluster::Cluster;
 use podbeat_e2e::runner::{build, chain, repository, say};
 use podbeat_e2e::scenarios::{self, ALL, Stage};
 use podbeat_e2e::tail;
-use tokio::signal::unix::{SignalKind, signal};
+use podbeat_lab::interrupt::or_interrupted;
 use tokio::time::Instant;
 
 #[tokio::main]
@@ -31,17 +31,11 @@ async fn main() -> ExitCode {
         }
     }
     // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+    let code = or_interrupted(all(podbeat, &chosen)).await;
+    code.unwrap_or_else(|| {
         say("signal handlers can't be set");
-        return ExitCode::FAILURE;
-    };
-    tokio::select! {
-        code = all(podbeat, &chosen) => code,
-        _ = interrupt.recv() => ExitCode::from(130),
-        _ = terminate.recv() => ExitCode::from(143),
-    }
+        ExitCode::FAILURE
+    })
 }
 
 async fn all(podbeat: PathBuf, chosen: &[String]) -> ExitCode {

@@ -11,7 +11,7 @@ use podbeat_bench::peers::results::{RATIOS, Results, text};
 use podbeat_bench::peers::subject::{Prepared, Subject};
 use podbeat_bench::peers::{chart, docs, life};
 use podbeat_bench::{Error, budget, chain, repository};
-use tokio::signal::unix::{SignalKind, signal};
+use podbeat_lab::interrupt::or_interrupted;
 
 const USAGE: &str = "\
 usage: podbeat-bench [OPTION…]     (after `bash bench/prepare.sh`)
@@ -45,23 +45,17 @@ async fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        say("signal handlers can't be set");
-        return ExitCode::FAILURE;
+    let work = async {
+        run(given).await.unwrap_or_else(|error| {
+            say(&format!("no comparison: {}", chain(&error)));
+            ExitCode::FAILURE
+        })
     };
-    tokio::select! {
-        outcome = run(given) => match outcome {
-            Ok(code) => code,
-            Err(error) => {
-                say(&format!("no comparison: {}", chain(&error)));
-                ExitCode::FAILURE
-            }
-        },
-        _ = interrupt.recv() => ExitCode::from(130),
-        _ = terminate.recv() => ExitCode::from(143),
-    }
+    let code = or_interrupted(Box::pin(work)).await;
+    code.unwrap_or_else(|| {
+        say("signal handlers can't be set");
+        ExitCode::FAILURE
+    })
 }
 
 fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use podbeat_bench::budget::{self, Options, Subject};
 use podbeat_bench::{Error, chain, repository};
-use tokio::signal::unix::{SignalKind, signal};
+use podbeat_lab::interrupt::or_interrupted;
 
 const USAGE: &str = "\
 usage: podbeat-budget --binary FILE --symbols FILE --image FILE [OPTION…]
@@ -37,23 +37,17 @@ async fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
-        say("signal handlers can't be set");
-        return ExitCode::FAILURE;
+    let work = async {
+        run(given).await.unwrap_or_else(|error| {
+            say(&format!("can't be measured: {}", chain(&error)));
+            ExitCode::FAILURE
+        })
     };
-    tokio::select! {
-        outcome = run(given) => match outcome {
-            Ok(code) => code,
-            Err(error) => {
-                say(&format!("can't be measured: {}", chain(&error)));
-                ExitCode::FAILURE
-            }
-        },
-        _ = interrupt.recv() => ExitCode::from(130),
-        _ = terminate.recv() => ExitCode::from(143),
-    }
+    let code = or_interrupted(Box::pin(work)).await;
+    code.unwrap_or_else(|| {
+        say("signal handlers can't be set");
+        ExitCode::FAILURE
+    })
 }
 
 fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
