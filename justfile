@@ -154,7 +154,7 @@ bench-test: bench-prepare
     target/bench-run/podbeat-bench --lives
     bash bench/interrupted.sh
 
-# Of the budgets the ratios to peers, measured anew in about two minutes (bench/budget.json, docs/performance.md).
+# Of the budgets the ratios to peers, measured anew in about three minutes (bench/budget.json, docs/performance.md).
 budget-ratios: bench-prepare
     target/bench-run/podbeat-bench --hold-ratios
 
@@ -163,7 +163,7 @@ bench-prepare:
     bash bench/prepare.sh
     cargo build --quiet --locked --profile bench-run --package podbeat-bench --bin podbeat-bench
 
-# What podbeat costs, against its budgets (bench/budget.json, docs/budgets.md; needs valgrind and what `just bench` needs; about six
+# What podbeat costs, against its budgets (bench/budget.json, docs/budgets.md; needs valgrind and what `just bench` needs; about eight
 # minutes once all is built). Without arguments all of them; `just budget [--only NAME]… [--quick] [--record]
 # [--planted leak|allocation|nothing]` measures podbeat alone, without the ratios to its peers.
 budget *arguments: image

@@ -45,7 +45,9 @@ pub struct Change {
     run: String,
     /// What names it in the body, in one container state's text.
     mark: String,
-    /// Since the service's stand-in started.
+    /// When it was begun, since the service's stand-in started: no heartbeat before that shows it.
+    since: Duration,
+    /// When it was there to be told, on the same clock.
     at: Duration,
 }
 
@@ -146,13 +148,15 @@ impl World {
 
     fn make(&self, member: &Member, mark: String, main: &Value) -> Change {
         let pod = self.pod(member, main);
-        // Behind what the runner alone does.
-        let at = self.lab.service.started().elapsed();
+        let now = || self.lab.service.started().elapsed();
+        let since = now();
         self.lab.kube.apply(pod);
         Change {
             run: member.run.clone(),
             mark,
-            at,
+            since,
+            // Behind what is the stand-in's own work. On the one thread of the comparison nobody has been told of it by now.
+            at: now(),
         }
     }
 
@@ -219,7 +223,7 @@ impl World {
         let what = format!("a heartbeat of {} that shows {}", change.run, change.mark);
         let reached = || {
             let shows = |heartbeat: &Heartbeat| shows(&heartbeat.body, &change.mark);
-            self.lab.service.first_accepted(&change.run, change.at, shows)
+            self.lab.service.first_accepted(&change.run, change.since, shows)
         };
         let told = self.until(&what, limit, reached).await;
         let at = told

@@ -38,7 +38,8 @@ struct Given {
     output: PathBuf,
 }
 
-#[tokio::main]
+// One thread, so that no step of the stand-ins waits for another processor to wake up: that would be in each subject's figure.
+#[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Some(given) = read(std::env::args().skip(1)) else {
         say(USAGE);
@@ -122,11 +123,11 @@ async fn run(given: Given) -> Result<ExitCode, Error> {
     let machine = Machine::here();
     say(&format!("on {}", machine.told()));
     let results = measure(&prepared, &given.subjects, &given.plan, say).await?;
+    say("");
+    say(text(&results.table()).trim_end());
     if given.task == Task::HoldRatios {
         return hold(&results);
     }
-    say("");
-    say(text(&results.table()).trim_end());
     write(&given, &results, &machine)?;
     Ok(ExitCode::SUCCESS)
 }

@@ -224,21 +224,11 @@ impl Results {
         Some(median(Subject::Podbeat)? / median(of).filter(|whole| *whole > 0.0)?)
     }
 
-    /// The ratios that CI holds, by their budget's name, as far as they were measured: of medians, but of times the least of each. What
-    /// else a machine does only ever makes a time longer, and in one round podbeat's and in another its peer's.
+    /// The ratios that CI holds, by their budget's name, as far as they were measured: of the medians, since a lucky or an unlucky
+    /// round of one subject says nothing of the other.
     #[must_use]
     pub fn ratios(&self) -> Vec<(&'static str, f64)> {
-        let figure = |subject, metric| {
-            let spread = self.spread(subject, metric)?;
-            Some(match metric {
-                Metric::FirstBeat | Metric::ChangeP50 => spread.least,
-                _ => spread.median,
-            })
-        };
-        let ratio = |ratio: &Ratio| {
-            let whole = figure(ratio.peer, ratio.metric).filter(|whole| *whole > 0.0)?;
-            Some((ratio.budget, figure(Subject::Podbeat, ratio.metric)? / whole))
-        };
+        let ratio = |ratio: &Ratio| Some((ratio.budget, self.share(ratio.metric, ratio.peer)?));
         RATIOS.iter().filter_map(ratio).collect()
     }
 
@@ -372,7 +362,7 @@ mod tests {
         }
         results.add(Subject::Python, Metric::Rss, 60.0 * 1_048_576.0);
         results.add(Subject::Go, Metric::FirstBeat, 20.0);
-        for (podbeat, go) in [(9.0, 2.0), (1.0, 4.0), (1.5, 3.0)] {
+        for (podbeat, go) in [(9.0, 1.0), (1.0, 4.0), (1.5, 3.0)] {
             results.add(Subject::Podbeat, Metric::ChangeP50, podbeat);
             results.add(Subject::Go, Metric::ChangeP50, go);
         }
@@ -396,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn ratios_are_of_medians_or_the_least_times_and_only_of_what_was_measured() {
+    fn ratios_are_of_medians_and_only_of_what_was_measured() {
         let ratios = results().ratios();
         let names: Vec<&str> = ratios.iter().map(|(name, _)| *name).collect();
         assert_eq!(names, ["ratio-rss-python", "ratio-rss-go", "ratio-change-go"]);
