@@ -18,7 +18,7 @@ pub struct Machine {
     pub memory_gib: u64,
     /// The operating system's own name.
     pub system: String,
-    /// The kernel's release.
+    /// The kernel's version, without what a distributor adds to it.
     pub kernel: String,
     /// The load of the last minute, when the measuring began: above nothing, others worked too.
     pub load: String,
@@ -42,7 +42,7 @@ impl Machine {
             cpus: std::thread::available_parallelism().map_or(0, usize::from),
             memory_gib: kib.div_ceil(1 << 20),
             system: system.trim_matches('"').to_owned(),
-            kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
+            kernel: version(&read("/proc/sys/kernel/osrelease")).to_owned(),
             load: read("/proc/loadavg")
                 .split_whitespace()
                 .next()
@@ -75,6 +75,11 @@ fn value(text: &str, name: &str, sign: char) -> String {
     found.map_or(String::new(), |(_, value)| value.trim().to_owned())
 }
 
+/// Of a kernel's release the version.
+fn version(release: &str) -> &str {
+    release.trim().split('-').next().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,6 +92,12 @@ mod tests {
             !machine.kernel.is_empty() && !machine.load.is_empty(),
             "{machine:?}"
         );
+    }
+
+    #[test]
+    fn a_kernel_is_told_by_its_version() {
+        assert_eq!(version("6.1.0-28-cloud-amd64\n"), "6.1.0");
+        assert_eq!(version("6.12.9\n"), "6.12.9");
     }
 
     #[test]
