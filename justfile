@@ -36,11 +36,12 @@ soak seconds="600":
     SIMULATE_SECONDS="$1" SIMULATE_FIRST="$(date +%s)000000" \
       cargo test --quiet --locked --lib -- --exact heartbeat::simulation::simulate --ignored --nocapture
 
-# kill -9 of the release binary at random moments, against the stand-ins.
+# kill -9 of podbeat as its image holds it, at random moments, against the stand-ins.
 kill kills="200":
-    cargo build --release --locked --bin podbeat
-    PODBEAT_KILLS="$1" PODBEAT_BINARY="$PWD/target/release/podbeat" \
-      cargo test --locked --test killed -- --nocapture
+    #!/usr/bin/env bash
+    set -euo pipefail
+    binary=$(realpath "$(bash image/static.sh)")
+    PODBEAT_KILLS="$1" PODBEAT_BINARY="$binary" cargo test --locked --test killed -- --nocapture
 
 # Fuzzes each target for so many seconds (needs cargo-fuzz). What is found new is kept in the user's cache.
 fuzz seconds="60" *targets:
@@ -82,10 +83,15 @@ page-test *arguments:
 page-load:
     cargo test --release --quiet --locked --package podbeat-lab --test page -- --ignored --nocapture load::
 
-# The release binary against a real etcd and kube-apiserver (needs Go; builds them once, about five minutes).
+# podbeat as its image holds it, and a laptop's build with a kubeconfig, against a real etcd and kube-apiserver (needs Go; builds
+# these two once, about five minutes).
 e2e-api *scenarios:
-    cargo build --release --locked --bin podbeat
-    cargo run --quiet --locked --package podbeat-e2e --bin e2e-api -- "$@"
+    #!/usr/bin/env bash
+    set -euo pipefail
+    binary=$(bash image/static.sh)
+    cargo build --quiet --locked --bin podbeat
+    cargo build --quiet --locked --package podbeat-e2e --bin e2e-api
+    exec target/debug/e2e-api --podbeat "$binary" --laptop target/debug/podbeat "$@"
 
 # Thousands of real agents against the stand-ins: heartbeats a second, p99, how evenly they come, an outage of the service; writes
 # target/fleet/stand-ins.json. `just fleet 10000 [--interval 30s] …`; about six minutes, on a machine with nothing else to do.

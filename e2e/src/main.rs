@@ -1,4 +1,4 @@
-//! `e2e-api [--podbeat PATH] [SCENARIO…]`: the scenarios against a real kube-apiserver; all of them if none is named.
+//! `e2e-api --podbeat PATH --laptop PATH [SCENARIO…]`: the scenarios against a real kube-apiserver; all of them if none is named.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,12 +13,13 @@ use tokio::time::Instant;
 #[tokio::main]
 async fn main() -> ExitCode {
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let mut podbeat = repository().join("target/release/podbeat");
+    let (mut podbeat, mut laptop) = (None, None);
     let mut chosen = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--podbeat" => podbeat = arguments.next().map(PathBuf::from).unwrap_or_default(),
+            "--podbeat" => podbeat = arguments.next().map(PathBuf::from),
+            "--laptop" => laptop = arguments.next().map(PathBuf::from),
             name if ALL.iter().any(|(known, _)| *known == name) => chosen.push(argument),
             other => {
                 let names: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
@@ -30,15 +31,19 @@ async fn main() -> ExitCode {
             }
         }
     }
+    let (Some(podbeat), Some(laptop)) = (podbeat, laptop) else {
+        say("--podbeat and --laptop name the two builds of podbeat; `just e2e-api` makes and names them");
+        return ExitCode::from(64);
+    };
     // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
-    let code = or_interrupted(all(podbeat, &chosen)).await;
+    let code = or_interrupted(all(podbeat, laptop, &chosen)).await;
     code.unwrap_or_else(|| {
         say("signal handlers can't be set");
         ExitCode::FAILURE
     })
 }
 
-async fn all(podbeat: PathBuf, chosen: &[String]) -> ExitCode {
+async fn all(podbeat: PathBuf, laptop: PathBuf, chosen: &[String]) -> ExitCode {
     let programs = match build() {
         Ok(programs) => programs,
         Err(code) => return code,
@@ -59,6 +64,7 @@ async fn all(podbeat: PathBuf, chosen: &[String]) -> ExitCode {
     let mut stage = Stage {
         cluster,
         podbeat,
+        laptop,
         captures: repository().join("tests/captures"),
     };
     let (mut passed, mut failed) = (0, 0);

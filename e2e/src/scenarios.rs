@@ -68,8 +68,10 @@ pub const ALL: &[(&str, &str)] = &[
 pub struct Stage {
     /// The control plane.
     pub cluster: Cluster,
-    /// podbeat's release binary.
+    /// podbeat as its image holds it.
     pub podbeat: PathBuf,
+    /// podbeat as a laptop has it, for whatever goes by a kubeconfig.
+    pub laptop: PathBuf,
     /// Where the captures lie.
     pub captures: PathBuf,
 }
@@ -157,7 +159,11 @@ impl Play {
 
     async fn agent(&self, stage: &Stage, access: Access) -> Result<Agent, Error> {
         let settings = self.settings(stage, access).await?;
-        Agent::start(&stage.podbeat, &settings, self.dir.join("podbeat.log"))
+        let podbeat = match access {
+            Access::InCluster => &stage.podbeat,
+            Access::Kubeconfig => &stage.laptop,
+        };
+        Agent::start(podbeat, &settings, self.dir.join("podbeat.log"))
     }
 
     async fn settings(&self, stage: &Stage, access: Access) -> Result<BTreeMap<String, String>, Error> {
@@ -390,7 +396,7 @@ async fn complete(stage: &Stage, access: Access) -> Result<(), Error> {
 async fn plain(stage: &Stage) -> Result<(), Error> {
     let play = Play::new(stage, "plain", "d-classic").await?;
     play.namespace.grant(&play.pod).await?;
-    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    let mut agent = play.agent(stage, Access::InCluster).await?;
     for step in play.steps(has_statuses) {
         play.status(step).await?;
         if play
@@ -415,7 +421,7 @@ async fn plain(stage: &Stage) -> Result<(), Error> {
 async fn delete(stage: &Stage) -> Result<(), Error> {
     let play = Play::new(stage, "delete", "b-delete").await?;
     play.namespace.grant(&play.pod).await?;
-    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    let mut agent = play.agent(stage, Access::InCluster).await?;
     for step in play.steps(|pod| has_statuses(pod) && !is_deleted(pod)) {
         play.status(step).await?;
     }
@@ -459,7 +465,7 @@ async fn forbidden(stage: &Stage) -> Result<(), Error> {
         play.status(step).await?;
     }
     play.namespace.grant("another-pod").await?;
-    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    let mut agent = play.agent(stage, Access::InCluster).await?;
     let heartbeats = play
         .until("three heartbeats", |heartbeats| heartbeats.len() >= 3)
         .await?;
@@ -505,7 +511,7 @@ async fn forbidden(stage: &Stage) -> Result<(), Error> {
 async fn api_restart(stage: &mut Stage) -> Result<(), Error> {
     let play = Play::new(stage, "api-restart", "a-complete").await?;
     play.namespace.grant(&play.pod).await?;
-    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    let mut agent = play.agent(stage, Access::InCluster).await?;
     for step in play.steps(main_runs).into_iter().take(1) {
         play.status(step).await?;
     }
@@ -541,7 +547,7 @@ async fn api_restart(stage: &mut Stage) -> Result<(), Error> {
 async fn recreated(stage: &Stage) -> Result<(), Error> {
     let play = Play::new(stage, "recreated", "a-complete").await?;
     play.namespace.grant(&play.pod).await?;
-    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    let mut agent = play.agent(stage, Access::InCluster).await?;
     for step in play.steps(main_runs).into_iter().take(1) {
         play.status(step).await?;
     }
@@ -577,7 +583,7 @@ struct Observer {
 
 impl Observer {
     fn start(stage: &Stage, play: &Play, kubeconfig: &Path, record: &Path) -> Result<Self, Error> {
-        let mut child = tokio::process::Command::new(&stage.podbeat)
+        let mut child = tokio::process::Command::new(&stage.laptop)
             .env_clear()
             .args([
                 "observe",
@@ -844,7 +850,7 @@ async fn check(stage: &Stage) -> Result<(), Error> {
     for step in restricted.steps(main_runs).into_iter().take(1) {
         restricted.status(step).await?;
     }
-    let settings = restricted.settings(stage, Access::Kubeconfig).await?;
+    let settings = restricted.settings(stage, Access::InCluster).await?;
     run_check(stage, &settings).await?.is(
         1,
         &[
@@ -901,7 +907,7 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     // And the agent's own list and watch.
     let dispatched = async || dispatched_by(&admin, "podbeat").await;
     let asked = dispatched().await?;
-    let mut agent = play.agent(stage, Access::Kubeconfig).await?;
+    let mut agent = play.agent(stage, Access::InCluster).await?;
     for step in play.steps(has_statuses) {
         play.status(step).await?;
     }
