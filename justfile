@@ -90,8 +90,7 @@ e2e-api *scenarios:
     set -euo pipefail
     binary=$(bash image/static.sh)
     cargo build --quiet --locked --bin podbeat
-    cargo build --quiet --locked --package podbeat-e2e --bin e2e-api
-    exec target/debug/e2e-api --podbeat "$binary" --laptop target/debug/podbeat "$@"
+    cargo run --quiet --locked --package podbeat-e2e --bin e2e-api -- --podbeat "$binary" --laptop target/debug/podbeat "$@"
 
 # Thousands of real agents against the stand-ins: heartbeats a second, p99, how evenly they come, an outage of the service; writes
 # target/fleet/stand-ins.json. `just fleet 10000 [--interval 30s] …`; about six minutes, on a machine with nothing else to do.

@@ -30,11 +30,7 @@ async fn main() -> ExitCode {
         say("how many agents? fleet-api [--lab PATH] [--output FILE] AGENTS");
         return ExitCode::from(64);
     }
-    let code = or_interrupted(all(&options, &output)).await;
-    code.unwrap_or_else(|| {
-        say("signal handlers can't be set");
-        ExitCode::FAILURE
-    })
+    or_interrupted(all(&options, &output), say).await
 }
 
 async fn all(options: &Options, output: &std::path::Path) -> ExitCode {

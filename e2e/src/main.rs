@@ -36,11 +36,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
-    let code = or_interrupted(all(podbeat, laptop, &chosen)).await;
-    code.unwrap_or_else(|| {
-        say("signal handlers can't be set");
-        ExitCode::FAILURE
-    })
+    or_interrupted(all(podbeat, laptop, &chosen), say).await
 }
 
 async fn all(podbeat: PathBuf, laptop: PathBuf, chosen: &[String]) -> ExitCode {

@@ -4,13 +4,18 @@ use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The work's outcome; or 130 or 143, once the program is interrupted or told to terminate. `None` if signal handlers can't be set.
-pub async fn or_interrupted(work: impl Future<Output = ExitCode>) -> Option<ExitCode> {
-    let mut interrupt = signal(SignalKind::interrupt()).ok()?;
-    let mut terminate = signal(SignalKind::terminate()).ok()?;
-    Some(tokio::select! {
+/// The work's outcome; or 130 or 143, once the program is interrupted or told to terminate. If signal handlers can't be set, `say` is
+/// told so, and the work isn't begun.
+pub async fn or_interrupted(work: impl Future<Output = ExitCode>, say: impl FnOnce(&str)) -> ExitCode {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        say("signal handlers can't be set");
+        return ExitCode::FAILURE;
+    };
+    tokio::select! {
         code = work => code,
         _ = interrupt.recv() => ExitCode::from(130),
         _ = terminate.recv() => ExitCode::from(143),
-    })
+    }
 }

@@ -52,11 +52,7 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         })
     };
-    let code = or_interrupted(Box::pin(work)).await;
-    code.unwrap_or_else(|| {
-        say("signal handlers can't be set");
-        ExitCode::FAILURE
-    })
+    or_interrupted(Box::pin(work), say).await
 }
 
 fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
