@@ -394,7 +394,7 @@ async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
         return Finding::because(RUN, "settings.TASK_RUN_ID");
     };
     let (url, tls) = (settings.url.url().clone(), settings.tls.clone());
-    let client = blocking(limit, move || Client::new(url, &tls)).await;
+    let client = blocking(limit, move || Client::new(url, &tls, limit)).await;
     let got = match client {
         Some(Ok(client)) => client.get(run_id, token, limit).await,
         Some(Err(error)) => Err(error),

@@ -303,6 +303,17 @@ impl Confirmed {
     }
 }
 
+/// Whether an earlier heartbeat that got no answer may still arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doubt {
+    /// There is none.
+    None,
+    /// What held it up, be it the network or the service, may hold it still: no heartbeat was accepted since.
+    Open,
+    /// One was, so that the way is free: what was held up comes within the time of one attempt, until then.
+    Until(Duration),
+}
+
 #[derive(Clone, Copy, Debug)]
 struct InFlight {
     attempt: u64,
@@ -353,8 +364,7 @@ pub struct Machine {
     /// Whether the last answer refused the token.
     token_refused: bool,
     disowned: Option<(u32, Duration)>,
-    /// Until when an earlier heartbeat that got no answer may still arrive.
-    doubtful_until: Option<Duration>,
+    doubt: Doubt,
 
     // How it ends.
     last_heartbeat: LastHeartbeat,
@@ -430,7 +440,7 @@ impl Machine {
             reread_token: false,
             token_refused: false,
             disowned: None,
-            doubtful_until: None,
+            doubt: Doubt::None,
             last_heartbeat: LastHeartbeat::Open,
             signalled: None,
             hurried: false,
@@ -745,7 +755,7 @@ impl Machine {
             Answer::Ambiguous => {
                 head.may_have_arrived = true;
                 if !is_final {
-                    self.doubtful_until = Some(now.elapsed.saturating_add(self.settings.timeout));
+                    self.doubt = Doubt::Open;
                 }
                 self.try_again(beat, answer, now, actions);
             }
@@ -758,6 +768,9 @@ impl Machine {
         self.wait_is_asked = false;
         self.reread_token = false;
         self.disowned = None;
+        if self.doubt == Doubt::Open {
+            self.doubt = Doubt::Until(now.saturating_add(self.settings.timeout));
+        }
         let Some(head) = self.outbox.head() else { return };
         actions.push(Action::Note(Note::Accepted(head.number, head.kind)));
         if head.kind != Kind::Final {
@@ -766,12 +779,12 @@ impl Machine {
         }
         self.last_heartbeat = LastHeartbeat::Accepted;
         actions.push(Action::StopWatching);
-        match self.doubtful_until {
-            Some(until) if until > now => {
+        match self.doubt {
+            Doubt::Until(until) if until > now => {
                 actions.push(Action::Note(Note::Barrier { until }));
                 self.stage = Stage::Barrier { since: now, tries: 0 };
             }
-            Some(_) | None => self.delivered(actions),
+            Doubt::Until(_) | Doubt::Open | Doubt::None => self.delivered(actions),
         }
     }
 
@@ -1060,7 +1073,7 @@ impl Machine {
             .is_some_and(|in_flight| in_flight.kind != Kind::Final)
         {
             self.in_flight = None;
-            self.doubtful_until = Some(now.saturating_add(self.settings.timeout));
+            self.doubt = Doubt::Open;
             actions.push(Action::Abort);
         }
         for beat in self.outbox.take_if(|beat| beat.kind != Kind::Final) {

@@ -82,9 +82,10 @@ pub struct Tls {
 /// use podbeat::task_runs::error::Error;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-/// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default())?;
+/// let timeout = Duration::from_secs(10);
+/// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), timeout)?;
 /// let token = Secret::new(std::fs::read_to_string("token")?.trim());
-/// match client.get("trn.1", &token, Duration::from_secs(10)).await {
+/// match client.get("trn.1", &token, timeout).await {
 ///     Ok(run) => println!("{:?}", run.status),
 ///     Err(Error::Status { status: 404, .. }) => println!("there is no such run"),
 ///     Err(error) => return Err(error.into()),
@@ -111,9 +112,13 @@ pub struct Accepted {
 impl Client {
     /// Sets the client up; connects to nothing yet. A path in `base` stays, with or without a slash at its end.
     ///
+    /// What the other side hasn't acknowledged within `timeout`, the system gives up, too: a request that is given up in a
+    /// network that loses everything doesn't come out of it later than one more time-out (Linux; elsewhere that is up to the
+    /// system). Take the longest time-out of the requests to come.
+    ///
     /// # Errors
     /// A file of `tls` is unreadable or holds no certificate or key.
-    pub fn new(base: Url, tls: &Tls) -> Result<Self, Error> {
+    pub fn new(base: Url, tls: &Tls, timeout: Duration) -> Result<Self, Error> {
         // The ring provider for the whole process, kube included; it is no error if that was done before.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
@@ -126,6 +131,14 @@ impl Client {
             .pool_idle_timeout(IDLE)
             .pool_max_idle_per_host(1)
             .tcp_keepalive(Duration::from_secs(60));
+        #[cfg(target_os = "linux")]
+        {
+            // Linux sends on what a closed connection has not yet sent, for as long as this: the last heartbeat is repeated behind
+            // what may arrive late, and must know how late that is.
+            builder = builder.tcp_user_timeout(timeout);
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = timeout;
         if let Some(path) = &tls.ca_file {
             builder = builder.tls_certs_only(certificates(path)?);
         }
@@ -262,7 +275,7 @@ impl Client {
     /// use podbeat::task_runs::model::{ListTaskRunsQuery, TaskRunStatus};
     ///
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default())?;
+    /// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), Duration::from_secs(10))?;
     /// let query = ListTaskRunsQuery {
     ///     status: Some(TaskRunStatus::Running),
     ///     ..ListTaskRunsQuery::default()
@@ -614,7 +627,12 @@ mod tests {
     use super::*;
 
     fn url(base: &str, run_id: &str) -> String {
-        let client = Client::new(base.parse().expect("a URL"), &Tls::default()).expect("a client");
+        let client = Client::new(
+            base.parse().expect("a URL"),
+            &Tls::default(),
+            Duration::from_secs(1),
+        )
+        .expect("a client");
         client
             .run_url(&Operation::List, run_id, ":heartbeat")
             .expect("a run id")

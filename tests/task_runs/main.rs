@@ -10,6 +10,8 @@
 mod built;
 mod client;
 mod contract;
+#[cfg(target_os = "linux")]
+mod late;
 mod listing;
 mod secrets;
 mod server;

@@ -112,7 +112,7 @@ impl Server {
 
     /// A client of it.
     pub(crate) fn client(&self) -> Client {
-        Client::new(self.url().parse().expect("a URL"), &Tls::default()).expect("a client")
+        Client::new(self.url().parse().expect("a URL"), &Tls::default(), LIMIT).expect("a client")
     }
 
     /// Everything that came, in order.

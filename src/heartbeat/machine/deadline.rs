@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{InFlight, Machine, Stage};
+use super::{Doubt, InFlight, Machine, Stage};
 use crate::heartbeat::completion::is_finished;
 use crate::heartbeat::outbox::Kind;
 use crate::pod::status::Sidecar;
@@ -196,7 +196,12 @@ impl Machine {
     /// When an accepted last heartbeat goes once more: as soon as no earlier request can arrive any more, or when half of
     /// what is left has passed.
     pub(super) fn barrier_at(&self, since: Duration) -> Duration {
-        let at = self.doubtful_until.unwrap_or(since);
+        let at = match self.doubt {
+            Doubt::Until(until) => until,
+            // An earlier process had it accepted, and left no word of how long ago.
+            Doubt::Open => since.saturating_add(self.settings.timeout),
+            Doubt::None => since,
+        };
         match (self.deadline(), self.signalled) {
             (Some(deadline), Some(signalled)) => {
                 let from = since.max(signalled);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Action, Confirmed, Machine, Note, Settings, Stage};
+use super::{Action, Confirmed, Doubt, Machine, Note, Settings, Stage};
 use crate::heartbeat::Now;
 use crate::heartbeat::outbox::{Beat, Kind};
 use crate::heartbeat::saved::{LastHeartbeat, Saved, SavedBeat};
@@ -41,7 +41,7 @@ impl Machine {
             older_by: now.since(at),
         });
         // What the earlier process had in flight when it ended may still arrive.
-        machine.doubtful_until = Some(now.elapsed.saturating_add(machine.settings.timeout));
+        machine.doubt = Doubt::Open;
         machine.resumed = true;
         machine
     }

@@ -1312,6 +1312,47 @@ fn behind_a_request_that_may_arrive_late_the_final_goes_once_more() {
 }
 
 #[test]
+fn what_held_a_request_up_may_hold_it_until_another_is_accepted() {
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    // The change gets no answer. What comes after it doesn't reach the service at all, for minutes.
+    bench.answer(Answer::Ambiguous);
+    while bench.now < secs(200.0) {
+        bench.await_attempt();
+        bench.answer(Answer::NotSent);
+    }
+    bench.on(shown(&terminated(3)).event());
+    bench.await_attempt();
+    bench.accept();
+    let accepted = bench.now;
+    bench.await_attempt();
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+    bench.accept();
+    let sent = bench.sent.len();
+    bench.await_attempt();
+    assert_eq!(bench.sent[sent].request, bench.sent[sent - 1].request);
+    assert!(
+        bench.now >= accepted + settings().timeout,
+        "{:?}",
+        bench.now - accepted
+    );
+    bench.accept();
+    // A way that has been free for longer than that holds nothing any more.
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    bench.answer(Answer::Ambiguous);
+    bench.await_attempt();
+    bench.accept();
+    bench.pass(11.0);
+    bench.on(shown(&terminated(3)).event());
+    bench.accept_all();
+    let sent = bench.sent.len();
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+    bench.pass(3600.0);
+    assert_eq!(bench.sent.len(), sent);
+}
+
+#[test]
 fn a_final_without_a_lost_request_before_it_goes_once() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(&terminated(0)).event());

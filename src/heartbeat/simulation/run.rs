@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use super::Flaw;
 use super::check::{Accepted, Judge};
-use super::life::{File, Life, Reads, ServiceFault, Shown, between, wall_at};
+use super::life::{File, Life, Outage, Reads, ServiceFault, Shown, between, wall_at};
 use crate::heartbeat::Now;
 use crate::heartbeat::answer::{Answer, RetryAfter};
 use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
@@ -284,6 +284,23 @@ impl World {
             .iter()
             .find(|outage| outage.from <= self.now && self.now < outage.until)
             .map(|outage| outage.kind)
+    }
+
+    /// Until when a service that hangs now goes on hanging.
+    fn hangs_until(&self) -> Duration {
+        let outages = &self.life.service_outages;
+        let covers = |outage: &Outage<ServiceFault>| outage.from <= self.now && self.now < outage.until;
+        let Some(at) = outages.iter().position(covers) else {
+            return self.now;
+        };
+        if outages[at].kind != ServiceFault::Hangs {
+            return self.now;
+        }
+        // What comes first in the list goes first.
+        let other =
+            |outage: &&Outage<ServiceFault>| outage.from > self.now && outage.from < outages[at].until;
+        let others = outages[..at].iter().filter(other).map(|outage| outage.from);
+        others.min().unwrap_or(outages[at].until)
     }
 
     fn clock(&self, begun: Duration) -> Now {
@@ -742,14 +759,16 @@ impl World {
         })
     }
 
-    /// The connection is dropped. What hung on it may still arrive, within the time of one more attempt.
+    /// The connection is dropped. What hung on it may still arrive: until whatever holds it has gone, and for the time of one more
+    /// attempt after that.
     fn give_up_in_flight(&mut self) {
         let Some((mut request, hangs)) = self.process.as_mut().and_then(|process| process.in_flight.take())
         else {
             return;
         };
         if hangs && request.begins <= self.now && self.rng.bool() {
-            let at = self.now + self.settings.timeout.mul_f64(self.rng.f64() * 0.99);
+            let latest = self.hangs_until().max(self.now) - self.now + self.settings.timeout;
+            let at = self.now + latest.mul_f64(self.rng.f64() * 0.99);
             request.late = true;
             self.happens(at, Happening::Arrives(Box::new(request)));
         }
