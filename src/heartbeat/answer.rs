@@ -61,6 +61,22 @@ impl Answer {
         }
     }
 
+    /// Whether the service may have taken the request all the same, or take it yet: there was no answer, or a gateway gave one in
+    /// the service's place (502 and 504; RFC 9110, 15.6.3 and 15.6.5), and behind it nobody knows.
+    #[must_use]
+    pub fn leaves_in_doubt(&self) -> bool {
+        match self {
+            Self::Ambiguous => true,
+            Self::Unavailable { status, .. } => matches!(status, 502 | 504),
+            Self::Accepted
+            | Self::Refused { .. }
+            | Self::Unauthorized
+            | Self::Forbidden
+            | Self::Disowned { .. }
+            | Self::NotSent => false,
+        }
+    }
+
     /// When the service asked to be tried again, if it did.
     #[must_use]
     pub fn retry_after(&self) -> Option<RetryAfter> {

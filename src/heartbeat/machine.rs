@@ -303,7 +303,7 @@ impl Confirmed {
     }
 }
 
-/// Whether an earlier heartbeat that got no answer may still arrive.
+/// Whether an earlier heartbeat that got no answer, or a gateway's, may still arrive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Doubt {
     /// There is none.
@@ -394,6 +394,8 @@ pub(super) enum Broken {
     G2,
     /// Goes on after the last heartbeat was accepted.
     G3,
+    /// Waits for a late request from when it was given up, and not from when the way was free again (G3).
+    Early,
     /// Sends while a request is in flight.
     G4,
     /// Waits three intervals.
@@ -749,13 +751,20 @@ impl Machine {
                 self.not_before = now.elapsed;
                 fail(Some(now.elapsed));
             }
-            Answer::Unauthorized | Answer::Forbidden | Answer::NotSent | Answer::Unavailable { .. } => {
-                self.try_again(beat, answer, now, actions);
-            }
-            Answer::Ambiguous => {
-                head.may_have_arrived = true;
-                if !is_final {
-                    self.doubt = Doubt::Open;
+            Answer::Unauthorized
+            | Answer::Forbidden
+            | Answer::NotSent
+            | Answer::Unavailable { .. }
+            | Answer::Ambiguous => {
+                if answer.leaves_in_doubt() {
+                    head.may_have_arrived = true;
+                    if !is_final {
+                        self.doubt = Doubt::Open;
+                        #[cfg(test)]
+                        if self.broken == Some(Broken::Early) {
+                            self.doubt = Doubt::Until(now.elapsed.saturating_add(self.settings.timeout));
+                        }
+                    }
                 }
                 self.try_again(beat, answer, now, actions);
             }

@@ -996,17 +996,25 @@ fn a_plain_sidecar_whose_final_is_refused_ends_at_once() {
 
 #[test]
 fn a_final_that_may_have_arrived_is_taken_as_accepted_when_the_run_is_closed() {
-    let mut bench = Bench::started(settings());
-    bench.pass(1.0);
-    bench.on(Shown {
-        native: false,
-        ..shown(&terminated(0))
+    for (status, arrived) in [
+        (None, true),
+        (Some(500), false),
+        (Some(502), true),
+        (Some(503), false),
+        (Some(504), true),
+    ] {
+        let mut bench = Bench::started(settings());
+        bench.pass(1.0);
+        bench.on(Shown {
+            native: false,
+            ..shown(&terminated(0))
+        }
+        .event());
+        bench.answer(status.map_or(Answer::Ambiguous, |status| Answer::from_status(status, None)));
+        bench.await_attempt();
+        bench.answer(Answer::Disowned { status: 409 });
+        assert_eq!(bench.end, arrived.then_some(End::Delivered), "{status:?}");
     }
-    .event());
-    bench.answer(Answer::Ambiguous);
-    bench.pass(1.0);
-    bench.answer(Answer::Disowned { status: 409 });
-    assert_eq!(bench.end, Some(End::Delivered));
 }
 
 #[test]
@@ -1340,7 +1348,7 @@ fn what_held_a_request_up_may_hold_it_until_another_is_accepted() {
     // A way that has been free for longer than that holds nothing any more.
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
-    bench.answer(Answer::Ambiguous);
+    bench.answer(Answer::from_status(504, None));
     bench.await_attempt();
     bench.accept();
     bench.pass(11.0);

@@ -98,6 +98,8 @@ pub(super) struct Judge {
     crashes: Vec<Duration>,
     losses: Vec<(u32, Losses)>,
     final_due: Option<Duration>,
+    /// As it was last sent before an answer told that it was accepted.
+    final_sent: Option<HeartbeatTaskRunRequest>,
     /// When an answer told that the last heartbeat was accepted.
     final_known: Option<Duration>,
     finished: bool,
@@ -139,6 +141,7 @@ impl Judge {
             crashes: vec![],
             losses: vec![],
             final_due: None,
+            final_sent: None,
             final_known: None,
             finished: false,
             is_gone: false,
@@ -313,15 +316,22 @@ impl Judge {
         if attempt.request.last_heartbeat != (kind == Kind::Final).then_some(true) {
             self.complain("G2: lastHeartbeat doesn't say what it is");
         }
-        for status in attempt.request.container_status.iter().flatten() {
-            let marked = kind == Kind::Final && self.tells_a_marker(status);
-            if !self.shown.contains(status) && !marked {
-                self.complain(format!("G7: nobody has shown {status:?}"));
+        if kind == Kind::Final && self.final_known.is_some() {
+            // What was accepted and goes once more is the same to the letter, whatever was shown since.
+            if self.final_sent.as_ref() != Some(&attempt.request) {
+                self.complain("G3: another last heartbeat than the accepted one");
             }
-        }
-        // What was accepted and goes once more is the same to the letter.
-        if kind == Kind::Final && self.final_known.is_none() {
-            self.withheld_exits_are_told(at, attempt, files);
+        } else {
+            for status in attempt.request.container_status.iter().flatten() {
+                let marked = kind == Kind::Final && self.tells_a_marker(status);
+                if !self.shown.contains(status) && !marked {
+                    self.complain(format!("G7: nobody has shown {status:?}"));
+                }
+            }
+            if kind == Kind::Final {
+                self.withheld_exits_are_told(at, attempt, files);
+                self.final_sent = Some(attempt.request.clone());
+            }
         }
         let surely_known = self.seen.last().is_some_and(|seen| !self.is_unsure(seen.at));
         if kind == Kind::Final && attempt.retries == 0 && surely_known {
@@ -369,7 +379,7 @@ impl Judge {
         self.every_transition_arrived();
         self.in_order();
         self.one_final(life, alive);
-        self.last_word();
+        self.last_word(life);
         self.no_gap();
         self.no_early_end();
         self.complaints
@@ -645,16 +655,30 @@ impl Judge {
         }
     }
 
+    /// Whether the kubelet leaves so much time after the final that half of it is time enough for what arrives late.
+    fn has_time_for_late_ones(&self, life: &Life) -> bool {
+        let (Some(known), Some(signal), Some(kill)) = (self.final_known, self.signal, life.kill) else {
+            return false;
+        };
+        let from = known.max(signal);
+        let half = kill
+            .saturating_sub(Duration::from_millis(300))
+            .saturating_sub(from)
+            / 2;
+        life.death == Death::Natural && known + self.timeout <= from + half
+    }
+
     /// G3: the service's last word is the final, also where an earlier request arrives late.
-    fn last_word(&mut self) {
+    fn last_word(&mut self, life: &Life) {
         if self.amnesia() || self.barrier_cut {
             return;
         }
-        // What ended for its deadline could not wait for a late request, nor could what was killed or crashed for good.
+        // What ended for its deadline could not wait for a late request, nor could what was killed or crashed for good, nor what had
+        // less than two time-outs of its grace left.
         let cut = match &self.ended {
             Some((at, end)) => {
                 let signalled = self.signal.is_some_and(|signal| signal <= *at);
-                *end != Some(End::Delivered) || signalled
+                *end != Some(End::Delivered) || (signalled && !self.has_time_for_late_ones(life))
             }
             None => self.left_dead,
         };

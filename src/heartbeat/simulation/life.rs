@@ -542,7 +542,7 @@ impl Life {
                 0..4 => ServiceFault::Refuses,
                 4..9 => ServiceFault::Hangs,
                 9..12 => ServiceFault::LosesAnswers,
-                12..17 => ServiceFault::Says([500, 503, 429, 408, 401, 403][rng.usize(0..6)]),
+                12..17 => ServiceFault::Says([500, 502, 503, 504, 429, 408, 401, 403][rng.usize(0..8)]),
                 17 => ServiceFault::Says(400),
                 _ => ServiceFault::Says([404, 409, 410][rng.usize(0..3)]),
             };
@@ -551,6 +551,21 @@ impl Life {
                 until: from + spread(rng, 0.05, 900.0),
                 kind,
             });
+        }
+        if chance(rng, 20) {
+            // What is held up until shortly after the end is what may arrive behind the last heartbeat.
+            let kind = match rng.u32(0..3) {
+                0 => ServiceFault::Hangs,
+                1 => ServiceFault::LosesAnswers,
+                _ => ServiceFault::Says(504),
+            };
+            let from = end.saturating_sub(between(rng, 0.0, 40.0));
+            let until = end + spread(rng, 0.05, 15.0);
+            // A network that was cut: what is on its way is held, what comes after finds no connection.
+            let cut = from + (until - from).mul_f64(rng.f64().powi(2));
+            for (from, until, kind) in [(from, cut, kind), (cut, until, ServiceFault::Refuses)] {
+                self.service_outages.push(Outage { from, until, kind });
+            }
         }
         for _ in 0..rng.usize(0..3) {
             let from = between(rng, 0.0, span);

@@ -22,10 +22,11 @@ enum Flaw {
 }
 
 /// Each by the guarantee that it breaks, and a word where there is more than one.
-const FLAWS: [(&str, Flaw); 10] = [
+const FLAWS: [(&str, Flaw); 11] = [
     ("G1", Flaw::Machine(Broken::G1)),
     ("G2", Flaw::Machine(Broken::G2)),
     ("G3", Flaw::Machine(Broken::G3)),
+    ("G3-early", Flaw::Machine(Broken::Early)),
     ("G4", Flaw::Machine(Broken::G4)),
     ("G5", Flaw::Machine(Broken::G5)),
     ("G6", Flaw::Secret),
@@ -128,7 +129,9 @@ fn simulate() {
     let flaw = setting::<String>("SIMULATE_BROKEN").map(|name| {
         let known = FLAWS.iter().find(|(guarantee, _)| *guarantee == name);
         known
-            .unwrap_or_else(|| panic!("there is no flaw {name}: G1 to G7, G7-stale, G7-silent, G7-patient"))
+            .unwrap_or_else(|| {
+                panic!("there is no flaw {name}: G1 to G7, G3-early, G7-stale, G7-silent, G7-patient")
+            })
             .1
     });
     if let Some(seed) = setting("SIMULATE_SEED") {

@@ -9,7 +9,7 @@ use jiff::SignedDuration;
 
 use super::Flaw;
 use super::check::{Accepted, Judge};
-use super::life::{File, Life, Outage, Reads, ServiceFault, Shown, between, wall_at};
+use super::life::{File, Life, Reads, ServiceFault, Shown, between, wall_at};
 use crate::heartbeat::Now;
 use crate::heartbeat::answer::{Answer, RetryAfter};
 use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
@@ -286,21 +286,25 @@ impl World {
             .map(|outage| outage.kind)
     }
 
-    /// Until when a service that hangs now goes on hanging.
-    fn hangs_until(&self) -> Duration {
+    /// Until when what holds a request up now may hold it: until another could be accepted, or the run is disowned.
+    fn holds_until(&self) -> Duration {
         let outages = &self.life.service_outages;
-        let covers = |outage: &Outage<ServiceFault>| outage.from <= self.now && self.now < outage.until;
-        let Some(at) = outages.iter().position(covers) else {
-            return self.now;
-        };
-        if outages[at].kind != ServiceFault::Hangs {
-            return self.now;
+        let mut at = self.now;
+        while let Some(nth) = outages
+            .iter()
+            .position(|outage| outage.from <= at && at < outage.until)
+        {
+            if matches!(outages[nth].kind, ServiceFault::Says(404 | 409 | 410)) {
+                break;
+            }
+            // What comes first in the list goes first.
+            let others = outages[..nth].iter().map(|outage| outage.from);
+            let other = others
+                .filter(|from| at < *from && *from < outages[nth].until)
+                .min();
+            at = other.unwrap_or(outages[nth].until);
         }
-        // What comes first in the list goes first.
-        let other =
-            |outage: &&Outage<ServiceFault>| outage.from > self.now && outage.from < outages[at].until;
-        let others = outages[..at].iter().filter(other).map(|outage| outage.from);
-        others.min().unwrap_or(outages[at].until)
+        at
     }
 
     fn clock(&self, begun: Duration) -> Now {
@@ -568,9 +572,7 @@ impl World {
             .collect();
         rest.sort();
         for entry in rest {
-            if let Happening::Arrives(request) = entry.what
-                && request.process == number
-            {
+            if let Happening::Arrives(request) = entry.what {
                 self.now = entry.at;
                 self.arrives(*request);
             }
@@ -753,7 +755,7 @@ impl World {
             0 => ServiceFault::Refuses,
             1 => ServiceFault::Hangs,
             2 => ServiceFault::LosesAnswers,
-            3 => ServiceFault::Says(503),
+            3 => ServiceFault::Says(if self.rng.bool() { 503 } else { 504 }),
             4 => ServiceFault::Says(401),
             _ => ServiceFault::Says(404),
         })
@@ -762,16 +764,24 @@ impl World {
     /// The connection is dropped. What hung on it may still arrive: until whatever holds it has gone, and for the time of one more
     /// attempt after that.
     fn give_up_in_flight(&mut self) {
-        let Some((mut request, hangs)) = self.process.as_mut().and_then(|process| process.in_flight.take())
+        let Some((request, hangs)) = self.process.as_mut().and_then(|process| process.in_flight.take())
         else {
             return;
         };
         if hangs && request.begins <= self.now && self.rng.bool() {
-            let latest = self.hangs_until().max(self.now) - self.now + self.settings.timeout;
-            let at = self.now + latest.mul_f64(self.rng.f64() * 0.99);
-            request.late = true;
-            self.happens(at, Happening::Arrives(Box::new(request)));
+            self.arrives_late(request);
         }
+    }
+
+    fn arrives_late(&mut self, mut request: Request) {
+        let free = self.holds_until();
+        // Mostly once the way is free again.
+        let earliest = if self.rng.u32(0..4) == 0 { self.now } else { free };
+        let latest = free + self.settings.timeout.mul_f64(0.99);
+        let at = earliest + (latest - earliest).mul_f64(self.rng.f64());
+        request.late = true;
+        request.fate = Fate::TooLate;
+        self.happens(at, Happening::Arrives(Box::new(request)));
     }
 
     fn is_answered(&mut self, number: u32, attempt: u64, answer: Answer, jwt: Option<String>) {
@@ -824,6 +834,14 @@ impl World {
         let known = self.judge.knows(&request);
         let answer = match request.fate {
             Fate::Says(status) => {
+                // Of what a gateway answers for, the service may have heard, or hear yet.
+                match self.rng.u32(0..4) {
+                    0 if matches!(status, 502 | 504) && !closed => {
+                        self.judge.accepted(Accepted::of(&request, self.now));
+                    }
+                    1 if matches!(status, 502 | 504) => self.arrives_late(request.clone()),
+                    _ => {}
+                }
                 let seconds = self.rng.u64(0..60);
                 let retry_after = match self.rng.u32(0..4) {
                     0 => Some(RetryAfter::Delay(Duration::from_secs(seconds))),
