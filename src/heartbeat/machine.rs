@@ -511,7 +511,9 @@ impl Machine {
         self.settings.identity.learn(&pod);
         self.confirm(now.elapsed);
         let undeleted_before = self.seen.as_ref().is_some_and(|seen| seen.deletion.is_none());
-        self.deletion_witnessed = pod.deletion.is_some() && (self.deletion_witnessed || undeleted_before);
+        // What is first seen after SIGTERM may have begun long before: the watch was behind.
+        let begins = undeleted_before && self.signalled.is_none();
+        self.deletion_witnessed = pod.deletion.is_some() && (self.deletion_witnessed || begins);
         self.deletion_ends = match (
             pod.deletion,
             self.seen.as_ref().and_then(|before| before.deletion),
@@ -1298,9 +1300,11 @@ impl Machine {
     }
 
     /// ±10 %, so that copies that started together drift apart; but never more than one attempt may take, so that the
-    /// gap between two heartbeats stays within interval and time-out.
+    /// gap between two heartbeats stays within interval and time-out, also where the last one waits for exit markers.
     fn jittered_interval(&mut self) -> Duration {
-        let span = (self.settings.interval / 10).min(self.settings.timeout);
+        let timeout = self.settings.timeout;
+        let most = timeout.saturating_sub(witness::FIRST_READ).max(timeout / 2);
+        let span = (self.settings.interval / 10).min(most);
         #[cfg(test)]
         if self.broken == Some(Broken::G5) {
             return self.settings.interval * 3;

@@ -21,7 +21,7 @@ use crate::task_runs::model::{ContainerState, ContainerStatus};
 const EVERY: Duration = Duration::from_millis(250);
 
 /// How long the last heartbeat waits for the first read to come back.
-const FIRST_READ: Duration = Duration::from_millis(250);
+pub(super) const FIRST_READ: Duration = Duration::from_millis(250);
 
 /// Of how many markers that are no container's is told, and of how many that fill in an exit: whoever can write in the
 /// directory could make more of them without end.

@@ -670,7 +670,8 @@ impl Judge {
 
     /// G3: the service's last word is the final, also where an earlier request arrives late.
     fn last_word(&mut self, life: &Life) {
-        if self.amnesia() || self.barrier_cut {
+        // A service that disowns the run and takes heartbeats of it all the same has no last word.
+        if self.amnesia() || self.barrier_cut || self.closed {
             return;
         }
         // What ended for its deadline could not wait for a late request, nor could what was killed or crashed for good, nor what had
