@@ -223,6 +223,14 @@ fn shown(main: &str) -> Shown {
     }
 }
 
+/// The same beside a plain sidecar.
+fn plain(main: &str) -> Shown {
+    Shown {
+        native: false,
+        ..shown(main)
+    }
+}
+
 impl Shown {
     fn observation(&self) -> Observation {
         let podbeat = r#"{"name":"podbeat"}"#;
@@ -723,13 +731,8 @@ fn a_native_sidecar_sends_the_final_with_the_exit_code_idles_and_ends_on_sigterm
 
 #[test]
 fn a_plain_sidecar_leaves_by_itself_after_the_final() {
-    let mut bench = Bench::started(settings());
-    bench.pass(1.0);
-    bench.on(Shown {
-        native: false,
-        ..shown(&terminated(0))
-    }
-    .event());
+    let mut bench = Bench::ready(settings());
+    bench.on(plain(&terminated(0)).event());
     bench.accept_all();
     assert_eq!(bench.kinds(), [Kind::First, Kind::Final]);
     assert_eq!(bench.end, Some(End::Delivered));
@@ -824,13 +827,8 @@ fn a_look_that_never_answers_doesnt_hold_the_final_up() {
 
 #[test]
 fn a_plain_sidecar_waits_for_fresher_states_as_long_as_the_grace_allows() {
-    let mut bench = Bench::started(settings());
-    bench.pass(1.0);
-    bench.on(Shown {
-        native: false,
-        ..shown(RUNNING)
-    }
-    .event());
+    let mut bench = Bench::ready(settings());
+    bench.on(plain(RUNNING).event());
     bench.accept();
     bench.on(Event::Signal);
     bench.pass(0.5);
@@ -852,13 +850,8 @@ fn a_plain_sidecar_waits_for_fresher_states_as_long_as_the_grace_allows() {
 
 #[test]
 fn a_second_sigterm_shortens_the_wait() {
-    let mut bench = Bench::started(settings());
-    bench.pass(1.0);
-    bench.on(Shown {
-        native: false,
-        ..shown(RUNNING)
-    }
-    .event());
+    let mut bench = Bench::ready(settings());
+    bench.on(plain(RUNNING).event());
     bench.accept();
     bench.on(Event::Signal);
     assert_eq!(bench.looks.len(), 0);
@@ -882,13 +875,7 @@ fn a_plain_sidecar_that_learns_so_only_after_sigterm_waits_for_fresher_states_to
     let mut bench = Bench::started(settings());
     bench.on(Event::Signal);
     assert_eq!(bench.looks.len(), 1);
-    bench.on(Event::Looked(Look::Found(
-        Shown {
-            native: false,
-            ..shown(RUNNING)
-        }
-        .observation(),
-    )));
+    bench.on(Event::Looked(Look::Found(plain(RUNNING).observation())));
     assert!(bench.kinds().iter().all(|kind| *kind != Kind::Final));
     bench.pass(1.0);
     bench.accept_all();
@@ -984,10 +971,7 @@ fn a_refused_final_goes_once_more_without_container_status_and_then_no_more() {
 #[test]
 fn a_plain_sidecar_whose_final_is_refused_ends_at_once() {
     let mut bench = Bench::started(settings());
-    let ended = Shown {
-        native: false,
-        ..shown(&terminated(3))
-    };
+    let ended = plain(&terminated(3));
     bench.on(ended.event());
     bench.answer(Answer::Refused { status: 400 });
     bench.answer(Answer::Refused { status: 422 });
@@ -1003,13 +987,8 @@ fn a_final_that_may_have_arrived_is_taken_as_accepted_when_the_run_is_closed() {
         (Some(503), false),
         (Some(504), true),
     ] {
-        let mut bench = Bench::started(settings());
-        bench.pass(1.0);
-        bench.on(Shown {
-            native: false,
-            ..shown(&terminated(0))
-        }
-        .event());
+        let mut bench = Bench::ready(settings());
+        bench.on(plain(&terminated(0)).event());
         bench.answer(status.map_or(Answer::Ambiguous, |status| Answer::from_status(status, None)));
         bench.await_attempt();
         bench.answer(Answer::Disowned { status: 409 });
@@ -1119,13 +1098,8 @@ fn outside_a_pod_the_uid_is_learned() {
 
 #[test]
 fn no_more_than_patience_for_a_plain_sidecars_final() {
-    let mut bench = Bench::started(settings());
-    bench.pass(1.0);
-    bench.on(Shown {
-        native: false,
-        ..shown(&terminated(0))
-    }
-    .event());
+    let mut bench = Bench::ready(settings());
+    bench.on(plain(&terminated(0)).event());
     for _ in 0..2000 {
         if bench.in_flight.is_some() {
             bench.answer(Answer::Unavailable {
@@ -1608,11 +1582,7 @@ fn nothing_after_an_accepted_final_however_often_the_process_restarts() {
 #[test]
 fn a_plain_sidecar_that_restarts_after_its_final_leaves_at_once() {
     let mut bench = Bench::ready(journaled());
-    bench.on(Shown {
-        native: false,
-        ..shown(&terminated(0))
-    }
-    .event());
+    bench.on(plain(&terminated(0)).event());
     bench.accept();
     let after = bench.after_crash(1.0);
     assert_eq!((after.end.as_ref(), after.sent.len()), (Some(&End::Delivered), 0));
@@ -1908,10 +1878,7 @@ fn without_a_deletion_the_apis_richer_word_has_a_second() {
 #[test]
 fn a_plain_sidecar_ends_soon_after_the_last_task_and_not_near_the_end_of_the_grace() {
     let mut bench = Bench::ready(marking());
-    let pod = Shown {
-        native: false,
-        ..shown(RUNNING)
-    };
+    let pod = plain(RUNNING);
     bench.on(pod.event());
     bench.accept();
     bench.on(Event::Signal);
@@ -2153,11 +2120,7 @@ fn markers_of_containers_that_arent_the_pods_or_arent_reported_are_ignored() {
 #[test]
 fn states_too_old_to_be_told_dont_keep_a_marker_from_being_told() {
     let mut bench = Bench::ready(marking());
-    bench.on(Shown {
-        native: false,
-        ..shown(RUNNING)
-    }
-    .event());
+    bench.on(plain(RUNNING).event());
     bench.accept();
     for _ in 0..14 {
         bench.await_attempt();

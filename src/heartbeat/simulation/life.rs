@@ -18,6 +18,12 @@ pub(super) struct Outage<K> {
     pub(super) kind: K,
 }
 
+impl<K> Outage<K> {
+    pub(super) fn covers(&self, at: Duration) -> bool {
+        self.from <= at && at < self.until
+    }
+}
+
 /// How the service fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ServiceFault {

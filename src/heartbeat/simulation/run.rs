@@ -271,18 +271,14 @@ impl World {
     }
 
     fn api_is_up(&self) -> bool {
-        !self
-            .life
-            .api_outages
-            .iter()
-            .any(|outage| outage.from <= self.now && self.now < outage.until)
+        !self.life.api_outages.iter().any(|outage| outage.covers(self.now))
     }
 
     fn service_fault(&self) -> Option<ServiceFault> {
         self.life
             .service_outages
             .iter()
-            .find(|outage| outage.from <= self.now && self.now < outage.until)
+            .find(|outage| outage.covers(self.now))
             .map(|outage| outage.kind)
     }
 
@@ -290,10 +286,7 @@ impl World {
     fn holds_until(&self) -> Duration {
         let outages = &self.life.service_outages;
         let mut at = self.now;
-        while let Some(nth) = outages
-            .iter()
-            .position(|outage| outage.from <= at && at < outage.until)
-        {
+        while let Some(nth) = outages.iter().position(|outage| outage.covers(at)) {
             if matches!(outages[nth].kind, ServiceFault::Says(404 | 409 | 410)) {
                 break;
             }
@@ -835,11 +828,10 @@ impl World {
         let answer = match request.fate {
             Fate::Says(status) => {
                 // Of what a gateway answers for, the service may have heard, or hear yet.
+                let by_gateway = matches!(status, 502 | 504);
                 match self.rng.u32(0..4) {
-                    0 if matches!(status, 502 | 504) && !closed => {
-                        self.judge.accepted(Accepted::of(&request, self.now));
-                    }
-                    1 if matches!(status, 502 | 504) => self.arrives_late(request.clone()),
+                    0 if by_gateway && !closed => self.judge.accepted(Accepted::of(&request, self.now)),
+                    1 if by_gateway => self.arrives_late(request.clone()),
                     _ => {}
                 }
                 let seconds = self.rng.u64(0..60);
