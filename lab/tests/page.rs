@@ -1,12 +1,5 @@
 //! The page over HTTP, by a client that runs no script: who may look, what is answered, and what the streams tell.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -21,7 +14,7 @@ use reqwest::{Client, Method, Response};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-const TOKEN: &str = "a-token-7f3a";
+use crate::harness::{self, TOKEN};
 
 /// How long a state may take to come.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -35,11 +28,9 @@ struct Played {
 }
 
 fn client() -> Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
+    harness::client()
         .read_timeout(LIMIT)
         .redirect(Policy::none())
-        .no_proxy()
         .build()
         .expect("a client")
 }
@@ -849,10 +840,8 @@ mod load {
     }
 
     fn client_without_limit() -> Client {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        Client::builder()
+        harness::client()
             .redirect(Policy::none())
-            .no_proxy()
             .build()
             .expect("a client")
     }

@@ -1,12 +1,5 @@
 //! The stand-ins, seen by clients that aren't podbeat's: they must behave as what they stand for.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::time::Duration;
 
 use podbeat_lab::kube_api::Options;
@@ -16,14 +9,15 @@ use podbeat_lab::world::{KUBE_TOKEN, RUN, TOKEN, World};
 use reqwest::{Certificate, Client, Response};
 use serde_json::{Value, json};
 
+use crate::harness;
+
 const LIMIT: Duration = Duration::from_secs(20);
 
 fn client(world: &World) -> Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let pem = std::fs::read(world.path("ca.crt")).expect("the CA");
     let root = Certificate::from_pem(&pem).expect("a certificate");
     // No pool: a connection that a fault has broken must not meet the next request.
-    Client::builder()
+    harness::client()
         .tls_certs_only([root])
         .pool_max_idle_per_host(0)
         .timeout(LIMIT)

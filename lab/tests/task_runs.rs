@@ -1,13 +1,6 @@
 //! The five operations of the task-run service, over HTTP, by a client that knows nothing of the stand-in's insides. Every
 //! answer is held against the contract.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -22,6 +15,8 @@ use podbeat_lab::service::{Limits, Options, Service};
 use podbeat_lab::task_runs::clock::Clock;
 use reqwest::{Client, Method, RequestBuilder};
 use serde_json::{Value, json};
+
+use crate::harness;
 
 const TOKEN: &str = "a-token";
 
@@ -43,10 +38,8 @@ struct Answer {
 }
 
 fn client() -> Client {
-    let _ = rustls::crypto::ring::default_provider().install_default();
-    Client::builder()
+    harness::client()
         .timeout(Duration::from_secs(20))
-        .no_proxy()
         .build()
         .expect("a client")
 }

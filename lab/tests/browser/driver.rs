@@ -16,6 +16,8 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::harness;
+
 /// How long a state may take to come, on a machine that has other work.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
@@ -109,12 +111,7 @@ impl Browser {
             .expect("chromedriver starts");
         // Goes on reading, so that chromedriver never waits for room.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(LIMIT)
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let client = harness::client().timeout(LIMIT).build().expect("a client");
         let mut browser = Self {
             driver,
             client,

@@ -3,12 +3,9 @@
 //! They need Chromium, and so are ignored unless asked for. `PODBEAT_BINARY` says which agent. Pictures are left in target/page.
 
 #![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::print_stderr,
-    reason = "a test fails by panicking, and this one is told by its environment which binary it is about"
+    reason = "they are told by their environment which binary they are about, and say what they leave out"
 )]
 
 mod driver;
@@ -23,9 +20,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use crate::harness::{self, TOKEN};
 use driver::{Area, Browser, LIMIT, Picture};
-
-const TOKEN: &str = "a-token-7f3a";
 
 /// The colours of page.css behind each status, in the light.
 const BACKS: [(&str, [u8; 3]); 6] = [
@@ -79,12 +75,7 @@ impl Service {
         let (url, page) = tokio::time::timeout(LIMIT, told)
             .await
             .expect("it says where it is");
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = Client::builder()
-            .timeout(LIMIT)
-            .no_proxy()
-            .build()
-            .expect("a client");
+        let client = harness::client().timeout(LIMIT).build().expect("a client");
         Self {
             child,
             url,

@@ -1,0 +1,14 @@
+//! All integration tests of the stand-ins, in one binary and so in one process.
+
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+mod browser;
+mod harness;
+mod page;
+mod stand_ins;
+mod task_runs;
