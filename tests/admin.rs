@@ -1,88 +1,43 @@
 //! The admin endpoint of the real binary: probes, metrics and status through the troubles that they tell of, and the
 //! heartbeats of a podbeat whose endpoint is attacked.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use podbeat::telemetry::metrics::{METRICS, Metric, Type};
 use podbeat_lab::kube_api;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated, waiting};
 use podbeat_lab::service::{self, Heartbeat};
 use podbeat_lab::world::{KUBE_TOKEN, RUN, TOKEN, World};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
-/// Longer than anything here takes, even on a machine that is busy with other tests.
-const LIMIT: Duration = Duration::from_secs(30);
-
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use crate::harness::binary::{Podbeat, lines};
+use crate::harness::heard::{until, until_final, until_main_is, until_one};
+use crate::harness::{LIMIT, STARTED, jwt, text};
 
 /// A running podbeat with an endpoint.
-struct Podbeat {
-    child: Child,
+struct Endpoint {
+    podbeat: Podbeat,
     address: SocketAddr,
-    log: Arc<Mutex<String>>,
 }
 
-/// Starts the binary, and collects its log line by line; `lines` brings each as it comes.
-fn spawn(settings: &BTreeMap<String, String>) -> (Child, Arc<Mutex<String>>, mpsc::Receiver<String>) {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_podbeat"))
-        .env_clear()
-        .envs(settings)
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("started");
-    let stderr = BufReader::new(child.stderr.take().expect("its log"));
-    let log = Arc::new(Mutex::new(String::new()));
-    let (sender, lines) = mpsc::channel(64);
-    let kept = Arc::clone(&log);
-    std::thread::spawn(move || {
-        for line in stderr.lines().map_while(Result::ok) {
-            kept.lock().expect("not poisoned").push_str(&format!("{line}\n"));
-            // Nobody waits for most of them.
-            let _ = sender.try_send(line);
+impl Endpoint {
+    async fn start(world: &World, log: &str, more: &[(&str, &str)]) -> Self {
+        let settings = [&[("PODBEAT_LISTEN", "127.0.0.1:0")], more].concat();
+        let podbeat = Podbeat::start(world, log, &settings);
+        let listens = podbeat.until_logged("the admin endpoint listens").await;
+        let address = listens["address"].as_str().expect("an address");
+        Self {
+            address: address.parse().expect("an address"),
+            podbeat,
         }
-    });
-    (child, log, lines)
-}
-
-impl Podbeat {
-    async fn start(mut settings: BTreeMap<String, String>) -> Self {
-        settings
-            .entry("PODBEAT_LISTEN".to_owned())
-            .or_insert_with(|| "127.0.0.1:0".to_owned());
-        let (child, log, mut lines) = spawn(&settings);
-        let address = timeout(LIMIT, async {
-            while let Some(line) = lines.recv().await {
-                let line: Value = serde_json::from_str(&line).expect("a line of JSON");
-                if line["message"] == "the admin endpoint listens" {
-                    return line["address"].as_str().expect("an address").parse().ok();
-                }
-            }
-            None
-        });
-        let address = address.await.expect("in time").expect("it listens");
-        Self { child, address, log }
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -100,7 +55,7 @@ impl Podbeat {
             assert!(
                 begun.elapsed() < LIMIT,
                 "waited for {what} in vain; {path}: {answer:?}\n{}",
-                self.log()
+                self.podbeat.text()
             );
             sleep(Duration::from_millis(10)).await;
         }
@@ -112,35 +67,14 @@ impl Podbeat {
             .await
     }
 
+    /// The exit code, and what it logged, after SIGTERM.
+    async fn terminate(self) -> (i32, String) {
+        self.podbeat.signal(Signal::TERM);
+        self.podbeat.end().await
+    }
+
     async fn status(&self) -> Value {
         serde_json::from_str(&self.get("/status").await.body).expect("JSON")
-    }
-
-    fn log(&self) -> String {
-        self.log.lock().expect("not poisoned").clone()
-    }
-
-    fn signal(&self) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
-        kill_process(pid, Signal::TERM).expect("the process is there");
-    }
-
-    async fn end(mut self) -> (i32, String) {
-        let begun = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().expect("waited for") {
-                return (status.code().expect("an exit code"), self.log());
-            }
-            assert!(begun.elapsed() < LIMIT, "podbeat ends: {}", self.log());
-            sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
-
-impl Drop for Podbeat {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
@@ -176,30 +110,6 @@ async fn ask(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
     })
 }
 
-fn with(world: &World, more: &[(&str, &str)]) -> BTreeMap<String, String> {
-    let mut settings = world.settings("p", "u1");
-    for (variable, value) in more {
-        settings.insert((*variable).to_owned(), (*value).to_owned());
-    }
-    settings
-}
-
-async fn until_accepted(world: &World, what: &str, wanted: impl Fn(&Heartbeat) -> bool) {
-    world
-        .service
-        .wait_for(what, LIMIT, |heartbeats| {
-            heartbeats
-                .iter()
-                .any(|heartbeat| heartbeat.accepted && wanted(heartbeat))
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
-}
-
-fn is_running(heartbeat: &Heartbeat) -> bool {
-    heartbeat.state("main").is_some_and(|(name, _)| name == "running")
-}
-
 /// The value of a sample, named with its labels as it is printed.
 fn value(metrics: &str, sample: &str) -> Option<f64> {
     metrics
@@ -215,7 +125,7 @@ async fn ready_follows_the_service() {
         .service_faults
         .script("heartbeat 503 until-lifted")
         .expect("a rule");
-    let podbeat = Podbeat::start(with(&world, &[("PODBEAT_INTERVAL", "200ms")])).await;
+    let podbeat = Endpoint::start(&world, "log", &[("PODBEAT_INTERVAL", "200ms")]).await;
     let unready = podbeat
         .until("/readyz", "only the service missing", |answer| {
             answer.body == "the service has accepted no heartbeat yet\n"
@@ -253,10 +163,11 @@ async fn ready_follows_the_kubernetes_api() {
         .expect("a world");
     world.kube_faults.script("list 403 until-lifted").expect("a rule");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let podbeat = Podbeat::start(with(
+    let podbeat = Endpoint::start(
         &world,
+        "log",
         &[("PODBEAT_MAX_STATUS_AGE", "1s"), ("PODBEAT_INTERVAL", "1h")],
-    ))
+    )
     .await;
     let unready = podbeat
         .until("/readyz", "only the API missing", |answer| {
@@ -311,7 +222,7 @@ async fn a_service_that_hangs_holds_no_startup_back() {
         .service_faults
         .script("heartbeat hang-lost until-lifted")
         .expect("a rule");
-    let podbeat = Podbeat::start(with(&world, &[])).await;
+    let podbeat = Endpoint::start(&world, "log", &[]).await;
     podbeat
         .until("/startupz", "the first attempt", |answer| answer.status == 200)
         .await;
@@ -328,8 +239,7 @@ async fn a_service_that_hangs_holds_no_startup_back() {
 async fn metrics_are_what_the_table_says() {
     let world = World::start().await.expect("a world");
     let expiry = jiff::Timestamp::now().as_second() + 3600;
-    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{expiry}}}"#));
-    let token = format!("e30.{claims}.hunter2");
+    let token = jwt(&format!(r#"{{"exp":{expiry}}}"#));
     world.service.set_tokens(&[&token]);
     world.write_token(&token).expect("written");
     let pod = Pod::new("p", "u1");
@@ -338,18 +248,19 @@ async fn metrics_are_what_the_table_says() {
         .service_faults
         .script("heartbeat 400; heartbeat 503; heartbeat drop")
         .expect("rules");
-    let podbeat = Podbeat::start(with(
+    let podbeat = Endpoint::start(
         &world,
+        "log",
         &[
             ("PODBEAT_INTERVAL", "200ms"),
             // Nobody, root included, can make a file there.
             ("PODBEAT_STATE_DIR", "/proc/self"),
         ],
-    ))
+    )
     .await;
-    until_accepted(&world, "waiting", |heartbeat| heartbeat.state("main").is_some()).await;
+    until_main_is(&world, "waiting").await;
     world.kube.apply(pod.showing(&running(STARTED)));
-    until_accepted(&world, "running", is_running).await;
+    until_main_is(&world, "running").await;
     let before = podbeat.get("/metrics").await;
     assert!(
         before
@@ -424,8 +335,7 @@ async fn metrics_are_what_the_table_says() {
     ] {
         assert_eq!(status.pointer(pointer), Some(&expected), "{pointer}: {status}");
     }
-    podbeat.signal();
-    let (code, log) = podbeat.end().await;
+    let (code, log) = podbeat.terminate().await;
     assert_eq!(code, 0, "{log}");
 }
 
@@ -504,7 +414,7 @@ async fn a_last_heartbeat_that_is_due_is_pending_until_it_is_accepted() {
     world
         .kube
         .apply(Pod::new("p", "u1").showing(&terminated(0, "Completed", "c1")));
-    let podbeat = Podbeat::start(with(&world, &[])).await;
+    let podbeat = Endpoint::start(&world, "log", &[]).await;
     let pending = podbeat
         .until("/metrics", "a final that waits", |answer| {
             value(&answer.body, "podbeat_final_pending") == Some(1.0)
@@ -527,11 +437,11 @@ async fn a_restart_behind_the_last_heartbeat_has_started_and_is_ready() {
     let world = World::start().await.expect("a world");
     let state = world.path("state");
     std::fs::create_dir(&state).expect("made");
-    let settings = with(&world, &[("PODBEAT_STATE_DIR", &state.display().to_string())]);
+    let settings = [("PODBEAT_STATE_DIR", &*text(&state))];
     world
         .kube
         .apply(Pod::new("p", "u1").showing(&terminated(0, "Completed", "c1")));
-    let first = Podbeat::start(settings.clone()).await;
+    let first = Endpoint::start(&world, "log-1", &settings).await;
     first
         .until("/status", "the end in the journal", |_| {
             std::fs::read_to_string(state.join("journal.json"))
@@ -540,7 +450,7 @@ async fn a_restart_behind_the_last_heartbeat_has_started_and_is_ready() {
         .await;
     drop(first);
     let before = world.service.heartbeats().len();
-    let second = Podbeat::start(settings).await;
+    let second = Endpoint::start(&world, "log-2", &settings).await;
     second
         .until("/startupz", "the start", |answer| answer.status == 200)
         .await;
@@ -558,20 +468,14 @@ async fn a_port_that_is_taken_costs_the_endpoint_and_no_heartbeat() {
     world.kube.apply(pod.showing(&running(STARTED)));
     let holder = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = holder.local_addr().expect("an address").to_string();
-    let (child, log, _lines) = spawn(&with(&world, &[("PODBEAT_LISTEN", &address)]));
-    let podbeat = Podbeat {
-        child,
-        address: holder.local_addr().expect("an address"),
-        log,
-    };
-    until_accepted(&world, "running", is_running).await;
+    let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_LISTEN", &address)]);
+    until_main_is(&world, "running").await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
-    let errors: Vec<Value> = log
-        .lines()
-        .filter_map(|line| serde_json::from_str(line).ok())
-        .filter(|line: &Value| line["level"] == "ERROR")
+    let errors: Vec<Value> = lines(&log)
+        .into_iter()
+        .filter(|line| line["level"] == "ERROR")
         .collect();
     assert_eq!(errors.len(), 1, "{log}");
     assert_eq!(errors[0]["setting"], "PODBEAT_LISTEN");
@@ -603,23 +507,26 @@ async fn no_answer_tells_a_secret() {
     crashed["state"]["waiting"]["message"] = json!("message-hunter2");
     let path = world.path("secret-path");
     world.kube.apply(pod.showing(&crashed));
-    let podbeat = Podbeat::start(with(
+    let podbeat = Endpoint::start(
         &world,
+        "log",
         &[
             ("PODBEAT_INTERVAL", "100ms"),
             ("PODBEAT_NONCE", "nonce-hunter2"),
-            ("PODBEAT_RENEWED_TOKEN_FILE", &path.display().to_string()),
+            ("PODBEAT_RENEWED_TOKEN_FILE", &text(&path)),
         ],
-    ))
+    )
     .await;
     let renewed = |heartbeat: &Heartbeat| {
-        heartbeat.token.as_deref() == Some("renewed-hunter2") && heartbeat.nonce() == "nonce-hunter2"
+        heartbeat.accepted
+            && heartbeat.token.as_deref() == Some("renewed-hunter2")
+            && heartbeat.nonce() == "nonce-hunter2"
     };
-    until_accepted(&world, "the renewed token", renewed).await;
+    until_one(&world, "the renewed token", renewed).await;
     for end in [false, true] {
         if end {
             world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-            until_accepted(&world, "the final", Heartbeat::is_final).await;
+            until_final(&world).await;
         }
         for path in [
             "/",
@@ -713,10 +620,11 @@ async fn hostile_clients_hold_no_heartbeat_and_no_probe_up() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&running(STARTED)));
-    let podbeat = Podbeat::start(with(
+    let podbeat = Endpoint::start(
         &world,
+        "log",
         &[("PODBEAT_INTERVAL", "100ms"), ("PODBEAT_TIMEOUT", "2s")],
-    ))
+    )
     .await;
     podbeat.until_ready(true).await;
 
@@ -739,18 +647,15 @@ async fn hostile_clients_hold_no_heartbeat_and_no_probe_up() {
     for _ in 0..20 {
         assert_eq!(probe(podbeat.address).await.status, 200);
         let heard = world.service.heartbeats().len();
-        world
-            .service
-            .wait_for("two more heartbeats", LIMIT, |heartbeats| {
-                heartbeats.len() >= heard + 2
-            })
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
+        until(&world, "two more heartbeats", |heartbeats| {
+            heartbeats.len() >= heard + 2
+        })
+        .await;
     }
     assert!(done.load(Ordering::Relaxed) > 200, "it was an attack");
     world.kube.apply(pod.showing(&terminated(3, "Error", "c1")));
-    until_accepted(&world, "the final", |heartbeat| {
-        heartbeat.is_final() && heartbeat.exit_code("main") == Some(3)
+    until_one(&world, "the final", |heartbeat| {
+        heartbeat.accepted && heartbeat.is_final() && heartbeat.exit_code("main") == Some(3)
     })
     .await;
     over.store(true, Ordering::Relaxed);
@@ -765,7 +670,6 @@ async fn hostile_clients_hold_no_heartbeat_and_no_probe_up() {
     let longest = gaps.max().expect("heartbeats");
     assert!(longest <= INTERVAL + TIMEOUT, "{longest:?}");
     assert!(heartbeats.iter().all(|heartbeat| heartbeat.accepted));
-    podbeat.signal();
-    let (code, log) = podbeat.end().await;
+    let (code, log) = podbeat.terminate().await;
     assert_eq!(code, 0, "{log}");
 }

@@ -1,15 +1,13 @@
 //! docs/commands.md is made of the help texts, and the README's table of commands of their first lines: `just docs` writes them anew.
 //! And every example in a help text is one.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod generated;
-
 use std::ffi::OsString;
 use std::fmt::Write;
 
 use clap::Command;
 use podbeat::cli::{Exit, command, parse};
+
+use crate::harness::repository::is_up_to_date;
 
 /// Every command, with the words that call it, each before those below it.
 fn commands() -> Vec<(String, Command)> {
@@ -41,7 +39,7 @@ fn the_page_of_commands_is_up_to_date() {
     for (called, _) in commands() {
         write!(text, "\n## {called}\n\n```text\n{}\n```\n", help(&called)).expect("a String takes all");
     }
-    generated::is_up_to_date("docs/commands.md", &text);
+    is_up_to_date("docs/commands.md", &text);
 }
 
 #[test]
@@ -59,7 +57,7 @@ fn the_readmes_table_of_commands_is_up_to_date() {
     let readme = include_str!("../README.md");
     let (before, rest) = readme.split_once(BEGINS).expect("the beginning's mark");
     let (_, behind) = rest.split_once(ENDS).expect("the end's mark");
-    generated::is_up_to_date("README.md", &format!("{before}{BEGINS}{table}{ENDS}{behind}"));
+    is_up_to_date("README.md", &format!("{before}{BEGINS}{table}{ENDS}{behind}"));
 }
 
 /// The command lines of podbeat in a line of a help text, without the program, and with what it is started by left out.

@@ -1,13 +1,11 @@
 //! docs/configuration.md is made from the table of settings and the table of endings. `just docs` writes it anew.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-mod generated;
-
 use std::fmt::Write;
 
 use podbeat::config::{EXEC_SETTINGS, OBSERVE_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
 use podbeat::exit::Ending;
+
+use crate::harness::repository::is_up_to_date;
 
 fn document() -> String {
     let mut text = String::from(
@@ -75,5 +73,5 @@ fn rows(text: &mut String, settings: &[Setting]) {
 
 #[test]
 fn the_document_is_up_to_date() {
-    generated::is_up_to_date("docs/configuration.md", &document());
+    is_up_to_date("docs/configuration.md", &document());
 }

@@ -1,13 +1,6 @@
 //! What deploy/ holds: each way of deploying puts the same container into the same kind of pod, with settings that podbeat reads.
 //! What only Kubernetes can say of it is shown by `just e2e-deploy`.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
@@ -17,6 +10,8 @@ use podbeat::config::{Config, ExecConfig, Flags, ReapConfig, SETTINGS};
 use podbeat::pod::status::{Observation, Role, Sidecar};
 use podbeat::reap::Target;
 use serde_json::{Value, json};
+
+use crate::harness::repository;
 
 const SHARED: &str = "manifests/podbeat.yaml";
 const NATIVE: &str = "manifests/job-native-sidecar.yaml";
@@ -31,8 +26,7 @@ const CHART_PLAIN: &str = "helm/podbeat/ci/plain.rendered.yaml";
 const CHART_EVERYTHING: &str = "helm/podbeat/ci/everything.rendered.yaml";
 
 fn read(file: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy").join(file);
-    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    repository::read(&format!("deploy/{file}"))
 }
 
 fn documents(file: &str) -> Vec<Value> {

@@ -1,23 +1,17 @@
 //! `podbeat exec` as a process: what the task sees of it, and what it leaves.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
-const PODBEAT: &str = env!("CARGO_BIN_EXE_podbeat");
+use crate::harness::binary::{PODBEAT, send};
+use crate::harness::is_alone;
 
 fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
@@ -61,11 +55,6 @@ fn text(bytes: &[u8]) -> &str {
 fn marker(markers: &Path) -> Value {
     let text = std::fs::read_to_string(markers.join("main.json")).expect("a marker");
     serde_json::from_str(&text).expect("JSON")
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(child.id().cast_signed()).expect("a process id");
-    kill_process(pid, signal).expect("the process is there");
 }
 
 /// The next line of the command's output: how it tells that it has come so far.
@@ -170,7 +159,7 @@ fn every_signal_is_passed_on_and_reaches_the_command_once() {
             format!("trap 'echo {name}' {name}; echo ready; while ! read -r line; do :; done; exit 7");
         let mut child = exec(markers.path(), &script).spawn().expect("started");
         assert_eq!(line(&mut child), "ready", "{name}");
-        signal(&child, signal_sent);
+        send(child.id(), signal_sent);
         assert_eq!(line(&mut child), name);
         let mut stdin = child.stdin.take().expect("piped");
         stdin.write_all(b"go\n").expect("written");
@@ -188,7 +177,7 @@ fn a_signal_that_ends_the_command_is_told_with_its_number() {
             .spawn()
             .expect("started");
         assert_eq!(line(&mut child), "ready");
-        signal(&child, sent);
+        send(child.id(), sent);
         assert_eq!(code(&child.wait_with_output().expect("waited for")), 128 + number);
         assert_eq!(marker(markers.path())["signal"], number);
     }
@@ -203,7 +192,7 @@ fn a_signal_between_the_start_and_the_spawn_is_not_lost() {
         let markers = directory();
         let child = exec(markers.path(), "exec sleep 600").spawn().expect("started");
         std::thread::sleep(std::time::Duration::from_micros(rng.u64(0..6000)));
-        signal(&child, Signal::TERM);
+        send(child.id(), Signal::TERM);
         let status = child.wait_with_output().expect("it ends").status;
         assert!(
             status.code() == Some(143) || status.signal() == Some(15),
@@ -342,6 +331,9 @@ fn signal_masks(status: &str) -> Vec<(String, u64)> {
 
 #[test]
 fn the_command_starts_as_if_without_a_wrapper() {
+    if !is_alone("exec::the_command_starts_as_if_without_a_wrapper") {
+        return;
+    }
     let markers = directory();
     let look =
         "cat /proc/self/status; echo; ls /proc/self/fd; pwd; cat /proc/self/limits /proc/self/oom_score_adj";

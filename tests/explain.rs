@@ -1,58 +1,24 @@
 //! `podbeat explain` as a process: over the logs and journals of real agents, and over watches of a real cluster.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-use std::collections::BTreeMap;
-use std::io::Write;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
-
 use podbeat_lab::pod::{Pod, running, terminated, waiting};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{RUN, World};
+use rustix::process::Signal;
 use serde_json::Value;
 
-const LIMIT: Duration = Duration::from_secs(60);
+use crate::harness::STARTED;
+use crate::harness::binary::{Ended, Podbeat, ended_with_input, podbeat};
+use crate::harness::heard::{until_final, until_main_is, until_one};
+use crate::harness::repository::read;
 
-/// What a process left.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    notes: String,
-}
-
-fn explain(arguments: &[&str], input: &str) -> Ended {
-    let mut child = Command::new(env!("CARGO_BIN_EXE_podbeat"))
-        .arg("explain")
-        .args(arguments)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("the binary runs");
-    // It may end before it has read all.
-    let _ = child.stdin.take().expect("its input").write_all(input.as_bytes());
-    let output = child.wait_with_output().expect("waited for");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    Ended {
-        code: output.status.code().expect("an exit code"),
-        out: text(output.stdout),
-        notes: text(output.stderr),
-    }
+async fn explain(arguments: &[&str], input: &str) -> Ended {
+    ended_with_input(podbeat().arg("explain").args(arguments), input).await
 }
 
 /// A story as JSON.
-fn told(input: &str) -> Value {
-    let ended = explain(&["-o", "json"], input);
-    assert_eq!((ended.code, ended.notes.as_str()), (0, ""), "{}", ended.out);
-    serde_json::from_str(&ended.out).expect("one story")
+async fn told(input: &str) -> Value {
+    let story = explain(&["-o", "json"], input).await.done();
+    serde_json::from_str(&story).expect("one story")
 }
 
 fn outcome(story: &Value) -> &str {
@@ -83,97 +49,9 @@ fn in_order(texts: &[&str], expected: &[&str]) {
     }
 }
 
-struct Agent {
-    child: Child,
-    log: std::path::PathBuf,
-}
-
-impl Agent {
-    fn start(world: &World, more: &[(&str, &str)]) -> Self {
-        let log = world.path("log");
-        let mut settings: BTreeMap<String, String> = world.settings("p", "u");
-        for (variable, value) in more {
-            settings.insert((*variable).to_owned(), (*value).to_owned());
-        }
-        // Behind what an earlier process wrote, as in a container's log.
-        let stderr = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(&log)
-            .expect("a file");
-        let child = Command::new(env!("CARGO_BIN_EXE_podbeat"))
-            .env_clear()
-            .envs(settings)
-            .stdin(Stdio::null())
-            .stderr(stderr)
-            .spawn()
-            .expect("the agent runs");
-        Self { child, log }
-    }
-
-    fn log(&self) -> String {
-        std::fs::read_to_string(&self.log).expect("its log")
-    }
-
-    /// What the service has heard, the agent learns, and writes, a moment later.
-    async fn until_logged(&self, text: &str) {
-        let logged = async {
-            while !self.log().contains(text) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, logged).await.expect(text);
-    }
-
-    async fn end(&mut self) -> i32 {
-        let ended = async {
-            loop {
-                if let Some(status) = self.child.try_wait().expect("waited for") {
-                    return status.code().expect("a code");
-                }
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        tokio::time::timeout(LIMIT, ended).await.expect("it ends")
-    }
-
-    fn kill(&mut self) {
-        self.child.kill().expect("killed");
-        self.child.wait().expect("waited for");
-    }
-
-    fn terminate(&self) {
-        let pid = rustix::process::Pid::from_raw(self.child.id().cast_signed()).expect("a process id");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("the process is there");
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-async fn until(world: &World, what: &str, is: impl Fn(&Heartbeat) -> bool) {
-    world
-        .service
-        .wait_for(what, LIMIT, |heard| heard.iter().any(&is))
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
-}
-
-fn tells(heartbeat: &Heartbeat, state: &str) -> bool {
-    heartbeat.accepted && heartbeat.state("main").is_some_and(|(name, _)| name == state)
-}
-
-async fn world() -> World {
-    World::start().await.unwrap_or_else(|error| panic!("{error}"))
-}
-
 #[tokio::test]
 async fn a_life_with_an_outage_a_crash_and_a_good_end() {
-    let world = world().await;
+    let world = World::start().await.expect("a world");
     let directory = world.path("state");
     std::fs::create_dir(&directory).expect("made");
     let state = [
@@ -183,29 +61,27 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
     ];
     world
         .kube
-        .apply(Pod::new("p", "u").showing(&waiting("ContainerCreating")));
-    let mut agent = Agent::start(&world, &state);
-    until(&world, "waiting", |heartbeat| tells(heartbeat, "waiting")).await;
+        .apply(Pod::new("p", "u1").showing(&waiting("ContainerCreating")));
+    let mut first = Podbeat::start(&world, "log-1", &state);
+    until_main_is(&world, "waiting").await;
     world.service_faults.script("heartbeat 503 x2").expect("a fault");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    until_main_is(&world, "running").await;
+    first.until_logged("the service accepts heartbeats again").await;
+    first.kill();
+    let second = Podbeat::start(&world, "log-2", &state);
     world
         .kube
-        .apply(Pod::new("p", "u").showing(&running("2026-01-01T00:00:01Z")));
-    until(&world, "running", |heartbeat| tells(heartbeat, "running")).await;
-    agent.until_logged("the service accepts heartbeats again").await;
-    agent.kill();
-    let mut agent = Agent::start(&world, &state);
-    world
-        .kube
-        .apply(Pod::new("p", "u").showing(&terminated(3, "Error", "1")));
-    until(&world, "the end", |heartbeat| {
-        heartbeat.is_final() && heartbeat.accepted
-    })
-    .await;
-    agent.terminate();
-    assert_eq!(agent.end().await, 0);
+        .apply(Pod::new("p", "u1").showing(&terminated(3, "Error", "1")));
+    until_final(&world).await;
+    second.signal(Signal::TERM);
+    // One behind the other, as in a container's log.
+    let before = first.text();
+    let (code, after) = second.end().await;
+    assert_eq!(code, 0);
 
-    let log = agent.log();
-    let story = told(&log);
+    let log = before + &after;
+    let story = told(&log).await;
     assert_eq!((&story["taskRun"], &story["pod"]), (&RUN.into(), &"lab/p".into()));
     in_order(
         &texts(&story),
@@ -241,7 +117,7 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
         .collect();
     let path = world.path("prefixed");
     std::fs::write(&path, prefixed).expect("written");
-    let text = explain(&[path.to_str().expect("text")], "");
+    let text = explain(&[path.to_str().expect("text")], "").await;
     assert_eq!(text.code, 0);
     assert!(
         text.out
@@ -260,23 +136,22 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
 
 #[tokio::test]
 async fn an_end_in_vain_says_what_stood_in_its_way_and_what_to_do() {
-    let world = world().await;
-    world
-        .kube
-        .apply(Pod::new("p", "u").showing(&running("2026-01-01T00:00:01Z")));
-    let mut agent = Agent::start(&world, &[]);
-    until(&world, "running", |heartbeat| tells(heartbeat, "running")).await;
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let agent = Podbeat::start(&world, "log", &[]);
+    until_main_is(&world, "running").await;
     world
         .service_faults
         .script("heartbeat 403 until-lifted")
         .expect("a fault");
-    let mut deleted = Pod::new("p", "u").showing(&terminated(9, "Error", "1"));
+    let mut deleted = Pod::new("p", "u1").showing(&terminated(9, "Error", "1"));
     deleted["spec"]["terminationGracePeriodSeconds"] = 3.into();
     world.kube.apply(deleted);
-    until(&world, "a last heartbeat", Heartbeat::is_final).await;
-    agent.terminate();
-    assert_eq!(agent.end().await, 75);
-    let story = told(&agent.log());
+    until_one(&world, "a last heartbeat", Heartbeat::is_final).await;
+    agent.signal(Signal::TERM);
+    let (code, log) = agent.end().await;
+    assert_eq!(code, 75);
+    let story = told(&log).await;
     assert_eq!(outcome(&story), "undelivered");
     in_order(
         &texts(&story),
@@ -298,13 +173,14 @@ async fn an_end_in_vain_says_what_stood_in_its_way_and_what_to_do() {
 
 #[tokio::test]
 async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
-    let world = world().await;
+    let world = World::start().await.expect("a world");
     world.kube.deny(true);
-    let mut agent = Agent::start(&world, &[("PODBEAT_INTERVAL", "200ms")]);
-    until(&world, "a heartbeat", |heartbeat| heartbeat.accepted).await;
-    agent.until_logged("gives no news").await;
+    let mut agent = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "200ms")]);
+    until_one(&world, "a heartbeat", |heartbeat| heartbeat.accepted).await;
+    let gives_no_news = |line: &Value| line.to_string().contains("gives no news");
+    agent.until("gives no news", gives_no_news).await;
     agent.kill();
-    let story = told(&agent.log());
+    let story = told(&agent.text()).await;
     assert_eq!(outcome(&story), "open");
     for part in [
         "podbeat still runs, or was killed",
@@ -317,28 +193,27 @@ async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
 
 #[tokio::test]
 async fn a_journal_tells_what_waits() {
-    let world = world().await;
+    let world = World::start().await.expect("a world");
     let directory = world.path("state");
     std::fs::create_dir(&directory).expect("made");
-    world
-        .kube
-        .apply(Pod::new("p", "u").showing(&running("2026-01-01T00:00:01Z")));
-    let mut agent = Agent::start(
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut agent = Podbeat::start(
         &world,
+        "log",
         &[("PODBEAT_STATE_DIR", directory.to_str().expect("text"))],
     );
-    until(&world, "running", |heartbeat| tells(heartbeat, "running")).await;
+    until_main_is(&world, "running").await;
     world
         .service_faults
         .script("heartbeat final 503 until-lifted")
         .expect("a fault");
     world
         .kube
-        .apply(Pod::new("p", "u").showing(&terminated(5, "Error", "1")));
-    until(&world, "a last heartbeat", Heartbeat::is_final).await;
+        .apply(Pod::new("p", "u1").showing(&terminated(5, "Error", "1")));
+    until_one(&world, "a last heartbeat", Heartbeat::is_final).await;
     agent.kill();
     let journal = std::fs::read_to_string(directory.join("journal.json")).expect("a journal");
-    let story = told(&journal);
+    let story = told(&journal).await;
     assert_eq!((outcome(&story), &story["taskRun"]), ("due", &RUN.into()));
     in_order(&texts(&story), &["(final) was decided, and waits"]);
     for part in [
@@ -347,7 +222,7 @@ async fn a_journal_tells_what_waits() {
     ] {
         assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
     }
-    let newer = explain(&[], &journal.replace(r#""version":1"#, r#""version":9"#));
+    let newer = explain(&[], &journal.replace(r#""version":1"#, r#""version":9"#)).await;
     assert_eq!(newer.code, 65);
     assert!(
         newer.notes.contains("newer version of podbeat (form 9"),
@@ -356,15 +231,11 @@ async fn a_journal_tells_what_waits() {
 }
 
 fn capture(name: &str) -> String {
-    let path = format!(
-        "{}/tests/captures/e2e/watch-{name}.jsonl",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    std::fs::read_to_string(path).expect("a capture")
+    read(&format!("tests/captures/e2e/watch-{name}.jsonl"))
 }
 
-#[test]
-fn watches_of_a_real_cluster() {
+#[tokio::test]
+async fn watches_of_a_real_cluster() {
     for (name, expected, outcome_expected, told_in_verdict) in [
         (
             "fail-plain",
@@ -403,7 +274,7 @@ fn watches_of_a_real_cluster() {
             "The task of pod",
         ),
     ] {
-        let story = told(&capture(name));
+        let story = told(&capture(name)).await;
         in_order(&texts(&story), expected);
         assert_eq!(outcome(&story), outcome_expected, "{name}");
         assert!(
@@ -418,7 +289,7 @@ fn watches_of_a_real_cluster() {
         .take(2)
         .map(|line| format!("{line}\n"))
         .collect();
-    let story = told(&begun);
+    let story = told(&begun).await;
     assert_eq!(outcome(&story), "open");
     assert!(
         verdict(&story).contains("Here the record ends"),
@@ -427,8 +298,8 @@ fn watches_of_a_real_cluster() {
     );
 }
 
-#[test]
-fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
+#[tokio::test]
+async fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
     for (input, code, said) in [
         ("", 65, "it is empty"),
         ("epoch 1\nepoch 2\n", 65, "neither podbeat's log in JSON"),
@@ -439,11 +310,11 @@ fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
             "in its text form",
         ),
     ] {
-        let ended = explain(&[], input);
+        let ended = explain(&[], input).await;
         assert_eq!((ended.code, ended.out.as_str()), (code, ""), "{input:?}");
         assert!(ended.notes.contains(said), "{}", ended.notes);
     }
-    let missing = explain(&["/nowhere/log"], "");
+    let missing = explain(&["/nowhere/log"], "").await;
     assert_eq!(missing.code, 66);
     assert!(
         missing.notes.starts_with("podbeat: reading /nowhere/log: "),

@@ -1,8 +1,6 @@
 //! docs/protocol.md promises; the tests that it names must be there.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
-use std::path::Path;
+use crate::harness::repository::read;
 
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
 
@@ -31,7 +29,6 @@ fn has_test(source: &str, name: &str) -> bool {
 
 #[test]
 fn every_guarantee_names_tests_that_exist() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for guarantee in ["G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8"] {
         let row = PROTOCOL
             .lines()
@@ -40,9 +37,7 @@ fn every_guarantee_names_tests_that_exist() {
         assert!(!links(row).is_empty(), "{guarantee} names no test");
     }
     for (name, file) in links(PROTOCOL) {
-        let source =
-            std::fs::read_to_string(root.join(file)).unwrap_or_else(|error| panic!("{file}: {error}"));
-        assert!(has_test(&source, name), "there is no test {name} in {file}");
+        assert!(has_test(&read(file), name), "there is no test {name} in {file}");
     }
 }
 

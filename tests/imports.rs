@@ -7,10 +7,9 @@
 //! main → cli → observe → {pod::watch, heartbeat, show}
 //! main → cli → check → {pod::ask, task_runs::client, journal}
 
-#![allow(clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
-
 use std::fs;
-use std::path::{Path, PathBuf};
+
+use crate::harness::repository::{root, sources};
 
 /// A room: the files whose path begins so, what they must not name, and why.
 struct Rule {
@@ -444,22 +443,9 @@ fn names(code: &str, word: &str) -> bool {
         })
 }
 
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("src is readable") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn imports_go_down_only() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let mut files = Vec::new();
-    sources(&root, &mut files);
+    let (root, files) = (root().join("src"), sources());
     assert!(files.len() > 20, "the sources are found: {files:?}");
     let mut all = Vec::new();
     for path in files {

@@ -4,12 +4,9 @@
 //! `PODBEAT_SEED` from which seed (one of its own, which is printed).
 
 #![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "a test fails by panicking, and this one is told by its environment how long it is to last"
+    reason = "this test is told by its environment how long it is to last, and tells its seed"
 )]
 
 use std::os::unix::process::ExitStatusExt;
@@ -19,12 +16,14 @@ use std::time::Duration;
 use podbeat_lab::pod::{self, Pod, Sidecar, restarted, running, terminated, waiting};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::World;
+use rustix::process::Signal;
 use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
-const LIMIT: Duration = Duration::from_secs(60);
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use crate::harness::binary::{PODBEAT, send};
+use crate::harness::heard::until_final;
+use crate::harness::{LIMIT, STARTED, settings, text};
 
 /// Lives that are lived at once.
 const AT_ONCE: usize = 3;
@@ -37,15 +36,16 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
 }
 
 fn spawn(world: &World) -> Child {
-    let binary: String =
-        setting("PODBEAT_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_podbeat").to_owned());
-    let mut settings = world.settings("p", "u1");
-    settings.insert(
-        "PODBEAT_STATE_DIR".to_owned(),
-        world.path("state").display().to_string(),
+    let binary: String = setting("PODBEAT_BINARY").unwrap_or_else(|| PODBEAT.to_owned());
+    let state = text(world.path("state"));
+    let settings = settings(
+        world,
+        &[
+            ("PODBEAT_STATE_DIR", &state),
+            ("PODBEAT_INTERVAL", "200ms"),
+            ("PODBEAT_TIMEOUT", "2s"),
+        ],
     );
-    settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
-    settings.insert("PODBEAT_TIMEOUT".to_owned(), "2s".to_owned());
     Command::new(binary)
         .env_clear()
         .envs(&settings)
@@ -102,10 +102,8 @@ async fn live(seed: u64) -> u32 {
                 status = child.wait() => Some(status.expect("waited for")),
                 () = tokio::time::sleep(may_live) => None,
                 // The kubelet stops a native sidecar once the task is over; here only when its time has come.
-                () = until_final(&world), if native && kills == KILLS_A_LIFE => {
-                    let pid = child.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed()));
-                    let term = rustix::process::Signal::TERM;
-                    rustix::process::kill_process(pid.expect("it runs"), term).expect("signalled");
+                _ = until_final(&world), if native && kills == KILLS_A_LIFE => {
+                    send(child.id().expect("it runs"), Signal::TERM);
                     Some(child.wait().await.expect("waited for"))
                 }
             };
@@ -128,15 +126,6 @@ async fn live(seed: u64) -> u32 {
     }
     check(seed, &world);
     kills
-}
-
-async fn until_final(world: &World) {
-    let accepted = |heartbeats: &[Heartbeat]| {
-        heartbeats
-            .iter()
-            .any(|heartbeat| heartbeat.accepted && heartbeat.is_final())
-    };
-    let _ = world.service.wait_for("the final", LIMIT, accepted).await;
 }
 
 fn check(seed: u64, world: &World) {

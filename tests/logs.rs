@@ -1,23 +1,14 @@
 //! docs/logs.md is made from the table of messages, and every place in the code that logs is held against that table. `just
 //! docs` writes the page anew. What the real binary logs is held against it in tests/logged.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::string_slice,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod generated;
-
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
-use std::path::{Path, PathBuf};
 
 use podbeat::config::SETTINGS;
 use podbeat::telemetry::messages::{BEGINS, EVERYWHERE, FIELDS, Field, MESSAGES, field_of};
+
+use crate::harness::repository::{is_up_to_date, sources};
 
 const BEGINNING: &str = "\
 # Logs
@@ -120,7 +111,7 @@ fn rows(text: &mut String, fields: &[Field]) {
 
 #[test]
 fn the_document_is_up_to_date() {
-    generated::is_up_to_date("docs/logs.md", &document());
+    is_up_to_date("docs/logs.md", &document());
 }
 
 #[test]
@@ -208,23 +199,10 @@ fn last_literal(call: &str) -> String {
     last
 }
 
-fn sources(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).expect("src is readable") {
-        let path = entry.expect("an entry").path();
-        if path.is_dir() {
-            sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs") {
-            found.push(path);
-        }
-    }
-}
-
 #[test]
 fn every_place_that_logs_says_what_the_table_says_and_every_row_has_a_place() {
-    let mut files = vec![];
-    sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src"), &mut files);
     let mut said = BTreeSet::new();
-    for file in files {
+    for file in sources() {
         let text = fs::read_to_string(&file).expect("readable");
         let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
         said.extend(places(code));

@@ -1,12 +1,5 @@
 //! From a pod's JSON to what is reported: nothing panics, nothing is invented, nothing is put in another order.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 use std::sync::LazyLock;
 
 use podbeat::heartbeat::completion::is_finished;
@@ -16,6 +9,8 @@ use podbeat::pod::status::Observation;
 use podbeat_lab::capture::Capture;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
+
+use crate::harness::cases;
 
 /// Any JSON at all.
 fn anything() -> impl Strategy<Value = Value> {
@@ -233,7 +228,7 @@ fn rewritten(time: &Value) -> Option<Value> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1000))]
+    #![proptest_config(cases(1000, "tests/proptest-regressions/mapping.txt"))]
 
     #[test]
     fn any_json_at_all_is_an_error_or_a_pod_and_never_a_panic(json in anything()) {

@@ -2,20 +2,11 @@
 //!
 //! promtool judges the rules themselves: deploy/monitoring/check.sh.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-mod generated;
-
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use serde_json::{Value, json};
+
+use crate::harness::repository::{is_up_to_date, read};
 
 /// What is used of kube-state-metrics, from its docs/metrics/workload/pod-metrics.md.
 const KUBE_STATE_METRICS: &[&str] = &[
@@ -37,11 +28,6 @@ const WORDS: &[&str] = &["and", "bool", "offset", "or", "unless"];
 
 /// Words whose parenthesis holds labels.
 const LABEL_LISTS: &[&str] = &["by", "group_left", "group_right", "ignoring", "on", "without"];
-
-fn read(path: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
-        .unwrap_or_else(|error| panic!("{path}: {error}"))
-}
 
 fn yaml(path: &str) -> Value {
     serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -331,7 +317,7 @@ fn the_prometheus_rule_is_made_from_the_rules() {
         made.push_str(line);
         made.push('\n');
     }
-    generated::is_up_to_date(file, &made);
+    is_up_to_date(file, &made);
     assert_eq!(
         yaml(file)["spec"]["groups"],
         yaml("deploy/monitoring/alerts.yaml")["groups"]

@@ -1,98 +1,34 @@
 //! The binary as a process: its environment, its signals, its output and its exit codes.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
-use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use podbeat_lab::kube_api::KubeApi;
 use podbeat_lab::pki::Authority;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{KUBE_TOKEN, TOKEN, World};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-const LIMIT: Duration = Duration::from_secs(30);
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use crate::harness::binary::{PODBEAT, Podbeat, ended, lines, podbeat, send};
+use crate::harness::heard::{until, until_asked, until_main_is, until_one};
+use crate::harness::listener::{Listener, destination, head, tunnel};
+use crate::harness::{LIMIT, STARTED, jwt, settings, text};
 
-fn podbeat(settings: &BTreeMap<String, String>) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
-    command
-        .env_clear()
-        .envs(settings)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    command
+/// What it said, on either output, and its exit code.
+async fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
+    let ended = ended(podbeat().envs(settings.iter().copied()).args(arguments)).await;
+    (ended.code, ended.out + &ended.notes)
 }
 
-fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
-    let settings = settings
-        .iter()
-        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
-        .collect();
-    told(
-        &podbeat(&settings)
-            .args(arguments)
-            .output()
-            .expect("the binary runs"),
-    )
-}
-
-fn told(output: &Output) -> (i32, String) {
-    let text = [&output.stdout[..], &output.stderr[..]].concat();
-    (
-        output.status.code().expect("an exit code"),
-        String::from_utf8(text).expect("text"),
-    )
-}
-
-/// Waits for the end without holding up the stand-ins, which run on this test's runtime.
-async fn end(child: Child) -> (i32, String) {
-    let output = tokio::task::spawn_blocking(move || child.wait_with_output().expect("waited for"));
-    told(
-        &tokio::time::timeout(LIMIT, output)
-            .await
-            .expect("podbeat ends")
-            .expect("joined"),
-    )
-}
-
-fn signal(child: &Child, signal: Signal) {
-    let pid = Pid::from_raw(child.id().cast_signed()).expect("a process id");
-    kill_process(pid, signal).expect("the process is there");
-}
-
-async fn until_running_is_heard(world: &World) {
-    let is_running =
-        |heartbeat: &Heartbeat| heartbeat.state("main").is_some_and(|(name, _)| name == "running");
-    world
-        .service
-        .wait_for("main running", LIMIT, |heartbeats| {
-            heartbeats.iter().any(is_running)
-        })
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
-}
-
-#[test]
-fn with_nothing_set_every_missing_setting_is_named_at_once() {
-    let (code, text) = run(&[], &[]);
+#[tokio::test]
+async fn with_nothing_set_every_missing_setting_is_named_at_once() {
+    let (code, text) = run(&[], &[]).await;
     assert_eq!(code, 64);
     for variable in [
         "TASK_RUN_ID",
@@ -102,7 +38,7 @@ fn with_nothing_set_every_missing_setting_is_named_at_once() {
     ] {
         assert!(text.contains(variable), "{variable}: {text}");
     }
-    let (code, text) = run(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")], &["agent"]);
+    let (code, text) = run(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")], &["agent"]).await;
     assert_eq!(code, 64);
     for variable in [
         "TASK_RUN_ID",
@@ -116,8 +52,8 @@ fn with_nothing_set_every_missing_setting_is_named_at_once() {
     }
 }
 
-#[test]
-fn every_malformed_setting_is_named_at_once_and_no_secret_is_shown() {
+#[tokio::test]
+async fn every_malformed_setting_is_named_at_once_and_no_secret_is_shown() {
     let settings = [
         ("TASK_RUN_ID", "r"),
         ("POD_NAME", "Not A Name"),
@@ -126,7 +62,7 @@ fn every_malformed_setting_is_named_at_once_and_no_secret_is_shown() {
         ("PODBEAT_NONCE", "hunter2\u{1b}[2J"),
         ("PODBEAT_INTERVAL", "often"),
     ];
-    let (code, text) = run(&settings, &["--timeout", "never", "--report", "everything"]);
+    let (code, text) = run(&settings, &["--timeout", "never", "--report", "everything"]).await;
     assert_eq!(code, 64);
     for variable in [
         "POD_NAME",
@@ -142,20 +78,20 @@ fn every_malformed_setting_is_named_at_once_and_no_secret_is_shown() {
     assert!(!text.contains("hunter2") && !text.contains('\u{1b}'), "{text}");
 }
 
-#[test]
-fn a_wrong_command_line_is_64_and_help_is_0() {
-    assert_eq!(run(&[], &["--no-such-flag"]).0, 64);
-    assert_eq!(run(&[], &["dance"]).0, 64);
-    let (code, help) = run(&[], &["--help"]);
+#[tokio::test]
+async fn a_wrong_command_line_is_64_and_help_is_0() {
+    assert_eq!(run(&[], &["--no-such-flag"]).await.0, 64);
+    assert_eq!(run(&[], &["dance"]).await.0, 64);
+    let (code, help) = run(&[], &["--help"]).await;
     assert!(code == 0 && help.contains("agent"), "{help}");
     assert_eq!(
-        run(&[], &["--version"]),
+        run(&[], &["--version"]).await,
         (0, format!("podbeat {}\n", env!("CARGO_PKG_VERSION")))
     );
 }
 
-#[test]
-fn files_that_cant_be_used_are_a_setting_gone_wrong() {
+#[tokio::test]
+async fn files_that_cant_be_used_are_a_setting_gone_wrong() {
     let settings = [
         ("TASK_RUN_ID", "r"),
         ("POD_NAME", "p"),
@@ -167,7 +103,7 @@ fn files_that_cant_be_used_are_a_setting_gone_wrong() {
         ("PODBEAT_CA_FILE", "/dev/null"),
         ("PODBEAT_NONCE_FILE", "/nowhere/nonce"),
     ] {
-        let (code, text) = run(&[&settings[..], &[(variable, path)]].concat(), &[]);
+        let (code, text) = run(&[&settings[..], &[(variable, path)]].concat(), &[]).await;
         assert_eq!(code, 64, "{text}");
         assert!(text.contains(path) && !text.contains("hunter2"), "{text}");
     }
@@ -178,10 +114,10 @@ async fn sigterm_ends_a_native_sidecar_with_0_after_the_last_heartbeat() {
     for ending in [Signal::TERM, Signal::INT] {
         let world = World::start().await.expect("a world");
         world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-        let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
-        until_running_is_heard(&world).await;
-        signal(&child, ending);
-        let (code, log) = end(child).await;
+        let podbeat = Podbeat::start(&world, "log", &[]);
+        until_main_is(&world, "running").await;
+        podbeat.signal(ending);
+        let (code, log) = podbeat.end().await;
         assert_eq!(code, 0, "{log}");
         assert!(
             world.service.accepted().last().expect("heartbeats").is_final(),
@@ -196,14 +132,14 @@ async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
     let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
     pod["spec"]["terminationGracePeriodSeconds"] = 3.into();
     world.kube.apply(pod);
-    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
-    until_running_is_heard(&world).await;
+    let podbeat = Podbeat::start(&world, "log", &[]);
+    until_main_is(&world, "running").await;
     world
         .service_faults
         .script("any refuse until-lifted")
         .expect("a rule");
-    signal(&child, Signal::TERM);
-    let (code, log) = end(child).await;
+    podbeat.signal(Signal::TERM);
+    let (code, log) = podbeat.end().await;
     assert_eq!(code, 75, "{log}");
     let error = lines(&log)
         .into_iter()
@@ -229,19 +165,16 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
         .expect("rules");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let mut settings = world.settings("p", "u1");
     for directory in ["state", "shared"] {
         std::fs::create_dir(world.path(directory)).expect("made");
     }
     let renewed_file = world.path("shared").join("token");
-    for (variable, value) in [
-        ("PODBEAT_LOG", "trace".to_owned()),
-        ("PODBEAT_INTERVAL", "100ms".to_owned()),
-        ("PODBEAT_STATE_DIR", world.path("state").display().to_string()),
-        ("PODBEAT_RENEWED_TOKEN_FILE", renewed_file.display().to_string()),
-    ] {
-        settings.insert(variable.to_owned(), value);
-    }
+    let settings = [
+        ("PODBEAT_LOG", "trace"),
+        ("PODBEAT_INTERVAL", "100ms"),
+        ("PODBEAT_STATE_DIR", &*text(world.path("state"))),
+        ("PODBEAT_RENEWED_TOKEN_FILE", &text(&renewed_file)),
+    ];
     let struck = |heartbeats: &[Heartbeat]| {
         heartbeats
             .iter()
@@ -249,46 +182,23 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
             .count()
             >= 5
     };
-    // A file, not a pipe: a pipe that is read only at the end would fill up and stop the writer.
-    let logs = ["log-1", "log-2"].map(|name| world.path(name));
-    let log_to = |path: &std::path::Path| std::fs::File::create(path).expect("a file");
-    let mut child = podbeat(&settings)
-        .stderr(log_to(&logs[0]))
-        .spawn()
-        .expect("started");
-    world
-        .service
-        .wait_for("five with the renewed token", LIMIT, struck)
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    let mut first = Podbeat::start(&world, "log-1", &settings);
+    until(&world, "five with the renewed token", struck).await;
+    first.kill();
     let before = world.service.accepted().len();
 
     // The renewed token is the only one that is still good: the next process must have it from the journal.
     world.service.set_tokens(&["renewed-hunter2"]);
-    let child = podbeat(&settings)
-        .stderr(log_to(&logs[1]))
-        .spawn()
-        .expect("started");
+    let second = Podbeat::start(&world, "log-2", &settings);
     let more = |heartbeats: &[Heartbeat]| {
         let accepted = heartbeats.iter().filter(|heartbeat| heartbeat.accepted);
         accepted.count() > before + 2
     };
-    world
-        .service
-        .wait_for("more after the restart", LIMIT, more)
-        .await
-        .unwrap_or_else(|error| panic!("{error}"));
+    until(&world, "more after the restart", more).await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, _) = end(child).await;
+    let (code, log) = second.end().await;
     assert_eq!(code, 0);
-    assert!(
-        std::fs::read_to_string(&logs[1])
-            .expect("the log")
-            .contains("\"level\":\"TRACE\""),
-        "it is a full log"
-    );
+    assert!(log.contains("\"level\":\"TRACE\""), "it is a full log");
 
     // Exactly the files that are there to hold a token do.
     let mut holders = vec![];
@@ -332,16 +242,15 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
 async fn a_token_near_its_end_is_a_warning_once() {
     let world = World::start().await.expect("a world");
     let soon = jiff::Timestamp::now().as_second() + 300;
-    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{soon}}}"#));
-    let token = format!("e30.{claims}.hunter2");
+    let token = jwt(&format!(r#"{{"exp":{soon}}}"#));
     world.service.set_tokens(&[&token]);
     world.write_token(&token).expect("written");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
-    until_running_is_heard(&world).await;
+    let podbeat = Podbeat::start(&world, "log", &[]);
+    until_main_is(&world, "running").await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, log) = end(child).await;
+    let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     assert_eq!(
         log.matches("the bearer token will expire soon").count(),
@@ -361,17 +270,15 @@ async fn directories_that_cant_be_written_end_nothing() {
         .expect("a rule");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let mut settings = world.settings("p", "u1");
     // Nobody, root included, can make a file there.
-    settings.insert("PODBEAT_STATE_DIR".to_owned(), "/proc/self".to_owned());
-    settings.insert(
-        "PODBEAT_RENEWED_TOKEN_FILE".to_owned(),
-        "/proc/self/token".to_owned(),
-    );
-    let child = podbeat(&settings).spawn().expect("started");
-    until_running_is_heard(&world).await;
+    let settings = [
+        ("PODBEAT_STATE_DIR", "/proc/self"),
+        ("PODBEAT_RENEWED_TOKEN_FILE", "/proc/self/token"),
+    ];
+    let podbeat = Podbeat::start(&world, "log", &settings);
+    until_main_is(&world, "running").await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, log) = end(child).await;
+    let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     for what in [
         "writing the journal to /proc/self",
@@ -387,8 +294,7 @@ async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     let state = world.path("state");
     std::fs::create_dir(&state).expect("made");
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_STATE_DIR".to_owned(), state.display().to_string());
+    let mut settings = settings(&world, &[("PODBEAT_STATE_DIR", &text(&state))]);
     for (nth, (content, aside)) in [
         ("{\"version\":1,\"task", "torn"),
         ("{\"version\":99}", "newer"),
@@ -400,8 +306,8 @@ async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
         std::fs::write(state.join("journal.json"), content).expect("written");
         settings.insert("TASK_RUN_ID".to_owned(), format!("run-{nth}"));
         world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-        let child = podbeat(&settings).spawn().expect("started");
-        let (code, log) = end(child).await;
+        let podbeat = Podbeat::with(&world, &format!("log-{nth}"), &settings, &[]);
+        let (code, log) = podbeat.end().await;
         assert_eq!(code, 0, "{log}");
         assert!(log.contains("beginning afresh"), "{log}");
         let kept = std::fs::read_to_string(state.join(format!("journal.json.{aside}"))).expect("set aside");
@@ -415,21 +321,20 @@ async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exi
     let world = World::start().await.expect("a world");
     let markers = world.path("markers");
     std::fs::create_dir(&markers).expect("made");
-    let mut task = Command::new(env!("CARGO_BIN_EXE_podbeat"));
+    let mut task = Command::new(PODBEAT);
     task.args(["exec", "--container-name", "main", "--marker-dir"])
         .arg(&markers)
         .args(["--", "sleep", "600"]);
     let mut task = task.stdin(Stdio::null()).spawn().expect("started");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_MARKER_DIR".to_owned(), markers.display().to_string());
-    let child = podbeat(&settings).spawn().expect("started");
-    until_running_is_heard(&world).await;
+    let settings = settings(&world, &[("PODBEAT_MARKER_DIR", &text(markers))]);
+    let podbeat = Podbeat::with(&world, "log", &settings, &[]);
+    until_main_is(&world, "running").await;
     // What the kubelet does in a pod that is being deleted: the task first, then the native sidecar.
-    signal(&task, Signal::TERM);
+    send(task.id(), Signal::TERM);
     assert_eq!(task.wait().expect("waited for").code(), Some(143));
-    signal(&child, Signal::TERM);
-    let (code, log) = end(child).await;
+    podbeat.signal(Signal::TERM);
+    let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     let last = world.service.accepted().pop().expect("heartbeats");
     assert!(last.is_final());
@@ -475,12 +380,11 @@ async fn whatever_lies_among_the_markers_does_no_harm() {
     std::fs::write(at("evil\u{1b}[2J\nname"), "7").expect("written");
     std::fs::write(markers.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8")), "7").expect("written");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_MARKER_DIR".to_owned(), markers.display().to_string());
-    let child = podbeat(&settings).spawn().expect("started");
-    until_running_is_heard(&world).await;
-    signal(&child, Signal::TERM);
-    let (code, log) = end(child).await;
+    let settings = settings(&world, &[("PODBEAT_MARKER_DIR", &text(markers))]);
+    let podbeat = Podbeat::with(&world, "log", &settings, &[]);
+    until_main_is(&world, "running").await;
+    podbeat.signal(Signal::TERM);
+    let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     let last = world.service.accepted().pop().expect("heartbeats");
     assert!(last.is_final());
@@ -516,17 +420,13 @@ async fn a_missing_role_is_printed_ready_to_apply() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world.kube.deny(true);
-    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+    let podbeat = Podbeat::start(&world, "log", &[]);
     let refused = |kube: &podbeat_lab::kube_api::KubeApi| {
         kube.seen().iter().filter(|seen| seen.status == Some(403)).count() >= 2
     };
-    world
-        .kube
-        .wait_for("two refusals", LIMIT, refused)
-        .await
-        .expect("refused");
-    signal(&child, Signal::TERM);
-    let (_, log) = end(child).await;
+    until_asked(&world, "two refusals", refused).await;
+    podbeat.signal(Signal::TERM);
+    let (_, log) = podbeat.end().await;
     let role = lines(&log)
         .into_iter()
         .find_map(|line| Some(line["kubectl_apply"].as_str()?.to_owned()))
@@ -546,8 +446,8 @@ async fn in_a_pod_each_log_line_is_one_json_object() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&terminated(4, "Error", "c1")));
-    let child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
-    let (code, log) = end(child).await;
+    let podbeat = Podbeat::start(&world, "log", &[]);
+    let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     let lines = lines(&log);
     let messages: Vec<&str> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
@@ -569,40 +469,35 @@ async fn a_log_that_nobody_reads_ends_nothing() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let mut child = podbeat(&world.settings("p", "u1")).spawn().expect("started");
+    let mut child = podbeat()
+        .envs(world.settings("p", "u1"))
+        .spawn()
+        .expect("started");
     drop((child.stderr.take(), child.stdout.take()));
-    until_running_is_heard(&world).await;
+    until_main_is(&world, "running").await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    assert_eq!(end(child).await.0, 0);
+    let status = timeout(LIMIT, child.wait()).await.expect("podbeat ends");
+    assert_eq!(status.expect("waited for").code(), Some(0));
 }
 
-/// A proxy that tunnels (CONNECT) and remembers where to.
-async fn proxy() -> (u16, Arc<Mutex<Vec<String>>>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
+/// A proxy that remembers where it was asked to make tunnels to.
+async fn proxy() -> (Listener, Arc<Mutex<Vec<String>>>) {
     let asked = Arc::new(Mutex::new(Vec::new()));
     let remembered = Arc::clone(&asked);
-    tokio::spawn(async move {
-        while let Ok((mut client, _)) = listener.accept().await {
-            let remembered = Arc::clone(&remembered);
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    head.push(client.read_u8().await.expect("a request"));
-                }
-                let head = String::from_utf8(head).expect("text");
-                let destination = head.split(' ').nth(1).expect("a destination").to_owned();
-                remembered.lock().expect("not poisoned").push(destination.clone());
-                let mut server = TcpStream::connect(&destination).await.expect("connected");
-                client
-                    .write_all(b"HTTP/1.1 200 OK\r\n\r\n")
-                    .await
-                    .expect("answered");
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
+    let proxy = Listener::start(move |mut client| {
+        let remembered = Arc::clone(&remembered);
+        async move {
+            let head = head(&mut client).await.expect("a request");
+            let destination = destination(&head);
+            remembered
+                .lock()
+                .expect("not poisoned")
+                .push(destination.to_owned());
+            let server = TcpStream::connect(destination).await.expect("connected");
+            let _ = tunnel(client, server).await;
         }
     });
-    (port, asked)
+    (proxy.await, asked)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -616,21 +511,20 @@ async fn proxies_are_used_for_both_and_left_out_where_no_proxy_says_so() {
         ("127.0.0.1", vec![&service]),
         ("127.0.0.1,localhost", vec![]),
     ] {
-        let (port, asked) = proxy().await;
-        let mut settings = world.settings("p", "u1");
-        settings.insert("TASK_RUN_ID".to_owned(), format!("run-{}", expected.len()));
-        settings.insert("HTTPS_PROXY".to_owned(), format!("http://127.0.0.1:{port}"));
-        settings.insert("NO_PROXY".to_owned(), no_proxy.to_owned());
-        let mut child = podbeat(&settings).stderr(Stdio::null()).spawn().expect("started");
+        let (proxy, asked) = proxy().await;
         let run = format!("run-{}", expected.len());
-        let heard = |heartbeat: &Heartbeat| heartbeat.run_id == run && heartbeat.state("main").is_some();
-        let heard = world
-            .service
-            .wait_for("main's state", LIMIT, |heartbeats| heartbeats.iter().any(heard))
-            .await;
-        child.kill().expect("killed");
-        child.wait().expect("ended");
-        heard.unwrap_or_else(|error| panic!("{error}"));
+        let proxy_url = format!("http://127.0.0.1:{}", proxy.port);
+        let settings = [
+            ("TASK_RUN_ID", &*run),
+            ("HTTPS_PROXY", &proxy_url),
+            ("NO_PROXY", no_proxy),
+        ];
+        let mut podbeat = Podbeat::start(&world, &run, &settings);
+        until_one(&world, "main's state", |heartbeat| {
+            heartbeat.run_id == run && heartbeat.state("main").is_some()
+        })
+        .await;
+        podbeat.kill();
         let mut asked = asked.lock().expect("not poisoned").clone();
         asked.sort_unstable();
         asked.dedup();
@@ -642,15 +536,13 @@ async fn proxies_are_used_for_both_and_left_out_where_no_proxy_says_so() {
 async fn a_ca_file_stands_in_place_of_the_systems_roots() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let mut settings = world.settings("p", "u1");
+    let mut settings = settings(&world, &[("PODBEAT_INTERVAL", "200ms")]);
     let ours = settings.remove("PODBEAT_CA_FILE").expect("set");
     // The "system" knows the service's CA.
     settings.insert("SSL_CERT_FILE".to_owned(), ours);
-    settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
-    let mut child = podbeat(&settings).stderr(Stdio::null()).spawn().expect("started");
-    until_running_is_heard(&world).await;
-    child.kill().expect("killed");
-    child.wait().expect("ended");
+    let mut first = Podbeat::with(&world, "log-1", &settings, &[]);
+    until_main_is(&world, "running").await;
+    first.kill();
     let heard = world.service.heartbeats().len();
 
     let other = world.path("other-ca.crt");
@@ -658,40 +550,14 @@ async fn a_ca_file_stands_in_place_of_the_systems_roots() {
         .and_then(|authority| authority.write_to(&other))
         .expect("another authority");
     settings.insert("PODBEAT_CA_FILE".to_owned(), other.to_string_lossy().into_owned());
-    let mut child = podbeat(&settings).spawn().expect("started");
+    let mut second = Podbeat::with(&world, "log-2", &settings, &[]);
     let watched_again = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.verb == "watch").count() >= 2;
-    world
-        .kube
-        .wait_for("another watch", LIMIT, watched_again)
-        .await
-        .expect("the API server's roots are its own");
-    let (tell, mut told) = tokio::sync::mpsc::channel(64);
-    let log = BufReader::new(child.stderr.take().expect("a pipe"));
-    std::thread::spawn(move || {
-        for line in log.lines().map_while(Result::ok) {
-            let _ = tell.blocking_send(line);
-        }
-    });
-    let mut log = Vec::new();
-    let refused = async {
-        while let Some(line) = told.recv().await {
-            let refused = line.contains("invalid peer certificate");
-            log.push(line);
-            if refused {
-                return true;
-            }
-        }
-        false
-    };
-    let refused = tokio::time::timeout(LIMIT, refused).await;
-    child.kill().expect("killed");
-    child.wait().expect("ended");
-    assert!(matches!(refused, Ok(true)), "{log:#?}");
+    until_asked(&world, "another watch", watched_again).await;
+    second
+        .until("the refusal", |line| {
+            line.to_string().contains("invalid peer certificate")
+        })
+        .await;
+    second.kill();
     assert_eq!(world.service.heartbeats().len(), heard);
-}
-
-fn lines(log: &str) -> Vec<Value> {
-    log.lines()
-        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error} in {line}")))
-        .collect()
 }

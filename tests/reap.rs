@@ -1,34 +1,15 @@
 //! `podbeat reap` as a process, against the stand-ins.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
+use std::collections::BTreeMap;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::process::{Command, Stdio};
-use std::time::Duration;
-
-use podbeat_lab::kube_api;
 use podbeat_lab::pod::{Pod, running, terminated};
-use podbeat_lab::service::{Heartbeat, Options};
+use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::World;
 use serde_json::{Value, json};
 
-const LIMIT: Duration = Duration::from_secs(60);
-
-/// A world whose service knows these runs.
-async fn world(runs: &[&str]) -> World {
-    let service = Options {
-        runs: Some(runs.iter().map(|&run| run.to_owned()).collect::<BTreeSet<_>>()),
-        ..Options::default()
-    };
-    World::with(kube_api::Options::default(), service)
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
-}
+use crate::harness::binary::{self, Ended, Podbeat, podbeat};
+use crate::harness::heard::until_one;
+use crate::harness::{STARTED, knowing, text, world_with};
 
 /// A pod of a run that ended long ago, and podbeat in it with this code.
 fn ended(name: &str, run: &str, own_exit: Option<i32>) -> Value {
@@ -42,22 +23,6 @@ fn ended(name: &str, run: &str, own_exit: Option<i32>) -> Value {
     pod
 }
 
-/// What a process left.
-#[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    notes: String,
-}
-
-impl Ended {
-    #[track_caller]
-    fn done(self) -> String {
-        assert_eq!((self.code, self.notes.as_str()), (0, ""), "{}", self.out);
-        self.out
-    }
-}
-
 fn settings(world: &World) -> BTreeMap<String, String> {
     let mut settings = world.settings("reaper", "uid-of-reaper");
     for unneeded in ["TASK_RUN_ID", "POD_NAME", "POD_UID"] {
@@ -67,25 +32,7 @@ fn settings(world: &World) -> BTreeMap<String, String> {
 }
 
 async fn reap_with(settings: BTreeMap<String, String>, line: &str) -> Ended {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
-    command
-        .arg("reap")
-        .args(line.split(' '))
-        .env_clear()
-        .envs(settings)
-        .stdin(Stdio::null());
-    // The stand-ins run on this test's runtime.
-    let output = tokio::task::spawn_blocking(move || command.output().expect("the binary runs"));
-    let output = tokio::time::timeout(LIMIT, output)
-        .await
-        .expect("podbeat ends")
-        .expect("joined");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    Ended {
-        code: output.status.code().expect("an exit code"),
-        out: text(output.stdout),
-        notes: text(output.stderr),
-    }
+    binary::ended(podbeat().envs(settings).arg("reap").args(line.split(' '))).await
 }
 
 async fn reap(world: &World, line: &str) -> Ended {
@@ -98,13 +45,13 @@ fn finals(world: &World) -> Vec<Heartbeat> {
 
 #[tokio::test]
 async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
-    let world = world(&[
+    let world = world_with(knowing([
         "trn.killed",
         "trn.undelivered",
         "trn.delivered",
         "trn.open",
         "trn.known",
-    ])
+    ]))
     .await;
     for (name, run, own_exit) in [
         ("killed", "trn.killed", Some(137)),
@@ -168,7 +115,7 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
 
 #[tokio::test]
 async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
-    let world = world(&["trn.1"]).await;
+    let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("first", "trn.1", Some(75)));
     let mut second = Pod::new("second", "uid-of-second").showing(&running("2026-01-01T00:01:00Z"));
     second["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": "trn.1"});
@@ -187,7 +134,7 @@ async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
 
 #[tokio::test]
 async fn settings_word_for_word_in_the_spec_are_heeded() {
-    let world = world(&["trn.1"]).await;
+    let world = world_with(knowing(["trn.1"])).await;
     let mut pod = ended("p", "trn.other", None);
     pod["spec"]["initContainers"][0]["env"] = json!([
         {"name": "TASK_RUN_ID", "value": "trn.1"}, {"name": "PODBEAT_NONCE", "value": "issued-7"},
@@ -214,7 +161,7 @@ async fn settings_word_for_word_in_the_spec_are_heeded() {
 async fn many_pods_are_read_page_after_page_in_every_namespace() {
     const PODS: usize = 250;
     let runs: Vec<String> = (0..PODS).map(|nth| format!("trn.{nth}")).collect();
-    let world = world(&runs.iter().map(String::as_str).collect::<Vec<_>>()).await;
+    let world = world_with(knowing(runs.iter().map(String::as_str))).await;
     for (nth, run) in runs.iter().enumerate() {
         let mut pod = ended(&format!("p-{nth}"), run, Some(137));
         pod["metadata"]["namespace"] = json!(format!("n-{}", nth % 3));
@@ -239,7 +186,7 @@ async fn many_pods_are_read_page_after_page_in_every_namespace() {
 #[tokio::test]
 async fn what_the_service_says_decides() {
     // A refused body goes once more without its states, as the agent's does.
-    let world = world(&["trn.1"]).await;
+    let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("p", "trn.1", Some(75)));
     world.service_faults.script("heartbeat 400 x1").expect("a fault");
     reap(&world, "p").await.done();
@@ -260,7 +207,7 @@ async fn what_the_service_says_decides() {
 
     // Whoever can't ask doesn't send, unless podbeat itself said that it is missing.
     for (token, own_exit, code, heard) in [("other", Some(137), 77, 0), ("other", Some(75), 77, 1)] {
-        let world = self::world(&["trn.1"]).await;
+        let world = world_with(knowing(["trn.1"])).await;
         world.kube.apply(ended("p", "trn.1", own_exit));
         world.write_token(token).expect("written");
         let refused = reap(&world, "p").await;
@@ -271,7 +218,7 @@ async fn what_the_service_says_decides() {
 
 #[tokio::test]
 async fn a_service_that_is_away_is_asked_again_the_next_time() {
-    let world = world(&["trn.1", "trn.2"]).await;
+    let world = world_with(knowing(["trn.1", "trn.2"])).await;
     for nth in 1..=2 {
         world
             .kube
@@ -294,7 +241,7 @@ async fn a_service_that_is_away_is_asked_again_the_next_time() {
     assert!(sent.ends_with("2 pods with podbeat: 2 sent\n"), "{sent}");
 
     // An answer that was lost: the next one finds out that it arrived.
-    let world = self::world(&["trn.1"]).await;
+    let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("p", "trn.1", Some(137)));
     world.service_faults.script("heartbeat drop x1").expect("a fault");
     let failed = reap(&world, "p").await;
@@ -313,7 +260,7 @@ async fn a_service_that_is_away_is_asked_again_the_next_time() {
 
 #[tokio::test]
 async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
-    let world = world(&[]).await;
+    let world = world_with(knowing([])).await;
     let missing = reap(&world, "nowhere").await;
     assert_eq!(missing.code, 67);
     assert!(
@@ -359,37 +306,20 @@ async fn journal(world: &World) -> std::path::PathBuf {
         .service_faults
         .script("heartbeat final 503 until-lifted")
         .expect("a fault");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut agent = Podbeat::start(world, "log", &[("PODBEAT_STATE_DIR", &text(&directory))]);
+    until_one(world, "running", |heartbeat| heartbeat.state("main").is_some()).await;
     world
         .kube
-        .apply(Pod::new("p", "u").showing(&running("2026-01-01T00:00:01Z")));
-    let mut settings = world.settings("p", "u");
-    settings.insert("PODBEAT_STATE_DIR".to_owned(), directory.display().to_string());
-    let mut agent = Command::new(env!("CARGO_BIN_EXE_podbeat"))
-        .env_clear()
-        .envs(settings)
-        .stderr(Stdio::null())
-        .spawn()
-        .expect("the agent runs");
-    let is_heard = |what: &'static str, is: fn(&Heartbeat) -> bool| async move {
-        world
-            .service
-            .wait_for(what, LIMIT, move |heard| heard.iter().any(is))
-            .await
-            .unwrap_or_else(|error| panic!("{error}"));
-    };
-    is_heard("running", |heartbeat| heartbeat.state("main").is_some()).await;
-    world
-        .kube
-        .apply(Pod::new("p", "u").showing(&terminated(5, "Error", "1")));
-    is_heard("a last heartbeat", Heartbeat::is_final).await;
-    agent.kill().expect("killed");
-    agent.wait().expect("waited for");
+        .apply(Pod::new("p", "u1").showing(&terminated(5, "Error", "1")));
+    until_one(world, "a last heartbeat", Heartbeat::is_final).await;
+    agent.kill();
     directory.join("journal.json")
 }
 
 #[tokio::test]
 async fn a_pod_that_is_gone_is_told_of_by_its_journal_with_the_same_nonce() {
-    let world = world(&["trn.42"]).await;
+    let world = world_with(knowing(["trn.42"])).await;
     let journal = journal(&world).await;
     let asked = finals(&world).pop().expect("a last heartbeat");
     assert!(asked.is_final() && !asked.accepted);

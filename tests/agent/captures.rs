@@ -12,7 +12,8 @@ use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::World;
 use serde_json::{Value, json};
 
-use crate::{Agent, check, states, until_final};
+use super::{Agent, check, states};
+use crate::harness::heard::{until, until_final, until_main_is};
 
 /// Ten times as fast as life, and no pause longer than this.
 const SPEED: u32 = 10;
@@ -82,7 +83,7 @@ async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat
         let object = step.event.get("object").expect("an object");
         let shown = reported(object, capture.sidecar(), report);
         let gone = step.event.get("type") == Some(&json!("DELETED"));
-        crate::until(&world, "the step to be heard", |heartbeats| {
+        until(&world, "the step to be heard", |heartbeats| {
             let accepted = || heartbeats.iter().filter(|heartbeat| heartbeat.accepted);
             let told = accepted()
                 .next_back()
@@ -290,7 +291,7 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
             let object = &step.event["object"];
             if object["metadata"]["uid"] == own.uid() && !object["status"]["containerStatuses"].is_null() {
                 let shown = reported(object, "podbeat", Report::Task);
-                crate::until(&world, "the step to be heard", |heartbeats| {
+                until(&world, "the step to be heard", |heartbeats| {
                     heartbeats
                         .iter()
                         .any(|heartbeat| heartbeat.body.get("containerStatus") == Some(&shown))
@@ -356,7 +357,7 @@ async fn b_delete_says_running_until_every_container_is_dead() {
             break;
         }
     }
-    crate::until_main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     agent.terminate().await;
     assert_eq!(agent.end().await, Ending::Delivered);
     let heartbeats = world.service.accepted();
@@ -381,7 +382,7 @@ async fn h_noimage_waits_and_never_ends() {
     let path = Capture::directory().join("pod-h-noimage-final.json");
     let text = std::fs::read_to_string(path).expect("the pod");
     world.kube.apply(serde_json::from_str(&text).expect("JSON"));
-    let heartbeats = crate::until(&world, "the image to be missed", |heartbeats| {
+    let heartbeats = until(&world, "the image to be missed", |heartbeats| {
         heartbeats.iter().any(|heartbeat| {
             let reason = heartbeat
                 .state("main")

@@ -12,9 +12,9 @@ use podbeat_lab::world::{KUBE_TOKEN, World};
 use serde_json::json;
 use tokio::sync::mpsc;
 
-use crate::{Agent, LIMIT, check, until, until_final, until_main_is};
-
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use super::{Agent, check};
+use crate::harness::heard::{until, until_asked, until_final, until_main_is};
+use crate::harness::{LIMIT, STARTED, settings};
 
 #[tokio::test]
 async fn only_our_pod_is_asked_for() {
@@ -75,17 +75,12 @@ async fn a_signal_ends_the_wait_for_a_reconnect() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_RECONNECT_SPREAD".to_owned(), "10m".to_owned());
+    let settings = settings(&world, &[("PODBEAT_RECONNECT_SPREAD", "10m")]);
     let agent = Agent::start(&settings);
     until_main_is(&world, "running").await;
     until_watched(&world).await;
     world.kube_faults.script("watch cut").expect("a rule");
-    world
-        .kube
-        .wait_for("no watch", LIMIT, |kube| kube.open_watches() == 0)
-        .await
-        .expect("broken off");
+    until_asked(&world, "no watch", |kube| kube.open_watches() == 0).await;
     world.kube.apply(pod.showing(&terminated(6, "Error", "c1")));
     agent.terminate().await;
     assert_eq!(until_final(&world).await.exit_code("main"), Some(6));
@@ -134,8 +129,7 @@ async fn no_api_at_all_stops_no_heartbeat() {
         .kube_faults
         .script("any refuse until-lifted")
         .expect("a rule");
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_INTERVAL".to_owned(), "100ms".to_owned());
+    let settings = settings(&world, &[("PODBEAT_INTERVAL", "100ms")]);
     let _agent = Agent::start(&settings);
     let heartbeats = until(&world, "five heartbeats", |heartbeats| heartbeats.len() >= 5).await;
     assert!(
@@ -156,11 +150,7 @@ async fn a_missing_role_stops_no_heartbeat_and_its_coming_is_noticed() {
     let _agent = Agent::start(&world.settings("p", "u1"));
     until(&world, "a heartbeat", |heartbeats| !heartbeats.is_empty()).await;
     let refused = |kube: &KubeApi| kube.seen().iter().any(|seen| seen.status == Some(403));
-    world
-        .kube
-        .wait_for("a refusal", LIMIT, refused)
-        .await
-        .expect("refused");
+    until_asked(&world, "a refusal", refused).await;
     world.kube.deny(false);
     until_main_is(&world, "running").await;
 }
@@ -168,8 +158,7 @@ async fn a_missing_role_stops_no_heartbeat_and_its_coming_is_noticed() {
 #[tokio::test]
 async fn a_missing_ca_file_stops_no_heartbeat() {
     let world = World::start().await.expect("a world");
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_SERVICE_ACCOUNT_DIR".to_owned(), "/nowhere".to_owned());
+    let settings = settings(&world, &[("PODBEAT_SERVICE_ACCOUNT_DIR", "/nowhere")]);
     let _agent = Agent::start(&settings);
     until(&world, "a heartbeat", |heartbeats| {
         heartbeats.iter().any(|heartbeat| heartbeat.accepted)
@@ -208,11 +197,7 @@ async fn a_pod_that_was_never_seen_is_not_ended() {
     settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
     let agent = Agent::start(&settings);
     let twice = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.status == Some(404)).count() >= 2;
-    world
-        .kube
-        .wait_for("two looks in vain", LIMIT, twice)
-        .await
-        .expect("looked");
+    until_asked(&world, "two looks in vain", twice).await;
     let heartbeats = until(&world, "three heartbeats", |heartbeats| heartbeats.len() >= 3).await;
     assert!(!heartbeats.iter().any(podbeat_lab::service::Heartbeat::is_final));
     assert!(!agent.task.is_finished());
@@ -267,11 +252,7 @@ async fn until_told(troubles: &mut mpsc::Receiver<String>, what: &str) {
 }
 
 async fn until_watched(world: &World) {
-    world
-        .kube
-        .wait_for("a watch", LIMIT, |kube| kube.open_watches() == 1)
-        .await
-        .expect("open");
+    until_asked(world, "a watch", |kube| kube.open_watches() == 1).await;
 }
 
 async fn next(sightings: &mut mpsc::Receiver<Sighting>) -> Sighting {
@@ -296,11 +277,7 @@ async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
     };
     assert!(seen.status.container_statuses[0].state.running.is_some());
     let opened_again = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.verb == "watch").count() >= 2;
-    world
-        .kube
-        .wait_for("another watch", LIMIT, opened_again)
-        .await
-        .expect("opened again");
+    until_asked(&world, "another watch", opened_again).await;
 }
 
 #[tokio::test]
@@ -409,8 +386,7 @@ async fn the_services_roots_are_not_the_api_servers() {
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let other = Authority::new().expect("another authority");
     KubeApi::write_service_account(&other, KUBE_TOKEN, &world.path("serviceaccount")).expect("written");
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
+    let settings = settings(&world, &[("PODBEAT_INTERVAL", "200ms")]);
     let _agent = Agent::start(&settings);
     until(&world, "heartbeats", |heartbeats| {
         heartbeats.iter().filter(|heartbeat| heartbeat.accepted).count() >= 5

@@ -5,9 +5,9 @@ use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiti
 use podbeat_lab::world::{RUN, TOKEN, World};
 use serde_json::{Value, json};
 
-use crate::{Agent, check, states, until, until_final, until_main_is};
-
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use super::{Agent, check, states};
+use crate::harness::heard::{main_is, until, until_asked, until_final, until_main_is};
+use crate::harness::{STARTED, settings};
 
 #[tokio::test]
 async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
@@ -42,11 +42,7 @@ async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
     assert_eq!(last.body.get("podUID"), Some(&json!("u1")));
     assert_eq!(last.body.get("podHardwareDetails"), Some(&json!("node=node-1")));
     // The watch is given up once nothing more can come of it.
-    world
-        .kube
-        .wait_for("the watch to end", crate::LIMIT, |kube| kube.open_watches() == 0)
-        .await
-        .expect("ended");
+    until_asked(&world, "the watch to end", |kube| kube.open_watches() == 0).await;
     agent.terminate().await;
     assert_eq!(agent.end().await, Ending::Delivered);
     let accepted = world.service.accepted();
@@ -87,9 +83,7 @@ async fn a_crash_under_on_failure_is_told_and_is_no_end() {
         .kube
         .apply(pod.showing(&restarted(running("2026-01-01T00:00:21Z"), 1, &last)));
     until(&world, "the second run", |heartbeats| {
-        heartbeats
-            .last()
-            .is_some_and(|last| last.state("main").is_some_and(|(name, _)| name == "running"))
+        heartbeats.last().is_some_and(|last| main_is(last, "running"))
     })
     .await;
     // This crash is over before anyone looks: only lastState tells.
@@ -183,8 +177,7 @@ async fn another_pod_of_the_same_name_is_never_reported() {
 async fn heartbeats_come_at_the_interval() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_INTERVAL".to_owned(), "100ms".to_owned());
+    let settings = settings(&world, &[("PODBEAT_INTERVAL", "100ms")]);
     let _agent = Agent::start(&settings);
     let heartbeats = until(&world, "twelve heartbeats", |heartbeats| heartbeats.len() >= 12).await;
     // Reckoned from the sender's side, gaps are 90 to 110 ms; what a busy machine adds only makes them longer.
@@ -205,16 +198,13 @@ async fn identity_from_the_settings_comes_before_the_pods_own() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").showing(&running(STARTED));
     world.kube.apply(pod);
-    let mut settings = world.settings("p", "u1");
-    for (variable, value) in [
+    let more = [
         ("JOB_RETRY_COUNT", "2"),
         ("POD_HARDWARE_DETAILS", "a big one"),
         ("PODBEAT_NONCE", "n-1"),
         ("TASK_RUN_ID", "a/b c"),
-    ] {
-        settings.insert(variable.to_owned(), value.to_owned());
-    }
-    let _agent = Agent::start(&settings);
+    ];
+    let _agent = Agent::start(&settings(&world, &more));
     until_main_is(&world, "running").await;
     for heartbeat in world.service.accepted() {
         assert_eq!(heartbeat.body.get("jobRetryCount"), Some(&json!(2)));
@@ -236,8 +226,7 @@ async fn a_dry_run_sends_nothing() {
             .sidecar(Sidecar::Plain)
             .showing(&terminated(0, "Completed", "c1")),
     );
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_DRY_RUN".to_owned(), "true".to_owned());
+    let settings = settings(&world, &[("PODBEAT_DRY_RUN", "true")]);
     assert_eq!(Agent::start(&settings).end().await, Ending::Delivered);
     assert_eq!(world.service.heartbeats(), []);
 }

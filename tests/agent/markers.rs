@@ -9,18 +9,13 @@ use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::world::World;
 use serde_json::{Value, json};
 
-use crate::{Agent, check, until, until_final, until_main_is};
-
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use super::{Agent, check};
+use crate::harness::heard::{until, until_final, until_main_is};
+use crate::harness::{self, STARTED, text};
 
 fn settings(world: &World) -> BTreeMap<String, String> {
     std::fs::create_dir_all(world.path("markers")).expect("made");
-    let mut settings = world.settings("p", "u1");
-    settings.insert(
-        "PODBEAT_MARKER_DIR".to_owned(),
-        world.path("markers").display().to_string(),
-    );
-    settings
+    harness::settings(world, &[("PODBEAT_MARKER_DIR", &text(world.path("markers")))])
 }
 
 /// As `podbeat exec` leaves it.
@@ -134,10 +129,7 @@ async fn without_a_marker_no_exit_is_told_and_no_directory_ends_nothing() {
         let world = World::start().await.expect("a world");
         world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
         let mut settings = settings(&world);
-        settings.insert(
-            "PODBEAT_MARKER_DIR".to_owned(),
-            world.path(directory).display().to_string(),
-        );
+        settings.insert("PODBEAT_MARKER_DIR".to_owned(), text(world.path(directory)));
         let agent = Agent::start(&settings);
         until_main_is(&world, "running").await;
         agent.terminate().await;

@@ -8,17 +8,16 @@ use podbeat_lab::service::Options;
 use podbeat_lab::world::{TOKEN, World};
 use podbeat_lab::{kube_api, service};
 
-use crate::{Agent, check, states, until, until_final, until_main_is};
-
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use super::{Agent, check, states};
+use crate::harness::heard::{until, until_final, until_main_is};
+use crate::harness::{STARTED, settings, text};
 
 /// A life of three transitions during which the service fails as the script says.
 async fn outage(script: &str) -> World {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
-    let mut settings = world.settings("p", "u1");
-    settings.insert("PODBEAT_TIMEOUT".to_owned(), "500ms".to_owned());
+    let settings = settings(&world, &[("PODBEAT_TIMEOUT", "500ms")]);
     let agent = Agent::start(&settings);
     until_main_is(&world, "waiting").await;
     let before = world.service.heartbeats().len();
@@ -154,12 +153,8 @@ async fn a_renewed_token_is_used_from_the_next_request_on_and_handed_on() {
         .service_faults
         .script("heartbeat jwt=renewed")
         .expect("a rule");
-    let mut settings = world.settings("p", "u1");
     let handed_on = world.path("renewed");
-    settings.insert(
-        "PODBEAT_RENEWED_TOKEN_FILE".to_owned(),
-        handed_on.to_string_lossy().into_owned(),
-    );
+    let settings = settings(&world, &[("PODBEAT_RENEWED_TOKEN_FILE", &text(&handed_on))]);
     let _agent = Agent::start(&settings);
     until_main_is(&world, "waiting").await;
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -236,10 +231,9 @@ async fn base_paths_work_with_and_without_a_slash() {
         let world = World::with(kube_api::Options::default(), options)
             .await
             .expect("a world");
-        let mut settings = world.settings("p", "u1");
-        settings.insert(
-            "PODBEAT_SERVICE_URL".to_owned(),
-            format!("{}{slash}", world.service.url()),
+        let settings = settings(
+            &world,
+            &[("PODBEAT_SERVICE_URL", &format!("{}{slash}", world.service.url()))],
         );
         let _agent = Agent::start(&settings);
         let heartbeats = until(&world, "a heartbeat", |heartbeats| !heartbeats.is_empty()).await;

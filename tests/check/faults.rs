@@ -3,17 +3,15 @@
 
 use std::collections::BTreeSet;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::civil::Date;
 use jiff::{Timestamp, ToSpan, Zoned};
 use podbeat_lab::pki::Authority;
 use podbeat_lab::service::Options;
 use podbeat_lab::world::RUN;
 
-use super::{
-    Checked, Settings, check, plain_service, set, set_path, settings, unused_port, with_options, world,
-};
+use super::{Checked, Settings, check, plain, set, set_path, settings, with_options, world};
+use crate::harness::binary::{ended, podbeat};
+use crate::harness::{jwt, unused_port};
 
 /// The checks that rest on TLS.
 const BEHIND_TLS: [(&str, &str); 3] = [
@@ -141,7 +139,7 @@ async fn all_that_is_wrong_with_a_certificate_is_told_at_once() {
 async fn plain_http_where_tls_was_expected() {
     let world = world().await;
     let mut settings = settings(&world);
-    let plain = plain_service().await;
+    let plain = plain().await;
     set(
         &mut settings,
         "PODBEAT_SERVICE_URL",
@@ -226,7 +224,7 @@ async fn a_client_certificate_that_is_demanded() {
 async fn a_port_on_which_nothing_listens() {
     let world = world().await;
     let mut settings = settings(&world);
-    let port = unused_port();
+    let (port, _socket) = unused_port();
     set(
         &mut settings,
         "PODBEAT_SERVICE_URL",
@@ -256,10 +254,6 @@ async fn a_name_that_does_not_resolve() {
         "podbeat.invalid",
         "Is the host of PODBEAT_SERVICE_URL right?",
     );
-}
-
-fn jwt(claims: &str) -> String {
-    format!("e30.{}.signature", BASE64_URL_SAFE_NO_PAD.encode(claims))
 }
 
 #[tokio::test]
@@ -411,15 +405,8 @@ async fn a_run_that_is_not_there_and_one_that_has_ended() {
     let checked = check(&settings).await;
     checked.differs_by(&[("service.run", "failed")]);
     set(&mut settings, "PODBEAT_SERVICE_URL", url);
-    let mut abort = std::process::Command::new(env!("CARGO_BIN_EXE_podbeat"));
-    abort
-        .args(["runs", "abort", "trn.another"])
-        .env_clear()
-        .envs(&settings);
-    let aborted = tokio::task::spawn_blocking(move || abort.output().expect("run"))
-        .await
-        .expect("joined");
-    assert!(aborted.status.success(), "{aborted:?}");
+    let abort = ended(podbeat().args(["runs", "abort", "trn.another"]).envs(&settings)).await;
+    assert_eq!(abort.code, 0, "{abort:?}");
     let checked = check(&settings).await;
     checked.differs_by(&[("service.run", "warning")]);
     says(

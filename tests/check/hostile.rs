@@ -5,11 +5,10 @@ use std::time::Duration;
 use podbeat_lab::pki::Authority;
 use podbeat_lab::world::{TOKEN, World};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 
 use super::{Checked, run, settings, world};
+use crate::harness::listener::Listener;
 
 /// What a server does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,41 +29,29 @@ enum Does {
     Garbage,
 }
 
-/// A server that does it to every connection, on a port of loopback. Ends with its handle.
-struct Server {
-    port: u16,
-    task: JoinHandle<()>,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
-
-async fn serve(authority: &Authority, does: Does) -> Server {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let port = listener.local_addr().expect("its address").port();
+fn acceptor(authority: &Authority) -> TlsAcceptor {
     let identity = authority.issue(&["127.0.0.1", "localhost"]).expect("issued");
-    let acceptor = TlsAcceptor::from(identity.server_config(None).expect("a configuration"));
-    let task = tokio::spawn(async move {
-        let mut connections = tokio::task::JoinSet::new();
-        while let Ok((stream, _)) = listener.accept().await {
-            let acceptor = acceptor.clone();
-            connections.spawn(async move {
-                match does {
-                    Does::Close => {}
-                    Does::Silence => std::future::pending().await,
-                    _ => {
-                        if let Ok(stream) = acceptor.accept(stream).await {
-                            let _ = speak(stream, does).await;
-                        }
+    TlsAcceptor::from(identity.server_config(None).expect("a configuration"))
+}
+
+/// A server that does it to every connection.
+async fn serve(authority: &Authority, does: Does) -> Listener {
+    let acceptor = acceptor(authority);
+    Listener::start(move |stream| {
+        let acceptor = acceptor.clone();
+        async move {
+            match does {
+                Does::Close => {}
+                Does::Silence => std::future::pending().await,
+                _ => {
+                    if let Ok(stream) = acceptor.accept(stream).await {
+                        let _ = speak(stream, does).await;
                     }
                 }
-            });
+            }
         }
-    });
-    Server { port, task }
+    })
+    .await
 }
 
 async fn speak(mut stream: impl AsyncRead + AsyncWrite + Unpin, does: Does) -> std::io::Result<()> {
@@ -124,38 +111,34 @@ async fn before(world: &World, more: &[(&str, String)]) -> Checked {
 
 /// All that a listener is sent before its clients give up; behind TLS of this authority, if there is one.
 async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let port = listener.local_addr().expect("its address").port();
-    let acceptor = authority.map(|authority| {
-        let identity = authority.issue(&["127.0.0.1", "localhost"]).expect("issued");
-        TlsAcceptor::from(identity.server_config(None).expect("a configuration"))
-    });
+    let acceptor = authority.map(acceptor);
     let (sender, mut received) = tokio::sync::mpsc::channel(64);
-    let task = tokio::spawn(async move {
-        let mut connections = tokio::task::JoinSet::new();
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let (acceptor, sender) = (acceptor.clone(), sender.clone());
-            connections.spawn(async move {
-                let mut bytes = Vec::new();
-                match acceptor {
-                    None => {
-                        // An answer that no TLS begins with.
-                        let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+    let listener = Listener::start(move |mut stream| {
+        let (acceptor, sender) = (acceptor.clone(), sender.clone());
+        async move {
+            let mut bytes = Vec::new();
+            match acceptor {
+                None => {
+                    // An answer that no TLS begins with.
+                    let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+                    let _ = stream.read_to_end(&mut bytes).await;
+                }
+                Some(acceptor) => {
+                    if let Ok(mut stream) = acceptor.accept(stream).await {
                         let _ = stream.read_to_end(&mut bytes).await;
                     }
-                    Some(acceptor) => {
-                        if let Ok(mut stream) = acceptor.accept(stream).await {
-                            let _ = stream.read_to_end(&mut bytes).await;
-                        }
-                    }
                 }
-                let _ = sender.send(bytes).await;
-            });
+            }
+            let _ = sender.send(bytes).await;
         }
-    });
+    })
+    .await;
     before(
         world,
-        &[("PODBEAT_SERVICE_URL", format!("https://localhost:{port}"))],
+        &[(
+            "PODBEAT_SERVICE_URL",
+            format!("https://localhost:{}", listener.port),
+        )],
     )
     .await;
     // The check is over, and so are its connections: two at least were made, the one to be seen and the one with TLS.
@@ -165,7 +148,6 @@ async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
     while let Ok(more) = received.try_recv() {
         all.extend(more);
     }
-    task.abort();
     all
 }
 

@@ -4,7 +4,8 @@ use podbeat_lab::pod::Sidecar;
 use podbeat_lab::world::KUBE_TOKEN;
 use serde_json::{Value, json};
 
-use super::{POD, Settings, UID, check, pod, set, set_path, settings, unused_port, world};
+use super::{POD, Settings, UID, check, pod, set, set_path, settings, world};
+use crate::harness::unused_port;
 
 const OF_THE_POD: [(&str, &str); 6] = [
     ("kubernetes.pod", "skipped"),
@@ -242,11 +243,8 @@ async fn an_api_server_that_can_not_be_reached_or_trusted() {
         checked.seen("kubernetes.api")
     );
     assert!(checked.remedy("kubernetes.api").contains("kube-root-ca.crt"));
-    set(
-        &mut settings,
-        "KUBERNETES_SERVICE_PORT",
-        unused_port().to_string(),
-    );
+    let (port, _socket) = unused_port();
+    set(&mut settings, "KUBERNETES_SERVICE_PORT", port.to_string());
     let checked = check(&settings).await;
     checked.differs_by(&expected);
     assert!(checked.remedy("kubernetes.api").contains("NetworkPolicy"));

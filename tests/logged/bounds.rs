@@ -8,13 +8,16 @@ use podbeat_lab::pod::{Pod, running, terminated};
 use podbeat_lab::world::World;
 use rustix::process::Signal;
 
-use crate::{Podbeat, STARTED, heard, main_is, messages, table};
+use super::table;
+use crate::harness::binary::{Podbeat, messages};
+use crate::harness::heard::{until, until_main_is};
+use crate::harness::{STARTED, text};
 
 /// Each setting in force is in the first line, under its flag's name.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_line_has_every_setting() {
     let world = World::start().await.expect("a world");
-    let path = |name: &str| world.path(name).display().to_string();
+    let path = |name: &str| text(world.path(name));
     for (name, text) in [("nonce", "n"), ("state", "")] {
         std::fs::write(world.path(name), text).expect("written");
     }
@@ -75,11 +78,11 @@ async fn a_pod_at_rest_logs_nothing() {
         .expect("a rule");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
-    main_is(&world, "running").await;
-    heard(&world, "thirty more", |heartbeats| heartbeats.len() > 33).await;
+    until_main_is(&world, "running").await;
+    until(&world, "thirty more", |heartbeats| heartbeats.len() > 33).await;
     podbeat.signal(Signal::TERM);
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     table::check(&lines);
     let mut told = messages(&lines);
     told[1..4].sort_unstable();
@@ -114,8 +117,8 @@ async fn a_trouble_that_goes_on_is_told_ever_more_rarely() {
         .apply(Pod::new("p", "u1").showing(&terminated(0, "Completed", "c1")));
     podbeat.until_logged("the last heartbeat was accepted").await;
     podbeat.signal(Signal::TERM);
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     table::check(&lines);
     let repeats: Vec<u64> = lines
         .iter()
@@ -149,9 +152,9 @@ async fn the_filter_decides_what_is_told() {
         let pod = Pod::new("p", "u1").sidecar(podbeat_lab::pod::Sidecar::Plain);
         world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
         let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_LOG", filter)])
-            .end()
+            .end_in_lines()
             .await;
-        assert_eq!(code, Some(0));
+        assert_eq!(code, 0);
         table::check(&lines);
         let told: Vec<(&str, &str)> = lines
             .iter()

@@ -8,7 +8,9 @@ use podbeat_lab::pod::{Pod, Sidecar, terminated};
 use podbeat_lab::world::World;
 use serde_json::json;
 
-use crate::{Podbeat, lines, table};
+use super::table;
+use crate::harness::binary::{PODBEAT, Podbeat, lines};
+use crate::harness::settings;
 
 const EVIL: &str = "one\ntwo\r\u{1b}[2J\u{9b}31m\u{202e}three \"four\" \\five";
 
@@ -66,22 +68,20 @@ async fn colours_are_for_terminals_and_not_with_no_color() {
     let world = World::start().await.expect("a world");
     world.kube.apply(evil_pod());
     for (no_color, coloured) in [("", true), ("1", false)] {
-        let mut settings = world.settings("p", "u1");
-        settings.insert("PODBEAT_DRY_RUN".to_owned(), "true".to_owned());
-        settings.insert("PODBEAT_LOG_FORMAT".to_owned(), "text".to_owned());
-        settings.insert("NO_COLOR".to_owned(), no_color.to_owned());
+        let settings = settings(
+            &world,
+            &[
+                ("PODBEAT_DRY_RUN", "true"),
+                ("PODBEAT_LOG_FORMAT", "text"),
+                ("NO_COLOR", no_color),
+            ],
+        );
         let path = std::env::split_paths("/usr/bin:/bin")
             .map(|directory| directory.join("script"))
             .find(|path| path.exists());
         let mut script = Command::new(path.expect("util-linux' script"));
         script
-            .args([
-                "--quiet",
-                "--return",
-                "--command",
-                env!("CARGO_BIN_EXE_podbeat"),
-                "/dev/null",
-            ])
+            .args(["--quiet", "--return", "--command", PODBEAT, "/dev/null"])
             .env_clear()
             .envs(&settings)
             .stdin(Stdio::null());
@@ -135,7 +135,7 @@ fn panics_if_asked_to() {
 #[test]
 fn a_panic_is_a_line_of_json() {
     let output = Command::new(std::env::current_exe().expect("this test"))
-        .args(["--exact", "form::panics_if_asked_to", "--nocapture"])
+        .args(["--exact", "logged::form::panics_if_asked_to", "--nocapture"])
         .env(CHILD, "1")
         .output()
         .expect("it runs");

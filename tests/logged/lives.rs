@@ -1,20 +1,19 @@
 //! Lives that bring each message about.
 
 use std::collections::BTreeSet;
-use std::path::Path;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use futures_util::stream::{self, StreamExt};
 use podbeat::config::SETTINGS;
 use podbeat::telemetry::messages::{MESSAGES, field_of};
 use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiting};
-use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{RUN, TOKEN, World};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{Podbeat, STARTED, heard, main_is, messages, table};
+use super::table;
+use crate::harness::binary::{Podbeat, messages};
+use crate::harness::heard::{main_is, until, until_final, until_main_is, until_one};
+use crate::harness::{STARTED, jwt, settings, text};
 
 /// What no life here brings about, and why.
 const NOT_HERE: &[(&str, &str)] = &[
@@ -32,7 +31,7 @@ const NOT_HERE: &[(&str, &str)] = &[
     ),
     (
         "podbeat panicked, which is a bug",
-        "there is no way to make it; `form::a_panic_is_a_line_of_json` panics by itself",
+        "there is no way to make it; `logged::form::a_panic_is_a_line_of_json` panics by itself",
     ),
 ];
 
@@ -47,10 +46,6 @@ fn one<'lines>(lines: &'lines [Value], message: &str) -> &'lines Value {
     }
 }
 
-fn text(path: &Path) -> String {
-    path.to_str().expect("text").to_owned()
-}
-
 /// From pull to exit code, with a restart, an outage of each side, and every member that the API tells.
 async fn a_whole_life() -> Vec<Value> {
     let world = World::start().await.expect("a world");
@@ -59,23 +54,23 @@ async fn a_whole_life() -> Vec<Value> {
     let pod = Pod::new("p", "u1").policy("OnFailure");
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_LISTEN", "127.0.0.1:0")]);
-    main_is(&world, "waiting").await;
+    until_main_is(&world, "waiting").await;
     world.kube.apply(pod.showing(&running(STARTED)));
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     let mut ended = terminated(137, "OOMKilled", "c1");
     ended["state"]["terminated"]["signal"] = json!(9);
     ended["state"]["terminated"]["message"] = json!("no\nroom");
     world.kube.apply(pod.showing(&ended));
-    main_is(&world, "terminated").await;
+    until_main_is(&world, "terminated").await;
     world.kube.apply(pod.showing(&restarted(
         running("2026-01-01T00:00:21Z"),
         1,
         &exit(137, "OOMKilled", "c1"),
     )));
-    heard(&world, "the second run", |heartbeats| {
-        heartbeats.last().is_some_and(|last| {
-            last.accepted && last.state("main").is_some_and(|(name, _)| name == "running")
-        })
+    until(&world, "the second run", |heartbeats| {
+        heartbeats
+            .last()
+            .is_some_and(|last| last.accepted && main_is(last, "running"))
     })
     .await;
     world.kube.apply(pod.showing(&restarted(
@@ -85,8 +80,8 @@ async fn a_whole_life() -> Vec<Value> {
     )));
     podbeat.until_logged("the last heartbeat was accepted").await;
     podbeat.signal(Signal::TERM);
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
 
     let begins = &lines[0];
     let listed = |field: &str| begins.get(field).is_some();
@@ -96,7 +91,7 @@ async fn a_whole_life() -> Vec<Value> {
     );
     assert_eq!(begins["task_run_id"], RUN);
     assert_eq!(begins["interval"], "30s");
-    assert_eq!(begins["token_file"], text(&world.path("token")));
+    assert_eq!(begins["token_file"], text(world.path("token")));
     assert_eq!(
         begins["kubernetes_api"],
         format!("127.0.0.1:{}", world.kube.port())
@@ -175,8 +170,7 @@ async fn a_whole_life() -> Vec<Value> {
 async fn odd_answers() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let soon = jiff::Timestamp::now().as_second() + 300;
-    let claims = BASE64_URL_SAFE_NO_PAD.encode(format!(r#"{{"exp":{soon}}}"#));
-    let token = format!("e30.{claims}.x");
+    let token = jwt(&format!(r#"{{"exp":{soon}}}"#));
     world.service.set_tokens(&[&token, "renewed"]);
     world.write_token(&token).expect("written");
     world
@@ -191,7 +185,7 @@ async fn odd_answers() -> Vec<Value> {
         &[
             ("PODBEAT_INTERVAL", "100ms"),
             ("TRACEPARENT", "none of the kind"),
-            ("PODBEAT_RENEWED_TOKEN_FILE", &text(&world.path("later/token"))),
+            ("PODBEAT_RENEWED_TOKEN_FILE", &text(world.path("later/token"))),
         ],
     );
     podbeat
@@ -203,8 +197,8 @@ async fn odd_answers() -> Vec<Value> {
         .until_logged("the service's answers can be used again")
         .await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     assert!(
         !lines
             .iter()
@@ -215,13 +209,12 @@ async fn odd_answers() -> Vec<Value> {
 
 async fn an_expired_token() -> Vec<Value> {
     let world = World::start().await.expect("a world");
-    let claims = BASE64_URL_SAFE_NO_PAD.encode(r#"{"exp":1}"#);
-    let token = format!("e30.{claims}.x");
+    let token = jwt(r#"{"exp":1}"#);
     world.service.set_tokens(&[&token]);
     world.write_token(&token).expect("written");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    Podbeat::start(&world, "log", &[]).end().await.1
+    Podbeat::start(&world, "log", &[]).end_in_lines().await.1
 }
 
 /// A journal that is torn and a port that is taken, then kill -9, and a process that goes on.
@@ -233,19 +226,19 @@ async fn a_restart() -> Vec<Value> {
     let listen = taken.local_addr().expect("an address").to_string();
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let state = text(&world.path("state"));
+    let state = text(world.path("state"));
     let settings = [
         ("PODBEAT_STATE_DIR", state.as_str()),
         ("PODBEAT_LISTEN", listen.as_str()),
     ];
     let mut first = Podbeat::start(&world, "log-1", &settings);
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     first.signal(Signal::KILL);
     first.ended().await;
     let mut all = first.lines();
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, lines) = Podbeat::start(&world, "log-2", &settings).end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = Podbeat::start(&world, "log-2", &settings).end_in_lines().await;
+    assert_eq!(code, 0);
     one(&lines, "going on from the journal");
     all.extend(lines);
     all
@@ -256,9 +249,9 @@ async fn wrong_names() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let podbeat = Podbeat::start(&world, "log-1", &[("PODBEAT_CONTAINER_NAME", "hearbeat")]);
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     podbeat.signal(Signal::TERM);
-    all.extend(podbeat.end().await.1);
+    all.extend(podbeat.end_in_lines().await.1);
     let podbeat = Podbeat::start(&world, "log-2", &[("POD_NAME", "q"), ("TASK_RUN_ID", "run-2")]);
     podbeat
         .until_logged(
@@ -266,7 +259,7 @@ async fn wrong_names() -> Vec<Value> {
         )
         .await;
     podbeat.signal(Signal::TERM);
-    all.extend(podbeat.end().await.1);
+    all.extend(podbeat.end_in_lines().await.1);
     all
 }
 
@@ -274,22 +267,21 @@ async fn wrong_names() -> Vec<Value> {
 async fn another_pod() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     std::fs::create_dir(world.path("state")).expect("made");
-    let mut settings = world.settings("p", "u1");
+    let (kubeconfig, state) = (text(world.path("kubeconfig")), text(world.path("state")));
+    let more = [
+        ("KUBECONFIG", &*kubeconfig),
+        ("PODBEAT_STATE_DIR", &state),
+        ("PODBEAT_LOG_FORMAT", "json"),
+    ];
+    let mut settings = settings(&world, &more);
     settings.retain(|variable, _| !variable.starts_with("KUBERNETES_") && variable != "POD_UID");
-    for (variable, value) in [
-        ("KUBECONFIG", text(&world.path("kubeconfig"))),
-        ("PODBEAT_STATE_DIR", text(&world.path("state"))),
-        ("PODBEAT_LOG_FORMAT", "json".to_owned()),
-    ] {
-        settings.insert(variable.to_owned(), value);
-    }
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut first = Podbeat::with(&world, "log-1", &settings, &[]);
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     first.signal(Signal::KILL);
     first.ended().await;
     let mut all = first.lines();
-    assert_eq!(all[0]["kubeconfig"], text(&world.path("kubeconfig")));
+    assert_eq!(all[0]["kubeconfig"], text(world.path("kubeconfig")));
     world.kube.delete("lab", "p");
     world
         .kube
@@ -300,7 +292,7 @@ async fn another_pod() -> Vec<Value> {
         .await;
     second.until_logged("the last heartbeat was accepted").await;
     second.signal(Signal::TERM);
-    let (_, lines) = second.end().await;
+    let (_, lines) = second.end_in_lines().await;
     assert_eq!(
         one(
             &lines,
@@ -331,8 +323,8 @@ async fn a_service_that_refuses() -> Vec<Value> {
     world.kube.apply(pod.showing(&running(STARTED)));
     podbeat.until_logged("a heartbeat was dropped").await;
     world.kube.apply(pod.showing(&terminated(3, "Error", "c1")));
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(75));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 75);
     let dropped = one(&lines, "a heartbeat was dropped");
     assert_eq!(
         (&dropped["cause"], &dropped["told"]),
@@ -366,7 +358,7 @@ async fn markers() -> Vec<Value> {
     world.kube.apply(pod.showing(&running(STARTED)));
     let directory = world.path("markers");
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_MARKER_DIR", &text(&directory))]);
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     podbeat.signal(Signal::TERM);
     podbeat
         .until_logged("no exit markers; heartbeats go on without them")
@@ -382,8 +374,8 @@ async fn markers() -> Vec<Value> {
         .until_logged("a file among the exit markers is ignored")
         .await;
     std::fs::write(directory.join("main"), "143").expect("written");
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     let withheld = one(&lines, "an exit marker tells what the Kubernetes API withholds");
     assert_eq!(
         (&withheld["container"], &withheld["exit_code"]),
@@ -402,14 +394,14 @@ async fn two_signals_and_no_look() -> Vec<Value> {
     world.kube.apply(pod.showing(&running(STARTED)));
     world.kube_faults.script("get 500 until-lifted").expect("a rule");
     let podbeat = Podbeat::start(&world, "log", &[]);
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     podbeat.signal(Signal::TERM);
     podbeat
         .until_logged("a signal to end came; watching on for the last states")
         .await;
     podbeat.signal(Signal::TERM);
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     assert_eq!(
         one(&lines, "the last heartbeat was accepted")["told"],
         "main running"
@@ -431,19 +423,15 @@ async fn a_barrier() -> Vec<Value> {
         .await;
     world.service_faults.script("heartbeat drop").expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let is_accepted_final = |heartbeat: &Heartbeat| heartbeat.accepted && heartbeat.is_final();
-    heard(&world, "the last heartbeat", |heartbeats| {
-        heartbeats.iter().any(is_accepted_final)
-    })
-    .await;
+    until_final(&world).await;
     world
         .service_faults
         .script("heartbeat final 503 until-lifted")
         .expect("a rule");
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     one(&lines, "the last heartbeat was accepted");
     lines
 }
@@ -453,8 +441,8 @@ async fn a_dry_run() -> Vec<Value> {
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     let settings = [("PODBEAT_DRY_RUN", "true"), ("PODBEAT_NONCE", "hunter2")];
-    let (code, lines) = Podbeat::start(&world, "log", &settings).end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = Podbeat::start(&world, "log", &settings).end_in_lines().await;
+    assert_eq!(code, 0);
     let told = messages(&lines);
     assert!(
         told.contains(&"dry run: this heartbeat would be sent"),
@@ -481,17 +469,16 @@ async fn an_attempt_that_is_given_up() -> Vec<Value> {
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "1m")]);
-    main_is(&world, "waiting").await;
+    until_main_is(&world, "waiting").await;
     world
         .service_faults
         .script("heartbeat hang-lost")
         .expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
-    let hangs = |heartbeat: &Heartbeat| heartbeat.state("main").is_some_and(|(name, _)| name == "running");
-    heard(&world, "the change", |heartbeats| heartbeats.iter().any(hangs)).await;
+    until_one(&world, "the change", |heartbeat| main_is(heartbeat, "running")).await;
     podbeat.signal(Signal::TERM);
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     // One at least: behind SIGTERM an attempt that stands in the last heartbeat's way has less than half a second, and on a
     // machine that is busy another one may be given up, too.
     let told = of(&lines, "a heartbeat was not accepted");
@@ -513,9 +500,9 @@ async fn a_service_that_hangs() -> Vec<Value> {
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     // Longer than an answer takes on a machine that is busy: another one that is late would be another trouble.
     let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "2s")])
-        .end()
+        .end_in_lines()
         .await;
-    assert_eq!(code, Some(0));
+    assert_eq!(code, 0);
     for line in of(&lines, "a heartbeat was not accepted") {
         assert!(
             line["error"]

@@ -7,49 +7,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{KUBE_TOKEN, World};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 
-use crate::{Podbeat, STARTED, heard, lines, main_is, table};
+use super::table;
+use crate::harness::binary::{Podbeat, lines};
+use crate::harness::heard::{until, until_main_is};
+use crate::harness::listener::{Listener, destination, head, refuse, tunnel};
+use crate::harness::{STARTED, settings, text};
 
-/// A proxy that wants a password, and refuses all at first: so its URL has every reason to turn up in an error.
-async fn proxy(refusals: usize) -> (u16, Arc<AtomicUsize>) {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-    let port = listener.local_addr().expect("an address").port();
+/// A proxy that wants a password, and refuses two at first: so its URL has every reason to turn up in an error. It counts its tunnels.
+async fn proxy() -> (Listener, Arc<AtomicUsize>) {
     let tunnels = Arc::new(AtomicUsize::new(0));
-    let made = Arc::clone(&tunnels);
-    tokio::spawn(async move {
-        let mut left = refusals;
-        while let Ok((mut client, _)) = listener.accept().await {
-            let refuses = left > 0;
-            let made = Arc::clone(&made);
-            left = left.saturating_sub(1);
-            tokio::spawn(async move {
-                let mut head = Vec::new();
-                while !head.ends_with(b"\r\n\r\n") {
-                    match client.read_u8().await {
-                        Ok(byte) => head.push(byte),
-                        Err(_) => return,
-                    }
-                }
-                let head = String::from_utf8(head).expect("text");
-                if refuses || !head.to_ascii_lowercase().contains("proxy-authorization: basic") {
-                    let _ = client
-                        .write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-                        .await;
-                    return;
-                }
-                let destination = head.split(' ').nth(1).expect("a destination").to_owned();
-                let Ok(mut server) = TcpStream::connect(&destination).await else {
-                    return;
-                };
+    let (made, mut refusals) = (Arc::clone(&tunnels), 2_usize);
+    let proxy = Listener::start(move |mut client| {
+        let (made, refuses) = (Arc::clone(&made), refusals > 0);
+        refusals = refusals.saturating_sub(1);
+        async move {
+            let Ok(head) = head(&mut client).await else { return };
+            let _ = if refuses || !head.to_ascii_lowercase().contains("proxy-authorization: basic") {
+                refuse(client).await
+            } else if let Ok(server) = TcpStream::connect(destination(&head)).await {
                 made.fetch_add(1, Ordering::Relaxed);
-                let _ = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
-                let _ = tokio::io::copy_bidirectional(&mut client, &mut server).await;
-            });
+                tunnel(client, server).await
+            } else {
+                Ok(())
+            };
         }
     });
-    (port, tunnels)
+    (proxy.await, tunnels)
 }
 
 /// Basic authentication of `user:hunter2-proxy`.
@@ -84,37 +69,33 @@ async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
         .expect("rules");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let (port, tunnels) = proxy(2).await;
-    let proxy_url = format!("http://user:hunter2-proxy@127.0.0.1:{port}");
+    let (proxy, tunnels) = proxy().await;
+    let proxy_url = format!("http://user:hunter2-proxy@127.0.0.1:{}", proxy.port);
     std::fs::write(world.path("nonce"), "hunter2-nonce").expect("written");
     let key = key_line(&world);
-    let path = |name: &str| world.path(name).display().to_string();
+    let path = |name: &str| text(world.path(name));
     for (log, nonce) in [
-        ("log-1", ("PODBEAT_NONCE", "hunter2-nonce".to_owned())),
-        ("log-2", ("PODBEAT_NONCE_FILE", path("nonce"))),
+        ("log-1", ("PODBEAT_NONCE", "hunter2-nonce")),
+        ("log-2", ("PODBEAT_NONCE_FILE", &*path("nonce"))),
     ] {
-        let mut settings = world.settings("p", "u1");
-        settings.remove("PODBEAT_TOKEN_FILE");
-        for (variable, value) in [
-            ("PODBEAT_TOKEN", "hunter2-token".to_owned()),
+        let more = [
+            ("PODBEAT_TOKEN", "hunter2-token"),
             nonce,
-            ("PODBEAT_CLIENT_CERT_FILE", path("client.crt")),
-            ("PODBEAT_CLIENT_KEY_FILE", path("client.key")),
-            ("HTTPS_PROXY", proxy_url.clone()),
-            ("PODBEAT_LOG", "trace".to_owned()),
-            ("PODBEAT_INTERVAL", "100ms".to_owned()),
-        ] {
-            settings.insert(variable.to_owned(), value);
-        }
+            ("PODBEAT_CLIENT_CERT_FILE", &path("client.crt")),
+            ("PODBEAT_CLIENT_KEY_FILE", &path("client.key")),
+            ("HTTPS_PROXY", &proxy_url),
+            ("PODBEAT_LOG", "trace"),
+            ("PODBEAT_INTERVAL", "100ms"),
+        ];
+        let mut settings = settings(&world, &more);
+        settings.remove("PODBEAT_TOKEN_FILE");
         let before = world.service.heartbeats().len();
         let podbeat = Podbeat::with(&world, log, &settings, &[]);
         let enough =
             |heartbeats: &[Heartbeat]| heartbeats.iter().skip(before).filter(|one| one.accepted).count() > 6;
-        heard(&world, "seven accepted", enough).await;
+        until(&world, "seven accepted", enough).await;
         podbeat.signal(rustix::process::Signal::KILL);
-        let text = podbeat.text();
-        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
-        let lines = lines(whole);
+        let (text, lines) = (podbeat.text(), podbeat.lines());
         table::check(&lines);
         assert!(lines.iter().any(|line| line["level"] == "TRACE"), "a full log");
         holds_none(&text, &["hunter2", KUBE_TOKEN, PROXY_CREDENTIALS, &key], log);
@@ -137,17 +118,14 @@ async fn no_secret_of_a_flag_or_a_kubeconfig_is_in_it_either() {
     world.service.set_tokens(&["hunter2-token"]);
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    let (port, tunnels) = proxy(2).await;
+    let (proxy, tunnels) = proxy().await;
     let kubeconfig = std::fs::read_to_string(world.path("kubeconfig")).expect("a kubeconfig");
     let mut kubeconfig: serde_json::Value = serde_json::from_str(&kubeconfig).expect("JSON");
     kubeconfig["clusters"][0]["cluster"]["proxy-url"] =
-        format!("http://user:hunter2-proxy@127.0.0.1:{port}").into();
+        format!("http://user:hunter2-proxy@127.0.0.1:{}", proxy.port).into();
     std::fs::write(world.path("kubeconfig"), kubeconfig.to_string()).expect("written");
     let url = world.service.url();
-    let (config, ca) = (
-        world.path("kubeconfig").display().to_string(),
-        world.path("ca.crt").display().to_string(),
-    );
+    let (config, ca) = (text(world.path("kubeconfig")), text(world.path("ca.crt")));
     let arguments = [
         "--task-run-id=r",
         "--pod-name=p",
@@ -164,7 +142,7 @@ async fn no_secret_of_a_flag_or_a_kubeconfig_is_in_it_either() {
         &config,
     ];
     let mut podbeat = Podbeat::with(&world, "log", &BTreeMap::new(), &arguments);
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     world
         .service_faults
         .script("heartbeat 400 until-lifted")

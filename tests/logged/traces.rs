@@ -7,7 +7,10 @@ use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::world::World;
 use serde_json::Value;
 
-use crate::{Podbeat, STARTED, main_is, table};
+use super::table;
+use crate::harness::STARTED;
+use crate::harness::binary::Podbeat;
+use crate::harness::heard::until_main_is;
 
 /// What the service's records and podbeat's log have in common.
 async fn a_life(more: &[(&str, &str)]) -> (Vec<String>, Vec<Value>) {
@@ -20,10 +23,10 @@ async fn a_life(more: &[(&str, &str)]) -> (Vec<String>, Vec<Value>) {
     world.kube.apply(pod.showing(&running(STARTED)));
     let settings = [more, &[("PODBEAT_LOG", "debug"), ("PODBEAT_TIMEOUT", "1s")]].concat();
     let podbeat = Podbeat::start(&world, "log", &settings);
-    main_is(&world, "running").await;
+    until_main_is(&world, "running").await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, lines) = podbeat.end().await;
-    assert_eq!(code, Some(0));
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
     table::check(&lines);
     let sent = world.service.heartbeats();
     let headers = sent

@@ -4,7 +4,10 @@ use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiti
 use podbeat_lab::world::World;
 use serde_json::{Value, json};
 
-use crate::{LIMIT, Observer, STARTED, observe, sent_nothing};
+use super::{Observer, observe, sent_nothing};
+use crate::harness::STARTED;
+use crate::harness::binary::Podbeat;
+use crate::harness::heard::{main_is, until_one};
 
 /// The lines without their times, which are checked to be some.
 fn timeless(lines: &[String]) -> String {
@@ -79,26 +82,8 @@ async fn the_heartbeats_are_those_that_the_agent_sends() {
     let pod = Pod::new("p", "uid-p").policy("OnFailure").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&Value::Null));
     let mut observer = Observer::start(&mut observe(&world, &["p", "-o", "json"]));
-    let mut agent = tokio::process::Command::new(env!("CARGO_BIN_EXE_podbeat"));
-    let mut agent = agent
-        .env_clear()
-        .envs(world.settings("p", "uid-p"))
-        .kill_on_drop(true)
-        .spawn()
-        .expect("the binary runs");
+    let mut agent = Podbeat::with(&world, "log", &world.settings("p", "uid-p"), &[]);
     observer.until(r#""event":"heartbeat""#).await;
-    let until = |what: &'static str, state: &'static str, code: Option<i32>| {
-        let world = &world;
-        async move {
-            let heard = |all: &[podbeat_lab::service::Heartbeat]| {
-                all.iter().any(|heartbeat| {
-                    let is = heartbeat.state("main").is_some_and(|(name, _)| name == state);
-                    is && (code.is_none() || heartbeat.exit_code("main") == code.map(i64::from))
-                })
-            };
-            world.service.wait_for(what, LIMIT, heard).await.expect(what);
-        }
-    };
     let one = exit(5, "Error", "one");
     for (status, what, state, code, line) in [
         (
@@ -132,7 +117,11 @@ async fn the_heartbeats_are_those_that_the_agent_sends() {
         ),
     ] {
         world.kube.apply(pod.showing(&status));
-        until(what, state, code).await;
+        until_one(&world, what, |heartbeat| {
+            main_is(heartbeat, state)
+                && (code.is_none() || heartbeat.exit_code("main") == code.map(i64::from))
+        })
+        .await;
         loop {
             let heartbeat = observer.until(r#""event":"heartbeat""#).await;
             if heartbeat.contains(line) {
@@ -142,7 +131,8 @@ async fn the_heartbeats_are_those_that_the_agent_sends() {
     }
     let ended = observer.end().await;
     ended.code(0).quietly();
-    agent.wait().await.expect("a plain sidecar ends by itself");
+    // A plain sidecar ends by itself.
+    agent.ended().await;
     let bodies = |bodies: Vec<Value>| {
         let mut bodies: Vec<Value> = bodies
             .into_iter()

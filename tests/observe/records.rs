@@ -11,7 +11,8 @@ use podbeat_lab::world::World;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::{Observer, STARTED, observe, sent_nothing};
+use super::{Observer, observe, sent_nothing};
+use crate::harness::STARTED;
 
 fn text(path: &Path) -> &str {
     path.to_str().expect("text")

@@ -8,13 +8,15 @@ use std::process::ExitStatus;
 use podbeat_lab::pod::{Pod, running, terminated, waiting};
 use podbeat_lab::world::World;
 use pty_process::{Pty, Size};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use rustix::termios::tcgetattr;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::Child;
 
-use crate::{LIMIT, sent_nothing};
+use super::sent_nothing;
+use crate::harness::binary::{PODBEAT, send};
+use crate::harness::{LIMIT, is_alone};
 
 /// A terminal with `podbeat observe` on it.
 struct Terminal {
@@ -46,7 +48,7 @@ impl Terminal {
         let (pty, pts) = pty_process::open().expect("a pty");
         pty.resize(Size::new(rows, columns)).expect("resized");
         let modes = modes(&pty);
-        let child = pty_process::Command::new(env!("CARGO_BIN_EXE_podbeat"))
+        let child = pty_process::Command::new(PODBEAT)
             .env_clear()
             .env("KUBECONFIG", world.path("kubeconfig"))
             .envs(environment.iter().copied())
@@ -112,8 +114,7 @@ impl Terminal {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self.child.id().expect("it runs").cast_signed();
-        kill_process(Pid::from_raw(pid).expect("a process"), signal).expect("signalled");
+        send(self.child.id().expect("it runs"), signal);
     }
 
     /// Reads to the end, and checks that the terminal is as it was.
@@ -429,6 +430,10 @@ async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
 
 #[tokio::test]
 async fn a_terminal_that_goes_away_ends_it() {
+    // It goes away with the last process that has it.
+    if !is_alone("observe::terminal::a_terminal_that_goes_away_ends_it") {
+        return;
+    }
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
     let mut terminal = Terminal::start(&world, &["p"], 80, 24);

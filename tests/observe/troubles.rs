@@ -6,7 +6,8 @@ use podbeat_lab::pod::{Pod, running, terminated};
 use podbeat_lab::world::World;
 use rustix::process::Signal;
 
-use crate::{LIMIT, Observer, STARTED, observe, sent_nothing};
+use super::{Observer, observe, sent_nothing};
+use crate::harness::{LIMIT, STARTED};
 
 #[tokio::test]
 async fn a_pod_that_isnt_there_is_told_in_kubectl_s_words() {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{ended, podbeat};
+use crate::harness::binary::{ended, podbeat};
 
 /// What bash would complete these words to, the last of which is begun.
 async fn completed(words: &str) -> Vec<String> {

@@ -3,25 +3,18 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use podbeat_lab::contract::Contract;
-use podbeat_lab::fault::Faults;
 use podbeat_lab::service::{Options, Service};
 use serde_json::{Value, json};
 
-use crate::server::TOKEN;
-use crate::{Ended, LIMIT, ended, ended_with_input, runs};
+use crate::harness::server::TOKEN;
 
-async fn service(options: Options) -> Service {
-    let listen = "127.0.0.1:0".parse().expect("an address");
-    let contract = Contract::load().expect("the contract");
-    Service::start_plain(listen, contract, Faults::default(), options)
-        .await
-        .expect("started")
-}
+use super::runs;
+use crate::harness::binary::{Ended, ended, ended_with_input, podbeat};
+use crate::harness::{LIMIT, plain_service};
 
 /// A service that knows no run yet.
 async fn empty() -> Service {
-    service(Options {
+    plain_service(Options {
         runs: Some(BTreeSet::new()),
         ..Options::with_token(TOKEN)
     })
@@ -30,7 +23,7 @@ async fn empty() -> Service {
 
 /// One that knows these.
 async fn with_runs(ids: impl IntoIterator<Item = String>) -> Service {
-    service(Options {
+    plain_service(Options {
         runs: Some(ids.into_iter().collect()),
         ..Options::with_token(TOKEN)
     })
@@ -306,7 +299,7 @@ async fn requests_come_from_files_and_from_standard_input() {
 
 #[tokio::test]
 async fn a_dry_run_needs_no_service_and_shows_no_secret() {
-    let mut command = crate::podbeat();
+    let mut command = podbeat();
     command.args("runs create --image i --env KEY=hunter2 --name n --dry-run -o yaml".split(' '));
     let shown = ended(&mut command).await;
     assert_eq!(shown.code, 0);
@@ -316,7 +309,7 @@ async fn a_dry_run_needs_no_service_and_shows_no_secret() {
         shown.notes,
         "podbeat: secrets are shown as [redacted]: put them in again before this is sent\npodbeat: dry run: nothing was created\n"
     );
-    let mut command = crate::podbeat();
+    let mut command = podbeat();
     let name = "n".repeat(256);
     command.args(["runs", "create", "--image", "i", "--dry-run", "--name", &name]);
     let refused = ended(&mut command).await;
@@ -362,7 +355,7 @@ async fn a_watch_shows_each_change_until_the_end() {
 
 #[tokio::test]
 async fn a_run_that_falls_silent_is_waited_for_until_it_is_timed_out() {
-    let service = service(Options {
+    let service = plain_service(Options {
         runs: Some(BTreeSet::from(["trn.1".to_owned()])),
         heartbeat_timeout: Some(Duration::from_millis(300)),
         ..Options::with_token(TOKEN)

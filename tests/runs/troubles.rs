@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Server, TOKEN, error, json_answer, raw, with_header};
-use crate::{ended, podbeat, runs};
+use crate::harness::server::{Answer, Server, TOKEN, error, json_answer, raw, with_header};
+
+use super::runs;
+use crate::harness::binary::{ended, podbeat};
 
 async fn code_and_notes(url: &str, line: &str) -> (i32, String) {
     let arguments: Vec<&str> = line.split(' ').collect();

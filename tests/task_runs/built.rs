@@ -17,6 +17,8 @@ use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::harness::cases;
+
 static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::load().expect("the contract"));
 
 /// A strategy for a model: every member absent or drawn. A member that is left out here doesn't compile.
@@ -315,7 +317,7 @@ fn wrong<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(cases(150, "tests/proptest-regressions/built.txt"))]
 
     #[test]
     fn a_request_is_found_unfit_exactly_if_the_contract_says_so(request in create()) {

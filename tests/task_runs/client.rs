@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use podbeat::task_runs::client::{Client, Tls};
 use podbeat::task_runs::error::{Error, Operation, RetryAfter};
 use podbeat::task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, PageSize, SortField, TaskRunStatus,
@@ -9,9 +10,10 @@ use podbeat::task_runs::model::{
 use podbeat_lab::contract::Contract;
 use serde_json::{Value, json};
 
-use crate::contract::{definition, full};
-use crate::secrets;
-use crate::server::{Answer, LIMIT, Server, TOKEN, error, json_answer, raw, token, told, with_header};
+use super::contract::{definition, full};
+use super::secrets;
+use crate::harness::server::{Answer, Server, TOKEN, error, json_answer, raw, token, told, with_header};
+use crate::harness::{LIMIT, unused_port};
 
 const OPERATIONS: [&str; 5] = ["create", "get", "list", "abort", "heartbeat"];
 
@@ -321,7 +323,7 @@ async fn error_bodies_that_are_no_error_response_still_have_a_status() {
 
 #[tokio::test]
 async fn what_a_service_repeats_of_our_secrets_is_taken_out() {
-    let echo = |heard: &crate::server::Heard| {
+    let echo = |heard: &crate::harness::server::Heard| {
         let body = String::from_utf8_lossy(&heard.body).into_owned();
         let authorization = heard.headers["authorization"]
             .to_str()
@@ -467,17 +469,13 @@ async fn each_operation_has_its_own_deadline() {
 
 #[tokio::test]
 async fn where_nobody_listens_nothing_was_sent() {
-    let server = Server::start(|_| Answer::Cut).await;
-    let client = server.client();
-    drop(server);
-    // The port is free once the server's task is gone.
-    let error = loop {
-        match client.get("trn.1", &token(), LIMIT).await {
-            Err(error @ Error::Connect { .. }) => break error,
-            Err(Error::Ambiguous { .. }) => tokio::task::yield_now().await,
-            other => panic!("{other:?}"),
-        }
-    };
+    let (port, _socket) = unused_port();
+    let url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
+    let client = Client::new(url, &Tls::default(), LIMIT).expect("a client");
+    let error = client
+        .get("trn.1", &token(), LIMIT)
+        .await
+        .expect_err("nobody listens");
     let Error::Connect { operation, .. } = &error else {
         panic!("{error:?}");
     };

@@ -10,7 +10,8 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
-use crate::server::{LIMIT, token};
+use crate::harness::LIMIT;
+use crate::harness::server::token;
 
 /// The end of the request below, which no receive buffer below reaches.
 const END: &[u8] = b"the end\"}";

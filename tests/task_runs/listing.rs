@@ -5,7 +5,8 @@ use podbeat::task_runs::error::Error;
 use podbeat::task_runs::model::{ListTaskRunsQuery, PageSize, TaskRunStatus};
 use serde_json::{Value, json};
 
-use crate::server::{Answer, Heard, LIMIT, Server, error, json_answer, token, told};
+use crate::harness::LIMIT;
+use crate::harness::server::{Answer, Heard, Server, error, json_answer, token, told};
 
 /// A page with these runs and this token of the next.
 fn page(ids: &[&str], next: Option<&str>) -> Answer {

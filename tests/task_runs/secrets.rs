@@ -4,7 +4,7 @@ use podbeat::task_runs::model::{CreateTaskRunRequest, TaskRun, TaskRunHeartbeat}
 use podbeat_lab::contract::Contract;
 use serde_json::{Value, json};
 
-use crate::contract::{definition, full};
+use super::contract::{definition, full};
 
 /// What no output may contain.
 pub(crate) const SECRET: &str = "hunter2";

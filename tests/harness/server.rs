@@ -1,9 +1,7 @@
 //! A small server: what it hears is kept, what it answers is a function's business.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -13,14 +11,12 @@ use hyper_util::rt::TokioIo;
 use podbeat::task_runs::Secret;
 use podbeat::task_runs::client::{Client, Tls};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
-use tokio::task::JoinSet;
+
+use super::LIMIT;
+use super::listener::Listener;
 
 /// The token of all tests.
 pub(crate) const TOKEN: &str = "a-token-that-nobody-may-see";
-
-/// Longer than anything here takes, even on a machine that is busy.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// One request as it came.
 #[derive(Clone, Debug)]
@@ -71,43 +67,35 @@ pub(crate) fn with_header(answer: Answer, name: &'static str, value: &str) -> An
 
 /// Ends when dropped, with its connections.
 pub(crate) struct Server {
-    address: SocketAddr,
+    listener: Listener,
     heard: Arc<Mutex<Vec<Heard>>>,
-    _accepting: JoinSet<()>,
 }
 
 impl Server {
     /// Answers each request by what came.
     pub(crate) async fn start(answers: impl Fn(&Heard) -> Answer + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let address = listener.local_addr().expect("an address");
         let heard = Arc::new(Mutex::new(Vec::new()));
-        let mut accepting = JoinSet::new();
         let (shared, answers) = (Arc::clone(&heard), Arc::new(answers));
-        accepting.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((stream, _)) = listener.accept().await {
-                let (heard, answers) = (Arc::clone(&shared), Arc::clone(&answers));
-                connections.spawn(async move {
-                    let service =
-                        service_fn(move |request| answer(request, Arc::clone(&heard), Arc::clone(&answers)));
-                    let serving = hyper::server::conn::http1::Builder::new()
-                        .serve_connection(TokioIo::new(stream), service);
-                    // A client that goes away is nothing to the others.
-                    let _ = serving.await;
-                });
+        let listener = Listener::start(move |stream| {
+            let (heard, answers) = (Arc::clone(&shared), Arc::clone(&answers));
+            async move {
+                let service =
+                    service_fn(move |request| answer(request, Arc::clone(&heard), Arc::clone(&answers)));
+                let serving = hyper::server::conn::http1::Builder::new()
+                    .serve_connection(TokioIo::new(stream), service);
+                // A client that goes away is nothing to the others.
+                let _ = serving.await;
             }
         });
         Self {
-            address,
+            listener: listener.await,
             heard,
-            _accepting: accepting,
         }
     }
 
     /// Its base URL, with a path.
     pub(crate) fn url(&self) -> String {
-        format!("http://{}/ica", self.address)
+        format!("http://127.0.0.1:{}/ica", self.listener.port)
     }
 
     /// A client of it.

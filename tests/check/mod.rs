@@ -1,33 +1,23 @@
 //! `podbeat check` as a process, against the stand-ins: when all is well, with one fault planted each, and before hostile services.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 mod faults;
 mod hostile;
 mod kubernetes;
 mod proxies;
 mod well;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use podbeat_lab::contract::Contract;
-use podbeat_lab::fault::Faults;
-use podbeat_lab::kube_api;
 use podbeat_lab::pod::{Pod, running};
 use podbeat_lab::service::{Options, Service};
 use podbeat_lab::world::{KUBE_TOKEN, RUN, TOKEN, World};
 use serde_json::Value;
+use tokio::time::Instant;
 
-/// Longer than anything takes that works.
-const LIMIT: Duration = Duration::from_secs(120);
+use crate::harness::binary::{Ended, ended, podbeat};
+use crate::harness::{knowing, plain_service, text, world_with};
 
 const POD: &str = "my-task";
 const UID: &str = "uid-of-my-task";
@@ -87,25 +77,16 @@ fn set(settings: &mut Settings, variable: &str, value: impl Into<String>) {
 }
 
 fn set_path(settings: &mut Settings, variable: &str, path: &Path) {
-    set(settings, variable, path.display().to_string());
-}
-
-/// A port of this machine on which nothing listens.
-fn unused_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    listener.local_addr().expect("its address").port()
+    set(settings, variable, text(path));
 }
 
 /// A service that knows the run, without TLS.
-async fn plain_service() -> Service {
-    let options = Options {
-        runs: Some(BTreeSet::from([RUN.to_owned()])),
+async fn plain() -> Service {
+    plain_service(Options {
+        runs: knowing([RUN]).runs,
         ..Options::with_token(TOKEN)
-    };
-    let contract = Contract::load().expect("the contract");
-    Service::start_plain(([127, 0, 0, 1], 0).into(), contract, Faults::default(), options)
-        .await
-        .expect("started")
+    })
+    .await
 }
 
 fn pod() -> Value {
@@ -121,14 +102,8 @@ async fn world() -> World {
 
 /// The same with a service that differs. It knows the run unless it knows others.
 async fn with_options(service: Options) -> World {
-    let runs = service.runs.unwrap_or_else(|| BTreeSet::from([RUN.to_owned()]));
-    let service = Options {
-        runs: Some(runs),
-        ..service
-    };
-    World::with(kube_api::Options::default(), service)
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
+    let runs = service.runs.or(knowing([RUN]).runs);
+    world_with(Options { runs, ..service }).await
 }
 
 /// What a process left.
@@ -200,26 +175,12 @@ impl Checked {
 
 /// Runs `podbeat check` with these settings alone.
 async fn run(settings: &Settings, arguments: &[&str]) -> Checked {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
-    command
-        .arg("check")
-        .args(arguments)
-        .env_clear()
-        .envs(settings)
-        .stdin(Stdio::null());
-    #[allow(clippy::disallowed_methods, reason = "a real process takes real time")]
     let begun = Instant::now();
-    // The stand-ins run on this test's runtime.
-    let output = tokio::task::spawn_blocking(move || command.output().expect("the binary runs"));
-    let output = tokio::time::timeout(LIMIT, output)
-        .await
-        .expect("podbeat ends")
-        .expect("joined");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
+    let Ended { code, out, notes } = ended(podbeat().arg("check").args(arguments).envs(settings)).await;
     let checked = Checked {
-        code: output.status.code().expect("an exit code"),
-        out: text(output.stdout),
-        notes: text(output.stderr),
+        code,
+        out,
+        notes,
         took: begun.elapsed(),
     };
     for secret in [TOKEN, KUBE_TOKEN, "hunter2"] {

@@ -1,43 +1,28 @@
 //! `podbeat observe` as a process, against the stand-in Kubernetes API: in a pipe, and on a terminal that a test reads.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 mod lines;
 mod records;
 mod terminal;
 mod troubles;
 
-use std::process::{ExitStatus, Stdio};
-use std::time::Duration;
+use std::process::ExitStatus;
 
 use podbeat_lab::world::World;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
-/// Longer than anything here takes, even on a machine that is busy.
-const LIMIT: Duration = Duration::from_secs(60);
-
-const STARTED: &str = "2026-01-01T00:00:01Z";
+use crate::harness::LIMIT;
+use crate::harness::binary::{podbeat, send};
 
 /// `podbeat observe` with the world's kubeconfig, and nothing else of any environment.
 fn observe(world: &World, arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat"));
+    let mut command = podbeat();
     command
-        .env_clear()
         .env("KUBECONFIG", world.path("kubeconfig"))
         .arg("observe")
-        .args(arguments)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+        .args(arguments);
     command
 }
 
@@ -87,8 +72,7 @@ impl Observer {
     }
 
     fn signal(&self, signal: Signal) {
-        let pid = self.child.id().expect("it runs").cast_signed();
-        kill_process(Pid::from_raw(pid).expect("a process"), signal).expect("signalled");
+        send(self.child.id().expect("it runs"), signal);
     }
 
     async fn end(mut self) -> Ended {

@@ -1,12 +1,5 @@
 //! The agent, in process, against the stand-ins: real TLS, real HTTP, no sleeps. Each test waits for states.
 
-#![allow(
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a test fails by panicking"
-)]
-
 mod captures;
 mod kubernetes;
 mod life;
@@ -14,7 +7,6 @@ mod markers;
 mod service;
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use futures_util::stream;
 use podbeat::agent;
@@ -25,9 +17,7 @@ use podbeat_lab::world::World;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
-/// Longer than anything here takes, even on a machine that is busy with other tests; and by far longer than the grace of 30 s that some
-/// captured pods have, all of which podbeat may wait for fresher states.
-const LIMIT: Duration = Duration::from_secs(90);
+use crate::harness::LIMIT;
 
 /// A running agent.
 struct Agent {
@@ -60,37 +50,6 @@ impl Drop for Agent {
     fn drop(&mut self) {
         self.task.abort();
     }
-}
-
-async fn until(world: &World, what: &str, reached: impl Fn(&[Heartbeat]) -> bool) -> Vec<Heartbeat> {
-    world
-        .service
-        .wait_for(what, LIMIT, reached)
-        .await
-        .unwrap_or_else(|error| panic!("{error}"))
-}
-
-/// Waits until the service has accepted a heartbeat with `main` in this state.
-async fn until_main_is(world: &World, state: &str) {
-    until(world, &format!("main to be {state}"), |heartbeats| {
-        heartbeats.iter().any(|heartbeat| {
-            heartbeat.accepted && heartbeat.state("main").is_some_and(|(name, _)| name == state)
-        })
-    })
-    .await;
-}
-
-async fn until_final(world: &World) -> Heartbeat {
-    let heartbeats = until(world, "an accepted final", |heartbeats| {
-        heartbeats
-            .iter()
-            .any(|heartbeat| heartbeat.accepted && heartbeat.is_final())
-    })
-    .await;
-    heartbeats
-        .into_iter()
-        .rfind(|heartbeat| heartbeat.accepted)
-        .expect("just seen")
 }
 
 /// The states of a container over all accepted heartbeats, repetitions left out.

@@ -1,0 +1,65 @@
+//! A server of a few lines, and what makes a proxy of it.
+
+use std::io::Result;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+/// A server on a port of loopback that does the same to every connection. Ends when dropped, with its connections.
+pub(crate) struct Listener {
+    pub(crate) port: u16,
+    _accepting: JoinSet<()>,
+}
+
+impl Listener {
+    pub(crate) async fn start<Done: Future<Output = ()> + Send + 'static>(
+        mut serve: impl FnMut(TcpStream) -> Done + Send + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let port = listener.local_addr().expect("its address").port();
+        let mut accepting = JoinSet::new();
+        accepting.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream));
+            }
+        });
+        Self {
+            port,
+            _accepting: accepting,
+        }
+    }
+}
+
+/// The head of a request.
+pub(crate) async fn head(client: &mut TcpStream) -> Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(client.read_u8().await?);
+    }
+    Ok(String::from_utf8(head).expect("text"))
+}
+
+/// Where a proxy is asked to make a tunnel to.
+pub(crate) fn destination(head: &str) -> &str {
+    head.strip_prefix("CONNECT ")
+        .and_then(|rest| rest.split(' ').next())
+        .unwrap_or_default()
+}
+
+/// Makes it, from there on.
+pub(crate) async fn tunnel(mut client: TcpStream, mut server: TcpStream) -> Result<()> {
+    client
+        .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        .await?;
+    copy_bidirectional(&mut client, &mut server).await?;
+    Ok(())
+}
+
+/// Wants a password of whoever didn't give it.
+pub(crate) async fn refuse(mut client: TcpStream) -> Result<()> {
+    client
+        .write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+        .await
+}

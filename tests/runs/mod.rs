@@ -1,0 +1,21 @@
+//! `podbeat runs` as a process, against the stand-in service and against a small server that answers what a test wants.
+
+mod manual;
+mod operations;
+mod troubles;
+
+use tokio::process::Command;
+
+use crate::harness::binary::podbeat;
+use crate::harness::server::TOKEN;
+
+/// `podbeat runs`, that knows where the service is and what opens it.
+fn runs(url: &str, arguments: &[&str]) -> Command {
+    let mut command = podbeat();
+    command
+        .env("PODBEAT_SERVICE_URL", url)
+        .env("PODBEAT_TOKEN", TOKEN)
+        .arg("runs")
+        .args(arguments);
+    command
+}
