@@ -57,6 +57,12 @@ pub enum Error {
     /// A fault isn't one.
     #[error(transparent)]
     Fault(#[from] podbeat_lab::fault::Misread),
+    /// valgrind needs the names of functions.
+    #[error(
+        "callgrind can't count without the names of functions: build the binary with them (image/static.sh --symbols) and name it \
+         with --symbols"
+    )]
+    NoSymbols,
     /// valgrind wrote nothing that counts.
     #[error(
         "valgrind counted nothing: install it, and build the binary with the names of its functions (image/static.sh --symbols); \

@@ -9,10 +9,10 @@ use podbeat_bench::{Error, chain, repository};
 use podbeat_lab::interrupt::or_interrupted;
 
 const USAGE: &str = "\
-usage: podbeat-budget --binary FILE --symbols FILE --image FILE [OPTION…]
+usage: podbeat-budget --binary FILE --image FILE [OPTION…]
   --binary FILE   podbeat as the image carries it (image/static.sh)
-  --symbols FILE  the same with the names of its functions (image/static.sh --symbols)
   --image FILE    the image's archive
+  --symbols FILE  the binary with the names of its functions (image/static.sh --symbols), for instructions and allocations
   --planted KIND  both binaries are podbeat-planted, to be started with this argument: leak, allocation or nothing
   --only NAME     this budget alone; may be repeated
   --quick         shorter, for development
@@ -64,7 +64,7 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
             _ => return None,
         }
     }
-    Some(given).filter(|given| given.binary.is_some() && given.symbols.is_some() && given.image.is_some())
+    Some(given).filter(|given| given.binary.is_some() && given.image.is_some())
 }
 
 async fn run(given: Given) -> Result<ExitCode, Error> {
@@ -72,7 +72,7 @@ async fn run(given: Given) -> Result<ExitCode, Error> {
     let budgets = budget::read(&path)?;
     let subject = Subject {
         program: given.binary.unwrap_or_default(),
-        symbols: given.symbols.unwrap_or_default(),
+        symbols: given.symbols,
         image: given.image.unwrap_or_default(),
         arguments: given.planted.into_iter().collect(),
     };

@@ -105,7 +105,8 @@ async fn run(subject: &Subject, heartbeats: u64) -> Result<Counts, Error> {
         "--compress-strings=no".to_owned(),
         "--compress-pos=no".to_owned(),
     ];
-    arguments.push(subject.symbols.display().to_string());
+    let symbols = subject.symbols.as_ref().ok_or(Error::NoSymbols)?;
+    arguments.push(symbols.display().to_string());
     arguments.extend(subject.arguments.iter().cloned());
     let mut running = Running::start(Path::new("valgrind"), &arguments, &settings, &log)?;
     world.until_accepted(&member, heartbeats, 2 * PATIENCE).await?;
