@@ -1,4 +1,5 @@
-//! `e2e [--image FILE] [--record DIR] [SCENARIO…]`: whole pod lives on a real node; all of them if none is named.
+//! `e2e [--image FILE] [--record DIR] [--facts] [SCENARIO…]`: whole pod lives on a real node; all of them if none is named. `--facts`
+//! names those that show every fact of docs/kubernetes-facts.md.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -53,6 +54,7 @@ impl Asked {
             match argument.to_str().unwrap_or_default() {
                 "--image" => asked.image = path()?,
                 "--record" => asked.record = Some(path()?),
+                "--facts" => asked.scenarios.extend(lives::FACTS.map(str::to_owned)),
                 name if lives::is_known(name) => asked.scenarios.push(name.to_owned()),
                 other => return Err(no_such_scenario(other, &lives::list())),
             }

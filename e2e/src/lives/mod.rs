@@ -279,6 +279,26 @@ pub const ALL: &[Scenario] = &[
     ),
 ];
 
+/// The lives that CI plays for each change: they show every fact of docs/kubernetes-facts.md. `just nightly` plays all.
+pub const FACTS: [&str; 16] = [
+    "fact-1",
+    "no-image/native",
+    "markers-deadline/plain",
+    "fact-2",
+    "fact-3",
+    "restarts/plain",
+    "fact-5",
+    "partition-at-the-end",
+    "kubelet-restart",
+    "api-down",
+    "recreated/plain",
+    "oom-main/native",
+    "oom-sidecar/plain",
+    "failed-init",
+    "job-retries/native",
+    "job-indexed/plain",
+];
+
 /// One life to be played.
 struct Turn {
     scenario: &'static Scenario,
@@ -403,6 +423,26 @@ mod tests {
                     .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-'),
                 "{name}"
             );
+        }
+    }
+
+    /// If no life of [`FACTS`] showed a fact, only `just nightly` would notice that it no longer holds.
+    #[test]
+    fn the_lives_of_each_change_show_every_fact() {
+        let names: Vec<String> = list().into_iter().map(|(name, _)| name).collect();
+        for life in FACTS {
+            assert!(names.iter().any(|name| name == life), "{life} is one life");
+        }
+        let page = include_str!("../../../docs/kubernetes-facts.md");
+        let sections: Vec<&str> = page.split("\n## ").skip(1).collect();
+        let numbered = |section: &&&str| section.starts_with(|first: char| first.is_ascii_digit());
+        assert_eq!(sections.iter().filter(numbered).count(), 8, "all facts are read");
+        for section in sections.iter().filter(numbered) {
+            let shown = FACTS.iter().any(|life| {
+                let scenario = life.split('/').next().expect("a name");
+                section.contains(&format!("`{life}`")) || section.contains(&format!("`{scenario}`"))
+            });
+            assert!(shown, "no life of FACTS is named in: {section}");
         }
     }
 
