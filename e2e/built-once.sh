@@ -24,14 +24,18 @@ built_once() {
   key=$( { echo "$go_version"; cat "$@"; } | sha256sum | cut -c1-16)
   out=$cache/$key
   if [ ! -d "$out" ]; then
-    # Built beside its place and renamed into it, so that a build that was cut off is never taken for a whole one.
     mkdir -p "$cache"
+    # One build at a time: a second one would compile the same.
+    exec {lock}>"$out.lock"
+    flock "$lock"
+  fi
+  if [ ! -d "$out" ]; then
+    # Built beside its place and renamed into it, so that a build that was cut off is never taken for a whole one.
     building=$(mktemp -d "$cache/building.XXXXXX")
     trap 'rm -rf "$building"' EXIT
     export CGO_ENABLED=0 GOFLAGS="-trimpath -mod=readonly -buildvcs=false"
     "$build" "$building" >&2
-    # Whoever built the same meanwhile was first: what is there is as good.
-    mv -T "$building" "$out" 2>/dev/null || [ -d "$out" ]
+    mv -T "$building" "$out"
   fi
   echo "$out"
 }
