@@ -2,21 +2,33 @@
 
 set positional-arguments
 
-# Formats everything.
+built := env("CARGO_TARGET_DIR", "target")
+
+# Builds programs into target/debug. With --workspace and --examples, cargo chooses the dependencies' features as `just test` does.
+# Without them, it would compile many dependencies again for each program.
+[private]
+programs *names:
+    cargo build --quiet --locked --workspace --examples $(printf -- '--bin %s ' "$@")
+
+# Format everything
+[group('daily')]
 fmt:
     cargo fmt --all
 
-# Checks the formatting and the lints.
+# Check the formatting and the lints
+[group('daily')]
 lint:
     cargo fmt --all --check
     cargo clippy --workspace --all-targets --locked -- -D warnings
     cargo clippy --package podbeat --no-default-features --locked -- -D warnings
 
-# All tests that need nothing but Rust.
+# Run all tests that need only Rust
+[group('daily')]
 test:
     cargo test --workspace --locked
 
-# Pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7-patient] [--seed N] [--first N]`.
+# Run pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7-patient] [--seed N] [--first N]`
+[group('daily')]
 simulate *arguments:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -31,19 +43,46 @@ simulate *arguments:
     export SIMULATE_LIVES=${SIMULATE_LIVES:-10000}
     cargo test --quiet --locked --lib -- --exact heartbeat::simulation::simulate --ignored --nocapture
 
-# The same for as long as asked, such as `just soak 3600` (seconds), from a seed of its own.
+# Check that `just simulate` reports each broken machine, and by the guarantee that it breaks
+[group('daily')]
+simulate-broken:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    out=$(mktemp)
+    trap 'rm -f "$out"' EXIT
+    for flaw in G1 G2 G3 G3-early G4 G5 G6 G7 G7-stale G7-silent G7-patient; do
+      if just simulate 5000 --broken "$flaw" >"$out" 2>&1 || ! grep -q "^seed [0-9]*: ${flaw%%-*}" "$out"; then
+        cat "$out"
+        echo "a machine that breaks $flaw went unnoticed" >&2
+        exit 1
+      fi
+      echo "a machine that breaks $flaw is found"
+    done
+
+# Run pod lives for so many seconds, from a new seed
+[group('daily')]
 soak seconds="600":
     SIMULATE_SECONDS="$1" SIMULATE_FIRST="$(date +%s)000000" \
       cargo test --quiet --locked --lib -- --exact heartbeat::simulation::simulate --ignored --nocapture
 
-# kill -9 of podbeat as its image holds it, at random moments, against the stand-ins.
+# Kill the image's binary with SIGKILL at random moments, against the stand-ins
+[group('daily')]
 kill kills="200":
     #!/usr/bin/env bash
     set -euo pipefail
     binary=$(realpath "$(bash image/static.sh)")
-    PODBEAT_KILLS="$1" PODBEAT_BINARY="$binary" cargo test --locked --test killed -- --nocapture
+    PODBEAT_KILLS="$1" PODBEAT_BINARY="$binary" cargo test --locked --test integration -- --nocapture killed::
 
-# Fuzzes each target for so many seconds (needs cargo-fuzz). What is found new is kept in the user's cache.
+# Without a sanitizer: the code has no unsafe, and so any stable toolchain will do.
+fuzz_options := "--sanitizer none --target-dir " + built / "fuzz"
+
+[private]
+fuzz-programs:
+    cargo fuzz build {{fuzz_options}}
+
+# Needs cargo-fuzz. New inputs are kept in the user's cache.
+[doc("Fuzz each target for so many seconds: `just fuzz [SECONDS] [TARGET…]`")]
+[group('daily')]
 fuzz seconds="60" *targets:
     #!/usr/bin/env bash
     set -euo pipefail
@@ -52,126 +91,164 @@ fuzz seconds="60" *targets:
     for target in "$@"; do
       corpus=${XDG_CACHE_HOME:-$HOME/.cache}/podbeat-fuzz/$target
       mkdir -p "$corpus"
-      # Without a sanitizer: the code has no unsafe, and so any stable toolchain will do.
-      cargo fuzz run --sanitizer none "$target" "$corpus" "fuzz/seeds/$target" -- \
+      cargo fuzz run {{fuzz_options}} "$target" "$corpus" "fuzz/seeds/$target" -- \
         -max_total_time="$seconds" -timeout=10 -rss_limit_mb=1024 -verbosity=0 -print_final_stats=1 2>&1 |
         grep -a -v '^$'
       echo "fuzzed $target for $seconds s"
     done
 
-# The agent against the stand-ins, as a timeline.
-demo:
-    cargo demo
+# Run the agent against the stand-ins and show a timeline
+[group('daily')]
+demo: (programs "demo")
+    {{built}}/debug/demo
 
-# The stand-in service, and the bodies that podbeat sends, before libica and schemathesis (needs Python 3 with venv; makes its
-# environment once).
-conformance:
+# Run the demo and check that its last line is the last heartbeat that its script implies
+[group('daily')]
+demo-test: (programs "demo")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    out=$(mktemp)
+    trap 'rm -f "$out"' EXIT
+    {{built}}/debug/demo | tee "$out"
+    tail -n 1 "$out" |
+      jq --exit-status '.lastHeartbeat == true and .containerStatus[0].state.terminated.exitCode == 0' >/dev/null
+
+# Needs Python 3 with venv. Makes its environment once.
+[doc("Check the stand-in service and podbeat's bodies with libica and schemathesis")]
+[group('daily')]
+conformance: (programs "podbeat-lab" "demo")
     bash lab/conformance/run.sh
 
-# The stand-in of the task-run service, to develop against: `just service [--listen ADDR] [--token TOKEN] [--data FILE] …`.
-service *arguments:
-    cargo run --quiet --locked --package podbeat-lab -- service "$@"
+# Start the stand-in service, to develop against: `just service [--listen ADDR] [--token TOKEN] [--data FILE] …`
+[group('daily')]
+service *arguments: (programs "podbeat-lab")
+    {{built}}/debug/podbeat-lab service "$@"
 
-# The stand-in's web page in headless Chromium, beside the real agent (needs Debian's packages chromium and chromium-driver).
-# Pictures are left in target/page.
-page-test *arguments:
-    cargo build --quiet --locked --bin podbeat
-    PODBEAT_BINARY="$PWD/target/debug/podbeat" cargo test --locked --package podbeat-lab --test browser -- --ignored "$@"
+# Needs Debian's packages chromium and chromium-driver. Leaves pictures in target/page. Browsers, unlike most tests, need a core each.
+[doc("Test the stand-in's page in headless Chromium, beside the real agent: `just page-test [TEST…]`")]
+[group('daily')]
+page-test *tests: (programs "podbeat")
+    PODBEAT_BINARY="$(realpath {{built}}/debug/podbeat)" cargo test --locked --workspace --test integration -- \
+      --ignored --skip page::load:: --test-threads "$(nproc)" "$@"
 
-# What that page costs: heartbeats a second with and without open pages, and memory. PODBEAT_LAB_BEFORE=FILE measures another
-# podbeat-lab beside it.
-page-load:
-    cargo test --release --quiet --locked --package podbeat-lab --test page -- --ignored --nocapture load::
+# Build the API documentation, without warnings
+[group('daily')]
+doc:
+    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-# podbeat as its image holds it, and a laptop's build with a kubeconfig, against a real etcd and kube-apiserver (needs Go; builds
-# these two once, about five minutes).
-e2e-api *scenarios:
+# One after the other, because some are made from others.
+[doc("Write the generated documents")]
+[group('daily')]
+docs:
+    PODBEAT_WRITE_DOCS=1 cargo test --locked --test integration -- --test-threads=1 \
+      commands:: configuration:: logs:: metrics:: monitoring::
+
+# Check everything that CI checks for each change
+[group('daily')]
+ci:
+    bash .ci/run
+
+# Check everything else, and the long form of what CI shortens
+[group('daily')]
+nightly:
+    bash .ci/nightly
+
+# Needs Go.
+[doc("Build etcd and Kubernetes, once for each version; about five minutes")]
+[group('node')]
+kubernetes:
+    bash e2e/build.sh
+
+# Needs Go.
+[doc("Build helm, helm-docs and promtool, once for each version; about three minutes")]
+[group('node')]
+kubernetes-tools:
+    bash e2e/tools/build.sh
+
+# Needs Go. Builds etcd and Kubernetes once.
+[doc("Test the image's binary and a laptop's build against a real etcd and kube-apiserver: `just e2e-api [SCENARIO…]`")]
+[group('node')]
+e2e-api *scenarios: (programs "podbeat" "e2e-api")
     #!/usr/bin/env bash
     set -euo pipefail
     binary=$(bash image/static.sh)
-    cargo build --quiet --locked --bin podbeat
-    cargo run --quiet --locked --package podbeat-e2e --bin e2e-api -- --podbeat "$binary" --laptop target/debug/podbeat "$@"
+    {{built}}/debug/e2e-api --podbeat "$binary" --laptop {{built}}/debug/podbeat "$@"
 
-# Thousands of real agents against the stand-ins: heartbeats a second, p99, how evenly they come, an outage of the service; writes
-# target/fleet/stand-ins.json. `just fleet 10000 [--interval 30s] …`; about six minutes, on a machine with nothing else to do.
-fleet agents="1000" *arguments:
+# Needs what `just e2e-api` needs. Writes target/fleet/api.json. About three minutes for 100 agents, five for 1000.
+[doc("Measure real agents against a real etcd and kube-apiserver, with outages: `just fleet-api [AGENTS]`")]
+[group('node')]
+fleet-api agents="100" *arguments: (programs "podbeat-lab" "fleet-api")
+    {{built}}/debug/fleet-api --lab {{built}}/debug/podbeat-lab "$@"
+
+# Needs root, and Debian packages that it names. NAME plays both kinds of sidecar, NAME/native and NAME/plain one.
+[doc("Play whole pod lives on a real node: `just e2e [--record DIR] [SCENARIO…]`")]
+[group('node')]
+e2e *arguments: image (programs "e2e")
+    {{built}}/debug/e2e "$@"
+
+# Play the 16 lives that show every fact of docs/kubernetes-facts.md
+[group('node')]
+e2e-facts: image (programs "e2e")
+    {{built}}/debug/e2e --facts
+
+# Without --live, it also makes the checks of `just deploy-check`. `--hold` leaves the node to you, and says how kubectl and helm reach
+# it.
+[doc("Test deploy/ with helm and kubectl on a real node: `just e2e-deploy [--live|--hold] [SCENARIO…]`")]
+[group('node')]
+e2e-deploy *arguments: image (programs "e2e-deploy")
+    {{built}}/debug/e2e-deploy "$@"
+
+# Needs Go. PODBEAT_WRITE_DOCS=1 writes the generated files.
+[doc("Test deploy/ without a cluster: lint, schema, generated files, the alerts' tests")]
+[group('node')]
+deploy-check *scenarios: (programs "e2e-deploy")
+    {{built}}/debug/e2e-deploy --static "$@"
+
+# Check that a node leaves nothing behind, however it ends
+[group('node')]
+e2e-teardown: image (programs "e2e")
+    bash e2e/teardown.sh
+
+# Writes target/fleet/stand-ins.json. About six minutes, on a machine with nothing else to do.
+[doc("Measure thousands of real agents against the stand-ins: `just fleet [AGENTS] [--interval 30s] …`")]
+[group('bench')]
+fleet agents="1000" *arguments: bench-programs
     #!/usr/bin/env bash
     set -euo pipefail
     agents=$1; shift
-    cargo build --release --quiet --locked --package podbeat-lab --bin podbeat-lab
-    exec target/release/podbeat-lab fleet --agents "$agents" "$@"
+    exec {{built}}/bench-run/podbeat-lab fleet --agents "$agents" "$@"
 
-# Real agents against a real etcd and kube-apiserver: what they cost it, and outages of either side; writes target/fleet/api.json
-# (needs what `just e2e-api` needs; about three minutes for 100, five for 1000).
-fleet-api agents="100" *arguments:
-    cargo build --quiet --locked --package podbeat-lab --bin podbeat-lab --package podbeat-e2e --bin fleet-api
-    target/debug/fleet-api "$@"
+# PODBEAT_LAB_BEFORE=FILE measures another podbeat-lab beside it.
+[doc("Measure what the stand-in's page costs: heartbeats a second with and without open pages, memory")]
+[group('bench')]
+page-load:
+    cargo test --profile bench-run --locked --package podbeat-lab --test integration -- --ignored --nocapture page::load::
 
-# podbeat as its image holds it: static, and the same bytes from the same sources. Prints where it is.
-static:
-    bash image/static.sh
-
-# podbeat's image as target/image/podbeat.tar, if it is small enough: `just image [NAME:VERSION]`.
-image *tag:
-    #!/usr/bin/env bash
-    set -euo pipefail
-    binary=$(bash image/static.sh)
-    # The time and the name of the commit, and not of the build, so that the image can be made again.
-    revision=$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
-    export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
-    mkdir -p target/image
-    # 6 MiB and 6.5 MiB: what a node pulls and keeps for each version.
-    cargo run --quiet --locked --package podbeat-image -- archive --binary "$binary" --output target/image/podbeat.tar \
-      --revision "$revision" --max-binary-size 6291456 --max-size 6815744 ${1:+--tag "$1"}
-
-# The same image by the Dockerfile, without a registry, held against that of `just image` (needs buildah; about three minutes).
-image-dockerfile: image
-    bash image/dockerfile.sh
-
-# Whole pod lives on a real node: kubelet, containerd and runc, podbeat in its own image (needs root, and Debian packages that
-# it names). `just e2e [--record DIR] [SCENARIO…]`; NAME plays both kinds of sidecar, NAME/native and NAME/plain one.
-e2e *arguments: image
-    cargo run --quiet --locked --package podbeat-e2e --bin e2e -- "$@"
-
-# What deploy/ holds, with helm and kubectl on such a node: `just e2e-deploy [--live] [SCENARIO…]`; without --live what `just
-# deploy-check` checks, too. `just e2e-deploy --hold` leaves the node to you, and says how kubectl and helm reach it.
-e2e-deploy *arguments: image
-    cargo run --quiet --locked --package podbeat-e2e --bin e2e-deploy -- "$@"
-
-# deploy/ without a cluster: the chart's lint and schema, what is generated (PODBEAT_WRITE_DOCS=1 writes it anew), the alerts'
-# tests (needs Go; builds helm, helm-docs and promtool once, about three minutes).
-deploy-check *scenarios:
-    cargo run --quiet --locked --package podbeat-e2e --bin e2e-deploy -- --static "$@"
-
-# Whether a node leaves nothing behind, however it ends (needs what `just e2e` needs).
-e2e-teardown: image
-    cargo build --quiet --locked --package podbeat-e2e --bin e2e
-    bash e2e/teardown.sh
-
-# podbeat beside its peers in Go, Python and shell, in one run of about twenty minutes: `just bench [--rounds N] [--subjects A,B]
-# [--quick] [--write-docs]` (needs curl, jq, Go, Python 3 with venv; makes the peers once). A machine that does nothing else tells more.
+# Needs curl, jq, Go, and Python 3 with venv. Makes the peers once. About twenty minutes, on a machine with nothing else to do.
+[doc("Compare podbeat with its peers: `just bench [--rounds N] [--subjects A,B] [--quick] [--write-docs]`")]
+[group('bench')]
 bench *arguments: image bench-prepare
-    target/bench-run/podbeat-bench "$@"
+    {{built}}/bench-run/podbeat-bench "$@"
 
-# Whether each of them tells the same life of a pod alike, without which no figure of theirs would mean anything; and whether an
-# interrupted run leaves nothing behind.
+# Check that each peer reports the same life of a pod, and that an interrupted run leaves nothing behind
+[group('bench')]
 bench-test: bench-prepare
-    target/bench-run/podbeat-bench --lives
+    {{built}}/bench-run/podbeat-bench --lives
     bash bench/interrupted.sh
 
-# Of the budgets the ratios to peers, measured anew in about three minutes (bench/budget.json, docs/performance.md).
-budget-ratios: bench-prepare
-    target/bench-run/podbeat-bench --hold-ratios
+[private]
+bench-prepare: bench-programs
+    bash bench/prepare.sh
 
 [private]
-bench-prepare:
-    bash bench/prepare.sh
-    cargo build --quiet --locked --profile bench-run --package podbeat-bench --bin podbeat-bench
+bench-programs:
+    cargo build --quiet --locked --profile bench-run --workspace --bin podbeat-bench --bin podbeat-lab
 
-# What podbeat costs, against its budgets (bench/budget.json, docs/budgets.md; needs valgrind and what `just bench` needs; about eight
-# minutes once all is built). Without arguments all of them; `just budget [--only NAME]… [--quick] [--record]
-# [--planted leak|allocation|nothing]` measures podbeat alone, without the ratios to its peers.
-budget *arguments: image
+# Needs valgrind and what `just bench` needs. About eight minutes once all is built. Without arguments it measures all budgets; with
+# arguments podbeat alone, without the ratios to its peers.
+[doc("Measure podbeat against its budgets: `just budget [--only NAME]… [--quick] [--record] [--planted KIND]`")]
+[group('bench')]
+budget *arguments: image (programs "podbeat-budget")
     #!/usr/bin/env bash
     set -euo pipefail
     case " $* " in
@@ -180,31 +257,73 @@ budget *arguments: image
       *) symbols=$(bash image/static.sh --symbols) binary=${symbols%-symbols} ;;
     esac
     held=0
-    cargo run --quiet --locked --package podbeat-bench --bin podbeat-budget -- \
-      --binary "$binary" --symbols "$symbols" --image target/image/podbeat.tar "$@" || held=$?
+    {{built}}/debug/podbeat-budget --binary "$binary" --symbols "$symbols" --image target/image/podbeat.tar "$@" || held=$?
     if [ $# = 0 ]; then just budget-ratios || held=$?; fi
     exit "$held"
 
-# Whether the budgets find out a planted leak and a planted allocation, and leave nothing behind when they are interrupted.
-budget-test:
+# Measure the budgets of size, memory at rest and growth, in a short form without valgrind and peers
+[group('bench')]
+budget-short: image (programs "podbeat-budget")
+    {{built}}/debug/podbeat-budget --binary "$(bash image/static.sh)" --image target/image/podbeat.tar --quick \
+      --only binary --only image --only rss --only peak --only growth --only outages
+
+# Measure the budgets that are ratios to peers; about three minutes
+[group('bench')]
+budget-ratios: bench-prepare
+    {{built}}/bench-run/podbeat-bench --hold-ratios
+
+# Check that the budgets find a planted leak and a planted allocation
+[group('bench')]
+budget-test: (programs "podbeat-budget")
     bash bench/planted.sh
 
-# Licences, bans and sources of all dependencies.
+# Build the image's binary: static, and the same bytes from the same sources. Prints where it is
+[group('release')]
+static:
+    bash image/static.sh
+
+# Make podbeat's image as target/image/podbeat.tar, and check its size: `just image [NAME:VERSION]`
+[group('release')]
+image *tag: (programs "podbeat-image")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    binary=$(bash image/static.sh)
+    # The time and the name of the commit, and not of the build, so that the image can be made again.
+    revision=$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
+    export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+    mkdir -p target/image
+    # 6 MiB and 6.5 MiB: what a node pulls and keeps for each version.
+    {{built}}/debug/podbeat-image archive --binary "$binary" --output target/image/podbeat.tar \
+      --revision "$revision" --max-binary-size 6291456 --max-size 6815744 ${1:+--tag "$1"}
+
+# Make the image and check that its binary lacks what only a laptop needs
+[group('release')]
+image-test: image
+    #!/usr/bin/env bash
+    set -euo pipefail
+    binary=$(bash image/static.sh)
+    if left_out=$("$binary" runs list 2>&1) || [[ $left_out != *"for a laptop"* ]]; then
+      echo "the image's binary has commands for a laptop: $left_out" >&2
+      exit 1
+    fi
+    if left_out=$(KUBECONFIG=/none "$binary" --dry-run 2>&1) ||
+      [[ $left_out != *"only the build for a laptop reads a kubeconfig"* ]]; then
+      echo "the image's binary takes a kubeconfig: $left_out" >&2
+      exit 1
+    fi
+
+# Needs buildah, and no registry. About three minutes.
+[doc("Build the image with the Dockerfile and compare it with that of `just image`")]
+[group('release')]
+image-dockerfile: image
+    bash image/dockerfile.sh
+
+# Check licences, bans and sources of all dependencies
+[group('release')]
 deny:
     cargo deny --locked check bans licenses sources
 
-# Known vulnerabilities of dependencies (needs the network: fetches the advisory database).
+# Check for known vulnerabilities of dependencies. Fetches the advisory database
+[group('release')]
 advisories:
     cargo deny --locked check advisories
-
-# The API documentation, without warnings.
-doc:
-    RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
-
-# Writes the generated documents anew.
-docs:
-    PODBEAT_WRITE_DOCS=1 cargo test --locked --test configuration --test commands --test metrics --test monitoring --test logs
-
-# Everything that CI checks.
-ci:
-    bash .ci/run

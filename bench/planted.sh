@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
 # Whether the budgets hold anything: a planted leak and a planted allocation must each be found out, by the budget that is there
 # for it; the same agent with nothing planted must not be; and whoever interrupts the measurement must find nothing left behind.
-# Ends with the counts.
+# Needs target/debug/podbeat-budget, as `just budget-test` builds it. Ends with the counts.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 symbols=$(bash image/static.sh --symbols podbeat-planted)
-cargo build --quiet --locked --package podbeat-bench --bin podbeat-budget
 budget=(
   "${CARGO_TARGET_DIR:-target}/debug/podbeat-budget" --binary "$symbols" --symbols "$symbols" --image /dev/null
 )

@@ -3,7 +3,7 @@
 # next run removes what no process was left to remove). Needs what `just e2e` needs, built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-e2e=target/debug/e2e
+e2e=${CARGO_TARGET_DIR:-target}/debug/e2e
 prefix=podbeat-e2e-
 limit=60
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the image with the Dockerfile and holds it against `just image`: the same files, modes, bytes and settings.
-# Needs buildah, and no registry: in place of the Rust image stands an empty one, into which this host's compiler, C
+# Needs what `just image` builds, buildah, and no registry: in place of the Rust image stands an empty one, into which this host's compiler, C
 # library and downloaded crates are mounted.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,7 +26,7 @@ clean() {
   rm -rf --one-file-system "$work"
 }
 trap clean EXIT
-tool() { cargo run --quiet --locked --package podbeat-image -- "$@"; }
+tool() { "${CARGO_TARGET_DIR:-target}/debug/podbeat-image" "$@"; }
 
 # /usr and what of the root leads into it.
 links=()

@@ -9,16 +9,14 @@ from libica.openapi.libtes import models
 
 import strict
 from libica_client import Client
-from standin import StandIn
-
-DEMO = ["cargo", "run", "--quiet", "--locked", "--package", "podbeat-lab", "--bin", "demo", "--"]
+from standin import StandIn, built
 
 
 def recorded():
     """The bodies of a run of the agent's real code, as the service received them, in order."""
     with tempfile.TemporaryDirectory() as directory:
         file = os.path.join(directory, "heartbeats.jsonl")
-        subprocess.run(DEMO + ["--record", file], check=True, stdout=subprocess.DEVNULL, timeout=120)
+        subprocess.run([built("demo"), "--record", file], check=True, stdout=subprocess.DEVNULL, timeout=120)
         with open(file, encoding="utf-8") as lines:
             return [json.loads(line) for line in lines]
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The stand-in of the task-run service, and the bodies that podbeat sends, before clients that were not written here:
-# libica and schemathesis. Their environment lies outside the checkout and is made once for each requirements.txt.
+# libica and schemathesis. Needs target/debug/podbeat-lab and target/debug/demo, as `just conformance` builds them. Their environment lies outside the checkout and is made once for each requirements.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=lab/conformance
@@ -16,5 +16,4 @@ if [ ! -e "$venv/complete" ]; then
   "$venv/bin/pip" check --quiet --disable-pip-version-check
   touch "$venv/complete"
 fi
-cargo build --quiet --locked --package podbeat-lab
 PATH=$venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 exec "$venv/bin/python" "$here/conformance.py" "$@"

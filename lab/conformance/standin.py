@@ -1,16 +1,19 @@
 """Starts the stand-in on a free port, and ends it."""
 
+import os
 import subprocess
 
-BINARY = ["cargo", "run", "--quiet", "--locked", "--package", "podbeat-lab", "--"]
+
+def built(program):
+    """A program of podbeat-lab, as `just conformance` builds it."""
+    return os.path.join(os.environ.get("CARGO_TARGET_DIR", "target"), "debug", program)
 
 
 class StandIn:
     """`podbeat-lab service` with these arguments; `url` and `token` are what it printed."""
 
     def __init__(self, *arguments):
-        command = BINARY + ["service", "--listen", "127.0.0.1:0", *arguments]
-        # cargo replaces itself with the program, so that a signal reaches the program.
+        command = [built("podbeat-lab"), "service", "--listen", "127.0.0.1:0", *arguments]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         told = {}
         while "token" not in told:
