@@ -32,4 +32,5 @@ mod observe;
 mod process;
 mod reap;
 mod runs;
+mod steps;
 mod task_runs;
