@@ -12,6 +12,7 @@ pub mod exit;
 #[cfg(feature = "laptop")]
 pub mod explain;
 pub mod heartbeat;
+mod http_client;
 pub mod journal;
 pub mod kubernetes;
 pub mod marker;

@@ -12,12 +12,12 @@ use super::keeper::{Keeper, Written};
 use super::report::{body, seconds};
 use super::trouble::{Chain, Trouble};
 use crate::config::{Config, TokenSource, Trace};
-use crate::heartbeat::answer::{self, Answer};
+use crate::heartbeat::answer::Answer;
 use crate::heartbeat::machine::{Attempt, Event};
 use crate::task_runs::Secret;
 use crate::task_runs::client::{Accepted, Client};
 use crate::task_runs::credentials::{self, Credentials, Renewed, Source};
-use crate::task_runs::error::{Error, Operation, RetryAfter, TimedOut};
+use crate::task_runs::error::{Error, Operation, TimedOut};
 use crate::task_runs::trace::{SpanId, TraceId, TraceParent};
 use crate::telemetry::instruments::{Instruments, Reply};
 
@@ -451,13 +451,7 @@ fn answer_of(error: &Error) -> Answer {
     match error {
         Error::Status {
             status, retry_after, ..
-        } => {
-            let retry_after = retry_after.map(|asked| match asked {
-                RetryAfter::Delay(delay) => answer::RetryAfter::Delay(delay),
-                RetryAfter::At(date) => answer::RetryAfter::At(date),
-            });
-            Answer::from_status(*status, retry_after)
-        }
+        } => Answer::from_status(*status, *retry_after),
         Error::Ambiguous { .. } => Answer::Ambiguous,
         Error::Token(_) | Error::Unfit { .. } | Error::Connect { .. } => Answer::NotSent,
         // These end the process before anything is sent; should one come later, nothing was sent either.

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 /// The outcome of one attempt to send a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -16,7 +14,7 @@ pub enum Answer {
     },
     /// 401.
     Unauthorized,
-    /// 403.
+    /// 403; 407 and 421, which mean that the request did not reach the service.
     Forbidden,
     /// 404, 409 or 410: the service doesn't know the run, or no longer as ours.
     Disowned {
@@ -27,8 +25,8 @@ pub enum Answer {
     Unavailable {
         /// The HTTP status.
         status: u16,
-        /// When the service asked to be tried again.
-        retry_after: Option<RetryAfter>,
+        /// How long the service asked to wait before the next try.
+        retry_after: Option<Duration>,
     },
     /// Not sent: no connection, or no token to send. It can't have arrived.
     NotSent,
@@ -36,23 +34,16 @@ pub enum Answer {
     Ambiguous,
 }
 
-/// A `Retry-After` header in either of its two forms (RFC 9110, 10.2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryAfter {
-    /// Seconds from the answer on.
-    Delay(Duration),
-    /// A date.
-    At(Timestamp),
-}
-
 impl Answer {
     /// Sorts an HTTP status.
     #[must_use]
-    pub fn from_status(status: u16, retry_after: Option<RetryAfter>) -> Self {
+    pub fn from_status(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
             200..=299 => Self::Accepted,
             401 => Self::Unauthorized,
-            403 => Self::Forbidden,
+            // A proxy that wants its own password (407), or a server that isn't the service's (421): neither passed the request on
+            // (RFC 9110, 15.5.8 and 15.5.20).
+            403 | 407 | 421 => Self::Forbidden,
             404 | 409 | 410 => Self::Disowned { status },
             408 | 425 | 429 => Self::Unavailable { status, retry_after },
             // A 1xx can't end an exchange; if a client says so all the same, nothing was decided.
@@ -77,9 +68,9 @@ impl Answer {
         }
     }
 
-    /// When the service asked to be tried again, if it did.
+    /// How long the service asked to wait before the next try, if it did.
     #[must_use]
-    pub fn retry_after(&self) -> Option<RetryAfter> {
+    pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,
             Self::Accepted
@@ -111,6 +102,8 @@ mod tests {
             (400, Answer::Refused { status: 400 }),
             (401, Answer::Unauthorized),
             (403, Answer::Forbidden),
+            (407, Answer::Forbidden),
+            (421, Answer::Forbidden),
             (404, Answer::Disowned { status: 404 }),
             (408, later(408)),
             (409, Answer::Disowned { status: 409 }),

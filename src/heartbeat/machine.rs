@@ -13,7 +13,7 @@ mod witness;
 use std::time::Duration;
 
 use super::Now;
-use super::answer::{Answer, RetryAfter};
+use super::answer::Answer;
 use super::backoff::{self, Backoff};
 use super::completion::is_finished;
 use super::outbox::{Beat, Kind, Outbox, exits_only, shows_new_exit};
@@ -891,10 +891,6 @@ impl Machine {
         let mut wait = self.backoff.after_failure(&mut self.rng);
         self.wait_is_asked = asked.is_some();
         if let Some(asked) = asked {
-            let asked = match asked {
-                RetryAfter::Delay(delay) => delay,
-                RetryAfter::At(date) => now.elapsed_at(date).saturating_sub(now.elapsed),
-            };
             let asked = asked.min(RETRY_AFTER_CAP);
             // Some time on top: many were told the same, and must not come back as one.
             let apart = (asked / 2).min(backoff::CAP).mul_f64(self.rng.f64());

@@ -256,8 +256,6 @@ fn read(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 fn client(ca: &[u8], dir: &Path) -> Result<reqwest::Client, Error> {
-    // The ring provider for the whole process; it is no error if that was done before.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     let path = dir.join("ca.crt");
     let setup = |source| Error::Setup {
         path: path.clone(),
@@ -267,18 +265,11 @@ fn client(ca: &[u8], dir: &Path) -> Result<reqwest::Client, Error> {
     if roots.is_empty() {
         return Err(Error::NoCertificate { path });
     }
-    reqwest::Client::builder()
-        .user_agent(crate::USER_AGENT)
+    crate::http_client::builder()
         .tls_certs_only(roots)
-        // A redirect must not carry the token away, and nothing is tried again behind our back.
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
         .connect_timeout(CONNECT)
         .read_timeout(SILENT)
         .pool_idle_timeout(IDLE)
-        .pool_max_idle_per_host(1)
-        .tcp_keepalive(Duration::from_secs(60))
         .build()
         .map_err(setup)
 }

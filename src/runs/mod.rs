@@ -426,7 +426,7 @@ impl Session<'_, '_> {
             error::Error::Status { retry_after, .. } => retry_after,
             _ => None,
         };
-        Ok(looks.failed(retry_after, Timestamp::now(), &mut self.rng))
+        Ok(looks.failed(retry_after, &mut self.rng))
     }
 }
 

@@ -8,18 +8,22 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
+use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER};
+use reqwest::header::{
+    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
+};
 use reqwest::{Certificate, Identity, Method, Request, Url};
 use serde::de::DeserializeOwned;
 
-use super::Secret;
-use super::error::{Error, Operation, RetryAfter, TimedOut};
+use super::error::{Error, Operation, TimedOut};
 use super::model::{
     CreateTaskRunRequest, ErrorResponse, Execution, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun,
     TaskRunHeartbeat, TaskRunSummary, TaskRunSummaryPagedItems,
 };
 use super::trace::TraceParent;
+use super::{Secret, http_date};
+use crate::http_client;
 
 /// The most that is read of an answer's body.
 #[derive(Clone, Copy)]
@@ -119,18 +123,9 @@ impl Client {
     /// # Errors
     /// A file of `tls` is unreadable or holds no certificate or key.
     pub fn new(base: Url, tls: &Tls, timeout: Duration) -> Result<Self, Error> {
-        // The ring provider for the whole process, kube included; it is no error if that was done before.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let mut builder = reqwest::Client::builder()
-            .user_agent(crate::USER_AGENT)
-            // A redirect must not carry the token away.
-            .redirect(reqwest::redirect::Policy::none())
-            .retry(reqwest::retry::never())
-            .referer(false)
+        let mut builder = http_client::builder()
             .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE)
-            .pool_max_idle_per_host(1)
-            .tcp_keepalive(Duration::from_secs(60));
+            .pool_idle_timeout(IDLE);
         #[cfg(target_os = "linux")]
         {
             // Linux sends on what a closed connection has not yet sent, for as long as this: the last heartbeat is repeated behind
@@ -383,7 +378,7 @@ impl Client {
             let mut response = sent.map_err(|error| sorted(operation, error))?;
             let status = response.status().as_u16();
             let success = (200..300).contains(&status);
-            let retry_after = retry_after(response.headers());
+            let retry_after = retry_after(response.headers(), Timestamp::now());
             let body = read_body(&mut response, if success { call.largest } else { SMALL }).await;
             if success {
                 return Ok(Reply { status, body });
@@ -531,7 +526,7 @@ pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
         operation: operation.clone(),
         status: 400,
         response: response.map(|response| Box::new(response.without(&["token"]))),
-        retry_after: retry_after(&headers),
+        retry_after: retry_after(&headers, Timestamp::UNIX_EPOCH),
     };
     let accepted = accepted(Ok(body.to_vec()));
     if let Some(token) = &accepted.jwt {
@@ -592,15 +587,13 @@ fn ambiguous(operation: &Operation, source: Box<dyn std::error::Error + Send + S
     Error::Ambiguous { operation, source }
 }
 
-fn retry_after(headers: &HeaderMap) -> Option<RetryAfter> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(RetryAfter::Delay(Duration::from_secs(seconds)));
-    }
-    let date = jiff::fmt::rfc2822::DateTimeParser::new()
-        .parse_timestamp(text)
-        .ok()?;
-    Some(RetryAfter::At(date))
+fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    http_date::retry_after(text(RETRY_AFTER)?, text(DATE), now)
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
@@ -658,22 +651,5 @@ mod tests {
         let encoded = "https://h/v1/tasks/runs/a%2Fb%3Fc%23d%25%3A%20%C3%BC:heartbeat";
         assert_eq!(url("https://h", "a/b?c#d%: ü"), encoded);
         assert_eq!(url("https://h", "..."), "https://h/v1/tasks/runs/...:heartbeat");
-    }
-
-    #[test]
-    fn retry_after_in_both_forms() {
-        let header = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, text.parse().expect("a header"));
-            retry_after(&headers)
-        };
-        assert_eq!(header("120"), Some(RetryAfter::Delay(Duration::from_secs(120))));
-        let date = "2026-10-21T07:28:00Z".parse().expect("a time");
-        assert_eq!(
-            header("Wed, 21 Oct 2026 07:28:00 GMT"),
-            Some(RetryAfter::At(date))
-        );
-        assert_eq!(header("soon"), None);
-        assert_eq!(header("-1"), None);
     }
 }

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::credentials;
 use super::model::ErrorResponse;
 
@@ -78,8 +76,8 @@ pub enum Error {
         status: u16,
         /// What it said of it, if that was readable.
         response: Option<Box<ErrorResponse>>,
-        /// When it asked to be tried again.
-        retry_after: Option<RetryAfter>,
+        /// How long it asked to wait before the next try.
+        retry_after: Option<Duration>,
     },
     /// The service did what was asked for, but what it answered can't be read.
     #[error("{operation}: the task-run service answered {status}, but what it says is {problem}{}", operation.done())]
@@ -165,7 +163,7 @@ impl fmt::Display for Operation {
 struct Advice<'error> {
     operation: &'error Operation,
     status: u16,
-    retry_after: Option<RetryAfter>,
+    retry_after: Option<Duration>,
 }
 
 impl fmt::Display for Advice<'_> {
@@ -188,10 +186,7 @@ impl fmt::Display for Advice<'_> {
             (408 | 425 | 429 | 500..=599, Operation::Heartbeat { .. }) => return Ok(()),
             (408 | 425 | 429 | 500..=599, _) => {
                 return match self.retry_after {
-                    Some(RetryAfter::Delay(delay)) => {
-                        write!(f, "; try again in {}", humantime::format_duration(delay))
-                    }
-                    Some(RetryAfter::At(date)) => write!(f, "; try again at {date}"),
+                    Some(delay) => write!(f, "; try again in {}", humantime::format_duration(delay)),
                     None => f.write_str("; try again later"),
                 };
             }
@@ -199,15 +194,6 @@ impl fmt::Display for Advice<'_> {
         };
         write!(f, "; {advice}")
     }
-}
-
-/// A `Retry-After` header in either of its two forms (RFC 9110, 10.2.3).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum RetryAfter {
-    /// Seconds.
-    Delay(Duration),
-    /// A date.
-    At(Timestamp),
 }
 
 /// An attempt that took too long.

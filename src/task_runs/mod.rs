@@ -39,6 +39,7 @@
 pub mod client;
 pub mod credentials;
 pub mod error;
+mod http_date;
 pub mod model;
 pub(crate) mod secret;
 pub mod trace;

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings, Standing};
 use crate::heartbeat::Now;
-use crate::heartbeat::answer::{Answer, RetryAfter};
+use crate::heartbeat::answer::Answer;
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::request::{Identity, Report};
 use crate::heartbeat::saved::{LastHeartbeat, Saved};
@@ -541,23 +541,21 @@ fn an_outage_loses_no_transition_and_keeps_their_order() {
 }
 
 #[test]
-fn retry_after_is_honoured_in_both_forms() {
-    for asked in [RetryAfter::Delay(secs(7.0)), RetryAfter::At(wall(7.0))] {
-        let mut bench = Bench::new(settings());
-        bench.answer(Answer::Unavailable {
-            status: 429,
-            retry_after: Some(asked),
-        });
-        bench.pass(6.9);
-        assert_eq!(bench.sent.len(), 1, "{asked:?}");
-        // And half as long again at most.
-        bench.pass(3.7);
-        assert_eq!(bench.sent.len(), 2, "{asked:?}");
-    }
+fn retry_after_is_honoured() {
+    let mut bench = Bench::new(settings());
+    bench.answer(Answer::Unavailable {
+        status: 429,
+        retry_after: Some(secs(7.0)),
+    });
+    bench.pass(6.9);
+    assert_eq!(bench.sent.len(), 1);
+    // And half as long again at most.
+    bench.pass(3.7);
+    assert_eq!(bench.sent.len(), 2);
     let mut bench = Bench::new(settings());
     bench.answer(Answer::Unavailable {
         status: 503,
-        retry_after: Some(RetryAfter::Delay(secs(86_400.0))),
+        retry_after: Some(secs(86_400.0)),
     });
     bench.pass(299.0);
     assert_eq!(bench.sent.len(), 1, "five minutes are");
@@ -571,7 +569,7 @@ fn those_who_were_told_the_same_come_back_one_by_one() {
         let mut bench = Bench::seeded(settings(), seed);
         bench.answer(Answer::Unavailable {
             status: 503,
-            retry_after: Some(RetryAfter::Delay(secs(10.0))),
+            retry_after: Some(secs(10.0)),
         });
         while bench.sent.len() < 2 {
             bench.pass(0.1);
@@ -1230,7 +1228,7 @@ proptest! {
                 0 if bench.in_flight.is_some() => bench.answer(Answer::NotSent),
                 1 if bench.in_flight.is_some() => bench.answer(Answer::Unavailable {
                     status: 503,
-                    retry_after: Some(RetryAfter::Delay(Duration::from_secs(3600))),
+                    retry_after: Some(Duration::from_secs(3600)),
                 }),
                 2 if bench.in_flight.is_some() => bench.answer(Answer::Unauthorized),
                 _ if bench.looks.len() > looked && failure != 3 => {

@@ -11,7 +11,7 @@ use super::Flaw;
 use super::check::{Accepted, Judge};
 use super::life::{File, Life, Reads, ServiceFault, Shown, between, wall_at};
 use crate::heartbeat::Now;
-use crate::heartbeat::answer::{Answer, RetryAfter};
+use crate::heartbeat::answer::Answer;
 use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
 use crate::heartbeat::request::{Identity, Report};
 use crate::heartbeat::saved::Saved;
@@ -835,11 +835,7 @@ impl World {
                     _ => {}
                 }
                 let seconds = self.rng.u64(0..60);
-                let retry_after = match self.rng.u32(0..4) {
-                    0 => Some(RetryAfter::Delay(Duration::from_secs(seconds))),
-                    1 => Some(RetryAfter::At(wall_at(self.now + Duration::from_secs(seconds)))),
-                    _ => None,
-                };
+                let retry_after = self.rng.bool().then(|| Duration::from_secs(seconds));
                 Answer::from_status(status, retry_after)
             }
             // A strict service takes the repetition of what it knows, and nothing else behind a last heartbeat.
