@@ -13,6 +13,8 @@ pub enum Ending {
     Delivered,
     /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of the pod.
     Orphaned,
+    /// Every container of the pod is being restarted, and the next process continues.
+    Restarting,
     /// The answer is no: a run that was waited for has ended otherwise, or something does not hold that was checked.
     Unmet,
     /// Settings are missing or malformed (EX_USAGE). Nothing was sent.
@@ -44,9 +46,10 @@ pub enum Ending {
 
 impl Ending {
     /// Every ending, for documents and tests.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Delivered,
         Self::Orphaned,
+        Self::Restarting,
         Self::Unmet,
         Self::Usage,
         Self::Refused,
@@ -66,7 +69,7 @@ impl Ending {
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
-            Self::Delivered | Self::Orphaned => 0,
+            Self::Delivered | Self::Orphaned | Self::Restarting => 0,
             Self::Unmet => 1,
             Self::Usage => 64,
             Self::Refused => 65,
@@ -87,6 +90,7 @@ impl fmt::Display for Ending {
         f.write_str(match self {
             Self::Delivered => "the last heartbeat was accepted; or a command did what it was asked",
             Self::Orphaned => "the service disowned the run",
+            Self::Restarting => "every container of the pod is being restarted; the next process continues",
             Self::Unmet => "a run that was waited for has ended in another status; or a check failed",
             Self::Usage => "settings are missing or malformed",
             Self::Refused => {
@@ -133,6 +137,9 @@ mod tests {
     #[test]
     fn codes_are_those_of_the_design() {
         let codes: Vec<u8> = Ending::ALL.iter().map(|ending| ending.code()).collect();
-        assert_eq!(codes, [0, 0, 1, 64, 65, 66, 67, 67, 69, 70, 73, 75, 75, 76, 77]);
+        assert_eq!(
+            codes,
+            [0, 0, 0, 1, 64, 65, 66, 67, 67, 69, 70, 73, 75, 75, 76, 77]
+        );
     }
 }

@@ -211,6 +211,10 @@ impl Report {
         let ending = match end {
             End::Delivered => Ending::Delivered,
             End::Orphaned => Ending::Orphaned,
+            End::Restarting => {
+                info!("every container of the pod is being restarted; the next process continues");
+                Ending::Restarting
+            }
             End::Undelivered(request) => {
                 error!(
                     request = body(request, self.hides_nonce),

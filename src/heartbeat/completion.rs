@@ -7,6 +7,7 @@ use crate::pod::status::{Observation, Role};
 /// - A container is finished if it terminated and neither its rules nor its policy start it again (design fact 4);
 ///   in a pod that is being deleted nothing is started again.
 /// - An init container that failed for good keeps the task's containers from ever starting: that is an end, too.
+/// - While all containers are about to be restarted (KEP-5532), no exit is the end.
 /// - A terminal phase (evicted, rejected, deadline) says the same of the whole pod. It is never waited for: the
 ///   kubelet holds it back until all containers are dead, ours included (kubernetes/kubernetes#128103).
 /// - Native sidecars never hold the end back, and a pod without any task container never ends by itself.
@@ -38,7 +39,7 @@ pub fn is_finished(pod: &Observation) -> bool {
         .filter(|container| container.role == Role::Init)
         .any(|container| failed(container) && is_over(container));
     let tasks_over = tasks().next().is_some() && tasks().all(is_over);
-    pod.phase_is_terminal || init_failed || tasks_over
+    !pod.restarts_all() && (pod.phase_is_terminal || init_failed || tasks_over)
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use super::outbox::{Beat, Kind, Outbox, exits_only, shows_new_exit};
 use super::request::{self, Identity, Report};
 use super::saved::{LastHeartbeat, Saved};
 use crate::marker::Found;
-use crate::pod::status::{Exit, Observation, Sidecar};
+use crate::pod::status::{BACKS_OFF, Exit, Observation, Sidecar, State};
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 pub use deadline::grace_for;
 pub use standing::Standing;
@@ -151,6 +151,9 @@ pub enum End {
     Delivered,
     /// The service said that the run isn't ours; nothing was sent after that.
     Orphaned,
+    /// Every container of the pod is being restarted (KEP-5532), podbeat's too. The next process continues, from the journal if there is
+    /// one, and no last heartbeat was sent.
+    Restarting,
     /// The last heartbeat was not accepted in time.
     Undelivered(Box<HeartbeatTaskRunRequest>),
 }
@@ -494,7 +497,7 @@ impl Machine {
 
     // ---- events -------------------------------------------------------------------------------------------------
 
-    fn observe(&mut self, pod: Observation, now: Now, actions: &mut Vec<Action>) {
+    fn observe(&mut self, mut pod: Observation, now: Now, actions: &mut Vec<Action>) {
         if self.gone {
             return;
         }
@@ -510,6 +513,7 @@ impl Machine {
         }
         self.settings.identity.learn(&pod);
         self.confirm(now.elapsed);
+        self.keep_known_exits(&mut pod);
         let undeleted_before = self.seen.as_ref().is_some_and(|seen| seen.deletion.is_none());
         // What is first seen after SIGTERM may have begun long before: the watch was behind.
         let begins = undeleted_before && self.signalled.is_none();
@@ -562,6 +566,29 @@ impl Machine {
         });
     }
 
+    /// Puts back the exit that was seen of the run that the API shows, where the API no longer shows it: a kubelet that has lost the
+    /// container reports `waiting`, or an exit of its own (137, ContainerStatusUnknown).
+    fn keep_known_exits(&self, pod: &mut Observation) {
+        // Elsewhere a container that waits is about to be started again; and so is one that backs off, for all that the kubelet knows.
+        let is_over = pod.deletion.is_some() || pod.phase_is_terminal;
+        for container in &mut pod.containers {
+            let forgotten = match &container.state {
+                Some(State::Waiting { reason, .. }) => is_over && reason.as_deref() != Some(BACKS_OFF),
+                None => is_over,
+                Some(State::Terminated(exit)) => exit.container_id.is_none(),
+                Some(State::Running { .. }) => false,
+            };
+            let seen = self.exits.iter().find(|(name, exit)| {
+                *name == container.name
+                    && exit.run == Some(container.restart_count)
+                    && exit.container_id.is_some()
+            });
+            if let Some((_, exit)) = seen.filter(|_| forgotten) {
+                container.state = Some(State::Terminated(exit.clone()));
+            }
+        }
+    }
+
     /// Exits that `state` no longer shows and that were never reported, each as a heartbeat of its own (fact 5).
     fn queue_lost_exits(&mut self, pod: &Observation, now: Duration, actions: &mut Vec<Action>) {
         let report = self.settings.report;
@@ -582,7 +609,7 @@ impl Machine {
                 continue;
             }
             remember_exit(&mut self.exits, &container.name, lost);
-            let told = request::status(container, &crate::pod::status::State::Terminated(lost.clone()));
+            let told = request::status(container, &State::Terminated(lost.clone()));
             // The others as they were last reported: that was the world in which this exit happened.
             let mut statuses = request::statuses(pod, report);
             for status in &mut statuses {
@@ -977,6 +1004,13 @@ impl Machine {
     }
 
     fn step(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let restarting = self.is_restarting();
+        if restarting && matches!(self.stage, Stage::Final { .. }) && self.final_is_unsent() {
+            // It was due for the signal alone, and now it is known what the signal is for.
+            let _ = self.outbox.take_if(|beat| beat.kind == Kind::Final);
+            self.unsaved = true;
+            self.stage = Stage::Settling;
+        }
         let finished = self.seen.as_ref().is_some_and(is_finished);
         let cause = if self.gone {
             Some(Cause::Gone)
@@ -993,6 +1027,7 @@ impl Machine {
                     self.begin_final(cause, now, actions);
                 }
             }
+            Stage::Settling | Stage::Looking { .. } if restarting => self.leave_for_restart(now, actions),
             Stage::Settling => {
                 if let Some(cause) = cause {
                     self.begin_final(cause, now, actions);
@@ -1047,6 +1082,29 @@ impl Machine {
                 }
             }
             Stage::New | Stage::Over => {}
+        }
+    }
+
+    /// Whether all containers are about to be restarted, by what the API and exit markers say.
+    fn is_restarting(&self) -> bool {
+        !self.gone
+            && self
+                .seen
+                .as_ref()
+                .is_some_and(|pod| pod.restarts_all() || self.is_marked_restarting(pod))
+    }
+
+    fn final_is_unsent(&self) -> bool {
+        let unsent = |beat: &Beat| beat.kind == Kind::Final && beat.attempts == 0;
+        self.outbox.iter().any(unsent)
+    }
+
+    /// Ends without a last heartbeat, once what waits was accepted or the time is up. The journal, if there is one, keeps the rest.
+    fn leave_for_restart(&mut self, now: Duration, actions: &mut Vec<Action>) {
+        let idle = self.in_flight.is_none() && self.outbox.is_empty();
+        if idle || self.restarts_at().is_none_or(|at| at <= now) {
+            self.abort(actions);
+            self.end(End::Restarting, actions);
         }
     }
 
@@ -1209,6 +1267,7 @@ impl Machine {
             (None, None) => Some(self.next_periodic.max(self.not_before)),
         };
         let stage = match self.stage {
+            Stage::Settling | Stage::Looking { .. } if self.is_restarting() => self.restarts_at(),
             Stage::Settling => self.settled_at(),
             Stage::Looking { until } => Some(until),
             Stage::Final { .. } => earliest(self.deadline(), self.skips_to_final_at()),
@@ -1330,7 +1389,10 @@ fn remember_exit(exits: &mut Vec<(String, Exit)>, container: &str, exit: &Exit) 
     let of_container = |(name, _): &(String, Exit)| name == container;
     let same = |(name, told): &(String, Exit)| name == container && told.is_same_as(exit);
     if let Some((_, known)) = exits.iter_mut().find(|told| same(told)) {
-        known.clone_from(exit);
+        // The kubelet knows more of an exit whose container it has not lost.
+        if exit.container_id.is_some() || known.container_id.is_none() {
+            known.clone_from(exit);
+        }
         return;
     }
     if exits.iter().filter(|told| of_container(told)).count() >= 2

@@ -1,7 +1,7 @@
 //! The slice of a Pod that podbeat parses.
 //!
-//! A pod of 16 KB holds perhaps one that matters here. What isn't named below (managedFields, env, volumes,
-//! conditions) is skipped by the parser without being stored. Every member may be absent or null, because the API
+//! A pod of 16 KB holds perhaps one that matters here. What isn't named below (managedFields, env,
+//! volumes) is skipped by the parser without being stored. Every member may be absent or null, because the API
 //! server writes both; an unreadable time counts as absent, so that one odd member can't hide the whole pod.
 
 use std::borrow::Cow;
@@ -113,12 +113,36 @@ pub struct Resources {
 pub struct PodStatus {
     /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
     pub phase: Option<String>,
+    /// Why the pod is in that phase, such as `Evicted` or `DeadlineExceeded`.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub message: Option<String>,
+    /// What holds of the pod as a whole.
+    #[serde(deserialize_with = "or_default")]
+    pub conditions: Vec<Condition>,
     /// Regular containers.
     #[serde(deserialize_with = "or_default")]
     pub container_statuses: Vec<ContainerStatus>,
     /// Init containers and native sidecars.
     #[serde(deserialize_with = "or_default")]
     pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// One entry of `conditions`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "laptop", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    /// Such as `Ready`, `DisruptionTarget` or `AllContainersRestarting`.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    #[serde(deserialize_with = "or_default")]
+    pub status: String,
+    /// A word.
+    pub reason: Option<String>,
+    /// Free text.
+    pub message: Option<String>,
 }
 
 /// One container as the kubelet last saw it.

@@ -16,6 +16,12 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 /// Set by the Job controller on pods of an indexed Job with backoffLimitPerIndex (KEP-3850).
 pub(super) const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
 
+/// Why a container waits that is to be started again after a while.
+pub const BACKS_OFF: &str = "CrashLoopBackOff";
+
+/// The condition of a pod whose containers are all being restarted (KEP-5532, on by default from Kubernetes 1.36).
+const ALL_RESTARTING: &str = "AllContainersRestarting";
+
 /// Well-known label of nodes; a pod shows it where it selects by it or a policy copies it.
 pub(super) const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 
@@ -30,6 +36,8 @@ pub struct Observation {
     pub termination_grace: Duration,
     /// Whether the phase says that no container will run again.
     pub phase_is_terminal: bool,
+    /// Whether the condition `AllContainersRestarting` holds (KEP-5532).
+    pub all_restarting: bool,
     /// How our own container is declared.
     pub sidecar: Sidecar,
     /// Every container but our own: init containers first, then the regular ones, each in the spec's order.
@@ -127,6 +135,10 @@ pub struct Exit {
     pub finished_at: Option<Timestamp>,
     /// `containerd://…`: tells one exit from another.
     pub container_id: Option<String>,
+    /// Of which run of the container this is the end, counted from 0. It tells exits apart that have no container ID. Absent where an
+    /// exit marker reports the exit, and in what earlier versions wrote down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<i32>,
 }
 
 /// Whether a container runs again after it ended: its own rules, else its own policy, else the pod's.
@@ -149,6 +161,7 @@ enum RestartPolicy {
 struct Rule {
     codes: Vec<i32>,
     negated: bool,
+    restarts_all: bool,
 }
 
 impl Restart {
@@ -158,13 +171,25 @@ impl Restart {
     /// action known so far (`Restart`, `RestartAllContainers`) runs the container again, and so is held any new one.
     #[must_use]
     pub fn follows(&self, exit_code: Option<i32>) -> bool {
-        let matches = |rule: &Rule| exit_code.is_some_and(|code| rule.codes.contains(&code) != rule.negated);
-        self.rules.iter().any(matches)
+        self.rule(exit_code).is_some()
             || match self.policy {
                 RestartPolicy::Always | RestartPolicy::Unknown => true,
                 RestartPolicy::OnFailure => exit_code != Some(0),
                 RestartPolicy::Never => false,
             }
+    }
+
+    /// Whether Kubernetes restarts every container of the pod after `exit_code` (KEP-5532).
+    fn restarts_all(&self, exit_code: Option<i32>) -> bool {
+        self.rule(exit_code).is_some_and(|rule| rule.restarts_all)
+    }
+
+    /// The first rule that matches, which is the one that decides.
+    fn rule(&self, exit_code: Option<i32>) -> Option<&Rule> {
+        let code = exit_code?;
+        self.rules
+            .iter()
+            .find(|rule| rule.codes.contains(&code) != rule.negated)
     }
 
     fn new(pod: RestartPolicy, role: Role, spec: &resource::ContainerSpec) -> Self {
@@ -201,6 +226,7 @@ impl Rule {
         Some(Self {
             codes: exit_codes.values.clone(),
             negated,
+            restarts_all: rule.action.as_deref() == Some("RestartAllContainers"),
         })
     }
 }
@@ -226,6 +252,7 @@ impl Observation {
             .containers
             .iter()
             .map(|spec| (spec, Role::Task, &pod.status.container_statuses));
+        let is_deleted = pod.metadata.deletion_timestamp.is_some();
         let mut sidecar = Sidecar::Elsewhere;
         let mut containers = Vec::with_capacity(pod.spec.init_containers.len() + pod.spec.containers.len());
         for (spec, role, statuses) in init.chain(regular) {
@@ -242,10 +269,11 @@ impl Observation {
                 name: spec.name.clone(),
                 role,
                 restart: Restart::new(pod_policy, role, spec),
-                state: status.and_then(|status| State::read(&status.state)),
-                last_exit: status
-                    .and_then(|status| status.last_state.terminated.as_ref())
-                    .map(Exit::read),
+                state: status.and_then(|status| State::read(&status.state, status.restart_count)),
+                last_exit: status.and_then(|status| {
+                    let terminated = status.last_state.terminated.as_ref()?;
+                    Some(Exit::read(terminated, last_run(status, is_deleted)))
+                }),
                 restart_count: status.map_or(0, |status| status.restart_count),
             });
         }
@@ -261,6 +289,11 @@ impl Observation {
                 .and_then(seconds)
                 .unwrap_or(DEFAULT_GRACE),
             phase_is_terminal: matches!(pod.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            all_restarting: pod
+                .status
+                .conditions
+                .iter()
+                .any(|condition| condition.kind == ALL_RESTARTING && condition.status == "True"),
             sidecar,
             containers,
             job_retry_count: annotation(pod, JOB_INDEX_FAILURE_COUNT)
@@ -269,12 +302,37 @@ impl Observation {
             hardware_details: hardware_details(pod),
         }
     }
+
+    /// Whether every container of the pod is about to be restarted (KEP-5532): the kubelet says so, or a container was terminated by a
+    /// rule with the action `RestartAllContainers`. Until the containers run again, no exit is the task's end. In a pod that is being
+    /// deleted, or whose phase is terminal, nothing is restarted.
+    #[must_use]
+    pub fn restarts_all(&self) -> bool {
+        let by_rule = |container: &Container| {
+            let exit = container.state.as_ref().and_then(State::exit);
+            exit.is_some_and(|exit| container.restart.restarts_all(exit.exit_code))
+        };
+        self.deletion.is_none()
+            && !self.phase_is_terminal
+            && (self.all_restarting || self.containers.iter().any(by_rule))
+    }
+}
+
+/// Of which run of the container `lastState` is the end. `restartCount` is the number of the run that `state` shows; while the container
+/// waits after a crash, or for the end of its pod, that is still the run which ended.
+fn last_run(status: &resource::ContainerStatus, is_deleted: bool) -> i32 {
+    let same = status
+        .state
+        .waiting
+        .as_ref()
+        .is_some_and(|waiting| is_deleted || waiting.reason.as_deref() == Some(BACKS_OFF));
+    status.restart_count - i32::from(!same && status.restart_count > 0)
 }
 
 impl State {
-    fn read(state: &resource::ContainerState) -> Option<Self> {
+    fn read(state: &resource::ContainerState, run: i32) -> Option<Self> {
         if let Some(terminated) = &state.terminated {
-            Some(Self::Terminated(Exit::read(terminated)))
+            Some(Self::Terminated(Exit::read(terminated, run)))
         } else if let Some(running) = &state.running {
             Some(Self::Running {
                 started_at: running.started_at,
@@ -309,7 +367,7 @@ impl State {
 }
 
 impl Exit {
-    fn read(terminated: &resource::Terminated) -> Self {
+    fn read(terminated: &resource::Terminated, run: i32) -> Self {
         Self {
             exit_code: terminated.exit_code,
             signal: terminated.signal,
@@ -318,16 +376,27 @@ impl Exit {
             started_at: terminated.started_at,
             finished_at: terminated.finished_at,
             container_id: terminated.container_id.clone(),
+            run: Some(run),
         }
     }
 
-    /// Whether both tell of the same end of the same run of a container. The runtime's id decides where there is one.
+    /// Whether both are the end of the same run of a container. The runtime's ID decides where both have one.
+    ///
+    /// The kubelet reports an exit without an ID if it has lost the container (`ContainerStatusUnknown`), or replaces all of them
+    /// (`RestartingAllContainers`), always with code 137 and without times. Then only the run tells exits apart.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
+        let same_run = match (self.run, other.run) {
+            (Some(one), Some(two)) => Some(one == two),
+            (Some(_), None) | (None, Some(_)) | (None, None) => None,
+        };
         match (&self.container_id, &other.container_id) {
             (Some(one), Some(two)) => one == two,
-            (None, None) => (self.exit_code, self.finished_at) == (other.exit_code, other.finished_at),
-            (Some(_), None) | (None, Some(_)) => false,
+            (None, None) => {
+                same_run.unwrap_or(true)
+                    && (self.exit_code, self.finished_at) == (other.exit_code, other.finished_at)
+            }
+            (Some(_), None) | (None, Some(_)) => same_run.unwrap_or(false),
         }
     }
 }
@@ -551,6 +620,7 @@ mod tests {
             started_at: Some(Timestamp::UNIX_EPOCH),
             finished_at: time(&pod, "terminated/finishedAt"),
             container_id: text(&pod, "terminated/containerID"),
+            run: Some(0),
         });
         assert_eq!(main(&pod).state, Some(terminated));
     }
@@ -563,6 +633,7 @@ mod tests {
             exit_code: Some(137),
             reason: Some("ContainerStatusUnknown".to_owned()),
             message: Some("The container could not be located when the pod was terminated".to_owned()),
+            run: Some(0),
             ..Exit::default()
         };
         assert_eq!(exit, Some(&expected));
@@ -684,6 +755,10 @@ mod tests {
         let (one, two) = (exit(1), exit(2));
         assert_eq!((one.exit_code, two.exit_code), (Some(4), Some(5)));
         assert!(!one.is_same_as(&two));
+        assert_eq!((one.run, two.run), (Some(0), Some(1)));
+        // While it backs off, no new run is counted.
+        let backs_off = Captured::nth_time(2, "e2e/restarts-native", "main", "waiting").observe();
+        assert_eq!(backs_off.containers[0].last_exit.as_ref(), Some(&two));
         // What `state` showed first, `lastState` shows after the restart.
         let restarted = Captured::nth_time(2, "e2e/restarts-native", "main", "running").observe();
         let main = &restarted.containers[0];
@@ -696,15 +771,20 @@ mod tests {
             ..one.clone()
         };
         assert!(one.is_same_as(&again));
-        let two = Exit {
-            container_id: two.container_id,
-            ..one.clone()
-        };
-        assert!(!one.is_same_as(&two));
         assert!(!one.is_same_as(&Exit {
-            container_id: None,
+            container_id: two.container_id.clone(),
             ..one.clone()
         }));
+        let lost = |run| Exit {
+            container_id: None,
+            run,
+            ..one.clone()
+        };
+        assert!(
+            one.is_same_as(&lost(one.run)),
+            "the kubelet has lost the container of this run"
+        );
+        assert!(!one.is_same_as(&lost(two.run)) && !one.is_same_as(&lost(None)));
 
         // Without an id, as of a lost container: by code and time.
         let lost = Captured::last("e2e/no-image-native").observe();
@@ -714,6 +794,12 @@ mod tests {
             .and_then(State::exit)
             .expect("an exit");
         assert!(lost.is_same_as(&lost.clone()));
+        let of_run = |run| Exit { run, ..lost.clone() };
+        assert!(!lost.is_same_as(&of_run(Some(1))));
+        assert!(
+            lost.is_same_as(&of_run(None)),
+            "what an earlier version wrote down"
+        );
         assert!(!lost.is_same_as(&Exit {
             exit_code: Some(0),
             ..lost.clone()

@@ -258,6 +258,13 @@ pub const MESSAGES: &[Message] = &[
         "The service will never hear of a change of a container as it happened; what it would have told, and why not",
     ),
     message(
+        Level::INFO,
+        "every container of the pod is being restarted; the next process continues",
+        &[],
+        &[],
+        "A container ended with a code for which its rule says RestartAllContainers (KEP-5532). No last heartbeat was sent",
+    ),
+    message(
         Level::WARN,
         "the service says that this run isn't ours; nothing more is sent",
         &[],

@@ -6,6 +6,7 @@ use futures_util::stream::{self, StreamExt};
 use podbeat::config::SETTINGS;
 use podbeat::telemetry::messages::{MESSAGES, field_of};
 use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiting};
+use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{RUN, TOKEN, World};
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -409,6 +410,57 @@ async fn two_signals_and_no_look() -> Vec<Value> {
     lines
 }
 
+/// All containers are restarted, and with them podbeat, twice; then main succeeds.
+async fn a_restart_of_all_containers() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let state = world.path("state");
+    std::fs::create_dir(&state).expect("made");
+    let settings = [("PODBEAT_STATE_DIR", &*text(&state))];
+    let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
+    pod["spec"]["containers"][0]["restartPolicyRules"] =
+        json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    let showing = |pod: &Value, status: Value| {
+        let mut pod = pod.clone();
+        pod["status"]["containerStatuses"][0]["state"] = status["state"].clone();
+        pod
+    };
+    let mut all = vec![];
+    for (nth, id) in [(1, "c1"), (2, "c2")] {
+        world.kube.apply(showing(&pod, running(STARTED)));
+        let podbeat = Podbeat::start(&world, &format!("log-{nth}"), &settings);
+        until_main_is(&world, "running").await;
+        world.kube.apply(showing(&pod, terminated(42, "Error", id)));
+        until_one(&world, "the exit", |heartbeat| {
+            heartbeat.accepted
+                && heartbeat
+                    .state("main")
+                    .is_some_and(|(_, exit)| exit["containerID"] == format!("containerd://{id}"))
+        })
+        .await;
+        podbeat.signal(Signal::TERM);
+        let (code, lines) = podbeat.end_in_lines().await;
+        assert_eq!(code, 0);
+        one(
+            &lines,
+            "every container of the pod is being restarted; the next process continues",
+        );
+        all.extend(lines);
+    }
+    assert!(!world.service.accepted().iter().any(Heartbeat::is_final));
+    world.kube.apply(showing(&pod, running(STARTED)));
+    let podbeat = Podbeat::start(&world, "log-3", &settings);
+    podbeat
+        .until_logged("first contact with the Kubernetes API")
+        .await;
+    world.kube.apply(showing(&pod, terminated(0, "Completed", "c3")));
+    assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
+    podbeat.signal(Signal::TERM);
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
+    all.extend(lines);
+    all
+}
+
 /// A request without an answer, and behind it a repetition that the service won't have.
 async fn a_barrier() -> Vec<Value> {
     let world = World::start().await.expect("a world");
@@ -518,7 +570,7 @@ async fn a_service_that_hangs() -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
-    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 13] = [
+    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 14] = [
         Box::pin(a_barrier()),
         Box::pin(markers()),
         Box::pin(a_whole_life()),
@@ -530,6 +582,7 @@ async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
         Box::pin(a_service_that_refuses()),
         Box::pin(two_signals_and_no_look()),
         Box::pin(a_dry_run()),
+        Box::pin(a_restart_of_all_containers()),
         Box::pin(a_service_that_hangs()),
         Box::pin(an_attempt_that_is_given_up()),
     ];

@@ -178,6 +178,21 @@ pub(super) async fn restarts(play: &Play, kind: Kind) -> Result<(), Error> {
     })
 }
 
+/// main's first run ends with a code for which its rule restarts all containers (KEP-5532). Its second run succeeds.
+pub(super) async fn restart_all(play: &Play, kind: Kind) -> Result<(), Error> {
+    let script = "[ -e /scratch/second ] && { sleep 3; exit 0; }; echo > /scratch/second; sleep 2; exit 42";
+    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let main =
+        Container::new("main", script).with(json!({"restartPolicy": "Never", "restartPolicyRules": [rule]}));
+    let pod = play.pod("task", &Plan::of(kind, vec![main])).await?;
+    play.until_heard(&pod, "the exit code 42", |heartbeat| {
+        heartbeat.exit_code("main") == Some(42)
+    })
+    .await?;
+    play.until_final(&pod).await?;
+    ended(play, &pod, 0).await
+}
+
 /// Deletes a pod whose main waits, and expects that this is what the service hears to the end.
 async fn never_started(play: &Play, plan: &Plan, reasons: &[&str]) -> Result<(), Error> {
     let pod = play.pod("task", plan).await?;

@@ -101,6 +101,13 @@ pub const ALL: &[Scenario] = &[
         "OnFailure: main fails three times, then succeeds"
     ),
     scenario!(
+        "restart-all",
+        BOTH,
+        Any,
+        endings::restart_all,
+        "main's rule restarts all containers; its second run succeeds"
+    ),
+    scenario!(
         "no-image",
         BOTH,
         Any,

@@ -143,6 +143,12 @@ impl Machine {
         })
     }
 
+    /// When, after SIGTERM, the kubelet kills podbeat to restart all containers: it leaves the least grace.
+    pub(super) fn restarts_at(&self) -> Option<Duration> {
+        let least = LATE_GRACE.saturating_sub(FAREWELL);
+        Some(self.signalled?.saturating_add(least))
+    }
+
     /// When, of what is left since the last heartbeat was due, half is gone: what waits before it is left out then.
     pub(super) fn skips_to_final_at(&self) -> Option<Duration> {
         let Stage::Final { since } = self.stage else {

@@ -209,6 +209,10 @@ struct Shown {
     given: Option<u64>,
     uid: &'static str,
     main: String,
+    /// Further members of main's spec.
+    spec: &'static str,
+    /// Whether the pod has the condition AllContainersRestarting.
+    restarting: bool,
 }
 
 fn shown(main: &str) -> Shown {
@@ -220,6 +224,8 @@ fn shown(main: &str) -> Shown {
         given: None,
         uid: "u1",
         main: main.to_owned(),
+        spec: "",
+        restarting: false,
     }
 }
 
@@ -244,12 +250,16 @@ impl Shown {
         if let Some(given) = self.given {
             deletion.push_str(&format!(r#","deletionGracePeriodSeconds":{given}"#));
         }
-        let main = &self.main;
+        let (main, spec) = (&self.main, self.spec);
+        let condition = format!(
+            r#"{{"type":"AllContainersRestarting","status":"{}"}}"#,
+            if self.restarting { "True" } else { "False" }
+        );
         let json = format!(
             r#"{{"metadata":{{"uid":"{}"{deletion}}},
                 "spec":{{"restartPolicy":"{}","terminationGracePeriodSeconds":{},
-                         "initContainers":[{init}],"containers":[{{"name":"main"}}{regular}]}},
-                "status":{{"containerStatuses":[{{"name":"main",{main}}}]}}}}"#,
+                         "initContainers":[{init}],"containers":[{{"name":"main"{spec}}}{regular}]}},
+                "status":{{"conditions":[{condition}],"containerStatuses":[{{"name":"main",{main}}}]}}}}"#,
             self.uid, self.policy, self.grace
         );
         Observation::of(&serde_json::from_str(&json).expect("a pod"), "podbeat")
@@ -2245,4 +2255,282 @@ fn a_last_heartbeat_that_is_refused_for_good_stays_due() {
     let standing = bench.standing();
     assert_eq!(standing.last_heartbeat, LastHeartbeat::Refused);
     assert!(standing.final_is_due);
+}
+
+// ---- all containers are restarted (KEP-5532) ------------------------------------------------------------------------
+
+/// A main that ended with this code, and whose exit 42 restarts all containers.
+fn ruled(code: i32) -> Shown {
+    Shown {
+        spec: r#","restartPolicy":"Never","restartPolicyRules":
+            [{"action":"RestartAllContainers","exitCodes":{"operator":"In","values":[42]}}]"#,
+        ..shown(&terminated(code))
+    }
+}
+
+#[test]
+fn an_exit_that_restarts_all_containers_is_told_and_is_no_end() {
+    for native in [true, false] {
+        let mut bench = Bench::ready(Settings {
+            journaled: true,
+            ..settings()
+        });
+        bench.on(Shown { native, ..ruled(42) }.event());
+        assert_eq!(bench.kinds().last(), Some(&Kind::Change));
+        assert_eq!(exit_code(bench.last()), Some(42));
+        bench.accept();
+        bench.on(Event::Signal);
+        assert_eq!(bench.end, Some(End::Restarting), "nothing waits: at once");
+        assert!(!bench.kinds().contains(&Kind::Final));
+        let saved = bench.saved.expect("a journal");
+        assert_eq!(saved.last_heartbeat, LastHeartbeat::Open);
+        assert_eq!(saved.outbox, []);
+    }
+    // Any other exit is the end.
+    let mut bench = Bench::ready(settings());
+    bench.on(ruled(41).event());
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+}
+
+#[test]
+fn the_pods_condition_alone_says_so_too() {
+    let mut bench = Bench::ready(settings());
+    let killed = Shown {
+        restarting: true,
+        ..shown(&terminated(137))
+    };
+    bench.on(killed.event());
+    bench.accept_all();
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, Some(End::Restarting));
+    assert!(!bench.kinds().contains(&Kind::Final));
+}
+
+#[test]
+fn in_a_pod_that_is_deleted_nothing_is_restarted() {
+    let mut bench = Bench::ready(settings());
+    let deleted = Shown {
+        deletion: Some(30.0),
+        restarting: true,
+        ..ruled(42)
+    };
+    bench.on(deleted.event());
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+}
+
+#[test]
+fn what_waits_goes_before_the_restart_if_there_is_time() {
+    let mut bench = Bench::ready(settings());
+    bench.on(ruled(42).event());
+    bench.on(Event::Signal);
+    assert_eq!(bench.end, None, "the exit is on its way");
+    bench.pass(1.0);
+    bench.accept();
+    assert_eq!(bench.end, Some(End::Restarting));
+
+    // The kubelet kills podbeat after two seconds.
+    let mut bench = Bench::ready(settings());
+    bench.on(ruled(42).event());
+    bench.on(Event::Signal);
+    bench.pass(1.6);
+    assert_eq!(bench.end, None);
+    bench.pass(0.2);
+    assert_eq!((bench.end, bench.aborts), (Some(End::Restarting), 1));
+}
+
+#[test]
+fn a_signal_before_its_reason_is_seen_waits_for_it() {
+    // By an event of the watch, and by the look before the last heartbeat.
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    bench.accept_all();
+    bench.on(Event::Signal);
+    bench.pass(0.05);
+    bench.on(ruled(42).event());
+    bench.accept_all();
+    bench.pass(0.3);
+    bench.accept_all();
+    assert_eq!(bench.end, Some(End::Restarting));
+    assert!(!bench.kinds().contains(&Kind::Final));
+
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    bench.accept_all();
+    bench.on(Event::Signal);
+    bench.pass(1.1);
+    assert_eq!(bench.looks.len(), 1);
+    bench.on(Event::Looked(Look::Found(ruled(42).observation())));
+    bench.accept_all();
+    assert_eq!(bench.end, Some(End::Restarting));
+    assert!(!bench.kinds().contains(&Kind::Final));
+}
+
+#[test]
+fn a_last_heartbeat_that_is_due_and_unsent_is_taken_back() {
+    let mut bench = Bench::ready(settings());
+    bench.on(shown(RUNNING).event());
+    bench.accept_all();
+    // Something is in flight while the signal comes, and the look brings nothing.
+    bench.on(plainly_failed().event());
+    bench.on(Event::Signal);
+    bench.pass(1.1);
+    bench.on(Event::Looked(Look::Failed));
+    assert!(bench.notes.contains(&Note::Final(Cause::Signal)));
+    bench.on(ruled(42).event());
+    bench.accept_all();
+    assert_eq!(bench.end, Some(End::Restarting));
+    assert!(!bench.kinds().contains(&Kind::Final), "{:?}", bench.kinds());
+}
+
+/// A change that is no end.
+fn plainly_failed() -> Shown {
+    Shown {
+        policy: "OnFailure",
+        ..shown(&terminated(1))
+    }
+}
+
+#[test]
+fn a_marker_says_so_where_the_api_is_late() {
+    let mut bench = Bench::ready(Settings {
+        markers: true,
+        ..settings()
+    });
+    let running = Shown {
+        main: RUNNING.to_owned(),
+        ..ruled(0)
+    };
+    bench.on(running.event());
+    bench.accept_all();
+    bench.on(Event::Signal);
+    bench.on(Event::Markers(vec![Found {
+        container: "main".to_owned(),
+        marker: Marker {
+            exit_code: 42,
+            signal: None,
+            started_at: None,
+            finished_at: Some(wall(2.0)),
+        },
+        written_at: wall(2.0),
+    }]));
+    bench.accept_all();
+    bench.pass(2.0);
+    assert_eq!(bench.end, Some(End::Restarting));
+    assert!(!bench.kinds().contains(&Kind::Final));
+}
+
+// ---- exits that the kubelet has lost --------------------------------------------------------------------------------
+
+/// Without an ID and without times, as the kubelet reports a container that it has lost.
+const LOST: &str = r#"{"exitCode":137,"reason":"ContainerStatusUnknown","startedAt":null,"finishedAt":null}"#;
+
+#[test]
+fn each_lost_exit_is_told_once_though_they_look_the_same() {
+    let mut bench = Bench::ready(Settings {
+        journaled: true,
+        ..settings()
+    });
+    let lost = |count: i32| Shown {
+        policy: "Always",
+        ..shown(&format!(
+            r#"{RUNNING},"restartCount":{count},"lastState":{{"terminated":{LOST}}}"#
+        ))
+    };
+    let told = |bench: &Bench| {
+        let lost = |kind: &Kind| *kind == Kind::LostExit;
+        bench.kinds().iter().filter(|kind| lost(kind)).count()
+    };
+    for count in 1..=3 {
+        for _ in 0..2 {
+            bench.on(lost(count).event());
+            bench.accept_all();
+            bench.pass(1.0);
+            bench.accept_all();
+        }
+        assert_eq!(told(&bench), usize::try_from(count).expect("small"));
+    }
+    // The next process knows them.
+    let saved = bench.saved.clone().expect("a journal");
+    let json = serde_json::to_string(&saved).expect("written");
+    let saved: Saved = serde_json::from_str(&json).expect("read");
+    let now = Now {
+        elapsed: Duration::ZERO,
+        wall: wall(60.0),
+    };
+    let mut next = Bench::unstarted(Machine::resume(settings(), 2, saved, now));
+    next.on(Event::Started);
+    next.accept_all();
+    next.pass(1.0);
+    next.on(lost(3).event());
+    next.accept_all();
+    assert_eq!(told(&next), 0);
+    next.on(lost(4).event());
+    next.accept_all();
+    assert_eq!(told(&next), 1);
+}
+
+#[test]
+fn exits_of_an_earlier_journal_are_known_by_code_and_time() {
+    let earlier = r#"{"exits":[["main",{"exitCode":137,"reason":"ContainerStatusUnknown"}]],"wasSeen":true}"#;
+    let saved: Saved = serde_json::from_str(earlier).expect("read");
+    let now = Now {
+        elapsed: Duration::ZERO,
+        wall: wall(0.0),
+    };
+    let mut bench = Bench::unstarted(Machine::resume(settings(), 1, saved, now));
+    bench.on(Event::Started);
+    bench.accept_all();
+    let lost = shown(&format!(
+        r#"{RUNNING},"restartCount":1,"lastState":{{"terminated":{LOST}}}"#
+    ));
+    bench.on(lost.event());
+    bench.accept_all();
+    assert!(!bench.kinds().contains(&Kind::LostExit));
+}
+
+#[test]
+fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
+    let ended = terminated(0);
+    for (now, restarts) in [
+        // The kubelet has lost the container.
+        (
+            format!(r#"{WAITING},"lastState":{{"terminated":{LOST}}}"#),
+            "Never",
+        ),
+        (WAITING.to_owned(), "Never"),
+        (format!(r#""state":{{"terminated":{LOST}}}"#), "Never"),
+        (format!(r#""state":{{"terminated":{LOST}}}"#), "Always"),
+    ] {
+        let mut bench = Bench::ready(settings());
+        // Another container goes on, so that main's exit alone is no end; here its policy does that.
+        let first = Shown {
+            policy: "Always",
+            ..shown(&ended)
+        };
+        bench.on(first.event());
+        bench.accept_all();
+        let deleted = Shown {
+            policy: restarts,
+            deletion: Some(60.0),
+            ..shown(&now)
+        };
+        bench.on(deleted.event());
+        bench.accept_all();
+        let last = bench.last();
+        assert_eq!(last.last_heartbeat, Some(true), "{now}");
+        assert_eq!(exit_code(last), Some(0), "{now}");
+        assert!(!bench.kinds().contains(&Kind::LostExit), "{now}");
+    }
+    // A container that is started again is another run.
+    let mut bench = Bench::ready(settings());
+    let always = |main: &str| Shown {
+        policy: "Always",
+        ..shown(main)
+    };
+    bench.on(always(&ended).event());
+    bench.accept_all();
+    bench.pass(1.0);
+    bench.on(always(WAITING).event());
+    bench.accept_all();
+    assert_eq!(state(bench.last()), Some("waiting"));
 }

@@ -137,6 +137,11 @@ impl Machine {
         })
     }
 
+    /// Whether the exits that markers report restart all containers.
+    pub(super) fn is_marked_restarting(&self, pod: &Observation) -> bool {
+        !self.witness.found.is_empty() && self.marked(pod).restarts_all()
+    }
+
     /// The pod as it would be seen if the API told of the exits that markers tell.
     fn marked(&self, pod: &Observation) -> Observation {
         let mut marked = pod.clone();

@@ -234,6 +234,7 @@ fn runs(
             exit_code: Some(code),
             finished_at: Some(whole_seconds(at)),
             container_id: Some(format!("containerd://{container}-{run}")),
+            run: Some(run),
             ..Exit::default()
         };
         let again = restart.follows(Some(code));
