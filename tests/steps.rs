@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 
 use tempfile::TempDir;
+use tokio::time::Instant;
 
+use crate::harness::LIMIT;
 use crate::harness::repository::root;
 
 struct Run {
@@ -164,8 +166,10 @@ fn what_runs_in_the_background_ends_with_the_run() {
     );
     let pid = std::fs::read_to_string(directory.path().join("pid")).expect("it ran");
     let stat = Path::new("/proc").join(pid.trim()).join("stat");
-    // Until whoever inherited it has waited for it, it is a zombie.
+    let begun = Instant::now();
+    // It is a zombie until its new parent waits for it.
     while std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z ")) {
+        assert!(begun.elapsed() < LIMIT, "it still runs: {}", run.out);
         std::thread::yield_now();
     }
 }

@@ -569,7 +569,8 @@ impl Machine {
     /// Puts back the exit that was seen of the run that the API shows, where the API no longer shows it: a kubelet that has lost the
     /// container reports `waiting`, or an exit of its own (137, ContainerStatusUnknown).
     fn keep_known_exits(&self, pod: &mut Observation) {
-        // Elsewhere a container that waits is about to be started again; and so is one that backs off, for all that the kubelet knows.
+        // In other pods, a container that waits is about to be started again. So may be one that backs off, until the kubelet sees the
+        // deletion.
         let is_over = pod.deletion.is_some() || pod.phase_is_terminal;
         for container in &mut pod.containers {
             let forgotten = match &container.state {
@@ -1085,7 +1086,7 @@ impl Machine {
         }
     }
 
-    /// Whether all containers are about to be restarted, by what the API and exit markers say.
+    /// Whether the API or exit markers show that all containers are about to be restarted.
     fn is_restarting(&self) -> bool {
         !self.gone
             && self

@@ -57,7 +57,7 @@ pub(crate) async fn tunnel(mut client: TcpStream, mut server: TcpStream) -> Resu
     Ok(())
 }
 
-/// Wants a password of whoever didn't give it.
+/// Asks for the proxy's password.
 pub(crate) async fn refuse(mut client: TcpStream) -> Result<()> {
     client
         .write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")

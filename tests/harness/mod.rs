@@ -93,7 +93,7 @@ pub(crate) fn is_alone(test: &str) -> bool {
         .output()
         .expect("it runs");
     let told = String::from_utf8_lossy(&output.stdout);
-    // A name that is no test's would pass, too.
+    // A name that matches no test would pass, too.
     assert!(output.status.success() && told.contains("1 passed"), "{told}");
     false
 }

@@ -8,7 +8,7 @@ pub(crate) const TOKEN: &str = "a-token-7f3a";
 
 /// A client that goes straight to the stand-ins, whatever proxy the environment names.
 pub(crate) fn client() -> ClientBuilder {
-    // For the whole process: whoever comes first sets it.
+    // It holds for the whole process; the first caller sets it.
     let _ = rustls::crypto::ring::default_provider().install_default();
     ClientBuilder::new().no_proxy()
 }

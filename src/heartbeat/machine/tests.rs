@@ -2382,7 +2382,7 @@ fn a_last_heartbeat_that_is_due_and_unsent_is_taken_back() {
     assert!(!bench.kinds().contains(&Kind::Final), "{:?}", bench.kinds());
 }
 
-/// A change that is no end.
+/// A change that does not end the task.
 fn plainly_failed() -> Shown {
     Shown {
         policy: "OnFailure",
