@@ -50,7 +50,7 @@ simulate-broken:
     set -euo pipefail
     out=$(mktemp)
     trap 'rm -f "$out"' EXIT
-    for flaw in G1 G2 G3 G3-early G4 G5 G6 G7 G7-stale G7-silent G7-patient; do
+    for flaw in G1 G1-alike G2 G2-alone G3 G3-early G4 G5 G6 G7 G7-stale G7-silent G7-patient G7-restart; do
       if just simulate 5000 --broken "$flaw" >"$out" 2>&1 || ! grep -q "^seed [0-9]*: ${flaw%%-*}" "$out"; then
         cat "$out"
         echo "a machine that breaks $flaw went unnoticed" >&2

@@ -113,6 +113,22 @@ const CONTAINER_NAME: Setting = setting(
     "name of podbeat's own container, which is left out of the report",
 );
 
+const TASK_CONTAINERS: Setting = setting(
+    "PODBEAT_TASK_CONTAINERS",
+    "task-containers",
+    "every regular container but podbeat's",
+    "the regular containers that are the task's, with commas: the last heartbeat goes when these have ended; the pod's annotation \
+     podbeat.dev/task-containers comes first",
+);
+
+const IGNORED_CONTAINERS: Setting = setting(
+    "PODBEAT_IGNORED_CONTAINERS",
+    "ignored-containers",
+    "none",
+    "regular containers that are not the task's, with commas, such as a proxy of a service mesh, which never ends; the pod's \
+     annotation podbeat.dev/ignored-containers comes first",
+);
+
 const REPORT: Setting = setting(
     "PODBEAT_REPORT",
     "report",
@@ -218,6 +234,8 @@ pub const SETTINGS: &[Setting] = &[
         "the longest that one attempt may take; 100ms to 5m",
     ),
     CONTAINER_NAME,
+    TASK_CONTAINERS,
+    IGNORED_CONTAINERS,
     REPORT,
     setting(
         "PODBEAT_STATE_DIR",
@@ -385,6 +403,8 @@ pub const OBSERVE_SETTINGS: &[Setting] = &[
     INTERVAL,
     REPORT,
     CONTAINER_NAME,
+    TASK_CONTAINERS,
+    IGNORED_CONTAINERS,
     JOB_RETRY_COUNT,
     MAX_STATUS_AGE,
 ];
@@ -452,6 +472,10 @@ pub struct Config {
     pub timeout: Duration,
     /// Our own container.
     pub container_name: String,
+    /// The regular containers that are the task's; empty for all but those that are ignored.
+    pub task_containers: Vec<String>,
+    /// Regular containers that are not the task's.
+    pub ignored_containers: Vec<String>,
     /// Which containers are reported.
     pub report: Report,
     /// Directory of the journal.
@@ -535,6 +559,10 @@ pub struct ObserveConfig {
     pub report: Report,
     /// podbeat's own container.
     pub container_name: String,
+    /// The regular containers that are the task's; empty for all but those that are ignored.
+    pub task_containers: Vec<String>,
+    /// Regular containers that are not the task's.
+    pub ignored_containers: Vec<String>,
     /// Sent as jobRetryCount; not negative.
     pub job_retry_count: Option<i32>,
     /// How long states that nobody confirms are still sent; at least 1 s.
@@ -723,6 +751,7 @@ impl Config {
             "text" => Ok(LogFormat::Text),
             _ => Err("neither json nor text".to_owned()),
         });
+        let (task_containers, ignored_containers) = read.task_containers();
         Self {
             // Empty only if missing or malformed, and then there is a fault.
             task_run_id: task_run_id.unwrap_or_default(),
@@ -740,6 +769,8 @@ impl Config {
             interval: read.interval(),
             timeout: read.duration("PODBEAT_TIMEOUT", DEFAULT_TIMEOUT, millis(100), secs(300)),
             container_name: read.own_container(),
+            task_containers,
+            ignored_containers,
             report: read.report(),
             state_dir: read.path("PODBEAT_STATE_DIR"),
             marker_dir: read.path("PODBEAT_MARKER_DIR"),
@@ -889,12 +920,15 @@ impl ObserveConfig {
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let mut read = Reader::new(OBSERVE_SETTINGS, flags, environment);
         let host = read.text("KUBERNETES_SERVICE_HOST");
+        let (task_containers, ignored_containers) = read.task_containers();
         let config = Self {
             namespace: read.optional("POD_NAMESPACE", dns_name),
             kubernetes: read.kubernetes(host),
             interval: read.interval(),
             report: read.report(),
             container_name: read.own_container(),
+            task_containers,
+            ignored_containers,
             job_retry_count: read.job_retry_count(),
             max_status_age: read.max_status_age(),
             terminal: Terminal {
@@ -1064,6 +1098,19 @@ impl<'read, E: Environment> Reader<'read, E> {
     fn own_container(&mut self) -> String {
         self.optional("PODBEAT_CONTAINER_NAME", dns_name)
             .unwrap_or_else(|| "podbeat".to_owned())
+    }
+
+    /// Those that are the task's, and those that are not.
+    fn task_containers(&mut self) -> (Vec<String>, Vec<String>) {
+        let tasks = self.optional("PODBEAT_TASK_CONTAINERS", container_names);
+        let ignored = self.optional("PODBEAT_IGNORED_CONTAINERS", container_names);
+        if tasks.is_some() && ignored.is_some() {
+            self.fault(
+                "PODBEAT_IGNORED_CONTAINERS",
+                "set together with PODBEAT_TASK_CONTAINERS; unset one of them",
+            );
+        }
+        (tasks.unwrap_or_default(), ignored.unwrap_or_default())
     }
 
     fn report(&mut self) -> Report {
@@ -1273,6 +1320,18 @@ pub(crate) fn dns_name(text: &str) -> Result<String, String> {
 }
 
 /// A DNS label (RFC 1123), as Kubernetes demands of a container's name.
+fn container_names(text: &str) -> Result<Vec<String>, String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names: Vec<String> = names.map(str::to_owned).collect();
+    if names.is_empty() {
+        return Err("no names of containers, with commas between them".to_owned());
+    }
+    match names.iter().find(|name| !is_container_name(name)) {
+        Some(name) => Err(format!("{} is no name of a container", quoted(name))),
+        None => Ok(names),
+    }
+}
+
 fn container_name(text: &str) -> Result<String, String> {
     if is_container_name(text) {
         return Ok(text.to_owned());

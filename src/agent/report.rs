@@ -92,6 +92,8 @@ impl Report {
             interval = %humantime::format_duration(config.interval),
             timeout = %humantime::format_duration(config.timeout),
             container_name = config.container_name,
+            task_containers = listed(&config.task_containers),
+            ignored_containers = listed(&config.ignored_containers),
             report = match config.report {
                 config::Report::Task => "task",
                 config::Report::All => "all",
@@ -193,13 +195,12 @@ impl Report {
                 last_heartbeat,
             } => info!(
                 waiting,
-                last_heartbeat = match last_heartbeat {
-                    LastHeartbeat::Open => "open",
-                    LastHeartbeat::Accepted => "accepted",
-                    LastHeartbeat::Refused => "refused",
-                    LastHeartbeat::Orphaned => "orphaned",
-                },
+                last_heartbeat = how_far(*last_heartbeat),
                 "going on from the journal"
+            ),
+            Note::Reopened(last_heartbeat) => error!(
+                last_heartbeat = how_far(*last_heartbeat),
+                "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat"
             ),
             Note::Orphaned => warn!("the service says that this run isn't ours; nothing more is sent"),
         }
@@ -441,6 +442,20 @@ fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart
             "container changed"
         ),
         None => {}
+    }
+}
+
+/// Names, with commas.
+fn listed(names: &[String]) -> Option<String> {
+    (!names.is_empty()).then(|| names.join(","))
+}
+
+fn how_far(last_heartbeat: LastHeartbeat) -> &'static str {
+    match last_heartbeat {
+        LastHeartbeat::Open => "open",
+        LastHeartbeat::Accepted => "accepted",
+        LastHeartbeat::Refused => "refused",
+        LastHeartbeat::Orphaned => "orphaned",
     }
 }
 

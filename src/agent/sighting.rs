@@ -15,6 +15,7 @@ use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::{Event, Look};
 use crate::pod::resource::Pod;
 use crate::pod::status::{Observation, Sidecar};
+use crate::pod::tasks::Tasks;
 use crate::pod::watch::{Access, Error, PodWatch, Sighting, Step};
 use crate::telemetry::instruments::Instruments;
 
@@ -28,6 +29,7 @@ pub(super) struct Watcher {
     pod: Arc<OnceLock<PodWatch>>,
     hurry: watch::Sender<bool>,
     own_container: String,
+    tasks: Tasks,
     uid: Option<String>,
     instruments: Instruments,
 }
@@ -41,6 +43,7 @@ impl Watcher {
     ) -> Self {
         let pod = Arc::new(OnceLock::new());
         let own_container = config.container_name.clone();
+        let tasks = Tasks::new(&config.task_containers, &config.ignored_containers);
         let (hurry, hurried) = watch::channel(false);
         let task = tokio::spawn(watch_pod(
             crate::kubernetes::access(&config.kubernetes),
@@ -48,6 +51,7 @@ impl Watcher {
             config.pod_name.clone(),
             config.pod_uid.clone(),
             own_container.clone(),
+            tasks.clone(),
             config.reconnect_spread,
             hurried,
             events,
@@ -60,6 +64,7 @@ impl Watcher {
             pod,
             hurry,
             own_container,
+            tasks,
             uid: config.pod_uid.clone(),
             instruments: instruments.clone(),
         }
@@ -80,12 +85,13 @@ impl Watcher {
             return Box::pin(async { Look::Failed });
         };
         let own_container = watcher.own_container.clone();
+        let tasks = watcher.tasks.clone();
         let uid = watcher.uid.clone();
         let instruments = watcher.instruments.clone();
         Box::pin(async move {
             match pod.look(limit).await {
                 Ok(Some(pod)) if uid.is_none() || pod.metadata.uid == uid => {
-                    Look::Found(Observation::of(&pod, &own_container))
+                    Look::Found(Observation::with(&pod, &own_container, &tasks))
                 }
                 Ok(Some(_) | None) => Look::Gone,
                 Err(error) => {
@@ -111,6 +117,7 @@ async fn watch_pod(
     name: String,
     uid: Option<String>,
     own_container: String,
+    tasks: Tasks,
     spread: Duration,
     hurried: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
@@ -157,9 +164,9 @@ async fn watch_pod(
             if let Sighting::Seen(pod) = &sighting
                 && std::mem::take(&mut first)
             {
-                first_contact(pod);
+                first_contact(pod, &tasks);
             }
-            let event = sighting.event(&own_container);
+            let event = sighting.event(&own_container, &tasks);
             // The pod itself isn't kept while the core is waited for.
             drop(sighting);
             if let Event::Observed(pod) = &event
@@ -194,7 +201,7 @@ async fn watch_pod(
 }
 
 /// Tells what the pod is, when it is first seen.
-fn first_contact(pod: &Pod) {
+fn first_contact(pod: &Pod, tasks: &Tasks) {
     let names: Vec<&str> = pod
         .spec
         .init_containers
@@ -209,4 +216,11 @@ fn first_contact(pod: &Pod) {
         deleted = pod.metadata.deletion_timestamp.is_some(),
         "first contact with the Kubernetes API"
     );
+    let strangers = tasks.strangers(pod);
+    if !strangers.is_empty() {
+        warn!(
+            containers = brief(&strangers.join(", ")),
+            "the pod has no regular containers of these names, which a setting or an annotation counts among the task's or not"
+        );
+    }
 }

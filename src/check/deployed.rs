@@ -7,17 +7,19 @@ use super::in_words;
 use crate::config::Config;
 use crate::heartbeat::machine::grace_for;
 use crate::pod::resource::{ContainerSpec, Pod};
-use crate::pod::status::{Observation, Sidecar};
+use crate::pod::status::{Observation, Role, Sidecar};
+use crate::pod::tasks::{Tasks, runs_on};
 
 pub(super) const UID: &str = "kubernetes.uid";
 const CONTAINER: &str = "pod.container";
 const SIDECAR: &str = "pod.sidecar";
 const GRACE: &str = "pod.grace";
 const RESTART: &str = "pod.restart";
+const TASKS: &str = "pod.tasks";
 
 /// All of these, not looked at for want of a pod.
 pub(super) fn because(other: &str) -> Vec<Finding> {
-    [UID, CONTAINER, SIDECAR, GRACE, RESTART]
+    [UID, CONTAINER, SIDECAR, GRACE, RESTART, TASKS]
         .iter()
         .map(|id| Finding::because(id, other))
         .collect()
@@ -28,6 +30,7 @@ pub(super) struct Expected<'config> {
     pub(super) uid: Option<&'config str>,
     /// `None` if it can't be read; its own check says so.
     pub(super) container: Option<&'config str>,
+    pub(super) tasks: Tasks,
     pub(super) timeout: Duration,
 }
 
@@ -35,6 +38,7 @@ impl<'config> Expected<'config> {
     pub(super) fn of(config: &'config Config, container_is_known: bool) -> Self {
         Self {
             uid: config.pod_uid.as_deref(),
+            tasks: Tasks::new(&config.task_containers, &config.ignored_containers),
             container: container_is_known.then_some(config.container_name.as_str()),
             timeout: config.timeout,
         }
@@ -48,7 +52,7 @@ pub(super) fn judge(pod: &Pod, expected: &Expected<'_>, native_sidecars: Option<
         let other = "settings.PODBEAT_CONTAINER_NAME";
         found.extend([CONTAINER, SIDECAR].map(|id| Finding::because(id, other)));
         found.push(grace(pod, expected.timeout));
-        found.push(Finding::because(RESTART, other));
+        found.extend([RESTART, TASKS].map(|id| Finding::because(id, other)));
         return found;
     };
     let sidecar = Observation::of(pod, name).sidecar;
@@ -56,12 +60,13 @@ pub(super) fn judge(pod: &Pod, expected: &Expected<'_>, native_sidecars: Option<
     if sidecar == Sidecar::Elsewhere {
         found.push(Finding::because(SIDECAR, CONTAINER));
         found.push(grace(pod, expected.timeout));
-        found.push(Finding::because(RESTART, CONTAINER));
+        found.extend([RESTART, TASKS].map(|id| Finding::because(id, CONTAINER)));
         return found;
     }
     found.push(kind(pod, name, sidecar, native_sidecars));
     found.push(grace(pod, expected.timeout));
     found.push(restart(pod, sidecar));
+    found.push(tasks(pod, name, &expected.tasks));
     found
 }
 
@@ -196,6 +201,41 @@ fn restart(pod: &Pod, sidecar: Sidecar) -> Finding {
     }
 }
 
+fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
+    let seen = Observation::with(pod, own_container, settings);
+    let tasks = seen
+        .containers
+        .iter()
+        .filter(|container| container.role == Role::Task);
+    let names: Vec<&str> = tasks.map(|container| container.name.as_str()).collect();
+    let told = format!("the task's: {}", names.join(", "));
+    let strangers = settings.strangers(pod);
+    if !strangers.is_empty() {
+        return Finding::warning(
+            TASKS,
+            format!(
+                "{told}; the pod has no regular container {}",
+                strangers.join(", ")
+            ),
+            "Correct the names in PODBEAT_TASK_CONTAINERS or PODBEAT_IGNORED_CONTAINERS, or in the pod's annotations \
+             podbeat.dev/task-containers or podbeat.dev/ignored-containers.",
+        );
+    }
+    let run_on: Vec<&str> = names.into_iter().filter(|name| runs_on(name)).collect();
+    if run_on.is_empty() {
+        return Finding::ok(TASKS, told);
+    }
+    let run_on = run_on.join(",");
+    Finding::warning(
+        TASKS,
+        format!("{told}; {run_on} is known to run for as long as its pod does"),
+        format!(
+            "The last heartbeat waits for every container of the task. Set PODBEAT_IGNORED_CONTAINERS={run_on}, or the pod's \
+             annotation podbeat.dev/ignored-containers: \"{run_on}\"; or make it a native sidecar."
+        ),
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
@@ -209,6 +249,7 @@ mod tests {
         let expected = Expected {
             uid,
             container: Some(name),
+            tasks: Tasks::All,
             timeout: Duration::from_secs(10),
         };
         let found = judge(&pod, &expected, Some(true));
@@ -233,9 +274,32 @@ mod tests {
     fn as_the_manifests_deploy_it_all_holds() {
         use State::Ok as Holds;
         let found = judged(&native(30), "podbeat", Some("u1"));
-        assert_eq!(states(&found), [Holds; 5], "{found:?}");
+        assert_eq!(states(&found), [Holds; 6], "{found:?}");
         let ids: Vec<&str> = found.iter().map(|(id, _, _)| id.as_str()).collect();
-        assert_eq!(ids, [UID, CONTAINER, SIDECAR, GRACE, RESTART]);
+        assert_eq!(ids, [UID, CONTAINER, SIDECAR, GRACE, RESTART, TASKS]);
+    }
+
+    #[test]
+    fn a_container_that_never_ends_is_told_with_the_setting_for_it() {
+        let mut spec = native(30);
+        spec["containers"] = json!([{"name": "main"}, {"name": "istio-proxy"}]);
+        let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod");
+        let found = tasks(&pod, "podbeat", &Tasks::All);
+        assert_eq!(found.state, State::Warning);
+        let remedy = found.remedy.expect("a remedy");
+        assert!(
+            remedy.contains("PODBEAT_IGNORED_CONTAINERS=istio-proxy"),
+            "{remedy}"
+        );
+        let ignored = Tasks::AllBut(vec!["istio-proxy".to_owned()]);
+        assert_eq!(tasks(&pod, "podbeat", &ignored).state, State::Ok);
+        let unknown = Tasks::Only(vec!["main".to_owned(), "mian".to_owned()]);
+        let found = tasks(&pod, "podbeat", &unknown);
+        assert_eq!(
+            (found.state, found.seen.ends_with("container mian")),
+            (State::Warning, true),
+            "{found:?}"
+        );
     }
 
     #[test]
@@ -254,6 +318,7 @@ mod tests {
                 State::Failed,
                 State::Skipped,
                 State::Ok,
+                State::Skipped,
                 State::Skipped
             ]
         );

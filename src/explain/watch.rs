@@ -162,7 +162,7 @@ impl Known {
         let role = match container.role {
             Role::Task => "",
             Role::Init => " (init)",
-            Role::NativeSidecar => " (sidecar)",
+            Role::Sidecar => " (sidecar)",
         };
         let count = usize::try_from(container.restart_count).unwrap_or(0);
         self.restarts = self.restarts.max(count);

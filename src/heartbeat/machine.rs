@@ -12,6 +12,8 @@ mod witness;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Now;
 use super::answer::Answer;
 use super::backoff::{self, Backoff};
@@ -23,6 +25,7 @@ use crate::marker::Found;
 use crate::pod::status::{BACKS_OFF, Exit, Observation, Sidecar, State};
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 pub use deadline::grace_for;
+use resume::Reconsidered;
 pub use standing::Standing;
 use witness::Witness;
 
@@ -159,7 +162,8 @@ pub enum End {
 }
 
 /// Why the last heartbeat goes out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
 pub enum Cause {
     /// Every task container is finished.
     Completed,
@@ -264,6 +268,12 @@ pub enum Note {
         /// How far the last heartbeat had come.
         last_heartbeat: LastHeartbeat,
     },
+    /// The last heartbeat of an earlier process was wrong: it went out for a signal that stopped podbeat's container alone, and the
+    /// task goes on. Heartbeats go on, too.
+    Reopened(
+        /// How far that last heartbeat had come. If it was accepted, the service may hold the run for over.
+        LastHeartbeat,
+    ),
     /// The run is held to be no longer ours.
     Orphaned,
 }
@@ -274,6 +284,9 @@ enum Stage {
     New,
     /// Heartbeats by interval and on change.
     Running,
+    /// An earlier process sent its last heartbeat, or was about to, for a signal alone. Nothing is sent until the API shows whether the
+    /// task is over.
+    Reconsidering { since: Duration },
     /// After SIGTERM, waiting for fresher states.
     Settling,
     /// The direct look is under way.
@@ -340,7 +353,10 @@ pub struct Machine {
     /// How our container is declared, by what an earlier process saw.
     remembered_sidecar: Sidecar,
     statuses: Vec<ContainerStatus>,
+    /// The last exits of each container that were told of.
     exits: Vec<(String, Exit)>,
+    /// Those seen since the last heartbeat was due, which nothing tells but that one.
+    late_exits: Vec<(String, Exit)>,
     gone: bool,
     /// Whether a pod that is missing or another's was told of: once is enough for a wrong name.
     told_stranger: bool,
@@ -371,6 +387,8 @@ pub struct Machine {
 
     // How it ends.
     last_heartbeat: LastHeartbeat,
+    /// Why it is due, if it is.
+    cause: Option<Cause>,
     signalled: Option<Duration>,
     hurried: bool,
     witness: Witness,
@@ -411,6 +429,12 @@ pub(super) enum Broken {
     Silent,
     /// Waits for the API in a pod that is being deleted, though markers have told the end (G7).
     Patient,
+    /// Takes a signal that restarts all containers for the end (G7).
+    Restart,
+    /// Holds exits without an ID for one, whichever run they end (G1).
+    Alike,
+    /// Stands by a last heartbeat that went out because podbeat alone was stopped (G2).
+    Alone,
 }
 
 impl Machine {
@@ -428,6 +452,7 @@ impl Machine {
             remembered_sidecar: Sidecar::default(),
             statuses: Vec::new(),
             exits: Vec::new(),
+            late_exits: Vec::new(),
             gone: false,
             told_stranger: false,
             deletion_ends: None,
@@ -447,6 +472,7 @@ impl Machine {
             disowned: None,
             doubt: Doubt::None,
             last_heartbeat: LastHeartbeat::Open,
+            cause: None,
             signalled: None,
             hurried: false,
             witness: Witness::default(),
@@ -514,6 +540,18 @@ impl Machine {
         self.settings.identity.learn(&pod);
         self.confirm(now.elapsed);
         self.keep_known_exits(&mut pod);
+        if matches!(self.stage, Stage::Reconsidering { .. }) {
+            match self.reconsidered(&pod) {
+                Reconsidered::GoesOn => self.reopen(actions),
+                Reconsidered::Over => self.uphold(now.elapsed, actions),
+                Reconsidered::Unknown => {
+                    // No exit of it counts as told, so that none is missing once heartbeats go on.
+                    self.statuses = request::statuses(&pod, self.settings.report);
+                    self.seen = Some(pod);
+                    return;
+                }
+            }
+        }
         let undeleted_before = self.seen.as_ref().is_some_and(|seen| seen.deletion.is_none());
         // What is first seen after SIGTERM may have begun long before: the watch was behind.
         let begins = undeleted_before && self.signalled.is_none();
@@ -552,7 +590,12 @@ impl Machine {
         }
         for container in &pod.containers {
             if let Some(exit) = container.state.as_ref().and_then(|state| state.exit()) {
-                remember_exit(&mut self.exits, &container.name, exit);
+                let exits = if open {
+                    &mut self.exits
+                } else {
+                    &mut self.late_exits
+                };
+                remember_exit(exits, &container.name, exit);
             }
         }
         self.unsaved |= !std::mem::replace(&mut self.was_seen, true);
@@ -564,6 +607,13 @@ impl Machine {
             at: now,
             older_by: Duration::ZERO,
         });
+    }
+
+    /// The exits of a container that were seen.
+    fn known_exits<'a>(&'a self, container: &'a str) -> impl Iterator<Item = &'a Exit> + Clone {
+        let seen = self.exits.iter().chain(&self.late_exits);
+        seen.filter(move |(name, _)| name == container)
+            .map(|(_, exit)| exit)
     }
 
     /// Puts back the exit that was seen of the run that the API shows, where the API no longer shows it: a kubelet that has lost the
@@ -579,12 +629,10 @@ impl Machine {
                 Some(State::Terminated(exit)) => exit.container_id.is_none(),
                 Some(State::Running { .. }) => false,
             };
-            let seen = self.exits.iter().find(|(name, exit)| {
-                *name == container.name
-                    && exit.run == Some(container.restart_count)
-                    && exit.container_id.is_some()
-            });
-            if let Some((_, exit)) = seen.filter(|_| forgotten) {
+            let seen = self
+                .known_exits(&container.name)
+                .find(|exit| exit.run == Some(container.restart_count) && exit.container_id.is_some());
+            if let Some(exit) = seen.filter(|_| forgotten) {
                 container.state = Some(State::Terminated(exit.clone()));
             }
         }
@@ -605,6 +653,14 @@ impl Machine {
                 .exits
                 .iter()
                 .any(|(name, exit)| *name == container.name && exit.is_same_as(lost));
+            #[cfg(test)]
+            let known = known
+                || self.broken == Some(Broken::Alike)
+                    && lost.container_id.is_none()
+                    && self
+                        .exits
+                        .iter()
+                        .any(|(name, exit)| *name == container.name && exit.container_id.is_none());
             let current = container.state.as_ref().and_then(|state| state.exit());
             if known || current.is_some_and(|exit| exit.is_same_as(lost)) {
                 continue;
@@ -694,6 +750,7 @@ impl Machine {
         }
         match self.stage {
             Stage::Running | Stage::New => self.stage = Stage::Settling,
+            Stage::Reconsidering { .. } => self.uphold(now, actions),
             // The deadline is known now: what waits out a back-off must not wait it out.
             Stage::Final { .. } | Stage::Barrier { .. } => self.cut_wait_short(now),
             Stage::Settling
@@ -1008,8 +1065,7 @@ impl Machine {
         let restarting = self.is_restarting();
         if restarting && matches!(self.stage, Stage::Final { .. }) && self.final_is_unsent() {
             // It was due for the signal alone, and now it is known what the signal is for.
-            let _ = self.outbox.take_if(|beat| beat.kind == Kind::Final);
-            self.unsaved = true;
+            self.withdraw_final();
             self.stage = Stage::Settling;
         }
         let finished = self.seen.as_ref().is_some_and(is_finished);
@@ -1026,6 +1082,11 @@ impl Machine {
             Stage::Running => {
                 if let Some(cause) = cause {
                     self.begin_final(cause, now, actions);
+                }
+            }
+            Stage::Reconsidering { since } => {
+                if self.gone || self.reconsiders_until(since).is_some_and(|until| until <= now) {
+                    self.uphold(now, actions);
                 }
             }
             Stage::Settling | Stage::Looking { .. } if restarting => self.leave_for_restart(now, actions),
@@ -1088,11 +1149,21 @@ impl Machine {
 
     /// Whether the API or exit markers show that all containers are about to be restarted.
     fn is_restarting(&self) -> bool {
+        #[cfg(test)]
+        if self.broken == Some(Broken::Restart) {
+            return false;
+        }
         !self.gone
             && self
                 .seen
                 .as_ref()
                 .is_some_and(|pod| pod.restarts_all() || self.is_marked_restarting(pod))
+    }
+
+    fn withdraw_final(&mut self) {
+        let _ = self.outbox.take_if(|beat| beat.kind == Kind::Final);
+        self.cause = None;
+        self.unsaved = true;
     }
 
     fn final_is_unsent(&self) -> bool {
@@ -1111,6 +1182,7 @@ impl Machine {
 
     fn begin_final(&mut self, cause: Cause, now: Duration, actions: &mut Vec<Action>) {
         actions.push(Action::Note(Note::Final(cause)));
+        self.cause = Some(cause);
         let attempted = self
             .in_flight
             .map(|_| self.outbox.head().map_or(0, |head| head.number));
@@ -1153,7 +1225,12 @@ impl Machine {
         let sends = match self.stage {
             Stage::Running | Stage::Settling | Stage::Looking { .. } | Stage::Final { .. } => true,
             Stage::Barrier { since, .. } => self.barrier_at(since) <= now,
-            Stage::New | Stage::Quiet | Stage::Refused | Stage::Orphaned | Stage::Over => false,
+            Stage::New
+            | Stage::Reconsidering { .. }
+            | Stage::Quiet
+            | Stage::Refused
+            | Stage::Orphaned
+            | Stage::Over => false,
         };
         let busy = self.in_flight.is_some();
         #[cfg(test)]
@@ -1274,6 +1351,7 @@ impl Machine {
             Stage::Final { .. } => earliest(self.deadline(), self.skips_to_final_at()),
             Stage::Barrier { .. } => self.deadline(),
             Stage::Running => None,
+            Stage::Reconsidering { since } => return self.reconsiders_until(since),
             #[cfg(test)]
             Stage::Quiet if self.broken == Some(Broken::G3) => None,
             // Nothing is sent any more, or not yet.

@@ -6,6 +6,7 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::machine::Cause;
 use super::outbox::{Beat, Kind};
 use super::request::Identity;
 use crate::pod::status::{Exit, Sidecar};
@@ -21,6 +22,8 @@ pub struct Saved {
     pub outbox: Vec<SavedBeat>,
     /// How far the last heartbeat has come.
     pub last_heartbeat: LastHeartbeat,
+    /// Why it is due; absent if it isn't, and in what earlier versions wrote down.
+    pub cause: Option<Cause>,
     /// What the pod showed of itself, for the members that settings leave open.
     pub identity: Identity,
     /// Whether the pod was ever seen: only then can it be gone.
@@ -31,6 +34,9 @@ pub struct Saved {
     pub confirmed_at: Option<Timestamp>,
     /// The last exits of each container that were told of.
     pub exits: Vec<(String, Exit)>,
+    /// Those seen since the last heartbeat was due.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub late_exits: Vec<(String, Exit)>,
     /// How podbeat's own container is declared.
     pub sidecar: Sidecar,
 }

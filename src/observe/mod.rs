@@ -36,6 +36,7 @@ use crate::heartbeat::answer::Answer;
 use crate::heartbeat::machine::{Action, Cause, Event, Machine, Note, Settings};
 use crate::heartbeat::request::{Identity, Report};
 use crate::kubernetes;
+use crate::pod::tasks::Tasks;
 use crate::pod::watch::{PodWatch, Sighting, Step};
 
 /// How many steps of the watch may wait to be told. It makes pauses between them.
@@ -211,12 +212,20 @@ async fn observe(
         config::Report::Task => Report::Task,
         config::Report::All => Report::All,
     };
+    let tasks = Tasks::new(&config.task_containers, &config.ignored_containers);
     let mut observer = Observer {
         settings: settings(config, invocation, report),
         seed: rng.u64(..),
         machine: None,
         own_container: config.container_name.clone(),
-        scene: Scene::new(&namespace, &invocation.pod, &config.container_name, report),
+        scene: Scene::new(
+            &namespace,
+            &invocation.pod,
+            &config.container_name,
+            &tasks,
+            report,
+        ),
+        tasks,
         show: Show::open(stage, invocation.format, config.terminal.colours)?,
         record,
         unrecorded: None,
@@ -312,6 +321,7 @@ struct Observer<'stage> {
     /// Begun when the pod is first seen: before that nothing is shown as if it were sent, and the agent knows its pod's UID.
     machine: Option<Machine>,
     own_container: String,
+    tasks: Tasks,
     scene: Scene,
     show: Show<'stage>,
     record: Option<Record>,
@@ -354,7 +364,7 @@ impl Observer<'_> {
             self.machine = Some(Machine::new(settings, self.seed));
             self.feed(Event::Started)?;
         }
-        self.feed(sighting.event(&self.own_container))
+        self.feed(sighting.event(&self.own_container, &self.tasks))
     }
 
     /// Writes the record. A disk that is full keeps nobody from looking on.

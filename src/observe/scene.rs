@@ -9,11 +9,13 @@ use crate::heartbeat::machine::{Attempt, Standing};
 use crate::heartbeat::request::Report;
 use crate::pod::resource;
 use crate::pod::status::{self, Observation, Role, Sidecar};
+use crate::pod::tasks::Tasks;
 
 /// What is known at the moment.
 #[derive(Debug)]
 pub(super) struct Scene {
     own_container: String,
+    tasks: Tasks,
     report: Report,
     namespace: String,
     name: String,
@@ -41,9 +43,16 @@ pub(super) struct Failing {
 }
 
 impl Scene {
-    pub(super) fn new(namespace: &str, name: &str, own_container: &str, report: Report) -> Self {
+    pub(super) fn new(
+        namespace: &str,
+        name: &str,
+        own_container: &str,
+        tasks: &Tasks,
+        report: Report,
+    ) -> Self {
         Self {
             own_container: own_container.to_owned(),
+            tasks: tasks.clone(),
             report,
             namespace: namespace.to_owned(),
             name: name.to_owned(),
@@ -70,7 +79,7 @@ impl Scene {
         self.confirmed = Some(now.elapsed);
         let mut news = Vec::new();
         // By no name, so that podbeat's own container is among the others.
-        let all = Observation::of(shown, "");
+        let all = Observation::with(shown, "", &self.tasks);
         let sidecar = Observation::of(shown, &self.own_container).sidecar;
         let pod = Pod {
             namespace: self.namespace.clone(),
@@ -126,7 +135,7 @@ impl Scene {
                 _ if own => "podbeat",
                 Role::Task => "task",
                 Role::Init => "init",
-                Role::NativeSidecar => "sidecar",
+                Role::Sidecar => "sidecar",
             },
             reported: !own && self.report.includes(seen.role),
             shown: seen.state.as_ref().map(Shown::of).unwrap_or_default(),

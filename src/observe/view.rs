@@ -375,6 +375,7 @@ mod tests {
     use crate::heartbeat::saved::LastHeartbeat;
     use crate::pod::captured::Captured;
     use crate::pod::resource::Pod;
+    use crate::pod::tasks::Tasks;
 
     /// A moment, some time after the start, at which the wall clock shows this.
     fn at(seconds: u64, wall: &str) -> Now {
@@ -388,7 +389,7 @@ mod tests {
     fn scene(pod: &Captured, own_container: &str, kind: Kind) -> Scene {
         let pod: Pod = pod.pod();
         let name = pod.metadata.name.clone().expect("a name");
-        let mut scene = Scene::new("hb", &name, own_container, Report::Task);
+        let mut scene = Scene::new("hb", &name, own_container, &Tasks::All, Report::Task);
         let wall = "2026-11-24T02:00:00Z";
         drop(scene.saw(&pod, false, at(10, wall)));
         let seen = crate::pod::status::Observation::of(&pod, own_container);
@@ -482,7 +483,7 @@ mod tests {
 
     #[test]
     fn before_anything_is_known() {
-        let scene = Scene::new("lab", "p", "podbeat", Report::Task);
+        let scene = Scene::new("lab", "p", "podbeat", &Tasks::All, Report::Task);
         insta::assert_snapshot!("nothing_yet", text(&scene, 80, Some(24)));
     }
 
@@ -512,7 +513,7 @@ mod tests {
                 Kind::Change,
             ),
             scene(&Captured::last("b-delete"), "hb", Kind::Final),
-            Scene::new("lab", "表表表表表表", "podbeat", Report::All),
+            Scene::new("lab", "表表表表表表", "podbeat", &Tasks::All, Report::All),
         ];
         for scene in &scenes {
             for columns in 1..=100 {

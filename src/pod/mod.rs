@@ -11,5 +11,6 @@ pub mod listed;
 pub mod resource;
 pub mod role;
 pub mod status;
+pub mod tasks;
 pub mod transport;
 pub mod watch;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::resource::{self, Pod};
+use super::tasks::Tasks;
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -90,12 +91,12 @@ pub struct Container {
 /// What a container is there for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A regular container: its end is the task's end.
+    /// A regular container that is the task's: its end is the task's end.
     Task,
     /// Runs to its end before the task's containers start.
     Init,
-    /// An init container with restartPolicy Always. Never holds the last heartbeat back.
-    NativeSidecar,
+    /// An init container with restartPolicy Always, or a regular container that isn't the task's. Never holds the last heartbeat back.
+    Sidecar,
 }
 
 /// The states of a container, as Kubernetes words them.
@@ -180,7 +181,8 @@ impl Restart {
     }
 
     /// Whether Kubernetes restarts every container of the pod after `exit_code` (KEP-5532).
-    fn restarts_all(&self, exit_code: Option<i32>) -> bool {
+    #[must_use]
+    pub fn restarts_all(&self, exit_code: Option<i32>) -> bool {
         self.rule(exit_code).is_some_and(|rule| rule.restarts_all)
     }
 
@@ -232,9 +234,17 @@ impl Rule {
 }
 
 impl Observation {
-    /// Reads a pod. `own_container` is the name of podbeat's container, which is left out of `containers`.
+    /// Reads a pod of which no setting says which containers are the task's.
     #[must_use]
     pub fn of(pod: &Pod, own_container: &str) -> Self {
+        Self::with(pod, own_container, &Tasks::All)
+    }
+
+    /// Reads a pod. `own_container` is the name of podbeat's container, which is left out of `containers`; `tasks` are the settings, which
+    /// the pod's annotations come before.
+    #[must_use]
+    pub fn with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Self {
+        let tasks = tasks.in_force(pod, own_container);
         let pod_policy = pod
             .spec
             .restart_policy
@@ -242,16 +252,20 @@ impl Observation {
             .map_or(RestartPolicy::Always, RestartPolicy::named);
         let init = pod.spec.init_containers.iter().map(|spec| {
             let role = match spec.restart_policy.as_deref() {
-                Some("Always") => Role::NativeSidecar,
+                Some("Always") => Role::Sidecar,
                 Some(_) | None => Role::Init,
             };
             (spec, role, &pod.status.init_container_statuses)
         });
-        let regular = pod
-            .spec
-            .containers
-            .iter()
-            .map(|spec| (spec, Role::Task, &pod.status.container_statuses));
+        let regular = pod.spec.containers.iter().map(|spec| {
+            // Podbeat's own is told apart below.
+            let role = if spec.name == own_container || tasks.include(&spec.name) {
+                Role::Task
+            } else {
+                Role::Sidecar
+            };
+            (spec, role, &pod.status.container_statuses)
+        });
         let is_deleted = pod.metadata.deletion_timestamp.is_some();
         let mut sidecar = Sidecar::Elsewhere;
         let mut containers = Vec::with_capacity(pod.spec.init_containers.len() + pod.spec.containers.len());
@@ -260,7 +274,7 @@ impl Observation {
                 sidecar = match role {
                     Role::Task => Sidecar::Plain,
                     // An ordinary init container could not outlive its turn, so both are taken for the native kind.
-                    Role::NativeSidecar | Role::Init => Sidecar::Native,
+                    Role::Sidecar | Role::Init => Sidecar::Native,
                 };
                 continue;
             }
@@ -526,7 +540,7 @@ mod tests {
         let side = &Captured::when("a-complete", "side2", "running")
             .observe()
             .containers[0];
-        assert_eq!(side.role, Role::NativeSidecar);
+        assert_eq!(side.role, Role::Sidecar);
         assert!(side.restart.follows(Some(0)), "though the pod's policy is Never");
     }
 
@@ -559,10 +573,7 @@ mod tests {
             [("setup", Role::Init), ("main", Role::Task)]
         );
         let sidecars = Captured::when("a-complete", "main", "running").observe();
-        assert_eq!(
-            names(&sidecars),
-            [("side2", Role::NativeSidecar), ("main", Role::Task)]
-        );
+        assert_eq!(names(&sidecars), [("side2", Role::Sidecar), ("main", Role::Task)]);
     }
 
     #[test]

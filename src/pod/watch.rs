@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 use super::resource::Pod;
 use super::role::{self, Account};
 use super::status::Observation;
+use super::tasks::Tasks;
 use super::transport::{self, Transport};
 use crate::heartbeat::machine::Event;
 use patience::{Patience, SPREAD};
@@ -88,10 +89,10 @@ pub enum Sighting {
 }
 
 impl Sighting {
-    /// What it is to the core. `own_container` is the name of podbeat's container.
+    /// What it is to the core. `own_container` is the name of podbeat's container, `tasks` says which are the task's.
     #[must_use]
-    pub fn event(&self, own_container: &str) -> Event {
-        let observe = |pod: &Pod| Observation::of(pod, own_container);
+    pub fn event(&self, own_container: &str, tasks: &Tasks) -> Event {
+        let observe = |pod: &Pod| Observation::with(pod, own_container, tasks);
         match self {
             Self::Seen(pod) => Event::Observed(observe(pod)),
             Self::Confirmed => Event::Confirmed,

@@ -315,6 +315,7 @@ pub(super) struct Readings {
     pub(super) watch_restarts: u64,
     pub(super) watch_errors: u64,
     pub(super) journal_errors: u64,
+    pub(super) reopened: u64,
     pub(super) token_expires: Option<Timestamp>,
     /// When a heartbeat was last accepted.
     pub(super) accepted: Option<Instant>,
@@ -369,6 +370,7 @@ impl Default for Readings {
             watch_restarts: 0,
             watch_errors: 0,
             journal_errors: 0,
+            reopened: 0,
             token_expires: None,
             accepted: None,
             highest_accepted: 0,
@@ -420,6 +422,11 @@ impl Readings {
                 LastHeartbeat::Refused => self.refusal_counted = true,
                 LastHeartbeat::Open | LastHeartbeat::Orphaned => {}
             },
+            Note::Reopened(_) => {
+                self.reopened += 1;
+                self.final_counted = false;
+                self.refusal_counted = false;
+            }
             Note::OtherPod(_)
             | Note::NeverSeen
             | Note::Failed { .. }

@@ -170,6 +170,13 @@ pub const MESSAGES: &[Message] = &[
     ),
     message(
         Level::WARN,
+        "the pod has no regular containers of these names, which a setting or an annotation counts among the task's or not",
+        &["containers"],
+        &[],
+        "A name in PODBEAT_TASK_CONTAINERS, PODBEAT_IGNORED_CONTAINERS or the annotations podbeat.dev/task-containers or podbeat.dev/ignored-containers is misspelt. It is ignored; if no container is left for the task, every regular one counts",
+    ),
+    message(
+        Level::WARN,
         "the pod has no container of that name: podbeat takes its own container for a task's, and the run never ends; set \
          PODBEAT_CONTAINER_NAME to the name of podbeat's container",
         &["container"],
@@ -263,6 +270,13 @@ pub const MESSAGES: &[Message] = &[
         &[],
         &[],
         "A container ended with a code for which its rule says RestartAllContainers (KEP-5532). No last heartbeat was sent",
+    ),
+    message(
+        Level::ERROR,
+        "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat",
+        &["last_heartbeat"],
+        &[],
+        "A failed liveness probe, a changed image or a resize stopped podbeat, not the pod. If the last heartbeat was accepted, the service may hold the run for over: see that nothing stops podbeat's container alone",
     ),
     message(
         Level::WARN,

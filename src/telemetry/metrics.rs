@@ -319,6 +319,14 @@ pub const METRICS: &[Metric] = &[
         read: |reading| Samples::flag(reading.readings.last_heartbeat() == LastHeartbeat::Accepted),
     },
     Metric {
+        name: "podbeat_reopened_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "last heartbeats of an earlier process that were taken back, because podbeat's container alone was stopped and the task goes on",
+        absent: None,
+        read: |reading| Samples::Counters(vec![(vec![], reading.readings.reopened)]),
+    },
+    Metric {
         name: "podbeat_orphaned",
         kind: Type::Gauge,
         labels: &[],

@@ -230,3 +230,35 @@ async fn a_dry_run_sends_nothing() {
     assert_eq!(Agent::start(&settings).end().await, Ending::Delivered);
     assert_eq!(world.service.heartbeats(), []);
 }
+
+/// A proxy of a service mesh among the regular containers runs on when main has ended.
+#[tokio::test]
+async fn a_container_that_isnt_the_tasks_keeps_no_last_heartbeat_back() {
+    for by_annotation in [true, false] {
+        let world = World::start().await.expect("a world");
+        let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
+        let containers = pod["spec"]["containers"].as_array_mut().expect("containers");
+        containers.push(json!({"name": "istio-proxy", "image": "proxy:lab"}));
+        let statuses = pod["status"]["containerStatuses"]
+            .as_array_mut()
+            .expect("statuses");
+        statuses.push(json!({"name": "istio-proxy", "state": {"running": {"startedAt": STARTED}}}));
+        let mut settings = world.settings("p", "u1");
+        if by_annotation {
+            pod["metadata"]["annotations"] = json!({"podbeat.dev/ignored-containers": "istio-proxy"});
+        } else {
+            settings.insert("PODBEAT_TASK_CONTAINERS".to_owned(), "main".to_owned());
+        }
+        world.kube.apply(pod.clone());
+        let agent = Agent::start(&settings);
+        until_main_is(&world, "running").await;
+        pod["status"]["containerStatuses"][0]["state"] = terminated(0, "Completed", "c1")["state"].clone();
+        world.kube.apply(pod);
+        let last = until_final(&world).await;
+        assert_eq!(last.exit_code("main"), Some(0));
+        assert_eq!(last.state("istio-proxy"), None, "it is no part of the task");
+        agent.terminate().await;
+        assert_eq!(agent.end().await, Ending::Delivered);
+        check(&world);
+    }
+}

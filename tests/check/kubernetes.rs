@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use super::{POD, Settings, UID, check, pod, set, set_path, settings, world};
 use crate::harness::unused_port;
 
-const OF_THE_POD: [(&str, &str); 6] = [
+const OF_THE_POD: [(&str, &str); 7] = [
     ("kubernetes.pod", "skipped"),
     ("kubernetes.uid", "skipped"),
     ("pod.container", "skipped"),
     ("pod.sidecar", "skipped"),
     ("pod.grace", "skipped"),
     ("pod.restart", "skipped"),
+    ("pod.tasks", "skipped"),
 ];
 
 const RIGHTS: [(&str, &str); 3] = [
@@ -148,6 +149,7 @@ async fn no_container_of_that_name() {
         ("pod.container", "failed"),
         ("pod.sidecar", "skipped"),
         ("pod.restart", "skipped"),
+        ("pod.tasks", "skipped"),
     ]);
     assert!(
         checked

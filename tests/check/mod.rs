@@ -23,7 +23,7 @@ const POD: &str = "my-task";
 const UID: &str = "uid-of-my-task";
 
 /// What holds where all is well, in the order in which it is told.
-const ALL: [&str; 23] = [
+const ALL: [&str; 24] = [
     "settings",
     "settings.files",
     "token.source",
@@ -45,6 +45,7 @@ const ALL: [&str; 23] = [
     "pod.sidecar",
     "pod.grace",
     "pod.restart",
+    "pod.tasks",
     "files.state",
     "files.markers",
 ];

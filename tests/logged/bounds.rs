@@ -43,13 +43,17 @@ async fn the_first_line_has_every_setting() {
         ),
     ];
     let token = std::fs::read_to_string(world.path("token")).expect("a token");
-    let (kubeconfig, in_pod) = (path("kubeconfig"), [("PODBEAT_NONCE", "n")]);
+    let (kubeconfig, in_pod) = (
+        path("kubeconfig"),
+        [("PODBEAT_NONCE", "n"), ("PODBEAT_TASK_CONTAINERS", "main")],
+    );
     let outside = [
         ("PODBEAT_NONCE_FILE", nonce.as_str()),
         ("PODBEAT_TOKEN_FILE", ""),
         ("PODBEAT_TOKEN", token.as_str()),
         ("KUBECONFIG", kubeconfig.as_str()),
         ("PODBEAT_KUBE_CONTEXT", "lab"),
+        ("PODBEAT_IGNORED_CONTAINERS", "proxy"),
     ];
     let mut told = BTreeSet::new();
     for (log, more) in [("log-1", &in_pod[..]), ("log-2", &outside[..])] {

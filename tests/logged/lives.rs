@@ -249,8 +249,18 @@ async fn wrong_names() -> Vec<Value> {
     let mut all = vec![];
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let podbeat = Podbeat::start(&world, "log-1", &[("PODBEAT_CONTAINER_NAME", "hearbeat")]);
+    let names = [
+        ("PODBEAT_CONTAINER_NAME", "hearbeat"),
+        ("PODBEAT_TASK_CONTAINERS", "main,mian"),
+    ];
+    let podbeat = Podbeat::start(&world, "log-1", &names);
     until_main_is(&world, "running").await;
+    let strangers = podbeat
+        .until_logged(
+            "the pod has no regular containers of these names, which a setting or an annotation counts among the task's or not",
+        )
+        .await;
+    assert_eq!(strangers["containers"], "mian");
     podbeat.signal(Signal::TERM);
     all.extend(podbeat.end_in_lines().await.1);
     let podbeat = Podbeat::start(&world, "log-2", &[("POD_NAME", "q"), ("TASK_RUN_ID", "run-2")]);
@@ -488,6 +498,44 @@ async fn a_barrier() -> Vec<Value> {
     lines
 }
 
+/// podbeat's container is stopped and started again, and main goes on.
+async fn a_stop_of_podbeat_alone() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let state = world.path("state");
+    std::fs::create_dir(&state).expect("made");
+    let settings = [("PODBEAT_STATE_DIR", &*text(&state))];
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    let mut podbeat = Podbeat::start(&world, "log-1", &settings);
+    until_main_is(&world, "running").await;
+    world
+        .service_faults
+        .script("heartbeat final 503 until-lifted")
+        .expect("a rule");
+    podbeat.signal(Signal::TERM);
+    podbeat.until_logged("a heartbeat was not accepted").await;
+    podbeat.kill();
+    let mut all = podbeat.lines();
+    world.service_faults.lift_all();
+    let podbeat = Podbeat::start(&world, "log-2", &settings);
+    let reopened = podbeat
+        .until_logged(
+            "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat",
+        )
+        .await;
+    assert_eq!(
+        (&reopened["level"], &reopened["last_heartbeat"]),
+        (&json!("ERROR"), &json!("open"))
+    );
+    world.kube.apply(pod.showing(&terminated(3, "Error", "c1")));
+    assert_eq!(until_final(&world).await.exit_code("main"), Some(3));
+    podbeat.signal(Signal::TERM);
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
+    all.extend(lines);
+    all
+}
+
 async fn a_dry_run() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
@@ -570,7 +618,7 @@ async fn a_service_that_hangs() -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
-    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 14] = [
+    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 15] = [
         Box::pin(a_barrier()),
         Box::pin(markers()),
         Box::pin(a_whole_life()),
@@ -583,6 +631,7 @@ async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
         Box::pin(two_signals_and_no_look()),
         Box::pin(a_dry_run()),
         Box::pin(a_restart_of_all_containers()),
+        Box::pin(a_stop_of_podbeat_alone()),
         Box::pin(a_service_that_hangs()),
         Box::pin(an_attempt_that_is_given_up()),
     ];

@@ -8,6 +8,7 @@ use super::play::{Play, Pod, expect, seconds};
 use super::pods::{Container, Kind, Plan};
 use super::recording::{exit_code, state, status};
 use crate::Error;
+use crate::node::images::PODBEAT_AGAIN;
 
 /// From the event that shows the task's end to the last heartbeat at the service: the second for which a native sidecar
 /// waits for news, a look at the pod, and a busy machine.
@@ -189,6 +190,47 @@ pub(super) async fn restart_all(play: &Play, kind: Kind) -> Result<(), Error> {
         heartbeat.exit_code("main") == Some(42)
     })
     .await?;
+    play.until_final(&pod).await?;
+    ended(play, &pod, 0).await
+}
+
+/// podbeat's container is given another image, so that the kubelet stops it alone and starts it again. The last heartbeat for that
+/// signal isn't accepted, and the next process takes it back.
+pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> {
+    let plan = Plan::new(kind, "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0").grace(5);
+    let pod = play.pod("task", &plan).await?;
+    play.until_told(&pod, "main", "running").await?;
+    play.faults
+        .script("heartbeat final 503 until-lifted")
+        .map_err(|error| Error::Unexpected(error.to_string()))?;
+    let member = match kind {
+        Kind::Native => "initContainers",
+        Kind::Plain => "containers",
+    };
+    let seen = play.until_state("podbeat", "running").await?;
+    let mut containers = seen
+        .pod()
+        .pointer(&format!("/spec/{member}"))
+        .cloned()
+        .unwrap_or_default();
+    for container in containers.as_array_mut().into_iter().flatten() {
+        if container.get("name") == Some(&json!("podbeat")) {
+            container["image"] = json!(PODBEAT_AGAIN);
+        }
+    }
+    play.namespace
+        .patch_pod("task", &json!({"spec": {member: containers}}))
+        .await?;
+    play.say("podbeat's container is given another image");
+    play.until_logged(&pod, "podbeat's container alone was stopped")
+        .await?;
+    play.faults.lift_all();
+    play.stage
+        .node
+        .lock()
+        .await
+        .write_into(&pod.uid, "scratch", "go", "")?;
+    play.say("main is told to end");
     play.until_final(&pod).await?;
     ended(play, &pod, 0).await
 }

@@ -108,6 +108,13 @@ pub const ALL: &[Scenario] = &[
         "main's rule restarts all containers; its second run succeeds"
     ),
     scenario!(
+        "stopped-alone",
+        BOTH,
+        Any,
+        endings::stopped_alone,
+        "podbeat's container alone is given another image and restarted; main goes on and succeeds"
+    ),
+    scenario!(
         "no-image",
         BOTH,
         Any,

@@ -13,6 +13,9 @@ use crate::{Error, io, ours};
 pub const PAUSE: &str = "localhost/pause:e2e";
 /// podbeat's own image.
 pub const PODBEAT: &str = "localhost/podbeat:e2e";
+
+/// The same image under another name, for a pod whose podbeat is given another image.
+pub const PODBEAT_AGAIN: &str = "localhost/podbeat:e2e-again";
 /// A shell: what the tasks of the scenarios are.
 pub const TASK: &str = "localhost/task:e2e";
 
@@ -89,5 +92,6 @@ pub fn import_podbeat(archive: &Path) -> Result<(), Error> {
     }
     import(archive)?;
     let own = format!("localhost/podbeat:{}", env!("CARGO_PKG_VERSION"));
-    ctr(&["images", "tag", "--force", &own, PODBEAT])
+    ctr(&["images", "tag", "--force", &own, PODBEAT])?;
+    ctr(&["images", "tag", "--force", &own, PODBEAT_AGAIN])
 }

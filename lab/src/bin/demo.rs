@@ -382,6 +382,7 @@ impl Onlooker for Timeline {
                 "the task's containers are finished: the last heartbeat is due".to_owned()
             }
             Note::Final(cause) => format!("the last heartbeat is due: {cause:?}"),
+            Note::Reopened(_) => "takes the last heartbeat back: podbeat alone was stopped".to_owned(),
             Note::Signal { .. } => "hears SIGTERM".to_owned(),
             Note::OtherPod(_) => "sees another pod of the same name".to_owned(),
             Note::NeverSeen => "finds no such pod".to_owned(),

@@ -68,6 +68,7 @@ impl Machine {
                 Stage::Final { since } | Stage::Barrier { since, .. } => Some(since.saturating_add(PATIENCE)),
                 Stage::New
                 | Stage::Running
+                | Stage::Reconsidering { .. }
                 | Stage::Settling
                 | Stage::Looking { .. }
                 | Stage::Quiet
@@ -141,6 +142,11 @@ impl Machine {
         } else {
             settled
         })
+    }
+
+    /// Until when the API is asked whether a last heartbeat stands. A native sidecar need not set an end.
+    pub(super) fn reconsiders_until(&self, since: Duration) -> Option<Duration> {
+        (self.sidecar() != Sidecar::Native).then(|| since.saturating_add(PATIENCE))
     }
 
     /// When, after SIGTERM, the kubelet kills podbeat to restart all containers: it leaves the least grace.

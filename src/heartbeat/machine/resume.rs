@@ -2,10 +2,24 @@
 
 use std::time::Duration;
 
-use super::{Action, Confirmed, Doubt, Machine, Note, Settings, Stage};
+#[cfg(test)]
+use super::Broken;
+use super::{Action, Cause, Confirmed, Doubt, Machine, Note, Settings, Stage};
 use crate::heartbeat::Now;
+use crate::heartbeat::completion::is_finished;
 use crate::heartbeat::outbox::{Beat, Kind};
 use crate::heartbeat::saved::{LastHeartbeat, Saved, SavedBeat};
+use crate::pod::status::{BACKS_OFF, Container, Observation, Role, State};
+
+/// What becomes of a last heartbeat that went out for a signal alone.
+pub(super) enum Reconsidered {
+    /// The task goes on, or ended otherwise than was told: it is taken back.
+    GoesOn,
+    /// The pod is at its end: it stands.
+    Over,
+    /// The pod doesn't show it yet.
+    Unknown,
+}
 
 impl Machine {
     /// A machine that goes on where an earlier process of the same pod was. It hasn't started either.
@@ -34,8 +48,10 @@ impl Machine {
         machine.was_seen = saved.was_seen;
         machine.statuses = saved.statuses;
         machine.exits = saved.exits;
+        machine.late_exits = saved.late_exits;
         machine.remembered_sidecar = saved.sidecar;
         machine.last_heartbeat = saved.last_heartbeat;
+        machine.cause = saved.cause;
         machine.confirmed = saved.confirmed_at.map(|at| Confirmed {
             at: now.elapsed,
             older_by: now.since(at),
@@ -56,6 +72,63 @@ impl Machine {
                 last_heartbeat: self.last_heartbeat,
             }));
         }
+        self.stage = Stage::Reconsidering { since: now };
+        let for_signal = matches!(self.cause, Some(Cause::Signal | Cause::Marked));
+        #[cfg(test)]
+        let for_signal = for_signal && self.broken != Some(Broken::Alone);
+        let is_final = |beat: &Beat| beat.kind == Kind::Final;
+        let is_open = match self.last_heartbeat {
+            LastHeartbeat::Open => self.outbox.iter().any(is_final),
+            LastHeartbeat::Accepted | LastHeartbeat::Refused => true,
+            LastHeartbeat::Orphaned => false,
+        };
+        if !(for_signal && is_open) {
+            self.uphold(now, actions);
+        }
+    }
+
+    /// What the pod shows of a task whose last heartbeat went out for a signal alone. The kubelet has started podbeat's container again
+    /// since, which it does in no pod that it is stopping.
+    pub(super) fn reconsidered(&self, pod: &Observation) -> Reconsidered {
+        if pod.deletion.is_some() || pod.phase_is_terminal {
+            return Reconsidered::Over;
+        }
+        if is_finished(pod) {
+            // A marker told the end; or the heartbeat is still to be sent, and tells it.
+            let is_told = self.cause == Some(Cause::Marked) || self.last_heartbeat == LastHeartbeat::Open;
+            return if is_told {
+                Reconsidered::Over
+            } else {
+                Reconsidered::GoesOn
+            };
+        }
+        let goes_on = |container: &Container| match &container.state {
+            _ if container.role == Role::Sidecar => false,
+            Some(State::Running { .. }) => true,
+            Some(State::Waiting { reason, .. }) => reason.as_deref() == Some(BACKS_OFF),
+            Some(State::Terminated(exit)) => container.restart.follows(exit.exit_code),
+            None => false,
+        };
+        if pod.restarts_all() || pod.containers.iter().any(goes_on) {
+            Reconsidered::GoesOn
+        } else {
+            Reconsidered::Unknown
+        }
+    }
+
+    /// Takes the last heartbeat of an earlier process back, and goes on.
+    pub(super) fn reopen(&mut self, actions: &mut Vec<Action>) {
+        actions.push(Action::Note(Note::Reopened(self.last_heartbeat)));
+        self.withdraw_final();
+        self.last_heartbeat = LastHeartbeat::Open;
+        // What was seen since then may not have been told: all of it is news again.
+        self.late_exits.clear();
+        self.statuses.clear();
+        self.stage = Stage::Running;
+    }
+
+    /// Stands by what an earlier process left, and goes on from there.
+    pub(super) fn uphold(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let due = self.outbox.iter().any(|beat| beat.kind == Kind::Final);
         match self.last_heartbeat {
             LastHeartbeat::Open if due => {
@@ -98,6 +171,7 @@ impl Machine {
                 .map(|beat| SavedBeat::of(beat, in_flight(beat), now.wall_before(beat.age(now.elapsed))))
                 .collect(),
             last_heartbeat: self.last_heartbeat,
+            cause: self.cause,
             identity: self.settings.identity.clone(),
             was_seen: self.was_seen,
             statuses: self.statuses.clone(),
@@ -105,6 +179,7 @@ impl Machine {
                 .confirmed
                 .map(|confirmed| now.wall_before(confirmed.age(now.elapsed))),
             exits: self.exits.clone(),
+            late_exits: self.late_exits.clone(),
             sidecar: self.sidecar(),
         }
     }

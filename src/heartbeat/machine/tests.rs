@@ -1982,6 +1982,34 @@ fn of_two_runs_in_one_second_nobody_can_tell_whose_marker_it_is() {
 }
 
 #[test]
+fn an_exit_without_times_hides_no_marker_of_a_later_run() {
+    let lost = r#""lastState":{"terminated":{"exitCode":137,"reason":"RestartingAllContainers"}}"#;
+    let told_after = |main: &str| {
+        let mut bench = Bench::ready(marking());
+        let main = format!(r#""restartCount":1,{main},{lost}"#);
+        bench.on(Shown {
+            deletion: Some(33.0),
+            ..shown(&main)
+        }
+        .event());
+        bench.accept_all();
+        bench.pass(2.0);
+        bench.accept_all();
+        bench.on(Event::Signal);
+        bench.on(marker(3, 2.9));
+        bench.pass(2.0);
+        assert_eq!(bench.last().last_heartbeat, Some(true));
+        exit_code(bench.last())
+    };
+    assert_eq!(told_after(RUNNING), Some(3));
+    assert_eq!(
+        told_after(WAITING),
+        None,
+        "it may be the marker of the run before"
+    );
+}
+
+#[test]
 fn the_apis_own_terminated_replaces_the_markers_before_a_retry() {
     let mut bench = in_deletion(true);
     bench.on(Event::Signal);
@@ -2533,4 +2561,193 @@ fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
     bench.on(always(WAITING).event());
     bench.accept_all();
     assert_eq!(state(bench.last()), Some("waiting"));
+}
+
+// ---- podbeat's container alone is stopped ---------------------------------------------------------------------------
+
+/// A process that was told to end while main ran, up to its last heartbeat.
+fn stopped_alone(pod: &Shown) -> Bench {
+    let mut bench = Bench::ready(journaled());
+    bench.on(pod.event());
+    bench.accept_all();
+    bench.on(Event::Signal);
+    bench.pass(1.0);
+    bench.on(Event::Looked(Look::Found(pod.observation())));
+    bench.await_attempt();
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+    assert_eq!(state(bench.last()), Some("running"));
+    bench
+}
+
+fn is_reopened(note: &Note) -> bool {
+    matches!(note, Note::Reopened(_))
+}
+
+#[test]
+fn heartbeats_go_on_after_podbeat_alone_was_stopped() {
+    let pods = [shown(RUNNING), plain(RUNNING)];
+    for (pod, is_accepted) in pods.iter().flat_map(|pod| [(pod, true), (pod, false)]) {
+        let mut bench = stopped_alone(pod);
+        if is_accepted {
+            bench.accept_all();
+            assert_eq!(bench.end, Some(End::Delivered));
+        }
+        let mut after = bench.after_crash(2.0);
+        assert_eq!((after.sent.len(), after.end.as_ref()), (0, None));
+        // It doesn't show yet whether the task goes on.
+        after.on(Event::Observed(
+            Shown {
+                main: WAITING.to_owned(),
+                native: pod.native,
+                ..shown("")
+            }
+            .observation(),
+        ));
+        after.pass(30.0);
+        assert_eq!(after.sent.len(), 0);
+        after.on(pod.event());
+        let how_far = if is_accepted {
+            LastHeartbeat::Accepted
+        } else {
+            LastHeartbeat::Open
+        };
+        assert!(
+            after.notes.contains(&Note::Reopened(how_far)),
+            "{:?}",
+            after.notes
+        );
+        assert!(!after.stopped_watching);
+        assert_eq!(after.last().last_heartbeat, None);
+        assert_eq!(state(after.last()), Some("running"));
+        after.accept_all();
+        // Whoever comes after another crash goes on, too.
+        let mut next = after.after_crash(1.0);
+        next.accept_all();
+        next.on(pod.event());
+        next.accept_all();
+        assert!(!next.notes.iter().any(is_reopened));
+        next.on(Shown {
+            main: terminated(3),
+            native: pod.native,
+            ..shown("")
+        }
+        .event());
+        assert_eq!(next.last().last_heartbeat, Some(true));
+        assert_eq!(exit_code(next.last()), Some(3));
+    }
+}
+
+#[test]
+fn an_exit_while_podbeat_was_stopped_is_not_missed() {
+    let mut after = stopped_alone(&shown(RUNNING));
+    after.accept_all();
+    let mut after = after.after_crash(2.0);
+    after.on(shown(&terminated(3)).event());
+    assert!(after.notes.contains(&Note::Final(Cause::Completed)));
+    assert_eq!(
+        exit_code(after.last()),
+        Some(3),
+        "the last heartbeat had not told it"
+    );
+
+    let mut bench = stopped_alone(&Shown {
+        policy: "Always",
+        ..shown(RUNNING)
+    });
+    bench.accept_all();
+    let mut after = bench.after_crash(2.0);
+    let last = terminated(3).replacen("state", "lastState", 1);
+    let restarted = format!(r#"{RUNNING},"restartCount":1,{last}"#);
+    after.on(Shown {
+        policy: "Always",
+        ..shown(&restarted)
+    }
+    .event());
+    after.accept_all();
+    after.pass(1.0);
+    after.accept_all();
+    assert_eq!(after.kinds(), [Kind::LostExit, Kind::Change], "{:?}", after.notes);
+}
+
+#[test]
+fn a_last_heartbeat_for_a_signal_stands_if_the_pod_is_at_its_end() {
+    let deleted = Shown {
+        deletion: Some(90.0),
+        ..shown(RUNNING)
+    };
+    let failed = {
+        let mut failed = shown(RUNNING).observation();
+        failed.phase_is_terminal = true;
+        failed
+    };
+    let ends = [
+        Event::Observed(deleted.observation()),
+        Event::Observed(failed),
+        Event::Gone(None),
+        Event::Observed(
+            Shown {
+                uid: "u2",
+                ..shown(RUNNING)
+            }
+            .observation(),
+        ),
+        Event::Signal,
+    ];
+    for end in ends {
+        // Accepted: nothing more is sent.
+        let mut bench = stopped_alone(&shown(RUNNING));
+        bench.accept_all();
+        let mut after = bench.after_crash(2.0);
+        after.on(end.clone());
+        after.pass(60.0);
+        assert_eq!(after.sent.len(), 0, "{end:?}");
+        after.on(Event::Signal);
+        assert_eq!(after.end, Some(End::Delivered), "{end:?}");
+        // Not accepted: it goes out.
+        let mut after = stopped_alone(&shown(RUNNING)).after_crash(2.0);
+        after.on(end.clone());
+        after.await_attempt();
+        assert_eq!(after.last().last_heartbeat, Some(true), "{end:?}");
+        assert!(!after.notes.iter().any(is_reopened), "{end:?}");
+    }
+}
+
+#[test]
+fn a_plain_sidecar_asks_no_longer_than_a_last_heartbeat_is_tried() {
+    let mut bench = stopped_alone(&plain(RUNNING));
+    bench.accept_all();
+    let mut after = bench.after_crash(2.0);
+    after.pass(14.0 * 60.0);
+    assert_eq!(after.end, None);
+    after.pass(61.0);
+    assert_eq!((after.end.as_ref(), after.sent.len()), (Some(&End::Delivered), 0));
+}
+
+#[test]
+fn a_last_heartbeat_that_told_the_end_is_never_taken_back() {
+    // By its cause, and in journals of earlier versions, which name none.
+    for cause in [Some(Cause::Completed), Some(Cause::Gone), None] {
+        let mut bench = stopped_alone(&shown(RUNNING));
+        bench.accept_all();
+        bench.saved.as_mut().expect("a journal").cause = cause;
+        let mut after = bench.after_crash(2.0);
+        assert!(after.stopped_watching);
+        after.on(shown(RUNNING).event());
+        after.pass(60.0);
+        assert_eq!(after.sent.len(), 0, "{cause:?}");
+    }
+}
+
+#[test]
+fn a_last_heartbeat_before_a_restart_of_all_containers_was_seen_is_taken_back() {
+    let mut bench = stopped_alone(&Shown {
+        main: RUNNING.to_owned(),
+        ..ruled(0)
+    });
+    bench.accept_all();
+    let mut after = bench.after_crash(2.0);
+    after.on(ruled(42).event());
+    assert!(after.notes.iter().any(is_reopened));
+    assert_eq!(exit_code(after.last()), Some(42));
+    assert_eq!(after.last().last_heartbeat, None);
 }

@@ -168,10 +168,9 @@ impl Machine {
 
     /// The exit that a valid marker of this container tells. A marker of an earlier run is not valid: it must not have been
     /// left before the run that the API shows began, and it must be later than every exit that is known already. Both in
-    /// whole seconds, which is all that Kubernetes tells.
+    /// whole seconds, which is all that Kubernetes tells. Where it doesn't tell when an exit was, the run must have begun.
     fn valid(&self, container: &str, started: Option<Timestamp>, last_exit: Option<&Exit>) -> Option<Exit> {
-        let told = self.exits.iter().filter(|(name, _)| name == container);
-        let known = || told.clone().map(|(_, exit)| exit).chain(last_exit);
+        let known = || self.known_exits(container).chain(last_exit);
         let is_of_this_run = |found: &&Found| {
             #[cfg(test)]
             if self.broken == Some(super::Broken::Stale) {
@@ -179,7 +178,14 @@ impl Machine {
             }
             let finished = found.finished().as_second();
             let since_start = started.is_none_or(|started| finished >= started.as_second());
-            let is_news = |exit: &Exit| exit.finished_at.is_some_and(|known| finished > known.as_second());
+            let is_news = |exit: &Exit| match exit.finished_at {
+                Some(known) => finished > known.as_second(),
+                // Of a container that it has lost, the kubelet tells no times: the run after it must be known to have begun.
+                None => {
+                    started.is_some()
+                        || known().any(|later| later.finished_at.is_some() && later.run > exit.run)
+                }
+            };
             since_start && known().all(is_news)
         };
         let of_container = |found: &&Found| found.container == container;

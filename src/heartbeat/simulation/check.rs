@@ -1,6 +1,6 @@
 //! The judge: what the guarantees mean, told from what was seen and what arrived, not from how the machine works.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::life::{Death, File, Life, Shown};
@@ -90,6 +90,8 @@ pub(super) struct Judge {
     markers_read: Vec<File>,
     /// Since when the process of the moment knows that the pod ends.
     ending: Option<Duration>,
+    /// Whether that began with a signal for podbeat alone, or for a restart of all containers.
+    stopping: bool,
     /// Whether the service ever refused a body.
     refused: bool,
     sent: Vec<Sent>,
@@ -98,6 +100,16 @@ pub(super) struct Judge {
     crashes: Vec<Duration>,
     losses: Vec<(u32, Losses)>,
     final_due: Option<Duration>,
+    final_cause: Option<Cause>,
+    /// The numbers of the last heartbeats that were sent, and of those that were taken back.
+    finals: Vec<u64>,
+    withdrawn: Vec<u64>,
+    /// Since when the process of the moment ought to have taken back what an earlier one sent.
+    must_reopen: Option<Duration>,
+    /// From when a final was due until it was taken back.
+    undecided: Vec<(Duration, Duration)>,
+    /// When a final was last taken back.
+    reopened: Option<Duration>,
     /// As it was last sent before an answer told that it was accepted.
     final_sent: Option<HeartbeatTaskRunRequest>,
     /// When an answer told that the last heartbeat was accepted.
@@ -134,6 +146,7 @@ impl Judge {
             markers: settings.markers,
             markers_read: vec![],
             ending: None,
+            stopping: false,
             refused: false,
             sent: vec![],
             accepted: vec![],
@@ -141,6 +154,12 @@ impl Judge {
             crashes: vec![],
             losses: vec![],
             final_due: None,
+            final_cause: None,
+            finals: vec![],
+            withdrawn: vec![],
+            must_reopen: None,
+            undecided: vec![],
+            reopened: None,
             final_sent: None,
             final_known: None,
             finished: false,
@@ -169,8 +188,59 @@ impl Judge {
         self.begins.push(at);
         self.shown_now = false;
         self.ending = None;
+        self.stopping = false;
         // What an earlier process was told, this one has yet to learn.
         self.death_seen = None;
+    }
+
+    /// A signal that stops podbeat's container, and not its pod.
+    pub(super) fn stopping(&mut self, at: Duration) {
+        self.stands_no_more();
+        self.ending.get_or_insert(at);
+        self.stopping = true;
+    }
+
+    /// The process that was so stopped is gone.
+    pub(super) fn stopped(&mut self, at: Duration, end: Option<&End>) {
+        if end == Some(&End::Restarting) {
+            self.final_due = None;
+            self.final_cause = None;
+        }
+        self.crashed(at);
+    }
+
+    /// G2: what went out for a signal is taken back as soon as the pod shows that its task goes on.
+    fn stands_no_more(&mut self) {
+        if let Some(at) = self.must_reopen.take() {
+            let at = at.as_secs_f64();
+            self.complain(format!(
+                "G2: at {at:.3} the task goes on, and an earlier process's final stands"
+            ));
+        }
+    }
+
+    fn reopened(&mut self, at: Duration) {
+        self.undecided.extend(self.final_due.map(|due| (due, at)));
+        self.must_reopen = None;
+        let goes_on = self
+            .last_pod
+            .as_ref()
+            .is_some_and(|(_, pod)| pod.deletion.is_none() && !pod.phase_is_terminal);
+        // A process that crashed at once may have left no word of having taken it back.
+        let again = self.reopened.is_some_and(|earlier| self.is_unsure(earlier));
+        if !goes_on || !(self.final_was_for_signal() || again) {
+            self.complain("G3: a final is taken back for no reason");
+        }
+        self.reopened = Some(at);
+        self.final_due = None;
+        self.final_cause = None;
+        self.final_known = None;
+        self.final_sent = None;
+        self.withdrawn.append(&mut self.finals);
+    }
+
+    fn final_was_for_signal(&self) -> bool {
+        matches!(self.final_cause, Some(Cause::Signal | Cause::Marked))
     }
 
     pub(super) fn crashed(&mut self, at: Duration) {
@@ -181,6 +251,7 @@ impl Judge {
             // Whoever comes after a crash without a journal knows nothing, and can be held to nothing that was before.
             self.final_known = None;
             self.final_due = None;
+            self.final_cause = None;
         }
     }
 
@@ -189,6 +260,7 @@ impl Judge {
     }
 
     pub(super) fn signalled(&mut self, at: Duration) {
+        self.stands_no_more();
         self.signal.get_or_insert(at);
         self.ending.get_or_insert(at);
     }
@@ -219,8 +291,27 @@ impl Judge {
     }
 
     pub(super) fn observed(&mut self, at: Duration, pod: &Observation) {
+        self.stands_no_more();
         if self.is_gone {
             return;
+        }
+        let runs = |container: &Container| {
+            container.role == Role::Task && matches!(container.state, Some(State::Running { .. }))
+        };
+        // What an earlier process decided in its last moment may not have reached the journal.
+        let earlier = self.begins.last().is_some_and(|begin| {
+            self.final_due
+                .is_some_and(|due| due < *begin && !self.is_unsure(due))
+        });
+        if earlier
+            && self.final_was_for_signal()
+            && self.ending.is_none()
+            && !self.orphaned
+            && pod.deletion.is_none()
+            && !pod.phase_is_terminal
+            && pod.containers.iter().any(runs)
+        {
+            self.must_reopen = Some(at);
         }
         if pod.deletion.is_some() {
             self.death_seen.get_or_insert(at);
@@ -268,6 +359,11 @@ impl Judge {
         match note {
             Note::Final(cause) => {
                 self.final_due.get_or_insert(at);
+                self.final_cause = Some(*cause);
+                let restarts = self.last_pod.as_ref().is_some_and(|(_, pod)| pod.restarts_all());
+                if restarts && self.shown_now && *cause != Cause::Gone {
+                    self.complain("G7: an end, while all containers are being restarted");
+                }
                 let ended = |container: &Container| {
                     let shown = container.state.as_ref().and_then(State::exit).is_some();
                     shown || container.role != Role::Task || files.contains_key(&container.name)
@@ -281,7 +377,7 @@ impl Judge {
                 let all_ended = self.last_pod.as_ref().is_some_and(|(_, pod)| {
                     pod.containers.iter().all(ended) || pod.containers.iter().any(init_failed)
                 });
-                if *cause == Cause::Marked && !all_ended {
+                if *cause == Cause::Marked && !all_ended && !self.stopping {
                     self.complain("G7: an end that no marker tells");
                 }
                 if let Some(told) = self.markers_told_the_end(files)
@@ -299,6 +395,7 @@ impl Judge {
             Note::Accepted(_, Kind::Final) => {
                 self.final_known.get_or_insert(at);
             }
+            Note::Reopened(_) => self.reopened(at),
             Note::BarrierFailed => self.barrier_cut = true,
             Note::Orphaned => self.orphaned = true,
             _ => {}
@@ -329,6 +426,9 @@ impl Judge {
                 }
             }
             if kind == Kind::Final {
+                if !self.finals.contains(&attempt.beat.0) {
+                    self.finals.push(attempt.beat.0);
+                }
                 self.withheld_exits_are_told(at, attempt, files);
                 self.final_sent = Some(attempt.request.clone());
             }
@@ -376,7 +476,9 @@ impl Judge {
     // ---- what it means ------------------------------------------------------------------------------------------
 
     pub(super) fn verdict(mut self, life: &Life, alive: bool) -> Vec<String> {
+        self.stands_no_more();
         self.every_transition_arrived();
+        self.each_lost_exit_arrived();
         self.in_order();
         self.one_final(life, alive);
         self.last_word(life);
@@ -402,7 +504,9 @@ impl Judge {
             let earliest = match (&container.state, &container.last_exit) {
                 (Some(State::Terminated(_)), _) => return false,
                 (Some(State::Running { .. }), _) => container.restart_count,
-                (Some(State::Waiting { .. }) | None, Some(_)) => container.restart_count + 1,
+                (Some(State::Waiting { .. }) | None, Some(exit)) => {
+                    exit.run.unwrap_or(container.restart_count) + 1
+                }
                 (Some(State::Waiting { .. }) | None, None) => -1,
             };
             self.report.includes(container.role) && file.run >= earliest
@@ -448,7 +552,8 @@ impl Judge {
             let Some((since, file)) = files.get(&container.name) else {
                 continue;
             };
-            let readable = *since <= ending || *since + READ <= at;
+            // Where podbeat alone is stopped, a task may end after every exit seemed known.
+            let readable = *since <= ending || (!self.stopping && *since + READ <= at);
             let told = request::ended(&container.name, &exit_of(&file.found));
             let tells = attempt
                 .request
@@ -482,7 +587,7 @@ impl Judge {
     /// G1: what was observed, and stood long enough to be told, was accepted, or its loss was counted.
     fn every_transition_arrived(&mut self) {
         // Without an accepted final the story isn't over; then nothing is owed but what was counted.
-        if self.amnesia() || !self.has_accepted_final() || self.orphaned {
+        if self.amnesia() || !self.has_lasting_final() || self.orphaned {
             return;
         }
         let due = self.final_due.unwrap_or(Duration::MAX);
@@ -536,11 +641,57 @@ impl Judge {
         }
     }
 
-    /// Whether a crash came so soon that it may not have reached the journal.
+    /// A last heartbeat that was not taken back.
+    fn is_lasting(&self, accepted: &Accepted) -> bool {
+        accepted.is_final() && !self.withdrawn.contains(&accepted.beat.0)
+    }
+
+    fn has_lasting_final(&self) -> bool {
+        self.accepted.iter().any(|accepted| self.is_lasting(accepted))
+    }
+
+    /// G1: exits without an ID look the same, and each is told.
+    fn each_lost_exit_arrived(&mut self) {
+        if self.amnesia() || !self.has_lasting_final() || self.orphaned {
+            return;
+        }
+        let due = self.final_due.unwrap_or(Duration::MAX);
+        let (mut missing, mut names) = (0, vec![]);
+        for container in self.exits.iter().map(|seen| &seen.container) {
+            if names.contains(container) {
+                continue;
+            }
+            names.push(container.clone());
+            let seen = self.exits.iter().filter(|seen| {
+                let is_lost = seen.exit.container_id.is_none() && seen.container == *container;
+                is_lost && seen.at < due && !self.is_unsure(seen.at)
+            });
+            let tells = |status: &ContainerStatus| {
+                status.name.as_ref() == Some(container)
+                    && matches!(&status.state, Some(ContainerState::Terminated(exit)) if exit.container_id.is_none())
+            };
+            let told: BTreeSet<u64> = self
+                .accepted
+                .iter()
+                .filter(|accepted| accepted.beat.1.brings_news())
+                .filter(|accepted| accepted.request.container_status.iter().flatten().any(tells))
+                .map(|accepted| accepted.beat.0)
+                .collect();
+            missing += seen.count().saturating_sub(told.len());
+        }
+        let lost = self.lost();
+        if u64::try_from(missing).unwrap_or(u64::MAX) > lost {
+            self.complain(format!(
+                "G1: {missing} exits without an ID never arrived and {lost} losses were counted"
+            ));
+        }
+    }
+
+    /// Whether a crash came so soon that it may not have reached the journal, or nothing was sent then.
     fn is_unsure(&self, at: Duration) -> bool {
-        self.crashes
-            .iter()
-            .any(|crash| at <= *crash && *crash - at <= JOURNAL)
+        let crashed = |crash: &Duration| at <= *crash && *crash - at <= JOURNAL;
+        let undecided = |(from, until): &(Duration, Duration)| *from <= at && at < *until;
+        self.crashes.iter().any(crashed) || self.undecided.iter().any(undecided)
     }
 
     /// G1: and in order. A request that was given up may arrive late; it is no news then.
@@ -574,7 +725,7 @@ impl Judge {
         let mut finals: Vec<_> = self
             .accepted
             .iter()
-            .filter(|accepted| accepted.is_final())
+            .filter(|accepted| self.is_lasting(accepted))
             .map(|accepted| (accepted.beat.0, accepted.request.nonce.clone()))
             .collect();
         finals.dedup();
@@ -624,6 +775,8 @@ impl Judge {
             Sidecar::Native => Duration::from_millis(1950),
             Sidecar::Plain | Sidecar::Elsewhere => Duration::from_millis(1000),
         };
+        // A service that has closed the run takes no other final.
+        let faulty = faulty || (self.closed && !self.withdrawn.is_empty());
         if undelivered && !faulty && at.saturating_sub(since) >= enough && !self.orphaned {
             self.complain(format!(
                 "G2: killed {:.3} s after the signal without a final, though the service answered",
@@ -684,8 +837,8 @@ impl Judge {
             None => self.left_dead,
         };
         let Some(last) = self.accepted.last() else { return };
-        let has_final = self.has_accepted_final();
-        if self.final_known.is_some() && has_final && !last.is_final() && !cut {
+        let has_final = self.has_lasting_final();
+        if self.final_known.is_some() && has_final && !self.is_lasting(last) && !cut {
             let at = last.at.as_secs_f64();
             self.complain(format!(
                 "G3: the last word, at {at:.3}, is a {} heartbeat of process {}",
@@ -726,6 +879,7 @@ impl Judge {
             && !self.finished
             && !self.is_gone
             && self.signal.is_none()
+            && !self.final_was_for_signal()
         {
             let at = at.as_secs_f64();
             self.complain(format!("G8: ended at {at:.3} for no reason: {end:?}"));
@@ -744,8 +898,13 @@ fn exit_of(found: &Found) -> Exit {
     }
 }
 
-/// Of two runs that ended in one second nobody can tell whose marker it is.
+/// Of two runs that ended in one second nobody can tell whose marker it is; nor, until a run is shown, of one whose predecessor ended
+/// nobody knows when.
 fn is_doubtful(container: &Container, file: &File) -> bool {
     let last = container.last_exit.as_ref();
-    last.is_some_and(|exit| exit.finished_at >= Some(file.found.finished()))
+    let runs = matches!(container.state, Some(State::Running { .. }));
+    last.is_some_and(|exit| match exit.finished_at {
+        Some(at) => at >= file.found.finished(),
+        None => !runs,
+    })
 }

@@ -70,6 +70,17 @@ pub(super) struct File {
     pub(super) by_exec: bool,
 }
 
+/// What stops podbeat's container in a pod that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stop {
+    /// When the kubelet sends SIGTERM.
+    pub(super) at: Duration,
+    /// When it sends SIGKILL, if podbeat is still there.
+    pub(super) kill: Duration,
+    /// When it starts the container again, at the earliest.
+    pub(super) starts: Duration,
+}
+
 /// What the API server would show from a moment on.
 #[derive(Clone, Debug)]
 pub(super) enum Shown {
@@ -96,6 +107,8 @@ pub(super) struct Life {
     pub(super) second_signal: bool,
     pub(super) api_outages: Vec<Outage<()>>,
     pub(super) service_outages: Vec<Outage<ServiceFault>>,
+    /// When podbeat's container is stopped alone, or together with all others of the pod, and started again.
+    pub(super) stops: Vec<Stop>,
     /// When the process dies, and how long until it is started again.
     pub(super) crashes: Vec<(Duration, Duration)>,
     pub(super) wall_steps: Vec<(Duration, i64)>,
@@ -141,6 +154,9 @@ fn blank(rng: &mut fastrand::Rng, sidecar: Sidecar, tasks: usize, grace: u64) ->
                 2 => {
                     r#","restartPolicy":"Never","restartPolicyRules":[{"action":"Restart","exitCodes":{"operator":"In","values":[1,42]}}]"#
                 }
+                3 => {
+                    r#","restartPolicy":"Never","restartPolicyRules":[{"action":"RestartAllContainers","exitCodes":{"operator":"NotIn","values":[0,3,137]}}]"#
+                }
                 _ => "",
             };
             format!(r#"{{"name":"task{nth}"{own}}}"#)
@@ -175,6 +191,18 @@ struct Step {
     state: Option<State>,
     last_exit: Option<Exit>,
     run: i32,
+    /// Whether all containers are being restarted.
+    restarting: bool,
+}
+
+impl Step {
+    fn apply(&self, pod: &mut Observation) {
+        let container = &mut pod.containers[self.container];
+        container.state.clone_from(&self.state);
+        container.last_exit.clone_from(&self.last_exit);
+        container.restart_count = self.run;
+        pod.all_restarting = self.restarting;
+    }
 }
 
 /// One run of a container, and how it ended if nothing came between.
@@ -200,7 +228,17 @@ fn waiting(reason: &str) -> Option<State> {
     })
 }
 
-/// The runs of one container from `begin` on. Returns when it ended for good, if it did.
+/// What becomes of a container.
+#[derive(Clone, Copy)]
+enum Fate {
+    /// It ended for good.
+    Ended(Duration),
+    /// Its exit restarts all containers.
+    RestartsAll(Duration),
+    GoesOn,
+}
+
+/// The runs of one container from `begin` on. `pod` shows what was before.
 fn runs(
     rng: &mut fastrand::Rng,
     pod: &Observation,
@@ -208,17 +246,19 @@ fn runs(
     begin: Duration,
     steps: &mut Vec<Step>,
     all: &mut Vec<Run>,
-) -> Option<Duration> {
+) -> Fate {
     let mut at = begin;
-    let mut last_exit = None;
-    let restart = &pod.containers[container].restart;
-    for run in 0..12 {
+    let shown = &pod.containers[container];
+    let mut last_exit = shown.last_exit.clone();
+    let restart = &shown.restart;
+    for run in shown.restart_count..shown.restart_count + 12 {
         steps.push(Step {
             at,
             container,
             state: running(at),
             last_exit: last_exit.clone(),
             run,
+            restarting: false,
         });
         let begun = at;
         at += spread(rng, 0.02, 400.0);
@@ -246,10 +286,14 @@ fn runs(
                 state: Some(State::Terminated(exit.clone())),
                 last_exit: last_exit.clone(),
                 run,
+                restarting: false,
             });
         }
         if !again {
-            return Some(at);
+            return Fate::Ended(at);
+        }
+        if restart.restarts_all(Some(code)) {
+            return Fate::RestartsAll(at);
         }
         last_exit = Some(exit);
         if chance(rng, 50) {
@@ -260,13 +304,163 @@ fn runs(
                 state: waiting("CrashLoopBackOff"),
                 last_exit: last_exit.clone(),
                 run,
+                restarting: false,
             });
             at += spread(rng, 0.1, 300.0);
         } else {
             at += spread(rng, 0.001, 1.0);
         }
     }
-    None
+    Fate::GoesOn
+}
+
+/// One turn of the pod: from when its first container begins until all have ended, or all are restarted.
+struct Turn {
+    steps: Vec<Step>,
+    runs: Vec<Run>,
+    /// When the tasks are over for good, if they ever are.
+    completed: Option<Duration>,
+    /// When an exit restarts all containers, if one does.
+    restarts: Option<Duration>,
+}
+
+impl Turn {
+    fn draw(rng: &mut fastrand::Rng, pod: &Observation, mut begin: Duration) -> Self {
+        let mut turn = Self {
+            steps: vec![],
+            runs: vec![],
+            completed: None,
+            restarts: None,
+        };
+        let (init, regular): (Vec<usize>, Vec<usize>) = (0..pod.containers.len())
+            .filter(|nth| pod.containers[*nth].role != Role::Sidecar)
+            .partition(|nth| pod.containers[*nth].role == Role::Init);
+        for container in &regular {
+            let shown = &pod.containers[*container];
+            turn.steps.push(Step {
+                at: begin + between(rng, 0.0, 1.0).min(begin),
+                container: *container,
+                state: waiting("PodInitializing"),
+                last_exit: shown.last_exit.clone(),
+                run: shown.restart_count,
+                restarting: false,
+            });
+        }
+        begin += Duration::from_secs(1);
+        for container in init {
+            match runs(rng, pod, container, begin, &mut turn.steps, &mut turn.runs) {
+                Fate::Ended(end) => {
+                    begin = end + between(rng, 0.0, 1.0);
+                    let exit = turn.runs.last().map(|run| run.code);
+                    if exit != Some(0) {
+                        turn.completed = Some(end);
+                        return turn;
+                    }
+                }
+                Fate::RestartsAll(_) | Fate::GoesOn => return turn,
+            }
+        }
+        let fates: Vec<_> = regular
+            .iter()
+            .map(|container| {
+                let begin = begin + between(rng, 0.0, 2.0);
+                runs(rng, pod, *container, begin, &mut turn.steps, &mut turn.runs)
+            })
+            .collect();
+        let restarts = fates.iter().filter_map(|fate| match fate {
+            Fate::RestartsAll(at) => Some(*at),
+            Fate::Ended(_) | Fate::GoesOn => None,
+        });
+        turn.restarts = restarts.min();
+        turn.completed = fates.iter().try_fold(Duration::ZERO, |latest, fate| match fate {
+            Fate::Ended(at) => Some(latest.max(*at)),
+            Fate::RestartsAll(_) | Fate::GoesOn => None,
+        });
+        turn.steps.sort_by_key(|step| step.at);
+        turn
+    }
+
+    /// Cuts it off where all containers are restarted, and shows that on `pod` (KEP-5532): podbeat gets SIGTERM and has two seconds;
+    /// then the kubelet has lost all containers, and starts new ones. Returns when the next turn begins.
+    fn restart_all(
+        &mut self,
+        rng: &mut fastrand::Rng,
+        pod: &mut Observation,
+        at: Duration,
+        stops: &mut Vec<Stop>,
+    ) -> Duration {
+        self.steps.retain(|step| step.at <= at);
+        self.runs.retain(|run| run.begun <= at);
+        let (least, most) = (Duration::from_millis(20), Duration::from_secs(2));
+        let signal = at + between(rng, 0.001, 0.3);
+        let kill = signal + most;
+        let starts = kill + between(rng, 0.1, 5.0);
+        for run in self.runs.iter_mut().filter(|run| run.ended > at) {
+            run.ended = signal + between(rng, 0.0, 1.9);
+            run.code = 137;
+        }
+        for step in &self.steps {
+            step.apply(pod);
+        }
+        // The kubelet shows the condition, and then for a moment how the others were killed.
+        let mut shown_at = at + least;
+        for (nth, container) in pod.containers.iter().enumerate() {
+            let killed = Exit {
+                exit_code: Some(137),
+                finished_at: Some(whole_seconds(kill)),
+                container_id: Some(format!("containerd://{nth}-{}", container.restart_count)),
+                run: Some(container.restart_count),
+                ..Exit::default()
+            };
+            let is_killed = matches!(container.state, Some(State::Running { .. })) && chance(rng, 50);
+            if is_killed {
+                shown_at = shown_at.max(kill - least);
+            }
+            self.steps.push(Step {
+                at: shown_at,
+                container: nth,
+                state: if is_killed {
+                    Some(State::Terminated(killed))
+                } else {
+                    container.state.clone()
+                },
+                last_exit: container.last_exit.clone(),
+                run: container.restart_count,
+                restarting: true,
+            });
+        }
+        for (nth, container) in pod.containers.iter().enumerate() {
+            // What never ran isn't restarted.
+            let ran = self.runs.iter().any(|run| run.container == nth);
+            let lost = Exit {
+                exit_code: Some(137),
+                reason: Some("RestartingAllContainers".to_owned()),
+                run: Some(container.restart_count),
+                ..Exit::default()
+            };
+            self.steps.push(Step {
+                at: starts,
+                container: nth,
+                state: waiting("PodInitializing"),
+                last_exit: if ran {
+                    Some(lost)
+                } else {
+                    container.last_exit.clone()
+                },
+                run: container.restart_count + i32::from(ran),
+                restarting: false,
+            });
+        }
+        for step in &self.steps {
+            step.apply(pod);
+        }
+        stops.push(Stop {
+            at: signal,
+            kill,
+            starts,
+        });
+        starts
+    }
 }
 
 /// The marker of a container that ended then.
@@ -293,55 +487,45 @@ impl Life {
         let tasks = rng.usize(1..4);
         let grace = [1, 5, 30, 30, 30, 120][rng.usize(0..6)];
         let pod = blank(rng, sidecar, tasks, grace);
-        let mut steps = vec![];
-        let mut all = vec![];
         let mut begin = between(rng, 0.0, 5.0);
-        let (init, regular): (Vec<usize>, Vec<usize>) = (0..pod.containers.len())
-            .filter(|nth| pod.containers[*nth].role != Role::NativeSidecar)
-            .partition(|nth| pod.containers[*nth].role == Role::Init);
-        let mut completed = None;
-        let mut init_failed = false;
-        for container in init {
-            match runs(rng, &pod, container, begin, &mut steps, &mut all) {
-                Some(end) => {
-                    begin = end + between(rng, 0.0, 1.0);
-                    let code = steps
-                        .last()
-                        .and_then(|step| step.state.as_ref()?.exit()?.exit_code);
-                    if code != Some(0) {
-                        init_failed = true;
-                        completed = Some(end);
-                    }
-                }
-                None => init_failed = true,
+        let (mut steps, mut all, mut stops) = (vec![], vec![], vec![]);
+        let mut before = pod.clone();
+        let completed = loop {
+            let mut turn = Turn::draw(rng, &before, begin);
+            let restarts = turn.restarts.filter(|_| stops.len() < 4);
+            if let Some(at) = restarts {
+                begin = turn.restart_all(rng, &mut before, at, &mut stops);
             }
-        }
-        for container in &regular {
-            steps.push(Step {
-                at: between(rng, 0.0, 1.0).min(begin),
-                container: *container,
-                state: waiting("PodInitializing"),
-                last_exit: None,
-                run: 0,
-            });
-        }
-        if !init_failed {
-            let ends: Vec<_> = regular
-                .iter()
-                .map(|container| {
-                    let begin = begin + between(rng, 0.0, 2.0);
-                    runs(rng, &pod, *container, begin, &mut steps, &mut all)
-                })
-                .collect();
-            completed = ends
-                .into_iter()
-                .try_fold(Duration::ZERO, |latest, end| Some(latest.max(end?)));
-        }
-        steps.sort_by_key(|step| step.at);
+            steps.append(&mut turn.steps);
+            all.append(&mut turn.runs);
+            if restarts.is_none() {
+                break turn.completed;
+            }
+        };
         let last = steps.last().map_or(begin, |step| step.at);
         let mut life = Self::with_death(rng, sidecar, &pod, steps, completed, last);
+        life.stop(rng, &pod, stops);
         life.mark(rng, &pod, &all);
         life
+    }
+
+    /// When podbeat's container is stopped, though its pod goes on.
+    fn stop(&mut self, rng: &mut fastrand::Rng, pod: &Observation, together: Vec<Stop>) {
+        let dies = self.dies.unwrap_or(Duration::MAX);
+        self.stops = together.into_iter().filter(|stop| stop.at < dies).collect();
+        if self.sidecar == Sidecar::Elsewhere || !chance(rng, 10) {
+            return;
+        }
+        // A failed liveness probe, a changed image, a resize.
+        let last = self.timeline.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let at = between(rng, 0.0, last.as_secs_f64() + 1.0);
+        let kill = at + pod.termination_grace.max(Duration::from_secs(2));
+        let starts = at + between(rng, 0.1, 2.0);
+        let alone = Stop { at, kill, starts };
+        let is_apart = |stop: &Stop| stop.starts < alone.at || alone.kill < stop.at;
+        if self.stops.iter().all(is_apart) {
+            self.stops.push(alone);
+        }
     }
 
     fn with_death(
@@ -368,10 +552,7 @@ impl Life {
             if !natural && step.at >= dies {
                 break;
             }
-            let container = &mut shown.containers[step.container];
-            container.state = step.state;
-            container.last_exit = step.last_exit;
-            container.restart_count = step.run;
+            step.apply(&mut shown);
             timeline.push((step.at, Shown::Pod(Box::new(shown.clone()))));
         }
         let stop = between(rng, 0.001, 0.1);
@@ -443,6 +624,7 @@ impl Life {
             second_signal: chance(rng, 10),
             api_outages: vec![],
             service_outages: vec![],
+            stops: vec![],
             crashes: vec![],
             wall_steps: vec![],
             marked: false,

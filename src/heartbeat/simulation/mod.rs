@@ -22,9 +22,11 @@ enum Flaw {
 }
 
 /// Each by the guarantee that it breaks, and a word where there is more than one.
-const FLAWS: [(&str, Flaw); 11] = [
+const FLAWS: [(&str, Flaw); 14] = [
     ("G1", Flaw::Machine(Broken::G1)),
+    ("G1-alike", Flaw::Machine(Broken::Alike)),
     ("G2", Flaw::Machine(Broken::G2)),
+    ("G2-alone", Flaw::Machine(Broken::Alone)),
     ("G3", Flaw::Machine(Broken::G3)),
     ("G3-early", Flaw::Machine(Broken::Early)),
     ("G4", Flaw::Machine(Broken::G4)),
@@ -34,6 +36,7 @@ const FLAWS: [(&str, Flaw); 11] = [
     ("G7-stale", Flaw::Machine(Broken::Stale)),
     ("G7-silent", Flaw::Machine(Broken::Silent)),
     ("G7-patient", Flaw::Machine(Broken::Patient)),
+    ("G7-restart", Flaw::Machine(Broken::Restart)),
 ];
 
 /// What lives have come to.
@@ -129,9 +132,7 @@ fn simulate() {
     let flaw = setting::<String>("SIMULATE_BROKEN").map(|name| {
         let known = FLAWS.iter().find(|(guarantee, _)| *guarantee == name);
         known
-            .unwrap_or_else(|| {
-                panic!("there is no flaw {name}: G1 to G7, G3-early, G7-stale, G7-silent, G7-patient")
-            })
+            .unwrap_or_else(|| panic!("there is no flaw {name}: {:?}", FLAWS.map(|(name, _)| name)))
             .1
     });
     if let Some(seed) = setting("SIMULATE_SEED") {

@@ -75,6 +75,10 @@ enum Happening {
     Signal,
     Kill,
     Crash(Duration),
+    /// Podbeat's container is stopped, and the pod goes on: the nth such stop.
+    Stop(usize),
+    /// The grace of that process is used up.
+    StopKills(u32),
     Restart,
     WallStep(i64),
     ApiReturns,
@@ -139,6 +143,8 @@ struct Process {
     hurried: bool,
     /// Whether a read of the markers is under way.
     reads: bool,
+    /// When the container is started again, if it alone is being stopped, or all of the pod's are.
+    starts: Option<Duration>,
 }
 
 struct World {
@@ -229,6 +235,10 @@ impl World {
         for nth in 0..world.life.files.len() {
             let at = world.life.files[nth].0;
             world.happens(at, Happening::FileChanges(nth));
+        }
+        for nth in 0..world.life.stops.len() {
+            let at = world.life.stops[nth].at;
+            world.happens(at, Happening::Stop(nth));
         }
         for nth in 0..world.life.crashes.len() {
             let (at, pause) = world.life.crashes[nth];
@@ -366,6 +376,7 @@ impl World {
             reconnects: Duration::ZERO,
             hurried: false,
             reads: false,
+            starts: None,
         });
         self.tell(|world| format!("process {} begins", world.processes));
         self.on(Event::Started);
@@ -448,9 +459,32 @@ impl World {
                 }
             }
             Happening::Signal => {
-                if self.process.is_some() {
+                if let Some(process) = &mut self.process {
+                    // Now it is the pod that ends.
+                    process.starts = None;
                     self.judge.signalled(self.now);
                     self.on(Event::Signal);
+                }
+            }
+            Happening::Stop(nth) => {
+                let stop = self.life.stops[nth];
+                let terminating = self.life.signal.is_some_and(|signal| signal <= self.now);
+                if let Some(process) = self.process.as_mut().filter(|_| !terminating) {
+                    process.starts = Some(stop.starts);
+                    let number = process.number;
+                    self.judge.stopping(self.now);
+                    self.happens(stop.kill, Happening::StopKills(number));
+                    self.on(Event::Signal);
+                }
+            }
+            Happening::StopKills(process) => {
+                if self
+                    .process
+                    .as_ref()
+                    .is_some_and(|alive| alive.number == process && alive.starts.is_some())
+                {
+                    self.tell(|_| "SIGKILL".to_owned());
+                    self.ends(None);
                 }
             }
             Happening::Kill => {
@@ -539,7 +573,11 @@ impl World {
         self.deaths.push((self.processes, self.now));
         self.process = None;
         self.judge.crashed(self.now);
-        let at = self.now + pause;
+        self.starts_again(self.now + pause);
+    }
+
+    /// The kubelet starts no container of a pod that it is stopping.
+    fn starts_again(&mut self, at: Duration) {
         let stopped = self.life.signal.is_some_and(|signal| signal <= at);
         if stopped {
             self.judge.never_restarted();
@@ -550,13 +588,32 @@ impl World {
     }
 
     fn ends(&mut self, end: Option<End>) {
-        if self.process.is_none() {
-            return;
-        }
-        let number = self.process.as_ref().map_or(0, |process| process.number);
+        let Some(process) = &self.process else { return };
+        let (number, starts) = (process.number, process.starts);
         self.give_up_in_flight();
         self.deaths.push((number, self.now));
         self.process = None;
+        if let Some(at) = starts {
+            self.judge.stopped(self.now, end.as_ref());
+            if end.is_some() {
+                // The shell waits for the journal before it ends.
+                let of_this = |Reverse(entry): &Reverse<Entry>| match &entry.what {
+                    Happening::Durable(process, saved) if *process == number => {
+                        Some((entry.order, saved.clone()))
+                    }
+                    _ => None,
+                };
+                let last = self
+                    .queue
+                    .iter()
+                    .filter_map(of_this)
+                    .max_by_key(|(order, _)| *order);
+                self.durable = last.map(|(_, saved)| *saved).or(self.durable.take());
+            }
+            let soon = self.soon(0.05, 1.0);
+            self.starts_again(at.max(soon));
+            return;
+        }
         self.judge.ended(self.now, end);
         // What is still on the wire arrives all the same.
         let mut rest: Vec<Entry> = std::mem::take(&mut self.queue)
