@@ -1,7 +1,7 @@
 //! The process's edge of the commands that nobody runs in a pod.
 
 use std::fs::File;
-use std::io::{IsTerminal, stderr, stdin, stdout};
+use std::io::{IsTerminal, stdin};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use podbeat::runs::{self, Streams};
 use signal_hook::{flag, low_level};
 use signal_hook_tokio::Signals;
 
-use super::{failed, print, runtime};
+use super::{failed, print, runtime, stderr, stdout};
 
 pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ending {
     let config = match invocation.needs_service() {
@@ -54,14 +54,14 @@ pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) 
         Ok(config) => config,
         Err(errors) => return failed(Ending::Usage, &errors).into(),
     };
-    let mut out = stdout();
-    let draws = out.is_terminal() && config.terminal.draws && invocation.format.is_none();
+    let (mut out, terminal) = (stdout(), std::io::stdout());
+    let draws = terminal.is_terminal() && config.terminal.draws && invocation.format.is_none();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(Ending::Internal, &error).into(),
     };
     let terminal = match draws {
-        true => match out.as_fd().try_clone_to_owned() {
+        true => match terminal.as_fd().try_clone_to_owned() {
             Ok(terminal) => Some(File::from(terminal)),
             Err(error) => return failed(Ending::Internal, &error).into(),
         },

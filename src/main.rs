@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags, Partial, ProcessEnvironment, ReapConfig};
 use podbeat::exit::{Ending, with_causes};
+use podbeat::terminal::Inert;
 use podbeat::{agent, check, exec, reap, telemetry};
 use signal_hook_tokio::Signals;
 
@@ -41,8 +42,8 @@ fn main() -> ExitCode {
         Ok(Cli::Manual(dir)) => laptop::manual(&dir).into(),
         Err(exit) => {
             match exit.failure {
-                None => print(&mut std::io::stdout(), exit.text.as_bytes()),
-                Some(_) => print(&mut std::io::stderr(), exit.text.as_bytes()),
+                None => print(&mut stdout(), exit.text.as_bytes()),
+                Some(_) => print(&mut stderr(), exit.text.as_bytes()),
             }
             exit.failure.unwrap_or(Ending::Delivered).into()
         }
@@ -86,7 +87,7 @@ fn run_check(flags: &Flags, invocation: &check::Invocation) -> Ending {
         Ok(runtime) => runtime,
         Err(error) => return failed(Ending::Internal, &error),
     };
-    let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
+    let (mut out, mut notes) = (stdout(), stderr());
     let ending = runtime.block_on(check::run(&partial, invocation, &mut out, &mut notes));
     // Not waiting for a disk or a name lookup that hangs.
     runtime.shutdown_background();
@@ -102,7 +103,7 @@ fn run_reap(flags: &Flags, invocation: &reap::Invocation) -> Ending {
         Ok(runtime) => runtime,
         Err(error) => return failed(Ending::Internal, &error),
     };
-    let (mut out, mut notes) = (std::io::stdout(), std::io::stderr());
+    let (mut out, mut notes) = (stdout(), stderr());
     let ending = runtime.block_on(reap::run(&config, invocation, &mut out, &mut notes));
     runtime.shutdown_background();
     ending
@@ -118,8 +119,18 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 fn failed(ending: Ending, error: &dyn std::error::Error) -> Ending {
     let text = format!("podbeat: {}\n", with_causes(error));
-    print(&mut std::io::stderr(), text.as_bytes());
+    print(&mut stderr(), text.as_bytes());
     ending
+}
+
+/// Where commands write what they were asked for. Nothing in it acts on a terminal.
+fn stdout() -> Inert<std::io::Stdout> {
+    Inert::new(std::io::stdout())
+}
+
+/// Where commands write errors and notes.
+fn stderr() -> Inert<std::io::Stderr> {
+    Inert::new(std::io::stderr())
 }
 
 /// Prints, and does not mind if nobody reads it.

@@ -311,8 +311,15 @@ const RULES: &[Rule] = &[
     Rule {
         room: "terminal.rs",
         but_not: &[],
-        forbidden: &["crate::", "std::io", "std::fs", "tokio::"],
+        forbidden: &["crate::", "io::stdout", "io::stderr", "std::fs", "tokio::"],
         why: "what a terminal acts on is known without one",
+    },
+    Rule {
+        room: "",
+        // The log and the wrapper's warnings are escaped where they are written.
+        but_not: &["main.rs", "laptop.rs", "telemetry/log.rs", "exec/mod.rs"],
+        forbidden: &["io::stdout", "io::stderr", "io::{stdout", "io::{stderr"],
+        why: "what a command writes goes through terminal::Inert, which main.rs puts before both streams",
     },
     Rule {
         room: "agent/",

@@ -7,6 +7,7 @@ use podbeat::heartbeat::request::{self, Report};
 use podbeat::pod::resource::Pod;
 use podbeat::pod::status::Observation;
 use podbeat_lab::capture::Capture;
+use podbeat_lab::hostile;
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
@@ -19,7 +20,7 @@ fn anything() -> impl Strategy<Value = Value> {
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
         any::<f64>().prop_map(Value::from),
-        any::<String>().prop_map(Value::from),
+        hostile::TEXT.prop_map(Value::from),
     ];
     leaf.prop_recursive(4, 32, 4, |inner| {
         prop_oneof![
@@ -41,7 +42,7 @@ fn member() -> impl Strategy<Value = String> {
             "resources", "limits", "nodeSelector",
         ])
         .prop_map(str::to_owned),
-        1 => any::<String>(),
+        1 => hostile::TEXT,
     ]
 }
 
@@ -52,12 +53,12 @@ fn time() -> impl Strategy<Value = Value> {
         Just(json!("1970-01-01T00:00:00Z")),
         (0_u32..28, 0_u32..24)
             .prop_map(|(day, hour)| json!(format!("2026-11-{:02}T{hour:02}:00:01Z", day + 1))),
-        any::<String>().prop_map(Value::from),
+        hostile::TEXT.prop_map(Value::from),
     ]
 }
 
 fn text() -> impl Strategy<Value = Value> {
-    prop_oneof![Just(Value::Null), any::<String>().prop_map(Value::from)]
+    prop_oneof![Just(Value::Null), hostile::TEXT.prop_map(Value::from)]
 }
 
 fn object<const N: usize>(members: [(&str, Value); N]) -> Value {

@@ -22,6 +22,7 @@ mod explain;
 mod guarantees;
 mod harness;
 mod imports;
+mod inert;
 mod killed;
 mod logged;
 mod logs;

@@ -6,6 +6,7 @@ pub mod capture;
 pub mod contract;
 pub mod fault;
 pub mod fleet;
+pub mod hostile;
 pub mod interrupt;
 pub mod kube_api;
 pub mod page;

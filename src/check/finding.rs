@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::terminal::{inert, one_line};
+use crate::terminal::{escaped, inert, one_line};
 
 /// Characters that are shown of what was seen. What others say of themselves (a service, a certificate) may be of any length.
 const LONGEST: usize = 400;
@@ -40,7 +40,7 @@ pub(super) struct Finding {
     /// Stays the same from version to version.
     pub(super) id: String,
     pub(super) state: State,
-    /// What was looked at and what was seen, on one line.
+    /// What was looked at and what was seen.
     pub(super) seen: String,
     /// What to do about it, on one line or more.
     pub(super) remedy: Option<String>,
@@ -55,11 +55,8 @@ impl Finding {
         Self {
             id: id.to_owned(),
             state,
-            seen: one_line(&short),
-            remedy: remedy.map(|remedy| {
-                let lines = remedy.trim_end().lines().map(|line| inert(line).collect());
-                lines.collect::<Vec<String>>().join("\n")
-            }),
+            seen: short,
+            remedy: remedy.map(|remedy| remedy.trim_end().to_owned()),
         }
     }
 
@@ -121,7 +118,7 @@ impl Findings {
                 "{:id$}{:state$}{}",
                 check.id,
                 check.state.word(),
-                check.seen
+                one_line(&check.seen)
             );
             let Some(remedy) = &check.remedy else { continue };
             match remedies.iter_mut().find(|(known, _)| known == remedy) {
@@ -130,7 +127,11 @@ impl Findings {
             }
         }
         for (remedy, ids) in remedies {
-            let _ = write!(text, "\n{}:\n{remedy}\n", ids.join(", "));
+            let _ = write!(text, "\n{}:\n", ids.join(", "));
+            for line in remedy.lines() {
+                text.extend(inert(line));
+                text.push('\n');
+            }
         }
         let count = |state| self.checks.iter().filter(|check| check.state == state).count();
         let counts: Vec<String> = [State::Ok, State::Warning, State::Failed, State::Skipped]
@@ -147,7 +148,7 @@ impl Findings {
     /// One JSON object, on one line.
     pub(super) fn json(&self) -> String {
         // Plain texts: there is nothing in it that JSON can't say.
-        let mut text = serde_json::to_string(self).unwrap_or_default();
+        let mut text = escaped(&serde_json::to_string(self).unwrap_or_default());
         text.push('\n');
         text
     }
@@ -156,6 +157,7 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terminal::acts;
 
     fn findings() -> Findings {
         Findings::new(vec![
@@ -218,11 +220,14 @@ mod tests {
             format!("CN=a\x1b[2J\n{}", "x".repeat(1000)),
             "is it \u{202e}right?\nkind: Role\r\n",
         );
-        assert!(finding.seen.starts_with("CN=a\u{fffd}[2J\u{fffd}x"));
         assert!(finding.seen.ends_with("x…") && finding.seen.chars().count() == LONGEST + 1);
-        assert_eq!(
-            finding.remedy.as_deref(),
-            Some("is it \u{fffd}right?\nkind: Role")
-        );
+        let findings = Findings::new(vec![finding]);
+        let table = findings.table();
+        assert!(table.contains("CN=a\u{fffd}[2J\u{fffd}x"), "{table}");
+        assert!(table.contains("\nis it \u{fffd}right?\nkind: Role\n"), "{table}");
+        let json = findings.json();
+        assert!(!json.contains(|c| acts(c) && c != '\n'), "{json:?}");
+        let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(read["checks"][0]["remedy"], "is it \u{202e}right?\nkind: Role");
     }
 }

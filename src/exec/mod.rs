@@ -19,6 +19,7 @@ use signal_hook::iterator::Signals;
 
 use crate::config::ExecConfig;
 use crate::marker::{Marker, whole_seconds};
+use crate::terminal::one_line;
 use inherited::Inherited;
 use leave::Place;
 
@@ -232,7 +233,7 @@ fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 
 
 /// A line on standard error, which is the task's.
 fn warn(text: &str) {
-    let line = format!("podbeat exec: {text}\n");
+    let line = format!("podbeat exec: {}\n", one_line(text));
     let _ = within(WARNING, move || io::stderr().write_all(line.as_bytes()));
 }
 

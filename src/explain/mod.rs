@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 
 use self::story::Story;
 use crate::exit::{Ending, with_causes};
+use crate::terminal::escaped;
 
 /// The most that is read. A day of a log at debug level is a tenth of it.
 const LARGEST: usize = 256 * 1024 * 1024;
@@ -111,7 +112,7 @@ pub fn run(
 fn write(stories: &[Story], json: bool, out: &mut dyn Write) -> io::Result<()> {
     for (nth, story) in stories.iter().enumerate() {
         if json {
-            writeln!(out, "{}", serde_json::to_string(story)?)?;
+            writeln!(out, "{}", escaped(&serde_json::to_string(story)?))?;
             continue;
         }
         if nth > 0 {

@@ -62,7 +62,7 @@ impl Event {
     pub(super) fn new(at: Option<Timestamp>, text: impl AsRef<str>) -> Self {
         Self {
             at,
-            text: one_line(text.as_ref()),
+            text: text.as_ref().to_owned(),
         }
     }
 }
@@ -92,9 +92,9 @@ impl Story {
         };
         for event in &self.events {
             let at = event.at.map_or_else(|| " ".repeat(none), |at| format!("{at:.3}"));
-            let _ = writeln!(text, "{at}  {}", event.text);
+            let _ = writeln!(text, "{at}  {}", one_line(&event.text));
         }
-        let _ = writeln!(text, "\n{}", wrapped(&self.verdict.text));
+        let _ = writeln!(text, "\n{}", wrapped(&one_line(&self.verdict.text)));
         text
     }
 }

@@ -279,6 +279,7 @@ fn own_state(pod: &Pod, own_container: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use podbeat_lab::hostile;
     use proptest::prelude::*;
     use serde_json::json;
 
@@ -300,7 +301,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_line_holds_there_is_a_story(text in "\\PC{0,80}", object in "[\\[\\]{}\",:a-z0-9]{0,40}") {
+        fn whatever_a_line_holds_there_is_a_story(text in hostile::TEXT, object in "[\\[\\]{}\",:a-z0-9]{0,40}") {
             let texts = [text, format!(r#"{{"type":"MODIFIED","object":{object}}}"#), r#"{"type":"ERROR","object":{}}"#.to_owned()];
             let lines: Vec<Line> = texts.iter().filter_map(|text| Line::read(text)).collect();
             prop_assert!(!lines.is_empty());

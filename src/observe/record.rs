@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::command;
 use crate::pod::resource::Pod;
 use crate::pod::watch::Sighting;
+use crate::terminal::escaped;
 
 /// For the owner alone: what containers leave as their termination message may not be meant for others.
 const MODE: u32 = 0o600;
@@ -93,8 +94,7 @@ impl Record {
         if let (Some(unknown), Some(members)) = (final_state_unknown, event.as_object_mut()) {
             members.insert("finalStateUnknown".to_owned(), unknown.into());
         }
-        let mut line = event.to_string();
-        line.push('\n');
+        let line = escaped(&event.to_string()) + "\n";
         if let Err(error) = self.file.write_all(line.as_bytes()) {
             // Not half a line: what a full disk took of it is given back.
             let _ = self.file.set_len(self.whole);

@@ -219,7 +219,7 @@ fn give_back_on_panic() {
 
 /// A line as a terminal takes it.
 pub(super) fn paint(line: &Line, colours: bool, to: &mut String) {
-    for (style, text) in &line.0 {
+    for (style, text) in line.texts() {
         let (begin, end) = match style {
             _ if !colours || text.is_empty() => ("", ""),
             Style::Plain => ("", ""),

@@ -3,12 +3,11 @@
 use std::error::Error as _;
 
 use crate::pod::watch::Error;
-use crate::terminal::one_line;
 
 /// What is wrong between here and the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Trouble {
-    /// What happened, on one line.
+    /// What happened.
     pub(super) what: String,
     /// What to do about it.
     pub(super) remedy: &'static str,
@@ -65,7 +64,7 @@ impl Trouble {
             }
         };
         Self {
-            what: one_line(&what),
+            what,
             remedy,
             role: error.missing_role_of_a_person(),
             kind,

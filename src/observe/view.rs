@@ -38,17 +38,33 @@ pub(super) enum Style {
     Bad,
 }
 
-/// A line of the view: texts that stand one behind the other.
+/// A line of the view: texts that stand one behind the other, in which a terminal finds nothing to act on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Line(pub(super) Vec<(Style, String)>);
+pub(super) struct Line(Vec<(Style, String)>);
 
 impl Line {
-    fn of(style: Style, text: impl Into<String>) -> Self {
-        Self(vec![(style, text.into())])
+    fn of(style: Style, text: impl AsRef<str>) -> Self {
+        let mut line = Self::default();
+        line.push(style, text);
+        line
     }
 
-    fn plain(text: impl Into<String>) -> Self {
+    fn plain(text: impl AsRef<str>) -> Self {
         Self::of(Style::Plain, text)
+    }
+
+    fn headed(style: Style, head: impl AsRef<str>, text: impl AsRef<str>) -> Self {
+        let mut line = Self::of(style, head);
+        line.push(Style::Plain, text);
+        line
+    }
+
+    fn push(&mut self, style: Style, text: impl AsRef<str>) {
+        self.0.push((style, one_line(text.as_ref())));
+    }
+
+    pub(super) fn texts(&self) -> &[(Style, String)] {
+        &self.0
     }
 
     fn width(&self) -> usize {
@@ -145,25 +161,24 @@ fn bounded(mut lines: Vec<Line>, most: usize, what: &str) -> Vec<Line> {
 
 /// Which pod, and how the API stands.
 fn head(scene: &Scene, now: Now, size: Size) -> Vec<Line> {
-    let title = Line::of(Style::Strong, one_line(&scene.title()));
+    let mut first = Line::of(Style::Strong, scene.title());
     let aside = "podbeat observe, sends nothing; q quits";
-    let mut first = title;
     if size.rows.is_some() {
         let gap = size.columns.saturating_sub(first.width() + aside.width());
         if gap >= GAP {
-            first.0.push((Style::Plain, " ".repeat(gap) + aside));
+            first.push(Style::Plain, " ".repeat(gap) + aside);
         }
     }
     let mut lines = vec![first];
     if let Some(pod) = &scene.pod {
-        let mut told = one_line(pod.phase.as_deref().unwrap_or("no phase"));
+        let mut told = pod.phase.as_deref().unwrap_or("no phase").to_owned();
         if pod.gone {
             told += ", gone";
         } else if let Some(at) = pod.deletion_timestamp {
             told += &format!(", being deleted until {at}");
         }
         if let Some(node) = &pod.node {
-            told += &format!(", on {}", one_line(node));
+            told += &format!(", on {node}");
         }
         told += match pod.sidecar {
             "native" => ", podbeat is a native sidecar",
@@ -172,7 +187,7 @@ fn head(scene: &Scene, now: Now, size: Size) -> Vec<Line> {
         };
         lines.push(Line::plain(told));
         if let Some(uid) = &pod.uid {
-            lines.push(Line::plain(format!("uid {}", one_line(uid))));
+            lines.push(Line::plain(format!("uid {uid}")));
         }
     }
     lines.extend(api(scene, now));
@@ -188,10 +203,7 @@ fn api(scene: &Scene, now: Now) -> Vec<Line> {
                 None => format!("API silent for {}: ", ago(failing.since)),
             };
             vec![
-                Line(vec![
-                    (Style::Bad, since),
-                    (Style::Plain, failing.trouble.what.clone()),
-                ]),
+                Line::headed(Style::Bad, since, &failing.trouble.what),
                 Line::plain(format!("  {}", failing.trouble.remedy)),
             ]
         }
@@ -246,8 +258,8 @@ fn table(scene: &Scene, now: Now, columns: usize) -> Vec<Line> {
             };
             // Only the state is coloured.
             let of_cell = if nth == 1 { style } else { Style::Plain };
-            line.0.push((of_cell, cell));
-            line.0.push((Style::Plain, padding));
+            line.push(of_cell, cell);
+            line.push(Style::Plain, padding);
         }
         line
     };
@@ -295,7 +307,7 @@ fn messages(scene: &Scene) -> Vec<Line> {
     let notes = scene.notes.iter().map(|note| format!("note: {}", note.text()));
     let of_containers = scene.containers.iter().filter_map(|container| {
         let message = container.shown.message.as_deref()?.trim();
-        (!message.is_empty()).then(|| format!("{}: {}", one_line(&container.name), one_line(message)))
+        (!message.is_empty()).then(|| format!("{}: {message}", container.name))
     });
     of_containers.chain(notes).map(Line::plain).collect()
 }
@@ -304,27 +316,17 @@ fn messages(scene: &Scene) -> Vec<Line> {
 fn heartbeat(scene: &Scene, now: Now) -> Vec<Line> {
     let mut lines = Vec::new();
     match (scene.end, scene.due) {
-        (Some(end), _) => lines.push(Line(vec![
-            (Style::Strong, "End: ".to_owned()),
-            (Style::Plain, end.text().to_owned()),
-        ])),
+        (Some(end), _) => lines.push(Line::headed(Style::Strong, "End: ", end.text())),
         (None, Some(due)) => {
             let kind = if scene.waiting > 0 { "change" } else { "periodic" };
-            lines.push(Line(vec![
-                (Style::Strong, "Next heartbeat: ".to_owned()),
-                (
-                    Style::Plain,
-                    format!(
-                        "{kind}, due in {}",
-                        seconds(due.saturating_sub(now.elapsed) + Duration::from_millis(999))
-                    ),
-                ),
-            ]));
+            let left = seconds(due.saturating_sub(now.elapsed) + Duration::from_millis(999));
+            let text = format!("{kind}, due in {left}");
+            lines.push(Line::headed(Style::Strong, "Next heartbeat: ", text));
         }
-        (None, None) => lines.push(Line(vec![
-            (Style::Strong, "Next heartbeat: ".to_owned()),
-            (Style::Plain, "none before the pod is seen".to_owned()),
-        ])),
+        (None, None) => {
+            let text = "none before the pod is seen";
+            lines.push(Line::headed(Style::Strong, "Next heartbeat: ", text));
+        }
     }
     if let Some((beat, at)) = &scene.last {
         let kind = match beat.kind {
@@ -335,10 +337,9 @@ fn heartbeat(scene: &Scene, now: Now) -> Vec<Line> {
             Kind::Final => "the last one",
         };
         let ago = seconds(now.elapsed.saturating_sub(*at));
-        lines.push(Line(vec![
-            (Style::Strong, format!("Heartbeat {}: ", beat.number)),
-            (Style::Plain, format!("{kind}, {ago} ago, with this body")),
-        ]));
+        let head = format!("Heartbeat {}: ", beat.number);
+        let text = format!("{kind}, {ago} ago, with this body");
+        lines.push(Line::headed(Style::Strong, head, text));
     }
     lines
 }
@@ -365,6 +366,8 @@ fn seconds(time: Duration) -> String {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use podbeat_lab::hostile;
+    use proptest::prelude::*;
 
     use super::super::screen::paint;
     use super::super::told::{Beat, End};
@@ -376,6 +379,7 @@ mod tests {
     use crate::pod::captured::Captured;
     use crate::pod::resource::Pod;
     use crate::pod::tasks::Tasks;
+    use crate::terminal::acts;
 
     /// A moment, some time after the start, at which the wall clock shows this.
     fn at(seconds: u64, wall: &str) -> Now {
@@ -531,6 +535,30 @@ mod tests {
                         assert!(line.width() <= columns, "{columns}×{rows}: {line:?}");
                     }
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_the_api_says_nothing_in_the_view_acts(said in hostile::TEXT) {
+            let shown = serde_json::json!({"reason": said, "message": said, "exitCode": 1});
+            let pod = Captured::when("a-complete", "main", "running")
+                .with("/status/containerStatuses/0/state", serde_json::json!({"terminated": shown}))
+                .with("/metadata/name", serde_json::json!(said))
+                .with("/spec/nodeName", serde_json::json!(said))
+                .with("/status/phase", serde_json::json!(said));
+            let mut scene = scene(&pod, "hb", Kind::Change);
+            let trouble = Trouble {
+                what: said,
+                remedy: "",
+                role: None,
+                kind: trouble::Kind::Unreachable,
+            };
+            scene.failed(trouble, at(15, NOW)).expect("news");
+            for rows in [None, Some(24)] {
+                let text = text(&scene, 80, rows);
+                prop_assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
             }
         }
     }

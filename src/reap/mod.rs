@@ -22,8 +22,8 @@ use crate::journal::{self, Contents};
 use crate::pod::listed::{self, Where};
 use crate::service::{self, Service};
 use crate::task_runs::error;
-use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
-use crate::terminal::one_line;
+use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
+use crate::terminal::{escaped, one_line};
 
 /// One call of `podbeat reap`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,7 +278,9 @@ impl Reaper<'_> {
             }
         }
         match only {
-            Some(name) if !found => Err(Error::NoSuchPod { name: one_line(name) }),
+            Some(name) if !found => Err(Error::NoSuchPod {
+                name: name.to_owned(),
+            }),
             _ => self.summarize(),
         }
     }
@@ -345,7 +347,7 @@ impl Reaper<'_> {
             }
         };
         let status = found.status.as_ref();
-        let word = status.map_or_else(|| "(none)".to_owned(), |status| one_line(status.as_str()));
+        let word = status.map_or("(none)", TaskRunStatus::as_str);
         Ok(match status.and_then(waits) {
             Some(true) => None,
             Some(false) => Some(Case::new(
@@ -386,7 +388,7 @@ impl Reaper<'_> {
     fn failure(&mut self, pod: &str, missing: &Missing, error: &Error) -> Result<bool, Error> {
         let ending = error.ending();
         self.first.get_or_insert(ending);
-        let case = Case::new(Outcome::Failed, one_line(&with_causes(error)));
+        let case = Case::new(Outcome::Failed, with_causes(error));
         self.tell(pod, Some(&missing.run), &case, None)?;
         let goes_on = !matches!(ending, Ending::Denied | Ending::Unavailable | Ending::Usage);
         if !goes_on {
@@ -422,12 +424,12 @@ impl Reaper<'_> {
                 message: &case.message,
                 heartbeat: heartbeat.as_ref(),
             };
-            serde_json::to_string(&told).map_err(|error| Error::Write(error.into()))?
+            escaped(&serde_json::to_string(&told).map_err(|error| Error::Write(error.into()))?)
         } else if is_quiet {
             return Ok(());
         } else {
-            let run = run.map_or_else(String::new, |run| format!(" (task run {})", one_line(run)));
-            format!("pod {pod}{run}: {}", case.message)
+            let run = run.map_or_else(String::new, |run| format!(" (task run {run})"));
+            one_line(&format!("pod {pod}{run}: {}", case.message))
         };
         writeln!(self.out, "{line}").map_err(Error::Write)
     }
@@ -468,7 +470,7 @@ impl Reaper<'_> {
                 path: path.to_owned(),
             })?;
         let machine = &contents.machine;
-        let pod = one_line(&machine.identity.pod_name);
+        let pod = &machine.identity.pod_name;
         let settled = match machine.last_heartbeat {
             LastHeartbeat::Open => None,
             LastHeartbeat::Accepted => {
@@ -486,11 +488,11 @@ impl Reaper<'_> {
         match settled {
             Some((outcome, message)) => {
                 let case = Case::new(outcome, message);
-                self.tell(&pod, Some(&contents.task_run_id), &case, None)?;
+                self.tell(pod, Some(&contents.task_run_id), &case, None)?;
             }
             None => {
                 let missing = of_journal(&contents, nonce(config)?);
-                self.missing(&pod, &missing).await?;
+                self.missing(pod, &missing).await?;
             }
         }
         self.summarize()
@@ -520,7 +522,7 @@ fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
 }
 
 fn disowned(error: &error::Error) -> Case {
-    let message = format!("nothing to be sent: {}", one_line(&with_causes(error)));
+    let message = format!("nothing to be sent: {}", with_causes(error));
     Case::new(Outcome::Disowned, message)
 }
 
@@ -551,7 +553,7 @@ impl fmt::Display for Said<'_> {
             return f.write_str("nothing is known of its containers");
         };
         for (nth, status) in statuses.iter().enumerate() {
-            let name = one_line(status.name.as_deref().unwrap_or_default());
+            let name = status.name.as_deref().unwrap_or_default();
             let state = status.state.as_ref();
             let before = if nth == 0 { "" } else { ", " };
             write!(
@@ -564,7 +566,7 @@ impl fmt::Display for Said<'_> {
                     write!(f, " with exit code {code}")?;
                 }
                 if let Some(reason) = &exit.reason {
-                    write!(f, " ({})", one_line(reason))?;
+                    write!(f, " ({reason})")?;
                 }
             }
         }

@@ -4,12 +4,13 @@ use std::io::{self, Write};
 
 use jiff::Timestamp;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::command::Format;
 use crate::show::age::age;
 use crate::show::table::{Table, cell};
 use crate::task_runs::model::{DateTime, TaskRun, TaskRunStatus, TaskRunSummary};
-use crate::terminal::{escaped, one_line};
+use crate::terminal::{acts, escaped, one_line};
 
 /// Rows that are held back so that the columns of a first page fit it: as many as the largest page has.
 const ROWS: usize = 1000;
@@ -248,7 +249,75 @@ fn yaml(document: &impl Serialize) -> io::Result<String> {
     // unfolded to be understood.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let text = serde_saphyr::to_string_with_options(document, options).map_err(io::Error::other)?;
-    Ok(text)
+    let lines = text
+        .split_inclusive('\n')
+        .map(|line| match line.contains(acts_in_yaml) {
+            true => requoted(line),
+            false => line.to_owned(),
+        });
+    Ok(lines.collect())
+}
+
+fn acts_in_yaml(c: char) -> bool {
+    acts(c) && c != '\n'
+}
+
+/// A line of YAML in which every text that a terminal would act on stands in double quotes, where it can be escaped as in JSON. The
+/// serializer does so with control characters alone.
+///
+/// A line is indentation and indicators, then a key, a value or both, since no text takes several lines.
+fn requoted(line: &str) -> String {
+    let mut out = String::with_capacity(line.len() + 16);
+    let mut rest = line.trim_end_matches('\n');
+    while let Some(after) = ["  ", " ", "- ", "? ", ": "]
+        .iter()
+        .find_map(|it| rest.strip_prefix(it))
+    {
+        out += rest.strip_suffix(after).unwrap_or_default();
+        rest = after;
+    }
+    loop {
+        let (scalar, after) = rest.split_at_checked(scalar(rest)).unwrap_or((rest, ""));
+        let single = scalar.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+        out += &match single {
+            _ if !scalar.contains(acts_in_yaml) => scalar.to_owned(),
+            _ if scalar.starts_with('"') => escaped(scalar),
+            Some(text) => escaped(&Value::from(text.replace("''", "'")).to_string()),
+            None => escaped(&Value::from(scalar).to_string()),
+        };
+        let Some(value) = after.strip_prefix(": ") else {
+            return out + after + "\n";
+        };
+        out += ": ";
+        rest = value;
+    }
+}
+
+/// How many bytes of the text are its first scalar.
+fn scalar(text: &str) -> usize {
+    let mut before = None;
+    let closing = |(at, c): (usize, char)| {
+        // A quote is escaped by a backslash in double quotes.
+        let escapes = before == Some('\\');
+        before = Some(c).filter(|c| *c != '\\' || !escapes);
+        (c == '"' && !escapes && at > 0).then_some(at + 1)
+    };
+    let end = match text.chars().next() {
+        Some('"') => text.char_indices().find_map(closing),
+        // … and by another one in single quotes.
+        Some('\'') => {
+            let quotes = text.char_indices().skip(1).filter(|(_, c)| *c == '\'');
+            let mut quotes = quotes.map(|(at, _)| at).peekable();
+            loop {
+                match quotes.next() {
+                    Some(at) if quotes.peek() == Some(&(at + 1)) => drop(quotes.next()),
+                    end => break end.map(|at| at + 1),
+                }
+            }
+        }
+        _ => text.find(": ").or_else(|| text.strip_suffix(':').map(str::len)),
+    };
+    end.unwrap_or(text.len())
 }
 
 /// A YAML document as an item of a list.
@@ -265,8 +334,9 @@ fn item(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terminal::acts;
-    use serde_json::{Value, json};
+    use podbeat_lab::hostile;
+    use proptest::prelude::*;
+    use serde_json::json;
 
     fn run(id: &str, name: &str) -> TaskRunSummary {
         serde_json::from_value(json!({
@@ -330,9 +400,69 @@ mod tests {
         let yaml = shown(Some(Format::Yaml), Shape::One, &runs[..1]);
         assert_eq!(serde_saphyr::from_str::<Value>(&yaml).expect("YAML"), expected[0]);
         for text in [&json, &yaml] {
-            assert!(!text.chars().any(|c| c.is_control() && c != '\n'), "{text:?}");
+            assert!(!text.contains(acts_in_yaml), "{text:?}");
         }
-        assert!(!json.chars().any(|c| acts(c) && c != '\n'), "{json:?}");
+    }
+
+    /// A key or a value: hostile, quoted in one of the ways that YAML has, or both.
+    fn scalar_text() -> impl Strategy<Value = String> {
+        let tricky = "[a-c:#'\"\\\\ \u{202e}\u{2066}{}\\[\\],&*!|>%@?~-]{0,10}";
+        prop_oneof![
+            2 => hostile::TEXT,
+            2 => tricky,
+            1 => "(yes|null|1|1e3|\u{200f}|-|- a|<<|a: b|a:|'a'|x{1030}\u{202e}?)",
+        ]
+    }
+
+    fn document() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            4 => scalar_text().prop_map(Value::from),
+            1 => any::<i64>().prop_map(Value::from),
+            1 => Just(Value::Null),
+        ];
+        let node = leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::btree_map(scalar_text(), inner, 0..4)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        });
+        prop::collection::btree_map(scalar_text(), node, 1..4)
+            .prop_map(|members| Value::Object(members.into_iter().collect()))
+    }
+
+    proptest! {
+        #[test]
+        fn no_document_acts_and_each_reads_back(document in document()) {
+            let yaml = yaml(&document).expect("YAML");
+            prop_assert!(!yaml.contains(acts_in_yaml), "{yaml:?}");
+            let read: Value = serde_saphyr::from_str(&yaml).expect(&yaml);
+            prop_assert_eq!(&read, &document, "{}", yaml);
+            let within: Value = serde_saphyr::from_str(&format!("items:\n{}", item(&yaml))).expect(&yaml);
+            prop_assert_eq!(within, json!({"items": [document]}));
+        }
+
+        #[test]
+        fn whatever_the_service_says_no_form_acts(name in hostile::TEXT, details in hostile::TEXT) {
+            let run: TaskRunSummary = serde_json::from_value(json!({
+                "id": details, "name": name, "status": name, "statusDetails": details, "timeCreated": name,
+                "acl": [details], "createdBy": name,
+            })).expect("a run");
+            let expected = serde_json::to_value(&run).expect("JSON");
+            for format in [None, Some(Format::Wide), Some(Format::Name), Some(Format::Json), Some(Format::Yaml)] {
+                for shape in [Shape::One, Shape::Many, Shape::Stream] {
+                    let shown = shown(format, shape, std::slice::from_ref(&run));
+                    prop_assert!(!shown.contains(acts_in_yaml), "{format:?} {shape:?}: {shown:?}");
+                    let read: Value = match format {
+                        Some(Format::Json) => serde_json::from_str(&shown).expect("JSON"),
+                        Some(Format::Yaml) => serde_saphyr::from_str(&shown).expect("YAML"),
+                        None | Some(Format::Wide | Format::Name) => continue,
+                    };
+                    let read = if shape == Shape::Many { read["items"][0].clone() } else { read };
+                    prop_assert_eq!(&read, &expected);
+                }
+            }
+        }
     }
 
     #[test]

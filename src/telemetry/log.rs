@@ -206,17 +206,22 @@ fn text(
     let time = format!("{at:.3}");
     let time = time.split_once('T').map_or("", |(_, time)| time);
     write!(line, "{dim}{time}{plain} {level}{:<5}{plain} ", metadata.level())?;
-    let message = on_one_line(&found.message);
-    match found.fields.is_empty() {
-        true => line.push_str(&message),
-        false => write!(line, "{message:<COLUMN$}")?,
+    let start = line.len();
+    on_one_line(line, &found.message, false);
+    if !found.fields.is_empty() {
+        let width = line.get(start..).map_or(0, |message| message.chars().count());
+        line.extend(std::iter::repeat_n(' ', COLUMN.saturating_sub(width)));
     }
     for (name, value) in &found.fields {
         write!(line, " {dim}{name}={plain}")?;
         match value {
             Value::Bare(text) => line.push_str(text),
             Value::Text(text) if is_plain(text) => line.push_str(text),
-            Value::Text(text) => write!(line, "\"{}\"", on_one_line(text).replace('"', "\\\""))?,
+            Value::Text(text) => {
+                line.push('"');
+                on_one_line(line, text, true);
+                line.push('"');
+            }
         }
     }
     line.push('\n');
@@ -229,16 +234,16 @@ fn is_plain(text: &str) -> bool {
     !text.is_empty() && !text.starts_with('"') && !text.contains(needs_quotes)
 }
 
-fn on_one_line(text: &str) -> String {
-    let mut line = String::with_capacity(text.len());
+/// Adds a text to the line, its end or a quote's never within it.
+fn on_one_line(line: &mut String, text: &str, quoted: bool) {
     for character in text.chars() {
         match character {
             '\\' => line.push_str("\\\\"),
+            '"' if quoted => line.push_str("\\\""),
             character if acts(character) => line.extend(character.escape_default()),
             character => line.push(character),
         }
     }
-    line
 }
 
 /// What an event holds.
@@ -328,8 +333,10 @@ impl fmt::Write for Bounded {
 mod tests {
     use std::sync::{Arc, Mutex};
 
-    use super::*;
+    use podbeat_lab::hostile;
     use proptest::prelude::*;
+
+    use super::*;
 
     /// What is written while `act` runs.
     fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
@@ -474,7 +481,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_is_said_one_event_is_one_line_and_harmless(said in "[\\PC\n\r\t\u{0}\u{7}\u{1b}\u{9b}\u{7f}\u{85}\u{2028}\u{202e}\"\\\\]{0,40}") {
+        fn whatever_is_said_one_event_is_one_line_and_harmless(said in prop_oneof![hostile::TEXT, "[\\PC\"\\\\\n]{0,40}"]) {
             for form in [Form::Json, Form::Text { colours: false }] {
                 let text = written("info", form, || tracing::info!(said = said.as_str(), debug = ?said, "{said}"));
                 let inner = text.strip_suffix('\n').expect("a line's end");

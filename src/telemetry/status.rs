@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::instruments::{Container, Panel, Readings, Reply};
 use crate::heartbeat::machine::Losses;
 use crate::heartbeat::saved::LastHeartbeat;
+use crate::terminal::escaped;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -72,12 +73,12 @@ struct Lost {
 }
 
 /// Prints the status.
-pub(super) fn json(panel: &Panel) -> Result<Vec<u8>, serde_json::Error> {
+pub(super) fn json(panel: &Panel) -> Result<String, serde_json::Error> {
     let readings = panel.readings();
     let about = &panel.about;
     let standing = readings.standing();
     let losses = standing.map(|standing| standing.losses).unwrap_or_default();
-    let mut json = serde_json::to_vec_pretty(&Status {
+    let json = serde_json::to_string_pretty(&Status {
         version: env!("CARGO_PKG_VERSION"),
         task_run_id: &about.task_run_id,
         pod: Pod {
@@ -117,8 +118,7 @@ pub(super) fn json(panel: &Panel) -> Result<Vec<u8>, serde_json::Error> {
         token_expires_at: readings.token_expires,
         last_heartbeat: last_heartbeat(&readings),
     })?;
-    json.push(b'\n');
-    Ok(json)
+    Ok(escaped(&json) + "\n")
 }
 
 fn seconds(age: Duration) -> f64 {

@@ -13,6 +13,7 @@ use podbeat::task_runs::model::{
     TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary,
 };
 use podbeat_lab::contract::Contract;
+use podbeat_lab::hostile;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -34,7 +35,7 @@ macro_rules! built {
 }
 
 fn text() -> BoxedStrategy<String> {
-    prop_oneof![any::<String>(), "[a-z]{0,8}"].boxed()
+    prop_oneof![hostile::TEXT, "[a-z]{0,8}"].boxed()
 }
 
 fn texts() -> BoxedStrategy<Vec<String>> {
@@ -50,7 +51,7 @@ fn secrets() -> BoxedStrategy<BTreeMap<String, Secret>> {
 }
 
 fn location() -> BoxedStrategy<Location> {
-    prop_oneof![any::<String>(), "[a-z]{0,3}://[a-z@/?#&=]{0,12}"]
+    prop_oneof![hostile::TEXT, "[a-z]{0,3}://[a-z@/?#&=]{0,12}"]
         .prop_map(Location::new)
         .boxed()
 }
