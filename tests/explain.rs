@@ -4,11 +4,11 @@ use podbeat_lab::pod::{Pod, running, terminated, waiting};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{RUN, World};
 use rustix::process::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::harness::STARTED;
 use crate::harness::binary::{Ended, Podbeat, ended_with_input, podbeat};
-use crate::harness::heard::{until_final, until_main_is, until_one};
+use crate::harness::heard::{main_is, until_final, until_main_is, until_one};
 use crate::harness::repository::read;
 
 async fn explain(arguments: &[&str], input: &str) -> Ended {
@@ -132,6 +132,118 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
         "{}",
         text.notes
     );
+}
+
+/// A log as Docker keeps it, and as the CRI does, which cut long lines into parts.
+fn kept_by_runtimes(log: &str) -> [String; 2] {
+    let (mut docker, mut cri) = (String::new(), String::new());
+    for (nth, line) in log.lines().enumerate() {
+        let at = format!("2026-11-24T01:00:{:02}.123456789Z", nth % 60);
+        let middle = line
+            .char_indices()
+            .nth(line.chars().count() / 2)
+            .map_or(0, |(at, _)| at);
+        let (first, rest) = line.split_at(middle);
+        for (part, tag) in [(first.to_owned(), "P"), (format!("{rest}\n"), "F")] {
+            docker += &format!("{}\n", json!({"log": part, "stream": "stderr", "time": at}));
+            docker += &format!(
+                "{}\n",
+                json!({"log": "epoch 1\n", "stream": "stdout", "time": at})
+            );
+            cri += &format!(
+                "{at} stderr {tag} {}\n{at} stdout F epoch 1\n",
+                part.trim_end_matches('\n')
+            );
+        }
+    }
+    [docker, cri]
+}
+
+#[tokio::test]
+async fn a_log_tells_the_same_however_it_was_kept() {
+    let world = World::start().await.expect("a world");
+    let mut stories = Vec::new();
+    for format in ["json", "text"] {
+        let (uid, started) = (format!("u-{format}"), running(STARTED));
+        world.kube.apply(Pod::new("p", &uid).showing(&started));
+        let settings = [
+            ("PODBEAT_LOG_FORMAT", format),
+            ("POD_UID", &uid),
+            ("TASK_RUN_ID", &uid),
+        ];
+        let agent = Podbeat::start(&world, format, &settings);
+        until_one(&world, "its first state", |heartbeat| {
+            heartbeat.run_id == uid && main_is(heartbeat, "running")
+        })
+        .await;
+        let mut over = terminated(3, "Error", "1");
+        over["state"]["terminated"]["message"] = json!("no \"way\"\n\u{1b}[2J a=b");
+        world.kube.apply(Pod::new("p", &uid).showing(&over));
+        until_one(&world, "its last heartbeat", |heartbeat| {
+            heartbeat.run_id == uid && heartbeat.is_final() && heartbeat.accepted
+        })
+        .await;
+        agent.signal(Signal::TERM);
+        let (code, log) = agent.end().await;
+        assert_eq!(code, 0);
+
+        let story = told(&log).await;
+        in_order(
+            &texts(&story),
+            &[
+                "begins",
+                "it sees its pod on node node-1",
+                "main: running",
+                "exit code 3, Error, no \"way\"\n\u{1b}[2J a=b",
+                "THE LAST",
+            ],
+        );
+        assert_eq!(outcome(&story), "delivered");
+        let prefixed: String = log
+            .lines()
+            .map(|line| format!("[pod/p/podbeat] 2026-11-24T01:00:00.5Z {line}\n"))
+            .collect();
+        let utf16 = |units: fn(u16) -> [u8; 2]| -> Vec<u8> {
+            let lines = format!("\u{feff}{}", log.replace('\n', "\r\n"));
+            lines.encode_utf16().flat_map(units).collect()
+        };
+        let [docker, cri] = kept_by_runtimes(&log);
+        for (kept, bytes) in [
+            ("UTF-8 with a mark", format!("\u{feff}{log}").into_bytes()),
+            ("UTF-16, little endian", utf16(u16::to_le_bytes)),
+            ("UTF-16, big endian", utf16(u16::to_be_bytes)),
+            ("Docker", docker.into_bytes()),
+            ("CRI", cri.into_bytes()),
+            ("kubectl with prefix and timestamps", prefixed.into_bytes()),
+        ] {
+            let path = world.path("kept");
+            std::fs::write(&path, bytes).expect("written");
+            let ended = explain(&["-o", "json", path.to_str().expect("text")], "").await;
+            assert_eq!(ended.code, 0, "{kept}: {}", ended.notes);
+            let again: Value = serde_json::from_str(&ended.out).expect("one story");
+            assert_eq!(texts(&again), texts(&story), "{kept}");
+            // The text form has the date from whoever kept it.
+            if format == "json" {
+                assert_eq!(again, story, "{kept}");
+            }
+        }
+        stories.push(story);
+    }
+    // But for what is each one's own, both forms tell the same.
+    let alike = |story: &Value| -> Vec<String> {
+        let own = ["podbeat ends with"];
+        let texts = texts(story)
+            .into_iter()
+            .filter(|text| !own.iter().any(|own| text.starts_with(own)));
+        texts.map(str::to_owned).collect()
+    };
+    assert_eq!(alike(&stories[0]), alike(&stories[1]));
+    let at = stories[1]["events"][0]["at"].as_str().expect("a time");
+    assert!(at.len() == 13 && at.ends_with('Z'), "the time of day: {at}");
+    let text = explain(&[world.path("text").to_str().expect("text")], "")
+        .await
+        .done();
+    assert!(text.contains(&format!("\n\n{at}  podbeat")), "{text}");
 }
 
 #[tokio::test]
@@ -302,17 +414,27 @@ async fn watches_of_a_real_cluster() {
 async fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
     for (input, code, said) in [
         ("", 65, "it is empty"),
-        ("epoch 1\nepoch 2\n", 65, "neither podbeat's log in JSON"),
-        ("{\"a\": 1}\n", 65, "neither podbeat's log in JSON"),
+        ("epoch 1\nepoch 2\n", 65, "neither podbeat's log (kubectl logs"),
+        ("{\"a\": 1}\n", 65, "neither podbeat's log (kubectl logs"),
         (
-            "01:02:03.004Z INFO  podbeat begins    version=1\n",
+            "01:02:03.004Z NOTE  hello\n",
             65,
-            "in its text form",
+            "neither podbeat's log (kubectl logs",
         ),
     ] {
         let ended = explain(&[], input).await;
         assert_eq!((ended.code, ended.out.as_str()), (code, ""), "{input:?}");
         assert!(ended.notes.contains(said), "{}", ended.notes);
+    }
+    let world = World::start().await.expect("a world");
+    for magic in [&b"\x1f\x8b\x08"[..], b"\x28\xb5\x2f\xfd"] {
+        let path = world.path("compressed");
+        std::fs::write(&path, magic).expect("written");
+        let ended = explain(&[path.to_str().expect("text")], "").await;
+        assert!(
+            ended.code == 65 && ended.notes.contains("it is compressed"),
+            "{ended:?}"
+        );
     }
     let missing = explain(&["/nowhere/log"], "").await;
     assert_eq!(missing.code, 66);

@@ -20,8 +20,9 @@ const ENDINGS: [Ending; 5] = [
 
 pub(super) fn command() -> Command {
     let after = format!(
-        "It reads podbeat's log in JSON (what kubectl puts before a line with --prefix or --timestamps is left out, and so are lines of\n\
-         others), a watch that podbeat observe recorded, or a journal, and finds out by itself which it is. It asks nobody.\n\n\
+        "It reads podbeat's log, a watch that podbeat observe recorded, or a journal, and finds out by itself which it is. It asks nobody.\n\
+         A log may be in JSON or text, as kubectl prints it (also with --prefix or --timestamps) or as Docker or the CRI keeps it on a\n\
+         node; lines of others are left out.\n\n\
          Examples:\n  \
          kubectl logs my-task -c podbeat | podbeat explain\n  \
          kubectl logs -l app=task -c podbeat --prefix --tail=-1 | podbeat explain\n  \

@@ -1,18 +1,19 @@
-//! The story that podbeat's log tells, in its JSON form.
+//! The story that podbeat's log tells, in either of its forms.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
-use super::story::{Event, Outcome, Story, Verdict, at, lasting, listed, times};
+use super::story::{Event, Outcome, Story, Verdict, When, at, lasting, listed, times};
+use super::text_form;
 
 /// One line of the log.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
     /// What `kubectl logs --prefix` put before it: one pod's lines have one.
     prefix: String,
-    at: Option<Timestamp>,
+    at: Option<When>,
     level: String,
     message: String,
     fields: Map<String, Value>,
@@ -22,14 +23,30 @@ impl Line {
     /// Reads a line. What kubectl puts before it (`--prefix`, `--timestamps`) is left out. `None` for anything else than a line
     /// of podbeat's own.
     pub(super) fn read(text: &str) -> Option<Self> {
-        let start = text.find('{')?;
-        let before = text.get(..start)?.trim();
-        let is_kubectls = |word: &str| word.starts_with('[') || word.parse::<Timestamp>().is_ok();
-        if !before.split_whitespace().all(is_kubectls) {
-            return None;
+        let (mut rest, mut prefix, mut read_at) = (text.trim(), String::new(), None);
+        while let Some((word, after)) = rest.split_once(' ') {
+            match word.parse::<Timestamp>() {
+                Ok(at) => read_at = Some(at),
+                Err(_) if word.starts_with('[') && word.ends_with(']') => word.clone_into(&mut prefix),
+                Err(_) => break,
+            }
+            rest = after.trim_start();
         }
-        let prefix = before.split_whitespace().filter(|word| word.starts_with('['));
-        let mut fields: Map<String, Value> = serde_json::from_str(text.get(start..)?.trim_end()).ok()?;
+        if rest.starts_with('{') {
+            return Self::read_json(rest, prefix);
+        }
+        let read = text_form::read(rest)?;
+        Some(Self {
+            prefix,
+            at: Some(read_at.map_or(When::OfDay(read.at), When::At)),
+            level: read.level,
+            message: read.message,
+            fields: read.fields,
+        })
+    }
+
+    fn read_json(text: &str, prefix: String) -> Option<Self> {
+        let mut fields: Map<String, Value> = serde_json::from_str(text).ok()?;
         let mut take = |name: &str| match fields.remove(name) {
             Some(Value::String(text)) => Some(text),
             _ => None,
@@ -37,8 +54,8 @@ impl Line {
         let (message, level, timestamp) = (take("message")?, take("level")?, take("timestamp")?);
         let target = take("target")?;
         Some(Self {
-            prefix: prefix.collect(),
-            at: timestamp.parse().ok(),
+            prefix,
+            at: timestamp.parse().ok().map(When::At),
             level,
             message,
             fields,
@@ -51,25 +68,32 @@ impl Line {
     }
 
     fn number(&self, name: &str) -> Option<i64> {
-        self.fields.get(name)?.as_i64()
+        match self.fields.get(name)? {
+            Value::String(text) => text.parse().ok(),
+            other => other.as_i64(),
+        }
     }
 
     fn seconds(&self, name: &str) -> Option<SignedDuration> {
-        SignedDuration::try_from_secs_f64(self.fields.get(name)?.as_f64()?).ok()
+        let seconds = match self.fields.get(name)? {
+            Value::String(text) => text.parse().ok(),
+            other => other.as_f64(),
+        };
+        SignedDuration::try_from_secs_f64(seconds?).ok()
     }
 }
 
 /// A trouble that came, and perhaps went.
 #[derive(Clone, Debug)]
 struct Trouble {
-    since: Option<Timestamp>,
+    since: Option<When>,
     error: String,
 }
 
 /// What a container is doing.
 #[derive(Clone, Debug)]
 struct Container {
-    since: Option<Timestamp>,
+    since: Option<When>,
     state: String,
     told: String,
 }
@@ -90,15 +114,15 @@ struct Known {
     service_outages: Vec<SignedDuration>,
     kubernetes_outages: Vec<SignedDuration>,
     signalled: bool,
-    due: Option<(Option<Timestamp>, String)>,
-    accepted: Option<(Option<Timestamp>, String)>,
-    undelivered: Option<Option<Timestamp>>,
+    due: Option<(Option<When>, String)>,
+    accepted: Option<(Option<When>, String)>,
+    undelivered: Option<Option<When>>,
     refused: bool,
     orphaned: bool,
     marked: Vec<String>,
     losses: Vec<String>,
     exit_code: Option<i64>,
-    last: Option<Timestamp>,
+    last: Option<When>,
 }
 
 /// The stories of the pods whose lines these are, each with all its processes.
@@ -331,8 +355,7 @@ impl Known {
             .task_run
             .as_deref()
             .map_or_else(|| "the run".to_owned(), |run| format!("task run {run}"));
-        let when =
-            |time: &Option<Timestamp>| time.map_or_else(String::new, |time| format!(" at {}", at(time)));
+        let when = |time: &Option<When>| time.map_or_else(String::new, |time| format!(" at {}", at(time)));
         let (outcome, mut text) = if let Some((time, told)) = &self.accepted {
             let told = if told.is_empty() {
                 "nothing of its containers"
@@ -408,7 +431,7 @@ impl Known {
             )
         };
         let since =
-            |time: &Option<Timestamp>| time.map_or_else(String::new, |time| format!(" since {}", at(time)));
+            |time: &Option<When>| time.map_or_else(String::new, |time| format!(" since {}", at(time)));
         let mut why = Vec::new();
         if let Some((time, cause)) = &self.due {
             why.push(format!(
@@ -515,7 +538,10 @@ fn sentence(parts: &[String]) -> String {
 }
 
 fn trouble(line: &Line) -> Trouble {
-    let since = line.text("since").and_then(|since| since.parse().ok());
+    let since = line
+        .text("since")
+        .and_then(|since| since.parse().ok())
+        .map(When::At);
     Trouble {
         since: since.or(line.at),
         error: line
@@ -601,7 +627,22 @@ mod tests {
             "[pod/p/podbeat] ",
             "[pod/p/podbeat] 2026-11-24T01:00:01Z ",
         ] {
-            assert!(Line::read(&format!("{before}{own}")).is_some(), "{before}");
+            let read = Line::read(&format!("{before}{own}")).expect(before);
+            assert_eq!(
+                read.at,
+                Some(When::At("2026-11-24T01:00:01Z".parse().expect("a time")))
+            );
+            let text = "01:00:01.000Z INFO  podbeat begins                                 task_run_id=r";
+            let read = Line::read(&format!("{before}{text}")).expect(before);
+            assert_eq!(
+                (read.message.as_str(), read.text("task_run_id")),
+                ("podbeat begins", Some("r"))
+            );
+            assert_eq!(
+                matches!(read.at, Some(When::At(_))),
+                before.contains('Z'),
+                "the date is in what kubectl says"
+            );
         }
         for other in [
             "",

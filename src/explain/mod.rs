@@ -2,9 +2,11 @@
 //! Here lives how a log, a recorded watch or a journal is read as a story, and how that is shown.
 //! Never here: a question to anybody. All that is told stands in what was read.
 
+mod form;
 mod journal;
 mod log;
 mod story;
+mod text_form;
 mod watch;
 
 use std::fs::File;
@@ -78,11 +80,8 @@ impl Error {
 const NOTHING: &str =
     "it is empty: kubectl logs POD -c podbeat, a record of podbeat observe, or a journal would do";
 
-const TEXT_LOG: &str = "this is podbeat's log in its text form, which is for eyes; in a pod, and with PODBEAT_LOG_FORMAT=json, it is \
-                        written in the one that can be read";
-
-const NEITHER: &str = "neither podbeat's log in JSON (kubectl logs POD -c podbeat), nor a watch recorded by podbeat observe, nor a \
-                       journal";
+const NEITHER: &str = "neither podbeat's log (kubectl logs POD -c podbeat, also as Docker or the CRI keeps it), nor a watch recorded by \
+                       podbeat observe, nor a journal";
 
 /// Reads and tells. Errors, and how much was left out, go to `notes`.
 pub fn run(
@@ -130,7 +129,7 @@ fn stories(invocation: &Invocation, input: &mut dyn Read) -> Result<(Vec<Story>,
     } else {
         invocation.file.display().to_string()
     };
-    let text = read(&invocation.file, input).map_err(|source| Error::Read {
+    let bytes = read(&invocation.file, input).map_err(|source| Error::Read {
         from: from.clone(),
         source,
     })?;
@@ -138,35 +137,37 @@ fn stories(invocation: &Invocation, input: &mut dyn Read) -> Result<(Vec<Story>,
         from: from.clone(),
         problem,
     };
+    if let Some(problem) = form::compression(&bytes) {
+        return Err(unknown(problem));
+    }
+    let text = form::text(bytes);
+    let text = text.trim_start_matches('\u{feff}');
     if text.trim().is_empty() {
         return Err(unknown(NOTHING));
     }
-    if is_journal(&text) {
+    if is_journal(text) {
         let contents = crate::journal::parse(text.as_bytes()).map_err(|source| Error::Journal {
             from: from.clone(),
             source,
         })?;
         return Ok((vec![journal::story(&contents)], 0));
     }
-    let all = text.lines().filter(|line| !line.trim().is_empty()).count();
-    let lines: Vec<log::Line> = text.lines().filter_map(log::Line::read).collect();
+    let all = form::lines(text);
+    let count = all.iter().filter(|line| !line.trim().is_empty()).count();
+    let lines: Vec<log::Line> = all.iter().filter_map(|line| log::Line::read(line)).collect();
     if !lines.is_empty() {
-        let others = all - lines.len();
+        let others = count - lines.len();
         return Ok((log::stories(lines), others));
     }
-    let lines: Vec<watch::Line> = text.lines().filter_map(watch::Line::read).collect();
+    let lines: Vec<watch::Line> = all.iter().filter_map(|line| watch::Line::read(line)).collect();
     if !lines.is_empty() {
-        let others = all - lines.len();
+        let others = count - lines.len();
         return Ok((vec![watch::story(lines, &invocation.container_name)], others));
     }
-    Err(unknown(if text.contains(" podbeat begins ") {
-        TEXT_LOG
-    } else {
-        NEITHER
-    }))
+    Err(unknown(NEITHER))
 }
 
-fn read(path: &Path, input: &mut dyn Read) -> io::Result<String> {
+fn read(path: &Path, input: &mut dyn Read) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     let most = LARGEST as u64 + 1;
     if path.as_os_str() == "-" {
@@ -180,8 +181,7 @@ fn read(path: &Path, input: &mut dyn Read) -> io::Result<String> {
             "larger than 256 MiB: kubectl logs --since or --tail makes it shorter",
         ));
     }
-    // A log that was cut in the middle of a character is still a log.
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(bytes)
 }
 
 /// Whether it is one JSON object with a journal's members, whatever its version.

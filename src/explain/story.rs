@@ -1,9 +1,10 @@
 //! A story: what happened, in the order of time, and what it comes to.
 
-use std::fmt::Write;
+use std::fmt::{self, Write};
 
+use jiff::civil::Time;
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use crate::terminal::one_line;
 
@@ -21,12 +22,21 @@ pub(super) struct Story {
     pub(super) verdict: Verdict,
 }
 
+/// When something happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub(super) enum When {
+    At(Timestamp),
+    /// The time of day, UTC. The log's text form has no date.
+    OfDay(#[serde(serialize_with = "time_of_day")] Time),
+}
+
 /// One thing that happened.
 #[derive(Debug, Serialize)]
 pub(super) struct Event {
     /// When, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) at: Option<Timestamp>,
+    pub(super) at: Option<When>,
     pub(super) text: String,
 }
 
@@ -59,9 +69,9 @@ pub(super) enum Outcome {
 }
 
 impl Event {
-    pub(super) fn new(at: Option<Timestamp>, text: impl AsRef<str>) -> Self {
+    pub(super) fn new(at: Option<impl Into<When>>, text: impl AsRef<str>) -> Self {
         Self {
-            at,
+            at: at.map(Into::into),
             text: text.as_ref().to_owned(),
         }
     }
@@ -84,15 +94,14 @@ impl Story {
             format!(" of {}", named.join(", "))
         };
         let _ = writeln!(text, "The story{of}, by its {}:\n", self.source);
-        // As wide as a time, if there is any.
-        let none = if self.events.iter().any(|event| event.at.is_some()) {
-            24
-        } else {
-            0
-        };
-        for event in &self.events {
-            let at = event.at.map_or_else(|| " ".repeat(none), |at| format!("{at:.3}"));
-            let _ = writeln!(text, "{at}  {}", one_line(&event.text));
+        let times = self
+            .events
+            .iter()
+            .map(|event| event.at.map_or_else(String::new, |at| format!("{at:.3}")));
+        let times: Vec<String> = times.collect();
+        let width = times.iter().map(String::len).max().unwrap_or_default();
+        for (at, event) in times.iter().zip(&self.events) {
+            let _ = writeln!(text, "{at:width$}  {}", one_line(&event.text));
         }
         let _ = writeln!(text, "\n{}", wrapped(&one_line(&self.verdict.text)));
         text
@@ -121,8 +130,30 @@ fn wrapped(text: &str) -> String {
 }
 
 /// A time in a sentence.
-pub(super) fn at(time: Timestamp) -> String {
-    format!("{time:.0}")
+pub(super) fn at(time: impl Into<When>) -> String {
+    format!("{:.0}", time.into())
+}
+
+impl From<Timestamp> for When {
+    fn from(at: Timestamp) -> Self {
+        Self::At(at)
+    }
+}
+
+impl fmt::Display for When {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::At(at) => at.fmt(f),
+            Self::OfDay(time) => {
+                time.fmt(f)?;
+                f.write_str("Z")
+            }
+        }
+    }
+}
+
+fn time_of_day<S: Serializer>(time: &Time, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&format_args!("{time:.3}Z"))
 }
 
 /// A length of time in a sentence: whole seconds, from a second on.

@@ -80,7 +80,7 @@ struct Log<W> {
 }
 
 #[derive(Clone, Copy)]
-enum Form {
+pub(crate) enum Form {
     Json,
     Text { colours: bool },
 }
@@ -329,25 +329,26 @@ impl fmt::Write for Bounded {
     }
 }
 
+/// What is written while `act` runs.
 #[cfg(test)]
-mod tests {
+pub(crate) fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
     use std::sync::{Arc, Mutex};
 
+    let lines = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&lines);
+    let log = Log::new(&filter.parse().expect("a filter"), form, move |line: &str| {
+        kept.lock().expect("not poisoned").push_str(line);
+    });
+    tracing::subscriber::with_default(log, act);
+    lines.lock().expect("not poisoned").clone()
+}
+
+#[cfg(test)]
+mod tests {
     use podbeat_lab::hostile;
     use proptest::prelude::*;
 
     use super::*;
-
-    /// What is written while `act` runs.
-    fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
-        let lines = Arc::new(Mutex::new(String::new()));
-        let kept = Arc::clone(&lines);
-        let log = Log::new(&filter.parse().expect("a filter"), form, move |line: &str| {
-            kept.lock().expect("not poisoned").push_str(line);
-        });
-        tracing::subscriber::with_default(log, act);
-        lines.lock().expect("not poisoned").clone()
-    }
 
     fn object(line: &str) -> serde_json::Value {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
