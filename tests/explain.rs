@@ -6,10 +6,10 @@ use podbeat_lab::world::{RUN, World};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::STARTED;
 use crate::harness::binary::{Ended, Podbeat, ended_with_input, podbeat};
 use crate::harness::heard::{main_is, until_final, until_main_is, until_one};
 use crate::harness::repository::read;
+use crate::harness::{LIMIT, STARTED};
 
 async fn explain(arguments: &[&str], input: &str) -> Ended {
     ended_with_input(podbeat().arg("explain").args(arguments), input).await
@@ -229,13 +229,13 @@ async fn a_log_tells_the_same_however_it_was_kept() {
         }
         stories.push(story);
     }
-    // But for what is each one's own, both forms tell the same.
+    // But for what is each one's own, and for what may come first, both forms tell the same.
     let alike = |story: &Value| -> Vec<String> {
-        let own = ["podbeat ends with"];
-        let texts = texts(story)
-            .into_iter()
-            .filter(|text| !own.iter().any(|own| text.starts_with(own)));
-        texts.map(str::to_owned).collect()
+        let texts = texts(story).into_iter();
+        let texts = texts.filter(|text| !text.starts_with("podbeat ends with"));
+        let mut texts: Vec<String> = texts.map(str::to_owned).collect();
+        texts.sort_unstable();
+        texts
     };
     assert_eq!(alike(&stories[0]), alike(&stories[1]));
     let at = stories[1]["events"][0]["at"].as_str().expect("a time");
@@ -381,9 +381,12 @@ async fn watches_of_a_real_cluster() {
         ),
         (
             "failed-init",
-            &["setup (init): terminated with exit code 5", "finished"],
+            &[
+                "setup (init): terminated with exit code 5",
+                "here the last heartbeat is due",
+            ],
             "due",
-            "The task of pod",
+            "Init container setup failed with exit code 5, and the task's containers did not start (Error). The task of pod",
         ),
     ] {
         let story = told(&capture(name)).await;
@@ -408,6 +411,217 @@ async fn watches_of_a_real_cluster() {
         "{}",
         verdict(&story)
     );
+}
+
+/// What a story says of why.
+fn cause(story: &Value) -> &str {
+    let cause = story["verdict"]["cause"].as_str().unwrap_or_default();
+    assert!(verdict(story).starts_with(cause), "{}", verdict(story));
+    cause
+}
+
+#[tokio::test]
+async fn why_the_pods_of_a_real_cluster_ended() {
+    let capture = |name: &str| read(&format!("tests/captures/{name}.jsonl"));
+    for (name, outcome_expected, cause_expected, said) in [
+        (
+            "watch-l-deadline",
+            "due",
+            "The pod ran longer than its activeDeadlineSeconds (DeadlineExceeded: Pod was active on the node longer than the specified \
+             deadline).",
+            "is over: main is terminated with exit code 0, Completed.",
+        ),
+        (
+            "e2e/watch-deadline-native",
+            "due",
+            "The pod ran longer than its activeDeadlineSeconds (DeadlineExceeded: Pod was active on the node longer than the specified \
+             deadline).",
+            "is over: main is terminated with exit code 5, Error.",
+        ),
+        (
+            "e2e/watch-evict-plain",
+            "due",
+            "The pod was evicted through the Eviction API, as by kubectl drain (EvictionByEvictionAPI: Eviction API: evicting).",
+            "main is terminated with exit code 5, Error.",
+        ),
+        (
+            "e2e/watch-failed-init",
+            "due",
+            "Init container setup failed with exit code 5, and the task's containers did not start (Error).",
+            "is over: main never started.",
+        ),
+        (
+            "e2e/watch-no-image-native",
+            "due",
+            "Container main could not start: its image can't be pulled (ImagePullBackOff: Back-off pulling image \
+             \"registry.invalid/none:1\": ErrImagePull: ",
+            "The kubelet had lost container main: exit code 137 is not its own (ContainerStatusUnknown: The container could not be \
+             located when the pod was terminated). The pod was deleted. The task of pod",
+        ),
+        (
+            "watch-i-badcmd",
+            "due",
+            "Container main could not be started (StartError: failed to create containerd task: ",
+            "main is terminated with exit code 128, StartError.",
+        ),
+        (
+            "watch-g-oom",
+            "due",
+            "Container main was killed for lack of memory (OOMKilled).",
+            "main is terminated with exit code 137, OOMKilled.",
+        ),
+        (
+            "e2e/watch-delete-native",
+            "due",
+            "The pod was deleted.",
+            "exit code 5, Error.",
+        ),
+        (
+            "e2e/watch-delete-force-native",
+            "due",
+            "The pod was deleted.",
+            "showed main as running",
+        ),
+        (
+            "e2e/watch-fail-plain",
+            "due",
+            "",
+            "main is terminated with exit code 3, Error.",
+        ),
+        (
+            "watch-e-hostnet",
+            "due",
+            "",
+            "main is terminated with exit code 0, Completed.",
+        ),
+        (
+            "e2e/watch-job-indexed-native",
+            "due",
+            "",
+            "main is terminated with exit code 3, Error.",
+        ),
+    ] {
+        let own = if name.starts_with("e2e/") { "podbeat" } else { "hb" };
+        let told = explain(&["-o", "json", "--container-name", own], &capture(name)).await;
+        let story: Value = serde_json::from_str(&told.done()).expect("one story");
+        assert_eq!(outcome(&story), outcome_expected, "{name}");
+        let cause = cause(&story);
+        assert!(cause.starts_with(cause_expected), "{name}: {cause}");
+        assert!(
+            cause_expected.ends_with(": ") || cause == cause_expected,
+            "{name}: {cause}"
+        );
+        assert!(verdict(&story).contains(said), "{name}: {}", verdict(&story));
+    }
+    // While it still waits.
+    let waits = capture("e2e/watch-no-image-native");
+    let waits: String = waits.lines().take(7).map(|line| format!("{line}\n")).collect();
+    let story = told(&waits).await;
+    assert_eq!(outcome(&story), "open");
+    assert!(
+        cause(&story)
+            .starts_with("Container main could not start: its image can't be pulled (ImagePullBackOff: "),
+        "{}",
+        verdict(&story)
+    );
+}
+
+/// A pod of which the API said why before its task had ended: the agent's log and journal and a record all tell it, and no heartbeat
+/// does.
+#[tokio::test]
+async fn why_is_told_by_a_log_a_journal_and_a_record() {
+    let world = World::start().await.expect("a world");
+    let state = world.path("state");
+    std::fs::create_dir(&state).expect("made");
+    let disrupted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
+                           "message": "default-scheduler: preempting to accommodate a higher priority pod"});
+    let why = "The pod was preempted to make room for one of higher priority (PreemptionByScheduler: default-scheduler: preempting to \
+               accommodate a higher priority pod).";
+    let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
+    world.kube.apply(pod.clone());
+    let settings = [("PODBEAT_STATE_DIR", state.to_str().expect("text"))];
+    let agent = Podbeat::start(&world, "log", &settings);
+    let record = world.path("record.jsonl");
+    let mut observer = podbeat();
+    observer.env("KUBECONFIG", world.path("kubeconfig")).args([
+        "observe",
+        "p",
+        "--record",
+        record.to_str().expect("text"),
+    ]);
+    let observer = observer.spawn().expect("the binary runs");
+    until_main_is(&world, "running").await;
+    pod["status"]["conditions"] = json!([disrupted]);
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-24T02:00:00Z");
+    world.kube.apply(pod.clone());
+    agent.until_logged("the pod is being deleted").await;
+    let journal = until_journal(&state.join("journal.json"), "PreemptionByScheduler").await;
+    pod["status"]["containerStatuses"][0]["state"] = terminated(143, "Error", "1")["state"].clone();
+    world.kube.apply(pod);
+    until_final(&world).await;
+    agent.signal(Signal::TERM);
+    let (code, log) = agent.end().await;
+    assert_eq!(code, 0);
+    let observed = observer.wait_with_output().await.expect("it ends");
+    assert!(observed.status.success(), "{observed:?}");
+    let lines = String::from_utf8(observed.stdout).expect("text");
+    assert!(
+        lines.contains(", DisruptionTarget PreemptionByScheduler: default-scheduler: "),
+        "{lines}"
+    );
+
+    let kept = std::fs::read_to_string(&record).expect("a record");
+    for (what, text) in [("log", &log), ("journal", &journal), ("record", &kept)] {
+        let story = told(text).await;
+        assert_eq!(story["source"], what);
+        assert_eq!(cause(&story), why, "{what}");
+        in_order(
+            &texts(&story),
+            &["DisruptionTarget: PreemptionByScheduler: default-scheduler: "],
+        );
+    }
+    for heartbeat in world.service.heartbeats() {
+        assert!(!heartbeat.body.to_string().contains("Preempt"), "{heartbeat:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_deadline_shows_in_the_log_though_its_reason_comes_too_late() {
+    let world = World::start().await.expect("a world");
+    let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
+    world.kube.apply(pod.clone());
+    let agent = Podbeat::start(&world, "log", &[]);
+    until_main_is(&world, "running").await;
+    // As tests/captures/watch-l-deadline.jsonl has it.
+    pod["status"]["conditions"] = json!([{"type": "Ready", "status": "False", "reason": "PodFailed"}]);
+    world.kube.apply(pod.clone());
+    agent
+        .until_logged("the Kubernetes API gives a reason for the pod's state")
+        .await;
+    pod["status"]["containerStatuses"][0]["state"] = terminated(0, "Completed", "1")["state"].clone();
+    world.kube.apply(pod);
+    assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
+    agent.signal(Signal::TERM);
+    let story = told(&agent.end().await.1).await;
+    assert_eq!(outcome(&story), "delivered");
+    assert_eq!(
+        cause(&story),
+        "The kubelet failed the pod although no container had failed, as it does when activeDeadlineSeconds is over (PodFailed)."
+    );
+}
+
+/// Waits until the journal holds a text.
+async fn until_journal(path: &std::path::Path, text: &str) -> String {
+    let found = async {
+        loop {
+            let journal = std::fs::read_to_string(path).unwrap_or_default();
+            if journal.contains(text) {
+                return journal;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, found).await.expect("a journal")
 }
 
 #[tokio::test]

@@ -146,6 +146,15 @@ impl Report {
                 to,
                 restart_count,
             } => transition(container, *from, to, *restart_count),
+            Note::Deletion(at) => info!(until = %at, "the pod is being deleted"),
+            Note::Why(why) => info!(
+                condition = why.condition.as_deref().map(brief),
+                container = why.container.as_deref().map(brief),
+                exit_code = why.exit_code,
+                reason = why.reason.as_deref().map(brief),
+                pod_message = why.message.as_deref().map(brief),
+                "the Kubernetes API gives a reason for the pod's state"
+            ),
             Note::OtherPod(uid) => {
                 warn!(
                     uid = uid.as_deref(),

@@ -1,8 +1,12 @@
 //! The story that a journal tells: where podbeat was when it last wrote it.
 
+use jiff::Timestamp;
+
+use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed};
+use super::watch::reason;
 use crate::heartbeat::outbox::Kind;
-use crate::heartbeat::saved::{LastHeartbeat, SavedBeat};
+use crate::heartbeat::saved::{LastHeartbeat, Saved, SavedBeat};
 use crate::journal::Contents;
 use crate::task_runs::model::{ContainerState, ContainerStatus};
 
@@ -22,6 +26,12 @@ pub(super) fn story(contents: &Contents) -> Story {
         let text = format!("the API last showed or confirmed: {}", states(&machine.statuses));
         events.push(Event::new(machine.confirmed_at, text));
     }
+    if let Some(at) = machine.deletion_at {
+        let text = format!("the pod is being deleted; its grace ends at {at}");
+        events.push(Event::new(None::<Timestamp>, text));
+    }
+    let reasons = machine.why.iter().map(reason);
+    events.extend(reasons.map(|text| Event::new(None::<Timestamp>, text)));
     events.extend(machine.outbox.iter().map(waiting));
     // What has no time stays behind what came before it.
     events.sort_by_key(|event| event.at);
@@ -32,6 +42,31 @@ pub(super) fn story(contents: &Contents) -> Story {
         events,
         verdict: verdict(contents),
     }
+}
+
+/// Why, by the last states. What came after the last heartbeat was due is not kept.
+fn cause(machine: &Saved) -> Option<String> {
+    let mut facts = Facts::default();
+    facts.begun();
+    for status in &machine.statuses {
+        let name = status.name.as_deref().unwrap_or_default();
+        match &status.state {
+            None => {}
+            Some(ContainerState::Waiting(waits)) => {
+                facts.waits(name, waits.reason.as_deref(), waits.message.as_deref());
+            }
+            Some(ContainerState::Running(_)) => facts.runs(name),
+            Some(ContainerState::Terminated(exit)) => {
+                let code = exit.exit_code.map(i64::from);
+                facts.ended(name, code, exit.reason.as_deref(), exit.message.as_deref());
+            }
+        }
+    }
+    facts.replace(&machine.why);
+    if machine.deletion_at.is_some() {
+        facts.deleted();
+    }
+    facts.cause()
 }
 
 fn waiting(beat: &SavedBeat) -> Event {
@@ -112,5 +147,5 @@ fn verdict(contents: &Contents) -> Verdict {
             ),
         ),
     };
-    Verdict { outcome, text }
+    Verdict::new(outcome, cause(machine), &text)
 }

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value};
 
+use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, When, at, lasting, listed, times};
 use super::text_form;
+use super::watch::reason;
+use crate::pod::why::Why;
 
 /// One line of the log.
 #[derive(Clone, Debug)]
@@ -74,6 +77,11 @@ impl Line {
         }
     }
 
+    fn is_set(&self, name: &str) -> bool {
+        let value = self.fields.get(name);
+        value.is_some_and(|value| *value == Value::Bool(true) || value == "true")
+    }
+
     fn seconds(&self, name: &str) -> Option<SignedDuration> {
         let seconds = match self.fields.get(name)? {
             Value::String(text) => text.parse().ok(),
@@ -106,6 +114,7 @@ struct Known {
     begun: usize,
     ended: usize,
     containers: BTreeMap<String, Container>,
+    facts: Facts,
     pod_is_seen: bool,
     never_seen: bool,
     service_is_heard: bool,
@@ -173,6 +182,9 @@ impl Known {
             }
             "first contact with the Kubernetes API" => {
                 self.pod_is_seen = true;
+                if line.is_set("deleted") {
+                    self.facts.deleted();
+                }
                 let node = line
                     .text("node")
                     .map_or_else(String::new, |node| format!(" on node {node}"));
@@ -184,6 +196,23 @@ impl Known {
                     .to_owned()
             }
             "container changed" => self.changed(line),
+            "the pod is being deleted" => {
+                self.facts.deleted();
+                format!("the pod is being deleted; its grace ends at {}", text("until"))
+            }
+            "the Kubernetes API gives a reason for the pod's state" => {
+                let part = |name| line.text(name).map(str::to_owned);
+                let why = Why {
+                    condition: part("condition"),
+                    container: part("container"),
+                    exit_code: line.number("exit_code").and_then(|code| i32::try_from(code).ok()),
+                    reason: part("reason"),
+                    message: part("pod_message"),
+                };
+                let text = reason(&why);
+                self.facts.add(why);
+                text
+            }
             "a heartbeat was not accepted" => {
                 let trouble = trouble(line);
                 let text = format!(
@@ -243,6 +272,7 @@ impl Known {
             }
             "the last heartbeat is due" => {
                 self.due = Some((line.at, text("cause").to_owned()));
+                self.facts.over();
                 format!("the last heartbeat is due: {}", text("cause"))
             }
             "the last heartbeat was accepted" => {
@@ -277,6 +307,13 @@ impl Known {
                 self.undelivered = Some(line.at);
                 "THE LAST HEARTBEAT COULD NOT BE DELIVERED in time".to_owned()
             }
+            "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat" =>
+            {
+                (self.due, self.accepted, self.undelivered) = (None, None, None);
+                self.refused = false;
+                self.facts.goes_on();
+                "podbeat's container alone was stopped, and the task goes on: the last heartbeat is taken back".to_owned()
+            }
             "podbeat ends" => {
                 self.ended += 1;
                 self.exit_code = line.number("exit_code");
@@ -299,6 +336,7 @@ impl Known {
     }
 
     fn begins(&mut self, line: &Line) -> String {
+        self.facts.begun();
         let killed = self.begun > self.ended;
         self.begun += 1;
         // What a process before it left open is this one's to find out again.
@@ -325,6 +363,12 @@ impl Known {
     fn changed(&mut self, line: &Line) -> String {
         let text = |name| line.text(name).unwrap_or_default();
         let (name, to) = (text("container"), text("to"));
+        let (reason, message) = (line.text("reason"), line.text("container_message"));
+        match to {
+            "waiting" => self.facts.waits(name, reason, message),
+            "running" => self.facts.runs(name),
+            _ => self.facts.ended(name, line.number("exit_code"), reason, message),
+        }
         let mut told = to.to_owned();
         if let Some(code) = line.number("exit_code") {
             told += &format!(" with exit code {code}");
@@ -409,7 +453,7 @@ impl Known {
                 text += &more;
             }
         }
-        Verdict { outcome, text }
+        Verdict::new(outcome, self.facts.cause(), &text)
     }
 
     /// What a run waits for that has not been told its end.
@@ -716,6 +760,29 @@ mod tests {
 
     fn verdict(text: &[String]) -> Verdict {
         stories(lines(&text.join("\n"))).swap_remove(0).verdict
+    }
+
+    #[test]
+    fn a_last_heartbeat_that_was_taken_back_is_no_end() {
+        let before = [
+            line(0, "podbeat begins", r#""task_run_id":"trn.1""#),
+            line(1, "the last heartbeat is due", r#""cause":"a signal""#),
+            line(2, "the last heartbeat was accepted", r#""told":"main running""#),
+            line(3, "podbeat ends", r#""exit_code":0"#),
+            line(4, "podbeat begins", ""),
+        ];
+        assert_eq!(verdict(&before).outcome, Outcome::Delivered);
+        let reopened = "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat";
+        let mut lines = before.to_vec();
+        lines.push(line(5, reopened, r#""last_heartbeat":"accepted""#));
+        assert_eq!(verdict(&lines).outcome, Outcome::Open);
+        lines.push(line(
+            6,
+            "the pod is being deleted",
+            r#""until":"2026-11-24T02:00:00Z""#,
+        ));
+        let told = verdict(&lines);
+        assert_eq!(told.cause.as_deref(), Some("The pod was deleted."));
     }
 
     #[test]

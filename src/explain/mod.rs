@@ -2,6 +2,7 @@
 //! Here lives how a log, a recorded watch or a journal is read as a story, and how that is shown.
 //! Never here: a question to anybody. All that is told stands in what was read.
 
+mod cause;
 mod form;
 mod journal;
 mod log;

@@ -44,6 +44,9 @@ pub(super) struct Event {
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
     pub(super) outcome: Outcome,
+    /// Why the run ended or does not begin, where the Kubernetes API says more than exit codes. The text begins with it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cause: Option<String>,
     /// One paragraph.
     pub(super) text: String,
 }
@@ -66,6 +69,18 @@ pub(super) enum Outcome {
     Open,
     /// What was read doesn't tell.
     Unknown,
+}
+
+impl Verdict {
+    pub(super) fn new(outcome: Outcome, cause: Option<String>, text: &str) -> Self {
+        let parts = [cause.as_deref().unwrap_or_default(), text];
+        let parts = parts.into_iter().filter(|part| !part.is_empty());
+        Self {
+            outcome,
+            text: parts.collect::<Vec<_>>().join(" "),
+            cause,
+        }
+    }
 }
 
 impl Event {

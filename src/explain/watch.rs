@@ -6,10 +6,12 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed, times};
 use crate::heartbeat::completion::is_finished;
 use crate::pod::resource::Pod;
 use crate::pod::status::{Container, Observation, Role, State};
+use crate::pod::why::Why;
 
 /// One line of a record: an event as an API server sends it, and when it came, where that was written down.
 #[derive(Debug, Deserialize)]
@@ -40,6 +42,9 @@ struct Known {
     uid: Option<String>,
     containers: BTreeMap<String, String>,
     deleted: bool,
+    facts: Facts,
+    /// The reasons that were told, the last time that each was.
+    why: Vec<Why>,
     phase: Option<String>,
     finished: Option<String>,
     gone: bool,
@@ -100,11 +105,31 @@ impl Known {
             };
         }
         let seen = Observation::of(pod, own_container);
+        self.facts.replace(&seen.why);
+        if seen.deletion.is_some() {
+            self.facts.deleted();
+        }
+        // What containers do is told of each of them.
+        for why in seen.why.iter().filter(|why| why.container.is_none()) {
+            if !self.why.iter().any(|known| known.is_same_as(why)) {
+                told.push(reason(why));
+                self.why.push(why.clone());
+            }
+        }
         for container in &seen.containers {
+            match &container.state {
+                _ if container.role == Role::Task => self.task(container),
+                Some(State::Running { .. } | State::Terminated(_)) => self.facts.begun(),
+                Some(State::Waiting { .. }) | None => {}
+            }
             told.extend(self.container(container));
         }
         // Its own container says when podbeat could still see.
-        if let Some(text) = own_state(pod, own_container)
+        let own = own_state(pod, own_container);
+        if own.as_deref().is_some_and(|text| text != "waiting") {
+            self.facts.begun();
+        }
+        if let Some(text) = own
             && self
                 .containers
                 .insert(own_container.to_owned(), text.clone())
@@ -126,10 +151,11 @@ impl Known {
                 .containers
                 .iter()
                 .filter(|it| it.role == Role::Task)
-                .map(end_of)
+                .map(|it| self.end_of(it))
                 .collect();
-            told.push("every task container is finished: here the last heartbeat is due".to_owned());
+            told.push("the task is over: here the last heartbeat is due".to_owned());
             self.finished = Some(listed(&ends));
+            self.facts.over();
         }
         let phase = pod.status.phase.clone();
         if phase != self.phase {
@@ -150,6 +176,37 @@ impl Known {
             told.push("the pod object is gone".to_owned());
         }
         told
+    }
+
+    fn task(&mut self, container: &Container) {
+        if let Some(exit) = &container.last_exit {
+            let code = exit.exit_code.map(i64::from);
+            let (reason, message) = (exit.reason.as_deref(), exit.message.as_deref());
+            self.facts.ended(&container.name, code, reason, message);
+        }
+        match &container.state {
+            None => self.facts.waits(&container.name, None, None),
+            Some(State::Waiting { reason, message }) => {
+                self.facts
+                    .waits(&container.name, reason.as_deref(), message.as_deref());
+            }
+            Some(State::Running { .. }) => self.facts.runs(&container.name),
+            Some(State::Terminated(exit)) => {
+                let code = exit.exit_code.map(i64::from);
+                let (reason, message) = (exit.reason.as_deref(), exit.message.as_deref());
+                self.facts.ended(&container.name, code, reason, message);
+            }
+        }
+    }
+
+    fn end_of(&self, container: &Container) -> String {
+        match &container.state {
+            None | Some(State::Waiting { .. }) if self.facts.never_ran(&container.name) => {
+                format!("{} never started", container.name)
+            }
+            None => format!("{} has no state", container.name),
+            Some(_) => format!("{} is {}", container.name, state(container).unwrap_or_default()),
+        }
     }
 
     /// What has changed of a container.
@@ -226,15 +283,26 @@ impl Known {
             text += &format!(" A container was restarted {}.", times(self.restarts));
         }
         text += " A record says nothing of heartbeats: podbeat's log does.";
-        Verdict { outcome, text }
+        Verdict::new(outcome, self.facts.cause(), &text)
     }
 }
 
-fn end_of(container: &Container) -> String {
-    match &container.state {
-        None => format!("{} has no state", container.name),
-        Some(_) => format!("{} is {}", container.name, state(container).unwrap_or_default()),
+/// A reason that the API gives, in the words of an event.
+pub(super) fn reason(why: &Why) -> String {
+    let mut text = match (&why.container, &why.condition) {
+        (Some(container), _) => format!("{container} keeps the task from starting"),
+        (None, Some(condition)) => format!("the pod's condition {condition}"),
+        (None, None) => "the pod's reason".to_owned(),
+    };
+    if let Some(code) = why.exit_code {
+        text += &format!(", exit code {code}");
     }
+    let parts = [&why.reason, &why.message].into_iter().flatten();
+    let parts: Vec<&str> = parts.map(String::as_str).collect();
+    if !parts.is_empty() {
+        text += &format!(": {}", parts.join(": "));
+    }
+    text
 }
 
 fn state(container: &Container) -> Option<String> {
@@ -284,6 +352,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::terminal::acts;
 
     #[test]
     fn another_pod_of_the_name_is_another_life() {
@@ -300,6 +369,38 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whatever_the_api_says_nothing_in_a_story_acts(
+            said in hostile::TEXT,
+            state in prop::sample::select(vec!["waiting", "running", "terminated"]),
+            kind in prop::sample::select(vec!["ADDED", "DELETED", "ERROR"]),
+        ) {
+            let state = json!({state: {"reason": said, "message": said, "exitCode": 1}});
+            let spec = json!([{"name": "main"}, {"name": said}]);
+            let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": said, "message": said});
+            let object = json!({
+                "message": said,
+                "metadata": {"name": said, "namespace": said},
+                "spec": {"initContainers": [{"name": "setup"}], "containers": spec},
+                "status": {
+                    "phase": said, "reason": said, "message": said,
+                    "conditions": [condition("DisruptionTarget", "True"), condition("PodScheduled", "False")],
+                    "initContainerStatuses": [{"name": "setup", "state": state}],
+                    "containerStatuses": [{"name": "main", "state": state}, {"name": said, "state": state}],
+                },
+            });
+            let line = json!({"type": kind, "object": object}).to_string();
+            let told = story(vec![Line::read(&line).expect("a line")], "podbeat");
+            let text = told.text();
+            prop_assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
+            // No line is forged either.
+            let heads = ["The story", "  ", "\n"];
+            let body = text.split_once("\n\n").expect("events").1;
+            for line in body.split("\n\n").next().unwrap_or_default().lines() {
+                prop_assert!(heads.iter().any(|head| line.starts_with(head)), "{line:?} in {text:?}");
+            }
+        }
+
         #[test]
         fn whatever_a_line_holds_there_is_a_story(text in hostile::TEXT, object in "[\\[\\]{}\",:a-z0-9]{0,40}") {
             let texts = [text, format!(r#"{{"type":"MODIFIED","object":{object}}}"#), r#"{"type":"ERROR","object":{}}"#.to_owned()];

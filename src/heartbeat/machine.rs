@@ -4,6 +4,7 @@
 //! when, what an answer means, when to look at the pod once more, when to give up and how to end is all here.
 
 mod deadline;
+mod reasons;
 mod resume;
 mod standing;
 #[cfg(test)]
@@ -12,6 +13,7 @@ mod witness;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::Now;
@@ -23,6 +25,7 @@ use super::request::{self, Identity, Report};
 use super::saved::{LastHeartbeat, Saved};
 use crate::marker::Found;
 use crate::pod::status::{BACKS_OFF, Exit, Observation, Sidecar, State};
+use crate::pod::why::Why;
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 pub use deadline::grace_for;
 use resume::Reconsidered;
@@ -221,6 +224,10 @@ pub enum Note {
         /// How often the API says that it was started again.
         restart_count: i32,
     },
+    /// The pod is being deleted; when its grace ends.
+    Deletion(Timestamp),
+    /// The API says why the pod ends, or can't begin.
+    Why(Box<Why>),
     /// The pod looked at isn't ours: another UID under the same name. Its states are not reported.
     OtherPod(Option<String>),
     /// No such pod, though it was never seen: most likely a wrong name. Heartbeats go on.
@@ -357,6 +364,12 @@ pub struct Machine {
     exits: Vec<(String, Exit)>,
     /// Those seen since the last heartbeat was due, which nothing tells but that one.
     late_exits: Vec<(String, Exit)>,
+    /// What the API said of why the pod ends or can't begin, and whether a journal keeps it.
+    why: Vec<(Why, bool)>,
+    /// What an earlier process saw of that, and this one didn't.
+    earlier_why: Vec<Why>,
+    /// `metadata.deletionTimestamp`, by what an earlier process saw, too.
+    deletion_at: Option<Timestamp>,
     gone: bool,
     /// Whether a pod that is missing or another's was told of: once is enough for a wrong name.
     told_stranger: bool,
@@ -453,6 +466,9 @@ impl Machine {
             statuses: Vec::new(),
             exits: Vec::new(),
             late_exits: Vec::new(),
+            why: Vec::new(),
+            earlier_why: Vec::new(),
+            deletion_at: None,
             gone: false,
             told_stranger: false,
             deletion_ends: None,
@@ -574,6 +590,7 @@ impl Machine {
             self.stage,
             Stage::Running | Stage::Settling | Stage::Looking { .. }
         );
+        self.note_reasons(&pod, open, actions);
         if open {
             self.queue_lost_exits(&pod, now.elapsed, actions);
         }

@@ -10,6 +10,7 @@ use super::machine::Cause;
 use super::outbox::{Beat, Kind};
 use super::request::Identity;
 use crate::pod::status::{Exit, Sidecar};
+use crate::pod::why::Why;
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 
 /// Everything that the machine needs to go on where an earlier process was.
@@ -37,6 +38,12 @@ pub struct Saved {
     /// Those seen since the last heartbeat was due.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub late_exits: Vec<(String, Exit)>,
+    /// What the API said of why the pod ends or can't begin.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub why: Vec<Why>,
+    /// `metadata.deletionTimestamp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deletion_at: Option<Timestamp>,
     /// How podbeat's own container is declared.
     pub sidecar: Sidecar,
 }

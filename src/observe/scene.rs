@@ -87,6 +87,12 @@ impl Scene {
             uid: all.uid,
             node: shown.spec.node_name.clone(),
             phase: shown.status.phase.clone(),
+            // What containers do is told of each of them.
+            reasons: all
+                .why
+                .into_iter()
+                .filter(|why| why.container.is_none())
+                .collect(),
             sidecar: match sidecar {
                 Sidecar::Native => "native",
                 Sidecar::Plain => "plain",

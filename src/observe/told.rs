@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::heartbeat::machine::Cause;
 use crate::heartbeat::outbox::Kind as BeatKind;
 use crate::pod::status::{Exit, State};
+use crate::pod::why::Why;
 use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use crate::terminal::{escaped, one_line};
 
@@ -50,6 +51,9 @@ pub(super) struct Pod {
     pub(super) node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) phase: Option<String>,
+    /// Why it ends, or can't begin, where the API says so.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) reasons: Vec<Why>,
     /// How podbeat's own container is declared: `native`, `plain` or `none`.
     pub(super) sidecar: &'static str,
     /// Set once it is being deleted.
@@ -261,7 +265,11 @@ impl fmt::Display for What {
                 if let Some(uid) = &pod.uid {
                     write!(f, ", uid {uid}")?;
                 }
-                write!(f, ", sidecar {}", pod.sidecar)
+                write!(f, ", sidecar {}", pod.sidecar)?;
+                for why in &pod.reasons {
+                    write!(f, ", {}", reason(why))?;
+                }
+                Ok(())
             }
             Self::Container(container) => {
                 write!(f, "container {}: ", container.name)?;
@@ -301,6 +309,16 @@ impl fmt::Display for What {
             Self::Note(note) => write!(f, "note: {}", note.text()),
             Self::End(end) => write!(f, "end: {}", end.text()),
         }
+    }
+}
+
+/// A reason, and what of the pod has it: `reason Evicted: the message`, `DisruptionTarget EvictionByEvictionAPI: the message`.
+pub(super) fn reason(why: &Why) -> String {
+    let of = why.condition.as_deref().unwrap_or("reason");
+    let reason = why.reason.as_deref().unwrap_or("unknown");
+    match why.message.as_deref().map(str::trim) {
+        Some(message) => format!("{of} {reason}: {message}"),
+        None => format!("{of} {reason}"),
     }
 }
 

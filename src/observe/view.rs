@@ -5,7 +5,7 @@ use std::time::Duration;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::scene::Scene;
-use super::told::{Container, Shown};
+use super::told::{Container, Shown, reason};
 use crate::heartbeat::Now;
 use crate::heartbeat::outbox::Kind;
 use crate::show::age::age;
@@ -309,7 +309,13 @@ fn messages(scene: &Scene) -> Vec<Line> {
         let message = container.shown.message.as_deref()?.trim();
         (!message.is_empty()).then(|| format!("{}: {message}", container.name))
     });
-    of_containers.chain(notes).map(Line::plain).collect()
+    let of_pod = scene.pod.iter().flat_map(|pod| &pod.reasons);
+    let of_pod = of_pod.map(|why| format!("pod: {}", reason(why)));
+    of_pod
+        .chain(of_containers)
+        .chain(notes)
+        .map(Line::plain)
+        .collect()
 }
 
 /// What is due, and what was last.

@@ -14,3 +14,4 @@ pub mod status;
 pub mod tasks;
 pub mod transport;
 pub mod watch;
+pub mod why;

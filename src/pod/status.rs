@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::resource::{self, Pod};
 use super::tasks::Tasks;
+use super::why::Why;
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -39,6 +40,8 @@ pub struct Observation {
     pub phase_is_terminal: bool,
     /// Whether the condition `AllContainersRestarting` holds (KEP-5532).
     pub all_restarting: bool,
+    /// Why the pod ends, or can't begin, where the API says so.
+    pub why: Vec<Why>,
     /// How our own container is declared.
     pub sidecar: Sidecar,
     /// Every container but our own: init containers first, then the regular ones, each in the spec's order.
@@ -308,6 +311,7 @@ impl Observation {
                 .conditions
                 .iter()
                 .any(|condition| condition.kind == ALL_RESTARTING && condition.status == "True"),
+            why: Why::of(pod, &containers),
             sidecar,
             containers,
             job_retry_count: annotation(pod, JOB_INDEX_FAILURE_COUNT)

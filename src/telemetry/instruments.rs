@@ -427,7 +427,9 @@ impl Readings {
                 self.final_counted = false;
                 self.refusal_counted = false;
             }
-            Note::OtherPod(_)
+            Note::Deletion(_)
+            | Note::Why(_)
+            | Note::OtherPod(_)
             | Note::NeverSeen
             | Note::Failed { .. }
             | Note::Signal { .. }

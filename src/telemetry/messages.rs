@@ -215,6 +215,22 @@ pub const MESSAGES: &[Message] = &[
          shows, too",
     ),
     message(
+        Level::INFO,
+        "the Kubernetes API gives a reason for the pod's state",
+        &[],
+        &["condition", "container", "exit_code", "reason", "pod_message"],
+        "Why the pod ends or can't begin: its `status.reason` (such as DeadlineExceeded or Evicted), the conditions DisruptionTarget, \
+         PodScheduled and Ready (PodFailed), or what an init container or another sidecar does that keeps the task from starting. \
+         Each reason has one line",
+    ),
+    message(
+        Level::INFO,
+        "the pod is being deleted",
+        &["until"],
+        &[],
+        "The API shows a deletionTimestamp",
+    ),
+    message(
         Level::WARN,
         "the Kubernetes API gives no news of the pod",
         &["repeats", "since", "error"],
@@ -497,6 +513,11 @@ pub const FIELDS: &[Field] = &[
     field("attempts", Form::Number, "requests that were begun"),
     field("body", Form::Text, "the whole body, as JSON"),
     field("cause", Form::Text, "why"),
+    field(
+        "condition",
+        Form::Text,
+        "the pod's condition that has the reason; absent for `status.reason`",
+    ),
     field("container", Form::Text, "its name"),
     field(
         "container_id",
@@ -585,6 +606,11 @@ pub const FIELDS: &[Field] = &[
         "heartbeats for which the outbox had no room",
     ),
     field("panic", Form::Text, "its message"),
+    field(
+        "pod_message",
+        Form::Text,
+        "the API's `message` for that reason; 256 characters of it",
+    ),
     field("pod_uid", Form::Text, "the pod's metadata.uid"),
     field("reason", Form::Text, "the API's word, such as OOMKilled"),
     field("refused", Form::Number, "heartbeats that the service refused"),
@@ -632,6 +658,7 @@ pub const FIELDS: &[Field] = &[
         "the trace of all heartbeats of this process, in the header `traceparent` of each request; none in a dry run",
     ),
     field("uid", Form::Text, "the other pod's metadata.uid"),
+    field("until", Form::Time, "when the grace of the deletion ends"),
     field("uptime_seconds", Form::Seconds, "since the process began"),
     field("version", Form::Text, "podbeat's"),
     field("waiting", Form::Number, "heartbeats that wait to be accepted"),

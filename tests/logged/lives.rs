@@ -420,6 +420,71 @@ async fn two_signals_and_no_look() -> Vec<Value> {
     lines
 }
 
+/// A pod whose init container fails, and that is evicted: each reason has one line, and none is told as a container's.
+async fn reasons() -> Vec<Value> {
+    let world = World::start().await.expect("a world");
+    let mut pod = Pod::new("p", "u1").showing(&waiting("PodInitializing"));
+    let setup = |state: Value| json!({"name": "setup", "restartCount": 0, "state": state, "lastState": {}});
+    pod["spec"]["initContainers"]
+        .as_array_mut()
+        .expect("a list")
+        .push(json!({"name": "setup"}));
+    let waits = |message: &str| setup(json!({"waiting": {"reason": "ErrImagePull", "message": message}}));
+    pod["status"]["initContainerStatuses"] = json!([waits("no such image")]);
+    world.kube.apply(pod.clone());
+    let podbeat = Podbeat::start(&world, "log", &[]);
+    let reason = "the Kubernetes API gives a reason for the pod's state";
+    podbeat.until_logged(reason).await;
+    let disrupted = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
+                           "message": "Eviction API: evicting"});
+    pod["status"]["conditions"] = json!([disrupted]);
+    pod["status"]["initContainerStatuses"] = json!([waits("in other words")]);
+    pod["metadata"]["deletionTimestamp"] = json!("2026-11-24T02:00:00Z");
+    pod["metadata"]["deletionGracePeriodSeconds"] = json!(30);
+    world.kube.apply(pod.clone());
+    podbeat.until_logged("the pod is being deleted").await;
+    pod["status"]["phase"] = json!("Failed");
+    pod["status"]["reason"] = json!("Evicted");
+    pod["status"]["message"] = json!("x".repeat(1000));
+    pod["status"]["initContainerStatuses"] =
+        json!([setup(json!({"terminated": {"exitCode": 5, "reason": "Error"}}))]);
+    world.kube.apply(pod);
+    until_final(&world).await;
+    podbeat.signal(Signal::TERM);
+    let (code, lines) = podbeat.end_in_lines().await;
+    assert_eq!(code, 0);
+    assert_eq!(
+        one(&lines, "the pod is being deleted")["until"],
+        "2026-11-24T02:00:00Z"
+    );
+    let members = ["condition", "container", "exit_code", "reason", "pod_message"];
+    let told: Vec<Value> = of(&lines, reason)
+        .into_iter()
+        .map(|line| {
+            let said = members.iter().filter_map(|member| line.get(member));
+            said.cloned().collect()
+        })
+        .collect();
+    assert_eq!(
+        told,
+        [
+            json!(["setup", "ErrImagePull", "no such image"]),
+            json!([
+                "DisruptionTarget",
+                "EvictionByEvictionAPI",
+                "Eviction API: evicting"
+            ]),
+            json!(["Evicted", format!("{}…", "x".repeat(256))]),
+            json!(["setup", 5, "Error"]),
+        ]
+    );
+    for heartbeat in world.service.heartbeats() {
+        let body = heartbeat.body.to_string();
+        assert!(!body.contains("Evict") && !body.contains("setup"), "{body}");
+    }
+    lines
+}
+
 /// All containers are restarted, and with them podbeat, twice; then main succeeds.
 async fn a_restart_of_all_containers() -> Vec<Value> {
     let world = World::start().await.expect("a world");
@@ -618,7 +683,7 @@ async fn a_service_that_hangs() -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
-    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 15] = [
+    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 16] = [
         Box::pin(a_barrier()),
         Box::pin(markers()),
         Box::pin(a_whole_life()),
@@ -632,6 +697,7 @@ async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
         Box::pin(a_dry_run()),
         Box::pin(a_restart_of_all_containers()),
         Box::pin(a_stop_of_podbeat_alone()),
+        Box::pin(reasons()),
         Box::pin(a_service_that_hangs()),
         Box::pin(an_attempt_that_is_given_up()),
     ];

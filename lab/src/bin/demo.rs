@@ -384,6 +384,18 @@ impl Onlooker for Timeline {
             Note::Final(cause) => format!("the last heartbeat is due: {cause:?}"),
             Note::Reopened(_) => "takes the last heartbeat back: podbeat alone was stopped".to_owned(),
             Note::Signal { .. } => "hears SIGTERM".to_owned(),
+            Note::Deletion(_) => "sees that the pod is being deleted".to_owned(),
+            Note::Why(why) => {
+                let of = why
+                    .condition
+                    .as_deref()
+                    .or(why.container.as_deref())
+                    .unwrap_or("pod");
+                format!(
+                    "sees a reason of {of}: {}",
+                    why.reason.as_deref().unwrap_or_default()
+                )
+            }
             Note::OtherPod(_) => "sees another pod of the same name".to_owned(),
             Note::NeverSeen => "finds no such pod".to_owned(),
             Note::Orphaned => "the run isn't ours any more".to_owned(),

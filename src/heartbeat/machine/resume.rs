@@ -49,6 +49,8 @@ impl Machine {
         machine.statuses = saved.statuses;
         machine.exits = saved.exits;
         machine.late_exits = saved.late_exits;
+        machine.earlier_why = saved.why;
+        machine.deletion_at = saved.deletion_at;
         machine.remembered_sidecar = saved.sidecar;
         machine.last_heartbeat = saved.last_heartbeat;
         machine.cause = saved.cause;
@@ -180,6 +182,8 @@ impl Machine {
                 .map(|confirmed| now.wall_before(confirmed.age(now.elapsed))),
             exits: self.exits.clone(),
             late_exits: self.late_exits.clone(),
+            why: self.reasons(),
+            deletion_at: self.deletion_at,
             sidecar: self.sidecar(),
         }
     }

@@ -13,6 +13,7 @@ use crate::heartbeat::request::{Identity, Report};
 use crate::heartbeat::saved::{LastHeartbeat, Saved};
 use crate::marker::{Found, Marker};
 use crate::pod::status::Observation;
+use crate::pod::why::Why;
 use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
 
 const WALL: &str = "2026-11-24T12:00:00Z";
@@ -2750,4 +2751,79 @@ fn a_last_heartbeat_before_a_restart_of_all_containers_was_seen_is_taken_back() 
     assert!(after.notes.iter().any(is_reopened));
     assert_eq!(exit_code(after.last()), Some(42));
     assert_eq!(after.last().last_heartbeat, None);
+}
+
+fn because(reason: &str, message: &str) -> Why {
+    Why {
+        reason: Some(reason.to_owned()),
+        message: Some(message.to_owned()),
+        ..Why::default()
+    }
+}
+
+#[test]
+fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_them() {
+    let noted = |bench: &Bench| {
+        let reasons = bench.notes.iter().filter_map(|note| match note {
+            Note::Why(why) => why.reason.clone(),
+            Note::Deletion(_) => Some("deletion".to_owned()),
+            _ => None,
+        });
+        reasons.collect::<Vec<_>>()
+    };
+    let mut bench = Bench::ready(journaled());
+    bench.on(shown(RUNNING).event());
+    bench.accept_all();
+    let sent = bench.sent.len();
+    let deleted = Shown {
+        deletion: Some(1000.0),
+        ..shown(RUNNING)
+    };
+    let mut pod = deleted.observation();
+    for message in ["one", "two"] {
+        pod.why = vec![because("A", message), because("B", &"ü".repeat(1000))];
+        bench.on(Event::Observed(pod.clone()));
+    }
+    assert_eq!(noted(&bench), ["deletion", "A", "B"]);
+    assert_eq!(bench.sent.len(), sent);
+    let saved = bench.saved.clone().expect("a journal");
+    assert_eq!(saved.why, [because("A", "one"), because("B", &"ü".repeat(512))]);
+    assert_eq!(saved.deletion_at, Some(wall(1000.0)));
+
+    // A new process has a log of its own, and forgets nothing of what the one before it saw.
+    let mut after = bench.after_crash(1.0);
+    pod.why = vec![because("B", "again")];
+    after.on(Event::Observed(pod.clone()));
+    assert_eq!(noted(&after), ["deletion", "B"]);
+    let saved = after.saved.clone().expect("a journal");
+    assert_eq!(saved.why, [because("A", "one"), because("B", "again")]);
+
+    // What comes once the last heartbeat is due did not end the task.
+    let mut late = Bench::ready(journaled());
+    late.on(shown(&terminated(0)).event());
+    let mut over = Shown {
+        deletion: Some(1000.0),
+        ..shown(&terminated(0))
+    }
+    .observation();
+    let drained = Why {
+        condition: Some("DisruptionTarget".to_owned()),
+        ..because("C", "")
+    };
+    over.why = vec![because("A", "one"), drained];
+    late.on(Event::Observed(over));
+    assert_eq!(noted(&late), ["deletion", "A", "C"]);
+    let saved = late.saved.clone().expect("a journal");
+    assert_eq!((saved.why, saved.deletion_at), (vec![because("A", "one")], None));
+
+    // Of reasons without end the newest are kept.
+    for nth in 0..100 {
+        pod.why = vec![because(&format!("R{nth}"), "")];
+        after.on(Event::Observed(pod.clone()));
+    }
+    let saved = after.saved.clone().expect("a journal");
+    assert_eq!(
+        (saved.why.len(), saved.why[15].reason.as_deref()),
+        (16, Some("R99"))
+    );
 }

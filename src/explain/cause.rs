@@ -1,0 +1,582 @@
+//! Why a run ended, or does not begin: the one sentence or two that a verdict begins with.
+//!
+//! Everything in it is what the Kubernetes API said, with a few words for a reader who doesn't know its reasons by heart.
+
+use crate::pod::why::{DISRUPTION, READY, SCHEDULED, Why, is_trouble};
+
+/// Characters of a message that a verdict repeats.
+const LONGEST: usize = 400;
+
+/// The reason of the condition that the kubelet sets where it ends a pod itself, once its containers are dead.
+const BY_KUBELET: &str = "TerminationByKubelet";
+
+/// What is known of why.
+#[derive(Debug, Default)]
+pub(super) struct Facts {
+    /// What the API said of the pod, and of containers that keep the task from starting.
+    why: Vec<Why>,
+    /// The task's containers.
+    tasks: Vec<Task>,
+    /// Whether any container ran, podbeat's own included.
+    has_begun: bool,
+    /// Whether the pod was being deleted before the task was over.
+    is_deleted: bool,
+    /// Whether the task is over: what ends the pod from then on did not end the task.
+    is_over: bool,
+}
+
+/// A container of the task.
+#[derive(Debug, Default)]
+struct Task {
+    name: String,
+    has_run: bool,
+    /// What it waits for in vain.
+    held_up: Option<Said>,
+    exit: Option<(Option<i64>, Said)>,
+}
+
+/// A reason and its message.
+#[derive(Clone, Debug, Default)]
+struct Said {
+    reason: String,
+    message: String,
+}
+
+impl Said {
+    fn new(reason: Option<&str>, message: Option<&str>) -> Self {
+        Self {
+            reason: reason.unwrap_or_default().to_owned(),
+            message: message.unwrap_or_default().to_owned(),
+        }
+    }
+}
+
+impl Facts {
+    /// The task is over.
+    pub(super) fn over(&mut self) {
+        self.is_over = true;
+    }
+
+    /// The task was not over after all.
+    pub(super) fn goes_on(&mut self) {
+        (self.is_over, self.is_deleted) = (false, false);
+    }
+
+    /// A container has run.
+    pub(super) fn begun(&mut self) {
+        self.has_begun = true;
+    }
+
+    /// The pod is being deleted.
+    pub(super) fn deleted(&mut self) {
+        self.is_deleted |= !self.is_over;
+    }
+
+    /// One more reason.
+    pub(super) fn add(&mut self, why: Why) {
+        if self.counts(&why) && !self.why.contains(&why) {
+            self.why.push(why);
+        }
+    }
+
+    /// All reasons that hold now.
+    pub(super) fn replace(&mut self, why: &[Why]) {
+        let counted: Vec<Why> = why.iter().filter(|why| self.counts(why)).cloned().collect();
+        self.why = counted;
+    }
+
+    /// Whether a reason may be the end's. The kubelet gives its own only once all containers are dead; others that come after the
+    /// task's end, such as of a node that is drained later, have nothing to do with it.
+    fn counts(&self, why: &Why) -> bool {
+        let is_kubelets = match why.condition.as_deref() {
+            None => why.is_the_pods_own(),
+            Some(DISRUPTION) => why.reason.as_deref() == Some(BY_KUBELET),
+            Some(_) => false,
+        };
+        !self.is_over || is_kubelets || self.why.iter().any(|known| known.is_same_as(why))
+    }
+
+    pub(super) fn waits(&mut self, name: &str, reason: Option<&str>, message: Option<&str>) {
+        let task = self.task(name);
+        // A kubelet says PodInitializing again of a container that could not be started, once the pod is deleted.
+        if reason.is_some_and(is_trouble) {
+            task.held_up = Some(Said::new(reason, message));
+        }
+    }
+
+    pub(super) fn runs(&mut self, name: &str) {
+        self.begun();
+        let task = self.task(name);
+        (task.has_run, task.held_up, task.exit) = (true, None, None);
+    }
+
+    pub(super) fn ended(
+        &mut self,
+        name: &str,
+        exit_code: Option<i64>,
+        reason: Option<&str>,
+        message: Option<&str>,
+    ) {
+        let said = Said::new(reason, message);
+        let task = self.task(name);
+        let has_run = !is_no_run(&said.reason);
+        if has_run {
+            (task.has_run, task.held_up) = (true, None);
+        }
+        task.exit = Some((exit_code, said));
+        self.has_begun |= has_run;
+    }
+
+    fn task(&mut self, name: &str) -> &mut Task {
+        let at = self.tasks.iter().position(|task| task.name == name);
+        let at = at.unwrap_or_else(|| {
+            self.tasks.push(Task {
+                name: name.to_owned(),
+                ..Task::default()
+            });
+            self.tasks.len() - 1
+        });
+        // It is there: it was found, or pushed last.
+        #[expect(clippy::indexing_slicing, reason = "see above")]
+        &mut self.tasks[at]
+    }
+
+    /// Whether this container never ran, for all that is known.
+    pub(super) fn never_ran(&self, name: &str) -> bool {
+        self.tasks.iter().any(|task| task.name == name && !task.has_run)
+    }
+
+    /// Why, in a sentence or more; `None` where nothing but the containers' own exits says it.
+    pub(super) fn cause(&self) -> Option<String> {
+        let own = self.why.iter().find(|why| why.is_the_pods_own());
+        let disruption = self.condition(DISRUPTION);
+        let mut told = Vec::new();
+        if let Some(why) = own {
+            told.push(self.of_the_pod(why));
+        }
+        if let Some(why) = disruption
+            && (own.is_none() || why.reason.as_deref() != Some(BY_KUBELET))
+        {
+            told.push(disrupted(why));
+        }
+        if told.is_empty() {
+            told.extend(self.not_begun());
+        }
+        if told.is_empty()
+            && let Some(why) = self.condition(READY)
+        {
+            let text = "The kubelet failed the pod although no container had failed, as it does when activeDeadlineSeconds is over";
+            told.push(sentence(text, why));
+        }
+        told.extend(self.tasks.iter().filter_map(end));
+        if self.is_deleted && own.is_none() && disruption.is_none() {
+            told.push("The pod was deleted.".to_owned());
+        }
+        (!told.is_empty()).then(|| told.join(" "))
+    }
+
+    fn condition(&self, kind: &str) -> Option<&Why> {
+        self.why.iter().find(|why| why.condition.as_deref() == Some(kind))
+    }
+
+    /// What `status.reason` and `status.message` say.
+    fn of_the_pod(&self, why: &Why) -> String {
+        let reason = why.reason.as_deref().unwrap_or_default();
+        let text = match reason {
+            "DeadlineExceeded" => "The pod ran longer than its activeDeadlineSeconds".to_owned(),
+            "Evicted" => "The kubelet evicted the pod".to_owned(),
+            "Preempting" | "Preempted" => {
+                "The pod was preempted to make room for a more important one".to_owned()
+            }
+            "NodeLost" => "The pod's node was lost".to_owned(),
+            "Terminated" | "NodeShutdown" | "Shutdown" => {
+                "The pod was terminated because its node was shutting down".to_owned()
+            }
+            _ if !self.has_begun => match reason.strip_prefix("OutOf") {
+                Some(resource) => format!("The node rejected the pod for lack of {resource}"),
+                None => "The pod was rejected before any of its containers ran".to_owned(),
+            },
+            _ => "Kubernetes gives a reason for the pod's state".to_owned(),
+        };
+        sentence(&text, why)
+    }
+
+    /// What keeps the task's containers from starting.
+    fn not_begun(&self) -> Vec<String> {
+        let none_has_run = !self.tasks.iter().any(|task| task.has_run);
+        let one_has_not = self.tasks.is_empty() || self.tasks.iter().any(|task| !task.has_run);
+        let others = self.why.iter().filter(|_| one_has_not);
+        let mut others = others.filter_map(|why| Some((why, why.container.as_deref()?)));
+        // An exit says more than what it was waited for before.
+        if let Some((why, name)) = others.clone().rfind(|(why, _)| why.exit_code.is_some()) {
+            let code = why.exit_code.unwrap_or_default();
+            let text = format!(
+                "Init container {name} failed with exit code {code}, and the task's containers did not start"
+            );
+            return vec![sentence(&text, why)];
+        }
+        if let Some((why, name)) = others.next_back() {
+            let problem = problem(why.reason.as_deref().unwrap_or_default());
+            let text = format!("Container {name} keeps the task from starting: {problem}");
+            return vec![sentence(&text, why)];
+        }
+        let held_up = self.tasks.iter().filter_map(|task| {
+            let said = task.held_up.as_ref()?;
+            // Between two runs, how the last one ended says more.
+            let backs_off = said.reason == "CrashLoopBackOff";
+            (!backs_off).then(|| {
+                let text = format!(
+                    "Container {} could not start: {}",
+                    task.name,
+                    problem(&said.reason)
+                );
+                with_details(&text, &said.reason, &said.message)
+            })
+        });
+        let held_up: Vec<String> = held_up.collect();
+        if !held_up.is_empty() || !none_has_run {
+            return held_up;
+        }
+        let why = self.condition(SCHEDULED);
+        why.map(|why| {
+            let text = match why.reason.as_deref() {
+                Some("Unschedulable") => "The scheduler finds no node for the pod",
+                Some("SchedulingGated") => "The pod waits for its scheduling gates to be removed",
+                _ => "The pod has no node yet",
+            };
+            sentence(text, why)
+        })
+        .into_iter()
+        .collect()
+    }
+}
+
+/// Whether an exit with this reason is one of a container that never ran, or of which nobody knows whether it did.
+fn is_no_run(reason: &str) -> bool {
+    matches!(
+        reason,
+        "StartError" | "ContainerCannotRun" | "ContainerStatusUnknown"
+    )
+}
+
+fn disrupted(why: &Why) -> String {
+    let text = match why.reason.as_deref() {
+        Some("PreemptionByScheduler") => "The pod was preempted to make room for one of higher priority",
+        Some("DeletionByTaintManager") => {
+            "The pod was deleted because it does not tolerate a taint of its node"
+        }
+        Some("DeletionByDeviceTaintManager") => {
+            "The pod was deleted because it does not tolerate a taint of a device that it uses"
+        }
+        Some("EvictionByEvictionAPI") => "The pod was evicted through the Eviction API, as by kubectl drain",
+        Some("DeletionByPodGC") => {
+            "The pod was deleted by the garbage collector of pods, as when its node is gone"
+        }
+        Some(BY_KUBELET) => {
+            "The kubelet terminated the pod: for node pressure, a critical pod, or a shutdown of the node"
+        }
+        _ => "The pod was disrupted",
+    };
+    sentence(text, why)
+}
+
+/// How a container ended, where its exit code is not all.
+fn end(task: &Task) -> Option<String> {
+    let (code, said) = task.exit.as_ref()?;
+    let name = &task.name;
+    let text = match said.reason.as_str() {
+        "OOMKilled" => format!("Container {name} was killed for lack of memory"),
+        "StartError" | "ContainerCannotRun" => format!("Container {name} could not be started"),
+        "ContainerStatusUnknown" => {
+            let code = code.map_or_else(String::new, |code| format!(": exit code {code} is not its own"));
+            format!("The kubelet had lost container {name}{code}")
+        }
+        _ => return None,
+    };
+    Some(with_details(&text, &said.reason, &said.message))
+}
+
+/// What is wrong with a container that waits for this reason.
+fn problem(reason: &str) -> &'static str {
+    match reason {
+        "ErrImagePull"
+        | "ImagePullBackOff"
+        | "RegistryUnavailable"
+        | "ImageInspectError"
+        | "SignatureValidationFailed" => "its image can't be pulled",
+        "ErrImageNeverPull" => "its image is not on the node, and its imagePullPolicy is Never",
+        "InvalidImageName" => "the name of its image is invalid",
+        "CreateContainerConfigError" => {
+            "its configuration can't be used, as when a ConfigMap or Secret is missing"
+        }
+        "CreateContainerError"
+        | "RunContainerError"
+        | "PreCreateHookError"
+        | "PreStartHookError"
+        | "PostStartHookError" => "the container runtime can't create or start it",
+        "CrashLoopBackOff" => "it fails again and again",
+        _ => "it waits",
+    }
+}
+
+fn sentence(text: &str, why: &Why) -> String {
+    let part = |part: &Option<String>| part.clone().unwrap_or_default();
+    with_details(text, &part(&why.reason), &part(&why.message))
+}
+
+/// `Text (Reason: message).`
+fn with_details(text: &str, reason: &str, message: &str) -> String {
+    let message: Vec<&str> = message.split_whitespace().collect();
+    let message = message.join(" ");
+    let mut short: String = message.trim_end_matches('.').chars().take(LONGEST).collect();
+    if short.chars().count() == LONGEST {
+        short.push('…');
+    }
+    let details: Vec<&str> = [reason, &short]
+        .into_iter()
+        .filter(|part| !part.is_empty())
+        .collect();
+    let details = match details.as_slice() {
+        [] => String::new(),
+        parts => format!(" ({})", parts.join(": ")),
+    };
+    format!("{text}{details}.")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(condition: Option<&str>, reason: &str, message: &str) -> Why {
+        Why {
+            condition: condition.map(str::to_owned),
+            reason: Some(reason.to_owned()),
+            message: Some(message.to_owned()).filter(|text| !text.is_empty()),
+            ..Why::default()
+        }
+    }
+
+    fn of(why: Why, facts: impl FnOnce(&mut Facts)) -> String {
+        let mut all = Facts::default();
+        facts(&mut all);
+        all.add(why);
+        all.cause().unwrap_or_default()
+    }
+
+    fn ran(facts: &mut Facts) {
+        facts.runs("main");
+        facts.ended("main", Some(0), Some("Completed"), None);
+        facts.over();
+    }
+
+    #[test]
+    fn what_the_kubelet_says_of_the_pod() {
+        for (reason, message, expected) in [
+            (
+                "DeadlineExceeded",
+                "Pod was active on the node longer than the specified deadline",
+                "The pod ran longer than its activeDeadlineSeconds (DeadlineExceeded: Pod was active on the node longer than the \
+                 specified deadline).",
+            ),
+            (
+                "Evicted",
+                "The node was low on resource: memory. ",
+                "The kubelet evicted the pod (Evicted: The node was low on resource: memory).",
+            ),
+            (
+                "Preempting",
+                "Preempted in order to admit critical pod",
+                "The pod was preempted to make room for a more important one (Preempting: Preempted in order to admit critical pod).",
+            ),
+            (
+                "Terminated",
+                "",
+                "The pod was terminated because its node was shutting down (Terminated).",
+            ),
+            ("NodeLost", "", "The pod's node was lost (NodeLost)."),
+            (
+                "Strange",
+                "a\n b",
+                "Kubernetes gives a reason for the pod's state (Strange: a b).",
+            ),
+        ] {
+            assert_eq!(of(said(None, reason, message), ran), expected);
+        }
+        // Before anything ran, it is the admission on the node.
+        for (reason, expected) in [
+            (
+                "OutOfmemory",
+                "The node rejected the pod for lack of memory (OutOfmemory: m).",
+            ),
+            (
+                "OutOfnvidia.com/gpu",
+                "The node rejected the pod for lack of nvidia.com/gpu (OutOfnvidia.com/gpu: m).",
+            ),
+            (
+                "UnexpectedAdmissionError",
+                "The pod was rejected before any of its containers ran (UnexpectedAdmissionError: m).",
+            ),
+            (
+                "DeadlineExceeded",
+                "The pod ran longer than its activeDeadlineSeconds (DeadlineExceeded: m).",
+            ),
+        ] {
+            assert_eq!(of(said(None, reason, "m"), |_| {}), expected);
+        }
+        let long = of(said(None, "Evicted", &"x".repeat(1000)), ran);
+        assert!(
+            long.ends_with("x…).") && long.chars().count() < LONGEST + 100,
+            "{long}"
+        );
+    }
+
+    #[test]
+    fn what_ends_a_pod_from_outside() {
+        for (reason, expected) in [
+            (
+                "PreemptionByScheduler",
+                "The pod was preempted to make room for one of higher priority",
+            ),
+            (
+                "DeletionByTaintManager",
+                "The pod was deleted because it does not tolerate a taint of its node",
+            ),
+            (
+                "EvictionByEvictionAPI",
+                "The pod was evicted through the Eviction API",
+            ),
+            (
+                "DeletionByPodGC",
+                "The pod was deleted by the garbage collector of pods",
+            ),
+            ("TerminationByKubelet", "The kubelet terminated the pod"),
+            ("Strange", "The pod was disrupted"),
+        ] {
+            let told = of(said(Some(DISRUPTION), reason, "m"), |facts| {
+                facts.runs("main");
+                facts.deleted();
+            });
+            assert!(
+                told.starts_with(expected) && told.ends_with(&format!("({reason}: m).")),
+                "{told}"
+            );
+        }
+        // The kubelet's own reason says the same in more words.
+        let mut facts = Facts::default();
+        ran(&mut facts);
+        facts.add(said(Some(DISRUPTION), BY_KUBELET, ""));
+        facts.add(said(None, "Evicted", ""));
+        assert_eq!(
+            facts.cause().as_deref(),
+            Some("The kubelet evicted the pod (Evicted).")
+        );
+    }
+
+    #[test]
+    fn what_came_after_the_end_did_not_end_the_task() {
+        let late = of(said(Some(DISRUPTION), "EvictionByEvictionAPI", "m"), |facts| {
+            ran(facts);
+            facts.deleted();
+        });
+        assert_eq!(late, "");
+        let mut facts = Facts::default();
+        facts.runs("main");
+        facts.deleted();
+        facts.ended("main", Some(143), Some("Error"), None);
+        facts.over();
+        assert_eq!(facts.cause().as_deref(), Some("The pod was deleted."));
+    }
+
+    #[test]
+    fn what_keeps_a_task_from_starting() {
+        for (reason, expected) in [
+            ("ErrImagePull", "its image can't be pulled"),
+            ("ImagePullBackOff", "its image can't be pulled"),
+            ("InvalidImageName", "the name of its image is invalid"),
+            (
+                "CreateContainerConfigError",
+                "its configuration can't be used, as when a ConfigMap or Secret is missing",
+            ),
+            (
+                "CreateContainerError",
+                "the container runtime can't create or start it",
+            ),
+            (
+                "RunContainerError",
+                "the container runtime can't create or start it",
+            ),
+            ("Strange", "it waits"),
+        ] {
+            let mut facts = Facts::default();
+            facts.waits("main", Some("ContainerCreating"), None);
+            assert_eq!((facts.cause(), facts.never_ran("main")), (None, true));
+            facts.waits("main", Some(reason), Some("m"));
+            facts.waits("main", Some("PodInitializing"), None);
+            let told = format!("Container main could not start: {expected} ({reason}: m).");
+            assert_eq!(facts.cause().as_ref(), Some(&told));
+            facts.deleted();
+            facts.ended("main", Some(137), Some("ContainerStatusUnknown"), None);
+            let more = "The kubelet had lost container main: exit code 137 is not its own (ContainerStatusUnknown). The pod was deleted.";
+            assert_eq!(facts.cause(), Some(format!("{told} {more}")));
+            facts.runs("main");
+            assert_eq!(facts.cause().as_deref(), Some("The pod was deleted."));
+        }
+        let setup = |exit_code| Why {
+            container: Some("setup".to_owned()),
+            exit_code,
+            ..said(None, "Error", "m")
+        };
+        let waits = |facts: &mut Facts| facts.waits("main", Some("PodInitializing"), None);
+        assert_eq!(
+            of(setup(Some(5)), waits),
+            "Init container setup failed with exit code 5, and the task's containers did not start (Error: m)."
+        );
+        assert_eq!(
+            of(setup(None), waits),
+            "Container setup keeps the task from starting: it waits (Error: m)."
+        );
+        assert_eq!(
+            of(setup(Some(5)), |facts| facts.runs("main")),
+            "",
+            "it was started again"
+        );
+        let unscheduled = said(Some(SCHEDULED), "Unschedulable", "0/3 nodes are available");
+        assert_eq!(
+            of(unscheduled.clone(), |_| {}),
+            "The scheduler finds no node for the pod (Unschedulable: 0/3 nodes are available)."
+        );
+        assert_eq!(of(unscheduled, |facts| facts.runs("main")), "");
+    }
+
+    #[test]
+    fn how_containers_end_that_did_not_end_by_themselves() {
+        for (reason, expected) in [
+            (
+                "OOMKilled",
+                "Container main was killed for lack of memory (OOMKilled).",
+            ),
+            ("StartError", "Container main could not be started (StartError)."),
+            (
+                "ContainerCannotRun",
+                "Container main could not be started (ContainerCannotRun).",
+            ),
+            ("Error", ""),
+            ("Completed", ""),
+        ] {
+            let mut facts = Facts::default();
+            facts.ended("main", Some(1), Some(reason), None);
+            facts.over();
+            assert_eq!(facts.cause().unwrap_or_default(), expected);
+            // The next run is another matter.
+            facts.runs("main");
+            assert_eq!(facts.cause(), None);
+        }
+        let failed = of(said(Some(READY), "PodFailed", ""), ran);
+        assert_eq!(failed, "", "after the end");
+        let failed = of(said(Some(READY), "PodFailed", ""), |facts| facts.runs("main"));
+        assert!(
+            failed.starts_with("The kubelet failed the pod although no container had failed"),
+            "{failed}"
+        );
+    }
+}
