@@ -1,9 +1,9 @@
 # podbeat's image: `docker build --tag podbeat:0.1.0 .`, or the same with buildah or podman, for amd64 or arm64.
 # Without any of them, `just image` makes an image with the same files.
 #
-# A release pins the image that it builds in by its digest, which `docker buildx imagetools inspect` prints:
-#   --build-arg RUST_IMAGE=rust:1.95-slim-bookworm@sha256:…
-ARG RUST_IMAGE=rust:1.95-slim-bookworm
+# The digest is that of the image for all architectures. With another tag comes another one:
+#   docker buildx imagetools inspect rust:1.95-slim-bookworm
+ARG RUST_IMAGE=rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
 
 FROM ${RUST_IMAGE} AS build
 # Nothing is installed: the slim image has Rust, gcc (for ring) and the static glibc.

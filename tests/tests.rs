@@ -30,6 +30,7 @@ mod mapping;
 mod metrics;
 mod monitoring;
 mod observe;
+mod pinned;
 mod process;
 mod reap;
 mod runs;
