@@ -13,6 +13,7 @@ use std::time::Duration;
 use reqwest::Url;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use crate::indexed;
 use crate::marker::is_container_name;
 use crate::task_runs::Secret;
 use crate::task_runs::trace::{self, TraceParent};
@@ -166,7 +167,13 @@ pub const SETTINGS: &[Setting] = &[
         "TASK_RUN_ID",
         "task-run-id",
         "required",
-        "the run that this pod executes",
+        "the run that this pod executes; {index} in it stands for JOB_COMPLETION_INDEX",
+    ),
+    setting(
+        "JOB_COMPLETION_INDEX",
+        "job-completion-index",
+        "absent",
+        "the pod's index in its Indexed Job: the annotation batch.kubernetes.io/job-completion-index (downward API)",
     ),
     setting(
         "POD_NAME",
@@ -442,8 +449,10 @@ pub struct Flags(pub BTreeMap<&'static str, OsString>);
 /// The agent's settings, checked.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The run.
+    /// The run; the index has taken its place in it.
     pub task_run_id: String,
+    /// The pod's index in its Indexed Job.
+    pub job_completion_index: Option<u32>,
     /// The pod's name.
     pub pod_name: String,
     /// The pod's namespace; `None` for the kubeconfig's own.
@@ -724,7 +733,14 @@ impl Config {
         let in_pod = host.is_some();
         let dry_run = read.switch("PODBEAT_DRY_RUN");
 
-        let task_run_id = read.required("TASK_RUN_ID", "the id of the run that this pod executes", run_id);
+        let index = read.optional("JOB_COMPLETION_INDEX", |text| {
+            text.parse().map_err(|_| "not a whole number".to_owned())
+        });
+        let task_run_id = read.required(
+            "TASK_RUN_ID",
+            "the id of the run that this pod executes",
+            |text| run_id(text, index),
+        );
         let pod_name = read.required(
             "POD_NAME",
             "the pod's name, from the downward API (metadata.name)",
@@ -755,6 +771,7 @@ impl Config {
         Self {
             // Empty only if missing or malformed, and then there is a fault.
             task_run_id: task_run_id.unwrap_or_default(),
+            job_completion_index: index,
             pod_name: pod_name.unwrap_or_default(),
             pod_namespace,
             pod_uid,
@@ -1285,22 +1302,55 @@ fn printable(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-fn run_id(text: &str) -> Result<String, String> {
+fn run_id(text: &str, index: Option<u32>) -> Result<String, String> {
     const LONGEST: usize = 256;
-    if text.chars().count() > LONGEST {
+    let id = indexed::run_id(text, index).ok_or_else(|| {
+        "it has {index}, and JOB_COMPLETION_INDEX is not set: only pods of an Indexed Job have an index, in the annotation \
+         batch.kubernetes.io/job-completion-index"
+            .to_owned()
+    })?;
+    if id.chars().count() > LONGEST {
         return Err(format!("longer than {LONGEST} characters"));
     }
-    printable(text)
+    printable(&id)
 }
 
-/// Levels and target=level pairs. A word that is no level would be taken for a target, and silence everything else.
+/// Levels and target=level pairs.
 fn log_filter(text: &str) -> Result<Targets, String> {
-    let is_known = |part: &str| part.contains('=') || part.trim().parse::<LevelFilter>().is_ok();
-    let filter = text.split(',').all(is_known).then(|| text.parse().ok()).flatten();
-    filter.ok_or_else(|| {
-        "not a filter: a level (error, warn, info, debug, trace, off) or target=level, with commas".to_owned()
-    })
+    let mut filter = Targets::new();
+    for directive in text.split(',') {
+        filter = match log_directive(directive.trim()) {
+            Some((Some(target), level)) => filter.with_target(target, level),
+            Some((None, level)) => filter.with_default(level),
+            None => {
+                let levels = LEVELS.join(", ");
+                return Err(format!(
+                    "not a filter: a level ({levels}) or target=level, with commas"
+                ));
+            }
+        };
+    }
+    Ok(filter)
 }
+
+/// The library itself takes a word that is no level for a target, which silences everything else,
+/// and an empty one for `error`.
+fn log_directive(text: &str) -> Option<(Option<&str>, LevelFilter)> {
+    let (target, level) = match text.rsplit_once('=') {
+        Some((target, level)) => (Some(target), level),
+        None => (None, text),
+    };
+    let is_of_target = |byte: u8| byte.is_ascii_alphanumeric() || b"_:.-".contains(&byte);
+    let is_target = |target: &str| !target.is_empty() && target.bytes().all(is_of_target);
+    let is_level = LEVELS.iter().any(|known| level.eq_ignore_ascii_case(known));
+    if !is_level || !target.is_none_or(is_target) {
+        return None;
+    }
+    Some((target, level.parse().ok()?))
+}
+
+/// What `PODBEAT_LOG` takes, in capitals, too.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// A DNS subdomain (RFC 1123), as Kubernetes demands of names.
 pub(crate) fn dns_name(text: &str) -> Result<String, String> {
@@ -1546,6 +1596,74 @@ mod tests {
             (config.container_name.as_str(), config.marker_dir),
             ("main", "/m".into())
         );
+    }
+
+    #[test]
+    fn the_index_of_a_pod_takes_its_place_in_the_runs_id() {
+        let run = |settings: &[(&str, &str)]| with(settings).map(|config| config.task_run_id);
+        let pattern = ("TASK_RUN_ID", "trn.1234-{index}");
+        let indexed = [pattern, ("JOB_COMPLETION_INDEX", "7")];
+        assert_eq!(run(&indexed), Ok("trn.1234-7".to_owned()));
+        // An index without a place for it changes nothing, and what the downward API gives for an
+        // absent annotation is empty.
+        assert_eq!(run(&[("JOB_COMPLETION_INDEX", "7")]), Ok("trn.1".to_owned()));
+        assert_eq!(run(&[("JOB_COMPLETION_INDEX", "")]), Ok("trn.1".to_owned()));
+        for none in [&[pattern][..], &[pattern, ("JOB_COMPLETION_INDEX", "")]] {
+            let errors = wrong(none);
+            assert!(
+                errors.starts_with("one setting is")
+                    && errors.contains("TASK_RUN_ID (--task-run-id): it has {index}")
+                    && errors.contains("JOB_COMPLETION_INDEX is not set")
+                    && errors.ends_with("it is \"trn.1234-{index}\""),
+                "{errors}"
+            );
+        }
+        for index in ["-1", "1.5", "one", "4294967296"] {
+            let errors = wrong(&[("JOB_COMPLETION_INDEX", index)]);
+            assert!(
+                errors.contains("JOB_COMPLETION_INDEX (--job-completion-index): not a whole number"),
+                "{errors}"
+            );
+        }
+        // What is sent is measured, not the pattern.
+        let long = "r".repeat(250) + "{index}";
+        let fits = [("TASK_RUN_ID", long.as_str()), ("JOB_COMPLETION_INDEX", "123456")];
+        assert_eq!(run(&fits).map(|run| run.len()), Ok(256));
+        let too_long = [
+            ("TASK_RUN_ID", long.as_str()),
+            ("JOB_COMPLETION_INDEX", "1234567"),
+        ];
+        assert!(wrong(&too_long).contains("longer than 256"));
+    }
+
+    #[test]
+    fn a_log_filter_is_levels_and_targets_and_nothing_else() {
+        for (text, shown) in [
+            ("info", "info"),
+            (" WARN ", "warn"),
+            ("off", "off"),
+            ("warn, podbeat::agent=Debug", "podbeat::agent=debug,warn"),
+            ("hyper-util=trace", "hyper-util=trace"),
+        ] {
+            let filter = with(&[("PODBEAT_LOG", text)]).expect(text).log;
+            assert_eq!(filter.to_string(), shown, "{text}");
+        }
+        // The library takes each of these.
+        for text in [
+            "loud",
+            "3",
+            "info,",
+            "info,,warn",
+            "podbeat=",
+            "podbeat=5",
+            "=info",
+            "a b=info",
+            "podbeat[{field}]=info",
+            "podbeat==info",
+            " ",
+        ] {
+            assert!(wrong(&[("PODBEAT_LOG", text)]).contains("PODBEAT_LOG"), "{text}");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod exit;
 pub mod explain;
 pub mod heartbeat;
 mod http_client;
+pub mod indexed;
 pub mod journal;
 pub mod kubernetes;
 pub mod marker;

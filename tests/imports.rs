@@ -118,6 +118,12 @@ const RULES: &[Rule] = &[
         why: "the marker's form is known without files, clocks, or who reads and writes it",
     },
     Rule {
+        room: "indexed.rs",
+        but_not: &[],
+        forbidden: &["crate::", "std::", "::now(", "tracing::", "tokio::"],
+        why: "which run a pod executes is known from two texts",
+    },
+    Rule {
         room: "",
         but_not: WITH_KUBES_CLIENT,
         forbidden: &["kube::"],

@@ -133,6 +133,27 @@ async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
 }
 
 #[tokio::test]
+async fn each_pod_of_an_indexed_job_ends_its_own_run() {
+    let world = world_with(knowing(["trn.1-0", "trn.1-1"])).await;
+    for (name, index) in [("job-0", Some("0")), ("job-1", Some("1")), ("lone", None)] {
+        let mut pod = ended(name, "trn.1-{index}", Some(137));
+        if let Some(index) = index {
+            pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = json!(index);
+        }
+        world.kube.apply(pod);
+    }
+    let said = reap(&world, "--all").await.done();
+    assert!(
+        said.contains("pod lab/lone: its run can't be told: trn.1-{index} needs an index")
+            && said.ends_with("3 pods with podbeat: 2 sent, 1 unclear\n"),
+        "{said}"
+    );
+    let mut runs: Vec<String> = finals(&world).into_iter().map(|heard| heard.run_id).collect();
+    runs.sort_unstable();
+    assert_eq!(runs, ["trn.1-0", "trn.1-1"]);
+}
+
+#[tokio::test]
 async fn settings_word_for_word_in_the_spec_are_heeded() {
     let world = world_with(knowing(["trn.1"])).await;
     let mut pod = ended("p", "trn.other", None);

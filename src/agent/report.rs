@@ -76,6 +76,7 @@ impl Report {
             version = env!("CARGO_PKG_VERSION"),
             trace_id = trace.map(display),
             task_run_id = config.task_run_id,
+            job_completion_index = config.job_completion_index,
             pod_name = config.pod_name,
             pod_namespace = config.pod_namespace,
             pod_uid = config.pod_uid,

@@ -18,6 +18,7 @@ use crate::exit::{Ending, with_causes};
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::request::Report;
 use crate::heartbeat::saved::LastHeartbeat;
+use crate::indexed::COMPLETION_INDEX;
 use crate::journal::{self, Contents};
 use crate::pod::listed::{self, Where};
 use crate::service::{self, Service};
@@ -295,6 +296,13 @@ impl Reaper<'_> {
                     "its run can't be told: it has neither the annotation podbeat.dev/task-run-id nor TASK_RUN_ID in its spec",
                 );
                 (None, case)
+            }
+            Verdict::Unindexed { pattern } => {
+                let message = format!(
+                    "its run can't be told: {} needs an index, and the pod has no annotation {COMPLETION_INDEX}",
+                    one_line(pattern)
+                );
+                (None, Case::new(Outcome::Unclear, message))
             }
             Verdict::Open => (None, Case::new(Outcome::Open, "it has not ended")),
             Verdict::Settled { run } => {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::heartbeat::request::{Identity, Report, statuses};
+use crate::indexed::{COMPLETION_INDEX, run_id};
 use crate::pod::listed::Listed;
 use crate::pod::resource::ContainerStatus;
 use crate::pod::status::Observation;
@@ -37,6 +38,11 @@ pub(super) enum Verdict {
     Other,
     /// It does, but which run it executes can't be seen.
     Unnamed,
+    /// It does, but its run's ID has a place for an index, and the pod has none.
+    Unindexed {
+        /// What stands for the run's ID.
+        pattern: String,
+    },
     /// It hasn't ended.
     Open,
     /// Podbeat itself ended well: its last heartbeat was accepted, or the run was not its own.
@@ -75,7 +81,7 @@ pub(super) struct Missing {
 pub(super) fn judge(pods: &[Listed], rules: &Rules, now: Timestamp) -> Vec<Verdict> {
     let mut newest: BTreeMap<String, (Age, String)> = BTreeMap::new();
     for pod in pods.iter().filter(|pod| has_podbeat(pod, rules)) {
-        if let Some(run) = run_of(pod, rules) {
+        if let Some(Ok(run)) = run_of(pod, rules) {
             let age = age(pod, rules);
             let at = newest.entry(run).or_insert_with(|| (age.clone(), pod.name()));
             if age > at.0 {
@@ -88,8 +94,10 @@ pub(super) fn judge(pods: &[Listed], rules: &Rules, now: Timestamp) -> Vec<Verdi
             if !has_podbeat(pod, rules) {
                 return Verdict::Other;
             }
-            let Some(run) = run_of(pod, rules) else {
-                return Verdict::Unnamed;
+            let run = match run_of(pod, rules) {
+                Some(Ok(run)) => run,
+                Some(Err(pattern)) => return Verdict::Unindexed { pattern },
+                None => return Verdict::Unnamed,
             };
             let later = newest.get(&run).filter(|(newest, _)| *newest > age(pod, rules));
             one(pod, run, later.map(|(_, name)| name.as_str()), rules, now)
@@ -170,9 +178,14 @@ fn has_podbeat(pod: &Listed, rules: &Rules) -> bool {
     containers.any(|container| container.name == rules.container_name)
 }
 
-fn run_of(pod: &Listed, rules: &Rules) -> Option<String> {
-    let told = pod.variable(&rules.container_name, "TASK_RUN_ID");
-    told.or_else(|| pod.annotation(TASK_RUN_ID)).map(str::to_owned)
+/// The run that the agent of this pod has by its settings, if they tell. `Err` is a pattern that
+/// wants an index where there is none.
+fn run_of(pod: &Listed, rules: &Rules) -> Option<Result<String, String>> {
+    let variable = |name| pod.variable(&rules.container_name, name);
+    let pattern = variable("TASK_RUN_ID").or_else(|| pod.annotation(TASK_RUN_ID))?;
+    let index = variable("JOB_COMPLETION_INDEX").or_else(|| pod.annotation(COMPLETION_INDEX));
+    let index = index.and_then(|text| text.trim().parse().ok());
+    Some(run_id(pattern.trim(), index).ok_or_else(|| pattern.to_owned()))
 }
 
 fn all_statuses(pod: &Listed) -> impl Iterator<Item = &ContainerStatus> {
@@ -342,6 +355,43 @@ mod tests {
             &verdicts(&[pod("a", None), other])[..],
             [Verdict::Missing(_), Verdict::Open]
         ));
+    }
+
+    #[test]
+    fn each_index_of_a_job_has_a_run_of_its_own() {
+        let indexed = |name: &str, index: Option<&str>| {
+            let mut annotations = json!({"podbeat.dev/task-run-id": "trn.1-{index}"});
+            if let Some(index) = index {
+                annotations["batch.kubernetes.io/job-completion-index"] = json!(index);
+            }
+            set(pod(name, Some(75)), "/metadata/annotations", annotations)
+        };
+        let both = verdicts(&[indexed("a", Some("0")), indexed("b", Some("1"))]);
+        let runs: Vec<&str> = both
+            .iter()
+            .map(|verdict| match verdict {
+                Verdict::Missing(missing) => missing.run.as_str(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(runs, ["trn.1-0", "trn.1-1"]);
+        // The second pod of an index is a later one of its run.
+        let again = verdicts(&[indexed("a", Some("0")), indexed("b", Some("0"))]);
+        assert!(matches!(&again[0], Verdict::Superseded { run, by } if run == "trn.1-0" && by == "n/b"));
+        let pattern = "trn.1-{index}".to_owned();
+        for none in [None, Some(""), Some("first")] {
+            let alone = verdicts(&[indexed("a", none)]);
+            assert_eq!(
+                alone,
+                [Verdict::Unindexed {
+                    pattern: pattern.clone()
+                }]
+            );
+        }
+        // As the agent reads it: the variable first.
+        let env = json!([{"name": "TASK_RUN_ID", "value": " trn.2-{index}"}, {"name": "JOB_COMPLETION_INDEX", "value": "5"}]);
+        let of_the_spec = set(indexed("a", Some("0")), "/spec/initContainers/0/env", env);
+        assert_eq!(missing(of_the_spec).run, "trn.2-5");
     }
 
     #[test]

@@ -202,7 +202,8 @@ async fn identity_from_the_settings_comes_before_the_pods_own() {
         ("JOB_RETRY_COUNT", "2"),
         ("POD_HARDWARE_DETAILS", "a big one"),
         ("PODBEAT_NONCE", "n-1"),
-        ("TASK_RUN_ID", "a/b c"),
+        ("TASK_RUN_ID", "a/b c-{index}"),
+        ("JOB_COMPLETION_INDEX", "3"),
     ];
     let _agent = Agent::start(&settings(&world, &more));
     until_main_is(&world, "running").await;
@@ -213,7 +214,7 @@ async fn identity_from_the_settings_comes_before_the_pods_own() {
             Some(&json!("a big one"))
         );
         assert_eq!(heartbeat.nonce(), "n-1");
-        assert_eq!(heartbeat.path, "/v1/tasks/runs/a%2Fb%20c:heartbeat");
+        assert_eq!(heartbeat.path, "/v1/tasks/runs/a%2Fb%20c-3:heartbeat");
     }
     check(&world);
 }

@@ -11,7 +11,7 @@ use podbeat_lab::world::RUN;
 
 use super::{Checked, Settings, check, plain, set, set_path, settings, with_options, world};
 use crate::harness::binary::{ended, podbeat};
-use crate::harness::{jwt, unused_port};
+use crate::harness::{jwt, knowing, unused_port};
 
 /// The checks that rest on TLS.
 const BEHIND_TLS: [(&str, &str); 3] = [
@@ -522,6 +522,19 @@ async fn settings_that_are_missing_keep_nothing_else_from_being_checked() {
     ] {
         assert_eq!(checked.check(&format!("settings.{variable}"))["state"], "failed");
     }
+}
+
+#[tokio::test]
+async fn the_run_is_that_of_the_pods_index() {
+    let world = with_options(knowing(["trn.9-4"])).await;
+    let mut settings = settings(&world);
+    set(&mut settings, "TASK_RUN_ID", "trn.9-{index}");
+    let checked = check(&settings).await;
+    checked.differs_by(&[("settings.TASK_RUN_ID", "failed"), ("service.run", "skipped")]);
+    let seen = "it has {index}, and JOB_COMPLETION_INDEX is not set";
+    says(&checked, "settings.TASK_RUN_ID", seen, "TASK_RUN_ID");
+    set(&mut settings, "JOB_COMPLETION_INDEX", "4");
+    check(&settings).await.differs_by(&[]);
 }
 
 #[tokio::test]

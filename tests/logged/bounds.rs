@@ -37,6 +37,7 @@ async fn the_first_line_has_every_setting() {
         ("PODBEAT_RENEWED_TOKEN_FILE", &state),
         ("PODBEAT_LISTEN", "127.0.0.1:0"),
         ("PODBEAT_LOG_FORMAT", "json"),
+        ("JOB_COMPLETION_INDEX", "3"),
         (
             "TRACEPARENT",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
