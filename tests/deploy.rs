@@ -7,6 +7,7 @@ use std::path::Path;
 
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags, ReapConfig, SETTINGS};
+use podbeat::indexed::COMPLETION_INDEX;
 use podbeat::pod::status::{Observation, Role, Sidecar};
 use podbeat::reap::Target;
 use serde_json::{Value, json};
@@ -24,6 +25,9 @@ const OVERLAY: &str = "kustomize/example/rendered.yaml";
 const CHART: &str = "helm/podbeat/ci/example.rendered.yaml";
 const CHART_PLAIN: &str = "helm/podbeat/ci/plain.rendered.yaml";
 const CHART_EVERYTHING: &str = "helm/podbeat/ci/everything.rendered.yaml";
+
+/// What the library that makes connections reads of the environment.
+const PROXIES: &[&str] = &["HTTPS_PROXY", "NO_PROXY"];
 
 fn read(file: &str) -> String {
     repository::read(&format!("deploy/{file}"))
@@ -47,6 +51,31 @@ fn of_kind<'all>(all: &'all [Value], kind: &str) -> &'all Value {
 fn pod_spec(file: &str) -> Value {
     of_kind(&documents(file), "Job")["spec"]["template"]["spec"].clone()
 }
+
+/// Every pod, or pod template of a Job, with podbeat in it.
+fn pods(file: &str) -> Vec<Value> {
+    let documents = documents(file);
+    let pods = documents
+        .iter()
+        .filter_map(|document| match document["kind"].as_str() {
+            Some("Job") => Some(&document["spec"]["template"]),
+            Some("Pod") => Some(document),
+            _ => None,
+        });
+    pods.filter(|pod| containers(&pod["spec"]).any(|container| container["name"] == "podbeat"))
+        .cloned()
+        .collect()
+}
+
+const WITH_PODS: &[&str] = &[
+    NATIVE,
+    PLAIN,
+    MARKERS,
+    OVERLAY,
+    CHART,
+    CHART_PLAIN,
+    CHART_EVERYTHING,
+];
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
@@ -86,15 +115,18 @@ fn settings(container: &Value, config_map: &Value) -> BTreeMap<String, String> {
         .map(|(name, value)| (name.clone(), value.as_str().expect("text").to_owned()))
         .collect();
     settings.extend(items(&container["env"]).map(|variable| {
-        let value = variable["value"].as_str().unwrap_or("downward");
-        (
-            variable["name"].as_str().expect("a name").to_owned(),
-            value.to_owned(),
-        )
+        let name = variable["name"].as_str().expect("a name").to_owned();
+        let value = match variable["value"].as_str() {
+            Some(value) => value,
+            None if name == "JOB_COMPLETION_INDEX" => "3",
+            None => "downward",
+        };
+        (name, value.to_owned())
     }));
     for name in settings.keys() {
+        let is_setting = SETTINGS.iter().any(|setting| setting.variable == name);
         assert!(
-            SETTINGS.iter().any(|setting| setting.variable == name),
+            is_setting || PROXIES.contains(&name.as_str()),
             "{name} is a setting"
         );
     }
@@ -150,6 +182,51 @@ fn every_way_makes_the_same_container() {
         assert_eq!(list.len(), before - 1);
     }
     assert_eq!(&less, want);
+}
+
+/// The Job controller gives podbeat's container the index itself, but not where podbeat is injected
+/// into the pods that it makes.
+#[test]
+fn every_podbeat_is_told_the_index_of_its_pod() {
+    let variable = json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef":
+        {"fieldPath": format!("metadata.annotations['{COMPLETION_INDEX}']")}}});
+    for file in WITH_PODS {
+        for pod in pods(file) {
+            let env = &podbeat(&pod["spec"])["env"];
+            assert_eq!(named(env, "JOB_COMPLETION_INDEX"), &variable, "{file}");
+        }
+    }
+    let injected = read("admission/mutating.yaml");
+    assert!(injected.contains(&format!(
+        "fieldPath: \"metadata.annotations['{COMPLETION_INDEX}']\""
+    )));
+}
+
+/// Whichever way podbeat came into a pod, the chart's NetworkPolicy holds for it.
+#[test]
+fn every_pod_with_podbeat_is_selected_by_the_network_policy() {
+    let everything = documents(CHART_EVERYTHING);
+    let selector = &of_kind(&everything, "NetworkPolicy")["spec"]["podSelector"];
+    let wanted = selector["matchLabels"].as_object().expect("labels");
+    assert!(!wanted.is_empty() && selector.as_object().is_some_and(|selector| selector.len() == 1));
+    let mut found = 0;
+    for file in WITH_PODS {
+        for pod in pods(file) {
+            for (label, value) in wanted {
+                assert_eq!(
+                    &pod["metadata"]["labels"][label], value,
+                    "{file}: {}",
+                    pod["metadata"]
+                );
+            }
+            found += 1;
+        }
+    }
+    assert_eq!(found, 11);
+    // What is injected has the label by which it asks.
+    let policies = documents("admission/mutating.yaml");
+    let policy = of_kind(&policies, "MutatingAdmissionPolicy");
+    assert_eq!(&policy["spec"]["matchConstraints"]["objectSelector"], selector);
 }
 
 #[test]
@@ -310,6 +387,139 @@ fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
     );
 }
 
+/// Without what Helm adds, and what the chart's values add to the manifest.
+fn without_labels(object: &Value) -> Value {
+    let mut object = object.clone();
+    for path in ["/metadata", "/spec/jobTemplate/spec/template/metadata"] {
+        if let Some(metadata) = object.pointer_mut(path).and_then(Value::as_object_mut) {
+            metadata.remove("labels");
+        }
+    }
+    object
+}
+
+#[test]
+fn the_charts_cron_job_is_that_of_the_manifest() {
+    let (chart, manifest) = (documents(CHART_EVERYTHING), documents(REAP));
+    for object in &manifest {
+        let is = |other: &&Value| {
+            other["kind"] == object["kind"] && other["metadata"]["name"] == object["metadata"]["name"]
+        };
+        let mut made = without_labels(chart.iter().find(is).expect("the chart makes it"));
+        let mut want = without_labels(object);
+        if let Some(fields) = made.as_object_mut() {
+            fields.remove("imagePullSecrets");
+        }
+        let spec = "/spec/jobTemplate/spec/template/spec";
+        if let Some(pod) = made.pointer_mut(spec) {
+            let container = &mut pod["containers"][0];
+            container
+                .as_object_mut()
+                .expect("a container")
+                .remove("imagePullPolicy");
+            let env = container["env"].as_array_mut().expect("a list");
+            assert_eq!(env.pop().expect("one more")["name"], "NO_PROXY");
+            // The values name another CA.
+            pod["volumes"][0]["projected"]["sources"]
+                .as_array_mut()
+                .expect("a list")
+                .pop();
+            let want = want.pointer_mut(spec).expect("a pod");
+            want["volumes"][0]["projected"]["sources"]
+                .as_array_mut()
+                .expect("a list")
+                .pop();
+        }
+        assert_eq!(made, want);
+    }
+}
+
+#[test]
+fn the_charts_flow_schema_is_that_of_the_manifest() {
+    let (chart, manifest) = (documents(CHART_EVERYTHING), documents(FLOW_SCHEMA));
+    let level = |all: &[Value]| without_labels(of_kind(all, "PriorityLevelConfiguration"));
+    assert_eq!(level(&chart), level(&manifest));
+    let (mut made, mut want) = (
+        without_labels(of_kind(&chart, "FlowSchema")),
+        without_labels(of_kind(&manifest, "FlowSchema")),
+    );
+    let subjects = made["spec"]["rules"][0]["subjects"].take();
+    want["spec"]["rules"][0]["subjects"].take();
+    assert_eq!(made, want);
+    // The values name all accounts of the namespace, and those of another one.
+    let account = |namespace: &str, name: &str| json!({"kind": "ServiceAccount", "serviceAccount": {"namespace": namespace, "name": name}});
+    assert_eq!(
+        subjects,
+        json!([account("tasks", "*"), account("other-tasks", "podbeat")])
+    );
+}
+
+/// The schema of the chart's values takes the log filters that podbeat takes, and no others.
+#[test]
+fn the_schema_takes_the_log_filters_that_podbeat_takes() {
+    let schema: Value = serde_json::from_str(&read("helm/podbeat/values.schema.json")).expect("JSON");
+    let schema = &schema["properties"]["settings"]["properties"]["log"];
+    let validator = jsonschema::validator_for(schema).expect("a schema");
+    let is_taken = |filter: &str| {
+        let settings: BTreeMap<String, String> = [
+            ("TASK_RUN_ID", "r"),
+            ("POD_NAME", "p"),
+            ("PODBEAT_DRY_RUN", "true"),
+            ("PODBEAT_LOG", filter),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .into();
+        Config::load(&Flags::default(), &settings).is_ok()
+    };
+    let parts = [
+        "",
+        " ",
+        "error",
+        "warn",
+        "info",
+        "debug",
+        "trace",
+        "off",
+        "INFO",
+        "Off",
+        "loud",
+        "warning",
+        "err",
+        "3",
+        "info ",
+        " info",
+        "i nfo",
+        "podbeat::agent=debug",
+        "podbeat=",
+        "=info",
+        "a=b=info",
+        "podbeat=5",
+        "hyper-util=off",
+        "a.b_c=TRACE",
+        "podbeat[{x}]=info",
+        "podbeat =info",
+        "podbeat= info",
+        "p\u{f6}=info",
+        "info\n",
+        "\tinfo",
+    ];
+    let mut taken = 0;
+    for one in parts {
+        for other in parts {
+            for filter in [
+                one.to_owned(),
+                format!("{one},{other}"),
+                format!("{one} , {other},info"),
+            ] {
+                let by_schema = validator.is_valid(&json!(filter));
+                assert_eq!(by_schema, is_taken(&filter), "{filter:?}");
+                taken += usize::from(by_schema);
+            }
+        }
+    }
+    assert!(taken > 100, "{taken}");
+}
+
 #[test]
 fn the_exit_markers_fit_together() {
     let shared = documents(SHARED);
@@ -367,15 +577,7 @@ fn the_exit_markers_fit_together() {
 /// every mount with its volume.
 #[test]
 fn every_pod_is_restricted_and_whole() {
-    for file in [
-        NATIVE,
-        PLAIN,
-        MARKERS,
-        OVERLAY,
-        CHART,
-        CHART_PLAIN,
-        CHART_EVERYTHING,
-    ] {
+    for file in WITH_PODS {
         for document in documents(file) {
             let spec = match document["kind"].as_str() {
                 Some("Job") => &document["spec"]["template"]["spec"],

@@ -324,6 +324,35 @@ fn the_prometheus_rule_is_made_from_the_rules() {
     );
 }
 
+/// The limit that the dashboard tells of and draws is that of the container in the manifests. The
+/// chart puts its own in its place.
+#[test]
+fn the_dashboards_memory_limit_is_the_containers() {
+    let job = yaml("deploy/manifests/job-native-sidecar.yaml");
+    let podbeat = &job["spec"]["template"]["spec"]["initContainers"][0];
+    assert_eq!(podbeat["name"], "podbeat");
+    let limit = text(&podbeat["resources"]["limits"]["memory"]);
+    let mebibytes: u64 = limit
+        .strip_suffix("Mi")
+        .and_then(|mebibytes| mebibytes.parse().ok())
+        .expect("Mi");
+    let values = yaml("deploy/helm/podbeat/values.yaml");
+    assert_eq!(values["sidecar"]["resources"]["limits"]["memory"], limit);
+    let dashboard = dashboard();
+    let mut found = 0;
+    for panel in panels(&dashboard) {
+        let of_memory = |target: &Value| text(&target["expr"]).contains("process_resident_memory_bytes");
+        if items(&panel["targets"]).iter().any(of_memory) {
+            let told = format!("the container's limit is {limit}.");
+            assert!(text(&panel["description"]).ends_with(&told), "{}", panel["title"]);
+            let steps = items(&panel["fieldConfig"]["defaults"]["thresholds"]["steps"]);
+            assert_eq!(steps.last().expect("a step")["value"], mebibytes << 20);
+            found += 1;
+        }
+    }
+    assert_eq!(found, 2);
+}
+
 #[test]
 fn every_alert_is_explained_where_it_says() {
     let operations = read("docs/operations.md");
@@ -347,9 +376,13 @@ fn every_alert_is_explained_where_it_says() {
             continue;
         };
         let notes = &rule["annotations"];
-        // The anchor of a heading: its text in lower case.
-        let anchor = format!("docs/operations.md#{}", name.to_lowercase());
-        assert_eq!(notes["runbook_url"], anchor.as_str(), "{name}");
+        // The anchor of a heading: its text in lower case. A pager has no checkout in which a
+        // relative path would lead anywhere.
+        let url = format!(
+            "https://podbeat.example.com/docs/operations.md#{}",
+            name.to_lowercase()
+        );
+        assert_eq!(notes["runbook_url"], url.as_str(), "{name}");
         let severity = text(&rule["labels"]["severity"]);
         assert!(["warning", "critical"].contains(&severity), "{name}: {severity}");
         assert!(text(&notes["summary"]).ends_with('.'), "{name}");

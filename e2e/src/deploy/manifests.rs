@@ -44,7 +44,23 @@ pub(super) async fn jobs(site: &Site) -> Result<(), Error> {
         site.play.until_job_is("my-task", "Complete"),
         site.play.until_job_is("my-task-plain", "Complete")
     )?;
-    Ok(())
+    indexed(site).await
+}
+
+/// Made an Indexed Job, the manifest gives each pod a run of its own.
+async fn indexed(site: &Site) -> Result<(), Error> {
+    let more = [
+        ("trn.1234\n", "trn.indexed-{index}\n"),
+        ("name: my-task\n  namespace", "name: my-indexed-task\n  namespace"),
+        (
+            "\nspec:\n",
+            "\nspec:\n  completionMode: Indexed\n  completions: 2\n  parallelism: 2\n",
+        ),
+    ];
+    let file = site.manifest("manifests/job-native-sidecar.yaml", &more)?;
+    site.kubectl(&["apply", "--filename", &file]).await?.well()?;
+    site.each_index_has_its_run("my-indexed-task", "trn.indexed")
+        .await
 }
 
 /// The Job whose task leaves an exit marker: its pod is deleted, and the marker tells what the API withholds.

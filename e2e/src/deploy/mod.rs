@@ -79,6 +79,11 @@ pub const ALL: &[Scenario] = &[
         "the chart refuses what makes no sense, and names it"
     ),
     check!(
+        "values",
+        statics::values,
+        "dashboard and alerts show what the values say"
+    ),
+    check!(
         "rendered",
         statics::rendered,
         "what is generated is what is committed"

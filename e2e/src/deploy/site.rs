@@ -243,6 +243,32 @@ impl Site {
         Ok(Pod::of(&seen))
     }
 
+    /// Follows the two pods of an Indexed Job to their ends: the first reports on the run `RUN-0`,
+    /// the second on `RUN-1`.
+    ///
+    /// # Errors
+    /// A pod doesn't come, or ends otherwise.
+    pub async fn each_index_has_its_run(&self, job: &str, run: &str) -> Result<(), Error> {
+        let one = async |index: usize| {
+            let (job, wanted) = (json!(job), json!(index.to_string()));
+            let is = |pod: &Value| {
+                let label =
+                    |name: &str| pod.pointer(&format!("/metadata/labels/batch.kubernetes.io~1{name}"));
+                label("job-name") == Some(&job) && label("job-completion-index") == Some(&wanted)
+            };
+            let seen = self
+                .play
+                .until(&format!("the pod of {job} with index {index}"), is)
+                .await?;
+            let last = self.to_the_end(&Pod::of(&seen), 0).await?;
+            expect(last.run_id == format!("{run}-{index}"), || {
+                format!("the run was to be {run}-{index}: {last:?}")
+            })
+        };
+        tokio::try_join!(one(0), one(1))?;
+        self.play.until_job_is(job, "Complete").await
+    }
+
     /// Follows a pod to its end, and checks what the service heard of it: one last heartbeat, after which nothing comes,
     /// with the exit code of `main`. Says what podbeat's container used of memory, and that it is below half its limit.
     ///

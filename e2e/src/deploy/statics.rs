@@ -9,14 +9,74 @@ use crate::lives::play::expect;
 use crate::runner::repository;
 use crate::{Error, io, ours};
 
-/// A value that holds nothing but what can't be left out.
-const URL: &str = "service.url=https://ica.example.com";
+/// Values that hold nothing but what can't be left out.
+const LEAST: &str = "service.url=https://ica.example.com,image.repository=registry.example.com/podbeat";
 
 /// Values that the chart must refuse, by helm's own flags, and what the refusal must name.
 const REFUSED: &[(&[&str], &str)] = &[
     (&[], "'/service/url'"),
     (
-        &["--set", "service.url=http://ica.example.com"],
+        &["--set", "service.url=https://ica.example.com"],
+        "image.repository is missing",
+    ),
+    // Also where no container is made of it here: other charts include the templates.
+    (
+        &["--set", "namespaceObjects=false"],
+        "image.repository is missing",
+    ),
+    (
+        &["--set", LEAST, "--set", "image.repository=podbeat:1"],
+        "'/image/repository'",
+    ),
+    (
+        &["--set", LEAST, "--kube-version", "1.28"],
+        "has no native sidecars",
+    ),
+    (
+        &["--set", LEAST, "--kube-version", "v1.28.15-gke.1"],
+        "has no native sidecars",
+    ),
+    (
+        &[
+            "--set",
+            LEAST,
+            "--kube-version",
+            "1.28",
+            "--set",
+            "sidecar.native=false,flowSchema.enabled=true",
+        ],
+        "flowSchema.enabled needs",
+    ),
+    (&["--set", LEAST, "--set", "settings.log=loud"], "'/settings/log'"),
+    (
+        &[
+            "--set",
+            LEAST,
+            "--set",
+            "sidecar.extraEnv[0].name=POD_UID,sidecar.extraEnv[0].value=x",
+        ],
+        "sidecar.extraEnv names POD_UID",
+    ),
+    (
+        &[
+            "--set",
+            LEAST,
+            "--set",
+            "reap.extraEnv[0].name=POD_NAMESPACE,reap.extraEnv[0].value=x",
+        ],
+        "reap.extraEnv names POD_NAMESPACE",
+    ),
+    (
+        &[
+            "--set",
+            LEAST,
+            "--set",
+            "prometheusRule.runbookUrl=docs/operations.md",
+        ],
+        "'/prometheusRule/runbookUrl'",
+    ),
+    (
+        &["--set", LEAST, "--set", "service.url=http://ica.example.com"],
         "service.url is http",
     ),
     (&["--set", "service.url=ftp://ica.example.com"], "'/service/url'"),
@@ -25,54 +85,65 @@ const REFUSED: &[(&[&str], &str)] = &[
         "'/service/url'",
     ),
     (
-        &["--set", URL, "--set", "service.token=secret"],
+        &["--set", LEAST, "--set", "service.token=secret"],
         "'token' not allowed",
     ),
-    (&["--set", URL, "--set", "nonsense=1"], "'nonsense' not allowed"),
+    (&["--set", LEAST, "--set", "nonsense=1"], "'nonsense' not allowed"),
     (
-        &["--set", URL, "--set", "settings.intervall=3s"],
+        &["--set", LEAST, "--set", "settings.intervall=3s"],
         "'intervall' not allowed",
     ),
     (
-        &["--set", URL, "--set", "settings.interval=soon"],
+        &["--set", LEAST, "--set", "settings.interval=soon"],
         "'/settings/interval'",
     ),
     (
-        &["--set", URL, "--set", "settings.report=some"],
+        &["--set", LEAST, "--set", "settings.report=some"],
         "'/settings/report'",
     ),
     (
-        &["--set", URL, "--set", "image.pullPolicy=Sometimes"],
+        &["--set", LEAST, "--set", "image.pullPolicy=Sometimes"],
         "'/image/pullPolicy'",
     ),
     (
-        &["--set", URL, "--set", "image.digest=sha256:12"],
+        &["--set", LEAST, "--set", "image.digest=sha256:12"],
         "'/image/digest'",
     ),
     (
-        &["--set", URL, "--set", "sidecar.admin.port=many"],
+        &["--set", LEAST, "--set", "sidecar.admin.port=many"],
         "'/sidecar/admin/port'",
     ),
     (
-        &["--set", URL, "--set", "sidecar.exitMarkers.dir=markers"],
+        &["--set", LEAST, "--set", "sidecar.exitMarkers.dir=markers"],
         "'/sidecar/exitMarkers/dir'",
     ),
     (
-        &["--set", URL, "--set-string", "admission.enabled=yes"],
+        &["--set", LEAST, "--set-string", "admission.enabled=yes"],
         "'/admission/enabled'",
     ),
     (
-        &["--set", URL, "--set", "rbac.serviceAccounts=trainer"],
+        &["--set", LEAST, "--set", "rbac.serviceAccounts=trainer"],
         "'/rbac/serviceAccounts'",
     ),
     (
-        &["--set", URL, "--set", "service.tokenSecret.name="],
+        &["--set", LEAST, "--set", "service.tokenSecret.name="],
         "'/service/tokenSecret/name'",
     ),
     (
-        &["--set", URL, "--set", "example.enabled=true"],
+        &["--set", LEAST, "--set", "example.enabled=true"],
         "example.taskRunId",
     ),
+];
+
+/// Values that the chart must take.
+const TAKEN: &[&[&str]] = &[
+    &[],
+    &["--kube-version", "1.29"],
+    &["--kube-version", "1.29.0-gke.1"],
+    &["--kube-version", "v1.31.4+k3s1"],
+    &["--kube-version", "1.28", "--set", "sidecar.native=false"],
+    &["--set", "image.repository=localhost:5000/team/podbeat"],
+    &["--set", "settings.log=warn\\,podbeat::agent=Debug"],
 ];
 
 /// Where the checks are made.
@@ -210,9 +281,13 @@ pub(super) async fn lint(desk: &Desk) -> Result<Vec<String>, Error> {
 /// The chart refuses what makes no sense, and names it.
 pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
     let chart = chart();
-    // What is refused below must be so for its own sake.
-    desk.rendered(&chart, &["--set", URL]).await?;
     let mut said = Vec::new();
+    // What is refused below must be so for its own sake.
+    for flags in TAKEN {
+        desk.rendered(&chart, &[&["--set", LEAST], *flags].concat())
+            .await?;
+        said.push(format!("{}: is taken", flags.join(" ")));
+    }
     for (flags, named) in REFUSED {
         let all: Vec<&str> = ["template", "podbeat", &chart]
             .into_iter()
@@ -285,7 +360,7 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
     )?;
     let ca = "service.ca.configMap=podbeat-ca,service.ca.optional=true";
     let example = "example.enabled=true,example.taskRunId=trn.1";
-    let set = ["--set", URL, "--set", ca, "--set", example];
+    let set = ["--set", LEAST, "--set", ca, "--set", example];
     let of_chart = objects(&desk.rendered(&chart(), &set).await?)?;
     let set: Vec<&str> = set.into_iter().chain(["--set", "sidecar.native=false"]).collect();
     let plain_of_chart = objects(&desk.rendered(&chart(), &set).await?)?;
@@ -331,8 +406,12 @@ async fn parent(desk: &Desk) -> Result<Vec<Value>, Error> {
         .await?
         .well()?;
     let ca = "podbeat.service.ca.configMap=podbeat-ca,podbeat.service.ca.optional=true";
-    let url = format!("podbeat.{URL}");
-    objects(&desk.rendered(&parent, &["--set", &url, "--set", ca]).await?)
+    let least = LEAST
+        .split(',')
+        .map(|value| format!("podbeat.{value}"))
+        .collect::<Vec<_>>()
+        .join(",");
+    objects(&desk.rendered(&parent, &["--set", &least, "--set", ca]).await?)
 }
 
 /// The parent chart and, beside it, podbeat's.
@@ -372,6 +451,76 @@ pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
         "{} renders as the chart does",
         archive.file_name().unwrap_or_default().display()
     )])
+}
+
+/// The dashboard of the chart tells of and draws the limit of memory that the container has, and
+/// the alerts lead where they should.
+pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
+    let mut said = Vec::new();
+    for (flag, told, drawn) in [
+        (
+            "sidecar.resources.limits.memory=48Mi",
+            "the container's limit is 48Mi.",
+            json!(48 << 20),
+        ),
+        (
+            "sidecar.resources.limits.memory=50000000",
+            "the container's limit is 50000000.",
+            json!(50_000_000),
+        ),
+        (
+            "sidecar.resources.limits=null",
+            "the container has no limit.",
+            json!((1_u64 << 53) - 1),
+        ),
+    ] {
+        let flags = ["--set", LEAST, "--set", "dashboard.enabled=true", "--set", flag];
+        let objects = objects(&desk.rendered(&chart(), &flags).await?)?;
+        let text = objects
+            .iter()
+            .find_map(|object| object.pointer("/data/podbeat.json")?.as_str())
+            .ok_or_else(|| Error::Unexpected("the chart makes no dashboard".to_owned()))?;
+        let dashboard: Value = serde_json::from_str(text).map_err(ours("reading the dashboard"))?;
+        let panels = dashboard
+            .get("panels")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten();
+        let of_memory: Vec<&Value> = panels
+            .filter(|panel| {
+                let description = panel.get("description").and_then(Value::as_str);
+                description.is_some_and(|description| description.starts_with("Resident memory"))
+            })
+            .collect();
+        let holds = |panel: &&Value| {
+            let description = panel
+                .get("description")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
+            let step = panel.pointer("/fieldConfig/defaults/thresholds/steps/1/value");
+            description.ends_with(told) && step == Some(&drawn)
+        };
+        expect(of_memory.len() == 2 && of_memory.iter().all(holds), || {
+            format!("{flag} was to be the dashboard's limit: {of_memory:#?}")
+        })?;
+        said.push(format!("{flag}: {told}"));
+    }
+    let url = "https://wiki.example.com/podbeat";
+    let flag = format!("prometheusRule.enabled=true,prometheusRule.runbookUrl={url}");
+    let rules = desk.rendered(&chart(), &["--set", LEAST, "--set", &flag]).await?;
+    let urls: Vec<&str> = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook_url: "))
+        .collect();
+    expect(
+        urls.len() > 10
+            && urls
+                .iter()
+                .all(|found| found.starts_with(&format!("{url}#podbeat"))),
+        || format!("the alerts were to lead to {url}: {urls:?}"),
+    )?;
+    said.push(format!("{} alerts lead to {url}", urls.len()));
+    Ok(said)
 }
 
 /// The alerts' own tests, and all that deploy/monitoring/check.sh checks.

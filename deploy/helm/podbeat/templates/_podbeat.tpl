@@ -7,8 +7,9 @@ The named templates, for this chart and for charts that depend on it:
   podbeat.install             the init container that copies podbeat to /opt/podbeat, for `podbeat exec` in the task's container
   podbeat.serviceAccountName  the account of the pod
 
-Each takes the root context of the chart that includes it: `include "podbeat.sidecar" .` The pod's annotation
-podbeat.dev/task-run-id says which run it is. Under another name than podbeat, a dependency is given as
+Each takes the root context of the chart that includes it: `include "podbeat.sidecar" .` The pod's
+annotation podbeat.dev/task-run-id says which run it is, and its label podbeat.dev/inject: "true" lets
+the chart's NetworkPolicy select it. Under another name than podbeat, a dependency is given as
 `include "podbeat.sidecar" .Subcharts.NAME`.
 */}}
 
@@ -66,6 +67,8 @@ volumes:
   env:
   - name: TASK_RUN_ID
     valueFrom: {fieldRef: {fieldPath: "metadata.annotations['podbeat.dev/task-run-id']"}}
+  - name: JOB_COMPLETION_INDEX
+    valueFrom: {fieldRef: {fieldPath: "metadata.annotations['batch.kubernetes.io/job-completion-index']"}}
   - name: POD_NAME
     valueFrom: {fieldRef: {fieldPath: metadata.name}}
   - name: POD_NAMESPACE
@@ -85,6 +88,9 @@ volumes:
   {{- if $sidecar.admin.enabled }}
   - name: PODBEAT_LISTEN
     value: {{ printf "%s:%d" $sidecar.admin.address (int $sidecar.admin.port) | quote }}
+  {{- end }}
+  {{- with $sidecar.extraEnv }}
+  {{- toYaml . | nindent 2 }}
   {{- end }}
   envFrom:
   - configMapRef: {name: podbeat}
@@ -119,7 +125,24 @@ volumes:
 
 {{- define "podbeat.volumes" -}}
 {{- $values := (include "podbeat.scope" . | fromJson).values -}}
-{{- $service := $values.service -}}
+{{ include "podbeat.tokenVolume" . }}
+- name: podbeat-state
+  emptyDir: {sizeLimit: {{ $values.sidecar.stateSizeLimit }}}
+{{- if $values.sidecar.exitMarkers.enabled }}
+{{ include "podbeat.markerVolumes" . }}
+{{- end }}
+{{- end -}}
+
+{{- define "podbeat.markerVolumes" -}}
+- name: podbeat-bin
+  emptyDir: {sizeLimit: 16Mi}
+- name: podbeat-markers
+  emptyDir: {sizeLimit: 1Mi}
+{{- end -}}
+
+{{/* What podbeat alone may mount: the service's token, and a token of the Kubernetes API. */}}
+{{- define "podbeat.tokenVolume" -}}
+{{- $service := (include "podbeat.scope" . | fromJson).values.service -}}
 - name: podbeat
   projected:
     sources:
@@ -143,14 +166,6 @@ volumes:
         name: {{ . }}
         items: [{key: tls.crt, path: tls.crt}, {key: tls.key, path: tls.key}]
     {{- end }}
-- name: podbeat-state
-  emptyDir: {sizeLimit: {{ $values.sidecar.stateSizeLimit }}}
-{{- if $values.sidecar.exitMarkers.enabled }}
-- name: podbeat-bin
-  emptyDir: {sizeLimit: 16Mi}
-- name: podbeat-markers
-  emptyDir: {sizeLimit: 1Mi}
-{{- end }}
 {{- end -}}
 
 {{- define "podbeat.install" -}}
