@@ -229,6 +229,28 @@ fn every_pod_with_podbeat_is_selected_by_the_network_policy() {
     assert_eq!(&policy["spec"]["matchConstraints"]["objectSelector"], selector);
 }
 
+/// What the policy volumes.podbeat.dev demands of others' pods.
+#[test]
+fn podbeats_volumes_are_mounted_by_podbeat_alone() {
+    for file in WITH_PODS {
+        for pod in pods(file) {
+            for container in containers(&pod["spec"]) {
+                let of = format!("{file}: {}", container["name"]);
+                for mount in items(&container["volumeMounts"]) {
+                    let by = container["name"].as_str().expect("a name");
+                    match mount["name"].as_str().expect("a name") {
+                        "podbeat" | "podbeat-state" => assert_eq!(by, "podbeat", "{of}"),
+                        "podbeat-bin" => {
+                            assert_eq!(mount["readOnly"] == true, by != "podbeat-install", "{of}")
+                        }
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn every_way_makes_the_same_volumes() {
     let want = pod_spec(NATIVE)["volumes"].clone();
@@ -711,6 +733,7 @@ fn the_annotations_are_settings() {
             "task-run-id" | "job-retry-count" => name.to_uppercase().replace('-', "_"),
             "token-secret" => "PODBEAT_TOKEN_FILE".to_owned(),
             "nonce-secret" => "PODBEAT_NONCE_FILE".to_owned(),
+            "exit-markers" => "PODBEAT_MARKER_DIR".to_owned(),
             other => format!("PODBEAT_{}", other.to_uppercase().replace('-', "_")),
         };
         assert!(

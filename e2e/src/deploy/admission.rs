@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use super::helm::{chart, image, nothing_is_left, objects};
 use super::site::Site;
 use super::statics;
+use crate::lives::markers::told_by_marker;
 use crate::lives::play::{Pod, expect};
 use crate::node::images::TASK;
 use crate::runner::{chain, repository};
@@ -93,18 +94,17 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
         .join("deploy/helm/podbeat/ci/admission-values.yaml")
         .display()
         .to_string();
-    site.helm(&[
-        "install",
+    let (chart, image) = (chart(), image());
+    let policies = [
         "podbeat-policies",
-        &chart(),
+        &chart,
         "--values",
         &values,
         "--set",
-        &image(),
+        &image,
         "--wait",
-    ])
-    .await?
-    .well()?;
+    ];
+    site.helm(&[&["install"], &policies[..]].concat()).await?.well()?;
     let asking = pod("a", &asks, &names_run, &bare);
     let injected = site
         .until(
@@ -136,8 +136,16 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
     settings(site, &bare).await?;
     refusals(site, &bare).await?;
     shapes(site, &bare).await?;
+    markers(site).await?;
+    volumes(site, &bare, &native).await?;
+    service_urls(site, &bare, &policies).await?;
 
-    let (job, lone) = tokio::try_join!(job(site, &bare), lone(site, &bare))?;
+    let (job, lone, (), ()) = tokio::try_join!(
+        job(site, &bare),
+        lone(site, &bare),
+        indexed(site, &bare),
+        marked(site, &bare)
+    )?;
     let count = job.body.get("jobRetryCount");
     expect(count == Some(&json!(2)), || {
         format!("jobRetryCount 2 was to be told: {job:?}")
@@ -165,9 +173,15 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
     Ok(())
 }
 
-/// The API server finds nothing wrong in the types of the validating policy's expressions.
+/// The API server finds nothing wrong in the types of the validating policies' expressions.
 async fn typed(site: &Site) -> Result<(), Error> {
-    let policy = "validatingadmissionpolicies/inject.podbeat.dev";
+    for name in ["inject.podbeat.dev", "volumes.podbeat.dev"] {
+        typed_policy(site, &format!("validatingadmissionpolicies/{name}")).await?;
+    }
+    Ok(())
+}
+
+async fn typed_policy(site: &Site, policy: &str) -> Result<(), Error> {
     let checked = site
         .until(
             "the check of the policy's types",
@@ -182,7 +196,7 @@ async fn typed(site: &Site) -> Result<(), Error> {
     expect(warnings.is_none(), || {
         format!("the policy's types: {warnings:#?}")
     })?;
-    site.say("the validating policy's expressions are well typed");
+    site.say(&format!("the expressions of {policy} are well typed"));
     Ok(())
 }
 
@@ -232,10 +246,24 @@ async fn settings(site: &Site, bare: &Value) -> Result<(), Error> {
 async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
     let asks = json!({INJECT: "true"});
     let unknown = json!({RUN: "trn.1", "podbeat.dev/intervall": "3s"});
+    let elsewhere = json!({RUN: "trn.1", "podbeat.dev/service-url": "https://elsewhere.example.com"});
+    let unmarked = json!({RUN: "trn.1", "podbeat.dev/exit-markers": "main, helper"});
     for (annotations, told) in [
         (json!({}), "set the annotation podbeat.dev/task-run-id"),
         (json!({RUN: ""}), "set the annotation podbeat.dev/task-run-id"),
+        (
+            json!({RUN: "trn.1-{index}"}),
+            "podbeat.dev/task-run-id has {index}, and this pod has no index",
+        ),
         (unknown, "no such setting of podbeat: podbeat.dev/intervall"),
+        (
+            elsewhere,
+            "https://elsewhere.example.com, and an annotation may not send podbeat's token there: none is allowed",
+        ),
+        (
+            unmarked,
+            "podbeat.dev/exit-markers names helper: the pod has no container",
+        ),
     ] {
         let refusal = create(site, &pod("a", &asks, &annotations, bare))
             .await?
@@ -311,6 +339,248 @@ async fn shapes(site: &Site, bare: &Value) -> Result<(), Error> {
         ));
     }
     Ok(())
+}
+
+/// By annotation a pod gets what the manifest with exit markers has.
+async fn markers(site: &Site) -> Result<(), Error> {
+    let (manifest, mut bare) = of_manifest(site, "job-with-exit-markers.yaml", "my-task-with-markers")?;
+    let main = |spec: &Value| spec.pointer("/containers/0").cloned().unwrap_or_default();
+    let command = main(&bare).get("args").cloned();
+    let wrapped = main(&manifest);
+    set(&mut bare, "/containers/0/command", command.unwrap_or_default());
+    for member in ["args", "volumeMounts"] {
+        if let Some(main) = bare.pointer_mut("/containers/0").and_then(Value::as_object_mut) {
+            main.remove(member);
+        }
+    }
+    let asks = json!({INJECT: "true"});
+    let annotations = json!({RUN: "trn.1", "podbeat.dev/exit-markers": " main"});
+    let made = made_of(site, &pod("a", &asks, &annotations, &bare)).await?;
+    let expected = made_of(site, &pod("a", &json!({}), &json!({RUN: "trn.1"}), &manifest)).await?;
+    let line = |container: &Value| {
+        let words = ["command", "args"].map(|member| container.get(member)?.as_array().cloned());
+        words.into_iter().flatten().flatten().collect::<Vec<Value>>()
+    };
+    expect(line(&main(&made)) == line(&wrapped), || {
+        format!("main was to run {:?}: {:#}", line(&wrapped), main(&made))
+    })?;
+    // But for the order of variables, mounts and the rest of main, it is the same.
+    let sorted = |spec: &Value| {
+        let mut spec = spec.clone();
+        set(&mut spec, "/containers/0/command", json!(null));
+        set(&mut spec, "/containers/0/args", json!(null));
+        for list in [
+            "/initContainers/0/env",
+            "/initContainers/0/volumeMounts",
+            "/containers/0/volumeMounts",
+        ] {
+            if let Some(items) = spec.pointer_mut(list).and_then(Value::as_array_mut) {
+                items.sort_by_key(Value::to_string);
+            }
+        }
+        spec
+    };
+    expect(sorted(&made) == sorted(&expected), || {
+        format!("by annotation: {made:#} instead of {expected:#}")
+    })?;
+    site.say("a pod whose annotation names main gets what the manifest with exit markers has");
+    // What the image runs by itself can't be seen.
+    if let Some(main) = bare.pointer_mut("/containers/0").and_then(Value::as_object_mut) {
+        main.remove("command");
+    }
+    let refusal = create(site, &pod("a", &asks, &annotations, &bare))
+        .await?
+        .refused()?;
+    expect(refusal.contains("podbeat.dev/exit-markers names main"), || {
+        format!("a container without a command was to be refused: {refusal}")
+    })?;
+    site.say(&format!("refused: {}", refusal.trim_end()));
+    Ok(())
+}
+
+/// Nobody but podbeat reaches its volumes: neither a pod's other containers, whichever way podbeat
+/// came, nor ephemeral ones.
+async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error> {
+    let mount = |spec: &Value, volume: &str, list: &str| {
+        let mut spec = spec.clone();
+        let mounts = json!([{"name": volume, "mountPath": "/stolen"}]);
+        set(&mut spec, &format!("{list}/volumeMounts"), mounts);
+        spec
+    };
+    let (asks, run) = (json!({INJECT: "true"}), json!({RUN: "trn.1"}));
+    let mut with_init = bare.clone();
+    let mut init = bare.pointer("/containers/0").cloned().unwrap_or_default();
+    set(&mut init, "/name", json!("prepare"));
+    set(&mut with_init, "/initContainers", json!([init]));
+    let marked = json!({RUN: "trn.1", "podbeat.dev/exit-markers": "main"});
+    let intruders = |name: &str| format!("volumes of podbeat are mounted by {name}");
+    for (what, pod, told) in [
+        (
+            "whose task mounts the token",
+            pod("a", &asks, &run, &mount(bare, "podbeat", "/containers/0")),
+            intruders("main"),
+        ),
+        (
+            "that brings its own podbeat, and whose task mounts the journal",
+            pod(
+                "a",
+                &json!({}),
+                &run,
+                &mount(native, "podbeat-state", "/containers/0"),
+            ),
+            intruders("main"),
+        ),
+        (
+            "whose init container mounts the token",
+            pod(
+                "a",
+                &asks,
+                &run,
+                &mount(&with_init, "podbeat", "/initContainers/0"),
+            ),
+            intruders("prepare"),
+        ),
+        (
+            "whose init container may write where podbeat exec is",
+            pod(
+                "a",
+                &asks,
+                &marked,
+                &mount(&with_init, "podbeat-bin", "/initContainers/0"),
+            ),
+            "podbeat-bin is mounted by prepare without readOnly".to_owned(),
+        ),
+    ] {
+        let refusal = create(site, &pod).await?.refused()?;
+        expect(refusal.contains(&told), || {
+            format!("a pod {what} was to be refused: {refusal}")
+        })?;
+        site.say(&format!("a pod {what} is refused"));
+    }
+
+    let mut spec = bare.clone();
+    set(&mut spec, "/containers/0/command", json!(["sleep", "600"]));
+    let debugged = pod("debugged", &asks, &json!({RUN: "trn.debugged"}), &spec);
+    let file = site.file("debugged.json", &debugged.to_string())?;
+    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    let debugged = site.pod_of("debugged").await?;
+    site.play.until_told(&debugged, "main", "running").await?;
+    let security = bare.pointer("/containers/0/securityContext").cloned();
+    let debug = async |name: &str, target: &str, mounts: Value| {
+        let container = json!({"securityContext": security, "volumeMounts": mounts});
+        let custom = site.file(&format!("{name}.json"), &container.to_string())?;
+        let (custom, target, name) = (
+            format!("--custom={custom}"),
+            format!("--target={target}"),
+            format!("--container={name}"),
+        );
+        let image = format!("--image={TASK}");
+        let restricted = "--profile=restricted";
+        let flags = [
+            "debug", "debugged", restricted, &image, &name, &target, &custom, "--", "sleep", "1",
+        ];
+        site.kubectl(&flags).await
+    };
+    for (name, target, volume, told) in [
+        ("token", "main", Some("podbeat"), intruders("token")),
+        ("journal", "main", Some("podbeat-state"), intruders("journal")),
+        (
+            "processes",
+            "podbeat",
+            None,
+            "the target of processes is podbeat".to_owned(),
+        ),
+    ] {
+        let mounts = volume.map_or(
+            json!([]),
+            |volume| json!([{"name": volume, "mountPath": "/stolen"}]),
+        );
+        let refusal = debug(name, target, mounts).await?.refused()?;
+        expect(refusal.contains(&told), || {
+            format!("{told:?} was to be told: {refusal}")
+        })?;
+    }
+    debug("shell", "main", json!([])).await?.well()?;
+    site.say("kubectl debug may look at the task, and at nothing of podbeat's");
+    Ok(())
+}
+
+/// An annotation sends the token nowhere but to where the chart allows it.
+async fn service_urls(site: &Site, bare: &Value, policies: &[&str]) -> Result<(), Error> {
+    let url = site.play.service.url();
+    let allowed = format!("admission.serviceUrls={{https://ica.example.com,{url}}}");
+    site.helm(&[&["upgrade"], policies, &["--set", &allowed]].concat())
+        .await?
+        .well()?;
+    let asks = |url: &str| {
+        pod(
+            "a",
+            &json!({INJECT: "true"}),
+            &json!({RUN: "trn.1", "podbeat.dev/service-url": url}),
+            bare,
+        )
+    };
+    let variable = |spec: &Value| {
+        let env = spec.pointer("/initContainers/0/env").and_then(Value::as_array)?;
+        let found = env
+            .iter()
+            .find(|it| it.get("name") == Some(&json!("PODBEAT_SERVICE_URL")))?;
+        found.get("value").cloned()
+    };
+    site.until(
+        "a URL that is allowed",
+        async || {
+            Ok(made_of(site, &asks(&url))
+                .await
+                .unwrap_or_else(|error| json!(chain(&error))))
+        },
+        |spec| variable(spec) == Some(json!(url)),
+    )
+    .await?;
+    for other in ["https://elsewhere.example.com", &format!("{url}/"), ""] {
+        let refusal = create(site, &asks(other)).await?.refused()?;
+        let told = format!("allowed are https://ica.example.com, {url} ");
+        expect(refusal.contains(&told), || {
+            format!("{told:?} was to be told: {refusal}")
+        })?;
+        site.say(&format!("refused: {}", refusal.trim_end()));
+    }
+    Ok(())
+}
+
+/// Each pod of an Indexed Job reports on a run of its own.
+async fn indexed(site: &Site, bare: &Value) -> Result<(), Error> {
+    let mut spec = bare.clone();
+    set(
+        &mut spec,
+        "/containers/0/command",
+        json!(["sh", "-c", "sleep 5; exit 0"]),
+    );
+    let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "indexed"}, "spec": {
+        "backoffLimit": 0, "completionMode": "Indexed", "completions": 2, "parallelism": 2,
+        "template": {"metadata": {"labels": {INJECT: "true"}, "annotations": {RUN: "trn.indexed-{index}"}}, "spec": spec}}});
+    let file = site.file("indexed.json", &job.to_string())?;
+    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    site.each_index_has_its_run("indexed", "trn.indexed").await
+}
+
+/// A pod that is to leave an exit marker, and is deleted.
+async fn marked(site: &Site, bare: &Value) -> Result<(), Error> {
+    let mut spec = bare.clone();
+    let task = "trap 'exit 9' TERM; echo working; sleep 300 & wait";
+    set(&mut spec, "/containers/0/command", json!(["sh", "-c", task]));
+    let annotations = json!({RUN: "trn.marked", "podbeat.dev/exit-markers": "main"});
+    let marked = pod("marked", &json!({INJECT: "true"}), &annotations, &spec);
+    let file = site.file("marked.json", &marked.to_string())?;
+    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    let marked = site.pod_of("marked").await?;
+    site.play.until_told(&marked, "main", "running").await?;
+    site.kubectl(&["delete", "pod", "marked", "--wait=false"])
+        .await?
+        .well()?;
+    site.play.until_final(&marked).await?;
+    site.play.until_gone(&marked).await?;
+    told_by_marker(&site.play, &marked, 9).await
 }
 
 /// A Job that asks runs to its end.

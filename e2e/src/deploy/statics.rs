@@ -71,6 +71,15 @@ const REFUSED: &[(&[&str], &str)] = &[
             "--set",
             LEAST,
             "--set",
+            "admission.serviceUrls={http://elsewhere.example.com}",
+        ],
+        "'/admission/serviceUrls/0'",
+    ),
+    (
+        &[
+            "--set",
+            LEAST,
+            "--set",
             "prometheusRule.runbookUrl=docs/operations.md",
         ],
         "'/prometheusRule/runbookUrl'",
