@@ -1,7 +1,7 @@
 //! The settings: read once, checked all together, typed.
 //!
-//! Each has a variable and a flag; the flag wins, and an empty value counts as unset. [`SETTINGS`] is the one table
-//! from which the help texts and `docs/configuration.md` are made.
+//! Each has a variable and a flag; the flag wins, and a value that is empty or white space counts as unset. [`SETTINGS`] is the one
+//! table from which the help texts and `docs/configuration.md` are made.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -17,6 +17,7 @@ use crate::indexed;
 use crate::marker::is_container_name;
 use crate::task_runs::Secret;
 use crate::task_runs::trace::{self, TraceParent};
+use crate::trimmed;
 
 /// One setting, as users see it.
 #[derive(Clone, Copy, Debug)]
@@ -802,7 +803,7 @@ impl Config {
                 .optional("PODBEAT_LOG", log_filter)
                 .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
             log_format: log_format.unwrap_or(if in_pod { LogFormat::Json } else { LogFormat::Text }),
-            colours: read.os("NO_COLOR").is_none(),
+            colours: read.raw("NO_COLOR").is_none(),
             trace: read.trace(),
             dry_run,
             kubernetes,
@@ -950,7 +951,7 @@ impl ObserveConfig {
             max_status_age: read.max_status_age(),
             terminal: Terminal {
                 draws: read.os("TERM").is_some_and(|term| term != "dumb"),
-                colours: read.os("NO_COLOR").is_none(),
+                colours: read.raw("NO_COLOR").is_none(),
             },
         };
         read.done(config)
@@ -1006,10 +1007,15 @@ impl<'read, E: Environment> Reader<'read, E> {
         });
     }
 
-    fn os(&self, variable: &'static str) -> Option<OsString> {
+    fn raw(&self, variable: &'static str) -> Option<OsString> {
         let flag = self.flags.0.get(variable).cloned();
         flag.or_else(|| self.environment.get(variable))
             .filter(|value| !value.is_empty())
+    }
+
+    fn os(&self, variable: &'static str) -> Option<OsString> {
+        self.raw(variable)
+            .filter(|value| value.to_str().is_none_or(|text| !trimmed::text(text).is_empty()))
     }
 
     fn text(&mut self, variable: &'static str) -> Option<String> {
@@ -1031,7 +1037,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         check: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         let text = self.text(variable)?;
-        match check(text.trim()) {
+        match check(trimmed::text(&text)) {
             Ok(value) => Some(value),
             Err(problem) => {
                 // A value with an @ may be a URL that carries a password.
@@ -1232,7 +1238,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         match text
             .to_str()
             .ok_or(trace::Unfit::Form)
-            .and_then(|text| text.trim().parse())
+            .and_then(|text| trimmed::text(text).parse())
         {
             Ok(parent) => Trace::GoOn(parent),
             Err(unfit) => Trace::Unfit(unfit),
@@ -1726,6 +1732,25 @@ mod tests {
         assert!(error.contains("TASK_RUN_ID"), "{error}");
         let flags = Flags([("PODBEAT_INTERVAL", "5s".into())].into());
         assert_eq!(Config::load(&flags, &map).expect("right").interval, secs(5));
+    }
+
+    #[test]
+    fn what_editors_put_around_a_value_is_no_part_of_it_and_alone_it_is_none() {
+        let config = with(&[
+            ("TASK_RUN_ID", "\u{feff}trn.1\r\n"),
+            ("PODBEAT_NONCE", " issued-7\n"),
+            ("PODBEAT_INTERVAL", "\u{feff}5s\n"),
+        ])
+        .expect("right");
+        assert_eq!((config.task_run_id.as_str(), config.interval), ("trn.1", secs(5)));
+        assert!(matches!(config.nonce, Some(NonceSource::Inline(nonce)) if nonce.expose() == "issued-7"));
+        for blank in ["\n", "\u{feff}\r\n", " "] {
+            let error = with(&[("PODBEAT_TOKEN", blank)])
+                .expect_err("no token")
+                .to_string();
+            assert!(error.contains("PODBEAT_TOKEN_FILE"), "{error}");
+            assert!(with(&[("PODBEAT_NONCE", blank)]).expect("right").nonce.is_none());
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The journal's form, for the agent that writes it and for whoever reads it afterwards. Bounded, and never trusted.
 
 use std::fmt;
-use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::heartbeat::saved::Saved;
+use crate::regular_file::{self, Bounded};
 use crate::task_runs::credentials::Renewed;
 
 /// Its name in PODBEAT_STATE_DIR.
@@ -16,11 +17,19 @@ pub const FILE: &str = "journal.json";
 /// The form that this version writes. One that reads it differently must have another number.
 pub const VERSION: u32 = 1;
 
-/// A full outbox with the longest termination messages (4 KiB each, 12 KiB a pod) is a third of this.
-const LARGEST: u64 = 16 * 1024 * 1024;
+/// The most that is written, and so the most that is read, in bytes. The outbox takes 2 MiB at most, written down; what else stands in a
+/// journal is what the core keeps of one pod. Read, it takes twice as much memory, and a container has 32 MiB.
+pub const LARGEST: u64 = 8 << 20;
+
+/// The most objects that a journal has. A heartbeat has three for each container, of 20 bytes and more each, and the outbox has its 2 MiB; an
+/// empty one, of which 2.7 million would fit, takes 200 bytes of memory.
+const OBJECTS: usize = 100_000;
+
+/// Bytes that are read or written at once.
+const AT_ONCE: usize = 8 << 10;
 
 /// What the file holds.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Contents {
     /// The form.
@@ -33,6 +42,46 @@ pub struct Contents {
     pub renewed_token: Option<Renewed>,
     /// What the core knew.
     pub machine: Saved,
+}
+
+/// The same, to be written.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry<'kept> {
+    version: u32,
+    task_run_id: &'kept str,
+    pod_uid: Option<&'kept str>,
+    renewed_token: Option<&'kept Renewed>,
+    machine: &'kept Saved,
+}
+
+impl<'kept> Entry<'kept> {
+    /// Of this version.
+    #[must_use]
+    pub fn new(
+        task_run_id: &'kept str,
+        pod_uid: Option<&'kept str>,
+        renewed_token: Option<&'kept Renewed>,
+        machine: &'kept Saved,
+    ) -> Self {
+        Self {
+            version: VERSION,
+            task_run_id,
+            pod_uid,
+            renewed_token,
+            machine,
+        }
+    }
+
+    /// Writes it, part by part: it is never whole in memory.
+    ///
+    /// # Errors
+    /// It can't be written, or takes more than [`LARGEST`].
+    pub fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let mut to = BufWriter::with_capacity(AT_ONCE, Bounded::new(to, LARGEST));
+        serde_json::to_writer(&mut to, self)?;
+        to.flush()
+    }
 }
 
 impl Contents {
@@ -62,8 +111,11 @@ pub enum Malformed {
     #[error("it can't be read")]
     Unreadable(#[source] io::Error),
     /// No journal is so large.
-    #[error("it is larger than {LARGEST} bytes")]
+    #[error("it is larger than {} MiB", LARGEST >> 20)]
     TooLarge,
+    /// No journal has so many parts.
+    #[error("it has more than {OBJECTS} objects")]
+    TooMany,
     /// It ends too early, or is something else.
     #[error("it is torn, or not a journal")]
     Torn(#[source] Where),
@@ -87,24 +139,20 @@ impl fmt::Display for Where {
     }
 }
 
-/// Reads a journal; `None` if there is no such file.
+/// Reads a journal, part by part; `None` if there is no such file.
 ///
 /// # Errors
 /// It can't be read, or is none that this version knows.
 pub fn read(path: &Path) -> Result<Option<Contents>, Malformed> {
-    let file = match File::open(path) {
+    let mut file = match regular_file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(Malformed::Unreadable(error)),
     };
-    let mut bytes = Vec::new();
-    file.take(LARGEST + 1)
-        .read_to_end(&mut bytes)
-        .map_err(Malformed::Unreadable)?;
-    if u64::try_from(bytes.len()).is_ok_and(|length| length > LARGEST) {
+    if file.metadata().map_err(Malformed::Unreadable)?.len() > LARGEST {
         return Err(Malformed::TooLarge);
     }
-    parse(&bytes).map(Some)
+    parse_from(&mut file).map(Some)
 }
 
 /// What bytes say as a journal.
@@ -112,17 +160,67 @@ pub fn read(path: &Path) -> Result<Option<Contents>, Malformed> {
 /// # Errors
 /// They are none that this version knows.
 pub fn parse(bytes: &[u8]) -> Result<Contents, Malformed> {
-    let torn = |error: serde_json::Error| {
+    parse_from(&mut io::Cursor::new(bytes))
+}
+
+/// Twice: the version first.
+fn parse_from(from: &mut (impl Read + Seek)) -> Result<Contents, Malformed> {
+    let version = json::<Versioned>(from)?.version;
+    match version {
+        0 => Err(Malformed::Torn(Where { line: 1, column: 1 })),
+        VERSION => {
+            from.rewind().map_err(Malformed::Unreadable)?;
+            json(from)
+        }
+        newer => Err(Malformed::Newer(newer)),
+    }
+}
+
+fn json<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T, Malformed> {
+    let mut objects = Objects {
+        from: from.take(LARGEST),
+        left: OBJECTS,
+        in_text: false,
+        is_escaped: false,
+    };
+    serde_json::from_reader(BufReader::with_capacity(AT_ONCE, &mut objects)).map_err(|error| {
+        if objects.left == 0 {
+            return Malformed::TooMany;
+        }
+        if error.is_io() {
+            return Malformed::Unreadable(error.into());
+        }
         Malformed::Torn(Where {
             line: error.line(),
             column: error.column(),
         })
-    };
-    let version = serde_json::from_slice::<Versioned>(bytes).map_err(torn)?.version;
-    match version {
-        0 => Err(Malformed::Torn(Where { line: 1, column: 1 })),
-        VERSION => serde_json::from_slice(bytes).map_err(torn),
-        newer => Err(Malformed::Newer(newer)),
+    })
+}
+
+/// Passes JSON on until there were too many objects in it.
+struct Objects<R> {
+    from: R,
+    left: usize,
+    in_text: bool,
+    is_escaped: bool,
+}
+
+impl<R: Read> Read for Objects<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let count = self.from.read(into)?;
+        for byte in into.iter().take(count) {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' => self.is_escaped = self.in_text,
+                b'"' => self.in_text = !self.in_text,
+                b'{' if !self.in_text => self.left = self.left.saturating_sub(1),
+                _ => {}
+            }
+        }
+        if self.left == 0 {
+            return Err(io::Error::other("too many objects"));
+        }
+        Ok(count)
     }
 }
 
@@ -136,5 +234,18 @@ mod tests {
         let error = parse(bytes).expect_err("not a token's form");
         let text = crate::exit::with_causes(&error);
         assert!(!format!("{text} {error:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_is_short_to_write_and_long_to_keep_is_no_journal() {
+        let journal = |statuses: &str| {
+            format!(r#"{{"version":1,"taskRunId":"run","machine":{{"statuses":[{statuses}],"beats":7}}}}"#)
+        };
+        let many = journal(&vec!["{}"; 2_000_000].join(","));
+        assert!(matches!(parse(many.as_bytes()), Err(Malformed::TooMany)));
+        // Braces in a text are no objects.
+        let name = "{\\\"{".repeat(100_000);
+        let contents = parse(journal(&format!(r#"{{"name":"{name}"}}"#)).as_bytes()).expect("a journal");
+        assert_eq!((contents.machine.beats, contents.machine.statuses.len()), (7, 1));
     }
 }

@@ -17,10 +17,12 @@ pub mod indexed;
 pub mod journal;
 pub mod kubernetes;
 pub mod marker;
+pub mod nonce;
 #[cfg(feature = "laptop")]
 pub mod observe;
 pub mod pod;
 pub mod reap;
+mod regular_file;
 #[cfg(feature = "laptop")]
 pub mod runs;
 pub mod service;
@@ -29,6 +31,7 @@ mod show;
 pub mod task_runs;
 pub mod telemetry;
 pub mod terminal;
+mod trimmed;
 
 /// What podbeat calls itself to the Kubernetes API and to the service.
 pub const USER_AGENT: &str = concat!("podbeat/", env!("CARGO_PKG_VERSION"));

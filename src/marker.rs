@@ -6,6 +6,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::trimmed;
+
 /// The longest marker that is read, in bytes: a hundred times what one needs.
 pub const LARGEST: usize = 4096;
 
@@ -85,10 +87,11 @@ impl Marker {
     /// # Errors
     /// It is something else.
     pub fn parse(text: &[u8]) -> Result<Self, NotAMarker> {
-        let marker: Self = serde_json::from_slice(text).map_err(|error| NotAMarker::Json {
-            line: error.line(),
-            column: error.column(),
-        })?;
+        let marker: Self =
+            serde_json::from_slice(trimmed::bytes(text)).map_err(|error| NotAMarker::Json {
+                line: error.line(),
+                column: error.column(),
+            })?;
         Self {
             started_at: marker.started_at.map(whole_seconds),
             finished_at: marker.finished_at.map(whole_seconds),
@@ -102,8 +105,7 @@ impl Marker {
     /// # Errors
     /// It is something else.
     pub fn parse_bare(text: &[u8]) -> Result<Self, NotAMarker> {
-        let digits = text.trim_ascii();
-        let code = std::str::from_utf8(digits)
+        let code = std::str::from_utf8(trimmed::bytes(text))
             .ok()
             .filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()))
             .and_then(|code| code.parse().ok())
@@ -138,7 +140,7 @@ impl Found {
         if text.len() > LARGEST {
             return Err(NotAMarker::TooLarge);
         }
-        if text.trim_ascii().is_empty() {
+        if trimmed::bytes(text).is_empty() {
             return Ok(None);
         }
         let marker = if file_name.ends_with(JSON) {
@@ -230,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_bare_code_says_nothing_else_and_its_files_time_serves_for_comparing() {
-        for text in ["3", "3\n", " 3 \r\n", "003"] {
+        for text in ["3", "3\n", " 3 \r\n", "003", "\u{feff}3\r\n"] {
             let found = read("main", text).expect("a marker").expect("written");
             assert_eq!(
                 (found.marker.exit_code, found.marker.finished_at),
@@ -243,7 +245,12 @@ mod tests {
 
     #[test]
     fn what_isnt_written_yet_is_no_marker_and_no_fault() {
-        for (name, text) in [("main", ""), ("main", "\n"), ("main.json", "")] {
+        for (name, text) in [
+            ("main", ""),
+            ("main", "\n"),
+            ("main.json", ""),
+            ("main", "\u{feff}"),
+        ] {
             assert_eq!(read(name, text), Ok(None));
         }
     }

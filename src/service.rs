@@ -9,9 +9,9 @@ use crate::task_runs::Secret;
 use crate::task_runs::client::{Client, Tls};
 use crate::task_runs::credentials::{self, Credentials};
 use crate::task_runs::error::{Error, Operation};
+use crate::task_runs::model::TaskRunStatus;
 #[cfg(feature = "laptop")]
-use crate::task_runs::model::CreateTaskRunRequest;
-use crate::task_runs::model::TaskRun;
+use crate::task_runs::model::{CreateTaskRunRequest, TaskRun};
 
 /// The service, and what opens it.
 #[derive(Debug)]
@@ -62,10 +62,20 @@ impl Service {
         Ok(self.credentials.token()?)
     }
 
+    /// Gets a run's status, if it has one.
+    ///
+    /// # Errors
+    /// Those of [`Client::status`] and of [`Service::token`].
+    pub async fn status(&mut self, run_id: &str) -> Result<Option<TaskRunStatus>, Error> {
+        let token = self.token()?;
+        self.client.status(run_id, &token, self.timeout).await
+    }
+
     /// Gets a run, without its secrets, in `limit` or in less.
     ///
     /// # Errors
     /// Those of [`Client::get`] and of [`Service::token`].
+    #[cfg(feature = "laptop")]
     pub async fn get(&mut self, run_id: &str, limit: Duration) -> Result<TaskRun, Error> {
         let token = self.token()?;
         let mut found = self.client.get(run_id, &token, limit.min(self.timeout)).await?;

@@ -11,7 +11,8 @@ fn document() -> String {
     let mut text = String::from(
         "# Settings and exit codes\n\n\
          This page is generated from `src/config.rs` and `src/exit.rs` by `just docs`; a test compares.\n\n\
-         Each setting is an environment variable and a flag of `podbeat agent`. The flag wins, and an empty value counts \
+         Each setting is an environment variable and a flag of `podbeat agent`. The flag wins, and a value that is \
+         empty or white space counts \
          as unset. Durations are written as `500ms`, `30s` or `2m`. All settings that are missing or malformed are \
          reported at once, by name, with exit code 64; the value of a secret is never shown.\n\n\
          | variable | flag | default | meaning |\n|---|---|---|---|\n",

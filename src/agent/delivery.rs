@@ -131,7 +131,7 @@ impl Delivery {
                     .map(|path| Keeper::new("the renewed token", path, HANDED_ON, rng.fork(), instruments));
                 if let (Some(hands_on), Some(renewed)) = (&mut hands_on, &renewed) {
                     // The earlier process may have ended between the journal and this.
-                    hands_on.put(renewed.token().expose().into());
+                    hands_on.put(renewed.token().clone());
                 }
                 Destination::Service(Box::new(Service {
                     client,
@@ -388,7 +388,7 @@ impl Delivery {
         debug!("the service renewed the token");
         journal.keep_token(service.credentials.renewed());
         if let Some(hands_on) = &mut service.hands_on {
-            hands_on.put(jwt.expose().into());
+            hands_on.put(jwt);
         }
     }
 }

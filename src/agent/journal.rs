@@ -1,22 +1,29 @@
 //! The journal: what a restart of podbeat's container needs to go on where it was.
 //!
 //! One file, `journal.json` in PODBEAT_STATE_DIR, for its owner only (0600): it holds the renewed token. What can't be
-//! taken up (torn, another pod's, a newer version's) is set aside under another name and told; it ends nothing.
+//! taken up (torn, another pod's, a newer version's) is set aside under another name and told; it ends nothing. A disk that hangs is
+//! told, too, and left alone.
 
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tracing::warn;
 
-use super::keeper::{Keeper, Written};
+use super::keeper::{Content, Keeper, Written};
 use super::trouble::Chain;
 use crate::config::Config;
 use crate::heartbeat::saved::Saved;
-use crate::journal::{self, Contents, Malformed};
+use crate::journal::{self, Contents, Entry, Malformed};
 use crate::task_runs::credentials::Renewed;
 use crate::telemetry::instruments::Instruments;
 
 /// For its owner only.
 const MODE: u32 = 0o600;
+
+/// How long the start waits for the disk. Signals and probes wait as long.
+const READING: Duration = Duration::from_secs(2);
 
 /// Why what is there can't be taken up.
 #[derive(Debug, thiserror::Error)]
@@ -25,17 +32,24 @@ enum Unusable {
     Malformed(#[from] Malformed),
     #[error("it is of another pod or run")]
     Foreign,
+    #[error(
+        "it could not be read within {}: does its disk hang?",
+        humantime::format_duration(READING)
+    )]
+    Hangs,
 }
 
 impl Unusable {
-    /// What is added to the name of a file that is set aside. One of each kind is kept.
-    fn suffix(&self) -> &'static str {
-        match self {
+    /// What is added to the name of a file that is set aside, if it is. One of each kind is kept.
+    fn suffix(&self) -> Option<&'static str> {
+        Some(match self {
             Self::Malformed(Malformed::Unreadable(_)) => "unreadable",
-            Self::Malformed(Malformed::TooLarge | Malformed::Torn(_)) => "torn",
+            Self::Malformed(Malformed::TooLarge | Malformed::TooMany | Malformed::Torn(_)) => "torn",
             Self::Malformed(Malformed::Newer(_)) => "newer",
             Self::Foreign => "foreign",
-        }
+            // Nobody knows what it holds.
+            Self::Hangs => return None,
+        })
     }
 }
 
@@ -52,32 +66,47 @@ pub(super) struct Left {
 pub(super) struct Journal(Option<Kept>);
 
 struct Kept {
-    contents: Contents,
+    latest: Latest,
     keeper: Keeper,
+}
+
+/// What is written down.
+#[derive(Clone)]
+struct Latest {
+    task_run_id: String,
+    pod_uid: Option<String>,
+    renewed_token: Option<Renewed>,
+    machine: Arc<Saved>,
+}
+
+impl Content for Latest {
+    fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        let (uid, token) = (self.pod_uid.as_deref(), self.renewed_token.as_ref());
+        Entry::new(&self.task_run_id, uid, token, &self.machine).write(to)
+    }
 }
 
 impl Journal {
     /// Takes up what an earlier process of this pod and run left. Writes nothing yet.
-    pub(super) fn open(config: &Config, rng: fastrand::Rng, instruments: &Instruments) -> (Self, Left) {
+    pub(super) async fn open(config: &Config, rng: fastrand::Rng, instruments: &Instruments) -> (Self, Left) {
         let directory = config.state_dir.as_ref().filter(|_| !config.dry_run);
         let Some(directory) = directory else {
             return (Self(None), Left::default());
         };
         let path = directory.join(journal::FILE);
-        let mut contents = take_up(&path, &config.task_run_id, config.pod_uid.as_deref());
-        let left = Left {
-            machine: contents.as_mut().map(|found| std::mem::take(&mut found.machine)),
-            renewed_token: contents.as_ref().and_then(|found| found.renewed_token.clone()),
-        };
-        let contents = Contents {
-            version: journal::VERSION,
+        let found = take_up(&path, &config.task_run_id, config.pod_uid.as_deref()).await;
+        let left = found.map_or_else(Left::default, |found| Left {
+            machine: Some(found.machine),
+            renewed_token: found.renewed_token,
+        });
+        let latest = Latest {
             task_run_id: config.task_run_id.clone(),
             pod_uid: config.pod_uid.clone(),
             renewed_token: left.renewed_token.clone(),
-            machine: left.machine.clone().unwrap_or_default(),
+            machine: Arc::new(left.machine.clone().unwrap_or_default()),
         };
         let keeper = Keeper::new("the journal", path, MODE, rng, instruments);
-        (Self(Some(Kept { contents, keeper })), left)
+        (Self(Some(Kept { latest, keeper })), left)
     }
 
     pub(super) fn is_kept(&self) -> bool {
@@ -87,10 +116,10 @@ impl Journal {
     /// Writes down where the core is.
     pub(super) fn persist(&mut self, machine: Saved) {
         if let Some(kept) = &mut self.0 {
-            if kept.contents.pod_uid.is_none() {
-                kept.contents.pod_uid.clone_from(&machine.identity.pod_uid);
+            if kept.latest.pod_uid.is_none() {
+                kept.latest.pod_uid.clone_from(&machine.identity.pod_uid);
             }
-            kept.contents.machine = machine;
+            kept.latest.machine = Arc::new(machine);
             kept.write();
         }
     }
@@ -98,9 +127,9 @@ impl Journal {
     /// Writes down which renewed token is in use, if any.
     pub(super) fn keep_token(&mut self, renewed: Option<&Renewed>) {
         if let Some(kept) = &mut self.0
-            && kept.contents.renewed_token.as_ref() != renewed
+            && kept.latest.renewed_token.as_ref() != renewed
         {
-            kept.contents.renewed_token = renewed.cloned();
+            kept.latest.renewed_token = renewed.cloned();
             kept.write();
         }
     }
@@ -113,39 +142,48 @@ impl Journal {
 
 impl Kept {
     fn write(&mut self) {
-        match serde_json::to_vec(&self.contents) {
-            Ok(bytes) => self.keeper.put(bytes),
-            // Plain data with text keys: there is nothing in it that JSON can't say.
-            Err(error) => {
-                warn!(%error, "the journal could not be put into words; heartbeats go on without it")
-            }
-        }
+        self.keeper.put(self.latest.clone());
     }
 }
 
-fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Contents> {
-    let unusable = match read(path, run, pod_uid) {
-        Ok(found) => return found,
-        Err(unusable) => unusable,
+async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Contents> {
+    let from = path.to_owned();
+    let unusable = match within(READING, move || journal::read(&from)).await {
+        Some(Ok(None)) => return None,
+        Some(Ok(Some(contents))) => match ours(contents, run, pod_uid) {
+            Ok(contents) => return Some(contents),
+            Err(unusable) => unusable,
+        },
+        Some(Err(malformed)) => malformed.into(),
+        None => Unusable::Hangs,
     };
-    let mut aside = path.as_os_str().to_owned();
-    aside.push(".");
-    aside.push(unusable.suffix());
-    let aside = PathBuf::from(aside);
-    let moved = std::fs::rename(path, &aside);
+    let aside = unusable.suffix().map(|suffix| {
+        let mut aside = path.as_os_str().to_owned();
+        aside.push(".");
+        aside.push(suffix);
+        PathBuf::from(aside)
+    });
+    let moved = match aside {
+        Some(aside) => {
+            let (from, to) = (path.to_owned(), aside.clone());
+            let moved = within(READING, move || std::fs::rename(from, to)).await;
+            moved.and_then(Result::ok).map(|()| aside)
+        }
+        None => None,
+    };
     warn!(
         journal = %path.display(),
-        set_aside_as = moved.is_ok().then(|| aside.display().to_string()),
+        set_aside_as = moved.map(|aside| aside.display().to_string()),
         error = %Chain(&unusable),
         "the journal can't be taken up; beginning afresh"
     );
     None
 }
 
-fn read(path: &Path, run: &str, pod_uid: Option<&str>) -> Result<Option<Contents>, Unusable> {
-    journal::read(path)?
-        .map(|contents| ours(contents, run, pod_uid))
-        .transpose()
+/// Does what a disk may hold up, on a thread that is left behind if it doesn't end in time.
+async fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    let done = tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await;
+    done.ok()?.ok()
 }
 
 fn ours(contents: Contents, run: &str, pod_uid: Option<&str>) -> Result<Contents, Unusable> {
@@ -169,7 +207,11 @@ pub fn fuzz(bytes: &[u8]) -> Option<Saved> {
 mod tests {
     use super::*;
     use crate::config::Flags;
-    use crate::heartbeat::saved::LastHeartbeat;
+    use crate::heartbeat::outbox::Kind;
+    use crate::heartbeat::saved::{LastHeartbeat, SavedBeat};
+    use crate::task_runs::model::{
+        ContainerState, ContainerStateTerminated, ContainerStatus, HeartbeatTaskRunRequest,
+    };
     use std::collections::BTreeMap;
     use std::os::unix::fs::PermissionsExt;
     use std::time::Duration;
@@ -190,8 +232,8 @@ mod tests {
         Config::load(&Flags::default(), &settings).expect("right settings")
     }
 
-    fn open(config: &Config) -> (Journal, Left) {
-        Journal::open(config, fastrand::Rng::with_seed(1), &Instruments::off())
+    async fn open(config: &Config) -> (Journal, Left) {
+        Journal::open(config, fastrand::Rng::with_seed(1), &Instruments::off()).await
     }
 
     fn some() -> Saved {
@@ -203,7 +245,7 @@ mod tests {
     }
 
     async fn written(directory: &Path) -> PathBuf {
-        let (mut journal, _) = open(&config(directory, "r", "u"));
+        let (mut journal, _) = open(&config(directory, "r", "u")).await;
         journal.persist(some());
         journal.written().expect("a journal").within(LIMIT).await;
         directory.join(journal::FILE)
@@ -221,11 +263,15 @@ mod tests {
     #[tokio::test]
     async fn what_is_persisted_is_taken_up_and_is_for_its_owner_only() {
         let dir = tempfile::tempdir().expect("a directory");
-        assert_eq!(open(&config(dir.path(), "r", "u")).1.machine, None, "nothing yet");
+        assert_eq!(
+            open(&config(dir.path(), "r", "u")).await.1.machine,
+            None,
+            "nothing yet"
+        );
         let path = written(dir.path()).await;
         let mode = std::fs::metadata(&path).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
-        let (_, left) = open(&config(dir.path(), "r", "u"));
+        let (_, left) = open(&config(dir.path(), "r", "u")).await;
         assert_eq!(left.machine, Some(some()));
         assert_eq!(names(dir.path()), [journal::FILE]);
     }
@@ -235,7 +281,7 @@ mod tests {
         for (run, uid) in [("r", "u2"), ("r2", "u")] {
             let dir = tempfile::tempdir().expect("a directory");
             written(dir.path()).await;
-            let (_, left) = open(&config(dir.path(), run, uid));
+            let (_, left) = open(&config(dir.path(), run, uid)).await;
             assert_eq!(left.machine, None);
             assert_eq!(names(dir.path()), ["journal.json.foreign"]);
         }
@@ -248,7 +294,7 @@ mod tests {
         let whole = std::fs::read(&path).expect("read");
         for length in 0..whole.len() {
             std::fs::write(&path, whole.get(..length).expect("in range")).expect("written");
-            let (_, left) = open(&config(dir.path(), "r", "u"));
+            let (_, left) = open(&config(dir.path(), "r", "u")).await;
             assert_eq!(left.machine, None, "{length} bytes of {}", whole.len());
             assert_eq!(names(dir.path()), ["journal.json.torn"]);
         }
@@ -258,11 +304,76 @@ mod tests {
     async fn a_newer_versions_journal_is_set_aside_whatever_it_holds() {
         let dir = tempfile::tempdir().expect("a directory");
         std::fs::write(dir.path().join(journal::FILE), r#"{"version":2,"machine":[]}"#).expect("written");
-        let (mut journal, left) = open(&config(dir.path(), "r", "u"));
+        let (mut journal, left) = open(&config(dir.path(), "r", "u")).await;
         assert_eq!(left.machine, None);
         journal.persist(some());
         journal.written().expect("a journal").within(LIMIT).await;
         assert_eq!(names(dir.path()), [journal::FILE, "journal.json.newer"]);
+    }
+
+    /// What waits after a long outage: exits with the longest messages, in characters that JSON writes in six.
+    fn full(beats: u64) -> Saved {
+        let state = ContainerState::Terminated(ContainerStateTerminated {
+            exit_code: Some(1),
+            message: Some("\u{1}".repeat(4096)),
+            ..ContainerStateTerminated::default()
+        });
+        let status = ContainerStatus {
+            name: Some("main".to_owned()),
+            state: Some(state),
+        };
+        let beat = |number| SavedBeat {
+            number,
+            kind: Kind::Change,
+            request: HeartbeatTaskRunRequest {
+                container_status: Some(vec![status.clone(); 3]),
+                ..HeartbeatTaskRunRequest::default()
+            },
+            tells_exit: true,
+            queued_at: "2026-01-01T00:00:00Z".parse().expect("a time"),
+            may_have_arrived: false,
+            stripped: false,
+        };
+        Saved {
+            outbox: (0..beats).map(beat).collect(),
+            ..some()
+        }
+    }
+
+    #[tokio::test]
+    async fn whatever_is_written_is_read_again_and_what_would_not_be_is_not_written() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let config = config(dir.path(), "r", "u");
+        let (mut journal, _) = open(&config).await;
+        let fits = full(60);
+        journal.persist(fits.clone());
+        journal.written().expect("a journal").within(LIMIT).await;
+        let size = std::fs::metadata(dir.path().join(journal::FILE))
+            .expect("there")
+            .len();
+        assert!((4 << 20..journal::LARGEST).contains(&size), "{size}");
+        assert_eq!(open(&config).await.1.machine.as_ref(), Some(&fits));
+        // 19 MB. What was written before is worth more than a file that nobody reads.
+        journal.persist(full(256));
+        journal.written().expect("a journal").within(LIMIT).await;
+        assert_eq!(open(&config).await.1.machine, Some(fits));
+        assert_eq!(names(dir.path()), [journal::FILE]);
+    }
+
+    #[tokio::test]
+    async fn what_is_no_regular_file_is_set_aside_and_a_disk_that_hangs_is_left_alone() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join(journal::FILE);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        let (_, left) = open(&config(dir.path(), "r", "u")).await;
+        assert_eq!(left.machine, None);
+        assert_eq!(names(dir.path()), ["journal.json.unreadable"]);
+        let (release, hangs) = std::sync::mpsc::channel::<()>();
+        let read = within(Duration::from_millis(1), move || hangs.recv().is_ok()).await;
+        assert_eq!(read, None);
+        drop(release);
+        assert_eq!(Unusable::Hangs.suffix(), None);
     }
 
     #[tokio::test]
@@ -270,9 +381,9 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let mut config = config(dir.path(), "r", "u");
         config.dry_run = true;
-        assert!(!open(&config).0.is_kept());
+        assert!(!open(&config).await.0.is_kept());
         config.dry_run = false;
         config.state_dir = None;
-        assert!(!open(&config).0.is_kept());
+        assert!(!open(&config).await.0.is_kept());
     }
 }

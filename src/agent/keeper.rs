@@ -1,9 +1,7 @@
 //! Keeps one small file at its latest content: whole at any moment, durable, and never in anybody's way.
 
-use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +12,8 @@ use tracing::{info, warn};
 use super::report::seconds;
 use super::trouble::{Chain, Trouble};
 use crate::heartbeat::backoff::Backoff;
+use crate::regular_file::{Durable, replace};
+use crate::task_runs::Secret;
 use crate::telemetry::instruments::Instruments;
 
 /// Why the file could not be written.
@@ -27,16 +27,29 @@ pub(super) struct Error {
 
 /// Writes the latest content in a task of its own, which ends with it. A write that fails is told and tried again.
 pub(super) struct Keeper {
-    contents: watch::Sender<Content>,
+    contents: watch::Sender<Latest>,
     written: watch::Receiver<u64>,
     count: u64,
     task: JoinHandle<()>,
 }
 
+/// What a file is to hold. It is written straight to the file, so that no copy of it is made in memory.
+pub(super) trait Content: Send + Sync {
+    /// Writes all of it.
+    fn write(&self, to: &mut dyn Write) -> io::Result<()>;
+}
+
+/// A token that is handed on.
+impl Content for Secret {
+    fn write(&self, to: &mut dyn Write) -> io::Result<()> {
+        to.write_all(self.expose().as_bytes())
+    }
+}
+
 #[derive(Clone)]
-struct Content {
+struct Latest {
     number: u64,
-    bytes: Arc<Vec<u8>>,
+    content: Arc<dyn Content>,
 }
 
 /// Waits until a content, or a later one, was written or could not be.
@@ -54,9 +67,9 @@ impl Keeper {
         rng: fastrand::Rng,
         instruments: &Instruments,
     ) -> Self {
-        let (contents, latest) = watch::channel(Content {
+        let (contents, latest) = watch::channel(Latest {
             number: 0,
-            bytes: Arc::default(),
+            content: Arc::new(Secret::new("")),
         });
         let (done, written) = watch::channel(0);
         let task = tokio::spawn(keep(what, path, mode, latest, done, rng, instruments.clone()));
@@ -69,11 +82,11 @@ impl Keeper {
     }
 
     /// Takes a new content in place of the last, whether that was written or not.
-    pub(super) fn put(&mut self, bytes: Vec<u8>) {
+    pub(super) fn put(&mut self, content: impl Content + 'static) {
         self.count += 1;
-        self.contents.send_replace(Content {
+        self.contents.send_replace(Latest {
             number: self.count,
-            bytes: Arc::new(bytes),
+            content: Arc::new(content),
         });
     }
 
@@ -105,7 +118,7 @@ async fn keep(
     what: &'static str,
     path: PathBuf,
     mode: u32,
-    mut latest: watch::Receiver<Content>,
+    mut latest: watch::Receiver<Latest>,
     done: watch::Sender<u64>,
     mut rng: fastrand::Rng,
     instruments: Instruments,
@@ -114,11 +127,12 @@ async fn keep(
     let mut backoff = Backoff::default();
     while latest.changed().await.is_ok() {
         loop {
-            let content = latest.borrow_and_update().clone();
-            let number = content.number;
+            let Latest { number, content } = latest.borrow_and_update().clone();
             let to = path.clone();
             // On a thread of its own: a disk that hangs must not hold up a heartbeat.
-            let write = tokio::task::spawn_blocking(move || write(&to, mode, &content.bytes));
+            let write = tokio::task::spawn_blocking(move || {
+                replace(&to, mode, Durable::First, &|file| content.write(file))
+            });
             let result = match write.await {
                 Ok(result) => result,
                 Err(stopped) => Err(io::Error::other(stopped)),
@@ -162,34 +176,10 @@ async fn keep(
     }
 }
 
-/// Writes beside the file, makes that durable, and renames it over the file: a reader, and whoever comes after a
-/// crash, sees the old content or the new one, never a part.
-fn write(path: &Path, mode: u32, bytes: &[u8]) -> io::Result<()> {
-    let mut beside = path.as_os_str().to_owned();
-    beside.push(".new");
-    let beside = PathBuf::from(beside);
-    match std::fs::remove_file(&beside) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(&beside)?;
-    // The umask must not take away what a reader of the pod's group was promised.
-    file.set_permissions(Permissions::from_mode(mode))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)?;
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
-        Some(_) | None => Ok(()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(30);
@@ -208,10 +198,10 @@ mod tests {
     async fn the_file_is_whole_and_closed_to_others_and_nothing_is_left_beside_it() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("token");
-        std::fs::write(dir.path().join("token.new"), "left by a crash").expect("written");
+        std::fs::write(dir.path().join(".token.new"), "left by a crash").expect("written");
         let mut keeper = keeper(path.clone());
         for content in ["first", "2nd"] {
-            keeper.put(content.into());
+            keeper.put(Secret::new(content));
             keeper.written().within(LIMIT).await;
             assert_eq!(std::fs::read_to_string(&path).expect("read"), content);
             let mode = std::fs::metadata(&path).expect("there").permissions().mode();
@@ -226,7 +216,7 @@ mod tests {
         let path = dir.path().join("f");
         let mut keeper = keeper(path.clone());
         for content in 0..1000 {
-            keeper.put(format!("{content}").into());
+            keeper.put(Secret::new(format!("{content}")));
         }
         keeper.written().within(LIMIT).await;
         assert_eq!(std::fs::read_to_string(&path).expect("read"), "999");
@@ -237,7 +227,7 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("not yet/f");
         let mut keeper = keeper(path.clone());
-        keeper.put("x".into());
+        keeper.put(Secret::new("x"));
         keeper.written().within(LIMIT).await;
         assert!(!path.exists());
         std::fs::create_dir(dir.path().join("not yet")).expect("made");

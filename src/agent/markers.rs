@@ -1,31 +1,31 @@
 //! Reads the directory of exit markers, when the core asks for it.
 //!
 //! Whoever can write there is not trusted: the task may put anything under any name. Nothing but small regular files is
-//! opened, nothing is followed, nothing that a file holds is logged, and all is bounded. A directory that hangs leaves one
-//! read under way, and holds nothing up.
+//! opened, nothing is followed, nothing that a file holds is logged, and all is bounded. The markers of the pod's containers are looked
+//! for by their names, so that no number of other files can hide one. A directory that hangs leaves one read under way, and holds
+//! nothing up.
 
 use std::collections::BTreeSet;
-use std::ffi::OsString;
-use std::fs::OpenOptions;
-use std::io::{self, Read as _};
-use std::os::unix::fs::OpenOptionsExt;
+use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
+use std::sync::Arc;
 
 use jiff::Timestamp;
-use rustix::fs::OFlags;
 use tracing::{info, warn};
 
 use super::report::{brief, seconds};
 use super::trouble::{Chain, Trouble};
 use crate::config::Config;
-use crate::heartbeat::machine::Event;
-use crate::marker::{Found, LARGEST, NotAMarker, container_of};
+use crate::heartbeat::machine::{Event, Look};
+use crate::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
+use crate::regular_file;
 
-/// How many markers are read: a pod with more containers than that is none that podbeat was made for.
+/// How many files are read that aren't named after a container of the pod: to warn of them, or of a pod that was never seen.
 const MOST: usize = 64;
 
-/// How many names of the directory are looked at.
+/// How many entries of the directory are looked at, whatever they are.
 const NAMES: usize = 1024;
 
 /// Of how many files that are no markers is told, each once.
@@ -44,7 +44,10 @@ struct Unreadable {
 enum Refused {
     #[error("it is no regular file; a marker is one, and neither a link nor a directory")]
     NotAFile,
-    #[error("there are more than {MOST} files; keep other files out of the directory of exit markers")]
+    #[error(
+        "there are too many files in it; those named after the pod's containers are read, others may be ignored: keep other files out \
+         of the directory of exit markers"
+    )]
     TooMany,
     #[error("it can't be read")]
     Unreadable(#[source] io::Error),
@@ -65,6 +68,8 @@ struct Listing {
 /// Reads markers, if there is a directory of them.
 pub(super) struct Markers {
     directory: Option<PathBuf>,
+    /// The pod's containers, once it was seen.
+    expected: Arc<[String]>,
     /// What the last read that succeeded found.
     found: Vec<Found>,
     trouble: Trouble,
@@ -75,9 +80,21 @@ impl Markers {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             directory: config.marker_dir.clone(),
+            expected: Arc::default(),
             found: vec![],
             trouble: Trouble::default(),
             told: BTreeSet::new(),
+        }
+    }
+
+    /// Takes note of the containers of the pod, wherever it is seen.
+    pub(super) fn expect(&mut self, event: &Event) {
+        let (Event::Observed(pod) | Event::Gone(Some(pod)) | Event::Looked(Look::Found(pod))) = event else {
+            return;
+        };
+        let names = || pod.containers.iter().map(|container| &container.name);
+        if self.directory.is_some() && !names().eq(self.expected.iter()) {
+            self.expected = names().cloned().collect();
         }
     }
 
@@ -86,10 +103,11 @@ impl Markers {
         let Some(directory) = self.directory.clone() else {
             return Box::pin(async { Read(Ok(Listing::default())) });
         };
+        let expected = Arc::clone(&self.expected);
         Box::pin(async move {
             let path = directory.clone();
             // On a thread of its own: a directory that hangs must not hold up a heartbeat.
-            let read = tokio::task::spawn_blocking(move || read_all(&directory)).await;
+            let read = tokio::task::spawn_blocking(move || read_all(&directory, &expected)).await;
             let read = read.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
             Read(read.map_err(|source| Unreadable { path, source }))
         })
@@ -134,23 +152,38 @@ impl Markers {
 }
 
 /// All markers of the directory, in the order of their containers; of one container NAME.json first.
-fn read_all(directory: &Path) -> io::Result<Listing> {
-    let Listing {
-        mut found,
-        mut refused,
-    } = Listing::default();
-    let mut names: Vec<OsString> = std::fs::read_dir(directory)?
+fn read_all(directory: &Path, expected: &[String]) -> io::Result<Listing> {
+    let mut entries = std::fs::read_dir(directory)?;
+    let seen: Vec<OsString> = entries
+        .by_ref()
         .take(NAMES)
         .filter_map(|entry| Some(entry.ok()?.file_name()))
         // Files that are being written, and the links by which the kubelet swaps a volume's content.
         .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
         .collect();
+    let wanted = expected
+        .iter()
+        .flat_map(|container| [file_name(container), container.clone()]);
+    let mut names: Vec<OsString> = wanted.map(OsString::from).collect();
+    let known: BTreeSet<&OsStr> = names.iter().map(OsString::as_os_str).collect();
+    let mut others: Vec<OsString> = seen
+        .into_iter()
+        .filter(|name| !known.contains(name.as_os_str()))
+        .collect();
+    others.sort_unstable();
+    let too_many = others.len() > MOST || entries.next().is_some();
+    others.truncate(MOST);
+    names.extend(others);
     // Backwards, so that NAME.json comes before NAME.
     names.sort_unstable_by(|one, other| other.cmp(one));
-    if names.len() > MOST {
+    let Listing {
+        mut found,
+        mut refused,
+    } = Listing::default();
+    if too_many {
         refused.push((directory.as_os_str().to_owned(), Refused::TooMany));
     }
-    for name in names.into_iter().take(MOST) {
+    for name in names {
         match read_one(directory, &name) {
             Ok(one) => found.extend(one),
             Err(why) => refused.push((name, why)),
@@ -170,29 +203,18 @@ fn read_one(directory: &Path, name: &OsString) -> Result<Option<Found>, Refused>
         Ok(_) => return Err(Refused::NotAFile),
         Err(error) => return gone_or(error),
     }
-    // What was a file a moment ago may be a pipe now, which would never answer, or a link to another file.
-    let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC).bits();
-    let opened = OpenOptions::new()
-        .read(true)
-        .custom_flags(flags.cast_signed())
-        .open(&path);
-    let file = match opened {
+    // What was a file a moment ago may be a pipe now, or a link to another file.
+    let file = match regular_file::open_no_link(&path) {
         Ok(file) => file,
         Err(error) => return gone_or(error),
     };
-    let metadata = file.metadata().map_err(Refused::Unreadable)?;
-    if !metadata.is_file() {
-        return Err(Refused::NotAFile);
-    }
-    let written_at = metadata
-        .modified()
+    let written_at = file
+        .metadata()
+        .and_then(|metadata| metadata.modified())
         .and_then(|time| Timestamp::try_from(time).map_err(io::Error::other))
         .map_err(Refused::Unreadable)?;
-    let mut text = Vec::new();
-    let most = u64::try_from(LARGEST).unwrap_or(u64::MAX);
-    file.take(most.saturating_add(1))
-        .read_to_end(&mut text)
-        .map_err(Refused::Unreadable)?;
+    // One more than a marker has: whoever reads it as one sees that it is too large.
+    let text = regular_file::read_start(&file, LARGEST + 1).map_err(Refused::Unreadable)?;
     Found::read(name, &text, written_at).map_err(Refused::NotAMarker)
 }
 
@@ -222,17 +244,47 @@ mod tests {
         ] {
             write(name, text);
         }
-        let listing = read_all(directory.path()).expect("read");
+        let listing = read_all(directory.path(), &[]).expect("read");
         let codes: Vec<i32> = listing.found.iter().map(|found| found.marker.exit_code).collect();
         assert_eq!((codes, listing.refused.len()), (vec![3, 2, 1], 0));
         for nth in 0..MOST {
             write(&format!("b-{nth}"), "0");
         }
-        let listing = read_all(directory.path()).expect("read");
+        let listing = read_all(directory.path(), &[]).expect("read");
         assert!(listing.found.len() <= MOST);
         assert!(matches!(&listing.refused[..], [(_, Refused::TooMany)]));
-        read_all(&directory.path().join("main"))
+        read_all(&directory.path().join("main"), &[])
             .err()
             .expect("no directory");
+    }
+
+    #[test]
+    fn no_number_of_other_files_hides_the_marker_of_a_container() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let write =
+            |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
+        for nth in 0..30_000 {
+            write(&format!(".hidden-{nth}"), "");
+        }
+        for nth in 0..2 * NAMES {
+            write(&format!("a-{nth}"), "0");
+        }
+        write("main.json", "\u{feff}{\"exitCode\":2}\r\n");
+        write("second", "\u{feff}3\r\n");
+        let expected = ["main", "second", "third"].map(str::to_owned);
+        let listing = read_all(directory.path(), &expected).expect("read");
+        let code = |container: &str| {
+            let found = listing.found.iter().find(|found| found.container == container);
+            found.map(|found| found.marker.exit_code)
+        };
+        assert_eq!(
+            (code("main"), code("second"), code("third")),
+            (Some(2), Some(3), None)
+        );
+        assert!(
+            matches!(&listing.refused[..], [(_, Refused::TooMany)]),
+            "{:?}",
+            listing.refused
+        );
     }
 }

@@ -22,6 +22,7 @@ use crate::exit::Ending;
 use crate::heartbeat::Now;
 use crate::heartbeat::machine::{Action, Attempt, Event, Look, Machine, Note, Settings};
 use crate::heartbeat::request::{Identity, Report as Reported};
+use crate::nonce;
 use crate::task_runs::{self, client};
 use crate::telemetry::admin::Endpoint;
 use delivery::{Delivery, Outcome};
@@ -44,15 +45,9 @@ pub enum Error {
     /// The client of the service can't be set up from the settings.
     #[error("the settings of the task-run service can't be used")]
     Service(#[from] task_runs::error::Error),
-    /// The nonce's file can't be read.
-    #[error("reading the nonce from {}: set PODBEAT_NONCE_FILE to a readable file of one line", path.display())]
-    Nonce {
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
+    /// There is no nonce in its file.
+    #[error("PODBEAT_NONCE_FILE can't be used")]
+    Nonce(#[source] nonce::Error),
     /// The system gives no random numbers.
     #[error("drawing a seed from the system's random numbers")]
     Entropy,
@@ -63,7 +58,7 @@ impl Error {
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
-            Self::Service(_) | Self::Nonce { .. } => Ending::Usage,
+            Self::Service(_) | Self::Nonce(_) => Ending::Usage,
             Self::Entropy => Ending::Internal,
         }
     }
@@ -100,7 +95,7 @@ pub async fn run(
     let mut log = Report::started(config, trace.map(|trace| trace.trace_id));
     // Its port is taken before anything else is begun. It ends when it is dropped here.
     let (_endpoint, instruments) = Endpoint::open(config).await;
-    let (mut journal, left) = Journal::open(config, fastrand::Rng::with_seed(seed()?), &instruments);
+    let (mut journal, left) = Journal::open(config, fastrand::Rng::with_seed(seed()?), &instruments).await;
     let settings = settings(config, journal.is_kept())?;
     let mut machine = match left.machine {
         Some(saved) => Machine::resume(settings, seed()?, saved, present(start)),
@@ -120,6 +115,7 @@ pub async fn run(
     let mut event = Event::Started;
     loop {
         let now = present(start);
+        markers.expect(&event);
         for action in machine.on(event, now) {
             match action {
                 Action::Send(attempt) => {
@@ -236,13 +232,7 @@ fn nonce(config: &Config) -> Result<Option<String>, Error> {
     match &config.nonce {
         None => Ok(None),
         Some(config::NonceSource::Inline(nonce)) => Ok(Some(nonce.expose().to_owned())),
-        Some(config::NonceSource::File(path)) => {
-            let text = std::fs::read_to_string(path).map_err(|source| Error::Nonce {
-                path: path.clone(),
-                source,
-            })?;
-            Ok(Some(text.trim().to_owned()))
-        }
+        Some(config::NonceSource::File(path)) => nonce::read(path).map(Some).map_err(Error::Nonce),
     }
 }
 

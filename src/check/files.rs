@@ -122,12 +122,17 @@ fn readable(id: &str, directory: &Path) -> Finding {
                   podbeat's user.";
     let names = fs::read_dir(directory).and_then(|entries| {
         let names = entries
-            .take(NAMES)
+            .take(NAMES + 1)
             .map(|entry| entry.map(|entry| entry.file_name()));
         names.collect::<io::Result<Vec<_>>>()
     });
     let shown = directory.display();
     match names {
+        Ok(names) if names.len() > NAMES => Finding::warning(
+            id,
+            format!("{shown} can be read, with more than {NAMES} entries"),
+            "podbeat looks for the markers of the pod's containers by their names, and finds them. What else is in there should not be.",
+        ),
         Ok(names) => {
             let shown_ones = names
                 .iter()
@@ -154,6 +159,15 @@ mod tests {
         assert_eq!(written(STATE, dir.path(), "remedy").state, State::Ok);
         assert_eq!(readable(MARKERS, dir.path()).state, State::Ok);
         assert_eq!(fs::read_dir(dir.path()).expect("read").count(), 0);
+    }
+
+    #[test]
+    fn too_many_files_among_the_markers_are_a_warning() {
+        let dir = tempfile::tempdir().expect("a directory");
+        for nth in 0..=NAMES {
+            fs::write(dir.path().join(format!(".{nth}")), "").expect("written");
+        }
+        assert_eq!(readable(MARKERS, dir.path()).state, State::Warning);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::config::{Config, Kubernetes, Partial};
 use crate::pod::ask::{Error, Questions, Version};
 use crate::pod::resource::Pod;
 use crate::pod::role::{self, Account};
+use crate::{regular_file, trimmed};
 
 const ACCESS: &str = "kubernetes.access";
 const API: &str = "kubernetes.api";
@@ -158,10 +159,12 @@ fn files(settings: &Kubernetes) -> Result<(), String> {
     else {
         return Ok(());
     };
-    for name in ["token", "ca.crt"] {
+    for (name, most) in [("token", regular_file::LINE), ("ca.crt", regular_file::PEM)] {
         let path = service_account_dir.join(name);
-        match std::fs::read(&path) {
-            Ok(bytes) if bytes.trim_ascii().is_empty() => return Err(format!("{} is empty", path.display())),
+        match regular_file::read(&path, most) {
+            Ok(bytes) if trimmed::bytes(&bytes).is_empty() => {
+                return Err(format!("{} is empty", path.display()));
+            }
             Ok(_) => {}
             Err(error) => return Err(format!("{} can't be read: {error}", path.display())),
         }

@@ -15,7 +15,6 @@ mod tls;
 mod token;
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -169,7 +168,7 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         .map(|path| path.display().to_string())
         .collect();
     let read = blocking(limit, move || {
-        (Means::load(&tls), nonce.as_deref().map(read_nonce))
+        (Means::load(&tls), nonce.as_deref().map(crate::nonce::read))
     });
     let remedy = "Mount what PODBEAT_CA_FILE, PODBEAT_CLIENT_CERT_FILE, PODBEAT_CLIENT_KEY_FILE and PODBEAT_NONCE_FILE name, readable \
                   for podbeat's user, the first three in PEM form. podbeat ends at once with exit code 64 otherwise.";
@@ -181,8 +180,8 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         Ok((means, own)) => (means, own),
         Err(error) => return (Finding::failed(FILES, with_causes(&error), remedy), None),
     };
-    if let Some(Err(problem)) = nonce {
-        return (Finding::failed(FILES, problem, remedy), Some(means));
+    if let Some(Err(error)) = nonce {
+        return (Finding::failed(FILES, with_causes(&error), remedy), Some(means));
     }
     let seen = match named.as_slice() {
         [] => "none is named: the system's roots".to_owned(),
@@ -203,16 +202,6 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         }
     });
     (finding.unwrap_or_else(|| Finding::ok(FILES, seen)), Some(means))
-}
-
-fn read_nonce(path: &Path) -> Result<(), String> {
-    match std::fs::read_to_string(path) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(format!(
-            "the nonce can't be read from {}: {error}",
-            path.display()
-        )),
-    }
 }
 
 fn tls_of(config: &Config) -> Tls {

@@ -23,7 +23,7 @@ use crate::exit::with_causes;
 use crate::task_runs::Secret;
 use crate::task_runs::client::{Client, Tls};
 use crate::task_runs::error::Error;
-use crate::task_runs::model::TaskRun;
+use crate::task_runs::model::TaskRunStatus;
 
 const DNS: &str = "service.dns";
 const TCP: &str = "service.tcp";
@@ -396,7 +396,7 @@ async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
     let (url, tls) = (settings.url.url().clone(), settings.tls.clone());
     let client = blocking(limit, move || Client::new(url, &tls, limit)).await;
     let got = match client {
-        Some(Ok(client)) => client.get(run_id, token, limit).await,
+        Some(Ok(client)) => client.status(run_id, token, limit).await,
         Some(Err(error)) => Err(error),
         None => {
             let seen = format!("the files for TLS could not be read within {}", in_words(limit));
@@ -404,13 +404,13 @@ async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
         }
     };
     match got {
-        Ok(run) => shown(&run),
+        Ok(status) => shown(status.as_ref()),
         Err(error) => Finding::failed(RUN, seen(&error), advice(&error)),
     }
 }
 
-fn shown(run: &TaskRun) -> Finding {
-    let Some(status) = &run.status else {
+fn shown(status: Option<&TaskRunStatus>) -> Finding {
+    let Some(status) = status else {
         return Finding::ok(RUN, "the service knows the run, and shows no status");
     };
     if status.is_over() {

@@ -27,6 +27,7 @@ use super::certificate::{self, Certificate};
 use super::finding::Finding;
 use super::token::about;
 use crate::task_runs::client::Tls;
+use crate::{regular_file, trimmed};
 
 pub(super) const ID: &str = "service.tls";
 
@@ -153,11 +154,12 @@ impl Means {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
-    std::fs::read(path).map_err(|source| Unusable::Unreadable {
+    let pem = regular_file::read(path, regular_file::PEM).map_err(|source| Unusable::Unreadable {
         what,
         path: path.display().to_string(),
         source,
-    })
+    })?;
+    Ok(trimmed::pem(&pem))
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {

@@ -1,6 +1,6 @@
 //! What is made of the command line's own description: scripts for shells, manual pages.
 
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
@@ -9,9 +9,13 @@ use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
 
 use super::Cli;
+use crate::regular_file::{self, Durable};
 
 const COMPLETION: &str = "completion";
 const MANUAL: &str = "man";
+
+/// Everybody may read a page.
+const MODE: u32 = 0o644;
 
 pub(super) fn commands() -> [Command; 2] {
     let completion = Command::new(COMPLETION)
@@ -66,7 +70,7 @@ pub fn completion(shell: Shell) -> Vec<u8> {
 /// Writes a page for podbeat and one for each of its commands, `podbeat-runs-list.1` and so on.
 ///
 /// # Errors
-/// The directory or a page can't be written.
+/// The directory or a page can't be written; or what is in the place of a page is no regular file.
 pub fn write_pages(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let mut command = super::command().disable_help_subcommand(true);
@@ -95,10 +99,27 @@ fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
     if let Some(help) = command.get_after_help() {
         render_after_help(&help.to_string(), &mut page)?;
     }
-    std::fs::write(dir.join(format!("{name}.1")), page)?;
+    let path = dir.join(format!("{name}.1"));
+    replace(&path, &page).map_err(|error| named(&path, &error))?;
     command
         .get_subcommands()
         .try_for_each(|subcommand| write_page(subcommand, dir))
+}
+
+/// A page may be written by root into a directory where others may write, too: what they put there is not written through.
+fn replace(path: &Path, page: &[u8]) -> io::Result<()> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if found.is_symlink() => {
+            return Err(io::Error::other("it is a link, which is not followed: remove it"));
+        }
+        Ok(found) if !found.is_file() => return Err(io::Error::other("it is no regular file: remove it")),
+        Ok(_) | Err(_) => {}
+    }
+    regular_file::replace(path, MODE, Durable::First, &|file| file.write_all(page))
+}
+
+fn named(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
 /// What stands below the flags in a help text, under the headings that manual pages have for it.
@@ -124,4 +145,35 @@ fn render_after_help(help: &str, page: &mut Vec<u8>) -> io::Result<()> {
         }
     }
     roff.to_writer(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn pages_are_written_and_written_anew_and_never_through_a_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (pages, dear) = (dir.path().join("man1"), dir.path().join("dear"));
+        std::fs::write(&dear, "dear").expect("written");
+        for _ in 0..2 {
+            write_pages(&pages).expect("written");
+        }
+        let page = pages.join("podbeat-runs-list.1");
+        let text = std::fs::read_to_string(&page).expect("a page");
+        assert!(text.contains("podbeat"), "{text}");
+        let count = std::fs::read_dir(&pages).expect("listed").count();
+        std::fs::remove_file(&page).expect("removed");
+        symlink(&dear, &page).expect("a link");
+        let error = write_pages(&pages).expect_err("a link").to_string();
+        assert!(error.contains("podbeat-runs-list.1: it is a link"), "{error}");
+        assert_eq!(std::fs::read_to_string(&dear).expect("read"), "dear");
+        assert_eq!(
+            std::fs::read_dir(&pages).expect("listed").count(),
+            count,
+            "nothing is left beside"
+        );
+    }
 }

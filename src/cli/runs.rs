@@ -9,7 +9,8 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
 use super::{Wrong, exit_codes, flag, flags};
 use crate::config::{Flags, SERVICE_SETTINGS};
-use crate::exit::Ending;
+use crate::exit::{Ending, with_causes};
+use crate::nonce;
 use crate::runs::command::{self, Format, From, Invocation, container_status};
 use crate::runs::wanted::{END, Wanted, status};
 use crate::task_runs::Secret;
@@ -600,11 +601,7 @@ fn create_request(matches: &ArgMatches) -> CreateTaskRunRequest {
 
 fn heartbeat_request(matches: &ArgMatches) -> Result<HeartbeatTaskRunRequest, String> {
     let nonce = match matches.get_one::<PathBuf>("nonce-file") {
-        Some(path) => {
-            let text = std::fs::read_to_string(path);
-            let text = text.map_err(|error| format!("reading the nonce from {}: {error}", path.display()))?;
-            Some(text.trim().to_owned())
-        }
+        Some(path) => Some(nonce::read(path).map_err(|error| with_causes(&error))?),
         None => one(matches, "nonce"),
     };
     let containers = matches.get_many::<ContainerStatus>("container");

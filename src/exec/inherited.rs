@@ -1,6 +1,10 @@
 //! What this process was started with, as the kernel tells in `/proc/self`: the command must find it so.
 
+use std::path::Path;
+
 use rustix::process::Signal;
+
+use crate::regular_file::{KERNEL, read_text};
 
 /// Which signals are ignored and blocked: bit N-1 stands for signal N. None, if it can't be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -11,7 +15,7 @@ pub(super) struct Inherited {
 
 impl Inherited {
     pub(super) fn read() -> Self {
-        std::fs::read_to_string("/proc/self/status")
+        read_text(Path::new("/proc/self/status"), KERNEL)
             .map_or_else(|_| Self::default(), |status| Self::parse(&status))
     }
 
@@ -39,7 +43,7 @@ impl Inherited {
 /// This process's group; `None` if its leader lives in another process namespace, or it can't be read. (`getpgrp` says 0
 /// in the first case, which is no `Pid`.)
 pub(super) fn process_group() -> Option<i32> {
-    group_in(&std::fs::read_to_string("/proc/self/stat").ok()?)
+    group_in(&read_text(Path::new("/proc/self/stat"), KERNEL).ok()?)
 }
 
 /// The fifth field; the second is the program's name in parentheses, and may hold anything.

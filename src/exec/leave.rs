@@ -1,14 +1,13 @@
 //! Where the marker is left: an earlier run's is taken away at the start, this run's is written at the end.
 
-use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::{warn, within};
 use crate::config::ExecConfig;
 use crate::marker::{self, Marker};
+use crate::regular_file::{Durable, remove, replace};
 
 /// How long the task's start or end is held up by a directory that hangs.
 const LIMIT: Duration = Duration::from_secs(1);
@@ -30,7 +29,6 @@ enum Error {
 /// The marker's file.
 pub(super) struct Place {
     path: PathBuf,
-    beside: PathBuf,
     /// Whether something that was begun there has not come back, and may still do whatever it was.
     hangs: bool,
 }
@@ -40,9 +38,7 @@ impl Place {
     pub(super) fn prepare(config: &ExecConfig) -> Self {
         let name = marker::file_name(&config.container_name);
         let mut place = Self {
-            path: config.marker_dir.join(&name),
-            // A name that begins with a dot is no marker.
-            beside: config.marker_dir.join(format!(".{name}.new")),
+            path: config.marker_dir.join(name),
             hangs: false,
         };
         let path = place.path.clone();
@@ -68,8 +64,15 @@ impl Place {
             return;
         }
         let text = marker.print();
-        let (beside, path) = (self.beside, self.path.clone());
-        match within(LIMIT, move || write(&beside, &path, text.as_bytes())) {
+        let path = self.path.clone();
+        // Durable last, unlike the journal: a flush can take long when the task has just written much to the same disk, and a marker
+        // that is there is worth more than one that would outlive the node. A torn one after a power cut is told apart.
+        let write = move || {
+            replace(&path, MODE, Durable::Afterwards, &|file| {
+                file.write_all(text.as_bytes())
+            })
+        };
+        match within(LIMIT, write) {
             Some(Ok(())) => {}
             Some(Err(source)) => tell(&Error::Unwritten {
                 path: self.path,
@@ -86,34 +89,4 @@ fn tell(error: &Error) {
         text.push_str(&format!(": {source}"));
     }
     warn(&text);
-}
-
-/// Takes a file away, if there is one.
-pub(super) fn remove(path: &Path) -> io::Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-/// Writes beside the file and renames it over the file, so that no reader ever sees a part; then makes that durable.
-///
-/// Durable last, unlike the journal: a flush can take long when the task has just written much to the same disk, and a
-/// marker that is there is worth more than one that would outlive the node. A torn one after a power cut is told apart.
-fn write(beside: &Path, path: &Path, text: &[u8]) -> io::Result<()> {
-    remove(beside)?;
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(MODE)
-        .open(beside)?;
-    // Whatever the task's umask is.
-    file.set_permissions(Permissions::from_mode(MODE))?;
-    file.write_all(text)?;
-    std::fs::rename(beside, path)?;
-    file.sync_all()?;
-    match path.parent() {
-        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
-        Some(_) | None => Ok(()),
-    }
 }

@@ -10,16 +10,16 @@ mod story;
 mod text_form;
 mod watch;
 
-use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use self::story::Story;
 use crate::exit::{Ending, with_causes};
+use crate::regular_file;
 use crate::terminal::escaped;
 
 /// The most that is read. A day of a log at debug level is a tenth of it.
-const LARGEST: usize = 256 * 1024 * 1024;
+const LARGEST: u64 = 256 << 20;
 
 /// One call of `podbeat explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,20 +169,18 @@ fn stories(invocation: &Invocation, input: &mut dyn Read) -> Result<(Vec<Story>,
 }
 
 fn read(path: &Path, input: &mut dyn Read) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let most = LARGEST as u64 + 1;
-    if path.as_os_str() == "-" {
-        input.take(most).read_to_end(&mut bytes)?;
+    let read = if path.as_os_str() == "-" {
+        regular_file::read_from(input, LARGEST)
     } else {
-        File::open(path)?.take(most).read_to_end(&mut bytes)?;
-    }
-    if bytes.len() > LARGEST {
-        return Err(io::Error::new(
+        regular_file::read_or_wait(path, LARGEST)
+    };
+    read.map_err(|error| match error.kind() {
+        io::ErrorKind::InvalidData => io::Error::new(
             io::ErrorKind::InvalidData,
             "larger than 256 MiB: kubectl logs --since or --tail makes it shorter",
-        ));
-    }
-    Ok(bytes)
+        ),
+        _ => error,
+    })
 }
 
 /// Whether it is one JSON object with a journal's members, whatever its version.

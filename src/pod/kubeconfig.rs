@@ -3,14 +3,22 @@
 //! Behind the feature `laptop`: in a pod nobody has a kubeconfig, and what reads one (YAML, programs for credentials, a second HTTP and
 //! TLS stack) would be in every pod.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig, KubeconfigError};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+
+use crate::{regular_file, trimmed};
 
 /// A connection to the API server.
 const CONNECT: Duration = Duration::from_secs(10);
+
+/// The most that is read of a kubeconfig, in bytes: of a thousand clusters, certificates included.
+const LARGEST: u64 = 8 << 20;
 
 /// Why the kubeconfig can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +26,17 @@ pub enum Error {
     /// It can't be read.
     #[error("reading the Kubernetes client configuration: is KUBECONFIG (or --kubeconfig, --context) right?")]
     Unreadable(#[source] KubeconfigError),
+    /// A file that it names can't be read.
+    #[error("reading {what} that the kubeconfig names from {}", path.display())]
+    File {
+        /// What it should hold.
+        what: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
     /// It isn't YAML that kubectl would read. What the parser says of it repeats lines of it, a token perhaps.
     #[error("the kubeconfig is not the YAML that kubectl reads{}", at(.place))]
     Malformed {
@@ -40,13 +59,15 @@ pub(super) async fn config(path: Option<&Path>, context: Option<String>) -> Resu
         context,
         ..KubeConfigOptions::default()
     };
-    let config = match path {
-        Some(path) => {
-            let kubeconfig = read(path).map_err(unreadable)?;
-            Config::from_custom_kubeconfig(kubeconfig, &options).await
-        }
-        None => Config::from_kubeconfig(&options).await,
+    let path = match path {
+        Some(path) => path.to_owned(),
+        None => std::env::home_dir()
+            .ok_or(Error::Unreadable(KubeconfigError::FindPath))?
+            .join(".kube/config"),
     };
+    let mut kubeconfig = read(&path).map_err(unreadable)?;
+    take_in(&mut kubeconfig, options.context.as_deref())?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
     let mut config = config.map_err(unreadable)?;
     config.connect_timeout = Some(CONNECT);
     // Retries are ours: kube's own (15 of them, up to 1000 s apart) would hide an outage.
@@ -94,15 +115,83 @@ pub(super) fn setup(error: kube::Error) -> Error {
 fn read(paths: &Path) -> Result<Kubeconfig, KubeconfigError> {
     let mut all = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
     let (Some(first), Some(second)) = (all.next(), all.next()) else {
-        return Kubeconfig::read_from(paths);
+        return read_one(paths);
     };
     [first, second]
         .into_iter()
         .chain(all)
         .filter(|path| path.exists())
         .try_fold(Kubeconfig::default(), |joined, path| {
-            joined.merge(Kubeconfig::read_from(path)?)
+            joined.merge(read_one(&path)?)
         })
+}
+
+/// kube's client reads it, with a byte order mark or without, once it is known to be a file that can be read.
+fn read_one(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
+    match regular_file::read(path, LARGEST) {
+        Ok(_) => Kubeconfig::read_from(path),
+        Err(error) => Err(KubeconfigError::ReadConfig(error, path.to_owned())),
+    }
+}
+
+/// Reads the certificates and the key that a context names, and puts them in the place of their names: kube's client would wait for a
+/// pipe, and not find a certificate behind a byte order mark. A token's file is read again as it changes, and so stays named.
+fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<(), Error> {
+    let wanted = context.or(kubeconfig.current_context.as_deref());
+    let context = kubeconfig
+        .contexts
+        .iter()
+        .find(|named| Some(named.name.as_str()) == wanted)
+        .and_then(|named| named.context.clone());
+    // What is missing is told by whoever reads the rest.
+    let Some(context) = context else { return Ok(()) };
+    let mut clusters = kubeconfig.clusters.iter_mut();
+    let cluster = clusters.find(|named| named.name == context.cluster);
+    if let Some(Cluster {
+        certificate_authority: file,
+        certificate_authority_data: data @ None,
+        ..
+    }) = cluster.and_then(|named| named.cluster.as_mut())
+    {
+        *data = encoded("the CA", file)?;
+    }
+    let mut users = kubeconfig.auth_infos.iter_mut();
+    let user = users.find(|named| Some(&named.name) == context.user.as_ref());
+    if let Some(user) = user.and_then(|named| named.auth_info.as_mut()) {
+        let AuthInfo {
+            client_certificate,
+            client_certificate_data,
+            client_key,
+            client_key_data,
+            token_file,
+            ..
+        } = user;
+        if client_certificate_data.is_none() {
+            *client_certificate_data = encoded("the client certificate", client_certificate)?;
+        }
+        if client_key_data.is_none() {
+            *client_key_data = encoded("the client key", client_key)?.map(Into::into);
+        }
+        if let Some(path) = token_file {
+            file("the token", path, regular_file::LINE)?;
+        }
+    }
+    Ok(())
+}
+
+/// What a file in PEM form holds, as a kubeconfig has it.
+fn encoded(what: &'static str, path: &Option<String>) -> Result<Option<String>, Error> {
+    let Some(path) = path else { return Ok(None) };
+    let pem = file(what, path, regular_file::PEM)?;
+    Ok(Some(BASE64_STANDARD.encode(trimmed::pem(&pem))))
+}
+
+fn file(what: &'static str, path: &str, most: u64) -> Result<Vec<u8>, Error> {
+    regular_file::read(Path::new(path), most).map_err(|source| Error::File {
+        what,
+        path: path.into(),
+        source,
+    })
 }
 
 fn unreadable(error: KubeconfigError) -> Error {
@@ -148,5 +237,55 @@ mod tests {
             .collect();
         assert_eq!(names, ["a", "b"]);
         assert!(read(&missing).is_err(), "one that is named alone must be there");
+    }
+
+    #[test]
+    fn marks_hide_nothing_and_pipes_are_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("written");
+        let kubeconfig = r#"{"current-context": "a",
+            "contexts": [{"name": "a", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": "https://h", "certificate-authority": "ca"}},
+                         {"name": "other", "cluster": {"server": "https://h", "certificate-authority": "nowhere"}}],
+            "users": [{"name": "u", "user": {"client-certificate": "cert", "client-key": "key"}}]}"#;
+        write("config", &format!("\u{feff}{kubeconfig}"));
+        for name in ["ca", "cert", "key"] {
+            write(name, &format!("\u{feff}-----BEGIN {name}-----\n"));
+        }
+        let taken_in = || {
+            let mut kubeconfig = read(&path("config")).expect("read");
+            take_in(&mut kubeconfig, None).map(|()| kubeconfig)
+        };
+        let kubeconfig = taken_in().expect("all is there");
+        let cluster = kubeconfig.clusters[0].cluster.as_ref().expect("a cluster");
+        let user = kubeconfig.auth_infos[0].auth_info.as_ref().expect("a user");
+        let pem = |data: &Option<String>| {
+            BASE64_STANDARD
+                .decode(data.as_ref().expect("data"))
+                .expect("base64")
+        };
+        assert_eq!(pem(&cluster.certificate_authority_data), b"-----BEGIN ca-----\n");
+        assert_eq!(pem(&user.client_certificate_data), b"-----BEGIN cert-----\n");
+        assert!(user.client_key_data.is_some());
+        for name in ["ca", "key", "config"] {
+            std::fs::remove_file(path(name)).expect("removed");
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, path(name), rustix::fs::FileType::Fifo, mode, 0)
+                .expect("a pipe");
+            let error = match name {
+                "config" => unreadable(read(&path("config")).expect_err("a pipe")),
+                _ => taken_in().expect_err("a pipe"),
+            };
+            let text = crate::exit::with_causes(&error);
+            assert!(
+                text.contains("it is a pipe, not a regular file"),
+                "{name}: {text}"
+            );
+            if name != "config" {
+                std::fs::remove_file(path(name)).expect("removed");
+                write(name, "-----BEGIN-----\n");
+            }
+        }
     }
 }

@@ -4,7 +4,6 @@
 //! It shares its code with the service's client and nothing more: neither roots nor token of the one ever reach the other. kube's own
 //! stack would be a second one in every pod (HTTP, TLS, and all that reads a kubeconfig: 2 MB of binary).
 
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +17,8 @@ use kube::client::Body;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
+
+use crate::{regular_file, trimmed};
 
 /// A connection, TLS included.
 const CONNECT: Duration = Duration::from_secs(10);
@@ -36,9 +37,6 @@ const FRESH: Duration = Duration::from_secs(60);
 
 /// How long a file may take. The volume is in memory, and yet nothing may hold the watch up.
 const READING: Duration = Duration::from_secs(2);
-
-/// The most that is read of either file: more than any bundle of CAs that a cluster has.
-const LARGEST: u64 = 1024 * 1024;
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]
@@ -229,30 +227,26 @@ impl tower_service::Service<Request<Body>> for Transport {
 fn reading(dir: &Path) -> JoinHandle<Result<Files, Error>> {
     let (token, ca) = (dir.join("token"), dir.join("ca.crt"));
     tokio::task::spawn_blocking(move || {
-        let text = read(&token)?;
-        let bearer = [b"Bearer ", text.trim_ascii()].concat();
-        let mut authorization = HeaderValue::from_bytes(&bearer)
+        let text = read(&token, regular_file::LINE)?;
+        let text = trimmed::bytes(&text);
+        let mut authorization = HeaderValue::from_bytes(&[b"Bearer ", text].concat())
             .ok()
-            .filter(|_| text.trim_ascii().iter().all(u8::is_ascii_graphic) && !text.trim_ascii().is_empty())
+            .filter(|_| text.iter().all(u8::is_ascii_graphic) && !text.is_empty())
             .ok_or(Error::Token { path: token })?;
         // In no log of headers.
         authorization.set_sensitive(true);
         Ok(Files {
             authorization,
-            ca: read(&ca)?,
+            ca: trimmed::pem(&read(&ca, regular_file::PEM)?),
         })
     })
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, Error> {
-    let mut bytes = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(LARGEST).read_to_end(&mut bytes))
-        .map_err(|source| Error::Read {
-            path: path.to_owned(),
-            source,
-        })?;
-    Ok(bytes)
+fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
+    regular_file::read(path, most).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 fn client(ca: &[u8], dir: &Path) -> Result<reqwest::Client, Error> {

@@ -1,7 +1,6 @@
 //! The terminal's side of a command: what is shown, what is said, and which error the process ends with.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
 
@@ -14,6 +13,7 @@ use super::command::{Format, From};
 use super::manifest;
 use super::printer::{Printer, Shape, Shown};
 use crate::exit::{Ending, with_causes};
+use crate::regular_file;
 use crate::task_runs::model::CreateTaskRunRequest;
 use crate::terminal::one_line;
 
@@ -187,12 +187,12 @@ impl<'streams> Console<'streams> {
             From::Flags(request) => return Ok(vec![T::clone(request)]),
             From::File(path) => path,
         };
-        let text = if is_standard_input(path) {
-            manifest::text(&mut *self.streams.input)
+        let read = if is_standard_input(path) {
+            regular_file::read_from(&mut *self.streams.input, manifest::LARGEST)
         } else {
-            File::open(path).and_then(manifest::text)
+            regular_file::read_or_wait(path, manifest::LARGEST)
         };
-        let text = text.map_err(|source| Error::Read {
+        let text = read.and_then(manifest::text).map_err(|source| Error::Read {
             from: from.to_string(),
             source,
         })?;

@@ -5,27 +5,23 @@
 //! password in the wrong place is still one.
 
 use std::fmt;
-use std::io::Read;
 
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The most that is read: more than any request that the service would take, less than a mistake such as a disk image.
-const LARGEST: usize = 8 * 1024 * 1024;
+use crate::trimmed;
 
-/// Reads all that a file has.
+/// The most that is read: more than any request that the service would take, less than a mistake such as a disk image.
+pub(super) const LARGEST: u64 = 8 << 20;
+
+/// What was read of a file, as text.
 ///
 /// # Errors
-/// Those of reading; that it is too large, or no text.
-pub(super) fn text(from: impl Read) -> std::io::Result<String> {
-    let invalid = |problem: &'static str| std::io::Error::new(std::io::ErrorKind::InvalidData, problem);
-    let mut bytes = Vec::new();
-    from.take(LARGEST as u64 + 1).read_to_end(&mut bytes)?;
-    if bytes.len() > LARGEST {
-        return Err(invalid("larger than 8 MiB"));
-    }
-    String::from_utf8(bytes).map_err(|_| invalid("not a text in UTF-8"))
+/// It is none.
+pub(super) fn text(bytes: Vec<u8>) -> std::io::Result<String> {
+    String::from_utf8(bytes)
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "not a text in UTF-8"))
 }
 
 /// The requests in a text.
@@ -128,7 +124,7 @@ fn lost(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
 
 /// The documents in a text, empty ones left out. What begins as a JSON object is JSON.
 fn documents(text: &str) -> Result<Vec<Value>, String> {
-    let text = text.trim_start_matches('\u{feff}');
+    let text = trimmed::unmarked(text);
     let documents: Vec<Strict> = if text.trim_start().starts_with('{') {
         match serde_json::Deserializer::from_str(text).into_iter().collect() {
             Ok(documents) => documents,
@@ -378,12 +374,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_or_no_text_is_refused() {
-        assert!(text(&b"\xff"[..]).is_err());
-        assert_eq!(
-            text(std::io::repeat(b' ')).expect_err("endless").to_string(),
-            "larger than 8 MiB"
-        );
-        assert_eq!(text(&b"a: b"[..]).expect("a text"), "a: b");
+    fn what_is_no_text_is_refused() {
+        assert!(text(b"\xff".to_vec()).is_err());
+        assert_eq!(text(b"a: b".to_vec()).expect("a text"), "a: b");
     }
 }

@@ -14,16 +14,17 @@ use reqwest::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
 use reqwest::{Certificate, Identity, Method, Request, Url};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::error::{Error, Operation, TimedOut};
 use super::model::{
     CreateTaskRunRequest, ErrorResponse, Execution, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun,
-    TaskRunHeartbeat, TaskRunSummary, TaskRunSummaryPagedItems,
+    TaskRunHeartbeat, TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems,
 };
 use super::trace::TraceParent;
 use super::{Secret, http_date};
-use crate::http_client;
+use crate::{http_client, regular_file, trimmed};
 
 /// The most that is read of an answer's body.
 #[derive(Clone, Copy)]
@@ -88,7 +89,7 @@ pub struct Tls {
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let timeout = Duration::from_secs(10);
 /// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), timeout)?;
-/// let token = Secret::new(std::fs::read_to_string("token")?.trim());
+/// let token = Secret::new("token");
 /// match client.get("trn.1", &token, timeout).await {
 ///     Ok(run) => println!("{:?}", run.status),
 ///     Err(Error::Status { status: 404, .. }) => println!("there is no such run"),
@@ -206,12 +207,40 @@ impl Client {
         decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
     }
 
+    /// Gets a task run's status, if it has one. Nothing else of the answer is kept, however much there is of it.
+    ///
+    /// # Errors
+    /// Those of [`Client::get`].
+    pub async fn status(
+        &self,
+        run_id: &str,
+        token: &Secret,
+        timeout: Duration,
+    ) -> Result<Option<TaskRunStatus>, Error> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Stands {
+            status: Option<TaskRunStatus>,
+        }
+        let stands: Stands = self.get_as(run_id, token, timeout).await?;
+        Ok(stands.status)
+    }
+
     /// Gets a task run.
     ///
     /// # Errors
     /// [`Error::Unfit`] for a run id that no path can carry, [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if
     /// no whole answer came, [`Error::Status`] for any answer but 2xx, [`Error::Unreadable`] if it isn't a task run.
     pub async fn get(&self, run_id: &str, token: &Secret, timeout: Duration) -> Result<TaskRun, Error> {
+        self.get_as(run_id, token, timeout).await
+    }
+
+    async fn get_as<T: DeserializeOwned>(
+        &self,
+        run_id: &str,
+        token: &Secret,
+        timeout: Duration,
+    ) -> Result<T, Error> {
         let operation = Operation::Get {
             run_id: run_id.to_owned(),
         };
@@ -448,7 +477,8 @@ struct Reply {
 
 /// Reads an object. serde takes an array for one, too, by the order of its members, and an empty one for an empty one.
 fn object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    if body.trim_ascii_start().starts_with(b"[") {
+    let body = trimmed::bytes(body);
+    if body.starts_with(b"[") {
         return Err(serde::de::Error::custom("an array"));
     }
     serde_json::from_slice(body)
@@ -461,7 +491,7 @@ fn decoded<T: DeserializeOwned>(operation: &Operation, reply: Reply) -> Result<T
         problem,
     };
     let body = reply.body.map_err(|problem| unreadable(problem.to_owned()))?;
-    if body.trim_ascii().is_empty() {
+    if trimmed::bytes(&body).is_empty() {
         return Err(unreadable("nothing at all".to_owned()));
     }
     // What serde_json says of it would repeat a part of it.
@@ -496,12 +526,13 @@ fn accepted(body: Result<Vec<u8>, &'static str>) -> Accepted {
             };
         }
     };
-    if body.trim_ascii().is_empty() {
+    if trimmed::bytes(&body).is_empty() {
         return Accepted::default();
     }
     match object::<TaskRunHeartbeat>(&body) {
         Ok(answer) => Accepted {
-            jwt: answer.jwt,
+            // A service that reads its tokens from files may send what is around them.
+            jwt: answer.jwt.map(|jwt| Secret::new(trimmed::text(jwt.expose()))),
             unreadable: None,
         },
         Err(_) => Accepted {
@@ -597,11 +628,12 @@ fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 }
 
 fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    std::fs::read(path).map_err(|source| Error::File {
+    let pem = regular_file::read(path, regular_file::PEM).map_err(|source| Error::File {
         what,
         path: path.to_owned(),
         source,
-    })
+    })?;
+    Ok(trimmed::pem(&pem))
 }
 
 fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {

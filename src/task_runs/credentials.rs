@@ -8,9 +8,7 @@ use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
-
-/// The most that is read of a token file: more than any JWT, less than a mistake such as a log file.
-const LARGEST_TOKEN: usize = 64 * 1024;
+use crate::regular_file::{self, LINE};
 
 /// Where the token comes from.
 #[derive(Clone, Debug)]
@@ -149,18 +147,14 @@ impl Credentials {
             Source::File(path) => {
                 // A plain read: the file lies on a tmpfs (Secret or projected volume), and a blocking pool for it
                 // would cost a thread's stack in each of ten thousand copies.
-                let bytes = std::fs::read(path).map_err(|source| Error::Read {
+                let text = regular_file::read_text(path, LINE).map_err(|source| Error::Read {
                     path: path.clone(),
                     source,
                 })?;
-                let unusable = |problem| Error::Unusable {
+                check(&text).map_err(|problem| Error::Unusable {
                     path: path.clone(),
                     problem,
-                };
-                let text = std::str::from_utf8(&bytes)
-                    .map_err(|_| unusable("not text"))?
-                    .trim();
-                check(text).map_err(unusable)?;
+                })?;
                 Ok(Secret::new(text))
             }
         }
@@ -210,7 +204,7 @@ pub fn expires_at(token: &Secret) -> Option<Timestamp> {
 fn check(token: &str) -> Result<(), &'static str> {
     if token.is_empty() {
         Err("empty")
-    } else if token.len() > LARGEST_TOKEN {
+    } else if u64::try_from(token.len()).is_ok_and(|length| length > LINE) {
         Err("longer than 64 KiB")
     } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
         Err("not fit for a header")

@@ -359,13 +359,6 @@ pub const MESSAGES: &[Message] = &[
         "That is over",
     ),
     message(
-        Level::WARN,
-        "the journal could not be put into words; heartbeats go on without it",
-        &["error"],
-        &[],
-        "A bug of podbeat's",
-    ),
-    message(
         Level::INFO,
         "dry run: this heartbeat would be sent",
         &["heartbeat", "kind", "body"],

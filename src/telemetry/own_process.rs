@@ -1,16 +1,20 @@
 //! What the kernel says of podbeat's own process: its processor time, its memory, its start.
 
+use std::path::Path;
+
 use jiff::Timestamp;
+
+use crate::regular_file::{KERNEL, read_text};
 
 /// Processor time that the process has used, user and system, in seconds.
 pub(super) fn cpu_seconds() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
+    let stat = told("/proc/self/stat")?;
     Some(seconds(field(&stat, 14)?.checked_add(field(&stat, 15)?)?))
 }
 
 /// Memory of the process that is in RAM, in bytes.
 pub(super) fn resident_bytes() -> Option<u64> {
-    let statm = std::fs::read_to_string("/proc/self/statm").ok()?;
+    let statm = told("/proc/self/statm")?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }
@@ -18,11 +22,15 @@ pub(super) fn resident_bytes() -> Option<u64> {
 /// When the process started, in seconds since 1970. The kernel tells it since the boot of the machine, to a hundredth;
 /// asked once, so that it doesn't move with the wall clock.
 pub(super) fn started_at() -> Option<f64> {
-    let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
-    let uptime = std::fs::read_to_string("/proc/uptime").ok()?;
+    let stat = told("/proc/self/stat")?;
+    let uptime = told("/proc/uptime")?;
     let since_boot: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
     let age = since_boot - seconds(field(&stat, 22)?);
     Some(Timestamp::now().as_duration().as_secs_f64() - age.max(0.0))
+}
+
+fn told(path: &str) -> Option<String> {
+    read_text(Path::new(path), KERNEL).ok()
 }
 
 #[expect(

@@ -89,6 +89,23 @@ async fn a_bare_exit_code_is_all_that_a_tasks_own_wrapper_need_leave() {
 }
 
 #[tokio::test]
+async fn other_files_hide_no_marker_however_many_there_are() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let agent = Agent::start(&settings(&world));
+    until_main_is(&world, "running").await;
+    for nth in 0..3000 {
+        std::fs::write(world.path("markers").join(format!(".{nth}")), "").expect("written");
+    }
+    begin_deletion(&world);
+    leave(&world, "main", 3);
+    agent.terminate().await;
+    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(until_final(&world).await.exit_code("main"), Some(3));
+    check(&world);
+}
+
+#[tokio::test]
 async fn the_apis_own_word_comes_first() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");

@@ -491,7 +491,7 @@ async fn files_that_the_agent_would_not_begin_with() {
     says(
         &checked,
         "settings.files",
-        "the nonce can't be read",
+        "reading the nonce from",
         "PODBEAT_NONCE_FILE",
     );
 }

@@ -542,3 +542,29 @@ async fn a_response_with_an_odd_head_is_a_response() {
         assert_eq!(accepted.expect(odd), Accepted::default(), "{odd:?}");
     }
 }
+
+#[tokio::test]
+async fn byte_order_marks_and_white_space_change_no_answer() {
+    let heartbeat = async |body: &'static str| {
+        let server = Server::start(move |_| raw(200, body)).await;
+        call(&server, "heartbeat", "trn.1", LIMIT)
+            .await
+            .expect("accepted")
+    };
+    let brought = |jwt: Value| json!({"jwt": jwt, "unreadable": null});
+    for body in [
+        "\u{feff}{\"jwt\": \"\u{feff}new\\n\"}\r\n",
+        "\r\n\u{feff} {\"jwt\": \" new \"}",
+    ] {
+        assert_eq!(heartbeat(body).await, brought(json!("new")), "{body:?}");
+    }
+    assert_eq!(heartbeat("\u{feff}\r\n").await, brought(Value::Null));
+    let server = Server::start(|_| raw(200, "\u{feff}{\"id\": \"trn.1\", \"status\": \"Running\"}")).await;
+    let run = call(&server, "get", "trn.1", LIMIT).await.expect("a run");
+    assert_eq!(run, json!({"id": "trn.1", "status": "Running"}));
+    let status = server.client().status("trn.1", &token(), LIMIT).await;
+    assert_eq!(status.expect("a run"), Some(TaskRunStatus::Running));
+    let refused = || raw(404, "\u{feff}{\"code\": \"TheCode\"}\n");
+    let (_, told) = failure("get", refused).await;
+    assert!(told.contains("TheCode"), "{told}");
+}

@@ -1,0 +1,73 @@
+//! The nonce that the service issued for a run, as its file holds it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::regular_file;
+
+/// Why there is no nonce. No message carries any of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file can't be read.
+    #[error("reading the nonce from {}: name a file with the nonce on one line, readable for this user", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds none.
+    #[error("the nonce in {} {problem}: a nonce is one line of text", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+/// Reads it.
+///
+/// # Errors
+/// The file can't be read, or holds no nonce.
+pub fn read(path: &Path) -> Result<String, Error> {
+    let nonce = regular_file::read_text(path, regular_file::LINE).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let problem = if nonce.is_empty() {
+        "is empty"
+    } else if nonce.chars().any(char::is_control) {
+        "has more than one line, or control characters"
+    } else {
+        return Ok(nonce);
+    };
+    Err(Error::Unfit {
+        path: path.to_owned(),
+        problem,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_one_line_without_what_editors_add() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("nonce");
+        let nonce = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            read(&path)
+        };
+        for text in ["issued-7", "issued-7\n", "\u{feff}issued-7\r\n"] {
+            assert_eq!(nonce(text).expect("a nonce"), "issued-7");
+        }
+        for text in ["", "\n", "\u{feff}", "secret\nsecret", "secret\0"] {
+            let error = nonce(text).expect_err("none");
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
+        }
+        assert!(matches!(read(dir.path()), Err(Error::Read { .. })));
+    }
+}

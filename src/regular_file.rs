@@ -1,0 +1,329 @@
+//! Reads and replaces regular files. Everybody who reads a file does it here.
+//!
+//! Whoever provides a file is not trusted with the process. A pipe in the place of a token would hold the one thread up until somebody
+//! writes to it, and a large file would take the memory of the whole container. So nothing is waited for at the opening, what is not a
+//! regular file is refused, and no more than a limit is read. A disk that hangs still holds up whoever reads from it; where that may
+//! be, reads are made on a thread that can be left behind.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+
+/// The most that is read of a token or a nonce, in bytes: more than any JWT, less than a mistake such as a log file.
+pub(crate) const LINE: u64 = 64 << 10;
+
+/// The most that is read of certificates and keys, in bytes: four times the roots that an operating system trusts.
+pub(crate) const PEM: u64 = 1 << 20;
+
+/// The most that is read of what the kernel says in /proc, in bytes.
+pub(crate) const KERNEL: u64 = 64 << 10;
+
+/// Why a file is not read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    /// It is something else.
+    #[error("it is {0}, not a regular file")]
+    NotRegular(&'static str),
+    /// It is larger than what is wanted could be.
+    #[error("it is larger than {0}")]
+    TooLarge(Size),
+}
+
+/// A number of bytes, for people.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Size(u64);
+
+impl std::fmt::Display for Size {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            bytes if bytes >= 1 << 20 => write!(f, "{} MiB", bytes >> 20),
+            bytes if bytes >= 1 << 10 => write!(f, "{} KiB", bytes >> 10),
+            bytes => write!(f, "{bytes} bytes"),
+        }
+    }
+}
+
+/// All that a file holds. A link is followed: the files of a Secret's volume are links.
+///
+/// # Errors
+/// It can't be opened or read; [`Refused`] if it is not a regular file, or larger than `most`.
+pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_from(&open(path)?, most)
+}
+
+/// The same as text in UTF-8, without a byte order mark and white space around it.
+///
+/// # Errors
+/// Those of [`read`], and that it is not such text. None of it is repeated.
+pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let text = String::from_utf8(read(path, most)?)
+        .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))?;
+    match crate::trimmed::text(&text) {
+        trimmed if trimmed.len() < text.len() => Ok(trimmed.to_owned()),
+        _ => Ok(text),
+    }
+}
+
+/// The first bytes of an open file.
+///
+/// # Errors
+/// It can't be read.
+pub(crate) fn read_start(from: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    from.take(u64::try_from(bytes).unwrap_or(u64::MAX))
+        .read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// All that comes from an open file, from a pipe or from anywhere else, up to a limit.
+///
+/// # Errors
+/// It can't be read, or is larger than `most`.
+pub(crate) fn read_from(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
+    // Most of what is read fits: a token is, each time a heartbeat is sent.
+    let mut bytes = Vec::with_capacity(2 << 10);
+    from.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) {
+        return Ok(bytes);
+    }
+    Err(too_large(most))
+}
+
+/// Opens a file for reading. A link is followed.
+///
+/// # Errors
+/// It can't be opened; [`Refused`] if it is not a regular file.
+pub(crate) fn open(path: &Path) -> io::Result<File> {
+    open_with(path, OFlags::empty())
+}
+
+/// The same, but a link is not followed.
+///
+/// # Errors
+/// Those of [`open`], and that it is a link.
+pub(crate) fn open_no_link(path: &Path) -> io::Result<File> {
+    open_with(path, OFlags::NOFOLLOW)
+}
+
+/// What a person named on the command line, which may be a pipe, such as the shell's `<(…)`: waited for, and read up to a limit.
+///
+/// # Errors
+/// It can't be opened or read, or is larger than `most`.
+#[cfg(feature = "laptop")]
+pub(crate) fn read_or_wait(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    read_from(File::open(path)?, most)
+}
+
+/// That something is larger than it may be.
+pub(crate) fn too_large(most: u64) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, Refused::TooLarge(Size(most)))
+}
+
+fn open_with(path: &Path, more: OFlags) -> io::Result<File> {
+    // Without NONBLOCK the opening of a pipe waits for a writer; a terminal must not become this process's own.
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(flags.bits().cast_signed())
+        .open(path)?;
+    // Of what is open, and not of what the path leads to by now.
+    let kind = file.metadata()?.file_type();
+    if kind.is_file() {
+        return Ok(file);
+    }
+    let kind = match kind {
+        _ if kind.is_dir() => "a directory",
+        _ if kind.is_fifo() => "a pipe",
+        _ => "a device or a socket",
+    };
+    Err(io::Error::new(
+        io::ErrorKind::InvalidInput,
+        Refused::NotRegular(kind),
+    ))
+}
+
+/// When a file that replaces another is made durable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Durable {
+    /// Before it takes its place: whoever comes after a crash finds the old content or the new one.
+    First,
+    /// Once it is in its place: readers have it as soon as can be.
+    Afterwards,
+}
+
+/// Writes a file beside `path`, with this mode whatever the umask, and renames it over `path`: whoever reads sees the old content or the
+/// new one, never a part. Nothing that lies at either name is opened or followed.
+///
+/// # Errors
+/// It can't be written. What was begun beside `path` is removed then.
+pub(crate) fn replace(
+    path: &Path,
+    mode: u32,
+    durable: Durable,
+    write: &dyn Fn(&mut File) -> io::Result<()>,
+) -> io::Result<()> {
+    let beside = beside(path)?;
+    remove(&beside)?;
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(mode)
+        .open(&beside)?;
+    let written = write(&mut file)
+        .and_then(|()| file.set_permissions(Permissions::from_mode(mode)))
+        .and_then(|()| match durable {
+            Durable::First => file.sync_all(),
+            Durable::Afterwards => Ok(()),
+        });
+    // Otherwise closed before it is in its place: a program that is open for writing can't be run.
+    let file = (durable == Durable::Afterwards).then_some(file);
+    if let Err(error) = written.and_then(|()| std::fs::rename(&beside, path)) {
+        let _ = std::fs::remove_file(&beside);
+        return Err(error);
+    }
+    if let Some(file) = file {
+        file.sync_all()?;
+    }
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Removes a file, if there is one.
+///
+/// # Errors
+/// It is there and can't be removed.
+pub(crate) fn remove(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// The name begins with a dot, so that it is no exit marker and no shell's `*` names it.
+fn beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut beside = std::ffi::OsString::from(".");
+    beside.push(name);
+    beside.push(".new");
+    Ok(path.with_file_name(beside))
+}
+
+/// Passes on what is written, up to a limit.
+pub(crate) struct Bounded<W> {
+    to: W,
+    most: u64,
+    left: u64,
+}
+
+impl<W: Write> Bounded<W> {
+    /// At most so many bytes.
+    pub(crate) fn new(to: W, most: u64) -> Self {
+        Self { to, most, left: most }
+    }
+}
+
+impl<W: Write> Write for Bounded<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.to.write(bytes)?;
+        let length = u64::try_from(written).unwrap_or(u64::MAX);
+        self.left = self
+            .left
+            .checked_sub(length)
+            .ok_or_else(|| too_large(self.most))?;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    fn fifo(path: &Path) {
+        mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = |name: &str| dir.path().join(name);
+        fifo(&path("fifo"));
+        let _listener = UnixListener::bind(path("socket")).expect("a socket");
+        symlink(path("fifo"), path("link-to-fifo")).expect("a link");
+        for (name, said) in [
+            ("fifo", "it is a pipe, not a regular file"),
+            ("link-to-fifo", "it is a pipe, not a regular file"),
+            ("", "it is a directory, not a regular file"),
+            ("socket", ""),
+            ("nothing", "No such file"),
+        ] {
+            let error = read(&path(name), LINE).expect_err(name).to_string();
+            assert!(error.contains(said), "{name}: {error}");
+        }
+        let error = read(Path::new("/dev/zero"), LINE).expect_err("a device");
+        assert!(error.to_string().contains("device"), "{error}");
+    }
+
+    #[test]
+    fn a_file_is_read_whole_up_to_its_limit_and_through_links() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, link) = (dir.path().join("file"), dir.path().join("link"));
+        symlink(&path, &link).expect("a link");
+        std::fs::write(&path, b"12345678").expect("written");
+        assert_eq!(read(&link, 8).expect("read"), b"12345678");
+        assert!(open_no_link(&link).is_err());
+        let error = read(&path, 7).expect_err("too large");
+        assert_eq!(error.to_string(), "it is larger than 7 bytes");
+        let error = read_from(io::repeat(b' '), LINE).expect_err("endless");
+        assert_eq!(error.to_string(), "it is larger than 64 KiB");
+        // It takes no more memory than its limit, however large it says it is.
+        File::create(&path).expect("made").set_len(1 << 40).expect("set");
+        let error = read(&path, PEM).expect_err("too large");
+        assert_eq!(error.to_string(), "it is larger than 1 MiB");
+    }
+
+    #[test]
+    fn what_is_replaced_is_whole_has_its_mode_and_follows_no_link() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (path, other) = (dir.path().join("file"), dir.path().join("other"));
+        std::fs::write(&other, "dear").expect("written");
+        symlink(&other, &path).expect("a link");
+        symlink(&other, dir.path().join(".file.new")).expect("a link");
+        for durable in [Durable::First, Durable::Afterwards] {
+            replace(&path, 0o640, durable, &|file| file.write_all(b"new")).expect("replaced");
+            assert_eq!(std::fs::read(&path).expect("read"), b"new");
+        }
+        assert_eq!(std::fs::read(&other).expect("read"), b"dear");
+        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o640);
+        let broken = replace(&path, 0o640, Durable::First, &|file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("broken"))
+        });
+        assert!(broken.is_err());
+        assert_eq!(std::fs::read(&path).expect("read"), b"new");
+        assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 2);
+    }
+
+    #[test]
+    fn no_more_is_written_than_may_be() {
+        let mut written = Vec::new();
+        let mut bounded = Bounded::new(&mut written, 4);
+        bounded.write_all(b"1234").expect("it fits");
+        let error = bounded.write_all(b"5").expect_err("one too many");
+        assert_eq!(error.to_string(), "it is larger than 4 bytes");
+    }
+}
