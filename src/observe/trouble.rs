@@ -59,9 +59,10 @@ impl Trouble {
             }
             (None, Error::Api { .. }) => format!("Unable to connect to the server: {}", root(error)),
             (None, Error::Timeout { .. }) => format!("Unable to connect to the server: {error}"),
-            (None, Error::Kubeconfig(_) | Error::Address(_) | Error::ServiceAccount(_)) => {
-                crate::exit::with_causes(error)
-            }
+            (
+                None,
+                Error::Kubeconfig(_) | Error::Address(_) | Error::ServiceAccount(_) | Error::TooLarge { .. },
+            ) => crate::exit::with_causes(error),
         };
         Self {
             what,

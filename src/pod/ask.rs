@@ -1,12 +1,11 @@
 //! Single questions to the API server, each with a deadline of its own: who is asked, who asks, what may be done, what a pod is.
 //!
-//! On kube's client, as the watch is; but answers are read here, since they must have an end, and their `Date` is wanted.
+//! On kube's client, as the watch is; but answers are read here, since their `Date` is wanted.
 
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, DATE};
 use http::{Method, Request, Uri};
-use http_body_util::{BodyExt, Limited};
 use kube::Client;
 use kube::client::Body;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,12 +14,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::answer;
 use super::resource::{Pod, or_default};
 use super::role::Account;
 use super::watch::{self, Access};
-
-/// The most that is read of an answer: a pod is below etcd's limit of 1.5 MiB.
-const LARGEST: usize = 4 * 1024 * 1024;
+use crate::trimmed;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -151,7 +149,9 @@ impl Questions {
             #[serde(deserialize_with = "or_default")]
             git_version: String,
         }
-        let answer = self.ask(ASKED, Method::GET, "/version", None).await?;
+        let answer = self
+            .ask(ASKED, Method::GET, "/version", None, answer::SMALL)
+            .await?;
         let said: Said = answer.read(ASKED)?;
         Ok(Version {
             git_version: said.git_version,
@@ -168,7 +168,7 @@ impl Questions {
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
         let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
         let said: Value = self
-            .ask(ASKED, Method::POST, path, Some(&body))
+            .ask(ASKED, Method::POST, path, Some(&body), answer::SMALL)
             .await?
             .read(ASKED)?;
         let user = said
@@ -193,7 +193,7 @@ impl Questions {
         });
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
         let said: Value = self
-            .ask(ASKED, Method::POST, path, Some(&body))
+            .ask(ASKED, Method::POST, path, Some(&body), answer::SMALL)
             .await?
             .read(ASKED)?;
         said.pointer("/status/allowed")
@@ -213,20 +213,21 @@ impl Questions {
             encoded(name)
         );
         const ASKED: &str = "getting the pod";
-        match self.ask(ASKED, Method::GET, &path, None).await {
+        match self.ask(ASKED, Method::GET, &path, None, answer::LARGEST).await {
             Ok(answer) => answer.read(ASKED).map(Some),
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    /// One question, and the answer if it is a good one.
+    /// One question, and the answer if it is a good one and not longer than that.
     async fn ask(
         &self,
         asked: &'static str,
         method: Method,
         path: &str,
         body: Option<&Value>,
+        most: usize,
     ) -> Result<Answer, Error> {
         let exchange = async {
             let body = body.map(Value::to_string).unwrap_or_default();
@@ -254,12 +255,11 @@ impl Questions {
             let status = response.status().as_u16();
             let date = response.headers().get(DATE);
             let date = date.and_then(|date| date.to_str().ok()).map(str::to_owned);
-            let body = Limited::new(response.into_body(), LARGEST).collect().await;
-            let body = body
-                .ok()
-                .and_then(|body| String::from_utf8(body.to_bytes().into()).ok());
+            let is_good = (200..300).contains(&status);
+            let most = if is_good { most } else { answer::SMALL };
+            let body = answer::whole(&mut response.into_body(), most).await.ok();
             let answer = body.map(|body| Answer { body, date });
-            if !(200..300).contains(&status) {
+            if !is_good {
                 // Whatever became of the body, the status is the answer.
                 let said = answer.and_then(|answer| answer.read::<Value>(asked).ok());
                 let message = said.as_ref().and_then(|said| said.get("message")?.as_str());
@@ -280,13 +280,12 @@ impl Questions {
 
 /// What was answered with 2xx.
 struct Answer {
-    body: String,
+    body: Vec<u8>,
     date: Option<String>,
 }
 
 impl Answer {
-    // From a text, as kube's client reads: the code that reads a pod is in the binary already.
     fn read<T: DeserializeOwned>(&self, asked: &'static str) -> Result<T, Error> {
-        serde_json::from_str(&self.body).map_err(|_| Error::Unreadable { asked })
+        serde_json::from_slice(trimmed::bytes(&self.body)).map_err(|_| Error::Unreadable { asked })
     }
 }

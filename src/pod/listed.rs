@@ -1,96 +1,85 @@
 //! Pods by a label selector, for whoever looks after many of them at once. On kube's client, as the watch is.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use kube::Api;
 use kube::api::ListParams;
+use kube::core::Request;
+use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 use tokio::time::timeout;
 
-use super::resource::{Pod, or_default, readable_time};
+use super::answer;
+use super::resource::{Pod, only, or_default, readable_time};
 use super::watch::{self, Access};
+use crate::indexed::COMPLETION_INDEX;
 
 /// One page of a list.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// Pods on a page: at 16 KB each, 1.6 MB.
+/// Pods on a page: at 16 KB each, 1.6 MB. Of a page no more than one pod is in memory.
 const PAGE: u32 = 100;
 
 /// Pages, after which an API server that has ever another one is not believed any more: a million pods.
 const MOST_PAGES: usize = 10_000;
 
+/// The most that is read of one pod, in bytes of JSON: etcd takes 1.5 MiB of it, and JSON may need six times as many for the same texts
+/// (each `<` is written as `\u003c`). It is more than what the agent reads of its own pod: of all that may be in a cluster, nobody's
+/// pod may hide the others.
+const LARGEST: usize = 12 << 20;
+
+/// The annotation from which the manifests fill TASK_RUN_ID.
+pub const TASK_RUN_ID: &str = "podbeat.dev/task-run-id";
+
+/// The variables of podbeat's container that are read.
+pub const VARIABLES: [&str; 6] = [
+    "TASK_RUN_ID",
+    "JOB_COMPLETION_INDEX",
+    "JOB_RETRY_COUNT",
+    "POD_HARDWARE_DETAILS",
+    "PODBEAT_NONCE",
+    "PODBEAT_REPORT",
+];
+
 /// A pod, and what only those read who look at it from outside.
 #[derive(Clone, Debug, Default)]
 pub struct Listed {
-    /// What podbeat reads of any pod.
+    /// What podbeat reads of any pod; nothing but its names if there is more of that than is kept.
     pub pod: Pod,
+    /// Why there is nothing else in it.
+    pub unread: Option<String>,
     /// `metadata.creationTimestamp`, in whole seconds.
     pub created_at: Option<Timestamp>,
+    task_run_id: Option<String>,
+    completion_index: Option<String>,
     containers: Vec<Container>,
 }
 
-/// The variables that a container is given word for word. Those from ConfigMaps, Secrets and fields are elsewhere.
-#[derive(Clone, Debug, Default, Deserialize)]
+/// A container, and which of [`VARIABLES`] it is given word for word. Those from ConfigMaps, Secrets and fields have no value here.
+#[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Container {
     #[serde(deserialize_with = "or_default")]
     name: String,
-    #[serde(deserialize_with = "or_default")]
-    env: Vec<Variable>,
-}
-
-#[derive(Clone, Default, Deserialize)]
-#[serde(default)]
-struct Variable {
-    #[serde(deserialize_with = "or_default")]
-    name: String,
-    value: Option<String>,
+    #[serde(deserialize_with = "variables")]
+    env: BTreeMap<String, Option<String>>,
 }
 
 /// A value may be a secret.
-impl std::fmt::Debug for Variable {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Variable").field(&self.name).finish()
+impl fmt::Debug for Container {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Container").field(&self.name).finish()
     }
 }
 
 impl Listed {
-    /// `namespace/name`.
-    #[must_use]
-    pub fn name(&self) -> String {
-        let (namespace, name) = (&self.pod.metadata.namespace, &self.pod.metadata.name);
-        let part = |part: &Option<String>| part.clone().unwrap_or_default();
-        format!("{}/{}", part(namespace), part(name))
-    }
-
-    /// The value of a container's variable, if the spec gives it word for word and it isn't empty.
-    #[must_use]
-    pub fn variable(&self, container: &str, name: &str) -> Option<&str> {
-        let containers = self.containers.iter().filter(|it| it.name == container);
-        let variable = containers
-            .flat_map(|container| &container.env)
-            // Of two of a name the later holds.
-            .rfind(|variable| variable.name == name);
-        variable?.value.as_deref().filter(|value| !value.is_empty())
-    }
-
-    /// The value of an annotation, unless it is empty.
-    #[must_use]
-    pub fn annotation(&self, name: &str) -> Option<&str> {
-        let annotations: &BTreeMap<String, String> = self.pod.metadata.annotations.as_ref()?;
-        annotations
-            .get(name)
-            .map(String::as_str)
-            .filter(|value| !value.is_empty())
-    }
-}
-
-impl<'de> Deserialize<'de> for Listed {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+    /// Reads a pod as an API server lists it.
+    ///
+    /// # Errors
+    /// It is no pod. One of which more would be kept than may be is none of these.
+    pub fn read(json: &[u8]) -> serde_json::Result<Self> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct More {
@@ -103,53 +92,148 @@ impl<'de> Deserialize<'de> for Listed {
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         struct Metadata {
+            name: Option<String>,
+            namespace: Option<String>,
             #[serde(deserialize_with = "readable_time")]
             creation_timestamp: Option<Timestamp>,
+            #[serde(deserialize_with = "annotations")]
+            annotations: BTreeMap<String, String>,
         }
 
         #[derive(Default, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         struct Spec {
-            #[serde(deserialize_with = "or_default")]
+            #[serde(deserialize_with = "containers")]
             containers: Vec<Container>,
-            #[serde(deserialize_with = "or_default")]
+            #[serde(deserialize_with = "containers")]
             init_containers: Vec<Container>,
         }
 
         // Read twice, so that the agent's own slice of a pod needn't grow.
-        let value = Value::deserialize(deserializer)?;
-        let unreadable = serde::de::Error::custom;
-        let pod = Pod::deserialize(&value).map_err(unreadable)?;
-        let more = More::deserialize(&value).map_err(unreadable)?;
-        let (mut containers, init) = (more.spec.containers, more.spec.init_containers);
-        containers.extend(init);
+        let mut more: More = serde_json::from_slice(json)?;
+        let (pod, unread) = match serde_json::from_slice::<Pod>(json) {
+            Ok(pod) => (pod, None),
+            Err(error) => {
+                let mut pod = Pod::default();
+                pod.metadata.name = more.metadata.name;
+                pod.metadata.namespace = more.metadata.namespace;
+                (pod, Some(error.to_string()))
+            }
+        };
+        let mut containers = more.spec.containers;
+        containers.extend(more.spec.init_containers);
         Ok(Self {
             pod,
+            unread,
             created_at: more.metadata.creation_timestamp,
+            task_run_id: more.metadata.annotations.remove(TASK_RUN_ID),
+            completion_index: more.metadata.annotations.remove(COMPLETION_INDEX),
             containers,
         })
     }
-}
 
-impl k8s_openapi::Resource for Listed {
-    const API_VERSION: &'static str = "v1";
-    const GROUP: &'static str = "";
-    const KIND: &'static str = "Pod";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "pods";
-    type Scope = k8s_openapi::NamespaceResourceScope;
-}
-
-impl k8s_openapi::Metadata for Listed {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.pod.metadata
+    /// `namespace/name`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let (namespace, name) = (&self.pod.metadata.namespace, &self.pod.metadata.name);
+        let part = |part: &Option<String>| part.clone().unwrap_or_default();
+        format!("{}/{}", part(namespace), part(name))
     }
 
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.pod.metadata
+    /// Whether it has a container of that name.
+    #[must_use]
+    pub fn has_container(&self, name: &str) -> bool {
+        self.containers.iter().any(|container| container.name == name)
     }
+
+    /// The value of one of a container's [`VARIABLES`], if the spec gives it word for word and it isn't empty.
+    #[must_use]
+    pub fn variable(&self, container: &str, name: &str) -> Option<&str> {
+        let container = self.containers.iter().find(|it| it.name == container);
+        let value = container?.env.get(name)?.as_deref();
+        value.filter(|value| !value.is_empty())
+    }
+
+    /// The run that the annotation names, unless it is empty.
+    #[must_use]
+    pub fn annotated_run(&self) -> Option<&str> {
+        self.task_run_id.as_deref().filter(|run| !run.is_empty())
+    }
+
+    /// The index of an Indexed Job's pod, by the Job controller's annotation.
+    #[must_use]
+    pub fn annotated_index(&self) -> Option<&str> {
+        self.completion_index.as_deref()
+    }
+}
+
+fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    only(deserializer, &|name| {
+        name == TASK_RUN_ID || name == COMPLETION_INDEX
+    })
+}
+
+fn variables<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Option<String>>, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Variable {
+        #[serde(deserialize_with = "or_default")]
+        name: String,
+        value: Option<String>,
+    }
+
+    let mut read = BTreeMap::new();
+    each(deserializer, &mut |variable: Variable| {
+        if VARIABLES.contains(&variable.name.as_str()) {
+            // Of two of a name the later holds.
+            read.insert(variable.name, variable.value);
+        }
+    })?;
+    Ok(read)
+}
+
+fn containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Container>, D::Error> {
+    /// As many as of a pod that podbeat reads.
+    const MOST: usize = 1024;
+    let mut first = Vec::new();
+    each(deserializer, &mut |container| {
+        if first.len() < MOST {
+            first.push(container);
+        }
+    })?;
+    Ok(first)
+}
+
+/// Hands on the items of a list, one by one; null means the same as absent.
+fn each<'de, D, T>(deserializer: D, take: &mut dyn FnMut(T)) -> Result<(), D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<'take, T>(&'take mut dyn FnMut(T));
+
+    impl<'de, T: Deserialize<'de>> Visitor<'de> for List<'_, T> {
+        type Value = ();
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_unit<E>(self) -> Result<(), E> {
+            Ok(())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+            while let Some(item) = list.next_element()? {
+                (self.0)(item);
+            }
+            Ok(())
+        }
+    }
+
+    deserializer.deserialize_any(List(take))
 }
 
 /// Where pods are looked for.
@@ -180,6 +264,12 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// An item of the list is longer than what is read of one.
+    #[error("listing pods {place}: the API server sends more than {} MiB for one pod", LARGEST >> 20)]
+    TooLarge {
+        /// Where.
+        place: String,
+    },
     /// No answer in time.
     #[error(
         "listing pods {place}: no answer within {}",
@@ -206,46 +296,61 @@ impl Error {
                 kube::Error::Api(status) => Some(status.code),
                 _ => None,
             },
-            Self::Setup(_) | Self::Timeout { .. } | Self::Endless { .. } => None,
+            Self::Setup(_) | Self::TooLarge { .. } | Self::Timeout { .. } | Self::Endless { .. } => None,
         }
     }
 }
 
-/// All pods that a label selector chooses; without one all pods.
+/// Hands on all pods that a label selector chooses, one by one; without one all pods.
 ///
 /// # Errors
 /// The client can't be set up, or the API server refused, failed or didn't answer in time.
-pub async fn list(access: &Access, place: &Where, labels: Option<&str>) -> Result<Vec<Listed>, Error> {
+pub async fn list(
+    access: &Access,
+    place: &Where,
+    labels: Option<&str>,
+    mut each: impl FnMut(Listed) + Send,
+) -> Result<(), Error> {
     let watch::Reached {
         client,
         namespace: default,
         ..
     } = watch::reach(access).await?;
-    let (api, place): (Api<Listed>, String) = match place {
-        Where::Default => (
-            Api::namespaced(client, &default),
-            format!("in namespace {default}"),
-        ),
-        Where::Namespace(name) => (Api::namespaced(client, name), format!("in namespace {name}")),
-        Where::Everywhere => (Api::all(client), "in all namespaces".to_owned()),
+    let namespace = match place {
+        Where::Default => Some(default),
+        Where::Namespace(name) => Some(name.clone()),
+        Where::Everywhere => None,
     };
+    let pods = Request::new(watch::pods_in(namespace.as_deref()));
+    let place = namespace.map_or_else(
+        || "in all namespaces".to_owned(),
+        |name| format!("in namespace {name}"),
+    );
     let mut params = ListParams::default().limit(PAGE);
     params.label_selector = labels.map(str::to_owned);
-    let mut pods = Vec::new();
+    let mut take = |item: &[u8]| {
+        each(Listed::read(item)?);
+        Ok(())
+    };
     for _ in 0..MOST_PAGES {
-        let answer = timeout(REQUEST, api.list(&params)).await;
-        let page = answer
-            .map_err(|_| Error::Timeout { place: place.clone() })?
-            .map_err(|source| Error::Api {
+        let page = async {
+            let request = pods.list(&params).map_err(kube::Error::BuildRequest)?;
+            answer::list(&client, request, LARGEST, &mut take).await
+        };
+        let page = timeout(REQUEST, page).await;
+        let page = page.map_err(|_| Error::Timeout { place: place.clone() })?;
+        let page = page.map_err(|error| match error {
+            answer::Error::Kube(source) => Error::Api {
                 place: place.clone(),
                 hint: hint(&source),
                 source: Box::new(source),
-            })?;
-        pods.extend(page.items);
-        match page.metadata.continue_.filter(|token| !token.is_empty()) {
-            None => return Ok(pods),
-            more => params.continue_token = more,
+            },
+            answer::Error::TooLarge(_) => Error::TooLarge { place: place.clone() },
+        })?;
+        if page.continues.is_empty() {
+            return Ok(());
         }
+        params.continue_token = Some(page.continues);
     }
     Err(Error::Endless { place })
 }
@@ -262,6 +367,7 @@ fn hint(error: &kube::Error) -> &'static str {
             410 => "the list expired while it was read; try again",
             _ => "the API server refused",
         },
+        kube::Error::SerdeError(_) => "what the API server answers is no list of pods",
         _ => "the API server can't be reached or broke off",
     }
 }
@@ -272,35 +378,53 @@ mod tests {
 
     use super::*;
 
+    fn read(pod: &serde_json::Value) -> Listed {
+        Listed::read(pod.to_string().as_bytes()).expect("a pod")
+    }
+
     #[test]
     fn what_is_read_beside_the_agents_slice() {
         let pod = json!({
             "metadata": {"name": "p", "namespace": "n", "creationTimestamp": "2026-11-24T00:00:00Z",
-                         "annotations": {"a": "1", "empty": ""}},
+                         "annotations": {"a": "1", TASK_RUN_ID: "trn.1"}},
             "spec": {
-                "containers": [{"name": "main", "env": [{"name": "A", "value": "main's"}]}],
+                "containers": [{"name": "main", "env": [{"name": "TASK_RUN_ID", "value": "main's"}]}],
                 "initContainers": [{"name": "podbeat", "env": [
-                    {"name": "A", "value": "first"}, {"name": "A", "value": "hunter2"},
-                    {"name": "FROM", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
-                    {"name": "EMPTY", "value": ""}]}, {"name": "bare"}]
+                    {"name": "TASK_RUN_ID", "value": "first"}, {"name": "TASK_RUN_ID", "value": "hunter2"},
+                    {"name": "JOB_RETRY_COUNT", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+                    {"name": "PODBEAT_NONCE", "value": ""}, {"name": "PASSWORD", "value": "hunter2"}]}, {"name": "bare"}]
             }
         });
-        let listed: Listed = serde_json::from_value(pod).expect("a pod");
+        let listed = read(&pod);
         assert_eq!(listed.name(), "n/p");
         assert!(listed.created_at.is_some());
-        assert_eq!(listed.variable("podbeat", "A"), Some("hunter2"));
-        assert_eq!(listed.variable("main", "A"), Some("main's"));
-        for unknown in ["FROM", "EMPTY", "NOWHERE"] {
+        assert_eq!(listed.variable("podbeat", "TASK_RUN_ID"), Some("hunter2"));
+        assert_eq!(listed.variable("main", "TASK_RUN_ID"), Some("main's"));
+        for unknown in ["JOB_RETRY_COUNT", "PODBEAT_NONCE", "PASSWORD", "NOWHERE"] {
             assert_eq!(listed.variable("podbeat", unknown), None);
         }
-        assert_eq!(
-            (listed.annotation("a"), listed.annotation("empty")),
-            (Some("1"), None)
-        );
+        assert_eq!(listed.annotated_run(), Some("trn.1"));
+        assert!(listed.has_container("bare") && !listed.has_container("other"));
         assert_eq!(listed.pod.spec.init_containers.len(), 2);
         assert!(!format!("{listed:?}").contains("hunter2"), "{listed:?}");
-        let nothing: Listed =
-            serde_json::from_value(json!({"metadata": null, "spec": {"containers": null}})).expect("a pod");
-        assert_eq!(nothing.name(), "/");
+        let nothing = read(&json!({"metadata": null, "spec": {"containers": null}}));
+        assert_eq!((nothing.name().as_str(), nothing.annotated_run()), ("/", None));
+    }
+
+    #[test]
+    fn a_pod_of_which_too_much_would_be_kept_is_still_told_apart() {
+        let message = "x".repeat(1 << 20);
+        let pod = json!({
+            "metadata": {"name": "p", "namespace": "n", "annotations": {TASK_RUN_ID: "trn.1"}},
+            "spec": {"containers": [{"name": "podbeat"}]},
+            "status": {"message": message}
+        });
+        let listed = read(&pod);
+        assert_eq!(
+            (listed.name().as_str(), listed.annotated_run()),
+            ("n/p", Some("trn.1"))
+        );
+        assert!(listed.has_container("podbeat"));
+        assert!(listed.unread.is_some_and(|why| why.contains("512 KiB")));
     }
 }

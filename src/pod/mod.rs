@@ -2,6 +2,7 @@
 //! Here lives everything that knows Kubernetes' field names and API.
 //! Never here: the task-run service, the decision when to send, clocks other than the watch's own deadlines.
 
+mod answer;
 pub mod ask;
 #[cfg(test)]
 pub(crate) mod captured;

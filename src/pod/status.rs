@@ -447,11 +447,7 @@ fn hardware_details(pod: &Pod) -> Option<String> {
         .containers
         .iter()
         .flat_map(|container| &container.resources.limits)
-        .filter(|(name, _)| is_device(name))
-        .map(|(name, quantity)| match quantity.as_str() {
-            Some(quantity) => format!("{name}:{quantity}"),
-            None => format!("{name}:{quantity}"),
-        })
+        .map(|(name, quantity)| format!("{name}:{quantity}"))
         .collect();
     if !devices.is_empty() {
         parts.push(format!("devices={}", devices.join(",")));
@@ -460,7 +456,7 @@ fn hardware_details(pod: &Pod) -> Option<String> {
 }
 
 /// Extended resources carry a domain (`nvidia.com/gpu`); Kubernetes' own (`cpu`, `hugepages-2Mi`) don't.
-fn is_device(resource: &str) -> bool {
+pub(super) fn is_device(resource: &str) -> bool {
     resource
         .split_once('/')
         .is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))

@@ -14,11 +14,13 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, pin_mut};
 use http::Uri;
 use hyper_util::client::proxy::matcher::Matcher;
-use kube::api::{GetParams, ListParams, VersionMatch, WatchEvent, WatchParams};
-use kube::{Api, Client};
+use kube::Client;
+use kube::api::{GetParams, ListParams, VersionMatch, WatchParams};
+use kube::core::Request;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
+use super::answer;
 use super::resource::Pod;
 use super::role::{self, Account};
 use super::status::Observation;
@@ -135,6 +137,19 @@ pub enum Error {
         #[source]
         source: Box<kube::Error>,
     },
+    /// The answer is longer than what is read of one.
+    #[error(
+        "{verb} of pod {namespace}/{name}: the API server sends more than {} MiB for it; heartbeats go on without states",
+        answer::LARGEST >> 20
+    )]
+    TooLarge {
+        /// get, list or watch.
+        verb: &'static str,
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        name: String,
+    },
     /// No answer in time.
     #[error("{verb} of pod {namespace}/{name}: no answer within {}", humantime::format_duration(*.after))]
     Timeout {
@@ -203,7 +218,10 @@ impl Error {
     /// Whether a request was made, rather than only prepared.
     #[must_use]
     pub fn is_of_a_request(&self) -> bool {
-        matches!(self, Self::Api { .. } | Self::Timeout { .. })
+        matches!(
+            self,
+            Self::Api { .. } | Self::Timeout { .. } | Self::TooLarge { .. }
+        )
     }
 
     /// Whether there was no answer at all.
@@ -250,7 +268,7 @@ pub enum Step<'error> {
 pub struct PodWatch {
     access: Access,
     /// Replaced when the API server no longer accepts the token, so that it is read afresh.
-    api: Arc<Mutex<Api<Pod>>>,
+    client: Arc<Mutex<Client>>,
     namespace: String,
     name: String,
     silence: Duration,
@@ -268,7 +286,7 @@ impl PodWatch {
         let namespace = namespace.map_or(reached.namespace, str::to_owned);
         Ok(Self {
             access: access.clone(),
-            api: Arc::new(Mutex::new(Api::namespaced(reached.client, &namespace))),
+            client: Arc::new(Mutex::new(reached.client)),
             namespace,
             name: name.to_owned(),
             silence: SILENCE,
@@ -311,14 +329,13 @@ impl PodWatch {
     /// The API server refused, failed or didn't answer within `limit`.
     pub async fn look(&self, limit: Duration) -> Result<Option<Pod>, Error> {
         let look = async {
-            match self.api().get_opt(&self.name).await {
-                Err(source) if is_unauthorized(&source) => {
+            match self.get(&GetParams::default()).await {
+                Err(error) if error.status() == Some(401) => {
                     self.sign_in_again().await?;
-                    self.api().get_opt(&self.name).await
+                    self.get(&GetParams::default()).await
                 }
                 answer => answer,
             }
-            .map_err(|source| self.error("get", source))
         };
         match timeout(limit, look).await {
             Ok(answer) => answer,
@@ -326,15 +343,33 @@ impl PodWatch {
         }
     }
 
-    fn api(&self) -> Api<Pod> {
-        self.api.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// The pod; `None` if there is none of that name.
+    async fn get(&self, params: &GetParams) -> Result<Option<Pod>, Error> {
+        let answer = async {
+            let request = self.pods().get(&self.name, params);
+            answer::object(&self.client(), request.map_err(kube::Error::BuildRequest)?).await
+        };
+        match answer.await {
+            Ok(pod) => Ok(Some(pod)),
+            Err(answer::Error::Kube(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+            Err(error) => Err(self.failure("get", error)),
+        }
+    }
+
+    fn client(&self) -> Client {
+        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Makes requests for the namespace's pods.
+    fn pods(&self) -> Request {
+        Request::new(pods_in(Some(&self.namespace)))
     }
 
     /// Sets the client up anew. A rotated token is read by itself, but only once a minute; and what is wrong with one that can't be
     /// read is known only then.
     async fn sign_in_again(&self) -> Result<(), Error> {
         let client = reach(&self.access).await?.client;
-        *self.api.lock().unwrap_or_else(PoisonError::into_inner) = Api::namespaced(client, &self.namespace);
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
         Ok(())
     }
 
@@ -487,24 +522,27 @@ impl PodWatch {
         &self,
         at: &Position,
         lasts: u32,
-    ) -> Result<impl Stream<Item = kube::Result<WatchEvent<Pod>>> + use<>, Ended> {
+    ) -> Result<impl Stream<Item = Result<answer::Event, answer::Error>> + use<>, Ended> {
         let params = WatchParams {
             field_selector: Some(self.selector()),
             timeout: Some(lasts),
             bookmarks: true,
             ..WatchParams::default()
         };
-        match timeout(REQUEST, self.api().watch(&params, &at.version)).await {
+        let opened = async {
+            let request = self.pods().watch(&params, &at.version);
+            answer::watch(&self.client(), request.map_err(kube::Error::BuildRequest)?).await
+        };
+        match timeout(REQUEST, opened).await {
             Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(source)) if is_expired(&source) => Err(Ended::Expired),
-            Ok(Err(source)) => Err(Ended::Failed(self.error("watch", source))),
+            Ok(Err(error)) => Err(self.ended(error)),
             Err(_) => Err(Ended::Failed(self.timeout("watch", REQUEST))),
         }
     }
 
     async fn read(
         &self,
-        stream: impl Stream<Item = kube::Result<WatchEvent<Pod>>>,
+        stream: impl Stream<Item = Result<answer::Event, answer::Error>>,
         at: &mut Position,
         uid: &mut Option<String>,
         sightings: &mpsc::Sender<Sighting>,
@@ -523,29 +561,27 @@ impl PodWatch {
                     Err(failure) => return Ended::Failed(failure),
                 },
                 Ok(None) => return Ended::Over,
-                Ok(Some(Err(source))) if is_expired(&source) => return Ended::Expired,
-                Ok(Some(Err(source))) => return Ended::Failed(self.error("watch", source)),
-                Ok(Some(Ok(WatchEvent::Error(status)))) if status.code == 410 => return Ended::Expired,
-                Ok(Some(Ok(WatchEvent::Error(status)))) => {
-                    return Ended::Failed(self.error("watch", kube::Error::Api(status)));
+                Ok(Some(Err(error))) => return self.ended(error),
+                Ok(Some(Ok(answer::Event::Refused(status)))) => {
+                    return self.ended(kube::Error::Api(status).into());
                 }
-                Ok(Some(Ok(WatchEvent::Bookmark(bookmark)))) => {
-                    at.version = bookmark.metadata.resource_version;
+                Ok(Some(Ok(answer::Event::Bookmark(version)))) => {
+                    at.version = version;
                     Sighting::Confirmed
                 }
-                Ok(Some(Ok(WatchEvent::Added(pod) | WatchEvent::Modified(pod)))) => {
+                Ok(Some(Ok(answer::Event::Shown(pod)))) => {
                     at.advance(&pod);
                     if !is_ours(&pod, uid) {
                         return Ended::Doubtful;
                     }
-                    Sighting::Seen(Box::new(pod))
+                    Sighting::Seen(pod)
                 }
-                Ok(Some(Ok(WatchEvent::Deleted(pod)))) => {
+                Ok(Some(Ok(answer::Event::Deleted(pod)))) => {
                     at.advance(&pod);
                     if !is_ours(&pod, uid) {
                         continue;
                     }
-                    Sighting::Gone(Some(Box::new(pod)))
+                    Sighting::Gone(Some(pod))
                 }
             };
             let gone = matches!(sighting, Sighting::Gone(_));
@@ -558,16 +594,13 @@ impl PodWatch {
     /// Asks past a silent watch whether it has missed anything. Any cache may answer: one that shows what is known
     /// already says enough, and of one that differs, ahead or behind, only a new list tells what holds.
     async fn has_changed(&self, at: &Position, uid: &mut Option<String>) -> Result<bool, Error> {
-        let api = self.api();
-        let any = GetParams::any();
-        let Ok(answer) = timeout(SAFETY_LOOK, api.get_with(&self.name, &any)).await else {
+        let Ok(answer) = timeout(SAFETY_LOOK, self.get(&GetParams::any())).await else {
             return Err(self.timeout("get", SAFETY_LOOK));
         };
-        match answer {
-            Ok(pod) => Ok(!is_ours(&pod, uid) || pod.metadata.resource_version != at.pod_version),
-            Err(kube::Error::Api(status)) if status.code == 404 => Ok(true),
-            Err(source) => Err(self.error("get", source)),
-        }
+        Ok(match answer? {
+            Some(pod) => !is_ours(&pod, uid) || pod.metadata.resource_version != at.pod_version,
+            None => true,
+        })
     }
 
     /// Our pod, if it is there, and the resourceVersion to watch from. Absence, or another UID, is believed only after
@@ -578,20 +611,50 @@ impl PodWatch {
             params.version_match = Some(VersionMatch::NotOlderThan);
             params.resource_version = Some("0".to_owned());
         }
-        let list = match timeout(REQUEST, self.api().list(&params)).await {
-            Ok(list) => list.map_err(|source| self.error("list", source))?,
+        let mut found = None;
+        let mut first = |item: &[u8]| {
+            if found.is_none() {
+                found = Some(serde_json::from_slice(item)?);
+            }
+            Ok(())
+        };
+        let listed = async {
+            let request = self.pods().list(&params).map_err(kube::Error::BuildRequest)?;
+            answer::list(&self.client(), request, answer::LARGEST, &mut first).await
+        };
+        let list = match timeout(REQUEST, listed).await {
+            Ok(list) => list.map_err(|error| self.failure("list", error))?,
             Err(_) => return Err(self.timeout("list", REQUEST)),
         };
-        let found = list.items.into_iter().next().filter(|pod| is_ours(pod, uid));
+        let found = found.filter(|pod| is_ours(pod, uid));
         let ours = match found {
             Some(pod) => Some(pod),
             None => self.look(REQUEST).await?.filter(|pod| is_ours(pod, uid)),
         };
-        Ok((ours, list.metadata.resource_version.unwrap_or_default()))
+        Ok((ours, list.resource_version))
     }
 
     fn selector(&self) -> String {
         format!("metadata.name={}", self.name)
+    }
+
+    /// What the end of a watch means.
+    fn ended(&self, error: answer::Error) -> Ended {
+        match self.failure("watch", error) {
+            failure if failure.status() == Some(410) => Ended::Expired,
+            failure => Ended::Failed(failure),
+        }
+    }
+
+    fn failure(&self, verb: &'static str, error: answer::Error) -> Error {
+        match error {
+            answer::Error::Kube(source) => self.error(verb, source),
+            answer::Error::TooLarge(_) => Error::TooLarge {
+                verb,
+                namespace: self.namespace.clone(),
+                name: self.name.clone(),
+            },
+        }
     }
 
     fn error(&self, verb: &'static str, source: kube::Error) -> Error {
@@ -609,6 +672,9 @@ impl PodWatch {
             }
             Some(404) => "not found; are POD_NAME and POD_NAMESPACE right?",
             Some(_) => "the API server refused; trying again",
+            None if matches!(source, kube::Error::SerdeError(_)) => {
+                "what the API server answers can't be read; heartbeats go on without states"
+            }
             None => "the API server can't be reached or broke off; trying again",
         };
         Error::Api {
@@ -675,14 +741,6 @@ fn is_ours(pod: &Pod, uid: &mut Option<String>) -> bool {
     }
 }
 
-fn is_expired(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 410)
-}
-
-fn is_unauthorized(error: &kube::Error) -> bool {
-    matches!(error, kube::Error::Api(status) if status.code == 401)
-}
-
 /// Comes back once it says true; never, if nobody can say so any more.
 async fn hurried(hurry: Option<watch::Receiver<bool>>) {
     if let Some(mut hurry) = hurry
@@ -713,6 +771,14 @@ pub(super) struct Reached {
     pub(super) server: Uri,
     /// Host and port of the proxy on the way, without its credentials.
     pub(super) proxy: Option<String>,
+}
+
+/// Where the pods of a namespace are, or those of all.
+pub(super) fn pods_in(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
+        None => "/api/v1/pods".to_owned(),
+    }
 }
 
 /// Sets a client up; sends nothing yet.

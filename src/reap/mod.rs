@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::verdict::{Missing, Rules, Verdict, judge, waits};
+use self::verdict::{Docket, Missing, Rules, TooMany, Verdict, waits};
 use crate::config::{self, ReapConfig};
 use crate::exit::{Ending, with_causes};
 use crate::heartbeat::outbox::Kind;
@@ -20,6 +20,7 @@ use crate::heartbeat::request::Report;
 use crate::heartbeat::saved::LastHeartbeat;
 use crate::indexed::COMPLETION_INDEX;
 use crate::journal::{self, Contents};
+use crate::nonce;
 use crate::pod::listed::{self, Where};
 use crate::service::{self, Service};
 use crate::task_runs::error;
@@ -64,6 +65,11 @@ pub enum Error {
     /// The Kubernetes API, or the way to it.
     #[error(transparent)]
     Kubernetes(#[from] listed::Error),
+    /// More pods than can be judged.
+    #[error(
+        "there are more pods with podbeat than fit in memory: choose fewer, by a namespace or a label selector"
+    )]
+    TooMany,
     /// There is no such pod.
     #[error(
         "there is no pod {name}: once a pod is gone, nobody knows any more how it ended but its journal (--journal)"
@@ -87,15 +93,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The nonce's file can't be read.
-    #[error("reading the nonce from {}: set PODBEAT_NONCE_FILE to a readable file of one line", path.display())]
-    Nonce {
-        /// The file.
-        path: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
+    /// There is no nonce in its file.
+    #[error("PODBEAT_NONCE_FILE can't be used")]
+    Nonce(#[source] nonce::Error),
     /// The outcome can't be written.
     #[error("writing to standard output")]
     Write(#[source] io::Error),
@@ -107,12 +107,13 @@ impl Error {
     pub fn ending(&self) -> Ending {
         match self {
             Self::Service(error) => service::ending(error),
-            Self::Kubernetes(listed::Error::Setup(_)) | Self::Nonce { .. } => Ending::Usage,
+            Self::Kubernetes(listed::Error::Setup(_)) | Self::Nonce(_) => Ending::Usage,
             Self::Kubernetes(error) => match error.status() {
                 Some(401 | 403) => Ending::Denied,
                 Some(400 | 404 | 422) => Ending::Refused,
                 Some(_) | None => Ending::Unavailable,
             },
+            Self::TooMany => Ending::Refused,
             Self::NoSuchPod { .. } => Ending::NoSuchPod,
             Self::Journal { .. } | Self::NoJournal { .. } => Ending::Unread,
             Self::Write(_) => Ending::Unwritten,
@@ -140,6 +141,8 @@ enum Outcome {
     Known,
     /// The service knows no such run, or says that it is another's.
     Disowned,
+    /// There was no room for it.
+    Left,
     /// Nothing was done, since nobody can tell whether it would be right.
     Unclear,
     /// It failed.
@@ -157,6 +160,7 @@ impl Outcome {
             Self::Superseded => "superseded",
             Self::Known => "known",
             Self::Disowned => "disowned",
+            Self::Left => "left for the next time",
             Self::Unclear => "unclear",
             Self::Failed => "failed",
         }
@@ -265,31 +269,31 @@ impl Reaper<'_> {
             nonce: nonce(config)?,
         };
         let access = crate::kubernetes::access(&config.kubernetes);
+        let mut docket = Docket::new(rules, Timestamp::now(), only);
+        let mut taken = Ok(());
         // All of them, even if only one is asked for: a later pod of the same run may be among them.
-        let pods = listed::list(&access, place, labels).await?;
-        let verdicts = judge(&pods, &rules, Timestamp::now());
-        let mut found = false;
-        for (pod, verdict) in pods.iter().zip(verdicts) {
-            let is_asked_for = only.is_none_or(|name| pod.pod.metadata.name.as_deref() == Some(name));
-            if is_asked_for {
-                found = true;
-                if !self.pod(&pod.name(), verdict).await? {
-                    break;
-                }
+        listed::list(&access, place, labels, |pod| {
+            if taken.is_ok() {
+                taken = docket.take(&pod);
+            }
+        })
+        .await?;
+        taken.map_err(|TooMany| Error::TooMany)?;
+        let Some(verdicts) = docket.verdicts() else {
+            let name = only.unwrap_or_default().to_owned();
+            return Err(Error::NoSuchPod { name });
+        };
+        for (name, verdict) in verdicts {
+            if !self.pod(&name, verdict).await? {
+                break;
             }
         }
-        match only {
-            Some(name) if !found => Err(Error::NoSuchPod {
-                name: name.to_owned(),
-            }),
-            _ => self.summarize(),
-        }
+        self.summarize()
     }
 
     /// Deals with one pod. `false` if others would end alike.
     async fn pod(&mut self, name: &str, verdict: Verdict) -> Result<bool, Error> {
         let (run, case) = match &verdict {
-            Verdict::Other => return Ok(true),
             Verdict::Unnamed => {
                 let case = Case::new(
                     Outcome::Unclear,
@@ -300,9 +304,17 @@ impl Reaper<'_> {
             Verdict::Unindexed { pattern } => {
                 let message = format!(
                     "its run can't be told: {} needs an index, and the pod has no annotation {COMPLETION_INDEX}",
-                    one_line(pattern)
+                    pattern
                 );
                 (None, Case::new(Outcome::Unclear, message))
+            }
+            Verdict::Unread { run, why } => {
+                let message = format!("how it stands can't be read: {why}");
+                (Some(run), Case::new(Outcome::Unclear, message))
+            }
+            Verdict::Left { run } => {
+                let message = "too many last heartbeats are missing at once: left for the next time";
+                (Some(run), Case::new(Outcome::Left, message))
             }
             Verdict::Open => (None, Case::new(Outcome::Open, "it has not ended")),
             Verdict::Settled { run } => {
@@ -343,8 +355,8 @@ impl Reaper<'_> {
 
     /// Asks the service where the run stands; `None` if it waits for this last heartbeat.
     async fn is_waited_for(&mut self, missing: &Missing) -> Result<Option<Case>, error::Error> {
-        let found = match self.service.get(&missing.run, Duration::MAX).await {
-            Ok(found) => found,
+        let status = match self.service.status(&missing.run).await {
+            Ok(status) => status,
             Err(error) => {
                 return match (service::ending(&error), missing.is_certain) {
                     (Ending::NoSuchRun, _) => Ok(Some(disowned(&error))),
@@ -354,7 +366,7 @@ impl Reaper<'_> {
                 };
             }
         };
-        let status = found.status.as_ref();
+        let status = status.as_ref();
         let word = status.map_or("(none)", TaskRunStatus::as_str);
         Ok(match status.and_then(waits) {
             Some(true) => None,
@@ -542,14 +554,8 @@ fn report(config: &ReapConfig) -> Report {
 }
 
 fn nonce(config: &ReapConfig) -> Result<Option<String>, Error> {
-    let Some(path) = &config.nonce_file else {
-        return Ok(None);
-    };
-    let text = std::fs::read_to_string(path).map_err(|source| Error::Nonce {
-        path: path.clone(),
-        source,
-    })?;
-    Ok(Some(text.trim().to_owned()))
+    let path = config.nonce_file.as_deref();
+    path.map(nonce::read).transpose().map_err(Error::Nonce)
 }
 
 /// What a last heartbeat says of each container, in a few words.

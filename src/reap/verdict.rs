@@ -1,4 +1,5 @@
-//! Which pods ended without a last heartbeat, and what it would have said: pure. Pods in, verdicts out; `now` is an argument.
+//! Which pods ended without a last heartbeat, and what it would have said: pure. Pods in, one by one, verdicts out; `now` is an
+//! argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,14 +7,24 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::heartbeat::request::{Identity, Report, statuses};
-use crate::indexed::{COMPLETION_INDEX, run_id};
+use crate::indexed::run_id;
 use crate::pod::listed::Listed;
 use crate::pod::resource::ContainerStatus;
 use crate::pod::status::Observation;
-use crate::task_runs::model::{HeartbeatTaskRunRequest, TaskRunStatus};
+use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
 
-/// The annotation from which the manifests fill TASK_RUN_ID.
-const TASK_RUN_ID: &str = "podbeat.dev/task-run-id";
+/// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at once. The container has 128 MiB
+/// (deploy/manifests/reap.yaml).
+const MOST_KEPT: usize = 48 << 20;
+
+/// The most that last heartbeats take that wait to be sent, in bytes. What is beyond that is left for the next time.
+const MOST_WAITING: usize = 24 << 20;
+
+/// What a pod takes beside its texts, in bytes.
+const CASE: usize = 512;
+
+/// What a container's state takes in a heartbeat beside its texts, in bytes.
+const STATE: usize = 256;
 
 /// How podbeat's container ends when its last heartbeat was not accepted (`Ending::Undelivered`).
 const UNDELIVERED: i32 = 75;
@@ -34,14 +45,19 @@ pub(super) struct Rules {
 /// What there is to say of one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Verdict {
-    /// It has no container of podbeat's.
-    Other,
-    /// It does, but which run it executes can't be seen.
+    /// It has a container of podbeat's, but which run it executes can't be seen.
     Unnamed,
-    /// It does, but its run's ID has a place for an index, and the pod has none.
+    /// It has one, but its run's ID has a place for an index, and the pod has none.
     Unindexed {
         /// What stands for the run's ID.
         pattern: String,
+    },
+    /// There is more of it than is kept, so that nobody knows how it stands.
+    Unread {
+        /// The run.
+        run: String,
+        /// Why.
+        why: String,
     },
     /// It hasn't ended.
     Open,
@@ -64,6 +80,11 @@ pub(super) enum Verdict {
     },
     /// It ended, and nobody knows of its last heartbeat.
     Missing(Box<Missing>),
+    /// The same, but too many others wait to be sent.
+    Left {
+        /// The run.
+        run: String,
+    },
 }
 
 /// A last heartbeat that was not sent, or not accepted.
@@ -77,59 +98,164 @@ pub(super) struct Missing {
     pub(super) is_certain: bool,
 }
 
-/// Judges pods, each against all of them.
-pub(super) fn judge(pods: &[Listed], rules: &Rules, now: Timestamp) -> Vec<Verdict> {
-    let mut newest: BTreeMap<String, (Age, String)> = BTreeMap::new();
-    for pod in pods.iter().filter(|pod| has_podbeat(pod, rules)) {
-        if let Some(Ok(run)) = run_of(pod, rules) {
-            let age = age(pod, rules);
-            let at = newest.entry(run).or_insert_with(|| (age.clone(), pod.name()));
-            if age > at.0 {
-                *at = (age, pod.name());
-            }
-        }
-    }
-    pods.iter()
-        .map(|pod| {
-            if !has_podbeat(pod, rules) {
-                return Verdict::Other;
-            }
-            let run = match run_of(pod, rules) {
-                Some(Ok(run)) => run,
-                Some(Err(pattern)) => return Verdict::Unindexed { pattern },
-                None => return Verdict::Unnamed,
-            };
-            let later = newest.get(&run).filter(|(newest, _)| *newest > age(pod, rules));
-            one(pod, run, later.map(|(_, name)| name.as_str()), rules, now)
-        })
-        .collect()
+/// There are more pods than can be judged at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct TooMany;
+
+/// Pods that are judged, each against all of them: taken one by one, so that no more of each is in memory than what its verdict takes.
+pub(super) struct Docket {
+    rules: Rules,
+    now: Timestamp,
+    /// The only one whose verdict is asked for, if it is one.
+    only: Option<String>,
+    cases: Vec<Case>,
+    newest: BTreeMap<String, Age>,
+    /// Bytes.
+    kept: usize,
+    /// Bytes.
+    waiting: usize,
+    /// Whether the only one was among them.
+    is_found: bool,
 }
 
-fn one(pod: &Listed, run: String, later: Option<&str>, rules: &Rules, now: Timestamp) -> Verdict {
-    let seen = Observation::of(&pod.pod, &rules.container_name);
-    // Nothing of it runs any more, podbeat included. Until then it may still say its last word itself.
-    if !seen.phase_is_terminal {
-        return Verdict::Open;
+/// One pod.
+struct Case {
+    age: Age,
+    run: Option<String>,
+    /// By itself; a later pod of its run may change it.
+    verdict: Verdict,
+}
+
+impl Docket {
+    pub(super) fn new(rules: Rules, now: Timestamp, only: Option<&str>) -> Self {
+        Self {
+            rules,
+            now,
+            only: only.map(str::to_owned),
+            cases: Vec::new(),
+            newest: BTreeMap::new(),
+            kept: 0,
+            waiting: 0,
+            is_found: only.is_none(),
+        }
     }
-    let own_exit = own_exit_code(pod, rules);
-    if own_exit == Some(0) {
-        return Verdict::Settled { run };
+
+    /// Takes a pod in, unless it has no podbeat.
+    pub(super) fn take(&mut self, pod: &Listed) -> Result<(), TooMany> {
+        let is_asked_for = self.only.is_none() || self.only == pod.pod.metadata.name;
+        self.is_found |= is_asked_for;
+        if !pod.has_container(&self.rules.container_name) {
+            return Ok(());
+        }
+        let age = age(pod, &self.rules);
+        let run = match run_of(pod, &self.rules) {
+            Some(Err(pattern)) => {
+                if is_asked_for {
+                    let (run, verdict) = (None, Verdict::Unindexed { pattern });
+                    self.cases.push(Case { age, run, verdict });
+                }
+                return Ok(());
+            }
+            Some(Ok(run)) => Some(run),
+            None => None,
+        };
+        self.kept += CASE + 2 * (age.2.len() + run.as_ref().map_or(0, String::len));
+        if self.kept > MOST_KEPT {
+            return Err(TooMany);
+        }
+        if let Some(run) = &run {
+            let newest = self.newest.entry(run.clone()).or_insert_with(|| age.clone());
+            if age > *newest {
+                *newest = age.clone();
+            }
+        }
+        if is_asked_for {
+            let verdict = self.alone(pod, run.clone());
+            self.cases.push(Case { age, run, verdict });
+        }
+        Ok(())
     }
-    if let Some(by) = later {
-        let by = by.to_owned();
-        return Verdict::Superseded { run, by };
+
+    /// Names and verdicts, in the order in which the pods came; `None` if the only one that was asked for is not there.
+    pub(super) fn verdicts(self) -> Option<impl Iterator<Item = (String, Verdict)>> {
+        let newest = self.newest;
+        let verdicts = self.cases.into_iter().map(move |case| {
+            let Case { age, run, verdict } = case;
+            let later = run.as_ref().and_then(|run| newest.get(run));
+            let verdict = match (verdict, later.filter(|newest| **newest > age), run) {
+                // What it would say is no news, and would end the other's run.
+                (
+                    Verdict::Young { .. }
+                    | Verdict::Missing(_)
+                    | Verdict::Left { .. }
+                    | Verdict::Unread { .. },
+                    Some((_, _, by)),
+                    Some(run),
+                ) => Verdict::Superseded { run, by: by.clone() },
+                (verdict, _, _) => verdict,
+            };
+            (age.2, verdict)
+        });
+        self.is_found.then_some(verdicts)
     }
-    let ended_at = ended_at(pod);
-    if ended_at.is_some_and(|ended_at| {
-        now.duration_since(ended_at).unsigned_abs() < rules.older_than && ended_at <= now
-    }) {
-        return Verdict::Young { run };
+
+    /// What there is to say of a pod as if it were the only one.
+    fn alone(&mut self, pod: &Listed, run: Option<String>) -> Verdict {
+        let Some(run) = run else {
+            return Verdict::Unnamed;
+        };
+        if let Some(why) = pod.unread.clone() {
+            return Verdict::Unread { run, why };
+        }
+        let seen = Observation::of(&pod.pod, &self.rules.container_name);
+        // Nothing of it runs any more, podbeat included. Until then it may still say its last word itself.
+        if !seen.phase_is_terminal {
+            return Verdict::Open;
+        }
+        let own_exit = own_exit_code(pod, &self.rules);
+        if own_exit == Some(0) {
+            return Verdict::Settled { run };
+        }
+        let ended_at = ended_at(pod);
+        if ended_at.is_some_and(|ended_at| {
+            self.now.duration_since(ended_at).unsigned_abs() < self.rules.older_than && ended_at <= self.now
+        }) {
+            return Verdict::Young { run };
+        }
+        let request = request(pod, &seen, &self.rules);
+        self.waiting += size(&request);
+        if self.waiting > MOST_WAITING {
+            self.waiting -= size(&request);
+            return Verdict::Left { run };
+        }
+        Verdict::Missing(Box::new(Missing {
+            request,
+            run,
+            is_certain: own_exit == Some(UNDELIVERED),
+        }))
     }
-    Verdict::Missing(Box::new(Missing {
-        request: request(pod, &seen, rules),
-        run,
-        is_certain: own_exit == Some(UNDELIVERED),
-    }))
+}
+
+/// What a heartbeat takes in memory, about.
+fn size(request: &HeartbeatTaskRunRequest) -> usize {
+    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+    let states = request.container_status.iter().flatten().map(|status| {
+        let texts = match &status.state {
+            Some(ContainerState::Terminated(exit)) => {
+                length(&exit.message) + length(&exit.reason) + length(&exit.container_id)
+            }
+            Some(ContainerState::Waiting(waiting)) => length(&waiting.message) + length(&waiting.reason),
+            Some(ContainerState::Running(_)) | None => 0,
+        };
+        STATE + length(&status.name) + texts
+    });
+    let own = [
+        &request.nonce,
+        &request.pod_hardware_details,
+        &request.pod_name,
+        &request.pod_uid,
+    ];
+    states.sum::<usize>() + own.map(length).into_iter().sum::<usize>()
 }
 
 /// What podbeat would have said: the last states that the API shows, and nothing that it doesn't.
@@ -172,18 +298,12 @@ fn age(pod: &Listed, rules: &Rules) -> Age {
     (pod.created_at, told.or_else(shown), pod.name())
 }
 
-fn has_podbeat(pod: &Listed, rules: &Rules) -> bool {
-    let spec = &pod.pod.spec;
-    let mut containers = spec.init_containers.iter().chain(&spec.containers);
-    containers.any(|container| container.name == rules.container_name)
-}
-
 /// The run that the agent of this pod has by its settings, if they tell. `Err` is a pattern that
 /// wants an index where there is none.
 fn run_of(pod: &Listed, rules: &Rules) -> Option<Result<String, String>> {
     let variable = |name| pod.variable(&rules.container_name, name);
-    let pattern = variable("TASK_RUN_ID").or_else(|| pod.annotation(TASK_RUN_ID))?;
-    let index = variable("JOB_COMPLETION_INDEX").or_else(|| pod.annotation(COMPLETION_INDEX));
+    let pattern = variable("TASK_RUN_ID").or_else(|| pod.annotated_run())?;
+    let index = variable("JOB_COMPLETION_INDEX").or_else(|| pod.annotated_index());
     let index = index.and_then(|text| text.trim().parse().ok());
     Some(run_id(pattern.trim(), index).ok_or_else(|| pattern.to_owned()))
 }
@@ -257,12 +377,21 @@ mod tests {
         })
     }
 
+    fn docket(only: Option<&str>) -> Docket {
+        Docket::new(rules(), "2026-11-24T01:00:00Z".parse().expect("a time"), only)
+    }
+
+    fn listed(pod: &Value) -> Listed {
+        Listed::read(pod.to_string().as_bytes()).expect("a pod")
+    }
+
     fn verdicts(pods: &[Value]) -> Vec<Verdict> {
-        let pods: Vec<Listed> = pods
-            .iter()
-            .map(|pod| serde_json::from_value(pod.clone()).expect("a pod"))
-            .collect();
-        judge(&pods, &rules(), "2026-11-24T01:00:00Z".parse().expect("a time"))
+        let mut docket = docket(None);
+        for pod in pods {
+            docket.take(&listed(pod)).expect("room");
+        }
+        let verdicts = docket.verdicts().expect("all are asked for");
+        verdicts.map(|(_, verdict)| verdict).collect()
     }
 
     fn set(mut pod: Value, path: &str, value: Value) -> Value {
@@ -429,7 +558,7 @@ mod tests {
         // A run that can't be named, and a pod without podbeat.
         let unnamed = set(super::tests::pod("p", None), "/metadata/annotations", Value::Null);
         let other = set(super::tests::pod("q", None), "/spec/initContainers", json!([]));
-        assert_eq!(verdicts(&[unnamed, other]), [Verdict::Unnamed, Verdict::Other]);
+        assert_eq!(verdicts(&[unnamed, other]), [Verdict::Unnamed]);
     }
 
     #[test]
@@ -443,6 +572,84 @@ mod tests {
         assert_eq!(
             (request.container_status, request.last_heartbeat),
             (None, Some(true))
+        );
+    }
+
+    #[test]
+    fn of_one_pod_alone_the_verdict_heeds_the_others() {
+        let first = pod("first", Some(75));
+        let later = set(
+            pod("later", Some(75)),
+            "/metadata/creationTimestamp",
+            json!("2026-11-24T00:20:00Z"),
+        );
+        let mut one = docket(Some("first"));
+        for pod in [&first, &later] {
+            one.take(&listed(pod)).expect("room");
+        }
+        let verdicts: Vec<(String, Verdict)> = one.verdicts().expect("it is there").collect();
+        assert!(
+            matches!(&verdicts[..], [(name, Verdict::Superseded { by, .. })] if name == "n/first" && by == "n/later"),
+            "{verdicts:?}"
+        );
+        let mut missing = docket(Some("nobody"));
+        missing.take(&listed(&first)).expect("room");
+        assert!(missing.verdicts().is_none());
+    }
+
+    #[test]
+    fn what_is_kept_of_many_pods_has_an_end() {
+        let message = "x".repeat(12 << 10);
+        let large = |nth: usize| {
+            let pod = set(
+                pod(&format!("p{nth}"), None),
+                "/metadata/annotations",
+                json!({"podbeat.dev/task-run-id": nth.to_string()}),
+            );
+            listed(&set(
+                pod,
+                "/status/containerStatuses/0/state/terminated/message",
+                json!(message),
+            ))
+        };
+        let mut docket = docket(None);
+        for nth in 0..4000 {
+            docket.take(&large(nth)).expect("room");
+        }
+        let verdicts: Vec<Verdict> = docket
+            .verdicts()
+            .expect("all")
+            .map(|(_, verdict)| verdict)
+            .collect();
+        let (missing, left): (Vec<_>, Vec<_>) = verdicts
+            .iter()
+            .partition(|verdict| matches!(verdict, Verdict::Missing(_)));
+        assert!((1500..2500).contains(&missing.len()), "{}", missing.len());
+        assert!(left.iter().all(|verdict| matches!(verdict, Verdict::Left { .. })));
+        // Their names alone may be too much.
+        let mut docket = self::docket(None);
+        let long = listed(&set(pod("p", None), "/metadata/name", json!("x".repeat(1 << 20))));
+        let taken = (0..100).take_while(|_| docket.take(&long).is_ok()).count();
+        assert!((20..30).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn a_pod_that_is_not_read_robs_nobody_and_hides_nobody() {
+        let later = |pod| set(pod, "/metadata/creationTimestamp", json!("2026-11-24T00:20:00Z"));
+        let large = set(pod("large", None), "/status/message", json!("x".repeat(1 << 20)));
+        assert!(matches!(
+            &verdicts(std::slice::from_ref(&large))[..],
+            [Verdict::Unread { .. }]
+        ));
+        let both = verdicts(&[pod("a", None), later(large.clone())]);
+        assert!(
+            matches!(&both[..], [Verdict::Superseded { .. }, Verdict::Unread { .. }]),
+            "{both:?}"
+        );
+        let both = verdicts(&[large, later(pod("a", None))]);
+        assert!(
+            matches!(&both[..], [Verdict::Superseded { .. }, Verdict::Missing(_)]),
+            "{both:?}"
         );
     }
 

@@ -119,7 +119,7 @@ impl Server {
                 port: 0,
                 service_account_dir: PathBuf::new(),
             },
-            api: Arc::new(Mutex::new(Api::namespaced(Client::new(service, "lab"), "lab"))),
+            client: Arc::new(Mutex::new(Client::new(service, "lab"))),
             namespace: "lab".to_owned(),
             name: "p".to_owned(),
             silence: SILENCE,

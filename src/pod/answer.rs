@@ -1,0 +1,659 @@
+//! What the API server answers, read within bounds: one object, a list item by item, a watch line by line.
+//!
+//! kube's client would read any answer whole, and any line of a watch. A container has 32 MiB, and whoever can make objects, or stands
+//! between here and the API server, decides how long an answer is. So no object is read beyond [`LARGEST`], and of a list no more than
+//! one object is in memory at a time.
+
+use std::io;
+
+use futures_util::{Stream, stream};
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::body::Bytes;
+use kube::Client;
+use kube::client::Body;
+use kube::core::Status;
+use kube::core::response::StatusDetails;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::resource::{Pod, or_default};
+use crate::trimmed;
+
+/// The most that the agent reads of one object, in bytes of JSON. etcd takes 1.5 MiB of the same object in its shorter form.
+pub(super) const LARGEST: usize = 4 << 20;
+
+/// The most that is read of what is no object of the cluster's: a refusal, a list without its items, the answer to a review.
+pub(super) const SMALL: usize = 64 << 10;
+
+/// Why there is no answer, or not all of it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    /// What the client says.
+    #[error(transparent)]
+    Kube(#[from] kube::Error),
+    /// More than is read.
+    #[error("it is longer than {} KiB", .0 >> 10)]
+    TooLarge(usize),
+}
+
+impl Error {
+    fn unreadable(error: serde_json::Error) -> Self {
+        Self::Kube(kube::Error::SerdeError(error))
+    }
+}
+
+/// Sends a request, and reads the object that is answered.
+pub(super) async fn object<T: DeserializeOwned>(
+    client: &Client,
+    request: Request<Vec<u8>>,
+) -> Result<T, Error> {
+    let mut body = send(client, request).await?.into_body();
+    let bytes = whole(&mut body, LARGEST).await?;
+    serde_json::from_slice(trimmed::bytes(&bytes)).map_err(Error::unreadable)
+}
+
+/// What stands around the items of a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct ListMeta {
+    /// Where a watch goes on.
+    #[serde(deserialize_with = "or_default")]
+    pub(super) resource_version: String,
+    /// What asks for the next page; empty if this is the last one.
+    #[serde(rename = "continue", deserialize_with = "or_default")]
+    pub(super) continues: String,
+}
+
+/// Sends a request, and hands the items of the list that is answered on, one by one, as JSON. No item may have more than `most` bytes.
+pub(super) async fn list(
+    client: &Client,
+    request: Request<Vec<u8>>,
+    most: usize,
+    each: &mut (dyn FnMut(&[u8]) -> serde_json::Result<()> + Send),
+) -> Result<ListMeta, Error> {
+    #[derive(Deserialize)]
+    struct Around {
+        #[serde(default, deserialize_with = "or_default")]
+        metadata: ListMeta,
+        // What has no items is no list.
+        #[serde(rename = "items")]
+        _items: serde::de::IgnoredAny,
+    }
+
+    let mut body = send(client, request).await?.into_body();
+    let mut items = Items::default();
+    while let Some(bytes) = next(&mut body).await? {
+        items.feed(&bytes, most, each)?;
+    }
+    let around: Around = serde_json::from_slice(trimmed::bytes(&items.around)).map_err(Error::unreadable)?;
+    Ok(around.metadata)
+}
+
+/// What a watch tells.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// The pod as it is.
+    Shown(Box<Pod>),
+    /// The pod as it last was.
+    Deleted(Box<Pod>),
+    /// Nothing but how far the watch has come.
+    Bookmark(String),
+    /// The watch is over.
+    Refused(Box<Status>),
+}
+
+/// Sends a request, and reads the watch that is answered. Behind an error nothing comes.
+pub(super) async fn watch(
+    client: &Client,
+    request: Request<Vec<u8>>,
+) -> Result<impl Stream<Item = Result<Event, Error>> + use<>, Error> {
+    let body = send(client, request).await?.into_body();
+    let lines = Lines {
+        body,
+        line: Vec::new(),
+        rest: Bytes::new(),
+    };
+    Ok(stream::unfold(Some(lines), |lines| async move {
+        let mut lines = lines?;
+        let event = match lines.next().await {
+            Ok(None) => return None,
+            Ok(Some(line)) => event(&line),
+            Err(error) => Err(error),
+        };
+        let go_on = event.is_ok().then_some(lines);
+        Some((event, go_on))
+    }))
+}
+
+fn event(line: &[u8]) -> Result<Event, Error> {
+    #[derive(Deserialize)]
+    struct Kind {
+        #[serde(rename = "type")]
+        kind: String,
+    }
+    #[derive(Deserialize)]
+    struct Of<T> {
+        object: T,
+    }
+    #[derive(Deserialize)]
+    struct Marked {
+        metadata: Version,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Version {
+        resource_version: String,
+    }
+    fn of<T: DeserializeOwned>(line: &[u8]) -> Result<T, Error> {
+        let Of { object } = serde_json::from_slice(line).map_err(Error::unreadable)?;
+        Ok(object)
+    }
+
+    let line = trimmed::bytes(line);
+    // First the type alone, since what stands in the object's place depends on it.
+    let Ok(Kind { kind }) = serde_json::from_slice(line) else {
+        // An API server that fails may answer a bare Status.
+        return match serde_json::from_slice::<Refusal>(line) {
+            Ok(refusal) if refusal.code != 0 => Ok(Event::Refused(refusal.status(0))),
+            Ok(_) => Err(Error::unreadable(serde::de::Error::missing_field("type"))),
+            Err(error) => Err(Error::unreadable(error)),
+        };
+    };
+    Ok(match kind.as_str() {
+        "ADDED" | "MODIFIED" => Event::Shown(of(line)?),
+        "DELETED" => Event::Deleted(of(line)?),
+        "BOOKMARK" => Event::Bookmark(of::<Marked>(line)?.metadata.resource_version),
+        "ERROR" => Event::Refused(of::<Refusal>(line)?.status(0)),
+        _ => {
+            return Err(Error::unreadable(serde::de::Error::unknown_variant(
+                "another",
+                &["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"],
+            )));
+        }
+    })
+}
+
+/// A watch, line by line.
+struct Lines {
+    body: Body,
+    /// What came of the line that isn't whole yet.
+    line: Vec<u8>,
+    /// What came behind it.
+    rest: Bytes,
+}
+
+impl Lines {
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        loop {
+            let end = self.rest.iter().position(|byte| *byte == b'\n');
+            let part = self.rest.split_to(end.map_or(self.rest.len(), |end| end + 1));
+            if self.line.len() + part.len() > LARGEST {
+                return Err(Error::TooLarge(LARGEST));
+            }
+            self.line.extend_from_slice(&part);
+            if end.is_some() {
+                let line = std::mem::take(&mut self.line);
+                if !line.trim_ascii().is_empty() {
+                    return Ok(Some(line));
+                }
+            } else {
+                self.rest = match next(&mut self.body).await {
+                    Ok(Some(bytes)) => bytes,
+                    // What has no end is no line.
+                    Ok(None) => return Ok(None),
+                    Err(error) if is_end(&error) => return Ok(None),
+                    Err(error) => return Err(kube::Error::ReadEvents(io::Error::other(error)).into()),
+                };
+            }
+        }
+    }
+}
+
+/// Whether a watch ended as one may: the connection was closed in the middle of a chunk, which many a balancer does, or was silent for
+/// too long.
+fn is_end(error: &kube::Error) -> bool {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
+        if matches!(kind, Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::TimedOut)) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
+}
+
+/// Takes a list apart into its items while it comes.
+#[derive(Default)]
+struct Items {
+    /// All that is no item.
+    around: Vec<u8>,
+    /// What came of the item that isn't whole yet.
+    item: Vec<u8>,
+    /// How many brackets and braces are open.
+    depth: usize,
+    in_text: bool,
+    is_escaped: bool,
+    /// The last text in the list itself, which is the name of a member if a colon follows.
+    name: Vec<u8>,
+    /// Whether the member that comes is that of the items.
+    is_named: bool,
+    /// Whether the brackets of the items are open.
+    is_inside: bool,
+}
+
+const ITEMS: &[u8] = b"items";
+
+/// Inside the braces of the list.
+const LIST: usize = 1;
+
+/// Inside the brackets of its items.
+const INSIDE: usize = 2;
+
+impl Items {
+    fn feed(
+        &mut self,
+        bytes: &[u8],
+        most: usize,
+        each: &mut dyn FnMut(&[u8]) -> serde_json::Result<()>,
+    ) -> Result<(), Error> {
+        for &byte in bytes {
+            let is_open = self.is_inside;
+            let ends_item = self.read(byte);
+            if !(is_open && self.is_inside) {
+                if self.around.len() == SMALL {
+                    return Err(Error::TooLarge(SMALL));
+                }
+                self.around.push(byte);
+            } else if !ends_item {
+                if self.item.len() == most {
+                    return Err(Error::TooLarge(most));
+                }
+                self.item.push(byte);
+            }
+            if ends_item {
+                let item = std::mem::take(&mut self.item);
+                if !item.trim_ascii().is_empty() {
+                    each(&item).map_err(Error::unreadable)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether an item ended before this byte.
+    fn read(&mut self, byte: u8) -> bool {
+        if self.in_text {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' => self.is_escaped = true,
+                b'"' => self.in_text = false,
+                _ => {}
+            }
+            if self.in_text && self.depth == LIST && self.name.len() <= ITEMS.len() {
+                self.name.push(byte);
+            }
+            return false;
+        }
+        match byte {
+            b'"' => {
+                self.in_text = true;
+                self.name.clear();
+            }
+            b':' if self.depth == LIST => self.is_named = self.name == ITEMS,
+            b',' if self.depth == LIST => self.is_named = false,
+            b',' => return self.is_inside && self.depth == INSIDE,
+            b'[' | b'{' => {
+                self.is_inside |= byte == b'[' && self.depth == LIST && self.is_named;
+                self.depth += 1;
+            }
+            b']' | b'}' => {
+                self.depth = self.depth.saturating_sub(1);
+                if self.is_inside && self.depth < INSIDE {
+                    self.is_inside = false;
+                    return true;
+                }
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
+/// A refusal, without what nobody reads: causes may be without number.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Refusal {
+    #[serde(deserialize_with = "or_default")]
+    code: u16,
+    #[serde(deserialize_with = "or_default")]
+    message: String,
+    #[serde(deserialize_with = "or_default")]
+    reason: String,
+    #[serde(deserialize_with = "or_default")]
+    details: Details,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct Details {
+    #[serde(deserialize_with = "or_default")]
+    retry_after_seconds: u32,
+}
+
+impl Refusal {
+    /// As kube's client has it; with the answer's own code, if there is one.
+    fn status(self, code: u16) -> Box<Status> {
+        let details = StatusDetails {
+            name: String::new(),
+            group: String::new(),
+            kind: String::new(),
+            uid: String::new(),
+            causes: Vec::new(),
+            retry_after_seconds: self.details.retry_after_seconds,
+        };
+        let code = if self.code == 0 { code } else { self.code };
+        let mut status = Status::failure(&self.message, &self.reason).with_code(code);
+        status.details = Some(details);
+        status.boxed()
+    }
+}
+
+/// Sends a request; the answer, unless it is a refusal.
+async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<Response<Body>, Error> {
+    let mut response = client.send(request.map(Body::from)).await?;
+    let status = response.status();
+    if !status.is_client_error() && !status.is_server_error() {
+        return Ok(response);
+    }
+    // Whatever becomes of the body, the status is the answer; proxies write theirs as they like.
+    let body = whole(response.body_mut(), SMALL).await.unwrap_or_default();
+    let refusal = serde_json::from_slice(trimmed::bytes(&body)).unwrap_or_else(|_| Refusal {
+        message: String::from_utf8_lossy(trimmed::bytes(&body)).into_owned(),
+        reason: "Failed to parse error data".to_owned(),
+        ..Refusal::default()
+    });
+    Err(kube::Error::Api(refusal.status(status.as_u16())).into())
+}
+
+/// All of a body, up to a limit.
+pub(super) async fn whole(body: &mut Body, most: usize) -> Result<Vec<u8>, Error> {
+    let mut bytes = Vec::new();
+    while let Some(part) = next(body).await? {
+        if bytes.len() + part.len() > most {
+            return Err(Error::TooLarge(most));
+        }
+        bytes.extend_from_slice(&part);
+    }
+    Ok(bytes)
+}
+
+async fn next(body: &mut Body) -> kube::Result<Option<Bytes>> {
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            return Ok(Some(data));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::ready;
+    use std::pin::pin;
+    use std::sync::Arc;
+
+    use futures_util::StreamExt;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A client whose every request is answered so, in these parts.
+    fn answering(status: u16, parts: Vec<Vec<u8>>) -> Client {
+        let parts = Arc::new(parts);
+        let service = tower_service_fn(move |_: Request<Body>| {
+            let parts: Vec<_> = parts
+                .iter()
+                .cloned()
+                .map(|part| Ok(Frame::data(part.into())))
+                .collect();
+            let body = StreamBody::new(stream::iter(parts));
+            let response = Response::builder().status(status).body(body).expect("an answer");
+            ready(Ok::<Response<Parts>, Infallible>(response))
+        });
+        Client::new(service, "default")
+    }
+
+    type Parts = StreamBody<stream::Iter<std::vec::IntoIter<Result<Frame<Bytes>, Infallible>>>>;
+
+    #[derive(Clone)]
+    struct ServiceFn<F>(F);
+
+    fn tower_service_fn<F, R>(answer: F) -> ServiceFn<F>
+    where
+        F: Fn(Request<Body>) -> R,
+    {
+        ServiceFn(answer)
+    }
+
+    impl<F, R> tower_service::Service<Request<Body>> for ServiceFn<F>
+    where
+        F: Fn(Request<Body>) -> R,
+        R: Future<Output = Result<Response<Parts>, Infallible>>,
+    {
+        type Response = Response<Parts>;
+        type Error = Infallible;
+        type Future = R;
+
+        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+            std::task::Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, request: Request<Body>) -> R {
+            (self.0)(request)
+        }
+    }
+
+    fn request() -> Request<Vec<u8>> {
+        Request::get("/").body(Vec::new()).expect("a request")
+    }
+
+    fn pod(name: &str) -> Value {
+        json!({"metadata": {"name": name, "annotations": {"a": "]}[{\",\\"}}, "spec": {}, "status": {}})
+    }
+
+    async fn listed(answer: &[u8], at_once: usize) -> Result<(Vec<Value>, ListMeta), Error> {
+        let parts = answer.chunks(at_once.max(1)).map(<[u8]>::to_vec).collect();
+        let mut items = Vec::new();
+        let mut take = |item: &[u8]| {
+            items.push(serde_json::from_slice(item)?);
+            Ok(())
+        };
+        let meta = list(&answering(200, parts), request(), LARGEST, &mut take).await?;
+        Ok((items, meta))
+    }
+
+    #[tokio::test]
+    async fn a_list_is_taken_apart_wherever_its_parts_end() {
+        let pods = [pod("a"), json!({"items": [1, {"items": []}]}), pod("b")];
+        let answer =
+            json!({"kind": "items", "items": pods, "metadata": {"resourceVersion": "7", "continue": "more"}});
+        for text in [
+            answer.to_string(),
+            format!("{answer:#}"),
+            format!("\u{feff}{answer}\r\n"),
+        ] {
+            for at_once in [1, 2, 3, 7, 64, text.len()] {
+                let (items, meta) = listed(text.as_bytes(), at_once).await.expect("a list");
+                assert_eq!(items, pods, "{at_once}");
+                assert_eq!(
+                    (meta.resource_version.as_str(), meta.continues.as_str()),
+                    ("7", "more")
+                );
+            }
+        }
+        for (text, count) in [
+            (r#"{"items":null}"#, 0),
+            (r#"{"items":[ ]}"#, 0),
+            (r#"{"metadata":null,"items":[{},1,null]}"#, 3),
+        ] {
+            let (items, meta) = listed(text.as_bytes(), 5).await.expect(text);
+            assert_eq!((items.len(), meta.continues.as_str()), (count, ""), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_list_is_none() {
+        for text in [
+            "",
+            "{}",
+            "[]",
+            "null",
+            "<html>",
+            r#"{"items":[{}"#,
+            r#"{"items":[{}}"#,
+            r#"{"items":[{]}"#,
+            r#"{"items":[}]}"#,
+            r#"{"items":[]"#,
+        ] {
+            let error = listed(text.as_bytes(), 3).await.expect_err(text);
+            assert!(
+                matches!(error, Error::Kube(kube::Error::SerdeError(_))),
+                "{text}: {error:?}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn nothing_is_read_without_an_end() {
+        let part = || vec![b' '; 1 << 20];
+        let many = |first: &str| {
+            let parts = std::iter::once(first.as_bytes().to_vec());
+            parts.chain((0..100).map(|_| part())).collect::<Vec<_>>()
+        };
+        let is_too_large =
+            |error: Error, most: usize| matches!(error, Error::TooLarge(found) if found == most);
+        let client = answering(200, many("{"));
+        let error = object::<Value>(&client, request()).await.expect_err("too large");
+        assert!(is_too_large(error, LARGEST));
+        let mut take = |_: &[u8]| Ok(());
+        for (begins, most) in [("{", SMALL), (r#"{"items":[{"#, LARGEST)] {
+            let client = answering(200, many(begins));
+            let error = list(&client, request(), LARGEST, &mut take)
+                .await
+                .expect_err("too large");
+            assert!(is_too_large(error, most), "{begins}");
+        }
+        let client = answering(200, many("{"));
+        let mut lines = pin!(watch(&client, request()).await.expect("a watch"));
+        let error = lines.next().await.expect("an item").expect_err("too large");
+        assert!(is_too_large(error, LARGEST));
+        assert!(lines.next().await.is_none(), "nothing comes behind an error");
+        // Of a refusal the status counts.
+        let error = object::<Value>(&answering(503, many("{")), request())
+            .await
+            .expect_err("refused");
+        assert!(matches!(error, Error::Kube(kube::Error::Api(status)) if status.code == 503));
+    }
+
+    #[tokio::test]
+    async fn a_watch_is_read_line_by_line_however_it_comes() {
+        let lines = [
+            json!({"type": "ADDED", "object": pod("a")}).to_string(),
+            String::new(),
+            json!({"type": "BOOKMARK", "object": {"metadata": {"resourceVersion": "9"}}}).to_string(),
+            json!({"object": pod("a"), "type": "DELETED"}).to_string(),
+            json!({"type": "ERROR", "object": {"code": 410, "message": "gone", "causes": [{}, {}]}})
+                .to_string(),
+            "{\"type\": \"MODIFIED\", \"obj".to_owned(),
+        ];
+        let text = format!("\u{feff}{}", lines.join("\r\n"));
+        for at_once in [1, 5, 50, text.len()] {
+            let parts = text.as_bytes().chunks(at_once).map(<[u8]>::to_vec).collect();
+            let client = answering(200, parts);
+            let events = watch(&client, request()).await.expect("a watch");
+            let events: Vec<_> = events.map(|event| event.expect("readable")).collect().await;
+            let [
+                Event::Shown(shown),
+                Event::Bookmark(version),
+                Event::Deleted(_),
+                Event::Refused(status),
+            ] = &events[..]
+            else {
+                panic!("{events:?}");
+            };
+            assert_eq!(shown.metadata.name.as_deref(), Some("a"));
+            assert_eq!((version.as_str(), status.code), ("9", 410));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_line_that_is_no_event_is_an_error() {
+        for (line, code) in [
+            ("{\"type\": oops\n", None),
+            ("{\"type\":\"DANCED\",\"object\":{}}\n", None),
+            ("{\"type\":\"ADDED\"}\n", None),
+            ("{\"kind\":\"Status\",\"code\":410}\n", Some(410)),
+        ] {
+            let client = answering(200, vec![line.as_bytes().to_vec()]);
+            let mut events = pin!(watch(&client, request()).await.expect("a watch"));
+            match (events.next().await.expect("an item"), code) {
+                (Ok(Event::Refused(status)), Some(code)) => assert_eq!(status.code, code),
+                (Err(Error::Kube(kube::Error::SerdeError(_))), None) => {}
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_refusal_has_the_answers_code_whatever_its_body_is() {
+        let refused = async |body: &str| {
+            let client = answering(403, vec![body.as_bytes().to_vec()]);
+            match object::<Value>(&client, request()).await {
+                Err(Error::Kube(kube::Error::Api(status))) => status,
+                other => panic!("{other:?}"),
+            }
+        };
+        let said = json!({"kind": "Status", "code": 403, "reason": "Forbidden", "message": "no", "details": {"retryAfterSeconds": 3}});
+        let status = refused(&format!("\u{feff}{said}")).await;
+        assert_eq!(
+            (status.code, status.reason.as_str(), status.message.as_str()),
+            (403, "Forbidden", "no")
+        );
+        assert_eq!(status.details.expect("details").retry_after_seconds, 3);
+        assert_eq!(refused("<html>no</html>\n").await.message, "<html>no</html>");
+        assert_eq!(refused("{}").await.code, 403);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_at_all_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300), text in "[\\[\\]{}\",:items \\\\]{0,60}") {
+            for bytes in [&bytes[..], text.as_bytes()] {
+                let _ = event(bytes);
+                let _ = Items::default().feed(bytes, LARGEST, &mut |item| serde_json::from_slice::<Value>(item).map(drop));
+            }
+        }
+
+        /// However an answer is written, its items are those that a parser of all of it finds.
+        #[test]
+        fn items_are_those_of_the_whole(names in proptest::collection::vec("[\"\\\\\\[\\]{},:a]{0,8}", 0..6), at_once in 1_usize..40) {
+            let pods: Vec<Value> = names.iter().map(|name| json!({"items": [name], name.as_str(): {"b": name}})).collect();
+            let text = json!({"a": names, "items": pods, "z": {"items": names}}).to_string();
+            let mut found = Vec::new();
+            let mut items = Items::default();
+            for part in text.as_bytes().chunks(at_once) {
+                let fed = items.feed(part, LARGEST, &mut |item| {
+                    found.push(serde_json::from_slice::<Value>(item)?);
+                    Ok(())
+                });
+                prop_assert!(fed.is_ok());
+            }
+            prop_assert_eq!(found, pods);
+        }
+    }
+}
