@@ -1,7 +1,8 @@
 //! The settings: read once, checked all together, typed.
 //!
-//! Each has a variable and a flag; the flag wins, and a value that is empty or white space counts as unset. [`SETTINGS`] is the one
-//! table from which the help texts and `docs/configuration.md` are made.
+//! Each has a variable and a flag; the flag wins, and a value that is empty or white space counts
+//! as unset. [`SETTINGS`] is the one table from which the help texts and `docs/configuration.md`
+//! are made.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -17,12 +18,14 @@ pub const FILE: &str = "journal.json";
 /// The form that this version writes. One that reads it differently must have another number.
 pub const VERSION: u32 = 1;
 
-/// The most that is written, and so the most that is read, in bytes. The outbox takes 2 MiB at most, written down; what else stands in a
-/// journal is what the core keeps of one pod. Read, it takes twice as much memory, and a container has 32 MiB.
+/// The most that is written, and so the most that is read, in bytes. The outbox takes 2 MiB at
+/// most, written down; what else stands in a journal is what the core keeps of one pod. Read, it
+/// takes twice as much memory, and a container has 32 MiB.
 pub const LARGEST: u64 = 8 << 20;
 
-/// The most objects that a journal has. A heartbeat has three for each container, of 20 bytes and more each, and the outbox has its 2 MiB; an
-/// empty one, of which 2.7 million would fit, takes 200 bytes of memory.
+/// The most objects that a journal has. A heartbeat has three for each container, of 20 bytes and
+/// more each, and the outbox has its 2 MiB; an empty one, of which 2.7 million would fit, takes 200
+/// bytes of memory.
 const OBJECTS: usize = 100_000;
 
 /// Bytes that are read or written at once.
@@ -144,6 +147,15 @@ impl fmt::Display for Where {
 /// # Errors
 /// It can't be read, or is none that this version knows.
 pub fn read(path: &Path) -> Result<Option<Contents>, Malformed> {
+    read_counting(path, &AtomicU64::new(0))
+}
+
+/// The same; `count` shows from another thread how many bytes came so far, so that a disk that hangs is
+/// told from a processor that is busy.
+///
+/// # Errors
+/// Those of [`read`].
+pub fn read_counting(path: &Path, count: &AtomicU64) -> Result<Option<Contents>, Malformed> {
     let mut file = match regular_file::open(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -152,7 +164,7 @@ pub fn read(path: &Path) -> Result<Option<Contents>, Malformed> {
     if file.metadata().map_err(Malformed::Unreadable)?.len() > LARGEST {
         return Err(Malformed::TooLarge);
     }
-    parse_from(&mut file).map(Some)
+    parse_from(&mut file, count).map(Some)
 }
 
 /// What bytes say as a journal.
@@ -160,25 +172,26 @@ pub fn read(path: &Path) -> Result<Option<Contents>, Malformed> {
 /// # Errors
 /// They are none that this version knows.
 pub fn parse(bytes: &[u8]) -> Result<Contents, Malformed> {
-    parse_from(&mut io::Cursor::new(bytes))
+    parse_from(&mut io::Cursor::new(bytes), &AtomicU64::new(0))
 }
 
 /// Twice: the version first.
-fn parse_from(from: &mut (impl Read + Seek)) -> Result<Contents, Malformed> {
-    let version = json::<Versioned>(from)?.version;
+fn parse_from(from: &mut (impl Read + Seek), count: &AtomicU64) -> Result<Contents, Malformed> {
+    let version = json::<Versioned>(from, count)?.version;
     match version {
         0 => Err(Malformed::Torn(Where { line: 1, column: 1 })),
         VERSION => {
             from.rewind().map_err(Malformed::Unreadable)?;
-            json(from)
+            json(from, count)
         }
         newer => Err(Malformed::Newer(newer)),
     }
 }
 
-fn json<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T, Malformed> {
+fn json<T: DeserializeOwned>(from: &mut dyn Read, count: &AtomicU64) -> Result<T, Malformed> {
     let mut objects = Objects {
         from: from.take(LARGEST),
+        count,
         left: OBJECTS,
         in_text: false,
         is_escaped: false,
@@ -198,16 +211,19 @@ fn json<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T, Malformed> {
 }
 
 /// Passes JSON on until there were too many objects in it.
-struct Objects<R> {
+struct Objects<'count, R> {
     from: R,
+    count: &'count AtomicU64,
     left: usize,
     in_text: bool,
     is_escaped: bool,
 }
 
-impl<R: Read> Read for Objects<R> {
+impl<R: Read> Read for Objects<'_, R> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         let count = self.from.read(into)?;
+        self.count
+            .fetch_add(u64::try_from(count).unwrap_or(0), Ordering::Relaxed);
         for byte in into.iter().take(count) {
             match byte {
                 _ if self.is_escaped => self.is_escaped = false,

@@ -1,9 +1,9 @@
-//! Reads and replaces regular files. Everybody who reads a file does it here.
+//! Reads and replaces regular files. All code that reads a file does it here.
 //!
-//! Whoever provides a file is not trusted with the process. A pipe in the place of a token would hold the one thread up until somebody
-//! writes to it, and a large file would take the memory of the whole container. So nothing is waited for at the opening, what is not a
-//! regular file is refused, and no more than a limit is read. A disk that hangs still holds up whoever reads from it; where that may
-//! be, reads are made on a thread that can be left behind.
+//! A file may come from anyone. A pipe in place of a token would block the only thread until somebody
+//! writes to it, and a huge file would use up the container's memory. So opening never waits, only
+//! regular files are read, and only up to a limit. A disk that hangs still blocks its reader: callers
+//! that may meet one read on a thread of its own, with a deadline.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -12,10 +12,12 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// The most that is read of a token or a nonce, in bytes: more than any JWT, less than a mistake such as a log file.
+/// The most that is read of a token or a nonce, in bytes: more than any JWT, less than a mistake
+/// such as a log file.
 pub(crate) const LINE: u64 = 64 << 10;
 
-/// The most that is read of certificates and keys, in bytes: four times the roots that an operating system trusts.
+/// The most that is read of certificates and keys, in bytes: four times the roots that an operating
+/// system trusts.
 pub(crate) const PEM: u64 = 1 << 20;
 
 /// The most that is read of what the kernel says in /proc, in bytes.
@@ -108,7 +110,8 @@ pub(crate) fn open_no_link(path: &Path) -> io::Result<File> {
     open_with(path, OFlags::NOFOLLOW)
 }
 
-/// What a person named on the command line, which may be a pipe, such as the shell's `<(…)`: waited for, and read up to a limit.
+/// What a person named on the command line, which may be a pipe, such as the shell's `<(…)`: waited
+/// for, and read up to a limit.
 ///
 /// # Errors
 /// It can't be opened or read, or is larger than `most`.
@@ -123,7 +126,8 @@ pub(crate) fn too_large(most: u64) -> io::Error {
 }
 
 fn open_with(path: &Path, more: OFlags) -> io::Result<File> {
-    // Without NONBLOCK the opening of a pipe waits for a writer; a terminal must not become this process's own.
+    // Without NONBLOCK the opening of a pipe waits for a writer; a terminal must not become this
+    // process's own.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
     let file = OpenOptions::new()
         .read(true)
@@ -154,8 +158,9 @@ pub(crate) enum Durable {
     Afterwards,
 }
 
-/// Writes a file beside `path`, with this mode whatever the umask, and renames it over `path`: whoever reads sees the old content or the
-/// new one, never a part. Nothing that lies at either name is opened or followed.
+/// Writes a file beside `path`, with this mode whatever the umask, and renames it over `path`:
+/// whoever reads sees the old content or the new one, never a part. Nothing that lies at either
+/// name is opened or followed.
 ///
 /// # Errors
 /// It can't be written. What was begun beside `path` is removed then.

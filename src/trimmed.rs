@@ -1,4 +1,5 @@
-//! What a file or an answer says, without what editors and tools put around it: a byte order mark and white space.
+//! What a file or an answer says, without what editors and tools put around it: a byte order mark
+//! and white space.
 
 /// U+FEFF in UTF-8. Editors on Windows write it at the start of a file.
 const MARK: &[u8] = b"\xEF\xBB\xBF";
@@ -14,7 +15,8 @@ pub(crate) fn unmarked(text: &str) -> &str {
     text.trim_start_matches('\u{feff}')
 }
 
-/// The same as [`text`] of bytes that need not be text: JSON, for example. White space is that of ASCII.
+/// The same as [`text`] of bytes that need not be text: JSON, for example. White space is that of
+/// ASCII.
 pub(crate) fn bytes(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = bytes.trim_ascii();
@@ -25,8 +27,9 @@ pub(crate) fn bytes(mut bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Certificates and keys in PEM form, without any byte order mark: a mark in front of a certificate, wherever in the file, hides that
-/// certificate from the parser without an error. Files that were joined have one in the middle.
+/// Certificates and keys in PEM form, without any byte order mark: a mark in front of a
+/// certificate, wherever in the file, hides that certificate from the parser without an error.
+/// Files that were joined have one in the middle.
 pub(crate) fn pem(pem: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(pem.len());
     let mut rest = pem;

@@ -1,14 +1,16 @@
 //! The journal: what a restart of podbeat's container needs to go on where it was.
 //!
-//! One file, `journal.json` in PODBEAT_STATE_DIR, for its owner only (0600): it holds the renewed token. What can't be
-//! taken up (torn, another pod's, a newer version's) is set aside under another name and told; it ends nothing. A disk that hangs is
-//! told, too, and left alone.
+//! One file, `journal.json` in PODBEAT_STATE_DIR, for its owner only (0600): it holds the renewed
+//! token. What can't be taken up (torn, another pod's, a newer version's) is set aside under
+//! another name and told; it ends nothing. A disk that hangs is told, too, and left alone.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::keeper::{Content, Keeper, Written};
@@ -22,8 +24,11 @@ use crate::telemetry::instruments::Instruments;
 /// For its owner only.
 const MODE: u32 = 0o600;
 
-/// How long the start waits for the disk. Signals and probes wait as long.
+/// How long the start waits for a disk that brings nothing. Signals and probes wait as long.
 const READING: Duration = Duration::from_secs(2);
+
+/// How long it waits while something comes.
+const LONGEST: Duration = Duration::from_secs(20);
 
 /// Why what is there can't be taken up.
 #[derive(Debug, thiserror::Error)]
@@ -33,7 +38,7 @@ enum Unusable {
     #[error("it is of another pod or run")]
     Foreign,
     #[error(
-        "it could not be read within {}: does its disk hang?",
+        "nothing more of it came within {}: does its disk hang?",
         humantime::format_duration(READING)
     )]
     Hangs,
@@ -148,7 +153,10 @@ impl Kept {
 
 async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Contents> {
     let from = path.to_owned();
-    let unusable = match within(READING, move || journal::read(&from)).await {
+    let count = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&count);
+    let read = move || journal::read_counting(&from, &counted);
+    let unusable = match while_it_comes(READING, &count, read).await {
         Some(Ok(None)) => return None,
         Some(Ok(Some(contents))) => match ours(contents, run, pod_uid) {
             Ok(contents) => return Some(contents),
@@ -166,7 +174,8 @@ async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Conten
     let moved = match aside {
         Some(aside) => {
             let (from, to) = (path.to_owned(), aside.clone());
-            let moved = within(READING, move || std::fs::rename(from, to)).await;
+            let rename = move || std::fs::rename(from, to);
+            let moved = while_it_comes(READING, &AtomicU64::new(0), rename).await;
             moved.and_then(Result::ok).map(|()| aside)
         }
         None => None,
@@ -180,10 +189,24 @@ async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Conten
     None
 }
 
-/// Does what a disk may hold up, on a thread that is left behind if it doesn't end in time.
-async fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
-    let done = tokio::time::timeout(limit, tokio::task::spawn_blocking(work)).await;
-    done.ok()?.ok()
+/// Does what a disk may hold up, on a thread that is left behind if for so long no more bytes are counted.
+async fn while_it_comes<T: Send + 'static>(
+    limit: Duration,
+    count: &AtomicU64,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let begun = Instant::now();
+    let mut working = tokio::task::spawn_blocking(work);
+    let mut before = 0;
+    loop {
+        if let Ok(done) = tokio::time::timeout(limit, &mut working).await {
+            return done.ok();
+        }
+        let now = count.load(Ordering::Relaxed);
+        if std::mem::replace(&mut before, now) == now || begun.elapsed() > LONGEST {
+            return None;
+        }
+    }
 }
 
 fn ours(contents: Contents, run: &str, pod_uid: Option<&str>) -> Result<Contents, Unusable> {
@@ -311,7 +334,8 @@ mod tests {
         assert_eq!(names(dir.path()), [journal::FILE, "journal.json.newer"]);
     }
 
-    /// What waits after a long outage: exits with the longest messages, in characters that JSON writes in six.
+    /// What waits after a long outage: exits with the longest messages, in characters that JSON
+    /// writes in six.
     fn full(beats: u64) -> Saved {
         let state = ContainerState::Terminated(ContainerStateTerminated {
             exit_code: Some(1),
@@ -370,8 +394,20 @@ mod tests {
         assert_eq!(left.machine, None);
         assert_eq!(names(dir.path()), ["journal.json.unreadable"]);
         let (release, hangs) = std::sync::mpsc::channel::<()>();
-        let read = within(Duration::from_millis(1), move || hangs.recv().is_ok()).await;
-        assert_eq!(read, None);
+        let limit = Duration::from_millis(50);
+        let nothing = AtomicU64::new(0);
+        let hung = while_it_comes(limit, &nothing, move || hangs.recv().is_ok()).await;
+        assert_eq!(hung, None);
+        // What takes longer than that is waited for while something comes.
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = Arc::clone(&count);
+        let slow = move || {
+            let begun = Instant::now();
+            while begun.elapsed() < 4 * limit {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        };
+        assert_eq!(while_it_comes(limit, &count, slow).await, Some(()));
         drop(release);
         assert_eq!(Unusable::Hangs.suffix(), None);
     }

@@ -33,7 +33,8 @@ pub(super) struct Keeper {
     task: JoinHandle<()>,
 }
 
-/// What a file is to hold. It is written straight to the file, so that no copy of it is made in memory.
+/// What a file is to hold. It is written straight to the file, so that no copy of it is made in
+/// memory.
 pub(super) trait Content: Send + Sync {
     /// Writes all of it.
     fn write(&self, to: &mut dyn Write) -> io::Result<()>;

@@ -1,9 +1,10 @@
 //! Reads the directory of exit markers, when the core asks for it.
 //!
-//! Whoever can write there is not trusted: the task may put anything under any name. Nothing but small regular files is
-//! opened, nothing is followed, nothing that a file holds is logged, and all is bounded. The markers of the pod's containers are looked
-//! for by their names, so that no number of other files can hide one. A directory that hangs leaves one read under way, and holds
-//! nothing up.
+//! Whoever can write there is not trusted: the task may put anything under any name. Nothing but
+//! small regular files is opened, nothing is followed, nothing that a file holds is logged, and all
+//! is bounded. The markers of the pod's containers are looked for by their names, so that no number
+//! of other files can hide one. A directory that hangs leaves one read under way, and holds nothing
+//! up.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -22,7 +23,8 @@ use crate::heartbeat::machine::{Event, Look};
 use crate::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
 use crate::regular_file;
 
-/// How many files are read that aren't named after a container of the pod: to warn of them, or of a pod that was never seen.
+/// How many files are read that aren't named after a container of the pod: to warn of them, or of a
+/// pod that was never seen.
 const MOST: usize = 64;
 
 /// How many entries of the directory are looked at, whatever they are.
@@ -45,8 +47,8 @@ enum Refused {
     #[error("it is no regular file; a marker is one, and neither a link nor a directory")]
     NotAFile,
     #[error(
-        "there are too many files in it; those named after the pod's containers are read, others may be ignored: keep other files out \
-         of the directory of exit markers"
+        "it holds too many other files; markers of the pod's containers are still found by name, \
+         others may be ignored: keep other files out of the directory of exit markers"
     )]
     TooMany,
     #[error("it can't be read")]

@@ -131,7 +131,7 @@ fn readable(id: &str, directory: &Path) -> Finding {
         Ok(names) if names.len() > NAMES => Finding::warning(
             id,
             format!("{shown} can be read, with more than {NAMES} entries"),
-            "podbeat looks for the markers of the pod's containers by their names, and finds them. What else is in there should not be.",
+            "podbeat finds the markers of the pod's containers by name. Keep other files out of the directory.",
         ),
         Ok(names) => {
             let shown_ones = names

@@ -106,13 +106,16 @@ fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
         .try_for_each(|subcommand| write_page(subcommand, dir))
 }
 
-/// A page may be written by root into a directory where others may write, too: what they put there is not written through.
+/// A page may be written by root into a directory where others may write, too: what they put there
+/// is not written through.
 fn replace(path: &Path, page: &[u8]) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => {
-            return Err(io::Error::other("it is a link, which is not followed: remove it"));
+            return Err(io::Error::other(
+                "it is a symbolic link, which podbeat does not follow: remove it",
+            ));
         }
-        Ok(found) if !found.is_file() => return Err(io::Error::other("it is no regular file: remove it")),
+        Ok(found) if !found.is_file() => return Err(io::Error::other("it is not a regular file: remove it")),
         Ok(_) | Err(_) => {}
     }
     regular_file::replace(path, MODE, Durable::First, &|file| file.write_all(page))
@@ -168,7 +171,10 @@ mod tests {
         std::fs::remove_file(&page).expect("removed");
         symlink(&dear, &page).expect("a link");
         let error = write_pages(&pages).expect_err("a link").to_string();
-        assert!(error.contains("podbeat-runs-list.1: it is a link"), "{error}");
+        assert!(
+            error.contains("podbeat-runs-list.1: it is a symbolic link"),
+            "{error}"
+        );
         assert_eq!(std::fs::read_to_string(&dear).expect("read"), "dear");
         assert_eq!(
             std::fs::read_dir(&pages).expect("listed").count(),

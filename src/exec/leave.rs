@@ -65,8 +65,9 @@ impl Place {
         }
         let text = marker.print();
         let path = self.path.clone();
-        // Durable last, unlike the journal: a flush can take long when the task has just written much to the same disk, and a marker
-        // that is there is worth more than one that would outlive the node. A torn one after a power cut is told apart.
+        // Durable last, unlike the journal: a flush can take long when the task has just written
+        // much to the same disk, and a marker that is there is worth more than one that would
+        // outlive the node. A torn one after a power cut is told apart.
         let write = move || {
             replace(&path, MODE, Durable::Afterwards, &|file| {
                 file.write_all(text.as_bytes())

@@ -1,8 +1,9 @@
-//! What the API server answers, read within bounds: one object, a list item by item, a watch line by line.
+//! Responses of the API server, read within bounds: one object, a list item by item, a watch line by
+//! line.
 //!
-//! kube's client would read any answer whole, and any line of a watch. A container has 32 MiB, and whoever can make objects, or stands
-//! between here and the API server, decides how long an answer is. So no object is read beyond [`LARGEST`], and of a list no more than
-//! one object is in memory at a time.
+//! kube's client reads a response whole, and a line of a watch whatever its length. A container has
+//! 32 MiB, and whoever can create objects, or sits between podbeat and the API server, decides how long
+//! a response is. So an object is read up to [`LARGEST`], and one item of a list is in memory at a time.
 
 use std::io;
 
@@ -20,10 +21,12 @@ use serde::de::DeserializeOwned;
 use super::resource::{Pod, or_default};
 use crate::trimmed;
 
-/// The most that the agent reads of one object, in bytes of JSON. etcd takes 1.5 MiB of the same object in its shorter form.
+/// The most that the agent reads of one object, in bytes of JSON. etcd takes 1.5 MiB of the same
+/// object in its shorter form.
 pub(super) const LARGEST: usize = 4 << 20;
 
-/// The most that is read of what is no object of the cluster's: a refusal, a list without its items, the answer to a review.
+/// The most that is read of what is no object of the cluster's: a refusal, a list without its
+/// items, the answer to a review.
 pub(super) const SMALL: usize = 64 << 10;
 
 /// Why there is no answer, or not all of it.
@@ -65,7 +68,8 @@ pub(super) struct ListMeta {
     pub(super) continues: String,
 }
 
-/// Sends a request, and hands the items of the list that is answered on, one by one, as JSON. No item may have more than `most` bytes.
+/// Sends a request, and hands the items of the list that is answered on, one by one, as JSON. No
+/// item may have more than `most` bytes.
 pub(super) async fn list(
     client: &Client,
     request: Request<Vec<u8>>,
@@ -210,8 +214,8 @@ impl Lines {
     }
 }
 
-/// Whether a watch ended as one may: the connection was closed in the middle of a chunk, which many a balancer does, or was silent for
-/// too long.
+/// Whether a watch ended as one may: the connection was closed in the middle of a chunk, which many
+/// a balancer does, or was silent for too long.
 fn is_end(error: &kube::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {

@@ -126,7 +126,8 @@ fn read(paths: &Path) -> Result<Kubeconfig, KubeconfigError> {
         })
 }
 
-/// kube's client reads it, with a byte order mark or without, once it is known to be a file that can be read.
+/// kube's client reads it, with a byte order mark or without, once it is known to be a file that
+/// can be read.
 fn read_one(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
     match regular_file::read(path, LARGEST) {
         Ok(_) => Kubeconfig::read_from(path),
@@ -134,8 +135,9 @@ fn read_one(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
     }
 }
 
-/// Reads the certificates and the key that a context names, and puts them in the place of their names: kube's client would wait for a
-/// pipe, and not find a certificate behind a byte order mark. A token's file is read again as it changes, and so stays named.
+/// Reads the certificates and the key that a context names, and puts them in the place of their
+/// names: kube's client would wait for a pipe, and not find a certificate behind a byte order mark.
+/// A token's file is read again as it changes, and so stays named.
 fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<(), Error> {
     let wanted = context.or(kubeconfig.current_context.as_deref());
     let context = kubeconfig

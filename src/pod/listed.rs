@@ -25,9 +25,9 @@ const PAGE: u32 = 100;
 /// Pages, after which an API server that has ever another one is not believed any more: a million pods.
 const MOST_PAGES: usize = 10_000;
 
-/// The most that is read of one pod, in bytes of JSON: etcd takes 1.5 MiB of it, and JSON may need six times as many for the same texts
-/// (each `<` is written as `\u003c`). It is more than what the agent reads of its own pod: of all that may be in a cluster, nobody's
-/// pod may hide the others.
+/// The most that is read of one pod, in bytes of JSON: etcd takes 1.5 MiB of it, and JSON may need
+/// six times as many for the same texts (each `<` is written as `\u003c`). It is more than what the
+/// agent reads of its own pod: of all that may be in a cluster, nobody's pod may hide the others.
 const LARGEST: usize = 12 << 20;
 
 /// The annotation from which the manifests fill TASK_RUN_ID.
@@ -57,7 +57,8 @@ pub struct Listed {
     containers: Vec<Container>,
 }
 
-/// A container, and which of [`VARIABLES`] it is given word for word. Those from ConfigMaps, Secrets and fields have no value here.
+/// A container, and which of [`VARIABLES`] it is given word for word. Those from ConfigMaps,
+/// Secrets and fields have no value here.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Container {
@@ -146,7 +147,8 @@ impl Listed {
         self.containers.iter().any(|container| container.name == name)
     }
 
-    /// The value of one of a container's [`VARIABLES`], if the spec gives it word for word and it isn't empty.
+    /// The value of one of a container's [`VARIABLES`], if the spec gives it word for word and it
+    /// isn't empty.
     #[must_use]
     pub fn variable(&self, container: &str, name: &str) -> Option<&str> {
         let container = self.containers.iter().find(|it| it.name == container);

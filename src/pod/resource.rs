@@ -4,8 +4,9 @@
 //! volumes) is skipped by the parser without being stored. Every member may be absent or null, because the API
 //! server writes both; an unreadable time counts as absent, so that one odd member can't hide the whole pod.
 //!
-//! What is kept has an end, whoever wrote the pod: lists end, maps keep the names that are read, and a pod of which more than 512 KiB
-//! would be kept is refused. Otherwise a list of a million `{}`, which are 3 MB of JSON, would take hundreds.
+//! What is kept has an end, whoever wrote the pod: lists end, maps keep the names that are read,
+//! and a pod of which more than 512 KiB would be kept is refused. Otherwise a list of a million
+//! `{}`, which are 3 MB of JSON, would take hundreds.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -24,11 +25,12 @@ use serde_json::{Value, json};
 use super::status::{INSTANCE_TYPE, JOB_INDEX_FAILURE_COUNT, is_device};
 use super::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
 
-/// The most texts that are kept of a pod, in bytes. The kubelet lets the termination messages of a whole pod take 12 KiB; names, IDs and
-/// reasons of a container take 300 bytes.
+/// The most texts that are kept of a pod, in bytes. The kubelet lets the termination messages of a
+/// whole pod take 12 KiB; names, IDs and reasons of a container take 300 bytes.
 const MOST_TEXT: usize = 512 << 10;
 
-/// The most containers, and the most statuses of containers, of either kind. A node runs 110 pods, and pods have a handful.
+/// The most containers, and the most statuses of containers, of either kind. A node runs 110 pods,
+/// and pods have a handful.
 const CONTAINERS: usize = 1024;
 
 /// The most rules of a container's restarts. The API server takes 20.
@@ -45,7 +47,8 @@ const CONDITIONS: usize = 256;
 #[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(try_from = "Unweighed")]
 pub struct Pod {
-    /// Name, UID, resourceVersion, deletion, and the label and the annotation that are read; nothing else is filled.
+    /// Name, UID, resourceVersion, deletion, and the label and the annotation that are read;
+    /// nothing else is filled.
     pub metadata: ObjectMeta,
     /// What was asked for.
     pub spec: PodSpec,
@@ -455,7 +458,8 @@ fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String
     only(deserializer, &is_device)
 }
 
-/// Of a map with texts or numbers those entries that are wanted, and of these the first ones; null means the same as absent.
+/// Of a map with texts or numbers those entries that are wanted, and of these the first ones; null
+/// means the same as absent.
 pub(super) fn only<'de, D: Deserializer<'de>>(
     deserializer: D,
     is_wanted: &dyn Fn(&str) -> bool,

@@ -309,7 +309,7 @@ impl Reaper<'_> {
                 (None, Case::new(Outcome::Unclear, message))
             }
             Verdict::Unread { run, why } => {
-                let message = format!("how it stands can't be read: {why}");
+                let message = format!("its containers can't be read: {why}");
                 (Some(run), Case::new(Outcome::Unclear, message))
             }
             Verdict::Left { run } => {

@@ -1,5 +1,5 @@
-//! Which pods ended without a last heartbeat, and what it would have said: pure. Pods in, one by one, verdicts out; `now` is an
-//! argument.
+//! Which pods ended without a last heartbeat, and what it would have said: pure. Pods in, one by
+//! one, verdicts out; `now` is an argument.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,11 +13,12 @@ use crate::pod::resource::ContainerStatus;
 use crate::pod::status::Observation;
 use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
 
-/// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at once. The container has 128 MiB
-/// (deploy/manifests/reap.yaml).
+/// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at
+/// once. The container has 128 MiB (deploy/manifests/reap.yaml).
 const MOST_KEPT: usize = 48 << 20;
 
-/// The most that last heartbeats take that wait to be sent, in bytes. What is beyond that is left for the next time.
+/// The most that last heartbeats take that wait to be sent, in bytes. What is beyond that is left
+/// for the next time.
 const MOST_WAITING: usize = 24 << 20;
 
 /// What a pod takes beside its texts, in bytes.
@@ -102,7 +103,8 @@ pub(super) struct Missing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
-/// Pods that are judged, each against all of them: taken one by one, so that no more of each is in memory than what its verdict takes.
+/// Pods that are judged, each against all of them: taken one by one, so that no more of each is in
+/// memory than what its verdict takes.
 pub(super) struct Docket {
     rules: Rules,
     now: Timestamp,
@@ -176,7 +178,8 @@ impl Docket {
         Ok(())
     }
 
-    /// Names and verdicts, in the order in which the pods came; `None` if the only one that was asked for is not there.
+    /// Names and verdicts, in the order in which the pods came; `None` if the only one that was
+    /// asked for is not there.
     pub(super) fn verdicts(self) -> Option<impl Iterator<Item = (String, Verdict)>> {
         let newest = self.newest;
         let verdicts = self.cases.into_iter().map(move |case| {
@@ -208,7 +211,8 @@ impl Docket {
             return Verdict::Unread { run, why };
         }
         let seen = Observation::of(&pod.pod, &self.rules.container_name);
-        // Nothing of it runs any more, podbeat included. Until then it may still say its last word itself.
+        // Nothing of it runs any more, podbeat included. Until then it may still say its last word
+        // itself.
         if !seen.phase_is_terminal {
             return Verdict::Open;
         }

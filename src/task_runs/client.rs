@@ -207,7 +207,8 @@ impl Client {
         decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
     }
 
-    /// Gets a task run's status, if it has one. Nothing else of the answer is kept, however much there is of it.
+    /// Gets a task run's status, if it has one. Nothing else of the answer is kept, however much
+    /// there is of it.
     ///
     /// # Errors
     /// Those of [`Client::get`].
