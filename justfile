@@ -244,7 +244,7 @@ bench-prepare: bench-programs
 bench-programs:
     cargo build --quiet --locked --profile bench-run --workspace --bin podbeat-bench --bin podbeat-lab
 
-# Needs valgrind and what `just bench` needs. About eight minutes once all is built. Without arguments it measures all budgets; with
+# Needs root, valgrind and what `just bench` needs. About eight minutes once all is built. Without arguments it measures all budgets; with
 # arguments podbeat alone, without the ratios to its peers.
 [doc("Measure podbeat against its budgets: `just budget [--only NAME]… [--quick] [--record] [--planted KIND]`")]
 [group('bench')]
@@ -261,11 +261,12 @@ budget *arguments: image (programs "podbeat-budget")
     if [ $# = 0 ]; then just budget-ratios || held=$?; fi
     exit "$held"
 
-# Measure the budgets of size, memory at rest and growth, in a short form without valgrind and peers
+# Needs root, for control groups.
+[doc("Measure the budgets of size, memory and growth, in a short form without valgrind and peers")]
 [group('bench')]
 budget-short: image (programs "podbeat-budget")
     {{built}}/debug/podbeat-budget --binary "$(bash image/static.sh)" --image target/image/podbeat.tar --quick \
-      --only binary --only image --only rss --only peak --only growth --only outages
+      --only binary --only image --only rss --only peak --only growth --only outages --only hostile --only reap
 
 # Measure the budgets that are ratios to peers; about three minutes
 [group('bench')]

@@ -22,6 +22,7 @@ struct Rule {
 
 /// Who speaks to the API server, and how it is reached.
 const WITH_KUBES_CLIENT: &[&str] = &[
+    "pod/answer.rs",
     "pod/watch.rs",
     "pod/watch/",
     "pod/listed.rs",
@@ -107,7 +108,14 @@ const RULES: &[Rule] = &[
         room: "marker.rs",
         but_not: &[],
         forbidden: &[
-            "crate::",
+            "crate::agent",
+            "crate::config",
+            "crate::exec",
+            "crate::heartbeat",
+            "crate::pod",
+            "crate::regular_file",
+            "crate::task_runs",
+            "crate::telemetry",
             "std::fs",
             "std::io",
             "std::path",
@@ -383,6 +391,37 @@ const RULES: &[Rule] = &[
         why: "the core knows the wire types, and so they do no I/O",
     },
     Rule {
+        room: "trimmed.rs",
+        but_not: &[],
+        forbidden: &["crate::", "std::fs", "std::io"],
+        why: "what stands around a text is known without where it comes from",
+    },
+    Rule {
+        room: "regular_file.rs",
+        but_not: &[],
+        forbidden: &[
+            "crate::agent",
+            "crate::config",
+            "crate::task_runs",
+            "tokio::",
+            "tracing::",
+        ],
+        why: "files are read without knowing who wants them",
+    },
+    Rule {
+        room: "",
+        but_not: &["regular_file.rs"],
+        forbidden: &[
+            "fs::read(",
+            "fs::read_to_string",
+            "fs::write(",
+            "File::open",
+            "File::create",
+            "tokio::fs",
+        ],
+        why: "files are read and written in regular_file.rs, where nothing is waited for and all has an end",
+    },
+    Rule {
         room: "",
         but_not: &["config.rs", "heartbeat/simulation/mod.rs"],
         forbidden: &["std::env::var"],
@@ -509,6 +548,14 @@ fn planted_breaches_are_found() {
         ("exec/mod.rs", "use crate::pod::status::Exit;"),
         ("exec/leave.rs", "use tokio::fs::write;"),
         ("marker.rs", "let text = std::fs::read(path);"),
+        ("agent/delivery.rs", "let text = std::fs::read_to_string(path);"),
+        ("check/files.rs", "use std::fs;\nfn f() { fs::read(path); }"),
+        (
+            "pod/transport.rs",
+            "use std::fs::File;\nfn f() { File::open(path); }",
+        ),
+        ("trimmed.rs", "use std::io::Read;"),
+        ("regular_file.rs", "use tokio::task;"),
         ("marker.rs", "let at = Timestamp::now();"),
         ("agent/markers.rs", "use crate::exec::run;"),
         ("agent/mod.rs", "use crate::runs::command::Command;"),
@@ -561,6 +608,8 @@ fn what_is_allowed_is_not_found() {
             "use kube::Client;\nuse crate::heartbeat::backoff::Backoff;",
         ),
         ("agent/mod.rs", "use crate::{config, heartbeat, task_runs};"),
+        ("check/files.rs", "let names = std::fs::read_dir(directory);"),
+        ("marker.rs", "use crate::trimmed;"),
         (
             "exec/leave.rs",
             "use crate::config::ExecConfig;\nuse crate::marker::{self, Marker};",

@@ -21,6 +21,7 @@ mod exec;
 mod explain;
 mod guarantees;
 mod harness;
+mod hostile;
 mod imports;
 mod inert;
 mod killed;

@@ -3,6 +3,7 @@
 //! Never here: anything that the production binary contains, and no figure that wasn't measured.
 
 pub mod budget;
+pub mod control_group;
 pub mod peers;
 pub mod process;
 pub mod world;
@@ -28,6 +29,19 @@ pub enum Error {
     /// A stand-in failed.
     #[error(transparent)]
     Lab(#[from] podbeat_lab::Error),
+    /// There is no memory limit to be had.
+    #[error(
+        "{} can't be used: `hostile` and `reap` need a control group with a memory limit; run as root \
+         where /sys/fs/cgroup is writable, or leave them out with --only",
+        path.display()
+    )]
+    NoControlGroup {
+        /// The group, or its limit.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// A process that is measured is gone.
     #[error("{program} (process {id}) is gone before it was measured: read what it logged:\n{log}")]
     Gone {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tokio::process::{Child, Command};
 
+use crate::control_group::ControlGroup;
 use crate::{Error, io};
 
 /// How much of what a process wrote is told when it fails, in bytes.
@@ -92,6 +93,33 @@ impl Running {
             pid,
             log: log.to_owned(),
         })
+    }
+
+    /// The same in a control group, from its first instruction on.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub fn start_in(
+        group: &ControlGroup,
+        program: &Path,
+        arguments: &[String],
+        environment: &BTreeMap<String, String>,
+        log: &Path,
+    ) -> Result<Self, Error> {
+        // The shell takes itself into the group, and becomes the program there.
+        const SHELL: &str = r#"echo $$ >"$0" && exec "$@""#;
+        let processes = group.processes();
+        let before: [&OsStr; 4] = [
+            "-c".as_ref(),
+            SHELL.as_ref(),
+            processes.as_ref(),
+            program.as_ref(),
+        ];
+        let arguments: Vec<&OsStr> = before
+            .into_iter()
+            .chain(arguments.iter().map(AsRef::as_ref))
+            .collect();
+        Self::start(Path::new("/bin/sh"), &arguments, environment, log)
     }
 
     /// Its process id.

@@ -48,6 +48,8 @@ pub enum What {
     Garbage,
     /// 200, with a body of more than 1 MiB.
     Giant,
+    /// 200, with a body of one object that never ends; in an open watch, a line that never does.
+    Flood,
     /// 307 to elsewhere.
     Redirect(String),
     /// An accepted heartbeat brings this token.
@@ -171,6 +173,7 @@ fn what(word: &str) -> Option<What> {
         "hang-lost" => What::HangLost,
         "garbage" => What::Garbage,
         "giant" => What::Giant,
+        "flood" => What::Flood,
         "gone" => What::Gone,
         "cut" => What::Cut,
         "end" => What::End,
@@ -235,6 +238,7 @@ impl fmt::Display for What {
             Self::Delay(delay) => write!(f, "delay={}", compact(*delay)),
             Self::Garbage => f.write_str("garbage"),
             Self::Giant => f.write_str("giant"),
+            Self::Flood => f.write_str("flood"),
             Self::Redirect(url) => write!(f, "redirect={url}"),
             Self::Jwt(token) => write!(f, "jwt={token}"),
             Self::Gone => f.write_str("gone"),
@@ -348,7 +352,7 @@ impl Faults {
         self.strike_if(|rule| {
             let ends_a_stream = matches!(
                 rule.what,
-                What::Gone | What::Cut | What::End | What::Silent | What::Garbage
+                What::Gone | What::Cut | What::End | What::Silent | What::Garbage | What::Flood
             );
             rule.place == Place::Watch && ends_a_stream && rule.after.is_none_or(|after| events >= after)
         })
@@ -401,6 +405,7 @@ mod tests {
             "watch gone x1",
             "any refuse for 3s",
             "get garbage x1",
+            "list flood x1",
         ] {
             let rule: Rule = text.parse().expect(text);
             assert_eq!(rule.to_string(), text);

@@ -582,7 +582,7 @@ impl Question {
 }
 
 /// What a fault makes of a request, whatever is asked; `None` where that is answered all the same. A giant answer has so many bytes.
-async fn scripted(what: What, giant: usize) -> Result<Option<Response<Body>>, CutOff> {
+async fn scripted(what: What, place: Place, giant: usize) -> Result<Option<Response<Body>>, CutOff> {
     Ok(Some(match what {
         What::Status(code, _) => refusal(code, "Scripted", "as the script demands"),
         What::Refuse | What::Drop | What::Lose | What::Cut => return Err(CutOff),
@@ -593,6 +593,11 @@ async fn scripted(what: What, giant: usize) -> Result<Option<Response<Body>>, Cu
         }
         What::Garbage => whole(200, "application/json", "{\"kind\": oops"),
         What::Giant => whole(200, "application/json", vec![b' '; giant]),
+        What::Flood => serve::flood(match place {
+            Place::List => "{\"metadata\":{},\"items\":[{\"metadata\":{\"annotations\":{\"a\":\"",
+            Place::Watch => "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"annotations\":{\"a\":\"",
+            Place::Get | Place::Heartbeat | Place::Any => "{\"metadata\":{\"annotations\":{\"a\":\"",
+        }),
         What::Redirect(url) => {
             let mut response = whole(307, "text/plain", "");
             if let Ok(url) = url.parse() {
@@ -611,7 +616,7 @@ const USER: &str = "system:serviceaccount:lab:podbeat";
 impl Shared {
     async fn answer_question(self: &Arc<Self>, question: Question, request: Request<Incoming>) -> Outcome {
         if let Some(what) = self.faults.strike(Place::Any, false)
-            && let Some(answer) = scripted(what, 8 << 20).await?
+            && let Some(answer) = scripted(what, Place::Any, 8 << 20).await?
         {
             return Ok(answer);
         }
@@ -674,7 +679,7 @@ impl Shared {
                 return Ok(self.stream(asked, Vec::new(), 0, Some(what)));
             }
             Some(what) => {
-                if let Some(answer) = scripted(what, 2 << 20).await? {
+                if let Some(answer) = scripted(what, place, 2 << 20).await? {
                     return Ok(answer);
                 }
             }
@@ -878,6 +883,10 @@ impl OpenWatch {
                 Some(What::End) => return Next::End,
                 Some(What::Silent) => std::future::pending().await,
                 Some(What::Garbage) => return Next::Line("{\"type\": oops\n".to_owned()),
+                Some(What::Flood) => {
+                    self.then = Some(What::Flood);
+                    return Next::Line("x".repeat(64 << 10));
+                }
                 Some(What::Gone) => {
                     self.then = Some(What::End);
                     return Next::Line(line("ERROR", &status(410, "Expired", "too old resource version")));

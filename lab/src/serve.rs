@@ -246,6 +246,15 @@ pub(crate) fn stream(
     answer(200, content_type, body.boxed_unsync())
 }
 
+/// An answer that begins so, and never ends.
+pub(crate) fn flood(begins: &'static str) -> Response<Body> {
+    const PART: &[u8] = &[b'x'; 64 << 10];
+    let parts = futures_util::stream::iter([begins.as_bytes()])
+        .chain(futures_util::stream::repeat(PART))
+        .map(|part| Ok(Bytes::from_static(part)));
+    stream("application/json", parts)
+}
+
 fn answer(status: u16, content_type: &str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

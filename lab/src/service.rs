@@ -25,7 +25,7 @@ use crate::fault::{Faults, Place, RetryAfter, What};
 use crate::page::view::{Detail, Entry, Overview};
 use crate::page::{self, Page, Source};
 use crate::pki::Authority;
-use crate::serve::{Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
+use crate::serve::{self, Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
 use crate::task_runs::clock::Clock;
 use crate::task_runs::data::Data;
 pub use crate::task_runs::heard::Heartbeat;
@@ -785,6 +785,7 @@ impl Shared {
         let response = match (done, &fault) {
             (Err(problem), _) => problem.response(),
             (Ok((status, _)), Some(What::Garbage)) => whole(status, "application/json", "<html>oops"),
+            (Ok(_), Some(What::Flood)) => serve::flood("{\"jwt\":\""),
             (Ok((status, _)), Some(What::Giant)) => whole(status, "application/json", vec![b' '; 2 << 20]),
             (Ok((status, _)), Some(What::Jwt(token))) if heartbeat.is_some() => {
                 json_answer(status, &json!({"jwt": token}))

@@ -162,6 +162,36 @@ impl Podbeat {
         (code, lines(&log))
     }
 
+    /// The most memory that it ever had in RAM, in bytes.
+    #[track_caller]
+    pub(crate) fn peak(&self) -> u64 {
+        self.peak_if_it_runs().expect("it runs")
+    }
+
+    /// `None` once it has ended.
+    fn peak_if_it_runs(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let kib: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kib << 10)
+    }
+
+    /// Waits for the end, and tells the most memory that was seen until then.
+    pub(crate) async fn ended_with_peak(&mut self) -> (ExitStatus, u64) {
+        let mut most = 0;
+        let ended = async {
+            loop {
+                most = most.max(self.peak_if_it_runs().unwrap_or_default());
+                if let Some(status) = self.child.try_wait().expect("waited for") {
+                    return status;
+                }
+                sleep(Duration::from_millis(2)).await;
+            }
+        };
+        let ended = timeout(LIMIT, ended).await;
+        (ended.expect("podbeat ends"), most)
+    }
+
     pub(crate) async fn ended(&mut self) -> ExitStatus {
         let ended = async {
             loop {

@@ -3,6 +3,7 @@
 //! Never here: a limit in code, and a measurement that is left out in silence.
 
 mod growth;
+mod hostile;
 mod memory;
 mod sizes;
 mod valgrind;
@@ -124,7 +125,15 @@ const SIZES: Way = Way {
     budgets: &["binary", "image"],
     doing: "files",
 };
-const WAYS: [Way; 6] = [SIZES, MEMORY, CROWD, WAKING, VALGRIND, GROWTH];
+const HOSTILE: Way = Way {
+    budgets: &["hostile"],
+    doing: "pods, files and answers that are made to take memory, in a container's control group",
+};
+const REAP: Way = Way {
+    budgets: &["reap"],
+    doing: "podbeat reap before many large pods, in a container's control group",
+};
+const WAYS: [Way; 8] = [SIZES, MEMORY, CROWD, WAKING, VALGRIND, GROWTH, HOSTILE, REAP];
 
 /// Reads the budgets.
 ///
@@ -209,6 +218,8 @@ pub async fn measure(
             budgets if budgets == CROWD.budgets => memory::crowd(subject).await?,
             budgets if budgets == WAKING.budgets => waking::measure(subject).await?,
             budgets if budgets == VALGRIND.budgets => Box::pin(valgrind::measure(subject, &tell)).await?,
+            budgets if budgets == HOSTILE.budgets => Box::pin(hostile::agent(subject, &tell)).await?,
+            budgets if budgets == REAP.budgets => hostile::reaper(subject).await?,
             _ => growth::measure(subject, options.quick, &tell).await?,
         };
         measured.extend(figures.into_iter().filter(|(name, _)| wanted(name)));
