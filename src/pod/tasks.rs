@@ -121,7 +121,7 @@ mod tests {
     use super::*;
     use crate::pod::status::{Observation, Role};
 
-    fn pod(annotations: Value) -> Pod {
+    fn pod(annotations: &Value) -> Pod {
         let pod = json!({
             "metadata": {"annotations": annotations},
             "spec": {"containers": [{"name": "main"}, {"name": "istio-proxy"}, {"name": "podbeat"}]},
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn settings_and_annotations_say_which_are_the_tasks() {
-        let bare = pod(json!({}));
+        let bare = pod(&json!({}));
         assert_eq!(tasks(&bare, &Tasks::All), ["main", "istio-proxy"]);
         assert_eq!(tasks(&bare, &Tasks::Only(list(&["main"]))), ["main"]);
         assert_eq!(
@@ -157,17 +157,17 @@ mod tests {
             json!({TASK_CONTAINERS: "main", IGNORED_CONTAINERS: "main"}),
         ] {
             assert_eq!(
-                tasks(&pod(annotations), &Tasks::Only(list(&["istio-proxy"]))),
+                tasks(&pod(&annotations), &Tasks::Only(list(&["istio-proxy"]))),
                 ["main"]
             );
         }
         let nothing = json!({TASK_CONTAINERS: " , ", IGNORED_CONTAINERS: ""});
-        assert_eq!(tasks(&pod(nothing), &Tasks::Only(list(&["main"]))), ["main"]);
+        assert_eq!(tasks(&pod(&nothing), &Tasks::Only(list(&["main"]))), ["main"]);
     }
 
     #[test]
     fn a_task_without_containers_is_no_task() {
-        let bare = pod(json!({}));
+        let bare = pod(&json!({}));
         for none in [
             Tasks::Only(list(&["mian"])),
             Tasks::Only(list(&["podbeat"])),
@@ -177,7 +177,7 @@ mod tests {
         }
         assert_eq!(Tasks::Only(list(&["mian", "main"])).strangers(&bare), ["mian"]);
         assert_eq!(Tasks::AllBut(list(&["main"])).strangers(&bare), [""; 0]);
-        let annotated = pod(json!({IGNORED_CONTAINERS: "x"}));
+        let annotated = pod(&json!({IGNORED_CONTAINERS: "x"}));
         assert_eq!(Tasks::Only(list(&["mian"])).strangers(&annotated), ["x"]);
     }
 
