@@ -742,10 +742,13 @@ fn the_annotations_are_settings() {
             SETTINGS.iter().any(|setting| setting.variable == variable),
             "{variable} is a setting"
         );
-        let read_from_the_pod = [TASK_CONTAINERS, IGNORED_CONTAINERS].contains(&format!("podbeat.dev/{name}").as_str());
+        let read_from_the_pod =
+            [TASK_CONTAINERS, IGNORED_CONTAINERS].contains(&format!("podbeat.dev/{name}").as_str());
         let mutating = read("admission/mutating.yaml");
         assert!(
-            read_from_the_pod || mutating.contains(&format!("\"{name}\"")) || mutating.contains(&format!("podbeat.dev/{name}")),
+            read_from_the_pod
+                || mutating.contains(&format!("\"{name}\""))
+                || mutating.contains(&format!("podbeat.dev/{name}")),
             "the policy reads {name}"
         );
     }
