@@ -98,7 +98,7 @@ const ALLOW_HTTP: Setting = switch(setting(
 const JOB_RETRY_COUNT: Setting = setting(
     "JOB_RETRY_COUNT",
     "job-retry-count",
-    "the annotation batch.kubernetes.io/job-index-failure-count, else absent",
+    "the annotation batch.kubernetes.io/job-index-failure-count, else the number of the Job's pods that failed before this one",
     "how many times the Job was retried before this pod; sent as jobRetryCount",
 );
 

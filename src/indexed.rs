@@ -1,10 +1,6 @@
 //! Which run one pod of an Indexed Job executes. All pods of a Job have the same annotations, so
 //! the run's ID is a pattern there, and the completion index tells the pods apart.
 
-/// The annotation, and since Kubernetes 1.28 the label, in which the Job controller gives each pod
-/// its index.
-pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
-
 /// What stands for the index in a run's ID.
 const PLACE: &str = "{index}";
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags, ReapConfig, SETTINGS};
-use podbeat::indexed::COMPLETION_INDEX;
+use podbeat::pod::retries::COMPLETION_INDEX;
 use podbeat::pod::status::{Observation, Role, Sidecar};
 use podbeat::pod::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
 use podbeat::reap::Target;

@@ -862,7 +862,9 @@ async fn check(stage: &Stage) -> Result<(), Error> {
             ("pod.container", "skipped"),
             ("pod.grace", "skipped"),
             ("pod.restart", "skipped"),
+            ("pod.retries", "skipped"),
             ("pod.sidecar", "skipped"),
+            ("pod.tasks", "skipped"),
         ],
     )?;
     restricted.namespace.grant(&restricted.pod).await?;

@@ -275,6 +275,14 @@ impl Service {
             .collect()
     }
 
+    /// A run's status, in the word on the wire; `None` if there is no such run.
+    #[must_use]
+    pub fn status(&self, run_id: &str) -> Option<&'static str> {
+        let mut state = self.shared.state();
+        let now = state.options.clock.now();
+        state.store.get(run_id, now).ok().map(|run| run.status.word())
+    }
+
     /// How many heartbeats of a run came. It costs the same however many did.
     #[must_use]
     pub fn count(&self, run_id: &str) -> Count {

@@ -108,6 +108,7 @@ pub async fn run(
     let mut watcher = Some(Watcher::spawn(config, sender, seed()?, &instruments));
     let mut in_flight: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>> = None;
     let mut look: Option<Pin<Box<dyn Future<Output = Look> + Send>>> = None;
+    let mut count: Option<Pin<Box<dyn Future<Output = Option<i32>> + Send>>> = None;
     let mut markers = Markers::new(config);
     let mut reading: Option<Pin<Box<dyn Future<Output = markers::Read> + Send>>> = None;
     let mut begun = Duration::ZERO;
@@ -133,6 +134,7 @@ pub async fn run(
                     }
                 }
                 Action::LookAtPod(limit) => look = Some(Watcher::look(watcher.as_ref(), limit)),
+                Action::CountRetries(job) => count = Some(Watcher::count(watcher.as_ref(), job)),
                 Action::ReadMarkers => {
                     reading.get_or_insert_with(|| markers.read());
                 }
@@ -174,6 +176,10 @@ pub async fn run(
             looked = finished(&mut look) => {
                 look = None;
                 Event::Looked(looked)
+            }
+            counted = finished(&mut count) => {
+                count = None;
+                Event::Retries(counted)
             }
             read = finished(&mut reading) => {
                 reading = None;

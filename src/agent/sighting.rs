@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::heartbeat::backoff::Backoff;
 use crate::heartbeat::machine::{Event, Look};
 use crate::pod::resource::Pod;
+use crate::pod::retries::JobPod;
 use crate::pod::status::{Observation, Sidecar};
 use crate::pod::tasks::Tasks;
 use crate::pod::watch::{Access, Error, PodWatch, Sighting, Step};
@@ -21,6 +22,9 @@ use crate::telemetry::instruments::Instruments;
 
 /// How many events of the pod may wait for the core, which takes microseconds for each.
 pub(super) const WAITING: usize = 16;
+
+/// How often the count of a Job's failed pods is tried once more.
+const COUNTS: u32 = 5;
 
 /// Owns the task that watches the pod; dropped, it ends it.
 pub(super) struct Watcher {
@@ -31,6 +35,7 @@ pub(super) struct Watcher {
     own_container: String,
     tasks: Tasks,
     uid: Option<String>,
+    seed: u64,
     instruments: Instruments,
 }
 
@@ -66,6 +71,7 @@ impl Watcher {
             own_container,
             tasks,
             uid: config.pod_uid.clone(),
+            seed,
             instruments: instruments.clone(),
         }
     }
@@ -99,6 +105,50 @@ impl Watcher {
                     warn!(error = %Chain(&error), "the look at the pod before the last heartbeat failed");
                     Look::Failed
                 }
+            }
+        })
+    }
+}
+
+impl Watcher {
+    /// Finds out how many pods of the Job failed before this one; `None` if that can't be known.
+    pub(super) fn count(
+        watcher: Option<&Self>,
+        job: Box<JobPod>,
+    ) -> Pin<Box<dyn Future<Output = Option<i32>> + Send>> {
+        let pod = watcher.and_then(|watcher| watcher.pod.get().cloned());
+        let rng = watcher.map(|watcher| watcher.seed);
+        let (Some(pod), Some(seed)) = (pod, rng) else {
+            return Box::pin(async { None });
+        };
+        Box::pin(async move {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut backoff = Backoff::default();
+            let mut failures = 0;
+            loop {
+                match pod.retries(&job).await {
+                    Ok(Some(count)) => {
+                        info!(job_retry_count = count, "the Job's failed pods are counted");
+                        return Some(count);
+                    }
+                    Ok(None) => {
+                        info!(
+                            "the Job runs more than one pod, so that its failed pods tell no retry count of this one; set JOB_RETRY_COUNT \
+                             if the service needs it"
+                        );
+                        return None;
+                    }
+                    Err(error) if error.status() == Some(403) || failures == COUNTS => {
+                        warn!(
+                            error = %Chain(&error),
+                            kubectl_apply = error.missing_role(),
+                            "the Job's failed pods can't be counted; heartbeats go on without a retry count"
+                        );
+                        return None;
+                    }
+                    Err(_) => failures += 1,
+                }
+                tokio::time::sleep(backoff.after_failure(&mut rng)).await;
             }
         })
     }

@@ -7,7 +7,7 @@ use super::in_words;
 use crate::config::Config;
 use crate::heartbeat::machine::grace_for;
 use crate::pod::resource::{ContainerSpec, Pod};
-use crate::pod::status::{Observation, Role, Sidecar};
+use crate::pod::status::{JOB_INDEX_FAILURE_COUNT, Observation, Role, Sidecar};
 use crate::pod::tasks::{Tasks, runs_on};
 
 pub(super) const UID: &str = "kubernetes.uid";
@@ -16,10 +16,11 @@ const SIDECAR: &str = "pod.sidecar";
 const GRACE: &str = "pod.grace";
 const RESTART: &str = "pod.restart";
 const TASKS: &str = "pod.tasks";
+pub(super) const RETRIES: &str = "pod.retries";
 
 /// All of these, not looked at for want of a pod.
 pub(super) fn because(other: &str) -> Vec<Finding> {
-    [UID, CONTAINER, SIDECAR, GRACE, RESTART, TASKS]
+    [UID, CONTAINER, SIDECAR, GRACE, RESTART, TASKS, RETRIES]
         .iter()
         .map(|id| Finding::because(id, other))
         .collect()
@@ -234,6 +235,41 @@ fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
              annotation podbeat.dev/ignored-containers: \"{run_on}\"; or make it a native sidecar."
         ),
     )
+}
+
+/// Which retry count the heartbeats tell. `counted` is how many pods of the Job failed before this one, if it is a Job's and that was
+/// asked; or why that has no answer.
+pub(super) fn retries(
+    pod: &Pod,
+    setting: Option<i32>,
+    counted: Option<Result<Option<i32>, String>>,
+) -> Finding {
+    if let Some(count) = setting {
+        return Finding::ok(RETRIES, format!("{count}, by JOB_RETRY_COUNT"));
+    }
+    if let Some(count) = Observation::of(pod, "").job_retry_count {
+        let seen = format!("{count}, by the annotation {JOB_INDEX_FAILURE_COUNT}");
+        return Finding::ok(RETRIES, seen);
+    }
+    match counted {
+        None => Finding::ok(RETRIES, "none is sent: no Job controller made the pod"),
+        Some(Ok(Some(count))) => {
+            let seen = format!("{count}, by the pods of the Job that failed before this one");
+            Finding::ok(RETRIES, seen)
+        }
+        Some(Ok(None)) => Finding::warning(
+            RETRIES,
+            "none is sent: the Job runs more than one pod and has no completion index, so that nobody can tell which one this pod retries",
+            "Without it the service can refuse what a second attempt of the run sends. Use completionMode: Indexed, with a run for each \
+             index (`{index}` in TASK_RUN_ID), or one Job for each run; or set JOB_RETRY_COUNT.",
+        ),
+        Some(Err(why)) => Finding::warning(
+            RETRIES,
+            why,
+            "Without the Job's pods no retry count is sent, and the service can refuse what a second attempt of the run sends. Allow list \
+             on the namespace's pods (deploy/manifests/podbeat.yaml), or set JOB_RETRY_COUNT.",
+        ),
+    }
 }
 
 #[cfg(test)]

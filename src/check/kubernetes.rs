@@ -12,6 +12,7 @@ use crate::config::{Config, Kubernetes, Partial};
 use crate::pod::ask::{Error, Questions, Version};
 use crate::pod::resource::Pod;
 use crate::pod::role::{self, Account};
+use crate::pod::status::Observation;
 use crate::{regular_file, trimmed};
 
 const ACCESS: &str = "kubernetes.access";
@@ -86,7 +87,12 @@ pub(super) async fn check(partial: &Partial, limit: Duration) -> Vec<Finding> {
         .iter()
         .any(|finding| finding.id == VERBS[0].1 && finding.holds());
     let native_sidecars = version.as_ref().ok().and_then(knows_native_sidecars);
+    let retries = match &pod {
+        Ok(Some(pod)) => Some(retries(pod, partial, &questions).await),
+        Ok(None) | Err(_) => None,
+    };
     found.extend(of_pod(pod, may_get, partial, &questions, native_sidecars));
+    found.extend(retries);
     found
 }
 
@@ -271,6 +277,17 @@ fn right(
             Finding::failed(id, told(&error), advice(&error, server.trim_end_matches('/')))
         }
     }
+}
+
+/// Asks for the pods of the Job if the agent would.
+async fn retries(pod: &Pod, partial: &Partial, questions: &Questions) -> Finding {
+    let setting = partial.config.job_retry_count;
+    let seen = Observation::of(pod, "");
+    let counted = match (setting.or(seen.job_retry_count), seen.job) {
+        (None, Some(job)) => Some(questions.retries(&job).await.map_err(|error| told(&error))),
+        (Some(_), _) | (None, None) => None,
+    };
+    deployed::retries(pod, setting, counted)
 }
 
 fn of_pod(

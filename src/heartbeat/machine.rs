@@ -24,6 +24,7 @@ use super::outbox::{Beat, Kind, Outbox, exits_only, shows_new_exit};
 use super::request::{self, Identity, Report};
 use super::saved::{LastHeartbeat, Saved};
 use crate::marker::Found;
+use crate::pod::retries::JobPod;
 use crate::pod::status::{BACKS_OFF, Exit, Observation, Sidecar, State};
 use crate::pod::why::Why;
 use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
@@ -88,6 +89,8 @@ pub enum Event {
         /// Its outcome.
         answer: Answer,
     },
+    /// How many pods of the Job failed before this one, which [`Action::CountRetries`] asked for; `None` if that can't be known.
+    Retries(Option<i32>),
     /// What [`Action::ReadMarkers`] found, or what an earlier read did if the directory can't be read now.
     Markers(Vec<Found>),
     /// SIGTERM or SIGINT.
@@ -116,6 +119,8 @@ pub enum Action {
     Abort,
     /// Ask the API server for the pod itself, for at most this long.
     LookAtPod(Duration),
+    /// Find out how many pods of this Job failed before this one. Ordered once.
+    CountRetries(Box<JobPod>),
     /// Read the directory of exit markers. An order while a read is still under way means nothing.
     ReadMarkers,
     /// Send [`Event::Woke`] at this time (since the start), replacing the last such order. Comes last.
@@ -373,6 +378,8 @@ pub struct Machine {
     gone: bool,
     /// Whether a pod that is missing or another's was told of: once is enough for a wrong name.
     told_stranger: bool,
+    /// Whether the retries of the Job were asked for.
+    counts_retries: bool,
     deletion_ends: Option<Duration>,
     /// Whether this process saw the deletion begin, so that it knows the time that has passed since by its own clock.
     deletion_witnessed: bool,
@@ -471,6 +478,7 @@ impl Machine {
             deletion_at: None,
             gone: false,
             told_stranger: false,
+            counts_retries: false,
             deletion_ends: None,
             deletion_witnessed: false,
             outbox: Outbox::default(),
@@ -513,6 +521,7 @@ impl Machine {
             Event::Gone(last) => self.pod_gone(last, now, &mut actions),
             Event::Looked(look) => self.looked(look, now, &mut actions),
             Event::Answered { attempt, answer } => self.answered(attempt, &answer, now, &mut actions),
+            Event::Retries(count) => self.count_retries(count),
             Event::Markers(found) => self.markers_read(found, now.elapsed, &mut actions),
             Event::Signal => self.signal(now.elapsed, &mut actions),
             Event::Woke => {}
@@ -554,6 +563,12 @@ impl Machine {
             return;
         }
         self.settings.identity.learn(&pod);
+        if self.settings.identity.job_retry_count.is_none()
+            && let Some(job) = &pod.job
+            && !std::mem::replace(&mut self.counts_retries, true)
+        {
+            actions.push(Action::CountRetries(job.clone()));
+        }
         self.confirm(now.elapsed);
         self.keep_known_exits(&mut pod);
         if matches!(self.stage, Stage::Reconsidering { .. }) {
@@ -617,6 +632,12 @@ impl Machine {
         }
         self.unsaved |= !std::mem::replace(&mut self.was_seen, true);
         self.seen = Some(pod);
+    }
+
+    fn count_retries(&mut self, count: Option<i32>) {
+        let known = &mut self.settings.identity.job_retry_count;
+        *known = known.or(count);
+        self.unsaved |= count.is_some();
     }
 
     fn confirm(&mut self, now: Duration) {
@@ -1284,6 +1305,10 @@ impl Machine {
         {
             sent.clone_from(&statuses);
             head.request.container_status = statuses;
+        }
+        // It may have become known since the heartbeat was decided. A retry of what may have arrived is the same to the letter.
+        if !head.may_have_arrived && head.request.job_retry_count.is_none() {
+            head.request.job_retry_count = self.settings.identity.job_retry_count;
         }
         self.attempts += 1;
         let attempt = Attempt {

@@ -421,6 +421,7 @@ impl Observer<'_> {
                     | Action::Abort
                     | Action::LookAtPod(_)
                     | Action::HurryWatch
+                    | Action::CountRetries(_)
                     | Action::ReadMarkers
                     | Action::Persist(_) => {}
                 }

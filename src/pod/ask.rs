@@ -14,10 +14,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::answer;
 use super::resource::{Pod, or_default};
+use super::retries::JobPod;
 use super::role::Account;
 use super::watch::{self, Access};
+use super::{answer, listed};
 use crate::trimmed;
 
 /// Why a question has no answer.
@@ -218,6 +219,33 @@ impl Questions {
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// How many pods of the same Job failed before this one; `None` if that can't be known.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
+        const ASKED: &str = "listing the pods of the Job";
+        let count = timeout(self.limit, listed::retries(&self.client, &self.namespace, job)).await;
+        let count = count.map_err(|_| Error::Timeout {
+            asked: ASKED,
+            after: self.limit,
+        })?;
+        count.map_err(|error| match error {
+            answer::Error::Kube(kube::Error::Api(status)) => Error::Refused {
+                asked: ASKED,
+                status: status.code,
+                message: status.message,
+            },
+            answer::Error::Kube(kube::Error::SerdeError(_)) | answer::Error::TooLarge(_) => {
+                Error::Unreadable { asked: ASKED }
+            }
+            answer::Error::Kube(source) => Error::Unreachable {
+                asked: ASKED,
+                source: Box::new(source),
+            },
+        })
     }
 
     /// One question, and the answer if it is a good one and not longer than that.

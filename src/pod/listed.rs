@@ -5,16 +5,17 @@ use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use kube::api::ListParams;
+use kube::Client;
+use kube::api::{ListParams, VersionMatch};
 use kube::core::Request;
-use serde::de::{SeqAccess, Visitor};
+use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tokio::time::timeout;
 
 use super::answer;
 use super::resource::{Pod, only, or_default, readable_time};
+use super::retries::{COMPLETION_INDEX, JobPod, Other, Tally};
 use super::watch::{self, Access};
-use crate::indexed::COMPLETION_INDEX;
 
 /// One page of a list.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -355,6 +356,40 @@ pub async fn list(
         params.continue_token = Some(page.continues);
     }
     Err(Error::Endless { place })
+}
+
+/// How many pods of the same Job failed before this one; `None` if that can't be known. It is one
+/// list, of which one pod at a time is in memory.
+pub(super) async fn retries(
+    client: &Client,
+    namespace: &str,
+    job: &JobPod,
+) -> Result<Option<i32>, answer::Error> {
+    let mut params = ListParams::default().labels(&job.selector());
+    if !job.resource_version().is_empty() {
+        // Any cache that is no older than this pod may answer: ten thousand copies that start at once
+        // must not reach etcd. It shows how the predecessors ended, because the Job controller makes
+        // a pod only after it has seen that.
+        params = params
+            .at(job.resource_version())
+            .matching(VersionMatch::NotOlderThan);
+    }
+    let mut tally = Tally::new(job);
+    let mut take = |item: &[u8]| {
+        let other: Other = serde_json::from_slice(item)?;
+        if tally.add(&other) {
+            Ok(())
+        } else {
+            Err(serde_json::Error::custom("the rest need not be read"))
+        }
+    };
+    let request = Request::new(watch::pods_in(Some(namespace))).list(&params);
+    let request = request.map_err(|error| answer::Error::Kube(kube::Error::BuildRequest(error)))?;
+    let listed = answer::list(client, request, answer::LARGEST, &mut take).await;
+    match tally.count() {
+        None => Ok(None),
+        count => listed.map(|_| count),
+    }
 }
 
 fn hint(error: &kube::Error) -> &'static str {

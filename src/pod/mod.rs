@@ -10,6 +10,7 @@ pub(crate) mod captured;
 pub mod kubeconfig;
 pub mod listed;
 pub mod resource;
+pub mod retries;
 pub mod role;
 pub mod status;
 pub mod tasks;

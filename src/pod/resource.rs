@@ -22,6 +22,7 @@ use serde::{Deserialize, Deserializer};
 #[cfg(feature = "laptop")]
 use serde_json::{Value, json};
 
+use super::retries::{COMPLETION_INDEX, CONTROLLER_UID};
 use super::status::{INSTANCE_TYPE, JOB_INDEX_FAILURE_COUNT, is_device};
 use super::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
 
@@ -47,8 +48,8 @@ const CONDITIONS: usize = 256;
 #[cfg_attr(feature = "laptop", derive(Serialize))]
 #[serde(try_from = "Unweighed")]
 pub struct Pod {
-    /// Name, UID, resourceVersion, deletion, and the label and the annotation that are read;
-    /// nothing else is filled.
+    /// Name, UID, resourceVersion, creation, deletion, and the labels and annotations that are
+    /// read; nothing else is filled.
     pub metadata: ObjectMeta,
     /// What was asked for.
     pub spec: PodSpec,
@@ -377,10 +378,12 @@ struct SlimMetadata {
     namespace: Option<String>,
     uid: Option<String>,
     resource_version: Option<String>,
-    #[serde(deserialize_with = "instance_type")]
+    #[serde(deserialize_with = "labels")]
     labels: BTreeMap<String, String>,
     #[serde(deserialize_with = "annotations")]
     annotations: BTreeMap<String, String>,
+    #[serde(deserialize_with = "readable_time")]
+    creation_timestamp: Option<Timestamp>,
     #[serde(deserialize_with = "readable_time")]
     deletion_timestamp: Option<Timestamp>,
     deletion_grace_period_seconds: Option<i64>,
@@ -396,6 +399,7 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
         resource_version: slim.resource_version,
         labels: some(slim.labels),
         annotations: some(slim.annotations),
+        creation_timestamp: slim.creation_timestamp.map(Time::from),
         deletion_timestamp: slim.deletion_timestamp.map(Time::from),
         deletion_grace_period_seconds: slim.deletion_grace_period_seconds,
         ..ObjectMeta::default()
@@ -449,8 +453,19 @@ fn instance_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<
     only(deserializer, &|name| name == INSTANCE_TYPE)
 }
 
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    only(deserializer, &|name| {
+        name == INSTANCE_TYPE || name == CONTROLLER_UID
+    })
+}
+
 fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
-    let read = [JOB_INDEX_FAILURE_COUNT, TASK_CONTAINERS, IGNORED_CONTAINERS];
+    let read = [
+        JOB_INDEX_FAILURE_COUNT,
+        COMPLETION_INDEX,
+        TASK_CONTAINERS,
+        IGNORED_CONTAINERS,
+    ];
     only(deserializer, &|name| read.contains(&name))
 }
 
@@ -641,8 +656,11 @@ mod tests {
         let read =
             |map: Option<BTreeMap<String, String>>| map.unwrap_or_default().into_keys().collect::<Vec<_>>();
         assert!(said("labels").as_object().is_some_and(|labels| labels.len() > 1));
-        assert_eq!(read(metadata.labels), Vec::<String>::new());
-        assert_eq!(read(metadata.annotations), [JOB_INDEX_FAILURE_COUNT]);
+        assert_eq!(read(metadata.labels), [CONTROLLER_UID]);
+        assert_eq!(
+            read(metadata.annotations),
+            [COMPLETION_INDEX, JOB_INDEX_FAILURE_COUNT]
+        );
     }
 
     #[cfg(feature = "laptop")]

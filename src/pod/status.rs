@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::resource::{self, Pod};
+use super::retries::JobPod;
 use super::tasks::Tasks;
 use super::why::Why;
 
@@ -16,7 +17,7 @@ use super::why::Why;
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 /// Set by the Job controller on pods of an indexed Job with backoffLimitPerIndex (KEP-3850).
-pub(super) const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
+pub const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
 
 /// Why a container waits that is to be started again after a while.
 pub const BACKS_OFF: &str = "CrashLoopBackOff";
@@ -48,6 +49,8 @@ pub struct Observation {
     pub containers: Vec<Container>,
     /// From the annotation `batch.kubernetes.io/job-index-failure-count`.
     pub job_retry_count: Option<i32>,
+    /// What its predecessors are found by, if it is a Job's.
+    pub job: Option<Box<JobPod>>,
     /// Node name, instance type and devices, where the pod shows them.
     pub hardware_details: Option<String>,
 }
@@ -317,6 +320,7 @@ impl Observation {
             job_retry_count: annotation(pod, JOB_INDEX_FAILURE_COUNT)
                 .and_then(|count| count.trim().parse().ok())
                 .filter(|count| *count >= 0),
+            job: JobPod::of(pod).map(Box::new),
             hardware_details: hardware_details(pod),
         }
     }

@@ -21,7 +21,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 
 use super::answer;
+use super::listed;
 use super::resource::Pod;
+use super::retries::JobPod;
 use super::role::{self, Account};
 use super::status::Observation;
 use super::tasks::Tasks;
@@ -340,6 +342,17 @@ impl PodWatch {
         match timeout(limit, look).await {
             Ok(answer) => answer,
             Err(_) => Err(self.timeout("get", limit)),
+        }
+    }
+
+    /// How many pods of the same Job failed before this one; `None` if that can't be known.
+    ///
+    /// # Errors
+    /// The API server refused, failed or didn't answer in time.
+    pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
+        match timeout(REQUEST, listed::retries(&self.client(), &self.namespace, job)).await {
+            Ok(answer) => answer.map_err(|error| self.failure("list", error)),
+            Err(_) => Err(self.timeout("list", REQUEST)),
         }
     }
 

@@ -176,6 +176,28 @@ pub const MESSAGES: &[Message] = &[
         "A name in PODBEAT_TASK_CONTAINERS, PODBEAT_IGNORED_CONTAINERS or the annotations podbeat.dev/task-containers or podbeat.dev/ignored-containers is misspelt. It is ignored; if no container is left for the task, every regular one counts",
     ),
     message(
+        Level::INFO,
+        "the Job's failed pods are counted",
+        &["job_retry_count"],
+        &[],
+        "The pod is a Job's, and neither JOB_RETRY_COUNT nor the Job controller's annotation gives a retry count: it is the number of the Job's pods that failed before this one",
+    ),
+    message(
+        Level::INFO,
+        "the Job runs more than one pod, so that its failed pods tell no retry count of this one; set JOB_RETRY_COUNT if the service \
+         needs it",
+        &[],
+        &[],
+        "The same, and the Job has no completion index by which the pods could be told apart. Heartbeats go on without a retry count",
+    ),
+    message(
+        Level::WARN,
+        "the Job's failed pods can't be counted; heartbeats go on without a retry count",
+        &["error"],
+        &["kubectl_apply"],
+        "The Kubernetes API didn't list them, six times, or doesn't allow it",
+    ),
+    message(
         Level::WARN,
         "the pod has no container of that name: podbeat takes its own container for a task's, and the run never ends; set \
          PODBEAT_CONTAINER_NAME to the name of podbeat's container",
@@ -554,6 +576,11 @@ pub const FIELDS: &[Field] = &[
         "heartbeat",
         Form::Number,
         "the heartbeat's number, from 1 in each pod; a retry has the same",
+    ),
+    field(
+        "job_retry_count",
+        Form::Number,
+        "pods of the Job that failed before this one",
     ),
     field("journal", Form::Text, "its path"),
     field(

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{POD, Settings, UID, check, pod, set, set_path, settings, world};
 use crate::harness::unused_port;
 
-const OF_THE_POD: [(&str, &str); 7] = [
+const OF_THE_POD: [(&str, &str); 8] = [
     ("kubernetes.pod", "skipped"),
     ("kubernetes.uid", "skipped"),
     ("pod.container", "skipped"),
@@ -15,6 +15,7 @@ const OF_THE_POD: [(&str, &str); 7] = [
     ("pod.grace", "skipped"),
     ("pod.restart", "skipped"),
     ("pod.tasks", "skipped"),
+    ("pod.retries", "skipped"),
 ];
 
 const RIGHTS: [(&str, &str); 3] = [
@@ -332,4 +333,47 @@ async fn a_program_for_credentials_shows_nothing_of_its_output_and_holds_nothing
         "{checked:?}"
     );
     assert!(checked.took < std::time::Duration::from_secs(30), "{checked:?}");
+}
+
+#[tokio::test]
+async fn the_retry_count_of_a_job() {
+    const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
+    let world = world().await;
+    let settings = settings(&world);
+    assert!(
+        check(&settings)
+            .await
+            .seen("pod.retries")
+            .starts_with("none is sent")
+    );
+    let of_job = |mut pod: Value, phase: &str| {
+        pod["metadata"]["creationTimestamp"] = json!("2026-11-25T00:00:00Z");
+        pod["metadata"]["labels"] = json!({CONTROLLER_UID: "j1"});
+        pod["status"]["phase"] = json!(phase);
+        pod
+    };
+    world.kube.apply(of_job(pod(), "Running"));
+    let mut before = of_job(pod(), "Failed");
+    before["metadata"]["name"] = json!("before");
+    before["metadata"]["uid"] = json!("before");
+    world.kube.apply(before.clone());
+    let checked = check(&settings).await;
+    checked.differs_by(&[]);
+    assert_eq!(
+        checked.seen("pod.retries"),
+        "1, by the pods of the Job that failed before this one"
+    );
+    before["status"]["phase"] = json!("Running");
+    world.kube.apply(before);
+    let checked = check(&settings).await;
+    checked.differs_by(&[("pod.retries", "warning")]);
+    assert!(checked.remedy("pod.retries").contains("completionMode: Indexed"));
+    world.kube_faults.script("list 403 until-lifted").expect("a rule");
+    let checked = check(&settings).await;
+    checked.differs_by(&[("pod.retries", "warning")]);
+    assert!(checked.seen("pod.retries").contains("403"), "{checked:?}");
+    let mut with_setting = settings.clone();
+    set(&mut with_setting, "JOB_RETRY_COUNT", "3");
+    let checked = check(&with_setting).await;
+    assert_eq!(checked.seen("pod.retries"), "3, by JOB_RETRY_COUNT");
 }

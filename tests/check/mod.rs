@@ -23,7 +23,7 @@ const POD: &str = "my-task";
 const UID: &str = "uid-of-my-task";
 
 /// What holds where all is well, in the order in which it is told.
-const ALL: [&str; 24] = [
+const ALL: [&str; 25] = [
     "settings",
     "settings.files",
     "token.source",
@@ -46,6 +46,7 @@ const ALL: [&str; 24] = [
     "pod.grace",
     "pod.restart",
     "pod.tasks",
+    "pod.retries",
     "files.state",
     "files.markers",
 ];

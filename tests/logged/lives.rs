@@ -597,6 +597,84 @@ async fn a_stop_of_podbeat_alone() -> Vec<Value> {
     all
 }
 
+/// Pods of Jobs: the second one's retry count is that of the first, which failed; what a parallel one's is, nobody can tell; and one
+/// whose predecessors may not be listed.
+async fn jobs() -> Vec<Value> {
+    let of_job = |name: &str, job: &str, status: &Value, phase: &str| {
+        let mut pod = Pod::new(name, name).showing(status);
+        pod["metadata"]["creationTimestamp"] = json!(STARTED);
+        pod["metadata"]["labels"] = json!({"batch.kubernetes.io/controller-uid": job});
+        pod["status"]["phase"] = json!(phase);
+        pod
+    };
+    let of = |name: &'static str| [("POD_NAME", name), ("POD_UID", name)];
+    let world = World::start().await.expect("a world");
+    let failed = terminated(1, "Error", "c1");
+    world.kube.apply(of_job("first", "j1", &failed, "Failed"));
+    world
+        .kube
+        .apply(of_job("beside", "j2", &running(STARTED), "Running"));
+    let lives = [
+        ("second", "j1", "the Job's failed pods are counted"),
+        (
+            "parallel",
+            "j2",
+            "the Job runs more than one pod, so that its failed pods tell no retry count of this one; set JOB_RETRY_COUNT if the \
+             service needs it",
+        ),
+        (
+            "unlisted",
+            "j3",
+            "the Job's failed pods can't be counted; heartbeats go on without a retry count",
+        ),
+    ];
+    let mut all = vec![];
+    for (name, job, message) in lives {
+        let mut pod = of_job(name, job, &running(STARTED), "Running");
+        let labels = pod["metadata"]["labels"].take();
+        world.kube.apply(pod.clone());
+        let podbeat = Podbeat::start(&world, &format!("log-{name}"), &of(name));
+        podbeat
+            .until_logged("first contact with the Kubernetes API")
+            .await;
+        if name == "unlisted" {
+            world.kube_faults.script("list 403 until-lifted").expect("a rule");
+        }
+        pod["metadata"]["labels"] = labels;
+        world.kube.apply(pod);
+        podbeat.until_logged(message).await;
+        world.kube_faults.lift_all();
+        podbeat.signal(Signal::TERM);
+        let (_, lines) = podbeat.end_in_lines().await;
+        let line = one(&lines, message);
+        match name {
+            "second" => assert_eq!(line["job_retry_count"], 1),
+            "unlisted" => assert!(line["kubectl_apply"].is_string(), "{line}"),
+            _ => {}
+        }
+        all.extend(lines);
+    }
+    let counts: BTreeSet<String> = world
+        .service
+        .heartbeats()
+        .iter()
+        .map(|heartbeat| {
+            format!(
+                "{} {}",
+                heartbeat.body["podName"], heartbeat.body["jobRetryCount"]
+            )
+        })
+        .collect();
+    assert!(counts.contains("\"second\" 1"), "{counts:?}");
+    assert!(
+        !counts
+            .iter()
+            .any(|told| !told.starts_with("\"second") && !told.ends_with("null")),
+        "{counts:?}"
+    );
+    all
+}
+
 async fn a_dry_run() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
@@ -679,7 +757,8 @@ async fn a_service_that_hangs() -> Vec<Value> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
-    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 16] = [
+    let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 17] = [
+        Box::pin(jobs()),
         Box::pin(a_barrier()),
         Box::pin(markers()),
         Box::pin(a_whole_life()),

@@ -1,5 +1,6 @@
 //! Jobs that try again.
 
+use podbeat_lab::service::Heartbeat;
 use serde_json::{Value, json};
 
 use super::play::{Play, expect};
@@ -7,22 +8,32 @@ use super::pods::{Container, Kind, Plan};
 use crate::Error;
 
 pub(super) async fn retries(play: &Play, kind: Kind) -> Result<(), Error> {
-    play.job(
-        "task",
-        &Plan::new(kind, "sleep 1; exit 3"),
-        json!({"backoffLimit": 1}),
-    )
-    .await?;
-    for nth in 0..2 {
+    let main = "until [ -s /scratch/code ]; do sleep 0.1; done; exit $(cat /scratch/code)";
+    let plan = Plan::new(kind, main).setting("TASK_RUN_ID", "trn.retried");
+    play.job("task", &plan, json!({"backoffLimit": 1})).await?;
+    for (nth, code) in [(0, 3), (1, 0)] {
         let pod = play.pod_of_job(nth).await?;
+        play.until_told(&pod, "main", "running").await?;
+        let node = play.stage.node.lock().await;
+        node.write_into(&pod.uid, "scratch", "code", &code.to_string())?;
+        drop(node);
         play.until_final(&pod).await?;
-        super::endings::ended(play, &pod, 3).await?;
-        // Such a Job tells its pods nothing of earlier ones, and nothing is made up.
-        let last = play.check(&pod)?;
-        let count = last.body.get("jobRetryCount");
-        expect(count.is_none(), || format!("nobody told a retry count: {last:?}"))?;
+        super::endings::ended(play, &pod, code).await?;
+        is_retry(&play.check(&pod)?, nth)?;
     }
-    play.until_job_is("task", "Failed").await
+    play.until_job_is("task", "Complete").await?;
+    // Both pods were of one run.
+    let status = play.service.status("trn.retried");
+    expect(status == Some("Completed"), || format!("the run is {status:?}"))
+}
+
+/// Whether a heartbeat tells that so many pods failed before its own.
+fn is_retry(heartbeat: &Heartbeat, failed: usize) -> Result<(), Error> {
+    let told = heartbeat.body.get("jobRetryCount").and_then(Value::as_u64);
+    let expected = u64::try_from(failed).ok();
+    expect(told == expected, || {
+        format!("jobRetryCount {expected:?} was expected: {heartbeat:?}")
+    })
 }
 
 pub(super) async fn indexed(play: &Play, kind: Kind) -> Result<(), Error> {
@@ -37,12 +48,7 @@ pub(super) async fn indexed(play: &Play, kind: Kind) -> Result<(), Error> {
         let pod = play.pod_of_job(nth).await?;
         play.until_final(&pod).await?;
         super::endings::ended(play, &pod, code).await?;
-        let last = play.check(&pod)?;
-        let told = last.body.get("jobRetryCount").and_then(Value::as_u64);
-        let expected = u64::try_from(nth).ok();
-        expect(told == expected, || {
-            format!("jobRetryCount {expected:?} was expected: {last:?}")
-        })?;
+        is_retry(&play.check(&pod)?, nth)?;
     }
     play.until_job_is("task", "Complete").await
 }

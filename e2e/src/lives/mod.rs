@@ -190,7 +190,7 @@ pub const ALL: &[Scenario] = &[
         BOTH,
         Any,
         jobs::retries,
-        "a Job with backoffLimit: each pod has a last heartbeat of its own"
+        "a Job with backoffLimit: the first pod fails and the second succeeds, with retry counts 0 and 1, and so does the run"
     ),
     scenario!(
         "job-indexed",

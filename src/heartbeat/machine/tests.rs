@@ -29,6 +29,8 @@ struct Bench {
     looks: Vec<Duration>,
     /// Reads of the markers that were asked for.
     reads: usize,
+    /// Counts of a Job's failed pods that were asked for.
+    counts: usize,
     aborts: usize,
     hurries: u32,
     stopped_watching: bool,
@@ -88,6 +90,7 @@ impl Bench {
             notes: vec![],
             looks: vec![],
             reads: 0,
+            counts: 0,
             aborts: 0,
             hurries: 0,
             stopped_watching: false,
@@ -130,6 +133,7 @@ impl Bench {
                     self.aborts += 1;
                 }
                 Action::LookAtPod(limit) => self.looks.push(*limit),
+                Action::CountRetries(_) => self.counts += 1,
                 Action::ReadMarkers => self.reads += 1,
                 Action::WakeAt(wake) => {
                     assert_eq!(at, actions.len() - 1, "the wake comes last");
@@ -2826,4 +2830,104 @@ fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_th
         (saved.why.len(), saved.why[15].reason.as_deref()),
         (16, Some("R99"))
     );
+}
+
+/// The pod as a Job's, with further annotations.
+fn of_a_job(main: &str, annotations: &str) -> Event {
+    let mut pod = shown(main).observation();
+    let json = format!(
+        r#"{{"metadata":{{"uid":"u1","creationTimestamp":"2026-11-24T12:00:00Z","annotations":{{{annotations}}},
+            "labels":{{"batch.kubernetes.io/controller-uid":"j1"}}}}}}"#
+    );
+    let job = Observation::of(&serde_json::from_str(&json).expect("a pod"), "podbeat");
+    pod.job = job.job;
+    pod.job_retry_count = job.job_retry_count;
+    Event::Observed(pod)
+}
+
+#[test]
+fn the_second_pod_of_a_job_tells_its_retry_count_where_the_first_pods_end_closed_the_run() {
+    let mut bench = Bench::new(settings());
+    bench.on(of_a_job(WAITING, ""));
+    bench.on(of_a_job(RUNNING, ""));
+    assert_eq!(bench.counts, 1, "asked for once");
+    assert_eq!(bench.last().job_retry_count, None, "and not waited for");
+    bench.answer(Answer::Disowned { status: 409 });
+    bench.on(Event::Retries(Some(1)));
+    bench.await_attempt();
+    assert_eq!(bench.last().job_retry_count, Some(1));
+    let (first, second) = (&bench.sent[0], &bench.sent[1]);
+    assert_eq!(first.request.nonce, second.request.nonce, "the same heartbeat");
+    bench.accept();
+    bench.on(of_a_job(&terminated(0), ""));
+    bench.pass(1.0);
+    bench.accept_all();
+    assert_eq!(bench.last().job_retry_count, Some(1));
+    assert_eq!(bench.last().last_heartbeat, Some(true));
+}
+
+#[test]
+fn what_may_have_arrived_is_sent_again_to_the_letter() {
+    let mut bench = Bench::new(settings());
+    bench.on(of_a_job(RUNNING, ""));
+    bench.answer(Answer::Ambiguous);
+    bench.on(Event::Retries(Some(2)));
+    bench.await_attempt();
+    assert_eq!(bench.sent[0].request, bench.sent[1].request);
+    bench.accept();
+    bench.await_attempt();
+    assert_eq!(bench.last().job_retry_count, Some(2));
+}
+
+#[test]
+fn a_retry_count_that_is_known_is_not_asked_for() {
+    let index = r#""batch.kubernetes.io/job-index-failure-count":"3""#;
+    let mut bench = Bench::started(settings());
+    bench.on(of_a_job(RUNNING, index));
+    bench.await_attempt();
+    assert_eq!((bench.counts, bench.last().job_retry_count), (0, Some(3)));
+
+    let mut set = settings();
+    set.identity.job_retry_count = Some(7);
+    let mut bench = Bench::started(set);
+    bench.on(of_a_job(RUNNING, ""));
+    bench.on(Event::Retries(Some(1)));
+    bench.await_attempt();
+    assert_eq!((bench.counts, bench.last().job_retry_count), (0, Some(7)));
+
+    // No Job's.
+    let mut bench = Bench::started(settings());
+    bench.on(shown(RUNNING).event());
+    assert_eq!(bench.counts, 0);
+}
+
+#[test]
+fn a_retry_count_outlives_the_process_and_one_that_cant_be_known_is_left_out() {
+    let mut bench = Bench::started(Settings {
+        journaled: true,
+        ..settings()
+    });
+    bench.on(of_a_job(RUNNING, ""));
+    bench.on(Event::Retries(None));
+    bench.await_attempt();
+    assert_eq!(bench.last().job_retry_count, None);
+    bench.accept();
+    bench.on(Event::Retries(Some(1)));
+    let saved = bench.saved.expect("saved");
+    assert_eq!(saved.identity.job_retry_count, Some(1));
+    let resumed = Machine::resume(
+        settings(),
+        2,
+        saved,
+        Now {
+            elapsed: Duration::ZERO,
+            wall: wall(9.0),
+        },
+    );
+    let mut after = Bench::unstarted(resumed);
+    after.on(Event::Started);
+    after.on(of_a_job(RUNNING, ""));
+    assert_eq!(after.counts, 0);
+    after.await_attempt();
+    assert_eq!(after.last().job_retry_count, Some(1));
 }

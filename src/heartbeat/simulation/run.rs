@@ -659,6 +659,8 @@ impl World {
                 Action::Send(attempt) => self.send(attempt, durable_at),
                 Action::Abort => self.give_up_in_flight(),
                 Action::LookAtPod(limit) => self.look(limit),
+                // No pod of the simulation is a Job's.
+                Action::CountRetries(_) => {}
                 Action::ReadMarkers => self.read_markers(),
                 Action::WakeAt(at) => {
                     if let Some(process) = &mut self.process {
