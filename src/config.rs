@@ -277,8 +277,8 @@ pub const SETTINGS: &[Setting] = &[
         "PODBEAT_RECONNECT_SPREAD",
         "reconnect-spread",
         "35s",
-        "when a watch of the Kubernetes API breaks off, it is opened again after a wait drawn evenly from nothing up to this, so \
-         that all the cluster's copies don't come at once; SIGTERM ends the wait; 0s to 10m",
+        "when a watch of the Kubernetes API breaks off, it is opened again within a ninth of this; if that fails, after a wait drawn evenly \
+         from nothing up to this, so that all the cluster's copies don't come at once; SIGTERM ends the wait; 0s to 10m",
     ),
     setting(
         "PODBEAT_LOG",

@@ -1437,7 +1437,7 @@ impl Machine {
             stripped: false,
         };
         self.unsaved |= kind.brings_news();
-        if let Some(dropped) = self.outbox.push(beat) {
+        for dropped in self.outbox.push(beat) {
             self.lost(&dropped, DropCause::Overflow, actions);
         }
     }

@@ -14,6 +14,13 @@ pub const CAPACITY: usize = 64;
 /// five minutes once backed off) fills this in a day's outage.
 pub const EXITS: usize = 256;
 
+/// The most that waiting heartbeats take, in bytes as a journal writes them down. In memory they take about as much, and as much again
+/// while they are handed to whoever writes them; a container has 32 MiB.
+pub const LARGEST: usize = 2 << 20;
+
+/// What is kept of a message that has to be shortened, in characters.
+const KEPT: usize = 256;
+
 /// Why a heartbeat exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,6 +93,52 @@ impl Beat {
         now.saturating_sub(self.queued_at).saturating_add(self.older_by)
     }
 
+    /// How many bytes it takes, written down or in memory, whichever is more.
+    fn size(&self) -> usize {
+        /// Numbers, times, the names of members, and what a status takes in memory beside its texts.
+        const FORM: usize = 512;
+        let text = |text: &Option<String>| text.as_deref().map_or(0, written);
+        let of_status = |status: &ContainerStatus| {
+            let state = match &status.state {
+                Some(ContainerState::Waiting(waiting)) => text(&waiting.message) + text(&waiting.reason),
+                Some(ContainerState::Terminated(exit)) => {
+                    text(&exit.message) + text(&exit.reason) + text(&exit.container_id)
+                }
+                Some(ContainerState::Running(_)) | None => 0,
+            };
+            FORM + text(&status.name) + state
+        };
+        let request = &self.request;
+        let texts = [
+            &request.nonce,
+            &request.pod_name,
+            &request.pod_uid,
+            &request.pod_hardware_details,
+        ];
+        let statuses = request.container_status.iter().flatten().map(of_status);
+        FORM + texts.into_iter().map(text).sum::<usize>() + statuses.sum::<usize>()
+    }
+
+    /// Keeps of each long message its beginning, and an ellipsis. Says whether there were any.
+    fn shorten(&mut self) -> bool {
+        let mut any = false;
+        for status in self.request.container_status.iter_mut().flatten() {
+            let message = match &mut status.state {
+                Some(ContainerState::Waiting(waiting)) => &mut waiting.message,
+                Some(ContainerState::Terminated(exit)) => &mut exit.message,
+                Some(ContainerState::Running(_)) | None => continue,
+            };
+            let Some(text) = message else { continue };
+            if let Some((end, _)) = text.char_indices().nth(KEPT) {
+                text.truncate(end);
+                text.push('…');
+                text.shrink_to_fit();
+                any = true;
+            }
+        }
+        any
+    }
+
     /// Leaves out the states of containers that haven't ended: they grow old, an exit doesn't. Says whether there were
     /// any.
     pub fn keep_exits_only(&mut self) -> bool {
@@ -96,6 +149,16 @@ impl Beat {
         self.request.container_status = exits_only(all);
         self.request.container_status.as_ref().map_or(0, Vec::len) < before
     }
+}
+
+/// How many bytes JSON takes for a text.
+fn written(text: &str) -> usize {
+    let byte = |byte: u8| match byte {
+        b'"' | b'\\' => 2,
+        0..0x20 => 6,
+        _ => 1,
+    };
+    2 + text.bytes().map(byte).sum::<usize>()
 }
 
 /// The containers that ended; `None` if there are none.
@@ -111,73 +174,110 @@ pub fn exits_only(statuses: Vec<ContainerStatus>) -> Option<Vec<ContainerStatus>
 /// The waiting heartbeats, oldest first.
 #[derive(Clone, Debug, Default)]
 pub struct Outbox {
-    beats: VecDeque<Beat>,
+    beats: VecDeque<Waiting>,
+}
+
+/// A heartbeat, and how many bytes it took when that was last reckoned, or more.
+#[derive(Clone, Debug)]
+struct Waiting {
+    beat: Beat,
+    size: usize,
 }
 
 impl Outbox {
     /// Adds a heartbeat at the end and returns what had to go for it.
     ///
     /// What goes is the oldest that tells no exit and is neither the first heartbeat, nor the newest, nor one that
-    /// has been attempted (it may be in flight).
+    /// has been attempted (it may be in flight). Before one goes for its size, the long messages of older ones are shortened.
     #[must_use = "what was dropped must be counted"]
-    pub fn push(&mut self, beat: Beat) -> Option<Beat> {
-        self.beats.push_back(beat);
-        let exits = self.beats.iter().filter(|beat| beat.tells_exit).count();
-        let over = if self.beats.len() - exits > CAPACITY {
-            |beat: &Beat| !beat.tells_exit
+    pub fn push(&mut self, beat: Beat) -> Vec<Beat> {
+        // Nothing but the newest grows.
+        if let Some(newest) = self.beats.back_mut() {
+            newest.size = newest.beat.size();
+        }
+        let size = beat.size();
+        self.beats.push_back(Waiting { beat, size });
+        let exits = self.iter().filter(|beat| beat.tells_exit).count();
+        let mut dropped = Vec::new();
+        if self.beats.len() - exits > CAPACITY {
+            dropped.extend(self.drop_oldest(|beat| !beat.tells_exit));
         } else if exits > EXITS {
-            |beat: &Beat| beat.tells_exit
-        } else {
-            return None;
-        };
+            dropped.extend(self.drop_oldest(|beat| beat.tells_exit));
+        }
+        let mut size = self.size();
         let newest = self.beats.len().saturating_sub(1);
-        let victim = self.beats.iter().enumerate().position(|(at, beat)| {
-            over(beat)
-                && at != newest
-                && beat.attempts == 0
-                && !matches!(beat.kind, Kind::First | Kind::Final)
-        })?;
-        self.beats.remove(victim)
+        for (at, waiting) in self.beats.iter_mut().enumerate() {
+            if size <= LARGEST {
+                break;
+            }
+            if may_go(&waiting.beat, at, newest) && waiting.beat.shorten() {
+                let before = std::mem::replace(&mut waiting.size, waiting.beat.size());
+                size = size.saturating_sub(before).saturating_add(waiting.size);
+            }
+        }
+        while self.size() > LARGEST {
+            let oldest = self.drop_oldest(|beat| !beat.tells_exit);
+            let Some(beat) = oldest.or_else(|| self.drop_oldest(|_| true)) else {
+                break;
+            };
+            dropped.push(beat);
+        }
+        dropped
+    }
+
+    fn size(&self) -> usize {
+        self.beats.iter().map(|waiting| waiting.size).sum()
+    }
+
+    fn drop_oldest(&mut self, over: impl Fn(&Beat) -> bool) -> Option<Beat> {
+        let newest = self.beats.len().saturating_sub(1);
+        let victim = self
+            .iter()
+            .enumerate()
+            .position(|(at, beat)| over(beat) && may_go(beat, at, newest))?;
+        self.beats.remove(victim).map(|waiting| waiting.beat)
     }
 
     /// All that wait, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Beat> {
-        self.beats.iter()
+        self.beats.iter().map(|waiting| &waiting.beat)
     }
 
     /// The one to be sent next.
     #[must_use]
     pub fn head(&self) -> Option<&Beat> {
-        self.beats.front()
+        self.beats.front().map(|waiting| &waiting.beat)
     }
 
-    /// The one to be sent next, to be changed.
+    /// The one to be sent next, to be changed, but for what makes it larger.
     pub fn head_mut(&mut self) -> Option<&mut Beat> {
-        self.beats.front_mut()
+        self.beats.front_mut().map(|waiting| &mut waiting.beat)
     }
 
     /// The newest.
     pub fn tail_mut(&mut self) -> Option<&mut Beat> {
-        self.beats.back_mut()
+        self.beats.back_mut().map(|waiting| &mut waiting.beat)
     }
 
     /// Keeps the last heartbeat, if it waits, from being sent before then.
     pub fn hold_final(&mut self, until: Duration) {
-        for beat in self.beats.iter_mut().filter(|beat| beat.kind == Kind::Final) {
+        let beats = self.beats.iter_mut().map(|waiting| &mut waiting.beat);
+        for beat in beats.filter(|beat| beat.kind == Kind::Final) {
             beat.hold_until = until;
         }
     }
 
     /// Takes the head out.
     pub fn pop(&mut self) -> Option<Beat> {
-        self.beats.pop_front()
+        self.beats.pop_front().map(|waiting| waiting.beat)
     }
 
     /// Takes out all that `gone` says yes to, oldest first.
     pub fn take_if(&mut self, gone: impl Fn(&Beat) -> bool) -> Vec<Beat> {
-        let (taken, kept) = std::mem::take(&mut self.beats).into_iter().partition(gone);
-        self.beats = kept;
-        taken.into_iter().collect()
+        let all = std::mem::take(&mut self.beats).into_iter();
+        let (taken, kept): (Vec<_>, _) = all.partition(|waiting| gone(&waiting.beat));
+        self.beats = kept.into();
+        taken.into_iter().map(|waiting| waiting.beat).collect()
     }
 
     /// How many wait.
@@ -195,8 +295,13 @@ impl Outbox {
     /// Whether any waits that isn't the final.
     #[must_use]
     pub fn holds_transitions(&self) -> bool {
-        self.beats.iter().any(|beat| beat.kind != Kind::Final)
+        self.iter().any(|beat| beat.kind != Kind::Final)
     }
+}
+
+/// Whether a heartbeat may be changed or dropped: not the first of the pod, nor the newest, nor one that has been attempted.
+fn may_go(beat: &Beat, at: usize, newest: usize) -> bool {
+    at != newest && beat.attempts == 0 && !matches!(beat.kind, Kind::First | Kind::Final)
 }
 
 /// Whether `now` shows an exit that `before` doesn't.
@@ -230,7 +335,7 @@ mod tests {
         #[test]
         fn on_overflow_the_first_the_newest_and_every_exit_stay(exits in proptest::collection::vec(any::<bool>(), 1..400)) {
             let mut outbox = Outbox::default();
-            prop_assert_eq!(outbox.push(beat(0, Kind::First, false)), None);
+            prop_assert_eq!(outbox.push(beat(0, Kind::First, false)), vec![]);
             let mut number = 0;
             let mut told = vec![];
             for tells_exit in exits {
@@ -238,17 +343,112 @@ mod tests {
                 if tells_exit { told.push(number); }
                 let dropped = outbox.push(beat(number, Kind::Change, tells_exit));
                 if told.len() <= EXITS {
-                    prop_assert!(dropped.is_none_or(|beat| !beat.tells_exit));
+                    prop_assert!(dropped.iter().all(|beat| !beat.tells_exit));
                 }
                 prop_assert!(outbox.len() <= CAPACITY + EXITS);
             }
-            let kept: Vec<u64> = outbox.beats.iter().map(|beat| beat.number).collect();
+            let kept: Vec<u64> = outbox.iter().map(|beat| beat.number).collect();
             prop_assert_eq!(kept.first(), Some(&0));
             prop_assert_eq!(kept.last(), Some(&number));
             prop_assert!(kept.is_sorted());
             if told.len() <= EXITS {
                 prop_assert!(told.iter().all(|number| kept.contains(number)));
             }
+        }
+    }
+
+    fn exit(number: u64, containers: usize, message: &str) -> Beat {
+        let exit = crate::task_runs::model::ContainerStateTerminated {
+            exit_code: Some(1),
+            message: Some(message.to_owned()),
+            ..Default::default()
+        };
+        let status = ContainerStatus {
+            name: Some("main".to_owned()),
+            state: Some(ContainerState::Terminated(exit)),
+        };
+        let mut beat = beat(number, Kind::Change, true);
+        beat.request.container_status = Some(vec![status; containers]);
+        beat
+    }
+
+    fn messages(beat: &Beat) -> Vec<&str> {
+        let of = |status: &'_ ContainerStatus| match &status.state {
+            Some(ContainerState::Terminated(exit)) => exit.message.is_some(),
+            _ => false,
+        };
+        let statuses = beat
+            .request
+            .container_status
+            .iter()
+            .flatten()
+            .filter(|status| of(status));
+        statuses
+            .map(|status| match &status.state {
+                Some(ContainerState::Terminated(exit)) => exit.message.as_deref().expect("a message"),
+                _ => unreachable!("filtered"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn old_messages_are_shortened_before_any_exit_is_dropped() {
+        // The longest messages of a pod, in characters that JSON writes in six.
+        let message = "\u{1}".repeat(12 << 10);
+        let mut outbox = Outbox::default();
+        for number in 0..EXITS as u64 {
+            assert_eq!(outbox.push(exit(number, 1, &message)), vec![], "{number}");
+        }
+        let size: usize = outbox.iter().map(Beat::size).sum();
+        assert!(size <= LARGEST && size > LARGEST / 2, "{size}");
+        let lengths: Vec<usize> = outbox
+            .iter()
+            .map(|beat| messages(beat)[0].chars().count())
+            .collect();
+        assert_eq!((lengths[0], lengths[EXITS - 1]), (KEPT + 1, message.len()));
+        assert!(lengths.is_sorted(), "the newest are whole");
+        assert!(messages(outbox.head().expect("waiting"))[0].ends_with('…'));
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+
+        /// Whatever waits, it takes no more than that, and what has to stay does.
+        #[test]
+        fn what_waits_is_bounded_in_bytes(
+            pushed in proptest::collection::vec((0..40usize, "[a\u{1}\"é]{0,40}", any::<bool>()), 1..100),
+            attempted in any::<bool>(),
+        ) {
+            let mut outbox = Outbox::default();
+            let mut first = exit(0, 1, "first");
+            first.attempts = u32::from(attempted);
+            let _ = outbox.push(first.clone());
+            for (number, (containers, message, tells_exit)) in (1u64..).zip(&pushed) {
+                let mut next = exit(number, *containers, &message.repeat(20));
+                next.tells_exit = *tells_exit;
+                let newest = next.clone();
+                for dropped in outbox.push(next) {
+                    prop_assert!(dropped.attempts == 0 && dropped.number != number);
+                }
+                prop_assert_eq!(outbox.tail_mut(), Some(&mut newest.clone()));
+                let size: usize = outbox.iter().map(Beat::size).sum();
+                prop_assert!(size <= LARGEST, "{}", size);
+                prop_assert!(outbox.iter().map(|beat| beat.number).is_sorted());
+            }
+            prop_assert!(!attempted || outbox.head() == Some(&first));
+        }
+    }
+
+    proptest! {
+
+        #[test]
+        fn no_heartbeat_is_larger_written_down_than_was_reckoned(containers in 0..9usize, message in ".{0,300}\\PC*[\u{0}-\u{1f}\"\\\\]*") {
+            let mut beat = exit(u64::MAX, containers, &message);
+            beat.request.nonce = Some(message.clone());
+            beat.request.pod_name = Some(message);
+            let saved = crate::heartbeat::saved::SavedBeat::of(&beat, true, jiff::Timestamp::MAX);
+            let written = serde_json::to_string(&saved).expect("JSON");
+            prop_assert!(written.len() <= beat.size(), "{} {}", written.len(), beat.size());
         }
     }
 }

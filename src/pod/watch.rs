@@ -228,11 +228,12 @@ impl Error {
 
     /// Whether there was no answer at all.
     fn is_unreachable(&self) -> bool {
-        match self {
-            Self::Timeout { .. } => true,
-            Self::Api { source, .. } => is_broken_off(source),
-            _ => false,
-        }
+        matches!(self, Self::Timeout { .. }) || self.is_broken_off()
+    }
+
+    /// Whether there was no connection, or it was closed or reset before its time.
+    fn is_broken_off(&self) -> bool {
+        matches!(self, Self::Api { source, .. } if is_broken_off(source))
     }
 
     /// How long the API server asked to be left alone.
@@ -519,7 +520,7 @@ impl PodWatch {
             };
             let wait = self.failed(&failure, patience, rng, on_step).await;
             // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
-            if !matches!(&failure, Error::Api { source, .. } if is_broken_off(source)) {
+            if !failure.is_broken_off() {
                 return Next::ListAgain(wait);
             }
             self.pause(wait, patience, sightings).await;

@@ -277,7 +277,7 @@ fn crashed(count: i32) -> Value {
     let with_message = |count: i32| {
         let mut exit = exit(1, "Error", &format!("exit-{count}"));
         if let Some(members) = exit.as_object_mut() {
-            members.insert("message".to_owned(), json!("\u{1}".repeat(4096)));
+            members.insert("message".to_owned(), json!("\u{1}".repeat(12 << 10)));
         }
         exit
     };

@@ -253,8 +253,12 @@ fn run(pod: PodWatch, seed: u64, seen: &mut JoinSet<Vec<Sighting>>) {
 
 const COPIES: usize = 400;
 
-/// When each copy's watch was open again behind the outage, in order; and the most requests that came in one second.
-async fn reconnects(plan: Plan) -> (Vec<f64>, usize) {
+/// The time in which each copy asks once, early.
+const EARLY: f64 = 4.0;
+
+/// When each copy's watch was open again behind the outage, in order; and the most requests that came in one second, while each asks once,
+/// early, and behind that.
+async fn reconnects(plan: Plan) -> (Vec<f64>, [usize; 2]) {
     let server = Server::new(plan);
     let mut seen = JoinSet::new();
     for copy in 0..COPIES {
@@ -280,8 +284,9 @@ async fn reconnects(plan: Plan) -> (Vec<f64>, usize) {
     let reached = behind.iter().filter(|came| came.status.is_some());
     let at: Vec<f64> = reached.map(|came| came.at).collect();
     let within = |from: f64| at.iter().filter(|&&at| from <= at && at < from + 1.0).count();
-    let busiest = at.iter().map(|&at| within(at)).max().unwrap_or(0);
-    (opened, busiest)
+    let (early, later): (Vec<f64>, Vec<f64>) = at.iter().partition(|&&at| at < plan.away + EARLY);
+    let busiest = |of: &[f64]| of.iter().map(|&at| within(at)).max().unwrap_or(0);
+    (opened, [busiest(&early), busiest(&later)])
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,8 +301,8 @@ async fn copies_come_back_spread_however_long_the_outage_was() {
         bookmarks: None,
     };
     for plan in [
-        plan(0.0, 0.0, 403, Break::Reset),
         plan(0.0, 0.0, 403, Break::Gone),
+        plan(4.0, 0.0, 403, Break::Reset),
         plan(2.8, 5.0, 403, Break::End),
         plan(2.8, 5.0, 429, Break::Reset),
         plan(12.1, 5.0, 403, Break::End),
@@ -305,7 +310,7 @@ async fn copies_come_back_spread_however_long_the_outage_was() {
         plan(34.0, 5.0, 403, Break::End),
         plan(100.0, 10.0, 403, Break::Reset),
     ] {
-        let (opened, busiest) = reconnects(plan).await;
+        let (opened, [early_busiest, busiest]) = reconnects(plan).await;
         let (early, late) = (opened[COPIES / 50], opened[COPIES - COPIES / 50]);
         assert!(late - early >= 30.0, "{early:.1} to {late:.1} s: {plan:?}");
         // A copy that knows nothing of the others comes back within the spread all the same.
@@ -313,6 +318,35 @@ async fn copies_come_back_spread_however_long_the_outage_was() {
         assert!(last - plan.ready <= 36.0, "the last at {last:.1} s: {plan:?}");
         // Evenly spread, 11 copies come in a second.
         assert!(busiest <= COPIES / 10, "{busiest} requests in a second: {plan:?}");
+        assert!(
+            early_busiest <= COPIES * 2 / 5,
+            "{early_busiest} requests in a second: {plan:?}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_dropped_by_an_api_server_that_answers_is_open_again_within_five_seconds() {
+    for how in [Break::Reset, Break::End] {
+        let plan = Plan {
+            away: 10.0,
+            back: 10.0,
+            ready: 10.0,
+            how,
+            ..Plan::QUIET
+        };
+        let (opened, [busiest, _]) = reconnects(plan).await;
+        let (median, p95) = (opened[COPIES / 2], opened[COPIES * 95 / 100]);
+        assert!(median < 13.0 && p95 < 15.0, "{median:.1}, {p95:.1} s: {how:?}");
+        // If a balancer dropped all of them, they don't come at once either.
+        assert!(
+            opened[COPIES - COPIES / 50] - opened[COPIES / 50] > 3.0,
+            "{how:?}"
+        );
+        assert!(
+            busiest <= COPIES * 2 / 5,
+            "{busiest} requests in a second: {how:?}"
+        );
     }
 }
 
@@ -341,10 +375,10 @@ async fn urgent_news_is_waited_for_no_longer() {
     };
     let (calm, ..) = one(plan, 60.0, None).await;
     let came = calm.first().expect("a reconnect").at;
-    assert!(came > 12.0, "this seed waits: {came}");
-    let (hurried, ..) = one(plan, 60.0, Some(11.0)).await;
+    assert!(came > 10.8, "this seed waits: {came}");
+    let (hurried, ..) = one(plan, 60.0, Some(10.4)).await;
     let came = hurried.first().expect("a reconnect").at;
-    assert!((11.0..11.1).contains(&came), "{came}");
+    assert!((10.4..10.5).contains(&came), "{came}");
     // Urgent before it broke off: no wait at all.
     let (hurried, ..) = one(plan, 60.0, Some(9.0)).await;
     let came = hurried.first().expect("a reconnect").at;
