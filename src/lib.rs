@@ -32,6 +32,7 @@ pub mod task_runs;
 pub mod telemetry;
 pub mod terminal;
 mod trimmed;
+pub mod undumpable;
 
 /// What podbeat calls itself to the Kubernetes API and to the service.
 pub const USER_AGENT: &str = concat!("podbeat/", env!("CARGO_PKG_VERSION"));

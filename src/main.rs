@@ -11,14 +11,19 @@ use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags, Partial, ProcessEnvironment, ReapConfig};
 use podbeat::exit::{Ending, with_causes};
 use podbeat::terminal::Inert;
-use podbeat::{agent, check, exec, reap, telemetry};
+use podbeat::{agent, check, exec, reap, telemetry, undumpable};
 use signal_hook_tokio::Signals;
 
 /// SIGTERM from the kubelet, SIGINT from a terminal.
 const SIGNALS: [i32; 2] = [15, 2];
 
 fn main() -> ExitCode {
-    match cli::parse(std::env::args_os()) {
+    let cli = cli::parse(std::env::args_os());
+    // The task's command is the user's own, and inherits limits.
+    if !matches!(cli, Ok(Cli::Exec { .. })) {
+        undumpable::protect();
+    }
+    match cli {
         Ok(Cli::Agent(flags)) => run_agent(&flags).into(),
         Ok(Cli::Exec { flags, command }) => match ExecConfig::load(&flags, &ProcessEnvironment) {
             Ok(config) => exec::run(&config, &command).into(),

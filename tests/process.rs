@@ -12,13 +12,14 @@ use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{KUBE_TOKEN, TOKEN, World};
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::binary::{PODBEAT, Podbeat, ended, lines, podbeat, send};
-use crate::harness::heard::{until, until_asked, until_main_is, until_one};
+use crate::harness::heard::{until, until_asked, until_final, until_main_is, until_one};
 use crate::harness::listener::{Listener, destination, head, tunnel};
-use crate::harness::{LIMIT, STARTED, jwt, settings, text};
+use crate::harness::{LIMIT, STARTED, jwt, settings, text, unused_port};
 
 /// What it said, on either output, and its exit code.
 async fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
@@ -478,6 +479,110 @@ async fn a_log_that_nobody_reads_ends_nothing() {
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     let status = timeout(LIMIT, child.wait()).await.expect("podbeat ends");
     assert_eq!(status.expect("waited for").code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_is_not_read_holds_nothing_up() {
+    use std::io::{BufRead, Read, Write};
+    use std::os::fd::OwnedFd;
+
+    let world = World::start().await.expect("a world");
+    let pod = Pod::new("p", "u1");
+    world.kube.apply(pod.showing(&running(STARTED)));
+    // A pipe that is full from the start.
+    let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
+    let flags = rustix::fs::fcntl_getfl(&writer).expect("flags");
+    rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).expect("set");
+    let mut full = 0;
+    while let Ok(more) = writer.write(&[b'.'; 4096]) {
+        full += more;
+    }
+    rustix::fs::fcntl_setfl(&writer, flags).expect("set");
+    let mut child = podbeat()
+        .envs(world.settings("p", "u1"))
+        .stderr(OwnedFd::from(writer))
+        .spawn()
+        .expect("started");
+    until_main_is(&world, "running").await;
+    let mut filler = vec![0; full];
+    reader.read_exact(&mut filler).expect("read");
+    assert!(filler.iter().all(|byte| *byte == b'.'), "nothing was written");
+    let reading = tokio::task::spawn_blocking(move || {
+        let lines = std::io::BufReader::new(reader).lines();
+        let lines = lines.map(|line| serde_json::from_str(&line.expect("text")).expect("JSON"));
+        lines.collect::<Vec<Value>>()
+    });
+    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    until_final(&world).await;
+    send(child.id().expect("it runs"), Signal::TERM);
+    let status = timeout(LIMIT, child.wait()).await.expect("podbeat ends");
+    assert_eq!(status.expect("waited for").code(), Some(0));
+    let lines = timeout(LIMIT, reading)
+        .await
+        .expect("the pipe ends")
+        .expect("read");
+    assert_eq!(
+        lines[0]["message"],
+        "lines were left out of the log, because nobody read it"
+    );
+    assert!(
+        lines[0]["lines"].as_u64().is_some_and(|lines| lines > 1),
+        "{:?}",
+        lines[0]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn signals_are_handled_while_the_log_is_not_read() {
+    let world = World::start().await.expect("a world");
+    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    let mut settings = world.settings("p", "u1");
+    // So much that the pipe is full before the first second is over.
+    settings.insert("PODBEAT_LOG".to_owned(), "trace".to_owned());
+    settings.insert("PODBEAT_INTERVAL".to_owned(), "1s".to_owned());
+    let mut child = podbeat().envs(settings).spawn().expect("started");
+    let kept = (child.stderr.take(), child.stdout.take());
+    until(&world, "ten heartbeats", |heartbeats| heartbeats.len() >= 10).await;
+    send(child.id().expect("it runs"), Signal::TERM);
+    until_final(&world).await;
+    let status = timeout(LIMIT, child.wait()).await.expect("podbeat ends");
+    assert_eq!(status.expect("waited for").code(), Some(0));
+    drop(kept);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_reads_tokens_from_memory() {
+    use std::os::unix::fs::MetadataExt;
+
+    let (port, _held) = unused_port();
+    let mut command = podbeat();
+    command.envs([
+        ("TASK_RUN_ID", "r"),
+        ("POD_NAME", "p"),
+        ("PODBEAT_SERVICE_URL", &format!("http://127.0.0.1:{port}")),
+        ("PODBEAT_TOKEN", "hunter22"),
+    ]);
+    // Not as the superuser, to whom everything in /proc belongs.
+    if rustix::process::geteuid().is_root() {
+        command.uid(65534);
+    }
+    let mut child = command.spawn().expect("started");
+    let process = child.id().expect("it runs");
+    let mut log = BufReader::new(child.stderr.take().expect("a pipe")).lines();
+    let line = timeout(LIMIT, log.next_line())
+        .await
+        .expect("a line")
+        .expect("read");
+    assert!(line.expect("text").contains("podbeat"));
+    let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).expect("read");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let core: Vec<&str> = core.expect("a limit").split_whitespace().collect();
+    assert_eq!(core[4..6], ["0", "0"]);
+    // What can't be dumped is the superuser's in /proc, whoever runs it (proc(5)).
+    let memory = std::fs::metadata(format!("/proc/{process}/mem")).expect("there");
+    assert_eq!(memory.uid(), 0);
+    send(process, Signal::KILL);
+    let _ = timeout(LIMIT, child.wait()).await.expect("it ends");
 }
 
 /// A proxy that remembers where it was asked to make tunnels to.

@@ -195,8 +195,7 @@ impl Client {
             return Err(Error::Unfit { operation, problems });
         }
         let execution = request.execution.as_ref();
-        let mut secrets = execution.map(Execution::secrets).unwrap_or_default();
-        secrets.sort_unstable_by_key(|secret| std::cmp::Reverse(secret.len()));
+        let secrets = execution.map(Execution::secrets).unwrap_or_default();
         let call = Call {
             method: Method::POST,
             url: self.url(""),
@@ -376,7 +375,7 @@ impl Client {
             method: Method::POST,
             url: self.run_url(&operation, run_id, ":heartbeat")?,
             body: Some(serde_json::to_vec(request)),
-            secrets: Vec::new(),
+            secrets: request.nonce.as_deref().into_iter().collect(),
             largest: SMALL,
         };
         let reply = self.exchange(&operation, call, token, timeout).await?;
@@ -413,10 +412,8 @@ impl Client {
             if success {
                 return Ok(Reply { status, body });
             }
-            // Of two secrets, one in the other, the longer goes first.
-            let (mut secrets, token) = (call.secrets, token.expose());
-            let shorter = secrets.iter().position(|secret| secret.len() < token.len());
-            secrets.insert(shorter.unwrap_or(secrets.len()), token);
+            let mut secrets = call.secrets;
+            secrets.push(token.expose());
             // Whatever became of the body, the status is the answer.
             let response = body
                 .ok()

@@ -5,8 +5,9 @@
 //! both forms. Spans are nobody's here, so none is ever made.
 
 use std::fmt::{self, Write as _};
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
+use std::sync::LazyLock;
 
 use jiff::Timestamp;
 use tracing::field::{Field, Visit};
@@ -15,6 +16,7 @@ use tracing::subscriber::{Interest, SetGlobalDefaultError, Subscriber};
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use super::unread::Unread;
 use crate::config::{Config, LogFormat};
 use crate::terminal::acts;
 
@@ -66,9 +68,13 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     );
 }
 
-/// A log that nobody reads any more must not end a heartbeat. One write a line, so that lines of two processes don't mix.
+/// A log that nobody reads must not hold a heartbeat up, nor end it.
 fn to_stderr(line: &str) {
-    let _ = io::stderr().lock().write_all(line.as_bytes());
+    static LOG: LazyLock<Unread<io::Stderr>> = LazyLock::new(|| Unread::new(io::stderr()));
+    if let Some(lines) = LOG.left_out() {
+        tracing::warn!(lines, "lines were left out of the log, because nobody read it");
+    }
+    LOG.write(line);
 }
 
 /// Writes what the filter lets through.

@@ -508,6 +508,13 @@ pub const MESSAGES: &[Message] = &[
         "The last line, with the totals of this process",
     ),
     message(
+        Level::WARN,
+        "lines were left out of the log, because nobody read it",
+        &["lines"],
+        &[],
+        "Standard error is a pipe that was full for longer than 50 ms; heartbeats went on. The container runtime, or whatever reads the log, hung or was too slow",
+    ),
+    message(
         Level::ERROR,
         "podbeat panicked, which is a bug",
         &["panic"],
@@ -608,6 +615,7 @@ pub const FIELDS: &[Field] = &[
         Form::Seconds,
         "from the first failure to this line",
     ),
+    field("lines", Form::Number, "how many"),
     field("location", Form::Text, "where in the code"),
     field(
         "lost",

@@ -11,3 +11,4 @@ pub mod metrics;
 mod own_process;
 mod probes;
 mod status;
+mod unread;

@@ -27,6 +27,10 @@ const NOT_HERE: &[(&str, &str)] = &[
         "wants a process without file descriptors, which couldn't heartbeat either",
     ),
     (
+        "lines were left out of the log, because nobody read it",
+        "wants a pipe in place of a file; `process::a_log_that_is_not_read_holds_nothing_up` brings it about",
+    ),
+    (
         "podbeat panicked, which is a bug",
         "there is no way to make it; `logged::form::a_panic_is_a_line_of_json` panics by itself",
     ),

@@ -1,5 +1,8 @@
 //! What the service says of a request that it refuses.
 
+use base64::Engine;
+use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -27,10 +30,14 @@ pub struct ErrorResponse {
 }
 
 impl ErrorResponse {
-    /// Takes secrets out of it: a service may repeat what it was sent. None that is shorter than four characters, of which
-    /// every text is full.
+    /// Takes secrets out of it: a service may repeat what it was sent, as it is or in another form. None that is shorter than
+    /// four characters, of which every text is full.
     pub(in crate::task_runs) fn without(mut self, secrets: &[&str]) -> Self {
-        for secret in secrets.iter().filter(|secret| secret.chars().count() >= 4) {
+        let mut forms: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();
+        // Of two, one in the other, the longer goes first.
+        forms.sort_unstable_by_key(|form| std::cmp::Reverse(form.len()));
+        forms.dedup();
+        for secret in &forms {
             for text in [&mut self.code, &mut self.message].into_iter().flatten() {
                 cut(text, secret);
             }
@@ -43,7 +50,72 @@ impl ErrorResponse {
 }
 
 fn cut(text: &mut String, secret: &str) {
-    *text = text.replace(secret, super::execution::REDACTED);
+    if text.contains(secret) {
+        *text = text.replace(secret, super::execution::REDACTED);
+    }
+}
+
+/// A secret as it may stand in a text: as it is, each line of it, and all of these escaped for JSON or a URL, or in base64, in
+/// which it may be a part of what was encoded.
+fn forms(secret: &str) -> Vec<String> {
+    /// Shorter lines, and pieces of base64, may stand in any text.
+    const LEAST: usize = 8;
+    /// What a URL needn't escape (RFC 3986).
+    const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+        .remove(b'-')
+        .remove(b'.')
+        .remove(b'_')
+        .remove(b'~');
+
+    if secret.chars().count() < 4 {
+        return Vec::new();
+    }
+    let lines = secret.lines().map(str::trim).filter(|line| line.len() >= LEAST);
+    let mut forms = vec![secret.to_owned()];
+    forms.extend(lines.map(str::to_owned));
+    for form in forms.clone() {
+        let json = serde_json::to_string(&form).unwrap_or_default();
+        if let Some(json) = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) {
+            // `/` may be escaped, too.
+            forms.push(json.replace('/', "\\/"));
+            forms.push(json.to_owned());
+        }
+        for set in [NON_ALPHANUMERIC, RESERVED] {
+            let encoded = utf8_percent_encode(&form, set).to_string();
+            for encoded in [lower_case_hex(&encoded), encoded] {
+                forms.push(encoded.replace("%20", "+"));
+                forms.push(encoded);
+            }
+        }
+        if form.len() < LEAST {
+            continue;
+        }
+        for engine in [BASE64_STANDARD, BASE64_URL_SAFE] {
+            forms.push(engine.encode(&form));
+            // Behind one or two other bytes the same bits are other characters. Those at the ends hold bits of what stands beside.
+            for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
+                let bytes: Vec<u8> = std::iter::repeat_n(0, before).chain(form.bytes()).collect();
+                let whole = bytes.len() / 3 * 4 + bytes.len() % 3;
+                let encoded = engine.encode(&bytes);
+                forms.extend(encoded.get(shared..whole).map(str::to_owned));
+            }
+        }
+    }
+    forms
+}
+
+fn lower_case_hex(encoded: &str) -> String {
+    let mut digits = 0;
+    let lowered = encoded.chars().map(|character| {
+        if character == '%' {
+            digits = 2;
+        } else if digits > 0 {
+            digits -= 1;
+            return character.to_ascii_lowercase();
+        }
+        character
+    });
+    lowered.collect()
 }
 
 fn cut_value(value: &mut Value, secret: &str) {
@@ -83,5 +155,55 @@ mod tests {
         );
         let details = vec![json!({"[redacted]": [1, "x[redacted]x"]}), json!(null)];
         assert_eq!(clean.details, Some(details));
+    }
+
+    #[test]
+    fn a_secret_is_recognised_in_the_forms_in_which_services_write_it() {
+        let secret = "p\u{e4}ss \"word\"/\\+~.-_7";
+        let pem = "-----BEGIN KEY-----\nMIIEvQIBADANBgkq\nhkiG9w0BAQEFAASC\n-----END KEY-----\n";
+        let json = |text: &str| serde_json::to_string(text).expect("JSON");
+        let base64 = |text: &str| BASE64_STANDARD.encode(text);
+        for (secret, said) in [
+            (secret, json(secret)),
+            (secret, json(secret).replace('/', "\\/")),
+            (secret, "p%C3%A4ss%20%22word%22%2F%5C%2B~.-_7".to_owned()),
+            (secret, "p%c3%a4ss+%22word%22%2f%5c%2b%7e%2e%2d%5f7".to_owned()),
+            (secret, base64(secret)),
+            (secret, BASE64_URL_SAFE.encode(secret)),
+            (pem, json(pem)),
+            (pem, "key MIIEvQIBADANBgkq is no key".to_owned()),
+            (pem, "hkiG9w0BAQEFAASC".to_owned()),
+        ] {
+            let message = format!("refused: {said}");
+            let error = ErrorResponse {
+                message: Some(message),
+                ..ErrorResponse::default()
+            };
+            let clean = error.without(&[secret]).message.expect("a message");
+            assert!(clean.contains("[redacted]"), "{said}: {clean}");
+            for piece in ["word", "MIIEvQ", "hkiG9w", "cOkc3", "w6Rzcy"] {
+                assert!(!clean.contains(piece), "{said}: {clean}");
+            }
+        }
+        // In base64 of more than the secret, wherever it begins.
+        for before in ["", "a", "ab", "Bearer ", "user:"] {
+            let said = base64(&format!("{before}correct-horse-battery{before}"));
+            let error = ErrorResponse {
+                message: Some(said.clone()),
+                ..ErrorResponse::default()
+            };
+            let clean = error
+                .without(&["correct-horse-battery"])
+                .message
+                .expect("a message");
+            let left = clean.replace("[redacted]", "");
+            assert!(left.len() + 24 <= said.len(), "{before}: {said}: {clean}");
+        }
+        // What is no secret stays.
+        let error = ErrorResponse {
+            message: Some("a line of text".to_owned()),
+            ..ErrorResponse::default()
+        };
+        assert_eq!(error.clone().without(&[secret, pem, "abc"]), error);
     }
 }
