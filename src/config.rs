@@ -382,6 +382,20 @@ pub const REAP_SETTINGS: &[Setting] = &[
         "name of podbeat's container in the pods",
     ),
     setting(
+        "PODBEAT_TASK_CONTAINERS",
+        "task-containers",
+        "every regular container but podbeat's",
+        "the regular containers that are the task's, with commas; a pod's own setting and its annotation \
+         podbeat.dev/task-containers come first",
+    ),
+    setting(
+        "PODBEAT_IGNORED_CONTAINERS",
+        "ignored-containers",
+        "none",
+        "regular containers that are not the task's, with commas; a pod's own setting and its annotation \
+         podbeat.dev/ignored-containers come first",
+    ),
+    setting(
         "PODBEAT_REPORT",
         "report",
         "task",
@@ -550,6 +564,10 @@ pub struct ReapConfig {
     pub kubernetes: Kubernetes,
     /// Podbeat's container in the pods.
     pub container_name: String,
+    /// The regular containers that are the task's; empty for all but those that are ignored.
+    pub task_containers: Vec<String>,
+    /// Regular containers that are not the task's.
+    pub ignored_containers: Vec<String>,
     /// Which containers are reported.
     pub report: Report,
     /// File with the nonce.
@@ -914,6 +932,7 @@ impl ReapConfig {
         );
         let kubernetes = read.kubernetes(host);
         let (container_name, report) = (read.own_container(), read.report());
+        let (task_containers, ignored_containers) = read.task_containers();
         let nonce_file = read.path("PODBEAT_NONCE_FILE");
         match service {
             Some(service) => read.done(Self {
@@ -921,6 +940,8 @@ impl ReapConfig {
                 namespace,
                 kubernetes,
                 container_name,
+                task_containers,
+                ignored_containers,
                 report,
                 nonce_file,
             }),

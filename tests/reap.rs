@@ -15,12 +15,17 @@ use crate::harness::{STARTED, knowing, text, world_with};
 fn ended(name: &str, run: &str, own_exit: Option<i32>) -> Value {
     let mut pod = Pod::new(name, &format!("uid-of-{name}")).showing(&terminated(3, "Error", "1"));
     pod["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": run});
+    pod["metadata"]["ownerReferences"] = of_the_job();
     pod["status"]["phase"] = json!("Failed");
     if let Some(code) = own_exit {
         let status = json!({"name": "podbeat", "state": {"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:10Z"}}});
         pod["status"]["initContainerStatuses"] = json!([status]);
     }
     pod
+}
+
+fn of_the_job() -> Value {
+    json!([{"kind": "Job", "uid": "uid-of-job", "controller": true}])
 }
 
 fn settings(world: &World) -> BTreeMap<String, String> {
@@ -118,18 +123,128 @@ async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
     let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("first", "trn.1", Some(75)));
     let mut second = Pod::new("second", "uid-of-second").showing(&running("2026-01-01T00:01:00Z"));
+    second["metadata"]["ownerReferences"] = of_the_job();
     second["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": "trn.1"});
     second["metadata"]["creationTimestamp"] = json!("2026-01-01T00:00:59Z");
     second["metadata"]["labels"] = json!({"app": "another"});
     second["status"]["phase"] = json!("Running");
     world.kube.apply(second);
-    // Even if the first is asked for alone.
-    let alone = reap(&world, "first").await.done();
+    // Even if the first is asked for alone, or by a label that the second doesn't have.
+    for (line, rest) in [
+        ("first", ""),
+        ("-l app=task", "1 pod with podbeat: 1 superseded\n"),
+    ] {
+        let said = reap(&world, line).await.done();
+        assert_eq!(
+            said,
+            format!("pod lab/first (task run trn.1): pod lab/second is a later one of the same run\n{rest}")
+        );
+    }
+    assert_eq!(finals(&world).len(), 0);
+}
+
+#[tokio::test]
+async fn a_pod_of_somebody_else_ends_no_run() {
+    let world = world_with(knowing(["trn.victim", "trn.same"])).await;
+    let mut victim = Pod::new("victim", "uid-of-victim").showing(&running("2026-01-01T00:00:01Z"));
+    victim["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": "trn.victim"});
+    victim["status"]["phase"] = json!("Running");
+    world.kube.apply(victim);
+    let mut rival = ended("rival", "trn.victim", Some(75));
+    rival["metadata"]["namespace"] = json!("elsewhere");
+    rival["metadata"]["creationTimestamp"] = json!("2026-01-01T00:01:00Z");
+    world.kube.apply(rival);
+    let said = reap(&world, "--all -A").await.done();
+    assert!(
+        said.contains(
+            "pod elsewhere/rival (task run trn.victim): pods with different owners claim the run: "
+        ) && said.contains("lab/victim")
+            && said.ends_with("2 pods with podbeat: 1 not ended, 1 unclear\n"),
+        "{said}"
+    );
+    // The victim's end isn't sent either, since nobody can tell whose the run is.
+    world.kube.apply(ended("victim", "trn.victim", Some(75)));
+    let said = reap(&world, "--all -A").await.done();
+    assert!(said.ends_with("2 pods with podbeat: 2 unclear\n"), "{said}");
+    // An earlier attempt of the same owner that has not ended.
+    let mut open = ended("open", "trn.same", None);
+    open["status"]["phase"] = json!("Running");
+    world.kube.apply(open);
+    let mut later = ended("later", "trn.same", Some(75));
+    later["metadata"]["creationTimestamp"] = json!("2026-01-01T00:01:00Z");
+    world.kube.apply(later);
+    let said = reap(&world, "later -o json").await.done();
+    let said: Value = serde_json::from_str(&said).expect("JSON");
     assert_eq!(
-        alone,
-        "pod lab/first (task run trn.1): pod lab/second is a later one of the same run\n"
+        (&said["outcome"], &said["message"]),
+        (
+            &json!("held"),
+            &json!("pod lab/open of the same run has not ended")
+        )
     );
     assert_eq!(finals(&world).len(), 0);
+}
+
+#[tokio::test]
+async fn a_podbeat_that_was_stopped_alone_has_settled_nothing_unless_the_service_says_so() {
+    let world = world_with(knowing(["trn.1", "trn.2"])).await;
+    let restarted = |name: &str, run: &str| {
+        let mut pod = ended(name, run, Some(0));
+        pod["status"]["initContainerStatuses"][0]["restartCount"] = json!(1);
+        pod
+    };
+    world.kube.apply(restarted("p", "trn.1"));
+    world.kube.apply(restarted("q", "trn.2"));
+    // Its first process told that main runs, and the service took that for no end.
+    let sent = reap(&world, "p").await.done();
+    assert!(
+        sent.contains("sent the last heartbeat: main terminated with exit code 3 (Error)"),
+        "{sent}"
+    );
+    let said = reap(&world, "--all").await.done();
+    assert!(
+        said.ends_with("2 pods with podbeat: 1 sent, 1 delivered\n"),
+        "{said}"
+    );
+    let known = reap(&world, "p").await.done();
+    assert!(
+        known.ends_with(
+            "podbeat delivered a last heartbeat, and the service knows how the run ended: Failed\n"
+        ),
+        "{known}"
+    );
+    assert_eq!(finals(&world).len(), 2);
+}
+
+#[tokio::test]
+async fn a_proxy_that_never_ends_does_not_keep_a_run_open() {
+    let world = world_with(knowing(["trn.1"])).await;
+    let mut pod = ended("p", "trn.1", None);
+    let exit = |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:10Z"}});
+    pod["spec"]["initContainers"] = json!([]);
+    pod["spec"]["containers"] = json!([{"name": "main"}, {"name": "istio-proxy"}, {"name": "podbeat"}]);
+    pod["status"]["phase"] = json!("Running");
+    pod["status"]["containerStatuses"] = json!([
+        {"name": "main", "state": exit(4)}, {"name": "istio-proxy", "state": {"running": {}}},
+        {"name": "podbeat", "state": exit(75)}
+    ]);
+    world.kube.apply(pod);
+    assert_eq!(reap(&world, "p").await.done(), "pod lab/p: it has not ended\n");
+    let said = reap(&world, "p --ignored-containers istio-proxy").await.done();
+    assert!(
+        said.ends_with("sent the last heartbeat: main terminated with exit code 4\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn every_setting_that_is_read_of_a_pod_is_one_of_the_agents() {
+    for (variable, flag) in podbeat::pod::listed::SETTINGS {
+        let known = podbeat::config::SETTINGS
+            .iter()
+            .any(|setting| (setting.variable, setting.flag) == (variable, flag));
+        assert!(known, "{variable}, --{flag}");
+    }
 }
 
 #[tokio::test]
@@ -367,4 +482,32 @@ async fn a_pod_that_is_gone_is_told_of_by_its_journal_with_the_same_nonce() {
     assert!(torn.notes.contains("it is torn, or not a journal"), "{torn:?}");
     std::fs::remove_file(&journal).expect("removed");
     assert_eq!(reap(&world, &line).await.code, 66);
+}
+
+#[tokio::test]
+async fn a_journal_whose_last_heartbeat_came_of_a_signal_alone_leaves_the_word_to_the_service() {
+    let world = world_with(knowing(["trn.42"])).await;
+    let journal = world.path("journal.json");
+    let written = |cause: &str| {
+        let journal_of = json!({"version": 1, "taskRunId": "trn.42", "podUid": "u1", "machine": {
+            "lastHeartbeat": "accepted", "cause": cause, "identity": {"podName": "p", "podUid": "u1"},
+            "statuses": [{"name": "main", "state": {"running": {}}}]}});
+        std::fs::write(&journal, journal_of.to_string()).expect("written");
+    };
+    let line = format!("--journal {}", journal.display());
+    written("completed");
+    let said = reap(&world, &line).await.done();
+    assert!(
+        said.contains("podbeat delivered its last heartbeat itself"),
+        "{said}"
+    );
+    written("signal");
+    let said = reap(&world, &line).await.done();
+    assert!(said.contains("sent the last heartbeat: main running"), "{said}");
+    let again = reap(&world, &line).await.done();
+    assert!(
+        again.contains("podbeat delivered a last heartbeat, and the service knows"),
+        "{again}"
+    );
+    assert_eq!(finals(&world).len(), 1);
 }

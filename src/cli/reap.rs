@@ -32,9 +32,10 @@ pub(super) fn settings() -> Vec<Setting> {
 
 pub(super) fn command() -> Command {
     let after = format!(
-        "Of pods that have ended (phase Succeeded or Failed), those lack their last heartbeat whose podbeat did not end with 0. The\n\
-         service is asked where the run stands; if it still waits, it gets what the API server shows of the containers, with\n\
-         lastHeartbeat: true. A pod whose run a later pod executes is left alone. Nothing is sent twice: run it as often as you like.\n\n\
+        "A pod that has ended lacks its last heartbeat unless podbeat ended with 0, once, and after the task. The service is asked\n\
+         where the run stands; if it still waits, it gets what the API server shows of the containers, with lastHeartbeat: true.\n\
+         Nothing is sent while another pod of the run has not ended, and the latest pod decides. If pods with different owners or in\n\
+         different namespaces claim a run, they are reported as unclear. Nothing is sent twice: run it as often as you like.\n\n\
          Examples:\n  \
          podbeat reap --selector app.kubernetes.io/name=my-task --dry-run\n  \
          podbeat reap --all --namespace tasks                 what the CronJob of deploy/manifests/reap.yaml does\n  \

@@ -68,6 +68,14 @@ pub struct SavedBeat {
     pub stripped: bool,
 }
 
+impl Saved {
+    /// Whether the last heartbeat was due for a signal and nothing else, so that it may not have told the task's end.
+    #[must_use]
+    pub fn is_by_signal_alone(&self) -> bool {
+        self.cause == Some(Cause::Signal)
+    }
+}
+
 /// How far the last heartbeat has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

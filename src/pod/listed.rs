@@ -34,14 +34,16 @@ const LARGEST: usize = 12 << 20;
 /// The annotation from which the manifests fill TASK_RUN_ID.
 pub const TASK_RUN_ID: &str = "podbeat.dev/task-run-id";
 
-/// The variables of podbeat's container that are read.
-pub const VARIABLES: [&str; 6] = [
-    "TASK_RUN_ID",
-    "JOB_COMPLETION_INDEX",
-    "JOB_RETRY_COUNT",
-    "POD_HARDWARE_DETAILS",
-    "PODBEAT_NONCE",
-    "PODBEAT_REPORT",
+/// The settings of podbeat's container that are read: the variable, and the flag that comes before it.
+pub const SETTINGS: [(&str, &str); 8] = [
+    ("TASK_RUN_ID", "task-run-id"),
+    ("JOB_COMPLETION_INDEX", "job-completion-index"),
+    ("JOB_RETRY_COUNT", "job-retry-count"),
+    ("POD_HARDWARE_DETAILS", "pod-hardware-details"),
+    ("PODBEAT_NONCE", "nonce"),
+    ("PODBEAT_REPORT", "report"),
+    ("PODBEAT_TASK_CONTAINERS", "task-containers"),
+    ("PODBEAT_IGNORED_CONTAINERS", "ignored-containers"),
 ];
 
 /// A pod, and what only those read who look at it from outside.
@@ -53,12 +55,16 @@ pub struct Listed {
     pub unread: Option<String>,
     /// `metadata.creationTimestamp`, in whole seconds.
     pub created_at: Option<Timestamp>,
+    /// Whether the phase says that no container will run again; known of an unread pod, too.
+    pub phase_is_terminal: bool,
+    /// The UID of the object that controls the pod, such as a Job.
+    pub controller: Option<String>,
     task_run_id: Option<String>,
     completion_index: Option<String>,
     containers: Vec<Container>,
 }
 
-/// A container, and which of [`VARIABLES`] it is given word for word. Those from ConfigMaps,
+/// A container, and which of [`SETTINGS`] it is given word for word. Those from ConfigMaps,
 /// Secrets and fields have no value here.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
@@ -67,6 +73,10 @@ struct Container {
     name: String,
     #[serde(deserialize_with = "variables")]
     env: BTreeMap<String, Option<String>>,
+    #[serde(deserialize_with = "arguments")]
+    command: BTreeMap<&'static str, String>,
+    #[serde(deserialize_with = "arguments")]
+    args: BTreeMap<&'static str, String>,
 }
 
 /// A value may be a secret.
@@ -89,6 +99,14 @@ impl Listed {
             metadata: Metadata,
             #[serde(deserialize_with = "or_default")]
             spec: Spec,
+            #[serde(deserialize_with = "or_default")]
+            status: Status,
+        }
+
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Status {
+            phase: Option<String>,
         }
 
         #[derive(Default, Deserialize)]
@@ -96,6 +114,9 @@ impl Listed {
         struct Metadata {
             name: Option<String>,
             namespace: Option<String>,
+            uid: Option<String>,
+            #[serde(deserialize_with = "controller")]
+            owner_references: Option<String>,
             #[serde(deserialize_with = "readable_time")]
             creation_timestamp: Option<Timestamp>,
             #[serde(deserialize_with = "annotations")]
@@ -119,6 +140,7 @@ impl Listed {
                 let mut pod = Pod::default();
                 pod.metadata.name = more.metadata.name;
                 pod.metadata.namespace = more.metadata.namespace;
+                pod.metadata.uid = more.metadata.uid;
                 (pod, Some(error.to_string()))
             }
         };
@@ -128,6 +150,8 @@ impl Listed {
             pod,
             unread,
             created_at: more.metadata.creation_timestamp,
+            phase_is_terminal: matches!(more.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            controller: more.metadata.owner_references,
             task_run_id: more.metadata.annotations.remove(TASK_RUN_ID),
             completion_index: more.metadata.annotations.remove(COMPLETION_INDEX),
             containers,
@@ -148,13 +172,24 @@ impl Listed {
         self.containers.iter().any(|container| container.name == name)
     }
 
-    /// The value of one of a container's [`VARIABLES`], if the spec gives it word for word and it
-    /// isn't empty.
+    /// The value of one of a container's [`SETTINGS`], by the variable's name, if the spec gives it
+    /// word for word and it isn't empty. As podbeat reads it: the flag first.
     #[must_use]
-    pub fn variable(&self, container: &str, name: &str) -> Option<&str> {
-        let container = self.containers.iter().find(|it| it.name == container);
-        let value = container?.env.get(name)?.as_deref();
-        value.filter(|value| !value.is_empty())
+    pub fn setting(&self, container: &str, variable: &str) -> Option<&str> {
+        let container = self.containers.iter().find(|it| it.name == container)?;
+        // The kubelet puts a variable's value in the place of $(NAME).
+        let itself = |value: &str| {
+            value
+                .strip_prefix("$(")
+                .and_then(|rest| rest.strip_suffix(')'))
+                .is_some_and(|name| name == variable)
+        };
+        let flag = [&container.args, &container.command]
+            .into_iter()
+            .find_map(|flags| flags.get(variable))
+            .filter(|value| !itself(value));
+        let value = flag.or_else(|| container.env.get(variable)?.as_ref());
+        value.map(String::as_str).filter(|value| !value.is_empty())
     }
 
     /// The run that the annotation names, unless it is empty.
@@ -189,12 +224,59 @@ fn variables<'de, D: Deserializer<'de>>(
 
     let mut read = BTreeMap::new();
     each(deserializer, &mut |variable: Variable| {
-        if VARIABLES.contains(&variable.name.as_str()) {
+        if SETTINGS.iter().any(|(name, _)| *name == variable.name) {
             // Of two of a name the later holds.
             read.insert(variable.name, variable.value);
         }
     })?;
     Ok(read)
+}
+
+/// The flags among a command's words, by the variables that they come before.
+fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<&'static str, String>, D::Error> {
+    let mut read = BTreeMap::new();
+    let mut awaited = None;
+    each(deserializer, &mut |word: Option<String>| {
+        let word = word.unwrap_or_default();
+        if let Some(variable) = awaited.take() {
+            read.insert(variable, word);
+            return;
+        }
+        let Some(text) = word.strip_prefix("--") else {
+            return;
+        };
+        let (flag, value) = text
+            .split_once('=')
+            .map_or((text, None), |(flag, value)| (flag, Some(value)));
+        let Some((variable, _)) = SETTINGS.iter().find(|(_, name)| *name == flag) else {
+            return;
+        };
+        match value {
+            Some(value) => {
+                read.insert(*variable, value.to_owned());
+            }
+            None => awaited = Some(*variable),
+        }
+    })?;
+    Ok(read)
+}
+
+/// The UID of the first owner that is the controller: the API server lets a pod have one.
+fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Owner {
+        uid: Option<String>,
+        controller: Option<bool>,
+    }
+
+    let mut found = None;
+    each(deserializer, &mut |owner: Owner| {
+        if found.is_none() && owner.controller == Some(true) {
+            found = owner.uid.filter(|uid| !uid.is_empty());
+        }
+    })?;
+    Ok(found)
 }
 
 fn containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Container>, D::Error> {
@@ -435,10 +517,10 @@ mod tests {
         let listed = read(&pod);
         assert_eq!(listed.name(), "n/p");
         assert!(listed.created_at.is_some());
-        assert_eq!(listed.variable("podbeat", "TASK_RUN_ID"), Some("hunter2"));
-        assert_eq!(listed.variable("main", "TASK_RUN_ID"), Some("main's"));
+        assert_eq!(listed.setting("podbeat", "TASK_RUN_ID"), Some("hunter2"));
+        assert_eq!(listed.setting("main", "TASK_RUN_ID"), Some("main's"));
         for unknown in ["JOB_RETRY_COUNT", "PODBEAT_NONCE", "PASSWORD", "NOWHERE"] {
-            assert_eq!(listed.variable("podbeat", unknown), None);
+            assert_eq!(listed.setting("podbeat", unknown), None);
         }
         assert_eq!(listed.annotated_run(), Some("trn.1"));
         assert!(listed.has_container("bare") && !listed.has_container("other"));
@@ -449,19 +531,74 @@ mod tests {
     }
 
     #[test]
+    fn flags_come_before_variables() {
+        let of = |container: serde_json::Value| {
+            let mut container = container;
+            container["name"] = json!("podbeat");
+            container["env"] = json!([{"name": "TASK_RUN_ID", "value": "env's"}]);
+            read(&json!({"spec": {"containers": [container]}}))
+        };
+        for (words, run, tasks) in [
+            (
+                json!({"args": ["agent", "--task-run-id=flag's", "--task-containers", "main,b"]}),
+                "flag's",
+                Some("main,b"),
+            ),
+            (
+                json!({"command": ["/podbeat", "--task-run-id", "flag's"]}),
+                "flag's",
+                None,
+            ),
+            (
+                json!({"args": ["--task-run-id=$(TASK_RUN_ID)", "--task-containers="]}),
+                "env's",
+                None,
+            ),
+            (
+                json!({"args": ["--task-run-id-of", "x", "task-run-id=x", null, "--task-containers"]}),
+                "env's",
+                None,
+            ),
+            (json!({"args": null, "command": []}), "env's", None),
+        ] {
+            let pod = of(words);
+            assert_eq!(pod.setting("podbeat", "TASK_RUN_ID"), Some(run));
+            assert_eq!(pod.setting("podbeat", "PODBEAT_TASK_CONTAINERS"), tasks);
+        }
+    }
+
+    #[test]
+    fn the_controller_alone_owns_a_pod() {
+        let owned =
+            |owners: serde_json::Value| read(&json!({"metadata": {"ownerReferences": owners}})).controller;
+        let job = json!({"kind": "Job", "uid": "job", "controller": true});
+        let other = json!({"kind": "ConfigMap", "uid": "other"});
+        assert_eq!(owned(json!([other, job])).as_deref(), Some("job"));
+        for none in [
+            json!(null),
+            json!([]),
+            json!([other]),
+            json!([{"controller": true}]),
+        ] {
+            assert_eq!(owned(none), None);
+        }
+    }
+
+    #[test]
     fn a_pod_of_which_too_much_would_be_kept_is_still_told_apart() {
         let message = "x".repeat(1 << 20);
         let pod = json!({
-            "metadata": {"name": "p", "namespace": "n", "annotations": {TASK_RUN_ID: "trn.1"}},
+            "metadata": {"name": "p", "namespace": "n", "uid": "u", "annotations": {TASK_RUN_ID: "trn.1"}},
             "spec": {"containers": [{"name": "podbeat"}]},
-            "status": {"message": message}
+            "status": {"phase": "Failed", "message": message}
         });
         let listed = read(&pod);
         assert_eq!(
             (listed.name().as_str(), listed.annotated_run()),
             ("n/p", Some("trn.1"))
         );
-        assert!(listed.has_container("podbeat"));
+        assert!(listed.has_container("podbeat") && listed.phase_is_terminal);
+        assert_eq!(listed.pod.metadata.uid.as_deref(), Some("u"));
         assert!(listed.unread.is_some_and(|why| why.contains("512 KiB")));
     }
 }

@@ -340,6 +340,28 @@ impl Observation {
     }
 }
 
+/// Whether podbeat's own container ended and is not started again, so that nothing more comes from it.
+#[must_use]
+pub fn own_is_over(pod: &Pod, own_container: &str) -> bool {
+    let (spec, status) = (&pod.spec, &pod.status);
+    let init = (&spec.init_containers, &status.init_container_statuses, Role::Init);
+    let regular = (&spec.containers, &status.container_statuses, Role::Task);
+    let is_over = |(specs, statuses, role): (
+        &Vec<resource::ContainerSpec>,
+        &Vec<resource::ContainerStatus>,
+        Role,
+    )| {
+        let spec = specs.iter().find(|spec| spec.name == own_container)?;
+        let status = statuses.iter().find(|status| status.name == own_container)?;
+        let exit = status.state.terminated.as_ref()?;
+        let policy = pod.spec.restart_policy.as_deref();
+        let policy = policy.map_or(RestartPolicy::Always, RestartPolicy::named);
+        let restart = Restart::new(policy, role, spec);
+        Some(pod.metadata.deletion_timestamp.is_some() || !restart.follows(exit.exit_code))
+    };
+    is_over(init).or_else(|| is_over(regular)).unwrap_or(false)
+}
+
 /// Of which run of the container `lastState` is the end. `restartCount` is the number of the run that `state` shows; while the container
 /// waits after a crash, or for the end of its pod, that is still the run which ended.
 fn last_run(status: &resource::ContainerStatus, is_deleted: bool) -> i32 {

@@ -54,6 +54,19 @@ impl Tasks {
         }
     }
 
+    /// By the settings as a pod's spec may have them, names with commas; `None` if neither names any.
+    #[must_use]
+    pub fn read(tasks: Option<&str>, ignored: Option<&str>) -> Option<Self> {
+        let named = |text: Option<&str>| {
+            let names = text?.split(',').map(str::trim).filter(|name| !name.is_empty());
+            let names: Vec<String> = names.map(str::to_owned).collect();
+            (!names.is_empty()).then_some(names)
+        };
+        named(tasks)
+            .map(Self::Only)
+            .or_else(|| named(ignored).map(Self::AllBut))
+    }
+
     /// What holds for this pod: its annotations, else these settings. Where no regular container would be left, every one is the task's.
     #[must_use]
     pub(super) fn in_force<'tasks>(&'tasks self, pod: &Pod, own_container: &str) -> Cow<'tasks, Self> {
@@ -96,15 +109,11 @@ impl Tasks {
     }
 
     fn annotated(pod: &Pod) -> Option<Self> {
-        let named = |annotation: &str| {
-            let text = pod.metadata.annotations.as_ref()?.get(annotation)?;
-            let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
-            let names: Vec<String> = names.map(str::to_owned).collect();
-            (!names.is_empty()).then_some(names)
+        let text = |annotation: &str| {
+            let annotations = pod.metadata.annotations.as_ref()?;
+            annotations.get(annotation).map(String::as_str)
         };
-        named(TASK_CONTAINERS)
-            .map(Self::Only)
-            .or_else(|| named(IGNORED_CONTAINERS).map(Self::AllBut))
+        Self::read(text(TASK_CONTAINERS), text(IGNORED_CONTAINERS))
     }
 }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::verdict::{Docket, Missing, Rules, TooMany, Verdict, waits};
+use self::verdict::{Chosen, Docket, Missing, Names, OwnWord, Rules, TooMany, Verdict, waits};
 use crate::config::{self, ReapConfig};
 use crate::exit::{Ending, with_causes};
 use crate::heartbeat::outbox::Kind;
@@ -22,6 +22,7 @@ use crate::journal::{self, Contents};
 use crate::nonce;
 use crate::pod::listed::{self, Where};
 use crate::pod::retries::COMPLETION_INDEX;
+use crate::pod::tasks::Tasks;
 use crate::service::{self, Service};
 use crate::task_runs::error;
 use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
@@ -131,12 +132,14 @@ enum Outcome {
     WouldSend,
     /// The pod hasn't ended.
     Open,
-    /// Podbeat ended well by itself.
+    /// Podbeat delivered it.
     Settled,
     /// The pod ended a moment ago.
     Young,
     /// A later pod executes the run.
     Superseded,
+    /// Another pod of the run hasn't ended.
+    Held,
     /// The service knows already how the run ended.
     Known,
     /// The service knows no such run, or says that it is another's.
@@ -158,6 +161,7 @@ impl Outcome {
             Self::Settled => "delivered",
             Self::Young => "ended just now",
             Self::Superseded => "superseded",
+            Self::Held => "held back",
             Self::Known => "known",
             Self::Disowned => "disowned",
             Self::Left => "left for the next time",
@@ -264,15 +268,32 @@ impl Reaper<'_> {
     ) -> Result<(), Error> {
         let rules = Rules {
             container_name: config.container_name.clone(),
+            tasks: Tasks::new(&config.task_containers, &config.ignored_containers),
             report: report(config),
             older_than: self.invocation.older_than,
             nonce: nonce(config)?,
         };
         let access = crate::kubernetes::access(&config.kubernetes);
-        let mut docket = Docket::new(rules, Timestamp::now(), only);
+        let chosen = match (only, labels) {
+            (Some(name), _) => Chosen::Named(name.to_owned()),
+            (None, Some(labels)) => {
+                let mut names = Names::default();
+                let mut added = Ok(());
+                listed::list(&access, place, Some(labels), |pod| {
+                    if added.is_ok() && pod.has_container(&rules.container_name) {
+                        added = names.add(pod.name());
+                    }
+                })
+                .await?;
+                added.map_err(|TooMany| Error::TooMany)?;
+                Chosen::These(names)
+            }
+            (None, None) => Chosen::All,
+        };
+        let mut docket = Docket::new(rules, Timestamp::now(), chosen);
         let mut taken = Ok(());
-        // All of them, even if only one is asked for: a later pod of the same run may be among them.
-        listed::list(&access, place, labels, |pod| {
+        // All of them, whichever are asked for: other pods of the same runs may be among them.
+        listed::list(&access, place, None, |pod| {
             if taken.is_ok() {
                 taken = docket.take(&pod);
             }
@@ -329,6 +350,21 @@ impl Reaper<'_> {
                 let message = format!("pod {by} is a later one of the same run");
                 (Some(run), Case::new(Outcome::Superseded, message))
             }
+            Verdict::Held { run, by } => {
+                let message = format!("pod {by} of the same run has not ended");
+                (Some(run), Case::new(Outcome::Held, message))
+            }
+            Verdict::Contested { run, pods, more } => {
+                let more = match more {
+                    0 => String::new(),
+                    more => format!(" and {more} more"),
+                };
+                let message = format!(
+                    "pods with different owners claim the run: {}{more}; nothing is sent, because the run may belong to any of them",
+                    pods.join(", ")
+                );
+                (Some(run), Case::new(Outcome::Unclear, message))
+            }
             Verdict::Missing(missing) => return self.missing(name, missing).await,
         };
         self.tell(name, run.map(String::as_str), &case, None)?;
@@ -358,10 +394,10 @@ impl Reaper<'_> {
         let status = match self.service.status(&missing.run).await {
             Ok(status) => status,
             Err(error) => {
-                return match (service::ending(&error), missing.is_certain) {
+                return match (service::ending(&error), missing.own_word) {
                     (Ending::NoSuchRun, _) => Ok(Some(disowned(&error))),
                     // Such a token may still be good for heartbeats, and podbeat itself said that this one is missing.
-                    (Ending::Denied, true) => Ok(None),
+                    (Ending::Denied, OwnWord::Undelivered) => Ok(None),
                     _ => Err(error),
                 };
             }
@@ -370,6 +406,12 @@ impl Reaper<'_> {
         let word = status.map_or("(none)", TaskRunStatus::as_str);
         Ok(match status.and_then(waits) {
             Some(true) => None,
+            Some(false) if missing.own_word == OwnWord::Delivered => Some(Case::new(
+                Outcome::Settled,
+                format!(
+                    "podbeat delivered a last heartbeat, and the service knows how the run ended: {word}"
+                ),
+            )),
             Some(false) => Some(Case::new(
                 Outcome::Known,
                 format!("the service knows how it ended: {word}"),
@@ -493,6 +535,8 @@ impl Reaper<'_> {
         let pod = &machine.identity.pod_name;
         let settled = match machine.last_heartbeat {
             LastHeartbeat::Open => None,
+            // It may have told of a task that went on.
+            LastHeartbeat::Accepted if machine.is_by_signal_alone() => None,
             LastHeartbeat::Accepted => {
                 Some((Outcome::Settled, "podbeat delivered its last heartbeat itself"))
             }
@@ -537,7 +581,13 @@ fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
     Missing {
         run: contents.task_run_id.clone(),
         request,
-        is_certain: decided.is_some(),
+        own_word: match machine.last_heartbeat {
+            LastHeartbeat::Accepted => OwnWord::Delivered,
+            LastHeartbeat::Open | LastHeartbeat::Refused | LastHeartbeat::Orphaned => match decided {
+                Some(_) => OwnWord::Undelivered,
+                None => OwnWord::Nothing,
+            },
+        },
     }
 }
 

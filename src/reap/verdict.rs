@@ -1,16 +1,18 @@
 //! Which pods ended without a last heartbeat, and what it would have said: pure. Pods in, one by
 //! one, verdicts out; `now` is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::heartbeat::completion::is_finished;
 use crate::heartbeat::request::{Identity, Report, statuses};
 use crate::indexed::run_id;
 use crate::pod::listed::Listed;
 use crate::pod::resource::ContainerStatus;
-use crate::pod::status::Observation;
+use crate::pod::status::{Observation, Role, State, own_is_over};
+use crate::pod::tasks::Tasks;
 use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
 
 /// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at
@@ -24,6 +26,15 @@ const MOST_WAITING: usize = 24 << 20;
 /// What a pod takes beside its texts, in bytes.
 const CASE: usize = 512;
 
+/// What a run takes beside its texts, in bytes.
+const RUN: usize = 256;
+
+/// What the name of a chosen pod takes beside its text, in bytes.
+const NAME: usize = 64;
+
+/// How many of the pods that claim a run are named, beside the first.
+const RIVALS: usize = 3;
+
 /// What a container's state takes in a heartbeat beside its texts, in bytes.
 const STATE: usize = 256;
 
@@ -35,6 +46,8 @@ const UNDELIVERED: i32 = 75;
 pub(super) struct Rules {
     /// Podbeat's container.
     pub(super) container_name: String,
+    /// Which regular containers are the task's, where a pod doesn't say so.
+    pub(super) tasks: Tasks,
     /// Which containers are reported.
     pub(super) report: Report,
     /// A pod that ended later than that long ago is left alone: its Job may be about to start another one.
@@ -62,7 +75,7 @@ pub(super) enum Verdict {
     },
     /// It hasn't ended.
     Open,
-    /// Podbeat itself ended well: its last heartbeat was accepted, or the run was not its own.
+    /// Podbeat ended well, once, after the task: its last heartbeat was accepted, or the run was not its own.
     Settled {
         /// The run.
         run: String,
@@ -78,6 +91,22 @@ pub(super) enum Verdict {
         run: String,
         /// The later pod.
         by: String,
+    },
+    /// Another pod of the run has not ended.
+    Held {
+        /// The run.
+        run: String,
+        /// The other pod.
+        by: String,
+    },
+    /// Pods of several owners, or of several namespaces, claim the run: nobody can tell whose it is.
+    Contested {
+        /// The run.
+        run: String,
+        /// Some of these pods.
+        pods: Vec<String>,
+        /// How many more there are.
+        more: usize,
     },
     /// It ended, and nobody knows of its last heartbeat.
     Missing(Box<Missing>),
@@ -95,8 +124,60 @@ pub(super) struct Missing {
     pub(super) run: String,
     /// What it says.
     pub(super) request: HeartbeatTaskRunRequest,
-    /// Whether podbeat itself said, by its exit code, that it was not accepted.
-    pub(super) is_certain: bool,
+    /// What podbeat itself said of it.
+    pub(super) own_word: OwnWord,
+}
+
+/// What podbeat itself said of its last heartbeat, by its exit code or its journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OwnWord {
+    /// It was not accepted.
+    Undelivered,
+    /// One was accepted, which may not have told the task's end.
+    Delivered,
+    /// Nothing.
+    Nothing,
+}
+
+/// The pods whose verdicts are asked for.
+#[derive(Debug, Default)]
+pub(super) enum Chosen {
+    /// Every one.
+    #[default]
+    All,
+    /// One, by its name.
+    Named(String),
+    /// Those of a selector, as [`Listed::name`] has them.
+    These(Names),
+}
+
+/// The names of chosen pods.
+#[derive(Debug, Default)]
+pub(super) struct Names {
+    names: BTreeSet<String>,
+    /// Bytes.
+    kept: usize,
+}
+
+impl Names {
+    pub(super) fn add(&mut self, name: String) -> Result<(), TooMany> {
+        self.kept += NAME + name.len();
+        if self.kept > MOST_KEPT {
+            return Err(TooMany);
+        }
+        self.names.insert(name);
+        Ok(())
+    }
+}
+
+impl Chosen {
+    fn include(&self, pod: &Listed) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(name) => pod.pod.metadata.name.as_ref() == Some(name),
+            Self::These(these) => these.names.contains(&pod.name()),
+        }
+    }
 }
 
 /// There are more pods than can be judged at once.
@@ -108,10 +189,9 @@ pub(super) struct TooMany;
 pub(super) struct Docket {
     rules: Rules,
     now: Timestamp,
-    /// The only one whose verdict is asked for, if it is one.
-    only: Option<String>,
+    chosen: Chosen,
     cases: Vec<Case>,
-    newest: BTreeMap<String, Age>,
+    runs: BTreeMap<String, Run>,
     /// Bytes.
     kept: usize,
     /// Bytes.
@@ -124,32 +204,128 @@ pub(super) struct Docket {
 struct Case {
     age: Age,
     run: Option<String>,
-    /// By itself; a later pod of its run may change it.
+    /// By itself; the other pods of its run may change it.
     verdict: Verdict,
 }
 
+/// What all pods of a run say together.
+struct Run {
+    newest: Age,
+    /// A pod that has not ended.
+    open: Option<String>,
+    /// Whose it is, by the first pod.
+    claim: Claim,
+    first: String,
+    /// Pods with another claim.
+    rivals: Vec<String>,
+    /// How many of these are not named.
+    unnamed: usize,
+}
+
+/// Whose a pod is. Only pods of one owner in one namespace are attempts of one run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Claim {
+    namespace: Option<String>,
+    owner: Owner,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Owner {
+    /// The UID of a Job or another controller.
+    Controller(String),
+    /// A pod of its own, by its UID, or by its name where the API shows none.
+    Pod(String),
+}
+
+impl Claim {
+    fn of(pod: &Listed) -> Self {
+        let own = || {
+            let uid = pod.pod.metadata.uid.clone();
+            Owner::Pod(uid.unwrap_or_else(|| pod.name()))
+        };
+        Self {
+            namespace: pod.pod.metadata.namespace.clone(),
+            owner: pod.controller.clone().map_or_else(own, Owner::Controller),
+        }
+    }
+
+    /// Bytes.
+    fn size(&self) -> usize {
+        let (Owner::Controller(owner) | Owner::Pod(owner)) = &self.owner;
+        owner.len() + self.namespace.as_ref().map_or(0, String::len)
+    }
+}
+
+impl Run {
+    /// Takes one more pod in; how many bytes more are kept.
+    fn take(&mut self, claim: &Claim, age: &Age, is_over: bool) -> usize {
+        let mut kept = 0;
+        let mut name = || {
+            kept += age.2.len();
+            age.2.clone()
+        };
+        if !is_over && self.open.is_none() {
+            self.open = Some(name());
+        }
+        if *claim != self.claim {
+            if self.rivals.len() < RIVALS {
+                self.rivals.push(name());
+            } else {
+                self.unnamed += 1;
+            }
+        }
+        if *age > self.newest {
+            self.newest = age.clone();
+        }
+        kept
+    }
+
+    /// The verdict on a pod of this run that ended, by all of them; `None` if it speaks for the run.
+    fn objection(&self, run: &str, age: &Age) -> Option<Verdict> {
+        let run = run.to_owned();
+        if !self.rivals.is_empty() {
+            let mut pods = vec![self.first.clone()];
+            pods.extend(self.rivals.iter().cloned());
+            let more = self.unnamed;
+            return Some(Verdict::Contested { run, pods, more });
+        }
+        // What it would say is no news, and would end the other's run.
+        if self.newest > *age {
+            let by = self.newest.2.clone();
+            return Some(Verdict::Superseded { run, by });
+        }
+        let by = self.open.as_ref().filter(|open| **open != age.2)?.clone();
+        Some(Verdict::Held { run, by })
+    }
+}
+
 impl Docket {
-    pub(super) fn new(rules: Rules, now: Timestamp, only: Option<&str>) -> Self {
+    pub(super) fn new(rules: Rules, now: Timestamp, chosen: Chosen) -> Self {
+        let kept = match &chosen {
+            Chosen::All | Chosen::Named(_) => 0,
+            Chosen::These(these) => these.kept,
+        };
         Self {
             rules,
             now,
-            only: only.map(str::to_owned),
+            is_found: !matches!(chosen, Chosen::Named(_)),
+            chosen,
             cases: Vec::new(),
-            newest: BTreeMap::new(),
-            kept: 0,
+            runs: BTreeMap::new(),
+            kept,
             waiting: 0,
-            is_found: only.is_none(),
         }
     }
 
     /// Takes a pod in, unless it has no podbeat.
     pub(super) fn take(&mut self, pod: &Listed) -> Result<(), TooMany> {
-        let is_asked_for = self.only.is_none() || self.only == pod.pod.metadata.name;
+        let is_asked_for = self.chosen.include(pod);
         self.is_found |= is_asked_for;
         if !pod.has_container(&self.rules.container_name) {
             return Ok(());
         }
-        let age = age(pod, &self.rules);
+        let seen = self.rules.observe(pod);
+        let age = age(pod, &seen, &self.rules);
         let run = match run_of(pod, &self.rules) {
             Some(Err(pattern)) => {
                 if is_asked_for {
@@ -162,17 +338,29 @@ impl Docket {
             None => None,
         };
         self.kept += CASE + 2 * (age.2.len() + run.as_ref().map_or(0, String::len));
+        let is_over = self.is_over(pod, &seen);
+        if let Some(run) = &run {
+            let claim = Claim::of(pod);
+            if let Some(known) = self.runs.get_mut(run) {
+                self.kept += known.take(&claim, &age, is_over);
+            } else {
+                self.kept += RUN + claim.size() + 2 * age.2.len();
+                let first = Run {
+                    newest: age.clone(),
+                    open: (!is_over).then(|| age.2.clone()),
+                    claim,
+                    first: age.2.clone(),
+                    rivals: Vec::new(),
+                    unnamed: 0,
+                };
+                self.runs.insert(run.clone(), first);
+            }
+        }
         if self.kept > MOST_KEPT {
             return Err(TooMany);
         }
-        if let Some(run) = &run {
-            let newest = self.newest.entry(run.clone()).or_insert_with(|| age.clone());
-            if age > *newest {
-                *newest = age.clone();
-            }
-        }
         if is_asked_for {
-            let verdict = self.alone(pod, run.clone());
+            let verdict = self.alone(pod, &seen, is_over, run.clone());
             self.cases.push(Case { age, run, verdict });
         }
         Ok(())
@@ -181,62 +369,90 @@ impl Docket {
     /// Names and verdicts, in the order in which the pods came; `None` if the only one that was
     /// asked for is not there.
     pub(super) fn verdicts(self) -> Option<impl Iterator<Item = (String, Verdict)>> {
-        let newest = self.newest;
+        let runs = self.runs;
         let verdicts = self.cases.into_iter().map(move |case| {
             let Case { age, run, verdict } = case;
-            let later = run.as_ref().and_then(|run| newest.get(run));
-            let verdict = match (verdict, later.filter(|newest| **newest > age), run) {
-                // What it would say is no news, and would end the other's run.
-                (
-                    Verdict::Young { .. }
-                    | Verdict::Missing(_)
-                    | Verdict::Left { .. }
-                    | Verdict::Unread { .. },
-                    Some((_, _, by)),
-                    Some(run),
-                ) => Verdict::Superseded { run, by: by.clone() },
-                (verdict, _, _) => verdict,
+            let verdict = match verdict {
+                // Nothing is sent for these.
+                Verdict::Unnamed
+                | Verdict::Unindexed { .. }
+                | Verdict::Open
+                | Verdict::Settled { .. }
+                | Verdict::Superseded { .. }
+                | Verdict::Held { .. }
+                | Verdict::Contested { .. } => verdict,
+                Verdict::Young { .. }
+                | Verdict::Missing(_)
+                | Verdict::Left { .. }
+                | Verdict::Unread { .. } => run
+                    .and_then(|run| runs.get(&run)?.objection(&run, &age))
+                    .unwrap_or(verdict),
             };
             (age.2, verdict)
         });
         self.is_found.then_some(verdicts)
     }
 
+    /// Whether nothing of the task or of podbeat runs any more, or is started again. Until then
+    /// podbeat may still say its last word itself.
+    fn is_over(&self, pod: &Listed, seen: &Observation) -> bool {
+        let is_left_to_others = || {
+            let (pod, own) = (&pod.pod, &self.rules.container_name);
+            is_finished(seen) && own_is_over(pod, own)
+        };
+        pod.phase_is_terminal || is_left_to_others()
+    }
+
     /// What there is to say of a pod as if it were the only one.
-    fn alone(&mut self, pod: &Listed, run: Option<String>) -> Verdict {
+    fn alone(&mut self, pod: &Listed, seen: &Observation, is_over: bool, run: Option<String>) -> Verdict {
         let Some(run) = run else {
             return Verdict::Unnamed;
         };
         if let Some(why) = pod.unread.clone() {
             return Verdict::Unread { run, why };
         }
-        let seen = Observation::of(&pod.pod, &self.rules.container_name);
-        // Nothing of it runs any more, podbeat included. Until then it may still say its last word
-        // itself.
-        if !seen.phase_is_terminal {
+        if !is_over {
             return Verdict::Open;
         }
-        let own_exit = own_exit_code(pod, &self.rules);
-        if own_exit == Some(0) {
-            return Verdict::Settled { run };
-        }
+        let own_word = match own_exit_code(pod, &self.rules) {
+            Some(0) if proves_the_end(pod, seen, &self.rules) => return Verdict::Settled { run },
+            Some(0) => OwnWord::Delivered,
+            Some(UNDELIVERED) => OwnWord::Undelivered,
+            Some(_) | None => OwnWord::Nothing,
+        };
         let ended_at = ended_at(pod);
         if ended_at.is_some_and(|ended_at| {
             self.now.duration_since(ended_at).unsigned_abs() < self.rules.older_than && ended_at <= self.now
         }) {
             return Verdict::Young { run };
         }
-        let request = request(pod, &seen, &self.rules);
+        let request = request(pod, seen, &self.rules);
         self.waiting += size(&request);
         if self.waiting > MOST_WAITING {
             self.waiting -= size(&request);
             return Verdict::Left { run };
         }
         Verdict::Missing(Box::new(Missing {
-            request,
             run,
-            is_certain: own_exit == Some(UNDELIVERED),
+            request,
+            own_word,
         }))
+    }
+}
+
+impl Rules {
+    /// Looks at a pod as its podbeat does: by its annotations, its settings, or else by these.
+    fn observe(&self, pod: &Listed) -> Observation {
+        let setting = |variable| pod.setting(&self.container_name, variable);
+        let own = Tasks::read(
+            setting("PODBEAT_TASK_CONTAINERS"),
+            setting("PODBEAT_IGNORED_CONTAINERS"),
+        );
+        Observation::with(
+            &pod.pod,
+            &self.container_name,
+            own.as_ref().unwrap_or(&self.tasks),
+        )
     }
 }
 
@@ -264,20 +480,20 @@ fn size(request: &HeartbeatTaskRunRequest) -> usize {
 
 /// What podbeat would have said: the last states that the API shows, and nothing that it doesn't.
 fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunRequest {
-    let variable = |name| pod.variable(&rules.container_name, name);
+    let setting = |name| pod.setting(&rules.container_name, name);
     let mut identity = Identity {
         pod_name: pod.pod.metadata.name.clone().unwrap_or_default(),
         pod_uid: None,
         job_retry_count: job_retry_count(pod, rules),
-        pod_hardware_details: variable("POD_HARDWARE_DETAILS").map(str::to_owned),
+        pod_hardware_details: setting("POD_HARDWARE_DETAILS").map(str::to_owned),
     };
     identity.learn(seen);
-    let nonce = variable("PODBEAT_NONCE")
+    let nonce = setting("PODBEAT_NONCE")
         .map(str::to_owned)
         .or_else(|| rules.nonce.clone());
     // The same each time, whoever sends it: so the service can tell a second one from news.
     let nonce = nonce.unwrap_or_else(|| format!("reap-{}", identity.pod_uid.as_deref().unwrap_or_default()));
-    let report = match variable("PODBEAT_REPORT") {
+    let report = match setting("PODBEAT_REPORT") {
         Some("task") => Report::Task,
         Some("all") => Report::All,
         Some(_) | None => rules.report,
@@ -289,25 +505,24 @@ fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunR
 }
 
 fn job_retry_count(pod: &Listed, rules: &Rules) -> Option<i32> {
-    let text = pod.variable(&rules.container_name, "JOB_RETRY_COUNT")?;
+    let text = pod.setting(&rules.container_name, "JOB_RETRY_COUNT")?;
     text.trim().parse().ok().filter(|count| *count >= 0)
 }
 
 /// What tells the later of two pods of a run. Creation times have whole seconds, so a tie is broken, the same way each time.
 type Age = (Option<Timestamp>, Option<i32>, String);
 
-fn age(pod: &Listed, rules: &Rules) -> Age {
+fn age(pod: &Listed, seen: &Observation, rules: &Rules) -> Age {
     let told = job_retry_count(pod, rules);
-    let shown = || Observation::of(&pod.pod, &rules.container_name).job_retry_count;
-    (pod.created_at, told.or_else(shown), pod.name())
+    (pod.created_at, told.or(seen.job_retry_count), pod.name())
 }
 
 /// The run that the agent of this pod has by its settings, if they tell. `Err` is a pattern that
 /// wants an index where there is none.
 fn run_of(pod: &Listed, rules: &Rules) -> Option<Result<String, String>> {
-    let variable = |name| pod.variable(&rules.container_name, name);
-    let pattern = variable("TASK_RUN_ID").or_else(|| pod.annotated_run())?;
-    let index = variable("JOB_COMPLETION_INDEX").or_else(|| pod.annotated_index());
+    let setting = |name| pod.setting(&rules.container_name, name);
+    let pattern = setting("TASK_RUN_ID").or_else(|| pod.annotated_run())?;
+    let index = setting("JOB_COMPLETION_INDEX").or_else(|| pod.annotated_index());
     let index = index.and_then(|text| text.trim().parse().ok());
     Some(run_id(pattern.trim(), index).ok_or_else(|| pattern.to_owned()))
 }
@@ -320,9 +535,42 @@ fn all_statuses(pod: &Listed) -> impl Iterator<Item = &ContainerStatus> {
         .chain(&status.container_statuses)
 }
 
+fn own_status<'pod>(pod: &'pod Listed, rules: &Rules) -> Option<&'pod ContainerStatus> {
+    all_statuses(pod).find(|status| status.name == rules.container_name)
+}
+
 fn own_exit_code(pod: &Listed, rules: &Rules) -> Option<i32> {
-    let own = all_statuses(pod).find(|status| status.name == rules.container_name)?;
-    own.state.terminated.as_ref()?.exit_code
+    own_status(pod, rules)?.state.terminated.as_ref()?.exit_code
+}
+
+/// Whether podbeat, which ended with 0, told the task's end: its container ran once, and ended when
+/// all of the task's had ended. Podbeat also ends with 0
+///
+/// - if its container alone is stopped: its last heartbeat then tells a task that runs, and a process
+///   that is started again may have nothing to send;
+/// - without a last heartbeat, if all containers of the pod are to be restarted (KEP-5532).
+fn proves_the_end(pod: &Listed, seen: &Observation, rules: &Rules) -> bool {
+    let Some(own) = own_status(pod, rules) else {
+        return false;
+    };
+    let ran_once = own.restart_count == 0 && own.last_state.terminated.is_none();
+    let exit = own.state.terminated.as_ref();
+    let Some(ended_at) = exit.and_then(|exit| exit.finished_at) else {
+        return false;
+    };
+    let to_be_restarted = seen.all_restarting
+        || seen.containers.iter().any(|container| {
+            let exit = container.state.as_ref().and_then(State::exit);
+            exit.is_some_and(|exit| container.restart.restarts_all(exit.exit_code))
+        });
+    let mut tasks = seen.containers.iter().filter(|it| it.role == Role::Task);
+    let after_all = tasks.all(|task| match &task.state {
+        Some(State::Terminated(exit)) => exit.finished_at.is_some_and(|at| at <= ended_at),
+        Some(State::Running { .. }) => false,
+        // One that never ran has no news.
+        Some(State::Waiting { .. }) | None => task.restart_count == 0 && task.last_exit.is_none(),
+    });
+    ran_once && !to_be_restarted && after_all
 }
 
 /// When its last container ended, as far as the API tells.
@@ -351,6 +599,7 @@ pub(super) fn waits(status: &TaskRunStatus) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::{Value, json};
 
     use super::*;
@@ -358,13 +607,14 @@ mod tests {
     fn rules() -> Rules {
         Rules {
             container_name: "podbeat".to_owned(),
+            tasks: Tasks::All,
             report: Report::Task,
             older_than: Duration::from_secs(120),
             nonce: None,
         }
     }
 
-    /// A pod of a run that ended a while ago; podbeat's own container ended with this code.
+    /// A Job's pod of a run that ended a while ago; podbeat's own container ended with this code.
     fn pod(name: &str, own_exit: Option<i32>) -> Value {
         let exit =
             |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
@@ -372,6 +622,7 @@ mod tests {
         json!({
             "metadata": {"name": name, "namespace": "n", "uid": format!("uid-of-{name}"),
                          "creationTimestamp": "2026-11-24T00:00:00Z",
+                         "ownerReferences": [{"kind": "Job", "uid": "job", "controller": true}],
                          "annotations": {"podbeat.dev/task-run-id": "trn.1"}},
             "spec": {"restartPolicy": "Never", "nodeName": "node-1",
                      "initContainers": [{"name": "podbeat", "restartPolicy": "Always"}], "containers": [{"name": "main"}]},
@@ -382,7 +633,8 @@ mod tests {
     }
 
     fn docket(only: Option<&str>) -> Docket {
-        Docket::new(rules(), "2026-11-24T01:00:00Z".parse().expect("a time"), only)
+        let chosen = only.map_or(Chosen::All, |name| Chosen::Named(name.to_owned()));
+        Docket::new(rules(), "2026-11-24T01:00:00Z".parse().expect("a time"), chosen)
     }
 
     fn listed(pod: &Value) -> Listed {
@@ -414,14 +666,14 @@ mod tests {
 
     #[test]
     fn a_pod_whose_podbeat_did_not_end_well_lacks_its_last_heartbeat() {
-        for (own_exit, is_certain) in [
-            (Some(75), true),
-            (Some(137), false),
-            (Some(64), false),
-            (None, false),
+        for (own_exit, own_word) in [
+            (Some(75), OwnWord::Undelivered),
+            (Some(137), OwnWord::Nothing),
+            (Some(64), OwnWord::Nothing),
+            (None, OwnWord::Nothing),
         ] {
             let missing = missing(pod("p", own_exit));
-            assert_eq!((missing.run.as_str(), missing.is_certain), ("trn.1", is_certain));
+            assert_eq!((missing.run.as_str(), missing.own_word), ("trn.1", own_word));
             assert_eq!(
                 serde_json::to_value(&missing.request).expect("JSON"),
                 json!({
@@ -467,6 +719,16 @@ mod tests {
         };
         let both = verdicts(&[pod("a", Some(75)), later("b", "Running")]);
         assert_eq!(both, [superseded.clone(), Verdict::Open]);
+        // One that has not ended holds the others back, though a later one has.
+        let both = verdicts(&[
+            later("b", "Failed"),
+            set(pod("a", None), "/status/phase", json!("Running")),
+        ]);
+        let held = Verdict::Held {
+            run: "trn.1".to_owned(),
+            by: "n/a".to_owned(),
+        };
+        assert_eq!(both, [held, Verdict::Open]);
         let both = verdicts(&[later("b", "Failed"), pod("a", Some(75))]);
         assert!(matches!(&both[..], [Verdict::Missing(_), other] if *other == superseded));
         // Of the same second: the retry count decides, else the name, and never both speak.
@@ -655,6 +917,338 @@ mod tests {
             matches!(&both[..], [Verdict::Superseded { .. }, Verdict::Missing(_)]),
             "{both:?}"
         );
+    }
+
+    #[test]
+    fn a_pod_that_is_not_read_may_still_run() {
+        let later = |pod| set(pod, "/metadata/creationTimestamp", json!("2026-11-24T00:20:00Z"));
+        let large = set(pod("large", None), "/status/message", json!("x".repeat(1 << 20)));
+        let large = set(large, "/status/phase", json!("Running"));
+        let both = verdicts(&[later(pod("a", None)), large]);
+        assert!(
+            matches!(&both[..], [Verdict::Held { by, .. }, Verdict::Superseded { .. }] if by == "n/large"),
+            "{both:?}"
+        );
+    }
+
+    #[test]
+    fn pods_of_different_owners_or_namespaces_end_no_run_of_each_other() {
+        let later = |pod| set(pod, "/metadata/creationTimestamp", json!("2026-11-24T00:20:00Z"));
+        let owner = |pod, owners: Value| set(pod, "/metadata/ownerReferences", owners);
+        let job = |uid: &str| json!([{"kind": "Job", "uid": uid, "controller": true}]);
+        let victim = || pod("victim", None);
+        for rival in [
+            owner(pod("rival", None), job("other")),
+            owner(pod("rival", None), json!([])),
+            // The owner's UID, written by hand, and an owner that is no controller.
+            set(pod("rival", None), "/metadata/namespace", json!("m")),
+            owner(pod("rival", None), json!([{"kind": "Job", "uid": "job"}])),
+        ] {
+            for open in [true, false] {
+                let victim = if open {
+                    set(victim(), "/status/phase", json!("Running"))
+                } else {
+                    victim()
+                };
+                for pods in [
+                    [victim.clone(), later(rival.clone())],
+                    [later(victim.clone()), rival.clone()],
+                ] {
+                    let both = verdicts(&pods);
+                    let contested = |verdict: &Verdict| matches!(verdict, Verdict::Contested { run, pods, more: 0 } if run == "trn.1" && pods.len() == 2);
+                    assert!(contested(&both[1]), "{both:?}");
+                    assert!(
+                        if open {
+                            both[0] == Verdict::Open
+                        } else {
+                            contested(&both[0])
+                        },
+                        "{both:?}"
+                    );
+                }
+            }
+        }
+        // Two pods that nobody owns are no attempts of one another, and not all of many are named.
+        let lone = |name: &str| owner(pod(name, None), Value::Null);
+        let all = verdicts(&["a", "b", "c", "d", "e", "f"].map(lone));
+        let pods = ["n/a", "n/b", "n/c", "n/d"].map(str::to_owned).to_vec();
+        let run = "trn.1".to_owned();
+        assert!(all.iter().all(|verdict| *verdict
+            == Verdict::Contested {
+                run: run.clone(),
+                pods: pods.clone(),
+                more: 2
+            }));
+        assert!(matches!(&verdicts(&[lone("a")])[..], [Verdict::Missing(_)]));
+    }
+
+    #[test]
+    fn an_exit_with_0_proves_the_end_only_of_a_podbeat_that_ran_once_and_outlived_the_task() {
+        let own = "/status/initContainerStatuses/0";
+        let main = "/status/containerStatuses/0";
+        let well = || pod("p", Some(0));
+        let rule =
+            json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]);
+        let exit = json!({"terminated": {"exitCode": 0, "finishedAt": "2026-11-24T00:05:00Z"}});
+        for doubtful in [
+            set(well(), &format!("{own}/restartCount"), json!(1)),
+            set(well(), &format!("{own}/lastState"), exit.clone()),
+            // Stopped alone, and not started again.
+            set(well(), &format!("{own}/state"), exit.clone()),
+            set(well(), &format!("{own}/state/terminated/finishedAt"), Value::Null),
+            set(well(), &format!("{main}/state"), json!({"running": {}})),
+            set(
+                well(),
+                &format!("{main}/state/terminated/finishedAt"),
+                Value::Null,
+            ),
+            set(
+                set(well(), &format!("{main}/state"), json!({"waiting": {}})),
+                &format!("{main}/lastState"),
+                exit.clone(),
+            ),
+            // All containers were to be restarted, and then the pod failed.
+            set(well(), "/spec/containers/0/restartPolicyRules", rule),
+            set(
+                well(),
+                "/status/conditions",
+                json!([{"type": "AllContainersRestarting", "status": "True"}]),
+            ),
+        ] {
+            let missing = missing(doubtful.clone());
+            assert_eq!(missing.own_word, OwnWord::Delivered, "{doubtful}");
+            assert_eq!(missing.request.nonce.as_deref(), Some("reap-uid-of-p"));
+        }
+        let settled = Verdict::Settled {
+            run: "trn.1".to_owned(),
+        };
+        // A task that never began has no news, and what isn't the task's may end later.
+        let never = set(
+            well(),
+            &format!("{main}/state"),
+            json!({"waiting": {"reason": "PodInitializing"}}),
+        );
+        let mut beside = set(
+            well(),
+            "/metadata/annotations",
+            json!({"podbeat.dev/task-run-id": "trn.1", "podbeat.dev/ignored-containers": "proxy"}),
+        );
+        for (list, item) in [
+            ("/spec/containers", json!({"name": "proxy"})),
+            (
+                "/status/containerStatuses",
+                json!({"name": "proxy", "state": {"terminated": {"exitCode": 0, "finishedAt": "2026-11-24T00:20:00Z"}}}),
+            ),
+        ] {
+            beside
+                .pointer_mut(list)
+                .and_then(Value::as_array_mut)
+                .expect(list)
+                .push(item);
+        }
+        assert_eq!(verdicts(&[never]), [settled.clone()]);
+        assert_eq!(verdicts(&[beside]), [settled]);
+    }
+
+    /// A pod whose `main` ended, whose proxy goes on, and whose podbeat is a regular container that
+    /// ended with this code.
+    fn beside_a_proxy(own_exit: Option<i32>) -> Value {
+        let exit =
+            |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
+        let own = own_exit.map_or(json!({"running": {}}), exit);
+        let pod = set(pod("p", None), "/status/phase", json!("Running"));
+        let pod = set(pod, "/spec/initContainers", json!([]));
+        let pod = set(pod, "/status/initContainerStatuses", json!([]));
+        let pod = set(
+            pod,
+            "/spec/containers",
+            json!([{"name": "main"}, {"name": "proxy"}, {"name": "podbeat"}]),
+        );
+        let statuses = json!([{"name": "main", "state": exit(3)}, {"name": "proxy", "state": {"running": {}}}, {"name": "podbeat", "state": own}]);
+        set(pod, "/status/containerStatuses", statuses)
+    }
+
+    #[test]
+    fn a_container_that_is_not_the_tasks_neither_keeps_a_pod_open_nor_is_told() {
+        let annotations = |name: &str, value: &str| json!({"podbeat.dev/task-run-id": "trn.1", format!("podbeat.dev/{name}"): value});
+        let env = |name: &str, value: &str| json!([{"name": name, "value": value}]);
+        let podbeat = "/spec/containers/2";
+        let one = |own_exit| beside_a_proxy(own_exit);
+        let said = |pod: Value| {
+            let told = missing(pod).request.container_status.unwrap_or_default();
+            let names: Vec<String> = told.into_iter().filter_map(|status| status.name).collect();
+            names.join(",")
+        };
+        assert_eq!(verdicts(&[one(Some(75))]), [Verdict::Open]);
+        for chosen in [
+            set(
+                one(Some(75)),
+                "/metadata/annotations",
+                annotations("ignored-containers", "proxy"),
+            ),
+            set(
+                one(Some(75)),
+                "/metadata/annotations",
+                annotations("task-containers", "main"),
+            ),
+            set(
+                one(Some(75)),
+                &format!("{podbeat}/env"),
+                env("PODBEAT_IGNORED_CONTAINERS", "proxy"),
+            ),
+            set(
+                one(Some(75)),
+                &format!("{podbeat}/env"),
+                env("PODBEAT_TASK_CONTAINERS", " main"),
+            ),
+            set(
+                one(Some(75)),
+                &format!("{podbeat}/args"),
+                json!(["agent", "--task-containers", "main"]),
+            ),
+            set(
+                one(Some(75)),
+                &format!("{podbeat}/args"),
+                json!(["--ignored-containers=proxy"]),
+            ),
+        ] {
+            assert_eq!(said(chosen.clone()), "main", "{chosen}");
+            // While podbeat runs, or is started again, it says its last word itself.
+            let statuses = one(None)
+                .pointer("/status/containerStatuses")
+                .cloned()
+                .expect("statuses");
+            assert_eq!(
+                verdicts(&[set(chosen.clone(), "/status/containerStatuses", statuses)]),
+                [Verdict::Open]
+            );
+            assert_eq!(
+                verdicts(&[set(chosen, "/spec/restartPolicy", json!("OnFailure"))]),
+                [Verdict::Open]
+            );
+        }
+        // The annotation comes before the pod's setting, and that before the command's own.
+        let both = set(
+            one(Some(75)),
+            &format!("{podbeat}/env"),
+            env("PODBEAT_TASK_CONTAINERS", "proxy"),
+        );
+        assert_eq!(verdicts(std::slice::from_ref(&both)), [Verdict::Open]);
+        assert_eq!(
+            said(set(
+                both.clone(),
+                "/metadata/annotations",
+                annotations("task-containers", "main")
+            )),
+            "main"
+        );
+        for (pod, is_open) in [(one(Some(75)), false), (both, true)] {
+            let mut docket = docket(None);
+            docket.rules.tasks = Tasks::Only(vec!["main".to_owned()]);
+            docket.take(&listed(&pod)).expect("room");
+            let verdict = docket.verdicts().expect("all").next().expect("one").1;
+            assert_eq!(verdict == Verdict::Open, is_open, "{verdict:?}");
+        }
+        let settled = set(
+            one(Some(0)),
+            "/metadata/annotations",
+            annotations("task-containers", "main"),
+        );
+        assert!(matches!(&verdicts(&[settled])[..], [Verdict::Settled { .. }]));
+    }
+
+    #[test]
+    fn the_run_of_a_flag_comes_before_that_of_the_annotation() {
+        let pod = set(
+            pod("p", None),
+            "/spec/initContainers/0/args",
+            json!(["agent", "--task-run-id=trn.2", "--nonce", "n"]),
+        );
+        let missing = missing(pod);
+        assert_eq!(
+            (missing.run.as_str(), missing.request.nonce.as_deref()),
+            ("trn.2", Some("n"))
+        );
+    }
+
+    #[test]
+    fn of_chosen_pods_the_verdicts_heed_the_others() {
+        let later = set(
+            pod("later", Some(75)),
+            "/metadata/creationTimestamp",
+            json!("2026-11-24T00:20:00Z"),
+        );
+        let mut names = Names::default();
+        names.add("n/first".to_owned()).expect("room");
+        let now = "2026-11-24T01:00:00Z".parse().expect("a time");
+        let mut docket = Docket::new(rules(), now, Chosen::These(names));
+        for pod in [&pod("first", Some(75)), &later] {
+            docket.take(&listed(pod)).expect("room");
+        }
+        let verdicts: Vec<(String, Verdict)> = docket.verdicts().expect("all").collect();
+        assert!(
+            matches!(&verdicts[..], [(name, Verdict::Superseded { .. })] if name == "n/first"),
+            "{verdicts:?}"
+        );
+        let long = "x".repeat(1 << 20);
+        let mut names = Names::default();
+        let added = (0..100).take_while(|_| names.add(long.clone()).is_ok()).count();
+        assert!((40..50).contains(&added), "{added}");
+    }
+
+    prop_compose! {
+        /// One of a few pods that may have to do with each other, or not.
+        fn any_pod()(
+            namespace in prop::sample::select(vec!["n", "m"]),
+            owner in prop::sample::select(vec![None, Some("job"), Some("other")]),
+            run in prop::sample::select(vec!["trn.1", "trn.2"]),
+            phase in prop::sample::select(vec!["Running", "Failed", "Failed"]),
+            own_exit in prop::sample::select(vec![None, Some(0), Some(75), Some(137)]),
+            minute in 0..4,
+            restarts in 0..2,
+        ) -> (Value, &'static str, String, bool, i32) {
+            let mut pod = pod("p", own_exit);
+            pod["metadata"]["namespace"] = json!(namespace);
+            pod["metadata"]["annotations"]["podbeat.dev/task-run-id"] = json!(run);
+            pod["metadata"]["creationTimestamp"] = json!(format!("2026-11-24T00:0{minute}:00Z"));
+            pod["metadata"]["ownerReferences"] = owner.map_or(json!([]), |uid| json!([{"uid": uid, "controller": true}]));
+            pod["status"]["phase"] = json!(phase);
+            pod["status"]["initContainerStatuses"][0]["restartCount"] = json!(restarts);
+            let claim = owner.map_or("alone".to_owned(), |owner| format!("{namespace} {owner}"));
+            (pod, run, claim, phase == "Running", minute)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_sent_beside_an_open_pod_or_across_owners_and_namespaces_and_only_by_the_latest(
+            pods in prop::collection::vec(any_pod(), 1..6),
+        ) {
+            let mut docket = docket(None);
+            let mut all = Vec::new();
+            for (nth, (mut pod, run, claim, is_open, minute)) in pods.into_iter().enumerate() {
+                pod["metadata"]["name"] = json!(format!("p-{nth}"));
+                pod["metadata"]["uid"] = json!(format!("u-{nth}"));
+                docket.take(&listed(&pod)).expect("room");
+                let claim = if claim == "alone" { format!("u-{nth}") } else { claim };
+                all.push((run, claim, is_open, minute));
+            }
+            let verdicts: Vec<Verdict> = docket.verdicts().expect("all").map(|(_, verdict)| verdict).collect();
+            prop_assert_eq!(verdicts.len(), all.len());
+            for (verdict, (run, claim, is_open, minute)) in verdicts.iter().zip(&all) {
+                let others = || all.iter().filter(|other| other.0 == *run);
+                let may_send = !is_open
+                    && others().all(|other| !other.2 && other.1 == *claim && other.3 <= *minute);
+                if matches!(verdict, Verdict::Missing(_)) {
+                    prop_assert!(may_send, "{:?} of {:?}", verdict, all);
+                }
+                // One that may is not forgotten, unless another of the same moment speaks.
+                let is_latest = others().filter(|other| other.3 == *minute).count() == 1;
+                if may_send && is_latest {
+                    prop_assert!(matches!(verdict, Verdict::Missing(_) | Verdict::Settled { .. }), "{:?}", verdict);
+                }
+            }
+        }
     }
 
     #[test]
