@@ -657,3 +657,33 @@ async fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
         "{missing:?}"
     );
 }
+
+#[tokio::test]
+async fn a_record_of_a_task_that_ended_beside_a_proxy_names_the_proxy_and_the_setting() {
+    let record = |annotations: Value| {
+        let mut pod = Pod::new("p", "u1").showing(&terminated(0, "Completed", "1"));
+        pod["metadata"]["annotations"] = annotations;
+        let proxy = json!({"name": "istio-proxy", "state": {"running": {"startedAt": STARTED}}});
+        pod["spec"]["containers"]
+            .as_array_mut()
+            .expect("containers")
+            .push(json!({"name": "istio-proxy"}));
+        pod["status"]["containerStatuses"]
+            .as_array_mut()
+            .expect("statuses")
+            .push(proxy);
+        pod["status"]["phase"] = json!("Running");
+        format!("{}\n", json!({"type": "ADDED", "object": pod}))
+    };
+    let story = told(&record(json!({}))).await;
+    assert_eq!(outcome(&story), "open");
+    let cause = story["verdict"]["cause"].as_str().expect("a cause");
+    assert!(
+        cause.starts_with("Container main has ended, and istio-proxy runs on")
+            && cause.contains("PODBEAT_IGNORED_CONTAINERS")
+            && cause.contains("podbeat.dev/ignored-containers"),
+        "{cause}"
+    );
+    let named = told(&record(json!({"podbeat.dev/ignored-containers": "istio-proxy"}))).await;
+    assert_eq!((outcome(&named), named["verdict"].get("cause")), ("due", None));
+}

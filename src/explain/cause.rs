@@ -2,6 +2,8 @@
 //!
 //! Everything in it is what the Kubernetes API said, with a few words for a reader who doesn't know its reasons by heart.
 
+use super::story::listed;
+use crate::pod::tasks::{IGNORED_CONTAINERS, runs_on};
 use crate::pod::why::{DISRUPTION, READY, SCHEDULED, Why, is_trouble};
 
 /// Characters of a message that a verdict repeats.
@@ -23,6 +25,10 @@ pub(super) struct Facts {
     is_deleted: bool,
     /// Whether the task is over: what ends the pod from then on did not end the task.
     is_over: bool,
+    /// Whether the states of containers that aren't the task's are among its own.
+    has_others: bool,
+    /// Which containers kept the last heartbeat back when the pod began to end, or the task was over.
+    kept_back: Option<Option<String>>,
 }
 
 /// A container of the task.
@@ -55,11 +61,23 @@ impl Facts {
     /// The task is over.
     pub(super) fn over(&mut self) {
         self.is_over = true;
+        self.kept_back.get_or_insert(None);
+    }
+
+    /// What ends from now on may end because podbeat or the pod is stopped.
+    pub(super) fn stopped(&mut self) {
+        let now = self.runs_on();
+        self.kept_back.get_or_insert(now);
+    }
+
+    /// The states of init containers and sidecars are told, too, and not as such.
+    pub(super) fn with_others(&mut self) {
+        self.has_others = true;
     }
 
     /// The task was not over after all.
     pub(super) fn goes_on(&mut self) {
-        (self.is_over, self.is_deleted) = (false, false);
+        (self.is_over, self.is_deleted, self.kept_back) = (false, false, None);
     }
 
     /// A container has run.
@@ -69,6 +87,7 @@ impl Facts {
 
     /// The pod is being deleted.
     pub(super) fn deleted(&mut self) {
+        self.stopped();
         self.is_deleted |= !self.is_over;
     }
 
@@ -169,10 +188,40 @@ impl Facts {
             told.push(sentence(text, why));
         }
         told.extend(self.tasks.iter().filter_map(end));
+        told.extend(self.kept_back.clone().unwrap_or_else(|| self.runs_on()));
         if self.is_deleted && own.is_none() && disruption.is_none() {
             told.push("The pod was deleted.".to_owned());
         }
         (!told.is_empty()).then(|| told.join(" "))
+    }
+
+    /// Containers that run on beside a task that has ended, as a proxy of a service mesh does, and what to do about it.
+    fn runs_on(&self) -> Option<String> {
+        let runs = |task: &&Task| task.has_run && task.exit.is_none();
+        let (left, ended): (Vec<&Task>, Vec<&Task>) = self.tasks.iter().partition(runs);
+        let is_known = left.iter().all(|task| runs_on(&task.name));
+        // One that waits is to be started, or started again.
+        let have_ended = ended
+            .iter()
+            .all(|task| task.exit.is_some() && task.held_up.is_none());
+        if self.has_others || left.is_empty() || ended.is_empty() || !is_known || !have_ended {
+            return None;
+        }
+        let names = |tasks: &[&Task]| {
+            let names: Vec<String> = tasks.iter().map(|task| task.name.clone()).collect();
+            listed(&names)
+        };
+        let (have, one) = if ended.len() == 1 {
+            ("has", "")
+        } else {
+            ("have", "s")
+        };
+        Some(format!(
+            "Container{one} {} {have} ended, and {} runs on, as such a container does until its pod ends: the last heartbeat waits for \
+             it. If it is not part of the task, name it in PODBEAT_IGNORED_CONTAINERS or in the pod's annotation {IGNORED_CONTAINERS}.",
+            names(&ended),
+            names(&left)
+        ))
     }
 
     fn condition(&self, kind: &str) -> Option<&Why> {
@@ -367,6 +416,54 @@ mod tests {
         facts.runs("main");
         facts.ended("main", Some(0), Some("Completed"), None);
         facts.over();
+    }
+
+    #[test]
+    fn a_proxy_that_runs_on_beside_an_ended_task_is_named_with_what_to_do() {
+        let beside = |proxy: &str| {
+            let mut facts = Facts::default();
+            facts.runs("main");
+            facts.runs(proxy);
+            facts.ended("main", Some(0), Some("Completed"), None);
+            facts
+        };
+        for proxy in [
+            "istio-proxy",
+            "linkerd-proxy",
+            "cloud-sql-proxy",
+            "vault-agent",
+            "fluent-bit",
+        ] {
+            let expected = format!(
+                "Container main has ended, and {proxy} runs on, as such a container does until its pod ends: the last heartbeat waits \
+                 for it. If it is not part of the task, name it in PODBEAT_IGNORED_CONTAINERS or in the pod's annotation \
+                 podbeat.dev/ignored-containers."
+            );
+            assert_eq!(beside(proxy).cause().as_deref(), Some(expected.as_str()));
+            // It is still the reason once the pod is stopped, and then ends.
+            let mut deleted = beside(proxy);
+            deleted.deleted();
+            deleted.ended(proxy, Some(0), None, None);
+            deleted.over();
+            assert_eq!(deleted.cause(), Some(format!("{expected} The pod was deleted.")));
+        }
+        assert_eq!(beside("helper").cause(), None);
+        let nothing = |change: &dyn Fn(&mut Facts)| {
+            let mut facts = beside("istio-proxy");
+            change(&mut facts);
+            assert_eq!(facts.cause(), None);
+        };
+        nothing(&|facts| facts.runs("main"));
+        nothing(&|facts| facts.waits("main", Some("CrashLoopBackOff"), None));
+        nothing(&|facts| facts.runs("second"));
+        nothing(&|facts| facts.ended("istio-proxy", Some(0), None, None));
+        // A last heartbeat that was due without it waits for nothing.
+        nothing(&Facts::over);
+        // It may be a native sidecar.
+        nothing(&Facts::with_others);
+        let mut alone = Facts::default();
+        alone.runs("istio-proxy");
+        assert_eq!(alone.cause(), None);
     }
 
     #[test]

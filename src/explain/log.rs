@@ -260,6 +260,7 @@ impl Known {
             }
             "a signal to end came; watching on for the last states" => {
                 self.signalled = true;
+                self.facts.stopped();
                 "SIGTERM: the pod is being stopped, or the task is done".to_owned()
             }
             "an exit marker tells what the Kubernetes API withholds" => {
@@ -337,6 +338,9 @@ impl Known {
 
     fn begins(&mut self, line: &Line) -> String {
         self.facts.begun();
+        if line.text("report") == Some("all") {
+            self.facts.with_others();
+        }
         let killed = self.begun > self.ended;
         self.begun += 1;
         // What a process before it left open is this one's to find out again.
@@ -783,6 +787,44 @@ mod tests {
         ));
         let told = verdict(&lines);
         assert_eq!(told.cause.as_deref(), Some("The pod was deleted."));
+    }
+
+    #[test]
+    fn a_log_of_a_task_that_ended_beside_a_proxy_names_the_proxy() {
+        let changed = |second, name: &str, to: &str| {
+            let fields = format!(r#""container":"{name}","to":"{to}","exit_code":0,"restart_count":0"#);
+            line(second, "container changed", &fields)
+        };
+        let mut lines = vec![
+            line(0, "podbeat begins", r#""task_run_id":"trn.1","report":"task""#),
+            changed(1, "main", "running"),
+            changed(2, "linkerd-proxy", "running"),
+            changed(3, "main", "terminated"),
+        ];
+        let named = |told: &Verdict| {
+            let cause = told.cause.as_deref().unwrap_or_default();
+            cause.starts_with("Container main has ended, and linkerd-proxy runs on")
+                && cause.contains("PODBEAT_IGNORED_CONTAINERS")
+        };
+        let told = verdict(&lines);
+        assert!(told.outcome == Outcome::Open && named(&told), "{told:?}");
+        // With all containers reported it may be a native sidecar, for which nothing waits.
+        let all = lines[0].replace(r#""report":"task""#, r#""report":"all""#);
+        assert!(!named(&verdict(&[vec![all], lines[1..].to_vec()].concat())));
+        // A signal brought the last heartbeat in the end.
+        lines.push(line(
+            4,
+            "a signal to end came; watching on for the last states",
+            "",
+        ));
+        lines.push(line(5, "the last heartbeat is due", r#""cause":"a signal""#));
+        lines.push(line(
+            6,
+            "the last heartbeat was accepted",
+            r#""told":"main terminated 0""#,
+        ));
+        let told = verdict(&lines);
+        assert!(told.outcome == Outcome::Delivered && named(&told), "{told:?}");
     }
 
     #[test]
