@@ -157,7 +157,7 @@ async fn a_pod_of_somebody_else_ends_no_run() {
     let said = reap(&world, "--all -A").await.done();
     assert!(
         said.contains(
-            "pod elsewhere/rival (task run trn.victim): pods with different owners claim the run: "
+            "pod elsewhere/rival (task run trn.victim): pods with different owners, or in different namespaces, claim the run: "
         ) && said.contains("lab/victim")
             && said.ends_with("2 pods with podbeat: 1 not ended, 1 unclear\n"),
         "{said}"

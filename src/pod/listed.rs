@@ -270,10 +270,12 @@ fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
         controller: Option<bool>,
     }
 
+    /// A UID has 36 bytes. Without an end, a few pods could fill reap's memory.
+    const LONGEST: usize = 128;
     let mut found = None;
     each(deserializer, &mut |owner: Owner| {
         if found.is_none() && owner.controller == Some(true) {
-            found = owner.uid.filter(|uid| !uid.is_empty());
+            found = owner.uid.filter(|uid| (1..=LONGEST).contains(&uid.len()));
         }
     })?;
     Ok(found)
@@ -574,12 +576,9 @@ mod tests {
         let job = json!({"kind": "Job", "uid": "job", "controller": true});
         let other = json!({"kind": "ConfigMap", "uid": "other"});
         assert_eq!(owned(json!([other, job])).as_deref(), Some("job"));
-        for none in [
-            json!(null),
-            json!([]),
-            json!([other]),
-            json!([{"controller": true}]),
-        ] {
+        let long = json!([{"uid": "x".repeat(129), "controller": true}]);
+        let unnamed = json!([{"controller": true}]);
+        for none in [json!(null), json!([]), json!([other]), unnamed, long] {
             assert_eq!(owned(none), None);
         }
     }

@@ -329,6 +329,10 @@ impl Reaper<'_> {
                 );
                 (None, Case::new(Outcome::Unclear, message))
             }
+            Verdict::Overlong => {
+                let message = "its run can't be told: what stands for the run's ID is longer than 1 KiB";
+                (None, Case::new(Outcome::Unclear, message))
+            }
             Verdict::Unread { run, why } => {
                 let message = format!("its containers can't be read: {why}");
                 (Some(run), Case::new(Outcome::Unclear, message))
@@ -360,7 +364,7 @@ impl Reaper<'_> {
                     more => format!(" and {more} more"),
                 };
                 let message = format!(
-                    "pods with different owners claim the run: {}{more}; nothing is sent, because the run may belong to any of them",
+                    "pods with different owners, or in different namespaces, claim the run: {}{more}; nothing is sent, because the run may belong to any of them",
                     pods.join(", ")
                 );
                 (Some(run), Case::new(Outcome::Unclear, message))

@@ -32,6 +32,9 @@ const RUN: usize = 256;
 /// What the name of a chosen pod takes beside its text, in bytes.
 const NAME: usize = 64;
 
+/// The longest ID of a run, in bytes. Without an end, a few pods could fill the memory, and hide all others.
+const LONGEST_RUN: usize = 1024;
+
 /// How many of the pods that claim a run are named, beside the first.
 const RIVALS: usize = 3;
 
@@ -66,6 +69,8 @@ pub(super) enum Verdict {
         /// What stands for the run's ID.
         pattern: String,
     },
+    /// What stands for its run's ID is longer than any.
+    Overlong,
     /// There is more of it than is kept, so that nobody knows how it stands.
     Unread {
         /// The run.
@@ -210,7 +215,8 @@ struct Case {
 
 /// What all pods of a run say together.
 struct Run {
-    newest: Age,
+    /// The latest one with podbeat.
+    newest: Option<Age>,
     /// A pod that has not ended.
     open: Option<String>,
     /// Whose it is, by the first pod.
@@ -257,8 +263,8 @@ impl Claim {
 }
 
 impl Run {
-    /// Takes one more pod in; how many bytes more are kept.
-    fn take(&mut self, claim: &Claim, age: &Age, is_over: bool) -> usize {
+    /// Takes one more pod in, with podbeat or without; how many bytes more are kept.
+    fn take(&mut self, claim: &Claim, age: &Age, is_over: bool, speaks: bool) -> usize {
         let mut kept = 0;
         let mut name = || {
             kept += age.2.len();
@@ -274,8 +280,8 @@ impl Run {
                 self.unnamed += 1;
             }
         }
-        if *age > self.newest {
-            self.newest = age.clone();
+        if speaks && self.newest.as_ref().is_none_or(|newest| age > newest) {
+            self.newest = Some(age.clone());
         }
         kept
     }
@@ -290,8 +296,8 @@ impl Run {
             return Some(Verdict::Contested { run, pods, more });
         }
         // What it would say is no news, and would end the other's run.
-        if self.newest > *age {
-            let by = self.newest.2.clone();
+        if let Some(newest) = self.newest.as_ref().filter(|newest| *newest > age) {
+            let by = newest.2.clone();
             return Some(Verdict::Superseded { run, by });
         }
         let by = self.open.as_ref().filter(|open| **open != age.2)?.clone();
@@ -317,17 +323,35 @@ impl Docket {
         }
     }
 
-    /// Takes a pod in, unless it has no podbeat.
+    /// Takes a pod in. One without podbeat is not judged, but may be of a run of others: its podbeat may have another name.
     pub(super) fn take(&mut self, pod: &Listed) -> Result<(), TooMany> {
         let is_asked_for = self.chosen.include(pod);
         self.is_found |= is_asked_for;
-        if !pod.has_container(&self.rules.container_name) {
+        let has_podbeat = pod.has_container(&self.rules.container_name);
+        let is_asked_for = is_asked_for && has_podbeat;
+        if !has_podbeat && pod.annotated_run().is_none() {
             return Ok(());
         }
         let seen = self.rules.observe(pod);
         let age = age(pod, &seen, &self.rules);
         let run = match run_of(pod, &self.rules) {
+            Some(Ok(text) | Err(text)) if text.len() > LONGEST_RUN => {
+                self.kept += CASE + age.2.len();
+                if is_asked_for {
+                    let (run, verdict) = (None, Verdict::Overlong);
+                    self.cases.push(Case { age, run, verdict });
+                }
+                return if self.kept > MOST_KEPT {
+                    Err(TooMany)
+                } else {
+                    Ok(())
+                };
+            }
             Some(Err(pattern)) => {
+                self.kept += CASE + age.2.len() + pattern.len();
+                if self.kept > MOST_KEPT {
+                    return Err(TooMany);
+                }
                 if is_asked_for {
                     let (run, verdict) = (None, Verdict::Unindexed { pattern });
                     self.cases.push(Case { age, run, verdict });
@@ -342,11 +366,11 @@ impl Docket {
         if let Some(run) = &run {
             let claim = Claim::of(pod);
             if let Some(known) = self.runs.get_mut(run) {
-                self.kept += known.take(&claim, &age, is_over);
+                self.kept += known.take(&claim, &age, is_over, has_podbeat);
             } else {
                 self.kept += RUN + claim.size() + 2 * age.2.len();
                 let first = Run {
-                    newest: age.clone(),
+                    newest: has_podbeat.then(|| age.clone()),
                     open: (!is_over).then(|| age.2.clone()),
                     claim,
                     first: age.2.clone(),
@@ -375,6 +399,7 @@ impl Docket {
             let verdict = match verdict {
                 // Nothing is sent for these.
                 Verdict::Unnamed
+                | Verdict::Overlong
                 | Verdict::Unindexed { .. }
                 | Verdict::Open
                 | Verdict::Settled { .. }
@@ -1046,8 +1071,9 @@ mod tests {
                 .expect(list)
                 .push(item);
         }
-        assert_eq!(verdicts(&[never]), [settled.clone()]);
-        assert_eq!(verdicts(&[beside]), [settled]);
+        for pod in [never, beside] {
+            assert_eq!(verdicts(&[pod]), std::slice::from_ref(&settled));
+        }
     }
 
     /// A pod whose `main` ended, whose proxy goes on, and whose podbeat is a regular container that
@@ -1169,6 +1195,41 @@ mod tests {
             (missing.run.as_str(), missing.request.nonce.as_deref()),
             ("trn.2", Some("n"))
         );
+    }
+
+    #[test]
+    fn a_pod_whose_podbeat_has_another_name_is_not_judged_and_still_of_the_run() {
+        let other = |phase: &str| {
+            let other = set(pod("other", None), "/spec/initContainers/0/name", json!("beat"));
+            set(other, "/status/phase", json!(phase))
+        };
+        let both = verdicts(&[pod("p", None), other("Running")]);
+        assert!(
+            matches!(&both[..], [Verdict::Held { by, .. }] if by == "n/other"),
+            "{both:?}"
+        );
+        // Once it has ended, it speaks for nobody.
+        let later = set(
+            other("Failed"),
+            "/metadata/creationTimestamp",
+            json!("2026-11-24T00:20:00Z"),
+        );
+        let both = verdicts(&[later.clone(), pod("p", None)]);
+        assert!(matches!(&both[..], [Verdict::Missing(_)]), "{both:?}");
+        let both = verdicts(&[set(later, "/metadata/namespace", json!("m")), pod("p", None)]);
+        assert!(matches!(&both[..], [Verdict::Contested { .. }]), "{both:?}");
+    }
+
+    #[test]
+    fn a_runs_id_that_is_longer_than_any_hides_no_other_pod() {
+        let long = json!({"podbeat.dev/task-run-id": "x".repeat(256 << 10)});
+        let long = set(pod("long", None), "/metadata/annotations", long);
+        let mut pods = vec![long; 300];
+        pods.push(pod("p", None));
+        let verdicts = verdicts(&pods);
+        let (last, others) = verdicts.split_last().expect("pods");
+        assert!(others.iter().all(|verdict| *verdict == Verdict::Overlong));
+        assert!(matches!(last, Verdict::Missing(_)), "{last:?}");
     }
 
     #[test]
