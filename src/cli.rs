@@ -20,7 +20,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, ArgAction, ArgMatches, Command};
 
 use crate::config::{EXEC_SETTINGS, Flags, SETTINGS, Setting};
-use crate::exit::Ending;
+use crate::exit::{self, Ending};
 
 /// What the command line asks for.
 pub enum Cli {
@@ -76,6 +76,29 @@ pub enum Cli {
     Manual(PathBuf),
 }
 
+impl Cli {
+    /// The command as it is typed, without flags.
+    #[must_use]
+    pub fn called(&self) -> &'static str {
+        match self {
+            Self::Agent(_) => "podbeat agent",
+            Self::Exec { .. } | Self::Install(_) => "podbeat exec",
+            Self::Check { .. } => "podbeat check",
+            Self::Reap { .. } => "podbeat reap",
+            #[cfg(feature = "laptop")]
+            Self::Observe { .. } => "podbeat observe",
+            #[cfg(feature = "laptop")]
+            Self::Runs { invocation, .. } => invocation.command.called(),
+            #[cfg(feature = "laptop")]
+            Self::Explain(_) => "podbeat explain",
+            #[cfg(feature = "laptop")]
+            Self::Completion(_) => "podbeat completion",
+            #[cfg(feature = "laptop")]
+            Self::Manual(_) => "podbeat man",
+        }
+    }
+}
+
 /// Why nothing is to be run: help was asked for, or the command line is wrong.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
@@ -85,20 +108,14 @@ pub struct Exit {
     pub failure: Option<Ending>,
 }
 
+const PODBEAT: &str = "podbeat";
+
 /// The command that runs if none is named.
 const DEFAULT_COMMAND: &str = "agent";
 
-/// How the agent may end.
-const AGENT_ENDINGS: [Ending; 5] = [
-    Ending::Delivered,
-    Ending::Orphaned,
-    Ending::Usage,
-    Ending::Internal,
-    Ending::Undelivered,
-];
-
-/// How `podbeat exec` may end otherwise than by its command; 73 is that of `--install`.
-const EXEC_ENDINGS: [Ending; 2] = [Ending::Usage, Ending::Unwritten];
+/// How `podbeat exec` ends beside the endings of the one table.
+const EXEC_ENDINGS: &str = "\n  126 the command can't be run\n  127 the command does not exist\n  else the command's own code, or 128 and \
+                            the number of the signal that ended it";
 
 const EXEC: &str = "exec";
 const INSTALL: &str = "install";
@@ -117,7 +134,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
     }
     let matches = command()
         .try_get_matches_from(&arguments)
-        .map_err(|error| exit(&error, &asked(&arguments)))?;
+        .map_err(|error| refusal(&error, &arguments))?;
     match matches.subcommand() {
         Some((DEFAULT_COMMAND, agent)) => Ok(Cli::Agent(flags(agent, SETTINGS))),
         Some((EXEC, exec)) => Ok(match exec.get_one::<PathBuf>(INSTALL) {
@@ -162,7 +179,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
 /// The whole command line, as clap describes it.
 #[must_use]
 pub fn command() -> Command {
-    let command = Command::new("podbeat")
+    let command = Command::new(PODBEAT)
         .version(env!("CARGO_PKG_VERSION"))
         .about("Tells the task-run service how this pod lives and ends")
         .long_about(
@@ -187,7 +204,7 @@ pub fn command() -> Command {
         .subcommand(runs::command())
         .subcommand(explain::command())
         .subcommands(manual::commands());
-    command
+    with_exit_codes(command, PODBEAT)
 }
 
 fn agent() -> Command {
@@ -197,9 +214,7 @@ fn agent() -> Command {
             "Examples:\n  \
              podbeat                                    in a pod, with everything set by its manifest\n  \
              podbeat --dry-run --task-run-id r --pod-name p\n                                             \
-             from a laptop: log what would be sent for pod p\n\n"
-                .to_owned()
-                + &exit_codes(&AGENT_ENDINGS),
+             from a laptop: log what would be sent for pod p",
         )
         .args(SETTINGS.iter().map(flag))
 }
@@ -215,11 +230,7 @@ fn exec() -> Command {
              Examples:\n  \
              podbeat exec --install /opt/podbeat                        in an init container: copy podbeat to an emptyDir\n  \
              /opt/podbeat/podbeat exec --container-name main --marker-dir /markers -- python train.py\n                                                             \
-             in the task's container\n\n"
-                .to_owned()
-                + &exit_codes(&EXEC_ENDINGS)
-                + "\n  126 the command can't be run\n  127 there is no such command\n  else the command's own, or 128 and the number of the \
-                   signal that ended it",
+             in the task's container",
         )
         .args(EXEC_SETTINGS.iter().map(flag))
         .arg(
@@ -254,17 +265,26 @@ fn flag(setting: &Setting) -> Arg {
     }
 }
 
-/// The part of a help text that says how a command may end, from the one table.
-fn exit_codes(endings: &[Ending]) -> String {
-    exit_codes_as(endings.iter().map(|ending| (*ending, ending.to_string())))
-}
-
-/// The same, with what an ending means to one command.
-fn exit_codes_as(endings: impl IntoIterator<Item = (Ending, String)>) -> String {
-    let lines = endings
-        .into_iter()
-        .map(|(ending, meaning)| format!("\n  {:<4}{meaning}", ending.code()));
-    format!("Exit codes:{}", lines.collect::<String>())
+/// Appends to the help text of a command, and of those below it, how it can end.
+fn with_exit_codes(command: Command, called: &str) -> Command {
+    let mut after = command
+        .get_after_help()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let endings = exit::endings(called);
+    if !endings.is_empty() {
+        after += "\n\nExit codes:";
+        for (ending, meaning) in endings {
+            after += &format!("\n  {:<4}{meaning}", ending.code());
+        }
+    }
+    if command.get_name() == EXEC {
+        after += EXEC_ENDINGS;
+    }
+    command.after_help(after).mut_subcommands(|below| {
+        let called = format!("{called} {}", below.get_name());
+        with_exit_codes(below, &called)
+    })
 }
 
 /// `-o json`, for a command that has no other form beside the one for people.
@@ -336,7 +356,8 @@ fn usage(problem: &str, asked: &str) -> Exit {
     }
 }
 
-fn exit(error: &clap::Error, asked: &str) -> Exit {
+fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    let asked = &asked(arguments);
     let is_help = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Some(None),
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(Some(Ending::Usage)),
@@ -351,12 +372,7 @@ fn exit(error: &clap::Error, asked: &str) -> Exit {
     // Only names of flags and arguments are repeated, never what follows one.
     let named = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(named)) if named.starts_with("--") => named.split([' ', '=']).next(),
-        // An argument's name; of one that is unknown, it is what was typed.
-        Some(ContextValue::String(named))
-            if named.starts_with('<') && error.kind() != ErrorKind::UnknownArgument =>
-        {
-            Some(named.as_str())
-        }
+        Some(ContextValue::String(named)) if named.starts_with('<') => Some(named.as_str()),
         _ => None,
     };
     let strings = |kind| match error.get(kind) {
@@ -365,12 +381,14 @@ fn exit(error: &clap::Error, asked: &str) -> Exit {
         _ => String::new(),
     };
     let problem = match (error.kind(), named) {
-        (ErrorKind::UnknownArgument, Some(named)) => match strings(ContextKind::SuggestedArg).as_str() {
-            "" => format!("there is no flag {named}"),
-            similar => format!("there is no flag {named}; did you mean {similar}?"),
-        },
-        (ErrorKind::UnknownArgument, None) => {
-            "an argument that is no flag (its text is not shown)".to_owned()
+        (ErrorKind::UnknownArgument, _) => {
+            match unknown_flag(&strings(ContextKind::InvalidArg), arguments) {
+                Some(flag) => match strings(ContextKind::SuggestedArg).as_str() {
+                    "" => format!("unknown flag {flag}"),
+                    similar => format!("unknown flag {flag}; did you mean {similar}?"),
+                },
+                None => "unexpected argument (not shown: it may be a secret)".to_owned(),
+            }
         }
         #[cfg(not(feature = "laptop"))]
         (ErrorKind::InvalidSubcommand, _) if is_for_a_laptop(error) => {
@@ -406,6 +424,51 @@ fn exit(error: &clap::Error, asked: &str) -> Exit {
         (_, None) => error.kind().to_string(),
     };
     usage(&problem, asked)
+}
+
+/// The name of a flag that was typed and does not exist, without a value. `None` if it may be a value instead: it stands behind
+/// `--` or behind a flag that wants a secret, or no flag has such a name.
+fn unknown_flag(typed: &str, arguments: &[OsString]) -> Option<String> {
+    /// Longer than any flag, shorter than most tokens.
+    const LONGEST: usize = 32;
+    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
+    let flag: String = match typed.strip_prefix("--") {
+        Some(long) => {
+            let name = long.split('=').next().unwrap_or_default();
+            let is_name = name.len() <= LONGEST
+                && name.starts_with(|first: char| first.is_ascii_alphabetic())
+                && name.chars().all(is_letter);
+            is_name.then(|| format!("--{name}"))?
+        }
+        // What follows the first letter may be a value.
+        None => {
+            let letter = typed.strip_prefix('-')?.chars().next()?;
+            letter.is_ascii_alphanumeric().then(|| format!("-{letter}"))?
+        }
+    };
+    let mut before: &str = "";
+    for argument in arguments.iter().skip(1) {
+        let argument = argument.to_str().unwrap_or_default();
+        if argument == "--" {
+            return None;
+        }
+        let is_it = match argument.strip_prefix("--") {
+            Some(_) => argument.split('=').next() == Some(&flag),
+            None => flag.strip_prefix('-').is_some_and(|letter| {
+                argument
+                    .strip_prefix('-')
+                    .is_some_and(|letters| letters.contains(letter))
+            }),
+        };
+        if is_it {
+            let wants_secret = SETTINGS
+                .iter()
+                .any(|setting| setting.secret && before.strip_prefix("--") == Some(setting.flag));
+            return (!wants_secret).then_some(flag);
+        }
+        before = argument;
+    }
+    None
 }
 
 #[cfg(test)]
@@ -499,12 +562,74 @@ mod tests {
             assert_eq!(exit.failure, Some(Ending::Usage), "{arguments:?}");
             assert!(!exit.text.contains("hunter2"), "{}", exit.text);
         }
-        assert!(
-            parse_all(&["--tokn=x"])
-                .err()
-                .expect("wrong")
-                .text
-                .contains("--tokn")
-        );
+    }
+
+    #[test]
+    fn an_unknown_flag_is_named_and_never_what_may_be_a_value() {
+        let told = |line: &str| {
+            let arguments: Vec<&str> = line.split(' ').collect();
+            parse_all(&arguments).err().expect("wrong").text
+        };
+        for (line, named) in [
+            ("--tokn=hunter2", "unknown flag --tokn"),
+            ("agent --tokn hunter2", "unknown flag --tokn"),
+            ("agent -w", "unknown flag -w;"),
+            ("agent -whunter2", "unknown flag -w;"),
+            ("agent -w=hunter2", "unknown flag -w;"),
+            ("agent --taskRunId r", "unknown flag --taskRunId"),
+            ("check -x", "unknown flag -x;"),
+        ] {
+            let text = told(line);
+            assert!(text.contains(named) && !text.contains("unter2"), "{line}: {text}");
+        }
+        for line in [
+            "agent hunter2",
+            "agent --token --hunter2",
+            "agent --nonce --hunter2",
+            "agent --token x -- --hunter2",
+            "agent --eyJhbGciOiJSUzI1NiIsImtpZCI6Imh1bnRlcjIifQ.hunter2",
+            "agent --0hunter2",
+            "agent --hunter2hunter2hunter2hunter2hunter2hunter2",
+        ] {
+            let text = told(line);
+            assert!(
+                text.contains("unexpected argument (not shown: it may be a secret)"),
+                "{line}: {text}"
+            );
+            assert!(!text.contains("hunter2"), "{line}: {text}");
+        }
+    }
+
+    #[test]
+    fn every_command_lists_its_own_exit_codes_and_each_of_them_once() {
+        fn walk(command: &Command, called: &str, seen: &mut Vec<String>) {
+            seen.push(called.to_owned());
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let (_, codes) = help
+                .split_once("Exit codes:\n")
+                .unwrap_or_else(|| panic!("{called}: {help}"));
+            let endings = exit::endings(called);
+            let mut kinds: Vec<Ending> = Vec::new();
+            for ((ending, meaning), line) in endings.iter().zip(codes.lines()) {
+                assert_eq!(line.trim(), format!("{:<4}{meaning}", ending.code()), "{called}");
+                assert!(!kinds.contains(ending), "{called}: {ending:?}");
+                kinds.push(*ending);
+            }
+            assert!(endings.is_sorted_by_key(|(ending, _)| ending.code()), "{called}");
+            assert!(kinds.contains(&Ending::Usage), "{called}: clap ends so");
+            for below in command.get_subcommands() {
+                walk(below, &format!("{called} {}", below.get_name()), seen);
+            }
+        }
+        let mut seen = Vec::new();
+        walk(&command(), PODBEAT, &mut seen);
+        let known: Vec<&str> = exit::ENDINGS.iter().map(|(called, _)| *called).collect();
+        for called in &known {
+            assert!(seen.iter().any(|seen| seen == called), "{called} is no command");
+        }
+        assert_eq!(seen.len(), known.len(), "{seen:?}");
     }
 }

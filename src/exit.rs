@@ -112,6 +112,292 @@ impl fmt::Display for Ending {
     }
 }
 
+/// How each command can end, and what that means there. The help texts, the manual pages and docs/ are made of it.
+///
+/// `podbeat` alone runs the agent. A command that a signal ends has 128 and the signal's number, as usual.
+pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
+    ("podbeat", AGENT),
+    ("podbeat agent", AGENT),
+    (
+        "podbeat exec",
+        &[
+            (
+                Ending::Usage,
+                "the command line or a setting is wrong; the command was not started",
+            ),
+            (Ending::Unwritten, "with --install: podbeat could not be copied"),
+        ],
+    ),
+    (
+        "podbeat check",
+        &[
+            (Ending::Delivered, "no check failed"),
+            (Ending::Unmet, "a check failed"),
+            (Ending::Usage, "the command line is wrong"),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+        ],
+    ),
+    (
+        "podbeat reap",
+        &[
+            (
+                Ending::Delivered,
+                "every missing last heartbeat was sent, or none was missing",
+            ),
+            (Ending::Usage, WRONG_SETTINGS),
+            (
+                Ending::Refused,
+                "the service or the Kubernetes API rejected a request, or too many pods match",
+            ),
+            (Ending::Unread, "the journal can't be read"),
+            (Ending::NoSuchPod, "the pod does not exist"),
+            (
+                Ending::Unavailable,
+                "the service or the Kubernetes API can't be reached, does not answer in time, or fails",
+            ),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (Ending::Misunderstood, ODD_ANSWER),
+            (Ending::Denied, "the service or the Kubernetes API denies access"),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat observe",
+        &[
+            (
+                Ending::Delivered,
+                "the run is over, and the agent would have sent its last heartbeat; or q was pressed",
+            ),
+            (
+                Ending::Usage,
+                "the command line, a setting or the kubeconfig is wrong",
+            ),
+            (Ending::Refused, "the Kubernetes API rejected a request"),
+            (Ending::NoSuchPod, "the pod does not exist"),
+            (
+                Ending::Unavailable,
+                "the Kubernetes API can't be reached or does not answer, and the pod was never seen",
+            ),
+            (Ending::Internal, NOT_STARTED),
+            (
+                Ending::Unwritten,
+                "the record or standard output can't be written",
+            ),
+            (
+                Ending::Denied,
+                "the Kubernetes API denies access; the missing Role is shown",
+            ),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    ("podbeat runs", &[(Ending::Usage, "no command was named")]),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat runs create",
+        &[
+            (Ending::Delivered, "every run was created"),
+            (Ending::Usage, WRONG_SETTINGS),
+            (
+                Ending::Refused,
+                "the request breaks the contract and was not sent, or the service rejected it",
+            ),
+            (Ending::Unread, "the file can't be read"),
+            (Ending::Unavailable, UNAVAILABLE),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (Ending::Misunderstood, ODD_ANSWER),
+            (Ending::Denied, DENIED),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat runs get",
+        &[
+            (Ending::Delivered, "every run was shown"),
+            (Ending::Usage, WRONG_SETTINGS),
+            (Ending::Refused, REFUSED),
+            (Ending::NoSuchRun, NO_SUCH_RUN),
+            (Ending::Unavailable, UNAVAILABLE),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (Ending::Misunderstood, ODD_ANSWER),
+            (Ending::Denied, DENIED),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat runs list",
+        &[
+            (
+                Ending::Delivered,
+                "the whole list was shown, or as much as --limit allows",
+            ),
+            (Ending::Usage, WRONG_SETTINGS),
+            (Ending::Refused, REFUSED),
+            (Ending::Unavailable, UNAVAILABLE),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (Ending::Misunderstood, ODD_ANSWER),
+            (Ending::Denied, DENIED),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat runs abort",
+        &[
+            (Ending::Delivered, "every run was aborted"),
+            (Ending::Usage, WRONG_SETTINGS),
+            (
+                Ending::Refused,
+                "the run is neither Pending nor Running, or the service rejected the request",
+            ),
+            (Ending::NoSuchRun, NO_SUCH_RUN),
+            (Ending::Unavailable, UNAVAILABLE),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (Ending::Misunderstood, ODD_ANSWER),
+            (Ending::Denied, DENIED),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat runs heartbeat",
+        &[
+            (Ending::Delivered, "the service accepted the heartbeat"),
+            (Ending::Usage, WRONG_SETTINGS),
+            (
+                Ending::Refused,
+                "the request breaks the contract and was not sent, or the service rejected it",
+            ),
+            (Ending::Unread, "the file can't be read"),
+            (Ending::NoSuchRun, NO_SUCH_RUN),
+            (Ending::Unavailable, UNAVAILABLE),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (Ending::Denied, DENIED),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat runs wait",
+        &[
+            (Ending::Delivered, "every run has the status"),
+            (Ending::Unmet, "a run ended in another status"),
+            (Ending::Usage, WRONG_SETTINGS),
+            (Ending::Refused, REFUSED),
+            (Ending::NoSuchRun, NO_SUCH_RUN),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (
+                Ending::Overdue,
+                "the time is up; the service may have been unavailable",
+            ),
+            (Ending::Misunderstood, ODD_ANSWER),
+            (Ending::Denied, DENIED),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat runs watch",
+        &[
+            (Ending::Delivered, "the run has ended, in whatever status"),
+            (Ending::Usage, WRONG_SETTINGS),
+            (Ending::Refused, REFUSED),
+            (Ending::NoSuchRun, NO_SUCH_RUN),
+            (Ending::Internal, NOT_STARTED),
+            (Ending::Unwritten, NO_OUTPUT),
+            (Ending::Misunderstood, ODD_ANSWER),
+            (Ending::Denied, DENIED),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat explain",
+        &[
+            (
+                Ending::Delivered,
+                "the input was explained, however the run ended",
+            ),
+            (Ending::Usage, "the command line is wrong"),
+            (
+                Ending::Refused,
+                "the input is neither podbeat's log, nor a recorded watch, nor a journal",
+            ),
+            (Ending::Unread, "the file can't be read"),
+            (Ending::Unwritten, NO_OUTPUT),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat completion",
+        &[
+            (Ending::Delivered, "the script was printed"),
+            (Ending::Usage, "the command line is wrong"),
+            (Ending::Unwritten, NO_OUTPUT),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
+        "podbeat man",
+        &[
+            (Ending::Delivered, "the pages were written"),
+            (Ending::Usage, "the command line is wrong"),
+            (Ending::Unwritten, "a page can't be written"),
+        ],
+    ),
+];
+
+const AGENT: &[(Ending, &str)] = &[
+    (Ending::Delivered, "the service accepted the last heartbeat"),
+    (
+        Ending::Orphaned,
+        "the service does not know the run, or another pod has taken it over",
+    ),
+    (
+        Ending::Restarting,
+        "every container of the pod is being restarted; podbeat's next process continues",
+    ),
+    (Ending::Usage, WRONG_SETTINGS),
+    (Ending::Internal, NOT_STARTED),
+    (
+        Ending::Undelivered,
+        "the service did not accept the last heartbeat in time",
+    ),
+];
+
+const WRONG_SETTINGS: &str = "the command line or a setting is wrong; nothing was sent";
+const NOT_STARTED: &str = "podbeat could not start, for example for want of file descriptors";
+const NO_OUTPUT: &str = "standard output can't be written";
+const ODD_ANSWER: &str = "the service's answer can't be understood";
+#[cfg(feature = "laptop")]
+const REFUSED: &str = "the service rejected the request, or the run's ID can't be sent";
+#[cfg(feature = "laptop")]
+const NO_SUCH_RUN: &str = "the run does not exist";
+#[cfg(feature = "laptop")]
+const UNAVAILABLE: &str = "the service can't be reached, does not answer in time, or fails";
+#[cfg(feature = "laptop")]
+const DENIED: &str = "the token is invalid or lacks permission";
+
+/// How a command can end. `called` is the command as it is typed, without flags.
+#[must_use]
+pub fn endings(called: &str) -> &'static [(Ending, &'static str)] {
+    let known = ENDINGS.iter().find(|(command, _)| *command == called);
+    known.map_or(&[], |(_, endings)| endings)
+}
+
+/// The exit code of a command. In builds for development an ending that its help text leaves out is a panic, so that every
+/// test which runs the binary holds the table against what commands do.
+#[must_use]
+pub fn code(called: &str, ending: Ending) -> ExitCode {
+    debug_assert!(
+        endings(called).iter().any(|(listed, _)| *listed == ending),
+        "{called} ended with {ending:?}, which ENDINGS does not list for it"
+    );
+    ending.into()
+}
+
 impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {
         Self::from(ending.code())

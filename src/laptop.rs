@@ -1,7 +1,7 @@
 //! The process's edge of the commands that nobody runs in a pod.
 
 use std::fs::File;
-use std::io::{IsTerminal, stdin};
+use std::io::{ErrorKind, IsTerminal, Write, stdin};
 use std::os::fd::AsFd;
 use std::path::Path;
 use std::process::ExitCode;
@@ -18,7 +18,7 @@ use podbeat::runs::{self, Streams};
 use signal_hook::{flag, low_level};
 use signal_hook_tokio::Signals;
 
-use super::{failed, print, runtime, stderr, stdout};
+use super::{failed, runtime, stderr, stdout};
 
 pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ending {
     let config = match invocation.needs_service() {
@@ -49,21 +49,21 @@ pub(super) fn explain(invocation: &explain::Invocation) -> Ending {
     explain::run(invocation, &mut stdin(), &mut stdout(), &mut stderr())
 }
 
-pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) -> ExitCode {
+pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) -> Ended {
     let config = match ObserveConfig::load(flags, &ProcessEnvironment) {
         Ok(config) => config,
-        Err(errors) => return failed(Ending::Usage, &errors).into(),
+        Err(errors) => return Ended::With(failed(Ending::Usage, &errors)),
     };
     let (mut out, terminal) = (stdout(), std::io::stdout());
     let draws = terminal.is_terminal() && config.terminal.draws && invocation.format.is_none();
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(Ending::Internal, &error).into(),
+        Err(error) => return Ended::With(failed(Ending::Internal, &error)),
     };
     let terminal = match draws {
         true => match terminal.as_fd().try_clone_to_owned() {
             Ok(terminal) => Some(File::from(terminal)),
-            Err(error) => return failed(Ending::Internal, &error).into(),
+            Err(error) => return Ended::With(failed(Ending::Internal, &error)),
         },
         false => None,
     };
@@ -89,14 +89,13 @@ pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) 
         .await
     });
     runtime.shutdown_background();
-    match ended {
-        Ended::With(ending) => ending.into(),
-        Ended::BySignal(signal) => {
-            // As if the signal had not been caught: a shell that runs a loop ends it on Ctrl-C only then.
-            let _ = low_level::emulate_default_handler(signal);
-            u8::try_from(128 + signal).unwrap_or(u8::MAX).into()
-        }
-    }
+    ended
+}
+
+/// As if the signal had not been caught: a shell that runs a loop ends it on Ctrl-C only then.
+pub(super) fn by_signal(signal: i32) -> ExitCode {
+    let _ = low_level::emulate_default_handler(signal);
+    u8::try_from(128 + signal).unwrap_or(u8::MAX).into()
 }
 
 /// The signals that mean something. Of those that end the process, the second one does so at once, whatever is waited for:
@@ -116,8 +115,12 @@ fn heard(draws: bool) -> std::io::Result<Signals> {
 }
 
 pub(super) fn completion(shell: clap_complete::Shell) -> Ending {
-    print(&mut stdout(), &manual::completion(shell));
-    Ending::Delivered
+    let mut out = stdout();
+    let script = manual::completion(shell);
+    match out.write_all(&script).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => failed(Ending::Unwritten, &OutputError(error)),
+        Ok(()) | Err(_) => Ending::Delivered,
+    }
 }
 
 pub(super) fn manual(dir: &Path) -> Ending {
@@ -132,6 +135,10 @@ pub(super) fn manual(dir: &Path) -> Ending {
         }
     }
 }
+
+#[derive(Debug, thiserror::Error)]
+#[error("writing to standard output")]
+struct OutputError(#[source] std::io::Error);
 
 #[derive(Debug, thiserror::Error)]
 #[error("writing manual pages into {dir}: is it a directory that you may write to?")]

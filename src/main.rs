@@ -9,7 +9,9 @@ use std::process::ExitCode;
 use futures_util::StreamExt;
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags, Partial, ProcessEnvironment, ReapConfig};
-use podbeat::exit::{Ending, with_causes};
+use podbeat::exit::{self, Ending, with_causes};
+#[cfg(feature = "laptop")]
+use podbeat::observe::Ended;
 use podbeat::terminal::Inert;
 use podbeat::{agent, check, exec, reap, telemetry, undumpable};
 use signal_hook_tokio::Signals;
@@ -18,41 +20,50 @@ use signal_hook_tokio::Signals;
 const SIGNALS: [i32; 2] = [15, 2];
 
 fn main() -> ExitCode {
-    let cli = cli::parse(std::env::args_os());
-    // The task's command is the user's own, and inherits limits.
-    if !matches!(cli, Ok(Cli::Exec { .. })) {
-        undumpable::protect();
-    }
-    match cli {
-        Ok(Cli::Agent(flags)) => run_agent(&flags).into(),
-        Ok(Cli::Exec { flags, command }) => match ExecConfig::load(&flags, &ProcessEnvironment) {
-            Ok(config) => exec::run(&config, &command).into(),
-            Err(errors) => failed(Ending::Usage, &errors).into(),
-        },
-        Ok(Cli::Install(path)) => match exec::install(&path) {
-            Ok(_) => Ending::Delivered.into(),
-            Err(error) => failed(Ending::Unwritten, &error).into(),
-        },
-        Ok(Cli::Check { flags, invocation }) => run_check(&flags, &invocation).into(),
-        Ok(Cli::Reap { flags, invocation }) => run_reap(&flags, &invocation).into(),
-        #[cfg(feature = "laptop")]
-        Ok(Cli::Observe { flags, invocation }) => laptop::observe(&flags, &invocation),
-        #[cfg(feature = "laptop")]
-        Ok(Cli::Runs { flags, invocation }) => laptop::runs(&flags, &invocation).into(),
-        #[cfg(feature = "laptop")]
-        Ok(Cli::Explain(invocation)) => laptop::explain(&invocation).into(),
-        #[cfg(feature = "laptop")]
-        Ok(Cli::Completion(shell)) => laptop::completion(shell).into(),
-        #[cfg(feature = "laptop")]
-        Ok(Cli::Manual(dir)) => laptop::manual(&dir).into(),
+    let cli = match cli::parse(std::env::args_os()) {
+        Ok(cli) => cli,
         Err(exit) => {
             match exit.failure {
                 None => print(&mut stdout(), exit.text.as_bytes()),
                 Some(_) => print(&mut stderr(), exit.text.as_bytes()),
             }
-            exit.failure.unwrap_or(Ending::Delivered).into()
+            return exit.failure.unwrap_or(Ending::Delivered).into();
         }
+    };
+    // The task's command is the user's own, and inherits limits.
+    if !matches!(cli, Cli::Exec { .. }) {
+        undumpable::protect();
     }
+    let called = cli.called();
+    let ending = match cli {
+        Cli::Agent(flags) => run_agent(&flags),
+        Cli::Exec { flags, command } => match ExecConfig::load(&flags, &ProcessEnvironment) {
+            // Its command's own.
+            Ok(config) => return exec::run(&config, &command).into(),
+            Err(errors) => failed(Ending::Usage, &errors),
+        },
+        Cli::Install(path) => match exec::install(&path) {
+            // As that of a command that did what it should.
+            Ok(_) => return ExitCode::SUCCESS,
+            Err(error) => failed(Ending::Unwritten, &error),
+        },
+        Cli::Check { flags, invocation } => run_check(&flags, &invocation),
+        Cli::Reap { flags, invocation } => run_reap(&flags, &invocation),
+        #[cfg(feature = "laptop")]
+        Cli::Observe { flags, invocation } => match laptop::observe(&flags, &invocation) {
+            Ended::With(ending) => ending,
+            Ended::BySignal(signal) => return laptop::by_signal(signal),
+        },
+        #[cfg(feature = "laptop")]
+        Cli::Runs { flags, invocation } => laptop::runs(&flags, &invocation),
+        #[cfg(feature = "laptop")]
+        Cli::Explain(invocation) => laptop::explain(&invocation),
+        #[cfg(feature = "laptop")]
+        Cli::Completion(shell) => laptop::completion(shell),
+        #[cfg(feature = "laptop")]
+        Cli::Manual(dir) => laptop::manual(&dir),
+    };
+    exit::code(called, ending)
 }
 
 fn run_agent(flags: &Flags) -> Ending {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use podbeat::config::{EXEC_SETTINGS, OBSERVE_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
-use podbeat::exit::Ending;
+use podbeat::exit::{ENDINGS, Ending};
 
 use crate::harness::repository::is_up_to_date;
 
@@ -48,9 +48,20 @@ fn document() -> String {
         "\n## Settings of `podbeat check`\n\nThose of the agent, since it is the agent's ground that is checked. `--timeout` is how long one \
          check may take; the flag of `PODBEAT_TIMEOUT` is therefore `--request-timeout`. [check.md](check.md) has its other flags.\n",
     );
-    text.push_str("\n## Exit codes\n\n| code | name | meaning |\n|---|---|---|\n");
+    text.push_str(
+        "\n## Exit codes\n\n`--help` and [commands.md](commands.md) say what a code means for each command.\n\n\
+         | code | name | meaning | commands |\n|---|---|---|---|\n",
+    );
     for ending in Ending::ALL {
-        writeln!(text, "| {} | {ending:?} | {ending} |", ending.code()).expect("a String takes all");
+        let with_it = ENDINGS
+            .iter()
+            .filter(|(_, endings)| endings.iter().any(|(listed, _)| *listed == ending));
+        let commands: Vec<&str> = with_it
+            .filter_map(|(called, _)| called.strip_prefix("podbeat "))
+            .collect();
+        let commands = commands.join(", ");
+        writeln!(text, "| {} | {ending:?} | {ending} | {commands} |", ending.code())
+            .expect("a String takes all");
     }
     text.push_str(
         "\nSIGTERM is never an error: after it podbeat sends the last heartbeat and ends with 0.\n\n\

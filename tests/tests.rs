@@ -18,6 +18,7 @@ mod commands;
 mod configuration;
 mod deploy;
 mod exec;
+mod exit_codes;
 mod explain;
 mod guarantees;
 mod harness;

@@ -5,28 +5,21 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
 
-use super::{OUTPUT, Wrong, duration, exit_codes, flag, flags, json_output};
+use super::{OUTPUT, Wrong, duration, flag, flags, json_output};
 use crate::check::Invocation;
 use crate::config::{Flags, check_settings};
-use crate::exit::Ending;
 
 pub(super) const CHECK: &str = "check";
 
-/// How `podbeat check` may end.
-const ENDINGS: [Ending; 4] = [Ending::Delivered, Ending::Unmet, Ending::Usage, Ending::Unwritten];
-
 pub(super) fn command() -> Command {
-    let after = format!(
-        "Looks at the settings, the token, the way to the service and the run, the Kubernetes API, what may be done there, the pod as it\n\
+    let after = "Looks at the settings, the token, the way to the service and the run, the Kubernetes API, what may be done there, the pod as it\n\
          is deployed, the clock, and the directories; says of each whether it holds, what was seen, and what to do. Nothing is changed:\n\
          no heartbeat is sent, and no file is left behind. It ends within five times --timeout. Settings are the agent's: in its\n\
          container they are there already, but for those that the manifest gives as flags.\n\n\
          Examples:\n  \
          kubectl exec my-task --container podbeat -- /podbeat check\n  \
          podbeat check --task-run-id trn.1234 --pod-name my-task --pod-namespace tasks   from a laptop, with a kubeconfig\n  \
-         podbeat check -o json | jq '.checks[] | select(.state == \"failed\")'\n\n{}",
-        exit_codes(&ENDINGS)
-    );
+         podbeat check -o json | jq '.checks[] | select(.state == \"failed\")'";
     Command::new(CHECK)
         .about("Whether all holds that the agent needs, and what to do where it doesn't")
         .after_help(after)

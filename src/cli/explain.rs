@@ -4,32 +4,20 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{OUTPUT, exit_codes, json_output};
-use crate::exit::Ending;
+use super::{OUTPUT, json_output};
 use crate::explain::Invocation;
 
 pub(super) const EXPLAIN: &str = "explain";
 
-const ENDINGS: [Ending; 5] = [
-    Ending::Delivered,
-    Ending::Usage,
-    Ending::Refused,
-    Ending::Unread,
-    Ending::Unwritten,
-];
-
 pub(super) fn command() -> Command {
-    let after = format!(
-        "It reads podbeat's log, a watch that podbeat observe recorded, or a journal, and finds out by itself which it is. It asks nobody.\n\
+    let after = "It reads podbeat's log, a watch that podbeat observe recorded, or a journal, and finds out by itself which it is. It asks nobody.\n\
          A log may be in JSON or text, as kubectl prints it (also with --prefix or --timestamps) or as Docker or the CRI keeps it on a\n\
          node; lines of others are left out.\n\n\
          Examples:\n  \
          kubectl logs my-task -c podbeat | podbeat explain\n  \
          kubectl logs -l app=task -c podbeat --prefix --tail=-1 | podbeat explain\n  \
          podbeat explain record.jsonl\n  \
-         podbeat explain journal.json -o json | jq -r .verdict.text\n\n{}",
-        exit_codes(&ENDINGS)
-    );
+         podbeat explain journal.json -o json | jq -r .verdict.text";
     Command::new(EXPLAIN)
         .about("Tell the story of a run, by podbeat's log, a recorded watch or a journal")
         .after_help(after)

@@ -5,9 +5,8 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{OUTPUT, Wrong, exit_codes_as, flag, flags};
+use super::{OUTPUT, Wrong, flag, flags};
 use crate::config::{Flags, OBSERVE_SETTINGS, dns_name};
-use crate::exit::Ending;
 use crate::observe::command::{Format, Invocation, Record};
 
 pub(super) const OBSERVE: &str = "observe";
@@ -15,44 +14,14 @@ pub(super) const OBSERVE: &str = "observe";
 /// Settings of the cluster; the others are the agent's.
 const CLUSTER: [&str; 3] = ["POD_NAMESPACE", "KUBECONFIG", "PODBEAT_KUBE_CONTEXT"];
 
-/// How `podbeat observe` may end.
-const ENDINGS: [(Ending, &str); 8] = [
-    (
-        Ending::Delivered,
-        "the run is over, and the last heartbeat would have been sent; or q was pressed",
-    ),
-    (
-        Ending::Usage,
-        "flags or settings are malformed, or the kubeconfig can't be used",
-    ),
-    (Ending::Refused, "the Kubernetes API refuses what was asked"),
-    (Ending::NoSuchPod, "there is no such pod"),
-    (
-        Ending::Unavailable,
-        "the Kubernetes API can't be reached, or is silent, before the pod was seen once",
-    ),
-    (Ending::Internal, "podbeat could not begin"),
-    (
-        Ending::Unwritten,
-        "the record, or standard output, can't be written",
-    ),
-    (
-        Ending::Denied,
-        "the Kubernetes API doesn't know the user, or doesn't allow it; the Role that is missing is shown",
-    ),
-];
-
 pub(super) fn command() -> Command {
-    let mut after = String::from(
-        "On a terminal it is a view that is redrawn in place (q or Ctrl-C quits), in a pipe a line for each event. Nothing is\n\
+    let after = "On a terminal it is a view that is redrawn in place (q or Ctrl-C quits), in a pipe a line for each event. Nothing is\n\
          sent to the task-run service, and none is needed: each heartbeat is taken as accepted at once.\n\n\
          Examples:\n  \
          podbeat observe my-task\n  \
          podbeat observe pod/my-task --context staging -n tasks --report all\n  \
          podbeat observe my-task -o json | jq -c 'select(.event == \"heartbeat\") | .body'\n  \
-         podbeat observe my-task --record my-task.jsonl | grep ' heartbeat '\n\n",
-    );
-    after += &exit_codes_as(ENDINGS.map(|(ending, meaning)| (ending, meaning.to_owned())));
+         podbeat observe my-task --record my-task.jsonl | grep ' heartbeat '";
     Command::new(OBSERVE)
         .about("From a laptop: what the agent of a pod would send, live; sends nothing")
         .after_help(after)
@@ -133,6 +102,7 @@ mod tests {
 
     use super::*;
     use crate::cli::{Cli, Exit};
+    use crate::exit::Ending;
 
     fn parse(arguments: &[&str]) -> Result<(Flags, Invocation), Exit> {
         let all = ["podbeat", OBSERVE].iter().chain(arguments);

@@ -6,33 +6,18 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{OUTPUT, duration, exit_codes, flag, flags, json_output};
+use super::{OUTPUT, duration, flag, flags, json_output};
 use crate::config::{Flags, REAP_SETTINGS, SERVICE_SETTINGS, Setting};
-use crate::exit::Ending;
 use crate::reap::{Invocation, Target};
 
 pub(super) const REAP: &str = "reap";
-
-/// How `podbeat reap` may end.
-const ENDINGS: [Ending; 9] = [
-    Ending::Delivered,
-    Ending::Usage,
-    Ending::Refused,
-    Ending::Unread,
-    Ending::NoSuchPod,
-    Ending::Unavailable,
-    Ending::Unwritten,
-    Ending::Misunderstood,
-    Ending::Denied,
-];
 
 pub(super) fn settings() -> Vec<Setting> {
     [SERVICE_SETTINGS, REAP_SETTINGS].concat()
 }
 
 pub(super) fn command() -> Command {
-    let after = format!(
-        "A pod that has ended lacks its last heartbeat unless podbeat ended with 0, once, and after the task. The service is asked\n\
+    let after = "A pod that has ended lacks its last heartbeat unless podbeat ended with 0, once, and after the task. The service is asked\n\
          where the run stands; if it still waits, it gets what the API server shows of the containers, with lastHeartbeat: true.\n\
          Nothing is sent while another pod of the run has not ended, and the latest pod decides. If pods with different owners or in\n\
          different namespaces claim a run, they are reported as unclear. Nothing is sent twice: run it as often as you like.\n\n\
@@ -40,9 +25,7 @@ pub(super) fn command() -> Command {
          podbeat reap --selector app.kubernetes.io/name=my-task --dry-run\n  \
          podbeat reap --all --namespace tasks                 what the CronJob of deploy/manifests/reap.yaml does\n  \
          podbeat reap my-task-x7k2p -n tasks\n  \
-         podbeat reap --journal journal.json\n\n{}",
-        exit_codes(&ENDINGS)
-    );
+         podbeat reap --journal journal.json";
     let target = |arg: Arg| arg.help_heading("Whose");
     Command::new(REAP)
         .about("Send the missing last heartbeat of pods that ended without one")

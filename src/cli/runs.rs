@@ -7,9 +7,9 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{Wrong, exit_codes, flag, flags};
+use super::{Wrong, flag, flags};
 use crate::config::{Flags, SERVICE_SETTINGS};
-use crate::exit::{Ending, with_causes};
+use crate::exit::with_causes;
 use crate::nonce;
 use crate::runs::command::{self, Format, From, Invocation, container_status};
 use crate::runs::wanted::{END, Wanted, status};
@@ -24,28 +24,11 @@ pub(super) const RUNS: &str = "runs";
 const CONNECTION: &str = "Connection";
 const OUTPUT: &str = "Output";
 
-/// How `podbeat runs` may end.
-const ENDINGS: [Ending; 10] = [
-    Ending::Delivered,
-    Ending::Unmet,
-    Ending::Usage,
-    Ending::Refused,
-    Ending::Unread,
-    Ending::NoSuchRun,
-    Ending::Unavailable,
-    Ending::Overdue,
-    Ending::Misunderstood,
-    Ending::Denied,
-];
-
 pub(super) fn command() -> Command {
-    let after = format!(
-        "Examples:\n  \
+    let after = "Examples:\n  \
          export PODBEAT_SERVICE_URL=https://ica.example.com PODBEAT_TOKEN_FILE=~/.config/podbeat/token\n  \
          podbeat runs list --status Running --sort timeCreated:desc -o wide\n  \
-         run=$(podbeat runs create -f run.yaml -o name) && podbeat runs wait $run --for Completed --timeout 2h\n\n{}",
-        exit_codes(&ENDINGS)
-    );
+         run=$(podbeat runs create -f run.yaml -o name) && podbeat runs wait $run --for Completed --timeout 2h";
     Command::new(RUNS)
         .about("From a laptop: create, get, list, abort, wait for and watch task runs")
         .after_help(after)
@@ -632,6 +615,7 @@ fn query(matches: &ArgMatches) -> ListTaskRunsQuery {
 mod tests {
     use super::*;
     use crate::cli::{Cli, Exit};
+    use crate::exit::Ending;
 
     fn parse(line: &str) -> Result<(Flags, Invocation), Exit> {
         let all = ["podbeat", "runs"].into_iter().chain(line.split(' '));
@@ -750,7 +734,7 @@ mod tests {
             ("hunter2", "there is no such command"),
             (
                 "list --statsu=hunter2",
-                "there is no flag --statsu; did you mean --status?",
+                "unknown flag --statsu; did you mean --status?",
             ),
         ] {
             let exit = parse(line).err().expect(line);

@@ -106,6 +106,22 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The command as it is typed, without flags.
+    #[must_use]
+    pub fn called(&self) -> &'static str {
+        match self {
+            Self::Create { .. } => "podbeat runs create",
+            Self::Get { .. } => "podbeat runs get",
+            Self::List { .. } => "podbeat runs list",
+            Self::Abort { .. } => "podbeat runs abort",
+            Self::Heartbeat { .. } => "podbeat runs heartbeat",
+            Self::Wait { .. } => "podbeat runs wait",
+            Self::Watch { .. } => "podbeat runs watch",
+        }
+    }
+}
+
 /// Where a request comes from.
 #[derive(Debug)]
 pub enum From<T> {
