@@ -2,7 +2,7 @@
 //!
 //! A rule is `PLACE [final] WHAT [retry-after=2s] [after N] [EXTENT]`, for example `heartbeat 503 retry-after=2s x3`,
 //! `heartbeat final drop`, `watch gone`, `watch cut after 2`, `any refuse for 3s`, `list 403 until-lifted`. Rules are
-//! separated by `;` or line ends.
+//! separated by `;` or line ends. Every rule that is accepted strikes: one that never could is refused, and the error says why.
 
 use std::fmt;
 use std::str::FromStr;
@@ -78,7 +78,7 @@ pub enum RetryAfter {
 pub enum Extent {
     /// For so many requests.
     Times(u32),
-    /// For so long from its injection on.
+    /// For so long from its injection on, or, with `after`, from when those have passed.
     For(Duration),
     /// Until [`Faults::lift_all`].
     UntilLifted,
@@ -93,30 +93,40 @@ pub struct Rule {
     pub only_final: bool,
     /// What.
     pub what: What,
-    /// For watches: after so many events of the stream.
+    /// Leaves alone the first requests that it would strike, so many; or, where it strikes an open watch, so many events.
     pub after: Option<usize>,
     /// How long.
     pub extent: Extent,
 }
 
-/// A rule that can't be read.
+/// A rule that can't be read, or that could never strike.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "the fault {rule:?} is not understood at {at:?}; a rule is PLACE [final] WHAT [after N] [xN|for TIME|until-lifted]"
-)]
+#[error("the fault {rule:?} is wrong at {at:?}: {why}")]
 pub struct Misread {
     rule: String,
     at: String,
+    why: &'static str,
 }
+
+const FORM: &str = "a rule is PLACE [final] WHAT [retry-after=TIME] [after N] [xN|for TIME|until-lifted]";
+const TWICE: &str = "it is there twice";
+const NEVER: &str = "so the rule would never strike";
+const OF_HEARTBEATS: &str = "only a heartbeat is the last one: say heartbeat or any";
+const OF_WATCHES: &str = "it happens only to a watch";
+const OF_TOKENS: &str = "only a heartbeat is answered with a token";
+const SECONDS: &str = "Retry-After has whole seconds";
+const NO_HEADER: &str = "it is no value of a header";
 
 impl FromStr for Rule {
     type Err = Misread;
 
     fn from_str(text: &str) -> Result<Self, Misread> {
-        let misread = |at: &str| Misread {
+        let wrong = |at: &str, why| Misread {
             rule: text.to_owned(),
             at: at.to_owned(),
+            why,
         };
+        let misread = |at: &str| wrong(at, FORM);
         let mut words = text.split_whitespace().peekable();
         let place = match words.next().unwrap_or_default() {
             "get" => Place::Get,
@@ -127,29 +137,62 @@ impl FromStr for Rule {
             other => return Err(misread(other)),
         };
         let only_final = words.next_if_eq(&"final").is_some();
+        if only_final && !matches!(place, Place::Heartbeat | Place::Any) {
+            return Err(wrong("final", OF_HEARTBEATS));
+        }
         let word = words.next().unwrap_or_default();
         let mut what = what(word).ok_or_else(|| misread(word))?;
-        let mut after = None;
-        let mut extent = Extent::Times(1);
+        match &what {
+            What::Gone | What::End | What::Silent if place != Place::Watch => {
+                return Err(wrong(word, OF_WATCHES));
+            }
+            What::Jwt(_) if place != Place::Heartbeat => return Err(wrong(word, OF_TOKENS)),
+            What::Redirect(url) if url.is_empty() || http::HeaderValue::from_str(url).is_err() => {
+                return Err(wrong(word, NO_HEADER));
+            }
+            _ => {}
+        }
+        let (mut after, mut extent) = (None, None);
         while let Some(word) = words.next() {
             let duration = |text: &str| humantime::parse_duration(text).map_err(|_| misread(text));
+            let bounded = |extent: &mut Option<Extent>, new, is_empty: bool| match extent.replace(new) {
+                Some(_) => Err(wrong(word, TWICE)),
+                None if is_empty => Err(wrong(word, NEVER)),
+                None => Ok(()),
+            };
             if let Some(asked) = word.strip_prefix("retry-after=") {
                 let What::Status(_, retry_after) = &mut what else {
                     return Err(misread(word));
                 };
-                *retry_after = Some(match asked.strip_prefix("date+") {
-                    Some(ahead) => RetryAfter::Date(duration(ahead)?.as_secs()),
-                    None => RetryAfter::Seconds(duration(asked)?.as_secs()),
-                });
+                let (time, is_date) = match asked.strip_prefix("date+") {
+                    Some(ahead) => (duration(ahead)?, true),
+                    None => (duration(asked)?, false),
+                };
+                if time.subsec_nanos() != 0 {
+                    return Err(wrong(word, SECONDS));
+                }
+                let asked = match is_date {
+                    true => RetryAfter::Date(time.as_secs()),
+                    false => RetryAfter::Seconds(time.as_secs()),
+                };
+                if retry_after.replace(asked).is_some() {
+                    return Err(wrong(word, TWICE));
+                }
             } else if word == "after" {
                 let count = words.next().unwrap_or_default();
-                after = Some(count.parse().map_err(|_| misread(count))?);
+                if after
+                    .replace(count.parse().map_err(|_| misread(count))?)
+                    .is_some()
+                {
+                    return Err(wrong(word, TWICE));
+                }
             } else if word == "for" {
-                extent = Extent::For(duration(words.next().unwrap_or_default())?);
+                let time = duration(words.next().unwrap_or_default())?;
+                bounded(&mut extent, Extent::For(time), time.is_zero())?;
             } else if word == "until-lifted" {
-                extent = Extent::UntilLifted;
+                bounded(&mut extent, Extent::UntilLifted, false)?;
             } else if let Some(Ok(times)) = word.strip_prefix('x').map(str::parse) {
-                extent = Extent::Times(times);
+                bounded(&mut extent, Extent::Times(times), times == 0)?;
             } else {
                 return Err(misread(word));
             }
@@ -159,7 +202,7 @@ impl FromStr for Rule {
             only_final,
             what,
             after,
-            extent,
+            extent: extent.unwrap_or(Extent::Times(1)),
         })
     }
 }
@@ -249,7 +292,33 @@ impl fmt::Display for What {
     }
 }
 
+impl RetryAfter {
+    /// The header's value.
+    pub(crate) fn header(self) -> Option<http::HeaderValue> {
+        let text = match self {
+            Self::Seconds(seconds) => seconds.to_string(),
+            Self::Date(ahead) => {
+                let date = jiff::Timestamp::now()
+                    .checked_add(Duration::from_secs(ahead))
+                    .ok()?;
+                jiff::fmt::rfc2822::DateTimePrinter::new()
+                    .timestamp_to_rfc9110_string(&date)
+                    .ok()?
+            }
+        };
+        text.parse().ok()
+    }
+}
+
 impl What {
+    /// Whether it happens to a watch that is open, and not to its request alone.
+    fn strikes_open_watches(&self) -> bool {
+        matches!(
+            self,
+            Self::Gone | Self::Cut | Self::End | Self::Silent | Self::Garbage | Self::Flood
+        )
+    }
+
     /// What happens, without a token or a URL that comes with it.
     pub(crate) fn kind(&self) -> String {
         let text = self.to_string();
@@ -276,17 +345,41 @@ pub struct Faults {
 #[derive(Debug)]
 struct Active {
     rule: Rule,
-    since: Instant,
+    /// Requests that it left alone, since they came before its turn.
+    passed: usize,
+    /// When its turn came.
+    since: Option<Instant>,
     struck: u32,
 }
 
 impl Active {
+    /// Whether its turn has come, once so many requests or events have passed.
+    fn is_due(&mut self, passed: usize) -> bool {
+        let is_due = self.rule.after.is_none_or(|after| passed >= after);
+        if is_due {
+            self.since.get_or_insert_with(Instant::now);
+        }
+        is_due
+    }
+
     fn holds(&self) -> bool {
         match self.rule.extent {
             Extent::Times(times) => self.struck < times,
-            Extent::For(time) => self.since.elapsed() < time,
+            Extent::For(time) => self.since.is_none_or(|since| since.elapsed() < time),
             Extent::UntilLifted => true,
         }
+    }
+
+    fn strike(&mut self) -> What {
+        self.struck = self.struck.saturating_add(1);
+        self.rule.what.clone()
+    }
+}
+
+impl Rule {
+    /// Whether it counts the events of an open watch, rather than requests.
+    fn counts_events(&self) -> bool {
+        self.place == Place::Watch && self.what.strikes_open_watches() && self.after.is_some()
     }
 }
 
@@ -302,9 +395,12 @@ impl Default for Faults {
 impl Faults {
     /// Brings one rule into force.
     pub fn inject(&self, rule: Rule) {
+        // Without `after` its turn is now.
+        let since = rule.after.is_none().then(Instant::now);
         self.active().push(Active {
             rule,
-            since: Instant::now(),
+            passed: 0,
+            since,
             struck: 0,
         });
         self.changes.send_modify(|count| *count += 1);
@@ -328,6 +424,14 @@ impl Faults {
         Ok(())
     }
 
+    /// Whether every rule lies in one of these places.
+    #[must_use]
+    pub fn lie_in(&self, places: &[Place]) -> bool {
+        self.active()
+            .iter()
+            .all(|active| places.contains(&active.rule.place))
+    }
+
     /// Ends all rules.
     pub fn lift_all(&self) {
         self.active().clear();
@@ -339,44 +443,54 @@ impl Faults {
         self.active().iter().map(|active| active.struck).sum()
     }
 
-    /// The fault for a request, if one holds. Rules for later events of a watch are left to [`Self::strike_watch`].
+    /// The fault for a request, if one holds. Rules for later events of a watch are left to [`Self::strike_watch`]. A rule whose
+    /// turn is still to come counts the request, also where another one strikes it.
     pub(crate) fn strike(&self, place: Place, is_final: bool) -> Option<What> {
-        self.strike_if(|rule| {
+        let mut what = None;
+        for active in self.active().iter_mut() {
+            let rule = &active.rule;
             let lies_here = rule.place == place || rule.place == Place::Any;
-            lies_here && (!rule.only_final || is_final) && rule.after.is_none()
-        })
+            if !lies_here || (rule.only_final && !is_final) || rule.counts_events() {
+                continue;
+            }
+            if !active.is_due(active.passed) {
+                active.passed += 1;
+            } else if what.is_none() && active.holds() {
+                what = Some(active.strike());
+            }
+        }
+        what
     }
 
     /// The fault for an open watch that has sent `events`, if one holds.
     pub(crate) fn strike_watch(&self, events: usize) -> Option<What> {
-        self.strike_if(|rule| {
-            let ends_a_stream = matches!(
-                rule.what,
-                What::Gone | What::Cut | What::End | What::Silent | What::Garbage | What::Flood
-            );
-            rule.place == Place::Watch && ends_a_stream && rule.after.is_none_or(|after| events >= after)
-        })
+        for active in self.active().iter_mut() {
+            let rule = &active.rule;
+            let applies = rule.place == Place::Watch && rule.what.strikes_open_watches();
+            if applies && active.holds() && active.is_due(events) {
+                return Some(active.strike());
+            }
+        }
+        None
     }
 
-    /// Whether new connections are refused, by a rule for any of these places.
+    /// Whether new connections are refused, by a rule for any of these places. What a connection will bring is not known yet: a
+    /// rule for last heartbeats alone closes it at the request.
     pub(crate) fn refuses(&self, places: &[Place]) -> bool {
-        let counts = |rule: &Rule| {
-            rule.what == What::Refuse && (rule.place == Place::Any || places.contains(&rule.place))
-        };
-        self.strike_if(counts).is_some()
+        for active in self.active().iter_mut() {
+            let rule = &active.rule;
+            let lies_here = rule.place == Place::Any || places.contains(&rule.place);
+            let applies = rule.what == What::Refuse && lies_here && !rule.only_final;
+            if applies && active.holds() && active.is_due(active.passed) {
+                active.strike();
+                return true;
+            }
+        }
+        false
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
         self.changes.subscribe()
-    }
-
-    fn strike_if(&self, applies: impl Fn(&Rule) -> bool) -> Option<What> {
-        let mut active = self.active();
-        let struck = active
-            .iter_mut()
-            .find(|active| active.holds() && applies(&active.rule))?;
-        struck.struck += 1;
-        Some(struck.rule.what.clone())
     }
 
     fn active(&self) -> MutexGuard<'_, Vec<Active>> {
@@ -406,6 +520,8 @@ mod tests {
             "any refuse for 3s",
             "get garbage x1",
             "list flood x1",
+            "heartbeat 503 after 1 x2",
+            "any refuse after 3 for 2s",
         ] {
             let rule: Rule = text.parse().expect(text);
             assert_eq!(rule.to_string(), text);
@@ -427,6 +543,22 @@ mod tests {
             ("heartbeat drop retry-after=1s", "retry-after=1s"),
             ("watch cut after two", "two"),
             ("any refuse for ever", "ever"),
+            // What could never strike, or not as written.
+            ("list final 503", "final"),
+            ("heartbeat gone", "gone"),
+            ("any silent", "silent"),
+            ("get end", "end"),
+            ("watch jwt=t", "jwt=t"),
+            ("any jwt=t", "jwt=t"),
+            ("heartbeat redirect=", "redirect="),
+            ("heartbeat 503 x0", "x0"),
+            ("heartbeat 503 for 0s", "for"),
+            ("heartbeat 503 x1 x2", "x2"),
+            ("heartbeat 503 for 1s until-lifted", "until-lifted"),
+            ("heartbeat 503 after 1 after 2", "after"),
+            ("heartbeat 503 retry-after=1s retry-after=2s", "retry-after=2s"),
+            ("heartbeat 503 retry-after=500ms", "retry-after=500ms"),
+            ("heartbeat 503 x4294967296", "x4294967296"),
         ] {
             assert_eq!(text.parse::<Rule>().expect_err(text).at, at, "{text}");
         }
@@ -452,5 +584,86 @@ mod tests {
         assert!(faults.strike(Place::List, false).is_some());
         faults.lift_all();
         assert_eq!(faults.strike(Place::List, false), None);
+    }
+
+    /// How often a rule strikes of the first `looks` times that it is asked, and at which of them.
+    fn struck(rule: &Rule, looks: usize) -> Vec<usize> {
+        let faults = Faults::default();
+        faults.inject(rule.clone());
+        let place = match rule.place {
+            Place::Any => Place::Heartbeat,
+            place => place,
+        };
+        let strikes = |nth: &usize| {
+            let struck = if rule.counts_events() {
+                faults.strike_watch(*nth)
+            } else {
+                faults.strike(place, true)
+            };
+            struck.is_some()
+        };
+        (0..looks).filter(strikes).collect()
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::test_runner::Config {
+            failure_persistence: None, ..proptest::test_runner::Config::default()
+        })]
+        #[test]
+        fn every_rule_that_is_accepted_strikes_as_it_says(
+            place in proptest::sample::select(vec!["get", "list", "watch", "heartbeat", "any"]),
+            is_final in proptest::bool::ANY,
+            what in proptest::sample::select(vec![
+                "503", "429 retry-after=2s", "404 retry-after=date+3s", "refuse", "drop", "lose", "hang", "hang-lost", "delay=1ms",
+                "garbage", "giant", "flood", "redirect=https://x/", "jwt=t", "gone", "cut", "end", "silent",
+            ]),
+            after in proptest::option::of(0_usize..4),
+            extent in proptest::sample::select(vec!["", " x0", " x1", " x3", " for 0s", " for 1h", " until-lifted"]),
+        ) {
+            let only = if is_final { " final" } else { "" };
+            let passes = after.map(|after| format!(" after {after}")).unwrap_or_default();
+            let text = format!("{place}{only} {what}{passes}{extent}");
+            let passed = after.unwrap_or(0);
+            match text.parse::<Rule>() {
+                Ok(rule) => {
+                    let times = match rule.extent {
+                        Extent::Times(times) => usize::try_from(times).expect("a few"),
+                        Extent::For(_) | Extent::UntilLifted => 10 - passed,
+                    };
+                    let expected: Vec<usize> = (passed..passed + times).collect();
+                    proptest::prop_assert_eq!(struck(&rule, 10), expected, "{}", text);
+                }
+                // Of these words each is known, so that one is refused only where it can't strike.
+                Err(error) => proptest::prop_assert!(
+                    [OF_HEARTBEATS, OF_WATCHES, OF_TOKENS, NEVER].contains(&error.why), "{}", error
+                ),
+            }
+        }
+    }
+
+    #[test]
+    fn requests_that_come_before_a_rules_turn_are_counted_once_each() {
+        let faults = Faults::default();
+        faults
+            .script("heartbeat 503 after 1 x2; heartbeat 400 after 2")
+            .expect("rules");
+        let told: Vec<String> = (0..5)
+            .map(|_| {
+                faults
+                    .strike(Place::Heartbeat, false)
+                    .map_or_else(String::new, |what| what.to_string())
+            })
+            .collect();
+        assert_eq!(told, ["", "503", "503", "400", ""]);
+        // Of connections nothing is known yet, and none counts.
+        let faults = Faults::default();
+        faults
+            .script("heartbeat refuse after 1; heartbeat final refuse")
+            .expect("rules");
+        assert!(!faults.refuses(&[Place::Heartbeat]));
+        assert_eq!(faults.strike(Place::Heartbeat, false), None);
+        assert!(faults.refuses(&[Place::Heartbeat]));
+        assert!(!faults.refuses(&[Place::Heartbeat]));
+        assert_eq!(faults.strike(Place::Heartbeat, true), Some(What::Refuse));
     }
 }

@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::fault::{Faults, Place, What};
+use crate::fault::{Faults, Place, RetryAfter, What};
 use crate::pki::Authority;
 use crate::serve::{self, Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
 use crate::{Error, io};
@@ -584,7 +584,13 @@ impl Question {
 /// What a fault makes of a request, whatever is asked; `None` where that is answered all the same. A giant answer has so many bytes.
 async fn scripted(what: What, place: Place, giant: usize) -> Result<Option<Response<Body>>, CutOff> {
     Ok(Some(match what {
-        What::Status(code, _) => refusal(code, "Scripted", "as the script demands"),
+        What::Status(code, retry_after) => {
+            let mut response = refusal(code, "Scripted", "as the script demands");
+            if let Some(value) = retry_after.and_then(RetryAfter::header) {
+                response.headers_mut().insert(http::header::RETRY_AFTER, value);
+            }
+            response
+        }
         What::Refuse | What::Drop | What::Lose | What::Cut => return Err(CutOff),
         What::Hang | What::HangLost => std::future::pending().await,
         What::Delay(delay) => {

@@ -267,6 +267,11 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     let faults = Faults::default();
     if let Some(rules) = matches.get_one::<String>("faults") {
         faults.script(rules)?;
+        if !faults.lie_in(&[Place::Heartbeat, Place::Any]) {
+            return Err("--faults: get, list and watch are requests of the Kubernetes API, which this stand-in does not have: say \
+                        heartbeat or any"
+                .into());
+        }
     }
     let listen = *matches.get_one::<SocketAddr>("listen").ok_or("no address")?;
     let options = Options {

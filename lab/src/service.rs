@@ -751,7 +751,7 @@ impl Shared {
             Some(What::Status(status, retry_after)) => {
                 let error = json!({"code": "Scripted", "message": "as the script demands", "details": []});
                 let mut response = json_answer(*status, &error);
-                if let Some(value) = retry_after.and_then(retry_after_header) {
+                if let Some(value) = retry_after.and_then(RetryAfter::header) {
                     response.headers_mut().insert(header::RETRY_AFTER, value);
                 }
                 return scripted(heartbeat, response);
@@ -811,17 +811,4 @@ fn last_on_connection(problem: &Problem) -> Response<Body> {
         .headers_mut()
         .insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
-}
-
-fn retry_after_header(retry_after: RetryAfter) -> Option<HeaderValue> {
-    let text = match retry_after {
-        RetryAfter::Seconds(seconds) => seconds.to_string(),
-        RetryAfter::Date(ahead) => {
-            let date = Timestamp::now().checked_add(Duration::from_secs(ahead)).ok()?;
-            jiff::fmt::rfc2822::DateTimePrinter::new()
-                .timestamp_to_rfc9110_string(&date)
-                .ok()?
-        }
-    };
-    text.parse().ok()
 }
