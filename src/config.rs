@@ -11,11 +11,12 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use reqwest::Url;
 use tracing_subscriber::filter::{LevelFilter, Targets};
+use url::Url;
 
 use crate::indexed;
 use crate::marker::is_container_name;
+use crate::route::{self, PlainHttp, Proxies, Route};
 use crate::task_runs::Secret;
 use crate::task_runs::trace::{self, TraceParent};
 use crate::trimmed;
@@ -527,6 +528,8 @@ pub struct Config {
     pub dry_run: bool,
     /// How the Kubernetes API is reached.
     pub kubernetes: Kubernetes,
+    /// By which proxies.
+    pub proxies: Proxies,
 }
 
 /// The settings of `podbeat exec`, checked.
@@ -562,6 +565,8 @@ pub struct ReapConfig {
     pub namespace: Option<String>,
     /// How the Kubernetes API is reached.
     pub kubernetes: Kubernetes,
+    /// By which proxies.
+    pub proxies: Proxies,
     /// Podbeat's container in the pods.
     pub container_name: String,
     /// The regular containers that are the task's; empty for all but those that are ignored.
@@ -582,6 +587,8 @@ pub struct ObserveConfig {
     pub namespace: Option<String>,
     /// How the Kubernetes API is reached.
     pub kubernetes: Kubernetes,
+    /// By which proxies.
+    pub proxies: Proxies,
     /// Between heartbeats; 100 ms to 1 h.
     pub interval: Duration,
     /// Which containers are reported.
@@ -610,27 +617,21 @@ pub struct Terminal {
     pub colours: bool,
 }
 
-/// The service's base URL: https or allowed http, without credentials, query or fragment.
+/// The service's base URL, and the way there: https or allowed http, without credentials, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceUrl(Url);
+pub struct ServiceUrl(Route);
 
 impl ServiceUrl {
-    /// The URL.
+    /// The way to it.
     #[must_use]
-    pub fn url(&self) -> &Url {
+    pub fn route(&self) -> &Route {
         &self.0
-    }
-
-    /// Whether what is sent there does not leave this machine.
-    #[must_use]
-    pub fn is_loopback(&self) -> bool {
-        is_loopback(&self.0)
     }
 }
 
 impl fmt::Display for ServiceUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        self.0.url().fmt(f)
     }
 }
 
@@ -826,6 +827,7 @@ impl Config {
             trace: read.trace(),
             dry_run,
             kubernetes,
+            proxies: read.proxies(),
         }
     }
 }
@@ -930,7 +932,7 @@ impl ReapConfig {
             "the namespace of the pods, or that of this one from the downward API (metadata.namespace)",
             dns_name,
         );
-        let kubernetes = read.kubernetes(host);
+        let (kubernetes, proxies) = (read.kubernetes(host), read.proxies());
         let (container_name, report) = (read.own_container(), read.report());
         let (task_containers, ignored_containers) = read.task_containers();
         let nonce_file = read.path("PODBEAT_NONCE_FILE");
@@ -939,6 +941,7 @@ impl ReapConfig {
                 service,
                 namespace,
                 kubernetes,
+                proxies,
                 container_name,
                 task_containers,
                 ignored_containers,
@@ -964,6 +967,7 @@ impl ObserveConfig {
         let config = Self {
             namespace: read.optional("POD_NAMESPACE", dns_name),
             kubernetes: read.kubernetes(host),
+            proxies: read.proxies(),
             interval: read.interval(),
             report: read.report(),
             container_name: read.own_container(),
@@ -1062,9 +1066,9 @@ impl<'read, E: Environment> Reader<'read, E> {
         match check(trimmed::text(&text)) {
             Ok(value) => Some(value),
             Err(problem) => {
-                // A value with an @ may be a URL that carries a password.
-                let hidden =
-                    text.contains('@') || self.setting(variable).is_some_and(|setting| setting.secret);
+                // A URL may carry a password before an @, or a key behind a ? or #.
+                let hidden = text.contains(['@', '?', '#'])
+                    || self.setting(variable).is_some_and(|setting| setting.secret);
                 let shown = if hidden {
                     String::new()
                 } else {
@@ -1171,14 +1175,33 @@ impl<'read, E: Environment> Reader<'read, E> {
         self.duration("PODBEAT_MAX_STATUS_AGE", secs(300), secs(1), Duration::MAX)
     }
 
+    fn proxies(&self) -> Proxies {
+        Proxies::read(|variable| self.environment.get(variable))
+    }
+
     fn service_url(&mut self, required: bool) -> Option<ServiceUrl> {
         let allow_http = self.switch("PODBEAT_ALLOW_HTTP");
-        self.required_if(
+        let url = self.required_if(
             required,
             "PODBEAT_SERVICE_URL",
             "the base URL of the task-run service, such as https://ica.example.com",
             |text| service_url(text, allow_http),
-        )
+        )?;
+        let plain_http = match allow_http {
+            true => PlainHttp::Anywhere,
+            false => PlainHttp::Loopback,
+        };
+        match self.proxies().route(url, plain_http) {
+            Ok(route) => Some(ServiceUrl(route)),
+            Err(error) => {
+                let (variable, problem) = match error {
+                    route::Error::Proxy { named_by, problem } => (named_by, problem.to_string()),
+                    route::Error::NotAUrl => ("PODBEAT_SERVICE_URL", error.to_string()),
+                };
+                self.fault(variable, problem);
+                None
+            }
+        }
     }
 
     /// How a command reaches the service; `None` if URL or token is missing or malformed.
@@ -1427,21 +1450,19 @@ fn header_text(text: &str) -> Result<Secret, String> {
     )
 }
 
-fn service_url(text: &str, allow_http: bool) -> Result<ServiceUrl, String> {
+fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
     // A URL with credentials is a secret as a whole: what is wrong with it is told without it.
     let has_credentials = text.split(['/', '?', '#']).any(|part| part.contains('@'));
     if has_credentials {
         return Err(NO_CREDENTIALS.to_owned());
     }
-    let url: Url = text
-        .parse()
-        .map_err(|_| "not a URL such as https://ica.example.com".to_owned())?;
+    let url: Url = text.parse().map_err(|_| route::Error::NotAUrl.to_string())?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err("a base URL has neither query nor fragment".to_owned());
     }
     match url.scheme() {
         "https" => {}
-        "http" if allow_http || is_loopback(&url) => {}
+        "http" if allow_http || route::is_loopback(&url) => {}
         "http" => {
             return Err(
                 "not https; the token would travel unencrypted (PODBEAT_ALLOW_HTTP=true allows it)"
@@ -1450,23 +1471,11 @@ fn service_url(text: &str, allow_http: bool) -> Result<ServiceUrl, String> {
         }
         _ => return Err("neither https nor http".to_owned()),
     }
-    Ok(ServiceUrl(url))
+    Ok(url)
 }
 
 const NO_CREDENTIALS: &str =
     "it carries credentials; leave user and password out, and use PODBEAT_TOKEN_FILE";
-
-fn is_loopback(url: &Url) -> bool {
-    let Some(host) = url.host_str() else { return false };
-    let address = host
-        .trim_start_matches('[')
-        .trim_end_matches(']')
-        .parse::<std::net::IpAddr>();
-    address.map_or_else(
-        |_| host == "localhost" || host.ends_with(".localhost"),
-        |address| address.is_loopback(),
-    )
-}
 
 #[cfg(test)]
 mod tests {

@@ -2,10 +2,11 @@
 
 use crate::config::Kubernetes;
 use crate::pod::watch::Access;
+use crate::route::Proxies;
 
 /// How the API server is reached with these settings.
 #[must_use]
-pub fn access(settings: &Kubernetes) -> Access {
+pub fn access(settings: &Kubernetes, proxies: &Proxies) -> Access {
     match settings {
         Kubernetes::InCluster {
             host,
@@ -15,10 +16,12 @@ pub fn access(settings: &Kubernetes) -> Access {
             host: host.clone(),
             port: *port,
             service_account_dir: service_account_dir.clone(),
+            proxies: proxies.clone(),
         },
         Kubernetes::Kubeconfig { path, context } => Access::Kubeconfig {
             path: path.clone(),
             context: context.clone(),
+            proxies: proxies.clone(),
         },
     }
 }

@@ -23,6 +23,7 @@ pub mod observe;
 pub mod pod;
 pub mod reap;
 mod regular_file;
+pub mod route;
 #[cfg(feature = "laptop")]
 pub mod runs;
 pub mod service;

@@ -36,7 +36,7 @@ impl Service {
             TokenSource::Inline(token) => credentials::Source::Inline(token.clone()),
         };
         Ok(Self {
-            client: Client::new(config.service_url.url().clone(), &tls, config.timeout)?,
+            client: Client::new(config.service_url.route().clone(), &tls, config.timeout)?,
             credentials: Credentials::new(source, None),
             timeout: config.timeout,
         })

@@ -3,7 +3,6 @@
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex};
 
 use podbeat_lab::kube_api::KubeApi;
 use podbeat_lab::pki::Authority;
@@ -13,12 +12,10 @@ use podbeat_lab::world::{KUBE_TOKEN, TOKEN, World};
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use crate::harness::binary::{PODBEAT, Podbeat, ended, lines, podbeat, send};
-use crate::harness::heard::{until, until_asked, until_final, until_main_is, until_one};
-use crate::harness::listener::{Listener, destination, head, tunnel};
+use crate::harness::heard::{until, until_asked, until_final, until_main_is};
 use crate::harness::{LIMIT, STARTED, jwt, settings, text, unused_port};
 
 /// What it said, on either output, and its exit code.
@@ -583,58 +580,6 @@ async fn nobody_reads_tokens_from_memory() {
     assert_eq!(memory.uid(), 0);
     send(process, Signal::KILL);
     let _ = timeout(LIMIT, child.wait()).await.expect("it ends");
-}
-
-/// A proxy that remembers where it was asked to make tunnels to.
-async fn proxy() -> (Listener, Arc<Mutex<Vec<String>>>) {
-    let asked = Arc::new(Mutex::new(Vec::new()));
-    let remembered = Arc::clone(&asked);
-    let proxy = Listener::start(move |mut client| {
-        let remembered = Arc::clone(&remembered);
-        async move {
-            let head = head(&mut client).await.expect("a request");
-            let destination = destination(&head);
-            remembered
-                .lock()
-                .expect("not poisoned")
-                .push(destination.to_owned());
-            let server = TcpStream::connect(destination).await.expect("connected");
-            let _ = tunnel(client, server).await;
-        }
-    });
-    (proxy.await, asked)
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn proxies_are_used_for_both_and_left_out_where_no_proxy_says_so() {
-    let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let service = world.service.url().replace("https://", "");
-    let kube = format!("127.0.0.1:{}", world.kube.port());
-    for (no_proxy, expected) in [
-        ("", vec![&kube, &service]),
-        ("127.0.0.1", vec![&service]),
-        ("127.0.0.1,localhost", vec![]),
-    ] {
-        let (proxy, asked) = proxy().await;
-        let run = format!("run-{}", expected.len());
-        let proxy_url = format!("http://127.0.0.1:{}", proxy.port);
-        let settings = [
-            ("TASK_RUN_ID", &*run),
-            ("HTTPS_PROXY", &proxy_url),
-            ("NO_PROXY", no_proxy),
-        ];
-        let mut podbeat = Podbeat::start(&world, &run, &settings);
-        until_one(&world, "main's state", |heartbeat| {
-            heartbeat.run_id == run && heartbeat.state("main").is_some()
-        })
-        .await;
-        podbeat.kill();
-        let mut asked = asked.lock().expect("not poisoned").clone();
-        asked.sort_unstable();
-        asked.dedup();
-        assert_eq!(asked.iter().collect::<Vec<_>>(), expected, "NO_PROXY={no_proxy}");
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

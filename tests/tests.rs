@@ -34,6 +34,7 @@ mod monitoring;
 mod observe;
 mod pinned;
 mod process;
+mod proxies;
 mod reap;
 mod runs;
 mod steps;

@@ -135,7 +135,7 @@ impl KubeApi {
         let server = Server::start(
             Some(
                 authority
-                    .issue(&["127.0.0.1", "localhost"])?
+                    .issue(&["127.0.0.1", "localhost", "0.0.0.0"])?
                     .server_config(None)?,
             ),
             Arc::clone(&shared),

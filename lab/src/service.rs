@@ -185,7 +185,10 @@ impl Service {
         let (address, host) = options.place.clone().unwrap_or_else(loopback);
         let clients = options.mutual_tls.then_some(authority);
         let tls = authority
-            .issue_for(&[&address.to_string(), &host], options.certificate_holds)?
+            .issue_for(
+                &[&address.to_string(), &host, "0.0.0.0"],
+                options.certificate_holds,
+            )?
             .server_config(clients)?;
         let shared = Arc::new(Shared::new(contract, faults, options)?);
         let server = Server::start(Some(tls), Arc::clone(&shared), (address, 0).into()).await?;

@@ -120,7 +120,7 @@ impl Delivery {
     ) -> Result<Self, Error> {
         let destination = match (&config.service_url, &config.token) {
             (Some(url), Some(token)) if !config.dry_run => {
-                let client = Client::new(url.url().clone(), &super::tls(config), config.timeout)?;
+                let client = Client::new(url.route().clone(), &super::tls(config), config.timeout)?;
                 let source = match token {
                     TokenSource::File(path) => Source::File(path.clone()),
                     TokenSource::Inline(token) => Source::Inline(token.clone()),

@@ -51,7 +51,7 @@ impl Watcher {
         let tasks = Tasks::new(&config.task_containers, &config.ignored_containers);
         let (hurry, hurried) = watch::channel(false);
         let task = tokio::spawn(watch_pod(
-            crate::kubernetes::access(&config.kubernetes),
+            crate::kubernetes::access(&config.kubernetes, &config.proxies),
             config.pod_namespace.clone(),
             config.pod_name.clone(),
             config.pod_uid.clone(),

@@ -106,7 +106,7 @@ fn beyond(other: &str) -> Vec<Finding> {
 
 /// Sets the client up.
 async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>) {
-    let access = crate::kubernetes::access(&config.kubernetes);
+    let access = crate::kubernetes::access(&config.kubernetes, &config.proxies);
     let namespace = config.pod_namespace.clone();
     let settings = config.kubernetes.clone();
     let runtime = tokio::runtime::Handle::current();
@@ -135,13 +135,15 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
                 Kubernetes::InCluster { .. } => "in-cluster",
                 Kubernetes::Kubeconfig { .. } => "kubeconfig",
             };
-            let proxy = questions.proxy();
-            let proxy = proxy
-                .map(|proxy| format!(" by the proxy {proxy}"))
-                .unwrap_or_default();
+            let route = questions.route();
+            let by = match (route.proxy(), route.passed_over()) {
+                (Some(proxy), _) => format!(" by the proxy {proxy} ({})", proxy.named_by()),
+                (None, Some(why)) => format!(" ({why})"),
+                (None, None) => String::new(),
+            };
             let seen = format!(
-                "{kind}: {}{proxy}, namespace {}",
-                questions.server().to_string().trim_end_matches('/'),
+                "{kind}: {}{by}, namespace {}",
+                questions.server(),
                 questions.namespace()
             );
             (Finding::ok(ACCESS, seen), Some(questions))
@@ -196,9 +198,8 @@ fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, boo
             true,
         ),
         Err(error) => {
-            let server = questions.server().to_string();
-            let server = server.trim_end_matches('/');
-            (Finding::failed(API, told(error), advice(error, server)), false)
+            let finding = Finding::failed(API, told(error), advice(error, &questions.server()));
+            (finding, false)
         }
     }
 }
@@ -272,10 +273,7 @@ fn right(
                 ),
             )
         }
-        Err(error) => {
-            let server = questions.server().to_string();
-            Finding::failed(id, told(&error), advice(&error, server.trim_end_matches('/')))
-        }
+        Err(error) => Finding::failed(id, told(&error), advice(&error, &questions.server())),
     }
 }
 
@@ -319,14 +317,11 @@ fn of_pod(
              those that are there.",
         )),
         Err(error) if !may_get && error.status() == Some(403) => because(Finding::because(POD, VERBS[0].1)),
-        Err(error) => {
-            let server = questions.server().to_string();
-            because(Finding::failed(
-                POD,
-                told(&error),
-                advice(&error, server.trim_end_matches('/')),
-            ))
-        }
+        Err(error) => because(Finding::failed(
+            POD,
+            told(&error),
+            advice(&error, &questions.server()),
+        )),
     }
 }
 

@@ -7,9 +7,7 @@ mod clock;
 mod deployed;
 mod files;
 mod finding;
-mod heads;
 mod kubernetes;
-mod proxy;
 mod service;
 mod tls;
 mod token;
@@ -283,9 +281,14 @@ async fn of_service(
 ) -> Vec<Finding> {
     let config = &partial.config;
     let Some(url) = &config.service_url else {
-        return match partial.is_wrong("PODBEAT_SERVICE_URL") {
-            true => service::none("because of settings.PODBEAT_SERVICE_URL"),
-            false => service::none("there is no PODBEAT_SERVICE_URL, and a dry run needs none"),
+        // The URL itself, or the proxy on the way.
+        let is_of_the_way = |variable: &str| {
+            variable == "PODBEAT_SERVICE_URL" || variable.to_ascii_lowercase().ends_with("_proxy")
+        };
+        let mut wrong = partial.faults.iter().map(|fault| fault.variable);
+        return match wrong.find(|variable| is_of_the_way(variable)) {
+            Some(variable) => service::none(&format!("because of settings.{variable}")),
+            None => service::none("there is no PODBEAT_SERVICE_URL, and a dry run needs none"),
         };
     };
     let settings = service::Settings {

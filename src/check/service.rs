@@ -7,19 +7,19 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
-use reqwest::Url;
 use rustls::pki_types::ServerName;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::clock::{self, Dated};
 use super::finding::Finding;
-use super::heads::{Head, Stream};
-use super::proxy::{Proxy, Refused};
 use super::tls::{self, Means, Peer};
 use super::{blocking, in_words, told};
 use crate::config::ServiceUrl;
 use crate::exit::with_causes;
+use crate::http_client::head::Head;
+use crate::http_client::{self, Resolver, Stream};
+use crate::route::{Route, Way as Kind};
 use crate::task_runs::Secret;
 use crate::task_runs::client::{Client, Tls};
 use crate::task_runs::error::Error;
@@ -51,20 +51,13 @@ pub(super) fn none(why: &str) -> Vec<Finding> {
 
 /// All steps, as far as they lead.
 pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, limit: Duration) -> Vec<Finding> {
-    let mut way = Way::new(settings.url);
+    let way = Way::new(settings.url);
     let mut found = Vec::new();
     let reached = way.walk(means, limit, &mut found).await;
     match reached {
         Reached::Nothing(because) => {
             found.push(Finding::because(RUN, because));
             found.push(Finding::because(CLOCK, because));
-        }
-        Reached::Unseen => {
-            found.push(run(&settings, limit).await);
-            found.push(Finding::skipped(
-                CLOCK,
-                "the way leads through a proxy that is not plain HTTP",
-            ));
         }
         Reached::Service(stream, asked) => {
             let (answer, run) = match asked {
@@ -99,8 +92,6 @@ pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, limit: D
 enum Reached {
     /// As far as the check of this id, which failed.
     Nothing(&'static str),
-    /// Through a proxy that isn't looked into: whether it leads on is seen by the request itself.
-    Unseen,
     /// To the service; with whether a certificate of ours is shown, if one was asked for.
     Service(Box<dyn Stream>, Option<bool>),
 }
@@ -112,31 +103,18 @@ struct Broken {
 }
 
 struct Way<'url> {
-    url: &'url Url,
-    is_loopback: bool,
-    host: String,
-    port: u16,
-    proxy: Option<Proxy>,
+    route: &'url Route,
 }
 
 impl<'url> Way<'url> {
     fn new(service: &'url ServiceUrl) -> Self {
-        let url = service.url();
         Self {
-            url,
-            is_loopback: service.is_loopback(),
-            host: url
-                .host_str()
-                .unwrap_or_default()
-                .trim_matches(['[', ']'])
-                .to_owned(),
-            port: url.port_or_known_default().unwrap_or_default(),
-            proxy: Proxy::of(url),
+            route: service.route(),
         }
     }
 
     /// Name, connection and TLS.
-    async fn walk(&mut self, means: Option<Means>, limit: Duration, found: &mut Vec<Finding>) -> Reached {
+    async fn walk(&self, means: Option<Means>, limit: Duration, found: &mut Vec<Finding>) -> Reached {
         let (finding, addresses) = self.resolve(limit).await;
         found.push(finding);
         let Some(addresses) = addresses else {
@@ -146,108 +124,136 @@ impl<'url> Way<'url> {
         };
         let (finding, stream) = self.connect(&addresses, limit).await;
         found.push(finding);
-        let Some(mut stream) = stream else {
+        let Some(stream) = stream else {
             found.push(Finding::because(tls::ID, TCP));
             return Reached::Nothing(TCP);
         };
-        if self.proxy.as_ref().is_some_and(|proxy| !proxy.is_plain_http) {
-            found.push(Finding::skipped(
-                tls::ID,
-                "the way leads through a proxy that is not plain HTTP",
-            ));
-            return Reached::Unseen;
-        }
-        if self.url.scheme() != "https" {
-            found.push(plain_http(self.is_loopback));
-            return Reached::Service(Box::new(stream), None);
-        }
-        let Some(means) = means else {
+        if self.route.is_encrypted() && means.is_none() {
             found.push(Finding::because(tls::ID, super::FILES));
             return Reached::Nothing(super::FILES);
-        };
-        let shakes = async {
-            if let Some(proxy) = &self.proxy {
-                proxy.tunnel(&mut stream, &self.host, self.port).await?;
-            }
-            let name = ServerName::try_from(self.host.clone())?;
-            let handshake = means.shake_hands(stream, &name).await;
-            let peer = Peer {
-                host: &self.host,
-                name: &name,
-                port: self.port,
-                shows_a_certificate: means.shows_a_certificate(),
-            };
-            let finding = tls::judge(&handshake, &peer, Timestamp::now());
-            Ok::<_, Refused>((finding, handshake))
-        };
-        match timeout(limit, shakes).await {
-            Ok(Ok((finding, handshake))) => {
-                found.push(finding);
-                match handshake.stream {
-                    Ok(stream) => {
-                        let asked = handshake.asked.then(|| means.shows_a_certificate());
-                        Reached::Service(Box::new(stream), asked)
-                    }
-                    Err(_) => Reached::Nothing(tls::ID),
-                }
-            }
-            Ok(Err(refused)) => {
-                found.push(Finding::failed(
-                    tls::ID,
-                    format!("no tunnel to {}:{}: {}", self.host, self.port, with_causes(&refused)),
-                    "Does that proxy (HTTPS_PROXY) let this host through, and are its user and password right? A host in \
-                     NO_PROXY is reached without it.",
-                ));
-                Reached::Nothing(tls::ID)
+        }
+        let stays_here = stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
+        let passed = match timeout(limit, self.pass_the_proxy(means.as_ref(), Box::new(stream))).await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(finding)) => {
+                found.push(*finding);
+                return Reached::Nothing(tls::ID);
             }
             Err(_) => {
+                found.push(no_end(limit));
+                return Reached::Nothing(tls::ID);
+            }
+        };
+        let Some(means) = means.filter(|_| self.route.is_encrypted()) else {
+            found.push(plain_http(stays_here && self.route.proxy().is_none()));
+            return Reached::Service(passed, None);
+        };
+        let host = self.route.host();
+        let name = match ServerName::try_from(host.to_owned()) {
+            Ok(name) => name,
+            Err(error) => {
                 found.push(Finding::failed(
                     tls::ID,
-                    format!("no end of the TLS handshake within {}", in_words(limit)),
-                    "Something takes connections on that port and then says nothing: is the port right, and what is in between?",
+                    format!("no TLS is possible with {host}: {error}"),
+                    "Is the host of PODBEAT_SERVICE_URL right?",
                 ));
-                Reached::Nothing(tls::ID)
+                return Reached::Nothing(tls::ID);
             }
+        };
+        let Ok(handshake) = timeout(limit, means.shake_hands(passed, &name)).await else {
+            found.push(no_end(limit));
+            return Reached::Nothing(tls::ID);
+        };
+        let peer = Peer {
+            host,
+            name: &name,
+            port: self.route.port(),
+            shows_a_certificate: means.shows_a_certificate(),
+        };
+        found.push(tls::judge(&handshake, &peer, Timestamp::now()));
+        match handshake.stream {
+            Ok(stream) => {
+                let asked = handshake.asked.then(|| means.shows_a_certificate());
+                Reached::Service(Box::new(stream), asked)
+            }
+            Err(_) => Reached::Nothing(tls::ID),
         }
     }
 
-    /// Host and port to which a connection is made.
-    fn next_hop(&self) -> (&str, u16) {
-        match &self.proxy {
-            Some(proxy) => (&proxy.host, proxy.port),
-            None => (&self.host, self.port),
-        }
-    }
-
-    fn by_proxy(&self) -> String {
-        let proxy = self.proxy.as_ref();
-        proxy.map_or_else(String::new, |proxy| {
-            format!("by the proxy {}:{}: ", proxy.host, proxy.port)
+    /// What leads on from a connection to the next hop, or why nothing does.
+    async fn pass_the_proxy(
+        &self,
+        means: Option<&Means>,
+        stream: Box<dyn Stream>,
+    ) -> Result<Box<dyn Stream>, Box<Finding>> {
+        let Some(proxy) = self.route.proxy() else {
+            return Ok(stream);
+        };
+        let roots = means.map_or(&[][..], Means::roots);
+        let encryption = match http_client::tls::to_proxy(self.route, roots) {
+            Ok(encryption) => encryption,
+            Err(unfit) => {
+                return Err(Box::new(Finding::failed(
+                    tls::ID,
+                    with_causes(&unfit),
+                    "A proxy of https:// is known by the system's roots and those of PODBEAT_CA_FILE.",
+                )));
+            }
+        };
+        let passed = http_client::through(proxy, self.route, encryption.as_ref(), stream).await;
+        passed.map_err(|error| {
+            Box::new(Finding::failed(
+                tls::ID,
+                with_causes(&error),
+                format!(
+                    "{} names that proxy. A host in NO_PROXY is reached without it.",
+                    proxy.named_by()
+                ),
+            ))
         })
     }
 
+    fn by_proxy(&self) -> String {
+        let proxy = self.route.proxy();
+        proxy.map_or_else(String::new, |proxy| {
+            format!("by the proxy {proxy} ({}): ", proxy.named_by())
+        })
+    }
+
+    /// Why the environment's proxy is not used, at the end of what was seen.
+    fn without_proxy(&self) -> String {
+        let why = self.route.passed_over();
+        why.map_or_else(String::new, |why| format!("; {why}"))
+    }
+
     async fn resolve(&self, limit: Duration) -> (Finding, Option<Vec<SocketAddr>>) {
-        let (host, port) = self.next_hop();
-        let by = self.by_proxy();
+        let (host, port) = self.route.next_hop();
+        let (by, without) = (self.by_proxy(), self.without_proxy());
         if let Ok(address) = host.parse() {
-            let seen = format!("{by}{host} is an address");
+            let seen = format!("{by}{host} is an address{without}");
             return (Finding::ok(DNS, seen), Some(vec![SocketAddr::new(address, port)]));
         }
         let begun = Instant::now();
-        let remedy = match &self.proxy {
-            Some(_) => "Is the host of HTTPS_PROXY right?",
-            None => {
+        let remedy = match (self.route.proxy(), self.route.way()) {
+            (Some(proxy), _) => format!("Is the host of {} right?", proxy.named_by()),
+            (None, Kind::Loopback) => {
+                "Is the name in /etc/hosts, with 127.0.0.1 or ::1? Plain HTTP does not leave this machine: PODBEAT_SERVICE_URL needs \
+                 https, or PODBEAT_ALLOW_HTTP must be true."
+                    .to_owned()
+            }
+            (None, Kind::Direct | Kind::Proxy(_)) => {
                 "Is the host of PODBEAT_SERVICE_URL right? Does it resolve elsewhere (`getent hosts` on the node, another pod)? \
                  In a pod the cluster's DNS answers: a NetworkPolicy may keep the pod from it (UDP and TCP port 53), and a name \
                  of another network may be known to a proxy alone (HTTPS_PROXY)."
+                    .to_owned()
             }
         };
         // The C library resolves on a thread of its own, which is left behind if it hangs.
-        let looked_up = timeout(limit, lookup_host((host, port))).await;
-        let addresses = match looked_up {
+        let looked_up = timeout(limit, http_client::addresses(self.route, &Resolver::System)).await;
+        let mut all = match looked_up {
             Ok(Ok(addresses)) => addresses,
             Ok(Err(error)) => {
-                let seen = format!("{by}{host} does not resolve: {error}");
+                let seen = format!("{by}{}", with_causes(&error));
                 return (Finding::failed(DNS, seen, remedy), None);
             }
             Err(_) => {
@@ -255,16 +261,6 @@ impl<'url> Way<'url> {
                 return (Finding::failed(DNS, seen, remedy), None);
             }
         };
-        let mut all: Vec<SocketAddr> = Vec::new();
-        for address in addresses {
-            if !all.contains(&address) {
-                all.push(address);
-            }
-        }
-        if all.is_empty() {
-            let seen = format!("{by}{host} has no address");
-            return (Finding::failed(DNS, seen, remedy), None);
-        }
         let shown: Vec<String> = all
             .iter()
             .take(ADDRESSES)
@@ -275,7 +271,7 @@ impl<'url> Way<'url> {
             more => format!(" and {more} more"),
         };
         let took = begun.elapsed().as_millis();
-        let seen = format!("{by}{host} is {}{more} ({took} ms)", shown.join(", "));
+        let seen = format!("{by}{host} is {}{more} ({took} ms){without}", shown.join(", "));
         all.truncate(ADDRESSES);
         (Finding::ok(DNS, seen), Some(all))
     }
@@ -352,9 +348,9 @@ impl<'url> Way<'url> {
 
     /// The head of that request: what a URL holds is fit for one.
     fn request(&self) -> Vec<u8> {
-        let mut url = self.url.clone();
+        let mut url = self.route.url().clone();
         url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
-        let proxy = self.proxy.as_ref().filter(|_| url.scheme() == "http");
+        let proxy = self.route.proxy().filter(|_| !self.route.is_encrypted());
         let target = match proxy {
             Some(_) => url.as_str(),
             None => url.path(),
@@ -367,15 +363,23 @@ impl<'url> Way<'url> {
         )
         .into_bytes();
         if let Some(proxy) = proxy {
-            proxy.authorize(&mut request);
+            http_client::authorize(proxy, &mut request);
         }
         request.extend_from_slice(b"\r\n");
         request
     }
 }
 
-fn plain_http(is_loopback: bool) -> Finding {
-    if is_loopback {
+fn no_end(limit: Duration) -> Finding {
+    Finding::failed(
+        tls::ID,
+        format!("no end of the TLS handshake within {}", in_words(limit)),
+        "Something takes connections on that port and then says nothing: is the port right, and what is in between?",
+    )
+}
+
+fn plain_http(stays_here: bool) -> Finding {
+    if stays_here {
         return Finding::ok(tls::ID, "plain http, which does not leave this machine");
     }
     Finding::warning(
@@ -393,8 +397,8 @@ async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
     let Some(run_id) = settings.run_id else {
         return Finding::because(RUN, "settings.TASK_RUN_ID");
     };
-    let (url, tls) = (settings.url.url().clone(), settings.tls.clone());
-    let client = blocking(limit, move || Client::new(url, &tls, limit)).await;
+    let (route, tls) = (settings.url.route().clone(), settings.tls.clone());
+    let client = blocking(limit, move || Client::new(route, &tls, limit)).await;
     let got = match client {
         Some(Ok(client)) => client.status(run_id, token, limit).await,
         Some(Err(error)) => Err(error),

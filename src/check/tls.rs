@@ -9,25 +9,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{ResolvesClientCert, WebPkiServerVerifier, verify_server_name};
-use rustls::crypto::CryptoProvider;
+use rustls::client::{ResolvesClientCert, verify_server_name};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
     AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion,
-    RootCertStore, SignatureScheme,
+    SignatureScheme,
 };
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::certificate::{self, Certificate};
 use super::finding::Finding;
 use super::token::about;
+use crate::http_client::Stream;
+use crate::http_client::tls::{Unfit, speaking_http};
 use crate::task_runs::client::Tls;
-use crate::{regular_file, trimmed};
+use crate::{http_client, regular_file, trimmed};
 
 pub(super) const ID: &str = "service.tls";
 
@@ -40,7 +40,7 @@ const NAMES: usize = 6;
 /// How a handshake went.
 pub(super) struct Handshake {
     /// Encrypted and verified, or why not.
-    pub(super) stream: Result<TlsStream<TcpStream>, io::Error>,
+    pub(super) stream: Result<TlsStream<Box<dyn Stream>>, io::Error>,
     /// The chain that was presented, the service's own certificate first.
     presented: Vec<CertificateDer<'static>>,
     /// Whether the service asked for a certificate of ours.
@@ -49,9 +49,9 @@ pub(super) struct Handshake {
 
 /// What a client brings to a handshake: its roots, and the certificate that it shows.
 pub(super) struct Means {
-    verifier: Arc<dyn ServerCertVerifier>,
-    identity: Option<Arc<CertifiedKey>>,
-    provider: Arc<CryptoProvider>,
+    clients: http_client::tls::Means,
+    /// Those of `PODBEAT_CA_FILE`.
+    roots: Vec<CertificateDer<'static>>,
 }
 
 /// Why the files of the settings can't be used for TLS.
@@ -65,33 +65,14 @@ pub(super) enum Unusable {
     },
     #[error("{path} holds no {what} in PEM form")]
     Nothing { what: &'static str, path: String },
-    #[error("the client's certificate and key can't be used: do they belong together?")]
-    Identity(#[source] Error),
-    #[error(
-        "no roots can be had: is each certificate of PODBEAT_CA_FILE a CA's, or without it, does the system have any?"
-    )]
-    Roots(#[source] Error),
+    #[error(transparent)]
+    Unfit(#[from] Unfit),
 }
 
 impl Means {
     /// Reads the files.
     pub(super) fn load(tls: &Tls) -> Result<(Self, Option<Certificate>), Unusable> {
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        // The client's own verifiers, with the same roots.
-        let verifier: Arc<dyn ServerCertVerifier> = match &tls.ca_file {
-            Some(path) => {
-                let mut roots = RootCertStore::empty();
-                for certificate in certificates(path)? {
-                    roots.add(certificate).map_err(Unusable::Roots)?;
-                }
-                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                    .build()
-                    .map_err(|error| Unusable::Roots(Error::General(error.to_string())))?
-            }
-            None => Arc::new(
-                rustls_platform_verifier::Verifier::new(Arc::clone(&provider)).map_err(Unusable::Roots)?,
-            ),
-        };
+        let roots = tls.ca_file.as_deref().map(certificates).transpose()?;
         let mut own = None;
         let identity = match &tls.identity {
             None => None,
@@ -103,42 +84,43 @@ impl Means {
                     what: "private key",
                     path: key_file.display().to_string(),
                 })?;
-                let identity = CertifiedKey::from_der(chain, key, &provider).map_err(Unusable::Identity)?;
-                Some(Arc::new(identity))
+                Some((chain, key))
             }
         };
         let means = Self {
-            verifier,
-            identity,
-            provider,
+            clients: http_client::tls::Means::new(roots.clone(), identity)?,
+            roots: roots.unwrap_or_default(),
         };
         Ok((means, own))
     }
 
     pub(super) fn shows_a_certificate(&self) -> bool {
-        self.identity.is_some()
+        self.clients.identity.is_some()
+    }
+
+    pub(super) fn roots(&self) -> &[CertificateDer<'static>] {
+        &self.roots
     }
 
     /// Shakes hands. Dropping the future closes the connection.
-    pub(super) async fn shake_hands(&self, stream: TcpStream, host: &ServerName<'static>) -> Handshake {
+    pub(super) async fn shake_hands(&self, stream: Box<dyn Stream>, host: &ServerName<'static>) -> Handshake {
         let recorder = Arc::new(Recorder {
-            real: Arc::clone(&self.verifier),
+            real: Arc::clone(&self.clients.verifier),
             presented: Mutex::default(),
         });
         let shown = Arc::new(Shown {
-            identity: self.identity.clone(),
+            identity: self.clients.identity.clone(),
             asked: AtomicBool::new(false),
         });
-        let config = ClientConfig::builder_with_provider(Arc::clone(&self.provider))
+        let config = ClientConfig::builder_with_provider(Arc::clone(&self.clients.provider))
             .with_safe_default_protocol_versions();
         let stream = match config {
             Ok(config) => {
-                let mut config = config
+                let config = config
                     .dangerous()
                     .with_custom_certificate_verifier(Arc::<Recorder>::clone(&recorder))
                     .with_client_cert_resolver(Arc::<Shown>::clone(&shown));
-                config.alpn_protocols = vec![b"http/1.1".to_vec()];
-                let connector = TlsConnector::from(Arc::new(config));
+                let connector = TlsConnector::from(Arc::new(speaking_http(config)));
                 connector.connect(host.clone(), stream).await
             }
             Err(error) => Err(io::Error::other(error)),

@@ -192,7 +192,7 @@ async fn observe(
     seed: u64,
 ) -> Result<(Ended, Left), Error> {
     let watch = PodWatch::new(
-        &kubernetes::access(&config.kubernetes),
+        &kubernetes::access(&config.kubernetes, &config.proxies),
         config.namespace.as_deref(),
         &invocation.pod,
     )

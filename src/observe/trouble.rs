@@ -61,7 +61,11 @@ impl Trouble {
             (None, Error::Timeout { .. }) => format!("Unable to connect to the server: {error}"),
             (
                 None,
-                Error::Kubeconfig(_) | Error::Address(_) | Error::ServiceAccount(_) | Error::TooLarge { .. },
+                Error::Kubeconfig(_)
+                | Error::Address(_)
+                | Error::Route(_)
+                | Error::ServiceAccount(_)
+                | Error::TooLarge { .. },
             ) => crate::exit::with_causes(error),
         };
         Self {

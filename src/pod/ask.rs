@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use http::header::{ACCEPT, CONTENT_TYPE, DATE};
-use http::{Method, Request, Uri};
+use http::{Method, Request};
 use kube::Client;
 use kube::client::Body;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -19,6 +19,7 @@ use super::retries::JobPod;
 use super::role::Account;
 use super::watch::{self, Access};
 use super::{answer, listed};
+use crate::route::{self, Route};
 use crate::trimmed;
 
 /// Why a question has no answer.
@@ -96,9 +97,8 @@ pub struct Version {
 #[derive(Clone)]
 pub struct Questions {
     client: Client,
-    server: Uri,
+    route: Route,
     namespace: String,
-    proxy: Option<String>,
     limit: Duration,
 }
 
@@ -113,29 +113,28 @@ impl Questions {
         let reached = watch::reach(access).await?;
         Ok(Self {
             client: reached.client,
-            server: reached.server,
+            route: reached.route,
             namespace: namespace.map_or(reached.namespace, str::to_owned),
-            proxy: reached.proxy,
             limit,
         })
     }
 
-    /// The API server's URL.
+    /// The API server's URL, as it may be shown.
     #[must_use]
-    pub fn server(&self) -> &Uri {
-        &self.server
+    pub fn server(&self) -> String {
+        route::shown(self.route.url())
+    }
+
+    /// The way to the API server.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
     }
 
     /// The namespace of the pods that are asked for.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
-    }
-
-    /// Host and port of the proxy on the way, if there is one.
-    #[must_use]
-    pub fn proxy(&self) -> Option<&str> {
-        self.proxy.as_deref()
     }
 
     /// Which version it is.

@@ -1,21 +1,31 @@
-//! The way to the API server from a laptop: as kubectl goes, by a kubeconfig, on kube's own stack.
+//! The way to the API server from a laptop: as kubectl goes, by a kubeconfig, which kube reads. The proxies are ours: kube's own
+//! reading of NO_PROXY compares it with the proxy, and fails on an empty entry.
 //!
-//! Behind the feature `laptop`: in a pod nobody has a kubeconfig, and what reads one (YAML, programs for credentials, a second HTTP and
-//! TLS stack) would be in every pod.
+//! Behind the feature `laptop`: in a pod nobody has a kubeconfig, and what reads one (YAML, programs for credentials) would be in
+//! every pod.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::task::{Context, Poll};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use http::{Request, Response};
+use kube::client::{Body, ConfigExt};
 use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use rustls::pki_types::CertificateDer;
+use tower_layer::Layer;
+use url::Url;
 
+use super::transport::{Carrier, Failed};
+use super::watch::Reached;
+use crate::http_client::Answer;
+use crate::http_client::tls::{Encryption, Unfit, speaking_http};
+use crate::route::{self, PlainHttp, Proxies, Route};
 use crate::{regular_file, trimmed};
-
-/// A connection to the API server.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// The most that is read of a kubeconfig, in bytes: of a thousand clusters, certificates included.
 const LARGEST: u64 = 8 << 20;
@@ -51,10 +61,49 @@ pub enum Error {
         "setting up the connection to the Kubernetes API: check the CA, and the token or client certificate, that the kubeconfig names"
     )]
     Setup(#[source] kube::Error),
+    /// The server's address isn't one.
+    #[error("the server that the kubeconfig names has no URL")]
+    Address(#[source] url::ParseError),
+    /// The proxy can't be used.
+    #[error("the way to the Kubernetes API")]
+    Route(#[source] route::Error),
+    /// TLS can't be set up.
+    #[error("setting up TLS to the Kubernetes API, or to the proxy on the way")]
+    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// What the kubeconfig says; `None` for `~/.kube/config`, and for its current context.
-pub(super) async fn config(path: Option<&Path>, context: Option<String>) -> Result<Config, Error> {
+impl From<Unfit> for Error {
+    fn from(unfit: Unfit) -> Self {
+        Self::Tls(unfit.into())
+    }
+}
+
+/// What names the proxy of a kubeconfig's cluster.
+const PROXY_URL: &str = "proxy-url of the kubeconfig";
+
+/// Sets a client up, by what the kubeconfig says; sends nothing yet. `None` for `~/.kube/config`, and for its current context.
+pub(super) async fn reach(
+    path: Option<&Path>,
+    context: Option<String>,
+    proxies: &Proxies,
+) -> Result<Reached, Error> {
+    let (config, proxy) = config(path, context).await?;
+    let url: Url = config.cluster_url.to_string().parse().map_err(Error::Address)?;
+    let route = match proxy {
+        // As kubectl has it: for this cluster alone, whatever NO_PROXY says.
+        Some(proxy) => Route::by(url, PROXY_URL, &proxy),
+        None => proxies.route(url, PlainHttp::Direct),
+    };
+    let route = route.map_err(Error::Route)?;
+    Ok(Reached {
+        namespace: config.default_namespace.clone(),
+        client: client(&config, route.clone())?,
+        route,
+    })
+}
+
+/// What the kubeconfig says, and the proxy that it names.
+async fn config(path: Option<&Path>, context: Option<String>) -> Result<(Config, Option<String>), Error> {
     let options = KubeConfigOptions {
         context,
         ..KubeConfigOptions::default()
@@ -66,22 +115,50 @@ pub(super) async fn config(path: Option<&Path>, context: Option<String>) -> Resu
             .join(".kube/config"),
     };
     let mut kubeconfig = read(&path).map_err(unreadable)?;
-    take_in(&mut kubeconfig, options.context.as_deref())?;
+    let proxy = take_in(&mut kubeconfig, options.context.as_deref())?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
     let mut config = config.map_err(unreadable)?;
-    config.connect_timeout = Some(CONNECT);
-    // Retries are ours: kube's own (15 of them, up to 1000 s apart) would hide an outage.
-    config.default_retry = false;
     config.headers.push((
         http::header::USER_AGENT,
         http::HeaderValue::from_static(crate::USER_AGENT),
     ));
-    Ok(config)
+    Ok((config, proxy))
 }
 
-/// Sets a client up; sends nothing yet.
-pub(super) fn client(config: Config) -> Result<Client, Error> {
-    Client::try_from(config).map_err(setup)
+/// kube's layers (who asks, and below which path) over our own connection.
+fn client(config: &Config, route: Route) -> Result<Client, Error> {
+    let roots = config.root_cert.iter().flatten();
+    let roots: Vec<_> = roots.map(|root| CertificateDer::from(root.clone())).collect();
+    let to_server = || config.rustls_client_config().map(speaking_http).map_err(setup);
+    let mut tls = Encryption::new(&route, to_server, &roots)?;
+    tls.server_name.clone_from(&config.tls_server_name);
+    let base = config.base_uri_layer();
+    let headers = config.extra_headers_layer().map_err(setup)?;
+    let sent = headers.layer(Sent(Carrier::new(route, tls)));
+    let namespace = config.default_namespace.clone();
+    Ok(match config.auth_layer().map_err(setup)? {
+        Some(credentials) => Client::new(base.layer(credentials.layer(sent)), namespace),
+        None => Client::new(base.layer(sent), namespace),
+    })
+}
+
+/// What kube's layers lie on.
+#[derive(Clone)]
+struct Sent(Carrier);
+
+impl tower_service::Service<Request<Body>> for Sent {
+    type Response = Response<Answer>;
+    type Error = Failed;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let carrier = self.0.clone();
+        async move { carrier.exchange(request).await }.boxed()
+    }
 }
 
 /// Why the client can't be set up or signed in, without what a program for credentials printed, and without a proxy's password.
@@ -101,11 +178,6 @@ pub(super) fn setup(error: kube::Error) -> Error {
             "the credentials can't be used: those that the kubeconfig names, or what its program for them printed (neither is \
              shown)",
         ),
-        kube::Error::ProxyProtocolUnsupported { .. } | kube::Error::ProxyProtocolDisabled { .. } => {
-            Error::Withheld(
-                "the proxy of HTTPS_PROXY, or of the kubeconfig, is of a kind that can't be used; one of plain HTTP can",
-            )
-        }
         other => Error::Setup(other),
     }
 }
@@ -137,8 +209,9 @@ fn read_one(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
 
 /// Reads the certificates and the key that a context names, and puts them in the place of their
 /// names: kube's client would wait for a pipe, and not find a certificate behind a byte order mark.
-/// A token's file is read again as it changes, and so stays named.
-fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<(), Error> {
+/// A token's file is read again as it changes, and so stays named. The cluster's proxy is handed out, and kube's client
+/// gets one that it doesn't use: else it would look for one in the environment.
+fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<Option<String>, Error> {
     let wanted = context.or(kubeconfig.current_context.as_deref());
     let context = kubeconfig
         .contexts
@@ -146,16 +219,21 @@ fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<(), Err
         .find(|named| Some(named.name.as_str()) == wanted)
         .and_then(|named| named.context.clone());
     // What is missing is told by whoever reads the rest.
-    let Some(context) = context else { return Ok(()) };
+    let Some(context) = context else { return Ok(None) };
     let mut clusters = kubeconfig.clusters.iter_mut();
     let cluster = clusters.find(|named| named.name == context.cluster);
+    let mut proxy = None;
     if let Some(Cluster {
         certificate_authority: file,
-        certificate_authority_data: data @ None,
+        certificate_authority_data: data,
+        proxy_url,
         ..
     }) = cluster.and_then(|named| named.cluster.as_mut())
     {
-        *data = encoded("the CA", file)?;
+        if data.is_none() {
+            *data = encoded("the CA", file)?;
+        }
+        proxy = proxy_url.replace("http://unused.invalid".to_owned());
     }
     let mut users = kubeconfig.auth_infos.iter_mut();
     let user = users.find(|named| Some(&named.name) == context.user.as_ref());
@@ -178,7 +256,7 @@ fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<(), Err
             file("the token", path, regular_file::LINE)?;
         }
     }
-    Ok(())
+    Ok(proxy.filter(|proxy| !proxy.trim().is_empty()))
 }
 
 /// What a file in PEM form holds, as a kubeconfig has it.
@@ -257,7 +335,7 @@ mod tests {
         }
         let taken_in = || {
             let mut kubeconfig = read(&path("config")).expect("read");
-            take_in(&mut kubeconfig, None).map(|()| kubeconfig)
+            take_in(&mut kubeconfig, None).map(|_| kubeconfig)
         };
         let kubeconfig = taken_in().expect("all is there");
         let cluster = kubeconfig.clusters[0].cluster.as_ref().expect("a cluster");

@@ -1,5 +1,5 @@
-//! The way to the API server from a pod, under kube's client: one reqwest client, which trusts the cluster's CA and nothing else, and
-//! the service account's token.
+//! The way to the API server from a pod, under kube's client: one connection, which trusts the cluster's CA and nothing else, and
+//! the service account's token. [`Carrier`] is what the way from a laptop has in common with it.
 //!
 //! It shares its code with the service's client and nothing more: neither roots nor token of the one ever reach the other. kube's own
 //! stack would be a second one in every pod (HTTP, TLS, and all that reads a kubeconfig: 2 MB of binary).
@@ -12,16 +12,19 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::{HeaderValue, Request, Response, StatusCode, Uri, header};
+use http::{HeaderValue, Request, Response, StatusCode, header};
+use http_body_util::Full;
 use kube::client::Body;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
+use crate::http_client::tls::{Encryption, Means, Unfit};
+use crate::http_client::{self, Answer, Seen};
+use crate::route::Route;
 use crate::{regular_file, trimmed};
-
-/// A connection, TLS included.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// A connection without a request is closed after this time, well before kube-apiserver does it (90 s) or a load balancer forgets
 /// it without a word: the look before the last heartbeat must not go out on one that is dead.
@@ -30,6 +33,9 @@ const IDLE: Duration = Duration::from_secs(60);
 /// An answer that goes on without a byte for longer than this is over. Longer than any watch is asked to last, since a server may send
 /// no bookmarks.
 const SILENT: Duration = Duration::from_secs(295);
+
+/// After this time Linux gives up what the API server does not acknowledge.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
 /// The kubelet replaces a projected token when four fifths of its life are over (of an hour, mostly), and the CA now and then. Both are
 /// read again when they were read longer ago than this and a request is to be made.
@@ -81,19 +87,45 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// kube's client over reqwest. Cheap to clone: the clones share connection and files.
+/// Requests of kube's client, over a client of one destination: of their URI, path and query count.
+#[derive(Clone)]
+pub(super) struct Carrier(http_client::Client);
+
+impl Carrier {
+    /// Connects to nothing yet.
+    pub(super) fn new(route: Route, tls: Encryption) -> Self {
+        Self(http_client::Client::new(http_client::Settings {
+            route,
+            tls,
+            idle: IDLE,
+            silent: Some(SILENT),
+            unacknowledged: Some(UNACKNOWLEDGED),
+        }))
+    }
+
+    pub(super) async fn exchange(&self, request: Request<Body>) -> Result<Response<Answer>, Failed> {
+        let (parts, body) = request.into_parts();
+        let body = body.collect_bytes().await?;
+        let request = Request::from_parts(parts, Full::new(body));
+        Ok(self.0.send(request, &Seen::default()).await?)
+    }
+}
+
+/// What kube's client takes for an error.
+pub(super) type Failed = Box<dyn std::error::Error + Send + Sync>;
+
+/// Over a [`Carrier`], with the service account's token. Cheap to clone: the clones share connection and files.
 #[derive(Clone)]
 pub(super) struct Transport {
     shared: Arc<Shared>,
 }
 
 struct Shared {
-    /// Scheme and authority.
-    server: String,
+    route: Route,
     /// Holds `token` and `ca.crt`.
     dir: PathBuf,
     held: Mutex<Held>,
@@ -102,7 +134,7 @@ struct Shared {
 }
 
 struct Held {
-    http: reqwest::Client,
+    carrier: Carrier,
     authorization: HeaderValue,
     ca: Vec<u8>,
     read_at: Instant,
@@ -116,11 +148,11 @@ struct Files {
 }
 
 impl Transport {
-    /// Reads token and CA; connects to nothing yet. `server` has a scheme and an authority.
+    /// Reads token and CA; connects to nothing yet.
     ///
     /// # Errors
     /// A file is unreadable, or not what it should be.
-    pub(super) async fn new(server: &Uri, dir: &Path) -> Result<Self, Error> {
+    pub(super) async fn new(route: Route, dir: &Path) -> Result<Self, Error> {
         let files = reading(dir);
         let files = match timeout(READING, files).await {
             Ok(Ok(files)) => files?,
@@ -128,7 +160,7 @@ impl Transport {
             Ok(Err(_)) | Err(_) => return Err(Error::Hangs { dir: dir.to_owned() }),
         };
         let held = Held {
-            http: client(&files.ca, dir)?,
+            carrier: carrier(&route, &files.ca, dir)?,
             authorization: files.authorization,
             ca: files.ca,
             read_at: Instant::now(),
@@ -136,7 +168,7 @@ impl Transport {
         };
         Ok(Self {
             shared: Arc::new(Shared {
-                server: server.to_string().trim_end_matches('/').to_owned(),
+                route,
                 dir: dir.to_owned(),
                 held: Mutex::new(held),
                 doubted: AtomicBool::new(false),
@@ -148,51 +180,33 @@ impl Transport {
 impl Shared {
     /// Client and token of the moment. Files that can't be read any more leave those in use that were read before: the API server
     /// tells when they no longer do, and whoever signs in again then is told what is wrong with the files.
-    async fn current(&self) -> (reqwest::Client, HeaderValue) {
+    async fn current(&self) -> (Carrier, HeaderValue) {
         let mut held = self.held.lock().await;
         if self.doubted.swap(false, Ordering::Relaxed) || held.read_at.elapsed() >= FRESH {
             held.read_at = Instant::now();
-            held.refresh(&self.dir).await;
+            held.refresh(&self.route, &self.dir).await;
         }
-        (held.http.clone(), held.authorization.clone())
+        (held.carrier.clone(), held.authorization.clone())
     }
 
-    async fn exchange(
-        &self,
-        request: Request<Body>,
-    ) -> Result<Response<reqwest::Body>, Box<dyn std::error::Error + Send + Sync>> {
-        let (http, authorization) = self.current().await;
-        let (parts, body) = request.into_parts();
-        let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
-        let mut headers = parts.headers;
-        headers.insert(header::AUTHORIZATION, authorization);
-        let body = body.collect_bytes().await?;
-        let mut request = http
-            .request(parts.method, format!("{}{path}", self.server))
-            .headers(headers);
-        if !body.is_empty() {
-            request = request.body(body);
+    async fn exchange(&self, mut request: Request<Body>) -> Result<Response<Answer>, Failed> {
+        let (carrier, authorization) = self.current().await;
+        request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        let answered = carrier.exchange(request).await;
+        let doubtful = match &answered {
+            Ok(response) => response.status() == StatusCode::UNAUTHORIZED,
+            // The CA may have been replaced.
+            Err(error) => matches!(error.downcast_ref(), Some(http_client::Error::Connect(_))),
+        };
+        if doubtful {
+            self.doubted.store(true, Ordering::Relaxed);
         }
-        match request.send().await {
-            Ok(response) => {
-                if response.status() == StatusCode::UNAUTHORIZED {
-                    self.doubted.store(true, Ordering::Relaxed);
-                }
-                Ok(response.into())
-            }
-            Err(error) => {
-                // The CA may have been replaced.
-                if error.is_connect() {
-                    self.doubted.store(true, Ordering::Relaxed);
-                }
-                Err(error.without_url().into())
-            }
-        }
+        answered
     }
 }
 
 impl Held {
-    async fn refresh(&mut self, dir: &Path) {
+    async fn refresh(&mut self, route: &Route, dir: &Path) {
         let mut files = self.slow.take().unwrap_or_else(|| reading(dir));
         let Ok(read) = timeout(READING, &mut files).await else {
             self.slow = Some(files);
@@ -200,8 +214,10 @@ impl Held {
         };
         let Ok(Ok(files)) = read else { return };
         if files.ca != self.ca {
-            let Ok(http) = client(&files.ca, dir) else { return };
-            self.http = http;
+            let Ok(carrier) = carrier(route, &files.ca, dir) else {
+                return;
+            };
+            self.carrier = carrier;
             self.ca = files.ca;
         }
         self.authorization = files.authorization;
@@ -209,8 +225,8 @@ impl Held {
 }
 
 impl tower_service::Service<Request<Body>> for Transport {
-    type Response = Response<reqwest::Body>;
-    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Response = Response<Answer>;
+    type Error = Failed;
     type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
@@ -249,21 +265,19 @@ fn read(path: &Path, most: u64) -> Result<Vec<u8>, Error> {
     })
 }
 
-fn client(ca: &[u8], dir: &Path) -> Result<reqwest::Client, Error> {
+fn carrier(route: &Route, ca: &[u8], dir: &Path) -> Result<Carrier, Error> {
     let path = dir.join("ca.crt");
-    let setup = |source| Error::Setup {
+    let setup = |source: Failed| Error::Setup {
         path: path.clone(),
         source,
     };
-    let roots = reqwest::Certificate::from_pem_bundle(ca).map_err(setup)?;
+    let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(ca).collect();
+    let roots = roots.map_err(|error| setup(error.into()))?;
     if roots.is_empty() {
         return Err(Error::NoCertificate { path });
     }
-    crate::http_client::builder()
-        .tls_certs_only(roots)
-        .connect_timeout(CONNECT)
-        .read_timeout(SILENT)
-        .pool_idle_timeout(IDLE)
-        .build()
-        .map_err(setup)
+    let means = |roots| Means::new(Some(roots), None).and_then(Means::config);
+    let tls = Encryption::new(route, || means(roots.clone()), &roots);
+    let tls = tls.map_err(|error: Unfit| setup(error.into()))?;
+    Ok(Carrier::new(route.clone(), tls))
 }

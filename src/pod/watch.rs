@@ -12,13 +12,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, pin_mut};
-use http::Uri;
-use hyper_util::client::proxy::matcher::Matcher;
 use kube::Client;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
+use url::Url;
 
 use super::answer;
 use super::listed;
@@ -29,6 +28,7 @@ use super::status::Observation;
 use super::tasks::Tasks;
 use super::transport::{self, Transport};
 use crate::heartbeat::machine::Event;
+use crate::route::{self, PlainHttp, Proxies, Route};
 use patience::{Patience, SPREAD};
 
 /// One request to the API server that answers at once, or the head of a watch's answer.
@@ -71,6 +71,8 @@ pub enum Access {
         port: u16,
         /// Holds `token` and `ca.crt`.
         service_account_dir: PathBuf,
+        /// The proxies of the environment.
+        proxies: Proxies,
     },
     /// As kubectl does; only in the build for a laptop.
     Kubeconfig {
@@ -78,6 +80,8 @@ pub enum Access {
         path: Option<PathBuf>,
         /// A context other than the current one.
         context: Option<String>,
+        /// The proxies of the environment.
+        proxies: Proxies,
     },
 }
 
@@ -120,7 +124,10 @@ pub enum Error {
     NoKubeconfig,
     /// The address isn't one.
     #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't make an address")]
-    Address(#[source] http::uri::InvalidUri),
+    Address(#[source] url::ParseError),
+    /// The proxy on the way can't be used.
+    #[error("the way to the Kubernetes API")]
+    Route(#[source] route::Error),
     /// The service account's token or the cluster's CA can't be used.
     #[error(transparent)]
     ServiceAccount(#[from] transport::Error),
@@ -777,14 +784,12 @@ fn is_broken_off(error: &kube::Error) -> bool {
     )
 }
 
-/// A client of the API server, and what is known of the way there.
+/// A client of the API server, and the way there.
 pub(super) struct Reached {
     pub(super) client: Client,
     /// Of pods whose namespace isn't told.
     pub(super) namespace: String,
-    pub(super) server: Uri,
-    /// Host and port of the proxy on the way, without its credentials.
-    pub(super) proxy: Option<String>,
+    pub(super) route: Route,
 }
 
 /// Where the pods of a namespace are, or those of all.
@@ -797,52 +802,37 @@ pub(super) fn pods_in(namespace: Option<&str>) -> String {
 
 /// Sets a client up; sends nothing yet.
 pub(super) async fn reach(access: &Access) -> Result<Reached, Error> {
-    let (client, namespace, server, proxy) = match access {
+    match access {
         Access::InCluster {
             host,
             port,
             service_account_dir,
+            proxies,
         } => {
             let server = server(host, *port)?;
-            let transport = Transport::new(&server, service_account_dir).await?;
-            // As client-go, reqwest goes by HTTPS_PROXY and NO_PROXY, which it reads by this same matcher.
-            let proxy = Matcher::from_env().intercept(&server);
-            let proxy = proxy.map(|proxy| proxy.uri().clone());
-            (
-                Client::new(transport, "default"),
-                "default".to_owned(),
-                server,
-                proxy,
-            )
+            let route = proxies.route(server, PlainHttp::Loopback).map_err(Error::Route)?;
+            let transport = Transport::new(route.clone(), service_account_dir).await?;
+            Ok(Reached {
+                client: Client::new(transport, "default"),
+                namespace: "default".to_owned(),
+                route,
+            })
         }
         #[cfg(feature = "laptop")]
-        Access::Kubeconfig { path, context } => {
-            let config = super::kubeconfig::config(path.as_deref(), context.clone()).await?;
-            let (namespace, server) = (config.default_namespace.clone(), config.cluster_url.clone());
-            let proxy = config.proxy_url.clone();
-            (super::kubeconfig::client(config)?, namespace, server, proxy)
-        }
+        Access::Kubeconfig {
+            path,
+            context,
+            proxies,
+        } => Ok(super::kubeconfig::reach(path.as_deref(), context.clone(), proxies).await?),
         #[cfg(not(feature = "laptop"))]
-        Access::Kubeconfig { .. } => return Err(Error::NoKubeconfig),
-    };
-    let proxy = proxy.as_ref().and_then(Uri::authority).map(|proxy| {
-        let port = proxy.port().map(|port| format!(":{port}")).unwrap_or_default();
-        format!("{}{port}", proxy.host())
-    });
-    Ok(Reached {
-        client,
-        namespace,
-        server,
-        proxy,
-    })
+        Access::Kubeconfig { .. } => Err(Error::NoKubeconfig),
+    }
 }
 
-fn server(host: &str, port: u16) -> Result<Uri, Error> {
-    let host = match host.parse::<std::net::Ipv6Addr>() {
-        Ok(address) => format!("[{address}]"),
-        Err(_) => host.to_owned(),
-    };
-    format!("https://{host}:{port}").parse().map_err(Error::Address)
+fn server(host: &str, port: u16) -> Result<Url, Error> {
+    format!("https://{}", route::authority(host, port))
+        .parse()
+        .map_err(Error::Address)
 }
 
 #[cfg(test)]
@@ -864,11 +854,11 @@ mod tests {
     #[test]
     fn the_address_of_the_environment_becomes_a_url() {
         let url = |host, port| server(host, port).map(|url| url.to_string());
-        assert_eq!(url("10.96.0.1", 443).expect("IPv4"), "https://10.96.0.1:443/");
+        assert_eq!(url("10.96.0.1", 443).expect("IPv4"), "https://10.96.0.1/");
         assert_eq!(url("fd00::1", 6443).expect("IPv6"), "https://[fd00::1]:6443/");
         assert_eq!(
             url("kubernetes.default.svc", 443).expect("a name"),
-            "https://kubernetes.default.svc:443/"
+            "https://kubernetes.default.svc/"
         );
         assert!(matches!(url("not a host", 443), Err(Error::Address(_))));
     }

@@ -273,7 +273,7 @@ impl Reaper<'_> {
             older_than: self.invocation.older_than,
             nonce: nonce(config)?,
         };
-        let access = crate::kubernetes::access(&config.kubernetes);
+        let access = crate::kubernetes::access(&config.kubernetes, &config.proxies);
         let chosen = match (only, labels) {
             (Some(name), _) => Chosen::Named(name.to_owned()),
             (None, Some(labels)) => {

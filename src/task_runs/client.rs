@@ -8,14 +8,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use jiff::Timestamp;
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::header::{
+use http::header::{
     ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
 };
-use reqwest::{Certificate, Identity, Method, Request, Url};
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use jiff::Timestamp;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use url::Url;
 
 use super::error::{Error, Operation, TimedOut};
 use super::model::{
@@ -24,7 +29,10 @@ use super::model::{
 };
 use super::trace::TraceParent;
 use super::{Secret, http_date};
-use crate::{http_client, regular_file, trimmed};
+use crate::http_client::tls::{Encryption, Means, Unfit};
+use crate::http_client::{self, Answer, Seen};
+use crate::route::Route;
+use crate::{regular_file, trimmed};
 
 /// The most that is read of an answer's body.
 #[derive(Clone, Copy)]
@@ -51,9 +59,6 @@ const PAGE: Largest = Largest {
     bytes: 64 * 1024 * 1024,
     exceeded: "larger than 64 MiB; ask for smaller pages",
 };
-
-/// A connection, TLS included.
-const CONNECT: Duration = Duration::from_secs(10);
 
 /// Kept alive for longer than three default intervals, below the idle time-outs of common load balancers (240 s).
 const IDLE: Duration = Duration::from_secs(100);
@@ -100,7 +105,7 @@ pub struct Tls {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: reqwest::Client,
+    http: http_client::Client,
     base: Url,
     trace: Option<TraceParent>,
 }
@@ -115,7 +120,10 @@ pub struct Accepted {
 }
 
 impl Client {
-    /// Sets the client up; connects to nothing yet. A path in `base` stays, with or without a slash at its end.
+    /// Sets the client up; connects to nothing yet. A path in the route's URL stays, with or without a slash at its end.
+    ///
+    /// A route that is parsed from a URL goes by no proxy, and with plain HTTP to loopback addresses alone;
+    /// [`crate::route::Proxies`] makes others.
     ///
     /// What the other side hasn't acknowledged within `timeout`, the system gives up, too: a request that is given up in a
     /// network that loses everything doesn't come out of it later than one more time-out (Linux; elsewhere that is up to the
@@ -123,30 +131,23 @@ impl Client {
     ///
     /// # Errors
     /// A file of `tls` is unreadable or holds no certificate or key.
-    pub fn new(base: Url, tls: &Tls, timeout: Duration) -> Result<Self, Error> {
-        let mut builder = http_client::builder()
-            .connect_timeout(CONNECT)
-            .pool_idle_timeout(IDLE);
-        #[cfg(target_os = "linux")]
-        {
-            // Linux sends on what a closed connection has not yet sent, for as long as this: the last heartbeat is repeated behind
-            // what may arrive late, and must know how late that is.
-            builder = builder.tcp_user_timeout(timeout);
-        }
-        #[cfg(not(target_os = "linux"))]
-        let _ = timeout;
-        if let Some(path) = &tls.ca_file {
-            builder = builder.tls_certs_only(certificates(path)?);
-        }
-        if let Some((certificate, key)) = &tls.identity {
-            let mut pem = read("the client certificate", certificate)?;
-            pem.push(b'\n');
-            pem.extend(read("the client key", key)?);
-            builder = builder.identity(Identity::from_pem(&pem).map_err(Error::Setup)?);
-        }
+    pub fn new(route: Route, tls: &Tls, timeout: Duration) -> Result<Self, Error> {
+        let roots = tls.ca_file.as_deref().map(certificates).transpose()?;
+        let identity = tls.identity.as_ref().map(identity).transpose()?;
+        let means = || Means::new(roots.clone(), identity).and_then(Means::config);
+        let extra = roots.as_deref().unwrap_or_default();
+        let tls = Encryption::new(&route, means, extra).map_err(|error: Unfit| Error::Setup(error.into()))?;
         Ok(Self {
-            http: builder.build().map_err(Error::Setup)?,
-            base,
+            base: route.url().clone(),
+            http: http_client::Client::new(http_client::Settings {
+                route,
+                tls,
+                idle: IDLE,
+                silent: None,
+                // Linux sends on what a closed connection has not yet sent, for as long as this: the last heartbeat is repeated
+                // behind what may arrive late, and must know how late that is.
+                unacknowledged: Some(timeout),
+            }),
             trace: None,
         })
     }
@@ -390,25 +391,16 @@ impl Client {
         token: &Secret,
         timeout: Duration,
     ) -> Result<Reply, Error> {
+        let request = self.request(operation, call.method, &call.url, call.body, token)?;
+        let seen = Seen::default();
         let exchange = async {
-            let mut request = Request::new(call.method, call.url);
-            request.headers_mut().insert(AUTHORIZATION, bearer(token)?);
-            request.headers_mut().insert(ACCEPT, JSON);
-            // Digits and dashes, which every header can carry.
-            if let Some(parent) = self.trace.and_then(|parent| parent.to_string().try_into().ok()) {
-                request.headers_mut().insert(TRACEPARENT, parent);
-            }
-            if let Some(body) = call.body {
-                let body = body.map_err(|source| ambiguous(operation, Box::new(source)))?;
-                request.headers_mut().insert(CONTENT_TYPE, JSON);
-                *request.body_mut() = Some(body.into());
-            }
-            let sent = self.http.execute(request).await;
+            let sent = self.http.send(request, &seen).await;
             let mut response = sent.map_err(|error| sorted(operation, error))?;
             let status = response.status().as_u16();
-            let success = (200..300).contains(&status);
+            let success = is_success(status);
             let retry_after = retry_after(response.headers(), Timestamp::now());
-            let body = read_body(&mut response, if success { call.largest } else { SMALL }).await;
+            let largest = if success { call.largest } else { SMALL };
+            let body = read_body(response.body_mut(), largest).await;
             if success {
                 return Ok(Reply { status, body });
             }
@@ -426,10 +418,55 @@ impl Client {
                 retry_after,
             })
         };
-        match tokio::time::timeout(timeout, exchange).await {
+        let outcome = match tokio::time::timeout(timeout, exchange).await {
             Ok(outcome) => outcome,
             Err(_) => Err(ambiguous(operation, Box::new(TimedOut(timeout)))),
+        };
+        let changes = !matches!(operation, Operation::Get { .. } | Operation::List);
+        match (outcome, seen.status()) {
+            // The service did what was asked for, and said so, whatever became of the rest of its answer.
+            (Err(Error::Ambiguous { .. }), Some(status)) if changes && is_success(status) => Ok(Reply {
+                status,
+                body: Err(BROKEN_OFF),
+            }),
+            (outcome, _) => outcome,
         }
+    }
+
+    fn request(
+        &self,
+        operation: &Operation,
+        method: Method,
+        url: &Url,
+        body: Option<serde_json::Result<Vec<u8>>>,
+        token: &Secret,
+    ) -> Result<Request<Full<Bytes>>, Error> {
+        let mut request = Request::new(Full::default());
+        *request.method_mut() = method;
+        let path = match url.query() {
+            Some(query) => format!("{}?{query}", url.path()),
+            None => url.path().to_owned(),
+        };
+        let unfit = |problem: String| Error::Unfit {
+            operation: operation.clone(),
+            problems: vec![problem],
+        };
+        *request.uri_mut() = path
+            .parse()
+            .map_err(|error| unfit(format!("its URL can't be sent: {error}")))?;
+        let headers = request.headers_mut();
+        headers.insert(AUTHORIZATION, bearer(token)?);
+        headers.insert(ACCEPT, JSON);
+        // Digits and dashes, which every header can carry.
+        if let Some(parent) = self.trace.and_then(|parent| parent.to_string().try_into().ok()) {
+            headers.insert(TRACEPARENT, parent);
+        }
+        if let Some(body) = body {
+            let body = body.map_err(|error| unfit(format!("it can't be written as JSON: {error}")))?;
+            headers.insert(CONTENT_TYPE, JSON);
+            *request.body_mut() = Full::from(body);
+        }
+        Ok(request)
     }
 
     /// `{base}/v1/tasks/runs/{runId}{verb}`: the run id encoded, the verb's colon as it is.
@@ -588,26 +625,37 @@ pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
     let _ = read::<TaskRunSummaryPagedItems>(&operation, body);
 }
 
-async fn read_body(response: &mut reqwest::Response, largest: Largest) -> Result<Vec<u8>, &'static str> {
+/// An answer whose end did not come.
+const BROKEN_OFF: &str = "broken off";
+
+fn is_success(status: u16) -> bool {
+    (200..300).contains(&status)
+}
+
+async fn read_body(answer: &mut Answer, largest: Largest) -> Result<Vec<u8>, &'static str> {
     let mut body = Vec::new();
     loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > largest.bytes => return Err(largest.exceeded),
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(_) => return Err("broken off"),
+        // Trailers are no part of it.
+        let chunk = match answer.frame().await {
+            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
+            None => return Ok(body),
+            Some(Err(_)) => return Err(BROKEN_OFF),
+        };
+        if body.len() + chunk.len() > largest.bytes {
+            return Err(largest.exceeded);
         }
+        body.extend_from_slice(&chunk);
     }
 }
 
 /// Before the connection stood, nothing can have arrived; after that, anything may have.
-fn sorted(operation: &Operation, error: reqwest::Error) -> Error {
-    let source = error.without_url();
-    if source.is_connect() || source.is_builder() {
-        let operation = operation.clone();
-        Error::Connect { operation, source }
-    } else {
-        ambiguous(operation, Box::new(source))
+fn sorted(operation: &Operation, error: http_client::Error) -> Error {
+    match error {
+        http_client::Error::Connect(source) => Error::Connect {
+            operation: operation.clone(),
+            source: source.into(),
+        },
+        broken @ http_client::Error::Broken(_) => ambiguous(operation, broken.into()),
     }
 }
 
@@ -634,15 +682,29 @@ fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
     Ok(trimmed::pem(&pem))
 }
 
-fn certificates(path: &Path) -> Result<Vec<Certificate>, Error> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     let pem = read("CA certificates", path)?;
-    let certificates = Certificate::from_pem_bundle(&pem).map_err(Error::Setup)?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let certificates = certificates.map_err(|error| Error::Setup(error.into()))?;
     if certificates.is_empty() {
         return Err(Error::NoCertificate {
             path: path.to_owned(),
         });
     }
     Ok(certificates)
+}
+
+/// Certificate chain and key, whichever of the files has them.
+fn identity(
+    (certificate, key): &(PathBuf, PathBuf),
+) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    let mut pem = read("the client certificate", certificate)?;
+    pem.push(b'\n');
+    pem.extend(read("the client key", key)?);
+    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    let chain = chain.map_err(|error| Error::Setup(error.into()))?;
+    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| Error::Setup(error.into()))?;
+    Ok((chain, key))
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ pub enum Error {
     #[error(
         "setting up the HTTPS client for the task-run service: check the CA and client certificate files"
     )]
-    Setup(#[source] reqwest::Error),
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A file that the client needs can't be read.
     #[error("reading {what} from {}", path.display())]
     File {
@@ -52,7 +52,7 @@ pub enum Error {
         operation: Operation,
         /// Why.
         #[source]
-        source: reqwest::Error,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The request broke off or timed out: it may have arrived, and may still.
     #[error("{operation}: no whole answer from the task-run service{}", operation.in_doubt())]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use podbeat::pod::watch::{Access, PodWatch, Sighting, Step};
+use podbeat::route::Proxies;
 use podbeat_lab::fault::Faults;
 use podbeat_lab::kube_api::{KubeApi, Options};
 use podbeat_lab::pki::Authority;
@@ -214,6 +215,7 @@ async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sightin
         host: "127.0.0.1".to_owned(),
         port: world.kube.port(),
         service_account_dir: world.path("serviceaccount"),
+        proxies: Proxies::default(),
     };
     let pod = PodWatch::new(&access, Some("lab"), "p")
         .await

@@ -3,8 +3,11 @@
 use tokio::io::{AsyncWriteExt, copy_bidirectional};
 use tokio::net::TcpStream;
 
+use podbeat_lab::world::World;
+
 use super::{Settings, check, plain, settings, world};
-use crate::harness::listener::{Listener, destination, head, refuse, tunnel};
+use crate::harness::listener::{AWAY, Listener, destination, head, refuse, tunnel};
+use crate::harness::settings_away;
 
 /// A proxy that makes tunnels for whoever knows the password, and passes plain requests on to a port of this machine.
 async fn proxy(plain: Option<u16>) -> Listener {
@@ -36,10 +39,11 @@ async fn pass_on(mut stream: TcpStream, plain: Option<u16>) -> std::io::Result<(
     Ok(())
 }
 
-fn by(settings: &mut Settings, proxy: String) {
+/// The service by a proxy, and the Kubernetes API, which is on loopback, by none.
+fn by(world: &World, settings: &mut Settings, proxy: String) {
+    let url = world.service.url().replace("localhost", AWAY);
+    settings.insert("PODBEAT_SERVICE_URL".to_owned(), url);
     settings.insert("HTTPS_PROXY".to_owned(), proxy);
-    // The Kubernetes API, but not the service.
-    settings.insert("NO_PROXY".to_owned(), "127.0.0.1".to_owned());
 }
 
 #[tokio::test]
@@ -48,12 +52,13 @@ async fn a_proxy_is_told_without_its_password() {
     let mut settings = settings(&world);
     let proxy = proxy(None).await;
     by(
+        &world,
         &mut settings,
         format!("http://user:hunter2@127.0.0.1:{}", proxy.port),
     );
     let checked = check(&settings).await;
     checked.differs_by(&[]);
-    let told = format!("by the proxy 127.0.0.1:{}: ", proxy.port);
+    let told = format!("by the proxy 127.0.0.1:{} (HTTPS_PROXY): ", proxy.port);
     for id in ["service.dns", "service.tcp"] {
         assert!(checked.seen(id).starts_with(&told), "{}", checked.seen(id));
     }
@@ -65,15 +70,16 @@ async fn the_kubernetes_api_is_asked_through_it_too() {
     let mut settings = settings(&world);
     let proxy = proxy(None).await;
     by(
+        &world,
         &mut settings,
         format!("http://user:hunter2@127.0.0.1:{}", proxy.port),
     );
-    settings.remove("NO_PROXY");
+    settings.insert("KUBERNETES_SERVICE_HOST".to_owned(), AWAY.to_owned());
     let checked = check(&settings).await;
     checked.differs_by(&[]);
     let seen = checked.seen("kubernetes.access");
     assert!(
-        seen.contains(&format!(" by the proxy 127.0.0.1:{}, ", proxy.port)),
+        seen.contains(&format!(" by the proxy 127.0.0.1:{} (HTTPS_PROXY), ", proxy.port)),
         "{seen}"
     );
 }
@@ -109,6 +115,7 @@ async fn a_proxy_that_refuses() {
     let mut settings = settings(&world);
     let proxy = proxy(None).await;
     by(
+        &world,
         &mut settings,
         format!("http://user:wrong@127.0.0.1:{}", proxy.port),
     );
@@ -126,15 +133,60 @@ async fn a_proxy_that_refuses() {
     assert!(checked.remedy("service.tls").contains("NO_PROXY"));
 }
 
+/// Why no proxy is used, and what there is to see of it.
 #[tokio::test]
-async fn a_proxy_that_is_not_looked_into() {
+async fn a_proxy_that_is_not_used_is_told() {
     let world = world().await;
     let mut settings = settings(&world);
-    let proxy = proxy(None).await;
+    for (no_proxy, variable, away, why) in [
+        ("", "HTTPS_PROXY", false, "the host is this machine itself"),
+        ("*", "https_proxy", true, "NO_PROXY has *"),
+        ("a.example,0.0.0.0/8", "ALL_PROXY", true, "NO_PROXY has 0.0.0.0/8"),
+    ] {
+        let mut settings = settings.clone();
+        if away {
+            settings.append(&mut settings_away(&world, &[]));
+            settings.insert("POD_NAME".to_owned(), super::POD.to_owned());
+            settings.insert("POD_UID".to_owned(), super::UID.to_owned());
+        }
+        settings.insert("no_proxy".to_owned(), no_proxy.to_owned());
+        settings.insert(
+            variable.to_owned(),
+            "http://user:hunter2@proxy.invalid".to_owned(),
+        );
+        let checked = check(&settings).await;
+        checked.differs_by(&[]);
+        for id in ["service.dns", "kubernetes.access"] {
+            let seen = checked.seen(id);
+            assert!(
+                seen.contains(&format!("{variable} is not used, since {why}")),
+                "{seen}"
+            );
+        }
+    }
+    settings.insert("NO_PROXY".to_owned(), "*".to_owned());
+    let seen = check(&settings).await.seen("service.dns");
+    assert!(!seen.contains("PROXY"), "there is none: {seen}");
+}
+
+#[tokio::test]
+async fn a_proxy_that_cant_be_used_is_a_wrong_setting() {
+    let world = world().await;
+    let mut settings = settings(&world);
     by(
+        &world,
         &mut settings,
-        format!("socks5://user:hunter2@127.0.0.1:{}", proxy.port),
+        "socks5://user:hunter2@127.0.0.1:1080".to_owned(),
     );
     let checked = check(&settings).await;
-    assert_eq!(checked.check("service.tls")["state"], "skipped", "{checked:?}");
+    checked.differs_by(&[
+        ("settings.HTTPS_PROXY", "failed"),
+        ("service.dns", "skipped"),
+        ("service.tcp", "skipped"),
+        ("service.tls", "skipped"),
+        ("service.run", "skipped"),
+        ("clock.service", "skipped"),
+    ]);
+    let seen = checked.seen("settings.HTTPS_PROXY");
+    assert!(seen.contains("http:// and https:// proxies only"), "{seen}");
 }

@@ -4,6 +4,7 @@
 pub(crate) mod binary;
 pub(crate) mod heard;
 pub(crate) mod listener;
+pub(crate) mod proxy;
 pub(crate) mod repository;
 pub(crate) mod server;
 
@@ -36,6 +37,15 @@ pub(crate) fn settings(world: &World, more: &[(&str, &str)]) -> BTreeMap<String,
     for (variable, value) in more {
         settings.insert((*variable).to_owned(), (*value).to_owned());
     }
+    settings
+}
+
+/// The same, of services that are not on loopback, and so may be reached by a proxy.
+pub(crate) fn settings_away(world: &World, more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let mut settings = settings(world, more);
+    settings.insert("KUBERNETES_SERVICE_HOST".to_owned(), listener::AWAY.to_owned());
+    let url = world.service.url().replace("localhost", listener::AWAY);
+    settings.insert("PODBEAT_SERVICE_URL".to_owned(), url);
     settings
 }
 

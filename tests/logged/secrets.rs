@@ -13,7 +13,7 @@ use super::table;
 use crate::harness::binary::{Podbeat, lines};
 use crate::harness::heard::{until, until_main_is};
 use crate::harness::listener::{Listener, destination, head, refuse, tunnel};
-use crate::harness::{STARTED, settings, text};
+use crate::harness::{STARTED, settings_away, text};
 
 /// A proxy that wants a password, and refuses two at first: so its URL has every reason to turn up in an error. It counts its tunnels.
 async fn proxy() -> (Listener, Arc<AtomicUsize>) {
@@ -87,7 +87,7 @@ async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
             ("PODBEAT_LOG", "trace"),
             ("PODBEAT_INTERVAL", "100ms"),
         ];
-        let mut settings = settings(&world, &more);
+        let mut settings = settings_away(&world, &more);
         settings.remove("PODBEAT_TOKEN_FILE");
         let before = world.service.heartbeats().len();
         let podbeat = Podbeat::with(&world, log, &settings, &[]);

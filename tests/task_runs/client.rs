@@ -9,7 +9,7 @@ use podbeat::task_runs::model::{
 };
 use podbeat_lab::contract::Contract;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::contract::{definition, full};
 use super::secrets;
@@ -20,8 +20,8 @@ use crate::harness::{LIMIT, unused_port};
 const OPERATIONS: [&str; 5] = ["create", "get", "list", "abort", "heartbeat"];
 
 /// Calls an operation by its name; an answer is written as JSON.
-async fn call(server: &Server, operation: &str, run_id: &str, timeout: Duration) -> Result<Value, Error> {
-    let (client, token) = (server.client(), token());
+async fn call(client: &Client, operation: &str, run_id: &str, timeout: Duration) -> Result<Value, Error> {
+    let token = token();
     let json = |answer: serde_json::Result<Value>| answer.expect("json");
     Ok(match operation {
         "create" => json(serde_json::to_value(
@@ -57,7 +57,7 @@ fn doing(operation: &str) -> &'static str {
 
 async fn failure(operation: &str, answers: impl Fn() -> Answer + Send + Sync + 'static) -> (Error, String) {
     let server = Server::start(move |_| answers()).await;
-    let error = call(&server, operation, "trn.1", LIMIT)
+    let error = call(&server.client(), operation, "trn.1", LIMIT)
         .await
         .expect_err("no success");
     let told = told(&error);
@@ -89,7 +89,9 @@ async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() 
         let answer = full(&contract, definition(&contract, schema));
         let whole = answer.clone();
         let server = Server::start(move |_| json_answer(status, &whole)).await;
-        let read = call(&server, operation, "trn.1", LIMIT).await.expect("an answer");
+        let read = call(&server.client(), operation, "trn.1", LIMIT)
+            .await
+            .expect("an answer");
         assert_eq!(read, answer);
         let [heard] = &server.heard()[..] else {
             panic!("one request");
@@ -114,7 +116,7 @@ async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() 
         }
     }
     let server = Server::start(|_| json_answer(200, &json!({"jwt": "newer"}))).await;
-    let read = call(&server, "heartbeat", "trn.1", LIMIT)
+    let read = call(&server.client(), "heartbeat", "trn.1", LIMIT)
         .await
         .expect("an answer");
     assert_eq!(read, json!({"jwt": "newer", "unreadable": null}));
@@ -128,7 +130,7 @@ async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() 
 async fn run_ids_and_queries_are_encoded() {
     let server = Server::start(|_| json_answer(200, &json!({}))).await;
     for operation in ["get", "abort", "heartbeat"] {
-        call(&server, operation, "a/../b?c=d#e%2F: ü", LIMIT)
+        call(&server.client(), operation, "a/../b?c=d#e%2F: ü", LIMIT)
             .await
             .expect("an answer");
     }
@@ -174,7 +176,9 @@ async fn a_run_id_that_would_lead_elsewhere_is_not_sent() {
     let server = Server::start(|_| json_answer(200, &json!({}))).await;
     for operation in ["get", "abort", "heartbeat"] {
         for run_id in ["", ".", ".."] {
-            let error = call(&server, operation, run_id, LIMIT).await.expect_err("unfit");
+            let error = call(&server.client(), operation, run_id, LIMIT)
+                .await
+                .expect_err("unfit");
             assert!(matches!(error, Error::Unfit { .. }), "{error}");
         }
     }
@@ -284,7 +288,7 @@ async fn a_redirect_is_not_followed() {
     for operation in OPERATIONS {
         let location = location.clone();
         let server = Server::start(move |_| with_header(raw(307, ""), "location", &location)).await;
-        let error = call(&server, operation, "trn.1", LIMIT)
+        let error = call(&server.client(), operation, "trn.1", LIMIT)
             .await
             .expect_err("a redirect");
         assert!(
@@ -341,7 +345,7 @@ async fn what_a_service_repeats_of_our_secrets_is_taken_out() {
     };
     let server = Server::start(echo).await;
     for operation in OPERATIONS {
-        let error = call(&server, operation, "trn.1", LIMIT)
+        let error = call(&server.client(), operation, "trn.1", LIMIT)
             .await
             .expect_err("refused");
         let told = format!("{} {error:?}", told(&error));
@@ -405,7 +409,7 @@ async fn a_success_that_cant_be_read_is_told_as_one() {
         }
     }
     let server = Server::start(|_| raw(200, "<html>")).await;
-    let accepted = call(&server, "heartbeat", "trn.1", LIMIT)
+    let accepted = call(&server.client(), "heartbeat", "trn.1", LIMIT)
         .await
         .expect("accepted");
     assert_eq!(
@@ -425,7 +429,7 @@ async fn a_body_without_end_is_not_read_to_its_end() {
         assert!(told.ends_with(exceeded), "{told}");
     }
     let server = Server::start(|_| raw(200, vec![b' '; (64 << 10) + 1])).await;
-    let accepted = call(&server, "heartbeat", "trn.1", LIMIT)
+    let accepted = call(&server.client(), "heartbeat", "trn.1", LIMIT)
         .await
         .expect("accepted");
     assert_eq!(accepted["unreadable"], json!("larger than 64 KiB"));
@@ -464,7 +468,7 @@ async fn without_a_whole_answer_it_is_said_whether_it_may_have_arrived() {
 async fn each_operation_has_its_own_deadline() {
     for operation in OPERATIONS {
         let server = Server::start(|_| Answer::Hang).await;
-        let error = call(&server, operation, "trn.1", Duration::from_millis(200))
+        let error = call(&server.client(), operation, "trn.1", Duration::from_millis(200))
             .await
             .expect_err("too late");
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
@@ -543,11 +547,109 @@ async fn a_response_with_an_odd_head_is_a_response() {
     }
 }
 
+/// How an answer ends before its head does.
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Closed,
+    Reset,
+    Hangs,
+}
+
+/// A server that takes a request whole, and answers it by this alone.
+async fn breaking_off(answer: &'static str, end: End) -> Listener {
+    Listener::start(move |mut client| async move {
+        let head = head(&mut client).await.expect("a request");
+        let length = head
+            .lines()
+            .find_map(|line| line.strip_prefix("content-length: "))
+            .map_or(0, |length| length.parse().expect("a number"));
+        let mut body = vec![0; length];
+        client.read_exact(&mut body).await.expect("its body");
+        client.write_all(answer.as_bytes()).await.expect("written");
+        match end {
+            End::Closed => {}
+            End::Reset => {
+                let at_once = Some(Duration::ZERO);
+                rustix::net::sockopt::set_socket_linger(&client, at_once).expect("set");
+            }
+            End::Hangs => std::future::pending().await,
+        }
+    })
+    .await
+}
+
+/// The service did what was asked for, and said so. Otherwise podbeat would repeat an accepted heartbeat until its deadline.
+#[tokio::test]
+async fn behind_a_2xx_the_rest_of_the_answer_may_break_off() {
+    for (answer, end) in [
+        ("HTTP/1.1 200 OK\r\n", End::Closed),
+        ("HTTP/1.1 200 OK\r\n", End::Reset),
+        ("HTTP/1.1 200 OK\r\n", End::Hangs),
+        ("HTTP/1.0 204\n", End::Closed),
+        ("HTTP/1.1 202 Accepted\r\nContent-Le", End::Closed),
+        ("HTTP/1.1 200 OK\r\nDate: now\r\n\0\u{1}\r\r\n\n", End::Closed),
+        ("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}", End::Closed),
+        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: odd\r\n\r\n{}", End::Hangs),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", End::Hangs),
+        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX", End::Reset),
+    ] {
+        for operation in ["heartbeat", "create", "abort"] {
+            let called = call_at(breaking_off(answer, end).await.port, operation).await;
+            if operation == "heartbeat" {
+                let accepted = called.unwrap_or_else(|error| panic!("{answer:?} {end:?}: {error:?}"));
+                assert_eq!(accepted["jwt"], Value::Null, "{answer:?}");
+            } else {
+                let error = called.expect_err("no run");
+                assert!(
+                    matches!(error, Error::Unreadable { .. }),
+                    "{answer:?} {end:?}: {error:?}"
+                );
+            }
+        }
+    }
+}
+
+/// What is no 2xx, or no whole status line, is no answer: the request goes again.
+#[tokio::test]
+async fn a_head_that_breaks_off_is_no_answer_otherwise() {
+    for answer in [
+        "",
+        "HTTP/1.1 20",
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 OK",
+        "HTTP/1.1 200 OK\r",
+        "HTTP/1.1 100 Continue\r\n\r\n",
+        "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK",
+        "HTTP/1.1 400 Bad Request\r\n",
+        "HTTP/1.1 503 Unavailable\r\nRetry-After: 1",
+        "HTTP/1.1 2000 OK\r\n",
+        "SSH-2.0 200\r\n",
+        "<html>\r\nHTTP/1.1 200 OK\r\n",
+    ] {
+        for end in [End::Closed, End::Reset] {
+            for operation in ["heartbeat", "create", "abort", "get"] {
+                let called = call_at(breaking_off(answer, end).await.port, operation).await;
+                let error = called.expect_err("no answer");
+                assert!(
+                    matches!(error, Error::Ambiguous { .. }),
+                    "{answer:?} {end:?}: {error:?}"
+                );
+            }
+        }
+    }
+}
+
+async fn call_at(port: u16, operation: &str) -> Result<Value, Error> {
+    let url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
+    let client = Client::new(url, &Tls::default(), LIMIT).expect("a client");
+    call(&client, operation, "trn.1", Duration::from_secs(1)).await
+}
+
 #[tokio::test]
 async fn byte_order_marks_and_white_space_change_no_answer() {
     let heartbeat = async |body: &'static str| {
         let server = Server::start(move |_| raw(200, body)).await;
-        call(&server, "heartbeat", "trn.1", LIMIT)
+        call(&server.client(), "heartbeat", "trn.1", LIMIT)
             .await
             .expect("accepted")
     };
@@ -560,7 +662,9 @@ async fn byte_order_marks_and_white_space_change_no_answer() {
     }
     assert_eq!(heartbeat("\u{feff}\r\n").await, brought(Value::Null));
     let server = Server::start(|_| raw(200, "\u{feff}{\"id\": \"trn.1\", \"status\": \"Running\"}")).await;
-    let run = call(&server, "get", "trn.1", LIMIT).await.expect("a run");
+    let run = call(&server.client(), "get", "trn.1", LIMIT)
+        .await
+        .expect("a run");
     assert_eq!(run, json!({"id": "trn.1", "status": "Running"}));
     let status = server.client().status("trn.1", &token(), LIMIT).await;
     assert_eq!(status.expect("a run"), Some(TaskRunStatus::Running));

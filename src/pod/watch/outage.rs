@@ -118,6 +118,7 @@ impl Server {
                 host: String::new(),
                 port: 0,
                 service_account_dir: PathBuf::new(),
+                proxies: Proxies::default(),
             },
             client: Arc::new(Mutex::new(Client::new(service, "lab"))),
             namespace: "lab".to_owned(),

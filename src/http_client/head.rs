@@ -1,18 +1,19 @@
-//! One request without a body, and the head of its answer, on a connection that is given up behind it.
+//! One request without a body, and the head of its answer; what follows is left on the connection.
 //!
-//! Two questions are all that is asked so: a proxy's tunnel, and an answer's date. A second copy of an HTTP client's machinery for
-//! them would weigh more than this whole command.
+//! Two questions are all that is asked so: a proxy's tunnel, and, by `podbeat check`, an answer's date.
 
 use std::io;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use super::Stream;
 
 /// The most that is read of an answer's head.
 const LONGEST: usize = 16 * 1024;
 
 /// Why there is no head of an answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(crate) enum Error {
     /// The connection broke off.
     #[error("the connection broke off")]
     Broken(#[from] io::Error),
@@ -23,19 +24,19 @@ pub(super) enum Error {
 
 /// The head of an answer.
 #[derive(Debug)]
-pub(super) struct Head {
-    pub(super) status: u16,
+pub(crate) struct Head {
+    pub(crate) status: u16,
     lines: Vec<String>,
 }
 
 impl Head {
     /// Sends a request's head, and reads that of the answer. What follows it is left to be read.
-    pub(super) async fn ask(stream: &mut (dyn Stream + '_), request: &[u8]) -> Result<Self, Error> {
+    pub(crate) async fn ask(stream: &mut (dyn Stream + '_), request: &[u8]) -> Result<Self, Error> {
         stream.write_all(request).await?;
         stream.flush().await?;
         let mut answer = Vec::new();
         // Byte by byte: behind the answer of a proxy comes what is the service's. The kernel, or TLS, has the buffer.
-        while !answer.ends_with(b"\r\n\r\n") {
+        while !answer.ends_with(b"\r\n\r\n") && !answer.ends_with(b"\n\n") {
             if answer.len() == LONGEST {
                 return Err(Error::NotHttp);
             }
@@ -50,7 +51,7 @@ impl Head {
 
     fn read(answer: &[u8]) -> Option<Self> {
         let text = String::from_utf8_lossy(answer);
-        let mut lines = text.split("\r\n").map(str::to_owned);
+        let mut lines = text.lines().map(str::to_owned);
         let first = lines.next()?;
         let mut words = first.split(' ');
         words.next().filter(|version| version.starts_with("HTTP/1."))?;
@@ -62,18 +63,13 @@ impl Head {
     }
 
     /// The value of a header, by its name in lower case.
-    pub(super) fn header(&self, wanted: &str) -> Option<&str> {
+    pub(crate) fn header(&self, wanted: &str) -> Option<&str> {
         self.lines.iter().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case(wanted).then(|| value.trim())
         })
     }
 }
-
-/// A connection, whatever it goes over.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 #[cfg(test)]
 mod tests {

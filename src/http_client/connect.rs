@@ -1,0 +1,296 @@
+//! From a route to a connection: name, TCP, the proxy's tunnel, TLS.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
+use rustix::net::sockopt;
+use rustls::ClientConfig;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream, lookup_host};
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::Settings;
+use super::head::{self, Head};
+use crate::route::{Proxy, Route, Way, authority};
+
+/// Addresses of one name that are tried.
+const ADDRESSES: usize = 8;
+
+/// How long an address has for itself before the next one is tried beside it (RFC 8305, 5).
+const HEAD_START: Duration = Duration::from_millis(250);
+
+/// A connection that is quiet for so long is asked whether the other side is still there, and how often, before it is given up.
+const QUIET: Duration = Duration::from_secs(60);
+const BETWEEN_PROBES: Duration = Duration::from_secs(15);
+const PROBES: u32 = 3;
+
+/// A connection, whatever it goes over.
+pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("resolving {host}")]
+    Resolve {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("{host} has no address")]
+    NoAddress { host: String },
+    /// Plain HTTP that would leave this machine.
+    #[error(
+        "{host} does not resolve to a loopback address, and plain HTTP stays on this machine: use https, correct /etc/hosts, or set \
+         PODBEAT_ALLOW_HTTP=true"
+    )]
+    NotLoopback { host: String },
+    #[error("connecting to {to}")]
+    Tcp {
+        to: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("TLS with {host}")]
+    Tls {
+        host: String,
+        #[source]
+        source: io::Error,
+    },
+    #[error("a tunnel to {to} by the proxy {proxy}")]
+    Tunnel {
+        to: String,
+        proxy: String,
+        #[source]
+        source: Refused,
+    },
+    #[error("no connection within {}", humantime::format_duration(super::CONNECT))]
+    TimedOut,
+}
+
+/// Why a proxy makes no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error("the proxy answered {0}: does it let this host through, and are its user and password right?")]
+    Status(u16),
+    #[error("asking the proxy for it")]
+    NoAnswer(#[from] head::Error),
+}
+
+/// Who resolves names.
+pub(crate) enum Resolver {
+    System,
+    #[cfg(test)]
+    Fixed(Vec<std::net::IpAddr>),
+}
+
+impl Resolver {
+    async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+        match self {
+            // The C library resolves on a thread of its own, which is left behind if it hangs.
+            Self::System => Ok(lookup_host((host, port)).await?.collect()),
+            #[cfg(test)]
+            Self::Fixed(addresses) => Ok(addresses.iter().map(|&address| (address, port).into()).collect()),
+        }
+    }
+}
+
+/// Where a connection may be made to: the addresses of the next hop, each once, those of other machines left out where the way is
+/// [`Way::Loopback`].
+pub(crate) async fn addresses(route: &Route, resolver: &Resolver) -> Result<Vec<SocketAddr>, Error> {
+    let (host, port) = route.next_hop();
+    let resolved = resolver.resolve(host, port).await;
+    let resolved = resolved.map_err(|source| Error::Resolve {
+        host: host.to_owned(),
+        source,
+    })?;
+    if resolved.is_empty() {
+        return Err(Error::NoAddress {
+            host: host.to_owned(),
+        });
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::new();
+    for address in resolved {
+        let may_be_used = match route.way() {
+            Way::Loopback => address.ip().to_canonical().is_loopback(),
+            Way::Direct | Way::Proxy(_) => true,
+        };
+        if may_be_used && !addresses.contains(&address) {
+            addresses.push(address);
+        }
+    }
+    if addresses.is_empty() {
+        return Err(Error::NotLoopback {
+            host: host.to_owned(),
+        });
+    }
+    Ok(addresses)
+}
+
+/// A connection on which requests to the route's destination can be made. The caller has the deadline.
+pub(super) async fn connect(settings: &Settings, resolver: &Resolver) -> Result<Box<dyn Stream>, Error> {
+    let route = &settings.route;
+    let addresses = addresses(route, resolver).await?;
+    let stream = tcp(addresses, settings.unacknowledged).await?;
+    stream.set_nodelay(true).ok();
+    let mut stream: Box<dyn Stream> = Box::new(stream);
+    if let Some(proxy) = route.proxy() {
+        stream = through(proxy, route, settings.tls.to_proxy.as_ref(), stream).await?;
+    }
+    match &settings.tls.to_destination {
+        Some(config) if route.is_encrypted() => {
+            let name = settings.tls.server_name.as_deref().unwrap_or(route.host());
+            encrypt(config, name, stream).await
+        }
+        _ => Ok(stream),
+    }
+}
+
+/// On a connection to a proxy: what goes on to the destination of the route. Plain HTTP needs no tunnel.
+pub(crate) async fn through(
+    proxy: &Proxy,
+    route: &Route,
+    encryption: Option<&Arc<ClientConfig>>,
+    mut stream: Box<dyn Stream>,
+) -> Result<Box<dyn Stream>, Error> {
+    if let Some(config) = encryption.filter(|_| proxy.is_encrypted()) {
+        stream = encrypt(config, proxy.host(), stream).await?;
+    }
+    if !route.is_encrypted() {
+        return Ok(stream);
+    }
+    let to = authority(route.host(), route.port());
+    let mut request = format!("CONNECT {to} HTTP/1.1\r\nHost: {to}\r\n").into_bytes();
+    authorize(proxy, &mut request);
+    request.extend_from_slice(b"\r\n");
+    let answer = Head::ask(&mut *stream, &request).await;
+    let refused = match answer {
+        Ok(answer) if (200..300).contains(&answer.status) => return Ok(stream),
+        Ok(answer) => Refused::Status(answer.status),
+        Err(error) => Refused::NoAnswer(error),
+    };
+    Err(Error::Tunnel {
+        to,
+        proxy: proxy.to_string(),
+        source: refused,
+    })
+}
+
+/// Adds to a request's head what opens the proxy.
+pub(crate) fn authorize(proxy: &Proxy, request: &mut Vec<u8>) {
+    if let Some(authorization) = proxy.authorization() {
+        request.extend_from_slice(b"Proxy-Authorization: ");
+        request.extend_from_slice(authorization.as_bytes());
+        request.extend_from_slice(b"\r\n");
+    }
+}
+
+async fn encrypt(
+    config: &Arc<ClientConfig>,
+    host: &str,
+    stream: Box<dyn Stream>,
+) -> Result<Box<dyn Stream>, Error> {
+    let failed = |source| Error::Tls {
+        host: host.to_owned(),
+        source,
+    };
+    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream);
+    Ok(Box::new(stream.await.map_err(failed)?))
+}
+
+/// The first connection that stands: the next address is tried when one fails, or takes long.
+async fn tcp(addresses: Vec<SocketAddr>, unacknowledged: Option<Duration>) -> Result<TcpStream, Error> {
+    let mut waiting = in_turns(addresses).into_iter();
+    let mut tries = FuturesUnordered::new();
+    let mut last = None;
+    loop {
+        match waiting.next() {
+            Some(address) => tries.push(async move {
+                let tried = one(address, unacknowledged).await;
+                tried.map_err(|source| Error::Tcp {
+                    to: address.to_string(),
+                    source,
+                })
+            }),
+            None if tries.is_empty() => break,
+            None => {}
+        }
+        // The last one has all the time that there is.
+        let tried = match waiting.len() {
+            0 => tries.next().await,
+            _ => timeout(HEAD_START, tries.next()).await.unwrap_or(None),
+        };
+        match tried {
+            Some(Ok(stream)) => return Ok(stream),
+            Some(Err(error)) => last = Some(error),
+            None => {}
+        }
+    }
+    Err(last.unwrap_or(Error::TimedOut))
+}
+
+/// IPv4 and IPv6 by turns, so that a network that has but one of them costs one head start.
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first = addresses.first().map(SocketAddr::is_ipv4);
+    let (same, other): (Vec<_>, Vec<_>) = addresses
+        .into_iter()
+        .partition(|address| Some(address.is_ipv4()) == first);
+    let (mut same, mut other) = (same.into_iter(), other.into_iter());
+    std::iter::from_fn(|| Some((same.next(), other.next())).filter(|pair| *pair != (None, None)))
+        .flat_map(|(one, another)| [one, another])
+        .flatten()
+        .take(ADDRESSES)
+        .collect()
+}
+
+async fn one(address: SocketAddr, unacknowledged: Option<Duration>) -> io::Result<TcpStream> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_keepalive(true)?;
+    sockopt::set_tcp_keepidle(&socket, QUIET)?;
+    sockopt::set_tcp_keepintvl(&socket, BETWEEN_PROBES)?;
+    sockopt::set_tcp_keepcnt(&socket, PROBES)?;
+    #[cfg(target_os = "linux")]
+    if let Some(limit) = unacknowledged {
+        let milliseconds = u32::try_from(limit.as_millis()).unwrap_or(u32::MAX);
+        sockopt::set_tcp_user_timeout(&socket, milliseconds)?;
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = unacknowledged;
+    socket.connect(address).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn families_take_turns() {
+        let turns = |addresses: &[&str]| {
+            let addresses = addresses
+                .iter()
+                .map(|address| address.parse().expect("an address"));
+            let turns = in_turns(addresses.collect());
+            turns.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            turns(&["[::1]:1", "[::2]:1", "1.0.0.1:1", "[::3]:1", "1.0.0.2:1"]),
+            ["[::1]:1", "1.0.0.1:1", "[::2]:1", "1.0.0.2:1", "[::3]:1"]
+        );
+        assert_eq!(turns(&["1.0.0.1:1"]), ["1.0.0.1:1"]);
+        assert_eq!(turns(&[]), Vec::<String>::new());
+        let many: Vec<String> = (0..20).map(|nth| format!("1.0.0.{nth}:1")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(turns(&many), many[..ADDRESSES]);
+    }
+}

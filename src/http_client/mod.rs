@@ -1,0 +1,373 @@
+//! An HTTP/1.1 client with one destination: what the client for the service and the one for the Kubernetes API have in common.
+//!
+//! One connection is kept and used again; nothing is tried twice, and no redirect is followed, since it would carry the token away.
+//! Never here: tokens, what an answer means, which way leads to the destination (`route`).
+
+mod connect;
+pub(crate) mod head;
+mod status_line;
+pub(crate) mod tls;
+
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Request, Response, Uri, header};
+use http_body_util::Full;
+use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, Sleep, sleep, timeout};
+
+pub(crate) use self::connect::{Resolver, Stream, addresses, authorize, through};
+pub(crate) use self::status_line::Seen;
+use self::status_line::Tap;
+use crate::route::{Route, authority};
+
+/// The most header fields that a response may have. hyper's default is 100, which proxies that add fields exceed. hyper sets memory aside
+/// for so many while it reads a head: with 2000, each copy took 0.2 MiB more.
+const MOST_FIELDS: usize = 512;
+
+/// A connection, with all that it takes: the proxy's tunnel and TLS.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// What a client needs.
+pub(crate) struct Settings {
+    pub(crate) route: Route,
+    pub(crate) tls: tls::Encryption,
+    /// How long a connection without a request is kept.
+    pub(crate) idle: Duration,
+    /// A body that goes on without a byte for longer than this is over.
+    pub(crate) silent: Option<Duration>,
+    /// After this time Linux gives up what the other side does not acknowledge, also after the connection was closed.
+    pub(crate) unacknowledged: Option<Duration>,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// There is no connection, so nothing was sent.
+    #[error(transparent)]
+    Connect(#[from] connect::Error),
+    /// Something was sent, perhaps.
+    #[error("the connection broke off, or what came is no answer in HTTP")]
+    Broken(#[source] hyper::Error),
+}
+
+/// Cheap to clone: the clones share the connection.
+#[derive(Clone)]
+pub(crate) struct Client {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+struct Shared {
+    settings: Settings,
+    host: HeaderValue,
+    resolver: Resolver,
+    kept: Mutex<Option<Kept>>,
+}
+
+/// A connection without a request.
+struct Kept {
+    link: Link,
+    since: Instant,
+    /// Closes it when the other side does, or when it was idle for too long.
+    _keeper: Owned,
+}
+
+/// A task that ends with its owner.
+struct Owned(JoinHandle<()>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Client {
+    /// Connects to nothing yet.
+    pub(crate) fn new(settings: Settings) -> Self {
+        Self::with_resolver(settings, Resolver::System)
+    }
+
+    pub(crate) fn with_resolver(settings: Settings, resolver: Resolver) -> Self {
+        let url = settings.route.url();
+        let host = match url.port() {
+            Some(port) => authority(settings.route.host(), port),
+            None => url.host_str().unwrap_or_default().to_owned(),
+        };
+        Self {
+            shared: Arc::new(Shared {
+                // The host of a URL is fit for a header.
+                host: HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static("")),
+                settings,
+                resolver,
+                kept: Mutex::new(None),
+            }),
+        }
+    }
+
+    /// Sends one request; of its URI, path and query count. `seen` remembers what came of the answer, also if this fails.
+    ///
+    /// # Cancel safety
+    /// Dropping the future closes the connection; the request may have arrived. Dropping the body does the same.
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        seen: &Seen,
+    ) -> Result<Response<Answer>, Error> {
+        let mut request = self.shared.addressed(request);
+        let answered = loop {
+            let kept = self.shared.take();
+            let (link, is_new) = match kept {
+                Some(link) => (link, false),
+                None => (self.shared.connect().await?, true),
+            };
+            match link.exchange(request, seen).await {
+                Ok(answered) => break answered,
+                // The other side had closed the connection before anything of the request was on its way.
+                Err(Unsent {
+                    request: Some(unsent),
+                    ..
+                }) if !is_new => request = *unsent,
+                Err(Unsent { error, .. }) => return Err(Error::Broken(error)),
+            }
+        };
+        let (response, link) = answered;
+        let silent = self.shared.settings.silent;
+        Ok(response.map(|incoming| Answer {
+            incoming,
+            link: Some(link),
+            home: Arc::downgrade(&self.shared),
+            silence: silent.map(|silent| (silent, Box::pin(sleep(silent)))),
+        }))
+    }
+}
+
+impl Shared {
+    /// The request as its way needs it.
+    fn addressed(&self, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
+        let route = &self.settings.route;
+        let path = request
+            .uri()
+            .path_and_query()
+            .cloned()
+            .unwrap_or(PathAndQuery::from_static("/"));
+        let uri = Uri::builder().path_and_query(path.clone());
+        let headers = request.headers_mut();
+        headers.insert(header::HOST, self.host.clone());
+        headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
+        // A proxy needs the whole URL of what is not encrypted (RFC 9112, 3.2.2), and its password with each request.
+        let proxy = route.proxy().filter(|_| !route.is_encrypted());
+        let uri = match proxy {
+            Some(_) => uri.scheme("http").authority(self.host.as_bytes()),
+            None => uri,
+        };
+        if let Some(authorization) = proxy.and_then(|proxy| proxy.authorization()) {
+            headers.insert(header::PROXY_AUTHORIZATION, authorization.clone());
+        }
+        *request.uri_mut() = uri.build().unwrap_or_else(|_| path.into());
+        request
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Option<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection that was kept, unless the other side closed it.
+    fn take(&self) -> Option<Link> {
+        let kept = self.kept().take()?;
+        let is_fresh = kept.since.elapsed() < self.settings.idle;
+        let mut link = kept.link;
+        // What came since then is heard by this.
+        let waker = futures_util::task::noop_waker();
+        let is_open = link.drive(&mut Context::from_waker(&waker)).is_pending();
+        (is_fresh && is_open && link.sender.is_ready()).then_some(link)
+    }
+
+    fn keep(self: Arc<Self>, mut link: Link, context: &mut Context<'_>) {
+        // It takes note of the answer's end.
+        if link.drive(context).is_ready() || link.sender.is_closed() {
+            return;
+        }
+        let (home, idle) = (Arc::downgrade(&self), self.settings.idle);
+        let closed = move |context: &mut Context<'_>| {
+            let Some(home) = home.upgrade() else {
+                return Poll::Ready(());
+            };
+            let mut kept = home.kept();
+            let closed = match kept.as_mut() {
+                Some(kept) => kept.link.drive(context).is_ready(),
+                None => true,
+            };
+            if closed { Poll::Ready(()) } else { Poll::Pending }
+        };
+        let home = Arc::downgrade(&self);
+        let keeper = tokio::spawn(async move {
+            let _ = timeout(idle, std::future::poll_fn(closed)).await;
+            if let Some(home) = home.upgrade() {
+                // Its own task's end with it: nothing is awaited any more.
+                *home.kept() = None;
+            }
+        });
+        *self.kept() = Some(Kept {
+            link,
+            since: Instant::now(),
+            _keeper: Owned(keeper),
+        });
+    }
+
+    async fn connect(&self) -> Result<Link, Error> {
+        let connecting = connect::connect(&self.settings, &self.resolver);
+        let stream = timeout(CONNECT, connecting)
+            .await
+            .unwrap_or(Err(connect::Error::TimedOut))?;
+        let tap = Tap::new(stream);
+        let watched = tap.watched();
+        let (sender, connection) = http1::Builder::new()
+            // A response whose head is odd is a response, as it is for curl. Otherwise podbeat would repeat an accepted heartbeat until
+            // its deadline, and then report that it was not delivered.
+            .allow_obsolete_multiline_headers_in_responses(true)
+            .allow_spaces_after_header_name_in_responses(true)
+            .ignore_invalid_headers_in_responses(true)
+            .max_headers(MOST_FIELDS)
+            .handshake(TokioIo::new(tap))
+            .await
+            .map_err(Error::Broken)?;
+        Ok(Link {
+            sender,
+            connection: Some(connection),
+            watched,
+        })
+    }
+}
+
+/// One connection. Whoever has it drives it: there is no task beside a request's own.
+struct Link {
+    sender: http1::SendRequest<Full<Bytes>>,
+    /// `None` once it ended.
+    connection: Option<http1::Connection<TokioIo<Tap>, Full<Bytes>>>,
+    watched: status_line::Watched,
+}
+
+/// A request that has no answer.
+struct Unsent {
+    error: hyper::Error,
+    /// The request, if nothing of it was sent.
+    request: Option<Box<Request<Full<Bytes>>>>,
+}
+
+impl Link {
+    /// Ready when the connection ended.
+    fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if let Some(connection) = &mut self.connection {
+            // Why it ended is what the request's answer says.
+            std::task::ready!(connection.poll_unpin(context)).ok();
+            self.connection = None;
+        }
+        Poll::Ready(())
+    }
+
+    async fn exchange(
+        mut self,
+        request: Request<Full<Bytes>>,
+        seen: &Seen,
+    ) -> Result<(Response<Incoming>, Self), Unsent> {
+        self.watched.begin(seen);
+        let mut answer = pin!(self.sender.try_send_request(request));
+        let answered = std::future::poll_fn(|context| {
+            if let Poll::Ready(answered) = answer.as_mut().poll(context) {
+                return Poll::Ready(answered);
+            }
+            // What it does wakes the answer, or resolves it at once.
+            let _ = self.drive(context);
+            answer.as_mut().poll(context)
+        });
+        match answered.await {
+            Ok(response) => Ok((response, self)),
+            Err(mut failed) => Err(Unsent {
+                request: failed.take_message().map(Box::new),
+                error: failed.into_error(),
+            }),
+        }
+    }
+}
+
+/// The body of a response. Read to its end, it leaves the connection for the next request.
+pub(crate) struct Answer {
+    incoming: Incoming,
+    link: Option<Link>,
+    home: Weak<Shared>,
+    silence: Option<(Duration, Pin<Box<Sleep>>)>,
+}
+
+/// Why a body has no end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BodyError {
+    #[error("the response broke off")]
+    Broken(#[from] hyper::Error),
+    #[error("the response went on without a byte for {}", humantime::format_duration(*.0))]
+    Silent(Duration),
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut polled = Pin::new(&mut self.incoming).poll_frame(context);
+        if polled.is_pending()
+            && let Some(link) = &mut self.link
+        {
+            // Whether it ended is what the body says next.
+            let _ = link.drive(context);
+            polled = Pin::new(&mut self.incoming).poll_frame(context);
+        }
+        match polled {
+            Poll::Ready(None) => {
+                if let (Some(link), Some(home)) = (self.link.take(), self.home.upgrade()) {
+                    home.keep(link, context);
+                }
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(frame)) => {
+                if let Some((silent, silence)) = &mut self.silence {
+                    silence.as_mut().reset(Instant::now() + *silent);
+                }
+                Poll::Ready(Some(frame.map_err(BodyError::Broken)))
+            }
+            Poll::Pending => {
+                let Some((silent, silence)) = &mut self.silence else {
+                    return Poll::Pending;
+                };
+                std::task::ready!(silence.poll_unpin(context));
+                Poll::Ready(Some(Err(BodyError::Silent(*silent))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // Not before the connection is back where the next request finds it.
+        self.incoming.is_end_stream() && self.link.is_none()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,236 @@
+//! What a connection reads is looked at on its way, for the status line of the answer: an answer whose head breaks off behind it was an
+//! answer.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::Stream;
+
+/// What came of the answer to one request.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen(Arc<AtomicU16>);
+
+impl Seen {
+    /// The status, once its line came whole.
+    pub(crate) fn status(&self) -> Option<u16> {
+        Some(self.0.load(Ordering::Relaxed)).filter(|status| *status > 0)
+    }
+}
+
+/// A connection whose answers are looked at.
+pub(super) struct Tap {
+    stream: Box<dyn Stream>,
+    watched: Watched,
+}
+
+/// Which request's answer is looked at.
+#[derive(Clone, Default)]
+pub(super) struct Watched(Arc<Mutex<Option<(Seen, StatusLine)>>>);
+
+impl Tap {
+    pub(super) fn new(stream: Box<dyn Stream>) -> Self {
+        Self {
+            stream,
+            watched: Watched::default(),
+        }
+    }
+
+    pub(super) fn watched(&self) -> Watched {
+        self.watched.clone()
+    }
+}
+
+impl Watched {
+    /// What comes from now on answers another request.
+    pub(super) fn begin(&self, seen: &Seen) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((seen.clone(), StatusLine::default()));
+    }
+
+    fn look(&self, bytes: &[u8]) {
+        let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((seen, line)) = &mut *watched else { return };
+        match line.read(bytes) {
+            Looked::Nothing => {}
+            Looked::Status(status) => {
+                seen.0.store(status, Ordering::Relaxed);
+                *watched = None;
+            }
+            Looked::NotHttp => *watched = None,
+        }
+    }
+}
+
+impl AsyncRead for Tap {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if let Some(read) = buffer.filled().get(before..) {
+            self.watched.look(read);
+        }
+        polled
+    }
+}
+
+impl AsyncWrite for Tap {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(context, parts)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+}
+
+/// `HTTP/1.1 200`, and the byte behind it: what follows is prose.
+const LENGTH: usize = 13;
+
+/// Looks for the status line in what comes, however it is cut. Answers that only announce another one (1xx) are passed over.
+#[derive(Default)]
+struct StatusLine {
+    /// The beginning of the line.
+    begun: [u8; LENGTH],
+    /// Bytes of the line so far.
+    length: usize,
+    /// In the head of an answer that announces another one.
+    announces: bool,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Looked {
+    Nothing,
+    Status(u16),
+    NotHttp,
+}
+
+impl StatusLine {
+    fn read(&mut self, bytes: &[u8]) -> Looked {
+        for byte in bytes {
+            match byte {
+                b'\n' => {
+                    let length = std::mem::take(&mut self.length);
+                    if length == 0 {
+                        // The end of such a head, or an empty line before the first.
+                        self.announces = false;
+                    } else if !self.announces {
+                        match self.status(length) {
+                            Some(100..=199) => self.announces = true,
+                            Some(status) => return Looked::Status(status),
+                            None => return Looked::NotHttp,
+                        }
+                    }
+                }
+                b'\r' if self.length == 0 => {}
+                byte => {
+                    if let Some(place) = self.begun.get_mut(self.length) {
+                        *place = *byte;
+                    }
+                    // As long as the line may be.
+                    self.length = self.length.saturating_add(1);
+                }
+            }
+        }
+        Looked::Nothing
+    }
+
+    /// The status of a line that came whole.
+    fn status(&self, length: usize) -> Option<u16> {
+        let line = self.begun.get(..length.min(LENGTH))?;
+        let (version, rest) = line.split_at_checked(9)?;
+        let (status, behind) = rest.split_at_checked(3)?;
+        let is_http = matches!(version, b"HTTP/1.0 " | b"HTTP/1.1 ") && matches!(behind, b"" | b" " | b"\r");
+        let digits = status.iter().all(u8::is_ascii_digit);
+        str::from_utf8(status)
+            .ok()
+            .filter(|_| is_http && digits)?
+            .parse()
+            .ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn looked(whole: &[u8], cuts: usize) -> Looked {
+        let mut line = StatusLine::default();
+        whole
+            .chunks(cuts)
+            .map(|part| line.read(part))
+            .find(|looked| *looked != Looked::Nothing)
+            .unwrap_or(Looked::Nothing)
+    }
+
+    #[test]
+    fn a_status_line_counts_once_it_came_whole() {
+        for (came, expected) in [
+            ("HTTP/1.1 200 OK\r\n", Looked::Status(200)),
+            ("HTTP/1.0 503\n", Looked::Status(503)),
+            ("\r\n\r\nHTTP/1.1 204 \r\n", Looked::Status(204)),
+            (
+                "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 201 Created\r\n",
+                Looked::Status(201),
+            ),
+            (
+                "HTTP/1.1 103 Early Hints\r\nHTTP/1.1 200: x\r\n\r\nHTTP/1.1 404 \r\n",
+                Looked::Status(404),
+            ),
+            ("HTTP/1.1 200 OK", Looked::Nothing),
+            ("HTTP/1.1 200 OK\r", Looked::Nothing),
+            ("HTTP/1.1 20", Looked::Nothing),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200", Looked::Nothing),
+            ("", Looked::Nothing),
+            ("HTTP/1.1 20\r\n", Looked::NotHttp),
+            ("HTTP/1.1 2OO OK\r\n", Looked::NotHttp),
+            ("HTTP/1.1 2000\r\n", Looked::NotHttp),
+            ("HTTP/2 200 OK\r\n", Looked::NotHttp),
+            ("SSH-2.0-OpenSSH_9.2 200\r\n", Looked::NotHttp),
+            ("<html>\nHTTP/1.1 200 OK\r\n", Looked::NotHttp),
+        ] {
+            for cuts in 1..20 {
+                assert_eq!(looked(came.as_bytes(), cuts), expected, "{came:?} by {cuts}");
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
+
+        #[test]
+        fn whatever_comes_is_cut_without_effect(bytes: Vec<u8>, cuts in 1_usize..9) {
+            prop_assert_eq!(looked(&bytes, cuts), looked(&bytes, usize::MAX));
+            let begun = [b"HTTP/1.1 200 OK\r\n", &bytes[..]].concat();
+            prop_assert_eq!(looked(&begun, cuts), Looked::Status(200));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! What a client brings to TLS: its roots, and the certificate that it shows.
+
+use std::sync::Arc;
+
+use rustls::client::danger::ServerCertVerifier;
+use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::sign::CertifiedKey;
+use rustls::{ClientConfig, Error, RootCertStore, SignatureScheme};
+use rustls_platform_verifier::Verifier;
+
+use crate::route::{Proxy, Route};
+
+/// How a route's connections are encrypted.
+#[derive(Default)]
+pub(crate) struct Encryption {
+    /// `None` only if the destination is spoken to in plain HTTP.
+    pub(crate) to_destination: Option<Arc<ClientConfig>>,
+    /// The name in the destination's certificate, if it is not its host's.
+    pub(crate) server_name: Option<String>,
+    /// `None` only if no proxy is spoken to over TLS.
+    pub(crate) to_proxy: Option<Arc<ClientConfig>>,
+}
+
+impl Encryption {
+    /// Of a route, as far as it needs any. A proxy is known by the system's roots and by those of its destination. It is shown
+    /// no certificate of ours.
+    pub(crate) fn new<E: From<Unfit>>(
+        route: &Route,
+        to_destination: impl FnOnce() -> Result<ClientConfig, E>,
+        roots: &[CertificateDer<'static>],
+    ) -> Result<Self, E> {
+        let to_destination = match route.is_encrypted() {
+            true => Some(Arc::new(to_destination()?)),
+            false => None,
+        };
+        Ok(Self {
+            to_destination,
+            server_name: None,
+            to_proxy: to_proxy(route, roots)?,
+        })
+    }
+}
+
+/// To the proxy of a route, if it is spoken to over TLS.
+pub(crate) fn to_proxy(
+    route: &Route,
+    roots: &[CertificateDer<'static>],
+) -> Result<Option<Arc<ClientConfig>>, Unfit> {
+    if !route.proxy().is_some_and(Proxy::is_encrypted) {
+        return Ok(None);
+    }
+    let provider = provider();
+    let verifier = Verifier::new_with_extra_roots(roots.to_vec(), Arc::clone(&provider));
+    let means = Means {
+        verifier: Arc::new(verifier.map_err(Unfit::Roots)?),
+        identity: None,
+        provider,
+    };
+    Ok(Some(Arc::new(means.config()?)))
+}
+
+/// Why there can't be any.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Unfit {
+    #[error(
+        "no roots can be had: is each certificate of the CA's file a CA's, or without it, does the system have any?"
+    )]
+    Roots(#[source] Error),
+    #[error("the client's certificate and key can't be used: do they belong together?")]
+    Identity(#[source] Error),
+}
+
+/// Roots, and the certificate that is shown.
+pub(crate) struct Means {
+    pub(crate) verifier: Arc<dyn ServerCertVerifier>,
+    pub(crate) identity: Option<Arc<CertifiedKey>>,
+    pub(crate) provider: Arc<CryptoProvider>,
+}
+
+impl Means {
+    /// Without roots, the system's are used.
+    pub(crate) fn new(
+        roots: Option<Vec<CertificateDer<'static>>>,
+        identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+    ) -> Result<Self, Unfit> {
+        let provider = provider();
+        let verifier: Arc<dyn ServerCertVerifier> = match roots {
+            Some(certificates) => {
+                let mut roots = RootCertStore::empty();
+                for certificate in certificates {
+                    roots.add(certificate).map_err(Unfit::Roots)?;
+                }
+                WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+                    .build()
+                    .map_err(|error| Unfit::Roots(Error::General(error.to_string())))?
+            }
+            None => Arc::new(Verifier::new(Arc::clone(&provider)).map_err(Unfit::Roots)?),
+        };
+        let identity = match identity {
+            Some((chain, key)) => Some(Arc::new(
+                CertifiedKey::from_der(chain, key, &provider).map_err(Unfit::Identity)?,
+            )),
+            None => None,
+        };
+        Ok(Self {
+            verifier,
+            identity,
+            provider,
+        })
+    }
+
+    /// As rustls takes it.
+    pub(crate) fn config(self) -> Result<ClientConfig, Unfit> {
+        let config = ClientConfig::builder_with_provider(self.provider)
+            .with_safe_default_protocol_versions()
+            .map_err(Unfit::Roots)?
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier);
+        Ok(speaking_http(match self.identity {
+            Some(identity) => config.with_client_cert_resolver(Arc::new(Shows(identity))),
+            None => config.with_no_client_auth(),
+        }))
+    }
+}
+
+/// Says that HTTP/1.1 is what is spoken inside.
+pub(crate) fn speaking_http(mut config: ClientConfig) -> ClientConfig {
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+#[derive(Debug)]
+struct Shows(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Shows {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(Arc::clone(&self.0))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}

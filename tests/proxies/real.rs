@@ -1,0 +1,167 @@
+//! The same with a real proxy, tinyproxy, and curl beside podbeat: `just proxy-test`.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+
+use super::{check, plain, runs, tunnels, world};
+use crate::harness::listener::AWAY;
+use crate::harness::{LIMIT, settings_away, text, unused_port};
+
+/// A tinyproxy that wants a password. Ends when dropped.
+struct Tinyproxy {
+    child: Child,
+    port: u16,
+    log: std::path::PathBuf,
+}
+
+impl Drop for Tinyproxy {
+    fn drop(&mut self) {
+        let _ = (self.child.kill(), self.child.wait());
+    }
+}
+
+impl Tinyproxy {
+    async fn start(directory: &Path) -> Self {
+        let port = {
+            let (port, _socket) = unused_port();
+            port
+        };
+        let (log, file) = (directory.join("tinyproxy.log"), directory.join("tinyproxy.conf"));
+        let configuration = format!(
+            "Port {port}\nListen 127.0.0.1\nTimeout 600\nLogLevel Connect\nLogFile \"{}\"\nBasicAuth user hunter2\n",
+            log.display()
+        );
+        std::fs::write(&file, configuration).expect("written");
+        let child = Command::new("tinyproxy")
+            .args(["-d", "-c"])
+            .arg(&file)
+            .stdout(Stdio::null())
+            .spawn()
+            .expect("tinyproxy is installed: see .ci/install packages");
+        let listens = async {
+            while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(LIMIT, listens).await.expect("tinyproxy listens");
+        Self { child, port, log }
+    }
+
+    fn url(&self) -> String {
+        format!("http://user:hunter2@127.0.0.1:{}", self.port)
+    }
+
+    /// Requests in its log, and what they were for.
+    fn asked(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+        let mut asked: Vec<String> = log
+            .lines()
+            .filter_map(|line| line.split_once("): ")?.1.strip_prefix(""))
+            .filter(|line| line.starts_with("CONNECT ") || line.starts_with("GET "))
+            .map(str::to_owned)
+            .collect();
+        asked.sort_unstable();
+        asked.dedup();
+        asked
+    }
+}
+
+/// Whether curl goes by the proxy with these variables, as it says itself.
+fn curl_goes_by(url: &str, ca: &str, variables: &[(&str, &str)]) -> bool {
+    let output = Command::new("curl")
+        .env_clear()
+        .envs(variables.iter().copied())
+        .args([
+            "--silent",
+            "--max-time",
+            "20",
+            "--output",
+            "/dev/null",
+            "--write-out",
+            "%{proxy_used}",
+        ])
+        .args(["--cacert", ca, url])
+        .output()
+        .expect("curl is installed: see .ci/install packages");
+    assert!(output.status.success(), "{url} {variables:?}: {output:?}");
+    match &*String::from_utf8_lossy(&output.stdout) {
+        "0" => false,
+        "1" => true,
+        other => panic!("curl is too old to say whether it used a proxy: {other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs tinyproxy and curl: just proxy-test"]
+async fn podbeat_goes_by_a_real_proxy_where_curl_does() {
+    let world = world().await;
+    let proxy = Tinyproxy::start(&world.path(".")).await;
+    let (service, url) = (world.service.url().replace("localhost", AWAY), proxy.url());
+    let ca = text(world.path("ca.crt"));
+    for (variable, no_proxy, expected) in [
+        ("https_proxy", "", true),
+        ("HTTPS_PROXY", "", true),
+        ("all_proxy", "", true),
+        ("ALL_PROXY", "", true),
+        ("http_proxy", "", false),
+        ("https_proxy", "*", false),
+        ("https_proxy", "0.0.0.0", false),
+        ("https_proxy", "0.0.0.0/8", false),
+        ("https_proxy", "a.example, 0.0.0.0", false),
+        ("https_proxy", "127.0.0.1", true),
+        ("https_proxy", "10.0.0.0/8", true),
+        ("https_proxy", "0.0.0", true),
+    ] {
+        let variables = [
+            (variable, &*url),
+            ("no_proxy", no_proxy),
+            ("PODBEAT_CA_FILE", &ca),
+        ];
+        assert_eq!(
+            curl_goes_by(&service, &ca, &variables),
+            expected,
+            "curl: {variable} {no_proxy}"
+        );
+        let before = std::fs::read_to_string(&proxy.log).unwrap_or_default().len();
+        let listed = runs(&service, &variables).await;
+        assert_eq!(listed.code, 0, "{listed:?}");
+        let log = std::fs::read_to_string(&proxy.log).unwrap_or_default();
+        let used = log.get(before..).is_some_and(|new| new.contains("CONNECT "));
+        assert_eq!(used, expected, "podbeat: {variable} {no_proxy}: {log}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs tinyproxy and curl: just proxy-test"]
+async fn all_is_well_by_a_real_proxy() {
+    let world = world().await;
+    let proxy = Tinyproxy::start(&world.path(".")).await;
+    let url = proxy.url();
+    let settings = settings_away(&world, &[("HTTPS_PROXY", &url)]);
+    let checked = check(settings, &[]).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+    for tunnel in tunnels(&world, true, true) {
+        let asked = proxy.asked();
+        assert!(asked.contains(&tunnel), "{tunnel}: {asked:?}");
+    }
+    let plain = plain().await;
+    let service = plain.url().replace("127.0.0.1", AWAY);
+    let listed = runs(&service, &[("http_proxy", &url), ("PODBEAT_ALLOW_HTTP", "true")]).await;
+    assert_eq!(listed.code, 0, "{listed:?}");
+    assert!(
+        proxy.asked().iter().any(|line| line.starts_with("GET http://")),
+        "{:?}",
+        proxy.asked()
+    );
+    let wrong = url.replace("hunter2", "wrong");
+    let settings = settings_away(&world, &[("HTTPS_PROXY", &wrong)]);
+    let checked = check(settings, &[]).await;
+    assert!(
+        checked.out.contains("the proxy answered 401") || checked.out.contains("the proxy answered 407"),
+        "{checked:?}"
+    );
+}
