@@ -12,7 +12,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use futures_util::StreamExt;
 use podbeat_lab::contract::Contract;
-use podbeat_lab::fault::Faults;
+use podbeat_lab::fault::{Faults, Place};
 use podbeat_lab::fleet::{agents, kubernetes, stand_ins};
 use podbeat_lab::page;
 use podbeat_lab::service::{self, Limits, Options, Service};

@@ -73,7 +73,7 @@ pub async fn run(
 ) -> Ending {
     // The ring provider for the whole process, kube's client included; it is no error if that was done before.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let findings = Findings::new(look(partial, invocation.timeout).await);
+    let findings = Findings::new(Box::pin(look(partial, invocation.timeout)).await);
     let text = if invocation.json {
         findings.json()
     } else {
