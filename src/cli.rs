@@ -2,6 +2,8 @@
 
 mod check;
 #[cfg(feature = "laptop")]
+pub mod complete;
+#[cfg(feature = "laptop")]
 mod explain;
 #[cfg(feature = "laptop")]
 pub mod manual;
@@ -295,6 +297,17 @@ fn json_output(help: &'static str) -> Arg {
         .value_name("FORMAT")
         .value_parser(PossibleValuesParser::new(["json"]))
         .help(help)
+}
+
+/// The settings of a command for people, in the build for a laptop with those that choose a profile.
+#[cfg_attr(
+    not(feature = "laptop"),
+    expect(unused_mut, reason = "only a laptop has profiles")
+)]
+fn with_profiles(mut settings: Vec<Setting>) -> Vec<Setting> {
+    #[cfg(feature = "laptop")]
+    settings.extend_from_slice(crate::config::PROFILE_SETTINGS);
+    settings
 }
 
 fn duration(text: &str) -> Result<Duration, Wrong> {

@@ -361,6 +361,23 @@ pub const SERVICE_SETTINGS: &[Setting] = &[
     ALLOW_HTTP,
 ];
 
+/// The settings that choose a profile, for commands that people run. The agent has none of them.
+#[cfg(feature = "laptop")]
+pub const PROFILE_SETTINGS: &[Setting] = &[
+    setting(
+        "PODBEAT_PROFILE",
+        "profile",
+        "the file's own default",
+        "profile that says where the service is; flags and variables come first",
+    ),
+    setting(
+        "PODBEAT_CONFIG",
+        "config",
+        "podbeat/config.yaml in XDG_CONFIG_HOME or ~/.config",
+        "file with the profiles",
+    ),
+];
+
 const SERVICE_ACCOUNT_DIR: Setting = setting(
     "PODBEAT_SERVICE_ACCOUNT_DIR",
     "service-account-dir",
@@ -437,6 +454,12 @@ pub const OBSERVE_SETTINGS: &[Setting] = &[
 pub trait Environment {
     /// The variable's value, if it is set.
     fn get(&self, variable: &str) -> Option<OsString>;
+
+    /// The profile that gives what no variable gives, and its file, in words.
+    #[cfg(feature = "laptop")]
+    fn profile(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The environment of the process.
@@ -839,6 +862,9 @@ pub struct Partial {
     pub config: Config,
     /// All that is missing or malformed, in the order of the documents.
     pub faults: Vec<Fault>,
+    /// The profile that is used, and its file, in words.
+    #[cfg(feature = "laptop")]
+    pub profile: Option<String>,
 }
 
 impl Partial {
@@ -849,7 +875,12 @@ impl Partial {
         let mut read = Reader::new(&settings, flags, environment);
         let config = Config::read(&mut read);
         let Errors(faults) = read.errors();
-        Self { config, faults }
+        Self {
+            config,
+            faults,
+            #[cfg(feature = "laptop")]
+            profile: environment.profile(),
+        }
     }
 
     /// Whether something is wrong with this setting.
@@ -1450,7 +1481,11 @@ fn header_text(text: &str) -> Result<Secret, String> {
     )
 }
 
-fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
+/// A base URL of the service.
+///
+/// # Errors
+/// What is wrong with it. It is repeated nowhere.
+pub(crate) fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
     // A URL with credentials is a secret as a whole: what is wrong with it is told without it.
     let has_credentials = text.split(['/', '?', '#']).any(|part| part.contains('@'));
     if has_credentials {
@@ -1464,15 +1499,17 @@ fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
         "https" => {}
         "http" if allow_http || route::is_loopback(&url) => {}
         "http" => {
-            return Err(
-                "not https; the token would travel unencrypted (PODBEAT_ALLOW_HTTP=true allows it)"
-                    .to_owned(),
-            );
+            return Err(format!(
+                "not https; the token would travel unencrypted{HTTP_IS_ALLOWED_BY}"
+            ));
         }
         _ => return Err("neither https nor http".to_owned()),
     }
     Ok(url)
 }
+
+/// What allows plain HTTP, where settings are read.
+pub(crate) const HTTP_IS_ALLOWED_BY: &str = " (PODBEAT_ALLOW_HTTP=true allows it)";
 
 const NO_CREDENTIALS: &str =
     "it carries credentials; leave user and password out, and use PODBEAT_TOKEN_FILE";

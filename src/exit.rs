@@ -133,7 +133,7 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
         &[
             (Ending::Delivered, "no check failed"),
             (Ending::Unmet, "a check failed"),
-            (Ending::Usage, "the command line is wrong"),
+            (Ending::Usage, WRONG_CHECK),
             (Ending::Internal, NOT_STARTED),
             (Ending::Unwritten, NO_OUTPUT),
         ],
@@ -367,6 +367,10 @@ const AGENT: &[(Ending, &str)] = &[
     ),
 ];
 
+#[cfg(feature = "laptop")]
+const WRONG_CHECK: &str = "the command line or the file with profiles is wrong";
+#[cfg(not(feature = "laptop"))]
+const WRONG_CHECK: &str = "the command line is wrong";
 const WRONG_SETTINGS: &str = "the command line or a setting is wrong; nothing was sent";
 const NOT_STARTED: &str = "podbeat could not start, for example for want of file descriptors";
 const NO_OUTPUT: &str = "standard output can't be written";

@@ -8,11 +8,12 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use podbeat::cli::manual;
+use podbeat::cli::{complete, manual};
 use podbeat::config::{Flags, ObserveConfig, ProcessEnvironment, ServiceConfig};
 use podbeat::exit::Ending;
 use podbeat::explain;
 use podbeat::observe::{self, Ended, Stage, signals};
+use podbeat::profiles::Profiled;
 use podbeat::runs::command::Invocation;
 use podbeat::runs::{self, Streams};
 use signal_hook::{flag, low_level};
@@ -20,11 +21,17 @@ use signal_hook_tokio::Signals;
 
 use super::{failed, runtime, stderr, stdout};
 
+/// The environment of a command for people: the process's own, with a profile behind it.
+pub(super) fn environment(flags: &Flags) -> Result<Profiled<ProcessEnvironment>, Ending> {
+    Profiled::load(flags, ProcessEnvironment).map_err(|error| failed(Ending::Usage, &error))
+}
+
 pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ending {
     let config = match invocation.needs_service() {
-        true => match ServiceConfig::load(flags, &ProcessEnvironment) {
-            Ok(config) => Some(config),
-            Err(errors) => return failed(Ending::Usage, &errors),
+        true => match environment(flags).map(|environment| ServiceConfig::load(flags, &environment)) {
+            Ok(Ok(config)) => Some(config),
+            Ok(Err(errors)) => return failed(Ending::Usage, &errors),
+            Err(ending) => return ending,
         },
         false => None,
     };
@@ -112,6 +119,17 @@ fn heard(draws: bool) -> std::io::Result<Signals> {
         flag::register(*signal, Arc::clone(&came))?;
     }
     Signals::new(ending.iter().chain(others))
+}
+
+/// Answers a shell that asks how the command line could go on; `None` if none does.
+pub(super) fn completed() -> Option<Ending> {
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let dir = std::env::current_dir().ok();
+    match complete::answer(&arguments, dir.as_deref(), &ProcessEnvironment) {
+        Ok(false) => None,
+        Ok(true) => Some(Ending::Delivered),
+        Err(error) => Some(failed(Ending::Usage, &error)),
+    }
 }
 
 pub(super) fn completion(shell: clap_complete::Shell) -> Ending {

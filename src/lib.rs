@@ -21,6 +21,8 @@ pub mod nonce;
 #[cfg(feature = "laptop")]
 pub mod observe;
 pub mod pod;
+#[cfg(feature = "laptop")]
+pub mod profiles;
 pub mod reap;
 mod regular_file;
 pub mod route;

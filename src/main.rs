@@ -3,6 +3,9 @@
 #[cfg(feature = "laptop")]
 mod laptop;
 
+#[cfg(feature = "laptop")]
+use laptop::environment;
+
 use std::io::Write;
 use std::process::ExitCode;
 
@@ -20,6 +23,10 @@ use signal_hook_tokio::Signals;
 const SIGNALS: [i32; 2] = [15, 2];
 
 fn main() -> ExitCode {
+    #[cfg(feature = "laptop")]
+    if let Some(ending) = laptop::completed() {
+        return ending.into();
+    }
     let cli = match cli::parse(std::env::args_os()) {
         Ok(cli) => cli,
         Err(exit) => {
@@ -98,7 +105,10 @@ fn run_agent(flags: &Flags) -> Ending {
 }
 
 fn run_check(flags: &Flags, invocation: &check::Invocation) -> Ending {
-    let partial = Partial::load(flags, &ProcessEnvironment);
+    let partial = match environment(flags) {
+        Ok(environment) => Partial::load(flags, &environment),
+        Err(ending) => return ending,
+    };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => return failed(Ending::Internal, &error),
@@ -111,9 +121,10 @@ fn run_check(flags: &Flags, invocation: &check::Invocation) -> Ending {
 }
 
 fn run_reap(flags: &Flags, invocation: &reap::Invocation) -> Ending {
-    let config = match ReapConfig::load(flags, &ProcessEnvironment) {
-        Ok(config) => config,
-        Err(errors) => return failed(Ending::Usage, &errors),
+    let config = match environment(flags).map(|environment| ReapConfig::load(flags, &environment)) {
+        Ok(Ok(config)) => config,
+        Ok(Err(errors)) => return failed(Ending::Usage, &errors),
+        Err(ending) => return ending,
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
@@ -123,6 +134,12 @@ fn run_reap(flags: &Flags, invocation: &reap::Invocation) -> Ending {
     let ending = runtime.block_on(reap::run(&config, invocation, &mut out, &mut notes));
     runtime.shutdown_background();
     ending
+}
+
+/// The image has no profiles.
+#[cfg(not(feature = "laptop"))]
+fn environment(_flags: &Flags) -> Result<ProcessEnvironment, Ending> {
+    Ok(ProcessEnvironment)
 }
 
 /// One thread: nothing here computes, and each thread more costs its stack ten thousand times.

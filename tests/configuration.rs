@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use podbeat::config::{EXEC_SETTINGS, OBSERVE_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting};
+use podbeat::config::{
+    EXEC_SETTINGS, OBSERVE_SETTINGS, PROFILE_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting,
+};
 use podbeat::exit::{ENDINGS, Ending};
 
 use crate::harness::repository::is_up_to_date;
@@ -32,6 +34,11 @@ fn document() -> String {
          | variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
     rows(&mut text, SERVICE_SETTINGS);
+    text.push_str(
+        "\nOf `podbeat runs`, `reap` and `check`, in the build for a laptop. [runs.md](runs.md#profiles) says what the file holds.\n\n\
+         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+    );
+    rows(&mut text, PROFILE_SETTINGS);
     text.push_str(
         "\n## Settings of `podbeat reap`\n\nThose of `podbeat runs`, and these:\n\n\
          | variable | flag | default | meaning |\n|---|---|---|---|\n",

@@ -27,6 +27,8 @@ use crate::task_runs::client::Tls;
 use crate::task_runs::credentials::{Credentials, Source};
 
 const SETTINGS: &str = "settings";
+#[cfg(feature = "laptop")]
+const PROFILE: &str = "settings.profile";
 const FILES: &str = "settings.files";
 const SOURCE: &str = "token.source";
 
@@ -116,6 +118,10 @@ async fn look(partial: &Partial, limit: Duration) -> Vec<Finding> {
         files::check(config, limit)
     );
     let mut found = settings(&partial.faults, config.dry_run);
+    #[cfg(feature = "laptop")]
+    if let Some(profile) = &partial.profile {
+        found.push(Finding::ok(PROFILE, profile));
+    }
     found.extend(service);
     found.extend(kubernetes);
     found.extend(files);

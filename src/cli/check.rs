@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
 
-use super::{OUTPUT, Wrong, duration, flag, flags, json_output};
+use super::{OUTPUT, Wrong, duration, flag, flags, json_output, with_profiles};
 use crate::check::Invocation;
 use crate::config::{Flags, check_settings};
 
@@ -32,7 +32,7 @@ pub(super) fn command() -> Command {
                 .help("The longest that one check may take; 100ms to 5m"),
         )
         .arg(json_output("json: one object with all checks"))
-        .args(check_settings().iter().map(flag))
+        .args(with_profiles(check_settings()).iter().map(flag))
 }
 
 fn timeout(text: &str) -> Result<Duration, Wrong> {
@@ -51,5 +51,5 @@ pub(super) fn parse(matches: &ArgMatches) -> (Flags, Invocation) {
             .unwrap_or_default(),
         json: matches.contains_id(OUTPUT),
     };
-    (flags(matches, &check_settings()), invocation)
+    (flags(matches, &with_profiles(check_settings())), invocation)
 }

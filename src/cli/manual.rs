@@ -21,7 +21,10 @@ pub(super) fn commands() -> [Command; 2] {
     let completion = Command::new(COMPLETION)
         .about("Print a script by which a shell completes podbeat's command line")
         .after_help(
-            "Examples:\n  \
+            "This script knows commands, flags and fixed values. With PODBEAT_COMPLETE=SHELL instead, podbeat itself is asked each time the\n\
+             key is pressed, and offers the IDs of runs, too.\n\n\
+             Examples:\n  \
+             source <(PODBEAT_COMPLETE=bash podbeat)                            for this shell, with the IDs of runs\n  \
              source <(podbeat completion bash)                                  for this shell\n  \
              podbeat completion bash > /etc/bash_completion.d/podbeat           for all shells to come\n  \
              podbeat completion zsh > \"${fpath[1]}/_podbeat\"\n  \

@@ -6,14 +6,14 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{OUTPUT, duration, flag, flags, json_output};
+use super::{OUTPUT, duration, flag, flags, json_output, with_profiles};
 use crate::config::{Flags, REAP_SETTINGS, SERVICE_SETTINGS, Setting};
 use crate::reap::{Invocation, Target};
 
 pub(super) const REAP: &str = "reap";
 
 pub(super) fn settings() -> Vec<Setting> {
-    [SERVICE_SETTINGS, REAP_SETTINGS].concat()
+    with_profiles([SERVICE_SETTINGS, REAP_SETTINGS].concat())
 }
 
 pub(super) fn command() -> Command {

@@ -7,8 +7,8 @@ use std::time::Duration;
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 
-use super::{Wrong, flag, flags};
-use crate::config::{Flags, SERVICE_SETTINGS};
+use super::{Wrong, flag, flags, with_profiles};
+use crate::config::{Flags, SERVICE_SETTINGS, Setting};
 use crate::exit::with_causes;
 use crate::nonce;
 use crate::runs::command::{self, Format, From, Invocation, container_status};
@@ -20,9 +20,14 @@ use crate::task_runs::model::{
 };
 
 pub(super) const RUNS: &str = "runs";
+pub(super) const RUN: &str = "run";
 
 const CONNECTION: &str = "Connection";
 const OUTPUT: &str = "Output";
+
+pub(super) fn settings() -> Vec<Setting> {
+    with_profiles(SERVICE_SETTINGS.to_vec())
+}
 
 pub(super) fn command() -> Command {
     let after = "Examples:\n  \
@@ -34,7 +39,7 @@ pub(super) fn command() -> Command {
         .after_help(after)
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .args(SERVICE_SETTINGS.iter().map(|setting| flag(setting).global(true).help_heading(CONNECTION)))
+        .args(settings().iter().map(|setting| flag(setting).global(true).help_heading(CONNECTION)))
         .arg(
             Arg::new("output")
                 .short('o')
@@ -311,7 +316,7 @@ fn file() -> Arg {
 }
 
 fn run() -> Arg {
-    Arg::new("run")
+    Arg::new(RUN)
         .value_name("RUN")
         .required(true)
         .help("The run's id")
@@ -519,7 +524,7 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
         headers: !matches.get_flag("no-headers"),
         notes,
     };
-    Ok((flags(matches, SERVICE_SETTINGS), invocation))
+    Ok((flags(matches, &settings()), invocation))
 }
 
 fn note_unknown(notes: &mut Vec<String>, statuses: &[TaskRunStatus]) {

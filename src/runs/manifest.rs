@@ -123,7 +123,10 @@ fn lost(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
 }
 
 /// The documents in a text, empty ones left out. What begins as a JSON object is JSON.
-fn documents(text: &str) -> Result<Vec<Value>, String> {
+///
+/// # Errors
+/// It is neither, or a member is there twice. No value is part of it.
+pub(crate) fn documents(text: &str) -> Result<Vec<Value>, String> {
     let text = trimmed::unmarked(text);
     let documents: Vec<Strict> = if text.trim_start().starts_with('{') {
         match serde_json::Deserializer::from_str(text).into_iter().collect() {

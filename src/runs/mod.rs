@@ -2,10 +2,11 @@
 //! Here lives what each command asks of the service, how long it goes on asking, and how the outcome is shown.
 //! Never here: flags (`cli`), the wire (`task_runs`), the agent and what a pod needs.
 
+pub mod candidates;
 pub mod command;
 mod console;
 mod looks;
-mod manifest;
+pub(crate) mod manifest;
 mod printer;
 pub mod wanted;
 

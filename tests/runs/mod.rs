@@ -1,7 +1,9 @@
 //! `podbeat runs` as a process, against the stand-in service and against a small server that answers what a test wants.
 
+mod completion;
 mod manual;
 mod operations;
+mod profiles;
 mod troubles;
 
 use tokio::process::Command;

@@ -1,0 +1,186 @@
+//! Completion that looks things up: IDs of runs at the service, names of profiles in their file. A shell starts podbeat for it with
+//! `PODBEAT_COMPLETE` set to the shell's name, whenever somebody presses the key.
+
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Command;
+use clap_complete::CompleteEnv;
+use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
+
+use super::runs;
+use crate::config::{Environment, Flags, ServiceConfig};
+use crate::profiles::{self, Profiled};
+use crate::runs::candidates::{candidates, is_plain};
+
+/// The variable by which a shell asks.
+pub const VARIABLE: &str = "PODBEAT_COMPLETE";
+
+/// How long somebody who presses a key waits at most.
+const LIMIT: Duration = Duration::from_secs(2);
+
+/// Answers a shell that asks, on standard output. False if none does, and podbeat is to do what it always does.
+///
+/// # Errors
+/// The shell is unknown, or does not read the answer.
+pub fn answer<E>(arguments: &[OsString], dir: Option<&Path>, environment: &E) -> Result<bool, clap::Error>
+where
+    E: Environment + Clone + Send + Sync + 'static,
+{
+    // It takes the program's name for granted.
+    if arguments.is_empty() {
+        return Ok(false);
+    }
+    let flags = typed(arguments);
+    let command = || with_lookups(super::command(), &flags, environment);
+    CompleteEnv::with_factory(command)
+        .var(VARIABLE)
+        .try_complete(arguments.iter().cloned(), dir)
+}
+
+fn with_lookups<E>(command: Command, flags: &Flags, environment: &E) -> Command
+where
+    E: Environment + Clone + Send + Sync + 'static,
+{
+    let profiles = {
+        let (flags, environment) = (flags.clone(), environment.clone());
+        ArgValueCompleter::new(move |begun: &OsStr| {
+            let names = profiles::names(&flags, &environment);
+            begun_so(begun, names.into_iter().map(|name| (name, String::new())))
+        })
+    };
+    let ids = {
+        let (flags, environment) = (flags.clone(), environment.clone());
+        ArgValueCompleter::new(move |begun: &OsStr| {
+            let found = ids(&flags, environment.clone());
+            begun_so(begun, found)
+        })
+    };
+    let with_profiles = |command: Command| {
+        let has = command.get_arguments().any(|arg| arg.get_id() == PROFILE);
+        match has {
+            true => command.mut_arg(PROFILE, |arg| arg.add(profiles.clone())),
+            false => command,
+        }
+    };
+    command.mut_subcommands(|command| {
+        with_profiles(command).mut_subcommands(|command| {
+            let has = command.get_arguments().any(|arg| arg.get_id() == runs::RUN);
+            match has {
+                true => command.mut_arg(runs::RUN, |arg| arg.add(ids.clone())),
+                false => command,
+            }
+        })
+    })
+}
+
+const PROFILE: &str = "PODBEAT_PROFILE";
+
+fn begun_so(begun: &OsStr, found: impl IntoIterator<Item = (String, String)>) -> Vec<CompletionCandidate> {
+    let Some(begun) = begun.to_str() else {
+        return Vec::new();
+    };
+    let fits = found
+        .into_iter()
+        .filter(|(word, _)| word.starts_with(begun) && is_plain(word));
+    let candidate = |(nth, (word, about)): (usize, (String, String))| {
+        let help = (!about.is_empty()).then(|| about.into());
+        // The newest first, as they came.
+        CompletionCandidate::new(word).help(help).display_order(Some(nth))
+    };
+    fits.enumerate().map(candidate).collect()
+}
+
+fn ids(flags: &Flags, environment: impl Environment) -> Vec<(String, String)> {
+    let found = || {
+        let environment = Profiled::load(flags, environment).ok()?;
+        let config = ServiceConfig::load(flags, &environment).ok()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .build()
+            .ok()?;
+        let found = runtime.block_on(candidates(&config, LIMIT));
+        // Not waiting for a name lookup that hangs.
+        runtime.shutdown_background();
+        Some(found)
+    };
+    let found = found().unwrap_or_default();
+    found
+        .into_iter()
+        .map(|candidate| (candidate.id, candidate.about))
+        .collect()
+}
+
+/// The settings that the words typed so far give, behind the `--` that a shell puts before them.
+fn typed(arguments: &[OsString]) -> Flags {
+    let mut flags = Flags::default();
+    let mut words = arguments.iter().skip_while(|word| *word != "--").skip(1);
+    let settings = runs::settings();
+    while let Some(word) = words.next() {
+        let Some(text) = word.to_str().and_then(|word| word.strip_prefix("--")) else {
+            continue;
+        };
+        if text.is_empty() {
+            break;
+        }
+        let (name, value) = match text.split_once('=') {
+            Some((name, value)) => (name, Some(OsString::from(value))),
+            None => (text, None),
+        };
+        let Some(setting) = settings.iter().find(|setting| setting.flag == name) else {
+            continue;
+        };
+        let value = match (setting.switch, value) {
+            (true, _) => Some("true".into()),
+            (false, Some(value)) => Some(value),
+            (false, None) => words.next().cloned(),
+        };
+        if let Some(value) = value {
+            flags.0.insert(setting.variable, value);
+        }
+    }
+    flags
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_settings_of_the_words_typed_so_far() {
+        let line =
+            "podbeat -- podbeat runs --service-url https://h --profile=p get --allow-http -o json --token";
+        let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        let Flags(flags) = typed(&arguments);
+        let expected = [
+            ("PODBEAT_ALLOW_HTTP", "true"),
+            ("PODBEAT_PROFILE", "p"),
+            ("PODBEAT_SERVICE_URL", "https://h"),
+        ];
+        assert!(
+            flags
+                .into_iter()
+                .eq(expected.map(|(variable, value)| (variable, OsString::from(value))))
+        );
+        assert!(
+            typed(&[
+                "podbeat".into(),
+                "--".into(),
+                "podbeat".into(),
+                "--".into(),
+                "--profile".into(),
+                "p".into()
+            ])
+            .0
+            .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_command_line_with_lookups_is_as_right_as_that_without() {
+        let environment = std::collections::BTreeMap::<String, String>::new();
+        with_lookups(super::super::command(), &Flags::default(), &environment).debug_assert();
+    }
+}
