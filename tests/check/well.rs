@@ -39,7 +39,7 @@ async fn what_was_seen_is_told() {
         ("service.tcp", "127.0.0.1:"),
         (
             "service.tls",
-            "TLS 1.3; for 127.0.0.1, localhost; by CN=podbeat lab; until 4096-01-01",
+            "TLS 1.3; for 127.0.0.1, localhost, 0.0.0.0; by CN=podbeat lab; until 4096-01-01",
         ),
         ("token.expiry", "opaque"),
         ("kubernetes.access", "in-cluster: https://127.0.0.1:"),
