@@ -343,6 +343,17 @@ fn names_no_command(first: Option<&OsString>) -> bool {
 #[error("{0}")]
 struct Wrong(&'static str);
 
+/// What our own checks say of a value; they don't repeat it.
+fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
+    let problem = error.downcast_ref::<Wrong>().map(ToString::to_string);
+    #[cfg(feature = "laptop")]
+    let problem = problem.or_else(|| {
+        let unfit = error.downcast_ref::<crate::runs::image_reference::Unfit>();
+        unfit.map(ToString::to_string)
+    });
+    problem
+}
+
 /// Whether a command is asked for that this build leaves out.
 #[cfg(not(feature = "laptop"))]
 fn is_for_a_laptop(error: &clap::Error) -> bool {
@@ -423,11 +434,8 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
         },
         // What clap itself says of a value repeats it.
         (ErrorKind::ValueValidation, Some(named)) => {
-            let problem = std::error::Error::source(error).and_then(|source| source.downcast_ref::<Wrong>());
-            format!(
-                "{named}: {}",
-                problem.map_or("not a valid value", |Wrong(problem)| problem)
-            )
+            let problem = std::error::Error::source(error).and_then(wrong);
+            format!("{named}: {}", problem.unwrap_or_else(|| "not a valid value".to_owned()))
         }
         (ErrorKind::ArgumentConflict, Some(named)) => match strings(ContextKind::PriorArg).as_str() {
             "" => format!("{named} can't be given here"),

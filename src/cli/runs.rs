@@ -12,7 +12,8 @@ use crate::config::{Flags, SERVICE_SETTINGS, Setting};
 use crate::exit::with_causes;
 use crate::nonce;
 use crate::runs::command::{self, Format, From, Invocation, container_status};
-use crate::runs::wanted::{END, Wanted, status};
+use crate::runs::image_reference;
+use crate::runs::wanted::{END, Wanted, nearest, status};
 use crate::task_runs::Secret;
 use crate::task_runs::model::{
     ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
@@ -91,7 +92,8 @@ fn create() -> Command {
                 .conflicts_with("filename"),
         )
         .arg(
-            text("image", "IMAGE", "The container image, as NAME[:TAG][@DIGEST]")
+            text("image", "IMAGE", "The container image, as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]")
+                .value_parser(ValueParser::from(image))
                 .required_unless_present("filename")
                 .conflicts_with("filename"),
         )
@@ -171,6 +173,7 @@ fn list() -> Command {
                 .value_parser(STATUS)
                 .help("Only runs of this status, in any case of letters"),
         )
+        .arg(allow_unknown_status())
         .arg(filter(
             "versions",
             "Only runs of these task versions; goes to the service as it is",
@@ -272,6 +275,7 @@ fn wait() -> Command {
                 .value_parser(WANTED)
                 .help("The status, in any case of letters, or several with commas; end: whichever the run ends with"),
         )
+        .arg(allow_unknown_status())
         .arg(
             Arg::new("timeout")
                 .long("timeout")
@@ -382,21 +386,15 @@ fn variable(text: &str) -> Result<(String, Secret), Wrong> {
     }
 }
 
-/// An image as people write it. A colon before the last slash belongs to the registry's port.
-fn image(text: &str) -> Image {
-    let (text, digest) = match text.split_once('@') {
-        Some((text, digest)) => (text, Some(digest.to_owned())),
-        None => (text, None),
-    };
-    let (name, tag) = match text.rsplit_once(':') {
-        Some((name, tag)) if !tag.contains('/') => (name, Some(tag.to_owned())),
-        _ => (text, None),
-    };
-    Image {
-        tag,
-        digest,
+/// An image as people write it.
+fn image(text: &str) -> Result<Image, image_reference::Unfit> {
+    let (name, tag, digest) = image_reference::parts(text);
+    image_reference::check(text, None, None)?;
+    Ok(Image {
+        tag: tag.map(str::to_owned),
+        digest: digest.map(str::to_owned),
         ..Image::new(name)
-    }
+    })
 }
 
 /// Reads a value of which shells complete the usual ones, while others are taken, too.
@@ -426,7 +424,13 @@ fn known_statuses() -> Vec<&'static str> {
     KNOWN.iter().map(TaskRunStatus::as_str).collect()
 }
 
-/// A status; one that is unknown goes to the service as it is.
+fn wanted_words() -> Vec<&'static str> {
+    let mut words = known_statuses();
+    words.push(END);
+    words
+}
+
+/// A status. [`parse`] refuses one that is unknown, unless the user insists.
 const STATUS: Usual<TaskRunStatus> = Usual {
     words: known_statuses,
     read: |text| Ok(status(text)),
@@ -434,11 +438,7 @@ const STATUS: Usual<TaskRunStatus> = Usual {
 
 /// What is waited for.
 const WANTED: Usual<(Wanted, Vec<TaskRunStatus>)> = Usual {
-    words: || {
-        let mut words = known_statuses();
-        words.push(END);
-        words
-    },
+    words: wanted_words,
     read: Wanted::parse,
 };
 
@@ -482,7 +482,8 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
         },
         "list" => {
             let query = query(matches);
-            note_unknown(&mut notes, query.status.as_slice());
+            let statuses = query.status.as_slice();
+            judge_unknown("status", &known_statuses(), statuses, matches, &mut notes)?;
             command::Command::List {
                 query,
                 limit: matches.get_one("limit").copied(),
@@ -501,7 +502,7 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
         "wait" => {
             let wanted = matches.get_one::<(Wanted, Vec<TaskRunStatus>)>("for");
             let (wanted, unknown) = wanted.cloned().ok_or("--for is missing")?;
-            note_unknown(&mut notes, &unknown);
+            judge_unknown("for", &wanted_words(), &unknown, matches, &mut notes)?;
             command::Command::Wait {
                 runs: all(matches, "run"),
                 wanted,
@@ -527,14 +528,51 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
     Ok((flags(matches, &settings()), invocation))
 }
 
-fn note_unknown(notes: &mut Vec<String>, statuses: &[TaskRunStatus]) {
-    for status in statuses {
-        if let TaskRunStatus::Unknown(unknown) = status {
-            notes.push(format!(
-                "no status that podbeat knows, but taken as it is: {unknown:?}"
-            ));
+/// What to say of statuses that this podbeat doesn't know: the service may be newer, if the user says so.
+///
+/// # Errors
+/// One of them is unknown, and the user doesn't say so.
+fn judge_unknown(
+    flag: &str,
+    words: &[&str],
+    statuses: &[TaskRunStatus],
+    matches: &ArgMatches,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let unknown = statuses
+        .iter()
+        .filter(|status| matches!(status, TaskRunStatus::Unknown(_)));
+    for unknown in unknown.map(TaskRunStatus::as_str) {
+        // Longer than any status: it may be something else, which is not repeated.
+        let shown = match unknown.chars().count() {
+            0..=LONGEST_STATUS => format!(" {unknown:?}"),
+            _ => String::new(),
+        };
+        if matches.get_flag(ALLOW_UNKNOWN_STATUS) {
+            notes.push(format!("unknown status{shown}, used as it is"));
+            continue;
         }
+        let meant = match nearest(unknown, words) {
+            Some(nearest) => format!("did you mean {nearest:?}?"),
+            None => format!("podbeat knows {}", words.join(", ")),
+        };
+        return Err(format!(
+            "--{flag}: unknown status{shown}; {meant} (--{ALLOW_UNKNOWN_STATUS} uses it as it is)"
+        ));
     }
+    Ok(())
+}
+
+/// Characters of a status that is repeated in an error.
+const LONGEST_STATUS: usize = 32;
+
+const ALLOW_UNKNOWN_STATUS: &str = "allow-unknown-status";
+
+fn allow_unknown_status() -> Arg {
+    Arg::new(ALLOW_UNKNOWN_STATUS)
+        .long(ALLOW_UNKNOWN_STATUS)
+        .action(ArgAction::SetTrue)
+        .help("Use a status that this podbeat doesn't know as it is written: a newer service may have it")
 }
 
 fn one(matches: &ArgMatches, name: &str) -> Option<String> {
@@ -576,7 +614,7 @@ fn create_request(matches: &ArgMatches) -> CreateTaskRunRequest {
         description: one(matches, "description"),
         name: one(matches, "name"),
         execution: Some(Execution {
-            image: one(matches, "image").map(|text| image(&text)),
+            image: matches.get_one::<Image>("image").cloned(),
             command: command.next(),
             args: unless_default(command.collect()),
             environment: unless_default(environment),
@@ -644,14 +682,14 @@ mod tests {
 
     #[test]
     fn a_run_from_flags() {
-        let line = "create --name n --image localhost:5000/a/b:2.1@sha256:ab --env A=1=2 --env B= --cpu-cores 4 --memory-gb 0.5 \
+        let line = "create --name n --image localhost:5000/a/b:2.1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef --env A=1=2 --env B= --cpu-cores 4 --memory-gb 0.5 \
                     --retry-limit 0 --acl x --acl y -- sh -c --help";
         assert_eq!(
             created(line),
             serde_json::json!({
                 "name": "n", "acl": ["x", "y"],
                 "execution": {
-                    "image": {"name": "localhost:5000/a/b", "tag": "2.1", "digest": "sha256:ab"},
+                    "image": {"name": "localhost:5000/a/b", "tag": "2.1", "digest": "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
                     "command": "sh", "args": ["-c", "--help"], "retryLimit": 0,
                     "environment": {"variables": {"A": "1=2", "B": ""}, "resources": {"cpuCores": 4, "memoryGb": 0.5}}
                 }
@@ -690,7 +728,8 @@ mod tests {
         assert_eq!(query.sort, Some(SortField::TimeCreated.descending()));
         assert_eq!(query.status, Some(TaskRunStatus::Running));
         assert_eq!(query.page_size, PageSize::new(7));
-        let (_, invocation) = parse("wait a b --for completed,Odd --timeout 0").expect("right");
+        let (_, invocation) =
+            parse("wait a b --for completed,Odd --allow-unknown-status --timeout 0").expect("right");
         assert_eq!(invocation.notes.len(), 1, "{:?}", invocation.notes);
         let command::Command::Wait { runs, timeout, .. } = invocation.command else {
             panic!("a wait")
@@ -711,6 +750,39 @@ mod tests {
             (
                 "list --page-size 1001",
                 "--page-size: not a whole number from 1 to 1000",
+            ),
+            (
+                "create --image Registry/UPPER:::hunter2",
+                "--image: the image's repository has upper-case letters",
+            ),
+            (
+                "create --image a:::hunter2",
+                "--image: the image's repository is malformed",
+            ),
+            (
+                "create --image https://x/hunter2",
+                "--image: the image's registry is not a host",
+            ),
+            (
+                "wait trn.1 --for Runing",
+                "--for: unknown status \"Runing\"; did you mean \"Running\"? (--allow-unknown-status uses it as it is)",
+            ),
+            (
+                "wait trn.1 --for Completed,fialed",
+                "--for: unknown status \"fialed\"; did you mean \"Failed\"?",
+            ),
+            ("wait trn.1 --for edn", "did you mean \"end\"?"),
+            (
+                "list --status timed_out",
+                "--status: unknown status \"timed_out\"; did you mean \"TimedOut\"?",
+            ),
+            (
+                "list --status end",
+                "--status: unknown status \"end\"; podbeat knows Pending, CheckedOut",
+            ),
+            (
+                "list --status eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.hunter2",
+                "--status: unknown status; podbeat knows Pending",
             ),
             ("list --limit 0", "--limit: not a whole number above 0"),
             (

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 
 use super::Error;
 use super::command::{Format, From};
-use super::manifest;
 use super::printer::{Printer, Shape, Shown};
+use super::{image_reference, manifest};
 use crate::exit::{Ending, with_causes};
 use crate::regular_file;
 use crate::task_runs::model::CreateTaskRunRequest;
@@ -160,7 +160,7 @@ impl<'streams> Console<'streams> {
 
     /// Shows requests as they would be sent, but for their secrets.
     pub(super) fn dry_run(&mut self, from: &From<CreateTaskRunRequest>) -> Result<(), Error> {
-        let mut requests = self.requests(from)?;
+        let mut requests = self.new_runs(from)?;
         let problems: Vec<String> = requests.iter().flat_map(CreateTaskRunRequest::problems).collect();
         if !problems.is_empty() {
             return Err(Error::Malformed {
@@ -176,6 +176,33 @@ impl<'streams> Console<'streams> {
         }
         self.note("dry run: nothing was created");
         Ok(())
+    }
+
+    /// The requests for new runs. The contract takes any text for an image; what no registry has is found out here rather than
+    /// when the run's pod can't pull it.
+    pub(super) fn new_runs(
+        &mut self,
+        from: &From<CreateTaskRunRequest>,
+    ) -> Result<Vec<CreateTaskRunRequest>, Error> {
+        let requests = self.requests(from)?;
+        let images = requests.iter().enumerate().filter_map(|(nth, request)| {
+            let image = request.execution.as_ref()?.image.as_ref()?;
+            // That a name is missing, the contract says, too.
+            let name = image.name.as_deref().filter(|name| !name.is_empty())?;
+            let unfit = image_reference::check(name, image.tag.as_deref(), image.digest.as_deref()).err()?;
+            Some(match requests.len() {
+                1 => format!("execution.image: {unfit}"),
+                _ => format!("document {}: execution.image: {unfit}", nth + 1),
+            })
+        });
+        let problems: Vec<String> = images.collect();
+        if problems.is_empty() {
+            return Ok(requests);
+        }
+        Err(Error::Malformed {
+            from: from.to_string(),
+            problems,
+        })
     }
 
     /// The requests that the command line or a file holds.

@@ -5,6 +5,7 @@
 pub mod candidates;
 pub mod command;
 mod console;
+pub mod image_reference;
 mod looks;
 pub(crate) mod manifest;
 mod printer;
@@ -168,7 +169,7 @@ impl Session<'_, '_> {
     }
 
     async fn create(&mut self, from: &From<CreateTaskRunRequest>) -> Result<(), Error> {
-        let requests = self.console.requests(from)?;
+        let requests = self.console.new_runs(from)?;
         let mut created = Vec::new();
         for (nth, request) in requests.iter().enumerate() {
             match self.service.create(request).await {

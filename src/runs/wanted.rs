@@ -27,7 +27,7 @@ pub(super) enum Verdict {
 
 impl Wanted {
     /// Reads `STATUS[,STATUS…]`, in which the statuses may be written in any case, and `end` stands for any that ends a run.
-    /// Tells of those that it doesn't know: it waits for them as they are written.
+    /// Returns those that it doesn't know, too: whether they may be waited for is for the caller to say.
     ///
     /// # Errors
     /// There is none.
@@ -89,9 +89,95 @@ pub fn status(word: &str) -> TaskRunStatus {
     known.unwrap_or_else(|| TaskRunStatus::from(word))
 }
 
+/// The word that was probably meant, if one is near enough: up to a third of its letters differ, in any case of letters.
+#[must_use]
+pub fn nearest<'words>(word: &str, words: &[&'words str]) -> Option<&'words str> {
+    /// Longer than any word: far from all of them, and not worth the square of its length.
+    const LONGEST: usize = 32;
+    let letters = |text: &str| -> Vec<char> {
+        let lower = text.chars().flat_map(char::to_lowercase);
+        lower.filter(|letter| letter.is_alphanumeric()).collect()
+    };
+    let typed = letters(word);
+    if typed.len() > LONGEST {
+        return None;
+    }
+    let distances = words.iter().map(|known| {
+        let known_letters = letters(known);
+        let most = (known_letters.len() / 3).max(1);
+        (distance(&typed, &known_letters), most, *known)
+    });
+    let near = distances.filter(|(distance, most, _)| distance <= most);
+    near.min_by_key(|(distance, ..)| *distance)
+        .map(|(.., known)| known)
+}
+
+/// How many letters must be added, taken away or replaced, or neighbours swapped, to make one text of the other.
+fn distance(from: &[char], to: &[char]) -> usize {
+    let (mut above, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=to.len()).collect());
+    let mut before: Option<char> = None;
+    for (row, letter) in from.iter().enumerate() {
+        let mut here = vec![row + 1];
+        for (column, other) in to.iter().enumerate() {
+            let at = |cells: &[usize], column: usize| cells.get(column).copied().unwrap_or(usize::MAX - 1);
+            let mut least = (at(&last, column) + usize::from(letter != other))
+                .min(at(&last, column + 1) + 1)
+                .min(at(&here, column) + 1);
+            let left = column.checked_sub(1);
+            if let Some(left) = left
+                && before == Some(*other)
+                && to.get(left) == Some(letter)
+            {
+                least = least.min(at(&above, left) + 1);
+            }
+            here.push(least);
+        }
+        before = Some(*letter);
+        above = std::mem::replace(&mut last, here);
+    }
+    last.last().copied().unwrap_or_default()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slip_of_the_pen_is_near_and_another_word_is_not() {
+        let known = TaskRunStatus::KNOWN;
+        let words: Vec<&str> = known.iter().map(TaskRunStatus::as_str).collect();
+        for (typed, meant) in [
+            ("Runing", Some("Running")),
+            ("running", Some("Running")),
+            ("rnuning", Some("Running")),
+            ("COMPLETE", Some("Completed")),
+            ("checked-out", Some("CheckedOut")),
+            ("TIMED_OUT", Some("TimedOut")),
+            ("time out", Some("TimedOut")),
+            ("fail", Some("Failed")),
+            ("failed-restartable", Some("FailedRestartable")),
+            ("abort", Some("Aborted")),
+            ("Hibernating", None),
+            ("hunter2", None),
+            ("", None),
+            (&"x".repeat(1_000_000), None),
+        ] {
+            assert_eq!(nearest(typed, &words), meant, "{typed:.40}");
+        }
+        let distance = |a: &str, b: &str| {
+            let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+            (super::distance(&a, &b), super::distance(&b, &a))
+        };
+        for (a, b, expected) in [
+            ("", "", 0),
+            ("", "ab", 2),
+            ("ab", "ba", 1),
+            ("kitten", "sitting", 3),
+            ("abc", "abc", 0),
+        ] {
+            assert_eq!(distance(a, b), (expected, expected), "{a} {b}");
+        }
+    }
 
     #[test]
     fn a_run_that_ended_otherwise_is_waited_for_in_vain() {

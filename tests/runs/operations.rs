@@ -218,10 +218,13 @@ async fn lists_are_filtered_and_may_be_empty() {
         (none.code, none.out.as_str(), none.notes.as_str()),
         (0, "", "podbeat: no task runs found\n")
     );
-    // It goes to the service, which says what it thinks of it.
     let odd = run(&service, "list --status Hibernating").await;
+    assert_eq!((odd.code, odd.out.as_str()), (64, ""), "{odd:?}");
+    // A newer service may have it, and says what it thinks of it.
+    let odd = run(&service, "list --status Hibernating --allow-unknown-status").await;
     assert!(
-        odd.notes.starts_with("podbeat: no status that podbeat knows"),
+        odd.notes
+            .starts_with("podbeat: unknown status \"Hibernating\", used as it is\n"),
         "{odd:?}"
     );
 }
@@ -285,6 +288,16 @@ async fn requests_come_from_files_and_from_standard_input() {
     assert_eq!(
         wrong.notes,
         "podbeat: standard input: no request that the service takes:\n  document 2: nmae: the contract knows no such member\n"
+    );
+    let image = "execution: {image: {name: i}}\n---\nexecution: {image: {name: Registry/UPPER, tag: ':x'}}\n";
+    let mut command = runs(&service.url(), &["create", "-f", "-"]);
+    let wrong = ended_with_input(&mut command, image).await;
+    assert_eq!((wrong.code, wrong.out.as_str()), (65, ""));
+    assert!(
+        wrong
+            .notes
+            .contains("document 2: execution.image: the image's repository has upper-case letters"),
+        "{wrong:?}"
     );
     let missing = run(&service, "create -f /nowhere/run.yaml").await;
     assert_eq!(missing.code, 66);
