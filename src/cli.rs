@@ -12,6 +12,8 @@ mod observe;
 mod reap;
 #[cfg(feature = "laptop")]
 mod runs;
+#[cfg(feature = "laptop")]
+pub mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -76,6 +78,9 @@ pub enum Cli {
     /// Write the manual pages.
     #[cfg(feature = "laptop")]
     Manual(PathBuf),
+    /// Say which podbeat this is.
+    #[cfg(feature = "laptop")]
+    Version(Option<version::Format>),
 }
 
 impl Cli {
@@ -97,6 +102,8 @@ impl Cli {
             Self::Completion(_) => "podbeat completion",
             #[cfg(feature = "laptop")]
             Self::Manual(_) => "podbeat man",
+            #[cfg(feature = "laptop")]
+            Self::Version(_) => "podbeat version",
         }
     }
 }
@@ -170,6 +177,8 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
         #[cfg(feature = "laptop")]
         Some((explain::EXPLAIN, matches)) => Ok(Cli::Explain(explain::parse(matches))),
         #[cfg(feature = "laptop")]
+        Some((version::VERSION, matches)) => Ok(Cli::Version(version::parse(matches))),
+        #[cfg(feature = "laptop")]
         Some((name, matches)) => manual::parse(name, matches).ok_or_else(|| usage("no command", "podbeat")),
         _ => Err(Exit {
             text: command().render_help().to_string(),
@@ -205,7 +214,8 @@ pub fn command() -> Command {
         .subcommand(observe::command())
         .subcommand(runs::command())
         .subcommand(explain::command())
-        .subcommands(manual::commands());
+        .subcommands(manual::commands())
+        .subcommand(version::command());
     with_exit_codes(command, PODBEAT)
 }
 
@@ -291,11 +301,16 @@ fn with_exit_codes(command: Command, called: &str) -> Command {
 
 /// `-o json`, for a command that has no other form beside the one for people.
 fn json_output(help: &'static str) -> Arg {
+    output(["json"], help)
+}
+
+/// `-o FORMAT`.
+fn output<const FORMATS: usize>(formats: [&'static str; FORMATS], help: &'static str) -> Arg {
     Arg::new(OUTPUT)
         .short('o')
         .long(OUTPUT)
         .value_name("FORMAT")
-        .value_parser(PossibleValuesParser::new(["json"]))
+        .value_parser(PossibleValuesParser::new(formats))
         .help(help)
 }
 
@@ -358,7 +373,7 @@ fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
 #[cfg(not(feature = "laptop"))]
 fn is_for_a_laptop(error: &clap::Error) -> bool {
     let asked = error.get(ContextKind::InvalidSubcommand);
-    matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "observe" | "runs" | "explain" | "completion" | "man"))
+    matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "observe" | "runs" | "explain" | "completion" | "man" | "version"))
 }
 
 /// The commands that the arguments name, as they would be typed.

@@ -640,6 +640,19 @@ pub struct Terminal {
     pub colours: bool,
 }
 
+#[cfg(feature = "laptop")]
+impl Terminal {
+    /// Reads what the environment says.
+    #[must_use]
+    pub fn load(environment: &impl Environment) -> Self {
+        let set = |variable| environment.get(variable).filter(|value| !value.is_empty());
+        Self {
+            draws: set("TERM").is_some_and(|term| term != "dumb"),
+            colours: set("NO_COLOR").is_none(),
+        }
+    }
+}
+
 /// The service's base URL, and the way there: https or allowed http, without credentials, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceUrl(Route);
@@ -1006,10 +1019,7 @@ impl ObserveConfig {
             ignored_containers,
             job_retry_count: read.job_retry_count(),
             max_status_age: read.max_status_age(),
-            terminal: Terminal {
-                draws: read.os("TERM").is_some_and(|term| term != "dumb"),
-                colours: read.raw("NO_COLOR").is_none(),
-            },
+            terminal: Terminal::load(environment),
         };
         read.done(config)
     }

@@ -340,6 +340,15 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
     ),
     #[cfg(feature = "laptop")]
     (
+        "podbeat version",
+        &[
+            (Ending::Delivered, "the version was printed"),
+            (Ending::Usage, "the command line is wrong"),
+            (Ending::Unwritten, NO_OUTPUT),
+        ],
+    ),
+    #[cfg(feature = "laptop")]
+    (
         "podbeat man",
         &[
             (Ending::Delivered, "the pages were written"),

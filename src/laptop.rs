@@ -8,14 +8,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use podbeat::cli::{complete, manual};
-use podbeat::config::{Flags, ObserveConfig, ProcessEnvironment, ServiceConfig};
+use futures_util::StreamExt;
+use podbeat::cli::{complete, manual, version};
+use podbeat::config::{Flags, ObserveConfig, ProcessEnvironment, ServiceConfig, Terminal};
 use podbeat::exit::Ending;
 use podbeat::explain;
 use podbeat::observe::{self, Ended, Stage, signals};
 use podbeat::profiles::Profiled;
 use podbeat::runs::command::Invocation;
-use podbeat::runs::{self, Streams};
+use podbeat::runs::{self, StatusLine, Streams};
 use signal_hook::{flag, low_level};
 use signal_hook_tokio::Signals;
 
@@ -26,30 +27,54 @@ pub(super) fn environment(flags: &Flags) -> Result<Profiled<ProcessEnvironment>,
     Profiled::load(flags, ProcessEnvironment).map_err(|error| failed(Ending::Usage, &error))
 }
 
-pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ending {
+pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ended {
     let config = match invocation.needs_service() {
         true => match environment(flags).map(|environment| ServiceConfig::load(flags, &environment)) {
             Ok(Ok(config)) => Some(config),
-            Ok(Err(errors)) => return failed(Ending::Usage, &errors),
-            Err(ending) => return ending,
+            Ok(Err(errors)) => return Ended::With(failed(Ending::Usage, &errors)),
+            Err(ending) => return Ended::With(ending),
         },
         false => None,
     };
     let runtime = match runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(Ending::Internal, &error),
+        Err(error) => return Ended::With(failed(Ending::Internal, &error)),
     };
     let (mut input, mut out, mut notes) = (stdin(), stdout(), stderr());
+    // A status line is only for a terminal. If it can't be had, the command does its work without it.
+    let shows_progress = invocation.shows_progress() && Terminal::load(&ProcessEnvironment).draws;
+    let terminal = std::io::stderr();
+    let terminal = match shows_progress && terminal.is_terminal() {
+        true => terminal.as_fd().try_clone_to_owned().ok().map(File::from),
+        false => None,
+    };
+    let status = StatusLine::new(terminal);
+    let draws = status.is_shown();
     let streams = Streams {
         input: &mut input,
         out: &mut out,
         notes: &mut notes,
+        status,
     };
     // Seeded from the system's entropy: a nonce that two heartbeats share would make one of them look like a repetition.
     let seed = fastrand::u64(..);
-    let ending = runtime.block_on(runs::run(config.as_ref(), invocation, streams, seed));
+    let ended = runtime.block_on(async {
+        let run = runs::run(config.as_ref(), invocation, streams, seed);
+        if !draws {
+            return Ended::With(run.await);
+        }
+        let mut signals = match heard(&signals::ENDING, &[]) {
+            Ok(signals) => signals,
+            Err(error) => return Ended::With(failed(Ending::Internal, &error)),
+        };
+        // What is dropped takes its line off the terminal.
+        tokio::select! {
+            ending = run => Ended::With(ending),
+            Some(signal) = signals.next() => Ended::BySignal(signal),
+        }
+    });
     runtime.shutdown_background();
-    ending
+    ended
 }
 
 pub(super) fn explain(invocation: &explain::Invocation) -> Ending {
@@ -75,7 +100,12 @@ pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) 
         false => None,
     };
     let ended = runtime.block_on(async {
-        let signals = match heard(draws) {
+        // Without a view, what a shell or nohup has said of the others holds.
+        let (ending, others): (&[i32], &[i32]) = match draws {
+            true => (&signals::ENDING, &signals::OF_A_VIEW),
+            false => (&[signals::INT, signals::TERM], &[]),
+        };
+        let signals = match heard(ending, others) {
             Ok(signals) => signals,
             Err(error) => return Ended::With(failed(Ending::Internal, &error)),
         };
@@ -107,12 +137,7 @@ pub(super) fn by_signal(signal: i32) -> ExitCode {
 
 /// The signals that mean something. Of those that end the process, the second one does so at once, whatever is waited for:
 /// a reader who doesn't read, or a terminal that is stopped.
-fn heard(draws: bool) -> std::io::Result<Signals> {
-    // Without a view, what a shell or nohup has said of the others holds.
-    let (ending, others): (&[i32], &[i32]) = match draws {
-        true => (&signals::ENDING, &signals::OF_A_VIEW),
-        false => (&[signals::INT, signals::TERM], &[]),
-    };
+fn heard(ending: &[i32], others: &[i32]) -> std::io::Result<Signals> {
     let came = Arc::new(AtomicBool::new(false));
     for signal in ending {
         flag::register_conditional_default(*signal, Arc::clone(&came))?;
@@ -133,9 +158,17 @@ pub(super) fn completed() -> Option<Ending> {
 }
 
 pub(super) fn completion(shell: clap_complete::Shell) -> Ending {
+    show(&manual::completion(shell))
+}
+
+pub(super) fn version(format: Option<version::Format>) -> Ending {
+    show(version::text(format).as_bytes())
+}
+
+/// Writes what was asked for.
+fn show(text: &[u8]) -> Ending {
     let mut out = stdout();
-    let script = manual::completion(shell);
-    match out.write_all(&script).and_then(|()| out.flush()) {
+    match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => failed(Ending::Unwritten, &OutputError(error)),
         Ok(()) | Err(_) => Ending::Delivered,
     }

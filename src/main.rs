@@ -62,13 +62,18 @@ fn main() -> ExitCode {
             Ended::BySignal(signal) => return laptop::by_signal(signal),
         },
         #[cfg(feature = "laptop")]
-        Cli::Runs { flags, invocation } => laptop::runs(&flags, &invocation),
+        Cli::Runs { flags, invocation } => match laptop::runs(&flags, &invocation) {
+            Ended::With(ending) => ending,
+            Ended::BySignal(signal) => return laptop::by_signal(signal),
+        },
         #[cfg(feature = "laptop")]
         Cli::Explain(invocation) => laptop::explain(&invocation),
         #[cfg(feature = "laptop")]
         Cli::Completion(shell) => laptop::completion(shell),
         #[cfg(feature = "laptop")]
         Cli::Manual(dir) => laptop::manual(&dir),
+        #[cfg(feature = "laptop")]
+        Cli::Version(format) => laptop::version(format),
     };
     exit::code(called, ending)
 }

@@ -72,7 +72,9 @@ fn play(called: &str, ending: Ending) -> Option<Play> {
         (Ending::Unread, "podbeat runs heartbeat") => plain(&["trn.1", "-f", "/nowhere/file"], Err(500)),
         (Ending::Unread, _) => plain(&["-f", "/nowhere/file"], Err(500)),
         (Ending::Refused, "podbeat explain") => plain(&[NEITHER], Err(500)),
-        (Ending::Delivered, "podbeat explain" | "podbeat completion") => plain(right, Err(500)),
+        (Ending::Delivered, "podbeat explain" | "podbeat completion" | "podbeat version") => {
+            plain(right, Err(500))
+        }
         (Ending::Delivered, _) if is_of_runs => plain(right, Ok("Completed")),
         (Ending::Refused, _) if is_of_runs => plain(right, Err(400)),
         (Ending::NoSuchRun, _) if is_of_runs => plain(right, Err(404)),

@@ -152,6 +152,18 @@ impl Findings {
         text.push('\n');
         text
     }
+
+    /// The same as YAML. By hand, since the image has no library for it: a text of JSON is one of YAML, too.
+    pub(super) fn yaml(&self) -> String {
+        let quoted = |text: &str| escaped(&serde_json::to_string(text).unwrap_or_default());
+        let mut text = String::from("checks:\n");
+        for check in &self.checks {
+            let remedy = check.remedy.as_deref().map_or_else(|| "null".to_owned(), quoted);
+            let (id, state, seen) = (quoted(&check.id), check.state.word(), quoted(&check.seen));
+            text += &format!("- id: {id}\n  state: {state}\n  seen: {seen}\n  remedy: {remedy}\n");
+        }
+        text + if self.ok { "ok: true\n" } else { "ok: false\n" }
+    }
 }
 
 #[cfg(test)]
@@ -214,6 +226,13 @@ mod tests {
     }
 
     #[test]
+    fn yaml_says_what_json_says() {
+        let json: serde_json::Value = serde_json::from_str(&findings().json()).expect("JSON");
+        let yaml: serde_json::Value = serde_saphyr::from_str(&findings().yaml()).expect("YAML");
+        assert_eq!(yaml, json);
+    }
+
+    #[test]
     fn nothing_that_others_say_does_anything_on_a_terminal() {
         let finding = Finding::failed(
             "service.tls",
@@ -228,6 +247,10 @@ mod tests {
         let json = findings.json();
         assert!(!json.contains(|c| acts(c) && c != '\n'), "{json:?}");
         let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let yaml = findings.yaml();
+        assert!(!yaml.contains(|c| acts(c) && c != '\n'), "{yaml:?}");
+        let same: serde_json::Value = serde_saphyr::from_str(&yaml).expect("YAML");
+        assert_eq!(same, read);
         assert_eq!(read["checks"][0]["remedy"], "is it \u{202e}right?\nkind: Role");
     }
 }

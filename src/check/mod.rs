@@ -38,8 +38,22 @@ pub struct Invocation {
     /// The longest that one check may take. The whole takes no more than five times that: name, connection, TLS, an answer and the
     /// run come one after another, and all else beside them.
     pub timeout: Duration,
-    /// JSON instead of a table.
-    pub json: bool,
+    /// JSON or YAML instead of a table.
+    pub format: Option<Format>,
+}
+
+/// How the findings are shown to programs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One JSON object, on one line.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+impl Format {
+    /// All, with the word of each.
+    pub const ALL: [(&'static str, Self); 2] = [("json", Self::Json), ("yaml", Self::Yaml)];
 }
 
 /// Does something that may wait for a disk, on a thread that is left behind if it doesn't end in time.
@@ -76,10 +90,10 @@ pub async fn run(
     // The ring provider for the whole process, kube's client included; it is no error if that was done before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let findings = Findings::new(Box::pin(look(partial, invocation.timeout)).await);
-    let text = if invocation.json {
-        findings.json()
-    } else {
-        findings.table()
+    let text = match invocation.format {
+        Some(Format::Json) => findings.json(),
+        Some(Format::Yaml) => findings.yaml(),
+        None => findings.table(),
     };
     let ending = if findings.ok {
         Ending::Delivered

@@ -5,8 +5,8 @@ use std::time::Duration;
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
 
-use super::{OUTPUT, Wrong, duration, flag, flags, json_output, with_profiles};
-use crate::check::Invocation;
+use super::{OUTPUT, Wrong, duration, flag, flags, output, with_profiles};
+use crate::check::{Format, Invocation};
 use crate::config::{Flags, check_settings};
 
 pub(super) const CHECK: &str = "check";
@@ -31,7 +31,10 @@ pub(super) fn command() -> Command {
                 .value_parser(ValueParser::from(timeout))
                 .help("The longest that one check may take; 100ms to 5m"),
         )
-        .arg(json_output("json: one object with all checks"))
+        .arg(output(
+            Format::ALL.map(|(word, _)| word),
+            "json or yaml: one object with all checks",
+        ))
         .args(with_profiles(check_settings()).iter().map(flag))
 }
 
@@ -44,12 +47,15 @@ fn timeout(text: &str) -> Result<Duration, Wrong> {
 }
 
 pub(super) fn parse(matches: &ArgMatches) -> (Flags, Invocation) {
+    let output = matches.get_one::<String>(OUTPUT).map(String::as_str);
     let invocation = Invocation {
         timeout: matches
             .get_one::<Duration>("check-timeout")
             .copied()
             .unwrap_or_default(),
-        json: matches.contains_id(OUTPUT),
+        format: Format::ALL
+            .into_iter()
+            .find_map(|(word, format)| (output == Some(word)).then_some(format)),
     };
     (flags(matches, &with_profiles(check_settings())), invocation)
 }

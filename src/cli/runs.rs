@@ -137,9 +137,14 @@ fn get() -> Command {
             "Examples:\n  \
              podbeat runs get trn.1\n  \
              podbeat runs get trn.1 trn.2 -o wide\n  \
-             podbeat runs get trn.1 -o json | jq .logs",
+             podbeat runs get trn.1 -o json | jq .logs\n  \
+             podbeat runs get trn.1 -w",
         )
         .arg(runs())
+        .arg(watches(
+            "Show the runs again each time they change, until all have ended",
+        ))
+        .arg(interval())
 }
 
 fn list() -> Command {
@@ -152,8 +157,14 @@ fn list() -> Command {
             "Examples:\n  \
              podbeat runs list -o wide\n  \
              podbeat runs list --status failed --sort timeModified:desc --limit 20\n  \
-             podbeat runs list --status running -o name | xargs podbeat runs abort",
+             podbeat runs list --status running -o name | xargs podbeat runs abort\n  \
+             podbeat runs list --status failed -w",
         )
+        .arg(
+            watches("After the list, show each run that appears or changes, until Ctrl-C")
+                .conflicts_with("limit"),
+        )
+        .arg(interval())
         .arg(
             Arg::new("sort")
                 .long("sort")
@@ -285,11 +296,26 @@ fn wait() -> Command {
                 .help("How long it waits at most, for all runs together; 0s to look once"),
         )
         .arg(interval())
+        .arg(
+            Arg::new("quiet")
+                .short('q')
+                .long("quiet")
+                .action(ArgAction::SetTrue)
+                .help("Don't show on a terminal what it is waiting for"),
+        )
+}
+
+fn watches(help: &'static str) -> Arg {
+    Arg::new("watch")
+        .short('w')
+        .long("watch")
+        .action(ArgAction::SetTrue)
+        .help(help)
 }
 
 fn watch() -> Command {
     Command::new("watch")
-        .about("Show a task run, and again each time it has changed, until it has ended")
+        .about("Show a task run, and again each time it has changed, until it has ended; as get --watch")
         .after_help(
             "Examples:\n  \
              podbeat runs watch trn.1\n  \
@@ -477,6 +503,11 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
             },
             dry_run: matches.get_flag("dry-run"),
         },
+        "get" if matches.get_flag("watch") => command::Command::Watch {
+            runs: all(matches, "run"),
+            is_get: true,
+            interval: matches.get_one("interval").copied().unwrap_or_default(),
+        },
         "get" => command::Command::Get {
             runs: all(matches, "run"),
         },
@@ -484,9 +515,15 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
             let query = query(matches);
             let statuses = query.status.as_slice();
             judge_unknown("status", &known_statuses(), statuses, matches, &mut notes)?;
-            command::Command::List {
-                query,
-                limit: matches.get_one("limit").copied(),
+            match matches.get_flag("watch") {
+                true => command::Command::WatchList {
+                    query,
+                    interval: matches.get_one("interval").copied().unwrap_or_default(),
+                },
+                false => command::Command::List {
+                    query,
+                    limit: matches.get_one("limit").copied(),
+                },
             }
         }
         "abort" => command::Command::Abort {
@@ -508,10 +545,12 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
                 wanted,
                 timeout: matches.get_one("timeout").copied().unwrap_or_default(),
                 interval: matches.get_one("interval").copied().unwrap_or_default(),
+                quiet: matches.get_flag("quiet"),
             }
         }
         _ => command::Command::Watch {
-            run: one(matches, "run").unwrap_or_default(),
+            runs: all(matches, "run"),
+            is_get: false,
             interval: matches.get_one("interval").copied().unwrap_or_default(),
         },
     };

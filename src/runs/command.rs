@@ -22,6 +22,12 @@ pub struct Invocation {
 }
 
 impl Invocation {
+    /// Whether a terminal shows what is waited for.
+    #[must_use]
+    pub fn shows_progress(&self) -> bool {
+        matches!(self.command, Command::Wait { quiet: false, .. })
+    }
+
     /// Whether the service is asked at all.
     #[must_use]
     pub fn needs_service(&self) -> bool {
@@ -74,6 +80,13 @@ pub enum Command {
         /// How many at most; `None` for all.
         limit: Option<usize>,
     },
+    /// List task runs, and show what comes and changes.
+    WatchList {
+        /// Which, in which order, how many a page.
+        query: ListTaskRunsQuery,
+        /// Between two looks.
+        interval: Duration,
+    },
     /// Abort task runs.
     Abort {
         /// Their ids.
@@ -96,11 +109,15 @@ pub enum Command {
         timeout: Duration,
         /// Between two looks.
         interval: Duration,
+        /// Show nothing on a terminal of what is waited for.
+        quiet: bool,
     },
-    /// Show what changes until the run has ended.
+    /// Show what changes until the runs have ended.
     Watch {
-        /// The run.
-        run: String,
+        /// Their ids.
+        runs: Vec<String>,
+        /// The command that was typed: `get --watch` is one.
+        is_get: bool,
         /// Between two looks.
         interval: Duration,
     },
@@ -112,8 +129,8 @@ impl Command {
     pub fn called(&self) -> &'static str {
         match self {
             Self::Create { .. } => "podbeat runs create",
-            Self::Get { .. } => "podbeat runs get",
-            Self::List { .. } => "podbeat runs list",
+            Self::Get { .. } | Self::Watch { is_get: true, .. } => "podbeat runs get",
+            Self::List { .. } | Self::WatchList { .. } => "podbeat runs list",
             Self::Abort { .. } => "podbeat runs abort",
             Self::Heartbeat { .. } => "podbeat runs heartbeat",
             Self::Wait { .. } => "podbeat runs wait",

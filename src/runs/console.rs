@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::Error;
 use super::command::{Format, From};
 use super::printer::{Printer, Shape, Shown};
+use super::status_line::StatusLine;
 use super::{image_reference, manifest};
 use crate::exit::{Ending, with_causes};
 use crate::regular_file;
@@ -25,6 +26,8 @@ pub struct Streams<'streams> {
     pub out: &'streams mut dyn Write,
     /// What else there is to say.
     pub notes: &'streams mut dyn Write,
+    /// On a terminal, what is waited for.
+    pub status: StatusLine,
 }
 
 /// What becomes of the runs that are named behind one that failed.
@@ -73,11 +76,17 @@ impl<'streams> Console<'streams> {
 
     /// Where a printer writes.
     pub(super) fn out(&mut self) -> &mut dyn Write {
+        self.streams.status.clear();
         self.streams.out
     }
 
+    /// The line that says what is waited for.
+    pub(super) fn status(&mut self) -> &mut StatusLine {
+        &mut self.streams.status
+    }
+
     pub(super) fn say(&mut self, text: fmt::Arguments<'_>) -> Result<(), Error> {
-        let out = &mut self.streams.out;
+        let out = self.out();
         writeln!(out, "{text}")
             .and_then(|()| out.flush())
             .map_err(Error::Write)
@@ -85,6 +94,7 @@ impl<'streams> Console<'streams> {
 
     /// Standard error that nobody reads any more is no reason to stop.
     pub(super) fn note(&mut self, text: &str) {
+        self.streams.status.clear();
         let _ = writeln!(self.streams.notes, "podbeat: {text}");
     }
 
@@ -112,6 +122,7 @@ impl<'streams> Console<'streams> {
         if runs.is_empty() && asked == 1 {
             return Ok(());
         }
+        self.streams.status.clear();
         let mut printer = self.printer(if asked == 1 { Shape::One } else { Shape::Many });
         for run in runs {
             printer

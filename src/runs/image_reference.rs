@@ -1,7 +1,8 @@
 //! Whether a text names a container image, by the grammar of registries and of Kubernetes
 //! (<https://pkg.go.dev/github.com/distribution/reference>). Pure.
 
-use std::net::Ipv6Addr;
+// The form of an address alone: `core` has no sockets.
+use core::net::Ipv6Addr;
 
 /// Characters of a repository with its registry (`NameTotalLengthMax` there).
 const LONGEST_NAME: usize = 255;

@@ -9,8 +9,11 @@ pub mod image_reference;
 mod looks;
 pub(crate) mod manifest;
 mod printer;
+mod status_line;
 pub mod wanted;
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::time::Duration;
 
@@ -22,14 +25,16 @@ use self::command::{Command, From, Invocation};
 pub use self::console::Streams;
 use self::console::{Console, Others};
 use self::looks::Looks;
-use self::printer::Shape;
+use self::printer::{Printer, Shape};
+pub use self::status_line::StatusLine;
 use self::wanted::{Verdict, Wanted};
 use crate::config::ServiceConfig;
 use crate::exit::Ending;
 use crate::service::{self, Service};
+use crate::show::age::age;
 use crate::task_runs::error;
 use crate::task_runs::model::{
-    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus,
+    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus, TaskRunSummary,
 };
 use crate::terminal::one_line;
 
@@ -84,6 +89,12 @@ pub enum Error {
         /// Where it stands, as far as is known.
         seen: String,
     },
+    /// More runs than can be watched.
+    #[error(
+        "more than {} task runs match: narrow the list, for example with --status",
+        Known::MOST
+    )]
+    TooMany,
     /// The outcome can't be written.
     #[error("writing to standard output")]
     Write(#[source] io::Error),
@@ -96,7 +107,7 @@ impl Error {
         match self {
             Self::Service(error) => service::ending(error),
             Self::Read { .. } => Ending::Unread,
-            Self::Malformed { .. } => Ending::Refused,
+            Self::Malformed { .. } | Self::TooMany => Ending::Refused,
             Self::Unmet { .. } => Ending::Unmet,
             Self::Overdue { .. } => Ending::Overdue,
             Self::Write(_) => Ending::Unwritten,
@@ -156,6 +167,7 @@ impl Session<'_, '_> {
             Command::Create { from, .. } => self.create(from).await,
             Command::Get { runs } => self.get(runs).await,
             Command::List { query, limit } => self.list(query, *limit).await,
+            Command::WatchList { query, interval } => self.watch_list(query, *interval).await,
             Command::Abort { runs } => self.abort(runs).await,
             Command::Heartbeat { run, from } => self.heartbeat(run, from).await,
             Command::Wait {
@@ -163,8 +175,9 @@ impl Session<'_, '_> {
                 wanted,
                 timeout,
                 interval,
+                ..
             } => self.wait(runs, wanted, *timeout, *interval).await,
-            Command::Watch { run, interval } => self.watch(run, *interval).await,
+            Command::Watch { runs, interval, .. } => self.watch(runs, *interval).await,
         }
     }
 
@@ -347,8 +360,16 @@ impl Session<'_, '_> {
         interval: Duration,
     ) -> Result<TaskRun, Error> {
         let left = || timeout.saturating_sub(began.elapsed());
-        let (mut looks, mut seen) = (Looks::default(), None);
+        let (mut looks, mut seen) = (Looks::default(), None::<TaskRun>);
         let mut is_last = timeout.is_zero();
+        let waiting = |seen: Option<&TaskRun>| Waiting {
+            run: one_line(run),
+            wanted,
+            status: seen.map(|seen| told(seen.status.as_ref())),
+            since: seen.and_then(|seen| seen.time_modified.as_ref()?.timestamp()),
+            elapsed: began.elapsed(),
+            timeout,
+        };
         loop {
             // The first look has all its time, and the last one is taken when the time is up.
             let limit = if looks.is_first() {
@@ -356,7 +377,10 @@ impl Session<'_, '_> {
             } else {
                 left().max(LAST_LOOK)
             };
-            let pause = match self.service.get(run, limit).await {
+            let look = self.service.get(run, limit);
+            let status = self.console.status();
+            let look = status.while_waiting(|| waiting(seen.as_ref()).text(Timestamp::now()), look);
+            let pause = match look.await {
                 Ok(found) => match wanted.judge(found.status.as_ref()) {
                     Verdict::Met => return Ok(found),
                     Verdict::Vain => {
@@ -367,7 +391,7 @@ impl Session<'_, '_> {
                         });
                     }
                     Verdict::Open => {
-                        seen = Some(told(found.status.as_ref()));
+                        seen = Some(found);
                         looks.seen(interval, &mut self.rng)
                     }
                 },
@@ -379,37 +403,89 @@ impl Session<'_, '_> {
                     wanted: wanted.clone(),
                     timeout,
                     seen: match seen {
-                        Some(status) => format!("it is {status}"),
+                        Some(seen) => format!("it is {}", told(seen.status.as_ref())),
                         None => "the service didn't say where it stands".to_owned(),
                     },
                 });
             }
             let left = left();
             is_last = pause >= left;
-            sleep(pause.min(left)).await;
+            let status = self.console.status();
+            let pause = sleep(pause.min(left));
+            status
+                .while_waiting(|| waiting(seen.as_ref()).text(Timestamp::now()), pause)
+                .await;
         }
     }
 
-    async fn watch(&mut self, run: &str, interval: Duration) -> Result<(), Error> {
+    /// Shows runs and what changes of them, until all have ended.
+    async fn watch(&mut self, runs: &[String], interval: Duration) -> Result<(), Error> {
         let mut printer = self.console.printer(Shape::Stream);
-        let (mut looks, mut last) = (Looks::default(), None);
+        let mut looks = Looks::default();
+        let mut open: Vec<(&String, Option<TaskRun>)> = runs.iter().map(|run| (run, None)).collect();
         loop {
-            let pause = match self.service.get(run, Duration::MAX).await {
-                Ok(found) => {
-                    if last.as_ref() != Some(&found) {
-                        let out = self.console.out();
-                        printer.run(out, &found, Timestamp::now()).map_err(Error::Write)?;
+            let (mut still_open, mut failed) = (Vec::new(), None);
+            let mut left = open.into_iter();
+            for (run, last) in left.by_ref() {
+                match self.service.get(run, Duration::MAX).await {
+                    Ok(found) => {
+                        if last.as_ref() != Some(&found) {
+                            let out = self.console.out();
+                            printer.run(out, &found, Timestamp::now()).map_err(Error::Write)?;
+                        }
+                        if !found.status.as_ref().is_some_and(TaskRunStatus::is_over) {
+                            still_open.push((run, Some(found)));
+                        }
                     }
-                    if found.status.as_ref().is_some_and(TaskRunStatus::is_over) {
-                        return Ok(());
+                    Err(error) => {
+                        failed = Some(self.passing(&mut looks, error, true)?);
+                        still_open.push((run, last));
+                        break;
                     }
-                    last = Some(found);
-                    looks.seen(interval, &mut self.rng)
                 }
-                Err(error) => self.passing(&mut looks, error, true)?,
+            }
+            // The service is asked for the others when it can be reached again.
+            still_open.extend(left);
+            if still_open.is_empty() {
+                return Ok(());
+            }
+            open = still_open;
+            let pause = failed.unwrap_or_else(|| looks.seen(interval, &mut self.rng));
+            sleep(pause).await;
+        }
+    }
+
+    /// Shows a list, and then each run that comes or changes, until a signal ends it.
+    async fn watch_list(&mut self, query: &ListTaskRunsQuery, interval: Duration) -> Result<(), Error> {
+        let mut printer = self.console.printer(Shape::Stream);
+        let (mut looks, mut known) = (Looks::default(), Known::default());
+        loop {
+            let pause = match self.look_at_list(query, &mut printer, &mut known).await {
+                Ok(()) => looks.seen(interval, &mut self.rng),
+                Err(Error::Service(error)) => self.passing(&mut looks, error, true)?,
+                Err(error) => return Err(error),
             };
             sleep(pause).await;
         }
+    }
+
+    async fn look_at_list(
+        &mut self,
+        query: &ListTaskRunsQuery,
+        printer: &mut Printer,
+        known: &mut Known,
+    ) -> Result<(), Error> {
+        let token = self.service.token()?;
+        let (client, timeout) = (self.service.client(), self.service.timeout());
+        let mut runs = client.list_all(query.clone(), &token, timeout);
+        while let Some(run) = runs.next().await {
+            let run = run?;
+            if known.is_news(&run)? {
+                let out = self.console.out();
+                printer.run(out, &run, Timestamp::now()).map_err(Error::Write)?;
+            }
+        }
+        Ok(())
     }
 
     /// How long to pause after an error that may pass. The first of several in a row is told, if there will be another look.
@@ -432,6 +508,101 @@ impl Session<'_, '_> {
     }
 }
 
+/// The runs of a list that were shown already, each by 16 bytes.
+#[derive(Debug, Default)]
+struct Known {
+    shown: HashMap<u64, u64>,
+    hashes: RandomState,
+}
+
+impl Known {
+    /// Runs whose changes can be watched at once: some 4 MiB.
+    const MOST: usize = 100_000;
+
+    /// Whether this run was not shown so before.
+    fn is_news(&mut self, run: &TaskRunSummary) -> Result<bool, Error> {
+        let whole = serde_json::to_string(run).unwrap_or_default();
+        let (id, state) = (self.hashes.hash_one(&run.id), self.hashes.hash_one(whole));
+        if self.shown.len() >= Self::MOST && !self.shown.contains_key(&id) {
+            return Err(Error::TooMany);
+        }
+        Ok(self.shown.insert(id, state) != Some(state))
+    }
+}
+
+/// What is waited for, as a terminal shows it.
+struct Waiting<'wait> {
+    run: String,
+    wanted: &'wait Wanted,
+    /// The run's status, once it was seen.
+    status: Option<String>,
+    /// When the run was changed last.
+    since: Option<Timestamp>,
+    elapsed: Duration,
+    timeout: Duration,
+}
+
+impl Waiting<'_> {
+    fn text(&self, now: Timestamp) -> String {
+        let seconds =
+            |duration: Duration| humantime::format_duration(Duration::from_secs(duration.as_secs()));
+        let status = match (&self.status, self.since) {
+            (Some(status), Some(since)) => format!("{status} for {}", age(since, now)),
+            (Some(status), None) => status.clone(),
+            (None, _) => "not seen yet".to_owned(),
+        };
+        format!(
+            "waiting for task run {} to be {}: {status}; {} of {}",
+            self.run,
+            self.wanted,
+            seconds(self.elapsed),
+            seconds(self.timeout)
+        )
+    }
+}
+
 fn told(status: Option<&TaskRunStatus>) -> String {
     status.map_or_else(|| "in no status".to_owned(), |status| one_line(status.as_str()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_line_says_what_is_waited_for() {
+        let (wanted, _) = Wanted::parse("Completed").expect("right");
+        let mut waiting = Waiting {
+            run: "trn.1".to_owned(),
+            wanted: &wanted,
+            status: None,
+            since: None,
+            elapsed: Duration::from_millis(12_900),
+            timeout: Duration::from_secs(7200),
+        };
+        let now: Timestamp = "2026-01-01T00:05:07Z".parse().expect("a time");
+        assert_eq!(
+            waiting.text(now),
+            "waiting for task run trn.1 to be Completed: not seen yet; 12s of 2h"
+        );
+        waiting.status = Some("Running".to_owned());
+        waiting.since = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
+        assert_eq!(
+            waiting.text(now),
+            "waiting for task run trn.1 to be Completed: Running for 5m7s; 12s of 2h"
+        );
+    }
+
+    #[test]
+    fn a_run_is_news_when_it_comes_and_when_it_changes() {
+        let run = |status: &str| -> TaskRunSummary {
+            serde_json::from_value(serde_json::json!({"id": "trn.1", "status": status})).expect("a run")
+        };
+        let mut known = Known::default();
+        let mut is_news = |status| known.is_news(&run(status)).expect("room");
+        assert_eq!(
+            ["Pending", "Pending", "Running", "Running", "Pending"].map(&mut is_news),
+            [true, false, true, false, true]
+        );
+    }
 }

@@ -5,6 +5,7 @@ mod manual;
 mod operations;
 mod profiles;
 mod troubles;
+mod waiting;
 
 use tokio::process::Command;
 

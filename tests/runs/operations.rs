@@ -22,7 +22,7 @@ async fn empty() -> Service {
 }
 
 /// One that knows these.
-async fn with_runs(ids: impl IntoIterator<Item = String>) -> Service {
+pub(super) async fn with_runs(ids: impl IntoIterator<Item = String>) -> Service {
     plain_service(Options {
         runs: Some(ids.into_iter().collect()),
         ..Options::with_token(TOKEN)
@@ -30,7 +30,7 @@ async fn with_runs(ids: impl IntoIterator<Item = String>) -> Service {
     .await
 }
 
-async fn run(service: &Service, line: &str) -> Ended {
+pub(super) async fn run(service: &Service, line: &str) -> Ended {
     let arguments: Vec<&str> = line.split(' ').collect();
     ended(&mut runs(&service.url(), &arguments)).await
 }
@@ -364,6 +364,73 @@ async fn a_watch_shows_each_change_until_the_end() {
     assert_eq!(next().await, "Completed");
     let status = tokio::time::timeout(LIMIT, child.wait()).await.expect("it ends");
     assert!(status.expect("waited for").success());
+}
+
+/// The documents of a command that goes on, one a line.
+async fn statuses(
+    url: &str,
+    line: &str,
+) -> (
+    tokio::process::Child,
+    impl AsyncFnMut() -> Option<(String, String)> + use<>,
+) {
+    use tokio::io::{AsyncBufReadExt, BufReader};
+    let arguments: Vec<&str> = line.split(' ').collect();
+    let mut child = runs(url, &arguments).spawn().expect("the binary runs");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let next = async move || -> Option<(String, String)> {
+        let line = tokio::time::timeout(LIMIT, lines.next_line())
+            .await
+            .expect("in time");
+        let run: Value = serde_json::from_str(&line.expect("read")?).expect("JSON");
+        let text = |name: &str| run[name].as_str().expect("text").to_owned();
+        Some((text("id"), text("status")))
+    };
+    (child, next)
+}
+
+fn seen(id: &str, status: &str) -> Option<(String, String)> {
+    Some((id.to_owned(), status.to_owned()))
+}
+
+#[tokio::test]
+async fn get_with_watch_shows_several_runs_until_the_last_one_has_ended() {
+    let service = with_runs(["trn.1".to_owned(), "trn.2".to_owned()]).await;
+    let (mut child, mut next) = statuses(&service.url(), "get trn.1 trn.2 -w -o json --interval 100ms").await;
+    assert_eq!(next().await, seen("trn.1", "Pending"));
+    assert_eq!(next().await, seen("trn.2", "Pending"));
+    run(&service, "heartbeat trn.1 --container main=terminated:0 --last")
+        .await
+        .done();
+    assert_eq!(next().await, seen("trn.1", "Completed"));
+    run(&service, "abort trn.2").await.done();
+    assert_eq!(next().await, seen("trn.2", "Aborted"));
+    assert_eq!(next().await, None);
+    assert!(child.wait().await.expect("waited for").success());
+}
+
+#[tokio::test]
+async fn list_with_watch_goes_on_with_what_comes_and_changes() {
+    let service = with_runs(["trn.1".to_owned()]).await;
+    let (_child, mut next) = statuses(&service.url(), "list --watch -o json --interval 100ms").await;
+    assert_eq!(next().await, seen("trn.1", "Pending"));
+    run(&service, "heartbeat trn.1 --container main=running")
+        .await
+        .done();
+    assert_eq!(next().await, seen("trn.1", "Running"));
+    let created = run(&service, "create --image i -o name").await.done();
+    assert_eq!(next().await, seen(created.trim(), "Pending"));
+    // Nothing else came: the next change is the next line.
+    run(&service, "abort trn.1").await.done();
+    assert_eq!(next().await, seen("trn.1", "Aborted"));
+    let wrong = run(&service, "list -w --limit 3").await;
+    assert_eq!(wrong.code, 64);
+    assert!(
+        wrong
+            .notes
+            .contains("--watch can't be given together with --limit"),
+        "{wrong:?}"
+    );
 }
 
 #[tokio::test]
