@@ -23,8 +23,9 @@ fn document() -> String {
     text.push_str(
         "\nIn a pod means that `KUBERNETES_SERVICE_HOST` is set, as the kubelet does in every container. There the \
          Kubernetes API is reached at that address with the service account's token and CA, unless `KUBECONFIG` or \
-         `PODBEAT_KUBE_CONTEXT` is set. `HTTPS_PROXY` and `NO_PROXY` are honoured for the service and for the \
-         Kubernetes API.\n\n\
+         `PODBEAT_KUBE_CONTEXT` is set. Proxies are read from `HTTPS_PROXY`, \
+         `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`, for the service and for the Kubernetes API: see \
+         [operations.md](operations.md#proxies).\n\n\
          ## Settings of `podbeat exec`\n\n| variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
     rows(&mut text, EXEC_SETTINGS);

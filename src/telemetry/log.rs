@@ -52,7 +52,7 @@ fn quiet_libraries(filter: &Targets) -> Targets {
         .default_level()
         .is_some_and(|level| level >= LevelFilter::TRACE);
     let mut quieted = filter.clone();
-    for library in ["kube_client", "tower", "hyper_util", "reqwest", "rustls"] {
+    for library in ["kube_client", "tower", "hyper_util", "rustls"] {
         if !named(library) && !traces {
             quieted = quieted.with_target(library, LevelFilter::OFF);
         }

@@ -69,7 +69,7 @@ async fn a_certificate_for_another_name() {
     says(
         &checked,
         "service.tls",
-        "name mismatch: the certificate is for 127.0.0.1, ica.lab.example, not for localhost",
+        "name mismatch: the certificate is for 127.0.0.1, ica.lab.example, 0.0.0.0, not for localhost",
         "PODBEAT_SERVICE_URL must have a host that the certificate names",
     );
 }

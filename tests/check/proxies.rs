@@ -7,7 +7,7 @@ use podbeat_lab::world::World;
 
 use super::{Settings, check, plain, settings, world};
 use crate::harness::listener::{AWAY, Listener, destination, head, refuse, tunnel};
-use crate::harness::settings_away;
+use crate::harness::{settings_away, text};
 
 /// A proxy that makes tunnels for whoever knows the password, and passes plain requests on to a port of this machine.
 async fn proxy(plain: Option<u16>) -> Listener {
@@ -189,4 +189,37 @@ async fn a_proxy_that_cant_be_used_is_a_wrong_setting() {
     ]);
     let seen = checked.seen("settings.HTTPS_PROXY");
     assert!(seen.contains("http:// and https:// proxies only"), "{seen}");
+}
+
+#[tokio::test]
+async fn urls_are_shown_without_what_may_be_secret() {
+    let world = world().await;
+    let mut settings = settings(&world);
+    for url in [
+        "https://ica.example/?key=hunter2",
+        "https://ica.example/#hunter2",
+        "https://u:hunter2@ica.example",
+    ] {
+        settings.insert("PODBEAT_SERVICE_URL".to_owned(), url.to_owned());
+        // check() itself looks for hunter2.
+        let checked = check(&settings).await;
+        assert_eq!(
+            checked.check("settings.PODBEAT_SERVICE_URL")["state"],
+            "failed",
+            "{checked:?}"
+        );
+    }
+    settings.insert("PODBEAT_SERVICE_URL".to_owned(), world.service.url());
+    let kubeconfig = std::fs::read_to_string(world.path("kubeconfig")).expect("a kubeconfig");
+    let shown = format!("https://127.0.0.1:{}", world.kube.port());
+    let url = format!(
+        "https://user:hunter2@127.0.0.1:{}/?key=hunter2",
+        world.kube.port()
+    );
+    assert!(kubeconfig.contains(&shown));
+    std::fs::write(world.path("kubeconfig"), kubeconfig.replace(&shown, &url)).expect("written");
+    settings.remove("KUBERNETES_SERVICE_HOST");
+    settings.insert("KUBECONFIG".to_owned(), text(world.path("kubeconfig")));
+    let seen = check(&settings).await.seen("kubernetes.access");
+    assert!(seen.contains(&format!(": {shown}, ")), "{seen}");
 }
