@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::binary::{Podbeat, lines};
-use crate::harness::heard::{until, until_final, until_main_is, until_one};
+use crate::harness::heard::{until, until_asked, until_final, until_main_is, until_one};
 use crate::harness::{LIMIT, STARTED, jwt, text};
 
 /// A running podbeat with an endpoint.
@@ -175,6 +175,12 @@ async fn ready_follows_the_kubernetes_api() {
         })
         .await;
     assert_eq!(unready.status, 503);
+    until_asked(&world, "a list to be refused", |kube| {
+        kube.seen()
+            .iter()
+            .any(|seen| (seen.verb, seen.status) == ("list", Some(403)))
+    })
+    .await;
     world.kube_faults.lift_all();
     podbeat.until_ready(true).await;
     let metrics = podbeat.get("/metrics").await.body;

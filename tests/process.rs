@@ -552,7 +552,14 @@ async fn nobody_reads_tokens_from_memory() {
     use std::os::unix::fs::MetadataExt;
 
     let (port, _held) = unused_port();
-    let mut command = podbeat();
+    // Where anybody may run it.
+    let dir = tempfile::tempdir().expect("a directory");
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(dir.path(), open).expect("set");
+    let program = dir.path().join("podbeat");
+    std::fs::copy(PODBEAT, &program).expect("copied");
+    let mut command = tokio::process::Command::new(program);
+    command.env_clear().stderr(Stdio::piped()).kill_on_drop(true);
     command.envs([
         ("TASK_RUN_ID", "r"),
         ("POD_NAME", "p"),
