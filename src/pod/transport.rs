@@ -1,5 +1,5 @@
 //! The way to the API server from a pod, under kube's client: one connection, which trusts the cluster's CA and nothing else, and
-//! the service account's token. [`Carrier`] is what the way from a laptop has in common with it.
+//! the service account's token. `Carrier` is what the way from a laptop has in common with it.
 //!
 //! It shares its code with the service's client and nothing more: neither roots nor token of the one ever reach the other. kube's own
 //! stack would be a second one in every pod (HTTP, TLS, and all that reads a kubeconfig: 2 MB of binary).
