@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::request::texts;
 use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 
 /// How many heartbeats may wait. One with a `terminated` doesn't count until [`EXITS`] of those wait as well.
@@ -14,8 +15,8 @@ pub const CAPACITY: usize = 64;
 /// five minutes once backed off) fills this in a day's outage.
 pub const EXITS: usize = 256;
 
-/// The most that waiting heartbeats take, in bytes as a journal writes them down. In memory they take about as much, and as much again
-/// while they are handed to whoever writes them; a container has 32 MiB.
+/// The most bytes that waiting heartbeats take, as the journal writes them. In memory they take about as much, and twice that while the
+/// journal is written. The container has 32 MiB.
 pub const LARGEST: usize = 2 << 20;
 
 /// What is kept of a message that has to be shortened, in characters.
@@ -97,26 +98,8 @@ impl Beat {
     fn size(&self) -> usize {
         /// Numbers, times, the names of members, and what a status takes in memory beside its texts.
         const FORM: usize = 512;
-        let text = |text: &Option<String>| text.as_deref().map_or(0, written);
-        let of_status = |status: &ContainerStatus| {
-            let state = match &status.state {
-                Some(ContainerState::Waiting(waiting)) => text(&waiting.message) + text(&waiting.reason),
-                Some(ContainerState::Terminated(exit)) => {
-                    text(&exit.message) + text(&exit.reason) + text(&exit.container_id)
-                }
-                Some(ContainerState::Running(_)) | None => 0,
-            };
-            FORM + text(&status.name) + state
-        };
-        let request = &self.request;
-        let texts = [
-            &request.nonce,
-            &request.pod_name,
-            &request.pod_uid,
-            &request.pod_hardware_details,
-        ];
-        let statuses = request.container_status.iter().flatten().map(of_status);
-        FORM + texts.into_iter().map(text).sum::<usize>() + statuses.sum::<usize>()
+        let statuses = self.request.container_status.as_ref().map_or(0, Vec::len);
+        FORM * (1 + statuses) + texts(&self.request).map(|text| written(text)).sum::<usize>()
     }
 
     /// Keeps of each long message its beginning, and an ellipsis. Says whether there were any.
@@ -373,20 +356,11 @@ mod tests {
     }
 
     fn messages(beat: &Beat) -> Vec<&str> {
-        let of = |status: &'_ ContainerStatus| match &status.state {
-            Some(ContainerState::Terminated(exit)) => exit.message.is_some(),
-            _ => false,
-        };
-        let statuses = beat
-            .request
-            .container_status
-            .iter()
-            .flatten()
-            .filter(|status| of(status));
+        let statuses = beat.request.container_status.iter().flatten();
         statuses
-            .map(|status| match &status.state {
-                Some(ContainerState::Terminated(exit)) => exit.message.as_deref().expect("a message"),
-                _ => unreachable!("filtered"),
+            .filter_map(|status| match &status.state {
+                Some(ContainerState::Terminated(exit)) => exit.message.as_deref(),
+                _ => None,
             })
             .collect()
     }

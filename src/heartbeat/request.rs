@@ -88,6 +88,29 @@ pub fn statuses(seen: &Observation, report: Report) -> Vec<ContainerStatus> {
         .collect()
 }
 
+/// All texts of a heartbeat: they make one large.
+pub fn texts(request: &HeartbeatTaskRunRequest) -> impl Iterator<Item = &String> {
+    let own = [
+        &request.nonce,
+        &request.pod_hardware_details,
+        &request.pod_name,
+        &request.pod_uid,
+    ];
+    let statuses = request.container_status.iter().flatten();
+    own.into_iter()
+        .flatten()
+        .chain(statuses.flat_map(texts_of_status))
+}
+
+fn texts_of_status(status: &ContainerStatus) -> impl Iterator<Item = &String> {
+    let of_state = match &status.state {
+        Some(ContainerState::Waiting(waiting)) => [&waiting.message, &waiting.reason, &None],
+        Some(ContainerState::Terminated(exit)) => [&exit.message, &exit.reason, &exit.container_id],
+        Some(ContainerState::Running(_)) | None => [&None; 3],
+    };
+    status.name.iter().chain(of_state.into_iter().flatten())
+}
+
 /// One container in the given state.
 #[must_use]
 pub fn status(container: &Container, state: &State) -> ContainerStatus {

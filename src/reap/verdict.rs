@@ -7,13 +7,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::heartbeat::completion::is_finished;
-use crate::heartbeat::request::{Identity, Report, statuses};
+use crate::heartbeat::request::{Identity, Report, statuses, texts};
 use crate::indexed::run_id;
 use crate::pod::listed::Listed;
 use crate::pod::resource::ContainerStatus;
 use crate::pod::status::{Observation, Role, State, own_is_over};
 use crate::pod::tasks::Tasks;
-use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
+use crate::task_runs::model::{HeartbeatTaskRunRequest, TaskRunStatus};
 
 /// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at
 /// once. The container has 128 MiB (deploy/manifests/reap.yaml).
@@ -336,32 +336,16 @@ impl Docket {
         let age = age(pod, &seen, &self.rules);
         let run = match run_of(pod, &self.rules) {
             Some(Ok(text) | Err(text)) if text.len() > LONGEST_RUN => {
-                self.kept += CASE + age.2.len();
-                if is_asked_for {
-                    let (run, verdict) = (None, Verdict::Overlong);
-                    self.cases.push(Case { age, run, verdict });
-                }
-                return if self.kept > MOST_KEPT {
-                    Err(TooMany)
-                } else {
-                    Ok(())
-                };
+                return self.judge(is_asked_for, age, None, |_| Verdict::Overlong);
             }
             Some(Err(pattern)) => {
-                self.kept += CASE + age.2.len() + pattern.len();
-                if self.kept > MOST_KEPT {
-                    return Err(TooMany);
-                }
-                if is_asked_for {
-                    let (run, verdict) = (None, Verdict::Unindexed { pattern });
-                    self.cases.push(Case { age, run, verdict });
-                }
-                return Ok(());
+                self.kept += pattern.len();
+                return self.judge(is_asked_for, age, None, |_| Verdict::Unindexed { pattern });
             }
             Some(Ok(run)) => Some(run),
             None => None,
         };
-        self.kept += CASE + 2 * (age.2.len() + run.as_ref().map_or(0, String::len));
+        self.kept += age.2.len() + 2 * run.as_ref().map_or(0, String::len);
         let is_over = self.is_over(pod, &seen);
         if let Some(run) = &run {
             let claim = Claim::of(pod);
@@ -380,11 +364,26 @@ impl Docket {
                 self.runs.insert(run.clone(), first);
             }
         }
+        let of = run.clone();
+        self.judge(is_asked_for, age, run, |docket| {
+            docket.alone(pod, &seen, is_over, of)
+        })
+    }
+
+    /// Keeps the verdict on a pod, if it is asked for.
+    fn judge(
+        &mut self,
+        is_asked_for: bool,
+        age: Age,
+        run: Option<String>,
+        verdict: impl FnOnce(&mut Self) -> Verdict,
+    ) -> Result<(), TooMany> {
+        self.kept += CASE + age.2.len();
         if self.kept > MOST_KEPT {
             return Err(TooMany);
         }
         if is_asked_for {
-            let verdict = self.alone(pod, &seen, is_over, run.clone());
+            let verdict = verdict(self);
             self.cases.push(Case { age, run, verdict });
         }
         Ok(())
@@ -452,11 +451,11 @@ impl Docket {
             return Verdict::Young { run };
         }
         let request = request(pod, seen, &self.rules);
-        self.waiting += size(&request);
-        if self.waiting > MOST_WAITING {
-            self.waiting -= size(&request);
+        let waiting = self.waiting + size(&request);
+        if waiting > MOST_WAITING {
             return Verdict::Left { run };
         }
+        self.waiting = waiting;
         Verdict::Missing(Box::new(Missing {
             run,
             request,
@@ -483,24 +482,8 @@ impl Rules {
 
 /// What a heartbeat takes in memory, about.
 fn size(request: &HeartbeatTaskRunRequest) -> usize {
-    let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-    let states = request.container_status.iter().flatten().map(|status| {
-        let texts = match &status.state {
-            Some(ContainerState::Terminated(exit)) => {
-                length(&exit.message) + length(&exit.reason) + length(&exit.container_id)
-            }
-            Some(ContainerState::Waiting(waiting)) => length(&waiting.message) + length(&waiting.reason),
-            Some(ContainerState::Running(_)) | None => 0,
-        };
-        STATE + length(&status.name) + texts
-    });
-    let own = [
-        &request.nonce,
-        &request.pod_hardware_details,
-        &request.pod_name,
-        &request.pod_uid,
-    ];
-    states.sum::<usize>() + own.map(length).into_iter().sum::<usize>()
+    let states = request.container_status.as_ref().map_or(0, Vec::len);
+    STATE * states + texts(request).map(String::len).sum::<usize>()
 }
 
 /// What podbeat would have said: the last states that the API shows, and nothing that it doesn't.
