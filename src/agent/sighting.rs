@@ -81,13 +81,17 @@ impl Watcher {
         self.hurry.send_replace(true);
     }
 
+    /// Itself and its client, once that is set up.
+    fn with_client(&self) -> Option<(&Self, PodWatch)> {
+        Some((self, self.pod.get()?.clone()))
+    }
+
     /// Looks at the pod directly. Without a watcher, or while its client isn't set up, the look fails.
     pub(super) fn look(
         watcher: Option<&Self>,
         limit: Duration,
     ) -> Pin<Box<dyn Future<Output = Look> + Send>> {
-        let Some((watcher, pod)) = watcher.and_then(|watcher| Some((watcher, watcher.pod.get()?.clone())))
-        else {
+        let Some((watcher, pod)) = watcher.and_then(Self::with_client) else {
             return Box::pin(async { Look::Failed });
         };
         let own_container = watcher.own_container.clone();
@@ -108,21 +112,17 @@ impl Watcher {
             }
         })
     }
-}
 
-impl Watcher {
     /// Finds out how many pods of the Job failed before this one; `None` if that can't be known.
     pub(super) fn count(
         watcher: Option<&Self>,
         job: Box<JobPod>,
     ) -> Pin<Box<dyn Future<Output = Option<i32>> + Send>> {
-        let pod = watcher.and_then(|watcher| watcher.pod.get().cloned());
-        let rng = watcher.map(|watcher| watcher.seed);
-        let (Some(pod), Some(seed)) = (pod, rng) else {
+        let Some((watcher, pod)) = watcher.and_then(Self::with_client) else {
             return Box::pin(async { None });
         };
+        let mut rng = fastrand::Rng::with_seed(watcher.seed);
         Box::pin(async move {
-            let mut rng = fastrand::Rng::with_seed(seed);
             let mut backoff = Backoff::default();
             let mut failures = 0;
             loop {

@@ -237,17 +237,17 @@ fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
     )
 }
 
-/// Which retry count the heartbeats tell. `counted` is how many pods of the Job failed before this one, if it is a Job's and that was
+/// Which retry count the heartbeats tell: that of the setting, of the pod's annotation, or else `counted`, which is how many pods of the Job failed before this one, if it is a Job's and that was
 /// asked; or why that has no answer.
 pub(super) fn retries(
-    pod: &Pod,
     setting: Option<i32>,
+    annotated: Option<i32>,
     counted: Option<Result<Option<i32>, String>>,
 ) -> Finding {
     if let Some(count) = setting {
         return Finding::ok(RETRIES, format!("{count}, by JOB_RETRY_COUNT"));
     }
-    if let Some(count) = Observation::of(pod, "").job_retry_count {
+    if let Some(count) = annotated {
         let seen = format!("{count}, by the annotation {JOB_INDEX_FAILURE_COUNT}");
         return Finding::ok(RETRIES, seen);
     }

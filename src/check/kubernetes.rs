@@ -281,11 +281,11 @@ fn right(
 async fn retries(pod: &Pod, partial: &Partial, questions: &Questions) -> Finding {
     let setting = partial.config.job_retry_count;
     let seen = Observation::of(pod, "");
-    let counted = match (setting.or(seen.job_retry_count), seen.job) {
-        (None, Some(job)) => Some(questions.retries(&job).await.map_err(|error| told(&error))),
+    let counted = match (setting.or(seen.job_retry_count), &seen.job) {
+        (None, Some(job)) => Some(questions.retries(job).await.map_err(|error| told(&error))),
         (Some(_), _) | (None, None) => None,
     };
-    deployed::retries(pod, setting, counted)
+    deployed::retries(setting, seen.job_retry_count, counted)
 }
 
 fn of_pod(

@@ -6,23 +6,18 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::task::{Context, Poll};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use http::{Request, Response};
-use kube::client::{Body, ConfigExt};
+use kube::client::ConfigExt;
 use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use rustls::pki_types::CertificateDer;
 use tower_layer::Layer;
 use url::Url;
 
-use super::transport::{Carrier, Failed};
+use super::transport::Carrier;
 use super::watch::Reached;
-use crate::http_client::Answer;
 use crate::http_client::tls::{Encryption, Unfit, speaking_http};
 use crate::route::{self, PlainHttp, Proxies, Route};
 use crate::{regular_file, trimmed};
@@ -134,31 +129,12 @@ fn client(config: &Config, route: Route) -> Result<Client, Error> {
     tls.server_name.clone_from(&config.tls_server_name);
     let base = config.base_uri_layer();
     let headers = config.extra_headers_layer().map_err(setup)?;
-    let sent = headers.layer(Sent(Carrier::new(route, tls)));
+    let sent = headers.layer(Carrier::new(route, tls));
     let namespace = config.default_namespace.clone();
     Ok(match config.auth_layer().map_err(setup)? {
         Some(credentials) => Client::new(base.layer(credentials.layer(sent)), namespace),
         None => Client::new(base.layer(sent), namespace),
     })
-}
-
-/// What kube's layers lie on.
-#[derive(Clone)]
-struct Sent(Carrier);
-
-impl tower_service::Service<Request<Body>> for Sent {
-    type Response = Response<Answer>;
-    type Error = Failed;
-    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let carrier = self.0.clone();
-        async move { carrier.exchange(request).await }.boxed()
-    }
 }
 
 /// Why the client can't be set up or signed in, without what a program for credentials printed, and without a proxy's password.

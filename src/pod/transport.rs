@@ -107,7 +107,7 @@ impl Carrier {
         }))
     }
 
-    pub(super) async fn exchange(&self, request: Request<Body>) -> Result<Response<Answer>, Failed> {
+    async fn exchange(&self, request: Request<Body>) -> Result<Response<Answer>, Failed> {
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await?;
         let request = Request::from_parts(parts, Full::new(body));
@@ -115,8 +115,23 @@ impl Carrier {
     }
 }
 
+impl tower_service::Service<Request<Body>> for Carrier {
+    type Response = Response<Answer>;
+    type Error = Failed;
+    type Future = BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let carrier = self.clone();
+        async move { carrier.exchange(request).await }.boxed()
+    }
+}
+
 /// What kube's client takes for an error.
-pub(super) type Failed = Box<dyn std::error::Error + Send + Sync>;
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Over a [`Carrier`], with the service account's token. Cheap to clone: the clones share connection and files.
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! Writes a log that perhaps nobody reads. A pipe that is full would hold up whoever writes to it, for ever: a container runtime that
 //! hangs, or a reader that was stopped. Heartbeats and signals must not wait for it, so what can't be written is left out and counted.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -52,12 +53,10 @@ where
             Duration::ZERO
         };
         let mut begun = false;
-        let whole = if self.is_torn.load(Ordering::Relaxed) {
-            format!("\n{line}")
-        } else {
-            String::new()
+        let line = match self.is_torn.load(Ordering::Relaxed) {
+            true => Cow::Owned(format!("\n{line}")),
+            false => Cow::Borrowed(line),
         };
-        let line = if whole.is_empty() { line } else { &whole };
         for part in line.as_bytes().chunks(AT_ONCE) {
             if !self.takes_more(patience) {
                 self.dropped.fetch_add(1, Ordering::Relaxed);
