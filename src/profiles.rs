@@ -167,13 +167,10 @@ fn says_something(value: &OsString) -> bool {
     value.to_str().is_none_or(|text| !trimmed::text(text).is_empty())
 }
 
-fn is_given(variable: &str, flags: &Flags, environment: &impl Environment) -> bool {
-    let value = flags
-        .0
-        .get(variable)
-        .cloned()
-        .or_else(|| environment.get(variable));
-    value.as_ref().is_some_and(says_something)
+/// What a flag, or else the environment, says.
+fn given(variable: &str, flags: &Flags, environment: &impl Environment) -> Option<OsString> {
+    let flag = flags.0.get(variable).cloned();
+    flag.or_else(|| environment.get(variable)).filter(says_something)
 }
 
 fn text(
@@ -181,12 +178,7 @@ fn text(
     flags: &Flags,
     environment: &impl Environment,
 ) -> Result<Option<String>, Error> {
-    let value = flags
-        .0
-        .get(variable)
-        .cloned()
-        .or_else(|| environment.get(variable));
-    let Some(value) = value.filter(says_something) else {
+    let Some(value) = given(variable, flags, environment) else {
         return Ok(None);
     };
     let value = value.into_string().map_err(|_| Error::NotText(variable))?;
@@ -209,7 +201,7 @@ fn place(flags: &Flags, environment: &impl Environment) -> Result<Option<(PathBu
 
 fn choose(flags: &Flags, environment: &impl Environment) -> Result<Option<Profile>, Error> {
     let name = text(PROFILE, flags, environment)?;
-    if name.is_none() && (flags.0.contains_key(PROFILE) || is_given(URL, flags, environment)) {
+    if name.is_none() && (flags.0.contains_key(PROFILE) || given(URL, flags, environment).is_some()) {
         return Ok(None);
     }
     let Some((file, named)) = place(flags, environment)? else {
@@ -237,7 +229,7 @@ fn choose(flags: &Flags, environment: &impl Environment) -> Result<Option<Profil
         let known = profiles.into_keys().collect();
         return Err(Error::Unknown { name, file, known });
     };
-    let given = |variable| is_given(variable, flags, environment);
+    let given = |variable| given(variable, flags, environment).is_some();
     // Two values of which only one may be there count as one setting.
     if given(TOKEN) {
         values.remove(TOKEN_FILE);

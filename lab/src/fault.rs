@@ -464,29 +464,30 @@ impl Faults {
 
     /// The fault for an open watch that has sent `events`, if one holds.
     pub(crate) fn strike_watch(&self, events: usize) -> Option<What> {
-        for active in self.active().iter_mut() {
-            let rule = &active.rule;
-            let applies = rule.place == Place::Watch && rule.what.strikes_open_watches();
-            if applies && active.holds() && active.is_due(events) {
-                return Some(active.strike());
-            }
-        }
-        None
+        let applies = |rule: &Rule| rule.place == Place::Watch && rule.what.strikes_open_watches();
+        self.strike_first(applies, |_| events)
     }
 
     /// Whether new connections are refused, by a rule for any of these places. What a connection will bring is not known yet: a
     /// rule for last heartbeats alone closes it at the request.
     pub(crate) fn refuses(&self, places: &[Place]) -> bool {
-        for active in self.active().iter_mut() {
-            let rule = &active.rule;
+        let applies = |rule: &Rule| {
             let lies_here = rule.place == Place::Any || places.contains(&rule.place);
-            let applies = rule.what == What::Refuse && lies_here && !rule.only_final;
-            if applies && active.holds() && active.is_due(active.passed) {
-                active.strike();
-                return true;
-            }
-        }
-        false
+            rule.what == What::Refuse && lies_here && !rule.only_final
+        };
+        self.strike_first(applies, |active| active.passed).is_some()
+    }
+
+    /// The first fault that applies, holds, and has its turn once so many have passed.
+    fn strike_first(
+        &self,
+        applies: impl Fn(&Rule) -> bool,
+        passed: impl Fn(&Active) -> usize,
+    ) -> Option<What> {
+        self.active().iter_mut().find_map(|active| {
+            let passed = passed(active);
+            (applies(&active.rule) && active.holds() && active.is_due(passed)).then(|| active.strike())
+        })
     }
 
     pub(crate) fn changes(&self) -> watch::Receiver<u64> {
