@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use strsim::osa_distance;
+
 use crate::task_runs::model::TaskRunStatus;
 
 /// The word for any status in which a run has ended.
@@ -94,48 +96,23 @@ pub fn status(word: &str) -> TaskRunStatus {
 pub fn nearest<'words>(word: &str, words: &[&'words str]) -> Option<&'words str> {
     /// Longer than any word: far from all of them, and not worth the square of its length.
     const LONGEST: usize = 32;
-    let letters = |text: &str| -> Vec<char> {
+    let letters = |text: &str| -> String {
         let lower = text.chars().flat_map(char::to_lowercase);
         lower.filter(|letter| letter.is_alphanumeric()).collect()
     };
     let typed = letters(word);
-    if typed.len() > LONGEST {
+    if typed.chars().count() > LONGEST {
         return None;
     }
     let distances = words.iter().map(|known| {
         let known_letters = letters(known);
-        let most = (known_letters.len() / 3).max(1);
-        (distance(&typed, &known_letters), most, *known)
+        let most = (known_letters.chars().count() / 3).max(1);
+        // Neighbours that were swapped count as one slip.
+        (osa_distance(&typed, &known_letters), most, *known)
     });
     let near = distances.filter(|(distance, most, _)| distance <= most);
     near.min_by_key(|(distance, ..)| *distance)
         .map(|(.., known)| known)
-}
-
-/// How many letters must be added, taken away or replaced, or neighbours swapped, to make one text of the other.
-fn distance(from: &[char], to: &[char]) -> usize {
-    let (mut above, mut last): (Vec<usize>, Vec<usize>) = (Vec::new(), (0..=to.len()).collect());
-    let mut before: Option<char> = None;
-    for (row, letter) in from.iter().enumerate() {
-        let mut here = vec![row + 1];
-        for (column, other) in to.iter().enumerate() {
-            let at = |cells: &[usize], column: usize| cells.get(column).copied().unwrap_or(usize::MAX - 1);
-            let mut least = (at(&last, column) + usize::from(letter != other))
-                .min(at(&last, column + 1) + 1)
-                .min(at(&here, column) + 1);
-            let left = column.checked_sub(1);
-            if let Some(left) = left
-                && before == Some(*other)
-                && to.get(left) == Some(letter)
-            {
-                least = least.min(at(&above, left) + 1);
-            }
-            here.push(least);
-        }
-        before = Some(*letter);
-        above = std::mem::replace(&mut last, here);
-    }
-    last.last().copied().unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -164,10 +141,7 @@ mod tests {
         ] {
             assert_eq!(nearest(typed, &words), meant, "{typed:.40}");
         }
-        let distance = |a: &str, b: &str| {
-            let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-            (super::distance(&a, &b), super::distance(&b, &a))
-        };
+        let distance = |a: &str, b: &str| (osa_distance(a, b), osa_distance(b, a));
         for (a, b, expected) in [
             ("", "", 0),
             ("", "ab", 2),
