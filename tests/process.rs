@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
-use crate::harness::binary::{PODBEAT, Podbeat, ended, lines, podbeat, send};
+use crate::harness::binary::{PODBEAT, Podbeat, ended, lines, podbeat, podbeat_at, send};
 use crate::harness::heard::{until, until_asked, until_final, until_main_is};
 use crate::harness::{LIMIT, STARTED, jwt, settings, text, unused_port};
 
@@ -558,8 +558,7 @@ async fn nobody_reads_tokens_from_memory() {
     std::fs::set_permissions(dir.path(), open).expect("set");
     let program = dir.path().join("podbeat");
     std::fs::copy(PODBEAT, &program).expect("copied");
-    let mut command = tokio::process::Command::new(program);
-    command.env_clear().stderr(Stdio::piped()).kill_on_drop(true);
+    let mut command = podbeat_at(&program);
     command.envs([
         ("TASK_RUN_ID", "r"),
         ("POD_NAME", "p"),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -19,7 +19,12 @@ pub(crate) const PODBEAT: &str = env!("CARGO_BIN_EXE_podbeat");
 
 /// `podbeat`, without any variable of this process.
 pub(crate) fn podbeat() -> Command {
-    let mut command = Command::new(PODBEAT);
+    podbeat_at(Path::new(PODBEAT))
+}
+
+/// The same from a copy of the program.
+pub(crate) fn podbeat_at(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command
         .env_clear()
         .stdin(Stdio::null())

@@ -1,4 +1,4 @@
-//! What tests share: podbeat as a process, waiting for what the stand-ins hear, servers of a few lines, the repository's files.
+//! What tests share: podbeat as a process, waiting for what the stand-ins hear, servers of a few lines, terminals, the repository's files.
 //! Never here: what one test alone needs.
 
 pub(crate) mod binary;
@@ -7,6 +7,7 @@ pub(crate) mod listener;
 pub(crate) mod proxy;
 pub(crate) mod repository;
 pub(crate) mod server;
+pub(crate) mod terminal;
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,39 +1,43 @@
 //! The view, on a terminal of the test's own: a pty, and an emulator that says what a person would see.
 
-use std::num::NonZeroU16;
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 
 use podbeat_lab::pod::{Pod, running, terminated, waiting};
 use podbeat_lab::world::World;
-use pty_process::{Pty, Size};
+use pty_process::Pty;
 use rustix::process::Signal;
 use rustix::termios::tcgetattr;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::process::Child;
 
 use super::sent_nothing;
-use crate::harness::binary::{PODBEAT, send};
+use crate::harness::terminal::Terminal;
 use crate::harness::{LIMIT, is_alone};
 
 /// A terminal with `podbeat observe` on it.
-struct Terminal {
-    pty: Pty,
-    child: Child,
-    parser: vt100::Parser,
-    /// All that came, as it came.
-    raw: String,
+struct View {
+    terminal: Terminal,
     /// How the terminal was set before.
     modes: String,
 }
 
-fn size(of: u16) -> NonZeroU16 {
-    NonZeroU16::new(of).expect("a size")
+impl Deref for View {
+    type Target = Terminal;
+
+    fn deref(&self) -> &Terminal {
+        &self.terminal
+    }
 }
 
-impl Terminal {
+impl DerefMut for View {
+    fn deref_mut(&mut self) -> &mut Terminal {
+        &mut self.terminal
+    }
+}
+
+impl View {
     fn start(world: &World, arguments: &[&str], columns: u16, rows: u16) -> Self {
         Self::with(world, arguments, columns, rows, &[("TERM", "xterm-256color")])
     }
@@ -45,85 +49,24 @@ impl Terminal {
         rows: u16,
         environment: &[(&str, &str)],
     ) -> Self {
-        let (pty, pts) = pty_process::open().expect("a pty");
-        pty.resize(Size::new(rows, columns)).expect("resized");
-        let modes = modes(&pty);
-        let child = pty_process::Command::new(PODBEAT)
-            .env_clear()
-            .env("KUBECONFIG", world.path("kubeconfig"))
-            .envs(environment.iter().copied())
-            .arg("observe")
-            .args(arguments)
-            .kill_on_drop(true)
-            .spawn(pts)
-            .expect("the binary runs");
+        let mut before = String::new();
+        let terminal = Terminal::start(columns, rows, |command, pty| {
+            before = modes(pty);
+            command
+                .env("KUBECONFIG", world.path("kubeconfig"))
+                .envs(environment.iter().copied())
+                .arg("observe")
+                .args(arguments)
+        });
         Self {
-            pty,
-            child,
-            parser: vt100::Parser::new(size(rows), size(columns), 0),
-            raw: String::new(),
-            modes,
+            terminal,
+            modes: before,
         }
-    }
-
-    fn screen(&self) -> &vt100::Screen {
-        self.parser.screen()
-    }
-
-    fn shown(&self) -> String {
-        self.screen().contents()
-    }
-
-    /// Takes in what comes next. Says whether there was anything.
-    async fn read(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        let read = tokio::time::timeout(LIMIT, self.pty.read(&mut bytes))
-            .await
-            .unwrap_or_else(|_| panic!("nothing more comes:\n{}", self.shown()));
-        // Where nobody has the terminal open any more, Linux gives EIO.
-        let count = read.unwrap_or(0);
-        self.parser.process(&bytes[..count]);
-        self.raw += &String::from_utf8_lossy(&bytes[..count]);
-        count > 0
-    }
-
-    async fn until(&mut self, what: &str, reached: impl Fn(&vt100::Screen) -> bool) {
-        let deadline = tokio::time::Instant::now() + LIMIT;
-        while !reached(self.screen()) {
-            assert!(self.read().await, "it ended without {what}:\n{}", self.shown());
-            assert!(
-                tokio::time::Instant::now() < deadline,
-                "no {what}:\n{}",
-                self.shown()
-            );
-        }
-    }
-
-    /// Waits until a text can be read.
-    async fn shows(&mut self, text: &str) {
-        self.until(text, |screen| screen.contents().contains(text)).await;
-    }
-
-    async fn types(&mut self, keys: &str) {
-        self.pty.write_all(keys.as_bytes()).await.expect("written");
-    }
-
-    fn resize(&mut self, columns: u16, rows: u16) {
-        self.parser.screen_mut().set_size(size(rows), size(columns));
-        self.pty.resize(Size::new(rows, columns)).expect("resized");
-    }
-
-    fn signal(&self, signal: Signal) {
-        send(self.child.id().expect("it runs"), signal);
     }
 
     /// Reads to the end, and checks that the terminal is as it was.
     async fn end(&mut self) -> ExitStatus {
-        while self.read().await {}
-        let status = tokio::time::timeout(LIMIT, self.child.wait())
-            .await
-            .expect("it ends")
-            .expect("waited for");
+        let status = self.terminal.end().await;
         self.is_as_it_was();
         status
     }
@@ -198,7 +141,7 @@ async fn a_life_in_a_window_of_80_by_24() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("my-task", "0e8e7c4e-6f0e-4e43-9a39-5c6b2d1f8a11");
     world.kube.apply(young(&pod, &waiting("ContainerCreating")));
-    let mut terminal = Terminal::start(&world, &["my-task"], 80, 24);
+    let mut terminal = View::start(&world, &["my-task"], 80, 24);
     terminal.shows("Heartbeat 2: change").await;
     assert!(terminal.screen().alternate_screen() && terminal.screen().hide_cursor());
     world.kube.apply(young(&pod, &running(&now())));
@@ -212,7 +155,7 @@ async fn the_end_stays_on_the_terminal() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p");
     world.kube.apply(pod.showing(&running(&now())));
-    let mut terminal = Terminal::start(&world, &["p"], 80, 30);
+    let mut terminal = View::start(&world, &["p"], 80, 30);
     terminal.shows("Heartbeat 2: change").await;
     assert!(terminal.raw.contains("\x1b[32mrunning\x1b[0m"), "green");
     let mut over = terminated(3, "Error", "one");
@@ -246,7 +189,7 @@ async fn whichever_way_it_is_left_the_terminal_is_as_it_was() {
         ("TERM", None, Some(15)),
         ("HUP", None, Some(1)),
     ] {
-        let mut terminal = Terminal::start(&world, &["p"], 80, 24);
+        let mut terminal = View::start(&world, &["p"], 80, 24);
         terminal.shows("Next heartbeat: periodic").await;
         // Nothing that is typed is seen. Ctrl-L shows that it was read.
         terminal.raw.clear();
@@ -277,7 +220,7 @@ async fn a_window_may_be_of_any_size_and_change_it() {
     shown["spec"]["containers"][1]["name"] = json!("helper-with-a-long-name-as-well-表表表表");
     shown["status"]["containerStatuses"][1]["name"] = json!("helper-with-a-long-name-as-well-表表表表");
     world.kube.apply(shown);
-    let mut terminal = Terminal::start(
+    let mut terminal = View::start(
         &world,
         &["a-task-with-quite-a-long-name-for-a-narrow-window"],
         80,
@@ -310,7 +253,7 @@ async fn a_window_may_be_of_any_size_and_change_it() {
 async fn an_outage_is_seen_and_its_end_too() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
-    let mut terminal = Terminal::start(&world, &["p"], 80, 24);
+    let mut terminal = View::start(&world, &["p"], 80, 24);
     terminal.shows("API fresh, confirmed").await;
     terminal.shows("Next heartbeat: periodic").await;
     world
@@ -333,7 +276,7 @@ async fn what_the_cluster_says_does_nothing_to_the_terminal() {
     pod["spec"]["nodeName"] = json!("node\u{1b}[2J");
     pod["status"]["phase"] = json!("\u{1b}cRunning");
     world.kube.apply(pod);
-    let mut terminal = Terminal::start(&world, &["p"], 100, 30);
+    let mut terminal = View::start(&world, &["p"], 100, 30);
     terminal.shows("Heartbeat 2: change").await;
     assert!(terminal.screen().alternate_screen());
     // The emulator leaves U+FFFD out, which stands for what isn't text.
@@ -358,7 +301,7 @@ async fn no_color_is_heeded() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
     let environment = [("TERM", "xterm"), ("NO_COLOR", "1")];
-    let mut terminal = Terminal::with(&world, &["p"], 80, 24, &environment);
+    let mut terminal = View::with(&world, &["p"], 80, 24, &environment);
     terminal.shows("main        running").await;
     terminal.types("q").await;
     assert_eq!(terminal.end().await.code(), Some(0));
@@ -374,7 +317,7 @@ async fn on_a_terminal_that_cant_place_text_there_are_lines() {
         .kube
         .apply(Pod::new("p", "uid-p").showing(&terminated(0, "Completed", "one")));
     for environment in [&[("TERM", "dumb")][..], &[]] {
-        let mut terminal = Terminal::with(&world, &["p"], 200, 24, environment);
+        let mut terminal = View::with(&world, &["p"], 200, 24, environment);
         assert_eq!(terminal.end().await.code(), Some(0));
         assert!(
             terminal.shown().contains(" end: the task is over"),
@@ -388,7 +331,7 @@ async fn on_a_terminal_that_cant_place_text_there_are_lines() {
 #[tokio::test]
 async fn an_error_is_read_on_the_screen_that_stays() {
     let world = World::start().await.expect("a world");
-    let mut terminal = Terminal::start(&world, &["nobody"], 120, 24);
+    let mut terminal = View::start(&world, &["nobody"], 120, 24);
     assert_eq!(terminal.end().await.code(), Some(67));
     let shown = terminal.shown();
     assert!(
@@ -401,7 +344,7 @@ async fn an_error_is_read_on_the_screen_that_stays() {
 async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
-    let mut terminal = Terminal::start(&world, &["p"], 80, 24);
+    let mut terminal = View::start(&world, &["p"], 80, 24);
     terminal.shows("Next heartbeat: periodic").await;
     terminal.types("\x1a").await;
     terminal
@@ -436,9 +379,9 @@ async fn a_terminal_that_goes_away_ends_it() {
     }
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
-    let mut terminal = Terminal::start(&world, &["p"], 80, 24);
+    let mut terminal = View::start(&world, &["p"], 80, 24);
     terminal.shows("Next heartbeat: periodic").await;
-    let Terminal { pty, mut child, .. } = terminal;
+    let Terminal { pty, mut child, .. } = terminal.terminal;
     drop(pty);
     let status = tokio::time::timeout(LIMIT, child.wait())
         .await
