@@ -119,11 +119,11 @@ demo-test: (programs "demo")
 conformance: (programs "podbeat-lab" "demo")
     bash lab/conformance/run.sh
 
-# Needs Debian's packages tinyproxy and curl.
-[doc("Test podbeat by a real proxy, with curl beside it")]
+# Needs Debian's packages tinyproxy, curl and openssl.
+[doc("Test podbeat with a real proxy, with curl beside it, and with servers of OpenSSL")]
 [group('daily')]
 proxy-test:
-    cargo test --locked --test integration -- --ignored proxies::real::
+    cargo test --locked --test integration -- --ignored proxies::real:: real_openssl
 
 # Start the stand-in service, to develop against: `just service [--listen ADDR] [--token TOKEN] [--data FILE] …`
 [group('daily')]
@@ -135,7 +135,7 @@ service *arguments: (programs "podbeat-lab")
 [group('daily')]
 page-test *tests: (programs "podbeat")
     PODBEAT_BINARY="$(realpath {{built}}/debug/podbeat)" cargo test --locked --workspace --test integration -- \
-      --ignored --skip page::load:: --skip proxies::real:: --test-threads "$(nproc)" "$@"
+      --ignored --skip page::load:: --skip proxies::real:: --skip real_openssl --test-threads "$(nproc)" "$@"
 
 # Build the API documentation, without warnings
 [group('daily')]

@@ -611,7 +611,8 @@ async fn a_ca_file_stands_in_place_of_the_systems_roots() {
     until_asked(&world, "another watch", watched_again).await;
     second
         .until("the refusal", |line| {
-            line.to_string().contains("invalid peer certificate")
+            line.to_string()
+                .contains("not signed with the key of the CA of that name")
         })
         .await;
     second.kill();

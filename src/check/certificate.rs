@@ -30,12 +30,15 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// The DNS names and IP addresses that it is for.
     pub names: Vec<String>,
+    /// Its key, in words, if no signature of that key is accepted for its length alone: rustls calls such a signature a bad one.
+    pub weak_key: Option<String>,
 }
 
 // The tags of X.690 that stand in a certificate (RFC 5280, 4.1).
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
 const OID: u8 = 0x06;
 const BMP_STRING: u8 = 0x1e;
@@ -45,6 +48,9 @@ const VERSION: u8 = 0xa0;
 const EXTENSIONS: u8 = 0xa3;
 const DNS_NAME: u8 = 0x82;
 const IP_ADDRESS: u8 = 0x87;
+
+/// 1.2.840.113549.1.1.1
+const RSA_ENCRYPTION: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
 
 /// 2.5.29.17
 const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
@@ -64,8 +70,7 @@ pub fn read(der: &[u8]) -> Option<Certificate> {
     let mut validity = Der(members.content(SEQUENCE)?);
     let (not_before, not_after) = (time(validity.next()?)?, time(validity.next()?)?);
     let subject = name(members.content(SEQUENCE)?)?;
-    // The public key.
-    members.content(SEQUENCE)?;
+    let weak_key = weak_key(members.content(SEQUENCE)?);
     let mut names = Vec::new();
     while let Some((tag, content)) = members.next() {
         if tag == EXTENSIONS {
@@ -78,7 +83,24 @@ pub fn read(der: &[u8]) -> Option<Certificate> {
         not_before,
         not_after,
         names,
+        weak_key,
     })
+}
+
+/// Of a `SubjectPublicKeyInfo` (RFC 8017, A.1.1): an RSA key outside of what ring verifies with.
+fn weak_key(public_key: &[u8]) -> Option<String> {
+    let mut members = Der(public_key);
+    let algorithm = Der(members.content(SEQUENCE)?).content(OID)?;
+    let (0, key) = members
+        .content(BIT_STRING)?
+        .split_first()
+        .filter(|_| algorithm == RSA_ENCRYPTION)?
+    else {
+        return None;
+    };
+    let modulus = Der(Der(key).content(SEQUENCE)?).content(INTEGER)?;
+    let bytes = modulus.len() - modulus.iter().take_while(|byte| **byte == 0).count();
+    (!(256..=1024).contains(&bytes)).then(|| format!("RSA of {} bits", bytes * 8))
 }
 
 /// What is left to be read.

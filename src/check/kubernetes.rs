@@ -9,6 +9,7 @@ use super::deployed::{self, Expected};
 use super::finding::Finding;
 use super::{blocking, in_words, told};
 use crate::config::{Config, Kubernetes, Partial};
+use crate::http_client::rejected::Rejected;
 use crate::pod::ask::{Error, Questions, Version};
 use crate::pod::resource::Pod;
 use crate::pod::role::{self, Account};
@@ -224,6 +225,9 @@ fn advice(error: &Error, server: &str) -> String {
                 "Its certificate is not from the CA that the settings name: ca.crt in PODBEAT_SERVICE_ACCOUNT_DIR (the ConfigMap \
                  kube-root-ca.crt), or certificate-authority in the kubeconfig, must be this cluster's."
                     .to_owned()
+            }
+            Some(error) if let Some(rejected) = Rejected::new(error) => {
+                format!("Whoever runs the cluster must {}.", rejected.remedy)
             }
             Some(_) => format!("Does {server} fit the certificate, and is nothing in between that breaks TLS?"),
             None => format!(

@@ -169,6 +169,7 @@ impl<'url> Way<'url> {
             name: &name,
             port: self.route.port(),
             shows_a_certificate: means.shows_a_certificate(),
+            roots: means.roots(),
         };
         found.push(tls::judge(&handshake, &peer, Timestamp::now()));
         match handshake.stream {

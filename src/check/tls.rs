@@ -25,6 +25,7 @@ use super::certificate::{self, Certificate};
 use super::finding::Finding;
 use super::token::about;
 use crate::http_client::Stream;
+use crate::http_client::rejected::{ACCEPTED, Rejected};
 use crate::http_client::tls::{Unfit, speaking_http};
 use crate::task_runs::client::Tls;
 use crate::{http_client, regular_file, trimmed};
@@ -63,7 +64,7 @@ pub(super) enum Unusable {
         path: String,
         source: io::Error,
     },
-    #[error("{path} holds no {what} in PEM form")]
+    #[error("{path} holds no {what} in PEM form, or an encrypted one")]
     Nothing { what: &'static str, path: String },
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -229,6 +230,9 @@ pub(super) fn cause<'error>(error: &'error (dyn std::error::Error + 'static)) ->
         if let Some(found) = error.downcast_ref::<Error>() {
             return Some(found);
         }
+        if let Some(rejected) = error.downcast_ref::<Rejected>() {
+            return Some(&rejected.error);
+        }
         // An io::Error names the source of what it wraps, and not the latter itself.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         next = match wrapped {
@@ -246,6 +250,8 @@ pub(super) struct Peer<'peer> {
     pub(super) port: u16,
     /// Whether the settings have a certificate of ours.
     pub(super) shows_a_certificate: bool,
+    /// Those of `PODBEAT_CA_FILE`.
+    pub(super) roots: &'peer [CertificateDer<'static>],
 }
 
 /// What a handshake shows.
@@ -294,21 +300,34 @@ fn refused(
 ) -> Finding {
     let Peer { host, port, .. } = peer;
     let tls = cause(error);
+    let rejected = tls.and_then(Rejected::new);
     if let Some(alert) = tls.and_then(alert).filter(|_| handshake.asked) {
         return certificate_demanded(alert, peer.shows_a_certificate);
     }
     if let (Some(Error::InvalidCertificate(verdict)), Some(certificate)) = (tls, certificate) {
         let mut seen = Vec::new();
         let mut remedies = Vec::new();
+        let mut keys = handshake
+            .presented
+            .iter()
+            .chain(peer.roots)
+            .filter_map(|it| certificate::read(it));
+        let weak = keys.find_map(|it| it.weak_key.map(|key| (it.subject, key)));
         let (over, early) = (certificate.not_after < now, certificate.not_before > now);
         let unknown = match verdict {
             CertificateError::UnknownIssuer => Some(""),
             // A CA of that name is known.
-            CertificateError::BadSignature => {
+            CertificateError::BadSignature if weak.is_none() => {
                 Some(", and not with the key of the CA of that name that is known here")
             }
             _ => None,
         };
+        if let Some((owner, key)) = weak.filter(|_| *verdict == CertificateError::BadSignature) {
+            seen.push(format!("the key of {owner} is not supported: {key}"));
+            remedies.push(format!(
+                "Whoever runs the task-run service must replace that key, and issue the certificate again, with {ACCEPTED}."
+            ));
+        }
         if let Some(how) = unknown {
             let root = handshake
                 .presented
@@ -360,15 +379,24 @@ fn refused(
             );
         }
         if seen.is_empty() {
+            let problem = rejected
+                .as_ref()
+                .map_or_else(|| verdict.to_string(), |it| it.problem.clone());
             seen.push(format!(
-                "the certificate of {} is not accepted: {verdict}",
-                certificate.subject
+                "the certificate of {}, issued by {}, is rejected: {problem}",
+                certificate.subject, certificate.issuer
             ));
-            remedies.push(
-                "Whoever runs the task-run service must give it a certificate for TLS servers.".to_owned(),
+            let remedy = rejected.map_or_else(
+                || "give it a certificate for TLS servers (extendedKeyUsage serverAuth)".to_owned(),
+                |it| it.remedy,
             );
+            remedies.push(format!("Whoever runs the task-run service must {remedy}."));
         }
         return Finding::failed(ID, seen.join("; "), remedies.join("\n"));
+    }
+    if let Some(rejected) = rejected {
+        let remedy = format!("Whoever runs the task-run service must {}.", rejected.remedy);
+        return Finding::failed(ID, rejected.problem, remedy);
     }
     match tls {
         Some(Error::InvalidMessage(_)) => Finding::failed(

@@ -17,6 +17,7 @@ use tokio_rustls::TlsConnector;
 
 use super::Settings;
 use super::head::{self, Head};
+use super::rejected::Rejected;
 use crate::route::{Proxy, Route, Way, authority};
 
 /// Addresses of one name that are tried.
@@ -202,8 +203,18 @@ async fn encrypt(
         source,
     };
     let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
-    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream);
-    Ok(Box::new(stream.await.map_err(failed)?))
+    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
+    let stream = stream.map_err(|error| {
+        let rejected = error
+            .get_ref()
+            .and_then(|error| error.downcast_ref())
+            .and_then(Rejected::new);
+        failed(match rejected {
+            Some(rejected) => io::Error::new(error.kind(), rejected),
+            None => error,
+        })
+    })?;
+    Ok(Box::new(stream))
 }
 
 /// The first connection that stands: the next address is tried when one fails, or takes long.

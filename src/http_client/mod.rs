@@ -5,6 +5,7 @@
 
 mod connect;
 pub(crate) mod head;
+pub(crate) mod rejected;
 mod status_line;
 pub(crate) mod tls;
 

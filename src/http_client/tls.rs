@@ -7,7 +7,7 @@ use rustls::client::{ResolvesClientCert, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
-use rustls::{ClientConfig, Error, RootCertStore, SignatureScheme};
+use rustls::{ClientConfig, Error, InconsistentKeys, RootCertStore, SignatureScheme};
 use rustls_platform_verifier::Verifier;
 
 use crate::route::{Proxy, Route};
@@ -70,6 +70,11 @@ pub(crate) enum Unfit {
     Roots(#[source] Error),
     #[error("the client's certificate and key can't be used: do they belong together?")]
     Identity(#[source] Error),
+    /// ring signs with fewer kinds of keys than it verifies.
+    #[error(
+        "the client's key can't be used: it must be RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, or Ed25519, not encrypted"
+    )]
+    Key,
 }
 
 /// Roots, and the certificate that is shown.
@@ -99,9 +104,16 @@ impl Means {
             None => Arc::new(Verifier::new(Arc::clone(&provider)).map_err(Unfit::Roots)?),
         };
         let identity = match identity {
-            Some((chain, key)) => Some(Arc::new(
-                CertifiedKey::from_der(chain, key, &provider).map_err(Unfit::Identity)?,
-            )),
+            Some((chain, key)) => {
+                let key = provider.key_provider.load_private_key(key);
+                let identity = CertifiedKey::new(chain, key.map_err(|_| Unfit::Key)?);
+                match identity.keys_match() {
+                    Ok(()) | Err(Error::InconsistentKeys(InconsistentKeys::Unknown)) => {
+                        Some(Arc::new(identity))
+                    }
+                    Err(error) => return Err(Unfit::Identity(error)),
+                }
+            }
             None => None,
         };
         Ok(Self {

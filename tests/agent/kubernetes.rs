@@ -336,7 +336,7 @@ async fn a_replaced_ca_is_read_as_soon_as_it_is_missed() {
     let other = Authority::new().expect("another authority");
     KubeApi::write_service_account(&other, KUBE_TOKEN, &dir).expect("written");
     let (mut sightings, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
-    until_told(&mut troubles, "invalid peer certificate").await;
+    until_told(&mut troubles, "not signed with the key of the CA of that name").await;
     KubeApi::write_service_account(&world.authority, KUBE_TOKEN, &dir).expect("written");
     assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
 }

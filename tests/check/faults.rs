@@ -14,13 +14,13 @@ use crate::harness::binary::{ended, podbeat};
 use crate::harness::{jwt, knowing, unused_port};
 
 /// The checks that rest on TLS.
-const BEHIND_TLS: [(&str, &str); 3] = [
+pub(super) const BEHIND_TLS: [(&str, &str); 3] = [
     ("service.tls", "failed"),
     ("service.run", "skipped"),
     ("clock.service", "skipped"),
 ];
 
-fn says(checked: &Checked, id: &str, seen: &str, remedy: &str) {
+pub(super) fn says(checked: &Checked, id: &str, seen: &str, remedy: &str) {
     assert!(checked.seen(id).contains(seen), "{id}: {}", checked.seen(id));
     assert!(
         checked.remedy(id).contains(remedy),

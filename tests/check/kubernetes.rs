@@ -241,7 +241,7 @@ async fn an_api_server_that_can_not_be_reached_or_trusted() {
     assert!(
         checked
             .seen("kubernetes.api")
-            .contains("invalid peer certificate"),
+            .contains("not signed with the key of the CA of that name"),
         "{}",
         checked.seen("kubernetes.api")
     );

@@ -1,5 +1,6 @@
 //! `podbeat check` as a process, against the stand-ins: when all is well, with one fault planted each, and before hostile services.
 
+mod certificates;
 mod faults;
 mod hostile;
 mod kubernetes;
