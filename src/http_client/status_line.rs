@@ -142,7 +142,8 @@ impl StatusLine {
                         self.announces = false;
                     } else if !self.announces {
                         match self.status(length) {
-                            Some(100..=199) => self.announces = true,
+                            // Behind 101 comes another protocol, and no other answer (RFC 9110, 15.2.2).
+                            Some(100 | 102..=199) => self.announces = true,
                             Some(status) => return Looked::Status(status),
                             None => return Looked::NotHttp,
                         }
@@ -204,6 +205,10 @@ mod tests {
             (
                 "HTTP/1.1 103 Early Hints\r\nHTTP/1.1 200: x\r\n\r\nHTTP/1.1 404 \r\n",
                 Looked::Status(404),
+            ),
+            (
+                "HTTP/1.1 101 Switching Protocols\r\n\r\nHTTP/1.1 200 OK\r\n",
+                Looked::Status(101),
             ),
             ("HTTP/1.1 200 OK", Looked::Nothing),
             ("HTTP/1.1 200 OK\r", Looked::Nothing),
