@@ -118,6 +118,32 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
     assert_eq!(finals(&world).len(), 3, "nothing is sent twice");
 }
 
+/// As podbeat itself counts them: the service refuses the end of a second attempt that has no count, or takes it for the first one's.
+#[tokio::test]
+async fn the_second_pod_of_a_job_has_its_retry_count() {
+    let world = world_with(knowing(["trn.1"])).await;
+    for (name, created_at) in [
+        ("first", "2026-01-01T00:00:00Z"),
+        ("second", "2026-01-01T00:00:20Z"),
+    ] {
+        let mut pod = ended(name, "trn.1", Some(137));
+        pod["metadata"]["creationTimestamp"] = json!(created_at);
+        pod["metadata"]["labels"] = json!({"batch.kubernetes.io/controller-uid": "uid-of-job"});
+        world.kube.apply(pod);
+    }
+    let dry = reap(&world, "--all --dry-run -o json").await.done();
+    assert!(dry.contains(r#""jobRetryCount":1"#), "{dry}");
+    reap(&world, "--all").await.done();
+    let [last] = &finals(&world)[..] else {
+        panic!("one last heartbeat")
+    };
+    assert!(last.accepted, "{last:?}");
+    assert_eq!(
+        (&last.body["podName"], &last.body["jobRetryCount"]),
+        (&json!("second"), &json!(1))
+    );
+}
+
 #[tokio::test]
 async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
     let world = world_with(knowing(["trn.1"])).await;

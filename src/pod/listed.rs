@@ -424,22 +424,42 @@ pub async fn list(
             let request = pods.list(&params).map_err(kube::Error::BuildRequest)?;
             answer::list(&client, request, LARGEST, &mut take).await
         };
-        let page = timeout(REQUEST, page).await;
-        let page = page.map_err(|_| Error::Timeout { place: place.clone() })?;
-        let page = page.map_err(|error| match error {
-            answer::Error::Kube(source) => Error::Api {
-                place: place.clone(),
-                hint: hint(&source),
-                source: Box::new(source),
-            },
-            answer::Error::TooLarge(_) => Error::TooLarge { place: place.clone() },
-        })?;
+        let page = in_time(page, &place).await?;
         if page.continues.is_empty() {
             return Ok(());
         }
         params.continue_token = Some(page.continues);
     }
     Err(Error::Endless { place })
+}
+
+/// How many pods of the same Job failed before this one; `None` if that can't be known.
+///
+/// # Errors
+/// The client can't be set up, or the API server refused, failed or didn't answer in time.
+pub async fn failed_before(access: &Access, namespace: &str, job: &JobPod) -> Result<Option<i32>, Error> {
+    let client = watch::reach(access).await?.client;
+    in_time(
+        retries(&client, namespace, job),
+        &format!("in namespace {namespace}"),
+    )
+    .await
+}
+
+/// The answer to a list within its deadline.
+async fn in_time<T>(answer: impl Future<Output = Result<T, answer::Error>>, place: &str) -> Result<T, Error> {
+    let place = place.to_owned();
+    match timeout(REQUEST, answer).await {
+        Err(_) => Err(Error::Timeout { place }),
+        Ok(answer) => answer.map_err(|error| match error {
+            answer::Error::Kube(source) => Error::Api {
+                place,
+                hint: hint(&source),
+                source: Box::new(source),
+            },
+            answer::Error::TooLarge(_) => Error::TooLarge { place },
+        }),
+    }
 }
 
 /// How many pods of the same Job failed before this one; `None` if that can't be known. It is one

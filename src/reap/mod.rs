@@ -23,6 +23,7 @@ use crate::nonce;
 use crate::pod::listed::{self, Where};
 use crate::pod::retries::COMPLETION_INDEX;
 use crate::pod::tasks::Tasks;
+use crate::pod::watch::Access;
 use crate::service::{self, Service};
 use crate::task_runs::error;
 use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
@@ -200,6 +201,7 @@ pub async fn run(
         invocation,
         out,
         notes,
+        access: None,
         counts: std::collections::BTreeMap::new(),
         first: None,
     };
@@ -238,6 +240,8 @@ struct Reaper<'run> {
     invocation: &'run Invocation,
     out: &'run mut dyn Write,
     notes: &'run mut dyn Write,
+    /// The way to the Kubernetes API, if pods are asked for.
+    access: Option<Access>,
     counts: std::collections::BTreeMap<Outcome, usize>,
     /// What the first error means for the process.
     first: Option<Ending>,
@@ -273,7 +277,9 @@ impl Reaper<'_> {
             older_than: self.invocation.older_than,
             nonce: nonce(config)?,
         };
-        let access = crate::kubernetes::access(&config.kubernetes, &config.proxies);
+        let access = &*self
+            .access
+            .insert(crate::kubernetes::access(&config.kubernetes, &config.proxies));
         let chosen = match (only, labels) {
             (Some(name), _) => Chosen::Named(name.to_owned()),
             (None, Some(labels)) => {
@@ -314,7 +320,7 @@ impl Reaper<'_> {
 
     /// Deals with one pod. `false` if others would end alike.
     async fn pod(&mut self, name: &str, verdict: Verdict) -> Result<bool, Error> {
-        let (run, case) = match &verdict {
+        let (run, case) = match verdict {
             Verdict::Unnamed => {
                 let case = Case::new(
                     Outcome::Unclear,
@@ -369,15 +375,22 @@ impl Reaper<'_> {
                 );
                 (Some(run), Case::new(Outcome::Unclear, message))
             }
-            Verdict::Missing(missing) => return self.missing(name, missing).await,
+            Verdict::Missing(missing) => return self.missing(name, *missing).await,
         };
-        self.tell(name, run.map(String::as_str), &case, None)?;
+        self.tell(name, run.as_deref(), &case, None)?;
         Ok(true)
     }
 
     /// Sends what is missing, if the service still waits for it. `false` if others would end alike.
-    async fn missing(&mut self, pod: &str, missing: &Missing) -> Result<bool, Error> {
-        let case = match self.is_waited_for(missing).await {
+    async fn missing(&mut self, pod: &str, mut missing: Missing) -> Result<bool, Error> {
+        let missing = &mut missing;
+        let waited_for = self.is_waited_for(missing).await;
+        if let Ok(None) = waited_for
+            && let Err(error) = self.count(missing).await
+        {
+            return self.failure(pod, missing, &error);
+        }
+        let case = match waited_for {
             Ok(None) if self.invocation.dry_run => Case::new(
                 Outcome::WouldSend,
                 format!("would send the last heartbeat: {}", Said(missing)),
@@ -391,6 +404,16 @@ impl Reaper<'_> {
         };
         self.tell(pod, Some(&missing.run), &case, Some(&missing.request))?;
         Ok(true)
+    }
+
+    /// Gives a last heartbeat the retry count that podbeat would have given it: with none, the service takes it for one of the
+    /// Job's first pod.
+    async fn count(&self, missing: &mut Missing) -> Result<(), Error> {
+        if let (Some(access), Some(uncounted)) = (&self.access, missing.uncounted.take()) {
+            let count = listed::failed_before(access, &uncounted.namespace, &uncounted.pod).await?;
+            missing.request.job_retry_count = count;
+        }
+        Ok(())
     }
 
     /// Asks the service where the run stands; `None` if it waits for this last heartbeat.
@@ -560,7 +583,7 @@ impl Reaper<'_> {
             }
             None => {
                 let missing = of_journal(&contents, nonce(config)?);
-                self.missing(pod, &missing).await?;
+                self.missing(pod, missing).await?;
             }
         }
         self.summarize()
@@ -585,6 +608,7 @@ fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
     Missing {
         run: contents.task_run_id.clone(),
         request,
+        uncounted: None,
         own_word: match machine.last_heartbeat {
             LastHeartbeat::Accepted => OwnWord::Delivered,
             LastHeartbeat::Open | LastHeartbeat::Refused | LastHeartbeat::Orphaned => match decided {

@@ -11,6 +11,7 @@ use crate::heartbeat::request::{Identity, Report, statuses, texts};
 use crate::indexed::run_id;
 use crate::pod::listed::Listed;
 use crate::pod::resource::ContainerStatus;
+use crate::pod::retries::JobPod;
 use crate::pod::status::{Observation, Role, State, own_is_over};
 use crate::pod::tasks::Tasks;
 use crate::task_runs::model::{HeartbeatTaskRunRequest, TaskRunStatus};
@@ -37,6 +38,9 @@ const LONGEST_RUN: usize = 1024;
 
 /// How many of the pods that claim a run are named, beside the first.
 const RIVALS: usize = 3;
+
+/// What a pod's place in its Job takes, in bytes: a namespace, two UIDs, an index and a version.
+const PLACE: usize = 512;
 
 /// What a container's state takes in a heartbeat beside its texts, in bytes.
 const STATE: usize = 256;
@@ -131,6 +135,15 @@ pub(super) struct Missing {
     pub(super) request: HeartbeatTaskRunRequest,
     /// What podbeat itself said of it.
     pub(super) own_word: OwnWord,
+    /// The pod, if it is a Job's and `request` has no retry count: podbeat counted the Job's failed pods itself.
+    pub(super) uncounted: Option<Uncounted>,
+}
+
+/// A pod whose retry count is the number of its Job's pods that failed before it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Uncounted {
+    pub(super) namespace: String,
+    pub(super) pod: JobPod,
 }
 
 /// What podbeat itself said of its last heartbeat, by its exit code or its journal.
@@ -451,16 +464,26 @@ impl Docket {
             return Verdict::Young { run };
         }
         let request = request(pod, seen, &self.rules);
-        let waiting = self.waiting + size(&request);
+        let waiting = self.waiting + PLACE + size(&request);
         if waiting > MOST_WAITING {
             return Verdict::Left { run };
         }
         self.waiting = waiting;
         Verdict::Missing(Box::new(Missing {
             run,
+            uncounted: Uncounted::of(pod).filter(|_| request.job_retry_count.is_none()),
             request,
             own_word,
         }))
+    }
+}
+
+impl Uncounted {
+    fn of(pod: &Listed) -> Option<Self> {
+        Some(Self {
+            namespace: pod.pod.metadata.namespace.clone()?,
+            pod: JobPod::of(&pod.pod)?,
+        })
     }
 }
 
