@@ -4,12 +4,14 @@
 //! stand-in service is in this one, and the API server's audit log says who asked for what, and when.
 
 mod audit;
+mod balancer;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use audit::{Asked, Verb};
+use balancer::Balancer;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kube::Client;
 use podbeat_lab::fleet::agents::Plan;
@@ -18,7 +20,7 @@ use podbeat_lab::fleet::figures::{Figures, Limit};
 use podbeat_lab::fleet::lives::{LAST, Member};
 use podbeat_lab::fleet::process::{Usage, raise_file_limit, usage};
 use podbeat_lab::fleet::service::{FleetService, write_ca};
-use podbeat_lab::fleet::spread::Spread;
+use podbeat_lab::fleet::spread::{Spread, percentile};
 use podbeat_lab::fleet::stand_ins::{after_outage, end, own_settings};
 use podbeat_lab::kube_api::KubeApi;
 use serde_json::{Value, json};
@@ -48,6 +50,12 @@ const DOWN: Duration = Duration::from_secs(5);
 
 /// How long reconnects are listened for: longer than the widest spread.
 const RECONNECT: Duration = Duration::from_secs(50);
+
+/// How many agents reach the API server through a load balancer, at most, and half of them. The others go there directly.
+const BALANCED: usize = 200;
+
+/// Within which time news must come of a pod whose watch was dropped while the API server went on: of 95 in 100.
+const NEWS: f64 = 5.0;
 
 /// What a reconnect must be spread over at least.
 const SPREAD_OVER: f64 = 30.0;
@@ -126,6 +134,18 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         },
     );
 
+    // As by a balancer that is restarted, or by its idle time-out.
+    let dropped_at = fleet.drop_watches();
+    let dropped_since = jiff::Timestamp::now();
+    fleet.step(2).await?;
+    fleet.service.listen_for_step(2, agents, LIMIT).await?;
+    fleet.tell(&format!(
+        "the watches of {} agents were dropped, and every pod changed",
+        fleet.balanced()
+    ));
+    news(&mut figures, &fleet, dropped_at, dropped_since)?;
+    fleet.until_watched(cluster, agents, before_all.watches).await?;
+
     // At rest; and because heartbeats are nothing to the API server, the service is away meanwhile.
     let used = apiserver(cluster)?;
     let (from, since) = (jiff::Timestamp::now(), Instant::now());
@@ -137,7 +157,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         .await;
     let rested = since.elapsed();
     let (resting, until) = (apiserver(cluster)?, jiff::Timestamp::now());
-    for step in 2..=4 {
+    for step in 3..=5 {
         let begun = Instant::now();
         fleet.step(step).await?;
         // Two changes of a pod within a quarter of a second may be told as one.
@@ -183,21 +203,21 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let restarted = Instant::now();
     fleet.tell("and is there again");
     fleet.admin = cluster.admin().await?;
-    fleet.step(5).await?;
+    fleet.step(6).await?;
     fleet.tell("every pod changed once before most agents were back");
     let listening = RECONNECT.saturating_sub(restarted.elapsed());
     fleet
         .service
         .listen_until(fleet.service.elapsed() + listening)
         .await;
-    fleet.service.listen_for_step(5, agents, LIMIT).await?;
+    fleet.service.listen_for_step(6, agents, LIMIT).await?;
     fleet.until_watched(cluster, agents, before_all.watches).await?;
     let asked = audit::read(&fleet.audit_log)?;
     reconnects(&mut figures, agents, &asked, killed)?;
     let returned = Spread::of(fleet.service.ledger.first_accepted_since(back), back, 30);
     after_outage(&fleet.service, &returned, &mut figures);
 
-    for step in 6..=LAST {
+    for step in 7..=LAST {
         let begun = Instant::now();
         fleet.step(step).await?;
         tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
@@ -232,6 +252,7 @@ struct Fleet {
     ca_file: PathBuf,
     service_account_dir: PathBuf,
     audit_log: PathBuf,
+    balancer: Balancer,
     uids: Vec<String>,
     begun: Instant,
 }
@@ -260,6 +281,7 @@ impl Fleet {
             ca_file: write_ca(&cluster.authority, &dir)?,
             service_account_dir: dir,
             audit_log: cluster.path("audit.jsonl"),
+            balancer: Balancer::start(cluster.port).await?,
             uids: Vec::new(),
             begun,
         };
@@ -327,11 +349,29 @@ impl Fleet {
                 .uids
                 .iter()
                 .enumerate()
-                .map(|(nth, uid)| own_settings(nth, Some(uid)))
+                .map(|(nth, uid)| {
+                    let mut settings = own_settings(nth, Some(uid));
+                    if nth < self.balanced() {
+                        let port = self.balancer.port.to_string();
+                        settings.insert("KUBERNETES_SERVICE_PORT".to_owned(), port);
+                    }
+                    settings
+                })
                 .collect(),
             start_over_ms: u64::try_from(options.start_over().as_millis()).unwrap_or(u64::MAX),
         };
         Ok(Crew::start(&options.lab, &plan, 1 + self.uids.len() / 5000).await?)
+    }
+
+    /// How many agents reach the API server through the balancer: the first ones.
+    fn balanced(&self) -> usize {
+        BALANCED.min(self.uids.len() / 2)
+    }
+
+    /// Returns the time at which it was done.
+    fn drop_watches(&self) -> Duration {
+        self.balancer.drop_all();
+        self.service.elapsed()
     }
 
     fn go_away(&self) -> Result<Duration, Error> {
@@ -477,6 +517,60 @@ fn at_rest(
         *verbs.entry(one.verb.name()).or_default() += 1;
     }
     figures.attach("requestsAtRest", json!(verbs));
+}
+
+/// How soon the service heard of the pods whose watches were dropped, and what the API server was asked for that.
+fn news(
+    figures: &mut Figures,
+    fleet: &Fleet,
+    dropped_at: Duration,
+    dropped_since: jiff::Timestamp,
+) -> Result<(), Error> {
+    let balanced = fleet.balanced();
+    let ledger = &fleet.service.ledger;
+    let mut waits: Vec<u32> = (0..balanced)
+        .filter_map(|nth| ledger.accepted_at(nth, 2))
+        .map(|at| u32::try_from(at.saturating_sub(dropped_at).as_millis()).unwrap_or(u32::MAX))
+        .collect();
+    figures.exactly(
+        "pods whose watch was dropped, and heard of",
+        waits.len(),
+        balanced,
+    );
+    for (name, of_hundred, limit) in [
+        ("from the drop to the news, median", 50, Limit::None),
+        ("from the drop to the news, p95", 95, Limit::AtMost(NEWS)),
+        ("from the drop to the news, longest", 100, Limit::None),
+    ] {
+        figures.add(
+            name,
+            f64::from(percentile(&mut waits, of_hundred)) / 1000.0,
+            "s",
+            limit,
+        );
+    }
+    let asked = audit::read(&fleet.audit_log)?;
+    let asked = asked.iter().filter(|one| one.at > dropped_since);
+    let spread = Spread::of(
+        asked.map(|one| one.at.duration_since(dropped_since).unsigned_abs()),
+        Duration::ZERO,
+        10,
+    );
+    let share = |count: u32| f64::from(count) / balanced as f64;
+    figures.add(
+        "requests for a dropped watch",
+        share(spread.total()),
+        "",
+        Limit::None,
+    );
+    figures.add(
+        "requests in the fullest second after the drop",
+        share(spread.most()) * 100.0,
+        "% of all",
+        // An even spread over 3.9 s, and four standard deviations of chance.
+        Limit::AtMost((1.0 + 4.0 / (balanced as f64 / 3.9).sqrt()) / 3.9 * 100.0),
+    );
+    Ok(())
 }
 
 /// How the agents came back after the API server was killed.

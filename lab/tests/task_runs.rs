@@ -676,6 +676,15 @@ impl Binary {
         body["id"].as_str().expect("an id").to_owned()
     }
 
+    async fn beat(&self, id: &str) -> u16 {
+        let request = client()
+            .post(format!("{}/v1/tasks/runs/{id}:heartbeat", self.url))
+            .bearer_auth(&self.token)
+            .header("content-type", "application/json")
+            .body("{}");
+        request.send().await.expect("an answer").status().as_u16()
+    }
+
     async fn get(&self, id: &str) -> u16 {
         let request = client()
             .get(format!("{}/v1/tasks/runs/{id}", self.url))
@@ -719,6 +728,20 @@ async fn the_binary_needs_nothing_and_ends_by_a_signal() {
     let binary = Binary::start(&["--data", &text(&data)]);
     assert_eq!(binary.get(&id).await, 200, "even SIGKILL loses no run");
     assert_ne!(binary.token, "t", "made up");
+}
+
+#[tokio::test]
+async fn faults_of_the_command_line_strike_as_they_say() {
+    let binary = Binary::start(&["--faults", "heartbeat 503 after 1 x2"]);
+    let id = binary.create().await;
+    for expected in [200, 503, 503, 200] {
+        assert_eq!(binary.beat(&id).await, expected);
+    }
+    let binary = Binary::start(&["--faults", "any 500 after 2"]);
+    let id = binary.create().await;
+    for expected in [200, 500, 200] {
+        assert_eq!(binary.get(&id).await, expected);
+    }
 }
 
 #[test]

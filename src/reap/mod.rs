@@ -285,7 +285,7 @@ impl Reaper<'_> {
             (None, Some(labels)) => {
                 let mut names = Names::default();
                 let mut added = Ok(());
-                listed::list(&access, place, Some(labels), |pod| {
+                listed::list(access, place, Some(labels), |pod| {
                     if added.is_ok() && pod.has_container(&rules.container_name) {
                         added = names.add(pod.name());
                     }
@@ -299,7 +299,7 @@ impl Reaper<'_> {
         let mut docket = Docket::new(rules, Timestamp::now(), chosen);
         let mut taken = Ok(());
         // All of them, whichever are asked for: other pods of the same runs may be among them.
-        listed::list(&access, place, None, |pod| {
+        listed::list(access, place, None, |pod| {
             if taken.is_ok() {
                 taken = docket.take(&pod);
             }

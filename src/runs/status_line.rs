@@ -4,7 +4,8 @@ use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
 
-use rustix::termios::tcgetwinsize;
+use rustix::process::getpgrp;
+use rustix::termios::{tcgetpgrp, tcgetwinsize};
 use tokio::time::{MissedTickBehavior, interval};
 use unicode_width::UnicodeWidthChar;
 
@@ -47,6 +48,11 @@ impl StatusLine {
         let Some(terminal) = &mut self.terminal else {
             return;
         };
+        // Stopped and let go on in the background, it would write into what the shell shows.
+        let in_front = tcgetpgrp(&*terminal).is_ok_and(|in_front| in_front == getpgrp());
+        if !in_front {
+            return;
+        }
         let width = tcgetwinsize(&*terminal).map_or(0, |size| usize::from(size.ws_col));
         let text = cut(text, if width == 0 { USUAL } else { width });
         if text != self.shown {

@@ -28,9 +28,19 @@ impl Terminal {
     /// Starts podbeat, which has no variable of this process, on a terminal of this size. `arranged` sets up the command, and sees the
     /// terminal as it is before.
     pub(crate) fn start(columns: u16, rows: u16, arranged: impl FnOnce(Command, &Pty) -> Command) -> Self {
+        Self::with(Command::new(PODBEAT).env_clear(), columns, rows, arranged)
+    }
+
+    /// Starts another program.
+    pub(crate) fn with(
+        command: Command,
+        columns: u16,
+        rows: u16,
+        arranged: impl FnOnce(Command, &Pty) -> Command,
+    ) -> Self {
         let (pty, pts) = pty_process::open().expect("a pty");
         pty.resize(Size::new(rows, columns)).expect("resized");
-        let command = arranged(Command::new(PODBEAT).env_clear(), &pty);
+        let command = arranged(command, &pty);
         let child = command.kill_on_drop(true).spawn(pts).expect("the binary runs");
         Self {
             pty,

@@ -2,10 +2,16 @@
 
 use std::os::unix::process::ExitStatusExt;
 
+use pty_process::Command;
 use rustix::process::Signal;
+use tokio::io::copy_bidirectional;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::operations::{run, with_runs};
-use crate::harness::binary::ended;
+use crate::harness::LIMIT;
+use crate::harness::binary::{PODBEAT, ended};
+use crate::harness::listener::Listener;
 use crate::harness::server::TOKEN;
 use crate::harness::terminal::Terminal;
 
@@ -63,6 +69,45 @@ async fn a_signal_ends_it_and_leaves_a_clean_line() {
         assert_eq!(terminal.end().await.signal(), Some(signal.as_raw()));
         assert_eq!(terminal.shown(), "");
     }
+}
+
+/// A shell with job control puts it into the background, as `bg` does after Ctrl-Z.
+#[tokio::test]
+async fn in_the_background_nothing_is_shown() {
+    let service = with_runs(["trn.1".to_owned()]).await;
+    let url = service.url();
+    let address = url.strip_prefix("http://").expect("plain HTTP").to_owned();
+    let (asked, mut asks) = tokio::sync::mpsc::channel(100);
+    let before = Listener::start(move |mut client| {
+        let (address, asked) = (address.clone(), asked.clone());
+        async move {
+            let mut server = TcpStream::connect(address).await.expect("the service");
+            asked.send(()).await.ok();
+            copy_bidirectional(&mut client, &mut server).await.ok();
+        }
+    })
+    .await;
+    let script = r#"set -m; "$PODBEAT" runs wait trn.1 --for Completed --timeout 1h --interval 100ms & read -r; fg >/dev/null"#;
+    let mut terminal = Terminal::with(Command::new("bash"), 80, 24, |command, _| {
+        command
+            .env("TERM", "xterm-256color")
+            .env("PODBEAT", PODBEAT)
+            .env("PODBEAT_SERVICE_URL", format!("http://127.0.0.1:{}", before.port))
+            .env("PODBEAT_TOKEN", TOKEN)
+            .args(["-c", script])
+    });
+    timeout(LIMIT, asks.recv()).await.expect("it asks").expect("once");
+    terminal.types("\r").await;
+    terminal
+        .shows("waiting for task run trn.1 to be Completed: Pending for ")
+        .await;
+    // The line that was typed is echoed before anything is shown.
+    assert!(terminal.raw.starts_with("\r\n"), "{:?}", terminal.raw);
+    run(&service, "heartbeat trn.1 --container main=terminated:0 --last")
+        .await
+        .done();
+    assert!(terminal.end().await.success());
+    assert_eq!(terminal.shown().trim(), "task run trn.1 is Completed");
 }
 
 #[tokio::test]

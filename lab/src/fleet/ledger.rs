@@ -34,8 +34,8 @@ pub struct Ledger {
 
 #[derive(Clone, Debug, Default)]
 struct OfRun {
-    /// The states of `main` that were accepted, repetitions left out.
-    told: Vec<String>,
+    /// The states of `main` that were accepted, repetitions left out, and when.
+    told: Vec<(String, Duration)>,
     finals: usize,
     after_final: usize,
     /// What Retry-After asked for.
@@ -100,9 +100,9 @@ impl Ledger {
             .flatten()
             .find(|status| status.get("name").and_then(|name| name.as_str()) == Some("main"));
         if let Some(told) = main.and_then(|main| mark(main.get("state")?))
-            && run.told.last() != Some(&told)
+            && run.told.last().map(|(last, _)| last) != Some(&told)
         {
-            run.told.push(told);
+            run.told.push((told, at));
         }
     }
 
@@ -134,9 +134,17 @@ impl Ledger {
     pub fn told_of(&self, step: usize) -> usize {
         let told = self.runs.iter().enumerate().filter(|(nth, run)| {
             let wanted = self.mark(*nth, step);
-            run.told.iter().rev().any(|told| Some(told) == wanted)
+            run.told.iter().rev().any(|(told, _)| Some(told) == wanted)
         });
         told.count()
+    }
+
+    /// When a step of its life was first accepted of a run.
+    #[must_use]
+    pub fn accepted_at(&self, nth: usize, step: usize) -> Option<Duration> {
+        let wanted = self.mark(nth, step)?;
+        let mut told = self.runs.get(nth)?.told.iter();
+        told.find(|(told, _)| told == wanted).map(|(_, at)| *at)
     }
 
     /// How many runs had their last heartbeat accepted.
@@ -158,7 +166,7 @@ impl Ledger {
                 .filter(|&step| {
                     let wanted = self.mark(nth, step);
                     let mut rest = told.clone();
-                    let found = rest.any(|told| Some(told) == wanted);
+                    let found = rest.any(|(told, _)| Some(told) == wanted);
                     if found {
                         told = rest;
                     }
@@ -262,6 +270,15 @@ mod tests {
         assert_eq!((ledger.lost(LAST), ledger.invented(LAST)), (0, 0));
         assert_eq!((ledger.without_one_final(), ledger.ended()), (0, 1));
         assert_eq!(ledger.told_of(LAST), 1);
+        assert_eq!(
+            heard(&[
+                heartbeat(3, 0, 0, false),
+                heartbeat(5, 0, 1, false),
+                heartbeat(9, 0, 1, false)
+            ])
+            .accepted_at(0, 1),
+            Some(Duration::from_secs(5))
+        );
     }
 
     #[test]
