@@ -27,7 +27,7 @@ lint:
 test:
     cargo test --workspace --locked
 
-# Run pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7-patient] [--seed N] [--first N]`
+# Run pod lives against the core, under virtual time: `just simulate [LIVES] [--broken G1…G7-patient] [--seed N] [--first N] [--digest]`
 [group('daily')]
 simulate *arguments:
     #!/usr/bin/env bash
@@ -36,6 +36,7 @@ simulate *arguments:
       case $1 in
         --broken) export SIMULATE_BROKEN=$2; shift 2 ;;
         --seed) export SIMULATE_SEED=$2; shift 2 ;;
+        --digest) export SIMULATE_DIGEST=1; shift ;;
         --first) export SIMULATE_FIRST=$2; shift 2 ;;
         *) export SIMULATE_LIVES=$1; shift ;;
       esac

@@ -3,11 +3,14 @@
 //! Never here: a clock, a socket, a sleep, and nothing that the production build contains.
 
 mod check;
+mod digest;
 mod life;
 mod run;
 
 use std::fmt::Write;
 use std::time::Instant;
+
+use run::Record;
 
 use super::machine::Broken;
 use crate::task_runs::secret::EXPOSED;
@@ -46,11 +49,14 @@ struct Sum {
     events: u64,
     faults: u64,
     violations: Vec<(u64, String)>,
+    /// Of all lives, in their order.
+    digest: u64,
 }
 
 impl Sum {
-    fn live(&mut self, seed: u64, flaw: Option<Flaw>) {
-        let outcome = run::live(seed, flaw, false);
+    fn live(&mut self, seed: u64, flaw: Option<Flaw>, record: Record) {
+        let outcome = run::live(seed, flaw, record);
+        self.digest = self.digest.rotate_left(5).wrapping_add(outcome.digest);
         self.lives += 1;
         self.events += outcome.events;
         self.faults += outcome.faults;
@@ -74,7 +80,7 @@ impl Sum {
 fn lives(seeds: impl IntoIterator<Item = u64>, flaw: Option<Flaw>) -> Sum {
     let mut sum = Sum::default();
     for seed in seeds {
-        sum.live(seed, flaw);
+        sum.live(seed, flaw, Record::Nothing);
     }
     sum
 }
@@ -93,7 +99,7 @@ fn every_broken_machine_is_noticed() {
         let guarantee = name.split('-').next().expect("a name");
         let mut sum = Sum::default();
         let noticed = (0..3000).any(|seed| {
-            sum.live(seed, Some(flaw));
+            sum.live(seed, Some(flaw), Record::Nothing);
             sum.violations
                 .iter()
                 .any(|(_, violation)| violation.starts_with(guarantee))
@@ -110,8 +116,8 @@ fn every_broken_machine_is_noticed() {
 #[test]
 fn a_life_is_the_same_each_time() {
     for seed in 0..20 {
-        let one = run::live(seed, None, true);
-        let two = run::live(seed, None, true);
+        let one = run::live(seed, None, Record::Story);
+        let two = run::live(seed, None, Record::Story);
         assert_eq!(one.story, two.story, "seed {seed}");
     }
 }
@@ -125,7 +131,7 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
 }
 
 /// `just simulate` and `just soak`. Settings: SIMULATE_LIVES, SIMULATE_SECONDS, SIMULATE_SEED (one life, told),
-/// SIMULATE_FIRST (the first seed), SIMULATE_BROKEN (a guarantee).
+/// SIMULATE_FIRST (the first seed), SIMULATE_BROKEN (a guarantee), SIMULATE_DIGEST (a number for all that happens).
 #[test]
 #[ignore = "run by `just simulate`"]
 fn simulate() {
@@ -136,7 +142,7 @@ fn simulate() {
             .1
     });
     if let Some(seed) = setting("SIMULATE_SEED") {
-        let outcome = run::live(seed, flaw, true);
+        let outcome = run::live(seed, flaw, Record::Story);
         println!("{}", outcome.story.join("\n"));
         assert!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
         return;
@@ -144,6 +150,10 @@ fn simulate() {
     let most = setting("SIMULATE_LIVES").unwrap_or(u64::MAX);
     let seconds: Option<u64> = setting("SIMULATE_SECONDS");
     let first = setting("SIMULATE_FIRST").unwrap_or(1);
+    let record = match std::env::var_os("SIMULATE_DIGEST") {
+        Some(_) => Record::Digest,
+        None => Record::Nothing,
+    };
     let begun = Instant::now();
     let mut sum = Sum::default();
     for seed in first.. {
@@ -151,7 +161,7 @@ fn simulate() {
         if sum.lives >= most || over || sum.violations.len() >= 100 {
             break;
         }
-        sum.live(seed, flaw);
+        sum.live(seed, flaw, record);
     }
     let took = begun.elapsed().as_secs_f64();
     println!(
@@ -162,6 +172,9 @@ fn simulate() {
         sum.violations.len(),
         lives_a_second(sum.lives, took)
     );
+    if record == Record::Digest {
+        println!("digest {:016x}", sum.digest);
+    }
     assert!(sum.violations.is_empty(), "{}", sum.complaint());
 }
 

@@ -9,6 +9,7 @@ use jiff::SignedDuration;
 
 use super::Flaw;
 use super::check::{Accepted, Judge};
+use super::digest::Digest;
 use super::life::{File, Life, Reads, ServiceFault, Shown, between, wall_at};
 use crate::heartbeat::Now;
 use crate::heartbeat::answer::Answer;
@@ -33,13 +34,26 @@ pub(super) struct Outcome {
     pub(super) faults: u64,
     pub(super) violations: Vec<String>,
     pub(super) story: Vec<String>,
+    /// Of [`Record::Digest`].
+    pub(super) digest: u64,
+}
+
+/// What is kept of what happens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Record {
+    /// Only what is counted and judged.
+    Nothing,
+    /// Every step, for a person.
+    Story,
+    /// A number for all of it.
+    Digest,
 }
 
 /// One life, judged. A panic is a violation (G8).
-pub(super) fn live(seed: u64, flaw: Option<Flaw>, told: bool) -> Outcome {
+pub(super) fn live(seed: u64, flaw: Option<Flaw>, record: Record) -> Outcome {
     EXPOSED.set(flaw == Some(Flaw::Secret));
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
-        let mut world = World::new(seed, flaw, told);
+        let mut world = World::new(seed, flaw, record);
         world.turn();
         world.judged()
     }));
@@ -171,11 +185,12 @@ struct World {
     over: bool,
     judge: Judge,
     outcome: Outcome,
-    told: bool,
+    record: Record,
+    digest: Digest,
 }
 
 impl World {
-    fn new(seed: u64, flaw: Option<Flaw>, told: bool) -> Self {
+    fn new(seed: u64, flaw: Option<Flaw>, record: Record) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let life = Life::draw(&mut rng);
         let interval = between(&mut rng, 5.0, 60.0);
@@ -214,7 +229,8 @@ impl World {
             over: false,
             judge,
             outcome: Outcome::default(),
-            told,
+            record,
+            digest: Digest::default(),
             rng,
         };
         world.tell(|world| format!("{:#?}\n{:#?}", world.settings, world.life));
@@ -261,7 +277,7 @@ impl World {
     }
 
     fn tell(&mut self, what: impl FnOnce(&Self) -> String) {
-        if self.told {
+        if self.record == Record::Story {
             let line = format!("{:10.3} {}", self.now.as_secs_f64(), what(self));
             self.outcome.story.push(line);
         }
@@ -336,6 +352,7 @@ impl World {
         let Self {
             judge,
             mut outcome,
+            mut digest,
             life,
             process,
             ..
@@ -345,6 +362,8 @@ impl World {
         for violation in &outcome.violations {
             outcome.story.push(format!("VIOLATION {violation}"));
         }
+        digest.take(&(outcome.events, outcome.faults, &outcome.violations));
+        outcome.digest = digest.number();
         outcome
     }
 
@@ -638,6 +657,9 @@ impl World {
         };
         self.tell(|_| format!("  {event:?}"));
         self.outcome.events += 1;
+        if self.record == Record::Digest {
+            self.digest.take(&(self.now, &event));
+        }
         let clock = self.clock(process.begun);
         let actions = process.machine.on(event, clock);
         let number = process.number;
@@ -645,6 +667,9 @@ impl World {
         let mut durable_at = self.now;
         let mut end = None;
         for action in actions {
+            if self.record == Record::Digest {
+                self.digest.take(&action);
+            }
             match &action {
                 Action::WakeAt(_) => {}
                 action => self.tell(|_| format!("    → {action:?}")),
