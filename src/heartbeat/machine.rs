@@ -621,13 +621,20 @@ impl Machine {
             self.statuses = statuses;
         }
         for container in &pod.containers {
-            if let Some(exit) = container.state.as_ref().and_then(|state| state.exit()) {
-                let exits = if open {
-                    &mut self.exits
-                } else {
-                    &mut self.late_exits
-                };
-                remember_exit(exits, &container.name, exit);
+            let exit = container.state.as_ref().and_then(|state| state.exit());
+            if open {
+                exit.inspect(|exit| remember_exit(&mut self.exits, &container.name, exit));
+                continue;
+            }
+            // `lastState` counts, too: a marker of that exit, found by a process that never sees the pod, is not news.
+            for exit in container.last_exit.iter().chain(exit) {
+                if !self
+                    .known_exits(&container.name)
+                    .any(|known| known.is_same_as(exit))
+                {
+                    self.unsaved = true;
+                }
+                remember_exit(&mut self.late_exits, &container.name, exit);
             }
         }
         self.unsaved |= !std::mem::replace(&mut self.was_seen, true);

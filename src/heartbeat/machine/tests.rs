@@ -2093,6 +2093,45 @@ fn a_pod_that_is_gone_waits_for_one_read_and_no_longer_than_a_moment() {
     assert_eq!(exit_code(bench.last()), Some(137), "its retry has what came late");
 }
 
+/// Seen while the last heartbeat waited to be accepted, and only in `lastState`: the container backs off, and runs again.
+#[test]
+fn a_marker_of_an_exit_that_last_state_showed_is_no_news_after_a_crash() {
+    let mut bench = Bench::ready(Settings {
+        markers: true,
+        ..journaled()
+    });
+    bench.on(Shown {
+        policy: "Always",
+        ..shown(RUNNING)
+    }
+    .event());
+    bench.accept();
+    bench.pass(2.0);
+    bench.on(Event::Signal);
+    bench.on(Event::Markers(vec![]));
+    bench.pass(2.0);
+    bench.on(Event::Looked(Look::Failed));
+    bench.pass(3.0);
+    assert_eq!(bench.kinds().last(), Some(&Kind::Final));
+    bench.answer(Answer::NotSent);
+    let ended = wall(5.0);
+    let backs_off = format!(
+        r#""restartCount":0,"state":{{"waiting":{{"reason":"CrashLoopBackOff"}}}},
+           "lastState":{{"terminated":{{"exitCode":3,"finishedAt":"{ended}","containerID":"containerd://1"}}}}"#
+    );
+    bench.on(Shown {
+        policy: "Always",
+        ..shown(&backs_off)
+    }
+    .event());
+    let mut after = bench.after_crash(3.0);
+    after.on(Event::Gone(None));
+    after.on(marker(3, 5.0));
+    after.await_attempt();
+    assert_eq!(after.kinds().last(), Some(&Kind::Final));
+    assert_eq!(state(after.last()), Some("waiting"), "{}", told(after.last()));
+}
+
 #[test]
 fn where_nobody_ever_saw_the_pod_markers_stand_alone() {
     let mut bench = Bench::started(marking());
