@@ -11,15 +11,15 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use podbeat_files::trimmed;
+use podbeat_http_client::route::{self, PlainHttp, Proxies, Route};
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::trace::{self, TraceParent};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
 use crate::indexed;
 use crate::marker::is_container_name;
-use crate::route::{self, PlainHttp, Proxies, Route};
-use crate::task_runs::Secret;
-use crate::task_runs::trace::{self, TraceParent};
-use crate::trimmed;
 
 /// One setting, as users see it.
 #[derive(Clone, Copy, Debug)]

@@ -5,12 +5,12 @@ use std::io::{self, BufReader, BufWriter, Read, Seek, Write};
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use podbeat_files::regular_file::{self, Bounded};
+use podbeat_task_runs::credentials::Renewed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::heartbeat::saved::Saved;
-use crate::regular_file::{self, Bounded};
-use crate::task_runs::credentials::Renewed;
 
 /// Its name in PODBEAT_STATE_DIR.
 pub const FILE: &str = "journal.json";

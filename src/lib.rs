@@ -1,6 +1,6 @@
 //! podbeat tells the task-run service that a run is alive, what each container of its pod is doing, and how it ended.
 //!
-//! Data flows one way: environment → [`pod::watch`] → [`pod::status`] → [`heartbeat::machine`] → [`task_runs::client`].
+//! Data flows one way: environment → [`pod::watch`] → [`pod::status`] → [`heartbeat::machine`] → [`podbeat_task_runs::client`].
 //! Imports go down only; ARCHITECTURE.md draws the map, and `tests/imports.rs` holds the code to it.
 
 pub mod agent;
@@ -12,7 +12,6 @@ pub mod exit;
 #[cfg(feature = "laptop")]
 pub mod explain;
 pub mod heartbeat;
-mod http_client;
 pub mod indexed;
 pub mod journal;
 pub mod kubernetes;
@@ -24,18 +23,11 @@ pub mod pod;
 #[cfg(feature = "laptop")]
 pub mod profiles;
 pub mod reap;
-mod regular_file;
-pub mod route;
 #[cfg(feature = "laptop")]
 pub mod runs;
 pub mod service;
 #[cfg(feature = "laptop")]
 mod show;
-pub mod task_runs;
 pub mod telemetry;
 pub mod terminal;
-mod trimmed;
 pub mod undumpable;
-
-/// What podbeat calls itself to the Kubernetes API and to the service.
-pub const USER_AGENT: &str = concat!("podbeat/", env!("CARGO_PKG_VERSION"));

@@ -4,9 +4,8 @@
 //! The words are Kubernetes' own. Both writer and reader use this file; neither files nor clocks are known here.
 
 use jiff::Timestamp;
+use podbeat_files::trimmed;
 use serde::{Deserialize, Serialize};
-
-use crate::trimmed;
 
 /// The longest marker that is read, in bytes: a hundred times what one needs.
 pub const LARGEST: usize = 4096;

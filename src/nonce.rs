@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::regular_file;
+use podbeat_files::regular_file;
 
 /// Why there is no nonce. No message carries any of it.
 #[derive(Debug, thiserror::Error)]

@@ -7,12 +7,12 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use podbeat_files::regular_file;
+use podbeat_files::trimmed;
 use serde_json::{Map, Value};
 
 use crate::config::{self, Environment, Flags};
-use crate::regular_file;
 use crate::runs::manifest;
-use crate::trimmed;
 
 /// The most that is read: some hundred profiles.
 const LARGEST: u64 = 64 << 10;

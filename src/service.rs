@@ -3,15 +3,16 @@
 
 use std::time::Duration;
 
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::client::{Client, Tls};
+use podbeat_task_runs::credentials::{self, Credentials};
+use podbeat_task_runs::error::{Error, Operation};
+use podbeat_task_runs::model::TaskRunStatus;
+
 use crate::config::{ServiceConfig, TokenSource};
 use crate::exit::Ending;
-use crate::task_runs::Secret;
-use crate::task_runs::client::{Client, Tls};
-use crate::task_runs::credentials::{self, Credentials};
-use crate::task_runs::error::{Error, Operation};
-use crate::task_runs::model::TaskRunStatus;
 #[cfg(feature = "laptop")]
-use crate::task_runs::model::{CreateTaskRunRequest, TaskRun};
+use podbeat_task_runs::model::{CreateTaskRunRequest, TaskRun};
 
 /// The service, and what opens it.
 #[derive(Debug)]

@@ -5,6 +5,11 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::client::{Accepted, Client};
+use podbeat_task_runs::credentials::{self, Credentials, Renewed, Source};
+use podbeat_task_runs::error::{Error, Operation, TimedOut};
+use podbeat_task_runs::trace::{SpanId, TraceId, TraceParent};
 use tracing::{debug, info, warn};
 
 use super::journal::Journal;
@@ -14,11 +19,6 @@ use super::trouble::{Chain, Trouble};
 use crate::config::{Config, TokenSource, Trace};
 use crate::heartbeat::answer::Answer;
 use crate::heartbeat::machine::{Attempt, Event};
-use crate::task_runs::Secret;
-use crate::task_runs::client::{Accepted, Client};
-use crate::task_runs::credentials::{self, Credentials, Renewed, Source};
-use crate::task_runs::error::{Error, Operation, TimedOut};
-use crate::task_runs::trace::{SpanId, TraceId, TraceParent};
 use crate::telemetry::instruments::{Instruments, Reply};
 
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.

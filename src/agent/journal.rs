@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use podbeat_task_runs::credentials::Renewed;
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -18,7 +19,6 @@ use super::trouble::Chain;
 use crate::config::Config;
 use crate::heartbeat::saved::Saved;
 use crate::journal::{self, Contents, Entry, Malformed};
-use crate::task_runs::credentials::Renewed;
 use crate::telemetry::instruments::Instruments;
 
 /// For its owner only.
@@ -232,7 +232,7 @@ mod tests {
     use crate::config::Flags;
     use crate::heartbeat::outbox::Kind;
     use crate::heartbeat::saved::{LastHeartbeat, SavedBeat};
-    use crate::task_runs::model::{
+    use podbeat_task_runs::model::{
         ContainerState, ContainerStateTerminated, ContainerStatus, HeartbeatTaskRunRequest,
     };
     use std::collections::BTreeMap;

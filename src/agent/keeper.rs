@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use podbeat_files::regular_file::{Durable, replace};
+use podbeat_task_runs::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -12,8 +14,6 @@ use tracing::{info, warn};
 use super::report::seconds;
 use super::trouble::{Chain, Trouble};
 use crate::heartbeat::backoff::Backoff;
-use crate::regular_file::{Durable, replace};
-use crate::task_runs::Secret;
 use crate::telemetry::instruments::Instruments;
 
 /// Why the file could not be written.

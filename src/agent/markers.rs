@@ -14,6 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jiff::Timestamp;
+use podbeat_files::regular_file;
 use tracing::{info, warn};
 
 use super::report::{brief, seconds};
@@ -21,7 +22,6 @@ use super::trouble::{Chain, Trouble};
 use crate::config::Config;
 use crate::heartbeat::machine::{Event, Look};
 use crate::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
-use crate::regular_file;
 
 /// How many files are read that aren't named after a container of the pod: to warn of them, or of a
 /// pod that was never seen.

@@ -17,23 +17,24 @@ use std::future::pending;
 use std::pin::Pin;
 use std::time::Duration;
 
+use delivery::{Delivery, Outcome};
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
+use journal::Journal;
+use markers::Markers;
+use podbeat_task_runs::{self, client};
+use report::Report;
+use sighting::Watcher;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+
 use crate::config::{self, Config};
 use crate::exit::Ending;
 use crate::heartbeat::Now;
 use crate::heartbeat::machine::{Action, Attempt, Event, Look, Machine, Note, Settings};
 use crate::heartbeat::request::{Identity, Report as Reported};
 use crate::nonce;
-use crate::task_runs::{self, client};
 use crate::telemetry::admin::Endpoint;
-use delivery::{Delivery, Outcome};
-use futures_util::{Stream, StreamExt};
-use jiff::Timestamp;
-use journal::Journal;
-use markers::Markers;
-use report::Report;
-use sighting::Watcher;
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
 
 /// How long the end of the process waits for the journal, and for a token that is being handed on. The kubelet's
 /// SIGKILL may be near.
@@ -44,7 +45,7 @@ const LAST_WRITE: Duration = Duration::from_millis(250);
 pub enum Error {
     /// The client of the service can't be set up from the settings.
     #[error("the settings of the task-run service can't be used")]
-    Service(#[from] task_runs::error::Error),
+    Service(#[from] podbeat_task_runs::error::Error),
     /// There is no nonce in its file.
     #[error("PODBEAT_NONCE_FILE can't be used")]
     Nonce(#[source] nonce::Error),

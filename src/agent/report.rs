@@ -6,6 +6,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
+use podbeat_task_runs::trace::{TraceId, TraceParent};
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
@@ -16,8 +18,6 @@ use crate::heartbeat::answer::Answer;
 use crate::heartbeat::machine::{Attempt, Cause, DropCause, End, Losses, Note};
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::saved::LastHeartbeat;
-use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
-use crate::task_runs::trace::{TraceId, TraceParent};
 
 /// How much of a text from elsewhere, such as a termination message (4 KiB at most), a line repeats, in characters.
 const LONGEST: usize = 256;
@@ -472,7 +472,7 @@ fn how_far(last_heartbeat: LastHeartbeat) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task_runs::model::ContainerStateTerminated;
+    use podbeat_task_runs::model::ContainerStateTerminated;
 
     fn ended(name: &str, exit_code: Option<i32>) -> ContainerStatus {
         ContainerStatus {

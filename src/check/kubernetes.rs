@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_files::{regular_file, trimmed};
+use podbeat_http_client::rejected::Rejected;
 
 use super::clock::{self, Dated};
 use super::deployed::{self, Expected};
 use super::finding::Finding;
 use super::{blocking, in_words, told};
 use crate::config::{Config, Kubernetes, Partial};
-use crate::http_client::rejected::Rejected;
 use crate::pod::ask::{Error, Questions, Version};
 use crate::pod::resource::Pod;
 use crate::pod::role::{self, Account};
 use crate::pod::status::Observation;
-use crate::{regular_file, trimmed};
 
 const ACCESS: &str = "kubernetes.access";
 const API: &str = "kubernetes.api";

@@ -16,15 +16,15 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::client::Tls;
+use podbeat_task_runs::credentials::{Credentials, Source};
 
 use self::finding::{Finding, Findings};
 use self::tls::Means;
 use crate::config::{Config, Fault, NonceSource, Partial, TokenSource};
 use crate::exit::{Ending, with_causes};
 use crate::journal;
-use crate::task_runs::Secret;
-use crate::task_runs::client::Tls;
-use crate::task_runs::credentials::{Credentials, Source};
 
 const SETTINGS: &str = "settings";
 #[cfg(feature = "laptop")]

@@ -7,6 +7,13 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use podbeat_http_client::head::Head;
+use podbeat_http_client::route::{Route, Way as Kind};
+use podbeat_http_client::{self as http_client, Resolver, Stream};
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::client::{Client, Tls};
+use podbeat_task_runs::error::Error;
+use podbeat_task_runs::model::TaskRunStatus;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -17,13 +24,6 @@ use super::tls::{self, Means, Peer};
 use super::{blocking, in_words, told};
 use crate::config::ServiceUrl;
 use crate::exit::with_causes;
-use crate::http_client::head::Head;
-use crate::http_client::{self, Resolver, Stream};
-use crate::route::{Route, Way as Kind};
-use crate::task_runs::Secret;
-use crate::task_runs::client::{Client, Tls};
-use crate::task_runs::error::Error;
-use crate::task_runs::model::TaskRunStatus;
 
 const DNS: &str = "service.dns";
 const TCP: &str = "service.tcp";
@@ -360,7 +360,7 @@ impl<'url> Way<'url> {
         let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
         let mut request = format!(
             "HEAD {target} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: {}\r\nConnection: close\r\n",
-            crate::USER_AGENT
+            podbeat_http_client::USER_AGENT
         )
         .into_bytes();
         if let Some(proxy) = proxy {

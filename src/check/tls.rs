@@ -8,6 +8,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
+use podbeat_files::{regular_file, trimmed};
+use podbeat_http_client as http_client;
+use podbeat_http_client::Stream;
+use podbeat_http_client::rejected::{ACCEPTED, Rejected};
+use podbeat_http_client::tls::{Unfit, speaking_http};
+use podbeat_task_runs::client::Tls;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, verify_server_name};
 use rustls::pki_types::pem::PemObject;
@@ -24,11 +30,6 @@ use tokio_rustls::client::TlsStream;
 use super::certificate::{self, Certificate};
 use super::finding::Finding;
 use super::token::about;
-use crate::http_client::Stream;
-use crate::http_client::rejected::{ACCEPTED, Rejected};
-use crate::http_client::tls::{Unfit, speaking_http};
-use crate::task_runs::client::Tls;
-use crate::{http_client, regular_file, trimmed};
 
 pub(super) const ID: &str = "service.tls";
 

@@ -1,10 +1,10 @@
 //! What can be told of a bearer token without showing any of it. Pure.
 
 use jiff::{SignedDuration, Timestamp};
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::credentials::{Times, times};
 
 use super::finding::Finding;
-use crate::task_runs::Secret;
-use crate::task_runs::credentials::{Times, times};
 
 /// A token that ends sooner is near its end: somebody, or a controller, should have replaced it by now.
 const NEAR: SignedDuration = SignedDuration::from_mins(10);

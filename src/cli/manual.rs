@@ -7,9 +7,9 @@ use clap::{Arg, ArgMatches, Command, ValueHint, value_parser};
 use clap_complete::Shell;
 use clap_mangen::Man;
 use clap_mangen::roff::{Roff, roman};
+use podbeat_files::regular_file::{self, Durable};
 
 use super::Cli;
-use crate::regular_file::{self, Durable};
 
 const COMPLETION: &str = "completion";
 const MANUAL: &str = "man";

@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::model::{
+    ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
+    ListTaskRunsQuery, Number, PageSize, Resources, Sort, SortField, TaskRunStatus,
+};
 
 use super::{Wrong, flag, flags, with_profiles};
 use crate::config::{Flags, SERVICE_SETTINGS, Setting};
@@ -14,11 +19,6 @@ use crate::nonce;
 use crate::runs::command::{self, Format, From, Invocation, container_status};
 use crate::runs::image_reference;
 use crate::runs::wanted::{END, Wanted, nearest, status};
-use crate::task_runs::Secret;
-use crate::task_runs::model::{
-    ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
-    ListTaskRunsQuery, Number, PageSize, Resources, Sort, SortField, TaskRunStatus,
-};
 
 pub(super) const RUNS: &str = "runs";
 pub(super) const RUN: &str = "run";

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
+use podbeat_files::regular_file::{KERNEL, read_text};
 use rustix::process::Signal;
-
-use crate::regular_file::{KERNEL, read_text};
 
 /// Which signals are ignored and blocked: bit N-1 stands for signal N. None, if it can't be read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

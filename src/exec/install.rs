@@ -4,7 +4,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::regular_file::{Durable, open, replace};
+use podbeat_files::regular_file::{Durable, open, replace};
 
 /// The binary of this very process, also if its file was replaced or removed meanwhile.
 const SELF: &str = "/proc/self/exe";

@@ -4,10 +4,11 @@ use std::io::{self, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use podbeat_files::regular_file::{Durable, remove, replace};
+
 use super::{warn, within};
 use crate::config::ExecConfig;
 use crate::marker::{self, Marker};
-use crate::regular_file::{Durable, remove, replace};
 
 /// How long the task's start or end is held up by a directory that hangs.
 const LIMIT: Duration = Duration::from_secs(1);

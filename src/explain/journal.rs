@@ -1,6 +1,7 @@
 //! The story that a journal tells: where podbeat was when it last wrote it.
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{ContainerState, ContainerStatus};
 
 use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed};
@@ -8,7 +9,6 @@ use super::watch::reason;
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::saved::{LastHeartbeat, Saved, SavedBeat};
 use crate::journal::Contents;
-use crate::task_runs::model::{ContainerState, ContainerStatus};
 
 pub(super) fn story(contents: &Contents) -> Story {
     let machine = &contents.machine;

@@ -13,9 +13,10 @@ mod watch;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use podbeat_files::regular_file;
+
 use self::story::Story;
 use crate::exit::{Ending, with_causes};
-use crate::regular_file;
 use crate::terminal::escaped;
 
 /// The most that is read. A day of a log at debug level is a tenth of it.

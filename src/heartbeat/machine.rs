@@ -14,6 +14,7 @@ mod witness;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 use serde::{Deserialize, Serialize};
 
 use super::Now;
@@ -27,7 +28,6 @@ use crate::marker::Found;
 use crate::pod::retries::JobPod;
 use crate::pod::status::{BACKS_OFF, Exit, Observation, Sidecar, State};
 use crate::pod::why::Why;
-use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 pub use deadline::grace_for;
 use resume::Reconsidered;
 pub use standing::Standing;
@@ -1466,8 +1466,8 @@ impl Machine {
         #[cfg(test)]
         if self.broken == Some(Broken::G7) {
             statuses.iter_mut().flatten().for_each(|status| {
-                status.state = Some(crate::task_runs::model::ContainerState::Terminated(
-                    crate::task_runs::model::ContainerStateTerminated {
+                status.state = Some(podbeat_task_runs::model::ContainerState::Terminated(
+                    podbeat_task_runs::model::ContainerStateTerminated {
                         exit_code: Some(143),
                         ..Default::default()
                     },

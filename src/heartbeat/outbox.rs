@@ -3,10 +3,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use serde::{Deserialize, Serialize};
 
 use super::request::texts;
-use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 
 /// How many heartbeats may wait. One with a `terminated` doesn't count until [`EXITS`] of those wait as well.
 pub const CAPACITY: usize = 64;
@@ -341,7 +341,7 @@ mod tests {
     }
 
     fn exit(number: u64, containers: usize, message: &str) -> Beat {
-        let exit = crate::task_runs::model::ContainerStateTerminated {
+        let exit = podbeat_task_runs::model::ContainerStateTerminated {
             exit_code: Some(1),
             message: Some(message.to_owned()),
             ..Default::default()

@@ -1,12 +1,12 @@
 //! From what was observed to what the wire says, by hand, in this one place.
 
-use serde::{Deserialize, Serialize};
-
-use crate::pod::status::{Container, Exit, Observation, Role, State};
-use crate::task_runs::model::{
+use podbeat_task_runs::model::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     HeartbeatTaskRunRequest,
 };
+use serde::{Deserialize, Serialize};
+
+use crate::pod::status::{Container, Exit, Observation, Role, State};
 
 /// Which containers are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

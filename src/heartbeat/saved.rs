@@ -4,6 +4,7 @@
 //! nonce. Periodic heartbeats are not: they bring no news, and so a pod at rest writes nothing.
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 use serde::{Deserialize, Serialize};
 
 use super::machine::Cause;
@@ -11,7 +12,6 @@ use super::outbox::{Beat, Kind};
 use super::request::Identity;
 use crate::pod::status::{Exit, Sidecar};
 use crate::pod::why::Why;
-use crate::task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 
 /// Everything that the machine needs to go on where an earlier process was.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -15,11 +15,11 @@ use kube::Client;
 use kube::client::Body;
 use kube::core::Status;
 use kube::core::response::StatusDetails;
+use podbeat_files::trimmed;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::resource::{Pod, or_default};
-use crate::trimmed;
 
 /// The most that the agent reads of one object, in bytes of JSON. etcd takes 1.5 MiB of the same
 /// object in its shorter form.

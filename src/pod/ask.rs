@@ -9,6 +9,8 @@ use http::{Method, Request};
 use kube::Client;
 use kube::client::Body;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use podbeat_files::trimmed;
+use podbeat_http_client::route::{self, Route};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -19,8 +21,6 @@ use super::retries::JobPod;
 use super::role::Account;
 use super::watch::{self, Access};
 use super::{answer, listed};
-use crate::route::{self, Route};
-use crate::trimmed;
 
 /// Why a question has no answer.
 #[derive(Debug, thiserror::Error)]

@@ -12,15 +12,15 @@ use base64::prelude::BASE64_STANDARD;
 use kube::client::ConfigExt;
 use kube::config::{AuthInfo, Cluster, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
+use podbeat_files::{regular_file, trimmed};
+use podbeat_http_client::route::{self, PlainHttp, Proxies, Route};
+use podbeat_http_client::tls::{Encryption, Unfit, speaking_http};
 use rustls::pki_types::CertificateDer;
 use tower_layer::Layer;
 use url::Url;
 
 use super::transport::Carrier;
 use super::watch::Reached;
-use crate::http_client::tls::{Encryption, Unfit, speaking_http};
-use crate::route::{self, PlainHttp, Proxies, Route};
-use crate::{regular_file, trimmed};
 
 /// The most that is read of a kubeconfig, in bytes: of a thousand clusters, certificates included.
 const LARGEST: u64 = 8 << 20;
@@ -115,7 +115,7 @@ async fn config(path: Option<&Path>, context: Option<String>) -> Result<(Config,
     let mut config = config.map_err(unreadable)?;
     config.headers.push((
         http::header::USER_AGENT,
-        http::HeaderValue::from_static(crate::USER_AGENT),
+        http::HeaderValue::from_static(podbeat_http_client::USER_AGENT),
     ));
     Ok((config, proxy))
 }

@@ -15,16 +15,15 @@ use futures_util::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::Full;
 use kube::client::Body;
+use podbeat_files::{regular_file, trimmed};
+use podbeat_http_client::route::Route;
+use podbeat_http_client::tls::{Encryption, Means, Unfit};
+use podbeat_http_client::{self as http_client, Answer, Seen};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
-
-use crate::http_client::tls::{Encryption, Means, Unfit};
-use crate::http_client::{self, Answer, Seen};
-use crate::route::Route;
-use crate::{regular_file, trimmed};
 
 /// A connection without a request is closed after this time, well before kube-apiserver does it (90 s) or a load balancer forgets
 /// it without a word: the look before the last heartbeat must not go out on one that is dead.

@@ -15,6 +15,8 @@ use futures_util::{Stream, StreamExt, pin_mut};
 use kube::Client;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
+use patience::{Patience, SPREAD};
+use podbeat_http_client::route::{self, PlainHttp, Proxies, Route};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -28,8 +30,6 @@ use super::status::Observation;
 use super::tasks::Tasks;
 use super::transport::{self, Transport};
 use crate::heartbeat::machine::Event;
-use crate::route::{self, PlainHttp, Proxies, Route};
-use patience::{Patience, SPREAD};
 
 /// One request to the API server that answers at once, or the head of a watch's answer.
 const REQUEST: Duration = Duration::from_secs(15);

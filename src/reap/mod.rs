@@ -10,6 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::error;
+use podbeat_task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
 use serde::Serialize;
 
 use self::verdict::{Chosen, Docket, Missing, Names, OwnWord, Rules, TooMany, Verdict, waits};
@@ -25,8 +27,6 @@ use crate::pod::retries::COMPLETION_INDEX;
 use crate::pod::tasks::Tasks;
 use crate::pod::watch::Access;
 use crate::service::{self, Service};
-use crate::task_runs::error;
-use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
 use crate::terminal::{escaped, one_line};
 
 /// One call of `podbeat reap`.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{HeartbeatTaskRunRequest, TaskRunStatus};
 
 use crate::heartbeat::completion::is_finished;
 use crate::heartbeat::request::{Identity, Report, statuses, texts};
@@ -14,7 +15,6 @@ use crate::pod::resource::ContainerStatus;
 use crate::pod::retries::JobPod;
 use crate::pod::status::{Observation, Role, State, own_is_over};
 use crate::pod::tasks::Tasks;
-use crate::task_runs::model::{HeartbeatTaskRunRequest, TaskRunStatus};
 
 /// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at
 /// once. The container has 128 MiB (deploy/manifests/reap.yaml).

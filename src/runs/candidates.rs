@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, SortField};
+
 use crate::config::ServiceConfig;
 use crate::service::Service;
-use crate::task_runs::model::{ListTaskRunsQuery, PageSize, SortField};
 
 /// How many runs are asked for: one page, more than anyone reads.
 const MOST: u16 = 200;
@@ -33,7 +34,7 @@ pub async fn candidates(config: &ServiceConfig, limit: Duration) -> Vec<Candidat
         page.items
     };
     let found = tokio::time::timeout(limit, asked).await.ok().flatten();
-    let candidate = |run: crate::task_runs::model::TaskRunSummary| {
+    let candidate = |run: podbeat_task_runs::model::TaskRunSummary| {
         let id = run.id.filter(|id| is_plain(id))?;
         let about = [
             run.name.as_deref(),

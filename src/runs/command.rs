@@ -3,10 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::wanted::Wanted;
-use crate::task_runs::model::{
+use podbeat_task_runs::model::{
     ContainerStatus, CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery,
 };
+
+use super::wanted::Wanted;
 
 /// One call of `podbeat runs`.
 #[derive(Debug)]
@@ -153,7 +154,7 @@ pub enum From<T> {
 /// # Errors
 /// What is wrong with it. It is repeated nowhere.
 pub fn container_status(text: &str) -> Result<ContainerStatus, &'static str> {
-    use crate::task_runs::model::{
+    use podbeat_task_runs::model::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     };
     const WRONG: &str = "not NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]";

@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use jiff::Timestamp;
+use podbeat_files::regular_file;
+use podbeat_task_runs::model::CreateTaskRunRequest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -14,8 +16,6 @@ use super::printer::{Printer, Shape, Shown};
 use super::status_line::StatusLine;
 use super::{image_reference, manifest};
 use crate::exit::{Ending, with_causes};
-use crate::regular_file;
-use crate::task_runs::model::CreateTaskRunRequest;
 use crate::terminal::one_line;
 
 /// Where a command reads and writes.

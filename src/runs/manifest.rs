@@ -6,11 +6,10 @@
 
 use std::fmt;
 
+use podbeat_files::trimmed;
 use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-
-use crate::trimmed;
 
 /// The most that is read: more than any request that the service would take, less than a mistake such as a disk image.
 pub(super) const LARGEST: u64 = 8 << 20;
@@ -250,7 +249,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::task_runs::model::{CreateTaskRunRequest, HeartbeatTaskRunRequest};
+    use podbeat_task_runs::model::{CreateTaskRunRequest, HeartbeatTaskRunRequest};
 
     fn read(text: &str) -> Result<Vec<CreateTaskRunRequest>, Vec<String>> {
         requests(text)

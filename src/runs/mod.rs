@@ -32,11 +32,11 @@ use crate::config::ServiceConfig;
 use crate::exit::Ending;
 use crate::service::{self, Service};
 use crate::show::age::age;
-use crate::task_runs::error;
-use crate::task_runs::model::{
+use crate::terminal::one_line;
+use podbeat_task_runs::error;
+use podbeat_task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus, TaskRunSummary,
 };
-use crate::terminal::one_line;
 
 /// The least time of the look that is taken when the time is up.
 const LAST_LOOK: Duration = Duration::from_secs(2);

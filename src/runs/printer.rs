@@ -3,13 +3,13 @@
 use std::io::{self, Write};
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{DateTime, TaskRun, TaskRunStatus, TaskRunSummary};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::command::Format;
 use crate::show::age::age;
 use crate::show::table::{Table, cell};
-use crate::task_runs::model::{DateTime, TaskRun, TaskRunStatus, TaskRunSummary};
 use crate::terminal::{acts, escaped, one_line};
 
 /// Rows that are held back so that the columns of a first page fit it: as many as the largest page has.

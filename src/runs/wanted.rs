@@ -2,9 +2,8 @@
 
 use std::fmt;
 
+use podbeat_task_runs::model::TaskRunStatus;
 use strsim::osa_distance;
-
-use crate::task_runs::model::TaskRunStatus;
 
 /// The word for any status in which a run has ended.
 pub const END: &str = "end";

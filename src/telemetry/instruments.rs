@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{ContainerState, ContainerStatus};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
@@ -16,7 +17,6 @@ use crate::heartbeat::answer::Answer;
 use crate::heartbeat::machine::{Attempt, DropCause, Note, Standing};
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::saved::LastHeartbeat;
-use crate::task_runs::model::{ContainerState, ContainerStatus};
 
 /// Upper bounds of `podbeat_attempt_duration_seconds`: from a round trip in the same zone to more than the default
 /// time-out.
@@ -500,7 +500,7 @@ pub(super) mod tests {
     use super::*;
     use crate::config::Flags;
     use crate::heartbeat::machine::{Cause, Losses};
-    use crate::task_runs::model::{ContainerStateTerminated, ContainerStateWaiting};
+    use podbeat_task_runs::model::{ContainerStateTerminated, ContainerStateWaiting};
 
     /// Instruments of a pod `p`, and the panel that they move.
     pub(in crate::telemetry) fn instruments() -> (Instruments, Arc<Panel>) {

@@ -3,8 +3,7 @@
 use std::path::Path;
 
 use jiff::Timestamp;
-
-use crate::regular_file::{KERNEL, read_text};
+use podbeat_files::regular_file::{KERNEL, read_text};
 
 /// Processor time that the process has used, user and system, in seconds.
 pub(super) fn cpu_seconds() -> Option<f64> {

@@ -8,8 +8,8 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use podbeat::task_runs::Secret;
-use podbeat::task_runs::client::{Client, Tls};
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::client::{Client, Tls};
 use serde_json::{Value, json};
 
 use super::LIMIT;
@@ -137,7 +137,7 @@ pub(crate) fn token() -> Secret {
 }
 
 /// An error with all its sources, as a log would show it, and as Debug does.
-pub(crate) fn told(error: &podbeat::task_runs::error::Error) -> String {
+pub(crate) fn told(error: &podbeat_task_runs::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);
     while let Some(error) = source {

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use podbeat::task_runs::trace::TraceParent;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::world::World;
+use podbeat_task_runs::trace::TraceParent;
 use serde_json::Value;
 
 use super::table;

@@ -4,16 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use podbeat::task_runs::Secret;
-use podbeat::task_runs::model::{
+use podbeat_lab::contract::Contract;
+use podbeat_lab::hostile;
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::model::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     CreateTaskRunRequest, Credentials, DateTime, Environment, ErrorResponse, Execution,
     HeartbeatTaskRunRequest, Image, InputMountMappingWithCreds, InputStreamSettings, Location,
     MountMappingWithCreds, Number, Resources, SystemFiles, TaskRun, TaskRunHeartbeat, TaskRunLogs,
     TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary,
 };
-use podbeat_lab::contract::Contract;
-use podbeat_lab::hostile;
 use proptest::prelude::*;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

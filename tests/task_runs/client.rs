@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use podbeat::task_runs::client::{Accepted, Client, Tls};
-use podbeat::task_runs::error::{Error, Operation};
-use podbeat::task_runs::model::{
+use podbeat_lab::contract::Contract;
+use podbeat_task_runs::client::{Accepted, Client, Tls};
+use podbeat_task_runs::error::{Error, Operation};
+use podbeat_task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, PageSize, SortField, TaskRunStatus,
 };
-use podbeat_lab::contract::Contract;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -190,8 +190,8 @@ async fn a_request_that_breaks_the_contract_is_not_sent() {
     let server = Server::start(|_| json_answer(201, &json!({}))).await;
     let request = CreateTaskRunRequest {
         name: Some("ü".repeat(256)),
-        execution: Some(podbeat::task_runs::model::Execution {
-            image: Some(podbeat::task_runs::model::Image::default()),
+        execution: Some(podbeat_task_runs::model::Execution {
+            image: Some(podbeat_task_runs::model::Image::default()),
             ..Default::default()
         }),
         ..CreateTaskRunRequest::default()
@@ -504,7 +504,7 @@ async fn where_nobody_listens_nothing_was_sent() {
 #[tokio::test]
 async fn a_token_that_no_header_can_carry_is_not_sent_and_not_shown() {
     let server = Server::start(|_| json_answer(200, &json!({}))).await;
-    let token = podbeat::task_runs::Secret::new(format!("{TOKEN}\n"));
+    let token = podbeat_task_runs::Secret::new(format!("{TOKEN}\n"));
     let error = server
         .client()
         .get("trn.1", &token, LIMIT)

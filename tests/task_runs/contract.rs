@@ -2,14 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use podbeat::task_runs::model::{
+use podbeat_lab::contract::Contract;
+use podbeat_task_runs::model::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
     CreateTaskRunRequest, Credentials, Environment, ErrorResponse, Execution, HeartbeatTaskRunRequest, Image,
     InputMountMappingWithCreds, InputStreamSettings, ListTaskRunsQuery, MountMappingWithCreds, PageSize,
     Resources, SortField, SystemFiles, TaskRun, TaskRunHeartbeat, TaskRunLogs, TaskRunStatus, TaskRunSummary,
     TaskRunSummaryPagedItems, TaskVersionSummary,
 };
-use podbeat_lab::contract::Contract;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};

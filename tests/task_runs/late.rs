@@ -3,9 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use podbeat::task_runs::client::{Client, Tls};
-use podbeat::task_runs::error::Error;
-use podbeat::task_runs::model::HeartbeatTaskRunRequest;
+use podbeat_task_runs::client::{Client, Tls};
+use podbeat_task_runs::error::Error;
+use podbeat_task_runs::model::HeartbeatTaskRunRequest;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};

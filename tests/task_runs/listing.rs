@@ -1,8 +1,8 @@
 //! A list as a stream, page after page.
 
 use futures_util::StreamExt;
-use podbeat::task_runs::error::Error;
-use podbeat::task_runs::model::{ListTaskRunsQuery, PageSize, TaskRunStatus};
+use podbeat_task_runs::error::Error;
+use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, TaskRunStatus};
 use serde_json::{Value, json};
 
 use crate::harness::LIMIT;

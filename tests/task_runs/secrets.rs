@@ -1,7 +1,7 @@
 //! A secret in every member that may hold one, and none of them is shown.
 
-use podbeat::task_runs::model::{CreateTaskRunRequest, TaskRun, TaskRunHeartbeat};
 use podbeat_lab::contract::Contract;
+use podbeat_task_runs::model::{CreateTaskRunRequest, TaskRun, TaskRunHeartbeat};
 use serde_json::{Value, json};
 
 use super::contract::{definition, full};

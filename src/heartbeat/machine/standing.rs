@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use podbeat_task_runs::model::ContainerStatus;
+
 use super::{Losses, Machine};
 use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::saved::LastHeartbeat;
-use crate::task_runs::model::ContainerStatus;
 
 /// Where the machine stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
 use proptest::prelude::*;
 
 use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings, Standing};
@@ -14,7 +15,6 @@ use crate::heartbeat::saved::{LastHeartbeat, Saved};
 use crate::marker::{Found, Marker};
 use crate::pod::status::Observation;
 use crate::pod::why::Why;
-use crate::task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
 
 const WALL: &str = "2026-11-24T12:00:00Z";
 

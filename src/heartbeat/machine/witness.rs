@@ -8,13 +8,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{ContainerState, ContainerStatus};
 
 use super::{Action, Machine, Note, Stage};
 use crate::heartbeat::completion::is_finished;
 use crate::heartbeat::request;
 use crate::marker::Found;
 use crate::pod::status::{Container, Exit, Observation, Role, State};
-use crate::task_runs::model::{ContainerState, ContainerStatus};
 
 /// Between two reads of the directory while an exit is missing. A read takes less than a millisecond, and what is read so
 /// often goes on for no longer than an ending does.

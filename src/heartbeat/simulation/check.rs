@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
+
 use super::life::{Death, File, Life, Shown};
 use super::run::Request;
 use crate::heartbeat::answer::Answer;
@@ -11,7 +13,6 @@ use crate::heartbeat::outbox::Kind;
 use crate::heartbeat::request::{self, Report};
 use crate::marker::Found;
 use crate::pod::status::{Container, Exit, Observation, Role, Sidecar, State};
-use crate::task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 
 /// Changes within this time are one (design §5).
 const COLLECT: Duration = Duration::from_millis(250);

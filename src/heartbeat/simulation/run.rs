@@ -6,6 +6,8 @@ use std::panic::AssertUnwindSafe;
 use std::time::Duration;
 
 use jiff::SignedDuration;
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::credentials::{Credentials, Source};
 
 use super::Flaw;
 use super::check::{Accepted, Judge};
@@ -17,9 +19,6 @@ use crate::heartbeat::machine::{Action, Attempt, End, Event, Look, Machine, Note
 use crate::heartbeat::request::{Identity, Report};
 use crate::heartbeat::saved::Saved;
 use crate::pod::status::Sidecar;
-use crate::task_runs::Secret;
-use crate::task_runs::credentials::{Credentials, Source};
-use crate::task_runs::secret::EXPOSED;
 
 /// Appears in every token, so that it can be looked for.
 pub(super) const TOKEN: &str = "hunter2";
@@ -51,13 +50,11 @@ pub(super) enum Record {
 
 /// One life, judged. A panic is a violation (G8).
 pub(super) fn live(seed: u64, flaw: Option<Flaw>, record: Record) -> Outcome {
-    EXPOSED.set(flaw == Some(Flaw::Secret));
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, flaw, record);
         world.turn();
         world.judged()
     }));
-    EXPOSED.set(false);
     outcome.unwrap_or_else(|_| Outcome {
         violations: vec!["G8: a panic".to_owned()],
         ..Outcome::default()
@@ -772,7 +769,12 @@ impl World {
         }
         let token = self.credentials.token().expect("an inline token");
         if self.rng.u32(0..8) == 0 {
-            self.reveals(&format!("{attempt:?} {token:?} {:?}", self.credentials));
+            // The flaw is a secret that prints itself.
+            let shown = match self.flaw {
+                Some(Flaw::Secret) => token.expose().to_owned(),
+                Some(Flaw::Machine(_)) | None => format!("{token:?}"),
+            };
+            self.reveals(&format!("{attempt:?} {shown} {:?}", self.credentials));
         }
         let begins = durable_at.max(self.now);
         let trips = between(&mut self.rng, 0.001, 0.08);

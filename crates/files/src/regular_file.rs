@@ -14,18 +14,18 @@ use rustix::fs::OFlags;
 
 /// The most that is read of a token or a nonce, in bytes: more than any JWT, less than a mistake
 /// such as a log file.
-pub(crate) const LINE: u64 = 64 << 10;
+pub const LINE: u64 = 64 << 10;
 
 /// The most that is read of certificates and keys, in bytes: four times the roots that an operating
 /// system trusts.
-pub(crate) const PEM: u64 = 1 << 20;
+pub const PEM: u64 = 1 << 20;
 
 /// The most that is read of what the kernel says in /proc, in bytes.
-pub(crate) const KERNEL: u64 = 64 << 10;
+pub const KERNEL: u64 = 64 << 10;
 
 /// Why a file is not read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub enum Refused {
     /// It is something else.
     #[error("it is {0}, not a regular file")]
     NotRegular(&'static str),
@@ -36,7 +36,7 @@ pub(crate) enum Refused {
 
 /// A number of bytes, for people.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size(u64);
+pub struct Size(u64);
 
 impl std::fmt::Display for Size {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -52,7 +52,7 @@ impl std::fmt::Display for Size {
 ///
 /// # Errors
 /// It can't be opened or read; [`Refused`] if it is not a regular file, or larger than `most`.
-pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_from(&open(path)?, most)
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// Those of [`read`], and that it is not such text. None of it is repeated.
-pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     let text = String::from_utf8(read(path, most)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))?;
     match crate::trimmed::text(&text) {
@@ -73,7 +73,7 @@ pub(crate) fn read_text(path: &Path, most: u64) -> io::Result<String> {
 ///
 /// # Errors
 /// It can't be read.
-pub(crate) fn read_start(from: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
+pub fn read_start(from: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     from.take(u64::try_from(bytes).unwrap_or(u64::MAX))
         .read_to_end(&mut start)?;
@@ -84,7 +84,7 @@ pub(crate) fn read_start(from: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It can't be read, or is larger than `most`.
-pub(crate) fn read_from(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
+pub fn read_from(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     // Most of what is read fits: a token is, each time a heartbeat is sent.
     let mut bytes = Vec::with_capacity(2 << 10);
     from.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
@@ -98,7 +98,7 @@ pub(crate) fn read_from(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
 ///
 /// # Errors
 /// It can't be opened; [`Refused`] if it is not a regular file.
-pub(crate) fn open(path: &Path) -> io::Result<File> {
+pub fn open(path: &Path) -> io::Result<File> {
     open_with(path, OFlags::empty())
 }
 
@@ -106,7 +106,7 @@ pub(crate) fn open(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// Those of [`open`], and that it is a link.
-pub(crate) fn open_no_link(path: &Path) -> io::Result<File> {
+pub fn open_no_link(path: &Path) -> io::Result<File> {
     open_with(path, OFlags::NOFOLLOW)
 }
 
@@ -115,13 +115,12 @@ pub(crate) fn open_no_link(path: &Path) -> io::Result<File> {
 ///
 /// # Errors
 /// It can't be opened or read, or is larger than `most`.
-#[cfg(feature = "laptop")]
-pub(crate) fn read_or_wait(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+pub fn read_or_wait(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_from(File::open(path)?, most)
 }
 
 /// That something is larger than it may be.
-pub(crate) fn too_large(most: u64) -> io::Error {
+pub fn too_large(most: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Refused::TooLarge(Size(most)))
 }
 
@@ -151,7 +150,7 @@ fn open_with(path: &Path, more: OFlags) -> io::Result<File> {
 
 /// When a file that replaces another is made durable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Durable {
+pub enum Durable {
     /// Before it takes its place: whoever comes after a crash finds the old content or the new one.
     First,
     /// Once it is in its place: readers have it as soon as can be.
@@ -164,7 +163,7 @@ pub(crate) enum Durable {
 ///
 /// # Errors
 /// It can't be written. What was begun beside `path` is removed then.
-pub(crate) fn replace(
+pub fn replace(
     path: &Path,
     mode: u32,
     durable: Durable,
@@ -202,7 +201,7 @@ pub(crate) fn replace(
 ///
 /// # Errors
 /// It is there and can't be removed.
-pub(crate) fn remove(path: &Path) -> io::Result<()> {
+pub fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         Ok(()) | Err(_) => Ok(()),
@@ -219,7 +218,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
 }
 
 /// Passes on what is written, up to a limit.
-pub(crate) struct Bounded<W> {
+pub struct Bounded<W> {
     to: W,
     most: u64,
     left: u64,
@@ -227,7 +226,7 @@ pub(crate) struct Bounded<W> {
 
 impl<W: Write> Bounded<W> {
     /// At most so many bytes.
-    pub(crate) fn new(to: W, most: u64) -> Self {
+    pub fn new(to: W, most: u64) -> Self {
         Self { to, most, left: most }
     }
 }

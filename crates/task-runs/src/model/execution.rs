@@ -15,8 +15,8 @@ use super::{Location, Number};
 /// What to create and launch (`CreateTaskRunRequest`).
 ///
 /// ```
-/// use podbeat::task_runs::Secret;
-/// use podbeat::task_runs::model::{CreateTaskRunRequest, Credentials, Environment, Execution, Image, Resources};
+/// use podbeat_task_runs::Secret;
+/// use podbeat_task_runs::model::{CreateTaskRunRequest, Credentials, Environment, Execution, Image, Resources};
 ///
 /// let request = CreateTaskRunRequest {
 ///     name: Some("align sample 7".to_owned()),
@@ -67,7 +67,7 @@ pub struct CreateTaskRunRequest {
 impl CreateTaskRunRequest {
     /// What the contract has against it; empty if nothing. Needs no service: [`Client::create`] asks it before it sends.
     ///
-    /// [`Client::create`]: crate::task_runs::client::Client::create
+    /// [`Client::create`]: crate::client::Client::create
     #[must_use]
     pub fn problems(&self) -> Vec<String> {
         let mut problems = Vec::new();
@@ -171,8 +171,9 @@ impl Execution {
         }
     }
 
-    /// Every secret in it. For those who must keep them out of what is shown.
-    pub(in crate::task_runs) fn secrets(&self) -> Vec<&str> {
+    /// Every secret in it, in order to keep them out of what is shown.
+    #[must_use]
+    pub fn secrets(&self) -> Vec<&str> {
         let image = self.image.as_ref().and_then(|image| image.credentials.as_ref());
         let password = image.and_then(|credentials| credentials.password.as_ref());
         let inputs = self.inputs.iter().flatten();
@@ -199,7 +200,8 @@ impl Execution {
     }
 }
 
-pub(super) const REDACTED: &str = "[redacted]";
+/// What stands in the place of a secret.
+pub const REDACTED: &str = "[redacted]";
 
 pub(super) fn redact_location(location: &mut Option<Location>) {
     if let Some(location) = location {

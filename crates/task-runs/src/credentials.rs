@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
+use podbeat_files::regular_file::{self, LINE};
 use serde::{Deserialize, Serialize};
 
 use super::Secret;
-use crate::regular_file::{self, LINE};
 
 /// Where the token comes from.
 #[derive(Clone, Debug)]

@@ -18,12 +18,12 @@ pub struct SpanId(NonZeroU64);
 /// the standard forbids isn't read.
 ///
 /// ```
-/// use podbeat::task_runs::trace::TraceParent;
+/// use podbeat_task_runs::trace::TraceParent;
 ///
 /// let given: TraceParent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse()?;
 /// assert!(given.sampled);
 /// assert_eq!(given.to_string(), "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-/// # Ok::<(), podbeat::task_runs::trace::Unfit>(())
+/// # Ok::<(), podbeat_task_runs::trace::Unfit>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceParent {

@@ -8,9 +8,9 @@
 //! ```no_run
 //! use std::time::Duration;
 //!
-//! use podbeat::task_runs::Secret;
-//! use podbeat::task_runs::client::{Client, Tls};
-//! use podbeat::task_runs::model::{CreateTaskRunRequest, Execution, Image};
+//! use podbeat_task_runs::Secret;
+//! use podbeat_task_runs::client::{Client, Tls};
+//! use podbeat_task_runs::model::{CreateTaskRunRequest, Execution, Image};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), Duration::from_secs(10))?;
@@ -36,12 +36,16 @@
 //! The token is the caller's to keep fresh; [`credentials::Credentials`] reads it from a file and takes renewed ones in.
 //! [`trace::TraceParent`] joins requests to a trace.
 
+#[cfg(feature = "client")]
 pub mod client;
+#[cfg(feature = "client")]
 pub mod credentials;
+#[cfg(feature = "client")]
 pub mod error;
+#[cfg(feature = "client")]
 mod http_date;
 pub mod model;
-pub(crate) mod secret;
+mod secret;
 pub mod trace;
 
 pub use secret::Secret;

@@ -32,13 +32,13 @@ const BETWEEN_PROBES: Duration = Duration::from_secs(15);
 const PROBES: u32 = 3;
 
 /// A connection, whatever it goes over.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     #[error("resolving {host}")]
     Resolve {
         host: String,
@@ -78,7 +78,7 @@ pub(crate) enum Error {
 
 /// Why a proxy makes no tunnel.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Refused {
+pub enum Refused {
     #[error("the proxy answered {0}: does it let this host through, and are its user and password right?")]
     Status(u16),
     #[error("asking the proxy for it")]
@@ -86,9 +86,11 @@ pub(crate) enum Refused {
 }
 
 /// Who resolves names.
-pub(crate) enum Resolver {
+pub enum Resolver {
+    /// The C library.
     System,
     #[cfg(test)]
+    /// These, for every name.
     Fixed(Vec<std::net::IpAddr>),
 }
 
@@ -105,7 +107,7 @@ impl Resolver {
 
 /// Where a connection may be made to: the addresses of the next hop, each once, those of other machines left out where the way is
 /// [`Way::Loopback`].
-pub(crate) async fn addresses(route: &Route, resolver: &Resolver) -> Result<Vec<SocketAddr>, Error> {
+pub async fn addresses(route: &Route, resolver: &Resolver) -> Result<Vec<SocketAddr>, Error> {
     let (host, port) = route.next_hop();
     let resolved = resolver.resolve(host, port).await;
     let resolved = resolved.map_err(|source| Error::Resolve {
@@ -155,7 +157,7 @@ pub(super) async fn connect(settings: &Settings, resolver: &Resolver) -> Result<
 }
 
 /// On a connection to a proxy: what goes on to the destination of the route. Plain HTTP needs no tunnel.
-pub(crate) async fn through(
+pub async fn through(
     proxy: &Proxy,
     route: &Route,
     encryption: Option<&Arc<ClientConfig>>,
@@ -185,7 +187,7 @@ pub(crate) async fn through(
 }
 
 /// Adds to a request's head what opens the proxy.
-pub(crate) fn authorize(proxy: &Proxy, request: &mut Vec<u8>) {
+pub fn authorize(proxy: &Proxy, request: &mut Vec<u8>) {
     if let Some(authorization) = proxy.authorization() {
         request.extend_from_slice(b"Proxy-Authorization: ");
         request.extend_from_slice(authorization.as_bytes());

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 /// before an `@` and behind a `?` or `#`; [`Location::expose`] has all.
 ///
 /// ```
-/// use podbeat::task_runs::model::Location;
+/// use podbeat_task_runs::model::Location;
 ///
 /// let location = Location::new("https://store.example/sample?signature=hunter2");
 /// assert_eq!(format!("{location:?}"), r#""https://store.example/sample?[redacted]""#);

@@ -5,19 +5,18 @@
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 
 /// A text without byte order marks and white space around it.
-pub(crate) fn text(text: &str) -> &str {
+pub fn text(text: &str) -> &str {
     text.trim_matches(|character: char| character == '\u{feff}' || character.is_whitespace())
 }
 
 /// A text without the byte order marks at its start. In YAML, white space there has a meaning.
-#[cfg(feature = "laptop")]
-pub(crate) fn unmarked(text: &str) -> &str {
+pub fn unmarked(text: &str) -> &str {
     text.trim_start_matches('\u{feff}')
 }
 
 /// The same as [`text`] of bytes that need not be text: JSON, for example. White space is that of
 /// ASCII.
-pub(crate) fn bytes(mut bytes: &[u8]) -> &[u8] {
+pub fn bytes(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = bytes.trim_ascii();
         let Some(rest) = bytes.strip_prefix(MARK).or_else(|| bytes.strip_suffix(MARK)) else {
@@ -30,7 +29,7 @@ pub(crate) fn bytes(mut bytes: &[u8]) -> &[u8] {
 /// Certificates and keys in PEM form, without any byte order mark: a mark in front of a
 /// certificate, wherever in the file, hides that certificate from the parser without an error.
 /// Files that were joined have one in the middle.
-pub(crate) fn pem(pem: &[u8]) -> Vec<u8> {
+pub fn pem(pem: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(pem.len());
     let mut rest = pem;
     while let Some(&first) = rest.first() {

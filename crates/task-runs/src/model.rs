@@ -26,7 +26,7 @@ pub use date_time::DateTime;
 pub use error_response::ErrorResponse;
 pub use execution::{
     CreateTaskRunRequest, Credentials, Environment, Execution, Image, InputMountMappingWithCreds,
-    InputStreamSettings, MountMappingWithCreds, Resources, SystemFiles,
+    InputStreamSettings, MountMappingWithCreds, REDACTED, Resources, SystemFiles,
 };
 pub use heartbeat::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,

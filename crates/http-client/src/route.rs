@@ -332,8 +332,7 @@ impl Route {
     ///
     /// # Errors
     /// The proxy can't be used.
-    #[cfg(feature = "laptop")]
-    pub(crate) fn by(url: Url, named_by: &'static str, proxy: &str) -> Result<Self, Error> {
+    pub fn by(url: Url, named_by: &'static str, proxy: &str) -> Result<Self, Error> {
         Ok(Self {
             url,
             way: Way::Proxy(Proxy::parse(named_by, proxy)?),

@@ -14,19 +14,19 @@ use crate::route::{Proxy, Route};
 
 /// How a route's connections are encrypted.
 #[derive(Default)]
-pub(crate) struct Encryption {
+pub struct Encryption {
     /// `None` only if the destination is spoken to in plain HTTP.
-    pub(crate) to_destination: Option<Arc<ClientConfig>>,
+    pub to_destination: Option<Arc<ClientConfig>>,
     /// The name in the destination's certificate, if it is not its host's.
-    pub(crate) server_name: Option<String>,
+    pub server_name: Option<String>,
     /// `None` only if no proxy is spoken to over TLS.
-    pub(crate) to_proxy: Option<Arc<ClientConfig>>,
+    pub to_proxy: Option<Arc<ClientConfig>>,
 }
 
 impl Encryption {
     /// Of a route, as far as it needs any. A proxy is known by the system's roots and by those of its destination. It is shown
     /// no certificate of ours.
-    pub(crate) fn new<E: From<Unfit>>(
+    pub fn new<E: From<Unfit>>(
         route: &Route,
         to_destination: impl FnOnce() -> Result<ClientConfig, E>,
         roots: &[CertificateDer<'static>],
@@ -44,7 +44,7 @@ impl Encryption {
 }
 
 /// To the proxy of a route, if it is spoken to over TLS.
-pub(crate) fn to_proxy(
+pub fn to_proxy(
     route: &Route,
     roots: &[CertificateDer<'static>],
 ) -> Result<Option<Arc<ClientConfig>>, Unfit> {
@@ -63,11 +63,13 @@ pub(crate) fn to_proxy(
 
 /// Why there can't be any.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Unfit {
+pub enum Unfit {
+    /// The roots.
     #[error(
         "no roots can be had: is each certificate of the CA's file a CA's, or without it, does the system have any?"
     )]
     Roots(#[source] Error),
+    /// Certificate and key of the client.
     #[error("the client's certificate and key can't be used: do they belong together?")]
     Identity(#[source] Error),
     /// ring signs with fewer kinds of keys than it verifies.
@@ -78,15 +80,18 @@ pub(crate) enum Unfit {
 }
 
 /// Roots, and the certificate that is shown.
-pub(crate) struct Means {
-    pub(crate) verifier: Arc<dyn ServerCertVerifier>,
-    pub(crate) identity: Option<Arc<CertifiedKey>>,
-    pub(crate) provider: Arc<CryptoProvider>,
+pub struct Means {
+    /// Verifies the other side.
+    pub verifier: Arc<dyn ServerCertVerifier>,
+    /// What is shown, if the other side asks for it.
+    pub identity: Option<Arc<CertifiedKey>>,
+    /// The cryptography.
+    pub provider: Arc<CryptoProvider>,
 }
 
 impl Means {
     /// Without roots, the system's are used.
-    pub(crate) fn new(
+    pub fn new(
         roots: Option<Vec<CertificateDer<'static>>>,
         identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
     ) -> Result<Self, Unfit> {
@@ -124,7 +129,7 @@ impl Means {
     }
 
     /// As rustls takes it.
-    pub(crate) fn config(self) -> Result<ClientConfig, Unfit> {
+    pub fn config(self) -> Result<ClientConfig, Unfit> {
         let config = ClientConfig::builder_with_provider(self.provider)
             .with_safe_default_protocol_versions()
             .map_err(Unfit::Roots)?
@@ -138,7 +143,7 @@ impl Means {
 }
 
 /// Says that HTTP/1.1 is what is spoken inside.
-pub(crate) fn speaking_http(mut config: ClientConfig) -> ClientConfig {
+pub fn speaking_http(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config
 }

@@ -13,7 +13,7 @@ const LONGEST: usize = 16 * 1024;
 
 /// Why there is no head of an answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// The connection broke off.
     #[error("the connection broke off")]
     Broken(#[from] io::Error),
@@ -24,14 +24,15 @@ pub(crate) enum Error {
 
 /// The head of an answer.
 #[derive(Debug)]
-pub(crate) struct Head {
-    pub(crate) status: u16,
+pub struct Head {
+    /// The HTTP status.
+    pub status: u16,
     lines: Vec<String>,
 }
 
 impl Head {
     /// Sends a request's head, and reads that of the answer. What follows it is left to be read.
-    pub(crate) async fn ask(stream: &mut (dyn Stream + '_), request: &[u8]) -> Result<Self, Error> {
+    pub async fn ask(stream: &mut (dyn Stream + '_), request: &[u8]) -> Result<Self, Error> {
         stream.write_all(request).await?;
         stream.flush().await?;
         let mut answer = Vec::new();
@@ -63,7 +64,7 @@ impl Head {
     }
 
     /// The value of a header, by its name in lower case.
-    pub(crate) fn header(&self, wanted: &str) -> Option<&str> {
+    pub fn header(&self, wanted: &str) -> Option<&str> {
         self.lines.iter().find_map(|line| {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case(wanted).then(|| value.trim())

@@ -13,7 +13,7 @@ use super::{DateTime, Location, TaskRunStatus};
 /// Whatever is new in it for this version of podbeat is skipped; what is absent stays absent when it is written again.
 ///
 /// ```
-/// use podbeat::task_runs::model::{TaskRun, TaskRunStatus};
+/// use podbeat_task_runs::model::{TaskRun, TaskRunStatus};
 ///
 /// let run: TaskRun = serde_json::from_str(r#"{"id": "trn.1", "status": "Running", "timeCreated": "2026-11-24T01:52:44Z"}"#)?;
 /// assert_eq!(run.status, Some(TaskRunStatus::Running));

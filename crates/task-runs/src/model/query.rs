@@ -9,7 +9,7 @@ use super::TaskRunStatus;
 /// The contract says of each filter that it is a text, and no more; each goes to the service as it is.
 ///
 /// ```
-/// use podbeat::task_runs::model::{ListTaskRunsQuery, PageSize, SortField, TaskRunStatus};
+/// use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, SortField, TaskRunStatus};
 ///
 /// let query = ListTaskRunsQuery {
 ///     sort: Some(SortField::TimeCreated.descending()),

@@ -31,14 +31,11 @@ pub(super) mod exposed {
 
     use super::Secret;
 
-    pub(in crate::task_runs) fn text<S: Serializer>(
-        secret: &Option<Secret>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
+    pub(crate) fn text<S: Serializer>(secret: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
         secret.as_ref().map(Secret::expose).serialize(serializer)
     }
 
-    pub(in crate::task_runs) fn values<S: Serializer>(
+    pub(crate) fn values<S: Serializer>(
         secrets: &Option<BTreeMap<String, Secret>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -47,18 +44,8 @@ pub(super) mod exposed {
     }
 }
 
-#[cfg(test)]
-thread_local! {
-    /// Breaks the redaction, so that the simulation can show that it would be noticed.
-    pub(crate) static EXPOSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[cfg(test)]
-        if EXPOSED.get() {
-            return f.write_str(&self.0);
-        }
         f.write_str("[redacted]")
     }
 }

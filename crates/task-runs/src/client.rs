@@ -3,6 +3,7 @@
 //! Retries, their waits and their meaning belong to the caller; this client says exactly what happened to one request.
 
 mod pages;
+mod redaction;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,6 +17,10 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use podbeat_files::{regular_file, trimmed};
+use podbeat_http_client::route::Route;
+use podbeat_http_client::tls::{Encryption, Means, Unfit};
+use podbeat_http_client::{self, Answer, Seen};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
@@ -29,10 +34,6 @@ use super::model::{
 };
 use super::trace::TraceParent;
 use super::{Secret, http_date};
-use crate::http_client::tls::{Encryption, Means, Unfit};
-use crate::http_client::{self, Answer, Seen};
-use crate::route::Route;
-use crate::{regular_file, trimmed};
 
 /// The most that is read of an answer's body.
 #[derive(Clone, Copy)]
@@ -87,9 +88,9 @@ pub struct Tls {
 /// ```no_run
 /// use std::time::Duration;
 ///
-/// use podbeat::task_runs::Secret;
-/// use podbeat::task_runs::client::{Client, Tls};
-/// use podbeat::task_runs::error::Error;
+/// use podbeat_task_runs::Secret;
+/// use podbeat_task_runs::client::{Client, Tls};
+/// use podbeat_task_runs::error::Error;
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let timeout = Duration::from_secs(10);
@@ -105,7 +106,7 @@ pub struct Tls {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Client {
-    http: http_client::Client,
+    http: podbeat_http_client::Client,
     base: Url,
     trace: Option<TraceParent>,
 }
@@ -123,7 +124,7 @@ impl Client {
     /// Sets the client up; connects to nothing yet. A path in the route's URL stays, with or without a slash at its end.
     ///
     /// A route that is parsed from a URL goes by no proxy, and with plain HTTP to loopback addresses alone;
-    /// [`crate::route::Proxies`] makes others.
+    /// [`podbeat_http_client::route::Proxies`] makes others.
     ///
     /// What the other side hasn't acknowledged within `timeout`, the system gives up, too: a request that is given up in a
     /// network that loses everything doesn't come out of it later than one more time-out (Linux; elsewhere that is up to the
@@ -139,7 +140,7 @@ impl Client {
         let tls = Encryption::new(&route, means, extra).map_err(|error: Unfit| Error::Setup(error.into()))?;
         Ok(Self {
             base: route.url().clone(),
-            http: http_client::Client::new(http_client::Settings {
+            http: podbeat_http_client::Client::new(podbeat_http_client::Settings {
                 route,
                 tls,
                 idle: IDLE,
@@ -157,8 +158,8 @@ impl Client {
     ///
     /// ```no_run
     /// # async fn example(
-    /// #     client: podbeat::task_runs::client::Client,
-    /// #     token: podbeat::task_runs::Secret,
+    /// #     client: podbeat_task_runs::client::Client,
+    /// #     token: podbeat_task_runs::Secret,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse()?;
     /// let run = client.traced(parent).get("trn.1", &token, std::time::Duration::from_secs(10)).await?;
@@ -295,9 +296,9 @@ impl Client {
     /// use std::time::Duration;
     ///
     /// use futures_util::TryStreamExt;
-    /// use podbeat::task_runs::Secret;
-    /// use podbeat::task_runs::client::{Client, Tls};
-    /// use podbeat::task_runs::model::{ListTaskRunsQuery, TaskRunStatus};
+    /// use podbeat_task_runs::Secret;
+    /// use podbeat_task_runs::client::{Client, Tls};
+    /// use podbeat_task_runs::model::{ListTaskRunsQuery, TaskRunStatus};
     ///
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
     /// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), Duration::from_secs(10))?;
@@ -649,13 +650,13 @@ async fn read_body(answer: &mut Answer, largest: Largest) -> Result<Vec<u8>, &'s
 }
 
 /// Before the connection stood, nothing can have arrived; after that, anything may have.
-fn sorted(operation: &Operation, error: http_client::Error) -> Error {
+fn sorted(operation: &Operation, error: podbeat_http_client::Error) -> Error {
     match error {
-        http_client::Error::Connect(source) => Error::Connect {
+        podbeat_http_client::Error::Connect(source) => Error::Connect {
             operation: operation.clone(),
             source: source.into(),
         },
-        broken @ http_client::Error::Broken(_) => ambiguous(operation, broken.into()),
+        broken @ podbeat_http_client::Error::Broken(_) => ambiguous(operation, broken.into()),
     }
 }
 

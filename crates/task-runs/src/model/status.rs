@@ -7,14 +7,13 @@ use serde::{Deserialize, Serialize};
 /// Where a task run stands, by the contract's `x-task-run-statuses`. Open: one that this version doesn't know is kept.
 ///
 /// ```
-/// use podbeat::task_runs::model::TaskRunStatus;
+/// use podbeat_task_runs::model::TaskRunStatus;
 ///
 /// assert_eq!(TaskRunStatus::from("TimedOut"), TaskRunStatus::TimedOut);
 /// assert_eq!(TaskRunStatus::from("Paused").as_str(), "Paused");
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
-#[non_exhaustive]
 pub enum TaskRunStatus {
     /// New.
     Pending,

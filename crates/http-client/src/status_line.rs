@@ -13,11 +13,11 @@ use super::Stream;
 
 /// What came of the answer to one request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Seen(Arc<AtomicU16>);
+pub struct Seen(Arc<AtomicU16>);
 
 impl Seen {
     /// The status, once its line came whole.
-    pub(crate) fn status(&self) -> Option<u16> {
+    pub fn status(&self) -> Option<u16> {
         Some(self.0.load(Ordering::Relaxed)).filter(|status| *status > 0)
     }
 }

@@ -4,10 +4,11 @@
 //! Never here: tokens, what an answer means, which way leads to the destination (`route`).
 
 mod connect;
-pub(crate) mod head;
-pub(crate) mod rejected;
+pub mod head;
+pub mod rejected;
+pub mod route;
 mod status_line;
-pub(crate) mod tls;
+pub mod tls;
 
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,10 +25,13 @@ use hyper_util::rt::TokioIo;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
-pub(crate) use self::connect::{Resolver, Stream, addresses, authorize, through};
-pub(crate) use self::status_line::Seen;
+pub use self::connect::{Resolver, Stream, addresses, authorize, through};
+pub use self::status_line::Seen;
 use self::status_line::Tap;
 use crate::route::{Route, authority};
+
+/// What podbeat calls itself to the Kubernetes API and to the service.
+pub const USER_AGENT: &str = concat!("podbeat/", env!("CARGO_PKG_VERSION"));
 
 /// The most header fields that a response may have. hyper's default is 100, which proxies that add fields exceed. hyper sets memory aside
 /// for so many while it reads a head: with 2000, each copy took 0.2 MiB more.
@@ -37,20 +41,22 @@ const MOST_FIELDS: usize = 512;
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// What a client needs.
-pub(crate) struct Settings {
-    pub(crate) route: Route,
-    pub(crate) tls: tls::Encryption,
+pub struct Settings {
+    /// Where it goes, and by which proxy.
+    pub route: Route,
+    /// How connections are encrypted.
+    pub tls: tls::Encryption,
     /// How long a connection without a request is kept.
-    pub(crate) idle: Duration,
+    pub idle: Duration,
     /// A body that goes on without a byte for longer than this is over.
-    pub(crate) silent: Option<Duration>,
+    pub silent: Option<Duration>,
     /// After this time Linux gives up what the other side does not acknowledge, also after the connection was closed.
-    pub(crate) unacknowledged: Option<Duration>,
+    pub unacknowledged: Option<Duration>,
 }
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Error {
+pub enum Error {
     /// There is no connection, so nothing was sent.
     #[error(transparent)]
     Connect(#[from] connect::Error),
@@ -61,7 +67,7 @@ pub(crate) enum Error {
 
 /// Cheap to clone: the clones share the connection.
 #[derive(Clone)]
-pub(crate) struct Client {
+pub struct Client {
     shared: Arc<Shared>,
 }
 
@@ -97,11 +103,12 @@ impl Drop for Owned {
 
 impl Client {
     /// Connects to nothing yet.
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub fn new(settings: Settings) -> Self {
         Self::with_resolver(settings, Resolver::System)
     }
 
-    pub(crate) fn with_resolver(settings: Settings, resolver: Resolver) -> Self {
+    /// The same with another resolver of names.
+    pub fn with_resolver(settings: Settings, resolver: Resolver) -> Self {
         let url = settings.route.url();
         let host = match url.port() {
             Some(port) => authority(settings.route.host(), port),
@@ -122,11 +129,7 @@ impl Client {
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection; the request may have arrived. Dropping the body does the same.
-    pub(crate) async fn send(
-        &self,
-        request: Request<Full<Bytes>>,
-        seen: &Seen,
-    ) -> Result<Response<Answer>, Error> {
+    pub async fn send(&self, request: Request<Full<Bytes>>, seen: &Seen) -> Result<Response<Answer>, Error> {
         let mut request = self.shared.addressed(request);
         let answered = loop {
             let kept = self.shared.take();
@@ -305,7 +308,7 @@ impl Link {
 }
 
 /// The body of a response. Read to its end, it leaves the connection for the next request.
-pub(crate) struct Answer {
+pub struct Answer {
     incoming: Incoming,
     link: Option<Link>,
     home: Weak<Shared>,
@@ -314,9 +317,11 @@ pub(crate) struct Answer {
 
 /// Why a body has no end.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
+pub enum BodyError {
+    /// The connection broke off.
     #[error("the response broke off")]
     Broken(#[from] hyper::Error),
+    /// Nothing came for this long.
     #[error("the response went on without a byte for {}", humantime::format_duration(*.0))]
     Silent(Duration),
 }

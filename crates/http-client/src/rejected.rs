@@ -8,22 +8,24 @@ use std::fmt;
 use rustls::{AlertDescription, CertificateError, Error};
 
 /// What is accepted, for remedies.
-pub(crate) const ACCEPTED: &str =
+pub const ACCEPTED: &str =
     "RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384 with SHA-256 or SHA-384, or Ed25519";
 
 /// What is wrong with the peer's certificate, and what to do about it.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}; {remedy}")]
-pub(crate) struct Rejected {
-    pub(crate) problem: String,
-    pub(crate) remedy: String,
+pub struct Rejected {
+    /// What is wrong, as a clause.
+    pub problem: String,
+    /// What to do, in the imperative.
+    pub remedy: String,
     /// What rustls says. No source: its text would repeat the problem in bytes.
-    pub(crate) error: Error,
+    pub error: Error,
 }
 
 impl Rejected {
     /// `None` if rustls's own text says it, or if it is no matter of the peer's certificate.
-    pub(crate) fn new(error: &Error) -> Option<Self> {
+    pub fn new(error: &Error) -> Option<Self> {
         let issue_again = || format!("issue the certificate again, with {ACCEPTED}");
         let (problem, remedy) = match error {
             Error::AlertReceived(AlertDescription::HandshakeFailure) => (
@@ -119,7 +121,7 @@ fn rejected_by_webpki(error: &webpki::Error) -> (String, String) {
 
 /// An `AlgorithmIdentifier` of X.509, without the tag and length around it: the algorithm, and what its parameters are if they are an
 /// object identifier (the curve of an elliptic key).
-pub(crate) struct Algorithm<'der>(pub(crate) &'der [u8]);
+pub struct Algorithm<'der>(pub &'der [u8]);
 
 /// Object identifiers in DER, and what people call them (RFC 3279, RFC 4055, RFC 5480, RFC 5758, RFC 8410).
 const NAMES: [(&[u8], &str); 19] = [

@@ -9,9 +9,9 @@ use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 
 use super::Client;
-use crate::task_runs::Secret;
-use crate::task_runs::error::Error;
-use crate::task_runs::model::{ListTaskRunsQuery, PageSize, TaskRunSummary, TaskRunSummaryPagedItems};
+use crate::Secret;
+use crate::error::Error;
+use crate::model::{ListTaskRunsQuery, PageSize, TaskRunSummary, TaskRunSummaryPagedItems};
 
 /// Pages, after which a service that has ever another one is not believed any more: a hundred million runs in the largest.
 const MOST_PAGES: u32 = 100_000;

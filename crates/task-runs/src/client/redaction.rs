@@ -1,38 +1,16 @@
-//! What the service says of a request that it refuses.
+//! Takes secrets out of what the service says: it may repeat what it was sent.
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What the service says of a request that it refuses (`ErrorResponse`).
-///
-/// ```
-/// use podbeat::task_runs::model::ErrorResponse;
-///
-/// let error: ErrorResponse = serde_json::from_str(r#"{"code": "NotFound", "message": "no such run", "details": []}"#)?;
-/// assert_eq!(error.code.as_deref(), Some("NotFound"));
-/// # Ok::<(), serde_json::Error>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct ErrorResponse {
-    /// A word.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
-    /// Whatever more there is to say; the contract leaves its form open.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub details: Option<Vec<Value>>,
-    /// Free text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-}
+use crate::model::{ErrorResponse, REDACTED};
 
 impl ErrorResponse {
-    /// Takes secrets out of it: a service may repeat what it was sent, as it is or in another form. None that is shorter than
+    /// Takes secrets out of it. A service may repeat what it was sent, as it is or in another form. None that is shorter than
     /// four characters, of which every text is full.
-    pub(in crate::task_runs) fn without(mut self, secrets: &[&str]) -> Self {
+    pub(crate) fn without(mut self, secrets: &[&str]) -> Self {
         let mut forms: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();
         // Of two, one in the other, the longer goes first.
         forms.sort_unstable_by_key(|form| std::cmp::Reverse(form.len()));
@@ -51,7 +29,7 @@ impl ErrorResponse {
 
 fn cut(text: &mut String, secret: &str) {
     if text.contains(secret) {
-        *text = text.replace(secret, super::execution::REDACTED);
+        *text = text.replace(secret, REDACTED);
     }
 }
 

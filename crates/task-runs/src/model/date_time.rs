@@ -11,7 +11,7 @@ use serde_json::Value;
 /// not make a whole answer unreadable, so it is kept as it came, and written again so.
 ///
 /// ```
-/// use podbeat::task_runs::model::DateTime;
+/// use podbeat_task_runs::model::DateTime;
 ///
 /// let time: DateTime = serde_json::from_str(r#""2026-11-24T02:52:44.5+01:00""#)?;
 /// assert_eq!(time.timestamp(), Some("2026-11-24T01:52:44.5Z".parse()?));

@@ -1,0 +1,5 @@
+//! Reads regular files up to a limit, without waiting, and replaces files as a whole; and removes what editors put around a text.
+//! Never here: what a file is for.
+
+pub mod regular_file;
+pub mod trimmed;
