@@ -40,6 +40,9 @@ pub enum Unusable {
         "podbeat uses http:// and https:// proxies only; name one of these, or unset it (its value is not shown)"
     )]
     Kind,
+    /// What is sent could be read on the way.
+    #[error("plain HTTP goes through no proxy, because it would carry the token unencrypted; use https")]
+    PlainHttp,
 }
 
 /// How far plain HTTP may go.
@@ -111,7 +114,7 @@ impl Proxies {
     /// The proxy that would be used can't be.
     pub fn route(&self, url: Url, plain_http: PlainHttp) -> Result<Route, Error> {
         let is_plain = url.scheme() == "http";
-        let way = if is_plain && plain_http == PlainHttp::Loopback {
+        let way = if is_plain && (plain_http == PlainHttp::Loopback || is_loopback(&url)) {
             Way::Loopback
         } else {
             Way::Direct
@@ -328,15 +331,29 @@ impl Route {
         self.url.scheme() == "https"
     }
 
-    /// Through a proxy that something else than the environment names, for this destination alone.
+    /// Through a proxy that something else than the environment names, for this destination alone. Plain HTTP goes through no
+    /// proxy, because what it carries is not encrypted.
     ///
     /// # Errors
-    /// The proxy can't be used.
+    /// The proxy can't be used, or the destination is plain HTTP on another machine.
     pub fn by(url: Url, named_by: &'static str, proxy: &str) -> Result<Self, Error> {
+        if url.scheme() != "http" {
+            return Ok(Self {
+                url,
+                way: Way::Proxy(Proxy::parse(named_by, proxy)?),
+                passed_over: None,
+            });
+        }
+        if !is_loopback(&url) {
+            let problem = Unusable::PlainHttp;
+            return Err(Error::Proxy { named_by, problem });
+        }
         Ok(Self {
             url,
-            way: Way::Proxy(Proxy::parse(named_by, proxy)?),
-            passed_over: None,
+            way: Way::Loopback,
+            passed_over: Some(format!(
+                "{named_by} is not used, since the host is this machine itself"
+            )),
         })
     }
 }

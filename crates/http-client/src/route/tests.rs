@@ -31,6 +31,24 @@ fn excepted(no_proxy: &str, url: &str) -> bool {
 }
 
 #[test]
+fn plain_http_goes_through_no_proxy_that_a_kubeconfig_names() {
+    let by = |url: &str| {
+        Route::by(
+            url.parse().expect("a URL"),
+            "proxy-url",
+            "http://proxy.example:3128",
+        )
+    };
+    assert!(by("https://10.0.0.1:6443").expect("a route").proxy().is_some());
+    let refused = by("http://10.0.0.1:8080").expect_err("in clear text");
+    assert!(refused.to_string().contains("use https"), "{refused}");
+    for host in ["127.0.0.1", "localhost", "[::1]"] {
+        let route = by(&format!("http://{host}:8001")).expect("a route");
+        assert_eq!(route.way(), &Way::Loopback, "{host}");
+    }
+}
+
+#[test]
 fn the_variable_goes_by_the_scheme() {
     let (https, http, all) = (
         ("HTTPS_PROXY", "http://https.example:1"),
