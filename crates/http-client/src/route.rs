@@ -50,7 +50,7 @@ pub enum Unusable {
 pub enum PlainHttp {
     /// To addresses of loopback, whatever the host's name resolves to.
     Loopback,
-    /// To its host, but through no proxy.
+    /// To its host, but through no proxy. `localhost` means this machine, whatever the name resolves to.
     Direct,
     /// Wherever its host is, through a proxy, too.
     Anywhere,
@@ -114,7 +114,9 @@ impl Proxies {
     /// The proxy that would be used can't be.
     pub fn route(&self, url: Url, plain_http: PlainHttp) -> Result<Route, Error> {
         let is_plain = url.scheme() == "http";
-        let way = if is_plain && (plain_http == PlainHttp::Loopback || is_loopback(&url)) {
+        let way = if is_plain
+            && (plain_http == PlainHttp::Loopback || plain_http == PlainHttp::Direct && is_loopback(&url))
+        {
             Way::Loopback
         } else {
             Way::Direct
