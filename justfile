@@ -42,7 +42,7 @@ simulate *arguments:
       esac
     done
     export SIMULATE_LIVES=${SIMULATE_LIVES:-10000}
-    cargo test --quiet --locked --lib -- --exact heartbeat::simulation::simulate --ignored --nocapture
+    cargo test --quiet --locked --package podbeat-heartbeat --lib -- --exact simulation::simulate --ignored --nocapture
 
 # Check that `just simulate` reports each broken machine, and by the guarantee that it breaks
 [group('daily')]
@@ -64,7 +64,7 @@ simulate-broken:
 [group('daily')]
 soak seconds="600":
     SIMULATE_SECONDS="$1" SIMULATE_FIRST="$(date +%s)000000" \
-      cargo test --quiet --locked --lib -- --exact heartbeat::simulation::simulate --ignored --nocapture
+      cargo test --quiet --locked --package podbeat-heartbeat --lib -- --exact simulation::simulate --ignored --nocapture
 
 # Kill the image's binary with SIGKILL at random moments, against the stand-ins
 [group('daily')]

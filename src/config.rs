@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podbeat_files::trimmed;
+use podbeat_heartbeat::marker::is_container_name;
 use podbeat_http_client::route::{self, PlainHttp, Proxies, Route};
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::trace::{self, TraceParent};
@@ -19,7 +20,6 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use url::Url;
 
 use crate::indexed;
-use crate::marker::is_container_name;
 
 /// One setting, as users see it.
 #[derive(Clone, Copy, Debug)]

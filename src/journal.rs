@@ -6,11 +6,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use podbeat_files::regular_file::{self, Bounded};
+use podbeat_heartbeat::saved::Saved;
 use podbeat_task_runs::credentials::Renewed;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-
-use crate::heartbeat::saved::Saved;
 
 /// Its name in PODBEAT_STATE_DIR.
 pub const FILE: &str = "journal.json";

@@ -1,9 +1,9 @@
 //! From the settings of the Kubernetes API to the way there.
 
 use podbeat_http_client::route::Proxies;
+use podbeat_kubernetes::watch::Access;
 
 use crate::config::Kubernetes;
-use crate::pod::watch::Access;
 
 /// How the API server is reached with these settings.
 #[must_use]

@@ -1,6 +1,6 @@
 //! podbeat tells the task-run service that a run is alive, what each container of its pod is doing, and how it ended.
 //!
-//! Data flows one way: environment → [`pod::watch`] → [`pod::status`] → [`heartbeat::machine`] → [`podbeat_task_runs::client`].
+//! Data flows one way: environment → [`podbeat_kubernetes::watch`] → [`podbeat_kubernetes::status`] → [`podbeat_heartbeat::machine`] → [`podbeat_task_runs::client`].
 //! Imports go down only; ARCHITECTURE.md draws the map, and `tests/imports.rs` holds the code to it.
 
 pub mod agent;
@@ -11,15 +11,12 @@ pub mod exec;
 pub mod exit;
 #[cfg(feature = "laptop")]
 pub mod explain;
-pub mod heartbeat;
 pub mod indexed;
 pub mod journal;
 pub mod kubernetes;
-pub mod marker;
 pub mod nonce;
 #[cfg(feature = "laptop")]
 pub mod observe;
-pub mod pod;
 #[cfg(feature = "laptop")]
 pub mod profiles;
 pub mod reap;

@@ -7,10 +7,11 @@ use std::path::Path;
 
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Flags, ReapConfig, SETTINGS};
-use podbeat::pod::retries::COMPLETION_INDEX;
-use podbeat::pod::status::{Observation, Role, Sidecar};
-use podbeat::pod::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
 use podbeat::reap::Target;
+use podbeat_heartbeat::observation::{Role, Sidecar};
+use podbeat_kubernetes::retries::COMPLETION_INDEX;
+use podbeat_kubernetes::status;
+use podbeat_kubernetes::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
 use serde_json::{Value, json};
 
 use crate::harness::repository;
@@ -358,7 +359,7 @@ fn the_pods_are_what_podbeat_takes_them_for() {
         ),
     ] {
         let pod = serde_json::from_value(json!({"metadata": {"uid": "u1"}, "spec": pod_spec(file)}));
-        let seen = Observation::of(&pod.expect("a pod"), "podbeat");
+        let seen = status::observe(&pod.expect("a pod"), "podbeat");
         assert_eq!(seen.sidecar, sidecar, "{file}");
         let roles: Vec<_> = seen
             .containers

@@ -2,10 +2,11 @@
 
 use std::sync::LazyLock;
 
-use podbeat::heartbeat::completion::is_finished;
-use podbeat::heartbeat::request::{self, Report};
-use podbeat::pod::resource::Pod;
-use podbeat::pod::status::Observation;
+use podbeat_heartbeat::completion::is_finished;
+use podbeat_heartbeat::observation::Observation;
+use podbeat_heartbeat::request::{self, Report};
+use podbeat_kubernetes::resource::Pod;
+use podbeat_kubernetes::status;
 use podbeat_lab::capture::Capture;
 use podbeat_lab::hostile;
 use proptest::prelude::*;
@@ -200,7 +201,7 @@ prop_compose! {
 
 fn observe(Seen { pod, own }: &Seen) -> Observation {
     let pod: Pod = serde_json::from_value(pod.clone()).expect("a pod");
-    Observation::of(&pod, own)
+    status::observe(&pod, own)
 }
 
 fn reported(seen: &Seen, report: Report) -> Vec<Value> {
@@ -234,7 +235,7 @@ proptest! {
     #[test]
     fn any_json_at_all_is_an_error_or_a_pod_and_never_a_panic(json in anything()) {
         if let Ok(pod) = serde_json::from_value::<Pod>(json) {
-            let seen = Observation::of(&pod, "podbeat");
+            let seen = status::observe(&pod, "podbeat");
             let _ = (is_finished(&seen), request::statuses(&seen, Report::All));
         }
     }

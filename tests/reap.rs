@@ -265,7 +265,7 @@ async fn a_proxy_that_never_ends_does_not_keep_a_run_open() {
 
 #[test]
 fn every_setting_that_is_read_of_a_pod_is_one_of_the_agents() {
-    for (variable, flag) in podbeat::pod::listed::SETTINGS {
+    for (variable, flag) in podbeat_kubernetes::listed::SETTINGS {
         let known = podbeat::config::SETTINGS
             .iter()
             .any(|setting| (setting.variable, setting.flag) == (variable, flag));

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use podbeat::heartbeat::Now;
-use podbeat::heartbeat::answer::Answer;
-use podbeat::heartbeat::machine::{Action, Event, Machine, Settings};
-use podbeat::heartbeat::request::{Identity, Report};
+use podbeat_heartbeat::Now;
+use podbeat_heartbeat::answer::Answer;
+use podbeat_heartbeat::machine::{Action, Event, Machine, Settings};
+use podbeat_heartbeat::request::{Identity, Report};
 
 pub fn settings() -> Settings {
     Settings {

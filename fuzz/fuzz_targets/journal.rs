@@ -5,7 +5,7 @@
 mod drive;
 
 use libfuzzer_sys::fuzz_target;
-use podbeat::heartbeat::machine::{Event, Machine};
+use podbeat_heartbeat::machine::{Event, Machine};
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(saved) = podbeat::agent::read_journal(bytes) {

@@ -7,9 +7,9 @@ mod drive;
 
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
-use podbeat::heartbeat::machine::{Event, Machine};
-use podbeat::marker::{Found, Marker, is_container_name};
-use podbeat::pod::status::Observation;
+use podbeat_heartbeat::machine::{Event, Machine};
+use podbeat_heartbeat::marker::{Found, Marker, is_container_name};
+use podbeat_kubernetes::status;
 
 const POD: &str = r#"{"metadata":{"uid":"u1","deletionTimestamp":"2027-01-15T08:00:30Z"},
     "spec":{"initContainers":[{"name":"podbeat","restartPolicy":"Always"}],"containers":[{"name":"main"}]},
@@ -24,14 +24,17 @@ fuzz_target!(|bytes: &[u8]| {
         return;
     };
     assert!(is_container_name(&found.container) && (0..=255).contains(&found.marker.exit_code));
-    assert_eq!(Marker::parse(found.marker.print().as_bytes()).as_ref(), Ok(&found.marker));
+    assert_eq!(
+        Marker::parse(found.marker.print().as_bytes()).as_ref(),
+        Ok(&found.marker)
+    );
     let pod = serde_json::from_str(POD).expect("a pod");
     let of_main = Found {
         container: "main".to_owned(),
         ..found.clone()
     };
     let events = vec![
-        Event::Observed(Observation::of(&pod, "podbeat")),
+        Event::Observed(status::observe(&pod, "podbeat")),
         Event::Gone(None),
         Event::Markers(vec![found, of_main]),
     ];

@@ -5,16 +5,16 @@
 mod drive;
 
 use libfuzzer_sys::fuzz_target;
-use podbeat::heartbeat::machine::{Event, Machine};
-use podbeat::pod::resource::Pod;
-use podbeat::pod::status::Observation;
+use podbeat_heartbeat::machine::{Event, Machine};
+use podbeat_kubernetes::resource::Pod;
+use podbeat_kubernetes::status;
 
 fuzz_target!(|bytes: &[u8]| {
     // Two pods, one after the other, if there is a line end between.
     let pods = bytes.splitn(2, |byte| *byte == b'\n');
     let events: Vec<Event> = pods
         .filter_map(|bytes| serde_json::from_slice::<Pod>(bytes).ok())
-        .map(|pod| Event::Observed(Observation::of(&pod, "podbeat")))
+        .map(|pod| Event::Observed(status::observe(&pod, "podbeat")))
         .collect();
     if !events.is_empty() {
         drive::to_the_end(&mut Machine::new(drive::settings(), 1), events);

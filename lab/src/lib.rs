@@ -3,6 +3,7 @@
 //! Never here: anything that the production binary contains, and no decision of podbeat's.
 
 pub mod capture;
+pub mod captured;
 pub mod contract;
 pub mod fault;
 pub mod fleet;

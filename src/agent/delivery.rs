@@ -5,6 +5,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use podbeat_heartbeat::answer::Answer;
+use podbeat_heartbeat::machine::{Attempt, Event};
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::{Accepted, Client};
 use podbeat_task_runs::credentials::{self, Credentials, Renewed, Source};
@@ -17,8 +19,6 @@ use super::keeper::{Keeper, Written};
 use super::report::{body, seconds};
 use super::trouble::{Chain, Trouble};
 use crate::config::{Config, TokenSource, Trace};
-use crate::heartbeat::answer::Answer;
-use crate::heartbeat::machine::{Attempt, Event};
 use crate::telemetry::instruments::{Instruments, Reply};
 
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use podbeat_heartbeat::saved::Saved;
 use podbeat_task_runs::credentials::Renewed;
 use tokio::time::Instant;
 use tracing::warn;
@@ -17,7 +18,6 @@ use tracing::warn;
 use super::keeper::{Content, Keeper, Written};
 use super::trouble::Chain;
 use crate::config::Config;
-use crate::heartbeat::saved::Saved;
 use crate::journal::{self, Contents, Entry, Malformed};
 use crate::telemetry::instruments::Instruments;
 
@@ -230,8 +230,8 @@ pub fn fuzz(bytes: &[u8]) -> Option<Saved> {
 mod tests {
     use super::*;
     use crate::config::Flags;
-    use crate::heartbeat::outbox::Kind;
-    use crate::heartbeat::saved::{LastHeartbeat, SavedBeat};
+    use podbeat_heartbeat::outbox::Kind;
+    use podbeat_heartbeat::saved::{LastHeartbeat, SavedBeat};
     use podbeat_task_runs::model::{
         ContainerState, ContainerStateTerminated, ContainerStatus, HeartbeatTaskRunRequest,
     };

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use podbeat_files::regular_file::{Durable, replace};
+use podbeat_heartbeat::backoff::Backoff;
 use podbeat_task_runs::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -13,7 +14,6 @@ use tracing::{info, warn};
 
 use super::report::seconds;
 use super::trouble::{Chain, Trouble};
-use crate::heartbeat::backoff::Backoff;
 use crate::telemetry::instruments::Instruments;
 
 /// Why the file could not be written.

@@ -14,14 +14,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use podbeat_files::regular_file;
+use podbeat_files::{regular_file, trimmed};
+use podbeat_heartbeat::machine::{Event, Look};
+use podbeat_heartbeat::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
 use tracing::{info, warn};
 
 use super::report::{brief, seconds};
 use super::trouble::{Chain, Trouble};
 use crate::config::Config;
-use crate::heartbeat::machine::{Event, Look};
-use crate::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
 
 /// How many files are read that aren't named after a container of the pod: to warn of them, or of a
 /// pod that was never seen.
@@ -217,7 +217,7 @@ fn read_one(directory: &Path, name: &OsString) -> Result<Option<Found>, Refused>
         .map_err(Refused::Unreadable)?;
     // One more than a marker has: whoever reads it as one sees that it is too large.
     let text = regular_file::read_start(&file, LARGEST + 1).map_err(Refused::Unreadable)?;
-    Found::read(name, &text, written_at).map_err(Refused::NotAMarker)
+    Found::read(name, trimmed::bytes(&text), written_at).map_err(Refused::NotAMarker)
 }
 
 /// A marker of an earlier run may be taken away at any moment.

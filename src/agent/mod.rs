@@ -22,6 +22,9 @@ use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
 use journal::Journal;
 use markers::Markers;
+use podbeat_heartbeat::Now;
+use podbeat_heartbeat::machine::{Action, Attempt, Event, Look, Machine, Note, Settings};
+use podbeat_heartbeat::request::{Identity, Report as Reported};
 use podbeat_task_runs::{self, client};
 use report::Report;
 use sighting::Watcher;
@@ -30,9 +33,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::{self, Config};
 use crate::exit::Ending;
-use crate::heartbeat::Now;
-use crate::heartbeat::machine::{Action, Attempt, Event, Look, Machine, Note, Settings};
-use crate::heartbeat::request::{Identity, Report as Reported};
 use crate::nonce;
 use crate::telemetry::admin::Endpoint;
 

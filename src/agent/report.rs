@@ -6,6 +6,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::answer::Answer;
+use podbeat_heartbeat::machine::{Attempt, Cause, DropCause, End, Losses, Note};
+use podbeat_heartbeat::outbox::Kind;
+use podbeat_heartbeat::saved::LastHeartbeat;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use podbeat_task_runs::trace::{TraceId, TraceParent};
 use tracing::field::{DisplayValue, display};
@@ -14,10 +18,6 @@ use tracing::{debug, error, info, warn};
 use super::trouble::beginning;
 use crate::config::{self, Config, Kubernetes, LogFormat, NonceSource, TokenSource, Trace};
 use crate::exit::Ending;
-use crate::heartbeat::answer::Answer;
-use crate::heartbeat::machine::{Attempt, Cause, DropCause, End, Losses, Note};
-use crate::heartbeat::outbox::Kind;
-use crate::heartbeat::saved::LastHeartbeat;
 
 /// How much of a text from elsewhere, such as a termination message (4 KiB at most), a line repeats, in characters.
 const LONGEST: usize = 256;

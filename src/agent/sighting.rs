@@ -4,6 +4,14 @@ use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use podbeat_heartbeat::backoff::Backoff;
+use podbeat_heartbeat::machine::{Event, Look};
+use podbeat_heartbeat::observation::JobPod;
+use podbeat_heartbeat::observation::Sidecar;
+use podbeat_kubernetes::resource::Pod;
+use podbeat_kubernetes::status;
+use podbeat_kubernetes::tasks::Tasks;
+use podbeat_kubernetes::watch::{Access, Error, PodWatch, Sighting, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -11,13 +19,6 @@ use tracing::{info, warn};
 use super::report::{brief, seconds};
 use super::trouble::{Chain, Trouble};
 use crate::config::Config;
-use crate::heartbeat::backoff::Backoff;
-use crate::heartbeat::machine::{Event, Look};
-use crate::pod::resource::Pod;
-use crate::pod::retries::JobPod;
-use crate::pod::status::{Observation, Sidecar};
-use crate::pod::tasks::Tasks;
-use crate::pod::watch::{Access, Error, PodWatch, Sighting, Step};
 use crate::telemetry::instruments::Instruments;
 
 /// How many events of the pod may wait for the core, which takes microseconds for each.
@@ -101,7 +102,7 @@ impl Watcher {
         Box::pin(async move {
             match pod.look(limit).await {
                 Ok(Some(pod)) if uid.is_none() || pod.metadata.uid == uid => {
-                    Look::Found(Observation::with(&pod, &own_container, &tasks))
+                    Look::Found(status::observe_with(&pod, &own_container, &tasks))
                 }
                 Ok(Some(_) | None) => Look::Gone,
                 Err(error) => {

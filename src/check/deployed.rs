@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
+use podbeat_heartbeat::machine::grace_for;
+use podbeat_heartbeat::observation::{Role, Sidecar};
+use podbeat_kubernetes::resource::{ContainerSpec, Pod};
+use podbeat_kubernetes::status;
+use podbeat_kubernetes::status::JOB_INDEX_FAILURE_COUNT;
+use podbeat_kubernetes::tasks::{Tasks, runs_on};
+
 use super::finding::Finding;
 use super::in_words;
 use crate::config::Config;
-use crate::heartbeat::machine::grace_for;
-use crate::pod::resource::{ContainerSpec, Pod};
-use crate::pod::status::{JOB_INDEX_FAILURE_COUNT, Observation, Role, Sidecar};
-use crate::pod::tasks::{Tasks, runs_on};
 
 pub(super) const UID: &str = "kubernetes.uid";
 const CONTAINER: &str = "pod.container";
@@ -56,7 +59,7 @@ pub(super) fn judge(pod: &Pod, expected: &Expected<'_>, native_sidecars: Option<
         found.extend([RESTART, TASKS].map(|id| Finding::because(id, other)));
         return found;
     };
-    let sidecar = Observation::of(pod, name).sidecar;
+    let sidecar = status::observe(pod, name).sidecar;
     found.push(container(pod, name, sidecar));
     if sidecar == Sidecar::Elsewhere {
         found.push(Finding::because(SIDECAR, CONTAINER));
@@ -154,7 +157,7 @@ fn kind(pod: &Pod, name: &str, sidecar: Sidecar, native_sidecars: Option<bool>) 
 }
 
 fn grace(pod: &Pod, timeout: Duration) -> Finding {
-    let grace = Observation::of(pod, "").termination_grace;
+    let grace = status::observe(pod, "").termination_grace;
     let (one, two) = (grace_for(1, timeout), grace_for(2, timeout));
     let seen = format!(
         "{} of grace; an attempt may take {}",
@@ -203,7 +206,7 @@ fn restart(pod: &Pod, sidecar: Sidecar) -> Finding {
 }
 
 fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
-    let seen = Observation::with(pod, own_container, settings);
+    let seen = status::observe_with(pod, own_container, settings);
     let tasks = seen
         .containers
         .iter()

@@ -5,16 +5,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 use podbeat_files::{regular_file, trimmed};
 use podbeat_http_client::rejected::Rejected;
+use podbeat_kubernetes::ask::{Error, Questions, Version};
+use podbeat_kubernetes::resource::Pod;
+use podbeat_kubernetes::role::{self, Account};
+use podbeat_kubernetes::status;
 
 use super::clock::{self, Dated};
 use super::deployed::{self, Expected};
 use super::finding::Finding;
 use super::{blocking, in_words, told};
 use crate::config::{Config, Kubernetes, Partial};
-use crate::pod::ask::{Error, Questions, Version};
-use crate::pod::resource::Pod;
-use crate::pod::role::{self, Account};
-use crate::pod::status::Observation;
 
 const ACCESS: &str = "kubernetes.access";
 const API: &str = "kubernetes.api";
@@ -284,7 +284,7 @@ fn right(
 /// Asks for the pods of the Job if the agent would.
 async fn retries(pod: &Pod, partial: &Partial, questions: &Questions) -> Finding {
     let setting = partial.config.job_retry_count;
-    let seen = Observation::of(pod, "");
+    let seen = status::observe(pod, "");
     let counted = match (setting.or(seen.job_retry_count), &seen.job) {
         (None, Some(job)) => Some(questions.retries(job).await.map_err(|error| told(&error))),
         (Some(_), _) | (None, None) => None,

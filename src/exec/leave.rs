@@ -5,10 +5,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podbeat_files::regular_file::{Durable, remove, replace};
+use podbeat_heartbeat::marker::{self, Marker};
 
 use super::{warn, within};
 use crate::config::ExecConfig;
-use crate::marker::{self, Marker};
 
 /// How long the task's start or end is held up by a directory that hangs.
 const LIMIT: Duration = Duration::from_secs(1);

@@ -12,16 +12,16 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::time::Duration;
 
+use inherited::Inherited;
 use jiff::Timestamp;
+use leave::Place;
+use podbeat_heartbeat::marker::{Marker, whole_seconds};
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use signal_hook::iterator::Signals;
 
 use crate::config::ExecConfig;
-use crate::marker::{Marker, whole_seconds};
 use crate::terminal::one_line;
-use inherited::Inherited;
-use leave::Place;
 
 pub use install::{Error as InstallError, install};
 

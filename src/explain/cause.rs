@@ -2,9 +2,11 @@
 //!
 //! Everything in it is what the Kubernetes API said, with a few words for a reader who doesn't know its reasons by heart.
 
+use podbeat_heartbeat::observation::Why;
+use podbeat_kubernetes::tasks::{IGNORED_CONTAINERS, runs_on};
+use podbeat_kubernetes::why::{DISRUPTION, READY, SCHEDULED, is_trouble};
+
 use super::story::listed;
-use crate::pod::tasks::{IGNORED_CONTAINERS, runs_on};
-use crate::pod::why::{DISRUPTION, READY, SCHEDULED, Why, is_trouble};
 
 /// Characters of a message that a verdict repeats.
 const LONGEST: usize = 400;

@@ -1,13 +1,13 @@
 //! The story that a journal tells: where podbeat was when it last wrote it.
 
 use jiff::Timestamp;
+use podbeat_heartbeat::outbox::Kind;
+use podbeat_heartbeat::saved::{LastHeartbeat, Saved, SavedBeat};
 use podbeat_task_runs::model::{ContainerState, ContainerStatus};
 
 use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed};
 use super::watch::reason;
-use crate::heartbeat::outbox::Kind;
-use crate::heartbeat::saved::{LastHeartbeat, Saved, SavedBeat};
 use crate::journal::Contents;
 
 pub(super) fn story(contents: &Contents) -> Story {

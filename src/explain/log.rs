@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
+use podbeat_heartbeat::observation::Why;
 use serde_json::{Map, Value};
 
 use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, When, at, lasting, listed, times};
 use super::text_form;
 use super::watch::reason;
-use crate::pod::why::Why;
 
 /// One line of the log.
 #[derive(Clone, Debug)]

@@ -3,15 +3,16 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::completion::is_finished;
+use podbeat_heartbeat::observation::Why;
+use podbeat_heartbeat::observation::{Container, Role, State};
+use podbeat_kubernetes::resource::Pod;
+use podbeat_kubernetes::status;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed, times};
-use crate::heartbeat::completion::is_finished;
-use crate::pod::resource::Pod;
-use crate::pod::status::{Container, Observation, Role, State};
-use crate::pod::why::Why;
 
 /// One line of a record: an event as an API server sends it, and when it came, where that was written down.
 #[derive(Debug, Deserialize)]
@@ -104,7 +105,7 @@ impl Known {
                 ..Self::default()
             };
         }
-        let seen = Observation::of(pod, own_container);
+        let seen = status::observe(pod, own_container);
         self.facts.replace(&seen.why);
         if seen.deletion.is_some() {
             self.facts.deleted();

@@ -20,6 +20,12 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use jiff::Timestamp;
+use podbeat_heartbeat::Now;
+use podbeat_heartbeat::answer::Answer;
+use podbeat_heartbeat::machine::{Action, Cause, Event, Machine, Note, Settings};
+use podbeat_heartbeat::request::{Identity, Report};
+use podbeat_kubernetes::tasks::Tasks;
+use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -31,13 +37,7 @@ use self::told::{End, Told};
 use self::trouble::{Kind, Trouble};
 use crate::config::{self, ObserveConfig};
 use crate::exit::{Ending, with_causes};
-use crate::heartbeat::Now;
-use crate::heartbeat::answer::Answer;
-use crate::heartbeat::machine::{Action, Cause, Event, Machine, Note, Settings};
-use crate::heartbeat::request::{Identity, Report};
 use crate::kubernetes;
-use crate::pod::tasks::Tasks;
-use crate::pod::watch::{PodWatch, Sighting, Step};
 
 /// How many steps of the watch may wait to be told. It makes pauses between them.
 const STEPS: usize = 16;

@@ -9,11 +9,11 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 
 use jiff::Timestamp;
+use podbeat_kubernetes::resource::Pod;
+use podbeat_kubernetes::watch::Sighting;
 use serde_json::{Value, json};
 
 use super::command;
-use crate::pod::resource::Pod;
-use crate::pod::watch::Sighting;
 use crate::terminal::escaped;
 
 /// For the owner alone: what containers leave as their termination message may not be meant for others.
@@ -109,7 +109,7 @@ impl Record {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pod::captured::Captured;
+    use podbeat_lab::captured::Captured;
 
     fn wanted(path: &std::path::Path, force: bool) -> command::Record {
         command::Record {

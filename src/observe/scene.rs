@@ -2,14 +2,16 @@
 
 use std::time::Duration;
 
+use podbeat_heartbeat::Now;
+use podbeat_heartbeat::machine::{Attempt, Standing};
+use podbeat_heartbeat::observation::{Role, Sidecar};
+use podbeat_heartbeat::request::Report;
+use podbeat_kubernetes::resource;
+use podbeat_kubernetes::status::{self};
+use podbeat_kubernetes::tasks::Tasks;
+
 use super::told::{Api, Beat, Container, Note, Pod, Shown, Told, What};
 use super::trouble::Trouble;
-use crate::heartbeat::Now;
-use crate::heartbeat::machine::{Attempt, Standing};
-use crate::heartbeat::request::Report;
-use crate::pod::resource;
-use crate::pod::status::{self, Observation, Role, Sidecar};
-use crate::pod::tasks::Tasks;
 
 /// What is known at the moment.
 #[derive(Debug)]
@@ -79,8 +81,8 @@ impl Scene {
         self.confirmed = Some(now.elapsed);
         let mut news = Vec::new();
         // By no name, so that podbeat's own container is among the others.
-        let all = Observation::with(shown, "", &self.tasks);
-        let sidecar = Observation::of(shown, &self.own_container).sidecar;
+        let all = status::observe_with(shown, "", &self.tasks);
+        let sidecar = status::observe(shown, &self.own_container).sidecar;
         let pod = Pod {
             namespace: self.namespace.clone(),
             name: self.name.clone(),
@@ -133,7 +135,7 @@ impl Scene {
         news
     }
 
-    fn container(&self, seen: &status::Container) -> Container {
+    fn container(&self, seen: &podbeat_heartbeat::observation::Container) -> Container {
         let own = seen.name == self.own_container;
         Container {
             name: seen.name.clone(),

@@ -3,13 +3,13 @@
 use std::fmt;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::machine::Cause;
+use podbeat_heartbeat::observation::Why;
+use podbeat_heartbeat::observation::{Exit, State};
+use podbeat_heartbeat::outbox::Kind as BeatKind;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use serde::{Serialize, Serializer};
 
-use crate::heartbeat::machine::Cause;
-use crate::heartbeat::outbox::Kind as BeatKind;
-use crate::pod::status::{Exit, State};
-use crate::pod::why::Why;
 use crate::terminal::{escaped, one_line};
 
 /// Something that happened, and when.

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use crate::pod::watch::Error;
+use podbeat_kubernetes::watch::Error;
 
 /// What is wrong between here and the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Eq)]

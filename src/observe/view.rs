@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use podbeat_heartbeat::Now;
+use podbeat_heartbeat::outbox::Kind;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 use super::scene::Scene;
 use super::told::{Container, Shown, reason};
-use crate::heartbeat::Now;
-use crate::heartbeat::outbox::Kind;
 use crate::show::age::age;
 use crate::terminal::{escaped, one_line};
 
@@ -379,13 +379,13 @@ mod tests {
     use super::super::told::{Beat, End};
     use super::super::trouble::{self, Trouble};
     use super::*;
-    use crate::heartbeat::machine::{Attempt, Losses, Standing};
-    use crate::heartbeat::request::{self, Identity, Report};
-    use crate::heartbeat::saved::LastHeartbeat;
-    use crate::pod::captured::Captured;
-    use crate::pod::resource::Pod;
-    use crate::pod::tasks::Tasks;
     use crate::terminal::acts;
+    use podbeat_heartbeat::machine::{Attempt, Losses, Standing};
+    use podbeat_heartbeat::request::{self, Identity, Report};
+    use podbeat_heartbeat::saved::LastHeartbeat;
+    use podbeat_kubernetes::resource::Pod;
+    use podbeat_kubernetes::tasks::Tasks;
+    use podbeat_lab::captured::Captured;
 
     /// A moment, some time after the start, at which the wall clock shows this.
     fn at(seconds: u64, wall: &str) -> Now {
@@ -402,7 +402,7 @@ mod tests {
         let mut scene = Scene::new("hb", &name, own_container, &Tasks::All, Report::Task);
         let wall = "2026-11-24T02:00:00Z";
         drop(scene.saw(&pod, false, at(10, wall)));
-        let seen = crate::pod::status::Observation::of(&pod, own_container);
+        let seen = podbeat_kubernetes::status::observe(&pod, own_container);
         let mut identity = Identity {
             pod_name: name,
             ..Identity::default()

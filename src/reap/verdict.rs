@@ -5,16 +5,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::completion::is_finished;
+use podbeat_heartbeat::observation::JobPod;
+use podbeat_heartbeat::observation::{Observation, Role, State};
+use podbeat_heartbeat::request::{Identity, Report, statuses, texts};
+use podbeat_kubernetes::listed::Listed;
+use podbeat_kubernetes::resource::ContainerStatus;
+use podbeat_kubernetes::retries::job_pod;
+use podbeat_kubernetes::status;
+use podbeat_kubernetes::status::own_is_over;
+use podbeat_kubernetes::tasks::Tasks;
 use podbeat_task_runs::model::{HeartbeatTaskRunRequest, TaskRunStatus};
 
-use crate::heartbeat::completion::is_finished;
-use crate::heartbeat::request::{Identity, Report, statuses, texts};
 use crate::indexed::run_id;
-use crate::pod::listed::Listed;
-use crate::pod::resource::ContainerStatus;
-use crate::pod::retries::JobPod;
-use crate::pod::status::{Observation, Role, State, own_is_over};
-use crate::pod::tasks::Tasks;
 
 /// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at
 /// once. The container has 128 MiB (deploy/manifests/reap.yaml).
@@ -482,7 +485,7 @@ impl Uncounted {
     fn of(pod: &Listed) -> Option<Self> {
         Some(Self {
             namespace: pod.pod.metadata.namespace.clone()?,
-            pod: JobPod::of(&pod.pod)?,
+            pod: job_pod(&pod.pod)?,
         })
     }
 }
@@ -495,7 +498,7 @@ impl Rules {
             setting("PODBEAT_TASK_CONTAINERS"),
             setting("PODBEAT_IGNORED_CONTAINERS"),
         );
-        Observation::with(
+        status::observe_with(
             &pod.pod,
             &self.container_name,
             own.as_ref().unwrap_or(&self.tasks),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::heartbeat::backoff::{Backoff, CAP};
+use podbeat_heartbeat::backoff::{Backoff, CAP};
 
 /// The looks at one run so far.
 #[derive(Debug, Default)]

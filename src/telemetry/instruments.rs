@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::answer::Answer;
+use podbeat_heartbeat::machine::{Attempt, DropCause, Note, Standing};
+use podbeat_heartbeat::outbox::Kind;
+use podbeat_heartbeat::saved::LastHeartbeat;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
 use super::own_process;
 use crate::config::Config;
-use crate::heartbeat::answer::Answer;
-use crate::heartbeat::machine::{Attempt, DropCause, Note, Standing};
-use crate::heartbeat::outbox::Kind;
-use crate::heartbeat::saved::LastHeartbeat;
 
 /// Upper bounds of `podbeat_attempt_duration_seconds`: from a round trip in the same zone to more than the default
 /// time-out.
@@ -499,7 +499,7 @@ impl Readings {
 pub(super) mod tests {
     use super::*;
     use crate::config::Flags;
-    use crate::heartbeat::machine::{Cause, Losses};
+    use podbeat_heartbeat::machine::{Cause, Losses};
     use podbeat_task_runs::model::{ContainerStateTerminated, ContainerStateWaiting};
 
     /// Instruments of a pod `p`, and the panel that they move.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::saved::LastHeartbeat;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
@@ -16,7 +17,6 @@ use prometheus_client::registry::Registry;
 
 use super::instruments::{Panel, Readings};
 use super::own_process;
-use crate::heartbeat::saved::LastHeartbeat;
 
 /// What a metric is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -461,8 +461,8 @@ mod tests {
     use super::super::instruments::tests::{instruments, standing};
     use super::super::instruments::{Fate, Reply};
     use super::*;
-    use crate::heartbeat::machine::{DropCause, Note, Standing};
-    use crate::heartbeat::outbox::Kind;
+    use podbeat_heartbeat::machine::{DropCause, Note, Standing};
+    use podbeat_heartbeat::outbox::Kind;
 
     fn value(text: &str, sample: &str) -> Option<f64> {
         text.lines()

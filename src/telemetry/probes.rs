@@ -3,10 +3,10 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use podbeat_heartbeat::saved::LastHeartbeat;
 use tokio::time::Instant;
 
 use super::instruments::Panel;
-use crate::heartbeat::saved::LastHeartbeat;
 
 /// A loop that hasn't turned for so long after it meant to is stuck. It takes microseconds for an event, waits for
 /// nothing but events, and may be starved only as long as the node itself is.
@@ -107,8 +107,8 @@ fn rounded(age: Duration) -> humantime::FormattedDuration {
 mod tests {
     use super::super::instruments::tests::{instruments, standing};
     use super::*;
-    use crate::heartbeat::machine::{Note, Standing};
-    use crate::heartbeat::outbox::Kind;
+    use podbeat_heartbeat::machine::{Note, Standing};
+    use podbeat_heartbeat::outbox::Kind;
 
     const INTERVAL: Duration = Duration::from_secs(30);
 

@@ -4,11 +4,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::machine::Losses;
+use podbeat_heartbeat::saved::LastHeartbeat;
 use serde::Serialize;
 
 use super::instruments::{Container, Panel, Readings, Reply};
-use crate::heartbeat::machine::Losses;
-use crate::heartbeat::saved::LastHeartbeat;
 use crate::terminal::escaped;
 
 #[derive(Serialize)]

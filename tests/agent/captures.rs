@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use podbeat::exit::Ending;
-use podbeat::heartbeat::request::{self, Report};
-use podbeat::pod::retries::CONTROLLER_UID;
-use podbeat::pod::status::Observation;
+use podbeat_heartbeat::request::{self, Report};
+use podbeat_kubernetes::retries::CONTROLLER_UID;
+use podbeat_kubernetes::status;
 use podbeat_lab::capture::Capture;
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::World;
@@ -64,7 +64,7 @@ fn agent(world: &World, capture: &Capture) -> Agent {
 /// What is reported of a pod.
 fn reported(object: &Value, own_container: &str, report: Report) -> Value {
     let pod = serde_json::from_value(object.clone()).expect("a pod");
-    let statuses = request::statuses(&Observation::of(&pod, own_container), report);
+    let statuses = request::statuses(&status::observe(&pod, own_container), report);
     serde_json::to_value(statuses).expect("JSON")
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use podbeat::exit::Ending;
-use podbeat::marker::{self, Marker};
+use podbeat_heartbeat::marker::{self, Marker};
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::world::World;
 use serde_json::{Value, json};

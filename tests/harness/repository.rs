@@ -13,11 +13,11 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every source file of podbeat.
+/// Every source file of podbeat and of its crates.
 pub(crate) fn sources() -> Vec<PathBuf> {
-    let (mut found, mut directories) = (Vec::new(), vec![root().join("src")]);
+    let (mut found, mut directories) = (Vec::new(), vec![root().join("src"), root().join("crates")]);
     while let Some(directory) = directories.pop() {
-        for entry in std::fs::read_dir(directory).expect("src is readable") {
+        for entry in std::fs::read_dir(directory).expect("a readable directory") {
             let path = entry.expect("an entry").path();
             if path.is_dir() {
                 directories.push(path);

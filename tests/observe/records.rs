@@ -3,8 +3,9 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use podbeat::pod::resource;
-use podbeat::pod::status::Observation;
+use podbeat_heartbeat::observation::Observation;
+use podbeat_kubernetes::resource;
+use podbeat_kubernetes::status;
 use podbeat_lab::capture::Capture;
 use podbeat_lab::pod::{Pod, running, terminated, waiting};
 use podbeat_lab::world::World;
@@ -20,7 +21,7 @@ fn text(path: &Path) -> &str {
 
 fn observed(object: &Value) -> Observation {
     let pod: resource::Pod = serde_json::from_value(object.clone()).expect("a pod");
-    Observation::of(&pod, "podbeat")
+    status::observe(&pod, "podbeat")
 }
 
 #[tokio::test]

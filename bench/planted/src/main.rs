@@ -9,8 +9,8 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use podbeat::config::{Config, Flags, ProcessEnvironment};
 use podbeat::exit::with_causes;
-use podbeat::heartbeat::machine::{Attempt, Note};
 use podbeat::{agent, telemetry};
+use podbeat_heartbeat::machine::{Attempt, Note};
 use signal_hook_tokio::Signals;
 
 /// What is leaked, in bytes, and how often.

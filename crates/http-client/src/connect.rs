@@ -107,6 +107,9 @@ impl Resolver {
 
 /// Where a connection may be made to: the addresses of the next hop, each once, those of other machines left out where the way is
 /// [`Way::Loopback`].
+///
+/// # Errors
+/// The name can't be resolved, or resolves to no address that may be used.
 pub async fn addresses(route: &Route, resolver: &Resolver) -> Result<Vec<SocketAddr>, Error> {
     let (host, port) = route.next_hop();
     let resolved = resolver.resolve(host, port).await;
@@ -157,6 +160,9 @@ pub(super) async fn connect(settings: &Settings, resolver: &Resolver) -> Result<
 }
 
 /// On a connection to a proxy: what goes on to the destination of the route. Plain HTTP needs no tunnel.
+///
+/// # Errors
+/// The proxy can't be spoken to over TLS, or makes no tunnel.
 pub async fn through(
     proxy: &Proxy,
     route: &Route,

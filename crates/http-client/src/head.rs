@@ -32,6 +32,9 @@ pub struct Head {
 
 impl Head {
     /// Sends a request's head, and reads that of the answer. What follows it is left to be read.
+    ///
+    /// # Errors
+    /// The connection broke off, or what came is no answer in HTTP.
     pub async fn ask(stream: &mut (dyn Stream + '_), request: &[u8]) -> Result<Self, Error> {
         stream.write_all(request).await?;
         stream.flush().await?;

@@ -127,6 +127,9 @@ impl Client {
 
     /// Sends one request; of its URI, path and query count. `seen` remembers what came of the answer, also if this fails.
     ///
+    /// # Errors
+    /// There is no connection, or it broke off before the head of the response was whole.
+    ///
     /// # Cancel safety
     /// Dropping the future closes the connection; the request may have arrived. Dropping the body does the same.
     pub async fn send(&self, request: Request<Full<Bytes>>, seen: &Seen) -> Result<Response<Answer>, Error> {

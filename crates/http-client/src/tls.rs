@@ -26,6 +26,9 @@ pub struct Encryption {
 impl Encryption {
     /// Of a route, as far as it needs any. A proxy is known by the system's roots and by those of its destination. It is shown
     /// no certificate of ours.
+    ///
+    /// # Errors
+    /// There are no roots for the proxy, or what `to_destination` says.
     pub fn new<E: From<Unfit>>(
         route: &Route,
         to_destination: impl FnOnce() -> Result<ClientConfig, E>,
@@ -44,6 +47,9 @@ impl Encryption {
 }
 
 /// To the proxy of a route, if it is spoken to over TLS.
+///
+/// # Errors
+/// There are no roots.
 pub fn to_proxy(
     route: &Route,
     roots: &[CertificateDer<'static>],
@@ -91,6 +97,9 @@ pub struct Means {
 
 impl Means {
     /// Without roots, the system's are used.
+    ///
+    /// # Errors
+    /// The roots, or certificate and key, can't be used.
     pub fn new(
         roots: Option<Vec<CertificateDer<'static>>>,
         identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
@@ -129,6 +138,9 @@ impl Means {
     }
 
     /// As rustls takes it.
+    ///
+    /// # Errors
+    /// The provider supports no version of TLS that is safe.
     pub fn config(self) -> Result<ClientConfig, Unfit> {
         let config = ClientConfig::builder_with_provider(self.provider)
             .with_safe_default_protocol_versions()

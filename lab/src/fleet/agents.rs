@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt, stream};
 use podbeat::agent::{self, Onlooker};
 use podbeat::config::{Config, Flags};
 use podbeat::exit::Ending;
-use podbeat::heartbeat::machine::{Attempt, DropCause, Note};
+use podbeat_heartbeat::machine::{Attempt, DropCause, Note};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

@@ -1,0 +1,318 @@
+//! An exit marker: a small file that says how a container ended, written by the task's own wrapper.
+//!
+//! `NAME.json` holds what `podbeat exec` writes, `NAME` a bare exit code from any other wrapper; NAME is the container's.
+//! The words are Kubernetes' own. Both writer and reader use this file; neither files nor clocks are known here.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+/// The longest marker that is read, in bytes: a hundred times what one needs.
+pub const LARGEST: usize = 4096;
+
+/// Kubernetes' bound for a DNS label (RFC 1123).
+const LONGEST_NAME: usize = 63;
+
+/// How a container ended, as its marker says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Marker {
+    /// 0 to 255; 128 and the signal's number for a death by signal, as the container runtime says it.
+    pub exit_code: i32,
+    /// The signal, 1 to 64, if one ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// Whole seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Whole seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished_at: Option<Timestamp>,
+}
+
+/// A marker that was found in the directory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The container that it names.
+    pub container: String,
+    /// What it says.
+    pub marker: Marker,
+    /// When the file was last written, in whole seconds. Stands in for `finished_at` where the marker doesn't say; it
+    /// is never reported.
+    pub written_at: Timestamp,
+}
+
+/// Why a file is no marker. What it holds is not repeated: anybody in the pod may have written it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAMarker {
+    /// The name is no container's.
+    #[error(
+        "its name is neither a container's nor that with .json; name it after the container whose exit it tells"
+    )]
+    Name,
+    /// More than [`LARGEST`].
+    #[error("it is larger than {LARGEST} bytes; a marker holds an exit code, or what `podbeat exec` writes")]
+    TooLarge,
+    /// Not a number alone.
+    #[error("it holds something else than one exit code; write one number from 0 to 255")]
+    Bare,
+    /// Not what `podbeat exec` writes.
+    #[error(
+        "it isn't the JSON of an exit marker (line {line}, column {column}); write it as `podbeat exec` does"
+    )]
+    Json {
+        /// From 1.
+        line: usize,
+        /// From 1.
+        column: usize,
+    },
+    /// A number that no process ends with.
+    #[error("its exitCode isn't one of 0 to 255, or its signal not one of 1 to 64")]
+    OutOfRange,
+}
+
+impl Marker {
+    /// The text of the file, one line.
+    #[must_use]
+    pub fn print(&self) -> String {
+        // Numbers and times under fixed keys: there is nothing in it that JSON can't say.
+        let mut text = serde_json::to_string(self).unwrap_or_default();
+        text.push('\n');
+        text
+    }
+
+    /// Reads what [`Marker::print`] wrote. Times lose their fractions, as Kubernetes' own have none.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse(text: &[u8]) -> Result<Self, NotAMarker> {
+        let marker: Self = serde_json::from_slice(text.trim_ascii()).map_err(|error| NotAMarker::Json {
+            line: error.line(),
+            column: error.column(),
+        })?;
+        Self {
+            started_at: marker.started_at.map(whole_seconds),
+            finished_at: marker.finished_at.map(whole_seconds),
+            ..marker
+        }
+        .in_range()
+    }
+
+    /// Reads a bare exit code, as `echo $?` writes it.
+    ///
+    /// # Errors
+    /// It is something else.
+    pub fn parse_bare(text: &[u8]) -> Result<Self, NotAMarker> {
+        let code = std::str::from_utf8(text.trim_ascii())
+            .ok()
+            .filter(|code| code.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|code| code.parse().ok())
+            .ok_or(NotAMarker::Bare)?;
+        Self {
+            exit_code: code,
+            signal: None,
+            started_at: None,
+            finished_at: None,
+        }
+        .in_range()
+    }
+
+    fn in_range(self) -> Result<Self, NotAMarker> {
+        let code = (0..=255).contains(&self.exit_code);
+        let signal = self.signal.is_none_or(|signal| (1..=64).contains(&signal));
+        if code && signal {
+            Ok(self)
+        } else {
+            Err(NotAMarker::OutOfRange)
+        }
+    }
+}
+
+impl Found {
+    /// Reads a file of the directory, without a byte order mark at its start. `None` if nothing is in it yet: whoever writes it isn't done.
+    ///
+    /// # Errors
+    /// It is no marker.
+    pub fn read(file_name: &str, text: &[u8], written_at: Timestamp) -> Result<Option<Self>, NotAMarker> {
+        let container = container_of(file_name).ok_or(NotAMarker::Name)?;
+        if text.len() > LARGEST {
+            return Err(NotAMarker::TooLarge);
+        }
+        if text.trim_ascii().is_empty() {
+            return Ok(None);
+        }
+        let marker = if file_name.ends_with(JSON) {
+            Marker::parse(text)
+        } else {
+            Marker::parse_bare(text)
+        };
+        Ok(Some(Self {
+            container: container.to_owned(),
+            marker: marker?,
+            written_at: whole_seconds(written_at),
+        }))
+    }
+
+    /// When the container ended, for comparing with what Kubernetes says.
+    #[must_use]
+    pub fn finished(&self) -> Timestamp {
+        self.marker.finished_at.unwrap_or(self.written_at)
+    }
+}
+
+const JSON: &str = ".json";
+
+/// The name of a container's marker in the directory.
+#[must_use]
+pub fn file_name(container: &str) -> String {
+    format!("{container}{JSON}")
+}
+
+/// The container whose marker a file of this name would be.
+#[must_use]
+pub fn container_of(file_name: &str) -> Option<&str> {
+    let container = file_name.strip_suffix(JSON).unwrap_or(file_name);
+    is_container_name(container).then_some(container)
+}
+
+/// Whether Kubernetes would take this for a container's name: a DNS label, so that it is no path either.
+#[must_use]
+pub fn is_container_name(text: &str) -> bool {
+    (1..=LONGEST_NAME).contains(&text.len())
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}
+
+/// The same time without its fraction, as Kubernetes writes times.
+#[must_use]
+pub fn whole_seconds(time: Timestamp) -> Timestamp {
+    Timestamp::from_second(time.as_second()).unwrap_or(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().expect("a time")
+    }
+
+    fn read(name: &str, text: &str) -> Result<Option<Found>, NotAMarker> {
+        Found::read(name, text.as_bytes(), at("2026-01-01T00:00:09.9Z"))
+    }
+
+    #[test]
+    fn what_is_printed_is_in_kubernetes_words_and_read_back() {
+        let marker = Marker {
+            exit_code: 143,
+            signal: Some(15),
+            started_at: Some(at("2026-01-01T00:00:01Z")),
+            finished_at: Some(at("2026-01-01T00:00:09Z")),
+        };
+        let text = marker.print();
+        assert_eq!(
+            text,
+            "{\"exitCode\":143,\"signal\":15,\"startedAt\":\"2026-01-01T00:00:01Z\",\
+             \"finishedAt\":\"2026-01-01T00:00:09Z\"}\n"
+        );
+        let found = read("main.json", &text).expect("a marker").expect("written");
+        assert_eq!(
+            (found.container.as_str(), found.finished()),
+            ("main", at("2026-01-01T00:00:09Z"))
+        );
+        assert_eq!(found.marker, marker);
+    }
+
+    #[test]
+    fn a_bare_code_says_nothing_else_and_its_files_time_serves_for_comparing() {
+        for text in ["3", "3\n", " 3 \r\n", "003"] {
+            let found = read("main", text).expect("a marker").expect("written");
+            assert_eq!(
+                (found.marker.exit_code, found.marker.finished_at),
+                (3, None),
+                "{text:?}"
+            );
+            assert_eq!(found.finished(), at("2026-01-01T00:00:09Z"));
+        }
+    }
+
+    #[test]
+    fn what_isnt_written_yet_is_no_marker_and_no_fault() {
+        for (name, text) in [("main", ""), ("main", "\n"), ("main.json", "")] {
+            assert_eq!(read(name, text), Ok(None));
+        }
+    }
+
+    #[test]
+    fn anything_else_is_told_apart() {
+        let long = "1".repeat(LARGEST + 1);
+        for (name, text, expected) in [
+            ("main", "-1", NotAMarker::Bare),
+            ("main", "+1", NotAMarker::Bare),
+            ("main", "1 2", NotAMarker::Bare),
+            ("main", "0x1", NotAMarker::Bare),
+            ("main", "99999999999", NotAMarker::Bare),
+            ("main", "256", NotAMarker::OutOfRange),
+            ("main", &long, NotAMarker::TooLarge),
+            ("main.json", r#"{"exitCode":256}"#, NotAMarker::OutOfRange),
+            (
+                "main.json",
+                r#"{"exitCode":1,"signal":0}"#,
+                NotAMarker::OutOfRange,
+            ),
+            ("main.txt", "1", NotAMarker::Name),
+            ("Main", "1", NotAMarker::Name),
+            ("..", "1", NotAMarker::Name),
+            (".main.json", "{}", NotAMarker::Name),
+            ("", "1", NotAMarker::Name),
+        ] {
+            assert_eq!(read(name, text), Err(expected), "{name} {text:.20}");
+        }
+        for text in [
+            "3",
+            "{}",
+            r#"{"exitCode":"3"}"#,
+            r#"{"exitCode":3"#,
+            r#"{"exitCode":3,"finishedAt":"soon"}"#,
+        ] {
+            assert!(
+                matches!(read("main.json", text), Err(NotAMarker::Json { .. })),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_containers_name_is_a_dns_label() {
+        for name in ["a", "main", "a-1", &"a".repeat(63)] {
+            assert!(is_container_name(name), "{name}");
+        }
+        for name in [
+            "",
+            "-a",
+            "a-",
+            "a.b",
+            "a/b",
+            "..",
+            "A",
+            "ä",
+            "a\0",
+            &"a".repeat(64),
+        ] {
+            assert!(!is_container_name(name), "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_at_all_make_it_panic(name in ".{0,70}", text in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = Found::read(&name, &text, Timestamp::UNIX_EPOCH);
+            let _ = Found::read("main.json", &text, Timestamp::MAX);
+            let _ = Found::read("main", &text, Timestamp::MIN);
+        }
+    }
+}

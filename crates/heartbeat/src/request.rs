@@ -1,0 +1,155 @@
+//! From what was observed to what the wire says, by hand, in this one place.
+
+use podbeat_task_runs::model::{
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
+    HeartbeatTaskRunRequest,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::observation::{Container, Exit, Observation, Role, State};
+
+/// Which containers are reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Report {
+    /// The task's own: regular containers.
+    Task,
+    /// Init containers and other sidecars too.
+    All,
+}
+
+impl Report {
+    /// Whether a container is reported.
+    #[must_use]
+    pub fn includes(self, role: Role) -> bool {
+        match self {
+            Self::All => true,
+            Self::Task => role == Role::Task,
+        }
+    }
+}
+
+/// What every heartbeat of this pod says of it. Settings come first, then what the pod itself shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Identity {
+    /// `metadata.name`.
+    pub pod_name: String,
+    /// `metadata.uid`; outside a pod it is learned from the first observation.
+    pub pod_uid: Option<String>,
+    /// Retries of the Job before this pod.
+    pub job_retry_count: Option<i32>,
+    /// Free text about the hardware.
+    pub pod_hardware_details: Option<String>,
+}
+
+impl Identity {
+    /// Fills in what the settings left open and the pod shows.
+    pub fn learn(&mut self, seen: &Observation) {
+        if self.pod_uid.is_none() {
+            self.pod_uid.clone_from(&seen.uid);
+        }
+        if self.job_retry_count.is_none() {
+            self.job_retry_count = seen.job_retry_count;
+        }
+        if self.pod_hardware_details.is_none() {
+            self.pod_hardware_details.clone_from(&seen.hardware_details);
+        }
+    }
+
+    /// Fills in what is still open from what an earlier process of this pod knew.
+    pub fn take_over(&mut self, earlier: Self) {
+        self.pod_uid = self.pod_uid.take().or(earlier.pod_uid);
+        self.job_retry_count = self.job_retry_count.or(earlier.job_retry_count);
+        self.pod_hardware_details = self.pod_hardware_details.take().or(earlier.pod_hardware_details);
+    }
+
+    /// A heartbeat of this pod. `None` for the statuses leaves the member out.
+    #[must_use]
+    pub fn request(&self, nonce: String, statuses: Option<Vec<ContainerStatus>>) -> HeartbeatTaskRunRequest {
+        HeartbeatTaskRunRequest {
+            container_status: statuses,
+            job_retry_count: self.job_retry_count,
+            last_heartbeat: None,
+            nonce: Some(nonce),
+            pod_hardware_details: self.pod_hardware_details.clone(),
+            pod_name: Some(self.pod_name.clone()),
+            pod_uid: self.pod_uid.clone(),
+        }
+    }
+}
+
+/// What is reported of an observation: containers of which the API says nothing yet are left out.
+#[must_use]
+pub fn statuses(seen: &Observation, report: Report) -> Vec<ContainerStatus> {
+    seen.containers
+        .iter()
+        .filter(|container| report.includes(container.role))
+        .filter_map(|container| Some(status(container, container.state.as_ref()?)))
+        .collect()
+}
+
+/// All texts of a heartbeat: they make one large.
+pub fn texts(request: &HeartbeatTaskRunRequest) -> impl Iterator<Item = &String> {
+    let own = [
+        &request.nonce,
+        &request.pod_hardware_details,
+        &request.pod_name,
+        &request.pod_uid,
+    ];
+    let statuses = request.container_status.iter().flatten();
+    own.into_iter()
+        .flatten()
+        .chain(statuses.flat_map(texts_of_status))
+}
+
+fn texts_of_status(status: &ContainerStatus) -> impl Iterator<Item = &String> {
+    let of_state = match &status.state {
+        Some(ContainerState::Waiting(waiting)) => [&waiting.message, &waiting.reason, &None],
+        Some(ContainerState::Terminated(exit)) => [&exit.message, &exit.reason, &exit.container_id],
+        Some(ContainerState::Running(_)) | None => [&None; 3],
+    };
+    status.name.iter().chain(of_state.into_iter().flatten())
+}
+
+/// One container in the given state.
+#[must_use]
+pub fn status(container: &Container, state: &State) -> ContainerStatus {
+    ContainerStatus {
+        name: Some(container.name.clone()),
+        state: Some(wire_state(state)),
+    }
+}
+
+/// A container that ended so.
+#[must_use]
+pub fn ended(name: &str, exit: &Exit) -> ContainerStatus {
+    ContainerStatus {
+        name: Some(name.to_owned()),
+        state: Some(ContainerState::Terminated(terminated(exit))),
+    }
+}
+
+fn wire_state(state: &State) -> ContainerState {
+    match state {
+        State::Waiting { reason, message } => ContainerState::Waiting(ContainerStateWaiting {
+            message: message.clone(),
+            reason: reason.clone(),
+        }),
+        State::Running { started_at } => ContainerState::Running(ContainerStateRunning {
+            started_at: *started_at,
+        }),
+        State::Terminated(exit) => ContainerState::Terminated(terminated(exit)),
+    }
+}
+
+fn terminated(exit: &Exit) -> ContainerStateTerminated {
+    ContainerStateTerminated {
+        container_id: exit.container_id.clone(),
+        exit_code: exit.exit_code,
+        finished_at: exit.finished_at,
+        message: exit.message.clone(),
+        reason: exit.reason.clone(),
+        signal: exit.signal,
+        started_at: exit.started_at,
+    }
+}

@@ -1,0 +1,318 @@
+//! Single questions to the API server, each with a deadline of its own: who is asked, who asks, what may be done, what a pod is.
+//!
+//! On kube's client, as the watch is; but answers are read here, since their `Date` is wanted.
+
+use std::time::Duration;
+
+use http::header::{ACCEPT, CONTENT_TYPE, DATE};
+use http::{Method, Request};
+use kube::Client;
+use kube::client::Body;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use podbeat_files::trimmed;
+use podbeat_heartbeat::observation::JobPod;
+use podbeat_http_client::route::{self, Route};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::resource::{Pod, or_default};
+use super::role::Account;
+use super::watch::{self, Access};
+use super::{answer, listed};
+
+/// Why a question has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The client can't be set up.
+    #[error(transparent)]
+    Setup(#[from] watch::Error),
+    /// The API server refused.
+    #[error("{asked}: the API server answered {status}{}", told(.message))]
+    Refused {
+        /// What was asked.
+        asked: &'static str,
+        /// The HTTP status.
+        status: u16,
+        /// What the API server said of it, if that was readable.
+        message: String,
+    },
+    /// It answered something else than Kubernetes does.
+    #[error("{asked}: the answer is not what Kubernetes answers")]
+    Unreadable {
+        /// What was asked.
+        asked: &'static str,
+    },
+    /// No connection, or one that broke off.
+    #[error("{asked}: the API server can't be reached or broke off")]
+    Unreachable {
+        /// What was asked.
+        asked: &'static str,
+        /// What the client said.
+        #[source]
+        source: Box<kube::Error>,
+    },
+    /// No answer in time.
+    #[error("{asked}: no answer within {}", humantime::format_duration(*.after))]
+    Timeout {
+        /// What was asked.
+        asked: &'static str,
+        /// The limit.
+        after: Duration,
+    },
+}
+
+fn told(message: &str) -> String {
+    const LONGEST: usize = 300;
+    match message.trim() {
+        "" => String::new(),
+        message => format!(": {}", message.chars().take(LONGEST).collect::<String>()),
+    }
+}
+
+impl Error {
+    /// The HTTP status of the API server's refusal, where there is one.
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::Refused { status, .. } => Some(*status),
+            Self::Setup(_) | Self::Unreadable { .. } | Self::Unreachable { .. } | Self::Timeout { .. } => {
+                None
+            }
+        }
+    }
+}
+
+/// The API server's own word of itself.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// `v1.37.0`.
+    pub git_version: String,
+    /// The `Date` of the answer, as it came.
+    pub date: Option<String>,
+}
+
+/// An API server and how it is reached.
+#[derive(Clone)]
+pub struct Questions {
+    client: Client,
+    route: Route,
+    namespace: String,
+    limit: Duration,
+}
+
+impl Questions {
+    /// Sets the client up; sends nothing yet. Without a namespace, the kubeconfig's own is taken. Each question may take `limit`.
+    ///
+    /// Reads files, and may run the kubeconfig's credential plugin: not for a thread that must not wait.
+    ///
+    /// # Errors
+    /// The kubeconfig, the address, the CA or the credentials can't be used.
+    pub async fn new(access: &Access, namespace: Option<&str>, limit: Duration) -> Result<Self, Error> {
+        let reached = watch::reach(access).await?;
+        Ok(Self {
+            client: reached.client,
+            route: reached.route,
+            namespace: namespace.map_or(reached.namespace, str::to_owned),
+            limit,
+        })
+    }
+
+    /// The API server's URL, as it may be shown.
+    #[must_use]
+    pub fn server(&self) -> String {
+        route::shown(self.route.url())
+    }
+
+    /// The way to the API server.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.route
+    }
+
+    /// The namespace of the pods that are asked for.
+    #[must_use]
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// Which version it is.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn version(&self) -> Result<Version, Error> {
+        const ASKED: &str = "asking for its version";
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Said {
+            #[serde(deserialize_with = "or_default")]
+            git_version: String,
+        }
+        let answer = self
+            .ask(ASKED, Method::GET, "/version", None, answer::SMALL)
+            .await?;
+        let said: Said = answer.read(ASKED)?;
+        Ok(Version {
+            git_version: said.git_version,
+            date: answer.date,
+        })
+    }
+
+    /// Whom it takes us for (`SelfSubjectReview`, Kubernetes 1.28 and later).
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn account(&self) -> Result<Account, Error> {
+        const ASKED: &str = "asking for whom it takes us (SelfSubjectReview)";
+        let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let said: Value = self
+            .ask(ASKED, Method::POST, path, Some(&body), answer::SMALL)
+            .await?
+            .read(ASKED)?;
+        let user = said
+            .pointer("/status/userInfo/username")
+            .and_then(Value::as_str)
+            .ok_or(Error::Unreadable { asked: ASKED })?;
+        Ok(Account::named(user))
+    }
+
+    /// Whether we may do this with the pod of that name in the namespace (`SelfSubjectAccessReview`). A Role may be restricted
+    /// to one pod by resourceNames, and lists and watches by the field selector metadata.name are authorized as of that name.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn may(&self, verb: &str, pod: &str) -> Result<bool, Error> {
+        const ASKED: &str = "asking what we may do (SelfSubjectAccessReview)";
+        let body = json!({
+            "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {
+                "verb": verb, "group": "", "version": "v1", "resource": "pods",
+                "namespace": self.namespace, "name": pod}},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let said: Value = self
+            .ask(ASKED, Method::POST, path, Some(&body), answer::SMALL)
+            .await?
+            .read(ASKED)?;
+        said.pointer("/status/allowed")
+            .and_then(Value::as_bool)
+            .ok_or(Error::Unreadable { asked: ASKED })
+    }
+
+    /// The pod of that name in the namespace; `None` if there is none.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn pod(&self, name: &str) -> Result<Option<Pod>, Error> {
+        let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
+        let path = format!(
+            "/api/v1/namespaces/{}/pods/{}",
+            encoded(&self.namespace),
+            encoded(name)
+        );
+        const ASKED: &str = "getting the pod";
+        match self.ask(ASKED, Method::GET, &path, None, answer::LARGEST).await {
+            Ok(answer) => answer.read(ASKED).map(Some),
+            Err(error) if error.status() == Some(404) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many pods of the same Job failed before this one; `None` if that can't be known.
+    ///
+    /// # Errors
+    /// It refused, failed or didn't answer in time.
+    pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
+        const ASKED: &str = "listing the pods of the Job";
+        let count = timeout(self.limit, listed::retries(&self.client, &self.namespace, job)).await;
+        let count = count.map_err(|_| Error::Timeout {
+            asked: ASKED,
+            after: self.limit,
+        })?;
+        count.map_err(|error| match error {
+            answer::Error::Kube(kube::Error::Api(status)) => Error::Refused {
+                asked: ASKED,
+                status: status.code,
+                message: status.message,
+            },
+            answer::Error::Kube(kube::Error::SerdeError(_)) | answer::Error::TooLarge(_) => {
+                Error::Unreadable { asked: ASKED }
+            }
+            answer::Error::Kube(source) => Error::Unreachable {
+                asked: ASKED,
+                source: Box::new(source),
+            },
+        })
+    }
+
+    /// One question, and the answer if it is a good one and not longer than that.
+    async fn ask(
+        &self,
+        asked: &'static str,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        most: usize,
+    ) -> Result<Answer, Error> {
+        let exchange = async {
+            let body = body.map(Value::to_string).unwrap_or_default();
+            let request = Request::builder()
+                .method(method)
+                .uri(path)
+                .header(ACCEPT, "application/json")
+                .header(CONTENT_TYPE, "application/json")
+                .body(Body::from(body.into_bytes()))
+                .map_err(kube::Error::HttpError);
+            let unreachable = |source| match source {
+                // New credentials can't be had; what is told of that may hold a secret.
+                #[cfg(feature = "kubeconfig")]
+                source @ kube::Error::Auth(_) => Error::Setup(super::kubeconfig::setup(source).into()),
+                source => Error::Unreachable {
+                    asked,
+                    source: Box::new(source),
+                },
+            };
+            let response = self
+                .client
+                .send(request.map_err(unreachable)?)
+                .await
+                .map_err(unreachable)?;
+            let status = response.status().as_u16();
+            let date = response.headers().get(DATE);
+            let date = date.and_then(|date| date.to_str().ok()).map(str::to_owned);
+            let is_good = (200..300).contains(&status);
+            let most = if is_good { most } else { answer::SMALL };
+            let body = answer::whole(&mut response.into_body(), most).await.ok();
+            let answer = body.map(|body| Answer { body, date });
+            if !is_good {
+                // Whatever became of the body, the status is the answer.
+                let said = answer.and_then(|answer| answer.read::<Value>(asked).ok());
+                let message = said.as_ref().and_then(|said| said.get("message")?.as_str());
+                return Err(Error::Refused {
+                    asked,
+                    status,
+                    message: message.unwrap_or_default().to_owned(),
+                });
+            }
+            answer.ok_or(Error::Unreadable { asked })
+        };
+        let limit = self.limit;
+        timeout(limit, exchange)
+            .await
+            .unwrap_or(Err(Error::Timeout { asked, after: limit }))
+    }
+}
+
+/// What was answered with 2xx.
+struct Answer {
+    body: Vec<u8>,
+    date: Option<String>,
+}
+
+impl Answer {
+    fn read<T: DeserializeOwned>(&self, asked: &'static str) -> Result<T, Error> {
+        serde_json::from_slice(trimmed::bytes(&self.body)).map_err(|_| Error::Unreadable { asked })
+    }
+}

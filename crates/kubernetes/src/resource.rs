@@ -1,0 +1,846 @@
+//! The slice of a Pod that podbeat parses.
+//!
+//! A pod of 16 KB holds perhaps one that matters here. What isn't named below (managedFields, env,
+//! volumes) is skipped by the parser without being stored. Every member may be absent or null, because the API
+//! server writes both; an unreadable time counts as absent, so that one odd member can't hide the whole pod.
+//!
+//! What is kept has an end, whoever wrote the pod: lists end, maps keep the names that are read,
+//! and a pod of which more than 512 KiB would be kept is refused. Otherwise a list of a million
+//! `{}`, which are 3 MB of JSON, would take hundreds.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::marker::PhantomData;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+
+#[cfg(feature = "kubeconfig")]
+use serde::Serialize;
+use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+#[cfg(feature = "kubeconfig")]
+use serde_json::{Value, json};
+
+use super::retries::{COMPLETION_INDEX, CONTROLLER_UID};
+use super::status::{INSTANCE_TYPE, JOB_INDEX_FAILURE_COUNT, is_device};
+use super::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
+
+/// The most texts that are kept of a pod, in bytes. The kubelet lets the termination messages of a
+/// whole pod take 12 KiB; names, IDs and reasons of a container take 300 bytes.
+const MOST_TEXT: usize = 512 << 10;
+
+/// The most containers, and the most statuses of containers, of either kind. A node runs 110 pods,
+/// and pods have a handful.
+const CONTAINERS: usize = 1024;
+
+/// The most rules of a container's restarts. The API server takes 20.
+const RULES: usize = 32;
+
+/// The most exit codes of a rule. The API server takes 255.
+const CODES: usize = 255;
+
+/// The most conditions of a pod. Kubernetes itself sets ten.
+const CONDITIONS: usize = 256;
+
+/// The pod, reduced to what podbeat reads.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(try_from = "Unweighed")]
+pub struct Pod {
+    /// Name, UID, resourceVersion, creation, deletion, and the labels and annotations that are
+    /// read; nothing else is filled.
+    pub metadata: ObjectMeta,
+    /// What was asked for.
+    pub spec: PodSpec,
+    /// What the kubelet last reported.
+    pub status: PodStatus,
+}
+
+/// A pod of which nobody knows yet how large it is.
+#[derive(Deserialize)]
+struct Unweighed {
+    #[serde(default, deserialize_with = "slim_metadata")]
+    metadata: ObjectMeta,
+    #[serde(default, deserialize_with = "or_default")]
+    spec: PodSpec,
+    #[serde(default, deserialize_with = "or_default")]
+    status: PodStatus,
+}
+
+/// More than is kept of a pod.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the texts of the pod's containers and states take more than {} KiB", MOST_TEXT >> 10)]
+pub struct TooLarge;
+
+impl TryFrom<Unweighed> for Pod {
+    type Error = TooLarge;
+
+    fn try_from(pod: Unweighed) -> Result<Self, TooLarge> {
+        let Unweighed {
+            metadata,
+            spec,
+            status,
+        } = pod;
+        let pod = Self {
+            metadata,
+            spec,
+            status,
+        };
+        (pod.text() <= MOST_TEXT).then_some(pod).ok_or(TooLarge)
+    }
+}
+
+/// The parts of `spec` that decide whether a container will run again, and where the pod landed.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodSpec {
+    /// `Always` where absent (Kubernetes' default).
+    pub restart_policy: Option<String>,
+    /// Seconds; 30 where absent (Kubernetes' default).
+    pub termination_grace_period_seconds: Option<i64>,
+    /// The node that the pod was bound to.
+    pub node_name: Option<String>,
+    /// May name an instance type that the pod insists on.
+    #[serde(deserialize_with = "instance_type")]
+    pub node_selector: BTreeMap<String, String>,
+    /// Regular containers, in the order of the spec.
+    #[serde(deserialize_with = "at_most::<CONTAINERS, _, _>")]
+    pub containers: Vec<ContainerSpec>,
+    /// Init containers and native sidecars, in the order of the spec.
+    #[serde(deserialize_with = "at_most::<CONTAINERS, _, _>")]
+    pub init_containers: Vec<ContainerSpec>,
+}
+
+/// One container as specified.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerSpec {
+    /// Unique within the pod.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// `Always` makes an init container a native sidecar (1.29); any container may have its own since 1.34 (KEP-5307).
+    pub restart_policy: Option<String>,
+    /// Rules by exit code, tried before the container's restartPolicy (1.34, KEP-5307).
+    #[serde(deserialize_with = "at_most::<RULES, _, _>")]
+    pub restart_policy_rules: Vec<RestartRule>,
+    /// Only the limits of extended resources are read, such as `nvidia.com/gpu`.
+    #[serde(deserialize_with = "or_default")]
+    pub resources: Resources,
+}
+
+/// One entry of `restartPolicyRules`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct RestartRule {
+    /// `Restart`, or since 1.35 `RestartAllContainers`.
+    pub action: Option<String>,
+    /// When the rule applies.
+    pub exit_codes: Option<ExitCodes>,
+}
+
+/// The exit codes to which a restart rule applies.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct ExitCodes {
+    /// `In` or `NotIn`.
+    pub operator: Option<String>,
+    /// At most 255 of them, by the API's own validation.
+    #[serde(deserialize_with = "at_most::<CODES, _, _>")]
+    pub values: Vec<i32>,
+}
+
+/// A container's resources.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Resources {
+    /// Devices, by their names, and how many of them, as Kubernetes writes that.
+    #[serde(deserialize_with = "devices")]
+    pub limits: BTreeMap<String, String>,
+}
+
+/// The parts of `status` that are reported or decide the end.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct PodStatus {
+    /// `Pending`, `Running`, `Succeeded`, `Failed` or `Unknown`.
+    pub phase: Option<String>,
+    /// Why the pod is in that phase, such as `Evicted` or `DeadlineExceeded`.
+    pub reason: Option<String>,
+    /// The same for people.
+    pub message: Option<String>,
+    /// What holds of the pod as a whole.
+    #[serde(deserialize_with = "at_most::<CONDITIONS, _, _>")]
+    pub conditions: Vec<Condition>,
+    /// Regular containers.
+    #[serde(deserialize_with = "at_most::<CONTAINERS, _, _>")]
+    pub container_statuses: Vec<ContainerStatus>,
+    /// Init containers and native sidecars.
+    #[serde(deserialize_with = "at_most::<CONTAINERS, _, _>")]
+    pub init_container_statuses: Vec<ContainerStatus>,
+}
+
+/// One entry of `conditions`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Condition {
+    /// Such as `Ready`, `DisruptionTarget` or `AllContainersRestarting`.
+    #[serde(rename = "type", deserialize_with = "or_default")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    #[serde(deserialize_with = "or_default")]
+    pub status: String,
+    /// A word.
+    pub reason: Option<String>,
+    /// Free text.
+    pub message: Option<String>,
+}
+
+/// One container as the kubelet last saw it.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct ContainerStatus {
+    /// The container's name in the spec.
+    #[serde(deserialize_with = "or_default")]
+    pub name: String,
+    /// How often it was started again.
+    #[serde(deserialize_with = "or_default")]
+    pub restart_count: i32,
+    /// The state now.
+    #[serde(deserialize_with = "or_default")]
+    pub state: ContainerState,
+    /// The state before the last restart.
+    #[serde(deserialize_with = "or_default")]
+    pub last_state: ContainerState,
+}
+
+/// At most one member is set, by the API's contract.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(default)]
+pub struct ContainerState {
+    /// Not yet running, or between two runs.
+    pub waiting: Option<Waiting>,
+    /// Running.
+    pub running: Option<Running>,
+    /// Ended.
+    pub terminated: Option<Terminated>,
+}
+
+/// `state.waiting`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(default)]
+pub struct Waiting {
+    /// A word such as `ContainerCreating` or `ImagePullBackOff`.
+    pub reason: Option<String>,
+    /// Free text.
+    pub message: Option<String>,
+}
+
+/// `state.running`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Running {
+    /// Whole seconds.
+    #[serde(deserialize_with = "readable_time")]
+    pub started_at: Option<Timestamp>,
+}
+
+/// `state.terminated`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[cfg_attr(feature = "kubeconfig", derive(Serialize))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Terminated {
+    /// Absent only in a broken answer: the API requires it. Never taken as 0.
+    pub exit_code: Option<i32>,
+    /// The signal that ended the container, where the runtime tells.
+    pub signal: Option<i32>,
+    /// A word such as `Completed`, `Error` or `OOMKilled`.
+    pub reason: Option<String>,
+    /// The termination message, at most 4 KiB by the kubelet's own limit.
+    pub message: Option<String>,
+    /// Whole seconds; 1970 for a container that could not be started.
+    #[serde(deserialize_with = "readable_time")]
+    pub started_at: Option<Timestamp>,
+    /// Whole seconds.
+    #[serde(deserialize_with = "readable_time")]
+    pub finished_at: Option<Timestamp>,
+    /// `containerd://…`
+    #[serde(rename = "containerID")]
+    pub container_id: Option<String>,
+}
+
+impl Pod {
+    /// How many bytes the texts take that are kept of it.
+    fn text(&self) -> usize {
+        let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        let of_map = |map: &BTreeMap<String, String>| -> usize {
+            map.iter().map(|(name, value)| name.len() + value.len()).sum()
+        };
+        let of_state = |state: &ContainerState| {
+            let waiting = state
+                .waiting
+                .as_ref()
+                .map_or(0, |it| length(&it.reason) + length(&it.message));
+            let terminated = state.terminated.as_ref().map_or(0, |it| {
+                length(&it.reason) + length(&it.message) + length(&it.container_id)
+            });
+            waiting + terminated
+        };
+        let of_rule = |rule: &RestartRule| {
+            let codes = rule.exit_codes.as_ref();
+            length(&rule.action) + codes.map_or(0, |codes| length(&codes.operator))
+        };
+        let (metadata, spec, status) = (&self.metadata, &self.spec, &self.status);
+        let one = [
+            &metadata.name,
+            &metadata.namespace,
+            &metadata.uid,
+            &metadata.resource_version,
+            &spec.restart_policy,
+            &spec.node_name,
+            &status.phase,
+            &status.reason,
+            &status.message,
+        ];
+        let maps = [metadata.labels.as_ref(), metadata.annotations.as_ref()];
+        let maps = maps.into_iter().flatten().chain([&spec.node_selector]);
+        let specs = spec.init_containers.iter().chain(&spec.containers).map(|it| {
+            let rules: usize = it.restart_policy_rules.iter().map(of_rule).sum();
+            it.name.len() + length(&it.restart_policy) + rules + of_map(&it.resources.limits)
+        });
+        let statuses = status
+            .init_container_statuses
+            .iter()
+            .chain(&status.container_statuses);
+        let statuses = statuses.map(|it| it.name.len() + of_state(&it.state) + of_state(&it.last_state));
+        let conditions = status
+            .conditions
+            .iter()
+            .map(|it| it.kind.len() + it.status.len() + length(&it.reason) + length(&it.message));
+        one.into_iter().map(length).sum::<usize>()
+            + maps.map(of_map).sum::<usize>()
+            + specs.sum::<usize>()
+            + statuses.sum::<usize>()
+            + conditions.sum::<usize>()
+    }
+}
+
+#[cfg(feature = "kubeconfig")]
+impl Pod {
+    /// All that podbeat reads of the pod, and nothing else, as an object of the API: commands, variables, volumes and whatever
+    /// else a spec may hold are not part of it, nor are labels and annotations that mean nothing to podbeat (kubectl keeps a
+    /// whole spec in one). Read again, it means the same.
+    #[must_use]
+    pub fn to_object(&self) -> Value {
+        let mut object = json!({"kind": "Pod", "apiVersion": "v1"});
+        if let (Some(object), Ok(Value::Object(members))) =
+            (object.as_object_mut(), serde_json::to_value(self))
+        {
+            object.extend(members);
+        }
+        leave_absent_out(&mut object);
+        object
+    }
+}
+
+/// Takes out members that are null, or a list of nothing: an API server writes neither. An object without members stays,
+/// because a state may be one.
+#[cfg(feature = "kubeconfig")]
+fn leave_absent_out(value: &mut Value) {
+    match value {
+        Value::Object(members) => {
+            members.retain(|_, member| {
+                !member.is_null() && member.as_array().is_none_or(|list| !list.is_empty())
+            });
+            members.values_mut().for_each(leave_absent_out);
+        }
+        Value::Array(items) => items.iter_mut().for_each(leave_absent_out),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// The members of `metadata` that are kept. `managedFields` alone is often half of a pod.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct SlimMetadata {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    #[serde(deserialize_with = "labels")]
+    labels: BTreeMap<String, String>,
+    #[serde(deserialize_with = "annotations")]
+    annotations: BTreeMap<String, String>,
+    #[serde(deserialize_with = "readable_time")]
+    creation_timestamp: Option<Timestamp>,
+    #[serde(deserialize_with = "readable_time")]
+    deletion_timestamp: Option<Timestamp>,
+    deletion_grace_period_seconds: Option<i64>,
+}
+
+fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
+    let slim = Option::<SlimMetadata>::deserialize(deserializer)?.unwrap_or_default();
+    let some = |map: BTreeMap<String, String>| (!map.is_empty()).then_some(map);
+    Ok(ObjectMeta {
+        name: slim.name,
+        namespace: slim.namespace,
+        uid: slim.uid,
+        resource_version: slim.resource_version,
+        labels: some(slim.labels),
+        annotations: some(slim.annotations),
+        creation_timestamp: slim.creation_timestamp.map(Time::from),
+        deletion_timestamp: slim.deletion_timestamp.map(Time::from),
+        deletion_grace_period_seconds: slim.deletion_grace_period_seconds,
+        ..ObjectMeta::default()
+    })
+}
+
+/// Null means the same as absent.
+pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Default + Deserialize<'de>,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// A list with an end; null means the same as absent.
+pub(super) fn at_most<'de, const MOST: usize, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct List<const MOST: usize, T>(PhantomData<T>);
+
+    impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for List<MOST, T> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MOST}")
+        }
+
+        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
+            Ok(Vec::new())
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+            let mut items = Vec::new();
+            while let Some(item) = list.next_element()? {
+                if items.len() == MOST {
+                    return Err(A::Error::invalid_length(MOST + 1, &self));
+                }
+                items.push(item);
+            }
+            Ok(items)
+        }
+    }
+
+    deserializer.deserialize_any(List::<MOST, T>(PhantomData))
+}
+
+fn instance_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    only(deserializer, &|name| name == INSTANCE_TYPE)
+}
+
+fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    only(deserializer, &|name| {
+        name == INSTANCE_TYPE || name == CONTROLLER_UID
+    })
+}
+
+fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    let read = [
+        JOB_INDEX_FAILURE_COUNT,
+        COMPLETION_INDEX,
+        TASK_CONTAINERS,
+        IGNORED_CONTAINERS,
+    ];
+    only(deserializer, &|name| read.contains(&name))
+}
+
+fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+    only(deserializer, &is_device)
+}
+
+/// Of a map with texts or numbers those entries that are wanted, and of these the first ones; null
+/// means the same as absent.
+pub(super) fn only<'de, D: Deserializer<'de>>(
+    deserializer: D,
+    is_wanted: &dyn Fn(&str) -> bool,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    /// The kinds of devices that a container asks for. All others are asked for by one name.
+    const MOST: usize = 64;
+
+    struct Entries<'wanted>(&'wanted dyn Fn(&str) -> bool);
+
+    impl<'de> Visitor<'de> for Entries<'_> {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a map of texts")
+        }
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok(BTreeMap::new())
+        }
+
+        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut entries = BTreeMap::new();
+            while let Some(name) = map.next_key::<Cow<'de, str>>()? {
+                if entries.len() < MOST && (self.0)(&name) {
+                    let Text(value) = map.next_value()?;
+                    entries.extend(value.map(|value| (name.into_owned(), value)));
+                } else {
+                    map.next_value::<IgnoredAny>()?;
+                }
+            }
+            Ok(entries)
+        }
+    }
+
+    deserializer.deserialize_any(Entries(is_wanted))
+}
+
+/// A text, or a number as one; `None` for null.
+struct Text(Option<String>);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+
+        impl Visitor<'_> for Any {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text or a number")
+            }
+
+            fn visit_unit<E>(self) -> Result<Text, E> {
+                Ok(Text(None))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(Some(text.to_owned())))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Text, E> {
+                Ok(Text(Some(number.to_string())))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Text, E> {
+                Ok(Text(Some(number.to_string())))
+            }
+
+            fn visit_f64<E>(self, number: f64) -> Result<Text, E> {
+                Ok(Text(Some(number.to_string())))
+            }
+        }
+
+        deserializer.deserialize_any(Any)
+    }
+}
+
+/// A time that can't be read is left out rather than costing the whole pod.
+pub(super) fn readable_time<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Timestamp>, D::Error> {
+    let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::captured::{Captured, Observe};
+
+    #[test]
+    fn null_is_absent_everywhere() {
+        // No API server writes null for all of these; some client in between may.
+        let pod = Captured::when("e2e/fact-5", "main", "running")
+            .with("/metadata/labels", Value::Null)
+            .with("/metadata/deletionTimestamp", Value::Null)
+            .with("/spec/containers", Value::Null)
+            .with("/spec/initContainers", Value::Null)
+            .with("/spec/nodeSelector", Value::Null)
+            .with("/status/initContainerStatuses", Value::Null)
+            .with("/status/containerStatuses/0/state", Value::Null)
+            .with("/status/containerStatuses/0/lastState/terminated", Value::Null)
+            .with("/status/containerStatuses/0/restartCount", Value::Null)
+            .parsed();
+        assert_eq!(pod.status.container_statuses.len(), 1);
+        let main = &pod.status.container_statuses[0];
+        assert_eq!(main.name, "main");
+        assert!(main.state.running.is_none() && main.last_state.terminated.is_none());
+        assert_eq!(main.restart_count, 0);
+        assert!(pod.spec.containers.is_empty() && pod.spec.init_containers.is_empty());
+        assert!(pod.status.init_container_statuses.is_empty());
+        // Nor would it write this.
+        let nothing: Pod = serde_json::from_value(json!({"metadata": null, "spec": null, "status": null}))
+            .expect("all null");
+        assert_eq!(nothing.metadata, ObjectMeta::default());
+    }
+
+    fn terminated(pod: &Captured) -> Terminated {
+        let status = pod.parsed().status.container_statuses.swap_remove(0);
+        status.state.terminated.expect("terminated")
+    }
+
+    #[test]
+    fn null_times_are_ordinary() {
+        let pod = Captured::when("e2e/no-image-native", "main", "terminated");
+        for member in ["startedAt", "finishedAt"] {
+            let said = pod.said(&format!("/status/containerStatuses/0/state/terminated/{member}"));
+            assert_eq!(*said, Value::Null, "{member}");
+        }
+        let terminated = terminated(&pod);
+        assert_eq!((terminated.started_at, terminated.finished_at), (None, None));
+        assert_eq!(terminated.exit_code, Some(137));
+    }
+
+    #[test]
+    fn odd_times_do_not_hide_the_pod() {
+        let pod = Captured::when("i-badcmd", "main", "terminated");
+        let started_at = terminated(&pod).started_at.map(|time| time.to_string());
+        assert_eq!(
+            started_at.as_deref(),
+            Some("1970-01-01T00:00:00Z"),
+            "it never started"
+        );
+        // Year 1 is Go's zero time, which kubelets have written; no API server lets a word pass.
+        let pod = pod
+            .with(
+                "/status/containerStatuses/0/state/terminated/startedAt",
+                json!("0001-01-01T00:00:00Z"),
+            )
+            .with(
+                "/status/containerStatuses/0/state/terminated/finishedAt",
+                json!("yesterday"),
+            );
+        let terminated = terminated(&pod);
+        assert_eq!(
+            terminated.started_at.map(|t| t.to_string()).as_deref(),
+            Some("0001-01-01T00:00:00Z")
+        );
+        assert_eq!(terminated.finished_at, None);
+        assert_eq!(terminated.exit_code, Some(128));
+    }
+
+    #[test]
+    fn only_what_is_read_is_kept_of_the_metadata() {
+        // The captures were recorded without managedFields, which every API server writes.
+        let fields = json!([{"manager": "kubelet", "operation": "Update"}]);
+        let pod = Captured::when("e2e/job-indexed-native", "main", "running")
+            .with("/metadata/managedFields", fields);
+        let metadata = pod.parsed().metadata;
+        assert_eq!(metadata.managed_fields, None);
+        assert!(pod.said("/metadata/ownerReferences").is_array() && metadata.owner_references.is_none());
+        assert!(pod.said("/metadata/finalizers").is_array() && metadata.finalizers.is_none());
+        let said = |member: &str| pod.said(&format!("/metadata/{member}")).clone();
+        assert_eq!(json!(metadata.uid), said("uid"));
+        assert_eq!(json!(metadata.name), said("name"));
+        assert_eq!(json!(metadata.namespace), said("namespace"));
+        assert_eq!(json!(metadata.resource_version), said("resourceVersion"));
+        let read =
+            |map: Option<BTreeMap<String, String>>| map.unwrap_or_default().into_keys().collect::<Vec<_>>();
+        assert!(said("labels").as_object().is_some_and(|labels| labels.len() > 1));
+        assert_eq!(read(metadata.labels), [CONTROLLER_UID]);
+        assert_eq!(
+            read(metadata.annotations),
+            [COMPLETION_INDEX, JOB_INDEX_FAILURE_COUNT]
+        );
+    }
+
+    #[cfg(feature = "kubeconfig")]
+    #[test]
+    fn the_object_means_what_the_pod_means_and_holds_nothing_else() {
+        for name in podbeat_lab::capture::Capture::names().expect("captures") {
+            let capture = podbeat_lab::capture::Capture::named(&name).expect("a capture");
+            for shown in capture.pods() {
+                let pod: Pod = serde_json::from_value(shown.clone()).expect("a pod");
+                let object = pod.to_object();
+                let again: Pod = serde_json::from_value(object.clone()).expect("a pod again");
+                assert_eq!(
+                    crate::status::observe(&again, capture.sidecar()),
+                    crate::status::observe(&pod, capture.sidecar())
+                );
+                assert_eq!(again.to_object(), object, "{name}");
+                assert_eq!(again.status.phase, pod.status.phase);
+                assert_eq!(again.metadata.name, pod.metadata.name);
+                assert_eq!(again.metadata.resource_version, pod.metadata.resource_version);
+                is_part_of(&object, shown);
+            }
+        }
+        let spec = json!([{"name": "main", "command": ["hunter2"], "args": ["hunter2"], "image": "hunter2",
+            "env": [{"name": "PASSWORD", "value": "hunter2"}]}]);
+        let secretive = Captured::when("e2e/job-indexed-native", "main", "running")
+            .with("/spec/containers", spec)
+            .with("/metadata/labels/secret", json!("hunter2"))
+            .with(
+                "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration",
+                json!("{\"env\": \"hunter2\"}"),
+            );
+        let object = secretive.parsed().to_object().to_string();
+        assert!(!object.contains("hunter2"), "{object}");
+        assert!(object.contains("job-index-failure-count"), "{object}");
+    }
+
+    /// Whether all that stands in a value stands in the other, too: nothing was made up. Times may be written otherwise.
+    #[cfg(feature = "kubeconfig")]
+    #[track_caller]
+    fn is_part_of(part: &Value, whole: &Value) {
+        match (part, whole) {
+            (Value::Object(part), _) => {
+                for (name, member) in part {
+                    // What has a default in the slice may be absent.
+                    let absent = matches!(member, Value::Object(members) if members.is_empty());
+                    let beside = whole.get(name).filter(|beside| !beside.is_null());
+                    match beside {
+                        Some(beside) => is_part_of(member, beside),
+                        None => assert!(
+                            absent || name == "limits" || member == &json!({"limits": {}}),
+                            "{name}: {member}"
+                        ),
+                    }
+                }
+            }
+            (Value::Array(part), Value::Array(whole)) => {
+                assert_eq!(part.len(), whole.len());
+                part.iter()
+                    .zip(whole)
+                    .for_each(|(part, whole)| is_part_of(part, whole));
+            }
+            _ => assert_eq!(part, whole),
+        }
+    }
+
+    #[test]
+    fn limits_are_read_from_the_spec_and_not_from_the_status() {
+        // A kubelet may show as a limit what the cgroup says where none was asked for.
+        let pod = Captured::last("e2e/deadline-native");
+        assert!(pod.said("/status/resources/limits/memory").is_string());
+        assert!(
+            pod.said("/spec/containers/0/resources")
+                .as_object()
+                .is_some_and(|all| all.is_empty())
+        );
+        assert!(pod.parsed().spec.containers[0].resources.limits.is_empty());
+        let limits = json!({"nvidia.com/gpu": "2", "amd.com/gpu": 1, "a.b/c": null, "memory": "1Gi"});
+        let pod = Captured::new("g-oom").with("/spec/containers/0/resources/limits", limits);
+        let limits = &pod.parsed().spec.containers[0].resources.limits;
+        assert_eq!(json!(limits), json!({"nvidia.com/gpu": "2", "amd.com/gpu": "1"}));
+    }
+
+    /// A list or a map that is cheap to write, and dear to keep.
+    fn many(item: &str, count: usize) -> String {
+        vec![item; count].join(",")
+    }
+
+    #[test]
+    fn what_is_kept_of_a_pod_has_an_end() {
+        let long = "x".repeat(MOST_TEXT + 1);
+        for (pod, why) in [
+            (
+                format!(r#"{{"spec":{{"containers":[{}]}}}}"#, many("{}", CONTAINERS + 1)),
+                "1024",
+            ),
+            (
+                format!(r#"{{"spec":{{"initContainers":[{}]}}}}"#, many("{}", 1 << 20)),
+                "1024",
+            ),
+            (
+                format!(
+                    r#"{{"status":{{"containerStatuses":[{}]}}}}"#,
+                    many("{}", 1 << 20)
+                ),
+                "1024",
+            ),
+            (
+                format!(
+                    r#"{{"status":{{"initContainerStatuses":[{}]}}}}"#,
+                    many("{}", 1 << 20)
+                ),
+                "1024",
+            ),
+            (
+                format!(r#"{{"status":{{"conditions":[{}]}}}}"#, many("{}", 1 << 20)),
+                "256",
+            ),
+            (
+                format!(
+                    r#"{{"spec":{{"containers":[{{"restartPolicyRules":[{}]}}]}}}}"#,
+                    many("{}", 1 << 20)
+                ),
+                "32",
+            ),
+            (
+                format!(
+                    r#"{{"spec":{{"containers":[{{"restartPolicyRules":[{{"exitCodes":{{"values":[{}]}}}}]}}]}}}}"#,
+                    many("1", 1 << 20)
+                ),
+                "255",
+            ),
+            (format!(r#"{{"metadata":{{"uid":"{long}"}}}}"#), "512 KiB"),
+            (format!(r#"{{"status":{{"message":"{long}"}}}}"#), "512 KiB"),
+            (
+                format!(
+                    r#"{{"status":{{"containerStatuses":[{}]}}}}"#,
+                    many(
+                        &format!(
+                            r#"{{"lastState":{{"terminated":{{"message":"{}"}}}}}}"#,
+                            "x".repeat(6000)
+                        ),
+                        100
+                    )
+                ),
+                "512 KiB",
+            ),
+        ] {
+            let error = serde_json::from_str::<Pod>(&pod).expect_err(why).to_string();
+            assert!(error.contains(why), "{why}: {error}");
+        }
+        // Entries that nobody reads cost nothing, and of those that are read there is an end.
+        let entries = |of: &str| {
+            let all: Vec<String> = (0..100_000).map(|nth| format!(r#""{of}{nth}":"1""#)).collect();
+            all.join(",")
+        };
+        let pod = format!(
+            r#"{{"metadata":{{"labels":{{{labels}}},"annotations":{{{labels}}}}},"spec":{{"nodeSelector":{{{labels}}},
+            "containers":[{{"resources":{{"limits":{{{devices}}}}}}}]}}}}"#,
+            labels = entries("example.org/"),
+            devices = entries("example.org/device-")
+        );
+        let pod: Pod = serde_json::from_str(&pod).expect("a pod");
+        assert_eq!((&pod.metadata.labels, &pod.metadata.annotations), (&None, &None));
+        assert!(pod.spec.node_selector.is_empty());
+        assert_eq!(pod.spec.containers[0].resources.limits.len(), 64);
+    }
+
+    #[test]
+    fn a_pod_of_many_containers_is_read() {
+        let names = |nth: usize| format!("container-{nth}");
+        let specs: Vec<Value> = (0..500).map(|nth| json!({"name": names(nth)})).collect();
+        let statuses: Vec<Value> = (0..500)
+            .map(|nth| {
+                json!({"name": names(nth), "state": {"terminated": {"exitCode": 1, "reason": "Error",
+                    "containerID": format!("containerd://{}", "0".repeat(64)), "message": "x".repeat(500)}}})
+            })
+            .collect();
+        let pod = json!({"spec": {"containers": specs}, "status": {"containerStatuses": statuses}});
+        let pod: Pod = serde_json::from_value(pod).expect("a pod");
+        assert_eq!(pod.status.container_statuses.len(), 500);
+    }
+}

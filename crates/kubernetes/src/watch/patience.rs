@@ -1,0 +1,395 @@
+//! How long the watch waits before the API server is asked again: drawn here, slept elsewhere.
+//!
+//! Two kinds of waits. Before the first watch was ever open a copy is alone with its trouble (a missing Role, a network that isn't
+//! there yet), and asks again with the usual back-off. Afterwards it isn't: whatever ends its watch may have ended ten thousand others
+//! in the same instant, and no copy can tell. So every reconnect is spread.
+//!
+//! Most watches that break off are single ones, dropped by a balancer or a proxy, and there is news to miss. So the first reconnect is
+//! spread over a few seconds only. It resumes from the last resourceVersion, which a cache of the API server answers. If it fails, the
+//! API server is away or has trouble, and those that follow are spread widely.
+
+use std::time::Duration;
+
+use podbeat_heartbeat::backoff::Backoff;
+
+use super::Error;
+
+/// How widely reconnects are spread, unless it is told otherwise: more than 30 s, because the first and the last of a few hundred copies
+/// don't draw quite the ends of the range.
+pub(super) const SPREAD: Duration = Duration::from_secs(35);
+
+/// Of this the first reconnect has so small a part: 4 s of 35.
+const FIRST: u32 = 9;
+
+/// How long to wait before the API server is asked again.
+#[derive(Debug)]
+pub(super) struct Patience {
+    spread: Duration,
+    hurried: bool,
+    backoff: Backoff,
+    /// Whether it could not be reached, or a watch broke off, since it last gave what was asked for.
+    away: bool,
+    /// Whether a watch was ever open.
+    watched: bool,
+    /// Whether one is open, or was when it failed.
+    is_open: bool,
+    /// Whether the first, early reconnect was made, since a watch was last open for long.
+    tried: bool,
+    /// Whether this copy has its place in the spread since a watch was last open.
+    placed: bool,
+    /// Whether the token was refused since a watch was last open.
+    token_refused: bool,
+}
+
+impl Patience {
+    pub(super) fn new(spread: Duration) -> Self {
+        Self {
+            spread,
+            hurried: false,
+            backoff: Backoff::default(),
+            away: false,
+            watched: false,
+            is_open: false,
+            tried: false,
+            placed: false,
+            token_refused: false,
+        }
+    }
+
+    /// A watch is open: the outage, if there was one, is over.
+    pub(super) fn opened(&mut self) {
+        self.watched = true;
+        self.is_open = true;
+        self.placed = false;
+        self.token_refused = false;
+    }
+
+    /// The watch that ended was open for long enough to forget what was before it.
+    pub(super) fn settled(&mut self) {
+        self.backoff.reset();
+        self.away = false;
+        self.tried = false;
+    }
+
+    /// It gave what it was asked for, or said why that can't be had (410): an outage's waits end with it. A mere refusal ends none.
+    /// An API server that has just started refuses everybody (403 while it doesn't know the Roles yet, 429, 503), and copies that
+    /// took heart from that would come back as one.
+    pub(super) fn answered(&mut self) {
+        self.is_open = false;
+        if std::mem::take(&mut self.away) {
+            self.backoff.reset();
+        }
+    }
+
+    /// The wait after an answer that is no failure and yet wants another question. It is short, also behind an outage: whoever has
+    /// got such an answer has waited for its turn.
+    pub(super) fn after_answer(&mut self, rng: &mut fastrand::Rng) -> Duration {
+        self.answered();
+        self.backoff.after_failure(rng)
+    }
+
+    /// The wait after an open watch was told that its history is gone: so may have been all of them.
+    pub(super) fn after_expiry(&mut self, rng: &mut fastrand::Rng) -> Duration {
+        self.answered();
+        let wait = self.backoff.after_failure(rng);
+        self.spread(rng).max(wait)
+    }
+
+    /// The wait after a failure, on top of what the API server asked for.
+    pub(super) fn after_failure(&mut self, failure: &Error, rng: &mut fastrand::Rng) -> Duration {
+        let was_open = std::mem::take(&mut self.is_open);
+        if was_open && failure.is_broken_off() && !std::mem::replace(&mut self.tried, true) {
+            // Perhaps this copy alone. The API server was not even asked yet.
+            return (self.spread / FIRST).mul_f64(rng.f64());
+        }
+        self.away |= failure.is_unreachable();
+        let wait = self.backoff.after_failure(rng);
+        // A token that was replaced under an open watch is read again and tried at once: that is no outage.
+        let signs_in = failure.status() == Some(401) && !std::mem::replace(&mut self.token_refused, true);
+        let wait = if signs_in {
+            wait
+        } else {
+            self.spread(rng).max(wait)
+        };
+        failure.asked_wait() + wait
+    }
+
+    pub(super) fn is_hurried(&self) -> bool {
+        self.hurried
+    }
+
+    /// News has become urgent: from now on nothing is waited for but the back-off, from its beginning.
+    pub(super) fn hurry(&mut self) {
+        self.hurried = true;
+        self.spread = Duration::ZERO;
+        self.backoff.reset();
+    }
+
+    /// The first wait of an outage is drawn evenly from the whole range. Those that follow are all of it: equal waits keep copies apart
+    /// that are spread already, while waits drawn anew would bring some of them together. So copies come back at a steady rate, one
+    /// thirty-fifth of them a second, whenever the outage ends.
+    fn spread(&mut self, rng: &mut fastrand::Rng) -> Duration {
+        if !self.watched {
+            Duration::ZERO
+        } else if std::mem::replace(&mut self.placed, true) {
+            self.spread
+        } else {
+            self.away = true;
+            self.spread.mul_f64(rng.f64())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::watch::REQUEST;
+    use podbeat_heartbeat::backoff;
+
+    fn refused(code: u16) -> Error {
+        Error::Api {
+            verb: "list",
+            namespace: "team-a".to_owned(),
+            name: "p".to_owned(),
+            hint: "",
+            source: Box::new(kube::Error::Api(Box::new(
+                kube::core::Status::failure("not yet", "Refused").with_code(code),
+            ))),
+        }
+    }
+
+    fn timed_out() -> Error {
+        Error::Timeout {
+            verb: "watch",
+            namespace: "team-a".to_owned(),
+            name: "p".to_owned(),
+            after: REQUEST,
+        }
+    }
+
+    /// What a thousand copies draw, in order.
+    fn draws(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Vec<Duration> {
+        let draw = |seed| {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            waits(&mut Patience::new(SPREAD), &mut rng)
+        };
+        let mut waits: Vec<Duration> = (0..1000).map(draw).collect();
+        waits.sort_unstable();
+        waits
+    }
+
+    /// The longest of many waits that are drawn behind a long outage, of those who have never watched.
+    fn widest(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Duration {
+        let after_an_outage = |patience: &mut Patience, rng: &mut fastrand::Rng| {
+            for _ in 0..20 {
+                let _ = patience.after_failure(&timed_out(), rng);
+            }
+            waits(patience, rng)
+        };
+        *draws(after_an_outage).last().expect("waits")
+    }
+
+    #[test]
+    fn an_answer_ends_the_waits_of_an_outage() {
+        let still_away = widest(|patience, rng| patience.after_failure(&timed_out(), rng));
+        assert!(still_away > backoff::CAP / 2 && still_away <= backoff::CAP);
+        assert!(widest(Patience::after_answer) <= backoff::BASE, "410 Gone");
+        let listed_then_broken = |patience: &mut Patience, rng: &mut fastrand::Rng| {
+            patience.answered();
+            patience.after_failure(&timed_out(), rng)
+        };
+        assert!(widest(listed_then_broken) <= backoff::BASE);
+    }
+
+    #[test]
+    fn a_history_that_is_gone_is_listed_soon_behind_any_outage_and_ever_more_rarely() {
+        let outage = |patience: &mut Patience, rng: &mut fastrand::Rng| {
+            patience.opened();
+            patience.settled();
+            let _ = patience.after_expiry(rng);
+            for _ in 0..10 {
+                let _ = patience.after_failure(&refused(403), rng);
+            }
+        };
+        let first = draws(|patience, rng| {
+            outage(patience, rng);
+            patience.after_answer(rng)
+        });
+        assert!(first[999] <= backoff::BASE);
+        let tenth = draws(|patience, rng| {
+            outage(patience, rng);
+            for _ in 0..10 {
+                let _ = patience.after_answer(rng);
+                patience.answered();
+            }
+            patience.after_answer(rng)
+        });
+        assert!(tenth[999] > backoff::CAP / 2);
+    }
+
+    #[test]
+    fn a_refusal_ends_no_outage() {
+        for code in [403, 429, 503] {
+            let then = widest(|patience, rng| patience.after_failure(&refused(code), rng));
+            assert!(then > backoff::CAP / 2, "{code}: {then:?}");
+        }
+    }
+
+    #[test]
+    fn answers_that_settle_nothing_are_asked_for_ever_more_rarely() {
+        let tenth = widest(|patience, rng| {
+            for _ in 0..10 {
+                let _ = patience.after_answer(rng);
+            }
+            patience.after_answer(rng)
+        });
+        assert!(tenth > backoff::CAP / 2);
+    }
+
+    /// Holds if the waits, in order, are spread evenly over the whole range, behind a time that is common to all.
+    fn evenly_spread(waits: &[Duration], behind: Duration) {
+        let tenths = waits.chunks(waits.len() / 10).filter_map(|tenth| tenth.last());
+        for (tenth, &wait) in (1_u32..=10).zip(tenths) {
+            let due = behind + SPREAD * tenth / 10;
+            assert!(
+                wait.abs_diff(due) < SPREAD / 20,
+                "tenth {tenth}: {wait:?}, not {due:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_watch_that_broke_is_opened_again_anywhere_in_the_spread() {
+        for failure in [timed_out(), refused(403), refused(429), refused(503)] {
+            let waits = draws(|patience, rng| {
+                patience.opened();
+                patience.after_failure(&failure, rng)
+            });
+            evenly_spread(&waits, Duration::ZERO);
+        }
+    }
+
+    #[test]
+    fn those_that_are_spread_stay_spread_while_the_outage_lasts() {
+        let failures = [timed_out(), refused(403), refused(503), timed_out()];
+        let waits = draws(|patience, rng| {
+            patience.opened();
+            let first = patience.after_failure(&timed_out(), rng);
+            let rest = failures
+                .iter()
+                .map(|failure| patience.after_failure(failure, rng));
+            first + rest.sum::<Duration>()
+        });
+        evenly_spread(&waits, SPREAD * 4);
+    }
+
+    #[test]
+    fn an_open_watch_begins_anew() {
+        let waits = draws(|patience, rng| {
+            for _ in 0..10 {
+                patience.opened();
+                let _ = patience.after_failure(&timed_out(), rng);
+            }
+            patience.opened();
+            patience.settled();
+            patience.after_failure(&timed_out(), rng)
+        });
+        assert!(waits[99] < SPREAD / 5, "{:?}", waits[99]);
+    }
+
+    #[test]
+    fn a_replaced_token_is_tried_at_once_and_once() {
+        let waits = draws(|patience, rng| {
+            patience.opened();
+            patience.after_failure(&refused(401), rng)
+        });
+        assert!(waits[999] <= backoff::BASE);
+        let waits = draws(|patience, rng| {
+            patience.opened();
+            let _ = patience.after_failure(&refused(401), rng);
+            patience.after_failure(&refused(401), rng)
+        });
+        assert!(waits[900] > SPREAD * 4 / 5);
+    }
+
+    #[test]
+    fn nobody_is_spread_before_a_watch_was_open_or_in_a_hurry() {
+        let starts = draws(|patience, rng| patience.after_failure(&refused(403), rng));
+        assert!(starts[999] <= backoff::BASE);
+        let hurried = draws(|patience, rng| {
+            patience.opened();
+            for _ in 0..10 {
+                let _ = patience.after_failure(&timed_out(), rng);
+            }
+            patience.hurry();
+            patience.after_failure(&timed_out(), rng)
+        });
+        assert!(hurried[999] <= backoff::BASE);
+    }
+
+    #[test]
+    fn a_history_that_is_gone_may_be_gone_for_all() {
+        let waits = draws(|patience, rng| {
+            patience.opened();
+            patience.settled();
+            patience.after_expiry(rng)
+        });
+        evenly_spread(&waits, Duration::ZERO);
+    }
+
+    fn broken_off() -> Error {
+        Error::Api {
+            verb: "watch",
+            namespace: "team-a".to_owned(),
+            name: "p".to_owned(),
+            hint: "",
+            source: Box::new(kube::Error::ReadEvents(
+                std::io::ErrorKind::ConnectionReset.into(),
+            )),
+        }
+    }
+
+    #[test]
+    fn the_first_reconnect_is_early_and_only_one_of_a_watch_that_held() {
+        let open = |patience: &mut Patience| {
+            patience.opened();
+            patience.settled();
+        };
+        let first = draws(|patience, rng| {
+            open(patience);
+            patience.after_failure(&broken_off(), rng)
+        });
+        assert!(
+            first[950] < Duration::from_secs(5) && first[999] > SPREAD / 10,
+            "{:?}",
+            first[999]
+        );
+        for failure in [refused(403), refused(429), refused(503), timed_out()] {
+            let answered_so = draws(|patience, rng| {
+                open(patience);
+                patience.after_failure(&failure, rng)
+            });
+            assert!(answered_so[500] > SPREAD / 3, "{failure}");
+        }
+        // The early one failed, or its watch broke off soon.
+        for reopens in [false, true] {
+            let second = draws(|patience, rng| {
+                open(patience);
+                let _ = patience.after_failure(&broken_off(), rng);
+                if reopens {
+                    patience.opened();
+                }
+                patience.after_failure(&broken_off(), rng)
+            });
+            assert!(second[500] > SPREAD / 3, "{reopens}");
+        }
+        // One that held again has an early one again.
+        let again = draws(|patience, rng| {
+            open(patience);
+            let _ = patience.after_failure(&broken_off(), rng);
+            open(patience);
+            patience.after_failure(&broken_off(), rng)
+        });
+        assert!(again[999] < Duration::from_secs(5));
+    }
+}
