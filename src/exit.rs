@@ -90,7 +90,7 @@ impl fmt::Display for Ending {
         f.write_str(match self {
             Self::Delivered => "the last heartbeat was accepted; or a command did what it was asked",
             Self::Orphaned => "the service disowned the run",
-            Self::Restarting => "every container of the pod is being restarted; the next process continues",
+            Self::Restarting => "all containers of the pod are restarting; the next podbeat process continues",
             Self::Unmet => "a run that was waited for has ended in another status; or a check failed",
             Self::Usage => "settings are missing or malformed",
             Self::Refused => {

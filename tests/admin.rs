@@ -32,7 +32,7 @@ impl Endpoint {
     async fn start(world: &World, log: &str, more: &[(&str, &str)]) -> Self {
         let settings = [&[("PODBEAT_LISTEN", "127.0.0.1:0")], more].concat();
         let podbeat = Podbeat::start(world, log, &settings);
-        let listens = podbeat.until_logged("the admin endpoint listens").await;
+        let listens = podbeat.until_logged("the admin endpoint is listening").await;
         let address = listens["address"].as_str().expect("an address");
         Self {
             address: address.parse().expect("an address"),

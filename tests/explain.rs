@@ -289,8 +289,8 @@ async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
     world.kube.deny(true);
     let mut agent = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "200ms")]);
     until_one(&world, "a heartbeat", |heartbeat| heartbeat.accepted).await;
-    let gives_no_news = |line: &Value| line.to_string().contains("gives no news");
-    agent.until("gives no news", gives_no_news).await;
+    let cannot_watch = |line: &Value| line.to_string().contains("cannot watch the pod");
+    agent.until("it cannot watch", cannot_watch).await;
     agent.kill();
     let story = told(&agent.text()).await;
     assert_eq!(outcome(&story), "open");
@@ -596,7 +596,7 @@ async fn a_deadline_shows_in_the_log_though_its_reason_comes_too_late() {
     pod["status"]["conditions"] = json!([{"type": "Ready", "status": "False", "reason": "PodFailed"}]);
     world.kube.apply(pod.clone());
     agent
-        .until_logged("the Kubernetes API gives a reason for the pod's state")
+        .until_logged("the Kubernetes API reported a reason for the pod's state")
         .await;
     pod["status"]["containerStatuses"][0]["state"] = terminated(0, "Completed", "1")["state"].clone();
     world.kube.apply(pod);

@@ -115,13 +115,13 @@ async fn pipes_from_the_start_on_end_with_64_or_hold_nothing_up() {
     );
     until_told(
         &podbeat,
-        "the journal can't be taken up; beginning afresh",
+        "cannot resume from the journal; starting with an empty one",
         "it is a pipe",
     )
     .await;
     until_told(
         &podbeat,
-        "the Kubernetes API gives no news of the pod",
+        "cannot watch the pod; heartbeats continue without new container states",
         "it is a pipe",
     )
     .await;
@@ -147,7 +147,7 @@ async fn an_api_server_that_never_ends_takes_no_memory() {
     // There is no such pod yet, and so it is also asked for directly.
     world.kube_faults.script("get flood").expect("a rule");
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
-    let message = "the Kubernetes API gives no news of the pod";
+    let message = "cannot watch the pod; heartbeats continue without new container states";
     let until_flooded = async |verb: &str| {
         let error = format!("{verb} of pod lab/p: the API server sends more than 4 MiB for it");
         until_told(&podbeat, message, &error).await;
@@ -200,7 +200,7 @@ async fn a_pod_of_many_small_parts_takes_no_memory() {
         world.kube.apply(swollen(path));
         until_told(
             &podbeat,
-            "the Kubernetes API gives no news of the pod",
+            "cannot watch the pod; heartbeats continue without new container states",
             "expected a list of at most",
         )
         .await;
@@ -227,7 +227,7 @@ async fn a_service_that_never_ends_its_answers_takes_no_memory() {
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
     until_it_beats_on(&world).await;
     let message =
-        "a heartbeat was accepted, but the answer's body can't be read: a new token in it would be lost";
+        "a heartbeat was accepted, but the response body is unreadable; a new token in it would be lost";
     until_told(&podbeat, message, "larger than 64 KiB").await;
     is_small(&podbeat);
     podbeat.signal(Signal::TERM);
@@ -292,7 +292,12 @@ async fn byte_order_marks_and_white_space_around_what_is_read_change_nothing() {
     };
     // An empty one is none, and takes no good one's place.
     renew("\u{feff}\r\n");
-    until_told(&podbeat, "the service sent a token that can't be used", "empty").await;
+    until_told(
+        &podbeat,
+        "the service sent an unusable token; keeping the current one",
+        "empty",
+    )
+    .await;
     until_it_beats_on(&world).await;
     let last = |world: &World| {
         world

@@ -68,11 +68,11 @@ async fn explain() {
     };
     let log = [
         line(
-            "podbeat begins",
+            "podbeat started",
             json!({"task_run_id": SAMPLE, "pod_name": SAMPLE, "version": SAMPLE}),
         ),
         line(
-            "container changed",
+            "container state changed",
             json!({"container": SAMPLE, "to": "waiting", "reason": SAMPLE, "container_message": SAMPLE}),
         ),
         line("a heartbeat was not accepted", json!({"error": SAMPLE})),
@@ -253,7 +253,7 @@ async fn the_agent_and_exec() {
         );
         settings.remove("PODBEAT_CA_FILE");
         let mut agent = Podbeat::with(&world, format, &settings, &[]);
-        until_text(&agent, "container changed").await;
+        until_text(&agent, "container state changed").await;
         until_text(&agent, "a heartbeat was not accepted").await;
         let status = status_of(&agent, format).await;
         agent.kill();

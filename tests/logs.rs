@@ -1,5 +1,5 @@
-//! docs/logs.md is made from the table of messages, and every place in the code that logs is held against that table. `just
-//! docs` writes the page anew. What the real binary logs is held against it in tests/logged.
+//! Generates docs/logs.md from the table of messages (`just docs` writes it), and compares every log statement in the code with
+//! that table. tests/logged compares what the real binary logs.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -13,53 +13,54 @@ use crate::harness::repository::{is_up_to_date, sources};
 const BEGINNING: &str = "\
 # Logs
 
-This page is generated from `src/telemetry/messages.rs` by `just docs`; tests hold every line that the binary writes, and every
-place in its code that logs, against the same table.
+This page is generated from `src/telemetry/messages.rs` by `just docs`. Tests compare every line that the binary writes, and
+every log statement in its code, with the same table.
 
-podbeat logs to standard error: JSON in a pod, text elsewhere, or as `PODBEAT_LOG_FORMAT` says. At info, the default, there is a
-line for each thing that matters, and none for what goes on as it should: a pod in which nothing happens for a day logs nothing
-after its first lines. What to do about a line is in the [README](../README.md#debug) and, by alert, in
-[operations.md](operations.md#alerts).
+podbeat logs to standard error: JSON in a pod, text elsewhere. `PODBEAT_LOG_FORMAT` overrides this. At the default level, info,
+podbeat logs each important event, and nothing while all goes well: a pod in which nothing happens for a day adds nothing after
+its first lines. [troubleshooting.md](troubleshooting.md) says what to do about a message, and
+[operations.md](operations.md#alerts) what to do about an alert.
 
-- **JSON** is one flat object a line. Numbers are numbers, times are RFC 3339 in UTC, and a field without a value is left out.
-- **Text** is for eyes: the time of day in UTC, the level, the message, and the fields as `name=value`. It has colours on a
-  terminal, unless `NO_COLOR` is set to anything.
-- One event is one line in both. Whatever containers, the Kubernetes API or the service say is escaped where it would end a line,
-  move a terminal's cursor or turn the direction of a text, and cut where it is too long (a container's message after 256
-  characters, an error after 1024, any value after 32 KiB).
-- No line shows a token, a key, a password, or the nonce that the service issued, at any level.
-- What is wrong with the settings is told before there is a log, as plain text, with exit code 64.
+- **JSON** is one flat object per line. Numbers are numbers, times are RFC 3339 in UTC, and fields without a value are absent.
+- **Text** is for people: the time of day in UTC, the level, the message, and the fields as `name=value`. It has colours on a
+  terminal, unless `NO_COLOR` is set.
+- Each event is one line in both formats. podbeat escapes characters from containers, the Kubernetes API or the service that
+  would break the line, move a terminal's cursor or change the direction of the text. It truncates long values: a container's
+  message after 256 characters, an error after 1024, any value after 32 KiB.
+- No line shows a token, a key, a password, or a nonce that the service issued, at any level.
+- Errors in the settings are reported before the log starts, as plain text, with exit code 64.
 
-**Troubles that go on** are told at once, and then each time their number has doubled: `repeats` is how many there were since
-`since`. Another kind of failure in the same trouble is told at once, too, up to eight of them. When it is over, a line says how
-many there were (`failures`) and how long it took (`lasted_seconds`). A trouble that comes and goes is one trouble until ten
-minutes have passed without it, so that its lines become ever rarer; but four failures in a row are always told.
+**Repeated failures.** podbeat logs a failure at once, and then each time the number of failures has doubled: `repeats` is the
+number since `since`. podbeat also logs at once if the error changes, for up to eight different errors. When the problem is
+over, a line has the number of failures (`failures`) and the duration (`lasted_seconds`). A problem that comes and goes counts
+as one problem until ten minutes have passed without it, so its lines become less and less frequent. podbeat always logs four
+failures in a row.
 
-**Traces.** Each request for a heartbeat has a W3C `traceparent`. Its trace is one for all heartbeats of a process and stands in
-the first line as `trace_id`; its parent id is one for each attempt, in `span_id` of each line about one (at debug, all of them).
-So whoever has a record of the service finds the attempt, and whoever has podbeat's log finds the service's records of the whole
-pod by one id. The trace isn't marked as sampled, because podbeat records no spans, and ten thousand pods mustn't make the
-service record every heartbeat: a service that samples by its callers' word then keeps no spans of them, and its log lines have
-the ids all the same. `TRACEPARENT` puts the heartbeats into a given trace, with its mark: that is how to have one pod's
-heartbeats recorded. One that isn't valid is ignored with a warning. A `tracestate` isn't passed on.
+**Traces.** Each heartbeat request has a W3C `traceparent`. All heartbeats of a process have the same trace ID, which is
+`trace_id` in the first line. Each attempt has its own parent ID, which is `span_id` in each line about the attempt (at debug
+level, for all attempts). With these IDs you find an attempt in podbeat's log from the service's records, and the service's
+records of a pod from podbeat's log. podbeat does not mark the trace as sampled: podbeat records no spans, and ten thousand pods
+must not make the service record every heartbeat. A service that samples as its callers ask then keeps no spans of them, but its
+log lines still have the IDs. To have the heartbeats of one pod recorded, set `TRACEPARENT`: podbeat then uses that trace and its
+sampling flag. podbeat ignores an invalid value with a warning, and does not forward `tracestate`.
 
-## What is logged
+## Log levels
 
-`PODBEAT_LOG` is a level, or `target=level` pairs with commas; the longest target that fits decides.
+`PODBEAT_LOG` is a level, or comma-separated `target=level` pairs. The longest matching target decides.
 
 | `PODBEAT_LOG` | what it shows |
 |---|---|
 | `info` | the messages below |
-| `warn` | those of them that somebody may have to act on |
-| `off` | nothing, not even how it ends |
-| `debug` | each attempt and its answer, each retry's wait, each heartbeat that was dropped and lost no news, each renewed token |
-| `warn,podbeat::agent::delivery=debug` | warnings, and what is sent and answered |
-| `info,podbeat::telemetry::admin=off` | all but the admin endpoint's |
-| `info,kube_client=debug,hyper_util=debug` | also what these libraries say; at `trace` they are all heard |
+| `warn` | the messages that may need action |
+| `off` | nothing, not even how podbeat ends |
+| `debug` | also each attempt and its answer, each wait before a retry, each dropped heartbeat without container changes, and each renewed token |
+| `warn,podbeat::agent::delivery=debug` | warnings, and each request with its answer |
+| `info,podbeat::telemetry::admin=off` | everything except the messages of the admin endpoint |
+| `info,kube_client=debug,hyper_util=debug` | also the messages of these libraries; `trace` shows the messages of all libraries |
 
 ## Messages
 
-Fields in parentheses are there if there is something to say.
+A field in parentheses is present only if it has a value.
 
 | level | message | fields | meaning |
 |---|---|---|---|
@@ -82,15 +83,16 @@ fn document() -> String {
         .expect("a String takes all");
     }
     text.push_str(
-        "\n## Fields\n\nOf every line, in JSON:\n\n| field | form | what it says |\n|---|---|---|\n",
+        "\n## Fields\n\nEvery line in JSON has these fields:\n\n| field | form | meaning |\n|---|---|---|\n",
     );
     rows(&mut text, EVERYWHERE);
-    text.push_str("\nOf the messages above:\n\n| field | form | what it says |\n|---|---|---|\n");
+    text.push_str("\nThe messages above have these fields:\n\n| field | form | meaning |\n|---|---|---|\n");
     rows(&mut text, FIELDS);
     writeln!(
         text,
-        "\nThe settings in `{BEGINS}` are texts as [configuration.md](configuration.md) writes them, but for `job_retry_count` (a \
-         number) and `dry_run` (true or false). `PODBEAT_ALLOW_HTTP` has no field: it shows in the URL."
+        "\nIn `{BEGINS}`, the settings are texts, in the form of [configuration.md](configuration.md). Exceptions: \
+         `job_retry_count` is a number, and `dry_run` is true or false. `PODBEAT_ALLOW_HTTP` has no field, because the URL \
+         shows it."
     )
     .expect("a String takes all");
     text

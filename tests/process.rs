@@ -250,11 +250,7 @@ async fn a_token_near_its_end_is_a_warning_once() {
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
-    assert_eq!(
-        log.matches("the bearer token will expire soon").count(),
-        1,
-        "{log}"
-    );
+    assert_eq!(log.matches("the bearer token expires soon").count(), 1, "{log}");
     assert!(!log.contains(&token) && !log.contains("hunter2"));
 }
 
@@ -307,7 +303,7 @@ async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
         let podbeat = Podbeat::with(&world, &format!("log-{nth}"), &settings, &[]);
         let (code, log) = podbeat.end().await;
         assert_eq!(code, 0, "{log}");
-        assert!(log.contains("beginning afresh"), "{log}");
+        assert!(log.contains("cannot resume from the journal"), "{log}");
         let kept = std::fs::read_to_string(state.join(format!("journal.json.{aside}"))).expect("set aside");
         assert_eq!(kept, content);
     }
@@ -339,7 +335,9 @@ async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exi
     assert_eq!(last.exit_code("main"), Some(143), "{log}");
     let filled = lines(&log)
         .into_iter()
-        .find(|line| line["message"] == "an exit marker tells what the Kubernetes API withholds")
+        .find(|line| {
+            line["message"] == "using an exit code from an exit marker; the Kubernetes API does not show it"
+        })
         .expect("a line of the log");
     assert_eq!(
         (&filled["container"], &filled["exit_code"]),
@@ -449,9 +447,9 @@ async fn in_a_pod_each_log_line_is_one_json_object() {
     assert_eq!(code, 0, "{log}");
     let lines = lines(&log);
     let messages: Vec<&str> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
-    assert_eq!(messages.first(), Some(&"podbeat begins"), "{log}");
-    assert!(messages.contains(&"container changed"), "{log}");
-    assert_eq!(messages.last(), Some(&"podbeat ends"), "{log}");
+    assert_eq!(messages.first(), Some(&"podbeat started"), "{log}");
+    assert!(messages.contains(&"container state changed"), "{log}");
+    assert_eq!(messages.last(), Some(&"podbeat is exiting"), "{log}");
     let exit = lines
         .iter()
         .find(|line| line["exit_code"] == 4)
@@ -520,7 +518,7 @@ async fn a_log_that_is_not_read_holds_nothing_up() {
         .expect("read");
     assert_eq!(
         lines[0]["message"],
-        "lines were left out of the log, because nobody read it"
+        "log lines were dropped because nothing read the log"
     );
     assert!(
         lines[0]["lines"].as_u64().is_some_and(|lines| lines > 1),

@@ -92,12 +92,12 @@ impl Expiry {
         self.told_near &= left <= EXPIRY_IS_NEAR;
         let Some(at) = self.at else { return };
         if left <= SignedDuration::ZERO && !std::mem::replace(&mut self.told_over, true) {
-            warn!(expired_at = %at, "the bearer token has expired; the service is asked with it all the same");
+            warn!(expired_at = %at, "the bearer token has expired; sending it anyway");
         } else if left > SignedDuration::ZERO
             && left <= EXPIRY_IS_NEAR
             && !std::mem::replace(&mut self.told_near, true)
         {
-            warn!(expires_at = %at, "the bearer token will expire soon, and no newer one is at hand");
+            warn!(expires_at = %at, "the bearer token expires soon, and no newer token is available");
         }
     }
 }
@@ -195,7 +195,7 @@ impl Delivery {
                     heartbeat = sent.heartbeat,
                     kind = sent.kind,
                     body = body(&attempt.request, self.hides_nonce),
-                    "dry run: this heartbeat would be sent"
+                    "dry run: would send this heartbeat"
                 );
                 self.instruments.begun();
                 Box::pin(async move { conclude(Ok(Accepted::default()), Duration::ZERO) })
@@ -351,7 +351,7 @@ impl Delivery {
                     error = unreadable,
                     trace_id = sent.trace_id().map(display),
                     span_id = sent.span_id().map(display),
-                    "a heartbeat was accepted, but the answer's body can't be read: a new token in it would be lost"
+                    "a heartbeat was accepted, but the response body is unreadable; a new token in it would be lost"
                 );
             }
             return;
@@ -371,7 +371,7 @@ impl Delivery {
                         error = chain,
                         trace_id = sent.trace_id().map(display),
                         span_id = sent.span_id().map(display),
-                        "the service sent a token that can't be used"
+                        "the service sent an unusable token; keeping the current one"
                     );
                 }
                 return;
@@ -381,7 +381,7 @@ impl Delivery {
             info!(
                 failures = over.failures,
                 lasted_seconds = seconds(over.lasted),
-                "the service's answers can be used again"
+                "the service's responses are usable again"
             );
         }
         let Some(jwt) = jwt else { return };

@@ -184,7 +184,7 @@ async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Conten
         journal = %path.display(),
         set_aside_as = moved.map(|aside| aside.display().to_string()),
         error = %Chain(&unusable),
-        "the journal can't be taken up; beginning afresh"
+        "cannot resume from the journal; starting with an empty one"
     );
     None
 }

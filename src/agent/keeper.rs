@@ -147,7 +147,7 @@ async fn keep(
                         what,
                         failures = over.failures,
                         lasted_seconds = seconds(over.lasted),
-                        "a file is written again"
+                        "writing the file succeeded again"
                     );
                 }
                 break;
@@ -165,7 +165,7 @@ async fn keep(
                     repeats = told.repeats,
                     since = format!("{:.3}", told.since),
                     error = chain,
-                    "a file could not be written; heartbeats go on without it"
+                    "cannot write a file; heartbeats continue without it"
                 );
             }
             let wait = tokio::time::sleep(backoff.after_failure(&mut rng));

@@ -126,7 +126,7 @@ impl Markers {
                         repeats = told.repeats,
                         since = format!("{:.3}", told.since),
                         error = chain,
-                        "no exit markers; heartbeats go on without them"
+                        "cannot read exit markers; heartbeats continue without them"
                     );
                 }
                 return Event::Markers(self.found.clone());
@@ -136,7 +136,7 @@ impl Markers {
             info!(
                 failures = over.failures,
                 lasted_seconds = seconds(over.lasted),
-                "exit markers are read again"
+                "reading exit markers succeeded again"
             );
         }
         for (name, why) in refused {
@@ -144,7 +144,7 @@ impl Markers {
                 warn!(
                     file = brief(&name.to_string_lossy()),
                     error = %Chain(&why),
-                    "a file among the exit markers is ignored"
+                    "ignoring a file that is not a valid exit marker"
                 );
             }
         }

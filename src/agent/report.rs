@@ -116,10 +116,10 @@ impl Report {
             service_account_dir = service_account_dir.map(path),
             kubeconfig = kubeconfig.map(path),
             context,
-            "podbeat begins"
+            "podbeat started"
         );
         if let Trace::Unfit(unfit) = config.trace {
-            warn!(error = %unfit, "TRACEPARENT is ignored; heartbeats are sent in a trace of their own");
+            warn!(error = %unfit, "ignoring TRACEPARENT; heartbeats start a trace of their own");
         }
         Self {
             hides_nonce: config.nonce.is_some(),
@@ -154,17 +154,18 @@ impl Report {
                 exit_code = why.exit_code,
                 reason = why.reason.as_deref().map(brief),
                 pod_message = why.message.as_deref().map(brief),
-                "the Kubernetes API gives a reason for the pod's state"
+                "the Kubernetes API reported a reason for the pod's state"
             ),
             Note::OtherPod(uid) => {
                 warn!(
                     uid = uid.as_deref(),
-                    "another pod bears our pod's name; its states are not reported"
+                    "another pod has this pod's name; ignoring its states"
                 );
             }
             Note::NeverSeen => {
                 warn!(
-                    "no such pod; are POD_NAME, POD_NAMESPACE and POD_UID right? Heartbeats go on without states"
+                    "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without container \
+                     states"
                 );
             }
             Note::Accepted(number, kind) => self.accepted(*number, *kind),
@@ -174,31 +175,34 @@ impl Report {
                 retry_at,
             } => self.failed(*beat, answer, retry_at.map(|at| at.saturating_sub(now))),
             Note::Dropped(number, kind, cause, told) => dropped(*number, *kind, *cause, told),
-            Note::Signal { again: false } => info!("a signal to end came; watching on for the last states"),
-            Note::Signal { again: true } => info!("another signal to end came; not waiting any longer"),
+            Note::Signal { again: false } => {
+                info!("received SIGTERM or SIGINT; waiting for final container states")
+            }
+            Note::Signal { again: true } => info!("received a second SIGTERM or SIGINT; no longer waiting"),
             Note::Final(cause) => {
                 let cause = match cause {
                     Cause::Completed => "the task's containers are finished",
                     Cause::Gone => "the pod is gone",
-                    Cause::Signal => "a signal to end came, and the API shows no end of the task",
-                    Cause::Marked => "a signal to end came, and exit markers tell the end of the task",
+                    Cause::Signal => "received SIGTERM or SIGINT; the API does not show that the task ended",
+                    Cause::Marked => "received SIGTERM or SIGINT; exit markers show that the task ended",
                 };
                 info!(cause, "the last heartbeat is due");
             }
             Note::Marked { container, exit_code } => info!(
                 container = brief(container),
-                exit_code, "an exit marker tells what the Kubernetes API withholds"
+                exit_code, "using an exit code from an exit marker; the Kubernetes API does not show it"
             ),
             Note::UnknownMarker(container) => warn!(
                 container = brief(container),
-                "an exit marker names a container that the pod doesn't have; it is ignored"
+                "ignoring an exit marker: the pod has no container with this name"
             ),
             Note::Barrier { until } => info!(
                 again_in_seconds = seconds(until.saturating_sub(now)),
-                "an earlier request got no answer and may still arrive; the last heartbeat goes once more after it"
+                "an earlier request got no response and may still arrive; sending the last heartbeat once more after \
+                 it"
             ),
             Note::BarrierFailed => warn!(
-                "the last heartbeat was accepted; its repetition behind an earlier request that may arrive late was not"
+                "the last heartbeat was accepted, but sending it again after an unanswered request failed"
             ),
             Note::Resumed {
                 waiting,
@@ -206,13 +210,16 @@ impl Report {
             } => info!(
                 waiting,
                 last_heartbeat = how_far(*last_heartbeat),
-                "going on from the journal"
+                "resumed from the journal"
             ),
             Note::Reopened(last_heartbeat) => error!(
                 last_heartbeat = how_far(*last_heartbeat),
-                "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat"
+                "only podbeat's container was stopped and the task continues; resuming heartbeats after a last \
+                 heartbeat"
             ),
-            Note::Orphaned => warn!("the service says that this run isn't ours; nothing more is sent"),
+            Note::Orphaned => {
+                warn!("the service says that the run does not belong to this pod; sending nothing more")
+            }
         }
     }
 
@@ -223,7 +230,7 @@ impl Report {
             End::Delivered => Ending::Delivered,
             End::Orphaned => Ending::Orphaned,
             End::Restarting => {
-                info!("every container of the pod is being restarted; the next process continues");
+                info!("all containers of the pod are restarting; the next podbeat process continues");
                 Ending::Restarting
             }
             End::Undelivered(request) => {
@@ -231,7 +238,7 @@ impl Report {
                     request = body(request, self.hides_nonce),
                     trace_id = self.trace.map(|trace| display(trace.trace_id)),
                     span_id = self.trace.map(|trace| display(trace.span_id)),
-                    "the last heartbeat could not be delivered in time: the service doesn't know how this run ended"
+                    "could not deliver the last heartbeat in time; the service does not know how this run ended"
                 );
                 Ending::Undelivered
             }
@@ -244,7 +251,7 @@ impl Report {
             accepted = self.accepted,
             lost,
             uptime_seconds = seconds(uptime),
-            "podbeat ends"
+            "podbeat is exiting"
         );
         ending
     }
@@ -265,7 +272,7 @@ impl Report {
                 kind = kind.name(),
                 trace_id,
                 span_id,
-                "first contact with the task-run service"
+                "the service accepted the first heartbeat of this process"
             );
         }
         if kind == Kind::Final && !repeated {
@@ -289,23 +296,18 @@ impl Report {
                 kind = kind_name,
                 ?answer,
                 ?retry_in,
-                "not accepted; trying again"
+                "not accepted; retrying"
             ),
             // What is lost with another one is told when it is dropped, which is at once.
             None if kind != Kind::Final => {
-                debug!(
-                    heartbeat,
-                    kind = kind_name,
-                    ?answer,
-                    "not accepted; not trying again"
-                );
+                debug!(heartbeat, kind = kind_name, ?answer, "not accepted; not retrying");
             }
             None => warn!(
                 heartbeat,
                 kind = kind_name,
                 trace_id = self.trace.map(|trace| display(trace.trace_id)),
                 span_id = self.trace.map(|trace| display(trace.span_id)),
-                "not accepted; this body is not sent again"
+                "heartbeat rejected; will not resend this body"
             ),
         }
     }
@@ -342,11 +344,11 @@ fn time(time: Option<Timestamp>) -> Option<DisplayValue<Timestamp>> {
 fn dropped(heartbeat: u64, kind: Kind, cause: DropCause, told: &[ContainerStatus]) {
     let cause = match cause {
         DropCause::Overflow => "the outbox is full",
-        DropCause::Expired => "what it tells was observed too long ago (PODBEAT_MAX_STATUS_AGE)",
+        DropCause::Expired => "its container states are older than PODBEAT_MAX_STATUS_AGE",
         DropCause::Refused => "the service refused it",
-        DropCause::Deadline => "the deadline came first",
-        DropCause::Superseded => "a newer one says all that it says",
-        DropCause::Orphaned => "the run isn't ours",
+        DropCause::Deadline => "the deadline passed first",
+        DropCause::Superseded => "a newer heartbeat contains all of it",
+        DropCause::Orphaned => "the run does not belong to this pod",
     };
     let kind_name = kind.name();
     match kind {
@@ -363,7 +365,7 @@ fn dropped(heartbeat: u64, kind: Kind, cause: DropCause, told: &[ContainerStatus
                 heartbeat,
                 kind = kind_name,
                 cause,
-                "a heartbeat without news was dropped"
+                "a heartbeat without container changes was dropped"
             );
         }
     }
@@ -384,7 +386,11 @@ fn tell_losses(losses: Losses) -> u64 {
     if lost > 0 {
         warn!(
             overflowed,
-            expired, refused, too_late, orphaned, "some heartbeats with news were never accepted"
+            expired,
+            refused,
+            too_late,
+            orphaned,
+            "some heartbeats with container changes were never accepted"
         );
     }
     lost
@@ -430,7 +436,7 @@ fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart
             started_at = time(exit.started_at),
             finished_at = time(exit.finished_at),
             container_id = text(&exit.container_id),
-            "container changed"
+            "container state changed"
         ),
         Some(ContainerState::Waiting(waiting)) => {
             info!(
@@ -440,7 +446,7 @@ fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart
                 reason = text(&waiting.reason),
                 container_message = text(&waiting.message),
                 restart_count,
-                "container changed"
+                "container state changed"
             );
         }
         Some(ContainerState::Running(running)) => info!(
@@ -449,7 +455,7 @@ fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart
             to = "running",
             restart_count,
             started_at = time(running.started_at),
-            "container changed"
+            "container state changed"
         ),
         None => {}
     }

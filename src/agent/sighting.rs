@@ -107,7 +107,7 @@ impl Watcher {
                 Ok(Some(_) | None) => Look::Gone,
                 Err(error) => {
                     instruments.kubernetes_failed();
-                    warn!(error = %Chain(&error), "the look at the pod before the last heartbeat failed");
+                    warn!(error = %Chain(&error), "cannot get the pod before the last heartbeat; using the last known states");
                     Look::Failed
                 }
             }
@@ -129,13 +129,13 @@ impl Watcher {
             loop {
                 match pod.retries(&job).await {
                     Ok(Some(count)) => {
-                        info!(job_retry_count = count, "the Job's failed pods are counted");
+                        info!(job_retry_count = count, "counted the Job's failed pods");
                         return Some(count);
                     }
                     Ok(None) => {
                         info!(
-                            "the Job runs more than one pod, so that its failed pods tell no retry count of this one; set JOB_RETRY_COUNT \
-                             if the service needs it"
+                            "the Job runs several pods, so the number of failed pods is not this pod's retry count; \
+                             set JOB_RETRY_COUNT if the service needs it"
                         );
                         return None;
                     }
@@ -143,7 +143,7 @@ impl Watcher {
                         warn!(
                             error = %Chain(&error),
                             kubectl_apply = error.missing_role(),
-                            "the Job's failed pods can't be counted; heartbeats go on without a retry count"
+                            "cannot count the Job's failed pods; heartbeats continue without a retry count"
                         );
                         return None;
                     }
@@ -186,7 +186,7 @@ async fn watch_pod(
                 since = format!("{:.3}", told.since),
                 error = %Chain(error),
                 kubectl_apply = error.missing_role(),
-                "the Kubernetes API gives no news of the pod"
+                "cannot watch the pod; heartbeats continue without new container states"
             );
         }
     };
@@ -209,7 +209,7 @@ async fn watch_pod(
                 info!(
                     failures = over.failures,
                     lasted_seconds = seconds(over.lasted),
-                    "the Kubernetes API gives news of the pod again"
+                    "watching the pod again"
                 );
             }
             if let Sighting::Seen(pod) = &sighting
@@ -227,8 +227,8 @@ async fn watch_pod(
             {
                 warn!(
                     container = own_container,
-                    "the pod has no container of that name: podbeat takes its own container for a task's, and the run \
-                     never ends; set PODBEAT_CONTAINER_NAME to the name of podbeat's container"
+                    "the pod has no container with this name: podbeat counts its own container as a task container, \
+                     and the run never ends; set PODBEAT_CONTAINER_NAME to the name of podbeat's container"
                 );
             }
             if events.send(event).await.is_err() {
@@ -265,13 +265,14 @@ fn first_contact(pod: &Pod, tasks: &Tasks) {
         node = pod.spec.node_name.as_deref().map(brief),
         containers = names.join(", "),
         deleted = pod.metadata.deletion_timestamp.is_some(),
-        "first contact with the Kubernetes API"
+        "found the pod in the Kubernetes API"
     );
     let strangers = tasks.strangers(pod);
     if !strangers.is_empty() {
         warn!(
             containers = brief(&strangers.join(", ")),
-            "the pod has no regular containers of these names, which a setting or an annotation counts among the task's or not"
+            "the pod has no regular containers with these names; check the settings and annotations for task and \
+             ignored containers"
         );
     }
 }

@@ -185,7 +185,7 @@ mod tests {
             "[pod/p/podbeat] 2026-11-24T01:00:00Z stderr F",
             "2026-11-24T01:00:00Z stderr X a",
             "yesterday stderr F a",
-            "{\"log\": \"info\", \"message\": \"podbeat begins\"}",
+            "{\"log\": \"info\", \"message\": \"podbeat started\"}",
             "{\"message\": \"\\\"log\\\"\"}",
             "",
         ] {

@@ -170,17 +170,17 @@ impl Known {
     fn take_in(&mut self, line: &Line) -> Option<String> {
         let text = |name| line.text(name).unwrap_or_default();
         Some(match line.message.as_str() {
-            "podbeat begins" => self.begins(line),
-            "going on from the journal" => format!(
+            "podbeat started" => self.begins(line),
+            "resumed from the journal" => format!(
                 "it goes on from its journal: {} heartbeats wait, the last heartbeat is {}",
                 line.number("waiting").unwrap_or(0),
                 text("last_heartbeat")
             ),
-            "first contact with the task-run service" => {
+            "the service accepted the first heartbeat of this process" => {
                 self.service_is_heard = true;
                 "the service accepted a heartbeat of this process for the first time".to_owned()
             }
-            "first contact with the Kubernetes API" => {
+            "found the pod in the Kubernetes API" => {
                 self.pod_is_seen = true;
                 if line.is_set("deleted") {
                     self.facts.deleted();
@@ -190,17 +190,18 @@ impl Known {
                     .map_or_else(String::new, |node| format!(" on node {node}"));
                 format!("it sees its pod{node}: containers {}", text("containers"))
             }
-            "no such pod; are POD_NAME, POD_NAMESPACE and POD_UID right? Heartbeats go on without states" => {
+            "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without container states" =>
+            {
                 self.never_seen = true;
                 "the Kubernetes API shows no such pod: POD_NAME, POD_NAMESPACE or POD_UID may be wrong"
                     .to_owned()
             }
-            "container changed" => self.changed(line),
+            "container state changed" => self.changed(line),
             "the pod is being deleted" => {
                 self.facts.deleted();
                 format!("the pod is being deleted; its grace ends at {}", text("until"))
             }
-            "the Kubernetes API gives a reason for the pod's state" => {
+            "the Kubernetes API reported a reason for the pod's state" => {
                 let part = |name| line.text(name).map(str::to_owned);
                 let why = Why {
                     condition: part("condition"),
@@ -231,7 +232,7 @@ impl Known {
                     over(line, &mut self.service_outages)
                 )
             }
-            "the Kubernetes API gives no news of the pod" => {
+            "cannot watch the pod; heartbeats continue without new container states" => {
                 let trouble = trouble(line);
                 let text = format!(
                     "the Kubernetes API gives no news{}: {}",
@@ -241,7 +242,7 @@ impl Known {
                 self.kubernetes.get_or_insert(trouble);
                 text
             }
-            "the Kubernetes API gives news of the pod again" => {
+            "watching the pod again" => {
                 self.kubernetes = None;
                 format!(
                     "the Kubernetes API gives news again{}",
@@ -254,16 +255,16 @@ impl Known {
                 text("told"),
                 text("cause")
             ),
-            "the service says that this run isn't ours; nothing more is sent" => {
+            "the service says that the run does not belong to this pod; sending nothing more" => {
                 self.orphaned = true;
                 "the service says that the run isn't this pod's; nothing more is sent".to_owned()
             }
-            "a signal to end came; watching on for the last states" => {
+            "received SIGTERM or SIGINT; waiting for final container states" => {
                 self.signalled = true;
                 self.facts.stopped();
                 "SIGTERM: the pod is being stopped, or the task is done".to_owned()
             }
-            "an exit marker tells what the Kubernetes API withholds" => {
+            "using an exit code from an exit marker; the Kubernetes API does not show it" => {
                 self.marked.push(text("container").to_owned());
                 format!(
                     "an exit marker tells what the API withholds: {} ended with exit code {}",
@@ -285,11 +286,11 @@ impl Known {
                 };
                 format!("THE LAST HEARTBEAT WAS ACCEPTED; it told: {told}")
             }
-            "not accepted; this body is not sent again" => {
+            "heartbeat rejected; will not resend this body" => {
                 self.refused = true;
                 "the service refused the last heartbeat for good".to_owned()
             }
-            "some heartbeats with news were never accepted" => {
+            "some heartbeats with container changes were never accepted" => {
                 let causes = ["overflowed", "expired", "refused", "too_late", "orphaned"];
                 let counts = causes
                     .iter()
@@ -299,23 +300,22 @@ impl Known {
                     .map(|(cause, count)| format!("{count} {}", cause.replace('_', " ")))
                     .collect();
                 format!(
-                    "some heartbeats with news were never accepted: {}",
+                    "some heartbeats with container changes were never accepted: {}",
                     self.losses.join(", ")
                 )
             }
-            "the last heartbeat could not be delivered in time: the service doesn't know how this run ended" =>
-            {
+            "could not deliver the last heartbeat in time; the service does not know how this run ended" => {
                 self.undelivered = Some(line.at);
                 "THE LAST HEARTBEAT COULD NOT BE DELIVERED in time".to_owned()
             }
-            "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat" =>
+            "only podbeat's container was stopped and the task continues; resuming heartbeats after a last heartbeat" =>
             {
                 (self.due, self.accepted, self.undelivered) = (None, None, None);
                 self.refused = false;
                 self.facts.goes_on();
                 "podbeat's container alone was stopped, and the task goes on: the last heartbeat is taken back".to_owned()
             }
-            "podbeat ends" => {
+            "podbeat is exiting" => {
                 self.ended += 1;
                 self.exit_code = line.number("exit_code");
                 format!(
@@ -668,7 +668,7 @@ mod tests {
 
     #[test]
     fn what_kubectl_puts_before_a_line_is_left_out_and_other_lines_are_not_taken() {
-        let own = line(1, "podbeat begins", r#""task_run_id":"r""#);
+        let own = line(1, "podbeat started", r#""task_run_id":"r""#);
         for before in [
             "",
             "2026-11-24T01:00:01.5Z ",
@@ -680,11 +680,11 @@ mod tests {
                 read.at,
                 Some(When::At("2026-11-24T01:00:01Z".parse().expect("a time")))
             );
-            let text = "01:00:01.000Z INFO  podbeat begins                                 task_run_id=r";
+            let text = "01:00:01.000Z INFO  podbeat started                                task_run_id=r";
             let read = Line::read(&format!("{before}{text}")).expect(before);
             assert_eq!(
                 (read.message.as_str(), read.text("task_run_id")),
-                ("podbeat begins", Some("r"))
+                ("podbeat started", Some("r"))
             );
             assert_eq!(
                 matches!(read.at, Some(When::At(_))),
@@ -709,7 +709,7 @@ mod tests {
         let of = |pod: &str, run: &str| {
             format!(
                 "[pod/{pod}/podbeat] {}\n",
-                line(1, "podbeat begins", &format!(r#""task_run_id":"{run}""#))
+                line(1, "podbeat started", &format!(r#""task_run_id":"{run}""#))
             )
         };
         let text = format!("{}{}{}", of("a", "r1"), of("b", "r2"), of("a", "r1"));
@@ -769,14 +769,14 @@ mod tests {
     #[test]
     fn a_last_heartbeat_that_was_taken_back_is_no_end() {
         let before = [
-            line(0, "podbeat begins", r#""task_run_id":"trn.1""#),
+            line(0, "podbeat started", r#""task_run_id":"trn.1""#),
             line(1, "the last heartbeat is due", r#""cause":"a signal""#),
             line(2, "the last heartbeat was accepted", r#""told":"main running""#),
-            line(3, "podbeat ends", r#""exit_code":0"#),
-            line(4, "podbeat begins", ""),
+            line(3, "podbeat is exiting", r#""exit_code":0"#),
+            line(4, "podbeat started", ""),
         ];
         assert_eq!(verdict(&before).outcome, Outcome::Delivered);
-        let reopened = "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat";
+        let reopened = "only podbeat's container was stopped and the task continues; resuming heartbeats after a last heartbeat";
         let mut lines = before.to_vec();
         lines.push(line(5, reopened, r#""last_heartbeat":"accepted""#));
         assert_eq!(verdict(&lines).outcome, Outcome::Open);
@@ -793,10 +793,10 @@ mod tests {
     fn a_log_of_a_task_that_ended_beside_a_proxy_names_the_proxy() {
         let changed = |second, name: &str, to: &str| {
             let fields = format!(r#""container":"{name}","to":"{to}","exit_code":0,"restart_count":0"#);
-            line(second, "container changed", &fields)
+            line(second, "container state changed", &fields)
         };
         let mut lines = vec![
-            line(0, "podbeat begins", r#""task_run_id":"trn.1","report":"task""#),
+            line(0, "podbeat started", r#""task_run_id":"trn.1","report":"task""#),
             changed(1, "main", "running"),
             changed(2, "linkerd-proxy", "running"),
             changed(3, "main", "terminated"),
@@ -814,7 +814,7 @@ mod tests {
         // A signal brought the last heartbeat in the end.
         lines.push(line(
             4,
-            "a signal to end came; watching on for the last states",
+            "received SIGTERM or SIGINT; waiting for final container states",
             "",
         ));
         lines.push(line(5, "the last heartbeat is due", r#""cause":"a signal""#));
@@ -829,11 +829,11 @@ mod tests {
 
     #[test]
     fn a_run_that_hangs_is_told_what_it_waits_for() {
-        let begins = line(0, "podbeat begins", r#""version":"1","task_run_id":"trn.1""#);
-        let heard = line(1, "first contact with the task-run service", "");
+        let begins = line(0, "podbeat started", r#""version":"1","task_run_id":"trn.1""#);
+        let heard = line(1, "the service accepted the first heartbeat of this process", "");
         let waits = line(
             2,
-            "container changed",
+            "container state changed",
             r#""container":"main","to":"waiting","reason":"ImagePullBackOff","restart_count":0"#,
         );
         let told = verdict(&[begins.clone(), heard.clone(), waits]);
@@ -864,7 +864,7 @@ mod tests {
         );
         let over = line(
             7,
-            "the last heartbeat could not be delivered in time: the service doesn't know how this run ended",
+            "could not deliver the last heartbeat in time; the service does not know how this run ended",
             r#""request":"{}""#,
         );
         let told = verdict(&[begins, refused, due, over]);

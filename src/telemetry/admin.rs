@@ -87,7 +87,7 @@ impl Endpoint {
         };
         match listen(address).await {
             Ok((listener, address)) => {
-                info!(%address, "the admin endpoint listens");
+                info!(%address, "the admin endpoint is listening");
                 let panel = Panel::new(config);
                 let instruments = Instruments::on(&panel);
                 let serving = tokio::spawn(accept(listener, panel));
@@ -99,8 +99,8 @@ impl Endpoint {
                     setting = "PODBEAT_LISTEN",
                     %error,
                     cause,
-                    "there is no admin endpoint: no probe, metric or status will be answered; set PODBEAT_LISTEN to a \
-                     free port of this pod. Heartbeats go on without it"
+                    "cannot open the admin endpoint: probes, metrics and status are not available; set \
+                     PODBEAT_LISTEN to a free port of this pod. Heartbeats continue"
                 );
                 (None, Instruments::off())
             }
@@ -141,9 +141,9 @@ async fn accept(listener: TcpListener, panel: Arc<Panel>) {
             Err(error) => {
                 // Once: a lack that comes and goes would fill the log.
                 if std::mem::replace(&mut told, true) {
-                    debug!(%error, "the admin endpoint can't take a connection");
+                    debug!(%error, "the admin endpoint cannot accept connections");
                 } else {
-                    warn!(%error, "the admin endpoint can't take a connection; trying again, also if it happens once more");
+                    warn!(%error, "the admin endpoint cannot accept connections; retrying, without another warning");
                 }
                 // It may be ours that use up what is missing.
                 connections.drop_oldest();

@@ -64,7 +64,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     tracing::error!(
         panic = panic.payload_as_str().unwrap_or("(no message)"),
         location = panic.location().map(ToString::to_string),
-        "podbeat panicked, which is a bug"
+        "podbeat panicked; this is a bug, please report it"
     );
 }
 
@@ -72,7 +72,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
 fn to_stderr(line: &str) {
     static LOG: LazyLock<Unread<io::Stderr>> = LazyLock::new(|| Unread::new(io::stderr()));
     if let Some(lines) = LOG.left_out() {
-        tracing::warn!(lines, "lines were left out of the log, because nobody read it");
+        tracing::warn!(lines, "log lines were dropped because nothing read the log");
     }
     LOG.write(line);
 }

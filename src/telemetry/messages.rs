@@ -1,5 +1,5 @@
-//! What podbeat logs at info and above: one table of its messages and one of their fields. docs/logs.md is made of them, and
-//! tests hold every line of the real binary, and every place in the code that logs, against them.
+//! The messages that podbeat logs at info and above, and their fields, as two tables. docs/logs.md is generated from them. Tests
+//! compare every line of the real binary, and every log statement in the code, with these tables.
 
 use tracing::Level;
 
@@ -8,15 +8,15 @@ use crate::config::Setting;
 /// One message.
 #[derive(Clone, Copy, Debug)]
 pub struct Message {
-    /// How grave.
+    /// The severity.
     pub level: Level,
-    /// The text of the line's `message`, which never varies.
+    /// The text of the line's `message`. It is constant.
     pub text: &'static str,
-    /// Fields that are always there.
+    /// Fields that every line with this message has.
     pub always: &'static [&'static str],
-    /// Fields that are there if there is something to say.
+    /// Fields that a line has only if they have a value.
     pub sometimes: &'static [&'static str],
-    /// When it is logged, and what it means.
+    /// When podbeat logs it, and what it means.
     pub meaning: &'static str,
 }
 
@@ -25,9 +25,9 @@ pub struct Message {
 pub struct Field {
     /// Its name.
     pub name: &'static str,
-    /// What form its value has.
+    /// The form of its value.
     pub form: Form,
-    /// What it says.
+    /// What it means.
     pub meaning: &'static str,
 }
 
@@ -60,10 +60,10 @@ impl Form {
     }
 }
 
-/// The first message. Beside its own fields it has one for each setting.
-pub const BEGINS: &str = "podbeat begins";
+/// The first message. It also has a field for each setting.
+pub const BEGINS: &str = "podbeat started";
 
-/// The field in which [`BEGINS`] tells a setting: its flag, with underscores.
+/// The name of a setting's field in [`BEGINS`]: the setting's flag, with underscores.
 #[must_use]
 pub fn field_of(setting: &Setting) -> String {
     setting.flag.replace('-', "_")
@@ -91,13 +91,13 @@ const fn field(name: &'static str, form: Form, meaning: &'static str) -> Field {
 
 /// Fields of every line of the JSON form.
 pub const EVERYWHERE: &[Field] = &[
-    field("timestamp", Form::Time, "when, with milliseconds"),
+    field("timestamp", Form::Time, "the time, with milliseconds"),
     field("level", Form::Text, "ERROR, WARN, INFO, DEBUG or TRACE"),
     field("message", Form::Text, "one of the messages above"),
     field(
         "target",
         Form::Text,
-        "where in the code, which is what `PODBEAT_LOG` can name",
+        "the module in the code. `PODBEAT_LOG` can filter by it",
     ),
 ];
 
@@ -108,120 +108,125 @@ pub const MESSAGES: &[Message] = &[
         BEGINS,
         &["version"],
         &["trace_id", "kubernetes_api"],
-        "The first line. Each setting in force is a field, named as its flag with underscores; a secret is `[redacted]`, a \
-         setting without a value is left out",
+        "The first line. It has a field for each setting that has a value, named like the setting's flag, with underscores. \
+         Secrets are `[redacted]`",
     ),
     message(
         Level::WARN,
-        "TRACEPARENT is ignored; heartbeats are sent in a trace of their own",
+        "ignoring TRACEPARENT; heartbeats start a trace of their own",
         &["error"],
         &[],
-        "What was given is no W3C traceparent",
+        "The value of `TRACEPARENT` is not a valid W3C traceparent",
     ),
     message(
         Level::INFO,
-        "the admin endpoint listens",
+        "the admin endpoint is listening",
         &["address"],
         &[],
-        "`PODBEAT_LISTEN` is set, and its port is had",
+        "The admin endpoint listens on the address of `PODBEAT_LISTEN`",
     ),
     message(
         Level::ERROR,
-        "there is no admin endpoint: no probe, metric or status will be answered; set PODBEAT_LISTEN to a free port of this \
-         pod. Heartbeats go on without it",
+        "cannot open the admin endpoint: probes, metrics and status are not available; set PODBEAT_LISTEN to a free \
+         port of this pod. Heartbeats continue",
         &["setting", "error", "cause"],
         &[],
-        "The port of `PODBEAT_LISTEN` can't be had",
+        "podbeat cannot listen on the port of `PODBEAT_LISTEN`",
     ),
     message(
         Level::WARN,
-        "the admin endpoint can't take a connection; trying again, also if it happens once more",
+        "the admin endpoint cannot accept connections; retrying, without another warning",
         &["error"],
         &[],
-        "The process or the node has no room for another; told once",
+        "The process or the node has no resources for another connection. Logged once",
     ),
     message(
         Level::WARN,
-        "the journal can't be taken up; beginning afresh",
+        "cannot resume from the journal; starting with an empty one",
         &["journal", "error"],
         &["set_aside_as"],
-        "It is torn, or of another pod, run or newer version",
+        "The journal is damaged, or belongs to another pod, another run or a newer version of podbeat",
     ),
     message(
         Level::INFO,
-        "going on from the journal",
+        "resumed from the journal",
         &["waiting", "last_heartbeat"],
         &[],
-        "podbeat's container was started again, and takes up what the process before it left",
+        "podbeat's container restarted. The new process continues with the state of the earlier one",
     ),
     message(
         Level::INFO,
-        "first contact with the task-run service",
+        "the service accepted the first heartbeat of this process",
         &["heartbeat", "kind"],
         &["trace_id", "span_id"],
-        "The first heartbeat of this process was accepted",
+        "The connection to the task-run service works",
     ),
     message(
         Level::INFO,
-        "first contact with the Kubernetes API",
+        "found the pod in the Kubernetes API",
         &["containers", "deleted"],
         &["pod_uid", "node"],
-        "The pod is seen for the first time",
+        "podbeat sees the pod for the first time",
     ),
     message(
         Level::WARN,
-        "the pod has no regular containers of these names, which a setting or an annotation counts among the task's or not",
+        "the pod has no regular containers with these names; check the settings and annotations for task and ignored \
+         containers",
         &["containers"],
         &[],
-        "A name in PODBEAT_TASK_CONTAINERS, PODBEAT_IGNORED_CONTAINERS or the annotations podbeat.dev/task-containers or podbeat.dev/ignored-containers is misspelt. It is ignored; if no container is left for the task, every regular one counts",
+        "A name in `PODBEAT_TASK_CONTAINERS`, `PODBEAT_IGNORED_CONTAINERS` or the annotations `podbeat.dev/task-containers` or \
+         `podbeat.dev/ignored-containers` is misspelt. podbeat ignores the name. If this leaves no task container, every \
+         regular container is one",
     ),
     message(
         Level::INFO,
-        "the Job's failed pods are counted",
+        "counted the Job's failed pods",
         &["job_retry_count"],
         &[],
-        "The pod is a Job's, and neither JOB_RETRY_COUNT nor the Job controller's annotation gives a retry count: it is the number of the Job's pods that failed before this one",
+        "The pod belongs to a Job, and neither `JOB_RETRY_COUNT` nor the Job controller's annotation gives a retry count. podbeat \
+         uses the number of the Job's pods that failed before this one",
     ),
     message(
         Level::INFO,
-        "the Job runs more than one pod, so that its failed pods tell no retry count of this one; set JOB_RETRY_COUNT if the service \
-         needs it",
+        "the Job runs several pods, so the number of failed pods is not this pod's retry count; set JOB_RETRY_COUNT \
+         if the service needs it",
         &[],
         &[],
-        "The same, and the Job has no completion index by which the pods could be told apart. Heartbeats go on without a retry count",
+        "The same, but the Job has no completion index, so podbeat cannot assign the failed pods. Heartbeats continue without a \
+         retry count",
     ),
     message(
         Level::WARN,
-        "the Job's failed pods can't be counted; heartbeats go on without a retry count",
+        "cannot count the Job's failed pods; heartbeats continue without a retry count",
         &["error"],
         &["kubectl_apply"],
-        "The Kubernetes API didn't list them, six times, or doesn't allow it",
+        "The Kubernetes API failed to list the Job's pods six times, or does not allow it",
     ),
     message(
         Level::WARN,
-        "the pod has no container of that name: podbeat takes its own container for a task's, and the run never ends; set \
-         PODBEAT_CONTAINER_NAME to the name of podbeat's container",
+        "the pod has no container with this name: podbeat counts its own container as a task container, and the run \
+         never ends; set PODBEAT_CONTAINER_NAME to the name of podbeat's container",
         &["container"],
         &[],
-        "In a pod, podbeat's own container isn't found",
+        "podbeat runs in a pod, and did not find its own container there",
     ),
     message(
         Level::WARN,
-        "no such pod; are POD_NAME, POD_NAMESPACE and POD_UID right? Heartbeats go on without states",
+        "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without container states",
         &[],
         &[],
-        "The Kubernetes API never showed a pod of that name",
+        "The Kubernetes API never showed a pod with this name and UID",
     ),
     message(
         Level::WARN,
-        "another pod bears our pod's name; its states are not reported",
+        "another pod has this pod's name; ignoring its states",
         &[],
         &["uid"],
-        "The pod was made anew under its name, or POD_UID is wrong",
+        "The pod was created again with the same name, or `POD_UID` is wrong",
     ),
     message(
         Level::INFO,
-        "container changed",
+        "container state changed",
         &["container", "to", "restart_count"],
         &[
             "from",
@@ -233,38 +238,38 @@ pub const MESSAGES: &[Message] = &[
             "finished_at",
             "container_id",
         ],
-        "Each change of a container that is reported, as the Kubernetes API words it; an exit that only `lastState` still \
-         shows, too",
+        "A reported container changed, in the words of the Kubernetes API. This includes an exit that only \
+         `lastState` still shows",
     ),
     message(
         Level::INFO,
-        "the Kubernetes API gives a reason for the pod's state",
+        "the Kubernetes API reported a reason for the pod's state",
         &[],
         &["condition", "container", "exit_code", "reason", "pod_message"],
-        "Why the pod ends or can't begin: its `status.reason` (such as DeadlineExceeded or Evicted), the conditions DisruptionTarget, \
-         PodScheduled and Ready (PodFailed), or what an init container or another sidecar does that keeps the task from starting. \
-         Each reason has one line",
+        "Why the pod ends or cannot start: its `status.reason` (such as DeadlineExceeded or Evicted), the conditions \
+         DisruptionTarget, PodScheduled and Ready (PodFailed), or an init container or another sidecar that prevents the task \
+         from starting. Each reason is logged once",
     ),
     message(
         Level::INFO,
         "the pod is being deleted",
         &["until"],
         &[],
-        "The API shows a deletionTimestamp",
+        "The pod has a `deletionTimestamp`",
     ),
     message(
         Level::WARN,
-        "the Kubernetes API gives no news of the pod",
+        "cannot watch the pod; heartbeats continue without new container states",
         &["repeats", "since", "error"],
         &["status", "kubectl_apply"],
-        "A list, watch or get failed; heartbeats go on without fresh states. Told at once, then ever more rarely",
+        "A list, watch or get request to the Kubernetes API failed. Logged at once, then less and less often",
     ),
     message(
         Level::INFO,
-        "the Kubernetes API gives news of the pod again",
+        "watching the pod again",
         &["failures", "lasted_seconds"],
         &[],
-        "That is over",
+        "A request to the Kubernetes API succeeded again",
     ),
     message(
         Level::WARN,
@@ -279,7 +284,7 @@ pub const MESSAGES: &[Message] = &[
             "span_id",
         ],
         &["status"],
-        "Any answer but 2xx, or none. Told at once, then ever more rarely",
+        "The service did not answer with 2xx, or did not answer. Logged at once, then less and less often",
     ),
     message(
         Level::INFO,
@@ -293,39 +298,41 @@ pub const MESSAGES: &[Message] = &[
             "span_id",
         ],
         &[],
-        "That is over",
+        "The service accepted a heartbeat after failures",
     ),
     message(
         Level::WARN,
         "a heartbeat was dropped",
         &["heartbeat", "kind", "cause", "told"],
         &[],
-        "The service will never hear of a change of a container as it happened; what it would have told, and why not",
+        "The service will not receive this container change. `told` has the lost content, `cause` the reason",
     ),
     message(
         Level::INFO,
-        "every container of the pod is being restarted; the next process continues",
+        "all containers of the pod are restarting; the next podbeat process continues",
         &[],
         &[],
-        "A container ended with a code for which its rule says RestartAllContainers (KEP-5532). No last heartbeat was sent",
+        "A container exited with a code for which its restart rule says RestartAllContainers (KEP-5532). podbeat sent no last \
+         heartbeat",
     ),
     message(
         Level::ERROR,
-        "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat",
+        "only podbeat's container was stopped and the task continues; resuming heartbeats after a last heartbeat",
         &["last_heartbeat"],
         &[],
-        "A failed liveness probe, a changed image or a resize stopped podbeat, not the pod. If the last heartbeat was accepted, the service may hold the run for over: see that nothing stops podbeat's container alone",
+        "A failed liveness probe, a changed image or a resize stopped podbeat, but not the pod. If the last heartbeat was \
+         accepted, the service may regard the run as ended. Make sure that nothing stops only podbeat's container",
     ),
     message(
         Level::WARN,
-        "the service says that this run isn't ours; nothing more is sent",
+        "the service says that the run does not belong to this pod; sending nothing more",
         &[],
         &[],
-        "404, 409 or 410, three times over 30 s or more",
+        "The service answered 404, 409 or 410 three times over 30 s or more",
     ),
     message(
         Level::WARN,
-        "a heartbeat was accepted, but the answer's body can't be read: a new token in it would be lost",
+        "a heartbeat was accepted, but the response body is unreadable; a new token in it would be lost",
         &[
             "heartbeat",
             "kind",
@@ -336,165 +343,168 @@ pub const MESSAGES: &[Message] = &[
             "span_id",
         ],
         &[],
-        "It is no JSON, or too long. Told at once, then ever more rarely",
+        "The body is not JSON, or too long. Logged at once, then less and less often",
     ),
     message(
         Level::WARN,
-        "the service sent a token that can't be used",
+        "the service sent an unusable token; keeping the current one",
         &["repeats", "since", "error", "trace_id", "span_id"],
         &[],
-        "No header can carry it; the old one stays in use. Told at once, then ever more rarely",
+        "The token contains characters that an HTTP header cannot contain. Logged at once, then less and less often",
     ),
     message(
         Level::INFO,
-        "the service's answers can be used again",
+        "the service's responses are usable again",
         &["failures", "lasted_seconds"],
         &[],
-        "The two before this are over",
+        "The problem of the two messages before is over",
     ),
     message(
         Level::WARN,
-        "the bearer token will expire soon, and no newer one is at hand",
+        "the bearer token expires soon, and no newer token is available",
         &["expires_at"],
         &[],
-        "It is a JWT that says so, ten minutes ahead; told once, and again only after a better one",
+        "The token is a JWT that expires in less than ten minutes. Logged once, and again only after a token that is \
+         valid for longer",
     ),
     message(
         Level::WARN,
-        "the bearer token has expired; the service is asked with it all the same",
+        "the bearer token has expired; sending it anyway",
         &["expired_at"],
         &[],
-        "The same, when the time has come",
+        "The same, after the token has expired",
     ),
     message(
         Level::WARN,
-        "a file could not be written; heartbeats go on without it",
+        "cannot write a file; heartbeats continue without it",
         &["what", "repeats", "since", "error"],
         &[],
-        "The journal's or the renewed token's directory is missing, full or read-only. Told at once, then ever more rarely",
+        "The directory of the journal or of the renewed token is missing, full or read-only. Logged at once, then less and less \
+         often",
     ),
     message(
         Level::INFO,
-        "a file is written again",
+        "writing the file succeeded again",
         &["what", "failures", "lasted_seconds"],
         &[],
-        "That is over",
+        "The file is up to date again",
     ),
     message(
         Level::INFO,
-        "dry run: this heartbeat would be sent",
+        "dry run: would send this heartbeat",
         &["heartbeat", "kind", "body"],
         &[],
-        "With `--dry-run`, in place of each heartbeat; the totals at the end count it as sent and accepted",
+        "With `--dry-run`, instead of each heartbeat. The totals at the end count it as sent and accepted",
     ),
     message(
         Level::INFO,
-        "a signal to end came; watching on for the last states",
+        "received SIGTERM or SIGINT; waiting for final container states",
         &[],
         &[],
-        "SIGTERM or SIGINT",
+        "podbeat is being stopped. It waits for the last changes before it sends the last heartbeat",
     ),
     message(
         Level::INFO,
-        "another signal to end came; not waiting any longer",
+        "received a second SIGTERM or SIGINT; no longer waiting",
         &[],
         &[],
-        "A second one",
+        "podbeat sends the last heartbeat now",
     ),
     message(
         Level::WARN,
-        "the look at the pod before the last heartbeat failed",
+        "cannot get the pod before the last heartbeat; using the last known states",
         &["error"],
         &[],
-        "The last heartbeat tells what was known before",
+        "The last heartbeat has the states that podbeat saw before",
     ),
     message(
         Level::WARN,
-        "no exit markers; heartbeats go on without them",
+        "cannot read exit markers; heartbeats continue without them",
         &["repeats", "since", "error"],
         &[],
-        "The directory can't be read. Told at once, then ever more rarely",
+        "podbeat cannot read the directory. Logged at once, then less and less often",
     ),
     message(
         Level::INFO,
-        "exit markers are read again",
+        "reading exit markers succeeded again",
         &["failures", "lasted_seconds"],
         &[],
-        "That is over",
+        "podbeat can read the directory again",
     ),
     message(
         Level::WARN,
-        "a file among the exit markers is ignored",
+        "ignoring a file that is not a valid exit marker",
         &["file", "error"],
         &[],
-        "It is no marker; each is told once",
+        "Logged once for each file",
     ),
     message(
         Level::WARN,
-        "an exit marker names a container that the pod doesn't have; it is ignored",
+        "ignoring an exit marker: the pod has no container with this name",
         &["container"],
         &[],
-        "A wrapper was given another name",
+        "`podbeat exec` was started with another container name",
     ),
     message(
         Level::INFO,
         "the last heartbeat is due",
         &["cause"],
         &[],
-        "Why it goes out now",
+        "`cause` says why podbeat sends the last heartbeat now",
     ),
     message(
         Level::INFO,
-        "an exit marker tells what the Kubernetes API withholds",
+        "using an exit code from an exit marker; the Kubernetes API does not show it",
         &["container", "exit_code"],
         &[],
-        "The exit in the last heartbeat is the task's own word",
+        "The exit code in the last heartbeat comes from the task's exit marker",
     ),
     message(
         Level::WARN,
-        "not accepted; this body is not sent again",
+        "heartbeat rejected; will not resend this body",
         &["heartbeat", "kind"],
         &["trace_id", "span_id"],
-        "The service refused the last heartbeat for good; why, says `a heartbeat was not accepted` before it",
+        "The service permanently refused this body of the last heartbeat. The line `a heartbeat was not accepted` before has the \
+         reason",
     ),
     message(
         Level::INFO,
         "the last heartbeat was accepted",
         &["heartbeat", "told"],
         &["trace_id", "span_id"],
-        "The service knows how the run ended: what it was told",
+        "The service knows how the run ended. `told` has what podbeat reported",
     ),
     message(
         Level::INFO,
-        "an earlier request got no answer and may still arrive; the last heartbeat goes once more after it",
+        "an earlier request got no response and may still arrive; sending the last heartbeat once more after it",
         &["again_in_seconds"],
         &[],
-        "So that the service's last word is the last heartbeat",
+        "This makes the last heartbeat the last request that the service receives",
     ),
     message(
         Level::WARN,
-        "the last heartbeat was accepted; its repetition behind an earlier request that may arrive late was not",
+        "the last heartbeat was accepted, but sending it again after an unanswered request failed",
         &[],
         &[],
-        "The run has been told its end all the same",
+        "The service knows how the run ended nevertheless",
     ),
     message(
         Level::WARN,
-        "some heartbeats with news were never accepted",
+        "some heartbeats with container changes were never accepted",
         &["overflowed", "expired", "refused", "too_late", "orphaned"],
         &[],
-        "At the end, if there were any: how many, by cause",
+        "At the end, if there were any. The fields have the counts by cause",
     ),
     message(
         Level::ERROR,
-        "the last heartbeat could not be delivered in time: the service doesn't know how this run ended",
+        "could not deliver the last heartbeat in time; the service does not know how this run ended",
         &["request"],
         &["trace_id", "span_id"],
-        "Exit code 75 follows",
+        "podbeat exits with 75",
     ),
     message(
         Level::INFO,
-        "podbeat ends",
+        "podbeat is exiting",
         &[
             "ending",
             "exit_code",
@@ -505,95 +515,100 @@ pub const MESSAGES: &[Message] = &[
             "uptime_seconds",
         ],
         &[],
-        "The last line, with the totals of this process",
+        "The last line. It has the totals of this process",
     ),
     message(
         Level::WARN,
-        "lines were left out of the log, because nobody read it",
+        "log lines were dropped because nothing read the log",
         &["lines"],
         &[],
-        "Standard error is a pipe that was full for longer than 50 ms; heartbeats went on. The container runtime, or whatever reads the log, hung or was too slow",
+        "Standard error is a pipe that was full for longer than 50 ms. The container runtime, or another reader of the log, hung \
+         or was too slow. Heartbeats continued",
     ),
     message(
         Level::ERROR,
-        "podbeat panicked, which is a bug",
+        "podbeat panicked; this is a bug, please report it",
         &["panic"],
         &["location"],
-        "Please report it, with this line",
+        "Report the bug with this line",
     ),
 ];
 
-/// Every field of those messages but the settings of [`BEGINS`], by name.
+/// Every field of these messages except the settings of [`BEGINS`], sorted by name.
 pub const FIELDS: &[Field] = &[
-    field("accepted", Form::Number, "heartbeats that were accepted"),
+    field("accepted", Form::Number, "heartbeats that the service accepted"),
     field("address", Form::Text, "address and port"),
     field(
         "again_in_seconds",
         Form::Seconds,
-        "when it goes once more at the earliest",
+        "seconds until podbeat sends it again, at the earliest",
     ),
-    field("attempts", Form::Number, "requests that were begun"),
+    field("attempts", Form::Number, "requests that podbeat started"),
     field("body", Form::Text, "the whole body, as JSON"),
-    field("cause", Form::Text, "why"),
+    field("cause", Form::Text, "the reason"),
     field(
         "condition",
         Form::Text,
-        "the pod's condition that has the reason; absent for `status.reason`",
+        "the pod condition with the reason. Absent for `status.reason`",
     ),
-    field("container", Form::Text, "its name"),
+    field("container", Form::Text, "the container's name"),
     field(
         "container_id",
         Form::Text,
-        "the runtime's id of the run that ended",
+        "the container runtime's ID of the terminated container",
     ),
     field(
         "container_message",
         Form::Text,
-        "the API's `message` of that state: a termination message, or why it waits; 256 characters of it",
+        "the API's `message` of the state: a termination message, or why the container waits. At most 256 characters",
     ),
     field(
         "containers",
         Form::Text,
-        "names of all containers of the pod, init containers first",
+        "the names of containers; of all containers of the pod, init containers come first",
     ),
-    field("deleted", Form::Flag, "whether the pod is being deleted already"),
+    field("deleted", Form::Flag, "whether the pod is already being deleted"),
     field(
         "ending",
         Form::Text,
-        "how podbeat ended, as its exit codes are listed",
+        "how podbeat ended; see the list of exit codes",
     ),
     field(
         "error",
         Form::Text,
-        "what went wrong, to what, and what to do about it, with its causes",
+        "what failed, on what, what to do about it, and the causes",
     ),
-    field("exit_code", Form::Number, "the container's, or podbeat's own"),
+    field(
+        "exit_code",
+        Form::Number,
+        "the container's exit code, or podbeat's version",
+    ),
     field(
         "expired",
         Form::Number,
-        "heartbeats that waited longer than PODBEAT_MAX_STATUS_AGE",
+        "heartbeats that waited longer than `PODBEAT_MAX_STATUS_AGE`",
     ),
     field("expired_at", Form::Time, "the token's `exp`"),
     field("expires_at", Form::Time, "the token's `exp`"),
-    field("failures", Form::Number, "how many there were"),
-    field("file", Form::Text, "its name in the directory"),
-    field("finished_at", Form::Time, "as the API said"),
-    field("from", Form::Text, "the state before; absent if there was none"),
+    field("failures", Form::Number, "the number of failures"),
+    field("file", Form::Text, "the file's name in the directory"),
+    field("finished_at", Form::Time, "the value from the Kubernetes API"),
+    field("from", Form::Text, "the earlier state. Absent if there was none"),
     field(
         "heartbeat",
         Form::Number,
-        "the heartbeat's number, from 1 in each pod; a retry has the same",
+        "the heartbeat's number. It starts at 1 in each pod; a retry has the same number",
     ),
     field(
         "job_retry_count",
         Form::Number,
-        "pods of the Job that failed before this one",
+        "the number of the Job's pods that failed before this one",
     ),
-    field("journal", Form::Text, "its path"),
+    field("journal", Form::Text, "the journal's path"),
     field(
         "kind",
         Form::Text,
-        "first, periodic, change, lost_exit (of which only `lastState` tells) or final",
+        "first, periodic, change, lost_exit (an exit that only `lastState` shows) or final",
     ),
     field(
         "kubectl_apply",
@@ -603,92 +618,105 @@ pub const FIELDS: &[Field] = &[
     field(
         "kubernetes_api",
         Form::Text,
-        "its host and port, in a pod; elsewhere `kubeconfig` and `context` say it",
+        "the API server's host and port, in a pod. Elsewhere, see `kubeconfig` and `context`",
     ),
     field(
         "last_heartbeat",
         Form::Text,
-        "how far it has come: open, accepted, refused or orphaned",
+        "the state of the last heartbeat: open, accepted, refused or orphaned",
     ),
     field(
         "lasted_seconds",
         Form::Seconds,
         "from the first failure to this line",
     ),
-    field("lines", Form::Number, "how many"),
-    field("location", Form::Text, "where in the code"),
+    field("lines", Form::Number, "the number of dropped lines"),
+    field("location", Form::Text, "the place in the code"),
     field(
         "lost",
         Form::Number,
-        "heartbeats with news that were never accepted",
+        "heartbeats with container changes that were never accepted",
     ),
     field("node", Form::Text, "the node's name"),
     field(
         "orphaned",
         Form::Number,
-        "heartbeats that waited when the run was disowned",
+        "heartbeats that waited when the service said that the run does not belong to this pod",
     ),
     field(
         "overflowed",
         Form::Number,
         "heartbeats for which the outbox had no room",
     ),
-    field("panic", Form::Text, "its message"),
+    field("panic", Form::Text, "the panic's message"),
     field(
         "pod_message",
         Form::Text,
-        "the API's `message` for that reason; 256 characters of it",
+        "the API's `message` for the reason. At most 256 characters",
     ),
     field("pod_uid", Form::Text, "the pod's metadata.uid"),
-    field("reason", Form::Text, "the API's word, such as OOMKilled"),
+    field("reason", Form::Text, "the reason from the API, such as OOMKilled"),
     field("refused", Form::Number, "heartbeats that the service refused"),
     field(
         "repeats",
         Form::Number,
-        "how many failures there were since `since`, this one included",
+        "the number of failures since `since`, including this one",
     ),
     field(
         "request",
         Form::Text,
-        "the body that was not accepted, as JSON; the service's own nonce left out",
+        "the body that was not accepted, as JSON. A nonce that the service issued is redacted",
     ),
-    field("restart_count", Form::Number, "as the API said"),
-    field("sent", Form::Number, "heartbeats that were tried at least once"),
-    field("set_aside_as", Form::Text, "where it is now"),
+    field("restart_count", Form::Number, "the value from the Kubernetes API"),
+    field(
+        "sent",
+        Form::Number,
+        "heartbeats that podbeat tried to send at least once",
+    ),
+    field("set_aside_as", Form::Text, "the file's new name"),
     field("setting", Form::Text, "the setting to look at"),
     field(
         "signal",
         Form::Number,
-        "the signal that ended it, where the API tells",
+        "the signal that ended the container, if the API has it",
     ),
-    field("since", Form::Time, "when the first failure was"),
+    field("since", Form::Time, "the time of the first failure"),
     field(
         "span_id",
         Form::Text,
-        "the attempt, in the header `traceparent` of its request",
+        "the attempt's ID, from the header `traceparent` of its request",
     ),
-    field("started_at", Form::Time, "as the API said"),
-    field("status", Form::Number, "the HTTP status, if one came"),
-    field("to", Form::Text, "the state now: waiting, running or terminated"),
+    field("started_at", Form::Time, "the value from the Kubernetes API"),
+    field("status", Form::Number, "the HTTP status, if there was a response"),
+    field("to", Form::Text, "the new state: waiting, running or terminated"),
     field(
         "told",
         Form::Text,
-        "each container's state and exit code: `main terminated 3, helper running`; empty if none is known",
+        "each container's state and exit code, such as `main terminated 3, helper running`. Empty if none is known",
     ),
     field(
         "too_late",
         Form::Number,
-        "heartbeats before which the deadline of the last one came",
+        "heartbeats that waited when the deadline of the last heartbeat passed",
     ),
     field(
         "trace_id",
         Form::Text,
-        "the trace of all heartbeats of this process, in the header `traceparent` of each request; none in a dry run",
+        "the trace ID of all heartbeats of this process, from the header `traceparent` of each request. Absent in a \
+         dry run",
     ),
     field("uid", Form::Text, "the other pod's metadata.uid"),
-    field("until", Form::Time, "when the grace of the deletion ends"),
-    field("uptime_seconds", Form::Seconds, "since the process began"),
-    field("version", Form::Text, "podbeat's"),
-    field("waiting", Form::Number, "heartbeats that wait to be accepted"),
-    field("what", Form::Text, "the journal, or the renewed token"),
+    field("until", Form::Time, "the end of the deletion grace period"),
+    field("uptime_seconds", Form::Seconds, "since the process started"),
+    field("version", Form::Text, "podbeat's version"),
+    field(
+        "waiting",
+        Form::Number,
+        "heartbeats that the service has not accepted yet",
+    ),
+    field(
+        "what",
+        Form::Text,
+        "which file: the journal, or the renewed token",
+    ),
 ];

@@ -64,7 +64,7 @@ pub(super) fn ready(panel: &Panel) -> Reasons {
     match readings.last_heartbeat() {
         LastHeartbeat::Accepted => return reasons,
         LastHeartbeat::Orphaned => {
-            reasons.add("the service says that this run isn't ours; nothing more is sent");
+            reasons.add("the service says that the run does not belong to this pod; sending nothing more");
             return reasons;
         }
         LastHeartbeat::Refused => {

@@ -59,7 +59,7 @@ async fn the_first_line_has_every_setting() {
     let mut told = BTreeSet::new();
     for (log, more) in [("log-1", &in_pod[..]), ("log-2", &outside[..])] {
         let podbeat = Podbeat::start(&world, log, &[&everywhere[..], more].concat());
-        let begins = podbeat.until_logged("podbeat begins").await;
+        let begins = podbeat.until_logged("podbeat started").await;
         table::check(std::slice::from_ref(&begins));
         told.extend(begins.as_object().expect("an object").keys().cloned());
     }
@@ -94,14 +94,14 @@ async fn a_pod_at_rest_logs_nothing() {
     assert_eq!(
         told,
         [
-            "podbeat begins",
-            "container changed",
-            "first contact with the Kubernetes API",
-            "first contact with the task-run service",
-            "a signal to end came; watching on for the last states",
+            "podbeat started",
+            "container state changed",
+            "found the pod in the Kubernetes API",
+            "the service accepted the first heartbeat of this process",
+            "received SIGTERM or SIGINT; waiting for final container states",
             "the last heartbeat is due",
             "the last heartbeat was accepted",
-            "podbeat ends",
+            "podbeat is exiting",
         ]
     );
 }
@@ -151,7 +151,10 @@ async fn the_filter_decides_what_is_told() {
         ("error", None),
         ("debug", Some(("DEBUG", "sending a heartbeat"))),
         ("warn,podbeat::agent::delivery=debug", Some(("DEBUG", "answered"))),
-        ("podbeat::agent::report=info", Some(("INFO", "podbeat ends"))),
+        (
+            "podbeat::agent::report=info",
+            Some(("INFO", "podbeat is exiting")),
+        ),
     ] {
         let world = World::start().await.expect("a world");
         let pod = Pod::new("p", "u1").sidecar(podbeat_lab::pod::Sidecar::Plain);

@@ -40,7 +40,7 @@ async fn whatever_a_container_says_one_event_is_one_line() {
             table::check(&lines);
             let changed = lines
                 .iter()
-                .find(|line| line["message"] == "container changed")
+                .find(|line| line["message"] == "container state changed")
                 .expect("a line");
             let message = changed["container_message"].as_str().expect("a text");
             assert!(message.starts_with(EVIL) && message.ends_with("x…"), "{message}");
@@ -48,7 +48,7 @@ async fn whatever_a_container_says_one_event_is_one_line() {
         } else {
             let changed: Vec<&str> = text
                 .lines()
-                .filter(|line| line.contains("container changed"))
+                .filter(|line| line.contains("container state changed"))
                 .collect();
             assert_eq!(changed.len(), 1, "{text}");
             assert!(changed[0].contains(r#" reason="Err\nor" container_message="one\ntwo\r\u{1b}[2J\u{9b}31m\u{202e}three \"four\" \\fivex"#), "{text}");
@@ -90,7 +90,7 @@ async fn colours_are_for_terminals_and_not_with_no_color() {
             .expect("joined");
         let text = String::from_utf8(output.stdout).expect("text");
         assert!(
-            output.status.success() && text.contains("podbeat begins"),
+            output.status.success() && text.contains("podbeat started"),
             "{text}"
         );
         assert_eq!(text.contains("\u{1b}[32mINFO"), coloured, "{text:?}");
@@ -143,7 +143,10 @@ fn a_panic_is_a_line_of_json() {
     let lines = lines(std::str::from_utf8(&output.stderr).expect("text"));
     table::check(&lines);
     let [line] = &lines[..] else { panic!("{lines:?}") };
-    assert_eq!(line["message"], "podbeat panicked, which is a bug");
+    assert_eq!(
+        line["message"],
+        "podbeat panicked; this is a bug, please report it"
+    );
     assert_eq!(line["panic"], "two\nlines");
     assert!(
         line["location"]

@@ -19,19 +19,19 @@ use crate::harness::{STARTED, jwt, settings, text};
 /// What no life here brings about, and why.
 const NOT_HERE: &[(&str, &str)] = &[
     (
-        "the service says that this run isn't ours; nothing more is sent",
+        "the service says that the run does not belong to this pod; sending nothing more",
         "takes 30 s of refusals; the core's tests bring it about in virtual time",
     ),
     (
-        "the admin endpoint can't take a connection; trying again, also if it happens once more",
+        "the admin endpoint cannot accept connections; retrying, without another warning",
         "wants a process without file descriptors, which couldn't heartbeat either",
     ),
     (
-        "lines were left out of the log, because nobody read it",
+        "log lines were dropped because nothing read the log",
         "wants a pipe in place of a file; `process::a_log_that_is_not_read_holds_nothing_up` brings it about",
     ),
     (
-        "podbeat panicked, which is a bug",
+        "podbeat panicked; this is a bug, please report it",
         "there is no way to make it; `logged::form::a_panic_is_a_line_of_json` panics by itself",
     ),
 ];
@@ -97,7 +97,7 @@ async fn a_whole_life() -> Vec<Value> {
         begins["kubernetes_api"],
         format!("127.0.0.1:{}", world.kube.port())
     );
-    let contact = one(&lines, "first contact with the Kubernetes API");
+    let contact = one(&lines, "found the pod in the Kubernetes API");
     assert_eq!(
         (
             &contact["pod_uid"],
@@ -112,7 +112,7 @@ async fn a_whole_life() -> Vec<Value> {
             &json!(false)
         )
     );
-    one(&lines, "first contact with the task-run service");
+    one(&lines, "the service accepted the first heartbeat of this process");
     let refused = of(&lines, "a heartbeat was not accepted");
     let repeats: Vec<u64> = refused
         .iter()
@@ -121,11 +121,8 @@ async fn a_whole_life() -> Vec<Value> {
     assert_eq!(repeats, [1, 2]);
     assert!(refused.iter().all(|line| line["status"] == 503), "{refused:?}");
     assert_eq!(one(&lines, "the service accepts heartbeats again")["failures"], 3);
-    assert_eq!(
-        one(&lines, "the Kubernetes API gives news of the pod again")["failures"],
-        2
-    );
-    let changes: Vec<Value> = of(&lines, "container changed")
+    assert_eq!(one(&lines, "watching the pod again")["failures"], 2);
+    let changes: Vec<Value> = of(&lines, "container state changed")
         .into_iter()
         .map(|line| {
             let mut line = line.clone();
@@ -155,7 +152,7 @@ async fn a_whole_life() -> Vec<Value> {
         "main terminated 0"
     );
     let ends = lines.last().expect("lines");
-    assert_eq!(ends["message"], "podbeat ends");
+    assert_eq!(ends["message"], "podbeat is exiting");
     assert_eq!(
         (&ends["ending"], &ends["exit_code"], &ends["lost"]),
         (&json!("Delivered"), &json!(0), &json!(0))
@@ -190,12 +187,12 @@ async fn odd_answers() -> Vec<Value> {
         ],
     );
     podbeat
-        .until_logged("a file could not be written; heartbeats go on without it")
+        .until_logged("cannot write a file; heartbeats continue without it")
         .await;
     std::fs::create_dir(world.path("later")).expect("made");
-    podbeat.until_logged("a file is written again").await;
+    podbeat.until_logged("writing the file succeeded again").await;
     podbeat
-        .until_logged("the service's answers can be used again")
+        .until_logged("the service's responses are usable again")
         .await;
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, lines) = podbeat.end_in_lines().await;
@@ -240,7 +237,7 @@ async fn a_restart() -> Vec<Value> {
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, lines) = Podbeat::start(&world, "log-2", &settings).end_in_lines().await;
     assert_eq!(code, 0);
-    one(&lines, "going on from the journal");
+    one(&lines, "resumed from the journal");
     all.extend(lines);
     all
 }
@@ -257,7 +254,7 @@ async fn wrong_names() -> Vec<Value> {
     until_main_is(&world, "running").await;
     let strangers = podbeat
         .until_logged(
-            "the pod has no regular containers of these names, which a setting or an annotation counts among the task's or not",
+            "the pod has no regular containers with these names; check the settings and annotations for task and ignored containers",
         )
         .await;
     assert_eq!(strangers["containers"], "mian");
@@ -266,7 +263,7 @@ async fn wrong_names() -> Vec<Value> {
     let podbeat = Podbeat::start(&world, "log-2", &[("POD_NAME", "q"), ("TASK_RUN_ID", "run-2")]);
     podbeat
         .until_logged(
-            "no such pod; are POD_NAME, POD_NAMESPACE and POD_UID right? Heartbeats go on without states",
+            "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without container states",
         )
         .await;
     podbeat.signal(Signal::TERM);
@@ -299,16 +296,13 @@ async fn another_pod() -> Vec<Value> {
         .apply(Pod::new("p", "u2").showing(&terminated(9, "Error", "other")));
     let second = Podbeat::with(&world, "log-2", &settings, &[]);
     second
-        .until_logged("another pod bears our pod's name; its states are not reported")
+        .until_logged("another pod has this pod's name; ignoring its states")
         .await;
     second.until_logged("the last heartbeat was accepted").await;
     second.signal(Signal::TERM);
     let (_, lines) = second.end_in_lines().await;
     assert_eq!(
-        one(
-            &lines,
-            "another pod bears our pod's name; its states are not reported"
-        )["uid"],
+        one(&lines, "another pod has this pod's name; ignoring its states")["uid"],
         "u2"
     );
     all.extend(lines);
@@ -322,11 +316,9 @@ async fn a_service_that_refuses() -> Vec<Value> {
     world.kube.apply(pod.showing(&Value::Null));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_NONCE", "hunter2")]);
     podbeat
-        .until_logged("first contact with the task-run service")
+        .until_logged("the service accepted the first heartbeat of this process")
         .await;
-    podbeat
-        .until_logged("first contact with the Kubernetes API")
-        .await;
+    podbeat.until_logged("found the pod in the Kubernetes API").await;
     world
         .service_faults
         .script("heartbeat 400 until-lifted")
@@ -341,10 +333,10 @@ async fn a_service_that_refuses() -> Vec<Value> {
         (&dropped["cause"], &dropped["told"]),
         (&json!("the service refused it"), &json!("main running"))
     );
-    one(&lines, "not accepted; this body is not sent again");
+    one(&lines, "heartbeat rejected; will not resend this body");
     let undelivered = one(
         &lines,
-        "the last heartbeat could not be delivered in time: the service doesn't know how this run ended",
+        "could not deliver the last heartbeat in time; the service does not know how this run ended",
     );
     let request: Value =
         serde_json::from_str(undelivered["request"].as_str().expect("a text")).expect("JSON");
@@ -352,7 +344,10 @@ async fn a_service_that_refuses() -> Vec<Value> {
         (&request["lastHeartbeat"], &request["nonce"]),
         (&json!(true), &json!("[redacted]"))
     );
-    let losses = one(&lines, "some heartbeats with news were never accepted");
+    let losses = one(
+        &lines,
+        "some heartbeats with container changes were never accepted",
+    );
     assert_eq!(losses["refused"], 2);
     let ends = lines.last().expect("lines");
     assert_eq!(
@@ -372,7 +367,7 @@ async fn markers() -> Vec<Value> {
     until_main_is(&world, "running").await;
     podbeat.signal(Signal::TERM);
     podbeat
-        .until_logged("no exit markers; heartbeats go on without them")
+        .until_logged("cannot read exit markers; heartbeats continue without them")
         .await;
     // Filled before it stands under its name, so that one read sees all of it.
     let beside = world.path("markers.new");
@@ -382,12 +377,15 @@ async fn markers() -> Vec<Value> {
     }
     std::fs::rename(&beside, &directory).expect("renamed");
     podbeat
-        .until_logged("a file among the exit markers is ignored")
+        .until_logged("ignoring a file that is not a valid exit marker")
         .await;
     std::fs::write(directory.join("main"), "143").expect("written");
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
-    let withheld = one(&lines, "an exit marker tells what the Kubernetes API withholds");
+    let withheld = one(
+        &lines,
+        "using an exit code from an exit marker; the Kubernetes API does not show it",
+    );
     assert_eq!(
         (&withheld["container"], &withheld["exit_code"]),
         (&json!("main"), &json!(143))
@@ -408,7 +406,7 @@ async fn two_signals_and_no_look() -> Vec<Value> {
     until_main_is(&world, "running").await;
     podbeat.signal(Signal::TERM);
     podbeat
-        .until_logged("a signal to end came; watching on for the last states")
+        .until_logged("received SIGTERM or SIGINT; waiting for final container states")
         .await;
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end_in_lines().await;
@@ -433,7 +431,7 @@ async fn reasons() -> Vec<Value> {
     pod["status"]["initContainerStatuses"] = json!([waits("no such image")]);
     world.kube.apply(pod.clone());
     let podbeat = Podbeat::start(&world, "log", &[]);
-    let reason = "the Kubernetes API gives a reason for the pod's state";
+    let reason = "the Kubernetes API reported a reason for the pod's state";
     podbeat.until_logged(reason).await;
     let disrupted = json!({"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI",
                            "message": "Eviction API: evicting"});
@@ -517,16 +515,14 @@ async fn a_restart_of_all_containers() -> Vec<Value> {
         assert_eq!(code, 0);
         one(
             &lines,
-            "every container of the pod is being restarted; the next process continues",
+            "all containers of the pod are restarting; the next podbeat process continues",
         );
         all.extend(lines);
     }
     assert!(!world.service.accepted().iter().any(Heartbeat::is_final));
     world.kube.apply(showing(&pod, running(STARTED)));
     let podbeat = Podbeat::start(&world, "log-3", &settings);
-    podbeat
-        .until_logged("first contact with the Kubernetes API")
-        .await;
+    podbeat.until_logged("found the pod in the Kubernetes API").await;
     world.kube.apply(showing(&pod, terminated(0, "Completed", "c3")));
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
     podbeat.signal(Signal::TERM);
@@ -543,11 +539,9 @@ async fn a_barrier() -> Vec<Value> {
     world.kube.apply(pod.showing(&Value::Null));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "5s")]);
     podbeat
-        .until_logged("first contact with the task-run service")
+        .until_logged("the service accepted the first heartbeat of this process")
         .await;
-    podbeat
-        .until_logged("first contact with the Kubernetes API")
-        .await;
+    podbeat.until_logged("found the pod in the Kubernetes API").await;
     world.service_faults.script("heartbeat drop").expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
     until_main_is(&world, "running").await;
@@ -585,7 +579,7 @@ async fn a_stop_of_podbeat_alone() -> Vec<Value> {
     let podbeat = Podbeat::start(&world, "log-2", &settings);
     let reopened = podbeat
         .until_logged(
-            "podbeat's container alone was stopped, and the task goes on; heartbeats continue after a last heartbeat",
+            "only podbeat's container was stopped and the task continues; resuming heartbeats after a last heartbeat",
         )
         .await;
     assert_eq!(
@@ -619,17 +613,16 @@ async fn jobs() -> Vec<Value> {
         .kube
         .apply(of_job("beside", "j2", &running(STARTED), "Running"));
     let lives = [
-        ("second", "j1", "the Job's failed pods are counted"),
+        ("second", "j1", "counted the Job's failed pods"),
         (
             "parallel",
             "j2",
-            "the Job runs more than one pod, so that its failed pods tell no retry count of this one; set JOB_RETRY_COUNT if the \
-             service needs it",
+            "the Job runs several pods, so the number of failed pods is not this pod's retry count; set JOB_RETRY_COUNT if the service needs it",
         ),
         (
             "unlisted",
             "j3",
-            "the Job's failed pods can't be counted; heartbeats go on without a retry count",
+            "cannot count the Job's failed pods; heartbeats continue without a retry count",
         ),
     ];
     let mut all = vec![];
@@ -638,9 +631,7 @@ async fn jobs() -> Vec<Value> {
         let labels = pod["metadata"]["labels"].take();
         world.kube.apply(pod.clone());
         let podbeat = Podbeat::start(&world, &format!("log-{name}"), &of(name));
-        podbeat
-            .until_logged("first contact with the Kubernetes API")
-            .await;
+        podbeat.until_logged("found the pod in the Kubernetes API").await;
         if name == "unlisted" {
             world.kube_faults.script("list 403 until-lifted").expect("a rule");
         }
@@ -687,10 +678,7 @@ async fn a_dry_run() -> Vec<Value> {
     let (code, lines) = Podbeat::start(&world, "log", &settings).end_in_lines().await;
     assert_eq!(code, 0);
     let told = messages(&lines);
-    assert!(
-        told.contains(&"dry run: this heartbeat would be sent"),
-        "{told:?}"
-    );
+    assert!(told.contains(&"dry run: would send this heartbeat"), "{told:?}");
     // Nothing was sent, and nothing claims it.
     assert!(
         !told

@@ -68,7 +68,7 @@ async fn each_attempt_has_a_span_of_its_own_in_one_trace_and_the_log_names_them(
     // At info, whatever tells of one.
     for message in [
         "a heartbeat was not accepted",
-        "first contact with the task-run service",
+        "the service accepted the first heartbeat of this process",
         "the service accepts heartbeats again",
         "the last heartbeat was accepted",
     ] {
@@ -80,7 +80,7 @@ async fn each_attempt_has_a_span_of_its_own_in_one_trace_and_the_log_names_them(
     }
     assert_eq!(ids(&lines, "a heartbeat was not accepted")[0], wire[0]);
     assert_eq!(
-        ids(&lines, "first contact with the task-run service"),
+        ids(&lines, "the service accepted the first heartbeat of this process"),
         [wire[3].clone()]
     );
 }

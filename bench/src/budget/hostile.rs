@@ -98,8 +98,8 @@ impl Victim {
     #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
     async fn endure(&mut self, tell: &impl Fn(&str)) -> Result<f64, Error> {
         let pod = Pod::new("p", "u").policy("Always");
-        let said = "the Kubernetes API gives no news of the pod";
-        self.until_told("the journal can't be taken up; beginning afresh")
+        let said = "cannot watch the pod; heartbeats continue without new container states";
+        self.until_told("cannot resume from the journal; starting with an empty one")
             .await?;
         self.so_far(tell, "a journal of two million objects")?;
         self.world.kube_faults.script("get flood")?;

@@ -40,7 +40,7 @@ pub(super) async fn in_time(play: &Play, pod: &Pod, within: f64) -> Result<(), E
     expect(late < within, || {
         format!("the last heartbeat came {late:.1} s after SIGTERM, and {within} s are allowed")
     })?;
-    play.until_logged(pod, "podbeat ends").await?;
+    play.until_logged(pod, "podbeat is exiting").await?;
     let own = play
         .last_seen(pod)
         .and_then(|seen| exit_code(seen.pod(), "podbeat"));
@@ -70,7 +70,7 @@ pub(super) async fn delete_force(play: &Play, kind: Kind) -> Result<(), Error> {
     play.namespace.delete_pod("task", 0).await?;
     play.say("the pod is deleted by force");
     ended_untold(play, &pod).await?;
-    play.until_logged(&pod, "podbeat ends").await?;
+    play.until_logged(&pod, "podbeat is exiting").await?;
     Ok(())
 }
 

@@ -146,7 +146,7 @@ pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
     expect(reason == Some(json!("OOMKilled")), || {
         format!("podbeat was to be OOMKilled: {last:?}")
     })?;
-    play.until_logged(&pod, "going on from the journal").await?;
+    play.until_logged(&pod, "resumed from the journal").await?;
     play.namespace
         .patch_pod(
             "task",

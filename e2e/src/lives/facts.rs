@@ -235,7 +235,7 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     let heard = play
         .podbeat_log(&pod)
         .iter()
-        .any(|(_, line)| line.to_string().contains("a signal to end came"));
+        .any(|(_, line)| line.to_string().contains("received SIGTERM"));
     fact(3, !heard, RESTS, || {
         "a plain sidecar got SIGTERM on completion".to_owned()
     })?;

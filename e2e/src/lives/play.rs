@@ -350,7 +350,7 @@ impl Play {
     /// # Errors
     /// It doesn't in time.
     pub async fn signalled(&self, pod: &Pod) -> Result<Timestamp, Error> {
-        self.until_logged(pod, "a signal to end came").await
+        self.until_logged(pod, "received SIGTERM").await
     }
 
     /// When the service heard a heartbeat, by the wall clock.
@@ -513,12 +513,12 @@ fn slim(event: &Value) -> Value {
 
 /// What podbeat's log says of its own life.
 const NOTEWORTHY: &[&str] = &[
-    "a signal to end came",
-    "podbeat ends",
-    "going on from the journal",
+    "received SIGTERM",
+    "podbeat is exiting",
+    "resumed from the journal",
     "the last heartbeat is due",
     "exit marker",
-    "gives news of the pod again",
+    "watching the pod again",
 ];
 
 fn of(heartbeat: &Heartbeat, pod: &Pod) -> bool {

@@ -398,7 +398,7 @@ impl Onlooker for Timeline {
             }
             Note::OtherPod(_) => "sees another pod of the same name".to_owned(),
             Note::NeverSeen => "finds no such pod".to_owned(),
-            Note::Orphaned => "the run isn't ours any more".to_owned(),
+            Note::Orphaned => "the run does not belong to this pod any more".to_owned(),
         };
         self.line(Side::Podbeat, &text);
     }
