@@ -132,7 +132,7 @@ pub const METRICS: &[Metric] = &[
             name: "version",
             values: &[],
         }],
-        meaning: "the binary",
+        meaning: "podbeat's version",
         absent: None,
         read: |_| Samples::Info("version", env!("CARGO_PKG_VERSION").into()),
     },
@@ -151,7 +151,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_heartbeats_total",
         kind: Type::Counter,
         labels: &[KINDS, FATES],
-        meaning: "logical heartbeats by what became of them",
+        meaning: "heartbeats by kind and outcome",
         absent: None,
         read: |reading| {
             let by_fate = &reading.readings.heartbeats;
@@ -167,8 +167,8 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_attempts_total",
         kind: Type::Counter,
         labels: &[REPLIES],
-        meaning: "requests to the service; ambiguous: broke off or timed out, and may have arrived; not_sent: no \
-                  connection, or no token",
+        meaning: "requests to the service; ambiguous: the request broke off or timed out, and may have arrived; not_sent: \
+                  there was no connection or no token",
         absent: None,
         read: |reading| {
             let by_reply = &reading.readings.attempts;
@@ -184,7 +184,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_attempt_duration_seconds",
         kind: Type::Histogram,
         labels: &[],
-        meaning: "how long attempts took",
+        meaning: "duration of attempts",
         absent: None,
         read: |reading| Samples::Histogram(reading.readings.durations.clone()),
     },
@@ -192,7 +192,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_heartbeat_accepted_age_seconds",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "since a heartbeat was last accepted; while none was, since the start",
+        meaning: "seconds since the service last accepted a heartbeat, or since the start if it has not accepted one",
         absent: None,
         read: |reading| {
             let since = reading.readings.accepted.unwrap_or(reading.panel.started);
@@ -211,7 +211,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_outbox_depth",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "heartbeats that wait to be accepted",
+        meaning: "heartbeats that the service has not accepted yet",
         absent: None,
         read: |reading| Samples::count(reading.readings.standing().map_or(0, |standing| standing.backlog)),
     },
@@ -219,7 +219,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_transitions_total",
         kind: Type::Counter,
         labels: &[STATES],
-        meaning: "changes of container states that were observed",
+        meaning: "observed changes of container states",
         absent: None,
         read: |reading| {
             let by_state = &reading.readings.transitions;
@@ -235,8 +235,8 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_watch_age_seconds",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "since the Kubernetes API last confirmed the pod's states (an event, a bookmark, a list), to an earlier \
-                  process perhaps; while never, since the start; 0 once the watch was ended on purpose",
+        meaning: "seconds since the Kubernetes API last confirmed the pod's states (by an event, a bookmark or a list), also to an \
+                  earlier process; seconds since the start if it has not; 0 after podbeat has ended the watch",
         absent: None,
         read: |reading| {
             let age = if reading.readings.is_watch_over() {
@@ -260,7 +260,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_watch_restarts_total",
         kind: Type::Counter,
         labels: &[],
-        meaning: "watches begun again after one ended or failed",
+        meaning: "restarts of the watch after it ended or failed",
         absent: None,
         read: |reading| Samples::Counters(vec![(vec![], reading.readings.watch_restarts)]),
     },
@@ -268,7 +268,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_watch_resyncs_total",
         kind: Type::Counter,
         labels: &[],
-        meaning: "lists of the pod, the first included",
+        meaning: "lists of the pod, including the first",
         absent: None,
         read: |reading| Samples::Counters(vec![(vec![], reading.readings.resyncs)]),
     },
@@ -276,7 +276,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_watch_errors_total",
         kind: Type::Counter,
         labels: &[],
-        meaning: "requests to the Kubernetes API that were refused, failed or got no answer",
+        meaning: "requests to the Kubernetes API that were rejected, failed or got no answer",
         absent: None,
         read: |reading| Samples::Counters(vec![(vec![], reading.readings.watch_errors)]),
     },
@@ -284,8 +284,8 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_token_expiry_timestamp_seconds",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "when the bearer token expires, in seconds since 1970",
-        absent: Some("the token is no JWT with an `exp` claim, or none was sent yet"),
+        meaning: "expiry time of the bearer token, in seconds since 1970",
+        absent: Some("the token is not a JWT with an `exp` claim, or podbeat has not sent a token yet"),
         read: |reading| match reading.readings.token_expires {
             Some(at) => Samples::Gauge(since_1970(at)),
             None => Samples::Absent,
@@ -295,7 +295,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_journal_errors_total",
         kind: Type::Counter,
         labels: &[],
-        meaning: "writes of the journal or the renewed token that failed",
+        meaning: "failed writes of the journal or the renewed token",
         absent: None,
         read: |reading| Samples::Counters(vec![(vec![], reading.readings.journal_errors)]),
     },
@@ -303,7 +303,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_final_pending",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "1 from when the last heartbeat is due until it is accepted, else 0",
+        meaning: "1 while the last heartbeat is due but not accepted, otherwise 0",
         absent: None,
         read: |reading| {
             let standing = reading.readings.standing();
@@ -314,7 +314,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_final_accepted",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "1 once the last heartbeat was accepted, from an earlier process of the pod perhaps, else 0",
+        meaning: "1 after the service accepted the last heartbeat, also from an earlier process of the pod, otherwise 0",
         absent: None,
         read: |reading| Samples::flag(reading.readings.last_heartbeat() == LastHeartbeat::Accepted),
     },
@@ -322,7 +322,8 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_reopened_total",
         kind: Type::Counter,
         labels: &[],
-        meaning: "last heartbeats of an earlier process that were taken back, because podbeat's container alone was stopped and the task goes on",
+        meaning: "last heartbeats of an earlier process that no longer count, because only podbeat's container was stopped and the task \
+                  continues",
         absent: None,
         read: |reading| Samples::Counters(vec![(vec![], reading.readings.reopened)]),
     },
@@ -330,7 +331,7 @@ pub const METRICS: &[Metric] = &[
         name: "podbeat_orphaned",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "1 once the service disowned the run, else 0",
+        meaning: "1 after the service said that the run does not belong to this pod, otherwise 0",
         absent: None,
         read: |reading| Samples::flag(reading.readings.last_heartbeat() == LastHeartbeat::Orphaned),
     },
@@ -338,7 +339,7 @@ pub const METRICS: &[Metric] = &[
         name: "process_cpu_seconds_total",
         kind: Type::Counter,
         labels: &[],
-        meaning: "processor time that podbeat's process has used, user and system",
+        meaning: "CPU time of podbeat's process, user and system, in seconds",
         absent: Some(NO_PROC),
         read: |_| own_process::cpu_seconds().map_or(Samples::Absent, Samples::Seconds),
     },
@@ -346,7 +347,7 @@ pub const METRICS: &[Metric] = &[
         name: "process_resident_memory_bytes",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "memory of podbeat's process that is in RAM",
+        meaning: "resident memory of podbeat's process",
         absent: Some(NO_PROC),
         read: |_| own_process::resident_bytes().map_or(Samples::Absent, Samples::count),
     },
@@ -354,7 +355,7 @@ pub const METRICS: &[Metric] = &[
         name: "process_start_time_seconds",
         kind: Type::Gauge,
         labels: &[],
-        meaning: "when podbeat's process was started, in seconds since 1970",
+        meaning: "start time of podbeat's process, in seconds since 1970",
         absent: Some(NO_PROC),
         read: |reading| {
             reading
@@ -365,7 +366,7 @@ pub const METRICS: &[Metric] = &[
     },
 ];
 
-const NO_PROC: &str = "/proc can't be read";
+const NO_PROC: &str = "podbeat cannot read /proc";
 
 /// What is read at one scrape.
 struct Reading<'panel> {
