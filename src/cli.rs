@@ -30,7 +30,7 @@ use crate::exit::{self, Ending};
 pub enum Cli {
     /// Run the sidecar.
     Agent(Flags),
-    /// Run the task's command, and leave an exit marker.
+    /// Run the task's command, and write an exit marker.
     Exec {
         /// How, and where the marker is left.
         flags: Flags,
@@ -39,7 +39,7 @@ pub enum Cli {
     },
     /// Copy the binary to where a task's container can run it.
     Install(PathBuf),
-    /// Say whether all holds that the agent needs.
+    /// Check the agent's prerequisites.
     Check {
         /// The agent's settings.
         flags: Flags,
@@ -69,7 +69,7 @@ pub enum Cli {
         /// What is asked for.
         invocation: Box<crate::runs::command::Invocation>,
     },
-    /// Tell the story of a run.
+    /// Explain what happened to a run.
     #[cfg(feature = "laptop")]
     Explain(crate::explain::Invocation),
     /// Print a script by which a shell completes the command line.
@@ -123,8 +123,8 @@ const PODBEAT: &str = "podbeat";
 const DEFAULT_COMMAND: &str = "agent";
 
 /// How `podbeat exec` ends beside the endings of the one table.
-const EXEC_ENDINGS: &str = "\n  126 the command can't be run\n  127 the command does not exist\n  else the command's own code, or 128 and \
-                            the number of the signal that ended it";
+const EXEC_ENDINGS: &str = "\n  126 the command cannot be run\n  127 the command does not exist\n  else the command's own exit code, or 128 \
+                            plus the number of the signal that ended it";
 
 const EXEC: &str = "exec";
 const INSTALL: &str = "install";
@@ -179,7 +179,9 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
         #[cfg(feature = "laptop")]
         Some((version::VERSION, matches)) => Ok(Cli::Version(version::parse(matches))),
         #[cfg(feature = "laptop")]
-        Some((name, matches)) => manual::parse(name, matches).ok_or_else(|| usage("no command", "podbeat")),
+        Some((name, matches)) => {
+            manual::parse(name, matches).ok_or_else(|| usage("missing command", "podbeat"))
+        }
         _ => Err(Exit {
             text: command().render_help().to_string(),
             failure: Some(Ending::Usage),
@@ -192,17 +194,17 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
 pub fn command() -> Command {
     let command = Command::new(PODBEAT)
         .version(env!("CARGO_PKG_VERSION"))
-        .about("Tells the task-run service how this pod lives and ends")
+        .about("Report the containers of a Kubernetes pod, and how they end, to the task-run service")
         .long_about(
-            "Tells the task-run service how this pod lives and ends.\n\n\
-             Runs beside a task in its Kubernetes pod, watches the pod, and posts heartbeats with the states of its \
-             containers; the last one says how the run ended. Without a command, the agent runs.",
+            "Report the containers of a Kubernetes pod, and how they end, to the task-run service.\n\n\
+             podbeat runs as a sidecar in the task's pod. It watches the pod and sends heartbeats with the states of its \
+             containers. The last heartbeat reports how the run ended. Without a command, podbeat runs the agent.",
         )
         .after_help(
             "Examples:\n  \
-             podbeat                 in a pod: the agent, with everything set by the pod's manifest\n  \
-             podbeat check           in podbeat's container: does all hold that the agent needs?\n  \
-             podbeat agent --help    every setting, by variable and flag",
+             podbeat                 in a pod: run the agent, with the settings of the pod's manifest\n  \
+             podbeat check           in podbeat's container: check the agent's prerequisites\n  \
+             podbeat agent --help    list all settings, with variable and flag",
         )
         .disable_help_subcommand(true)
         .subcommand(agent())
@@ -221,24 +223,25 @@ pub fn command() -> Command {
 
 fn agent() -> Command {
     Command::new(DEFAULT_COMMAND)
-        .about("The sidecar: watch the pod, send heartbeats, send the last one")
+        .about("Run the sidecar: watch the pod, send heartbeats and the last heartbeat")
         .after_help(
             "Examples:\n  \
-             podbeat                                    in a pod, with everything set by its manifest\n  \
+             podbeat                                    in a pod, with the settings of its manifest\n  \
              podbeat --dry-run --task-run-id r --pod-name p\n                                             \
-             from a laptop: log what would be sent for pod p",
+             from a laptop: log the heartbeats of pod p, send nothing",
         )
         .args(SETTINGS.iter().map(flag))
 }
 
 fn exec() -> Command {
     Command::new(EXEC)
-        .about("In the task's container: run the task's command, and leave an exit marker for podbeat")
+        .about("Run the task's command in its container, and write an exit marker for podbeat")
         .override_usage("podbeat exec --container-name NAME --marker-dir DIR -- CMD [ARGS]...\n       podbeat exec --install PATH")
         .after_help(
-            "The command gets its own process group and every signal that podbeat gets; orphans are reaped. The marker,\n\
-             DIR/NAME.json, tells podbeat's sidecar how the command ended where the Kubernetes API withholds it (in a pod\n\
-             that is being stopped). A directory that can't be written is a warning: the command runs all the same.\n\n\
+            "The command runs in its own process group. podbeat forwards every signal to it, and reaps orphaned processes. The\n\
+             exit marker, DIR/NAME.json, gives podbeat's sidecar the command's exit code. The sidecar needs it when the pod is\n\
+             being stopped, because the Kubernetes API then does not show the exit code. If podbeat cannot write the marker,\n\
+             it prints a warning and runs the command anyway.\n\n\
              Examples:\n  \
              podbeat exec --install /opt/podbeat                        in an init container: copy podbeat to an emptyDir\n  \
              /opt/podbeat/podbeat exec --container-name main --marker-dir /markers -- python train.py\n                                                             \
@@ -251,7 +254,7 @@ fn exec() -> Command {
                 .value_name("PATH")
                 .value_parser(clap::value_parser!(PathBuf))
                 .conflicts_with(COMMAND)
-                .help("Copy podbeat to PATH, or to PATH/podbeat if that is a directory, and end"),
+                .help("Copy podbeat to PATH, or to PATH/podbeat if PATH is a directory, and exit"),
         )
         .arg(
             Arg::new(COMMAND)
@@ -326,7 +329,7 @@ fn with_profiles(mut settings: Vec<Setting>) -> Vec<Setting> {
 }
 
 fn duration(text: &str) -> Result<Duration, Wrong> {
-    humantime::parse_duration(text).map_err(|_| Wrong("not a duration such as 30s or 2m"))
+    humantime::parse_duration(text).map_err(|_| Wrong("must be a duration such as 30s or 2m"))
 }
 
 fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
@@ -431,30 +434,30 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
         }
         #[cfg(not(feature = "laptop"))]
         (ErrorKind::InvalidSubcommand, _) if is_for_a_laptop(error) => {
-            "this build has only what a pod needs; that command is in the one for a laptop (the README says how to get it)"
+            "this build lacks that command, because it contains only what a pod needs; use the build for a laptop (see the README)"
                 .to_owned()
         }
         (ErrorKind::InvalidSubcommand, _) => match strings(ContextKind::SuggestedSubcommand).as_str() {
-            "" => "there is no such command".to_owned(),
-            similar => format!("there is no such command; did you mean {similar}?"),
+            "" => "unknown command".to_owned(),
+            similar => format!("unknown command; did you mean {similar}?"),
         },
         (ErrorKind::MissingRequiredArgument, _) => match strings(ContextKind::InvalidArg).as_str() {
             // Clap names the positional argument as it stands in the usage.
-            "" | "<CMD>..." => "the command to run is missing, behind --".to_owned(),
+            "" | "<CMD>..." => "missing: the command to run, after --".to_owned(),
             missing => format!("missing: {missing}"),
         },
         (ErrorKind::InvalidValue, Some(named)) => match strings(ContextKind::ValidValue).as_str() {
-            "" => format!("{named}: no value"),
-            valid => format!("{named}: not one of {valid}"),
+            "" => format!("{named}: missing value"),
+            valid => format!("{named}: must be one of {valid}"),
         },
         // What clap itself says of a value repeats it.
         (ErrorKind::ValueValidation, Some(named)) => {
             let problem = std::error::Error::source(error).and_then(wrong);
-            format!("{named}: {}", problem.unwrap_or_else(|| "not a valid value".to_owned()))
+            format!("{named}: {}", problem.unwrap_or_else(|| "invalid value".to_owned()))
         }
         (ErrorKind::ArgumentConflict, Some(named)) => match strings(ContextKind::PriorArg).as_str() {
-            "" => format!("{named} can't be given here"),
-            other => format!("{named} can't be given together with {other}"),
+            "" => format!("{named} is not allowed here"),
+            other => format!("{named} cannot be used with {other}"),
         },
         (_, Some(named)) => format!("{named}: {}", error.kind()),
         (_, None) => error.kind().to_string(),

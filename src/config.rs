@@ -72,93 +72,93 @@ const CA_FILE: Setting = setting(
     "PODBEAT_CA_FILE",
     "ca-file",
     "the system's roots",
-    "the roots for the service (PEM), in place of the system's",
+    "CA certificates to verify the service (PEM); they replace the system's roots",
 );
 
 const CLIENT_CERT_FILE: Setting = setting(
     "PODBEAT_CLIENT_CERT_FILE",
     "client-cert-file",
     "none",
-    "certificate chain for mutual TLS with the service (PEM); goes with PODBEAT_CLIENT_KEY_FILE",
+    "client certificate chain for mutual TLS with the service (PEM); requires PODBEAT_CLIENT_KEY_FILE",
 );
 
 const CLIENT_KEY_FILE: Setting = setting(
     "PODBEAT_CLIENT_KEY_FILE",
     "client-key-file",
     "none",
-    "key of that certificate (PEM)",
+    "private key of the client certificate (PEM)",
 );
 
 const ALLOW_HTTP: Setting = switch(setting(
     "PODBEAT_ALLOW_HTTP",
     "allow-http",
     "false",
-    "let the token travel unencrypted to a host that isn't loopback",
+    "allow plain HTTP to a host other than loopback; this sends the token unencrypted",
 ));
 
 const JOB_RETRY_COUNT: Setting = setting(
     "JOB_RETRY_COUNT",
     "job-retry-count",
-    "the annotation batch.kubernetes.io/job-index-failure-count, else the number of the Job's pods that failed before this one",
-    "how many times the Job was retried before this pod; sent as jobRetryCount",
+    "the annotation batch.kubernetes.io/job-index-failure-count, or the number of the Job's pods that failed before this pod",
+    "number of the Job's retries before this pod; sent as jobRetryCount",
 );
 
 const INTERVAL: Setting = setting(
     "PODBEAT_INTERVAL",
     "interval",
     "30s",
-    "between heartbeats when nothing changes, ±10 % jitter; 100ms to 1h",
+    "time between heartbeats if nothing changes, with ±10 % jitter; 100ms to 1h",
 );
 
 const CONTAINER_NAME: Setting = setting(
     "PODBEAT_CONTAINER_NAME",
     "container-name",
     "podbeat",
-    "name of podbeat's own container, which is left out of the report",
+    "name of podbeat's own container; podbeat does not report it",
 );
 
 const TASK_CONTAINERS: Setting = setting(
     "PODBEAT_TASK_CONTAINERS",
     "task-containers",
-    "every regular container but podbeat's",
-    "the regular containers that are the task's, with commas: the last heartbeat goes when these have ended; the pod's annotation \
-     podbeat.dev/task-containers comes first",
+    "all regular containers except podbeat's",
+    "names of the regular containers of the task, comma-separated: podbeat sends the last heartbeat when these have ended; \
+     the pod's annotation podbeat.dev/task-containers takes precedence",
 );
 
 const IGNORED_CONTAINERS: Setting = setting(
     "PODBEAT_IGNORED_CONTAINERS",
     "ignored-containers",
     "none",
-    "regular containers that are not the task's, with commas, such as a proxy of a service mesh, which never ends; the pod's \
-     annotation podbeat.dev/ignored-containers comes first",
+    "names of regular containers that do not belong to the task, comma-separated, such as a service mesh proxy that never \
+     ends; the pod's annotation podbeat.dev/ignored-containers takes precedence",
 );
 
 const REPORT: Setting = setting(
     "PODBEAT_REPORT",
     "report",
     "task",
-    "task: regular containers; all: init containers and other sidecars too",
+    "which containers to report; task: regular containers; all: also init containers and other sidecars",
 );
 
 const MAX_STATUS_AGE: Setting = setting(
     "PODBEAT_MAX_STATUS_AGE",
     "max-status-age",
     "5m",
-    "container states that the API hasn't confirmed for longer are left out of a heartbeat; at least 1s",
+    "heartbeats omit container states that the Kubernetes API has not confirmed for this long; at least 1s",
 );
 
 const KUBECONFIG: Setting = setting(
     "KUBECONFIG",
     "kubeconfig",
-    "in a pod none; elsewhere ~/.kube/config",
-    "kubeconfig file, or several, as kubectl joins them; if set, it is used in a pod, too; only in the build for a laptop",
+    "none in a pod; ~/.kube/config elsewhere",
+    "kubeconfig file, or a list of files, as for kubectl; if set, podbeat uses it in a pod, too; only in the laptop build",
 );
 
 const KUBE_CONTEXT: Setting = setting(
     "PODBEAT_KUBE_CONTEXT",
     "context",
     "the current context",
-    "context of the kubeconfig; only in the build for a laptop",
+    "context in the kubeconfig; only in the laptop build",
 );
 
 /// For one attempt of the agent's, unless it is told otherwise.
@@ -170,7 +170,7 @@ pub const SETTINGS: &[Setting] = &[
         "TASK_RUN_ID",
         "task-run-id",
         "required",
-        "the run that this pod executes; {index} in it stands for JOB_COMPLETION_INDEX",
+        "ID of the run that this pod executes; podbeat replaces {index} with JOB_COMPLETION_INDEX",
     ),
     setting(
         "JOB_COMPLETION_INDEX",
@@ -187,39 +187,39 @@ pub const SETTINGS: &[Setting] = &[
     setting(
         "POD_NAMESPACE",
         "pod-namespace",
-        "required in a pod; else the kubeconfig's namespace",
+        "required in a pod; elsewhere the context's namespace",
         "metadata.namespace of the pod (downward API)",
     ),
     setting(
         "POD_UID",
         "pod-uid",
-        "required in a pod; else learned from the first look",
+        "required in a pod; elsewhere the UID of the pod that podbeat finds first",
         "metadata.uid of the pod (downward API)",
     ),
     JOB_RETRY_COUNT,
     setting(
         "POD_HARDWARE_DETAILS",
         "pod-hardware-details",
-        "node name, instance type and devices where the pod shows them, else absent",
+        "node name, instance type and devices, if the pod shows them",
         "free text about the hardware; sent as podHardwareDetails",
     ),
     setting(
         "PODBEAT_SERVICE_URL",
         "service-url",
         "required, except with --dry-run",
-        "base URL of the task-run service; https, unless the host is loopback or PODBEAT_ALLOW_HTTP is true",
+        "base URL of the task-run service; must be https, unless the host is loopback or PODBEAT_ALLOW_HTTP is true",
     ),
     setting(
         "PODBEAT_TOKEN_FILE",
         "token-file",
         "this or PODBEAT_TOKEN is required, except with --dry-run",
-        "file with the bearer token; read again when it changes",
+        "file with the bearer token; podbeat reads it again when it changes",
     ),
     secret(setting(
         "PODBEAT_TOKEN",
         "token",
         "this or PODBEAT_TOKEN_FILE is required, except with --dry-run",
-        "the bearer token itself; a file is better: flags and variables are visible to more eyes",
+        "the bearer token itself; prefer a file, because more users and programs can see flags and variables",
     )),
     CA_FILE,
     CLIENT_CERT_FILE,
@@ -227,21 +227,21 @@ pub const SETTINGS: &[Setting] = &[
     secret(setting(
         "PODBEAT_NONCE",
         "nonce",
-        "a random one for each heartbeat",
-        "the nonce that the service issued when the run was checked out; echoed in each heartbeat",
+        "a random nonce for each heartbeat",
+        "nonce that the service issued when the run was checked out; sent in each heartbeat",
     )),
     setting(
         "PODBEAT_NONCE_FILE",
         "nonce-file",
         "none",
-        "file with that nonce, read at the start",
+        "file with that nonce; podbeat reads it once, at the start",
     ),
     INTERVAL,
     setting(
         "PODBEAT_TIMEOUT",
         "timeout",
         "10s",
-        "the longest that one attempt may take; 100ms to 5m",
+        "timeout of one attempt; 100ms to 5m",
     ),
     CONTAINER_NAME,
     TASK_CONTAINERS,
@@ -251,54 +251,55 @@ pub const SETTINGS: &[Setting] = &[
         "PODBEAT_STATE_DIR",
         "state-dir",
         "none",
-        "directory (emptyDir) of the journal, for podbeat's container alone; it makes a restart go on where it was",
+        "directory (emptyDir) for the journal, which lets podbeat resume after a restart; only podbeat's container may use it",
     ),
     setting(
         "PODBEAT_MARKER_DIR",
         "marker-dir",
         "none",
-        "directory (emptyDir) of exit markers, which `podbeat exec` or a wrapper of the task's own writes; best mounted \
-         read-only",
+        "directory (emptyDir) of exit markers, written by `podbeat exec` or by the task's own wrapper; mount it read-only in \
+         podbeat's container",
     ),
     setting(
         "PODBEAT_RENEWED_TOKEN_FILE",
         "renewed-token-file",
         "none",
-        "where a token that the service renewed is handed to the task's containers",
+        "file to which podbeat writes a token that the service renewed, for the task's containers",
     ),
     setting(
         "PODBEAT_LISTEN",
         "listen",
         "off",
-        "address and port of /livez, /readyz, /startupz, /metrics and /status, without TLS or a password: 0.0.0.0:9808 for \
-         kubelet and scrapers over IPv4, [::]:9808 for both families, 127.0.0.1:9808 for the pod alone",
+        "address and port for /livez, /readyz, /startupz, /metrics and /status, without TLS or authentication: 0.0.0.0:9808 for \
+         the kubelet and scrapers over IPv4, [::]:9808 for IPv4 and IPv6, 127.0.0.1:9808 for the pod only",
     ),
     MAX_STATUS_AGE,
     setting(
         "PODBEAT_RECONNECT_SPREAD",
         "reconnect-spread",
         "35s",
-        "when a watch of the Kubernetes API breaks off, it is opened again within a ninth of this; if that fails, after a wait drawn evenly \
-         from nothing up to this, so that all the cluster's copies don't come at once; SIGTERM ends the wait; 0s to 10m",
+        "spreads reconnects to the Kubernetes API, so that the cluster's copies of podbeat do not all reconnect at once: after a \
+         watch breaks off, podbeat reopens it within a ninth of this time; if that fails, after a random wait up to this time; \
+         SIGTERM ends the wait; 0s to 10m",
     ),
     setting(
         "PODBEAT_LOG",
         "log",
         "info",
-        "level, or target=level pairs with commas: error, warn, info, debug, trace, off",
+        "log level, or comma-separated target=level pairs; levels: error, warn, info, debug, trace, off",
     ),
     setting(
         "PODBEAT_LOG_FORMAT",
         "log-format",
         "json in a pod, text elsewhere",
-        "json or text",
+        "log format: json or text",
     ),
     setting(
         "TRACEPARENT",
         "traceparent",
         "a new trace, not sampled",
-        "trace in which heartbeats are sent, as a W3C traceparent from whoever made the pod; one that isn't valid is ignored \
-         with a warning",
+        "trace for the heartbeats, as a W3C traceparent from the creator of the pod; podbeat ignores an invalid value with a \
+         warning",
     ),
     ALLOW_HTTP,
     switch(setting(
@@ -318,13 +319,13 @@ pub const EXEC_SETTINGS: &[Setting] = &[
         "PODBEAT_CONTAINER_NAME",
         "container-name",
         "required",
-        "name of the container in which the command runs",
+        "name of the container that runs the command",
     ),
     setting(
         "PODBEAT_MARKER_DIR",
         "marker-dir",
         "required",
-        "directory (emptyDir) where its exit marker is left",
+        "directory (emptyDir) for the exit marker",
     ),
 ];
 
@@ -335,19 +336,19 @@ pub const SERVICE_SETTINGS: &[Setting] = &[
         "PODBEAT_SERVICE_URL",
         "service-url",
         "required",
-        "base URL of the task-run service; https, unless the host is loopback or PODBEAT_ALLOW_HTTP is true",
+        "base URL of the task-run service; must be https, unless the host is loopback or PODBEAT_ALLOW_HTTP is true",
     ),
     setting(
         "PODBEAT_TOKEN_FILE",
         "token-file",
         "this or PODBEAT_TOKEN is required",
-        "file with the bearer token; read again for each request",
+        "file with the bearer token; podbeat reads it again for each request",
     ),
     secret(setting(
         "PODBEAT_TOKEN",
         "token",
         "this or PODBEAT_TOKEN_FILE is required",
-        "the bearer token itself; a file is better: flags and variables are visible to more eyes",
+        "the bearer token itself; prefer a file, because more users and programs can see flags and variables",
     )),
     CA_FILE,
     CLIENT_CERT_FILE,
@@ -356,7 +357,7 @@ pub const SERVICE_SETTINGS: &[Setting] = &[
         "PODBEAT_TIMEOUT",
         "request-timeout",
         "30s",
-        "the longest that one request may take; 100ms to 5m",
+        "timeout of one request; 100ms to 5m",
     ),
     ALLOW_HTTP,
 ];
@@ -367,13 +368,13 @@ pub const PROFILE_SETTINGS: &[Setting] = &[
     setting(
         "PODBEAT_PROFILE",
         "profile",
-        "the file's own default",
-        "profile that says where the service is; flags and variables come first",
+        "the default in the file",
+        "profile with the settings of the service; flags and variables take precedence",
     ),
     setting(
         "PODBEAT_CONFIG",
         "config",
-        "podbeat/config.yaml in XDG_CONFIG_HOME or ~/.config",
+        "podbeat/config.yaml in $XDG_CONFIG_HOME or ~/.config",
         "file with the profiles",
     ),
 ];
@@ -390,7 +391,7 @@ pub const REAP_SETTINGS: &[Setting] = &[
     setting(
         "POD_NAMESPACE",
         "namespace",
-        "required in a pod; else the kubeconfig's namespace",
+        "required in a pod; elsewhere the context's namespace",
         "namespace of the pods",
     ),
     setting(
@@ -402,28 +403,29 @@ pub const REAP_SETTINGS: &[Setting] = &[
     setting(
         "PODBEAT_TASK_CONTAINERS",
         "task-containers",
-        "every regular container but podbeat's",
-        "the regular containers that are the task's, with commas; a pod's own setting and its annotation \
-         podbeat.dev/task-containers come first",
+        "all regular containers except podbeat's",
+        "names of the regular containers of the task, comma-separated; the pod's own setting and its annotation \
+         podbeat.dev/task-containers take precedence",
     ),
     setting(
         "PODBEAT_IGNORED_CONTAINERS",
         "ignored-containers",
         "none",
-        "regular containers that are not the task's, with commas; a pod's own setting and its annotation \
-         podbeat.dev/ignored-containers come first",
+        "names of regular containers that do not belong to the task, comma-separated; the pod's own setting and its annotation \
+         podbeat.dev/ignored-containers take precedence",
     ),
     setting(
         "PODBEAT_REPORT",
         "report",
         "task",
-        "task: regular containers; all: init containers and other sidecars too; a pod's own setting comes first",
+        "which containers to report; task: regular containers; all: also init containers and other sidecars; the pod's own \
+         setting takes precedence",
     ),
     setting(
         "PODBEAT_NONCE_FILE",
         "nonce-file",
-        "one made of the pod's UID",
-        "file with the nonce that the service issued for the run; a pod's own PODBEAT_NONCE comes first",
+        "a nonce derived from the pod's UID",
+        "file with the nonce that the service issued for the run; the pod's own PODBEAT_NONCE takes precedence",
     ),
     SERVICE_ACCOUNT_DIR,
     KUBECONFIG,
@@ -762,7 +764,7 @@ impl fmt::Display for Errors {
             1 => ("one setting".to_owned(), "is"),
             count => (format!("{count} settings"), "are"),
         };
-        write!(f, "{count} {verb} missing or wrong:")?;
+        write!(f, "{count} {verb} missing or invalid:")?;
         for fault in &self.0 {
             match fault.flag {
                 "" => write!(f, "\n  {}: {}", fault.variable, fault.problem)?,
@@ -791,11 +793,11 @@ impl Config {
         let dry_run = read.switch("PODBEAT_DRY_RUN");
 
         let index = read.optional("JOB_COMPLETION_INDEX", |text| {
-            text.parse().map_err(|_| "not a whole number".to_owned())
+            text.parse().map_err(|_| "must be a whole number".to_owned())
         });
         let task_run_id = read.required(
             "TASK_RUN_ID",
-            "the id of the run that this pod executes",
+            "the ID of the run that this pod executes",
             |text| run_id(text, index),
         );
         let pod_name = read.required(
@@ -822,7 +824,7 @@ impl Config {
         let log_format = read.optional("PODBEAT_LOG_FORMAT", |text| match text {
             "json" => Ok(LogFormat::Json),
             "text" => Ok(LogFormat::Text),
-            _ => Err("neither json nor text".to_owned()),
+            _ => Err("must be json or text".to_owned()),
         });
         let (task_containers, ignored_containers) = read.task_containers();
         Self {
@@ -851,7 +853,7 @@ impl Config {
             renewed_token_file: read.path("PODBEAT_RENEWED_TOKEN_FILE"),
             listen: read.optional("PODBEAT_LISTEN", |text| {
                 text.parse()
-                    .map_err(|_| "not an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned())
+                    .map_err(|_| "must be an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned())
             }),
             max_status_age: read.max_status_age(),
             reconnect_spread: read.duration("PODBEAT_RECONNECT_SPREAD", secs(35), Duration::ZERO, secs(600)),
@@ -927,14 +929,14 @@ impl ExecConfig {
         let mut read = Reader::new(EXEC_SETTINGS, flags, environment);
         let container_name = read.required(
             "PODBEAT_CONTAINER_NAME",
-            "the name of the container in which the command runs",
+            "the name of the container that runs the command",
             container_name,
         );
         let marker_dir = read.path("PODBEAT_MARKER_DIR");
         if marker_dir.is_none() {
             read.fault(
                 "PODBEAT_MARKER_DIR",
-                "missing; set it to the directory (emptyDir) where the exit marker is to be left",
+                "missing; set it to the directory (emptyDir) for the exit marker",
             );
         }
         let config = Self {
@@ -973,7 +975,7 @@ impl ReapConfig {
         let namespace = read.required_if(
             host.is_some(),
             "POD_NAMESPACE",
-            "the namespace of the pods, or that of this one from the downward API (metadata.namespace)",
+            "the namespace of the pods, or this pod's namespace from the downward API (metadata.namespace)",
             dns_name,
         );
         let (kubernetes, proxies) = (read.kubernetes(host), read.proxies());
@@ -1113,7 +1115,7 @@ impl<'read, E: Environment> Reader<'read, E> {
                 let shown = if hidden {
                     String::new()
                 } else {
-                    format!("; it is {}", quoted(&text))
+                    format!("; the value is {}", quoted(&text))
                 };
                 self.fault(variable, format!("{problem}{shown}"));
                 None
@@ -1148,7 +1150,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         self.optional(variable, |text| match text {
             "true" | "1" => Ok(true),
             "false" | "0" => Ok(false),
-            _ => Err("neither true nor false".to_owned()),
+            _ => Err("must be true or false".to_owned()),
         })
         .unwrap_or(false)
     }
@@ -1162,12 +1164,12 @@ impl<'read, E: Environment> Reader<'read, E> {
     ) -> Duration {
         self.optional(variable, |text| {
             let duration = humantime::parse_duration(text)
-                .map_err(|_| "not a duration such as 500ms, 30s or 2m".to_owned())?;
+                .map_err(|_| "must be a duration such as 500ms, 30s or 2m".to_owned())?;
             if duration < least {
-                return Err(format!("less than {}", humantime::format_duration(least)));
+                return Err(format!("must be at least {}", humantime::format_duration(least)));
             }
             if duration > most {
-                return Err(format!("more than {}", humantime::format_duration(most)));
+                return Err(format!("must be at most {}", humantime::format_duration(most)));
             }
             Ok(duration)
         })
@@ -1177,7 +1179,7 @@ impl<'read, E: Environment> Reader<'read, E> {
     fn job_retry_count(&mut self) -> Option<i32> {
         self.optional("JOB_RETRY_COUNT", |text| match text.parse::<i32>() {
             Ok(count) if count >= 0 => Ok(count),
-            Ok(_) | Err(_) => Err("not a whole number from 0 to 2147483647".to_owned()),
+            Ok(_) | Err(_) => Err("must be a whole number from 0 to 2147483647".to_owned()),
         })
     }
 
@@ -1197,7 +1199,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         if tasks.is_some() && ignored.is_some() {
             self.fault(
                 "PODBEAT_IGNORED_CONTAINERS",
-                "set together with PODBEAT_TASK_CONTAINERS; unset one of them",
+                "conflicts with PODBEAT_TASK_CONTAINERS; unset one of them",
             );
         }
         (tasks.unwrap_or_default(), ignored.unwrap_or_default())
@@ -1207,7 +1209,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         self.optional("PODBEAT_REPORT", |text| match text {
             "task" => Ok(Report::Task),
             "all" => Ok(Report::All),
-            _ => Err("neither task nor all".to_owned()),
+            _ => Err("must be task or all".to_owned()),
         })
         .unwrap_or(Report::Task)
     }
@@ -1266,11 +1268,11 @@ impl<'read, E: Environment> Reader<'read, E> {
         match (&certificate, &key) {
             (Some(_), None) => self.fault(
                 "PODBEAT_CLIENT_KEY_FILE",
-                "missing; PODBEAT_CLIENT_CERT_FILE needs it",
+                "missing; required with PODBEAT_CLIENT_CERT_FILE",
             ),
             (None, Some(_)) => self.fault(
                 "PODBEAT_CLIENT_CERT_FILE",
-                "missing; PODBEAT_CLIENT_KEY_FILE needs it",
+                "missing; required with PODBEAT_CLIENT_KEY_FILE",
             ),
             (Some(_), Some(_)) | (None, None) => {}
         }
@@ -1285,7 +1287,7 @@ impl<'read, E: Environment> Reader<'read, E> {
             (Some(_), _) if given => {
                 self.fault(
                     "PODBEAT_TOKEN",
-                    "set together with PODBEAT_TOKEN_FILE; unset one of them",
+                    "conflicts with PODBEAT_TOKEN_FILE; unset one of them",
                 );
                 None
             }
@@ -1295,7 +1297,7 @@ impl<'read, E: Environment> Reader<'read, E> {
                 if !dry_run && !given {
                     self.fault(
                         "PODBEAT_TOKEN_FILE",
-                        "missing; set it to a file with the bearer token (or set PODBEAT_TOKEN)",
+                        "missing; set it to a file with the bearer token, or set PODBEAT_TOKEN",
                     );
                 }
                 None
@@ -1310,7 +1312,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         if file.is_some() && given {
             self.fault(
                 "PODBEAT_NONCE",
-                "set together with PODBEAT_NONCE_FILE; unset one of them",
+                "conflicts with PODBEAT_NONCE_FILE; unset one of them",
             );
         }
         file.map(NonceSource::File)
@@ -1333,8 +1335,8 @@ impl<'read, E: Environment> Reader<'read, E> {
 
     /// The image's build goes by the pod's service account alone.
     fn no_kubeconfig(&mut self, file: bool, context: bool) {
-        const PROBLEM: &str = "only the build for a laptop reads a kubeconfig (cargo feature `laptop`); leave it out, and the pod's \
-                               service account is used";
+        const PROBLEM: &str = "only the build for a laptop reads a kubeconfig (cargo feature `laptop`); unset it to use the pod's \
+                               service account";
         if file {
             self.fault("KUBECONFIG", PROBLEM);
         }
@@ -1344,7 +1346,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         if !file && !context {
             self.fault(
                 "KUBERNETES_SERVICE_HOST",
-                "missing; the kubelet sets it in every pod, and only the build for a laptop works outside of one",
+                "missing; the kubelet sets it in every pod; outside a pod, use the build for a laptop",
             );
         }
     }
@@ -1359,7 +1361,8 @@ impl<'read, E: Environment> Reader<'read, E> {
             return Kubernetes::Kubeconfig { path, context };
         };
         let port = self.optional("KUBERNETES_SERVICE_PORT", |text| {
-            text.parse::<u16>().map_err(|_| "not a port number".to_owned())
+            text.parse::<u16>()
+                .map_err(|_| "must be a port number".to_owned())
         });
         Kubernetes::InCluster {
             host,
@@ -1389,7 +1392,7 @@ fn quoted(text: &str) -> String {
 
 fn printable(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
-        return Err("it has control characters".to_owned());
+        return Err("contains control characters".to_owned());
     }
     Ok(text.to_owned())
 }
@@ -1397,12 +1400,12 @@ fn printable(text: &str) -> Result<String, String> {
 fn run_id(text: &str, index: Option<u32>) -> Result<String, String> {
     const LONGEST: usize = 256;
     let id = indexed::run_id(text, index).ok_or_else(|| {
-        "it has {index}, and JOB_COMPLETION_INDEX is not set: only pods of an Indexed Job have an index, in the annotation \
+        "contains {index}, but JOB_COMPLETION_INDEX is not set: only pods of an Indexed Job have an index, in the annotation \
          batch.kubernetes.io/job-completion-index"
             .to_owned()
     })?;
     if id.chars().count() > LONGEST {
-        return Err(format!("longer than {LONGEST} characters"));
+        return Err(format!("must have at most {LONGEST} characters"));
     }
     printable(&id)
 }
@@ -1417,7 +1420,7 @@ fn log_filter(text: &str) -> Result<Targets, String> {
             None => {
                 let levels = LEVELS.join(", ");
                 return Err(format!(
-                    "not a filter: a level ({levels}) or target=level, with commas"
+                    "must be a level ({levels}), or comma-separated target=level pairs"
                 ));
             }
         };
@@ -1458,7 +1461,7 @@ pub(crate) fn dns_name(text: &str) -> Result<String, String> {
     if text.len() <= LONGEST && text.split('.').all(label) {
         return Ok(text.to_owned());
     }
-    Err("not a Kubernetes name (lower-case letters, digits, '-' and '.'; at most 253)".to_owned())
+    Err("must be a Kubernetes name (at most 253 lower-case letters, digits, '-' and '.')".to_owned())
 }
 
 /// A DNS label (RFC 1123), as Kubernetes demands of a container's name.
@@ -1466,10 +1469,10 @@ fn container_names(text: &str) -> Result<Vec<String>, String> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let names: Vec<String> = names.map(str::to_owned).collect();
     if names.is_empty() {
-        return Err("no names of containers, with commas between them".to_owned());
+        return Err("must be comma-separated names of containers".to_owned());
     }
     match names.iter().find(|name| !is_container_name(name)) {
-        Some(name) => Err(format!("{} is no name of a container", quoted(name))),
+        Some(name) => Err(format!("{} is not a valid container name", quoted(name))),
         None => Ok(names),
     }
 }
@@ -1478,7 +1481,7 @@ fn container_name(text: &str) -> Result<String, String> {
     if is_container_name(text) {
         return Ok(text.to_owned());
     }
-    Err("not the name of a container (lower-case letters, digits and '-'; at most 63)".to_owned())
+    Err("must be a container name (at most 63 lower-case letters, digits and '-')".to_owned())
 }
 
 fn header_text(text: &str) -> Result<Secret, String> {
@@ -1486,7 +1489,7 @@ fn header_text(text: &str) -> Result<Secret, String> {
         return Ok(Secret::new(text));
     }
     Err(
-        "not fit for a header: a token is visible ASCII characters without spaces (its value is not shown)"
+        "not valid in a header: a token must have only visible ASCII characters, without spaces (the value is not shown)"
             .to_owned(),
     )
 }
@@ -1503,17 +1506,17 @@ pub(crate) fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
     }
     let url: Url = text.parse().map_err(|_| route::Error::NotAUrl.to_string())?;
     if url.query().is_some() || url.fragment().is_some() {
-        return Err("a base URL has neither query nor fragment".to_owned());
+        return Err("must not have a query or a fragment".to_owned());
     }
     match url.scheme() {
         "https" => {}
         "http" if allow_http || route::is_loopback(&url) => {}
         "http" => {
             return Err(format!(
-                "not https; the token would travel unencrypted{HTTP_IS_ALLOWED_BY}"
+                "must be https; http would send the token unencrypted{HTTP_IS_ALLOWED_BY}"
             ));
         }
-        _ => return Err("neither https nor http".to_owned()),
+        _ => return Err("must be an https URL".to_owned()),
     }
     Ok(url)
 }
@@ -1522,7 +1525,7 @@ pub(crate) fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
 pub(crate) const HTTP_IS_ALLOWED_BY: &str = " (PODBEAT_ALLOW_HTTP=true allows it)";
 
 const NO_CREDENTIALS: &str =
-    "it carries credentials; leave user and password out, and use PODBEAT_TOKEN_FILE";
+    "contains credentials; remove the user and the password, and use PODBEAT_TOKEN_FILE";
 
 #[cfg(test)]
 mod tests {
@@ -1614,7 +1617,7 @@ mod tests {
         ]);
         for (variable, value) in [
             ("PODBEAT_INTERVAL", "\"soon\""),
-            ("PODBEAT_TIMEOUT", "more than 5m"),
+            ("PODBEAT_TIMEOUT", "at most 5m"),
             ("PODBEAT_REPORT", "\"some\""),
             ("JOB_RETRY_COUNT", "\"-1\""),
             ("PODBEAT_LISTEN", "\"8080\""),
@@ -1696,16 +1699,16 @@ mod tests {
             let errors = wrong(none);
             assert!(
                 errors.starts_with("one setting is")
-                    && errors.contains("TASK_RUN_ID (--task-run-id): it has {index}")
+                    && errors.contains("TASK_RUN_ID (--task-run-id): contains {index}")
                     && errors.contains("JOB_COMPLETION_INDEX is not set")
-                    && errors.ends_with("it is \"trn.1234-{index}\""),
+                    && errors.ends_with("the value is \"trn.1234-{index}\""),
                 "{errors}"
             );
         }
         for index in ["-1", "1.5", "one", "4294967296"] {
             let errors = wrong(&[("JOB_COMPLETION_INDEX", index)]);
             assert!(
-                errors.contains("JOB_COMPLETION_INDEX (--job-completion-index): not a whole number"),
+                errors.contains("JOB_COMPLETION_INDEX (--job-completion-index): must be a whole number"),
                 "{errors}"
             );
         }
@@ -1717,7 +1720,7 @@ mod tests {
             ("TASK_RUN_ID", long.as_str()),
             ("JOB_COMPLETION_INDEX", "1234567"),
         ];
-        assert!(wrong(&too_long).contains("longer than 256"));
+        assert!(wrong(&too_long).contains("at most 256"));
     }
 
     #[test]

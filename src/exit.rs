@@ -1,4 +1,4 @@
-//! The endings of podbeat and their exit codes, one table.
+//! How podbeat ends, and the exit codes, in one table.
 //!
 //! The numbers are those of sysexits.h where it has one, so that they are told apart from a shell's (126 and up) and
 //! from a panic's (101).
@@ -9,7 +9,7 @@ use std::process::ExitCode;
 /// How the process ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// The last heartbeat was accepted, or a command did what it was asked.
+    /// The service accepted the last heartbeat, or a command succeeded.
     Delivered,
     /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of the pod.
     Orphaned,
@@ -88,31 +88,33 @@ impl Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Delivered => "the last heartbeat was accepted; or a command did what it was asked",
-            Self::Orphaned => "the service disowned the run",
-            Self::Restarting => "all containers of the pod are restarting; the next podbeat process continues",
-            Self::Unmet => "a run that was waited for has ended in another status; or a check failed",
-            Self::Usage => "settings are missing or malformed",
+            Self::Delivered => "the service accepted the last heartbeat, or the command succeeded",
+            Self::Orphaned => "the service says that the run does not belong to this pod",
+            Self::Restarting => {
+                "all containers of the pod are restarting; the next podbeat process continues"
+            }
+            Self::Unmet => "a run ended in a status other than the expected one, or a check failed",
+            Self::Usage => "a setting or the command line is missing or invalid",
             Self::Refused => {
-                "the service, or the Kubernetes API, refuses what was asked, or the request breaks the contract"
+                "the service or the Kubernetes API rejected the request, or the request violates the contract"
             }
-            Self::Unread => "a file that was named can't be read",
-            Self::NoSuchRun => "there is no such task run",
-            Self::NoSuchPod => "there is no such pod",
-            Self::Unavailable => "the service, or the Kubernetes API, can't be reached, is silent, or fails",
-            Self::Internal => "podbeat could not begin",
-            Self::Unwritten => "a file could not be written",
-            Self::Undelivered => "the last heartbeat was not accepted in time",
-            Self::Overdue => "what was waited for did not come in time",
-            Self::Misunderstood => "the service's answer can't be understood",
-            Self::Denied => {
-                "the service takes the token for none, or for none that may do this; or the Kubernetes API the user"
+            Self::Unread => "a file cannot be read",
+            Self::NoSuchRun => "the task run does not exist",
+            Self::NoSuchPod => "the pod does not exist",
+            Self::Unavailable => {
+                "the service or the Kubernetes API cannot be reached, does not answer in time, or fails"
             }
+            Self::Internal => "podbeat could not start",
+            Self::Unwritten => "a file cannot be written",
+            Self::Undelivered => "the service did not accept the last heartbeat in time",
+            Self::Overdue => "the time to wait is over",
+            Self::Misunderstood => "podbeat does not understand the service's answer",
+            Self::Denied => "the token is invalid or lacks permission, or the Kubernetes API denies access",
         })
     }
 }
 
-/// How each command can end, and what that means there. The help texts, the manual pages and docs/ are made of it.
+/// How each command can end, and what that means for it. The help texts, the manual pages and docs/ are generated from it.
 ///
 /// `podbeat` alone runs the agent. A command that a signal ends has 128 and the signal's number, as usual.
 pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
@@ -123,9 +125,9 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
         &[
             (
                 Ending::Usage,
-                "the command line or a setting is wrong; the command was not started",
+                "the command line or a setting is invalid; the command was not started",
             ),
-            (Ending::Unwritten, "with --install: podbeat could not be copied"),
+            (Ending::Unwritten, "with --install: podbeat cannot be copied"),
         ],
     ),
     (
@@ -150,11 +152,11 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
                 Ending::Refused,
                 "the service or the Kubernetes API rejected a request, or too many pods match",
             ),
-            (Ending::Unread, "the journal can't be read"),
+            (Ending::Unread, "the journal cannot be read"),
             (Ending::NoSuchPod, "the pod does not exist"),
             (
                 Ending::Unavailable,
-                "the service or the Kubernetes API can't be reached, does not answer in time, or fails",
+                "the service or the Kubernetes API cannot be reached, does not answer in time, or fails",
             ),
             (Ending::Internal, NOT_STARTED),
             (Ending::Unwritten, NO_OUTPUT),
@@ -172,27 +174,27 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
             ),
             (
                 Ending::Usage,
-                "the command line, a setting or the kubeconfig is wrong",
+                "the command line, a setting or the kubeconfig is invalid",
             ),
             (Ending::Refused, "the Kubernetes API rejected a request"),
             (Ending::NoSuchPod, "the pod does not exist"),
             (
                 Ending::Unavailable,
-                "the Kubernetes API can't be reached or does not answer, and the pod was never seen",
+                "the Kubernetes API cannot be reached or does not answer, and podbeat never saw the pod",
             ),
             (Ending::Internal, NOT_STARTED),
             (
                 Ending::Unwritten,
-                "the record or standard output can't be written",
+                "the record or standard output cannot be written",
             ),
             (
                 Ending::Denied,
-                "the Kubernetes API denies access; the missing Role is shown",
+                "the Kubernetes API denies access; podbeat shows the missing Role",
             ),
         ],
     ),
     #[cfg(feature = "laptop")]
-    ("podbeat runs", &[(Ending::Usage, "no command was named")]),
+    ("podbeat runs", &[(Ending::Usage, "the command is missing")]),
     #[cfg(feature = "laptop")]
     (
         "podbeat runs create",
@@ -201,9 +203,9 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
             (Ending::Usage, WRONG_SETTINGS),
             (
                 Ending::Refused,
-                "the request breaks the contract and was not sent, or the service rejected it",
+                "the request violates the contract and was not sent, or the service rejected it",
             ),
-            (Ending::Unread, "the file can't be read"),
+            (Ending::Unread, "the file cannot be read"),
             (Ending::Unavailable, UNAVAILABLE),
             (Ending::Internal, NOT_STARTED),
             (Ending::Unwritten, NO_OUTPUT),
@@ -232,7 +234,7 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
         &[
             (
                 Ending::Delivered,
-                "the whole list was shown, or as much as --limit allows",
+                "the whole list was shown, or as many runs as --limit allows",
             ),
             (Ending::Usage, WRONG_SETTINGS),
             (Ending::Refused, REFUSED),
@@ -269,9 +271,9 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
             (Ending::Usage, WRONG_SETTINGS),
             (
                 Ending::Refused,
-                "the request breaks the contract and was not sent, or the service rejected it",
+                "the request violates the contract and was not sent, or the service rejected it",
             ),
-            (Ending::Unread, "the file can't be read"),
+            (Ending::Unread, "the file cannot be read"),
             (Ending::NoSuchRun, NO_SUCH_RUN),
             (Ending::Unavailable, UNAVAILABLE),
             (Ending::Internal, NOT_STARTED),
@@ -292,7 +294,7 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
             (Ending::Unwritten, NO_OUTPUT),
             (
                 Ending::Overdue,
-                "the time is up; the service may have been unavailable",
+                "the time to wait is over; the service may have been unavailable",
             ),
             (Ending::Misunderstood, ODD_ANSWER),
             (Ending::Denied, DENIED),
@@ -302,7 +304,7 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
     (
         "podbeat runs watch",
         &[
-            (Ending::Delivered, "the run has ended, in whatever status"),
+            (Ending::Delivered, "the run has ended, in any status"),
             (Ending::Usage, WRONG_SETTINGS),
             (Ending::Refused, REFUSED),
             (Ending::NoSuchRun, NO_SUCH_RUN),
@@ -320,12 +322,12 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
                 Ending::Delivered,
                 "the input was explained, however the run ended",
             ),
-            (Ending::Usage, "the command line is wrong"),
+            (Ending::Usage, "the command line is invalid"),
             (
                 Ending::Refused,
                 "the input is neither podbeat's log, nor a recorded watch, nor a journal",
             ),
-            (Ending::Unread, "the file can't be read"),
+            (Ending::Unread, "the file cannot be read"),
             (Ending::Unwritten, NO_OUTPUT),
         ],
     ),
@@ -334,7 +336,7 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
         "podbeat completion",
         &[
             (Ending::Delivered, "the script was printed"),
-            (Ending::Usage, "the command line is wrong"),
+            (Ending::Usage, "the command line is invalid"),
             (Ending::Unwritten, NO_OUTPUT),
         ],
     ),
@@ -343,7 +345,7 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
         "podbeat version",
         &[
             (Ending::Delivered, "the version was printed"),
-            (Ending::Usage, "the command line is wrong"),
+            (Ending::Usage, "the command line is invalid"),
             (Ending::Unwritten, NO_OUTPUT),
         ],
     ),
@@ -352,8 +354,8 @@ pub const ENDINGS: &[(&str, &[(Ending, &str)])] = &[
         "podbeat man",
         &[
             (Ending::Delivered, "the pages were written"),
-            (Ending::Usage, "the command line is wrong"),
-            (Ending::Unwritten, "a page can't be written"),
+            (Ending::Usage, "the command line is invalid"),
+            (Ending::Unwritten, "a page cannot be written"),
         ],
     ),
 ];
@@ -366,7 +368,7 @@ const AGENT: &[(Ending, &str)] = &[
     ),
     (
         Ending::Restarting,
-        "every container of the pod is being restarted; podbeat's next process continues",
+        "all containers of the pod are restarting; the next podbeat process continues",
     ),
     (Ending::Usage, WRONG_SETTINGS),
     (Ending::Internal, NOT_STARTED),
@@ -377,19 +379,19 @@ const AGENT: &[(Ending, &str)] = &[
 ];
 
 #[cfg(feature = "laptop")]
-const WRONG_CHECK: &str = "the command line or the file with profiles is wrong";
+const WRONG_CHECK: &str = "the command line or the file with profiles is invalid";
 #[cfg(not(feature = "laptop"))]
-const WRONG_CHECK: &str = "the command line is wrong";
-const WRONG_SETTINGS: &str = "the command line or a setting is wrong; nothing was sent";
-const NOT_STARTED: &str = "podbeat could not start, for example for want of file descriptors";
-const NO_OUTPUT: &str = "standard output can't be written";
-const ODD_ANSWER: &str = "the service's answer can't be understood";
+const WRONG_CHECK: &str = "the command line is invalid";
+const WRONG_SETTINGS: &str = "the command line or a setting is invalid; nothing was sent";
+const NOT_STARTED: &str = "podbeat could not start, for example because it ran out of file descriptors";
+const NO_OUTPUT: &str = "standard output cannot be written";
+const ODD_ANSWER: &str = "podbeat does not understand the service's answer";
 #[cfg(feature = "laptop")]
-const REFUSED: &str = "the service rejected the request, or the run's ID can't be sent";
+const REFUSED: &str = "the service rejected the request, or the run's ID is not valid";
 #[cfg(feature = "laptop")]
 const NO_SUCH_RUN: &str = "the run does not exist";
 #[cfg(feature = "laptop")]
-const UNAVAILABLE: &str = "the service can't be reached, does not answer in time, or fails";
+const UNAVAILABLE: &str = "the service cannot be reached, does not answer in time, or fails";
 #[cfg(feature = "laptop")]
 const DENIED: &str = "the token is invalid or lacks permission";
 

@@ -110,19 +110,19 @@ struct Versioned {
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
     /// The file can't be read.
-    #[error("it can't be read")]
+    #[error("the file cannot be read")]
     Unreadable(#[source] io::Error),
     /// No journal is so large.
-    #[error("it is larger than {} MiB", LARGEST >> 20)]
+    #[error("the file is larger than {} MiB", LARGEST >> 20)]
     TooLarge,
     /// No journal has so many parts.
-    #[error("it has more than {OBJECTS} objects")]
+    #[error("the file has more than {OBJECTS} objects")]
     TooMany,
     /// It ends too early, or is something else.
-    #[error("it is torn, or not a journal")]
+    #[error("the file is damaged, or not a journal")]
     Torn(#[source] Where),
     /// Another version's.
-    #[error("it was written by a newer version of podbeat (form {0}, this one knows {VERSION})")]
+    #[error("a newer version of podbeat wrote the file (format {0}; this version supports {VERSION})")]
     Newer(u32),
 }
 

@@ -188,11 +188,11 @@ pub(super) fn manual(dir: &Path) -> Ending {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("writing to standard output")]
+#[error("cannot write to standard output")]
 struct OutputError(#[source] std::io::Error);
 
 #[derive(Debug, thiserror::Error)]
-#[error("writing manual pages into {dir}: is it a directory that you may write to?")]
+#[error("cannot write manual pages to {dir}; check that it is a writable directory")]
 struct PagesError {
     dir: String,
     source: std::io::Error,

@@ -9,7 +9,7 @@ use podbeat_files::regular_file;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
-    #[error("reading the nonce from {}: name a file with the nonce on one line, readable for this user", path.display())]
+    #[error("cannot read the nonce from {}; use a file that this user can read, with the nonce on one line", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -18,7 +18,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file holds none.
-    #[error("the nonce in {} {problem}: a nonce is one line of text", path.display())]
+    #[error("the nonce in {} {problem}; a nonce must be one line of text", path.display())]
     Unfit {
         /// The file.
         path: PathBuf,

@@ -38,7 +38,7 @@ const FILES: [(&str, &str); 4] = [
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
-    #[error("reading profiles from {}: check the file, or name another with --config or PODBEAT_CONFIG", file.display())]
+    #[error("cannot read profiles from {}; check the file, or choose another with --config or PODBEAT_CONFIG", file.display())]
     Read {
         /// The file.
         file: PathBuf,
@@ -47,7 +47,7 @@ pub enum Error {
         source: io::Error,
     },
     /// The file holds something else, too.
-    #[error("{}: fix the profiles:\n  {}", file.display(), problems.join("\n  "))]
+    #[error("{}: invalid profiles:\n  {}", file.display(), problems.join("\n  "))]
     Malformed {
         /// The file.
         file: PathBuf,
@@ -65,7 +65,7 @@ pub enum Error {
         known: Vec<String>,
     },
     /// A profile is asked for, and there is no file.
-    #[error("unknown profile {name:?}: the file {} does not exist; docs/runs.md shows what it holds", file.display())]
+    #[error("unknown profile {name:?}: the file {} does not exist; docs/runs.md describes its format", file.display())]
     NoFile {
         /// The profile.
         name: String,
@@ -73,7 +73,9 @@ pub enum Error {
         file: PathBuf,
     },
     /// A profile is asked for, and nothing says where the file is.
-    #[error("unknown profile {name:?}: set PODBEAT_CONFIG to the file with profiles, since HOME is not set")]
+    #[error(
+        "unknown profile {name:?}: set PODBEAT_CONFIG to the file with profiles, because HOME is not set"
+    )]
     NoHome {
         /// The profile.
         name: String,
@@ -299,7 +301,7 @@ fn parse(text: &str, dir: &Path, home: Option<&Path>) -> Result<Profiles, Vec<St
         .as_ref()
         .filter(|name| !read.profiles.contains_key(*name))
     {
-        problems.push(format!("default: there is no profile {default:?}"));
+        problems.push(format!("default: unknown profile {default:?}"));
     }
     match problems.is_empty() {
         true => Ok(read),
@@ -327,10 +329,10 @@ fn unknown(place: &str, member: &str, members: &str) -> String {
     match member.to_lowercase() {
         member if member != "tokenfile" && (member.contains("token") || member.contains("password")) => {
             format!(
-                "{place}: no secret belongs in this file; write the token into a file of its own and name that as tokenFile"
+                "{place}: do not put secrets into this file; write the token to a separate file, and set tokenFile to it"
             )
         }
-        _ => format!("{place}: unknown member; known are {members}"),
+        _ => format!("{place}: unknown member; known members: {members}"),
     }
 }
 
@@ -382,7 +384,7 @@ fn values(
     }
     if is_missing(members, "clientCertFile") != is_missing(members, "clientKeyFile") {
         problems.push(format!(
-            "{place}: clientCertFile and clientKeyFile need each other"
+            "{place}: set both clientCertFile and clientKeyFile, or neither"
         ));
     }
     values
@@ -406,7 +408,9 @@ fn resolve(path: &str, dir: &Path, home: Option<&Path>) -> Result<PathBuf, Strin
     match (path, path.strip_prefix("~/"), home) {
         ("", _, _) => Err("expected the path of a file".to_owned()),
         (_, Some(below), Some(home)) => Ok(home.join(below)),
-        (_, Some(_), None) => Err("~ is unknown, since HOME is not set; write the whole path".to_owned()),
+        (_, Some(_), None) => {
+            Err("cannot resolve ~, because HOME is not set; write the full path".to_owned())
+        }
         (path, None, _) => Ok(dir.join(path)),
     }
 }
@@ -563,7 +567,9 @@ mod tests {
             let error = home.load(flags, variables).expect_err("wrong");
             crate::exit::with_causes(&error)
         };
-        assert!(told(&[], &[(CONFIG, &missing)]).starts_with(&format!("reading profiles from {missing}")));
+        assert!(
+            told(&[], &[(CONFIG, &missing)]).starts_with(&format!("cannot read profiles from {missing}"))
+        );
         assert!(
             told(&[(PROFILE, "x")], &[("HOME", &missing)])
                 .contains("elsewhere/.config/podbeat/config.yaml does not exist")
@@ -596,24 +602,24 @@ mod tests {
             ),
             (
                 "profiles: {a: {url: https://h, token: hunter2}}",
-                "profiles.a.token: no secret belongs in this file",
+                "profiles.a.token: do not put secrets into this file",
             ),
             (
                 "profiles: {a: {url: https://h, bearerToken: hunter2}}",
-                "profiles.a.bearerToken: no secret",
+                "profiles.a.bearerToken: do not put secrets",
             ),
             (
                 "profiles: {a: {url: https://h, password: hunter2}}",
-                "profiles.a.password: no secret",
+                "profiles.a.password: do not put secrets",
             ),
-            ("token: hunter2", "token: no secret"),
+            ("token: hunter2", "token: do not put secrets"),
             (
                 "profile: hunter2",
-                "profile: unknown member; known are default and profiles",
+                "profile: unknown member; known members: default and profiles",
             ),
             (
                 "default: b\nprofiles: {a: {url: https://h}}",
-                "default: there is no profile \"b\"",
+                "default: unknown profile \"b\"",
             ),
             ("default: [hunter2]", "default: expected the name"),
             ("profiles: [hunter2]", "profiles: expected an object"),
@@ -622,7 +628,7 @@ mod tests {
             ("profiles: {a: {url: 7}}", "profiles.a.url: expected the base URL"),
             (
                 "profiles: {a: {url: 'https://u:hunter2@h'}}",
-                "profiles.a.url: it carries credentials",
+                "profiles.a.url: contains credentials",
             ),
             (
                 "profiles: {a: {url: 'http://hunter2.lan'}}",
@@ -638,13 +644,13 @@ mod tests {
             ),
             (
                 "profiles: {a: {url: https://h, clientKeyFile: hunter2}}",
-                "profiles.a: clientCertFile and clientKeyFile need",
+                "profiles.a: set both clientCertFile and clientKeyFile",
             ),
             (
                 "profiles: {a: {url: https://h}, a: {url: hunter2}}",
-                "a member is there twice",
+                "duplicate member",
             ),
-            ("profiles: {a: [", "neither JSON nor YAML"),
+            ("profiles: {a: [", "not valid JSON or YAML"),
             ("{}\n---\n{}", "expected one object"),
             ("hunter2", "expected one object"),
         ] {

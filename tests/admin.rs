@@ -128,7 +128,7 @@ async fn ready_follows_the_service() {
     let podbeat = Endpoint::start(&world, "log", &[("PODBEAT_INTERVAL", "200ms")]).await;
     let unready = podbeat
         .until("/readyz", "only the service missing", |answer| {
-            answer.body == "the service has accepted no heartbeat yet\n"
+            answer.body == "the service has not accepted a heartbeat yet\n"
         })
         .await;
     assert_eq!(unready.status, 503);

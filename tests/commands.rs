@@ -33,8 +33,9 @@ fn help(called: &str) -> String {
 fn the_page_of_commands_is_up_to_date() {
     let mut text = String::from(
         "# Commands\n\n\
-         This page is what `--help` says of every command, generated from `src/cli.rs` and the tables of settings and of endings by `just \
-         docs`; a test compares. The image has `agent`, `exec`, `check` and `reap`; the others are in the build for a laptop.\n",
+         This page shows the `--help` text of every command. It is generated from `src/cli.rs` and the tables of settings and \
+         exit codes by `just docs`; a test compares. The image has `agent`, `exec`, `check` and `reap`. The other commands are \
+         in the build for a laptop.\n",
     );
     for (called, _) in commands() {
         write!(text, "\n## {called}\n\n```text\n{}\n```\n", help(&called)).expect("a String takes all");
@@ -46,7 +47,7 @@ fn the_page_of_commands_is_up_to_date() {
 fn the_readmes_table_of_commands_is_up_to_date() {
     const BEGINS: &str = "<!-- The commands: written by `just docs` -->\n";
     const ENDS: &str = "<!-- The end of the commands -->\n";
-    let mut table = String::from("| command | what it is for |\n|---|---|\n");
+    let mut table = String::from("| command | purpose |\n|---|---|\n");
     for (called, command) in commands()
         .iter()
         .filter(|(called, _)| called.split(' ').count() == 2)

@@ -310,7 +310,7 @@ fn with_sigchld_blocked_the_command_runs_without_a_wrapper() {
     assert_eq!(code(&output), 8, "{output:?}");
     assert_eq!(text(&output.stdout).trim(), std::process::id().to_string());
     assert!(
-        text(&output.stderr).contains("leaves no exit marker"),
+        text(&output.stderr).contains("there will be no exit marker"),
         "{output:?}"
     );
     assert!(!markers.path().join("main.json").exists());

@@ -86,26 +86,26 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
     in_order(
         &texts(&story),
         &[
-            "begins",
+            "started",
             "main: waiting, ContainerCreating",
             "main: running",
             "the service did not accept a heartbeat: sending a heartbeat of task run trn.42: the task-run service answered 503",
             "the service accepts heartbeats again, after",
-            "begins again: the process before it was killed",
-            "it goes on from its journal",
+            "started again: the process before it was killed",
+            "resumed from the journal",
             "main: terminated with exit code 3, Error",
             "the last heartbeat is due: the task's containers are finished",
-            "THE LAST HEARTBEAT WAS ACCEPTED; it told: main terminated 3",
-            "podbeat ends with exit code 0",
+            "THE LAST HEARTBEAT WAS ACCEPTED; it reported: main terminated 3",
+            "podbeat exited with code 0",
         ],
     );
     assert_eq!(outcome(&story), "delivered");
     for part in [
-        "The service knows how task run trn.42 ended: at 20",
-        "which told: main terminated 3.",
-        "The service was away once, for",
-        "podbeat's container was started again once.",
-        "Everything that podbeat saw before was accepted, too.",
+        "The service knows how task run trn.42 ended: it accepted the last heartbeat at 20",
+        "which reported: main terminated 3.",
+        "The service was unavailable once, for",
+        "podbeat's container was restarted once.",
+        "The service also accepted everything that podbeat saw before.",
     ] {
         assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
     }
@@ -121,14 +121,14 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
     assert_eq!(text.code, 0);
     assert!(
         text.out
-            .starts_with("The story of task run trn.42, pod lab/p, by its log:\n\n20"),
+            .starts_with("What happened to task run trn.42, pod lab/p, from its log:\n\n20"),
         "{}",
         text.out
     );
     let one_paragraph = text.out.replace('\n', " ");
     assert!(one_paragraph.contains(verdict(&story)), "{}", text.out);
     assert!(
-        text.notes.ends_with(" lines not podbeat's, left out\n"),
+        text.notes.ends_with(" lines that are not podbeat's\n"),
         "{}",
         text.notes
     );
@@ -191,8 +191,8 @@ async fn a_log_tells_the_same_however_it_was_kept() {
         in_order(
             &texts(&story),
             &[
-                "begins",
-                "it sees its pod on node node-1",
+                "started",
+                "found the pod on node node-1",
                 "main: running",
                 "exit code 3, Error, no \"way\"\n\u{1b}[2J a=b",
                 "THE LAST",
@@ -232,7 +232,7 @@ async fn a_log_tells_the_same_however_it_was_kept() {
     // But for what is each one's own, and for what may come first, both forms tell the same.
     let alike = |story: &Value| -> Vec<String> {
         let texts = texts(story).into_iter();
-        let texts = texts.filter(|text| !text.starts_with("podbeat ends with"));
+        let texts = texts.filter(|text| !text.starts_with("podbeat exited with"));
         let mut texts: Vec<String> = texts.map(str::to_owned).collect();
         texts.sort_unstable();
         texts
@@ -271,13 +271,13 @@ async fn an_end_in_vain_says_what_stood_in_its_way_and_what_to_do() {
             "the last heartbeat is due",
             "SIGTERM",
             "COULD NOT BE DELIVERED",
-            "ends with exit code 75",
+            "exited with code 75",
         ],
     );
     for part in [
         "does not know how task run trn.42 ended",
         "the task-run service answered 403",
-        "podbeat reap sends it",
+        "podbeat reap can send it",
     ] {
         assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
     }
@@ -296,7 +296,7 @@ async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
     assert_eq!(outcome(&story), "open");
     for part in [
         "podbeat still runs, or was killed",
-        "The Kubernetes API gives no news of the pod since 20",
+        "podbeat has not been able to watch the pod since 20",
         "is forbidden",
     ] {
         assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
@@ -327,9 +327,9 @@ async fn a_journal_tells_what_waits() {
     let journal = std::fs::read_to_string(directory.join("journal.json")).expect("a journal");
     let story = told(&journal).await;
     assert_eq!((outcome(&story), &story["taskRun"]), ("due", &RUN.into()));
-    in_order(&texts(&story), &["(final) was decided, and waits"]);
+    in_order(&texts(&story), &["(final) waits to be accepted"]);
     for part in [
-        "is not known to be accepted",
+        "the journal does not show that the service accepted it",
         "podbeat reap --journal sends it, with the same nonce",
     ] {
         assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
@@ -337,7 +337,9 @@ async fn a_journal_tells_what_waits() {
     let newer = explain(&[], &journal.replace(r#""version":1"#, r#""version":9"#)).await;
     assert_eq!(newer.code, 65);
     assert!(
-        newer.notes.contains("newer version of podbeat (form 9"),
+        newer
+            .notes
+            .contains("newer version of podbeat wrote the file (format 9"),
         "{newer:?}"
     );
 }
@@ -354,7 +356,7 @@ async fn watches_of_a_real_cluster() {
             &[
                 "main: running",
                 "main: terminated with exit code 3, Error",
-                "here the last heartbeat is due",
+                "the task has ended: the last heartbeat is due",
             ][..],
             "due",
             "The task of pod fail-plain/",
@@ -374,16 +376,16 @@ async fn watches_of_a_real_cluster() {
             &[
                 "main: running",
                 "the pod is being deleted",
-                "the pod object is gone",
+                "the pod object was deleted",
             ],
             "due",
-            "to the end the API showed main as running",
+            "until then the API showed main as running",
         ),
         (
             "failed-init",
             &[
                 "setup (init): terminated with exit code 5",
-                "here the last heartbeat is due",
+                "the task has ended: the last heartbeat is due",
             ],
             "due",
             "Init container setup failed with exit code 5, and the task's containers did not start (Error). The task of pod",
@@ -407,7 +409,7 @@ async fn watches_of_a_real_cluster() {
     let story = told(&begun).await;
     assert_eq!(outcome(&story), "open");
     assert!(
-        verdict(&story).contains("Here the record ends"),
+        verdict(&story).contains("The record ends here"),
         "{}",
         verdict(&story)
     );
@@ -429,33 +431,33 @@ async fn why_the_pods_of_a_real_cluster_ended() {
             "due",
             "The pod ran longer than its activeDeadlineSeconds (DeadlineExceeded: Pod was active on the node longer than the specified \
              deadline).",
-            "is over: main is terminated with exit code 0, Completed.",
+            "has ended: main is terminated with exit code 0, Completed.",
         ),
         (
             "e2e/watch-deadline-native",
             "due",
             "The pod ran longer than its activeDeadlineSeconds (DeadlineExceeded: Pod was active on the node longer than the specified \
              deadline).",
-            "is over: main is terminated with exit code 5, Error.",
+            "has ended: main is terminated with exit code 5, Error.",
         ),
         (
             "e2e/watch-evict-plain",
             "due",
-            "The pod was evicted through the Eviction API, as by kubectl drain (EvictionByEvictionAPI: Eviction API: evicting).",
+            "The pod was evicted through the Eviction API, for example by kubectl drain (EvictionByEvictionAPI: Eviction API: evicting).",
             "main is terminated with exit code 5, Error.",
         ),
         (
             "e2e/watch-failed-init",
             "due",
             "Init container setup failed with exit code 5, and the task's containers did not start (Error).",
-            "is over: main never started.",
+            "has ended: main never started.",
         ),
         (
             "e2e/watch-no-image-native",
             "due",
-            "Container main could not start: its image can't be pulled (ImagePullBackOff: Back-off pulling image \
+            "Container main could not start: its image cannot be pulled (ImagePullBackOff: Back-off pulling image \
              \"registry.invalid/none:1\": ErrImagePull: ",
-            "The kubelet had lost container main: exit code 137 is not its own (ContainerStatusUnknown: The container could not be \
+            "The kubelet lost container main: exit code 137 is not the container's own (ContainerStatusUnknown: The container could not be \
              located when the pod was terminated). The pod was deleted. The task of pod",
         ),
         (
@@ -467,7 +469,7 @@ async fn why_the_pods_of_a_real_cluster_ended() {
         (
             "watch-g-oom",
             "due",
-            "Container main was killed for lack of memory (OOMKilled).",
+            "Container main was killed because it ran out of memory (OOMKilled).",
             "main is terminated with exit code 137, OOMKilled.",
         ),
         (
@@ -520,7 +522,7 @@ async fn why_the_pods_of_a_real_cluster_ended() {
     assert_eq!(outcome(&story), "open");
     assert!(
         cause(&story)
-            .starts_with("Container main could not start: its image can't be pulled (ImagePullBackOff: "),
+            .starts_with("Container main could not start: its image cannot be pulled (ImagePullBackOff: "),
         "{}",
         verdict(&story)
     );
@@ -535,7 +537,7 @@ async fn why_is_told_by_a_log_a_journal_and_a_record() {
     std::fs::create_dir(&state).expect("made");
     let disrupted = json!({"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler",
                            "message": "default-scheduler: preempting to accommodate a higher priority pod"});
-    let why = "The pod was preempted to make room for one of higher priority (PreemptionByScheduler: default-scheduler: preempting to \
+    let why = "The pod was preempted to make room for a pod with higher priority (PreemptionByScheduler: default-scheduler: preempting to \
                accommodate a higher priority pod).";
     let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
     world.kube.apply(pod.clone());
@@ -606,7 +608,7 @@ async fn a_deadline_shows_in_the_log_though_its_reason_comes_too_late() {
     assert_eq!(outcome(&story), "delivered");
     assert_eq!(
         cause(&story),
-        "The kubelet failed the pod although no container had failed, as it does when activeDeadlineSeconds is over (PodFailed)."
+        "The kubelet failed the pod although no container had failed; this happens when activeDeadlineSeconds is exceeded (PodFailed)."
     );
 }
 
@@ -627,13 +629,21 @@ async fn until_journal(path: &std::path::Path, text: &str) -> String {
 #[tokio::test]
 async fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
     for (input, code, said) in [
-        ("", 65, "it is empty"),
-        ("epoch 1\nepoch 2\n", 65, "neither podbeat's log (kubectl logs"),
-        ("{\"a\": 1}\n", 65, "neither podbeat's log (kubectl logs"),
+        ("", 65, "the input is empty"),
+        (
+            "epoch 1\nepoch 2\n",
+            65,
+            "unknown format; use podbeat's log (kubectl logs",
+        ),
+        (
+            "{\"a\": 1}\n",
+            65,
+            "unknown format; use podbeat's log (kubectl logs",
+        ),
         (
             "01:02:03.004Z NOTE  hello\n",
             65,
-            "neither podbeat's log (kubectl logs",
+            "unknown format; use podbeat's log (kubectl logs",
         ),
     ] {
         let ended = explain(&[], input).await;
@@ -646,14 +656,14 @@ async fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
         std::fs::write(&path, magic).expect("written");
         let ended = explain(&[path.to_str().expect("text")], "").await;
         assert!(
-            ended.code == 65 && ended.notes.contains("it is compressed"),
+            ended.code == 65 && ended.notes.contains("the input is compressed"),
             "{ended:?}"
         );
     }
     let missing = explain(&["/nowhere/log"], "").await;
     assert_eq!(missing.code, 66);
     assert!(
-        missing.notes.starts_with("podbeat: reading /nowhere/log: "),
+        missing.notes.starts_with("podbeat: cannot read /nowhere/log: "),
         "{missing:?}"
     );
 }
@@ -679,7 +689,7 @@ async fn a_record_of_a_task_that_ended_beside_a_proxy_names_the_proxy_and_the_se
     assert_eq!(outcome(&story), "open");
     let cause = story["verdict"]["cause"].as_str().expect("a cause");
     assert!(
-        cause.starts_with("Container main has ended, and istio-proxy runs on")
+        cause.starts_with("Container main has ended, but istio-proxy still runs.")
             && cause.contains("PODBEAT_IGNORED_CONTAINERS")
             && cause.contains("podbeat.dev/ignored-containers"),
         "{cause}"

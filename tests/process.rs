@@ -275,8 +275,8 @@ async fn directories_that_cant_be_written_end_nothing() {
     let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     for what in [
-        "writing the journal to /proc/self",
-        "writing the renewed token to /proc/self",
+        "cannot write the journal to /proc/self",
+        "cannot write the renewed token to /proc/self",
     ] {
         assert!(log.contains(what), "{what}: {log}");
     }

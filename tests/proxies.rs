@@ -113,7 +113,7 @@ async fn a_proxy_over_tls() {
     assert!(proxy.was_opened() && !proxy.heard(TOKEN));
     let checked = check(settings, &[]).await;
     let by = format!(
-        "by the proxy {} (ALL_PROXY)",
+        "through the proxy {} (ALL_PROXY)",
         url.rsplit('@').next().expect("a host")
     );
     assert!(
@@ -256,7 +256,7 @@ async fn a_kubeconfig_goes_by_the_same_rules_and_its_own_proxy_comes_first() {
         settings.insert("KUBECONFIG".to_owned(), crate::harness::text(&file));
         let checked = check(settings, &variables).await;
         assert_eq!(checked.code, 0, "NO_PROXY={no_proxy}: {checked:?}");
-        let used = checked.out.contains(" by the proxy 127.0.0.1:");
+        let used = checked.out.contains(" through the proxy 127.0.0.1:");
         assert_eq!(
             (used, proxy.asked()),
             (expected, tunnels(&world, expected, false)),

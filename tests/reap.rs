@@ -80,7 +80,7 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
     assert_eq!(
         dry,
         "pod lab/killed (task run trn.killed): would send the last heartbeat: main terminated with exit code 3 (Error)\n\
-         pod lab/known (task run trn.known): the service knows how it ended: Failed\n\
+         pod lab/known (task run trn.known): the service already knows how the run ended: Failed\n\
          pod lab/undelivered (task run trn.undelivered): would send the last heartbeat: main terminated with exit code 3 (Error)\n\
          5 pods with podbeat: 2 to be sent, 1 not ended, 1 delivered, 1 known\n"
     );
@@ -163,7 +163,7 @@ async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
         let said = reap(&world, line).await.done();
         assert_eq!(
             said,
-            format!("pod lab/first (task run trn.1): pod lab/second is a later one of the same run\n{rest}")
+            format!("pod lab/first (task run trn.1): pod lab/second is a later pod of the same run\n{rest}")
         );
     }
     assert_eq!(finals(&world).len(), 0);
@@ -285,7 +285,7 @@ async fn each_pod_of_an_indexed_job_ends_its_own_run() {
     }
     let said = reap(&world, "--all").await.done();
     assert!(
-        said.contains("pod lab/lone: its run can't be told: trn.1-{index} needs an index")
+        said.contains("pod lab/lone: cannot find its run: trn.1-{index} needs an index")
             && said.ends_with("3 pods with podbeat: 2 sent, 1 unclear\n"),
         "{said}"
     );
@@ -363,7 +363,7 @@ async fn what_the_service_says_decides() {
     world.kube.apply(ended("q", "trn.unknown", Some(75)));
     let told = reap(&world, "q").await.done();
     assert!(
-        told.starts_with("pod lab/q (task run trn.unknown): nothing to be sent: getting task run"),
+        told.starts_with("pod lab/q (task run trn.unknown): nothing to send: getting task run"),
         "{told}"
     );
 
@@ -396,7 +396,12 @@ async fn a_service_that_is_away_is_asked_again_the_next_time() {
         failed.out.contains("the task-run service answered 503"),
         "{failed:?}"
     );
-    assert!(failed.notes.contains("the others would end alike"), "{failed:?}");
+    assert!(
+        failed
+            .notes
+            .contains("the remaining pods would fail in the same way"),
+        "{failed:?}"
+    );
     assert_eq!(finals(&world).len(), 1);
     world.service_faults.lift_all();
     let sent = reap(&world, "--all").await.done();
@@ -414,7 +419,7 @@ async fn a_service_that_is_away_is_asked_again_the_next_time() {
     );
     let known = reap(&world, "p").await.done();
     assert!(
-        known.contains("the service knows how it ended: Failed"),
+        known.contains("the service already knows how the run ended: Failed"),
         "{known}"
     );
     assert_eq!(finals(&world).len(), 1);
@@ -428,7 +433,7 @@ async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
     assert!(
         missing
             .notes
-            .starts_with("podbeat: there is no pod nowhere: once a pod is gone"),
+            .starts_with("podbeat: pod nowhere not found; only the journal"),
         "{missing:?}"
     );
     let odd = reap(&world, "-l app").await;
@@ -498,14 +503,17 @@ async fn a_pod_that_is_gone_is_told_of_by_its_journal_with_the_same_nonce() {
     assert_eq!(sent.body, asked.body, "to the letter");
     let again = reap(&world, &line).await.done();
     assert!(
-        again.contains("the service knows how it ended: Failed"),
+        again.contains("the service already knows how the run ended: Failed"),
         "{again}"
     );
 
     std::fs::write(&journal, "{").expect("written");
     let torn = reap(&world, &line).await;
     assert_eq!(torn.code, 66);
-    assert!(torn.notes.contains("it is torn, or not a journal"), "{torn:?}");
+    assert!(
+        torn.notes.contains("the file is damaged, or not a journal"),
+        "{torn:?}"
+    );
     std::fs::remove_file(&journal).expect("removed");
     assert_eq!(reap(&world, &line).await.code, 66);
 }
@@ -524,7 +532,7 @@ async fn a_journal_whose_last_heartbeat_came_of_a_signal_alone_leaves_the_word_t
     written("completed");
     let said = reap(&world, &line).await.done();
     assert!(
-        said.contains("podbeat delivered its last heartbeat itself"),
+        said.contains("podbeat itself delivered the last heartbeat"),
         "{said}"
     );
     written("signal");

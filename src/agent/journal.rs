@@ -35,7 +35,7 @@ const LONGEST: Duration = Duration::from_secs(20);
 enum Unusable {
     #[error(transparent)]
     Malformed(#[from] Malformed),
-    #[error("it is of another pod or run")]
+    #[error("the file belongs to another pod or run")]
     Foreign,
     #[error(
         "nothing more of it came within {}: does its disk hang?",

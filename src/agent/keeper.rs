@@ -18,7 +18,7 @@ use crate::telemetry::instruments::Instruments;
 
 /// Why the file could not be written.
 #[derive(Debug, thiserror::Error)]
-#[error("writing {what} to {}: is its directory there, writable for this user, and not full?", path.display())]
+#[error("cannot write {what} to {}; check that its directory exists, is writable for this user, and is not full", path.display())]
 pub(super) struct Error {
     what: &'static str,
     path: PathBuf,

@@ -35,7 +35,7 @@ const TOLD: usize = 64;
 
 /// Why the directory could not be read.
 #[derive(Debug, thiserror::Error)]
-#[error("reading exit markers from {}: is PODBEAT_MARKER_DIR mounted here, and readable for this user?", path.display())]
+#[error("cannot read exit markers from {}; check that PODBEAT_MARKER_DIR is mounted here, and readable for this user", path.display())]
 struct Unreadable {
     path: PathBuf,
     source: io::Error,
@@ -44,14 +44,14 @@ struct Unreadable {
 /// Why a file of the directory isn't taken up.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
-    #[error("it is no regular file; a marker is one, and neither a link nor a directory")]
+    #[error("not a regular file; an exit marker must not be a link or a directory")]
     NotAFile,
     #[error(
         "it holds too many other files; markers of the pod's containers are still found by name, \
          others may be ignored: keep other files out of the directory of exit markers"
     )]
     TooMany,
-    #[error("it can't be read")]
+    #[error("cannot read the file")]
     Unreadable(#[source] io::Error),
     #[error(transparent)]
     NotAMarker(NotAMarker),

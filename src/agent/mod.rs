@@ -44,13 +44,13 @@ const LAST_WRITE: Duration = Duration::from_millis(250);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The client of the service can't be set up from the settings.
-    #[error("the settings of the task-run service can't be used")]
+    #[error("cannot use the settings of the task-run service")]
     Service(#[from] podbeat_task_runs::error::Error),
     /// There is no nonce in its file.
-    #[error("PODBEAT_NONCE_FILE can't be used")]
+    #[error("cannot use PODBEAT_NONCE_FILE")]
     Nonce(#[source] nonce::Error),
     /// The system gives no random numbers.
-    #[error("drawing a seed from the system's random numbers")]
+    #[error("cannot get random numbers from the system")]
     Entropy,
 }
 

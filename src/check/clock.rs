@@ -40,21 +40,21 @@ fn ahead(date: Timestamp, asked: Timestamp, answered: Timestamp) -> SignedDurati
 /// What an answer says of our clock. `whose` is the clock that it is held against.
 pub(super) fn compare(id: &str, whose: &str, answer: &Dated) -> Finding {
     let Some(text) = &answer.date else {
-        return Finding::skipped(id, format!("{whose} sends no Date"));
+        return Finding::skipped(id, format!("{whose} sends no Date header"));
     };
     let Ok(date) = jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.trim()) else {
-        return Finding::skipped(id, format!("the Date of {whose} can't be read"));
+        return Finding::skipped(id, format!("the Date header of {whose} is invalid"));
     };
     let ahead = ahead(date, answer.asked, answer.answered);
     let seconds = ahead.abs().as_secs();
     let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
-    let seen = format!("this clock is {seconds} s {direction} that of {whose}");
-    let remedy = "Set the clock of this node right (is its NTP running?), or that of the other side. Tokens and certificates \
-                  seem to begin and to expire at the wrong time, and the grace of a deletion to end too early.";
+    let seen = format!("this clock is {seconds} s {direction} the clock of {whose}");
+    let remedy = "Correct the clock of this node (check NTP), or the other clock. Otherwise tokens and certificates appear to start \
+                  and expire at the wrong time, and the grace period of a deletion appears to end too early.";
     match ahead.abs() {
         off if off >= TOO_MUCH => Finding::failed(id, seen, remedy),
         off if off >= NOTABLE => Finding::warning(id, seen, remedy),
-        off if off.is_zero() => Finding::ok(id, format!("this clock goes with that of {whose}")),
+        off if off.is_zero() => Finding::ok(id, format!("this clock agrees with the clock of {whose}")),
         _ => Finding::ok(id, seen),
     }
 }
@@ -83,7 +83,7 @@ mod tests {
             let minute = if second == "59" { "01:59" } else { "02:00" };
             let found = compared(Some(&format!("Wed, 25 Nov 2026 {minute}:{second} GMT")));
             assert_eq!((found.state, found.remedy), (State::Ok, None), "{second}");
-            assert!(found.seen.contains("goes with"), "{second}: {}", found.seen);
+            assert!(found.seen.contains("agrees with"), "{second}: {}", found.seen);
         }
     }
 

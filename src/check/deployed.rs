@@ -79,16 +79,16 @@ fn uid(pod: &Pod, expected: Option<&str>) -> Finding {
         (Some(uid), Some(expected)) if uid == expected => Finding::ok(UID, format!("{uid}, as in POD_UID")),
         (Some(uid), None) => Finding::ok(
             UID,
-            format!("{uid}; POD_UID is not set, and is learned from the pod"),
+            format!("{uid}; POD_UID is not set, so podbeat uses the UID of the pod"),
         ),
         (uid, Some(expected)) => Finding::failed(
             UID,
             format!(
-                "POD_UID is {expected}, and the pod of that name has {}",
+                "POD_UID is {expected}, but the UID of the pod is {}",
                 uid.unwrap_or("none")
             ),
-            "podbeat would take its own pod for gone. Set POD_UID by the downward API (fieldRef: {fieldPath: metadata.uid}), beside \
-             POD_NAME and POD_NAMESPACE; or is this another pod, made anew under the same name?",
+            "podbeat would assume that its pod was deleted. Set POD_UID from the downward API (fieldRef: {fieldPath: metadata.uid}), as \
+             POD_NAME and POD_NAMESPACE. Or this is another pod, created again with the same name.",
         ),
         (None, None) => Finding::skipped(UID, "the API server shows no UID"),
     }
@@ -104,8 +104,8 @@ fn container(pod: &Pod, name: &str, sidecar: Sidecar) -> Finding {
             return Finding::failed(
                 CONTAINER,
                 format!("the pod has no container {name}; it has {}", names.join(", ")),
-                "Set PODBEAT_CONTAINER_NAME to the name that podbeat's own container has in the pod: podbeat would take itself for a \
-                 part of the task, and wait for its own end. If none of them is podbeat's, add it (README: Deploy).",
+                "Set PODBEAT_CONTAINER_NAME to the name of podbeat's container in the pod. Otherwise podbeat treats itself as part of the \
+                 task, and waits for its own end. If the pod has no podbeat container, add one (README: Deploy).",
             );
         }
     };
@@ -118,14 +118,13 @@ fn is_native(container: &ContainerSpec) -> bool {
 
 fn kind(pod: &Pod, name: &str, sidecar: Sidecar, native_sidecars: Option<bool>) -> Finding {
     if sidecar == Sidecar::Plain {
-        let seen = "plain: a regular container beside the task";
+        let seen = "plain sidecar: a regular container beside the task";
         return match native_sidecars {
             Some(true) => Finding::warning(
                 SIDECAR,
                 seen,
-                "It works, but this cluster knows native sidecars: among the initContainers, first of them, with restartPolicy: \
-                 Always, podbeat is there before the task and stopped after it, and sees how it ends \
-                 (deploy/manifests/job-native-sidecar.yaml).",
+                "This works, but the cluster supports native sidecars. As the first of the initContainers, with restartPolicy: Always, \
+                 podbeat starts before the task, stops after it, and sees how it ends (deploy/manifests/job-native-sidecar.yaml).",
             ),
             Some(false) | None => Finding::ok(SIDECAR, seen),
         };
@@ -136,9 +135,8 @@ fn kind(pod: &Pod, name: &str, sidecar: Sidecar, native_sidecars: Option<bool>) 
             if !is_native(container) {
                 return Finding::failed(
                     SIDECAR,
-                    "an ordinary init container: the task does not start before podbeat has ended",
-                    "Give podbeat's container restartPolicy: Always (Kubernetes 1.29 and later), or put it among the regular \
-                     containers.",
+                    "ordinary init container: the task does not start until podbeat has ended",
+                    "Set restartPolicy: Always for podbeat's container (Kubernetes 1.29 or later), or make it a regular container.",
                 );
             }
             break;
@@ -146,13 +144,13 @@ fn kind(pod: &Pod, name: &str, sidecar: Sidecar, native_sidecars: Option<bool>) 
         before.push(container.name.as_str());
     }
     if before.is_empty() {
-        return Finding::ok(SIDECAR, "native, and the first of the init containers");
+        return Finding::ok(SIDECAR, "native sidecar, and the first init container");
     }
     Finding::warning(
         SIDECAR,
-        format!("native, but behind {}", before.join(", ")),
-        "Put podbeat first among the initContainers: it is not there before those are done, and sidecars that stand before it are \
-         stopped after it.",
+        format!("native sidecar, but after {}", before.join(", ")),
+        "Make podbeat the first of the initContainers. In its present place it starts only after these containers, and sidecars \
+         before it stop after it.",
     )
 }
 
@@ -160,14 +158,14 @@ fn grace(pod: &Pod, timeout: Duration) -> Finding {
     let grace = status::observe(pod, "").termination_grace;
     let (one, two) = (grace_for(1, timeout), grace_for(2, timeout));
     let seen = format!(
-        "{} of grace; an attempt may take {}",
+        "grace period {}; timeout of one attempt {}",
         in_words(grace),
         in_words(timeout)
     );
     let whole_seconds = |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     let remedy = format!(
-        "Set the pod's terminationGracePeriodSeconds to {} at least, so that the last heartbeat has time for an attempt and a retry; \
-         or PODBEAT_TIMEOUT to {} or less.",
+        "Set the pod's terminationGracePeriodSeconds to at least {}, so that the last heartbeat has time for an attempt and a retry. \
+         Or set PODBEAT_TIMEOUT to {} or less.",
         whole_seconds(two),
         match grace.saturating_sub(grace_for(0, timeout)) / 2 {
             least if least < Duration::from_millis(500) => "less".to_owned(),
@@ -177,7 +175,7 @@ fn grace(pod: &Pod, timeout: Duration) -> Finding {
         }
     );
     if grace < one {
-        return Finding::failed(GRACE, format!("{seen}: too short for one"), remedy);
+        return Finding::failed(GRACE, format!("{seen}: too short for one attempt"), remedy);
     }
     if grace < two {
         return Finding::warning(GRACE, format!("{seen}: too short for a retry"), remedy);
@@ -191,15 +189,15 @@ fn restart(pod: &Pod, sidecar: Sidecar) -> Finding {
     match (policy, sidecar) {
         ("Always", Sidecar::Plain) => Finding::warning(
             RESTART,
-            format!("{seen}: a plain sidecar that has ended is started again"),
-            "Use restartPolicy: Never or OnFailure, as Jobs have, or make podbeat a native sidecar. podbeat ends with the task, and \
-             here the task never does.",
+            format!("{seen}: Kubernetes restarts a plain sidecar that has ended"),
+            "Use restartPolicy: Never or OnFailure, as Jobs do, or make podbeat a native sidecar. podbeat ends with the task, but with \
+             this policy the task never ends.",
         ),
         ("Always", Sidecar::Native | Sidecar::Elsewhere) => Finding::warning(
             RESTART,
-            format!("{seen}: a task that is started again whatever its exit code never ends"),
-            "Use restartPolicy: Never or OnFailure, as Jobs have: the last heartbeat is sent when the task has ended for good, and here \
-             that is when the pod is deleted.",
+            format!("{seen}: the task never ends, because Kubernetes restarts it after any exit code"),
+            "Use restartPolicy: Never or OnFailure, as Jobs do. podbeat sends the last heartbeat when the task cannot restart any more; \
+             with this policy, that is when the pod is deleted.",
         ),
         (_, _) => Finding::ok(RESTART, seen),
     }
@@ -212,7 +210,7 @@ fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
         .iter()
         .filter(|container| container.role == Role::Task);
     let names: Vec<&str> = tasks.map(|container| container.name.as_str()).collect();
-    let told = format!("the task's: {}", names.join(", "));
+    let told = format!("task containers: {}", names.join(", "));
     let strangers = settings.strangers(pod);
     if !strangers.is_empty() {
         return Finding::warning(
@@ -232,10 +230,10 @@ fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
     let run_on = run_on.join(",");
     Finding::warning(
         TASKS,
-        format!("{told}; {run_on} is known to run for as long as its pod does"),
+        format!("{told}; {run_on} usually runs as long as its pod"),
         format!(
-            "The last heartbeat waits for every container of the task. Set PODBEAT_IGNORED_CONTAINERS={run_on}, or the pod's \
-             annotation podbeat.dev/ignored-containers: \"{run_on}\"; or make it a native sidecar."
+            "The last heartbeat waits for every task container. Set PODBEAT_IGNORED_CONTAINERS={run_on}, or the pod's annotation \
+             podbeat.dev/ignored-containers: \"{run_on}\". Or make {run_on} a native sidecar."
         ),
     )
 }
@@ -248,29 +246,29 @@ pub(super) fn retries(
     counted: Option<Result<Option<i32>, String>>,
 ) -> Finding {
     if let Some(count) = setting {
-        return Finding::ok(RETRIES, format!("{count}, by JOB_RETRY_COUNT"));
+        return Finding::ok(RETRIES, format!("{count}, from JOB_RETRY_COUNT"));
     }
     if let Some(count) = annotated {
-        let seen = format!("{count}, by the annotation {JOB_INDEX_FAILURE_COUNT}");
+        let seen = format!("{count}, from the annotation {JOB_INDEX_FAILURE_COUNT}");
         return Finding::ok(RETRIES, seen);
     }
     match counted {
-        None => Finding::ok(RETRIES, "none is sent: no Job controller made the pod"),
+        None => Finding::ok(RETRIES, "none: no Job controller created the pod"),
         Some(Ok(Some(count))) => {
-            let seen = format!("{count}, by the pods of the Job that failed before this one");
+            let seen = format!("{count}, the number of the Job's pods that failed before this one");
             Finding::ok(RETRIES, seen)
         }
         Some(Ok(None)) => Finding::warning(
             RETRIES,
-            "none is sent: the Job runs more than one pod and has no completion index, so that nobody can tell which one this pod retries",
-            "Without it the service can refuse what a second attempt of the run sends. Use completionMode: Indexed, with a run for each \
-             index (`{index}` in TASK_RUN_ID), or one Job for each run; or set JOB_RETRY_COUNT.",
+            "none: the Job runs several pods without a completion index, so podbeat cannot find out which pod this one retries",
+            "Without a retry count, the service may refuse the heartbeats of a second attempt. Use completionMode: Indexed, with a run \
+             for each index (`{index}` in TASK_RUN_ID), or one Job for each run. Or set JOB_RETRY_COUNT.",
         ),
         Some(Err(why)) => Finding::warning(
             RETRIES,
             why,
-            "Without the Job's pods no retry count is sent, and the service can refuse what a second attempt of the run sends. Allow list \
-             on the namespace's pods (deploy/manifests/podbeat.yaml), or set JOB_RETRY_COUNT.",
+            "podbeat sends no retry count, because it cannot list the Job's pods. The service may refuse the heartbeats of a second \
+             attempt. Allow list for the pods of the namespace (deploy/manifests/podbeat.yaml), or set JOB_RETRY_COUNT.",
         ),
     }
 }

@@ -31,8 +31,8 @@ pub(super) async fn check(config: &Config, limit: Duration) -> Vec<Finding> {
             written(
                 id,
                 &path,
-                "podbeat goes on without its journal, and after a restart of its container it begins afresh. Mount an emptyDir \
-                 of its own there, writable for podbeat's user, as in deploy/manifests/job-native-sidecar.yaml.",
+                "podbeat continues without its journal, and cannot resume after a restart of its container. Mount a separate emptyDir \
+                 there, writable for podbeat's user, as in deploy/manifests/job-native-sidecar.yaml.",
             )
         },
     );
@@ -58,7 +58,7 @@ pub(super) async fn check(config: &Config, limit: Duration) -> Vec<Finding> {
             written(
                 id,
                 directory,
-                "The task never gets a token that the service renewed. Mount an emptyDir there, writable for podbeat's user, and \
+                "The task does not receive the tokens that the service renews. Mount an emptyDir there, writable for podbeat's user, and \
                  mount it read-only into the task's containers.",
             )
         },
@@ -81,9 +81,8 @@ async fn tried(
     blocking(limit, move || trial(id, path)).await.unwrap_or_else(|| {
         Finding::failed(
             id,
-            format!("{shown} hangs: no answer within {}", in_words(limit)),
-            "podbeat's heartbeats go on, but neither writes nor reads there come to an end. What volume is it, and does it answer on \
-             the node?",
+            format!("{shown} does not respond within {}", in_words(limit)),
+            "podbeat's heartbeats continue, but reads and writes there never finish. Check on the node whether the volume responds.",
         )
     })
 }
@@ -98,8 +97,8 @@ fn written(id: &str, directory: &Path, remedy: &str) -> Finding {
     };
     let shown = directory.display();
     match tried.and(removed) {
-        Ok(()) => Finding::ok(id, format!("{shown} can be written to")),
-        Err(error) => Finding::failed(id, format!("{shown} can't be written to: {error}"), remedy),
+        Ok(()) => Finding::ok(id, format!("{shown} is writable")),
+        Err(error) => Finding::failed(id, format!("cannot write to {shown}: {error}"), remedy),
     }
 }
 
@@ -117,9 +116,9 @@ fn trial(path: &Path) -> io::Result<()> {
 }
 
 fn readable(id: &str, directory: &Path) -> Finding {
-    let remedy = "Exits that the Kubernetes API withholds stay unknown. Mount there, read-only, the emptyDir into which `podbeat \
-                  exec` writes in the task's container, as in deploy/manifests/job-with-exit-markers.yaml; it must be readable for \
-                  podbeat's user.";
+    let remedy = "Exit codes that the Kubernetes API does not show stay unknown. Mount the emptyDir to which `podbeat exec` writes in \
+                  the task's container there, read-only, as in deploy/manifests/job-with-exit-markers.yaml. podbeat's user must \
+                  be able to read it.";
     let names = fs::read_dir(directory).and_then(|entries| {
         let names = entries
             .take(NAMES + 1)
@@ -130,21 +129,21 @@ fn readable(id: &str, directory: &Path) -> Finding {
     match names {
         Ok(names) if names.len() > NAMES => Finding::warning(
             id,
-            format!("{shown} can be read, with more than {NAMES} entries"),
-            "podbeat finds the markers of the pod's containers by name. Keep other files out of the directory.",
+            format!("{shown} is readable, but has more than {NAMES} entries"),
+            "podbeat finds the exit markers by the names of the pod's containers. Keep other files out of this directory.",
         ),
         Ok(names) => {
             let shown_ones = names
                 .iter()
                 .filter(|name| !name.as_encoded_bytes().starts_with(b"."));
             let files = match shown_ones.count() {
-                0 => "no marker yet".to_owned(),
+                0 => "no exit marker yet".to_owned(),
                 1 => "one file".to_owned(),
                 count => format!("{count} files"),
             };
-            Finding::ok(id, format!("{shown} can be read, with {files}"))
+            Finding::ok(id, format!("{shown} is readable: {files}"))
         }
-        Err(error) => Finding::failed(id, format!("{shown} can't be read: {error}"), remedy),
+        Err(error) => Finding::failed(id, format!("cannot read {shown}: {error}"), remedy),
     }
 }
 

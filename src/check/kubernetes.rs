@@ -121,13 +121,13 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
     });
     let remedy = match &config.kubernetes {
         Kubernetes::InCluster { .. } => {
-            "podbeat's container needs the token of a service account and the cluster's CA in PODBEAT_SERVICE_ACCOUNT_DIR, as the \
-             volume podbeat of deploy/manifests/job-native-sidecar.yaml brings them (or automountServiceAccountToken: true), readable \
-             for its user. Heartbeats go on without states until then."
+            "podbeat needs a service account's token and the cluster's CA in PODBEAT_SERVICE_ACCOUNT_DIR, readable for its user. Mount \
+             the volume podbeat of deploy/manifests/job-native-sidecar.yaml, or set automountServiceAccountToken: true. Until then, \
+             heartbeats have no container states."
         }
         Kubernetes::Kubeconfig { .. } => {
-            "Name a kubeconfig by KUBECONFIG or --kubeconfig, and a context of it by --context: does `kubectl get pod` work with it? \
-             In a pod, KUBERNETES_SERVICE_HOST must be set, which the kubelet does (enableServiceLinks does not matter)."
+            "Choose a kubeconfig with KUBECONFIG or --kubeconfig, and its context with --context. Test them with `kubectl get pod`. In a \
+             pod, KUBERNETES_SERVICE_HOST must be set; the kubelet sets it (enableServiceLinks does not matter)."
         }
     };
     match questions.await {
@@ -138,7 +138,7 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
             };
             let route = questions.route();
             let by = match (route.proxy(), route.passed_over()) {
-                (Some(proxy), _) => format!(" by the proxy {proxy} ({})", proxy.named_by()),
+                (Some(proxy), _) => format!(" through the proxy {proxy} ({})", proxy.named_by()),
                 (None, Some(why)) => format!(" ({why})"),
                 (None, None) => String::new(),
             };
@@ -152,7 +152,7 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
         Some(Err(problem)) => (Finding::failed(ACCESS, problem, remedy), None),
         None => {
             let seen = format!(
-                "no end within {}: a file that hangs, or the kubeconfig's program for credentials",
+                "no result within {}: a file does not respond, or the kubeconfig's credential program hangs",
                 in_words(limit)
             );
             (Finding::failed(ACCESS, seen, remedy), None)
@@ -175,7 +175,7 @@ fn files(settings: &Kubernetes) -> Result<(), String> {
                 return Err(format!("{} is empty", path.display()));
             }
             Ok(_) => {}
-            Err(error) => return Err(format!("{} can't be read: {error}", path.display())),
+            Err(error) => return Err(format!("cannot read {}: {error}", path.display())),
         }
     }
     Ok(())
@@ -192,10 +192,7 @@ fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, boo
             status: status @ (403 | 404),
             ..
         }) => (
-            Finding::ok(
-                API,
-                format!("it answers, and keeps its version to itself ({status})"),
-            ),
+            Finding::ok(API, format!("reachable; version not available ({status})")),
             true,
         ),
         Err(error) => {
@@ -208,36 +205,36 @@ fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, boo
 fn advice(error: &Error, server: &str) -> String {
     match error {
         Error::Refused { status: 401, .. } => {
-            "The API server does not accept the token. In a pod: is it this cluster's, and fresh (the kubelet replaces projected tokens; \
-             a copy is not replaced)? With a kubeconfig: sign in again."
+            "The API server does not accept the token. In a pod, check that the token belongs to this cluster and has not expired (the \
+             kubelet replaces projected tokens, but not copies of them). With a kubeconfig, sign in again."
                 .to_owned()
         }
         Error::Refused { status: 403, .. } => {
-            "The cluster's default ClusterRoles (system:basic-user, system:public-info-viewer) let anybody who is signed in ask that; \
-             has somebody taken them away?"
+            "The cluster's default ClusterRoles (system:basic-user, system:public-info-viewer) allow this request for every \
+             authenticated user. Check whether they were removed."
                 .to_owned()
         }
-        Error::Refused { .. } => format!("{server} has trouble, or is no Kubernetes API: try again, or look at the control plane."),
-        Error::Unreadable { .. } => format!("Is {server} a Kubernetes API?"),
+        Error::Refused { .. } => format!("{server} has a problem, or is not a Kubernetes API. Try again, or check the control plane."),
+        Error::Unreadable { .. } => format!("Check that {server} is a Kubernetes API."),
         Error::Unreachable { source, .. } => match super::tls::cause(source.as_ref()) {
             Some(rustls::Error::InvalidCertificate(
                 rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature)) => {
-                "Its certificate is not from the CA that the settings name: ca.crt in PODBEAT_SERVICE_ACCOUNT_DIR (the ConfigMap \
-                 kube-root-ca.crt), or certificate-authority in the kubeconfig, must be this cluster's."
+                "The API server's certificate is not from the configured CA. Use the CA of this cluster: ca.crt in \
+                 PODBEAT_SERVICE_ACCOUNT_DIR (the ConfigMap kube-root-ca.crt), or certificate-authority in the kubeconfig."
                     .to_owned()
             }
             Some(error) if let Some(rejected) = Rejected::new(error) => {
-                format!("Whoever runs the cluster must {}.", rejected.remedy)
+                format!("The operator of the cluster must {}.", rejected.remedy)
             }
-            Some(_) => format!("Does {server} fit the certificate, and is nothing in between that breaks TLS?"),
+            Some(_) => format!("Check that {server} matches the certificate, and that nothing on the path breaks TLS."),
             None => format!(
-                "Is {server} right, and does a network lead there? In a pod a NetworkPolicy must let it out to the API server; \
-                 HTTPS_PROXY is used unless NO_PROXY names the host."
+                "Check {server}, and the network path to it. In a pod, a NetworkPolicy must allow connections to the API server. \
+                 podbeat uses HTTPS_PROXY unless NO_PROXY has the host."
             ),
         },
         Error::Timeout { .. } => format!(
-            "Something drops what is sent to {server}: a NetworkPolicy or a firewall; or the API server is overloaded. HTTPS_PROXY is \
-             used unless NO_PROXY names the host."
+            "A NetworkPolicy or a firewall drops packets to {server}, or the API server is overloaded. podbeat uses HTTPS_PROXY unless \
+             NO_PROXY has the host."
         ),
         Error::Setup(_) => "See kubernetes.access.".to_owned(),
     }
@@ -265,14 +262,14 @@ fn right(
                         namespace: namespace.to_owned(),
                         name: "default".to_owned(),
                     },
-                    " (the API server did not tell who is asking: put the right name in place of default)",
+                    " (the API server did not identify the account; replace default with its name)",
                 ),
             };
             Finding::failed(
                 id,
                 format!("{who} may not {verb} pod {namespace}/{pod}"),
                 format!(
-                    "kubectl apply --filename - with this Role and RoleBinding{note}:\n{}",
+                    "Apply this Role and RoleBinding with kubectl apply --filename -{note}:\n{}",
                     role::missing(namespace, &subject)
                 ),
             )
@@ -315,10 +312,9 @@ fn of_pod(
         }
         Ok(None) => because(Finding::failed(
             POD,
-            format!("there is no pod {name}"),
-            "Are POD_NAME and POD_NAMESPACE right (--pod-name, --pod-namespace), and is it the right cluster (--context)? In a pod they \
-             come from the downward API. A pod that is gone can't be checked any more: `kubectl get pods --namespace NAMESPACE` shows \
-             those that are there.",
+            format!("pod {name} not found"),
+            "Check POD_NAME and POD_NAMESPACE (--pod-name, --pod-namespace), and the cluster (--context). In a pod, they come from the \
+             downward API. podbeat cannot check a deleted pod. `kubectl get pods --namespace NAMESPACE` lists the existing pods.",
         )),
         Err(error) if !may_get && error.status() == Some(403) => because(Finding::because(POD, VERBS[0].1)),
         Err(error) => because(Finding::failed(
@@ -330,7 +326,7 @@ fn of_pod(
 }
 
 fn there(name: &str, pod: &Pod) -> Finding {
-    let phase = pod.status.phase.as_deref().unwrap_or("of no phase");
+    let phase = pod.status.phase.as_deref().unwrap_or("without a phase");
     let node = pod.spec.node_name.as_deref();
     let node = node.map(|node| format!(" on {node}")).unwrap_or_default();
     let seen = format!("{name} is {phase}{node}");
@@ -338,14 +334,14 @@ fn there(name: &str, pod: &Pod) -> Finding {
         return Finding::warning(
             POD,
             format!("{seen}, and is being deleted"),
-            "Nothing new begins in this pod. Check another one.",
+            "Nothing starts in this pod any more. Check another pod.",
         );
     }
     if matches!(phase, "Succeeded" | "Failed") {
         return Finding::warning(
             POD,
             format!("{seen}: it has ended"),
-            "Nothing new begins in this pod. Check another one; `podbeat reap` sends a last heartbeat that is missing.",
+            "Nothing starts in this pod any more. Check another pod. `podbeat reap` sends a missing last heartbeat.",
         );
     }
     Finding::ok(POD, seen)

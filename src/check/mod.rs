@@ -103,7 +103,7 @@ pub async fn run(
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         // Whoever reads has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            let _ = writeln!(notes, "podbeat: writing to standard output: {error}");
+            let _ = writeln!(notes, "podbeat: cannot write to standard output: {error}");
             Ending::Unwritten
         }
         Ok(()) | Err(_) => ending,
@@ -147,19 +147,19 @@ fn settings(faults: &[Fault], dry_run: bool) -> Vec<Finding> {
         return vec![match dry_run {
             true => Finding::warning(
                 SETTINGS,
-                "nothing is sent: PODBEAT_DRY_RUN is true",
-                "Unset PODBEAT_DRY_RUN where heartbeats are to be sent.",
+                "podbeat sends nothing: PODBEAT_DRY_RUN is true",
+                "To send heartbeats, unset PODBEAT_DRY_RUN.",
             ),
-            false => Finding::ok(SETTINGS, "nothing is missing or malformed"),
+            false => Finding::ok(SETTINGS, "all settings are valid"),
         }];
     }
     let each = faults.iter().map(|fault| {
         let id = format!("{SETTINGS}.{}", fault.variable);
         let remedy = match fault.flag {
-            "" => format!("Mend {}.", fault.variable),
+            "" => format!("Fix {}.", fault.variable),
             flag => format!(
-                "Set {} in podbeat's container, or --{flag}: docs/configuration.md says what it takes. As it is, podbeat \
-                 ends at once with exit code 64.",
+                "Set {} in podbeat's container, or --{flag}. See docs/configuration.md for valid values. Until then, podbeat \
+                 exits at once with code 64.",
                 fault.variable
             ),
         };
@@ -188,10 +188,10 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
     let read = blocking(limit, move || {
         (Means::load(&tls), nonce.as_deref().map(crate::nonce::read))
     });
-    let remedy = "Mount what PODBEAT_CA_FILE, PODBEAT_CLIENT_CERT_FILE, PODBEAT_CLIENT_KEY_FILE and PODBEAT_NONCE_FILE name, readable \
-                  for podbeat's user, the first three in PEM form. podbeat ends at once with exit code 64 otherwise.";
+    let remedy = "Mount the files of PODBEAT_CA_FILE, PODBEAT_CLIENT_CERT_FILE, PODBEAT_CLIENT_KEY_FILE and PODBEAT_NONCE_FILE so that \
+                  podbeat's user can read them. The first three must be PEM files. Otherwise podbeat exits at once with code 64.";
     let Some((means, nonce)) = read.await else {
-        let seen = format!("{} hangs, or one of them does", named.join(", "));
+        let seen = format!("reading {} did not finish in time", named.join(", "));
         return (Finding::failed(FILES, seen, remedy), None);
     };
     let (means, own) = match means {
@@ -202,19 +202,17 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         return (Finding::failed(FILES, with_causes(&error), remedy), Some(means));
     }
     let seen = match named.as_slice() {
-        [] => "none is named: the system's roots".to_owned(),
-        named => format!("can be read: {}", named.join(", ")),
+        [] => "no files are set; podbeat uses the system's roots".to_owned(),
+        named => format!("readable: {}", named.join(", ")),
     };
     let finding = own.and_then(|own| {
         let left = own.not_after.duration_since(Timestamp::now());
-        let remedy = "Whoever issues the client certificate must renew it; podbeat takes it up when it is started again.";
-        let seen = |what: &str| {
-            format!("the client certificate {} {what} {}", own.subject, own.not_after)
-        };
+        let remedy = "Renew the client certificate, and restart podbeat to load it.";
+        let seen = |what: &str| format!("the client certificate {} {what} {}", own.subject, own.not_after);
         if left.is_negative() {
             Some(Finding::failed(FILES, seen("expired at"), remedy))
         } else if left < tls::NEAR {
-            Some(Finding::warning(FILES, seen("holds only until"), remedy))
+            Some(Finding::warning(FILES, seen("expires soon, at"), remedy))
         } else {
             None
         }
@@ -242,7 +240,7 @@ async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Se
             .find(|variable| partial.is_wrong(variable));
         let finding = match wrong {
             Some(variable) => Finding::because(SOURCE, &format!("{SETTINGS}.{variable}")),
-            None => Finding::skipped(SOURCE, "there is none, and a dry run needs none"),
+            None => Finding::skipped(SOURCE, "no token is set; a dry run does not need one"),
         };
         return (finding, None);
     };
@@ -266,27 +264,27 @@ async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Se
     });
     match read.await {
         Some((Ok(token), false)) => {
-            let seen = format!("{place}, fit for a header");
+            let seen = format!("{place} has a valid form");
             (Finding::ok(SOURCE, seen), Some(token))
         }
         Some((Ok(token), true)) => {
-            let seen = format!("renewed by the service, from the journal, in place of {place}");
+            let seen = format!("a token renewed by the service, from the journal, instead of {place}");
             (Finding::ok(SOURCE, seen), Some(token))
         }
         Some((Err(error), _)) => (
             Finding::failed(
                 SOURCE,
                 with_causes(&error),
-                "PODBEAT_TOKEN_FILE must name a file that podbeat's user can read, with the bearer token on one line and nothing else (in \
-                 a cluster: the key token of the Secret podbeat-token, mounted as deploy/manifests/podbeat.yaml shows it).",
+                "Set PODBEAT_TOKEN_FILE to a file that podbeat's user can read, and that contains only the bearer token, on one line. In a \
+                 cluster, this is the key token of the Secret podbeat-token; deploy/manifests/podbeat.yaml shows how to mount it.",
             ),
             None,
         ),
         None => (
             Finding::failed(
                 SOURCE,
-                format!("{place} could not be read within {}", in_words(limit)),
-                "What volume is it, and does it answer on the node?",
+                format!("cannot read {place} within {}", in_words(limit)),
+                "Check on the node whether the volume of this file responds.",
             ),
             None,
         ),
@@ -308,7 +306,7 @@ async fn of_service(
         let mut wrong = partial.faults.iter().map(|fault| fault.variable);
         return match wrong.find(|variable| is_of_the_way(variable)) {
             Some(variable) => service::none(&format!("because of settings.{variable}")),
-            None => service::none("there is no PODBEAT_SERVICE_URL, and a dry run needs none"),
+            None => service::none("PODBEAT_SERVICE_URL is not set; a dry run does not need it"),
         };
     };
     let settings = service::Settings {

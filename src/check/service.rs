@@ -154,8 +154,8 @@ impl<'url> Way<'url> {
             Err(error) => {
                 found.push(Finding::failed(
                     tls::ID,
-                    format!("no TLS is possible with {host}: {error}"),
-                    "Is the host of PODBEAT_SERVICE_URL right?",
+                    format!("TLS is not possible with the host {host}: {error}"),
+                    "Check the host in PODBEAT_SERVICE_URL.",
                 ));
                 return Reached::Nothing(tls::ID);
             }
@@ -197,7 +197,7 @@ impl<'url> Way<'url> {
                 return Err(Box::new(Finding::failed(
                     tls::ID,
                     with_causes(&unfit),
-                    "A proxy of https:// is known by the system's roots and those of PODBEAT_CA_FILE.",
+                    "podbeat verifies an https:// proxy with the system's roots and the CA certificates of PODBEAT_CA_FILE.",
                 )));
             }
         };
@@ -207,7 +207,7 @@ impl<'url> Way<'url> {
                 tls::ID,
                 with_causes(&error),
                 format!(
-                    "{} names that proxy. A host in NO_PROXY is reached without it.",
+                    "{} sets this proxy. podbeat connects to hosts in NO_PROXY without it.",
                     proxy.named_by()
                 ),
             ))
@@ -217,7 +217,7 @@ impl<'url> Way<'url> {
     fn by_proxy(&self) -> String {
         let proxy = self.route.proxy();
         proxy.map_or_else(String::new, |proxy| {
-            format!("by the proxy {proxy} ({}): ", proxy.named_by())
+            format!("through the proxy {proxy} ({}): ", proxy.named_by())
         })
     }
 
@@ -231,21 +231,21 @@ impl<'url> Way<'url> {
         let (host, port) = self.route.next_hop();
         let (by, without) = (self.by_proxy(), self.without_proxy());
         if let Ok(address) = host.parse() {
-            let seen = format!("{by}{host} is an address{without}");
+            let seen = format!("{by}{host} is an IP address{without}");
             return (Finding::ok(DNS, seen), Some(vec![SocketAddr::new(address, port)]));
         }
         let begun = Instant::now();
         let remedy = match (self.route.proxy(), self.route.way()) {
-            (Some(proxy), _) => format!("Is the host of {} right?", proxy.named_by()),
+            (Some(proxy), _) => format!("Check the host in {}.", proxy.named_by()),
             (None, Kind::Loopback) => {
-                "Is the name in /etc/hosts, with 127.0.0.1 or ::1? Plain HTTP does not leave this machine: PODBEAT_SERVICE_URL needs \
-                 https, or PODBEAT_ALLOW_HTTP must be true."
+                "Add the name to /etc/hosts, with 127.0.0.1 or ::1: podbeat uses plain HTTP only on this machine. For another machine, use \
+                 https in PODBEAT_SERVICE_URL, or set PODBEAT_ALLOW_HTTP to true."
                     .to_owned()
             }
             (None, Kind::Direct | Kind::Proxy(_)) => {
-                "Is the host of PODBEAT_SERVICE_URL right? Does it resolve elsewhere (`getent hosts` on the node, another pod)? \
-                 In a pod the cluster's DNS answers: a NetworkPolicy may keep the pod from it (UDP and TCP port 53), and a name \
-                 of another network may be known to a proxy alone (HTTPS_PROXY)."
+                "Check the host in PODBEAT_SERVICE_URL, and whether it resolves elsewhere (`getent hosts` on the node or in another pod). \
+                 In a pod, the cluster's DNS resolves names: a NetworkPolicy may block it (UDP and TCP port 53). Only a proxy \
+                 (HTTPS_PROXY) may be able to resolve a name of another network."
                     .to_owned()
             }
         };
@@ -258,7 +258,7 @@ impl<'url> Way<'url> {
                 return (Finding::failed(DNS, seen, remedy), None);
             }
             Err(_) => {
-                let seen = format!("{by}{host}: no answer of the DNS within {}", in_words(limit));
+                let seen = format!("{by}{host}: no DNS answer within {}", in_words(limit));
                 return (Finding::failed(DNS, seen, remedy), None);
             }
         };
@@ -272,7 +272,10 @@ impl<'url> Way<'url> {
             more => format!(" and {more} more"),
         };
         let took = begun.elapsed().as_millis();
-        let seen = format!("{by}{host} is {}{more} ({took} ms){without}", shown.join(", "));
+        let seen = format!(
+            "{by}{host} resolves to {}{more} ({took} ms){without}",
+            shown.join(", ")
+        );
         all.truncate(ADDRESSES);
         (Finding::ok(DNS, seen), Some(all))
     }
@@ -303,14 +306,15 @@ impl<'url> Way<'url> {
         let failures = failed.join("; ");
         let Some((address, took, stream)) = connected else {
             let failures = match failures.is_empty() {
-                true => "no network leads there".to_owned(),
+                true => "network unreachable".to_owned(),
                 false => failures,
             };
             let finding = Finding::failed(
                 TCP,
                 format!("{by}{failures}"),
-                "Refused: nothing listens on that port; is the port of PODBEAT_SERVICE_URL right, and the service up? No answer: a \
-                 firewall or a NetworkPolicy drops it, or the way out is a proxy (HTTPS_PROXY).",
+                "If the connection was refused, nothing listens on that port: check the port in PODBEAT_SERVICE_URL, and whether the \
+                 service runs. If there was no answer, a firewall or a NetworkPolicy drops the packets, or you need a proxy \
+                 (HTTPS_PROXY).",
             );
             return (finding, None);
         };
@@ -320,8 +324,8 @@ impl<'url> Way<'url> {
             false => Finding::warning(
                 TCP,
                 format!("{seen}; but {failures}"),
-                "Some of the addresses of that name can't be reached: connections to them cost podbeat time. Whoever runs the \
-                 service should take them out of the DNS, or bring them back.",
+                "Some addresses of the host cannot be reached, which slows podbeat down. Ask the operator of the service to remove \
+                 them from DNS or to repair them.",
             ),
         };
         (finding, Some(stream))
@@ -374,19 +378,19 @@ impl<'url> Way<'url> {
 fn no_end(limit: Duration) -> Finding {
     Finding::failed(
         tls::ID,
-        format!("no end of the TLS handshake within {}", in_words(limit)),
-        "Something takes connections on that port and then says nothing: is the port right, and what is in between?",
+        format!("the TLS handshake did not finish within {}", in_words(limit)),
+        "Something accepts connections on that port, but does not respond. Check the port, and the proxies and firewalls on the path.",
     )
 }
 
 fn plain_http(stays_here: bool) -> Finding {
     if stays_here {
-        return Finding::ok(tls::ID, "plain http, which does not leave this machine");
+        return Finding::ok(tls::ID, "plain HTTP, on this machine only");
     }
     Finding::warning(
         tls::ID,
-        "plain http (PODBEAT_ALLOW_HTTP): token and states travel unencrypted",
-        "Let PODBEAT_SERVICE_URL begin with https:// if the service speaks TLS.",
+        "plain HTTP (PODBEAT_ALLOW_HTTP): podbeat sends the token and the states unencrypted",
+        "If the service supports TLS, use https:// in PODBEAT_SERVICE_URL.",
     )
 }
 
@@ -404,8 +408,8 @@ async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
         Some(Ok(client)) => client.status(run_id, token, limit).await,
         Some(Err(error)) => Err(error),
         None => {
-            let seen = format!("the files for TLS could not be read within {}", in_words(limit));
-            return Finding::failed(RUN, seen, "Do their volumes hang?");
+            let seen = format!("cannot read the TLS files within {}", in_words(limit));
+            return Finding::failed(RUN, seen, "Check whether their volumes respond.");
         }
     };
     match got {
@@ -416,14 +420,14 @@ async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
 
 fn shown(status: Option<&TaskRunStatus>) -> Finding {
     let Some(status) = status else {
-        return Finding::ok(RUN, "the service knows the run, and shows no status");
+        return Finding::ok(RUN, "the run exists; the service shows no status");
     };
     if status.is_over() {
         return Finding::warning(
             RUN,
-            format!("the run has ended already: {status}"),
-            "The service will not take heartbeats of a run that has ended. Is TASK_RUN_ID that of this pod's run? If it was \
-             aborted, or timed out, there is nothing more to do for this pod.",
+            format!("the run has already ended: {status}"),
+            "The service does not accept heartbeats of an ended run. Check that TASK_RUN_ID is the run of this pod. If the run was \
+             aborted or timed out, there is nothing more to do for this pod.",
         );
     }
     Finding::ok(RUN, format!("the run is {status}"))
@@ -443,37 +447,38 @@ fn advice(error: &Error) -> &'static str {
     match error {
         Error::Status { status, response, .. } => match status {
             300..=399 => {
-                "PODBEAT_SERVICE_URL must be where the service itself answers: the token goes to no other place than the one that is \
-                 set. Is it https, is the host the service's, does the path fit?"
+                "The service redirects, and podbeat does not send the token to another URL. Check the scheme, the host and the path in \
+                 PODBEAT_SERVICE_URL."
             }
             401 => {
-                "The service does not accept the token. Is it this service's (not another environment's), and whole? Put a fresh one \
-                 into PODBEAT_TOKEN_FILE (in a cluster: into the Secret podbeat-token); podbeat reads the file again when it changes."
+                "The service does not accept the token. Check that the token is complete, and not from another environment. Write a new \
+                 token to PODBEAT_TOKEN_FILE (in a cluster: to the Secret podbeat-token). podbeat reads the file again when it \
+                 changes."
             }
             403 => {
-                "The token is good, but not for this run. It must be one that may get the run and send its heartbeats: of the run's \
-                 tenant, and with the rights for task runs. If it is meant for heartbeats alone, this says nothing against it."
+                "The token is valid, but not for this run. It must belong to the run's tenant, and have permission to get the run and to \
+                 send its heartbeats. If the token is only for heartbeats, ignore this result."
             }
             404 | 410 if response.is_some() => {
-                "The service knows no such run: is TASK_RUN_ID right (in a cluster: the pod's annotation \
-                 podbeat.dev/task-run-id), and is the run the token's tenant's, in this environment?"
+                "The run does not exist. Check TASK_RUN_ID (in a cluster: the pod's annotation podbeat.dev/task-run-id), and that the run \
+                 belongs to the token's tenant and to this environment."
             }
             404 | 410 => {
-                "That is not how the service says that it knows no such run: does PODBEAT_SERVICE_URL have the right host and path \
-                 (without /v1/tasks/runs)? If so, is TASK_RUN_ID right?"
+                "This is not the service's own answer for a run that does not exist. Check the host and the path in PODBEAT_SERVICE_URL \
+                 (without /v1/tasks/runs). If they are correct, check TASK_RUN_ID."
             }
             408 | 425 | 429 | 500..=599 => {
-                "The service has trouble, or is too busy. podbeat would try on; if it lasts, whoever runs the service must know."
+                "The service has a problem, or is overloaded. podbeat would retry. If the problem persists, contact the operator of the service."
             }
-            _ => "Is PODBEAT_SERVICE_URL that of the task-run service?",
+            _ => "Check that PODBEAT_SERVICE_URL is the URL of the task-run service.",
         },
         Error::Unreadable { .. } | Error::Endless { .. } => {
-            "Something answers that is not the task-run service: do host and path of PODBEAT_SERVICE_URL fit?"
+            "The answer is not from the task-run service. Check the host and the path in PODBEAT_SERVICE_URL."
         }
-        Error::Unfit { .. } => "TASK_RUN_ID is no run's id.",
+        Error::Unfit { .. } => "TASK_RUN_ID is not a valid run ID.",
         Error::Ambiguous { .. } => {
-            "The connection stands, but no whole answer came: the service, or a proxy on the way, is too slow or broken. \
-             PODBEAT_TIMEOUT is what the agent itself waits for an answer."
+            "The connection works, but there was no complete answer: the service, or a proxy on the path, is too slow or broken. \
+             The agent itself waits for an answer as long as PODBEAT_TIMEOUT."
         }
         Error::Connect { .. } => "See service.dns, service.tcp and service.tls.",
         Error::Setup(_) | Error::File { .. } | Error::NoCertificate { .. } | Error::Token(_) => {

@@ -59,13 +59,13 @@ pub(super) struct Means {
 /// Why the files of the settings can't be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    #[error("{what} can't be read from {path}")]
+    #[error("cannot read {what} from {path}")]
     Unreadable {
         what: &'static str,
         path: String,
         source: io::Error,
     },
-    #[error("{path} holds no {what} in PEM form, or an encrypted one")]
+    #[error("{path} contains no unencrypted {what} in PEM format")]
     Nothing { what: &'static str, path: String },
     #[error(transparent)]
     Unfit(#[from] Unfit),
@@ -81,7 +81,7 @@ impl Means {
             Some((certificate_file, key_file)) => {
                 let chain = certificates(certificate_file)?;
                 own = chain.first().and_then(|first| certificate::read(first));
-                let key = PrivateKeyDer::from_pem_slice(&read("the client's key", key_file)?);
+                let key = PrivateKeyDer::from_pem_slice(&read("the client key", key_file)?);
                 let key = key.map_err(|_| Unusable::Nothing {
                     what: "private key",
                     path: key_file.display().to_string(),
@@ -272,11 +272,11 @@ pub(super) fn judge(handshake: &Handshake, peer: &Peer<'_>, now: Timestamp) -> F
 
 fn accepted(version: &str, certificate: Option<&Certificate>, now: Timestamp) -> Finding {
     let Some(certificate) = certificate else {
-        return Finding::ok(ID, format!("{version}, with a certificate that can't be shown"));
+        return Finding::ok(ID, format!("{version}; podbeat cannot read the certificate"));
     };
     let left = certificate.not_after.duration_since(now);
     let seen = format!(
-        "{version}; for {}; by {}; until {}, for {}",
+        "{version}; certificate for {}; issued by {}; valid until {}, for {}",
         listed(&certificate.names),
         certificate.issuer,
         certificate.not_after,
@@ -286,7 +286,7 @@ fn accepted(version: &str, certificate: Option<&Certificate>, now: Timestamp) ->
         return Finding::warning(
             ID,
             seen,
-            "Whoever runs the task-run service should renew its certificate: podbeat sends nothing once it has expired.",
+            "The operator of the task-run service should renew its certificate. After it expires, podbeat cannot send heartbeats.",
         );
     }
     Finding::ok(ID, seen)
@@ -319,14 +319,14 @@ fn refused(
             CertificateError::UnknownIssuer => Some(""),
             // A CA of that name is known.
             CertificateError::BadSignature if weak.is_none() => {
-                Some(", and not with the key of the CA of that name that is known here")
+                Some(", but not signed with the key of the CA of that name that podbeat has")
             }
             _ => None,
         };
         if let Some((owner, key)) = weak.filter(|_| *verdict == CertificateError::BadSignature) {
             seen.push(format!("the key of {owner} is not supported: {key}"));
             remedies.push(format!(
-                "Whoever runs the task-run service must replace that key, and issue the certificate again, with {ACCEPTED}."
+                "The operator of the task-run service must replace that key, and issue the certificate again, with {ACCEPTED}."
             ));
         }
         if let Some(how) = unknown {
@@ -340,9 +340,9 @@ fn refused(
                 certificate.issuer
             ));
             remedies.push(format!(
-                "Is that the right service, and the right CA ({root})? Then PODBEAT_CA_FILE must name a PEM file with that CA's \
-                 certificate (in a cluster: the ConfigMap podbeat-ca); it stands in place of the system's roots. If that CA is in it, the \
-                 service leaves out an intermediate certificate, or it has another key by now."
+                "If the service and the CA ({root}) are correct, set PODBEAT_CA_FILE to a PEM file with the CA's certificate (in a \
+                 cluster: the ConfigMap podbeat-ca). It replaces the system's roots. If the file already contains this CA, the service \
+                 does not send an intermediate certificate, or the CA has a new key."
             ));
         }
         let parsed = handshake
@@ -355,26 +355,26 @@ fn refused(
                 listed(&certificate.names)
             ));
             remedies.push(
-                "PODBEAT_SERVICE_URL must have a host that the certificate names; or the service needs a certificate for that \
-                 host, or something else answers there."
+                "Use a host from the certificate in PODBEAT_SERVICE_URL, or give the service a certificate for this host. Or another \
+                 server answers there."
                     .to_owned(),
             );
         }
         if over || early {
             seen.push(match over {
                 true => format!(
-                    "expired: the certificate held until {}, {} ago",
+                    "expired: the certificate was valid until {}, {} ago",
                     certificate.not_after,
                     about(now.duration_since(certificate.not_after))
                 ),
                 false => format!(
-                    "not yet valid: the certificate holds from {} on, in {}",
+                    "not yet valid: the certificate is valid from {}, in {}",
                     certificate.not_before,
                     about(certificate.not_before.duration_since(now))
                 ),
             });
             remedies.push(
-                "Whoever runs the task-run service must renew its certificate; unless the clock of this node is wrong (see \
+                "The operator of the task-run service must renew its certificate, unless the clock of this node is wrong (see \
                  clock.kubernetes)."
                     .to_owned(),
             );
@@ -391,33 +391,31 @@ fn refused(
                 || "give it a certificate for TLS servers (extendedKeyUsage serverAuth)".to_owned(),
                 |it| it.remedy,
             );
-            remedies.push(format!("Whoever runs the task-run service must {remedy}."));
+            remedies.push(format!("The operator of the task-run service must {remedy}."));
         }
         return Finding::failed(ID, seen.join("; "), remedies.join("\n"));
     }
     if let Some(rejected) = rejected {
-        let remedy = format!("Whoever runs the task-run service must {}.", rejected.remedy);
+        let remedy = format!("The operator of the task-run service must {}.", rejected.remedy);
         return Finding::failed(ID, rejected.problem, remedy);
     }
     match tls {
         Some(Error::InvalidMessage(_)) => Finding::failed(
             ID,
-            format!(
-                "not TLS: what answers on port {port} of {host} speaks something else, plain HTTP perhaps"
-            ),
-            "Is the port of PODBEAT_SERVICE_URL right? A service that speaks plain HTTP has a URL that begins with http://, and \
-             needs PODBEAT_ALLOW_HTTP=true unless it is on loopback: the token travels unencrypted then.",
+            format!("not TLS: port {port} of {host} uses another protocol, perhaps plain HTTP"),
+            "Check the port in PODBEAT_SERVICE_URL. For a service with plain HTTP, use a URL with http://, and set \
+             PODBEAT_ALLOW_HTTP=true unless the host is loopback. podbeat then sends the token unencrypted.",
         ),
         Some(error) => Finding::failed(
             ID,
             format!("the TLS handshake with {host} failed: {error}"),
-            "Does the service speak TLS 1.2 or 1.3 with a certificate for its name, and is nothing in between that breaks it?",
+            "Check that the service supports TLS 1.2 or 1.3, with a certificate for its name, and that nothing on the path breaks TLS.",
         ),
         None => Finding::failed(
             ID,
             format!("the TLS handshake with {host} broke off: {error}"),
-            "Does port and protocol of PODBEAT_SERVICE_URL fit? A firewall, a proxy or a service mesh in between may close \
-             connections, too.",
+            "Check the port and the scheme in PODBEAT_SERVICE_URL. A firewall, a proxy or a service mesh on the path may also close \
+             connections.",
         ),
     }
 }
@@ -435,14 +433,14 @@ pub(super) fn certificate_demanded(alert: AlertDescription, shows_a_certificate:
     if shows_a_certificate {
         return Finding::failed(
             ID,
-            format!("the service does not accept our client certificate ({alert:?})"),
-            "PODBEAT_CLIENT_CERT_FILE and PODBEAT_CLIENT_KEY_FILE must name a certificate, with its chain, from a CA that the \
-             service trusts, and it must still hold.",
+            format!("the service does not accept the client certificate ({alert:?})"),
+            "Set PODBEAT_CLIENT_CERT_FILE and PODBEAT_CLIENT_KEY_FILE to a valid certificate, with its chain, from a CA that the \
+             service trusts, and to its key.",
         );
     }
     Finding::failed(
         ID,
-        format!("the service demands a client certificate ({alert:?})"),
+        format!("the service requires a client certificate ({alert:?})"),
         "Set PODBEAT_CLIENT_CERT_FILE and PODBEAT_CLIENT_KEY_FILE to a certificate, with its chain, from a CA that the service \
          trusts, and to its key.",
     )
@@ -450,7 +448,7 @@ pub(super) fn certificate_demanded(alert: AlertDescription, shows_a_certificate:
 
 fn listed(names: &[String]) -> String {
     if names.is_empty() {
-        return "no name at all".to_owned();
+        return "no name".to_owned();
     }
     let shown = names.iter().take(NAMES).map(String::as_str).collect::<Vec<_>>();
     let shown = shown.join(", ");

@@ -18,10 +18,7 @@ pub(super) fn expiry(token: &Secret, now: Timestamp) -> Finding {
         not_before,
     }) = times(token)
     else {
-        return Finding::ok(
-            EXPIRY,
-            "opaque: no JWT, so that nobody but the service knows how long it holds",
-        );
+        return Finding::ok(EXPIRY, "not a JWT; only the service knows when it expires");
     };
     let seconds = |at: Timestamp| Timestamp::from_second(at.as_second()).unwrap_or(at);
     let from = now.duration_since(not_before.unwrap_or(Timestamp::MIN));
@@ -29,28 +26,27 @@ pub(super) fn expiry(token: &Secret, now: Timestamp) -> Finding {
         return Finding::failed(
             EXPIRY,
             format!(
-                "a JWT that holds only from {} on, in {}",
+                "a JWT that is not valid before {}, in {}",
                 seconds(at),
                 about(-from)
             ),
-            "Is the clock of this node right (see clock.service)? Otherwise wait, or put a token into PODBEAT_TOKEN_FILE that holds now.",
+            "Check the clock of this node (see clock.service). If it is correct, wait, or write a token to PODBEAT_TOKEN_FILE that is valid now.",
         );
     }
     let Some(at) = expires_at else {
-        return Finding::ok(EXPIRY, "a JWT that names no end");
+        return Finding::ok(EXPIRY, "a JWT without an expiry time");
     };
     let left = at.duration_since(now);
-    let renewed = "The service hands podbeat a fresh token with its answers as long as the old one holds, if it renews tokens. \
-                   Otherwise put a fresh one into PODBEAT_TOKEN_FILE (in a cluster: into the Secret); podbeat reads the file again \
-                   when it changes.";
+    let renewed = "If the service renews tokens, it sends podbeat a new token while the old one is valid. Otherwise write a new token to \
+                   PODBEAT_TOKEN_FILE (in a cluster: to the Secret). podbeat reads the file again when it changes.";
     if left <= SignedDuration::ZERO {
         return Finding::failed(
             EXPIRY,
             format!("a JWT that expired at {}, {} ago", seconds(at), about(-left)),
-            format!("The service will refuse it. {renewed}"),
+            format!("The service will reject it. {renewed}"),
         );
     }
-    let seen = format!("a JWT that holds until {}, for {}", seconds(at), about(left));
+    let seen = format!("a JWT that is valid until {}, for {}", seconds(at), about(left));
     if left < NEAR {
         return Finding::warning(EXPIRY, seen, renewed);
     }
@@ -94,15 +90,15 @@ mod tests {
             (r#"{"exp":1800000300}"#, State::Warning, "for 5 min"),
             (r#"{"exp":1800000000}"#, State::Failed, "0 s ago"),
             (r#"{"exp":1799990000}"#, State::Failed, "2 h 46 min ago"),
-            (r#"{"exp":1800090000,"nbf":1799999999}"#, State::Ok, "holds until"),
+            (r#"{"exp":1800090000,"nbf":1799999999}"#, State::Ok, "valid until"),
             (
                 r#"{"exp":1800090000,"nbf":1800000060}"#,
                 State::Failed,
                 "in 1 min",
             ),
-            (r#"{"exp":1e300}"#, State::Ok, "names no end"),
-            (r#"{"sub":"hunter2"}"#, State::Ok, "names no end"),
-            ("hunter2", State::Ok, "opaque"),
+            (r#"{"exp":1e300}"#, State::Ok, "without an expiry time"),
+            (r#"{"sub":"hunter2"}"#, State::Ok, "without an expiry time"),
+            ("hunter2", State::Ok, "not a JWT"),
         ] {
             let found = judged(claims);
             assert_eq!(found.state, state, "{claims}: {}", found.seen);

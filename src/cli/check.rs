@@ -12,16 +12,16 @@ use crate::config::{Flags, check_settings};
 pub(super) const CHECK: &str = "check";
 
 pub(super) fn command() -> Command {
-    let after = "Looks at the settings, the token, the way to the service and the run, the Kubernetes API, what may be done there, the pod as it\n\
-         is deployed, the clock, and the directories; says of each whether it holds, what was seen, and what to do. Nothing is changed:\n\
-         no heartbeat is sent, and no file is left behind. It ends within five times --timeout. Settings are the agent's: in its\n\
-         container they are there already, but for those that the manifest gives as flags.\n\n\
+    let after = "Checks the settings, the token, the connection to the service, the run, the Kubernetes API, the permissions there, the pod's\n\
+         deployment, the clock, and the directories. For each check, podbeat prints the result, the details, and what to do. It\n\
+         changes nothing: it sends no heartbeat, and leaves no file behind. It ends within five times --timeout. The settings are\n\
+         those of the agent. In podbeat's container they are already set, except those that the manifest passes as flags.\n\n\
          Examples:\n  \
          kubectl exec my-task --container podbeat -- /podbeat check\n  \
          podbeat check --task-run-id trn.1234 --pod-name my-task --pod-namespace tasks   from a laptop, with a kubeconfig\n  \
          podbeat check -o json | jq '.checks[] | select(.state == \"failed\")'";
     Command::new(CHECK)
-        .about("Whether all holds that the agent needs, and what to do where it doesn't")
+        .about("Check the agent's prerequisites and suggest fixes")
         .after_help(after)
         .arg(
             Arg::new("check-timeout")
@@ -29,11 +29,11 @@ pub(super) fn command() -> Command {
                 .value_name("DURATION")
                 .default_value("10s")
                 .value_parser(ValueParser::from(timeout))
-                .help("The longest that one check may take; 100ms to 5m"),
+                .help("Timeout of one check; 100ms to 5m"),
         )
         .arg(output(
             Format::ALL.map(|(word, _)| word),
-            "json or yaml: one object with all checks",
+            "Output format; json or yaml: one object with all checks",
         ))
         .args(with_profiles(check_settings()).iter().map(flag))
 }
@@ -41,7 +41,7 @@ pub(super) fn command() -> Command {
 fn timeout(text: &str) -> Result<Duration, Wrong> {
     let duration = duration(text)?;
     if duration < Duration::from_millis(100) || duration > Duration::from_secs(300) {
-        return Err(Wrong("less than 100ms or more than 5m"));
+        return Err(Wrong("must be from 100ms to 5m"));
     }
     Ok(duration)
 }

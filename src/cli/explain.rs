@@ -10,16 +10,16 @@ use crate::explain::Invocation;
 pub(super) const EXPLAIN: &str = "explain";
 
 pub(super) fn command() -> Command {
-    let after = "It reads podbeat's log, a watch that podbeat observe recorded, or a journal, and finds out by itself which it is. It asks nobody.\n\
-         A log may be in JSON or text, as kubectl prints it (also with --prefix or --timestamps) or as Docker or the CRI keeps it on a\n\
-         node; lines of others are left out.\n\n\
+    let after = "Reads podbeat's log, a watch recorded by podbeat observe, or a journal, and detects which it is. It makes no network requests.\n\
+         A log can be JSON or text, as printed by kubectl (also with --prefix or --timestamps), or as stored by Docker or a CRI\n\
+         runtime on a node. podbeat skips lines from other programs.\n\n\
          Examples:\n  \
          kubectl logs my-task -c podbeat | podbeat explain\n  \
          kubectl logs -l app=task -c podbeat --prefix --tail=-1 | podbeat explain\n  \
          podbeat explain record.jsonl\n  \
          podbeat explain journal.json -o json | jq -r .verdict.text";
     Command::new(EXPLAIN)
-        .about("Tell the story of a run, by podbeat's log, a recorded watch or a journal")
+        .about("Explain what happened to a run, from podbeat's log, a recorded watch or a journal")
         .after_help(after)
         .arg(
             Arg::new("file")
@@ -27,16 +27,18 @@ pub(super) fn command() -> Command {
                 .default_value("-")
                 .value_parser(value_parser!(PathBuf))
                 .value_hint(ValueHint::FilePath)
-                .help("What is read; - is standard input"),
+                .help("File to read; - is standard input"),
         )
         .arg(
             Arg::new("container-name")
                 .long("container-name")
                 .value_name("NAME")
                 .default_value("podbeat")
-                .help("Name of podbeat's container, which is told apart in a recorded watch"),
+                .help("Name of podbeat's container in a recorded watch"),
         )
-        .arg(json_output("json: one object a story, with events and verdict"))
+        .arg(json_output(
+            "Output format; json: one object for each run, with events and verdict",
+        ))
 }
 
 pub(super) fn parse(matches: &ArgMatches) -> Invocation {

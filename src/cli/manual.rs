@@ -19,14 +19,14 @@ const MODE: u32 = 0o644;
 
 pub(super) fn commands() -> [Command; 2] {
     let completion = Command::new(COMPLETION)
-        .about("Print a script by which a shell completes podbeat's command line")
+        .about("Print a script for shell completion")
         .after_help(
-            "This script knows commands, flags and fixed values. With PODBEAT_COMPLETE=SHELL instead, podbeat itself is asked each time the\n\
-             key is pressed, and offers the IDs of runs, too.\n\n\
+            "The script completes commands, flags and fixed values. With PODBEAT_COMPLETE=SHELL instead, the shell asks podbeat each time\n\
+             you press Tab, and podbeat also offers the IDs of runs.\n\n\
              Examples:\n  \
              source <(PODBEAT_COMPLETE=bash podbeat)                            for this shell, with the IDs of runs\n  \
              source <(podbeat completion bash)                                  for this shell\n  \
-             podbeat completion bash > /etc/bash_completion.d/podbeat           for all shells to come\n  \
+             podbeat completion bash > /etc/bash_completion.d/podbeat           for all new shells\n  \
              podbeat completion zsh > \"${fpath[1]}/_podbeat\"\n  \
              podbeat completion fish > ~/.config/fish/completions/podbeat.fish",
         )
@@ -38,7 +38,7 @@ pub(super) fn commands() -> [Command; 2] {
                 .help("bash, zsh, fish, elvish or powershell"),
         );
     let manual = Command::new(MANUAL)
-        .about("Write podbeat's manual pages into a directory")
+        .about("Write podbeat's manual pages to a directory")
         .after_help(
             "Examples:\n  \
              podbeat man /usr/local/share/man/man1 && man podbeat-runs-list",
@@ -49,7 +49,7 @@ pub(super) fn commands() -> [Command; 2] {
                 .required(true)
                 .value_parser(value_parser!(PathBuf))
                 .value_hint(ValueHint::DirPath)
-                .help("The directory; it is made if it isn't there"),
+                .help("The directory; podbeat creates it if it does not exist"),
         );
     [completion, manual]
 }
@@ -115,10 +115,10 @@ fn replace(path: &Path, page: &[u8]) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => {
             return Err(io::Error::other(
-                "it is a symbolic link, which podbeat does not follow: remove it",
+                "it is a symbolic link, which podbeat does not follow; remove it",
             ));
         }
-        Ok(found) if !found.is_file() => return Err(io::Error::other("it is not a regular file: remove it")),
+        Ok(found) if !found.is_file() => return Err(io::Error::other("it is not a regular file; remove it")),
         Ok(_) | Err(_) => {}
     }
     regular_file::replace(path, MODE, Durable::First, &|file| file.write_all(page))

@@ -15,15 +15,15 @@ pub(super) const OBSERVE: &str = "observe";
 const CLUSTER: [&str; 3] = ["POD_NAMESPACE", "KUBECONFIG", "PODBEAT_KUBE_CONTEXT"];
 
 pub(super) fn command() -> Command {
-    let after = "On a terminal it is a view that is redrawn in place (q or Ctrl-C quits), in a pipe a line for each event. Nothing is\n\
-         sent to the task-run service, and none is needed: each heartbeat is taken as accepted at once.\n\n\
+    let after = "On a terminal, podbeat shows a view that it updates in place (q or Ctrl-C quits). In a pipe, it prints a line for each\n\
+         event. It sends nothing to the task-run service, and does not need one: it treats each heartbeat as accepted at once.\n\n\
          Examples:\n  \
          podbeat observe my-task\n  \
          podbeat observe pod/my-task --context staging -n tasks --report all\n  \
          podbeat observe my-task -o json | jq -c 'select(.event == \"heartbeat\") | .body'\n  \
          podbeat observe my-task --record my-task.jsonl | grep ' heartbeat '";
     Command::new(OBSERVE)
-        .about("From a laptop: what the agent of a pod would send, live; sends nothing")
+        .about("Show live what the agent of a pod would send, from a laptop; sends nothing")
         .after_help(after)
         .arg(
             Arg::new("pod")
@@ -37,7 +37,7 @@ pub(super) fn command() -> Command {
             match setting.variable {
                 "POD_NAMESPACE" => arg.short('n').help_heading("Cluster"),
                 variable if CLUSTER.contains(&variable) => arg.help_heading("Cluster"),
-                _ => arg.help_heading("As the agent's"),
+                _ => arg.help_heading("As for the agent"),
             }
         }))
         .arg(
@@ -46,7 +46,7 @@ pub(super) fn command() -> Command {
                 .long(OUTPUT)
                 .value_name("FORMAT")
                 .value_parser(PossibleValuesParser::new(Format::ALL.map(|(word, _)| word)))
-                .help("json: one object a line for each event"),
+                .help("Output format; json: one object for each event, one per line"),
         )
         .arg(
             Arg::new("record")
@@ -54,14 +54,14 @@ pub(super) fn command() -> Command {
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .value_hint(ValueHint::FilePath)
-                .help("Write the watch to FILE as well, an event a line; what podbeat doesn't read of a pod is left out"),
+                .help("Also write the watch to FILE, one event per line, without the fields of the pod that podbeat does not read"),
         )
         .arg(
             Arg::new("force")
                 .long("force")
                 .action(ArgAction::SetTrue)
                 .requires("record")
-                .help("Write over a FILE that is there"),
+                .help("Overwrite FILE if it exists"),
         )
 }
 
@@ -73,7 +73,7 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
     let pod = matches.get_one::<String>("pod").cloned();
     let output = matches.get_one::<String>(OUTPUT);
     let invocation = Invocation {
-        pod: pod.ok_or("no pod")?,
+        pod: pod.ok_or("missing pod")?,
         format: Format::ALL
             .into_iter()
             .find_map(|(word, format)| (output.map(String::as_str) == Some(word)).then_some(format)),
@@ -89,11 +89,11 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
 fn pod(text: &str) -> Result<String, Wrong> {
     let name = match text.split_once('/') {
         Some(("pod" | "pods" | "po", name)) => name,
-        Some(_) => return Err(Wrong("not a pod: only pods can be observed, as NAME or pod/NAME")),
+        Some(_) => return Err(Wrong("not a pod; name a pod as NAME or pod/NAME")),
         None => text,
     };
     dns_name(name)
-        .map_err(|_| Wrong("not a pod's name (lower-case letters, digits, '-' and '.'; at most 253)"))
+        .map_err(|_| Wrong("not a pod name; use at most 253 lower-case letters, digits, '-' and '.'"))
 }
 
 #[cfg(test)]

@@ -17,18 +17,19 @@ pub(super) fn settings() -> Vec<Setting> {
 }
 
 pub(super) fn command() -> Command {
-    let after = "A pod that has ended lacks its last heartbeat unless podbeat ended with 0, once, and after the task. The service is asked\n\
-         where the run stands; if it still waits, it gets what the API server shows of the containers, with lastHeartbeat: true.\n\
-         Nothing is sent while another pod of the run has not ended, and the latest pod decides. If pods with different owners or in\n\
-         different namespaces claim a run, they are reported as unclear. Nothing is sent twice: run it as often as you like.\n\n\
+    let after = "The last heartbeat of an ended pod is missing unless podbeat ended once, with 0, after the task. podbeat asks the service for\n\
+         the status of the run. If the run has not ended, podbeat sends the container states from the API server, with\n\
+         lastHeartbeat: true. While another pod of the run has not ended, it sends nothing; then the latest pod decides. If pods\n\
+         with different owners or in different namespaces claim a run, it reports them as unclear. It never sends a last\n\
+         heartbeat twice, so you can run it as often as you like.\n\n\
          Examples:\n  \
          podbeat reap --selector app.kubernetes.io/name=my-task --dry-run\n  \
-         podbeat reap --all --namespace tasks                 what the CronJob of deploy/manifests/reap.yaml does\n  \
+         podbeat reap --all --namespace tasks                 as the CronJob of deploy/manifests/reap.yaml\n  \
          podbeat reap my-task-x7k2p -n tasks\n  \
          podbeat reap --journal journal.json";
-    let target = |arg: Arg| arg.help_heading("Whose");
+    let target = |arg: Arg| arg.help_heading("Pods");
     Command::new(REAP)
-        .about("Send the missing last heartbeat of pods that ended without one")
+        .about("Send the missing last heartbeats of ended pods")
         .after_help(after)
         .arg(target(Arg::new("pod").value_name("POD").help("One pod")))
         .arg(target(
@@ -36,13 +37,13 @@ pub(super) fn command() -> Command {
                 .long("selector")
                 .short('l')
                 .value_name("LABELS")
-                .help("The pods that this label selector chooses, such as app=task,tier!=test"),
+                .help("All pods that match this label selector, such as app=task,tier!=test"),
         ))
         .arg(target(
             Arg::new("all")
                 .long("all")
                 .action(ArgAction::SetTrue)
-                .help("All pods that have a container of podbeat's"),
+                .help("All pods with a podbeat container"),
         ))
         .arg(target(
             Arg::new("journal")
@@ -50,7 +51,7 @@ pub(super) fn command() -> Command {
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
                 .value_hint(ValueHint::FilePath)
-                .help("A pod that is gone, by the journal.json that was saved of it"),
+                .help("A deleted pod, from its saved journal.json"),
         ))
         .group(
             ArgGroup::new("whose")
@@ -63,13 +64,13 @@ pub(super) fn command() -> Command {
                 .short('A')
                 .action(ArgAction::SetTrue)
                 .conflicts_with_all(["pod", "journal"])
-                .help("In every namespace"),
+                .help("In all namespaces"),
         ))
         .arg(
             Arg::new("dry-run")
                 .long("dry-run")
                 .action(ArgAction::SetTrue)
-                .help("Say what would be sent, and send nothing"),
+                .help("Print what podbeat would send, and send nothing"),
         )
         .arg(
             Arg::new("older-than")
@@ -77,11 +78,9 @@ pub(super) fn command() -> Command {
                 .value_name("DURATION")
                 .default_value("2m")
                 .value_parser(ValueParser::from(duration))
-                .help(
-                    "Leave pods alone that ended later than that long ago: a Job may be about to try again",
-                ),
+                .help("Ignore pods that ended more recently than this, because a Job may be about to retry"),
         )
-        .arg(json_output("json: one object a pod"))
+        .arg(json_output("Output format; json: one object for each pod"))
         .args(settings().iter().map(|setting| {
             let flag = flag(setting);
             if setting.flag == "namespace" {

@@ -36,7 +36,7 @@ pub(super) fn command() -> Command {
          podbeat runs list --status Running --sort timeCreated:desc -o wide\n  \
          run=$(podbeat runs create -f run.yaml -o name) && podbeat runs wait $run --for Completed --timeout 2h";
     Command::new(RUNS)
-        .about("From a laptop: create, get, list, abort, wait for and watch task runs")
+        .about("Create, get, list, abort, wait for and watch task runs, from a laptop")
         .after_help(after)
         .subcommand_required(true)
         .arg_required_else_help(true)
@@ -49,7 +49,7 @@ pub(super) fn command() -> Command {
                 .global(true)
                 .help_heading(OUTPUT)
                 .value_parser(PossibleValuesParser::new(Format::ALL.map(|(word, _)| word)))
-                .help("json, yaml, name (ids alone) or wide (a table with more columns); secrets are left out of all of them"),
+                .help("Output format: json, yaml, name (only IDs) or wide (a table with more columns); none of them shows secrets"),
         )
         .arg(
             Arg::new("no-headers")
@@ -57,7 +57,7 @@ pub(super) fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .global(true)
                 .help_heading(OUTPUT)
-                .help("Leave the headers out of a table"),
+                .help("Print tables without headers"),
         )
         .subcommand(create())
         .subcommand(get())
@@ -75,8 +75,8 @@ fn create() -> Command {
             "podbeat runs create -f FILE [OPTIONS]\n       podbeat runs create --image IMAGE [OPTIONS] [-- COMMAND [ARGS]...]",
         )
         .after_help(
-            "A file holds requests of the contract (CreateTaskRunRequest), one document or several. A member that the contract\n\
-             doesn't know is an error. Nothing is tried again: if it is in doubt whether a run was created, podbeat says so.\n\n\
+            "A file contains one or more documents with requests of the contract (CreateTaskRunRequest). A member that the contract\n\
+             does not define is an error. podbeat does not retry: if it is unclear whether the run was created, podbeat says so.\n\n\
              Examples:\n  \
              podbeat runs create -f run.yaml\n  \
              generate-run | podbeat runs create -f -\n  \
@@ -84,33 +84,33 @@ fn create() -> Command {
              podbeat runs create --image registry.example.com/align:2.1 --dry-run -o yaml > run.yaml",
         )
         .arg(file())
-        .arg(text("name", "NAME", "A name for people").conflicts_with("filename"))
-        .arg(text("description", "TEXT", "A description").conflicts_with("filename"))
+        .arg(text("name", "NAME", "Name of the run").conflicts_with("filename"))
+        .arg(text("description", "TEXT", "Description of the run").conflicts_with("filename"))
         .arg(
-            text("acl", "ENTRY", "Who has access; may be given several times")
+            text("acl", "ENTRY", "Access control entry; can be repeated")
                 .action(ArgAction::Append)
                 .conflicts_with("filename"),
         )
         .arg(
-            text("image", "IMAGE", "The container image, as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]")
+            text("image", "IMAGE", "Container image, as [REGISTRY/]REPOSITORY[:TAG][@DIGEST]")
                 .value_parser(ValueParser::from(image))
                 .required_unless_present("filename")
                 .conflicts_with("filename"),
         )
         .arg(
-            text("env", "NAME=VALUE", "An environment variable; may be given several times")
+            text("env", "NAME=VALUE", "Environment variable; can be repeated")
                 .action(ArgAction::Append)
                 .value_parser(ValueParser::from(variable))
                 .conflicts_with("filename"),
         )
-        .arg(text("working-directory", "DIR", "Where the command starts").conflicts_with("filename"))
-        .arg(number("cpu-cores", "How many CPU cores it needs, whole or not"))
-        .arg(number("memory-gb", "How much memory it needs, in GB"))
-        .arg(text("type", "TYPE", "The kind of machine, by the service's names").conflicts_with("filename"))
-        .arg(text("size", "SIZE", "The size within the kind, by the service's names").conflicts_with("filename"))
-        .arg(text("tier", "TIER", "The tier, by the service's names").conflicts_with("filename"))
+        .arg(text("working-directory", "DIR", "Working directory of the command").conflicts_with("filename"))
+        .arg(number("cpu-cores", "Number of CPU cores, such as 4 or 0.5"))
+        .arg(number("memory-gb", "Memory in GB"))
+        .arg(text("type", "TYPE", "Machine type, as the service names it").conflicts_with("filename"))
+        .arg(text("size", "SIZE", "Machine size, as the service names it").conflicts_with("filename"))
+        .arg(text("tier", "TIER", "Tier, as the service names it").conflicts_with("filename"))
         .arg(
-            text("retry-limit", "COUNT", "How often it is tried again at most")
+            text("retry-limit", "COUNT", "Maximum number of retries")
                 .value_parser(ValueParser::from(count))
                 .conflicts_with("filename"),
         )
@@ -118,7 +118,7 @@ fn create() -> Command {
             Arg::new("dry-run")
                 .long("dry-run")
                 .action(ArgAction::SetTrue)
-                .help("Show what would be sent, without its secrets, and send nothing"),
+                .help("Print the request without its secrets, and send nothing"),
         )
         .arg(
             Arg::new("command")
@@ -126,7 +126,7 @@ fn create() -> Command {
                 .last(true)
                 .num_args(1..)
                 .conflicts_with("filename")
-                .help("The program and its arguments; without it the image's own"),
+                .help("Command and its arguments; default: the image's own"),
         )
 }
 
@@ -142,7 +142,7 @@ fn get() -> Command {
         )
         .arg(runs())
         .arg(watches(
-            "Show the runs again each time they change, until all have ended",
+            "Show the runs again after each change, until all have ended",
         ))
         .arg(interval())
 }
@@ -152,7 +152,7 @@ fn list() -> Command {
         |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
     Command::new("list")
         .visible_alias("ls")
-        .about("List task runs, all pages of them")
+        .about("List task runs, from all pages")
         .after_help(
             "Examples:\n  \
              podbeat runs list -o wide\n  \
@@ -161,7 +161,7 @@ fn list() -> Command {
              podbeat runs list --status failed -w",
         )
         .arg(
-            watches("After the list, show each run that appears or changes, until Ctrl-C")
+            watches("After the list, show each new or changed run, until Ctrl-C")
                 .conflicts_with("limit"),
         )
         .arg(interval())
@@ -171,27 +171,27 @@ fn list() -> Command {
                 .visible_alias("sort-by")
                 .value_name("FIELD[:desc]")
                 .value_parser(SORT)
-                .help("name, status, timeCreated or timeModified, the least first; with :desc the greatest"),
+                .help("Sort by name, status, timeCreated or timeModified, in ascending order; with :desc in descending order"),
         )
         .arg(filter(
             "names",
-            "Only runs of these names; goes to the service as it is",
+            "Only runs with these names; sent to the service unchanged",
         ))
         .arg(
             Arg::new("status")
                 .long("status")
                 .value_name("STATUS")
                 .value_parser(STATUS)
-                .help("Only runs of this status, in any case of letters"),
+                .help("Only runs with this status; not case-sensitive"),
         )
         .arg(allow_unknown_status())
         .arg(filter(
             "versions",
-            "Only runs of these task versions; goes to the service as it is",
+            "Only runs of these task versions; sent to the service unchanged",
         ))
         .arg(filter(
             "acls",
-            "Only runs with these entries of access control; goes to the service as it is",
+            "Only runs with these access control entries; sent to the service unchanged",
         ))
         .arg(
             Arg::new("page-size")
@@ -199,14 +199,14 @@ fn list() -> Command {
                 .visible_alias("chunk-size")
                 .value_name("COUNT")
                 .value_parser(ValueParser::from(page_size))
-                .help("How many runs are asked for at a time, 1 to 1000; without it 1000"),
+                .help("Number of runs in each request, 1 to 1000; default: 1000"),
         )
         .arg(
             Arg::new("limit")
                 .long("limit")
                 .value_name("COUNT")
                 .value_parser(ValueParser::from(limit))
-                .help("How many runs are shown at most; without it all"),
+                .help("Maximum number of runs to show; default: all"),
         )
 }
 
@@ -219,10 +219,10 @@ fn abort() -> Command {
 
 fn heartbeat() -> Command {
     Command::new("heartbeat")
-        .about("Send one heartbeat of a task run by hand")
+        .about("Send one heartbeat of a task run manually")
         .after_help(
-            "Where podbeat runs in the run's pod, it sends them by itself: one by hand is for trying a service out, or for a run\n\
-             whose pod is gone. A heartbeat with --last ends the run.\n\n\
+            "If podbeat runs in the run's pod, it sends heartbeats by itself. Use this command to try out a service, or for a run whose\n\
+             pod is gone. A heartbeat with --last ends the run.\n\n\
              Examples:\n  \
              podbeat runs heartbeat trn.1 --container main=running\n  \
              podbeat runs heartbeat trn.1 --nonce-file nonce --job-retry-count 1 --container main=terminated:137:OOMKilled --last\n  \
@@ -231,17 +231,17 @@ fn heartbeat() -> Command {
         .arg(run())
         .arg(file())
         .arg(
-            text("nonce", "NONCE", "The nonce that the service issued for this attempt; a file is better")
+            text("nonce", "NONCE", "Nonce that the service issued for this attempt; prefer a file")
                 .conflicts_with_all(["filename", "nonce-file"]),
         )
         .arg(
-            text("nonce-file", "FILE", "File with that nonce; without either a random one")
+            text("nonce-file", "FILE", "File with the nonce; default: a random nonce")
                 .value_parser(value_parser!(PathBuf))
                 .value_hint(ValueHint::FilePath)
                 .conflicts_with("filename"),
         )
         .arg(
-            text("job-retry-count", "COUNT", "How many times the Job was retried before this pod")
+            text("job-retry-count", "COUNT", "Number of the Job's retries before this pod")
                 .value_parser(ValueParser::from(count))
                 .conflicts_with("filename"),
         )
@@ -249,20 +249,20 @@ fn heartbeat() -> Command {
             text(
                 "container",
                 "NAME=STATE",
-                "A container's state: NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]; may be given several times",
+                "Container state: NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]; can be repeated",
             )
             .action(ArgAction::Append)
             .value_parser(ValueParser::from(|text: &str| container_status(text).map_err(Wrong)))
             .conflicts_with("filename"),
         )
-        .arg(text("pod-name", "NAME", "The pod's name").conflicts_with("filename"))
-        .arg(text("pod-uid", "UID", "The pod's UID").conflicts_with("filename"))
+        .arg(text("pod-name", "NAME", "Name of the pod").conflicts_with("filename"))
+        .arg(text("pod-uid", "UID", "UID of the pod").conflicts_with("filename"))
         .arg(
             Arg::new("last")
                 .long("last")
                 .action(ArgAction::SetTrue)
                 .conflicts_with("filename")
-                .help("The last one: it ends the run"),
+                .help("Send the last heartbeat, which ends the run"),
         )
 }
 
@@ -270,8 +270,8 @@ fn wait() -> Command {
     Command::new("wait")
         .about("Wait until task runs have a status")
         .after_help(
-            "A run that has ended in another status ends the waiting at once, with exit code 1. A service that is away is waited\n\
-             for, too.\n\n\
+            "If a run ends in another status, the command ends at once, with exit code 1. While the service is unavailable, podbeat\n\
+             keeps waiting.\n\n\
              Examples:\n  \
              podbeat runs wait trn.1 --for Completed --timeout 2h\n  \
              podbeat runs wait trn.1 --for Completed,Failed\n  \
@@ -284,7 +284,7 @@ fn wait() -> Command {
                 .value_name("STATUS")
                 .required(true)
                 .value_parser(WANTED)
-                .help("The status, in any case of letters, or several with commas; end: whichever the run ends with"),
+                .help("Status to wait for, or several, comma-separated; not case-sensitive; end: any final status"),
         )
         .arg(allow_unknown_status())
         .arg(
@@ -293,7 +293,7 @@ fn wait() -> Command {
                 .value_name("DURATION")
                 .default_value("30s")
                 .value_parser(ValueParser::from(duration))
-                .help("How long it waits at most, for all runs together; 0s to look once"),
+                .help("Maximum time to wait, for all runs together; 0s checks once"),
         )
         .arg(interval())
         .arg(
@@ -301,7 +301,7 @@ fn wait() -> Command {
                 .short('q')
                 .long("quiet")
                 .action(ArgAction::SetTrue)
-                .help("Don't show on a terminal what it is waiting for"),
+                .help("Do not show on a terminal what podbeat waits for"),
         )
 }
 
@@ -315,7 +315,7 @@ fn watches(help: &'static str) -> Arg {
 
 fn watch() -> Command {
     Command::new("watch")
-        .about("Show a task run, and again each time it has changed, until it has ended; as get --watch")
+        .about("Show a task run, and again after each change, until it has ended; same as get --watch")
         .after_help(
             "Examples:\n  \
              podbeat runs watch trn.1\n  \
@@ -349,11 +349,11 @@ fn run() -> Arg {
     Arg::new(RUN)
         .value_name("RUN")
         .required(true)
-        .help("The run's id")
+        .help("ID of the run")
 }
 
 fn runs() -> Arg {
-    run().num_args(1..).help("The runs' ids")
+    run().num_args(1..).help("IDs of the runs")
 }
 
 fn interval() -> Arg {
@@ -364,9 +364,11 @@ fn interval() -> Arg {
         .value_parser(ValueParser::from(|text: &str| {
             let interval = duration(text)?;
             let is_long_enough = interval >= Duration::from_millis(100);
-            is_long_enough.then_some(interval).ok_or(Wrong("less than 100ms"))
+            is_long_enough
+                .then_some(interval)
+                .ok_or(Wrong("must be at least 100ms"))
         }))
-        .help("Between two looks, 10 % more or less; at least 100ms")
+        .help("Time between two requests, ±10 %; at least 100ms")
 }
 
 fn duration(text: &str) -> Result<Duration, Wrong> {
@@ -377,7 +379,7 @@ fn duration(text: &str) -> Result<Duration, Wrong> {
         text => humantime::parse_duration(text)
             .ok()
             .filter(|duration| *duration <= LONGEST)
-            .ok_or(Wrong("not a duration such as 500ms, 30s or 2h")),
+            .ok_or(Wrong("must be a duration such as 500ms, 30s or 2h")),
     }
 }
 
@@ -385,30 +387,30 @@ fn page_size(text: &str) -> Result<PageSize, Wrong> {
     text.parse()
         .ok()
         .and_then(PageSize::new)
-        .ok_or(Wrong("not a whole number from 1 to 1000"))
+        .ok_or(Wrong("must be a whole number from 1 to 1000"))
 }
 
 fn count(text: &str) -> Result<i32, Wrong> {
     let count = text.parse().ok().filter(|count| *count >= 0);
-    count.ok_or(Wrong("not a whole number from 0 to 2147483647"))
+    count.ok_or(Wrong("must be a whole number from 0 to 2147483647"))
 }
 
 fn limit(text: &str) -> Result<usize, Wrong> {
     let limit = text.parse().ok().filter(|limit| *limit > 0);
-    limit.ok_or(Wrong("not a whole number above 0"))
+    limit.ok_or(Wrong("must be a whole number above 0"))
 }
 
 fn positive(text: &str) -> Result<Number, Wrong> {
     text.parse::<Number>()
         .ok()
         .filter(|number| number.as_f64().is_some_and(|value| value > 0.0))
-        .ok_or(Wrong("not a number above 0"))
+        .ok_or(Wrong("must be a number above 0"))
 }
 
 fn variable(text: &str) -> Result<(String, Secret), Wrong> {
     match text.split_once('=') {
         Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), Secret::new(value))),
-        _ => Err(Wrong("not NAME=VALUE (what was given is not shown)")),
+        _ => Err(Wrong("must be NAME=VALUE (the value is not shown)")),
     }
 }
 
@@ -480,7 +482,7 @@ const SORT: Usual<Sort> = Usual {
             (Some(field), "asc") => Ok(field.ascending()),
             (Some(field), "desc") => Ok(field.descending()),
             (Some(_) | None, _) => {
-                Err("not name, status, timeCreated or timeModified, with :asc or :desc behind it or without")
+                Err("must be name, status, timeCreated or timeModified, optionally followed by :asc or :desc")
             }
         }
     },
@@ -492,7 +494,7 @@ const SORT: Usual<Sort> = Usual {
 /// A file that a flag names can't be read.
 pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     let Some((name, matches)) = matches.subcommand() else {
-        return Err("no command".to_owned());
+        return Err("missing command".to_owned());
     };
     let mut notes = Vec::new();
     let command = match name {
@@ -538,7 +540,7 @@ pub(super) fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String>
         },
         "wait" => {
             let wanted = matches.get_one::<(Wanted, Vec<TaskRunStatus>)>("for");
-            let (wanted, unknown) = wanted.cloned().ok_or("--for is missing")?;
+            let (wanted, unknown) = wanted.cloned().ok_or("missing: --for")?;
             judge_unknown("for", &wanted_words(), &unknown, matches, &mut notes)?;
             command::Command::Wait {
                 runs: all(matches, "run"),
@@ -588,7 +590,7 @@ fn judge_unknown(
             _ => String::new(),
         };
         if matches.get_flag(ALLOW_UNKNOWN_STATUS) {
-            notes.push(format!("unknown status{shown}, used as it is"));
+            notes.push(format!("unknown status{shown}; using it unchanged"));
             continue;
         }
         let meant = match nearest(unknown, words) {
@@ -596,7 +598,7 @@ fn judge_unknown(
             None => format!("podbeat knows {}", words.join(", ")),
         };
         return Err(format!(
-            "--{flag}: unknown status{shown}; {meant} (--{ALLOW_UNKNOWN_STATUS} uses it as it is)"
+            "--{flag}: unknown status{shown}; {meant} (--{ALLOW_UNKNOWN_STATUS} accepts it)"
         ));
     }
     Ok(())
@@ -611,7 +613,7 @@ fn allow_unknown_status() -> Arg {
     Arg::new(ALLOW_UNKNOWN_STATUS)
         .long(ALLOW_UNKNOWN_STATUS)
         .action(ArgAction::SetTrue)
-        .help("Use a status that this podbeat doesn't know as it is written: a newer service may have it")
+        .help("Accept a status that this version of podbeat does not know; a newer service may have it")
 }
 
 fn one(matches: &ArgMatches, name: &str) -> Option<String> {
@@ -779,16 +781,16 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_and_no_value_is_repeated() {
         for (line, expected) in [
-            ("create --image i --env hunter2", "--env: not NAME=VALUE"),
+            ("create --image i --env hunter2", "--env: must be NAME=VALUE"),
             (
                 "create -f hunter2 --image hunter2",
-                "--filename can't be given together with --image <IMAGE>",
+                "--filename cannot be used with --image <IMAGE>",
             ),
             ("create --name hunter2", "--image"),
-            ("list --sort hunter2", "--sort: not name, status"),
+            ("list --sort hunter2", "--sort: must be name, status"),
             (
                 "list --page-size 1001",
-                "--page-size: not a whole number from 1 to 1000",
+                "--page-size: must be a whole number from 1 to 1000",
             ),
             (
                 "create --image Registry/UPPER:::hunter2",
@@ -800,11 +802,11 @@ mod tests {
             ),
             (
                 "create --image https://x/hunter2",
-                "--image: the image's registry is not a host",
+                "--image: the image's registry must be HOST",
             ),
             (
                 "wait trn.1 --for Runing",
-                "--for: unknown status \"Runing\"; did you mean \"Running\"? (--allow-unknown-status uses it as it is)",
+                "--for: unknown status \"Runing\"; did you mean \"Running\"? (--allow-unknown-status accepts it)",
             ),
             (
                 "wait trn.1 --for Completed,fialed",
@@ -823,31 +825,34 @@ mod tests {
                 "list --status eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.hunter2",
                 "--status: unknown status; podbeat knows Pending",
             ),
-            ("list --limit 0", "--limit: not a whole number above 0"),
+            ("list --limit 0", "--limit: must be a whole number above 0"),
             (
                 "heartbeat trn.1 --job-retry-count hunter2",
-                "--job-retry-count: not a whole number",
+                "--job-retry-count: must be a whole number",
             ),
-            ("list -o hunter2", "--output: not one of json, yaml, name, wide"),
+            (
+                "list -o hunter2",
+                "--output: must be one of json, yaml, name, wide",
+            ),
             ("get", "missing: <RUN>..."),
             ("wait trn.1", "missing: --for <STATUS>"),
             (
                 "wait trn.1 --for Completed --timeout hunter2",
-                "--timeout: not a duration",
+                "--timeout: must be a duration",
             ),
             (
                 "wait trn.1 --for Completed --interval 1ms",
-                "--interval: less than 100ms",
+                "--interval: must be at least 100ms",
             ),
             (
                 "heartbeat trn.1 --container main=hunter2",
-                "--container: not NAME=waiting",
+                "--container: must be NAME=waiting",
             ),
             (
                 "heartbeat trn.1 --nonce-file /nowhere/nonce",
-                "reading the nonce from /nowhere/nonce",
+                "cannot read the nonce from /nowhere/nonce",
             ),
-            ("hunter2", "there is no such command"),
+            ("hunter2", "unknown command"),
             (
                 "list --statsu=hunter2",
                 "unknown flag --statsu; did you mean --status?",

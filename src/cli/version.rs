@@ -36,14 +36,17 @@ const BUILD: Build = Build {
 
 pub(super) fn command() -> Command {
     Command::new(VERSION)
-        .about("Print the version, and the commit if the build knows it")
+        .about("Print the version, and the commit if the build has it")
         .after_help(
-            "The commit is what PODBEAT_COMMIT was when podbeat was built.\n\n\
+            "The commit is the value of PODBEAT_COMMIT at build time.\n\n\
              Examples:\n  \
              podbeat version\n  \
              podbeat version -o json | jq -r .version",
         )
-        .arg(output(Format::ALL.map(|(word, _)| word), "json or yaml"))
+        .arg(output(
+            Format::ALL.map(|(word, _)| word),
+            "Output format: json or yaml",
+        ))
 }
 
 pub(super) fn parse(matches: &ArgMatches) -> Option<Format> {

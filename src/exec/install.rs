@@ -16,7 +16,7 @@ const MODE: u32 = 0o755;
 
 /// Why the copy isn't there.
 #[derive(Debug, thiserror::Error)]
-#[error("copying podbeat to {}: is its directory there, writable for this user, and not full?", path.display())]
+#[error("cannot copy podbeat to {}; check that its directory exists, is writable for this user, and is not full", path.display())]
 pub struct Error {
     path: PathBuf,
     source: io::Error,

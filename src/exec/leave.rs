@@ -19,11 +19,11 @@ const MODE: u32 = 0o644;
 /// Why there is no marker, or an old one. The command runs all the same.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("taking away the exit marker of an earlier run, {}: is the directory writable for this user?", path.display())]
+    #[error("cannot remove the exit marker of an earlier run, {}; check that its directory is writable for this user", path.display())]
     Stale { path: PathBuf, source: io::Error },
-    #[error("writing the exit marker {}: is its directory there, writable for this user, and not full?", path.display())]
+    #[error("cannot write the exit marker {}; check that its directory exists, is writable for this user, and is not full", path.display())]
     Unwritten { path: PathBuf, source: io::Error },
-    #[error("leaving the exit marker {}: nothing came of it within a second; is its disk away?", path.display())]
+    #[error("the exit marker {} was not written within a second; check whether its disk responds", path.display())]
     Hangs { path: PathBuf },
 }
 

@@ -91,7 +91,9 @@ pub fn run(config: &ExecConfig, command: &[OsString]) -> u8 {
             })
             .unwrap_or_else(|error| not_run(command, &error)),
         None => {
-            warn("signals can't be watched: the command runs in podbeat's place, and leaves no exit marker");
+            warn(
+                "cannot watch signals; running the command without podbeat, so there will be no exit marker",
+            );
             not_run(command, &direct(command).exec())
         }
     };
@@ -140,8 +142,8 @@ fn spawn(command: &[OsString]) -> io::Result<Pid> {
             ) =>
         {
             warn(&format!(
-                "no process is to be had beside podbeat's own ({error}): the command runs in its place, and leaves no exit \
-                 marker"
+                "cannot create a process for the command ({error}); running the command without podbeat, so there will be no \
+                 exit marker"
             ));
             Err(direct(command).exec())
         }
@@ -211,7 +213,7 @@ fn not_run(command: &[OsString], error: &io::Error) -> Outcome {
     };
     let program = command.first().map(OsString::as_os_str).unwrap_or_default();
     warn(&format!(
-        "running {}: {error}; is it in this container's image, and executable?",
+        "cannot run {}: {error}; check that it exists in this container's image, and is executable",
         program.display()
     ));
     Outcome { code, signal: None }

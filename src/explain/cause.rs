@@ -186,7 +186,7 @@ impl Facts {
         if told.is_empty()
             && let Some(why) = self.condition(READY)
         {
-            let text = "The kubelet failed the pod although no container had failed, as it does when activeDeadlineSeconds is over";
+            let text = "The kubelet failed the pod although no container had failed; this happens when activeDeadlineSeconds is exceeded";
             told.push(sentence(text, why));
         }
         told.extend(self.tasks.iter().filter_map(end));
@@ -219,8 +219,9 @@ impl Facts {
             ("have", "s")
         };
         Some(format!(
-            "Container{one} {} {have} ended, and {} runs on, as such a container does until its pod ends: the last heartbeat waits for \
-             it. If it is not part of the task, name it in PODBEAT_IGNORED_CONTAINERS or in the pod's annotation {IGNORED_CONTAINERS}.",
+            "Container{one} {} {have} ended, but {} still runs. Such a container usually runs until its pod ends, and the last \
+             heartbeat waits for it. If it is not part of the task, add it to PODBEAT_IGNORED_CONTAINERS or to the pod's annotation \
+             {IGNORED_CONTAINERS}.",
             names(&ended),
             names(&left)
         ))
@@ -237,17 +238,17 @@ impl Facts {
             "DeadlineExceeded" => "The pod ran longer than its activeDeadlineSeconds".to_owned(),
             "Evicted" => "The kubelet evicted the pod".to_owned(),
             "Preempting" | "Preempted" => {
-                "The pod was preempted to make room for a more important one".to_owned()
+                "The pod was preempted to make room for a more important pod".to_owned()
             }
             "NodeLost" => "The pod's node was lost".to_owned(),
             "Terminated" | "NodeShutdown" | "Shutdown" => {
                 "The pod was terminated because its node was shutting down".to_owned()
             }
             _ if !self.has_begun => match reason.strip_prefix("OutOf") {
-                Some(resource) => format!("The node rejected the pod for lack of {resource}"),
+                Some(resource) => format!("The node rejected the pod because of insufficient {resource}"),
                 None => "The pod was rejected before any of its containers ran".to_owned(),
             },
-            _ => "Kubernetes gives a reason for the pod's state".to_owned(),
+            _ => "Kubernetes reports a reason for the pod's state".to_owned(),
         };
         sentence(&text, why)
     }
@@ -268,7 +269,7 @@ impl Facts {
         }
         if let Some((why, name)) = others.next_back() {
             let problem = problem(why.reason.as_deref().unwrap_or_default());
-            let text = format!("Container {name} keeps the task from starting: {problem}");
+            let text = format!("Container {name} prevents the task from starting: {problem}");
             return vec![sentence(&text, why)];
         }
         let held_up = self.tasks.iter().filter_map(|task| {
@@ -291,7 +292,7 @@ impl Facts {
         let why = self.condition(SCHEDULED);
         why.map(|why| {
             let text = match why.reason.as_deref() {
-                Some("Unschedulable") => "The scheduler finds no node for the pod",
+                Some("Unschedulable") => "The scheduler cannot find a node for the pod",
                 Some("SchedulingGated") => "The pod waits for its scheduling gates to be removed",
                 _ => "The pod has no node yet",
             };
@@ -312,19 +313,21 @@ fn is_no_run(reason: &str) -> bool {
 
 fn disrupted(why: &Why) -> String {
     let text = match why.reason.as_deref() {
-        Some("PreemptionByScheduler") => "The pod was preempted to make room for one of higher priority",
+        Some("PreemptionByScheduler") => "The pod was preempted to make room for a pod with higher priority",
         Some("DeletionByTaintManager") => {
             "The pod was deleted because it does not tolerate a taint of its node"
         }
         Some("DeletionByDeviceTaintManager") => {
             "The pod was deleted because it does not tolerate a taint of a device that it uses"
         }
-        Some("EvictionByEvictionAPI") => "The pod was evicted through the Eviction API, as by kubectl drain",
+        Some("EvictionByEvictionAPI") => {
+            "The pod was evicted through the Eviction API, for example by kubectl drain"
+        }
         Some("DeletionByPodGC") => {
-            "The pod was deleted by the garbage collector of pods, as when its node is gone"
+            "The pod garbage collector deleted the pod, for example because its node no longer exists"
         }
         Some(BY_KUBELET) => {
-            "The kubelet terminated the pod: for node pressure, a critical pod, or a shutdown of the node"
+            "The kubelet terminated the pod because of node pressure, a critical pod, or a node shutdown"
         }
         _ => "The pod was disrupted",
     };
@@ -336,11 +339,13 @@ fn end(task: &Task) -> Option<String> {
     let (code, said) = task.exit.as_ref()?;
     let name = &task.name;
     let text = match said.reason.as_str() {
-        "OOMKilled" => format!("Container {name} was killed for lack of memory"),
+        "OOMKilled" => format!("Container {name} was killed because it ran out of memory"),
         "StartError" | "ContainerCannotRun" => format!("Container {name} could not be started"),
         "ContainerStatusUnknown" => {
-            let code = code.map_or_else(String::new, |code| format!(": exit code {code} is not its own"));
-            format!("The kubelet had lost container {name}{code}")
+            let code = code.map_or_else(String::new, |code| {
+                format!(": exit code {code} is not the container's own")
+            });
+            format!("The kubelet lost container {name}{code}")
         }
         _ => return None,
     };
@@ -354,18 +359,18 @@ fn problem(reason: &str) -> &'static str {
         | "ImagePullBackOff"
         | "RegistryUnavailable"
         | "ImageInspectError"
-        | "SignatureValidationFailed" => "its image can't be pulled",
+        | "SignatureValidationFailed" => "its image cannot be pulled",
         "ErrImageNeverPull" => "its image is not on the node, and its imagePullPolicy is Never",
         "InvalidImageName" => "the name of its image is invalid",
         "CreateContainerConfigError" => {
-            "its configuration can't be used, as when a ConfigMap or Secret is missing"
+            "its configuration is invalid, for example because a ConfigMap or Secret is missing"
         }
         "CreateContainerError"
         | "RunContainerError"
         | "PreCreateHookError"
         | "PreStartHookError"
-        | "PostStartHookError" => "the container runtime can't create or start it",
-        "CrashLoopBackOff" => "it fails again and again",
+        | "PostStartHookError" => "the container runtime cannot create or start it",
+        "CrashLoopBackOff" => "it fails repeatedly",
         _ => "it waits",
     }
 }
@@ -437,9 +442,9 @@ mod tests {
             "fluent-bit",
         ] {
             let expected = format!(
-                "Container main has ended, and {proxy} runs on, as such a container does until its pod ends: the last heartbeat waits \
-                 for it. If it is not part of the task, name it in PODBEAT_IGNORED_CONTAINERS or in the pod's annotation \
-                 podbeat.dev/ignored-containers."
+                "Container main has ended, but {proxy} still runs. Such a container usually runs until its pod ends, and the \
+                 last heartbeat waits for it. If it is not part of the task, add it to PODBEAT_IGNORED_CONTAINERS or to the pod's \
+                 annotation {IGNORED_CONTAINERS}."
             );
             assert_eq!(beside(proxy).cause().as_deref(), Some(expected.as_str()));
             // It is still the reason once the pod is stopped, and then ends.
@@ -485,7 +490,7 @@ mod tests {
             (
                 "Preempting",
                 "Preempted in order to admit critical pod",
-                "The pod was preempted to make room for a more important one (Preempting: Preempted in order to admit critical pod).",
+                "The pod was preempted to make room for a more important pod (Preempting: Preempted in order to admit critical pod).",
             ),
             (
                 "Terminated",
@@ -496,7 +501,7 @@ mod tests {
             (
                 "Strange",
                 "a\n b",
-                "Kubernetes gives a reason for the pod's state (Strange: a b).",
+                "Kubernetes reports a reason for the pod's state (Strange: a b).",
             ),
         ] {
             assert_eq!(of(said(None, reason, message), ran), expected);
@@ -505,11 +510,11 @@ mod tests {
         for (reason, expected) in [
             (
                 "OutOfmemory",
-                "The node rejected the pod for lack of memory (OutOfmemory: m).",
+                "The node rejected the pod because of insufficient memory (OutOfmemory: m).",
             ),
             (
                 "OutOfnvidia.com/gpu",
-                "The node rejected the pod for lack of nvidia.com/gpu (OutOfnvidia.com/gpu: m).",
+                "The node rejected the pod because of insufficient nvidia.com/gpu (OutOfnvidia.com/gpu: m).",
             ),
             (
                 "UnexpectedAdmissionError",
@@ -534,7 +539,7 @@ mod tests {
         for (reason, expected) in [
             (
                 "PreemptionByScheduler",
-                "The pod was preempted to make room for one of higher priority",
+                "The pod was preempted to make room for a pod with higher priority",
             ),
             (
                 "DeletionByTaintManager",
@@ -544,10 +549,7 @@ mod tests {
                 "EvictionByEvictionAPI",
                 "The pod was evicted through the Eviction API",
             ),
-            (
-                "DeletionByPodGC",
-                "The pod was deleted by the garbage collector of pods",
-            ),
+            ("DeletionByPodGC", "The pod garbage collector deleted the pod"),
             ("TerminationByKubelet", "The kubelet terminated the pod"),
             ("Strange", "The pod was disrupted"),
         ] {
@@ -589,20 +591,20 @@ mod tests {
     #[test]
     fn what_keeps_a_task_from_starting() {
         for (reason, expected) in [
-            ("ErrImagePull", "its image can't be pulled"),
-            ("ImagePullBackOff", "its image can't be pulled"),
+            ("ErrImagePull", "its image cannot be pulled"),
+            ("ImagePullBackOff", "its image cannot be pulled"),
             ("InvalidImageName", "the name of its image is invalid"),
             (
                 "CreateContainerConfigError",
-                "its configuration can't be used, as when a ConfigMap or Secret is missing",
+                "its configuration is invalid, for example because a ConfigMap or Secret is missing",
             ),
             (
                 "CreateContainerError",
-                "the container runtime can't create or start it",
+                "the container runtime cannot create or start it",
             ),
             (
                 "RunContainerError",
-                "the container runtime can't create or start it",
+                "the container runtime cannot create or start it",
             ),
             ("Strange", "it waits"),
         ] {
@@ -615,7 +617,7 @@ mod tests {
             assert_eq!(facts.cause().as_ref(), Some(&told));
             facts.deleted();
             facts.ended("main", Some(137), Some("ContainerStatusUnknown"), None);
-            let more = "The kubelet had lost container main: exit code 137 is not its own (ContainerStatusUnknown). The pod was deleted.";
+            let more = "The kubelet lost container main: exit code 137 is not the container's own (ContainerStatusUnknown). The pod was deleted.";
             assert_eq!(facts.cause(), Some(format!("{told} {more}")));
             facts.runs("main");
             assert_eq!(facts.cause().as_deref(), Some("The pod was deleted."));
@@ -632,7 +634,7 @@ mod tests {
         );
         assert_eq!(
             of(setup(None), waits),
-            "Container setup keeps the task from starting: it waits (Error: m)."
+            "Container setup prevents the task from starting: it waits (Error: m)."
         );
         assert_eq!(
             of(setup(Some(5)), |facts| facts.runs("main")),
@@ -642,7 +644,7 @@ mod tests {
         let unscheduled = said(Some(SCHEDULED), "Unschedulable", "0/3 nodes are available");
         assert_eq!(
             of(unscheduled.clone(), |_| {}),
-            "The scheduler finds no node for the pod (Unschedulable: 0/3 nodes are available)."
+            "The scheduler cannot find a node for the pod (Unschedulable: 0/3 nodes are available)."
         );
         assert_eq!(of(unscheduled, |facts| facts.runs("main")), "");
     }
@@ -652,7 +654,7 @@ mod tests {
         for (reason, expected) in [
             (
                 "OOMKilled",
-                "Container main was killed for lack of memory (OOMKilled).",
+                "Container main was killed because it ran out of memory (OOMKilled).",
             ),
             ("StartError", "Container main could not be started (StartError)."),
             (

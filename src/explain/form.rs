@@ -25,8 +25,8 @@ pub(super) fn text(bytes: Vec<u8>) -> String {
 /// Which compression the bytes have, if any.
 pub(super) fn compression(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
-        [0x1f, 0x8b, ..] => Some("it is compressed: zcat FILE | podbeat explain"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("it is compressed: zstdcat FILE | podbeat explain"),
+        [0x1f, 0x8b, ..] => Some("the input is compressed; use: zcat FILE | podbeat explain"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("the input is compressed; use: zstdcat FILE | podbeat explain"),
         _ => None,
     }
 }

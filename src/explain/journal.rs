@@ -19,7 +19,7 @@ pub(super) fn story(contents: &Contents) -> Story {
             .map_or_else(String::new, |code| format!(" with exit code {code}"));
         events.push(Event::new(
             exit.finished_at,
-            format!("{container} terminated{code}: an exit that was told of"),
+            format!("{container} terminated{code}: an exit that podbeat reported"),
         ));
     }
     if !machine.statuses.is_empty() {
@@ -27,7 +27,7 @@ pub(super) fn story(contents: &Contents) -> Story {
         events.push(Event::new(machine.confirmed_at, text));
     }
     if let Some(at) = machine.deletion_at {
-        let text = format!("the pod is being deleted; its grace ends at {at}");
+        let text = format!("the pod is being deleted; its grace period ends at {at}");
         events.push(Event::new(None::<Timestamp>, text));
     }
     let reasons = machine.why.iter().map(reason);
@@ -71,18 +71,18 @@ fn cause(machine: &Saved) -> Option<String> {
 
 fn waiting(beat: &SavedBeat) -> Event {
     let mut text = format!(
-        "heartbeat {} ({}) was decided, and waits",
+        "heartbeat {} ({}) waits to be accepted",
         beat.number,
         beat.kind.name()
     );
     if beat.may_have_arrived {
-        text += "; an attempt of it may have arrived";
+        text += "; an attempt may have arrived";
     }
     if beat.stripped {
-        text += "; the service refused it with containerStatus";
+        text += "; the service rejected it with containerStatus";
     }
     if let Some(told) = &beat.request.container_status {
-        text += &format!("; it tells: {}", states(told));
+        text += &format!("; it reports: {}", states(told));
     }
     Event::new(Some(beat.queued_at), text)
 }
@@ -96,7 +96,7 @@ fn states(statuses: &[ContainerStatus]) -> String {
                 None => format!("{name} terminated"),
             },
             Some(state) => format!("{name} {}", state.name()),
-            None => format!("{name} in no state"),
+            None => format!("{name} without a state"),
         }
     });
     listed(&told.collect::<Vec<_>>())
@@ -112,8 +112,8 @@ fn verdict(contents: &Contents) -> Verdict {
         .count();
     let before = match waits {
         0 => String::new(),
-        1 => " One heartbeat with news waits before it.".to_owned(),
-        count => format!(" {count} heartbeats with news wait before it."),
+        1 => " One heartbeat with container changes waits before it.".to_owned(),
+        count => format!(" {count} heartbeats with container changes wait before it."),
     };
     let (outcome, text) = match (machine.last_heartbeat, decided) {
         (LastHeartbeat::Accepted, _) => (
@@ -123,26 +123,28 @@ fn verdict(contents: &Contents) -> Verdict {
         (LastHeartbeat::Refused, _) => (
             Outcome::Refused,
             format!(
-                "The service does not know how task run {run} ended: it refused the last heartbeat for good."
+                "The service does not know how task run {run} ended: it permanently rejected the last heartbeat."
             ),
         ),
         (LastHeartbeat::Orphaned, _) => (
             Outcome::Orphaned,
-            format!("The service said that task run {run} isn't this pod's; nothing more was sent."),
+            format!(
+                "The service said that task run {run} does not belong to this pod; podbeat sent nothing more."
+            ),
         ),
         (LastHeartbeat::Open, Some(last)) => (
             Outcome::Due,
             format!(
-                "The last heartbeat of task run {run} was due at {} and is not known to be accepted.{before} If podbeat is gone, \
-                 podbeat reap --journal sends it, with the same nonce.",
+                "The last heartbeat of task run {run} was due at {}, and the journal does not show that the service accepted \
+                 it.{before} If podbeat no longer runs, podbeat reap --journal sends it, with the same nonce.",
                 at(last.queued_at)
             ),
         ),
         (LastHeartbeat::Open, None) => (
             Outcome::Open,
             format!(
-                "The last heartbeat of task run {run} was not due when this was written, after {} heartbeats.{before} If podbeat is gone \
-                 and the task is over, podbeat reap --journal tells the last states above.",
+                "The last heartbeat of task run {run} was not due when the journal was written, after {} heartbeats.{before} If \
+                 podbeat no longer runs and the task has ended, podbeat reap --journal reports the last states above.",
                 machine.beats
             ),
         ),

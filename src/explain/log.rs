@@ -172,13 +172,13 @@ impl Known {
         Some(match line.message.as_str() {
             "podbeat started" => self.begins(line),
             "resumed from the journal" => format!(
-                "it goes on from its journal: {} heartbeats wait, the last heartbeat is {}",
+                "resumed from the journal: {} heartbeats wait; the last heartbeat is {}",
                 line.number("waiting").unwrap_or(0),
                 text("last_heartbeat")
             ),
             "the service accepted the first heartbeat of this process" => {
                 self.service_is_heard = true;
-                "the service accepted a heartbeat of this process for the first time".to_owned()
+                "the service accepted the first heartbeat of this process".to_owned()
             }
             "found the pod in the Kubernetes API" => {
                 self.pod_is_seen = true;
@@ -188,18 +188,20 @@ impl Known {
                 let node = line
                     .text("node")
                     .map_or_else(String::new, |node| format!(" on node {node}"));
-                format!("it sees its pod{node}: containers {}", text("containers"))
+                format!("found the pod{node}: containers {}", text("containers"))
             }
             "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without container states" =>
             {
                 self.never_seen = true;
-                "the Kubernetes API shows no such pod: POD_NAME, POD_NAMESPACE or POD_UID may be wrong"
-                    .to_owned()
+                "pod not found: POD_NAME, POD_NAMESPACE or POD_UID may be wrong".to_owned()
             }
             "container state changed" => self.changed(line),
             "the pod is being deleted" => {
                 self.facts.deleted();
-                format!("the pod is being deleted; its grace ends at {}", text("until"))
+                format!(
+                    "the pod is being deleted; its grace period ends at {}",
+                    text("until")
+                )
             }
             "the Kubernetes API reported a reason for the pod's state" => {
                 let part = |name| line.text(name).map(str::to_owned);
@@ -234,40 +236,37 @@ impl Known {
             }
             "cannot watch the pod; heartbeats continue without new container states" => {
                 let trouble = trouble(line);
-                let text = format!(
-                    "the Kubernetes API gives no news{}: {}",
-                    repeats(line),
-                    trouble.error
-                );
+                let text = format!("podbeat cannot watch the pod{}: {}", repeats(line), trouble.error);
                 self.kubernetes.get_or_insert(trouble);
                 text
             }
             "watching the pod again" => {
                 self.kubernetes = None;
                 format!(
-                    "the Kubernetes API gives news again{}",
+                    "podbeat watches the pod again{}",
                     over(line, &mut self.kubernetes_outages)
                 )
             }
             "a heartbeat was dropped" => format!(
-                "heartbeat {} was dropped, which would have told: {} ({})",
+                "heartbeat {} was dropped; its content was: {} ({})",
                 line.number("heartbeat").unwrap_or(0),
                 text("told"),
                 text("cause")
             ),
             "the service says that the run does not belong to this pod; sending nothing more" => {
                 self.orphaned = true;
-                "the service says that the run isn't this pod's; nothing more is sent".to_owned()
+                "the service says that the run does not belong to this pod; podbeat sends nothing more"
+                    .to_owned()
             }
             "received SIGTERM or SIGINT; waiting for final container states" => {
                 self.signalled = true;
                 self.facts.stopped();
-                "SIGTERM: the pod is being stopped, or the task is done".to_owned()
+                "SIGTERM: the pod is being stopped, or the task has ended".to_owned()
             }
             "using an exit code from an exit marker; the Kubernetes API does not show it" => {
                 self.marked.push(text("container").to_owned());
                 format!(
-                    "an exit marker tells what the API withholds: {} ended with exit code {}",
+                    "an exit marker has the exit code that the API does not show: {} ended with exit code {}",
                     text("container"),
                     line.number("exit_code").unwrap_or(0)
                 )
@@ -281,14 +280,14 @@ impl Known {
                 self.service = None;
                 self.accepted = Some((line.at, text("told").to_owned()));
                 let told = match text("told") {
-                    "" => "nothing of its containers".to_owned(),
+                    "" => "no container states".to_owned(),
                     told => told.to_owned(),
                 };
-                format!("THE LAST HEARTBEAT WAS ACCEPTED; it told: {told}")
+                format!("THE LAST HEARTBEAT WAS ACCEPTED; it reported: {told}")
             }
             "heartbeat rejected; will not resend this body" => {
                 self.refused = true;
-                "the service refused the last heartbeat for good".to_owned()
+                "the service permanently rejected the last heartbeat".to_owned()
             }
             "some heartbeats with container changes were never accepted" => {
                 let causes = ["overflowed", "expired", "refused", "too_late", "orphaned"];
@@ -313,13 +312,13 @@ impl Known {
                 (self.due, self.accepted, self.undelivered) = (None, None, None);
                 self.refused = false;
                 self.facts.goes_on();
-                "podbeat's container alone was stopped, and the task goes on: the last heartbeat is taken back".to_owned()
+                "only podbeat's container was stopped, and the task continues: the earlier last heartbeat no longer counts".to_owned()
             }
             "podbeat is exiting" => {
                 self.ended += 1;
                 self.exit_code = line.number("exit_code");
                 format!(
-                    "podbeat ends with exit code {}, after {} heartbeats in {} attempts",
+                    "podbeat exited with code {}, after {} heartbeats in {} attempts",
                     self.exit_code.unwrap_or(0),
                     line.number("sent").unwrap_or(0),
                     line.number("attempts").unwrap_or(0)
@@ -358,9 +357,9 @@ impl Known {
             .or(self.pod.take());
         let version = line.text("version").unwrap_or("?");
         match self.begun {
-            1 => format!("podbeat {version} begins"),
-            _ if killed => format!("podbeat {version} begins again: the process before it was killed"),
-            _ => format!("podbeat {version} begins again"),
+            1 => format!("podbeat {version} started"),
+            _ if killed => format!("podbeat {version} started again: the process before it was killed"),
+            _ => format!("podbeat {version} started again"),
         }
     }
 
@@ -406,19 +405,19 @@ impl Known {
         let when = |time: &Option<When>| time.map_or_else(String::new, |time| format!(" at {}", at(time)));
         let (outcome, mut text) = if let Some((time, told)) = &self.accepted {
             let told = if told.is_empty() {
-                "nothing of its containers"
+                "no container states"
             } else {
                 told
             };
             let text = format!(
-                "The service knows how {run} ended:{} it accepted the last heartbeat, which told: {told}.",
+                "The service knows how {run} ended: it accepted the last heartbeat{}, which reported: {told}.",
                 when(time)
             );
             (Outcome::Delivered, text)
         } else if self.orphaned {
             let text = format!(
-                "The service said, three times over half a minute or more, that {run} isn't this pod's; so nothing more was sent. \
-                 Was it checked out by another pod, or ended by somebody else?"
+                "The service said three times, over half a minute or more, that {run} does not belong to this pod, so podbeat sent \
+                 nothing more. Check whether another pod checked out the run, or whether it was ended in another way."
             );
             (Outcome::Orphaned, text)
         } else if self.refused {
@@ -427,7 +426,7 @@ impl Known {
                 .as_ref()
                 .map_or_else(String::new, |trouble| format!(": {}", trouble.error));
             let text = format!(
-                "The service does not know how {run} ended: it refused the last heartbeat for good, also without \
+                "The service does not know how {run} ended: it permanently rejected the last heartbeat, also without \
                  containerStatus{why}."
             );
             (Outcome::Refused, text)
@@ -438,8 +437,8 @@ impl Known {
                 .as_ref()
                 .map_or_else(String::new, |trouble| format!(": {}", trouble.error));
             let text = format!(
-                "The service does not know how {run} ended: the last heartbeat was due{due}, and was not accepted before podbeat had \
-                 to end{}{why}. While the pod is there, podbeat reap sends it.",
+                "The service does not know how {run} ended: the last heartbeat was due{due}, but was not accepted before podbeat had \
+                 to exit{}{why}. As long as the pod exists, podbeat reap can send it.",
                 when(time)
             );
             (Outcome::Undelivered, text)
@@ -463,20 +462,21 @@ impl Known {
     /// What a run waits for that has not been told its end.
     fn open(&self, run: &str) -> (Outcome, String) {
         if self.begun == 0 && self.last.is_none() {
-            return (Outcome::Unknown, "These lines tell nothing of a run.".to_owned());
+            return (
+                Outcome::Unknown,
+                "These lines contain nothing about a run.".to_owned(),
+            );
         }
         let here = self
             .last
-            .map_or_else(String::new, |last| format!(", at {}", at(last)));
+            .map_or_else(String::new, |last| format!(" at {}", at(last)));
         let end = if self.begun > 0 && self.ended >= self.begun {
             format!(
-                "podbeat ended with exit code {}, and told no end of {run}.",
+                "podbeat exited with code {}, without a last heartbeat of {run}.",
                 self.exit_code.unwrap_or(0)
             )
         } else {
-            format!(
-                "Here the log ends{here}, and with it what is known of {run}: podbeat still runs, or was killed."
-            )
+            format!("The log of {run} ends{here}: podbeat still runs, or was killed.")
         };
         let since =
             |time: &Option<When>| time.map_or_else(String::new, |time| format!(" since {}", at(time)));
@@ -489,21 +489,21 @@ impl Known {
         }
         if let Some(trouble) = &self.service {
             why.push(format!(
-                "The service accepts no heartbeat{}: {}.",
+                "The service has not accepted a heartbeat{}: {}.",
                 since(&trouble.since),
                 trouble.error
             ));
         } else if !self.service_is_heard {
-            why.push("No heartbeat of it was accepted so far.".to_owned());
+            why.push("The service has not accepted any heartbeat so far.".to_owned());
         }
         if let Some(trouble) = &self.kubernetes {
             why.push(format!(
-                "The Kubernetes API gives no news of the pod{}: {}.",
+                "podbeat has not been able to watch the pod{}: {}.",
                 since(&trouble.since),
                 trouble.error
             ));
         } else if self.never_seen && !self.pod_is_seen {
-            why.push("The Kubernetes API shows no pod of its name and UID.".to_owned());
+            why.push("The Kubernetes API has no pod with this name and UID.".to_owned());
         }
         for (name, container) in &self.containers {
             match container.state.as_str() {
@@ -536,7 +536,7 @@ impl Known {
                     .iter()
                     .fold(SignedDuration::ZERO, |all, one| all.saturating_add(*one));
                 told.push(format!(
-                    "{who} was away {}, for {} in all",
+                    "{who} was unavailable {}, for {} in total",
                     times(outages.len()),
                     lasting(all)
                 ));
@@ -548,7 +548,7 @@ impl Known {
     fn restarts(&self) -> String {
         match self.begun {
             0 | 1 => String::new(),
-            begun => format!("podbeat's container was started again {}.", times(begun - 1)),
+            begun => format!("podbeat's container was restarted {}.", times(begun - 1)),
         }
     }
 
@@ -557,7 +557,7 @@ impl Known {
             return String::new();
         }
         format!(
-            "Kubernetes withheld how {} ended, since the pod was being stopped; exit markers told it.",
+            "Kubernetes did not show how {} ended, because the pod was being stopped; the exit codes come from exit markers.",
             listed(&self.marked)
         )
     }
@@ -565,12 +565,12 @@ impl Known {
     fn lost(&self, outcome: Outcome) -> String {
         if !self.losses.is_empty() {
             return format!(
-                "Heartbeats with news that were never accepted: {}.",
+                "Heartbeats with container changes that were never accepted: {}.",
                 listed(&self.losses)
             );
         }
         match outcome {
-            Outcome::Delivered => "Everything that podbeat saw before was accepted, too.".to_owned(),
+            Outcome::Delivered => "The service also accepted everything that podbeat saw before.".to_owned(),
             _ => String::new(),
         }
     }
@@ -594,7 +594,7 @@ fn trouble(line: &Line) -> Trouble {
         since: since.or(line.at),
         error: line
             .text("error")
-            .unwrap_or("(no error told)")
+            .unwrap_or("(no error)")
             .trim_end_matches('.')
             .to_owned(),
     }
@@ -603,7 +603,7 @@ fn trouble(line: &Line) -> Trouble {
 fn repeats(line: &Line) -> String {
     match line.number("repeats") {
         None | Some(..=1) => String::new(),
-        Some(count) => format!(" ({count} times by now)"),
+        Some(count) => format!(" ({count} times so far)"),
     }
 }
 
@@ -718,7 +718,7 @@ mod tests {
         assert_eq!(runs, [Some("r1"), Some("r2")]);
         assert_eq!(
             stories[0].events[1].text,
-            "podbeat ? begins again: the process before it was killed"
+            "podbeat ? started again: the process before it was killed"
         );
     }
 
@@ -803,7 +803,7 @@ mod tests {
         ];
         let named = |told: &Verdict| {
             let cause = told.cause.as_deref().unwrap_or_default();
-            cause.starts_with("Container main has ended, and linkerd-proxy runs on")
+            cause.starts_with("Container main has ended, but linkerd-proxy still runs.")
                 && cause.contains("PODBEAT_IGNORED_CONTAINERS")
         };
         let told = verdict(&lines);
@@ -858,7 +858,7 @@ mod tests {
         let told = verdict(&[begins.clone(), heard, refused.clone(), due.clone()]);
         assert_eq!(told.outcome, Outcome::Due);
         assert!(
-            told.text.contains("The service accepts no heartbeat since 2026-11-24T01:00:04Z: the task-run service answered 403."),
+            told.text.contains("The service has not accepted a heartbeat since 2026-11-24T01:00:04Z: the task-run service answered 403."),
             "{}",
             told.text
         );
@@ -871,7 +871,7 @@ mod tests {
         assert_eq!(told.outcome, Outcome::Undelivered);
         assert!(
             told.text
-                .contains("answered 403. While the pod is there, podbeat reap sends it."),
+                .contains("answered 403. As long as the pod exists, podbeat reap can send it."),
             "{}",
             told.text
         );

@@ -37,7 +37,7 @@ pub struct Invocation {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It can't be read.
-    #[error("reading {from}")]
+    #[error("cannot read {from}")]
     Read {
         /// Where it should be.
         from: String,
@@ -54,7 +54,7 @@ pub enum Error {
         problem: &'static str,
     },
     /// A journal that can't be used.
-    #[error("the journal {from}")]
+    #[error("cannot use the journal {from}")]
     Journal {
         /// Where it is.
         from: String,
@@ -63,7 +63,7 @@ pub enum Error {
         source: crate::journal::Malformed,
     },
     /// The story can't be written.
-    #[error("writing to standard output")]
+    #[error("cannot write to standard output")]
     Write(#[source] io::Error),
 }
 
@@ -79,11 +79,10 @@ impl Error {
     }
 }
 
-const NOTHING: &str =
-    "it is empty: kubectl logs POD -c podbeat, a record of podbeat observe, or a journal would do";
+const NOTHING: &str = "the input is empty; use the output of kubectl logs POD -c podbeat, a record of podbeat observe, or a journal";
 
-const NEITHER: &str = "neither podbeat's log (kubectl logs POD -c podbeat, also as Docker or the CRI keeps it), nor a watch recorded by \
-                       podbeat observe, nor a journal";
+const NEITHER: &str = "unknown format; use podbeat's log (kubectl logs POD -c podbeat, or a log file of Docker or a CRI runtime), a watch \
+                       recorded by podbeat observe, or a journal";
 
 /// Reads and tells. Errors, and how much was left out, go to `notes`.
 pub fn run(
@@ -95,7 +94,7 @@ pub fn run(
     let done = stories(invocation, input).and_then(|(stories, others)| {
         if others > 0 {
             let lines = if others == 1 { "line" } else { "lines" };
-            let _ = writeln!(notes, "podbeat: {others} {lines} not podbeat's, left out");
+            let _ = writeln!(notes, "podbeat: skipped {others} {lines} that are not podbeat's");
         }
         write(&stories, invocation.json, out).map_err(Error::Write)
     });
@@ -178,7 +177,7 @@ fn read(path: &Path, input: &mut dyn Read) -> io::Result<Vec<u8>> {
     read.map_err(|error| match error.kind() {
         io::ErrorKind::InvalidData => io::Error::new(
             io::ErrorKind::InvalidData,
-            "larger than 256 MiB: kubectl logs --since or --tail makes it shorter",
+            "larger than 256 MiB; shorten it with kubectl logs --since or --tail",
         ),
         _ => error,
     })

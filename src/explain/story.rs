@@ -106,9 +106,9 @@ impl Story {
         let of = if named.is_empty() {
             String::new()
         } else {
-            format!(" of {}", named.join(", "))
+            format!(" to {}", named.join(", "))
         };
-        let _ = writeln!(text, "The story{of}, by its {}:\n", self.source);
+        let _ = writeln!(text, "What happened{of}, from its {}:\n", self.source);
         let times = self
             .events
             .iter()

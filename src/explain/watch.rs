@@ -143,7 +143,7 @@ impl Known {
             && !std::mem::replace(&mut self.deleted, true)
         {
             told.push(format!(
-                "the pod is being deleted; its grace ends at {}",
+                "the pod is being deleted; its grace period ends at {}",
                 at(deletion.at)
             ));
         }
@@ -154,7 +154,7 @@ impl Known {
                 .filter(|it| it.role == Role::Task)
                 .map(|it| self.end_of(it))
                 .collect();
-            told.push("the task is over: here the last heartbeat is due".to_owned());
+            told.push("the task has ended: the last heartbeat is due".to_owned());
             self.finished = Some(listed(&ends));
             self.facts.over();
         }
@@ -174,7 +174,7 @@ impl Known {
                 .filter(runs)
                 .map(|it| it.name.clone())
                 .collect();
-            told.push("the pod object is gone".to_owned());
+            told.push("the pod object was deleted".to_owned());
         }
         told
     }
@@ -234,7 +234,10 @@ impl Known {
 
     fn verdict(&self) -> Verdict {
         let (outcome, mut text) = if self.name.is_empty() {
-            (Outcome::Unknown, "These events tell nothing of a pod.".to_owned())
+            (
+                Outcome::Unknown,
+                "These events contain nothing about a pod.".to_owned(),
+            )
         } else if let Some(ends) = &self.finished {
             let ends = if ends.is_empty() {
                 "it has no task container".to_owned()
@@ -243,19 +246,19 @@ impl Known {
             };
             (
                 Outcome::Due,
-                format!("The task of pod {} is over: {ends}.", self.name),
+                format!("The task of pod {} has ended: {ends}.", self.name),
             )
         } else if self.gone {
             let text = if self.runs_to_the_end.is_empty() {
                 format!(
-                    "Pod {} is gone, and the API never showed the end of its task.",
+                    "Pod {} was deleted, and the API never showed the end of its task.",
                     self.name
                 )
             } else {
                 format!(
-                    "Pod {} is gone, and to the end the API showed {} as running: while a pod is being stopped, the kubelet \
-                     publishes no exit before all its containers are dead (kubernetes/kubernetes#106896). Only exit markers tell \
-                     how they ended.",
+                    "Pod {} was deleted, and until then the API showed {} as running: while a pod is being stopped, the kubelet \
+                     does not publish any exit before all containers have ended (kubernetes/kubernetes#106896). Only exit \
+                     markers show how they ended.",
                     self.name,
                     listed(&self.runs_to_the_end)
                 )
@@ -275,7 +278,7 @@ impl Known {
             (
                 Outcome::Open,
                 format!(
-                    "Here the record ends, and the task of pod {} is not over: {now}.",
+                    "The record ends here, and the task of pod {} has not ended: {now}.",
                     self.name
                 ),
             )
@@ -283,7 +286,7 @@ impl Known {
         if self.restarts > 0 {
             text += &format!(" A container was restarted {}.", times(self.restarts));
         }
-        text += " A record says nothing of heartbeats: podbeat's log does.";
+        text += " A record has no information about heartbeats; see podbeat's log.";
         Verdict::new(outcome, self.facts.cause(), &text)
     }
 }
@@ -291,7 +294,7 @@ impl Known {
 /// A reason that the API gives, in the words of an event.
 pub(super) fn reason(why: &Why) -> String {
     let mut text = match (&why.container, &why.condition) {
-        (Some(container), _) => format!("{container} keeps the task from starting"),
+        (Some(container), _) => format!("{container} prevents the task from starting"),
         (None, Some(condition)) => format!("the pod's condition {condition}"),
         (None, None) => "the pod's reason".to_owned(),
     };

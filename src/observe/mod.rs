@@ -93,19 +93,19 @@ enum Error {
     #[error("{}\n{}", .0.what, .0.remedy)]
     Kubernetes(Trouble),
     #[error(
-        "Error from server (NotFound): pods {name:?} not found\nno such pod in the namespace {namespace}; -n names another one, --context another cluster"
+        "Error from server (NotFound): pods {name:?} not found\ncheck the namespace {namespace} (-n) and the cluster (--context)"
     )]
     NoSuchPod { namespace: String, name: String },
-    #[error("making the record {}: {}", path.display(), match source.kind() {
-        io::ErrorKind::AlreadyExists => "it is there already; --force writes over it",
-        _ => "is its directory there, and may you write to it?",
+    #[error("cannot create the record {}: {}", path.display(), match source.kind() {
+        io::ErrorKind::AlreadyExists => "it already exists; use --force to overwrite it",
+        _ => "check that its directory exists and is writable",
     })]
     Record {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
-    #[error("writing to standard output")]
+    #[error("cannot write to standard output")]
     Write(#[source] io::Error),
 }
 
@@ -162,13 +162,13 @@ pub async fn run(
         }
     };
     if let Some(problem) = left.unrecorded {
-        note(&format!("the record is not whole: {problem}"));
+        note(&format!("the record is incomplete: {problem}"));
         if ended == Ended::With(Ending::Delivered) {
             ended = Ended::With(Ending::Unwritten);
         }
     }
     if let Some(role) = role {
-        note("whoever may grant rights gives what follows to `kubectl apply -f -`:");
+        note("an administrator of the cluster can apply this with `kubectl apply -f -`:");
         let _ = notes.write_all(role.as_bytes());
     }
     ended

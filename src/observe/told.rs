@@ -220,12 +220,12 @@ impl Note {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Deletion => {
-                "the pod is being deleted: podbeat in it may have to send its last heartbeat before Kubernetes shows how the \
-                 containers ended, and from outside that moment can't be seen"
+                "the pod is being deleted: podbeat may have to send its last heartbeat before Kubernetes shows how the \
+                 containers ended; podbeat observe cannot see that moment"
             }
             Self::NoSidecar => {
-                "podbeat's own container isn't in this pod: every regular container counts as the task's (--container-name \
-                 names it otherwise)"
+                "this pod has no podbeat container, so every regular container counts as a task container; set the name of \
+                 podbeat's container with --container-name"
             }
         }
     }
@@ -242,8 +242,8 @@ impl End {
 
     pub(super) fn text(self) -> &'static str {
         match self {
-            Self::Finished => "the task is over, and the last heartbeat would have been sent",
-            Self::Gone => "the pod is gone, and the last heartbeat would have been sent",
+            Self::Finished => "the task has ended; the agent would have sent the last heartbeat",
+            Self::Gone => "the pod was deleted; the agent would have sent the last heartbeat",
         }
     }
 }

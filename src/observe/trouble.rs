@@ -41,16 +41,14 @@ impl Trouble {
             None => Kind::Setup,
         };
         let remedy = match (kind, error.status()) {
-            (Kind::Setup, _) => "mend the kubeconfig, or name another one or another context",
+            (Kind::Setup, _) => "fix the kubeconfig, or choose another kubeconfig or context",
             (Kind::Denied, Some(401)) => {
-                "the credentials are wrong or have expired: log in to the cluster again"
+                "the credentials are invalid or have expired; log in to the cluster again"
             }
-            (Kind::Denied, _) => "a Role with get, list and watch on pods is missing",
-            (Kind::Refused, _) => "is this a Kubernetes API, and the namespace right?",
-            (Kind::Unreachable, _) => {
-                "is the cluster up, its address in the kubeconfig right, and the network there?"
-            }
-            (Kind::Busy, _) => "trying again",
+            (Kind::Denied, _) => "a Role with get, list and watch for pods is missing",
+            (Kind::Refused, _) => "check that this is a Kubernetes API, and check the namespace",
+            (Kind::Unreachable, _) => "check the cluster, its address in the kubeconfig, and the network",
+            (Kind::Busy, _) => "retrying",
         };
         let what = match (error.said(), error) {
             (Some((reason, message)), _) => {

@@ -199,16 +199,16 @@ fn api(scene: &Scene, now: Now) -> Vec<Line> {
     match (&scene.trouble, scene.confirmed) {
         (Some(failing), confirmed) => {
             let since = match confirmed {
-                Some(at) => format!("API silent, states are {} old: ", ago(at)),
-                None => format!("API silent for {}: ", ago(failing.since)),
+                Some(at) => format!("API unavailable, states are {} old: ", ago(at)),
+                None => format!("API unavailable for {}: ", ago(failing.since)),
             };
             vec![
                 Line::headed(Style::Bad, since, &failing.trouble.what),
                 Line::plain(format!("  {}", failing.trouble.remedy)),
             ]
         }
-        (None, Some(at)) => vec![Line::plain(format!("API fresh, confirmed {} ago", ago(at)))],
-        (None, None) => vec![Line::plain("API not heard yet")],
+        (None, Some(at)) => vec![Line::plain(format!("API up to date, confirmed {} ago", ago(at)))],
+        (None, None) => vec![Line::plain("API not reached yet")],
     }
 }
 
@@ -330,7 +330,7 @@ fn heartbeat(scene: &Scene, now: Now) -> Vec<Line> {
             lines.push(Line::headed(Style::Strong, "Next heartbeat: ", text));
         }
         (None, None) => {
-            let text = "none before the pod is seen";
+            let text = "none until the pod is found";
             lines.push(Line::headed(Style::Strong, "Next heartbeat: ", text));
         }
     }
@@ -339,7 +339,7 @@ fn heartbeat(scene: &Scene, now: Now) -> Vec<Line> {
             Kind::First => "first",
             Kind::Periodic => "periodic",
             Kind::Change => "change",
-            Kind::LostExit => "an exit that was missed",
+            Kind::LostExit => "a missed exit",
             Kind::Final => "the last one",
         };
         let ago = seconds(now.elapsed.saturating_sub(*at));

@@ -69,19 +69,17 @@ pub enum Error {
     Kubernetes(#[from] listed::Error),
     /// More pods than can be judged.
     #[error(
-        "there are more pods with podbeat than fit in memory: choose fewer, by a namespace or a label selector"
+        "too many pods with podbeat to keep in memory; choose fewer with a namespace or a label selector"
     )]
     TooMany,
     /// There is no such pod.
-    #[error(
-        "there is no pod {name}: once a pod is gone, nobody knows any more how it ended but its journal (--journal)"
-    )]
+    #[error("pod {name} not found; only the journal of a deleted pod shows how the pod ended (--journal)")]
     NoSuchPod {
         /// Its name.
         name: String,
     },
     /// The journal can't be used.
-    #[error("the journal {}", path.display())]
+    #[error("cannot use the journal {}", path.display())]
     Journal {
         /// The file.
         path: PathBuf,
@@ -90,16 +88,16 @@ pub enum Error {
         source: journal::Malformed,
     },
     /// There is no journal.
-    #[error("there is no journal {}", path.display())]
+    #[error("journal {} not found", path.display())]
     NoJournal {
         /// The file.
         path: PathBuf,
     },
     /// There is no nonce in its file.
-    #[error("PODBEAT_NONCE_FILE can't be used")]
+    #[error("cannot use PODBEAT_NONCE_FILE")]
     Nonce(#[source] nonce::Error),
     /// The outcome can't be written.
-    #[error("writing to standard output")]
+    #[error("cannot write to standard output")]
     Write(#[source] io::Error),
 }
 
@@ -324,40 +322,40 @@ impl Reaper<'_> {
             Verdict::Unnamed => {
                 let case = Case::new(
                     Outcome::Unclear,
-                    "its run can't be told: it has neither the annotation podbeat.dev/task-run-id nor TASK_RUN_ID in its spec",
+                    "cannot find its run: the pod has neither the annotation podbeat.dev/task-run-id nor TASK_RUN_ID in its spec",
                 );
                 (None, case)
             }
             Verdict::Unindexed { pattern } => {
                 let message = format!(
-                    "its run can't be told: {} needs an index, and the pod has no annotation {COMPLETION_INDEX}",
+                    "cannot find its run: {} needs an index, but the pod has no annotation {COMPLETION_INDEX}",
                     pattern
                 );
                 (None, Case::new(Outcome::Unclear, message))
             }
             Verdict::Overlong => {
-                let message = "its run can't be told: what stands for the run's ID is longer than 1 KiB";
+                let message = "cannot find its run: the run's ID is longer than 1 KiB";
                 (None, Case::new(Outcome::Unclear, message))
             }
             Verdict::Unread { run, why } => {
-                let message = format!("its containers can't be read: {why}");
+                let message = format!("cannot read its containers: {why}");
                 (Some(run), Case::new(Outcome::Unclear, message))
             }
             Verdict::Left { run } => {
-                let message = "too many last heartbeats are missing at once: left for the next time";
+                let message = "too many last heartbeats are missing at once; left for the next time";
                 (Some(run), Case::new(Outcome::Left, message))
             }
             Verdict::Open => (None, Case::new(Outcome::Open, "it has not ended")),
             Verdict::Settled { run } => {
-                let case = Case::new(Outcome::Settled, "podbeat delivered its last heartbeat itself");
+                let case = Case::new(Outcome::Settled, "podbeat itself delivered the last heartbeat");
                 (Some(run), case)
             }
             Verdict::Young { run } => {
-                let case = Case::new(Outcome::Young, "it ended a moment ago: left for the next time");
+                let case = Case::new(Outcome::Young, "it ended just now; left for the next time");
                 (Some(run), case)
             }
             Verdict::Superseded { run, by } => {
-                let message = format!("pod {by} is a later one of the same run");
+                let message = format!("pod {by} is a later pod of the same run");
                 (Some(run), Case::new(Outcome::Superseded, message))
             }
             Verdict::Held { run, by } => {
@@ -370,7 +368,7 @@ impl Reaper<'_> {
                     more => format!(" and {more} more"),
                 };
                 let message = format!(
-                    "pods with different owners, or in different namespaces, claim the run: {}{more}; nothing is sent, because the run may belong to any of them",
+                    "pods with different owners, or in different namespaces, claim the run: {}{more}; podbeat sends nothing, because the run may belong to any of them",
                     pods.join(", ")
                 );
                 (Some(run), Case::new(Outcome::Unclear, message))
@@ -441,11 +439,11 @@ impl Reaper<'_> {
             )),
             Some(false) => Some(Case::new(
                 Outcome::Known,
-                format!("the service knows how it ended: {word}"),
+                format!("the service already knows how the run ended: {word}"),
             )),
             None => Some(Case::new(
                 Outcome::Unclear,
-                format!("its run is in a status that this podbeat doesn't know: {word}"),
+                format!("its run has a status that this version of podbeat does not know: {word}"),
             )),
         })
     }
@@ -483,7 +481,7 @@ impl Reaper<'_> {
         if !goes_on {
             let _ = writeln!(
                 self.notes,
-                "podbeat: the others would end alike, and are left for the next time"
+                "podbeat: the remaining pods would fail in the same way; they are left for the next time"
             );
         }
         Ok(goes_on)
@@ -565,15 +563,15 @@ impl Reaper<'_> {
             // It may have told of a task that went on.
             LastHeartbeat::Accepted if machine.is_by_signal_alone() => None,
             LastHeartbeat::Accepted => {
-                Some((Outcome::Settled, "podbeat delivered its last heartbeat itself"))
+                Some((Outcome::Settled, "podbeat itself delivered the last heartbeat"))
             }
             LastHeartbeat::Refused => Some((
                 Outcome::Disowned,
-                "the service refused its last heartbeat for good",
+                "the service permanently rejected its last heartbeat",
             )),
             LastHeartbeat::Orphaned => Some((
                 Outcome::Disowned,
-                "the service said that the run isn't this pod's",
+                "the service said that the run does not belong to this pod",
             )),
         };
         match settled {
@@ -620,7 +618,7 @@ fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
 }
 
 fn disowned(error: &error::Error) -> Case {
-    let message = format!("nothing to be sent: {}", with_causes(error));
+    let message = format!("nothing to send: {}", with_causes(error));
     Case::new(Outcome::Disowned, message)
 }
 
@@ -642,7 +640,7 @@ struct Said<'case>(&'case Missing);
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Some(statuses) = &self.0.request.container_status else {
-            return f.write_str("nothing is known of its containers");
+            return f.write_str("no container states are known");
         };
         for (nth, status) in statuses.iter().enumerate() {
             let name = status.name.as_deref().unwrap_or_default();

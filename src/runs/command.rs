@@ -157,7 +157,7 @@ pub fn container_status(text: &str) -> Result<ContainerStatus, &'static str> {
     use podbeat_task_runs::model::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     };
-    const WRONG: &str = "not NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]";
+    const WRONG: &str = "must be NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]";
     let (name, state) = text
         .split_once('=')
         .filter(|(name, _)| !name.is_empty())
@@ -170,7 +170,7 @@ pub fn container_status(text: &str) -> Result<ContainerStatus, &'static str> {
             message: None,
         }),
         (Some("terminated"), Some(code), reason) => ContainerState::Terminated(ContainerStateTerminated {
-            exit_code: Some(code.parse().map_err(|_| "the exit code is no whole number")?),
+            exit_code: Some(code.parse().map_err(|_| "the exit code must be a whole number")?),
             reason: reason.map(str::to_owned),
             ..ContainerStateTerminated::default()
         }),

@@ -109,7 +109,9 @@ impl<'streams> Console<'streams> {
         match error.ending() {
             Ending::Denied | Ending::Unavailable | Ending::Usage | Ending::Overdue => {
                 if left > 0 {
-                    self.note(&format!("{left} more not tried, since they would end alike"));
+                    self.note(&format!(
+                        "skipped the remaining {left}, because they would fail in the same way"
+                    ));
                 }
                 Others::WouldFailToo
             }
@@ -183,7 +185,7 @@ impl<'streams> Console<'streams> {
         requests.iter_mut().for_each(CreateTaskRunRequest::redact);
         self.show_documents(&requests)?;
         if requests != whole {
-            self.note("secrets are shown as [redacted]: put them in again before this is sent");
+            self.note("secrets are shown as [redacted]; replace them before you use this request");
         }
         self.note("dry run: nothing was created");
         Ok(())

@@ -20,31 +20,31 @@ pub enum Unfit {
     #[error("the image's name has more than 255 characters")]
     Long,
     /// Upper case behind the registry.
-    #[error("the image's repository has upper-case letters: only the registry and the tag may have them")]
+    #[error("the image's repository has upper-case letters; only the registry and the tag can have them")]
     UpperCase,
     /// Not a host, or a host and a port.
-    #[error("the image's registry is not a host, or HOST:PORT")]
+    #[error("the image's registry must be HOST or HOST:PORT")]
     Registry,
     /// Anything else of the repository.
     #[error(
-        "the image's repository is malformed: it is names of a-z and 0-9, joined by '/', and within them by '.', '_', '__' or '-'"
+        "the image's repository is malformed: use names of a-z and 0-9, joined by '/'; a name can have '.', '_', '__' or '-' inside"
     )]
     Repository,
     /// What Docker takes for an image's id.
-    #[error("the image's name is 64 hexadecimal digits, which is an image's ID and not a name")]
+    #[error("the image's name is 64 hexadecimal digits; this is an image ID, not a name")]
     Id,
     /// Not a tag.
     #[error(
-        "the image's tag is malformed: letters, digits, '_', '.' and '-', not beginning with '.' or '-', at most 128"
+        "the image's tag is malformed: use at most 128 letters, digits, '_', '.' and '-', and do not start with '.' or '-'"
     )]
     Tag,
     /// Not a digest.
     #[error(
-        "the image's digest is malformed: sha256: and 64 hexadecimal digits in lower case, or sha384, or sha512"
+        "the image's digest is malformed: use sha256: and 64 hexadecimal digits in lower case, or sha384, or sha512"
     )]
     Digest,
     /// The name has a tag or a digest, and another one is given.
-    #[error("the image's name has a tag or a digest already, and another one is given")]
+    #[error("the image's name already has a tag or a digest, but another one is given")]
     Twice,
 }
 

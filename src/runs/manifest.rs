@@ -20,7 +20,7 @@ pub(super) const LARGEST: u64 = 8 << 20;
 /// It is none.
 pub(super) fn text(bytes: Vec<u8>) -> std::io::Result<String> {
     String::from_utf8(bytes)
-        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "not a text in UTF-8"))
+        .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "not valid UTF-8"))
 }
 
 /// The requests in a text.
@@ -30,7 +30,7 @@ pub(super) fn text(bytes: Vec<u8>) -> std::io::Result<String> {
 pub(super) fn requests<T: DeserializeOwned + Serialize>(text: &str) -> Result<Vec<T>, Vec<String>> {
     let documents = documents(text).map_err(|problem| vec![problem])?;
     if documents.is_empty() {
-        return Err(vec!["there is no request in it".to_owned()]);
+        return Err(vec!["it contains no request".to_owned()]);
     }
     let many = documents.len() > 1;
     let numbered = |nth: usize, problem: String| match many {
@@ -61,7 +61,7 @@ fn request<T: DeserializeOwned + Serialize>(document: &Value) -> Result<T, Vec<S
             .map(|(_, expected)| plain(expected));
         vec![match expected {
             Some(expected) => format!("{path}: expected {expected}"),
-            None => format!("{path}: not what the contract names"),
+            None => format!("{path}: not a value that the contract allows"),
         }]
     })?;
     let known = serde_json::to_value(&request).unwrap_or_default();
@@ -70,7 +70,7 @@ fn request<T: DeserializeOwned + Serialize>(document: &Value) -> Result<T, Vec<S
     if unknown.is_empty() {
         return Ok(request);
     }
-    let told = |path| format!("{path}: the contract knows no such member");
+    let told = |path| format!("{path}: unknown member; the contract does not define it");
     Err(unknown.into_iter().map(told).collect())
 }
 
@@ -145,11 +145,11 @@ fn json_problem(error: &serde_json::Error) -> String {
     // only fault of data here.
     match error.classify() {
         serde_json::error::Category::Data => format!(
-            "line {} column {}: a member that is there twice",
+            "line {} column {}: duplicate member",
             error.line(),
             error.column()
         ),
-        _ => format!("not JSON: {error}"),
+        _ => format!("not valid JSON: {error}"),
     }
 }
 
@@ -158,11 +158,11 @@ fn yaml(text: &str) -> Result<Vec<Strict>, String> {
         // Its own words repeat what stands there.
         match error.location() {
             Some(at) => format!(
-                "neither JSON nor YAML, or a member is there twice, at line {} column {}",
+                "not valid JSON or YAML, or a duplicate member, at line {} column {}",
                 at.line(),
                 at.column()
             ),
-            None => "neither JSON nor YAML".to_owned(),
+            None => "not valid JSON or YAML".to_owned(),
         }
     })
 }
@@ -232,7 +232,7 @@ impl<'de> Deserialize<'de> for Strict {
                 while let Some(name) = members.next_key::<String>()? {
                     let Strict(value) = members.next_value()?;
                     if all.insert(name, value).is_some() {
-                        return Err(A::Error::custom("a member that is there twice"));
+                        return Err(A::Error::custom("duplicate member"));
                     }
                 }
                 Ok(Strict(Value::Object(all)))
@@ -286,18 +286,21 @@ mod tests {
         assert_eq!(names("{name: a}"), ["a"]);
         assert_eq!(read("{}").expect("all is optional").len(), 1);
         for empty in ["", " \n", "---\n", "null", "# nothing\n"] {
-            assert_eq!(problem(empty), "there is no request in it", "{empty:?}");
+            assert_eq!(problem(empty), "it contains no request", "{empty:?}");
         }
     }
 
     #[test]
     fn slips_of_the_pen_are_told_with_their_place_and_no_value_is() {
         for (text, expected) in [
-            ("nmae: hunter2", "nmae: the contract knows no such member"),
+            (
+                "nmae: hunter2",
+                "nmae: unknown member; the contract does not define it",
+            ),
             (
                 "name: a\nexecution:\n  enviroment: {variables: {A: hunter2}}\n  inputs: [{path: p}, {pth: hunter2}]\n",
-                "execution.enviroment: the contract knows no such member; \
-                 execution.inputs[1].pth: the contract knows no such member",
+                "execution.enviroment: unknown member; the contract does not define it; \
+                 execution.inputs[1].pth: unknown member; the contract does not define it",
             ),
             (
                 "execution: {retryCount: hunter2}",
@@ -317,15 +320,15 @@ mod tests {
             ("hunter2", "expected an object, not a text"),
             (
                 "name: a\n---\nhunter2: x",
-                "document 2: hunter2: the contract knows no such member",
+                "document 2: hunter2: unknown member; the contract does not define it",
             ),
             (
                 r#"{"name": "a", "name": "hunter2"}"#,
-                "line 1 column 32: a member that is there twice",
+                "line 1 column 32: duplicate member",
             ),
             (
                 r#"{"name": "hunter2""#,
-                "not JSON: EOF while parsing an object at line 1 column 18",
+                "not valid JSON: EOF while parsing an object at line 1 column 18",
             ),
         ] {
             assert_eq!(problem(text), expected, "{text}");
@@ -338,7 +341,7 @@ mod tests {
         ] {
             let problem = problem(twice);
             assert!(
-                problem.contains("neither JSON nor YAML") && !problem.contains("hunter2"),
+                problem.contains("not valid JSON or YAML") && !problem.contains("hunter2"),
                 "{problem}"
             );
         }
@@ -361,7 +364,7 @@ mod tests {
             .join("");
         assert_eq!(
             problem,
-            "containerStatus[0].state.terminated.exit: the contract knows no such member"
+            "containerStatus[0].state.terminated.exit: unknown member; the contract does not define it"
         );
     }
 

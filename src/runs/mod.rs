@@ -48,7 +48,7 @@ pub enum Error {
     #[error(transparent)]
     Service(#[from] error::Error),
     /// A file can't be read.
-    #[error("reading the request from {from}")]
+    #[error("cannot read the request from {from}")]
     Read {
         /// Where it should be.
         from: String,
@@ -57,7 +57,7 @@ pub enum Error {
         source: io::Error,
     },
     /// What is no request.
-    #[error("{from}: no request that the service takes:\n  {}", problems.join("\n  "))]
+    #[error("{from}: invalid request:\n  {}", problems.join("\n  "))]
     Malformed {
         /// Where it is.
         from: String,
@@ -65,7 +65,7 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// The run ended otherwise.
-    #[error("task run {run} has ended, and is {status}: it won't be {wanted}")]
+    #[error("task run {run} has ended with status {status}; it cannot become {wanted}")]
     Unmet {
         /// Its id.
         run: String,
@@ -91,12 +91,12 @@ pub enum Error {
     },
     /// More runs than can be watched.
     #[error(
-        "more than {} task runs match: narrow the list, for example with --status",
+        "more than {} task runs match; narrow the list, for example with --status",
         Known::MOST
     )]
     TooMany,
     /// The outcome can't be written.
-    #[error("writing to standard output")]
+    #[error("cannot write to standard output")]
     Write(#[source] io::Error),
 }
 
@@ -191,7 +191,7 @@ impl Session<'_, '_> {
                         let id = run
                             .id
                             .as_deref()
-                            .map_or_else(|| "(without an id)".to_owned(), one_line);
+                            .map_or_else(|| "(without an ID)".to_owned(), one_line);
                         self.console.say(format_args!("task run {id} created"))?;
                     }
                     created.push(run);
@@ -246,7 +246,7 @@ impl Session<'_, '_> {
         printer.end(self.console.out()).map_err(Error::Write)?;
         if let Some(error) = failure {
             if shown > 0 {
-                let note = format!("the list is not whole: it breaks off after {shown} task runs");
+                let note = format!("the list is incomplete: it ends after {shown} task runs");
                 self.console.note(&note);
             }
             return Err(error.into());
@@ -301,12 +301,12 @@ impl Session<'_, '_> {
         let (client, timeout) = (self.service.client(), self.service.timeout());
         let accepted = client.heartbeat(run, &request, &token, timeout).await?;
         if let Some(problem) = accepted.unreadable {
-            let note = format!("the service accepted the heartbeat, but what it says is {problem}");
+            let note = format!("the service accepted the heartbeat, but its response is {problem}");
             self.console.note(&note);
         }
         if accepted.jwt.is_some() {
             self.console
-                .note("the service sent a fresh token with its answer, which podbeat runs doesn't keep");
+                .note("the service sent a new token with its response; podbeat runs does not store it");
         }
         if self.console.draws() {
             let which = match request.last_heartbeat {
@@ -404,7 +404,7 @@ impl Session<'_, '_> {
                     timeout,
                     seen: match seen {
                         Some(seen) => format!("it is {}", told(seen.status.as_ref())),
-                        None => "the service didn't say where it stands".to_owned(),
+                        None => "the service did not report its status".to_owned(),
                     },
                 });
             }
@@ -498,7 +498,7 @@ impl Session<'_, '_> {
         }
         if goes_on && looks.is_news() {
             self.console
-                .note(&format!("{}; trying on", crate::exit::with_causes(&error)));
+                .note(&format!("{}; retrying", crate::exit::with_causes(&error)));
         }
         let retry_after = match error {
             error::Error::Status { retry_after, .. } => retry_after,
@@ -562,7 +562,10 @@ impl Waiting<'_> {
 }
 
 fn told(status: Option<&TaskRunStatus>) -> String {
-    status.map_or_else(|| "in no status".to_owned(), |status| one_line(status.as_str()))
+    status.map_or_else(
+        || "without a status".to_owned(),
+        |status| one_line(status.as_str()),
+    )
 }
 
 #[cfg(test)]

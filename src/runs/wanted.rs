@@ -50,7 +50,9 @@ impl Wanted {
             wanted.statuses.push(status);
         }
         if wanted.statuses.is_empty() && !wanted.end {
-            return Err("no status: name one, such as Completed, or several with commas, or end");
+            return Err(
+                "missing status: use a status such as Completed, several comma-separated statuses, or end",
+            );
         }
         Ok((wanted, unknown))
     }
@@ -74,8 +76,8 @@ impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.statuses.iter().map(TaskRunStatus::as_str).collect();
         match (names.is_empty(), self.end) {
-            (true, _) => f.write_str("at its end"),
-            (false, true) => write!(f, "{}, or at its end", names.join(" or ")),
+            (true, _) => f.write_str("in a final status"),
+            (false, true) => write!(f, "{}, or in a final status", names.join(" or ")),
             (false, false) => f.write_str(&names.join(" or ")),
         }
     }
@@ -176,7 +178,7 @@ mod tests {
         assert_eq!(wanted.judge(Some(&"Hibernating".into())), Met);
         assert_eq!(wanted.judge(Some(&"hibernating".into())), Open);
         assert_eq!(wanted.judge(None), Open);
-        assert_eq!(wanted.to_string(), "Hibernating, or at its end");
+        assert_eq!(wanted.to_string(), "Hibernating, or in a final status");
         assert!(Wanted::parse(" , ").is_err());
     }
 }

@@ -68,7 +68,9 @@ const PATHS: [(&str, &str); 6] = [
 /// Why there is no endpoint.
 #[derive(Debug, thiserror::Error)]
 enum Error {
-    #[error("listening at {address}: is the port taken by another process, on the host's network perhaps?")]
+    #[error(
+        "cannot listen on {address}; check whether another process uses the port, for example on the host's network"
+    )]
     Bind { address: SocketAddr, source: io::Error },
 }
 

@@ -581,7 +581,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "exit_code",
         Form::Number,
-        "the container's exit code, or podbeat's version",
+        "the container's exit code, or podbeat's",
     ),
     field(
         "expired",

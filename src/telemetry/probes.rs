@@ -41,7 +41,7 @@ pub(super) fn live(panel: &Panel) -> Reasons {
     let mut reasons = Reasons::default();
     let due = panel.readings().turns_again;
     if due.is_some_and(|due| Instant::now().saturating_duration_since(due) > STUCK) {
-        reasons.add("the loop of podbeat is stuck");
+        reasons.add("podbeat's main loop is stuck");
     }
     reasons
 }
@@ -51,7 +51,7 @@ pub(super) fn started(panel: &Panel) -> Reasons {
     let mut reasons = Reasons::default();
     let readings = panel.readings();
     if !readings.begun && readings.last_heartbeat() == LastHeartbeat::Open {
-        reasons.add("no heartbeat was begun yet");
+        reasons.add("podbeat has not started a heartbeat yet");
     }
     reasons
 }
@@ -68,7 +68,7 @@ pub(super) fn ready(panel: &Panel) -> Reasons {
             return reasons;
         }
         LastHeartbeat::Refused => {
-            reasons.add("the service refused the last heartbeat for good");
+            reasons.add("the service permanently rejected the last heartbeat");
             return reasons;
         }
         LastHeartbeat::Open => {}
@@ -87,7 +87,7 @@ pub(super) fn ready(panel: &Panel) -> Reasons {
     }
     let most = panel.about.interval.saturating_mul(INTERVALS);
     match readings.accepted.map(|at| at.elapsed()) {
-        None => reasons.add("the service has accepted no heartbeat yet"),
+        None => reasons.add("the service has not accepted a heartbeat yet"),
         Some(age) if age > most => reasons.add(format!(
             "the service last accepted a heartbeat {} ago, longer than {INTERVALS} intervals",
             rounded(age)
@@ -123,7 +123,7 @@ mod tests {
         instruments.turned(standing(), None);
         assert_eq!(
             ready(&panel).text(),
-            "the service has accepted no heartbeat yet\n"
+            "the service has not accepted a heartbeat yet\n"
         );
         instruments.note(&Note::Accepted(1, Kind::First));
         assert!(ready(&panel).is_empty());
@@ -185,7 +185,10 @@ mod tests {
     #[test]
     fn started_once_an_attempt_was_begun_or_none_will_be() {
         let (begun, panel) = instruments();
-        assert_eq!(started(&panel).text(), "no heartbeat was begun yet\n");
+        assert_eq!(
+            started(&panel).text(),
+            "podbeat has not started a heartbeat yet\n"
+        );
         begun.turned(standing(), None);
         assert!(!started(&panel).is_empty());
         begun.begun();

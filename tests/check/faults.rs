@@ -39,7 +39,7 @@ async fn another_ca() {
     // One of another name; and one of the same name, such as the service had before it was set up anew.
     for (other, seen) in [
         (Authority::named("another CA"), issued.to_owned()),
-        (Authority::new(), format!("{issued}, and not with the key")),
+        (Authority::new(), format!("{issued}, but not signed with the key")),
     ] {
         other.expect("made").write_to(&path).expect("written");
         let checked = check(&settings).await;
@@ -48,7 +48,7 @@ async fn another_ca() {
             &checked,
             "service.tls",
             &seen,
-            "PODBEAT_CA_FILE must name a PEM file",
+            "set PODBEAT_CA_FILE to a PEM file",
         );
     }
 }
@@ -70,7 +70,7 @@ async fn a_certificate_for_another_name() {
         &checked,
         "service.tls",
         "name mismatch: the certificate is for 127.0.0.1, ica.lab.example, 0.0.0.0, not for localhost",
-        "PODBEAT_SERVICE_URL must have a host that the certificate names",
+        "Use a host from the certificate in PODBEAT_SERVICE_URL",
     );
 }
 
@@ -94,7 +94,7 @@ async fn an_expired_certificate_and_one_that_does_not_hold_yet() {
     says(
         &checked,
         "service.tls",
-        "expired: the certificate held until",
+        "expired: the certificate was valid until",
         "must renew its certificate",
     );
     let checked = with_certificate(today() + 2.days(), today() + 90.days()).await;
@@ -102,7 +102,7 @@ async fn an_expired_certificate_and_one_that_does_not_hold_yet() {
     says(
         &checked,
         "service.tls",
-        "not yet valid: the certificate holds from",
+        "not yet valid: the certificate is valid from",
         "the clock of this node",
     );
 }
@@ -151,7 +151,7 @@ async fn plain_http_where_tls_was_expected() {
         &checked,
         "service.tls",
         "not TLS",
-        "Is the port of PODBEAT_SERVICE_URL right?",
+        "Check the port in PODBEAT_SERVICE_URL.",
     );
     // On loopback it is allowed, and then all holds.
     set(&mut settings, "PODBEAT_SERVICE_URL", plain.url());
@@ -172,7 +172,11 @@ async fn plain_http_to_elsewhere_is_a_wrong_setting() {
         ("service.run", "skipped"),
         ("clock.service", "skipped"),
     ]);
-    assert!(checked.seen("settings.PODBEAT_SERVICE_URL").contains("not https"));
+    assert!(
+        checked
+            .seen("settings.PODBEAT_SERVICE_URL")
+            .contains("must be https")
+    );
 }
 
 #[tokio::test]
@@ -188,7 +192,7 @@ async fn a_client_certificate_that_is_demanded() {
     says(
         &checked,
         "service.tls",
-        "demands a client certificate (CertificateRequired)",
+        "requires a client certificate (CertificateRequired)",
         "Set PODBEAT_CLIENT_CERT_FILE and PODBEAT_CLIENT_KEY_FILE",
     );
     // One of a CA that the service doesn't know.
@@ -208,7 +212,7 @@ async fn a_client_certificate_that_is_demanded() {
     says(
         &checked,
         "service.tls",
-        "does not accept our client certificate",
+        "does not accept the client certificate",
         "from a CA that the",
     );
     for (variable, name) in [
@@ -252,7 +256,7 @@ async fn a_name_that_does_not_resolve() {
         &checked,
         "service.dns",
         "podbeat.invalid",
-        "Is the host of PODBEAT_SERVICE_URL right?",
+        "Check the host in PODBEAT_SERVICE_URL",
     );
 }
 
@@ -271,13 +275,13 @@ async fn tokens_that_hold_no_longer_or_not_yet_or_not_for_long() {
         (
             format!(r#"{{"exp":{}}}"#, now + 300),
             "warning",
-            "holds until",
+            "valid until",
             "PODBEAT_TOKEN_FILE",
         ),
         (
             format!(r#"{{"exp":{},"nbf":{}}}"#, now + 7200, now + 3600),
             "failed",
-            "only from",
+            "not valid before",
             "clock",
         ),
     ] {
@@ -342,7 +346,7 @@ async fn a_token_that_is_not_there_or_unfit() {
         &checked,
         "token.source",
         "No such file",
-        "PODBEAT_TOKEN_FILE must name a file",
+        "Set PODBEAT_TOKEN_FILE to a file",
     );
 }
 
@@ -353,14 +357,14 @@ async fn what_the_service_says_of_the_run() {
     for (fault, seen, remedy) in [
         ("any 401", "answered 401", "does not accept the token"),
         ("any 403", "answered 403", "not for this run"),
-        ("any 404", "answered 404", "knows no such run"),
-        ("any 503", "answered 503", "has trouble"),
+        ("any 404", "answered 404", "does not exist"),
+        ("any 503", "answered 503", "has a problem"),
         (
             "any redirect=https://elsewhere.example/",
             "answered 307",
-            "must be where the service itself answers",
+            "does not send the token to another URL",
         ),
-        ("any garbage", "answered 200", "not the task-run service"),
+        ("any garbage", "answered 200", "not from the task-run service"),
         ("any drop", "no whole answer", "too slow or broken"),
     ] {
         world.service_faults.inject(fault.parse().expect(fault));
@@ -382,7 +386,7 @@ async fn a_token_that_the_service_does_not_know() {
         &checked,
         "service.run",
         "answered 401",
-        "Put a fresh one into PODBEAT_TOKEN_FILE",
+        "Write a new token to PODBEAT_TOKEN_FILE",
     );
 }
 
@@ -396,7 +400,7 @@ async fn a_run_that_is_not_there_and_one_that_has_ended() {
     let mut settings = settings(&world);
     let checked = check(&settings).await;
     checked.differs_by(&[("service.run", "failed")]);
-    says(&checked, "service.run", "answered 404", "is TASK_RUN_ID right");
+    says(&checked, "service.run", "answered 404", "Check TASK_RUN_ID");
     // Another path, where nothing of the service's answers.
     let url = world.service.url();
     set(&mut settings, "TASK_RUN_ID", "trn.another");
@@ -412,8 +416,8 @@ async fn a_run_that_is_not_there_and_one_that_has_ended() {
     says(
         &checked,
         "service.run",
-        "has ended already: Aborted",
-        "Is TASK_RUN_ID that of this pod's run?",
+        "has already ended: Aborted",
+        "Check that TASK_RUN_ID is the run of this pod.",
     );
 }
 
@@ -424,7 +428,12 @@ async fn clocks_that_differ() {
     world.service.set_clock_ahead(30);
     let checked = check(&settings).await;
     checked.differs_by(&[("clock.service", "warning")]);
-    says(&checked, "clock.service", "s behind that of the service", "NTP");
+    says(
+        &checked,
+        "clock.service",
+        "s behind the clock of the service",
+        "NTP",
+    );
     world.service.set_clock_ahead(0);
     world.kube.set_clock_ahead(-600);
     let checked = check(&settings).await;
@@ -432,7 +441,7 @@ async fn clocks_that_differ() {
     says(
         &checked,
         "clock.kubernetes",
-        "s ahead of that of the API server",
+        "s ahead of the clock of the API server",
         "NTP",
     );
 }
@@ -444,7 +453,7 @@ async fn directories_that_are_not_there() {
         (
             "PODBEAT_STATE_DIR",
             "files.state",
-            "Mount an emptyDir of its own there",
+            "Mount a separate emptyDir there",
         ),
         (
             "PODBEAT_MARKER_DIR",
@@ -471,8 +480,12 @@ async fn files_that_the_agent_would_not_begin_with() {
     let mut settings = settings(&world);
     std::fs::write(world.path("empty.crt"), "no certificate").expect("written");
     for (variable, name, seen) in [
-        ("PODBEAT_CA_FILE", "nowhere.crt", "can't be read"),
-        ("PODBEAT_CA_FILE", "empty.crt", "holds no certificate"),
+        ("PODBEAT_CA_FILE", "nowhere.crt", "cannot read"),
+        (
+            "PODBEAT_CA_FILE",
+            "empty.crt",
+            "contains no unencrypted certificate",
+        ),
     ] {
         set_path(&mut settings, variable, &world.path(name));
         let checked = check(&settings).await;
@@ -482,7 +495,7 @@ async fn files_that_the_agent_would_not_begin_with() {
             ("service.run", "skipped"),
             ("clock.service", "skipped"),
         ]);
-        says(&checked, "settings.files", seen, "in PEM form");
+        says(&checked, "settings.files", seen, "must be PEM files");
     }
     set_path(&mut settings, "PODBEAT_CA_FILE", &world.path("ca.crt"));
     set_path(&mut settings, "PODBEAT_NONCE_FILE", &world.path("nowhere"));
@@ -491,7 +504,7 @@ async fn files_that_the_agent_would_not_begin_with() {
     says(
         &checked,
         "settings.files",
-        "reading the nonce from",
+        "cannot read the nonce from",
         "PODBEAT_NONCE_FILE",
     );
 }
@@ -531,7 +544,7 @@ async fn the_run_is_that_of_the_pods_index() {
     set(&mut settings, "TASK_RUN_ID", "trn.9-{index}");
     let checked = check(&settings).await;
     checked.differs_by(&[("settings.TASK_RUN_ID", "failed"), ("service.run", "skipped")]);
-    let seen = "it has {index}, and JOB_COMPLETION_INDEX is not set";
+    let seen = "contains {index}, but JOB_COMPLETION_INDEX is not set";
     says(&checked, "settings.TASK_RUN_ID", seen, "TASK_RUN_ID");
     set(&mut settings, "JOB_COMPLETION_INDEX", "4");
     check(&settings).await.differs_by(&[]);

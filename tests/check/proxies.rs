@@ -58,7 +58,7 @@ async fn a_proxy_is_told_without_its_password() {
     );
     let checked = check(&settings).await;
     checked.differs_by(&[]);
-    let told = format!("by the proxy 127.0.0.1:{} (HTTPS_PROXY): ", proxy.port);
+    let told = format!("through the proxy 127.0.0.1:{} (HTTPS_PROXY): ", proxy.port);
     for id in ["service.dns", "service.tcp"] {
         assert!(checked.seen(id).starts_with(&told), "{}", checked.seen(id));
     }
@@ -79,7 +79,10 @@ async fn the_kubernetes_api_is_asked_through_it_too() {
     checked.differs_by(&[]);
     let seen = checked.seen("kubernetes.access");
     assert!(
-        seen.contains(&format!(" by the proxy 127.0.0.1:{} (HTTPS_PROXY), ", proxy.port)),
+        seen.contains(&format!(
+            " through the proxy 127.0.0.1:{} (HTTPS_PROXY), ",
+            proxy.port
+        )),
         "{seen}"
     );
 }
@@ -104,7 +107,9 @@ async fn plain_http_through_a_proxy() {
     let checked = check(&settings).await;
     checked.differs_by(&[("service.tls", "warning")]);
     assert!(
-        checked.seen("service.tls").contains("travel unencrypted"),
+        checked
+            .seen("service.tls")
+            .contains("sends the token and the states unencrypted"),
         "{checked:?}"
     );
 }

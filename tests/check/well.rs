@@ -35,13 +35,13 @@ async fn what_was_seen_is_told() {
     let world = world().await;
     let checked = check(&settings(&world)).await;
     for (id, seen) in [
-        ("service.dns", "localhost is 127.0.0.1"),
+        ("service.dns", "localhost resolves to 127.0.0.1"),
         ("service.tcp", "127.0.0.1:"),
         (
             "service.tls",
-            "TLS 1.3; for 127.0.0.1, localhost, 0.0.0.0; by CN=podbeat lab; until 4096-01-01",
+            "TLS 1.3; certificate for 127.0.0.1, localhost, 0.0.0.0; issued by CN=podbeat lab; valid until 4096-01-01",
         ),
-        ("token.expiry", "opaque"),
+        ("token.expiry", "not a JWT"),
         ("kubernetes.access", "in-cluster: https://127.0.0.1:"),
         ("kubernetes.api", "Kubernetes v1.37.0"),
         (
@@ -49,10 +49,10 @@ async fn what_was_seen_is_told() {
             "service account lab/podbeat may watch pod lab/my-task",
         ),
         ("kubernetes.pod", "lab/my-task is Running on node-1"),
-        ("pod.sidecar", "native, and the first"),
-        ("pod.grace", "30s of grace; an attempt may take 10s"),
-        ("files.markers", "no marker yet"),
-        ("clock.service", "goes with"),
+        ("pod.sidecar", "native sidecar, and the first"),
+        ("pod.grace", "grace period 30s; timeout of one attempt 10s"),
+        ("files.markers", "no exit marker yet"),
+        ("clock.service", "agrees with"),
     ] {
         assert!(checked.seen(id).contains(seen), "{id}: {}", checked.seen(id));
     }
@@ -73,7 +73,7 @@ async fn the_table_has_a_line_for_each_check_and_the_remedies_below() {
     world.kube.deny(true);
     let ill = run(&settings, &[]).await;
     assert_eq!(ill.code, 1, "{ill:?}");
-    let role = "\nkubernetes.get, kubernetes.list, kubernetes.watch:\nkubectl apply --filename - with this Role and RoleBinding:\n\
+    let role = "\nkubernetes.get, kubernetes.list, kubernetes.watch:\nApply this Role and RoleBinding with kubectl apply --filename -:\n\
                 apiVersion: rbac.authorization.k8s.io/v1\nkind: Role\n";
     assert!(ill.out.contains(role), "{}", ill.out);
     assert!(
@@ -100,7 +100,7 @@ async fn settings_can_be_flags_and_a_wrong_command_line_is_64() {
     ];
     let checked = run(&settings, &flags).await;
     checked.differs_by(&[]);
-    assert!(checked.seen("pod.grace").ends_with("an attempt may take 5s"));
+    assert!(checked.seen("pod.grace").ends_with("timeout of one attempt 5s"));
     for wrong in [
         &["--timeout", "soon-hunter2"][..],
         &["--timeout", "1h"],

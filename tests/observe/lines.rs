@@ -186,7 +186,7 @@ async fn heartbeats_go_on_at_the_interval_and_a_pod_that_goes_away_ends_them() {
     let last: Vec<&str> = last.lines().rev().take(3).collect();
     assert_eq!(
         last[0],
-        "end: the pod is gone, and the last heartbeat would have been sent"
+        "end: the pod was deleted; the agent would have sent the last heartbeat"
     );
     assert!(
         last[1].ends_with(" final: main running"),
@@ -205,7 +205,7 @@ async fn a_pod_that_is_over_already_is_told_at_once() {
     ended.code(0).quietly();
     let told = timeless(&ended.lines);
     assert!(
-        told.contains("heartbeat 2 final: main terminated Error 3\nend: the task is over"),
+        told.contains("heartbeat 2 final: main terminated Error 3\nend: the task has ended"),
         "{told}"
     );
 }
@@ -218,9 +218,7 @@ async fn a_pod_without_podbeat_says_so() {
         .apply(Pod::new("p", "uid-p").showing(&running(STARTED)));
     let mut observer = Observer::start(&mut observe(&world, &["p", "--container-name", "other"]));
     observer.until("sidecar none").await;
-    observer
-        .until("note: podbeat's own container isn't in this pod")
-        .await;
+    observer.until("note: this pod has no podbeat container").await;
     observer
         .until("container podbeat: no state, restarts 0, sidecar, not reported")
         .await;

@@ -127,7 +127,7 @@ async fn a_file_that_is_there_is_left_alone_unless_forced() {
     assert!(
         refused
             .notes
-            .contains("it is there already; --force writes over it"),
+            .contains("it already exists; use --force to overwrite it"),
         "{}",
         refused.notes
     );
@@ -155,7 +155,7 @@ async fn a_disk_that_is_full_ends_the_record_and_not_the_view() {
         "{ended:#?}"
     );
     assert!(
-        ended.notes.starts_with("podbeat: the record is not whole: "),
+        ended.notes.starts_with("podbeat: the record is incomplete: "),
         "{}",
         ended.notes
     );

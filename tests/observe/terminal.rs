@@ -167,7 +167,7 @@ async fn the_end_stays_on_the_terminal() {
     assert!(terminal.raw.contains("\x1b[31mterminated\x1b[0m"), "red");
     let shown = terminal.shown();
     for text in [
-        "End: the task is over, and the last heartbeat would have been sent",
+        "End: the task has ended; the agent would have sent the last heartbeat",
         "Heartbeat 3: the last one",
         "\"lastHeartbeat\": true",
         "\"exitCode\": 3",
@@ -254,16 +254,16 @@ async fn an_outage_is_seen_and_its_end_too() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
     let mut terminal = View::start(&world, &["p"], 80, 24);
-    terminal.shows("API fresh, confirmed").await;
+    terminal.shows("API up to date, confirmed").await;
     terminal.shows("Next heartbeat: periodic").await;
     world
         .kube_faults
         .script("watch cut; any refuse until-lifted")
         .expect("a fault");
-    terminal.shows("API silent, states are ").await;
-    terminal.shows("is the cluster up").await;
+    terminal.shows("API unavailable, states are ").await;
+    terminal.shows("check the cluster").await;
     world.kube_faults.lift_all();
-    terminal.shows("API fresh, confirmed").await;
+    terminal.shows("API up to date, confirmed").await;
     terminal.types("q").await;
     terminal.end().await;
 }
@@ -320,7 +320,7 @@ async fn on_a_terminal_that_cant_place_text_there_are_lines() {
         let mut terminal = View::with(&world, &["p"], 200, 24, environment);
         assert_eq!(terminal.end().await.code(), Some(0));
         assert!(
-            terminal.shown().contains(" end: the task is over"),
+            terminal.shown().contains(" end: the task has ended"),
             "{}",
             terminal.shown()
         );

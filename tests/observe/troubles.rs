@@ -18,7 +18,7 @@ async fn a_pod_that_isnt_there_is_told_in_kubectl_s_words() {
     assert_eq!(
         ended.notes,
         "podbeat: Error from server (NotFound): pods \"nobody\" not found\n\
-         podbeat: no such pod in the namespace lab; -n names another one, --context another cluster\n"
+         podbeat: check the namespace lab (-n) and the cluster (--context)\n"
     );
 }
 
@@ -76,7 +76,7 @@ async fn credentials_that_have_expired_say_so() {
     assert!(
         ended
             .notes
-            .contains("podbeat: the credentials are wrong or have expired"),
+            .contains("podbeat: the credentials are invalid or have expired"),
         "{}",
         ended.notes
     );
@@ -142,7 +142,7 @@ async fn a_kubeconfig_that_cant_be_used_is_a_mistake_of_usage() {
         .await;
     ended.code(64);
     assert!(
-        ended.notes.contains("2 settings are missing or wrong")
+        ended.notes.contains("2 settings are missing or invalid")
             && ended.notes.contains("POD_NAMESPACE (--namespace)")
             && ended.notes.contains("PODBEAT_INTERVAL (--interval)"),
         "{}",

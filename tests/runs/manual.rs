@@ -90,7 +90,7 @@ async fn every_command_has_a_page() {
     let refused = ended(refused.arg("man").arg(pages.join("podbeat.1"))).await;
     assert_eq!(refused.code, 73);
     assert!(
-        refused.notes.contains("is it a directory that you may write to?"),
+        refused.notes.contains("check that it is a writable directory"),
         "{refused:?}"
     );
 }

@@ -224,7 +224,7 @@ async fn lists_are_filtered_and_may_be_empty() {
     let odd = run(&service, "list --status Hibernating --allow-unknown-status").await;
     assert!(
         odd.notes
-            .starts_with("podbeat: unknown status \"Hibernating\", used as it is\n"),
+            .starts_with("podbeat: unknown status \"Hibernating\"; using it unchanged\n"),
         "{odd:?}"
     );
 }
@@ -276,7 +276,7 @@ async fn requests_come_from_files_and_from_standard_input() {
     assert_eq!(
         unmet.notes,
         format!(
-            "podbeat: task run {} has ended, and is Failed: it won't be Completed\n",
+            "podbeat: task run {} has ended with status Failed; it cannot become Completed\n",
             id.trim()
         )
     );
@@ -287,7 +287,7 @@ async fn requests_come_from_files_and_from_standard_input() {
     assert_eq!((wrong.code, wrong.out.as_str()), (65, ""));
     assert_eq!(
         wrong.notes,
-        "podbeat: standard input: no request that the service takes:\n  document 2: nmae: the contract knows no such member\n"
+        "podbeat: standard input: invalid request:\n  document 2: nmae: unknown member; the contract does not define it\n"
     );
     let image = "execution: {image: {name: i}}\n---\nexecution: {image: {name: Registry/UPPER, tag: ':x'}}\n";
     let mut command = runs(&service.url(), &["create", "-f", "-"]);
@@ -304,7 +304,7 @@ async fn requests_come_from_files_and_from_standard_input() {
     assert!(
         missing
             .notes
-            .starts_with("podbeat: reading the request from /nowhere/run.yaml: "),
+            .starts_with("podbeat: cannot read the request from /nowhere/run.yaml: "),
         "{missing:?}"
     );
     assert_eq!(run(&service, "list -o name").await.done().lines().count(), 3);
@@ -320,7 +320,7 @@ async fn a_dry_run_needs_no_service_and_shows_no_secret() {
     assert_eq!(yaml["execution"]["environment"]["variables"]["KEY"], "[redacted]");
     assert_eq!(
         shown.notes,
-        "podbeat: secrets are shown as [redacted]: put them in again before this is sent\npodbeat: dry run: nothing was created\n"
+        "podbeat: secrets are shown as [redacted]; replace them before you use this request\npodbeat: dry run: nothing was created\n"
     );
     let mut command = podbeat();
     let name = "n".repeat(256);
@@ -426,9 +426,7 @@ async fn list_with_watch_goes_on_with_what_comes_and_changes() {
     let wrong = run(&service, "list -w --limit 3").await;
     assert_eq!(wrong.code, 64);
     assert!(
-        wrong
-            .notes
-            .contains("--watch can't be given together with --limit"),
+        wrong.notes.contains("--watch cannot be used with --limit"),
         "{wrong:?}"
     );
 }

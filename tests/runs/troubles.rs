@@ -83,7 +83,7 @@ async fn settings_that_are_missing_are_named_all_at_once_with_the_flags_of_this_
     for expected in [
         "PODBEAT_SERVICE_URL (--service-url)",
         "PODBEAT_TOKEN_FILE (--token-file)",
-        "PODBEAT_TIMEOUT (--request-timeout): more than 5m",
+        "PODBEAT_TIMEOUT (--request-timeout): must be at most 5m",
     ] {
         assert!(missing.notes.contains(expected), "{}", missing.notes);
     }
@@ -95,7 +95,7 @@ async fn runs_that_would_fail_alike_are_not_tried() {
     let (code, notes) = code_and_notes(&server.url(), "abort a b c").await;
     assert_eq!(code, 77);
     assert!(
-        notes.ends_with("podbeat: 2 more not tried, since they would end alike\n"),
+        notes.ends_with("podbeat: skipped the remaining 2, because they would fail in the same way\n"),
         "{notes}"
     );
     assert_eq!(server.heard().len(), 1);
@@ -131,7 +131,7 @@ async fn whoever_waits_outlasts_an_outage_and_is_told_of_it_once() {
         (0, "task run trn.1 is Completed\n")
     );
     assert_eq!(waited.notes.lines().count(), 1, "{}", waited.notes);
-    assert!(waited.notes.contains("answered 503") && waited.notes.ends_with("; trying on\n"));
+    assert!(waited.notes.contains("answered 503") && waited.notes.ends_with("; retrying\n"));
     assert_eq!(server.heard().len(), 5);
 }
 
@@ -146,17 +146,17 @@ async fn waiting_has_an_end() {
     assert_eq!(code, 75);
     assert_eq!(
         notes,
-        "podbeat: timed out after 0s waiting for task run odd to be at its end: it is Hibernating\u{fffd}\n"
+        "podbeat: timed out after 0s waiting for task run odd to be in a final status: it is Hibernating\u{fffd}\n"
     );
     assert_eq!(server.heard().len(), 1, "it looks once");
     let (code, notes) = code_and_notes(&server.url(), "wait trn.1 trn.2 --for failed --timeout 300ms").await;
     assert_eq!(code, 75);
     assert!(
-        notes.contains("to be Failed: the service didn't say where it stands"),
+        notes.contains("to be Failed: the service did not report its status"),
         "{notes}"
     );
     assert!(
-        notes.ends_with("podbeat: 1 more not tried, since they would end alike\n"),
+        notes.ends_with("podbeat: skipped the remaining 1, because they would fail in the same way\n"),
         "{notes}"
     );
     // What won't pass by itself is not waited for.
@@ -182,7 +182,7 @@ async fn a_list_that_breaks_off_says_so() {
     assert!(
         listed
             .notes
-            .starts_with("podbeat: the list is not whole: it breaks off after 2 task runs\n")
+            .starts_with("podbeat: the list is incomplete: it ends after 2 task runs\n")
     );
 }
 

@@ -222,7 +222,7 @@ pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> 
         .patch_pod("task", &json!({"spec": {member: containers}}))
         .await?;
     play.say("podbeat's container is given another image");
-    play.until_logged(&pod, "podbeat's container alone was stopped")
+    play.until_logged(&pod, "only podbeat's container was stopped")
         .await?;
     play.faults.lift_all();
     play.stage
