@@ -47,8 +47,8 @@ enum Refused {
     #[error("not a regular file; an exit marker must not be a link or a directory")]
     NotAFile,
     #[error(
-        "it holds too many other files; markers of the pod's containers are still found by name, \
-         others may be ignored: keep other files out of the directory of exit markers"
+        "the directory has too many other files; podbeat finds the exit markers of the pod's containers by name, \
+         but may ignore others: keep other files out of this directory"
     )]
     TooMany,
     #[error("cannot read the file")]

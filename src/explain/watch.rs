@@ -97,7 +97,7 @@ impl Known {
         let (namespace, name) = (part(&pod.metadata.namespace), part(&pod.metadata.name));
         if self.uid != pod.metadata.uid {
             if self.uid.is_some() {
-                told.push("another pod bears the name: a new life begins".to_owned());
+                told.push("another pod has the same name: the events of that pod follow".to_owned());
             }
             *self = Self {
                 uid: pod.metadata.uid.clone(),
@@ -368,7 +368,10 @@ mod tests {
             .collect();
         let told = story(lines, "podbeat");
         let texts: Vec<&str> = told.events.iter().map(|event| event.text.as_str()).collect();
-        assert_eq!(texts, ["another pod bears the name: a new life begins"]);
+        assert_eq!(
+            texts,
+            ["another pod has the same name: the events of that pod follow"]
+        );
         assert_eq!(told.pod.as_deref(), Some("n/p"));
     }
 

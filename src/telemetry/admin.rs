@@ -55,14 +55,14 @@ const TEXT: &str = "text/plain; charset=utf-8";
 /// The paths, and what each tells.
 const PATHS: [(&str, &str); 6] = [
     ("/", "this list"),
-    ("/livez", "200 while podbeat's loop runs"),
+    ("/livez", "200 while podbeat's main loop runs"),
     (
         "/readyz",
-        "200 while the pod is seen and the service accepts heartbeats; else 503 and why not",
+        "200 while podbeat sees the pod and the service accepts heartbeats, otherwise 503 with the reasons",
     ),
-    ("/startupz", "200 once the first heartbeat was begun"),
+    ("/startupz", "200 after podbeat started the first heartbeat"),
     ("/metrics", "metrics, as OpenMetrics"),
-    ("/status", "what was last seen, sent and answered, as JSON"),
+    ("/status", "what podbeat last saw, sent and received, as JSON"),
 ];
 
 /// Why there is no endpoint.

@@ -646,7 +646,7 @@ pub const FIELDS: &[Field] = &[
     field(
         "overflowed",
         Form::Number,
-        "heartbeats for which the outbox had no room",
+        "heartbeats that did not fit into the outbox",
     ),
     field("panic", Form::Text, "the panic's message"),
     field(
