@@ -13,10 +13,9 @@ use jiff::Timestamp;
 use podbeat_heartbeat::outbox::Kind;
 use podbeat_heartbeat::request::Report;
 use podbeat_heartbeat::saved::LastHeartbeat;
-use podbeat_kubernetes::listed::{self, Where};
+use podbeat_kubernetes::listed::{self, Pods, Where};
 use podbeat_kubernetes::retries::COMPLETION_INDEX;
 use podbeat_kubernetes::tasks::Tasks;
-use podbeat_kubernetes::watch::Access;
 use podbeat_task_runs::error;
 use podbeat_task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunStatus};
 use serde::Serialize;
@@ -199,7 +198,7 @@ pub async fn run(
         invocation,
         out,
         notes,
-        access: None,
+        pods: None,
         counts: std::collections::BTreeMap::new(),
         first: None,
     };
@@ -238,8 +237,8 @@ struct Reaper<'run> {
     invocation: &'run Invocation,
     out: &'run mut dyn Write,
     notes: &'run mut dyn Write,
-    /// The way to the Kubernetes API, if pods are asked for.
-    access: Option<Access>,
+    /// Those of the cluster, if pods are asked for.
+    pods: Option<Pods>,
     counts: std::collections::BTreeMap<Outcome, usize>,
     /// What the first error means for the process.
     first: Option<Ending>,
@@ -275,15 +274,14 @@ impl Reaper<'_> {
             older_than: self.invocation.older_than,
             nonce: nonce(config)?,
         };
-        let access = &*self
-            .access
-            .insert(crate::kubernetes::access(&config.kubernetes, &config.proxies));
+        let access = crate::kubernetes::access(&config.kubernetes, &config.proxies);
+        let pods = &*self.pods.insert(Pods::reach(&access).await?);
         let chosen = match (only, labels) {
             (Some(name), _) => Chosen::Named(name.to_owned()),
             (None, Some(labels)) => {
                 let mut names = Names::default();
                 let mut added = Ok(());
-                listed::list(access, place, Some(labels), |pod| {
+                pods.list(place, Some(labels), |pod| {
                     if added.is_ok() && pod.has_container(&rules.container_name) {
                         added = names.add(pod.name());
                     }
@@ -297,7 +295,7 @@ impl Reaper<'_> {
         let mut docket = Docket::new(rules, Timestamp::now(), chosen);
         let mut taken = Ok(());
         // All of them, whichever are asked for: other pods of the same runs may be among them.
-        listed::list(access, place, None, |pod| {
+        pods.list(place, None, |pod| {
             if taken.is_ok() {
                 taken = docket.take(&pod);
             }
@@ -381,37 +379,28 @@ impl Reaper<'_> {
 
     /// Sends what is missing, if the service still waits for it. `false` if others would end alike.
     async fn missing(&mut self, pod: &str, mut missing: Missing) -> Result<bool, Error> {
-        let missing = &mut missing;
-        let waited_for = self.is_waited_for(missing).await;
-        if let Ok(None) = waited_for
-            && let Err(error) = self.count(missing).await
-        {
-            return self.failure(pod, missing, &error);
-        }
-        let case = match waited_for {
-            Ok(None) if self.invocation.dry_run => Case::new(
-                Outcome::WouldSend,
-                format!("would send the last heartbeat: {}", Said(missing)),
-            ),
-            Ok(None) => match self.send(missing).await {
-                Ok(case) => case,
-                Err(error) => return self.failure(pod, missing, &error.into()),
-            },
-            Ok(Some(case)) => case,
-            Err(error) => return self.failure(pod, missing, &error.into()),
+        let case = match self.deal_with(&mut missing).await {
+            Ok(case) => case,
+            Err(error) => return self.failure(pod, &missing, &error),
         };
         self.tell(pod, Some(&missing.run), &case, Some(&missing.request))?;
         Ok(true)
     }
 
-    /// Gives a last heartbeat the retry count that podbeat would have given it: with none, the service takes it for one of the
-    /// Job's first pod.
-    async fn count(&self, missing: &mut Missing) -> Result<(), Error> {
-        if let (Some(access), Some(uncounted)) = (&self.access, missing.uncounted.take()) {
-            let count = listed::failed_before(access, &uncounted.namespace, &uncounted.pod).await?;
+    async fn deal_with(&mut self, missing: &mut Missing) -> Result<Case, Error> {
+        if let Some(case) = self.is_waited_for(missing).await? {
+            return Ok(case);
+        }
+        // With no retry count, the service takes the heartbeat for one of the Job's first pod.
+        if let (Some(pods), Some(uncounted)) = (&self.pods, missing.uncounted.take()) {
+            let count = pods.failed_before(&uncounted.namespace, &uncounted.pod).await?;
             missing.request.job_retry_count = count;
         }
-        Ok(())
+        if self.invocation.dry_run {
+            let message = format!("would send the last heartbeat: {}", Said(missing));
+            return Ok(Case::new(Outcome::WouldSend, message));
+        }
+        Ok(self.send(missing).await?)
     }
 
     /// Asks the service where the run stands; `None` if it waits for this last heartbeat.

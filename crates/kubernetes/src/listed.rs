@@ -391,66 +391,76 @@ impl Error {
     }
 }
 
-/// Hands on all pods that a label selector chooses, one by one; without one all pods.
-///
-/// # Errors
-/// The client can't be set up, or the API server refused, failed or didn't answer in time.
-pub async fn list(
-    access: &Access,
-    place: &Where,
-    labels: Option<&str>,
-    mut each: impl FnMut(Listed) + Send,
-) -> Result<(), Error> {
-    let watch::Reached {
-        client,
-        namespace: default,
-        ..
-    } = watch::reach(access).await?;
-    let namespace = match place {
-        Where::Default => Some(default),
-        Where::Namespace(name) => Some(name.clone()),
-        Where::Everywhere => None,
-    };
-    let pods = Request::new(watch::pods_in(namespace.as_deref()));
-    let place = namespace.map_or_else(
-        || "in all namespaces".to_owned(),
-        |name| format!("in namespace {name}"),
-    );
-    let mut params = ListParams::default().limit(PAGE);
-    params.label_selector = labels.map(str::to_owned);
-    let progress = Progress::default();
-    let mut take = |item: &[u8]| {
-        progress.was_made();
-        each(Listed::read(item)?);
-        Ok(())
-    };
-    for _ in 0..MOST_PAGES {
-        progress.was_made();
-        let page = async {
-            let request = pods.list(&params).map_err(kube::Error::BuildRequest)?;
-            answer::list(&client, request, LARGEST, &mut take).await
-        };
-        let page = in_time(page, &place, &progress).await?;
-        if page.continues.is_empty() {
-            return Ok(());
-        }
-        params.continue_token = Some(page.continues);
-    }
-    Err(Error::Endless { place })
+/// The pods of a cluster, over one client.
+pub struct Pods {
+    client: Client,
+    /// Of pods whose namespace isn't named.
+    namespace: String,
 }
 
-/// How many pods of the same Job failed before this one; `None` if that can't be known.
-///
-/// # Errors
-/// The client can't be set up, or the API server refused, failed or didn't answer in time.
-pub async fn failed_before(access: &Access, namespace: &str, job: &JobPod) -> Result<Option<i32>, Error> {
-    let client = watch::reach(access).await?.client;
-    in_time(
-        retries(&client, namespace, job),
-        &format!("in namespace {namespace}"),
-        &Progress::default(),
-    )
-    .await
+impl Pods {
+    /// Sets the client up; sends nothing yet.
+    ///
+    /// # Errors
+    /// The client can't be set up.
+    pub async fn reach(access: &Access) -> Result<Self, Error> {
+        let watch::Reached {
+            client, namespace, ..
+        } = watch::reach(access).await?;
+        Ok(Self { client, namespace })
+    }
+
+    /// Hands on all pods that a label selector chooses, one by one; without one all pods.
+    ///
+    /// # Errors
+    /// The API server refused, failed or didn't answer in time.
+    pub async fn list(
+        &self,
+        place: &Where,
+        labels: Option<&str>,
+        mut each: impl FnMut(Listed) + Send,
+    ) -> Result<(), Error> {
+        let namespace = match place {
+            Where::Default => Some(&self.namespace),
+            Where::Namespace(name) => Some(name),
+            Where::Everywhere => None,
+        };
+        let pods = Request::new(watch::pods_in(namespace.map(String::as_str)));
+        let place = namespace.map_or_else(
+            || "in all namespaces".to_owned(),
+            |name| format!("in namespace {name}"),
+        );
+        let mut params = ListParams::default().limit(PAGE);
+        params.label_selector = labels.map(str::to_owned);
+        let progress = Progress::default();
+        let mut take = |item: &[u8]| {
+            progress.was_made();
+            each(Listed::read(item)?);
+            Ok(())
+        };
+        for _ in 0..MOST_PAGES {
+            progress.was_made();
+            let page = async {
+                let request = pods.list(&params).map_err(kube::Error::BuildRequest)?;
+                answer::list(&self.client, request, LARGEST, &mut take).await
+            };
+            let page = in_time(page, &place, &progress).await?;
+            if page.continues.is_empty() {
+                return Ok(());
+            }
+            params.continue_token = Some(page.continues);
+        }
+        Err(Error::Endless { place })
+    }
+
+    /// How many pods of the same Job failed before this one; `None` if that can't be known.
+    ///
+    /// # Errors
+    /// The API server refused, failed or didn't answer in time.
+    pub async fn failed_before(&self, namespace: &str, job: &JobPod) -> Result<Option<i32>, Error> {
+        let count = retries(&self.client, namespace, job);
+        in_time(count, &format!("in namespace {namespace}"), &Progress::default()).await
+    }
 }
 
 /// When something last came of an answer. A page of large pods takes as long as it takes, and one that stands still ends.
