@@ -308,27 +308,29 @@ fn refused(
     if let (Some(Error::InvalidCertificate(verdict)), Some(certificate)) = (tls, certificate) {
         let mut seen = Vec::new();
         let mut remedies = Vec::new();
-        let mut keys = handshake
-            .presented
-            .iter()
-            .chain(peer.roots)
-            .filter_map(|it| certificate::read(it));
-        let weak = keys.find_map(|it| it.weak_key.map(|key| (it.subject, key)));
+        let weak = || {
+            let mut all = handshake.presented.iter().chain(peer.roots);
+            all.find_map(|it| {
+                let it = certificate::read(it)?;
+                Some((it.subject, it.weak_key?))
+            })
+        };
         let (over, early) = (certificate.not_after < now, certificate.not_before > now);
         let unknown = match verdict {
             CertificateError::UnknownIssuer => Some(""),
-            // A CA of that name is known.
-            CertificateError::BadSignature if weak.is_none() => {
-                Some(", but not signed with the key of the CA of that name that podbeat has")
-            }
+            CertificateError::BadSignature => match weak() {
+                Some((owner, key)) => {
+                    seen.push(format!("the key of {owner} is not supported: {key}"));
+                    remedies.push(format!(
+                        "The operator of the task-run service must replace that key, and issue the certificate again, with {ACCEPTED}."
+                    ));
+                    None
+                }
+                // A CA of that name is known.
+                None => Some(", but not signed with the key of the CA of that name that podbeat has"),
+            },
             _ => None,
         };
-        if let Some((owner, key)) = weak.filter(|_| *verdict == CertificateError::BadSignature) {
-            seen.push(format!("the key of {owner} is not supported: {key}"));
-            remedies.push(format!(
-                "The operator of the task-run service must replace that key, and issue the certificate again, with {ACCEPTED}."
-            ));
-        }
         if let Some(how) = unknown {
             let root = handshake
                 .presented

@@ -1,6 +1,6 @@
 //! Whether the task is over: a terminated container that its policy starts again is not.
 
-use crate::observation::{Observation, Role};
+use crate::observation::{Container, Observation, Role};
 
 /// Whether every task container is finished for good.
 ///
@@ -13,14 +13,14 @@ use crate::observation::{Observation, Role};
 /// - Native sidecars never hold the end back, and a pod without any task container never ends by itself.
 #[must_use]
 pub fn is_finished(pod: &Observation) -> bool {
-    let is_over = |container: &crate::observation::Container| {
+    let is_over = |container: &Container| {
         container
             .state
             .as_ref()
             .and_then(|state| state.exit())
             .is_some_and(|exit| pod.deletion.is_some() || !container.restart.follows(exit.exit_code))
     };
-    let failed = |container: &crate::observation::Container| {
+    let failed = |container: &Container| {
         let exit_code = container
             .state
             .as_ref()

@@ -8,19 +8,12 @@ use crate::status;
 
 /// What is read from a captured pod.
 pub(crate) trait Observe {
-    /// What is parsed of it.
-    fn parsed(&self) -> Pod;
-
     /// What the core sees of it, beside the container that has podbeat's place.
     fn observe(&self) -> Observation;
 }
 
 impl Observe for Captured {
-    fn parsed(&self) -> Pod {
-        self.pod()
-    }
-
     fn observe(&self) -> Observation {
-        status::observe(&self.parsed(), self.own_container())
+        status::observe(&self.pod::<Pod>(), self.own_container())
     }
 }

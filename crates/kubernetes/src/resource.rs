@@ -580,7 +580,7 @@ mod tests {
             .with("/status/containerStatuses/0/state", Value::Null)
             .with("/status/containerStatuses/0/lastState/terminated", Value::Null)
             .with("/status/containerStatuses/0/restartCount", Value::Null)
-            .parsed();
+            .pod::<Pod>();
         assert_eq!(pod.status.container_statuses.len(), 1);
         let main = &pod.status.container_statuses[0];
         assert_eq!(main.name, "main");
@@ -595,7 +595,7 @@ mod tests {
     }
 
     fn terminated(pod: &Captured) -> Terminated {
-        let status = pod.parsed().status.container_statuses.swap_remove(0);
+        let status = pod.pod::<Pod>().status.container_statuses.swap_remove(0);
         status.state.terminated.expect("terminated")
     }
 
@@ -645,7 +645,7 @@ mod tests {
         let fields = json!([{"manager": "kubelet", "operation": "Update"}]);
         let pod = Captured::when("e2e/job-indexed-native", "main", "running")
             .with("/metadata/managedFields", fields);
-        let metadata = pod.parsed().metadata;
+        let metadata = pod.pod::<Pod>().metadata;
         assert_eq!(metadata.managed_fields, None);
         assert!(pod.said("/metadata/ownerReferences").is_array() && metadata.owner_references.is_none());
         assert!(pod.said("/metadata/finalizers").is_array() && metadata.finalizers.is_none());
@@ -693,7 +693,7 @@ mod tests {
                 "/metadata/annotations/kubectl.kubernetes.io~1last-applied-configuration",
                 json!("{\"env\": \"hunter2\"}"),
             );
-        let object = secretive.parsed().to_object().to_string();
+        let object = secretive.pod::<Pod>().to_object().to_string();
         assert!(!object.contains("hunter2"), "{object}");
         assert!(object.contains("job-index-failure-count"), "{object}");
     }
@@ -737,10 +737,10 @@ mod tests {
                 .as_object()
                 .is_some_and(|all| all.is_empty())
         );
-        assert!(pod.parsed().spec.containers[0].resources.limits.is_empty());
+        assert!(pod.pod::<Pod>().spec.containers[0].resources.limits.is_empty());
         let limits = json!({"nvidia.com/gpu": "2", "amd.com/gpu": 1, "a.b/c": null, "memory": "1Gi"});
         let pod = Captured::new("g-oom").with("/spec/containers/0/resources/limits", limits);
-        let limits = &pod.parsed().spec.containers[0].resources.limits;
+        let limits = &pod.pod::<Pod>().spec.containers[0].resources.limits;
         assert_eq!(json!(limits), json!({"nvidia.com/gpu": "2", "amd.com/gpu": "1"}));
     }
 

@@ -19,12 +19,9 @@ pub(super) struct Balancer {
 impl Balancer {
     /// To a port of this machine.
     pub(super) async fn start(to: u16) -> Result<Self, Error> {
-        let failed = io("listening for agents".to_owned());
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await;
-        let (listener, port) = match listener.and_then(|it| it.local_addr().map(|at| (it, at.port()))) {
-            Ok(bound) => bound,
-            Err(error) => return Err(failed(error)),
-        };
+        const LISTENING: &str = "listening for agents";
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(io(LISTENING))?;
+        let port = listener.local_addr().map_err(io(LISTENING))?.port();
         let cut = Arc::new(Notify::new());
         let mut accepting = JoinSet::new();
         let of_connections = Arc::clone(&cut);
