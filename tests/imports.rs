@@ -188,14 +188,17 @@ const RULES: &[Rule] = &[
     },
 ];
 
+impl Rule {
+    fn applies_to(&self, file: &str) -> bool {
+        let begins = |part: &&str| file.starts_with(*part);
+        self.within.iter().any(begins) && !self.but_not.iter().any(begins)
+    }
+}
+
 fn breaches(file: &str, text: &str) -> Vec<String> {
     let code = code_only(text);
-    let begins = |part: &str| file.starts_with(part);
-    RULES
-        .iter()
-        .filter(|rule| {
-            rule.within.iter().any(|part| begins(part)) && !rule.but_not.iter().any(|part| begins(part))
-        })
+    let rules = RULES.iter().filter(|rule| rule.applies_to(file));
+    rules
         .flat_map(|rule| {
             let found = rule.forbidden.iter().filter(|word| names(&code, word));
             found.map(move |word| format!("{file} names {word}: {}", rule.why))
@@ -366,54 +369,42 @@ fn every_rule_is_about_files_that_exist() {
 fn what_is_planted_in_the_middle_of_a_file_is_found() {
     let mut planted = 0;
     for (file, text) in all_sources() {
-        for rule in RULES {
-            let applies = rule.within.iter().any(|part| file.starts_with(part));
-            if !applies || rule.but_not.iter().any(|part| file.starts_with(part)) {
-                continue;
-            }
-            // Between two items of the file: before a line that begins one, in its latter half.
-            let half = text.lines().count() / 2;
-            let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
-            let test = "#[cfg(test)]\nfn only_a_test() { let brace = '{'; }".to_owned();
-            let begins = |line: &String| {
-                line.starts_with("fn ") || line.starts_with("pub fn ") || line.starts_with("impl")
-            };
-            let tests = lines
-                .iter()
-                .position(|line| line == "#[cfg(test)]")
-                .unwrap_or(lines.len());
-            let place = lines
-                .iter()
-                .enumerate()
-                .filter(|(at, line)| *at <= tests && begins(line));
-            let place = place.map(|(at, _)| at).min_by_key(|at| at.abs_diff(half));
-            let Some(place) = place else { continue };
-            let place = attributes(&lines, place);
+        let lines: Vec<&str> = text.lines().collect();
+        let Some(place) = middle(&lines) else { continue };
+        let (before, behind) = lines.split_at(place);
+        let (before, behind) = (before.join("\n"), behind.join("\n"));
+        for rule in RULES.iter().filter(|rule| rule.applies_to(&file)) {
             for word in rule.forbidden {
-                let breach = format!("{test}\nfn planted() {{ let it = {word}; }}");
-                let mut with = lines.clone();
-                with.insert(place, breach);
+                let test = "#[cfg(test)]\nfn only_a_test() { let brace = '{'; }";
+                let breach = format!("{before}\n{test}\nfn planted() {{ let it = {word}; }}\n{behind}");
                 assert!(
-                    breaches(&file, &with.join("\n"))
-                        .iter()
-                        .any(|found| found.contains(word)),
+                    breaches(&file, &breach).iter().any(|found| found.contains(word)),
                     "{file}:{place}: {word}"
                 );
                 planted += 1;
             }
-            lines.clear();
         }
     }
     assert!(planted > 1000, "{planted} were planted");
 }
 
-/// The first of the attributes and comments that stand before a line.
-fn attributes(lines: &[String], mut at: usize) -> usize {
-    let belongs = |line: &String| line.starts_with("#[") || line.starts_with("//");
-    while at > 0 && lines.get(at - 1).is_some_and(belongs) {
-        at -= 1;
+/// The line nearest to a file's middle, above its tests, between two of its items.
+fn middle(lines: &[&str]) -> Option<usize> {
+    let begins = |line: &str| {
+        ["fn ", "pub fn ", "impl"]
+            .iter()
+            .any(|word| line.starts_with(word))
+    };
+    let tests = lines.iter().position(|line| *line == "#[cfg(test)]");
+    let tests = tests.unwrap_or(lines.len());
+    let items = (0..lines.len()).filter(|at| *at <= tests && begins(lines[*at]));
+    let mut place = items.min_by_key(|at| at.abs_diff(lines.len() / 2))?;
+    // Its attributes and comments belong to an item.
+    let belongs = |line: &str| line.starts_with("#[") || line.starts_with("//");
+    while place > 0 && belongs(lines[place - 1]) {
+        place -= 1;
     }
-    at
+    Some(place)
 }
 
 #[test]
