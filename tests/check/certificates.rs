@@ -148,7 +148,7 @@ async fn each_is_named_with_a_remedy() {
         says(&checked, "service.tls", problem, remedy);
         let printed = runs_get(server.port, &ca).await;
         assert!(printed.contains(problem), "{name}: {printed}");
-        // The exception has rustls's own text, which says no more than the problem.
+        // For a certificate for clients, runs prints rustls's own text, which has no remedy.
         assert!(
             name == "for-clients" || printed.contains(remedy),
             "{name}: {printed}"

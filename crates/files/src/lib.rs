@@ -1,4 +1,5 @@
-//! Reads regular files up to a limit, without waiting, and replaces files as a whole; and removes what editors put around a text.
+//! Reads regular files up to a limit, without waiting, and replaces files as a whole. Removes what
+//! editors put around a text.
 //! Never here: what a file is for.
 
 pub mod regular_file;

@@ -626,7 +626,8 @@ impl Machine {
                 exit.inspect(|exit| remember_exit(&mut self.exits, &container.name, exit));
                 continue;
             }
-            // `lastState` counts, too: a marker of that exit, found by a process that never sees the pod, is not news.
+            // Also the exit in `lastState`: its marker is not news to a later process that never
+            // sees the pod.
             for exit in container.last_exit.iter().chain(exit) {
                 if !self
                     .known_exits(&container.name)

@@ -128,7 +128,8 @@ impl Marker {
 }
 
 impl Found {
-    /// Reads a file of the directory, without a byte order mark at its start. `None` if nothing is in it yet: whoever writes it isn't done.
+    /// Reads a file of the directory. `text` has no byte order mark at its start. `None` if it is
+    /// empty, because the task is still writing it.
     ///
     /// # Errors
     /// It is no marker.

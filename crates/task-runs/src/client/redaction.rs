@@ -8,8 +8,8 @@ use serde_json::Value;
 use crate::model::{ErrorResponse, REDACTED};
 
 impl ErrorResponse {
-    /// Takes secrets out of it. A service may repeat what it was sent, as it is or in another form. None that is shorter than
-    /// four characters, of which every text is full.
+    /// Removes secrets, because a service may repeat what it received, literally or encoded. Secrets
+    /// of fewer than four characters stay: they occur in any text by chance.
     pub(crate) fn without(mut self, secrets: &[&str]) -> Self {
         let mut forms: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();
         // Of two, one in the other, the longer goes first.
