@@ -565,7 +565,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::captured::{Captured, Observe};
+    use crate::captured::Captured;
 
     #[test]
     fn null_is_absent_everywhere() {
