@@ -411,15 +411,15 @@ fn middle(lines: &[&str]) -> Option<usize> {
 fn what_is_allowed_is_not_found() {
     for (file, text) in [
         (
-            "crates/heartbeat/src/machine.rs",
+            "crates/heartbeat/src/machine/mod.rs",
             "// tokio::time is for the shell\nuse crate::observation::Observation;",
         ),
         (
-            "crates/heartbeat/src/machine.rs",
+            "crates/heartbeat/src/machine/mod.rs",
             "struct A {\n    #[cfg(test)]\n    at: Instant,\n}\n#[cfg(test)]\nmod tests {\n    use tokio::time;\n}\nfn f() {}",
         ),
         (
-            "crates/heartbeat/src/machine.rs",
+            "crates/heartbeat/src/machine/mod.rs",
             "fn f() {\n    #[cfg(test)]\n    let at = \"{\".len() + Instant::now();\n}",
         ),
         ("src/check/files.rs", "let names = std::fs::read_dir(directory);"),

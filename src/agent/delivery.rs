@@ -201,8 +201,8 @@ impl Delivery {
                 Box::pin(async move { conclude(Ok(Accepted::default()), Duration::ZERO) })
             }
             Destination::Service(service) => {
-                if attempt.reread_token {
-                    service.credentials.reread();
+                if attempt.token_was_refused {
+                    service.credentials.refused();
                 }
                 let token = service.credentials.token();
                 if let Ok(token) = &token {

@@ -164,7 +164,7 @@ pub async fn run(
             }
         }
         instruments.learned(machine.pod_uid());
-        instruments.turned(machine.standing(now.elapsed), wake.map(|wake| start + wake));
+        instruments.turned(machine.snapshot(now.elapsed), wake.map(|wake| start + wake));
         // Signals first: nothing else may keep one waiting. Every branch is cancel-safe: the futures stay in their
         // places when another branch wins, and a channel or stream loses nothing when its wait is dropped.
         event = tokio::select! {

@@ -426,7 +426,7 @@ impl Observer<'_> {
                     | Action::Persist(_) => {}
                 }
             }
-            self.scene.turned(machine.standing(now.elapsed), self.wake);
+            self.scene.turned(machine.snapshot(now.elapsed), self.wake);
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use podbeat_heartbeat::Now;
-use podbeat_heartbeat::machine::{Attempt, Standing};
+use podbeat_heartbeat::machine::{Attempt, Snapshot};
 use podbeat_heartbeat::observation::{Role, Sidecar};
 use podbeat_heartbeat::request::Report;
 use podbeat_kubernetes::resource;
@@ -211,8 +211,8 @@ impl Scene {
     }
 
     /// Where the machine stands now, and when it is to be woken.
-    pub(super) fn turned(&mut self, standing: Standing, wake: Option<Duration>) {
-        self.waiting = standing.backlog;
+    pub(super) fn turned(&mut self, snapshot: Snapshot, wake: Option<Duration>) {
+        self.waiting = snapshot.backlog;
         self.due = wake;
     }
 

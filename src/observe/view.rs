@@ -380,7 +380,7 @@ mod tests {
     use super::super::trouble::{self, Trouble};
     use super::*;
     use crate::terminal::acts;
-    use podbeat_heartbeat::machine::{Attempt, Losses, Standing};
+    use podbeat_heartbeat::machine::{Attempt, Losses, Snapshot};
     use podbeat_heartbeat::request::{self, Identity, Report};
     use podbeat_heartbeat::saved::LastHeartbeat;
     use podbeat_kubernetes::resource::Pod;
@@ -416,10 +416,10 @@ mod tests {
             retries: 0,
             request,
             timeout: Duration::from_secs(10),
-            reread_token: false,
+            token_was_refused: false,
         };
         drop(scene.sent(attempt, at(13, wall)));
-        let standing = Standing {
+        let snapshot = Snapshot {
             backlog: 0,
             losses: Losses::default(),
             status_age: None,
@@ -428,7 +428,7 @@ mod tests {
             last_heartbeat: LastHeartbeat::Open,
             journaled: false,
         };
-        scene.turned(standing, Some(Duration::from_millis(42_300)));
+        scene.turned(snapshot, Some(Duration::from_millis(42_300)));
         scene
     }
 

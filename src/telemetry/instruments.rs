@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podbeat_heartbeat::answer::Answer;
-use podbeat_heartbeat::machine::{Attempt, DropCause, Note, Standing};
+use podbeat_heartbeat::machine::{Attempt, DropCause, Note, Snapshot};
 use podbeat_heartbeat::outbox::Kind;
 use podbeat_heartbeat::saved::LastHeartbeat;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus};
@@ -161,9 +161,9 @@ impl Instruments {
 
     /// Where the core stands after an event, and when its loop is to turn again at the latest; `None` if only an
     /// event turns it.
-    pub fn turned(&self, standing: Standing, turns_again: Option<Instant>) {
+    pub fn turned(&self, snapshot: Snapshot, turns_again: Option<Instant>) {
         self.with(|readings| {
-            readings.standing = Some((standing, Instant::now()));
+            readings.snapshot = Some((snapshot, Instant::now()));
             readings.turns_again = turns_again;
         });
     }
@@ -325,7 +325,7 @@ pub(super) struct Readings {
     refusal_counted: bool,
     /// Whether an earlier process had counted the last heartbeat as accepted.
     final_counted: bool,
-    pub(super) standing: Option<(Standing, Instant)>,
+    pub(super) snapshot: Option<(Snapshot, Instant)>,
     pub(super) turns_again: Option<Instant>,
     pub(super) watch_ended: bool,
     pub(super) pod_uid: Option<String>,
@@ -376,7 +376,7 @@ impl Default for Readings {
             highest_accepted: 0,
             refusal_counted: false,
             final_counted: false,
-            standing: None,
+            snapshot: None,
             turns_again: None,
             watch_ended: false,
             pod_uid: None,
@@ -476,22 +476,22 @@ impl Readings {
 
     /// How long ago the API last confirmed the pod's states, to an earlier process perhaps; `None` if never.
     pub(super) fn status_age(&self) -> Option<Duration> {
-        let (standing, then) = self.standing.as_ref()?;
-        Some(standing.status_age?.saturating_add(then.elapsed()))
+        let (snapshot, then) = self.snapshot.as_ref()?;
+        Some(snapshot.status_age?.saturating_add(then.elapsed()))
     }
 
     /// Whether the pod need not be watched any more.
     pub(super) fn is_watch_over(&self) -> bool {
-        self.watch_ended || self.standing().is_some_and(|standing| standing.gone)
+        self.watch_ended || self.snapshot().is_some_and(|snapshot| snapshot.gone)
     }
 
-    pub(super) fn standing(&self) -> Option<&Standing> {
-        self.standing.as_ref().map(|(standing, _)| standing)
+    pub(super) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref().map(|(snapshot, _)| snapshot)
     }
 
     pub(super) fn last_heartbeat(&self) -> LastHeartbeat {
-        self.standing()
-            .map_or(LastHeartbeat::Open, |standing| standing.last_heartbeat)
+        self.snapshot()
+            .map_or(LastHeartbeat::Open, |snapshot| snapshot.last_heartbeat)
     }
 }
 
@@ -518,8 +518,8 @@ pub(super) mod tests {
         (Instruments::on(&panel), panel)
     }
 
-    pub(in crate::telemetry) fn standing() -> Standing {
-        Standing {
+    pub(in crate::telemetry) fn snapshot() -> Snapshot {
+        Snapshot {
             backlog: 0,
             losses: Losses::default(),
             status_age: Some(Duration::ZERO),

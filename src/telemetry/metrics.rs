@@ -213,7 +213,7 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         meaning: "heartbeats that the service has not accepted yet",
         absent: None,
-        read: |reading| Samples::count(reading.readings.standing().map_or(0, |standing| standing.backlog)),
+        read: |reading| Samples::count(reading.readings.snapshot().map_or(0, |snapshot| snapshot.backlog)),
     },
     Metric {
         name: "podbeat_transitions_total",
@@ -306,8 +306,8 @@ pub const METRICS: &[Metric] = &[
         meaning: "1 while the last heartbeat is due but not accepted, otherwise 0",
         absent: None,
         read: |reading| {
-            let standing = reading.readings.standing();
-            Samples::flag(standing.is_some_and(|standing| standing.final_is_due))
+            let snapshot = reading.readings.snapshot();
+            Samples::flag(snapshot.is_some_and(|snapshot| snapshot.final_is_due))
         },
     },
     Metric {
@@ -459,10 +459,10 @@ type NoExemplar = Exemplar<[(&'static str, &'static str); 0], f64>;
 
 #[cfg(test)]
 mod tests {
-    use super::super::instruments::tests::{instruments, standing};
+    use super::super::instruments::tests::{instruments, snapshot};
     use super::super::instruments::{Fate, Reply};
     use super::*;
-    use podbeat_heartbeat::machine::{DropCause, Note, Standing};
+    use podbeat_heartbeat::machine::{DropCause, Note, Snapshot};
     use podbeat_heartbeat::outbox::Kind;
 
     fn value(text: &str, sample: &str) -> Option<f64> {
@@ -528,9 +528,9 @@ mod tests {
         tokio::time::advance(Duration::from_secs(7)).await;
         assert_eq!((age(accepted), age(watched)), (7.0, 7.0));
         instruments.note(&Note::Accepted(1, Kind::First));
-        let seen = Standing {
+        let seen = Snapshot {
             status_age: Some(Duration::from_secs(2)),
-            ..standing()
+            ..snapshot()
         };
         instruments.turned(seen, None);
         tokio::time::advance(Duration::from_secs(3)).await;
@@ -546,11 +546,11 @@ mod tests {
         instruments.replied(Reply::ServerError, Duration::from_millis(700));
         instruments.replied(Reply::Ambiguous, Duration::from_secs(20));
         instruments.token_expires(Some("2026-11-24T12:00:00Z".parse().expect("a time")));
-        let disowned = Standing {
+        let disowned = Snapshot {
             backlog: 3,
             final_is_due: true,
             last_heartbeat: LastHeartbeat::Orphaned,
-            ..standing()
+            ..snapshot()
         };
         instruments.turned(disowned, None);
         let text = text(&panel).expect("text");
@@ -589,9 +589,9 @@ mod tests {
             last_heartbeat: LastHeartbeat::Accepted,
         });
         instruments.turned(
-            Standing {
+            Snapshot {
                 last_heartbeat: LastHeartbeat::Accepted,
-                ..standing()
+                ..snapshot()
             },
             None,
         );

@@ -105,9 +105,9 @@ fn rounded(age: Duration) -> humantime::FormattedDuration {
 
 #[cfg(test)]
 mod tests {
-    use super::super::instruments::tests::{instruments, standing};
+    use super::super::instruments::tests::{instruments, snapshot};
     use super::*;
-    use podbeat_heartbeat::machine::{Note, Standing};
+    use podbeat_heartbeat::machine::{Note, Snapshot};
     use podbeat_heartbeat::outbox::Kind;
 
     const INTERVAL: Duration = Duration::from_secs(30);
@@ -120,7 +120,7 @@ mod tests {
     async fn ready_once_the_pod_is_seen_and_a_heartbeat_accepted() {
         let (instruments, panel) = instruments();
         assert_eq!(lines(&ready(&panel)), 2, "{:?}", ready(&panel));
-        instruments.turned(standing(), None);
+        instruments.turned(snapshot(), None);
         assert_eq!(
             ready(&panel).text(),
             "the service has not accepted a heartbeat yet\n"
@@ -132,7 +132,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_service_that_is_away_for_three_intervals_is_a_reason() {
         let (instruments, panel) = instruments();
-        instruments.turned(standing(), None);
+        instruments.turned(snapshot(), None);
         instruments.note(&Note::Accepted(1, Kind::First));
         tokio::time::advance(INTERVAL * 3).await;
         assert!(ready(&panel).is_empty());
@@ -147,16 +147,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_api_that_confirms_nothing_for_too_long_is_a_reason() {
         let (instruments, panel) = instruments();
-        instruments.turned(standing(), None);
+        instruments.turned(snapshot(), None);
         tokio::time::advance(Duration::from_secs(301)).await;
         instruments.note(&Note::Accepted(1, Kind::First));
         assert_eq!(
             ready(&panel).text(),
             "the Kubernetes API last confirmed the pod's states 5m 1s ago, longer than 5m (PODBEAT_MAX_STATUS_AGE)\n"
         );
-        let gone = Standing {
+        let gone = Snapshot {
             gone: true,
-            ..standing()
+            ..snapshot()
         };
         instruments.turned(gone, None);
         tokio::time::advance(Duration::from_secs(60)).await;
@@ -171,11 +171,11 @@ mod tests {
             (LastHeartbeat::Orphaned, false),
             (LastHeartbeat::Refused, false),
         ] {
-            let standing = Standing {
+            let snapshot = Snapshot {
                 last_heartbeat,
-                ..standing()
+                ..snapshot()
             };
-            instruments.turned(standing, None);
+            instruments.turned(snapshot, None);
             tokio::time::advance(Duration::from_secs(3600)).await;
             assert_eq!(ready(&panel).is_empty(), is_ready, "{last_heartbeat:?}");
             assert!(live(&panel).is_empty());
@@ -189,17 +189,17 @@ mod tests {
             started(&panel).text(),
             "podbeat has not started a heartbeat yet\n"
         );
-        begun.turned(standing(), None);
+        begun.turned(snapshot(), None);
         assert!(!started(&panel).is_empty());
         begun.begun();
         assert!(started(&panel).is_empty());
         // After a restart behind an accepted last heartbeat nothing will ever be sent.
         let (resumed, panel) = instruments();
-        let standing = Standing {
+        let snapshot = Snapshot {
             last_heartbeat: LastHeartbeat::Accepted,
-            ..standing()
+            ..snapshot()
         };
-        resumed.turned(standing, None);
+        resumed.turned(snapshot, None);
         assert!(started(&panel).is_empty());
     }
 
@@ -207,12 +207,12 @@ mod tests {
     async fn a_loop_that_doesnt_turn_is_not_alive() {
         let (instruments, panel) = instruments();
         assert!(live(&panel).is_empty());
-        instruments.turned(standing(), Some(Instant::now() + INTERVAL));
+        instruments.turned(snapshot(), Some(Instant::now() + INTERVAL));
         tokio::time::advance(INTERVAL + STUCK).await;
         assert!(live(&panel).is_empty());
         tokio::time::advance(Duration::from_secs(1)).await;
         assert!(!live(&panel).is_empty());
-        instruments.turned(standing(), None);
+        instruments.turned(snapshot(), None);
         tokio::time::advance(Duration::from_secs(3600)).await;
         assert!(live(&panel).is_empty(), "it waits for an event");
     }

@@ -76,8 +76,8 @@ struct Lost {
 pub(super) fn json(panel: &Panel) -> Result<String, serde_json::Error> {
     let readings = panel.readings();
     let about = &panel.about;
-    let standing = readings.standing();
-    let losses = standing.map(|standing| standing.losses).unwrap_or_default();
+    let snapshot = readings.snapshot();
+    let losses = snapshot.map(|snapshot| snapshot.losses).unwrap_or_default();
     let json = serde_json::to_string_pretty(&Status {
         version: env!("CARGO_PKG_VERSION"),
         task_run_id: &about.task_run_id,
@@ -89,7 +89,7 @@ pub(super) fn json(panel: &Panel) -> Result<String, serde_json::Error> {
         running_since: panel.started_at,
         interval_seconds: about.interval.as_secs_f64(),
         dry_run: about.dry_run,
-        journal: standing.is_some_and(|standing| standing.journaled),
+        journal: snapshot.is_some_and(|snapshot| snapshot.journaled),
         seen: Seen {
             containers: &readings.containers,
             confirmed_seconds_ago: readings.status_age().map(seconds),
@@ -113,7 +113,7 @@ pub(super) fn json(panel: &Panel) -> Result<String, serde_json::Error> {
             },
             at,
         }),
-        outbox_depth: standing.map_or(0, |standing| standing.backlog),
+        outbox_depth: snapshot.map_or(0, |snapshot| snapshot.backlog),
         losses: lost(losses),
         token_expires_at: readings.token_expires,
         last_heartbeat: last_heartbeat(&readings),
@@ -143,7 +143,7 @@ fn lost(losses: Losses) -> Lost {
 }
 
 fn last_heartbeat(readings: &Readings) -> &'static str {
-    let due = readings.standing().is_some_and(|standing| standing.final_is_due);
+    let due = readings.snapshot().is_some_and(|snapshot| snapshot.final_is_due);
     match readings.last_heartbeat() {
         LastHeartbeat::Open if due => "due",
         LastHeartbeat::Open => "not due",

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub enum Answer {
     /// 2xx.
     Accepted,
-    /// The service won't have this body (400, 422, 3xx, and any 4xx not named below): it is never sent again.
+    /// The service won't have this body (400, 422, 3xx, and any 4xx not named below): it is never
+    /// sent again.
     Refused {
         /// The HTTP status.
         status: u16,
@@ -41,8 +42,8 @@ impl Answer {
         match status {
             200..=299 => Self::Accepted,
             401 => Self::Unauthorized,
-            // A proxy that wants its own password (407), or a server that isn't the service's (421): neither passed the request on
-            // (RFC 9110, 15.5.8 and 15.5.20).
+            // A proxy that wants its own password (407), or a server that isn't the service's
+            // (421): neither passed the request on (RFC 9110, 15.5.8 and 15.5.20).
             403 | 407 | 421 => Self::Forbidden,
             404 | 409 | 410 => Self::Disowned { status },
             408 | 425 | 429 => Self::Unavailable { status, retry_after },
@@ -52,8 +53,9 @@ impl Answer {
         }
     }
 
-    /// Whether the service may have taken the request all the same, or take it yet: there was no answer, or a gateway gave one in
-    /// the service's place (502 and 504; RFC 9110, 15.6.3 and 15.6.5), and behind it nobody knows.
+    /// Whether the service may have taken the request all the same, or take it yet: there was no
+    /// answer, or a gateway gave one in the service's place (502 and 504; RFC 9110, 15.6.3 and
+    /// 15.6.5), and behind it nobody knows.
     #[must_use]
     pub fn leaves_in_doubt(&self) -> bool {
         match self {

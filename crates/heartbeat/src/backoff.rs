@@ -9,15 +9,16 @@ pub const CAP: Duration = Duration::from_secs(30);
 
 /// Counts failures in a row and draws the next wait.
 ///
-/// Full jitter (a wait drawn evenly from nothing up to the bound) spreads ten thousand copies that failed in the same
-/// instant, which equal waits would bring back together.
+/// Full jitter (a wait drawn evenly from nothing up to the bound) spreads ten thousand copies that
+/// failed in the same instant, which equal waits would bring back together.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Draws the wait after one more failure: at most [`BASE`] at first, twice that each time, never over [`CAP`].
+    /// Draws the wait after one more failure: at most [`BASE`] at first, twice that each time,
+    /// never over [`CAP`].
     pub fn after_failure(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let bound = BASE.saturating_mul(2_u32.saturating_pow(self.failures)).min(CAP);
         self.failures = self.failures.saturating_add(1);

@@ -4,13 +4,16 @@ use crate::observation::{Container, Observation, Role};
 
 /// Whether every task container is finished for good.
 ///
-/// - A container is finished if it terminated and neither its rules nor its policy start it again (design fact 4);
-///   in a pod that is being deleted nothing is started again.
-/// - An init container that failed for good keeps the task's containers from ever starting: that is an end, too.
+/// - A container is finished if it terminated and neither its rules nor its policy start it again
+///   (design fact 4); in a pod that is being deleted nothing is started again.
+/// - An init container that failed for good keeps the task's containers from ever starting: that is
+///   an end, too.
 /// - While all containers are about to be restarted (KEP-5532), no exit is the end.
-/// - A terminal phase (evicted, rejected, deadline) says the same of the whole pod. It is never waited for: the
-///   kubelet holds it back until all containers are dead, ours included (kubernetes/kubernetes#128103).
-/// - Native sidecars never hold the end back, and a pod without any task container never ends by itself.
+/// - A terminal phase (evicted, rejected, deadline) says the same of the whole pod. It is never
+///   waited for: the kubelet holds it back until all containers are dead, ours included
+///   (kubernetes/kubernetes#128103).
+/// - Native sidecars never hold the end back, and a pod without any task container never ends by
+///   itself.
 #[must_use]
 pub fn is_finished(pod: &Observation) -> bool {
     let is_over = |container: &Container| {

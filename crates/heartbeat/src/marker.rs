@@ -1,7 +1,8 @@
 //! An exit marker: a small file that says how a container ended, written by the task's own wrapper.
 //!
-//! `NAME.json` holds what `podbeat exec` writes, `NAME` a bare exit code from any other wrapper; NAME is the container's.
-//! The words are Kubernetes' own. Both writer and reader use this file; neither files nor clocks are known here.
+//! `NAME.json` holds what `podbeat exec` writes, `NAME` a bare exit code from any other wrapper;
+//! NAME is the container's. The words are Kubernetes' own. Both writer and reader use this file;
+//! neither files nor clocks are known here.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,7 +17,8 @@ const LONGEST_NAME: usize = 63;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Marker {
-    /// 0 to 255; 128 and the signal's number for a death by signal, as the container runtime says it.
+    /// 0 to 255; 128 and the signal's number for a death by signal, as the container runtime says
+    /// it.
     pub exit_code: i32,
     /// The signal, 1 to 64, if one ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -36,8 +38,8 @@ pub struct Found {
     pub container: String,
     /// What it says.
     pub marker: Marker,
-    /// When the file was last written, in whole seconds. Stands in for `finished_at` where the marker doesn't say; it
-    /// is never reported.
+    /// When the file was last written, in whole seconds. Stands in for `finished_at` where the
+    /// marker doesn't say; it is never reported.
     pub written_at: Timestamp,
 }
 
@@ -80,7 +82,8 @@ impl Marker {
         text
     }
 
-    /// Reads what [`Marker::print`] wrote. Times lose their fractions, as Kubernetes' own have none.
+    /// Reads what [`Marker::print`] wrote. Times lose their fractions, as Kubernetes' own have
+    /// none.
     ///
     /// # Errors
     /// It is something else.
@@ -175,7 +178,8 @@ pub fn container_of(file_name: &str) -> Option<&str> {
     is_container_name(container).then_some(container)
 }
 
-/// Whether Kubernetes would take this for a container's name: a DNS label, so that it is no path either.
+/// Whether Kubernetes would take this for a container's name: a DNS label, so that it is no path
+/// either.
 #[must_use]
 pub fn is_container_name(text: &str) -> bool {
     (1..=LONGEST_NAME).contains(&text.len())

@@ -1,4 +1,5 @@
-//! The pod as the core sees it: its containers in the order of the spec, with their states, and how each is restarted.
+//! The pod as the core sees it: its containers in the order of the spec, with their states, and how
+//! each is restarted.
 //!
 //! Nothing here is derived: what the Kubernetes API left out is absent.
 
@@ -27,7 +28,8 @@ pub struct Observation {
     pub why: Vec<Why>,
     /// How our own container is declared.
     pub sidecar: Sidecar,
-    /// Every container but our own: init containers first, then the regular ones, each in the spec's order.
+    /// Every container but our own: init containers first, then the regular ones, each in the
+    /// spec's order.
     pub containers: Vec<Container>,
     /// From the annotation `batch.kubernetes.io/job-index-failure-count`.
     pub job_retry_count: Option<i32>,
@@ -42,7 +44,8 @@ pub struct Observation {
 pub struct Deletion {
     /// `metadata.deletionTimestamp`: when the grace ends, in whole seconds.
     pub at: Timestamp,
-    /// `metadata.deletionGracePeriodSeconds`: the grace that this deletion was given, in place of the pod's own.
+    /// `metadata.deletionGracePeriodSeconds`: the grace that this deletion was given, in place of
+    /// the pod's own.
     pub grace: Option<Duration>,
 }
 
@@ -50,7 +53,8 @@ pub struct Deletion {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Sidecar {
-    /// An init container with restartPolicy Always: stopped by the kubelet after the task's containers.
+    /// An init container with restartPolicy Always: stopped by the kubelet after the task's
+    /// containers.
     Native,
     /// A regular container: must leave by itself when the task is done.
     Plain,
@@ -83,7 +87,8 @@ pub enum Role {
     Task,
     /// Runs to its end before the task's containers start.
     Init,
-    /// An init container with restartPolicy Always, or a regular container that isn't the task's. Never holds the last heartbeat back.
+    /// An init container with restartPolicy Always, or a regular container that isn't the task's.
+    /// Never holds the last heartbeat back.
     Sidecar,
 }
 
@@ -124,8 +129,9 @@ pub struct Exit {
     pub finished_at: Option<Timestamp>,
     /// `containerd://…`: tells one exit from another.
     pub container_id: Option<String>,
-    /// Of which run of the container this is the end, counted from 0. It tells exits apart that have no container ID. Absent where an
-    /// exit marker reports the exit, and in what earlier versions wrote down.
+    /// Of which run of the container this is the end, counted from 0. It tells exits apart that
+    /// have no container ID. Absent where an exit marker reports the exit, and in what earlier
+    /// versions wrote down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<i32>,
 }
@@ -134,7 +140,8 @@ pub struct Exit {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Why {
-    /// The condition that says it, such as `DisruptionTarget`. Without one and without a container, it is `status.reason`.
+    /// The condition that says it, such as `DisruptionTarget`. Without one and without a container,
+    /// it is `status.reason`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
     /// The init container or native sidecar of which it is said.
@@ -168,7 +175,8 @@ pub struct JobPod {
     pub resource_version: String,
 }
 
-/// Whether a container runs again after it ended: its own rules, else its own policy, else the pod's.
+/// Whether a container runs again after it ended: its own rules, else its own policy, else the
+/// pod's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restart {
     policy: RestartPolicy,
@@ -184,7 +192,8 @@ pub enum RestartPolicy {
     OnFailure,
     /// After no exit.
     Never,
-    /// A policy that this version doesn't know. It counts as one that restarts, so that no end is invented.
+    /// A policy that this version doesn't know. It counts as one that restarts, so that no end is
+    /// invented.
     Unknown,
 }
 
@@ -195,15 +204,18 @@ pub struct Rule {
     pub codes: Vec<i32>,
     /// Whether it matches every other exit code instead (`NotIn`).
     pub negated: bool,
-    /// Whether its action is `RestartAllContainers` (KEP-5532). Any other one restarts the container.
+    /// Whether its action is `RestartAllContainers` (KEP-5532). Any other one restarts the
+    /// container.
     pub restarts_all: bool,
 }
 
 impl Restart {
-    /// Whether Kubernetes starts the container again after `exit_code`. A code that isn't known counts as a failure.
+    /// Whether Kubernetes starts the container again after `exit_code`. A code that isn't known
+    /// counts as a failure.
     ///
-    /// The order is that of KEP-5307 (Kubernetes 1.34): the first rule that matches decides, else the policy. Every
-    /// action known so far (`Restart`, `RestartAllContainers`) runs the container again, and so is held any new one.
+    /// The order is that of KEP-5307 (Kubernetes 1.34): the first rule that matches decides, else
+    /// the policy. Every action known so far (`Restart`, `RestartAllContainers`) runs the container
+    /// again, and so is held any new one.
     #[must_use]
     pub fn follows(&self, exit_code: Option<i32>) -> bool {
         self.rule(exit_code).is_some()
@@ -228,12 +240,14 @@ impl Restart {
             .find(|rule| rule.codes.contains(&code) != rule.negated)
     }
 
-    /// Of a container with this role, in a pod with this policy. `own` is the container's own policy, if it has one.
+    /// Of a container with this role, in a pod with this policy. `own` is the container's own
+    /// policy, if it has one.
     #[must_use]
     pub fn new(pod: RestartPolicy, role: Role, own: Option<RestartPolicy>, rules: Vec<Rule>) -> Self {
         let policy = match own {
             Some(own) => own,
-            // An init container that succeeded is done, whatever the pod's policy: Always means OnFailure for it.
+            // An init container that succeeded is done, whatever the pod's policy: Always means
+            // OnFailure for it.
             None if role == Role::Init && pod == RestartPolicy::Always => RestartPolicy::OnFailure,
             None => pod,
         };
@@ -255,9 +269,10 @@ impl RestartPolicy {
 }
 
 impl Observation {
-    /// Whether every container of the pod is about to be restarted (KEP-5532): the kubelet says so, or a container was terminated by a
-    /// rule with the action `RestartAllContainers`. Until the containers run again, no exit is the task's end. In a pod that is being
-    /// deleted, or whose phase is terminal, nothing is restarted.
+    /// Whether every container of the pod is about to be restarted (KEP-5532): the kubelet says so,
+    /// or a container was terminated by a rule with the action `RestartAllContainers`. Until the
+    /// containers run again, no exit is the task's end. In a pod that is being deleted, or whose
+    /// phase is terminal, nothing is restarted.
     #[must_use]
     pub fn restarts_all(&self) -> bool {
         let by_rule = |container: &Container| {
@@ -292,10 +307,12 @@ impl State {
 }
 
 impl Exit {
-    /// Whether both are the end of the same run of a container. The runtime's ID decides where both have one.
+    /// Whether both are the end of the same run of a container. The runtime's ID decides where both
+    /// have one.
     ///
-    /// The kubelet reports an exit without an ID if it has lost the container (`ContainerStatusUnknown`), or replaces all of them
-    /// (`RestartingAllContainers`), always with code 137 and without times. Then only the run tells exits apart.
+    /// The kubelet reports an exit without an ID if it has lost the container
+    /// (`ContainerStatusUnknown`), or replaces all of them (`RestartingAllContainers`), always with
+    /// code 137 and without times. Then only the run tells exits apart.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         let same_run = match (self.run, other.run) {

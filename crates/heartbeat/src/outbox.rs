@@ -8,15 +8,16 @@ use serde::{Deserialize, Serialize};
 
 use super::request::texts;
 
-/// How many heartbeats may wait. One with a `terminated` doesn't count until [`EXITS`] of those wait as well.
+/// How many heartbeats may wait. One with a `terminated` doesn't count until [`EXITS`] of those
+/// wait as well.
 pub const CAPACITY: usize = 64;
 
-/// How many heartbeats with a `terminated` may wait: a container that crashes as fast as Kubernetes restarts it (every
-/// five minutes once backed off) fills this in a day's outage.
+/// How many heartbeats with a `terminated` may wait: a container that crashes as fast as Kubernetes
+/// restarts it (every five minutes once backed off) fills this in a day's outage.
 pub const EXITS: usize = 256;
 
-/// The most bytes that waiting heartbeats take, as the journal writes them. In memory they take about as much, and twice that while the
-/// journal is written. The container has 32 MiB.
+/// The most bytes that waiting heartbeats take, as the journal writes them. In memory they take
+/// about as much, and twice that while the journal is written. The container has 32 MiB.
 pub const LARGEST: usize = 2 << 20;
 
 /// What is kept of a message that has to be shortened, in characters.
@@ -51,8 +52,8 @@ impl Kind {
         }
     }
 
-    /// Whether a heartbeat of this kind brings news. One that brings none is not kept over a crash: the first
-    /// heartbeat of the next process says all that it says.
+    /// Whether a heartbeat of this kind brings news. One that brings none is not kept over a crash:
+    /// the first heartbeat of the next process says all that it says.
     #[must_use]
     pub fn brings_news(self) -> bool {
         match self {
@@ -71,7 +72,8 @@ pub struct Beat {
     pub kind: Kind,
     /// The body.
     pub request: HeartbeatTaskRunRequest,
-    /// Whether it is the first to tell of an exit. Such a beat never waits and is the last to be dropped.
+    /// Whether it is the first to tell of an exit. Such a beat never waits and is the last to be
+    /// dropped.
     pub tells_exit: bool,
     /// When it was decided.
     pub queued_at: Duration,
@@ -83,7 +85,8 @@ pub struct Beat {
     pub attempts: u32,
     /// Whether an attempt may have arrived without our knowing.
     pub may_have_arrived: bool,
-    /// Whether the service refused it once, and it goes without containerStatus now. Only for the final.
+    /// Whether the service refused it once, and it goes without containerStatus now. Only for the
+    /// final.
     pub stripped: bool,
 }
 
@@ -96,7 +99,8 @@ impl Beat {
 
     /// How many bytes it takes, written down or in memory, whichever is more.
     fn size(&self) -> usize {
-        /// Numbers, times, the names of members, and what a status takes in memory beside its texts.
+        /// Numbers, times, the names of members, and what a status takes in memory beside its
+        /// texts.
         const FORM: usize = 512;
         let statuses = self.request.container_status.as_ref().map_or(0, Vec::len);
         FORM * (1 + statuses) + texts(&self.request).map(|text| written(text)).sum::<usize>()
@@ -122,8 +126,8 @@ impl Beat {
         any
     }
 
-    /// Leaves out the states of containers that haven't ended: they grow old, an exit doesn't. Says whether there were
-    /// any.
+    /// Leaves out the states of containers that haven't ended: they grow old, an exit doesn't. Says
+    /// whether there were any.
     pub fn keep_exits_only(&mut self) -> bool {
         let Some(all) = self.request.container_status.take() else {
             return false;
@@ -170,8 +174,9 @@ struct Waiting {
 impl Outbox {
     /// Adds a heartbeat at the end and returns what had to go for it.
     ///
-    /// What goes is the oldest that tells no exit and is neither the first heartbeat, nor the newest, nor one that
-    /// has been attempted (it may be in flight). Before one goes for its size, the long messages of older ones are shortened.
+    /// What goes is the oldest that tells no exit and is neither the first heartbeat, nor the
+    /// newest, nor one that has been attempted (it may be in flight). Before one goes for its size,
+    /// the long messages of older ones are shortened.
     #[must_use = "what was dropped must be counted"]
     pub fn push(&mut self, beat: Beat) -> Vec<Beat> {
         // Nothing but the newest grows.
@@ -282,7 +287,8 @@ impl Outbox {
     }
 }
 
-/// Whether a heartbeat may be changed or dropped: not the first of the pod, nor the newest, nor one that has been attempted.
+/// Whether a heartbeat may be changed or dropped: not the first of the pod, nor the newest, nor one
+/// that has been attempted.
 fn may_go(beat: &Beat, at: usize, newest: usize) -> bool {
     at != newest && beat.attempts == 0 && !matches!(beat.kind, Kind::First | Kind::Final)
 }

@@ -28,7 +28,8 @@ impl Report {
     }
 }
 
-/// What every heartbeat of this pod says of it. Settings come first, then what the pod itself shows.
+/// What every heartbeat of this pod says of it. Settings come first, then what the pod itself
+/// shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Identity {

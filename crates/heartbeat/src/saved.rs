@@ -1,7 +1,9 @@
-//! What outlives the process: the part of the machine that a journal keeps, in a form that can be written down.
+//! What outlives the process: the part of the machine that a journal keeps, in a form that can be
+//! written down.
 //!
-//! A heartbeat is in it before its first attempt begins, so that whoever comes after a crash sends it with the same
-//! nonce. Periodic heartbeats are not: they bring no news, and so a pod at rest writes nothing.
+//! A heartbeat is in it before its first attempt begins, so that whoever comes after a crash sends
+//! it with the same nonce. Periodic heartbeats are not: they bring no news, and so a pod at rest
+//! writes nothing.
 
 use jiff::Timestamp;
 use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
@@ -69,7 +71,8 @@ pub struct SavedBeat {
 }
 
 impl Saved {
-    /// Whether the last heartbeat was due for a signal and nothing else, so that it may not have told the task's end.
+    /// Whether the last heartbeat was due for a signal and nothing else, so that it may not have
+    /// told the task's end.
     #[must_use]
     pub fn is_by_signal_alone(&self) -> bool {
         self.cause == Some(Cause::Signal)
@@ -83,9 +86,11 @@ pub enum LastHeartbeat {
     /// Not accepted; if it is due, it waits in the outbox.
     #[default]
     Open,
-    /// Accepted. If it is still in the outbox, it is to be sent again behind an earlier request that may arrive late.
+    /// Accepted. If it is still in the outbox, it is to be sent again behind an earlier request
+    /// that may arrive late.
     Accepted,
-    /// Refused, also without containerStatus. It stays in the outbox as a witness and is not sent any more.
+    /// Refused, also without containerStatus. It stays in the outbox as a witness and is not sent
+    /// any more.
     Refused,
     /// The service disowned the run.
     Orphaned,

@@ -136,8 +136,9 @@ impl Credentials {
         Ok(())
     }
 
-    /// After the service refused a token: where there are two, the renewed one and the source's, the other is next.
-    pub fn reread(&mut self) {
+    /// The service refused the token. If there are two, the renewed one and the source's, the next
+    /// request uses the other.
+    pub fn refused(&mut self) {
         self.prefers_source = !self.prefers_source;
     }
 
@@ -250,7 +251,7 @@ mod tests {
         let mut credentials = Credentials::new(Source::File(path), None);
         credentials.renew(Secret::new("renewed")).expect("usable");
         for expected in ["one", "renewed", "one"] {
-            credentials.reread();
+            credentials.refused();
             assert_eq!(credentials.token().expect("a token").expose(), expected);
         }
         credentials.renew(Secret::new("again")).expect("usable");

@@ -34,8 +34,7 @@ fn wrote(play: &Play, uid: &str, container: &str, text: &str) -> Result<Timestam
 
 /// Fact 1, for a deletion and for a deadline.
 pub(super) async fn withheld(play: &Play, _: Kind) -> Result<(), Error> {
-    const RESTS: &str =
-        "podbeat sends the last states it knows (crates/heartbeat/src/machine.rs), and exit markers exist";
+    const RESTS: &str = "podbeat sends the last states it knows (crates/heartbeat/src/machine/mod.rs), and exit markers exist";
     let containers = || {
         vec![
             Container::new("main", "trap 'echo ends; exit 5' TERM; sleep 1000 & wait"),

@@ -85,7 +85,7 @@ pub(crate) struct Store {
     /// Runs that have ended, by when.
     over: BTreeSet<(Timestamp, u64)>,
     /// All runs, by where they stand.
-    standing: BTreeMap<Status, BTreeSet<u64>>,
+    by_status: BTreeMap<Status, BTreeSet<u64>>,
     changed: BTreeSet<u64>,
     version: u64,
 }
@@ -102,7 +102,7 @@ impl Store {
             bytes: 0,
             running: BTreeSet::new(),
             over: BTreeSet::new(),
-            standing: BTreeMap::new(),
+            by_status: BTreeMap::new(),
             changed: BTreeSet::new(),
             version: 0,
         };
@@ -245,14 +245,14 @@ impl Store {
 
     /// How many runs there are of a status.
     pub(crate) fn count(&self, status: Status) -> usize {
-        self.standing.get(&status).map_or(0, BTreeSet::len)
+        self.by_status.get(&status).map_or(0, BTreeSet::len)
     }
 
     /// The runs of a status, or all, the newest first, each with when its last heartbeat was accepted.
     pub(crate) fn newest(&self, status: Option<Status>) -> impl Iterator<Item = (&Run, Option<Timestamp>)> {
-        let standing = status.and_then(|status| self.standing.get(&status));
+        let numbers_of_status = status.and_then(|status| self.by_status.get(&status));
         let all = status.is_none().then(|| self.runs.keys().rev());
-        let numbers = standing.into_iter().flatten().rev();
+        let numbers = numbers_of_status.into_iter().flatten().rev();
         numbers
             .chain(all.into_iter().flatten())
             .filter_map(|number| self.look(*number))
@@ -343,7 +343,7 @@ impl Store {
 
     fn insert(&mut self, run: Run, heard: Timestamp, beat: Option<Timestamp>) {
         self.version += 1;
-        self.standing.entry(run.status).or_default().insert(run.number);
+        self.by_status.entry(run.status).or_default().insert(run.number);
         self.numbers.insert(run.id.clone(), run.number);
         self.bytes = self.bytes.saturating_add(run.weight);
         if run.status == Status::Running {
@@ -357,8 +357,8 @@ impl Store {
     fn remove(&mut self, number: u64) {
         if let Some(Kept { run, heard, .. }) = self.runs.remove(&number) {
             self.version += 1;
-            if let Some(standing) = self.standing.get_mut(&run.status) {
-                standing.remove(&number);
+            if let Some(numbers_of_status) = self.by_status.get_mut(&run.status) {
+                numbers_of_status.remove(&number);
             }
             self.numbers.remove(&run.id);
             self.bytes = self.bytes.saturating_sub(run.weight);

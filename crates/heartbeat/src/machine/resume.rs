@@ -1,28 +1,27 @@
-//! The start, afresh or where an earlier process was; and what is kept for the next one.
+//! The start, without a journal or with the one of an earlier process; and what the journal keeps.
 
 use std::time::Duration;
 
-#[cfg(test)]
-use super::Broken;
-use super::{Action, Cause, Confirmed, Doubt, Machine, Note, Settings, Stage};
+use super::pod::Confirmed;
+use super::{Action, Cause, Machine, Note, Settings, Stage};
 use crate::Now;
 use crate::completion::is_finished;
 use crate::observation::{BACKS_OFF, Container, Observation, Role, State};
 use crate::outbox::{Beat, Kind};
 use crate::saved::{LastHeartbeat, Saved, SavedBeat};
 
-/// What becomes of a last heartbeat that went out for a signal alone.
+/// What the pod says about a last heartbeat that was due only for a signal.
 pub(super) enum Reconsidered {
-    /// The task goes on, or ended otherwise than was told: it is taken back.
-    GoesOn,
-    /// The pod is at its end: it stands.
+    /// The task continues, or ended in another way than reported: withdraw it.
+    Continues,
+    /// The pod is at its end: the last heartbeat was right.
     Over,
-    /// The pod doesn't show it yet.
+    /// The pod does not show it yet.
     Unknown,
 }
 
 impl Machine {
-    /// A machine that goes on where an earlier process of the same pod was. It hasn't started either.
+    /// A machine that continues where an earlier process of the same pod ended. It has not started.
     #[must_use]
     pub fn resume(settings: Settings, seed: u64, saved: Saved, now: Now) -> Self {
         let mut machine = Self::new(settings, seed);
@@ -34,32 +33,32 @@ impl Machine {
             queued_at: now.elapsed,
             older_by: now.since(beat.queued_at),
             hold_until: now.elapsed,
-            // Attempted, for all that is known: nothing is collected into it any more.
+            // It may have been attempted: it collects no further changes.
             attempts: 1,
             may_have_arrived: beat.may_have_arrived,
             stripped: beat.stripped,
         };
         for beat in saved.outbox.into_iter().map(restored) {
-            // A journal holds no more than the outbox did.
-            let _ = machine.outbox.push(beat);
+            // The outbox of the earlier process had the same bounds.
+            let _ = machine.sending.outbox.push(beat);
         }
-        machine.beats = saved.beats;
+        machine.sending.beats = saved.beats;
         machine.settings.identity.take_over(saved.identity);
-        machine.was_seen = saved.was_seen;
-        machine.statuses = saved.statuses;
-        machine.exits = saved.exits;
-        machine.late_exits = saved.late_exits;
-        machine.earlier_why = saved.why;
-        machine.deletion_at = saved.deletion_at;
-        machine.remembered_sidecar = saved.sidecar;
-        machine.last_heartbeat = saved.last_heartbeat;
-        machine.cause = saved.cause;
-        machine.confirmed = saved.confirmed_at.map(|at| Confirmed {
+        machine.pod.was_seen = saved.was_seen;
+        machine.pod.statuses = saved.statuses;
+        machine.pod.exits = saved.exits;
+        machine.pod.late_exits = saved.late_exits;
+        machine.pod.reasons.earlier = saved.why;
+        machine.pod.reasons.deletion_at = saved.deletion_at;
+        machine.pod.remembered_sidecar = saved.sidecar;
+        machine.ending.last_heartbeat = saved.last_heartbeat;
+        machine.ending.cause = saved.cause;
+        machine.pod.confirmed = saved.confirmed_at.map(|at| Confirmed {
             at: now.elapsed,
             older_by: now.since(at),
         });
-        // What the earlier process had in flight when it ended may still arrive.
-        machine.doubt = Doubt::Open;
+        // The earlier process's last request may still arrive.
+        machine.link.may_still_deliver();
         machine.resumed = true;
         machine
     }
@@ -70,17 +69,14 @@ impl Machine {
         }
         if self.resumed {
             actions.push(Action::Note(Note::Resumed {
-                waiting: self.outbox.len(),
-                last_heartbeat: self.last_heartbeat,
+                waiting: self.sending.outbox.len(),
+                last_heartbeat: self.ending.last_heartbeat,
             }));
         }
         self.stage = Stage::Reconsidering { since: now };
-        let for_signal = matches!(self.cause, Some(Cause::Signal | Cause::Marked));
-        #[cfg(test)]
-        let for_signal = for_signal && self.broken != Some(Broken::Alone);
-        let is_final = |beat: &Beat| beat.kind == Kind::Final;
-        let is_open = match self.last_heartbeat {
-            LastHeartbeat::Open => self.outbox.iter().any(is_final),
+        let for_signal = matches!(self.ending.cause, Some(Cause::Signal | Cause::Marked));
+        let is_open = match self.ending.last_heartbeat {
+            LastHeartbeat::Open => self.sending.final_is_due(),
             LastHeartbeat::Accepted | LastHeartbeat::Refused => true,
             LastHeartbeat::Orphaned => false,
         };
@@ -89,19 +85,20 @@ impl Machine {
         }
     }
 
-    /// What the pod shows of a task whose last heartbeat went out for a signal alone. The kubelet has started podbeat's container again
-    /// since, which it does in no pod that it is stopping.
+    /// Compares the pod with a last heartbeat that was due only for a signal. Since then the
+    /// kubelet restarted podbeat's container, which it never does in a pod that it is stopping.
     pub(super) fn reconsidered(&self, pod: &Observation) -> Reconsidered {
         if pod.deletion.is_some() || pod.phase_is_terminal {
             return Reconsidered::Over;
         }
         if is_finished(pod) {
-            // A marker told the end; or the heartbeat is still to be sent, and tells it.
-            let is_told = self.cause == Some(Cause::Marked) || self.last_heartbeat == LastHeartbeat::Open;
-            return if is_told {
+            // A marker showed the end; or the heartbeat is not sent yet, and will show it.
+            let is_reported =
+                self.ending.cause == Some(Cause::Marked) || self.ending.last_heartbeat == LastHeartbeat::Open;
+            return if is_reported {
                 Reconsidered::Over
             } else {
-                Reconsidered::GoesOn
+                Reconsidered::Continues
             };
         }
         let goes_on = |container: &Container| match &container.state {
@@ -112,37 +109,37 @@ impl Machine {
             None => false,
         };
         if pod.restarts_all() || pod.containers.iter().any(goes_on) {
-            Reconsidered::GoesOn
+            Reconsidered::Continues
         } else {
             Reconsidered::Unknown
         }
     }
 
-    /// Takes the last heartbeat of an earlier process back, and goes on.
+    /// Withdraws the last heartbeat of an earlier process, and continues.
     pub(super) fn reopen(&mut self, actions: &mut Vec<Action>) {
-        actions.push(Action::Note(Note::Reopened(self.last_heartbeat)));
+        actions.push(Action::Note(Note::Reopened(self.ending.last_heartbeat)));
         self.withdraw_final();
-        self.last_heartbeat = LastHeartbeat::Open;
-        // What was seen since then may not have been told: all of it is news again.
-        self.late_exits.clear();
-        self.statuses.clear();
+        self.ending.last_heartbeat = LastHeartbeat::Open;
+        // Changes since then may not have been reported: all states are news again.
+        self.pod.late_exits.clear();
+        self.pod.statuses.clear();
         self.stage = Stage::Running;
     }
 
-    /// Stands by what an earlier process left, and goes on from there.
+    /// Continues from the earlier process's last heartbeat, or without one.
     pub(super) fn uphold(&mut self, now: Duration, actions: &mut Vec<Action>) {
-        let due = self.outbox.iter().any(|beat| beat.kind == Kind::Final);
-        match self.last_heartbeat {
+        let due = self.sending.final_is_due();
+        match self.ending.last_heartbeat {
             LastHeartbeat::Open if due => {
                 self.stage = Stage::Final { since: now };
-                // An exit in it may be a marker's, and what is sent is put together anew.
-                self.resumed_final = true;
+                // Its exits may be from markers, and each attempt collects the states again.
+                self.ending.resumed_final = true;
                 self.ask_for_markers(now, actions);
                 self.hold_for_markers(now);
             }
             LastHeartbeat::Open => {
                 self.stage = Stage::Running;
-                if self.outbox.is_empty() {
+                if self.sending.outbox.is_empty() {
                     self.queue(Kind::First, None, false, now, actions);
                 }
             }
@@ -159,32 +156,39 @@ impl Machine {
         }
     }
 
-    /// What a journal is to keep.
+    /// What the journal must keep.
     pub(super) fn saved(&self, now: Now) -> Saved {
         let in_flight = |beat: &Beat| {
-            self.in_flight.is_some() && self.outbox.head().is_some_and(|head| head.number == beat.number)
+            self.sending.in_flight.is_some()
+                && self
+                    .sending
+                    .outbox
+                    .head()
+                    .is_some_and(|head| head.number == beat.number)
         };
         Saved {
-            beats: self.beats,
+            beats: self.sending.beats,
             outbox: self
+                .sending
                 .outbox
                 .iter()
                 .filter(|beat| beat.kind.brings_news())
                 .map(|beat| SavedBeat::of(beat, in_flight(beat), now.wall_before(beat.age(now.elapsed))))
                 .collect(),
-            last_heartbeat: self.last_heartbeat,
-            cause: self.cause,
+            last_heartbeat: self.ending.last_heartbeat,
+            cause: self.ending.cause,
             identity: self.settings.identity.clone(),
-            was_seen: self.was_seen,
-            statuses: self.statuses.clone(),
+            was_seen: self.pod.was_seen,
+            statuses: self.pod.statuses.clone(),
             confirmed_at: self
+                .pod
                 .confirmed
                 .map(|confirmed| now.wall_before(confirmed.age(now.elapsed))),
-            exits: self.exits.clone(),
-            late_exits: self.late_exits.clone(),
-            why: self.reasons(),
-            deletion_at: self.deletion_at,
-            sidecar: self.sidecar(),
+            exits: self.pod.exits.clone(),
+            late_exits: self.pod.late_exits.clone(),
+            why: self.pod.reasons.kept(),
+            deletion_at: self.pod.reasons.deletion_at,
+            sidecar: self.pod.sidecar(),
         }
     }
 }

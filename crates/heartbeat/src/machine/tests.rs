@@ -7,7 +7,7 @@ use podbeat_task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings, Standing};
+use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings, Snapshot};
 use crate::Now;
 use crate::answer::Answer;
 use crate::marker::{Found, Marker, whole_seconds};
@@ -388,7 +388,7 @@ fn state(request: &HeartbeatTaskRunRequest) -> Option<&'static str> {
     Some(request.container_status.as_ref()?.first()?.state.as_ref()?.name())
 }
 
-// ---- when a heartbeat is sent ---------------------------------------------------------------------------------------
+// ---- when a heartbeat is sent ----
 
 #[test]
 fn the_first_goes_out_at_once_before_any_observation() {
@@ -552,7 +552,7 @@ fn states_that_nobody_confirms_grow_too_old_to_be_sent() {
     assert!(bench.last().container_status.is_some());
 }
 
-// ---- what an answer means -------------------------------------------------------------------------------------------
+// ---- what an answer means ----
 
 #[test]
 fn retries_keep_nonce_and_body_and_a_new_heartbeat_has_its_own() {
@@ -691,18 +691,18 @@ fn those_who_were_told_the_same_come_back_one_by_one() {
 #[test]
 fn an_unauthorized_rereads_the_token_once_at_once_and_never_gives_up() {
     let mut bench = Bench::new(settings());
-    assert!(!bench.sent[0].reread_token);
+    assert!(!bench.sent[0].token_was_refused);
     bench.answer(Answer::Unauthorized);
     assert_eq!(bench.sent.len(), 2, "at once");
-    assert!(bench.sent[1].reread_token);
+    assert!(bench.sent[1].token_was_refused);
     bench.answer(Answer::Unauthorized);
     assert_eq!(bench.sent.len(), 2, "then after a wait");
     bench.await_attempt();
-    assert!(bench.sent[2].reread_token);
+    assert!(bench.sent[2].token_was_refused);
     bench.answer(Answer::NotSent);
     bench.await_attempt();
     assert!(
-        !bench.sent[3].reread_token,
+        !bench.sent[3].token_was_refused,
         "no token was refused by no connection"
     );
     bench.answer(Answer::Unauthorized);
@@ -713,7 +713,7 @@ fn an_unauthorized_rereads_the_token_once_at_once_and_never_gives_up() {
     bench.await_attempt();
     bench.accept();
     bench.await_attempt();
-    assert!(!bench.sent.last().expect("sent").reread_token);
+    assert!(!bench.sent.last().expect("sent").token_was_refused);
 }
 
 #[test]
@@ -809,7 +809,7 @@ fn a_late_answer_of_an_aborted_attempt_means_nothing() {
     assert_eq!(bench.machine.backlog(), 1);
 }
 
-// ---- the last heartbeat ---------------------------------------------------------------------------------------------
+// ---- the last heartbeat ----
 
 #[test]
 fn a_native_sidecar_sends_the_final_with_the_exit_code_idles_and_ends_on_sigterm() {
@@ -1214,7 +1214,7 @@ fn no_more_than_patience_for_a_plain_sidecars_final() {
     assert!(matches!(bench.end, Some(End::Undelivered(_))));
 }
 
-// ---- the end of the grace -------------------------------------------------------------------------------------------
+// ---- the end of the grace ----
 
 /// When a final that finds no service is given up, after SIGTERM at 1 s.
 fn given_up_at(shown: &Shown) -> f64 {
@@ -1300,8 +1300,8 @@ fn a_native_sidecars_final_is_on_its_way_before_two_seconds_are_over_whatever_is
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever the pod and the clocks say, and however the service fails, podbeat has ended before its grace has, and with time
-    /// to say so.
+    /// Whatever the pod and the clocks say, and however the service fails, podbeat has ended before
+    /// its grace has, and with time to say so.
     #[test]
     fn nothing_is_waited_for_past_the_grace(
         native: bool,
@@ -1353,7 +1353,7 @@ proptest! {
     }
 }
 
-// ---- the final barrier ----------------------------------------------------------------------------------------------
+// ---- the final barrier ----
 
 /// A native sidecar whose last heartbeat was accepted at 10 s, right after another had timed out.
 fn behind_a_lost_request() -> Bench {
@@ -1496,7 +1496,7 @@ fn a_run_that_is_closed_to_the_repetition_is_closed_to_a_late_request_too() {
     assert_eq!(bench.end, Some(End::Delivered));
 }
 
-// ---- what grew old --------------------------------------------------------------------------------------------------
+// ---- what grew old ----
 
 #[test]
 fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
@@ -1556,7 +1556,7 @@ fn a_final_tells_no_state_that_nobody_has_confirmed_for_too_long() {
     assert_eq!(bench.last().container_status, None);
 }
 
-// ---- the journal ----------------------------------------------------------------------------------------------------
+// ---- the journal ----
 
 fn journaled() -> Settings {
     Settings {
@@ -1778,7 +1778,7 @@ fn states_from_a_journal_age_by_the_wall_clock() {
     }
 }
 
-// ---- exit markers ---------------------------------------------------------------------------------------------------
+// ---- exit markers ----
 
 fn marking() -> Settings {
     Settings {
@@ -2032,7 +2032,8 @@ fn the_marker_of_an_earlier_run_is_not_told() {
         assert_eq!(exit_code(bench.last()), expected, "{found:?}");
         assert_eq!(bench.last().last_heartbeat, Some(true));
     }
-    // Between two runs: what is known already, from an earlier event or from lastState, is not told again as the last word.
+    // Between two runs: what is known already, from an earlier event or from lastState, is not told
+    // again as the last word.
     let back_off = r#""state":{"waiting":{"reason":"CrashLoopBackOff"}},"restartCount":1,
         "lastState":{"terminated":{"exitCode":3,"finishedAt":"2026-11-24T12:00:02Z","containerID":"containerd://1"}}"#;
     for (finished, expected) in [(2.7, None), (3.0, Some(9))] {
@@ -2182,7 +2183,8 @@ fn a_pod_that_is_gone_waits_for_one_read_and_no_longer_than_a_moment() {
     assert_eq!(exit_code(bench.last()), Some(137), "its retry has what came late");
 }
 
-/// Seen while the last heartbeat waited to be accepted, and only in `lastState`: the container backs off, and runs again.
+/// Seen while the last heartbeat waited to be accepted, and only in `lastState`: the container
+/// backs off, and runs again.
 #[test]
 fn a_marker_of_an_exit_that_last_state_showed_is_no_news_after_a_crash() {
     let mut bench = Bench::ready(Settings {
@@ -2377,43 +2379,43 @@ fn markers_never_delay_the_final_past_the_deadline() {
     }
 }
 
-// ---- what onlookers are shown ---------------------------------------------------------------------------------------
+// ---- what onlookers are shown ----
 
 impl Bench {
-    fn standing(&self) -> Standing {
-        self.machine.standing(self.now)
+    fn snapshot(&self) -> Snapshot {
+        self.machine.snapshot(self.now)
     }
 }
 
 #[test]
 fn what_is_shown_follows_a_life_to_its_accepted_end() {
     let mut bench = Bench::new(settings());
-    assert_eq!(bench.standing().status_age, None, "nothing was seen yet");
-    assert_eq!(bench.standing().backlog, 1);
+    assert_eq!(bench.snapshot().status_age, None, "nothing was seen yet");
+    assert_eq!(bench.snapshot().backlog, 1);
     bench.accept();
     bench.pass(1.0);
     bench.on(shown(RUNNING).event());
     bench.accept();
     bench.pass(20.0);
-    let standing = bench.standing();
-    assert_eq!(standing.status_age, Some(secs(20.0)));
-    assert_eq!((standing.backlog, standing.final_is_due), (0, false));
+    let snapshot = bench.snapshot();
+    assert_eq!(snapshot.status_age, Some(secs(20.0)));
+    assert_eq!((snapshot.backlog, snapshot.final_is_due), (0, false));
     bench.on(shown(&terminated(3)).event());
-    let standing = bench.standing();
-    assert_eq!((standing.backlog, standing.final_is_due), (1, true));
+    let snapshot = bench.snapshot();
+    assert_eq!((snapshot.backlog, snapshot.final_is_due), (1, true));
     assert_eq!(bench.machine.last_seen().len(), 1);
     bench.accept();
-    let standing = bench.standing();
-    assert_eq!((standing.backlog, standing.final_is_due), (0, false));
-    assert_eq!(standing.last_heartbeat, LastHeartbeat::Accepted);
+    let snapshot = bench.snapshot();
+    assert_eq!((snapshot.backlog, snapshot.final_is_due), (0, false));
+    assert_eq!(snapshot.last_heartbeat, LastHeartbeat::Accepted);
 }
 
 #[test]
 fn a_last_heartbeat_that_goes_once_more_is_shown_as_accepted() {
     let bench = behind_a_lost_request();
     assert_eq!(bench.machine.backlog(), 1);
-    let standing = bench.standing();
-    assert_eq!((standing.backlog, standing.final_is_due), (0, false));
+    let snapshot = bench.snapshot();
+    assert_eq!((snapshot.backlog, snapshot.final_is_due), (0, false));
 }
 
 #[test]
@@ -2424,12 +2426,12 @@ fn a_last_heartbeat_that_is_refused_for_good_stays_due() {
         bench.await_attempt();
         bench.answer(Answer::Refused { status: 400 });
     }
-    let standing = bench.standing();
-    assert_eq!(standing.last_heartbeat, LastHeartbeat::Refused);
-    assert!(standing.final_is_due);
+    let snapshot = bench.snapshot();
+    assert_eq!(snapshot.last_heartbeat, LastHeartbeat::Refused);
+    assert!(snapshot.final_is_due);
 }
 
-// ---- all containers are restarted (KEP-5532) ------------------------------------------------------------------------
+// ---- all containers are restarted (KEP-5532) ----
 
 /// A main that ended with this code, and whose exit 42 restarts all containers.
 fn ruled(code: i32) -> Shown {
@@ -2591,7 +2593,7 @@ fn a_marker_says_so_where_the_api_is_late() {
     assert!(!bench.kinds().contains(&Kind::Final));
 }
 
-// ---- exits that the kubelet has lost --------------------------------------------------------------------------------
+// ---- exits that the kubelet has lost ----
 
 /// Without an ID and without times, as the kubelet reports a container that it has lost.
 const LOST: &str = r#"{"exitCode":137,"reason":"ContainerStatusUnknown","startedAt":null,"finishedAt":null}"#;
@@ -2674,7 +2676,8 @@ fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
         (format!(r#""state":{{"terminated":{LOST}}}"#), "Always"),
     ] {
         let mut bench = Bench::ready(settings());
-        // Another container goes on, so that main's exit alone is no end; here its policy does that.
+        // Another container goes on, so that main's exit alone is no end; here its policy does
+        // that.
         let first = Shown {
             policy: "Always",
             ..shown(&ended)
@@ -2707,7 +2710,7 @@ fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
     assert_eq!(state(bench.last()), Some("waiting"));
 }
 
-// ---- podbeat's container alone is stopped ---------------------------------------------------------------------------
+// ---- podbeat's container alone is stopped ----
 
 /// A process that was told to end while main ran, up to its last heartbeat.
 fn stopped_alone(pod: &Shown) -> Bench {

@@ -1,4 +1,5 @@
-//! The judge: what the guarantees mean, told from what was seen and what arrived, not from how the machine works.
+//! The judge: what the guarantees mean, told from what was seen and what arrived, not from how the
+//! machine works.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,8 +21,8 @@ const COLLECT: Duration = Duration::from_millis(250);
 /// What is observed this short a time before a crash may not have reached the journal.
 const JOURNAL: Duration = Duration::from_millis(60);
 
-/// An exit marker that lay there for this long in an ending must have been read: a quarter of a second between two reads,
-/// and the time of one.
+/// An exit marker that lay there for this long in an ending must have been read: a quarter of a
+/// second between two reads, and the time of one.
 const READ: Duration = Duration::from_millis(280);
 
 /// The files in the directory of exit markers, and since when each is there.
@@ -120,7 +121,8 @@ pub(super) struct Judge {
     signal: Option<Duration>,
     barrier_cut: bool,
     orphaned: bool,
-    /// Whether the service ever said that the run is not ours: then a final that may have arrived is taken as accepted.
+    /// Whether the service ever said that the run is not ours: then a final that may have arrived
+    /// is taken as accepted.
     closed: bool,
     faults: Vec<Duration>,
     /// When the watch or a look first told that the pod is to die, or gone.
@@ -183,7 +185,7 @@ impl Judge {
         }
     }
 
-    // ---- what happened ------------------------------------------------------------------------------------------
+    // ---- what happened ----
 
     pub(super) fn process_begins(&mut self, at: Duration) {
         self.begins.push(at);
@@ -249,7 +251,8 @@ impl Judge {
         self.last_pod
             .take_if(|(shown, _)| !self.journaled || at - *shown <= JOURNAL);
         if !self.journaled {
-            // Whoever comes after a crash without a journal knows nothing, and can be held to nothing that was before.
+            // Whoever comes after a crash without a journal knows nothing, and can be held to
+            // nothing that was before.
             self.final_known = None;
             self.final_due = None;
             self.final_cause = None;
@@ -415,7 +418,8 @@ impl Judge {
             self.complain("G2: lastHeartbeat doesn't say what it is");
         }
         if kind == Kind::Final && self.final_known.is_some() {
-            // What was accepted and goes once more is the same to the letter, whatever was shown since.
+            // What was accepted and goes once more is the same to the letter, whatever was shown
+            // since.
             if self.final_sent.as_ref() != Some(&attempt.request) {
                 self.complain("G3: another last heartbeat than the accepted one");
             }
@@ -474,7 +478,7 @@ impl Judge {
         self.ended = Some((at, end));
     }
 
-    // ---- what it means ------------------------------------------------------------------------------------------
+    // ---- what it means ----
 
     pub(super) fn verdict(mut self, life: &Life, alive: bool) -> Vec<String> {
         self.stands_no_more();
@@ -488,7 +492,8 @@ impl Judge {
         self.complaints
     }
 
-    /// G7: an exit that the API doesn't tell may be a marker's, if it is not that of an earlier run than the API has shown.
+    /// G7: an exit that the API doesn't tell may be a marker's, if it is not that of an earlier run
+    /// than the API has shown.
     fn tells_a_marker(&self, status: &ContainerStatus) -> bool {
         self.markers_read.iter().any(|file| {
             let same = *status == request::ended(&file.found.container, &exit_of(&file.found));
@@ -514,7 +519,8 @@ impl Judge {
         })
     }
 
-    /// Since when it can be known of a pod that is being deleted that every task has ended, if markers tell it.
+    /// Since when it can be known of a pod that is being deleted that every task has ended, if
+    /// markers tell it.
     fn markers_told_the_end(&self, files: &Files) -> Option<Duration> {
         if !self.markers || !self.prompt_reads || !self.shown_now {
             return None;
@@ -536,7 +542,8 @@ impl Judge {
         Some(told)
     }
 
-    /// G7, the other way round: an exit that the API withholds and a marker tells is in the last heartbeat.
+    /// G7, the other way round: an exit that the API withholds and a marker tells is in the last
+    /// heartbeat.
     fn withheld_exits_are_told(&mut self, at: Duration, attempt: &Attempt, files: &Files) {
         let Some(ending) = self.ending.filter(|_| self.markers && self.prompt_reads) else {
             return;
@@ -585,9 +592,11 @@ impl Judge {
             .sum()
     }
 
-    /// G1: what was observed, and stood long enough to be told, was accepted, or its loss was counted.
+    /// G1: what was observed, and stood long enough to be told, was accepted, or its loss was
+    /// counted.
     fn every_transition_arrived(&mut self) {
-        // Without an accepted final the story isn't over; then nothing is owed but what was counted.
+        // Without an accepted final the story isn't over; then nothing is owed but what was
+        // counted.
         if self.amnesia() || !self.has_lasting_final() || self.orphaned {
             return;
         }
@@ -688,7 +697,8 @@ impl Judge {
         }
     }
 
-    /// Whether a crash came so soon that it may not have reached the journal, or nothing was sent then.
+    /// Whether a crash came so soon that it may not have reached the journal, or nothing was sent
+    /// then.
     fn is_unsure(&self, at: Duration) -> bool {
         let crashed = |crash: &Duration| at <= *crash && *crash - at <= JOURNAL;
         let undecided = |(from, until): &(Duration, Duration)| *from <= at && at < *until;
@@ -761,7 +771,8 @@ impl Judge {
             Shown::Pod(pod) => Some(pod.termination_grace),
             Shown::Gone | Shown::Other(_) => None,
         });
-        // A plain sidecar has the pod's grace to wait for fresher states, unless it is told of a shorter one in time.
+        // A plain sidecar has the pod's grace to wait for fresher states, unless it is told of a
+        // shorter one in time.
         let told = self
             .death_seen
             .is_some_and(|seen| at.saturating_sub(seen) >= Duration::from_millis(900));
@@ -786,13 +797,15 @@ impl Judge {
         }
     }
 
-    /// The world has stopped and the process lives: right for a native sidecar that idles, or a task that goes on.
+    /// The world has stopped and the process lives: right for a native sidecar that idles, or a
+    /// task that goes on.
     fn still_there(&mut self, life: &Life, alive: bool, undelivered: bool) {
         if !alive {
             return;
         }
         let over = life.completed.is_some() || matches!(life.death, Death::Forced | Death::Replaced);
-        // What was never seen can't be missed; nor by a process that doesn't know what an earlier one saw.
+        // What was never seen can't be missed; nor by a process that doesn't know what an earlier
+        // one saw.
         let known = self.seen.iter().any(|seen| !self.is_unsure(seen.at));
         let seen_over = self.finished || (self.is_gone && known && !self.amnesia());
         if over && seen_over && !self.orphaned {
@@ -809,7 +822,8 @@ impl Judge {
         }
     }
 
-    /// Whether the kubelet leaves so much time after the final that half of it is time enough for what arrives late.
+    /// Whether the kubelet leaves so much time after the final that half of it is time enough for
+    /// what arrives late.
     fn has_time_for_late_ones(&self, life: &Life) -> bool {
         let (Some(known), Some(signal), Some(kill)) = (self.final_known, self.signal, life.kill) else {
             return false;
@@ -828,8 +842,8 @@ impl Judge {
         if self.amnesia() || self.barrier_cut || self.closed {
             return;
         }
-        // What ended for its deadline could not wait for a late request, nor could what was killed or crashed for good, nor what had
-        // less than two time-outs of its grace left.
+        // What ended for its deadline could not wait for a late request, nor could what was killed
+        // or crashed for good, nor what had less than two time-outs of its grace left.
         let cut = match &self.ended {
             Some((at, end)) => {
                 let signalled = self.signal.is_some_and(|signal| signal <= *at);
@@ -899,8 +913,8 @@ fn exit_of(found: &Found) -> Exit {
     }
 }
 
-/// Of two runs that ended in one second nobody can tell whose marker it is; nor, until a run is shown, of one whose predecessor ended
-/// nobody knows when.
+/// Of two runs that ended in one second nobody can tell whose marker it is; nor, until a run is
+/// shown, of one whose predecessor ended nobody knows when.
 fn is_doubtful(container: &Container, file: &File) -> bool {
     let last = container.last_exit.as_ref();
     let runs = matches!(container.state, Some(State::Running { .. }));

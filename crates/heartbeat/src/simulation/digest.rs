@@ -1,7 +1,8 @@
 //! A number for all that happened in a life, by which two versions of the machine are compared.
 //!
-//! Events and actions are taken as their `Debug` text. Names in it count by the order in which they first occur in the life, so that
-//! renaming a type or a member changes nothing, and everything else does.
+//! Events and actions are taken as their `Debug` text. Names in it count by the order in which they
+//! first occur in the life, so that renaming a type or a member changes nothing, and everything
+//! else does.
 
 use std::collections::HashMap;
 use std::fmt::Debug;

@@ -1,4 +1,5 @@
-//! One pod's life, drawn from a seed: what its containers do, who ends it and when, and what goes wrong meanwhile.
+//! One pod's life, drawn from a seed: what its containers do, who ends it and when, and what goes
+//! wrong meanwhile.
 
 use std::time::Duration;
 
@@ -66,7 +67,8 @@ pub(super) enum Reads {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) found: Found,
-    /// The run of the container whose end it tells, as its restart count; -1 for one that there never was.
+    /// The run of the container whose end it tells, as its restart count; -1 for one that there
+    /// never was.
     pub(super) run: i32,
     /// Whether `podbeat exec` wrote it, which takes the one before away when it starts.
     pub(super) by_exec: bool,
@@ -109,7 +111,8 @@ pub(super) struct Life {
     pub(super) second_signal: bool,
     pub(super) api_outages: Vec<Outage<()>>,
     pub(super) service_outages: Vec<Outage<ServiceFault>>,
-    /// When podbeat's container is stopped alone, or together with all others of the pod, and started again.
+    /// When podbeat's container is stopped alone, or together with all others of the pod, and
+    /// started again.
     pub(super) stops: Vec<Stop>,
     /// When the process dies, and how long until it is started again.
     pub(super) crashes: Vec<(Duration, Duration)>,
@@ -117,7 +120,8 @@ pub(super) struct Life {
     /// Whether podbeat is to read exit markers.
     pub(super) marked: bool,
     pub(super) reads: Reads,
-    /// What happens in their directory, in order of time: a file of this name is there from now on, or no more.
+    /// What happens in their directory, in order of time: a file of this name is there from now on,
+    /// or no more.
     pub(super) files: Vec<(Duration, String, Option<File>)>,
     /// When nothing more is awaited.
     pub(super) horizon: Duration,
@@ -328,7 +332,8 @@ fn runs(
     Fate::GoesOn
 }
 
-/// One turn of the pod: from when its first container begins until all have ended, or all are restarted.
+/// One turn of the pod: from when its first container begins until all have ended, or all are
+/// restarted.
 struct Turn {
     steps: Vec<Step>,
     runs: Vec<Run>,
@@ -394,8 +399,9 @@ impl Turn {
         turn
     }
 
-    /// Cuts it off where all containers are restarted, and shows that on `pod` (KEP-5532): podbeat gets SIGTERM and has two seconds;
-    /// then the kubelet has lost all containers, and starts new ones. Returns when the next turn begins.
+    /// Cuts it off where all containers are restarted, and shows that on `pod` (KEP-5532): podbeat
+    /// gets SIGTERM and has two seconds; then the kubelet has lost all containers, and starts new
+    /// ones. Returns when the next turn begins.
     fn restart_all(
         &mut self,
         rng: &mut fastrand::Rng,
@@ -580,7 +586,8 @@ impl Life {
             Death::Natural => match sidecar {
                 Sidecar::Native => {
                     let at = completed.unwrap_or(last);
-                    // Mostly with the event that shows the end, now and then long after it: a kubelet can be away.
+                    // Mostly with the event that shows the end, now and then long after it: a
+                    // kubelet can be away.
                     let later = if chance(rng, 20) { 120.0 } else { 0.03 };
                     let signal = at.saturating_sub(Duration::from_millis(10)) + between(rng, 0.0, later);
                     (Some(signal), Some(signal + pod.termination_grace.max(least)))
@@ -756,7 +763,8 @@ impl Life {
             });
         }
         if chance(rng, 20) {
-            // What is held up until shortly after the end is what may arrive behind the last heartbeat.
+            // What is held up until shortly after the end is what may arrive behind the last
+            // heartbeat.
             let kind = match rng.u32(0..3) {
                 0 => ServiceFault::Hangs,
                 1 => ServiceFault::LosesAnswers,
@@ -764,7 +772,8 @@ impl Life {
             };
             let from = end.saturating_sub(between(rng, 0.0, 40.0));
             let until = end + spread(rng, 0.05, 15.0);
-            // A network that was cut: what is on its way is held, what comes after finds no connection.
+            // A network that was cut: what is on its way is held, what comes after finds no
+            // connection.
             let cut = from + (until - from).mul_f64(rng.f64().powi(2));
             for (from, until, kind) in [(from, cut, kind), (cut, until, ServiceFault::Refuses)] {
                 self.service_outages.push(Outage { from, until, kind });

@@ -1,45 +1,19 @@
-//! Whole pod lives under virtual time: the machine against a pod, an API server, a service and a kubelet drawn from a seed.
-//! Here lives what drives the machine and what judges it, in the words of the design's guarantees G1 to G8.
-//! Never here: a clock, a socket, a sleep, and nothing that the production build contains.
+//! Whole pod lives under virtual time: the machine against a pod, an API server, a service and a
+//! kubelet drawn from a seed. Here lives what drives the machine and what judges it, in the words
+//! of the design's guarantees G1 to G8. Never here: a clock, a socket, a sleep, and nothing that
+//! the production build contains.
 
 mod check;
 mod digest;
+mod flaw;
 mod life;
 mod run;
 
 use std::fmt::Write;
 use std::time::Instant;
 
+use flaw::{FLAWS, Flaw};
 use run::Record;
-
-use super::machine::Broken;
-
-/// What is wrong on purpose.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Flaw {
-    /// In the machine.
-    Machine(Broken),
-    /// Secrets print themselves (G6, which the machine can't break: it never sees one).
-    Secret,
-}
-
-/// Each by the guarantee that it breaks, and a word where there is more than one.
-const FLAWS: [(&str, Flaw); 14] = [
-    ("G1", Flaw::Machine(Broken::G1)),
-    ("G1-alike", Flaw::Machine(Broken::Alike)),
-    ("G2", Flaw::Machine(Broken::G2)),
-    ("G2-alone", Flaw::Machine(Broken::Alone)),
-    ("G3", Flaw::Machine(Broken::G3)),
-    ("G3-early", Flaw::Machine(Broken::Early)),
-    ("G4", Flaw::Machine(Broken::G4)),
-    ("G5", Flaw::Machine(Broken::G5)),
-    ("G6", Flaw::Secret),
-    ("G7", Flaw::Machine(Broken::G7)),
-    ("G7-stale", Flaw::Machine(Broken::Stale)),
-    ("G7-silent", Flaw::Machine(Broken::Silent)),
-    ("G7-patient", Flaw::Machine(Broken::Patient)),
-    ("G7-restart", Flaw::Machine(Broken::Restart)),
-];
 
 /// What lives have come to.
 #[derive(Default)]
@@ -128,8 +102,9 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     }
 }
 
-/// `just simulate` and `just soak`. Settings: SIMULATE_LIVES, SIMULATE_SECONDS, SIMULATE_SEED (one life, told),
-/// SIMULATE_FIRST (the first seed), SIMULATE_BROKEN (a guarantee), SIMULATE_DIGEST (a number for all that happens).
+/// `just simulate` and `just soak`. Settings: SIMULATE_LIVES, SIMULATE_SECONDS, SIMULATE_SEED (one
+/// life, told), SIMULATE_FIRST (the first seed), SIMULATE_BROKEN (a guarantee), SIMULATE_DIGEST (a
+/// number for all that happens).
 #[test]
 #[ignore = "run by `just simulate`"]
 fn simulate() {

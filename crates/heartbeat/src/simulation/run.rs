@@ -1,4 +1,5 @@
-//! The world that turns: a queue of happenings in order of time, and a shell that is as dumb as the real one.
+//! The world that turns: a queue of happenings in order of time, and a shell that is as dumb as the
+//! real one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -8,13 +9,13 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use podbeat_task_runs::Secret;
 
-use super::Flaw;
 use super::check::{Accepted, Judge};
 use super::digest::Digest;
+use super::flaw::{Flaw, Subject};
 use super::life::{File, Life, Reads, ServiceFault, Shown, between, wall_at};
 use crate::Now;
 use crate::answer::Answer;
-use crate::machine::{Action, Attempt, End, Event, Look, Machine, Note, Settings};
+use crate::machine::{Action, Attempt, End, Event, Look, Note, Settings};
 use crate::observation::Sidecar;
 use crate::request::{Identity, Report};
 use crate::saved::Saved;
@@ -141,11 +142,12 @@ impl Ord for Entry {
 
 /// The process of the moment.
 struct Process {
-    machine: Machine,
+    machine: Subject,
     number: u32,
     begun: Duration,
     wake: Option<Duration>,
-    /// The attempt that the shell holds: its request, and whether it hangs without an answer to come.
+    /// The attempt that the shell holds: its request, and whether it hangs without an answer to
+    /// come.
     in_flight: Option<(Request, bool)>,
     watches: bool,
     /// Behind an outage, when the watch is open again: copies spread their reconnects.
@@ -304,7 +306,8 @@ impl World {
             .map(|outage| outage.kind)
     }
 
-    /// Until when what holds a request up now may hold it: until another could be accepted, or the run is disowned.
+    /// Until when what holds a request up now may hold it: until another could be accepted, or the
+    /// run is disowned.
     fn holds_until(&self) -> Duration {
         let outages = &self.life.service_outages;
         let mut at = self.now;
@@ -331,7 +334,7 @@ impl World {
         }
     }
 
-    // ---- the world ----------------------------------------------------------------------------------------------
+    // ---- the world ----
 
     fn turn(&mut self) {
         self.start();
@@ -369,17 +372,11 @@ impl World {
         let begun = self.now;
         let settings = self.settings.clone();
         let saved = self.durable.clone().filter(|_| settings.journaled);
-        let mut machine = match saved {
-            Some(saved) => {
-                let json = serde_json::to_string(&saved).expect("JSON");
-                let saved = serde_json::from_str(&json).expect("read back");
-                Machine::resume(settings, seed, saved, self.clock(begun))
-            }
-            None => Machine::new(settings, seed),
-        };
-        if let Some(Flaw::Machine(broken)) = self.flaw {
-            machine.broken = Some(broken);
-        }
+        let saved = saved.map(|saved| {
+            let json = serde_json::to_string(&saved).expect("JSON");
+            serde_json::from_str(&json).expect("read back")
+        });
+        let machine = Subject::new(settings, seed, saved, self.flaw, self.clock(begun));
         self.judge.process_begins(self.now);
         self.process = Some(Process {
             machine,
@@ -543,7 +540,8 @@ impl World {
         self.bring_soon();
     }
 
-    /// The watch brings it within a moment; now and then it lags, and what comes between is never seen.
+    /// The watch brings it within a moment; now and then it lags, and what comes between is never
+    /// seen.
     fn bring_soon(&mut self) {
         let Some((number, reconnects)) = self
             .process
@@ -645,7 +643,7 @@ impl World {
         self.over = true;
     }
 
-    // ---- the shell ----------------------------------------------------------------------------------------------
+    // ---- the shell ----
 
     fn on(&mut self, event: Event) {
         let Some(mut process) = self.process.take() else {
@@ -767,7 +765,7 @@ impl World {
             // The flaw is a secret that prints itself.
             let shown = match self.flaw {
                 Some(Flaw::Secret) => self.token.expose().to_owned(),
-                Some(Flaw::Machine(_)) | None => format!("{:?}", self.token),
+                Some(_) | None => format!("{:?}", self.token),
             };
             self.reveals(&format!("{attempt:?} {shown}"));
         }
@@ -835,8 +833,8 @@ impl World {
         })
     }
 
-    /// The connection is dropped. What hung on it may still arrive: until whatever holds it has gone, and for the time of one more
-    /// attempt after that.
+    /// The connection is dropped. What hung on it may still arrive: until whatever holds it has
+    /// gone, and for the time of one more attempt after that.
     fn give_up_in_flight(&mut self) {
         let Some((request, hangs)) = self.process.as_mut().and_then(|process| process.in_flight.take())
         else {
@@ -884,7 +882,7 @@ impl World {
         }
     }
 
-    // ---- the service --------------------------------------------------------------------------------------------
+    // ---- the service ----
 
     fn arrives(&mut self, mut request: Request) {
         let died = self
@@ -917,7 +915,8 @@ impl World {
                 let retry_after = self.rng.bool().then(|| Duration::from_secs(seconds));
                 Answer::from_status(status, retry_after)
             }
-            // A strict service takes the repetition of what it knows, and nothing else behind a last heartbeat.
+            // A strict service takes the repetition of what it knows, and nothing else behind a
+            // last heartbeat.
             _ if closed && !(known && self.rng.bool()) => Answer::Disowned { status: 409 },
             _ => {
                 self.judge.accepted(Accepted::of(&request, self.now));

@@ -1,8 +1,9 @@
-//! The second witness: exit markers, where the API withholds how a container ended.
+//! Exit markers: the second source of an exit, for the time in which the API withholds it.
 //!
-//! While a pod is being stopped the kubelet tells no exit until all its containers are dead, ours included (design fact 1;
-//! kubernetes/kubernetes#106896). So in an ending, and only then, the machine asks for markers, and lets a valid one stand
-//! for the `terminated` that the API would show. The API's own word always comes first.
+//! While a pod is being stopped, the kubelet reports no exit until all its containers are dead,
+//! podbeat's too (docs/kubernetes-facts.md, fact 1; kubernetes/kubernetes#106896). So while the
+//! machine ends, and only then, it reads markers and uses a valid one as the `terminated` that the
+//! API would show. An exit that the API shows always has priority.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -16,67 +17,63 @@ use crate::marker::Found;
 use crate::observation::{Container, Exit, Observation, Role, State};
 use crate::request;
 
-/// Between two reads of the directory while an exit is missing. A read takes less than a millisecond, and what is read so
-/// often goes on for no longer than an ending does.
+/// Between two reads of the directory while an exit is missing. A read takes less than a
+/// millisecond, and the reads stop when the process ends.
 const EVERY: Duration = Duration::from_millis(250);
 
-/// How long the last heartbeat waits for the first read to come back.
+/// How long the last heartbeat waits for the result of the first read.
 pub(super) const FIRST_READ: Duration = Duration::from_millis(250);
 
-/// Of how many markers that are no container's is told, and of how many that fill in an exit: whoever can write in the
-/// directory could make more of them without end.
-const TOLD: usize = 64;
+/// The most markers that notes name: of those without a container, and of those that supply an
+/// exit. A program that can write to the directory could create any number.
+const NOTED: usize = 64;
 
-/// What is known of markers.
+/// The markers that the machine knows.
 #[derive(Debug, Default)]
-pub(super) struct Witness {
+pub(super) struct Markers {
     found: Vec<Found>,
-    /// When a read was first asked for, and last.
+    /// When the machine first ordered a read, and when it last did.
     asked: Option<(Duration, Duration)>,
-    /// Whether a read has been asked for and hasn't come back.
+    /// Whether a read is in progress.
     under_way: bool,
-    /// Whether one ever came back.
+    /// Whether a read ever returned.
     answered: bool,
-    /// Whose exits were told by a marker: the code.
-    told: Vec<(String, i32)>,
+    /// The containers of which a note said that a marker supplies the exit, and the exit code.
+    noted: Vec<(String, i32)>,
     unknown: Vec<String>,
 }
 
 impl Machine {
-    /// Whether it ends in a way in which the API may withhold an exit.
+    /// Whether the machine ends in a way in which the API may withhold an exit.
     fn may_be_withheld(&self) -> bool {
         let open = matches!(
             self.stage,
             Stage::Running | Stage::Settling | Stage::Looking { .. } | Stage::Final { .. }
         );
-        #[cfg(test)]
-        if self.broken == Some(super::Broken::Silent) {
-            return false;
-        }
-        let ends = self.signalled.is_some() || self.gone || self.resumed_final;
+        let ends = self.ending.signalled.is_some() || self.pod.gone || self.ending.resumed_final;
         self.settings.markers && open && ends
     }
 
-    /// Whether every task container has an exit, the API's or a marker's: then there is nothing to ask for.
+    /// Whether every task container has an exit, from the API or a marker: then no read is needed.
     fn every_exit_is_known(&self) -> bool {
-        self.seen.as_ref().is_some_and(|pod| {
+        self.pod.seen.as_ref().is_some_and(|pod| {
             pod.containers
                 .iter()
                 .filter(|container| container.role == Role::Task)
                 .all(|container| {
-                    let told = container.state.as_ref().and_then(State::exit).is_some();
-                    told || self.marked_exit(container).is_some()
+                    let shown = container.state.as_ref().and_then(State::exit).is_some();
+                    shown || self.marked_exit(container).is_some()
                 })
         })
     }
 
-    /// When the next read is to be asked for, if one is.
+    /// When the next read is due, if one is.
     pub(super) fn markers_due(&self) -> Option<Duration> {
-        if !self.may_be_withheld() || self.witness.under_way || self.every_exit_is_known() {
+        if !self.may_be_withheld() || self.markers.under_way || self.every_exit_is_known() {
             return None;
         }
         Some(
-            self.witness
+            self.markers
                 .asked
                 .map_or(Duration::ZERO, |(_, last)| last.saturating_add(EVERY)),
         )
@@ -86,52 +83,53 @@ impl Machine {
         if self.markers_due().is_none_or(|due| due > now) {
             return;
         }
-        let first = self.witness.asked.map_or(now, |(first, _)| first);
-        self.witness.asked = Some((first, now));
-        self.witness.under_way = true;
+        let first = self.markers.asked.map_or(now, |(first, _)| first);
+        self.markers.asked = Some((first, now));
+        self.markers.under_way = true;
         actions.push(Action::ReadMarkers);
     }
 
-    /// A read came back.
+    /// A read returned.
     pub(super) fn markers_read(&mut self, found: Vec<Found>, now: Duration, actions: &mut Vec<Action>) {
-        self.witness.under_way = false;
-        self.witness.answered = true;
-        self.witness.found = found;
-        self.outbox.hold_final(now);
-        let Some(pod) = &self.seen else { return };
-        let witness = &mut self.witness;
-        for found in &witness.found {
+        self.markers.under_way = false;
+        self.markers.answered = true;
+        self.markers.found = found;
+        self.sending.outbox.hold_final(now);
+        let Some(pod) = &self.pod.seen else { return };
+        let markers = &mut self.markers;
+        for found in &markers.found {
             let name = &found.container;
             let known = pod.containers.iter().any(|container| container.name == *name);
-            if !known && !witness.unknown.contains(name) && witness.unknown.len() < TOLD {
-                witness.unknown.push(name.clone());
+            if !known && !markers.unknown.contains(name) && markers.unknown.len() < NOTED {
+                markers.unknown.push(name.clone());
                 actions.push(Action::Note(Note::UnknownMarker(name.clone())));
             }
         }
     }
 
-    /// The last heartbeat, just queued or taken up again, waits for the first read, which was asked for when the ending
-    /// began. Only for a moment, and for less where a deadline is near.
+    /// Lets the last heartbeat, just queued or resumed, wait for the first read, which was ordered
+    /// when the end began. It waits only for a moment, and for less if a deadline is near.
     pub(super) fn hold_for_markers(&mut self, now: Duration) {
-        let Some((first, _)) = self.witness.asked else {
+        let Some((first, _)) = self.markers.asked else {
             return;
         };
-        if self.witness.answered || !self.may_be_withheld() || self.every_exit_is_known() {
+        if self.markers.answered || !self.may_be_withheld() || self.every_exit_is_known() {
             return;
         }
         let read = first.saturating_add(FIRST_READ);
         let until = self.pressing_deadline(now).map_or(read, |deadline| {
             read.min(now.saturating_add(deadline.saturating_sub(now) / 4))
         });
-        self.outbox.hold_final(until.max(now));
+        self.sending.outbox.hold_final(until.max(now));
     }
 
-    /// Whether the task is over by what API and markers tell together, and by the API alone it isn't.
+    /// Whether the task is over by the exits from API and markers together, but not by the API
+    /// alone.
     pub(super) fn is_marked_finished(&self) -> bool {
-        if self.witness.found.is_empty() {
+        if self.markers.found.is_empty() {
             return false;
         }
-        self.seen.as_ref().is_some_and(|pod| {
+        self.pod.seen.as_ref().is_some_and(|pod| {
             let marked = self.marked(pod);
             marked != *pod && is_finished(&marked)
         })
@@ -139,10 +137,10 @@ impl Machine {
 
     /// Whether the exits that markers report restart all containers.
     pub(super) fn is_marked_restarting(&self, pod: &Observation) -> bool {
-        !self.witness.found.is_empty() && self.marked(pod).restarts_all()
+        !self.markers.found.is_empty() && self.marked(pod).restarts_all()
     }
 
-    /// The pod as it would be seen if the API told of the exits that markers tell.
+    /// The pod as the API would show it with the exits from markers.
     fn marked(&self, pod: &Observation) -> Observation {
         let mut marked = pod.clone();
         for container in &mut marked.containers {
@@ -153,7 +151,8 @@ impl Machine {
         marked
     }
 
-    /// The exit of a container by its marker: only of one that is reported, and of which the API tells no exit itself.
+    /// The exit of a container from its marker, if the container is reported and the API shows no
+    /// exit.
     fn marked_exit(&self, container: &Container) -> Option<Exit> {
         if !self.settings.report.includes(container.role) {
             return None;
@@ -166,21 +165,19 @@ impl Machine {
         self.valid(&container.name, started, container.last_exit.as_ref())
     }
 
-    /// The exit that a valid marker of this container tells. A marker of an earlier run is not valid: it must not have been
-    /// left before the run that the API shows began, and it must be later than every exit that is known already. Both in
-    /// whole seconds, which is all that Kubernetes tells. Where it doesn't tell when an exit was, the run must have begun.
+    /// The exit from a valid marker of this container. A marker of an earlier run is not valid: it
+    /// must not be older than the start of the run that the API shows, and it must be newer than
+    /// every known exit. Times are compared in whole seconds, because Kubernetes' times have no
+    /// fractions. If Kubernetes gives no time for an exit, the run after it must have started.
     fn valid(&self, container: &str, started: Option<Timestamp>, last_exit: Option<&Exit>) -> Option<Exit> {
-        let known = || self.known_exits(container).chain(last_exit);
+        let known = || self.pod.known_exits(container).chain(last_exit);
         let is_of_this_run = |found: &&Found| {
-            #[cfg(test)]
-            if self.broken == Some(super::Broken::Stale) {
-                return true;
-            }
             let finished = found.finished().as_second();
             let since_start = started.is_none_or(|started| finished >= started.as_second());
             let is_news = |exit: &Exit| match exit.finished_at {
                 Some(known) => finished > known.as_second(),
-                // Of a container that it has lost, the kubelet tells no times: the run after it must be known to have begun.
+                // The kubelet gives no times for the exit of a container that it has lost: the
+                // run after it must have started.
                 None => {
                     started.is_some()
                         || known().any(|later| later.finished_at.is_some() && later.run > exit.run)
@@ -189,35 +186,37 @@ impl Machine {
             since_start && known().all(is_news)
         };
         let of_container = |found: &&Found| found.container == container;
-        let mut found = self.witness.found.iter().filter(of_container);
+        let mut found = self.markers.found.iter().filter(of_container);
         found.find(is_of_this_run).map(exit)
     }
 
-    /// What the last heartbeat says: these states, but for each container whose exit the API withholds, its marker's.
+    /// The states for the last heartbeat: these, and for each container whose exit the API
+    /// withholds the exit from its marker.
     pub(super) fn with_markers(
         &self,
         statuses: Option<Vec<ContainerStatus>>,
     ) -> Option<Vec<ContainerStatus>> {
-        if !self.may_be_withheld() || self.witness.found.is_empty() {
+        if !self.may_be_withheld() || self.markers.found.is_empty() {
             return statuses;
         }
-        let told = statuses.unwrap_or_default();
-        let or_told = |name: &str, exit: Option<Exit>| match exit {
+        let known = statuses.unwrap_or_default();
+        let or_known = |name: &str, exit: Option<Exit>| match exit {
             Some(exit) => Some(request::ended(name, &exit)),
-            None => told
+            None => known
                 .iter()
                 .find(|status| status.name.as_deref() == Some(name))
                 .cloned(),
         };
-        let statuses: Vec<ContainerStatus> = match &self.seen {
+        let statuses: Vec<ContainerStatus> = match &self.pod.seen {
             // In the order of the spec.
             Some(pod) => pod
                 .containers
                 .iter()
-                .filter_map(|container| or_told(&container.name, self.marked_exit(container)))
+                .filter_map(|container| or_known(&container.name, self.marked_exit(container)))
                 .collect(),
-            // An earlier process saw it: what that one knew of each container is all that is known of it.
-            None if self.was_seen => self
+            // Only an earlier process saw the pod: each container as that one knew it.
+            None if self.pod.was_seen => self
+                .pod
                 .statuses
                 .iter()
                 .filter_map(|status| {
@@ -227,44 +226,44 @@ impl Machine {
                         ContainerState::Running(running) => self.valid(name, running.started_at, None),
                         ContainerState::Waiting(_) => self.valid(name, None, None),
                     };
-                    or_told(name, exit)
+                    or_known(name, exit)
                 })
                 .collect(),
-            // Nobody ever saw it: the markers alone, sorted by name.
+            // No process ever saw the pod: the markers alone, sorted by name.
             None => {
                 let names: BTreeSet<&str> = self
-                    .witness
+                    .markers
                     .found
                     .iter()
                     .map(|found| found.container.as_str())
                     .collect();
-                let valid = |name| or_told(name, self.valid(name, None, None));
+                let valid = |name| or_known(name, self.valid(name, None, None));
                 names.into_iter().filter_map(valid).collect()
             }
         };
         (!statuses.is_empty()).then_some(statuses)
     }
 
-    /// Tells a reader of the log, once, whose exit a marker fills in.
+    /// Notes, once for each exit, that a marker supplies it.
     pub(super) fn note_marked(&mut self, sent: &[ContainerStatus], actions: &mut Vec<Action>) {
-        for status in sent.iter().filter(|status| !self.statuses.contains(status)) {
+        for status in sent.iter().filter(|status| !self.pod.statuses.contains(status)) {
             let (Some(container), Some(ContainerState::Terminated(exit))) = (&status.name, &status.state)
             else {
                 continue;
             };
-            let told = (container.clone(), exit.exit_code.unwrap_or_default());
-            if !self.witness.told.contains(&told) && self.witness.told.len() < TOLD {
+            let exit = (container.clone(), exit.exit_code.unwrap_or_default());
+            if !self.markers.noted.contains(&exit) && self.markers.noted.len() < NOTED {
                 actions.push(Action::Note(Note::Marked {
-                    container: told.0.clone(),
-                    exit_code: told.1,
+                    container: exit.0.clone(),
+                    exit_code: exit.1,
                 }));
-                self.witness.told.push(told);
+                self.markers.noted.push(exit);
             }
         }
     }
 }
 
-/// What a marker says, and no more: it knows neither the runtime's id of the container nor a reason.
+/// The exit of a marker, which knows neither the container's ID nor a reason.
 fn exit(found: &Found) -> Exit {
     let marker = &found.marker;
     Exit {
