@@ -1,61 +1,61 @@
-//! What came back from one attempt, sorted by what podbeat does about it.
+//! The results of attempts, by what podbeat does about them.
 
 use std::time::Duration;
 
-/// The outcome of one attempt to send a heartbeat.
+/// The result of one attempt to send a heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// 2xx.
     Accepted,
-    /// The service won't have this body (400, 422, 3xx, and any 4xx not named below): it is never
-    /// sent again.
+    /// The service refuses this body (400, 422, 3xx, and every 4xx not named below). podbeat never
+    /// sends it again.
     Refused {
         /// The HTTP status.
         status: u16,
     },
     /// 401.
     Unauthorized,
-    /// 403; 407 and 421, which mean that the request did not reach the service.
+    /// 403; also 407 and 421: the request did not reach the service.
     Forbidden,
-    /// 404, 409 or 410: the service doesn't know the run, or no longer as ours.
+    /// 404, 409 or 410: the run does not exist, or no longer belongs to this pod.
     Disowned {
         /// The HTTP status.
         status: u16,
     },
-    /// 408, 425, 429 or 5xx: later, perhaps.
+    /// 408, 425, 429 or 5xx: a later attempt may succeed.
     Unavailable {
         /// The HTTP status.
         status: u16,
-        /// How long the service asked to wait before the next try.
+        /// How long the service asked to wait before the next attempt.
         retry_after: Option<Duration>,
     },
-    /// Not sent: no connection, or no token to send. It can't have arrived.
+    /// Not sent: no connection, or no token. It cannot have arrived.
     NotSent,
-    /// Timed out or broke off: it may have arrived, and may still.
+    /// Timed out or broke off: it may have arrived, or may still arrive.
     Ambiguous,
 }
 
 impl Answer {
-    /// Sorts an HTTP status.
+    /// The answer of an HTTP status.
     #[must_use]
     pub fn from_status(status: u16, retry_after: Option<Duration>) -> Self {
         match status {
             200..=299 => Self::Accepted,
             401 => Self::Unauthorized,
-            // A proxy that wants its own password (407), or a server that isn't the service's
-            // (421): neither passed the request on (RFC 9110, 15.5.8 and 15.5.20).
+            // A proxy that requires its own password (407), or a server other than the service
+            // (421): neither forwarded the request (RFC 9110, 15.5.8 and 15.5.20).
             403 | 407 | 421 => Self::Forbidden,
             404 | 409 | 410 => Self::Disowned { status },
             408 | 425 | 429 => Self::Unavailable { status, retry_after },
-            // A 1xx can't end an exchange; if a client says so all the same, nothing was decided.
+            // A 1xx cannot end an exchange. If a client reports one, the service decided nothing.
             0..=199 | 500.. => Self::Unavailable { status, retry_after },
             300..=499 => Self::Refused { status },
         }
     }
 
-    /// Whether the service may have taken the request all the same, or take it yet: there was no
-    /// answer, or a gateway gave one in the service's place (502 and 504; RFC 9110, 15.6.3 and
-    /// 15.6.5), and behind it nobody knows.
+    /// Whether the request may have arrived, or may still arrive: there was no answer, or only a
+    /// gateway answered (502 and 504; RFC 9110, 15.6.3 and 15.6.5), which does not know what the
+    /// service did.
     #[must_use]
     pub fn leaves_in_doubt(&self) -> bool {
         match self {
@@ -70,7 +70,7 @@ impl Answer {
         }
     }
 
-    /// How long the service asked to wait before the next try, if it did.
+    /// How long the service asked to wait before the next attempt, if it did.
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -1,31 +1,31 @@
-//! How long to wait before trying again: exponential, full jitter.
+//! The wait before a retry: exponential backoff with full jitter.
 
 use std::time::Duration;
 
-/// The widest first wait.
+/// The bound of the first wait.
 pub const BASE: Duration = Duration::from_millis(500);
-/// The widest wait of all, so that an outage's end is noticed within it.
+/// The bound of every wait, so that podbeat notices the end of an outage within this time.
 pub const CAP: Duration = Duration::from_secs(30);
 
-/// Counts failures in a row and draws the next wait.
+/// Counts consecutive failures and draws the next wait.
 ///
-/// Full jitter (a wait drawn evenly from nothing up to the bound) spreads ten thousand copies that
-/// failed in the same instant, which equal waits would bring back together.
+/// Full jitter (a random wait between zero and the bound) spreads ten thousand copies that failed
+/// at the same moment. With equal waits they would return together.
 #[derive(Clone, Debug, Default)]
 pub struct Backoff {
     failures: u32,
 }
 
 impl Backoff {
-    /// Draws the wait after one more failure: at most [`BASE`] at first, twice that each time,
-    /// never over [`CAP`].
+    /// Draws the wait after one more failure: at most [`BASE`] after the first, twice that after
+    /// each further one, at most [`CAP`].
     pub fn after_failure(&mut self, rng: &mut fastrand::Rng) -> Duration {
         let bound = BASE.saturating_mul(2_u32.saturating_pow(self.failures)).min(CAP);
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(rng.f64())
     }
 
-    /// Forgets the failures.
+    /// Resets the count after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

@@ -1,19 +1,18 @@
-//! Whether the task is over: a terminated container that its policy starts again is not.
+//! Whether the task is over. A terminated container that its policy restarts is not finished.
 
 use crate::observation::{Container, Observation, Role};
 
-/// Whether every task container is finished for good.
+/// Whether every task container is finished and never restarts.
 ///
-/// - A container is finished if it terminated and neither its rules nor its policy start it again
-///   (design fact 4); in a pod that is being deleted nothing is started again.
-/// - An init container that failed for good keeps the task's containers from ever starting: that is
-///   an end, too.
-/// - While all containers are about to be restarted (KEP-5532), no exit is the end.
-/// - A terminal phase (evicted, rejected, deadline) says the same of the whole pod. It is never
-///   waited for: the kubelet holds it back until all containers are dead, ours included
+/// - A container is finished if it terminated and neither its rules nor its policy restart it
+///   (docs/kubernetes-facts.md, fact 4). In a pod that is being deleted, nothing restarts.
+/// - An init container that failed and does not restart keeps the task's containers from starting.
+///   That is an end, too.
+/// - While all containers are about to restart (KEP-5532), no exit is the end.
+/// - A terminal phase (evicted, rejected, deadline exceeded) ends the whole pod. podbeat never
+///   waits for it, because the kubelet sets it only when all containers are dead, podbeat's too
 ///   (kubernetes/kubernetes#128103).
-/// - Native sidecars never hold the end back, and a pod without any task container never ends by
-///   itself.
+/// - Native sidecars never delay the end, and a pod without task containers never ends by itself.
 #[must_use]
 pub fn is_finished(pod: &Observation) -> bool {
     let is_over = |container: &Container| {

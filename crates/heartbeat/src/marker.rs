@@ -1,26 +1,25 @@
-//! An exit marker: a small file that says how a container ended, written by the task's own wrapper.
+//! An exit marker: a small file in which the task's own wrapper reports how a container ended.
 //!
-//! `NAME.json` holds what `podbeat exec` writes, `NAME` a bare exit code from any other wrapper;
-//! NAME is the container's. The words are Kubernetes' own. Both writer and reader use this file;
-//! neither files nor clocks are known here.
+//! `NAME.json` is written by `podbeat exec`; `NAME` is a bare exit code from any other wrapper.
+//! NAME is the container's name. The members are named as in Kubernetes. Writer and reader share
+//! this module, which uses neither files nor clocks.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The longest marker that is read, in bytes: a hundred times what one needs.
+/// The longest marker that podbeat reads, in bytes: a hundred times the usual size.
 pub const LARGEST: usize = 4096;
 
-/// Kubernetes' bound for a DNS label (RFC 1123).
+/// The longest DNS label in Kubernetes (RFC 1123).
 const LONGEST_NAME: usize = 63;
 
-/// How a container ended, as its marker says.
+/// How a container ended, by its marker.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Marker {
-    /// 0 to 255; 128 and the signal's number for a death by signal, as the container runtime says
-    /// it.
+    /// 0 to 255. A signal gives 128 plus its number, as container runtimes report it.
     pub exit_code: i32,
-    /// The signal, 1 to 64, if one ended it.
+    /// The signal, 1 to 64, if a signal ended the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
     /// Whole seconds.
@@ -31,33 +30,34 @@ pub struct Marker {
     pub finished_at: Option<Timestamp>,
 }
 
-/// A marker that was found in the directory.
+/// A marker in the directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Found {
-    /// The container that it names.
+    /// The container's name.
     pub container: String,
-    /// What it says.
+    /// Its content.
     pub marker: Marker,
-    /// When the file was last written, in whole seconds. Stands in for `finished_at` where the
-    /// marker doesn't say; it is never reported.
+    /// When the file was last written, in whole seconds. Replaces a missing `finished_at` in
+    /// comparisons; podbeat never reports it.
     pub written_at: Timestamp,
 }
 
-/// Why a file is no marker. What it holds is not repeated: anybody in the pod may have written it.
+/// Why a file is not a marker. The message does not repeat its content, which any program in the
+/// pod may have written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAMarker {
-    /// The name is no container's.
+    /// The name is not a container's.
     #[error(
         "its name is neither a container's nor that with .json; name it after the container whose exit it tells"
     )]
     Name,
-    /// More than [`LARGEST`].
+    /// Longer than [`LARGEST`].
     #[error("it is larger than {LARGEST} bytes; a marker holds an exit code, or what `podbeat exec` writes")]
     TooLarge,
-    /// Not a number alone.
+    /// Not a single number.
     #[error("it holds something else than one exit code; write one number from 0 to 255")]
     Bare,
-    /// Not what `podbeat exec` writes.
+    /// Not the form that `podbeat exec` writes.
     #[error(
         "it isn't the JSON of an exit marker (line {line}, column {column}); write it as `podbeat exec` does"
     )]
@@ -67,26 +67,25 @@ pub enum NotAMarker {
         /// From 1.
         column: usize,
     },
-    /// A number that no process ends with.
+    /// Not an exit code or signal of a process.
     #[error("its exitCode isn't one of 0 to 255, or its signal not one of 1 to 64")]
     OutOfRange,
 }
 
 impl Marker {
-    /// The text of the file, one line.
+    /// The file's text, one line.
     #[must_use]
     pub fn print(&self) -> String {
-        // Numbers and times under fixed keys: there is nothing in it that JSON can't say.
+        // Numbers and times under fixed keys: JSON can represent all of them.
         let mut text = serde_json::to_string(self).unwrap_or_default();
         text.push('\n');
         text
     }
 
-    /// Reads what [`Marker::print`] wrote. Times lose their fractions, as Kubernetes' own have
-    /// none.
+    /// Reads what [`Marker::print`] wrote. Times are cut to whole seconds, as in Kubernetes.
     ///
     /// # Errors
-    /// It is something else.
+    /// The text is not a marker.
     pub fn parse(text: &[u8]) -> Result<Self, NotAMarker> {
         let marker: Self = serde_json::from_slice(text.trim_ascii()).map_err(|error| NotAMarker::Json {
             line: error.line(),
@@ -103,7 +102,7 @@ impl Marker {
     /// Reads a bare exit code, as `echo $?` writes it.
     ///
     /// # Errors
-    /// It is something else.
+    /// The text is not an exit code.
     pub fn parse_bare(text: &[u8]) -> Result<Self, NotAMarker> {
         let code = std::str::from_utf8(text.trim_ascii())
             .ok()
@@ -135,7 +134,7 @@ impl Found {
     /// empty, because the task is still writing it.
     ///
     /// # Errors
-    /// It is no marker.
+    /// The file is not a marker.
     pub fn read(file_name: &str, text: &[u8], written_at: Timestamp) -> Result<Option<Self>, NotAMarker> {
         let container = container_of(file_name).ok_or(NotAMarker::Name)?;
         if text.len() > LARGEST {
@@ -156,7 +155,7 @@ impl Found {
         }))
     }
 
-    /// When the container ended, for comparing with what Kubernetes says.
+    /// When the container ended, for comparisons with Kubernetes' times.
     #[must_use]
     pub fn finished(&self) -> Timestamp {
         self.marker.finished_at.unwrap_or(self.written_at)
@@ -165,21 +164,20 @@ impl Found {
 
 const JSON: &str = ".json";
 
-/// The name of a container's marker in the directory.
+/// The file name of a container's marker.
 #[must_use]
 pub fn file_name(container: &str) -> String {
     format!("{container}{JSON}")
 }
 
-/// The container whose marker a file of this name would be.
+/// The container of a marker with this file name.
 #[must_use]
 pub fn container_of(file_name: &str) -> Option<&str> {
     let container = file_name.strip_suffix(JSON).unwrap_or(file_name);
     is_container_name(container).then_some(container)
 }
 
-/// Whether Kubernetes would take this for a container's name: a DNS label, so that it is no path
-/// either.
+/// Whether this is a valid container name in Kubernetes: a DNS label. So it is never a path.
 #[must_use]
 pub fn is_container_name(text: &str) -> bool {
     (1..=LONGEST_NAME).contains(&text.len())
@@ -190,7 +188,7 @@ pub fn is_container_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
-/// The same time without its fraction, as Kubernetes writes times.
+/// The time in whole seconds, as Kubernetes writes times.
 #[must_use]
 pub fn whole_seconds(time: Timestamp) -> Timestamp {
     Timestamp::from_second(time.as_second()).unwrap_or(time)

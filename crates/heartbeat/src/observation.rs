@@ -1,22 +1,22 @@
-//! The pod as the core sees it: its containers in the order of the spec, with their states, and how
-//! each is restarted.
+//! The pod as the core sees it: its containers in the order of the spec, with their states and
+//! restart policies.
 //!
-//! Nothing here is derived: what the Kubernetes API left out is absent.
+//! Nothing is derived: a value that the Kubernetes API omits is absent.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// Why a container waits that is to be started again after a while.
+/// The `waiting` reason of a container that restarts after a delay.
 pub const BACKS_OFF: &str = "CrashLoopBackOff";
 
-/// One look at the pod.
+/// The pod at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Observation {
     /// `metadata.uid`.
     pub uid: Option<String>,
-    /// Set once the API server has accepted a deletion.
+    /// Set once the API server accepted a deletion.
     pub deletion: Option<Deletion>,
     /// `spec.terminationGracePeriodSeconds`.
     pub termination_grace: Duration,
@@ -24,80 +24,80 @@ pub struct Observation {
     pub phase_is_terminal: bool,
     /// Whether the condition `AllContainersRestarting` holds (KEP-5532).
     pub all_restarting: bool,
-    /// Why the pod ends, or can't begin, where the API says so.
+    /// Why the pod ends or cannot start, if the API says so.
     pub why: Vec<Why>,
-    /// How our own container is declared.
+    /// How podbeat's own container is declared.
     pub sidecar: Sidecar,
-    /// Every container but our own: init containers first, then the regular ones, each in the
+    /// Every container except podbeat's: init containers first, then the regular ones, each in the
     /// spec's order.
     pub containers: Vec<Container>,
     /// From the annotation `batch.kubernetes.io/job-index-failure-count`.
     pub job_retry_count: Option<i32>,
-    /// What its predecessors are found by, if it is a Job's.
+    /// The data that identifies its predecessors, if it belongs to a Job.
     pub job: Option<Box<JobPod>>,
-    /// Node name, instance type and devices, where the pod shows them.
+    /// Node name, instance type and devices, if the pod shows them.
     pub hardware_details: Option<String>,
 }
 
-/// A deletion under way.
+/// A deletion in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Deletion {
-    /// `metadata.deletionTimestamp`: when the grace ends, in whole seconds.
+    /// `metadata.deletionTimestamp`: when the grace period ends, in whole seconds.
     pub at: Timestamp,
-    /// `metadata.deletionGracePeriodSeconds`: the grace that this deletion was given, in place of
-    /// the pod's own.
+    /// `metadata.deletionGracePeriodSeconds`: the grace period of this deletion, which replaces the
+    /// pod's own.
     pub grace: Option<Duration>,
 }
 
-/// How our own container is declared in the pod.
+/// How podbeat's own container is declared in the pod.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Sidecar {
-    /// An init container with restartPolicy Always: stopped by the kubelet after the task's
+    /// An init container with restartPolicy Always. The kubelet stops it after the task's
     /// containers.
     Native,
-    /// A regular container: must leave by itself when the task is done.
+    /// A regular container. It must end by itself when the task is over.
     Plain,
-    /// Not in this pod, as when run from outside.
+    /// Not in this pod: podbeat runs outside.
     #[default]
     Elsewhere,
 }
 
-/// One container: what was asked for and what is known of it.
+/// One container: its spec and its status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Container {
     /// The name in the spec.
     pub name: String,
-    /// What it is there for.
+    /// Its purpose.
     pub role: Role,
-    /// Whether it runs again after an exit.
+    /// Whether it restarts after an exit.
     pub restart: Restart,
     /// `None` while the API shows no state.
     pub state: Option<State>,
     /// The exit that `lastState` shows.
     pub last_exit: Option<Exit>,
-    /// How often it was started again.
+    /// How often it restarted.
     pub restart_count: i32,
 }
 
-/// What a container is there for.
+/// The purpose of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// A regular container that is the task's: its end is the task's end.
+    /// A regular container of the task: the task is over when these ended.
     Task,
-    /// Runs to its end before the task's containers start.
+    /// Ends before the task's containers start.
     Init,
-    /// An init container with restartPolicy Always, or a regular container that isn't the task's.
-    /// Never holds the last heartbeat back.
+    /// An init container with restartPolicy Always, or a regular container outside the task. It
+    /// never delays the last heartbeat.
     Sidecar,
 }
 
-/// The states of a container, as Kubernetes words them.
+/// The states of a container, as in Kubernetes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not yet running, or between two runs.
     Waiting {
-        /// A word such as `ImagePullBackOff`.
+        /// A reason such as `ImagePullBackOff`.
         reason: Option<String>,
         /// Free text.
         message: Option<String>,
@@ -111,15 +111,15 @@ pub enum State {
     Terminated(Exit),
 }
 
-/// How a container ended. Nothing here is derived: what the API left out is absent.
+/// How a container ended. Nothing is derived: a value that the API omits is absent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Exit {
     /// The exit code.
     pub exit_code: Option<i32>,
-    /// The signal, where the runtime tells.
+    /// The signal, if the runtime reports it.
     pub signal: Option<i32>,
-    /// A word such as `OOMKilled`.
+    /// A reason such as `OOMKilled`.
     pub reason: Option<String>,
     /// The termination message.
     pub message: Option<String>,
@@ -127,30 +127,29 @@ pub struct Exit {
     pub started_at: Option<Timestamp>,
     /// Whole seconds.
     pub finished_at: Option<Timestamp>,
-    /// `containerd://…`: tells one exit from another.
+    /// `containerd://…`: identifies the exit.
     pub container_id: Option<String>,
-    /// Of which run of the container this is the end, counted from 0. It tells exits apart that
-    /// have no container ID. Absent where an exit marker reports the exit, and in what earlier
-    /// versions wrote down.
+    /// Which run of the container ended, counted from 0. It identifies exits without a container
+    /// ID. Absent in an exit from an exit marker, and in journals of earlier versions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<i32>,
 }
 
-/// One reason that the API gives.
+/// One reason that the API reports.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Why {
-    /// The condition that says it, such as `DisruptionTarget`. Without one and without a container,
+    /// The condition with the reason, such as `DisruptionTarget`. Without condition and container,
     /// it is `status.reason`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub condition: Option<String>,
-    /// The init container or native sidecar of which it is said.
+    /// The init container or native sidecar with the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container: Option<String>,
-    /// How that container ended.
+    /// That container's exit code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// A word such as `Evicted`.
+    /// A reason such as `Evicted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Free text.
@@ -158,12 +157,12 @@ pub struct Why {
     pub message: Option<String>,
 }
 
-/// A pod of a Job, by what tells its predecessors apart from the Job's other pods.
+/// A pod of a Job, with the data that separates its predecessors from the Job's other pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct JobPod {
     /// The Job's UID, from the label `batch.kubernetes.io/controller-uid`.
     pub controller_uid: String,
-    /// Of an Indexed Job, whose pods each have a count of their own.
+    /// The index in an Indexed Job, where each index has its own count.
     pub index: Option<String>,
     /// The pod's own UID.
     pub uid: String,
@@ -175,7 +174,7 @@ pub struct JobPod {
     pub resource_version: String,
 }
 
-/// Whether a container runs again after it ended: its own rules, else its own policy, else the
+/// Whether a container restarts after it ended: its own rules decide, else its own policy, else the
 /// pod's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restart {
@@ -192,30 +191,30 @@ pub enum RestartPolicy {
     OnFailure,
     /// After no exit.
     Never,
-    /// A policy that this version doesn't know. It counts as one that restarts, so that no end is
-    /// invented.
+    /// A policy unknown to this version. It counts as one that restarts, so that podbeat reports no
+    /// false end.
     Unknown,
 }
 
 /// One of a container's `restartPolicyRules` (KEP-5307).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// The exit codes that the rule is about.
+    /// The exit codes of the rule.
     pub codes: Vec<i32>,
-    /// Whether it matches every other exit code instead (`NotIn`).
+    /// Whether the rule matches all other exit codes instead (`NotIn`).
     pub negated: bool,
-    /// Whether its action is `RestartAllContainers` (KEP-5532). Any other one restarts the
+    /// Whether its action is `RestartAllContainers` (KEP-5532). Every other action restarts the
     /// container.
     pub restarts_all: bool,
 }
 
 impl Restart {
-    /// Whether Kubernetes starts the container again after `exit_code`. A code that isn't known
-    /// counts as a failure.
+    /// Whether Kubernetes restarts the container after `exit_code`. An unknown code counts as a
+    /// failure.
     ///
     /// The order is that of KEP-5307 (Kubernetes 1.34): the first rule that matches decides, else
-    /// the policy. Every action known so far (`Restart`, `RestartAllContainers`) runs the container
-    /// again, and so is held any new one.
+    /// the policy. Every known action (`Restart`, `RestartAllContainers`) restarts the container,
+    /// and podbeat assumes the same of new ones.
     #[must_use]
     pub fn follows(&self, exit_code: Option<i32>) -> bool {
         self.rule(exit_code).is_some()
@@ -232,7 +231,7 @@ impl Restart {
         self.rule(exit_code).is_some_and(|rule| rule.restarts_all)
     }
 
-    /// The first rule that matches, which is the one that decides.
+    /// The first rule that matches decides.
     fn rule(&self, exit_code: Option<i32>) -> Option<&Rule> {
         let code = exit_code?;
         self.rules
@@ -240,14 +239,14 @@ impl Restart {
             .find(|rule| rule.codes.contains(&code) != rule.negated)
     }
 
-    /// Of a container with this role, in a pod with this policy. `own` is the container's own
+    /// For a container with this role, in a pod with this policy. `own` is the container's own
     /// policy, if it has one.
     #[must_use]
     pub fn new(pod: RestartPolicy, role: Role, own: Option<RestartPolicy>, rules: Vec<Rule>) -> Self {
         let policy = match own {
             Some(own) => own,
-            // An init container that succeeded is done, whatever the pod's policy: Always means
-            // OnFailure for it.
+            // An init container that succeeded does not run again, whatever the pod's policy:
+            // Always means OnFailure for it.
             None if role == Role::Init && pod == RestartPolicy::Always => RestartPolicy::OnFailure,
             None => pod,
         };
@@ -256,7 +255,7 @@ impl Restart {
 }
 
 impl RestartPolicy {
-    /// By the name that the API gives it.
+    /// By its name in the API.
     #[must_use]
     pub fn named(name: &str) -> Self {
         match name {
@@ -269,10 +268,10 @@ impl RestartPolicy {
 }
 
 impl Observation {
-    /// Whether every container of the pod is about to be restarted (KEP-5532): the kubelet says so,
-    /// or a container was terminated by a rule with the action `RestartAllContainers`. Until the
-    /// containers run again, no exit is the task's end. In a pod that is being deleted, or whose
-    /// phase is terminal, nothing is restarted.
+    /// Whether every container of the pod is about to restart (KEP-5532): the kubelet says so, or a
+    /// rule with the action `RestartAllContainers` matches an exit. Until the containers run again,
+    /// no exit ends the task. In a pod that is being deleted, or whose phase is terminal, nothing
+    /// restarts.
     #[must_use]
     pub fn restarts_all(&self) -> bool {
         let by_rule = |container: &Container| {
@@ -307,12 +306,12 @@ impl State {
 }
 
 impl Exit {
-    /// Whether both are the end of the same run of a container. The runtime's ID decides where both
-    /// have one.
+    /// Whether both are the end of the same run of a container. If both have a container ID, the ID
+    /// decides.
     ///
     /// The kubelet reports an exit without an ID if it has lost the container
-    /// (`ContainerStatusUnknown`), or replaces all of them (`RestartingAllContainers`), always with
-    /// code 137 and without times. Then only the run tells exits apart.
+    /// (`ContainerStatusUnknown`), or if it restarts all of them (`RestartingAllContainers`),
+    /// always with exit code 137 and without times. Then only the run identifies the exit.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         let same_run = match (self.run, other.run) {
@@ -337,7 +336,7 @@ impl Why {
         self.condition.is_none() && self.container.is_none()
     }
 
-    /// Whether both say the same, in other words perhaps.
+    /// Whether both give the same reason, also with different messages.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
         (&self.condition, &self.container, self.exit_code, &self.reason)

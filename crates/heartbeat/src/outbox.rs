@@ -1,4 +1,4 @@
-//! The heartbeats that are still to be accepted: ordered, bounded, one at the head.
+//! The heartbeats that wait for acceptance, in order and bounded. The head is sent next.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -8,19 +8,20 @@ use serde::{Deserialize, Serialize};
 
 use super::request::texts;
 
-/// How many heartbeats may wait. One with a `terminated` doesn't count until [`EXITS`] of those
-/// wait as well.
+/// The most heartbeats that wait. One with a `terminated` counts only if [`EXITS`] of those wait,
+/// too.
 pub const CAPACITY: usize = 64;
 
-/// How many heartbeats with a `terminated` may wait: a container that crashes as fast as Kubernetes
-/// restarts it (every five minutes once backed off) fills this in a day's outage.
+/// The most heartbeats with a `terminated` that wait. A container that crashes as fast as
+/// Kubernetes restarts it (every five minutes after the backoff) reaches this in an outage of a
+/// day.
 pub const EXITS: usize = 256;
 
-/// The most bytes that waiting heartbeats take, as the journal writes them. In memory they take
-/// about as much, and twice that while the journal is written. The container has 32 MiB.
+/// The most bytes of waiting heartbeats, as the journal writes them. They take about as much
+/// memory, and twice that while the journal is written. The container has 32 MiB.
 pub const LARGEST: usize = 2 << 20;
 
-/// What is kept of a message that has to be shortened, in characters.
+/// How much of a shortened message remains, in characters.
 const KEPT: usize = 256;
 
 /// Why a heartbeat exists.
@@ -31,16 +32,16 @@ pub enum Kind {
     First,
     /// The interval passed.
     Periodic,
-    /// What is reported has changed.
+    /// A reported state changed.
     Change,
-    /// An exit that only `lastState` still showed.
+    /// An exit that only `lastState` still shows.
     LostExit,
     /// The last one.
     Final,
 }
 
 impl Kind {
-    /// The word for logs and metrics.
+    /// The name in logs and metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -52,8 +53,8 @@ impl Kind {
         }
     }
 
-    /// Whether a heartbeat of this kind brings news. One that brings none is not kept over a crash:
-    /// the first heartbeat of the next process says all that it says.
+    /// Whether a heartbeat of this kind has news. One without news is not kept over a crash: the
+    /// first heartbeat of the next process contains everything in it.
     #[must_use]
     pub fn brings_news(self) -> bool {
         match self {
@@ -63,50 +64,49 @@ impl Kind {
     }
 }
 
-/// One logical heartbeat: the same nonce through all its attempts.
+/// One heartbeat. All its attempts have the same nonce.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
-    /// Counts the heartbeats of this pod, from 1; a journal carries the count over a restart.
+    /// Counts the heartbeats of this pod, from 1. A journal keeps the count over a restart.
     pub number: u64,
     /// Why it exists.
     pub kind: Kind,
     /// The body.
     pub request: HeartbeatTaskRunRequest,
-    /// Whether it is the first to tell of an exit. Such a beat never waits and is the last to be
-    /// dropped.
+    /// Whether it is the first with an exit. Such a heartbeat never waits for more changes, and is
+    /// dropped last.
     pub tells_exit: bool,
-    /// When it was decided.
+    /// When it was queued.
     pub queued_at: Duration,
-    /// How old it was already when this process began, if an earlier one decided it.
+    /// How old it was when this process began, if an earlier one queued it.
     pub older_by: Duration,
-    /// Not to be sent before: changes that follow within the window are collected into it.
+    /// The earliest time to send it. Until then it collects further changes.
     pub hold_until: Duration,
     /// Attempts so far.
     pub attempts: u32,
-    /// Whether an attempt may have arrived without our knowing.
+    /// Whether an attempt without an answer may have arrived.
     pub may_have_arrived: bool,
-    /// Whether the service refused it once, and it goes without containerStatus now. Only for the
-    /// final.
+    /// Whether the service refused it once, so that it now goes without containerStatus. Only the
+    /// last heartbeat does.
     pub stripped: bool,
 }
 
 impl Beat {
-    /// How long ago it was decided.
+    /// How long ago it was queued.
     #[must_use]
     pub fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.queued_at).saturating_add(self.older_by)
     }
 
-    /// How many bytes it takes, written down or in memory, whichever is more.
+    /// How many bytes it takes in the journal or in memory, whichever is more.
     fn size(&self) -> usize {
-        /// Numbers, times, the names of members, and what a status takes in memory beside its
-        /// texts.
+        /// Numbers, times, member names, and the memory of a status without its texts.
         const FORM: usize = 512;
         let statuses = self.request.container_status.as_ref().map_or(0, Vec::len);
         FORM * (1 + statuses) + texts(&self.request).map(|text| written(text)).sum::<usize>()
     }
 
-    /// Keeps of each long message its beginning, and an ellipsis. Says whether there were any.
+    /// Shortens each long message to its beginning and an ellipsis. Returns whether there were any.
     fn shorten(&mut self) -> bool {
         let mut any = false;
         for status in self.request.container_status.iter_mut().flatten() {
@@ -126,8 +126,8 @@ impl Beat {
         any
     }
 
-    /// Leaves out the states of containers that haven't ended: they grow old, an exit doesn't. Says
-    /// whether there were any.
+    /// Removes the states of containers that have not ended: they become outdated, and an exit does
+    /// not. Returns whether there were any.
     pub fn keep_exits_only(&mut self) -> bool {
         let Some(all) = self.request.container_status.take() else {
             return false;
@@ -138,7 +138,7 @@ impl Beat {
     }
 }
 
-/// How many bytes JSON takes for a text.
+/// How many bytes JSON needs for a text.
 fn written(text: &str) -> usize {
     let byte = |byte: u8| match byte {
         b'"' | b'\\' => 2,
@@ -164,7 +164,7 @@ pub struct Outbox {
     beats: VecDeque<Waiting>,
 }
 
-/// A heartbeat, and how many bytes it took when that was last reckoned, or more.
+/// A heartbeat, and an upper bound of its bytes.
 #[derive(Clone, Debug)]
 struct Waiting {
     beat: Beat,
@@ -172,14 +172,14 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// Adds a heartbeat at the end and returns what had to go for it.
+    /// Adds a heartbeat at the end and returns those that it displaced.
     ///
-    /// What goes is the oldest that tells no exit and is neither the first heartbeat, nor the
-    /// newest, nor one that has been attempted (it may be in flight). Before one goes for its size,
-    /// the long messages of older ones are shortened.
+    /// The oldest heartbeat without an exit is displaced, but never the first, the newest, or one
+    /// that was attempted (it may be in flight). If the outbox has too many bytes, long messages of
+    /// older heartbeats are shortened first.
     #[must_use = "what was dropped must be counted"]
     pub fn push(&mut self, beat: Beat) -> Vec<Beat> {
-        // Nothing but the newest grows.
+        // Only the newest grows.
         if let Some(newest) = self.beats.back_mut() {
             newest.size = newest.beat.size();
         }
@@ -226,28 +226,28 @@ impl Outbox {
         self.beats.remove(victim).map(|waiting| waiting.beat)
     }
 
-    /// All that wait, oldest first.
+    /// All waiting heartbeats, oldest first.
     pub fn iter(&self) -> impl Iterator<Item = &Beat> {
         self.beats.iter().map(|waiting| &waiting.beat)
     }
 
-    /// The one to be sent next.
+    /// The next one to send.
     #[must_use]
     pub fn head(&self) -> Option<&Beat> {
         self.beats.front().map(|waiting| &waiting.beat)
     }
 
-    /// The one to be sent next, to be changed, but for what makes it larger.
+    /// The next one to send. Changes must not enlarge it.
     pub fn head_mut(&mut self) -> Option<&mut Beat> {
         self.beats.front_mut().map(|waiting| &mut waiting.beat)
     }
 
-    /// The newest.
+    /// The newest one.
     pub fn tail_mut(&mut self) -> Option<&mut Beat> {
         self.beats.back_mut().map(|waiting| &mut waiting.beat)
     }
 
-    /// Keeps the last heartbeat, if it waits, from being sent before then.
+    /// Delays the last heartbeat, if it waits, until then.
     pub fn hold_final(&mut self, until: Duration) {
         let beats = self.beats.iter_mut().map(|waiting| &mut waiting.beat);
         for beat in beats.filter(|beat| beat.kind == Kind::Final) {
@@ -255,12 +255,12 @@ impl Outbox {
         }
     }
 
-    /// Takes the head out.
+    /// Removes and returns the head.
     pub fn pop(&mut self) -> Option<Beat> {
         self.beats.pop_front().map(|waiting| waiting.beat)
     }
 
-    /// Takes out all that `gone` says yes to, oldest first.
+    /// Removes and returns all that match, oldest first.
     pub fn take_if(&mut self, gone: impl Fn(&Beat) -> bool) -> Vec<Beat> {
         let all = std::mem::take(&mut self.beats).into_iter();
         let (taken, kept): (Vec<_>, _) = all.partition(|waiting| gone(&waiting.beat));
@@ -274,26 +274,26 @@ impl Outbox {
         self.beats.len()
     }
 
-    /// Whether none waits.
+    /// Whether none is waiting.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.beats.is_empty()
     }
 
-    /// Whether any waits that isn't the final.
+    /// Whether any heartbeat other than the last one waits.
     #[must_use]
     pub fn holds_transitions(&self) -> bool {
         self.iter().any(|beat| beat.kind != Kind::Final)
     }
 }
 
-/// Whether a heartbeat may be changed or dropped: not the first of the pod, nor the newest, nor one
-/// that has been attempted.
+/// Whether a heartbeat may be changed or dropped: neither the pod's first nor the newest, and never
+/// attempted.
 fn may_go(beat: &Beat, at: usize, newest: usize) -> bool {
     at != newest && beat.attempts == 0 && !matches!(beat.kind, Kind::First | Kind::Final)
 }
 
-/// Whether `now` shows an exit that `before` doesn't.
+/// Whether `now` shows an exit that `before` does not show.
 #[must_use]
 pub fn shows_new_exit(before: &[ContainerStatus], now: &[ContainerStatus]) -> bool {
     now.iter()
@@ -373,7 +373,7 @@ mod tests {
 
     #[test]
     fn old_messages_are_shortened_before_any_exit_is_dropped() {
-        // The longest messages of a pod, in characters that JSON writes in six.
+        // The longest messages of a pod, of characters that JSON writes in six bytes.
         let message = "\u{1}".repeat(12 << 10);
         let mut outbox = Outbox::default();
         for number in 0..EXITS as u64 {
@@ -393,7 +393,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(16))]
 
-        /// Whatever waits, it takes no more than that, and what has to stay does.
+        /// The bound in bytes always applies, and the protected heartbeats stay.
         #[test]
         fn what_waits_is_bounded_in_bytes(
             pushed in proptest::collection::vec((0..40usize, "[a\u{1}\"é]{0,40}", any::<bool>()), 1..100),

@@ -1,4 +1,4 @@
-//! From what was observed to what the wire says, by hand, in this one place.
+//! From an observation to the heartbeat's members, in this one file.
 
 use podbeat_task_runs::model::{
     ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
@@ -11,9 +11,9 @@ use crate::observation::{Container, Exit, Observation, Role, State};
 /// Which containers are reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Report {
-    /// The task's own: regular containers.
+    /// Regular containers: the task's own.
     Task,
-    /// Init containers and other sidecars too.
+    /// Also init containers and other sidecars.
     All,
 }
 
@@ -28,23 +28,22 @@ impl Report {
     }
 }
 
-/// What every heartbeat of this pod says of it. Settings come first, then what the pod itself
-/// shows.
+/// What every heartbeat says about this pod. Settings have priority over what the pod shows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Identity {
     /// `metadata.name`.
     pub pod_name: String,
-    /// `metadata.uid`; outside a pod it is learned from the first observation.
+    /// `metadata.uid`; outside a pod it is that of the first observation.
     pub pod_uid: Option<String>,
-    /// Retries of the Job before this pod.
+    /// How often the Job retried before this pod.
     pub job_retry_count: Option<i32>,
     /// Free text about the hardware.
     pub pod_hardware_details: Option<String>,
 }
 
 impl Identity {
-    /// Fills in what the settings left open and the pod shows.
+    /// Adds what the settings omit and the pod shows.
     pub fn learn(&mut self, seen: &Observation) {
         if self.pod_uid.is_none() {
             self.pod_uid.clone_from(&seen.uid);
@@ -57,14 +56,14 @@ impl Identity {
         }
     }
 
-    /// Fills in what is still open from what an earlier process of this pod knew.
+    /// Adds what is still missing and an earlier process of this pod knew.
     pub fn take_over(&mut self, earlier: Self) {
         self.pod_uid = self.pod_uid.take().or(earlier.pod_uid);
         self.job_retry_count = self.job_retry_count.or(earlier.job_retry_count);
         self.pod_hardware_details = self.pod_hardware_details.take().or(earlier.pod_hardware_details);
     }
 
-    /// A heartbeat of this pod. `None` for the statuses leaves the member out.
+    /// A heartbeat of this pod. Without statuses it has no containerStatus.
     #[must_use]
     pub fn request(&self, nonce: String, statuses: Option<Vec<ContainerStatus>>) -> HeartbeatTaskRunRequest {
         HeartbeatTaskRunRequest {
@@ -79,7 +78,7 @@ impl Identity {
     }
 }
 
-/// What is reported of an observation: containers of which the API says nothing yet are left out.
+/// The reported states of an observation, without containers that have no state yet.
 #[must_use]
 pub fn statuses(seen: &Observation, report: Report) -> Vec<ContainerStatus> {
     seen.containers
@@ -89,7 +88,7 @@ pub fn statuses(seen: &Observation, report: Report) -> Vec<ContainerStatus> {
         .collect()
 }
 
-/// All texts of a heartbeat: they make one large.
+/// All texts of a heartbeat, which make most of its size.
 pub fn texts(request: &HeartbeatTaskRunRequest) -> impl Iterator<Item = &String> {
     let own = [
         &request.nonce,
@@ -121,7 +120,7 @@ pub fn status(container: &Container, state: &State) -> ContainerStatus {
     }
 }
 
-/// A container that ended so.
+/// A container with this exit.
 #[must_use]
 pub fn ended(name: &str, exit: &Exit) -> ContainerStatus {
     ContainerStatus {
