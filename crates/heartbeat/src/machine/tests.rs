@@ -1,4 +1,4 @@
-//! The machine, driven by hand through pod lives: no clock, no socket, no sleep.
+//! The machine, driven event by event through pod lives: no clock, no socket, no sleep.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use crate::saved::{LastHeartbeat, Saved};
 
 const WALL: &str = "2026-11-24T12:00:00Z";
 
-/// A machine, its clock, and what it asked for.
+/// A machine, its clock, and its actions so far.
 struct Bench {
     machine: Machine,
     now: Duration,
@@ -29,16 +29,16 @@ struct Bench {
     in_flight: Option<u64>,
     notes: Vec<Note>,
     looks: Vec<Duration>,
-    /// Reads of the markers that were asked for.
+    /// How many reads of the markers it requested.
     reads: usize,
-    /// Counts of a Job's failed pods that were asked for.
+    /// How many counts of a Job's failed pods it requested.
     counts: usize,
     aborts: usize,
     hurries: u32,
     stopped_watching: bool,
     saved: Option<Saved>,
     end: Option<End>,
-    /// How far the wall clock was when this process began.
+    /// The wall clock at the start of this process, in seconds after `WALL`.
     wall_offset: f64,
 }
 
@@ -102,14 +102,14 @@ impl Bench {
         }
     }
 
-    /// Started, and the first heartbeat accepted.
+    /// A started machine whose first heartbeat was accepted.
     fn started(settings: Settings) -> Self {
         let mut bench = Self::new(settings);
         bench.accept();
         bench
     }
 
-    /// The same, and any change goes out without delay.
+    /// Like `started`, but any change is sent without delay.
     fn ready(settings: Settings) -> Self {
         let mut bench = Self::started(settings);
         bench.pass(1.0);
@@ -168,7 +168,7 @@ impl Bench {
         }
     }
 
-    /// Lets time pass, waking the machine whenever it asked for it.
+    /// Lets time pass, and wakes the machine whenever it asked for that.
     fn pass(&mut self, seconds: f64) {
         let until = self.now + secs(seconds);
         for _ in 0..100_000 {
@@ -206,7 +206,7 @@ impl Bench {
     }
 }
 
-/// What a pod shows: its policy, how podbeat is declared, main's status.
+/// What the API shows: the pod's policy, podbeat's kind of sidecar, main's status.
 struct Shown {
     policy: &'static str,
     native: bool,
@@ -216,7 +216,7 @@ struct Shown {
     given: Option<u64>,
     uid: &'static str,
     main: String,
-    /// Further members of main's spec.
+    /// More members of main's spec.
     spec: &'static str,
     /// Whether the pod has the condition AllContainersRestarting.
     restarting: bool,
@@ -236,7 +236,7 @@ fn shown(main: &str) -> Shown {
     }
 }
 
-/// A pod of which the API says nothing.
+/// A pod about which the API shows nothing.
 fn nothing_shown() -> Observation {
     Observation {
         uid: None,
@@ -257,7 +257,7 @@ fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// A task's container, by members of its spec and of its status, in the words of the API.
+/// A task container, from members of its spec and its status in the API's spelling.
 fn container(policy: RestartPolicy, spec: &Value, status: &str, is_deleted: bool) -> Container {
     let status = json(&format!("{{{status}}}"));
     let rules = spec["restartPolicyRules"].as_array().into_iter().flatten();
@@ -324,7 +324,7 @@ fn time(text: &Value) -> Option<Timestamp> {
     Some(text.as_str()?.parse().expect("a time"))
 }
 
-/// The same beside a plain sidecar.
+/// Like `shown`, but podbeat is a plain sidecar.
 fn plain(main: &str) -> Shown {
     Shown {
         native: false,
@@ -653,7 +653,7 @@ fn retry_after_is_honoured() {
     });
     bench.pass(6.9);
     assert_eq!(bench.sent.len(), 1);
-    // And half as long again at most.
+    // At most half as long again.
     bench.pass(3.7);
     assert_eq!(bench.sent.len(), 2);
     let mut bench = Bench::new(settings());
@@ -1214,9 +1214,10 @@ fn no_more_than_patience_for_a_plain_sidecars_final() {
     assert!(matches!(bench.end, Some(End::Undelivered(_))));
 }
 
-// ---- the end of the grace ----
+// ---- the end of the grace period ----
 
-/// When a final that finds no service is given up, after SIGTERM at 1 s.
+/// When podbeat gives up a last heartbeat that cannot reach the service, in seconds; SIGTERM comes
+/// at 1 s.
 fn given_up_at(shown: &Shown) -> f64 {
     let mut bench = Bench::started(settings());
     bench.on(shown.event());
@@ -1275,7 +1276,7 @@ fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_
         (native(Some(500.0), Some(10)), 9.7, "a clock that is behind"),
     ] {
         let at = given_up_at(&shown);
-        // Three tenths of a second before it is over, so that the end can still be told.
+        // 0.3 s before the grace period ends, so that podbeat can still log the end.
         assert!((expected - 0.1..expected + 0.1).contains(&at), "{why}: {at}");
     }
 }
@@ -1300,8 +1301,8 @@ fn a_native_sidecars_final_is_on_its_way_before_two_seconds_are_over_whatever_is
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
-    /// Whatever the pod and the clocks say, and however the service fails, podbeat has ended before
-    /// its grace has, and with time to say so.
+    /// Whatever the pod and the clocks say, and however the service fails, podbeat ends before its
+    /// grace period does, with time left to log it.
     #[test]
     fn nothing_is_waited_for_past_the_grace(
         native: bool,
@@ -1343,7 +1344,7 @@ proptest! {
             }
         }
         prop_assert!(matches!(bench.end, Some(End::Undelivered(_))), "{:?}", bench.end);
-        // What was never seen is held to have Kubernetes' default.
+        // For a pod that it never saw, podbeat assumes Kubernetes' default.
         let grace = match seen {
             true => given.filter(|_| deletion.is_some()).unwrap_or(grace),
             false => 30,
@@ -1355,7 +1356,8 @@ proptest! {
 
 // ---- the final barrier ----
 
-/// A native sidecar whose last heartbeat was accepted at 10 s, right after another had timed out.
+/// A native sidecar whose last heartbeat was accepted at 10 s, right after another heartbeat had
+/// timed out.
 fn behind_a_lost_request() -> Bench {
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
@@ -1399,7 +1401,7 @@ fn behind_a_request_that_may_arrive_late_the_final_goes_once_more() {
 fn what_held_a_request_up_may_hold_it_until_another_is_accepted() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
-    // The change gets no answer. What comes after it doesn't reach the service at all, for minutes.
+    // The change gets no answer. After that, nothing reaches the service for minutes.
     bench.answer(Answer::Ambiguous);
     while bench.now < secs(200.0) {
         bench.await_attempt();
@@ -1421,7 +1423,7 @@ fn what_held_a_request_up_may_hold_it_until_another_is_accepted() {
         bench.now - accepted
     );
     bench.accept();
-    // A way that has been free for longer than that holds nothing any more.
+    // A path that has been free for longer than that delays nothing any more.
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
     bench.answer(Answer::from_status(504, None));
@@ -1454,7 +1456,7 @@ fn sigterm_brings_the_repetition_forward_and_the_grace_ends_it() {
     assert_eq!(bench.end, None);
     bench.pass(10.0);
     assert_eq!(bench.sent.len(), sent + 1);
-    // The attempt hangs, and so do all others: the run has been told its end all the same.
+    // The attempt hangs, like all others. The service already knows the end of the run.
     bench.pass(30.0);
     assert_eq!(bench.end, Some(End::Delivered));
     assert!(bench.now >= signalled);
@@ -1496,7 +1498,7 @@ fn a_run_that_is_closed_to_the_repetition_is_closed_to_a_late_request_too() {
     assert_eq!(bench.end, Some(End::Delivered));
 }
 
-// ---- what grew old ----
+// ---- age ----
 
 #[test]
 fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
@@ -1515,7 +1517,7 @@ fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
             bench.answer(Answer::NotSent);
         }
     }
-    // An outage of the service for ten minutes; the API server confirms what it showed.
+    // The service is unavailable for ten minutes. The API server confirms what it showed.
     for _ in 0..600 {
         bench.pass(1.0);
         bench.on(Event::Confirmed);
@@ -1566,7 +1568,7 @@ fn journaled() -> Settings {
 }
 
 impl Bench {
-    /// A process that goes on from what the last one persisted, some seconds later.
+    /// A process that continues from the last saved state, `later` seconds later.
     fn after_crash(&self, later: f64) -> Self {
         let json = serde_json::to_string(&self.saved.clone().unwrap_or_default()).expect("JSON");
         let saved: Saved = serde_json::from_str(&json).expect("read back");
@@ -1787,7 +1789,7 @@ fn marking() -> Settings {
     }
 }
 
-/// A marker of a container that ended with this code, so long after the beginning of the world.
+/// The marker of a container that ended with this code, `finished` seconds after `WALL`.
 fn marker_of(container: &str, exit_code: i32, finished: f64) -> Found {
     let finished = crate::marker::whole_seconds(wall(finished));
     Found {
@@ -1802,7 +1804,7 @@ fn marker_of(container: &str, exit_code: i32, finished: f64) -> Found {
     }
 }
 
-/// A bare exit code: its file's time is all there is besides.
+/// A bare exit code. The only time is the file's.
 fn bare(container: &str, exit_code: i32, written: f64) -> Found {
     let mut found = marker_of(container, exit_code, written);
     found.marker = Marker {
@@ -1827,7 +1829,7 @@ fn deleted(native: bool) -> Shown {
     }
 }
 
-/// Main runs since second 1, and its pod is seen to be deleted at second 5.
+/// Main has run since second 1. At second 5, podbeat sees that the pod is being deleted.
 fn in_deletion(native: bool) -> Bench {
     let mut bench = Bench::ready(marking());
     bench.on(Shown {
@@ -1960,7 +1962,7 @@ fn without_a_deletion_the_apis_richer_word_has_a_second() {
         );
         assert!(bench.notes.contains(&Note::Final(Cause::Completed)));
 
-        // And if the API tells nothing, a second and a look are all that is waited for.
+        // If the API shows no exit, podbeat waits only one second and for one look.
         let mut bench = Bench::ready(marking());
         bench.on(pod(RUNNING).event());
         bench.accept();
@@ -2018,7 +2020,7 @@ fn a_task_that_is_started_again_is_not_finished_by_its_marker() {
 
 #[test]
 fn the_marker_of_an_earlier_run_is_not_told() {
-    // Running since second 1 (12:00:01).
+    // Main has run since second 1 (12:00:01).
     for (found, expected) in [
         (marker_of("main", 9, 0.9), None),
         (marker_of("main", 9, 1.2), Some(9)),
@@ -2032,8 +2034,8 @@ fn the_marker_of_an_earlier_run_is_not_told() {
         assert_eq!(exit_code(bench.last()), expected, "{found:?}");
         assert_eq!(bench.last().last_heartbeat, Some(true));
     }
-    // Between two runs: what is known already, from an earlier event or from lastState, is not told
-    // again as the last word.
+    // Between two runs: if an exit is known from an earlier event or from lastState, the last
+    // heartbeat does not report it again.
     let back_off = r#""state":{"waiting":{"reason":"CrashLoopBackOff"}},"restartCount":1,
         "lastState":{"terminated":{"exitCode":3,"finishedAt":"2026-11-24T12:00:02Z","containerID":"containerd://1"}}"#;
     for (finished, expected) in [(2.7, None), (3.0, Some(9))] {
@@ -2183,8 +2185,8 @@ fn a_pod_that_is_gone_waits_for_one_read_and_no_longer_than_a_moment() {
     assert_eq!(exit_code(bench.last()), Some(137), "its retry has what came late");
 }
 
-/// Seen while the last heartbeat waited to be accepted, and only in `lastState`: the container
-/// backs off, and runs again.
+/// The exit appears only in `lastState`, and while the last heartbeat waits to be accepted: the
+/// container is in backoff, and then runs again.
 #[test]
 fn a_marker_of_an_exit_that_last_state_showed_is_no_news_after_a_crash() {
     let mut bench = Bench::ready(Settings {
@@ -2379,7 +2381,7 @@ fn markers_never_delay_the_final_past_the_deadline() {
     }
 }
 
-// ---- what onlookers are shown ----
+// ---- the snapshot ----
 
 impl Bench {
     fn snapshot(&self) -> Snapshot {
@@ -2433,7 +2435,7 @@ fn a_last_heartbeat_that_is_refused_for_good_stays_due() {
 
 // ---- all containers are restarted (KEP-5532) ----
 
-/// A main that ended with this code, and whose exit 42 restarts all containers.
+/// A main that ended with this code. Exit code 42 restarts all containers.
 fn ruled(code: i32) -> Shown {
     Shown {
         spec: r#","restartPolicy":"Never","restartPolicyRules":
@@ -2460,7 +2462,7 @@ fn an_exit_that_restarts_all_containers_is_told_and_is_no_end() {
         assert_eq!(saved.last_heartbeat, LastHeartbeat::Open);
         assert_eq!(saved.outbox, []);
     }
-    // Any other exit is the end.
+    // Any other exit code ends the task.
     let mut bench = Bench::ready(settings());
     bench.on(ruled(41).event());
     assert_eq!(bench.kinds().last(), Some(&Kind::Final));
@@ -2514,7 +2516,7 @@ fn what_waits_goes_before_the_restart_if_there_is_time() {
 
 #[test]
 fn a_signal_before_its_reason_is_seen_waits_for_it() {
-    // By an event of the watch, and by the look before the last heartbeat.
+    // An event of the watch shows the reason, or the look before the last heartbeat does.
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
     bench.accept_all();
@@ -2544,7 +2546,7 @@ fn a_last_heartbeat_that_is_due_and_unsent_is_taken_back() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
     bench.accept_all();
-    // Something is in flight while the signal comes, and the look brings nothing.
+    // An attempt is in flight when the signal comes, and the look fails.
     bench.on(plainly_failed().event());
     bench.on(Event::Signal);
     bench.pass(1.1);
@@ -2593,9 +2595,9 @@ fn a_marker_says_so_where_the_api_is_late() {
     assert!(!bench.kinds().contains(&Kind::Final));
 }
 
-// ---- exits that the kubelet has lost ----
+// ---- exits that the kubelet lost ----
 
-/// Without an ID and without times, as the kubelet reports a container that it has lost.
+/// An exit without an ID and without times, as the kubelet reports a container that it lost.
 const LOST: &str = r#"{"exitCode":137,"reason":"ContainerStatusUnknown","startedAt":null,"finishedAt":null}"#;
 
 #[test]
@@ -2623,7 +2625,7 @@ fn each_lost_exit_is_told_once_though_they_look_the_same() {
         }
         assert_eq!(told(&bench), usize::try_from(count).expect("small"));
     }
-    // The next process knows them.
+    // The next process knows these exits.
     let saved = bench.saved.clone().expect("a journal");
     let json = serde_json::to_string(&saved).expect("written");
     let saved: Saved = serde_json::from_str(&json).expect("read");
@@ -2666,7 +2668,7 @@ fn exits_of_an_earlier_journal_are_known_by_code_and_time() {
 fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
     let ended = terminated(0);
     for (now, restarts) in [
-        // The kubelet has lost the container.
+        // The kubelet lost the container.
         (
             format!(r#"{WAITING},"lastState":{{"terminated":{LOST}}}"#),
             "Never",
@@ -2676,8 +2678,8 @@ fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
         (format!(r#""state":{{"terminated":{LOST}}}"#), "Always"),
     ] {
         let mut bench = Bench::ready(settings());
-        // Another container goes on, so that main's exit alone is no end; here its policy does
-        // that.
+        // Main's exit alone must not end the task. Usually another container continues; here main's
+        // policy has the same effect.
         let first = Shown {
             policy: "Always",
             ..shown(&ended)
@@ -2696,7 +2698,7 @@ fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
         assert_eq!(exit_code(last), Some(0), "{now}");
         assert!(!bench.kinds().contains(&Kind::LostExit), "{now}");
     }
-    // A container that is started again is another run.
+    // A restarted container is a new run.
     let mut bench = Bench::ready(settings());
     let always = |main: &str| Shown {
         policy: "Always",
@@ -2710,9 +2712,9 @@ fn an_exit_that_was_seen_is_the_one_in_the_last_heartbeat() {
     assert_eq!(state(bench.last()), Some("waiting"));
 }
 
-// ---- podbeat's container alone is stopped ----
+// ---- only podbeat's container is stopped ----
 
-/// A process that was told to end while main ran, up to its last heartbeat.
+/// A process that got a signal while main ran, up to its last heartbeat.
 fn stopped_alone(pod: &Shown) -> Bench {
     let mut bench = Bench::ready(journaled());
     bench.on(pod.event());
@@ -2741,7 +2743,7 @@ fn heartbeats_go_on_after_podbeat_alone_was_stopped() {
         }
         let mut after = bench.after_crash(2.0);
         assert_eq!((after.sent.len(), after.end.as_ref()), (0, None));
-        // It doesn't show yet whether the task goes on.
+        // The pod does not show yet whether the task continues.
         after.on(Event::Observed(
             Shown {
                 main: WAITING.to_owned(),
@@ -2767,7 +2769,7 @@ fn heartbeats_go_on_after_podbeat_alone_was_stopped() {
         assert_eq!(after.last().last_heartbeat, None);
         assert_eq!(state(after.last()), Some("running"));
         after.accept_all();
-        // Whoever comes after another crash goes on, too.
+        // After another crash, the next process also continues.
         let mut next = after.after_crash(1.0);
         next.accept_all();
         next.on(pod.event());
@@ -2841,7 +2843,7 @@ fn a_last_heartbeat_for_a_signal_stands_if_the_pod_is_at_its_end() {
         Event::Signal,
     ];
     for end in ends {
-        // Accepted: nothing more is sent.
+        // If it was accepted, podbeat sends nothing more.
         let mut bench = stopped_alone(&shown(RUNNING));
         bench.accept_all();
         let mut after = bench.after_crash(2.0);
@@ -2850,7 +2852,7 @@ fn a_last_heartbeat_for_a_signal_stands_if_the_pod_is_at_its_end() {
         assert_eq!(after.sent.len(), 0, "{end:?}");
         after.on(Event::Signal);
         assert_eq!(after.end, Some(End::Delivered), "{end:?}");
-        // Not accepted: it goes out.
+        // If it was not accepted, podbeat sends it.
         let mut after = stopped_alone(&shown(RUNNING)).after_crash(2.0);
         after.on(end.clone());
         after.await_attempt();
@@ -2872,7 +2874,7 @@ fn a_plain_sidecar_asks_no_longer_than_a_last_heartbeat_is_tried() {
 
 #[test]
 fn a_last_heartbeat_that_told_the_end_is_never_taken_back() {
-    // By its cause, and in journals of earlier versions, which name none.
+    // The cause says so; journals of earlier versions have no cause.
     for cause in [Some(Cause::Completed), Some(Cause::Gone), None] {
         let mut bench = stopped_alone(&shown(RUNNING));
         bench.accept_all();
@@ -2936,7 +2938,7 @@ fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_th
     assert_eq!(saved.why, [because("A", "one"), because("B", &"ü".repeat(512))]);
     assert_eq!(saved.deletion_at, Some(wall(1000.0)));
 
-    // A new process has a log of its own, and forgets nothing of what the one before it saw.
+    // A new process has its own log, and keeps everything that the previous one saw.
     let mut after = bench.after_crash(1.0);
     pod.why = vec![because("B", "again")];
     after.on(Event::Observed(pod.clone()));
@@ -2944,7 +2946,7 @@ fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_th
     let saved = after.saved.clone().expect("a journal");
     assert_eq!(saved.why, [because("A", "one"), because("B", "again")]);
 
-    // What comes once the last heartbeat is due did not end the task.
+    // A reason that appears after the last heartbeat is due did not end the task.
     let mut late = Bench::ready(journaled());
     late.on(shown(&terminated(0)).event());
     let mut over = Shown {
@@ -2962,7 +2964,7 @@ fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_th
     let saved = late.saved.clone().expect("a journal");
     assert_eq!((saved.why, saved.deletion_at), (vec![because("A", "one")], None));
 
-    // Of reasons without end the newest are kept.
+    // If there are very many reasons, the journal keeps the newest.
     for nth in 0..100 {
         pod.why = vec![because(&format!("R{nth}"), "")];
         after.on(Event::Observed(pod.clone()));
@@ -2974,7 +2976,7 @@ fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_th
     );
 }
 
-/// The pod as a Job's, with the count of the Job controller's annotation, if it has one.
+/// The pod of a Job, with the count from the Job controller's annotation, if there is one.
 fn of_a_job(main: &str, annotated: Option<i32>) -> Event {
     Event::Observed(Observation {
         job: Some(Box::new(JobPod {
@@ -3039,7 +3041,7 @@ fn a_retry_count_that_is_known_is_not_asked_for() {
     bench.await_attempt();
     assert_eq!((bench.counts, bench.last().job_retry_count), (0, Some(7)));
 
-    // No Job's.
+    // This pod does not belong to a Job.
     let mut bench = Bench::started(settings());
     bench.on(shown(RUNNING).event());
     assert_eq!(bench.counts, 0);

@@ -1,5 +1,5 @@
-//! The judge: what the guarantees mean, told from what was seen and what arrived, not from how the
-//! machine works.
+//! The judge: decides whether a life keeps the guarantees (docs/protocol.md), from what the API
+//! showed and what the service received. It knows nothing about how the machine works.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -15,20 +15,21 @@ use crate::observation::{Container, Exit, Observation, Role, Sidecar, State};
 use crate::outbox::Kind;
 use crate::request::{self, Report};
 
-/// Changes within this time are one (design §5).
+/// One heartbeat combines the changes within this time (docs/protocol.md, "When podbeat sends
+/// heartbeats").
 const COLLECT: Duration = Duration::from_millis(250);
 
-/// What is observed this short a time before a crash may not have reached the journal.
+/// The journal may not contain an observation that came this shortly before a crash.
 const JOURNAL: Duration = Duration::from_millis(60);
 
-/// An exit marker that lay there for this long in an ending must have been read: a quarter of a
-/// second between two reads, and the time of one.
+/// During an ending, podbeat must have read every exit marker that has existed for this long: a
+/// quarter of a second between two reads, and the time of one read.
 const READ: Duration = Duration::from_millis(280);
 
-/// The files in the directory of exit markers, and since when each is there.
+/// The files in the directory of exit markers, and since when each one exists.
 pub(super) type Files = BTreeMap<String, (Duration, File)>;
 
-/// A heartbeat as the service took it.
+/// A heartbeat that the service accepted.
 pub(super) struct Accepted {
     at: Duration,
     process: u32,
@@ -70,7 +71,7 @@ struct Sent {
     kind: Kind,
 }
 
-/// Gathers what happened.
+/// Records what happened.
 pub(super) struct Judge {
     report: Report,
     interval: Duration,
@@ -78,19 +79,19 @@ pub(super) struct Judge {
     journaled: bool,
     seen: Vec<Seen>,
     exits: Vec<SeenExit>,
-    /// Every state that the API ever showed, and every exit.
+    /// Every state and every exit that the API ever showed.
     shown: Vec<ContainerStatus>,
     last_shown: Vec<ContainerStatus>,
-    /// The pod as it was last shown to a process that still knows of it.
+    /// The pod as the API last showed it, if the current process can know it.
     last_pod: Option<(Duration, Observation)>,
-    /// Whether the process of the moment was shown it.
+    /// Whether the API showed it to the current process.
     shown_now: bool,
-    /// Whether reads of the markers come back at once in this life.
+    /// Whether reads of the markers return at once in this life.
     prompt_reads: bool,
     markers: bool,
-    /// Every marker that was ever read.
+    /// Every marker that podbeat read.
     markers_read: Vec<File>,
-    /// Since when the process of the moment knows that the pod ends.
+    /// Since when the current process knows that the pod ends.
     ending: Option<Duration>,
     /// Whether that began with a signal for podbeat alone, or for a restart of all containers.
     stopping: bool,
@@ -103,29 +104,29 @@ pub(super) struct Judge {
     losses: Vec<(u32, Losses)>,
     final_due: Option<Duration>,
     final_cause: Option<Cause>,
-    /// The numbers of the last heartbeats that were sent, and of those that were taken back.
+    /// The numbers of the last heartbeats that podbeat sent, and of those that it withdrew.
     finals: Vec<u64>,
     withdrawn: Vec<u64>,
-    /// Since when the process of the moment ought to have taken back what an earlier one sent.
+    /// Since when the current process should have withdrawn an earlier process's last heartbeat.
     must_reopen: Option<Duration>,
-    /// From when a final was due until it was taken back.
+    /// The times from when a last heartbeat was due until podbeat withdrew it.
     undecided: Vec<(Duration, Duration)>,
-    /// When a final was last taken back.
+    /// When podbeat most recently withdrew a last heartbeat.
     reopened: Option<Duration>,
-    /// As it was last sent before an answer told that it was accepted.
+    /// The last heartbeat as podbeat sent it before it knew of an acceptance.
     final_sent: Option<HeartbeatTaskRunRequest>,
-    /// When an answer told that the last heartbeat was accepted.
+    /// When podbeat learned that the service accepted the last heartbeat.
     final_known: Option<Duration>,
     finished: bool,
     is_gone: bool,
     signal: Option<Duration>,
     barrier_cut: bool,
     orphaned: bool,
-    /// Whether the service ever said that the run is not ours: then a final that may have arrived
-    /// is taken as accepted.
+    /// Whether the service ever answered that the run is not ours. podbeat then treats a last
+    /// heartbeat that may have arrived as accepted.
     closed: bool,
     faults: Vec<Duration>,
-    /// When the watch or a look first told that the pod is to die, or gone.
+    /// When the watch or a look first showed that the pod is being deleted or is gone.
     death_seen: Option<Duration>,
     ended: Option<(Duration, Option<End>)>,
     left_dead: bool,
@@ -192,18 +193,18 @@ impl Judge {
         self.shown_now = false;
         self.ending = None;
         self.stopping = false;
-        // What an earlier process was told, this one has yet to learn.
+        // A new process has not seen yet what an earlier one saw.
         self.death_seen = None;
     }
 
-    /// A signal that stops podbeat's container, and not its pod.
+    /// A signal stops podbeat's container, but not its pod.
     pub(super) fn stopping(&mut self, at: Duration) {
         self.stands_no_more();
         self.ending.get_or_insert(at);
         self.stopping = true;
     }
 
-    /// The process that was so stopped is gone.
+    /// The process that got this signal has ended.
     pub(super) fn stopped(&mut self, at: Duration, end: Option<&End>) {
         if end == Some(&End::Restarting) {
             self.final_due = None;
@@ -212,7 +213,8 @@ impl Judge {
         self.crashed(at);
     }
 
-    /// G2: what went out for a signal is taken back as soon as the pod shows that its task goes on.
+    /// G2: if podbeat sent a last heartbeat only because of a signal, it withdraws it as soon as
+    /// the pod shows that its task continues.
     fn stands_no_more(&mut self) {
         if let Some(at) = self.must_reopen.take() {
             let at = at.as_secs_f64();
@@ -229,7 +231,8 @@ impl Judge {
             .last_pod
             .as_ref()
             .is_some_and(|(_, pod)| pod.deletion.is_none() && !pod.phase_is_terminal);
-        // A process that crashed at once may have left no word of having taken it back.
+        // A process that crashed right after it withdrew the last heartbeat may not have recorded
+        // that.
         let again = self.reopened.is_some_and(|earlier| self.is_unsure(earlier));
         if !goes_on || !(self.final_was_for_signal() || again) {
             self.complain("G3: a final is taken back for no reason");
@@ -251,8 +254,8 @@ impl Judge {
         self.last_pod
             .take_if(|(shown, _)| !self.journaled || at - *shown <= JOURNAL);
         if !self.journaled {
-            // Whoever comes after a crash without a journal knows nothing, and can be held to
-            // nothing that was before.
+            // After a crash without a journal, the next process knows nothing of the time before,
+            // so the judge expects nothing of it.
             self.final_known = None;
             self.final_due = None;
             self.final_cause = None;
@@ -302,7 +305,7 @@ impl Judge {
         let runs = |container: &Container| {
             container.role == Role::Task && matches!(container.state, Some(State::Running { .. }))
         };
-        // What an earlier process decided in its last moment may not have reached the journal.
+        // The journal may not contain what an earlier process decided in its last moment.
         let earlier = self.begins.last().is_some_and(|begin| {
             self.final_due
                 .is_some_and(|due| due < *begin && !self.is_unsure(due))
@@ -372,7 +375,7 @@ impl Judge {
                     let shown = container.state.as_ref().and_then(State::exit).is_some();
                     shown || container.role != Role::Task || files.contains_key(&container.name)
                 };
-                // Nor does a task begin whose init container failed in a pod that is being deleted.
+                // In a pod that is being deleted, no task starts after an init container failed.
                 let init_failed = |container: &Container| {
                     let file = files.get(&container.name);
                     container.role == Role::Init
@@ -418,7 +421,7 @@ impl Judge {
             self.complain("G2: lastHeartbeat doesn't say what it is");
         }
         if kind == Kind::Final && self.final_known.is_some() {
-            // What was accepted and goes once more is the same to the letter, whatever was shown
+            // podbeat repeats an accepted last heartbeat unchanged, whatever the API has shown
             // since.
             if self.final_sent.as_ref() != Some(&attempt.request) {
                 self.complain("G3: another last heartbeat than the accepted one");
@@ -440,7 +443,8 @@ impl Judge {
         }
         let surely_known = self.seen.last().is_some_and(|seen| !self.is_unsure(seen.at));
         if kind == Kind::Final && attempt.retries == 0 && surely_known {
-            // What hasn't ended must be as it was shown last; nothing is taken from the past.
+            // The last heartbeat reports a container that has not ended as the API last showed it,
+            // and never in an older state.
             for status in attempt.request.container_status.iter().flatten() {
                 let ended = matches!(status.state, Some(ContainerState::Terminated(_)));
                 if !ended && !self.last_shown.contains(status) && !self.last_shown.is_empty() {
@@ -492,8 +496,8 @@ impl Judge {
         self.complaints
     }
 
-    /// G7: an exit that the API doesn't tell may be a marker's, if it is not that of an earlier run
-    /// than the API has shown.
+    /// G7: whether this is an exit from a marker. The marker must not be from an earlier run than
+    /// the API has shown.
     fn tells_a_marker(&self, status: &ContainerStatus) -> bool {
         self.markers_read.iter().any(|file| {
             let same = *status == request::ended(&file.found.container, &exit_of(&file.found));
@@ -519,8 +523,8 @@ impl Judge {
         })
     }
 
-    /// Since when it can be known of a pod that is being deleted that every task has ended, if
-    /// markers tell it.
+    /// If markers show that every task of a pod that is being deleted has ended: since when podbeat
+    /// can know this.
     fn markers_told_the_end(&self, files: &Files) -> Option<Duration> {
         if !self.markers || !self.prompt_reads || !self.shown_now {
             return None;
@@ -542,8 +546,8 @@ impl Judge {
         Some(told)
     }
 
-    /// G7, the other way round: an exit that the API withholds and a marker tells is in the last
-    /// heartbeat.
+    /// G7, in the other direction: if the API withholds an exit and a marker reports it, the last
+    /// heartbeat contains it.
     fn withheld_exits_are_told(&mut self, at: Duration, attempt: &Attempt, files: &Files) {
         let Some(ending) = self.ending.filter(|_| self.markers && self.prompt_reads) else {
             return;
@@ -560,7 +564,7 @@ impl Judge {
             let Some((since, file)) = files.get(&container.name) else {
                 continue;
             };
-            // Where podbeat alone is stopped, a task may end after every exit seemed known.
+            // If podbeat alone is stopped, a task may end after podbeat seemed to know every exit.
             let readable = *since <= ending || (!self.stopping && *since + READ <= at);
             let told = request::ended(&container.name, &exit_of(&file.found));
             let tells = attempt
@@ -578,7 +582,7 @@ impl Judge {
         }
     }
 
-    /// Whether a process ended and left the next one nothing to know it by.
+    /// Whether a process crashed without a journal, so that the next one knows nothing of it.
     fn amnesia(&self) -> bool {
         !self.journaled && !self.crashes.is_empty()
     }
@@ -592,11 +596,11 @@ impl Judge {
             .sum()
     }
 
-    /// G1: what was observed, and stood long enough to be told, was accepted, or its loss was
-    /// counted.
+    /// G1: the service accepted every observed state that lasted long enough to be reported, or
+    /// podbeat counted its loss.
     fn every_transition_arrived(&mut self) {
-        // Without an accepted final the story isn't over; then nothing is owed but what was
-        // counted.
+        // Without an accepted last heartbeat, the life is not over, and changes may still be
+        // delivered.
         if self.amnesia() || !self.has_lasting_final() || self.orphaned {
             return;
         }
@@ -633,7 +637,7 @@ impl Judge {
                 .accepted
                 .iter()
                 .any(|accepted| accepted.request.container_status.iter().flatten().any(tells));
-            // One heartbeat tells of a state and of the exit in it.
+            // One heartbeat reports both a state and the exit in it, so they are missing together.
             if !told && !missing_states.iter().any(|status| tells(status)) {
                 missing.push(format!(
                     "the exit {:?} of {}",
@@ -651,7 +655,7 @@ impl Judge {
         }
     }
 
-    /// A last heartbeat that was not taken back.
+    /// Whether this is a last heartbeat that podbeat did not withdraw.
     fn is_lasting(&self, accepted: &Accepted) -> bool {
         accepted.is_final() && !self.withdrawn.contains(&accepted.beat.0)
     }
@@ -660,7 +664,7 @@ impl Judge {
         self.accepted.iter().any(|accepted| self.is_lasting(accepted))
     }
 
-    /// G1: exits without an ID look the same, and each is told.
+    /// G1: exits without an ID look the same, but podbeat reports each one.
     fn each_lost_exit_arrived(&mut self) {
         if self.amnesia() || !self.has_lasting_final() || self.orphaned {
             return;
@@ -697,15 +701,15 @@ impl Judge {
         }
     }
 
-    /// Whether a crash came so soon that it may not have reached the journal, or nothing was sent
-    /// then.
+    /// Whether a crash came so soon after this time that the journal may not contain it, or podbeat
+    /// sent nothing then because a last heartbeat was due that it later withdrew.
     fn is_unsure(&self, at: Duration) -> bool {
         let crashed = |crash: &Duration| at <= *crash && *crash - at <= JOURNAL;
         let undecided = |(from, until): &(Duration, Duration)| *from <= at && at < *until;
         self.crashes.iter().any(crashed) || self.undecided.iter().any(undecided)
     }
 
-    /// G1: and in order. A request that was given up may arrive late; it is no news then.
+    /// G1: in order. A request that podbeat gave up may arrive late; it is no news then.
     fn in_order(&mut self) {
         if self.amnesia() {
             return;
@@ -715,7 +719,8 @@ impl Judge {
         let mut wrong = None;
         for accepted in &self.accepted {
             let number = accepted.beat.0;
-            // Periodic heartbeats are not kept over a crash, so that their numbers may come twice.
+            // The journal has no periodic heartbeats, so their numbers can occur twice after a
+            // crash.
             if accepted.late || known.contains(&number) || !accepted.beat.1.brings_news() {
                 continue;
             }
@@ -730,7 +735,7 @@ impl Judge {
         }
     }
 
-    /// G2: exactly one accepted final, or an ending that says so.
+    /// G2: the service accepts exactly one last heartbeat, or the process reports that it did not.
     fn one_final(&mut self, life: &Life, alive: bool) {
         let amnesia = self.amnesia();
         let mut finals: Vec<_> = self
@@ -751,14 +756,16 @@ impl Judge {
                 ));
             }
             Some((_, Some(_))) => {}
-            // SIGKILL, or nobody left to start it again.
+            // SIGKILL ended the process. In the next arm, it crashed, and the kubelet did not
+            // restart it.
             Some((at, None)) => self.killed(life, *at, finals.is_empty()),
             None if self.left_dead => {}
             None => self.still_there(life, alive, finals.is_empty()),
         }
     }
 
-    /// A kill before the final is our fault if there was time and a service that listened.
+    /// SIGKILL before the last heartbeat is podbeat's fault if it had enough time and the service
+    /// answered.
     fn killed(&mut self, life: &Life, at: Duration, undelivered: bool) {
         let Some(signal) = self.signal else { return };
         let begun = self.begins.last().copied().unwrap_or_default();
@@ -771,7 +778,7 @@ impl Judge {
             Shown::Pod(pod) => Some(pod.termination_grace),
             Shown::Gone | Shown::Other(_) => None,
         });
-        // A plain sidecar has the pod's grace to wait for fresher states, unless it is told of a
+        // A plain sidecar may use the pod's grace period to wait for newer states, unless it sees a
         // shorter one in time.
         let told = self
             .death_seen
@@ -787,7 +794,7 @@ impl Judge {
             Sidecar::Native => Duration::from_millis(1950),
             Sidecar::Plain | Sidecar::Elsewhere => Duration::from_millis(1000),
         };
-        // A service that has closed the run takes no other final.
+        // A service that has closed the run accepts no other last heartbeat.
         let faulty = faulty || (self.closed && !self.withdrawn.is_empty());
         if undelivered && !faulty && at.saturating_sub(since) >= enough && !self.orphaned {
             self.complain(format!(
@@ -797,15 +804,15 @@ impl Judge {
         }
     }
 
-    /// The world has stopped and the process lives: right for a native sidecar that idles, or a
-    /// task that goes on.
+    /// The simulation is over and the process still runs. This is right for a native sidecar that
+    /// idles, or if the task continues.
     fn still_there(&mut self, life: &Life, alive: bool, undelivered: bool) {
         if !alive {
             return;
         }
         let over = life.completed.is_some() || matches!(life.death, Death::Forced | Death::Replaced);
-        // What was never seen can't be missed; nor by a process that doesn't know what an earlier
-        // one saw.
+        // podbeat notices that a pod is gone only if it saw the pod, and only if the process knows
+        // what an earlier one saw.
         let known = self.seen.iter().any(|seen| !self.is_unsure(seen.at));
         let seen_over = self.finished || (self.is_gone && known && !self.amnesia());
         if over && seen_over && !self.orphaned {
@@ -822,8 +829,8 @@ impl Judge {
         }
     }
 
-    /// Whether the kubelet leaves so much time after the final that half of it is time enough for
-    /// what arrives late.
+    /// Whether the kubelet leaves so much time after the last heartbeat that half of it is enough
+    /// for requests that arrive late.
     fn has_time_for_late_ones(&self, life: &Life) -> bool {
         let (Some(known), Some(signal), Some(kill)) = (self.final_known, self.signal, life.kill) else {
             return false;
@@ -836,14 +843,15 @@ impl Judge {
         life.death == Death::Natural && known + self.timeout <= from + half
     }
 
-    /// G3: the service's last word is the final, also where an earlier request arrives late.
+    /// G3: the last heartbeat is the service's final information, even if an earlier request
+    /// arrives late.
     fn last_word(&mut self, life: &Life) {
-        // A service that disowns the run and takes heartbeats of it all the same has no last word.
+        // A service that disowns the run but still accepts its heartbeats has no final information.
         if self.amnesia() || self.barrier_cut || self.closed {
             return;
         }
-        // What ended for its deadline could not wait for a late request, nor could what was killed
-        // or crashed for good, nor what had less than two time-outs of its grace left.
+        // A process cannot wait for late requests if it ends at its deadline, is killed, crashes
+        // and is not restarted, or has less than two timeouts of its grace period left.
         let cut = match &self.ended {
             Some((at, end)) => {
                 let signalled = self.signal.is_some_and(|signal| signal <= *at);
@@ -863,7 +871,8 @@ impl Judge {
         }
     }
 
-    /// G5: no gap above interval + time-out while the service answers.
+    /// G5: while the service answers, the time between two heartbeats is at most the interval plus
+    /// the timeout.
     fn no_gap(&mut self) {
         let most = self.interval + self.timeout;
         let mut worst = None;
@@ -888,7 +897,7 @@ impl Judge {
         !self.faults.iter().any(|fault| from <= *fault && *fault <= to)
     }
 
-    /// G8: nothing ends the process but its task, its pod or a signal.
+    /// G8: only the end of its task or pod, or a signal, ends the process.
     fn no_early_end(&mut self) {
         if let Some((at, Some(end))) = &self.ended
             && !self.finished
@@ -902,7 +911,7 @@ impl Judge {
     }
 }
 
-/// What a marker says of an exit.
+/// The exit that a marker reports.
 fn exit_of(found: &Found) -> Exit {
     Exit {
         exit_code: Some(found.marker.exit_code),
@@ -913,8 +922,8 @@ fn exit_of(found: &Found) -> Exit {
     }
 }
 
-/// Of two runs that ended in one second nobody can tell whose marker it is; nor, until a run is
-/// shown, of one whose predecessor ended nobody knows when.
+/// Whether it is unclear which run a marker belongs to: two runs ended in the same second, or it is
+/// unknown when the previous run ended and the API shows no new run yet.
 fn is_doubtful(container: &Container, file: &File) -> bool {
     let last = container.last_exit.as_ref();
     let runs = matches!(container.state, Some(State::Running { .. }));

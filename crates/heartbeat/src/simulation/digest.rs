@@ -1,8 +1,8 @@
-//! A number for all that happened in a life, by which two versions of the machine are compared.
+//! A number for everything that happened in a life, to compare two versions of the machine.
 //!
-//! Events and actions are taken as their `Debug` text. Names in it count by the order in which they
-//! first occur in the life, so that renaming a type or a member changes nothing, and everything
-//! else does.
+//! Events and actions are hashed as their `Debug` text. Each name counts as the position at which
+//! it first occurs in the life. So renaming a type or a member does not change the number; any
+//! other change does.
 
 use std::collections::HashMap;
 use std::fmt::Debug;
@@ -61,7 +61,7 @@ impl Digest {
     }
 }
 
-/// The length of a text in quotes.
+/// The length of the quoted text at the start of `text`, with its quotes.
 fn quoted(text: &str) -> usize {
     let mut escaped = false;
     for (at, letter) in text.char_indices().skip(1) {

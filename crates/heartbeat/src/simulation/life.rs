@@ -1,5 +1,5 @@
-//! One pod's life, drawn from a seed: what its containers do, who ends it and when, and what goes
-//! wrong meanwhile.
+//! One pod's life, drawn from a seed: what its containers do, what ends it and when, and what fails
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -10,10 +10,10 @@ use crate::observation::{
     Container, Deletion, Exit, Observation, Restart, RestartPolicy, Role, Rule, Sidecar, State,
 };
 
-/// The wall clock at the world's beginning.
+/// The wall clock at the start of the simulation, in Unix seconds.
 pub(super) const DAWN: i64 = 1_790_000_000;
 
-/// A span of time in which something is out of order.
+/// A time span in which something fails.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Outage<K> {
     pub(super) from: Duration,
@@ -32,22 +32,22 @@ impl<K> Outage<K> {
 pub(super) enum ServiceFault {
     /// No connection.
     Refuses,
-    /// The request is taken and never answered; it may arrive all the same, and late.
+    /// No answer comes. The request may still arrive, late.
     Hangs,
-    /// The request arrives, its answer is lost.
+    /// The request arrives, but its answer is lost.
     LosesAnswers,
-    /// An HTTP status.
+    /// An answer with this HTTP status.
     Says(u16),
 }
 
-/// How the pod's life ends for podbeat.
+/// How the pod ends for podbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Death {
-    /// The tasks run to their end.
+    /// The tasks complete.
     Natural,
-    /// Deleted, with that grace.
+    /// The pod is deleted with this grace period.
     Deleted(Duration),
-    /// Stopped by the kubelet (eviction, deadline) without a deletion that the API would show.
+    /// The kubelet stops the pod (eviction, deadline), and the API shows no deletion.
     Stopped,
     /// The object vanishes at once; the kubelet sends SIGTERM a little later.
     Forced,
@@ -55,7 +55,7 @@ pub(super) enum Death {
     Replaced,
 }
 
-/// How the directory of exit markers answers.
+/// How fast reads of the directory of exit markers return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reads {
     Prompt,
@@ -67,25 +67,24 @@ pub(super) enum Reads {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct File {
     pub(super) found: Found,
-    /// The run of the container whose end it tells, as its restart count; -1 for one that there
-    /// never was.
+    /// The restart count of the run whose end it reports; -1 for a run that never existed.
     pub(super) run: i32,
-    /// Whether `podbeat exec` wrote it, which takes the one before away when it starts.
+    /// Whether `podbeat exec` wrote it. `podbeat exec` removes the previous marker when it starts.
     pub(super) by_exec: bool,
 }
 
-/// What stops podbeat's container in a pod that goes on.
+/// A stop of podbeat's container in a pod that continues.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stop {
     /// When the kubelet sends SIGTERM.
     pub(super) at: Duration,
-    /// When it sends SIGKILL, if podbeat is still there.
+    /// When it sends SIGKILL, if podbeat still runs.
     pub(super) kill: Duration,
-    /// When it starts the container again, at the earliest.
+    /// The earliest time at which it starts the container again.
     pub(super) starts: Duration,
 }
 
-/// What the API server would show from a moment on.
+/// What the API server shows from some time on.
 #[derive(Clone, Debug)]
 pub(super) enum Shown {
     Pod(Box<Observation>),
@@ -93,37 +92,36 @@ pub(super) enum Shown {
     Other(Box<Observation>),
 }
 
-/// All that is fixed before the world begins to turn.
+/// Everything that is decided before the simulation starts.
 #[derive(Debug)]
 pub(super) struct Life {
     pub(super) sidecar: Sidecar,
     pub(super) death: Death,
-    /// When whatever ends the pod begins, unless the tasks end by themselves.
+    /// When the end of the pod begins, unless the tasks end by themselves.
     dies: Option<Duration>,
-    /// What the API server holds, in order of time. The last is how it stays.
+    /// What the API server shows, in order of time. The last entry stays.
     pub(super) timeline: Vec<(Duration, Shown)>,
-    /// When the tasks are over for good, if they ever are.
+    /// When the tasks are over and are not restarted; `None` if they never are.
     pub(super) completed: Option<Duration>,
-    /// When the kubelet sends SIGTERM for the death; for a natural one it follows completion.
+    /// When the kubelet sends SIGTERM to end the pod. If the tasks complete, it follows completion.
     pub(super) signal: Option<Duration>,
-    /// When the kubelet sends SIGKILL, if podbeat is still there.
+    /// When the kubelet sends SIGKILL, if podbeat still runs.
     pub(super) kill: Option<Duration>,
     pub(super) second_signal: bool,
     pub(super) api_outages: Vec<Outage<()>>,
     pub(super) service_outages: Vec<Outage<ServiceFault>>,
-    /// When podbeat's container is stopped alone, or together with all others of the pod, and
-    /// started again.
+    /// When podbeat's container is stopped and started again, alone or with all others of the pod.
     pub(super) stops: Vec<Stop>,
-    /// When the process dies, and how long until it is started again.
+    /// When the process crashes, and how long until it is started again.
     pub(super) crashes: Vec<(Duration, Duration)>,
     pub(super) wall_steps: Vec<(Duration, i64)>,
-    /// Whether podbeat is to read exit markers.
+    /// Whether podbeat reads exit markers.
     pub(super) marked: bool,
     pub(super) reads: Reads,
-    /// What happens in their directory, in order of time: a file of this name is there from now on,
-    /// or no more.
+    /// The changes in their directory, in order of time: from then on, a file with this name
+    /// exists, or no longer exists.
     pub(super) files: Vec<(Duration, String, Option<File>)>,
-    /// When nothing more is awaited.
+    /// When the simulation ends.
     pub(super) horizon: Duration,
 }
 
@@ -131,7 +129,7 @@ pub(super) fn between(rng: &mut fastrand::Rng, from: f64, to: f64) -> Duration {
     Duration::from_secs_f64(from + (to - from) * rng.f64())
 }
 
-/// Evenly over the orders of magnitude.
+/// A duration drawn evenly over the orders of magnitude.
 fn spread(rng: &mut fastrand::Rng, from: f64, to: f64) -> Duration {
     Duration::from_secs_f64(from * (to / from).powf(rng.f64()))
 }
@@ -223,7 +221,7 @@ impl Step {
     }
 }
 
-/// One run of a container, and how it ended if nothing came between.
+/// One run of a container, and how it ends if nothing ends it earlier.
 #[derive(Clone)]
 struct Run {
     container: usize,
@@ -246,17 +244,17 @@ fn waiting(reason: &str) -> Option<State> {
     })
 }
 
-/// What becomes of a container.
+/// How the runs of a container end.
 #[derive(Clone, Copy)]
 enum Fate {
-    /// It ended for good.
+    /// The container ended, and is not restarted.
     Ended(Duration),
     /// Its exit restarts all containers.
     RestartsAll(Duration),
     GoesOn,
 }
 
-/// The runs of one container from `begin` on. `pod` shows what was before.
+/// Draws the runs of one container from `begin` on. `pod` shows its state before that.
 fn runs(
     rng: &mut fastrand::Rng,
     pod: &Observation,
@@ -296,7 +294,7 @@ fn runs(
             ..Exit::default()
         };
         let again = restart.follows(Some(code));
-        // A container can stop and start between two looks: then its end shows in lastState alone.
+        // A container can stop and start between two looks: then only lastState shows its end.
         if !again || chance(rng, 60) {
             steps.push(Step {
                 at,
@@ -332,12 +330,12 @@ fn runs(
     Fate::GoesOn
 }
 
-/// One turn of the pod: from when its first container begins until all have ended, or all are
+/// One turn of the pod: from the start of its first container until all have ended or all are
 /// restarted.
 struct Turn {
     steps: Vec<Step>,
     runs: Vec<Run>,
-    /// When the tasks are over for good, if they ever are.
+    /// When the tasks are over and are not restarted; `None` if they never are.
     completed: Option<Duration>,
     /// When an exit restarts all containers, if one does.
     restarts: Option<Duration>,
@@ -399,9 +397,9 @@ impl Turn {
         turn
     }
 
-    /// Cuts it off where all containers are restarted, and shows that on `pod` (KEP-5532): podbeat
-    /// gets SIGTERM and has two seconds; then the kubelet has lost all containers, and starts new
-    /// ones. Returns when the next turn begins.
+    /// Cuts the turn off when all containers are restarted, and shows the restart on `pod`
+    /// (KEP-5532): podbeat gets SIGTERM and has two seconds. After that, the kubelet has lost all
+    /// containers and starts new ones. Returns when the next turn begins.
     fn restart_all(
         &mut self,
         rng: &mut fastrand::Rng,
@@ -422,7 +420,7 @@ impl Turn {
         for step in &self.steps {
             step.apply(pod);
         }
-        // The kubelet shows the condition, and then for a moment how the others were killed.
+        // The kubelet shows the condition, and then briefly that it killed the other containers.
         let mut shown_at = at + least;
         for (nth, container) in pod.containers.iter().enumerate() {
             let killed = Exit {
@@ -450,7 +448,7 @@ impl Turn {
             });
         }
         for (nth, container) in pod.containers.iter().enumerate() {
-            // What never ran isn't restarted.
+            // A container that never ran is not restarted.
             let ran = self.runs.iter().any(|run| run.container == nth);
             let lost = Exit {
                 exit_code: Some(137),
@@ -483,7 +481,7 @@ impl Turn {
     }
 }
 
-/// The marker of a container that ended then.
+/// The marker of a container that ended at this time.
 fn left_at(container: &str, code: i32, at: Duration, by_exec: bool) -> Found {
     Found {
         container: container.to_owned(),
@@ -529,14 +527,14 @@ impl Life {
         life
     }
 
-    /// When podbeat's container is stopped, though its pod goes on.
+    /// Draws when podbeat's container is stopped while its pod continues.
     fn stop(&mut self, rng: &mut fastrand::Rng, pod: &Observation, together: Vec<Stop>) {
         let dies = self.dies.unwrap_or(Duration::MAX);
         self.stops = together.into_iter().filter(|stop| stop.at < dies).collect();
         if self.sidecar == Sidecar::Elsewhere || !chance(rng, 10) {
             return;
         }
-        // A failed liveness probe, a changed image, a resize.
+        // Causes can be a failed liveness probe, a changed image, or a resize.
         let last = self.timeline.last().map_or(Duration::ZERO, |(at, _)| *at);
         let at = between(rng, 0.0, last.as_secs_f64() + 1.0);
         let kill = at + pod.termination_grace.max(Duration::from_secs(2));
@@ -576,7 +574,7 @@ impl Life {
             timeline.push((step.at, Shown::Pod(Box::new(shown.clone()))));
         }
         let stop = between(rng, 0.001, 0.1);
-        // When the kubelet has stopped the tasks of a pod that is to die, and may stop podbeat.
+        // When the kubelet has stopped the tasks of a pod that ends, and can stop podbeat.
         let tasks_dead = |rng: &mut fastrand::Rng, grace: Duration| match sidecar {
             Sidecar::Native => dies + stop + grace.mul_f64([0.0, 0.01, 0.5, 1.0][rng.usize(0..4)]),
             Sidecar::Plain | Sidecar::Elsewhere => dies + stop,
@@ -586,8 +584,8 @@ impl Life {
             Death::Natural => match sidecar {
                 Sidecar::Native => {
                     let at = completed.unwrap_or(last);
-                    // Mostly with the event that shows the end, now and then long after it: a
-                    // kubelet can be away.
+                    // Usually together with the event that shows the end; sometimes long after it,
+                    // because a kubelet can be unavailable.
                     let later = if chance(rng, 20) { 120.0 } else { 0.03 };
                     let signal = at.saturating_sub(Duration::from_millis(10)) + between(rng, 0.0, later);
                     (Some(signal), Some(signal + pod.termination_grace.max(least)))
@@ -626,7 +624,7 @@ impl Life {
             }
         };
         let (signal, kill) = match sidecar {
-            // Run from elsewhere: nobody sends signals, but a user may.
+            // podbeat does not run in the pod: nobody sends signals, except perhaps a user.
             Sidecar::Elsewhere if matches!(death, Death::Natural | Death::Forced | Death::Replaced) => {
                 (None, None)
             }
@@ -657,7 +655,8 @@ impl Life {
         life
     }
 
-    /// What the tasks' own wrappers leave in the directory of exit markers, and what else is there.
+    /// Draws what the tasks' own wrappers leave in the directory of exit markers, and which other
+    /// files are there.
     fn mark(&mut self, rng: &mut fastrand::Rng, pod: &Observation, all: &[Run]) {
         if chance(rng, 40) {
             return;
@@ -681,7 +680,7 @@ impl Life {
                 if by_exec {
                     self.files.push((run.begun, container.name.clone(), None));
                 }
-                // What kills a whole container at once leaves no marker.
+                // A kill of the whole container at once leaves no marker.
                 let left = ended.filter(|_| !chance(rng, 10));
                 if let Some(at) = left {
                     let file = File {
@@ -711,7 +710,8 @@ impl Life {
         self.files.sort_by_key(|(at, ..)| *at);
     }
 
-    /// When a run ends, if it leaves a trace, and how. `None` for a run that never began.
+    /// When a run ends (`None` if it leaves no marker), and its exit code. `None` for a run that
+    /// never began.
     fn ends(&self, rng: &mut fastrand::Rng, run: &Run) -> Option<(Option<Duration>, i32)> {
         let Some(dies) = self.dies.filter(|dies| *dies <= run.ended) else {
             return Some((Some(run.ended), run.code));
@@ -728,7 +728,7 @@ impl Life {
             }
         };
         let at = match rng.u32(0..4) {
-            // It holds out until it is killed.
+            // It runs until SIGKILL.
             0 => None,
             1 => Some(between(rng, from.as_secs_f64(), until.as_secs_f64())),
             _ => Some(between(
@@ -740,7 +740,7 @@ impl Life {
         Some((at, code))
     }
 
-    /// A third of all lives go without.
+    /// Adds outages, crashes and clock steps. A third of all lives have none.
     fn trouble(&mut self, rng: &mut fastrand::Rng, end: Duration) {
         let span = end.as_secs_f64() + 1.0;
         if chance(rng, 33) {
@@ -763,7 +763,7 @@ impl Life {
             });
         }
         if chance(rng, 20) {
-            // What is held up until shortly after the end is what may arrive behind the last
+            // A request that is held up until shortly after the end can arrive after the last
             // heartbeat.
             let kind = match rng.u32(0..3) {
                 0 => ServiceFault::Hangs,
@@ -772,7 +772,7 @@ impl Life {
             };
             let from = end.saturating_sub(between(rng, 0.0, 40.0));
             let until = end + spread(rng, 0.05, 15.0);
-            // A network that was cut: what is on its way is held, what comes after finds no
+            // A cut network: it delays the requests on their way, and later ones find no
             // connection.
             let cut = from + (until - from).mul_f64(rng.f64().powi(2));
             for (from, until, kind) in [(from, cut, kind), (cut, until, ServiceFault::Refuses)] {

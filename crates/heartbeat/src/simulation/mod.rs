@@ -1,7 +1,7 @@
-//! Whole pod lives under virtual time: the machine against a pod, an API server, a service and a
-//! kubelet drawn from a seed. Here lives what drives the machine and what judges it, in the words
-//! of the design's guarantees G1 to G8. Never here: a clock, a socket, a sleep, and nothing that
-//! the production build contains.
+//! Whole pod lives in virtual time: the machine with a pod, an API server, a service and a kubelet,
+//! all drawn from a seed. This module drives the machine and judges it by the guarantees G1 to G8
+//! (docs/protocol.md). It has no clock, no socket and no sleep, and is not part of the production
+//! build.
 
 mod check;
 mod digest;
@@ -15,14 +15,14 @@ use std::time::Instant;
 use flaw::{FLAWS, Flaw};
 use run::Record;
 
-/// What lives have come to.
+/// The results of several lives.
 #[derive(Default)]
 struct Sum {
     lives: u64,
     events: u64,
     faults: u64,
     violations: Vec<(u64, String)>,
-    /// Of all lives, in their order.
+    /// Of all lives, in order.
     digest: u64,
 }
 
@@ -37,7 +37,7 @@ impl Sum {
             .extend(outcome.violations.into_iter().map(|violation| (seed, violation)));
     }
 
-    /// The first violations, each with what replays it.
+    /// The first violations, each with the command that replays it.
     fn complaint(&self) -> String {
         let mut text = String::new();
         for (seed, violation) in self.violations.iter().take(10) {
@@ -65,7 +65,7 @@ fn a_thousand_lives_break_no_guarantee() {
     assert!(sum.faults > 1000 && sum.events > 10_000, "lives worth the name");
 }
 
-/// Each flaw is found, and by the guarantee that it breaks.
+/// The simulation finds each flaw, and names the guarantee that it breaks.
 #[test]
 fn every_broken_machine_is_noticed() {
     for (name, flaw) in FLAWS {
@@ -102,9 +102,9 @@ fn setting<T: std::str::FromStr>(name: &str) -> Option<T> {
     }
 }
 
-/// `just simulate` and `just soak`. Settings: SIMULATE_LIVES, SIMULATE_SECONDS, SIMULATE_SEED (one
-/// life, told), SIMULATE_FIRST (the first seed), SIMULATE_BROKEN (a guarantee), SIMULATE_DIGEST (a
-/// number for all that happens).
+/// `just simulate` and `just soak`. Settings: SIMULATE_LIVES, SIMULATE_SECONDS, SIMULATE_SEED
+/// (prints one life, event by event), SIMULATE_FIRST (the first seed), SIMULATE_BROKEN (a flaw, by
+/// its guarantee), SIMULATE_DIGEST (prints a number for everything that happens).
 #[test]
 #[ignore = "run by `just simulate`"]
 fn simulate() {

@@ -1,5 +1,5 @@
-//! The world that turns: a queue of happenings in order of time, and a shell that is as dumb as the
-//! real one.
+//! The simulated world: a queue of happenings in order of time, and a shell that decides as little
+//! as the real one.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
@@ -20,35 +20,35 @@ use crate::observation::Sidecar;
 use crate::request::{Identity, Report};
 use crate::saved::Saved;
 
-/// Appears in every token, so that it can be looked for.
+/// Part of every token, so that the simulation can search for it.
 pub(super) const TOKEN: &str = "hunter2";
 
-/// Within how many seconds a watch is open again behind an outage.
+/// A watch is open again within this many seconds after an outage.
 const RECONNECTS: f64 = 35.0;
 
-/// What came of a life.
+/// The result of a life.
 #[derive(Default)]
 pub(super) struct Outcome {
     pub(super) events: u64,
     pub(super) faults: u64,
     pub(super) violations: Vec<String>,
     pub(super) story: Vec<String>,
-    /// Of [`Record::Digest`].
+    /// With [`Record::Digest`] only.
     pub(super) digest: u64,
 }
 
-/// What is kept of what happens.
+/// What to record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Record {
-    /// Only what is counted and judged.
+    /// Only the counts and the violations.
     Nothing,
     /// Every step, for a person.
     Story,
-    /// A number for all of it.
+    /// A number for everything.
     Digest,
 }
 
-/// One life, judged. A panic is a violation (G8).
+/// Runs and judges one life. A panic is a violation (G8).
 pub(super) fn live(seed: u64, flaw: Option<Flaw>, record: Record) -> Outcome {
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, flaw, record);
@@ -62,16 +62,16 @@ pub(super) fn live(seed: u64, flaw: Option<Flaw>, record: Record) -> Outcome {
 }
 
 enum Happening {
-    /// The API server's state changes to the timeline's nth.
+    /// The API server changes to this entry of the timeline.
     PodChanges(usize),
-    /// The watch of a process brings what the API server holds.
+    /// The watch of this process shows the API server's current state.
     WatchBrings(u32),
-    /// The API server confirms, once a minute.
+    /// The API server confirms that nothing changed, once a minute.
     WatchConfirms(u32),
     LookIsAnswered(u32, bool),
-    /// Something in the directory of exit markers changes: the nth such event.
+    /// A file in the directory of exit markers changes: the nth such change.
     FileChanges(usize),
-    /// A read of that directory comes back with what was found, or with what is there now.
+    /// A read of that directory returns these files, or the current ones.
     MarkersAreRead(u32, Option<Vec<File>>),
     /// A request reaches the service.
     Arrives(Box<Request>),
@@ -81,14 +81,14 @@ enum Happening {
         answer: Answer,
         jwt: Option<String>,
     },
-    /// The time has come at which a process asked to be woken.
+    /// This process asked to be woken at this time.
     Woke(u32, Duration),
     Signal,
     Kill,
     Crash(Duration),
-    /// Podbeat's container is stopped, and the pod goes on: the nth such stop.
+    /// podbeat's container is stopped while the pod continues: the nth such stop.
     Stop(usize),
-    /// The grace of that process is used up.
+    /// The grace period of this stopped process ends.
     StopKills(u32),
     Restart,
     WallStep(i64),
@@ -102,18 +102,18 @@ pub(super) struct Request {
     pub(super) process: u32,
     pub(super) attempt: Attempt,
     pub(super) late: bool,
-    /// When it left: not before the journal was written.
+    /// When podbeat sends it: not before the journal is written.
     begins: Duration,
     fate: Fate,
 }
 
-/// What the service does with it.
+/// What happens to the request.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Answers,
     LosesAnswer,
     Says(u16),
-    /// It came so late that nobody waits any more.
+    /// It arrives so late that podbeat no longer waits for an answer.
     TooLate,
 }
 
@@ -140,22 +140,22 @@ impl Ord for Entry {
     }
 }
 
-/// The process of the moment.
+/// The current process.
 struct Process {
     machine: Subject,
     number: u32,
     begun: Duration,
     wake: Option<Duration>,
-    /// The attempt that the shell holds: its request, and whether it hangs without an answer to
-    /// come.
+    /// The attempt in flight: its request, and whether no answer will come.
     in_flight: Option<(Request, bool)>,
     watches: bool,
-    /// Behind an outage, when the watch is open again: copies spread their reconnects.
+    /// When the watch is open again after an outage, because copies spread their reconnects.
     reconnects: Duration,
     hurried: bool,
     /// Whether a read of the markers is under way.
     reads: bool,
-    /// When the container is started again, if it alone is being stopped, or all of the pod's are.
+    /// If the container is being stopped, alone or with all others of the pod: when it is started
+    /// again.
     starts: Option<Duration>,
 }
 
@@ -165,7 +165,7 @@ struct World {
     now: Duration,
     queue: BinaryHeap<Reverse<Entry>>,
     order: u64,
-    /// The index into the timeline.
+    /// The current index into the timeline.
     shown: usize,
     process: Option<Process>,
     processes: u32,
@@ -176,9 +176,9 @@ struct World {
     durable: Option<Saved>,
     written_at: Duration,
     wall_off: i64,
-    /// What lies in the directory of exit markers, and since when.
+    /// The files in the directory of exit markers, and since when each one exists.
     files: BTreeMap<String, (Duration, File)>,
-    /// Whether the service answers 409 to anything behind a last heartbeat.
+    /// Whether the service answers 409 after it accepted a last heartbeat.
     strict: bool,
     over: bool,
     judge: Judge,
@@ -306,8 +306,8 @@ impl World {
             .map(|outage| outage.kind)
     }
 
-    /// Until when what holds a request up now may hold it: until another could be accepted, or the
-    /// run is disowned.
+    /// How long a request that is delayed now can stay delayed: until the service can accept
+    /// another one, or disowns the run.
     fn holds_until(&self) -> Duration {
         let outages = &self.life.service_outages;
         let mut at = self.now;
@@ -315,7 +315,7 @@ impl World {
             if matches!(outages[nth].kind, ServiceFault::Says(404 | 409 | 410)) {
                 break;
             }
-            // What comes first in the list goes first.
+            // If outages overlap, the one that is first in the list applies.
             let others = outages[..nth].iter().map(|outage| outage.from);
             let other = others
                 .filter(|from| at < *from && *from < outages[nth].until)
@@ -472,7 +472,7 @@ impl World {
             }
             Happening::Signal => {
                 if let Some(process) = &mut self.process {
-                    // Now it is the pod that ends.
+                    // Now the pod itself ends.
                     process.starts = None;
                     self.judge.signalled(self.now);
                     self.on(Event::Signal);
@@ -530,7 +530,8 @@ impl World {
             .is_some_and(|alive| alive.reconnects <= self.now)
     }
 
-    /// A watch that broke off is open again within so many seconds; where news is urgent, at once.
+    /// A broken watch is open again within this many seconds; at once if the process asked to
+    /// hurry.
     fn reconnect(&mut self, within: f64) {
         let hurried = self.process.as_ref().is_some_and(|process| process.hurried);
         let at = self.soon(0.001, if hurried { 0.05 } else { within });
@@ -540,8 +541,8 @@ impl World {
         self.bring_soon();
     }
 
-    /// The watch brings it within a moment; now and then it lags, and what comes between is never
-    /// seen.
+    /// The watch shows the new state within a moment. Sometimes it lags, and podbeat never sees the
+    /// states in between.
     fn bring_soon(&mut self) {
         let Some((number, reconnects)) = self
             .process
@@ -628,7 +629,7 @@ impl World {
             return;
         }
         self.judge.ended(self.now, end);
-        // What is still on the wire arrives all the same.
+        // Requests that are still on the wire arrive even so.
         let mut rest: Vec<Entry> = std::mem::take(&mut self.queue)
             .into_iter()
             .map(|Reverse(entry)| entry)
@@ -670,7 +671,7 @@ impl World {
             }
             match action {
                 Action::Persist(saved) => {
-                    // One file, one writer: what is persisted later is on the disk later.
+                    // There is one file and one writer, so a later write is on the disk later.
                     durable_at = self.soon(0.0001, 0.05).max(self.written_at);
                     self.written_at = durable_at;
                     self.happens(durable_at, Happening::Durable(number, saved));
@@ -678,7 +679,7 @@ impl World {
                 Action::Send(attempt) => self.send(attempt, durable_at),
                 Action::Abort => self.give_up_in_flight(),
                 Action::LookAtPod(limit) => self.look(limit),
-                // No pod of the simulation is a Job's.
+                // No simulated pod belongs to a Job.
                 Action::CountRetries(_) => {}
                 Action::ReadMarkers => self.read_markers(),
                 Action::WakeAt(at) => {
@@ -719,7 +720,7 @@ impl World {
 
     fn note(&mut self, note: &Note) {
         self.judge.noted(self.now, note, &self.files);
-        // Putting a note into words takes longer than all that led to it.
+        // Formatting a note takes longer than everything that led to it, so only some are checked.
         if self.rng.u32(0..16) == 0 {
             self.reveals(&format!("{note:?}"));
         }
@@ -818,7 +819,7 @@ impl World {
         }
     }
 
-    /// One in a hundred requests goes wrong on its own, in lives that have trouble at all.
+    /// In lives with service outages, two in a hundred requests also fail by themselves.
     fn stray_fault(&mut self) -> Option<ServiceFault> {
         if self.life.service_outages.is_empty() || self.rng.u32(0..100) > 1 {
             return None;
@@ -833,8 +834,8 @@ impl World {
         })
     }
 
-    /// The connection is dropped. What hung on it may still arrive: until whatever holds it has
-    /// gone, and for the time of one more attempt after that.
+    /// Drops the connection. A hanging request may still arrive: until its obstacle is gone, and
+    /// within the time of one more attempt after that.
     fn give_up_in_flight(&mut self) {
         let Some((request, hangs)) = self.process.as_mut().and_then(|process| process.in_flight.take())
         else {
@@ -847,7 +848,7 @@ impl World {
 
     fn arrives_late(&mut self, mut request: Request) {
         let free = self.holds_until();
-        // Mostly once the way is free again.
+        // Usually after the path is free again.
         let earliest = if self.rng.u32(0..4) == 0 { self.now } else { free };
         let latest = free + self.settings.timeout.mul_f64(0.99);
         let at = earliest + (latest - earliest).mul_f64(self.rng.f64());
@@ -875,7 +876,7 @@ impl World {
         self.on(Event::Answered { attempt, answer });
     }
 
-    /// G6: no token in anything that could be printed.
+    /// G6: no text that could be printed contains a token.
     fn reveals(&mut self, text: &str) {
         if text.contains(TOKEN) {
             self.judge.complain("G6: a token is printed");
@@ -904,7 +905,8 @@ impl World {
         let known = self.judge.knows(&request);
         let answer = match request.fate {
             Fate::Says(status) => {
-                // Of what a gateway answers for, the service may have heard, or hear yet.
+                // A gateway may have forwarded the request that it answers with an error, or may
+                // still do so.
                 let by_gateway = matches!(status, 502 | 504);
                 match self.rng.u32(0..4) {
                     0 if by_gateway && !closed => self.judge.accepted(Accepted::of(&request, self.now)),
@@ -915,8 +917,7 @@ impl World {
                 let retry_after = self.rng.bool().then(|| Duration::from_secs(seconds));
                 Answer::from_status(status, retry_after)
             }
-            // A strict service takes the repetition of what it knows, and nothing else behind a
-            // last heartbeat.
+            // After a last heartbeat, a strict service accepts at most its repetition.
             _ if closed && !(known && self.rng.bool()) => Answer::Disowned { status: 409 },
             _ => {
                 self.judge.accepted(Accepted::of(&request, self.now));
