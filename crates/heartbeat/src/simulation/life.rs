@@ -624,7 +624,7 @@ impl Life {
             }
         };
         let (signal, kill) = match sidecar {
-            // podbeat does not run in the pod: nobody sends signals, except perhaps a user.
+            // podbeat does not run in the pod: no signals come, except perhaps from a user.
             Sidecar::Elsewhere if matches!(death, Death::Natural | Death::Forced | Death::Replaced) => {
                 (None, None)
             }
@@ -763,7 +763,7 @@ impl Life {
             });
         }
         if chance(rng, 20) {
-            // A request that is held up until shortly after the end can arrive after the last
+            // A request that is delayed until shortly after the end can arrive after the last
             // heartbeat.
             let kind = match rng.u32(0..3) {
                 0 => ServiceFault::Hangs,
