@@ -1,4 +1,4 @@
-//! Streams of a real kubelet, replayed: the words of `tests/captures/README.md` are theirs.
+//! Replays streams of a real kubelet. `tests/captures/README.md` explains their names.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,19 +16,19 @@ use serde_json::{Value, json};
 use super::{Agent, check, states};
 use crate::harness::heard::{until, until_final, until_main_is};
 
-/// Ten times as fast as life, and no pause longer than this.
+/// Ten times as fast as the recording, with no pause longer than this.
 const SPEED: u32 = 10;
 const LONGEST_PAUSE: Duration = Duration::from_millis(200);
 
-/// What a deletion leaves.
+/// The grace period of a deletion in a replay.
 const GRACE: Duration = Duration::from_secs(20);
 
 fn load(name: &str) -> Capture {
     Capture::named(name).expect("a capture")
 }
 
-/// The event without the label by which a Job's pods are found: a retry count is told from whichever heartbeat on it was counted, and
-/// nothing here waits for that.
+/// The event without the label by which podbeat finds a Job's pods. podbeat reports a retry count
+/// from the first heartbeat after the count on, and these tests do not wait for that.
 fn uncounted(event: &Value) -> Value {
     let mut event = event.clone();
     let labels = event
@@ -37,7 +37,8 @@ fn uncounted(event: &Value) -> Value {
     if let Some(labels) = labels {
         labels.remove(CONTROLLER_UID);
     }
-    // Recorded long ago, its deadline has passed, and only a fast machine would send a last heartbeat in no time.
+    // The recorded deadline is in the past, and only a fast machine could send a last heartbeat in
+    // no time. So the event gets a new deadline.
     if let Some(metadata) = event
         .pointer_mut("/object/metadata")
         .and_then(Value::as_object_mut)
@@ -61,16 +62,17 @@ fn agent(world: &World, capture: &Capture) -> Agent {
     Agent::start(&settings(world, capture))
 }
 
-/// What is reported of a pod.
+/// The statuses that podbeat reports for a pod.
 fn reported(object: &Value, own_container: &str, report: Report) -> Value {
     let pod = serde_json::from_value(object.clone()).expect("a pod");
     let statuses = request::statuses(&status::observe(&pod, own_container), report);
     serde_json::to_value(statuses).expect("JSON")
 }
 
-/// The steps that podbeat can have seen. Where it was itself in the pod (`podbeat`), the stream tells when it ended:
-/// the kubelet shows that no sooner than it is so. The `hb` of the older streams left at once and tells nothing of
-/// podbeat, so these are seen to their end.
+/// Keeps the steps that podbeat can have seen. If podbeat itself was in the pod (`podbeat`), the
+/// stream shows when it ended, because the kubelet never shows that too early. In older streams,
+/// the container `hb` exited at once, and shows nothing about podbeat. So these streams are
+/// replayed to their end.
 fn cut_where_podbeat_ended(capture: &mut Capture) {
     let own = capture.sidecar();
     let ended = |pod: &Value| {
@@ -92,9 +94,9 @@ async fn replay(name: &str, report: Report) -> Vec<Heartbeat> {
     told_of(name, &capture, report).await
 }
 
-/// Replays a stream with its own timing divided by ten, and ends podbeat by SIGTERM behind it, as the kubelet does. A
-/// step also waits until the one before it was heard, so that a busy machine loses none of them in the agent's own
-/// collecting of what follows fast.
+/// Replays a stream with its recorded times divided by ten, and then sends SIGTERM to podbeat, as
+/// the kubelet does. Each step also waits until the service received the previous one. Otherwise,
+/// on a busy machine, the agent could combine fast steps and lose some.
 async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat> {
     let world = World::start().await.expect("a world");
     let mut settings = settings(&world, capture);
@@ -120,7 +122,7 @@ async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat
         })
         .await;
     }
-    // A plain sidecar that has told the end is gone already.
+    // A plain sidecar that reported the end has already exited.
     let _ = agent.signals.send(()).await;
     until_final(&world).await;
     assert_eq!(agent.end().await, Ending::Delivered, "{name}");
@@ -128,7 +130,7 @@ async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat
     world.service.accepted()
 }
 
-/// One line for each heartbeat, as it was sent; only the nonce, which is random, is left out.
+/// One line per heartbeat, as it was sent, without the random nonce.
 fn story(heartbeats: &[Heartbeat]) -> String {
     let lines = heartbeats.iter().map(|heartbeat| {
         let mut body = heartbeat.body.clone();
@@ -142,7 +144,8 @@ fn last(heartbeats: &[Heartbeat]) -> &Heartbeat {
     heartbeats.last().expect("heartbeats")
 }
 
-/// Every stream, and what the service heard of it: read the snapshots before you accept a change of them.
+/// Every stream, and what the service received of it. Read the snapshots before you accept a change
+/// of them.
 #[tokio::test]
 async fn every_stream_is_told_as_its_snapshot_says() {
     let streams = [
@@ -182,7 +185,8 @@ async fn every_stream_is_told_as_its_snapshot_says() {
         streams,
         "no stream is left out"
     );
-    // Not all at once: thirty agents and their stand-ins in one thread starve each other on a busy machine.
+    // Eight at a time: thirty agents and their stand-ins in one thread starve each other on a busy
+    // machine.
     let lives = streams.map(|name| async move { (name, replay(name, Report::Task).await) });
     let mut lives = stream::iter(lives).buffered(8);
     while let Some((name, heartbeats)) = lives.next().await {
@@ -199,7 +203,7 @@ async fn with_report_all_init_containers_and_other_sidecars_are_told_too() {
     }
 }
 
-/// What the snapshots can't say by themselves.
+/// Checks what the snapshots cannot show by themselves.
 #[tokio::test]
 async fn every_stream_that_ends_by_itself_ends_with_its_exit_code() {
     let streams = [
@@ -225,7 +229,8 @@ async fn every_stream_that_ends_by_itself_ends_with_its_exit_code() {
     futures_util::future::join_all(lives).await;
 }
 
-/// What comes after podbeat's own end reaches whoever looks from elsewhere: it is told as it is shown, a lost end too.
+/// After podbeat's own end, an observer outside the pod still receives events: podbeat reports an
+/// end as the API shows it, even a lost one.
 #[tokio::test]
 async fn an_end_that_is_shown_late_is_told_to_whoever_still_sees_it() {
     let streams = [
@@ -247,7 +252,7 @@ async fn an_end_that_is_shown_late_is_told_to_whoever_still_sees_it() {
             .map(|status| {
                 let end = &status["state"]["terminated"];
                 let name = status["name"].as_str().expect("a name").to_owned();
-                // No time is made up where the API shows none.
+                // podbeat invents no time if the API shows none.
                 let is_known = end["reason"] != "ContainerStatusUnknown";
                 assert_eq!(end.get("finishedAt").is_some(), is_known, "{status}");
                 (name, json!([end["exitCode"], end["reason"]]))
@@ -258,7 +263,8 @@ async fn an_end_that_is_shown_late_is_told_to_whoever_still_sees_it() {
     futures_util::future::join_all(lives).await;
 }
 
-/// Fact 5 of the design, made sure: the events that showed an exit as `state` are held back.
+/// Fact 5 of docs/kubernetes-facts.md: the events that showed an exit as `state` are left out, so
+/// only lastState shows it.
 #[tokio::test]
 async fn exits_between_two_looks_are_told_of_real_restarts() {
     let name = "e2e/restarts-native";
@@ -294,7 +300,7 @@ async fn exits_between_two_looks_are_told_of_real_restarts() {
     assert_eq!(states(&heartbeats, "main"), told, "nor is what lay between");
 }
 
-/// Fact 6 of the design: the same name is not the same pod.
+/// Fact 6 of docs/kubernetes-facts.md: another pod with the same name is not the same pod.
 #[tokio::test]
 async fn another_real_pod_of_the_same_name_is_never_reported() {
     let (first, second) = (load("e2e/recreated-first"), load("e2e/recreated-second"));
@@ -303,7 +309,7 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
         (second.name(), second.namespace())
     );
     assert_ne!(first.uid(), second.uid());
-    // The end of the first goes unseen, as it does when a watch breaks off.
+    // podbeat does not see the end of the first pod, as if a watch had broken off.
     let ended = first
         .pods()
         .position(|pod| pod["status"]["phase"] == "Failed")
@@ -314,7 +320,7 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
         let agent = agent(&world, own);
         for step in steps.clone() {
             world.kube.replay(&step.event);
-            // One that is podbeat's own is heard before the next comes.
+            // The service receives a step of podbeat's own pod before the next step comes.
             let object = &step.event["object"];
             if object["metadata"]["uid"] == own.uid() && !object["status"]["containerStatuses"].is_null() {
                 let shown = reported(object, "podbeat", Report::Task);
@@ -348,7 +354,8 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
     }
 }
 
-/// Fact 1 of the design: while a pod is being deleted, the kubelet shows no exit before all containers are dead.
+/// Fact 1 of docs/kubernetes-facts.md: while a pod is being deleted, the kubelet shows no exit
+/// before all containers are dead.
 #[tokio::test]
 async fn b_delete_says_running_until_every_container_is_dead() {
     let world = World::start().await.expect("a world");
@@ -364,7 +371,8 @@ async fn b_delete_says_running_until_every_container_is_dead() {
             .pointer("/object/status/containerStatuses/0/state/running")
             .is_some()
     };
-    // The capture itself: deleted, and main still runs; then at once everything is dead, the sidecar included.
+    // The capture itself: the pod is deleted, and main still runs; then everything is dead at once,
+    // including the sidecar.
     assert_eq!(terminating.iter().filter(main_runs).count(), 2);
     let first_end = terminating
         .iter()
@@ -376,7 +384,7 @@ async fn b_delete_says_running_until_every_container_is_dead() {
             .is_some()
     );
 
-    // A sidecar that is told to end at its place in the order sees no more than that.
+    // A sidecar that gets SIGTERM at its place in the order sees nothing else.
     let agent = agent(&world, &capture);
     for step in &capture.steps {
         world.kube.replay(&step.event);
@@ -405,7 +413,8 @@ async fn h_noimage_waits_and_never_ends() {
     for step in &capture.steps {
         world.kube.replay(&step.event);
     }
-    // The stream was cut before the image was missed; the pod as it stood later is beside it.
+    // The stream ends before the kubelet reported the missing image. The later pod is in a separate
+    // file.
     let path = Capture::directory().join("pod-h-noimage-final.json");
     let text = std::fs::read_to_string(path).expect("the pod");
     world.kube.apply(serde_json::from_str(&text).expect("JSON"));

@@ -1,4 +1,4 @@
-//! What the Kubernetes API does, and what becomes of it.
+//! What the Kubernetes API does, and how the agent reacts.
 
 use std::time::Duration;
 
@@ -41,7 +41,7 @@ async fn only_our_pod_is_asked_for() {
     );
 }
 
-/// A life during which the watch fails as the script says, before the transition that ends it.
+/// A life in which the watch fails as the script says, before the transition that ends it.
 async fn survives(script: &str) {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
@@ -70,7 +70,7 @@ async fn broken_watches_are_taken_up_again() {
     }
 }
 
-/// The pod ends while a broken watch waits for its turn among the copies.
+/// The pod ends while a broken watch waits to reconnect.
 #[tokio::test]
 async fn a_signal_ends_the_wait_for_a_reconnect() {
     let world = World::start().await.expect("a world");
@@ -86,7 +86,8 @@ async fn a_signal_ends_the_wait_for_a_reconnect() {
     agent.terminate().await;
     assert_eq!(until_final(&world).await.exit_code("main"), Some(6));
     agent.end().await;
-    // The watch brought it, and not the look before the last heartbeat, which comes when half of the grace has passed.
+    // The watch showed it, and not the look before the last heartbeat, which comes after half of
+    // the grace period.
     let looked = world.kube.seen().iter().any(|seen| seen.verb == "get");
     assert!(!looked, "{:?}", world.kube.seen());
     check(&world);
@@ -204,12 +205,12 @@ async fn a_pod_that_was_never_seen_is_not_ended() {
     assert!(!agent.task.is_finished());
 }
 
-/// A watch of its own, with its sightings.
+/// A separate watch, with its sightings.
 async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<Sighting> {
     told_watch(world, silence).await.0
 }
 
-/// The same, with its troubles in words.
+/// The same, with its troubles as text.
 async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sighting>, mpsc::Receiver<String>) {
     let access = Access::InCluster {
         host: "127.0.0.1".to_owned(),
@@ -238,7 +239,7 @@ async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sightin
     (sightings, troubles)
 }
 
-/// The first trouble that tells of this.
+/// Waits for the first trouble that contains this text.
 async fn until_told(troubles: &mut mpsc::Receiver<String>, what: &str) {
     let told = async {
         while let Some(trouble) = troubles.recv().await {
@@ -286,7 +287,7 @@ async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
 async fn a_quiet_watch_is_asked_about_and_kept() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    // Bookmarks come once a minute here: all that confirms is the question.
+    // Bookmarks come only once a minute here, so only the direct request confirms the state.
     let mut sightings = watch(&world, Duration::from_millis(50)).await;
     assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
     for _ in 0..3 {

@@ -41,7 +41,7 @@ async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
     assert_eq!(last.body.get("podName"), Some(&json!("p")));
     assert_eq!(last.body.get("podUID"), Some(&json!("u1")));
     assert_eq!(last.body.get("podHardwareDetails"), Some(&json!("node=node-1")));
-    // The watch is given up once nothing more can come of it.
+    // The watch ends when it can show nothing more.
     until_asked(&world, "the watch to end", |kube| kube.open_watches() == 0).await;
     agent.terminate().await;
     assert_eq!(agent.end().await, Ending::Delivered);
@@ -86,7 +86,7 @@ async fn a_crash_under_on_failure_is_told_and_is_no_end() {
         heartbeats.last().is_some_and(|last| main_is(last, "running"))
     })
     .await;
-    // This crash is over before anyone looks: only lastState tells.
+    // This crash is over before podbeat looks: only lastState shows it.
     world.kube.apply(pod.showing(&restarted(
         running("2026-01-01T00:00:31Z"),
         2,
@@ -180,7 +180,7 @@ async fn heartbeats_come_at_the_interval() {
     let settings = settings(&world, &[("PODBEAT_INTERVAL", "100ms")]);
     let _agent = Agent::start(&settings);
     let heartbeats = until(&world, "twelve heartbeats", |heartbeats| heartbeats.len() >= 12).await;
-    // Reckoned from the sender's side, gaps are 90 to 110 ms; what a busy machine adds only makes them longer.
+    // For the sender, the gaps are 90 to 110 ms; a busy machine only makes them longer.
     let took = heartbeats[11].at - heartbeats[1].at;
     assert!(took.as_millis() >= 800, "{took:?}");
     let mut nonces: Vec<&str> = heartbeats
@@ -232,7 +232,7 @@ async fn a_dry_run_sends_nothing() {
     assert_eq!(world.service.heartbeats(), []);
 }
 
-/// A proxy of a service mesh among the regular containers runs on when main has ended.
+/// A service mesh proxy among the regular containers continues after main ended.
 #[tokio::test]
 async fn a_container_that_isnt_the_tasks_keeps_no_last_heartbeat_back() {
     for by_annotation in [true, false] {

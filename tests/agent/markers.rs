@@ -1,4 +1,4 @@
-//! Exit markers: what a terminating pod's API withholds.
+//! Exit markers: the exits that the API withholds while a pod terminates.
 
 use std::collections::BTreeMap;
 
@@ -18,7 +18,7 @@ fn settings(world: &World) -> BTreeMap<String, String> {
     harness::settings(world, &[("PODBEAT_MARKER_DIR", &text(world.path("markers")))])
 }
 
-/// As `podbeat exec` leaves it.
+/// Writes a marker as `podbeat exec` does.
 fn leave(world: &World, container: &str, exit_code: i32) {
     let now = marker::whole_seconds(Timestamp::now());
     let marker = Marker {
@@ -33,7 +33,8 @@ fn leave(world: &World, container: &str, exit_code: i32) {
     std::fs::rename(beside, directory.join(marker::file_name(container))).expect("renamed");
 }
 
-/// The API server accepts a deletion with a grace of 30 s; the kubelet shows nothing of what follows.
+/// The API server accepts a deletion with a grace period of 30 s. The kubelet shows nothing of what
+/// follows.
 fn begin_deletion(world: &World) {
     let ends = marker::whole_seconds(Timestamp::now() + jiff::SignedDuration::from_secs(30));
     world.kube.change("lab", "p", |pod| {
@@ -161,7 +162,7 @@ async fn without_a_marker_no_exit_is_told_and_no_directory_ends_nothing() {
     }
 }
 
-/// A final that could not be sent at once carries what came meanwhile.
+/// If a last heartbeat cannot be sent at once, its retry contains what came meanwhile.
 #[tokio::test]
 async fn a_retry_of_the_final_carries_the_marker_that_came_meanwhile() {
     let world = World::start().await.expect("a world");

@@ -1,4 +1,5 @@
-//! The agent, in process, against the stand-ins: real TLS, real HTTP, no sleeps. Each test waits for states.
+//! The agent in this process, against the stand-ins: real TLS, real HTTP, no sleeps. Each test
+//! waits for states.
 
 mod captures;
 mod kubernetes;
@@ -52,7 +53,7 @@ impl Drop for Agent {
     }
 }
 
-/// The states of a container over all accepted heartbeats, repetitions left out.
+/// The states of a container over all accepted heartbeats, without repetitions.
 fn states(heartbeats: &[Heartbeat], container: &str) -> Vec<String> {
     let mut states: Vec<String> = heartbeats
         .iter()
@@ -63,7 +64,7 @@ fn states(heartbeats: &[Heartbeat], container: &str) -> Vec<String> {
     states
 }
 
-/// What holds after every life.
+/// Checks what must be true after every life.
 fn check(world: &World) {
     assert_eq!(world.service.violations(), Vec::<String>::new());
     let accepted = world.service.accepted();

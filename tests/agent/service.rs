@@ -1,4 +1,4 @@
-//! What the service answers, and what becomes of it.
+//! What the service answers, and how the agent reacts.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use super::{Agent, check, states};
 use crate::harness::heard::{until, until_final, until_main_is};
 use crate::harness::{STARTED, settings, text};
 
-/// A life of three transitions during which the service fails as the script says.
+/// A life of three transitions in which the service fails as the script says.
 async fn outage(script: &str) -> World {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
