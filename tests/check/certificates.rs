@@ -1,4 +1,5 @@
-//! Certificates that ring or webpki reject: `check`, `runs` and the agent's log name the algorithm or the problem, and a remedy.
+//! Certificates that ring or webpki reject: `check`, `runs` and the agent's log name the algorithm
+//! or the problem, and a remedy.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -18,7 +19,8 @@ use crate::harness::binary::{ended, podbeat};
 use crate::harness::listener::Listener;
 use crate::harness::{repository, unused_port};
 
-/// Name, problem and remedy, of each in tests/certificates that a server of rustls can present.
+/// Name, problem and remedy of each certificate in tests/certificates that a server with rustls can
+/// present.
 const REJECTED: [(&str, &str, &str); 10] = [
     (
         "p521-ca",
@@ -76,7 +78,7 @@ fn file(name: &str) -> PathBuf {
     repository::root().join(format!("tests/certificates/{name}.pem"))
 }
 
-/// Presents a certificate without looking at it.
+/// Presents a certificate without checking it.
 #[derive(Debug)]
 struct Presents(Arc<CertifiedKey>);
 
@@ -124,7 +126,7 @@ fn with(world: &World, port: u16, ca: &Path) -> Settings {
     settings
 }
 
-/// What `runs get` prints.
+/// The output of `runs get`.
 async fn runs_get(port: u16, ca: &Path) -> String {
     let url = format!("https://127.0.0.1:{port}");
     let mut command = podbeat();
@@ -148,7 +150,7 @@ async fn each_is_named_with_a_remedy() {
         says(&checked, "service.tls", problem, remedy);
         let printed = runs_get(server.port, &ca).await;
         assert!(printed.contains(problem), "{name}: {printed}");
-        // For a certificate for clients, runs prints rustls's own text, which has no remedy.
+        // For a certificate for clients, runs prints the text of rustls, which has no remedy.
         assert!(
             name == "for-clients" || printed.contains(remedy),
             "{name}: {printed}"
@@ -186,7 +188,7 @@ async fn a_server_that_accepts_nothing_that_is_offered() {
         stream.read_exact(&mut hello).await.ok();
         // alert, fatal, handshake_failure (RFC 8446, 6.2)
         stream.write_all(&[0x15, 0x03, 0x03, 0, 2, 2, 40]).await.ok();
-        // Not reset before it is read.
+        // Reads on, so that the connection is not reset before the client reads the alert.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
     })
     .await;
@@ -208,7 +210,7 @@ async fn refused_handshake(world: &World, port: u16, ca: &Path) {
     );
 }
 
-/// Our own certificate is a matter of the settings.
+/// Our own certificate is part of the settings.
 #[tokio::test]
 async fn a_client_certificate_with_a_key_that_ring_does_not_sign_with() {
     let world = world().await;
@@ -224,7 +226,7 @@ async fn a_client_certificate_with_a_key_that_ring_does_not_sign_with() {
     );
 }
 
-/// All of them, presented by OpenSSL itself, with the one that no other server here can present.
+/// OpenSSL itself presents all of them, and the one that no other server here can present.
 #[tokio::test]
 #[ignore = "needs openssl: just proxy-test"]
 async fn real_openssl() {
@@ -259,7 +261,7 @@ impl OpenSsl {
                 "-cert",
             ])
             .arg(file(name))
-            // It would refuse SHA-1 and short keys itself.
+            // OpenSSL would otherwise refuse SHA-1 and short keys.
             .args(["-cipher", "DEFAULT@SECLEVEL=0"])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -1,5 +1,5 @@
-//! One fault each, on the way to the service and in what the settings name: the right check finds it, says what to do, and all else
-//! holds.
+//! One fault each, on the way to the service and in the files that the settings name: the right
+//! check finds it and suggests a fix, and all other checks pass.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use super::{Checked, Settings, check, plain, set, set_path, settings, with_optio
 use crate::harness::binary::{ended, podbeat};
 use crate::harness::{jwt, knowing, unused_port};
 
-/// The checks that rest on TLS.
+/// The checks that depend on TLS.
 pub(super) const BEHIND_TLS: [(&str, &str); 3] = [
     ("service.tls", "failed"),
     ("service.run", "skipped"),
@@ -36,7 +36,8 @@ async fn another_ca() {
     let path = world.path("other-ca.crt");
     set_path(&mut settings, "PODBEAT_CA_FILE", &path);
     let issued = "unknown CA: the certificate is issued by CN=podbeat lab";
-    // One of another name; and one of the same name, such as the service had before it was set up anew.
+    // A CA with another name, and one with the same name, such as the service's CA before a new
+    // setup.
     for (other, seen) in [
         (Authority::named("another CA"), issued.to_owned()),
         (Authority::new(), format!("{issued}, but not signed with the key")),
@@ -153,7 +154,7 @@ async fn plain_http_where_tls_was_expected() {
         "not TLS",
         "Check the port in PODBEAT_SERVICE_URL.",
     );
-    // On loopback it is allowed, and then all holds.
+    // On loopback, plain HTTP is allowed, and then all checks pass.
     set(&mut settings, "PODBEAT_SERVICE_URL", plain.url());
     check(&settings).await.differs_by(&[]);
 }
@@ -195,7 +196,7 @@ async fn a_client_certificate_that_is_demanded() {
         "requires a client certificate (CertificateRequired)",
         "Set PODBEAT_CLIENT_CERT_FILE and PODBEAT_CLIENT_KEY_FILE",
     );
-    // One of a CA that the service doesn't know.
+    // A certificate of a CA that the service does not know.
     let stranger = Authority::new()
         .expect("made")
         .issue_client("podbeat", &[])
@@ -401,7 +402,7 @@ async fn a_run_that_is_not_there_and_one_that_has_ended() {
     let checked = check(&settings).await;
     checked.differs_by(&[("service.run", "failed")]);
     says(&checked, "service.run", "answered 404", "Check TASK_RUN_ID");
-    // Another path, where nothing of the service's answers.
+    // At another path, the service does not answer.
     let url = world.service.url();
     set(&mut settings, "TASK_RUN_ID", "trn.another");
     check(&settings).await.differs_by(&[]);
@@ -524,7 +525,7 @@ async fn settings_that_are_missing_keep_nothing_else_from_being_checked() {
     says(&checked, "settings.TASK_RUN_ID", "missing", "--task-run-id");
     assert_eq!(checked.seen("service.run"), "because of settings.TASK_RUN_ID");
 
-    // With nothing set at all, all that is missing is named.
+    // If nothing is set, check names every missing setting.
     let checked = check(&Settings::new()).await;
     assert_eq!(checked.code, 1);
     for variable in [

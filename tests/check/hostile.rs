@@ -1,4 +1,4 @@
-//! Services that do their worst: podbeat ends in its time, and says that something is wrong.
+//! Hostile services: podbeat ends in time, and reports that something is wrong.
 
 use std::time::Duration;
 
@@ -13,19 +13,19 @@ use crate::harness::listener::Listener;
 /// What a server does with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Does {
-    /// Takes it, and says nothing.
+    /// Accepts it, and sends nothing.
     Silence,
     /// Closes it at once.
     Close,
-    /// Speaks TLS, then says nothing.
+    /// Completes the TLS handshake, then sends nothing.
     SilenceBehindTls,
-    /// An answer that comes byte by byte and never ends.
+    /// Sends an answer byte by byte, without end.
     Drip,
-    /// Headers without end.
+    /// Sends headers without end.
     HugeHeaders,
-    /// A body without end.
+    /// Sends a body without end.
     HugeBody,
-    /// No HTTP.
+    /// Sends data that is not HTTP.
     Garbage,
 }
 
@@ -34,7 +34,7 @@ fn acceptor(authority: &Authority) -> TlsAcceptor {
     TlsAcceptor::from(identity.server_config(None).expect("a configuration"))
 }
 
-/// A server that does it to every connection.
+/// A server that does this with every connection.
 async fn serve(authority: &Authority, does: Does) -> Listener {
     let acceptor = acceptor(authority);
     Listener::start(move |stream| {
@@ -85,8 +85,8 @@ async fn speak(mut stream: impl AsyncRead + AsyncWrite + Unpin, does: Does) -> s
             }
         }
         Does::Garbage => {
-            // In large pieces. A megabyte of TLS records of twenty bytes takes this thread longer than a check may take, and the
-            // stand-ins run on it, too.
+            // In large pieces: a megabyte in TLS records of twenty bytes takes this thread longer
+            // than a check may take, and the stand-ins also run on it.
             let garbage = b"\x00\xff\x1b[2J garbage\r\n".repeat(1000);
             loop {
                 stream.write_all(&garbage).await?;
@@ -96,7 +96,8 @@ async fn speak(mut stream: impl AsyncRead + AsyncWrite + Unpin, does: Does) -> s
     }
 }
 
-/// Three seconds for each check: fifteen in all, and what a busy machine adds. A check that must pass has them, too.
+/// Three seconds per check: fifteen in all, plus the delay of a busy machine. A check that must
+/// pass has the same time.
 async fn before(world: &World, more: &[(&str, String)]) -> Checked {
     let mut settings = settings(world);
     for (variable, value) in more {
@@ -114,7 +115,8 @@ async fn before(world: &World, more: &[(&str, String)]) -> Checked {
     checked
 }
 
-/// All that a listener is sent before its clients give up; behind TLS of this authority, if there is one.
+/// Everything that clients send to a listener before they give up; over TLS with a certificate of
+/// this authority, if there is one.
 async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
     let acceptor = authority.map(acceptor);
     let (sender, mut received) = tokio::sync::mpsc::channel(64);
@@ -124,7 +126,7 @@ async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
             let mut bytes = Vec::new();
             match acceptor {
                 None => {
-                    // An answer that no TLS begins with.
+                    // No TLS server begins with this answer.
                     let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
                     let _ = stream.read_to_end(&mut bytes).await;
                 }
@@ -146,7 +148,8 @@ async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
         )],
     )
     .await;
-    // The check is over, and so are its connections: two at least were made, the one to be seen and the one with TLS.
+    // The check and its connections are over. It opened at least two connections: one to look at
+    // the certificate, and one with TLS.
     let mut all = Vec::new();
     let first = tokio::time::timeout(Duration::from_secs(30), received.recv()).await;
     all.extend(first.expect("a connection came").unwrap_or_default());
@@ -165,7 +168,7 @@ async fn no_token_is_sent_to_whoever_is_not_verified() {
     let other = Authority::named("another CA").expect("made");
     let behind_tls = sent_to(&world, Some(&other)).await;
     assert_eq!(behind_tls, b"", "nothing at all");
-    // What is sent to the service itself does hold it: so it would have been seen.
+    // The verified service itself receives a request, so the test would notice one.
     let verified = sent_to(&world, Some(&world.authority)).await;
     assert!(contains(&verified, "HEAD / HTTP/1.1"), "{verified:?}");
 }

@@ -1,4 +1,4 @@
-//! One fault each, of the Kubernetes API and of the pod as it is deployed.
+//! One fault each, of the Kubernetes API and of the deployed pod.
 
 use podbeat_lab::pod::Sidecar;
 use podbeat_lab::world::KUBE_TOKEN;
@@ -31,7 +31,7 @@ fn but<'id>(all: &[(&'id str, &'id str)], more: &[(&'id str, &'id str)]) -> Vec<
     rest.chain(more).copied().collect()
 }
 
-/// The documents of the YAML behind a remedy's first line.
+/// The documents of the YAML after the first line of a remedy.
 fn applied(remedy: &str) -> Vec<Value> {
     let (_, yaml) = remedy.split_once('\n').expect("a line, then YAML");
     yaml.split("---\n")
@@ -61,7 +61,7 @@ async fn a_verb_that_no_role_allows() {
             json!([{"kind": "ServiceAccount", "name": "podbeat", "namespace": "lab"}])
         );
     }
-    // Without get the pod can't be looked at.
+    // Without get, check cannot look at the pod.
     world.kube.deny_verbs(&["get"]);
     let checked = check(&settings).await;
     checked.differs_by(&but(&OF_THE_POD, &[("kubernetes.get", "failed")]));

@@ -1,4 +1,5 @@
-//! `podbeat check` as a process, against the stand-ins: when all is well, with one fault planted each, and before hostile services.
+//! `podbeat check` as a process, against the stand-ins: without a fault, with one fault each, and
+//! with hostile services.
 
 mod certificates;
 mod faults;
@@ -23,7 +24,7 @@ use crate::harness::{knowing, plain_service, text, world_with};
 const POD: &str = "my-task";
 const UID: &str = "uid-of-my-task";
 
-/// What holds where all is well, in the order in which it is told.
+/// The checks that pass without a fault, in the order of the output.
 const ALL: [&str; 25] = [
     "settings",
     "settings.files",
@@ -54,7 +55,7 @@ const ALL: [&str; 25] = [
 
 type Settings = BTreeMap<String, String>;
 
-/// Settings of a world in which all is well: the agent's, in its pod, with every directory.
+/// The settings of a world without a fault: those of the agent in its pod, with every directory.
 fn settings(world: &World) -> Settings {
     let mut settings = world.settings(POD, UID);
     for (variable, name) in [
@@ -83,7 +84,7 @@ fn set_path(settings: &mut Settings, variable: &str, path: &Path) {
     set(settings, variable, text(path));
 }
 
-/// A service that knows the run, without TLS.
+/// A service without TLS that knows the run.
 async fn plain() -> Service {
     plain_service(Options {
         runs: knowing([RUN]).runs,
@@ -103,13 +104,13 @@ async fn world() -> World {
     with_options(Options::default()).await
 }
 
-/// The same with a service that differs. It knows the run unless it knows others.
+/// The same with other options for the service. It knows the run unless the options name others.
 async fn with_options(service: Options) -> World {
     let runs = service.runs.or(knowing([RUN]).runs);
     world_with(Options { runs, ..service }).await
 }
 
-/// What a process left.
+/// The result of a process.
 #[derive(Debug)]
 struct Checked {
     code: i32,
@@ -155,8 +156,8 @@ impl Checked {
             .collect()
     }
 
-    /// Exactly these are not ok; the exit code and `ok` say whether one of them failed; what failed or warns has a remedy, and nothing
-    /// else has.
+    /// Checks that exactly these are not ok, that the exit code and `ok` show whether one of them
+    /// failed, and that exactly the failed checks and warnings have a remedy.
     #[track_caller]
     fn differs_by(&self, expected: &[(&str, &str)]) {
         let expected: BTreeMap<String, String> = expected

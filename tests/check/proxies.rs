@@ -9,7 +9,8 @@ use super::{Settings, check, plain, settings, world};
 use crate::harness::listener::{AWAY, Listener, destination, head, refuse, tunnel};
 use crate::harness::{settings_away, text};
 
-/// A proxy that makes tunnels for whoever knows the password, and passes plain requests on to a port of this machine.
+/// A proxy that makes tunnels for clients with the password, and forwards plain requests to a port
+/// of this machine.
 async fn proxy(plain: Option<u16>) -> Listener {
     Listener::start(move |stream| async move {
         let _ = pass_on(stream, plain).await;
@@ -39,7 +40,7 @@ async fn pass_on(mut stream: TcpStream, plain: Option<u16>) -> std::io::Result<(
     Ok(())
 }
 
-/// The service by a proxy, and the Kubernetes API, which is on loopback, by none.
+/// Sets a proxy for the service. The Kubernetes API is on loopback, so it uses none.
 fn by(world: &World, settings: &mut Settings, proxy: String) {
     let url = world.service.url().replace("localhost", AWAY);
     settings.insert("PODBEAT_SERVICE_URL".to_owned(), url);
@@ -138,7 +139,7 @@ async fn a_proxy_that_refuses() {
     assert!(checked.remedy("service.tls").contains("NO_PROXY"));
 }
 
-/// Why no proxy is used, and what there is to see of it.
+/// Why no proxy is used, and what the output shows of it.
 #[tokio::test]
 async fn a_proxy_that_is_not_used_is_told() {
     let world = world().await;
@@ -206,7 +207,7 @@ async fn urls_are_shown_without_what_may_be_secret() {
         "https://u:hunter2@ica.example",
     ] {
         settings.insert("PODBEAT_SERVICE_URL".to_owned(), url.to_owned());
-        // check() itself looks for hunter2.
+        // check() itself searches for hunter2.
         let checked = check(&settings).await;
         assert_eq!(
             checked.check("settings.PODBEAT_SERVICE_URL")["state"],

@@ -1,4 +1,4 @@
-//! All is well; and the forms of output.
+//! `podbeat check` without a fault, and its output formats.
 
 use podbeat_lab::world::RUN;
 
