@@ -34,7 +34,7 @@ pub(crate) fn podbeat_at(program: &Path) -> Command {
     command
 }
 
-/// What a process left.
+/// The result of a process.
 #[derive(Debug)]
 pub(crate) struct Ended {
     pub(crate) code: i32,
@@ -43,7 +43,7 @@ pub(crate) struct Ended {
 }
 
 impl Ended {
-    /// What was asked for, of a process that did it and had nothing else to say.
+    /// The output of a process that succeeded and reported nothing else.
     #[track_caller]
     pub(crate) fn done(self) -> String {
         assert_eq!((self.code, self.notes.as_str()), (0, ""), "{}", self.out);
@@ -55,7 +55,7 @@ pub(crate) async fn ended(command: &mut Command) -> Ended {
     told(command.spawn().expect("the binary runs"), "").await
 }
 
-/// The same, with something to read at standard input.
+/// The same, with this text at standard input.
 pub(crate) async fn ended_with_input(command: &mut Command, input: &str) -> Ended {
     command.stdin(Stdio::piped());
     told(command.spawn().expect("the binary runs"), input).await
@@ -64,7 +64,7 @@ pub(crate) async fn ended_with_input(command: &mut Command, input: &str) -> Ende
 async fn told(mut child: tokio::process::Child, input: &str) -> Ended {
     if let Some(mut stdin) = child.stdin.take() {
         match stdin.write_all(input.as_bytes()).await {
-            // It may end before it has read all.
+            // It may end before it has read everything.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {}
             written => written.expect("written"),
         }
@@ -81,14 +81,15 @@ async fn told(mut child: tokio::process::Child, input: &str) -> Ended {
     }
 }
 
-/// A running podbeat whose output goes to a file: a pipe that is read only at the end would fill up. Killed when dropped.
+/// A running podbeat. Its output goes to a file, because a pipe that is read only at the end would
+/// fill up. It is killed when dropped.
 pub(crate) struct Podbeat {
     child: Child,
     log: PathBuf,
 }
 
 impl Podbeat {
-    /// Starts the agent in this world's pod `p`, with these settings on top of what the world sets.
+    /// Starts the agent in this world's pod `p`, with these settings in addition to the world's.
     pub(crate) fn start(world: &World, log: &str, more: &[(&str, &str)]) -> Self {
         Self::with(world, log, &settings(world, more), &[])
     }
@@ -101,7 +102,7 @@ impl Podbeat {
     ) -> Self {
         let log = world.path(log);
         let mut options = std::fs::File::options();
-        // Both write at its end, wherever that is.
+        // Both outputs append to the file.
         let file = options.append(true).create_new(true).open(&log).expect("a file");
         let child = std::process::Command::new(PODBEAT)
             .args(arguments)
@@ -120,13 +121,13 @@ impl Podbeat {
     }
 
     pub(crate) fn lines(&self) -> Vec<Value> {
-        // The last one may be half written.
+        // The last line may be incomplete.
         let text = self.text();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
         lines(whole)
     }
 
-    /// Waits until the log has a line that is as wanted.
+    /// Waits until the log has a line as expected.
     pub(crate) async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
         let found = async {
             loop {
@@ -155,13 +156,13 @@ impl Podbeat {
         self.child.wait().expect("waited for");
     }
 
-    /// Waits for the end: the exit code, and all that it said.
+    /// Waits for the end, and returns the exit code and all output.
     pub(crate) async fn end(mut self) -> (i32, String) {
         let status = self.ended().await;
         (status.code().expect("an exit code"), self.text())
     }
 
-    /// The same, by the log's lines.
+    /// The same, with the log as lines.
     pub(crate) async fn end_in_lines(self) -> (i32, Vec<Value>) {
         let (code, log) = self.end().await;
         (code, lines(&log))
@@ -173,7 +174,7 @@ impl Podbeat {
         self.peak_if_it_runs().expect("it runs")
     }
 
-    /// `None` once it has ended.
+    /// `None` after it has ended.
     fn peak_if_it_runs(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -181,7 +182,7 @@ impl Podbeat {
         Some(kib << 10)
     }
 
-    /// Waits for the end, and tells the most memory that was seen until then.
+    /// Waits for the end, and returns the most memory that was seen until then.
     pub(crate) async fn ended_with_peak(&mut self) -> (ExitStatus, u64) {
         let mut most = 0;
         let ended = async {
@@ -220,7 +221,7 @@ impl Drop for Podbeat {
     }
 }
 
-/// Sends a signal to the process of this id.
+/// Sends a signal to the process with this ID.
 #[track_caller]
 pub(crate) fn send(process: u32, signal: Signal) {
     let process = Pid::from_raw(process.cast_signed()).expect("a process id");

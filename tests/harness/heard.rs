@@ -1,4 +1,4 @@
-//! Waiting for what the stand-ins hear.
+//! Waits for what the stand-ins receive.
 
 use podbeat_lab::kube_api::KubeApi;
 use podbeat_lab::service::Heartbeat;
@@ -18,7 +18,7 @@ pub(crate) async fn until(
         .unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// Waits for a heartbeat that is so, accepted or not.
+/// Waits for a heartbeat with this property, accepted or not.
 pub(crate) async fn until_one(world: &World, what: &str, is: impl Fn(&Heartbeat) -> bool) {
     until(world, what, |heartbeats| heartbeats.iter().any(&is)).await;
 }
@@ -27,7 +27,7 @@ pub(crate) fn main_is(heartbeat: &Heartbeat, state: &str) -> bool {
     heartbeat.state("main").is_some_and(|(name, _)| name == state)
 }
 
-/// Waits until the service has accepted a heartbeat with `main` in this state.
+/// Waits until the service accepted a heartbeat with `main` in this state.
 pub(crate) async fn until_main_is(world: &World, state: &str) {
     until_one(world, &format!("main to be {state}"), |heartbeat| {
         heartbeat.accepted && main_is(heartbeat, state)
@@ -35,7 +35,7 @@ pub(crate) async fn until_main_is(world: &World, state: &str) {
     .await;
 }
 
-/// Waits until the service has accepted a last heartbeat.
+/// Waits until the service accepted a last heartbeat.
 pub(crate) async fn until_final(world: &World) -> Heartbeat {
     let heartbeats = until(world, "an accepted final", |heartbeats| {
         heartbeats

@@ -1,4 +1,4 @@
-//! A server of a few lines, and what makes a proxy of it.
+//! A small server, and functions to make a proxy of it.
 
 use std::io::Result;
 
@@ -6,10 +6,12 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, copy_bidirec
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-/// This machine, by an address that is not one of loopback: loopback goes by no proxy. The stand-ins' certificates have it.
+/// This machine, by an address that is not loopback, because loopback uses no proxy. The stand-ins'
+/// certificates include it.
 pub(crate) const AWAY: &str = "0.0.0.0";
 
-/// A server on a port of loopback that does the same to every connection. Ends when dropped, with its connections.
+/// A server on a port of loopback that does the same with every connection. It ends when dropped,
+/// with its connections.
 pub(crate) struct Listener {
     pub(crate) port: u16,
     _accepting: JoinSet<()>,
@@ -44,14 +46,14 @@ pub(crate) async fn head(client: &mut (impl AsyncRead + Unpin)) -> Result<String
     Ok(String::from_utf8(head).expect("text"))
 }
 
-/// Where a proxy is asked to make a tunnel to.
+/// The destination of the tunnel that a client requests from a proxy.
 pub(crate) fn destination(head: &str) -> &str {
     head.strip_prefix("CONNECT ")
         .and_then(|rest| rest.split(' ').next())
         .unwrap_or_default()
 }
 
-/// Makes it, from there on.
+/// Accepts the tunnel, and copies in both directions.
 pub(crate) async fn tunnel(
     mut client: impl AsyncRead + AsyncWrite + Unpin,
     mut server: TcpStream,
@@ -63,7 +65,7 @@ pub(crate) async fn tunnel(
     Ok(())
 }
 
-/// Asks for the proxy's password.
+/// Requires the proxy's password.
 pub(crate) async fn refuse(mut client: TcpStream) -> Result<()> {
     client
         .write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")

@@ -1,4 +1,4 @@
-//! A stand-in proxy, which remembers what it was asked for.
+//! A stand-in proxy that records its requests.
 
 use std::io::Result;
 use std::sync::{Arc, Mutex};
@@ -33,7 +33,7 @@ impl Proxy {
         }
     }
 
-    /// One that is spoken to over TLS, with a certificate of this authority.
+    /// A proxy with TLS, and a certificate of this authority.
     pub(crate) async fn start_encrypted(authority: &Authority) -> Self {
         let identity = authority.issue(&["127.0.0.1"]).expect("a certificate");
         let acceptor = TlsAcceptor::from(identity.server_config(None).expect("a configuration"));
@@ -58,7 +58,7 @@ impl Proxy {
         format!("{}://user:hunter2@127.0.0.1:{}", self.scheme, self.listener.port)
     }
 
-    /// The first lines of all requests to it, each once.
+    /// The first lines of all its requests, each once.
     pub(crate) fn asked(&self) -> Vec<String> {
         let heads = self.heads.lock().expect("not poisoned");
         let mut lines: Vec<String> = heads
@@ -70,13 +70,13 @@ impl Proxy {
         lines
     }
 
-    /// What the requests brought that is no proxy's business.
+    /// Whether a request contains a secret that the proxy must not see.
     pub(crate) fn heard(&self, secret: &str) -> bool {
         let heads = self.heads.lock().expect("not poisoned");
         heads.iter().any(|head| head.contains(secret))
     }
 
-    /// Whether each brought the proxy's password.
+    /// Whether every request contains the proxy's password.
     pub(crate) fn was_opened(&self) -> bool {
         let heads = self.heads.lock().expect("not poisoned");
         // "user:hunter2"

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use podbeat::config::{Environment, ProcessEnvironment};
 
-/// A file, by its path in the repository.
+/// The text of a file, by its path in the repository.
 pub(crate) fn read(file: &str) -> String {
     std::fs::read_to_string(root().join(file)).unwrap_or_else(|error| panic!("{file}: {error}"))
 }
@@ -29,7 +29,8 @@ pub(crate) fn sources() -> Vec<PathBuf> {
     found
 }
 
-/// Fails unless the file, by its path in the repository, holds just what it is made of. With `PODBEAT_WRITE_DOCS` it is written first.
+/// Fails unless the file, by its path in the repository, has exactly the generated content. With
+/// `PODBEAT_WRITE_DOCS`, writes it first.
 pub(crate) fn is_up_to_date(file: &str, made: &str) {
     if ProcessEnvironment.get("PODBEAT_WRITE_DOCS").is_some() {
         std::fs::write(root().join(file), made).expect("written");

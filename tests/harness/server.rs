@@ -1,4 +1,4 @@
-//! A small server: what it hears is kept, what it answers is a function's business.
+//! A small server: it records its requests, and a function decides its answers.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -18,7 +18,7 @@ use super::listener::Listener;
 /// The token of all tests.
 pub(crate) const TOKEN: &str = "a-token-that-nobody-may-see";
 
-/// One request as it came.
+/// A request as it came.
 #[derive(Clone, Debug)]
 pub(crate) struct Heard {
     pub(crate) method: String,
@@ -27,12 +27,12 @@ pub(crate) struct Heard {
     pub(crate) body: Vec<u8>,
 }
 
-/// What is answered.
+/// What the server answers.
 pub(crate) enum Answer {
     Whole(Response<Full<Bytes>>),
     /// The connection ends without an answer.
     Cut,
-    /// There is none, ever.
+    /// No answer ever comes.
     Hang,
 }
 
@@ -65,14 +65,14 @@ pub(crate) fn with_header(answer: Answer, name: &'static str, value: &str) -> An
     Answer::Whole(response)
 }
 
-/// Ends when dropped, with its connections.
+/// It ends when dropped, with its connections.
 pub(crate) struct Server {
     listener: Listener,
     heard: Arc<Mutex<Vec<Heard>>>,
 }
 
 impl Server {
-    /// Answers each request by what came.
+    /// Answers each request with this function.
     pub(crate) async fn start(answers: impl Fn(&Heard) -> Answer + Send + Sync + 'static) -> Self {
         let heard = Arc::new(Mutex::new(Vec::new()));
         let (shared, answers) = (Arc::clone(&heard), Arc::new(answers));
@@ -83,7 +83,7 @@ impl Server {
                     service_fn(move |request| answer(request, Arc::clone(&heard), Arc::clone(&answers)));
                 let serving = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
-                // A client that goes away is nothing to the others.
+                // A client that disconnects does not affect the others.
                 let _ = serving.await;
             }
         });
@@ -98,12 +98,12 @@ impl Server {
         format!("http://127.0.0.1:{}/ica", self.listener.port)
     }
 
-    /// A client of it.
+    /// A client for it.
     pub(crate) fn client(&self) -> Client {
         Client::new(self.url().parse().expect("a URL"), &Tls::default(), LIMIT).expect("a client")
     }
 
-    /// Everything that came, in order.
+    /// All requests, in order.
     pub(crate) fn heard(&self) -> Vec<Heard> {
         self.heard.lock().expect("not poisoned").clone()
     }
@@ -136,7 +136,8 @@ pub(crate) fn token() -> Secret {
     Secret::new(TOKEN)
 }
 
-/// An error with all its sources, as a log would show it, and as Debug does.
+/// An error with all its sources, as a log would show it. Neither this text nor Debug may contain
+/// the token.
 pub(crate) fn told(error: &podbeat_task_runs::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = std::error::Error::source(error);

@@ -1,4 +1,5 @@
-//! A terminal of the test's own: a pty with podbeat on it, and an emulator that says what a person would see.
+//! A terminal for a test: a pty with podbeat on it, and an emulator that shows what a person would
+//! see.
 
 use std::num::NonZeroU16;
 use std::process::ExitStatus;
@@ -16,7 +17,7 @@ pub(crate) struct Terminal {
     pub(crate) pty: Pty,
     pub(crate) child: Child,
     parser: vt100::Parser,
-    /// All that came, as it came.
+    /// All output, unchanged.
     pub(crate) raw: String,
 }
 
@@ -25,8 +26,8 @@ fn size(of: u16) -> NonZeroU16 {
 }
 
 impl Terminal {
-    /// Starts podbeat, which has no variable of this process, on a terminal of this size. `arranged` sets up the command, and sees the
-    /// terminal as it is before.
+    /// Starts podbeat, without any variable of this process, on a terminal of this size. `arranged`
+    /// sets up the command, and gets the terminal in its state before.
     pub(crate) fn start(columns: u16, rows: u16, arranged: impl FnOnce(Command, &Pty) -> Command) -> Self {
         Self::with(Command::new(PODBEAT).env_clear(), columns, rows, arranged)
     }
@@ -58,13 +59,13 @@ impl Terminal {
         self.screen().contents()
     }
 
-    /// Takes in what comes next. Says whether there was anything.
+    /// Reads the next output. Returns whether there was any.
     pub(crate) async fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
         let read = tokio::time::timeout(LIMIT, self.pty.read(&mut bytes))
             .await
             .unwrap_or_else(|_| panic!("nothing more comes:\n{}", self.shown()));
-        // Where nobody has the terminal open any more, Linux gives EIO.
+        // Linux returns EIO if no process has the terminal open.
         let count = read.unwrap_or(0);
         self.parser.process(&bytes[..count]);
         self.raw += &String::from_utf8_lossy(&bytes[..count]);
@@ -83,7 +84,7 @@ impl Terminal {
         }
     }
 
-    /// Waits until a text can be read.
+    /// Waits until the screen shows a text.
     pub(crate) async fn shows(&mut self, text: &str) {
         self.until(text, |screen| screen.contents().contains(text)).await;
     }
