@@ -1,4 +1,4 @@
-//! How much is logged.
+//! How much podbeat logs.
 
 use std::collections::BTreeSet;
 
@@ -13,7 +13,7 @@ use crate::harness::binary::{Podbeat, messages};
 use crate::harness::heard::{until, until_main_is};
 use crate::harness::{STARTED, text};
 
-/// Each setting in force is in the first line, under its flag's name.
+/// The first line has each setting in effect, under its flag's name.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_first_line_has_every_setting() {
     let world = World::start().await.expect("a world");
@@ -68,11 +68,12 @@ async fn the_first_line_has_every_setting() {
         .map(field_of)
         .filter(|field| !told.contains(field))
         .collect();
-    // It shows in the URL.
+    // The URL shows it.
     assert_eq!(untold, ["allow_http"]);
 }
 
-/// A pod in which nothing happens logs nothing after its first lines, however many heartbeats are accepted and tokens renewed.
+/// While nothing happens, podbeat logs nothing after its first lines, however many heartbeats are
+/// accepted and tokens are renewed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_at_rest_logs_nothing() {
     let world = World::start().await.expect("a world");
@@ -106,7 +107,8 @@ async fn a_pod_at_rest_logs_nothing() {
     );
 }
 
-/// A service that refuses everything, by turns with two statuses: a line for each, then ever fewer.
+/// A service that refuses everything, alternating between two statuses: one line for each, then
+/// fewer and fewer.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_trouble_that_goes_on_is_told_ever_more_rarely() {
     let world = World::start().await.expect("a world");
@@ -136,14 +138,14 @@ async fn a_trouble_that_goes_on_is_told_ever_more_rarely() {
         .find(|line| line["message"] == "the service accepts heartbeats again")
         .expect("it is over");
     assert_eq!(over["failures"], 40);
-    // First and periodic heartbeats that are refused lose no news, and have no line of their own.
+    // A refused first or periodic heartbeat loses no news, so it has no line of its own.
     assert!(
         !messages(&lines).contains(&"a heartbeat was dropped"),
         "{lines:#?}"
     );
 }
 
-/// `off` is off, and a level or a target is what it says.
+/// `off` logs nothing; a level or a target works as documented.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_filter_decides_what_is_told() {
     for (filter, expected) in [

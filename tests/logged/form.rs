@@ -1,4 +1,4 @@
-//! How a line looks: JSON that stays JSON, text that stays one line, colours where they belong.
+//! The form of a line: JSON stays JSON, text stays on one line, and only terminals get colors.
 
 use std::process::{Command, Stdio};
 
@@ -62,7 +62,7 @@ async fn whatever_a_container_says_one_event_is_one_line() {
     }
 }
 
-/// A terminal's own view, by util-linux' `script`.
+/// On a terminal, by `script` of util-linux.
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_are_for_terminals_and_not_with_no_color() {
     let world = World::start().await.expect("a world");
@@ -94,7 +94,7 @@ async fn colours_are_for_terminals_and_not_with_no_color() {
             "{text}"
         );
         assert_eq!(text.contains("\u{1b}[32mINFO"), coloured, "{text:?}");
-        // Whatever else is in it, nothing but colours is podbeat's own.
+        // Without podbeat's colors, the text does not act on a terminal.
         let without_colours = text
             .replace("\u{1b}[2m", "")
             .replace("\u{1b}[0m", "")
@@ -108,7 +108,7 @@ async fn colours_are_for_terminals_and_not_with_no_color() {
 
 const CHILD: &str = "PODBEAT_TEST_PANICS";
 
-/// The parent of `a_panic_is_a_line_of_json`: does nothing unless that asks for it.
+/// The process for `a_panic_is_a_line_of_json`. It does nothing unless that test starts it.
 #[test]
 #[allow(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Lives that bring each message about.
+//! Lives that produce each message.
 
 use std::collections::BTreeSet;
 
@@ -16,7 +16,7 @@ use crate::harness::binary::{Podbeat, messages};
 use crate::harness::heard::{main_is, until, until_final, until_main_is, until_one};
 use crate::harness::{STARTED, jwt, settings, text};
 
-/// What no life here brings about, and why.
+/// The messages that no life here produces, and why.
 const NOT_HERE: &[(&str, &str)] = &[
     (
         "the service says that the run does not belong to this pod; sending nothing more",
@@ -47,7 +47,8 @@ fn one<'lines>(lines: &'lines [Value], message: &str) -> &'lines Value {
     }
 }
 
-/// From pull to exit code, with a restart, an outage of each side, and every member that the API tells.
+/// From image pull to exit code, with a restart, an outage on each side, and every member that the
+/// API has.
 async fn a_whole_life() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     world.kube_faults.script("list 403 x2").expect("rules");
@@ -164,7 +165,7 @@ async fn a_whole_life() -> Vec<Value> {
     lines
 }
 
-/// Oddities of answers, and a directory that comes later.
+/// Odd answers, and a directory that is created later.
 async fn odd_answers() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let soon = jiff::Timestamp::now().as_second() + 300;
@@ -215,7 +216,7 @@ async fn an_expired_token() -> Vec<Value> {
     Podbeat::start(&world, "log", &[]).end_in_lines().await.1
 }
 
-/// A journal that is torn and a port that is taken, then kill -9, and a process that goes on.
+/// A damaged journal and a port in use, then kill -9, and a process that continues.
 async fn a_restart() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     std::fs::create_dir(world.path("state")).expect("made");
@@ -271,7 +272,8 @@ async fn wrong_names() -> Vec<Value> {
     all
 }
 
-/// From a laptop, where the pod's UID is learned: while podbeat is away, the pod is made anew under its name.
+/// Outside the cluster, where podbeat learns the pod's UID: while podbeat is down, the pod is
+/// created again under the same name.
 async fn another_pod() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     std::fs::create_dir(world.path("state")).expect("made");
@@ -309,7 +311,7 @@ async fn another_pod() -> Vec<Value> {
     all
 }
 
-/// A change that the service won't have, and then the end neither.
+/// The service refuses a change, and then also the end.
 async fn a_service_that_refuses() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
@@ -357,7 +359,7 @@ async fn a_service_that_refuses() -> Vec<Value> {
     lines
 }
 
-/// A pod that is being stopped, with markers of all kinds, among them one that comes late.
+/// A pod that is being stopped, with markers of all kinds, including a late one.
 async fn markers() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
@@ -369,7 +371,7 @@ async fn markers() -> Vec<Value> {
     podbeat
         .until_logged("cannot read exit markers; heartbeats continue without them")
         .await;
-    // Filled before it stands under its name, so that one read sees all of it.
+    // Filled before it gets its name, so that one read sees everything.
     let beside = world.path("markers.new");
     std::fs::create_dir(&beside).expect("made");
     for (name, content) in [("stranger", "7"), ("junk", "?")] {
@@ -418,7 +420,8 @@ async fn two_signals_and_no_look() -> Vec<Value> {
     lines
 }
 
-/// A pod whose init container fails, and that is evicted: each reason has one line, and none is told as a container's.
+/// A pod whose init container fails, and which is then evicted: each reason has one line, and no
+/// line reports it as a container's state.
 async fn reasons() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let mut pod = Pod::new("p", "u1").showing(&waiting("PodInitializing"));
@@ -483,7 +486,7 @@ async fn reasons() -> Vec<Value> {
     lines
 }
 
-/// All containers are restarted, and with them podbeat, twice; then main succeeds.
+/// All containers, including podbeat, restart twice; then main succeeds.
 async fn a_restart_of_all_containers() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let state = world.path("state");
@@ -532,7 +535,7 @@ async fn a_restart_of_all_containers() -> Vec<Value> {
     all
 }
 
-/// A request without an answer, and behind it a repetition that the service won't have.
+/// A request without an answer, and then a repetition that the service refuses.
 async fn a_barrier() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
@@ -557,7 +560,7 @@ async fn a_barrier() -> Vec<Value> {
     lines
 }
 
-/// podbeat's container is stopped and started again, and main goes on.
+/// podbeat's container is stopped and restarted, and main continues.
 async fn a_stop_of_podbeat_alone() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let state = world.path("state");
@@ -595,8 +598,8 @@ async fn a_stop_of_podbeat_alone() -> Vec<Value> {
     all
 }
 
-/// Pods of Jobs: the second one's retry count is that of the first, which failed; what a parallel one's is, nobody can tell; and one
-/// whose predecessors may not be listed.
+/// Pods of Jobs: the second pod's retry count comes from the first pod, which failed; the count of
+/// a parallel pod cannot be known; and one pod may not list its predecessors.
 async fn jobs() -> Vec<Value> {
     let of_job = |name: &str, job: &str, status: &Value, phase: &str| {
         let mut pod = Pod::new(name, name).showing(status);
@@ -679,7 +682,7 @@ async fn a_dry_run() -> Vec<Value> {
     assert_eq!(code, 0);
     let told = messages(&lines);
     assert!(told.contains(&"dry run: would send this heartbeat"), "{told:?}");
-    // Nothing was sent, and nothing claims it.
+    // podbeat sent nothing, and no line claims that it did.
     assert!(
         !told
             .iter()
@@ -694,7 +697,7 @@ async fn a_dry_run() -> Vec<Value> {
     lines
 }
 
-/// An answer that doesn't come, and a deadline that comes long before the time-out.
+/// An answer that does not come, and a deadline long before the timeout.
 async fn an_attempt_that_is_given_up() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
@@ -710,8 +713,8 @@ async fn an_attempt_that_is_given_up() -> Vec<Value> {
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
-    // One at least: behind SIGTERM an attempt that stands in the last heartbeat's way has less than half a second, and on a
-    // machine that is busy another one may be given up, too.
+    // At least one: after SIGTERM, an attempt that delays the last heartbeat has less than half a
+    // second. On a busy machine podbeat may give up another one, too.
     let told = of(&lines, "a heartbeat was not accepted");
     let timed_out = |line: &&Value| {
         line["error"]
@@ -723,13 +726,14 @@ async fn an_attempt_that_is_given_up() -> Vec<Value> {
     lines
 }
 
-/// An answer that doesn't come within the time-out.
+/// An answer that does not come within the timeout.
 async fn a_service_that_hangs() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     world.service_faults.script("heartbeat hang x2").expect("a rule");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    // Longer than an answer takes on a machine that is busy: another one that is late would be another trouble.
+    // Longer than an answer takes on a busy machine, because another late answer would be another
+    // trouble.
     let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "2s")])
         .end_in_lines()
         .await;

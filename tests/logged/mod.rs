@@ -1,4 +1,5 @@
-//! What the real binary logs: each line held against the table of messages, and each message of the table brought about.
+//! What the real binary logs: the tests compare each line with the table of messages, and produce
+//! each message of the table.
 
 mod bounds;
 mod form;

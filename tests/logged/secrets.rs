@@ -1,4 +1,4 @@
-//! G6: whatever the level, no secret is in the log, from wherever it came.
+//! G6: at any level, the log contains no secret, wherever the secret came from.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,7 +15,8 @@ use crate::harness::heard::{until, until_main_is};
 use crate::harness::listener::{Listener, destination, head, refuse, tunnel};
 use crate::harness::{STARTED, settings_away, text};
 
-/// A proxy that wants a password, and refuses two at first: so its URL has every reason to turn up in an error. It counts its tunnels.
+/// A proxy that requires a password, and refuses the first two requests, so that its URL could
+/// appear in an error. It counts its tunnels.
 async fn proxy() -> (Listener, Arc<AtomicUsize>) {
     let tunnels = Arc::new(AtomicUsize::new(0));
     let (made, mut refusals) = (Arc::clone(&tunnels), 2_usize);
@@ -40,7 +41,7 @@ async fn proxy() -> (Listener, Arc<AtomicUsize>) {
 /// Basic authentication of `user:hunter2-proxy`.
 const PROXY_CREDENTIALS: &str = "dXNlcjpodW50ZXIyLXByb3h5";
 
-/// A line of the client's key, which is a secret as a whole.
+/// A line of the client's key, which is secret as a whole.
 fn key_line(world: &World) -> String {
     let pem = std::fs::read_to_string(world.path("client.key")).expect("a key");
     pem.lines().nth(1).expect("a line of it").to_owned()
@@ -54,7 +55,7 @@ fn holds_none(text: &str, secrets: &[&str], what: &str) {
     }
 }
 
-/// Everything in variables, in a pod, through a proxy with a password.
+/// All settings in variables, in a pod, through a proxy with a password.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
     let world = World::start().await.expect("a world");
@@ -111,7 +112,8 @@ async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
     }
 }
 
-/// As flags, with a kubeconfig whose proxy has a password, and a last heartbeat that can't be delivered.
+/// As flags, with a kubeconfig whose proxy has a password, and a last heartbeat that cannot be
+/// delivered.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_of_a_flag_or_a_kubeconfig_is_in_it_either() {
     let world = World::start().await.expect("a world");

@@ -1,4 +1,4 @@
-//! Lines of the log against the tables of src/telemetry/messages.rs.
+//! Compares lines of the log with the tables of src/telemetry/messages.rs.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ fn has_form(value: &Value, form: Form) -> bool {
     }
 }
 
-/// What the tables have against a line at info or above.
+/// The differences between a line at info or above and the tables.
 fn problems(line: &Value) -> Vec<String> {
     let object = line.as_object().expect("an object");
     let text = object["message"].as_str().unwrap_or_default();
@@ -64,7 +64,7 @@ fn problems(line: &Value) -> Vec<String> {
     problems
 }
 
-/// Fails if a line at info or above isn't as listed. Says which messages there are.
+/// Fails if a line at info or above is not as in the tables. Returns the messages that occur.
 pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
     let mut seen = BTreeSet::new();
     for line in lines {
@@ -72,7 +72,7 @@ pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
             EVERYWHERE.iter().all(|field| line.get(field.name).is_some()),
             "{line}"
         );
-        // At debug, or a library's that is heard at trace.
+        // At debug, or from a library at trace.
         let ours = line["target"]
             .as_str()
             .is_some_and(|target| target.starts_with("podbeat"));

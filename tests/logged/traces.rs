@@ -1,4 +1,4 @@
-//! The header `traceparent`, and the log's word of it.
+//! The header `traceparent`, and its IDs in the log.
 
 use std::collections::BTreeSet;
 
@@ -12,7 +12,7 @@ use crate::harness::STARTED;
 use crate::harness::binary::Podbeat;
 use crate::harness::heard::until_main_is;
 
-/// What the service's records and podbeat's log have in common.
+/// A life: the headers that the service received, and podbeat's log.
 async fn a_life(more: &[(&str, &str)]) -> (Vec<String>, Vec<Value>) {
     let world = World::start().await.expect("a world");
     world
@@ -58,14 +58,14 @@ async fn each_attempt_has_a_span_of_its_own_in_one_trace_and_the_log_names_them(
         assert_eq!(parent.trace_id.to_string(), trace);
         assert!(!parent.sampled);
     }
-    // In order, at debug: each request.
+    // At debug: each request, in order.
     let sent = ids(&lines, "sending a heartbeat");
     let wire: Vec<(String, String)> = parents
         .iter()
         .map(|parent| (parent.trace_id.to_string(), parent.span_id.to_string()))
         .collect();
     assert_eq!(sent, wire);
-    // At info, whatever tells of one.
+    // At info: every line about a request.
     for message in [
         "a heartbeat was not accepted",
         "the service accepted the first heartbeat of this process",
