@@ -1,4 +1,4 @@
-//! What is told, line by line and as JSON.
+//! The output, line by line and as JSON.
 
 use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiting};
 use podbeat_lab::world::World;
@@ -9,7 +9,7 @@ use crate::harness::STARTED;
 use crate::harness::binary::Podbeat;
 use crate::harness::heard::{main_is, until_one};
 
-/// The lines without their times, which are checked to be some.
+/// The lines without their times. Checks that each time is valid.
 fn timeless(lines: &[String]) -> String {
     let text = |line: &String| {
         let (time, text) = line.split_once(' ').expect("a time first");
@@ -29,7 +29,7 @@ async fn a_life_is_told_line_by_line() {
     observer.until("heartbeat 2 change").await;
     world.kube.apply(pod.showing(&running(STARTED)));
     observer.until("heartbeat 3 change").await;
-    // It ended and runs again, and nobody saw it in between.
+    // It ended and runs again, and podbeat did not see it in between.
     let again = restarted(running(STARTED), 1, &exit(9, "Error", "one"));
     world.kube.apply(pod.showing(&again));
     observer.until("heartbeat 5 change").await;
@@ -53,7 +53,7 @@ async fn as_json_each_event_is_an_object_with_what_the_line_says() {
     let mut observer = Observer::start(&mut observe(&world, &arguments));
     observer.until(r#""number":2"#).await;
     let mut over = terminated(137, "OOMKilled", "one");
-    // What no JSON escapes and a terminal acts on.
+    // A character that JSON does not escape and that acts on a terminal.
     over["state"]["terminated"]["message"] = json!("\u{9b}31m");
     world.kube.apply(pod.showing(&over));
     let ended = observer.end().await;
@@ -75,7 +75,7 @@ async fn as_json_each_event_is_an_object_with_what_the_line_says() {
     sent_nothing(&world);
 }
 
-/// The agent in the pod, and the observer beside it, of one life: the same bodies in the same order.
+/// The agent in the pod and an observer, both in one life: the same bodies in the same order.
 #[tokio::test]
 async fn the_heartbeats_are_those_that_the_agent_sends() {
     let world = World::start().await.expect("a world");
@@ -141,7 +141,7 @@ async fn the_heartbeats_are_those_that_the_agent_sends() {
                 body
             })
             .collect();
-        // Whether a first heartbeat goes out before the pod is seen, only the network knows.
+        // Only the network decides whether a first heartbeat comes before the pod is seen.
         bodies.retain(|body| body.get("containerStatus").is_some());
         bodies
     };

@@ -1,4 +1,5 @@
-//! `podbeat observe` as a process, against the stand-in Kubernetes API: in a pipe, and on a terminal that a test reads.
+//! `podbeat observe` as a process, against the stand-in Kubernetes API: in a pipe, and on a
+//! terminal that a test reads.
 
 mod lines;
 mod records;
@@ -16,7 +17,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use crate::harness::LIMIT;
 use crate::harness::binary::{podbeat, send};
 
-/// `podbeat observe` with the world's kubeconfig, and nothing else of any environment.
+/// `podbeat observe` with the world's kubeconfig and no other variable.
 fn observe(world: &World, arguments: &[&str]) -> Command {
     let mut command = podbeat();
     command
@@ -26,7 +27,7 @@ fn observe(world: &World, arguments: &[&str]) -> Command {
     command
 }
 
-/// One that runs, and what it has printed so far.
+/// A running observer, and its output so far.
 struct Observer {
     child: Child,
     out: Lines<BufReader<ChildStdout>>,
@@ -44,7 +45,7 @@ impl Observer {
         }
     }
 
-    /// Waits for a line with this text, among those that weren't there when it was last waited.
+    /// Waits for a line with this text, after the lines of earlier waits.
     async fn until(&mut self, text: &str) -> String {
         let found = tokio::time::timeout(LIMIT, async {
             while let Some(line) = self.next().await {
@@ -92,7 +93,7 @@ impl Observer {
     }
 }
 
-/// What a process left.
+/// The result of a process.
 #[derive(Debug)]
 struct Ended {
     status: ExitStatus,
@@ -119,7 +120,7 @@ impl Ended {
     }
 }
 
-/// What holds of every observation: the task-run service heard nothing.
+/// Every observation must leave the task-run service without a heartbeat.
 #[track_caller]
 fn sent_nothing(world: &World) {
     assert_eq!(world.service.heartbeats().len(), 0);

@@ -1,4 +1,4 @@
-//! `--record`: what it keeps, and that it can be played again.
+//! `--record`: what it stores, and that it can be replayed.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -77,7 +77,7 @@ async fn a_record_played_again_tells_the_same_and_holds_no_secret() {
     .collect();
     assert_eq!(seen, shown);
 
-    // A world of its own, into which the record is played.
+    // Replays the record into a new world.
     let again = World::start().await.expect("a world");
     again.kube.replay(&capture.steps[0].event);
     let mut observer = Observer::start(&mut observe(&again, &["p", "-o", "json"]));
@@ -179,7 +179,7 @@ async fn a_kill_leaves_whole_lines() {
     let written = std::fs::read_to_string(&record).expect("text");
     let capture = Capture::load(&record).expect("lab reads it");
     assert_eq!(capture.steps.len(), written.lines().count(), "no line is torn");
-    // And if the machine itself had gone down in the middle of one:
+    // Also if the machine itself crashed in the middle of a line:
     std::fs::write(&record, &written.as_bytes()[..written.len() - 7]).expect("written");
     assert_eq!(
         Capture::load(&record).expect("lab reads it").steps.len(),

@@ -1,4 +1,4 @@
-//! The view, on a terminal of the test's own: a pty, and an emulator that says what a person would see.
+//! The view on a terminal for a test: a pty, and an emulator that shows what a person would see.
 
 use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd;
@@ -19,7 +19,7 @@ use crate::harness::{LIMIT, is_alone};
 /// A terminal with `podbeat observe` on it.
 struct View {
     terminal: Terminal,
-    /// How the terminal was set before.
+    /// The terminal's settings before.
     modes: String,
 }
 
@@ -64,7 +64,7 @@ impl View {
         }
     }
 
-    /// Reads to the end, and checks that the terminal is as it was.
+    /// Reads to the end, and checks that the terminal is as it was before.
     async fn end(&mut self) -> ExitStatus {
         let status = self.terminal.end().await;
         self.is_as_it_was();
@@ -87,7 +87,7 @@ fn modes(pty: &Pty) -> String {
     format!("{:?}", tcgetattr(pty.as_fd()).expect("a terminal"))
 }
 
-/// A view that can be compared: in place of ages stands how wide they were, and no time of day.
+/// A view that can be compared: ages are replaced by their width, and times are removed.
 fn still(view: &str) -> String {
     let times = view.split("At\": \"").map(|part| match part.split_once("Z\"") {
         Some((time, rest)) if time.parse::<jiff::civil::DateTime>().is_ok() => format!("TIME\"{rest}"),
@@ -120,7 +120,7 @@ fn now() -> String {
     jiff::Timestamp::now().to_string()
 }
 
-/// A pod whose containers have begun just now, so that their ages are short.
+/// A pod whose containers have just started, so that their ages are short.
 fn young(pod: &Pod, main: &Value) -> Value {
     let mut pod = pod.showing(main);
     pod["status"]["phase"] = json!("Running");
@@ -191,7 +191,7 @@ async fn whichever_way_it_is_left_the_terminal_is_as_it_was() {
     ] {
         let mut terminal = View::start(&world, &["p"], 80, 24);
         terminal.shows("Next heartbeat: periodic").await;
-        // Nothing that is typed is seen. Ctrl-L shows that it was read.
+        // Typed keys are not shown. Ctrl-L shows that they were read.
         terminal.raw.clear();
         terminal.types("zzz\r\x0c").await;
         while !terminal.raw.contains("\x1b[2J") {
@@ -279,7 +279,7 @@ async fn what_the_cluster_says_does_nothing_to_the_terminal() {
     let mut terminal = View::start(&world, &["p"], 100, 30);
     terminal.shows("Heartbeat 2: change").await;
     assert!(terminal.screen().alternate_screen());
-    // The emulator leaves U+FFFD out, which stands for what isn't text.
+    // The emulator omits U+FFFD, which replaces characters that are not text.
     let shown = &terminal.raw;
     assert!(
         shown.contains("main: a\u{fffd}\u{fffd}b\u{fffd}]0;title\u{fffd}\u{fffd}c"),
@@ -350,7 +350,7 @@ async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
     terminal
         .until("the other screen to be left", |screen| !screen.alternate_screen())
         .await;
-    // It stops only after that; until then a SIGCONT would go by unheeded.
+    // It stops only after that. Until then, SIGCONT would have no effect.
     let stat = format!("/proc/{}/stat", terminal.child.id().expect("it runs"));
     let stopped = async {
         while !std::fs::read_to_string(&stat)
@@ -373,7 +373,7 @@ async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
 
 #[tokio::test]
 async fn a_terminal_that_goes_away_ends_it() {
-    // It goes away with the last process that has it.
+    // The terminal goes away with the last process that has it open.
     if !is_alone("observe::terminal::a_terminal_that_goes_away_ends_it") {
         return;
     }

@@ -1,4 +1,4 @@
-//! What goes wrong, and how it is told.
+//! What can fail, and how it is reported.
 
 use std::os::unix::process::ExitStatusExt;
 
