@@ -1,4 +1,4 @@
-//! The same with a real proxy, tinyproxy, and curl beside podbeat: `just proxy-test`.
+//! The same with a real proxy, tinyproxy, and with curl beside podbeat: `just proxy-test`.
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -11,7 +11,7 @@ use super::{check, plain, runs, tunnels, world};
 use crate::harness::listener::AWAY;
 use crate::harness::{LIMIT, settings_away, text, unused_port};
 
-/// A tinyproxy that wants a password. Ends when dropped.
+/// A tinyproxy that requires a password. It ends when dropped.
 struct Tinyproxy {
     child: Child,
     port: u16,
@@ -55,13 +55,13 @@ impl Tinyproxy {
         format!("http://user:hunter2@127.0.0.1:{}", self.port)
     }
 
-    /// How many tunnels it was asked for, by its log.
+    /// The number of tunnels requested, from its log.
     fn tunnels(&self) -> usize {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         log.matches("CONNECT ").count()
     }
 
-    /// Requests in its log, and what they were for.
+    /// The requests in its log, each once.
     fn asked(&self) -> Vec<String> {
         let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         let mut asked: Vec<String> = log
@@ -76,7 +76,7 @@ impl Tinyproxy {
     }
 }
 
-/// Asks for a URL with curl.
+/// Requests a URL with curl.
 fn curl(url: &str, ca: &str, variables: &[(&str, &str)]) {
     let output = Command::new("curl")
         .env_clear()
