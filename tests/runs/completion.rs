@@ -1,4 +1,4 @@
-//! Completion that looks things up, as shells ask for it.
+//! Dynamic completion, as shells request it.
 
 use serde_json::json;
 use tokio::process::Command;
@@ -6,7 +6,7 @@ use tokio::process::Command;
 use crate::harness::binary::{Ended, ended, podbeat};
 use crate::harness::server::{Answer, Server, TOKEN, error, json_answer, raw};
 
-/// podbeat as fish asks it about these words, the last of which is begun.
+/// podbeat as fish calls it to complete the last of these words.
 fn asked(url: &str, line: &str) -> Command {
     let mut command = podbeat();
     command
@@ -18,7 +18,7 @@ fn asked(url: &str, line: &str) -> Command {
     command
 }
 
-/// What is offered, without what is said of it. No error is shown to somebody who pressed a key.
+/// The offered words, without their descriptions. A person who pressed a key sees no error.
 #[track_caller]
 fn offered(ended: Ended) -> Vec<String> {
     let word = |line: &str| line.split('\t').next().unwrap_or_default().to_owned();
@@ -66,7 +66,7 @@ async fn ids_of_runs_come_from_one_page_of_the_service() {
             "{query}"
         );
     }
-    // A flag that was typed comes before the variable.
+    // A flag on the command line has priority over the variable.
     let line = format!("podbeat runs get --service-url {url} tr");
     let typed = ended(&mut asked("http://127.0.0.1:9", &line)).await;
     assert_eq!(offered(typed), ["trn.2", "trn.1"]);
@@ -124,7 +124,7 @@ async fn shells_get_the_script_that_asks_and_an_unknown_one_an_error() {
     }
     let unknown = ended(podbeat().env("PODBEAT_COMPLETE", "tcsh")).await;
     assert_eq!((unknown.code, unknown.out.as_str()), (64, ""), "{unknown:?}");
-    // Empty or 0 turns it off.
+    // An empty value or 0 turns it off.
     for off in ["", "0"] {
         let help = ended(podbeat().env("PODBEAT_COMPLETE", off).arg("--version")).await;
         assert!(help.done().starts_with("podbeat "));

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use crate::harness::binary::{ended, podbeat};
 
-/// What bash would complete these words to, the last of which is begun.
+/// How bash would complete the last of these words.
 async fn completed(words: &str) -> Vec<String> {
     let script = ended(podbeat().args(["completion", "bash"])).await.done();
     let count = words.split(' ').count();

@@ -1,4 +1,5 @@
-//! `podbeat runs` as a process, against the stand-in service and against a small server that answers what a test wants.
+//! `podbeat runs` as a process, against the stand-in service and against a small server that
+//! answers as a test requires.
 
 mod completion;
 mod manual;
@@ -12,7 +13,7 @@ use tokio::process::Command;
 use crate::harness::binary::podbeat;
 use crate::harness::server::TOKEN;
 
-/// `podbeat runs`, that knows where the service is and what opens it.
+/// `podbeat runs` with the service's URL and the token.
 fn runs(url: &str, arguments: &[&str]) -> Command {
     let mut command = podbeat();
     command

@@ -21,7 +21,7 @@ async fn empty() -> Service {
     .await
 }
 
-/// One that knows these.
+/// A service that knows these runs.
 pub(super) async fn with_runs(ids: impl IntoIterator<Item = String>) -> Service {
     plain_service(Options {
         runs: Some(ids.into_iter().collect()),
@@ -35,7 +35,7 @@ pub(super) async fn run(service: &Service, line: &str) -> Ended {
     ended(&mut runs(&service.url(), &arguments)).await
 }
 
-/// The columns of a table, by its lines.
+/// The columns of a table, line by line.
 fn columns(table: &str) -> Vec<Vec<&str>> {
     table
         .lines()
@@ -133,7 +133,7 @@ async fn a_run_that_has_ended_can_not_be_aborted() {
          aborted any more; only a run that is Pending or Running can be aborted: get says where it stands\n"
     );
 
-    // An error of one keeps no other from its turn.
+    // An error for one run does not stop the others.
     let some = run(&service, "abort trn.done trn.nowhere trn.open").await;
     assert_eq!(
         (some.code, some.out.as_str()),
@@ -220,7 +220,7 @@ async fn lists_are_filtered_and_may_be_empty() {
     );
     let odd = run(&service, "list --status Hibernating").await;
     assert_eq!((odd.code, odd.out.as_str()), (64, ""), "{odd:?}");
-    // A newer service may have it, and says what it thinks of it.
+    // A newer service may know the status, and answers by itself.
     let odd = run(&service, "list --status Hibernating --allow-unknown-status").await;
     assert!(
         odd.notes
@@ -281,7 +281,7 @@ async fn requests_come_from_files_and_from_standard_input() {
         )
     );
 
-    // Nothing of a file with a slip in it is sent.
+    // If a file has a mistake, podbeat sends nothing of it.
     let mut command = runs(&service.url(), &["create", "-f", "-"]);
     let wrong = ended_with_input(&mut command, "name: ok\n---\nnmae: hunter2\n").await;
     assert_eq!((wrong.code, wrong.out.as_str()), (65, ""));
@@ -366,7 +366,7 @@ async fn a_watch_shows_each_change_until_the_end() {
     assert!(status.expect("waited for").success());
 }
 
-/// The documents of a command that goes on, one a line.
+/// The documents of a command that continues, one per line.
 async fn statuses(
     url: &str,
     line: &str,

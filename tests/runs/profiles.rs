@@ -1,4 +1,4 @@
-//! Profiles: the file of a person, for commands that people run, and never for the agent.
+//! Profiles: a person's file, for commands that people run, and never for the agent.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -18,7 +18,7 @@ async fn service() -> Service {
     .await
 }
 
-/// A home with a token and this file of profiles.
+/// A home directory with a token and this file of profiles.
 fn home(text: &str) -> tempfile::TempDir {
     let home = tempfile::tempdir().expect("a directory");
     let dir = home.path().join(".config/podbeat");

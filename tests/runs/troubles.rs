@@ -1,4 +1,4 @@
-//! What can go wrong on the way to a service, and what the process says and ends with then.
+//! What can fail on the way to a service, and the message and exit code of the process.
 
 use std::process::Stdio;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -159,7 +159,7 @@ async fn waiting_has_an_end() {
         notes.ends_with("podbeat: skipped the remaining 1, because they would fail in the same way\n"),
         "{notes}"
     );
-    // What won't pass by itself is not waited for.
+    // podbeat does not wait if the error will not pass by itself.
     let server = Server::start(|_| error(404)).await;
     let (code, _) = code_and_notes(&server.url(), "wait trn.1 --for end --timeout 1h").await;
     assert_eq!((code, server.heard().len()), (67, 1));

@@ -1,4 +1,5 @@
-//! `podbeat runs wait` on a terminal: what a person sees while it waits, and that nothing of it stays.
+//! `podbeat runs wait` on a terminal: what a person sees while it waits, and that nothing of it
+//! stays on the screen.
 
 use std::os::unix::process::ExitStatusExt;
 
@@ -62,7 +63,7 @@ async fn a_signal_ends_it_and_leaves_a_clean_line() {
     let service = with_runs(["trn.1".to_owned()]).await;
     for signal in [Signal::INT, Signal::TERM] {
         let mut terminal = wait(&service.url(), &["trn.1", "--for", "end", "--timeout", "1h"], 30);
-        // What is too long for the line is cut, since it could not be removed otherwise.
+        // Text that is too long for the line is cut, because it could not be removed otherwise.
         terminal.shows("waiting for task run trn.1 to").await;
         assert_eq!(terminal.shown().lines().count(), 1, "{}", terminal.shown());
         terminal.signal(signal);
@@ -71,7 +72,7 @@ async fn a_signal_ends_it_and_leaves_a_clean_line() {
     }
 }
 
-/// A shell with job control puts it into the background, as `bg` does after Ctrl-Z.
+/// A shell with job control puts the command into the background, as `bg` does after Ctrl-Z.
 #[tokio::test]
 async fn in_the_background_nothing_is_shown() {
     let service = with_runs(["trn.1".to_owned()]).await;
@@ -101,7 +102,7 @@ async fn in_the_background_nothing_is_shown() {
     terminal
         .shows("waiting for task run trn.1 to be Completed: Pending for ")
         .await;
-    // The line that was typed is echoed before anything is shown.
+    // The terminal echoes the typed line before anything else appears.
     assert!(terminal.raw.starts_with("\r\n"), "{:?}", terminal.raw);
     run(&service, "heartbeat trn.1 --container main=terminated:0 --last")
         .await
