@@ -1,4 +1,5 @@
-//! Whatever can be built fits the contract and reads back as it was; what doesn't fit is known before it is sent.
+//! Every valid model fits the contract and reads back unchanged; an invalid one is detected before
+//! it is sent.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -22,7 +23,8 @@ use crate::harness::cases;
 
 static CONTRACT: LazyLock<Contract> = LazyLock::new(|| Contract::load().expect("the contract"));
 
-/// A strategy for a model: every member absent or drawn. A member that is left out here doesn't compile.
+/// A strategy for a model: each member is absent or drawn. It does not compile if a member is
+/// missing here.
 macro_rules! built {
     ($model:ident { $($member:ident: $strategy:expr,)* }) => {{
         let $model { $($member: _,)* } = $model::default();
@@ -61,7 +63,7 @@ fn number() -> BoxedStrategy<Number> {
     prop_oneof![fraction, any::<i64>().prop_map(Number::from)].boxed()
 }
 
-/// From year 1 to 9999: others have no form in RFC 3339.
+/// From year 1 to 9999: RFC 3339 has no form for other years.
 fn timestamp() -> BoxedStrategy<Timestamp> {
     (-62_135_596_800_i64..=253_370_000_000, 0_i32..1_000_000_000)
         .prop_map(|(second, nanosecond)| Timestamp::new(second, nanosecond).expect("in range"))
@@ -77,7 +79,7 @@ fn status() -> BoxedStrategy<TaskRunStatus> {
     prop_oneof![known, text().prop_map(TaskRunStatus::from)].boxed()
 }
 
-/// `name` is drawn for the one member that a schema requires.
+/// `name` is drawn for the only member that a schema requires.
 fn execution(name: BoxedStrategy<Option<String>>) -> BoxedStrategy<Execution> {
     let credentials = || {
         built!(Credentials {
@@ -151,7 +153,7 @@ fn execution(name: BoxedStrategy<Option<String>>) -> BoxedStrategy<Execution> {
     })
 }
 
-/// Mostly short; else about as long as may be.
+/// Usually short; otherwise about as long as allowed.
 fn about(most: usize) -> BoxedStrategy<String> {
     let long = (most - 3..most + 3).prop_map(|length| "ü".repeat(length));
     prop_oneof![text(), long].boxed()
@@ -306,7 +308,7 @@ fn error() -> BoxedStrategy<ErrorResponse> {
     })
 }
 
-/// What the contract has against it. Reads back as it was in any case.
+/// The violations of the contract. In any case, the value must read back unchanged.
 fn wrong<T: Serialize + DeserializeOwned + PartialEq + std::fmt::Debug>(
     schema: &str,
     built: &T,

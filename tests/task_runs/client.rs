@@ -1,4 +1,5 @@
-//! The five operations against a server: what is sent, and what every kind of answer becomes.
+//! The five operations against a server: what the client sends, and what it makes of every kind of
+//! answer.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::harness::{LIMIT, unused_port};
 
 const OPERATIONS: [&str; 5] = ["create", "get", "list", "abort", "heartbeat"];
 
-/// Calls an operation by its name; an answer is written as JSON.
+/// Calls an operation by its name, and returns the answer as JSON.
 async fn call(client: &Client, operation: &str, run_id: &str, timeout: Duration) -> Result<Value, Error> {
     let token = token();
     let json = |answer: serde_json::Result<Value>| answer.expect("json");
@@ -44,7 +45,7 @@ async fn call(client: &Client, operation: &str, run_id: &str, timeout: Duration)
     })
 }
 
-/// How an error begins: what was being done, and to what.
+/// How an error begins: the operation and its object.
 fn doing(operation: &str) -> &'static str {
     match operation {
         "create" => "creating task run \"ü text\": ",
@@ -229,7 +230,7 @@ async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try()
             };
             assert_eq!(*heard, status);
             if status == 304 {
-                // Has no body.
+                // 304 has no body.
                 assert_eq!(*response, None);
                 continue;
             }
@@ -260,7 +261,8 @@ async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try()
 
 #[tokio::test]
 async fn when_to_try_again_is_told() {
-    // The service's clock is years away from ours: its dates are compared with one another.
+    // The service's clock differs from ours by years, so the client compares the service's dates
+    // with each other.
     for (asked, date) in [
         ("90", "Wed, 21 Oct 2020 07:28:00 GMT"),
         ("Wed, 21 Oct 2020 07:29:30 GMT", "Wed, 21 Oct 2020 07:28:00 GMT"),
@@ -437,7 +439,8 @@ async fn a_body_without_end_is_not_read_to_its_end() {
 
 #[tokio::test]
 async fn the_largest_page_that_is_likely_is_read() {
-    // Every character of two descriptions escaped, as some JSON writers do with all that isn't ASCII.
+    // Every character of two descriptions is escaped, as some JSON writers do with all characters
+    // outside ASCII.
     let description = r"\u00fc".repeat(4096);
     let run = format!(
         r#"{{"id":"trn.1","description":"{description}","taskVersionSummary":{{"description":"{description}"}},"acl":["{}"]}}"#,
@@ -555,7 +558,7 @@ enum End {
     Hangs,
 }
 
-/// A server that takes a request whole, and answers it by this alone.
+/// A server that reads a whole request, and answers it with this text only.
 async fn breaking_off(answer: &'static str, end: End) -> Listener {
     Listener::start(move |mut client| async move {
         let head = head(&mut client).await.expect("a request");
@@ -578,7 +581,8 @@ async fn breaking_off(answer: &'static str, end: End) -> Listener {
     .await
 }
 
-/// The service did what was asked for, and said so. Otherwise podbeat would repeat an accepted heartbeat until its deadline.
+/// The service did what the request asked for, and its status line says so. Otherwise podbeat would
+/// repeat an accepted heartbeat until its deadline.
 #[tokio::test]
 async fn behind_a_2xx_the_rest_of_the_answer_may_break_off() {
     for (answer, end) in [
@@ -609,7 +613,8 @@ async fn behind_a_2xx_the_rest_of_the_answer_may_break_off() {
     }
 }
 
-/// What is no 2xx, or no whole status line, is no answer: the request goes again.
+/// Without a complete status line, or with another status than 2xx, this is no answer: the client
+/// sends the request again.
 #[tokio::test]
 async fn a_head_that_breaks_off_is_no_answer_otherwise() {
     for answer in [

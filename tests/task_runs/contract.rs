@@ -1,4 +1,5 @@
-//! Every model against the contract: its page's examples, and every member of every schema.
+//! Every model against the contract: the examples of the contract page, and every member of every
+//! schema.
 
 use std::collections::BTreeSet;
 
@@ -17,7 +18,7 @@ use serde_json::{Map, Value, json};
 /// Reads a value as the model of a schema, and writes it again. `None` if there is no such model.
 pub(crate) fn through_the_model(schema: &str, value: &Value) -> Option<Result<Value, String>> {
     fn through<T: Serialize + DeserializeOwned>(value: &Value) -> Result<Value, String> {
-        // By text, as it comes and goes.
+        // As text, like on the wire.
         let read: T = serde_json::from_str(&value.to_string()).map_err(|error| error.to_string())?;
         let written = serde_json::to_string(&read).map_err(|error| error.to_string())?;
         serde_json::from_str(&written).map_err(|error| error.to_string())
@@ -38,8 +39,8 @@ pub(crate) fn through_the_model(schema: &str, value: &Value) -> Option<Result<Va
     }
 }
 
-/// A value with every member that the schema names, all the way down. Of a container's states, which exclude one another, it
-/// has one.
+/// A value with every member that the schema names, at all levels. A container's states exclude
+/// each other, so it has one.
 pub(crate) fn full(contract: &Contract, schema: &Value) -> Value {
     if let Some(name) = schema.get("$ref").and_then(Value::as_str) {
         let name = name.rsplit('/').next().expect("a name");
@@ -113,7 +114,7 @@ fn each_state_of_a_container_too() {
 fn each_member_alone_stays_alone_and_null_is_absent_and_what_is_new_is_skipped() {
     let contract = contract();
     for (name, schema) in contract.schemas() {
-        // One member is what it is made of.
+        // It consists of exactly one member.
         if name == "ContainerState" {
             continue;
         }
@@ -188,7 +189,7 @@ fn the_query_has_every_parameter_and_no_other() {
         .iter()
         .flat_map(|field| [field.ascending().to_string(), field.descending().to_string()])
         .collect();
-    // The fields and the directions are those of the contract page.
+    // The fields and directions are those of the contract page.
     let page = include_str!("../../contract/TaskRunsApi.md");
     assert!(page.contains(
         "Valid fields include: name, status, timeCreated, timeModified.  The sort can be specified as asc or desc."
@@ -208,7 +209,8 @@ fn the_query_has_every_parameter_and_no_other() {
     );
 }
 
-/// A body of the contract page, from its Python: arguments become members by the schema's names.
+/// A request body of the contract page, from its Python: arguments become members with the schema's
+/// names.
 fn example(contract: &Contract, schema: &str) -> Value {
     let page = include_str!("../../contract/TaskRunsApi.md");
     let (_, body) = page
@@ -218,7 +220,7 @@ fn example(contract: &Contract, schema: &str) -> Value {
     python(contract, &mut body.as_str())
 }
 
-/// Reads one Python value off the front of the text.
+/// Reads one Python value from the start of the text, and removes it.
 fn python(contract: &Contract, text: &mut &str) -> Value {
     *text = text.trim_start();
     let take = |text: &mut &str, mark: &str| {
@@ -305,7 +307,7 @@ fn the_pages_examples_are_read_and_written_again() {
 
     let mut heartbeat = example(&contract, "HeartbeatTaskRunRequest");
     assert_eq!(heartbeat["podUID"], json!("pod_uid_example"));
-    // The example has a container in all states at once, which no container is.
+    // The example has a container in all states at once, which is impossible.
     let Value::Object(states) = heartbeat["containerStatus"][0]["state"].take() else {
         panic!("states");
     };
@@ -319,7 +321,7 @@ fn the_pages_examples_are_read_and_written_again() {
         let mut written = through_the_model("HeartbeatTaskRunRequest", &heartbeat)
             .expect("a model")
             .expect("a heartbeat");
-        // Where podbeat writes times, it writes no fraction that is nothing.
+        // podbeat writes no fraction of a second that is zero.
         let shown = written.to_string().replace("00:00:00Z", "00:00:00.00Z");
         written = serde_json::from_str(&shown).expect("json");
         assert_eq!(written, heartbeat);

@@ -1,4 +1,4 @@
-//! What becomes of a request that its client gave up while the network held it.
+//! What happens to a request that its client gave up while the network delayed it.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use tokio::time::{sleep, timeout};
 use crate::harness::LIMIT;
 use crate::harness::server::token;
 
-/// The end of the request below, which no receive buffer below reaches.
+/// The end of the request below. No receive buffer below reaches it.
 const END: &[u8] = b"the end\"}";
 
-/// A service that takes no more than some KiB from the network until it reads.
+/// A service that accepts only a few KiB from the network until it reads.
 fn service() -> TcpListener {
     let socket = TcpSocket::new_v4().expect("a socket");
     socket.set_recv_buffer_size(4096).expect("a small buffer");
@@ -26,8 +26,9 @@ fn service() -> TcpListener {
     socket.listen(16).expect("a listener")
 }
 
-/// Sends it a heartbeat that is larger and given up after `attempt`, by a client that was set up with `patience`. What of it the
-/// service didn't take yet is left to the client's kernel.
+/// Sends a larger heartbeat to this service with a client that was created with `patience`, and
+/// gives it up after `attempt`. The client's kernel keeps the part that the service has not
+/// received yet.
 async fn given_up(attempt: Duration, patience: Duration) -> TcpStream {
     let service = service();
     let address = service.local_addr().expect("an address");
@@ -46,17 +47,17 @@ async fn given_up(attempt: Duration, patience: Duration) -> TcpStream {
     stream
 }
 
-/// What the service reads once it reads on.
+/// What the service receives when it continues to read.
 async fn read(mut stream: TcpStream) -> Vec<u8> {
     let mut read = Vec::new();
-    // A connection that was reset brings what came before.
+    // A reset connection still delivers what came before.
     let _ = timeout(LIMIT, stream.read_to_end(&mut read))
         .await
         .expect("an end");
     read
 }
 
-/// Whether the client's kernel still has something to send from this port.
+/// Whether the client's kernel still has a connection on this port.
 fn lives(client: SocketAddr) -> bool {
     let port = format!(":{:04X}", client.port());
     let table = std::fs::read_to_string("/proc/self/net/tcp").expect("the table of connections");
@@ -70,7 +71,7 @@ fn lives(client: SocketAddr) -> bool {
 #[tokio::test]
 async fn what_is_given_up_leaves_the_network_too() {
     let attempt = Duration::from_millis(500);
-    // Long after it was given up, the system sends it on.
+    // Long after the client gave the request up, the system still sends it.
     let stream = given_up(attempt, LIMIT).await;
     assert!(read(stream).await.ends_with(END));
 

@@ -8,19 +8,19 @@ use serde_json::{Value, json};
 use crate::harness::LIMIT;
 use crate::harness::server::{Answer, Heard, Server, error, json_answer, token, told};
 
-/// A page with these runs and this token of the next.
+/// A page with these runs and this token for the next page.
 fn page(ids: &[&str], next: Option<&str>) -> Answer {
     let runs: Vec<Value> = ids.iter().map(|id| json!({"id": id})).collect();
     json_answer(200, &json!({"items": runs, "nextPageToken": next}))
 }
 
-/// The token that a request asks with.
+/// The page token of a request.
 fn asked(heard: &Heard) -> Option<&str> {
     let query = heard.path_and_query.split_once('?')?.1;
     query.split('&').find_map(|pair| pair.strip_prefix("pageToken="))
 }
 
-/// Everything that the stream yields: ids, and what ended it other than its end.
+/// Everything that the stream yields: the IDs, and the error that ended it, if any.
 async fn all(server: &Server, query: ListTaskRunsQuery) -> (Vec<String>, Option<Error>) {
     let mut runs = server.client().list_all(query, &token(), LIMIT);
     let (mut ids, mut failure) = (Vec::new(), None);
@@ -40,7 +40,7 @@ async fn no_page_one_page_many_pages() {
     assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids.is_empty()));
     assert_eq!(server.heard().len(), 1);
 
-    // An empty token is none.
+    // An empty token means that there is no next page.
     let server = Server::start(|_| page(&["a", "b"], Some(""))).await;
     assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids == ["a", "b"]));
 

@@ -1,4 +1,5 @@
-//! The service's client and its models, as a library: against the contract, and against a small server.
+//! The service's client and its models as a library: against the contract, and against a small
+//! server.
 
 mod built;
 mod client;

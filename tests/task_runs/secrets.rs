@@ -1,4 +1,4 @@
-//! A secret in every member that may hold one, and none of them is shown.
+//! Puts a secret into every member that can contain one, and checks that none is shown.
 
 use podbeat_lab::contract::Contract;
 use podbeat_task_runs::model::{CreateTaskRunRequest, TaskRun, TaskRunHeartbeat};
@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::contract::{definition, full};
 
-/// What no output may contain.
+/// No output may contain this text.
 pub(crate) const SECRET: &str = "hunter2";
 
-/// Plants a secret in every member that may hold one: those named so, the values of every map, and every URL.
+/// A value with a secret in every member that can contain one: members with such a name, the values
+/// of every map, and every URL.
 fn planted(schema: &str) -> Value {
     let contract = Contract::load().expect("the contract");
     let mut value = full(&contract, definition(&contract, schema));
@@ -22,7 +23,7 @@ fn plant(value: &mut Value) {
         Value::Object(members) => {
             for (name, member) in members {
                 match name.as_str() {
-                    // A map has the one member that `full` gives it.
+                    // Each map has one member, from `full`.
                     "key" | "password" | "jwt" | "executionRawJson" => *member = json!(SECRET),
                     "url" | "serviceUrl" | "stdout" | "stderr" => {
                         *member = json!(format!(
@@ -38,7 +39,7 @@ fn plant(value: &mut Value) {
     }
 }
 
-/// A request with a secret in every member that may hold one.
+/// A request with a secret in every member that can contain one.
 pub(crate) fn request() -> CreateTaskRunRequest {
     serde_json::from_value(planted("CreateTaskRunRequest")).expect("a request")
 }
@@ -48,7 +49,8 @@ fn debug_shows_none() {
     let run: TaskRun = serde_json::from_value(planted("TaskRun")).expect("a run");
     let answer: TaskRunHeartbeat = serde_json::from_value(planted("TaskRunHeartbeat")).expect("an answer");
     let count = |value: &Value| value.to_string().matches(SECRET).count();
-    // A password, a variable, three maps of credentials; four URLs and two logs with three each; the raw execution.
+    // A password, a variable, and three maps of credentials; four URLs and two logs with three
+    // secrets each; the raw execution.
     assert_eq!(count(&planted("CreateTaskRunRequest")), 5 + 4 * 3);
     assert_eq!(count(&planted("TaskRun")), 5 + 4 * 3 + 1 + 2 * 3);
     for shown in [
@@ -58,7 +60,7 @@ fn debug_shows_none() {
     ] {
         assert!(!shown.contains(SECRET), "{shown}");
     }
-    // Names and places are no secrets.
+    // Names and places are not secret.
     let shown = format!("{run:?}");
     assert!(
         shown.contains("\"key\": [redacted]") && shown.contains("@host/path?[redacted]"),
