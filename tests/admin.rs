@@ -1,5 +1,5 @@
-//! The admin endpoint of the real binary: probes, metrics and status through the troubles that they tell of, and the
-//! heartbeats of a podbeat whose endpoint is attacked.
+//! The admin endpoint of the real binary: probes, metrics and status during the troubles that they
+//! report, and heartbeats while clients attack the endpoint.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,7 +22,7 @@ use crate::harness::binary::{Podbeat, lines};
 use crate::harness::heard::{until, until_asked, until_final, until_main_is, until_one};
 use crate::harness::{LIMIT, STARTED, jwt, text};
 
-/// A running podbeat with an endpoint.
+/// A running podbeat with an admin endpoint.
 struct Endpoint {
     podbeat: Podbeat,
     address: SocketAddr,
@@ -44,7 +44,7 @@ impl Endpoint {
         ask(self.address, path).await.expect("an answer")
     }
 
-    /// Asks until the answer is as wanted.
+    /// Repeats the request until the answer is as expected.
     async fn until(&self, path: &str, what: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
         let begun = Instant::now();
         loop {
@@ -67,7 +67,7 @@ impl Endpoint {
             .await
     }
 
-    /// The exit code, and what it logged, after SIGTERM.
+    /// Sends SIGTERM, and returns the exit code and the log.
     async fn terminate(self) -> (i32, String) {
         self.podbeat.signal(Signal::TERM);
         self.podbeat.end().await
@@ -78,7 +78,7 @@ impl Endpoint {
     }
 }
 
-/// What the endpoint answered.
+/// An answer of the endpoint.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -110,7 +110,7 @@ async fn ask(address: SocketAddr, path: &str) -> std::io::Result<Answer> {
     })
 }
 
-/// The value of a sample, named with its labels as it is printed.
+/// The value of a sample; `sample` is its name with labels, as printed.
 fn value(metrics: &str, sample: &str) -> Option<f64> {
     metrics
         .lines()
@@ -135,7 +135,7 @@ async fn ready_follows_the_service() {
     world.service_faults.lift_all();
     podbeat.until_ready(true).await;
 
-    // Away for longer than three intervals, and back.
+    // The service is away for longer than three intervals, and then back.
     world
         .service_faults
         .script("any refuse until-lifted; heartbeat 503 until-lifted")
@@ -240,7 +240,8 @@ async fn a_service_that_hangs_holds_no_startup_back() {
     assert_eq!(world.service.accepted(), []);
 }
 
-/// A life with everything in it that a metric tells of; then each metric is there, as the table says, and nothing else.
+/// After a life with everything that a metric can report, each metric is there as the table says,
+/// and nothing else.
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_what_the_table_says() {
     let world = World::start().await.expect("a world");
@@ -259,7 +260,7 @@ async fn metrics_are_what_the_table_says() {
         "log",
         &[
             ("PODBEAT_INTERVAL", "200ms"),
-            // Nobody, root included, can make a file there.
+            // No user can create a file there, not even root.
             ("PODBEAT_STATE_DIR", "/proc/self"),
         ],
     )
@@ -345,7 +346,8 @@ async fn metrics_are_what_the_table_says() {
     assert_eq!(code, 0, "{log}");
 }
 
-/// Whether a text is OpenMetrics as the table has it: each family once, with its type, its labels and their values.
+/// Checks that a text is OpenMetrics as in the table: each family once, with its type, its labels
+/// and their values.
 fn conforms(metrics: &str) {
     let Some(lines) = metrics.strip_suffix("# EOF\n") else {
         panic!("no end: {metrics}");
@@ -437,7 +439,7 @@ async fn a_last_heartbeat_that_is_due_is_pending_until_it_is_accepted() {
     assert_eq!(podbeat.get("/readyz").await.status, 200);
 }
 
-/// The kubelet starts a native sidecar again that ended, and asks for its startup again.
+/// The kubelet restarts a native sidecar that ended, and runs its startup probe again.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restart_behind_the_last_heartbeat_has_started_and_is_ready() {
     let world = World::start().await.expect("a world");
@@ -490,8 +492,8 @@ async fn a_port_that_is_taken_costs_the_endpoint_and_no_heartbeat() {
     assert!(errors[0]["cause"].as_str().expect("a cause").contains("in use"));
 }
 
-/// G6: whatever the endpoint is asked for, it tells no token and no nonce, nor what containers and the service say in
-/// free text.
+/// G6: no answer of the endpoint contains a token, a nonce, or free text of containers or the
+/// service.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_answer_tells_a_secret() {
     const SECRETS: [&str; 6] = [
@@ -564,11 +566,11 @@ async fn no_answer_tells_a_secret() {
 enum Attack {
     /// Sends a head byte by byte, without end.
     SlowLoris,
-    /// Sends what is no HTTP.
+    /// Sends data that is not HTTP.
     Garbage,
     /// Sends a head of a megabyte.
     HugeHead,
-    /// Asks, and reads no answer.
+    /// Sends a request, and does not read the answer.
     NoReader,
 }
 
@@ -600,13 +602,14 @@ async fn attack(address: SocketAddr, attack: Attack, over: Arc<AtomicBool>, done
         }
         .await;
         done.fetch_add(1, Ordering::Relaxed);
-        // So that the attackers leave the machine to the test as well.
+        // This leaves some of the machine to the test.
         sleep(Duration::from_millis(10)).await;
     }
 }
 
-/// Probes as kubelet does, which counts a failure when three in a row have failed (failureThreshold). One can: whoever has
-/// connected and sends nothing for 10 ms, as on a machine that is busy with other things, is not told from an attacker.
+/// Probes like the kubelet, which counts a failure only if three probes in a row fail
+/// (failureThreshold). A single probe can fail on a busy machine: podbeat cannot distinguish a
+/// client that connects and sends nothing for 10 ms from an attacker.
 async fn probe(address: SocketAddr) -> Answer {
     let mut failures = Vec::new();
     for _ in 0..3 {
@@ -618,7 +621,7 @@ async fn probe(address: SocketAddr) -> Answer {
     panic!("no probe of three is answered: {failures:?}");
 }
 
-/// G5, G2: an endpoint under attack answers its probes, and the heartbeats go on as if there were none.
+/// G5, G2: an endpoint under attack answers its probes, and heartbeats continue as usual.
 #[tokio::test(flavor = "multi_thread")]
 async fn hostile_clients_hold_no_heartbeat_and_no_probe_up() {
     const INTERVAL: Duration = Duration::from_millis(100);

@@ -1,5 +1,5 @@
-//! docs/commands.md is made of the help texts, and the README's table of commands of their first lines: `just docs` writes them anew.
-//! And every example in a help text is one.
+//! docs/commands.md is generated from the help texts, and the table of commands in the README from
+//! their first lines; `just docs` writes both. Every example in a help text is valid.
 
 use std::ffi::OsString;
 use std::fmt::Write;
@@ -9,7 +9,7 @@ use podbeat::cli::{Exit, command, parse};
 
 use crate::harness::repository::is_up_to_date;
 
-/// Every command, with the words that call it, each before those below it.
+/// Every command with the words that call it, each before its subcommands.
 fn commands() -> Vec<(String, Command)> {
     fn with_those_below(called: String, command: Command) -> Vec<(String, Command)> {
         let below: Vec<_> = command
@@ -61,9 +61,10 @@ fn the_readmes_table_of_commands_is_up_to_date() {
     is_up_to_date("README.md", &format!("{before}{BEGINS}{table}{ENDS}{behind}"));
 }
 
-/// The command lines of podbeat in a line of a help text, without the program, and with what it is started by left out.
+/// The podbeat commands in a line of a help text, without the program and without the part before
+/// it that starts it.
 fn examples_in(line: &str) -> impl Iterator<Item = Vec<&str>> {
-    // Behind three blanks it is told what the example is for.
+    // After three spaces, the text explains the example.
     let typed = line.trim().split("   ").next().unwrap_or_default();
     typed.split(['|', '>', '(', ')', '&', ';']).filter_map(|part| {
         let mut words = part
@@ -97,11 +98,11 @@ fn every_command_has_examples_and_each_of_them_is_right() {
         for arguments in examples.lines().flat_map(examples_in) {
             let words = std::iter::once("podbeat").chain(arguments).collect::<Vec<_>>();
             let typed = words.join(" ");
-            // What is asked for by podbeat alone is the agent's.
+            // `podbeat` without a command runs the agent, so the agent's examples may omit it.
             of_its_own += usize::from(typed.starts_with(&called) || called == "podbeat agent");
             match parse(words.into_iter().map(OsString::from)) {
                 Ok(_) | Err(Exit { failure: None, .. }) => {}
-                // The files of an example aren't here.
+                // The files of an example do not exist here.
                 Err(exit) if exit.text.contains("No such file") => {}
                 Err(exit) => panic!("{called}: {typed}: {}", exit.text),
             }

@@ -1,4 +1,5 @@
-//! docs/configuration.md is made from the table of settings and the table of endings. `just docs` writes it anew.
+//! Generates docs/configuration.md from the table of settings and the table of endings. `just docs`
+//! writes it.
 
 use std::fmt::Write;
 

@@ -1,5 +1,5 @@
-//! What deploy/ holds: each way of deploying puts the same container into the same kind of pod, with settings that podbeat reads.
-//! What only Kubernetes can say of it is shown by `just e2e-deploy`.
+//! Checks deploy/: each way to deploy puts the same container into the same kind of pod, with
+//! settings that podbeat reads. `just e2e-deploy` tests what only Kubernetes can check.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -28,7 +28,7 @@ const CHART: &str = "helm/podbeat/ci/example.rendered.yaml";
 const CHART_PLAIN: &str = "helm/podbeat/ci/plain.rendered.yaml";
 const CHART_EVERYTHING: &str = "helm/podbeat/ci/everything.rendered.yaml";
 
-/// What the library that makes connections reads of the environment.
+/// The variables that the library for connections reads.
 const PROXIES: &[&str] = &["HTTPS_PROXY", "NO_PROXY"];
 
 fn read(file: &str) -> String {
@@ -49,12 +49,12 @@ fn of_kind<'all>(all: &'all [Value], kind: &str) -> &'all Value {
         .unwrap_or_else(|| panic!("no {kind}"))
 }
 
-/// The specification of the pods of a file's first Job.
+/// The pod spec of a file's first Job.
 fn pod_spec(file: &str) -> Value {
     of_kind(&documents(file), "Job")["spec"]["template"]["spec"].clone()
 }
 
-/// Every pod, or pod template of a Job, with podbeat in it.
+/// Every pod, or pod template of a Job, that contains podbeat.
 fn pods(file: &str) -> Vec<Value> {
     let documents = documents(file);
     let pods = documents
@@ -105,7 +105,7 @@ fn podbeat(spec: &Value) -> &Value {
         .expect("podbeat's container")
 }
 
-/// The settings that podbeat finds in its container: its variables, and those of the ConfigMap.
+/// The settings in podbeat's container: its variables, and those of the ConfigMap.
 fn settings(container: &Value, config_map: &Value) -> BTreeMap<String, String> {
     assert_eq!(
         container["envFrom"][0]["configMapRef"]["name"],
@@ -165,7 +165,7 @@ fn every_way_makes_the_same_container() {
         assert_eq!(&container, want, "{file}");
     }
 
-    // The plain one lacks what regular containers don't have, or don't need.
+    // A plain sidecar lacks the fields that regular containers do not have or need.
     let plain = pod_spec(PLAIN);
     assert_eq!(plain["containers"][0]["name"], "podbeat");
     let mut without = want.clone();
@@ -174,7 +174,7 @@ fn every_way_makes_the_same_container() {
     fields.remove("startupProbe");
     assert_eq!(podbeat(&plain), &without);
 
-    // With exit markers there is more, and nothing else.
+    // Exit markers add a variable and a mount, and nothing else.
     let markers = pod_spec(MARKERS);
     let mut less = podbeat(&markers).clone();
     for (list, name) in [("env", "PODBEAT_MARKER_DIR"), ("volumeMounts", "podbeat-markers")] {
@@ -186,8 +186,8 @@ fn every_way_makes_the_same_container() {
     assert_eq!(&less, want);
 }
 
-/// The Job controller gives podbeat's container the index itself, but not where podbeat is injected
-/// into the pods that it makes.
+/// The Job controller adds the index to podbeat's container itself, but not if podbeat is injected
+/// into the Job's pods.
 #[test]
 fn every_podbeat_is_told_the_index_of_its_pod() {
     let variable = json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef":
@@ -204,7 +204,7 @@ fn every_podbeat_is_told_the_index_of_its_pod() {
     )));
 }
 
-/// Whichever way podbeat came into a pod, the chart's NetworkPolicy holds for it.
+/// The chart's NetworkPolicy applies to podbeat, whichever way it came into a pod.
 #[test]
 fn every_pod_with_podbeat_is_selected_by_the_network_policy() {
     let everything = documents(CHART_EVERYTHING);
@@ -225,13 +225,13 @@ fn every_pod_with_podbeat_is_selected_by_the_network_policy() {
         }
     }
     assert_eq!(found, 11);
-    // What is injected has the label by which it asks.
+    // A pod asks for injection with the same label.
     let policies = documents("admission/mutating.yaml");
     let policy = of_kind(&policies, "MutatingAdmissionPolicy");
     assert_eq!(&policy["spec"]["matchConstraints"]["objectSelector"], selector);
 }
 
-/// What the policy volumes.podbeat.dev demands of others' pods.
+/// The policy volumes.podbeat.dev requires the same of other pods.
 #[test]
 fn podbeats_volumes_are_mounted_by_podbeat_alone() {
     for file in WITH_PODS {
@@ -267,7 +267,7 @@ fn every_way_makes_the_same_volumes() {
             volume
         );
     }
-    // The chart knows whether there is a CA; the others allow for one.
+    // The chart knows whether there is a CA; the others make it optional.
     let mut chart = pod_spec(CHART)["volumes"].clone();
     let sources = |volumes: &Value| {
         volumes[0]["projected"]["sources"]
@@ -336,7 +336,7 @@ fn the_settings_are_right_and_their_directories_are_mounted() {
             "podbeat-state",
             "{file}"
         );
-        // In podbeat's own image /podbeat is the binary: nothing may be mounted over it.
+        // In podbeat's own image, /podbeat is the binary, so nothing may be mounted there.
         assert!(items(&container["volumeMounts"]).all(|mount| mount["mountPath"] != "/podbeat"));
     }
 }
@@ -389,7 +389,7 @@ fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
     let settings = settings(container, of_kind(&documents(SHARED), "ConfigMap"));
     ReapConfig::load(&flags, &settings).unwrap_or_else(|errors| panic!("the settings are wrong: {errors}"));
 
-    // The same files at the same places, and under the same restrictions.
+    // The same files in the same places, with the same restrictions.
     assert_eq!(
         named(&pod["volumes"], "podbeat"),
         named(&native["volumes"], "podbeat")
@@ -399,7 +399,7 @@ fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
     assert_eq!(container["securityContext"], podbeat(&native)["securityContext"]);
     assert_eq!(container["image"], podbeat(&native)["image"]);
 
-    // What it may do is what it does.
+    // The Role allows exactly what podbeat needs.
     let role = of_kind(&documents_of_reap, "Role");
     assert_eq!(
         role["rules"],
@@ -411,7 +411,7 @@ fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
     );
 }
 
-/// Without what Helm adds, and what the chart's values add to the manifest.
+/// The object without the labels that Helm and the chart's values add.
 fn without_labels(object: &Value) -> Value {
     let mut object = object.clone();
     for path in ["/metadata", "/spec/jobTemplate/spec/template/metadata"] {
@@ -470,7 +470,7 @@ fn the_charts_flow_schema_is_that_of_the_manifest() {
     let subjects = made["spec"]["rules"][0]["subjects"].take();
     want["spec"]["rules"][0]["subjects"].take();
     assert_eq!(made, want);
-    // The values name all accounts of the namespace, and those of another one.
+    // The values name all accounts of one namespace, and an account of another one.
     let account = |namespace: &str, name: &str| json!({"kind": "ServiceAccount", "serviceAccount": {"namespace": namespace, "name": name}});
     assert_eq!(
         subjects,
@@ -478,7 +478,7 @@ fn the_charts_flow_schema_is_that_of_the_manifest() {
     );
 }
 
-/// The schema of the chart's values takes the log filters that podbeat takes, and no others.
+/// The schema of the chart's values accepts exactly the log filters that podbeat accepts.
 #[test]
 fn the_schema_takes_the_log_filters_that_podbeat_takes() {
     let schema: Value = serde_json::from_str(&read("helm/podbeat/values.schema.json")).expect("JSON");
@@ -563,7 +563,7 @@ fn the_exit_markers_fit_together() {
         assert_eq!(mount["mountPath"].as_str(), markers.to_str());
         assert_eq!(mount["readOnly"], true, "podbeat only reads them");
 
-        // The copy is made where the task runs it, behind podbeat.
+        // The init container after podbeat copies the binary to where the task runs it.
         let install = &spec["initContainers"][1];
         let arguments = [vec!["podbeat".into()], words(&install["args"])].concat();
         let Ok(Cli::Install(to)) = cli::parse(arguments) else {
@@ -578,7 +578,7 @@ fn the_exit_markers_fit_together() {
         let run = Path::new(mount["mountPath"].as_str().expect("a path")).join("podbeat");
         assert_eq!(command[0], run.as_os_str());
 
-        // The wrapper names its container and leaves its marker where podbeat reads it.
+        // The wrapper names its container, and writes its marker where podbeat reads it.
         command[0] = "podbeat".into();
         let Ok(Cli::Exec { flags, command }) = cli::parse(command) else {
             panic!("it wraps");
@@ -597,8 +597,8 @@ fn the_exit_markers_fit_together() {
     }
 }
 
-/// All that the restricted profile of Kubernetes' pod security standards asks of a container, said at the container itself, and
-/// every mount with its volume.
+/// Each container itself meets the restricted profile of Kubernetes' pod security standards, and
+/// each mount has its volume.
 #[test]
 fn every_pod_is_restricted_and_whole() {
     for file in WITH_PODS {
@@ -666,7 +666,8 @@ fn the_rights_are_the_least_and_the_same() {
     }
 }
 
-/// podbeat's lane in the API server takes what its Role allows, for its service account, and nothing else.
+/// podbeat's priority level in the API server is for exactly the requests that its Role allows,
+/// from its service account.
 #[test]
 fn the_flow_schema_takes_what_the_role_allows() {
     let (all, shared) = (documents(FLOW_SCHEMA), documents(SHARED));
@@ -682,7 +683,8 @@ fn the_flow_schema_takes_what_the_role_allows() {
         level["metadata"]["name"]
     );
     assert_eq!(spec["distinguisherMethod"]["type"], "ByUser");
-    // Built in: kube-system-service-accounts 900, service-accounts 9000. Lower comes first.
+    // Built in: kube-system-service-accounts has 900, service-accounts 9000. The lower number has
+    // priority.
     let precedence = spec["matchingPrecedence"].as_u64().expect("a number");
     assert!((901..9000).contains(&precedence));
 
@@ -703,7 +705,7 @@ fn the_flow_schema_takes_what_the_role_allows() {
     let number = |value: &Value| value.as_u64().expect("a number");
     let (queues, hand) = (number(&queuing["queues"]), number(&queuing["handSize"]));
     assert!(hand < queues, "flows are dealt hands of queues");
-    // What the comment says of it.
+    // The figures in the manifest's comment.
     assert_eq!(hand * number(&queuing["queueLengthLimit"]), 800);
     let text = read(FLOW_SCHEMA);
     let shares = number(&limited["nominalConcurrencyShares"]);
@@ -711,8 +713,8 @@ fn the_flow_schema_takes_what_the_role_allows() {
     assert!(text.contains(&format!("{seats} of the 600")), "{seats} seats");
 }
 
-/// The annotations that the policies know are settings, and what docs/operations.md lists. The mutating policy makes variables of
-/// them, but of those that podbeat reads from its pod.
+/// The annotations that the policies know are settings, and docs/operations.md lists them. The
+/// mutating policy turns them into variables, except those that podbeat reads from its pod.
 #[test]
 fn the_annotations_are_settings() {
     let policy = read("admission/validating.yaml");

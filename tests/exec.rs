@@ -1,4 +1,4 @@
-//! `podbeat exec` as a process: what the task sees of it, and what it leaves.
+//! `podbeat exec` as a process: what the task sees, and what is left.
 
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -17,8 +17,9 @@ fn directory() -> TempDir {
     tempfile::tempdir().expect("a directory")
 }
 
-/// `podbeat exec` of a shell script in the container `main`. What was ignored at the start stays so, and whoever runs these
-/// tests in the background may have SIGINT ignored: so it begins with all signals at their defaults.
+/// `podbeat exec` of a shell script in the container `main`. Signals that are ignored at the start
+/// stay ignored, and SIGINT is ignored if these tests run in the background. So the command starts
+/// with all signals at their defaults.
 fn exec(markers: &Path, script: &str) -> Command {
     let mut command = Command::new("env");
     command
@@ -57,10 +58,10 @@ fn marker(markers: &Path) -> Value {
     serde_json::from_str(&text).expect("JSON")
 }
 
-/// The next line of the command's output: how it tells that it has come so far.
+/// The next line of the command's output. The command prints it to show how far it is.
 fn line(child: &mut Child) -> String {
     let stdout = child.stdout.as_mut().expect("piped");
-    // Byte by byte: what comes behind the line is for the next reader.
+    // Byte by byte, because the text after the line is for the next reader.
     let (mut line, mut byte) = (vec![], [0]);
     loop {
         stdout.read_exact(&mut byte).expect("a whole line");
@@ -154,7 +155,7 @@ fn every_signal_is_passed_on_and_reaches_the_command_once() {
         (Signal::PROF, "PROF"),
     ] {
         let markers = directory();
-        // It ends by the second kind of input only, so that a signal that came twice would be seen.
+        // The script ends only after it reads a line, so that a signal that came twice would show.
         let script =
             format!("trap 'echo {name}' {name}; echo ready; while ! read -r line; do :; done; exit 7");
         let mut child = exec(markers.path(), &script).spawn().expect("started");
@@ -183,8 +184,9 @@ fn a_signal_that_ends_the_command_is_told_with_its_number() {
     }
 }
 
-/// Whenever a SIGTERM comes, it is not lost: the command, which would sleep for long, ends by it. (Before its handlers are
-/// set, podbeat itself ends by it, as any program would; as process 1 it would not even notice.)
+/// SIGTERM is never lost: it ends the command, which would otherwise sleep for a long time. (Before
+/// podbeat sets its handlers, SIGTERM ends podbeat itself, like any program. As process 1, podbeat
+/// would not even notice it.)
 #[test]
 fn a_signal_between_the_start_and_the_spawn_is_not_lost() {
     let mut rng = fastrand::Rng::new();
@@ -296,7 +298,8 @@ fn settings_come_from_the_environment_too_which_is_handed_on_unchanged() {
     assert_eq!(marker(markers.path())["exitCode"], 0);
 }
 
-/// A task must not be lost for a marker: where a child's end couldn't be noticed, the command takes podbeat's place.
+/// The task runs even without a marker: if podbeat could not notice the end of a child, the command
+/// replaces podbeat.
 #[test]
 fn with_sigchld_blocked_the_command_runs_without_a_wrapper() {
     let markers = directory();
@@ -316,7 +319,7 @@ fn with_sigchld_blocked_the_command_runs_without_a_wrapper() {
     assert!(!markers.path().join("main.json").exists());
 }
 
-/// The lines of /proc/self/status that tell of signals, without the two that are glibc's own (32 and 33).
+/// The signal masks in /proc/self/status, without the two signals of glibc itself (32 and 33).
 fn signal_masks(status: &str) -> Vec<(String, u64)> {
     status
         .lines()
@@ -337,7 +340,7 @@ fn the_command_starts_as_if_without_a_wrapper() {
     let markers = directory();
     let look =
         "cat /proc/self/status; echo; ls /proc/self/fd; pwd; cat /proc/self/limits /proc/self/oom_score_adj";
-    // With nothing ignored, and under a shell that ignores what a wrapper might touch.
+    // With no ignored signals, and under a shell that ignores signals that a wrapper might change.
     for trap in ["", "trap '' HUP INT USR1 TERM QUIT TSTP TTIN TTOU;"] {
         let run = |wrapper: &[&str]| {
             let mut command = Command::new("sh");
@@ -368,7 +371,7 @@ fn the_command_starts_as_if_without_a_wrapper() {
     }
 }
 
-/// As process 1 of a process namespace of its own, as in a container.
+/// podbeat runs as process 1 of its own PID namespace, as in a container.
 #[test]
 fn orphans_are_reaped_and_only_the_commands_own_end_counts() {
     let as_root = ["--pid", "--fork", "--mount-proc"];
@@ -383,7 +386,7 @@ fn orphans_are_reaped_and_only_the_commands_own_end_counts() {
          CAP_SYS_ADMIN, or where user namespaces are permitted",
     );
     let markers = directory();
-    // Ten orphans end; then the command waits until none of them is left as a zombie.
+    // Ten orphans end. Then the command waits until none of them is a zombie.
     let script = "for n in 1 2 3 4 5 6 7 8 9 10; do (sh -c 'exit 9' &) ; done; \
                   echo pid $$ parent $PPID; \
                   while [ \"$(cat /proc/[0-9]*/stat 2>/dev/null | grep -c ') Z ')\" != 0 ]; do :; done; \
@@ -404,13 +407,13 @@ fn orphans_are_reaped_and_only_the_commands_own_end_counts() {
     assert_eq!(marker(markers.path())["exitCode"], 4);
 }
 
-/// kill -9 at any moment leaves the whole marker or none.
+/// kill -9 at any time leaves a complete marker or none.
 #[test]
 fn a_marker_is_whole_at_any_moment() {
     let mut rng = fastrand::Rng::new();
     let markers = directory();
     let (mut whole, mut none) = (0, 0);
-    // As long as a whole run takes here, and a little longer.
+    // As long as a complete run takes here, and a little longer.
     let begun = jiff::Timestamp::now();
     assert_eq!(code(&output(&mut exec(markers.path(), "exit 3"))), 3);
     let takes = jiff::Timestamp::now().duration_since(begun).as_micros();
@@ -439,7 +442,7 @@ fn install_copies_the_binary_whole_and_executable() {
     let to = directory();
     let named = to.path().join("wrapper");
     for (argument, installed) in [(to.path(), to.path().join("podbeat")), (&named, named.clone())] {
-        // Twice: over one that is there.
+        // Twice: the second time replaces an existing file.
         for _ in 0..2 {
             let output = output(Command::new(PODBEAT).args(["exec", "--install"]).arg(argument));
             assert_eq!(code(&output), 0, "{output:?}");
@@ -458,8 +461,8 @@ fn install_copies_the_binary_whole_and_executable() {
     assert!(text(&output.stderr).contains("/nowhere/podbeat"), "{output:?}");
 }
 
-/// With a terminal, the command's group is in its foreground: Ctrl-C reaches the task, and once. util-linux' `script`
-/// provides the terminal.
+/// On a terminal, the command's group is in the foreground: Ctrl-C reaches the task exactly once.
+/// `script` of util-linux provides the terminal.
 #[test]
 fn on_a_terminal_the_command_is_in_the_foreground() {
     let markers = directory();

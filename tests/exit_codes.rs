@@ -1,4 +1,4 @@
-//! What `--help` says of exit codes, held against what commands do: each documented code is brought about.
+//! Compares the exit codes in `--help` with the commands: each documented code is produced.
 
 use std::process::Stdio;
 
@@ -9,15 +9,16 @@ use tokio::process::Command;
 use crate::harness::binary::{PODBEAT, ended, podbeat};
 use crate::harness::server::{Answer, Server, TOKEN, error, json_answer, raw};
 
-/// What brings an ending about. `None` where it takes a cluster: `tests/process.rs`, `tests/agent`, `tests/reap.rs` and
-/// `tests/observe` have those.
+/// What produces an ending. It is `None` if that takes a cluster; `tests/process.rs`,
+/// `tests/agent`, `tests/reap.rs` and `tests/observe` test those.
 struct Play {
     arguments: &'static [&'static str],
-    /// The run's status that the service shows, or the HTTP status of its error; 1 stands for an answer that isn't JSON.
+    /// The run's status that the service shows, or the HTTP status of its error; 1 means an answer
+    /// that is not JSON.
     service: Result<&'static str, u16>,
-    /// Standard output is a full disk.
+    /// Whether standard output is a full disk.
     full: bool,
-    /// The process may open no more files.
+    /// Whether the process cannot open more files.
     starved: bool,
 }
 
@@ -112,7 +113,8 @@ async fn every_documented_exit_code_is_what_the_command_ends_with() {
             let server = serving(play.service).await;
             let words = called.split(' ').skip(1);
             let mut command = if play.starved {
-                // Three that it inherits, and one for the libraries and then for the runtime, which needs more.
+                // It inherits three descriptors. One is left for the libraries and then for the
+                // runtime, which needs more.
                 let mut command = Command::new("/bin/sh");
                 command.args(["-c", "ulimit -n 4 && exec \"$0\" \"$@\"", PODBEAT]);
                 command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());

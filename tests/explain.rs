@@ -1,4 +1,5 @@
-//! `podbeat explain` as a process: over the logs and journals of real agents, and over watches of a real cluster.
+//! `podbeat explain` as a process: with logs and journals of real agents, and with recorded watches
+//! of a real cluster.
 
 use podbeat_lab::pod::{Pod, running, terminated, waiting};
 use podbeat_lab::service::Heartbeat;
@@ -37,7 +38,7 @@ fn texts(story: &Value) -> Vec<&str> {
         .collect()
 }
 
-/// Whether these stand among the texts, in this order.
+/// Checks that the texts contain these parts, in this order.
 #[track_caller]
 fn in_order(texts: &[&str], expected: &[&str]) {
     let mut rest = texts.iter();
@@ -56,7 +57,7 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
     std::fs::create_dir(&directory).expect("made");
     let state = [
         ("PODBEAT_STATE_DIR", directory.to_str().expect("text")),
-        // For so long the last heartbeat of the second process may wait for what the first one sent.
+        // The last heartbeat of the second process may wait this long for the first one's requests.
         ("PODBEAT_TIMEOUT", "1s"),
     ];
     world
@@ -75,7 +76,7 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
         .apply(Pod::new("p", "u1").showing(&terminated(3, "Error", "1")));
     until_final(&world).await;
     second.signal(Signal::TERM);
-    // One behind the other, as in a container's log.
+    // One after the other, as in a container's log.
     let before = first.text();
     let (code, after) = second.end().await;
     assert_eq!(code, 0);
@@ -110,7 +111,8 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
         assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
     }
 
-    // The same as text, from a file, with what kubectl may put before each line and with lines of others between.
+    // The same as text, from a file, with the prefix that kubectl can add to each line, and with
+    // foreign lines between.
     let prefixed: String = log
         .lines()
         .map(|line| format!("[pod/p/podbeat] {line}\nepoch 1 of 3\n"))
@@ -134,7 +136,7 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
     );
 }
 
-/// A log as Docker keeps it, and as the CRI does, which cut long lines into parts.
+/// A log as Docker and as the CRI store it. Both split long lines.
 fn kept_by_runtimes(log: &str) -> [String; 2] {
     let (mut docker, mut cri) = (String::new(), String::new());
     for (nth, line) in log.lines().enumerate() {
@@ -222,14 +224,14 @@ async fn a_log_tells_the_same_however_it_was_kept() {
             assert_eq!(ended.code, 0, "{kept}: {}", ended.notes);
             let again: Value = serde_json::from_str(&ended.out).expect("one story");
             assert_eq!(texts(&again), texts(&story), "{kept}");
-            // The text form has the date from whoever kept it.
+            // The text form takes its date from the runtime or kubectl.
             if format == "json" {
                 assert_eq!(again, story, "{kept}");
             }
         }
         stories.push(story);
     }
-    // But for what is each one's own, and for what may come first, both forms tell the same.
+    // Both forms give the same story, except for the exit of podbeat and the order.
     let alike = |story: &Value| -> Vec<String> {
         let texts = texts(story).into_iter();
         let texts = texts.filter(|text| !text.starts_with("podbeat exited with"));
@@ -400,7 +402,7 @@ async fn watches_of_a_real_cluster() {
             verdict(&story)
         );
     }
-    // Broken off in the middle of a life.
+    // The record ends in the middle of a life.
     let begun: String = capture("fail-plain")
         .lines()
         .take(2)
@@ -415,7 +417,7 @@ async fn watches_of_a_real_cluster() {
     );
 }
 
-/// What a story says of why.
+/// The cause of the end in a story.
 fn cause(story: &Value) -> &str {
     let cause = story["verdict"]["cause"].as_str().unwrap_or_default();
     assert!(verdict(story).starts_with(cause), "{}", verdict(story));
@@ -515,7 +517,7 @@ async fn why_the_pods_of_a_real_cluster_ended() {
         );
         assert!(verdict(&story).contains(said), "{name}: {}", verdict(&story));
     }
-    // While it still waits.
+    // The pod still waits.
     let waits = capture("e2e/watch-no-image-native");
     let waits: String = waits.lines().take(7).map(|line| format!("{line}\n")).collect();
     let story = told(&waits).await;
@@ -528,8 +530,8 @@ async fn why_the_pods_of_a_real_cluster_ended() {
     );
 }
 
-/// A pod of which the API said why before its task had ended: the agent's log and journal and a record all tell it, and no heartbeat
-/// does.
+/// The API shows the reason before the task ends. The agent's log, its journal and a record all
+/// contain the reason, and no heartbeat does.
 #[tokio::test]
 async fn why_is_told_by_a_log_a_journal_and_a_record() {
     let world = World::start().await.expect("a world");
@@ -594,7 +596,7 @@ async fn a_deadline_shows_in_the_log_though_its_reason_comes_too_late() {
     world.kube.apply(pod.clone());
     let agent = Podbeat::start(&world, "log", &[]);
     until_main_is(&world, "running").await;
-    // As tests/captures/watch-l-deadline.jsonl has it.
+    // As in tests/captures/watch-l-deadline.jsonl.
     pod["status"]["conditions"] = json!([{"type": "Ready", "status": "False", "reason": "PodFailed"}]);
     world.kube.apply(pod.clone());
     agent
@@ -612,7 +614,7 @@ async fn a_deadline_shows_in_the_log_though_its_reason_comes_too_late() {
     );
 }
 
-/// Waits until the journal holds a text.
+/// Waits until the journal contains a text.
 async fn until_journal(path: &std::path::Path, text: &str) -> String {
     let found = async {
         loop {

@@ -1,7 +1,8 @@
-//! Hostile inputs: files, pods and responses that would take podbeat's memory or block its thread.
+//! Hostile inputs: files, pods and responses that would use up podbeat's memory or block its
+//! thread.
 //!
-//! Each time heartbeats continue, the log names the cause, and memory stays low. `just budget-short`
-//! runs the image's binary in a control group of 32 MiB, as its container has.
+//! In each case heartbeats continue, the log names the cause, and memory stays low.
+//! `just budget-short` runs the image's binary in a control group of 32 MiB, like its container.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -17,8 +18,8 @@ use crate::harness::binary::{Podbeat, ended, podbeat};
 use crate::harness::heard::{until, until_final, until_main_is};
 use crate::harness::{STARTED, settings, text};
 
-/// The most that the process may have in RAM, in bytes: the container's 32 MiB, and 16 MiB more for the
-/// code of a binary that is not optimized.
+/// The most memory that the process may have in RAM, in bytes: the container's 32 MiB, and 16 MiB
+/// more because the binary is not optimized.
 const MOST: u64 = 48 << 20;
 
 const MARK: &str = "\u{feff}";
@@ -27,7 +28,7 @@ fn fifo(path: &Path) {
     mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0).expect("a pipe");
 }
 
-/// Waits for as many heartbeats again as were accepted, and two more.
+/// Waits until two more heartbeats are accepted.
 async fn until_it_beats_on(world: &World) {
     let accepted = world.service.accepted().len();
     until(world, "two more heartbeats", |heartbeats| {
@@ -50,8 +51,7 @@ fn is_small(podbeat: &Podbeat) {
     assert!(peak < MOST, "{} KiB\n{}", peak >> 10, podbeat.text());
 }
 
-/// Puts something else in the place of the token's file while podbeat runs, and the token back
-/// again.
+/// Replaces the token file with something else while podbeat runs, and then restores it.
 async fn with_token_file(put: impl Fn(&Path), said: &str) {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
@@ -100,8 +100,8 @@ async fn pipes_from_the_start_on_end_with_64_or_hold_nothing_up() {
             ended.notes
         );
     }
-    // A journal that is a pipe is set aside; a service account's token that is one leaves the
-    // states out.
+    // podbeat renames a journal that is a pipe. If the service account's token is a pipe,
+    // heartbeats have no container states.
     std::fs::create_dir(world.path("state")).expect("made");
     fifo(&world.path("state/journal.json"));
     let account = world.path("serviceaccount/token");
@@ -144,7 +144,7 @@ async fn pipes_from_the_start_on_end_with_64_or_hold_nothing_up() {
 async fn an_api_server_that_never_ends_takes_no_memory() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
-    // There is no such pod yet, and so it is also asked for directly.
+    // The pod does not exist yet, so podbeat also requests it directly.
     world.kube_faults.script("get flood").expect("a rule");
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
     let message = "cannot watch the pod; heartbeats continue without new container states";
@@ -156,7 +156,7 @@ async fn an_api_server_that_never_ends_takes_no_memory() {
     until_flooded("get").await;
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
     until_main_is(&world, "waiting").await;
-    // In an open watch, and in the list that follows it.
+    // In an open watch, and in the list after it.
     world
         .kube_faults
         .script("watch flood; list flood")
@@ -176,7 +176,7 @@ async fn an_api_server_that_never_ends_takes_no_memory() {
     assert_eq!(code, 0, "{log}");
 }
 
-/// A pod whose JSON is short, and whose containers or states would take hundreds of megabytes.
+/// A pod whose JSON is short, but whose containers or states would take hundreds of megabytes.
 fn swollen(path: &str) -> Value {
     let mut pod = Pod::new("p", "u1").showing(&waiting("ContainerCreating"));
     let (parent, member) = path.rsplit_once('/').expect("a path");
@@ -290,7 +290,7 @@ async fn byte_order_marks_and_white_space_around_what_is_read_change_nothing() {
             extent: Extent::Times(1),
         });
     };
-    // An empty one is none, and takes no good one's place.
+    // An empty token is unusable, and does not replace a valid one.
     renew("\u{feff}\r\n");
     until_told(
         &podbeat,
@@ -328,7 +328,7 @@ async fn byte_order_marks_and_white_space_around_what_is_read_change_nothing() {
 async fn many_large_pods_take_no_more_of_reaps_memory_than_few_small_ones() {
     let runs: Vec<String> = (0..40).map(|nth| format!("trn.{nth}")).collect();
     let world = crate::harness::world_with(crate::harness::knowing(runs.iter().map(String::as_str))).await;
-    // Some 1.4 MB each, as etcd takes it.
+    // About 1.4 MB each, which etcd accepts.
     let variables: Vec<Value> = (0..14_000)
         .map(|nth| json!({"name": format!("VARIABLE_NUMBER_{nth}"), "value": "x".repeat(60)}))
         .collect();

@@ -1,5 +1,5 @@
-//! Whatever containers, the service and the API server say, no command's output acts on a terminal: not what was asked for, not the
-//! errors. JSON and YAML read back to the very text.
+//! Whatever containers, the service and the API server send, no output of any command acts on a
+//! terminal, neither results nor errors. JSON and YAML keep the exact text.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use crate::harness::binary::{Ended, Podbeat, ended, ended_with_input, podbeat};
 use crate::harness::server::{Server, TOKEN, json_answer};
 use crate::harness::{LIMIT, settings, text};
 
-/// Whether any text anywhere in it is the hostile one, whole or as a part.
+/// Whether any text in the value contains the hostile text.
 fn holds_the_sample(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains(SAMPLE),
@@ -33,7 +33,7 @@ fn is_inert(what: &str, text: &str) {
     assert_eq!(found, None, "{what}: {text:?}");
 }
 
-/// Both outputs, and that one of them had occasion to show the text.
+/// Checks both outputs, and that one of them shows the text.
 #[track_caller]
 fn both_are_inert(what: &str, ended: &Ended) {
     is_inert(what, &ended.out);
@@ -42,7 +42,7 @@ fn both_are_inert(what: &str, ended: &Ended) {
     assert!(shown.contains("]0;owned"), "{what}: {shown}");
 }
 
-/// A pod that has ended, whose container said it.
+/// A pod that ended, with the hostile text from its container.
 fn pod() -> Value {
     let mut over = terminated(3, SAMPLE, "1");
     over["state"]["terminated"]["message"] = json!(SAMPLE);
@@ -280,7 +280,7 @@ async fn the_agent_and_exec() {
     is_inert("settings", &usage.notes);
 }
 
-/// What the agent's admin endpoint answers to whoever asks for its status.
+/// The answer of the agent's admin endpoint to a request for its status.
 async fn status_of(agent: &Podbeat, format: &str) -> String {
     let (before, after) = if format == "json" {
         ("\"address\":\"", '"')

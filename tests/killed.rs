@@ -1,7 +1,8 @@
-//! kill -9 at random moments: with a journal, no last heartbeat is lost, none is doubled, and no exit is forgotten.
+//! kill -9 at random times: with a journal, podbeat loses no last heartbeat, sends no second one,
+//! and forgets no exit.
 //!
-//! `PODBEAT_KILLS` says how often (20), `PODBEAT_BINARY` which binary (the one that cargo has just built),
-//! `PODBEAT_SEED` from which seed (one of its own, which is printed).
+//! Variables: `PODBEAT_KILLS` is the number of kills (20), `PODBEAT_BINARY` the binary (by default
+//! the one that cargo built), `PODBEAT_SEED` the seed (by default a random one, which is printed).
 
 #![allow(
     clippy::disallowed_methods,
@@ -25,7 +26,7 @@ use crate::harness::binary::{PODBEAT, send};
 use crate::harness::heard::until_final;
 use crate::harness::{LIMIT, STARTED, settings, text};
 
-/// Lives that are lived at once.
+/// The number of lives that run at the same time.
 const AT_ONCE: usize = 3;
 
 /// How often podbeat is killed in one life.
@@ -61,7 +62,7 @@ fn millis(rng: &mut fastrand::Rng, from: u64, to: u64) -> Duration {
     Duration::from_millis(rng.u64(from..to))
 }
 
-/// Main waits, runs, fails, runs again and succeeds, while podbeat is killed and started again.
+/// Main waits, runs, fails, runs again and succeeds, while podbeat is killed and restarted.
 async fn live(seed: u64) -> u32 {
     let mut rng = fastrand::Rng::with_seed(seed);
     let world = World::start().await.expect("a world");
@@ -69,7 +70,7 @@ async fn live(seed: u64) -> u32 {
     let native = rng.bool();
     let sidecar = if native { Sidecar::Native } else { Sidecar::Plain };
     let pod = Pod::new("p", "u1").policy("OnFailure").sidecar(sidecar);
-    // Answers take a while, so that a kill finds requests in flight, and some are lost.
+    // Answers take some time, so that a kill meets requests in flight. Some answers are lost.
     world
         .service_faults
         .script("heartbeat drop; heartbeat delay=40ms until-lifted")
@@ -101,16 +102,17 @@ async fn live(seed: u64) -> u32 {
             let ended = tokio::select! {
                 status = child.wait() => Some(status.expect("waited for")),
                 () = tokio::time::sleep(may_live) => None,
-                // The kubelet stops a native sidecar once the task is over; here only when its time has come.
+                // The kubelet stops a native sidecar after the task is over; here only after the
+                // last kill.
                 _ = until_final(&world), if native && kills == KILLS_A_LIFE => {
                     send(child.id().expect("it runs"), Signal::TERM);
                     Some(child.wait().await.expect("waited for"))
                 }
             };
             match ended {
-                // As OnFailure and a native sidecar's own policy say.
+                // As OnFailure and a native sidecar's own policy require.
                 Some(status) if status.success() => return,
-                // SIGTERM came before its handler was set, and all had been said.
+                // SIGTERM came before podbeat set its handler, and everything was already sent.
                 Some(status) if status.signal() == Some(15) => return,
                 Some(status) => panic!("seed {seed}: podbeat ended with {status}"),
                 None => {
@@ -138,7 +140,7 @@ fn check(seed: u64, world: &World) {
     };
     let last = &accepted[first];
     assert_eq!(last.exit_code("main"), Some(0), "seed {seed}");
-    // Whatever came after it, accepted or refused, must be the same heartbeat once more.
+    // Every later heartbeat, accepted or refused, must repeat the last one.
     for after in all.iter().filter(|heartbeat| heartbeat.at >= last.at) {
         assert_eq!(
             after.nonce(),

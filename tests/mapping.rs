@@ -1,4 +1,4 @@
-//! From a pod's JSON to what is reported: nothing panics, nothing is invented, nothing is put in another order.
+//! From a pod's JSON to the reported states: no panic, no invented state, and no changed order.
 
 use std::sync::LazyLock;
 
@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::harness::cases;
 
-/// Any JSON at all.
+/// Any JSON.
 fn anything() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![
         Just(Value::Null),
@@ -32,7 +32,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Names that mean something, mostly.
+/// Usually names that have a meaning.
 fn member() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::sample::select(vec![
@@ -113,7 +113,7 @@ static CAPTURED: LazyLock<Vec<Seen>> = LazyLock::new(|| {
         .collect()
 });
 
-/// What becomes of a container's status.
+/// What happens to a container's status.
 #[derive(Clone, Debug)]
 enum Change {
     Kept,
@@ -131,7 +131,7 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
-/// The list at a pointer, made if it isn't there.
+/// The list at this place, created if it is missing.
 fn list<'pod>(pod: &'pod mut Value, room: &str, name: &str) -> &'pod mut Vec<Value> {
     let list = pod[room]
         .as_object_mut()
@@ -141,11 +141,13 @@ fn list<'pod>(pod: &'pod mut Value, room: &str, name: &str) -> &'pod mut Vec<Val
     list.as_array_mut().expect("a list")
 }
 
-/// Containers that are declared besides a pod's own, and statuses of them, of others' and of nobody.
+/// Containers that are declared in addition to the pod's own. Their statuses can be for these, for
+/// others or for none.
 const MORE: [&str; 6] = ["a", "b", "c", "f", "g", "z"];
 
 prop_compose! {
-    /// A pod as a real API server showed it, with containers and statuses more or less, and in another order.
+    /// A pod as a real API server showed it, with more or fewer containers and statuses, and in
+    /// another order.
     fn pod()(
         captured in any::<prop::sample::Index>(),
         changes in prop::collection::vec(change(), 8),
@@ -212,7 +214,7 @@ fn reported(seen: &Seen, report: Report) -> Vec<Value> {
     }
 }
 
-/// The items of a list, none if it isn't there.
+/// The items of a list; none if the list is missing.
 fn items<'pod>(pod: &'pod Value, list: &str) -> impl Iterator<Item = &'pod Value> {
     pod.pointer(list).and_then(Value::as_array).into_iter().flatten()
 }
@@ -223,7 +225,7 @@ fn names(pod: &Value, list: &str) -> Vec<String> {
         .collect()
 }
 
-/// A time as it is written again: what can't be read is left out.
+/// A time as podbeat writes it again. A time that it cannot read is omitted.
 fn rewritten(time: &Value) -> Option<Value> {
     let time: jiff::Timestamp = time.as_str()?.parse().ok()?;
     Some(json!(time.to_string()))
@@ -268,7 +270,7 @@ proptest! {
                     prop_assert_eq!(value, original);
                 }
             }
-            // And nothing that the API said and the wire can carry is left out.
+            // Nothing is omitted that the API shows and the wire format has.
             for (member, original) in &said {
                 let readable = !member.ends_with("At") || rewritten(original).is_some();
                 prop_assert_eq!(members.get(member).is_some(), readable && !original.is_null(), "{}", member);
@@ -294,14 +296,14 @@ proptest! {
         let pod = &seen.pod;
         let exited = items(pod, "/status/containerStatuses")
             .chain(items(pod, "/status/initContainerStatuses"))
-            // Our own exit is none of the task's.
+            // Our own exit does not belong to the task.
             .any(|status| status["name"] != seen.own && status["state"].get("terminated").is_some());
         let terminal = ["Failed", "Succeeded"].iter().any(|phase| pod["status"]["phase"] == *phase);
         prop_assert!(!is_finished(&observe(&seen)) || exited || terminal);
     }
 }
 
-/// A state in the API's own words, of which null says nothing.
+/// A state in the API's spelling, without members that are null.
 fn without_nulls(state: &Value) -> Value {
     let mut state = state.clone();
     for members in state.as_object_mut().into_iter().flatten() {

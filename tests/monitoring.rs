@@ -1,6 +1,7 @@
-//! What Prometheus and Grafana are given under deploy/monitoring names what podbeat has, fits together, and is explained.
+//! The files for Prometheus and Grafana in deploy/monitoring use only metrics and labels that
+//! exist, fit together, and are explained.
 //!
-//! promtool judges the rules themselves: deploy/monitoring/check.sh.
+//! promtool checks the rules themselves: deploy/monitoring/check.sh.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::harness::repository::{is_up_to_date, read};
 
-/// What is used of kube-state-metrics, from its docs/metrics/workload/pod-metrics.md.
+/// The metrics of kube-state-metrics that we use, from its docs/metrics/workload/pod-metrics.md.
 const KUBE_STATE_METRICS: &[&str] = &[
     "kube_pod_annotations",
     "kube_pod_container_status_last_terminated_exitcode",
@@ -23,10 +24,10 @@ const KUBE_STATE_METRICS: &[&str] = &[
     "kube_pod_status_phase",
 ];
 
-/// Words of PromQL that name no metric where no parenthesis follows them.
+/// Words of PromQL that are not metrics, even without a parenthesis after them.
 const WORDS: &[&str] = &["and", "bool", "offset", "or", "unless"];
 
-/// Words whose parenthesis holds labels.
+/// Words whose parentheses contain labels.
 const LABEL_LISTS: &[&str] = &["by", "group_left", "group_right", "ignoring", "on", "without"];
 
 fn yaml(path: &str) -> Value {
@@ -62,14 +63,14 @@ fn dashboard() -> Value {
     serde_json::from_str(&read("deploy/monitoring/dashboard.json")).expect("JSON")
 }
 
-/// The panels that show something; a row only heads them.
+/// The panels that show something, without the rows, which are only headings.
 fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     items(&dashboard["panels"])
         .iter()
         .filter(|panel| panel["type"] != "row")
 }
 
-/// Every expression of the dashboard, with where it stands.
+/// Every expression of the dashboard, with the title of its place.
 fn dashboard_expressions(dashboard: &Value) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for panel in panels(dashboard) {
@@ -96,14 +97,14 @@ fn dashboard_expressions(dashboard: &Value) -> Vec<(String, String)> {
     all
 }
 
-/// A word of an expression, or one character of what stands between.
+/// A word of an expression, or one character between words.
 #[derive(Debug, PartialEq)]
 enum Token {
     Word(String),
     Mark(char),
 }
 
-/// Splits PromQL, without its text literals, label matchers, ranges and numbers.
+/// Splits PromQL, without its string literals, label matchers, ranges and numbers.
 fn tokens(expression: &str) -> Vec<Token> {
     let mut tokens = Vec::new();
     let mut rest = expression.chars().peekable();
@@ -139,7 +140,7 @@ fn tokens(expression: &str) -> Vec<Token> {
     tokens
 }
 
-/// The metrics that an expression names: words that are neither functions nor operators nor labels.
+/// The metrics that an expression uses: words that are not functions, operators or labels.
 fn metrics(expression: &str) -> BTreeSet<String> {
     let tokens = tokens(expression);
     let mut named = BTreeSet::new();
@@ -160,7 +161,8 @@ fn metrics(expression: &str) -> BTreeSet<String> {
             Token::Word(word) if !called && !WORDS.contains(&word.as_str()) => {
                 named.insert(word.clone());
             }
-            // `offset 1h` is a word and a number; a function's or operator's parenthesis holds an expression.
+            // `offset 1h` is a word and a number. The parentheses of a function or operator contain
+            // an expression.
             Token::Word(_) | Token::Mark(_) => {}
         }
         at += 1;
@@ -168,7 +170,7 @@ fn metrics(expression: &str) -> BTreeSet<String> {
     named
 }
 
-/// The label matchers of an expression that ask for certain values, as (label, value).
+/// The label matchers of an expression that select certain values, as (label, value).
 fn asked(expression: &str, labels: &[&str]) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for label in labels {
@@ -271,7 +273,7 @@ fn every_metric_is_one_that_is_there() {
             assert!(known, "{place}: nothing tells {metric}");
             used.insert(metric);
         }
-        // A misspelt outcome would make a rule silent, not wrong.
+        // A misspelled value would make a rule silent, not wrong.
         for (label, value) in asked(expression, &["kind", "outcome", "status", "state"]) {
             let told = documented.values().any(|row| {
                 row.contains(&label)
@@ -324,8 +326,8 @@ fn the_prometheus_rule_is_made_from_the_rules() {
     );
 }
 
-/// The limit that the dashboard tells of and draws is that of the container in the manifests. The
-/// chart puts its own in its place.
+/// The memory limit that the dashboard names and draws is that of the container in the manifests.
+/// The chart replaces it with its own.
 #[test]
 fn the_dashboards_memory_limit_is_the_containers() {
     let job = yaml("deploy/manifests/job-native-sidecar.yaml");
@@ -376,8 +378,8 @@ fn every_alert_is_explained_where_it_says() {
             continue;
         };
         let notes = &rule["annotations"];
-        // The anchor of a heading: its text in lower case. A pager has no checkout in which a
-        // relative path would lead anywhere.
+        // The anchor of a heading is its text in lower case. A pager has no checkout, so a relative
+        // path would not work.
         let url = format!(
             "https://podbeat.example.com/docs/operations.md#{}",
             name.to_lowercase()
@@ -386,7 +388,7 @@ fn every_alert_is_explained_where_it_says() {
         let severity = text(&rule["labels"]["severity"]);
         assert!(["warning", "critical"].contains(&severity), "{name}: {severity}");
         assert!(text(&notes["summary"]).ends_with('.'), "{name}");
-        // The alerts of a fleet are of no pod.
+        // An alert about the fleet is not about one pod.
         let told: &[&str] = match (name, rule["labels"]["scope"].as_str()) {
             (_, Some("cluster")) => &["cluster"],
             (_, Some(_)) | ("PodbeatAbsent", _) => &["namespace"],
@@ -407,8 +409,8 @@ fn every_alert_is_explained_where_it_says() {
     }
 }
 
-/// Alertmanager's rules in docs/operations.md: amtool isn't at hand, so their form is held against its documentation, and their
-/// names against the alerts.
+/// Alertmanager's rules in docs/operations.md. amtool is not available, so the test compares their
+/// form with Alertmanager's documentation, and their names with the alerts.
 #[test]
 fn the_inhibit_rules_speak_of_alerts_and_labels_that_are_there() {
     let operations = read("docs/operations.md");
@@ -509,7 +511,7 @@ fn the_dashboard_is_whole() {
                 .contains(&unit),
             "{title}: {unit:?}"
         );
-        // What normal looks like, in a sentence.
+        // One sentence says what is normal.
         assert!(
             text(&panel["description"]).contains("ormal"),
             "{title} doesn't say what is normal"
@@ -528,7 +530,7 @@ fn the_dashboard_is_whole() {
                     "{title}: a legend of all labels"
                 );
             }
-            // Ten thousand pods must not make ten thousand lines.
+            // Ten thousand pods must not produce ten thousand lines.
             let expression = text(&target["expr"]);
             assert!(expression.contains("$namespace"), "{title}: {expression}");
             assert!(
@@ -543,7 +545,8 @@ fn the_dashboard_is_whole() {
     }
 }
 
-/// A limit that is drawn is the alert's: its panel, what the rule and the panel's expression hold of it, and the step.
+/// A limit in a panel is the limit of its alert. Each row has the alert, part of its rule, the
+/// panel, part of the panel's expression, and the threshold step.
 #[test]
 fn the_dashboards_limits_are_the_alerts() {
     let rules = rules();

@@ -1,12 +1,12 @@
-//! What CI runs and what the image is built in can't change under a name: actions are pinned by
-//! commit, images by digest.
+//! The actions that CI runs and the image's base images cannot change under the same name: actions
+//! are pinned by commit, images by digest.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::harness::repository::root;
 
-/// Directories that hold no source of ours.
+/// Directories without our own source.
 const ELSEWHERE: &[&str] = &["target", ".git", "node_modules"];
 
 fn files(directory: &Path, wanted: fn(&Path) -> bool) -> Vec<PathBuf> {
@@ -36,7 +36,7 @@ fn is_pinned_image(image: &str) -> bool {
         .is_some_and(|(name, digest)| !name.is_empty() && is_hex(digest, 64))
 }
 
-/// The value of a YAML key, where the line has it, without quotes; and the comment behind it.
+/// The value of a YAML key in this line, without quotes, and the comment after it.
 fn value<'line>(line: &'line str, key: &str) -> Option<(&'line str, &'line str)> {
     let line = line.trim_start().trim_start_matches("- ").trim_start();
     let rest = line.strip_prefix(key)?.strip_prefix(':')?;
@@ -44,8 +44,8 @@ fn value<'line>(line: &'line str, key: &str) -> Option<(&'line str, &'line str)>
     Some((value.trim().trim_matches(['"', '\'']), comment.trim()))
 }
 
-/// The lines of a workflow or an action that name something that can change: an action by tag or
-/// branch, an image by tag. An action's comment says which version the commit is.
+/// The lines of a workflow or action that name something that can change: an action by tag or
+/// branch, or an image by tag. The comment after an action names the commit's version.
 fn loose_in_workflow(text: &str) -> Vec<&str> {
     let is_loose = |line: &&str| {
         if let Some((action, version)) = value(line, "uses") {
@@ -66,8 +66,8 @@ fn loose_in_workflow(text: &str) -> Vec<&str> {
     text.lines().filter(is_loose).collect()
 }
 
-/// The images of a Dockerfile that aren't pinned, with the defaults of its arguments in place.
-/// Stages and `scratch` are none.
+/// The images of a Dockerfile that are not pinned, with the default values of its arguments. Stages
+/// and `scratch` do not count.
 fn loose_in_dockerfile(text: &str) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     let mut arguments: BTreeMap<&str, String> = BTreeMap::new();
@@ -154,7 +154,7 @@ fn what_can_change_is_found() {
     let loose = [
         "      - uses: actions/checkout@v4".to_owned(),
         "        uses: actions/checkout@main # v4.1.0".to_owned(),
-        // Nobody can see which version it is.
+        // It does not show the version.
         format!("      - uses: \"actions/checkout@{commit}\""),
         format!("      - uses: actions/checkout@{} # v4.1.0", &commit[..39]),
         "      - uses: docker://alpine:3".to_owned(),

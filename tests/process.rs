@@ -1,4 +1,4 @@
-//! The binary as a process: its environment, its signals, its output and its exit codes.
+//! The binary as a process: its environment, signals, output and exit codes.
 
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
@@ -18,7 +18,7 @@ use crate::harness::binary::{PODBEAT, Podbeat, ended, lines, podbeat, podbeat_at
 use crate::harness::heard::{until, until_asked, until_final, until_main_is};
 use crate::harness::{LIMIT, STARTED, jwt, settings, text, unused_port};
 
-/// What it said, on either output, and its exit code.
+/// Runs podbeat, and returns its exit code and the text of both outputs.
 async fn run(settings: &[(&str, &str)], arguments: &[&str]) -> (i32, String) {
     let ended = ended(podbeat().envs(settings.iter().copied()).args(arguments)).await;
     (ended.code, ended.out + &ended.notes)
@@ -148,8 +148,8 @@ async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
     assert_eq!(request["containerStatus"][0]["name"], "main");
 }
 
-/// G6: over a full life at trace level, with faults, a crash, a renewed token and a refused one, no token is in any line
-/// of the log, nor in any file but those that are there to hold one.
+/// G6: during a full life at trace level, with faults, a crash, a renewed token and a refused one,
+/// no log line contains a token, and no file does except those made for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_token_is_anywhere_but_where_it_belongs() {
     let world = World::start().await.expect("a world");
@@ -185,7 +185,7 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
     first.kill();
     let before = world.service.accepted().len();
 
-    // The renewed token is the only one that is still good: the next process must have it from the journal.
+    // Only the renewed token is still valid, so the next process must have it from the journal.
     world.service.set_tokens(&["renewed-hunter2"]);
     let second = Podbeat::start(&world, "log-2", &settings);
     let more = |heartbeats: &[Heartbeat]| {
@@ -198,7 +198,7 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
     assert_eq!(code, 0);
     assert!(log.contains("\"level\":\"TRACE\""), "it is a full log");
 
-    // Exactly the files that are there to hold a token do.
+    // Exactly the files that are made for a token contain one.
     let mut holders = vec![];
     let mut directories = vec![world.path("")];
     while let Some(directory) = directories.pop() {
@@ -254,7 +254,7 @@ async fn a_token_near_its_end_is_a_warning_once() {
     assert!(!log.contains(&token) && !log.contains("hunter2"));
 }
 
-/// G8: what can't be written is a warning.
+/// G8: a directory that cannot be written causes a warning.
 #[tokio::test(flavor = "multi_thread")]
 async fn directories_that_cant_be_written_end_nothing() {
     let world = World::start().await.expect("a world");
@@ -264,7 +264,7 @@ async fn directories_that_cant_be_written_end_nothing() {
         .expect("a rule");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    // Nobody, root included, can make a file there.
+    // No user can create a file there, not even root.
     let settings = [
         ("PODBEAT_STATE_DIR", "/proc/self"),
         ("PODBEAT_RENEWED_TOKEN_FILE", "/proc/self/token"),
@@ -309,7 +309,7 @@ async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
     }
 }
 
-/// The wrapper in the task's container and the sidecar, with the directory between them and nothing else.
+/// The wrapper in the task's container and the sidecar share only the directory of markers.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exit() {
     let world = World::start().await.expect("a world");
@@ -324,7 +324,7 @@ async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exi
     let settings = settings(&world, &[("PODBEAT_MARKER_DIR", &text(markers))]);
     let podbeat = Podbeat::with(&world, "log", &settings, &[]);
     until_main_is(&world, "running").await;
-    // What the kubelet does in a pod that is being deleted: the task first, then the native sidecar.
+    // In a pod that is being deleted, the kubelet stops the task first, then the native sidecar.
     send(task.id(), Signal::TERM);
     assert_eq!(task.wait().expect("waited for").code(), Some(143));
     podbeat.signal(Signal::TERM);
@@ -346,7 +346,8 @@ async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exi
     assert!(!log.contains("no effect"), "{log}");
 }
 
-/// The task can write there whatever it likes: nothing of it hangs podbeat, kills it, or makes it tell what it shouldn't.
+/// The task can write anything there: nothing of it blocks or ends podbeat, or makes it reveal a
+/// secret.
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_lies_among_the_markers_does_no_harm() {
     let world = World::start().await.expect("a world");
@@ -358,8 +359,9 @@ async fn whatever_lies_among_the_markers_does_no_harm() {
         "{\"exitCode\":5,\"finishedAt\":\"2026-01-01T00:00:09Z\"}",
     )
     .expect("written");
-    // A pipe that nobody writes to, links to the token and to a device without end, a directory, 1 GiB of nothing, a file
-    // that may not be read, one that is no marker, one for a container that there isn't, and names of all kinds.
+    // A pipe without a writer; links to the token and to an endless device; a directory; a sparse
+    // file of 1 GiB; a file without read permission; a file that is not a marker; a marker of a
+    // container that does not exist; and other names.
     let fifo = rustix::fs::FileType::Fifo;
     rustix::fs::mknodat(rustix::fs::CWD, at("pipe"), fifo, 0o644.into(), 0).expect("a pipe");
     symlink(world.path("token"), at("linked")).expect("linked");
@@ -410,7 +412,7 @@ async fn whatever_lies_among_the_markers_does_no_harm() {
     );
 }
 
-/// The log of a missing right names the Role, ready to apply.
+/// If a right is missing, the log contains the Role, ready to apply.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_role_is_printed_ready_to_apply() {
     let world = World::start().await.expect("a world");
@@ -484,7 +486,7 @@ async fn a_log_that_is_not_read_holds_nothing_up() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&running(STARTED)));
-    // A pipe that is full from the start.
+    // The pipe is full from the start.
     let (mut reader, mut writer) = std::io::pipe().expect("a pipe");
     let flags = rustix::fs::fcntl_getfl(&writer).expect("flags");
     rustix::fs::fcntl_setfl(&writer, flags | rustix::fs::OFlags::NONBLOCK).expect("set");
@@ -532,7 +534,7 @@ async fn signals_are_handled_while_the_log_is_not_read() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut settings = world.settings("p", "u1");
-    // So much that the pipe is full before the first second is over.
+    // So much output that the pipe is full within the first second.
     settings.insert("PODBEAT_LOG".to_owned(), "trace".to_owned());
     settings.insert("PODBEAT_INTERVAL".to_owned(), "1s".to_owned());
     let mut child = podbeat().envs(settings).spawn().expect("started");
@@ -550,7 +552,7 @@ async fn nobody_reads_tokens_from_memory() {
     use std::os::unix::fs::MetadataExt;
 
     let (port, _held) = unused_port();
-    // Where anybody may run it.
+    // A place where every user may run it.
     let dir = tempfile::tempdir().expect("a directory");
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(dir.path(), open).expect("set");
@@ -563,7 +565,7 @@ async fn nobody_reads_tokens_from_memory() {
         ("PODBEAT_SERVICE_URL", &format!("http://127.0.0.1:{port}")),
         ("PODBEAT_TOKEN", "hunter22"),
     ]);
-    // Not as the superuser, to whom everything in /proc belongs.
+    // Not as root, which owns everything in /proc.
     if rustix::process::geteuid().is_root() {
         command.uid(65534);
     }
@@ -579,7 +581,7 @@ async fn nobody_reads_tokens_from_memory() {
     let core = limits.lines().find(|line| line.starts_with("Max core file size"));
     let core: Vec<&str> = core.expect("a limit").split_whitespace().collect();
     assert_eq!(core[4..6], ["0", "0"]);
-    // What can't be dumped is the superuser's in /proc, whoever runs it (proc(5)).
+    // In /proc, root owns a process that cannot be dumped, whoever runs it (proc(5)).
     let memory = std::fs::metadata(format!("/proc/{process}/mem")).expect("there");
     assert_eq!(memory.uid(), 0);
     send(process, Signal::KILL);

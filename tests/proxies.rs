@@ -1,5 +1,5 @@
-//! Which proxy each client uses, and which destinations go by none: the service and the Kubernetes API, of the agent in process and of
-//! the commands as processes.
+//! Which proxy each client uses, and which destinations need none: the service and the Kubernetes
+//! API, for the agent in this process and for the commands as processes.
 
 mod real;
 
@@ -19,7 +19,7 @@ use crate::harness::listener::AWAY;
 use crate::harness::proxy::Proxy;
 use crate::harness::{LIMIT, STARTED, knowing, plain_service, settings_away, world_with};
 
-/// An agent in process. Ends when dropped.
+/// An agent in this process. It ends when dropped.
 struct Agent(JoinHandle<()>);
 
 impl Agent {
@@ -55,7 +55,7 @@ async fn plain() -> Service {
     .await
 }
 
-/// What a proxy is asked for to reach both.
+/// The tunnels that clients request from a proxy to reach these destinations.
 fn tunnels(world: &World, kube: bool, service: bool) -> Vec<String> {
     let service_port = world.service.url().rsplit(':').next().expect("a port").to_owned();
     let ports = [
@@ -123,7 +123,7 @@ async fn a_proxy_over_tls() {
     );
 }
 
-/// The token would go over the network in clear text.
+/// Through a proxy, the token would cross the network in clear text.
 #[tokio::test(flavor = "multi_thread")]
 async fn loopback_goes_by_no_proxy() {
     let (world, plain, proxy) = (world().await, plain().await, Proxy::start().await);
@@ -220,7 +220,7 @@ async fn runs_goes_by_the_same_rules() {
     }
 }
 
-/// By a kubeconfig, once with a proxy of its own.
+/// Through a kubeconfig, once with a proxy in it.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kubeconfig_goes_by_the_same_rules_and_its_own_proxy_comes_first() {
     let world = world().await;

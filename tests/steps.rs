@@ -1,4 +1,4 @@
-//! What CI prints, whatever becomes of its steps: `.ci/steps.sh`, with steps that take no time.
+//! What CI prints, whatever happens to its steps: `.ci/steps.sh`, with steps that take no time.
 
 use std::path::Path;
 use std::process::Command;
@@ -31,7 +31,7 @@ impl Run {
     }
 }
 
-/// Runs a script in this directory, with the functions for steps at hand and with a cache of its own.
+/// Runs a script in this directory, with the functions for steps and its own cache.
 fn bash(directory: &Path, cache: &Path, script: &str) -> Run {
     let steps = root().join(".ci");
     let script = format!(
@@ -132,7 +132,7 @@ fn a_failed_step_in_the_background_ends_the_run_where_it_is_joined() {
     assert!(!run.out.contains("reached"), "{}", run.out);
 }
 
-/// A step that something killed has no end to be read.
+/// A step that was killed leaves no result to read.
 #[test]
 fn a_killed_step_in_the_background_has_failed() {
     let run = run(r#"
@@ -174,7 +174,7 @@ fn what_runs_in_the_background_ends_with_the_run() {
     }
 }
 
-/// A checkout with lock files, such as share_target looks at.
+/// A checkout with the lock files that share_target reads.
 fn checkout(locked: &str) -> TempDir {
     let checkout = directory();
     std::fs::create_dir(checkout.path().join("fuzz")).expect("made");
@@ -202,7 +202,7 @@ fn checkouts_share_one_target_directory_for_each_lock_file() {
     assert!(Path::new(&shared).starts_with(cache.path()), "{shared}");
     assert_eq!(target(&share(&checkout("one"))), shared);
 
-    // Files of a checkout are newer than what was built from another one.
+    // The files of a checkout are newer than the build output of another one.
     let modified = std::fs::metadata(first.path().join("Cargo.lock")).and_then(|file| file.modified());
     assert!(
         modified.expect("a time")
@@ -215,7 +215,7 @@ fn checkouts_share_one_target_directory_for_each_lock_file() {
     assert!(other != shared && Path::new(&other).exists(), "{other}");
     assert!(!Path::new(&shared).exists(), "of old lock files nothing is kept");
 
-    // The link leads nowhere now, and is made again.
+    // The link is broken now, and share_target creates it again.
     assert_eq!(target(&share(&first)), shared);
 }
 

@@ -1,7 +1,8 @@
-//! All integration tests of podbeat, in one binary: linking it takes longer than compiling most of what is in it.
+//! All integration tests of podbeat in one binary, because linking takes longer than compiling most
+//! of its files.
 //!
-//! They share one process. What would change the process for all of them (its environment, its log, its panic hook, its signals) a
-//! test changes in a process that it starts.
+//! The tests share one process. A test that changes something for the whole process (its
+//! environment, log, panic hook or signals) does so in a process that it starts.
 
 #![allow(
     clippy::expect_used,
