@@ -1,6 +1,6 @@
 //! Reads regular files up to a limit, without waiting, and replaces files as a whole. Removes what
 //! editors put around a text.
-//! Never here: what a file is for.
+//! This crate does not know what a file is for.
 
 pub mod regular_file;
 pub mod trimmed;

@@ -1,9 +1,10 @@
-//! Reads and replaces regular files. All code that reads a file does it here.
+//! Reads and replaces regular files. All code that reads a file uses this module.
 //!
-//! A file may come from anyone. A pipe in place of a token would block the only thread until somebody
-//! writes to it, and a huge file would use up the container's memory. So opening never waits, only
-//! regular files are read, and only up to a limit. A disk that hangs still blocks its reader: callers
-//! that may meet one read on a thread of its own, with a deadline.
+//! Anyone may have created a file. A pipe in place of a token would block the only thread until
+//! somebody writes to it, and a huge file would use up the container's memory. For this reason,
+//! opening a file never waits, and this module reads only regular files, up to a limit. A hanging
+//! disk still blocks the reader, so callers that may read from one use a separate thread and a
+//! deadline.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
@@ -12,29 +13,29 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::OFlags;
 
-/// The most that is read of a token or a nonce, in bytes: more than any JWT, less than a mistake
-/// such as a log file.
+/// Limit for a token or a nonce, in bytes: larger than any JWT, smaller than a file that was
+/// configured by mistake, such as a log.
 pub const LINE: u64 = 64 << 10;
 
-/// The most that is read of certificates and keys, in bytes: four times the roots that an operating
-/// system trusts.
+/// Limit for certificates and keys, in bytes: four times the size of an operating system's trusted
+/// roots.
 pub const PEM: u64 = 1 << 20;
 
-/// The most that is read of what the kernel says in /proc, in bytes.
+/// Limit for a file of the kernel in /proc, in bytes.
 pub const KERNEL: u64 = 64 << 10;
 
-/// Why a file is not read.
+/// Why a file was not read.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    /// It is something else.
+    /// It is a directory, a pipe, a device or a socket.
     #[error("it is {0}, not a regular file")]
     NotRegular(&'static str),
-    /// It is larger than what is wanted could be.
+    /// It is larger than the caller's limit.
     #[error("it is larger than {0}")]
     TooLarge(Size),
 }
 
-/// A number of bytes, for people.
+/// A number of bytes. `Display` shows it in MiB, KiB or bytes, rounded down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Size(u64);
 
@@ -48,18 +49,20 @@ impl std::fmt::Display for Size {
     }
 }
 
-/// All that a file holds. A link is followed: the files of a Secret's volume are links.
+/// Returns the content of a file of at most `most` bytes. Follows links, because the files of a
+/// Secret volume are links.
 ///
 /// # Errors
-/// It can't be opened or read; [`Refused`] if it is not a regular file, or larger than `most`.
+/// The file can't be opened or read. [`Refused`] if it is not a regular file or is larger than
+/// `most`.
 pub fn read(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_from(&open(path)?, most)
 }
 
-/// The same as text in UTF-8, without a byte order mark and white space around it.
+/// As [`read`], but returns UTF-8 text without a byte order mark and white space around it.
 ///
 /// # Errors
-/// Those of [`read`], and that it is not such text. None of it is repeated.
+/// Those of [`read`], and text that is not UTF-8. The error does not contain any of the text.
 pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     let text = String::from_utf8(read(path, most)?)
         .map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "it is not text in UTF-8"))?;
@@ -69,10 +72,10 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     }
 }
 
-/// The first bytes of an open file.
+/// Returns the first `bytes` bytes of an open file, or fewer if the file is shorter.
 ///
 /// # Errors
-/// It can't be read.
+/// The file can't be read.
 pub fn read_start(from: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
     let mut start = Vec::new();
     from.take(u64::try_from(bytes).unwrap_or(u64::MAX))
@@ -80,12 +83,12 @@ pub fn read_start(from: impl Read, bytes: usize) -> io::Result<Vec<u8>> {
     Ok(start)
 }
 
-/// All that comes from an open file, from a pipe or from anywhere else, up to a limit.
+/// Reads an open file, a pipe or any other source to its end.
 ///
 /// # Errors
-/// It can't be read, or is larger than `most`.
+/// The source can't be read, or is larger than `most` bytes.
 pub fn read_from(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
-    // Most of what is read fits: a token is, each time a heartbeat is sent.
+    // Enough for most files, such as the token that is read for each heartbeat.
     let mut bytes = Vec::with_capacity(2 << 10);
     from.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if u64::try_from(bytes.len()).is_ok_and(|length| length <= most) {
@@ -94,45 +97,45 @@ pub fn read_from(from: impl Read, most: u64) -> io::Result<Vec<u8>> {
     Err(too_large(most))
 }
 
-/// Opens a file for reading. A link is followed.
+/// Opens a file for reading. Follows links.
 ///
 /// # Errors
-/// It can't be opened; [`Refused`] if it is not a regular file.
+/// The file can't be opened. [`Refused`] if it is not a regular file.
 pub fn open(path: &Path) -> io::Result<File> {
     open_with(path, OFlags::empty())
 }
 
-/// The same, but a link is not followed.
+/// As [`open`], but does not follow a link.
 ///
 /// # Errors
-/// Those of [`open`], and that it is a link.
+/// Those of [`open`], and if the path is a link.
 pub fn open_no_link(path: &Path) -> io::Result<File> {
     open_with(path, OFlags::NOFOLLOW)
 }
 
-/// What a person named on the command line, which may be a pipe, such as the shell's `<(…)`: waited
-/// for, and read up to a limit.
+/// Reads a file that a person named on the command line. It may be a pipe, such as the shell's
+/// `<(…)`, so this function waits for it.
 ///
 /// # Errors
-/// It can't be opened or read, or is larger than `most`.
+/// The file can't be opened or read, or is larger than `most` bytes.
 pub fn read_or_wait(path: &Path, most: u64) -> io::Result<Vec<u8>> {
     read_from(File::open(path)?, most)
 }
 
-/// That something is larger than it may be.
+/// The error for a source of more than `most` bytes.
 pub fn too_large(most: u64) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Refused::TooLarge(Size(most)))
 }
 
 fn open_with(path: &Path, more: OFlags) -> io::Result<File> {
-    // Without NONBLOCK the opening of a pipe waits for a writer; a terminal must not become this
-    // process's own.
+    // NONBLOCK: opening a pipe would otherwise wait for a writer. NOCTTY: a terminal must not
+    // become this process's controlling terminal.
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC | more;
     let file = OpenOptions::new()
         .read(true)
         .custom_flags(flags.bits().cast_signed())
         .open(path)?;
-    // Of what is open, and not of what the path leads to by now.
+    // Checks the open file: the path may lead to another file by now.
     let kind = file.metadata()?.file_type();
     if kind.is_file() {
         return Ok(file);
@@ -148,21 +151,21 @@ fn open_with(path: &Path, more: OFlags) -> io::Result<File> {
     ))
 }
 
-/// When a file that replaces another is made durable.
+/// When a file that replaces another is flushed to disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Durable {
-    /// Before it takes its place: whoever comes after a crash finds the old content or the new one.
+    /// Before the rename: after a crash, the path has the complete old or the complete new content.
     First,
-    /// Once it is in its place: readers have it as soon as can be.
+    /// After the rename: readers see the new content as early as possible.
     Afterwards,
 }
 
-/// Writes a file beside `path`, with this mode whatever the umask, and renames it over `path`:
-/// whoever reads sees the old content or the new one, never a part. Nothing that lies at either
-/// name is opened or followed.
+/// Writes a temporary file beside `path` and renames it over `path`, so that readers see the old
+/// content or the new one, never a part. The new file has this mode, whatever the umask. If there
+/// is a file or link at either name, it is not opened or followed.
 ///
 /// # Errors
-/// It can't be written. What was begun beside `path` is removed then.
+/// The file can't be written. The temporary file is then removed.
 pub fn replace(
     path: &Path,
     mode: u32,
@@ -182,7 +185,8 @@ pub fn replace(
             Durable::First => file.sync_all(),
             Durable::Afterwards => Ok(()),
         });
-    // Otherwise closed before it is in its place: a program that is open for writing can't be run.
+    // With `Durable::First`, the file is closed before the rename, because a program that is open
+    // for writing can't be executed.
     let file = (durable == Durable::Afterwards).then_some(file);
     if let Err(error) = written.and_then(|()| std::fs::rename(&beside, path)) {
         let _ = std::fs::remove_file(&beside);
@@ -197,10 +201,10 @@ pub fn replace(
     }
 }
 
-/// Removes a file, if there is one.
+/// Removes a file, if it exists.
 ///
 /// # Errors
-/// It is there and can't be removed.
+/// The file exists and can't be removed.
 pub fn remove(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
@@ -208,7 +212,8 @@ pub fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// The name begins with a dot, so that it is no exit marker and no shell's `*` names it.
+/// The path of the temporary file. Its name begins with a dot, so it is not an exit marker, and `*`
+/// in a shell does not match it.
 fn beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     let mut beside = std::ffi::OsString::from(".");
@@ -217,7 +222,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(beside))
 }
 
-/// Passes on what is written, up to a limit.
+/// Forwards writes, up to a limit.
 pub struct Bounded<W> {
     to: W,
     most: u64,
@@ -225,7 +230,7 @@ pub struct Bounded<W> {
 }
 
 impl<W: Write> Bounded<W> {
-    /// At most so many bytes.
+    /// Forwards at most `most` bytes.
     pub fn new(to: W, most: u64) -> Self {
         Self { to, most, left: most }
     }
@@ -293,7 +298,7 @@ mod tests {
         assert_eq!(error.to_string(), "it is larger than 7 bytes");
         let error = read_from(io::repeat(b' '), LINE).expect_err("endless");
         assert_eq!(error.to_string(), "it is larger than 64 KiB");
-        // It takes no more memory than its limit, however large it says it is.
+        // A sparse file of 1 TiB: memory use depends on the limit and not on the file's size.
         File::create(&path).expect("made").set_len(1 << 40).expect("set");
         let error = read(&path, PEM).expect_err("too large");
         assert_eq!(error.to_string(), "it is larger than 1 MiB");

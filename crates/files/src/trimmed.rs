@@ -1,21 +1,21 @@
-//! What a file or an answer says, without what editors and tools put around it: a byte order mark
-//! and white space.
+//! Removes the byte order marks and white space that editors and tools put around the text of a
+//! file or a response.
 
 /// U+FEFF in UTF-8. Editors on Windows write it at the start of a file.
 const MARK: &[u8] = b"\xEF\xBB\xBF";
 
-/// A text without byte order marks and white space around it.
+/// Removes byte order marks and white space from both ends of a text.
 pub fn text(text: &str) -> &str {
     text.trim_matches(|character: char| character == '\u{feff}' || character.is_whitespace())
 }
 
-/// A text without the byte order marks at its start. In YAML, white space there has a meaning.
+/// Removes byte order marks from the start of a text, but no white space, because it has a meaning
+/// in YAML.
 pub fn unmarked(text: &str) -> &str {
     text.trim_start_matches('\u{feff}')
 }
 
-/// The same as [`text`] of bytes that need not be text: JSON, for example. White space is that of
-/// ASCII.
+/// As [`text`], for bytes that may not be UTF-8, for example JSON. Removes only ASCII white space.
 pub fn bytes(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = bytes.trim_ascii();
@@ -26,9 +26,9 @@ pub fn bytes(mut bytes: &[u8]) -> &[u8] {
     }
 }
 
-/// Certificates and keys in PEM form, without any byte order mark: a mark in front of a
-/// certificate, wherever in the file, hides that certificate from the parser without an error.
-/// Files that were joined have one in the middle.
+/// Removes all byte order marks from certificates and keys in PEM form. A mark before a certificate
+/// hides that certificate from the parser, without an error. If files were joined, there can be
+/// marks in the middle.
 pub fn pem(pem: &[u8]) -> Vec<u8> {
     let mut clean = Vec::with_capacity(pem.len());
     let mut rest = pem;
