@@ -1,4 +1,4 @@
-//! From a route to a connection: name, TCP, the proxy's tunnel, TLS.
+//! Opens connections for a route: name resolution, TCP, the proxy's tunnel, TLS.
 
 use std::io;
 use std::net::SocketAddr;
@@ -20,23 +20,25 @@ use super::head::{self, Head};
 use super::rejected::Rejected;
 use crate::route::{Proxy, Route, Way, authority};
 
-/// Addresses of one name that are tried.
+/// How many addresses of one name are tried.
 const ADDRESSES: usize = 8;
 
-/// How long an address has for itself before the next one is tried beside it (RFC 8305, 5).
+/// How long an address is tried alone before the next one is tried in parallel (RFC 8305, 5).
 const HEAD_START: Duration = Duration::from_millis(250);
 
-/// A connection that is quiet for so long is asked whether the other side is still there, and how often, before it is given up.
+/// TCP keepalive: after this idle time, the kernel sends the first probe.
 const QUIET: Duration = Duration::from_secs(60);
+/// The time between two keepalive probes.
 const BETWEEN_PROBES: Duration = Duration::from_secs(15);
+/// After this number of unanswered probes, the kernel closes the connection.
 const PROBES: u32 = 3;
 
-/// A connection, whatever it goes over.
+/// A connection over any transport: TCP, a tunnel or TLS.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
-/// Why there is no connection.
+/// Why no connection could be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     #[error("resolving {host}")]
@@ -76,7 +78,7 @@ pub enum Error {
     TimedOut,
 }
 
-/// Why a proxy makes no tunnel.
+/// Why a proxy did not open a tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
     #[error("the proxy answered {0}: does it let this host through, and are its user and password right?")]
@@ -85,19 +87,19 @@ pub enum Refused {
     NoAnswer(#[from] head::Error),
 }
 
-/// Who resolves names.
+/// Resolves host names.
 pub enum Resolver {
     /// The C library.
     System,
     #[cfg(test)]
-    /// These, for every name.
+    /// These addresses, for every name.
     Fixed(Vec<std::net::IpAddr>),
 }
 
 impl Resolver {
     async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         match self {
-            // The C library resolves on a thread of its own, which is left behind if it hangs.
+            // The C library resolves on its own thread. If it hangs, that thread is abandoned.
             Self::System => Ok(lookup_host((host, port)).await?.collect()),
             #[cfg(test)]
             Self::Fixed(addresses) => Ok(addresses.iter().map(|&address| (address, port).into()).collect()),
@@ -105,11 +107,11 @@ impl Resolver {
     }
 }
 
-/// Where a connection may be made to: the addresses of the next hop, each once, those of other machines left out where the way is
-/// [`Way::Loopback`].
+/// Resolves the addresses to which a connection may be opened: those of the next hop, without
+/// duplicates. If the way is [`Way::Loopback`], addresses of other machines are left out.
 ///
 /// # Errors
-/// The name can't be resolved, or resolves to no address that may be used.
+/// The name can't be resolved, or has no address that may be used.
 pub async fn addresses(route: &Route, resolver: &Resolver) -> Result<Vec<SocketAddr>, Error> {
     let (host, port) = route.next_hop();
     let resolved = resolver.resolve(host, port).await;
@@ -140,7 +142,7 @@ pub async fn addresses(route: &Route, resolver: &Resolver) -> Result<Vec<SocketA
     Ok(addresses)
 }
 
-/// A connection on which requests to the route's destination can be made. The caller has the deadline.
+/// Opens a connection for requests to the route's destination. The caller sets the deadline.
 pub(super) async fn connect(settings: &Settings, resolver: &Resolver) -> Result<Box<dyn Stream>, Error> {
     let route = &settings.route;
     let addresses = addresses(route, resolver).await?;
@@ -159,10 +161,10 @@ pub(super) async fn connect(settings: &Settings, resolver: &Resolver) -> Result<
     }
 }
 
-/// On a connection to a proxy: what goes on to the destination of the route. Plain HTTP needs no tunnel.
+/// Turns a connection to a proxy into one to the route's destination. Plain HTTP needs no tunnel.
 ///
 /// # Errors
-/// The proxy can't be spoken to over TLS, or makes no tunnel.
+/// TLS with the proxy fails, or the proxy does not open a tunnel.
 pub async fn through(
     proxy: &Proxy,
     route: &Route,
@@ -192,7 +194,7 @@ pub async fn through(
     })
 }
 
-/// Adds to a request's head what opens the proxy.
+/// Adds the proxy's credentials, if it has any, to the head of a request.
 pub fn authorize(proxy: &Proxy, request: &mut Vec<u8>) {
     if let Some(authorization) = proxy.authorization() {
         request.extend_from_slice(b"Proxy-Authorization: ");
@@ -225,7 +227,8 @@ async fn encrypt(
     Ok(Box::new(stream))
 }
 
-/// The first connection that stands: the next address is tried when one fails, or takes long.
+/// Returns the first connection that succeeds. Tries the next address when one fails or takes
+/// longer than [`HEAD_START`].
 async fn tcp(addresses: Vec<SocketAddr>, unacknowledged: Option<Duration>) -> Result<TcpStream, Error> {
     let mut waiting = in_turns(addresses).into_iter();
     let mut tries = FuturesUnordered::new();
@@ -242,7 +245,7 @@ async fn tcp(addresses: Vec<SocketAddr>, unacknowledged: Option<Duration>) -> Re
             None if tries.is_empty() => break,
             None => {}
         }
-        // The last one has all the time that there is.
+        // The last address may use all the remaining time.
         let tried = match waiting.len() {
             0 => tries.next().await,
             _ => timeout(HEAD_START, tries.next()).await.unwrap_or(None),
@@ -256,7 +259,7 @@ async fn tcp(addresses: Vec<SocketAddr>, unacknowledged: Option<Duration>) -> Re
     Err(last.unwrap_or(Error::TimedOut))
 }
 
-/// IPv4 and IPv6 by turns, so that a network that has but one of them costs one head start.
+/// Alternates IPv4 and IPv6, so that a network with only one of them costs one head start.
 fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let first = addresses.first().map(SocketAddr::is_ipv4);
     let (same, other): (Vec<_>, Vec<_>) = addresses

@@ -1,6 +1,8 @@
-//! One request without a body, and the head of its answer; what follows is left on the connection.
+//! Sends one request without a body and reads the head of the response. The rest of the response
+//! stays on the connection.
 //!
-//! Two questions are all that is asked so: a proxy's tunnel, and, by `podbeat check`, an answer's date.
+//! There are two uses: opening a proxy's tunnel, and reading the date of a response in `podbeat
+//! check`.
 
 use std::io;
 
@@ -8,21 +10,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::Stream;
 
-/// The most that is read of an answer's head.
+/// Limit for the head of a response, in bytes.
 const LONGEST: usize = 16 * 1024;
 
-/// Why there is no head of an answer.
+/// Why the head of a response could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection broke off.
     #[error("the connection broke off")]
     Broken(#[from] io::Error),
-    /// What came is no answer in HTTP, or has no end.
+    /// The response is not HTTP, or its head is longer than 16 KiB.
     #[error("what came is no answer in HTTP")]
     NotHttp,
 }
 
-/// The head of an answer.
+/// The head of a response.
 #[derive(Debug)]
 pub struct Head {
     /// The HTTP status.
@@ -31,21 +33,22 @@ pub struct Head {
 }
 
 impl Head {
-    /// Sends a request's head, and reads that of the answer. What follows it is left to be read.
+    /// Sends the head of a request and reads the head of the response. Reads nothing after it.
     ///
     /// # Errors
-    /// The connection broke off, or what came is no answer in HTTP.
+    /// The connection broke off, or the response is not HTTP.
     pub async fn ask(stream: &mut (dyn Stream + '_), request: &[u8]) -> Result<Self, Error> {
         stream.write_all(request).await?;
         stream.flush().await?;
         let mut answer = Vec::new();
-        // Byte by byte: behind the answer of a proxy comes what is the service's. The kernel, or TLS, has the buffer.
+        // Byte by byte, because the bytes after a proxy's response belong to the service. The
+        // kernel or TLS has a buffer.
         while !answer.ends_with(b"\r\n\r\n") && !answer.ends_with(b"\n\n") {
             if answer.len() == LONGEST {
                 return Err(Error::NotHttp);
             }
             answer.push(stream.read_u8().await?);
-            // Before sixteen kilobytes of something else are waited for.
+            // Fail at the first wrong byte instead of waiting for 16 KiB of it.
             if !b"HTTP/1.".starts_with(answer.get(..7).unwrap_or(&answer)) {
                 return Err(Error::NotHttp);
             }
@@ -66,7 +69,7 @@ impl Head {
         })
     }
 
-    /// The value of a header, by its name in lower case.
+    /// Returns the value of a header. Case does not matter in its name.
     pub fn header(&self, wanted: &str) -> Option<&str> {
         self.lines.iter().find_map(|line| {
             let (name, value) = line.split_once(':')?;

@@ -1,7 +1,11 @@
-//! An HTTP/1.1 client with one destination: what the client for the service and the one for the Kubernetes API have in common.
+//! An HTTP/1.1 client with one destination. The clients for the service and for the Kubernetes API
+//! share this code.
 //!
-//! One connection is kept and used again; nothing is tried twice, and no redirect is followed, since it would carry the token away.
-//! Never here: tokens, what an answer means, which way leads to the destination (`route`).
+//! The client keeps one connection and reuses it. It sends a request at most once, and does not
+//! follow redirects, because a redirect would send the token elsewhere.
+//!
+//! This crate knows no tokens and does not interpret responses. [`route`] decides the way to the
+//! destination.
 
 mod connect;
 pub mod head;
@@ -30,42 +34,44 @@ pub use self::status_line::Seen;
 use self::status_line::Tap;
 use crate::route::{Route, authority};
 
-/// What podbeat calls itself to the Kubernetes API and to the service.
+/// The User-Agent of all requests to the Kubernetes API and to the service.
 pub const USER_AGENT: &str = concat!("podbeat/", env!("CARGO_PKG_VERSION"));
 
-/// The most header fields that a response may have. hyper's default is 100, which proxies that add fields exceed. hyper sets memory aside
-/// for so many while it reads a head: with 2000, each copy took 0.2 MiB more.
+/// Limit for the header fields of a response. hyper's default is 100, and proxies that add fields
+/// exceed it. hyper reserves memory for this many fields while it reads a head: with 2000, each
+/// copy of podbeat used 0.2 MiB more.
 const MOST_FIELDS: usize = 512;
 
-/// A connection, with all that it takes: the proxy's tunnel and TLS.
+/// Limit for opening a connection, including the proxy's tunnel and TLS.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// What a client needs.
+/// Settings of a client.
 pub struct Settings {
-    /// Where it goes, and by which proxy.
+    /// The destination, and the proxy on the way.
     pub route: Route,
     /// How connections are encrypted.
     pub tls: tls::Encryption,
-    /// How long a connection without a request is kept.
+    /// How long an idle connection is kept.
     pub idle: Duration,
-    /// A body that goes on without a byte for longer than this is over.
+    /// A body without a new byte for longer than this ends with an error.
     pub silent: Option<Duration>,
-    /// After this time Linux gives up what the other side does not acknowledge, also after the connection was closed.
+    /// TCP_USER_TIMEOUT: if the peer does not acknowledge data within this time, Linux gives up the
+    /// connection, also after the client closed it. Other systems ignore this setting.
     pub unacknowledged: Option<Duration>,
 }
 
-/// Why there is no answer.
+/// Why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// There is no connection, so nothing was sent.
+    /// No connection could be opened, so nothing was sent.
     #[error(transparent)]
     Connect(#[from] connect::Error),
-    /// Something was sent, perhaps.
+    /// The request may have been sent.
     #[error("the connection broke off, or what came is no answer in HTTP")]
     Broken(#[source] hyper::Error),
 }
 
-/// Cheap to clone: the clones share the connection.
+/// A client with one destination. It is cheap to clone, and clones share the connection.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
@@ -84,15 +90,15 @@ struct Shared {
     kept: Mutex<Option<Kept>>,
 }
 
-/// A connection without a request.
+/// An idle connection.
 struct Kept {
     link: Link,
     since: Instant,
-    /// Closes it when the other side does, or when it was idle for too long.
+    /// The task that closes the connection when the peer closes it or after the idle time.
     _keeper: Owned,
 }
 
-/// A task that ends with its owner.
+/// A task that is aborted when its owner is dropped.
 struct Owned(JoinHandle<()>);
 
 impl Drop for Owned {
@@ -102,12 +108,12 @@ impl Drop for Owned {
 }
 
 impl Client {
-    /// Connects to nothing yet.
+    /// Creates a client without opening a connection.
     pub fn new(settings: Settings) -> Self {
         Self::with_resolver(settings, Resolver::System)
     }
 
-    /// The same with another resolver of names.
+    /// As [`new`](Self::new), with another resolver.
     pub fn with_resolver(settings: Settings, resolver: Resolver) -> Self {
         let url = settings.route.url();
         let host = match url.port() {
@@ -116,7 +122,7 @@ impl Client {
         };
         Self {
             shared: Arc::new(Shared {
-                // The host of a URL is fit for a header.
+                // The host of a URL is always a valid header value.
                 host: HeaderValue::try_from(host).unwrap_or(HeaderValue::from_static("")),
                 settings,
                 resolver,
@@ -125,13 +131,15 @@ impl Client {
         }
     }
 
-    /// Sends one request; of its URI, path and query count. `seen` remembers what came of the answer, also if this fails.
+    /// Sends one request. Only the path and the query of its URI are used. `seen` records the
+    /// status of the response, also if this function fails.
     ///
     /// # Errors
-    /// There is no connection, or it broke off before the head of the response was whole.
+    /// No connection could be opened, or it broke off before the head of the response was complete.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection; the request may have arrived. Dropping the body does the same.
+    /// If the future or the body is dropped, the connection is closed. The request may have
+    /// arrived.
     pub async fn send(&self, request: Request<Full<Bytes>>, seen: &Seen) -> Result<Response<Answer>, Error> {
         let mut request = self.shared.addressed(request);
         let answered = loop {
@@ -142,7 +150,8 @@ impl Client {
             };
             match link.exchange(request, seen).await {
                 Ok(answered) => break answered,
-                // The other side had closed the connection before anything of the request was on its way.
+                // The peer closed the kept connection before any byte of the request was sent, so
+                // the request can use a new connection.
                 Err(Unsent {
                     request: Some(unsent),
                     ..
@@ -162,7 +171,7 @@ impl Client {
 }
 
 impl Shared {
-    /// The request as its way needs it.
+    /// Sets the URI and the headers that the route requires.
     fn addressed(&self, mut request: Request<Full<Bytes>>) -> Request<Full<Bytes>> {
         let route = &self.settings.route;
         let path = request
@@ -174,7 +183,8 @@ impl Shared {
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.host.clone());
         headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
-        // A proxy needs the whole URL of what is not encrypted (RFC 9112, 3.2.2), and its password with each request.
+        // For an unencrypted request, a proxy needs the whole URL (RFC 9112, 3.2.2), and its
+        // password with each request.
         let proxy = route.proxy().filter(|_| !route.is_encrypted());
         let uri = match proxy {
             Some(_) => uri.scheme("http").authority(self.host.as_bytes()),
@@ -191,19 +201,19 @@ impl Shared {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connection that was kept, unless the other side closed it.
+    /// Takes the kept connection, unless the peer closed it or it was idle for too long.
     fn take(&self) -> Option<Link> {
         let kept = self.kept().take()?;
         let is_fresh = kept.since.elapsed() < self.settings.idle;
         let mut link = kept.link;
-        // What came since then is heard by this.
+        // Processes what arrived since then, such as the peer's close.
         let waker = futures_util::task::noop_waker();
         let is_open = link.drive(&mut Context::from_waker(&waker)).is_pending();
         (is_fresh && is_open && link.sender.is_ready()).then_some(link)
     }
 
     fn keep(self: Arc<Self>, mut link: Link, context: &mut Context<'_>) {
-        // It takes note of the answer's end.
+        // Lets hyper process the end of the response.
         if link.drive(context).is_ready() || link.sender.is_closed() {
             return;
         }
@@ -223,7 +233,7 @@ impl Shared {
         let keeper = tokio::spawn(async move {
             let _ = timeout(idle, std::future::poll_fn(closed)).await;
             if let Some(home) = home.upgrade() {
-                // Its own task's end with it: nothing is awaited any more.
+                // This also aborts the current task, which awaits nothing after this line.
                 *home.kept() = None;
             }
         });
@@ -242,8 +252,9 @@ impl Shared {
         let tap = Tap::new(stream);
         let watched = tap.watched();
         let (sender, connection) = http1::Builder::new()
-            // A response whose head is odd is a response, as it is for curl. Otherwise podbeat would repeat an accepted heartbeat until
-            // its deadline, and then report that it was not delivered.
+            // A response with an unusual head is still a response, as for curl. Otherwise podbeat
+            // would repeat an accepted heartbeat until its deadline, and then report that it was
+            // not delivered.
             .allow_obsolete_multiline_headers_in_responses(true)
             .allow_spaces_after_header_name_in_responses(true)
             .ignore_invalid_headers_in_responses(true)
@@ -259,26 +270,26 @@ impl Shared {
     }
 }
 
-/// One connection. Whoever has it drives it: there is no task beside a request's own.
+/// One connection. Its owner drives it, so a request needs no task of its own.
 struct Link {
     sender: http1::SendRequest<Full<Bytes>>,
-    /// `None` once it ended.
+    /// `None` after the connection ended.
     connection: Option<http1::Connection<TokioIo<Tap>, Full<Bytes>>>,
     watched: status_line::Watched,
 }
 
-/// A request that has no answer.
+/// A request that got no response.
 struct Unsent {
     error: hyper::Error,
-    /// The request, if nothing of it was sent.
+    /// The request, if none of it was sent.
     request: Option<Box<Request<Full<Bytes>>>>,
 }
 
 impl Link {
-    /// Ready when the connection ended.
+    /// Ready when the connection has ended.
     fn drive(&mut self, context: &mut Context<'_>) -> Poll<()> {
         if let Some(connection) = &mut self.connection {
-            // Why it ended is what the request's answer says.
+            // The response reports why it ended.
             std::task::ready!(connection.poll_unpin(context)).ok();
             self.connection = None;
         }
@@ -296,7 +307,7 @@ impl Link {
             if let Poll::Ready(answered) = answer.as_mut().poll(context) {
                 return Poll::Ready(answered);
             }
-            // What it does wakes the answer, or resolves it at once.
+            // Driving the connection wakes the response future, or resolves it at once.
             let _ = self.drive(context);
             answer.as_mut().poll(context)
         });
@@ -310,7 +321,8 @@ impl Link {
     }
 }
 
-/// The body of a response. Read to its end, it leaves the connection for the next request.
+/// The body of a response. After its last byte is read, the connection is kept for the next
+/// request.
 pub struct Answer {
     incoming: Incoming,
     link: Option<Link>,
@@ -318,13 +330,13 @@ pub struct Answer {
     silence: Option<(Duration, Pin<Box<Sleep>>)>,
 }
 
-/// Why a body has no end.
+/// Why a body is incomplete.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The connection broke off.
     #[error("the response broke off")]
     Broken(#[from] hyper::Error),
-    /// Nothing came for this long.
+    /// No byte arrived for this long.
     #[error("the response went on without a byte for {}", humantime::format_duration(*.0))]
     Silent(Duration),
 }
@@ -341,7 +353,7 @@ impl Body for Answer {
         if polled.is_pending()
             && let Some(link) = &mut self.link
         {
-            // Whether it ended is what the body says next.
+            // The next frame of the body shows whether the connection ended.
             let _ = link.drive(context);
             polled = Pin::new(&mut self.incoming).poll_frame(context);
         }
@@ -369,7 +381,7 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        // Not before the connection is back where the next request finds it.
+        // Not before the connection is available to the next request.
         self.incoming.is_end_stream() && self.link.is_none()
     }
 

@@ -1,17 +1,19 @@
-//! Why TLS failed, in words, where rustls has none: certificates that ring can't verify or that webpki rejects.
+//! Explains TLS failures for which rustls has no readable text: certificates that ring can't verify
+//! or that webpki rejects.
 //!
-//! rustls writes such an error as its `Debug`, with object identifiers as lists of bytes. What ring and webpki accept:
-//! <https://docs.rs/rustls-webpki> and `SUPPORTED_SIG_ALGS` of rustls's ring provider.
+//! rustls shows such an error as its `Debug` text, with object identifiers as lists of bytes. For
+//! what ring and webpki accept, see <https://docs.rs/rustls-webpki> and `SUPPORTED_SIG_ALGS` of
+//! rustls's ring provider.
 
 use std::fmt;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-/// What is accepted, for remedies.
+/// The accepted kinds of keys and signatures, for remedies.
 pub const ACCEPTED: &str =
     "RSA of 2048 to 8192 bits, ECDSA on P-256 or P-384 with SHA-256 or SHA-384, or Ed25519";
 
-/// What is wrong with the peer's certificate, and what to do about it.
+/// What is wrong with the peer's certificate, and how to fix it.
 #[derive(Debug, thiserror::Error)]
 #[error("{problem}; {remedy}")]
 pub struct Rejected {
@@ -19,12 +21,14 @@ pub struct Rejected {
     pub problem: String,
     /// What to do, in the imperative.
     pub remedy: String,
-    /// What rustls says. No source: its text would repeat the problem in bytes.
+    /// The error of rustls. It is not a `source`, because its text would repeat the problem in
+    /// bytes.
     pub error: Error,
 }
 
 impl Rejected {
-    /// `None` if rustls's own text says it, or if it is no matter of the peer's certificate.
+    /// Returns `None` if the text of rustls is clear, or if the error is not about the peer's
+    /// certificate.
     pub fn new(error: &Error) -> Option<Self> {
         let issue_again = || format!("issue the certificate again, with {ACCEPTED}");
         let (problem, remedy) = match error {
@@ -80,7 +84,7 @@ impl Rejected {
     }
 }
 
-/// What rustls passes on as it is.
+/// Errors of webpki that rustls forwards unchanged.
 fn rejected_by_webpki(error: &webpki::Error) -> (String, String) {
     let (problem, remedy) = match error {
         webpki::Error::CaUsedAsEndEntity => (
@@ -119,11 +123,12 @@ fn rejected_by_webpki(error: &webpki::Error) -> (String, String) {
     (problem.to_owned(), remedy.to_owned())
 }
 
-/// An `AlgorithmIdentifier` of X.509, without the tag and length around it: the algorithm, and what its parameters are if they are an
-/// object identifier (the curve of an elliptic key).
+/// An X.509 `AlgorithmIdentifier` without its outer tag and length. `Display` shows the algorithm
+/// and, if the parameters are an object identifier, the parameters (the curve of an elliptic key).
 pub struct Algorithm<'der>(pub &'der [u8]);
 
-/// Object identifiers in DER, and what people call them (RFC 3279, RFC 4055, RFC 5480, RFC 5758, RFC 8410).
+/// Object identifiers in DER, and their common names (RFC 3279, RFC 4055, RFC 5480, RFC 5758, RFC
+/// 8410).
 const NAMES: [(&[u8], &str); 19] = [
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x01", "RSA"),
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x01\x04", "RSA with MD5"),
@@ -168,7 +173,7 @@ impl fmt::Display for Algorithm<'_> {
     }
 }
 
-/// An object identifier as people look it up, such as `1.2.840.10045.4.3.4` (X.690, 8.19).
+/// Writes an object identifier in dotted form, such as `1.2.840.10045.4.3.4` (X.690, 8.19).
 fn dotted(identifier: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let mut first = true;
     let mut arc: u64 = 0;
@@ -203,12 +208,12 @@ mod tests {
                 b"\x06\x07\x2a\x86\x48\xce\x3d\x02\x01\x06\x05\x2b\x81\x04\x00\x23",
                 "ECDSA on P-521",
             ),
-            // With the absent parameters that RSA has.
+            // With NULL parameters, as for RSA.
             (
                 b"\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x01\x05\x05\x00",
                 "RSA with SHA-1",
             ),
-            // Of FIPS 204.
+            // From FIPS 204.
             (
                 b"\x06\x09\x60\x86\x48\x01\x65\x03\x04\x03\x12",
                 "2.16.840.1.101.3.4.3.18",

@@ -1,6 +1,7 @@
-//! Where a client goes, and by which proxy: each client has one destination, and this is decided once for it, here. Pure.
+//! Decides for a client, once, where it connects and through which proxy. Pure: this module does
+//! not read the environment or use sockets.
 //!
-//! The rules are curl's, as far as it has one: see docs/operations.md. Never here: the environment, sockets.
+//! The rules are those of curl where curl has one: see docs/operations.md.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,18 +14,19 @@ use http::HeaderValue;
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-/// Why there is no way to a destination. No value of a variable is part of it: it may hold a password.
+/// Why there is no route to a destination. The error contains no value of a variable, because it
+/// may contain a password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
-    /// The proxy on the way can't be used.
+    /// The proxy can't be used.
     #[error("{named_by}: {problem}")]
     Proxy {
-        /// What names it: a variable, or a kubeconfig.
+        /// The variable or kubeconfig field that names the proxy.
         named_by: &'static str,
-        /// Why not.
+        /// Why it can't be used.
         problem: Unusable,
     },
-    /// No destination.
+    /// The destination is not a URL.
     #[error("not a URL such as https://ica.example.com")]
     NotAUrl,
 }
@@ -32,31 +34,32 @@ pub enum Error {
 /// Why a proxy can't be used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// It has no URL.
+    /// Its value is not a URL.
     #[error("not the URL of a proxy, such as http://proxy.example.com:3128 (its value is not shown)")]
     NotAUrl,
-    /// It is spoken to in another way.
+    /// Its protocol is not supported.
     #[error(
         "podbeat uses http:// and https:// proxies only; name one of these, or unset it (its value is not shown)"
     )]
     Kind,
-    /// What is sent could be read on the way.
+    /// The request would not be encrypted on the way.
     #[error("plain HTTP goes through no proxy, because it would carry the token unencrypted; use https")]
     PlainHttp,
 }
 
-/// How far plain HTTP may go.
+/// Where plain HTTP may go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PlainHttp {
-    /// To addresses of loopback, whatever the host's name resolves to.
+    /// Only to loopback addresses, whatever the host's name resolves to.
     Loopback,
-    /// To its host, but through no proxy. `localhost` means this machine, whatever the name resolves to.
+    /// To its host, but not through a proxy. `localhost` means this machine, whatever the name
+    /// resolves to.
     Direct,
-    /// Wherever its host is, through a proxy, too.
+    /// To any host, also through a proxy.
     Anywhere,
 }
 
-/// The proxies that the environment names, and the destinations that are reached without one.
+/// The proxies of the environment, and the destinations that need none.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Proxies {
     http: Option<Named>,
@@ -65,7 +68,7 @@ pub struct Proxies {
     exceptions: String,
 }
 
-/// A variable with a value that may hold a password.
+/// A variable with a value that may contain a password.
 #[derive(Clone, PartialEq, Eq)]
 struct Named {
     variable: &'static str,
@@ -84,7 +87,8 @@ impl fmt::Debug for Proxies {
 }
 
 impl Proxies {
-    /// Reads the variables. Those in lower case come first, as with curl; an empty one is unset.
+    /// Reads the variables. As with curl, lower case has precedence, and an empty variable counts
+    /// as unset.
     #[must_use]
     pub fn read(get: impl Fn(&'static str) -> Option<OsString>) -> Self {
         let first = |variables: &[&'static str]| {
@@ -94,7 +98,7 @@ impl Proxies {
             })
         };
         let all = || first(&["all_proxy", "ALL_PROXY"]);
-        // Under CGI, HTTP_PROXY is the header `Proxy:` of whoever asks.
+        // Under CGI, HTTP_PROXY is the client's request header `Proxy:`, so a client could set it.
         let http: &[_] = match get("REQUEST_METHOD") {
             Some(_) => &["http_proxy"],
             None => &["http_proxy", "HTTP_PROXY"],
@@ -103,15 +107,15 @@ impl Proxies {
         Self {
             http: first(http).or_else(all),
             https: first(&["https_proxy", "HTTPS_PROXY"]).or_else(all),
-            // What is not UTF-8 names no host.
+            // A value that is not UTF-8 names no host.
             exceptions: exceptions.map_or_else(String::new, |value| value.to_string_lossy().into_owned()),
         }
     }
 
-    /// The way to a destination.
+    /// Returns the route to a destination.
     ///
     /// # Errors
-    /// The proxy that would be used can't be.
+    /// The route needs a proxy that can't be used.
     pub fn route(&self, url: Url, plain_http: PlainHttp) -> Result<Route, Error> {
         let is_plain = url.scheme() == "http";
         let way = if is_plain
@@ -153,7 +157,7 @@ impl Proxies {
         }
     }
 
-    /// The entry of `NO_PROXY` that a destination falls under.
+    /// Returns the entry of `NO_PROXY` that matches a destination.
     fn exception(&self, url: &Url) -> Option<&str> {
         let (host, port) = (host(url)?, url.port_or_known_default());
         self.exceptions
@@ -162,8 +166,9 @@ impl Proxies {
     }
 }
 
-/// Whether an entry of `NO_PROXY` names this destination: `*`, a name (and all below it, with a leading dot or without), an address,
-/// a network such as 10.0.0.0/8; name or address with a port, too. What is none of these names nothing.
+/// Whether an entry of `NO_PROXY` matches this destination. An entry is `*`, a name (with or
+/// without a leading dot; it matches all names below it, too), an address, or a network such as
+/// 10.0.0.0/8. A name or address may have a port. Any other entry matches nothing.
 fn excepts(entry: &str, host: &Host<String>, port: Option<u16>) -> bool {
     if entry == "*" {
         return true;
@@ -174,7 +179,7 @@ fn excepts(entry: &str, host: &Host<String>, port: Option<u16>) -> bool {
         };
         return address_of(host).is_some_and(|address| is_within(address, network, length));
     }
-    // The last colon is a port's, unless the entry is an IPv6 address without brackets.
+    // The last colon precedes a port, unless the entry is an IPv6 address without brackets.
     let (name, wanted) = match entry.rsplit_once(':') {
         Some((name, port)) if entry.parse::<Ipv6Addr>().is_err() && !entry.ends_with(']') => {
             match port.parse::<u16>() {
@@ -192,8 +197,9 @@ fn excepts(entry: &str, host: &Host<String>, port: Option<u16>) -> bool {
     }
     let name = name.strip_prefix('*').unwrap_or(name);
     let name = name.strip_prefix('.').unwrap_or(name).trim_end_matches('.');
-    // As URLs have it: in lower case, and international names in ASCII. What a URL takes for an address beyond those above, such as
-    // `10.1` for 10.0.0.1, names nothing, as with curl.
+    // Compares names as URLs have them: in lower case, with international names in ASCII. Other
+    // spellings of an address that a URL accepts, such as `10.1` for 10.0.0.1, match nothing, as
+    // with curl.
     match (Host::parse(name), host) {
         (Ok(Host::Domain(excepted)), Host::Domain(host)) => host
             .strip_suffix(&excepted)
@@ -224,11 +230,11 @@ fn is_within(address: IpAddr, network: IpAddr, length: u32) -> bool {
         (IpAddr::V6(address), IpAddr::V6(network)) => (address.to_bits(), network.to_bits(), 128),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
     };
-    // A network of length 0 is everything.
+    // A network of length 0 contains all addresses.
     length <= bits && (address ^ network).checked_shr(bits - length).unwrap_or(0) == 0
 }
 
-/// The host of a URL, a name without the dot of the root at its end.
+/// Returns the host of a URL. A name is in lower case and without a final dot.
 fn host(url: &Url) -> Option<Host<String>> {
     Some(match url.host()? {
         Host::Domain(name) => Host::Domain(name.trim_end_matches('.').to_ascii_lowercase()),
@@ -237,8 +243,8 @@ fn host(url: &Url) -> Option<Host<String>> {
     })
 }
 
-/// Whether a URL's host is this machine itself. A name that should be, `localhost`, may resolve to anything: clients of
-/// [`Way::Loopback`] look at the addresses, too.
+/// Whether a URL's host is this machine. `localhost` may resolve to any address, so clients of
+/// [`Way::Loopback`] also check the addresses.
 #[must_use]
 pub fn is_loopback(url: &Url) -> bool {
     match host(url) {
@@ -248,11 +254,11 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// A URL as messages show it: without user, password, query and fragment.
+/// Returns a URL for messages: without user, password, query and fragment.
 #[must_use]
 pub fn shown(url: &Url) -> String {
     let mut url = url.clone();
-    // Neither fails where there is a host.
+    // Neither fails if there is a host.
     let _ = (url.set_username(""), url.set_password(None));
     url.set_query(None);
     url.set_fragment(None);
@@ -272,7 +278,7 @@ pub struct Route {
 pub enum Way {
     /// Through no proxy.
     Direct,
-    /// Through no proxy, and to no address but those of loopback.
+    /// Through no proxy, and only to loopback addresses.
     Loopback,
     /// Through a proxy.
     Proxy(Proxy),
@@ -291,7 +297,7 @@ impl Route {
         &self.way
     }
 
-    /// The proxy on the way.
+    /// The proxy on the way, if there is one.
     #[must_use]
     pub fn proxy(&self) -> Option<&Proxy> {
         match &self.way {
@@ -300,7 +306,7 @@ impl Route {
         }
     }
 
-    /// Why the environment's proxy is not used, where it names one.
+    /// Why the environment's proxy is not used, if the environment names one.
     #[must_use]
     pub fn passed_over(&self) -> Option<&str> {
         self.passed_over.as_deref()
@@ -318,7 +324,7 @@ impl Route {
         self.url.port_or_known_default().unwrap_or_default()
     }
 
-    /// Host and port to which a connection is made: the proxy's, or the destination's.
+    /// Host and port of the next connection: the proxy's, or the destination's.
     #[must_use]
     pub fn next_hop(&self) -> (&str, u16) {
         match self.proxy() {
@@ -327,14 +333,14 @@ impl Route {
         }
     }
 
-    /// Whether what is sent is encrypted, from here to the destination.
+    /// Whether requests are encrypted up to the destination.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         self.url.scheme() == "https"
     }
 
-    /// Through a proxy that something else than the environment names, for this destination alone. Plain HTTP goes through no
-    /// proxy, because what it carries is not encrypted.
+    /// Returns a route through a proxy that is named elsewhere than in the environment, for this
+    /// destination only. Plain HTTP never uses such a proxy, because it is not encrypted.
     ///
     /// # Errors
     /// The proxy can't be used, or the destination is plain HTTP on another machine.
@@ -360,7 +366,7 @@ impl Route {
     }
 }
 
-/// A way without a proxy; plain HTTP goes to loopback alone.
+/// A route without a proxy. Plain HTTP may go only to loopback addresses.
 impl FromStr for Route {
     type Err = Error;
 
@@ -370,14 +376,14 @@ impl FromStr for Route {
     }
 }
 
-/// A proxy, and what opens it.
+/// A proxy, and its credentials.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Proxy {
     named_by: &'static str,
     host: String,
     port: u16,
     is_encrypted: bool,
-    /// Holds a password.
+    /// Contains a password.
     authorization: Option<HeaderValue>,
 }
 
@@ -393,7 +399,7 @@ impl Proxy {
         if !matches!(url.scheme(), "http" | "https") {
             return Err(unusable(Unusable::Kind));
         }
-        // The parser lets none of these be without one.
+        // The parser rejects such URLs without a host.
         let host = url.host_str().ok_or(unusable(Unusable::NotAUrl))?;
         let (user, password) = (url.username(), url.password());
         let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
@@ -406,7 +412,7 @@ impl Proxy {
             .concat();
             format!("Basic {}", BASE64_STANDARD.encode(secret))
         });
-        // base64 is fit for a header.
+        // base64 is always a valid header value.
         let mut authorization = authorization.and_then(|value| HeaderValue::try_from(value).ok());
         if let Some(value) = &mut authorization {
             value.set_sensitive(true);
@@ -420,7 +426,7 @@ impl Proxy {
         })
     }
 
-    /// The variable that names it.
+    /// The variable or kubeconfig field that names the proxy.
     #[must_use]
     pub fn named_by(&self) -> &'static str {
         self.named_by
@@ -432,7 +438,7 @@ impl Proxy {
         &self.host
     }
 
-    /// Whether it is spoken to over TLS.
+    /// Whether the connection to the proxy uses TLS.
     #[must_use]
     pub fn is_encrypted(&self) -> bool {
         self.is_encrypted
@@ -445,14 +451,14 @@ impl Proxy {
     }
 }
 
-/// Host and port, without its password.
+/// Host and port, without credentials.
 impl fmt::Display for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&authority(&self.host, self.port))
     }
 }
 
-/// `host:port`, with the brackets that an IPv6 address needs.
+/// `host:port`, with brackets around an IPv6 address.
 #[must_use]
 pub fn authority(host: &str, port: u16) -> String {
     match host.contains(':') {

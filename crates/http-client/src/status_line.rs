@@ -1,5 +1,5 @@
-//! What a connection reads is looked at on its way, for the status line of the answer: an answer whose head breaks off behind it was an
-//! answer.
+//! Inspects the bytes that a connection reads, to find the status line of the response. If the head
+//! of a response breaks off after that line, the service still responded.
 
 use std::io;
 use std::pin::Pin;
@@ -11,24 +11,24 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::Stream;
 
-/// What came of the answer to one request.
+/// The status of the response to one request.
 #[derive(Clone, Debug, Default)]
 pub struct Seen(Arc<AtomicU16>);
 
 impl Seen {
-    /// The status, once its line came whole.
+    /// The status, after its whole line has arrived.
     pub fn status(&self) -> Option<u16> {
         Some(self.0.load(Ordering::Relaxed)).filter(|status| *status > 0)
     }
 }
 
-/// A connection whose answers are looked at.
+/// A connection whose responses are inspected.
 pub(super) struct Tap {
     stream: Box<dyn Stream>,
     watched: Watched,
 }
 
-/// Which request's answer is looked at.
+/// The request whose response is inspected.
 #[derive(Clone, Default)]
 pub(super) struct Watched(Arc<Mutex<Option<(Seen, StatusLine)>>>);
 
@@ -46,7 +46,7 @@ impl Tap {
 }
 
 impl Watched {
-    /// What comes from now on answers another request.
+    /// The following bytes are the response to another request.
     pub(super) fn begin(&self, seen: &Seen) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((seen.clone(), StatusLine::default()));
     }
@@ -110,17 +110,17 @@ impl AsyncWrite for Tap {
     }
 }
 
-/// `HTTP/1.1 200`, and the byte behind it: what follows is prose.
+/// Length of `HTTP/1.1 200` and the next byte. The rest of the line is free text.
 const LENGTH: usize = 13;
 
-/// Looks for the status line in what comes, however it is cut. Answers that only announce another one (1xx) are passed over.
+/// Finds the status line, however the bytes are split. Skips informational responses (1xx).
 #[derive(Default)]
 struct StatusLine {
-    /// The beginning of the line.
+    /// The first bytes of the line.
     begun: [u8; LENGTH],
     /// Bytes of the line so far.
     length: usize,
-    /// In the head of an answer that announces another one.
+    /// Whether the current bytes are the head of an informational response.
     announces: bool,
 }
 
@@ -138,11 +138,13 @@ impl StatusLine {
                 b'\n' => {
                     let length = std::mem::take(&mut self.length);
                     if length == 0 {
-                        // The end of such a head, or an empty line before the first.
+                        // The end of an informational response, or an empty line before the first
+                        // response.
                         self.announces = false;
                     } else if !self.announces {
                         match self.status(length) {
-                            // Behind 101 comes another protocol, and no other answer (RFC 9110, 15.2.2).
+                            // After 101, another protocol follows instead of another response (RFC
+                            // 9110, 15.2.2).
                             Some(100 | 102..=199) => self.announces = true,
                             Some(status) => return Looked::Status(status),
                             None => return Looked::NotHttp,
@@ -154,7 +156,7 @@ impl StatusLine {
                     if let Some(place) = self.begun.get_mut(self.length) {
                         *place = *byte;
                     }
-                    // As long as the line may be.
+                    // The line may have any length.
                     self.length = self.length.saturating_add(1);
                 }
             }
@@ -162,7 +164,7 @@ impl StatusLine {
         Looked::Nothing
     }
 
-    /// The status of a line that came whole.
+    /// Returns the status of a complete line.
     fn status(&self, length: usize) -> Option<u16> {
         let line = self.begun.get(..length.min(LENGTH))?;
         let (version, rest) = line.split_at_checked(9)?;

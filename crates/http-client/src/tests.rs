@@ -12,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
 
-/// A server that does the same to every connection, and counts them.
+/// A server that treats all connections alike and counts them.
 struct Server {
     port: u16,
     connections: Arc<AtomicUsize>,
@@ -47,7 +47,7 @@ impl Server {
     }
 }
 
-/// The head of a request, or `None` at the connection's end.
+/// Returns the head of a request, or `None` at the end of the connection.
 async fn head(stream: &mut TcpStream) -> Option<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -84,7 +84,7 @@ async fn get(client: &Client) -> Result<Vec<u8>, Error> {
     Ok(body.expect("a whole body").to_bytes().to_vec())
 }
 
-/// Names of this machine that lead elsewhere: what is sent in clear text stays here.
+/// `localhost` may resolve to other machines. Unencrypted requests must not leave this machine.
 #[tokio::test]
 async fn plain_http_to_localhost_connects_to_loopback_alone() {
     let server = Server::start(|mut stream| async move {
@@ -111,7 +111,7 @@ async fn plain_http_to_localhost_connects_to_loopback_alone() {
         );
     }
     assert_eq!(server.connections(), 0);
-    // The others of its addresses are passed over.
+    // Its other addresses are ignored.
     assert_eq!(
         get(&to(&["192.0.2.1", "127.0.0.1"])).await.expect("an answer"),
         b"{}"
@@ -184,7 +184,7 @@ async fn a_connection_that_the_server_closed_is_replaced() {
     }
 }
 
-/// What may have arrived is not sent again.
+/// A request that may have arrived is not repeated.
 #[tokio::test]
 async fn a_request_that_breaks_off_on_a_kept_connection_is_not_repeated() {
     let heard = Arc::new(AtomicUsize::new(0));
@@ -224,12 +224,12 @@ async fn a_connection_ends_with_its_body_its_idleness_and_its_client() {
             .await
             .unwrap_or_else(|_| panic!("{what}"));
     };
-    // A body that nobody reads to its end.
+    // The body is dropped before its end.
     let dropped = client(&server);
     let request = Request::get("/").body(Full::default()).expect("a request");
     drop(dropped.send(request, &Seen::default()).await.expect("an answer"));
     end("the body is dropped").await;
-    // A connection that is idle for too long, while its client lives.
+    // The connection is idle for too long, and the client exists.
     let route: Route = format!("http://127.0.0.1:{}", server.port)
         .parse()
         .expect("a route");
@@ -240,7 +240,7 @@ async fn a_connection_ends_with_its_body_its_idleness_and_its_client() {
     get(&idle).await.expect("an answer");
     end("the connection is idle").await;
     get(&idle).await.expect("an answer on another one");
-    // And one whose client is gone.
+    // The client is dropped.
     let gone = client(&server);
     get(&gone).await.expect("an answer");
     end("the connection is idle").await;

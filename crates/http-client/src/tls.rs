@@ -1,4 +1,4 @@
-//! What a client brings to TLS: its roots, and the certificate that it shows.
+//! TLS settings of a client: its roots, and its own certificate.
 
 use std::sync::Arc;
 
@@ -12,23 +12,23 @@ use rustls_platform_verifier::Verifier;
 
 use crate::route::{Proxy, Route};
 
-/// How a route's connections are encrypted.
+/// How the connections of a route are encrypted.
 #[derive(Default)]
 pub struct Encryption {
-    /// `None` only if the destination is spoken to in plain HTTP.
+    /// `None` only if the destination uses plain HTTP.
     pub to_destination: Option<Arc<ClientConfig>>,
-    /// The name in the destination's certificate, if it is not its host's.
+    /// The name in the destination's certificate, if it differs from the host.
     pub server_name: Option<String>,
-    /// `None` only if no proxy is spoken to over TLS.
+    /// `None` only if no proxy uses TLS.
     pub to_proxy: Option<Arc<ClientConfig>>,
 }
 
 impl Encryption {
-    /// Of a route, as far as it needs any. A proxy is known by the system's roots and by those of its destination. It is shown
-    /// no certificate of ours.
+    /// Returns the encryption that a route needs. A proxy is verified with the system's roots and
+    /// those of its destination. It does not get our client certificate.
     ///
     /// # Errors
-    /// There are no roots for the proxy, or what `to_destination` says.
+    /// There are no roots for the proxy, or `to_destination` fails.
     pub fn new<E: From<Unfit>>(
         route: &Route,
         to_destination: impl FnOnce() -> Result<ClientConfig, E>,
@@ -46,7 +46,7 @@ impl Encryption {
     }
 }
 
-/// To the proxy of a route, if it is spoken to over TLS.
+/// Returns the TLS settings for the proxy of a route, if the proxy uses TLS.
 ///
 /// # Errors
 /// There are no roots.
@@ -67,39 +67,39 @@ pub fn to_proxy(
     Ok(Some(Arc::new(means.config()?)))
 }
 
-/// Why there can't be any.
+/// Why TLS can't be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum Unfit {
-    /// The roots.
+    /// The roots can't be used, or there are none.
     #[error(
         "no roots can be had: is each certificate of the CA's file a CA's, or without it, does the system have any?"
     )]
     Roots(#[source] Error),
-    /// Certificate and key of the client.
+    /// The client's certificate and key can't be used.
     #[error("the client's certificate and key can't be used: do they belong together?")]
     Identity(#[source] Error),
-    /// ring signs with fewer kinds of keys than it verifies.
+    /// The client's key can't be used. ring signs with fewer kinds of keys than it verifies.
     #[error(
         "the client's key can't be used: it must be RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, or Ed25519, not encrypted"
     )]
     Key,
 }
 
-/// Roots, and the certificate that is shown.
+/// Roots, and the client's certificate.
 pub struct Means {
-    /// Verifies the other side.
+    /// Verifies the peer.
     pub verifier: Arc<dyn ServerCertVerifier>,
-    /// What is shown, if the other side asks for it.
+    /// The client certificate, sent if the peer asks for it.
     pub identity: Option<Arc<CertifiedKey>>,
     /// The cryptography.
     pub provider: Arc<CryptoProvider>,
 }
 
 impl Means {
-    /// Without roots, the system's are used.
+    /// Uses these roots, or the system's if there are none.
     ///
     /// # Errors
-    /// The roots, or certificate and key, can't be used.
+    /// The roots, or the certificate and the key, can't be used.
     pub fn new(
         roots: Option<Vec<CertificateDer<'static>>>,
         identity: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
@@ -137,10 +137,10 @@ impl Means {
         })
     }
 
-    /// As rustls takes it.
+    /// Returns the configuration for rustls.
     ///
     /// # Errors
-    /// The provider supports no version of TLS that is safe.
+    /// The provider supports no safe version of TLS.
     pub fn config(self) -> Result<ClientConfig, Unfit> {
         let config = ClientConfig::builder_with_provider(self.provider)
             .with_safe_default_protocol_versions()
@@ -154,7 +154,7 @@ impl Means {
     }
 }
 
-/// Says that HTTP/1.1 is what is spoken inside.
+/// Offers HTTP/1.1 in ALPN.
 pub fn speaking_http(mut config: ClientConfig) -> ClientConfig {
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     config

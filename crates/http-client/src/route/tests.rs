@@ -13,13 +13,13 @@ fn route(variables: &[(&str, &str)], url: &str, plain_http: PlainHttp) -> Result
     proxies(variables).route(url.parse().expect("a URL"), plain_http)
 }
 
-/// Host and port of the proxy that is used.
+/// Host and port of the proxy of a route.
 fn by(variables: &[(&str, &str)], url: &str) -> Option<String> {
     let route = route(variables, url, PlainHttp::Anywhere).expect("a way");
     route.proxy().map(ToString::to_string)
 }
 
-/// Whether NO_PROXY keeps a destination from its proxy.
+/// Whether NO_PROXY makes a destination bypass its proxy.
 fn excepted(no_proxy: &str, url: &str) -> bool {
     let proxy = "http://proxy.example:3128";
     let proxies = [
@@ -67,13 +67,13 @@ fn the_variable_goes_by_the_scheme() {
         (&[https], "http://ica.example", None),
         (&[http], "https://ica.example", None),
         (&[], "https://ica.example", None),
-        // An empty variable is unset.
+        // An empty variable counts as unset.
         (
             &[("HTTPS_PROXY", " "), all],
             "https://ica.example",
             Some("all.example:3"),
         ),
-        // Lower case comes first.
+        // Lower case has precedence.
         (
             &[https, ("https_proxy", "http://lower.example:4")],
             "https://ica.example",
@@ -96,7 +96,7 @@ fn the_variable_goes_by_the_scheme() {
             "https://ica.example",
             Some("https.example:1"),
         ),
-        // Under CGI it is whoever asks that sets it.
+        // Under CGI, the client can set HTTP_PROXY.
         (&[http, ("REQUEST_METHOD", "GET")], "http://ica.example", None),
         (
             &[("http_proxy", "lower.example:4"), ("REQUEST_METHOD", "GET")],
@@ -182,7 +182,7 @@ fn a_proxy_that_cant_be_used_is_told_without_its_value() {
             !shown.contains("hunter2") && shown.contains("ALL_PROXY"),
             "{shown}"
         );
-        // Where it isn't used, it does no harm.
+        // A proxy that is not used causes no error.
         assert!(route(&variables, "https://localhost", PlainHttp::Loopback).is_ok());
     }
     let password = [("HTTPS_PROXY", "http://user:hunter2@proxy")];
@@ -198,8 +198,8 @@ fn a_proxy_that_cant_be_used_is_told_without_its_value() {
     );
 }
 
-/// What curl 8 does with each of these, but for the entries with a port, with a star in them, and among others with a star alone:
-/// those are Go's, and so kubectl's.
+/// The expected values are those of curl 8. Entries with a port, entries that contain a star, and a
+/// star among other entries follow Go instead, and so kubectl.
 #[test]
 fn exceptions() {
     for (no_proxy, url, expected) in [
@@ -354,7 +354,7 @@ proptest! {
         prop_assume!(!is_loopback(&url.parse().expect("a URL")) && address.to_canonical() == address);
         let network = format!("{address}/{length}");
         prop_assert!(excepted(&network, &url));
-        // The same network, by another of its addresses.
+        // The same network, written with another of its addresses.
         if !is_short && length > 0 {
             let kept = u128::MAX << (128 - length);
             let twin = Ipv6Addr::from_bits(bits & kept | other & !kept);
