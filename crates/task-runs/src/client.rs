@@ -1,6 +1,7 @@
-//! The client of the task-run service: one connection kept alive, one request at a time, nothing retried.
+//! The client of the task-run service. It keeps one connection, sends one request at a time, and
+//! does not retry.
 //!
-//! Retries, their waits and their meaning belong to the caller; this client says exactly what happened to one request.
+//! The caller decides about retries. This client reports exactly what happened to one request.
 
 mod pages;
 mod redaction;
@@ -35,55 +36,59 @@ use super::model::{
 use super::trace::TraceParent;
 use super::{Secret, http_date};
 
-/// The most that is read of an answer's body.
+/// Limit for the body of a response.
 #[derive(Clone, Copy)]
 struct Largest {
     bytes: usize,
     exceeded: &'static str,
 }
 
-/// Errors, and answers that hold a token at most.
+/// For errors, and for responses that contain at most a token.
 const SMALL: Largest = Largest {
     bytes: 64 * 1024,
     exceeded: "larger than 64 KiB",
 };
 
-/// One run, with its execution twice and its logs. A thousand environment variables of a kilobyte fit four times.
+/// For one run, which contains its execution twice, and its logs. A thousand environment variables
+/// of 1 KiB fit four times.
 const RUN: Largest = Largest {
     bytes: 8 * 1024 * 1024,
     exceeded: "larger than 8 MiB",
 };
 
-/// A page of 1000 runs, 64 KiB each. Of a run that takes two descriptions of 4096 characters, its own and its task
-/// version's: 48 KiB if every character is escaped as `\uXXXX`. The rest is short. A page of ordinary runs is 1.5 MiB.
+/// For a page of 1000 runs of 64 KiB each. Most of that is for two descriptions of 4096 characters:
+/// the run's own and that of its task version. If every character is escaped as `\uXXXX`, they take
+/// 48 KiB. The other members are short. A page of ordinary runs takes 1.5 MiB.
 const PAGE: Largest = Largest {
     bytes: 64 * 1024 * 1024,
     exceeded: "larger than 64 MiB; ask for smaller pages",
 };
 
-/// Kept alive for longer than three default intervals, below the idle time-outs of common load balancers (240 s).
+/// How long an idle connection is kept: longer than three default intervals, shorter than the idle
+/// timeout of common load balancers (240 s).
 const IDLE: Duration = Duration::from_secs(100);
 
-/// All but the unreserved characters of RFC 3986 is encoded in run ids and in the query.
+/// Run IDs and queries are encoded except for the unreserved characters of RFC 3986.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
 
-/// How the service's certificate is checked, and ours shown.
+/// How to verify the service's certificate, and the client's own certificate.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// Roots in PEM, in place of the system's, which cost each copy a quarter of a megabyte and are not read then.
+    /// A PEM file with root certificates. They replace the system's roots, which are then not read;
+    /// those would take a quarter of a megabyte in each copy.
     pub ca_file: Option<PathBuf>,
-    /// Our certificate chain and key, in PEM.
+    /// The client's certificate chain and its key: two PEM files.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// Speaks to one service. Cheap to clone: the clones share the connection.
+/// A client for one service. It is cheap to clone, and clones share the connection.
 ///
-/// Every operation is one request with a time-out of its own, and is never tried again here. Errors say what was being done,
-/// to which run, what the service said of it and what to try: see [`Error`].
+/// Each operation sends one request with its own timeout and does not retry it. An error contains
+/// the operation, the run, the service's explanation and advice: see [`Error`].
 ///
 /// ```no_run
 /// use std::time::Duration;
@@ -111,27 +116,29 @@ pub struct Client {
     trace: Option<TraceParent>,
 }
 
-/// What an accepted heartbeat brought.
+/// The response to an accepted heartbeat.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
-    /// A fresh token.
+    /// A renewed token.
     pub jwt: Option<Secret>,
-    /// Why the body could not be read, though the heartbeat was accepted.
+    /// Why the body can't be read. The heartbeat was accepted nevertheless.
     pub unreadable: Option<&'static str>,
 }
 
 impl Client {
-    /// Sets the client up; connects to nothing yet. A path in the route's URL stays, with or without a slash at its end.
+    /// Creates a client without opening a connection. A path in the route's URL is kept, with or
+    /// without a final slash.
     ///
-    /// A route that is parsed from a URL goes by no proxy, and with plain HTTP to loopback addresses alone;
-    /// [`podbeat_http_client::route::Proxies`] makes others.
+    /// A route that is parsed from a URL uses no proxy, and sends plain HTTP only to loopback
+    /// addresses. For other routes, see [`podbeat_http_client::route::Proxies`].
     ///
-    /// What the other side hasn't acknowledged within `timeout`, the system gives up, too: a request that is given up in a
-    /// network that loses everything doesn't come out of it later than one more time-out (Linux; elsewhere that is up to the
-    /// system). Take the longest time-out of the requests to come.
+    /// `timeout` is also a limit for the operating system: it gives up data that the peer has not
+    /// acknowledged within this time (on Linux; other systems have their own limits). So even in a
+    /// network that loses all packets, an abandoned request can't arrive later than one more
+    /// `timeout`. Pass the longest timeout of all later requests.
     ///
     /// # Errors
-    /// A file of `tls` is unreadable or holds no certificate or key.
+    /// A file of `tls` can't be read, or contains no certificate or key.
     pub fn new(route: Route, tls: &Tls, timeout: Duration) -> Result<Self, Error> {
         let roots = tls.ca_file.as_deref().map(certificates).transpose()?;
         let identity = tls.identity.as_ref().map(identity).transpose()?;
@@ -145,17 +152,17 @@ impl Client {
                 tls,
                 idle: IDLE,
                 silent: None,
-                // Linux sends on what a closed connection has not yet sent, for as long as this: the last heartbeat is repeated
-                // behind what may arrive late, and must know how late that is.
+                // Linux continues to send the remaining data of a closed connection for up to this
+                // time. The last heartbeat is repeated after requests that may arrive late, so that
+                // delay must be known.
                 unacknowledged: Some(timeout),
             }),
             trace: None,
         })
     }
 
-    /// The same client, over the same connection, whose requests carry this `traceparent`: for one request, or for some that
-    /// belong together.
-    ///
+    /// Returns this client, on the same connection, with a `traceparent` for its requests: for one
+    /// request, or for several that belong together.
     /// ```no_run
     /// # async fn example(
     /// #     client: podbeat_task_runs::client::Client,
@@ -177,12 +184,14 @@ impl Client {
     /// Creates a task run and launches it.
     ///
     /// # Errors
-    /// [`Error::Unfit`] if the contract has something against the request; [`Error::Connect`] if nothing was sent;
-    /// [`Error::Ambiguous`] if the run may have been created all the same: a second try may make a second run;
-    /// [`Error::Status`] for any answer but 2xx; [`Error::Unreadable`] if the run is created, but the answer isn't one.
+    /// - [`Error::Unfit`]: the request breaks the contract. Nothing was sent.
+    /// - [`Error::Connect`]: nothing was sent.
+    /// - [`Error::Ambiguous`]: the run may have been created, so a retry may create a second one.
+    /// - [`Error::Status`]: the status is not 2xx.
+    /// - [`Error::Unreadable`]: the run was created, but the response is not a task run.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection; the run may have been created.
+    /// If the future is dropped, the connection is closed. The run may have been created.
     pub async fn create(
         &self,
         request: &CreateTaskRunRequest,
@@ -208,8 +217,7 @@ impl Client {
         decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
     }
 
-    /// Gets a task run's status, if it has one. Nothing else of the answer is kept, however much
-    /// there is of it.
+    /// Gets the status of a task run, if it has one. Discards the rest of the response.
     ///
     /// # Errors
     /// Those of [`Client::get`].
@@ -231,8 +239,11 @@ impl Client {
     /// Gets a task run.
     ///
     /// # Errors
-    /// [`Error::Unfit`] for a run id that no path can carry, [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if
-    /// no whole answer came, [`Error::Status`] for any answer but 2xx, [`Error::Unreadable`] if it isn't a task run.
+    /// - [`Error::Unfit`]: the run ID can't be part of a path.
+    /// - [`Error::Connect`]: nothing was sent.
+    /// - [`Error::Ambiguous`]: no complete response arrived.
+    /// - [`Error::Status`]: the status is not 2xx.
+    /// - [`Error::Unreadable`]: the response is not a task run.
     pub async fn get(&self, run_id: &str, token: &Secret, timeout: Duration) -> Result<TaskRun, Error> {
         self.get_as(run_id, token, timeout).await
     }
@@ -256,11 +267,13 @@ impl Client {
         decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
     }
 
-    /// Gets one page of a list of task runs. [`Client::list_all`] goes on to the pages behind it.
+    /// Gets one page of a list of task runs. [`Client::list_all`] also gets the pages after it.
     ///
     /// # Errors
-    /// [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if no whole answer came, [`Error::Status`] for any answer
-    /// but 2xx, [`Error::Unreadable`] if it isn't a page.
+    /// - [`Error::Connect`]: nothing was sent.
+    /// - [`Error::Ambiguous`]: no complete response arrived.
+    /// - [`Error::Status`]: the status is not 2xx.
+    /// - [`Error::Unreadable`]: the response is not a page.
     pub async fn list(
         &self,
         query: &ListTaskRunsQuery,
@@ -288,10 +301,11 @@ impl Client {
         decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
     }
 
-    /// Gets all task runs that the query asks for, from its page on, as a stream: page after page, each when it is reached.
+    /// Returns a stream of all task runs that match the query, beginning with the query's page.
+    /// Each page is requested when the stream reaches it.
     ///
-    /// Without a page size in the query the largest pages are asked for. `timeout` is that of each page.
-    ///
+    /// If the query has no page size, the pages have the largest size. `timeout` applies to each
+    /// page.
     /// ```no_run
     /// use std::time::Duration;
     ///
@@ -315,8 +329,8 @@ impl Client {
     /// ```
     ///
     /// # Errors
-    /// Those of [`Client::list`]; [`Error::Endless`] if the service leads in a circle, or on and on. The runs before an error
-    /// come first, and nothing comes behind it.
+    /// Those of [`Client::list`]. [`Error::Endless`] if the page tokens repeat or do not end. The
+    /// stream returns the runs before the error, then the error, and then ends.
     #[must_use]
     pub fn list_all(
         &self,
@@ -330,12 +344,14 @@ impl Client {
     /// Aborts a task run, which must be Pending or Running.
     ///
     /// # Errors
-    /// [`Error::Unfit`] for a run id that no path can carry, [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if it
-    /// may have arrived, [`Error::Status`] for any answer but 2xx, [`Error::Unreadable`] if the run is aborted, but the answer
-    /// isn't one.
+    /// - [`Error::Unfit`]: the run ID can't be part of a path.
+    /// - [`Error::Connect`]: nothing was sent.
+    /// - [`Error::Ambiguous`]: the request may have arrived.
+    /// - [`Error::Status`]: the status is not 2xx.
+    /// - [`Error::Unreadable`]: the run was aborted, but the response is not a task run.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection; the run may have been aborted.
+    /// If the future is dropped, the connection is closed. The run may have been aborted.
     pub async fn abort(
         &self,
         run_id: &str,
@@ -358,11 +374,13 @@ impl Client {
     /// Sends one heartbeat, once.
     ///
     /// # Errors
-    /// [`Error::Unfit`] for a run id that no path can carry, [`Error::Connect`] if nothing was sent, [`Error::Ambiguous`] if it
-    /// may have arrived, [`Error::Status`] for any answer but 2xx.
+    /// - [`Error::Unfit`]: the run ID can't be part of a path.
+    /// - [`Error::Connect`]: nothing was sent.
+    /// - [`Error::Ambiguous`]: the heartbeat may have arrived.
+    /// - [`Error::Status`]: the status is not 2xx.
     ///
     /// # Cancel safety
-    /// Dropping the future closes the connection; the heartbeat may have arrived.
+    /// If the future is dropped, the connection is closed. The heartbeat may have arrived.
     pub async fn heartbeat(
         &self,
         run_id: &str,
@@ -384,7 +402,7 @@ impl Client {
         Ok(accepted(reply.body))
     }
 
-    /// The one place where requests are made and answers sorted.
+    /// Sends a request and classifies its response. All operations use this function.
     async fn exchange(
         &self,
         operation: &Operation,
@@ -407,7 +425,7 @@ impl Client {
             }
             let mut secrets = call.secrets;
             secrets.push(token.expose());
-            // Whatever became of the body, the status is the answer.
+            // The status decides, even if the body can't be read.
             let response = body
                 .ok()
                 .and_then(|body| object::<ErrorResponse>(&body).ok())
@@ -425,7 +443,7 @@ impl Client {
         };
         let changes = !matches!(operation, Operation::Get { .. } | Operation::List);
         match (outcome, seen.status()) {
-            // The service did what was asked for, and said so, whatever became of the rest of its answer.
+            // The service reported success, even if the rest of its response is missing.
             (Err(Error::Ambiguous { .. }), Some(status)) if changes && is_success(status) => Ok(Reply {
                 status,
                 body: Err(BROKEN_OFF),
@@ -458,7 +476,8 @@ impl Client {
         let headers = request.headers_mut();
         headers.insert(AUTHORIZATION, bearer(token)?);
         headers.insert(ACCEPT, JSON);
-        // Digits and dashes, which every header can carry.
+        // The value contains only hexadecimal digits and dashes, so it is always a valid header
+        // value.
         if let Some(parent) = self.trace.and_then(|parent| parent.to_string().try_into().ok()) {
             headers.insert(TRACEPARENT, parent);
         }
@@ -470,9 +489,10 @@ impl Client {
         Ok(request)
     }
 
-    /// `{base}/v1/tasks/runs/{runId}{verb}`: the run id encoded, the verb's colon as it is.
+    /// `{base}/v1/tasks/runs/{runId}{verb}`. The run ID is encoded, the colon of the verb is not.
     fn run_url(&self, operation: &Operation, run_id: &str, verb: &str) -> Result<Url, Error> {
-        // Without a name the path would be that of all runs; and these two lead elsewhere, encoded or not (RFC 3986, 5.2.4).
+        // An empty ID would give the path of all runs. `.` and `..` give another path, encoded or
+        // not (RFC 3986, 5.2.4).
         if matches!(run_id, "" | "." | "..") {
             return Err(Error::Unfit {
                 operation: operation.clone(),
@@ -495,23 +515,24 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// One request, but for what is the same in all.
+/// The parts in which requests differ.
 struct Call<'secrets> {
     method: Method,
     url: Url,
     body: Option<serde_json::Result<Vec<u8>>>,
-    /// What else than the token must not be repeated, should the service do so; the longest first.
+    /// Secrets of the request in addition to the token, in case the service repeats them.
     secrets: Vec<&'secrets str>,
     largest: Largest,
 }
 
-/// A 2xx answer.
+/// A response with a status of 2xx.
 struct Reply {
     status: u16,
     body: Result<Vec<u8>, &'static str>,
 }
 
-/// Reads an object. serde takes an array for one, too, by the order of its members, and an empty one for an empty one.
+/// Parses an object. serde would also accept an array, in the order of the members, and an empty
+/// array as an empty object.
 fn object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
     let body = trimmed::bytes(body);
     if body.starts_with(b"[") {
@@ -530,7 +551,7 @@ fn decoded<T: DeserializeOwned>(operation: &Operation, reply: Reply) -> Result<T
     if trimmed::bytes(&body).is_empty() {
         return Err(unreadable("nothing at all".to_owned()));
     }
-    // What serde_json says of it would repeat a part of it.
+    // The text of serde_json's error would repeat a part of the body.
     object(&body).map_err(|error| {
         let (line, column) = (error.line(), error.column());
         let at = match line {
@@ -567,7 +588,8 @@ fn accepted(body: Result<Vec<u8>, &'static str>) -> Accepted {
     }
     match object::<TaskRunHeartbeat>(&body) {
         Ok(answer) => Accepted {
-            // A service that reads its tokens from files may send what is around them.
+            // A service that reads its tokens from files may include surrounding white space or a
+            // byte order mark.
             jwt: answer.jwt.map(|jwt| Secret::new(trimmed::text(jwt.expose()))),
             unreadable: None,
         },
@@ -578,7 +600,7 @@ fn accepted(body: Result<Vec<u8>, &'static str>) -> Accepted {
     }
 }
 
-/// Reads an answer's parts as if they had come from the service, for the fuzzer.
+/// For the fuzzer: reads the parts of a response from the service.
 #[cfg(fuzzing)]
 pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
     let mut headers = HeaderMap::new();
@@ -626,7 +648,7 @@ pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
     let _ = read::<TaskRunSummaryPagedItems>(&operation, body);
 }
 
-/// An answer whose end did not come.
+/// The end of the response is missing.
 const BROKEN_OFF: &str = "broken off";
 
 fn is_success(status: u16) -> bool {
@@ -636,7 +658,7 @@ fn is_success(status: u16) -> bool {
 async fn read_body(answer: &mut Answer, largest: Largest) -> Result<Vec<u8>, &'static str> {
     let mut body = Vec::new();
     loop {
-        // Trailers are no part of it.
+        // Trailers are ignored.
         let chunk = match answer.frame().await {
             Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
             None => return Ok(body),
@@ -649,7 +671,8 @@ async fn read_body(answer: &mut Answer, largest: Largest) -> Result<Vec<u8>, &'s
     }
 }
 
-/// Before the connection stood, nothing can have arrived; after that, anything may have.
+/// Before the connection is open, nothing can have arrived. After that, everything may have
+/// arrived.
 fn sorted(operation: &Operation, error: podbeat_http_client::Error) -> Error {
     match error {
         podbeat_http_client::Error::Connect(source) => Error::Connect {
@@ -695,7 +718,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
     Ok(certificates)
 }
 
-/// Certificate chain and key, whichever of the files has them.
+/// Reads the certificate chain and the key. Each may be in either file.
 fn identity(
     (certificate, key): &(PathBuf, PathBuf),
 ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {

@@ -1,4 +1,4 @@
-//! The bearer token: where it comes from, and how a renewed one takes its place.
+//! The bearer token: its source, and renewed tokens that replace it.
 
 use std::path::PathBuf;
 
@@ -13,13 +13,13 @@ use super::Secret;
 /// Where the token comes from.
 #[derive(Clone, Debug)]
 pub enum Source {
-    /// A file, read again for each request: a projected token is replaced while podbeat runs.
+    /// A file. It is read for each request, because a projected token changes while podbeat runs.
     File(PathBuf),
-    /// Given once and for all.
+    /// A fixed token.
     Inline(Secret),
 }
 
-/// Why there is no token to send. No message carries any of it.
+/// Why there is no token to send. No message contains a part of the token.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
@@ -27,11 +27,11 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The file holds nothing that a header can carry.
+    /// The file contains no valid header value.
     #[error(
         "the bearer token in {} is {problem}: a token is one line of visible ASCII characters without spaces",
         path.display()
@@ -42,13 +42,13 @@ pub enum Error {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A token that no header can carry, wherever it came from.
+    /// A token, from any source, that is not a valid header value.
     #[error("the bearer token is {problem}: a token is one line of visible ASCII characters without spaces")]
     Unfit {
         /// What is wrong.
         problem: &'static str,
     },
-    /// A renewed token that no header can carry.
+    /// A renewed token that is not a valid header value.
     #[error("the renewed token that the service sent is {problem}; the old one stays in use")]
     Renewed {
         /// What is wrong.
@@ -56,23 +56,24 @@ pub enum Error {
     },
 }
 
-/// Holds the token of the moment.
+/// Keeps the current token.
 #[derive(Debug)]
 pub struct Credentials {
     source: Source,
     renewed: Option<Renewed>,
-    /// Whether the service refused the renewed token, so that the source's is tried. Turns with each refusal: a token
-    /// refused once may be the right one all the same.
+    /// Whether the source's token has precedence over the renewed one. Each refusal toggles this,
+    /// because a token that was refused once may still be the right one.
     prefers_source: bool,
 }
 
-/// A token that the service handed out.
+/// A renewed token from the service.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Renewed {
     #[serde(serialize_with = "exposed")]
     token: Secret,
-    /// What the source held when the renewed token came: once it holds something else, that is newer.
+    /// The source's token when the renewed token arrived. If the source has another token now, that
+    /// one is newer.
     #[serde(default, serialize_with = "super::secret::exposed::text")]
     instead_of: Option<Secret>,
 }
@@ -85,13 +86,13 @@ impl Renewed {
     }
 }
 
-/// For the journal alone, which keeps a renewed token over a restart.
+/// Only for the journal, which keeps a renewed token across restarts.
 fn exposed<S: serde::Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_str(secret.expose())
 }
 
 impl Credentials {
-    /// Reads nothing yet. `renewed` is what an earlier process kept.
+    /// Reads nothing yet. `renewed` is the token that an earlier process kept.
     #[must_use]
     pub fn new(source: Source, renewed: Option<Renewed>) -> Self {
         Self {
@@ -101,10 +102,11 @@ impl Credentials {
         }
     }
 
-    /// The token for the next request: the renewed one, unless the source has changed since it came.
+    /// Returns the token for the next request: the renewed one, unless the source has changed since
+    /// it arrived or the service refused it.
     ///
     /// # Errors
-    /// The file is unreadable or holds no token, and no renewed token is at hand.
+    /// The file can't be read or contains no token, and there is no renewed token.
     pub fn token(&mut self) -> Result<Secret, Error> {
         let given = self.given();
         match (&self.renewed, given) {
@@ -124,10 +126,10 @@ impl Credentials {
         self.renewed.as_ref()
     }
 
-    /// Uses a token that the service handed out, from the next request on.
+    /// Uses a renewed token from the next request on.
     ///
     /// # Errors
-    /// The token can't be carried by a header; the one in use stays.
+    /// The token is not a valid header value. The current token stays in use.
     pub fn renew(&mut self, token: Secret) -> Result<(), Error> {
         check(token.expose()).map_err(|problem| Error::Renewed { problem })?;
         let instead_of = self.given().ok();
@@ -136,8 +138,8 @@ impl Credentials {
         Ok(())
     }
 
-    /// The service refused the token. If there are two, the renewed one and the source's, the next
-    /// request uses the other.
+    /// Reports that the service refused the token. If there are two, the renewed one and the
+    /// source's, the next request uses the other.
     pub fn refused(&mut self) {
         self.prefers_source = !self.prefers_source;
     }
@@ -146,8 +148,8 @@ impl Credentials {
         match &self.source {
             Source::Inline(token) => Ok(token.clone()),
             Source::File(path) => {
-                // A plain read: the file lies on a tmpfs (Secret or projected volume), and a blocking pool for it
-                // would cost a thread's stack in each of ten thousand copies.
+                // A blocking read, because the file is on a tmpfs (Secret or projected volume), and
+                // a thread pool for it would cost a thread's stack in each of ten thousand copies.
                 let text = regular_file::read_text(path, LINE).map_err(|source| Error::Read {
                     path: path.clone(),
                     source,
@@ -162,16 +164,16 @@ impl Credentials {
     }
 }
 
-/// What a JWT says of the time in which it holds.
+/// The validity period of a JWT.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Times {
-    /// Its `exp` claim (RFC 7519, 4.1.4), if it has one that is a time.
+    /// The `exp` claim (RFC 7519, 4.1.4), if it exists and is a time.
     pub expires_at: Option<Timestamp>,
-    /// Its `nbf` claim (RFC 7519, 4.1.5), likewise.
+    /// The `nbf` claim (RFC 7519, 4.1.5), if it exists and is a time.
     pub not_before: Option<Timestamp>,
 }
 
-/// The times of a JWT. `None` for anything else: a token need not be a JWT.
+/// Reads the times of a JWT. Returns `None` for any other token.
 #[must_use]
 pub fn times(token: &Secret) -> Option<Times> {
     #[derive(Deserialize)]
@@ -196,7 +198,7 @@ pub fn times(token: &Secret) -> Option<Times> {
     })
 }
 
-/// When a JWT expires, by its `exp` claim. `None` for anything else.
+/// When a JWT expires, from its `exp` claim. `None` for any other token.
 #[must_use]
 pub fn expires_at(token: &Secret) -> Option<Timestamp> {
     times(token)?.expires_at

@@ -1,4 +1,4 @@
-//! What can go wrong between podbeat and the service.
+//! Errors of the client of the task-run service.
 
 use std::fmt;
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::credentials;
 use super::model::ErrorResponse;
 
-/// Why a request was not accepted. No message carries a token, a password or any other secret of the request, even if the
-/// service repeated it.
+/// Why a request was not accepted. No message contains a token, a password or another secret of the
+/// request, even if the service repeated it.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The client can't be set up.
@@ -18,93 +18,94 @@ pub enum Error {
     /// A file that the client needs can't be read.
     #[error("reading {what} from {}", path.display())]
     File {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: std::path::PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A PEM file that holds no certificate.
+    /// A PEM file without a certificate.
     #[error("{} holds no certificate in PEM form", path.display())]
     NoCertificate {
         /// The file.
         path: std::path::PathBuf,
     },
-    /// There is no token to send; nothing was sent.
+    /// There is no token, so nothing was sent.
     #[error("no bearer token for the task-run service")]
     Token(#[from] credentials::Error),
-    /// The request breaks the contract; nothing was sent.
+    /// The request breaks the contract, so nothing was sent.
     #[error("{operation}: not sent, since {}", problems.join("; "))]
     Unfit {
-        /// What was being done.
+        /// The operation.
         operation: Operation,
         /// What is wrong with the request.
         problems: Vec<String>,
     },
-    /// No connection: nothing was sent.
+    /// No connection could be opened, so nothing was sent.
     #[error(
         "{operation}: no connection to the task-run service: is the URL right, does the name resolve, does TLS trust its CA?"
     )]
     Connect {
-        /// What was being done.
+        /// The operation.
         operation: Operation,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The request broke off or timed out: it may have arrived, and may still.
+    /// The request broke off or timed out. It may have arrived, or may still arrive.
     #[error("{operation}: no whole answer from the task-run service{}", operation.in_doubt())]
     Ambiguous {
-        /// What was being done.
+        /// The operation.
         operation: Operation,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// The service answered with something other than 2xx.
+    /// The service responded with a status other than 2xx.
     #[error(
         "{operation}: the task-run service answered {status}{}{}",
         described(.response),
         Advice { operation, status: *status, retry_after: *retry_after }
     )]
     Status {
-        /// What was being done.
+        /// The operation.
         operation: Operation,
         /// The HTTP status.
         status: u16,
-        /// What it said of it, if that was readable.
+        /// The error response, if it was readable.
         response: Option<Box<ErrorResponse>>,
-        /// How long it asked to wait before the next try.
+        /// The wait before the next try that the service asked for.
         retry_after: Option<Duration>,
     },
-    /// The service did what was asked for, but what it answered can't be read.
+    /// The operation succeeded, but the response can't be read.
     #[error("{operation}: the task-run service answered {status}, but what it says is {problem}{}", operation.done())]
     Unreadable {
-        /// What was being done.
+        /// The operation.
         operation: Operation,
         /// The HTTP status.
         status: u16,
-        /// What is wrong with the body. None of it is repeated: it may hold secrets.
+        /// What is wrong with the body. No part of the body is repeated, because it may contain
+        /// secrets.
         problem: String,
     },
-    /// A list that would never end.
+    /// A list without an end.
     #[error("{}: given up after {pages} pages: {problem}", Operation::List)]
     Endless {
-        /// Pages that were read.
+        /// Number of pages that were read.
         pages: u32,
         /// What the service does.
         problem: &'static str,
     },
 }
 
-/// What was being done, and to which run.
+/// The operation, and the run that it affects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {
     /// `CreateTaskRun`.
     Create {
-        /// The run's name, if it is to have one.
+        /// The run's name, if the request has one.
         name: Option<String>,
     },
     /// `GetTaskRun`.
@@ -159,7 +160,7 @@ impl fmt::Display for Operation {
     }
 }
 
-/// What to try.
+/// Advice for an error status.
 struct Advice<'error> {
     operation: &'error Operation,
     status: u16,
@@ -177,12 +178,12 @@ impl fmt::Display for Advice<'_> {
             (400 | 409 | 422, Operation::Abort { .. }) => {
                 "only a run that is Pending or Running can be aborted: get says where it stands"
             }
-            // A heartbeat is podbeat's own: there is nothing for anybody to correct.
+            // podbeat itself creates heartbeats, so the user can't correct them.
             (400 | 422, Operation::Heartbeat { .. }) => return Ok(()),
             (400 | 422, _) => "correct the request by what the service says of it",
             (404 | 410, Operation::Create { .. } | Operation::List) => "is the service's URL right?",
             (404 | 410, _) => "is the run's id right, and is the run the token's tenant's?",
-            // Heartbeats are tried again by whoever sends them, and that says when.
+            // The sender of heartbeats retries them and logs when.
             (408 | 425 | 429 | 500..=599, Operation::Heartbeat { .. }) => return Ok(()),
             (408 | 425 | 429 | 500..=599, _) => {
                 return match self.retry_after {
@@ -196,15 +197,15 @@ impl fmt::Display for Advice<'_> {
     }
 }
 
-/// An attempt that took too long.
+/// A request that exceeded its timeout.
 #[derive(Debug, thiserror::Error)]
 #[error("timed out after {}", humantime::format_duration(*.0))]
 pub struct TimedOut(pub Duration);
 
-/// Characters of anybody's text that are repeated in our own messages.
+/// How many characters of an external text our messages repeat.
 const LONGEST_QUOTE: usize = 300;
 
-/// A text on one line, and not too much of it.
+/// Shortens a text and puts it on one line.
 fn quote(text: &str) -> String {
     let clean = text.chars().map(|c| if c.is_control() { ' ' } else { c });
     clean.take(LONGEST_QUOTE).collect()

@@ -1,11 +1,11 @@
-//! Dates as HTTP writes them (RFC 9110, 5.6.7), and what a `Retry-After` means by them.
+//! Parses HTTP dates (RFC 9110, 5.6.7) and `Retry-After`.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::fmt::rfc2822::DateTimeParser;
 
-/// Reads a date in any of the three forms that a recipient must accept.
+/// Parses a date in any of the three forms that a recipient must accept.
 ///
 /// ```text
 /// Sun, 06 Nov 1994 08:49:37 GMT
@@ -17,7 +17,7 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
     if let Ok(date) = parser.parse_timestamp(text.trim()) {
         return Some(date);
     }
-    // The two older forms, put into the order of the first. It may go without the day of the week.
+    // Reorders the two older forms into the first one, in which the day of the week is optional.
     let separates = |c: char| c.is_ascii_whitespace() || matches!(c, '-' | ',');
     let parts: Vec<&str> = text.split(separates).filter(|part| !part.is_empty()).collect();
     let ([_, day, month, year, time, "GMT"] | [_, month, day, time, year]) = parts[..] else {
@@ -28,10 +28,11 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
         .ok()
 }
 
-/// How long a `Retry-After` asks to wait: seconds, or a date (RFC 9110, 10.2.3).
+/// Returns the wait that a `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3).
 ///
-/// A date is compared with the response's own `Date`, because both are of the service's clock, which may not be ours. Without a
-/// readable `Date` it is compared with `now`. A date in the past is no wait.
+/// A date is compared with the response's own `Date`, because both come from the service's clock,
+/// which may differ from ours. Without a readable `Date`, it is compared with `now`. A date in the
+/// past means no wait.
 pub(super) fn retry_after(asked: &str, date: Option<&str>, now: Timestamp) -> Option<Duration> {
     let asked = asked.trim();
     if let Ok(seconds) = asked.parse() {

@@ -1,10 +1,9 @@
-//! What the task-run service speaks: its wire types, its client, the credentials that open it.
-//! Here lives everything that knows the wire contract (`contract/task-runs.openapi.yaml`).
-//! Never here: Kubernetes, the decision when to send, settings.
+//! The Task Runs API: wire types, client and credentials. Only this crate knows the wire contract
+//! (`contract/task-runs.openapi.yaml`). It knows nothing of Kubernetes, of settings, or of when to
+//! send.
 //!
-//! It can be used on its own: [`client::Client`] has the five operations, [`model`] what they take and give, and
-//! [`error::Error`] says what became of one that failed.
-//!
+//! You can use this crate on its own. [`client::Client`] has the five operations, [`model`] has
+//! their requests and responses, and [`error::Error`] describes failures.
 //! ```no_run
 //! use std::time::Duration;
 //!
@@ -33,8 +32,8 @@
 //! # }
 //! ```
 //!
-//! The token is the caller's to keep fresh; [`credentials::Credentials`] reads it from a file and takes renewed ones in.
-//! [`trace::TraceParent`] joins requests to a trace.
+//! The caller must keep the token fresh. [`credentials::Credentials`] reads it from a file and
+//! accepts renewed tokens. [`trace::TraceParent`] joins requests to a trace.
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -1,17 +1,20 @@
 //! The wire types, member for member as in the contract.
 //!
-//! This file and its folder alone know the wire's spelling (`podUID`, `containerID`, `pageToken`). Here is no I/O.
+//! Only this file and its folder know the wire's spelling (`podUID`, `containerID`, `pageToken`).
+//! They do no I/O.
 //!
-//! - Every member is optional on the wire. An absent one is left out when it is written again, never null; a null that came
-//!   is read as absent.
-//! - Members that an answer has and this version doesn't know are skipped: the service may be newer.
-//! - A text of which the contract names the values is an open enum, [`TaskRunStatus`]: one that is unknown is kept.
-//! - A time that the service tells is a [`DateTime`]: one that can't be read as a time is kept as it came.
-//! - A number that needn't be whole is a [`Number`], which is always finite and keeps its form: 4 stays 4, and 4.0 stays 4.0.
-//!   Fractions are exact up to 15 digits.
-//! - What opens something is a [`Secret`](super::Secret), and where data lies is a [`Location`], since a presigned URL opens it,
-//!   too: Debug shows neither. Serialized they are whole, because that is what goes to the service; for showing there is
-//!   [`TaskRun::redact`] and [`CreateTaskRunRequest::redact`].
+//! - Every member is optional on the wire. An absent member is omitted when it is written again,
+//!   never written as null. A null is read as absent.
+//! - Unknown members of a response are skipped, because the service may be newer than this version.
+//! - [`TaskRunStatus`] is a text for which the contract lists the values. It is an open enum that
+//!   keeps unknown values.
+//! - [`DateTime`] is a time from the service. If it can't be parsed, it is kept unchanged.
+//! - [`Number`] is a number that may have a fraction. It is always finite and keeps its form: 4
+//!   stays 4, and 4.0 stays 4.0. Fractions are exact up to 15 digits.
+//! - [`Secret`](super::Secret) gives access to something, and so does a [`Location`], because it
+//!   may be a presigned URL. Debug shows neither. Serialization writes both completely, for
+//!   requests to the service. To display them, use [`TaskRun::redact`] and
+//!   [`CreateTaskRunRequest::redact`].
 
 mod date_time;
 mod error_response;
@@ -34,7 +37,7 @@ pub use heartbeat::{
 };
 pub use location::Location;
 pub use query::{ListTaskRunsQuery, PageSize, Sort, SortField};
-/// A JSON number: always finite, whole or not.
+/// A JSON number: always finite, with or without a fraction.
 pub use serde_json::Number;
 pub use status::{TaskRunStatus, UnknownStatus};
 pub use task_run::{TaskRun, TaskRunLogs, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary};

@@ -1,10 +1,10 @@
-//! A text that no log, error, metric or Debug output shows.
+//! A text that never appears in logs, errors, metrics or Debug output.
 
 use std::fmt;
 
 use serde::{Deserialize, Deserializer};
 
-/// Holds a token, password or key. Whoever needs the text asks for it by name: [`Secret::expose`].
+/// A token, password or key. [`Secret::expose`] is the only way to its text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -15,15 +15,16 @@ impl Secret {
         Self(text.into())
     }
 
-    /// The text itself. For the Authorization header, a request's body, the journal and the renewed-token file only.
+    /// Returns the text, for the Authorization header, the body of a request, the journal and the
+    /// renewed-token file only.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 }
 
-/// How members that are secrets are serialized: whole, into the bodies and files that are meant to carry them. [`Secret`] is
-/// not Serialize itself, so that nothing carries one by accident.
+/// Serializes secrets with their text, for the bodies and files that must contain them. [`Secret`]
+/// itself does not implement Serialize, so that no secret is written by accident.
 pub(super) mod exposed {
     use std::collections::BTreeMap;
 

@@ -1,21 +1,24 @@
-//! The header `traceparent`, by which the service's own records of a request and ours are brought together.
+//! The header `traceparent`, which connects the service's records of a request with ours.
 //!
-//! W3C Trace Context, level 1 (<https://www.w3.org/TR/trace-context/>): version 00 is written, and any version read.
+//! W3C Trace Context, level 1 (<https://www.w3.org/TR/trace-context/>). Writes version 00 and reads
+//! any version.
 
 use std::fmt;
 use std::num::{NonZeroU64, NonZeroU128};
 use std::str::FromStr;
 
-/// Names a whole trace: what one caller's requests have in common. 32 lower-case hexadecimal digits, not all 0.
+/// The ID of a trace, which all requests of one caller share. 32 lower-case hexadecimal digits, not
+/// all 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TraceId(NonZeroU128);
 
-/// Names one request within a trace (the standard's `parent-id`). 16 lower-case hexadecimal digits, not all 0.
+/// The ID of one request within a trace (`parent-id` in the standard). 16 lower-case hexadecimal
+/// digits, not all 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SpanId(NonZeroU64);
 
-/// What one request says of the trace that it belongs to. Can only be valid: an id of zeros can't be made, and a text that
-/// the standard forbids isn't read.
+/// The trace to which one request belongs. It is always valid: an ID is never zero, and a text that
+/// the standard forbids is rejected.
 ///
 /// ```
 /// use podbeat_task_runs::trace::TraceParent;
@@ -31,27 +34,28 @@ pub struct TraceParent {
     pub trace_id: TraceId,
     /// The request.
     pub span_id: SpanId,
-    /// Whether the caller may have recorded its part. Whoever records nothing begins a trace without it, and goes on in
-    /// another's with what it found there (the standard's 3.2.2.5.1).
+    /// Whether the caller may have recorded its part of the trace. A caller that records nothing
+    /// starts a trace with `false`, and keeps the value of a trace that it received (3.2.2.5.1 of
+    /// the standard).
     pub sampled: bool,
 }
 
-/// Why a text is no `traceparent`. None of the text is repeated.
+/// Why a text is not a valid `traceparent`. The error contains no part of the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// Another length, another character, or a separator at another place.
+    /// The length, a character or a separator is wrong.
     #[error("it is not VERSION-TRACE-PARENT-FLAGS in lower-case hexadecimal digits: 2, 32, 16 and 2 of them")]
     Form,
-    /// Version ff.
+    /// The version is ff.
     #[error("its version is ff, which is forbidden")]
     Version,
-    /// An id of zeros.
+    /// An ID consists only of zeros.
     #[error("an id in it is all zeros")]
     Zeros,
 }
 
 impl TraceId {
-    /// The id with these 128 bits.
+    /// Creates the ID with these 128 bits.
     #[must_use]
     pub fn new(bits: NonZeroU128) -> Self {
         Self(bits)
@@ -59,7 +63,7 @@ impl TraceId {
 }
 
 impl SpanId {
-    /// The id with these 64 bits.
+    /// Creates the ID with these 64 bits.
     #[must_use]
     pub fn new(bits: NonZeroU64) -> Self {
         Self(bits)
@@ -67,7 +71,7 @@ impl SpanId {
 }
 
 impl TraceParent {
-    /// The same trace, for another request.
+    /// Returns the same trace for another request.
     #[must_use]
     pub fn with_span(self, span_id: SpanId) -> Self {
         Self { span_id, ..self }
@@ -86,7 +90,7 @@ impl fmt::Display for SpanId {
     }
 }
 
-/// The header's value, in version 00. Of the flags only the one that is known is ever set, as the standard demands.
+/// The header's value, in version 00. As the standard requires, unknown flags are never set.
 impl fmt::Display for TraceParent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
@@ -103,7 +107,8 @@ impl FromStr for TraceParent {
     type Err = Unfit;
 
     /// # Errors
-    /// The standard says that such a text is to be ignored, and a new trace begun.
+    /// The text is not valid. According to the standard, the receiver ignores it and starts a new
+    /// trace.
     fn from_str(text: &str) -> Result<Self, Unfit> {
         let mut parts = text.splitn(5, '-');
         let mut part = |digits: usize| {
@@ -118,7 +123,7 @@ impl FromStr for TraceParent {
         match version {
             0xff => return Err(Unfit::Version),
             0 if parts.next().is_some() => return Err(Unfit::Form),
-            // A later version may have more to say, behind another separator.
+            // A later version may add fields after another separator.
             _ => {}
         }
         let span_id = u64::try_from(span_id).map_err(|_| Unfit::Form)?;
@@ -149,10 +154,10 @@ mod tests {
         for (text, written) in [
             (format!("00-{TRACE}-{SPAN}-01"), format!("00-{TRACE}-{SPAN}-01")),
             (format!("00-{TRACE}-{SPAN}-00"), format!("00-{TRACE}-{SPAN}-00")),
-            // Flags that nobody knows are not passed on.
+            // Unknown flags are not forwarded.
             (format!("00-{TRACE}-{SPAN}-ff"), format!("00-{TRACE}-{SPAN}-01")),
             (format!("00-{TRACE}-{SPAN}-fe"), format!("00-{TRACE}-{SPAN}-00")),
-            // Later versions, with more behind the flags or without.
+            // Later versions, with and without fields after the flags.
             (format!("01-{TRACE}-{SPAN}-01"), format!("00-{TRACE}-{SPAN}-01")),
             (
                 format!("cc-{TRACE}-{SPAN}-00-what-ever"),
@@ -182,7 +187,7 @@ mod tests {
             (format!("00_{TRACE}_{SPAN}_01"), Unfit::Form),
             (format!("00-{TRACE}-{SPAN}-01").to_uppercase(), Unfit::Form),
             (format!("00-{TRACE}-{SPAN}-0g"), Unfit::Form),
-            // from_str_radix alone would take a sign.
+            // from_str_radix alone would accept a sign.
             (format!("00-+{}-{SPAN}-01", "1".repeat(31)), Unfit::Form),
             (format!(" 00-{TRACE}-{SPAN}-01"), Unfit::Form),
             (format!("00-{}-{SPAN}-01", "ü".repeat(16)), Unfit::Form),

@@ -1,4 +1,4 @@
-//! A list of task runs, page after page.
+//! Reads a list of task runs page by page.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
@@ -13,10 +13,10 @@ use crate::Secret;
 use crate::error::Error;
 use crate::model::{ListTaskRunsQuery, PageSize, TaskRunSummary, TaskRunSummaryPagedItems};
 
-/// Pages, after which a service that has ever another one is not believed any more: a hundred million runs in the largest.
+/// Limit for the pages of a list: a hundred million runs with the largest page size.
 const MOST_PAGES: u32 = 100_000;
 
-/// Pages in a row without any run. A service that filters behind its paging may have some.
+/// Limit for consecutive pages without runs. A service that filters after paging may have some.
 const MOST_EMPTY_PAGES: u32 = 1000;
 
 pub(super) fn all(
@@ -53,16 +53,16 @@ pub(super) fn all(
     .boxed()
 }
 
-/// Where we are in a list.
+/// The position in a list.
 struct Pages {
-    /// Asks for the next page.
+    /// The query for the next page.
     query: ListTaskRunsQuery,
-    /// What is left of this one.
+    /// The remaining runs of the current page.
     runs: vec::IntoIter<TaskRunSummary>,
     next: Next,
     read: u32,
     empty_in_a_row: u32,
-    /// Tokens that were followed, as hashes: of a token nobody knows how long it is.
+    /// Hashes of the page tokens so far, because a token may have any length.
     followed: HashSet<u64>,
     hasher: RandomState,
 }
@@ -130,7 +130,7 @@ mod tests {
         }
     }
 
-    /// How many pages are read of a service that always has another.
+    /// Returns how many pages are read from a service that always has another one.
     fn read(runs: usize) -> u32 {
         let mut pages = Pages::from(ListTaskRunsQuery::default());
         while matches!(pages.next, Next::Page) {

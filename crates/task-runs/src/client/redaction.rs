@@ -1,4 +1,4 @@
-//! Takes secrets out of what the service says: it may repeat what it was sent.
+//! Removes secrets from the service's error responses, because the service may repeat a request.
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::model::{ErrorResponse, REDACTED};
 
 impl ErrorResponse {
-    /// Removes secrets, because a service may repeat what it received, literally or encoded. Secrets
-    /// of fewer than four characters stay: they occur in any text by chance.
+    /// Replaces secrets, because a service may repeat what it received, literally or encoded.
+    /// Secrets of fewer than four characters stay, because they occur in any text by chance.
     pub(crate) fn without(mut self, secrets: &[&str]) -> Self {
         let mut forms: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();
-        // Of two, one in the other, the longer goes first.
+        // If one form contains another, the longer one is replaced first.
         forms.sort_unstable_by_key(|form| std::cmp::Reverse(form.len()));
         forms.dedup();
         for secret in &forms {
@@ -33,12 +33,12 @@ fn cut(text: &mut String, secret: &str) {
     }
 }
 
-/// A secret as it may stand in a text: as it is, each line of it, and all of these escaped for JSON or a URL, or in base64, in
-/// which it may be a part of what was encoded.
+/// All forms in which a secret may appear in a text: the secret and each of its lines, literally,
+/// escaped for JSON or a URL, or in base64, where the secret may be a part of the encoded data.
 fn forms(secret: &str) -> Vec<String> {
-    /// Shorter lines, and pieces of base64, may stand in any text.
+    /// Shorter lines and shorter base64 pieces may occur in any text by chance.
     const LEAST: usize = 8;
-    /// What a URL needn't escape (RFC 3986).
+    /// Leaves the characters that a URL need not escape (RFC 3986).
     const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
         .remove(b'-')
         .remove(b'.')
@@ -54,7 +54,7 @@ fn forms(secret: &str) -> Vec<String> {
     for form in forms.clone() {
         let json = serde_json::to_string(&form).unwrap_or_default();
         if let Some(json) = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) {
-            // `/` may be escaped, too.
+            // JSON may also escape `/`.
             forms.push(json.replace('/', "\\/"));
             forms.push(json.to_owned());
         }
@@ -70,7 +70,8 @@ fn forms(secret: &str) -> Vec<String> {
         }
         for engine in [BASE64_STANDARD, BASE64_URL_SAFE] {
             forms.push(engine.encode(&form));
-            // Behind one or two other bytes the same bits are other characters. Those at the ends hold bits of what stands beside.
+            // After one or two other bytes, the same bytes have other base64 characters. Characters
+            // that also encode neighboring bits are left out.
             for (before, shared) in [(0, 0), (1, 2), (2, 3)] {
                 let bytes: Vec<u8> = std::iter::repeat_n(0, before).chain(form.bytes()).collect();
                 let whole = bytes.len() / 3 * 4 + bytes.len() % 3;
@@ -163,7 +164,7 @@ mod tests {
                 assert!(!clean.contains(piece), "{said}: {clean}");
             }
         }
-        // In base64 of more than the secret, wherever it begins.
+        // In base64 of a longer text, at any offset.
         for before in ["", "a", "ab", "Bearer ", "user:"] {
             let said = base64(&format!("{before}correct-horse-battery{before}"));
             let error = ErrorResponse {
@@ -177,7 +178,7 @@ mod tests {
             let left = clean.replace("[redacted]", "");
             assert!(left.len() + 24 <= said.len(), "{before}: {said}: {clean}");
         }
-        // What is no secret stays.
+        // Other text stays.
         let error = ErrorResponse {
             message: Some("a line of text".to_owned()),
             ..ErrorResponse::default()

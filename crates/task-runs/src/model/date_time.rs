@@ -1,4 +1,4 @@
-//! A time in an answer.
+//! A time in a response.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,8 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A time that the service told. The contract says that it is a date-time (RFC 3339); should one be anything else, that must
-/// not make a whole answer unreadable, so it is kept as it came, and written again so.
+/// A time from the service. According to the contract it is a date-time (RFC 3339). Any other value
+/// is kept unchanged, also when it is written again, so that one unusual time does not make a whole
+/// response unreadable.
 ///
 /// ```
 /// use podbeat_task_runs::model::DateTime;
@@ -25,14 +26,14 @@ use serde_json::Value;
 pub struct DateTime(Value);
 
 impl DateTime {
-    /// The moment; `None` if it isn't told in a way that can be read. A time without an offset from UTC is none: which
-    /// moment it means is anybody's guess.
+    /// Returns the time, or `None` if it can't be parsed. A time without a UTC offset can't be
+    /// parsed either, because it is ambiguous.
     #[must_use]
     pub fn timestamp(&self) -> Option<Timestamp> {
         self.0.as_str()?.parse().ok()
     }
 
-    /// As it came; what isn't a text as JSON.
+    /// The original text, or JSON if the value is not a string.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
         match &self.0 {

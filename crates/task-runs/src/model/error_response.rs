@@ -1,9 +1,9 @@
-//! What the service says of a request that it refuses.
+//! The service's explanation of a refused request.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What the service says of a request that it refuses (`ErrorResponse`).
+/// The service's explanation of a refused request (`ErrorResponse`).
 ///
 /// ```
 /// use podbeat_task_runs::model::ErrorResponse;
@@ -15,10 +15,10 @@ use serde_json::Value;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ErrorResponse {
-    /// A word.
+    /// A short code, such as `NotFound`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// Whatever more there is to say; the contract leaves its form open.
+    /// Details. The contract leaves their form open.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub details: Option<Vec<Value>>,
     /// Free text.

@@ -1,8 +1,9 @@
-//! What a task run executes, and the request that creates one.
+//! What a task run executes, and the request that creates a run.
 //!
-//! The contract calls these values strings and no more, where no type here says otherwise: kinds of resources, tiers, modes and
-//! storage providers are the service's to name, and a new one needs no new podbeat. Defaults and bounds that the service itself
-//! applies are told as its SDK (libica 2.5.0) names them; podbeat neither fills them in nor checks them.
+//! Where there is no own type, the contract only says that a value is a string. The service defines
+//! resource types, tiers, modes and storage providers, and can add values without a new version of
+//! podbeat. The comments repeat the service's defaults and bounds from its SDK (libica 2.5.0).
+//! podbeat does not apply or check them.
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use super::super::Secret;
 use super::super::secret::exposed;
 use super::{Location, Number};
 
-/// What to create and launch (`CreateTaskRunRequest`).
+/// A task run to create and launch (`CreateTaskRunRequest`).
 ///
 /// ```
 /// use podbeat_task_runs::Secret;
@@ -46,26 +47,28 @@ use super::{Location, Number};
 /// assert!(!format!("{request:?}").contains("hunter2"));
 /// ```
 ///
-/// Serialized it is the body for the service, secrets and all; [`CreateTaskRunRequest::redact`] makes it fit to be shown.
+/// Serialization writes the body for the service, including secrets. To display the request, call
+/// [`CreateTaskRunRequest::redact`] first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct CreateTaskRunRequest {
-    /// Who has access: entries of the access control list.
+    /// The entries of the access control list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acl: Option<Vec<String>>,
-    /// Free text, of at most 4096 characters.
+    /// Free text of at most 4096 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// What is run, and how.
+    /// What to run, and how.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
-    /// A name for people, of at most 255 characters.
+    /// A display name of at most 255 characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
 impl CreateTaskRunRequest {
-    /// What the contract has against it; empty if nothing. Needs no service: [`Client::create`] asks it before it sends.
+    /// Returns how the request breaks the contract; empty if it does not. This needs no service.
+    /// [`Client::create`] calls it before it sends the request.
     ///
     /// [`Client::create`]: crate::client::Client::create
     #[must_use]
@@ -91,7 +94,8 @@ impl CreateTaskRunRequest {
         problems
     }
 
-    /// Puts `[redacted]` in the place of every secret, so that it can be shown as JSON. What it was can't be had back.
+    /// Replaces every secret with `[redacted]`, so that the request can be shown as JSON. The
+    /// original values are lost.
     pub fn redact(&mut self) {
         if let Some(execution) = &mut self.execution {
             execution.redact();
@@ -99,17 +103,17 @@ impl CreateTaskRunRequest {
     }
 }
 
-/// Characters of a task run's name (`maxLength` in the contract).
+/// Limit for a task run's name, in characters (`maxLength` in the contract).
 const LONGEST_NAME: usize = 255;
 
-/// Characters of a task run's description (`maxLength` in the contract).
+/// Limit for a task run's description, in characters (`maxLength` in the contract).
 const LONGEST_DESCRIPTION: usize = 4096;
 
 /// What a task run executes (`Execution`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Execution {
-    /// The command's arguments. Shown by Debug: secrets belong into [`Environment::variables`].
+    /// The command's arguments. Debug shows them, so put secrets into [`Environment::variables`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub args: Option<Vec<String>>,
     /// The program.
@@ -121,28 +125,28 @@ pub struct Execution {
     /// The container image.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
-    /// What is mounted or fetched before it starts.
+    /// Data that is mounted or fetched before the command starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub inputs: Option<Vec<InputMountMappingWithCreds>>,
-    /// What is kept of what it leaves.
+    /// Output files that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<MountMappingWithCreds>>,
-    /// How often it has been tried again. The service's default is 0.
+    /// How often the run was retried. The service's default is 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_count: Option<i32>,
-    /// How often it is tried again at most. The service's default is 3.
+    /// How often the run is retried at most. The service's default is 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_limit: Option<i32>,
-    /// Where the service keeps its own files of the run.
+    /// Where the service stores its own files of the run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub system_files: Option<SystemFiles>,
-    /// Where the command starts.
+    /// The directory in which the command starts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_directory: Option<String>,
 }
 
 impl Execution {
-    /// Puts `[redacted]` in the place of every secret, as [`CreateTaskRunRequest::redact`] does.
+    /// Replaces every secret with `[redacted]`, as [`CreateTaskRunRequest::redact`] does.
     pub fn redact(&mut self) {
         let image = self.image.as_mut().and_then(|image| image.credentials.as_mut());
         if let Some(password) = image.and_then(|credentials| credentials.password.as_mut()) {
@@ -171,7 +175,7 @@ impl Execution {
         }
     }
 
-    /// Every secret in it, in order to keep them out of what is shown.
+    /// Returns every secret of the execution, so that callers can remove them from other texts.
     #[must_use]
     pub fn secrets(&self) -> Vec<&str> {
         let image = self.image.as_ref().and_then(|image| image.credentials.as_ref());
@@ -200,7 +204,7 @@ impl Execution {
     }
 }
 
-/// What stands in the place of a secret.
+/// Replaces a secret.
 pub const REDACTED: &str = "[redacted]";
 
 pub(super) fn redact_location(location: &mut Option<Location>) {
@@ -213,13 +217,14 @@ pub(super) fn redact_location(location: &mut Option<Location>) {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Image {
-    /// What opens the registry.
+    /// The credentials for the registry.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Credentials>,
     /// The image's digest.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// The image's name, registry included. The contract requires it of a request, and that it isn't empty.
+    /// The image's name, including the registry. The contract requires it in a request; it must not
+    /// be empty.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
     /// The image's tag.
@@ -228,7 +233,7 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image of this name, and nothing else said of it.
+    /// Creates an image with only a name.
     #[must_use]
     pub fn new(name: impl Into<String>) -> Self {
         Self {
@@ -238,11 +243,11 @@ impl Image {
     }
 }
 
-/// What opens an image's registry (`Credentials`).
+/// Credentials for an image's registry (`Credentials`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Credentials {
-    /// The password or token. Shown by nothing.
+    /// The password or token. It is never shown.
     #[serde(serialize_with = "exposed::text", skip_serializing_if = "Option::is_none")]
     pub password: Option<Secret>,
     /// The user's name.
@@ -250,17 +255,18 @@ pub struct Credentials {
     pub username: Option<String>,
 }
 
-/// What the command finds around it (`Environment`).
+/// The environment of the command (`Environment`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Environment {
     /// How inputs are streamed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub input_stream_settings: Option<InputStreamSettings>,
-    /// What it needs of a machine.
+    /// The resources that it needs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resources: Option<Resources>,
-    /// Environment variables. They carry keys and tokens more often than not, so no value is ever shown; names are.
+    /// Environment variables. They often contain keys and tokens, so values are never shown, only
+    /// names.
     #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
     pub variables: Option<BTreeMap<String, Secret>>,
 }
@@ -283,98 +289,98 @@ pub struct InputStreamSettings {
     pub prefetch_blocks: Option<i32>,
 }
 
-/// What a task run needs of a machine (`Resources`).
+/// The resources that a task run needs (`Resources`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
-    /// CPU cores, whole or not.
+    /// CPU cores, possibly with a fraction.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_cores: Option<Number>,
-    /// Further hardware, by the service's names.
+    /// Additional hardware, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Vec<String>>,
     /// Memory, in GB.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_gb: Option<Number>,
-    /// A size within the kind, by the service's names.
+    /// A size within the type, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
-    /// A tier, by the service's names.
+    /// A tier, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
-    /// A kind of machine, by the service's names.
+    /// A type of machine, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
 }
 
-/// An input: what is at a URL or URN becomes a path (`InputMountMappingWithCreds`).
+/// An input: maps a URL or URN to a path (`InputMountMappingWithCreds`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InputMountMappingWithCreds {
-    /// What opens the storage, by the provider's names. No value is ever shown.
+    /// Credentials for the storage, as the provider names them. Values are never shown.
     #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
     pub credentials: Option<BTreeMap<String, Secret>>,
-    /// How it gets there, by the service's names.
+    /// How the input is provided, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
     /// The path in the task's container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// Whose storage it is, by the service's names.
+    /// The storage provider, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_provider: Option<String>,
     /// The service's default is `File`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
-    /// Where it lies.
+    /// The source, as a URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Location>,
-    /// Where it lies, by name.
+    /// The source, as a URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
 }
 
-/// An output: what is at a path goes to a URL or URN (`MountMappingWithCreds`).
+/// An output: maps a path to a URL or URN (`MountMappingWithCreds`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct MountMappingWithCreds {
-    /// What opens the storage, by the provider's names. No value is ever shown.
+    /// Credentials for the storage, as the provider names them. Values are never shown.
     #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
     pub credentials: Option<BTreeMap<String, Secret>>,
     /// The path in the task's container.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
-    /// The storage's own service.
+    /// The URL of the storage service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service_url: Option<Location>,
-    /// Whose storage it is, by the service's names.
+    /// The storage provider, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_provider: Option<String>,
-    /// A kind, by the service's names.
+    /// A type, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
-    /// Where it goes.
+    /// The target, as a URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Location>,
-    /// Where it goes, by name.
+    /// The target, as a URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
 }
 
-/// Where the service keeps its own files of a run (`SystemFiles`).
+/// Where the service stores its own files of a run (`SystemFiles`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SystemFiles {
-    /// What opens the storage, by the provider's names. No value is ever shown.
+    /// Credentials for the storage, as the provider names them. Values are never shown.
     #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
     pub credentials: Option<BTreeMap<String, Secret>>,
-    /// Whose storage it is, by the service's names.
+    /// The storage provider, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_provider: Option<String>,
-    /// Where they lie.
+    /// The place, as a URL.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url: Option<Location>,
-    /// Where they lie, by name.
+    /// The place, as a URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
 }

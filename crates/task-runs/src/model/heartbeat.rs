@@ -1,4 +1,4 @@
-//! What a heartbeat tells, and what it is answered with. Times are RFC 3339 in UTC.
+//! A heartbeat, and the response to it. Times are RFC 3339 in UTC.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -10,19 +10,20 @@ use super::super::secret::exposed;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeartbeatTaskRunRequest {
-    /// What each container is doing. Left out while nothing is known. An array, though the name is singular.
+    /// The state of each container. Absent while no state is known. It is an array, although the
+    /// name is singular.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub container_status: Option<Vec<ContainerStatus>>,
-    /// How many times the Job behind this run was retried before this pod.
+    /// How many times the Job of this run was retried before this pod.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub job_retry_count: Option<i32>,
-    /// `Some(true)` on the heartbeat that ends the run for this pod, else left out.
+    /// `Some(true)` on the heartbeat that ends the run for this pod, absent on all others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_heartbeat: Option<bool>,
-    /// Echoes the service's nonce, or names this heartbeat across its retries.
+    /// The service's nonce, or an ID of this heartbeat that is the same in all attempts.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce: Option<String>,
-    /// Free text about the hardware that the pod landed on.
+    /// Free text about the hardware on which the pod runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pod_hardware_details: Option<String>,
     /// `metadata.name` of the pod.
@@ -39,20 +40,20 @@ pub struct ContainerStatus {
     /// The container's name in the pod's spec.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Left out while the API shows none.
+    /// Absent while the API shows no state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<ContainerState>,
 }
 
-/// A container's state (`ContainerState`): on the wire an object with the one member that applies.
+/// A container's state (`ContainerState`). On the wire, an object with the one member that applies.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ContainerState {
-    /// Ended.
+    /// The container has ended.
     Terminated(ContainerStateTerminated),
-    /// Running.
+    /// The container is running.
     Running(ContainerStateRunning),
-    /// Not yet running, or between two runs.
+    /// The container has not started, or waits for its next run.
     Waiting(ContainerStateWaiting),
 }
 
@@ -72,7 +73,7 @@ impl ContainerState {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStateRunning {
-    /// When it started.
+    /// When the container started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
 }
@@ -81,25 +82,25 @@ pub struct ContainerStateRunning {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerStateTerminated {
-    /// The runtime's id of the run that ended.
+    /// The runtime's ID of the ended run.
     #[serde(rename = "containerID", skip_serializing_if = "Option::is_none")]
     pub container_id: Option<String>,
     /// The exit code.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// When it ended.
+    /// When the container ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Timestamp>,
     /// The termination message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// A word such as `OOMKilled`.
+    /// A reason such as `OOMKilled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// The signal, where the runtime tells.
+    /// The signal, if the runtime reports it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
-    /// When it started.
+    /// When the container started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub started_at: Option<Timestamp>,
 }
@@ -111,16 +112,16 @@ pub struct ContainerStateWaiting {
     /// Free text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
-    /// A word such as `ImagePullBackOff`.
+    /// A reason such as `ImagePullBackOff`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
-/// Answer to a heartbeat (`TaskRunHeartbeat`).
+/// The response to a heartbeat (`TaskRunHeartbeat`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct TaskRunHeartbeat {
-    /// A fresh bearer token, to be used from the next request on.
+    /// A renewed bearer token, for the next request and later ones.
     #[serde(serialize_with = "exposed::text", skip_serializing_if = "Option::is_none")]
     pub jwt: Option<Secret>,
 }

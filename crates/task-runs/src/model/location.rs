@@ -1,11 +1,12 @@
-//! Where data lies.
+//! The location of data.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where data lies: mostly a URL, which may be presigned, and then it opens what it names. So Debug leaves out what stands
-/// before an `@` and behind a `?` or `#`; [`Location::expose`] has all.
+/// The location of data, usually a URL. A presigned URL gives access to the data, so Debug omits
+/// the part before an `@` and the part after a `?` or `#`. [`Location::expose`] returns the whole
+/// text.
 ///
 /// ```
 /// use podbeat_task_runs::model::Location;
@@ -18,7 +19,7 @@ use serde::{Deserialize, Serialize};
 #[serde(transparent)]
 pub struct Location(String);
 
-/// A URL, taken apart; anything else is all `shown`.
+/// The parts of a URL. For any other text, `shown` is the whole text.
 struct Parts<'text> {
     scheme: &'text str,
     user: Option<&'text str>,
@@ -40,7 +41,7 @@ impl Location {
         &self.0
     }
 
-    /// The same without what may open it.
+    /// Returns the location without the parts that may give access.
     #[must_use]
     pub fn redacted(&self) -> Self {
         let parts = self.parts();
@@ -58,7 +59,7 @@ impl Location {
 
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
         let parts = self.parts();
-        // A server may repeat a single part as well as all of it.
+        // A server may repeat a part or the whole.
         let password = parts.user.and_then(|user| user.split_once(':'));
         let values = parts
             .behind

@@ -1,12 +1,14 @@
-//! Which task runs are listed, and how.
+//! Selects and sorts task runs for a list.
 
 use std::fmt;
 
 use super::TaskRunStatus;
 
-/// Which task runs are listed, in which order, and how many at a time: the parameters of `ListTaskRuns`.
+/// The parameters of `ListTaskRuns`: which task runs are listed, in which order, and how many per
+/// page.
 ///
-/// The contract says of each filter that it is a text, and no more; each goes to the service as it is.
+/// According to the contract, each filter is a text without a defined form. podbeat sends it
+/// unchanged.
 ///
 /// ```
 /// use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, SortField, TaskRunStatus};
@@ -25,20 +27,20 @@ pub struct ListTaskRunsQuery {
     pub acls: Option<String>,
     /// Names of runs.
     pub names: Option<String>,
-    /// How many runs are on a page; the service's default is 10.
+    /// The number of runs per page. The service's default is 10.
     pub page_size: Option<PageSize>,
-    /// A token from an earlier page: the first, next, previous or last page is wanted.
+    /// A token from an earlier page. It selects the first, next, previous or last page.
     pub page_token: Option<String>,
     /// The order.
     pub sort: Option<Sort>,
-    /// Where the runs stand.
+    /// The status of the runs.
     pub status: Option<TaskRunStatus>,
     /// Versions of tasks.
     pub versions: Option<String>,
 }
 
 impl ListTaskRunsQuery {
-    /// Names and values on the wire, not yet encoded; none for what is absent.
+    /// Returns the names and values for the wire, not encoded. Absent parameters are omitted.
     #[must_use]
     pub fn pairs(&self) -> Vec<(&'static str, String)> {
         [
@@ -56,18 +58,18 @@ impl ListTaskRunsQuery {
     }
 }
 
-/// How many runs are on a page: 1 to 1000.
+/// The number of runs per page: 1 to 1000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct PageSize(u16);
 
 impl PageSize {
-    /// The most that the contract lets be asked for.
+    /// The largest page size that the contract allows.
     pub const MOST: u16 = 1000;
 
     /// The largest page.
     pub const LARGEST: Self = Self(Self::MOST);
 
-    /// `None` for 0 and for more than 1000.
+    /// Returns `None` for 0 and for more than 1000.
     #[must_use]
     pub fn new(size: u16) -> Option<Self> {
         (1..=Self::MOST).contains(&size).then_some(Self(size))
@@ -80,33 +82,33 @@ impl PageSize {
     }
 }
 
-/// The order of a list; on the wire the field, and behind a space the direction.
+/// The order of a list. On the wire: the field, a space, and the direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sort {
-    /// By what.
+    /// The field to sort by.
     pub field: SortField,
-    /// Whether the greatest comes first.
+    /// Whether the largest value comes first.
     pub descending: bool,
 }
 
-/// What a list can be sorted by.
+/// The fields by which a list can be sorted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SortField {
     /// The run's name.
     Name,
-    /// Where it stands.
+    /// The run's status.
     Status,
     /// When it was created.
     TimeCreated,
-    /// When it was changed last.
+    /// When it was last changed.
     TimeModified,
 }
 
 impl SortField {
-    /// All that the contract names.
+    /// All fields of the contract.
     pub const ALL: [Self; 4] = [Self::Name, Self::Status, Self::TimeCreated, Self::TimeModified];
 
-    /// As it stands on the wire.
+    /// The name on the wire.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -117,7 +119,7 @@ impl SortField {
         }
     }
 
-    /// The least first.
+    /// Sorts by this field, smallest value first.
     #[must_use]
     pub fn ascending(self) -> Sort {
         Sort {
@@ -126,7 +128,7 @@ impl SortField {
         }
     }
 
-    /// The greatest first.
+    /// Sorts by this field, largest value first.
     #[must_use]
     pub fn descending(self) -> Sort {
         Sort {

@@ -1,10 +1,11 @@
-//! Where a task run stands.
+//! The status of a task run.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// Where a task run stands, by the contract's `x-task-run-statuses`. Open: one that this version doesn't know is kept.
+/// The status of a task run, from the contract's `x-task-run-statuses`. This enum is open: it keeps
+/// unknown values.
 ///
 /// ```
 /// use podbeat_task_runs::model::TaskRunStatus;
@@ -15,36 +16,36 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(from = "String", into = "String")]
 pub enum TaskRunStatus {
-    /// New.
+    /// The run is new.
     Pending,
-    /// An agent has taken it.
+    /// An agent has taken the run.
     CheckedOut,
-    /// Could run.
+    /// The run is ready to run.
     Runnable,
-    /// Runs.
+    /// The run is running.
     Running,
-    /// Has run, and is being wound up.
+    /// The task has ended, and the service is finishing the run.
     Finalizing,
-    /// Done.
+    /// The run has completed.
     Completed,
-    /// Failed, and can be started again.
+    /// The run failed, and can be restarted.
     FailedRestartable,
-    /// Failed.
+    /// The run failed.
     Failed,
-    /// Somebody ended it.
+    /// Somebody aborted the run.
     Aborted,
-    /// Took too long.
+    /// The run exceeded its time limit.
     TimedOut,
-    /// None of these.
+    /// A status that this version does not know.
     Unknown(UnknownStatus),
 }
 
-/// A status that is none of those that this version knows.
+/// A status that this version does not know.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UnknownStatus(String);
 
 impl TaskRunStatus {
-    /// Those that the contract names, in its order.
+    /// The statuses of the contract, in its order.
     pub const KNOWN: [Self; 10] = [
         Self::Pending,
         Self::CheckedOut,
@@ -58,7 +59,7 @@ impl TaskRunStatus {
         Self::TimedOut,
     ];
 
-    /// As it stands on the wire.
+    /// The name on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -76,8 +77,8 @@ impl TaskRunStatus {
         }
     }
 
-    /// Whether the run has ended. One that has failed and can be started again has not, and of a status that is unknown nobody
-    /// knows.
+    /// Whether the run has ended. `false` for a failed run that can be restarted, and for an
+    /// unknown status.
     #[must_use]
     pub fn is_over(&self) -> bool {
         match self {

@@ -1,4 +1,4 @@
-//! What the service tells of task runs.
+//! Task runs, as the service describes them.
 
 use serde::de::{SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -10,7 +10,7 @@ use super::{DateTime, Location, TaskRunStatus};
 
 /// A task run (`TaskRun`).
 ///
-/// Whatever is new in it for this version of podbeat is skipped; what is absent stays absent when it is written again.
+/// Unknown members are skipped. Absent members stay absent when the run is written again.
 ///
 /// ```
 /// use podbeat_task_runs::model::{TaskRun, TaskRunStatus};
@@ -24,7 +24,7 @@ use super::{DateTime, Location, TaskRunStatus};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskRun {
-    /// Who has access: entries of the access control list.
+    /// The entries of the access control list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acl: Option<Vec<String>>,
     /// Who created it.
@@ -33,64 +33,66 @@ pub struct TaskRun {
     /// Free text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
-    /// What is run, and how.
+    /// What to run, and how.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
-    /// The execution as it was asked for, as JSON in a text: with its secrets, so it is one itself.
+    /// The requested execution as JSON text. It contains the execution's secrets, so it is a secret
+    /// itself.
     #[serde(serialize_with = "exposed::text", skip_serializing_if = "Option::is_none")]
     pub execution_raw_json: Option<Secret>,
     /// Its address in the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub href: Option<String>,
-    /// Its id: what `get`, `abort` and `heartbeat` ask for.
+    /// Its ID, for `get`, `abort` and `heartbeat`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// What is known of each try.
+    /// Information about each attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logs: Option<Vec<TaskRunLogs>>,
-    /// Who changed it last.
+    /// Who last changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modified_by: Option<String>,
-    /// A name for people.
+    /// A display name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The size of the machine, by the service's names.
+    /// The size of the machine, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_of_resource: Option<String>,
-    /// Where it stands.
+    /// The status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<TaskRunStatus>,
-    /// Free text to the status.
+    /// Free text about the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_details: Option<String>,
-    /// The part of the tenant that it belongs to.
+    /// The part of the tenant to which the run belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_tenant_id: Option<String>,
-    /// The version of the task that it is a run of.
+    /// The task version of this run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_version_summary: Option<TaskVersionSummary>,
-    /// The tenant that it belongs to.
+    /// The tenant to which the run belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// The tier of the machine, by the service's names.
+    /// The tier of the machine, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier_of_resource: Option<String>,
     /// When it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_created: Option<DateTime>,
-    /// When it was changed last.
+    /// When it was last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_modified: Option<DateTime>,
-    /// The kind of the machine, by the service's names.
+    /// The type of the machine, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub type_of_resource: Option<String>,
-    /// Its name.
+    /// Its URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
 }
 
 impl TaskRun {
-    /// Puts `[redacted]` in the place of every secret, so that it can be shown as JSON. What it was can't be had back.
+    /// Replaces every secret with `[redacted]`, so that the run can be shown as JSON. The original
+    /// values are lost.
     pub fn redact(&mut self) {
         if let Some(execution) = &mut self.execution {
             execution.redact();
@@ -105,11 +107,11 @@ impl TaskRun {
     }
 }
 
-/// A task run, in a list and after an abort (`TaskRunSummary`): without what is executed.
+/// A task run without its execution, in a list and after an abort (`TaskRunSummary`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskRunSummary {
-    /// Who has access: entries of the access control list.
+    /// The entries of the access control list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acl: Option<Vec<String>>,
     /// Who created it.
@@ -121,55 +123,55 @@ pub struct TaskRunSummary {
     /// Its address in the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub href: Option<String>,
-    /// Its id: what `get`, `abort` and `heartbeat` ask for.
+    /// Its ID, for `get`, `abort` and `heartbeat`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Who changed it last.
+    /// Who last changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modified_by: Option<String>,
-    /// A name for people.
+    /// A display name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The size of the machine, by the service's names.
+    /// The size of the machine, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size_of_resource: Option<String>,
-    /// Where it stands.
+    /// The status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status: Option<TaskRunStatus>,
-    /// Free text to the status.
+    /// Free text about the status.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub status_details: Option<String>,
-    /// The part of the tenant that it belongs to.
+    /// The part of the tenant to which the run belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_tenant_id: Option<String>,
-    /// The version of the task that it is a run of.
+    /// The task version of this run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub task_version_summary: Option<TaskVersionSummary>,
-    /// The tenant that it belongs to.
+    /// The tenant to which the run belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
-    /// The tier of the machine, by the service's names.
+    /// The tier of the machine, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier_of_resource: Option<String>,
     /// When it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_created: Option<DateTime>,
-    /// When it was changed last.
+    /// When it was last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_modified: Option<DateTime>,
-    /// The kind of the machine, by the service's names.
+    /// The type of the machine, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub type_of_resource: Option<String>,
-    /// Its name.
+    /// Its URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
 }
 
-/// The version of a task that a run is one of (`TaskVersionSummary`).
+/// The task version of a run (`TaskVersionSummary`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskVersionSummary {
-    /// Who has access: entries of the access control list.
+    /// The entries of the access control list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acl: Option<Vec<String>>,
     /// Who created it.
@@ -181,25 +183,25 @@ pub struct TaskVersionSummary {
     /// Its address in the API.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub href: Option<String>,
-    /// Its id: what `get`, `abort` and `heartbeat` ask for.
+    /// Its ID.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<String>,
-    /// Who changed it last.
+    /// Who last changed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub modified_by: Option<String>,
-    /// The part of the tenant that it belongs to.
+    /// The part of the tenant to which it belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sub_tenant_id: Option<String>,
-    /// The tenant that it belongs to.
+    /// The tenant to which it belongs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tenant_id: Option<String>,
     /// When it was created.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_created: Option<DateTime>,
-    /// When it was changed last.
+    /// When it was last changed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time_modified: Option<DateTime>,
-    /// Its name.
+    /// Its URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
     /// The version.
@@ -207,64 +209,66 @@ pub struct TaskVersionSummary {
     pub version: Option<String>,
 }
 
-/// What is known of one try of a run (`TaskRunLogs`).
+/// Information about one attempt of a run (`TaskRunLogs`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskRunLogs {
-    /// When it ended.
+    /// When the attempt ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub end_time: Option<DateTime>,
     /// What went wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
-    /// More of that.
+    /// Details of the error.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error_details: Option<String>,
-    /// When it started.
+    /// When the attempt started.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start_time: Option<DateTime>,
-    /// Its standard error, or where that lies.
+    /// Its standard error, or the location of that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stderr: Option<Location>,
-    /// Its standard output, or where that lies.
+    /// Its standard output, or the location of that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stdout: Option<Location>,
 }
 
-/// One page of task runs (`TaskRunSummaryPagedItems`). Tokens are opaque: they are for [`ListTaskRunsQuery::page_token`].
+/// One page of task runs (`TaskRunSummaryPagedItems`). The tokens are opaque values for
+/// [`ListTaskRunsQuery::page_token`].
 ///
 /// [`ListTaskRunsQuery::page_token`]: super::ListTaskRunsQuery::page_token
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct TaskRunSummaryPagedItems {
-    /// Leads to the first page.
+    /// Token of the first page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_page_token: Option<String>,
-    /// How many are on this page.
+    /// Number of runs on this page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub item_count: Option<i32>,
-    /// The runs. More than the 1000 that can be asked for make the page unreadable.
+    /// The runs. More than 1000, the largest page size, make the page unreadable.
     #[serde(deserialize_with = "bounded", skip_serializing_if = "Option::is_none")]
     pub items: Option<Vec<TaskRunSummary>>,
-    /// Leads to the last page.
+    /// Token of the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_page_token: Option<String>,
-    /// Leads to the next page; absent or empty on the last one.
+    /// Token of the next page. Absent or empty on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_page_token: Option<String>,
-    /// Leads to the page before.
+    /// Token of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prev_page_token: Option<String>,
-    /// How many there are on all pages.
+    /// Number of runs on all pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_item_count: Option<i64>,
-    /// How many pages there are.
+    /// Number of pages.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub total_page_count: Option<i64>,
 }
 
-/// No more than [`PageSize::MOST`](super::PageSize::MOST) can be asked for. The bound keeps a hostile page of small
-/// items, each of which takes hundreds of times its text in memory, from taking all of it.
+/// Reads at most [`PageSize::MOST`](super::PageSize::MOST) runs, the largest page that a query can
+/// ask for. Without this limit, a hostile page of small items would use up the memory, because each
+/// item takes hundreds of times the size of its text.
 fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TaskRunSummary>>, D::Error> {
     struct Bounded;
 
