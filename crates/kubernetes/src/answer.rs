@@ -1,9 +1,10 @@
-//! Responses of the API server, read within bounds: one object, a list item by item, a watch line by
-//! line.
+//! Reads responses of the API server within bounds: one object, a list item by item, a watch line
+//! by line.
 //!
-//! kube's client reads a response whole, and a line of a watch whatever its length. A container has
-//! 32 MiB, and whoever can create objects, or sits between podbeat and the API server, decides how long
-//! a response is. So an object is read up to [`LARGEST`], and one item of a list is in memory at a time.
+//! kube's client reads whole responses, and lines of a watch of any length. A container has 32 MiB,
+//! and the length of a response depends on anyone who can create objects, and on any proxy between
+//! podbeat and the API server. So this module reads an object up to [`LARGEST`], and keeps one item
+//! of a list in memory at a time.
 
 use std::io;
 
@@ -21,21 +22,21 @@ use serde::de::DeserializeOwned;
 
 use super::resource::{Pod, or_default};
 
-/// The most that the agent reads of one object, in bytes of JSON. etcd takes 1.5 MiB of the same
+/// Limit for an object that the agent reads, in bytes of JSON. etcd accepts 1.5 MiB of the same
 /// object in its shorter form.
 pub(super) const LARGEST: usize = 4 << 20;
 
-/// The most that is read of what is no object of the cluster's: a refusal, a list without its
-/// items, the answer to a review.
+/// Limit for responses that are not objects of the cluster, in bytes: a refusal, a list without its
+/// items, the response to a review.
 pub(super) const SMALL: usize = 64 << 10;
 
-/// Why there is no answer, or not all of it.
+/// Why there is no response, or only a part of it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// What the client says.
+    /// An error of kube's client.
     #[error(transparent)]
     Kube(#[from] kube::Error),
-    /// More than is read.
+    /// The response exceeds a limit, in bytes.
     #[error("it is longer than {} KiB", .0 >> 10)]
     TooLarge(usize),
 }
@@ -46,7 +47,7 @@ impl Error {
     }
 }
 
-/// Sends a request, and reads the object that is answered.
+/// Sends a request and reads the object in the response.
 pub(super) async fn object<T: DeserializeOwned>(
     client: &Client,
     request: Request<Vec<u8>>,
@@ -56,20 +57,20 @@ pub(super) async fn object<T: DeserializeOwned>(
     serde_json::from_slice(trimmed::bytes(&bytes)).map_err(Error::unreadable)
 }
 
-/// What stands around the items of a list.
+/// The parts of a list other than its items.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub(super) struct ListMeta {
-    /// Where a watch goes on.
+    /// The resourceVersion from which a watch can start.
     #[serde(deserialize_with = "or_default")]
     pub(super) resource_version: String,
-    /// What asks for the next page; empty if this is the last one.
+    /// The token of the next page. Empty on the last page.
     #[serde(rename = "continue", deserialize_with = "or_default")]
     pub(super) continues: String,
 }
 
-/// Sends a request, and hands the items of the list that is answered on, one by one, as JSON. No
-/// item may have more than `most` bytes.
+/// Sends a request and passes the items of the list in the response to `each`, one by one, as JSON.
+/// An item may have at most `most` bytes.
 pub(super) async fn list(
     client: &Client,
     request: Request<Vec<u8>>,
@@ -80,7 +81,7 @@ pub(super) async fn list(
     struct Around {
         #[serde(default, deserialize_with = "or_default")]
         metadata: ListMeta,
-        // What has no items is no list.
+        // A response without items is not a list.
         #[serde(rename = "items")]
         _items: serde::de::IgnoredAny,
     }
@@ -94,20 +95,20 @@ pub(super) async fn list(
     Ok(around.metadata)
 }
 
-/// What a watch tells.
+/// An event of a watch.
 #[derive(Debug)]
 pub(super) enum Event {
-    /// The pod as it is.
+    /// The current pod.
     Shown(Box<Pod>),
-    /// The pod as it last was.
+    /// The last state of a deleted pod.
     Deleted(Box<Pod>),
-    /// Nothing but how far the watch has come.
+    /// A bookmark with the resourceVersion that the watch has reached.
     Bookmark(String),
-    /// The watch is over.
+    /// The API server ended the watch with an error.
     Refused(Box<Status>),
 }
 
-/// Sends a request, and reads the watch that is answered. Behind an error nothing comes.
+/// Sends a request and reads the watch in the response. The stream ends after an error.
 pub(super) async fn watch(
     client: &Client,
     request: Request<Vec<u8>>,
@@ -155,9 +156,9 @@ fn event(line: &[u8]) -> Result<Event, Error> {
     }
 
     let line = trimmed::bytes(line);
-    // First the type alone, since what stands in the object's place depends on it.
+    // Parses the type first, because the kind of object depends on it.
     let Ok(Kind { kind }) = serde_json::from_slice(line) else {
-        // An API server that fails may answer a bare Status.
+        // A failing API server may send a bare Status.
         return match serde_json::from_slice::<Refusal>(line) {
             Ok(refusal) if refusal.code != 0 => Ok(Event::Refused(refusal.status(0))),
             Ok(_) => Err(Error::unreadable(serde::de::Error::missing_field("type"))),
@@ -178,12 +179,12 @@ fn event(line: &[u8]) -> Result<Event, Error> {
     })
 }
 
-/// A watch, line by line.
+/// Splits a watch into lines.
 struct Lines {
     body: Body,
-    /// What came of the line that isn't whole yet.
+    /// The incomplete line.
     line: Vec<u8>,
-    /// What came behind it.
+    /// The bytes after it.
     rest: Bytes,
 }
 
@@ -204,7 +205,7 @@ impl Lines {
             } else {
                 self.rest = match next(&mut self.body).await {
                     Ok(Some(bytes)) => bytes,
-                    // What has no end is no line.
+                    // Ignores a line without its end.
                     Ok(None) => return Ok(None),
                     Err(error) if is_end(&error) => return Ok(None),
                     Err(error) => return Err(kube::Error::ReadEvents(io::Error::other(error)).into()),
@@ -214,8 +215,8 @@ impl Lines {
     }
 }
 
-/// Whether a watch ended as one may: the connection was closed in the middle of a chunk, which many
-/// a balancer does, or was silent for too long.
+/// Whether a watch ended in an expected way: the connection was closed in the middle of a chunk, as
+/// many load balancers do, or was silent for too long.
 fn is_end(error: &kube::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
@@ -228,31 +229,31 @@ fn is_end(error: &kube::Error) -> bool {
     false
 }
 
-/// Takes a list apart into its items while it comes.
+/// Splits a list into its items while it arrives.
 #[derive(Default)]
 struct Items {
-    /// All that is no item.
+    /// Everything outside the items.
     around: Vec<u8>,
-    /// What came of the item that isn't whole yet.
+    /// The incomplete item.
     item: Vec<u8>,
-    /// How many brackets and braces are open.
+    /// The number of open brackets and braces.
     depth: usize,
     in_text: bool,
     is_escaped: bool,
-    /// The last text in the list itself, which is the name of a member if a colon follows.
+    /// The last string of the list itself. If a colon follows, it is the name of a member.
     name: Vec<u8>,
-    /// Whether the member that comes is that of the items.
+    /// Whether the next member is `items`.
     is_named: bool,
-    /// Whether the brackets of the items are open.
+    /// Whether the brackets of `items` are open.
     is_inside: bool,
 }
 
 const ITEMS: &[u8] = b"items";
 
-/// Inside the braces of the list.
+/// The depth inside the braces of the list.
 const LIST: usize = 1;
 
-/// Inside the brackets of its items.
+/// The depth inside the brackets of its items.
 const INSIDE: usize = 2;
 
 impl Items {
@@ -286,7 +287,7 @@ impl Items {
         Ok(())
     }
 
-    /// Whether an item ended before this byte.
+    /// Returns whether an item ended before this byte.
     fn read(&mut self, byte: u8) -> bool {
         if self.in_text {
             match byte {
@@ -325,7 +326,8 @@ impl Items {
     }
 }
 
-/// A refusal, without what nobody reads: causes may be without number.
+/// A refusal, without the members that podbeat does not read, such as causes, of which there may be
+/// any number.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Refusal {
@@ -347,7 +349,8 @@ struct Details {
 }
 
 impl Refusal {
-    /// As kube's client has it; with the answer's own code, if there is one.
+    /// Converts the refusal into a status of kube. Uses the response's own code if the body has
+    /// none.
     fn status(self, code: u16) -> Box<Status> {
         let details = StatusDetails {
             name: String::new(),
@@ -364,14 +367,14 @@ impl Refusal {
     }
 }
 
-/// Sends a request; the answer, unless it is a refusal.
+/// Sends a request. Returns the response, or an error if it is a refusal.
 async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<Response<Body>, Error> {
     let mut response = client.send(request.map(Body::from)).await?;
     let status = response.status();
     if !status.is_client_error() && !status.is_server_error() {
         return Ok(response);
     }
-    // Whatever becomes of the body, the status is the answer; proxies write theirs as they like.
+    // The status decides, even if the body can't be read. A proxy's body may have any form.
     let body = whole(response.body_mut(), SMALL).await.unwrap_or_default();
     let refusal = serde_json::from_slice(trimmed::bytes(&body)).unwrap_or_else(|_| Refusal {
         message: String::from_utf8_lossy(trimmed::bytes(&body)).into_owned(),
@@ -381,7 +384,7 @@ async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<Response<Bod
     Err(kube::Error::Api(refusal.status(status.as_u16())).into())
 }
 
-/// All of a body, up to a limit.
+/// Reads a whole body, up to a limit in bytes.
 pub(super) async fn whole(body: &mut Body, most: usize) -> Result<Vec<u8>, Error> {
     let mut bytes = Vec::new();
     while let Some(part) = next(body).await? {
@@ -417,7 +420,7 @@ mod tests {
 
     use super::*;
 
-    /// A client whose every request is answered so, in these parts.
+    /// A client that sends this response to every request, in these parts.
     fn answering(status: u16, parts: Vec<Vec<u8>>) -> Client {
         let parts = Arc::new(parts);
         let service = tower_service_fn(move |_: Request<Body>| {
@@ -558,7 +561,7 @@ mod tests {
         let error = lines.next().await.expect("an item").expect_err("too large");
         assert!(is_too_large(error, LARGEST));
         assert!(lines.next().await.is_none(), "nothing comes behind an error");
-        // Of a refusal the status counts.
+        // For a refusal, the status decides.
         let error = object::<Value>(&answering(503, many("{")), request())
             .await
             .expect_err("refused");
@@ -643,7 +646,7 @@ mod tests {
             }
         }
 
-        /// However an answer is written, its items are those that a parser of all of it finds.
+        /// The items are those that a parser of the whole response finds.
         #[test]
         fn items_are_those_of_the_whole(names in proptest::collection::vec("[\"\\\\\\[\\]{},:a]{0,8}", 0..6), at_once in 1_usize..40) {
             let pods: Vec<Value> = names.iter().map(|name| json!({"items": [name], name.as_str(): {"b": name}})).collect();

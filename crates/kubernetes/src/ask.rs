@@ -1,6 +1,8 @@
-//! Single questions to the API server, each with a deadline of its own: who is asked, who asks, what may be done, what a pod is.
+//! Single questions to the API server, each with its own deadline: its version, our account, our
+//! rights, a pod.
 //!
-//! On kube's client, as the watch is; but answers are read here, since their `Date` is wanted.
+//! Like the watch, this module uses kube's client. It reads the responses itself, because it needs
+//! their `Date`.
 
 use std::time::Duration;
 
@@ -28,35 +30,35 @@ pub enum Error {
     /// The client can't be set up.
     #[error(transparent)]
     Setup(#[from] watch::Error),
-    /// The API server refused.
+    /// The API server refused the request.
     #[error("{asked}: the API server answered {status}{}", told(.message))]
     Refused {
-        /// What was asked.
+        /// The question.
         asked: &'static str,
         /// The HTTP status.
         status: u16,
-        /// What the API server said of it, if that was readable.
+        /// The API server's explanation, if it was readable.
         message: String,
     },
-    /// It answered something else than Kubernetes does.
+    /// The response is not what Kubernetes sends.
     #[error("{asked}: the answer is not what Kubernetes answers")]
     Unreadable {
-        /// What was asked.
+        /// The question.
         asked: &'static str,
     },
-    /// No connection, or one that broke off.
+    /// There was no connection, or it broke off.
     #[error("{asked}: the API server can't be reached or broke off")]
     Unreachable {
-        /// What was asked.
+        /// The question.
         asked: &'static str,
-        /// What the client said.
+        /// The client's error.
         #[source]
         source: Box<kube::Error>,
     },
-    /// No answer in time.
+    /// There was no response in time.
     #[error("{asked}: no answer within {}", humantime::format_duration(*.after))]
     Timeout {
-        /// What was asked.
+        /// The question.
         asked: &'static str,
         /// The limit.
         after: Duration,
@@ -72,7 +74,7 @@ fn told(message: &str) -> String {
 }
 
 impl Error {
-    /// The HTTP status of the API server's refusal, where there is one.
+    /// The HTTP status of the API server's refusal, if there is one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -84,16 +86,16 @@ impl Error {
     }
 }
 
-/// The API server's own word of itself.
+/// The API server's version.
 #[derive(Clone, Debug)]
 pub struct Version {
-    /// `v1.37.0`.
+    /// For example `v1.37.0`.
     pub git_version: String,
-    /// The `Date` of the answer, as it came.
+    /// The `Date` of the response, unchanged.
     pub date: Option<String>,
 }
 
-/// An API server and how it is reached.
+/// Asks questions to one API server.
 #[derive(Clone)]
 pub struct Questions {
     client: Client,
@@ -103,9 +105,11 @@ pub struct Questions {
 }
 
 impl Questions {
-    /// Sets the client up; sends nothing yet. Without a namespace, the kubeconfig's own is taken. Each question may take `limit`.
+    /// Creates a client without sending anything. Without a namespace, that of the kubeconfig is
+    /// used. Each question may take `limit`.
     ///
-    /// Reads files, and may run the kubeconfig's credential plugin: not for a thread that must not wait.
+    /// This function reads files, and may run the kubeconfig's credential plugin. Do not call it on
+    /// a thread that must not wait.
     ///
     /// # Errors
     /// The kubeconfig, the address, the CA or the credentials can't be used.
@@ -119,7 +123,7 @@ impl Questions {
         })
     }
 
-    /// The API server's URL, as it may be shown.
+    /// The API server's URL, without secrets.
     #[must_use]
     pub fn server(&self) -> String {
         route::shown(self.route.url())
@@ -131,16 +135,16 @@ impl Questions {
         &self.route
     }
 
-    /// The namespace of the pods that are asked for.
+    /// The namespace of the pods.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// Which version it is.
+    /// Asks for the API server's version.
     ///
     /// # Errors
-    /// It refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn version(&self) -> Result<Version, Error> {
         const ASKED: &str = "asking for its version";
         #[derive(Deserialize)]
@@ -159,10 +163,10 @@ impl Questions {
         })
     }
 
-    /// Whom it takes us for (`SelfSubjectReview`, Kubernetes 1.28 and later).
+    /// Asks who we are (`SelfSubjectReview`, Kubernetes 1.28 and later).
     ///
     /// # Errors
-    /// It refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn account(&self) -> Result<Account, Error> {
         const ASKED: &str = "asking for whom it takes us (SelfSubjectReview)";
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
@@ -178,11 +182,12 @@ impl Questions {
         Ok(Account::named(user))
     }
 
-    /// Whether we may do this with the pod of that name in the namespace (`SelfSubjectAccessReview`). A Role may be restricted
-    /// to one pod by resourceNames, and lists and watches by the field selector metadata.name are authorized as of that name.
+    /// Asks whether we may use this verb on the pod of that name in the namespace
+    /// (`SelfSubjectAccessReview`). A Role can be restricted to one pod with resourceNames.
+    /// Kubernetes authorizes lists and watches with the field selector metadata.name for that name.
     ///
     /// # Errors
-    /// It refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn may(&self, verb: &str, pod: &str) -> Result<bool, Error> {
         const ASKED: &str = "asking what we may do (SelfSubjectAccessReview)";
         let body = json!({
@@ -201,10 +206,10 @@ impl Questions {
             .ok_or(Error::Unreadable { asked: ASKED })
     }
 
-    /// The pod of that name in the namespace; `None` if there is none.
+    /// Gets the pod of that name in the namespace. `None` if it does not exist.
     ///
     /// # Errors
-    /// It refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn pod(&self, name: &str) -> Result<Option<Pod>, Error> {
         let encoded = |text| utf8_percent_encode(text, NON_ALPHANUMERIC);
         let path = format!(
@@ -220,10 +225,10 @@ impl Questions {
         }
     }
 
-    /// How many pods of the same Job failed before this one; `None` if that can't be known.
+    /// Counts the pods of the same Job that failed before this one. `None` if the count is unknown.
     ///
     /// # Errors
-    /// It refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
         const ASKED: &str = "listing the pods of the Job";
         let count = timeout(self.limit, listed::retries(&self.client, &self.namespace, job)).await;
@@ -247,7 +252,7 @@ impl Questions {
         })
     }
 
-    /// One question, and the answer if it is a good one and not longer than that.
+    /// Sends one request. Returns a successful response of at most `most` bytes.
     async fn ask(
         &self,
         asked: &'static str,
@@ -266,7 +271,7 @@ impl Questions {
                 .body(Body::from(body.into_bytes()))
                 .map_err(kube::Error::HttpError);
             let unreachable = |source| match source {
-                // New credentials can't be had; what is told of that may hold a secret.
+                // There are no new credentials. The text of the error may contain a secret.
                 #[cfg(feature = "kubeconfig")]
                 source @ kube::Error::Auth(_) => Error::Setup(super::kubeconfig::setup(source).into()),
                 source => Error::Unreachable {
@@ -287,7 +292,7 @@ impl Questions {
             let body = answer::whole(&mut response.into_body(), most).await.ok();
             let answer = body.map(|body| Answer { body, date });
             if !is_good {
-                // Whatever became of the body, the status is the answer.
+                // The status decides, even if the body can't be read.
                 let said = answer.and_then(|answer| answer.read::<Value>(asked).ok());
                 let message = said.as_ref().and_then(|said| said.get("message")?.as_str());
                 return Err(Error::Refused {
@@ -305,7 +310,7 @@ impl Questions {
     }
 }
 
-/// What was answered with 2xx.
+/// A response with a status of 2xx.
 struct Answer {
     body: Vec<u8>,
     date: Option<String>,

@@ -1,4 +1,4 @@
-//! Captured pods, as this crate reads them: for its tests.
+//! Captured pods for the tests, as this crate reads them.
 
 use podbeat_heartbeat::observation::Observation;
 pub(crate) use podbeat_lab::captured::Captured;
@@ -6,9 +6,9 @@ pub(crate) use podbeat_lab::captured::Captured;
 use crate::resource::Pod;
 use crate::status;
 
-/// What is read from a captured pod.
+/// Reads a captured pod.
 pub(crate) trait Observe {
-    /// What the core sees of it, beside the container that has podbeat's place.
+    /// What the core sees of the pod. The container in podbeat's place is left out.
     fn observe(&self) -> Observation;
 }
 

@@ -1,8 +1,9 @@
-//! The way to the API server from a laptop: as kubectl goes, by a kubeconfig, which kube reads. The proxies are ours: kube's own
-//! reading of NO_PROXY compares it with the proxy, and fails on an empty entry.
+//! The way to the API server from a laptop: with a kubeconfig, as for kubectl. kube reads the
+//! kubeconfig, but podbeat selects the proxies, because kube compares NO_PROXY with the proxy
+//! instead of the server, and fails on an empty entry.
 //!
-//! Behind the feature `laptop`: in a pod nobody has a kubeconfig, and what reads one (YAML, programs for credentials) would be in
-//! every pod.
+//! This module is behind the feature `laptop`. A pod has no kubeconfig, and the code that reads one
+//! (YAML, credential programs) would be part of every pod's binary.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,41 +23,43 @@ use url::Url;
 use super::transport::Carrier;
 use super::watch::Reached;
 
-/// The most that is read of a kubeconfig, in bytes: of a thousand clusters, certificates included.
+/// Limit for a kubeconfig, in bytes: enough for a thousand clusters with their certificates.
 const LARGEST: u64 = 8 << 20;
 
 /// Why the kubeconfig can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can't be read.
+    /// The kubeconfig can't be read.
     #[error("reading the Kubernetes client configuration: is KUBECONFIG (or --kubeconfig, --context) right?")]
     Unreadable(#[source] KubeconfigError),
-    /// A file that it names can't be read.
+    /// A file that the kubeconfig names can't be read.
     #[error("reading {what} that the kubeconfig names from {}", path.display())]
     File {
-        /// What it should hold.
+        /// The expected content.
         what: &'static str,
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It isn't YAML that kubectl would read. What the parser says of it repeats lines of it, a token perhaps.
+    /// The kubeconfig is not YAML that kubectl would read. The parser's own message is not shown,
+    /// because it repeats lines that may contain a token.
     #[error("the kubeconfig is not the YAML that kubectl reads{}", at(.place))]
     Malformed {
-        /// Line and column, where the parser tells.
+        /// Line and column, if the parser reports them.
         place: Option<(u64, u64)>,
     },
-    /// The client can't be set up, for a reason whose own words may repeat a secret.
+    /// The client can't be set up. The error's own text is not shown, because it may repeat a
+    /// secret.
     #[error("setting up the connection to the Kubernetes API: {0}")]
     Withheld(&'static str),
-    /// A CA, token or client certificate that it names can't be used.
+    /// A CA, token or client certificate that the kubeconfig names can't be used.
     #[error(
         "setting up the connection to the Kubernetes API: check the CA, and the token or client certificate, that the kubeconfig names"
     )]
     Setup(#[source] kube::Error),
-    /// The server's address isn't one.
+    /// The server's address is not a URL.
     #[error("the server that the kubeconfig names has no URL")]
     Address(#[source] url::ParseError),
     /// The proxy can't be used.
@@ -73,10 +76,11 @@ impl From<Unfit> for Error {
     }
 }
 
-/// What names the proxy of a kubeconfig's cluster.
+/// The source of a proxy, for messages: the cluster's entry in the kubeconfig.
 const PROXY_URL: &str = "proxy-url of the kubeconfig";
 
-/// Sets a client up, by what the kubeconfig says; sends nothing yet. `None` for `~/.kube/config`, and for its current context.
+/// Creates a client for a kubeconfig without sending anything. `None` means `~/.kube/config`, and
+/// its current context.
 pub(super) async fn reach(
     path: Option<&Path>,
     context: Option<String>,
@@ -85,7 +89,7 @@ pub(super) async fn reach(
     let (config, proxy) = config(path, context).await?;
     let url: Url = config.cluster_url.to_string().parse().map_err(Error::Address)?;
     let route = match proxy {
-        // As kubectl has it: for this cluster alone, whatever NO_PROXY says.
+        // As for kubectl: only for this cluster, and regardless of NO_PROXY.
         Some(proxy) => Route::by(url, PROXY_URL, &proxy),
         None => proxies.route(url, PlainHttp::Direct),
     };
@@ -97,7 +101,7 @@ pub(super) async fn reach(
     })
 }
 
-/// What the kubeconfig says, and the proxy that it names.
+/// Reads the kubeconfig, and the proxy that it names.
 async fn config(path: Option<&Path>, context: Option<String>) -> Result<(Config, Option<String>), Error> {
     let options = KubeConfigOptions {
         context,
@@ -120,7 +124,7 @@ async fn config(path: Option<&Path>, context: Option<String>) -> Result<(Config,
     Ok((config, proxy))
 }
 
-/// kube's layers (who asks, and below which path) over our own connection.
+/// Combines kube's layers (credentials and base path) with our own connection.
 fn client(config: &Config, route: Route) -> Result<Client, Error> {
     let roots = config.root_cert.iter().flatten();
     let roots: Vec<_> = roots.map(|root| CertificateDer::from(root.clone())).collect();
@@ -137,7 +141,8 @@ fn client(config: &Config, route: Route) -> Result<Client, Error> {
     })
 }
 
-/// Why the client can't be set up or signed in, without what a program for credentials printed, and without a proxy's password.
+/// Why the client can't be set up or signed in. The error does not contain the output of a
+/// credential program, or a proxy's password.
 pub(super) fn setup(error: kube::Error) -> Error {
     use kube::client::AuthError;
     match error {
@@ -158,8 +163,8 @@ pub(super) fn setup(error: kube::Error) -> Error {
     }
 }
 
-/// A kubeconfig, or several that are joined, as `KUBECONFIG` may name them. Of several, one that isn't there is passed over, as
-/// kubectl does; of two entries with one name the first holds.
+/// Reads a kubeconfig, or several that are joined, as in `KUBECONFIG`. As for kubectl, a missing
+/// file in such a list is ignored, and if two entries have the same name, the first one is used.
 fn read(paths: &Path) -> Result<Kubeconfig, KubeconfigError> {
     let mut all = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
     let (Some(first), Some(second)) = (all.next(), all.next()) else {
@@ -174,8 +179,8 @@ fn read(paths: &Path) -> Result<Kubeconfig, KubeconfigError> {
         })
 }
 
-/// kube's client reads it, with a byte order mark or without, once it is known to be a file that
-/// can be read.
+/// Checks that the file can be read, and lets kube's client read it. That accepts a byte order
+/// mark.
 fn read_one(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
     match regular_file::read(path, LARGEST) {
         Ok(_) => Kubeconfig::read_from(path),
@@ -183,10 +188,11 @@ fn read_one(path: &Path) -> Result<Kubeconfig, KubeconfigError> {
     }
 }
 
-/// Reads the certificates and the key that a context names, and puts them in the place of their
-/// names: kube's client would wait for a pipe, and not find a certificate behind a byte order mark.
-/// A token's file is read again as it changes, and so stays named. The cluster's proxy is handed out, and kube's client
-/// gets one that it doesn't use: else it would look for one in the environment.
+/// Replaces the paths of a context's certificates and key with their contents, because kube's
+/// client would wait for a pipe and would not find a certificate after a byte order mark. The path
+/// of a token file stays, because kube reads that file again when it changes. Returns the cluster's
+/// proxy, and gives kube's client one that it does not use: otherwise kube would look for a proxy
+/// in the environment.
 fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<Option<String>, Error> {
     let wanted = context.or(kubeconfig.current_context.as_deref());
     let context = kubeconfig
@@ -194,7 +200,7 @@ fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<Option<
         .iter()
         .find(|named| Some(named.name.as_str()) == wanted)
         .and_then(|named| named.context.clone());
-    // What is missing is told by whoever reads the rest.
+    // A missing entry is reported when kube reads the rest.
     let Some(context) = context else { return Ok(None) };
     let mut clusters = kubeconfig.clusters.iter_mut();
     let cluster = clusters.find(|named| named.name == context.cluster);
@@ -235,7 +241,7 @@ fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<Option<
     Ok(proxy.filter(|proxy| !proxy.trim().is_empty()))
 }
 
-/// What a file in PEM form holds, as a kubeconfig has it.
+/// Reads a PEM file into the form that a kubeconfig has.
 fn encoded(what: &'static str, path: &Option<String>) -> Result<Option<String>, Error> {
     let Some(path) = path else { return Ok(None) };
     let pem = file(what, path, regular_file::PEM)?;

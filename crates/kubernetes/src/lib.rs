@@ -1,6 +1,8 @@
-//! What Kubernetes says of our pod: the slice of it that is parsed, its meaning, and the watch that brings it.
-//! Here lives everything that knows Kubernetes' field names and API.
-//! Never here: the task-run service, the decision when to send, clocks other than the watch's own deadlines.
+//! Reads pods from Kubernetes: the parsed slice of a pod, its meaning, and the watch that delivers
+//! it.
+//!
+//! All code that knows Kubernetes' field names and API is in this crate. It knows nothing of the
+//! task-run service, of when to send, or of clocks other than the watch's own deadlines.
 
 mod answer;
 pub mod ask;

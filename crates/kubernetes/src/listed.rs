@@ -1,4 +1,5 @@
-//! Pods by a label selector, for whoever looks after many of them at once. On kube's client, as the watch is.
+//! Lists pods by a label selector, for commands that check many pods. Like the watch, this module
+//! uses kube's client.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,24 +21,25 @@ use super::resource::{Pod, only, or_default, readable_time};
 use super::retries::{COMPLETION_INDEX, Other, Tally, selector};
 use super::watch::{self, Access};
 
-/// The longest that the next pod of a page may take.
+/// Limit for the time until the next pod of a page arrives.
 const REQUEST: Duration = Duration::from_secs(30);
 
-/// Pods on a page: at 16 KB each, 1.6 MB. Of a page no more than one pod is in memory.
+/// Pods per page: 1.6 MB at 16 KB each. At most one pod of a page is in memory.
 const PAGE: u32 = 100;
 
-/// Pages, after which an API server that has ever another one is not believed any more: a million pods.
+/// Limit for the pages of a list: a million pods.
 const MOST_PAGES: usize = 10_000;
 
-/// The most that is read of one pod, in bytes of JSON: etcd takes 1.5 MiB of it, and JSON may need
-/// six times as many for the same texts (each `<` is written as `\u003c`). It is more than what the
-/// agent reads of its own pod: of all that may be in a cluster, nobody's pod may hide the others.
+/// Limit for one pod, in bytes of JSON. etcd accepts 1.5 MiB of it, and JSON may need six times
+/// that for the same texts (each `<` is written as `\u003c`). This is more than the agent reads of
+/// its own pod, because no pod in a cluster may hide the others.
 const LARGEST: usize = 12 << 20;
 
-/// The annotation from which the manifests fill TASK_RUN_ID.
+/// The annotation from which the manifests set TASK_RUN_ID.
 pub const TASK_RUN_ID: &str = "podbeat.dev/task-run-id";
 
-/// The settings of podbeat's container that are read: the variable, and the flag that comes before it.
+/// The settings of podbeat's container that are read: the variable, and the flag that has
+/// precedence over it.
 pub const SETTINGS: [(&str, &str); 8] = [
     ("TASK_RUN_ID", "task-run-id"),
     ("JOB_COMPLETION_INDEX", "job-completion-index"),
@@ -49,16 +51,17 @@ pub const SETTINGS: [(&str, &str); 8] = [
     ("PODBEAT_IGNORED_CONTAINERS", "ignored-containers"),
 ];
 
-/// A pod, and what only those read who look at it from outside.
+/// A pod, with additional fields for commands that look at it from outside.
 #[derive(Clone, Debug, Default)]
 pub struct Listed {
-    /// What podbeat reads of any pod; nothing but its names if there is more of that than is kept.
+    /// The part of a pod that podbeat always reads. Only names and UID are set if the pod exceeds
+    /// the limits.
     pub pod: Pod,
-    /// Why there is nothing else in it.
+    /// Why the rest of the pod was not read.
     pub unread: Option<String>,
     /// `metadata.creationTimestamp`, in whole seconds.
     pub created_at: Option<Timestamp>,
-    /// Whether the phase says that no container will run again; known of an unread pod, too.
+    /// Whether the phase shows that no container will run again. Also set for an unread pod.
     pub phase_is_terminal: bool,
     /// The UID of the object that controls the pod, such as a Job.
     pub controller: Option<String>,
@@ -67,8 +70,8 @@ pub struct Listed {
     containers: Vec<Container>,
 }
 
-/// A container, and which of [`SETTINGS`] it is given word for word. Those from ConfigMaps,
-/// Secrets and fields have no value here.
+/// A container, and those of its [`SETTINGS`] that the spec gives literally. Values from
+/// ConfigMaps, Secrets and fields are not available here.
 #[derive(Clone, Default, Deserialize)]
 #[serde(default)]
 struct Container {
@@ -82,7 +85,7 @@ struct Container {
     args: BTreeMap<&'static str, String>,
 }
 
-/// A value may be a secret.
+/// Shows only the name, because a value may be a secret.
 impl fmt::Debug for Container {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Container").field(&self.name).finish()
@@ -90,10 +93,10 @@ impl fmt::Debug for Container {
 }
 
 impl Listed {
-    /// Reads a pod as an API server lists it.
+    /// Reads a pod from a list of the API server.
     ///
     /// # Errors
-    /// It is no pod. One of which more would be kept than may be is none of these.
+    /// The JSON is not a pod. A pod that exceeds the limits is not an error.
     pub fn read(json: &[u8]) -> serde_json::Result<Self> {
         #[derive(Default, Deserialize)]
         #[serde(default)]
@@ -135,7 +138,7 @@ impl Listed {
             init_containers: Vec<Container>,
         }
 
-        // Read twice, so that the agent's own slice of a pod needn't grow.
+        // Parses the JSON twice, so that the agent's own slice of a pod stays small.
         let mut more: More = serde_json::from_slice(json)?;
         let (pod, unread) = match serde_json::from_slice::<Pod>(json) {
             Ok(pod) => (pod, None),
@@ -169,18 +172,18 @@ impl Listed {
         format!("{}/{}", part(namespace), part(name))
     }
 
-    /// Whether it has a container of that name.
+    /// Whether the pod has a container of that name.
     #[must_use]
     pub fn has_container(&self, name: &str) -> bool {
         self.containers.iter().any(|container| container.name == name)
     }
 
     /// The value of one of a container's [`SETTINGS`], by the variable's name, if the spec gives it
-    /// word for word and it isn't empty. As podbeat reads it: the flag first.
+    /// literally and it is not empty. As in podbeat, a flag has precedence.
     #[must_use]
     pub fn setting(&self, container: &str, variable: &str) -> Option<&str> {
         let container = self.containers.iter().find(|it| it.name == container)?;
-        // The kubelet puts a variable's value in the place of $(NAME).
+        // The kubelet replaces $(NAME) with the variable's value.
         let itself = |value: &str| {
             value
                 .strip_prefix("$(")
@@ -195,13 +198,13 @@ impl Listed {
         value.map(String::as_str).filter(|value| !value.is_empty())
     }
 
-    /// The run that the annotation names, unless it is empty.
+    /// The run in the annotation, unless it is empty.
     #[must_use]
     pub fn annotated_run(&self) -> Option<&str> {
         self.task_run_id.as_deref().filter(|run| !run.is_empty())
     }
 
-    /// The index of an Indexed Job's pod, by the Job controller's annotation.
+    /// The index of an Indexed Job's pod, from the Job controller's annotation.
     #[must_use]
     pub fn annotated_index(&self) -> Option<&str> {
         self.completion_index.as_deref()
@@ -228,14 +231,14 @@ fn variables<'de, D: Deserializer<'de>>(
     let mut read = BTreeMap::new();
     each(deserializer, &mut |variable: Variable| {
         if SETTINGS.iter().any(|(name, _)| *name == variable.name) {
-            // Of two of a name the later holds.
+            // Of two variables with the same name, the later one is used.
             read.insert(variable.name, variable.value);
         }
     })?;
     Ok(read)
 }
 
-/// The flags among a command's words, by the variables that they come before.
+/// The flags in a command, by the variables over which they have precedence.
 fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<&'static str, String>, D::Error> {
     let mut read = BTreeMap::new();
     let mut awaited = None;
@@ -264,7 +267,7 @@ fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<&'st
     Ok(read)
 }
 
-/// The UID of the first owner that is the controller: the API server lets a pod have one.
+/// The UID of the controlling owner. The API server allows a pod only one.
 fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {
     #[derive(Default, Deserialize)]
     #[serde(default)]
@@ -273,7 +276,7 @@ fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
         controller: Option<bool>,
     }
 
-    /// A UID has 36 bytes. Without an end, a few pods could fill reap's memory.
+    /// A UID has 36 bytes. Without a limit, a few pods could fill reap's memory.
     const LONGEST: usize = 128;
     let mut found = None;
     each(deserializer, &mut |owner: Owner| {
@@ -285,7 +288,7 @@ fn controller<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
 }
 
 fn containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Container>, D::Error> {
-    /// As many as of a pod that podbeat reads.
+    /// The same limit as for podbeat's own pod.
     const MOST: usize = 1024;
     let mut first = Vec::new();
     each(deserializer, &mut |container| {
@@ -296,7 +299,7 @@ fn containers<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Containe
     Ok(first)
 }
 
-/// Hands on the items of a list, one by one; null means the same as absent.
+/// Passes the items of a list to `take`, one by one. Null means the same as absent.
 fn each<'de, D, T>(deserializer: D, take: &mut dyn FnMut(T)) -> Result<(), D::Error>
 where
     D: Deserializer<'de>,
@@ -326,14 +329,14 @@ where
     deserializer.deserialize_any(List(take))
 }
 
-/// Where pods are looked for.
+/// Where to list pods.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Where {
     /// In the namespace of the service account or of the context.
     Default,
     /// In this namespace.
     Namespace(String),
-    /// In all of them.
+    /// In all namespaces.
     Everywhere,
 }
 
@@ -346,39 +349,39 @@ pub enum Error {
     /// The API server refused or failed.
     #[error("listing pods {place}: {hint}")]
     Api {
-        /// Where.
+        /// The namespace.
         place: String,
-        /// What to do about it.
+        /// How to fix it.
         hint: &'static str,
-        /// What the client said.
+        /// The client's error.
         #[source]
         source: Box<kube::Error>,
     },
-    /// An item of the list is longer than what is read of one.
+    /// An item of the list exceeds the limit for one pod.
     #[error("listing pods {place}: the API server sends more than {} MiB for one pod", LARGEST >> 20)]
     TooLarge {
-        /// Where.
+        /// The namespace.
         place: String,
     },
-    /// No answer in time.
+    /// There was no response in time.
     #[error(
         "listing pods {place}: no answer within {}",
         humantime::format_duration(REQUEST)
     )]
     Timeout {
-        /// Where.
+        /// The namespace.
         place: String,
     },
-    /// A list that would never end.
+    /// The list has too many pages.
     #[error("listing pods {place}: given up after {MOST_PAGES} pages")]
     Endless {
-        /// Where.
+        /// The namespace.
         place: String,
     },
 }
 
 impl Error {
-    /// The HTTP status of the API server's refusal, where there is one.
+    /// The HTTP status of the API server's refusal, if there is one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         match self {
@@ -391,15 +394,15 @@ impl Error {
     }
 }
 
-/// The pods of a cluster, over one client.
+/// The pods of a cluster.
 pub struct Pods {
     client: Client,
-    /// Of pods whose namespace isn't named.
+    /// The namespace for [`Where::Default`].
     namespace: String,
 }
 
 impl Pods {
-    /// Sets the client up; sends nothing yet.
+    /// Creates a client without sending anything.
     ///
     /// # Errors
     /// The client can't be set up.
@@ -410,10 +413,11 @@ impl Pods {
         Ok(Self { client, namespace })
     }
 
-    /// Hands on all pods that a label selector chooses, one by one; without one all pods.
+    /// Passes all pods that match a label selector to `each`, one by one. Without a selector, all
+    /// pods.
     ///
     /// # Errors
-    /// The API server refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn list(
         &self,
         place: &Where,
@@ -453,17 +457,17 @@ impl Pods {
         Err(Error::Endless { place })
     }
 
-    /// How many pods of the same Job failed before this one; `None` if that can't be known.
+    /// Counts the pods of the same Job that failed before this one. `None` if the count is unknown.
     ///
     /// # Errors
-    /// The API server refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn failed_before(&self, namespace: &str, job: &JobPod) -> Result<Option<i32>, Error> {
         let count = retries(&self.client, namespace, job);
         in_time(count, &format!("in namespace {namespace}"), &Progress::default()).await
     }
 }
 
-/// When something last came of an answer. A page of large pods takes as long as it takes, and one that stands still ends.
+/// When data last arrived. A page of large pods may take any time, as long as it makes progress.
 struct Progress(Mutex<Instant>);
 
 impl Default for Progress {
@@ -482,7 +486,7 @@ impl Progress {
     }
 }
 
-/// The answer to a list within its deadline.
+/// Waits for a list within its deadline.
 async fn in_time<T>(
     answer: impl Future<Output = Result<T, answer::Error>>,
     place: &str,
@@ -509,8 +513,8 @@ async fn in_time<T>(
     }
 }
 
-/// How many pods of the same Job failed before this one; `None` if that can't be known. It is one
-/// list, of which one pod at a time is in memory.
+/// Counts the pods of the same Job that failed before this one. `None` if the count is unknown.
+/// This takes one list, with one pod in memory at a time.
 pub(super) async fn retries(
     client: &Client,
     namespace: &str,
@@ -518,9 +522,9 @@ pub(super) async fn retries(
 ) -> Result<Option<i32>, answer::Error> {
     let mut params = ListParams::default().labels(&selector(job));
     if !job.resource_version.is_empty() {
-        // Any cache that is no older than this pod may answer: ten thousand copies that start at once
-        // must not reach etcd. It shows how the predecessors ended, because the Job controller makes
-        // a pod only after it has seen that.
+        // Any cache that is at least as new as this pod may answer, because ten thousand copies
+        // that start together must not reach etcd. Such a cache shows how the predecessors ended,
+        // because the Job controller creates a pod only after it has seen that.
         params = params
             .at(&job.resource_version)
             .matching(VersionMatch::NotOlderThan);

@@ -1,4 +1,4 @@
-//! What the core makes of pods that a real API server showed.
+//! Tests of the core with pods from a real API server.
 
 mod completion {
     use serde_json::json;
@@ -11,8 +11,8 @@ mod completion {
         is_finished(&pod.observe())
     }
 
-    /// A pod with the given policy whose `main` runs, or ended with this code. Beside it are podbeat and a native
-    /// sidecar, which go on.
+    /// A pod with this policy. Its `main` runs, or has ended with this code. podbeat and a native
+    /// sidecar beside it are running.
     fn pod(policy: &str, exit: Option<i32>) -> Captured {
         let pod = Captured::when("a-complete", "main", "running").with("/spec/restartPolicy", json!(policy));
         let Some(code) = exit else { return pod };
@@ -59,7 +59,7 @@ mod completion {
             );
             assert_eq!(finished(&pod), expected, "{code}");
         }
-        // Between two runs, the end of the last is no end.
+        // Between two runs, the end of the previous run does not end the task.
         let pod = Captured::nth_time(2, "e2e/restarts-native", "main", "waiting");
         assert_eq!(
             pod.said("/status/containerStatuses/0/state/waiting/reason"),
@@ -78,7 +78,8 @@ mod completion {
         let real = Captured::last("e2e/delete-force-native");
         assert!(real.said("/metadata/deletionTimestamp").is_string());
         assert!(!finished(&real), "gone, and main still runs");
-        // Its phase withheld, this pod of policy OnFailure would go on if it were not deleted.
+        // Without its phase, this pod (policy OnFailure) would continue if it were not being
+        // deleted.
         let real =
             Captured::nth_time(2, "e2e/fact-5", "main", "terminated").with("/status/phase", json!("Running"));
         assert!(finished(&real));
@@ -99,7 +100,7 @@ mod completion {
             "terminated"
         )));
 
-        // A pod with podbeat alone.
+        // A pod with no container but podbeat.
         let pod = Captured::when("e2e/fail-plain", "podbeat", "running");
         assert_eq!(pod.said("/spec/containers/1/name"), "podbeat");
         let podbeat = pod.said("/spec/containers/1").clone();
@@ -158,14 +159,15 @@ mod completion {
 
     #[test]
     fn a_terminal_phase_is_enough() {
-        // As of a pod that the kubelet rejects or evicts before it began anything.
+        // Like a pod that the kubelet rejects or evicts before any container started.
         let pod = Captured::new("e2e/evict-plain");
         assert!(!finished(&pod));
         assert!(finished(
             &pod.with("/status/phase", json!("Failed"))
                 .with("/status/reason", json!("Evicted"))
         ));
-        // Failed, and main waits forever: its init container's exit is hidden to leave the phase alone.
+        // The phase is Failed, and main waits forever. The init container's exit is hidden, so that
+        // only the phase shows the end.
         let pod = Captured::last("e2e/failed-init").with("/status/initContainerStatuses", json!([]));
         assert!(pod.said("/status/containerStatuses/0/state/waiting").is_object());
         assert!(finished(&pod));

@@ -1,12 +1,13 @@
 //! The slice of a Pod that podbeat parses.
 //!
-//! A pod of 16 KB holds perhaps one that matters here. What isn't named below (managedFields, env,
-//! volumes) is skipped by the parser without being stored. Every member may be absent or null, because the API
-//! server writes both; an unreadable time counts as absent, so that one odd member can't hide the whole pod.
+//! A pod of 16 KB contains about 1 KB that podbeat needs. The parser skips other fields
+//! (managedFields, env, volumes) without storing them. Every member may be absent or null, because
+//! the API server writes both. An unreadable time counts as absent, so that one unusual member does
+//! not hide the whole pod.
 //!
-//! What is kept has an end, whoever wrote the pod: lists end, maps keep the names that are read,
-//! and a pod of which more than 512 KiB would be kept is refused. Otherwise a list of a million
-//! `{}`, which are 3 MB of JSON, would take hundreds.
+//! The size of a parsed pod is limited, whoever wrote it. Lists have limits, maps keep only the
+//! names that podbeat reads, and a pod of which more than 512 KiB of text would be kept is refused.
+//! Otherwise a list of a million `{}`, 3 MB of JSON, would take hundreds of MB.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -27,38 +28,38 @@ use super::retries::{COMPLETION_INDEX, CONTROLLER_UID};
 use super::status::{INSTANCE_TYPE, JOB_INDEX_FAILURE_COUNT, is_device};
 use super::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
 
-/// The most texts that are kept of a pod, in bytes. The kubelet lets the termination messages of a
-/// whole pod take 12 KiB; names, IDs and reasons of a container take 300 bytes.
+/// Limit for the texts that are kept of a pod, in bytes. The kubelet limits the termination
+/// messages of a whole pod to 12 KiB. Names, IDs and reasons of a container take 300 bytes.
 const MOST_TEXT: usize = 512 << 10;
 
-/// The most containers, and the most statuses of containers, of either kind. A node runs 110 pods,
-/// and pods have a handful.
+/// Limit for the containers, and for the container statuses, of either kind. A node runs 110 pods
+/// with a few containers each.
 const CONTAINERS: usize = 1024;
 
-/// The most rules of a container's restarts. The API server takes 20.
+/// Limit for the restart rules of a container. The API server accepts 20.
 const RULES: usize = 32;
 
-/// The most exit codes of a rule. The API server takes 255.
+/// Limit for the exit codes of a rule. The API server accepts 255.
 const CODES: usize = 255;
 
-/// The most conditions of a pod. Kubernetes itself sets ten.
+/// Limit for the conditions of a pod. Kubernetes itself sets ten.
 const CONDITIONS: usize = 256;
 
-/// The pod, reduced to what podbeat reads.
+/// The pod, reduced to the fields that podbeat reads.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(try_from = "Unweighed")]
 pub struct Pod {
-    /// Name, UID, resourceVersion, creation, deletion, and the labels and annotations that are
-    /// read; nothing else is filled.
+    /// Name, namespace, UID, resourceVersion, creation, deletion, and the labels and annotations
+    /// that podbeat reads. Nothing else is set.
     pub metadata: ObjectMeta,
-    /// What was asked for.
+    /// The desired pod.
     pub spec: PodSpec,
     /// What the kubelet last reported.
     pub status: PodStatus,
 }
 
-/// A pod of which nobody knows yet how large it is.
+/// A pod whose size has not been checked yet.
 #[derive(Deserialize)]
 struct Unweighed {
     #[serde(default, deserialize_with = "slim_metadata")]
@@ -69,7 +70,7 @@ struct Unweighed {
     status: PodStatus,
 }
 
-/// More than is kept of a pod.
+/// The pod exceeds the limit for its texts.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("the texts of the pod's containers and states take more than {} KiB", MOST_TEXT >> 10)]
 pub struct TooLarge;
@@ -92,18 +93,19 @@ impl TryFrom<Unweighed> for Pod {
     }
 }
 
-/// The parts of `spec` that decide whether a container will run again, and where the pod landed.
+/// The parts of `spec` that decide whether a container will run again, and that describe the pod's
+/// node.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct PodSpec {
-    /// `Always` where absent (Kubernetes' default).
+    /// If absent, `Always` (Kubernetes' default).
     pub restart_policy: Option<String>,
-    /// Seconds; 30 where absent (Kubernetes' default).
+    /// In seconds. If absent, 30 (Kubernetes' default).
     pub termination_grace_period_seconds: Option<i64>,
-    /// The node that the pod was bound to.
+    /// The node to which the pod is bound.
     pub node_name: Option<String>,
-    /// May name an instance type that the pod insists on.
+    /// May contain the instance type that the pod requires.
     #[serde(deserialize_with = "instance_type")]
     pub node_selector: BTreeMap<String, String>,
     /// Regular containers, in the order of the spec.
@@ -114,7 +116,7 @@ pub struct PodSpec {
     pub init_containers: Vec<ContainerSpec>,
 }
 
-/// One container as specified.
+/// One container of the spec.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
@@ -122,12 +124,14 @@ pub struct ContainerSpec {
     /// Unique within the pod.
     #[serde(deserialize_with = "or_default")]
     pub name: String,
-    /// `Always` makes an init container a native sidecar (1.29); any container may have its own since 1.34 (KEP-5307).
+    /// `Always` makes an init container a native sidecar (1.29). Since 1.34, any container may have
+    /// its own policy (KEP-5307).
     pub restart_policy: Option<String>,
-    /// Rules by exit code, tried before the container's restartPolicy (1.34, KEP-5307).
+    /// Rules by exit code. They have precedence over the container's restartPolicy (1.34,
+    /// KEP-5307).
     #[serde(deserialize_with = "at_most::<RULES, _, _>")]
     pub restart_policy_rules: Vec<RestartRule>,
-    /// Only the limits of extended resources are read, such as `nvidia.com/gpu`.
+    /// Only the limits of extended resources, such as `nvidia.com/gpu`.
     #[serde(deserialize_with = "or_default")]
     pub resources: Resources,
 }
@@ -150,7 +154,7 @@ pub struct RestartRule {
 pub struct ExitCodes {
     /// `In` or `NotIn`.
     pub operator: Option<String>,
-    /// At most 255 of them, by the API's own validation.
+    /// At most 255, according to the API's validation.
     #[serde(deserialize_with = "at_most::<CODES, _, _>")]
     pub values: Vec<i32>,
 }
@@ -160,7 +164,7 @@ pub struct ExitCodes {
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
-    /// Devices, by their names, and how many of them, as Kubernetes writes that.
+    /// Names and quantities of devices, as Kubernetes writes them.
     #[serde(deserialize_with = "devices")]
     pub limits: BTreeMap<String, String>,
 }
@@ -174,9 +178,9 @@ pub struct PodStatus {
     pub phase: Option<String>,
     /// Why the pod is in that phase, such as `Evicted` or `DeadlineExceeded`.
     pub reason: Option<String>,
-    /// The same for people.
+    /// An explanation for people.
     pub message: Option<String>,
-    /// What holds of the pod as a whole.
+    /// The conditions of the pod.
     #[serde(deserialize_with = "at_most::<CONDITIONS, _, _>")]
     pub conditions: Vec<Condition>,
     /// Regular containers.
@@ -192,19 +196,19 @@ pub struct PodStatus {
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Condition {
-    /// Such as `Ready`, `DisruptionTarget` or `AllContainersRestarting`.
+    /// For example `Ready`, `DisruptionTarget` or `AllContainersRestarting`.
     #[serde(rename = "type", deserialize_with = "or_default")]
     pub kind: String,
     /// `True`, `False` or `Unknown`.
     #[serde(deserialize_with = "or_default")]
     pub status: String,
-    /// A word.
+    /// A reason in one word.
     pub reason: Option<String>,
     /// Free text.
     pub message: Option<String>,
 }
 
-/// One container as the kubelet last saw it.
+/// One container, as the kubelet last reported it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
@@ -212,10 +216,10 @@ pub struct ContainerStatus {
     /// The container's name in the spec.
     #[serde(deserialize_with = "or_default")]
     pub name: String,
-    /// How often it was started again.
+    /// How often the container was restarted.
     #[serde(deserialize_with = "or_default")]
     pub restart_count: i32,
-    /// The state now.
+    /// The current state.
     #[serde(deserialize_with = "or_default")]
     pub state: ContainerState,
     /// The state before the last restart.
@@ -223,16 +227,16 @@ pub struct ContainerStatus {
     pub last_state: ContainerState,
 }
 
-/// At most one member is set, by the API's contract.
+/// A container's state. According to the API, at most one member is set.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(default)]
 pub struct ContainerState {
-    /// Not yet running, or between two runs.
+    /// The container has not started, or waits for its next run.
     pub waiting: Option<Waiting>,
-    /// Running.
+    /// The container is running.
     pub running: Option<Running>,
-    /// Ended.
+    /// The container has ended.
     pub terminated: Option<Terminated>,
 }
 
@@ -241,7 +245,7 @@ pub struct ContainerState {
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(default)]
 pub struct Waiting {
-    /// A word such as `ContainerCreating` or `ImagePullBackOff`.
+    /// A reason such as `ContainerCreating` or `ImagePullBackOff`.
     pub reason: Option<String>,
     /// Free text.
     pub message: Option<String>,
@@ -252,7 +256,7 @@ pub struct Waiting {
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Running {
-    /// Whole seconds.
+    /// In whole seconds.
     #[serde(deserialize_with = "readable_time")]
     pub started_at: Option<Timestamp>,
 }
@@ -262,27 +266,27 @@ pub struct Running {
 #[cfg_attr(feature = "kubeconfig", derive(Serialize))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Terminated {
-    /// Absent only in a broken answer: the API requires it. Never taken as 0.
+    /// The API requires it, so it is absent only in a broken response. Absence never means 0.
     pub exit_code: Option<i32>,
-    /// The signal that ended the container, where the runtime tells.
+    /// The signal that ended the container, if the runtime reports it.
     pub signal: Option<i32>,
-    /// A word such as `Completed`, `Error` or `OOMKilled`.
+    /// A reason such as `Completed`, `Error` or `OOMKilled`.
     pub reason: Option<String>,
-    /// The termination message, at most 4 KiB by the kubelet's own limit.
+    /// The termination message. The kubelet limits it to 4 KiB.
     pub message: Option<String>,
-    /// Whole seconds; 1970 for a container that could not be started.
+    /// In whole seconds. 1970 for a container that could not be started.
     #[serde(deserialize_with = "readable_time")]
     pub started_at: Option<Timestamp>,
-    /// Whole seconds.
+    /// In whole seconds.
     #[serde(deserialize_with = "readable_time")]
     pub finished_at: Option<Timestamp>,
-    /// `containerd://…`
+    /// For example `containerd://…`.
     #[serde(rename = "containerID")]
     pub container_id: Option<String>,
 }
 
 impl Pod {
-    /// How many bytes the texts take that are kept of it.
+    /// The size of all kept texts, in bytes.
     fn text(&self) -> usize {
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let of_map = |map: &BTreeMap<String, String>| -> usize {
@@ -339,9 +343,10 @@ impl Pod {
 
 #[cfg(feature = "kubeconfig")]
 impl Pod {
-    /// All that podbeat reads of the pod, and nothing else, as an object of the API: commands, variables, volumes and whatever
-    /// else a spec may hold are not part of it, nor are labels and annotations that mean nothing to podbeat (kubectl keeps a
-    /// whole spec in one). Read again, it means the same.
+    /// Returns everything that podbeat reads of the pod, as an object of the API. Commands,
+    /// variables, volumes and other parts of the spec are not included, nor are unused labels and
+    /// annotations (kubectl stores a whole spec in one of them). When it is parsed again, it means
+    /// the same.
     #[must_use]
     pub fn to_object(&self) -> Value {
         let mut object = json!({"kind": "Pod", "apiVersion": "v1"});
@@ -355,8 +360,8 @@ impl Pod {
     }
 }
 
-/// Takes out members that are null, or a list of nothing: an API server writes neither. An object without members stays,
-/// because a state may be one.
+/// Removes members that are null or empty lists, because an API server writes neither. An object
+/// without members stays, because it may be a state.
 #[cfg(feature = "kubeconfig")]
 fn leave_absent_out(value: &mut Value) {
     match value {
@@ -371,7 +376,7 @@ fn leave_absent_out(value: &mut Value) {
     }
 }
 
-/// The members of `metadata` that are kept. `managedFields` alone is often half of a pod.
+/// The parts of `metadata` that are kept. `managedFields` alone is often half of a pod.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct SlimMetadata {
@@ -416,7 +421,7 @@ where
     Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// A list with an end; null means the same as absent.
+/// A list of at most `MOST` items. Null means the same as absent.
 pub(super) fn at_most<'de, const MOST: usize, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -474,13 +479,13 @@ fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String
     only(deserializer, &is_device)
 }
 
-/// Of a map with texts or numbers those entries that are wanted, and of these the first ones; null
-/// means the same as absent.
+/// Keeps the wanted entries of a map with texts or numbers, up to a limit. Null means the same as
+/// absent.
 pub(super) fn only<'de, D: Deserializer<'de>>(
     deserializer: D,
     is_wanted: &dyn Fn(&str) -> bool,
 ) -> Result<BTreeMap<String, String>, D::Error> {
-    /// The kinds of devices that a container asks for. All others are asked for by one name.
+    /// Limit for the kinds of devices of a container. All other callers want only a few names.
     const MOST: usize = 64;
 
     struct Entries<'wanted>(&'wanted dyn Fn(&str) -> bool);
@@ -513,7 +518,7 @@ pub(super) fn only<'de, D: Deserializer<'de>>(
     deserializer.deserialize_any(Entries(is_wanted))
 }
 
-/// A text, or a number as one; `None` for null.
+/// A text, or a number as text. `None` for null.
 struct Text(Option<String>);
 
 impl<'de> Deserialize<'de> for Text {
@@ -552,7 +557,7 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
-/// A time that can't be read is left out rather than costing the whole pod.
+/// Ignores an unreadable time instead of rejecting the whole pod.
 pub(super) fn readable_time<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Timestamp>, D::Error> {
@@ -569,7 +574,7 @@ mod tests {
 
     #[test]
     fn null_is_absent_everywhere() {
-        // No API server writes null for all of these; some client in between may.
+        // No API server writes null for all of these, but a client in between may.
         let pod = Captured::when("e2e/fact-5", "main", "running")
             .with("/metadata/labels", Value::Null)
             .with("/metadata/deletionTimestamp", Value::Null)
@@ -588,7 +593,7 @@ mod tests {
         assert_eq!(main.restart_count, 0);
         assert!(pod.spec.containers.is_empty() && pod.spec.init_containers.is_empty());
         assert!(pod.status.init_container_statuses.is_empty());
-        // Nor would it write this.
+        // An API server would not write this either.
         let nothing: Pod = serde_json::from_value(json!({"metadata": null, "spec": null, "status": null}))
             .expect("all null");
         assert_eq!(nothing.metadata, ObjectMeta::default());
@@ -620,7 +625,7 @@ mod tests {
             Some("1970-01-01T00:00:00Z"),
             "it never started"
         );
-        // Year 1 is Go's zero time, which kubelets have written; no API server lets a word pass.
+        // Year 1 is Go's zero time, which kubelets have written. No API server accepts the word.
         let pod = pod
             .with(
                 "/status/containerStatuses/0/state/terminated/startedAt",
@@ -641,7 +646,7 @@ mod tests {
 
     #[test]
     fn only_what_is_read_is_kept_of_the_metadata() {
-        // The captures were recorded without managedFields, which every API server writes.
+        // The captures were recorded without managedFields, but every API server writes them.
         let fields = json!([{"manager": "kubelet", "operation": "Update"}]);
         let pod = Captured::when("e2e/job-indexed-native", "main", "running")
             .with("/metadata/managedFields", fields);
@@ -698,14 +703,15 @@ mod tests {
         assert!(object.contains("job-index-failure-count"), "{object}");
     }
 
-    /// Whether all that stands in a value stands in the other, too: nothing was made up. Times may be written otherwise.
+    /// Asserts that one value contains nothing that the other does not. Times may have another
+    /// form.
     #[cfg(feature = "kubeconfig")]
     #[track_caller]
     fn is_part_of(part: &Value, whole: &Value) {
         match (part, whole) {
             (Value::Object(part), _) => {
                 for (name, member) in part {
-                    // What has a default in the slice may be absent.
+                    // A member with a default may be absent.
                     let absent = matches!(member, Value::Object(members) if members.is_empty());
                     let beside = whole.get(name).filter(|beside| !beside.is_null());
                     match beside {
@@ -729,7 +735,7 @@ mod tests {
 
     #[test]
     fn limits_are_read_from_the_spec_and_not_from_the_status() {
-        // A kubelet may show as a limit what the cgroup says where none was asked for.
+        // If no limit was requested, a kubelet may show the value of the cgroup as the limit.
         let pod = Captured::last("e2e/deadline-native");
         assert!(pod.said("/status/resources/limits/memory").is_string());
         assert!(
@@ -744,7 +750,7 @@ mod tests {
         assert_eq!(json!(limits), json!({"nvidia.com/gpu": "2", "amd.com/gpu": "1"}));
     }
 
-    /// A list or a map that is cheap to write, and dear to keep.
+    /// Repeated items: cheap to write, expensive to keep.
     fn many(item: &str, count: usize) -> String {
         vec![item; count].join(",")
     }
@@ -812,7 +818,7 @@ mod tests {
             let error = serde_json::from_str::<Pod>(&pod).expect_err(why).to_string();
             assert!(error.contains(why), "{why}: {error}");
         }
-        // Entries that nobody reads cost nothing, and of those that are read there is an end.
+        // Unused entries cost nothing, and the entries that are kept have a limit.
         let entries = |of: &str| {
             let all: Vec<String> = (0..100_000).map(|nth| format!(r#""{of}{nth}":"1""#)).collect();
             all.join(",")

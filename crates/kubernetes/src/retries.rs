@@ -1,5 +1,5 @@
-//! How many pods of a Job came before this one. A Job with a `backoffLimit` replaces a pod that
-//! failed, and tells the new one nothing of it.
+//! Counts how many pods of a Job failed before this one. A Job with a `backoffLimit` replaces a
+//! failed pod, but the new pod has no information about earlier ones.
 
 use std::collections::BTreeMap;
 
@@ -9,19 +9,21 @@ use serde::{Deserialize, Deserializer};
 
 use super::resource::{Pod, only, or_default, readable_time};
 
-/// The label that the Job controller gives all pods of one Job: the Job's UID (Kubernetes 1.27).
+/// The label with the Job's UID that the Job controller sets on all pods of a Job (Kubernetes
+/// 1.27).
 pub const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
 
-/// The annotation, and since Kubernetes 1.28 the label, in which the Job controller gives each pod
-/// its index.
+/// The annotation, and since Kubernetes 1.28 the label, with the index that the Job controller
+/// gives to each pod.
 pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
-/// What a pod's predecessors are found by. `None` of a pod that no Job controller made.
+/// Returns the data for finding a pod's predecessors. `None` for a pod that was not created by a
+/// Job controller.
 #[must_use]
 pub fn job_pod(pod: &Pod) -> Option<JobPod> {
     let metadata = &pod.metadata;
     let controller_uid = metadata.labels.as_ref()?.get(CONTROLLER_UID)?;
-    // What is no UID is no part of a label selector either.
+    // A value that is not a UID must not get into a label selector.
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     if controller_uid.is_empty() || !controller_uid.bytes().all(is_plain) {
         return None;
@@ -40,7 +42,7 @@ pub fn job_pod(pod: &Pod) -> Option<JobPod> {
     })
 }
 
-/// The label selector of the pods that are counted, and of few others.
+/// The label selector for the pods to count. It also matches a few others.
 pub(super) fn selector(job: &JobPod) -> String {
     let of_job = format!("{CONTROLLER_UID}={}", job.controller_uid);
     match &job.index {
@@ -50,7 +52,7 @@ pub(super) fn selector(job: &JobPod) -> String {
     }
 }
 
-/// Another pod of the Job, or this one.
+/// A pod of the Job, possibly this one.
 #[derive(Debug, Deserialize)]
 pub(super) struct Other {
     #[serde(default, deserialize_with = "or_default")]
@@ -100,34 +102,35 @@ impl<'job> Tally<'job> {
         }
     }
 
-    /// Takes one pod that the API server lists. Says whether the count can still be known.
+    /// Adds a pod from the list. Returns whether the count can still be known.
     pub(super) fn add(&mut self, other: &Other) -> bool {
         let metadata = &other.metadata;
         let is_other_index = metadata.annotations.get(COMPLETION_INDEX) != self.job.index.as_ref();
         if metadata.uid.as_ref() == Some(&self.job.uid) || is_other_index {
             return true;
         }
-        // Creation has whole seconds. Of two pods of one second, the one that is over came first: a
-        // Job that runs one pod at a time makes the next one only then.
+        // Creation times have whole seconds. If two pods have the same time, the ended one came
+        // first, because a Job that runs one pod at a time creates the next one only after that.
         let is_later = metadata
             .creation_timestamp
             .is_none_or(|created_at| created_at > self.job.created_at);
         let is_over =
             metadata.deletion_timestamp.is_some() || other.status.phase.as_deref() == Some("Failed");
         match (is_over, is_later) {
-            // A pod that is being deleted counts as failed, and is replaced at once (podReplacementPolicy).
+            // A pod that is being deleted counts as failed, and is replaced at once
+            // (podReplacementPolicy).
             (true, false) => self.failed = self.failed.saturating_add(1),
             (true, true) => {}
-            // It replaces this one, or another of the same index.
+            // The other pod replaces this one, or another one of the same index.
             (false, true) if self.job.is_deleted || self.job.index.is_some() => {}
-            // It runs beside this one, or is done, and the Job wants more: whose failures those were,
-            // nobody can tell.
+            // The other pod runs in parallel with this one, or has succeeded, and the Job wants
+            // more pods. It is then unknown to which pod the failures belong.
             (false, _) => self.is_parallel = true,
         }
         !self.is_parallel
     }
 
-    /// The pods that failed before this one; `None` if that can't be known.
+    /// How many pods failed before this one. `None` if that can't be known.
     pub(super) fn count(&self) -> Option<i32> {
         (!self.is_parallel).then_some(self.failed)
     }
@@ -175,12 +178,12 @@ mod tests {
             (vec![own.clone()], Some(0)),
             (vec![failed("a", 0), own.clone()], Some(1)),
             (vec![own.clone(), failed("a", 0), failed("b", 10)], Some(2)),
-            // In the same second; and later ones, of a process that lists late.
+            // In the same second. Then later ones, as for a process that lists late.
             (vec![failed("a", 30)], Some(1)),
             (vec![failed("a", 31)], Some(0)),
-            // It is replaced while its grace still runs.
+            // The pod is replaced while its grace period is still running.
             (vec![deleted(pod("a", 0, "Running", None))], Some(1)),
-            // More than one at a time, or one after another: nobody can tell whose failures these are.
+            // Parallel or consecutive pods: it is unknown to which pod the failures belong.
             (vec![failed("a", 0), pod("b", 30, "Running", None)], None),
             (vec![pod("a", 0, "Succeeded", None), failed("b", 1)], None),
             (vec![pod("a", 31, "Pending", None)], None),
@@ -238,7 +241,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever a Job's pods are, no count is invented: it is what failed before, or unknown.
+        /// For any pods of a Job, the count is the number of earlier failures, or unknown.
         #[test]
         fn a_count_is_that_of_older_pods_which_are_over(
             pods in proptest::collection::vec((0..60u32, 0..5usize, any::<bool>(), proptest::option::of(0..2u32)), 0..12),

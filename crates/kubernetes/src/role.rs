@@ -1,21 +1,21 @@
-//! The Role that podbeat needs of Kubernetes, as YAML that is ready for `kubectl apply`.
+//! The Role that podbeat needs in Kubernetes, as YAML for `kubectl apply`.
 
-/// Whom the API server takes a caller for.
+/// Who a caller is, according to the API server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Account {
-    /// A pod's.
+    /// The service account of a pod.
     ServiceAccount {
         /// Its namespace.
         namespace: String,
         /// Its name.
         name: String,
     },
-    /// Anybody else, such as a person with a kubeconfig.
+    /// Any other user, such as a person with a kubeconfig.
     User(String),
 }
 
 impl Account {
-    /// By the name that the API server gives to a caller.
+    /// Parses the user name that the API server gives to a caller.
     #[must_use]
     pub fn named(user: &str) -> Self {
         let account = user
@@ -24,7 +24,8 @@ impl Account {
         account.unwrap_or_else(|| Self::User(user.to_owned()))
     }
 
-    /// The service account that a 403 names: `User "system:serviceaccount:NAMESPACE:NAME" cannot …`.
+    /// Finds the service account in the message of a 403: `User
+    /// "system:serviceaccount:NAMESPACE:NAME" cannot …`.
     #[must_use]
     pub fn forbidden(message: &str) -> Option<Self> {
         let (_, rest) = message.split_once("\"system:serviceaccount:")?;
@@ -57,7 +58,8 @@ fn is_name(text: &str) -> bool {
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
 }
 
-/// A text as one value of the YAML. What isn't a name may hold anything, and a JSON string is one of YAML's.
+/// Returns a text as one YAML value. A text that is not a name may contain any characters, so it
+/// becomes a JSON string, which is also a YAML string.
 fn scalar(text: &str) -> String {
     match is_name(text) {
         true => text.to_owned(),
@@ -65,7 +67,7 @@ fn scalar(text: &str) -> String {
     }
 }
 
-/// The Role and RoleBinding by which an account may see the pods of a namespace.
+/// The Role and RoleBinding that allow an account to see the pods of a namespace.
 #[must_use]
 pub fn missing(namespace: &str, account: &Account) -> String {
     let subject = match account {

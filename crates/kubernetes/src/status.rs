@@ -1,7 +1,7 @@
-//! What a pod's JSON means: Pod → [`Observation`], a pure function.
+//! Converts a Pod into an [`Observation`]. Pure.
 //!
-//! The order is the spec's, the states are the API's own words, and nothing is added: a container without a status
-//! has no state here either.
+//! The containers are in the order of the spec, with the states as the API reports them. Nothing is
+//! added: a container without a status has no state here either.
 
 use std::time::Duration;
 
@@ -16,23 +16,26 @@ use super::{retries, why};
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
-/// Set by the Job controller on pods of an indexed Job with backoffLimitPerIndex (KEP-3850).
+/// The annotation that the Job controller sets on pods of an Indexed Job with backoffLimitPerIndex
+/// (KEP-3850).
 pub const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure-count";
 
-/// The condition of a pod whose containers are all being restarted (KEP-5532, on by default from Kubernetes 1.36).
+/// The condition of a pod whose containers are all being restarted (KEP-5532, on by default since
+/// Kubernetes 1.36).
 const ALL_RESTARTING: &str = "AllContainersRestarting";
 
-/// Well-known label of nodes; a pod shows it where it selects by it or a policy copies it.
+/// A well-known label of nodes. A pod shows it if its nodeSelector contains it, or if a policy
+/// copies it.
 pub(super) const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 
-/// Reads a pod of which no setting says which containers are the task's.
+/// Reads a pod without settings for the task containers.
 #[must_use]
 pub fn observe(pod: &Pod, own_container: &str) -> Observation {
     observe_with(pod, own_container, &Tasks::All)
 }
 
-/// Reads a pod. `own_container` is the name of podbeat's container, which is left out of `containers`; `tasks` are the settings, which
-/// the pod's annotations come before.
+/// Reads a pod. `own_container` is the name of podbeat's container, which is left out of
+/// `containers`. `tasks` are the settings. The pod's annotations have precedence over them.
 #[must_use]
 pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observation {
     let tasks = tasks.in_force(pod, own_container);
@@ -49,7 +52,7 @@ pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observatio
         (spec, role, &pod.status.init_container_statuses)
     });
     let regular = pod.spec.containers.iter().map(|spec| {
-        // Podbeat's own is told apart below.
+        // The loop below handles podbeat's own container.
         let role = if spec.name == own_container || tasks.include(&spec.name) {
             Role::Task
         } else {
@@ -64,7 +67,8 @@ pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observatio
         if spec.name == own_container {
             sidecar = match role {
                 Role::Task => Sidecar::Plain,
-                // An ordinary init container could not outlive its turn, so both are taken for the native kind.
+                // An ordinary init container would end before the task starts, so podbeat's
+                // container must be a native sidecar.
                 Role::Sidecar | Role::Init => Sidecar::Native,
             };
             continue;
@@ -110,7 +114,8 @@ pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observatio
     }
 }
 
-/// Whether podbeat's own container ended and is not started again, so that nothing more comes from it.
+/// Whether podbeat's own container has ended and will not be restarted, so that podbeat sends
+/// nothing more.
 #[must_use]
 pub fn own_is_over(pod: &Pod, own_container: &str) -> bool {
     let (spec, status) = (&pod.spec, &pod.status);
@@ -132,8 +137,9 @@ pub fn own_is_over(pod: &Pod, own_container: &str) -> bool {
     is_over(init).or_else(|| is_over(regular)).unwrap_or(false)
 }
 
-/// Of which run of the container `lastState` is the end. `restartCount` is the number of the run that `state` shows; while the container
-/// waits after a crash, or for the end of its pod, that is still the run which ended.
+/// The number of the run whose end `lastState` shows. `restartCount` is the number of the run that
+/// `state` shows. While the container waits after a crash, or for the end of its pod, that is still
+/// the run that ended.
 fn last_run(status: &resource::ContainerStatus, is_deleted: bool) -> i32 {
     let same = status
         .state
@@ -192,7 +198,7 @@ fn exit(terminated: &resource::Terminated, run: i32) -> Exit {
     }
 }
 
-/// A period of Kubernetes: whole seconds; a negative one says nothing.
+/// Converts a period of Kubernetes in whole seconds. A negative one is ignored.
 fn seconds(seconds: i64) -> Option<Duration> {
     u64::try_from(seconds).ok().map(Duration::from_secs)
 }
@@ -201,7 +207,8 @@ fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
     pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
-/// `node=…; instance-type=…; devices=nvidia.com/gpu:2`, each part where the pod shows it.
+/// `node=…; instance-type=…; devices=nvidia.com/gpu:2`. Parts that the pod does not show are
+/// omitted.
 fn hardware_details(pod: &Pod) -> Option<String> {
     let mut parts = Vec::with_capacity(3);
     if let Some(node) = pod.spec.node_name.as_deref().filter(|node| !node.is_empty()) {
@@ -228,7 +235,8 @@ fn hardware_details(pod: &Pod) -> Option<String> {
     (!parts.is_empty()).then(|| parts.join("; "))
 }
 
-/// Extended resources carry a domain (`nvidia.com/gpu`); Kubernetes' own (`cpu`, `hugepages-2Mi`) don't.
+/// Extended resources have a domain (`nvidia.com/gpu`). Kubernetes' own resources (`cpu`,
+/// `hugepages-2Mi`) have none.
 pub(super) fn is_device(resource: &str) -> bool {
     resource
         .split_once('/')
@@ -242,7 +250,7 @@ mod tests {
     use super::*;
     use crate::captured::{Captured, Observe};
 
-    /// How a real `main` is restarted if its pod's policy is this one.
+    /// A real pod with another restartPolicy.
     fn with_policy(policy: &str) -> Captured {
         Captured::when("e2e/restarts-native", "main", "running").with("/spec/restartPolicy", json!(policy))
     }
@@ -257,7 +265,7 @@ mod tests {
             ("Always", true, true, true),
             ("OnFailure", false, true, true),
             ("Never", false, false, false),
-            // No API server knows this one yet.
+            // A policy that no API server knows yet.
             ("Later", true, true, true),
         ] {
             let restart = restart(&with_policy(policy));
@@ -269,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_pod_without_a_policy_restarts_always() {
-        // Every API server writes the default down.
+        // Every API server writes the default into the spec.
         let pod = with_policy("Never").without("/spec/restartPolicy");
         assert!(restart(&pod).follows(Some(0)));
     }
@@ -287,7 +295,8 @@ mod tests {
         };
         assert!(rule("In", &[42]).follows(Some(42)));
         assert!(!rule("In", &[42]).follows(Some(41)));
-        // Rules go with a policy of the container's own by the API's validation; they don't need it here.
+        // The API's validation requires a policy of the container's own with rules. This code does
+        // not.
         let not_in = json!([{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 1]}}]);
         let not_in = own("Never", "restartPolicyRules", not_in);
         assert!(not_in.follows(Some(2)));
@@ -331,7 +340,7 @@ mod tests {
             names(&two.observe()),
             [("first", Role::Task), ("main", Role::Task)]
         );
-        // The kubelet sorts its statuses by name, whatever the spec's order.
+        // The kubelet sorts its statuses by name, regardless of the spec's order.
         let (first, main) = (two.said("/spec/containers/0"), two.said("/spec/containers/1"));
         let turned = two.clone().with("/spec/containers", json!([main, first]));
         assert_eq!(
@@ -438,7 +447,7 @@ mod tests {
             grace(&Captured::new("e2e/deadline-native")),
             Duration::from_secs(10)
         );
-        // Every API server writes the default down.
+        // Every API server writes the default into the spec.
         let pod = Captured::new("e2e/deadline-native").without("/spec/terminationGracePeriodSeconds");
         assert_eq!(grace(&pod), DEFAULT_GRACE);
 
@@ -462,7 +471,7 @@ mod tests {
             (given, seen.termination_grace),
             (Some(Duration::from_secs(2)), Duration::from_secs(30))
         );
-        // A negative grace says nothing; no API server accepts one.
+        // A negative grace period is ignored. No API server accepts one.
         let odd = pod
             .with("/metadata/deletionGracePeriodSeconds", json!(-1))
             .observe();
@@ -506,10 +515,10 @@ mod tests {
             (Some(2), None, None)
         );
 
-        // Asked for by the pod, but on no node yet.
+        // The pod has requested resources, but has no node yet.
         let pod = Captured::new("e2e/job-indexed-native");
         assert_eq!(pod.observe().hardware_details, None);
-        // A limit of memory is no device.
+        // A memory limit is not a device.
         let pod = Captured::when("g-oom", "main", "waiting");
         assert!(pod.said("/spec/containers/0/resources/limits/memory").is_string());
         assert_eq!(pod.observe().hardware_details.as_deref(), Some("node=vm"));
@@ -540,16 +549,16 @@ mod tests {
         assert_eq!((one.exit_code, two.exit_code), (Some(4), Some(5)));
         assert!(!one.is_same_as(&two));
         assert_eq!((one.run, two.run), (Some(0), Some(1)));
-        // While it backs off, no new run is counted.
+        // During the backoff, no new run is counted.
         let backs_off = Captured::nth_time(2, "e2e/restarts-native", "main", "waiting").observe();
         assert_eq!(backs_off.containers[0].last_exit.as_ref(), Some(&two));
-        // What `state` showed first, `lastState` shows after the restart.
+        // After the restart, `lastState` shows the exit that `state` showed before.
         let restarted = Captured::nth_time(2, "e2e/restarts-native", "main", "running").observe();
         let main = &restarted.containers[0];
         assert_eq!((main.restart_count, main.last_exit.as_ref()), (1, Some(&one)));
         assert!(main.last_exit.as_ref().is_some_and(|exit| exit.is_same_as(&one)));
 
-        // The id alone decides, which no real pod puts to the test.
+        // Only the container ID decides. No captured pod shows this.
         let again = Exit {
             exit_code: Some(2),
             ..one.clone()
@@ -570,7 +579,7 @@ mod tests {
         );
         assert!(!one.is_same_as(&lost(two.run)) && !one.is_same_as(&lost(None)));
 
-        // Without an id, as of a lost container: by code and time.
+        // Without an ID, as for a lost container, the code and the times decide.
         let lost = Captured::last("e2e/no-image-native").observe();
         let lost = lost.containers[0]
             .state

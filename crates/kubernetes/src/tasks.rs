@@ -1,17 +1,20 @@
-//! Which of a pod's regular containers are the task's. All but podbeat's own, unless a setting or an annotation of the pod says
-//! otherwise: a proxy of a service mesh that was put among them never ends, and would keep the last heartbeat back for ever.
+//! Decides which of a pod's regular containers belong to the task: all except podbeat's own, unless
+//! a setting or an annotation of the pod selects them. For example, a service mesh proxy among them
+//! never ends, and would delay the last heartbeat forever.
 
 use std::borrow::Cow;
 
 use super::resource::Pod;
 
-/// Names the task's containers, with commas. It comes before the settings.
+/// The annotation with the names of the task containers, separated by commas. It has precedence
+/// over the settings.
 pub const TASK_CONTAINERS: &str = "podbeat.dev/task-containers";
 
-/// Names those that are not the task's, with commas. It comes before the settings.
+/// The annotation with the names of containers that do not belong to the task, separated by commas.
+/// It has precedence over the settings.
 pub const IGNORED_CONTAINERS: &str = "podbeat.dev/ignored-containers";
 
-/// Parts of the names of containers that are known to run on for as long as their pod does.
+/// Parts of the names of containers that are known to run as long as their pod.
 const KNOWN_TO_RUN_ON: [&str; 14] = [
     "istio-proxy",
     "linkerd-proxy",
@@ -29,20 +32,20 @@ const KNOWN_TO_RUN_ON: [&str; 14] = [
     "gke-gcsfuse-sidecar",
 ];
 
-/// Which of the regular containers are the task's. Podbeat's own never is.
+/// Selects the task containers among the regular containers. podbeat's own container is never one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Tasks {
-    /// Every one.
+    /// All regular containers.
     #[default]
     All,
-    /// Those with these names.
+    /// The containers with these names.
     Only(Vec<String>),
-    /// Every one but those with these names.
+    /// All regular containers except those with these names.
     AllBut(Vec<String>),
 }
 
 impl Tasks {
-    /// By the settings: those that are the task's, or else those that are not.
+    /// Uses the settings: the task containers, or else the ignored containers.
     #[must_use]
     pub fn new(tasks: &[String], ignored: &[String]) -> Self {
         if !tasks.is_empty() {
@@ -54,7 +57,8 @@ impl Tasks {
         }
     }
 
-    /// By the settings as a pod's spec may have them, names with commas; `None` if neither names any.
+    /// Parses the settings as a pod's spec may contain them, as names separated by commas. `None`
+    /// if neither contains a name.
     #[must_use]
     pub fn read(tasks: Option<&str>, ignored: Option<&str>) -> Option<Self> {
         let named = |text: Option<&str>| {
@@ -67,7 +71,8 @@ impl Tasks {
             .or_else(|| named(ignored).map(Self::AllBut))
     }
 
-    /// What holds for this pod: its annotations, else these settings. Where no regular container would be left, every one is the task's.
+    /// Returns the selection for this pod: its annotations, or else these settings. If no regular
+    /// container would be left, all of them belong to the task.
     #[must_use]
     pub(super) fn in_force<'tasks>(&'tasks self, pod: &Pod, own_container: &str) -> Cow<'tasks, Self> {
         let chosen = Self::annotated(pod).map_or(Cow::Borrowed(self), Cow::Owned);
@@ -92,7 +97,8 @@ impl Tasks {
         }
     }
 
-    /// The names, of this pod's annotations or of these settings, that no regular container of the pod has.
+    /// Returns the names, in this pod's annotations or else in these settings, that no regular
+    /// container of the pod has.
     #[must_use]
     pub fn strangers(&self, pod: &Pod) -> Vec<String> {
         let chosen = Self::annotated(pod).unwrap_or_else(|| self.clone());
@@ -117,7 +123,8 @@ impl Tasks {
     }
 }
 
-/// Whether a container of this name is known to run on for as long as its pod does, so that it is hardly the task's.
+/// Whether a container of this name is known to run as long as its pod, so that it probably does
+/// not belong to the task.
 #[must_use]
 pub fn runs_on(container: &str) -> bool {
     KNOWN_TO_RUN_ON.iter().any(|known| container.contains(known))

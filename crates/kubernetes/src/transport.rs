@@ -1,8 +1,10 @@
-//! The way to the API server from a pod, under kube's client: one connection, which trusts the cluster's CA and nothing else, and
-//! the service account's token. `Carrier` is what the way from a laptop has in common with it.
+//! The way to the API server from a pod, below kube's client: one connection that trusts only the
+//! cluster's CA, with the service account's token. `Carrier` is the part that the way from a
+//! laptop also uses.
 //!
-//! It shares its code with the service's client and nothing more: neither roots nor token of the one ever reach the other. kube's own
-//! stack would be a second one in every pod (HTTP, TLS, and all that reads a kubeconfig: 2 MB of binary).
+//! The service's client uses the same code, but neither roots nor tokens are shared. kube's own
+//! stack would be a second one in every pod (HTTP, TLS, and everything for a kubeconfig: 2 MB of
+//! binary).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,25 +27,27 @@ use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-/// A connection without a request is closed after this time, well before kube-apiserver does it (90 s) or a load balancer forgets
-/// it without a word: the look before the last heartbeat must not go out on one that is dead.
+/// How long an idle connection is kept. kube-apiserver closes it after 90 s, and load balancers may
+/// drop it silently. This limit is much shorter, because the look before the last heartbeat must
+/// not use a dead connection.
 const IDLE: Duration = Duration::from_secs(60);
 
-/// An answer that goes on without a byte for longer than this is over. Longer than any watch is asked to last, since a server may send
-/// no bookmarks.
+/// A response without a new byte for longer than this ends. This is longer than any watch, because
+/// a server may send no bookmarks.
 const SILENT: Duration = Duration::from_secs(295);
 
-/// After this time Linux gives up what the API server does not acknowledge.
+/// If the API server does not acknowledge data within this time, Linux gives up the connection.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
 
-/// The kubelet replaces a projected token when four fifths of its life are over (of an hour, mostly), and the CA now and then. Both are
-/// read again when they were read longer ago than this and a request is to be made.
+/// The kubelet replaces a projected token after four fifths of its lifetime (usually an hour), and
+/// sometimes the CA. A request first reads both files again if the last read was longer ago than
+/// this.
 const FRESH: Duration = Duration::from_secs(60);
 
-/// How long a file may take. The volume is in memory, and yet nothing may hold the watch up.
+/// Limit for reading the files. Their volume is in memory, but nothing may block the watch.
 const READING: Duration = Duration::from_secs(2);
 
-/// Why there is no way to the API server.
+/// Why there is no connection to the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file of the service account can't be read.
@@ -54,11 +58,11 @@ pub enum Error {
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// The files don't come.
+    /// Reading the files takes too long.
     #[error(
         "reading token and ca.crt in {} for the Kubernetes API: no end within {}; does the volume hang?",
         dir.display(), humantime::format_duration(READING)
@@ -73,7 +77,7 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// The CA can't be used.
+    /// The CA file contains no certificate.
     #[error("the cluster's CA in {} holds no certificate: a file of PEM, as the ConfigMap kube-root-ca.crt has it, is needed", path.display())]
     NoCertificate {
         /// The file.
@@ -84,18 +88,19 @@ pub enum Error {
     Setup {
         /// The CA's file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }
 
-/// Requests of kube's client, over a client of one destination: of their URI, path and query count.
+/// Sends requests of kube's client to one destination. Only the path and the query of their URI are
+/// used.
 #[derive(Clone)]
 pub(super) struct Carrier(http_client::Client);
 
 impl Carrier {
-    /// Connects to nothing yet.
+    /// Creates a client without opening a connection.
     pub(super) fn new(route: Route, tls: Encryption) -> Self {
         Self(http_client::Client::new(http_client::Settings {
             route,
@@ -129,10 +134,11 @@ impl tower_service::Service<Request<Body>> for Carrier {
     }
 }
 
-/// What kube's client takes for an error.
+/// The error type that kube's client accepts.
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
-/// Over a [`Carrier`], with the service account's token. Cheap to clone: the clones share connection and files.
+/// A [`Carrier`] that adds the service account's token. It is cheap to clone, and clones share the
+/// connection and the files.
 #[derive(Clone)]
 pub(super) struct Transport {
     shared: Arc<Shared>,
@@ -140,10 +146,10 @@ pub(super) struct Transport {
 
 struct Shared {
     route: Route,
-    /// Holds `token` and `ca.crt`.
+    /// The directory with `token` and `ca.crt`.
     dir: PathBuf,
     held: Mutex<Held>,
-    /// Something failed that newer files may cure.
+    /// Whether a request failed in a way that newer files may fix.
     doubted: AtomicBool,
 }
 
@@ -152,7 +158,7 @@ struct Held {
     authorization: HeaderValue,
     ca: Vec<u8>,
     read_at: Instant,
-    /// A reading that took too long, so that no second one joins it.
+    /// A read that took too long. The next refresh waits for it instead of starting another one.
     slow: Option<JoinHandle<Result<Files, Error>>>,
 }
 
@@ -162,15 +168,15 @@ struct Files {
 }
 
 impl Transport {
-    /// Reads token and CA; connects to nothing yet.
+    /// Reads the token and the CA. Does not open a connection.
     ///
     /// # Errors
-    /// A file is unreadable, or not what it should be.
+    /// A file can't be read or has the wrong content.
     pub(super) async fn new(route: Route, dir: &Path) -> Result<Self, Error> {
         let files = reading(dir);
         let files = match timeout(READING, files).await {
             Ok(Ok(files)) => files?,
-            // A read that panicked, or a runtime that ends.
+            // The read panicked, or the runtime is shutting down.
             Ok(Err(_)) | Err(_) => return Err(Error::Hangs { dir: dir.to_owned() }),
         };
         let held = Held {
@@ -192,8 +198,9 @@ impl Transport {
 }
 
 impl Shared {
-    /// Client and token of the moment. Files that can't be read any more leave those in use that were read before: the API server
-    /// tells when they no longer do, and whoever signs in again then is told what is wrong with the files.
+    /// Returns the current client and token. If the files can't be read any more, the old ones stay
+    /// in use: the API server rejects them when they expire, and signing in again then reports what
+    /// is wrong with the files.
     async fn current(&self) -> (Carrier, HeaderValue) {
         let mut held = self.held.lock().await;
         if self.doubted.swap(false, Ordering::Relaxed) || held.read_at.elapsed() >= FRESH {
@@ -253,7 +260,7 @@ impl tower_service::Service<Request<Body>> for Transport {
     }
 }
 
-/// On a thread that may wait.
+/// Reads the files on a thread that may block.
 fn reading(dir: &Path) -> JoinHandle<Result<Files, Error>> {
     let (token, ca) = (dir.join("token"), dir.join("ca.crt"));
     tokio::task::spawn_blocking(move || {
@@ -263,7 +270,7 @@ fn reading(dir: &Path) -> JoinHandle<Result<Files, Error>> {
             .ok()
             .filter(|_| text.iter().all(u8::is_ascii_graphic) && !text.is_empty())
             .ok_or(Error::Token { path: token })?;
-        // In no log of headers.
+        // So that no log of headers contains it.
         authorization.set_sensitive(true);
         Ok(Files {
             authorization,

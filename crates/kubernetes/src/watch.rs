@@ -1,7 +1,9 @@
-//! The watch of one pod, on kube's client: list, watch, resume, list again; and the direct look.
+//! The watch of one pod with kube's client (list, watch, resume, list again), and the direct look.
 //!
-//! With `listed`, `ask`, `transport` and `kubeconfig` the only importer of kube's client. The loop is our own rather than kube's watcher, because it must tell a silent
-//! watch from a quiet one by the server's bookmarks, tell absence from a stale cache, and spread its reconnects.
+//! Only this module, `listed`, `ask`, `transport` and `kubeconfig` use kube's client. podbeat has
+//! its own loop instead of kube's watcher, because the loop must distinguish a dead watch from an
+//! idle one with the server's bookmarks, distinguish absence from a stale cache, and spread its
+//! reconnects.
 
 #[cfg(test)]
 mod outage;
@@ -31,73 +33,76 @@ use super::status;
 use super::tasks::Tasks;
 use super::transport::{self, Transport};
 
-/// One request to the API server that answers at once, or the head of a watch's answer.
+/// Limit for one request to the API server, or for the head of a watch's response.
 const REQUEST: Duration = Duration::from_secs(15);
 
-/// After this long without news the pod is asked for directly: a watch can go silent without an error, because load
-/// balancers drop idle connections (at 240 s, many of them) and say nothing. Together with [`SAFETY_LOOK`] a dead watch
-/// is found out within a minute and a half.
+/// After this time without news, the watch gets the pod directly. A watch can die without an error,
+/// because load balancers drop idle connections (many at 240 s) silently. Together with
+/// [`SAFETY_LOOK`], the watch detects this within a minute and a half.
 ///
-/// Longer than between two bookmarks, so that a quiet watch that lives is not asked about: kube-apiserver sends one a minute after the
-/// one before, by a clock of whole seconds that it reads every 1 to 1.25 s, so 59 to 61.25 s later
-/// (k8s.io/apiserver v0.37.2, `storage/cacher/cacher.go`).
+/// This is longer than the interval between two bookmarks, so that an idle but live watch causes no
+/// request. kube-apiserver sends a bookmark a minute after the previous one, by a clock of whole
+/// seconds that it reads every 1 to 1.25 s, so 59 to 61.25 s later (k8s.io/apiserver v0.37.2,
+/// `storage/cacher/cacher.go`).
 const SILENCE: Duration = Duration::from_secs(75);
 
-/// How long that question may take. Any cache may answer it: it costs the API server next to nothing.
+/// Limit for that request. Any cache may answer it, so it costs the API server almost nothing.
 const SAFETY_LOOK: Duration = Duration::from_secs(10);
 
-/// An API server that asks for more patience than this (429 with retryAfterSeconds) is asked again all the same.
+/// Limit for the wait that an API server can ask for (429 with retryAfterSeconds).
 const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(60);
 
-/// The server is asked to end a watch after a time drawn from this range (seconds), so that copies that started
-/// together don't reconnect together. kube refuses 295 and more.
+/// The range, in seconds, from which the duration of a watch is drawn, so that copies that started
+/// together do not reconnect together. kube refuses 295 and more.
 const WATCH_SECONDS: std::ops::Range<u32> = 230..290;
 
-/// A watch that was open for less than this does not make up for what failed before it.
+/// A watch that was open for less than this does not reset the backoff.
 const SHORT_WATCH: Duration = Duration::from_secs(5);
 
-/// By how much the API server's clock may be faster than ours over one watch.
+/// How much faster than ours the API server's clock may run during one watch.
 const CLOCKS: Duration = Duration::from_secs(1);
 
-/// How the API server is reached.
+/// How to reach the API server.
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// As a pod does: the address from the environment, token and CA from a directory that is read again as it
-    /// changes.
+    /// From a pod: the address comes from the environment. Token and CA come from a directory, and
+    /// are read again when they change.
     InCluster {
         /// `KUBERNETES_SERVICE_HOST`.
         host: String,
         /// `KUBERNETES_SERVICE_PORT`.
         port: u16,
-        /// Holds `token` and `ca.crt`.
+        /// The directory with `token` and `ca.crt`.
         service_account_dir: PathBuf,
         /// The proxies of the environment.
         proxies: Proxies,
     },
-    /// As kubectl does; only in the build for a laptop.
+    /// As kubectl. Only in the build for a laptop.
     Kubeconfig {
-        /// A file; `None` for `~/.kube/config`.
+        /// The file. `None` means `~/.kube/config`.
         path: Option<PathBuf>,
-        /// A context other than the current one.
+        /// The context, if not the current one.
         context: Option<String>,
         /// The proxies of the environment.
         proxies: Proxies,
     },
 }
 
-/// What the watch brings.
+/// News from the watch.
 #[derive(Clone, Debug)]
 pub enum Sighting {
-    /// The pod as it is.
+    /// The current pod.
     Seen(Box<Pod>),
-    /// Nothing has changed, says the API server.
+    /// The API server confirmed that nothing has changed.
     Confirmed,
-    /// The pod is gone, or another one bears its name. What it last showed, where the server told.
+    /// The pod is gone, or another pod has its name. Contains its last state, if the server sent
+    /// it.
     Gone(Option<Box<Pod>>),
 }
 
 impl Sighting {
-    /// What it is to the core. `own_container` is the name of podbeat's container, `tasks` says which are the task's.
+    /// Converts the sighting into an event for the core. `own_container` is the name of podbeat's
+    /// container. `tasks` selects the task containers.
     #[must_use]
     pub fn event(&self, own_container: &str, tasks: &Tasks) -> Event {
         let observe = |pod: &Pod| status::observe_with(pod, own_container, tasks);
@@ -109,23 +114,23 @@ impl Sighting {
     }
 }
 
-/// Why the Kubernetes API could not be used.
+/// Why a request to the Kubernetes API failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubeconfig can't be used.
     #[cfg(feature = "kubeconfig")]
     #[error(transparent)]
     Kubeconfig(#[from] super::kubeconfig::Error),
-    /// This build goes by no kubeconfig.
+    /// This build does not support kubeconfigs.
     #[cfg(not(feature = "kubeconfig"))]
     #[error(
         "this build of podbeat reads no kubeconfig: run it in a pod, or take the one for a laptop (cargo feature `laptop`)"
     )]
     NoKubeconfig,
-    /// The address isn't one.
+    /// The address is not valid.
     #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't make an address")]
     Address(#[source] url::ParseError),
-    /// The proxy on the way can't be used.
+    /// The proxy can't be used.
     #[error("the way to the Kubernetes API")]
     Route(#[source] route::Error),
     /// The service account's token or the cluster's CA can't be used.
@@ -140,13 +145,13 @@ pub enum Error {
         namespace: String,
         /// The pod's name.
         name: String,
-        /// What to do about it.
+        /// How to fix it.
         hint: &'static str,
-        /// What the client said.
+        /// The client's error.
         #[source]
         source: Box<kube::Error>,
     },
-    /// The answer is longer than what is read of one.
+    /// The response exceeds the limit.
     #[error(
         "{verb} of pod {namespace}/{name}: the API server sends more than {} MiB for it; heartbeats go on without states",
         answer::LARGEST >> 20
@@ -159,7 +164,7 @@ pub enum Error {
         /// The pod's name.
         name: String,
     },
-    /// No answer in time.
+    /// There was no response in time.
     #[error("{verb} of pod {namespace}/{name}: no answer within {}", humantime::format_duration(*.after))]
     Timeout {
         /// get, list or watch.
@@ -174,14 +179,14 @@ pub enum Error {
 }
 
 impl Error {
-    /// The HTTP status of the API server's refusal, where there is one.
+    /// The HTTP status of the API server's refusal, if there is one.
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         self.refusal().map(|(status, _)| status.code)
     }
 
-    /// The Role and RoleBinding that would allow what was forbidden, ready for `kubectl apply`. `None` for any other
-    /// error.
+    /// The Role and RoleBinding that would allow a forbidden request, for `kubectl apply`. `None`
+    /// for any other error.
     #[must_use]
     pub fn missing_role(&self) -> Option<String> {
         let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
@@ -193,7 +198,8 @@ impl Error {
         Some(role::missing(namespace, &account))
     }
 
-    /// The same for a person, who may be no service account. One whose name isn't told, or is an odd one, has it to fill in.
+    /// As [`missing_role`](Self::missing_role), but for a person, who may not be a service account.
+    /// If the name is unknown or unusual, the Role contains a placeholder for it.
     #[cfg(feature = "kubeconfig")]
     #[must_use]
     pub fn missing_role_of_a_person(&self) -> Option<String> {
@@ -205,7 +211,8 @@ impl Error {
         Some(role::missing(namespace, &account))
     }
 
-    /// What the API server said itself, where it did: the reason, such as `Forbidden`, and the message.
+    /// The API server's own explanation, if there is one: the reason, such as `Forbidden`, and the
+    /// message.
     #[must_use]
     pub fn said(&self) -> Option<(&str, &str)> {
         self.refusal()
@@ -224,7 +231,7 @@ impl Error {
         }
     }
 
-    /// Whether a request was made, rather than only prepared.
+    /// Whether a request was sent. `false` if the client could not be set up.
     #[must_use]
     pub fn is_of_a_request(&self) -> bool {
         matches!(
@@ -233,17 +240,17 @@ impl Error {
         )
     }
 
-    /// Whether there was no answer at all.
+    /// Whether there was no response at all.
     fn is_unreachable(&self) -> bool {
         matches!(self, Self::Timeout { .. }) || self.is_broken_off()
     }
 
-    /// Whether there was no connection, or it was closed or reset before its time.
+    /// Whether no connection could be opened, or it broke off.
     fn is_broken_off(&self) -> bool {
         matches!(self, Self::Api { source, .. } if is_broken_off(source))
     }
 
-    /// How long the API server asked to be left alone.
+    /// The wait that the API server asked for.
     fn asked_wait(&self) -> Duration {
         let details = self.refusal().and_then(|(status, _)| status.details.as_ref());
         let seconds = details.map_or(0, |details| details.retry_after_seconds);
@@ -251,7 +258,8 @@ impl Error {
     }
 }
 
-/// The name of any other user that a 403 names: `User "jane@example.com" cannot …`. Only one that needs no care in YAML.
+/// The name of another user in the message of a 403: `User "jane@example.com" cannot …`. Returns
+/// only a name that needs no escaping in YAML.
 #[cfg(feature = "kubeconfig")]
 fn forbidden_user(message: &str) -> Option<&str> {
     let (_, rest) = message.split_once("User \"")?;
@@ -260,24 +268,24 @@ fn forbidden_user(message: &str) -> Option<&str> {
     (!user.is_empty() && user.bytes().all(is_plain)).then_some(user)
 }
 
-/// A step of the watch, for whoever logs or counts it.
+/// A step of the watch, for logs and metrics.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'error> {
-    /// The API server has listed the pod, or told that there is none.
+    /// The API server has listed the pod, or reported that it does not exist.
     Listed,
-    /// A watch begins again, after an earlier one ended or failed.
+    /// A watch starts again after an earlier one ended or failed.
     Restarted,
-    /// The API server has taken a watch: from now on it tells what changes.
+    /// The API server has accepted a watch, and reports changes from now on.
     Opened,
-    /// Something failed, and is survived.
+    /// A failure. The watch continues.
     Failed(&'error Error),
 }
 
-/// Watches one pod. Cheap to clone: the clones share a connection pool.
+/// Watches one pod. It is cheap to clone, and clones share a connection pool.
 #[derive(Clone)]
 pub struct PodWatch {
     access: Access,
-    /// Replaced when the API server no longer accepts the token, so that it is read afresh.
+    /// Replaced when the API server rejects the token, so that the token is read again.
     client: Arc<Mutex<Client>>,
     namespace: String,
     name: String,
@@ -287,10 +295,11 @@ pub struct PodWatch {
 }
 
 impl PodWatch {
-    /// Sets the client up; sends nothing yet. Without a namespace, the kubeconfig's own is taken.
+    /// Creates a client without sending anything. Without a namespace, that of the kubeconfig is
+    /// used.
     ///
     /// # Errors
-    /// The kubeconfig, the address, the CA or the client certificate is unreadable.
+    /// The kubeconfig, the address, the CA or the client certificate can't be used.
     pub async fn new(access: &Access, namespace: Option<&str>, name: &str) -> Result<Self, Error> {
         let reached = reach(access).await?;
         let namespace = namespace.map_or(reached.namespace, str::to_owned);
@@ -305,26 +314,27 @@ impl PodWatch {
         })
     }
 
-    /// The pod's namespace, as it was given or as the kubeconfig has it.
+    /// The pod's namespace, as given or from the kubeconfig.
     #[must_use]
     pub fn namespace(&self) -> &str {
         &self.namespace
     }
 
-    /// Doubts a watch after this time without news, instead of 75 s.
+    /// Checks a watch after this time without news, instead of 75 s.
     #[must_use]
     pub fn with_silence(self, silence: Duration) -> Self {
         Self { silence, ..self }
     }
 
-    /// Opens a watch that broke off again after a wait drawn evenly from nothing up to this, instead of 35 s. With nothing, the
-    /// back-off alone is waited for: half a second at most for the first time.
+    /// After a watch broke off, waits a random time between zero and this, instead of 35 s. With
+    /// zero, only the backoff applies: at most half a second for the first time.
     #[must_use]
     pub fn with_spread(self, spread: Duration) -> Self {
         Self { spread, ..self }
     }
 
-    /// Once this says true, news is worth any request: a wait is cut short, and the reconnects that follow are spread no more.
+    /// When the value becomes true, news is urgent: the current wait ends, and later reconnects are
+    /// not spread.
     #[must_use]
     pub fn with_hurry(self, hurry: watch::Receiver<bool>) -> Self {
         Self {
@@ -333,10 +343,10 @@ impl PodWatch {
         }
     }
 
-    /// Looks at the pod directly, past every cache. `None` if there is none of that name.
+    /// Looks at the pod directly, without any cache. `None` if no pod of that name exists.
     ///
     /// # Errors
-    /// The API server refused, failed or didn't answer within `limit`.
+    /// The API server refused, failed or did not respond within `limit`.
     pub async fn look(&self, limit: Duration) -> Result<Option<Pod>, Error> {
         let look = async {
             match self.get(&GetParams::default()).await {
@@ -353,10 +363,10 @@ impl PodWatch {
         }
     }
 
-    /// How many pods of the same Job failed before this one; `None` if that can't be known.
+    /// Counts the pods of the same Job that failed before this one. `None` if the count is unknown.
     ///
     /// # Errors
-    /// The API server refused, failed or didn't answer in time.
+    /// The API server refused, failed or did not respond in time.
     pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
         match timeout(REQUEST, listed::retries(&self.client(), &self.namespace, job)).await {
             Ok(answer) => answer.map_err(|error| self.failure("list", error)),
@@ -364,7 +374,7 @@ impl PodWatch {
         }
     }
 
-    /// The pod; `None` if there is none of that name.
+    /// Gets the pod. `None` if no pod of that name exists.
     async fn get(&self, params: &GetParams) -> Result<Option<Pod>, Error> {
         let answer = async {
             let request = self.pods().get(&self.name, params);
@@ -381,22 +391,23 @@ impl PodWatch {
         self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Makes requests for the namespace's pods.
+    /// Builds requests for the namespace's pods.
     fn pods(&self) -> Request {
         Request::new(pods_in(Some(&self.namespace)))
     }
 
-    /// Sets the client up anew. A rotated token is read by itself, but only once a minute; and what is wrong with one that can't be
-    /// read is known only then.
+    /// Creates a new client. The client reads a rotated token by itself, but only once a minute,
+    /// and does not report what is wrong with an unreadable token.
     async fn sign_in_again(&self) -> Result<(), Error> {
         let client = reach(&self.access).await?.client;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = client;
         Ok(())
     }
 
-    /// Watches until the pod is gone or nobody listens any more. Each step is told to `on_step`; trouble is survived.
+    /// Watches until the pod is gone or the receiver is closed. Reports each step to `on_step`.
+    /// Failures do not end the watch.
     ///
-    /// `uid` is the pod's own; without it, the first pod seen under the name is ours.
+    /// `uid` is the pod's own. Without it, the first pod of that name is ours.
     pub async fn run(
         self,
         mut uid: Option<String>,
@@ -405,8 +416,9 @@ impl PodWatch {
         on_step: impl Fn(Step<'_>),
     ) {
         let mut patience = Patience::new(self.spread);
-        // The first list may be served from the API server's cache: ten thousand copies that start at once should not
-        // reach etcd. After an expired watch it may not, or we could be shown a past that we have already left.
+        // The API server may answer the first list from its cache, because ten thousand copies that
+        // start together should not reach etcd. After an expired watch it may not, because the
+        // cache could show a state that is older than what we have seen.
         let mut from_cache = true;
         let mut seen = false;
         let mut watched = false;
@@ -439,7 +451,8 @@ impl PodWatch {
                     }
                 }
                 Ok((None, _)) => {
-                    // Never seen: the receiver decides what to believe, and we look again.
+                    // If we have never seen the pod, the receiver decides what to believe, and we
+                    // look again.
                     if sightings.send(Sighting::Gone(None)).await.is_err() || seen {
                         return;
                     }
@@ -454,7 +467,7 @@ impl PodWatch {
         }
     }
 
-    /// Tells a failure, reads a token that was refused again, and says how long to wait.
+    /// Reports a failure, reads a rejected token again, and returns the wait.
     async fn failed(
         &self,
         failure: &Error,
@@ -471,7 +484,7 @@ impl PodWatch {
         patience.after_failure(failure, rng)
     }
 
-    /// Waits; but not for news that has become urgent, and not when nobody listens any more.
+    /// Waits until the time is over, news becomes urgent, or the receiver is closed.
     async fn pause(&self, wait: Duration, patience: &mut Patience, sightings: &mpsc::Sender<Sighting>) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
@@ -480,7 +493,7 @@ impl PodWatch {
         }
     }
 
-    /// Follows watches from a position on until a new list is needed.
+    /// Follows watches from a position until a new list is needed.
     async fn follow(
         &self,
         mut at: Position,
@@ -509,16 +522,16 @@ impl PodWatch {
             }
             let failure = match ended {
                 Ended::Over if asked.elapsed() + CLOCKS >= Duration::from_secs(lasts.into()) => {
-                    // In time, as was asked for: all that happened until now was told, and the next one need not wait, because the
-                    // times are spread.
+                    // The watch ended at the requested time. It has reported everything until now,
+                    // and the next watch need not wait, because the times are spread.
                     if sightings.send(Sighting::Confirmed).await.is_err() {
                         return Next::Stop;
                     }
                     on_step(Step::Restarted);
                     continue;
                 }
-                // Also an API server that shuts down in order ends all of its watches so, and of a connection that broke kube shows
-                // no more either.
+                // An API server that shuts down cleanly also ends all of its watches like this, and
+                // kube does not distinguish that from a broken connection.
                 Ended::Over => self.error("watch", kube::Error::ReadEvents(before_its_time())),
                 Ended::Expired if !short => return Next::ListAgain(patience.after_expiry(rng)),
                 Ended::Expired | Ended::Doubtful => return Next::ListAgain(patience.after_answer(rng)),
@@ -526,7 +539,8 @@ impl PodWatch {
                 Ended::Stop => return Next::Stop,
             };
             let wait = self.failed(&failure, patience, rng, on_step).await;
-            // A watch that is refused or unreadable may be so for its resourceVersion: a list tells.
+            // The API server may refuse a watch because of its resourceVersion. Only a list can
+            // show that.
             if !failure.is_broken_off() {
                 return Next::ListAgain(wait);
             }
@@ -538,7 +552,7 @@ impl PodWatch {
         }
     }
 
-    /// Opens a watch that is to last for so many seconds.
+    /// Opens a watch that lasts this number of seconds.
     async fn open(
         &self,
         at: &Position,
@@ -576,7 +590,7 @@ impl PodWatch {
             };
             let sighting = match next {
                 Err(_) => match self.has_changed(at, uid).await {
-                    // Quiet, not dead.
+                    // The watch is idle, not dead.
                     Ok(false) => Sighting::Confirmed,
                     Ok(true) => return Ended::Doubtful,
                     Err(failure) => return Ended::Failed(failure),
@@ -612,8 +626,9 @@ impl PodWatch {
         }
     }
 
-    /// Asks past a silent watch whether it has missed anything. Any cache may answer: one that shows what is known
-    /// already says enough, and of one that differs, ahead or behind, only a new list tells what holds.
+    /// Checks without the watch whether it missed anything. Any cache may answer. If it shows the
+    /// known state, that is enough. If it differs, it may be ahead or behind, so a new list is
+    /// needed.
     async fn has_changed(&self, at: &Position, uid: &mut Option<String>) -> Result<bool, Error> {
         let Ok(answer) = timeout(SAFETY_LOOK, self.get(&GetParams::any())).await else {
             return Err(self.timeout("get", SAFETY_LOOK));
@@ -624,8 +639,8 @@ impl PodWatch {
         })
     }
 
-    /// Our pod, if it is there, and the resourceVersion to watch from. Absence, or another UID, is believed only after
-    /// a direct look: the list may have come from a cache that is behind.
+    /// Returns our pod, if it exists, and the resourceVersion to watch from. Absence or another UID
+    /// must be confirmed by a direct look, because the list may come from a stale cache.
     async fn list(&self, from_cache: bool, uid: &mut Option<String>) -> Result<(Option<Pod>, String), Error> {
         let mut params = ListParams::default().fields(&self.selector());
         if from_cache {
@@ -659,7 +674,7 @@ impl PodWatch {
         format!("metadata.name={}", self.name)
     }
 
-    /// What the end of a watch means.
+    /// Classifies the end of a watch.
     fn ended(&self, error: answer::Error) -> Ended {
         match self.failure("watch", error) {
             failure if failure.status() == Some(410) => Ended::Expired,
@@ -721,7 +736,7 @@ impl PodWatch {
 struct Position {
     /// The resourceVersion to watch from.
     version: String,
-    /// The resourceVersion of the pod as it was last seen.
+    /// The resourceVersion of the pod when it was last seen.
     pod_version: Option<String>,
 }
 
@@ -735,23 +750,23 @@ impl Position {
 }
 
 enum Next {
-    /// After this time at least.
+    /// Wait this long, then list again.
     ListAgain(Duration),
     Stop,
 }
 
 enum Ended {
-    /// The stream is at its end: the server ended it, or the connection did.
+    /// The stream ended: the server or the connection ended it.
     Over,
-    /// The resourceVersion has expired: only a new list tells what holds.
+    /// The resourceVersion has expired, so a new list is needed.
     Expired,
-    /// So it does where a pod that isn't ours was seen, or the watch has missed something.
+    /// The watch showed a pod that is not ours, or missed something, so a new list is needed.
     Doubtful,
     Failed(Error),
     Stop,
 }
 
-/// Whether the pod is the one that is watched; the first one seen is, if no UID was given.
+/// Whether this is the watched pod. If no UID was given, the first pod is.
 fn is_ours(pod: &Pod, uid: &mut Option<String>) -> bool {
     match uid {
         Some(uid) => pod.metadata.uid.as_ref() == Some(uid),
@@ -762,7 +777,7 @@ fn is_ours(pod: &Pod, uid: &mut Option<String>) -> bool {
     }
 }
 
-/// Comes back once it says true; never, if nobody can say so any more.
+/// Returns when the value becomes true. Never returns if the sender is gone.
 async fn hurried(hurry: Option<watch::Receiver<bool>>) {
     if let Some(mut hurry) = hurry
         && hurry.wait_for(|hurry| *hurry).await.is_ok()
@@ -776,7 +791,7 @@ fn before_its_time() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it ended before its time")
 }
 
-/// Whether the connection broke, which says nothing against the resourceVersion.
+/// Whether the connection broke off. The resourceVersion may still be valid then.
 fn is_broken_off(error: &kube::Error) -> bool {
     matches!(
         error,
@@ -784,15 +799,15 @@ fn is_broken_off(error: &kube::Error) -> bool {
     )
 }
 
-/// A client of the API server, and the way there.
+/// A client of the API server, and the way to it.
 pub(super) struct Reached {
     pub(super) client: Client,
-    /// Of pods whose namespace isn't told.
+    /// The namespace of pods for which none is given.
     pub(super) namespace: String,
     pub(super) route: Route,
 }
 
-/// Where the pods of a namespace are, or those of all.
+/// The path of the pods in a namespace, or in all namespaces.
 pub(super) fn pods_in(namespace: Option<&str>) -> String {
     match namespace {
         Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
@@ -800,7 +815,7 @@ pub(super) fn pods_in(namespace: Option<&str>) -> String {
     }
 }
 
-/// Sets a client up; sends nothing yet.
+/// Creates a client without sending anything.
 pub(super) async fn reach(access: &Access) -> Result<Reached, Error> {
     match access {
         Access::InCluster {

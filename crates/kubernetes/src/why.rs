@@ -1,33 +1,36 @@
-//! Why a pod ends, or can't begin, as the API says of the pod as a whole and of containers that keep its task from starting.
+//! Why a pod ends or can't start: what the API reports about the pod as a whole, and about
+//! containers that keep the task from starting.
 //!
-//! These are facts about the pod. None of them is ever reported as a container's.
+//! These are facts about the pod. They are never reported as states of a container.
 
 use podbeat_heartbeat::observation::{Container, Role, State, Why};
 
 use super::resource::{Condition, ContainerStatus, Pod, PodStatus};
 
-/// Set by whoever ends the pod from outside: the scheduler, the eviction API, the taint manager, the garbage collector, the kubelet.
+/// The condition for a pod that is ended from outside: by the scheduler, the eviction API, the
+/// taint manager, the garbage collector or the kubelet.
 pub const DISRUPTION: &str = "DisruptionTarget";
 
-/// False as long as the pod has no node.
+/// The condition that is False while the pod has no node.
 pub const SCHEDULED: &str = "PodScheduled";
 
-/// False once the pod is about to fail.
+/// The condition that is False when the pod is about to fail.
 pub const READY: &str = "Ready";
 
-/// The reason of that condition.
+/// The reason of [`READY`] in that case.
 const FAILED: &str = "PodFailed";
 
-/// Why a container waits that nothing is wrong with.
+/// Reasons for which a container waits although nothing is wrong.
 const ORDINARY: [&str; 2] = ["ContainerCreating", "PodInitializing"];
 
-/// Whether a container that waits for this reason waits in vain, so far.
+/// Whether this reason of a waiting container is a problem.
 #[must_use]
 pub fn is_trouble(reason: &str) -> bool {
     !ORDINARY.contains(&reason)
 }
 
-/// Everything that the API says of why the pod ends or can't begin, the pod's own reason first.
+/// Returns all reasons that the API gives for the end of the pod, or for why it can't start. The
+/// pod's own reason is first.
 pub(super) fn of(pod: &Pod, containers: &[Container]) -> Vec<Why> {
     let status = &pod.status;
     let own = Why {
@@ -39,13 +42,13 @@ pub(super) fn of(pod: &Pod, containers: &[Container]) -> Vec<Why> {
     let conditions = status.conditions.iter().filter(|condition| {
         match (condition.kind.as_str(), condition.status.as_str()) {
             (DISRUPTION, "True") | (SCHEDULED, "False") => true,
-            // A container that failed says more itself.
+            // A failed container's own status has more details.
             (READY, "False") => condition.reason.as_deref() == Some(FAILED) && !has_failed(status),
             _ => false,
         }
     });
     let is_init = |name: &str| pod.spec.init_containers.iter().any(|spec| spec.name == name);
-    // Once the task has begun, no other container keeps it from that.
+    // After the task has begun, no other container keeps it from starting.
     let others = if containers.iter().any(has_begun) {
         &[]
     } else {
@@ -71,7 +74,7 @@ fn of_condition(condition: &Condition) -> Why {
     }
 }
 
-/// What an init container or native sidecar does that keeps the task's containers from starting.
+/// The state of an init container or native sidecar that keeps the task's containers from starting.
 fn of_container(container: &Container) -> Option<Why> {
     let (exit_code, reason, message) = match (container.role, container.state.as_ref()?) {
         (Role::Init | Role::Sidecar, State::Waiting { reason, message })
@@ -97,14 +100,14 @@ fn filled(text: &Option<String>) -> Option<String> {
     text.clone().filter(|text| !text.trim().is_empty())
 }
 
-/// Whether it is one of the task's containers, and has run.
+/// Whether this is a task container that has run.
 fn has_begun(container: &Container) -> bool {
     let state = container.state.as_ref();
     let waits = state.is_none_or(|state| matches!(state, State::Waiting { .. }));
     container.role == Role::Task && (!waits || container.last_exit.is_some())
 }
 
-/// Whether any container ended with another exit code than 0.
+/// Whether any container ended with an exit code other than 0.
 fn has_failed(status: &PodStatus) -> bool {
     let failed = |status: &ContainerStatus| {
         let exit_code = status.state.terminated.as_ref().and_then(|exit| exit.exit_code);
@@ -120,7 +123,7 @@ mod tests {
 
     use crate::captured::{Captured, Observe};
 
-    /// What the API says, as JSON, without messages.
+    /// The reported reasons as JSON, without messages.
     fn said(pod: &Captured) -> Value {
         let mut said = pod.observe().why;
         for why in &mut said {
@@ -135,7 +138,7 @@ mod tests {
         assert_eq!(said(&pod), json!([{"reason": "DeadlineExceeded"}]));
         let message = "Pod was active on the node longer than the specified deadline";
         assert_eq!(pod.observe().why[0].message.as_deref(), Some(message));
-        // Before that the kubelet has failed the pod, while its containers run.
+        // Before that, the kubelet has failed the pod while its containers still run.
         let pod = Captured::when("e2e/deadline-native", "main", "running");
         assert_eq!(said(&pod), json!([]));
         let conditions = Captured::last("l-deadline").said("/status/conditions").clone();
@@ -153,7 +156,7 @@ mod tests {
             said(&pod),
             json!([{"container": "setup", "exitCode": 5, "reason": "Error"}])
         );
-        // A task that fails, and all that goes well, needs no other reason.
+        // A failed task needs no other reason, nor does a success.
         for name in [
             "e2e/fail-plain",
             "a-complete",
@@ -183,7 +186,7 @@ mod tests {
         ] {
             assert_eq!(setup(state.clone()), json!([]), "{state}");
         }
-        // A sidecar that fails beside a task that runs ends nothing.
+        // A failing sidecar beside a running task ends nothing.
         let pod = Captured::when("a-complete", "main", "running");
         assert_eq!(*pod.said("/status/initContainerStatuses/1/name"), "side2");
         let pod = pod.with("/status/initContainerStatuses/1/state", waits("CrashLoopBackOff"));
@@ -193,7 +196,7 @@ mod tests {
             said(&begins),
             json!([{"container": "side2", "reason": "CrashLoopBackOff"}])
         );
-        // A task's container is reported itself.
+        // A task container is reported itself.
         assert_eq!(said(&Captured::last("h-noimage")), json!([]));
     }
 

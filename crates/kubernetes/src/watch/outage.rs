@@ -1,4 +1,5 @@
-//! Tests only: many copies on one API server that goes away and comes back, in virtual time and without a socket.
+//! Tests with many copies on one API server that goes away and comes back, in virtual time and
+//! without a socket.
 
 use std::collections::BTreeMap;
 use std::future::ready;
@@ -26,24 +27,25 @@ const fn secs(seconds: u64) -> Duration {
 enum Break {
     /// The connection is reset.
     Reset,
-    /// The stream ends as if in order, as on a shutdown, or in the middle of a chunk, which kube shows alike.
+    /// The stream ends cleanly, as on a shutdown, or in the middle of a chunk. kube does not
+    /// distinguish the two.
     End,
-    /// It says that the history is gone.
+    /// The server reports 410 Gone.
     Gone,
 }
 
 /// What the API server does, in seconds since the start.
 #[derive(Clone, Copy, Debug)]
 struct Plan {
-    /// It goes away.
+    /// When it goes away.
     away: f64,
-    /// It accepts connections again, and refuses all that is asked with this status.
+    /// When it accepts connections again, and refuses all requests with this status.
     back: f64,
     refuses: u16,
-    /// It answers.
+    /// When it answers requests again.
     ready: f64,
     how: Break,
-    /// Between two bookmarks, if there are any.
+    /// The time between two bookmarks, if there are any.
     bookmarks: Option<f64>,
 }
 
@@ -59,14 +61,14 @@ impl Plan {
     };
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Came {
-    /// Since the start, in seconds.
+    /// In seconds since the start.
     at: f64,
     copy: usize,
     verb: &'static str,
-    /// `None` where no connection was accepted.
+    /// `None` if no connection was accepted.
     status: Option<u16>,
 }
 
@@ -110,7 +112,7 @@ impl Server {
         }
     }
 
-    /// A watch of its own on this server.
+    /// A watch for one copy on this server.
     fn watched_by(&self, copy: usize) -> PodWatch {
         let service = Self { copy, ..self.clone() };
         PodWatch {
@@ -192,7 +194,7 @@ impl Server {
         Ok(response)
     }
 
-    /// What an open watch brings until its time is up, or the server goes away.
+    /// The events of an open watch until its time is over or the server goes away.
     fn watch(&self, until: Instant) -> Lines {
         let plan = self.plan;
         let breaks = (self.now() < plan.away && plan.away < 1e9)
@@ -231,7 +233,7 @@ fn frame(body: &serde_json::Value) -> Frame<Bytes> {
     Frame::data(Bytes::from(format!("{body}\n")))
 }
 
-/// Lets a copy watch, and keeps what it sees.
+/// Runs the watch of one copy and keeps its sightings.
 fn run(pod: PodWatch, seed: u64, seen: &mut JoinSet<Vec<Sighting>>) {
     let (sender, mut sightings) = mpsc::channel(1);
     seen.spawn(async move {
@@ -254,11 +256,11 @@ fn run(pod: PodWatch, seed: u64, seen: &mut JoinSet<Vec<Sighting>>) {
 
 const COPIES: usize = 400;
 
-/// The time in which each copy asks once, early.
+/// The period of the early reconnects, in which each copy asks once, in seconds.
 const EARLY: f64 = 4.0;
 
-/// When each copy's watch was open again behind the outage, in order; and the most requests that came in one second, while each asks once,
-/// early, and behind that.
+/// Returns when each copy's watch was open again after the outage, in order, and the most requests
+/// in one second, during the early reconnects and after them.
 async fn reconnects(plan: Plan) -> (Vec<f64>, [usize; 2]) {
     let server = Server::new(plan);
     let mut seen = JoinSet::new();
@@ -279,7 +281,8 @@ async fn reconnects(plan: Plan) -> (Vec<f64>, [usize; 2]) {
         opened.entry(came.copy).or_insert(came.at);
     }
     assert_eq!(opened.len(), COPIES, "each has come back: {plan:?}");
-    // The server is there again: what was refused by the system of one that is away costs nobody.
+    // Counts only requests that reached the server. While it is away, the system refuses
+    // connections at no cost.
     let mut opened: Vec<f64> = opened.into_values().collect();
     opened.sort_by(f64::total_cmp);
     let reached = behind.iter().filter(|came| came.status.is_some());
@@ -292,7 +295,7 @@ async fn reconnects(plan: Plan) -> (Vec<f64>, [usize; 2]) {
 
 #[tokio::test(start_paused = true)]
 async fn copies_come_back_spread_however_long_the_outage_was() {
-    // Watches are 10 s old, so that none ends of itself meanwhile.
+    // The watches are 10 s old when the server goes away, so none ends by itself during the outage.
     let plan = |outage: f64, refusing: f64, refuses, how| Plan {
         away: 10.0,
         back: 10.0 + outage,
@@ -314,10 +317,10 @@ async fn copies_come_back_spread_however_long_the_outage_was() {
         let (opened, [early_busiest, busiest]) = reconnects(plan).await;
         let (early, late) = (opened[COPIES / 50], opened[COPIES - COPIES / 50]);
         assert!(late - early >= 30.0, "{early:.1} to {late:.1} s: {plan:?}");
-        // A copy that knows nothing of the others comes back within the spread all the same.
+        // Each copy comes back within the spread, although it knows nothing of the others.
         let last = opened[COPIES - 1];
         assert!(last - plan.ready <= 36.0, "the last at {last:.1} s: {plan:?}");
-        // Evenly spread, 11 copies come in a second.
+        // An even spread gives 11 copies in a second.
         assert!(busiest <= COPIES / 10, "{busiest} requests in a second: {plan:?}");
         assert!(
             early_busiest <= COPIES * 2 / 5,
@@ -339,7 +342,7 @@ async fn a_watch_that_is_dropped_by_an_api_server_that_answers_is_open_again_wit
         let (opened, [busiest, _]) = reconnects(plan).await;
         let (median, p95) = (opened[COPIES / 2], opened[COPIES * 95 / 100]);
         assert!(median < 13.0 && p95 < 15.0, "{median:.1}, {p95:.1} s: {how:?}");
-        // If a balancer dropped all of them, they don't come at once either.
+        // If a load balancer dropped all of them, they do not all come at once either.
         assert!(
             opened[COPIES - COPIES / 50] - opened[COPIES / 50] > 3.0,
             "{how:?}"
@@ -351,7 +354,7 @@ async fn a_watch_that_is_dropped_by_an_api_server_that_answers_is_open_again_wit
     }
 }
 
-/// When one copy asked, behind the time when its watch broke, and what it saw from the start.
+/// Returns the requests of one copy after its watch broke, and its sightings from the start.
 async fn one(plan: Plan, until: f64, hurry_at: Option<f64>) -> (Vec<Came>, Server, JoinSet<Vec<Sighting>>) {
     let server = Server::new(plan);
     let (hurry, hurried) = watch::channel(false);
@@ -380,7 +383,7 @@ async fn urgent_news_is_waited_for_no_longer() {
     let (hurried, ..) = one(plan, 60.0, Some(10.4)).await;
     let came = hurried.first().expect("a reconnect").at;
     assert!((10.4..10.5).contains(&came), "{came}");
-    // Urgent before it broke off: no wait at all.
+    // Urgent before the watch broke off: no wait at all.
     let (hurried, ..) = one(plan, 60.0, Some(9.0)).await;
     let came = hurried.first().expect("a reconnect").at;
     assert!((10.0..10.1).contains(&came), "{came}");
@@ -425,7 +428,7 @@ async fn a_watch_that_ends_before_its_time_confirms_nothing() {
     let confirmed = async |how| {
         let plan = Plan {
             away: 10.0,
-            // It stays away, so that nothing else confirms.
+            // The server stays away, so nothing else confirms.
             back: 1e9,
             how,
             ..Plan::QUIET
@@ -467,7 +470,7 @@ async fn a_wait_ends_when_nobody_listens_any_more() {
     );
 }
 
-/// How many requests a minute one copy makes at rest, over a day.
+/// The requests per minute of one copy at rest, over a day.
 async fn a_minute_at_rest(bookmarks: Option<f64>) -> f64 {
     let plan = Plan {
         bookmarks,
@@ -479,12 +482,12 @@ async fn a_minute_at_rest(bookmarks: Option<f64>) -> f64 {
 
 #[tokio::test(start_paused = true)]
 async fn at_rest_nothing_is_asked_but_the_next_watch() {
-    // As kube-apiserver sends them, and at the ends of its range: see `SILENCE`.
+    // The intervals of kube-apiserver, including the ends of their range: see `SILENCE`.
     for every in [59.0, 60.0, 61.25] {
         let requests = a_minute_at_rest(Some(every)).await;
         assert!(requests < 0.25, "{requests} a minute");
     }
-    // It sends none where nothing has happened to any pod: then a quiet watch is asked about.
+    // kube-apiserver sends no bookmarks while no pod changes. The watch then checks the pod.
     let requests = a_minute_at_rest(None).await;
     assert!((0.5..1.1).contains(&requests), "{requests} a minute");
 }

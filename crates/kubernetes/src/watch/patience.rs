@@ -1,12 +1,14 @@
-//! How long the watch waits before the API server is asked again: drawn here, slept elsewhere.
+//! Decides how long the watch waits before its next request. The caller sleeps.
 //!
-//! Two kinds of waits. Before the first watch was ever open a copy is alone with its trouble (a missing Role, a network that isn't
-//! there yet), and asks again with the usual back-off. Afterwards it isn't: whatever ends its watch may have ended ten thousand others
-//! in the same instant, and no copy can tell. So every reconnect is spread.
+//! There are two kinds of waits. Before its first watch was open, a copy has a trouble of its own
+//! (a missing Role, a network that is not up yet), and retries with the usual backoff. After that,
+//! whatever ended its watch may have ended ten thousand others in the same instant, and no copy can
+//! know. So every reconnect is spread.
 //!
-//! Most watches that break off are single ones, dropped by a balancer or a proxy, and there is news to miss. So the first reconnect is
-//! spread over a few seconds only. It resumes from the last resourceVersion, which a cache of the API server answers. If it fails, the
-//! API server is away or has trouble, and those that follow are spread widely.
+//! Most broken watches are single ones that a load balancer or a proxy dropped, and they may miss
+//! news. So the first reconnect is spread over a few seconds only. It resumes from the last
+//! resourceVersion, which a cache of the API server can answer. If it fails, the API server is away
+//! or has trouble, and later reconnects are spread widely.
 
 use std::time::Duration;
 
@@ -14,30 +16,30 @@ use podbeat_heartbeat::backoff::Backoff;
 
 use super::Error;
 
-/// How widely reconnects are spread, unless it is told otherwise: more than 30 s, because the first and the last of a few hundred copies
-/// don't draw quite the ends of the range.
+/// The default range over which reconnects are spread. It is more than 30 s, because the first and
+/// the last of a few hundred copies do not draw exactly the ends of the range.
 pub(super) const SPREAD: Duration = Duration::from_secs(35);
 
-/// Of this the first reconnect has so small a part: 4 s of 35.
+/// The first reconnect uses this fraction of the range: 4 s of 35 s.
 const FIRST: u32 = 9;
 
-/// How long to wait before the API server is asked again.
+/// Draws the waits before requests to the API server.
 #[derive(Debug)]
 pub(super) struct Patience {
     spread: Duration,
     hurried: bool,
     backoff: Backoff,
-    /// Whether it could not be reached, or a watch broke off, since it last gave what was asked for.
+    /// Whether the API server was unreachable, or a watch broke off, since its last useful answer.
     away: bool,
     /// Whether a watch was ever open.
     watched: bool,
-    /// Whether one is open, or was when it failed.
+    /// Whether a watch is open, or was open when it failed.
     is_open: bool,
-    /// Whether the first, early reconnect was made, since a watch was last open for long.
+    /// Whether the early reconnect was made since a watch was last open for long.
     tried: bool,
-    /// Whether this copy has its place in the spread since a watch was last open.
+    /// Whether this copy has drawn its place in the spread since a watch was last open.
     placed: bool,
-    /// Whether the token was refused since a watch was last open.
+    /// Whether the token was rejected since a watch was last open.
     token_refused: bool,
 }
 
@@ -56,7 +58,7 @@ impl Patience {
         }
     }
 
-    /// A watch is open: the outage, if there was one, is over.
+    /// A watch is open, so any outage is over.
     pub(super) fn opened(&mut self) {
         self.watched = true;
         self.is_open = true;
@@ -64,16 +66,16 @@ impl Patience {
         self.token_refused = false;
     }
 
-    /// The watch that ended was open for long enough to forget what was before it.
+    /// The watch was open for long enough to forget earlier failures.
     pub(super) fn settled(&mut self) {
         self.backoff.reset();
         self.away = false;
         self.tried = false;
     }
 
-    /// It gave what it was asked for, or said why that can't be had (410): an outage's waits end with it. A mere refusal ends none.
-    /// An API server that has just started refuses everybody (403 while it doesn't know the Roles yet, 429, 503), and copies that
-    /// took heart from that would come back as one.
+    /// A useful answer, or 410, ends the outage backoff. A refusal does not, because an API server
+    /// that has just started refuses all requests (403 until it knows the Roles, 429, 503), and all
+    /// copies would reconnect together.
     pub(super) fn answered(&mut self) {
         self.is_open = false;
         if std::mem::take(&mut self.away) {
@@ -81,30 +83,33 @@ impl Patience {
         }
     }
 
-    /// The wait after an answer that is no failure and yet wants another question. It is short, also behind an outage: whoever has
-    /// got such an answer has waited for its turn.
+    /// The wait after an answer that is not a failure but requires another request. It is short,
+    /// even after an outage, because a copy that got such an answer has already waited for its
+    /// turn.
     pub(super) fn after_answer(&mut self, rng: &mut fastrand::Rng) -> Duration {
         self.answered();
         self.backoff.after_failure(rng)
     }
 
-    /// The wait after an open watch was told that its history is gone: so may have been all of them.
+    /// The wait after 410 Gone on an open watch. All other watches may have got it at the same
+    /// time.
     pub(super) fn after_expiry(&mut self, rng: &mut fastrand::Rng) -> Duration {
         self.answered();
         let wait = self.backoff.after_failure(rng);
         self.spread(rng).max(wait)
     }
 
-    /// The wait after a failure, on top of what the API server asked for.
+    /// The wait after a failure, in addition to the wait that the API server asked for.
     pub(super) fn after_failure(&mut self, failure: &Error, rng: &mut fastrand::Rng) -> Duration {
         let was_open = std::mem::take(&mut self.is_open);
         if was_open && failure.is_broken_off() && !std::mem::replace(&mut self.tried, true) {
-            // Perhaps this copy alone. The API server was not even asked yet.
+            // Perhaps only this copy is affected. The API server has not been asked yet.
             return (self.spread / FIRST).mul_f64(rng.f64());
         }
         self.away |= failure.is_unreachable();
         let wait = self.backoff.after_failure(rng);
-        // A token that was replaced under an open watch is read again and tried at once: that is no outage.
+        // A token that was replaced during an open watch is read again and tried at once. That is
+        // not an outage.
         let signs_in = failure.status() == Some(401) && !std::mem::replace(&mut self.token_refused, true);
         let wait = if signs_in {
             wait
@@ -118,16 +123,17 @@ impl Patience {
         self.hurried
     }
 
-    /// News has become urgent: from now on nothing is waited for but the back-off, from its beginning.
+    /// News has become urgent. From now on, only the backoff applies, from its beginning.
     pub(super) fn hurry(&mut self) {
         self.hurried = true;
         self.spread = Duration::ZERO;
         self.backoff.reset();
     }
 
-    /// The first wait of an outage is drawn evenly from the whole range. Those that follow are all of it: equal waits keep copies apart
-    /// that are spread already, while waits drawn anew would bring some of them together. So copies come back at a steady rate, one
-    /// thirty-fifth of them a second, whenever the outage ends.
+    /// The first wait of an outage is drawn evenly from the whole range. Each later wait is the
+    /// whole range: equal waits keep copies apart that are already spread, but newly drawn waits
+    /// would bring some of them together. So copies come back at a constant rate, one thirty-fifth
+    /// of them per second, whenever the outage ends.
     fn spread(&mut self, rng: &mut fastrand::Rng) -> Duration {
         if !self.watched {
             Duration::ZERO
@@ -167,7 +173,7 @@ mod tests {
         }
     }
 
-    /// What a thousand copies draw, in order.
+    /// The waits of a thousand copies, in order.
     fn draws(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Vec<Duration> {
         let draw = |seed| {
             let mut rng = fastrand::Rng::with_seed(seed);
@@ -178,7 +184,7 @@ mod tests {
         waits
     }
 
-    /// The longest of many waits that are drawn behind a long outage, of those who have never watched.
+    /// The longest of many waits after a long outage, for copies that have never watched.
     fn widest(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Duration {
         let after_an_outage = |patience: &mut Patience, rng: &mut fastrand::Rng| {
             for _ in 0..20 {
@@ -246,7 +252,8 @@ mod tests {
         assert!(tenth > backoff::CAP / 2);
     }
 
-    /// Holds if the waits, in order, are spread evenly over the whole range, behind a time that is common to all.
+    /// Asserts that the waits, in order, are spread evenly over the whole range after a common
+    /// delay.
     fn evenly_spread(waits: &[Duration], behind: Duration) {
         let tenths = waits.chunks(waits.len() / 10).filter_map(|tenth| tenth.last());
         for (tenth, &wait) in (1_u32..=10).zip(tenths) {
@@ -371,7 +378,7 @@ mod tests {
             });
             assert!(answered_so[500] > SPREAD / 3, "{failure}");
         }
-        // The early one failed, or its watch broke off soon.
+        // The early reconnect failed, or its watch broke off soon.
         for reopens in [false, true] {
             let second = draws(|patience, rng| {
                 open(patience);
@@ -383,7 +390,7 @@ mod tests {
             });
             assert!(second[500] > SPREAD / 3, "{reopens}");
         }
-        // One that held again has an early one again.
+        // After a watch that stayed open, there is an early reconnect again.
         let again = draws(|patience, rng| {
             open(patience);
             let _ = patience.after_failure(&broken_off(), rng);
