@@ -1,6 +1,6 @@
-//! Decides which of a pod's regular containers belong to the task: all except podbeat's own, unless
-//! a setting or an annotation of the pod selects them. For example, a service mesh proxy among them
-//! never ends, and would delay the last heartbeat forever.
+//! Decides which of a pod's regular containers belong to the task: by default, all except podbeat's
+//! own. A setting or an annotation of the pod can select others, because a container such as a
+//! service mesh proxy never ends and would delay the last heartbeat forever.
 
 use std::borrow::Cow;
 
