@@ -101,7 +101,7 @@ impl Service {
 #[must_use]
 pub fn ending(error: &Error) -> Ending {
     match error {
-        Error::Setup(_) | Error::File { .. } | Error::NoCertificate { .. } | Error::Token(_) => Ending::Usage,
+        Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } | Error::Token(_) => Ending::Usage,
         Error::Unfit { .. } => Ending::Refused,
         Error::Connect { .. } | Error::Ambiguous { .. } => Ending::Unavailable,
         Error::Unreadable { .. } | Error::Endless { .. } => Ending::Misunderstood,

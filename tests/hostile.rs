@@ -149,7 +149,7 @@ async fn an_api_server_that_never_ends_takes_no_memory() {
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
     let message = "cannot watch the pod; heartbeats continue without new container states";
     let until_flooded = async |verb: &str| {
-        let error = format!("{verb} of pod lab/p: the API server sends more than 4 MiB for it");
+        let error = format!("{verb} of pod lab/p: the API server sent more than 4 MiB");
         until_told(&podbeat, message, &error).await;
         until_it_beats_on(&world).await;
     };

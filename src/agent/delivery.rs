@@ -440,7 +440,7 @@ fn reply_of(result: &Result<Accepted, Error>) -> Reply {
             | Error::Connect { .. }
             | Error::Setup(_)
             | Error::File { .. }
-            | Error::NoCertificate { .. },
+            | Error::NotInFile { .. },
         ) => Reply::NotSent,
         // Not of heartbeats, of which an unreadable answer is one.
         Err(Error::Unreadable { .. } | Error::Endless { .. }) => Reply::Ambiguous,
@@ -455,7 +455,7 @@ fn answer_of(error: &Error) -> Answer {
         Error::Ambiguous { .. } => Answer::Ambiguous,
         Error::Token(_) | Error::Unfit { .. } | Error::Connect { .. } => Answer::NotSent,
         // These end the process before anything is sent; should one come later, nothing was sent either.
-        Error::Setup(_) | Error::File { .. } | Error::NoCertificate { .. } => Answer::NotSent,
+        Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } => Answer::NotSent,
         // Not of heartbeats, of which an unreadable answer is one.
         Error::Unreadable { .. } | Error::Endless { .. } => Answer::Ambiguous,
     }

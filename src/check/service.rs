@@ -481,7 +481,7 @@ fn advice(error: &Error) -> &'static str {
              The agent itself waits for an answer as long as PODBEAT_TIMEOUT."
         }
         Error::Connect { .. } => "See service.dns, service.tcp and service.tls.",
-        Error::Setup(_) | Error::File { .. } | Error::NoCertificate { .. } | Error::Token(_) => {
+        Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } | Error::Token(_) => {
             "See settings.files and token.source."
         }
     }

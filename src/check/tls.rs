@@ -3,12 +3,10 @@
 //! The verifier's verdict stands: a chain that it refuses ends the handshake, and nothing is ever sent over that connection.
 
 use std::io;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use jiff::Timestamp;
-use podbeat_files::{regular_file, trimmed};
 use podbeat_http_client as http_client;
 use podbeat_http_client::Stream;
 use podbeat_http_client::rejected::{ACCEPTED, Rejected};
@@ -16,8 +14,7 @@ use podbeat_http_client::tls::{Unfit, speaking_http};
 use podbeat_task_runs::client::Tls;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ResolvesClientCert, verify_server_name};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
@@ -59,14 +56,8 @@ pub(super) struct Means {
 /// Why the files of the settings can't be used for TLS.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
-    #[error("cannot read {what} from {path}")]
-    Unreadable {
-        what: &'static str,
-        path: String,
-        source: io::Error,
-    },
-    #[error("{path} contains no unencrypted {what} in PEM format")]
-    Nothing { what: &'static str, path: String },
+    #[error(transparent)]
+    Files(#[from] podbeat_task_runs::error::Error),
     #[error(transparent)]
     Unfit(#[from] Unfit),
 }
@@ -74,21 +65,10 @@ pub(super) enum Unusable {
 impl Means {
     /// Reads the files.
     pub(super) fn load(tls: &Tls) -> Result<(Self, Option<Certificate>), Unusable> {
-        let roots = tls.ca_file.as_deref().map(certificates).transpose()?;
-        let mut own = None;
-        let identity = match &tls.identity {
-            None => None,
-            Some((certificate_file, key_file)) => {
-                let chain = certificates(certificate_file)?;
-                own = chain.first().and_then(|first| certificate::read(first));
-                let key = PrivateKeyDer::from_pem_slice(&read("the client key", key_file)?);
-                let key = key.map_err(|_| Unusable::Nothing {
-                    what: "private key",
-                    path: key_file.display().to_string(),
-                })?;
-                Some((chain, key))
-            }
-        };
+        let roots = tls.roots()?;
+        let identity = tls.own()?;
+        let first = identity.as_ref().and_then(|(chain, _)| chain.first());
+        let own = first.and_then(|first| certificate::read(first));
         let means = Self {
             clients: http_client::tls::Means::new(roots.clone(), identity)?,
             roots: roots.unwrap_or_default(),
@@ -135,27 +115,6 @@ impl Means {
             asked: shown.asked.load(Ordering::Relaxed),
         }
     }
-}
-
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Unusable> {
-    let pem = regular_file::read(path, regular_file::PEM).map_err(|source| Unusable::Unreadable {
-        what,
-        path: path.display().to_string(),
-        source,
-    })?;
-    Ok(trimmed::pem(&pem))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Unusable> {
-    let pem = read("a certificate", path)?;
-    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    found
-        .ok()
-        .filter(|found| !found.is_empty())
-        .ok_or_else(|| Unusable::Nothing {
-            what: "certificate",
-            path: path.display().to_string(),
-        })
 }
 
 /// Takes down what is presented, and gives the real verifier's verdict.

@@ -356,7 +356,11 @@ async fn a_service_account_that_is_gone_is_told_and_survived() {
     world.kube.set_token("rotated");
     world.kube_faults.script("watch cut").expect("a rule");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    until_told(&mut troubles, "is the service account's volume mounted").await;
+    until_told(
+        &mut troubles,
+        "check that the service account's volume is mounted",
+    )
+    .await;
     KubeApi::write_service_account(&world.authority, "rotated", &dir).expect("written");
     loop {
         if let Sighting::Seen(pod) = next(&mut sightings).await

@@ -339,7 +339,7 @@ async fn a_token_that_is_not_there_or_unfit() {
     world.write_token("two lines of\nhunter2").expect("written");
     let checked = check(&settings).await;
     checked.differs_by(&expected);
-    says(&checked, "token.source", "not fit for a header", "on one line");
+    says(&checked, "token.source", "not valid in a header", "on one line");
     set_path(&mut settings, "PODBEAT_TOKEN_FILE", &world.path("nowhere"));
     let checked = check(&settings).await;
     checked.differs_by(&expected);
@@ -366,7 +366,7 @@ async fn what_the_service_says_of_the_run() {
             "does not send the token to another URL",
         ),
         ("any garbage", "answered 200", "not from the task-run service"),
-        ("any drop", "no whole answer", "too slow or broken"),
+        ("any drop", "no complete answer", "too slow or broken"),
     ] {
         world.service_faults.inject(fault.parse().expect(fault));
         let checked = check(&settings).await;
@@ -482,11 +482,7 @@ async fn files_that_the_agent_would_not_begin_with() {
     std::fs::write(world.path("empty.crt"), "no certificate").expect("written");
     for (variable, name, seen) in [
         ("PODBEAT_CA_FILE", "nowhere.crt", "cannot read"),
-        (
-            "PODBEAT_CA_FILE",
-            "empty.crt",
-            "contains no unencrypted certificate",
-        ),
+        ("PODBEAT_CA_FILE", "empty.crt", "contains no certificate"),
     ] {
         set_path(&mut settings, variable, &world.path(name));
         let checked = check(&settings).await;

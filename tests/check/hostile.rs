@@ -167,7 +167,7 @@ async fn no_token_is_sent_to_whoever_is_not_verified() {
     assert!(!plain.is_empty() && !contains(&plain, TOKEN) && !contains(&plain, "HTTP"));
     let other = Authority::named("another CA").expect("made");
     let behind_tls = sent_to(&world, Some(&other)).await;
-    assert_eq!(behind_tls, b"", "nothing at all");
+    assert_eq!(behind_tls, b"", "empty");
     // The verified service itself receives a request, so the test would notice one.
     let verified = sent_to(&world, Some(&world.authority)).await;
     assert!(contains(&verified, "HEAD / HTTP/1.1"), "{verified:?}");

@@ -296,7 +296,7 @@ async fn a_kubeconfig_that_is_torn_shows_nothing_of_what_is_in_it() {
         std::fs::write(world.path("torn.kubeconfig"), torn).expect("written");
         let checked = check(&settings).await;
         let seen = checked.seen("kubernetes.access");
-        assert!(seen.contains("not the YAML that kubectl reads (line 3"), "{seen}");
+        assert!(seen.contains("not valid (line 3"), "{seen}");
     }
 }
 

@@ -194,7 +194,7 @@ async fn a_proxy_that_cant_be_used_is_a_wrong_setting() {
         ("clock.service", "skipped"),
     ]);
     let seen = checked.seen("settings.HTTPS_PROXY");
-    assert!(seen.contains("http:// and https:// proxies only"), "{seen}");
+    assert!(seen.contains("only http:// and https:// proxies"), "{seen}");
 }
 
 #[tokio::test]

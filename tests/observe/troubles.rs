@@ -130,9 +130,7 @@ async fn a_kubeconfig_that_cant_be_used_is_a_mistake_of_usage() {
         let ended = Observer::start(&mut observe(&world, arguments)).end().await;
         ended.code(64);
         assert!(
-            ended
-                .notes
-                .starts_with("podbeat: reading the Kubernetes client configuration"),
+            ended.notes.starts_with("podbeat: cannot read the kubeconfig"),
             "{}",
             ended.notes
         );

@@ -129,8 +129,8 @@ async fn a_run_that_has_ended_can_not_be_aborted() {
     );
     assert_eq!(
         refused.notes,
-        "podbeat: aborting task run trn.done: the task-run service answered 409: Conflict: the run is Completed, and can't be \
-         aborted any more; only a run that is Pending or Running can be aborted: get says where it stands\n"
+        "podbeat: aborting task run trn.done: the task-run service answered 409: Conflict: the run is already Completed; \
+         only a Pending or Running run can be aborted (`get` shows its status)\n"
     );
 
     // An error for one run does not stop the others.
@@ -330,7 +330,7 @@ async fn a_dry_run_needs_no_service_and_shows_no_secret() {
     assert!(
         refused
             .notes
-            .contains("the name has 256 characters: the service takes 255"),
+            .contains("the name has 256 characters; at most 255 are allowed"),
         "{refused:?}"
     );
 }

@@ -35,13 +35,17 @@ async fn each_trouble_has_its_exit_code_and_says_what_the_service_said() {
     .await;
     for (line, code, said) in [
         ("get run-400", 65, "correct the request"),
-        ("abort run-400", 65, "only a run that is Pending or Running"),
-        ("get run-401", 77, "is the token this service's, and still valid?"),
-        ("heartbeat run-403", 77, "the token doesn't give the right"),
-        ("get run-404", 67, "is the run's id right"),
-        ("abort run-410", 67, "is the run's id right"),
+        ("abort run-400", 65, "only a Pending or Running run"),
+        (
+            "get run-401",
+            77,
+            "check that the token belongs to this service and is still valid",
+        ),
+        ("heartbeat run-403", 77, "the token lacks permission"),
+        ("get run-404", 67, "check the run ID"),
+        ("abort run-410", 67, "check the run ID"),
         ("heartbeat run-409", 65, "sending a heartbeat of task run run-409"),
-        ("get run-307", 65, "redirects are not followed"),
+        ("get run-307", 65, "does not follow redirects"),
         ("get run-429", 69, "try again later"),
         ("abort run-500", 69, "try again later"),
     ] {
@@ -71,7 +75,7 @@ async fn each_trouble_has_its_exit_code_and_says_what_the_service_said() {
     let (code, notes) = code_and_notes("http://127.0.0.1:9", "get trn.1").await;
     assert_eq!(code, 69);
     assert!(
-        notes.contains("is the URL right") && notes.contains("refused"),
+        notes.contains("check its URL") && notes.contains("refused"),
         "{notes}"
     );
 }

@@ -96,7 +96,7 @@ async fn a_token_that_comes_again_ends_the_list_with_an_error_behind_the_runs() 
     assert!(matches!(failure, Error::Endless { pages: 2, .. }), "{failure:?}");
     assert_eq!(
         told(&failure),
-        "listing task runs: given up after 2 pages: the service gives a page token that it gave before, and so leads in a circle"
+        "listing task runs: stopped after 2 pages: the service repeats a page token"
     );
 }
 

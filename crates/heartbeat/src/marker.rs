@@ -47,19 +47,17 @@ pub struct Found {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotAMarker {
     /// The name is not a container's.
-    #[error(
-        "its name is neither a container's nor that with .json; name it after the container whose exit it tells"
-    )]
+    #[error("its name is neither NAME nor NAME.json; name it after the container that ended")]
     Name,
     /// Longer than [`LARGEST`].
-    #[error("it is larger than {LARGEST} bytes; a marker holds an exit code, or what `podbeat exec` writes")]
+    #[error("it is larger than {LARGEST} bytes; write an exit code, or use `podbeat exec`")]
     TooLarge,
     /// Not a single number.
-    #[error("it holds something else than one exit code; write one number from 0 to 255")]
+    #[error("it does not contain an exit code; write one number from 0 to 255")]
     Bare,
     /// Not the form that `podbeat exec` writes.
     #[error(
-        "it isn't the JSON of an exit marker (line {line}, column {column}); write it as `podbeat exec` does"
+        "it is not the JSON of an exit marker (line {line}, column {column}); write it as `podbeat exec` does"
     )]
     Json {
         /// From 1.
@@ -68,7 +66,7 @@ pub enum NotAMarker {
         column: usize,
     },
     /// Not an exit code or signal of a process.
-    #[error("its exitCode isn't one of 0 to 255, or its signal not one of 1 to 64")]
+    #[error("its exitCode is not in 0 to 255, or its signal is not in 1 to 64")]
     OutOfRange,
 }
 

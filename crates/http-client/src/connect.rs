@@ -67,7 +67,7 @@ pub enum Error {
         #[source]
         source: io::Error,
     },
-    #[error("a tunnel to {to} by the proxy {proxy}")]
+    #[error("opening a tunnel to {to} through the proxy {proxy}")]
     Tunnel {
         to: String,
         proxy: String,
@@ -81,9 +81,9 @@ pub enum Error {
 /// Why a proxy did not open a tunnel.
 #[derive(Debug, thiserror::Error)]
 pub enum Refused {
-    #[error("the proxy answered {0}: does it let this host through, and are its user and password right?")]
+    #[error("the proxy answered {0}; check that it allows this host, and its user and password")]
     Status(u16),
-    #[error("asking the proxy for it")]
+    #[error("sending CONNECT to the proxy")]
     NoAnswer(#[from] head::Error),
 }
 

@@ -17,10 +17,10 @@ const LONGEST: usize = 16 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The connection broke off.
-    #[error("the connection broke off")]
+    #[error("the connection closed early")]
     Broken(#[from] io::Error),
     /// The response is not HTTP, or its head is longer than 16 KiB.
-    #[error("what came is no answer in HTTP")]
+    #[error("the response is not HTTP")]
     NotHttp,
 }
 

@@ -67,7 +67,7 @@ pub enum Error {
     #[error(transparent)]
     Connect(#[from] connect::Error),
     /// The request may have been sent.
-    #[error("the connection broke off, or what came is no answer in HTTP")]
+    #[error("the connection closed early, or the response is not HTTP")]
     Broken(#[source] hyper::Error),
 }
 
@@ -334,10 +334,10 @@ pub struct Answer {
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The connection broke off.
-    #[error("the response broke off")]
+    #[error("the response ended early")]
     Broken(#[from] hyper::Error),
     /// No byte arrived for this long.
-    #[error("the response went on without a byte for {}", humantime::format_duration(*.0))]
+    #[error("the response stalled for {}", humantime::format_duration(*.0))]
     Silent(Duration),
 }
 

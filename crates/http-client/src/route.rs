@@ -35,15 +35,17 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// Its value is not a URL.
-    #[error("not the URL of a proxy, such as http://proxy.example.com:3128 (its value is not shown)")]
+    #[error("not the URL of a proxy, such as http://proxy.example.com:3128 (value not shown)")]
     NotAUrl,
     /// Its protocol is not supported.
     #[error(
-        "podbeat uses http:// and https:// proxies only; name one of these, or unset it (its value is not shown)"
+        "podbeat supports only http:// and https:// proxies; use one of these, or unset it (value not shown)"
     )]
     Kind,
     /// The request would not be encrypted on the way.
-    #[error("plain HTTP goes through no proxy, because it would carry the token unencrypted; use https")]
+    #[error(
+        "podbeat does not send plain HTTP through a proxy, because the token would be unencrypted; use https"
+    )]
     PlainHttp,
 }
 

@@ -37,7 +37,7 @@ pub(super) enum Error {
     #[error(transparent)]
     Kube(#[from] kube::Error),
     /// The response exceeds a limit, in bytes.
-    #[error("it is longer than {} KiB", .0 >> 10)]
+    #[error("it exceeds {} KiB", .0 >> 10)]
     TooLarge(usize),
 }
 

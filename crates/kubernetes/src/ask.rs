@@ -41,13 +41,13 @@ pub enum Error {
         message: String,
     },
     /// The response is not what Kubernetes sends.
-    #[error("{asked}: the answer is not what Kubernetes answers")]
+    #[error("{asked}: the answer is not a Kubernetes API answer")]
     Unreadable {
         /// The question.
         asked: &'static str,
     },
     /// There was no connection, or it broke off.
-    #[error("{asked}: the API server can't be reached or broke off")]
+    #[error("{asked}: the API server is unreachable, or the connection closed early")]
     Unreachable {
         /// The question.
         asked: &'static str,
@@ -146,7 +146,7 @@ impl Questions {
     /// # Errors
     /// The API server refused, failed or did not respond in time.
     pub async fn version(&self) -> Result<Version, Error> {
-        const ASKED: &str = "asking for its version";
+        const ASKED: &str = "getting the API server's version";
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
         struct Said {
@@ -168,7 +168,7 @@ impl Questions {
     /// # Errors
     /// The API server refused, failed or did not respond in time.
     pub async fn account(&self) -> Result<Account, Error> {
-        const ASKED: &str = "asking for whom it takes us (SelfSubjectReview)";
+        const ASKED: &str = "getting podbeat's user (SelfSubjectReview)";
         let body = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "SelfSubjectReview"});
         let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
         let said: Value = self
@@ -189,7 +189,7 @@ impl Questions {
     /// # Errors
     /// The API server refused, failed or did not respond in time.
     pub async fn may(&self, verb: &str, pod: &str) -> Result<bool, Error> {
-        const ASKED: &str = "asking what we may do (SelfSubjectAccessReview)";
+        const ASKED: &str = "getting podbeat's permissions (SelfSubjectAccessReview)";
         let body = json!({
             "apiVersion": "authorization.k8s.io/v1", "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {

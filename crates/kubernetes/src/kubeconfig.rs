@@ -30,10 +30,10 @@ const LARGEST: u64 = 8 << 20;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kubeconfig can't be read.
-    #[error("reading the Kubernetes client configuration: is KUBECONFIG (or --kubeconfig, --context) right?")]
+    #[error("cannot read the kubeconfig; check KUBECONFIG (or --kubeconfig, --context)")]
     Unreadable(#[source] KubeconfigError),
     /// A file that the kubeconfig names can't be read.
-    #[error("reading {what} that the kubeconfig names from {}", path.display())]
+    #[error("cannot read {what} of the kubeconfig from {}", path.display())]
     File {
         /// The expected content.
         what: &'static str,
@@ -45,28 +45,28 @@ pub enum Error {
     },
     /// The kubeconfig is not YAML that kubectl would read. The parser's own message is not shown,
     /// because it repeats lines that may contain a token.
-    #[error("the kubeconfig is not the YAML that kubectl reads{}", at(.place))]
+    #[error("the kubeconfig is not valid{}", at(.place))]
     Malformed {
         /// Line and column, if the parser reports them.
         place: Option<(u64, u64)>,
     },
     /// The client can't be set up. The error's own text is not shown, because it may repeat a
     /// secret.
-    #[error("setting up the connection to the Kubernetes API: {0}")]
+    #[error("cannot set up the connection to the Kubernetes API: {0}")]
     Withheld(&'static str),
     /// A CA, token or client certificate that the kubeconfig names can't be used.
     #[error(
-        "setting up the connection to the Kubernetes API: check the CA, and the token or client certificate, that the kubeconfig names"
+        "cannot set up the connection to the Kubernetes API; check the kubeconfig's CA, and its token or client certificate"
     )]
     Setup(#[source] kube::Error),
     /// The server's address is not a URL.
-    #[error("the server that the kubeconfig names has no URL")]
+    #[error("the kubeconfig's server has no URL")]
     Address(#[source] url::ParseError),
     /// The proxy can't be used.
     #[error("the way to the Kubernetes API")]
     Route(#[source] route::Error),
     /// TLS can't be set up.
-    #[error("setting up TLS to the Kubernetes API, or to the proxy on the way")]
+    #[error("cannot set up TLS to the Kubernetes API or its proxy")]
     Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

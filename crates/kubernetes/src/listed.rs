@@ -358,7 +358,7 @@ pub enum Error {
         source: Box<kube::Error>,
     },
     /// An item of the list exceeds the limit for one pod.
-    #[error("listing pods {place}: the API server sends more than {} MiB for one pod", LARGEST >> 20)]
+    #[error("listing pods {place}: the API server sent more than {} MiB for one pod", LARGEST >> 20)]
     TooLarge {
         /// The namespace.
         place: String,
@@ -373,7 +373,7 @@ pub enum Error {
         place: String,
     },
     /// The list has too many pages.
-    #[error("listing pods {place}: given up after {MOST_PAGES} pages")]
+    #[error("listing pods {place}: stopped after {MOST_PAGES} pages")]
     Endless {
         /// The namespace.
         place: String,

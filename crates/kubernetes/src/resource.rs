@@ -72,7 +72,7 @@ struct Unweighed {
 
 /// The pod exceeds the limit for its texts.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("the texts of the pod's containers and states take more than {} KiB", MOST_TEXT >> 10)]
+#[error("the texts of the pod's containers and states exceed {} KiB", MOST_TEXT >> 10)]
 pub struct TooLarge;
 
 impl TryFrom<Unweighed> for Pod {

@@ -52,7 +52,7 @@ const READING: Duration = Duration::from_secs(2);
 pub enum Error {
     /// A file of the service account can't be read.
     #[error(
-        "reading {} for the Kubernetes API: is the service account's volume mounted, and readable for this user?",
+        "cannot read {} for the Kubernetes API; check that the service account's volume is mounted and readable for this user",
         path.display()
     )]
     Read {
@@ -64,7 +64,7 @@ pub enum Error {
     },
     /// Reading the files takes too long.
     #[error(
-        "reading token and ca.crt in {} for the Kubernetes API: no end within {}; does the volume hang?",
+        "cannot read token and ca.crt in {} for the Kubernetes API within {}; check whether the volume hangs",
         dir.display(), humantime::format_duration(READING)
     )]
     Hangs {
@@ -72,19 +72,19 @@ pub enum Error {
         dir: PathBuf,
     },
     /// The token can't be sent.
-    #[error("the service account's token in {} is no line of visible ASCII characters", path.display())]
+    #[error("the service account's token in {} is not one line of visible ASCII characters", path.display())]
     Token {
         /// The file.
         path: PathBuf,
     },
     /// The CA file contains no certificate.
-    #[error("the cluster's CA in {} holds no certificate: a file of PEM, as the ConfigMap kube-root-ca.crt has it, is needed", path.display())]
+    #[error("the cluster's CA in {} contains no certificate; it must be a PEM file, as in the ConfigMap kube-root-ca.crt", path.display())]
     NoCertificate {
         /// The file.
         path: PathBuf,
     },
     /// The client can't be set up.
-    #[error("setting up the connection to the Kubernetes API with the CA in {}: is it whole PEM?", path.display())]
+    #[error("cannot use the CA in {} for the Kubernetes API; check that its PEM is complete", path.display())]
     Setup {
         /// The CA's file.
         path: PathBuf,

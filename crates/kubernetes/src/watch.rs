@@ -124,11 +124,11 @@ pub enum Error {
     /// This build does not support kubeconfigs.
     #[cfg(not(feature = "kubeconfig"))]
     #[error(
-        "this build of podbeat reads no kubeconfig: run it in a pod, or take the one for a laptop (cargo feature `laptop`)"
+        "this build of podbeat does not read a kubeconfig; run it in a pod, or use the build for a laptop (cargo feature `laptop`)"
     )]
     NoKubeconfig,
     /// The address is not valid.
-    #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT don't make an address")]
+    #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not a valid address")]
     Address(#[source] url::ParseError),
     /// The proxy can't be used.
     #[error("the way to the Kubernetes API")]
@@ -153,7 +153,7 @@ pub enum Error {
     },
     /// The response exceeds the limit.
     #[error(
-        "{verb} of pod {namespace}/{name}: the API server sends more than {} MiB for it; heartbeats go on without states",
+        "{verb} of pod {namespace}/{name}: the API server sent more than {} MiB; heartbeats continue without container states",
         answer::LARGEST >> 20
     )]
     TooLarge {
@@ -700,18 +700,18 @@ impl PodWatch {
         };
         let hint = match status {
             Some(401) => {
-                "the API server doesn't accept the service account's token; heartbeats go on without states"
+                "the API server rejects the service account's token; heartbeats continue without container states"
             }
             Some(403) => {
-                "not allowed; the service account needs a Role with get, list and watch on pods; heartbeats go on \
-                 without states"
+                "forbidden; the service account needs a Role with get, list and watch on pods; heartbeats \
+                 continue without container states"
             }
-            Some(404) => "not found; are POD_NAME and POD_NAMESPACE right?",
-            Some(_) => "the API server refused; trying again",
+            Some(404) => "not found; check POD_NAME and POD_NAMESPACE",
+            Some(_) => "the API server refused; retrying",
             None if matches!(source, kube::Error::SerdeError(_)) => {
-                "what the API server answers can't be read; heartbeats go on without states"
+                "the API server's answer is invalid; heartbeats continue without container states"
             }
-            None => "the API server can't be reached or broke off; trying again",
+            None => "the API server is unreachable, or the connection closed early; retrying",
         };
         Error::Api {
             verb,
@@ -788,10 +788,10 @@ async fn hurried(hurry: Option<watch::Receiver<bool>>) {
 }
 
 fn before_its_time() -> std::io::Error {
-    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "it ended before its time")
+    std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the watch ended early")
 }
 
-/// Whether the connection broke off. The resourceVersion may still be valid then.
+/// Whether the connection closed early. The resourceVersion may still be valid then.
 fn is_broken_off(error: &kube::Error) -> bool {
     matches!(
         error,

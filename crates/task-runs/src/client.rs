@@ -3,65 +3,43 @@
 //!
 //! The caller decides about retries. This client reports exactly what happened to one request.
 
+mod certificates;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod pages;
 mod redaction;
+mod reply;
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use http::header::{
-    ACCEPT, AUTHORIZATION, CONTENT_TYPE, DATE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER,
-};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{Method, Request};
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::body::Bytes;
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use podbeat_files::{regular_file, trimmed};
 use podbeat_http_client::route::Route;
 use podbeat_http_client::tls::{Encryption, Means, Unfit};
-use podbeat_http_client::{self, Answer, Seen};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use podbeat_http_client::{self, Seen};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
+use super::Secret;
 use super::error::{Error, Operation, TimedOut};
 use super::model::{
     CreateTaskRunRequest, ErrorResponse, Execution, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun,
-    TaskRunHeartbeat, TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems,
+    TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems,
 };
 use super::trace::TraceParent;
-use super::{Secret, http_date};
-
-/// Limit for the body of a response.
-#[derive(Clone, Copy)]
-struct Largest {
-    bytes: usize,
-    exceeded: &'static str,
-}
-
-/// For errors, and for responses that contain at most a token.
-const SMALL: Largest = Largest {
-    bytes: 64 * 1024,
-    exceeded: "larger than 64 KiB",
-};
-
-/// For one run, which contains its execution twice, and its logs. A thousand environment variables
-/// of 1 KiB fit four times.
-const RUN: Largest = Largest {
-    bytes: 8 * 1024 * 1024,
-    exceeded: "larger than 8 MiB",
-};
-
-/// For a page of 1000 runs of 64 KiB each. Most of that is for two descriptions of 4096 characters:
-/// the run's own and that of its task version. If every character is escaped as `\uXXXX`, they take
-/// 48 KiB. The other members are short. A page of ordinary runs takes 1.5 MiB.
-const PAGE: Largest = Largest {
-    bytes: 64 * 1024 * 1024,
-    exceeded: "larger than 64 MiB; ask for smaller pages",
+pub use certificates::{Identity, Tls};
+#[cfg(fuzzing)]
+pub use fuzzing::read_answer;
+pub use reply::Accepted;
+use reply::{
+    BROKEN_OFF, Largest, PAGE, RUN, Reply, SMALL, accepted, decoded, is_success, object, read_body,
+    retry_after,
 };
 
 /// How long an idle connection is kept: longer than three default intervals, shorter than the idle
@@ -74,16 +52,6 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
     .remove(b'.')
     .remove(b'_')
     .remove(b'~');
-
-/// How to verify the service's certificate, and the client's own certificate.
-#[derive(Clone, Debug, Default)]
-pub struct Tls {
-    /// A PEM file with root certificates. They replace the system's roots, which are then not read;
-    /// those would take a quarter of a megabyte in each copy.
-    pub ca_file: Option<PathBuf>,
-    /// The client's certificate chain and its key: two PEM files.
-    pub identity: Option<(PathBuf, PathBuf)>,
-}
 
 /// A client for one service. It is cheap to clone, and clones share the connection.
 ///
@@ -116,15 +84,6 @@ pub struct Client {
     trace: Option<TraceParent>,
 }
 
-/// The response to an accepted heartbeat.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Accepted {
-    /// A renewed token.
-    pub jwt: Option<Secret>,
-    /// Why the body can't be read. The heartbeat was accepted nevertheless.
-    pub unreadable: Option<&'static str>,
-}
-
 impl Client {
     /// Creates a client without opening a connection. A path in the route's URL is kept, with or
     /// without a final slash.
@@ -140,8 +99,8 @@ impl Client {
     /// # Errors
     /// A file of `tls` can't be read, or contains no certificate or key.
     pub fn new(route: Route, tls: &Tls, timeout: Duration) -> Result<Self, Error> {
-        let roots = tls.ca_file.as_deref().map(certificates).transpose()?;
-        let identity = tls.identity.as_ref().map(identity).transpose()?;
+        let roots = tls.roots()?;
+        let identity = tls.own()?;
         let means = || Means::new(roots.clone(), identity).and_then(Means::config);
         let extra = roots.as_deref().unwrap_or_default();
         let tls = Encryption::new(&route, means, extra).map_err(|error: Unfit| Error::Setup(error.into()))?;
@@ -496,7 +455,7 @@ impl Client {
         if matches!(run_id, "" | "." | "..") {
             return Err(Error::Unfit {
                 operation: operation.clone(),
-                problems: vec![format!("{run_id:?} is no task run's id")],
+                problems: vec![format!("{run_id:?} is not a run ID")],
             });
         }
         Ok(self.url(&format!("/{}{verb}", utf8_percent_encode(run_id, ENCODED))))
@@ -525,150 +484,15 @@ struct Call<'secrets> {
     largest: Largest,
 }
 
-/// A response with a status of 2xx.
-struct Reply {
-    status: u16,
-    body: Result<Vec<u8>, &'static str>,
-}
-
-/// Parses an object. serde would also accept an array, in the order of the members, and an empty
-/// array as an empty object.
-fn object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> {
-    let body = trimmed::bytes(body);
-    if body.starts_with(b"[") {
-        return Err(serde::de::Error::custom("an array"));
-    }
-    serde_json::from_slice(body)
-}
-
-fn decoded<T: DeserializeOwned>(operation: &Operation, reply: Reply) -> Result<T, Error> {
-    let unreadable = |problem: String| Error::Unreadable {
-        operation: operation.clone(),
-        status: reply.status,
-        problem,
-    };
-    let body = reply.body.map_err(|problem| unreadable(problem.to_owned()))?;
-    if trimmed::bytes(&body).is_empty() {
-        return Err(unreadable("nothing at all".to_owned()));
-    }
-    // The text of serde_json's error would repeat a part of the body.
-    object(&body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let at = match line {
-            0 => String::new(),
-            _ => format!(", at line {line} column {column}"),
-        };
-        unreadable(format!("not the JSON that the contract names{at}"))
-    })
-}
-
 fn bearer(token: &Secret) -> Result<HeaderValue, Error> {
     let unfit = |_| {
         Error::Token(super::credentials::Error::Unfit {
-            problem: "not fit for a header",
+            problem: "not valid in a header",
         })
     };
     let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose())).map_err(unfit)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-fn accepted(body: Result<Vec<u8>, &'static str>) -> Accepted {
-    let body = match body {
-        Ok(body) => body,
-        Err(unreadable) => {
-            return Accepted {
-                jwt: None,
-                unreadable: Some(unreadable),
-            };
-        }
-    };
-    if trimmed::bytes(&body).is_empty() {
-        return Accepted::default();
-    }
-    match object::<TaskRunHeartbeat>(&body) {
-        Ok(answer) => Accepted {
-            // A service that reads its tokens from files may include surrounding white space or a
-            // byte order mark.
-            jwt: answer.jwt.map(|jwt| Secret::new(trimmed::text(jwt.expose()))),
-            unreadable: None,
-        },
-        Err(_) => Accepted {
-            jwt: None,
-            unreadable: Some("not the JSON that the contract names"),
-        },
-    }
-}
-
-/// For the fuzzer: reads the parts of a response from the service.
-#[cfg(fuzzing)]
-pub fn read_answer(retry_after_header: &[u8], body: &[u8]) {
-    let mut headers = HeaderMap::new();
-    if let Ok(value) = HeaderValue::from_bytes(retry_after_header) {
-        headers.insert(RETRY_AFTER, value);
-    }
-    let response = object::<ErrorResponse>(body).ok();
-    let operation = Operation::Get {
-        run_id: String::from_utf8_lossy(retry_after_header).into_owned(),
-    };
-    let error = Error::Status {
-        operation: operation.clone(),
-        status: 400,
-        response: response.map(|response| Box::new(response.without(&["token"]))),
-        retry_after: retry_after(&headers, Timestamp::UNIX_EPOCH),
-    };
-    let accepted = accepted(Ok(body.to_vec()));
-    if let Some(token) = &accepted.jwt {
-        let _ = super::credentials::expires_at(token);
-        let _ = bearer(token);
-    }
-    let _ = (error.to_string(), format!("{accepted:?}"));
-    fn read<T: DeserializeOwned + serde::Serialize + std::fmt::Debug>(
-        operation: &Operation,
-        body: &[u8],
-    ) -> Option<T> {
-        let reply = Reply {
-            status: 200,
-            body: Ok(body.to_vec()),
-        };
-        match decoded::<T>(operation, reply) {
-            Ok(answer) => {
-                let _ = (serde_json::to_vec(&answer), format!("{answer:?}"));
-                Some(answer)
-            }
-            Err(error) => {
-                let _ = error.to_string();
-                None
-            }
-        }
-    }
-    if let Some(mut run) = read::<TaskRun>(&operation, body) {
-        run.redact();
-    }
-    let _ = read::<TaskRunSummaryPagedItems>(&operation, body);
-}
-
-/// The end of the response is missing.
-const BROKEN_OFF: &str = "broken off";
-
-fn is_success(status: u16) -> bool {
-    (200..300).contains(&status)
-}
-
-async fn read_body(answer: &mut Answer, largest: Largest) -> Result<Vec<u8>, &'static str> {
-    let mut body = Vec::new();
-    loop {
-        // Trailers are ignored.
-        let chunk = match answer.frame().await {
-            Some(Ok(frame)) => frame.into_data().unwrap_or_default(),
-            None => return Ok(body),
-            Some(Err(_)) => return Err(BROKEN_OFF),
-        };
-        if body.len() + chunk.len() > largest.bytes {
-            return Err(largest.exceeded);
-        }
-        body.extend_from_slice(&chunk);
-    }
 }
 
 /// Before the connection is open, nothing can have arrived. After that, everything may have
@@ -686,49 +510,6 @@ fn sorted(operation: &Operation, error: podbeat_http_client::Error) -> Error {
 fn ambiguous(operation: &Operation, source: Box<dyn std::error::Error + Send + Sync>) -> Error {
     let operation = operation.clone();
     Error::Ambiguous { operation, source }
-}
-
-fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
-    let text = |name| {
-        headers
-            .get(name)
-            .and_then(|value: &HeaderValue| value.to_str().ok())
-    };
-    http_date::retry_after(text(RETRY_AFTER)?, text(DATE), now)
-}
-
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, Error> {
-    let pem = regular_file::read(path, regular_file::PEM).map_err(|source| Error::File {
-        what,
-        path: path.to_owned(),
-        source,
-    })?;
-    Ok(trimmed::pem(&pem))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Error> {
-    let pem = read("CA certificates", path)?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let certificates = certificates.map_err(|error| Error::Setup(error.into()))?;
-    if certificates.is_empty() {
-        return Err(Error::NoCertificate {
-            path: path.to_owned(),
-        });
-    }
-    Ok(certificates)
-}
-
-/// Reads the certificate chain and the key. Each may be in either file.
-fn identity(
-    (certificate, key): &(PathBuf, PathBuf),
-) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
-    let mut pem = read("the client certificate", certificate)?;
-    pem.push(b'\n');
-    pem.extend(read("the client key", key)?);
-    let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    let chain = chain.map_err(|error| Error::Setup(error.into()))?;
-    let key = PrivateKeyDer::from_pem_slice(&pem).map_err(|error| Error::Setup(error.into()))?;
-    Ok((chain, key))
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub enum Source {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
-    #[error("reading the bearer token from {}: is the volume mounted, and readable for this user?", path.display())]
+    #[error("cannot read the bearer token from {}; check that the volume is mounted and readable for this user", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -33,7 +33,7 @@ pub enum Error {
     },
     /// The file contains no valid header value.
     #[error(
-        "the bearer token in {} is {problem}: a token is one line of visible ASCII characters without spaces",
+        "the bearer token in {} is {problem}; it must be one line of visible ASCII characters without spaces",
         path.display()
     )]
     Unusable {
@@ -43,13 +43,13 @@ pub enum Error {
         problem: &'static str,
     },
     /// A token, from any source, that is not a valid header value.
-    #[error("the bearer token is {problem}: a token is one line of visible ASCII characters without spaces")]
+    #[error("the bearer token is {problem}; it must be one line of visible ASCII characters without spaces")]
     Unfit {
         /// What is wrong.
         problem: &'static str,
     },
     /// A renewed token that is not a valid header value.
-    #[error("the renewed token that the service sent is {problem}; the old one stays in use")]
+    #[error("the service's renewed token is {problem}; podbeat keeps the current one")]
     Renewed {
         /// What is wrong.
         problem: &'static str,
@@ -210,7 +210,7 @@ fn check(token: &str) -> Result<(), &'static str> {
     } else if u64::try_from(token.len()).is_ok_and(|length| length > LINE) {
         Err("longer than 64 KiB")
     } else if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
-        Err("not fit for a header")
+        Err("not valid in a header")
     } else {
         Ok(())
     }

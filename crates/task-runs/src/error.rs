@@ -11,12 +11,10 @@ use super::model::ErrorResponse;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The client can't be set up.
-    #[error(
-        "setting up the HTTPS client for the task-run service: check the CA and client certificate files"
-    )]
+    #[error("cannot set up TLS for the task-run service; check the CA and client certificate files")]
     Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A file that the client needs can't be read.
-    #[error("reading {what} from {}", path.display())]
+    #[error("cannot read {what} from {}", path.display())]
     File {
         /// The expected content.
         what: &'static str,
@@ -26,9 +24,11 @@ pub enum Error {
         #[source]
         source: std::io::Error,
     },
-    /// A PEM file without a certificate.
-    #[error("{} holds no certificate in PEM form", path.display())]
-    NoCertificate {
+    /// A PEM file does not contain what the client needs from it.
+    #[error("{} contains no {what} in PEM format", path.display())]
+    NotInFile {
+        /// A certificate or an unencrypted private key.
+        what: &'static str,
         /// The file.
         path: std::path::PathBuf,
     },
@@ -36,7 +36,7 @@ pub enum Error {
     #[error("no bearer token for the task-run service")]
     Token(#[from] credentials::Error),
     /// The request breaks the contract, so nothing was sent.
-    #[error("{operation}: not sent, since {}", problems.join("; "))]
+    #[error("{operation}: not sent: {}", problems.join("; "))]
     Unfit {
         /// The operation.
         operation: Operation,
@@ -44,9 +44,7 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// No connection could be opened, so nothing was sent.
-    #[error(
-        "{operation}: no connection to the task-run service: is the URL right, does the name resolve, does TLS trust its CA?"
-    )]
+    #[error("{operation}: cannot connect to the task-run service; check its URL, DNS and the CA")]
     Connect {
         /// The operation.
         operation: Operation,
@@ -55,7 +53,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The request broke off or timed out. It may have arrived, or may still arrive.
-    #[error("{operation}: no whole answer from the task-run service{}", operation.in_doubt())]
+    #[error("{operation}: no complete answer from the task-run service{}", operation.in_doubt())]
     Ambiguous {
         /// The operation.
         operation: Operation,
@@ -80,7 +78,7 @@ pub enum Error {
         retry_after: Option<Duration>,
     },
     /// The operation succeeded, but the response can't be read.
-    #[error("{operation}: the task-run service answered {status}, but what it says is {problem}{}", operation.done())]
+    #[error("{operation}: the task-run service answered {status}, but the body is {problem}{}", operation.done())]
     Unreadable {
         /// The operation.
         operation: Operation,
@@ -91,7 +89,7 @@ pub enum Error {
         problem: String,
     },
     /// A list without an end.
-    #[error("{}: given up after {pages} pages: {problem}", Operation::List)]
+    #[error("{}: stopped after {pages} pages: {problem}", Operation::List)]
     Endless {
         /// Number of pages that were read.
         pages: u32,
@@ -130,18 +128,16 @@ pub enum Operation {
 impl Operation {
     fn in_doubt(&self) -> &'static str {
         match self {
-            Self::Create { .. } => {
-                ": the run may have been created all the same; look for its name in a list before you try again"
-            }
-            Self::Abort { .. } | Self::Heartbeat { .. } => ": the request may have arrived all the same",
+            Self::Create { .. } => "; the run may exist: list runs with its name before you try again",
+            Self::Abort { .. } | Self::Heartbeat { .. } => "; the request may have arrived",
             Self::Get { .. } | Self::List => "",
         }
     }
 
     fn done(&self) -> &'static str {
         match self {
-            Self::Create { .. } => ": the run is created; look for its name in a list",
-            Self::Abort { .. } => ": the run is aborted",
+            Self::Create { .. } => "; the run was created: list runs with its name",
+            Self::Abort { .. } => "; the run was aborted",
             Self::Get { .. } | Self::List | Self::Heartbeat { .. } => "",
         }
     }
@@ -171,18 +167,18 @@ impl fmt::Display for Advice<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let advice = match (self.status, self.operation) {
             (300..=399, _) => {
-                "redirects are not followed, since the token must not go elsewhere: is the service's URL right?"
+                "podbeat does not follow redirects, because they could send the token elsewhere; check the service's URL"
             }
-            (401, _) => "is the token this service's, and still valid?",
-            (403, _) => "the token doesn't give the right to do that",
+            (401, _) => "check that the token belongs to this service and is still valid",
+            (403, _) => "the token lacks permission",
             (400 | 409 | 422, Operation::Abort { .. }) => {
-                "only a run that is Pending or Running can be aborted: get says where it stands"
+                "only a Pending or Running run can be aborted (`get` shows its status)"
             }
             // podbeat itself creates heartbeats, so the user can't correct them.
             (400 | 422, Operation::Heartbeat { .. }) => return Ok(()),
-            (400 | 422, _) => "correct the request by what the service says of it",
-            (404 | 410, Operation::Create { .. } | Operation::List) => "is the service's URL right?",
-            (404 | 410, _) => "is the run's id right, and is the run the token's tenant's?",
+            (400 | 422, _) => "correct the request as the service says",
+            (404 | 410, Operation::Create { .. } | Operation::List) => "check the service's URL",
+            (404 | 410, _) => "check the run ID, and that the run belongs to the token's tenant",
             // The sender of heartbeats retries them and logs when.
             (408 | 425 | 429 | 500..=599, Operation::Heartbeat { .. }) => return Ok(()),
             (408 | 425 | 429 | 500..=599, _) => {

@@ -44,13 +44,13 @@ pub struct TraceParent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// The length, a character or a separator is wrong.
-    #[error("it is not VERSION-TRACE-PARENT-FLAGS in lower-case hexadecimal digits: 2, 32, 16 and 2 of them")]
+    #[error("it is not VERSION-TRACE-PARENT-FLAGS in lowercase hexadecimal digits: 2, 32, 16 and 2")]
     Form,
     /// The version is ff.
-    #[error("its version is ff, which is forbidden")]
+    #[error("its version is ff, which is not allowed")]
     Version,
     /// An ID consists only of zeros.
-    #[error("an id in it is all zeros")]
+    #[error("one of its IDs is all zeros")]
     Zeros,
 }
 

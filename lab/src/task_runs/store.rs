@@ -48,7 +48,7 @@ pub(crate) enum Refusal {
     Fenced { told: i32, seen: i32 },
     #[error("the nonce is not the one of this attempt")]
     WrongNonce,
-    #[error("the run is {0}, and can't be aborted any more")]
+    #[error("the run is already {0}")]
     NotAbortable(Status),
     #[error("there is no room for another run, and none that has ended to make room")]
     Full,

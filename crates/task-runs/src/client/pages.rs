@@ -104,7 +104,7 @@ impl Pages {
         self.next = match page.next_page_token.filter(|token| !token.is_empty()) {
             None => Next::End,
             Some(token) if !self.followed.insert(self.hasher.hash_one(&token)) => {
-                Next::Never("the service gives a page token that it gave before, and so leads in a circle")
+                Next::Never("the service repeats a page token")
             }
             Some(_) if self.read >= MOST_PAGES => Next::Never("the service has ever another page"),
             Some(_) if self.empty_in_a_row >= MOST_EMPTY_PAGES => {

@@ -78,7 +78,7 @@ impl CreateTaskRunRequest {
             let characters = text.as_ref().map_or(0, |text| text.chars().count());
             if characters > most {
                 problems.push(format!(
-                    "{what} has {characters} characters: the service takes {most}"
+                    "{what} has {characters} characters; at most {most} are allowed"
                 ));
             }
         };
