@@ -3,28 +3,27 @@
 mod check;
 #[cfg(feature = "laptop")]
 pub mod complete;
-#[cfg(feature = "laptop")]
-mod explain;
+pub mod endings;
 #[cfg(feature = "laptop")]
 pub mod manual;
-#[cfg(feature = "laptop")]
-mod observe;
 mod reap;
-#[cfg(feature = "laptop")]
-mod runs;
 #[cfg(feature = "laptop")]
 pub mod version;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::Duration;
 
-use clap::builder::{OsStringValueParser, PossibleValuesParser};
+use clap::builder::OsStringValueParser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, Command};
+use podbeat_interface::arguments::{Wrong, flag, flags};
+use podbeat_interface::environment::Flags;
+use podbeat_interface::exit::Ending;
+use podbeat_interface::setting::Setting;
+#[cfg(feature = "laptop")]
+use podbeat_laptop::cli::{explain, observe, runs};
 
-use crate::config::{EXEC_SETTINGS, Flags, SETTINGS, Setting};
-use crate::exit::{self, Ending};
+use crate::config::{EXEC_SETTINGS, SETTINGS};
 
 /// What the command line asks for.
 pub enum Cli {
@@ -59,7 +58,7 @@ pub enum Cli {
         /// How the cluster is reached, and how the agent is set.
         flags: Flags,
         /// What is asked for.
-        invocation: crate::observe::command::Invocation,
+        invocation: podbeat_laptop::observe::command::Invocation,
     },
     /// Speak to the task-run service from a terminal.
     #[cfg(feature = "laptop")]
@@ -67,11 +66,11 @@ pub enum Cli {
         /// How the service is reached.
         flags: Flags,
         /// What is asked for.
-        invocation: Box<crate::runs::command::Invocation>,
+        invocation: Box<podbeat_laptop::runs::command::Invocation>,
     },
     /// Explain what happened to a run.
     #[cfg(feature = "laptop")]
-    Explain(crate::explain::Invocation),
+    Explain(podbeat_laptop::explain::Invocation),
     /// Print a script by which a shell completes the command line.
     #[cfg(feature = "laptop")]
     Completion(clap_complete::Shell),
@@ -129,7 +128,6 @@ const EXEC_ENDINGS: &str = "\n  126 the command cannot be run\n  127 the command
 const EXEC: &str = "exec";
 const INSTALL: &str = "install";
 const COMMAND: &str = "command";
-const OUTPUT: &str = "output";
 
 /// Reads the command line; the first item is the program's name.
 ///
@@ -267,26 +265,13 @@ fn exec() -> Command {
         )
 }
 
-fn flag(setting: &Setting) -> Arg {
-    let help = format!(
-        "{} [{}; default: {}]",
-        setting.meaning, setting.variable, setting.default
-    );
-    let arg = Arg::new(setting.variable).long(setting.flag).help(help);
-    if setting.switch {
-        arg.action(ArgAction::SetTrue)
-    } else {
-        arg.value_name("VALUE").value_parser(OsStringValueParser::new())
-    }
-}
-
 /// Appends to the help text of a command, and of those below it, how it can end.
 fn with_exit_codes(command: Command, called: &str) -> Command {
     let mut after = command
         .get_after_help()
         .map(ToString::to_string)
         .unwrap_or_default();
-    let endings = exit::endings(called);
+    let endings = endings::endings(called);
     if !endings.is_empty() {
         after += "\n\nExit codes:";
         for (ending, meaning) in endings {
@@ -302,21 +287,6 @@ fn with_exit_codes(command: Command, called: &str) -> Command {
     })
 }
 
-/// `-o json`, for a command that has no other form beside the one for people.
-fn json_output(help: &'static str) -> Arg {
-    output(["json"], help)
-}
-
-/// `-o FORMAT`.
-fn output<const FORMATS: usize>(formats: [&'static str; FORMATS], help: &'static str) -> Arg {
-    Arg::new(OUTPUT)
-        .short('o')
-        .long(OUTPUT)
-        .value_name("FORMAT")
-        .value_parser(PossibleValuesParser::new(formats))
-        .help(help)
-}
-
 /// The settings of a command for people, in the build for a laptop with those that choose a profile.
 #[cfg_attr(
     not(feature = "laptop"),
@@ -324,27 +294,8 @@ fn output<const FORMATS: usize>(formats: [&'static str; FORMATS], help: &'static
 )]
 fn with_profiles(mut settings: Vec<Setting>) -> Vec<Setting> {
     #[cfg(feature = "laptop")]
-    settings.extend_from_slice(crate::config::PROFILE_SETTINGS);
+    settings.extend_from_slice(podbeat_laptop::profiles::PROFILE_SETTINGS);
     settings
-}
-
-fn duration(text: &str) -> Result<Duration, Wrong> {
-    humantime::parse_duration(text).map_err(|_| Wrong("must be a duration such as 30s or 2m"))
-}
-
-fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
-    let mut flags = Flags::default();
-    for setting in settings {
-        let value = if setting.switch {
-            matches.get_flag(setting.variable).then(|| "true".into())
-        } else {
-            matches.get_one::<OsString>(setting.variable).cloned()
-        };
-        if let Some(value) = value {
-            flags.0.insert(setting.variable, value);
-        }
-    }
-    flags
 }
 
 /// Whether the first argument begins the agent's flags rather than naming a command or asking for help.
@@ -356,17 +307,12 @@ fn names_no_command(first: Option<&OsString>) -> bool {
     }
 }
 
-/// What is wrong with a flag's value, told without the value.
-#[derive(Clone, Copy, Debug, thiserror::Error)]
-#[error("{0}")]
-struct Wrong(&'static str);
-
 /// What our own checks say of a value; they don't repeat it.
 fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let problem = error.downcast_ref::<Wrong>().map(ToString::to_string);
     #[cfg(feature = "laptop")]
     let problem = problem.or_else(|| {
-        let unfit = error.downcast_ref::<crate::runs::image_reference::Unfit>();
+        let unfit = error.downcast_ref::<podbeat_laptop::runs::image_reference::Unfit>();
         unfit.map(ToString::to_string)
     });
     problem
@@ -650,7 +596,7 @@ mod tests {
             let (_, codes) = help
                 .split_once("Exit codes:\n")
                 .unwrap_or_else(|| panic!("{called}: {help}"));
-            let endings = exit::endings(called);
+            let endings = endings::endings(called);
             let mut kinds: Vec<Ending> = Vec::new();
             for ((ending, meaning), line) in endings.iter().zip(codes.lines()) {
                 assert_eq!(line.trim(), format!("{:<4}{meaning}", ending.code()), "{called}");
@@ -665,7 +611,7 @@ mod tests {
         }
         let mut seen = Vec::new();
         walk(&command(), PODBEAT, &mut seen);
-        let known: Vec<&str> = exit::ENDINGS.iter().map(|(called, _)| *called).collect();
+        let known: Vec<&str> = endings::all().map(|(called, _)| called).collect();
         for called in &known {
             assert!(seen.iter().any(|seen| seen == called), "{called} is no command");
         }

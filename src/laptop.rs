@@ -10,13 +10,16 @@ use std::sync::atomic::AtomicBool;
 
 use futures_util::StreamExt;
 use podbeat::cli::{complete, manual, version};
-use podbeat::config::{Flags, ObserveConfig, ProcessEnvironment, ServiceConfig, Terminal};
-use podbeat::exit::Ending;
-use podbeat::explain;
-use podbeat::observe::{self, Ended, Stage, signals};
-use podbeat::profiles::Profiled;
-use podbeat::runs::command::Invocation;
-use podbeat::runs::{self, StatusLine, Streams};
+use podbeat_interface::environment::{Flags, ProcessEnvironment};
+use podbeat_interface::exit::Ending;
+use podbeat_interface::service::ServiceConfig;
+use podbeat_interface::terminal::Terminal;
+use podbeat_laptop::explain;
+use podbeat_laptop::observe::config::ObserveConfig;
+use podbeat_laptop::observe::{self, Ended, Stage, signals};
+use podbeat_laptop::profiles::Profiled;
+use podbeat_laptop::runs::command::Invocation;
+use podbeat_laptop::runs::{self, StatusLine, Streams};
 use signal_hook::{flag, low_level};
 use signal_hook_tokio::Signals;
 

@@ -8,23 +8,8 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod exec;
-pub mod exit;
-#[cfg(feature = "laptop")]
-pub mod explain;
 pub mod indexed;
 pub mod journal;
-pub mod kubernetes;
-pub mod nonce;
-#[cfg(feature = "laptop")]
-pub mod observe;
-#[cfg(feature = "laptop")]
-pub mod profiles;
 pub mod reap;
-#[cfg(feature = "laptop")]
-pub mod runs;
-pub mod service;
-#[cfg(feature = "laptop")]
-mod show;
 pub mod telemetry;
-pub mod terminal;
 pub mod undumpable;

@@ -10,13 +10,15 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use futures_util::StreamExt;
+use podbeat::cli::endings;
 use podbeat::cli::{self, Cli};
-use podbeat::config::{Config, ExecConfig, Flags, Partial, ProcessEnvironment, ReapConfig};
-use podbeat::exit::{self, Ending, with_causes};
-#[cfg(feature = "laptop")]
-use podbeat::observe::Ended;
-use podbeat::terminal::Inert;
+use podbeat::config::{Config, ExecConfig, Partial, ReapConfig};
 use podbeat::{agent, check, exec, reap, telemetry, undumpable};
+use podbeat_interface::environment::{Flags, ProcessEnvironment};
+use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_interface::terminal::Inert;
+#[cfg(feature = "laptop")]
+use podbeat_laptop::observe::Ended;
 use signal_hook_tokio::Signals;
 
 /// SIGTERM from the kubelet, SIGINT from a terminal.
@@ -75,7 +77,7 @@ fn main() -> ExitCode {
         #[cfg(feature = "laptop")]
         Cli::Version(format) => laptop::version(format),
     };
-    exit::code(called, ending)
+    endings::code(called, ending)
 }
 
 fn run_agent(flags: &Flags) -> Ending {

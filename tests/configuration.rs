@@ -3,17 +3,19 @@
 
 use std::fmt::Write;
 
-use podbeat::config::{
-    EXEC_SETTINGS, OBSERVE_SETTINGS, PROFILE_SETTINGS, REAP_SETTINGS, SERVICE_SETTINGS, SETTINGS, Setting,
-};
-use podbeat::exit::{ENDINGS, Ending};
+use podbeat::cli::endings;
+use podbeat::config::{EXEC_SETTINGS, REAP_SETTINGS, SETTINGS};
+use podbeat_interface::exit::Ending;
+use podbeat_interface::setting::{SERVICE_SETTINGS, Setting};
+use podbeat_laptop::observe::config::OBSERVE_SETTINGS;
+use podbeat_laptop::profiles::PROFILE_SETTINGS;
 
 use crate::harness::repository::is_up_to_date;
 
 fn document() -> String {
     let mut text = String::from(
         "# Settings and exit codes\n\n\
-         This page is generated from `src/config.rs` and `src/exit.rs` by `just docs`; a test compares.\n\n\
+         This page is generated from the tables of settings and exit codes by `just docs`; a test compares.\n\n\
          Each setting is an environment variable and a flag of `podbeat agent`. The flag takes precedence. podbeat treats \
          an empty value, or a value of only white space, as unset. Write durations as `500ms`, `30s` or `2m`. podbeat \
          reports all missing and invalid settings at once, by name, with exit code 64. It never shows the value of a \
@@ -64,9 +66,8 @@ fn document() -> String {
          | code | name | meaning | commands |\n|---|---|---|---|\n",
     );
     for ending in Ending::ALL {
-        let with_it = ENDINGS
-            .iter()
-            .filter(|(_, endings)| endings.iter().any(|(listed, _)| *listed == ending));
+        let with_it =
+            endings::all().filter(|(_, endings)| endings.iter().any(|(listed, _)| *listed == ending));
         let commands: Vec<&str> = with_it
             .filter_map(|(called, _)| called.strip_prefix("podbeat "))
             .collect();

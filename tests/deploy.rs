@@ -6,9 +6,10 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use podbeat::cli::{self, Cli};
-use podbeat::config::{Config, ExecConfig, Flags, ReapConfig, SETTINGS};
+use podbeat::config::{Config, ExecConfig, ReapConfig, SETTINGS};
 use podbeat::reap::Target;
 use podbeat_heartbeat::observation::{Role, Sidecar};
+use podbeat_interface::environment::Flags;
 use podbeat_kubernetes::retries::COMPLETION_INDEX;
 use podbeat_kubernetes::status;
 use podbeat_kubernetes::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};

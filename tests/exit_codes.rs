@@ -2,7 +2,8 @@
 
 use std::process::Stdio;
 
-use podbeat::exit::{ENDINGS, Ending};
+use podbeat::cli::endings;
+use podbeat_interface::exit::Ending;
 use serde_json::json;
 use tokio::process::Command;
 
@@ -104,8 +105,8 @@ async fn serving(service: Result<&'static str, u16>) -> Server {
 #[tokio::test]
 async fn every_documented_exit_code_is_what_the_command_ends_with() {
     let (mut played, mut left) = (0, Vec::new());
-    for (called, endings) in ENDINGS {
-        for (ending, _) in *endings {
+    for (called, endings) in endings::all() {
+        for (ending, _) in endings {
             let Some(play) = play(called, *ending) else {
                 left.push(format!("{called} {ending:?}"));
                 continue;

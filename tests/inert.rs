@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use podbeat::terminal::acts;
+use podbeat_interface::terminal::acts;
 use podbeat_lab::hostile::SAMPLE;
 use podbeat_lab::pod::{Pod, terminated, waiting};
 use podbeat_lab::world::World;

@@ -6,7 +6,8 @@ mod real;
 use std::collections::BTreeMap;
 
 use podbeat::agent;
-use podbeat::config::{Config, Flags};
+use podbeat::config::Config;
+use podbeat_interface::environment::Flags;
 use podbeat_lab::pod::{Pod, running};
 use podbeat_lab::service::{Options, Service};
 use podbeat_lab::world::{RUN, TOKEN, World};

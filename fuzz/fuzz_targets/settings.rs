@@ -5,7 +5,8 @@
 use std::collections::BTreeMap;
 
 use libfuzzer_sys::fuzz_target;
-use podbeat::config::{Config, Flags};
+use podbeat::config::Config;
+use podbeat_interface::environment::Flags;
 
 fuzz_target!(|text: &str| {
     let mut settings: BTreeMap<String, String> = text

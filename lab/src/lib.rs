@@ -19,7 +19,7 @@ pub mod task_runs;
 pub mod world;
 
 /// An error with all its causes, on one line.
-pub use podbeat::exit::with_causes as chain;
+pub use podbeat_interface::exit::with_causes as chain;
 
 /// Why a stand-in could not begin, or what was awaited did not come.
 #[derive(Debug, thiserror::Error)]

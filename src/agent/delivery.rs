@@ -7,18 +7,18 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use podbeat_heartbeat::answer::Answer;
 use podbeat_heartbeat::machine::{Attempt, Event};
-use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::{Accepted, Client};
-use podbeat_task_runs::credentials::{self, Credentials, Renewed, Source};
+use podbeat_task_runs::credentials::{self, Credentials};
 use podbeat_task_runs::error::{Error, Operation, TimedOut};
 use podbeat_task_runs::trace::{SpanId, TraceId, TraceParent};
+use podbeat_task_runs::{Renewed, Secret};
 use tracing::{debug, info, warn};
 
 use super::journal::Journal;
 use super::keeper::{Keeper, Written};
 use super::report::{body, seconds};
 use super::trouble::{Chain, Trouble};
-use crate::config::{Config, TokenSource, Trace};
+use crate::config::{Config, Trace};
 use crate::telemetry::instruments::{Instruments, Reply};
 
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
@@ -121,10 +121,6 @@ impl Delivery {
         let destination = match (&config.service_url, &config.token) {
             (Some(url), Some(token)) if !config.dry_run => {
                 let client = Client::new(url.route().clone(), &super::tls(config), config.timeout)?;
-                let source = match token {
-                    TokenSource::File(path) => Source::File(path.clone()),
-                    TokenSource::Inline(token) => Source::Inline(token.clone()),
-                };
                 let mut hands_on = config
                     .renewed_token_file
                     .clone()
@@ -135,7 +131,7 @@ impl Delivery {
                 }
                 Destination::Service(Box::new(Service {
                     client,
-                    credentials: Credentials::new(source, renewed),
+                    credentials: Credentials::new(token.clone(), renewed),
                     run_id: config.task_run_id.clone(),
                     hands_on,
                     expiry: Expiry::default(),
@@ -505,7 +501,7 @@ mod tests {
             let map: std::collections::BTreeMap<String, String> = settings
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into();
-            Config::load(&crate::config::Flags::default(), &map).expect("right")
+            Config::load(&podbeat_interface::environment::Flags::default(), &map).expect("right")
         };
         let mut rng = fastrand::Rng::with_seed(1);
         let mut trace = |traceparent| trace(&config(traceparent), &mut rng).expect("not a dry run");

@@ -10,15 +10,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use podbeat_heartbeat::saved::Saved;
-use podbeat_task_runs::credentials::Renewed;
+use podbeat_heartbeat::saved::{Contents, Entry, Malformed, Saved};
+use podbeat_task_runs::Renewed;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::keeper::{Content, Keeper, Written};
 use super::trouble::Chain;
 use crate::config::Config;
-use crate::journal::{self, Contents, Entry, Malformed};
+use crate::journal;
 use crate::telemetry::instruments::Instruments;
 
 /// For its owner only.
@@ -87,7 +87,7 @@ struct Latest {
 impl Content for Latest {
     fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let (uid, token) = (self.pod_uid.as_deref(), self.renewed_token.as_ref());
-        Entry::new(&self.task_run_id, uid, token, &self.machine).write(to)
+        journal::write(&Entry::new(&self.task_run_id, uid, token, &self.machine), to)
     }
 }
 
@@ -220,7 +220,7 @@ fn ours(contents: Contents, run: &str, pod_uid: Option<&str>) -> Result<Contents
 #[cfg(fuzzing)]
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> Option<Saved> {
-    journal::parse(bytes)
+    podbeat_heartbeat::saved::parse(&mut io::Cursor::new(bytes))
         .ok()
         .and_then(|contents| ours(contents, "run", Some("uid")).ok())
         .map(|contents| contents.machine)
@@ -229,9 +229,9 @@ pub fn fuzz(bytes: &[u8]) -> Option<Saved> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::Flags;
     use podbeat_heartbeat::outbox::Kind;
-    use podbeat_heartbeat::saved::{LastHeartbeat, SavedBeat};
+    use podbeat_heartbeat::saved::{LARGEST, LastHeartbeat, SavedBeat};
+    use podbeat_interface::environment::Flags;
     use podbeat_task_runs::model::{
         ContainerState, ContainerStateTerminated, ContainerStatus, HeartbeatTaskRunRequest,
     };
@@ -375,7 +375,7 @@ mod tests {
         let size = std::fs::metadata(dir.path().join(journal::FILE))
             .expect("there")
             .len();
-        assert!((4 << 20..journal::LARGEST).contains(&size), "{size}");
+        assert!((4 << 20..LARGEST).contains(&size), "{size}");
         assert_eq!(open(&config).await.1.machine.as_ref(), Some(&fits));
         // 19 MB. What was written before is worth more than a file that nobody reads.
         journal.persist(full(256));

@@ -19,21 +19,19 @@ use std::time::Duration;
 
 use delivery::{Delivery, Outcome};
 use futures_util::{Stream, StreamExt};
-use jiff::Timestamp;
 use journal::Journal;
 use markers::Markers;
-use podbeat_heartbeat::Now;
 use podbeat_heartbeat::machine::{Action, Attempt, Event, Look, Machine, Note, Settings};
-use podbeat_heartbeat::request::{Identity, Report as Reported};
+use podbeat_interface::clock::{present, until};
+use podbeat_interface::exit::Ending;
+use podbeat_interface::nonce::{self, NonceSource};
 use podbeat_task_runs::{self, client};
 use report::Report;
 use sighting::Watcher;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use crate::config::{self, Config};
-use crate::exit::Ending;
-use crate::nonce;
+use crate::config::Config;
 use crate::telemetry::admin::Endpoint;
 
 /// How long the end of the process waits for the journal, and for a token that is being handed on. The kubelet's
@@ -47,8 +45,8 @@ pub enum Error {
     #[error("cannot use the settings of the task-run service")]
     Service(#[from] podbeat_task_runs::error::Error),
     /// There is no nonce in its file.
-    #[error("cannot use PODBEAT_NONCE_FILE")]
-    Nonce(#[source] nonce::Error),
+    #[error(transparent)]
+    Nonce(#[from] nonce::Unusable),
     /// The system gives no random numbers.
     #[error("cannot get random numbers from the system")]
     Entropy,
@@ -192,13 +190,6 @@ pub async fn run(
     }
 }
 
-fn present(start: Instant) -> Now {
-    Now {
-        elapsed: start.elapsed(),
-        wall: Timestamp::now(),
-    }
-}
-
 /// Waits for a future that may not be there. Cancel-safe: the future stays where it is.
 async fn finished<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     match future {
@@ -207,40 +198,21 @@ async fn finished<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>
     }
 }
 
-async fn until(start: Instant, wake: Option<Duration>) {
-    match wake {
-        Some(wake) => sleep_until(start + wake).await,
-        None => pending().await,
-    }
-}
-
 fn settings(config: &Config, journaled: bool) -> Result<Settings, Error> {
+    let nonce = config.nonce.as_ref().map(NonceSource::nonce).transpose()?;
+    let mut settings = config.reporting.settings(&config.pod_name);
+    settings.identity.pod_uid.clone_from(&config.pod_uid);
+    settings
+        .identity
+        .pod_hardware_details
+        .clone_from(&config.pod_hardware_details);
     Ok(Settings {
-        identity: Identity {
-            pod_name: config.pod_name.clone(),
-            pod_uid: config.pod_uid.clone(),
-            job_retry_count: config.job_retry_count,
-            pod_hardware_details: config.pod_hardware_details.clone(),
-        },
-        nonce: nonce(config)?,
-        interval: config.interval,
+        nonce,
         timeout: config.timeout,
-        report: match config.report {
-            config::Report::Task => Reported::Task,
-            config::Report::All => Reported::All,
-        },
-        max_status_age: config.max_status_age,
         journaled,
         markers: config.marker_dir.is_some(),
+        ..settings
     })
-}
-
-fn nonce(config: &Config) -> Result<Option<String>, Error> {
-    match &config.nonce {
-        None => Ok(None),
-        Some(config::NonceSource::Inline(nonce)) => Ok(Some(nonce.expose().to_owned())),
-        Some(config::NonceSource::File(path)) => nonce::read(path).map(Some).map_err(Error::Nonce),
-    }
 }
 
 /// A seed from the system's random numbers, through the crypto provider that is here anyway.

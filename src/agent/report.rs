@@ -9,15 +9,19 @@ use jiff::Timestamp;
 use podbeat_heartbeat::answer::Answer;
 use podbeat_heartbeat::machine::{Attempt, Cause, DropCause, End, Losses, Note};
 use podbeat_heartbeat::outbox::Kind;
+use podbeat_heartbeat::request;
 use podbeat_heartbeat::saved::LastHeartbeat;
+use podbeat_interface::exit::Ending;
+use podbeat_interface::nonce::NonceSource;
+use podbeat_kubernetes::watch::Access;
+use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use podbeat_task_runs::trace::{TraceId, TraceParent};
 use tracing::field::{DisplayValue, display};
 use tracing::{debug, error, info, warn};
 
 use super::trouble::beginning;
-use crate::config::{self, Config, Kubernetes, LogFormat, NonceSource, TokenSource, Trace};
-use crate::exit::Ending;
+use crate::config::{Config, LogFormat, Trace};
 
 /// How much of a text from elsewhere, such as a termination message (4 KiB at most), a line repeats, in characters.
 const LONGEST: usize = 256;
@@ -46,8 +50,8 @@ impl Report {
     /// Tells of the start, with the settings that are in force. Each is named as its flag; a secret shows only that it is set.
     pub(super) fn started(config: &Config, trace: Option<TraceId>) -> Self {
         let (token, token_file) = match &config.token {
-            Some(TokenSource::Inline(token)) => (Some(token), None),
-            Some(TokenSource::File(path)) => (None, Some(path)),
+            Some(Source::Inline(token)) => (Some(token), None),
+            Some(Source::File(path)) => (None, Some(path)),
             None => (None, None),
         };
         let (nonce, nonce_file) = match &config.nonce {
@@ -56,17 +60,18 @@ impl Report {
             None => (None, None),
         };
         let (kubernetes_api, service_account_dir, kubeconfig, context) = match &config.kubernetes {
-            Kubernetes::InCluster {
+            Access::InCluster {
                 host,
                 port,
                 service_account_dir,
+                ..
             } => (
                 Some(format!("{host}:{port}")),
                 Some(service_account_dir),
                 None,
                 None,
             ),
-            Kubernetes::Kubeconfig { path, context } => (None, None, path.as_ref(), context.as_deref()),
+            Access::Kubeconfig { path, context, .. } => (None, None, path.as_ref(), context.as_deref()),
         };
         let traceparent = match config.trace {
             Trace::GoOn(parent) => Some(parent),
@@ -80,7 +85,7 @@ impl Report {
             pod_name = config.pod_name,
             pod_namespace = config.pod_namespace,
             pod_uid = config.pod_uid,
-            job_retry_count = config.job_retry_count,
+            job_retry_count = config.reporting.job_retry_count,
             pod_hardware_details = config.pod_hardware_details.as_deref().map(brief),
             service_url = config.service_url.as_ref().map(display),
             token_file = token_file.map(path),
@@ -90,20 +95,20 @@ impl Report {
             client_key_file = config.client_key_file.as_ref().map(path),
             nonce = nonce.map(display),
             nonce_file = nonce_file.map(path),
-            interval = %humantime::format_duration(config.interval),
+            interval = %humantime::format_duration(config.reporting.interval),
             timeout = %humantime::format_duration(config.timeout),
-            container_name = config.container_name,
-            task_containers = listed(&config.task_containers),
-            ignored_containers = listed(&config.ignored_containers),
-            report = match config.report {
-                config::Report::Task => "task",
-                config::Report::All => "all",
+            container_name = config.reporting.container_name,
+            task_containers = listed(&config.reporting.task_containers),
+            ignored_containers = listed(&config.reporting.ignored_containers),
+            report = match config.reporting.report {
+                request::Report::Task => "task",
+                request::Report::All => "all",
             },
             state_dir = config.state_dir.as_ref().map(path),
             marker_dir = config.marker_dir.as_ref().map(path),
             renewed_token_file = config.renewed_token_file.as_ref().map(path),
             listen = config.listen.map(display),
-            max_status_age = %humantime::format_duration(config.max_status_age),
+            max_status_age = %humantime::format_duration(config.reporting.max_status_age),
             reconnect_spread = %humantime::format_duration(config.reconnect_spread),
             log = %config.log,
             log_format = match config.log_format {

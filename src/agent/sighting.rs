@@ -48,11 +48,11 @@ impl Watcher {
         instruments: &Instruments,
     ) -> Self {
         let pod = Arc::new(OnceLock::new());
-        let own_container = config.container_name.clone();
-        let tasks = Tasks::new(&config.task_containers, &config.ignored_containers);
+        let own_container = config.reporting.container_name.clone();
+        let tasks = config.reporting.tasks();
         let (hurry, hurried) = watch::channel(false);
         let task = tokio::spawn(watch_pod(
-            crate::kubernetes::access(&config.kubernetes, &config.proxies),
+            config.kubernetes.clone(),
             config.pod_namespace.clone(),
             config.pod_name.clone(),
             config.pod_uid.clone(),

@@ -42,8 +42,8 @@ impl<'config> Expected<'config> {
     pub(super) fn of(config: &'config Config, container_is_known: bool) -> Self {
         Self {
             uid: config.pod_uid.as_deref(),
-            tasks: Tasks::new(&config.task_containers, &config.ignored_containers),
-            container: container_is_known.then_some(config.container_name.as_str()),
+            tasks: config.reporting.tasks(),
+            container: container_is_known.then_some(config.reporting.container_name.as_str()),
             timeout: config.timeout,
         }
     }

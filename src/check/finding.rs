@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use crate::terminal::{escaped, inert, one_line};
+use podbeat_interface::terminal::{escaped, inert, one_line};
 
 /// Characters that are shown of what was seen. What others say of themselves (a service, a certificate) may be of any length.
 const LONGEST: usize = 400;
@@ -169,7 +169,7 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terminal::acts;
+    use podbeat_interface::terminal::acts;
 
     fn findings() -> Findings {
         Findings::new(vec![

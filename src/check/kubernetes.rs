@@ -9,12 +9,13 @@ use podbeat_kubernetes::ask::{Error, Questions, Version};
 use podbeat_kubernetes::resource::Pod;
 use podbeat_kubernetes::role::{self, Account};
 use podbeat_kubernetes::status;
+use podbeat_kubernetes::watch::Access;
 
 use super::clock::{self, Dated};
 use super::deployed::{self, Expected};
 use super::finding::Finding;
 use super::{blocking, in_words, told};
-use crate::config::{Config, Kubernetes, Partial};
+use crate::config::{Config, Partial};
 
 const ACCESS: &str = "kubernetes.access";
 const API: &str = "kubernetes.api";
@@ -107,25 +108,24 @@ fn beyond(other: &str) -> Vec<Finding> {
 
 /// Sets the client up.
 async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>) {
-    let access = crate::kubernetes::access(&config.kubernetes, &config.proxies);
     let namespace = config.pod_namespace.clone();
-    let settings = config.kubernetes.clone();
+    let access = config.kubernetes.clone();
     let runtime = tokio::runtime::Handle::current();
     // On a thread of its own: it reads files, and a kubeconfig may run a program for credentials.
     let questions = blocking(limit, move || {
-        files(&settings).and_then(|()| {
+        files(&access).and_then(|()| {
             runtime
                 .block_on(Questions::new(&access, namespace.as_deref(), limit))
                 .map_err(|error| told(&error))
         })
     });
     let remedy = match &config.kubernetes {
-        Kubernetes::InCluster { .. } => {
+        Access::InCluster { .. } => {
             "podbeat needs a service account's token and the cluster's CA in PODBEAT_SERVICE_ACCOUNT_DIR, readable for its user. Mount \
              the volume podbeat of deploy/manifests/job-native-sidecar.yaml, or set automountServiceAccountToken: true. Until then, \
              heartbeats have no container states."
         }
-        Kubernetes::Kubeconfig { .. } => {
+        Access::Kubeconfig { .. } => {
             "Choose a kubeconfig with KUBECONFIG or --kubeconfig, and its context with --context. Test them with `kubectl get pod`. In a \
              pod, KUBERNETES_SERVICE_HOST must be set; the kubelet sets it (enableServiceLinks does not matter)."
         }
@@ -133,8 +133,8 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
     match questions.await {
         Some(Ok(questions)) => {
             let kind = match &config.kubernetes {
-                Kubernetes::InCluster { .. } => "in-cluster",
-                Kubernetes::Kubeconfig { .. } => "kubeconfig",
+                Access::InCluster { .. } => "in-cluster",
+                Access::Kubeconfig { .. } => "kubeconfig",
             };
             let route = questions.route();
             let by = match (route.proxy(), route.passed_over()) {
@@ -161,10 +161,10 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
 }
 
 /// In a pod: the two files, by name. What the client says of them later is less plain.
-fn files(settings: &Kubernetes) -> Result<(), String> {
-    let Kubernetes::InCluster {
+fn files(access: &Access) -> Result<(), String> {
+    let Access::InCluster {
         service_account_dir, ..
-    } = settings
+    } = access
     else {
         return Ok(());
     };
@@ -280,7 +280,7 @@ fn right(
 
 /// Asks for the pods of the Job if the agent would.
 async fn retries(pod: &Pod, partial: &Partial, questions: &Questions) -> Finding {
-    let setting = partial.config.job_retry_count;
+    let setting = partial.config.reporting.job_retry_count;
     let seen = status::observe(pod, "");
     let counted = match (setting.or(seen.job_retry_count), &seen.job) {
         (None, Some(job)) => Some(questions.retries(job).await.map_err(|error| told(&error))),

@@ -16,14 +16,16 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_interface::nonce::{self, NonceSource};
+use podbeat_interface::reader::Fault;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::Tls;
 use podbeat_task_runs::credentials::{Credentials, Source};
 
 use self::finding::{Finding, Findings};
 use self::tls::Means;
-use crate::config::{Config, Fault, NonceSource, Partial, TokenSource};
-use crate::exit::{Ending, with_causes};
+use crate::config::{Config, Partial};
 use crate::journal;
 
 const SETTINGS: &str = "settings";
@@ -186,7 +188,7 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         .map(|path| path.display().to_string())
         .collect();
     let read = blocking(limit, move || {
-        (Means::load(&tls), nonce.as_deref().map(crate::nonce::read))
+        (Means::load(&tls), nonce.as_deref().map(nonce::read))
     });
     let remedy = "Mount the files of PODBEAT_CA_FILE, PODBEAT_CLIENT_CERT_FILE, PODBEAT_CLIENT_KEY_FILE and PODBEAT_NONCE_FILE so that \
                   podbeat's user can read them. The first three must be PEM files. Otherwise podbeat exits at once with code 64.";
@@ -244,13 +246,10 @@ async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Se
         };
         return (finding, None);
     };
-    let source = match given {
-        TokenSource::File(path) => Source::File(path.clone()),
-        TokenSource::Inline(token) => Source::Inline(token.clone()),
-    };
+    let source = given.clone();
     let place = match given {
-        TokenSource::File(path) => path.display().to_string(),
-        TokenSource::Inline(_) => "PODBEAT_TOKEN".to_owned(),
+        Source::File(path) => path.display().to_string(),
+        Source::Inline(_) => "PODBEAT_TOKEN".to_owned(),
     };
     let journal = config.state_dir.as_ref().map(|dir| dir.join(journal::FILE));
     let (run, uid) = (config.task_run_id.clone(), config.pod_uid.clone());

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use podbeat_http_client::head::Head;
 use podbeat_http_client::route::{Route, Way as Kind};
 use podbeat_http_client::{self as http_client, Resolver, Stream};
+use podbeat_interface::exit::with_causes;
+use podbeat_interface::service::ServiceUrl;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::{Client, Tls};
 use podbeat_task_runs::error::Error;
@@ -22,8 +24,6 @@ use super::clock::{self, Dated};
 use super::finding::Finding;
 use super::tls::{self, Means, Peer};
 use super::{blocking, in_words, told};
-use crate::config::ServiceUrl;
-use crate::exit::with_causes;
 
 const DNS: &str = "service.dns";
 const TCP: &str = "service.tcp";

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgMatches, Command};
+use podbeat_interface::arguments::{OUTPUT, Wrong, duration, flag, flags, output};
+use podbeat_interface::environment::Flags;
 
-use super::{OUTPUT, Wrong, duration, flag, flags, output, with_profiles};
+use super::with_profiles;
 use crate::check::{Format, Invocation};
-use crate::config::{Flags, check_settings};
+use crate::config::check_settings;
 
 pub(super) const CHECK: &str = "check";
 

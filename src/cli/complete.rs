@@ -8,11 +8,11 @@ use std::time::Duration;
 use clap::Command;
 use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
-
-use super::runs;
-use crate::config::{Environment, Flags, ServiceConfig};
-use crate::profiles::{self, Profiled};
-use crate::runs::candidates::{candidates, is_plain};
+use podbeat_interface::environment::{Environment, Flags};
+use podbeat_interface::service::ServiceConfig;
+use podbeat_laptop::cli::runs;
+use podbeat_laptop::profiles::{self, Profiled};
+use podbeat_laptop::runs::candidates::{candidates, is_plain};
 
 /// The variable by which a shell asks.
 pub const VARIABLE: &str = "PODBEAT_COMPLETE";

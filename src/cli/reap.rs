@@ -5,9 +5,12 @@ use std::time::Duration;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint, value_parser};
+use podbeat_interface::arguments::{OUTPUT, duration, flag, flags, json_output};
+use podbeat_interface::environment::Flags;
+use podbeat_interface::setting::{SERVICE_SETTINGS, Setting};
 
-use super::{OUTPUT, duration, flag, flags, json_output, with_profiles};
-use crate::config::{Flags, REAP_SETTINGS, SERVICE_SETTINGS, Setting};
+use super::with_profiles;
+use crate::config::REAP_SETTINGS;
 use crate::reap::{Invocation, Target};
 
 pub(super) const REAP: &str = "reap";

@@ -3,7 +3,7 @@
 use clap::{ArgMatches, Command};
 use serde::Serialize;
 
-use super::{OUTPUT, output};
+use podbeat_interface::arguments::{OUTPUT, output};
 
 pub(super) const VERSION: &str = "version";
 

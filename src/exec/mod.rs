@@ -16,12 +16,12 @@ use inherited::Inherited;
 use jiff::Timestamp;
 use leave::Place;
 use podbeat_heartbeat::marker::{Marker, whole_seconds};
+use podbeat_interface::terminal::one_line;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, kill_process_group, wait};
 use rustix::termios::{tcgetpgrp, tcsetpgrp};
 use signal_hook::iterator::Signals;
 
 use crate::config::ExecConfig;
-use crate::terminal::one_line;
 
 pub use install::{Error as InstallError, install};
 

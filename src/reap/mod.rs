@@ -11,8 +11,11 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podbeat_heartbeat::outbox::Kind;
-use podbeat_heartbeat::request::Report;
-use podbeat_heartbeat::saved::LastHeartbeat;
+use podbeat_heartbeat::saved::{Contents, LastHeartbeat, Malformed};
+use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_interface::nonce::{self, NonceSource};
+use podbeat_interface::service::{self, Service};
+use podbeat_interface::terminal::{escaped, one_line};
 use podbeat_kubernetes::listed::{self, Pods, Where};
 use podbeat_kubernetes::retries::COMPLETION_INDEX;
 use podbeat_kubernetes::tasks::Tasks;
@@ -21,12 +24,8 @@ use podbeat_task_runs::model::{ContainerState, HeartbeatTaskRunRequest, TaskRunS
 use serde::Serialize;
 
 use self::verdict::{Chosen, Docket, Missing, Names, OwnWord, Rules, TooMany, Verdict, waits};
-use crate::config::{self, ReapConfig};
-use crate::exit::{Ending, with_causes};
-use crate::journal::{self, Contents};
-use crate::nonce;
-use crate::service::{self, Service};
-use crate::terminal::{escaped, one_line};
+use crate::config::ReapConfig;
+use crate::journal;
 
 /// One call of `podbeat reap`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +83,7 @@ pub enum Error {
         path: PathBuf,
         /// Why.
         #[source]
-        source: journal::Malformed,
+        source: Malformed,
     },
     /// There is no journal.
     #[error("journal {} not found", path.display())]
@@ -93,8 +92,8 @@ pub enum Error {
         path: PathBuf,
     },
     /// There is no nonce in its file.
-    #[error("cannot use PODBEAT_NONCE_FILE")]
-    Nonce(#[source] nonce::Error),
+    #[error(transparent)]
+    Nonce(#[from] nonce::Unusable),
     /// The outcome can't be written.
     #[error("cannot write to standard output")]
     Write(#[source] io::Error),
@@ -270,12 +269,11 @@ impl Reaper<'_> {
         let rules = Rules {
             container_name: config.container_name.clone(),
             tasks: Tasks::new(&config.task_containers, &config.ignored_containers),
-            report: report(config),
+            report: config.report,
             older_than: self.invocation.older_than,
             nonce: nonce(config)?,
         };
-        let access = crate::kubernetes::access(&config.kubernetes, &config.proxies);
-        let pods = &*self.pods.insert(Pods::reach(&access).await?);
+        let pods = &*self.pods.insert(Pods::reach(&config.kubernetes).await?);
         let chosen = match (only, labels) {
             (Some(name), _) => Chosen::Named(name.to_owned()),
             (None, Some(labels)) => {
@@ -611,16 +609,8 @@ fn disowned(error: &error::Error) -> Case {
     Case::new(Outcome::Disowned, message)
 }
 
-fn report(config: &ReapConfig) -> Report {
-    match config.report {
-        config::Report::Task => Report::Task,
-        config::Report::All => Report::All,
-    }
-}
-
 fn nonce(config: &ReapConfig) -> Result<Option<String>, Error> {
-    let path = config.nonce_file.as_deref();
-    path.map(nonce::read).transpose().map_err(Error::Nonce)
+    Ok(config.nonce.as_ref().map(NonceSource::nonce).transpose()?)
 }
 
 /// What a last heartbeat says of each container, in a few words.

@@ -285,8 +285,8 @@ impl Panel {
                 task_run_id: config.task_run_id.clone(),
                 pod_name: config.pod_name.clone(),
                 pod_namespace: config.pod_namespace.clone(),
-                interval: config.interval,
-                max_status_age: config.max_status_age,
+                interval: config.reporting.interval,
+                max_status_age: config.reporting.max_status_age,
                 dry_run: config.dry_run,
             },
             started: Instant::now(),
@@ -498,8 +498,8 @@ impl Readings {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
-    use crate::config::Flags;
     use podbeat_heartbeat::machine::{Cause, Losses};
+    use podbeat_interface::environment::Flags;
     use podbeat_task_runs::model::{ContainerStateTerminated, ContainerStateWaiting};
 
     /// Instruments of a pod `p`, and the panel that they move.

@@ -10,6 +10,7 @@ use std::panic::PanicHookInfo;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
+use podbeat_interface::terminal::acts;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{Interest, SetGlobalDefaultError, Subscriber};
@@ -18,7 +19,6 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::unread::Unread;
 use crate::config::{Config, LogFormat};
-use crate::terminal::acts;
 
 /// The most of one value, in bytes. The longest of ours is a last heartbeat's body, with 12 KiB of termination messages at
 /// most (the kubelet's limit for a pod).

@@ -3,7 +3,7 @@
 
 use tracing::Level;
 
-use crate::config::Setting;
+use podbeat_interface::setting::Setting;
 
 /// One message.
 #[derive(Clone, Copy, Debug)]

@@ -12,3 +12,56 @@ mod own_process;
 mod probes;
 mod status;
 mod unread;
+
+// `podbeat explain` reads the text form of the log as it was written.
+#[cfg(feature = "laptop")]
+#[cfg(test)]
+mod read_back {
+    use podbeat_lab::hostile;
+    use podbeat_laptop::explain::text_form::{Parsed, read};
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::log::{Form, written};
+
+    fn of(colours: bool, act: impl FnOnce()) -> Parsed {
+        let line = written("trace", Form::Text { colours }, act);
+        read(&line).unwrap_or_else(|| panic!("{line:?}"))
+    }
+
+    #[test]
+    fn a_line_is_read_back_with_colours_or_without() {
+        for colours in [false, true] {
+            let read = of(colours, || {
+                tracing::warn!(
+                    container = "main",
+                    why = "two words",
+                    count = 2,
+                    empty = "",
+                    "it=is so: a b=c d"
+                );
+            });
+            assert_eq!(
+                (read.level.as_str(), read.message.as_str()),
+                ("WARN", "it=is so: a b=c d")
+            );
+            let fields =
+                serde_json::json!({"container": "main", "why": "two words", "count": "2", "empty": ""});
+            assert_eq!(Value::Object(read.fields), fields);
+            let read = of(colours, || tracing::info!("no fields"));
+            assert_eq!((read.message.as_str(), read.fields.len()), ("no fields", 0));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_logged_is_read_back(
+            said in prop_oneof![hostile::TEXT, "[a-z=\\\\\" \n]{0,20}"],
+            also in prop_oneof![hostile::TEXT, "[a-z=\\\\\" \n]{0,20}"],
+        ) {
+            let read = of(false, || tracing::info!(said = said.as_str(), also = also.as_str(), "hello"));
+            prop_assert_eq!(read.message, "hello");
+            prop_assert_eq!(Value::Object(read.fields), serde_json::json!({"said": said, "also": also}));
+        }
+    }
+}

@@ -6,10 +6,10 @@ use std::time::Duration;
 use jiff::Timestamp;
 use podbeat_heartbeat::machine::Losses;
 use podbeat_heartbeat::saved::LastHeartbeat;
+use podbeat_interface::terminal::escaped;
 use serde::Serialize;
 
 use super::instruments::{Container, Panel, Readings, Reply};
-use crate::terminal::escaped;
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use podbeat::exit::Ending;
 use podbeat_heartbeat::request::{self, Report};
+use podbeat_interface::exit::Ending;
 use podbeat_kubernetes::retries::CONTROLLER_UID;
 use podbeat_kubernetes::status;
 use podbeat_lab::capture::Capture;

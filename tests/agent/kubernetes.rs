@@ -227,7 +227,7 @@ async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sightin
     let (tell, troubles) = mpsc::channel(64);
     let on_step = move |step: Step<'_>| {
         if let Step::Failed(error) = step {
-            let _ = tell.try_send(podbeat::exit::with_causes(error));
+            let _ = tell.try_send(podbeat_interface::exit::with_causes(error));
         }
     };
     tokio::spawn(pod.run(

@@ -1,6 +1,6 @@
 //! Whole pod lives.
 
-use podbeat::exit::Ending;
+use podbeat_interface::exit::Ending;
 use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiting};
 use podbeat_lab::world::{RUN, TOKEN, World};
 use serde_json::{Value, json};

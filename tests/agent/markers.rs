@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use podbeat::exit::Ending;
 use podbeat_heartbeat::marker::{self, Marker};
+use podbeat_interface::exit::Ending;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated};
 use podbeat_lab::world::World;
 use serde_json::{Value, json};

@@ -11,8 +11,9 @@ use std::collections::BTreeMap;
 
 use futures_util::stream;
 use podbeat::agent;
-use podbeat::config::{Config, Flags};
-use podbeat::exit::Ending;
+use podbeat::config::Config;
+use podbeat_interface::environment::Flags;
+use podbeat_interface::exit::Ending;
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::World;
 use tokio::sync::mpsc;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use podbeat::exit::Ending;
+use podbeat_interface::exit::Ending;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated, waiting};
 use podbeat_lab::service::Options;
 use podbeat_lab::world::{TOKEN, World};

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
-use podbeat::config::{Environment, ProcessEnvironment};
+use podbeat_interface::environment::{Environment, ProcessEnvironment};
 use podbeat_lab::contract::Contract;
 use podbeat_lab::fault::Faults;
 use podbeat_lab::kube_api;

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use podbeat::config::{Environment, ProcessEnvironment};
+use podbeat_interface::environment::{Environment, ProcessEnvironment};
 
 /// The text of a file, by its path in the repository.
 pub(crate) fn read(file: &str) -> String {

@@ -2,8 +2,9 @@
 
 use std::process::{Command, Stdio};
 
-use podbeat::config::{Config, Flags};
+use podbeat::config::Config;
 use podbeat::telemetry;
+use podbeat_interface::environment::Flags;
 use podbeat_lab::pod::{Pod, Sidecar, terminated};
 use podbeat_lab::world::World;
 use serde_json::json;

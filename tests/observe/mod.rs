@@ -1,6 +1,7 @@
 //! `podbeat observe` as a process, against the stand-in Kubernetes API: in a pipe, and on a
 //! terminal that a test reads.
 
+mod flags;
 mod lines;
 mod records;
 mod terminal;

@@ -2,6 +2,7 @@
 //! answers as a test requires.
 
 mod completion;
+mod flags;
 mod manual;
 mod operations;
 mod profiles;

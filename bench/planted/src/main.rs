@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use podbeat::config::{Config, Flags, ProcessEnvironment};
-use podbeat::exit::with_causes;
+use podbeat::config::Config;
 use podbeat::{agent, telemetry};
 use podbeat_heartbeat::machine::{Attempt, Note};
+use podbeat_interface::environment::{Flags, ProcessEnvironment};
+use podbeat_interface::exit::with_causes;
 use signal_hook_tokio::Signals;
 
 /// What is leaked, in bytes, and how often.

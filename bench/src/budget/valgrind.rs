@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use podbeat::config::{Environment, ProcessEnvironment};
+use podbeat_interface::environment::{Environment, ProcessEnvironment};
 use podbeat_lab::kube_api;
 
 use super::{END, Measured, PATIENCE, Subject, median};

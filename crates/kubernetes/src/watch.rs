@@ -63,7 +63,7 @@ const SHORT_WATCH: Duration = Duration::from_secs(5);
 const CLOCKS: Duration = Duration::from_secs(1);
 
 /// How to reach the API server.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Access {
     /// From a pod: the address comes from the environment. Token and CA come from a directory, and
     /// are read again when they change.
@@ -86,6 +86,11 @@ pub enum Access {
         /// The proxies of the environment.
         proxies: Proxies,
     },
+}
+
+impl Access {
+    /// Whether this build supports kubeconfigs.
+    pub const READS_KUBECONFIGS: bool = cfg!(feature = "kubeconfig");
 }
 
 /// News from the watch.

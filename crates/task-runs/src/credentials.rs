@@ -6,9 +6,9 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use jiff::{SignedDuration, Timestamp};
 use podbeat_files::regular_file::{self, LINE};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use super::Secret;
+use super::{Renewed, Secret};
 
 /// Where the token comes from.
 #[derive(Clone, Debug)]
@@ -64,31 +64,6 @@ pub struct Credentials {
     /// Whether the source's token has precedence over the renewed one. Each refusal toggles this,
     /// because a token that was refused once may still be the right one.
     prefers_source: bool,
-}
-
-/// A renewed token from the service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Renewed {
-    #[serde(serialize_with = "exposed")]
-    token: Secret,
-    /// The source's token when the renewed token arrived. If the source has another token now, that
-    /// one is newer.
-    #[serde(default, serialize_with = "super::secret::exposed::text")]
-    instead_of: Option<Secret>,
-}
-
-impl Renewed {
-    /// The token itself.
-    #[must_use]
-    pub fn token(&self) -> &Secret {
-        &self.token
-    }
-}
-
-/// Only for the journal, which keeps a renewed token across restarts.
-fn exposed<S: serde::Serializer>(secret: &Secret, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(secret.expose())
 }
 
 impl Credentials {

@@ -44,7 +44,9 @@ pub mod error;
 #[cfg(feature = "client")]
 mod http_date;
 pub mod model;
+mod renewed;
 mod secret;
 pub mod trace;
 
+pub use renewed::Renewed;
 pub use secret::Secret;

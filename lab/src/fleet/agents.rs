@@ -9,9 +9,10 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use podbeat::agent::{self, Onlooker};
-use podbeat::config::{Config, Flags};
-use podbeat::exit::Ending;
+use podbeat::config::Config;
 use podbeat_heartbeat::machine::{Attempt, DropCause, Note};
+use podbeat_interface::environment::Flags;
+use podbeat_interface::exit::Ending;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;

@@ -1,0 +1,159 @@
+//! How podbeat ends, and with which exit code.
+//!
+//! The numbers are those of sysexits.h where it has one, so that they are told apart from a shell's (126 and up) and
+//! from a panic's (101).
+
+use std::fmt;
+use std::process::ExitCode;
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// The service accepted the last heartbeat, or a command succeeded.
+    Delivered,
+    /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of the pod.
+    Orphaned,
+    /// Every container of the pod is being restarted, and the next process continues.
+    Restarting,
+    /// The answer is no: a run that was waited for has ended otherwise, or something does not hold that was checked.
+    Unmet,
+    /// Settings are missing or malformed (EX_USAGE). Nothing was sent.
+    Usage,
+    /// The service, or the Kubernetes API, refuses what was asked, or a request breaks the contract and was not sent
+    /// (EX_DATAERR).
+    Refused,
+    /// A file that was named can't be read (EX_NOINPUT).
+    Unread,
+    /// The service knows no such run (EX_NOUSER).
+    NoSuchRun,
+    /// Kubernetes knows no such pod (EX_NOUSER).
+    NoSuchPod,
+    /// The service, or the Kubernetes API, can't be reached, gives no answer in time, or fails (EX_UNAVAILABLE).
+    Unavailable,
+    /// podbeat itself failed before its first heartbeat (EX_SOFTWARE).
+    Internal,
+    /// A file could not be written where that was all there was to do (EX_CANTCREAT).
+    Unwritten,
+    /// The last heartbeat was not accepted in time (EX_TEMPFAIL): the service doesn't know how the run ended.
+    Undelivered,
+    /// What was waited for did not come in time (EX_TEMPFAIL).
+    Overdue,
+    /// What the service answers is not what the contract names (EX_PROTOCOL).
+    Misunderstood,
+    /// The service takes the token for none, or for none that may do this; or the Kubernetes API the user (EX_NOPERM).
+    Denied,
+}
+
+impl Ending {
+    /// Every ending, for documents and tests.
+    pub const ALL: [Self; 16] = [
+        Self::Delivered,
+        Self::Orphaned,
+        Self::Restarting,
+        Self::Unmet,
+        Self::Usage,
+        Self::Refused,
+        Self::Unread,
+        Self::NoSuchRun,
+        Self::NoSuchPod,
+        Self::Unavailable,
+        Self::Internal,
+        Self::Unwritten,
+        Self::Undelivered,
+        Self::Overdue,
+        Self::Misunderstood,
+        Self::Denied,
+    ];
+
+    /// The exit code.
+    #[must_use]
+    pub fn code(self) -> u8 {
+        match self {
+            Self::Delivered | Self::Orphaned | Self::Restarting => 0,
+            Self::Unmet => 1,
+            Self::Usage => 64,
+            Self::Refused => 65,
+            Self::Unread => 66,
+            Self::NoSuchRun | Self::NoSuchPod => 67,
+            Self::Unavailable => 69,
+            Self::Internal => 70,
+            Self::Unwritten => 73,
+            Self::Undelivered | Self::Overdue => 75,
+            Self::Misunderstood => 76,
+            Self::Denied => 77,
+        }
+    }
+}
+
+impl fmt::Display for Ending {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Delivered => "the service accepted the last heartbeat, or the command succeeded",
+            Self::Orphaned => "the service says that the run does not belong to this pod",
+            Self::Restarting => {
+                "all containers of the pod are restarting; the next podbeat process continues"
+            }
+            Self::Unmet => "a run ended in a status other than the expected one, or a check failed",
+            Self::Usage => "a setting or the command line is missing or invalid",
+            Self::Refused => {
+                "the service or the Kubernetes API rejected the request, or the request violates the contract"
+            }
+            Self::Unread => "a file cannot be read",
+            Self::NoSuchRun => "the task run does not exist",
+            Self::NoSuchPod => "the pod does not exist",
+            Self::Unavailable => {
+                "the service or the Kubernetes API cannot be reached, does not answer in time, or fails"
+            }
+            Self::Internal => "podbeat could not start",
+            Self::Unwritten => "a file cannot be written",
+            Self::Undelivered => "the service did not accept the last heartbeat in time",
+            Self::Overdue => "the time to wait is over",
+            Self::Misunderstood => "podbeat does not understand the service's answer",
+            Self::Denied => "the token is invalid or lacks permission, or the Kubernetes API denies access",
+        })
+    }
+}
+
+/// How a command can end, and what each ending means for it, ordered by exit code.
+pub type Endings = &'static [(Ending, &'static str)];
+
+/// For [`Ending::Usage`] of a command that sends something.
+pub const WRONG_SETTINGS: &str = "the command line or a setting is invalid; nothing was sent";
+/// For [`Ending::Internal`].
+pub const NOT_STARTED: &str = "podbeat could not start, for example because it ran out of file descriptors";
+/// For [`Ending::Unwritten`] of a command that prints something.
+pub const NO_OUTPUT: &str = "standard output cannot be written";
+/// For [`Ending::Misunderstood`].
+pub const ODD_ANSWER: &str = "podbeat does not understand the service's answer";
+
+impl From<Ending> for ExitCode {
+    fn from(ending: Ending) -> Self {
+        Self::from(ending.code())
+    }
+}
+
+/// An error with all its causes, as it is told where a process ends with it.
+#[must_use]
+pub fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(&format!(": {error}"));
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_the_design() {
+        let codes: Vec<u8> = Ending::ALL.iter().map(|ending| ending.code()).collect();
+        assert_eq!(
+            codes,
+            [0, 0, 0, 1, 64, 65, 66, 67, 67, 69, 70, 73, 75, 75, 76, 77]
+        );
+    }
+}

@@ -1,0 +1,121 @@
+//! The nonce that the service issued for a run: where it comes from, and how its file is read.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use podbeat_files::regular_file;
+use podbeat_task_runs::Secret;
+
+use crate::environment::Environment;
+use crate::reader::{Reader, printable};
+
+/// Where the nonce comes from.
+#[derive(Clone, Debug)]
+pub enum NonceSource {
+    /// A file.
+    File(PathBuf),
+    /// The settings themselves.
+    Inline(Secret),
+}
+
+impl NonceSource {
+    /// The nonce itself.
+    ///
+    /// # Errors
+    /// Its file can't be read, or holds no nonce.
+    pub fn nonce(&self) -> Result<String, Unusable> {
+        match self {
+            Self::Inline(nonce) => Ok(nonce.expose().to_owned()),
+            Self::File(path) => read(path).map_err(Unusable),
+        }
+    }
+}
+
+impl<E: Environment> Reader<'_, E> {
+    /// Where the nonce comes from, if there is one.
+    pub fn nonce(&mut self) -> Option<NonceSource> {
+        let file = self.path("PODBEAT_NONCE_FILE");
+        let given = self.os("PODBEAT_NONCE").is_some();
+        let inline = self.optional("PODBEAT_NONCE", |text| printable(text).map(Secret::new));
+        if file.is_some() && given {
+            self.fault(
+                "PODBEAT_NONCE",
+                "conflicts with PODBEAT_NONCE_FILE; unset one of them",
+            );
+        }
+        file.map(NonceSource::File)
+            .or_else(|| inline.map(NonceSource::Inline))
+    }
+}
+
+/// The file of the settings has no nonce.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use PODBEAT_NONCE_FILE")]
+pub struct Unusable(#[source] Error);
+
+/// Why there is no nonce. No message carries any of it.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The file can't be read.
+    #[error("cannot read the nonce from {}; use a file that this user can read, with the nonce on one line", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file holds none.
+    #[error("the nonce in {} {problem}; a nonce must be one line of text", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: &'static str,
+    },
+}
+
+/// Reads it.
+///
+/// # Errors
+/// The file can't be read, or holds no nonce.
+pub fn read(path: &Path) -> Result<String, Error> {
+    let nonce = regular_file::read_text(path, regular_file::LINE).map_err(|source| Error::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    let problem = if nonce.is_empty() {
+        "is empty"
+    } else if nonce.chars().any(char::is_control) {
+        "has more than one line, or control characters"
+    } else {
+        return Ok(nonce);
+    };
+    Err(Error::Unfit {
+        path: path.to_owned(),
+        problem,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nonce_is_one_line_without_what_editors_add() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("nonce");
+        let nonce = |text: &str| {
+            std::fs::write(&path, text).expect("written");
+            read(&path)
+        };
+        for text in ["issued-7", "issued-7\n", "\u{feff}issued-7\r\n"] {
+            assert_eq!(nonce(text).expect("a nonce"), "issued-7");
+        }
+        for text in ["", "\n", "\u{feff}", "secret\nsecret", "secret\0"] {
+            let error = nonce(text).expect_err("none");
+            assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
+        }
+        assert!(matches!(read(dir.path()), Err(Error::Read { .. })));
+    }
+}

@@ -1,0 +1,295 @@
+//! How a command reaches the task-run service: the settings, the client and the token made of
+//! them, and what the service's errors mean for the process.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use podbeat_http_client::route::{self, PlainHttp, Route};
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::client::{Client, Tls};
+use podbeat_task_runs::credentials::{Credentials, Source};
+use podbeat_task_runs::error::{Error, Operation};
+use podbeat_task_runs::model::{CreateTaskRunRequest, TaskRun, TaskRunStatus};
+use url::Url;
+
+use crate::environment::{Environment, Flags};
+use crate::exit::Ending;
+use crate::reader::{Errors, Reader, millis, secs};
+use crate::setting::SERVICE_SETTINGS;
+
+/// How a command reaches the task-run service, checked.
+#[derive(Clone, Debug)]
+pub struct ServiceConfig {
+    /// The service.
+    pub service_url: ServiceUrl,
+    /// The token's source.
+    pub token: Source,
+    /// More roots for the service.
+    pub ca_file: Option<PathBuf>,
+    /// Certificate and key for mutual TLS.
+    pub identity: Option<(PathBuf, PathBuf)>,
+    /// For one request; 100 ms to 5 min.
+    pub timeout: Duration,
+}
+
+/// The service's base URL, and the way there: https or allowed http, without credentials, query or fragment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceUrl(Route);
+
+impl ServiceUrl {
+    /// The way to it.
+    #[must_use]
+    pub fn route(&self) -> &Route {
+        &self.0
+    }
+}
+
+impl fmt::Display for ServiceUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.url().fmt(f)
+    }
+}
+
+impl ServiceConfig {
+    /// Reads and checks the settings of `podbeat runs`.
+    ///
+    /// # Errors
+    /// All that are missing or malformed, by name, together. No value of a secret is part of it.
+    pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
+        let mut read = Reader::new(SERVICE_SETTINGS, flags, environment);
+        match Self::read(&mut read) {
+            Some(config) => read.done(config),
+            // What is missing is among the faults.
+            None => Err(read.errors()),
+        }
+    }
+
+    /// How a command reaches the service; `None` if URL or token is missing or malformed.
+    pub fn read(read: &mut Reader<'_, impl Environment>) -> Option<Self> {
+        let (service_url, token) = (read.service_url(true), read.token(false));
+        let (certificate, key) = read.identity();
+        let timeout = read.duration("PODBEAT_TIMEOUT", secs(30), millis(100), secs(300));
+        Some(Self {
+            service_url: service_url?,
+            token: token?,
+            ca_file: read.path("PODBEAT_CA_FILE"),
+            identity: certificate.zip(key),
+            timeout,
+        })
+    }
+}
+
+impl<E: Environment> Reader<'_, E> {
+    /// The base URL of the service, and the way there; `None` if it is missing or malformed.
+    pub fn service_url(&mut self, required: bool) -> Option<ServiceUrl> {
+        let allow_http = self.switch("PODBEAT_ALLOW_HTTP");
+        let url = self.required_if(
+            required,
+            "PODBEAT_SERVICE_URL",
+            "the base URL of the task-run service, such as https://ica.example.com",
+            |text| service_url(text, allow_http),
+        )?;
+        let plain_http = match allow_http {
+            true => PlainHttp::Anywhere,
+            false => PlainHttp::Loopback,
+        };
+        match self.proxies().route(url, plain_http) {
+            Ok(route) => Some(ServiceUrl(route)),
+            Err(error) => {
+                let (variable, problem) = match error {
+                    route::Error::Proxy { named_by, problem } => (named_by, problem.to_string()),
+                    route::Error::NotAUrl => ("PODBEAT_SERVICE_URL", error.to_string()),
+                };
+                self.fault(variable, problem);
+                None
+            }
+        }
+    }
+
+    /// Certificate and key for mutual TLS: both or neither.
+    pub fn identity(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
+        let certificate = self.path("PODBEAT_CLIENT_CERT_FILE");
+        let key = self.path("PODBEAT_CLIENT_KEY_FILE");
+        match (&certificate, &key) {
+            (Some(_), None) => self.fault(
+                "PODBEAT_CLIENT_KEY_FILE",
+                "missing; required with PODBEAT_CLIENT_CERT_FILE",
+            ),
+            (None, Some(_)) => self.fault(
+                "PODBEAT_CLIENT_CERT_FILE",
+                "missing; required with PODBEAT_CLIENT_KEY_FILE",
+            ),
+            (Some(_), Some(_)) | (None, None) => {}
+        }
+        (certificate, key)
+    }
+
+    /// Where the bearer token comes from; `None` if nothing says so, or two settings do.
+    pub fn token(&mut self, dry_run: bool) -> Option<Source> {
+        let file = self.path("PODBEAT_TOKEN_FILE");
+        let given = self.os("PODBEAT_TOKEN").is_some();
+        let inline = self.optional("PODBEAT_TOKEN", header_text);
+        match (file, inline) {
+            (Some(_), _) if given => {
+                self.fault(
+                    "PODBEAT_TOKEN",
+                    "conflicts with PODBEAT_TOKEN_FILE; unset one of them",
+                );
+                None
+            }
+            (Some(file), _) => Some(Source::File(file)),
+            (None, Some(token)) => Some(Source::Inline(token)),
+            (None, None) => {
+                if !dry_run && !given {
+                    self.fault(
+                        "PODBEAT_TOKEN_FILE",
+                        "missing; set it to a file with the bearer token, or set PODBEAT_TOKEN",
+                    );
+                }
+                None
+            }
+        }
+    }
+}
+
+fn header_text(text: &str) -> Result<Secret, String> {
+    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Ok(Secret::new(text));
+    }
+    Err(
+        "not valid in a header: a token must have only visible ASCII characters, without spaces (the value is not shown)"
+            .to_owned(),
+    )
+}
+
+/// A base URL of the service.
+///
+/// # Errors
+/// What is wrong with it. It is repeated nowhere.
+pub fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
+    // A URL with credentials is a secret as a whole: what is wrong with it is told without it.
+    let has_credentials = text.split(['/', '?', '#']).any(|part| part.contains('@'));
+    if has_credentials {
+        return Err(NO_CREDENTIALS.to_owned());
+    }
+    let url: Url = text.parse().map_err(|_| route::Error::NotAUrl.to_string())?;
+    if url.query().is_some() || url.fragment().is_some() {
+        return Err("must not have a query or a fragment".to_owned());
+    }
+    match url.scheme() {
+        "https" => {}
+        "http" if allow_http || route::is_loopback(&url) => {}
+        "http" => {
+            return Err(format!(
+                "must be https; http would send the token unencrypted{HTTP_IS_ALLOWED_BY}"
+            ));
+        }
+        _ => return Err("must be an https URL".to_owned()),
+    }
+    Ok(url)
+}
+
+/// What allows plain HTTP, where settings are read.
+pub const HTTP_IS_ALLOWED_BY: &str = " (PODBEAT_ALLOW_HTTP=true allows it)";
+
+const NO_CREDENTIALS: &str =
+    "contains credentials; remove the user and the password, and use PODBEAT_TOKEN_FILE";
+
+/// The service, and what opens it.
+#[derive(Debug)]
+pub struct Service {
+    client: Client,
+    credentials: Credentials,
+    timeout: Duration,
+}
+
+impl Service {
+    /// Sets the client up; connects to nothing yet.
+    ///
+    /// # Errors
+    /// A certificate or key is unreadable.
+    pub fn new(config: &ServiceConfig) -> Result<Self, Error> {
+        let tls = Tls {
+            ca_file: config.ca_file.clone(),
+            identity: config.identity.clone(),
+        };
+        Ok(Self {
+            client: Client::new(config.service_url.route().clone(), &tls, config.timeout)?,
+            credentials: Credentials::new(config.token.clone(), None),
+            timeout: config.timeout,
+        })
+    }
+
+    /// The client.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// The longest that one request may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
+    /// The token of the moment: its file may change while a command runs.
+    ///
+    /// # Errors
+    /// The file is unreadable or holds no token.
+    pub fn token(&mut self) -> Result<Secret, Error> {
+        Ok(self.credentials.token()?)
+    }
+
+    /// Gets a run's status, if it has one.
+    ///
+    /// # Errors
+    /// Those of [`Client::status`] and of [`Service::token`].
+    pub async fn status(&mut self, run_id: &str) -> Result<Option<TaskRunStatus>, Error> {
+        let token = self.token()?;
+        self.client.status(run_id, &token, self.timeout).await
+    }
+
+    /// Gets a run, without its secrets, in `limit` or in less.
+    ///
+    /// # Errors
+    /// Those of [`Client::get`] and of [`Service::token`].
+    pub async fn get(&mut self, run_id: &str, limit: Duration) -> Result<TaskRun, Error> {
+        let token = self.token()?;
+        let mut found = self.client.get(run_id, &token, limit.min(self.timeout)).await?;
+        found.redact();
+        Ok(found)
+    }
+
+    /// Creates a run, and tells of it without its secrets.
+    ///
+    /// # Errors
+    /// Those of [`Client::create`] and of [`Service::token`].
+    pub async fn create(&mut self, request: &CreateTaskRunRequest) -> Result<TaskRun, Error> {
+        let token = self.token()?;
+        let mut created = self.client.create(request, &token, self.timeout).await?;
+        created.redact();
+        Ok(created)
+    }
+}
+
+/// How the process ends with what became of a request.
+#[must_use]
+pub fn ending(error: &Error) -> Ending {
+    match error {
+        Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } | Error::Token(_) => Ending::Usage,
+        Error::Unfit { .. } => Ending::Refused,
+        Error::Connect { .. } | Error::Ambiguous { .. } => Ending::Unavailable,
+        Error::Unreadable { .. } | Error::Endless { .. } => Ending::Misunderstood,
+        Error::Status {
+            status, operation, ..
+        } => match (status, operation) {
+            (401 | 403, _) => Ending::Denied,
+            (404 | 410, Operation::Get { .. } | Operation::Abort { .. } | Operation::Heartbeat { .. }) => {
+                Ending::NoSuchRun
+            }
+            (408 | 425 | 429 | 500..=599, _) => Ending::Unavailable,
+            (_, _) => Ending::Refused,
+        },
+    }
+}

@@ -1,0 +1,158 @@
+//! The text form of podbeat's log, read back: `01:02:03.004Z INFO  message   name=value name="a text"`.
+
+use jiff::civil::Time;
+use serde_json::{Map, Value};
+
+/// What stands in a line.
+#[derive(Debug)]
+pub struct Parsed {
+    /// The time of day, UTC. This form has no date.
+    pub at: Time,
+    /// Its level, in capitals.
+    pub level: String,
+    /// What was logged.
+    pub message: String,
+    /// All of them texts: this form doesn't tell numbers from texts.
+    pub fields: Map<String, Value>,
+}
+
+/// `None` for anything else than a line of this form. Colours are left out.
+#[must_use]
+pub fn read(line: &str) -> Option<Parsed> {
+    let line = without_colours(line.trim_end());
+    let (at, rest) = line.split_once("Z ")?;
+    // A date before it would be read, too.
+    let at: Time = Some(at)
+        .filter(|at| at.len() <= "01:02:03.004".len())?
+        .parse()
+        .ok()?;
+    // As wide as the widest, and a space.
+    let (level, rest) = rest.split_at_checked(6)?;
+    let level = level.trim_end();
+    if !["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level) {
+        return None;
+    }
+    // Fields stand at the end, whatever the message holds.
+    let starts = rest.match_indices(' ').map(|(start, _)| start);
+    let split = starts.filter_map(|start| rest.split_at_checked(start));
+    let mut split = split.filter_map(|(message, fields)| Some((message, fields_of(fields)?)));
+    let (message, fields) = split.next().unwrap_or_else(|| (rest, Map::new()));
+    Some(Parsed {
+        at,
+        level: level.to_owned(),
+        message: unescaped(message.trim_end()),
+        fields,
+    })
+}
+
+/// The fields that a text consists of, each behind a space; `None` if it consists of anything else.
+fn fields_of(mut text: &str) -> Option<Map<String, Value>> {
+    let mut fields = Map::new();
+    while !text.is_empty() {
+        let (name, rest) = text.strip_prefix(' ')?.split_once('=')?;
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.');
+        if name.is_empty() || !name.chars().all(is_name) {
+            return None;
+        }
+        let (value, rest) = match rest.strip_prefix('"') {
+            Some(quoted) => {
+                let (value, rest) = quoted.split_at_checked(end_of_quoted(quoted)?)?;
+                (unescaped(value), rest.strip_prefix('"')?)
+            }
+            None => {
+                let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
+                let (value, rest) = rest.split_at_checked(end)?;
+                (value.to_owned(), rest)
+            }
+        };
+        fields.insert(name.to_owned(), Value::String(value));
+        text = rest;
+    }
+    Some(fields)
+}
+
+/// Where the quote ends that is open.
+fn end_of_quoted(text: &str) -> Option<usize> {
+    let mut escapes = false;
+    text.char_indices().find_map(|(at, c)| {
+        let ends = c == '"' && !escapes;
+        escapes = c == '\\' && !escapes;
+        ends.then_some(at)
+    })
+}
+
+/// A text of which the log escaped backslashes, quotes, and what a terminal would act on.
+fn unescaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('\\') {
+        out += before;
+        let mut chars = after.chars();
+        let (c, left) = match (chars.next(), chars.as_str()) {
+            (Some('n'), left) => ('\n', left),
+            (Some('r'), left) => ('\r', left),
+            (Some('t'), left) => ('\t', left),
+            (Some('u'), left) => coded(left).unwrap_or(('u', left)),
+            (Some(c), left) => (c, left),
+            (None, left) => ('\\', left),
+        };
+        out.push(c);
+        rest = left;
+    }
+    out + rest
+}
+
+/// The character of a code such as `{1b}`, and what stands behind it.
+fn coded(text: &str) -> Option<(char, &str)> {
+    let (code, rest) = text.strip_prefix('{')?.split_once('}')?;
+    Some((char::from_u32(u32::from_str_radix(code, 16).ok()?)?, rest))
+}
+
+/// The line without the colours that a terminal was shown, as where `script` recorded it.
+fn without_colours(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once("\u{1b}[") {
+        out += before;
+        let digits = |c: char| c.is_ascii_digit() || c == ';';
+        match after.trim_start_matches(digits).strip_prefix('m') {
+            Some(left) => rest = left,
+            None => {
+                out += "\u{1b}[";
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use podbeat_lab::hostile;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn other_lines_are_none() {
+        for line in [
+            "",
+            "01:02:03.004Z",
+            "01:02:03.004Z INFO",
+            "01:02:03.004Z NOTE  hello",
+            "25:02:03.004Z INFO  hello",
+            "2026-11-24T01:02:03Z INFO  hello",
+            "INFO  hello",
+            "01:02:03.004Z INFOhello",
+        ] {
+            assert!(read(line).is_none(), "{line:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_line_holds_it_is_read_or_not(text in hostile::TEXT) {
+            let _ = (read(&text), read(&format!("01:02:03.004Z INFO  {text}")));
+        }
+    }
+}

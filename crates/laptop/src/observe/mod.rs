@@ -1,0 +1,519 @@
+//! `podbeat observe`: what the agent of a pod would send, from a laptop, live.
+//! Here lives the loop around the agent's own eyes and mind (`pod::watch`, `heartbeat::machine`), and how it is shown and kept.
+//! Never here: a decision of what is sent and when, a request to the task-run service, flags (`cli`), the agent.
+
+pub mod command;
+pub mod config;
+mod record;
+mod scene;
+mod screen;
+mod told;
+mod trouble;
+mod view;
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::pending;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use jiff::Timestamp;
+use podbeat_heartbeat::Now;
+use podbeat_heartbeat::answer::Answer;
+use podbeat_heartbeat::machine::{Action, Cause, Event, Machine, Note, Settings};
+use podbeat_interface::clock::{present, until};
+use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_kubernetes::tasks::Tasks;
+use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
+
+use self::command::{Format, Invocation};
+use self::config::ObserveConfig;
+use self::record::Record;
+use self::scene::Scene;
+use self::screen::{Key, Screen};
+use self::told::{End, Told};
+use self::trouble::{Kind, Trouble};
+
+/// How many steps of the watch may wait to be told. It makes pauses between them.
+const STEPS: usize = 16;
+
+/// How widely reconnects are spread. This is one copy, and a person waits for it.
+const RECONNECTS: Duration = Duration::from_secs(2);
+
+/// How often a view is drawn while nothing happens: its ages and what is due are told in whole seconds.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Where it is shown.
+pub enum Stage<'stage> {
+    /// On a terminal, as a view.
+    Terminal(File),
+    /// In a pipe or a file, line by line.
+    Lines(&'stage mut dyn Write),
+}
+
+/// How it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// By itself, or by a key.
+    With(Ending),
+    /// By this signal, whose default action is still to come.
+    BySignal(i32),
+}
+
+/// The signals that mean something here, by their numbers, which Linux has had for all its machines that podbeat runs on.
+pub mod signals {
+    /// The terminal is gone.
+    pub const HUP: i32 = 1;
+    /// Ctrl-C.
+    pub const INT: i32 = 2;
+    /// Ctrl-\.
+    pub const QUIT: i32 = 3;
+    /// kill.
+    pub const TERM: i32 = 15;
+    /// On from a stop.
+    pub const CONT: i32 = 18;
+    /// Ctrl-Z.
+    pub const TSTP: i32 = 20;
+    /// The window has another size.
+    pub const WINCH: i32 = 28;
+    /// Those that end it.
+    pub const ENDING: [i32; 4] = [HUP, INT, QUIT, TERM];
+    /// Those that only a view hears.
+    pub const OF_A_VIEW: [i32; 3] = [CONT, TSTP, WINCH];
+}
+
+/// Why nothing is, or can be, observed.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error("{}\n{}", .0.what, .0.remedy)]
+    Kubernetes(Trouble),
+    #[error(
+        "Error from server (NotFound): pods {name:?} not found\ncheck the namespace {namespace} (-n) and the cluster (--context)"
+    )]
+    NoSuchPod { namespace: String, name: String },
+    #[error("cannot create the record {}: {}", path.display(), match source.kind() {
+        io::ErrorKind::AlreadyExists => "it already exists; use --force to overwrite it",
+        _ => "check that its directory exists and is writable",
+    })]
+    Record {
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
+    #[error("cannot write to standard output")]
+    Write(#[source] io::Error),
+}
+
+impl Error {
+    fn ending(&self) -> Ending {
+        match self {
+            Self::Kubernetes(trouble) => match trouble.kind {
+                Kind::Setup => Ending::Usage,
+                Kind::Denied => Ending::Denied,
+                Kind::Refused => Ending::Refused,
+                Kind::Unreachable | Kind::Busy => Ending::Unavailable,
+            },
+            Self::NoSuchPod { .. } => Ending::NoSuchPod,
+            Self::Record { .. } | Self::Write(_) => Ending::Unwritten,
+        }
+    }
+}
+
+/// Observes a pod until its run is over.
+///
+/// `notes` is for what wasn't asked for: errors, and the Role that may be missing. `signals` brings the numbers of
+/// [`signals`]; `suspend` stops the process and returns when it goes on. Jitter follows the seed.
+pub async fn run(
+    config: &ObserveConfig,
+    invocation: &Invocation,
+    stage: Stage<'_>,
+    notes: &mut dyn Write,
+    signals: impl Stream<Item = i32> + Unpin,
+    suspend: impl Fn(i32),
+    seed: u64,
+) -> Ended {
+    let mut note = |text: &str| {
+        for line in text.lines() {
+            let _ = writeln!(notes, "podbeat: {line}");
+        }
+    };
+    let (observed, left) = match observe(config, invocation, stage, signals, suspend, seed).await {
+        Ok((ended, left)) => (Ok(ended), left),
+        Err(error) => (Err(error), Left::default()),
+    };
+    let mut role = left.role;
+    let mut ended = match observed {
+        Ok(ended) => ended,
+        // Whoever reads has seen enough, as `head` has.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
+            Ended::With(Ending::Delivered)
+        }
+        Err(error) => {
+            note(&with_causes(&error));
+            if let Error::Kubernetes(trouble) = &error {
+                role.clone_from(&trouble.role);
+            }
+            Ended::With(error.ending())
+        }
+    };
+    if let Some(problem) = left.unrecorded {
+        note(&format!("the record is incomplete: {problem}"));
+        if ended == Ended::With(Ending::Delivered) {
+            ended = Ended::With(Ending::Unwritten);
+        }
+    }
+    if let Some(role) = role {
+        note("an administrator of the cluster can apply this with `kubectl apply -f -`:");
+        let _ = notes.write_all(role.as_bytes());
+    }
+    ended
+}
+
+/// What there is to say behind the end.
+#[derive(Default)]
+struct Left {
+    /// The Role that was still missing.
+    role: Option<String>,
+    /// Why the record isn't whole.
+    unrecorded: Option<String>,
+}
+
+async fn observe(
+    config: &ObserveConfig,
+    invocation: &Invocation,
+    stage: Stage<'_>,
+    mut signals: impl Stream<Item = i32> + Unpin,
+    suspend: impl Fn(i32),
+    seed: u64,
+) -> Result<(Ended, Left), Error> {
+    let watch = PodWatch::new(&config.kubernetes, config.namespace.as_deref(), &invocation.pod)
+        .await
+        .map_err(|error| Error::Kubernetes(Trouble::of(&error)))?
+        .with_spread(RECONNECTS);
+    let record = match &invocation.record {
+        Some(wanted) => Some(Record::create(wanted).map_err(|source| Error::Record {
+            path: wanted.path.clone(),
+            source,
+        })?),
+        None => None,
+    };
+    let namespace = watch.namespace().to_owned();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let reporting = &config.reporting;
+    let tasks = reporting.tasks();
+    let mut observer = Observer {
+        settings: reporting.settings(&invocation.pod),
+        seed: rng.u64(..),
+        machine: None,
+        own_container: reporting.container_name.clone(),
+        scene: Scene::new(
+            &namespace,
+            &invocation.pod,
+            &reporting.container_name,
+            &tasks,
+            reporting.report,
+        ),
+        tasks,
+        show: Show::open(stage, invocation.format, config.terminal.colours)?,
+        record,
+        unrecorded: None,
+        start: Instant::now(),
+        watched: false,
+        wake: None,
+        cause: None,
+        over: false,
+    };
+    let (sender, mut sightings) = mpsc::channel(1);
+    let (took, mut steps) = mpsc::channel(STEPS);
+    let on_step = |step: Step<'_>| match step {
+        // One that finds no room was preceded by others that say as much.
+        Step::Failed(error) => drop(took.try_send(Some(Trouble::of(error)))),
+        Step::Opened => drop(took.try_send(None)),
+        Step::Listed | Step::Restarted => {}
+    };
+    let mut watching = pin!(watch.run(None, sender, rng, on_step));
+    let mut watched = false;
+    loop {
+        observer.draw()?;
+        let tick = Instant::now() + TICK;
+        // Signals first. Every branch is cancel-safe: the watch stays where it is when another branch wins, and a channel,
+        // a stream or a terminal loses nothing when its wait is dropped.
+        tokio::select! {
+            biased;
+            Some(signal) = signals.next() => match signal {
+                signals::WINCH => observer.show.clear()?,
+                signals::CONT => observer.show.enter()?,
+                signals::TSTP => {
+                    observer.show.leave();
+                    suspend(signal);
+                    observer.show.enter()?;
+                }
+                _ => return Ok((Ended::BySignal(signal), observer.close()?)),
+            },
+            () = &mut watching, if !watched => watched = true,
+            Some(step) = steps.recv() => match step {
+                Some(trouble) => observer.failed(trouble)?,
+                None => observer.opened()?,
+            },
+            Some(sighting) = sightings.recv() => observer.sighted(&sighting)?,
+            () = until(observer.start, observer.wake) => observer.feed(Event::Woke)?,
+            key = observer.show.key_until(tick) => match key {
+                Some(Key::Quit) => return Ok((Ended::With(Ending::Delivered), observer.close()?)),
+                Some(Key::Redraw) => observer.show.clear()?,
+                None => {}
+            },
+        }
+        if observer.over {
+            observer.end()?;
+            return Ok((Ended::With(Ending::Delivered), observer.close()?));
+        }
+    }
+}
+
+/// The machine, and whoever is told of it.
+struct Observer<'stage> {
+    settings: Settings,
+    seed: u64,
+    /// Begun when the pod is first seen: before that nothing is shown as if it were sent, and the agent knows its pod's UID.
+    machine: Option<Machine>,
+    own_container: String,
+    tasks: Tasks,
+    scene: Scene,
+    show: Show<'stage>,
+    record: Option<Record>,
+    /// Why there is no record any more.
+    unrecorded: Option<String>,
+    start: Instant,
+    /// Whether a watch was ever open: until then a right may be missing.
+    watched: bool,
+    wake: Option<Duration>,
+    cause: Option<Cause>,
+    over: bool,
+}
+
+impl Observer<'_> {
+    fn now(&self) -> Now {
+        present(self.start)
+    }
+
+    fn sighted(&mut self, sighting: &Sighting) -> Result<(), Error> {
+        let now = self.now();
+        let news = match sighting {
+            Sighting::Seen(pod) => self.scene.saw(pod, false, now),
+            Sighting::Confirmed => self.scene.confirmed(now),
+            Sighting::Gone(_) if self.machine.is_none() => {
+                let title = self.scene.title();
+                let (namespace, name) = title.split_once('/').unwrap_or_default();
+                return Err(Error::NoSuchPod {
+                    namespace: namespace.to_owned(),
+                    name: name.to_owned(),
+                });
+            }
+            Sighting::Gone(Some(pod)) => self.scene.saw(pod, true, now),
+            Sighting::Gone(None) => self.scene.vanished(now),
+        };
+        self.keep(sighting, now.wall);
+        self.show.tell(&news)?;
+        if let (None, Sighting::Seen(pod)) = (&self.machine, sighting) {
+            let mut settings = self.settings.clone();
+            settings.identity.pod_uid.clone_from(&pod.metadata.uid);
+            self.machine = Some(Machine::new(settings, self.seed));
+            self.feed(Event::Started)?;
+        }
+        self.feed(sighting.event(&self.own_container, &self.tasks))
+    }
+
+    /// Writes the record. A disk that is full keeps nobody from looking on.
+    fn keep(&mut self, sighting: &Sighting, at: Timestamp) {
+        let Some(record) = &mut self.record else { return };
+        if let Err(error) = record.sighting(sighting, at) {
+            self.unrecorded = Some(error.to_string());
+            self.record = None;
+        }
+    }
+
+    /// A watch is open: whatever was wrong is so no more.
+    fn opened(&mut self) -> Result<(), Error> {
+        self.watched = true;
+        let news = self.scene.answered(self.now());
+        self.show.tell(news.as_slice())
+    }
+
+    /// Tells of a failure. Before the pod was seen and watched, one that won't pass by itself is the end, as kubectl has it.
+    fn failed(&mut self, trouble: Trouble) -> Result<(), Error> {
+        let begins = self.machine.is_none() || (!self.watched && trouble.kind == Kind::Denied);
+        if begins && trouble.kind != Kind::Busy {
+            return Err(Error::Kubernetes(trouble));
+        }
+        let now = self.now();
+        let news = self.scene.failed(trouble, now);
+        self.show.tell(news.as_slice())
+    }
+
+    /// Hands an event to the machine, and does what it says: whatever it sends is taken as accepted at once.
+    fn feed(&mut self, event: Event) -> Result<(), Error> {
+        let (start, mut events) = (self.start, VecDeque::from([event]));
+        let Some(machine) = &mut self.machine else {
+            return Ok(());
+        };
+        while let Some(event) = events.pop_front() {
+            let now = present(start);
+            for action in machine.on(event, now) {
+                match action {
+                    Action::Send(attempt) => {
+                        events.push_back(Event::Answered {
+                            attempt: attempt.number,
+                            answer: Answer::Accepted,
+                        });
+                        let news = self.scene.sent(attempt, now);
+                        self.show.tell(&[news])?;
+                    }
+                    Action::WakeAt(at) => self.wake = at,
+                    // The last heartbeat is accepted: a native sidecar would only wait for its SIGTERM now.
+                    Action::StopWatching | Action::End(_) => self.over = true,
+                    Action::Note(Note::Final(cause)) => self.cause = Some(cause),
+                    // The rest is told by the scene, or belongs to signals, markers and journals, of which there are none.
+                    Action::Note(_)
+                    | Action::Abort
+                    | Action::LookAtPod(_)
+                    | Action::HurryWatch
+                    | Action::CountRetries(_)
+                    | Action::ReadMarkers
+                    | Action::Persist(_) => {}
+                }
+            }
+            self.scene.turned(machine.snapshot(now.elapsed), self.wake);
+        }
+        Ok(())
+    }
+
+    fn end(&mut self) -> Result<(), Error> {
+        let now = self.now();
+        let end = self.cause.map_or(End::Finished, End::of);
+        let news = self.scene.ended(end, now);
+        self.show.tell(&[news])
+    }
+
+    fn draw(&mut self) -> Result<(), Error> {
+        let now = self.now();
+        self.show.draw(&self.scene, now)
+    }
+
+    fn close(mut self) -> Result<Left, Error> {
+        let now = self.now();
+        self.show.close(&self.scene, now)?;
+        Ok(Left {
+            role: self.scene.trouble.and_then(|failing| failing.trouble.role),
+            unrecorded: self.unrecorded,
+        })
+    }
+}
+
+/// How it is shown.
+enum Show<'stage> {
+    Lines(&'stage mut dyn Write),
+    Json(&'stage mut dyn Write),
+    View {
+        screen: Screen,
+        after: File,
+        colours: bool,
+    },
+}
+
+impl<'stage> Show<'stage> {
+    fn open(stage: Stage<'stage>, format: Option<Format>, colours: bool) -> Result<Self, Error> {
+        Ok(match (stage, format) {
+            (Stage::Lines(out), Some(Format::Json)) => Self::Json(out),
+            (Stage::Lines(out), None) => Self::Lines(out),
+            (Stage::Terminal(terminal), _) => {
+                let after = terminal.try_clone().map_err(Error::Write)?;
+                Self::View {
+                    screen: Screen::take(terminal, colours).map_err(Error::Write)?,
+                    after,
+                    colours,
+                }
+            }
+        })
+    }
+
+    fn tell(&mut self, news: &[Told]) -> Result<(), Error> {
+        for told in news {
+            let written = match self {
+                Self::Lines(out) => writeln!(out, "{}", told.line()).and_then(|()| out.flush()),
+                Self::Json(out) => told
+                    .json()
+                    .map_err(io::Error::from)
+                    .and_then(|json| writeln!(out, "{json}"))
+                    .and_then(|()| out.flush()),
+                // Drawn with all the rest.
+                Self::View { .. } => Ok(()),
+            };
+            written.map_err(Error::Write)?;
+        }
+        Ok(())
+    }
+
+    fn draw(&mut self, scene: &Scene, now: Now) -> Result<(), Error> {
+        match self {
+            Self::Lines(_) | Self::Json(_) => Ok(()),
+            Self::View { screen, .. } => {
+                let lines = view::lines(scene, now, screen.size());
+                screen.draw(&lines).map_err(Error::Write)
+            }
+        }
+    }
+
+    fn clear(&mut self) -> Result<(), Error> {
+        self.on_screen(Screen::clear)
+    }
+
+    fn enter(&mut self) -> Result<(), Error> {
+        self.on_screen(Screen::enter)
+    }
+
+    fn on_screen(&mut self, act: impl FnOnce(&mut Screen) -> io::Result<()>) -> Result<(), Error> {
+        match self {
+            Self::Lines(_) | Self::Json(_) => Ok(()),
+            Self::View { screen, .. } => act(screen).map_err(Error::Write),
+        }
+    }
+
+    fn leave(&mut self) {
+        if let Self::View { screen, .. } = self {
+            screen.leave();
+        }
+    }
+
+    /// The next key; `None` when it is time to draw again. Without a view neither comes.
+    async fn key_until(&mut self, tick: Instant) -> Option<Key> {
+        match self {
+            Self::Lines(_) | Self::Json(_) => pending().await,
+            Self::View { screen, .. } => timeout_at(tick, screen.key()).await.ok(),
+        }
+    }
+
+    /// Gives the terminal back, and leaves on it what was last known, whole.
+    fn close(&mut self, scene: &Scene, now: Now) -> Result<(), Error> {
+        let Self::View {
+            screen,
+            after,
+            colours,
+        } = self
+        else {
+            return Ok(());
+        };
+        let columns = screen.size().columns;
+        screen.leave();
+        let mut text = String::new();
+        for line in view::lines(scene, now, view::Size { columns, rows: None }) {
+            screen::paint(&line, *colours, &mut text);
+            text.push('\n');
+        }
+        after.write_all(text.as_bytes()).map_err(Error::Write)
+    }
+}

@@ -1,0 +1,172 @@
+//! The watch as a file: one event a line, as an API server sends them and as `tests/captures` has them.
+//!
+//! Each line is `{"type": …, "object": …, "at": …}`: type ADDED, MODIFIED or DELETED, the slice of the pod that podbeat reads,
+//! and when it came. It is written at once and whole, so that only the last line of a file can be torn, and only by a crash of
+//! the machine or a kill in the very middle of a write; a reader leaves a last line without its end out.
+
+use std::fs::{File, OpenOptions, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+
+use jiff::Timestamp;
+use podbeat_interface::terminal::escaped;
+use podbeat_kubernetes::resource::Pod;
+use podbeat_kubernetes::watch::Sighting;
+use serde_json::{Value, json};
+
+use super::command;
+
+/// For the owner alone: what containers leave as their termination message may not be meant for others.
+const MODE: u32 = 0o600;
+
+/// A record that is being written.
+#[derive(Debug)]
+pub(super) struct Record {
+    file: File,
+    /// How far the file holds whole lines.
+    whole: u64,
+    /// The pod as it was last written.
+    last: Option<Value>,
+}
+
+impl Record {
+    /// Makes the file. One that is there is left alone, unless it is to be written over.
+    ///
+    /// # Errors
+    /// It is there, or can't be made.
+    pub(super) fn create(wanted: &command::Record) -> io::Result<Self> {
+        let mut options = OpenOptions::new();
+        options.write(true).mode(MODE);
+        if wanted.force {
+            options.create(true).truncate(true);
+        } else {
+            options.create_new(true);
+        }
+        let file = options.open(&wanted.path)?;
+        // One that was there has its own mode. A device or a pipe keeps it.
+        if wanted.force && file.metadata()?.is_file() {
+            file.set_permissions(Permissions::from_mode(MODE))?;
+        }
+        Ok(Self {
+            file,
+            whole: 0,
+            last: None,
+        })
+    }
+
+    /// Writes what was seen, if it is news.
+    ///
+    /// # Errors
+    /// The file can't be written, as where the disk is full. It holds whole lines then, too, as far as that can be had.
+    pub(super) fn sighting(&mut self, sighting: &Sighting, at: Timestamp) -> io::Result<()> {
+        match sighting {
+            Sighting::Seen(pod) => {
+                let object = pod.to_object();
+                let kind = match &self.last {
+                    None => "ADDED",
+                    // A list behind an outage shows what is known already.
+                    Some(last) if *last == object => return Ok(()),
+                    Some(_) => "MODIFIED",
+                };
+                self.write(kind, object, None, at)
+            }
+            Sighting::Gone(Some(pod)) => self.write("DELETED", Pod::to_object(pod), None, at),
+            // The event of the deletion was missed: nobody knows how the pod looked then, and this is how it last did.
+            Sighting::Gone(None) => match self.last.take() {
+                Some(last) => self.write("DELETED", last, Some(true), at),
+                None => Ok(()),
+            },
+            Sighting::Confirmed => Ok(()),
+        }
+    }
+
+    fn write(
+        &mut self,
+        kind: &str,
+        object: Value,
+        final_state_unknown: Option<bool>,
+        at: Timestamp,
+    ) -> io::Result<()> {
+        let mut event = json!({"type": kind, "at": format!("{at:.3}")});
+        if let Some(members) = event.as_object_mut() {
+            members.insert("object".to_owned(), object);
+        }
+        if let (Some(unknown), Some(members)) = (final_state_unknown, event.as_object_mut()) {
+            members.insert("finalStateUnknown".to_owned(), unknown.into());
+        }
+        let line = escaped(&event.to_string()) + "\n";
+        if let Err(error) = self.file.write_all(line.as_bytes()) {
+            // Not half a line: what a full disk took of it is given back.
+            let _ = self.file.set_len(self.whole);
+            return Err(error);
+        }
+        self.whole += u64::try_from(line.len()).unwrap_or(u64::MAX);
+        self.last = event.as_object_mut().and_then(|members| members.remove("object"));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use podbeat_lab::captured::Captured;
+
+    fn wanted(path: &std::path::Path, force: bool) -> command::Record {
+        command::Record {
+            path: path.to_owned(),
+            force,
+        }
+    }
+
+    fn mode(path: &std::path::Path) -> u32 {
+        std::fs::metadata(path).expect("a file").permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn a_file_that_is_there_is_written_over_only_by_force_and_nobody_else_may_read_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("record");
+        drop(Record::create(&wanted(&path, false)).expect("made"));
+        assert_eq!(mode(&path), 0o600);
+        std::fs::write(&path, "something dear").expect("written");
+        std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("set");
+        let refused = Record::create(&wanted(&path, false)).expect_err("it is there");
+        assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "something dear");
+        drop(Record::create(&wanted(&path, true)).expect("made"));
+        assert_eq!(std::fs::read_to_string(&path).expect("read"), "");
+        assert_eq!(mode(&path), 0o600);
+    }
+
+    #[test]
+    fn what_is_known_is_not_written_again_and_an_end_that_was_missed_says_so() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("record");
+        let mut record = Record::create(&wanted(&path, false)).expect("made");
+        let at: Timestamp = "2026-11-25T10:00:00.5Z".parse().expect("a time");
+        let running = || Sighting::Seen(Box::new(Captured::when("a-complete", "main", "running").pod()));
+        for sighting in [
+            Sighting::Gone(None),
+            running(),
+            Sighting::Confirmed,
+            running(),
+            Sighting::Seen(Box::new(Captured::when("a-complete", "main", "terminated").pod())),
+            Sighting::Gone(None),
+        ] {
+            record.sighting(&sighting, at).expect("written");
+        }
+        let text = std::fs::read_to_string(&path).expect("read");
+        let lines: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("JSON"))
+            .collect();
+        let kinds: Vec<&str> = lines
+            .iter()
+            .map(|line| line["type"].as_str().expect("text"))
+            .collect();
+        assert_eq!(kinds, ["ADDED", "MODIFIED", "DELETED"]);
+        assert_eq!(lines[2]["object"], lines[1]["object"]);
+        assert_eq!(lines[2]["finalStateUnknown"], true);
+        assert_eq!(lines[0]["at"], "2026-11-25T10:00:00.500Z");
+    }
+}

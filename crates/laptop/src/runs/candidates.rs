@@ -1,0 +1,96 @@
+//! The runs that a shell offers where the ID of one is typed.
+
+use std::time::Duration;
+
+use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, SortField};
+
+use podbeat_interface::service::Service;
+use podbeat_interface::service::ServiceConfig;
+
+/// How many runs are asked for: one page, more than anyone reads.
+const MOST: u16 = 200;
+
+/// A run that could be meant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Its ID. It needs no quotes in any shell.
+    pub id: String,
+    /// Its name and status, on one line.
+    pub about: String,
+}
+
+/// The runs that changed last, the newest first; none if the service does not answer within `limit`, or answers with an error. A
+/// person who presses a key wants no error.
+pub async fn candidates(config: &ServiceConfig, limit: Duration) -> Vec<Candidate> {
+    let asked = async {
+        let mut service = Service::new(config).ok()?;
+        let token = service.token().ok()?;
+        let query = ListTaskRunsQuery {
+            page_size: PageSize::new(MOST),
+            sort: Some(SortField::TimeModified.descending()),
+            ..ListTaskRunsQuery::default()
+        };
+        let page = service.client().list(&query, &token, limit).await.ok()?;
+        page.items
+    };
+    let found = tokio::time::timeout(limit, asked).await.ok().flatten();
+    let candidate = |run: podbeat_task_runs::model::TaskRunSummary| {
+        let id = run.id.filter(|id| is_plain(id))?;
+        let about = [
+            run.name.as_deref(),
+            run.status.as_ref().map(|status| status.as_str()),
+        ];
+        let about = about.into_iter().flatten().collect::<Vec<_>>().join(", ");
+        let about = podbeat_interface::terminal::one_line(&about);
+        Some(Candidate { id, about })
+    };
+    found
+        .into_iter()
+        .flatten()
+        .take(MOST.into())
+        .filter_map(candidate)
+        .collect()
+}
+
+/// Whether a shell takes it for one word and nothing else. What is completed stands on the command line as it is, where `$(…)`
+/// would be run.
+#[must_use]
+pub fn is_plain(word: &str) -> bool {
+    let is_plain =
+        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | ':' | '/' | '@');
+    !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_shell_would_act_on_is_no_candidate() {
+        for plain in ["trn.1", "a/b:c@d_e-f", "7"] {
+            assert!(is_plain(plain), "{plain}");
+        }
+        for odd in [
+            "",
+            "-x",
+            "a b",
+            "$(id)",
+            "`id`",
+            "a;b",
+            "a|b",
+            "a&b",
+            "a>b",
+            "a\nb",
+            "a\u{1b}[2J",
+            "a'b",
+            "a\"b",
+            "~",
+            "a*",
+            "é",
+            "!1",
+            "a\\b",
+        ] {
+            assert!(!is_plain(odd), "{odd:?}");
+        }
+    }
+}

@@ -1,0 +1,613 @@
+//! `podbeat runs`: the operations of the task-run service from a terminal.
+//! Here lives what each command asks of the service, how long it goes on asking, and how the outcome is shown.
+//! Never here: flags (`cli`), the wire (`task_runs`), the agent and what a pod needs.
+
+pub mod candidates;
+pub mod command;
+mod console;
+pub mod image_reference;
+mod looks;
+pub(crate) mod manifest;
+mod printer;
+mod status_line;
+pub mod wanted;
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use jiff::Timestamp;
+use podbeat_interface::exit::Ending;
+use podbeat_interface::service::ServiceConfig;
+use podbeat_interface::service::{self, Service};
+use podbeat_interface::terminal::one_line;
+use podbeat_task_runs::error;
+use podbeat_task_runs::model::{
+    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus, TaskRunSummary,
+};
+use tokio::time::{Instant, sleep};
+
+use self::command::{Command, From, Invocation};
+pub use self::console::Streams;
+use self::console::{Console, Others};
+use self::looks::Looks;
+use self::printer::{Printer, Shape};
+pub use self::status_line::StatusLine;
+use self::wanted::{Verdict, Wanted};
+use crate::show::age::age;
+
+/// The least time of the look that is taken when the time is up.
+const LAST_LOOK: Duration = Duration::from_secs(2);
+
+/// Why a command did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The service, or the way to it.
+    #[error(transparent)]
+    Service(#[from] error::Error),
+    /// A file can't be read.
+    #[error("cannot read the request from {from}")]
+    Read {
+        /// Where it should be.
+        from: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// What is no request.
+    #[error("{from}: invalid request:\n  {}", problems.join("\n  "))]
+    Malformed {
+        /// Where it is.
+        from: String,
+        /// What is wrong, each with its place.
+        problems: Vec<String>,
+    },
+    /// The run ended otherwise.
+    #[error("task run {run} has ended with status {status}; it cannot become {wanted}")]
+    Unmet {
+        /// Its id.
+        run: String,
+        /// Where it stands.
+        status: String,
+        /// What was waited for.
+        wanted: Wanted,
+    },
+    /// It did not come in time.
+    #[error(
+        "timed out after {} waiting for task run {run} to be {wanted}: {seen}",
+        humantime::format_duration(*timeout)
+    )]
+    Overdue {
+        /// Its id.
+        run: String,
+        /// What was waited for.
+        wanted: Wanted,
+        /// For how long.
+        timeout: Duration,
+        /// Where it stands, as far as is known.
+        seen: String,
+    },
+    /// More runs than can be watched.
+    #[error(
+        "more than {} task runs match; narrow the list, for example with --status",
+        Known::MOST
+    )]
+    TooMany,
+    /// The outcome can't be written.
+    #[error("cannot write to standard output")]
+    Write(#[source] io::Error),
+}
+
+impl Error {
+    /// How the process ends with it.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Service(error) => service::ending(error),
+            Self::Read { .. } => Ending::Unread,
+            Self::Malformed { .. } | Self::TooMany => Ending::Refused,
+            Self::Unmet { .. } => Ending::Unmet,
+            Self::Overdue { .. } => Ending::Overdue,
+            Self::Write(_) => Ending::Unwritten,
+        }
+    }
+}
+
+/// Does what is asked for. `config` is needed where [`Invocation::needs_service`] says so; nonces and jitter follow the seed.
+///
+/// Where several runs are named, an error of one keeps no other from its turn, unless that would end alike; the first error is
+/// the one that the process ends with.
+pub async fn run(
+    config: Option<&ServiceConfig>,
+    invocation: &Invocation,
+    streams: Streams<'_>,
+    seed: u64,
+) -> Ending {
+    let mut console = Console::new(streams, invocation.format, invocation.headers);
+    for note in &invocation.notes {
+        console.note(note);
+    }
+    let done = match (config, &invocation.command) {
+        (_, Command::Create { from, dry_run: true }) => console.dry_run(from),
+        (Some(config), command) => match Service::new(config) {
+            Ok(service) => {
+                let rng = fastrand::Rng::with_seed(seed);
+                Session {
+                    service,
+                    rng,
+                    console: &mut console,
+                }
+                .command(command)
+                .await
+            }
+            Err(error) => Err(error.into()),
+        },
+        // Nothing was asked for that could be done without it.
+        (None, _) => return Ending::Usage,
+    };
+    match done {
+        Ok(()) => console.ending(),
+        // Whoever reads has seen enough, as `head` has.
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => console.ending(),
+        Err(error) => console.failed(&error),
+    }
+}
+
+struct Session<'run, 'streams> {
+    service: Service,
+    rng: fastrand::Rng,
+    console: &'run mut Console<'streams>,
+}
+
+impl Session<'_, '_> {
+    async fn command(&mut self, command: &Command) -> Result<(), Error> {
+        match command {
+            Command::Create { from, .. } => self.create(from).await,
+            Command::Get { runs } => self.get(runs).await,
+            Command::List { query, limit } => self.list(query, *limit).await,
+            Command::WatchList { query, interval } => self.watch_list(query, *interval).await,
+            Command::Abort { runs } => self.abort(runs).await,
+            Command::Heartbeat { run, from } => self.heartbeat(run, from).await,
+            Command::Wait {
+                runs,
+                wanted,
+                timeout,
+                interval,
+                ..
+            } => self.wait(runs, wanted, *timeout, *interval).await,
+            Command::Watch { runs, interval, .. } => self.watch(runs, *interval).await,
+        }
+    }
+
+    async fn create(&mut self, from: &From<CreateTaskRunRequest>) -> Result<(), Error> {
+        let requests = self.console.new_runs(from)?;
+        let mut created = Vec::new();
+        for (nth, request) in requests.iter().enumerate() {
+            match self.service.create(request).await {
+                Ok(run) => {
+                    if self.console.talks() {
+                        let id = run
+                            .id
+                            .as_deref()
+                            .map_or_else(|| "(without an ID)".to_owned(), one_line);
+                        self.console.say(format_args!("task run {id} created"))?;
+                    }
+                    created.push(run);
+                }
+                Err(error) => {
+                    let left = requests.len() - nth - 1;
+                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show_done(&created, requests.len())
+    }
+
+    async fn get(&mut self, runs: &[String]) -> Result<(), Error> {
+        let mut found = Vec::new();
+        for (nth, run) in runs.iter().enumerate() {
+            match self.service.get(run, Duration::MAX).await {
+                Ok(run) => found.push(run),
+                Err(error) => {
+                    let left = runs.len() - nth - 1;
+                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show(&found, runs.len())
+    }
+
+    async fn list(&mut self, query: &ListTaskRunsQuery, limit: Option<usize>) -> Result<(), Error> {
+        let token = self.service.token()?;
+        let (client, timeout) = (self.service.client(), self.service.timeout());
+        let mut runs = client.list_all(query.clone(), &token, timeout);
+        let mut printer = self.console.printer(Shape::Many);
+        let (mut shown, mut failure) = (0_usize, None);
+        while limit.is_none_or(|limit| shown < limit) {
+            match runs.next().await {
+                Some(Ok(run)) => {
+                    let out = self.console.out();
+                    printer.run(out, &run, Timestamp::now()).map_err(Error::Write)?;
+                }
+                Some(Err(error)) => {
+                    failure = Some(error);
+                    break;
+                }
+                None => break,
+            }
+            shown += 1;
+        }
+        printer.end(self.console.out()).map_err(Error::Write)?;
+        if let Some(error) = failure {
+            if shown > 0 {
+                let note = format!("the list is incomplete: it ends after {shown} task runs");
+                self.console.note(&note);
+            }
+            return Err(error.into());
+        }
+        if shown == 0 && self.console.draws() {
+            self.console.note("no task runs found");
+        }
+        Ok(())
+    }
+
+    async fn abort(&mut self, runs: &[String]) -> Result<(), Error> {
+        let mut aborted = Vec::new();
+        for (nth, run) in runs.iter().enumerate() {
+            let token = self.service.token()?;
+            match self
+                .service
+                .client()
+                .abort(run, &token, self.service.timeout())
+                .await
+            {
+                Ok(summary) => {
+                    if self.console.talks() {
+                        self.console
+                            .say(format_args!("task run {} aborted", one_line(run)))?;
+                    }
+                    aborted.push(summary);
+                }
+                Err(error) => {
+                    let left = runs.len() - nth - 1;
+                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show_done(&aborted, runs.len())
+    }
+
+    async fn heartbeat(&mut self, run: &str, from: &From<HeartbeatTaskRunRequest>) -> Result<(), Error> {
+        let mut requests = self.console.requests(from)?;
+        let (Some(mut request), true) = (requests.pop(), requests.is_empty()) else {
+            return Err(Error::Malformed {
+                from: from.to_string(),
+                problems: vec!["more than one heartbeat; send them one by one".to_owned()],
+            });
+        };
+        if request.nonce.is_none() {
+            // As the agent does: it tells a heartbeat from its repetition.
+            request.nonce = Some(format!("{:032x}", self.rng.u128(..)));
+        }
+        let token = self.service.token()?;
+        let (client, timeout) = (self.service.client(), self.service.timeout());
+        let accepted = client.heartbeat(run, &request, &token, timeout).await?;
+        if let Some(problem) = accepted.unreadable {
+            let note = format!("the service accepted the heartbeat, but its response is {problem}");
+            self.console.note(&note);
+        }
+        if accepted.jwt.is_some() {
+            self.console
+                .note("the service sent a new token with its response; podbeat runs does not store it");
+        }
+        if self.console.draws() {
+            let which = match request.last_heartbeat {
+                Some(true) => "last heartbeat",
+                Some(false) | None => "heartbeat",
+            };
+            let run = one_line(run);
+            return self
+                .console
+                .say(format_args!("{which} of task run {run} accepted"));
+        }
+        // A nonce that the service issued is a secret setting.
+        request.nonce = None;
+        self.console.show_sent(run, &request)
+    }
+
+    async fn wait(
+        &mut self,
+        runs: &[String],
+        wanted: &Wanted,
+        timeout: Duration,
+        interval: Duration,
+    ) -> Result<(), Error> {
+        let began = Instant::now();
+        let mut met = Vec::new();
+        for (nth, run) in runs.iter().enumerate() {
+            match self.wait_for(run, wanted, began, timeout, interval).await {
+                Ok(seen) => {
+                    if self.console.talks() {
+                        let (run, status) = (one_line(run), told(seen.status.as_ref()));
+                        self.console.say(format_args!("task run {run} is {status}"))?;
+                    }
+                    met.push(seen);
+                }
+                Err(error) => {
+                    if self.console.failed_of_some(&error, runs.len() - nth - 1) == Others::WouldFailToo {
+                        break;
+                    }
+                }
+            }
+        }
+        self.console.show_done(&met, runs.len())
+    }
+
+    async fn wait_for(
+        &mut self,
+        run: &str,
+        wanted: &Wanted,
+        began: Instant,
+        timeout: Duration,
+        interval: Duration,
+    ) -> Result<TaskRun, Error> {
+        let left = || timeout.saturating_sub(began.elapsed());
+        let (mut looks, mut seen) = (Looks::default(), None::<TaskRun>);
+        let mut is_last = timeout.is_zero();
+        let waiting = |seen: Option<&TaskRun>| Waiting {
+            run: one_line(run),
+            wanted,
+            status: seen.map(|seen| told(seen.status.as_ref())),
+            since: seen.and_then(|seen| seen.time_modified.as_ref()?.timestamp()),
+            elapsed: began.elapsed(),
+            timeout,
+        };
+        loop {
+            // The first look has all its time, and the last one is taken when the time is up.
+            let limit = if looks.is_first() {
+                Duration::MAX
+            } else {
+                left().max(LAST_LOOK)
+            };
+            let look = self.service.get(run, limit);
+            let status = self.console.status();
+            let look = status.while_waiting(|| waiting(seen.as_ref()).text(Timestamp::now()), look);
+            let pause = match look.await {
+                Ok(found) => match wanted.judge(found.status.as_ref()) {
+                    Verdict::Met => return Ok(found),
+                    Verdict::Vain => {
+                        return Err(Error::Unmet {
+                            run: one_line(run),
+                            status: told(found.status.as_ref()),
+                            wanted: wanted.clone(),
+                        });
+                    }
+                    Verdict::Open => {
+                        seen = Some(found);
+                        looks.seen(interval, &mut self.rng)
+                    }
+                },
+                Err(error) => self.passing(&mut looks, error, !is_last)?,
+            };
+            if is_last {
+                return Err(Error::Overdue {
+                    run: one_line(run),
+                    wanted: wanted.clone(),
+                    timeout,
+                    seen: match seen {
+                        Some(seen) => format!("it is {}", told(seen.status.as_ref())),
+                        None => "the service did not report its status".to_owned(),
+                    },
+                });
+            }
+            let left = left();
+            is_last = pause >= left;
+            let status = self.console.status();
+            let pause = sleep(pause.min(left));
+            status
+                .while_waiting(|| waiting(seen.as_ref()).text(Timestamp::now()), pause)
+                .await;
+        }
+    }
+
+    /// Shows runs and what changes of them, until all have ended.
+    async fn watch(&mut self, runs: &[String], interval: Duration) -> Result<(), Error> {
+        let mut printer = self.console.printer(Shape::Stream);
+        let mut looks = Looks::default();
+        let mut open: Vec<(&String, Option<TaskRun>)> = runs.iter().map(|run| (run, None)).collect();
+        loop {
+            let (mut still_open, mut failed) = (Vec::new(), None);
+            let mut left = open.into_iter();
+            for (run, last) in left.by_ref() {
+                match self.service.get(run, Duration::MAX).await {
+                    Ok(found) => {
+                        if last.as_ref() != Some(&found) {
+                            let out = self.console.out();
+                            printer.run(out, &found, Timestamp::now()).map_err(Error::Write)?;
+                        }
+                        if !found.status.as_ref().is_some_and(TaskRunStatus::is_over) {
+                            still_open.push((run, Some(found)));
+                        }
+                    }
+                    Err(error) => {
+                        failed = Some(self.passing(&mut looks, error, true)?);
+                        still_open.push((run, last));
+                        break;
+                    }
+                }
+            }
+            // The service is asked for the others when it can be reached again.
+            still_open.extend(left);
+            if still_open.is_empty() {
+                return Ok(());
+            }
+            open = still_open;
+            let pause = failed.unwrap_or_else(|| looks.seen(interval, &mut self.rng));
+            sleep(pause).await;
+        }
+    }
+
+    /// Shows a list, and then each run that comes or changes, until a signal ends it.
+    async fn watch_list(&mut self, query: &ListTaskRunsQuery, interval: Duration) -> Result<(), Error> {
+        let mut printer = self.console.printer(Shape::Stream);
+        let (mut looks, mut known) = (Looks::default(), Known::default());
+        loop {
+            let pause = match self.look_at_list(query, &mut printer, &mut known).await {
+                Ok(()) => looks.seen(interval, &mut self.rng),
+                Err(Error::Service(error)) => self.passing(&mut looks, error, true)?,
+                Err(error) => return Err(error),
+            };
+            sleep(pause).await;
+        }
+    }
+
+    async fn look_at_list(
+        &mut self,
+        query: &ListTaskRunsQuery,
+        printer: &mut Printer,
+        known: &mut Known,
+    ) -> Result<(), Error> {
+        let token = self.service.token()?;
+        let (client, timeout) = (self.service.client(), self.service.timeout());
+        let mut runs = client.list_all(query.clone(), &token, timeout);
+        while let Some(run) = runs.next().await {
+            let run = run?;
+            if known.is_news(&run)? {
+                let out = self.console.out();
+                printer.run(out, &run, Timestamp::now()).map_err(Error::Write)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// How long to pause after an error that may pass. The first of several in a row is told, if there will be another look.
+    ///
+    /// # Errors
+    /// The error itself, if it won't pass by itself.
+    fn passing(&mut self, looks: &mut Looks, error: error::Error, goes_on: bool) -> Result<Duration, Error> {
+        if service::ending(&error) != Ending::Unavailable {
+            return Err(error.into());
+        }
+        if goes_on && looks.is_news() {
+            self.console.note(&format!(
+                "{}; retrying",
+                podbeat_interface::exit::with_causes(&error)
+            ));
+        }
+        let retry_after = match error {
+            error::Error::Status { retry_after, .. } => retry_after,
+            _ => None,
+        };
+        Ok(looks.failed(retry_after, &mut self.rng))
+    }
+}
+
+/// The runs of a list that were shown already, each by 16 bytes.
+#[derive(Debug, Default)]
+struct Known {
+    shown: HashMap<u64, u64>,
+    hashes: RandomState,
+}
+
+impl Known {
+    /// Runs whose changes can be watched at once: some 4 MiB.
+    const MOST: usize = 100_000;
+
+    /// Whether this run was not shown so before.
+    fn is_news(&mut self, run: &TaskRunSummary) -> Result<bool, Error> {
+        let whole = serde_json::to_string(run).unwrap_or_default();
+        let (id, state) = (self.hashes.hash_one(&run.id), self.hashes.hash_one(whole));
+        if self.shown.len() >= Self::MOST && !self.shown.contains_key(&id) {
+            return Err(Error::TooMany);
+        }
+        Ok(self.shown.insert(id, state) != Some(state))
+    }
+}
+
+/// What is waited for, as a terminal shows it.
+struct Waiting<'wait> {
+    run: String,
+    wanted: &'wait Wanted,
+    /// The run's status, once it was seen.
+    status: Option<String>,
+    /// When the run was changed last.
+    since: Option<Timestamp>,
+    elapsed: Duration,
+    timeout: Duration,
+}
+
+impl Waiting<'_> {
+    fn text(&self, now: Timestamp) -> String {
+        let seconds =
+            |duration: Duration| humantime::format_duration(Duration::from_secs(duration.as_secs()));
+        let status = match (&self.status, self.since) {
+            (Some(status), Some(since)) => format!("{status} for {}", age(since, now)),
+            (Some(status), None) => status.clone(),
+            (None, _) => "not seen yet".to_owned(),
+        };
+        format!(
+            "waiting for task run {} to be {}: {status}; {} of {}",
+            self.run,
+            self.wanted,
+            seconds(self.elapsed),
+            seconds(self.timeout)
+        )
+    }
+}
+
+fn told(status: Option<&TaskRunStatus>) -> String {
+    status.map_or_else(
+        || "without a status".to_owned(),
+        |status| one_line(status.as_str()),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_line_says_what_is_waited_for() {
+        let (wanted, _) = Wanted::parse("Completed").expect("right");
+        let mut waiting = Waiting {
+            run: "trn.1".to_owned(),
+            wanted: &wanted,
+            status: None,
+            since: None,
+            elapsed: Duration::from_millis(12_900),
+            timeout: Duration::from_secs(7200),
+        };
+        let now: Timestamp = "2026-01-01T00:05:07Z".parse().expect("a time");
+        assert_eq!(
+            waiting.text(now),
+            "waiting for task run trn.1 to be Completed: not seen yet; 12s of 2h"
+        );
+        waiting.status = Some("Running".to_owned());
+        waiting.since = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
+        assert_eq!(
+            waiting.text(now),
+            "waiting for task run trn.1 to be Completed: Running for 5m7s; 12s of 2h"
+        );
+    }
+
+    #[test]
+    fn a_run_is_news_when_it_comes_and_when_it_changes() {
+        let run = |status: &str| -> TaskRunSummary {
+            serde_json::from_value(serde_json::json!({"id": "trn.1", "status": status})).expect("a run")
+        };
+        let mut known = Known::default();
+        let mut is_news = |status| known.is_news(&run(status)).expect("room");
+        assert_eq!(
+            ["Pending", "Pending", "Running", "Running", "Pending"].map(&mut is_news),
+            [true, false, true, false, true]
+        );
+    }
+}

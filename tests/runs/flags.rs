@@ -1,0 +1,182 @@
+//! The flags of `podbeat runs`, and what they come to.
+
+use std::time::Duration;
+
+use podbeat::cli::{Cli, Exit};
+use podbeat_interface::environment::Flags;
+use podbeat_interface::exit::Ending;
+use podbeat_laptop::runs::command::{self, Format, From, Invocation};
+use podbeat_task_runs::model::{PageSize, SortField, TaskRunStatus};
+
+fn parse(line: &str) -> Result<(Flags, Invocation), Exit> {
+    let all = ["podbeat", "runs"].into_iter().chain(line.split(' '));
+    podbeat::cli::parse(all.map(std::ffi::OsString::from)).map(|cli| match cli {
+        Cli::Runs { flags, invocation } => (flags, *invocation),
+        _ => panic!("not runs"),
+    })
+}
+
+fn created(line: &str) -> serde_json::Value {
+    let (_, invocation) = parse(line).expect(line);
+    let command::Command::Create {
+        from: From::Flags(request),
+        ..
+    } = invocation.command
+    else {
+        panic!("{line}");
+    };
+    serde_json::to_value(request).expect("JSON")
+}
+
+#[test]
+fn a_run_from_flags() {
+    let line = "create --name n --image localhost:5000/a/b:2.1@sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef --env A=1=2 --env B= --cpu-cores 4 --memory-gb 0.5 \
+                --retry-limit 0 --acl x --acl y -- sh -c --help";
+    assert_eq!(
+        created(line),
+        serde_json::json!({
+            "name": "n", "acl": ["x", "y"],
+            "execution": {
+                "image": {"name": "localhost:5000/a/b", "tag": "2.1", "digest": "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"},
+                "command": "sh", "args": ["-c", "--help"], "retryLimit": 0,
+                "environment": {"variables": {"A": "1=2", "B": ""}, "resources": {"cpuCores": 4, "memoryGb": 0.5}}
+            }
+        })
+    );
+    let least = created("create --image localhost:5000/a");
+    assert_eq!(
+        least,
+        serde_json::json!({"execution": {"image": {"name": "localhost:5000/a"}}})
+    );
+}
+
+#[test]
+fn flags_of_the_connection_may_stand_anywhere() {
+    for line in [
+        "--service-url https://h --token-file /t list -o wide --no-headers",
+        "list --token-file /t -o wide --service-url https://h --no-headers",
+    ] {
+        let (flags, invocation) = parse(line).expect(line);
+        assert_eq!(flags.0.len(), 2, "{line}");
+        assert!(invocation.format == Some(Format::Wide) && !invocation.headers);
+    }
+}
+
+#[test]
+fn lists_and_waits() {
+    let (_, invocation) =
+        parse("list --sort timecreated:desc --status RUNNING --page-size 7 --limit 3").expect("right");
+    let command::Command::List {
+        query,
+        limit: Some(3),
+    } = invocation.command
+    else {
+        panic!("a list")
+    };
+    assert_eq!(query.sort, Some(SortField::TimeCreated.descending()));
+    assert_eq!(query.status, Some(TaskRunStatus::Running));
+    assert_eq!(query.page_size, PageSize::new(7));
+    let (_, invocation) =
+        parse("wait a b --for completed,Odd --allow-unknown-status --timeout 0").expect("right");
+    assert_eq!(invocation.notes.len(), 1, "{:?}", invocation.notes);
+    let command::Command::Wait { runs, timeout, .. } = invocation.command else {
+        panic!("a wait")
+    };
+    assert_eq!((runs.len(), timeout), (2, Duration::ZERO));
+}
+
+#[test]
+fn what_is_wrong_is_named_and_no_value_is_repeated() {
+    for (line, expected) in [
+        ("create --image i --env hunter2", "--env: must be NAME=VALUE"),
+        (
+            "create -f hunter2 --image hunter2",
+            "--filename cannot be used with --image <IMAGE>",
+        ),
+        ("create --name hunter2", "--image"),
+        ("list --sort hunter2", "--sort: must be name, status"),
+        (
+            "list --page-size 1001",
+            "--page-size: must be a whole number from 1 to 1000",
+        ),
+        (
+            "create --image Registry/UPPER:::hunter2",
+            "--image: the image's repository has upper-case letters",
+        ),
+        (
+            "create --image a:::hunter2",
+            "--image: the image's repository is malformed",
+        ),
+        (
+            "create --image https://x/hunter2",
+            "--image: the image's registry must be HOST",
+        ),
+        (
+            "wait trn.1 --for Runing",
+            "--for: unknown status \"Runing\"; did you mean \"Running\"? (--allow-unknown-status accepts it)",
+        ),
+        (
+            "wait trn.1 --for Completed,fialed",
+            "--for: unknown status \"fialed\"; did you mean \"Failed\"?",
+        ),
+        ("wait trn.1 --for edn", "did you mean \"end\"?"),
+        (
+            "list --status timed_out",
+            "--status: unknown status \"timed_out\"; did you mean \"TimedOut\"?",
+        ),
+        (
+            "list --status end",
+            "--status: unknown status \"end\"; podbeat knows Pending, CheckedOut",
+        ),
+        (
+            "list --status eyJhbGciOiJSUzI1NiIsInR5cCI6IkpXVCJ9.hunter2",
+            "--status: unknown status; podbeat knows Pending",
+        ),
+        ("list --limit 0", "--limit: must be a whole number above 0"),
+        (
+            "heartbeat trn.1 --job-retry-count hunter2",
+            "--job-retry-count: must be a whole number",
+        ),
+        (
+            "list -o hunter2",
+            "--output: must be one of json, yaml, name, wide",
+        ),
+        ("get", "missing: <RUN>..."),
+        ("wait trn.1", "missing: --for <STATUS>"),
+        (
+            "wait trn.1 --for Completed --timeout hunter2",
+            "--timeout: must be a duration",
+        ),
+        (
+            "wait trn.1 --for Completed --interval 1ms",
+            "--interval: must be at least 100ms",
+        ),
+        (
+            "heartbeat trn.1 --container main=hunter2",
+            "--container: must be NAME=waiting",
+        ),
+        (
+            "heartbeat trn.1 --nonce-file /nowhere/nonce",
+            "cannot read the nonce from /nowhere/nonce",
+        ),
+        ("hunter2", "unknown command"),
+        (
+            "list --statsu=hunter2",
+            "unknown flag --statsu; did you mean --status?",
+        ),
+    ] {
+        let exit = parse(line).err().expect(line);
+        assert_eq!(exit.failure, Some(Ending::Usage), "{line}");
+        assert!(
+            exit.text.contains(expected) && !exit.text.contains("hunter2"),
+            "{line}: {}",
+            exit.text
+        );
+    }
+    let exit = parse("list --sort x").err().expect("wrong");
+    assert!(
+        exit.text.ends_with("see podbeat runs list --help\n"),
+        "{}",
+        exit.text
+    );
+}
