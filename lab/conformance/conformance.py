@@ -80,7 +80,7 @@ def ran(done, report):
     assert report["complete"] and not report["errors"], report["errors"]
     assert all(phases[name] != "skip" for name in PHASES), phases
     assert report["operations"]["tested"] == len(generated.OPERATIONS), report["operations"]
-    # What it found must be the failure of an operation below, or it is this one's.
+    # A failure here must belong to an operation below, or else it counts for this check.
     names = set(generated.OPERATIONS)
     nobodys = [failure for failure in report["failures"] if not names & set(failure["operations"])]
     assert not nobodys, nobodys
@@ -90,7 +90,7 @@ def ran(done, report):
 def holds(operation, report):
     failures = [failure for failure in report["failures"] if operation in failure["operations"]]
     assert not failures, failures
-    # An operation that refused everything would have been tried in vain.
+    # If an operation refused every request, the check would be meaningless.
     accepted = sum(phase["accepted"] for phase in report["valid_rates"][operation].values())
     assert accepted > 0, report["valid_rates"]
 

@@ -36,8 +36,8 @@ CHECKS = [
     "use_after_free",
     "ensure_resource_availability",
     "ignored_auth",
-    # Left out: missing_required_header (the contract has no required header but Authorization, which is ignored_auth's),
-    # object_level_authorization (there is one tenant).
+    # Left out: missing_required_header (the contract's only required header is Authorization, which
+    # ignored_auth covers), and object_level_authorization (there is only one tenant).
 ]
 
 
@@ -45,27 +45,28 @@ def sharpened(run_ids):
     """The contract, with what it says in words, and what the stand-in is stricter about, said in the schemas."""
     with open(CONTRACT, encoding="utf-8") as file:
         contract = yaml.safe_load(file)
-    # YAML's anchors make parts shared, which are to be changed one by one.
+    # YAML's anchors share parts, which must be changed one by one.
     contract = json.loads(json.dumps(contract))
     for schema in contract["components"]["schemas"].values():
         sharpen(schema)
     listed = contract["paths"]["/v1/tasks/runs"]["get"]
     for parameter in listed["parameters"]:
         if parameter["name"] == "sort":
-            # Its description names the fields; anything else is 400.
+            # The parameter's description lists the fields; anything else is answered with 400.
             parameter["schema"]["pattern"] = r"^(|(name|status|timeCreated|timeModified)( (asc|desc))?)$"
         elif parameter["name"] == "pageToken":
-            # Tokens come from an earlier answer, so that a generated one is 400; libica walks the real ones.
+            # Tokens come from an earlier answer, so a generated one is answered with 400. libica
+            # tests the real ones.
             parameter["schema"]["enum"] = [""]
     for path, operations in contract["paths"].items():
         for operation in operations.values():
             for parameter in operation.get("parameters", []):
                 if parameter["name"] == "runId":
-                    # Any text, as the contract has it, and beside it runs that are there.
+                    # Any text, as in the contract, and in addition the existing runs.
                     parameter["schema"] = {"anyOf": [{"enum": run_ids}, {"type": "string", "minLength": 1}]}
             if path.endswith(":abort") or path.endswith(":heartbeat"):
-                # The contract lists no 409. Its page has "unexpected" for every other status; `default` here would
-                # let any status pass, so that the one is named.
+                # The contract doesn't list 409. On its page, every other status is "unexpected".
+                # `default` would accept any status, so only 409 is added.
                 operation["responses"]["409"] = copy.deepcopy(operation["responses"]["404"])
     return contract
 
@@ -85,7 +86,7 @@ def sharpen(schema):
 
 def run(client, token, directory):
     """Runs schemathesis against the stand-in; its report as JSON."""
-    # Not strictly: what is wrong with these answers is for schemathesis to find.
+    # Not strict: schemathesis has to find what is wrong with these answers.
     live = [client.create_task_run(body=models.CreateTaskRunRequest(name=name)) for name in ["pending", "running", "over"]]
     client.heartbeat_task_run(live[1].id)
     client.heartbeat_task_run(live[2].id, body=models.HeartbeatTaskRunRequest(last_heartbeat=True))

@@ -12,7 +12,7 @@ from standin import StandIn
 
 UTC = datetime.timezone.utc
 
-# All that a call of the public page's examples gives, and what the page leaves out of them.
+# Everything that the public page's examples contain, and what they omit.
 EXECUTION = models.Execution(
     image=models.Image(
         name="registry.example/tool", tag="1.2", digest="sha256:00",
@@ -121,7 +121,7 @@ def terminated(code, name="main"):
         )))
 
 
-# Each function below is one check: its name is what is printed.
+# Each function below is one check. Its name is printed.
 
 def create_gives_back_every_member_but_credentials(client):
     request = models.CreateTaskRunRequest(
@@ -194,7 +194,8 @@ def heartbeat_refuses_what_the_contract_refuses(client):
     beat, run = client.heartbeat_task_run, client.create()
     refused(400, beat, run.id, body={"podUid": "u"})
     refused(400, beat, run.id, body={"jobRetryCount": 2 ** 31})
-    # A time without an offset, as libica writes Python's naive ones, is no date-time (RFC 3339).
+    # A time without an offset, as libica writes Python's naive times, is not a date-time (RFC
+    # 3339).
     naive = models.ContainerStateRunning(started_at=datetime.datetime(2026, 1, 1))
     status = models.ContainerStatus(name="main", state=models.ContainerState(running=naive))
     refused(400, client.beat, run.id, container_status=[status])
@@ -279,7 +280,7 @@ def lists_are_paged_sorted_and_filtered(client):
                 assert len(shown) <= 23, f"{sort}, {size}: it comes to no end: {shown}"
                 if page.next_page_token is None:
                     break
-                # With the sort and the filters once more, as a caller does who changes the token alone; or without.
+                # Half of the calls repeat the sort and the filters with the token, and half don't.
                 more = {"sort": sort, **every} if len(pages) % 2 else {}
                 page = client.page(page_token=page.next_page_token, page_size=size, **more)
             assert shown == wanted, f"{sort}, {size}: {shown}"

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# The stand-in of the task-run service, and the bodies that podbeat sends, before clients that were not written here:
-# libica and schemathesis. Needs target/debug/podbeat-lab and target/debug/demo, as `just conformance` builds them. Their environment lies outside the checkout and is made once for each requirements.txt.
+# Checks the stand-in of the task-run service, and the bodies that podbeat sends, with independent
+# clients: libica and schemathesis. It needs target/debug/podbeat-lab and target/debug/demo, which
+# `just conformance` builds. The clients' environment is outside the checkout, and is created once
+# for each requirements.txt.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 here=lab/conformance
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/podbeat-conformance
 version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 venv=$cache/python$version-$(sha256sum "$here/requirements.txt" | cut -c 1-16)
-# The last thing that is made: an installation that broke off is done again.
+# The last file that is created: without it, an interrupted installation is repeated.
 if [ ! -e "$venv/complete" ]; then
   rm -rf "$venv"
   mkdir -p "$cache"

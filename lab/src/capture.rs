@@ -1,4 +1,4 @@
-//! Watch streams that were recorded from a real cluster, and their replay.
+//! Watch streams recorded from a real cluster, and their replay.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::{Error, io};
 /// One event of a stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Step {
-    /// When it came, after the first.
+    /// When the event arrived, relative to the first event.
     pub at: Duration,
     /// The event: `type` and `object`.
     pub event: Value,
@@ -21,12 +21,12 @@ pub struct Step {
 /// A recorded stream.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Capture {
-    /// Its events, in order.
+    /// The events, in order.
     pub steps: Vec<Step>,
 }
 
 impl Capture {
-    /// Where the captures lie: `tests/captures`, whose README.md tells of them.
+    /// The directory of the captures, `tests/captures`. Its README.md describes them.
     #[must_use]
     pub fn directory() -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/captures")
@@ -46,7 +46,7 @@ impl Capture {
                 let name = file
                     .to_str()
                     .and_then(|file| file.strip_prefix("watch-")?.strip_suffix(".jsonl"));
-                // A stream that is an error and no pod tells of no life.
+                // A stream that contains only an error shows no pod's life.
                 if let Some(name) = name.filter(|name| !name.starts_with("error-event")) {
                     names.push(format!("{below}{name}"));
                 }
@@ -56,18 +56,20 @@ impl Capture {
         Ok(names)
     }
 
-    /// The stream of that name: see [`names`](Self::names).
+    /// The stream with this name (see [`names`](Self::names)).
     ///
     /// # Errors
-    /// As of [`load`](Self::load).
+    /// The same as for [`load`](Self::load).
     pub fn named(name: &str) -> Result<Self, Error> {
         let (below, name) = name.rsplit_once('/').unwrap_or(("", name));
         Self::load(&Self::directory().join(below).join(format!("watch-{name}.jsonl")))
     }
 
-    /// Reads `NAME.jsonl` and the arrival times in `NAME.times.txt` beside it (`HH:MM:SS.mmm` at each line's start;
-    /// lines that begin with `>>>` are remarks), or else each event's own `at`, as `podbeat observe --record` writes it.
-    /// Without times, events come a second apart. A last line without its end is left out: whoever wrote it was killed.
+    /// Reads the stream `NAME.jsonl`. The arrival times come from `NAME.times.txt` in the same
+    /// directory (`HH:MM:SS.mmm` at the start of each line; lines that begin with `>>>` are
+    /// remarks). Without that file, they come from each event's own `at`, which
+    /// `podbeat observe --record` writes. Without any times, the events are a second apart. An
+    /// incomplete last line is ignored, because it means that the recorder was killed.
     ///
     /// # Errors
     /// The stream can't be read or isn't JSON.
@@ -102,12 +104,12 @@ impl Capture {
         Ok(Self { steps })
     }
 
-    /// The pod, as each step shows it.
+    /// The pod in each step.
     pub fn pods(&self) -> impl DoubleEndedIterator<Item = &Value> {
         self.steps.iter().filter_map(|step| step.event.get("object"))
     }
 
-    /// The container that has podbeat's place in the pod: `podbeat`, or the `hb` of the streams that are older than it.
+    /// The name of podbeat's container: `podbeat`, or `hb` in older streams.
     #[must_use]
     pub fn sidecar(&self) -> &'static str {
         let spec = self.pods().next().and_then(|pod| pod.get("spec"));
@@ -149,7 +151,7 @@ impl Capture {
             .unwrap_or_default()
     }
 
-    /// Plays the stream into a stand-in, `speed` times as fast as it was recorded.
+    /// Plays the stream into a stand-in, at `speed` times the recorded speed.
     pub async fn play(&self, api: &KubeApi, speed: u32) {
         let start = Instant::now();
         for step in &self.steps {

@@ -1,5 +1,5 @@
-//! Pods as a real API server showed them, and variations of them, for the tests of what is made of a pod.
-//! A variation changes one member, so that all around it stays real.
+//! Pods that a real API server showed, and variations of them. They are fixtures for code that
+//! reads pods. A variation changes one member, so everything else remains real.
 
 #![expect(
     clippy::expect_used,
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::capture::Capture;
 
-/// A pod of a capture in `tests/captures`, whose README.md tells of them.
+/// A pod of a capture in `tests/captures`, whose README.md describes the captures.
 #[derive(Clone, Debug)]
 pub struct Captured {
     pod: Value,
@@ -22,19 +22,20 @@ pub struct Captured {
 }
 
 impl Captured {
-    /// The pod as it was first seen, bound to no node and without a status of any container.
+    /// The pod when it was first seen: not bound to a node, and without container statuses.
     #[must_use]
     pub fn new(name: &str) -> Self {
         Self::find(name, |pods| pods.first().copied())
     }
 
-    /// The pod when it first showed a container in a state, such as `terminated`.
+    /// The pod when it first showed a container in this state, such as `terminated`.
     #[must_use]
     pub fn when(name: &str, container: &str, state: &str) -> Self {
         Self::nth_time(1, name, container, state)
     }
 
-    /// The same the second time, and so on; what another container did meanwhile doesn't count.
+    /// The pod when it showed a container in this state for the nth time. Changes of other
+    /// containers don't count.
     #[must_use]
     pub fn nth_time(nth: usize, name: &str, container: &str, state: &str) -> Self {
         Self::find(name, |pods| {
@@ -49,7 +50,7 @@ impl Captured {
         })
     }
 
-    /// The pod as it was last seen.
+    /// The pod when it was last seen.
     #[must_use]
     pub fn last(name: &str) -> Self {
         Self::find(name, |pods| pods.last().copied())
@@ -65,8 +66,8 @@ impl Captured {
         }
     }
 
-    /// The same pod with this member in place of its own, at a JSON pointer. What is around it must be there; `-` is the
-    /// place behind a list's last.
+    /// Sets the member at a JSON pointer to this value. Its parent must exist. `-` appends to a
+    /// list.
     #[must_use]
     pub fn with(mut self, pointer: &str, value: Value) -> Self {
         let (parent, member) = pointer.rsplit_once('/').expect("a pointer");
@@ -81,7 +82,7 @@ impl Captured {
         self
     }
 
-    /// The same pod without this member, which it must have.
+    /// Removes this member, which must exist.
     #[must_use]
     pub fn without(mut self, pointer: &str) -> Self {
         let (parent, member) = pointer.rsplit_once('/').expect("a pointer");
@@ -91,7 +92,7 @@ impl Captured {
         self
     }
 
-    /// What the pod's JSON has at a pointer.
+    /// The value at a JSON pointer of the pod.
     #[must_use]
     pub fn said(&self, pointer: &str) -> &Value {
         self.pod
@@ -99,16 +100,16 @@ impl Captured {
             .unwrap_or_else(|| panic!("there is no {pointer}"))
     }
 
-    /// What is parsed of it.
+    /// The pod, parsed.
     ///
     /// # Panics
-    /// Real pods can be parsed.
+    /// If the pod can't be parsed. Real pods can.
     #[must_use]
     pub fn pod<T: DeserializeOwned>(&self) -> T {
         T::deserialize(&self.pod).expect("a pod")
     }
 
-    /// The name of the container that has podbeat's place.
+    /// The name of podbeat's container.
     #[must_use]
     pub fn own_container(&self) -> &'static str {
         self.own_container

@@ -1,4 +1,5 @@
-//! The wire contract as a judge: strict, so that a misspelt member is found.
+//! Checks bodies against the wire contract. The check is strict, so it also finds misspelled
+//! members.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,10 +19,10 @@ pub struct Contract {
 }
 
 impl Contract {
-    /// Reads the contract that this package was built with.
+    /// Reads the contract that is built into this package.
     ///
     /// # Errors
-    /// It isn't YAML, or one of its schemas is unusable.
+    /// The contract isn't YAML, or one of its schemas is unusable.
     pub fn load() -> Result<Self, Error> {
         let document: Value = serde_saphyr::from_str(OPENAPI)?;
         let mut schemas = document
@@ -54,7 +55,7 @@ impl Contract {
         })
     }
 
-    /// The schemas by their names, as the contract has them.
+    /// The contract's schemas by name.
     #[must_use]
     pub fn schemas(&self) -> Vec<(&str, &Value)> {
         let schemas = self
@@ -68,14 +69,15 @@ impl Contract {
             .collect()
     }
 
-    /// The statuses of a task run that the contract names.
+    /// The statuses of a task run that the contract lists.
     #[must_use]
     pub fn statuses(&self) -> Vec<&str> {
         let statuses = self.document.get("x-task-run-statuses").and_then(Value::as_array);
         statuses.into_iter().flatten().filter_map(Value::as_str).collect()
     }
 
-    /// The names of the parameters in the query of an operation, such as `get /v1/tasks/runs`.
+    /// The names of an operation's query parameters. The operation is, for example,
+    /// `get /v1/tasks/runs`.
     #[must_use]
     pub fn query_parameters(&self, method: &str, path: &str) -> Vec<&str> {
         let operation = self
@@ -91,7 +93,7 @@ impl Contract {
             .collect()
     }
 
-    /// What is wrong with a body of podbeat's, by the named schema; empty if nothing is.
+    /// The violations of the named schema in a body that podbeat sent. Empty if there are none.
     #[must_use]
     pub fn check(&self, schema: &str, body: &Value) -> Vec<String> {
         let mut wrong = self.broken(schema, body);
@@ -99,7 +101,8 @@ impl Contract {
         wrong
     }
 
-    /// What is wrong with any client's body: other clients may write times with any offset (RFC 3339).
+    /// The violations in a body of any client. Other clients may write times with any offset (RFC
+    /// 3339).
     #[must_use]
     pub fn broken(&self, schema: &str, body: &Value) -> Vec<String> {
         let Some(validator) = self.validators.get(schema) else {
@@ -110,7 +113,8 @@ impl Contract {
     }
 }
 
-/// OpenAPI 3.0 lets objects carry more than they name and says ranges by format; here neither is let pass.
+/// OpenAPI 3.0 allows unnamed members in objects, and defines ranges only by format. This check
+/// rejects unnamed members and enforces the ranges.
 fn strict(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -134,7 +138,7 @@ fn int_range(members: &mut Map<String, Value>, format: &str, least: i64, most: i
     }
 }
 
-/// The schema says date-time; podbeat says UTC.
+/// The schema requires date-time; podbeat writes UTC.
 fn times_in_utc(value: &Value, path: &str, wrong: &mut Vec<String>) {
     match value {
         Value::Object(members) => {

@@ -1,8 +1,9 @@
 //! One fault language for both stand-ins, as text and as types.
 //!
-//! A rule is `PLACE [final] WHAT [retry-after=2s] [after N] [EXTENT]`, for example `heartbeat 503 retry-after=2s x3`,
-//! `heartbeat final drop`, `watch gone`, `watch cut after 2`, `any refuse for 3s`, `list 403 until-lifted`. Rules are
-//! separated by `;` or line ends. Every rule that is accepted strikes: one that never could is refused, and the error says why.
+//! A rule is `PLACE [final] WHAT [retry-after=2s] [after N] [EXTENT]`, for example
+//! `heartbeat 503 retry-after=2s x3`, `heartbeat final drop`, `watch gone`, `watch cut after 2`,
+//! `any refuse for 3s`, `list 403 until-lifted`. Rules are separated by `;` or line ends. A rule
+//! that could never take effect is an error that says why.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Where a fault strikes.
+/// The requests that a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
     /// GET of one pod.
@@ -27,58 +28,60 @@ pub enum Place {
     Any,
 }
 
-/// What goes wrong.
+/// The kind of fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
-    /// This HTTP status is answered, perhaps with Retry-After.
+    /// Answers with this HTTP status, and optionally with Retry-After.
     Status(u16, Option<RetryAfter>),
-    /// The connection is closed at once: a new one before its handshake, an old one before the request is acted on.
+    /// Closes the connection at once: a new one before its handshake, an existing one before the
+    /// request is processed.
     Refuse,
-    /// The request is acted on, then the connection is closed without an answer.
+    /// Processes the request, then closes the connection without an answer.
     Drop,
-    /// The request is lost: the connection is closed without it being acted on.
+    /// Loses the request: closes the connection without processing it.
     Lose,
-    /// The request is acted on, and never answered.
+    /// Processes the request, and never answers.
     Hang,
-    /// The request is lost, and never answered.
+    /// Loses the request, and never answers.
     HangLost,
-    /// The answer comes late.
+    /// Delays the answer.
     Delay(Duration),
-    /// 200, with a body that isn't JSON; in an open watch, a line that isn't.
+    /// Answers 200 with a body that isn't JSON. In an open watch, sends a line that isn't JSON.
     Garbage,
-    /// 200, with a body of more than 1 MiB.
+    /// Answers 200 with a body of more than 1 MiB.
     Giant,
-    /// 200, with a body of one object that never ends; in an open watch, a line that never does.
+    /// Answers 200 with an endless body of one object. In an open watch, sends an endless line.
     Flood,
-    /// 307 to elsewhere.
+    /// Answers 307 with this location.
     Redirect(String),
-    /// An accepted heartbeat brings this token.
+    /// Adds this token to the answer to an accepted heartbeat.
     Jwt(String),
-    /// The watch brings an ERROR event with code 410.
+    /// Sends an ERROR event with code 410 in the watch.
     Gone,
-    /// The watch's connection breaks.
+    /// Breaks the watch's connection.
     Cut,
-    /// The watch ends in order.
+    /// Ends the watch cleanly.
     End,
-    /// The watch stays open and brings nothing more.
+    /// Keeps the watch open, but sends nothing more.
     Silent,
 }
 
-/// How Retry-After is written.
+/// The format of Retry-After.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// As seconds.
+    /// A number of seconds.
     Seconds(u64),
-    /// As a date this far ahead.
+    /// A date this many seconds ahead.
     Date(u64),
 }
 
-/// How long a rule holds.
+/// How long a rule stays in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
-    /// For so many requests.
+    /// For this many requests.
     Times(u32),
-    /// For so long from its injection on, or, with `after`, from when those have passed.
+    /// For this long after its injection. With `after`, the time starts when those requests or
+    /// events have passed.
     For(Duration),
     /// Until [`Faults::lift_all`].
     UntilLifted,
@@ -87,19 +90,19 @@ pub enum Extent {
 /// One fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Where.
+    /// The requests that it affects.
     pub place: Place,
-    /// Only a heartbeat with lastHeartbeat true.
+    /// Whether it affects only heartbeats with lastHeartbeat true.
     pub only_final: bool,
-    /// What.
+    /// The kind of fault.
     pub what: What,
-    /// Leaves alone the first requests that it would strike, so many; or, where it strikes an open watch, so many events.
+    /// How many requests it skips first. For a fault of an open watch, how many events.
     pub after: Option<usize>,
-    /// How long.
+    /// How long it stays in force.
     pub extent: Extent,
 }
 
-/// A rule that can't be read, or that could never strike.
+/// A rule that can't be read, or that could never take effect.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the fault {rule:?} is wrong at {at:?}: {why}")]
 pub struct Misread {
@@ -311,7 +314,7 @@ impl RetryAfter {
 }
 
 impl What {
-    /// Whether it happens to a watch that is open, and not to its request alone.
+    /// Whether it affects an open watch, and not only the watch's request.
     fn strikes_open_watches(&self) -> bool {
         matches!(
             self,
@@ -319,7 +322,7 @@ impl What {
         )
     }
 
-    /// What happens, without a token or a URL that comes with it.
+    /// The fault's text without its token or URL.
     pub(crate) fn kind(&self) -> String {
         let text = self.to_string();
         match self {
@@ -329,7 +332,7 @@ impl What {
     }
 }
 
-/// A duration in one word.
+/// Formats a duration as one word.
 fn compact(time: Duration) -> String {
     humantime::format_duration(time).to_string().replace(' ', "")
 }
@@ -338,22 +341,22 @@ fn compact(time: Duration) -> String {
 #[derive(Clone, Debug)]
 pub struct Faults {
     active: Arc<Mutex<Vec<Active>>>,
-    /// Tells open watches that a rule came.
+    /// Notifies open watches of a new rule.
     changes: watch::Sender<u64>,
 }
 
 #[derive(Debug)]
 struct Active {
     rule: Rule,
-    /// Requests that it left alone, since they came before its turn.
+    /// The requests that it skipped because of `after`.
     passed: usize,
-    /// When its turn came.
+    /// When it took effect, that is, after the skipped requests or events.
     since: Option<Instant>,
     struck: u32,
 }
 
 impl Active {
-    /// Whether its turn has come, once so many requests or events have passed.
+    /// Whether the rule is due after this many requests or events.
     fn is_due(&mut self, passed: usize) -> bool {
         let is_due = self.rule.after.is_none_or(|after| passed >= after);
         if is_due {
@@ -377,7 +380,7 @@ impl Active {
 }
 
 impl Rule {
-    /// Whether it counts the events of an open watch, rather than requests.
+    /// Whether it counts the events of an open watch instead of requests.
     fn counts_events(&self) -> bool {
         self.place == Place::Watch && self.what.strikes_open_watches() && self.after.is_some()
     }
@@ -393,9 +396,9 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// Brings one rule into force.
+    /// Puts one rule into force.
     pub fn inject(&self, rule: Rule) {
-        // Without `after` its turn is now.
+        // Without `after`, the rule is due at once.
         let since = rule.after.is_none().then(Instant::now);
         self.active().push(Active {
             rule,
@@ -406,10 +409,10 @@ impl Faults {
         self.changes.send_modify(|count| *count += 1);
     }
 
-    /// Brings rules into force, separated by `;` or line ends.
+    /// Puts rules into force. They are separated by `;` or line ends.
     ///
     /// # Errors
-    /// A rule can't be read; then none comes into force.
+    /// A rule can't be read. Then no rule is put into force.
     pub fn script(&self, text: &str) -> Result<(), Misread> {
         let rules: Vec<&str> = text
             .split([';', '\n'])
@@ -424,7 +427,7 @@ impl Faults {
         Ok(())
     }
 
-    /// Whether every rule lies in one of these places.
+    /// Whether every rule affects only these places.
     #[must_use]
     pub fn lie_in(&self, places: &[Place]) -> bool {
         self.active()
@@ -437,14 +440,15 @@ impl Faults {
         self.active().clear();
     }
 
-    /// How often faults have struck, for rules still known.
+    /// How often the rules since the last [`Faults::lift_all`] took effect.
     #[must_use]
     pub fn struck(&self) -> u32 {
         self.active().iter().map(|active| active.struck).sum()
     }
 
-    /// The fault for a request, if one holds. Rules for later events of a watch are left to [`Self::strike_watch`]. A rule whose
-    /// turn is still to come counts the request, also where another one strikes it.
+    /// The fault for a request, if a rule applies. [`Self::strike_watch`] handles the rules that
+    /// count the events of a watch. A rule that isn't due yet counts the request, even if another
+    /// rule applies to it.
     pub(crate) fn strike(&self, place: Place, is_final: bool) -> Option<What> {
         let mut what = None;
         for active in self.active().iter_mut() {
@@ -462,14 +466,14 @@ impl Faults {
         what
     }
 
-    /// The fault for an open watch that has sent `events`, if one holds.
+    /// The fault for an open watch that has sent `events` events, if a rule applies.
     pub(crate) fn strike_watch(&self, events: usize) -> Option<What> {
         let applies = |rule: &Rule| rule.place == Place::Watch && rule.what.strikes_open_watches();
         self.strike_first(applies, |_| events)
     }
 
-    /// Whether new connections are refused, by a rule for any of these places. What a connection will bring is not known yet: a
-    /// rule for last heartbeats alone closes it at the request.
+    /// Whether a rule for any of these places refuses new connections. A new connection's request
+    /// is not known yet, so a rule for last heartbeats closes the connection only at the request.
     pub(crate) fn refuses(&self, places: &[Place]) -> bool {
         let applies = |rule: &Rule| {
             let lies_here = rule.place == Place::Any || places.contains(&rule.place);
@@ -478,7 +482,7 @@ impl Faults {
         self.strike_first(applies, |active| active.passed).is_some()
     }
 
-    /// The first fault that applies, holds, and has its turn once so many have passed.
+    /// The first rule that applies, is in force, and is due after `passed` requests or events.
     fn strike_first(
         &self,
         applies: impl Fn(&Rule) -> bool,
@@ -544,7 +548,7 @@ mod tests {
             ("heartbeat drop retry-after=1s", "retry-after=1s"),
             ("watch cut after two", "two"),
             ("any refuse for ever", "ever"),
-            // What could never strike, or not as written.
+            // Rules that could never take effect, or not as written.
             ("list final 503", "final"),
             ("heartbeat gone", "gone"),
             ("any silent", "silent"),
@@ -587,7 +591,7 @@ mod tests {
         assert_eq!(faults.strike(Place::List, false), None);
     }
 
-    /// How often a rule strikes of the first `looks` times that it is asked, and at which of them.
+    /// Which of the first `looks` requests or events a rule affects.
     fn struck(rule: &Rule, looks: usize) -> Vec<usize> {
         let faults = Faults::default();
         faults.inject(rule.clone());
@@ -634,7 +638,8 @@ mod tests {
                     let expected: Vec<usize> = (passed..passed + times).collect();
                     proptest::prop_assert_eq!(struck(&rule, 10), expected, "{}", text);
                 }
-                // Of these words each is known, so that one is refused only where it can't strike.
+                // All words here are known, so a rule is rejected only if it could never take
+                // effect.
                 Err(error) => proptest::prop_assert!(
                     [OF_HEARTBEATS, OF_WATCHES, OF_TOKENS, NEVER].contains(&error.why), "{}", error
                 ),
@@ -656,7 +661,7 @@ mod tests {
             })
             .collect();
         assert_eq!(told, ["", "503", "503", "400", ""]);
-        // Of connections nothing is known yet, and none counts.
+        // A new connection's request is not known yet, so the rule doesn't count connections.
         let faults = Faults::default();
         faults
             .script("heartbeat refuse after 1; heartbeat final refuse")

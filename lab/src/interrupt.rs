@@ -1,11 +1,12 @@
-//! Ctrl-C and SIGTERM for the programs that start others: the work is dropped, and so all that it started is ended.
+//! Ctrl-C and SIGTERM for programs that start others. Dropping the work ends everything that it
+//! started.
 
 use std::process::ExitCode;
 
 use tokio::signal::unix::{SignalKind, signal};
 
-/// The work's outcome; or 130 or 143, once the program is interrupted or told to terminate. If signal handlers can't be set, `say` is
-/// told so, and the work isn't begun.
+/// Returns the work's exit code; or 130 or 143 after SIGINT or SIGTERM. If signal handlers can't be
+/// set, it calls `say` and doesn't start the work.
 pub async fn or_interrupted(work: impl Future<Output = ExitCode>, say: impl FnOnce(&str)) -> ExitCode {
     let (Ok(mut interrupt), Ok(mut terminate)) =
         (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))

@@ -1,5 +1,5 @@
-//! A stand-in of the Kubernetes API: get, list and watch of pods, and what is asked of the API server itself, as kube-apiserver
-//! answers them.
+//! A stand-in for the Kubernetes API. It answers get, list and watch of pods, and questions about
+//! the API server itself, as kube-apiserver does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::net::Ipv4Addr;
@@ -24,14 +24,14 @@ use crate::pki::Authority;
 use crate::serve::{self, Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
 use crate::{Error, io};
 
-/// How the stand-in behaves.
+/// The stand-in's options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// The bearer token that is accepted.
+    /// The bearer token that it accepts.
     pub token: String,
-    /// Between bookmarks, where a watch asked for them. kube-apiserver: a minute.
+    /// The time between bookmarks in a watch that asks for them. kube-apiserver: a minute.
     pub bookmarks: Duration,
-    /// How many events a watch can still be resumed from; older ones are answered with 410.
+    /// The number of events from which a watch can resume. Older versions are answered with 410.
     pub history: usize,
 }
 
@@ -45,20 +45,20 @@ impl Default for Options {
     }
 }
 
-/// A request that came.
+/// A received request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
-    /// Since the start.
+    /// When it arrived, since the start.
     pub at: Duration,
     /// `get`, `list` or `watch`.
     pub verb: &'static str,
-    /// The query, as it came.
+    /// The query, unchanged.
     pub query: String,
-    /// The HTTP status answered; `None` if there was no answer.
+    /// The HTTP status of the answer; `None` if there was no answer.
     pub status: Option<u16>,
 }
 
-/// The stand-in. Ends when dropped.
+/// The stand-in. It ends when dropped.
 #[derive(Debug)]
 pub struct KubeApi {
     shared: Arc<Shared>,
@@ -70,7 +70,7 @@ struct Shared {
     faults: Faults,
     started: Instant,
     state: Mutex<State>,
-    /// Counts what happened, for those who wait.
+    /// Counts the changes, for waiting callers.
     changes: watch::Sender<u64>,
 }
 
@@ -84,15 +84,17 @@ struct State {
     version: u64,
     pods: BTreeMap<(String, String), Value>,
     history: VecDeque<Arc<Event>>,
-    /// The same by pod, for watches of one: thousands of them must not each look through all.
+    /// The history by pod, for watches of one pod. Thousands of them must not each search the whole
+    /// history.
     of_pods: HashMap<(String, String), VecDeque<Arc<Event>>>,
-    /// As `trimmed`, by pod.
+    /// `trimmed` by pod.
     trimmed_of: HashMap<(String, String), u64>,
     /// Wakes the watches of one pod.
     wakes: HashMap<(String, String), watch::Sender<u64>>,
-    /// The oldest version that a watch can begin from.
+    /// The oldest version from which a watch can start.
     forgotten: u64,
-    /// The newest event that was taken out of the history: an open watch that hasn't sent it has a hole.
+    /// The newest event that was removed from the history. An open watch that hasn't sent it yet
+    /// has a gap.
     trimmed: u64,
     seen: Vec<Seen>,
     open_watches: usize,
@@ -109,7 +111,7 @@ impl KubeApi {
     /// Starts it on a free port of loopback.
     ///
     /// # Errors
-    /// No port, or no certificate.
+    /// There is no free port, or no certificate.
     pub async fn start(authority: &Authority, faults: Faults, options: Options) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             faults,
@@ -157,7 +159,8 @@ impl KubeApi {
         self.server.address().port()
     }
 
-    /// Creates or changes a pod. It gets a resourceVersion, and where missing a namespace, UID and creation time.
+    /// Creates or changes a pod. The stand-in sets the resourceVersion; and the namespace, UID and
+    /// creation time if they are missing.
     pub fn apply(&self, pod: Value) {
         let mut state = self.shared.state();
         let key = key(&pod);
@@ -171,7 +174,7 @@ impl KubeApi {
         self.shared.changed();
     }
 
-    /// Changes a pod in place. Nothing happens if it isn't there.
+    /// Changes an existing pod. Does nothing if it doesn't exist.
     pub fn change(&self, namespace: &str, name: &str, change: impl FnOnce(&mut Value)) {
         let found = self
             .shared
@@ -185,7 +188,7 @@ impl KubeApi {
         }
     }
 
-    /// Removes a pod. Nothing happens if it isn't there.
+    /// Removes a pod. Does nothing if it doesn't exist.
     pub fn delete(&self, namespace: &str, name: &str) {
         let mut state = self.shared.state();
         if let Some(pod) = state.pods.get(&(namespace.to_owned(), name.to_owned())).cloned() {
@@ -208,10 +211,11 @@ impl KubeApi {
         self.shared.changed();
     }
 
-    /// Forgets the history: every watch from an older resourceVersion is answered with 410.
+    /// Discards the history: the stand-in answers every watch from an older resourceVersion with
+    /// 410.
     pub fn compact(&self) {
         let mut state = self.shared.state();
-        // Something happened elsewhere in the cluster, so that no version that a client knows is the newest.
+        // As if something else changed in the cluster, so that no client knows the newest version.
         state.version += 10;
         if let Some(newest) = state.history.back().map(|event| event.version) {
             state.trimmed = newest;
@@ -225,22 +229,22 @@ impl KubeApi {
         state.forgotten = state.version;
     }
 
-    /// Refuses everything with 403, as where the Role is missing, or allows it again.
+    /// Refuses everything with 403, as without the Role, or allows it again.
     pub fn deny(&self, denied: bool) {
         self.shared.state().denied = denied;
     }
 
-    /// Refuses these verbs alone, as where the Role lacks them.
+    /// Refuses only these verbs, as if the Role lacked them.
     pub fn deny_verbs(&self, verbs: &[&str]) {
         self.shared.state().denied_verbs = verbs.iter().map(|verb| (*verb).to_owned()).collect();
     }
 
-    /// Lets the `Date` of its answers be so many seconds ahead; behind, if negative.
+    /// Sets the `Date` of the answers this many seconds ahead, or behind if negative.
     pub fn set_clock_ahead(&self, seconds: i64) {
         self.shared.state().clock_ahead = seconds;
     }
 
-    /// Accepts this token from now on, and no other.
+    /// Accepts only this token from now on.
     pub fn set_token(&self, token: &str) {
         self.shared.state().options.token = token.to_owned();
     }
@@ -257,10 +261,10 @@ impl KubeApi {
         self.shared.state().open_watches
     }
 
-    /// Waits for a state of the stand-in.
+    /// Waits until the stand-in has a state.
     ///
     /// # Errors
-    /// It did not come within `limit`.
+    /// The state is not reached within `limit`.
     pub async fn wait_for(
         &self,
         what: &str,
@@ -297,7 +301,7 @@ impl KubeApi {
         std::fs::write(path, kubeconfig.to_string()).map_err(io(format!("writing {}", path.display())))
     }
 
-    /// Writes what a pod finds in its service account's directory.
+    /// Writes the files of a pod's service account directory.
     ///
     /// # Errors
     /// A file can't be written.
@@ -331,7 +335,7 @@ impl Shared {
 }
 
 impl State {
-    /// The pods among which a question looks for what it selects.
+    /// The pods among which a request selects.
     fn candidates(&self, asked: &Asked) -> impl Iterator<Item = &Value> {
         let one = asked.one();
         let all = one.is_none().then(|| self.pods.values());
@@ -373,7 +377,7 @@ impl State {
         {
             self.forgotten = old.version;
             self.trimmed = old.version;
-            // It is its pod's oldest.
+            // It is the oldest event of its pod.
             let pod = self::key(&old.object);
             if let Some(of_pod) = self.of_pods.get_mut(&pod) {
                 of_pod.pop_front();
@@ -391,9 +395,9 @@ fn key(pod: &Value) -> (String, String) {
     )
 }
 
-/// What a request asks for.
+/// A parsed request.
 struct Asked {
-    /// `None` for all.
+    /// `None` for all namespaces.
     namespace: Option<String>,
     name: Option<String>,
     query: BTreeMap<String, String>,
@@ -415,7 +419,7 @@ impl Asked {
             (Some(namespace), parts.next().map(decode))
         };
         let raw_query = request.uri().query().unwrap_or_default().to_owned();
-        // A parameter without a value is one with an empty value, as Go reads queries.
+        // A parameter without a value has an empty value, as in Go's queries.
         let pairs = raw_query
             .split('&')
             .filter(|pair| !pair.is_empty())
@@ -435,14 +439,15 @@ impl Asked {
         self.query.get(name).map_or("", String::as_str)
     }
 
-    /// As apimachinery reads a switch (pkg/runtime/conversion.go, `Convert_Slice_string_To_bool`): only its absence, `0` and
-    /// `false` in any case say no; `True` and an empty value say yes.
+    /// Parses a boolean as apimachinery does (pkg/runtime/conversion.go,
+    /// `Convert_Slice_string_To_bool`): only an absent value, `0`, and `false` in any case are
+    /// false. `True` and an empty value are true.
     fn is_true(&self, name: &str) -> bool {
         let value = self.query.get(name);
         value.is_some_and(|value| value != "0" && !value.eq_ignore_ascii_case("false"))
     }
 
-    /// The pod, if it is asked for one alone by its name: as a resource, or by a field selector.
+    /// The pod, if the request names exactly one: as a resource, or by a field selector.
     fn one(&self) -> Option<(String, String)> {
         let selected = || {
             let fields = self.get("fieldSelector");
@@ -460,7 +465,7 @@ impl Asked {
         }
     }
 
-    /// Which pods the namespace, the field selector and the label selector (by equality alone) choose.
+    /// A filter for the namespace, the field selector and the label selector (only by equality).
     fn selector(&self) -> Result<impl Fn(&Value) -> bool + Send + use<>, String> {
         let mut wanted: Vec<(&str, String)> = Vec::new();
         wanted.extend(self.namespace.clone().map(|name| ("/metadata/namespace", name)));
@@ -493,7 +498,7 @@ impl Asked {
         })
     }
 
-    /// Labels that pods must have, or must not.
+    /// Labels that pods must have, or must not have.
     fn labels(&self) -> Result<Vec<(String, String, bool)>, String> {
         let terms = self
             .get("labelSelector")
@@ -554,7 +559,7 @@ impl Handler for Shared {
     }
 }
 
-/// What is asked of the API server itself.
+/// A question about the API server itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Question {
     Version,
@@ -581,7 +586,8 @@ impl Question {
     }
 }
 
-/// What a fault makes of a request, whatever is asked; `None` where that is answered all the same. A giant answer has so many bytes.
+/// Applies a fault to any kind of request. `None` if the request is still to be answered. `giant`
+/// is the size of a giant answer, in bytes.
 async fn scripted(what: What, place: Place, giant: usize) -> Result<Option<Response<Body>>, CutOff> {
     Ok(Some(match what {
         What::Status(code, retry_after) => {
@@ -611,12 +617,12 @@ async fn scripted(what: What, place: Place, giant: usize) -> Result<Option<Respo
             }
             response
         }
-        // Those of heartbeats and of watches.
+        // These faults are for heartbeats and watches only.
         What::Jwt(_) | What::Gone | What::End | What::Silent => return Ok(None),
     }))
 }
 
-/// Whom the stand-in takes the bearer of the token for.
+/// The user whom the token identifies.
 const USER: &str = "system:serviceaccount:lab:podbeat";
 
 impl Shared {
@@ -664,8 +670,8 @@ impl Shared {
         })
     }
 
-    /// Whether the token is known. The scheme's name may have any case, as for kube-apiserver (and RFC 9110, 11.1): Python's
-    /// client writes `bearer`.
+    /// Whether the token is accepted. The scheme may have any case, as for kube-apiserver (and in
+    /// RFC 9110, 11.1): Python's client writes `bearer`.
     fn is_known(&self, request: &Request<Incoming>) -> bool {
         let header = request.headers().get(http::header::AUTHORIZATION);
         let mut words = header
@@ -680,7 +686,7 @@ impl Shared {
 
     async fn answer(self: &Arc<Self>, asked: &Asked, request: &Request<Incoming>, place: Place) -> Outcome {
         match self.faults.strike(place, false) {
-            // A watch that is struck at once opens all the same, and then does as it is told.
+            // These faults affect the open watch, so the request itself succeeds.
             Some(what @ (What::Gone | What::End | What::Silent)) => {
                 return Ok(self.stream(asked, Vec::new(), 0, Some(what)));
             }
@@ -724,7 +730,7 @@ impl Shared {
                 None => refusal(404, "NotFound", &format!("pods {name:?} not found")),
             });
         }
-        // A page goes on behind the pod whose place the token tells.
+        // A page starts after the pod whose index is in the token.
         let after: usize = asked.get("continue").parse().unwrap_or(0);
         let limit: usize = asked.get("limit").parse().unwrap_or(usize::MAX);
         let mut chosen = state.candidates(asked).filter(|pod| selects(pod)).skip(after);
@@ -806,7 +812,7 @@ impl Shared {
                 None => self.changes.subscribe(),
             }
         };
-        // For those who wait for an open watch.
+        // For callers that wait for an open watch.
         self.changed();
         let watch = OpenWatch {
             one,
@@ -840,12 +846,12 @@ enum Next {
     End,
 }
 
-/// Whether a pod is chosen.
+/// Whether a pod is selected.
 type Selector = Box<dyn Fn(&Value) -> bool + Send>;
 
-/// One open watch; counted while it lives.
+/// One open watch. It is counted while it exists.
 struct OpenWatch {
-    /// The pod that it is about, if it is one.
+    /// The pod, if the watch is for one pod.
     one: Option<(String, String)>,
     selects: Option<Selector>,
     ready: VecDeque<String>,
@@ -882,7 +888,8 @@ impl OpenWatch {
                 .or_else(|| self.shared.faults.strike_watch(self.sent))
             {
                 Some(What::Cut) => {
-                    // Pending once, so that hyper flushes what was sent before the connection breaks.
+                    // Pending once, so that hyper flushes the sent data before the connection
+                    // breaks.
                     tokio::task::yield_now().await;
                     return Next::Break;
                 }
@@ -897,7 +904,7 @@ impl OpenWatch {
                     self.then = Some(What::End);
                     return Next::Line(line("ERROR", &status(410, "Expired", "too old resource version")));
                 }
-                // Not for open watches.
+                // These faults are not for open watches.
                 Some(_) | None => {}
             }
             self.collect();
@@ -909,7 +916,7 @@ impl OpenWatch {
                 _ = self.faults.changed() => {}
                 () = tokio::time::sleep_until(self.ends) => return Next::End,
                 () = tokio::time::sleep_until(self.next_bookmark), if self.bookmarks => {
-                    // Behind all that happened before it.
+                    // First, so that the bookmark comes after all earlier events.
                     self.collect();
                     self.ready.push_back(bookmark(self.cursor, false));
                     self.next_bookmark = Instant::now() + self.shared.state().options.bookmarks;
@@ -918,7 +925,7 @@ impl OpenWatch {
         }
     }
 
-    /// Takes what happened since the cursor.
+    /// Takes the events since the cursor.
     fn collect(&mut self) {
         let state = self.shared.state();
         let Some(selects) = &self.selects else { return };
@@ -927,7 +934,7 @@ impl OpenWatch {
             None => state.trimmed,
         };
         if self.cursor < trimmed {
-            // Too slow: what is gone from the history can't be told any more.
+            // The client is too slow: the history no longer has the next event.
             let message = format!("too old resource version: {} ({trimmed})", self.cursor);
             self.ready
                 .push_back(line("ERROR", &status(410, "Expired", &message)));
@@ -940,7 +947,7 @@ impl OpenWatch {
             Some(pod) => state.of_pods.get(pod).unwrap_or(&none),
             None => &state.history,
         };
-        // Versions only grow.
+        // Versions only increase.
         let told = events.partition_point(|event| event.version <= self.cursor);
         for event in events.range(told..) {
             if selects(&event.object) {
@@ -952,7 +959,7 @@ impl OpenWatch {
 }
 
 fn line(kind: &str, object: &Value) -> String {
-    // By hand, so that `type` comes first, as kube-apiserver writes it.
+    // Formatted by hand, so that `type` comes first, as in kube-apiserver's output.
     let mut object = object.clone();
     if let Some(members) = object.as_object_mut()
         && kind != "ERROR"

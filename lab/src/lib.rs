@@ -1,6 +1,8 @@
-//! Stand-ins of a Kubernetes API and a task-run service, one fault language for both, captures, and pods to play with.
-//! Here lives what tests, the demo and `podbeat-lab service` need to make podbeat's world, on loopback.
-//! Never here: anything that the production binary contains, and no decision of podbeat's.
+//! Stand-ins for a Kubernetes API and a task-run service, one fault language for both, captures,
+//! and sample pods.
+//! Contains what tests, the demo and `podbeat-lab service` need to simulate podbeat's environment
+//! on loopback.
+//! Never here: code of the production binary, or a decision of podbeat.
 
 pub mod capture;
 pub mod captured;
@@ -18,10 +20,10 @@ pub mod service;
 pub mod task_runs;
 pub mod world;
 
-/// An error with all its causes, on one line.
+/// Formats an error with all its causes on one line.
 pub use podbeat_interface::exit::with_causes as chain;
 
-/// Why a stand-in could not begin, or what was awaited did not come.
+/// Why a stand-in could not start, or an awaited state was not reached.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A key or certificate could not be made.
@@ -30,10 +32,10 @@ pub enum Error {
     /// A key or certificate could not be used.
     #[error("setting TLS up")]
     Tls(#[from] rustls::Error),
-    /// No port, or a file that can't be read or written.
+    /// No port is free, or a file can't be read or written.
     #[error("{what}")]
     Io {
-        /// What was being done.
+        /// The action that failed.
         what: String,
         /// Why it failed.
         #[source]
@@ -42,10 +44,10 @@ pub enum Error {
     /// The contract can't be read as YAML.
     #[error("reading the OpenAPI contract")]
     Yaml(#[from] serde_saphyr::Error),
-    /// The contract holds a schema that isn't one.
+    /// The contract contains an invalid schema.
     #[error("the schema {name} of the contract is unusable: {problem}")]
     Schema {
-        /// The component.
+        /// The schema's name.
         name: String,
         /// What is wrong.
         problem: String,
@@ -55,9 +57,9 @@ pub enum Error {
     Capture {
         /// The file.
         path: String,
-        /// From 1.
+        /// The line number, from 1.
         line: usize,
-        /// Why.
+        /// The JSON error.
         #[source]
         source: serde_json::Error,
     },
@@ -67,7 +69,7 @@ pub enum Error {
     /// The data file can't be used.
     #[error("{what} the data file {}", path.display())]
     Data {
-        /// What was being done.
+        /// The action that failed.
         what: &'static str,
         /// The file.
         path: std::path::PathBuf,
@@ -75,37 +77,37 @@ pub enum Error {
         #[source]
         source: rusqlite::Error,
     },
-    /// The data file is another program's, or a later version's.
+    /// The data file belongs to another program or to a later version.
     #[error("{} is no data file of this version of the stand-in (version {version}): choose another file", path.display())]
     ForeignData {
         /// The file.
         path: std::path::PathBuf,
-        /// The version that it says.
+        /// The version in the file.
         version: i32,
     },
-    /// The data file holds a run that can't be read.
+    /// The data file contains a run that can't be read.
     #[error("a run in the data file {} can't be read: choose another file", path.display())]
     Torn {
         /// The file.
         path: std::path::PathBuf,
-        /// Why.
+        /// The JSON error.
         #[source]
         source: serde_json::Error,
     },
-    /// More runs were named than there is room for.
+    /// More runs are named than fit.
     #[error("more runs are named than there is room for: raise the limit of runs")]
     TooManyRuns,
-    /// A run that was named isn't known.
+    /// A named run isn't known.
     #[error("there is no run {0}")]
     NoSuchRun(String),
-    /// The state that was awaited did not come.
+    /// The awaited state was not reached.
     #[error("waited {} for {what}, in vain; last seen: {seen}", humantime::format_duration(*.waited))]
     InVain {
-        /// What was awaited.
+        /// The awaited state.
         what: String,
-        /// How long.
+        /// How long it waited.
         waited: std::time::Duration,
-        /// What there was instead.
+        /// The last state that was seen.
         seen: String,
     },
 }

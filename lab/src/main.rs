@@ -1,5 +1,5 @@
-//! `podbeat-lab service`: the stand-in of the task-run service on its own, for those who develop against it; and `podbeat-lab
-//! fleet`: thousands of agents against the stand-ins.
+//! `podbeat-lab service`: the stand-in of the task-run service on its own, for the development of
+//! clients. `podbeat-lab fleet`: thousands of agents with the stand-ins.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -18,7 +18,7 @@ use podbeat_lab::page;
 use podbeat_lab::service::{self, Limits, Options, Service};
 use signal_hook_tokio::Signals;
 
-/// SIGINT from a terminal, SIGTERM from whoever started it.
+/// SIGINT from a terminal, and SIGTERM from the parent.
 const SIGNALS: [i32; 2] = [2, 15];
 
 const ABOUT: &str = "\
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { 64 } else { 0 });
         }
     };
-    // A fleet is measured: what it runs on is the same on any machine.
+    // A fleet is a measurement, so it uses the same number of threads on every machine.
     let threads = if matches.subcommand_name() == Some("service") {
         None
     } else {
@@ -92,7 +92,8 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The fleet against the stand-ins; its figures as a table, and as JSON in a file.
+/// Runs the fleet with the stand-ins. Prints its figures as a table and writes them as JSON to a
+/// file.
 async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new(SIGNALS)?;
     let number = |name: &str| matches.get_one::<usize>(name).copied();
@@ -116,7 +117,7 @@ async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         );
     };
     let program = std::env::current_exe()?;
-    // What was started ends when this is dropped.
+    // Dropping the work ends everything that it started.
     let figures = tokio::select! {
         figures = stand_ins::run(&program, dir.path(), &options, say) => figures?,
         _ = signals.next() => return Ok(ExitCode::from(130)),
@@ -258,7 +259,7 @@ fn fleet_command() -> Command {
 }
 
 async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
-    // Before it says that it is there, so that no signal is missed.
+    // Set before the URL is printed, so that no signal is missed.
     let mut signals = Signals::new(SIGNALS)?;
     let token = match matches.get_one::<String>("token") {
         Some(token) => token.clone(),
@@ -280,7 +281,7 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
         heartbeat_timeout: matches.get_one::<Duration>("heartbeat-timeout").copied(),
         renew_tokens: matches.get_one::<Duration>("renew-tokens").copied(),
         check_nonces: matches.get_flag("check-nonces"),
-        // The page keeps what it shows by itself.
+        // The page keeps its own copies of what it shows.
         limits: Limits {
             heartbeats: 0,
             ..Limits::default()
@@ -308,7 +309,8 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
         service.url(),
         service.page_url().unwrap_or_default()
     );
-    // All at once: whoever started it may read no further than the line that it wants.
+    // In one write, because a program that started us may stop reading after the line that it
+    // needs.
     out.write_all(told.as_bytes())?;
     out.flush()?;
     signals.next().await;

@@ -1,4 +1,4 @@
-//! A certificate authority of our own, and what it issues.
+//! A certificate authority, and the certificates that it issues.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use crate::{Error, io};
 
-/// A certificate authority that lives as long as its owner.
+/// A certificate authority that exists as long as its owner.
 pub struct Authority {
     pem: String,
     certificate_der: rustls::pki_types::CertificateDer<'static>,
@@ -31,25 +31,25 @@ impl std::fmt::Debug for Authority {
 pub struct Identity {
     /// The certificate, PEM.
     pub certificate: String,
-    /// Its key, PEM.
+    /// The private key, PEM.
     pub key: String,
     certificate_der: rustls::pki_types::CertificateDer<'static>,
     key_der: Vec<u8>,
 }
 
 impl Authority {
-    /// Makes a new one.
+    /// Creates an authority.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system has no random numbers.
     pub fn new() -> Result<Self, Error> {
         Self::named("podbeat lab")
     }
 
-    /// Makes a new one with another name.
+    /// Creates an authority with another name.
     ///
     /// # Errors
-    /// The system gives no random numbers.
+    /// The system has no random numbers.
     pub fn named(name: &str) -> Result<Self, Error> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -78,18 +78,18 @@ impl Authority {
         std::fs::write(path, &self.pem).map_err(io(format!("writing {}", path.display())))
     }
 
-    /// Issues a certificate for a server (and client) of these DNS names and IP addresses.
+    /// Issues a certificate for a server (and client) with these DNS names and IP addresses.
     ///
     /// # Errors
-    /// A name is neither.
+    /// A name is neither a DNS name nor an IP address.
     pub fn issue(&self, names: &[&str]) -> Result<Identity, Error> {
         self.issue_for(names, None)
     }
 
-    /// The same, for the days from the first date to the second one.
+    /// Issues a certificate that is valid from the first date to the second.
     ///
     /// # Errors
-    /// A name is neither.
+    /// A name is neither a DNS name nor an IP address.
     pub fn issue_for(&self, names: &[&str], holds: Option<(Date, Date)>) -> Result<Identity, Error> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let common_name = names.first().cloned().unwrap_or_default();
@@ -104,8 +104,8 @@ impl Authority {
         self.sign(params, &common_name, &[])
     }
 
-    /// Issues a client's certificate with this common name and these organizations, as Kubernetes reads users and
-    /// groups from them.
+    /// Issues a client certificate with this common name and these organizations. Kubernetes reads
+    /// users and groups from them.
     ///
     /// # Errors
     /// The names can't be encoded.
@@ -146,11 +146,11 @@ impl Identity {
         &self.certificate_der
     }
 
-    /// TLS for a server of this identity, with the ring provider. Clients need no certificate, unless `clients` names
-    /// the authority that must have signed theirs.
+    /// TLS settings for a server with this identity, with the ring provider. Clients need no
+    /// certificate, unless `clients` names the authority that must have signed theirs.
     ///
     /// # Errors
-    /// Certificate and key don't belong together, or the authority's certificate is no root.
+    /// Certificate and key don't match, or the authority's certificate is not a valid root.
     pub fn server_config(&self, clients: Option<&Authority>) -> Result<Arc<ServerConfig>, Error> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(self.key_der.clone()));
@@ -175,7 +175,8 @@ impl Identity {
 
 fn named(common_name: &str, organizations: &[&str]) -> DistinguishedName {
     let mut name = DistinguishedName::new();
-    // A distinguished name holds one value of a type here: of several organizations the last one would win.
+    // Here a distinguished name has one value per type: of several organizations, only the last one
+    // remains.
     for organization in organizations {
         name.push(DnType::OrganizationName, *organization);
     }

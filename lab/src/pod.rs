@@ -1,4 +1,4 @@
-//! Pods to play with, shaped as a real API server shows them.
+//! Sample pods with the structure of a real API server's pods.
 
 use serde_json::{Value, json};
 
@@ -21,7 +21,7 @@ pub struct Pod {
 }
 
 impl Pod {
-    /// A pod of this name and UID, with a native sidecar and restartPolicy Never.
+    /// A pod with this name and UID, a native sidecar and restartPolicy Never.
     #[must_use]
     pub fn new(name: &str, uid: &str) -> Self {
         Self {
@@ -32,19 +32,20 @@ impl Pod {
         }
     }
 
-    /// With another restartPolicy.
+    /// Sets the restartPolicy.
     #[must_use]
     pub fn policy(self, policy: &'static str) -> Self {
         Self { policy, ..self }
     }
 
-    /// With podbeat declared otherwise.
+    /// Sets how podbeat is declared.
     #[must_use]
     pub fn sidecar(self, sidecar: Sidecar) -> Self {
         Self { sidecar, ..self }
     }
 
-    /// The pod with this status of `main`, as made by [`waiting`], [`running`] and [`terminated`]; null for none yet.
+    /// The pod with this status of `main`, from [`waiting`], [`running`] or [`terminated`]. Null
+    /// means no status yet.
     #[must_use]
     pub fn showing(&self, main: &Value) -> Value {
         let podbeat = json!({"name": "podbeat", "image": "podbeat:lab", "env": [{"name": "PODBEAT_TOKEN_FILE", "value": "/t"}]});
@@ -80,25 +81,25 @@ impl Pod {
     }
 }
 
-/// A status of a container that waits.
+/// The status of a waiting container.
 #[must_use]
 pub fn waiting(reason: &str) -> Value {
     json!({"state": {"waiting": {"reason": reason}}})
 }
 
-/// A status of a container that runs.
+/// The status of a running container.
 #[must_use]
 pub fn running(started_at: &str) -> Value {
     json!({"ready": true, "started": true, "state": {"running": {"startedAt": started_at}}})
 }
 
-/// A status of a container that ended; `id` is the runtime's id of that run.
+/// The status of a terminated container. `id` is the runtime's id of that execution.
 #[must_use]
 pub fn terminated(exit_code: i32, reason: &str, id: &str) -> Value {
     json!({"state": {"terminated": exit(exit_code, reason, id)}})
 }
 
-/// The same status after another run had ended.
+/// The same status after an earlier execution ended and the container restarted.
 #[must_use]
 pub fn restarted(mut status: Value, count: i32, last_exit: &Value) -> Value {
     if let Some(members) = status.as_object_mut() {
@@ -108,7 +109,7 @@ pub fn restarted(mut status: Value, count: i32, last_exit: &Value) -> Value {
     status
 }
 
-/// How a run of a container ended.
+/// The terminated state of one execution of a container.
 #[must_use]
 pub fn exit(exit_code: i32, reason: &str, id: &str) -> Value {
     json!({"exitCode": exit_code, "reason": reason, "startedAt": "2026-01-01T00:00:01Z",

@@ -1,4 +1,5 @@
-//! A server of HTTPS, or of plain HTTP: accepts, shakes hands, and hands requests to a function.
+//! A server for HTTPS or plain HTTP. It accepts connections, does the handshakes, and passes
+//! requests to a function.
 
 use std::convert::Infallible;
 use std::io::{self, IoSlice};
@@ -25,40 +26,41 @@ use tokio_rustls::rustls::ServerConfig;
 
 use crate::{Error, io as failed};
 
-/// The most connections at once: above the ten thousand agents of a large fleet.
+/// The most connections at once: more than the ten thousand agents of a large fleet.
 const MOST_CONNECTIONS: usize = 16_384;
 
-/// How long a connection may wait for a request: above the idle time-outs of common load balancers (240 s).
+/// How long a connection may wait for a request: longer than the idle timeouts of common load
+/// balancers (240 s).
 const IDLE: Duration = Duration::from_secs(300);
 
-/// How long a client may leave unread what it was sent. Whoever takes nothing for so long is gone, or wants a stream's place for
-/// nothing.
+/// How long a client may leave sent data unread. After that the client is gone, or it only occupies
+/// a stream.
 const UNREAD: Duration = Duration::from_secs(30);
 
-/// An answer's body: whole, or a stream that may break off.
+/// An answer's body: complete, or a stream that can break off.
 pub(crate) type Body = UnsyncBoxBody<Bytes, io::Error>;
 
-/// What is done with a request: an answer, or the connection's end without one.
+/// The result of a request: an answer, or a closed connection without one.
 pub(crate) type Outcome = Result<Response<Body>, CutOff>;
 
-/// The connection is to be closed without an answer.
+/// Closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("closed without an answer, as the script demands")]
 pub(crate) struct CutOff;
 
-/// What answers requests.
+/// Answers requests.
 pub(crate) trait Handler: Send + Sync + 'static {
-    /// Whether a new connection is closed before its handshake.
+    /// Whether to close a new connection before its handshake.
     fn refuses(&self) -> bool;
-    /// How many seconds the clock of its answers is ahead; negative if it is behind.
+    /// How many seconds the answers' clock is ahead; negative if it is behind.
     fn clock_ahead(&self) -> i64 {
         0
     }
-    /// Answers one request. Dropped if the client goes away.
+    /// Answers one request. The future is dropped if the client disconnects.
     fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Outcome> + Send;
 }
 
-/// A server that ends when dropped, with its connections.
+/// A server. It ends, with its connections, when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
     address: SocketAddr,
@@ -66,7 +68,7 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens on `address`, plainly if there is no TLS for it.
+    /// Listens on `address`: with TLS, or with plain HTTP if `tls` is `None`.
     pub(crate) async fn start(
         tls: Option<Arc<ServerConfig>>,
         handler: Arc<impl Handler>,
@@ -90,14 +92,14 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The set of connections lives in the task, and goes with it.
+        // The task owns the connections, so they end with it.
         self.accepting.abort();
     }
 }
 
 async fn accept(listener: TcpListener, acceptor: Option<TlsAcceptor>, handler: Arc<impl Handler>) {
     const HANDSHAKE: Duration = Duration::from_secs(10);
-    /// Between two tries, where the system has no more of what a connection takes.
+    /// The wait after a failed accept, because the system has no resources for a connection.
     const EXHAUSTED: Duration = Duration::from_millis(50);
     let mut connections = JoinSet::new();
     loop {
@@ -140,7 +142,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: Arc<
             Ok::<_, CutOff>(response)
         }
     });
-    // An error here is a client that went away, or a scripted end.
+    // An error here is a client that disconnected, or a scripted end.
     let _ = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(IDLE)
@@ -148,11 +150,11 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, handler: Arc<
         .await;
 }
 
-/// A connection that ends with an error if nothing that is written to it is taken for too long.
+/// A connection that ends with an error if the client reads nothing for too long.
 struct Impatient<S> {
     stream: S,
     unread: Duration,
-    /// When it has been too long; `None` while all is taken.
+    /// The deadline for unread data; `None` while the client reads everything.
     ends: Option<Pin<Box<Sleep>>>,
 }
 
@@ -217,7 +219,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     }
 }
 
-/// The time in so many seconds, as a `Date`.
+/// The time this many seconds ahead, as a `Date`.
 fn date(ahead: i64) -> Option<http::HeaderValue> {
     let at = jiff::Timestamp::now()
         .checked_add(jiff::SignedDuration::from_secs(ahead))
@@ -228,7 +230,7 @@ fn date(ahead: i64) -> Option<http::HeaderValue> {
     text.parse().ok()
 }
 
-/// An answer that is whole.
+/// A complete answer.
 pub(crate) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> Response<Body> {
     let body = Full::new(body.into())
         .map_err(|never: Infallible| match never {})
@@ -236,8 +238,8 @@ pub(crate) fn whole(status: u16, content_type: &str, body: impl Into<Bytes>) -> 
     answer(status, content_type, body)
 }
 
-/// An answer whose parts come as they come. A part is asked for only when there is room for it: nothing piles up for a client
-/// that reads slowly.
+/// A streamed answer. A part is requested only when there is room for it, so nothing accumulates
+/// for a slow client.
 pub(crate) fn stream(
     content_type: &str,
     parts: impl Stream<Item = io::Result<Bytes>> + Send + 'static,
@@ -246,7 +248,7 @@ pub(crate) fn stream(
     answer(200, content_type, body.boxed_unsync())
 }
 
-/// An answer that begins so, and never ends.
+/// An answer that begins with this text, and never ends.
 pub(crate) fn flood(begins: &'static str) -> Response<Body> {
     const PART: &[u8] = &[b'x'; 64 << 10];
     let parts = futures_util::stream::iter([begins.as_bytes()])
@@ -275,7 +277,7 @@ mod tests {
 
     use super::*;
 
-    /// A pipe in memory, and so a clock that stands still until nothing else can happen.
+    /// The pipe is in memory, so paused time only advances when nothing else can happen.
     #[tokio::test(start_paused = true)]
     async fn who_reads_nothing_is_cut_off_and_who_reads_slowly_is_not() {
         let (near, mut far) = tokio::io::duplex(16);

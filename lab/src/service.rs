@@ -1,5 +1,5 @@
-//! A stand-in of the task-run service: its five operations as in the contract, and beside them what tests need: faults,
-//! and a record of the heartbeats that came, each held against the contract.
+//! A stand-in for the task-run service. It has the five operations of the contract. For tests, it
+//! also has faults and a record of the received heartbeats with their contract violations.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -38,66 +38,68 @@ use crate::task_runs::store::{Rules, Store};
 /// How long a request's body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
 
-/// A token for development, from the system's random bytes.
+/// Generates a token for development from the system's random bytes.
 ///
 /// # Errors
-/// The system has none.
+/// The system has no random bytes.
 pub fn made_up_token() -> Result<String, Error> {
     Ok(format!("lab-{}", jwt::random_hex(16)?))
 }
 
-/// How the stand-in behaves.
+/// The stand-in's options.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// The bearer tokens that are accepted.
+    /// The bearer tokens that it accepts.
     pub tokens: BTreeSet<String>,
     /// A path before `/v1`, such as `/ica`.
     pub base_path: String,
-    /// The runs that are known; `None` for any.
+    /// The known runs; `None` for any run.
     pub runs: Option<BTreeSet<String>>,
-    /// Whether clients must show a certificate of the authority.
+    /// Whether clients must present a certificate of the authority.
     pub mutual_tls: bool,
-    /// Where it answers and under which name; `None` for `localhost`.
+    /// Its address and host name; `None` for `localhost`.
     pub place: Option<(IpAddr, String)>,
-    /// The days from which and until which its certificate holds; `None` for long enough.
+    /// The first and the last day of its certificate; `None` for a long time.
     pub certificate_holds: Option<(Date, Date)>,
-    /// A running run that is silent for longer has timed out; `None` for never.
+    /// After this long without a heartbeat, a running run is TimedOut; `None` for never.
     pub heartbeat_timeout: Option<Duration>,
-    /// Every accepted heartbeat is answered with a fresh token for its run, good for so long. Such a token is accepted
-    /// for the run's heartbeats, and to get the run.
+    /// Answers each accepted heartbeat with a new token for its run, valid for this long. Such a
+    /// token is accepted for the run's heartbeats, and to get the run.
     pub renew_tokens: Option<Duration>,
-    /// Whether all heartbeats of an attempt (of one jobRetryCount) must have one nonce: the one issued for it
-    /// ([`Service::issue_nonce`]), or else that of its first heartbeat.
+    /// Whether all heartbeats of an attempt (with the same jobRetryCount) must have the same nonce:
+    /// the one issued for it ([`Service::issue_nonce`]), or else that of its first heartbeat.
     pub check_nonces: bool,
-    /// The file in which runs outlive the stand-in; `None` for memory only.
+    /// The file that stores runs across restarts; `None` for memory only.
     pub data: Option<PathBuf>,
-    /// What it goes by.
+    /// The clock that it uses.
     pub clock: Clock,
-    /// What it keeps at most.
+    /// Its limits.
     pub limits: Limits,
-    /// The web page of the runs; `None` for none.
+    /// The web page of the runs; `None` for no page.
     pub page: Option<page::Options>,
 }
 
-/// What the stand-in keeps and takes at most.
+/// The stand-in's limits.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Runs. For a new one the run goes that ended first; if none has ended, the new one is refused.
+    /// The number of runs. At the limit, a new run replaces the run that ended first. If none has
+    /// ended, the new one is refused.
     pub runs: usize,
-    /// What was asked for with all runs together, in bytes.
+    /// The size of the create requests of all runs together, in bytes.
     pub run_bytes: usize,
-    /// Recorded heartbeats of one run, the newest.
+    /// The recorded heartbeats of one run; the newest are kept.
     pub heartbeats_of_run: usize,
-    /// Recorded heartbeats.
+    /// The recorded heartbeats of all runs.
     pub heartbeats: usize,
-    /// The bodies of recorded heartbeats, in bytes.
+    /// The bodies of the recorded heartbeats, in bytes.
     pub heartbeat_bytes: usize,
-    /// One request's body, in bytes.
+    /// The body of one request, in bytes.
     pub body: usize,
 }
 
 impl Default for Limits {
-    /// For twice the ten thousand pods of a large fleet, and for a test that looks at every heartbeat of a long life.
+    /// Enough for twice the ten thousand pods of a large fleet, and for a test that inspects every
+    /// heartbeat of a long life.
     fn default() -> Self {
         Self {
             runs: 20_000,
@@ -121,16 +123,17 @@ impl Options {
     }
 }
 
-/// How many heartbeats of a run came since the stand-in began, whether they are still kept or not.
+/// How many heartbeats of a run were received since the start, including those that are no longer
+/// kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
-    /// All.
+    /// All heartbeats.
     pub heard: u64,
-    /// Those that the service acted on.
+    /// The accepted heartbeats.
     pub accepted: u64,
 }
 
-/// The stand-in. Ends when dropped.
+/// The stand-in. It ends when dropped.
 #[derive(Debug)]
 pub struct Service {
     shared: Arc<Shared>,
@@ -142,7 +145,7 @@ struct Shared {
     faults: Faults,
     clock: Clock,
     started: Instant,
-    /// Where it answers, with the base path; known once it listens.
+    /// Its URL with the base path; set once it listens.
     url: OnceLock<String>,
     issuer: Issuer,
     page: Option<Page>,
@@ -161,9 +164,9 @@ struct State {
     store: Store,
     data: Option<Data>,
     heard: Heard<Heartbeat>,
-    /// Of runs that are, or were, in the store.
+    /// For runs that are, or were, in the store.
     counts: HashMap<String, Count>,
-    /// What the page shows of heartbeats; nothing without a page.
+    /// The heartbeats that the page shows; empty without a page.
     shown: Heard<Arc<Entry>>,
     in_flight: BTreeMap<String, usize>,
     most_in_flight: usize,
@@ -171,10 +174,10 @@ struct State {
 }
 
 impl Service {
-    /// Starts it over TLS on a free port, of loopback unless the options say otherwise.
+    /// Starts it over TLS on a free port, on loopback unless the options differ.
     ///
     /// # Errors
-    /// No port, no certificate, or a data file that can't be used.
+    /// There is no free port, no certificate, or the data file can't be used.
     pub async fn start(
         authority: &Authority,
         contract: Contract,
@@ -196,10 +199,10 @@ impl Service {
         Ok(Self::at(&url, shared, server))
     }
 
-    /// Starts it over plain HTTP, which is for development only.
+    /// Starts it over plain HTTP, for development only.
     ///
     /// # Errors
-    /// The address is taken, or the data file can't be used.
+    /// The address is in use, or the data file can't be used.
     pub async fn start_plain(
         listen: SocketAddr,
         contract: Contract,
@@ -224,32 +227,33 @@ impl Service {
         }
     }
 
-    /// The base URL, with the base path.
+    /// The base URL with the base path.
     #[must_use]
     pub fn url(&self) -> String {
         self.shared.url().to_owned()
     }
 
-    /// Where the page is, with the key that opens it; `None` if there is none.
+    /// The page's URL with the key that opens it; `None` if there is no page.
     #[must_use]
     pub fn page_url(&self) -> Option<String> {
         let page = self.shared.page.as_ref()?;
         Some(format!("{}/?key={}", self.shared.url(), page.key()))
     }
 
-    /// Every heartbeat that came and is kept, in order.
+    /// Every received heartbeat that is kept, in order.
     #[must_use]
     pub fn heartbeats(&self) -> Vec<Heartbeat> {
         self.shared.state().heard.iter().cloned().collect()
     }
 
-    /// Takes every heartbeat that came and is kept, in order: for whoever reads thousands, and keeps of them what it needs.
+    /// Removes and returns every kept heartbeat, in order. For callers that read thousands and keep
+    /// only what they need.
     #[must_use]
     pub fn take_heartbeats(&self) -> Vec<Heartbeat> {
         self.shared.state().heard.take()
     }
 
-    /// The time since the start, by which heartbeats are told.
+    /// The time since the start, which is the time base of heartbeats.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.shared.started.elapsed()
@@ -269,7 +273,7 @@ impl Service {
         state.save()
     }
 
-    /// Those that the service acted on.
+    /// The kept heartbeats that were accepted.
     #[must_use]
     pub fn accepted(&self) -> Vec<Heartbeat> {
         self.heartbeats()
@@ -278,7 +282,7 @@ impl Service {
             .collect()
     }
 
-    /// A run's status, in the word on the wire; `None` if there is no such run.
+    /// A run's status as on the wire; `None` if there is no such run.
     #[must_use]
     pub fn status(&self, run_id: &str) -> Option<&'static str> {
         let mut state = self.shared.state();
@@ -286,7 +290,7 @@ impl Service {
         state.store.get(run_id, now).ok().map(|run| run.status.word())
     }
 
-    /// How many heartbeats of a run came. It costs the same however many did.
+    /// How many heartbeats of a run were received. The cost is constant.
     #[must_use]
     pub fn count(&self, run_id: &str) -> Count {
         self.shared
@@ -297,8 +301,9 @@ impl Service {
             .unwrap_or_default()
     }
 
-    /// When the first accepted heartbeat came of those that came at `since` or later and are as wanted, if it is still kept; both
-    /// times are since [`Self::started`]. Nothing is copied, and nothing older than `since` is looked at.
+    /// When the first accepted heartbeat arrived that is as wanted and arrived at `since` or later,
+    /// if it is still kept. Both times are since [`Self::started`]. Copies nothing, and reads
+    /// nothing older than `since`.
     #[must_use]
     pub fn first_accepted(
         &self,
@@ -315,13 +320,13 @@ impl Service {
             .map(|heartbeat| heartbeat.at)
     }
 
-    /// The moment from which the times of its heartbeats count.
+    /// The start of its heartbeats' time base.
     #[must_use]
     pub fn started(&self) -> Instant {
         self.shared.started
     }
 
-    /// What the contract had against bodies that came.
+    /// The contract violations in received bodies.
     #[must_use]
     pub fn violations(&self) -> Vec<String> {
         self.heartbeats()
@@ -330,32 +335,32 @@ impl Service {
             .collect()
     }
 
-    /// The most requests of one run that were ever under way at once.
+    /// The largest number of concurrent requests of one run.
     #[must_use]
     pub fn most_in_flight(&self) -> usize {
         self.shared.state().most_in_flight
     }
 
-    /// Accepts these tokens from now on, and no others.
+    /// Accepts only these tokens from now on.
     pub fn set_tokens(&self, tokens: &[&str]) {
         self.shared.state().options.tokens = tokens.iter().map(|token| (*token).to_owned()).collect();
     }
 
-    /// Lets the `Date` of its answers be so many seconds ahead; behind, if negative.
+    /// Sets the `Date` of the answers this many seconds ahead, or behind if negative.
     pub fn set_clock_ahead(&self, seconds: i64) {
         self.shared.state().clock_ahead = seconds;
     }
 
-    /// Counts heartbeats as they come, for those who want to see each at once.
+    /// Counts heartbeats as they arrive, for callers that wait for each one.
     #[must_use]
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
 
-    /// Waits until the heartbeats that came are as wanted, and returns them.
+    /// Waits until the received heartbeats are as wanted, and returns them.
     ///
     /// # Errors
-    /// They weren't within `limit`.
+    /// They are not as wanted within `limit`.
     pub async fn wait_for(
         &self,
         what: &str,
@@ -447,7 +452,7 @@ impl Shared {
         self.url.get().map_or("", String::as_str)
     }
 
-    /// Whether whoever asks may do so.
+    /// Checks that the request's token allows the operation.
     fn authorize(&self, head: &Parts, operation: &Operation) -> Result<(), Problem> {
         let token = http::bearer(&head.headers).ok_or_else(Problem::unauthorized)?;
         let state = self.state();
@@ -462,7 +467,7 @@ impl Shared {
         }
     }
 
-    /// The body of an operation that takes one, if it keeps to the contract.
+    /// The request's body, if the operation has one and the body satisfies the contract.
     fn read(&self, head: &Parts, operation: &Operation, raw: &[u8]) -> Result<Value, Problem> {
         let Some(schema) = operation.schema() else {
             return Ok(Value::Null);
@@ -476,11 +481,11 @@ impl Shared {
         }
     }
 
-    /// Does what a request asks for.
+    /// Executes a request.
     fn act(&self, head: &Parts, operation: &Operation, raw: &[u8]) -> Result<(u16, Value), Problem> {
         http::accepts_json(&head.headers)?;
         self.authorize(head, operation)?;
-        // Before the lock: a large body takes its time.
+        // Before the lock, because a large body takes time.
         let body = self.read(head, operation, raw)?;
         let mut state = self.state();
         let now = state.options.clock.now();
@@ -516,7 +521,8 @@ impl Shared {
                 (200, http::task_run_heartbeat(renewed.as_deref()))
             }
         };
-        // Before the answer: what a client was told must outlive the process.
+        // Saved before the answer, because a result that a client received must survive the
+        // process.
         state.save().map_err(|error| internal(&error))?;
         Ok(answer)
     }
@@ -525,7 +531,7 @@ impl Shared {
         let Some(Recorded { heartbeat, size }) = heartbeat else {
             return;
         };
-        // Made before the lock, under which all other requests wait.
+        // Created before the lock, because all other requests wait for the lock.
         let entry = self.page.as_ref().map(|_| {
             let (status, fault) = (heartbeat.status, fault.map(What::kind));
             let entry = Entry::new(self.clock.now(), raw, status, fault, &heartbeat.violations);
@@ -533,7 +539,7 @@ impl Shared {
         });
         let run_id = heartbeat.run_id.clone();
         let mut state = self.state();
-        // Only what belongs to a run that is there: anybody can make ids up.
+        // Only for existing runs, because anyone can invent ids.
         if let Some((weight, entry)) = entry
             && state.store.knows(&run_id)
         {
@@ -569,7 +575,8 @@ impl Source for Shared {
         let mut state = self.state();
         let now = state.options.clock.now();
         state.store.expire(now);
-        // As for a request: a time-out that was seen must outlive the process. What can't be written is tried again.
+        // As for a request: a time-out that was seen must outlive the process. What can't be
+        // written is tried again.
         let _ = state.save();
         state.store.version().wrapping_add(state.shown.count())
     }
@@ -590,7 +597,8 @@ impl Source for Shared {
 }
 
 impl State {
-    /// Writes what has changed to the data file, if there is one. What can't be written is tried again with the next change.
+    /// Writes what has changed to the data file, if there is one. What can't be written is tried
+    /// again with the next change.
     fn save(&mut self) -> Result<(), Error> {
         let changes = self.store.take_changes();
         let Some(data) = &mut self.data else {
@@ -601,7 +609,7 @@ impl State {
     }
 }
 
-/// A heartbeat, and the size of its body.
+/// A heartbeat and the size of its body.
 struct Recorded {
     heartbeat: Heartbeat,
     size: usize,
@@ -611,7 +619,7 @@ fn internal(error: &Error) -> Problem {
     Problem::internal(crate::chain(error))
 }
 
-/// Counts a request while it is under way.
+/// Counts a request while it is in progress.
 struct UnderWay {
     shared: Arc<Shared>,
     run_id: String,
@@ -689,15 +697,15 @@ impl Handler for Shared {
 }
 
 impl Shared {
-    /// A heartbeat as it came, before anything is done with it.
+    /// Records a heartbeat as received, before it is processed.
     fn recorded(&self, head: &Parts, run_id: &str, raw: &Bytes) -> Recorded {
-        // Before it is read: that is the stand-in's time, not its client's.
+        // Taken before the body is parsed, because parsing is the stand-in's time.
         let at = self.started.elapsed();
         let header = |name| {
             let value = head.headers.get(name)?;
             HeaderValue::to_str(value).ok().map(str::to_owned)
         };
-        // Held against the contract even if nobody would read it under its Content-Type.
+        // Checked against the contract even if its Content-Type is wrong.
         let body = if raw.is_empty() {
             json!({})
         } else {
@@ -729,7 +737,7 @@ impl Shared {
         }
     }
 
-    /// Answers a request, as the faults in force let it. `heartbeat` is what is recorded of it.
+    /// Answers a request, subject to the faults in force. `heartbeat` is its record.
     async fn answer(
         &self,
         head: &Parts,
@@ -775,7 +783,7 @@ impl Shared {
                 return std::future::pending().await;
             }
             Some(What::Delay(delay)) => tokio::time::sleep(*delay).await,
-            // The rest is about the answer, or not about this service.
+            // The other faults affect the answer, or don't apply to this service.
             Some(_) | None => {}
         }
         let done = self.act(head, operation, raw);
@@ -807,7 +815,7 @@ impl Shared {
     }
 }
 
-/// The rest of the request is not read, so that nothing can follow it.
+/// Closes the connection after this answer, because the rest of the request is not read.
 fn last_on_connection(problem: &Problem) -> Response<Body> {
     let mut response = problem.response();
     response

@@ -1,4 +1,4 @@
-//! Both stand-ins together, and the settings with which an agent finds its way between them.
+//! Both stand-ins together, and the settings that connect an agent to them.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,7 +18,7 @@ pub const TOKEN: &str = "service-token-7f3a";
 /// The token that the Kubernetes API accepts at first.
 pub const KUBE_TOKEN: &str = "kube-token-91bc";
 
-/// The run.
+/// The run's id.
 pub const RUN: &str = "trn.42";
 
 /// A Kubernetes API, a task-run service, and a directory for files. All end when dropped.
@@ -32,7 +32,7 @@ pub struct World {
     pub service: Service,
     /// Faults of the task-run service.
     pub service_faults: Faults,
-    /// Signs the certificates of both.
+    /// The authority that signs the certificates of both.
     pub authority: Authority,
     dir: TempDir,
 }
@@ -41,15 +41,15 @@ impl World {
     /// Starts both.
     ///
     /// # Errors
-    /// No port, no certificate, or no temporary directory.
+    /// There is no free port, no certificate, or no temporary directory.
     pub async fn start() -> Result<Self, Error> {
         Self::with(kube_api::Options::default(), service::Options::default()).await
     }
 
-    /// Starts both, with these options; the tokens are [`KUBE_TOKEN`] and [`TOKEN`] all the same.
+    /// Starts both with these options. The tokens are always [`KUBE_TOKEN`] and [`TOKEN`].
     ///
     /// # Errors
-    /// No port, no certificate, or no temporary directory.
+    /// There is no free port, no certificate, or no temporary directory.
     pub async fn with(kube: kube_api::Options, mut service: service::Options) -> Result<Self, Error> {
         let authority = Authority::new()?;
         let dir = tempfile::tempdir().map_err(io("making a temporary directory"))?;
@@ -80,14 +80,14 @@ impl World {
         Ok(world)
     }
 
-    /// A file or directory of this world: `token`, `ca.crt`, `client.crt`, `client.key`, `kubeconfig`,
-    /// `serviceaccount`, or one of the caller's.
+    /// The path of a file or directory of this world: `token`, `ca.crt`, `client.crt`,
+    /// `client.key`, `kubeconfig`, `serviceaccount`, or one of the caller's.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// Replaces the service's token file as the kubelet does, at once and whole.
+    /// Replaces the service's token file atomically, as the kubelet does.
     ///
     /// # Errors
     /// The file can't be written.
@@ -97,7 +97,7 @@ impl World {
         std::fs::rename(&beside, self.path("token")).map_err(io("replacing the token"))
     }
 
-    /// The environment of an agent in the pod of this name and UID.
+    /// The environment of an agent in the pod with this name and UID.
     #[must_use]
     pub fn settings(&self, pod: &str, uid: &str) -> BTreeMap<String, String> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
@@ -112,7 +112,7 @@ impl World {
             ("PODBEAT_SERVICE_URL", self.service.url()),
             ("PODBEAT_TOKEN_FILE", text(&self.path("token"))),
             ("PODBEAT_CA_FILE", text(&self.path("ca.crt"))),
-            // One copy is no stampede, and nobody wants to wait for it.
+            // A single agent needs no spread, and tests should not wait for it.
             ("PODBEAT_RECONNECT_SPREAD", "0s".to_owned()),
         ]
         .into_iter()

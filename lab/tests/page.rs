@@ -1,4 +1,5 @@
-//! The page over HTTP, by a client that runs no script: who may look, what is answered, and what the streams tell.
+//! The page over HTTP, with a client that runs no script: access, answers, and the streams'
+//! content.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::harness::{self, TOKEN};
 
-/// How long a state may take to come.
+/// How long a state may take to appear.
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Played {
@@ -95,7 +96,7 @@ impl Played {
         response.text().await.expect("text")
     }
 
-    /// The page's stream, as far as it has been read.
+    /// Opens the page's stream.
     async fn stream(&self, rest: &str) -> Stream {
         let response = self.see(rest).await;
         assert_eq!(response.status(), 200, "{rest}");
@@ -138,7 +139,7 @@ struct Stream {
     text: String,
 }
 
-/// What a page shows that has followed a stream from its start.
+/// The content of a page that has followed a stream from its start.
 #[derive(Debug, Default)]
 struct Shown {
     events: u64,
@@ -148,7 +149,7 @@ struct Shown {
 }
 
 impl Stream {
-    /// The next event or comment, as its lines; `None` at the end.
+    /// The next event or comment as lines; `None` at the end.
     async fn next(&mut self) -> Option<Vec<String>> {
         let wait = async {
             loop {
@@ -247,7 +248,7 @@ async fn only_who_has_the_link_is_let_in() {
         }
     }
     assert!(played.page("/").await.contains("secret-name"));
-    // The cookie opens the page and nothing else.
+    // The cookie opens only the page.
     let request = played
         .client
         .get(played.url("/v1/tasks/runs"))
@@ -420,7 +421,7 @@ async fn the_page_is_beside_the_operations_and_only_where_it_is_wanted() {
         played.see("/elsewhere").await.headers()["content-type"],
         "application/json"
     );
-    // The page has no faults: they are the operations'.
+    // Faults apply to the operations and never to the page.
     played.faults.script("any 503 until-lifted").expect("a rule");
     assert_eq!(played.operate(Method::GET, "", &Value::Null).await.0, 503);
     assert!(played.page("/").await.contains(&id));
@@ -436,7 +437,7 @@ async fn a_run_is_found_again_by_whatever_id() {
     for id in [".", "..", "a/b", "a b+c", "ä?&=#%", "<b>\"'"] {
         let encoded: String = id.bytes().map(|byte| format!("%{byte:02X}")).collect();
         let body = json!({"nonce": "n"});
-        // A client that keeps dots where they are encoded: browsers and reqwest don't.
+        // A raw request keeps encoded dots. Browsers and reqwest don't.
         let path = format!("/v1/tasks/runs/{encoded}:heartbeat");
         let head = format!(
             "POST {path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\nconnection: close\r\n\
@@ -569,7 +570,7 @@ async fn a_stream_tells_all_first_and_then_what_changes() {
         .await;
     assert!(filtered.shows("No run is Running now."));
 
-    // A stream that broke off begins with all again, whatever it had heard.
+    // A reconnected stream starts with everything, whatever its last event id.
     let request = played
         .client
         .get(played.url("/live"))
@@ -622,7 +623,7 @@ async fn a_time_out_appears_by_itself_and_outlives_the_service() {
     let (address, cookie) = (played.service.url().replace("http://", ""), played.cookie.clone());
     drop(played.service);
     assert_eq!(of_all.next().await, None, "the stream ends with the service");
-    // The clock of this one stands before the time-out: it can only know of it from the file.
+    // This service's clock is before the timeout, so it knows of the timeout only from the file.
     let mut again = Played::at(address.parse().expect("an address"), with_data).await;
     again.cookie = cookie;
     assert!(
@@ -664,8 +665,8 @@ async fn there_are_only_so_many_streams_and_each_gives_its_place_back() {
     drop(other);
 }
 
-/// What accepted heartbeats cost with and without open pages, and what they take in memory: `just page-load`. A measurement, told rather
-/// than judged but where it is far from what it should be.
+/// Measures accepted heartbeats with and without open pages, and their memory: `just page-load`. It
+/// reports figures, and fails only if one is far off.
 mod load {
     use std::process::Stdio;
 
@@ -681,7 +682,7 @@ mod load {
     const BEATS: usize = 50;
     const CONNECTIONS: usize = 25;
     const ROUNDS: usize = 3;
-    /// Open pages of the runs.
+    /// The open pages of the runs.
     const PAGES: usize = 4;
 
     struct Binary {
@@ -699,7 +700,7 @@ mod load {
             .expect("it starts");
         let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
         let (mut address, mut page) = (String::new(), None);
-        // One before there was a page says its token last.
+        // A binary without a page prints its token last.
         while let Ok(Ok(Some(line))) =
             tokio::time::timeout(Duration::from_millis(500), lines.next_line()).await
         {
@@ -732,9 +733,11 @@ mod load {
     }
 
     impl Binary {
-        /// Processor time that it took, in seconds: unlike the rate, other work on the machine hardly changes it.
+        /// The processor time that it used, in seconds. Unlike the rate, it hardly depends on other
+        /// work on the machine.
         fn took(&self) -> f64 {
-            /// Of the kernel's, a second (`getconf CLK_TCK`; 100 on all architectures of today).
+            /// The kernel's ticks in a second (`getconf CLK_TCK`; 100 on all current
+            /// architectures).
             const TICKS: f64 = 100.0;
             let pid = self.child.id().expect("it runs");
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("its times");
@@ -747,7 +750,7 @@ mod load {
         }
     }
 
-    /// Requests on one connection, one after the other; what each is answered.
+    /// Sends a request on a connection, and returns its answer.
     async fn ask(stream: &mut BufReader<TcpStream>, path: &str, body: &str) -> String {
         let head = format!(
             "POST /v1/tasks/runs{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {TOKEN}\r\ncontent-type: application/json\r\n\
@@ -781,7 +784,7 @@ mod load {
         heartbeat.to_string()
     }
 
-    /// Accepted heartbeats a second.
+    /// Measures accepted heartbeats a second.
     async fn rate(binary: &Binary) -> f64 {
         let mut clients = JoinSet::new();
         for _ in 0..CONNECTIONS {
@@ -812,7 +815,7 @@ mod load {
         f64::from(beats) / (ended - began).as_secs_f64()
     }
 
-    /// Open pages that read all they are sent, and how many events that was.
+    /// Opens pages that read everything, and counts their events.
     async fn follow(binary: &Binary) -> JoinSet<usize> {
         let client = client_without_limit();
         let page = binary.page.clone().expect("a page");
@@ -846,12 +849,12 @@ mod load {
             .expect("a client")
     }
 
-    /// What one round came to.
+    /// The result of one round.
     #[derive(Debug)]
     struct Round {
         /// Accepted heartbeats a second.
         rate: f64,
-        /// Processor time of the service for each, in microseconds.
+        /// The service's processor time for each heartbeat, in microseconds.
         cost: f64,
         resident: usize,
         events: usize,

@@ -1,4 +1,4 @@
-//! The stand-ins, seen by clients that aren't podbeat's: they must behave as what they stand for.
+//! Tests the stand-ins with clients other than podbeat: they must behave like the real services.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const LIMIT: Duration = Duration::from_secs(20);
 fn client(world: &World) -> Client {
     let pem = std::fs::read(world.path("ca.crt")).expect("the CA");
     let root = Certificate::from_pem(&pem).expect("a certificate");
-    // No pool: a connection that a fault has broken must not meet the next request.
+    // No pool: a request must not get a connection that a fault has broken.
     harness::client()
         .tls_certs_only([root])
         .pool_max_idle_per_host(0)
@@ -53,7 +53,7 @@ async fn body(response: Response) -> (u16, Value) {
     )
 }
 
-/// The next lines of a watch.
+/// Reads the next lines of a watch.
 async fn lines(response: &mut Response, count: usize) -> Vec<Value> {
     let mut text = String::new();
     while text.lines().count() < count || !text.ends_with('\n') {
@@ -207,7 +207,7 @@ async fn a_watch_that_is_too_slow_is_told_and_has_no_hole() {
     world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
     let mut watch = kube(&world, "?watch=1&resourceVersion=0").await;
     assert_eq!(kinds(&lines(&mut watch, 1).await), ["ADDED"]);
-    // All at once, so that the watch has no chance to tell of any in between.
+    // All at once, so that the watch can't send the events in between.
     for _ in 0..=Options::default().history {
         world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
     }

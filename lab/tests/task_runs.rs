@@ -1,5 +1,5 @@
-//! The five operations of the task-run service, over HTTP, by a client that knows nothing of the stand-in's insides. Every
-//! answer is held against the contract.
+//! The five operations of the task-run service over HTTP, with a client that knows nothing of the
+//! stand-in's internals. Every answer is checked against the contract.
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
@@ -20,7 +20,7 @@ use crate::harness;
 
 const TOKEN: &str = "a-token";
 
-/// A service and a client of it.
+/// A service and its client.
 struct Played {
     service: Service,
     faults: Faults,
@@ -29,7 +29,7 @@ struct Played {
     contract: Contract,
 }
 
-/// What came back.
+/// An answer.
 #[derive(Debug)]
 struct Answer {
     status: u16,
@@ -45,7 +45,7 @@ fn client() -> Client {
 }
 
 impl Played {
-    /// With no run but those that are created.
+    /// A service without runs.
     async fn start() -> Self {
         Self::with(Options::default()).await
     }
@@ -80,7 +80,7 @@ impl Played {
             .request(method, format!("{}/v1/tasks/runs{rest}", self.service.url()))
     }
 
-    /// Sends it, and holds the answer against the contract's schema of this status.
+    /// Sends a request, and checks the answer against the contract's schema for its status.
     async fn send(&self, request: RequestBuilder, schema: &str) -> Answer {
         let response = request.send().await.expect("an answer");
         let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -109,7 +109,7 @@ impl Played {
         self.send(request, "TaskRun").await
     }
 
-    /// Creates a run of this name, and returns its id.
+    /// Creates a run with this name, and returns its id.
     async fn run(&self, name: &str) -> String {
         let created = self.create(&json!({"name": name})).await;
         assert_eq!(created.status, 201, "{created:?}");
@@ -147,7 +147,7 @@ impl Played {
     }
 }
 
-/// JSON bodies are written by hand: reqwest's own `json` is a feature that nothing else needs.
+/// Sends JSON bodies without reqwest's `json` feature, which nothing else needs.
 trait Json {
     fn json(self, body: &Value) -> Self;
 }
@@ -600,7 +600,7 @@ async fn a_run_outlives_the_service_and_so_does_its_token() {
     assert_eq!(names(&played.list("").await), ["running", "ended"]);
 }
 
-/// Connections of a service that was dropped hold its file for a moment yet.
+/// A dropped service's connections still lock its file for a moment.
 async fn reopened(options: impl Fn() -> Options) -> Played {
     let free = async {
         loop {
@@ -639,7 +639,7 @@ async fn a_file_of_another_program_is_left_alone() {
     );
 }
 
-/// `podbeat-lab service`, and what it printed.
+/// `podbeat-lab service`, and its output.
 struct Binary {
     child: Child,
     url: String,

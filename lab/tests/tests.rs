@@ -1,4 +1,4 @@
-//! All integration tests of the stand-ins, in one binary and so in one process.
+//! All integration tests of the stand-ins, in one binary and one process.
 
 #![allow(
     clippy::expect_used,

@@ -1,7 +1,9 @@
-//! `cargo demo`: the agent's real code against the stand-ins, through a scripted pod life, told as a timeline.
+//! `cargo demo`: runs the agent's real code with the stand-ins through a scripted pod life, and
+//! prints a timeline.
 //!
-//! The last line is the body of the last heartbeat. The exit code is 0 only if what the service recorded is what the
-//! script implies. `--record FILE` writes the body of every heartbeat that was sent, a line each.
+//! The last line is the body of the last heartbeat. The exit code is 0 only if the service recorded
+//! exactly what the script implies. `--record FILE` writes the body of every sent heartbeat, one
+//! per line.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
@@ -24,7 +26,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-/// The demo is broken if it takes longer.
+/// The demo fails if it takes longer.
 const LIMIT: Duration = Duration::from_secs(18);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -124,7 +126,7 @@ async fn tell(record: Option<&Path>) -> Result<Value, Failure> {
     judge(&world.service, ending)
 }
 
-/// The script. Pauses are for the reader's eye; what must have happened is waited for.
+/// The script. The pauses are for the reader; the script waits for the states that it needs.
 async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failure> {
     let kube = |text: &str, status: Value| {
         timeline.line(Side::Kubernetes, text);
@@ -158,7 +160,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
         "main: waiting (CrashLoopBackOff)",
         restarted(waiting("CrashLoopBackOff"), 1, &crash),
     );
-    // Counted rather than timed: waits grow with each failure, and the demo must stay short.
+    // Counted instead of timed: the waits grow with each failure, and the demo must stay short.
     world
         .service
         .wait_for("two refusals", LIMIT, |heard| heard.len() >= before + 2)
@@ -202,7 +204,7 @@ async fn accepted(world: &World, what: &str, wanted: impl Fn(&Heartbeat) -> bool
     Ok(())
 }
 
-/// Whether the service heard what the script says, no more and no less.
+/// Checks that the service heard exactly what the script implies.
 fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
     let violations = service.violations();
     if !violations.is_empty() {
@@ -255,7 +257,7 @@ enum Side {
     Service,
 }
 
-/// Prints what happens on each side, with the time since the start.
+/// Prints the events of each side, with the time since the start.
 #[derive(Clone)]
 struct Timeline {
     start: Instant,
@@ -282,7 +284,7 @@ impl Timeline {
         };
         let time = format!("{:6.2}s", self.start.elapsed().as_secs_f64());
         let mut out = self.out.lock();
-        // Nobody reading is no reason to stop: the exit code counts.
+        // A closed standard output doesn't stop the demo, because the exit code matters.
         let _ = if self.colours {
             writeln!(
                 out,

@@ -1,4 +1,5 @@
-//! Many agents in one process, each the library's own, with its own pod, run, clients and connections. They share two threads.
+//! Many agents in one process. Each is the library's own agent, with its own pod, run, clients and
+//! connections. They share two threads.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
@@ -21,28 +22,28 @@ use tokio::time::Instant;
 use super::process::raise_file_limit;
 use crate::{Error, io};
 
-/// What a process of agents is told first, as one line of JSON on its standard input.
+/// The plan of a process of agents: the first line of JSON on its standard input.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Plan {
-    /// What all agents find in their environment.
+    /// The environment that all agents share.
     pub settings: BTreeMap<String, String>,
-    /// What each finds there besides.
+    /// Each agent's additional environment.
     pub agents: Vec<BTreeMap<String, String>>,
-    /// The agents are started one after the other, in so many milliseconds.
+    /// The time over which the agents are started one after the other, in milliseconds.
     pub start_over_ms: u64,
 }
 
-/// What is told afterwards, a word on a line.
+/// A later order, one word on a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// To tell a [`Count`], as a line of JSON on standard output.
+    /// Write a [`Count`] as a line of JSON on standard output.
     Count,
-    /// To send SIGTERM to all agents, as it were.
+    /// Stop all agents as SIGTERM would.
     Terminate,
 }
 
 impl Order {
-    /// The word.
+    /// The order's word.
     #[must_use]
     pub fn word(self) -> &'static str {
         match self {
@@ -52,29 +53,30 @@ impl Order {
     }
 }
 
-/// What a process of agents has seen of them.
+/// The agents' results in one process.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Count {
     /// Agents that were started.
     pub started: usize,
     /// Agents that ended with exit code 0.
     pub ended_well: usize,
-    /// Agents that ended otherwise.
+    /// Agents that ended with another exit code.
     pub ended_ill: usize,
     /// Attempts to send a heartbeat.
     pub attempts: usize,
-    /// Those that were not accepted.
+    /// Attempts that were not accepted.
     pub failed: usize,
     /// Transitions that the cores saw.
     pub transitions: usize,
-    /// Heartbeats with news that were given up.
+    /// Dropped heartbeats with news.
     pub dropped: usize,
-    /// How long those that were accepted since the last count took, each from its start to its answer, in microseconds.
+    /// The durations of the accepted attempts since the last count, from start to answer, in
+    /// microseconds.
     pub took: Vec<u32>,
 }
 
 impl Count {
-    /// Both together.
+    /// The sum of both.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.started += other.started;
@@ -101,7 +103,7 @@ struct Tally {
     took: Mutex<Vec<u32>>,
 }
 
-/// The most times that are kept until they are asked for.
+/// The most durations that are kept between two counts.
 const MOST_TIMES: usize = 1 << 20;
 
 impl Tally {
@@ -131,7 +133,7 @@ fn one_more(counter: &AtomicUsize) {
     counter.fetch_add(1, Ordering::Relaxed);
 }
 
-/// Counts what one agent does.
+/// Counts one agent's activity.
 struct Counting {
     tally: Arc<Tally>,
     begun: Option<Instant>,
@@ -147,7 +149,7 @@ impl Onlooker for Counting {
             }
             Note::Failed { .. } => one_more(&self.tally.failed),
             Note::Transition { .. } => one_more(&self.tally.transitions),
-            // One whose news a newer one tells, too, is no loss.
+            // Not a loss: a newer heartbeat reports the same news.
             Note::Dropped(_, _, cause, _) if *cause != DropCause::Superseded => one_more(&self.tally.dropped),
             _ => {}
         }
@@ -159,10 +161,10 @@ impl Onlooker for Counting {
     }
 }
 
-/// Runs agents as it is told on standard input, until that ends.
+/// Runs agents and follows the orders on standard input, until it ends.
 ///
 /// # Errors
-/// The plan isn't one, or a setting in it is wrong.
+/// The plan can't be read, or one of its settings is wrong.
 pub async fn work() -> Result<(), Error> {
     raise_file_limit()?;
     let mut lines = standard_input();
@@ -190,7 +192,7 @@ pub async fn work() -> Result<(), Error> {
                     let _ = terminate.send(true);
                 }
                 Some(_) => {}
-                // Whoever started us is gone, or done.
+                // Our parent ended, or doesn't need us any more.
                 None => return Ok(()),
             },
             Some(ended) = agents.join_next() => {
@@ -213,10 +215,10 @@ pub async fn work() -> Result<(), Error> {
     }
 }
 
-/// One signal, when it is time.
+/// One signal, sent on the order to terminate.
 fn signals(mut terminated: watch::Receiver<bool>) -> Pin<Box<dyn Stream<Item = ()> + Send>> {
     let once = stream::once(async move {
-        // Whoever could send one is gone: none comes any more.
+        // The sender is gone, so no signal will come.
         if terminated.wait_for(|terminated| *terminated).await.is_err() {
             std::future::pending::<()>().await;
         }
@@ -224,7 +226,7 @@ fn signals(mut terminated: watch::Receiver<bool>) -> Pin<Box<dyn Stream<Item = (
     Box::pin(once.chain(stream::pending()))
 }
 
-/// The lines of standard input, by a thread of their own, which ends with the process.
+/// Reads the lines of standard input on a separate thread, which ends with the process.
 fn standard_input() -> mpsc::Receiver<String> {
     let (sender, receiver) = mpsc::channel(16);
     std::thread::spawn(move || {

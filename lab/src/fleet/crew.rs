@@ -1,4 +1,4 @@
-//! The processes of a fleet, from the side of whoever starts them: what they are told, and what they tell.
+//! The parent's side of a fleet's processes: the orders to them, and their answers.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -13,11 +13,11 @@ use super::agents::{Count, Order, Plan};
 use super::process::{Usage, usage};
 use crate::{Error, io};
 
-/// How long a process may take to answer. A machine that starts thousands of connections is a busy one.
+/// How long a process may take to answer. Opening thousands of connections keeps the machine busy.
 const ANSWER: Duration = Duration::from_secs(120);
 
-/// One process that takes orders on standard input and answers on standard output, in lines. Dropped, it is killed; and it
-/// ends by itself when whoever started it is gone.
+/// A process that takes orders on standard input and answers on standard output, in lines. It is
+/// killed when this value is dropped, and ends by itself when its parent ends.
 #[derive(Debug)]
 pub struct Hand {
     child: Child,
@@ -27,10 +27,10 @@ pub struct Hand {
 }
 
 impl Hand {
-    /// Starts it, with nothing in its environment but `environment`.
+    /// Starts the process with only this `environment`.
     ///
     /// # Errors
-    /// It can't be started.
+    /// The process can't be started.
     pub fn start(
         program: &Path,
         arguments: &[&str],
@@ -43,7 +43,7 @@ impl Hand {
             .envs(environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            // A group of its own: Ctrl-C reaches us, and we end it in order.
+            // A separate process group: Ctrl-C reaches only us, and we end the process cleanly.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
@@ -61,10 +61,10 @@ impl Hand {
         })
     }
 
-    /// Tells it a line.
+    /// Sends a line to the process.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process ended or takes too long.
     pub async fn tell(&mut self, line: &str) -> Result<(), Error> {
         let told = async {
             self.orders.write_all(line.as_bytes()).await?;
@@ -77,18 +77,18 @@ impl Hand {
         }
     }
 
-    /// Waits for its next line.
+    /// Waits for the process's next line.
     ///
     /// # Errors
-    /// It is gone, takes too long, or tells something else.
+    /// The process ended, takes too long, or writes something else.
     pub async fn answer<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
         self.answer_of(Duration::ZERO).await
     }
 
-    /// The same for what it is to do in this time.
+    /// Waits for the process's next line, and allows this additional time for its work.
     ///
     /// # Errors
-    /// As above.
+    /// The same as for [`Self::answer`].
     pub async fn answer_of<T: DeserializeOwned>(&mut self, work: Duration) -> Result<T, Error> {
         let line = match tokio::time::timeout(ANSWER + work, self.answers.next_line()).await {
             Ok(line) => line.map_err(io(format!("listening to {}", self.what)))?,
@@ -100,10 +100,10 @@ impl Hand {
             .map_err(|error| io(format!("understanding {}: {line}", self.what))(error.into()))
     }
 
-    /// What it has used so far.
+    /// The resources that the process used so far.
     ///
     /// # Errors
-    /// It is gone.
+    /// The process ended.
     pub fn usage(&self) -> Result<Usage, Error> {
         usage(self.child.id().unwrap_or(0))
     }
@@ -113,26 +113,27 @@ impl Hand {
     }
 }
 
-/// The agents of a fleet, in some processes.
+/// A fleet's agents, in a few processes.
 #[derive(Debug)]
 pub struct Crew {
     hands: Vec<Hand>,
 }
 
 impl Crew {
-    /// Starts processes of `program`, `podbeat-lab`, and deals the plan's agents out to them.
+    /// Starts processes of `program` (`podbeat-lab`), and distributes the plan's agents among them.
     ///
     /// # Errors
     /// A process can't be started.
     pub async fn start(program: &Path, plan: &Plan, processes: usize) -> Result<Self, Error> {
-        // Of the system's roots an agent finds only the one that it needs: thousands of copies of all would tell of nothing
-        // but memory, and a pod's image has its own.
+        // The agents get the one root certificate that they need instead of the system's roots.
+        // Thousands of copies of all roots would dominate the measured memory, and a pod's image
+        // has its own roots.
         let roots = plan.settings.get("PODBEAT_CA_FILE").cloned().unwrap_or_default();
         let environment = BTreeMap::from([("SSL_CERT_FILE".to_owned(), roots)]);
         let mut hands = Vec::new();
         let processes = processes.max(1);
         for nth in 0..processes {
-            // By turns, so that each process starts agents all the time.
+            // In turns, so that each process starts agents during the whole time.
             let own = Plan {
                 agents: plan.agents.iter().skip(nth).step_by(processes).cloned().collect(),
                 ..plan.clone()
@@ -145,10 +146,10 @@ impl Crew {
         Ok(Self { hands })
     }
 
-    /// What they have seen, together. The times are those since the last count.
+    /// The agents' results, added up. The durations are those since the last count.
     ///
     /// # Errors
-    /// A process is gone.
+    /// A process ended or takes too long.
     pub async fn count(&mut self) -> Result<Count, Error> {
         let mut all = Count::default();
         for hand in &mut self.hands {
@@ -158,10 +159,10 @@ impl Crew {
         Ok(all)
     }
 
-    /// SIGTERM to all agents.
+    /// Stops all agents as SIGTERM would.
     ///
     /// # Errors
-    /// A process is gone.
+    /// A process ended or takes too long.
     pub async fn terminate(&mut self) -> Result<(), Error> {
         for hand in &mut self.hands {
             hand.tell(Order::Terminate.word()).await?;
@@ -169,10 +170,10 @@ impl Crew {
         Ok(())
     }
 
-    /// What the processes have used, together.
+    /// The resources that the processes used, added up.
     ///
     /// # Errors
-    /// A process is gone.
+    /// A process ended.
     pub fn usage(&self) -> Result<Usage, Error> {
         let mut all = Usage::default();
         for hand in &self.hands {

@@ -1,4 +1,5 @@
-//! What was measured: a table for people, JSON for programs, and whether every limit was kept. Pure, but for the writing.
+//! The measured figures: a table for people, JSON for programs, and the check of every limit. Pure,
+//! except for writing the file.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -7,32 +8,32 @@ use serde_json::{Map, Value, json};
 
 use crate::{Error, io};
 
-/// What a figure must be.
+/// A figure's limit.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Limit {
-    /// Nothing: it is told only.
+    /// No limit: the figure is only reported.
     None,
-    /// No more than this.
+    /// At most this value.
     AtMost(f64),
-    /// No less than this.
+    /// At least this value.
     AtLeast(f64),
 }
 
 /// One figure.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Figure {
-    /// What it is.
+    /// The figure's name.
     pub name: &'static str,
-    /// How much.
+    /// The measured value.
     pub value: f64,
-    /// In what.
+    /// The value's unit.
     pub unit: &'static str,
-    /// What it must be.
+    /// The limit.
     pub limit: Limit,
 }
 
 impl Figure {
-    /// Whether its limit is kept.
+    /// Whether the value is within its limit.
     #[must_use]
     pub fn holds(&self) -> bool {
         match self.limit {
@@ -43,7 +44,7 @@ impl Figure {
     }
 }
 
-/// All figures of a run.
+/// All figures of one measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Figures {
     all: Vec<Figure>,
@@ -51,7 +52,7 @@ pub struct Figures {
 }
 
 impl Figures {
-    /// Adds one.
+    /// Adds a figure.
     pub fn add(&mut self, name: &'static str, value: f64, unit: &'static str, limit: Limit) {
         self.all.push(Figure {
             name,
@@ -61,7 +62,7 @@ impl Figures {
         });
     }
 
-    /// Adds a count, which must be nothing but this.
+    /// Adds a count that must equal `wanted`.
     pub fn exactly(&mut self, name: &'static str, value: usize, wanted: usize) {
         let limit = match value.cmp(&wanted) {
             std::cmp::Ordering::Less => Limit::AtLeast(wanted as f64),
@@ -70,12 +71,12 @@ impl Figures {
         self.add(name, value as f64, "", limit);
     }
 
-    /// Adds what only the JSON shows.
+    /// Adds a value that appears only in the JSON.
     pub fn attach(&mut self, name: &str, value: Value) {
         self.more.insert(name.to_owned(), value);
     }
 
-    /// How many limits there are, and how many of them are kept.
+    /// The number of limits, and how many of them are met.
     #[must_use]
     pub fn kept(&self) -> (usize, usize) {
         let limited = || self.all.iter().filter(|figure| figure.limit != Limit::None);
@@ -85,7 +86,7 @@ impl Figures {
         )
     }
 
-    /// As a table of text.
+    /// The figures as a text table.
     #[must_use]
     pub fn table(&self) -> String {
         let width = self
@@ -117,7 +118,7 @@ impl Figures {
         table
     }
 
-    /// As JSON.
+    /// The figures as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         let figures = self.all.iter().map(|figure| {
@@ -134,10 +135,10 @@ impl Figures {
         Value::Object(all)
     }
 
-    /// Writes the JSON to a file, whose directory is made.
+    /// Writes the JSON to a file, and creates its directory.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         if let Some(dir) = path.parent() {
             std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;

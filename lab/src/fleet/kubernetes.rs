@@ -1,4 +1,5 @@
-//! The stand-in Kubernetes API of a fleet, in a process of its own: ten thousand watches are as many connections.
+//! A fleet's stand-in Kubernetes API in a separate process, because ten thousand watches need as
+//! many connections.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,42 +20,44 @@ use crate::{Error, io};
 /// The bearer token that it accepts.
 const TOKEN: &str = "fleet-kube-token";
 
-/// What the process is told, as a line of JSON on its standard input. It answers each with a [`State`].
+/// An order to the process, as a line of JSON on its standard input. The process answers each order
+/// with a [`State`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Order {
-    /// To begin with so many pods, and to write a service account's directory. Told first.
+    /// Starts with this many pods, and writes a service account's directory. This order comes
+    /// first.
     Begin {
         /// The directory.
         service_account_dir: PathBuf,
-        /// How many.
+        /// The number of pods.
         pods: usize,
     },
-    /// To bring every pod to a step of its life, one after the other in so many milliseconds.
+    /// Moves every pod to a step of its life, one after the other within this time.
     Step {
         /// The step.
         step: usize,
-        /// The time.
+        /// The time, in milliseconds.
         over_ms: u64,
     },
-    /// Nothing but to answer.
+    /// Only answers.
     Tell,
 }
 
-/// How it stands.
+/// The stand-in's state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
     /// Its port on loopback.
     pub port: u16,
     /// Open watches.
     pub watches: usize,
-    /// Requests so far, by verb.
+    /// The requests so far, by verb.
     pub requests: BTreeMap<String, usize>,
 }
 
-/// Gives it an order and waits until that is done.
+/// Sends an order and waits until it is done.
 ///
 /// # Errors
-/// The process is gone.
+/// The process ended or takes too long.
 pub async fn order(hand: &mut Hand, order: &Order) -> Result<State, Error> {
     hand.tell(&serde_json::to_string(order).unwrap_or_default())
         .await?;
@@ -65,10 +68,10 @@ pub async fn order(hand: &mut Hand, order: &Order) -> Result<State, Error> {
     hand.answer_of(work).await
 }
 
-/// Serves as it is told on standard input, until that ends.
+/// Serves and follows the orders on standard input, until it ends.
 ///
 /// # Errors
-/// An order isn't one, or the stand-in can't begin.
+/// An order can't be read, or the stand-in can't start.
 pub async fn serve() -> Result<(), Error> {
     use std::io::Write;
     raise_file_limit()?;
@@ -90,7 +93,8 @@ pub async fn serve() -> Result<(), Error> {
                 let authority = Authority::new()?;
                 let options = Options {
                     token: TOKEN.to_owned(),
-                    // Nothing is forgotten: a watch that has no news of its own is behind all others' by as many events.
+                    // The history keeps all events. A watch without news of its own is behind by
+                    // the events of all other pods.
                     history: pods * (STEPS + 1) + 100,
                     ..Options::default()
                 };

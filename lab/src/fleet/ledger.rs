@@ -1,4 +1,4 @@
-//! What the service heard of each run, held against what was done to its pod. Pure.
+//! Compares the heartbeats of each run with the changes of its pod. Pure.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,23 +6,24 @@ use std::time::Duration;
 use super::lives::{Member, STEPS, mark};
 use crate::service::Heartbeat;
 
-/// One heartbeat that came.
+/// One received heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival {
-    /// When, since the service's start.
+    /// When it arrived, since the service's start.
     pub at: Duration,
-    /// Of which pod of the fleet.
+    /// The number of its pod in the fleet.
     pub nth: usize,
-    /// Whether the service acted on it.
+    /// Whether the service accepted it.
     pub accepted: bool,
 }
 
-/// All that was heard of a fleet.
+/// All heartbeats of a fleet.
 #[derive(Debug, Default)]
 pub struct Ledger {
     nth_of: HashMap<String, usize>,
     runs: Vec<OfRun>,
-    /// What tells the steps of each run's life: made once, since thousands are looked for many times.
+    /// The marks of each run's steps. They are computed once, because thousands are looked up many
+    /// times.
     marks: Vec<Vec<Option<String>>>,
     arrivals: Vec<Arrival>,
     violations: Vec<String>,
@@ -34,16 +35,17 @@ pub struct Ledger {
 
 #[derive(Clone, Debug, Default)]
 struct OfRun {
-    /// The states of `main` that were accepted, repetitions left out, and when.
+    /// The accepted states of `main` without repetitions, and when they arrived.
     told: Vec<(String, Duration)>,
     finals: usize,
     after_final: usize,
-    /// What Retry-After asked for.
+    /// The earliest time for the next heartbeat, from Retry-After.
     not_before: Option<Duration>,
 }
 
 impl Ledger {
-    /// For the runs of a fleet. An answer of 503 asks with Retry-After to wait for so long.
+    /// Creates a ledger for the runs of a fleet. `retry_after` is the Retry-After of the service's
+    /// 503 answers.
     #[must_use]
     pub fn new(size: usize, retry_after: Duration) -> Self {
         Self {
@@ -57,7 +59,7 @@ impl Ledger {
         }
     }
 
-    /// Takes in a heartbeat, in the order in which they came.
+    /// Records a heartbeat. Call it in the order of arrival.
     pub fn hear(&mut self, heartbeat: &Heartbeat) {
         const MOST_VIOLATIONS: usize = 20;
         let room = MOST_VIOLATIONS.saturating_sub(self.violations.len());
@@ -106,13 +108,13 @@ impl Ledger {
         }
     }
 
-    /// Every heartbeat that came, in order.
+    /// Every received heartbeat, in order.
     #[must_use]
     pub fn arrivals(&self) -> &[Arrival] {
         &self.arrivals
     }
 
-    /// When each run was first accepted from `from` on.
+    /// When each run's first heartbeat after `from` was accepted.
     #[must_use]
     pub fn first_accepted_since(&self, from: Duration) -> Vec<Duration> {
         let mut seen = vec![false; self.runs.len()];
@@ -129,7 +131,7 @@ impl Ledger {
             .collect()
     }
 
-    /// How many runs were told up to a step of their life.
+    /// How many runs reported a step of their life.
     #[must_use]
     pub fn told_of(&self, step: usize) -> usize {
         let told = self.runs.iter().enumerate().filter(|(nth, run)| {
@@ -139,7 +141,7 @@ impl Ledger {
         told.count()
     }
 
-    /// When a step of its life was first accepted of a run.
+    /// When a run's heartbeat with this step was first accepted.
     #[must_use]
     pub fn accepted_at(&self, nth: usize, step: usize) -> Option<Duration> {
         let wanted = self.mark(nth, step)?;
@@ -157,7 +159,8 @@ impl Ledger {
         self.marks.get(nth)?.get(step)?.as_ref()
     }
 
-    /// How many of the changes up to a step were never accepted, or told in another order: what was lost.
+    /// The lost changes: how many of the changes up to a step were never accepted, or were reported
+    /// out of order.
     #[must_use]
     pub fn lost(&self, steps: usize) -> usize {
         let lost = self.runs.iter().enumerate().map(|(nth, run)| {
@@ -177,39 +180,39 @@ impl Ledger {
         lost.sum()
     }
 
-    /// How many states were told that no change up to a step made, or more than once.
+    /// How many reported states match no change up to a step, or repeat one.
     #[must_use]
     pub fn invented(&self, steps: usize) -> usize {
         let told: usize = self.runs.iter().map(|run| run.told.len()).sum();
         (told + self.lost(steps)).saturating_sub(self.runs.len() * (steps + 1))
     }
 
-    /// How many runs don't have exactly one accepted last heartbeat as the last word.
+    /// How many runs didn't end with exactly one accepted last heartbeat.
     #[must_use]
     pub fn without_one_final(&self) -> usize {
         let wrong = |run: &&OfRun| run.finals != 1 || run.after_final > 0;
         self.runs.iter().filter(wrong).count()
     }
 
-    /// Heartbeats that came before the time that Retry-After had asked for.
+    /// Heartbeats that arrived before the end of their Retry-After.
     #[must_use]
     pub fn too_early(&self) -> usize {
         self.too_early
     }
 
-    /// Answers of 503.
+    /// Answers with 503.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.refused
     }
 
-    /// Heartbeats of runs that are none of the fleet's.
+    /// Heartbeats of runs outside the fleet.
     #[must_use]
     pub fn strangers(&self) -> usize {
         self.strangers
     }
 
-    /// What the contract has against what came; the first of it.
+    /// The first violations of the contract.
     #[must_use]
     pub fn violations(&self) -> &[String] {
         &self.violations

@@ -1,4 +1,4 @@
-//! The pods of a fleet: their names, and the life that each of them goes through.
+//! A fleet's pods: their names and their lives.
 
 use serde_json::Value;
 
@@ -7,16 +7,17 @@ use crate::pod::{Pod, exit, restarted, running, terminated, waiting};
 /// The bearer token of all runs.
 pub const TOKEN: &str = "fleet-service-token";
 
-/// The statuses of `main` in one pod's life, in order: each is one change of the pod, and one transition to report.
+/// The number of statuses of `main` in one pod's life. Each status is one change of the pod, and
+/// one transition to report.
 pub const STEPS: usize = 8;
 
-/// The step at which the task is over for good.
+/// The step at which the task is finally over.
 pub const LAST: usize = STEPS - 1;
 
-/// One pod of the fleet, and the run that it carries out.
+/// One pod of the fleet, and its run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
-    /// Of the fleet's pods, from 0.
+    /// The pod's number in the fleet, from 0.
     pub nth: usize,
 }
 
@@ -27,29 +28,30 @@ impl Member {
         format!("fleet-{:05}", self.nth)
     }
 
-    /// The UID, where nobody else gives one.
+    /// The UID, if the API server doesn't assign one.
     #[must_use]
     pub fn uid(&self) -> String {
         format!("00000000-0000-4000-8000-{:012}", self.nth)
     }
 
-    /// The run.
+    /// The run's id.
     #[must_use]
     pub fn run(&self) -> String {
         format!("trn.fleet-{:05}", self.nth)
     }
 
-    /// The nonce, as the service gives one for each run that is checked out.
+    /// The nonce, as the service issues one for each run that is checked out.
     #[must_use]
     pub fn nonce(&self) -> String {
         format!("nonce-of-fleet-{:05}", self.nth)
     }
 
-    /// The status of `main` at a step: it fails twice and is started again, and then succeeds. No two steps look alike.
+    /// The status of `main` at a step. `main` fails twice, is restarted, and then succeeds. No two
+    /// steps look alike.
     #[must_use]
     pub fn status(&self, step: usize) -> Value {
         let id = |start: usize| format!("{}-{start}", self.pod());
-        // The pod's own, so that one that is told of another pod is found out.
+        // The exit code differs from pod to pod, so a report about the wrong pod is noticed.
         let code = i32::try_from(1 + self.nth % 200).unwrap_or(1);
         let failed = |start: usize| exit(code, "Error", &id(start));
         let restarts = |count: i32, status: Value, start: usize| restarted(status, count, &failed(start));
@@ -74,7 +76,8 @@ impl Member {
     }
 }
 
-/// What of a state tells it from any other of its pod's life. `None` if it is no state.
+/// The text that distinguishes a state from all others in its pod's life. `None` if it is not a
+/// state.
 #[must_use]
 pub fn mark(state: &Value) -> Option<String> {
     let (kind, members) = state.as_object()?.iter().next()?;

@@ -1,6 +1,9 @@
-//! A fleet: thousands of real agents in a few processes, the lives of their pods, and what is measured of them.
-//! Here lives what `podbeat-lab fleet` does with the stand-ins and what a fleet on a real API server needs of it.
-//! Never here: how a stand-in behaves, or a decision of podbeat's: an agent is the library's own, whole.
+//! A fleet: thousands of real agents in a few processes, the lives of their pods, and the
+//! measurements.
+//! Contains the part of `podbeat-lab fleet` that works with the stand-ins, and what a fleet with a
+//! real API server needs of it.
+//! Never here: the behavior of a stand-in, or a decision of podbeat. Each agent is the library's
+//! complete agent.
 
 pub mod agents;
 pub mod crew;

@@ -1,21 +1,21 @@
-//! What a process costs, as Linux tells it, and how many files this one may open.
+//! The resources that a process uses according to Linux, and this process's limit of open files.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{Error, io};
 
-/// What a process has used so far.
+/// The resources that a process used so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Usage {
     /// Resident memory, in KiB.
     pub rss_kib: u64,
-    /// Time on a processor, in seconds.
+    /// Processor time, in seconds.
     pub cpu_seconds: f64,
-    /// Open files, connections among them.
+    /// Open files, including connections.
     pub files: usize,
 }
 
-/// What a process has used so far.
+/// The resources that a process used so far.
 ///
 /// # Errors
 /// There is no such process.
@@ -33,10 +33,10 @@ pub fn usage(pid: u32) -> Result<Usage, Error> {
     })
 }
 
-/// This process.
+/// The resources that this process used so far.
 ///
 /// # Errors
-/// Linux doesn't tell.
+/// Its files in /proc can't be read.
 pub fn own_usage() -> Result<Usage, Error> {
     usage(std::process::id())
 }
@@ -46,7 +46,8 @@ fn resident(status: &str) -> Option<u64> {
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
-/// In user mode and in the kernel: fields 14 and 15 of proc(5), counted behind the name, which may hold anything.
+/// The ticks in user mode and in the kernel: fields 14 and 15 of proc(5). They are counted after
+/// the name, which may contain any character.
 fn ticks(stat: &str) -> Option<u64> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);
@@ -55,7 +56,8 @@ fn ticks(stat: &str) -> Option<u64> {
     Some(user + system)
 }
 
-/// Lets this process, and those that it starts, open as many files as the system allows it; returns how many that are.
+/// Raises the limit of open files to the system's maximum, for this process and its children.
+/// Returns the new limit.
 ///
 /// # Errors
 /// The system refuses.

@@ -1,4 +1,4 @@
-//! The stand-in service of a fleet, and the ledger of what it hears.
+//! A fleet's stand-in service, and the ledger of its heartbeats.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,26 +14,26 @@ use crate::pki::Authority;
 use crate::service::{Limits, Options, Service};
 use crate::{Error, io};
 
-/// What an answer of 503 asks for in Retry-After.
+/// The Retry-After of the 503 answers.
 pub const RETRY_AFTER: Duration = Duration::from_secs(15);
 
-/// Between two looks at what came.
+/// How often the ledger takes new heartbeats.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// The service, and what it heard.
+/// The service and its ledger.
 #[derive(Debug)]
 pub struct FleetService {
     service: Service,
     faults: Faults,
-    /// What it heard, up to the last look.
+    /// The heartbeats up to the last look.
     pub ledger: Ledger,
 }
 
 impl FleetService {
-    /// Starts it for the runs of a fleet. It demands of each run one nonce.
+    /// Starts it for the runs of a fleet. It requires one nonce for each run.
     ///
     /// # Errors
-    /// No port, or no certificate.
+    /// There is no free port, or no certificate.
     pub async fn start(authority: &Authority, size: usize) -> Result<Self, Error> {
         let faults = Faults::default();
         let runs: BTreeSet<String> = (0..size).map(|nth| Member { nth }.run()).collect();
@@ -55,7 +55,8 @@ impl FleetService {
         })
     }
 
-    /// What all agents find in their environment of it. `ca_file` holds its authority's certificate.
+    /// The service's settings for the environment of all agents. `ca_file` contains its authority's
+    /// certificate.
     #[must_use]
     pub fn settings(&self, ca_file: &Path, interval: Duration) -> BTreeMap<String, String> {
         BTreeMap::from(
@@ -72,27 +73,27 @@ impl FleetService {
         )
     }
 
-    /// Looks at what came since the last look.
+    /// Moves the heartbeats since the last look into the ledger.
     pub fn look(&mut self) {
         for heartbeat in self.service.take_heartbeats() {
             self.ledger.hear(&heartbeat);
         }
     }
 
-    /// The time by which arrivals are told.
+    /// The time since the service's start, which is the time base of arrivals.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.service.elapsed()
     }
 
-    /// Goes away for so long, from now on: for the first half it closes connections, for the second one it answers with 503
-    /// and [`RETRY_AFTER`]. Returns the time at which it is back.
+    /// Starts an outage of this length. In the first half the service closes connections; in the
+    /// second half it answers 503 with [`RETRY_AFTER`]. Returns the time at which the outage ends.
     ///
     /// # Errors
-    /// None, but for a mistake in here.
+    /// Only a mistake in this function.
     pub fn go_away(&self, length: Duration) -> Result<Duration, Misread> {
         let text = |time: Duration| humantime::format_duration(time).to_string().replace(' ', "");
-        // Both hold from now on; the first of those that do strikes.
+        // Both rules are in force now; the first one that is in force applies.
         self.faults.script(&format!(
             "heartbeat refuse for {}; heartbeat 503 retry-after={} for {}",
             text(length / 2),
@@ -102,7 +103,7 @@ impl FleetService {
         Ok(self.elapsed() + length)
     }
 
-    /// Listens until a time by [`Self::elapsed`].
+    /// Records heartbeats until this time (see [`Self::elapsed`]).
     pub async fn listen_until(&mut self, at: Duration) {
         while self.elapsed() < at {
             tokio::time::sleep(LOOK.min(at.saturating_sub(self.elapsed()))).await;
@@ -110,10 +111,10 @@ impl FleetService {
         }
     }
 
-    /// Listens until the ledger is as wanted.
+    /// Records heartbeats until the ledger has the wanted state.
     ///
     /// # Errors
-    /// It isn't within `limit`. `seen` says how far it came.
+    /// The state is not reached within `limit`. `seen` describes the progress.
     pub async fn listen_for(
         &mut self,
         what: &str,
@@ -138,10 +139,10 @@ impl FleetService {
         }
     }
 
-    /// Listens until a step was told of every run.
+    /// Records heartbeats until every run has reported a step.
     ///
     /// # Errors
-    /// It isn't within `limit`.
+    /// The step is not reported within `limit`.
     pub async fn listen_for_step(&mut self, step: usize, size: usize, limit: Duration) -> Result<(), Error> {
         self.listen_for(
             &format!("step {step} of {size} runs to be told"),
@@ -153,10 +154,10 @@ impl FleetService {
     }
 }
 
-/// Writes the authority's certificate to a file, for agents.
+/// Writes the authority's certificate to a file for the agents.
 ///
 /// # Errors
-/// It can't be written.
+/// The file can't be written.
 pub fn write_ca(authority: &Authority, dir: &Path) -> Result<std::path::PathBuf, Error> {
     std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
     let path = dir.join("ca.crt");

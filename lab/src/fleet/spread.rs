@@ -4,23 +4,23 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// Arrivals in slices of time, of a second mostly.
+/// Arrivals per time slice, usually of a second.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Spread {
     /// Arrivals in each slice.
     pub slices: Vec<u32>,
-    /// From the first arrival to the last, in seconds.
+    /// The time from the first arrival to the last, in seconds.
     pub span: f64,
 }
 
 impl Spread {
-    /// The arrivals from `from` on, within so many seconds.
+    /// The arrivals from `from` on, in this many slices of a second.
     #[must_use]
     pub fn of(arrivals: impl IntoIterator<Item = Duration>, from: Duration, seconds: usize) -> Self {
         Self::in_slices(arrivals, from, Duration::from_secs(1), seconds)
     }
 
-    /// The same, in so many slices of another length.
+    /// The arrivals from `from` on, in this many slices of the given length.
     #[must_use]
     pub fn in_slices(
         arrivals: impl IntoIterator<Item = Duration>,
@@ -48,26 +48,26 @@ impl Spread {
         }
     }
 
-    /// All arrivals.
+    /// The number of all arrivals.
     #[must_use]
     pub fn total(&self) -> u32 {
         self.slices.iter().sum()
     }
 
-    /// Arrivals a slice, on average.
+    /// The average number of arrivals in a slice.
     #[must_use]
     pub fn mean(&self) -> f64 {
         f64::from(self.total()) / (self.slices.len().max(1) as f64)
     }
 
-    /// The most arrivals in one slice.
+    /// The largest number of arrivals in a slice.
     #[must_use]
     pub fn most(&self) -> u32 {
         self.slices.iter().copied().max().unwrap_or(0)
     }
 
-    /// How many times the average the fullest slice has. Of arrivals that know nothing of each other it is 1 and four
-    /// standard deviations (of 333 a slice: 1.2) at most.
+    /// The largest number of arrivals in a slice, divided by the average. For independent arrivals
+    /// it is at most 1 plus four standard deviations (1.2 for 333 arrivals in a slice).
     #[must_use]
     pub fn most_to_mean(&self) -> f64 {
         if self.total() == 0 {
@@ -76,8 +76,9 @@ impl Spread {
         f64::from(self.most()) / self.mean()
     }
 
-    /// Pearson's chi-square against "as many in each slice", for each degree of freedom: about 1 if arrivals know nothing
-    /// of each other, less if they keep apart, and far more if they come in bunches.
+    /// Pearson's chi-square against "the same number in each slice", divided by the degrees of
+    /// freedom. It is about 1 for independent arrivals, less if they avoid each other, and much
+    /// more if they come in bursts.
     #[must_use]
     pub fn dispersion(&self) -> f64 {
         let mean = self.mean();
@@ -92,7 +93,7 @@ impl Spread {
         squares / (self.slices.len() - 1) as f64
     }
 
-    /// As JSON.
+    /// The spread as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({"slices": self.slices, "span": self.span, "most": self.most(), "mean": self.mean(),
@@ -100,7 +101,7 @@ impl Spread {
     }
 }
 
-/// The value below which so many of a hundred lie; 0 of none. Sorts them.
+/// The given percentile, or 0 without values. Sorts the values.
 pub fn percentile(values: &mut [u32], of_hundred: usize) -> u32 {
     values.sort_unstable();
     let nth = (values.len() * of_hundred).div_ceil(100).saturating_sub(1);
@@ -124,7 +125,8 @@ mod tests {
         assert!(even.most_to_mean() < 1.25, "{}", even.most_to_mean());
         assert!(even.span > 29.0);
 
-        // All within ±3 s, as after one interval of 30 s with ±10 % if they had started at once.
+        // All arrivals are within ±3 s. Agents that started together arrive like this after one
+        // interval of 30 s with ±10 %.
         let bunched = Spread::of((0..10_000).map(|_| at(12.0 + 6.0 * rng.f64())), at(0.0), 30);
         assert!(bunched.dispersion() > 100.0, "{}", bunched.dispersion());
         assert!(bunched.most_to_mean() > 4.0);

@@ -1,5 +1,5 @@
-//! `podbeat-lab fleet`: a fleet against the stand-ins. The service is in this process, the Kubernetes API in a second one, the
-//! agents are in further ones.
+//! `podbeat-lab fleet`: a fleet with the stand-ins. The service is in this process, the Kubernetes
+//! API in a second one, and the agents in further ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -19,44 +19,47 @@ use super::spread::{Spread, percentile};
 use crate::pki::Authority;
 use crate::{Error, io};
 
-/// How the fleet is to be.
+/// The fleet's options.
 #[derive(Clone, Copy, Debug)]
 pub struct Options {
-    /// How many agents.
+    /// The number of agents.
     pub agents: usize,
-    /// Between two heartbeats of one.
+    /// The time between two heartbeats of an agent.
     pub interval: Duration,
-    /// The agents are started one after the other in this time.
+    /// The time over which the agents are started one after the other.
     pub start_over: Duration,
-    /// How long the service goes away.
+    /// The length of the service's outage.
     pub outage: Duration,
-    /// The processes that the agents are in.
+    /// The number of processes that the agents share.
     pub processes: usize,
-    /// Instead of all else: for so many intervals, how those that start together drift apart.
+    /// Instead of everything else, observe for this many intervals how agents that start together
+    /// drift apart.
     pub drift: Option<usize>,
 }
 
-/// The longest that anything takes that works, beside what it is made to wait for.
+/// How long a step may take, in addition to its planned waits.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// The fullest second of heartbeats at rest, in averages; and of those that come back after an outage: there most wait for
-/// what Retry-After asked, and some draw longer waits.
+/// The largest number of heartbeats in a second, divided by the average: at rest, and after an
+/// outage. After an outage most agents wait for the Retry-After, and some draw longer waits.
 const FULLEST: f64 = 1.25;
 const FULLEST_AFTER_OUTAGE: f64 = 2.5;
 
-/// Chi-square by degrees of freedom of heartbeats at rest. Of arrivals that know nothing of each other it is above 2 once in
-/// 1,000 runs (29 degrees); what a machine that stands still for a moment adds is allowed for. Bunches have hundreds.
+/// Chi-square by degrees of freedom of heartbeats at rest. Independent arrivals exceed 2 once in
+/// 1,000 measurements (29 degrees). The limit leaves room for a machine that stops for a moment.
+/// Bursts have values in the hundreds.
 const DISPERSION: f64 = 3.0;
 
-/// What a fullest second may have, in averages: this much, and four standard deviations of what chance does to so few.
+/// The limit for the fullest second, in averages: `times`, plus four standard deviations, because
+/// few arrivals vary by chance.
 fn allowed(times: f64, spread: &Spread) -> Limit {
     Limit::AtMost(times + 4.0 / spread.mean().max(f64::MIN_POSITIVE).sqrt())
 }
 
-/// Runs it. `program` is podbeat-lab itself, `dir` is for files.
+/// Runs the fleet. `program` is podbeat-lab itself, and `dir` is for files.
 ///
 /// # Errors
-/// Something can't be started, or what was awaited doesn't come.
+/// Something can't be started, or an expected state is not reached.
 pub async fn run(
     program: &Path,
     dir: &Path,
@@ -173,7 +176,7 @@ pub async fn run(
     Ok(figures)
 }
 
-/// What one agent finds in its environment. Without a UID it is the one that the stand-in gives the pod.
+/// One agent's environment. Without a UID, it is the one that the stand-in gives the pod.
 #[must_use]
 pub fn own_settings(nth: usize, uid: Option<&str>) -> BTreeMap<String, String> {
     let member = Member { nth };
@@ -197,7 +200,7 @@ fn misread(error: &crate::fault::Misread) -> Error {
     io(format!("making the service go away: {error}"))(std::io::ErrorKind::InvalidInput.into())
 }
 
-/// Two intervals in which nothing happens.
+/// Measures two intervals at rest.
 async fn rest(
     service: &mut FleetService,
     kubernetes: &mut Hand,
@@ -205,7 +208,7 @@ async fn rest(
     options: &Options,
     figures: &mut Figures,
 ) -> Result<(), Error> {
-    // What a change made agents send is an interval behind.
+    // Wait one interval, so that heartbeats caused by a change are not counted.
     service.listen_until(service.elapsed() + options.interval).await;
     let window = options.interval * 2;
     let seconds = usize::try_from(window.as_secs()).unwrap_or(60).max(1);
@@ -281,7 +284,7 @@ async fn rest(
     Ok(())
 }
 
-/// How the fleet came back after an outage: told in any fleet.
+/// Reports how a fleet came back after an outage. Used by every fleet.
 pub fn after_outage(service: &FleetService, returned: &Spread, figures: &mut Figures) {
     figures.add(
         "after the outage, fullest second to the average of 30 s",
@@ -297,7 +300,8 @@ pub fn after_outage(service: &FleetService, returned: &Spread, figures: &mut Fig
     figures.attach("return", returned.json());
 }
 
-/// What must hold at the end of any fleet: nothing lost, nothing invented, one last heartbeat each.
+/// Checks the end of every fleet: no transition is lost, no state is invented, and each run has one
+/// last heartbeat.
 ///
 /// # Errors
 /// The last heartbeats, or the agents' ends, don't come.
@@ -344,7 +348,7 @@ pub async fn end(
     Ok(())
 }
 
-/// How long those that start together stay together: the fullest thirtieth of each interval.
+/// Measures how agents that start together drift apart: the fullest thirtieth of each interval.
 async fn drift(
     service: &mut FleetService,
     options: &Options,

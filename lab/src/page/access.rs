@@ -1,8 +1,9 @@
-//! Who may look: whoever has the link that was printed, and after that the browser, by a cookie.
+//! Access to the page: by the printed link, and then by the browser's cookie.
 //!
-//! The key in the link is no token of the service's, and is made up at each start. It is answered with a cookie and a way on to the
-//! page without it, so that it stays in no address bar and no Referer. What a browser sends by itself isn't enough elsewhere: names
-//! that were made to point here (DNS rebinding) are refused, and of other origins none can read what it is answered.
+//! The link's key is not a token of the service, and is new at each start. The answer to it sets a
+//! cookie and redirects to the page without the key, so the key stays out of the address bar and
+//! the Referer. The cookie that a browser sends by itself is not enough: the page refuses names
+//! that were made to point here (DNS rebinding), and no other origin can read its answers.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -19,7 +20,7 @@ use crate::Error;
 use crate::task_runs::clock::later;
 use crate::task_runs::jwt;
 
-/// How long a browser stays let in.
+/// How long a browser's cookie is valid.
 const ADMITTED: Duration = Duration::from_secs(7 * 24 * 3600);
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
@@ -34,7 +35,8 @@ pub(super) struct Access {
 
 impl Access {
     pub(super) fn new(hosts: BTreeSet<String>, base: &str, secret: &[u8]) -> Result<Self, Error> {
-        // Another key than the one of renewed tokens, which has the same secret: neither can stand for the other.
+        // A different key than that of renewed tokens, which come from the same secret. So neither
+        // is accepted as the other.
         let secret = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), b"the page's cookies");
         Ok(Self {
             key: jwt::random_hex(16)?,
@@ -53,9 +55,9 @@ impl Access {
         &self.key
     }
 
-    /// The cookie for whoever has the key.
+    /// The cookie, if the key is right.
     pub(super) fn admit(&self, key: &str, now: Timestamp) -> Option<HeaderValue> {
-        // Compared by their signatures, so that the time it takes tells nothing.
+        // Compares signatures, so the time of the comparison reveals nothing.
         let own = hmac::sign(&self.signer, self.key.as_bytes());
         hmac::verify(&self.signer, key.as_bytes(), own.as_ref()).ok()?;
         let until = later(now, ADMITTED).as_second();
@@ -69,7 +71,7 @@ impl Access {
         HeaderValue::from_str(&cookie).ok()
     }
 
-    /// Whether a request comes from a browser that was let in.
+    /// Whether a request has a valid cookie.
     pub(super) fn knows(&self, head: &Parts, now: Timestamp) -> bool {
         let Some(name) = self.cookie() else {
             return false;
@@ -83,7 +85,8 @@ impl Access {
             .any(|(_, value)| self.is_own(value, now))
     }
 
-    /// Whether a request names this service as it is named, where only loopback leads here.
+    /// Whether a request uses one of the service's own names. Checked only if it listens on
+    /// loopback.
     pub(super) fn is_asked_by_own_name(&self, head: &Parts) -> bool {
         let Some(address) = self.address.get() else {
             return false;
@@ -112,7 +115,8 @@ impl Access {
             || self.hosts.iter().any(|own| own.eq_ignore_ascii_case(&host))
     }
 
-    /// Cookies are for a host with all its ports: the port in the name tells services of one machine apart.
+    /// The cookie's name. Cookies belong to a host with all its ports, so the port in the name
+    /// distinguishes the services of one machine.
     fn cookie(&self) -> Option<String> {
         Some(format!("podbeat-lab-{}", self.address.get()?.port()))
     }
@@ -138,8 +142,9 @@ impl Access {
     }
 }
 
-/// Whether a browser says that another origin's page asks. Its cookie may still come along from another port of this host, whose
-/// page could read nothing, but take a stream's place.
+/// Whether a browser reports that the request comes from another origin's page. A page on another
+/// port of this host still gets the cookie sent. It can't read the answer, but it could occupy a
+/// stream.
 pub(super) fn is_from_elsewhere(head: &Parts) -> bool {
     let site = head.headers.get(SEC_FETCH_SITE);
     site.is_some_and(|site| site != "same-origin" && site != "none")

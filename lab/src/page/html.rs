@@ -1,6 +1,7 @@
-//! The page as HTML: what there is to see goes in, text comes out. Pure.
+//! The page as HTML. Pure.
 //!
-//! maud escapes whatever is put in; what is put in from outside went through [`shown`] besides, or is an id in an address.
+//! maud escapes all inserted values. Text from outside also went through [`shown`], or is an id in
+//! an address.
 
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
@@ -11,14 +12,16 @@ use super::view::{Attempt, Container, Detail, Entry, Line, MOST_RUNS, Overview, 
 use crate::task_runs::http::ID;
 use crate::task_runs::run::Status;
 
-/// The parts of a page that change: regions by their ids in the document, and the rows of its table, in order.
+/// The changing parts of a page: regions by their ids in the document, and the rows of its table,
+/// in order.
 #[derive(Debug, PartialEq)]
 pub(super) struct Picture {
     pub(super) regions: Vec<(&'static str, String)>,
     pub(super) rows: Vec<(u64, String)>,
 }
 
-/// How a status looks beside its word, for those who tell shapes better than colours; and its class in page.css.
+/// A status's sign, for readers who distinguish shapes better than colors, and its class in
+/// page.css.
 fn look(status: Status) -> (&'static str, &'static str) {
     match status {
         Status::Pending => ("○", "pending"),
@@ -35,8 +38,8 @@ fn badge(status: Status) -> Markup {
     html! { span class={ "badge " (class) } { span aria-hidden="true" { (sign) } " " (status.word()) } }
 }
 
-/// How long ago something was, if `now` is given; page.js goes on counting. What is told to an open page has no age, so that it
-/// changes only with what it tells.
+/// How long ago something was, if `now` is given. page.js updates it. An open page receives no age,
+/// so its content changes only with the data.
 fn ago(then: Timestamp, now: Option<Timestamp>) -> Markup {
     let moment = moment(then);
     html! {
@@ -46,7 +49,7 @@ fn ago(then: Timestamp, now: Option<Timestamp>) -> Markup {
     }
 }
 
-/// A time that stands, for those who compare it with a log.
+/// A fixed time, for comparison with a log.
 fn fixed(time: Timestamp) -> Markup {
     html! { time datetime=(time) { (moment(time)) } }
 }
@@ -55,7 +58,7 @@ fn nothing() -> Markup {
     html! { span.none { "–" } }
 }
 
-/// Text from outside: it turns nothing that stands around it.
+/// Text from outside, isolated so that it can't change the direction of the text around it.
 fn foreign(text: &str) -> Markup {
     html! { bdi { (text) } }
 }
@@ -105,7 +108,8 @@ pub(super) fn runs(overview: &Overview, now: Timestamp) -> String {
                 }
             }
         }
-        // Roles are said, because page.css makes blocks of it on narrow screens, which some browsers take for no table any more.
+        // The roles are explicit, because page.css turns the table into blocks on narrow screens,
+        // and some browsers then no longer expose it as a table.
         table role="table" aria-label="Runs, newest first" {
             (head(&RUN_COLUMNS))
             tbody #rows role="rowgroup" { @for line in &overview.lines { (row(line, Some(now))) } }
@@ -179,7 +183,7 @@ fn runs_regions(overview: &Overview) -> Vec<(&'static str, Markup)> {
     regions
 }
 
-/// What changes of the page of the runs.
+/// The changing parts of the page of the runs.
 pub(super) fn runs_picture(overview: &Overview) -> Picture {
     let text = |(name, markup): (&'static str, Markup)| (name, markup.into_string());
     Picture {
@@ -253,7 +257,7 @@ fn row(line: &Line, now: Option<Timestamp>) -> Markup {
     cells(line.number, RUN_COLUMNS, contents)
 }
 
-/// The most that is shown of an id, in characters.
+/// The most characters of an id that are shown.
 const ID_SHOWN: usize = 200;
 
 /// The page of one run.
@@ -305,7 +309,7 @@ fn run_regions(detail: &Detail, now: Option<Timestamp>) -> Vec<(&'static str, Ma
     ]
 }
 
-/// What changes of the page of one run; `None` if it is no longer kept.
+/// The changing parts of the page of one run. `None` means that the run is no longer kept.
 pub(super) fn run_picture(detail: Option<&Detail>) -> Picture {
     let Some(detail) = detail else {
         let gone = "This run ended, and had to make room for newer ones.".to_owned();
@@ -407,7 +411,7 @@ fn container(container: &Container) -> Markup {
     }
 }
 
-/// A page that says why there is none.
+/// A page that explains a refusal.
 pub(super) fn refusal(title: &str, text: &str) -> String {
     document(title, None, None, "", &html! { h1 { (title) } p { (text) } })
 }
@@ -424,7 +428,7 @@ mod tests {
     use crate::task_runs::run::Wanted;
     use crate::task_runs::store::{Beat, Rules, Store};
 
-    /// What tries to become markup, to leave an attribute, or to turn text around.
+    /// Texts that try to become markup, to leave an attribute, or to change the text direction.
     const HOSTILE: [&str; 5] = [
         "<script>alert(1)</script>",
         "\"'><img src=x onerror=alert(2)>",
@@ -478,7 +482,7 @@ mod tests {
         ))
     }
 
-    /// A run that failed, and one that is new.
+    /// A failed run, and a new one.
     fn played(text: &str) -> (Store, Heard<Arc<Entry>>) {
         let mut store = store();
         store.create(text, wanted(text), 0, at(1)).expect("a run");
@@ -530,7 +534,7 @@ mod tests {
                 );
                 assert!(!html.contains("onerror=alert(2)>"), "{html}");
                 assert!(!html.contains('\u{202e}') && !html.contains('\u{2066}'), "{html}");
-                // No tag but the page's own, and no attribute that doesn't end where it should.
+                // There are only the page's own tags, and every attribute ends where it should.
                 let stripped = html.replace("<script src=\"page.js\" defer></script>", "");
                 assert!(!stripped.contains("script>"), "{html}");
                 assert_eq!(html.matches('<').count(), html.matches('>').count(), "{html}");

@@ -1,6 +1,6 @@
-//! The streams that keep open pages true (server-sent events). Each tells states, never steps: first all there is to see, then what
-//! has become different since, as it is at that moment. So a stream that broke off has missed nothing when it is there again, and
-//! who reads slowly gets the newest state next.
+//! The streams that update open pages (server-sent events). Each sends states, never steps: first
+//! everything, then the current state of each part that changed. So a reconnected stream has missed
+//! nothing, and a slow reader gets the newest state next.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -20,16 +20,16 @@ use crate::serve::{self, Body};
 
 const EVENTS: &str = "text/event-stream";
 
-/// Between two looks, and so the least between two events.
+/// The time between two looks, and so the shortest time between two events.
 const TICK: Duration = Duration::from_millis(250);
 
-/// What goes out at least so often, so that nothing on the way takes the connection for dead.
+/// The longest time without data, so that no proxy considers the connection dead.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// How soon a browser comes again when a stream has broken off, in milliseconds.
+/// How soon a browser reconnects after a stream broke off, in milliseconds.
 const RETRY: u64 = 1000;
 
-/// What a stream has told.
+/// The state that a stream has sent.
 #[derive(Debug, Default)]
 struct Told {
     regions: BTreeMap<&'static str, String>,
@@ -38,7 +38,7 @@ struct Told {
 }
 
 impl Told {
-    /// What is to be told so that the page shows this picture; `None` if it does.
+    /// The changes that make the page show this picture; `None` if it shows it already.
     fn tell(&mut self, picture: Picture) -> Option<serde_json::Value> {
         let Picture { regions, rows } = picture;
         let regions: BTreeMap<&str, String> = regions
@@ -68,7 +68,7 @@ struct Live<S> {
     source: Arc<S>,
     subject: Subject,
     told: Told,
-    /// The version that was looked at.
+    /// The version of the last look.
     seen: Option<u64>,
     events: u64,
     next_look: Instant,
@@ -77,7 +77,7 @@ struct Live<S> {
 }
 
 impl<S: Source> Live<S> {
-    /// The next part of the stream. Waits until there is one.
+    /// Waits for the next part of the stream.
     async fn next(&mut self) -> String {
         loop {
             tokio::time::sleep_until(self.next_look).await;
@@ -113,7 +113,7 @@ impl<S: Source> Live<S> {
             String::new()
         };
         self.events += 1;
-        // JSON has no line breaks but those that it escapes, so that the data is one line.
+        // JSON escapes line breaks, so the data is one line.
         Some(format!(
             "{retry}id: {}\nevent: state\ndata: {told}\n\n",
             self.events
@@ -145,7 +145,7 @@ pub(super) fn answer(
     serve::stream(EVENTS, parts)
 }
 
-/// The answer that says what a stream would be like, for HEAD.
+/// The headers of a stream without its content, for HEAD.
 pub(super) fn none() -> Response<Body> {
     serve::stream(EVENTS, stream::empty())
 }
@@ -169,7 +169,7 @@ mod tests {
     use crate::task_runs::run::{Status, Wanted};
     use crate::task_runs::store::{Beat, Rules, Store};
 
-    /// A service of runs, of which one comes whenever it is asked to.
+    /// A service with runs that a test creates.
     struct Runs(Mutex<Store>);
 
     impl Runs {
@@ -278,8 +278,8 @@ mod tests {
         assert!((10..=12).contains(&events), "{events} in three seconds");
     }
 
-    /// Who reads slowly is told less often, and the newest state in the end: nothing piles up but what the connection holds, which
-    /// is some 16 parts in the server and what the system's buffers take.
+    /// A slow reader gets fewer events, and the newest state in the end. Nothing accumulates beyond
+    /// what the connection buffers: about 16 parts in the server, and the system's buffers.
     #[tokio::test(flavor = "multi_thread")]
     async fn who_reads_slowly_gets_the_newest_state_and_no_queue() {
         const ROUNDS: i32 = 32;
@@ -298,7 +298,7 @@ mod tests {
             .await
             .expect("sent");
         slow.read_exact(&mut [0; 1]).await.expect("it begins");
-        // Beside it one that keeps up.
+        // A second reader that keeps up.
         let mut quick = stream_of(&runs).await;
         let mut told = 0;
         for round in 1..=ROUNDS {

@@ -1,6 +1,8 @@
-//! The web page of the stand-in service: its runs and their heartbeats, live. Who may look (`access`), what there is to see (`view`),
-//! how it is written (`html`, `text`), and how it stays true while it is open (`live`).
-//! Never here: a decision about a run, anything that a heartbeat waits for, a fault, or a member of a run that `view` doesn't choose.
+//! The stand-in service's web page: its runs and their heartbeats, live. The modules: access
+//! control (`access`), the visible data (`view`), its form (`html`, `text`), and updates of open
+//! pages (`live`).
+//! Never here: a decision about a run, anything that delays a heartbeat, a fault, or a member of a
+//! run that `view` doesn't select.
 
 mod access;
 mod html;
@@ -31,16 +33,17 @@ const ICON: &str = include_str!("page.svg");
 
 const HTML: &str = "text/html; charset=utf-8";
 
-/// What of the heartbeats is kept to be shown: enough of a run to see what it did of late, for a fleet of thousands. An agent's body
-/// weighs about 700 bytes with what belongs to it, so that 2,500 runs have 50 heartbeats each.
+/// The bounds of the heartbeats that are kept for the page: enough of each run to see its recent
+/// activity, for a fleet of thousands. An agent's body takes about 700 bytes with its overhead, so
+/// 2,500 runs have 50 heartbeats each.
 pub(crate) const BOUNDS: Bounds = Bounds {
     of_run: 50,
     all: 150_000,
     bytes: 128 << 20,
 };
 
-/// What every answer says to the browser: nothing from elsewhere, nothing inline, nothing kept, in nobody's frame. No header lets
-/// another origin read it.
+/// The security headers of every answer: no content from elsewhere, nothing inline, nothing stored,
+/// no framing. No header allows another origin to read the answer.
 const HEADERS: [(HeaderName, &str); 7] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -61,13 +64,13 @@ const HEADERS: [(HeaderName, &str); 7] = [
     ),
 ];
 
-/// How the page behaves.
+/// The page's options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Names that it may be asked for by, beside `localhost` and addresses, where it listens on loopback only. Any other name there
-    /// is one that someone else made point to it.
+    /// Names under which it answers in addition to `localhost` and addresses, if it listens only on
+    /// loopback. Any other name there was made to point to it by somebody else.
     pub hosts: BTreeSet<String>,
-    /// The most pages that are kept up to date at once.
+    /// The most pages that are updated live at once.
     pub streams: usize,
 }
 
@@ -80,28 +83,30 @@ impl Default for Options {
     }
 }
 
-/// What the page looks at. None of it waits, or makes a heartbeat wait for longer than a look takes.
+/// The page's data source. Its methods don't wait, and delay a heartbeat only for the time of a
+/// look.
 pub(crate) trait Source: Send + Sync + 'static {
     /// The service's time.
     fn now(&self) -> Timestamp;
-    /// Counts up with whatever can be seen, time-outs among it.
+    /// Increases with every visible change, including timeouts.
     fn version(&self) -> u64;
-    /// The newest runs of a status, or of all.
+    /// The newest runs with a status, or of all.
     fn overview(&self, status: Option<Status>) -> Overview;
     /// One run, if it is known.
     fn detail(&self, id: &str) -> Option<Detail>;
 }
 
-/// What there is to see.
+/// The subject of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Subject {
-    /// The runs of a status, or all.
+    /// The runs with a status, or all.
     Runs(Option<Status>),
     /// One run.
     Run(String),
 }
 
-/// A path of the page's. A run's id is in the query: in a path, browsers take `.` and `..` for steps, encoded or not.
+/// A path of the page. A run's id is in the query, because browsers interpret `.` and `..` in a
+/// path as steps, even if encoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Place {
     Base,
@@ -115,7 +120,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    /// The page's place that a path means, `base` being what is before it.
+    /// The place of a path. `base` is the part before it.
     pub(crate) fn of(base: &str, path: &str) -> Option<Self> {
         Some(match path.strip_prefix(base)? {
             "" => Self::Base,
@@ -139,7 +144,8 @@ pub(crate) struct Page {
 }
 
 impl Page {
-    /// A page under `base`. `secret` signs its cookies: with the same one, a browser that was let in stays so.
+    /// A page under `base`. `secret` signs its cookies: with the same secret, an existing cookie
+    /// remains valid.
     pub(crate) fn new(options: Options, base: &str, secret: &[u8]) -> Result<Self, Error> {
         Ok(Self {
             base: base.to_owned(),
@@ -148,12 +154,12 @@ impl Page {
         })
     }
 
-    /// Says where it is served, before which it lets nobody in.
+    /// Sets its address. Before that, it refuses all requests.
     pub(crate) fn served_at(&self, address: SocketAddr) {
         self.access.served_at(address);
     }
 
-    /// What lets a browser in, in the query of the URL that is told to whoever started the service.
+    /// The key in the printed URL, which gives a browser access.
     pub(crate) fn key(&self) -> &str {
         self.access.key()
     }
@@ -237,7 +243,7 @@ impl Page {
         Ok(live::answer(Arc::clone(source), subject, permit))
     }
 
-    /// Sends the browser to the page, without what was in the URL.
+    /// Redirects the browser to the page without the query.
     fn see_runs(&self) -> Response<Body> {
         let mut response = whole(303, HTML, "");
         if let Ok(place) = HeaderValue::from_str(&format!("{}/", self.base)) {
@@ -252,7 +258,8 @@ fn status(word: &str) -> Option<Status> {
     all.find(|status| status.word().eq_ignore_ascii_case(word))
 }
 
-/// Why a request is not answered as it wants. Who is no stranger is told what to do; nobody is told what there is.
+/// Why a request is refused. The answer explains to an admitted user what to do; it never reveals
+/// which runs exist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refusal {
     Method,

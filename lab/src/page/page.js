@@ -1,11 +1,12 @@
-// Keeps an open page at the state of the moment. Every event tells states: regions and rows as they are now, and the order of the rows.
-// All HTML in it was written and escaped by the service. Without this script the page shows the moment at which it was loaded.
+// Keeps an open page at the current state. Every event contains states: the current regions and
+// rows, and the order of the rows. The service wrote and escaped all HTML in it. Without this
+// script the page shows the state at the time of loading.
 "use strict";
 
 const live = document.getElementById("live");
 const rows = document.getElementById("rows");
 const asOf = live.innerHTML;
-// The service's time at which what is shown was so, and how far its clock is ahead.
+// The service's time of the shown state, and how far its clock is ahead.
 let shownAt = Number(document.body.dataset.now);
 let ahead = shownAt - Date.now();
 
@@ -31,7 +32,7 @@ function parse(html) {
   return template.content;
 }
 
-// Cell by cell, so that a link keeps its focus and a selection stays.
+// Replaces single cells, so that a link keeps its focus and a selection remains.
 function replaceCells(row, fresh) {
   [...fresh.children].forEach((cell, nth) => {
     if (row.children[nth].innerHTML !== cell.innerHTML) row.children[nth].replaceChildren(...cell.childNodes);
@@ -68,7 +69,8 @@ function sayLost() {
   live.querySelector("time").textContent = new Date(shownAt).toISOString().slice(0, 19).replace("T", " ") + " UTC";
 }
 
-// Only while somebody can see it: a browser has few connections to one host, and an open stream takes one.
+// Connects only while the page is visible: a browser allows few connections to one host, and an
+// open stream uses one.
 let events;
 function follow() {
   events?.close();
@@ -80,7 +82,7 @@ function follow() {
   });
   events.addEventListener("error", ({ target }) => {
     sayLost();
-    // Refused, rather than broken off: browsers give up then.
+    // The connection was refused instead of broken off. In this case browsers don't retry.
     if (target.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
   });
 }

@@ -1,8 +1,9 @@
-//! Text from outside, made fit to be seen; and how long ago something was. Pure.
+//! Text from outside, made safe to show, and ages. Pure.
 
 use jiff::Timestamp;
 
-/// The text in at most so many characters, with what can't be seen, or would turn what stands around it, written out as `\u{202e}`.
+/// The text, limited to this many characters. Characters that are invisible, or that would change
+/// the direction of the text around them, are written as `\u{202e}`.
 pub(super) fn shown(text: &str, most: usize) -> String {
     let mut shown = String::new();
     for (nth, character) in text.chars().enumerate() {
@@ -19,7 +20,7 @@ pub(super) fn shown(text: &str, most: usize) -> String {
     shown
 }
 
-/// Control characters, and those of Unicode's format characters that hide, join or turn text.
+/// Control characters, and Unicode's format characters that hide, join or redirect text.
 fn is_odd(character: char) -> bool {
     character.is_control()
         || matches!(character,
@@ -28,7 +29,7 @@ fn is_odd(character: char) -> bool {
             | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// How long ago, in the largest whole unit. page.js says it in the same way.
+/// An age in the largest whole unit. page.js formats it in the same way.
 pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = now.as_millisecond().saturating_sub(then.as_millisecond()).max(0) / 1000;
     let (count, unit) = match seconds {
@@ -40,7 +41,7 @@ pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     format!("{count} {unit} ago")
 }
 
-/// The time of day, with the day.
+/// The date and time.
 pub(super) fn moment(time: Timestamp) -> String {
     time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
 }

@@ -1,4 +1,4 @@
-//! What there is to see of runs and heartbeats: these members and no others. Pure.
+//! The visible members of runs and heartbeats, and no others. Pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ use crate::task_runs::store::Store;
 /// The most runs on one page.
 pub(super) const MOST_RUNS: usize = 200;
 
-/// The most that is shown of one text, in characters: of a name, and of a sentence.
+/// The most characters that are shown of a name and of a sentence.
 const NAME: usize = 120;
 const SENTENCE: usize = 400;
 
-/// The most that is shown of one heartbeat.
+/// The most containers and violations that are shown of one heartbeat.
 const MOST_CONTAINERS: usize = 20;
 const MOST_VIOLATIONS: usize = 10;
 
-/// What an entry takes in memory beside its texts, in bytes, with its places in the record.
+/// The memory of an entry in addition to its texts, in bytes, including its places in the record.
 const OWN_WEIGHT: usize = 320;
 
-/// A heartbeat as it is kept to be shown. What is in its body is looked at only when somebody does.
+/// A heartbeat that is kept for the page. Its body is parsed only when somebody views it.
 #[derive(Debug)]
 pub(crate) struct Entry {
     at: Timestamp,
@@ -37,7 +37,8 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
-    /// What came, how it was answered, the fault that struck it, and what the contract has against it.
+    /// Creates an entry from the body, the answer's status, the fault that applied, and the
+    /// contract violations.
     pub(crate) fn new(
         at: Timestamp,
         body: &[u8],
@@ -55,18 +56,18 @@ impl Entry {
         }
     }
 
-    /// What it takes in memory, in bytes.
+    /// The memory that it uses, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let texts: usize = self.violations.iter().chain(&self.fault).map(String::len).sum();
         self.body.len() + texts + OWN_WEIGHT
     }
 }
 
-/// A run among others.
+/// A run in the list.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Line {
     pub(super) number: u64,
-    /// As it is; everything else is fit to be shown.
+    /// Unchanged; every other text is made safe to show.
     pub(super) id: String,
     pub(super) name: Option<String>,
     pub(super) status: Status,
@@ -92,7 +93,7 @@ impl Line {
     }
 }
 
-/// The newest runs of a status, or of all, and how many there are.
+/// The newest runs with a status, or of all, and their counts.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Overview {
     pub(super) status: Option<Status>,
@@ -113,7 +114,7 @@ impl Overview {
         self.counts.iter().map(|(_, count)| count).sum()
     }
 
-    /// How many runs there are of what is shown.
+    /// The number of runs with the shown status.
     pub(super) fn matching(&self) -> usize {
         let chosen = |(other, _): &&(Status, usize)| self.status.is_none_or(|status| status == *other);
         self.counts.iter().filter(chosen).map(|(_, count)| count).sum()
@@ -134,7 +135,7 @@ pub(crate) struct Detail {
     pub(super) line: Line,
     pub(super) description: Option<String>,
     pub(super) created: Timestamp,
-    /// After how long a silence it times out, if ever.
+    /// After how long without a heartbeat it times out, if ever.
     pub(super) timeout: Option<Duration>,
     pub(super) attempts: Vec<Attempt>,
     /// Its heartbeats, newest first, each with its number.
@@ -168,7 +169,7 @@ impl Detail {
     }
 }
 
-/// A heartbeat, read.
+/// A parsed heartbeat.
 #[derive(Debug, PartialEq)]
 pub(super) struct Told<'a> {
     pub(super) at: Timestamp,
@@ -176,14 +177,14 @@ pub(super) struct Told<'a> {
     pub(super) nonce: Option<String>,
     pub(super) retry_count: Option<i64>,
     pub(super) containers: Vec<Container>,
-    /// How many more there were.
+    /// The number of containers that are not shown.
     pub(super) more_containers: usize,
     pub(super) status: Option<u16>,
     pub(super) fault: Option<&'a str>,
     pub(super) violations: &'a [String],
 }
 
-/// A container as a heartbeat told of it.
+/// A container in a heartbeat.
 #[derive(Debug, PartialEq)]
 pub(super) struct Container {
     pub(super) name: String,
@@ -208,7 +209,7 @@ impl Container {
 }
 
 impl Entry {
-    /// Reads what is in it.
+    /// Parses the heartbeat.
     pub(super) fn told(&self) -> Told<'_> {
         let body: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         let statuses = body.get("containerStatus").and_then(Value::as_array);

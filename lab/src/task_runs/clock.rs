@@ -1,22 +1,22 @@
-//! The time of day that the stand-in goes by, so that tests needn't sleep.
+//! The stand-in's clock. Tests can set it, so they don't need to sleep.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A clock: the system's, or one that a test moves on. Clones of a stopped clock share its hands.
+/// The system's clock, or one that a test advances. Clones of a stopped clock share its time.
 #[derive(Clone, Debug, Default)]
 pub struct Clock(Option<Arc<Mutex<Timestamp>>>);
 
 impl Clock {
-    /// A clock that stands still until it is moved on.
+    /// A clock that stands still until a test advances it.
     #[must_use]
     pub fn stopped_at(time: Timestamp) -> Self {
         Self(Some(Arc::new(Mutex::new(time))))
     }
 
-    /// Moves a stopped clock on; the system's goes as it goes.
+    /// Advances a stopped clock. Has no effect on the system's clock.
     pub fn advance(&self, by: Duration) {
         if let Some(hands) = &self.0 {
             let mut time = hands.lock().unwrap_or_else(PoisonError::into_inner);
@@ -24,7 +24,7 @@ impl Clock {
         }
     }
 
-    /// The time, in whole microseconds: Python's clients read no finer one.
+    /// The current time in whole microseconds, because Python's clients read no finer times.
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let now = match &self.0 {
@@ -35,7 +35,7 @@ impl Clock {
     }
 }
 
-/// `time` and so much more, but not beyond what a timestamp can hold.
+/// `time` plus `by`, limited to the largest timestamp.
 pub(crate) fn later(time: Timestamp, by: Duration) -> Timestamp {
     time.saturating_add(by).unwrap_or(Timestamp::MAX)
 }

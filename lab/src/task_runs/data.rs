@@ -1,6 +1,6 @@
-//! What outlives the process: one SQLite file with the runs and the key of renewed tokens.
+//! The persistent data: one SQLite file with the runs and the key of renewed tokens.
 //!
-//! A run is written before its answer goes out. Heartbeats that change no run are not written.
+//! A run is written before its answer is sent. Heartbeats that change no run are not written.
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -14,13 +14,13 @@ use super::run::Run;
 use super::store::Change;
 use crate::{Error, io};
 
-/// Marks the file as ours (SQLite's `application_id`): "pblb".
+/// Identifies the file as ours (SQLite's `application_id`): "pblb".
 const APPLICATION: i32 = 0x7062_6c62;
 
-/// The layout of the file (SQLite's `user_version`).
+/// The version of the file's schema (SQLite's `user_version`).
 const VERSION: i32 = 1;
 
-/// How long another process that has the file locked is waited for.
+/// How long to wait for another process that has locked the file.
 const BUSY: Duration = Duration::from_millis(500);
 
 /// The file.
@@ -31,7 +31,7 @@ pub(crate) struct Data {
 }
 
 impl Data {
-    /// Opens the file, or makes it. It holds a key, so that nobody but its owner may read it.
+    /// Opens or creates the file. It contains a key, so only its owner may read it.
     pub(crate) fn open(path: &Path) -> Result<Self, Error> {
         OpenOptions::new()
             .create(true)
@@ -58,7 +58,7 @@ impl Data {
                 });
             }
         }
-        // Two services on one file would overwrite each other's runs: the lock is kept for good.
+        // Two services on one file would overwrite each other's runs, so the lock is kept.
         let locked =
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
                       BEGIN IMMEDIATE; COMMIT;";
@@ -88,7 +88,7 @@ impl Data {
             .collect()
     }
 
-    /// The key of renewed tokens; drawn the first time.
+    /// The key of renewed tokens. The first call creates it.
     pub(crate) fn key(&self) -> Result<Vec<u8>, Error> {
         let kept = self
             .connection
@@ -105,7 +105,7 @@ impl Data {
         Ok(key)
     }
 
-    /// Writes what has changed, all or nothing.
+    /// Writes the changes, all or nothing.
     pub(crate) fn write(&mut self, changes: &[Change]) -> Result<(), Error> {
         if changes.is_empty() {
             return Ok(());
@@ -141,7 +141,7 @@ fn create(connection: &mut Connection) -> rusqlite::Result<()> {
     transaction.commit()
 }
 
-/// SQLite's integers are signed. Numbers count up from 0, one for each run.
+/// SQLite's integers are signed. The numbers count up from 0, one for each run.
 fn number(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

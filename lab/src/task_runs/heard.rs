@@ -1,4 +1,4 @@
-//! The heartbeats that came, as they came, for those who want to see them: the newest, within bounds.
+//! The received heartbeats, for inspection: the newest, within bounds.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
@@ -7,18 +7,18 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-/// One heartbeat as it came.
+/// One received heartbeat.
 #[derive(Clone, PartialEq)]
 pub struct Heartbeat {
-    /// When, since the start.
+    /// When it arrived, since the start.
     pub at: Duration,
-    /// The run, decoded.
+    /// The run's id, decoded.
     pub run_id: String,
-    /// The path, as it came.
+    /// The path, unchanged.
     pub path: String,
     /// The body; null if it isn't JSON.
     pub body: Value,
-    /// The token that it came with. Not shown by Debug.
+    /// The request's token. Debug doesn't show it.
     pub token: Option<String>,
     /// `Content-Type`.
     pub content_type: Option<String>,
@@ -26,11 +26,11 @@ pub struct Heartbeat {
     pub user_agent: Option<String>,
     /// `traceparent`.
     pub traceparent: Option<String>,
-    /// The HTTP status; `None` if it was not answered.
+    /// The HTTP status of the answer; `None` if there was no answer.
     pub status: Option<u16>,
-    /// Whether the service acted on it.
+    /// Whether the service accepted it.
     pub accepted: bool,
-    /// What the contract has against it.
+    /// Its contract violations.
     pub violations: Vec<String>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Heartbeat {
 }
 
 impl Heartbeat {
-    /// Whether it is a last one.
+    /// Whether it is a last heartbeat.
     #[must_use]
     pub fn is_final(&self) -> bool {
         self.body.get("lastHeartbeat") == Some(&Value::Bool(true))
@@ -60,7 +60,7 @@ impl Heartbeat {
         self.body.get("nonce").and_then(Value::as_str).unwrap_or_default()
     }
 
-    /// The state of a container: its name on the wire, and its members.
+    /// The state of a container: its name on the wire and its members.
     #[must_use]
     pub fn state(&self, container: &str) -> Option<(&str, &Value)> {
         let statuses = self.body.get("containerStatus")?.as_array()?;
@@ -75,7 +75,7 @@ impl Heartbeat {
             .map(|(name, members)| (name.as_str(), members))
     }
 
-    /// The exit code of a container that terminated.
+    /// The exit code of a terminated container.
     #[must_use]
     pub fn exit_code(&self, container: &str) -> Option<i64> {
         match self.state(container)? {
@@ -90,15 +90,15 @@ impl Heartbeat {
 pub(crate) struct Bounds {
     pub(crate) of_run: usize,
     pub(crate) all: usize,
-    /// What they weigh together.
+    /// The sum of their weights.
     pub(crate) bytes: usize,
 }
 
-/// Heartbeats, in whatever form, in the order in which they came. Beyond the bounds the oldest go: a run's own first.
-/// Keeping one costs the same however many are kept.
+/// Heartbeats in any form, in the order of arrival. Above the bounds, the oldest are discarded:
+/// first those of the same run. The cost to keep one doesn't depend on how many are kept.
 #[derive(Debug)]
 pub(crate) struct Heard<H> {
-    /// By the order in which they came.
+    /// By the order of arrival.
     heartbeats: BTreeMap<u64, Kept<H>>,
     of_runs: HashMap<Arc<str>, OfRun>,
     next: u64,
@@ -135,14 +135,14 @@ impl<H> Heard<H> {
         self.heartbeats.values().map(|kept| &kept.heartbeat)
     }
 
-    /// Those of one run, newest first, each with its number in the order of all.
+    /// The heartbeats of one run, newest first, each with its number among all.
     pub(crate) fn of_run(&self, run_id: &str) -> impl Iterator<Item = (u64, &H)> {
         let of_run = self.of_runs.get(run_id);
         let numbers = of_run.into_iter().flat_map(|of_run| of_run.numbers.iter().rev());
         numbers.filter_map(|&number| Some((number, &self.heartbeats.get(&number)?.heartbeat)))
     }
 
-    /// Takes all that is kept, in order.
+    /// Removes and returns all kept heartbeats, in order.
     pub(crate) fn take(&mut self) -> Vec<H> {
         self.of_runs.clear();
         self.bytes = 0;
@@ -150,12 +150,12 @@ impl<H> Heard<H> {
         kept.into_values().map(|kept| kept.heartbeat).collect()
     }
 
-    /// How many ever came: it tells whether any came since.
+    /// How many heartbeats ever arrived. Shows whether any arrived since an earlier call.
     pub(crate) fn count(&self) -> u64 {
         self.next
     }
 
-    /// Keeps a heartbeat that weighs so many bytes.
+    /// Keeps a heartbeat with this weight in bytes.
     pub(crate) fn keep(&mut self, run_id: &str, heartbeat: H, weight: usize, bounds: Bounds) {
         if !self.of_runs.contains_key(run_id) {
             let run_id: Arc<str> = run_id.into();
@@ -191,7 +191,7 @@ impl<H> Heard<H> {
         }
     }
 
-    /// Forgets a heartbeat that is its run's oldest.
+    /// Discards a heartbeat, which must be the oldest of its run.
     fn forget(&mut self, number: u64) {
         let Some(Kept { run_id, weight, .. }) = self.heartbeats.remove(&number) else {
             return;

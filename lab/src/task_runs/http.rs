@@ -1,7 +1,9 @@
-//! The five operations over HTTP: which one a request asks for, whether it is well asked, and what the answer says.
+//! The five operations over HTTP: which one a request asks for, whether it is valid, and the
+//! answer.
 //!
-//! All that the wire calls things is here. The contract names the statuses 400, 401, 403, 404 and 500; the public page
-//! lets any other stand for what is unexpected (its status 0). All of them carry an `ErrorResponse`.
+//! Only this module knows the names on the wire. The contract defines the statuses 400, 401, 403,
+//! 404 and 500. On the public page, every other status is unexpected (its status 0). All of them
+//! have an `ErrorResponse`.
 
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
@@ -13,12 +15,13 @@ use super::run::{Run, Wanted};
 use super::store::{Beat, Refusal};
 use crate::serve::{Body, json as json_answer};
 
-/// Who acts, in `createdBy`, `modifiedBy`, `tenantId` and `subTenantId`: the stand-in knows no users.
+/// The actors in `createdBy`, `modifiedBy`, `tenantId` and `subTenantId`. The stand-in has no
+/// users.
 const CLIENT: &str = "lab-client";
 const AGENT: &str = "lab-agent";
 const TENANT: &str = "lab";
 
-/// What a request asks for.
+/// The operation of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     Create,
@@ -29,7 +32,7 @@ pub(crate) enum Operation {
 }
 
 impl Operation {
-    /// The schema of its body, if it takes one.
+    /// The schema of the operation's body, if it has one.
     pub(crate) fn schema(&self) -> Option<&'static str> {
         match self {
             Self::Create => Some("CreateTaskRunRequest"),
@@ -65,7 +68,8 @@ impl Problem {
     }
 
     pub(crate) fn breaks_contract(details: &[String]) -> Self {
-        /// The most that is told of a body: it repeats what was wrong, of which there may be a megabyte.
+        /// The most violations that are listed. Each repeats the wrong value, which can be a
+        /// megabyte.
         const MOST: usize = 20;
         const LONGEST: usize = 500;
         let shortened = |detail: &String| detail.chars().take(LONGEST).collect();
@@ -110,7 +114,7 @@ impl Problem {
         Self::new(500, "InternalServerError", message)
     }
 
-    /// The answer that carries it.
+    /// The answer with this problem.
     pub(crate) fn response(&self) -> ::http::Response<Body> {
         let mut response = json_answer(self.status, &self.body());
         if let Some((name, value)) = &self.header {
@@ -139,7 +143,7 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// Which operation a request asks for, `base` being the path before `/v1`.
+/// The operation of a request. `base` is the path before `/v1`.
 pub(crate) fn route(base: &str, head: &Parts) -> Result<Operation, Problem> {
     let unknown = || Problem::new(404, "NotFound", "there is no such operation");
     let path = head.uri.path();
@@ -171,7 +175,7 @@ pub(crate) fn route(base: &str, head: &Parts) -> Result<Operation, Problem> {
         .strip_prefix('/')
         .filter(|rest| !rest.contains('/'))
         .ok_or_else(unknown)?;
-    // An encoded colon is the run id's own.
+    // An encoded colon belongs to the run id.
     if let Some(run) = rest.strip_suffix(":heartbeat") {
         only(Method::POST, "POST")?;
         return run_id(run).map(Operation::Heartbeat);
@@ -201,7 +205,7 @@ pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
-/// Whether a client takes JSON, the only form that the contract has for answers (RFC 9110, 12.5.1).
+/// Checks that the client accepts JSON, the contract's only form of answers (RFC 9110, 12.5.1).
 pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
     let mut best: Option<(u8, bool)> = None;
     let mut is_asked = false;
@@ -237,8 +241,9 @@ pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
     }
 }
 
-/// Whether a body has one of the types that the contract lists: `application/json`, `text/json`, `application/*+json`
-/// (and with it `application/json-patch+json`, which here is an object like the others and no patch).
+/// Whether the body has one of the contract's types: `application/json`, `text/json`,
+/// `application/*+json` (including `application/json-patch+json`, which here is a plain object and
+/// no patch).
 pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else {
         return false;
@@ -260,7 +265,8 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     is_listed && is_utf8
 }
 
-/// The body as JSON. An absent one is an empty object: no member is required, nor is the body.
+/// The body as JSON. An absent body is an empty object, because neither a member nor the body is
+/// required.
 pub(crate) fn body(headers: &HeaderMap, raw: &[u8]) -> Result<Value, Problem> {
     if raw.is_empty() {
         return Ok(json!({}));
@@ -276,7 +282,7 @@ pub(crate) fn body(headers: &HeaderMap, raw: &[u8]) -> Result<Value, Problem> {
         .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))
 }
 
-/// What a list's query string asks for.
+/// Parses a list's query string.
 pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
     let (mut sort, mut filter) = (None, list::Filter::default());
     let (mut size, mut token) = (None, None);
@@ -289,7 +295,7 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
         match name.as_str() {
             "names" => {
                 filter.names.extend(values().map(str::to_owned));
-                // A name may hold a comma itself.
+                // The name itself can contain a comma.
                 if value.contains(',') {
                     filter.names.push(value);
                 }
@@ -352,7 +358,7 @@ fn page_size(text: &str) -> Result<usize, Problem> {
         })
 }
 
-/// A query string's parameters, as forms write them.
+/// The parameters of a query string, in the encoding of forms.
 pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Problem> {
     let decode = |text: &str| {
         let text = text.replace('+', " ");
@@ -371,8 +377,8 @@ pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Problem> 
         .collect()
 }
 
-/// What a body that keeps to the contract wants. Credentials are dropped: the stand-in runs nothing, so that nobody
-/// needs them, and what isn't kept can't be shown.
+/// The requested run of a valid body. Credentials are removed: the stand-in runs nothing, so it
+/// needs none, and what it doesn't keep it can't show.
 pub(crate) fn wanted(body: &Value) -> Wanted {
     let text = |name| body.get(name).and_then(Value::as_str).map(str::to_owned);
     let mut execution = body.get("execution").cloned();
@@ -388,7 +394,7 @@ pub(crate) fn wanted(body: &Value) -> Wanted {
     }
 }
 
-/// The contract has credentials in `image`, `systemFiles` and each of `inputs` and `outputs`.
+/// The contract has credentials in `image`, `systemFiles`, and each of `inputs` and `outputs`.
 fn drop_credentials(execution: &mut Value) {
     let drop = |place: &mut Value| {
         if let Some(members) = place.as_object_mut() {
@@ -404,7 +410,7 @@ fn drop_credentials(execution: &mut Value) {
     }
 }
 
-/// What the store looks at in a heartbeat's body that keeps to the contract.
+/// The parts of a valid heartbeat that the store uses.
 pub(crate) fn beat(body: &Value) -> Beat {
     let statuses = body.get("containerStatus").and_then(Value::as_array);
     let exit = |status: &Value| {
@@ -426,7 +432,7 @@ pub(crate) fn beat(body: &Value) -> Beat {
     }
 }
 
-/// JSON's integers may be written as 3.0.
+/// JSON allows integers to be written as 3.0.
 #[allow(
     clippy::cast_possible_truncation,
     reason = "only whole numbers of 32 bits get there"
@@ -441,7 +447,7 @@ pub(crate) fn whole_number(value: &Value) -> Option<i64> {
     value.as_i64().or_else(fraction)
 }
 
-/// `TaskRun`. `url` is where the operations are, with the base path.
+/// `TaskRun`. `url` is the operations' URL with the base path.
 pub(crate) fn task_run(run: &Run, url: &str) -> Value {
     let mut members = summary_members(run, url);
     if let Some(execution) = &run.execution {
@@ -500,7 +506,7 @@ fn summary_members(run: &Run, url: &str) -> Map<String, Value> {
     }
 }
 
-/// All but the unreserved characters of RFC 3986 is encoded in a run id.
+/// In a run id, all characters except RFC 3986's unreserved ones are encoded.
 pub(crate) const ID: &percent_encoding::AsciiSet = &percent_encoding::NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'.')
@@ -531,7 +537,7 @@ pub(crate) fn task_run_heartbeat(jwt: Option<&str>) -> Value {
     object([("jwt", jwt.map(|jwt| json!(jwt)))])
 }
 
-/// An object of the members that are there: the wire leaves absent ones out and has no nulls.
+/// An object of the present members. The wire omits absent members and has no nulls.
 fn object<const N: usize>(members: [(&str, Option<Value>); N]) -> Value {
     members
         .into_iter()

@@ -12,19 +12,19 @@ use serde::{Deserialize, Serialize};
 use super::clock::later;
 use crate::Error;
 
-/// As long as SHA-256's own output, as RFC 7518 demands.
+/// The size of SHA-256's output, as RFC 7518 requires.
 pub(crate) const KEY_BYTES: usize = 32;
 
-/// Signs tokens, and knows its own again.
+/// Signs tokens, and verifies them.
 pub(crate) struct Issuer(hmac::Key);
 
 #[derive(Serialize, Deserialize)]
 struct Claims {
-    /// The run.
+    /// The run's id.
     sub: String,
     iat: i64,
     exp: i64,
-    /// Makes two tokens of one second differ.
+    /// Makes two tokens of the same second differ.
     jti: String,
 }
 
@@ -33,7 +33,7 @@ impl Issuer {
         Self(hmac::Key::new(hmac::HMAC_SHA256, key))
     }
 
-    /// A token for a run's heartbeats.
+    /// Issues a token for a run's heartbeats.
     pub(crate) fn issue(&self, run: &str, now: Timestamp, lifetime: Duration) -> Result<String, Error> {
         let claims = Claims {
             sub: run.to_owned(),
@@ -52,7 +52,7 @@ impl Issuer {
         Ok(format!("{signed}.{}", encode(signature.as_ref())))
     }
 
-    /// The run that a token is for; `None` if it isn't ours or has expired.
+    /// The run that a token is for; `None` if the token isn't ours or has expired.
     pub(crate) fn run(&self, token: &str, now: Timestamp) -> Option<String> {
         let (signed, signature) = token.rsplit_once('.')?;
         let signature = URL_SAFE_NO_PAD.decode(signature).ok()?;
@@ -72,7 +72,7 @@ pub(crate) fn random(bytes: usize) -> Result<Vec<u8>, Error> {
     Ok(random)
 }
 
-/// The same, in hexadecimal digits.
+/// Random bytes from the system, in hexadecimal digits.
 pub(crate) fn random_hex(bytes: usize) -> Result<String, Error> {
     Ok(random(bytes)?.iter().map(|byte| format!("{byte:02x}")).collect())
 }

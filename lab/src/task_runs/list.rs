@@ -1,7 +1,8 @@
-//! Lists of runs: which, in what order, and which page. Pure.
+//! Lists of runs: filter, order and pages. Pure.
 //!
-//! A page begins behind a run, not at a count, so that runs which come meanwhile push none onto a second page. Only an
-//! order by what changes (status, timeModified) can show a run twice or never, if it changes between two pages.
+//! A page begins after a run, not at a count, so new runs don't move a run to a second page. Only
+//! an order by a changing member (status, timeModified) can show a run twice or never, if the run
+//! changes between two pages.
 
 use std::cmp::Ordering;
 
@@ -12,10 +13,10 @@ use serde::{Deserialize, Serialize};
 
 use super::run::Run;
 
-/// The contract's bounds of pageSize.
+/// The contract's range for pageSize.
 pub(crate) const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1..=1000;
 
-/// The contract's default of pageSize.
+/// The contract's default for pageSize.
 pub(crate) const PAGE_SIZE: usize = 10;
 
 /// A member that lists can be sorted by.
@@ -28,7 +29,7 @@ pub(crate) enum Field {
     TimeModified,
 }
 
-/// Which way.
+/// The direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) enum Order {
@@ -36,30 +37,31 @@ pub(crate) enum Order {
     Desc,
 }
 
-/// Which runs, in what order, and which page of them.
+/// A filter, an order, and a page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Query {
-    /// In the order of creation where this leaves it open.
+    /// The sort order. Runs that are equal in it are in the order of creation.
     pub(crate) sort: Vec<(Field, Order)>,
     pub(crate) filter: Filter,
     pub(crate) size: usize,
     pub(crate) place: Place,
 }
 
-/// Which runs; an empty list lets all pass.
+/// The filter. An empty list accepts all runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Filter {
     pub(crate) names: Vec<String>,
-    /// Words of the contract, in any case.
+    /// The contract's words, in any case.
     pub(crate) statuses: Vec<String>,
-    /// Task versions: a run that is created by itself has none, so that none of them passes.
+    /// Task versions. A run that is created on its own has none, so a version filter accepts no
+    /// run.
     pub(crate) versions: Vec<String>,
     pub(crate) acls: Vec<String>,
 }
 
-/// Which page.
+/// The position of a page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) enum Place {
     First,
@@ -68,7 +70,7 @@ pub(crate) enum Place {
     Last,
 }
 
-/// A run's place in the order, whether it is still there or not.
+/// A run's position in the order, even if the run no longer exists.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Cursor {
@@ -86,7 +88,7 @@ enum Key {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Page {
     pub(crate) runs: Vec<Run>,
-    /// How many runs all pages have together.
+    /// The number of runs on all pages.
     pub(crate) total: usize,
     pub(crate) first: Option<Place>,
     pub(crate) next: Option<Place>,
@@ -94,14 +96,14 @@ pub(crate) struct Page {
     pub(crate) last: Option<Place>,
 }
 
-/// A text that isn't a sort.
+/// A text that isn't a valid sort.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
     "sort is not understood at {0:?}: it is a list of name, status, timeCreated and timeModified, each once, each with asc or desc behind it if need be, such as `timeCreated desc, name`"
 )]
 pub(crate) struct Unsortable(String);
 
-/// Reads a sort.
+/// Parses a sort.
 pub(crate) fn sort(text: &str) -> Result<Vec<(Field, Order)>, Unsortable> {
     let mut sort = Vec::new();
     if text.trim().is_empty() {
@@ -137,11 +139,11 @@ impl Query {
             place,
             ..self.clone()
         };
-        // Nothing in it can fail to be JSON.
+        // Every value in it can be written as JSON.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&query).unwrap_or_default())
     }
 
-    /// Reads a token; `None` if it isn't one of ours.
+    /// Parses a token; `None` if it isn't one of ours.
     pub(crate) fn of_token(token: &str) -> Option<Self> {
         let json = URL_SAFE_NO_PAD.decode(token).ok()?;
         let query: Self = serde_json::from_slice(&json).ok()?;
@@ -197,7 +199,7 @@ impl Filter {
     }
 }
 
-/// The page that a query asks for.
+/// The page of a query.
 pub(crate) fn page<'a>(runs: impl Iterator<Item = &'a Run>, query: &Query) -> Page {
     let mut all: Vec<(Cursor, &Run)> = runs
         .filter(|run| query.filter.passes(run))
@@ -222,7 +224,7 @@ pub(crate) fn page<'a>(runs: impl Iterator<Item = &'a Run>, query: &Query) -> Pa
     };
     let end = end.min(total);
     let shown = all.get(begin..end).unwrap_or_default();
-    // A page that has become empty still shows the way back.
+    // A page that has become empty still links back.
     let next = match shown.last() {
         Some((cursor, _)) => (end < total).then(|| Place::After(cursor.clone())),
         None => (begin < total).then_some(Place::First),

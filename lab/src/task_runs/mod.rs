@@ -1,7 +1,7 @@
-//! The task-run service behind its stand-in: what runs there are and what may happen to them (`store`, `list`, `run`),
-//! how that is said over HTTP (`http`), what outlives the process (`data`), renewed tokens and time (`jwt`, `clock`), and the
-//! heartbeats that came (`heard`).
-//! Never here: sockets, faults and what is recorded for tests, which are `service`'s.
+//! The task-run service behind its stand-in: the runs and their changes (`store`, `list`, `run`),
+//! the HTTP form (`http`), the persistent data (`data`), renewed tokens and time (`jwt`, `clock`),
+//! and the received heartbeats (`heard`).
+//! Never here: sockets, faults, and the record for tests. They are in `service`.
 
 pub mod clock;
 pub(crate) mod data;

@@ -1,4 +1,4 @@
-//! One task run: what was asked for, where it stands, and which way it may go from there.
+//! One task run: its request, its status, and its status changes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,20 +7,21 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The most attempts of a run whose times and nonces are kept: a Job is retried six times by default.
+/// The most attempts of a run whose times and nonces are kept. By default a Job is retried six
+/// times.
 const MOST_ATTEMPTS: usize = 16;
 
-/// Where a run stands. The contract names four more (`CheckedOut`, `Runnable`, `Finalizing`, `FailedRestartable`), to
-/// which none of its five operations leads.
+/// A run's status. The contract has four more (`CheckedOut`, `Runnable`, `Finalizing`,
+/// `FailedRestartable`), which none of its five operations sets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) enum Status {
     /// Created; no heartbeat yet.
     Pending,
-    /// Heartbeats come.
+    /// It received a heartbeat.
     Running,
-    /// Ended, and every exit code that the last heartbeat told is 0.
+    /// Ended; every exit code in the last heartbeat is 0.
     Completed,
-    /// Ended, and an exit code isn't 0, or none was told.
+    /// Ended; an exit code isn't 0, or the last heartbeat has none.
     Failed,
     /// Aborted by a client.
     Aborted,
@@ -29,7 +30,7 @@ pub(crate) enum Status {
 }
 
 impl Status {
-    /// All of them, in the order of a run's life.
+    /// All statuses, in the order of a run's life.
     pub(crate) const ALL: [Self; 6] = [
         Self::Pending,
         Self::Running,
@@ -39,7 +40,7 @@ impl Status {
         Self::TimedOut,
     ];
 
-    /// The word on the wire.
+    /// The status as on the wire.
     pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Pending => "Pending",
@@ -59,7 +60,7 @@ impl Status {
         }
     }
 
-    /// Whether a later attempt of the Job takes the run up again.
+    /// Whether a later attempt of the Job resumes the run.
     pub(crate) fn may_be_retried(self) -> bool {
         matches!(self, Self::Failed | Self::TimedOut)
     }
@@ -71,18 +72,18 @@ impl fmt::Display for Status {
     }
 }
 
-/// What a client asks for when it creates a run.
+/// A client's request to create a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Wanted {
     pub(crate) name: Option<String>,
     pub(crate) description: Option<String>,
     pub(crate) acl: Option<Vec<String>>,
-    /// `Execution`, as it came, but without credentials.
+    /// `Execution`, unchanged except for removed credentials.
     pub(crate) execution: Option<Value>,
 }
 
 impl Wanted {
-    /// What it takes in memory, about, in bytes.
+    /// The approximate memory that it uses, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let acl: usize = self.acl.iter().flatten().map(|entry| entry.len() + ENTRY).sum();
@@ -94,18 +95,18 @@ impl Wanted {
     }
 }
 
-/// What a text takes beside its bytes.
+/// The memory of a text in addition to its bytes.
 const ENTRY: usize = 24;
 
-/// How much larger JSON is in memory than as text, at worst about.
+/// Roughly the largest ratio of JSON in memory to its text.
 const JSON: usize = 8;
 
 /// One attempt at a run (`TaskRunLogs`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Attempt {
-    /// When its first heartbeat came.
+    /// When its first heartbeat arrived.
     pub(crate) began: Timestamp,
-    /// When it ended, and with which error.
+    /// When it ended, and its error.
     pub(crate) ended: Option<Timestamp>,
     pub(crate) error: Option<String>,
 }
@@ -114,7 +115,7 @@ pub(crate) struct Attempt {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Run {
     pub(crate) id: String,
-    /// The order of creation.
+    /// The position in the order of creation.
     pub(crate) number: u64,
     pub(crate) name: Option<String>,
     pub(crate) description: Option<String>,
@@ -124,16 +125,17 @@ pub(crate) struct Run {
     pub(crate) details: Option<String>,
     pub(crate) created: Timestamp,
     pub(crate) modified: Timestamp,
-    /// Whether its agent was the last to change it, rather than a client.
+    /// Whether the last change came from its agent and not from a client.
     pub(crate) modified_by_agent: bool,
-    /// The highest jobRetryCount that was told.
+    /// The highest reported jobRetryCount.
     pub(crate) retry_count: Option<i32>,
-    /// The nonce of each attempt, by its jobRetryCount, where nonces are checked.
+    /// The nonce of each attempt by its jobRetryCount, if nonces are checked.
     pub(crate) nonces: BTreeMap<i32, String>,
-    /// The nonce of the last heartbeat, empty if that had none; absent if no last heartbeat ended the run.
+    /// The nonce of the last heartbeat, empty if it had none. `None` if no last heartbeat ended the
+    /// run.
     pub(crate) last_nonce: Option<String>,
     pub(crate) attempts: Vec<Attempt>,
-    /// What it counts for in memory, in bytes.
+    /// The memory that it counts for, in bytes.
     pub(crate) weight: usize,
 }
 
@@ -159,7 +161,7 @@ impl Run {
         }
     }
 
-    /// An attempt begins: the first, or a later one of the Job.
+    /// Begins an attempt: the first, or a later one of the Job.
     pub(crate) fn begin(&mut self, now: Timestamp) {
         self.status = Status::Running;
         self.details = None;
@@ -175,7 +177,7 @@ impl Run {
         self.touch(now, true);
     }
 
-    /// The attempt ends, and the run with it.
+    /// Ends the attempt, and the run with it.
     pub(crate) fn end(&mut self, status: Status, details: Option<String>, by_agent: bool, now: Timestamp) {
         self.status = status;
         if let Some(attempt) = self.attempts.last_mut() {
@@ -186,7 +188,7 @@ impl Run {
         self.touch(now, by_agent);
     }
 
-    /// Fixes an attempt's nonce.
+    /// Sets an attempt's nonce.
     pub(crate) fn fix_nonce(&mut self, retry_count: i32, nonce: &str) {
         self.nonces.insert(retry_count, nonce.to_owned());
         if self.nonces.len() > MOST_ATTEMPTS {
@@ -194,7 +196,7 @@ impl Run {
         }
     }
 
-    /// The attempt that a heartbeat without jobRetryCount belongs to.
+    /// The attempt of a heartbeat without jobRetryCount.
     pub(crate) fn attempt(&self) -> i32 {
         self.retry_count.unwrap_or(0)
     }

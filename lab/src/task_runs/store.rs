@@ -1,4 +1,5 @@
-//! The runs and what may happen to them: pure. A request comes in, an answer goes out; `now` is an argument.
+//! The runs and their changes. Pure: a request comes in, an answer goes out, and `now` is an
+//! argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -9,31 +10,33 @@ use super::clock::later;
 use super::list::{self, Page, Query};
 use super::run::{Run, Status, Wanted};
 
-/// What a run counts for beside what was asked for: its own members, and its places in the store's maps, in bytes.
+/// A run's weight in addition to its request: its own members, and its entries in the store's maps,
+/// in bytes.
 const OWN_WEIGHT: usize = 1024;
 
-/// How the store goes about runs.
+/// The store's rules.
 #[derive(Clone, Debug)]
 pub(crate) struct Rules {
-    /// A heartbeat of a run that isn't known makes it known.
+    /// Whether a heartbeat of an unknown run creates the run.
     pub(crate) adopts: bool,
-    /// A running run that is silent for longer has timed out.
+    /// After this long without a heartbeat, a running run is TimedOut.
     pub(crate) heartbeat_timeout: Option<Duration>,
-    /// An attempt's heartbeats have one nonce: the one that was issued for it, or else its first heartbeat's.
+    /// Whether an attempt's heartbeats must have the same nonce: the one issued for it, or else
+    /// that of its first heartbeat.
     pub(crate) checks_nonces: bool,
     /// The most runs.
     pub(crate) most_runs: usize,
-    /// The most that they may hold together, in bytes.
+    /// The largest total weight of the runs, in bytes.
     pub(crate) most_bytes: usize,
 }
 
-/// What the store looks at in a heartbeat.
+/// The parts of a heartbeat that the store uses.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Beat {
     pub(crate) retry_count: Option<i32>,
     pub(crate) nonce: Option<String>,
     pub(crate) last: bool,
-    /// The exit codes that it tells, by the containers' names.
+    /// Its exit codes by container name.
     pub(crate) exits: Vec<(String, i64)>,
 }
 
@@ -54,21 +57,21 @@ pub(crate) enum Refusal {
     Full,
 }
 
-/// What is to be written for a request.
+/// A change to save.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Change {
-    /// A run came or changed.
+    /// A run was created or changed.
     Put(Box<Run>),
-    /// A run went.
+    /// A run was removed.
     Gone(u64),
 }
 
 #[derive(Debug)]
 struct Kept {
     run: Run,
-    /// When it was heard last, or else when its time began to run.
+    /// When its last heartbeat arrived, or else when its timeout began.
     heard: Timestamp,
-    /// When its last heartbeat was accepted, if one was since the service began.
+    /// When its last heartbeat was accepted, if one was since the service started.
     beat: Option<Timestamp>,
 }
 
@@ -80,19 +83,19 @@ pub(crate) struct Store {
     numbers: BTreeMap<String, u64>,
     next: u64,
     bytes: usize,
-    /// Runs that run, by when they were heard last.
+    /// Running runs by the time of their last heartbeat.
     running: BTreeSet<(Timestamp, u64)>,
-    /// Runs that have ended, by when.
+    /// Ended runs by the time of their end.
     over: BTreeSet<(Timestamp, u64)>,
-    /// All runs, by where they stand.
+    /// All runs by status.
     by_status: BTreeMap<Status, BTreeSet<u64>>,
     changed: BTreeSet<u64>,
     version: u64,
 }
 
 impl Store {
-    /// A store that goes on with `runs`. Running ones count as heard `now`: nobody could have heard them while the
-    /// service was away.
+    /// A store that continues with `runs`. The timeout of running ones starts `now`, because they
+    /// had no chance to send heartbeats while the service was away.
     pub(crate) fn new(rules: Rules, runs: Vec<Run>, now: Timestamp) -> Self {
         let mut store = Self {
             rules,
@@ -110,7 +113,7 @@ impl Store {
             store.next = store.next.max(run.number.saturating_add(1));
             store.insert(run, now, None);
         }
-        // What no longer fits, should the bounds have become narrower.
+        // Remove runs that exceed the bounds, in case the bounds became narrower.
         while !store.fits(0) && store.forget_oldest_ended() {}
         store
     }
@@ -120,7 +123,7 @@ impl Store {
         self.numbers.contains_key(id)
     }
 
-    /// Creates a run. `weight` is the size of what was asked for, in bytes.
+    /// Creates a run. `weight` is the size of the request, in bytes.
     pub(crate) fn create(
         &mut self,
         id: &str,
@@ -165,7 +168,8 @@ impl Store {
         Ok(run)
     }
 
-    /// Issues a nonce for an attempt: from now on its heartbeats must echo it, where nonces are checked.
+    /// Issues a nonce for an attempt. If nonces are checked, its heartbeats must have it from now
+    /// on.
     pub(crate) fn issue_nonce(
         &mut self,
         id: &str,
@@ -209,7 +213,8 @@ impl Store {
         }
         let nonce = beat.nonce.as_deref().unwrap_or_default();
         if run.status.is_over() && !(is_later && run.status.may_be_retried()) {
-            // The last heartbeat once more, because its answer was lost: as before, and nothing changes.
+            // The last heartbeat arrives again because its answer was lost: accept it and change
+            // nothing.
             let is_repeated = beat.last && !is_later && run.last_nonce.as_deref() == Some(nonce);
             return if is_repeated {
                 Ok(())
@@ -238,17 +243,18 @@ impl Store {
         Ok(())
     }
 
-    /// Counts up with everything that onlookers can see of the runs.
+    /// Increases with every visible change of the runs.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
 
-    /// How many runs there are of a status.
+    /// The number of runs with a status.
     pub(crate) fn count(&self, status: Status) -> usize {
         self.by_status.get(&status).map_or(0, BTreeSet::len)
     }
 
-    /// The runs of a status, or all, the newest first, each with when its last heartbeat was accepted.
+    /// The runs with a status, or all, newest first. Each has the time of its last accepted
+    /// heartbeat.
     pub(crate) fn newest(&self, status: Option<Status>) -> impl Iterator<Item = (&Run, Option<Timestamp>)> {
         let numbers_of_status = status.and_then(|status| self.by_status.get(&status));
         let all = status.is_none().then(|| self.runs.keys().rev());
@@ -258,7 +264,7 @@ impl Store {
             .filter_map(|number| self.look(*number))
     }
 
-    /// A run, and when its last heartbeat was accepted.
+    /// A run, and the time of its last accepted heartbeat.
     pub(crate) fn find(&self, id: &str) -> Option<(&Run, Option<Timestamp>)> {
         self.look(*self.numbers.get(id)?)
     }
@@ -267,7 +273,7 @@ impl Store {
         self.runs.get(&number).map(|kept| (&kept.run, kept.beat))
     }
 
-    /// What has changed since this was asked last.
+    /// The changes since the last call.
     pub(crate) fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.changed)
             .into_iter()
@@ -278,7 +284,8 @@ impl Store {
             .collect()
     }
 
-    /// Takes changes back that could not be written: they are told again.
+    /// Returns changes that could not be written. The next call of [`Self::take_changes`] includes
+    /// them.
     pub(crate) fn changed_still(&mut self, changes: &[Change]) {
         self.changed.extend(changes.iter().map(|change| match change {
             Change::Put(run) => run.number,
@@ -286,7 +293,8 @@ impl Store {
         }));
     }
 
-    /// Ends the runs that were silent for too long, each at the moment when it was. Every request does so first.
+    /// Ends the runs that were silent for too long, each at the time of its timeout. Every request
+    /// does so first.
     pub(crate) fn expire(&mut self, now: Timestamp) {
         let Some(timeout) = self.rules.heartbeat_timeout else {
             return;
@@ -368,9 +376,9 @@ impl Store {
     }
 }
 
-/// How a run ended, by the exit codes that its last heartbeat told.
+/// How a run ended, by the exit codes in its last heartbeat.
 fn judge(exits: &[(String, i64)]) -> (Status, Option<String>) {
-    /// The most containers that are named in one text.
+    /// The most containers that the details name.
     const MOST_NAMED: usize = 5;
     let failed: Vec<String> = exits
         .iter()

@@ -1,6 +1,8 @@
-//! Chromium, headless, through chromedriver: the few commands of WebDriver and of the DevTools protocol that these tests need.
+//! Headless Chromium through chromedriver: the few commands of WebDriver and the DevTools protocol
+//! that these tests need.
 //!
-//! A browser ends with its value, whatever became of the test: chromedriver, and all processes that came of it.
+//! Dropping a browser ends chromedriver and all processes that it started, whatever the test's
+//! result.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -18,10 +20,10 @@ use tokio::process::{Child, Command};
 
 use crate::harness;
 
-/// How long a state may take to come, on a machine that has other work.
+/// How long a state may take to appear on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
-/// Between two looks at a page.
+/// The time between two looks at a page.
 const LOOK: Duration = Duration::from_millis(50);
 
 pub(crate) struct Browser {
@@ -31,7 +33,7 @@ pub(crate) struct Browser {
     profile: TempDir,
 }
 
-/// A picture of the page, of red, green and blue.
+/// A screenshot of the page in red, green and blue.
 pub(crate) struct Picture {
     pub(crate) width: usize,
     pub(crate) height: usize,
@@ -45,7 +47,7 @@ impl Picture {
     }
 }
 
-/// A box of the page, in its pixels.
+/// A rectangle of the page, in pixels.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Area {
     pub(crate) left: usize,
@@ -65,12 +67,12 @@ fn missing(program: &str, error: &std::io::Error) -> String {
 }
 
 impl Browser {
-    /// A browser with a profile of its own.
+    /// Starts a browser with its own profile.
     pub(crate) async fn start() -> Self {
         Self::with(json!({})).await
     }
 
-    /// With these preferences.
+    /// Starts a browser with these preferences.
     pub(crate) async fn with(preferences: Value) -> Self {
         let chromium = std::process::Command::new("chromium")
             .arg("--version")
@@ -84,7 +86,8 @@ impl Browser {
         let profile = tempfile::tempdir().expect("a directory");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
-            // A browser that is killed takes none of its temporary files along: they go with the profile.
+            // A killed browser leaves its temporary files behind, so they are in the profile and
+            // are removed with it.
             .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -109,7 +112,7 @@ impl Browser {
         let port = tokio::time::timeout(LIMIT, port)
             .await
             .expect("chromedriver starts");
-        // Goes on reading, so that chromedriver never waits for room.
+        // Keeps reading, so that chromedriver never blocks on a full pipe.
         tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
         let client = harness::client().timeout(LIMIT).build().expect("a client");
         let mut browser = Self {
@@ -143,7 +146,7 @@ impl Browser {
         browser
     }
 
-    /// One command. Panics with what chromedriver says if it fails.
+    /// Sends one command. Panics with chromedriver's error if it fails.
     async fn ask(&self, method: Method, command: &str, body: &Value) -> Value {
         self.try_ask(method, command, body)
             .await
@@ -174,7 +177,7 @@ impl Browser {
         self.ask(Method::POST, "/url", &json!({"url": url})).await;
     }
 
-    /// What a script returns.
+    /// The result of a script.
     pub(crate) async fn get(&self, script: &str) -> Value {
         let body = json!({"script": script, "args": []});
         self.ask(Method::POST, "/execute/sync", &body).await
@@ -194,43 +197,43 @@ impl Browser {
         }
     }
 
-    /// A command of the DevTools protocol.
+    /// Sends a command of the DevTools protocol.
     pub(crate) async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let body = json!({"cmd": command, "params": parameters});
         self.ask(Method::POST, "/goog/cdp/execute", &body).await
     }
 
-    /// The width and height of what is seen of the page.
+    /// Sets the width and height of the visible page.
     pub(crate) async fn resize(&self, width: u32, height: u32) {
         let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
         self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
-    /// Light or dark.
+    /// Sets the color scheme: light or dark.
     pub(crate) async fn prefer(&self, scheme: &str) {
         let features = json!({"features": [{"name": "prefers-color-scheme", "value": scheme}]});
         self.devtools("Emulation.setEmulatedMedia", features).await;
     }
 
-    /// Whether a script has opened a dialogue.
+    /// Whether a script has opened a dialog.
     pub(crate) async fn is_alerted(&self) -> bool {
         self.try_ask(Method::GET, "/alert/text", &Value::Null)
             .await
             .is_ok()
     }
 
-    /// What came into the log of this kind since it was asked for last.
+    /// The log entries of this kind since the last call.
     async fn log(&self, kind: &str) -> Vec<Value> {
         let log = self.ask(Method::POST, "/se/log", &json!({"type": kind})).await;
         log.as_array().expect("entries").clone()
     }
 
-    /// What the console says.
+    /// The console's messages.
     pub(crate) async fn console(&self) -> Vec<Value> {
         self.log("browser").await
     }
 
-    /// The URLs that were asked for, but for what Chromium's own first tab asks for.
+    /// The requested URLs, except those of Chromium's own first tab.
     pub(crate) async fn requests(&self) -> Vec<String> {
         let mut urls = Vec::new();
         for entry in self.log("performance").await {
@@ -247,7 +250,7 @@ impl Browser {
         urls
     }
 
-    /// A picture of what is seen, also as target/page/NAME.png for a person.
+    /// A screenshot, which is also saved as target/page/NAME.png.
     pub(crate) async fn picture(&self, name: &str) -> Picture {
         let shot = self.ask(Method::GET, "/screenshot", &Value::Null).await;
         let bytes = BASE64_STANDARD
@@ -276,7 +279,7 @@ impl Browser {
         self.profile.path()
     }
 
-    /// The box of the first element that a selector finds.
+    /// The rectangle of the first element that a selector finds.
     pub(crate) async fn area(&self, selector: &str) -> Area {
         let script = format!(
             "const box = document.querySelector({selector:?}).getBoundingClientRect();
@@ -293,7 +296,7 @@ impl Browser {
     }
 }
 
-/// Where pictures are left for a person.
+/// The directory of the saved screenshots.
 fn pictures() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
@@ -303,7 +306,8 @@ fn pictures() -> PathBuf {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Chromium may have put itself into a group of its own: the tree is asked, and then the profile, which is nobody else's.
+        // Chromium may have its own process group. So kill the process tree, and all processes that
+        // use the profile, which only this browser has.
         let mut doomed = self.driver.id().map(descendants).unwrap_or_default();
         doomed.extend(with_argument(self.profile.path()));
         for pid in doomed {
@@ -325,14 +329,14 @@ impl Drop for Browser {
     }
 }
 
-/// A process and all that came of it, the youngest last.
+/// A process and all its descendants, the youngest last.
 fn descendants(root: u32) -> Vec<i32> {
     let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
     for pid in processes() {
         let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
             continue;
         };
-        // Behind the name, which may hold anything: the state and the parent.
+        // The fields after the name, which may contain any character: the state and the parent.
         let parent = stat
             .rsplit_once(") ")
             .and_then(|(_, rest)| rest.split(' ').nth(1)?.parse().ok());

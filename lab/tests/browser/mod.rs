@@ -1,6 +1,7 @@
-//! The page in headless Chromium, beside the real service and the real agent: `just page-test`.
+//! The page in headless Chromium, with the real service and the real agent: `just page-test`.
 //!
-//! They need Chromium, and so are ignored unless asked for. `PODBEAT_BINARY` says which agent. Pictures are left in target/page.
+//! The tests need Chromium, so they are ignored by default. `PODBEAT_BINARY` names the agent.
+//! Screenshots are saved in target/page.
 
 #![allow(
     clippy::disallowed_methods,
@@ -23,7 +24,7 @@ use tokio::process::{Child, Command};
 use crate::harness::{self, TOKEN};
 use driver::{Area, Browser, LIMIT, Picture};
 
-/// The colours of page.css behind each status, in the light.
+/// The background colors of the statuses in page.css, in the light scheme.
 const BACKS: [(&str, [u8; 3]); 6] = [
     ("Pending", [0xe7, 0xe9, 0xed]),
     ("Running", [0xd2, 0xe5, 0xfb]),
@@ -33,7 +34,7 @@ const BACKS: [(&str, [u8; 3]); 6] = [
     ("TimedOut", [0xfd, 0xe7, 0xbd]),
 ];
 
-/// `podbeat-lab service`, and what it printed.
+/// `podbeat-lab service`, and its output.
 struct Service {
     child: Child,
     url: String,
@@ -103,7 +104,7 @@ impl Service {
         self.post(&format!("/{id}:heartbeat"), body).await;
     }
 
-    /// Runs in every status that a client can bring about at once.
+    /// Creates runs with every status that a client can set at once.
     async fn some_runs(&self) -> Vec<String> {
         let exit = |code: i32, reason: &str| {
             let exit = json!({"reason": reason, "exitCode": code});
@@ -148,7 +149,7 @@ impl Service {
     }
 }
 
-/// The page of the runs, live.
+/// Opens the page of the runs, and waits until it is live.
 async fn open(browser: &Browser, service: &Service) {
     browser.open(&service.page).await;
     is_live(browser).await;
@@ -169,7 +170,7 @@ async fn shows(browser: &Browser, name: &str, status: &str) {
     browser.until(&format!("{name} {status}"), &expression).await;
 }
 
-/// Which status's colour a pixel has.
+/// The status with a pixel's color.
 fn class(pixel: [u8; 3]) -> Option<&'static str> {
     BACKS
         .iter()
@@ -177,7 +178,7 @@ fn class(pixel: [u8; 3]) -> Option<&'static str> {
         .map(|(status, _)| *status)
 }
 
-/// The status that the pixels of a badge show, if most of them show one.
+/// The status that most pixels of a badge show, if any.
 fn badge(picture: &Picture, area: Area) -> Option<&'static str> {
     let pixels: Vec<Option<&str>> = (area.top..area.bottom)
         .flat_map(|y| (area.left..area.right).map(move |x| (x, y)))
@@ -204,7 +205,8 @@ async fn no_complaints(browser: &Browser, service: &Service) {
     }
 }
 
-/// The whole way: the real agent beats, the page shows Running by itself; the agent is killed, and the page shows TimedOut by itself.
+/// The complete path: the real agent sends heartbeats, and the open page shows Running. After the
+/// agent is killed, the page shows TimedOut.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
 async fn an_agent_is_seen_to_run_and_its_silence_to_time_out() {
@@ -249,7 +251,7 @@ async fn an_agent_is_seen_to_run_and_its_silence_to_time_out() {
     assert_eq!(badge(&before, place), Some("Running"));
     assert_eq!(badge(&before, other), Some("Pending"));
 
-    // It beats on, for longer than it may be silent.
+    // It sends heartbeats for longer than the timeout.
     let beats = "document.querySelector('#rows tr:first-child td:nth-child(4) time').dataset.at";
     let first = browser.get(&format!("return Number({beats})")).await;
     browser
@@ -389,7 +391,7 @@ async fn hostile_names_are_inert() {
     let mut ids = Vec::new();
     for (nth, hostile) in HOSTILE.into_iter().enumerate() {
         let id = service.run(hostile).await;
-        // Half of them while the page is open, so that the stream brings them.
+        // Half of them are created while the page is open, so that the stream sends them.
         if nth == HOSTILE.len() / 2 {
             open(&browser, &service).await;
         }
@@ -478,7 +480,7 @@ async fn only_the_link_opens_it_and_leaves_no_trace() {
         "{text}"
     );
     browser.picture("stranger").await;
-    // That the document was refused is in the console, and nothing else.
+    // The console shows only the document's refusal.
     let complaints = browser.console().await;
     let refused = |entry: &Value| entry["message"].as_str().is_some_and(|text| text.contains("403"));
     assert!(complaints.iter().all(refused), "{complaints:?}");
@@ -498,9 +500,10 @@ async fn only_the_link_opens_it_and_leaves_no_trace() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
 async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
-    /// The least contrast of text that isn't large (WCAG 2.2, 1.4.3).
+    /// The lowest contrast of text that isn't large (WCAG 2.2, 1.4.3).
     const CONTRAST: f64 = 4.5;
-    /// The least contrast of the page's texts with what is behind them, and how many there are.
+    /// Computes the lowest contrast of the page's texts with their background, and the number of
+    /// texts.
     const LEAST: &str = "
         const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
         const rgba = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
@@ -562,7 +565,7 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
             }
         }
     }
-    // By keyboard: the links are reached, and an update takes no focus away.
+    // By keyboard: the links can be reached, and an update keeps the focus.
     browser.resize(1280, 900).await;
     browser.open(&format!("{}/", service.url)).await;
     is_live(&browser).await;
@@ -580,7 +583,7 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
     assert_eq!(focused, "align-reads");
 }
 
-/// A browser leaves no process behind, also where its test panics.
+/// A browser leaves no process behind, even if its test panics.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
 async fn a_browser_leaves_nothing_behind() {

@@ -330,7 +330,7 @@ fn what_goes_on_elsewhere_is_the_same_and_was_heard_just_now() {
     assert_eq!((narrower.knows("a"), narrower.knows("b")), (false, true));
 }
 
-/// One thing that happens to one of a few runs.
+/// One event of one of a few runs.
 #[derive(Clone, Debug)]
 enum Step {
     Create(usize),
@@ -355,7 +355,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step, 0..120)
 }
 
-/// Which statuses may follow one another, said anew and not by the code under test.
+/// The allowed status changes, written independently of the code under test.
 fn may_follow(before: Status, after: Status, by_later_attempt: bool) -> bool {
     use Status::{Aborted, Completed, Failed, Pending, Running, TimedOut};
     before == after
@@ -398,7 +398,7 @@ proptest! {
                 Step::Abort(run) => {
                     let is_open = before.get(&id(run)).map(|run| run.status);
                     let aborted = store.abort(&id(run), at(seconds));
-                    // It may have timed out in the very moment.
+                    // The run may time out in the same step.
                     if is_open == Some(Status::Pending) {
                         prop_assert!(aborted.is_ok());
                     }
@@ -419,10 +419,10 @@ proptest! {
                         prop_assert!(may_follow(was.status, kept.run.status, is_later), "{:?} {:?} {:?}", step, was, kept);
                         prop_assert!(kept.run.retry_count >= was.retry_count);
                         prop_assert!(kept.run.attempts.len() <= 16);
-                        // Whoever looks at a list later must see what changed.
+                        // A later list must show the change.
                         prop_assert!(kept.run.status == was.status || kept.run.modified >= was.modified);
                     }
-                    // Only one that has ended makes room, if need be by timing out in this very step.
+                    // Only an ended run is replaced, even if it times out in this step.
                     _ => prop_assert!(was.status.is_over() || was.status == Status::Running, "{:?} {:?}", step, was),
                 }
             }
@@ -481,7 +481,7 @@ proptest! {
         let first = Query { sort, filter, size, place: Place::First };
         let mut newcomers = newcomers.into_iter().enumerate();
 
-        // Forwards to the end, by tokens as a client would, while runs come.
+        // Walk forward to the end, by tokens as a client does, while runs are created.
         let mut seen = Vec::new();
         let mut query = first.clone();
         let end = loop {
@@ -504,7 +504,7 @@ proptest! {
         let old: Vec<String> = seen.into_iter().filter(|id| id.starts_with("old")).collect();
         prop_assert_eq!(&old, &expected);
 
-        // And back to the beginning, while more come.
+        // Walk back to the beginning, while more runs are created.
         let mut seen: Vec<String> = end.runs.iter().map(|run| run.id.clone()).collect();
         let mut page = end;
         while let Some(previous) = page.previous {
@@ -523,7 +523,7 @@ proptest! {
         let old: Vec<String> = seen.into_iter().filter(|id| id.starts_with("old")).collect();
         prop_assert_eq!(&old, &expected);
 
-        // The last page by its token is the one at which a walk ends, and the whole is in order.
+        // The last page by its token equals the last page of a walk, and all runs are in order.
         let whole = store.list(&Query { size: 1000, ..first.clone() }, at(10));
         let ids = |page: &Page| page.runs.iter().map(|run| run.id.clone()).collect::<Vec<_>>();
         let mut query = first;
