@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds etcd and the Kubernetes programs from their Go modules, once for each version, and prints the directory that
-# holds them, kubectl too.
+# Builds etcd and the Kubernetes programs, including kubectl, from their Go modules, once for each
+# version. Prints the directory that contains them.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ./built-once.sh

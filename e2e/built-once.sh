@@ -1,7 +1,7 @@
-# Sourced by what builds programs from Go modules: they are built once for each version, into a cache that lies outside the
-# checkout: ${PODBEAT_E2E_CACHE:-~/.cache/podbeat-e2e}.
+# Sourced by scripts that build programs from Go modules. The programs are built once for each
+# version, into a cache outside the checkout: ${PODBEAT_E2E_CACHE:-~/.cache/podbeat-e2e}.
 
-# Checks that there is a Go toolchain as new as these go.mod files want, and sets $go_version.
+# Checks that the Go toolchain is as new as these go.mod files require, and sets $go_version.
 need_go() {
   if ! command -v go >/dev/null; then
     echo "e2e: the Go toolchain is missing: install Go 1.26 or later (Debian: golang-go; or the archive of the Go project)" >&2
@@ -16,7 +16,8 @@ need_go() {
   fi
 }
 
-# `built_once BUILD FILE…`: prints the directory that BUILD filled, given its path, when the files were as they are now.
+# `built_once BUILD FILE…`: prints the directory that BUILD filled for the current content of the
+# files. Runs BUILD with the directory's path if it doesn't exist yet.
 built_once() {
   local build=$1 key out
   shift
@@ -25,12 +26,12 @@ built_once() {
   out=$cache/$key
   if [ ! -d "$out" ]; then
     mkdir -p "$cache"
-    # One build at a time: a second one would compile the same.
+    # One build at a time, because a second one would compile the same.
     exec {lock}>"$out.lock"
     flock "$lock"
   fi
   if [ ! -d "$out" ]; then
-    # Built beside its place and renamed into it, so that a build that was cut off is never taken for a whole one.
+    # Built in another directory and then renamed, so that an interrupted build is never used.
     building=$(mktemp -d "$cache/building.XXXXXX")
     trap 'rm -rf "$building"' EXIT
     export CGO_ENABLED=0 GOFLAGS="-trimpath -mod=readonly -buildvcs=false"

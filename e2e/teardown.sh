@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Whether a node leaves nothing behind, however it ends: by itself, by Ctrl-C, by SIGTERM, and killed outright (then the
-# next run removes what no process was left to remove). Needs what `just e2e` needs, built.
+# Checks that a node leaves nothing behind, however it ends: by itself, by Ctrl-C, by SIGTERM, and
+# by SIGKILL. After SIGKILL, the next run removes the rest. Needs what `just e2e` needs, already
+# built.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 e2e=${CARGO_TARGET_DIR:-target}/debug/e2e
@@ -10,7 +11,7 @@ limit=60
 out=$(mktemp)
 trap 'rm -f "$out"' EXIT
 
-# All that a run makes on the machine, a line each.
+# Everything that a run creates on the machine, one per line.
 remains() {
   pgrep --full --list-full "$prefix|containerd-shim-runc-v2|kubernetes (kube|kubelet)" | grep -v -e "$0" -e grep | sed 's/^/process /' || true
   grep --only-matching "[^ ]*$prefix[^ ]*" /proc/mounts | sed 's/^/mount /' || true
@@ -37,14 +38,14 @@ verdict() {
   fi
 }
 
-# A run that goes on until it is ended: its process id, and its output in $out.
+# Starts a run that continues until it is ended. Sets its process id in $run; its output is in $out.
 begin() {
   : >"$out"
   "$e2e" token-rotation >"$out" 2>&1 &
   run=$!
   for _ in $(seq $((limit * 10))); do
     if grep -q "node ready" "$out"; then
-      # Containers, too: pods are being started.
+      # Also wait for containers: pods are starting.
       for _ in $(seq $((limit * 10))); do
         pgrep --full containerd-shim-runc-v2 >/dev/null && return
         sleep 0.1
@@ -79,7 +80,8 @@ done
 begin
 kill -KILL "$run"
 wait "$run" 2>/dev/null || true
-# Files, control groups and the machine's settings need somebody to see to them; everything else the kernel takes away.
+# Only files, control groups and the machine's settings need the next run. The kernel removes
+# everything else.
 lives() { new | grep -v -e '^files' -e '^control group' -e '^setting' || true; }
 for _ in $(seq $((limit * 10))); do
   [ -z "$(lives)" ] && break

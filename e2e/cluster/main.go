@@ -1,8 +1,9 @@
-// Command kubernetes holds the programs of a Kubernetes node and control plane, and kubectl, in one binary, built from the Go
-// module k8s.io/kubernetes, for the end-to-end tests of podbeat. The name that it is called by chooses the program,
-// or else the first argument.
+// Command kubernetes contains the programs of a Kubernetes node and control plane, and kubectl, in
+// one binary. It is built from the Go module k8s.io/kubernetes, for the end-to-end tests of
+// podbeat. The name of the executable selects the program, or else the first argument.
 //
-// One binary shares most of its code, and so costs little more to build than kube-apiserver alone.
+// The programs share most of their code, so one binary costs little more to build than
+// kube-apiserver alone.
 package main
 
 import (
@@ -34,7 +35,7 @@ var programs = map[string]func() int{
 	"kubectl":                 runKubectl,
 }
 
-// runKubectl does what cmd/kubectl of k8s.io/kubernetes does: kubectl says itself what failed, in its own words.
+// runKubectl does the same as cmd/kubectl of k8s.io/kubernetes. kubectl prints its own errors.
 func runKubectl() int {
 	_, _ = logs.GlogSetter(kubectl.GetLogVerbosity(os.Args))
 	if err := cli.RunNoErrOutput(kubectl.NewDefaultKubectlCommand()); err != nil {

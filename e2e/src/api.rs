@@ -1,4 +1,5 @@
-//! What the scenarios do with the API server: namespaces, rights, tokens, pods and their statuses.
+//! The scenarios' operations on the API server: namespaces, rights, tokens, pods and their
+//! statuses.
 
 use std::time::Duration;
 
@@ -14,7 +15,7 @@ use crate::cluster::{get, kube_error};
 #[derive(Clone)]
 pub struct Namespace {
     client: Client,
-    /// Its name.
+    /// The namespace's name.
     pub name: String,
 }
 
@@ -27,7 +28,7 @@ impl std::fmt::Debug for Namespace {
 }
 
 impl Namespace {
-    /// Creates it, with the service account, without any rights.
+    /// Creates a namespace and its service account, without any rights.
     ///
     /// # Errors
     /// The API server refuses.
@@ -46,7 +47,7 @@ impl Namespace {
         Ok(namespace)
     }
 
-    /// One that is there, with whatever is in it.
+    /// An existing namespace, with its current content.
     #[must_use]
     pub fn existing(client: Client, name: &str) -> Self {
         Self {
@@ -55,7 +56,7 @@ impl Namespace {
         }
     }
 
-    /// Lets the service account get, list and watch this one pod.
+    /// Grants the service account get, list and watch of this one pod.
     ///
     /// # Errors
     /// The API server refuses.
@@ -64,7 +65,7 @@ impl Namespace {
             .await
     }
 
-    /// Lets the service account do with this one pod only what these verbs say.
+    /// Grants the service account only these verbs on this one pod.
     ///
     /// # Errors
     /// The API server refuses.
@@ -73,7 +74,8 @@ impl Namespace {
         self.grant_pods(&format!("{}-{pod}", verbs.join("-")), &to).await
     }
 
-    /// Lets the service account get, list and watch every pod of the namespace: a Job gives its pods names of their own.
+    /// Grants the service account get, list and watch of every pod of the namespace, because a Job
+    /// generates its pods' names.
     ///
     /// # Errors
     /// The API server refuses.
@@ -97,7 +99,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Creates an object of the core group, such as one of `secrets`.
+    /// Creates an object of the core group, for example of the resource `secrets`.
     ///
     /// # Errors
     /// The API server refuses.
@@ -114,15 +116,15 @@ impl Namespace {
         Ok(())
     }
 
-    /// A Job as it stands.
+    /// A Job's current object.
     ///
     /// # Errors
-    /// The API server refuses, or there is none.
+    /// The API server refuses, or there is no such Job.
     pub async fn job(&self, name: &str) -> Result<Value, Error> {
         self.read(&self.batch(&format!("jobs/{name}"))).await
     }
 
-    /// Asks for a pod's eviction, as a drain does.
+    /// Requests a pod's eviction, as a drain does.
     ///
     /// # Errors
     /// The API server refuses.
@@ -143,7 +145,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Asks for the namespace's deletion, with all that is in it.
+    /// Requests the deletion of the namespace and its content.
     ///
     /// # Errors
     /// The API server refuses.
@@ -154,7 +156,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Creates what YAML documents describe, as `kubectl apply` would: a Role and a RoleBinding.
+    /// Creates the objects of YAML documents, as `kubectl apply` would: Roles and RoleBindings.
     ///
     /// # Errors
     /// The API server refuses.
@@ -175,7 +177,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// A token of the service account.
+    /// Requests a token of the service account.
     ///
     /// # Errors
     /// The API server refuses.
@@ -207,7 +209,7 @@ impl Namespace {
         Ok(())
     }
 
-    /// Asks for a pod's deletion; 0 removes it at once, as the kubelet does in the end.
+    /// Requests a pod's deletion. 0 removes it at once, as the kubelet does in the end.
     ///
     /// # Errors
     /// The API server refuses.
@@ -219,10 +221,10 @@ impl Namespace {
         Ok(())
     }
 
-    /// The pod as it stands.
+    /// A pod's current object.
     ///
     /// # Errors
-    /// The API server refuses, or there is none.
+    /// The API server refuses, or there is no such pod.
     pub async fn pod(&self, pod: &str) -> Result<Value, Error> {
         self.read(&self.core(&format!("pods/{pod}"))).await
     }
@@ -256,11 +258,11 @@ impl Namespace {
     }
 }
 
-/// Creates the priority level and the flow schema of a manifest, and returns the flow schema's UID once the API server goes by it,
-/// which `asks` shows: whose requests for the pods of `namespace` it is made for.
+/// Creates the priority level and the flow schema of a manifest. Returns the flow schema's UID once
+/// the API server applies it to the requests of `asks` for the pods of `namespace`.
 ///
 /// # Errors
-/// The API server refuses, or doesn't go by it in time.
+/// The API server refuses, or doesn't apply the flow schema in time.
 pub async fn apply_flow_schema(
     admin: &Client,
     documents: &str,
@@ -296,10 +298,10 @@ pub async fn apply_flow_schema(
     }
 }
 
-/// The UID of the flow schema that a GET belongs to, whatever its answer is.
+/// The UID of the flow schema that the API server applies to a GET, whatever the answer's status.
 ///
 /// # Errors
-/// There is no answer, or it doesn't say so.
+/// There is no answer, or it doesn't name a flow schema.
 pub async fn flow_schema_of(client: &Client, path: &str) -> Result<String, Error> {
     const HEADER: &str = "x-kubernetes-pf-flowschema-uid";
     let answer = client.send(get(path).map(Body::from)).await;
@@ -335,8 +337,8 @@ fn text(value: &Value, path: &str) -> Result<String, Error> {
         .ok_or_else(|| Error::Unexpected(format!("the API server's answer has no {path}: {value}")))
 }
 
-/// A pod to create, after the first event of a capture: the same containers and policies, without what the API server
-/// and the kubelet set, and without volumes.
+/// A pod to create, modeled after the first event of a capture. It has the same containers and
+/// policies, without volumes and without what the API server and the kubelet set.
 #[must_use]
 pub fn pod_like(captured: &Value, name: &str) -> Value {
     let containers = |path: &str| -> Vec<Value> {

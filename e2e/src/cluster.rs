@@ -1,4 +1,5 @@
-//! The control plane as processes under a temporary root: etcd, kube-apiserver and, for a node, controllers and scheduler.
+//! The control plane as processes under a temporary root: etcd and kube-apiserver; for a node, also
+//! controllers and a scheduler.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,11 @@ use tokio::time::Instant;
 use crate::network::{CONTROL_PLANE, KUBERNETES_SERVICE};
 use crate::{Error, io, tail};
 
-/// From start to ready; two seconds on an idle machine.
+/// The limit from start to ready, which takes two seconds on an idle machine.
 const READY: Duration = Duration::from_secs(90);
 
-/// The controllers that Jobs, service accounts, nodes and deletions need; the others would cost time and bring nothing.
+/// The controllers that Jobs, service accounts, nodes and deletions need. The others would only
+/// take time.
 const CONTROLLERS: &[&str] = &[
     "job-controller",
     "serviceaccount-controller",
@@ -34,32 +36,32 @@ const CONTROLLERS: &[&str] = &[
     "validatingadmissionpolicy-status-controller",
 ];
 
-/// How a control plane is set up.
+/// The parts of a control plane.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Plan {
-    /// etcd and kube-apiserver, on free ports of loopback. Nothing acts on what is asked of them.
+    /// etcd and kube-apiserver, on free ports of loopback. No controller acts on the objects.
     Api,
-    /// With controllers and a scheduler, at the addresses where a node and its pods look for it.
+    /// Also controllers and a scheduler, at the addresses that a node and its pods use.
     WithNode,
 }
 
-/// A control plane. Dropped, it ends its processes and removes its files.
+/// A control plane. When dropped, it ends its processes and removes its files.
 pub struct Cluster {
-    /// Signs what the API server and its clients show.
+    /// Signs the certificates of the API server and its clients.
     pub authority: Authority,
     /// `https://127.0.0.1:PORT`.
     pub url: String,
-    /// The port of it.
+    /// The port in `url`.
     pub port: u16,
-    /// May do everything.
+    /// The identity of a cluster administrator.
     admin: Identity,
     plan: Plan,
-    /// Beside those of the plan.
+    /// Additional flags.
     apiserver_flags: Vec<String>,
     programs: PathBuf,
     root: PathBuf,
     etcd_port: u16,
-    /// Ended when dropped, the API server before etcd.
+    /// Ended when dropped. The API server ends before etcd.
     controllers: Vec<Child>,
     apiserver: Option<Child>,
     etcd: Child,
@@ -67,18 +69,20 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts both and waits until the API server is ready. `programs` holds `etcd` and `kubernetes`.
+    /// Starts both and waits until the API server is ready. `programs` contains `etcd` and
+    /// `kubernetes`.
     ///
     /// # Errors
-    /// A program is missing, ends, or isn't ready in time; the error shows the end of its log.
+    /// A program is missing, ends, or isn't ready in time. The error shows the end of its log.
     pub async fn start(programs: &Path) -> Result<Self, Error> {
         Self::start_with(programs, |_| Ok(Vec::new())).await
     }
 
-    /// The same, with more flags for the API server; files that they name can be put into the cluster's root.
+    /// Starts both with more flags for the API server. `flags` gets the cluster's root, where it
+    /// can create the files that the flags name.
     ///
     /// # Errors
-    /// As above, and those of `flags`.
+    /// The same as for [`Self::start`], and the errors of `flags`.
     pub async fn start_with(
         programs: &Path,
         flags: impl FnOnce(&Path) -> Result<Vec<String>, Error>,
@@ -95,10 +99,11 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// The same for a node, with its controllers and scheduler; the network must be laid out.
+    /// Starts the control plane of a node, with controllers and a scheduler. The network must
+    /// exist.
     ///
     /// # Errors
-    /// As above.
+    /// The same as for [`Self::start`].
     pub async fn start_for_node(programs: &Path, root: &Path) -> Result<Self, Error> {
         let mut cluster = Self::begin(programs, root, Plan::WithNode)?;
         cluster.start_apiserver().await?;
@@ -119,12 +124,13 @@ impl Cluster {
         ];
         for (name, identity) in [
             ("apiserver", authority.issue(&names)?),
-            // What kubelet asks of the API server that brings logs.
+            // The API server shows this one when it requests logs from kubelet.
             (
                 "kubelet-client",
                 authority.issue_client("kube-apiserver", &["system:masters"])?,
             ),
-            // kube-apiserver takes a certificate for the public half of the key that signs service accounts' tokens.
+            // kube-apiserver accepts a certificate as the public half of the key that signs service
+            // accounts' tokens.
             (
                 "service-account",
                 authority.issue_client("service-account-signer", &[])?,
@@ -135,7 +141,7 @@ impl Cluster {
         }
         let port = match plan {
             Plan::Api => free_port()?,
-            // Where pods look for it at its service address: no kube-proxy stands between.
+            // The port of its service address, because there is no kube-proxy.
             Plan::WithNode => 443,
         };
         let (etcd_port, peer_port) = (free_port()?, free_port()?);
@@ -168,7 +174,7 @@ impl Cluster {
         })
     }
 
-    /// Starts the API server (again) and waits until it is ready.
+    /// Starts or restarts the API server, and waits until it is ready.
     ///
     /// # Errors
     /// It ends, or isn't ready in time.
@@ -187,7 +193,7 @@ impl Cluster {
                         "--advertise-address=10.99.0.1",
                         "--authorization-mode=Node,RBAC",
                         "--enable-admission-plugins=NodeRestriction",
-                        // So that whoever refuses a privileged pod does it for Pod Security.
+                        // So that only Pod Security can refuse a privileged pod.
                         "--allow-privileged=true",
                     ],
                 })
@@ -251,7 +257,8 @@ impl Cluster {
         }
     }
 
-    /// Starts the controllers and the scheduler. They find a restarted API server by themselves.
+    /// Starts the controllers and the scheduler. They reconnect to a restarted API server by
+    /// themselves.
     fn start_controllers(&mut self) -> Result<(), Error> {
         self.write_kubeconfig("admin", &self.admin, &self.url)?;
         let file = |name: &str| self.path(name).display().to_string();
@@ -281,16 +288,16 @@ impl Cluster {
         Ok(())
     }
 
-    /// Writes `NAME.kubeconfig` for a client that shows this certificate.
+    /// Writes `NAME.kubeconfig` for a client with this certificate.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn write_kubeconfig(&self, name: &str, identity: &Identity, server: &str) -> Result<(), Error> {
         let kubeconfig = self.kubeconfig(server, &certificate(identity));
         write(&self.path(&format!("{name}.kubeconfig")), &kubeconfig.to_string())
     }
 
-    /// The kubeconfig of one who may do everything, for a node's control plane.
+    /// The administrator's kubeconfig, of a node's control plane.
     #[must_use]
     pub fn admin_kubeconfig(&self) -> PathBuf {
         self.path("admin.kubeconfig")
@@ -306,7 +313,7 @@ impl Cluster {
         })
     }
 
-    /// Ends the API server with SIGKILL: open watches break at once.
+    /// Ends the API server with SIGKILL. Open watches break at once.
     ///
     /// # Errors
     /// The process can't be ended.
@@ -317,13 +324,13 @@ impl Cluster {
         Ok(())
     }
 
-    /// The API server's process, while it runs.
+    /// The process id of the API server, while it runs.
     #[must_use]
     pub fn apiserver_pid(&self) -> Option<u32> {
         self.apiserver.as_ref()?.id()
     }
 
-    /// A client that may do everything.
+    /// An administrator's client.
     ///
     /// # Errors
     /// The client can't be set up.
@@ -351,13 +358,13 @@ impl Cluster {
         Client::try_from(config).map_err(|error| kube_error(what, error))
     }
 
-    /// A file under the cluster's root.
+    /// The path of a file under the cluster's root.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.root.join(name)
     }
 
-    /// The version that the API server gives itself.
+    /// The API server's version.
     ///
     /// # Errors
     /// It doesn't answer.
@@ -376,7 +383,7 @@ impl Cluster {
     }
 }
 
-/// The user of a kubeconfig who shows a certificate.
+/// A kubeconfig's user with a certificate.
 fn certificate(identity: &Identity) -> serde_json::Value {
     let encode = |text: &str| BASE64_STANDARD.encode(text);
     json!({
@@ -415,7 +422,7 @@ pub(crate) fn spawn(
         .stdin(Stdio::null())
         .stdout(file)
         .stderr(stderr)
-        // A group of its own: Ctrl-C reaches us, and we end it in order.
+        // A separate process group: Ctrl-C reaches only us, and we end the process cleanly.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()

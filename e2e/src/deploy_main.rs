@@ -1,6 +1,6 @@
-//! `e2e-deploy [--image FILE] [--static|--live|--hold] [SCENARIO…]`: what deploy/ holds, proven with helm and kubectl; all of it
-//! if no scenario is named. `--static` plays those that need no node, `--live` the others, and `--hold` leaves a node to a
-//! developer.
+//! `e2e-deploy [--image FILE] [--static|--live|--hold] [SCENARIO…]`: tests the content of deploy/
+//! with helm and kubectl. Without a scenario, it runs all of them. `--static` runs those that need
+//! no node, `--live` runs the others, and `--hold` keeps a node for a developer.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     if asked.part == Part::Static {
         return statics(&asked);
     }
-    // Built while there is still a network.
+    // Built now, while the network is still available.
     let prepare = || build().and_then(|_| build_tools()).map(drop);
     let code = in_house(&arguments, prepare, async |root| resident(root, &asked).await);
     if asked.part == Part::Hold {
@@ -39,20 +39,20 @@ fn main() -> ExitCode {
     code
 }
 
-/// What is done.
+/// The part to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Part {
-    /// Everything that is to be proven.
+    /// All scenarios.
     All,
-    /// What needs no node.
+    /// The scenarios that need no node.
     Static,
-    /// What needs one.
+    /// The scenarios that need a node.
     Live,
-    /// Nothing: a developer does it.
+    /// No scenario: keep the node for a developer.
     Hold,
 }
 
-/// What the command line asks for.
+/// The command line's arguments.
 struct Asked {
     image: PathBuf,
     part: Part,
@@ -170,12 +170,13 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
     ))
 }
 
-/// Starts the node, and makes the kinds of prometheus-operator known.
+/// Starts the node, and creates the definitions of prometheus-operator's kinds.
 async fn set(root: &Path, mut tools: Tools, asked: &Asked) -> Result<Ground, Error> {
     let (cluster, node) = node::raise(root, &tools.kubernetes, &asked.image).await?;
     tools.kubeconfig = Some(cluster.admin_kubeconfig());
     let kinds = tools.tools.join("crds").display().to_string();
-    // Some are larger than the annotation may be that a client-side apply leaves.
+    // Server-side, because some definitions are too large for the annotation of a client-side
+    // apply.
     let apply = ["apply", "--server-side", "--filename", &kinds];
     tools.kubectl(&apply).await?.well()?;
     let wait = [

@@ -1,7 +1,9 @@
-//! A fleet of real agents against a real kube-apiserver: what they cost it, and what outages of either side do.
+//! A fleet of real agents with a real kube-apiserver: the cost for the API server, and the effects
+//! of outages of either side.
 //!
-//! Nobody plays the kubelet but this program: it patches the pods' statuses. The agents are in processes of `podbeat-lab`, the
-//! stand-in service is in this one, and the API server's audit log says who asked for what, and when.
+//! This program replaces the kubelet: it patches the pods' statuses. The agents are in processes of
+//! `podbeat-lab`, and the stand-in service is in this process. The API server's audit log shows
+//! each request and its time.
 
 mod audit;
 mod balancer;
@@ -31,63 +33,67 @@ use crate::cluster::{Cluster, get, kube_error};
 use crate::runner::{repository, say};
 use crate::{Error, io};
 
-/// The longest that anything takes that works.
+/// The time limit for anything that works.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// How many pods are created or changed at once.
+/// How many pods are created or changed concurrently.
 const AT_ONCE: usize = 16;
 
 const NAMESPACE: &str = "fleet";
 
-/// Between two heartbeats, as in production.
+/// The time between two heartbeats, as in production.
 const INTERVAL: Duration = Duration::from_secs(30);
 
-/// How long nothing happens but what agents do by themselves: kube-apiserver sends a bookmark to each watch once in it.
+/// The length of the time at rest, in which only the agents act. kube-apiserver sends one bookmark
+/// to each watch in this time.
 const REST: Duration = Duration::from_secs(60);
 
 /// How long the API server stays down.
 const DOWN: Duration = Duration::from_secs(5);
 
-/// How long reconnects are listened for: longer than the widest spread.
+/// How long reconnects are recorded: longer than the widest spread.
 const RECONNECT: Duration = Duration::from_secs(50);
 
-/// How many agents reach the API server through a load balancer, at most, and half of them. The others go there directly.
+/// The largest number of agents that use a load balancer to reach the API server; at most half of
+/// the agents. The others connect directly.
 const BALANCED: usize = 200;
 
-/// Within which time news must come of a pod whose watch was dropped while the API server went on: of 95 in 100.
+/// The limit for news of a pod whose watch was dropped while the API server continued: for 95 of
+/// 100 pods, in seconds.
 const NEWS: f64 = 5.0;
 
-/// What a reconnect must be spread over at least.
+/// The shortest allowed spread of reconnects, in seconds.
 const SPREAD_OVER: f64 = 30.0;
 
-/// The fleet's agents, and where the programs are.
+/// The fleet's options.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How many agents.
+    /// The number of agents.
     pub agents: usize,
-    /// `podbeat-lab`.
+    /// The path of `podbeat-lab`.
     pub lab: PathBuf,
 }
 
 impl Options {
-    /// Agents are started one after the other in this time: 100 a second, so that bookmarks, which come a minute after a watch
-    /// began, leave most of each minute free.
+    /// The time over which the agents are started: 100 a second. So bookmarks, which come a minute
+    /// after a watch began, leave most of each minute free.
     fn start_over(&self) -> Duration {
         Duration::from_millis(10) * u32::try_from(self.agents).unwrap_or(u32::MAX)
     }
 }
 
-/// Runs it against a cluster that was started with [`audited`].
+/// Runs the fleet with a cluster that was started with [`audited`].
 ///
 /// # Errors
-/// Something can't be started, or what was awaited doesn't come.
+/// Something can't be started, or an expected state is not reached.
 pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Error> {
     let agents = options.agents;
     let mut figures = Figures::default();
     raise_file_limit()?;
     let mut fleet = Fleet::prepare(cluster, options, &mut figures).await?;
 
-    // What the API server's own watches get of a change, before any agent is there.
+    // The events that a change causes in the API server's own watches, measured before the agents
+    // start.
     let before_all = fleet.metrics(cluster).await?;
     fleet.step(0).await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -107,7 +113,8 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         opening.elapsed().as_secs_f64()
     ));
 
-    // Between the last watch's begin and the first bookmark, a minute after the first one's.
+    // After the last watch began, and before the first bookmark, which comes a minute after the
+    // first watch began.
     let before = fleet.metrics(cluster).await?;
     fleet.step(1).await?;
     fleet.service.listen_for_step(1, agents, LIMIT).await?;
@@ -121,7 +128,8 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
             "; bookmarks came meanwhile"
         }
     ));
-    // A bookmark to the API server itself, or to agents where these took longer than a minute to begin, is not told apart.
+    // The count can include bookmarks to the API server itself, or to agents if their start took
+    // more than a minute.
     let more = if undisturbed { 2.0 / agents as f64 } else { 0.5 };
     figures.add(
         "events delivered for a change, to agents",
@@ -134,7 +142,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         },
     );
 
-    // As by a balancer that is restarted, or by its idle time-out.
+    // As if a load balancer restarted, or its idle timeout expired.
     let dropped_at = fleet.drop_watches();
     let dropped_since = jiff::Timestamp::now();
     fleet.step(2).await?;
@@ -146,7 +154,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     news(&mut figures, &fleet, dropped_at, dropped_since)?;
     fleet.until_watched(cluster, agents, before_all.watches).await?;
 
-    // At rest; and because heartbeats are nothing to the API server, the service is away meanwhile.
+    // The time at rest. The service is away, because heartbeats don't concern the API server.
     let used = apiserver(cluster)?;
     let (from, since) = (jiff::Timestamp::now(), Instant::now());
     let back = fleet.go_away()?;
@@ -160,7 +168,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     for step in 3..=5 {
         let begun = Instant::now();
         fleet.step(step).await?;
-        // Two changes of a pod within a quarter of a second may be told as one.
+        // Two changes of a pod within a quarter of a second may be reported as one.
         tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
     }
     fleet.tell("every pod changed three times while the service was away");
@@ -194,7 +202,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         Limit::None,
     );
 
-    // The heartbeats that come back have nothing to do with the API server, either.
+    // The heartbeats that resume don't concern the API server, either.
     cluster.kill_apiserver().await?;
     let killed = jiff::Timestamp::now();
     fleet.tell("the API server is killed");
@@ -228,7 +236,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     Ok(figures)
 }
 
-/// What a cluster for a fleet is started with: an audit log of who asks for pods.
+/// The API server flags for a fleet's cluster: an audit log of requests for pods.
 ///
 /// # Errors
 /// The policy can't be written.
@@ -240,7 +248,7 @@ pub fn audited(dir: &Path) -> Result<Vec<String>, Error> {
     Ok(vec![
         format!("--audit-policy-file={}", path.display()),
         format!("--audit-log-path={}", dir.join("audit.jsonl").display()),
-        // Nothing is lost when the API server is killed.
+        // Blocking, so that nothing is lost when the API server is killed.
         "--audit-log-mode=blocking".to_owned(),
     ])
 }
@@ -258,7 +266,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// The namespace with its rights, podbeat's lane, the pods and the service.
+    /// Creates the namespace with its rights, podbeat's flow schema, the pods and the service.
     async fn prepare(cluster: &Cluster, options: &Options, figures: &mut Figures) -> Result<Self, Error> {
         let begun = Instant::now();
         let admin = cluster.admin().await?;
@@ -313,7 +321,7 @@ impl Fleet {
         say(&format!("{:6.1}s  {text}", self.begun.elapsed().as_secs_f64()));
     }
 
-    /// Brings every pod to a step of its life.
+    /// Moves every pod to a step of its life.
     async fn step(&self, step: usize) -> Result<(), Error> {
         let to = self.namespace();
         stream::iter(0..self.uids.len())
@@ -363,12 +371,12 @@ impl Fleet {
         Ok(Crew::start(&options.lab, &plan, 1 + self.uids.len() / 5000).await?)
     }
 
-    /// How many agents reach the API server through the balancer: the first ones.
+    /// The number of agents that use the load balancer: the first ones.
     fn balanced(&self) -> usize {
         BALANCED.min(self.uids.len() / 2)
     }
 
-    /// Returns the time at which it was done.
+    /// Drops the balanced watches. Returns the time.
     fn drop_watches(&self) -> Duration {
         self.balancer.drop_all();
         self.service.elapsed()
@@ -390,7 +398,8 @@ impl Fleet {
         Ok(Metrics::read(&text))
     }
 
-    /// Waits until the API server has a watch of each agent open; so many of its own are not counted.
+    /// Waits until each agent has an open watch. `own` is the number of the API server's own
+    /// watches, which don't count.
     async fn until_watched(&mut self, cluster: &Cluster, agents: usize, own: usize) -> Result<usize, Error> {
         let begun = Instant::now();
         loop {
@@ -405,10 +414,10 @@ impl Fleet {
     }
 }
 
-/// What the API server says of itself.
+/// The API server's metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Metrics {
-    /// Events that watches of pods were sent, bookmarks among them.
+    /// Events sent in watches of pods, including bookmarks.
     events: f64,
     /// Open watches of pods.
     watches: usize,
@@ -440,10 +449,10 @@ fn apiserver(cluster: &Cluster) -> Result<Usage, Error> {
 }
 
 struct Costs {
-    /// Before there were agents, and 5 s later.
+    /// Before the agents started, and 5 s later.
     empty: Usage,
     empty_later: Usage,
-    /// At the beginning of the time at rest, and at its end.
+    /// At the start of the time at rest, and at its end.
     used: Usage,
     resting: Usage,
     rested: Duration,
@@ -479,7 +488,7 @@ fn cost(figures: &mut Figures, agents: usize, costs: &Costs) {
     );
 }
 
-/// Requests in the time at rest, and how often watches must be renewed.
+/// The requests in the time at rest, and how often watches are renewed.
 fn at_rest(
     figures: &mut Figures,
     agents: usize,
@@ -490,7 +499,7 @@ fn at_rest(
     let minutes = until.duration_since(from).as_secs_f64() / 60.0;
     let resting = || asked.iter().filter(|one| (from..until).contains(&one.at));
     let seen = resting().count() as f64 / minutes / agents as f64;
-    // Watches last for minutes: what they ask for themselves says how often they are renewed.
+    // Watches last minutes, so the renewal rate comes from the timeouts that they request.
     let lasting: Vec<f64> = asked.iter().filter_map(|one| one.timeout_seconds).collect();
     let renewals = 60.0 * lasting.len() as f64 / lasting.iter().sum::<f64>().max(1.0);
     let renewed = resting().filter(|one| one.verb == Verb::Watch).count() as f64 / minutes / agents as f64;
@@ -519,7 +528,8 @@ fn at_rest(
     figures.attach("requestsAtRest", json!(verbs));
 }
 
-/// How soon the service heard of the pods whose watches were dropped, and what the API server was asked for that.
+/// How soon the service received news of the pods whose watches were dropped, and the requests to
+/// the API server for it.
 fn news(
     figures: &mut Figures,
     fleet: &Fleet,
@@ -567,20 +577,20 @@ fn news(
         "requests in the fullest second after the drop",
         share(spread.most()) * 100.0,
         "% of all",
-        // An even spread over 3.9 s, and four standard deviations of chance.
+        // An even spread over 3.9 s, plus four standard deviations for chance.
         Limit::AtMost((1.0 + 4.0 / (balanced as f64 / 3.9).sqrt()) / 3.9 * 100.0),
     );
     Ok(())
 }
 
-/// How the agents came back after the API server was killed.
+/// How the agents reconnected after the API server was killed.
 fn reconnects(
     figures: &mut Figures,
     agents: usize,
     asked: &[Asked],
     killed: jiff::Timestamp,
 ) -> Result<(), Error> {
-    // The first request that was answered: before that the API server is up, but not ready for everybody.
+    // The first answered request. Before it, the API server is up, but not ready for all requests.
     let answered: Vec<&Asked> = asked.iter().filter(|one| one.at > killed).collect();
     let began = answered
         .iter()
@@ -590,7 +600,7 @@ fn reconnects(
     let since = |at: jiff::Timestamp| at.duration_since(began).unsigned_abs();
     let seconds = usize::try_from(RECONNECT.as_secs()).unwrap_or(50);
     let all = Spread::of(answered.iter().map(|one| since(one.at)), Duration::ZERO, seconds);
-    // Each agent is known by the pod that it asks for.
+    // Each agent is identified by its pod.
     let mut first: BTreeMap<&str, jiff::Timestamp> = BTreeMap::new();
     for one in &answered {
         first
@@ -606,14 +616,15 @@ fn reconnects(
         "reconnects are spread over",
         firsts.span,
         "s",
-        // Of few agents the first and the last may be as far from the ends of the spread as chance has it.
+        // With few agents, the first and the last can be far from the ends of the spread by chance.
         Limit::AtLeast(SPREAD_OVER * (1.0 - 4.0 / agents as f64)),
     );
     figures.add(
         "reconnects in the fullest second",
         f64::from(firsts.most()) / agents as f64 * 100.0,
         "% of all",
-        // Three times what an even spread over those 30 s has, and what chance does to so few.
+        // Three times the value of an even spread over those 30 s, plus the effect of chance with
+        // few agents.
         Limit::AtMost((3.0 + 4.0 / (agents as f64 / SPREAD_OVER).sqrt()) / SPREAD_OVER * 100.0),
     );
     figures.add("from the kill to the last reconnect", last, "s", Limit::None);
@@ -628,7 +639,7 @@ fn reconnects(
     Ok(())
 }
 
-/// A pod to create: as large as pods are that have some variables.
+/// A pod to create, as large as a pod with some variables.
 fn pod(member: &Member) -> Value {
     const VARIABLES: usize = 40;
     let mut pod = member.at(0);

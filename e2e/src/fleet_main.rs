@@ -1,4 +1,5 @@
-//! `fleet-api [--lab PATH] [--output FILE] AGENTS`: a fleet against a real kube-apiserver; exit code 1 if a limit is passed.
+//! `fleet-api [--lab PATH] [--output FILE] AGENTS`: a fleet with a real kube-apiserver. The exit
+//! code is 1 if a limit is exceeded.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -1,6 +1,6 @@
-//! podbeat's release binary against a real etcd and kube-apiserver on loopback.
-//! Here lives the cluster, the agent as a process, and the scenarios, each a test of its own.
-//! Never here: a stand-in of Kubernetes (that is lab's), or anything that the production binary contains.
+//! podbeat's release binary with a real etcd and kube-apiserver on loopback, and on a real node.
+//! Contains the cluster, the agent as a process, and the scenarios.
+//! Never here: a stand-in for Kubernetes (see lab), or code of the production binary.
 
 pub mod api;
 pub mod cluster;
@@ -13,48 +13,48 @@ pub mod process;
 pub mod runner;
 pub mod scenarios;
 
-/// Why a scenario failed, or could not begin.
+/// Why a scenario failed, or could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A stand-in, a certificate or a capture is unusable, or what was awaited did not come.
+    /// A stand-in, a certificate or a capture is unusable, or an awaited state was not reached.
     #[error(transparent)]
     Lab(#[from] podbeat_lab::Error),
-    /// A file or process.
+    /// A file or process failed.
     #[error("{what}")]
     Io {
-        /// What was being done.
+        /// The action that failed.
         what: String,
         /// Why it failed.
         #[source]
         source: std::io::Error,
     },
-    /// The API server's answer to us.
+    /// The API server's answer is an error.
     #[error("{what}")]
     Kube {
-        /// What was asked for.
+        /// The request.
         what: String,
-        /// What it said.
+        /// The answer.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// An image or a manifest of ours.
+    /// One of our images or manifests is unusable.
     #[error("{what}")]
     Ours {
-        /// What was being done.
+        /// The action that failed.
         what: String,
         /// Why it failed.
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// A program ended or did not come up.
+    /// A program ended or did not start.
     #[error("{what}; the end of its log:\n{log}")]
     Program {
-        /// What happened.
+        /// The event.
         what: String,
-        /// The last lines it wrote.
+        /// The last lines of its log.
         log: String,
     },
-    /// What was seen is not what was expected.
+    /// The observation differs from the expectation.
     #[error("{0}")]
     Unexpected(String),
 }

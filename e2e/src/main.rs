@@ -1,4 +1,5 @@
-//! `e2e-api --podbeat PATH --laptop PATH [SCENARIO…]`: the scenarios against a real kube-apiserver; all of them if none is named.
+//! `e2e-api --podbeat PATH --laptop PATH [SCENARIO…]`: the scenarios with a real kube-apiserver.
+//! Without a scenario, it runs all of them.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -35,7 +36,7 @@ async fn main() -> ExitCode {
         say("--podbeat and --laptop name the two builds of podbeat; `just e2e-api` makes and names them");
         return ExitCode::from(64);
     };
-    // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
+    // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
     or_interrupted(all(podbeat, laptop, &chosen), say).await
 }
 

@@ -5,27 +5,28 @@ use std::net::Ipv4Addr;
 use crate::Error;
 use crate::node::house::run;
 
-/// Where the control plane answers the node.
+/// The control plane's address for the node.
 pub const CONTROL_PLANE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// Where the node answers the control plane.
+/// The node's address for the control plane.
 pub const NODE_ADDRESS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
-/// The service address of the Kubernetes API, as every pod has it in its environment.
+/// The Kubernetes API's service address, which every pod has in its environment.
 pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 1);
-/// The service address of the cluster's DNS.
+/// The cluster DNS's service address.
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 10);
-/// The service address of the task-run service, which pods know by its name alone.
+/// The task-run service's service address. Pods know only its name.
 pub const TASK_RUNS_SERVICE: Ipv4Addr = Ipv4Addr::new(10, 96, 0, 20);
 /// Its name in the cluster's domain.
 pub const TASK_RUNS_NAME: &str = "task-runs.platform.svc.cluster.local";
-/// What a pod says for it: the resolver's search list completes it.
+/// The name that pods use. The resolver's search list completes it.
 pub const TASK_RUNS_HOST: &str = "task-runs.platform.svc";
 
 /// The addresses of pods.
 pub const PODS: &str = "10.88.0.0/16";
-/// The network namespace of the node, as `ip netns` names it.
+/// The network namespace of the node, by its name in `ip netns`.
 pub const NETNS: &str = "node";
 
-/// Lays the network out: this namespace holds the control plane, another one the node, and a link joins them.
+/// Creates the network: this namespace contains the control plane, another one the node, and a link
+/// connects them.
 ///
 /// # Errors
 /// `ip` fails.
@@ -50,8 +51,8 @@ pub fn wire() -> Result<(), Error> {
     run("nsenter", &[&forward, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
 }
 
-/// Cuts the node and its pods off from the control plane and the task-run service, silently: nothing answers any more,
-/// and nobody is told.
+/// Disconnects the node and its pods from the control plane and the task-run service, silently:
+/// requests get no answer and no error.
 ///
 /// # Errors
 /// `ip` fails.
@@ -59,7 +60,7 @@ pub fn partition() -> Result<(), Error> {
     run("ip", &["link", "set", "control", "down"])
 }
 
-/// Joins them again.
+/// Reconnects them.
 ///
 /// # Errors
 /// `ip` fails.

@@ -1,5 +1,6 @@
-//! `e2e [--image FILE] [--record DIR] [--facts] [SCENARIO…]`: whole pod lives on a real node; all of them if none is named. `--facts`
-//! names those that show every fact of docs/kubernetes-facts.md.
+//! `e2e [--image FILE] [--record DIR] [--facts] [SCENARIO…]`: whole pod lives on a real node.
+//! Without a scenario, it runs all of them. `--facts` selects those that show every fact of
+//! docs/kubernetes-facts.md.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
-    // Built while there is still a network.
+    // Built now, while the network is still available.
     in_house(
         &arguments,
         || build().map(drop),
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
     )
 }
 
-/// What the command line asks for.
+/// The command line's arguments.
 struct Asked {
     image: PathBuf,
     record: Option<PathBuf>,

@@ -1,4 +1,4 @@
-//! The agent as a process: the release binary, with nothing in its environment but its settings.
+//! The agent as a process: the release binary, with only its settings in its environment.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,14 +10,14 @@ use tokio::process::{Child, Command};
 
 use crate::{Error, io, tail};
 
-/// A running agent. Dropped, it is killed.
+/// A running agent. It is killed when dropped.
 pub struct Agent {
     child: Child,
     log: PathBuf,
 }
 
 impl Agent {
-    /// Starts the binary with these settings; its log goes to a file.
+    /// Starts the binary with these settings. Its log is written to a file.
     ///
     /// # Errors
     /// It can't be started.
@@ -42,7 +42,7 @@ impl Agent {
     /// Sends SIGTERM, as the kubelet does.
     ///
     /// # Errors
-    /// The process is gone already.
+    /// The process has already ended.
     pub fn terminate(&self) -> Result<(), Error> {
         let gone = || Error::Program {
             what: "podbeat is gone before its SIGTERM".to_owned(),
@@ -56,10 +56,10 @@ impl Agent {
         kill_process(pid, Signal::TERM).map_err(|_| gone())
     }
 
-    /// Waits for the end and returns the exit code.
+    /// Waits for the process to end, and returns its exit code.
     ///
     /// # Errors
-    /// It doesn't end within `limit`, or was ended by a signal.
+    /// It doesn't end within `limit`, or a signal ended it.
     pub async fn end(&mut self, limit: Duration) -> Result<i32, Error> {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         let told = |what: String| Error::Program {
@@ -74,21 +74,21 @@ impl Agent {
             .ok_or_else(|| told(format!("podbeat was ended by {status}")))
     }
 
-    /// Whether it still runs.
+    /// Whether the process still runs.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// What it logged so far.
+    /// The log so far.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Waits until its log holds a text.
+    /// Waits until the log contains a text.
     ///
     /// # Errors
-    /// It doesn't within `limit`.
+    /// The text isn't logged within `limit`.
     pub async fn until_logged(&self, text: &str, limit: Duration) -> Result<(), Error> {
         let begun = tokio::time::Instant::now();
         while !self.log().contains(text) {

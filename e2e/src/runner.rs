@@ -1,5 +1,5 @@
-//! What all programs do around their scenarios: build what they need, enter their house, say what happens, and put errors
-//! into words.
+//! The common parts of all programs: building what they need, entering the house, printing, and
+//! formatting errors.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::node::house::{self, Stage};
 use crate::{Error, node};
 
-/// The repository that this was built from.
+/// The repository from which this was built.
 #[must_use]
 pub fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -17,14 +17,14 @@ pub fn repository() -> &'static Path {
         .unwrap_or(Path::new("."))
 }
 
-/// One line of output. Nobody reading it is no reason to stop.
+/// Prints a line. A closed standard output doesn't stop the program.
 pub fn say(text: &str) {
     use std::io::Write;
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Runs the program in a house of its own: `prepare` before that, where the machine's network is still there, and
-/// `resident` in it, with its root.
+/// Runs the program in its own house. `prepare` runs before, while the machine's network is
+/// available. `resident` runs inside, with its root.
 pub fn in_house(
     arguments: &[OsString],
     prepare: impl FnOnce() -> Result<(), ExitCode>,
@@ -60,18 +60,19 @@ pub fn in_house(
     }
 }
 
-/// The directory with etcd and Kubernetes, built if need be. The script says what is missing.
+/// The directory with etcd and Kubernetes, built if necessary. The script reports what is missing.
 ///
 /// # Errors
-/// The script's own exit code.
+/// The script's exit code.
 pub fn build() -> Result<PathBuf, ExitCode> {
     built("e2e/build.sh")
 }
 
-/// The directory with helm, helm-docs, promtool and the definitions of prometheus-operator's kinds, likewise.
+/// The directory with helm, helm-docs, promtool and the definitions of prometheus-operator's kinds,
+/// built if necessary.
 ///
 /// # Errors
-/// The script's own exit code.
+/// The script's exit code.
 pub fn build_tools() -> Result<PathBuf, ExitCode> {
     built("e2e/tools/build.sh")
 }
@@ -101,18 +102,18 @@ fn built(script: &str) -> Result<PathBuf, ExitCode> {
     }
 }
 
-/// One that was played: its name, how long it took, and whether all was as expected.
+/// One played scenario.
 #[derive(Clone, Debug)]
 pub struct Played {
     /// The name.
     pub name: String,
-    /// How long it took.
+    /// The duration.
     pub took: Duration,
-    /// Whether all was as expected.
+    /// Whether it passed.
     pub passed: bool,
 }
 
-/// All that were played.
+/// All played scenarios.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome(pub Vec<Played>);
 
@@ -123,7 +124,8 @@ impl FromIterator<Played> for Outcome {
 }
 
 impl Outcome {
-    /// Says the verdicts, the failures last, one line about all, and the counts. Nothing played is a failure.
+    /// Prints the verdicts with the failures last, one line about all, and the counts. It is a
+    /// failure if nothing was played.
     #[must_use]
     pub fn tell(&self, about: &str) -> ExitCode {
         say("");
@@ -148,13 +150,13 @@ impl Outcome {
     }
 }
 
-/// An error with all its causes, on one line.
+/// Formats an error with all its causes on one line.
 #[must_use]
 pub fn chain(error: &Error) -> String {
     podbeat_lab::chain(error)
 }
 
-/// What is said to somebody who asks for a scenario that isn't among these, each with what it shows.
+/// The message about an unknown scenario. It lists the scenarios with their descriptions.
 #[must_use]
 pub fn no_such_scenario(asked: &str, all: &[(impl AsRef<str>, impl AsRef<str>)]) -> String {
     let all: Vec<String> = all

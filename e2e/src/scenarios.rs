@@ -1,4 +1,4 @@
-//! The scenarios. Each says what it saw, and fails with what it expected instead.
+//! The scenarios. Each prints its observations, and fails with a description of the expected ones.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -19,14 +19,14 @@ use crate::process::Agent;
 use crate::runner::{repository, say};
 use crate::{Error, io};
 
-/// Longer than anything takes that works.
+/// The time limit for anything that works.
 const LIMIT: Duration = Duration::from_secs(60);
 
 const TOKEN: &str = "e2e-service-token";
 
 const RUN: &str = "trn.e2e";
 
-/// Each scenario's name and what it shows.
+/// Each scenario's name and description.
 pub const ALL: &[(&str, &str)] = &[
     (
         "complete",
@@ -64,22 +64,22 @@ pub const ALL: &[(&str, &str)] = &[
     ),
 ];
 
-/// Where the scenarios run.
+/// The scenarios' environment.
 pub struct Stage {
     /// The control plane.
     pub cluster: Cluster,
-    /// podbeat as its image holds it.
+    /// podbeat's binary, as in its image.
     pub podbeat: PathBuf,
-    /// podbeat as a laptop has it, for whatever goes by a kubeconfig.
+    /// podbeat's binary for a laptop, for scenarios with a kubeconfig.
     pub laptop: PathBuf,
-    /// Where the captures lie.
+    /// The directory of the captures.
     pub captures: PathBuf,
 }
 
-/// Runs one scenario by its name.
+/// Runs the scenario with this name.
 ///
 /// # Errors
-/// What was seen is not what was expected.
+/// An observation differs from the expectation.
 pub async fn run(stage: &mut Stage, name: &str) -> Result<(), Error> {
     match name {
         "complete" => complete(stage, Access::Kubeconfig).await,
@@ -114,7 +114,7 @@ struct Play {
 }
 
 impl Play {
-    /// A namespace, a service, and a pod like that of a capture.
+    /// Creates a namespace, a service, and a pod like that of a capture.
     async fn new(stage: &Stage, name: &str, capture: &str) -> Result<Self, Error> {
         let capture = Capture::load(&stage.captures.join(format!("watch-{capture}.jsonl")))?;
         let namespace = Namespace::create(stage.cluster.admin().await?, &format!("e2e-{name}")).await?;
@@ -202,7 +202,7 @@ impl Play {
         Ok(settings)
     }
 
-    /// Writes a kubeconfig of the service account, and says where.
+    /// Writes a kubeconfig of the service account, and returns its path.
     fn kubeconfig(&self, stage: &Stage, token: &str) -> Result<PathBuf, Error> {
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let token_file = self.dir.join("kube-token");
@@ -220,7 +220,7 @@ impl Play {
         Ok(path)
     }
 
-    /// Plays the statuses of a step on the real pod.
+    /// Sets the statuses of a step on the real pod.
     async fn status(&self, step: usize) -> Result<(), Error> {
         let event = self.capture.steps.get(step).map(|step| &step.event);
         let status = event
@@ -231,7 +231,7 @@ impl Play {
         self.namespace.set_status(&self.pod, &status).await
     }
 
-    /// The steps whose status satisfies a condition.
+    /// The steps whose pod satisfies a condition.
     fn steps(&self, wanted: impl Fn(&Value) -> bool) -> Vec<usize> {
         let object =
             |step: &podbeat_lab::capture::Step| step.event.get("object").cloned().unwrap_or_default();
@@ -272,7 +272,8 @@ impl Play {
         say(&format!("  {:6.2}s  {text}", self.begun.elapsed().as_secs_f64()));
     }
 
-    /// What holds of every play: the contract, the UID, one final, nothing after it.
+    /// Checks that apply to every scenario: the contract, the UID, and one last heartbeat with none
+    /// after it.
     fn check(&self) -> Result<(), Error> {
         let violations = self.service.violations();
         expect(violations.is_empty(), || {
@@ -447,7 +448,8 @@ async fn delete(stage: &Stage) -> Result<(), Error> {
     })?;
     let code = agent.end(LIMIT).await?;
     expect(code == 0, || format!("exit code {code}"))?;
-    // What the kubelet shows once every container is dead, ours included: too late for any sidecar.
+    // The kubelet shows this when every container has ended, including ours: too late for any
+    // sidecar.
     for step in play
         .steps(|pod| is_deleted(pod) && !main_runs(pod))
         .into_iter()
@@ -574,7 +576,7 @@ async fn recreated(stage: &Stage) -> Result<(), Error> {
     play.check()
 }
 
-/// `podbeat observe -o json`, and what it has told so far.
+/// `podbeat observe -o json`, and its events so far.
 struct Observer {
     child: tokio::process::Child,
     out: tokio::io::Lines<tokio::io::BufReader<tokio::process::ChildStdout>>,
@@ -616,7 +618,7 @@ impl Observer {
         })
     }
 
-    /// Reads on until an event is as wanted, or to the end.
+    /// Reads until an event is as wanted, or to the end.
     async fn until(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<(), Error> {
         let read = async {
             while let Some(line) = self
@@ -644,7 +646,7 @@ impl Observer {
         }
     }
 
-    /// Waits for its end, and returns its exit code and what else it said.
+    /// Waits for its end, and returns its exit code and its standard error.
     async fn end(self) -> Result<(Option<i32>, String), Error> {
         let output = tokio::time::timeout(LIMIT, self.child.wait_with_output()).await;
         let output = output
@@ -702,7 +704,7 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
         if told.last() == Some(&state) {
             continue;
         }
-        // The same bodies as a service would hear them.
+        // The same bodies that a service would receive.
         let tells = |event: &Value| {
             let statuses = event.pointer("/body/containerStatus").and_then(Value::as_array);
             statuses.into_iter().flatten().any(|status| {
@@ -736,7 +738,7 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
         "something was sent".to_owned()
     })?;
 
-    // What the API server showed, and what the record holds, is the same.
+    // The record contains the same states as the API server showed.
     let record = Capture::load(&record)?;
     let observed = |pod: &Value| {
         let states: Vec<(Value, Value)> = ["initContainerStatuses", "containerStatuses"]
@@ -763,7 +765,8 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
     Ok(())
 }
 
-/// What `podbeat check` told: its exit code, and of each check that isn't ok its state and remedy.
+/// The result of `podbeat check`: its exit code, and the state and remedy of each check that isn't
+/// ok.
 struct Checked {
     code: Option<i32>,
     others: BTreeMap<String, (String, String)>,
@@ -906,7 +909,7 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     expect(before != uid, || "it was there before".to_owned())?;
     play.say("so does a get; other resources, accounts and namespaces don't");
 
-    // And the agent's own list and watch.
+    // Also the agent's own list and watch.
     let dispatched = async || dispatched_by(&admin, "podbeat").await;
     let asked = dispatched().await?;
     let mut agent = play.agent(stage, Access::InCluster).await?;
@@ -926,7 +929,7 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     play.check()
 }
 
-/// How many requests of a flow schema the API server has begun to serve.
+/// How many requests of a flow schema the API server has dispatched.
 async fn dispatched_by(admin: &kube::Client, flow_schema: &str) -> Result<f64, Error> {
     let metrics = admin
         .request_text(get("/metrics"))

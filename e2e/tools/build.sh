@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Prints a directory with the tools that users of deploy/ have, those that check it, and in crds/ the definitions of the kinds
-# of prometheus-operator that it uses: all from Go modules, pinned by their go.sum, built once for each version.
+# Prints a directory with the tools of deploy/'s users, the tools that check it, and in crds/ the
+# definitions of the prometheus-operator kinds that it uses. All come from Go modules, pinned by
+# their go.sum, and are built once for each version.
 set -euo pipefail
 cd "$(dirname "$0")"
 . ../built-once.sh
@@ -10,7 +11,7 @@ build() {
   local tool operator
   echo "e2e: building helm, helm-docs and promtool; about three minutes on two cores, once"
   for tool in helm helm-docs promtool; do
-    # Each module holds one tool alone, so that none has to agree with another on versions.
+    # Each module contains only one tool, so that the tools don't need compatible versions.
     (cd "$tool" && go build -ldflags "-s -w" -o "$1/$tool" "$(go list tool)")
   done
   operator=$(cd crds && go mod download -json | sed -n 's/.*"Dir": "\(.*\)".*/\1/p')

@@ -1,5 +1,5 @@
-//! Injection: the API server puts podbeat into pods that ask for it, refuses those that ask wrongly, and leaves the others
-//! alone.
+//! Injection: the API server adds podbeat to pods that ask for it, refuses pods that ask wrongly,
+//! and leaves all others unchanged.
 
 use serde_json::{Value, json};
 
@@ -12,18 +12,18 @@ use crate::node::images::TASK;
 use crate::runner::{chain, repository};
 use crate::{Error, io};
 
-/// The label by which a pod asks.
+/// The label that asks for injection.
 const INJECT: &str = "podbeat.dev/inject";
-/// The annotation that says which run it is.
+/// The annotation with the run's id.
 const RUN: &str = "podbeat.dev/task-run-id";
 
-/// A pod of this metadata and spec.
+/// A pod with this metadata and spec.
 fn pod(name: &str, labels: &Value, annotations: &Value, spec: &Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Pod", "spec": spec,
            "metadata": {"name": name, "labels": labels, "annotations": annotations}})
 }
 
-/// What the API server would make of a pod: its spec.
+/// The spec that the API server would give a pod.
 async fn made_of(site: &Site, pod: &Value) -> Result<Value, Error> {
     let said = create(site, pod).await?.well()?;
     let made: Value = serde_json::from_str(&said).map_err(crate::ours("reading what kubectl writes"))?;
@@ -49,7 +49,7 @@ fn names<'a>(spec: &'a Value, member: &str) -> Vec<&'a str> {
     all.filter_map(|one| one.get("name")?.as_str()).collect()
 }
 
-/// The pod spec of a manifest's Job, made the site's own, and the same without podbeat.
+/// The pod spec of a manifest's Job, with the site's own values; and the same spec without podbeat.
 fn of_manifest(site: &Site, name: &str, job: &str) -> Result<(Value, Value), Error> {
     let path = site.manifest(&format!("manifests/{name}"), &[])?;
     let text = std::fs::read_to_string(&path).map_err(io(format!("reading {path}")))?;
@@ -63,7 +63,7 @@ fn of_manifest(site: &Site, name: &str, job: &str) -> Result<(Value, Value), Err
     Ok((spec, bare))
 }
 
-/// All of it.
+/// The whole scenario.
 pub(super) async fn injection(site: &Site) -> Result<(), Error> {
     super::manifests::namespace_objects(site).await?;
     let (native, bare) = of_manifest(site, "job-native-sidecar.yaml", "my-task")?;
@@ -109,7 +109,7 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
     let injected = site
         .until(
             "podbeat in a pod that asks for it",
-            // Of the two policies the one that refuses may hold first.
+            // The policy that refuses pods may take effect before the one that injects podbeat.
             async || {
                 Ok(made_of(site, &asking)
                     .await
@@ -173,7 +173,7 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
     Ok(())
 }
 
-/// The API server finds nothing wrong in the types of the validating policies' expressions.
+/// The API server finds no type errors in the expressions of the validating policies.
 async fn typed(site: &Site) -> Result<(), Error> {
     for name in ["inject.podbeat.dev", "volumes.podbeat.dev"] {
         typed_policy(site, &format!("validatingadmissionpolicies/{name}")).await?;
@@ -242,7 +242,7 @@ async fn settings(site: &Site, bare: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Who asks wrongly is told what is wrong.
+/// A pod that asks wrongly is refused, with a message that says what is wrong.
 async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
     let asks = json!({INJECT: "true"});
     let unknown = json!({RUN: "trn.1", "podbeat.dev/intervall": "3s"});
@@ -293,7 +293,7 @@ async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// Pods of other shapes are given podbeat as well, and keep what they have.
+/// Pods of other shapes also get podbeat, and keep their own containers and volumes.
 async fn shapes(site: &Site, bare: &Value) -> Result<(), Error> {
     let mut furnished = bare.clone();
     let init = bare.pointer("/containers/0").cloned().unwrap_or_default();
@@ -328,7 +328,7 @@ async fn shapes(site: &Site, bare: &Value) -> Result<(), Error> {
         )
         .await?;
         let mut now = names(&made, "volumes");
-        // The service account's own, where it has one.
+        // The service account's own volume, if there is one.
         now.retain(|name| !name.starts_with("kube-api-access-"));
         let all = (names(&made, "initContainers"), now);
         expect(all == (init.clone(), volumes.clone()), || {
@@ -341,7 +341,7 @@ async fn shapes(site: &Site, bare: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// By annotation a pod gets what the manifest with exit markers has.
+/// With the annotation, a pod gets the same as the manifest with exit markers.
 async fn markers(site: &Site) -> Result<(), Error> {
     let (manifest, mut bare) = of_manifest(site, "job-with-exit-markers.yaml", "my-task-with-markers")?;
     let main = |spec: &Value| spec.pointer("/containers/0").cloned().unwrap_or_default();
@@ -364,7 +364,7 @@ async fn markers(site: &Site) -> Result<(), Error> {
     expect(line(&main(&made)) == line(&wrapped), || {
         format!("main was to run {:?}: {:#}", line(&wrapped), main(&made))
     })?;
-    // But for the order of variables, mounts and the rest of main, it is the same.
+    // The rest is the same, except for the order of variables and mounts.
     let sorted = |spec: &Value| {
         let mut spec = spec.clone();
         set(&mut spec, "/containers/0/command", json!(null));
@@ -384,7 +384,7 @@ async fn markers(site: &Site) -> Result<(), Error> {
         format!("by annotation: {made:#} instead of {expected:#}")
     })?;
     site.say("a pod whose annotation names main gets what the manifest with exit markers has");
-    // What the image runs by itself can't be seen.
+    // Without a command, the policy can't see what the image runs.
     if let Some(main) = bare.pointer_mut("/containers/0").and_then(Value::as_object_mut) {
         main.remove("command");
     }
@@ -398,8 +398,8 @@ async fn markers(site: &Site) -> Result<(), Error> {
     Ok(())
 }
 
-/// Nobody but podbeat reaches its volumes: neither a pod's other containers, whichever way podbeat
-/// came, nor ephemeral ones.
+/// Only podbeat can mount its volumes: neither the pod's other containers can, however podbeat was
+/// added, nor ephemeral containers.
 async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error> {
     let mount = |spec: &Value, volume: &str, list: &str| {
         let mut spec = spec.clone();
@@ -505,7 +505,7 @@ async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error>
     Ok(())
 }
 
-/// An annotation sends the token nowhere but to where the chart allows it.
+/// An annotation can send the token only to URLs that the chart allows.
 async fn service_urls(site: &Site, bare: &Value, policies: &[&str]) -> Result<(), Error> {
     let url = site.play.service.url();
     let allowed = format!("admission.serviceUrls={{https://ica.example.com,{url}}}");
@@ -548,7 +548,7 @@ async fn service_urls(site: &Site, bare: &Value, policies: &[&str]) -> Result<()
     Ok(())
 }
 
-/// Each pod of an Indexed Job reports on a run of its own.
+/// Each pod of an Indexed Job reports its own run.
 async fn indexed(site: &Site, bare: &Value) -> Result<(), Error> {
     let mut spec = bare.clone();
     set(
@@ -564,7 +564,7 @@ async fn indexed(site: &Site, bare: &Value) -> Result<(), Error> {
     site.each_index_has_its_run("indexed", "trn.indexed").await
 }
 
-/// A pod that is to leave an exit marker, and is deleted.
+/// A pod with exit markers is deleted.
 async fn marked(site: &Site, bare: &Value) -> Result<(), Error> {
     let mut spec = bare.clone();
     let task = "trap 'exit 9' TERM; echo working; sleep 300 & wait";
@@ -583,7 +583,7 @@ async fn marked(site: &Site, bare: &Value) -> Result<(), Error> {
     told_by_marker(&site.play, &marked, 9).await
 }
 
-/// A Job that asks runs to its end.
+/// A Job that asks for injection runs to its end.
 async fn job(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbeat, Error> {
     let mut spec = bare.clone();
     set(
@@ -604,7 +604,8 @@ async fn job(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbea
     Ok(last)
 }
 
-/// So does a bare pod with an init container, no volumes and no token of its own.
+/// A bare pod with an init container, without volumes and without its own token, also runs to its
+/// end.
 async fn lone(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbeat, Error> {
     let mut spec = bare.clone();
     set(
@@ -623,7 +624,7 @@ async fn lone(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbe
     site.to_the_end(&lone, 0).await
 }
 
-/// Sets a member of an object that is there.
+/// Sets a member of an existing object.
 fn set(object: &mut Value, path: &str, value: Value) {
     let (parent, member) = path.rsplit_once('/').unwrap_or_default();
     if let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut) {

@@ -1,4 +1,5 @@
-//! A release's life: installed, tested, upgraded, rolled back, uninstalled, and nothing of it left.
+//! The life of a release: installed, tested, upgraded, rolled back, uninstalled, and nothing of it
+//! left.
 
 use std::collections::BTreeSet;
 
@@ -11,7 +12,7 @@ use crate::lives::play::expect;
 use crate::node::images::{PODBEAT, TASK};
 use crate::runner::repository;
 
-/// Kinds that Kubernetes itself makes objects of as time goes by, and one that is no more than a view.
+/// Kinds whose objects Kubernetes itself creates over time, and one that is only a view.
 const NOBODYS: &[&str] = &[
     "events",
     "events.events.k8s.io",
@@ -19,14 +20,14 @@ const NOBODYS: &[&str] = &[
     "componentstatuses",
 ];
 
-/// Objects that Kubernetes makes in every namespace, in its own time.
+/// Objects that Kubernetes creates in every namespace, at some time.
 const OF_EVERY_NAMESPACE: &[&str] = &["configmap/kube-root-ca.crt", "serviceaccount/default"];
 
-/// Kinds of the whole cluster of which objects come and go by others: other sites have namespaces of their own, and the API
-/// server makes an APIService of each kind that was defined, a moment later.
+/// Cluster-scoped kinds whose objects others create and delete. Other sites have their own
+/// namespaces, and the API server creates an APIService for each defined kind, a moment later.
 const OF_OTHERS: &[&str] = &["namespaces", "apiservices.apiregistration.k8s.io"];
 
-/// The policies, which one site alone makes.
+/// The API group of the policies, which only one site creates.
 pub(super) const POLICIES: &str = "admissionregistration.k8s.io";
 
 /// The chart's path.
@@ -34,7 +35,7 @@ pub(super) fn chart() -> String {
     repository().join("deploy/helm/podbeat").display().to_string()
 }
 
-/// podbeat's image, as values.
+/// podbeat's image as values.
 pub(super) fn image() -> String {
     let (repository, tag) = PODBEAT.rsplit_once(':').unwrap_or((PODBEAT, "latest"));
     format!("image.repository={repository},image.tag={tag}")
@@ -59,7 +60,8 @@ fn values(site: &Site) -> Value {
     })
 }
 
-/// The names of all objects in the namespace and of the whole cluster, but for those that others make meanwhile.
+/// The names of all objects in the namespace and of all cluster-scoped objects, except those that
+/// others create meanwhile.
 pub(super) async fn objects(site: &Site, but: &[&str]) -> Result<BTreeSet<String>, Error> {
     let mut all = BTreeSet::new();
     for namespaced in ["--namespaced=true", "--namespaced=false"] {
@@ -82,7 +84,7 @@ pub(super) async fn objects(site: &Site, but: &[&str]) -> Result<BTreeSet<String
     Ok(all)
 }
 
-/// Waits until all that is there is what was there before.
+/// Waits until the objects are the same as before.
 pub(super) async fn nothing_is_left(
     site: &Site,
     but: &[&str],
@@ -110,7 +112,7 @@ async fn interval(site: &Site) -> Result<String, Error> {
         .await
 }
 
-/// A release with everything but the policies.
+/// A release with everything except the policies.
 pub(super) async fn release(site: &Site) -> Result<(), Error> {
     let (chart, but) = (chart(), [POLICIES]);
     let before = objects(site, &but).await?;
@@ -139,7 +141,7 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
     site.to_the_end(&pod, 0).await?;
     site.play.until_job_is("podbeat-example-1", "Complete").await?;
 
-    // Without its right podbeat can't see the end of its pod, and `helm test` must tell.
+    // Without its right podbeat can't see the end of its pod, so `helm test` must fail.
     site.kubectl(&["delete", "rolebinding", "podbeat"])
         .await?
         .well()?;
@@ -195,7 +197,7 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
     nothing_is_left(site, &but, &before).await
 }
 
-/// A chart of somebody's own that depends on podbeat's.
+/// A user's chart that depends on podbeat's.
 pub(super) async fn parent(site: &Site) -> Result<(), Error> {
     copy_parent(&site.directory)?;
     let parent = site.directory.join("parent").display().to_string();

@@ -1,4 +1,5 @@
-//! A node that waits for a developer: scripts that bring kubectl and helm into its network, and all that the service hears.
+//! A node for a developer: scripts that run kubectl and helm in its network, and a log of all
+//! heartbeats that the service receives.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -14,27 +15,27 @@ use crate::node::images::{PODBEAT, TASK};
 use crate::runner::say;
 use crate::{Error, io};
 
-/// The namespace that is there.
+/// The existing namespace.
 const NAMESPACE: &str = "tasks";
 
-/// Where everything is found: a link into the root of whoever holds a node now.
+/// The directory with the scripts and files: a link into the root of the current node.
 #[must_use]
 pub fn place() -> PathBuf {
     std::env::temp_dir().join("podbeat-hold")
 }
 
-/// Takes the link of a node away that is no more.
+/// Removes the link of a node that has ended.
 pub fn leave() {
     if !place().exists() {
-        // There is none, most of the time.
+        // Usually there is no link.
         let _ = std::fs::remove_file(place());
     }
 }
 
-/// Says how to use the node, and then shows what the service hears, until the process is ended.
+/// Prints how to use the node, then shows the received heartbeats until the process ends.
 ///
 /// # Errors
-/// The namespace can't be made, or a file can't be written.
+/// The namespace can't be created, or a file can't be written.
 pub async fn hold(ground: &Arc<Ground>) -> Result<(), Error> {
     let site = Site::begin(ground, NAMESPACE).await?;
     let directory = ground.stage.root.join("hold");
@@ -52,7 +53,7 @@ pub async fn hold(ground: &Arc<Ground>) -> Result<(), Error> {
         std::fs::write(&path, text).map_err(io(format!("writing {}", path.display())))?;
     }
     let place = place();
-    // One of an earlier node, perhaps.
+    // It may belong to an earlier node.
     let _ = std::fs::remove_file(&place);
     symlink(&directory, &place).map_err(io(format!("linking {}", place.display())))?;
     let at = place.display();
@@ -77,8 +78,8 @@ fn kubeconfig(ground: &Ground) -> String {
     path.display().to_string()
 }
 
-/// A script that runs a program in the network of the control plane. The process that was started by hand has one child,
-/// the one that made that network.
+/// Writes a script that runs a program in the control plane's network. The process that the user
+/// started has one child, which created that network.
 fn script(path: &Path, ground: &Ground, program: &Path) -> Result<(), Error> {
     let text = format!(
         "#!/bin/sh
@@ -94,7 +95,7 @@ KUBECONFIG={kubeconfig} exec nsenter --target \"$inside\" --net {program} \"$@\"
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(io(what()))
 }
 
-/// Writes every heartbeat down as it comes.
+/// Writes every heartbeat to the file as it arrives.
 async fn show(site: &Site, path: &Path) -> Result<(), Error> {
     let what = || format!("writing {}", path.display());
     let mut file = std::fs::File::create(path).map_err(io(what()))?;

@@ -1,4 +1,4 @@
-//! The example overlay, with one more on top that makes it somebody's own.
+//! The example overlay, below a user's own overlay.
 
 use super::site::{CA_FILE, Site};
 use super::statics::copy;
@@ -7,9 +7,11 @@ use crate::node::images::{PODBEAT, TASK};
 use crate::runner::repository;
 use crate::{Error, io};
 
-/// `kubectl apply --kustomize`: Jobs that know nothing of podbeat get it, and run to their end.
+/// `kubectl apply --kustomize` adds podbeat to Jobs that don't mention it, and they run to their
+/// end.
 pub(super) async fn overlay(site: &Site) -> Result<(), Error> {
-    // kustomize takes no absolute path; and whose namespace is another one says so in the overlay itself.
+    // kustomize accepts no absolute path. A user with another namespace sets it in the overlay
+    // itself.
     let own = site.directory.join("own");
     let copied = site.directory.join("kustomize");
     copy(&repository().join("deploy/kustomize"), &copied)?;

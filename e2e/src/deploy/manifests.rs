@@ -1,4 +1,4 @@
-//! The manifests that users copy, applied as they stand but for what they say is the user's to set.
+//! The manifests that users copy, applied unchanged except for the values that users must set.
 
 use std::path::PathBuf;
 
@@ -9,13 +9,14 @@ use crate::lives::play::{TOKEN, expect};
 use crate::runner::repository;
 use crate::{Error, io};
 
-/// A URL that stands for the user's own in all of deploy/.
+/// The placeholder for the user's URL in all of deploy/.
 pub(super) const SOMEBODYS_URL: &str = "https://ica.example.com";
 
-/// What kubectl warns of by itself, where an object is there that Helm made: another site's policies have the same names.
+/// kubectl prints this warning itself about objects that Helm created. Another site's policies have
+/// the same names.
 const KUBECTLS_OWN: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// What a namespace needs once, applied with the site's own service and token.
+/// Applies what a namespace needs once, with the site's service and token.
 pub(super) async fn namespace_objects(site: &Site) -> Result<(), Error> {
     let ca = format!("  # PODBEAT_CA_FILE: {CA_FILE}");
     let own_ca = format!("  PODBEAT_CA_FILE: {CA_FILE}");
@@ -30,7 +31,7 @@ pub(super) async fn namespace_objects(site: &Site) -> Result<(), Error> {
     Ok(())
 }
 
-/// The Jobs with either kind of sidecar run to their end, and the service hears it.
+/// The Jobs with each kind of sidecar run to their end, and the service receives the results.
 pub(super) async fn jobs(site: &Site) -> Result<(), Error> {
     namespace_objects(site).await?;
     let native = site.manifest("manifests/job-native-sidecar.yaml", &[("trn.1234", "trn.native")])?;
@@ -47,7 +48,7 @@ pub(super) async fn jobs(site: &Site) -> Result<(), Error> {
     indexed(site).await
 }
 
-/// Made an Indexed Job, the manifest gives each pod a run of its own.
+/// As an Indexed Job, the manifest gives each pod its own run.
 async fn indexed(site: &Site) -> Result<(), Error> {
     let more = [
         ("trn.1234\n", "trn.indexed-{index}\n"),
@@ -63,7 +64,8 @@ async fn indexed(site: &Site) -> Result<(), Error> {
         .await
 }
 
-/// The Job whose task leaves an exit marker: its pod is deleted, and the marker tells what the API withholds.
+/// The Job whose task writes an exit marker: after its pod is deleted, the marker provides the exit
+/// that the API withholds.
 pub(super) async fn markers(site: &Site) -> Result<(), Error> {
     namespace_objects(site).await?;
     let file = site.manifest("manifests/job-with-exit-markers.yaml", &[])?;
@@ -78,12 +80,13 @@ pub(super) async fn markers(site: &Site) -> Result<(), Error> {
     told_by_marker(&site.play, &pod, 9).await
 }
 
-/// A last heartbeat that isn't accepted while podbeat lives is sent by a Job of the CronJob; a second one finds nothing to do.
+/// A Job of the CronJob sends a last heartbeat that podbeat could not deliver. A second Job finds
+/// nothing to do.
 pub(super) async fn reap(site: &Site) -> Result<(), Error> {
     namespace_objects(site).await?;
     let refused = site.play.faults.script("heartbeat final 503 until-lifted");
     refused.map_err(|misread| Error::Unexpected(misread.to_string()))?;
-    // So that podbeat gives up soon, and nobody waits for a Job that might try again.
+    // So that podbeat gives up soon, and no Job retries.
     let task = [
         ("trn.1234", "trn.reap"),
         ("sleep 10; exit 0", "sleep 2; exit 3"),
@@ -130,9 +133,9 @@ pub(super) async fn reap(site: &Site) -> Result<(), Error> {
     })
 }
 
-/// The API server takes every object of deploy/, and has nothing against it.
+/// The API server accepts every object of deploy/ without a warning.
 pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
-    // What pods name must be there for their sake.
+    // Pods need the objects that they reference.
     namespace_objects(site).await?;
     site.kubectl(&["create", "serviceaccount", "tasks"])
         .await?
@@ -141,7 +144,7 @@ pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
     for directory in ["manifests", "admission", "monitoring"] {
         for path in yaml_in(directory)? {
             let text = std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))?;
-            // Others are rules as Prometheus itself reads them.
+            // The other files are rules in Prometheus's own format.
             if text.lines().any(|line| line.starts_with("apiVersion: ")) {
                 take(site, ["--filename", &path.display().to_string()]).await?;
                 taken += 1;
@@ -191,7 +194,7 @@ fn yaml_in(directory: &str) -> Result<Vec<PathBuf>, Error> {
     Ok(paths)
 }
 
-/// The API server takes these objects, without a warning.
+/// The API server accepts these objects without a warning.
 async fn take(site: &Site, objects: [&str; 2]) -> Result<(), Error> {
     let apply = ["apply", "--dry-run=server", "--validate=strict"];
     let said = site.kubectl(&[&apply[..], &objects].concat()).await?;

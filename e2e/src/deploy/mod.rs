@@ -1,6 +1,7 @@
-//! What deploy/ holds, proven on a real node with the programs that users have: helm and kubectl.
-//! Here lives the list of proofs, the sites they are led on, and the hold, where a developer tries for himself.
-//! Never here: an object of deploy/ that is made by anything else than those programs.
+//! Tests the content of deploy/ on a real node, with the programs that users have: helm and
+//! kubectl.
+//! Contains the list of tests, their sites, and the hold, where a developer can experiment.
+//! Never here: an object of deploy/ that is created by other means than those programs.
 
 mod admission;
 mod helm;
@@ -22,20 +23,20 @@ use crate::runner::{Outcome, Played, chain, say};
 use site::{Ground, Site};
 use statics::Desk;
 
-/// The longest that one may take.
+/// The time limit for one scenario.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
 
-/// A check that needs no cluster. It returns what is worth saying.
+/// A check that needs no cluster. It returns the lines to print.
 type Check = for<'a> fn(&'a Desk) -> Pin<Box<dyn Future<Output = Result<Vec<String>, Error>> + 'a>>;
 
-/// A proof on the node.
+/// A test on the node.
 type Proof = for<'a> fn(&'a Site) -> Pin<Box<dyn Future<Output = Result<(), Error>> + 'a>>;
 
-/// What is shown, and how.
+/// How a scenario runs.
 enum Way {
     /// Without a cluster.
     Static(Check),
-    /// In a namespace of this name.
+    /// In a namespace with this name.
     Live(&'static str, Proof),
 }
 
@@ -66,7 +67,8 @@ macro_rules! proof {
     };
 }
 
-/// Every scenario. Those on the node are led side by side, in namespaces of their own; none touches another's pods.
+/// Every scenario. Those on the node run concurrently in their own namespaces. None changes
+/// another's pods.
 pub const ALL: &[Scenario] = &[
     check!(
         "lint",
@@ -145,7 +147,7 @@ pub const ALL: &[Scenario] = &[
         helm::parent,
         "a chart that depends on podbeat's, with its template in one line"
     ),
-    // The namespace that all manifests name.
+    // The namespace that all manifests use.
     proof!(
         "dry-run",
         "tasks",
@@ -154,13 +156,13 @@ pub const ALL: &[Scenario] = &[
     ),
 ];
 
-/// Whether there is a scenario of this name.
+/// Whether there is a scenario with this name.
 #[must_use]
 pub fn is_known(name: &str) -> bool {
     ALL.iter().any(|scenario| scenario.name == name)
 }
 
-/// All names, each with what it shows.
+/// All names, each with a description.
 #[must_use]
 pub fn list() -> Vec<(&'static str, &'static str)> {
     ALL.iter()
@@ -173,7 +175,7 @@ fn chosen(names: &[String]) -> impl Iterator<Item = &'static Scenario> {
         .filter(move |scenario| names.is_empty() || names.iter().any(|name| name == scenario.name))
 }
 
-/// Makes the chosen checks that need no cluster, or all of them, one after the other.
+/// Runs the chosen checks that need no cluster, or all of them, one after the other.
 pub async fn check(desk: &Desk, names: &[String]) -> Outcome {
     let mut outcome = Outcome::default();
     for scenario in chosen(names) {
@@ -191,7 +193,7 @@ pub async fn check(desk: &Desk, names: &[String]) -> Outcome {
     outcome
 }
 
-/// Leads the chosen proofs on the node, or all of them, side by side.
+/// Runs the chosen tests on the node, or all of them, concurrently.
 pub async fn prove(ground: &Arc<Ground>, names: &[String]) -> Outcome {
     let all = chosen(names).filter_map(|scenario| match scenario.way {
         Way::Live(namespace, proof) => Some(one(ground, scenario, namespace, proof)),
@@ -216,7 +218,7 @@ async fn one(ground: &Arc<Ground>, scenario: &'static Scenario, namespace: &str,
     told(scenario, begun, story, &result)
 }
 
-/// Says the whole story at once, so that scenarios that go on meanwhile don't speak in between.
+/// Prints the whole report at once, so that the output of concurrent scenarios doesn't mix.
 fn told(scenario: &Scenario, begun: Instant, story: Vec<String>, result: &Result<(), Error>) -> Played {
     let took = begun.elapsed();
     let verdict = match result {

@@ -1,4 +1,5 @@
-//! A namespace where things are deployed: Pod Security enforced as restricted, and a task-run service of its own.
+//! A namespace for deployments. It enforces the Pod Security level restricted, and has its own
+//! task-run service.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -20,22 +21,22 @@ use crate::{Error, io};
 pub const TOKEN_SECRET: &str = "podbeat-token";
 /// The ConfigMap with the service's authority, under the key `ca.crt`.
 pub const CA_CONFIG_MAP: &str = "podbeat-ca";
-/// Where podbeat finds that.
+/// The path of that authority in podbeat's container.
 pub const CA_FILE: &str = "/var/run/podbeat/ca.crt";
 
 /// podbeat's memory in a pod, in bytes.
 struct Memory {
-    /// What its control group has used at most.
+    /// The peak memory of its control group.
     group: u64,
-    /// What its process has had resident at most.
+    /// The peak resident memory of its process.
     process: u64,
-    /// What its container requests.
+    /// The container's memory request.
     requested: u64,
-    /// What it may use.
+    /// The container's memory limit.
     limit: u64,
 }
 
-/// The ground that all sites share.
+/// The environment that all sites share.
 pub struct Ground {
     /// The control plane and the node.
     pub stage: Arc<Stage>,
@@ -45,19 +46,20 @@ pub struct Ground {
 
 /// One namespace.
 pub struct Site {
-    /// The ground it is on.
+    /// The shared environment.
     pub ground: Arc<Ground>,
-    /// The namespace, its service, and what is seen of its pods.
+    /// The namespace, its service, and the observations of its pods.
     pub play: Play,
     /// A directory for its files.
     pub directory: PathBuf,
 }
 
 impl Site {
-    /// Makes a namespace with nothing in it but what podbeat needs and nobody deploys: the service's token and authority.
+    /// Creates a namespace that contains only what podbeat needs and no user deploys: the service's
+    /// token and authority.
     ///
     /// # Errors
-    /// kubectl fails, a port can't be had, or Pod Security isn't enforced.
+    /// kubectl fails, there is no free port, or Pod Security isn't enforced.
     pub async fn begin(ground: &Arc<Ground>, name: &str) -> Result<Self, Error> {
         let directory = ground.stage.root.join("sites").join(name);
         std::fs::create_dir_all(&directory).map_err(io(format!("making {}", directory.display())))?;
@@ -111,7 +113,8 @@ impl Site {
         Ok(site)
     }
 
-    /// A pod that is refused nothing here would prove nothing.
+    /// Checks that Pod Security refuses a privileged pod. Otherwise an accepted pod would prove
+    /// nothing.
     async fn enforces_pod_security(&self) -> Result<(), Error> {
         let pod = json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "privileged"}, "spec": {
             "automountServiceAccountToken": false,
@@ -135,12 +138,12 @@ impl Site {
         &self.play.namespace.name
     }
 
-    /// Says something, with the time.
+    /// Prints a line with the time.
     pub fn say(&self, text: &str) {
         self.play.say(text);
     }
 
-    /// Runs kubectl in the namespace, and says so.
+    /// Runs kubectl in the namespace, and prints the command and its output.
     ///
     /// # Errors
     /// It can't be run.
@@ -150,7 +153,7 @@ impl Site {
         Ok(said)
     }
 
-    /// Runs kubectl in the namespace, without a word, and returns what it wrote.
+    /// Runs kubectl in the namespace without printing, and returns its output.
     ///
     /// # Errors
     /// It can't be run, or fails.
@@ -166,7 +169,7 @@ impl Site {
         self.ground.tools.kubectl(&all).await
     }
 
-    /// Runs helm in the namespace, and says so.
+    /// Runs helm in the namespace, and prints the command and its output.
     ///
     /// # Errors
     /// It can't be run.
@@ -181,7 +184,7 @@ impl Site {
         Ok(said)
     }
 
-    /// The command as one would type it, and what it said, shortened.
+    /// Prints the command as a user would type it, and its shortened output.
     fn tell(&self, said: &Said) {
         const MOST: usize = 12;
         let files = format!("{}/", self.directory.display());
@@ -198,17 +201,17 @@ impl Site {
     /// Writes a file of the site, and returns its path.
     ///
     /// # Errors
-    /// It can't be written.
+    /// The file can't be written.
     pub fn file(&self, name: &str, text: &str) -> Result<String, Error> {
         let path = self.directory.join(name);
         std::fs::write(&path, text).map_err(io(format!("writing {}", path.display())))?;
         Ok(path.display().to_string())
     }
 
-    /// A manifest as a user makes it his own: with his namespace, service, token and images.
+    /// Adapts a manifest as a user would: sets the namespace, service, token and images.
     ///
     /// # Errors
-    /// It can't be read, or lacks what a user is told to set.
+    /// The manifest can't be read, or lacks something that users must set.
     pub fn manifest(&self, name: &str, more: &[(&str, &str)]) -> Result<String, Error> {
         let path = repository().join("deploy").join(name);
         let mut text = std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))?;
@@ -229,10 +232,10 @@ impl Site {
         self.file(&name.replace('/', "-"), &text)
     }
 
-    /// The pod of a Job, or the one of this name, that isn't among `known`.
+    /// The pod of the Job with this name, or the pod with this name.
     ///
     /// # Errors
-    /// There is none in time.
+    /// The pod doesn't appear in time.
     pub async fn pod_of(&self, job: &str) -> Result<Pod, Error> {
         let label = json!(job);
         let is = |pod: &Value| {
@@ -243,11 +246,11 @@ impl Site {
         Ok(Pod::of(&seen))
     }
 
-    /// Follows the two pods of an Indexed Job to their ends: the first reports on the run `RUN-0`,
-    /// the second on `RUN-1`.
+    /// Follows the two pods of an Indexed Job to their ends. The first reports the run `RUN-0`, the
+    /// second `RUN-1`.
     ///
     /// # Errors
-    /// A pod doesn't come, or ends otherwise.
+    /// A pod doesn't appear, or ends differently.
     pub async fn each_index_has_its_run(&self, job: &str, run: &str) -> Result<(), Error> {
         let one = async |index: usize| {
             let (job, wanted) = (json!(job), json!(index.to_string()));
@@ -269,11 +272,12 @@ impl Site {
         self.play.until_job_is(job, "Complete").await
     }
 
-    /// Follows a pod to its end, and checks what the service heard of it: one last heartbeat, after which nothing comes,
-    /// with the exit code of `main`. Says what podbeat's container used of memory, and that it is below half its limit.
+    /// Follows a pod to its end, and checks its heartbeats: one last heartbeat with the exit code
+    /// of `main`, and none after it. Prints the memory use of podbeat's container, and checks that
+    /// it is below half the limit.
     ///
     /// # Errors
-    /// Anything is otherwise.
+    /// A check fails.
     pub async fn to_the_end(&self, pod: &Pod, exit_code: i64) -> Result<Heartbeat, Error> {
         let heartbeats = async {
             self.play.until_told(pod, "main", "running").await?;
@@ -313,7 +317,7 @@ impl Site {
         Ok(last)
     }
 
-    /// The last that is seen of podbeat's use of memory, while its container runs.
+    /// The last memory measurement of podbeat's container while it runs.
     async fn memory(&self, pod: &Pod) -> Result<Memory, Error> {
         let of_pod = |seen: &Seen| {
             seen.uid() == pod.uid && state(seen.pod(), "podbeat").is_some_and(|(name, _)| name == "running")
@@ -346,7 +350,7 @@ impl Site {
                         limit,
                     });
                 }
-                // Not yet a process in it, or none any more.
+                // The group has no process yet, or no longer.
                 Err(_) if last.is_err() && self.still_runs(pod) => {}
                 Err(_) => return last,
             }
@@ -359,10 +363,10 @@ impl Site {
         last.is_some_and(|seen| state(seen.pod(), "podbeat").is_some_and(|(name, _)| name == "running"))
     }
 
-    /// Asks until the answer is as wanted.
+    /// Repeats a question until the answer is as wanted.
     ///
     /// # Errors
-    /// It isn't in time; or asking fails.
+    /// The answer isn't as wanted in time, or the question fails.
     pub async fn until<T: std::fmt::Debug>(
         &self,
         what: &str,
@@ -386,7 +390,7 @@ impl Site {
     }
 }
 
-/// The memory that podbeat's container requests or may use, in bytes; deploy/ writes whole mebibytes.
+/// The memory request or limit of podbeat's container, in bytes. deploy/ uses whole mebibytes.
 fn quantity(pod: &Value, member: &str) -> Result<u64, Error> {
     let lists = ["initContainers", "containers"].map(|list| pod.get("spec")?.get(list)?.as_array());
     let mut containers = lists.into_iter().flatten().flatten();

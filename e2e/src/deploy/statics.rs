@@ -1,4 +1,4 @@
-//! What can be proven of deploy/ without a cluster: what helm and kubectl make of it, and what they refuse.
+//! Checks of deploy/ that need no cluster: what helm and kubectl make of it, and what they refuse.
 
 use std::path::{Path, PathBuf};
 
@@ -9,17 +9,17 @@ use crate::lives::play::expect;
 use crate::runner::repository;
 use crate::{Error, io, ours};
 
-/// Values that hold nothing but what can't be left out.
+/// The required values only.
 const LEAST: &str = "service.url=https://ica.example.com,image.repository=registry.example.com/podbeat";
 
-/// Values that the chart must refuse, by helm's own flags, and what the refusal must name.
+/// Values that the chart must refuse, as helm's flags, and what the refusal must name.
 const REFUSED: &[(&[&str], &str)] = &[
     (&[], "'/service/url'"),
     (
         &["--set", "service.url=https://ica.example.com"],
         "image.repository is missing",
     ),
-    // Also where no container is made of it here: other charts include the templates.
+    // Even if no container is rendered here, because other charts include the templates.
     (
         &["--set", "namespaceObjects=false"],
         "image.repository is missing",
@@ -144,7 +144,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     ),
 ];
 
-/// Values that the chart must take.
+/// Values that the chart must accept.
 const TAKEN: &[&[&str]] = &[
     &[],
     &["--kube-version", "1.29"],
@@ -155,13 +155,13 @@ const TAKEN: &[&[&str]] = &[
     &["--set", "settings.log=warn\\,podbeat::agent=Debug"],
 ];
 
-/// Where the checks are made.
+/// The environment of the checks.
 pub struct Desk {
     /// The programs.
     pub tools: Tools,
     /// A directory for files.
     pub directory: PathBuf,
-    /// Whether what is generated is written anew instead of compared.
+    /// Whether generated files are rewritten instead of compared.
     pub write: bool,
 }
 
@@ -192,7 +192,7 @@ fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     Ok(all)
 }
 
-/// Copies a directory with all that is in it.
+/// Copies a directory with its content.
 ///
 /// # Errors
 /// A file can't be read or written.
@@ -206,10 +206,10 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// The objects that YAML documents describe.
+/// The objects in YAML documents.
 ///
 /// # Errors
-/// One of them can't be read.
+/// A document can't be read.
 pub fn objects(yaml: &str) -> Result<Vec<Value>, Error> {
     let documents = yaml.strip_prefix("---\n").unwrap_or(yaml).split("\n---\n");
     let parse = |document: &str| {
@@ -236,7 +236,7 @@ pub fn template(objects: &[Value], job: &str) -> Result<Value, Error> {
         .ok_or_else(|| Error::Unexpected(format!("there is no Job {job} among {objects:#?}")))
 }
 
-/// podbeat's container and volumes of a pod template, without the image, which is everyone's own.
+/// podbeat's container and volumes in a pod template, without the image, which differs.
 fn sidecar(template: &Value, member: &str) -> Result<Value, Error> {
     let all = |member: &str| {
         let list = template
@@ -269,7 +269,7 @@ impl Desk {
     }
 }
 
-/// `helm lint --strict` under each file of values.
+/// Runs `helm lint --strict` with each file of values.
 pub(super) async fn lint(desk: &Desk) -> Result<Vec<String>, Error> {
     let mut said = Vec::new();
     for values in files(&deploy("helm/podbeat/ci"))? {
@@ -287,11 +287,11 @@ pub(super) async fn lint(desk: &Desk) -> Result<Vec<String>, Error> {
     Ok(said)
 }
 
-/// The chart refuses what makes no sense, and names it.
+/// The chart refuses wrong values, and names them.
 pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
     let chart = chart();
     let mut said = Vec::new();
-    // What is refused below must be so for its own sake.
+    // The refused values below must be refused for their own sake, so these must be accepted.
     for flags in TAKEN {
         desk.rendered(&chart, &[&["--set", LEAST], *flags].concat())
             .await?;
@@ -312,7 +312,7 @@ pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
     Ok(said)
 }
 
-/// What deploy/render.sh makes is what is committed.
+/// The committed files equal the output of deploy/render.sh.
 pub(super) async fn rendered(desk: &Desk) -> Result<Vec<String>, Error> {
     let script = deploy("render.sh").display().to_string();
     let to = if desk.write {
@@ -344,7 +344,7 @@ pub(super) async fn rendered(desk: &Desk) -> Result<Vec<String>, Error> {
         })?;
         said.push(format!("{} is as it is made", name.display()));
     }
-    // One whose values are gone would never be looked at.
+    // A rendered file without a values file would never be compared.
     for file in files(&deploy("helm/podbeat/ci"))? {
         let name = file.strip_prefix(deploy("")).unwrap_or(&file);
         expect(
@@ -355,7 +355,8 @@ pub(super) async fn rendered(desk: &Desk) -> Result<Vec<String>, Error> {
     Ok(said)
 }
 
-/// podbeat's container and volumes are the same in manifest, chart, a parent chart and kustomize, and so is the plain one.
+/// podbeat's container and volumes are the same in the manifest, the chart, a parent chart and
+/// kustomize. The same applies to the plain sidecar.
 pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
     let parent = parent(desk).await?;
     let manifest = |name: &str| objects(&read(&deploy("manifests").join(name))?);
@@ -405,7 +406,7 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
     Ok(said)
 }
 
-/// The objects of a chart that depends on podbeat's, and includes its template in one line.
+/// The objects of a chart that depends on podbeat's and includes its template in one line.
 async fn parent(desk: &Desk) -> Result<Vec<Value>, Error> {
     let to = desk.directory.join("charts");
     copy_parent(&to)?;
@@ -423,10 +424,10 @@ async fn parent(desk: &Desk) -> Result<Vec<Value>, Error> {
     objects(&desk.rendered(&parent, &["--set", &least, "--set", ca]).await?)
 }
 
-/// The parent chart and, beside it, podbeat's.
+/// Copies the parent chart, and podbeat's chart next to it.
 ///
 /// # Errors
-/// They can't be copied.
+/// A file can't be copied.
 pub fn copy_parent(to: &Path) -> Result<(), Error> {
     copy(&deploy("helm/podbeat"), &to.join("podbeat"))?;
     copy(
@@ -435,7 +436,7 @@ pub fn copy_parent(to: &Path) -> Result<(), Error> {
     )
 }
 
-/// `helm package` makes an archive that renders as the chart does.
+/// The archive from `helm package` renders the same as the chart.
 pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
     let to = desk.directory.join("packages");
     std::fs::create_dir_all(&to).map_err(io(format!("making {}", to.display())))?;
@@ -462,8 +463,8 @@ pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
     )])
 }
 
-/// The dashboard of the chart tells of and draws the limit of memory that the container has, and
-/// the alerts lead where they should.
+/// The chart's dashboard names and draws the container's memory limit, and the alerts link to the
+/// right pages.
 pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
     let mut said = Vec::new();
     for (flag, told, drawn) in [
@@ -532,7 +533,7 @@ pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
     Ok(said)
 }
 
-/// The alerts' own tests, and all that deploy/monitoring/check.sh checks.
+/// Runs the alerts' own tests and the other checks of deploy/monitoring/check.sh.
 pub(super) async fn monitoring(desk: &Desk) -> Result<Vec<String>, Error> {
     let script = deploy("monitoring/check.sh").display().to_string();
     let said = desk.tools.script(&[&script]).await?.well()?;

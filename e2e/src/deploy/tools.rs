@@ -1,4 +1,4 @@
-//! The programs that users have, run as they run them: with a home directory and a kubeconfig of their own.
+//! The users' programs, run with a separate home directory and kubeconfig.
 
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
@@ -8,43 +8,43 @@ use tokio::process::Command;
 
 use crate::{Error, io};
 
-/// The longest that one of them may take; each is told to give up much earlier where it waits.
+/// The time limit for one program. Each gets a much shorter limit for its own waits.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// Where programs of the system are.
+/// The directories of the system's programs.
 const PATH: &str = "/usr/local/bin:/usr/local/sbin:/usr/bin:/usr/sbin:/bin:/sbin";
 
 /// The programs.
 #[derive(Clone, Debug)]
 pub struct Tools {
-    /// The directory with kubectl, in the binary that holds all of Kubernetes.
+    /// The directory with kubectl, which is part of the binary with all of Kubernetes.
     pub kubernetes: PathBuf,
     /// The directory with helm, helm-docs, promtool and `crds/`.
     pub tools: PathBuf,
-    /// Their home directory.
+    /// The home directory.
     pub home: PathBuf,
-    /// Whose rights they have, and where. There is no cluster without.
+    /// The credentials and the cluster. `None` if there is no cluster.
     pub kubeconfig: Option<PathBuf>,
 }
 
-/// What a program said, and how it ended.
+/// A program's output and exit status.
 #[derive(Clone, Debug)]
 pub struct Said {
-    /// The command, as one would type it.
+    /// The command as a user would type it.
     pub command: String,
-    /// How it ended.
+    /// The exit status.
     pub status: ExitStatus,
-    /// What it wrote to its standard output.
+    /// The standard output.
     pub stdout: String,
-    /// What it wrote to its standard error.
+    /// The standard error.
     pub stderr: String,
 }
 
 impl Said {
-    /// What it wrote to its standard output, if it ended well.
+    /// The standard output, if the program succeeded.
     ///
     /// # Errors
-    /// It failed; the error holds all that it said.
+    /// The program failed. The error contains all its output.
     pub fn well(self) -> Result<String, Error> {
         if self.status.success() {
             return Ok(self.stdout);
@@ -55,10 +55,10 @@ impl Said {
         })
     }
 
-    /// What it wrote to its standard error, if it failed.
+    /// The standard error, if the program failed.
     ///
     /// # Errors
-    /// It ended well.
+    /// The program succeeded.
     pub fn refused(self) -> Result<String, Error> {
         if self.status.success() {
             return Err(Error::Unexpected(format!(
@@ -88,7 +88,8 @@ impl Tools {
         self.run(&program, "kubectl", arguments).await
     }
 
-    /// Runs a script, which finds the tools by the variables `HELM`, `KUBECTL`, `HELM_DOCS` and `PROMTOOL`.
+    /// Runs a script. It finds the tools by the variables `HELM`, `KUBECTL`, `HELM_DOCS` and
+    /// `PROMTOOL`.
     ///
     /// # Errors
     /// It can't be started, or doesn't end.

@@ -1,4 +1,4 @@
-//! The API server's audit log: which agent asked for what, and when.
+//! The API server's audit log: each agent's requests and their times.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{Error, io};
 
-/// What was asked for.
+/// The verb of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verb {
     Get,
@@ -34,13 +34,14 @@ pub(super) struct Asked {
     /// When the API server received it.
     pub(super) at: Timestamp,
     pub(super) verb: Verb,
-    /// The pod.
+    /// The pod's name.
     pub(super) pod: String,
-    /// For watches: after which time the agent asked the API server to end it.
+    /// For watches: the timeout that the agent requested.
     pub(super) timeout_seconds: Option<f64>,
 }
 
-/// Reads the whole log, in the order of time. A watch is told twice, when it begins and when it ends, and counts once.
+/// Reads the whole log in the order of time. A watch is logged when it begins and when it ends, but
+/// counts once.
 pub(super) fn read(path: &Path) -> Result<Vec<Asked>, Error> {
     let text = std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())))?;
     Ok(parse(&text))
@@ -48,7 +49,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<Asked>, Error> {
 
 fn parse(text: &str) -> Vec<Asked> {
     let mut asked = BTreeMap::new();
-    // The last line may still be written.
+    // The last line may be incomplete.
     for event in text
         .lines()
         .filter_map(|line| serde_json::from_str::<Value>(line).ok())

@@ -1,4 +1,5 @@
-//! A TCP load balancer before the API server, which can drop its connections while the API server goes on.
+//! A TCP load balancer in front of the API server. It can drop its connections while the API server
+//! continues.
 
 use std::sync::Arc;
 
@@ -17,7 +18,7 @@ pub(super) struct Balancer {
 }
 
 impl Balancer {
-    /// To a port of this machine.
+    /// Relays to a port of this machine.
     pub(super) async fn start(to: u16) -> Result<Self, Error> {
         const LISTENING: &str = "listening for agents";
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(io(LISTENING))?;
@@ -39,14 +40,14 @@ impl Balancer {
         })
     }
 
-    /// Closes all connections that are open. New ones are accepted.
+    /// Closes all open connections. It still accepts new ones.
     pub(super) fn drop_all(&self) {
         self.cut.notify_waiters();
     }
 }
 
 async fn relay(mut client: TcpStream, to: u16, cut: Arc<Notify>) {
-    // Registered before anything is awaited: no connection that is open misses it.
+    // Registered before the first await, so that no open connection misses the notification.
     let cut = cut.notified();
     let relayed = async {
         let mut server = TcpStream::connect(("127.0.0.1", to)).await?;

@@ -1,4 +1,5 @@
-//! Pods that are ended from outside: fact 1 of the design hides how their tasks ended.
+//! Pods that are ended from outside. For them the API withholds how their tasks ended (fact 1 in
+//! docs/kubernetes-facts.md).
 
 use serde_json::json;
 
@@ -7,17 +8,18 @@ use super::pods::{Kind, Plan};
 use super::recording::exit_code;
 use crate::Error;
 
-/// Ends with 5, two seconds after SIGTERM.
+/// Exits with 5, two seconds after SIGTERM.
 pub(super) const ENDS_WITH_5: &str = "trap 'sleep 2; exit 5' TERM; sleep 1000 & wait";
 
-/// Waits until a pod runs, and the service knows.
+/// Creates a pod, and waits until the service knows that it runs.
 pub(super) async fn running(play: &Play, plan: &Plan) -> Result<Pod, Error> {
     let pod = play.pod("task", plan).await?;
     play.until_told(&pod, "main", "running").await?;
     Ok(pod)
 }
 
-/// What holds where nobody tells how main ended: the last word is `running`, and no code is invented.
+/// Checks a life in which nothing shows how main ended: the last heartbeat says `running`, without
+/// an invented exit code.
 async fn ended_untold(play: &Play, pod: &Pod) -> Result<(), Error> {
     let last = play.until_final(pod).await?;
     play.until_gone(pod).await?;
@@ -31,7 +33,8 @@ async fn ended_untold(play: &Play, pod: &Pod) -> Result<(), Error> {
     )
 }
 
-/// When the last heartbeat came, beside the signal; and podbeat's exit code, where the pod still showed it.
+/// Checks when the last heartbeat arrived after the signal; and podbeat's exit code, if the pod
+/// showed it.
 pub(super) async fn in_time(play: &Play, pod: &Pod, within: f64) -> Result<(), Error> {
     let last = play.check(pod)?;
     let signalled = play.signalled(pod).await?;

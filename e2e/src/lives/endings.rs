@@ -1,4 +1,4 @@
-//! Tasks that end by themselves, or never get to start.
+//! Tasks that end by themselves, or never start.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use super::recording::{exit_code, state, status};
 use crate::Error;
 use crate::node::images::PODBEAT_AGAIN;
 
-/// From the event that shows the task's end to the last heartbeat at the service: the second for which a native sidecar
-/// waits for news, a look at the pod, and a busy machine.
+/// The limit from the event with the task's end to the last heartbeat at the service, in seconds.
+/// It covers a native sidecar's wait of one second for news, a look at the pod, and a busy machine.
 pub(super) const PROMPT: f64 = 5.0;
 
-/// Plays a Job to its end: the last heartbeat has main's exit code and comes promptly, podbeat ends with 0, and the Job
-/// is over.
+/// Plays a Job to its end. Checks that the last heartbeat has main's exit code and comes promptly,
+/// that podbeat exits with 0, and that the Job is over.
 async fn to_the_end(play: &Play, plan: &Plan, code: i64, over: &str) -> Result<Pod, Error> {
     play.job("task", plan, json!({"backoffLimit": 6})).await?;
     let pod = play.pod_of_job(0).await?;
@@ -25,12 +25,12 @@ async fn to_the_end(play: &Play, plan: &Plan, code: i64, over: &str) -> Result<P
     Ok(pod)
 }
 
-/// What holds once a pod's last heartbeat came and its task had ended with that code.
+/// Checks a pod after its last heartbeat, if its task ended with this code.
 pub(super) async fn ended(play: &Play, pod: &Pod, code: i64) -> Result<(), Error> {
     ended_within(play, pod, code, PROMPT).await
 }
 
-/// The same, where the last heartbeat may come so many seconds after the event of main's end.
+/// The same check, with this many seconds from the event of main's end to the last heartbeat.
 pub(super) async fn ended_within(play: &Play, pod: &Pod, code: i64, prompt: f64) -> Result<(), Error> {
     let own = play.until_podbeat_ended(pod).await?;
     expect(own == 0, || format!("podbeat ended with {own}"))?;
@@ -58,7 +58,7 @@ pub(super) async fn ended_within(play: &Play, pod: &Pod, code: i64, prompt: f64)
     expect(late < prompt, || {
         format!("the last heartbeat came {late:.1} s after the event of main's end")
     })?;
-    // The API's own words, member for member: nothing is derived.
+    // Equal to the API's state, member for member: nothing is derived.
     let told = last
         .state("main")
         .map(|(_, members)| members.clone())
@@ -104,7 +104,7 @@ pub(super) async fn oom_main(play: &Play, kind: Kind) -> Result<(), Error> {
 }
 
 pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
-    // OnFailure, so that a plain sidecar is started again, too.
+    // OnFailure, so that a plain sidecar is also restarted.
     let plan = Plan::new(kind, "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0")
         .restart("OnFailure")
         .own(json!({"resources": {"limits": {"memory": "64Mi"}}}));
@@ -119,7 +119,7 @@ pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
     play.say(&format!(
         "podbeat's memory is limited to {limit} bytes, what it has now, and its pod grows"
     ));
-    // What podbeat reads of its own pod takes memory that it may not have.
+    // podbeat needs memory to read its own pod, so a growing pod exceeds the limit.
     for nth in 0..40 {
         let text = format!("{nth}-{}", "x".repeat(200_000));
         play.namespace
@@ -179,7 +179,8 @@ pub(super) async fn restarts(play: &Play, kind: Kind) -> Result<(), Error> {
     })
 }
 
-/// main's first run ends with a code for which its rule restarts all containers (KEP-5532). Its second run succeeds.
+/// main's first run exits with a code whose rule restarts all containers (KEP-5532). Its second run
+/// succeeds.
 pub(super) async fn restart_all(play: &Play, kind: Kind) -> Result<(), Error> {
     let script = "[ -e /scratch/second ] && { sleep 3; exit 0; }; echo > /scratch/second; sleep 2; exit 42";
     let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
@@ -194,8 +195,8 @@ pub(super) async fn restart_all(play: &Play, kind: Kind) -> Result<(), Error> {
     ended(play, &pod, 0).await
 }
 
-/// podbeat's container is given another image, so that the kubelet stops it alone and starts it again. The last heartbeat for that
-/// signal isn't accepted, and the next process takes it back.
+/// Another image is set for podbeat's container, so the kubelet stops and restarts only this
+/// container. The last heartbeat for that signal isn't accepted, and the next process withdraws it.
 pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> {
     let plan = Plan::new(kind, "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0").grace(5);
     let pod = play.pod("task", &plan).await?;
@@ -235,7 +236,7 @@ pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> 
     ended(play, &pod, 0).await
 }
 
-/// Deletes a pod whose main waits, and expects that this is what the service hears to the end.
+/// Deletes a pod whose main waits, and expects `waiting` in the last heartbeat.
 async fn never_started(play: &Play, plan: &Plan, reasons: &[&str]) -> Result<(), Error> {
     let pod = play.pod("task", plan).await?;
     let waits = |heartbeat: &podbeat_lab::service::Heartbeat| {

@@ -1,5 +1,5 @@
-//! Pins: what podbeat's design takes for granted of Kubernetes (design, chapter 2). One that fails says which fact no
-//! longer holds, and what rests on it.
+//! Pins the facts about Kubernetes that podbeat relies on (docs/kubernetes-facts.md). A failure
+//! says which fact changed and what depends on it.
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use super::pods::{Container, Kind, Plan};
 use super::recording::{exit_code, state, status};
 use crate::Error;
 
-/// Fails in the words of a fact.
+/// Fails with a message about a fact.
 fn fact(number: u8, holds: bool, rests: &str, seen: impl FnOnce() -> String) -> Result<(), Error> {
     expect(holds, || {
         format!(
@@ -23,7 +23,7 @@ fn has_ended(pod: &Value, container: &str) -> bool {
     exit_code(pod, container).is_some()
 }
 
-/// When a container that writes a line of its own wrote it, by the runtime's clock.
+/// When a container wrote this line, by the runtime's clock.
 fn wrote(play: &Play, uid: &str, container: &str, text: &str) -> Result<Timestamp, Error> {
     let log = play.recording.log(uid, container);
     log.iter()
@@ -90,7 +90,8 @@ pub(super) async fn withheld(play: &Play, _: Kind) -> Result<(), Error> {
         let early = of_pod
             .iter()
             .find(|seen| phase(seen) && !has_ended(seen.pod(), "podbeat"));
-        // A deadline's phase is set at once by some versions: what is pinned is that no exit comes with it.
+        // Some versions set a deadline's phase at once. The pinned fact is that no exit comes with
+        // it.
         if let Some(early) = early {
             let none = !has_ended(early.pod(), "main");
             play.say(&format!(
@@ -145,7 +146,7 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     let ticks = "trap 'echo signalled' TERM; while :; do echo tick; sleep 0.1; done";
     let stubborn = Container::new("stubborn", ticks).with(json!({"restartPolicy": "Always"}));
 
-    // A native sidecar gets SIGTERM after the task ended; the first declared is the last to be stopped.
+    // A native sidecar gets SIGTERM after the task ended. The first declared one is stopped last.
     let other = Container::new(
         "other",
         "trap 'echo signalled; sleep 1; echo ends; exit 0' TERM; sleep 1000 & wait",
@@ -175,7 +176,8 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
         },
     )?;
 
-    // Once the grace is used up, all sidecars get SIGTERM at once, and SIGKILL two seconds later.
+    // Once the grace period is used up, all sidecars get SIGTERM at once, and SIGKILL two seconds
+    // later.
     let plan = Plan::new(Kind::Native, "trap '' TERM; echo runs; while :; do sleep 1; done")
         .init(stubborn)
         .grace(4);
@@ -210,7 +212,7 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     )?;
     play.check(&pod)?;
 
-    // A native sidecar that ends earlier is started again.
+    // The kubelet restarts a native sidecar that ends earlier.
     let short = Container::new("short", "sleep 1").with(json!({"restartPolicy": "Always"}));
     let pod = play
         .pod("restarted", &Plan::new(Kind::Native, "sleep 8").init(short))
@@ -228,7 +230,7 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     })?;
     play.say("a native sidecar that ends with 0 is started again");
 
-    // A plain sidecar hears nothing when the task is done.
+    // A plain sidecar gets no signal when the task is done.
     let pod = play.pod("plain", &Plan::new(Kind::Plain, "sleep 2")).await?;
     play.until_podbeat_ended(&pod).await?;
     let heard = play

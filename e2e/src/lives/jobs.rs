@@ -1,4 +1,4 @@
-//! Jobs that try again.
+//! Jobs with retries.
 
 use podbeat_lab::service::Heartbeat;
 use serde_json::{Value, json};
@@ -22,12 +22,12 @@ pub(super) async fn retries(play: &Play, kind: Kind) -> Result<(), Error> {
         is_retry(&play.check(&pod)?, nth)?;
     }
     play.until_job_is("task", "Complete").await?;
-    // Both pods were of one run.
+    // Both pods belong to the same run.
     let status = play.service.status("trn.retried");
     expect(status == Some("Completed"), || format!("the run is {status:?}"))
 }
 
-/// Whether a heartbeat tells that so many pods failed before its own.
+/// Checks that a heartbeat reports this number of failed earlier pods.
 fn is_retry(heartbeat: &Heartbeat, failed: usize) -> Result<(), Error> {
     let told = heartbeat.body.get("jobRetryCount").and_then(Value::as_u64);
     let expected = u64::try_from(failed).ok();

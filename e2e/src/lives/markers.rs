@@ -1,4 +1,4 @@
-//! Exit markers: the second witness, where fact 1 of the design hides the first.
+//! Exit markers provide an exit that the API withholds (fact 1 in docs/kubernetes-facts.md).
 
 use serde_json::json;
 
@@ -8,8 +8,8 @@ use super::pods::{Kind, Plan};
 use crate::Error;
 
 pub(super) async fn complete(play: &Play, kind: Kind) -> Result<(), Error> {
-    // Orphans that end are reaped: none may be left as a zombie (state Z). As the wrapper is process 1 of the container,
-    // they are its children then.
+    // Ended orphans are reaped: none remains a zombie (state Z). The wrapper is process 1 of the
+    // container, so they become its children.
     let script = "for n in 1 2 3; do (sleep 0.2 &); done; sleep 2; \
                   for stat in /proc/[0-9]*/stat; do read pid name state rest < $stat; \
                   [ $state = Z ] && exit 20; done; \
@@ -19,12 +19,12 @@ pub(super) async fn complete(play: &Play, kind: Kind) -> Result<(), Error> {
     play.job("task", &plan, json!({})).await?;
     let pod = play.pod_of_job(0).await?;
     play.until_final(&pod).await?;
-    // The API's own words, with a containerID: a marker only fills in what is withheld.
+    // The API's own state, with a containerID: a marker only adds what the API withholds.
     super::endings::ended(play, &pod, 6).await?;
     play.until_job_is("task", "Failed").await
 }
 
-/// What holds where a marker tells the exit that the API withholds.
+/// Checks a life in which a marker provides the exit that the API withholds.
 pub(crate) async fn told_by_marker(play: &Play, pod: &Pod, code: i64) -> Result<(), Error> {
     let last = play.check(pod)?;
     expect(last.exit_code("main") == Some(code), || {
@@ -48,7 +48,8 @@ pub(super) async fn delete(play: &Play, kind: Kind) -> Result<(), Error> {
     play.until_final(&pod).await?;
     play.until_gone(&pod).await?;
     told_by_marker(play, &pod, 5).await?;
-    // main ends two seconds after its SIGTERM; a plain sidecar has its own with it, and needs no more than that.
+    // main ends two seconds after its SIGTERM. A plain sidecar gets its own SIGTERM at the same
+    // time, and needs no longer than main.
     in_time(play, &pod, 6.0).await
 }
 

@@ -1,6 +1,7 @@
-//! Whole pod lives on the real node, each a test: podbeat in its own image, beside a task, under kubelet.
-//! Here lives the list of scenarios, what they play with, and what they see.
-//! Never here: how the node is started, or a wait for time where a state can be waited for.
+//! Whole pod lives on the real node, each a test: podbeat in its own image, next to a task, under
+//! kubelet.
+//! Contains the list of scenarios, and their actions and observations.
+//! Never here: the start of the node, or a wait for time instead of a state.
 
 mod deletions;
 mod endings;
@@ -24,22 +25,22 @@ use crate::runner::{Outcome, Played, chain, say};
 use play::{Play, Stage};
 use pods::Kind::{self, Native, Plain};
 
-/// How many lives are lived at once: the node has two cores, and most of each life is waiting.
+/// How many lives run concurrently. The node has two cores, and most of each life is waiting.
 const AT_ONCE: usize = 6;
 
-/// The longest that one may take.
+/// The time limit for one life.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
 type Life = for<'a> fn(&'a Play, Kind) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
-/// Whether others may play at the same time.
+/// Whether other scenarios may run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Company {
-    /// Takes so long that it begins first, and goes on beside everything else.
+    /// It takes so long that it starts first and continues next to all others.
     Long,
     /// With others.
     Any,
-    /// It stops what all need: nobody but the long ones beside it.
+    /// It stops something that all need, so only the long ones run next to it.
     Alone,
 }
 
@@ -65,7 +66,7 @@ macro_rules! scenario {
 }
 
 const BOTH: &[Kind] = &[Native, Plain];
-/// One play with pods of both kinds, or one that is about a native sidecar.
+/// One scenario with pods of both kinds, or one about native sidecars only.
 const ONE: &[Kind] = &[Native];
 
 /// Every scenario.
@@ -276,7 +277,7 @@ pub const ALL: &[Scenario] = &[
         outages::partition_at_the_end,
         "main ends while the node is cut off (both kinds, with markers and without)"
     ),
-    // These last: kubelet takes up to half a minute to find its way back.
+    // These come last, because kubelet takes up to half a minute to recover.
     scenario!(
         "api-down",
         ONE,
@@ -293,7 +294,8 @@ pub const ALL: &[Scenario] = &[
     ),
 ];
 
-/// The lives that CI plays for each change: they show every fact of docs/kubernetes-facts.md. `just nightly` plays all.
+/// The lives that CI plays for each change. They show every fact of docs/kubernetes-facts.md.
+/// `just nightly` plays all lives.
 pub const FACTS: [&str; 16] = [
     "fact-1",
     "no-image/native",
@@ -313,7 +315,7 @@ pub const FACTS: [&str; 16] = [
     "job-indexed/plain",
 ];
 
-/// One life to be played.
+/// One life to play.
 struct Turn {
     scenario: &'static Scenario,
     kind: Kind,
@@ -328,13 +330,13 @@ impl Turn {
     }
 }
 
-/// Names that can be asked for: a scenario's, or one of its kinds as `NAME/native` and `NAME/plain`.
+/// Whether this is the name of a scenario, or of one of its kinds as `NAME/native` or `NAME/plain`.
 #[must_use]
 pub fn is_known(name: &str) -> bool {
     !turns(&[name.to_owned()]).is_empty()
 }
 
-/// All names, each with what it shows.
+/// All names, each with a description.
 #[must_use]
 pub fn list() -> Vec<(String, &'static str)> {
     turns(&[])
@@ -406,7 +408,7 @@ async fn one(stage: &Arc<Stage>, turn: Turn) -> Played {
         Ok(()) => format!("  PASS in {:.1} s", took.as_secs_f64()),
         Err(error) => format!("  FAIL in {:.1} s: {}", took.as_secs_f64(), chain(error)),
     };
-    // As one, so that lives that go on meanwhile don't speak in between.
+    // In one piece, so that the output of concurrent lives doesn't mix.
     let heading = format!("{name}: {}", turn.scenario.shows);
     let all: Vec<String> = std::iter::once(heading).chain(story).chain([verdict]).collect();
     say(&all.join("\n"));
@@ -440,7 +442,8 @@ mod tests {
         }
     }
 
-    /// If no life of [`FACTS`] showed a fact, only `just nightly` would notice that it no longer holds.
+    /// If no life of [`FACTS`] shows a fact, only `just nightly` would notice that the fact
+    /// changed.
     #[test]
     fn the_lives_of_each_change_show_every_fact() {
         let names: Vec<String> = list().into_iter().map(|(name, _)| name).collect();

@@ -1,4 +1,4 @@
-//! What podbeat needs goes away, and comes back.
+//! Outages of what podbeat needs.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use crate::Error;
 use crate::cluster::get;
 use crate::network;
 
-/// How long an outage lasts: longer than an attempt, shorter than the grace.
+/// The length of an outage: longer than an attempt, shorter than the grace period.
 const OUTAGE: Duration = Duration::from_secs(20);
 
-/// The longest wait between two tries to reach the API server, so that thousands of copies don't come at once (35 s), and a little
-/// for the reconnect itself.
+/// The longest wait between two attempts to reach the API server, in seconds: 35 s, so that
+/// thousands of copies don't reconnect together, plus some time for the reconnect itself.
 const BACK_OFF: f64 = 40.0;
 
-/// Waits, then ends with 3, when a file says so.
+/// Waits for a file, then exits with 3.
 const WAITS_FOR_GO: &str = "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 3";
 
-/// Pods that live through the same outage.
+/// Pods in the same outage.
 struct Pods(Vec<(&'static str, Pod)>);
 
 impl Pods {
-    /// Creates them, and waits until each is known to run.
+    /// Creates the pods, and waits until the service knows that each runs.
     async fn running(play: &Play, plans: Vec<(&'static str, Plan)>) -> Result<Self, Error> {
         let mut pods = Vec::new();
         for (name, plan) in plans {
@@ -52,7 +52,7 @@ impl Pods {
         plans
     }
 
-    /// Tells every main to end, with 3.
+    /// Makes every main exit with 3.
     async fn end_mains(&self, play: &Play) -> Result<(), Error> {
         let node = play.stage.node.lock().await;
         for (_, pod) in &self.0 {
@@ -62,7 +62,7 @@ impl Pods {
         Ok(())
     }
 
-    /// Waits for each last heartbeat, which tells 3, and for podbeat's end.
+    /// Waits for each last heartbeat, which reports 3, and for podbeat's end.
     async fn ended(&self, play: &Play, prompt: f64) -> Result<(), Error> {
         for (_, pod) in &self.0 {
             play.until_final(pod).await?;
@@ -99,7 +99,7 @@ pub(super) async fn service_down(play: &Play, kind: Kind) -> Result<(), Error> {
     if kind == Kind::Native {
         play.signalled(&pod).await?;
     }
-    // An outage that outlasts several attempts: what is tested is its length.
+    // An outage that is longer than several attempts. The test needs this length.
     tokio::time::sleep(Duration::from_secs(8)).await;
     play.faults.lift_all();
     play.say("the service is back");
@@ -127,7 +127,7 @@ pub(super) async fn api_down(play: &Play, _: Kind) -> Result<(), Error> {
     for ((name, pod), before) in pods.iter().zip(before) {
         let meanwhile = heard(play, pod) - before;
         play.say(&format!("{meanwhile} heartbeats of {name} meanwhile"));
-        // Every two seconds, ±10 %.
+        // The interval is two seconds ±10 %.
         expect(meanwhile >= 8, || {
             format!("only {meanwhile} heartbeats of {name} in {OUTAGE:?}")
         })?;
@@ -144,7 +144,7 @@ pub(super) async fn api_down_at_the_end(play: &Play, _: Kind) -> Result<(), Erro
     play.say("the API server is killed");
     let down = jiff::Timestamp::now();
     pods.end_mains(play).await?;
-    // SIGTERM tells native sidecars of the end: kubelet needs no API server for it.
+    // Native sidecars get SIGTERM at the end, because kubelet needs no API server for it.
     for (name, pod) in pods.iter().filter(|(name, _)| name.starts_with("native")) {
         let last = play.until_final(pod).await?;
         let code = last.exit_code("main");
@@ -202,7 +202,7 @@ pub(super) async fn partition_at_the_end(play: &Play, _: Kind) -> Result<(), Err
     for (_, pod) in pods.iter().filter(|(name, _)| name.starts_with("native")) {
         play.signalled(pod).await?;
     }
-    // Less than the grace that native sidecars have from here on.
+    // Less than the native sidecars' remaining grace period.
     tokio::time::sleep(Duration::from_secs(12)).await;
     network::heal()?;
     play.say("the node is joined again, within the grace");
@@ -210,7 +210,8 @@ pub(super) async fn partition_at_the_end(play: &Play, _: Kind) -> Result<(), Err
         let last = play.until_final(pod).await?;
         let code = last.exit_code("main");
         play.say(&format!("the last heartbeat of {name} tells {code:?} of main"));
-        // A native sidecar may send before the API server could be asked again; then it knows no code but a marker's.
+        // A native sidecar may send before it reaches the API server again. Then it knows only a
+        // marker's exit code.
         let known = code == Some(3) || (*name == "native" && code.is_none());
         expect(known, || format!("3 was expected of {name}: {last:?}"))?;
         let own = play.until_podbeat_ended(pod).await?;
@@ -244,7 +245,8 @@ pub(super) async fn kubelet_restart(play: &Play, _: Kind) -> Result<(), Error> {
     pods.ended(play, PROMPT).await
 }
 
-/// The least that Kubernetes allows for a projected token. kubelet replaces it when four fifths have passed.
+/// The shortest lifetime that Kubernetes allows for a projected token, in seconds. kubelet replaces
+/// the token after four fifths of it.
 const TOKEN_LIFE: u32 = 600;
 
 pub(super) async fn token_rotation(play: &Play, _: Kind) -> Result<(), Error> {
@@ -278,7 +280,7 @@ pub(super) async fn token_rotation(play: &Play, _: Kind) -> Result<(), Error> {
     };
     let begun = tokio::time::Instant::now();
     let path = format!("/api/v1/namespaces/{}/pods/{}", play.namespace.name, first.name);
-    // What is no answer, because of an outage that another scenario makes, is no refusal.
+    // A missing answer is no refusal: another scenario may cause an outage.
     let answer = |client: kube::Client| {
         let path = path.clone();
         async move {
@@ -314,9 +316,10 @@ pub(super) async fn token_rotation(play: &Play, _: Kind) -> Result<(), Error> {
         "the old token is refused after {:.0} s",
         begun.elapsed().as_secs_f64()
     ));
-    // Not in the middle of an outage that another scenario makes.
+    // Not during an outage of another scenario.
     let _calm = play.stage.calm.read().await;
-    // A watch ends after 290 s at most: by now, or soon, each is one that the new token opened. News comes all the same.
+    // A watch ends after at most 290 s. So each current watch was opened with the new token, or
+    // soon will be. News must still arrive.
     pods.end_mains(play).await?;
     pods.ended(play, PROMPT).await
 }

@@ -1,4 +1,4 @@
-//! One scenario at play: a namespace, a task-run service, pods, and all that is seen of them.
+//! One running scenario: a namespace, a task-run service, pods, and all observations of them.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,49 +19,49 @@ use crate::network::{TASK_RUNS_HOST, TASK_RUNS_SERVICE};
 use crate::node::Node;
 use crate::{Error, io};
 
-/// Longer than anything takes that works: after an outage of the API server kubelet's own back-offs (to read a pod, then to
-/// mount its volumes) have added up to a minute and a half.
+/// The time limit for anything that works. After an outage of the API server, kubelet's own
+/// backoffs (to read a pod, then to mount its volumes) can take a minute and a half.
 pub const LIMIT: Duration = Duration::from_secs(240);
 
-/// The bearer token that the services of scenarios take.
+/// The bearer token that the scenarios' services accept.
 pub const TOKEN: &str = "e2e-service-token";
 
-/// Where the scenarios play.
+/// The environment of the scenarios.
 pub struct Stage {
     /// The control plane.
     pub cluster: Mutex<Cluster>,
     /// The node.
     pub node: Mutex<Node>,
-    /// A client that may do everything.
+    /// An administrator's client.
     pub admin: kube::Client,
-    /// The directory that all lives under.
+    /// The directory of all files.
     pub root: PathBuf,
-    /// Held for writing by whoever makes an outage that all feel.
+    /// A scenario locks it for writing during an outage that affects all scenarios.
     pub calm: RwLock<()>,
-    /// Where watch streams are written for later use as captures.
+    /// The directory to which watch streams are written as captures.
     pub record: Option<PathBuf>,
 }
 
-/// One scenario.
+/// One running scenario.
 pub struct Play {
-    /// Where it plays.
+    /// The environment.
     pub stage: Arc<Stage>,
     /// Its namespace.
     pub namespace: Namespace,
     /// Its task-run service.
     pub service: Service,
-    /// That service's faults.
+    /// The faults of that service.
     pub faults: Faults,
-    /// What is seen of its pods.
+    /// The observations of its pods.
     pub recording: Recording,
-    /// The authority of its task-run service, in PEM.
+    /// The authority of its task-run service, PEM.
     pub ca: String,
     name: String,
     lines: Lines,
     begun: Timestamp,
 }
 
-/// A pod of a scenario: its name and UID.
+/// A scenario's pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// `metadata.name`.
@@ -83,10 +83,10 @@ impl Pod {
 }
 
 impl Play {
-    /// A namespace with all that a pod with podbeat needs, and a service of its own.
+    /// Creates a namespace with everything that a pod with podbeat needs, and a service.
     ///
     /// # Errors
-    /// The API server refuses, or a port can't be had.
+    /// The API server refuses, or there is no free port.
     pub async fn begin(stage: &Arc<Stage>, name: &str) -> Result<Self, Error> {
         let name = name.replace('/', "-");
         let namespace = Namespace::create(stage.admin.clone(), &name).await?;
@@ -98,10 +98,10 @@ impl Play {
         Ok(play)
     }
 
-    /// The same in a namespace that somebody else fills: a service, and all that is seen of the namespace's pods.
+    /// Starts a service and a recording for a namespace that somebody else fills.
     ///
     /// # Errors
-    /// A port can't be had.
+    /// There is no free port.
     pub async fn on(stage: &Arc<Stage>, namespace: Namespace) -> Result<Self, Error> {
         let name = namespace.name.clone();
         let faults = Faults::default();
@@ -113,7 +113,7 @@ impl Play {
             let cluster = stage.cluster.lock().await;
             let service =
                 Service::start(&cluster.authority, Contract::load()?, faults.clone(), options).await?;
-            // What the service says of its heartbeats' times counts from here.
+            // The time base of the service's heartbeats.
             (service, cluster.authority.pem().to_owned(), Timestamp::now())
         };
         let logs = stage.root.join("logs").join(&name);
@@ -131,12 +131,12 @@ impl Play {
         })
     }
 
-    /// Says something, with the time.
+    /// Prints a line with the time.
     pub fn say(&self, text: &str) {
         self.lines.push(text);
     }
 
-    /// Creates a pod of this name, which may watch itself.
+    /// Creates a pod with this name, which has the right to watch itself.
     ///
     /// # Errors
     /// The API server refuses.
@@ -145,7 +145,7 @@ impl Play {
         self.pod_again(name, plan).await
     }
 
-    /// Creates a pod of this name, which has its rights already.
+    /// Creates a pod with this name, which already has its rights.
     ///
     /// # Errors
     /// The API server refuses.
@@ -157,7 +157,7 @@ impl Play {
         Ok(Pod { name, uid })
     }
 
-    /// Creates a Job of this name, whose pods may be watched by podbeat.
+    /// Creates a Job with this name. podbeat has the right to watch its pods.
     ///
     /// # Errors
     /// The API server refuses.
@@ -177,7 +177,7 @@ impl Play {
         Ok(())
     }
 
-    /// Waits until one event of a pod is as wanted.
+    /// Waits for an event of a pod that is as wanted.
     ///
     /// # Errors
     /// It doesn't come in time.
@@ -188,16 +188,16 @@ impl Play {
     /// Waits until a pod shows a container in a state.
     ///
     /// # Errors
-    /// It doesn't in time.
+    /// The state isn't reached in time.
     pub async fn until_state(&self, container: &str, state: &str) -> Result<Seen, Error> {
         let is = |pod: &Value| recording::state(pod, container).is_some_and(|(name, _)| name == state);
         self.until(&format!("{container} {state}"), is).await
     }
 
-    /// Waits until the pod's object is gone.
+    /// Waits until the pod's object is deleted.
     ///
     /// # Errors
-    /// It isn't in time.
+    /// It isn't deleted in time.
     pub async fn until_gone(&self, pod: &Pod) -> Result<Seen, Error> {
         let gone = |seen: &Seen| seen.is_deleted() && seen.uid() == pod.uid;
         self.recording
@@ -205,10 +205,10 @@ impl Play {
             .await
     }
 
-    /// Waits until podbeat's container of a pod has ended for good, and says with which code.
+    /// Waits until podbeat's container has finally ended, and returns its exit code.
     ///
     /// # Errors
-    /// It doesn't in time.
+    /// It doesn't end in time.
     pub async fn until_podbeat_ended(&self, pod: &Pod) -> Result<i64, Error> {
         let code = |seen: &[Seen]| {
             let last = seen.iter().rev().find(|seen| seen.uid() == pod.uid)?;
@@ -221,7 +221,7 @@ impl Play {
         code(&all).ok_or_else(|| Error::Unexpected("podbeat's container runs again".to_owned()))
     }
 
-    /// The last that was seen of a pod.
+    /// The last event of a pod.
     #[must_use]
     pub fn last_seen(&self, pod: &Pod) -> Option<Seen> {
         self.recording
@@ -231,10 +231,10 @@ impl Play {
             .find(|seen| seen.uid() == pod.uid)
     }
 
-    /// Waits until the service heard something of a pod.
+    /// Waits until the service accepted a wanted heartbeat of a pod.
     ///
     /// # Errors
-    /// It doesn't in time.
+    /// It doesn't arrive in time.
     pub async fn until_heard(
         &self,
         pod: &Pod,
@@ -255,7 +255,7 @@ impl Play {
     /// Waits until the service accepted a heartbeat that shows a container in a state.
     ///
     /// # Errors
-    /// It doesn't in time.
+    /// It doesn't arrive in time.
     pub async fn until_told(&self, pod: &Pod, container: &str, state: &str) -> Result<Heartbeat, Error> {
         let is = |heartbeat: &Heartbeat| heartbeat.state(container).is_some_and(|(name, _)| name == state);
         self.until_heard(pod, &format!("{container} {state}"), is).await
@@ -264,16 +264,16 @@ impl Play {
     /// Waits for the last heartbeat.
     ///
     /// # Errors
-    /// It doesn't come in time.
+    /// It doesn't arrive in time.
     pub async fn until_final(&self, pod: &Pod) -> Result<Heartbeat, Error> {
         self.until_heard(pod, "the last heartbeat", Heartbeat::is_final)
             .await
     }
 
-    /// The pod of a Job, once there is one; the `nth`, from 0, in the order of their creation.
+    /// Waits for a Job's pod with the index `nth`, from 0, in the order of creation.
     ///
     /// # Errors
-    /// There is none in time.
+    /// It doesn't appear in time.
     pub async fn pod_of_job(&self, nth: usize) -> Result<Pod, Error> {
         let nth_of = |seen: &[Seen]| by_pod(seen).into_iter().nth(nth);
         let what = format!("pod {nth} of the Job");
@@ -286,10 +286,10 @@ impl Play {
             .ok_or_else(|| Error::Unexpected(format!("{what} is gone again")))
     }
 
-    /// Waits until a Job is over: `Complete` or `Failed`, as expected.
+    /// Waits until a Job ends as expected: `Complete` or `Failed`.
     ///
     /// # Errors
-    /// It is over in the other way, or not in time: perhaps a sidecar holds it open.
+    /// It ends in the other way, or not in time, for example because a sidecar continues.
     pub async fn until_job_is(&self, name: &str, expected: &str) -> Result<(), Error> {
         let begun = tokio::time::Instant::now();
         loop {
@@ -311,7 +311,7 @@ impl Play {
         }
     }
 
-    /// What podbeat logged in a pod: times by its own clock, and lines.
+    /// podbeat's log in a pod: times by podbeat's clock, and lines.
     #[must_use]
     pub fn podbeat_log(&self, pod: &Pod) -> Vec<(Timestamp, Value)> {
         let lines = self.recording.log(&pod.uid, "podbeat").into_iter();
@@ -324,10 +324,10 @@ impl Play {
             .collect()
     }
 
-    /// When podbeat logged a text first.
+    /// When podbeat first logged a text.
     ///
     /// # Errors
-    /// It doesn't in time.
+    /// It doesn't log it in time.
     pub async fn until_logged(&self, pod: &Pod, text: &str) -> Result<Timestamp, Error> {
         let begun = tokio::time::Instant::now();
         loop {
@@ -345,25 +345,25 @@ impl Play {
         }
     }
 
-    /// When SIGTERM reached podbeat.
+    /// When podbeat received SIGTERM.
     ///
     /// # Errors
-    /// It doesn't in time.
+    /// It doesn't receive it in time.
     pub async fn signalled(&self, pod: &Pod) -> Result<Timestamp, Error> {
         self.until_logged(pod, "received SIGTERM").await
     }
 
-    /// When the service heard a heartbeat, by the wall clock.
+    /// When the service received a heartbeat, by the wall clock.
     #[must_use]
     pub fn heard_at(&self, heartbeat: &Heartbeat) -> Timestamp {
         self.begun.checked_add(heartbeat.at).unwrap_or(self.begun)
     }
 
-    /// What must hold at the end of every pod: the contract, its UID, one last heartbeat and nothing after it. Returns
-    /// that one.
+    /// Checks a pod at its end: the contract, its UID, and one last heartbeat with none after it.
+    /// Returns the last heartbeat.
     ///
     /// # Errors
-    /// It doesn't hold.
+    /// A check fails.
     pub fn check(&self, pod: &Pod) -> Result<Heartbeat, Error> {
         let violations = self.service.violations();
         expect(violations.is_empty(), || {
@@ -395,8 +395,8 @@ impl Play {
         Ok((*last).clone())
     }
 
-    /// The story of the play in the order of time: what was said, what the API server showed, what the service heard,
-    /// and when podbeat was signalled and ended.
+    /// The story of the scenario in the order of time: the printed lines, the API server's events,
+    /// the received heartbeats, and podbeat's signal and end.
     #[must_use]
     pub fn story(&self) -> Vec<String> {
         let mut lines = self.lines.all();
@@ -461,7 +461,8 @@ impl Play {
             .collect()
     }
 
-    /// Writes the watch streams of the play's pods where they are asked for, and asks for the namespace's removal.
+    /// Writes the watch streams of the scenario's pods, if requested, and requests the deletion of
+    /// the namespace.
     ///
     /// # Errors
     /// A file can't be written, or the API server refuses.
@@ -499,7 +500,7 @@ impl Play {
     }
 }
 
-/// An event without what the API server remembers of who set which member: half of it, of no use to a reader.
+/// An event without `managedFields`, which is half of the event and of no use to a reader.
 fn slim(event: &Value) -> Value {
     let mut event = event.clone();
     if let Some(metadata) = event
@@ -511,7 +512,7 @@ fn slim(event: &Value) -> Value {
     event
 }
 
-/// What podbeat's log says of its own life.
+/// The lines of podbeat's log about its own life.
 const NOTEWORTHY: &[&str] = &[
     "received SIGTERM",
     "podbeat is exiting",
@@ -565,10 +566,10 @@ pub fn heard(heartbeat: &Heartbeat) -> String {
     format!("{last}{states}{retries}{answer}")
 }
 
-/// Fails with what was seen instead.
+/// Fails with a description of the observation.
 ///
 /// # Errors
-/// It doesn't hold.
+/// The condition is false.
 pub fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Error> {
     if holds {
         Ok(())
@@ -577,7 +578,7 @@ pub fn expect(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Err
     }
 }
 
-/// From one moment to another, in seconds; negative if the other came first.
+/// The time between two moments in seconds; negative if `to` is earlier.
 #[must_use]
 pub fn seconds(from: Timestamp, to: Timestamp) -> f64 {
     to.duration_since(from).as_secs_f64()

@@ -1,4 +1,4 @@
-//! What pods are made of: a task, and podbeat beside it as a native or a plain sidecar.
+//! The pods: a task, and podbeat as a native or a plain sidecar.
 
 use serde_json::{Value, json};
 
@@ -7,14 +7,14 @@ use crate::node::images::{PODBEAT, TASK};
 /// How podbeat's container is declared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// An init container with restartPolicy Always, the first of them.
+    /// An init container with restartPolicy Always, the first of the init containers.
     Native,
-    /// A regular container, behind the task's.
+    /// A regular container, after the task's.
     Plain,
 }
 
 impl Kind {
-    /// The word for it in the names of scenarios.
+    /// The word for it in scenario names.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -24,7 +24,7 @@ impl Kind {
     }
 }
 
-/// One container of the task: its name and the shell script that it runs.
+/// One container of the task: its name and its shell script.
 #[derive(Clone, Debug)]
 pub struct Container {
     name: &'static str,
@@ -33,7 +33,7 @@ pub struct Container {
 }
 
 impl Container {
-    /// Runs a script of the shell.
+    /// Runs a shell script.
     #[must_use]
     pub fn new(name: &'static str, script: &str) -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Container {
     }
 }
 
-/// A pod to be: the task's containers, and how podbeat is to watch them.
+/// The plan of a pod: the task's containers, and podbeat's options.
 #[derive(Clone, Debug)]
 pub struct Plan {
     kind: Kind,
@@ -94,13 +94,13 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// One container `main` that runs a script and is never restarted, with 30 s of grace.
+    /// One container `main` that runs a script and is never restarted, with a grace period of 30 s.
     #[must_use]
     pub fn new(kind: Kind, script: &str) -> Self {
         Self::of(kind, vec![Container::new("main", script)])
     }
 
-    /// These containers.
+    /// A pod with these containers.
     #[must_use]
     pub fn of(kind: Kind, containers: Vec<Container>) -> Self {
         Self {
@@ -117,42 +117,42 @@ impl Plan {
         }
     }
 
-    /// An init container that runs to its end before the task's containers start.
+    /// Adds an init container that runs to its end before the task's containers start.
     #[must_use]
     pub fn init(mut self, container: Container) -> Self {
         self.init.push(container);
         self
     }
 
-    /// Wraps the task's commands in `podbeat exec`, which leaves exit markers.
+    /// Wraps the task's commands in `podbeat exec`, which writes exit markers.
     #[must_use]
     pub fn markers(mut self) -> Self {
         self.markers = true;
         self
     }
 
-    /// The pod's restart policy.
+    /// Sets the pod's restart policy.
     #[must_use]
     pub fn restart(mut self, policy: &'static str) -> Self {
         self.restart_policy = policy;
         self
     }
 
-    /// The pod's grace period in seconds.
+    /// Sets the pod's grace period in seconds.
     #[must_use]
     pub fn grace(mut self, seconds: u32) -> Self {
         self.grace = seconds;
         self
     }
 
-    /// One more setting of podbeat, in place of the default.
+    /// Sets a setting of podbeat.
     #[must_use]
     pub fn setting(mut self, variable: &'static str, value: &str) -> Self {
         self.settings.push((variable, value.to_owned()));
         self
     }
 
-    /// One more volume of the pod, mounted into podbeat's container.
+    /// Adds a volume to the pod, mounted in podbeat's container.
     #[must_use]
     pub fn volume(mut self, volume: &Value, mount: &Value) -> Self {
         self.volumes.push((volume.clone(), mount.clone()));
@@ -179,7 +179,7 @@ impl Plan {
         self.kind
     }
 
-    /// The pod's spec. `url` is where the task-run service answers.
+    /// The pod's spec. `url` is the task-run service's URL.
     #[must_use]
     pub fn spec(&self, url: &str) -> Value {
         let podbeat = self.podbeat(url);
@@ -229,7 +229,7 @@ impl Plan {
         let field =
             |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let mut env = vec![
-            // Each pod is a run of its own, so that the service tells them apart.
+            // Each pod is its own run, so that the service can distinguish them.
             field("TASK_RUN_ID", "metadata.name"),
             field("POD_NAME", "metadata.name"),
             field("POD_NAMESPACE", "metadata.namespace"),
@@ -275,7 +275,7 @@ impl Plan {
     }
 }
 
-/// Sets members of an object, of objects in it too.
+/// Sets members of an object, and of nested objects.
 fn merge(into: &mut Value, more: Value) {
     match (into, more) {
         (Value::Object(into), Value::Object(more)) => {

@@ -1,4 +1,5 @@
-//! What a scenario sees: every event of its pods as the API server shows them, and what their containers log.
+//! A scenario's observations: every event of its pods from the API server, and their containers'
+//! logs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -14,13 +15,13 @@ use tokio::task::JoinHandle;
 use crate::cluster::get;
 use crate::{Error, io};
 
-/// How often a directory is looked at for a new log. kubelet removes logs with their pod.
+/// How often a directory is checked for new logs. kubelet removes logs with their pod.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// One event of a watch, and when it came.
+/// One event of a watch, and when it arrived.
 #[derive(Clone, Debug)]
 pub struct Seen {
-    /// When it arrived here.
+    /// When it arrived.
     pub at: Timestamp,
     /// `type` and `object`.
     pub event: Value,
@@ -33,7 +34,7 @@ impl Seen {
         self.event.get("object").unwrap_or(&Value::Null)
     }
 
-    /// Its UID.
+    /// The pod's UID.
     #[must_use]
     pub fn uid(&self) -> &str {
         self.pod()
@@ -42,7 +43,7 @@ impl Seen {
             .unwrap_or_default()
     }
 
-    /// Whether this is the pod's end.
+    /// Whether the pod was deleted.
     #[must_use]
     pub fn is_deleted(&self) -> bool {
         self.event.get("type") == Some(&json!("DELETED"))
@@ -66,10 +67,11 @@ impl Drop for Recording {
 }
 
 impl Recording {
-    /// Begins. `pod_logs` is where kubelet writes, `logs` where copies are kept: on one file system.
+    /// Starts recording. kubelet writes logs to `pod_logs`; copies are kept in `logs`. Both must be
+    /// on one file system.
     ///
     /// # Errors
-    /// The directory can't be made.
+    /// The directory can't be created.
     pub fn begin(client: Client, namespace: &str, pod_logs: PathBuf, logs: PathBuf) -> Result<Self, Error> {
         std::fs::create_dir_all(&logs).map_err(io(format!("making {}", logs.display())))?;
         let (sender, seen) = watch::channel(Vec::new());
@@ -90,10 +92,10 @@ impl Recording {
         self.seen.borrow().clone()
     }
 
-    /// Waits until one event is as wanted, and returns it. Events that came before count.
+    /// Waits for an event that is as wanted, and returns it. Earlier events count, too.
     ///
     /// # Errors
-    /// None came within `limit`.
+    /// None arrives within `limit`.
     pub async fn until(
         &self,
         what: &str,
@@ -107,10 +109,10 @@ impl Recording {
         found.ok_or_else(|| Error::Unexpected(format!("{what} is gone again")))
     }
 
-    /// Waits until all events so far are as wanted, and returns them.
+    /// Waits until the events so far are as wanted, and returns them.
     ///
     /// # Errors
-    /// They weren't within `limit`.
+    /// They are not as wanted within `limit`.
     pub async fn until_all(
         &self,
         what: &str,
@@ -130,15 +132,16 @@ impl Recording {
         }
     }
 
-    /// What a container of a pod logged so far, in all its runs: the time of each line by the runtime's clock, and the
-    /// line.
+    /// A container's log in a pod, over all its runs: the time of each line by the runtime's clock,
+    /// and the line.
     #[must_use]
     pub fn log(&self, uid: &str, container: &str) -> Vec<(Timestamp, String)> {
         read_log(&self.logs.join(uid).join(container))
     }
 }
 
-/// The lines of all logs in a directory, as the runtime wrote them: time, stream, whether the line is whole, text.
+/// The lines of all logs in a directory, in the runtime's format: time, stream, whether the line is
+/// complete, text.
 fn read_log(directory: &Path) -> Vec<(Timestamp, String)> {
     let mut lines = Vec::new();
     for path in sorted(directory) {
@@ -152,7 +155,7 @@ fn read_log(directory: &Path) -> Vec<(Timestamp, String)> {
     lines
 }
 
-/// Watches, and begins again where it was when the API server goes away.
+/// Watches, and resumes after an outage of the API server.
 async fn record(client: &Client, path: &str, to: &watch::Sender<Vec<Seen>>) {
     let mut version = "0".to_owned();
     loop {
@@ -188,7 +191,7 @@ async fn record(client: &Client, path: &str, to: &watch::Sender<Vec<Seen>>) {
     }
 }
 
-/// Links each log of the namespace's pods into a directory of our own, where it outlives its pod.
+/// Links each log of the namespace's pods into our own directory, so that it survives its pod.
 async fn keep_logs(pod_logs: PathBuf, prefix: String, logs: PathBuf) {
     loop {
         for pod in sorted(&pod_logs) {
@@ -204,7 +207,7 @@ async fn keep_logs(pod_logs: PathBuf, prefix: String, logs: PathBuf) {
                 let kept = logs.join(uid).join(container);
                 let kept_log = kept.join(log.file_name().unwrap_or_default());
                 if !kept_log.exists() && std::fs::create_dir_all(&kept).is_ok() {
-                    // One that is gone in this moment had nothing to say yet.
+                    // If the log has just been removed, it was still empty.
                     let _ = std::fs::hard_link(&log, kept_log);
                 }
             }
@@ -220,7 +223,7 @@ fn sorted(directory: &Path) -> Vec<PathBuf> {
     paths
 }
 
-/// The state of one container in a pod: its name on the wire, and its members.
+/// The state of one container in a pod: its name on the wire and its members.
 #[must_use]
 pub fn state<'a>(pod: &'a Value, container: &str) -> Option<(&'a str, &'a Value)> {
     let status = status(pod, container)?;
@@ -297,7 +300,7 @@ pub fn told(pod: &Value) -> String {
     format!("{phase}{deletion}: {}", parts.join("; "))
 }
 
-/// Events by the UID of the pod that they are of, in the order in which pods were first seen.
+/// Events by their pod's UID, in the order in which the pods first appeared.
 #[must_use]
 pub fn by_pod(seen: &[Seen]) -> Vec<(String, Vec<Seen>)> {
     let mut pods: Vec<(String, Vec<Seen>)> = Vec::new();
@@ -310,18 +313,18 @@ pub fn by_pod(seen: &[Seen]) -> Vec<(String, Vec<Seen>)> {
     pods
 }
 
-/// What a scenario says, and when.
+/// A scenario's lines, and when each was printed.
 #[derive(Debug, Default)]
 pub struct Lines(Mutex<Vec<(Timestamp, String)>>);
 
 impl Lines {
-    /// Adds one, at this moment.
+    /// Adds a line with the current time.
     pub fn push(&self, text: &str) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         lines.push((Timestamp::now(), text.to_owned()));
     }
 
-    /// All of them.
+    /// All lines.
     #[must_use]
     pub fn all(&self) -> Vec<(Timestamp, String)> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -1,8 +1,9 @@
-//! The house in which a node lives: namespaces of its own, and their end with everything in them.
+//! The house in which a node lives: its own namespaces, which end with everything in them.
 //!
-//! The program runs itself again, as the first process of a new PID namespace, with mounts and a network of its own. When
-//! that process ends, however it ends, the kernel ends all that it started and takes the mounts and interfaces away.
-//! What it leaves (control groups, files) is removed by the process outside.
+//! The program runs itself again as the first process of a new PID namespace, with its own mounts
+//! and network. When that process ends, for any reason, the kernel ends all its descendants and
+//! removes the mounts and interfaces. The process outside removes the rest: control groups and
+//! files.
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
@@ -16,24 +17,26 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::network::DNS_SERVICE;
 use crate::{Error, io};
 
-/// Tells a process which of the three it is: unset outside, then [`INIT`], then [`RESIDENT`].
+/// Identifies which of the three processes this is: unset outside, then [`INIT`], then
+/// [`RESIDENT`].
 const STAGE: &str = "PODBEAT_E2E_STAGE";
-/// The first process of the PID namespace: reaps orphans, and ends with the resident.
+/// The first process of the PID namespace. It reaps orphans, and ends with the resident.
 const INIT: &str = "init";
 /// The process that starts the node and plays the scenarios.
 const RESIDENT: &str = "resident";
-/// The directory that all of it lives under.
+/// The directory of all files.
 const ROOT: &str = "PODBEAT_E2E_ROOT";
 
-/// What names of temporary roots and control groups begin with.
+/// The prefix of the names of temporary roots and control groups.
 pub const PREFIX: &str = "podbeat-e2e-";
 
 const CGROUPS: &str = "/sys/fs/cgroup";
 
-/// The file in a root that names the process outside.
+/// The file in a root that contains the id of the process outside.
 const OWNER: &str = "owner.pid";
 
-/// What kubelet sets on the whole machine, and what is to be as it was afterwards (kubelet's `setupKernelTunables`).
+/// The settings of the whole machine that kubelet changes (kubelet's `setupKernelTunables`). They
+/// are restored afterwards.
 const TUNABLES: &[&str] = &[
     "/proc/sys/vm/overcommit_memory",
     "/proc/sys/vm/panic_on_oom",
@@ -43,22 +46,22 @@ const TUNABLES: &[&str] = &[
     "/proc/sys/kernel/keys/root_maxbytes",
 ];
 
-/// The file in a root that holds what they were.
+/// The file in a root that contains their earlier values.
 const TUNABLES_BEFORE: &str = "tunables";
 
 /// Which process this is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// The one that was started by hand.
+    /// The one that the user started.
     Outside,
     /// Process 1 of the namespace.
     Init,
-    /// The one that does the work, under this directory.
+    /// The one that does the work, in this directory.
     Resident(PathBuf),
 }
 
 impl Stage {
-    /// Reads it from the environment.
+    /// Reads the stage from the environment.
     #[must_use]
     #[expect(
         clippy::disallowed_methods,
@@ -73,10 +76,10 @@ impl Stage {
     }
 }
 
-/// Runs this program again with these arguments, in namespaces of its own, and clears up behind it.
+/// Runs this program again with these arguments, in new namespaces, and cleans up afterwards.
 ///
 /// # Errors
-/// The namespaces can't be made: that takes root. What can't be removed is an error as well.
+/// The namespaces can't be created (this needs root), or something can't be removed.
 pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
     sweep();
     let root = tempfile::Builder::new()
@@ -90,7 +93,8 @@ pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
     let this = std::env::current_exe().map_err(io("looking for this program"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("handling SIGTERM"))?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(io("handling SIGINT"))?;
-    // Whoever of the two helpers loses its parent is killed, and with the last one the namespace and all in it.
+    // Each of the two helpers is killed if its parent ends. With the last one, the kernel ends the
+    // namespace and everything in it.
     let mut child = tokio::process::Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
         .args(["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc"])
@@ -100,7 +104,7 @@ pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
         .env(STAGE, INIT)
         .env(ROOT, root.path())
         .stdin(Stdio::null())
-        // A group of its own: Ctrl-C reaches this process alone, which ends the others.
+        // A separate process group: Ctrl-C reaches only this process, which ends the others.
         .process_group(0)
         .kill_on_drop(true)
         .spawn()
@@ -120,7 +124,8 @@ pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
     Ok(ExitCode::from(code))
 }
 
-/// What process 1 of a PID namespace does: starts the resident, reaps every orphan, and ends with the resident.
+/// The work of process 1 of a PID namespace: starts the resident, reaps every orphan, and ends with
+/// the resident.
 ///
 /// # Errors
 /// The resident can't be started.
@@ -149,7 +154,8 @@ fn narrow(code: Option<i32>) -> u8 {
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
-/// Makes the namespace's mounts: what a node writes outside its own directory lands under `root`, too.
+/// Creates the namespace's mounts. They redirect a node's writes outside its own directory to
+/// `root`.
 ///
 /// # Errors
 /// A mount fails.
@@ -159,7 +165,7 @@ pub fn furnish(root: &Path) -> Result<(), Error> {
         std::fs::create_dir_all(&from).map_err(io(format!("making {}", from.display())))?;
         run("mount", &["--bind", &from.display().to_string(), target])?;
     }
-    // The machine's own name servers are out of reach here, and each question to them would be waited for.
+    // The machine's name servers can't be reached from here, and each query to them would wait.
     let resolver = root.join("resolv.conf");
     std::fs::write(&resolver, format!("nameserver {DNS_SERVICE}\n"))
         .map_err(io("writing the node's resolv.conf"))?;
@@ -169,10 +175,10 @@ pub fn furnish(root: &Path) -> Result<(), Error> {
     )
 }
 
-/// Makes the control group under which kubelet keeps its pods, and says what kubelet is to call it.
+/// Creates the control group for kubelet's pods, and returns its name for kubelet.
 ///
 /// # Errors
-/// It can't be made.
+/// It can't be created.
 pub fn make_cgroup(root: &Path) -> Result<String, Error> {
     let name = root.file_name().unwrap_or_default();
     let make = |parent: &Path| {
@@ -195,7 +201,7 @@ pub fn make_cgroup(root: &Path) -> Result<String, Error> {
         let of_version_1 = |path: &PathBuf| !path.join("cgroup.controllers").exists();
         for controller in hierarchies()?.into_iter().filter(of_version_1) {
             make(&controller)?;
-            // A new cpuset is empty, and nothing may run in it.
+            // A new cpuset is empty, and no process can run in it.
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let of_parent = std::fs::read(controller.join(file));
                 if let Ok(values) = of_parent {
@@ -208,7 +214,8 @@ pub fn make_cgroup(root: &Path) -> Result<String, Error> {
     Ok(format!("/{}", name.to_string_lossy()))
 }
 
-/// The mounted hierarchies of version 1, and, where a machine has both, that of version 2 beside them: runc uses it, too.
+/// The mounted hierarchies of version 1. On a machine with both versions, also that of version 2,
+/// because runc uses it, too.
 fn hierarchies() -> Result<Vec<PathBuf>, Error> {
     let entries = std::fs::read_dir(CGROUPS).map_err(io(format!("listing {CGROUPS}")))?;
     Ok(entries
@@ -219,12 +226,12 @@ fn hierarchies() -> Result<Vec<PathBuf>, Error> {
         .collect())
 }
 
-/// Removes a control group of that name from every hierarchy. One in use stays.
+/// Removes a control group with that name from every hierarchy, unless it is in use.
 fn remove_cgroups(cgroup: &Path) {
     let name = cgroup.file_name().unwrap_or_default();
     let all = hierarchies().unwrap_or_default();
     for hierarchy in all.iter().map(PathBuf::as_path).chain([Path::new(CGROUPS)]) {
-        // A group goes when its last process is reaped, which takes the kernel a moment.
+        // The kernel frees a group a moment after its last process is reaped.
         for _ in 0..50 {
             let group = hierarchy.join(name);
             if !group.exists() || remove_cgroup(&group).is_ok() {
@@ -244,7 +251,7 @@ fn remove_cgroup(group: &Path) -> std::io::Result<()> {
     std::fs::remove_dir(group)
 }
 
-/// Removes what runs that were killed could not: their control groups and files.
+/// Removes the control groups and files of killed runs.
 fn sweep() {
     let ours = |path: &Path| {
         path.file_name()
@@ -264,7 +271,7 @@ fn sweep() {
         .chain([PathBuf::from(CGROUPS)])
         .flat_map(in_directory)
     {
-        // Fails where a process lives in it: then it is somebody's.
+        // Fails if the group has a process, because then it is in use.
         let _ = remove_cgroup(&group);
     }
     for root in in_directory(std::env::temp_dir()) {
@@ -272,7 +279,7 @@ fn sweep() {
         let is_dead = |pid: String| !Path::new("/proc").join(pid.trim()).exists();
         if owner.is_ok_and(is_dead) {
             restore_tunables(&root);
-            // What can't be removed is in nobody's way.
+            // Remaining files do no harm.
             let _ = std::fs::remove_dir_all(&root);
         }
     }
@@ -287,7 +294,7 @@ fn keep_tunables(root: &Path) -> Result<(), Error> {
 fn restore_tunables(root: &Path) {
     let before = std::fs::read_to_string(root.join(TUNABLES_BEFORE)).unwrap_or_default();
     for (path, value) in before.lines().filter_map(|line| line.split_once(' ')) {
-        // One that can't be written was not set by kubelet either.
+        // If a value can't be written, kubelet couldn't change it either.
         let _ = std::fs::write(path, value);
     }
 }
@@ -300,16 +307,16 @@ async fn remove(root: tempfile::TempDir) -> Result<(), Error> {
         if last.is_ok() || !path.exists() {
             return Ok(());
         }
-        // The namespace's mounts go with its last process.
+        // The namespace's mounts end with its last process.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     last.map_err(io(format!("removing {}", path.display())))
 }
 
-/// The control group of a container under ours, in the hierarchy that accounts for memory.
+/// The control group of a container under ours, in the hierarchy of the memory controller.
 ///
 /// # Errors
-/// There is none.
+/// There is no such control group.
 pub fn find_memory_cgroup(cgroup: &str, container_id: &str) -> Result<PathBuf, Error> {
     fn find(directory: &Path, name: &str) -> Option<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
@@ -332,14 +339,15 @@ pub fn find_memory_cgroup(cgroup: &str, container_id: &str) -> Result<PathBuf, E
     })
 }
 
-/// Sets a group's limit to what it uses and the kernel can't take back, and says how much that is.
+/// Sets a group's limit to the memory that it uses and the kernel can't reclaim. Returns the limit.
 ///
 /// # Errors
 /// The kernel refuses.
 pub fn squeeze(group: &Path) -> Result<u64, Error> {
     const STEP: u64 = 256 * 1024;
     const MOST: u64 = 32 * 1024 * 1024;
-    // Version 1 refuses a limit below what is in use; version 2 would kill at once: it begins at what is there.
+    // Version 1 refuses a limit below the current use. Version 2 would kill at once, so it starts
+    // at the current use.
     let v2 = group.join("memory.max").exists();
     let limit = group.join(if v2 { "memory.max" } else { "memory.limit_in_bytes" });
     let mut bytes = if v2 {
@@ -358,10 +366,10 @@ pub fn squeeze(group: &Path) -> Result<u64, Error> {
     }
 }
 
-/// The most that a group has used, and the most that its first process has had resident, in bytes.
+/// The peak memory of a group, and the peak resident memory of its first process, in bytes.
 ///
 /// # Errors
-/// The group or its process is gone.
+/// The group or its process has ended.
 pub fn peak_memory(group: &Path) -> Result<(u64, u64), Error> {
     let read = |path: &Path| std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())));
     let v2 = group.join("memory.peak");
@@ -384,7 +392,7 @@ pub fn peak_memory(group: &Path) -> Result<(u64, u64), Error> {
 /// Runs a program of the system to its end.
 ///
 /// # Errors
-/// It is missing or fails; the error holds what it said.
+/// The program is missing or fails. The error contains its output.
 pub fn run(program: &str, arguments: &[&str]) -> Result<(), Error> {
     let told = || format!("running {program} {}", arguments.join(" "));
     let output = Command::new(program)

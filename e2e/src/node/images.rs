@@ -1,4 +1,4 @@
-//! The images that pods on the node are made of, and their way into containerd. No registry is asked.
+//! The images of the node's pods, and their import into containerd. No registry is used.
 
 use std::path::Path;
 
@@ -9,27 +9,27 @@ use super::CONTAINERD;
 use super::house::run;
 use crate::{Error, io, ours};
 
-/// Holds a pod's namespaces open.
+/// Keeps a pod's namespaces open.
 pub const PAUSE: &str = "localhost/pause:e2e";
 /// podbeat's own image.
 pub const PODBEAT: &str = "localhost/podbeat:e2e";
 
-/// The same image under another name, for a pod whose podbeat is given another image.
+/// The same image under another name, for a scenario that changes podbeat's image.
 pub const PODBEAT_AGAIN: &str = "localhost/podbeat:e2e-again";
-/// A shell: what the tasks of the scenarios are.
+/// A shell, for the scenarios' tasks.
 pub const TASK: &str = "localhost/task:e2e";
 
 /// Debian's busybox-static: one static program.
 pub const BUSYBOX: &str = "/usr/bin/busybox";
-/// What the scenarios' scripts use.
+/// The programs that the scenarios' scripts use.
 const APPLETS: &[&str] = &[
     "sh", "sleep", "cat", "echo", "tail", "kill", "ps", "mkdir", "rm", "true", "false",
 ];
 
-/// Runs containerd's own client.
+/// Runs containerd's client.
 ///
 /// # Errors
-/// It fails; the error holds what it said.
+/// It fails. The error contains its output.
 pub fn ctr(arguments: &[&str]) -> Result<(), Error> {
     let all: Vec<&str> = ["--address", CONTAINERD, "--namespace", "k8s.io"]
         .into_iter()
@@ -38,7 +38,7 @@ pub fn ctr(arguments: &[&str]) -> Result<(), Error> {
     run("ctr", &all)
 }
 
-/// Takes an image from an archive.
+/// Imports an image from an archive.
 ///
 /// # Errors
 /// containerd refuses it.
@@ -46,7 +46,7 @@ pub fn import(archive: &Path) -> Result<(), Error> {
     ctr(&["images", "import", &archive.display().to_string()])
 }
 
-/// Makes the pause image and the tasks' image of one static program, and takes both in.
+/// Builds the pause image and the tasks' image from one static program, and imports both.
 ///
 /// # Errors
 /// The program is missing or isn't static, or containerd refuses an image.
@@ -67,7 +67,7 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
     task.entrypoint = vec!["/bin/sh".to_owned()];
     let mut pause = task.clone();
     PAUSE.clone_into(&mut pause.tag);
-    // containerd ends it with SIGKILL: it need not hear anything.
+    // containerd ends it with SIGKILL, so it needs no signal handler.
     pause.entrypoint = ["/bin/sleep", "2147483647"].map(str::to_owned).to_vec();
     for image in [task, pause] {
         let archive = root.join("image.tar");
@@ -79,10 +79,11 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Takes podbeat's image from its archive, and calls it [`PODBEAT`], a name that no version changes.
+/// Imports podbeat's image from its archive, and names it [`PODBEAT`], which is the same for all
+/// versions.
 ///
 /// # Errors
-/// There is none, or containerd refuses it.
+/// There is no archive, or containerd refuses it.
 pub fn import_podbeat(archive: &Path) -> Result<(), Error> {
     if !archive.exists() {
         return Err(Error::Unexpected(format!(

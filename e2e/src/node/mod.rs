@@ -1,6 +1,7 @@
-//! A real node: containerd, runc and kubelet, behind a network link to the control plane that can be cut.
-//! Here lives what starts it, in namespaces of its own, and what ends all of it again.
-//! Never here: what a scenario does with it, or anything that stands in for Kubernetes.
+//! A real node: containerd, runc and kubelet, connected to the control plane by a link that can be
+//! cut.
+//! Contains its start in its own namespaces, and its end.
+//! Never here: what a scenario does with it, or a stand-in for Kubernetes.
 
 pub mod house;
 pub mod images;
@@ -23,13 +24,13 @@ pub const NODE: &str = "e2e-node";
 
 /// containerd's socket, in the mount namespace.
 pub const CONTAINERD: &str = "/run/containerd/containerd.sock";
-/// Where kubelet keeps the logs of containers, in the mount namespace.
+/// The directory of kubelet's container logs, in the mount namespace.
 pub const POD_LOGS: &str = "/var/log/pods";
 
-/// From start to ready: some five seconds on an idle machine.
+/// The limit from start to ready, which takes about five seconds on an idle machine.
 const READY: Duration = Duration::from_secs(120);
 
-/// Programs that the system must have, and the Debian package that brings each.
+/// Required programs of the system, and the Debian package of each.
 const PROGRAMS: &[(&str, &str)] = &[
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -43,7 +44,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("sysctl", "procps"),
     ("ip", "iproute2"),
 ];
-/// Files likewise.
+/// Required files, and the Debian package of each.
 const FILES: &[(&str, &str)] = &[
     ("/usr/lib/cni/bridge", "containernetworking-plugins"),
     ("/usr/lib/cni/host-local", "containernetworking-plugins"),
@@ -61,10 +62,10 @@ pub struct Node {
     _dns: Child,
 }
 
-/// Checks that the system has all that a node needs.
+/// Checks that the system has everything that a node needs.
 ///
 /// # Errors
-/// All that is missing, with the packages that bring it.
+/// Something is missing. The error lists all of it with the packages.
 pub fn check() -> Result<(), Error> {
     let is_missing = |(program, _): &&(&str, &str)| !path().any(|directory| directory.join(program).exists());
     let programs = PROGRAMS.iter().filter(is_missing);
@@ -89,7 +90,7 @@ pub fn check() -> Result<(), Error> {
     )))
 }
 
-/// The directories in which programs are looked for.
+/// The directories of programs.
 #[expect(
     clippy::disallowed_methods,
     reason = "this is no part of podbeat, which reads its environment once"
@@ -99,10 +100,11 @@ fn path() -> impl Iterator<Item = PathBuf> {
     std::env::split_paths(&path).collect::<Vec<_>>().into_iter()
 }
 
-/// Lays the network out, starts the control plane and the node, and brings the images in: podbeat's from this archive.
+/// Creates the network, starts the control plane and the node, and imports the images: podbeat's
+/// from this archive.
 ///
 /// # Errors
-/// Something doesn't start, or isn't ready in time; the error shows the end of its log.
+/// Something doesn't start, or isn't ready in time. The error shows the end of its log.
 pub async fn raise(root: &Path, programs: &Path, image: &Path) -> Result<(Cluster, Node), Error> {
     house::furnish(root)?;
     network::wire()?;
@@ -115,10 +117,10 @@ pub async fn raise(root: &Path, programs: &Path, image: &Path) -> Result<(Cluste
 }
 
 impl Node {
-    /// Starts DNS, containerd and kubelet, and waits until the node is ready. The network must be laid out.
+    /// Starts DNS, containerd and kubelet. The network must exist.
     ///
     /// # Errors
-    /// A program ends or isn't ready in time; the error shows the end of its log.
+    /// A program ends or isn't ready in time. The error shows the end of its log.
     pub async fn start(cluster: &Cluster, programs: &Path, root: &Path) -> Result<Self, Error> {
         let cgroup = house::make_cgroup(root)?;
         let dns = start_dns(root)?;
@@ -140,10 +142,10 @@ impl Node {
         Ok(node)
     }
 
-    /// Waits until kubelet says that the node is ready.
+    /// Waits until kubelet reports that the node is ready.
     ///
     /// # Errors
-    /// It isn't in time.
+    /// It isn't ready in time.
     pub async fn until_ready(&self, cluster: &Cluster) -> Result<(), Error> {
         let admin = cluster.admin().await?;
         let begun = Instant::now();
@@ -163,7 +165,7 @@ impl Node {
         }
     }
 
-    /// Starts kubelet (again).
+    /// Starts or restarts kubelet.
     ///
     /// # Errors
     /// It can't be started.
@@ -186,7 +188,7 @@ impl Node {
         Ok(())
     }
 
-    /// Ends kubelet with SIGKILL. Containers go on.
+    /// Ends kubelet with SIGKILL. Containers continue.
     ///
     /// # Errors
     /// It can't be ended.
@@ -197,30 +199,31 @@ impl Node {
         Ok(())
     }
 
-    /// Lets a container have no more memory than it has now, and says how much that is: what it takes next, it is killed
-    /// for. kubelet sets limits only when it creates a container, and runc needs more than podbeat ever does to start one.
+    /// Limits a container's memory to what it uses now, and returns the limit. The kernel kills the
+    /// container if it needs more. This is necessary because kubelet sets limits only when it
+    /// creates a container, and runc needs more memory to start one than podbeat ever does.
     ///
     /// # Errors
-    /// There is no control group of that container, or the kernel refuses.
+    /// The container has no control group, or the kernel refuses.
     pub fn squeeze(&self, container_id: &str) -> Result<u64, Error> {
         let group = house::find_memory_cgroup(&self.cgroup, container_id)?;
         house::squeeze(&group)
     }
 
-    /// What a container has used of memory at most, as its control group counts it: what runc took to start it and the
-    /// pages of files included. And the most that its process alone has had resident.
+    /// The peak memory of a container by its control group, which includes runc's memory at the
+    /// start and the page cache; and the peak resident memory of its process alone.
     ///
     /// # Errors
-    /// There is no control group of that container, or no process in it.
+    /// The container has no control group, or no process is in it.
     pub fn peak_memory(&self, container_id: &str) -> Result<(u64, u64), Error> {
         let group = house::find_memory_cgroup(&self.cgroup, container_id)?;
         house::peak_memory(&group)
     }
 
-    /// Writes a file into an emptyDir of a pod.
+    /// Writes a file to an emptyDir of a pod.
     ///
     /// # Errors
-    /// The volume isn't there.
+    /// The volume doesn't exist.
     pub fn write_into(&self, pod_uid: &str, volume: &str, name: &str, text: &str) -> Result<(), Error> {
         let path = Self::volume(pod_uid, "empty-dir", volume).join(name);
         std::fs::write(&path, text).map_err(io(format!("writing {}", path.display())))
@@ -229,7 +232,7 @@ impl Node {
     /// Reads a file of a pod's volume.
     ///
     /// # Errors
-    /// It isn't there.
+    /// The file doesn't exist.
     pub fn read_from(&self, pod_uid: &str, kind: &str, volume: &str, name: &str) -> Result<String, Error> {
         let path = Self::volume(pod_uid, kind, volume).join(name);
         std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))
@@ -241,7 +244,7 @@ impl Node {
         ))
     }
 
-    /// kubelet's log.
+    /// The path of kubelet's log.
     #[must_use]
     pub fn log(&self) -> PathBuf {
         self.root.join("kubelet.log")
@@ -270,13 +273,13 @@ impl Node {
             "cgroupDriver": "cgroupfs",
             "cgroupRoot": self.cgroup,
             "failSwapOn": false,
-            // The machine may forbid to lower a score (no CAP_SYS_RESOURCE).
+            // The machine may forbid a lower score (no CAP_SYS_RESOURCE).
             "oomScoreAdj": 0,
             "resolvConf": "",
             "clusterDNS": [DNS_SERVICE],
             "clusterDomain": "cluster.local",
             "podLogsDir": POD_LOGS,
-            // The machine's disk may be as full as it likes.
+            // The machine's disk may be almost full.
             "evictionHard": {"memory.available": "50Mi", "nodefs.available": "0%", "nodefs.inodesFree": "0%",
                              "imagefs.available": "0%", "imagefs.inodesFree": "0%"},
             "imageGCHighThresholdPercent": 100,
@@ -310,7 +313,7 @@ async fn until(what: &str, log: &Path, holds: impl Fn() -> bool) -> Result<(), E
     Ok(())
 }
 
-/// The cluster's DNS: one name, and nothing from outside.
+/// Starts the cluster's DNS, which knows one name and no outside names.
 fn start_dns(root: &Path) -> Result<Child, Error> {
     spawn(Path::new("dnsmasq"), &root.join("dns.log"), |command| {
         command
@@ -318,7 +321,7 @@ fn start_dns(root: &Path) -> Result<Child, Error> {
             .args(["--conf-file=/dev/null", "--user=root", "--log-facility=-"])
             .arg(format!("--pid-file={}", root.join("dns.pid").display()))
             .args(["--bind-interfaces", "--port=53"])
-            // What it has no record of does not exist; it asks nobody else.
+            // Unknown names don't exist; it asks no other server.
             .args(["--local=/cluster.local/", "--address=/#/"])
             .arg(format!("--listen-address={DNS_SERVICE}"))
             .arg(format!("--host-record={TASK_RUNS_NAME},{TASK_RUNS_SERVICE}"));
