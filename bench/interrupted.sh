@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Whether whoever interrupts `podbeat-bench` finds nothing left behind: no subject, none of the shell's children, no directory. Needs what
-# bench/prepare.sh makes. Ends with the counts.
+# Checks that interrupting `podbeat-bench` leaves nothing behind: no subject, no child of the shell,
+# no directory. Needs the output of bench/prepare.sh. Prints the counts at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 runner=${CARGO_TARGET_DIR:-target}/bench-run/podbeat-bench
@@ -10,7 +10,7 @@ trap 'exit 143' TERM
 trap 'exit 130' INT
 passed=0 failed=0
 
-# A process that ended, and that nobody waits for, has no program any more.
+# An ended process that nobody waits for has no executable any more.
 alive() {
   local process
   for process in "$@"; do readlink "/proc/$process/exe" >/dev/null 2>&1 && return 0; done
@@ -22,7 +22,7 @@ interrupted() { # SIGNAL CODE
   mkdir "$out/$1"
   TMPDIR=$out/$1 "$runner" --lives --subjects shell >"$out/log" 2>&1 &
   local process=$!
-  # The script, what watches, its curl and its jq.
+  # The script, its watch, curl and jq.
   for _ in $(seq 300); do
     leader=$(pgrep -P "$process" || true)
     members=$([ -z "$leader" ] || pgrep -g "$leader" || true)

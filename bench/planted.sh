@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Whether the budgets hold anything: a planted leak and a planted allocation must each be found out, by the budget that is there
-# for it; the same agent with nothing planted must not be; and whoever interrupts the measurement must find nothing left behind.
-# Needs target/debug/podbeat-budget, as `just budget-test` builds it. Ends with the counts.
+# Checks that the budgets detect flaws: each planted flaw, a leak and an allocation, must exceed its
+# budget, and the same agent without a flaw must not. Also checks that interrupting the measurement
+# leaves nothing behind. Needs target/debug/podbeat-budget, which `just budget-test` builds. Prints
+# the counts at the end.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -27,7 +28,7 @@ judged() { # WHAT, then whether it is so, as a command
   fi
 }
 
-# KIND BUDGET: what was measured of it, and the exit code.
+# Measures KIND with BUDGET, and stores the output and the exit code.
 measure() {
   local code=0
   "${budget[@]}" --planted "$1" --only "$2" --quick >"$out/$1-$2" 2>&1 || code=$?
@@ -37,7 +38,7 @@ measure() {
 found_out() { [ "$(cat "$out/$1-$2.code")" = 1 ] && grep -q "^$2 .* OVER BUDGET$" "$out/$1-$2"; }
 let_through() { [ "$(cat "$out/$1-$2.code")" = 0 ] && grep -q "^$2 .* holds" "$out/$1-$2"; }
 
-# Beside each other, since they wait more than they work. None measures time.
+# Concurrently, because they mostly wait. None of them measures time.
 for pair in "leak growth" "nothing growth" "allocation allocations" "nothing allocations"; do
   # shellcheck disable=SC2086
   measure $pair &
@@ -51,7 +52,7 @@ judged "without it, that budget holds" let_through nothing growth
 judged "a planted allocation passes the budget of allocations" found_out allocation allocations
 judged "without it, that budget holds" let_through nothing allocations
 
-# Each signal, in the middle of the measurement with the most processes.
+# Sends each signal in the middle of the measurement with the most processes.
 interrupted() { # SIGNAL CODE
   local code=0 subjects left
   "${budget[@]}" --planted nothing --only crowd >"$out/$1" 2>&1 &
@@ -64,7 +65,7 @@ interrupted() { # SIGNAL CODE
   kill "-$1" "$runner"
   wait "$runner" || code=$?
   [ "$(wc -w <<<"$subjects")" -ge 20 ] && [ "$code" = "$2" ] || return 1
-  # One that ended and that nobody waits for has no program any more.
+  # An ended process that nobody waits for has no executable any more.
   for _ in $(seq 100); do
     left=0
     for subject in $subjects; do

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Makes what `podbeat-bench` measures: podbeat's static binary, the Go peer, the Python peer's environment. What is not podbeat's lies
-# outside the checkout and is made once for each version of what it is made from. Writes target/bench/prepared: a name and a path a line.
+# Prepares what `podbeat-bench` measures: podbeat's static binary, the Go peer, and the Python
+# peer's environment. The peers are outside the checkout, and are built once for each version of
+# their sources. Writes target/bench/prepared, with a name and a path in each line.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/podbeat-bench
@@ -22,7 +23,7 @@ flock "$lock"
 
 hash() { cat "$@" | sha256sum | cut -c 1-16; }
 
-# What is written last tells that all of it is there: what broke off is made again.
+# The file `complete` is written last. Without it, an interrupted installation is repeated.
 peer=bench/peers/python
 version=$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 venv=$cache/python$version-$(hash "$peer/requirements.txt")
@@ -31,7 +32,7 @@ if [ ! -e "$venv/complete" ]; then
   python3 -m venv "$venv"
   "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --requirement "$peer/requirements.txt"
   "$venv/bin/pip" check --quiet --disable-pip-version-check
-  # The peer doesn't need it, and its bytes aren't the peer's.
+  # The peer doesn't need them, and their size should not count.
   "$venv/bin/pip" uninstall --quiet --yes setuptools pip
   touch "$venv/complete"
 fi

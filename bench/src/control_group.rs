@@ -1,39 +1,40 @@
-//! A control group with a limit of memory, as a container has one: whoever passes it is killed by
-//! the kernel.
+//! A control group with a memory limit, like a container's. The kernel kills a process that exceeds
+//! it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, io};
 
-/// Where control groups are.
+/// The mount point of control groups.
 const ROOT: &str = "/sys/fs/cgroup";
 
-/// Between two tries to remove a group: its last process is gone, and the kernel takes a moment to
-/// see it.
+/// The time between two attempts to remove a group. The kernel frees it a moment after its last
+/// process has ended.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-/// A control group that is removed when it is dropped, once nothing runs in it any more.
+/// A control group that is removed on drop, once no process runs in it.
 #[derive(Debug)]
 pub struct ControlGroup {
     path: PathBuf,
-    /// The file in which the kernel counts the processes that it killed.
+    /// The file with the kernel's count of killed processes.
     events: PathBuf,
 }
 
 impl ControlGroup {
-    /// Makes one in which all processes together have so many bytes of memory, and no swap.
+    /// Creates a group in which all processes together can use this many bytes of memory, and no
+    /// swap.
     ///
     /// # Errors
-    /// It can't be made: this is not root, or the machine's control groups are not to be changed
-    /// from here.
+    /// The group can't be created: the user is not root, or the machine's control groups can't be
+    /// changed from here.
     pub fn with_memory(name: &str, bytes: u64) -> Result<Self, Error> {
         let root = Path::new(ROOT);
         let name = format!("podbeat-{name}-{}", std::process::id());
         let is_version_2 = root.join("cgroup.controllers").exists();
         let (path, limit, swap, events) = if is_version_2 {
-            // Where processes are in the root itself, as in a container, the kernel refuses; and
-            // says so below.
+            // If there are processes in the root itself, as in a container, the kernel refuses
+            // this. The error is reported below.
             let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
             (root.join(name), "memory.max", "memory.swap.max", "memory.events")
         } else {
@@ -62,16 +63,16 @@ impl ControlGroup {
         Ok(group)
     }
 
-    /// The file that takes a process into it.
+    /// The file that moves a process into the group.
     #[must_use]
     pub fn processes(&self) -> PathBuf {
         self.path.join("cgroup.procs")
     }
 
-    /// How many of its processes the kernel killed since they wanted more.
+    /// How many of its processes the kernel killed for lack of memory.
     ///
     /// # Errors
-    /// The kernel doesn't say.
+    /// The kernel's file can't be read.
     pub fn killed(&self) -> Result<u64, Error> {
         let text =
             fs::read_to_string(&self.events).map_err(io(format!("reading {}", self.events.display())))?;

@@ -1,6 +1,8 @@
-//! What podbeat costs, measured on the process from outside, before stand-ins of the Kubernetes API and the task-run service.
-//! Here live processes as /proc shows them, the world that they run in, and the measurements of budgets and of peers.
-//! Never here: anything that the production binary contains, and no figure that wasn't measured.
+//! Measures podbeat's resource use from outside the process, with stand-ins for the Kubernetes API
+//! and the task-run service.
+//! Contains processes as /proc shows them, their environment, and the measurements of budgets and
+//! peers.
+//! Never here: code of the production binary, or a figure that wasn't measured.
 
 pub mod budget;
 pub mod control_group;
@@ -11,16 +13,16 @@ pub mod world;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// An error with all its causes, on one line.
+/// Formats an error with all its causes on one line.
 pub use podbeat_lab::chain;
 
-/// Why nothing could be measured.
+/// Why a measurement failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file, a program or the system didn't do what was asked.
+    /// An operation on a file, a program or the system failed.
     #[error("{what}")]
     Io {
-        /// What was being done.
+        /// The action that failed.
         what: String,
         /// Why it failed.
         #[source]
@@ -29,7 +31,7 @@ pub enum Error {
     /// A stand-in failed.
     #[error(transparent)]
     Lab(#[from] podbeat_lab::Error),
-    /// There is no memory limit to be had.
+    /// A memory limit is not available.
     #[error(
         "{} can't be used: `hostile` and `reap` need a control group with a memory limit; run as root \
          where /sys/fs/cgroup is writable, or leave them out with --only",
@@ -38,86 +40,86 @@ pub enum Error {
     NoControlGroup {
         /// The group, or its limit.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: std::io::Error,
     },
-    /// A process that is measured is gone.
+    /// A measured process ended too early.
     #[error("{program} (process {id}) is gone before it was measured: read what it logged:\n{log}")]
     Gone {
         /// The program.
         program: String,
-        /// The process.
+        /// The process id.
         id: i32,
-        /// The end of what it wrote.
+        /// The end of its output.
         log: String,
     },
-    /// Something in /proc isn't as expected.
+    /// A file in /proc has unexpected content.
     #[error("{} holds no readable {what}: this needs Linux 4.14 or later", path.display())]
     Proc {
         /// The file.
         path: PathBuf,
-        /// What was looked for.
+        /// The missing value.
         what: &'static str,
     },
-    /// The file of budgets isn't as expected.
+    /// The file of budgets is invalid.
     #[error("{} is no file of budgets: {problem}", path.display())]
     Budgets {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
-    /// A fault isn't one.
+    /// A fault rule is invalid.
     #[error(transparent)]
     Fault(#[from] podbeat_lab::fault::Misread),
-    /// valgrind needs the names of functions.
+    /// valgrind needs function names.
     #[error(
         "callgrind can't count without the names of functions: build the binary with them (image/static.sh --symbols) and name it \
          with --symbols"
     )]
     NoSymbols,
-    /// valgrind wrote nothing that counts.
+    /// valgrind wrote no counts.
     #[error(
         "valgrind counted nothing: install it, and build the binary with the names of its functions (image/static.sh --symbols); \
          it wrote:\n{log}"
     )]
     Valgrind {
-        /// The end of what was written.
+        /// The end of its output.
         log: String,
     },
-    /// A subject of the comparison wasn't prepared.
+    /// A compared subject wasn't prepared.
     #[error("{name} isn't prepared: run `bash bench/prepare.sh`, and read what it says is missing")]
     NotPrepared {
         /// Its name.
         name: String,
     },
-    /// A subject doesn't do what it is compared for.
+    /// A subject doesn't do the work for which it is compared.
     #[error("{subject} does not do the same work: {}", .complaints.join("; "))]
     Unfair {
         /// Its name.
         subject: &'static str,
-        /// What is wrong.
+        /// The differences.
         complaints: Vec<String>,
     },
-    /// The page for the figures has no place for them.
+    /// The page has no markers for the figures.
     #[error("{} has no lines {begin:?} and {end:?}, between which the figures go", path.display())]
     NoPlace {
         /// The page.
         path: PathBuf,
         /// The line before them.
         begin: &'static str,
-        /// The line behind them.
+        /// The line after them.
         end: &'static str,
     },
-    /// What was awaited did not come.
+    /// The awaited state was not reached.
     #[error("waited {} s for {what}, in vain; {seen}", .waited.as_secs_f64())]
     InVain {
-        /// What was awaited.
+        /// The awaited state.
         what: String,
-        /// How long.
+        /// How long it waited.
         waited: Duration,
-        /// What there was instead.
+        /// The last state that was seen.
         seen: String,
     },
 }
@@ -127,7 +129,7 @@ pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Erro
     move |source| Error::Io { what, source }
 }
 
-/// The repository that this was built from.
+/// The repository from which this was built.
 #[must_use]
 pub fn repository() -> PathBuf {
     let bench = Path::new(env!("CARGO_MANIFEST_DIR"));

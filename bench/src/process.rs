@@ -1,4 +1,5 @@
-//! A process under measurement: started in a group of its own, looked at through /proc, and ended with its owner.
+//! A measured process: started in its own process group, sampled through /proc, and ended when its
+//! owner is dropped.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -13,10 +14,10 @@ use tokio::process::{Child, Command};
 use crate::control_group::ControlGroup;
 use crate::{Error, io};
 
-/// How much of what a process wrote is told when it fails, in bytes.
+/// How much of a failed process's output is reported, in bytes.
 const TAIL: usize = 2000;
 
-/// A running process. Dropped, it is killed with its whole process group.
+/// A running process. When dropped, it is killed with its whole process group.
 #[derive(Debug)]
 pub struct Running {
     program: String,
@@ -25,33 +26,35 @@ pub struct Running {
     log: PathBuf,
 }
 
-/// What /proc shows of a process, or of a process and its descendants summed. Sizes in bytes.
+/// The values in /proc of a process, or the sums for a process and its descendants. Sizes are in
+/// bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sample {
     /// Resident memory (`Rss` of smaps_rollup).
     pub rss: u64,
-    /// Its proportional share of resident memory (`Pss`): pages that several processes map count in parts.
+    /// Its proportional share of resident memory (`Pss`): shared pages count in parts.
     pub pss: u64,
-    /// Memory that nobody else maps and that differs from any file (`Private_Dirty`).
+    /// Private memory that differs from any file (`Private_Dirty`).
     pub private_dirty: u64,
-    /// The most resident memory that there ever was (`VmHWM`). Of several processes the sum of each one's own.
+    /// The peak of resident memory (`VmHWM`). For several processes, the sum of their peaks.
     pub peak: u64,
     /// Threads.
     pub threads: u64,
-    /// Time on a CPU: nanoseconds of its threads from schedstat, or what stat says of the process with threads that ended,
-    /// whichever is more.
+    /// Processor time: the larger of the sum of its threads' times in schedstat (in nanoseconds)
+    /// and the process's time in stat, which includes ended threads.
     pub cpu: Duration,
-    /// Context switches since it had to wait (`voluntary_ctxt_switches` of all its threads that live).
+    /// Context switches because a thread had to wait (`voluntary_ctxt_switches` of all its current
+    /// threads).
     pub voluntary: u64,
-    /// Context switches since its time slice was over.
+    /// Context switches because a time slice was over.
     pub involuntary: u64,
-    /// Processes that were summed.
+    /// The number of summed processes.
     pub processes: u64,
 }
 
 impl Running {
-    /// Starts a program with these arguments, and with nothing in its environment but this. What it writes goes to the
-    /// file `log`.
+    /// Starts a program with these arguments and only this environment. Its output is written to
+    /// the file `log`.
     ///
     /// # Errors
     /// It can't be started.
@@ -95,7 +98,7 @@ impl Running {
         })
     }
 
-    /// The same in a control group, from its first instruction on.
+    /// Starts a program in a control group, from its first instruction on.
     ///
     /// # Errors
     /// It can't be started.
@@ -106,7 +109,7 @@ impl Running {
         environment: &BTreeMap<String, String>,
         log: &Path,
     ) -> Result<Self, Error> {
-        // The shell takes itself into the group, and becomes the program there.
+        // The shell moves itself into the group, and then executes the program.
         const SHELL: &str = r#"echo $$ >"$0" && exec "$@""#;
         let processes = group.processes();
         let before: [&OsStr; 4] = [
@@ -122,31 +125,31 @@ impl Running {
         Self::start(Path::new("/bin/sh"), &arguments, environment, log)
     }
 
-    /// Its process id.
+    /// The process id.
     #[must_use]
     pub fn id(&self) -> i32 {
         self.pid.as_raw_nonzero().get()
     }
 
-    /// The end of what it wrote so far.
+    /// The end of its output so far.
     #[must_use]
     pub fn log(&self) -> String {
         tail(&self.log)
     }
 
-    /// What /proc shows of this process alone.
+    /// The values in /proc of this process only.
     ///
     /// # Errors
-    /// It is gone, or /proc isn't readable.
+    /// It has ended, or /proc can't be read.
     pub fn sample(&self) -> Result<Sample, Error> {
         look(self.id()).map_err(|error| self.told(error))
     }
 
-    /// The same of this process and all its descendants. Children that ended count with their CPU time only; one that ends
-    /// while it is looked at doesn't count.
+    /// The sums for this process and all its descendants. Ended children count only with their
+    /// processor time. A process that ends during the call doesn't count.
     ///
     /// # Errors
-    /// The process itself is gone, or /proc isn't readable.
+    /// The process itself has ended, or /proc can't be read.
     pub fn sample_with_children(&self) -> Result<Sample, Error> {
         let mut sum = look(self.id()).map_err(|error| self.told(error))?;
         sum.cpu += cpu_of_ended_children(self.id()).unwrap_or_default();
@@ -159,10 +162,11 @@ impl Running {
         Ok(sum)
     }
 
-    /// Voluntary context switches of its threads: how often it woke up. Cheaper than a whole sample.
+    /// The voluntary context switches of its threads, that is, its wake-ups. Cheaper than a whole
+    /// sample.
     ///
     /// # Errors
-    /// It is gone, or /proc isn't readable.
+    /// It has ended, or /proc can't be read.
     pub fn wake_ups(&self) -> Result<u64, Error> {
         let mut sample = Sample::default();
         look_at_threads(self.id(), &mut sample).map_err(|error| self.told(error))?;
@@ -174,15 +178,15 @@ impl Running {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Sends SIGTERM, to it alone.
+    /// Sends SIGTERM only to this process.
     ///
     /// # Errors
-    /// It is gone already.
+    /// It has already ended.
     pub fn terminate(&self) -> Result<(), Error> {
         kill_process(self.pid, Signal::TERM).map_err(|_| self.gone())
     }
 
-    /// Waits for its end.
+    /// Waits until it ends.
     ///
     /// # Errors
     /// It doesn't end within `limit`.
@@ -197,12 +201,12 @@ impl Running {
             .map_err(io(format!("waiting for {}", self.program)))
     }
 
-    /// SIGTERM to its whole group, then, if it hasn't ended within `limit`, SIGKILL.
+    /// Sends SIGTERM to its whole group; then SIGKILL, if it doesn't end within `limit`.
     ///
     /// # Errors
     /// It can't be waited for.
     pub async fn stop(mut self, limit: Duration) -> Result<(), Error> {
-        // One that is gone already needs no signal.
+        // The signal fails if the process has already ended.
         let _ = kill_process_group(self.pid, Signal::TERM);
         if self.ended(limit).await.is_err() {
             let _ = kill_process_group(self.pid, Signal::KILL);
@@ -235,7 +239,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // While the child hasn't been waited for, its id, and so its group's, can't be another's.
+        // Until the child is waited for, no other process or group can get its id.
         if self.child.id().is_some() {
             let _ = kill_process_group(self.pid, Signal::KILL);
         }
@@ -243,7 +247,7 @@ impl Drop for Running {
 }
 
 impl Sample {
-    /// Adds another process.
+    /// Adds another process's values.
     pub fn add(&mut self, other: &Self) {
         self.rss += other.rss;
         self.pss += other.pss;
@@ -267,7 +271,7 @@ fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(io(format!("reading {}", path.display())))
 }
 
-/// A line `Name:   123 kB` of a file in /proc, or one without a unit, as a number.
+/// The number in a line `Name:   123 kB` of a file in /proc. The unit is optional.
 fn line(path: &Path, text: &str, name: &'static str) -> Result<u64, Error> {
     let found = text
         .lines()
@@ -300,7 +304,7 @@ fn look(id: i32) -> Result<Sample, Error> {
     Ok(sample)
 }
 
-/// Adds up what is told of each thread. One that ends meanwhile doesn't count.
+/// Adds the values of each thread. A thread that ends during the call doesn't count.
 fn look_at_threads(id: i32, sample: &mut Sample) -> Result<(), Error> {
     let tasks = PathBuf::from(format!("/proc/{id}/task"));
     let entries = fs::read_dir(&tasks).map_err(io(format!("reading {}", tasks.display())))?;
@@ -325,19 +329,20 @@ fn look_at_threads(id: i32, sample: &mut Sample) -> Result<(), Error> {
     Ok(())
 }
 
-/// Whose time stat tells.
+/// The fields of stat to read.
 #[derive(Clone, Copy)]
 enum Stat {
-    /// utime and stime, with threads that ended.
+    /// utime and stime, including ended threads.
     Own,
-    /// cutime and cstime: of children that ended and were waited for, and of theirs.
+    /// cutime and cstime: of children that ended and were waited for, and of their children.
     EndedChildren,
 }
 
 fn cpu_by_stat(id: i32, whose: Stat) -> Result<Duration, Error> {
     let path = PathBuf::from(format!("/proc/{id}/stat"));
     let text = read(&path)?;
-    // The second field is a name that may hold anything; all others follow its closing parenthesis, from the third on.
+    // The second field is a name that may contain any character. All others follow its closing
+    // parenthesis, from the third on.
     let fields: Vec<&str> = text
         .rsplit_once(')')
         .map(|(_, rest)| rest.split_whitespace().collect())
@@ -363,7 +368,7 @@ fn cpu_of_ended_children(id: i32) -> Result<Duration, Error> {
     cpu_by_stat(id, Stat::EndedChildren)
 }
 
-/// The process's children, and theirs.
+/// The process's children and their descendants.
 fn descendants(id: i32) -> Result<Vec<i32>, Error> {
     let mut found = Vec::new();
     let mut to_ask = vec![id];

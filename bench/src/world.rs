@@ -1,5 +1,5 @@
-//! The world of what is measured: the stand-ins of the Kubernetes API and the task-run service over TLS, pods of a common size,
-//! and the changes that are awaited at the other end.
+//! The environment of measured processes: TLS stand-ins for the Kubernetes API and the task-run
+//! service, pods of a common size, and changes whose arrival is awaited.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -14,10 +14,11 @@ use tokio::time::Instant;
 
 use crate::Error;
 
-/// What a pod's JSON weighs about, in bytes: 16 KB, as pods with injected sidecars and applied configuration have them.
+/// The approximate size of a pod's JSON, in bytes: 16 KB, typical of pods with injected sidecars
+/// and applied configuration.
 const POD: usize = 16_384;
 
-/// What of that isn't the annotation that fills it up.
+/// The size without the annotation that fills up the pod.
 const REST: usize = 900;
 
 const STARTED: &str = "2026-01-01T00:00:01Z";
@@ -39,15 +40,15 @@ pub struct Member {
     exits: u64,
 }
 
-/// A change that was made, and is to be seen in a heartbeat.
+/// A change that a heartbeat must show.
 #[derive(Clone, Debug)]
 pub struct Change {
     run: String,
-    /// What names it in the body, in one container state's text.
+    /// Identifies the change in a container state of the body.
     mark: String,
-    /// When it was begun, since the service's stand-in started: no heartbeat before that shows it.
+    /// When it began, since the start of the service's stand-in. No earlier heartbeat shows it.
     since: Duration,
-    /// When it was there to be told, on the same clock.
+    /// When it was available to watchers, on the same clock.
     at: Duration,
 }
 
@@ -55,23 +56,23 @@ impl World {
     /// Starts both stand-ins, without a pod.
     ///
     /// # Errors
-    /// No port, no certificate, or no temporary directory.
+    /// There is no free port, no certificate, or no temporary directory.
     pub async fn start() -> Result<Self, Error> {
         let kube = kube_api::Options {
-            // Room for a change of each of many pods at once: none of them is to be told that it is too late.
+            // Enough for a concurrent change of each of many pods, so that no watch is too late.
             history: 2000,
             ..kube_api::Options::default()
         };
         Self::with(kube).await
     }
 
-    /// The same with other options for the Kubernetes API.
+    /// Starts both stand-ins with other options for the Kubernetes API.
     ///
     /// # Errors
-    /// No port, no certificate, or no temporary directory.
+    /// There is no free port, no certificate, or no temporary directory.
     pub async fn with(kube: kube_api::Options) -> Result<Self, Error> {
         let mut service = service::Options::default();
-        // Counts go on for ever; of the heartbeats themselves only the newest are asked for.
+        // The counts have no limit. Only the newest heartbeats themselves are needed.
         service.limits.heartbeats_of_run = 1000;
         let lab = world::World::with(kube, service).await?;
         Ok(Self {
@@ -80,7 +81,7 @@ impl World {
         })
     }
 
-    /// The stand-ins themselves.
+    /// The stand-ins.
     #[must_use]
     pub fn lab(&self) -> &world::World {
         &self.lab
@@ -98,13 +99,13 @@ impl World {
         &self.lab.service_faults
     }
 
-    /// A file or directory of this world, which goes with it.
+    /// The path of a file or directory of this world. It is removed with the world.
     #[must_use]
     pub fn path(&self, name: &str) -> PathBuf {
         self.lab.path(name)
     }
 
-    /// A new pod, whose container `main` runs and is started again whenever it ends.
+    /// Adds a pod whose container `main` runs, and is restarted whenever it ends.
     #[must_use]
     pub fn add(&self, name: &str) -> Member {
         let member = Member {
@@ -118,7 +119,7 @@ impl World {
         member
     }
 
-    /// The environment of podbeat in this pod. Other clients find in it what they need, too.
+    /// The environment of podbeat in this pod. It also contains what other clients need.
     #[must_use]
     pub fn settings(&self, member: &Member, interval: Duration) -> BTreeMap<String, String> {
         let mut settings = self.lab.settings(&member.pod, &member.uid);
@@ -128,15 +129,15 @@ impl World {
         settings
     }
 
-    /// Lets `main` wait, for a reason that no heartbeat told before.
+    /// Sets `main` to waiting, with a reason that no earlier heartbeat reported.
     pub fn change(&self, member: &mut Member) -> Change {
         member.changes += 1;
         let mark = format!("Change{}", member.changes);
         self.make(member, mark.clone(), &waiting(&mark))
     }
 
-    /// Lets a run of `main` end that no heartbeat told of before. podbeat sends it without delay, however little time has passed
-    /// since the last heartbeat.
+    /// Ends a run of `main` that no earlier heartbeat reported. podbeat sends an exit without
+    /// delay, even right after another heartbeat.
     pub fn exit(&self, member: &mut Member) -> Change {
         member.exits += 1;
         let id = format!("exit-{}", member.exits);
@@ -155,7 +156,8 @@ impl World {
             run: member.run.clone(),
             mark,
             since,
-            // Behind what is the stand-in's own work. On the one thread of the comparison nobody has been told of it by now.
+            // Taken after the stand-in's own work. In the single-threaded comparison, no watcher
+            // has received the change yet.
             at: now(),
         }
     }
@@ -174,16 +176,16 @@ impl World {
         pod
     }
 
-    /// How many heartbeats of this pod came, and were accepted. It costs the same however many did.
+    /// How many heartbeats of this pod arrived and were accepted. The cost is constant.
     #[must_use]
     pub fn count(&self, member: &Member) -> Count {
         self.lab.service.count(&member.run)
     }
 
-    /// Waits until so many heartbeats of this pod were accepted, and tells when that was seen.
+    /// Waits until this many heartbeats of this pod were accepted, and returns when that was seen.
     ///
     /// # Errors
-    /// They weren't within `limit`.
+    /// They were not accepted within `limit`.
     pub async fn until_accepted(
         &self,
         member: &Member,
@@ -196,10 +198,10 @@ impl World {
         told.map_err(|error| error.seen(format!("there were {}", self.count(member).accepted)))
     }
 
-    /// Waits until each of these pods has so many accepted heartbeats.
+    /// Waits until each of these pods has this many accepted heartbeats.
     ///
     /// # Errors
-    /// One has not within `limit`.
+    /// A pod doesn't have them within `limit`.
     pub async fn until_all_accepted(
         &self,
         members: &[Member],
@@ -214,11 +216,11 @@ impl World {
         Ok(())
     }
 
-    /// Waits until a heartbeat that shows the change was accepted, and tells how long after the change the first such heartbeat
-    /// came.
+    /// Waits until a heartbeat with the change was accepted. Returns the time from the change to
+    /// the first such heartbeat.
     ///
     /// # Errors
-    /// None was within `limit`.
+    /// No such heartbeat was accepted within `limit`.
     pub async fn until_shown(&self, change: &Change, limit: Duration) -> Result<Duration, Error> {
         let what = format!("a heartbeat of {} that shows {}", change.run, change.mark);
         let reached = || {
@@ -244,7 +246,7 @@ impl World {
                 if let Some(reached) = reached() {
                     return reached;
                 }
-                // The sender lives as long as the stand-in.
+                // The sender exists as long as the stand-in.
                 let _ = changes.changed().await;
             }
         };
@@ -281,7 +283,7 @@ impl Error {
     }
 }
 
-/// Whether a container state says the mark, whole.
+/// Whether a container state contains exactly this mark.
 fn shows(body: &Value, mark: &str) -> bool {
     let statuses = body.get("containerStatus").and_then(Value::as_array);
     let states = statuses

@@ -1,6 +1,7 @@
-// The sidecar as one writes it in Go: an informer of client-go watches the pod, net/http sends the heartbeats.
+// A typical sidecar in Go: an informer of client-go watches the pod, and net/http sends the
+// heartbeats.
 //
-// It does podbeat's work on an ordinary day: the settings have the same names, and so have the members on the wire.
+// It does podbeat's usual work. The settings and the members on the wire have the same names.
 // GOMEMLIMIT and GOMAXPROCS are set from outside, as in a pod.
 package main
 
@@ -38,7 +39,7 @@ import (
 	"k8s.io/client-go/tools/cache"
 )
 
-// How long after SIGTERM the event that shows the end of the task is waited for.
+// How long to wait after SIGTERM for the event with the end of the task.
 const settling = time.Second
 
 type heartbeat struct {
@@ -81,7 +82,7 @@ type terminated struct {
 	StartedAt   *metav1.Time `json:"startedAt,omitempty"`
 }
 
-// What one look at the pod tells.
+// The result of one look at the pod.
 type look struct {
 	statuses []containerStatus
 	// Whether the task is over.
@@ -187,7 +188,7 @@ func (c config) lookAt(pod *corev1.Pod) look {
 	return seen
 }
 
-// Nobody reads them, and they are a large part of what a cache keeps.
+// Nothing reads them, and they are a large part of a cache.
 func stripManagedFields(object any) (any, error) {
 	if accessor, err := meta.Accessor(object); err == nil {
 		accessor.SetManagedFields(nil)
@@ -195,9 +196,9 @@ func stripManagedFields(object any) (any, error) {
 	return object, nil
 }
 
-// Starts the informer, whose looks go into the channel.
+// Starts the informer, which sends looks to the channel.
 func (c config) watch(ctx context.Context, looks chan<- look) error {
-	// As rest.InClusterConfig does, which knows no other directory.
+	// Like rest.InClusterConfig, which supports no other directory.
 	restConfig := &rest.Config{
 		Host:            "https://" + net.JoinHostPort(os.Getenv("KUBERNETES_SERVICE_HOST"), os.Getenv("KUBERNETES_SERVICE_PORT")),
 		BearerTokenFile: filepath.Join(c.serviceAccount, "token"),
@@ -300,12 +301,12 @@ func (s *service) post(body []byte) (int, error) {
 		return 0, err
 	}
 	defer answer.Body.Close()
-	// To its end, so that the connection is used again.
+	// Read to the end, so that the connection is reused.
 	_, err = io.Copy(io.Discard, io.LimitReader(answer.Body, 64<<10))
 	return answer.StatusCode, err
 }
 
-// Sends until the task is over or SIGTERM comes, and returns the last look.
+// Sends until the task is over or SIGTERM arrives, and returns the last look.
 func (s *service) beat(ctx context.Context, looks <-chan look) look {
 	var seen look
 	s.send(seen, false)
@@ -330,7 +331,7 @@ func (s *service) beat(ctx context.Context, looks <-chan look) look {
 	}
 }
 
-// The event that shows the end of the task mostly follows SIGTERM.
+// The event with the end of the task usually follows SIGTERM.
 func settle(seen look, looks <-chan look) look {
 	deadline := time.After(settling)
 	for !seen.isOver {
@@ -350,7 +351,7 @@ func run() error {
 		return err
 	}
 	looks := make(chan look, 64)
-	// Not ended by SIGTERM, since the watch must go on then.
+	// SIGTERM must not cancel it, because the watch must continue then.
 	if err := read.watch(context.Background(), looks); err != nil {
 		return err
 	}
@@ -359,7 +360,7 @@ func run() error {
 		return err
 	}
 	to.send(to.beat(stopped, looks), true)
-	// A native sidecar that ends by itself is started again, so it waits to be told.
+	// The kubelet restarts a native sidecar that ends by itself, so it waits for SIGTERM.
 	<-stopped.Done()
 	return nil
 }

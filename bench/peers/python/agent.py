@@ -28,13 +28,13 @@ INTERVAL = float(os.environ.get("PODBEAT_INTERVAL", "30s").removesuffix("s"))
 TIMEOUT = float(os.environ.get("PODBEAT_TIMEOUT", "10s").removesuffix("s"))
 SERVICE_ACCOUNT = os.environ.get("PODBEAT_SERVICE_ACCOUNT_DIR", "/var/run/secrets/kubernetes.io/serviceaccount")
 
-# How long after SIGTERM the event that shows the end of the task is waited for.
+# How long to wait after SIGTERM for the event with the end of the task, in seconds.
 SETTLING = 1.0
 
-# The server ends a watch after so many seconds; the client gives it up a little later.
+# The server ends a watch after this many seconds; the client ends it a little later.
 WATCH = 290
 
-# Among the looks: SIGTERM came.
+# A marker among the looks: SIGTERM arrived.
 STOP = object()
 
 
@@ -129,7 +129,7 @@ class PodWatch(threading.Thread):
         for event in events:
             if event["type"] in ("ADDED", "MODIFIED"):
                 self.looks.put(Look(event["object"]))
-            # Where it goes on when the watch ends or breaks; bookmarks tell it, too.
+            # Where the watch resumes after it ends or breaks. Bookmarks also update it.
             self.version = event["raw_object"]["metadata"]["resourceVersion"]
 
 
@@ -210,14 +210,14 @@ def settle(look, looks):
 
 
 def main():
-    # Of all queues this is the one that a signal handler may put into.
+    # The only queue that a signal handler may write to.
     looks = queue.SimpleQueue()
     signal.signal(signal.SIGTERM, lambda *_: looks.put(STOP))
     PodWatch(looks).start()
     service = Service()
     last, is_stopped = beat(service, looks)
     service.send(last, is_last=True)
-    # A native sidecar that ends by itself is started again, so it waits to be told.
+    # The kubelet restarts a native sidecar that ends by itself, so it waits for SIGTERM.
     while not is_stopped:
         is_stopped = looks.get() is STOP
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The sidecar as one writes it in shell: curl keeps a watch open, jq reads it, curl sends each heartbeat.
+# A typical sidecar in shell: curl keeps a watch open, jq reads it, and curl sends each heartbeat.
 #
-# It does podbeat's work on an ordinary day: the settings have the same names, and so have the members on the wire.
+# It does podbeat's usual work. The settings and the members on the wire have the same names.
 set -uo pipefail
 
 account=${PODBEAT_SERVICE_ACCOUNT_DIR:-/var/run/secrets/kubernetes.io/serviceaccount}
@@ -11,11 +11,12 @@ beat_url=${PODBEAT_SERVICE_URL%/}/v1/tasks/runs/$TASK_RUN_ID:heartbeat
 interval=${PODBEAT_INTERVAL:-30s} interval=${interval%s}
 timeout=${PODBEAT_TIMEOUT:-10s} timeout=${timeout%s}
 
-# How long after SIGTERM the event that shows the end of the task is waited for.
+# How long to wait after SIGTERM for the event with the end of the task, in seconds.
 settling=1
 
-# Of a pod: its version, whether the task is over, and the statuses for the wire; of a bookmark its version alone; of an error the
-# version "-", so that the pod is listed again.
+# For a pod, prints its version, whether the task is over, and the statuses for the wire. For a
+# bookmark, prints only its version. For an error, prints the version "-", so that the pod is listed
+# again.
 look='
   def told:
     .state | if .terminated then {terminated: .terminated | {containerID, exitCode, finishedAt, message, reason, signal, startedAt}}
@@ -37,21 +38,22 @@ look='
   elif .type == "ADDED" or .type == "MODIFIED" then .object | look
   else "\(.object.metadata.resourceVersion) bookmark" end'
 
-# Asks the Kubernetes API, and prints looks. The token is read for each request, and appears in no list of processes.
+# Requests the Kubernetes API, and prints looks. It reads the token for each request, and keeps it
+# out of the process list.
 kubernetes() {
   curl --silent --show-error --fail --no-buffer --cacert "$account/ca.crt" --connect-timeout 10 \
     --header @<(printf 'Authorization: Bearer %s' "$(<"$account/token")") "$@" |
     jq --unbuffered --raw-output --arg own "${PODBEAT_CONTAINER_NAME:-podbeat}" "$look"
 }
 
-# Waits longer after each failure, at most half a minute, by chance less.
+# Waits a random time, whose limit grows with each failure up to half a minute.
 back_off() {
   local most=$((500 << ($1 > 6 ? 6 : $1)))
   local wait=$((RANDOM * (most > 30000 ? 30000 : most) / 32767))
   sleep "$((wait / 1000)).$(printf %03d $((wait % 1000)))"
 }
 
-# Prints "whether over, statuses" for each look at the pod, for ever.
+# Prints "whether over, statuses" for each look at the pod, forever.
 watch() {
   local version=- failures=0 seen over statuses asked
   while true; do
@@ -66,7 +68,8 @@ watch() {
       seen=$version
       if [ "$over" = true ] || [ "$over" = false ]; then echo "$over $statuses"; fi
     done < <(kubernetes "$@")
-    # An end without a line is a failure, unless the watch was open for long; and read leaves its variables empty at the end.
+    # An end without a line is a failure, unless the watch was open for long. At the end, read
+    # leaves its variables empty.
     if [ -n "$seen" ] || ((EPOCHSECONDS - asked > 60)); then
       failures=0
     else
@@ -76,12 +79,13 @@ watch() {
   done
 }
 
-# What is the same in each heartbeat, written once.
+# The constant members of each heartbeat.
 always=$(jq --null-input --compact-output '{podName: env.POD_NAME, podUID: env.POD_UID}
   + (if env.POD_HARDWARE_DETAILS then {podHardwareDetails: env.POD_HARDWARE_DETAILS} else {} end)
   + (if env.JOB_RETRY_COUNT then {jobRetryCount: env.JOB_RETRY_COUNT | tonumber} else {} end)')
 
-# Sends a heartbeat with these statuses until it is accepted; the second argument is added to it.
+# Sends a heartbeat with these statuses until it is accepted. The second argument is appended to the
+# body.
 send() {
   local body nonce=${PODBEAT_NONCE:-$(</proc/sys/kernel/random/uuid)} tries=0 code
   body="${always%\}},\"nonce\":\"$nonce\"${1:+,\"containerStatus\":$1}${2:-}}"
@@ -93,17 +97,17 @@ send() {
   done
 }
 
-# Looks and SIGTERM come through one pipe, since bash puts a trap off while it reads.
+# Looks and SIGTERM arrive through one pipe, because bash delays a trap while it reads.
 home=$(mktemp --directory)
 mkfifo "$home/news"
 exec {news}<>"$home/news"
 rm -r "$home"
 trap 'echo stop >&"$news"' TERM
 watch >&"$news" &
-# What was started ends with this script, whose process group it shares.
+# Child processes end with this script, because they share its process group.
 trap 'trap "" TERM; kill 0' EXIT
 
-# Microseconds of the clock, without a process.
+# The clock in microseconds, without a child process.
 now() { printf -v "$1" %s "${EPOCHREALTIME/[.,]/}"; }
 
 # Waits for news until `next`, and fails if there is none.
@@ -138,7 +142,7 @@ while [ "$over" = false ] && await; do
   [ "$kind" = stop ] || over=$kind statuses=$told
 done
 send "$statuses" ',"lastHeartbeat":true'
-# A native sidecar that ends by itself is started again, so it waits to be told.
+# The kubelet restarts a native sidecar that ends by itself, so it waits for SIGTERM.
 until [ -n "$stopped" ]; do
   read -r -u "$news" kind told
   [ "$kind" != stop ] || stopped=1

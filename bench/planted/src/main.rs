@@ -1,5 +1,6 @@
-//! podbeat's agent, run as its own `main` runs it, with one flaw planted beside it: a leak, or an allocation in each heartbeat.
-//! `podbeat-planted leak|allocation|nothing`. If the budgets don't find such a flaw out, they hold nothing.
+//! podbeat's agent, run as in its own `main`, with one planted flaw: a leak, or an allocation in
+//! each heartbeat. `podbeat-planted leak|allocation|nothing`. If the budgets don't detect such a
+//! flaw, they are useless.
 
 use std::hint::black_box;
 use std::io::Write;
@@ -14,11 +15,11 @@ use podbeat_interface::environment::{Flags, ProcessEnvironment};
 use podbeat_interface::exit::with_causes;
 use signal_hook_tokio::Signals;
 
-/// What is leaked, in bytes, and how often.
+/// The size of each leak in bytes, and the time between leaks.
 const LEAK: usize = 256;
 const TICK: Duration = Duration::from_millis(2);
 
-/// What each heartbeat allocates and gives back at once: 64 pieces of 1 KiB.
+/// What each heartbeat allocates and frees at once: 64 pieces of 1 KiB.
 const PIECES: usize = 64;
 const PIECE: usize = 1024;
 
@@ -29,7 +30,7 @@ impl agent::Onlooker for Wasteful {
     fn note(&mut self, _: &Note) {}
 
     fn attempt(&mut self, _: &Attempt) {
-        // Not optimized away, and held together.
+        // All pieces exist at the same time, and black_box prevents optimization.
         let pieces: Vec<Vec<u8>> = (0..PIECES).map(|_| black_box(vec![1; PIECE])).collect();
         black_box(&pieces);
     }
@@ -82,7 +83,7 @@ async fn live(flaw: &str) -> ExitCode {
     }
 }
 
-/// Loses memory at each tick, for ever.
+/// Leaks memory at each tick, forever.
 async fn leak() {
     loop {
         tokio::time::sleep(TICK).await;

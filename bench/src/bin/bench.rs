@@ -1,4 +1,4 @@
-//! `podbeat-bench`: measures podbeat beside its peers, in one run.
+//! `podbeat-bench`: compares podbeat with its peers, in one run.
 
 use std::fs;
 use std::io::Write;
@@ -38,14 +38,15 @@ struct Given {
     output: PathBuf,
 }
 
-// One thread, so that no step of the stand-ins waits for another processor to wake up: that would be in each subject's figure.
+// One thread, so that no step of the stand-ins waits for another processor to wake up. Such waits
+// would be part of every subject's figures.
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let Some(given) = read(std::env::args().skip(1)) else {
         say(USAGE);
         return ExitCode::from(64);
     };
-    // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
+    // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
     let work = async {
         run(given).await.unwrap_or_else(|error| {
             say(&format!("no comparison: {}", chain(&error)));
@@ -94,7 +95,7 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
     if let Some(subjects) = subjects {
         given.subjects = subjects;
     }
-    // The page is for figures of a whole run.
+    // The page shows only figures of a complete run.
     Some(given).filter(|given| !(given.write_docs && (is_quick || given.task != Task::Measure)))
 }
 
@@ -128,7 +129,7 @@ async fn run(given: Given) -> Result<ExitCode, Error> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Lets each subject tell a life, and counts those that don't tell it right.
+/// Plays the life with each subject, and counts the subjects that report it wrong.
 async fn lives(prepared: &Prepared, subjects: &[Subject]) -> Result<usize, Error> {
     let mut failed = 0;
     for subject in subjects {
@@ -146,7 +147,7 @@ async fn lives(prepared: &Prepared, subjects: &[Subject]) -> Result<usize, Error
     Ok(failed)
 }
 
-/// Holds the ratios against their limits.
+/// Checks the ratios against their limits.
 fn hold(results: &Results) -> Result<ExitCode, Error> {
     let budgets = budget::read(&repository().join("bench/budget.json"))?;
     let ratios = results.ratios();
@@ -157,7 +158,7 @@ fn hold(results: &Results) -> Result<ExitCode, Error> {
         .filter_map(|(name, ratio)| Some(budgets.get(*name)?.judge(*ratio)))
         .filter(|verdict| verdict.holds())
         .count();
-    // One that couldn't be reckoned, or has no limit, is not held.
+    // A ratio that couldn't be computed, or that has no limit, counts as failed.
     say(&format!("{held} passed, {} failed", RATIOS.len() - held));
     Ok(if held == RATIOS.len() {
         ExitCode::SUCCESS
@@ -184,7 +185,7 @@ fn write(given: &Given, results: &Results, machine: &Machine) -> Result<(), Erro
     Ok(())
 }
 
-/// Prints a line, and does not mind if nobody reads it.
+/// Prints a line, and ignores a closed standard output.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

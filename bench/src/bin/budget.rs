@@ -1,4 +1,4 @@
-//! `podbeat-budget`: measures podbeat against its budgets, and fails if one is passed.
+//! `podbeat-budget`: measures podbeat against its budgets, and fails if one is exceeded.
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -36,7 +36,7 @@ async fn main() -> ExitCode {
         say(&format!("the budgets are {}", names.join(", ")));
         return ExitCode::from(64);
     };
-    // Ctrl-C and SIGTERM end the run in order: what was started is dropped, and so ended.
+    // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
     let work = async {
         run(given).await.unwrap_or_else(|error| {
             say(&format!("can't be measured: {}", chain(&error)));
@@ -97,7 +97,7 @@ async fn run(given: Given) -> Result<ExitCode, Error> {
     })
 }
 
-/// Prints a line, and does not mind if nobody reads it.
+/// Prints a line, and ignores a closed standard output.
 fn say(line: &str) {
     let mut out = std::io::stdout().lock();
     let _ = writeln!(out, "{line}").and_then(|()| out.flush());

@@ -1,4 +1,4 @@
-//! Growth over many heartbeats with outages in between.
+//! Memory growth over many heartbeats with outages in between.
 
 use std::time::Duration;
 
@@ -9,25 +9,26 @@ use crate::Error;
 use crate::process::Running;
 use crate::world::{Member, World};
 
-/// Between periodic heartbeats; between them come those of changes, each as soon as the one before was accepted.
+/// The time between periodic heartbeats. In between, each change is made as soon as the previous
+/// one was accepted.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// One attempt, so that one that hangs is soon given up.
+/// The limit for one attempt: short, so that podbeat soon gives up a hanging one.
 const TIMEOUT: Duration = Duration::from_millis(500);
 
-/// How long an outage lasts at least.
+/// The shortest length of an outage.
 const OUTAGE: Duration = Duration::from_millis(1200);
 
-/// Changes in one outage at least: more than the 64 that the outbox holds.
+/// The smallest number of changes in one outage: more than the outbox's limit of 64.
 const CHANGES: u32 = 80;
 
-/// Between them.
+/// The time between changes in an outage.
 const PAUSE: Duration = Duration::from_millis(15);
 
-/// Between looks at the process, in heartbeats.
+/// The number of heartbeats between looks at the process.
 const LOOK: u64 = 100;
 
-/// What fails in the outages: of the service, then of the Kubernetes API.
+/// The faults of the outages: first of the service, then of the Kubernetes API.
 const OUTAGES: [&str; 10] = [
     "heartbeat 503 until-lifted",
     "heartbeat hang until-lifted",
@@ -41,16 +42,17 @@ const OUTAGES: [&str; 10] = [
     "watch garbage x2",
 ];
 
-/// The first of [`OUTAGES`] that are of the Kubernetes API.
+/// The index of the first of [`OUTAGES`] that affects the Kubernetes API.
 const KUBERNETES: usize = 6;
 
-/// How long it lasts, in heartbeats.
+/// The length of the measurement, in heartbeats.
 struct Length {
-    /// All.
+    /// All heartbeats.
     heartbeats: u64,
-    /// The first look counts from here on: everything was met once, and is as large as it gets.
+    /// The first look that counts. Until then, every situation occurred once, and everything has
+    /// its full size.
     warm: u64,
-    /// So many heartbeats after that, and before the end, are looked at.
+    /// The number of heartbeats that are measured after `warm`, and before the end.
     span: u64,
 }
 
@@ -80,7 +82,7 @@ pub(super) async fn measure(
     world.until_accepted(&member, 1, PATIENCE).await?;
     let mut stretches = Vec::new();
     let begun = Instant::now();
-    // Each outage once while it warms up, and once again until the end is near.
+    // Each outage occurs once during the warm-up, and once more before the final measurement.
     let outages = outages_at(100, length.warm).chain(outages_at(
         length.warm + length.span,
         length.heartbeats - length.span,
@@ -117,13 +119,13 @@ pub(super) async fn measure(
 /// One look at the process.
 #[derive(Clone, Copy, Debug)]
 struct Look {
-    /// After so many accepted heartbeats.
+    /// The number of accepted heartbeats.
     at: u64,
     /// Private dirty memory, in bytes.
     dirty: u64,
 }
 
-/// By how much a process grew over one stretch without an outage, in bytes, from `warm` heartbeats on.
+/// The growth of a process over one stretch without an outage, in bytes, from `warm` heartbeats on.
 #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
 fn growth(looks: &[Look], warm: u64) -> f64 {
     let mut warm = looks.iter().filter(|look| look.at >= warm);
@@ -141,7 +143,8 @@ fn outages_at(from: u64, to: u64) -> impl Iterator<Item = (u64, usize, &'static 
         .map(|(at, (outage, script))| (at, outage, *script))
 }
 
-/// Change by change, until so many heartbeats were accepted. What an outage before it left behind is over at the first look.
+/// Makes one change after the other, until this many heartbeats were accepted. At the first look,
+/// the effects of an earlier outage are over.
 async fn stretch(
     world: &World,
     member: &mut Member,
@@ -167,7 +170,7 @@ async fn stretch(
     }
 }
 
-/// An outage, and its end, which is when a heartbeat shows what was changed after it.
+/// Plays an outage, and waits until a heartbeat shows a change that was made after it.
 async fn endure(world: &World, member: &mut Member, outage: usize, script: &str) -> Result<(), Error> {
     let faults = if outage < KUBERNETES {
         world.service_faults()

@@ -1,8 +1,8 @@
-//! Memory before whatever the pod, its files, the service and the API server may do, in the control
-//! group that a container has.
+//! Memory under hostile input from the pod, its files, the service and the API server, in a control
+//! group like a container's.
 //!
-//! The kernel kills whoever passes the group's limit, and then there is no figure; what is measured
-//! is how near the process came.
+//! The kernel kills a process that exceeds the group's limit, and then there is no figure. The
+//! measured value is how close the process came to the limit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -20,27 +20,27 @@ use crate::control_group::ControlGroup;
 use crate::process::Running;
 use crate::{Error, io};
 
-/// What the manifests give podbeat's container, in bytes.
+/// The memory limit of podbeat's container in the manifests, in bytes.
 const CONTAINER: u64 = 32 << 20;
 
-/// What deploy/manifests/reap.yaml gives its own, in bytes.
+/// The memory limit in deploy/manifests/reap.yaml, in bytes.
 const REAPER: u64 = 128 << 20;
 
-/// Pods that have ended, some 1.4 MB each: as many as etcd takes of them.
+/// The number of ended pods. Each has about 1.4 MB, which is the largest size that etcd accepts.
 const PODS: usize = 100;
 
-/// Between two looks at whether something has come.
+/// The time between two looks for an expected state.
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Entries of a pod that are short to write: together 4 MB of JSON.
+/// The number of pod entries that are short as text: together 4 MB of JSON.
 const MANY: usize = 1_000_000;
 
-/// Exits in one outage of the service.
+/// The number of exits in one outage of the service.
 const EXITS: i32 = 300;
 
 const STARTED: &str = "2026-01-01T00:00:01Z";
 
-/// A podbeat in its control group, and what it is shown.
+/// A podbeat in its control group, and its environment.
 struct Victim {
     world: world::World,
     running: Running,
@@ -49,7 +49,7 @@ struct Victim {
     read: usize,
 }
 
-/// The agent's peak, whatever it was given to read; all that there is, if the kernel killed it.
+/// The agent's peak memory with all hostile input, or the limit if the kernel killed the agent.
 #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
 pub(super) async fn agent(subject: &Subject, tell: &impl Fn(&str)) -> Result<Vec<Measured>, Error> {
     let group = ControlGroup::with_memory("agent", CONTAINER)?;
@@ -58,7 +58,7 @@ pub(super) async fn agent(subject: &Subject, tell: &impl Fn(&str)) -> Result<Vec
     for name in ["state", "markers"] {
         fs::create_dir(world.path(name)).map_err(io(format!("making {name}")))?;
     }
-    // What stands there of an earlier process is short, and would be long in memory.
+    // A journal of an earlier process that is short as text, but would be large in memory.
     let objects = vec!["{}"; 2_000_000].join(",");
     let journal = format!(
         r#"{{"version":1,"taskRunId":"{}","machine":{{"statuses":[{objects}]}}}}"#,
@@ -115,7 +115,8 @@ impl Victim {
         self.so_far(tell, "a line of a watch, and an item of a list, that never end")?;
         for (nth, hostile) in hostile(&pod).into_iter().enumerate() {
             self.world.kube.apply(hostile);
-            // Each is an error of its own, or none; and what comes after it is seen.
+            // Each hostile pod causes its own error or none. podbeat must still see the pod after
+            // it.
             let mark = format!("After{nth}");
             self.world.kube.apply(pod.showing(&waiting(&mark)));
             self.until_shown(&mark).await?;
@@ -133,7 +134,7 @@ impl Victim {
         self.world.service_faults.script("heartbeat flood x20")?;
         self.until_accepted(25).await?;
         self.so_far(tell, "answers of the service that never end")?;
-        // The longest messages, in characters that JSON writes in six.
+        // The longest messages, made of characters that take six bytes in JSON.
         self.world.service_faults.script("heartbeat 503 until-lifted")?;
         for count in 1..=EXITS {
             self.world.kube.apply(pod.showing(&crashed(count)));
@@ -179,7 +180,7 @@ impl Victim {
         Ok(())
     }
 
-    /// Waits until the log says this, behind what was awaited before.
+    /// Waits until the log contains this text after the previous match.
     async fn until_told(&mut self, what: &str) -> Result<(), Error> {
         let wait = async {
             loop {
@@ -229,7 +230,7 @@ impl Victim {
     }
 }
 
-/// Pods whose JSON has 4 MB or less.
+/// Pods whose JSON has at most 4 MB.
 fn hostile(pod: &Pod) -> Vec<Value> {
     let mut all = Vec::new();
     for path in [
@@ -251,7 +252,7 @@ fn hostile(pod: &Pod) -> Vec<Value> {
     all.push(with(pod, "/spec/containers/0/resources", resources));
     let rules = json!(vec![json!({}); MANY]);
     all.push(with(pod, "/spec/containers/0/restartPolicyRules", rules));
-    // The same text short and long, with characters that JSON writes in six.
+    // The same text short and long, made of characters that take six bytes in JSON.
     for length in [80_000, 600_000] {
         all.push(with(pod, "/status/message", json!("\u{1}".repeat(length))));
         let main = json!({"state": {"terminated": {"exitCode": 1, "message": "\u{1}".repeat(length)}}});
@@ -304,7 +305,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
     fs::write(path, bytes).map_err(io(format!("writing {}", path.display())))
 }
 
-/// The peak of `podbeat reap`, whose namespace is full of large pods.
+/// The peak memory of `podbeat reap` in a namespace full of large pods.
 #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
 pub(super) async fn reaper(subject: &Subject) -> Result<Vec<Measured>, Error> {
     let group = ControlGroup::with_memory("reap", REAPER)?;
@@ -347,7 +348,7 @@ pub(super) async fn reaper(subject: &Subject) -> Result<Vec<Measured>, Error> {
     let mut peak = 0;
     let wait = async {
         while running.runs() {
-            // Nobody can look at a process that has just ended.
+            // A process that has just ended can't be sampled.
             peak = running.sample().map_or(peak, |sample| peak.max(sample.peak));
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

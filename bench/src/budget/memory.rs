@@ -1,4 +1,4 @@
-//! Memory at rest: of one copy, and of each among many.
+//! Memory at rest: of one copy, and of each of many copies.
 
 use std::time::Duration;
 
@@ -7,22 +7,23 @@ use crate::Error;
 use crate::process::Sample;
 use crate::world::World;
 
-/// Between the heartbeats of a single copy: the shortest interval there is.
+/// The time between heartbeats of a single copy: the shortest allowed interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Heartbeats after which a copy has come to rest.
+/// The number of heartbeats after which a copy is at rest.
 const HEARTBEATS: u64 = 60;
 
-/// Changes among them.
+/// The number of changes among them.
 const CHANGES: usize = 5;
 
-/// Copies of which the middle one counts.
+/// The number of copies. The median counts.
 const COPIES: usize = 3;
 
-/// Copies on one machine.
+/// The number of copies on one machine.
 const CROWD: usize = 200;
 
-/// Between the heartbeats of each of many copies, so that the machine isn't at its limit.
+/// The time between heartbeats of each of many copies, long enough that the machine isn't at its
+/// limit.
 const INTERVAL_IN_CROWD: Duration = Duration::from_secs(4);
 
 pub(super) async fn measure(subject: &Subject) -> Result<Vec<Measured>, Error> {
@@ -51,7 +52,7 @@ async fn rest(subject: &Subject) -> Result<Sample, Error> {
     running.sample()
 }
 
-/// What each of many copies takes of the machine's memory: pages that they share count once.
+/// The memory of each of many copies. Shared pages count once.
 #[expect(clippy::cast_precision_loss, reason = "bytes are far below 2^52")]
 pub(super) async fn crowd(subject: &Subject) -> Result<Vec<Measured>, Error> {
     let world = World::start().await?;

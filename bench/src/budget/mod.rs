@@ -1,6 +1,6 @@
-//! Budgets: what podbeat may cost, measured and judged.
-//! Here live the limits as `bench/budget.json` has them, one module for each way to measure, and the table.
-//! Never here: a limit in code, and a measurement that is left out in silence.
+//! Budgets: limits for podbeat's resource use, their measurement and evaluation.
+//! Contains the limits of `bench/budget.json`, one module for each way to measure, and the table.
+//! Never here: a limit in code, or a measurement that is skipped silently.
 
 mod growth;
 mod hostile;
@@ -21,56 +21,57 @@ use crate::process::Running;
 use crate::world::{Member, World};
 use crate::{Error, io};
 
-/// How long a subject may take for anything that it does at once, such as its first heartbeat. Far above what a busy machine needs.
+/// How long a subject may take for anything that it does at once, such as its first heartbeat. Far
+/// more than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a subject may take to end after its SIGTERM.
+/// How long a subject may take to end after SIGTERM.
 const END: Duration = Duration::from_secs(30);
 
-/// What is measured.
+/// The measured programs and files.
 #[derive(Clone, Debug)]
 pub struct Subject {
-    /// The binary that the image carries.
+    /// The image's binary.
     pub program: PathBuf,
-    /// The same code with the names of its functions. Only callgrind needs it.
+    /// The same code with function names. Only callgrind needs it.
     pub symbols: Option<PathBuf>,
     /// The image's archive.
     pub image: PathBuf,
-    /// Arguments for both binaries.
+    /// The arguments for both binaries.
     pub arguments: Vec<String>,
 }
 
-/// How it is measured.
+/// The options of the measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
-    /// Only these budgets; all if empty.
+    /// Only these budgets, or all if empty.
     pub only: Vec<String>,
-    /// Shorter, for development: what is found then is no proof.
+    /// A shorter measurement for development. Its figures prove nothing.
     pub quick: bool,
 }
 
-/// One budget, as `bench/budget.json` has it.
+/// One budget of `bench/budget.json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Budget {
-    /// What is measured.
+    /// The measured value.
     pub what: String,
-    /// In what.
+    /// The value's unit.
     pub unit: Unit,
-    /// The most that it may be, for figures that are the same on any machine.
+    /// The largest allowed value, for values that are the same on every machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limit: Option<f64>,
-    /// What was measured once, by processor architecture, for figures that must stay as they are.
+    /// The recorded values by processor architecture, for values that must not change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recorded: Option<BTreeMap<String, f64>>,
-    /// How much more than recorded it may be, in percent.
+    /// The allowed excess over the recorded value, in percent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slack_percent: Option<f64>,
-    /// Where the limit comes from.
+    /// The reason for the limit.
     pub why: String,
 }
 
-/// What a figure counts.
+/// The unit of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Unit {
     /// 1,048,576 bytes.
@@ -80,10 +81,10 @@ pub enum Unit {
     /// 1,000 bytes.
     #[serde(rename = "KB")]
     Kb,
-    /// Things.
+    /// A number of things.
     #[serde(rename = "count")]
     Count,
-    /// A share of what a peer takes.
+    /// A fraction of a peer's value.
     #[serde(rename = "ratio")]
     Ratio,
 }
@@ -91,13 +92,13 @@ pub enum Unit {
 /// All budgets, by name.
 pub type Budgets = BTreeMap<String, Budget>;
 
-/// What was measured of one budget: bytes, or a count.
+/// The measured value of one budget: bytes, or a count.
 pub type Measured = (&'static str, f64);
 
-/// A way to measure, and the budgets that it measures.
+/// A way to measure, and its budgets.
 struct Way {
     budgets: &'static [&'static str],
-    /// For whoever waits.
+    /// The message during the measurement.
     doing: &'static str,
 }
 
@@ -138,7 +139,7 @@ const WAYS: [Way; 8] = [SIZES, MEMORY, CROWD, WAKING, VALGRIND, GROWTH, HOSTILE,
 /// Reads the budgets.
 ///
 /// # Errors
-/// The file can't be read, or isn't as expected: a budget is missing, or has no limit.
+/// The file can't be read or is invalid: for example, a budget is missing or has no limit.
 pub fn read(path: &Path) -> Result<Budgets, Error> {
     let text = std::fs::read(path).map_err(io(format!("reading the budgets in {}", path.display())))?;
     let wrong = |problem: String| Error::Budgets {
@@ -161,7 +162,7 @@ pub fn read(path: &Path) -> Result<Budgets, Error> {
             )));
         }
     }
-    // The ratios to peers are measured with these.
+    // The file also has the budgets of the ratios to peers.
     let known = || names().chain(RATIOS.iter().map(|ratio| ratio.budget));
     match budgets.keys().find(|name| !known().any(|known| known == *name)) {
         Some(name) => Err(wrong(format!("nothing measures {name:?}"))),
@@ -169,7 +170,7 @@ pub fn read(path: &Path) -> Result<Budgets, Error> {
     }
 }
 
-/// Writes what was measured where something was recorded, for this architecture.
+/// Records the measured values for this architecture, for budgets with recorded values.
 ///
 /// # Errors
 /// The file can't be written.
@@ -191,15 +192,15 @@ pub fn record(path: &Path, budgets: &Budgets, measured: &[Measured]) -> Result<(
     std::fs::write(path, text).map_err(io(writing()))
 }
 
-/// The names of all budgets, in the order in which they are measured.
+/// The names of all budgets, in the order of their measurement.
 pub fn names() -> impl Iterator<Item = &'static str> {
     WAYS.iter().flat_map(|way| way.budgets.iter().copied())
 }
 
-/// Measures what is asked for. `tell` hears what is being done.
+/// Measures the selected budgets. `tell` receives progress messages.
 ///
 /// # Errors
-/// Something can't be measured.
+/// A budget can't be measured.
 pub async fn measure(
     subject: &Subject,
     options: &Options,
@@ -227,21 +228,21 @@ pub async fn measure(
     Ok(measured)
 }
 
-/// How a budget stands.
+/// The result of a budget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It holds.
+    /// The value is within the budget.
     Holds,
-    /// It holds by so much that what was recorded should be recorded anew.
+    /// The value is so far below the recorded one that it should be recorded again.
     Loose,
-    /// It is passed.
+    /// The value exceeds the budget.
     Over,
-    /// There is nothing to compare with on this architecture.
+    /// There is no recorded value for this architecture.
     NotRecorded,
 }
 
 impl Verdict {
-    /// Whether the budget is held.
+    /// Whether the value is within the budget.
     #[must_use]
     pub fn holds(self) -> bool {
         matches!(self, Self::Holds | Self::Loose)
@@ -267,7 +268,7 @@ impl Unit {
         }
     }
 
-    /// Bytes, or a count, in this unit, to the digits that are shown.
+    /// Bytes, or a count, in this unit, rounded to the shown digits.
     fn figure(self, figure: f64) -> f64 {
         (figure / self.bytes() * 100.0).round() / 100.0
     }
@@ -285,14 +286,14 @@ impl Unit {
 }
 
 impl Budget {
-    /// The most that it may be on this architecture, in its unit.
+    /// The largest allowed value on this architecture, in its unit.
     fn most(&self) -> Option<f64> {
         let recorded = || self.recorded.as_ref()?.get(std::env::consts::ARCH);
         self.limit
             .or_else(|| Some(recorded()? * (1.0 + self.slack_percent? / 100.0)))
     }
 
-    /// Judges a figure: bytes, or a count.
+    /// Compares a value (bytes, or a count) with the budget.
     #[must_use]
     pub fn judge(&self, measured: f64) -> Verdict {
         let Some(most) = self.most() else {
@@ -310,7 +311,7 @@ impl Budget {
     }
 }
 
-/// What was measured against what may be, a line for each budget.
+/// A table of the values and limits, with a line for each budget.
 #[must_use]
 pub fn table(budgets: &Budgets, measured: &[Measured]) -> String {
     let lines = measured.iter().filter_map(|(name, figure)| {
@@ -342,7 +343,7 @@ pub fn table(budgets: &Budgets, measured: &[Measured]) -> String {
     rows.iter().fold(
         String::new(),
         |mut text, [name, what, measured, limit, verdict]| {
-            // Writing to a String never fails.
+            // Writing to a String doesn't fail.
             let _ = writeln!(
                 text,
                 "{name:a$}  {what:b$}  {measured:>c$}  {limit:>d$}  {verdict}"
@@ -353,7 +354,7 @@ pub fn table(budgets: &Budgets, measured: &[Measured]) -> String {
 }
 
 impl Subject {
-    /// Starts the binary of the image in this pod.
+    /// Starts the image's binary for this pod.
     fn start(&self, world: &World, member: &Member, interval: Duration) -> Result<Running, Error> {
         let log = world.path(&format!("{}.log", member.pod()));
         Running::start(
@@ -365,7 +366,7 @@ impl Subject {
     }
 }
 
-/// The middle one; of an even number, the mean of the two in the middle.
+/// The median. For an even number of values, the mean of the two in the middle.
 #[expect(clippy::cast_precision_loss, reason = "bytes and counts are far below 2^52")]
 fn median(mut figures: Vec<u64>) -> f64 {
     figures.sort_unstable();

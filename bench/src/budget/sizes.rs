@@ -1,4 +1,4 @@
-//! Sizes of files.
+//! File sizes.
 
 use std::path::Path;
 

@@ -1,8 +1,9 @@
-//! What a steady heartbeat takes, in instructions and allocations, as callgrind counts them. Of two runs of different length the
-//! difference is taken, so that start and end, which are the same in both, don't count.
+//! The cost of a steady heartbeat in instructions and allocations, counted by callgrind. The result
+//! is the difference between two runs of different length, so the start and the end, which are the
+//! same in both, don't count.
 //!
-//! valgrind's other tools see nothing of a static binary's allocations: they put functions of their own in the allocator's place by
-//! the dynamic linker.
+//! valgrind's other tools can't count the allocations of a static binary, because they replace the
+//! allocator through the dynamic linker.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,21 +17,22 @@ use crate::process::Running;
 use crate::world::World;
 use crate::{Error, io};
 
-/// Between heartbeats: the shortest interval there is.
+/// The time between heartbeats: the shortest allowed interval.
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Heartbeats of the shorter run, and how many more the longer one has.
+/// The heartbeats of the shorter run, and the additional ones of the longer run.
 const SHORT: u64 = 20;
 const MORE: u64 = 150;
 
-/// Between bookmarks of the watch. podbeat asks after a watch that was silent for 45 s, by a connection of its own, whose handshake would
-/// count as a heartbeat's where a busy machine makes the longer run last that long.
+/// The time between bookmarks of the watch. If a watch is silent for 75 s, podbeat makes a request
+/// on a separate connection. On a busy machine the longer run can last that long, and the handshake
+/// would count as part of a heartbeat.
 const BOOKMARKS: Duration = Duration::from_secs(15);
 
-/// How many pairs of runs there are with callgrind; the middle one counts.
+/// The number of pairs of runs. The median counts.
 const PAIRS: usize = 3;
 
-/// Functions that allocate, as C names them. podbeat's allocator is the C library's.
+/// Functions that allocate, by their C names. podbeat uses the C library's allocator.
 const ALLOCATE: [&str; 6] = [
     "malloc",
     "calloc",
@@ -40,19 +42,19 @@ const ALLOCATE: [&str; 6] = [
     "aligned_alloc",
 ];
 
-/// What was counted in one run.
+/// The counts of one run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
-    /// Heartbeats that the service heard.
+    /// Heartbeats that the service received.
     heartbeats: u64,
     /// Instructions.
     total: u64,
-    /// Calls that allocate.
+    /// Calls of functions that allocate.
     allocations: u64,
 }
 
 pub(super) async fn measure(subject: &Subject, tell: impl Fn(&str)) -> Result<Vec<Measured>, Error> {
-    // They wait for the next heartbeat most of the time, and so can run beside each other.
+    // They run concurrently, because they mostly wait for the next heartbeat.
     let (first, second, third) = tokio::try_join!(pair(subject), pair(subject), pair(subject))?;
     let pairs: [_; PAIRS] = [first, second, third];
     let instructions = pairs.map(|(short, long)| each(&short, &long, |counts| counts.total));
@@ -87,7 +89,7 @@ async fn pair(subject: &Subject) -> Result<(Counts, Counts), Error> {
     tokio::try_join!(run(subject, SHORT), run(subject, SHORT + MORE))
 }
 
-/// One life of so many heartbeats.
+/// Runs a life with this many heartbeats.
 async fn run(subject: &Subject, heartbeats: u64) -> Result<Counts, Error> {
     let world = World::with(kube_api::Options {
         bookmarks: BOOKMARKS,
@@ -122,7 +124,8 @@ async fn run(subject: &Subject, heartbeats: u64) -> Result<Counts, Error> {
     })
 }
 
-/// Instructions, and calls of functions that allocate, in what callgrind wrote.
+/// Reads the number of instructions, and of calls of functions that allocate, from callgrind's
+/// output.
 fn counted(text: &str) -> Option<Counts> {
     let total = text.lines().find_map(|line| {
         line.strip_prefix("summary: ")?
@@ -142,7 +145,7 @@ fn counted(text: &str) -> Option<Counts> {
         }
     }
     let allocations = ALLOCATE.iter().filter_map(|name| calls.get(name)).sum();
-    // Without names nothing is found, and nothing is not what there was.
+    // Without function names it finds no allocation, which doesn't mean that there was none.
     (allocations > 0).then_some(Counts {
         heartbeats: 0,
         total,

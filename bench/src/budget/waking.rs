@@ -1,4 +1,5 @@
-//! Wake-ups: a process that waits has no reason to run but an answer, an event, or a heartbeat that is due.
+//! Wake-ups: a waiting process only has a reason to run for an answer, an event, or a due
+//! heartbeat.
 
 use std::time::Duration;
 
@@ -9,32 +10,34 @@ use super::{Measured, PATIENCE, Subject};
 use crate::Error;
 use crate::world::World;
 
-/// Between heartbeats, ±10 %.
+/// The time between heartbeats, ±10 %.
 const INTERVAL: Duration = Duration::from_millis(2500);
 
-/// Heartbeats that are looked at.
+/// The number of measured heartbeats.
 const HEARTBEATS: u32 = 12;
 
-/// After an accepted heartbeat all that it brings is over by then.
+/// The time after an accepted heartbeat within which all its work ends.
 const SETTLED: Duration = Duration::from_millis(300);
 
-/// Before the next heartbeat, whose time has a jitter of 10 %.
+/// The time until shortly before the next heartbeat, whose time has a jitter of 10 %.
 const BEFORE: Duration = Duration::from_millis(2100);
 
-/// tokio keeps a timer that is more than 64 slots of 64 ms ahead in slots of this length, counted from the runtime's start, and
-/// wakes at the slot's start to sort it anew. (tokio 1.x, runtime/time/wheel: 64 slots a level, 1 ms the finest.)
+/// The slot length of tokio's timer wheel for a timer that is more than 64 slots of 64 ms ahead.
+/// Slots are counted from the runtime's start. tokio wakes at a slot's start to sort its timers
+/// again. (tokio 1.x, runtime/time/wheel: 64 slots per level, 1 ms in the finest.)
 const STEP: Duration = Duration::from_millis(64 * 64);
 
-/// How long after its start a process has a runtime, and is seen to have woken up.
+/// The delay from a process's start until its runtime starts, plus the delay until a wake-up is
+/// visible.
 const LATE: Duration = Duration::from_millis(150);
 
-/// Between looks at a process that should sleep.
+/// The time between looks at a process that should sleep.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Between bookmarks where they are looked at.
+/// The time between bookmarks in the measurement of bookmarks.
 const BOOKMARKS: Duration = Duration::from_millis(500);
 
-/// Bookmarks that are looked at.
+/// The number of measured bookmarks.
 const MARKED: u32 = 16;
 
 pub(super) async fn measure(subject: &Subject) -> Result<Vec<Measured>, Error> {
@@ -49,11 +52,11 @@ pub(super) async fn measure(subject: &Subject) -> Result<Vec<Measured>, Error> {
 
 /// Wake-ups of a copy whose pod doesn't change.
 struct AtRest {
-    /// Around a heartbeat.
+    /// For each heartbeat.
     each: f64,
-    /// Between heartbeats, of the timer wheel, an interval.
+    /// Of the timer wheel between heartbeats, for each interval.
     steps: f64,
-    /// Between heartbeats, for no reason that is known, all.
+    /// All wake-ups between heartbeats without a known reason.
     unexplained: f64,
 }
 
@@ -72,7 +75,8 @@ async fn heartbeats(subject: &Subject) -> Result<AtRest, Error> {
         let at = world.until_accepted(&member, accepted + 1, PATIENCE).await?;
         sleep_until(at + SETTLED).await;
         let (mut settled, asked_then) = (running.wake_ups()?, requests());
-        // A question to the Kubernetes API, such as that of a watch that was silent for long, is a reason of its own.
+        // A request to the Kubernetes API, for example after a long silence of the watch, is
+        // another reason to wake up.
         if asked == asked_then {
             around += settled.saturating_sub(woken);
             heartbeats += 1;
@@ -104,13 +108,13 @@ async fn heartbeats(subject: &Subject) -> Result<AtRest, Error> {
     Ok(at_rest)
 }
 
-/// How much of the step that is under way has passed.
+/// The time since the start of the current slot.
 fn into_step(since: Duration) -> Duration {
     let steps = since.as_nanos() / STEP.as_nanos();
     since.saturating_sub(STEP * u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
-/// Wake-ups a bookmark, where nothing else happens.
+/// Wake-ups for each bookmark, while nothing else happens.
 async fn bookmarks(subject: &Subject) -> Result<f64, Error> {
     let world = World::with(kube_api::Options {
         bookmarks: BOOKMARKS,
@@ -120,9 +124,9 @@ async fn bookmarks(subject: &Subject) -> Result<f64, Error> {
     let member = world.add("watching");
     let running = subject.start(&world, &member, Duration::from_secs(600))?;
     world.until_accepted(&member, 2, PATIENCE).await?;
-    // Whatever the start brings is over.
+    // The work of the start is over.
     sleep(Duration::from_secs(2)).await;
-    // From just behind a bookmark to just before one.
+    // From just after a bookmark to just before one.
     let woken = running.wake_ups()?;
     let begun = Instant::now();
     while running.wake_ups()? == woken {

@@ -1,11 +1,12 @@
-//! The chart, as SVG: four figures, a bar for each subject, readable on light and dark ground.
+//! The chart as SVG: four metrics with a bar for each subject, readable on light and dark
+//! backgrounds.
 
 use std::fmt::Write as _;
 
 use super::results::{Metric, Results, times};
 use super::subject::Subject;
 
-/// What is shown, and what it is called there.
+/// The shown metrics with their titles and units.
 const SHOWN: [(Metric, &str, &str); 4] = [
     (Metric::Rss, "Resident memory", "MiB"),
     (Metric::FirstBeat, "Exec to first accepted heartbeat", "ms"),
@@ -14,16 +15,16 @@ const SHOWN: [(Metric, &str, &str); 4] = [
 ];
 
 const WIDTH: f64 = 720.0;
-/// Where the bars begin: names stand before them.
+/// Where the bars begin. The names are to their left.
 const LEFT: f64 = 206.0;
-/// The longest bar; its figure stands behind it.
+/// The longest bar. The figure is to its right.
 const LONGEST: f64 = 380.0;
 const BAR: f64 = 16.0;
 const ROW: f64 = 22.0;
 const HEADING: f64 = 30.0;
 const GAP: f64 = 16.0;
 
-/// Draws what was measured. What wasn't is left out.
+/// Draws the measured metrics, and omits the others.
 #[must_use]
 pub fn svg(results: &Results) -> String {
     let mut drawn = String::new();
@@ -39,7 +40,7 @@ pub fn svg(results: &Results) -> String {
             continue;
         }
         y += HEADING;
-        // Writing to a String never fails, here and below.
+        // Writing to a String doesn't fail, here and below.
         let _ = writeln!(
             drawn,
             "<text class=\"title\" x=\"16\" y=\"{:.0}\">{title}, {unit}</text>",

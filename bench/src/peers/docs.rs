@@ -1,4 +1,4 @@
-//! The page that tells the figures: its table, between two lines of its own, and its chart.
+//! The documentation page with the figures: a table between two marker lines, and a chart.
 
 use std::fs;
 use std::path::Path;
@@ -13,10 +13,11 @@ use crate::{Error, io};
 const BEGIN: &str = "<!-- bench: what `just bench --write-docs` writes begins here -->";
 const END: &str = "<!-- bench: and ends here -->";
 
-/// Writes table and chart into `docs/performance.md` and `docs/performance.svg` of a repository.
+/// Writes the table and the chart to `docs/performance.md` and `docs/performance.svg` of a
+/// repository.
 ///
 /// # Errors
-/// A file can't be read or written, or the page has no place for the figures.
+/// A file can't be read or written, or the page has no markers for the figures.
 pub fn write(repository: &Path, results: &Results, machine: &Machine, plan: &Plan) -> Result<(), Error> {
     let page = repository.join("docs/performance.md");
     let text = fs::read_to_string(&page).map_err(io(format!("reading {}", page.display())))?;
@@ -30,7 +31,7 @@ pub fn write(repository: &Path, results: &Results, machine: &Machine, plan: &Pla
     fs::write(&drawing, chart::svg(results)).map_err(io(format!("writing {}", drawing.display())))
 }
 
-/// The text with the figures between its two lines; `None` if it has no such lines.
+/// Inserts the figures between the two marker lines; `None` if the text has no such lines.
 fn put(text: &str, figures: &str) -> Option<String> {
     let (before, rest) = text.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;

@@ -1,4 +1,5 @@
-//! Whether a subject does the work at all: one scripted life of a pod, which each subject must tell alike.
+//! Checks that a subject does the work: one scripted life of a pod, which each subject must report
+//! in the same way.
 
 use std::time::Duration;
 
@@ -15,15 +16,17 @@ use crate::Error;
 use crate::process::Running;
 use crate::world::{Member, World};
 
-/// How long after its last heartbeat a subject is listened to: whoever goes on sends again within that time.
+/// How long to listen after a subject's last heartbeat. A subject that continues sends again within
+/// this time.
 const SILENCE: Duration = Duration::from_millis(2500);
 
-/// The end of what the stand-in says of a time whose offset isn't written as Z.
+/// The end of the stand-in's message about a time whose offset isn't written as Z.
 const NOT_IN_UTC: &str = "is not in UTC (no Z at its end)";
 
-/// A state of `main`, as the pod shows it and as the wire tells it.
+/// A state of `main`, in the pod and on the wire.
 struct Step {
-    /// What goes wrong just before, in the fault language: of the Kubernetes API, and of the service.
+    /// The faults just before the step, in the fault language: of the Kubernetes API, and of the
+    /// service.
     faults: (&'static str, &'static str),
     /// The status in the pod.
     shown: Value,
@@ -38,8 +41,8 @@ impl Step {
     }
 }
 
-/// The life: a task fails, waits and is started again, and ends well, while the service refuses once, the API server forgets, and
-/// the watch breaks. The pod starts again only what failed.
+/// The life: a task fails, waits, is restarted, and succeeds. Meanwhile the service refuses once,
+/// the API server loses its history, and the watch breaks. The pod restarts only failed containers.
 fn script() -> Vec<Step> {
     let first = exit(3, "Error", "first");
     let again = |status: Value| restarted(status, 1, &first);
@@ -53,10 +56,10 @@ fn script() -> Vec<Step> {
     ]
 }
 
-/// Lets a subject tell the life, and says what is wrong with how it did.
+/// Plays the life with a subject, and reports all differences.
 ///
 /// # Errors
-/// It tells something else, or not in time.
+/// The subject reports something else, or not in time.
 pub async fn live(prepared: &Prepared, subject: Subject) -> Result<(), Error> {
     let world = World::start().await?;
     let member = world.add("life");
@@ -108,13 +111,13 @@ async fn through(
     let is_final = |heartbeats: &[Heartbeat]| heartbeats.iter().any(|beat| beat.accepted && beat.is_final());
     let service = &world.lab().service;
     service.wait_for("the last heartbeat", PATIENCE, is_final).await?;
-    // Nothing can be waited for where nothing may come.
+    // A fixed wait, because the expected event is that nothing arrives.
     sleep(SILENCE).await;
     running.terminate()?;
     Ok(running.ended(END).await?.code())
 }
 
-/// What is wrong with what was heard of a life.
+/// The problems in a life's heartbeats.
 fn judge(heard: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut wrong = |is_wrong: bool, what: String| {
@@ -153,7 +156,7 @@ fn judge(heard: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
             !is_whole,
             format!("a heartbeat says too little: {}", heartbeat.body),
         );
-        // The contract takes a time with any offset; that it ends with Z is what the stand-in asks of podbeat.
+        // The contract accepts times with any offset. The stand-in requires Z only from podbeat.
         let broken: Vec<&String> = heartbeat
             .violations
             .iter()
@@ -185,7 +188,7 @@ fn judge(heard: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
     complaints
 }
 
-/// The state of `main` in a heartbeat, made comparable.
+/// The state of `main` in a heartbeat, in comparable form.
 fn main(body: &Value) -> Option<Value> {
     let statuses = body.get("containerStatus")?.as_array()?;
     let main = statuses
@@ -194,7 +197,7 @@ fn main(body: &Value) -> Option<Value> {
     Some(plain(main?.get("state")?))
 }
 
-/// A state with its times in one form: the contract allows several for the same moment.
+/// A state with its times in one form, because the contract allows several for the same moment.
 fn plain(state: &Value) -> Value {
     match state {
         Value::Object(members) => members
@@ -239,7 +242,7 @@ mod tests {
         }
     }
 
-    /// A life that is told as it should be: twice each state, one retry, times in another form.
+    /// A correct life: each state twice, one retry, times in another form.
     async fn good() -> (Vec<Heartbeat>, Member) {
         let world = World::start().await.expect("a world");
         let member = world.add("life");
@@ -270,7 +273,7 @@ mod tests {
             judged(&heard).join("; ")
         };
         let last = good.len() - 1;
-        // A state that is left out, one that is told twice, one that is told otherwise.
+        // A missing state, a repeated one, and a different one.
         assert!(spoilt(&|heard| drop(heard.drain(5..7))).contains("states of main"));
         assert!(
             spoilt(&|heard| heard[7].body["containerStatus"] = heard[1].body["containerStatus"].clone())
@@ -282,11 +285,11 @@ mod tests {
             )
             .contains("states")
         );
-        // No last heartbeat, two, and something behind it.
+        // No last heartbeat, two of them, and a heartbeat after the last one.
         assert!(spoilt(&|heard| drop(heard.pop())).contains("0 last heartbeats"));
         assert!(spoilt(&|heard| heard[last - 1].body["lastHeartbeat"] = json!(true)).contains("2 last"));
         assert!(spoilt(&|heard| heard.push(beat(99, None, &json!({})))).contains("after the last"));
-        // Who it is, the contract, and nonces.
+        // Identity, the contract, and nonces.
         assert!(spoilt(&|heard| heard[2].body["jobRetryCount"] = json!(0)).contains("too little"));
         assert!(spoilt(&|heard| heard[2].violations.push("no".to_owned())).contains("contract"));
         assert!(spoilt(&|heard| heard[6].body["nonce"] = json!("n5")).contains("nonce"));

@@ -1,31 +1,32 @@
-//! The machine that figures come from, for whoever reads them elsewhere.
+//! The machine of the measurement, for readers of the figures.
 
 use std::fs;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-/// Where and when it is measured.
+/// The machine and the time of the measurement.
 #[derive(Clone, Debug)]
 pub struct Machine {
-    /// The moment.
+    /// The time.
     pub at: Timestamp,
-    /// The processor's own name.
+    /// The processor's name.
     pub processor: String,
-    /// How many CPUs may be used.
+    /// The number of available CPUs.
     pub cpus: usize,
     /// Memory, in GiB.
     pub memory_gib: u64,
-    /// The operating system's own name.
+    /// The operating system's name.
     pub system: String,
-    /// The kernel's version, without what a distributor adds to it.
+    /// The kernel's version, without a distributor's suffix.
     pub kernel: String,
-    /// The load of the last minute, when the measuring began: above nothing, others worked too.
+    /// The load of the last minute at the start of the measurement. Above zero, other work was
+    /// running.
     pub load: String,
 }
 
 impl Machine {
-    /// This one, now.
+    /// This machine, now.
     #[must_use]
     pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
@@ -51,7 +52,7 @@ impl Machine {
         }
     }
 
-    /// As a sentence's end.
+    /// A description for the end of a sentence.
     #[must_use]
     pub fn told(&self) -> String {
         format!(
@@ -68,14 +69,14 @@ impl Machine {
     }
 }
 
-/// What a line says behind its name and the sign after it; nothing if there is none.
+/// The value in the line with this name, after the sign; empty if there is none.
 fn value(text: &str, name: &str, sign: char) -> String {
     let mut lines = text.lines().filter_map(|line| line.split_once(sign));
     let found = lines.find(|(key, _)| key.trim() == name);
     found.map_or(String::new(), |(_, value)| value.trim().to_owned())
 }
 
-/// Of a kernel's release the version.
+/// The version in a kernel's release.
 fn version(release: &str) -> &str {
     release.trim().split('-').next().unwrap_or_default()
 }

@@ -1,5 +1,6 @@
-//! The rounds, and the rest. Each subject of a round has stand-ins of its own and the machine for itself; at rest all of them are
-//! there at once, since only their own time and wake-ups are counted.
+//! The rounds, and the measurement at rest. In a round, each subject has its own stand-ins and the
+//! machine to itself. At rest all subjects run concurrently, because only their own processor time
+//! and wake-ups are counted.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,14 +16,15 @@ use crate::Error;
 use crate::process::Running;
 use crate::world::{Member, World};
 
-/// podbeat's default interval, and that of its peers.
+/// The default interval of podbeat and its peers.
 const RESTING: Duration = Duration::from_secs(30);
 
-/// How many heartbeats an hour has at that interval.
+/// The heartbeats in an hour at that interval.
 const BEATS_AN_HOUR: f64 = 120.0;
 
-/// After a change, before the next one. podbeat collects what follows a heartbeat within 250 ms, and these are to be lone changes;
-/// below the shortest time between two heartbeats without a change, so that none of those meets one.
+/// The wait after a change. It is longer than 250 ms, in which podbeat collects what follows a
+/// heartbeat, because each change should be reported alone. It is shorter than the smallest
+/// interval between periodic heartbeats, so that no change meets one.
 const BETWEEN_CHANGES: [Duration; 4] = [
     Duration::from_millis(300),
     Duration::from_millis(337),
@@ -30,30 +32,30 @@ const BETWEEN_CHANGES: [Duration; 4] = [
     Duration::from_millis(411),
 ];
 
-/// A heartbeat's answer is read and its garbage is gone by then; the next one isn't due yet.
+/// By then a heartbeat's answer is read and its memory is freed, and the next one isn't due yet.
 const SETTLED: Duration = Duration::from_millis(200);
 
-/// How much is measured.
+/// The size of the measurement.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// Rounds: in each, every subject has its turn.
+    /// The number of rounds. Each subject has a turn in each round.
     pub rounds: usize,
     /// Starts of each subject in a round.
     pub starts: usize,
-    /// Changes in a round that aren't measured, since the first ones find everything cold.
+    /// Unmeasured changes in a round, because the first ones run with cold caches.
     pub warm_up: usize,
-    /// Changes in a round.
+    /// Measured changes in a round.
     pub changes: usize,
-    /// Heartbeats without a change in a round, whose CPU time is measured. None for not at all.
+    /// Heartbeats without a change in a round, whose processor time is measured. 0 to skip.
     pub beats: u64,
-    /// Copies of each subject at rest. None for not at all.
+    /// Copies of each subject at rest. 0 to skip.
     pub resting: usize,
-    /// Heartbeats of each of them, whose CPU time and wake-ups are measured.
+    /// Heartbeats of each copy at rest, whose processor time and wake-ups are measured.
     pub resting_beats: u64,
 }
 
 impl Plan {
-    /// What the published figures are made with.
+    /// The size for the published figures.
     pub const FULL: Self = Self {
         rounds: 3,
         starts: 5,
@@ -64,7 +66,7 @@ impl Plan {
         resting_beats: 6,
     };
 
-    /// For whoever changes the benchmark: no figure of it is worth telling.
+    /// For development of the benchmark. Its figures mean nothing.
     pub const QUICK: Self = Self {
         rounds: 1,
         starts: 2,
@@ -75,7 +77,7 @@ impl Plan {
         resting_beats: 0,
     };
 
-    /// What the ratios need that CI holds.
+    /// The size for the ratios that CI checks.
     pub const RATIOS: Self = Self {
         rounds: 5,
         starts: 5,
@@ -86,7 +88,7 @@ impl Plan {
         resting_beats: 0,
     };
 
-    /// For the JSON.
+    /// The plan for the JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         json!({
@@ -97,7 +99,7 @@ impl Plan {
     }
 }
 
-/// Measures the subjects. `tell` hears what is being done.
+/// Measures the subjects. `tell` receives progress messages.
 ///
 /// # Errors
 /// A subject doesn't do its work.
@@ -116,7 +118,7 @@ pub async fn measure(
     }
     for round in 0..plan.rounds {
         let mut order = subjects.to_vec();
-        // Rotated, so that nobody is always the first or always behind the same one.
+        // Rotated, so that no subject is always first, or always after the same one.
         order.rotate_left(round % subjects.len().max(1));
         for subject in order {
             tell(&format!(
@@ -147,7 +149,7 @@ async fn turn(prepared: &Prepared, subject: Subject, plan: &Plan) -> Result<Resu
     for start in 0..=plan.starts {
         let member = world.add(&format!("start-{start}"));
         let (_running, took) = begin(prepared, subject, &world, &member, INTERVAL).await?;
-        // The first one finds the stand-ins cold.
+        // The first start is not measured, because the stand-ins are cold.
         if start > 0 {
             results.add(subject, Metric::FirstBeat, milliseconds(took));
         }
@@ -182,7 +184,8 @@ async fn turn(prepared: &Prepared, subject: Subject, plan: &Plan) -> Result<Resu
         sleep(pause.copied().unwrap_or(SETTLED)).await;
     }
     for (metric, percent) in [(Metric::ChangeP50, 50), (Metric::ChangeP99, 99)] {
-        // Of fewer than a hundred changes the 99th percentile is the slowest one, and says nothing.
+        // With fewer than a hundred changes, the 99th percentile is the slowest one, which says
+        // nothing.
         if let Some(figure) = percentile(&took, percent).filter(|_| percent == 50 || took.len() >= 100) {
             results.add(subject, metric, figure);
         }
@@ -199,7 +202,7 @@ async fn turn(prepared: &Prepared, subject: Subject, plan: &Plan) -> Result<Resu
     Ok(results)
 }
 
-/// All subjects at rest, with the default interval.
+/// Measures all subjects at rest, with the default interval.
 async fn rest(prepared: &Prepared, subjects: &[Subject], plan: &Plan) -> Result<Results, Error> {
     let world = World::start().await?;
     let copies = subjects
@@ -238,7 +241,7 @@ async fn rest(prepared: &Prepared, subjects: &[Subject], plan: &Plan) -> Result<
     Ok(results)
 }
 
-/// Starts a subject, and tells how long it took to its first accepted heartbeat.
+/// Starts a subject, and returns the time to its first accepted heartbeat.
 async fn begin(
     prepared: &Prepared,
     subject: Subject,
@@ -254,13 +257,14 @@ async fn begin(
     Ok((running, came.unwrap_or_default().saturating_sub(at)))
 }
 
-/// Makes a change, and tells how long it took to an accepted heartbeat that shows it.
+/// Makes a change, and returns the time to an accepted heartbeat that shows it.
 async fn change(world: &World, member: &mut Member) -> Result<Duration, Error> {
     let change = world.change(member);
     world.until_shown(&change, PATIENCE).await
 }
 
-/// Waits for so many more heartbeats, and until the last of them is over. Tells how many there were so far.
+/// Waits for this many more heartbeats, and until the work of the last one is over. Returns their
+/// total number.
 async fn settled(world: &World, member: &Member, more: u64) -> Result<u64, Error> {
     let wanted = world.count(member).accepted + more;
     world
@@ -270,7 +274,7 @@ async fn settled(world: &World, member: &Member, more: u64) -> Result<u64, Error
     Ok(world.count(member).accepted)
 }
 
-/// Ends a subject as the kubelet does. Its last heartbeat must have been accepted, once.
+/// Ends a subject as the kubelet does, and checks that exactly one last heartbeat was accepted.
 async fn end(mut running: Running, subject: Subject, world: &World, member: &Member) -> Result<(), Error> {
     running.terminate()?;
     running.ended(END).await?;
@@ -293,7 +297,7 @@ async fn end(mut running: Running, subject: Subject, world: &World, member: &Mem
     })
 }
 
-/// An error with what the subject wrote.
+/// Adds the subject's output to an error.
 pub(super) fn wrote(error: Error, subject: Subject, running: &Running) -> Error {
     match error {
         Error::InVain { what, waited, seen } => Error::InVain {
@@ -305,7 +309,7 @@ pub(super) fn wrote(error: Error, subject: Subject, running: &Running) -> Error 
     }
 }
 
-/// Enough for so many heartbeats on a machine that does something else, too.
+/// The time limit for this many heartbeats on a busy machine.
 fn patience_for(beats: u64, interval: Duration) -> Duration {
     let beats = u32::try_from(beats).unwrap_or(u32::MAX);
     interval.saturating_mul(beats).saturating_mul(2) + PATIENCE
@@ -315,7 +319,7 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// A count or a size as a figure; exact up to 2^53.
+/// A count or size as a figure; exact up to 2^53.
 #[allow(
     clippy::cast_precision_loss,
     reason = "no process and no file here is that large"
@@ -324,7 +328,7 @@ fn figure(count: u64) -> f64 {
     count as f64
 }
 
-/// The file in which `bench/prepare.sh` leaves the programs' paths.
+/// The file to which `bench/prepare.sh` writes the programs' paths.
 #[must_use]
 pub fn prepared_file(repository: &Path) -> std::path::PathBuf {
     repository.join("target/bench/prepared")

@@ -1,6 +1,7 @@
-//! podbeat beside its peers: other ways to do the same work, each before stand-ins of its own, in one run.
-//! Here live the peers and how they are started, the life that each must tell alike, the measurements, and what is made of them.
-//! Never here: a figure that wasn't measured in the same run as those that it is compared with.
+//! podbeat and its peers: other ways to do the same work, each with its own stand-ins, in one run.
+//! Contains the peers and their start, the life that each must report in the same way, the
+//! measurements, and their evaluation.
+//! Never here: a figure from another run than the ones that it is compared with.
 
 pub mod chart;
 pub mod docs;
@@ -12,11 +13,12 @@ pub mod subject;
 
 use std::time::Duration;
 
-/// How long a subject may take for anything that it does at once, such as its first heartbeat. Far above what a busy machine needs.
+/// How long a subject may take for anything that it does at once, such as its first heartbeat. Far
+/// more than a busy machine needs.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a subject may take to end after its SIGTERM.
+/// How long a subject may take to end after SIGTERM.
 const END: Duration = Duration::from_secs(30);
 
-/// Between two heartbeats while nothing changes, where a subject is kept busy.
+/// The time between two heartbeats without a change, for a busy subject.
 const INTERVAL: Duration = Duration::from_secs(1);

@@ -1,4 +1,5 @@
-//! Figures of all rounds, and what is made of them: medians, spreads, ratios, the table and the JSON.
+//! The figures of all rounds and their evaluation: medians, spreads, ratios, the table and the
+//! JSON.
 
 use std::collections::BTreeMap;
 
@@ -7,39 +8,39 @@ use serde_json::{Value, json};
 use super::machine::Machine;
 use super::subject::Subject;
 
-/// What is measured.
+/// A measured value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Metric {
     /// Resident memory after some hundred heartbeats.
     Rss,
-    /// The same, with each page counted in the part that is the subject's own.
+    /// Resident memory, with shared pages counted in parts.
     Pss,
-    /// Memory that is the subject's alone and was written to.
+    /// Private memory that was written.
     PrivateDirty,
-    /// The most resident memory there ever was.
+    /// The peak of resident memory.
     Peak,
     /// Threads.
     Threads,
-    /// CPU time of a thousand heartbeats without a change, one a second.
+    /// CPU time of a thousand heartbeats without a change, one per second.
     CpuThousand,
-    /// CPU time of an hour at rest, at the default interval.
+    /// CPU time of an hour at rest, with the default interval.
     CpuHour,
-    /// Wake-ups of that hour.
+    /// Wake-ups in that hour.
     WakeUpsHour,
-    /// From exec to the first accepted heartbeat.
+    /// The time from exec to the first accepted heartbeat.
     FirstBeat,
-    /// From a change to the accepted heartbeat that shows it: half of them took less.
+    /// The median time from a change to the accepted heartbeat that shows it.
     ChangeP50,
-    /// The same: 99 % of them took less.
+    /// The 99th percentile of that time.
     ChangeP99,
-    /// The subject's own files.
+    /// The size of the subject's own files.
     Files,
-    /// The image's archive.
+    /// The size of the image's archive.
     Image,
 }
 
 impl Metric {
-    /// All, in the order of the table.
+    /// All metrics, in the order of the table.
     pub const ALL: [Self; 13] = [
         Self::Rss,
         Self::Pss,
@@ -56,7 +57,7 @@ impl Metric {
         Self::Image,
     ];
 
-    /// As JSON calls it, with its unit.
+    /// The name in the JSON, with its unit.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -76,7 +77,7 @@ impl Metric {
         }
     }
 
-    /// As the table calls it, with its unit.
+    /// The title in the table, with its unit.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -96,7 +97,7 @@ impl Metric {
         }
     }
 
-    /// A figure as the table shows it.
+    /// A figure as in the table.
     #[must_use]
     pub fn show(self, figure: f64) -> String {
         let mib = figure / 1_048_576.0;
@@ -111,7 +112,7 @@ impl Metric {
     }
 }
 
-/// The figures of one subject, each metric's in the order in which they were measured.
+/// The figures of one subject; for each metric, in the order of measurement.
 pub type Figures = BTreeMap<Metric, Vec<f64>>;
 
 /// All figures of a run.
@@ -120,18 +121,18 @@ pub struct Results {
     figures: BTreeMap<Subject, Figures>,
 }
 
-/// The middle of some figures, the least and the most.
+/// The median of figures, the smallest and the largest one.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Spread {
     /// The median.
     pub median: f64,
-    /// The least.
+    /// The smallest figure.
     pub least: f64,
-    /// The most.
+    /// The largest figure.
     pub most: f64,
 }
 
-/// The figure of which `percent` of all are less or the same, by nearest rank; `None` of none.
+/// The percentile by nearest rank; `None` without figures.
 #[must_use]
 pub fn percentile(figures: &[f64], percent: usize) -> Option<f64> {
     let mut sorted = figures.to_vec();
@@ -140,7 +141,8 @@ pub fn percentile(figures: &[f64], percent: usize) -> Option<f64> {
     sorted.get(rank - 1).copied()
 }
 
-/// The median, the mean of the two in the middle if there are two; with the least and the most. `None` of none.
+/// The median, the smallest and the largest figure; `None` without figures. For an even number of
+/// figures, the median is the mean of the two in the middle.
 #[must_use]
 pub fn spread(figures: &[f64]) -> Option<Spread> {
     let mut sorted = figures.to_vec();
@@ -159,17 +161,18 @@ pub fn spread(figures: &[f64]) -> Option<Spread> {
     })
 }
 
-/// A share of a peer's figure that podbeat's may be at most, as `bench/budget.json` calls it.
+/// The limit for podbeat's figure as a fraction of a peer's, which is a budget of
+/// `bench/budget.json`.
 pub struct Ratio {
-    /// Its name there.
+    /// The budget's name.
     pub budget: &'static str,
-    /// What is compared.
+    /// The compared metric.
     pub metric: Metric,
-    /// With whose.
+    /// The peer.
     pub peer: Subject,
 }
 
-/// The ratios that CI holds.
+/// The ratios that CI checks.
 pub const RATIOS: [Ratio; 4] = [
     Ratio {
         budget: "ratio-rss-python",
@@ -211,34 +214,34 @@ impl Results {
         }
     }
 
-    /// Median and spread, if it was measured.
+    /// The median and spread, if the metric was measured.
     #[must_use]
     pub fn spread(&self, subject: Subject, metric: Metric) -> Option<Spread> {
         spread(self.figures.get(&subject)?.get(&metric)?)
     }
 
-    /// podbeat's median as a share of a subject's, if both were measured.
+    /// podbeat's median as a fraction of another subject's, if both were measured.
     #[must_use]
     pub fn share(&self, metric: Metric, of: Subject) -> Option<f64> {
         let median = |subject| Some(self.spread(subject, metric)?.median);
         Some(median(Subject::Podbeat)? / median(of).filter(|whole| *whole > 0.0)?)
     }
 
-    /// The ratios that CI holds, by their budget's name, as far as they were measured: of the medians, since a lucky or an unlucky
-    /// round of one subject says nothing of the other.
+    /// The ratios that CI checks, by their budget's name, if they were measured. They are ratios of
+    /// medians, because one lucky or unlucky round of a subject says nothing about the other.
     #[must_use]
     pub fn ratios(&self) -> Vec<(&'static str, f64)> {
         let ratio = |ratio: &Ratio| Some((ratio.budget, self.share(ratio.metric, ratio.peer)?));
         RATIOS.iter().filter_map(ratio).collect()
     }
 
-    /// The subjects that were measured, in the order of the table.
+    /// The measured subjects, in the order of the table.
     #[must_use]
     pub fn subjects(&self) -> Vec<Subject> {
         self.figures.keys().copied().collect()
     }
 
-    /// How many figures there are of a metric.
+    /// The number of figures of a metric.
     #[must_use]
     pub fn count(&self, subject: Subject, metric: Metric) -> usize {
         let figures = self
@@ -248,8 +251,8 @@ impl Results {
         figures.map_or(0, Vec::len)
     }
 
-    /// The table: a line for each metric; each cell is the median, the least and the most, and for a peer how many times podbeat's
-    /// it is.
+    /// The table, with a line for each metric. Each cell has the median, the smallest and the
+    /// largest figure; for a peer, also the ratio to podbeat's figure.
     #[must_use]
     pub fn table(&self) -> Vec<Vec<String>> {
         let subjects = self.subjects();
@@ -274,7 +277,7 @@ impl Results {
         let spread = self.spread(subject, metric)?;
         let [median, least, most] =
             [spread.median, spread.least, spread.most].map(|figure| metric.show(figure));
-        // What a child that ended had woken up for isn't known any more.
+        // The wake-ups of ended children are unknown.
         let at_least = if subject == Subject::Shell && metric == Metric::WakeUpsHour {
             "≥ "
         } else {
@@ -285,7 +288,7 @@ impl Results {
         } else {
             format!(" ({least}–{most})")
         };
-        // A script is nothing without the programs that it calls, which aren't counted.
+        // A script needs the programs that it calls, and their sizes aren't counted.
         let is_comparable =
             subject != Subject::Podbeat && (subject != Subject::Shell || metric != Metric::Files);
         let times = match self.share(metric, subject) {
@@ -295,7 +298,7 @@ impl Results {
         Some(format!("{at_least}{median}{range}{times}"))
     }
 
-    /// All of it, for other programs.
+    /// All results, for other programs.
     #[must_use]
     pub fn json(&self, machine: &Machine, how: &Value) -> Value {
         let subjects: serde_json::Map<String, Value> = self
@@ -323,7 +326,7 @@ impl Results {
     }
 }
 
-/// A factor with as many digits as it is worth.
+/// A factor with its significant digits.
 pub(super) fn times(factor: f64) -> String {
     if factor < 10.0 {
         format!("{factor:.1}")
@@ -332,7 +335,7 @@ pub(super) fn times(factor: f64) -> String {
     }
 }
 
-/// Rows as text, in columns.
+/// The rows as text, in columns.
 #[must_use]
 pub fn text(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();

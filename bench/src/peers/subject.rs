@@ -1,4 +1,4 @@
-//! What is measured: podbeat and its peers, where their programs are, and how they are started.
+//! The measured subjects: podbeat and its peers, the paths of their programs, and their start.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,27 +9,27 @@ use crate::process::{Running, Sample};
 use crate::world::{Member, World};
 use crate::{Error, io, repository};
 
-/// The retry count that each heartbeat must show.
+/// The retry count that each heartbeat must contain.
 pub const JOB_RETRY_COUNT: i64 = 2;
 
 /// A way to do the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Subject {
-    /// podbeat itself, as its image holds it.
+    /// podbeat, as in its image.
     Podbeat,
-    /// client-go's informer and net/http.
+    /// A Go program with client-go's informer and net/http.
     Go,
-    /// Kubernetes' Python client and libica.
+    /// A Python program with Kubernetes' Python client and libica.
     Python,
-    /// curl and jq.
+    /// A shell script with curl and jq.
     Shell,
 }
 
 impl Subject {
-    /// All, in the order of the table.
+    /// All subjects, in the order of the table.
     pub const ALL: [Self; 4] = [Self::Podbeat, Self::Go, Self::Python, Self::Shell];
 
-    /// As it is called on the command line and in JSON.
+    /// The name on the command line and in the JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -40,7 +40,7 @@ impl Subject {
         }
     }
 
-    /// As it is called in the table.
+    /// The title in the table.
     #[must_use]
     pub fn title(self) -> &'static str {
         match self {
@@ -51,24 +51,24 @@ impl Subject {
         }
     }
 
-    /// By its name.
+    /// The subject with this name.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|subject| subject.name() == name)
     }
 }
 
-/// The programs, as `bench/prepare.sh` made them.
+/// The programs that `bench/prepare.sh` built.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     paths: BTreeMap<String, PathBuf>,
 }
 
 impl Prepared {
-    /// Reads what `bench/prepare.sh` wrote: a name and a path in each line.
+    /// Reads the file that `bench/prepare.sh` wrote, with a name and a path in each line.
     ///
     /// # Errors
-    /// The file isn't there, since nothing was prepared.
+    /// The file can't be read, usually because nothing was prepared.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = fs::read_to_string(path).map_err(io(format!(
             "reading {}, which `bash bench/prepare.sh` writes: run it first",
@@ -89,7 +89,7 @@ impl Prepared {
             })
     }
 
-    /// Starts a subject in a pod. What it writes goes to a file of the world.
+    /// Starts a subject in a pod. Its output is written to a file of the world.
     ///
     /// # Errors
     /// It isn't prepared, or can't be started.
@@ -102,7 +102,7 @@ impl Prepared {
     ) -> Result<Running, Error> {
         let program = self.path(subject.name())?;
         let mut environment = world.settings(member, interval);
-        // In seconds, which all of them read.
+        // In seconds, which all subjects can parse.
         let seconds = format!("{}s", interval.as_secs());
         environment.insert("PODBEAT_INTERVAL".to_owned(), seconds);
         environment.insert("JOB_RETRY_COUNT".to_owned(), JOB_RETRY_COUNT.to_string());
@@ -111,7 +111,8 @@ impl Prepared {
         let arguments = match subject {
             Subject::Podbeat => Vec::new(),
             Subject::Go => {
-                // As a Go sidecar's manifest sets them: one thread's worth of CPU, and a ceiling that makes the collector work.
+                // As in a Go sidecar's manifest: one CPU, and a memory limit that makes the garbage
+                // collector work.
                 environment.insert("GOMAXPROCS".to_owned(), "1".to_owned());
                 environment.insert("GOMEMLIMIT".to_owned(), "32MiB".to_owned());
                 Vec::new()
@@ -123,10 +124,11 @@ impl Prepared {
         Running::start(program, &arguments, &environment, &log)
     }
 
-    /// The bytes of the subject's own files: the binary, the script, or the virtual environment with what is installed in it.
+    /// The size of the subject's own files in bytes: the binary, the script, or the virtual
+    /// environment with its packages.
     ///
     /// # Errors
-    /// They can't be read.
+    /// A file can't be read.
     pub fn size(&self, subject: Subject) -> Result<u64, Error> {
         match subject {
             Subject::Podbeat | Subject::Go => size(self.path(subject.name())?),
@@ -135,17 +137,17 @@ impl Prepared {
         }
     }
 
-    /// The bytes of podbeat's image, where it was made.
+    /// The size of podbeat's image in bytes, if it was built.
     #[must_use]
     pub fn image_size(&self) -> Option<u64> {
         size(self.paths.get("image")?).ok()
     }
 }
 
-/// A look at a subject: the process, and for the shell with all that it has started.
+/// Samples a subject: the process; for the shell, also all its descendants.
 ///
 /// # Errors
-/// It is gone.
+/// It has ended.
 pub fn look(subject: Subject, running: &Running) -> Result<Sample, Error> {
     match subject {
         Subject::Shell => running.sample_with_children(),
@@ -153,7 +155,7 @@ pub fn look(subject: Subject, running: &Running) -> Result<Sample, Error> {
     }
 }
 
-/// A file's bytes, or all of a directory's.
+/// The size of a file, or of all files in a directory, in bytes.
 fn size(path: &Path) -> Result<u64, Error> {
     let reading = || io(format!("reading {}", path.display()));
     let metadata = fs::symlink_metadata(path).map_err(reading())?;
