@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Builds the image with the Dockerfile and holds it against `just image`: the same files, modes, bytes and settings.
-# Needs what `just image` builds, buildah, and no registry: in place of the Rust image stands an empty one, into which this host's compiler, C
-# library and downloaded crates are mounted.
+# Builds the image with the Dockerfile, and compares it with that of `just image`: the files, modes,
+# bytes and settings. Needs the output of `just image`, and buildah, but no registry: an empty image
+# replaces the Rust image, and mounts this host's compiler, C library and downloaded crates.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -28,7 +28,7 @@ clean() {
 trap clean EXIT
 tool() { "${CARGO_TARGET_DIR:-target}/debug/podbeat-image" "$@"; }
 
-# /usr and what of the root leads into it.
+# /usr, and the root's links into it.
 links=()
 for name in bin lib lib64 sbin; do
   if [ -L "/$name" ]; then links+=(--link "/$name=usr/$name"); fi
@@ -41,7 +41,7 @@ ours=$(buildah pull --quiet "oci-archive:$archive")
 label() { buildah inspect --type image --format "{{index .OCIv1.Config.Labels \"org.opencontainers.image.$1\"}}" "$ours"; }
 created=$(label created)
 
-# cc may be a link by way of Debian's alternatives.
+# On Debian, cc may be a link through the alternatives.
 alternatives=()
 if [ -d /etc/alternatives ]; then alternatives=(--volume /etc/alternatives:/etc/alternatives:ro); fi
 cargo fetch --quiet --locked
@@ -53,7 +53,7 @@ buildah build --quiet --pull-never --no-cache --layers=false --identity-label=fa
   --iidfile "$work/id" . >&2
 theirs=$(cat "$work/id")
 
-# Every file with its mode, owner, time, size and sum; then how it is run.
+# Lists every file with its mode, owner, time, size and checksum, and then the image's settings.
 tell() {
   local container root
   container=$(buildah from --pull-never "$1")

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Builds podbeat as its image needs it, and prints where the binary is. Without the commands that only a laptop needs; static,
-# because the image has nothing else to run with; without a path of this host in it, so that the same sources make the same bytes anywhere.
+# Builds podbeat's binary for its image, and prints its path. It has no commands that only a laptop
+# needs. It is static, because the image contains no libraries. It contains no path of this host, so
+# the same sources produce the same bytes everywhere.
 #
 #   image/static.sh [--symbols] [podbeat|podbeat-planted]
 #
-# --symbols leaves the names of functions in, for valgrind, in a file of its own; the code is the same. podbeat-planted is the agent
-# with a flaw that the budgets must find out (bench/planted).
+# --symbols also writes a file with the names of functions, for valgrind. Its code is the same.
+# podbeat-planted is the agent with a flaw that the budgets must detect (bench/planted).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -25,15 +26,16 @@ case $target in
     ;;
 esac
 
-# Before the build, since the directories of the sources must be there to be named.
+# Before the build, because the source directories must exist before the loop below can list them.
 cargo fetch --quiet --locked --target "$target"
 
-# Without PIE, 280 KiB smaller. The linker's script says what it leaves out.
+# Without PIE, the binary is 280 KiB smaller. The linker script says what it leaves out.
 flags=(-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr,-T,image/static.ld)
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
   flags+=("--remap-path-prefix=${sources%/}=registry")
 done
-# In this form, and not as RUSTFLAGS or the target's, they stand alone whatever else is set, and a path may have spaces.
+# Set in this form, and not as RUSTFLAGS or in the target's settings, the flags replace all others,
+# and paths may contain spaces.
 CARGO_ENCODED_RUSTFLAGS=$(
   IFS=$'\x1f'
   echo "${flags[*]}"
@@ -43,12 +45,12 @@ export CARGO_ENCODED_RUSTFLAGS
 built=${CARGO_TARGET_DIR:-target}/$target/release/$package
 options=(--release --locked --no-default-features --package "$package" --bin "$package" --target "$target")
 if [ -n "$symbols" ]; then
-  # Only the last step differs, and so all that is linked was compiled once for both.
+  # Only the last step differs, so everything that is linked is compiled once for both.
   cargo rustc "${options[@]}" -- -C strip=none >&2
   cp --force "$built" "$built$symbols"
 fi
-# Last, so that the file of podbeat's name is the one for the image, whatever was built before. Of podbeat-planted, which no image
-# holds, one is enough.
+# Last, so that the file named podbeat is always the one for the image. podbeat-planted is in no
+# image, so one file is enough.
 if [ -z "$symbols" ] || [ "$package" = podbeat ]; then
   cargo build "${options[@]}" >&2
 fi

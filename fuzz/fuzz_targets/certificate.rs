@@ -1,4 +1,5 @@
-//! A certificate as whoever answers on a port may present it: no panic, and in bounds.
+//! A certificate that any server may present: reading it must not panic, and must stay within
+//! bounds.
 
 #![no_main]
 

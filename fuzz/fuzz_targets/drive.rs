@@ -1,4 +1,4 @@
-// Drives a machine through a short life. Part of the targets that feed it.
+// Drives a machine through a short life. Part of the targets that use it.
 
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ pub fn at(seconds: u64) -> Now {
     }
 }
 
-/// Feeds the machine, then SIGTERM, then a day of time: none of it may panic.
+/// Feeds the machine with events, then SIGTERM, then a day of time. Nothing may panic.
 pub fn to_the_end(machine: &mut Machine, events: Vec<Event>) {
     let mut second = 0;
     let mut feed = |event, second| {
@@ -57,7 +57,8 @@ pub fn to_the_end(machine: &mut Machine, events: Vec<Event>) {
         feed(event, second);
     }
     feed(Event::Signal, second);
-    // The longest grace that a pod may have is without bound; a day shows that time goes on.
+    // A pod's grace period has no upper limit. A day is enough to show that the machine handles the
+    // passing of time.
     for later in 1..1000 {
         feed(Event::Woke, second + later * 90);
     }

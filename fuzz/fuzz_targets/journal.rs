@@ -1,4 +1,4 @@
-//! A journal, whatever it holds: no panic in reading it, nor in going on from it.
+//! A journal with any content: neither reading it nor continuing from it may panic.
 
 #![no_main]
 

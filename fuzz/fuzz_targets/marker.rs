@@ -1,5 +1,6 @@
-//! A file among the exit markers: its name up to the first line end, then what it holds. No panic, nothing out of range,
-//! and what is read is printed so that it is read again.
+//! A file in the directory of exit markers: its name up to the first line end, then its content.
+//! Nothing may panic, no value may be out of range, and a printed marker must parse to the same
+//! marker.
 
 #![no_main]
 

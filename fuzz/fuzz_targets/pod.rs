@@ -1,4 +1,4 @@
-//! A pod's JSON, whatever it holds: no panic in reading it, nor in what the machine makes of it.
+//! A pod's JSON with any content: neither reading it nor the machine's handling may panic.
 
 #![no_main]
 
@@ -10,7 +10,7 @@ use podbeat_kubernetes::resource::Pod;
 use podbeat_kubernetes::status;
 
 fuzz_target!(|bytes: &[u8]| {
-    // Two pods, one after the other, if there is a line end between.
+    // A line end separates two pods, one after the other.
     let pods = bytes.splitn(2, |byte| *byte == b'\n');
     let events: Vec<Event> = pods
         .filter_map(|bytes| serde_json::from_slice::<Pod>(bytes).ok())

@@ -1,4 +1,4 @@
-//! Settings, one `NAME=value` a line: no panic, and no secret in what is said of them.
+//! Settings, one `NAME=value` per line: nothing may panic, and no output may contain a secret.
 
 #![no_main]
 
@@ -14,7 +14,7 @@ fuzz_target!(|text: &str| {
         .filter_map(|line| line.split_once('='))
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
-    // Whatever else is wrong, this is in no message.
+    // No message may contain this, whatever else is wrong.
     let secret = "s3cr3t-of-nobody";
     for variable in ["PODBEAT_TOKEN", "PODBEAT_NONCE"] {
         if let Some(value) = settings.get_mut(variable) {

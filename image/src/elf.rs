@@ -1,4 +1,4 @@
-//! What an ELF program's headers say of it: for which machine it is, and whether it can start in an empty root.
+//! Reads an ELF program's headers: its machine, and whether it can start in an empty root.
 
 use object::Endianness;
 use object::elf::{EM_AARCH64, EM_X86_64, FileHeader64, PT_INTERP};
@@ -7,10 +7,10 @@ use object::read::elf::{FileHeader, ProgramHeader};
 /// Why a program can't be in an image of its own.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No program, or one that ends too early.
+    /// It is no ELF program, or an incomplete one.
     #[error("reading its ELF headers: is it a 64-bit Linux program, and whole?")]
     Headers(#[from] object::read::Error),
-    /// A machine that podbeat isn't built for.
+    /// It is for a machine that podbeat isn't built for.
     #[error("it is for ELF machine {0}, not for amd64 or arm64")]
     Machine(u16),
     /// It is linked dynamically.
@@ -18,7 +18,7 @@ pub enum Error {
     Interpreter(String),
 }
 
-/// The machine of an image, in the words of the OCI.
+/// The machine of an image, by its OCI name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Architecture {
@@ -52,7 +52,7 @@ impl Architecture {
     }
 }
 
-/// Whether the program starts with nothing else in its root, and if so, its machine.
+/// Checks that the program can start in an empty root, and returns its machine.
 ///
 /// # Errors
 /// It needs an interpreter (the dynamic linker), is no ELF program, or for another machine.
@@ -73,7 +73,8 @@ pub fn check_static(program: &[u8]) -> Result<Architecture, Error> {
 pub(crate) mod tests {
     use super::*;
 
-    /// The least program of 64 bits, little-endian: a header, and perhaps one program header that names an interpreter.
+    /// The smallest 64-bit little-endian program: a header, and optionally one program header that
+    /// names an interpreter.
     pub(crate) fn program(machine: u16, interpreter: Option<&str>) -> Vec<u8> {
         let mut bytes = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0".to_vec();
         bytes.extend(2_u16.to_le_bytes()); // an executable

@@ -1,4 +1,5 @@
-//! The files of an image, in one order, with their parents: as a layer, or as a directory.
+//! The files of an image with their parent directories, in a fixed order: as a layer, or as a
+//! directory.
 
 use std::collections::BTreeMap;
 use std::fs::{DirBuilder, File, Permissions};
@@ -7,26 +8,26 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Parents that no entry names are made with this mode.
+/// The mode of parent directories that no entry names.
 const DIRECTORY_MODE: u32 = 0o755;
 
-/// Why an image's files can't be put together.
+/// Why an image's files are invalid, or can't be written.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A path that is no place in an image.
+    /// The path is not valid in an image.
     #[error("{} is no path in an image: write it from the root, without . or ..", .0.display())]
     Path(PathBuf),
-    /// Two entries for one path, or a file where another entry needs a directory.
+    /// Two entries have the same path, or an entry needs a directory where another has a file.
     #[error("{} is in the image twice, or is a directory for one entry and something else for another", .0.display())]
     Clash(PathBuf),
-    /// A file or directory of this host.
+    /// An operation on a file or directory of this host failed.
     #[error("{doing} {}", path.display())]
     Host {
-        /// What was being done.
+        /// The action that failed.
         doing: &'static str,
-        /// To what.
+        /// The path on this host.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -35,13 +36,14 @@ pub enum Error {
     Pack {
         /// The path in the image.
         path: PathBuf,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
 }
 
-/// One thing in an image: its path from the root, and what is there. All of it belongs to root.
+/// One file, directory or link in an image, with its path from the root. Everything belongs to
+/// root.
 #[derive(Clone, Debug)]
 pub struct Entry {
     path: PathBuf,
@@ -56,7 +58,7 @@ enum Node {
 }
 
 impl Entry {
-    /// A file with these contents.
+    /// A file with this content.
     #[must_use]
     pub fn file(path: impl Into<PathBuf>, mode: u32, contents: impl Into<Vec<u8>>) -> Self {
         let contents = contents.into();
@@ -66,10 +68,10 @@ impl Entry {
         }
     }
 
-    /// A file with the contents of one of this host.
+    /// A file with the content of a file of this host.
     ///
     /// # Errors
-    /// It can't be read.
+    /// The file can't be read.
     pub fn copy(path: impl Into<PathBuf>, mode: u32, from: &Path) -> Result<Self, Error> {
         let contents = std::fs::read(from).map_err(host("reading", from))?;
         Ok(Self::file(path, mode, contents))
@@ -85,7 +87,7 @@ impl Entry {
         }
     }
 
-    /// What is in it, if it is a file.
+    /// The content, if it is a file.
     #[must_use]
     pub fn contents(&self) -> Option<&[u8]> {
         match &self.node {
@@ -94,7 +96,7 @@ impl Entry {
         }
     }
 
-    /// A directory. Those that lead to another entry come by themselves, with mode 0755.
+    /// A directory. Parent directories of other entries are created automatically, with mode 0755.
     #[must_use]
     pub fn directory(path: impl Into<PathBuf>, mode: u32) -> Self {
         Self {
@@ -104,7 +106,8 @@ impl Entry {
     }
 }
 
-/// Entries with their parents, under relative paths. Parents sort before what is in them.
+/// Entries with their parent directories, under relative paths. A directory comes before its
+/// content.
 pub(crate) struct Tree(BTreeMap<PathBuf, Node>);
 
 impl Tree {
@@ -131,7 +134,7 @@ impl Tree {
         Ok(Self(tree))
     }
 
-    /// As a tar stream. Every time in it is `created`.
+    /// Writes a tar stream. All times in it are `created`.
     pub(crate) fn pack(&self, created: u64, into: impl Write) -> Result<(), Error> {
         let mut tar = tar::Builder::new(into);
         for (path, node) in &self.0 {
@@ -146,8 +149,8 @@ impl Tree {
         })
     }
 
-    /// As files in a directory, which must be empty or not yet exist. They belong to whoever runs this: an image
-    /// builder's COPY gives them to root.
+    /// Writes files to a directory, which must be empty or must not exist yet. They belong to the
+    /// current user. An image builder's COPY gives them to root.
     pub(crate) fn unpack(&self, created: u64, into: &Path) -> Result<(), Error> {
         make_directory(into, DIRECTORY_MODE)?;
         let mut inside = std::fs::read_dir(into).map_err(host("listing", into))?;
@@ -166,7 +169,7 @@ impl Tree {
                 Node::Link { target } => symlink(target, &path).map_err(host("linking", &path))?,
             }
         }
-        // Children first: what is written into a directory changes its time.
+        // Children first, because writing into a directory changes its time.
         let time = UNIX_EPOCH + Duration::from_secs(created);
         for (path, node) in self.0.iter().rev() {
             if !matches!(node, Node::Link { .. }) {
@@ -187,7 +190,7 @@ fn append(tar: &mut tar::Builder<impl Write>, path: &Path, node: &Node, created:
         Node::Directory { mode } => {
             header.set_entry_type(tar::EntryType::Directory);
             header.set_mode(*mode);
-            // The slash at the end is how tar knows directories by name.
+            // tar recognizes directories by the slash at the end of the name.
             tar.append_data(&mut header, path.join(""), io::empty())
         }
         Node::File { mode, contents } => {
@@ -204,7 +207,7 @@ fn append(tar: &mut tar::Builder<impl Write>, path: &Path, node: &Node, created:
     }
 }
 
-/// The path below the root.
+/// The path relative to the root.
 fn inside(path: &Path) -> Result<PathBuf, Error> {
     let mut components = path.components();
     let rooted = components.next() == Some(Component::RootDir);
@@ -226,7 +229,7 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
     set_mode(path, mode)
 }
 
-/// Set after creation, so that no umask takes part.
+/// Set after creation, so that the umask has no effect.
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
     std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(host("setting the mode of", path))
 }

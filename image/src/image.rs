@@ -1,4 +1,5 @@
-//! An image: files, and how they are run. Written as an archive of the OCI image layout, with one layer.
+//! An image: its files, and how they are run. It is written as an archive of the OCI image layout,
+//! with one layer.
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -13,13 +14,13 @@ use crate::elf::Architecture;
 use crate::files::{self, Entry, Tree};
 use crate::layout::{self, Descriptor};
 
-/// Why an image can't be made.
+/// Why an image can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// Its files.
+    /// Its files are invalid, or can't be written.
     #[error(transparent)]
     Files(#[from] files::Error),
-    /// The tag is no name of an image.
+    /// The tag is not a valid image name.
     #[error("{0:?} is no tag of an image: write NAME:VERSION, in small letters, such as podbeat:0.1.0")]
     Tag(String),
     /// The time is beyond the year 9999.
@@ -28,67 +29,67 @@ pub enum Error {
     /// A document of the layout can't be written as JSON.
     #[error("writing the image's {what} as JSON")]
     Json {
-        /// Which document.
+        /// The document.
         what: &'static str,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: serde_json::Error,
     },
     /// The archive can't be packed.
     #[error("packing the image's {what}")]
     Pack {
-        /// Which part.
+        /// The part.
         what: &'static str,
-        /// Why it failed.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It is larger than is allowed.
+    /// A file is larger than its limit.
     #[error("the {what} has {size} bytes, more than the {limit} that it may have: what made it grow?")]
     TooLarge {
-        /// Of which file.
+        /// The file.
         what: &'static str,
         /// Its size.
         size: u64,
-        /// What it may have.
+        /// Its limit.
         limit: u64,
     },
 }
 
-/// A container image for Linux, with one layer. The same image makes the same bytes.
+/// A container image for Linux, with one layer. The same image always has the same bytes.
 #[derive(Clone, Debug)]
 pub struct Image {
     /// Its name for container runtimes, such as `podbeat:0.1.0`.
     pub tag: String,
-    /// The machine that it runs on.
+    /// The machine for which it is.
     pub architecture: Architecture,
-    /// Seconds since 1970: when it was made, and the time of each of its files.
+    /// The creation time of the image and of all its files, in seconds since 1970.
     pub created: u64,
-    /// Who runs it, as `UID:GID`.
+    /// The user, as `UID:GID`.
     pub user: String,
     /// The program and its first arguments.
     pub entrypoint: Vec<String>,
     /// Environment variables.
     pub environment: BTreeMap<String, String>,
-    /// Labels, which become annotations of the manifest too.
+    /// Labels, which are also annotations of the manifest.
     pub labels: BTreeMap<String, String>,
-    /// What is in it.
+    /// The files.
     pub entries: Vec<Entry>,
 }
 
-/// Bytes of an image that was written.
+/// The sizes of a written image, in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// The layer's tar stream.
     pub unpacked: usize,
-    /// The layer as it is pulled.
+    /// The compressed layer, as a node pulls it.
     pub layer: usize,
     /// The whole archive.
     pub archive: usize,
 }
 
 impl Image {
-    /// An image with these files, run by nobody in particular (65532), and with nothing to run.
+    /// An image with these files, the user 65532, and no program to run.
     #[must_use]
     pub fn new(tag: impl Into<String>, architecture: Architecture, entries: Vec<Entry>) -> Self {
         Self {
@@ -103,19 +104,20 @@ impl Image {
         }
     }
 
-    /// Writes the files into a directory, which must be empty or not yet exist.
+    /// Writes the files to a directory, which must be empty or must not exist yet.
     ///
     /// # Errors
-    /// The entries don't fit together, or the directory can't be written.
+    /// The entries are inconsistent, or the directory can't be written.
     pub fn write_rootfs(&self, directory: &Path) -> Result<(), Error> {
         Ok(Tree::new(&self.entries)?.unpack(self.created, directory)?)
     }
 
-    /// Writes the archive, or nothing if it is larger than `limit` bytes. A file that is there is replaced at once
-    /// when the new one is whole.
+    /// Writes the archive, or nothing if it is larger than `limit` bytes. The complete file
+    /// replaces an existing one atomically.
     ///
     /// # Errors
-    /// The entries don't fit together, the tag is malformed, the archive is too large or can't be written.
+    /// The entries are inconsistent, the tag is malformed, or the archive is too large or can't be
+    /// written.
     pub fn write_archive(&self, path: &Path, limit: Option<u64>) -> Result<Sizes, Error> {
         let (archive, sizes) = self.archive()?;
         if let Some(limit) = limit {
@@ -184,7 +186,7 @@ impl Image {
         )?;
         let marker = json("layout marker", &layout::Marker::V1)?;
 
-        // The archive is a tar of the layout, and so a tree of files like a layer.
+        // The archive is a tar of the layout, so it is a file tree like a layer.
         let blob = |bytes: &Vec<u8>| {
             let path = format!("/blobs/{}", sha256(bytes).replace(':', "/"));
             Entry::file(path, 0o644, bytes.as_slice())
@@ -208,7 +210,7 @@ impl Image {
     }
 }
 
-/// Seconds since 1970 as the OCI writes times.
+/// Formats seconds since 1970 as an OCI time.
 pub(crate) fn rfc3339(seconds: u64) -> Result<String, Error> {
     i64::try_from(seconds)
         .ok()
@@ -217,7 +219,7 @@ pub(crate) fn rfc3339(seconds: u64) -> Result<String, Error> {
         .ok_or(Error::Created(seconds))
 }
 
-/// Fails if a file is larger than it may be.
+/// Fails if a file is larger than its limit.
 pub(crate) fn check_size(what: &'static str, size: u64, limit: u64) -> Result<(), Error> {
     if size > limit {
         return Err(Error::TooLarge { what, size, limit });
@@ -225,7 +227,7 @@ pub(crate) fn check_size(what: &'static str, size: u64, limit: u64) -> Result<()
     Ok(())
 }
 
-/// A tag, taken apart.
+/// The parts of a tag.
 struct Name<'a> {
     repository: String,
     version: &'a str,
@@ -244,8 +246,8 @@ impl<'a> Name<'a> {
         if !plain(name, "._-/:") || name.contains(char::is_uppercase) || !plain(version, "._-") {
             return Err(wrong());
         }
-        // With a dot, a port or localhost, the first part is a host. A name without one is completed as podman and buildah
-        // complete it: what is built here comes from no registry.
+        // If the first part contains a dot or a port, or is localhost, it is a host. A name without
+        // a host is completed as podman and buildah do, because no registry is involved.
         let repository = match name.split_once('/') {
             Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
             Some(_) | None => format!("localhost/{name}"),
@@ -253,7 +255,7 @@ impl<'a> Name<'a> {
         Ok(Self { repository, version })
     }
 
-    /// What containerd, and Docker and Podman after it, take the image's name from.
+    /// The annotations from which containerd, Docker and Podman take the image's name.
     fn annotations(&self) -> BTreeMap<&'static str, String> {
         BTreeMap::from([
             (
@@ -265,7 +267,7 @@ impl<'a> Name<'a> {
     }
 }
 
-/// No time and no file name in the header, so that the bytes depend on nothing else.
+/// The header has no time and no file name, so the result depends only on the input.
 fn compress(bytes: &[u8]) -> io::Result<Vec<u8>> {
     let mut gzip = GzBuilder::new().write(Vec::new(), Compression::best());
     gzip.write_all(bytes)?;
@@ -286,7 +288,7 @@ fn descriptor(media_type: &'static str, bytes: &[u8]) -> Descriptor {
     }
 }
 
-/// As the OCI writes digests: `sha256:` and 64 hexadecimal digits.
+/// The digest in OCI format: `sha256:` and 64 hexadecimal digits.
 fn sha256(bytes: &[u8]) -> String {
     let mut text = "sha256:".to_owned();
     for byte in digest(&SHA256, bytes).as_ref() {
@@ -318,7 +320,7 @@ mod tests {
         image
     }
 
-    /// What is in a tar, and that nothing of the host is.
+    /// The content of a tar. Checks that it contains nothing of the host.
     fn unpack(bytes: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {
         let mut files = BTreeMap::new();
         for entry in tar::Archive::new(bytes).entries().unwrap() {
@@ -345,7 +347,7 @@ mod tests {
         files
     }
 
-    /// The blob that a descriptor tells of, after its size and digest were compared.
+    /// The blob of a descriptor. Checks its size and digest.
     fn blob<'a>(files: &'a BTreeMap<String, (u32, Vec<u8>)>, descriptor: &Value) -> &'a [u8] {
         let digest = descriptor["digest"].as_str().unwrap();
         let (_, bytes) = &files[&format!("blobs/{}", digest.replace(':', "/"))];

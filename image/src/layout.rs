@@ -1,5 +1,6 @@
-//! The JSON documents of the OCI image specification, as far as these images need them, in its spelling.
-//! Structs and not JSON values, so that the order of the keys, and with it every digest, is fixed.
+//! The JSON documents of the OCI image specification, with the members that these images need, in
+//! its spelling. They are structs and not JSON values, so that the order of the keys, and with it
+//! every digest, is fixed.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,9 @@
-//! Container images, written without a builder, a daemon or root: podbeat's own, and small ones for tests.
-//! Here lives what is in an image ([`Image`], [`Entry`]), how it becomes an archive of the OCI image layout or a
-//! directory, and what podbeat's image holds ([`podbeat`]).
-//! Never here: a registry, a base image, or anything taken from the host that isn't named by the caller. The same
-//! entries make the same bytes, always and everywhere.
+//! Builds container images without a builder, a daemon or root: podbeat's own, and small ones for
+//! tests.
+//! Contains the content of an image ([`Image`], [`Entry`]), how it becomes an archive of the OCI
+//! image layout or a directory, and the content of podbeat's image ([`podbeat`]).
+//! Never here: a registry, a base image, or a file of the host that the caller doesn't name. The
+//! same entries always produce the same bytes.
 //!
 //! ```no_run
 //! use std::path::Path;

@@ -8,10 +8,10 @@ use std::process::ExitCode;
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use podbeat_image::{Architecture, Entry, FilesError, Image, Sizes, podbeat};
 
-/// What podbeat's image is called if no other tag is asked for.
+/// The default tag of podbeat's image.
 const TAG: &str = concat!("podbeat:", env!("CARGO_PKG_VERSION"));
 
-/// Why no image was made.
+/// Why no image was built.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error(transparent)]
@@ -220,7 +220,8 @@ fn write(image: &Image, given: &ArgMatches) -> Result<String, Error> {
     ))
 }
 
-/// The time of the image: from the flag, else from SOURCE_DATE_EPOCH, which builders set for reproducible results.
+/// The image's time: from the flag, or else from SOURCE_DATE_EPOCH, which builders set for
+/// reproducible results.
 fn time(given: &ArgMatches) -> Result<u64, Error> {
     if let Some(seconds) = given.get_one::<u64>("created") {
         return Ok(*seconds);

@@ -1,4 +1,4 @@
-//! podbeat's own image: the static binary, the roots of the web, and nothing else.
+//! podbeat's own image: the static binary and the web's root certificates, and nothing else.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,25 +10,26 @@ use crate::elf;
 use crate::files::{self, Entry};
 use crate::image::{self, Image};
 
-/// Where podbeat's TLS looks for the system's roots first (openssl-probe, by way of rustls-native-certs).
+/// Where podbeat's TLS looks for the system's root certificates first (openssl-probe, through
+/// rustls-native-certs).
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Why podbeat's image can't be made.
+/// Why podbeat's image can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The binary can't be read.
     #[error(transparent)]
     Files(#[from] files::Error),
-    /// The binary is not one that runs in this image.
+    /// The binary can't run in this image.
     #[error("{} can't be in the image", path.display())]
     Binary {
-        /// The binary.
+        /// The path of the binary.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: elf::Error,
     },
-    /// The binary is larger than is allowed.
+    /// The binary is larger than its limit.
     #[error(transparent)]
     Size(#[from] image::Error),
 }
@@ -73,7 +74,7 @@ fn labels(created: &str, revision: Option<&str>) -> BTreeMap<String, String> {
             "description",
             "A sidecar that tells the task-run service how its pod lives and ends",
         ),
-        // podbeat's, and that of Mozilla's roots.
+        // The licenses of podbeat and of Mozilla's roots.
         (
             "licenses",
             concat!(env!("CARGO_PKG_LICENSE"), " AND CDLA-Permissive-2.0"),
@@ -87,11 +88,13 @@ fn labels(created: &str, revision: Option<&str>) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The first line of the bundle: readers of PEM pass over it, and the licence asks that its text is in reach.
+/// The first line of the bundle. PEM readers skip it. The license requires that its text is
+/// available.
 const ABOUT_ROOTS: &str =
     "# Mozilla's roots for servers; CDLA-Permissive-2.0, https://cdla.dev/permissive-2-0/\n";
 
-/// Mozilla's roots for servers, as a PEM bundle. Sorted, so that the crate's order is not ours.
+/// Mozilla's roots for servers, as a PEM bundle. Sorted, so that it doesn't depend on the crate's
+/// order.
 fn roots() -> String {
     let mut roots: Vec<&[u8]> = TLS_SERVER_ROOT_CERTS.iter().map(AsRef::as_ref).collect();
     roots.sort_unstable();
