@@ -1,7 +1,7 @@
-# podbeat's image: `docker build --tag podbeat:0.1.0 .`, or the same with buildah or podman, for amd64 or arm64.
-# Without any of them, `just image` makes an image with the same files.
+# podbeat's image for amd64 or arm64: `docker build --tag podbeat:0.1.0 .`, or the same with buildah
+# or podman. Without any of them, `just image` builds an image with the same files.
 #
-# The digest is that of the image for all architectures. With another tag comes another one:
+# The digest identifies the image for all architectures. Another tag has another digest:
 #   docker buildx imagetools inspect rust:1.95-slim-bookworm
 ARG RUST_IMAGE=rust:1.95-slim-bookworm@sha256:d7482085ff5b415f84dba5647ae71606650bdef00db7aeb69f4b3d170c3e4082
 
@@ -14,8 +14,9 @@ ARG SOURCE_DATE_EPOCH=0
 RUN binary=$(bash image/static.sh) && \
     cargo run --quiet --locked --package podbeat-image -- rootfs --binary "$binary" --output /rootfs
 
-# Nothing but two files. A static glibc needs no other to resolve names (/etc/hosts first, then DNS with the search list;
-# Kubernetes puts resolv.conf and hosts in), and a user that is a number needs no passwd.
+# The image has only two files. A static glibc needs no other files to resolve names (/etc/hosts
+# first, then DNS with the search list; Kubernetes provides resolv.conf and hosts), and a numeric
+# user needs no passwd.
 FROM scratch
 COPY --from=build /rootfs/ /
 USER 65532:65532

@@ -1,11 +1,12 @@
-# What people and CI run. `just --list` shows all.
+# Recipes for people and CI. `just --list` shows all.
 
 set positional-arguments
 
 built := env("CARGO_TARGET_DIR", "target")
 
-# Builds programs into target/debug. With --workspace and --examples, cargo chooses the dependencies' features as `just test` does.
-# Without them, it would compile many dependencies again for each program.
+# Builds programs into target/debug. With --workspace and --examples, cargo chooses the same
+# features of the dependencies as for `just test`. Without them, it would compile many dependencies
+# again for each program.
 [private]
 programs *names:
     cargo build --quiet --locked --workspace --examples $(printf -- '--bin %s ' "$@")
@@ -44,7 +45,7 @@ simulate *arguments:
     export SIMULATE_LIVES=${SIMULATE_LIVES:-10000}
     cargo test --quiet --locked --package podbeat-heartbeat --lib -- --exact simulation::simulate --ignored --nocapture
 
-# Check that `just simulate` reports each broken machine, and by the guarantee that it breaks
+# Check that `just simulate` reports each broken machine, and names the guarantee that it breaks
 [group('daily')]
 simulate-broken:
     #!/usr/bin/env bash
@@ -60,7 +61,7 @@ simulate-broken:
       echo "a machine that breaks $flaw is found"
     done
 
-# Run pod lives for so many seconds, from a new seed
+# Run pod lives for this many seconds, from a new seed
 [group('daily')]
 soak seconds="600":
     SIMULATE_SECONDS="$1" SIMULATE_FIRST="$(date +%s)000000" \
@@ -74,14 +75,14 @@ kill kills="200":
     binary=$(realpath "$(bash image/static.sh)")
     PODBEAT_KILLS="$1" PODBEAT_BINARY="$binary" cargo test --locked --test integration -- --nocapture killed::
 
-# Without a sanitizer: the code has no unsafe, and so any stable toolchain will do.
+# Without a sanitizer: the code has no unsafe, so any stable toolchain works.
 fuzz_options := "--sanitizer none --target-dir " + built / "fuzz"
 
 [private]
 fuzz-programs:
     cargo fuzz build {{fuzz_options}}
 
-# Needs cargo-fuzz. New inputs are kept in the user's cache.
+# Needs cargo-fuzz. Keeps new inputs in the user's cache.
 [doc("Fuzz each target for so many seconds: `just fuzz [SECONDS] [TARGET…]`")]
 [group('daily')]
 fuzz seconds="60" *targets:
@@ -114,7 +115,7 @@ demo-test: (programs "demo")
     tail -n 1 "$out" |
       jq --exit-status '.lastHeartbeat == true and .containerStatus[0].state.terminated.exitCode == 0' >/dev/null
 
-# Needs Python 3 with venv. Makes its environment once.
+# Needs Python 3 with venv. Creates its environment once.
 [doc("Check the stand-in service and podbeat's bodies with libica and schemathesis")]
 [group('daily')]
 conformance: (programs "podbeat-lab" "demo")
@@ -131,7 +132,8 @@ proxy-test:
 service *arguments: (programs "podbeat-lab")
     {{built}}/debug/podbeat-lab service "$@"
 
-# Needs Debian's packages chromium and chromium-driver. Leaves pictures in target/page. Browsers, unlike most tests, need a core each.
+# Needs Debian's packages chromium and chromium-driver. Saves screenshots in target/page. Unlike
+# most tests, each browser needs a whole core.
 [doc("Test the stand-in's page in headless Chromium, beside the real agent: `just page-test [TEST…]`")]
 [group('daily')]
 page-test *tests: (programs "podbeat")
@@ -143,7 +145,7 @@ page-test *tests: (programs "podbeat")
 doc:
     RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked
 
-# One after the other, because some are made from others.
+# One after the other, because some documents are generated from others.
 [doc("Write the generated documents")]
 [group('daily')]
 docs:
@@ -155,7 +157,7 @@ docs:
 ci:
     bash .ci/run
 
-# Check everything else, and the long form of what CI shortens
+# Check everything else, and the long form of the checks that CI shortens
 [group('daily')]
 nightly:
     bash .ci/nightly
@@ -181,13 +183,15 @@ e2e-api *scenarios: (programs "podbeat" "e2e-api")
     binary=$(bash image/static.sh)
     {{built}}/debug/e2e-api --podbeat "$binary" --laptop {{built}}/debug/podbeat "$@"
 
-# Needs what `just e2e-api` needs. Writes target/fleet/api.json. About three minutes for 100 agents, five for 1000.
+# Needs the same as `just e2e-api`. Writes target/fleet/api.json. Takes about three minutes for 100
+# agents, and five for 1000.
 [doc("Measure real agents against a real etcd and kube-apiserver, with outages: `just fleet-api [AGENTS]`")]
 [group('node')]
 fleet-api agents="100" *arguments: (programs "podbeat-lab" "fleet-api")
     {{built}}/debug/fleet-api --lab {{built}}/debug/podbeat-lab "$@"
 
-# Needs root, and Debian packages that it names. NAME plays both kinds of sidecar, NAME/native and NAME/plain one.
+# Needs root, and Debian packages that it names. NAME plays both kinds of sidecar; NAME/native and
+# NAME/plain play one.
 [doc("Play whole pod lives on a real node: `just e2e [--record DIR] [SCENARIO…]`")]
 [group('node')]
 e2e *arguments: image (programs "e2e")
@@ -198,8 +202,8 @@ e2e *arguments: image (programs "e2e")
 e2e-facts: image (programs "e2e")
     {{built}}/debug/e2e --facts
 
-# Without --live, it also makes the checks of `just deploy-check`. `--hold` leaves the node to you, and says how kubectl and helm reach
-# it.
+# Without --live, it also runs the checks of `just deploy-check`. `--hold` keeps the node, and
+# prints how to reach it with kubectl and helm.
 [doc("Test deploy/ with helm and kubectl on a real node: `just e2e-deploy [--live|--hold] [SCENARIO…]`")]
 [group('node')]
 e2e-deploy *arguments: image (programs "e2e-deploy")
@@ -216,7 +220,7 @@ deploy-check *scenarios: (programs "e2e-deploy")
 e2e-teardown: image (programs "e2e")
     bash e2e/teardown.sh
 
-# Writes target/fleet/stand-ins.json. About six minutes, on a machine with nothing else to do.
+# Writes target/fleet/stand-ins.json. Takes about six minutes on an otherwise idle machine.
 [doc("Measure thousands of real agents against the stand-ins: `just fleet [AGENTS] [--interval 30s] …`")]
 [group('bench')]
 fleet agents="1000" *arguments: bench-programs
@@ -225,13 +229,14 @@ fleet agents="1000" *arguments: bench-programs
     agents=$1; shift
     exec {{built}}/bench-run/podbeat-lab fleet --agents "$agents" "$@"
 
-# PODBEAT_LAB_BEFORE=FILE measures another podbeat-lab beside it.
+# PODBEAT_LAB_BEFORE=FILE also measures another podbeat-lab.
 [doc("Measure what the stand-in's page costs: heartbeats a second with and without open pages, memory")]
 [group('bench')]
 page-load:
     cargo test --profile bench-run --locked --package podbeat-lab --test integration -- --ignored --nocapture page::load::
 
-# Needs curl, jq, Go, and Python 3 with venv. Makes the peers once. About twenty minutes, on a machine with nothing else to do.
+# Needs curl, jq, Go, and Python 3 with venv. Builds the peers once. Takes about twenty minutes on
+# an otherwise idle machine.
 [doc("Compare podbeat with its peers: `just bench [--rounds N] [--subjects A,B] [--quick] [--write-docs]`")]
 [group('bench')]
 bench *arguments: image bench-prepare
@@ -251,15 +256,16 @@ bench-prepare: bench-programs
 bench-programs:
     cargo build --quiet --locked --profile bench-run --workspace --bin podbeat-bench --bin podbeat-lab
 
-# Needs root, valgrind and what `just bench` needs. About eight minutes once all is built. Without arguments it measures all budgets; with
-# arguments podbeat alone, without the ratios to its peers.
+# Needs root, valgrind and what `just bench` needs. Takes about eight minutes after the builds.
+# Without arguments it measures all budgets. With arguments it measures only podbeat, without the
+# ratios to its peers.
 [doc("Measure podbeat against its budgets: `just budget [--only NAME]… [--quick] [--record] [--planted KIND]`")]
 [group('bench')]
 budget *arguments: image (programs "podbeat-budget")
     #!/usr/bin/env bash
     set -euo pipefail
     case " $* " in
-      # Symbols take no memory, since nothing loads them.
+      # Symbols use no memory, because nothing loads them.
       *" --planted "*) symbols=$(bash image/static.sh --symbols podbeat-planted) binary=$symbols ;;
       *) symbols=$(bash image/static.sh --symbols) binary=${symbols%-symbols} ;;
     esac
@@ -280,31 +286,31 @@ budget-short: image (programs "podbeat-budget")
 budget-ratios: bench-prepare
     {{built}}/bench-run/podbeat-bench --hold-ratios
 
-# Check that the budgets find a planted leak and a planted allocation
+# Check that the budgets detect a planted leak and a planted allocation
 [group('bench')]
 budget-test: (programs "podbeat-budget")
     bash bench/planted.sh
 
-# Build the image's binary: static, and the same bytes from the same sources. Prints where it is
+# Build the image's binary: static and reproducible. Prints its path
 [group('release')]
 static:
     bash image/static.sh
 
-# Make podbeat's image as target/image/podbeat.tar, and check its size: `just image [NAME:VERSION]`
+# Build podbeat's image as target/image/podbeat.tar, and check its size: `just image [NAME:VERSION]`
 [group('release')]
 image *tag: (programs "podbeat-image")
     #!/usr/bin/env bash
     set -euo pipefail
     binary=$(bash image/static.sh)
-    # The time and the name of the commit, and not of the build, so that the image can be made again.
+    # The time and the name of the commit instead of the build's, so that the image is reproducible.
     revision=$(git describe --always --dirty --abbrev=40 --exclude='*' 2>/dev/null || echo unknown)
     export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
     mkdir -p target/image
-    # 6 MiB and 6.5 MiB: what a node pulls and keeps for each version.
+    # The limits are 6 MiB and 6.5 MiB, because nodes pull and keep each version.
     {{built}}/debug/podbeat-image archive --binary "$binary" --output target/image/podbeat.tar \
       --revision "$revision" --max-binary-size 6291456 --max-size 6815744 ${1:+--tag "$1"}
 
-# Make the image and check that its binary lacks what only a laptop needs
+# Build the image and check that its binary lacks what only a laptop needs
 [group('release')]
 image-test: image
     #!/usr/bin/env bash
@@ -320,13 +326,13 @@ image-test: image
       exit 1
     fi
 
-# Needs buildah, and no registry. About three minutes.
+# Needs buildah, but no registry. Takes about three minutes.
 [doc("Build the image with the Dockerfile and compare it with that of `just image`")]
 [group('release')]
 image-dockerfile: image
     bash image/dockerfile.sh
 
-# Check licences, bans and sources of all dependencies
+# Check licenses, bans and sources of all dependencies
 [group('release')]
 deny:
     cargo deny --locked check bans licenses sources

@@ -1,10 +1,13 @@
-# Sourced by .ci/run and .ci/nightly: runs steps, measures them, and reports at the end, also when a step fails.
+# Sourced by .ci/run and .ci/nightly. Runs and measures steps, and reports at the end, even if a
+# step fails.
 #
 #   step NAME COMMAND…    runs a command and waits for it
-#   beside NAME COMMAND…  starts a command in the background; `joined NAME` waits for it and prints its output
+#   beside NAME COMMAND…  starts a command in the background
+#   joined NAME           waits for that command and prints its output
 #
-# The report is a table of steps and seconds, then the test counts that the steps printed, and for each failed step its name and the
-# command that repeats it alone. The first failed step ends the run, unless keep_going=1.
+# The report is a table of steps and seconds, then the test counts that the steps printed. For each
+# failed step it has the name, and the command that repeats only this step. The first failed step
+# ends the run, unless keep_going=1.
 
 . .ci/tools.sh
 keep_going=${keep_going:-0}
@@ -15,10 +18,10 @@ begun=$SECONDS
 names=() commands=() starts=() lengths=() results=()
 declare -A background=()
 
-# Shows a command as one would type it.
+# Shows a command as a user would type it.
 typed() { printf '%s' "$1"; shift; [ $# -eq 0 ] || printf ' %q' "$@"; }
 
-# NAME COMMAND START SECONDS RESULT: a row of the table.
+# NAME COMMAND START SECONDS RESULT: adds a row to the table.
 record() {
   names+=("$1") commands+=("$2") starts+=("$3") lengths+=("$4") results+=("$5")
   printf -- '--- %s: %s after %s s\n' "$1" "$5" "$4"
@@ -37,7 +40,7 @@ beside() {
   local name=$1
   shift
   typed "$@" >"$out/$name.command"
-  # In a process group of its own, so that all of it can be stopped.
+  # In its own process group, so that all its processes can be stopped.
   set -m
   (
     start=$((SECONDS - begun)) result=passed
@@ -51,12 +54,12 @@ beside() {
 joined() {
   local name=$1 waited=$SECONDS start=- seconds=- result=failed
   wait "${background[$name]}" || true
-  # Not unset: a name with an apostrophe can't be.
+  # Not unset, because unset fails for a name with an apostrophe.
   background[$name]=
   waited=$((SECONDS - waited))
   printf '\n==> %s: %s (in the background)\n' "$name" "$(cat "$out/$name.command")"
   tee -a "$log" <"$out/$name.log"
-  # Missing if something killed it.
+  # The file is missing if the command was killed.
   if [ -e "$out/$name.end" ]; then read -r start seconds result <"$out/$name.end"; fi
   record "$name (in the background, waited for $waited s)" "$(cat "$out/$name.command")" "$start" "$seconds" "$result"
 }
@@ -74,7 +77,7 @@ report() {
     printf '%6s %8s  %-7s %s\n' "${starts[index]}" "${lengths[index]}" "${results[index]}" "${names[index]}"
   done
   printf '%6s %8s  %-7s %s\n' 0 $((SECONDS - begun)) "" "all of it"
-  # The counts, added up from what the test runners printed.
+  # The sums of the counts that the test runners printed.
   awk '
     /^test result:/ { passed += $4; failed += $6 }
     /^[0-9]+ passed, [0-9]+ failed$/ { passed += $1; failed += $3 }
@@ -91,8 +94,9 @@ trap report EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-# Keeps what is built outside the checkout, for each toolchain and lock file, so that a fresh clone compiles only the workspace's own
-# crates. A checkout that has a target directory keeps it, and so does a second run at the same time.
+# Keeps builds outside the checkout, for each toolchain and lock file, so that a fresh clone
+# compiles only the workspace's own crates. A checkout with a target directory keeps that directory,
+# and so does a second run at the same time.
 share_target() {
   local key
   mkdir -p "$tools"
@@ -104,6 +108,7 @@ share_target() {
   find "$tools" -maxdepth 1 -type d -name 'target-*' -not -name "$key" -exec rm -rf {} +
   mkdir -p "$tools/$key"
   ln -s "$tools/$key" target
-  # Cargo compares times. What another checkout built is newer than this checkout's files, and would count as built from them.
+  # Cargo compares times. Another checkout's build is newer than this checkout's files, so cargo
+  # would consider it up to date.
   git ls-files -z | xargs -0 touch --no-create --no-dereference
 }
