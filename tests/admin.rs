@@ -19,7 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::harness::binary::{Podbeat, lines};
-use crate::harness::heard::{until, until_asked, until_final, until_main_is, until_one};
+use crate::harness::received::{until, until_asked, until_final, until_main_is, until_one};
 use crate::harness::{LIMIT, STARTED, jwt, text};
 
 /// A running podbeat with an admin endpoint.
@@ -655,9 +655,9 @@ async fn hostile_clients_hold_no_heartbeat_and_no_probe_up() {
     let begun = world.service.heartbeats().len();
     for _ in 0..20 {
         assert_eq!(probe(podbeat.address).await.status, 200);
-        let heard = world.service.heartbeats().len();
+        let received = world.service.heartbeats().len();
         until(&world, "two more heartbeats", |heartbeats| {
-            heartbeats.len() >= heard + 2
+            heartbeats.len() >= received + 2
         })
         .await;
     }

@@ -704,10 +704,10 @@ fn the_flow_schema_takes_what_the_role_allows() {
     let queuing = &limited["limitResponse"]["queuing"];
     assert_eq!(limited["limitResponse"]["type"], "Queue");
     let number = |value: &Value| value.as_u64().expect("a number");
-    let (queues, hand) = (number(&queuing["queues"]), number(&queuing["handSize"]));
-    assert!(hand < queues, "flows are dealt hands of queues");
+    let (queues, worker) = (number(&queuing["queues"]), number(&queuing["handSize"]));
+    assert!(worker < queues, "flows are dealt hands of queues");
     // The figures in the manifest's comment.
-    assert_eq!(hand * number(&queuing["queueLengthLimit"]), 800);
+    assert_eq!(worker * number(&queuing["queueLengthLimit"]), 800);
     let text = read(FLOW_SCHEMA);
     let shares = number(&limited["nominalConcurrencyShares"]);
     let seats = 600 * shares / (245 + shares);

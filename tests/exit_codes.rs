@@ -88,13 +88,13 @@ fn play(called: &str, ending: Ending) -> Option<Play> {
 }
 
 async fn serving(service: Result<&'static str, u16>) -> Server {
-    Server::start(move |heard| -> Answer {
+    Server::start(move |received| -> Answer {
         match service {
             Err(1) => raw(200, "<html>"),
             Err(status) => error(status),
             Ok(status) => {
                 let run = json!({"id": "trn.1", "name": "n", "status": status});
-                let is_list = heard.method == "GET" && !heard.path_and_query.contains("trn.1");
+                let is_list = received.method == "GET" && !received.path_and_query.contains("trn.1");
                 json_answer(200, &if is_list { json!({"items": [run]}) } else { run })
             }
         }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::binary::{Ended, Podbeat, ended_with_input, podbeat};
-use crate::harness::heard::{main_is, until_final, until_main_is, until_one};
+use crate::harness::received::{main_is, until_final, until_main_is, until_one};
 use crate::harness::repository::read;
 use crate::harness::{LIMIT, STARTED};
 

@@ -15,7 +15,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::harness::binary::{Podbeat, ended, podbeat};
-use crate::harness::heard::{until, until_final, until_main_is};
+use crate::harness::received::{until, until_final, until_main_is};
 use crate::harness::{STARTED, settings, text};
 
 /// The most memory that the process may have in RAM, in bytes: the container's 32 MiB, and 16 MiB

@@ -30,7 +30,7 @@ const PURE: &[&str] = &[
     "crates/kubernetes/src/role.rs",
     "crates/kubernetes/src/status.rs",
     "crates/kubernetes/src/tasks.rs",
-    "crates/kubernetes/src/watch/patience.rs",
+    "crates/kubernetes/src/watch/reconnect.rs",
     "crates/kubernetes/src/why.rs",
     "crates/laptop/src/show/",
     "crates/task-runs/src/http_date.rs",

@@ -106,7 +106,7 @@ async fn runs() {
     let run = json!({"id": SAMPLE, "name": SAMPLE, "status": SAMPLE, "statusDetails": SAMPLE, "timeCreated": SAMPLE,
                      "createdBy": SAMPLE});
     let answer = run.clone();
-    let server = Server::start(move |heard| match heard.path_and_query.as_str() {
+    let server = Server::start(move |received| match received.path_and_query.as_str() {
         path if path.contains("refused") => json_answer(400, &json!({"code": SAMPLE, "message": SAMPLE})),
         path if path.contains("/runs?") || path.ends_with("/runs") => {
             json_answer(200, &json!({"items": [answer]}))
@@ -165,7 +165,7 @@ async fn runs() {
 async fn reap_and_check() {
     let world = World::start().await.expect("a world");
     world.kube.apply(pod());
-    let server = Server::start(|heard| match heard.method.as_str() {
+    let server = Server::start(|received| match received.method.as_str() {
         "GET" => json_answer(200, &json!({"id": "trn.1", "status": "Running"})),
         _ => json_answer(400, &json!({"code": SAMPLE, "message": SAMPLE})),
     })

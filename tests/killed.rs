@@ -23,7 +23,7 @@ use tokio::process::{Child, Command};
 use tokio::task::JoinSet;
 
 use crate::harness::binary::{PODBEAT, send};
-use crate::harness::heard::until_final;
+use crate::harness::received::until_final;
 use crate::harness::{LIMIT, STARTED, settings, text};
 
 /// The number of lives that run at the same time.

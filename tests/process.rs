@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::timeout;
 
 use crate::harness::binary::{PODBEAT, Podbeat, ended, lines, podbeat, podbeat_at, send};
-use crate::harness::heard::{until, until_asked, until_final, until_main_is};
+use crate::harness::received::{until, until_asked, until_final, until_main_is};
 use crate::harness::{LIMIT, STARTED, jwt, settings, text, unused_port};
 
 /// Runs podbeat, and returns its exit code and the text of both outputs.
@@ -599,7 +599,7 @@ async fn a_ca_file_stands_in_place_of_the_systems_roots() {
     let mut first = Podbeat::with(&world, "log-1", &settings, &[]);
     until_main_is(&world, "running").await;
     first.kill();
-    let heard = world.service.heartbeats().len();
+    let received = world.service.heartbeats().len();
 
     let other = world.path("other-ca.crt");
     Authority::new()
@@ -616,5 +616,5 @@ async fn a_ca_file_stands_in_place_of_the_systems_roots() {
         })
         .await;
     second.kill();
-    assert_eq!(world.service.heartbeats().len(), heard);
+    assert_eq!(world.service.heartbeats().len(), received);
 }

@@ -15,9 +15,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::harness::binary::{Ended, ended, podbeat};
-use crate::harness::heard::until_main_is;
 use crate::harness::listener::AWAY;
 use crate::harness::proxy::Proxy;
+use crate::harness::received::until_main_is;
 use crate::harness::{LIMIT, STARTED, knowing, plain_service, settings_away, world_with};
 
 /// An agent in this process. It ends when dropped.
@@ -98,7 +98,7 @@ async fn the_agent_reaches_both_by_a_proxy_and_what_no_proxy_names_without() {
             tunnels(&world, kube, service),
             "NO_PROXY={no_proxy}"
         );
-        assert!(proxy.was_opened() && !proxy.heard(TOKEN));
+        assert!(proxy.was_opened() && !proxy.received(TOKEN));
     }
 }
 
@@ -111,7 +111,7 @@ async fn a_proxy_over_tls() {
     let _agent = Agent::start(&settings);
     until_main_is(&world, "running").await;
     assert_eq!(proxy.asked(), tunnels(&world, true, true));
-    assert!(proxy.was_opened() && !proxy.heard(TOKEN));
+    assert!(proxy.was_opened() && !proxy.received(TOKEN));
     let checked = check(settings, &[]).await;
     let by = format!(
         "through the proxy {} (ALL_PROXY)",

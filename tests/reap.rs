@@ -8,7 +8,7 @@ use podbeat_lab::world::World;
 use serde_json::{Value, json};
 
 use crate::harness::binary::{self, Ended, Podbeat, podbeat};
-use crate::harness::heard::until_one;
+use crate::harness::received::until_one;
 use crate::harness::{STARTED, knowing, text, world_with};
 
 /// A pod of a run that ended long ago, and podbeat in it with this code.
@@ -91,9 +91,9 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
         sent.ends_with("5 pods with podbeat: 2 sent, 1 not ended, 1 delivered, 1 known\n"),
         "{sent}"
     );
-    let heard = finals(&world);
-    assert_eq!(heard.len(), 3);
-    for heartbeat in &heard {
+    let received = finals(&world);
+    assert_eq!(received.len(), 3);
+    for heartbeat in &received {
         assert!(
             heartbeat.accepted && heartbeat.violations.is_empty(),
             "{heartbeat:?}"
@@ -289,7 +289,10 @@ async fn each_pod_of_an_indexed_job_ends_its_own_run() {
             && said.ends_with("3 pods with podbeat: 2 sent, 1 unclear\n"),
         "{said}"
     );
-    let mut runs: Vec<String> = finals(&world).into_iter().map(|heard| heard.run_id).collect();
+    let mut runs: Vec<String> = finals(&world)
+        .into_iter()
+        .map(|received| received.run_id)
+        .collect();
     runs.sort_unstable();
     assert_eq!(runs, ["trn.1-0", "trn.1-1"]);
 }
@@ -309,12 +312,12 @@ async fn settings_word_for_word_in_the_spec_are_heeded() {
         (&told["outcome"], &told["taskRun"]),
         (&json!("sent"), &json!("trn.1"))
     );
-    let heard = finals(&world).swap_remove(0);
+    let received = finals(&world).swap_remove(0);
     assert_eq!(
-        (heard.nonce(), &heard.body["jobRetryCount"]),
+        (received.nonce(), &received.body["jobRetryCount"]),
         ("issued-7", &json!(2))
     );
-    let mut shown = heard.body.clone();
+    let mut shown = received.body.clone();
     shown.as_object_mut().and_then(|body| body.remove("nonce"));
     assert_eq!(told["heartbeat"], shown, "as it was sent, but for the nonce");
 }
@@ -352,12 +355,12 @@ async fn what_the_service_says_decides() {
     world.kube.apply(ended("p", "trn.1", Some(75)));
     world.service_faults.script("heartbeat 400 x1").expect("a fault");
     reap(&world, "p").await.done();
-    let heard = finals(&world);
-    let states: Vec<bool> = heard
+    let received = finals(&world);
+    let states: Vec<bool> = received
         .iter()
         .map(|heartbeat| heartbeat.body.get("containerStatus").is_some())
         .collect();
-    assert_eq!((states, heard[1].accepted), (vec![true, false], true));
+    assert_eq!((states, received[1].accepted), (vec![true, false], true));
 
     // A run that the service doesn't know, or says is another's, is no error.
     world.kube.apply(ended("q", "trn.unknown", Some(75)));
@@ -368,13 +371,13 @@ async fn what_the_service_says_decides() {
     );
 
     // Whoever can't ask doesn't send, unless podbeat itself said that it is missing.
-    for (token, own_exit, code, heard) in [("other", Some(137), 77, 0), ("other", Some(75), 77, 1)] {
+    for (token, own_exit, code, received) in [("other", Some(137), 77, 0), ("other", Some(75), 77, 1)] {
         let world = world_with(knowing(["trn.1"])).await;
         world.kube.apply(ended("p", "trn.1", own_exit));
         world.write_token(token).expect("written");
         let refused = reap(&world, "p").await;
         assert_eq!(refused.code, code, "{refused:?}");
-        assert_eq!(finals(&world).len(), heard, "{refused:?}");
+        assert_eq!(finals(&world).len(), received, "{refused:?}");
     }
 }
 

@@ -11,8 +11,10 @@ use podbeat_e2e::deploy::site::Ground;
 use podbeat_e2e::deploy::statics::Desk;
 use podbeat_e2e::deploy::tools::Tools;
 use podbeat_e2e::deploy::{self, hold};
-use podbeat_e2e::lives::play::Stage;
-use podbeat_e2e::runner::{Outcome, build, build_tools, chain, in_house, no_such_scenario, repository, say};
+use podbeat_e2e::runner::{
+    Outcome, build, build_tools, chain, in_namespaces, no_such_scenario, repository, say,
+};
+use podbeat_e2e::scenarios::play::Stage;
 use podbeat_e2e::{Error, node};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
@@ -32,7 +34,7 @@ fn main() -> ExitCode {
     }
     // Built now, while the network is still available.
     let prepare = || build().and_then(|_| build_tools()).map(drop);
-    let code = in_house(&arguments, prepare, async |root| resident(root, &asked).await);
+    let code = in_namespaces(&arguments, prepare, async |root| resident(root, &asked).await);
     if asked.part == Part::Hold {
         hold::leave();
     }

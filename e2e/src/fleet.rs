@@ -17,13 +17,13 @@ use balancer::Balancer;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use kube::Client;
 use podbeat_lab::fleet::agents::Plan;
-use podbeat_lab::fleet::crew::Crew;
 use podbeat_lab::fleet::figures::{Figures, Limit};
-use podbeat_lab::fleet::lives::{LAST, Member};
 use podbeat_lab::fleet::process::{Usage, raise_file_limit, usage};
+use podbeat_lab::fleet::scenario::{LAST, Member};
 use podbeat_lab::fleet::service::{FleetService, write_ca};
 use podbeat_lab::fleet::spread::{Spread, percentile};
 use podbeat_lab::fleet::stand_ins::{after_outage, end, own_settings};
+use podbeat_lab::fleet::workers::Workers;
 use podbeat_lab::kube_api::KubeApi;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -104,7 +104,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let empty_later = apiserver(cluster)?;
 
     let opening = Instant::now();
-    let mut crew = fleet.start(cluster, options).await?;
+    let mut workers = fleet.start(cluster, options).await?;
     fleet.service.listen_for_step(0, agents, LIMIT).await?;
     let watches = fleet.until_watched(cluster, agents, before_all.watches).await?;
     figures.exactly("open watches", watches, agents);
@@ -188,7 +188,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     fleet.service.listen_until(back).await;
     fleet.tell("the service is back");
 
-    let connections = crew.usage()?;
+    let connections = workers.usage()?;
     figures.add(
         "connections and files an agent",
         connections.files as f64 / agents as f64,
@@ -231,7 +231,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
         fleet.service.listen_for_step(step, agents, LIMIT).await?;
     }
-    end(&mut fleet.service, &mut crew, agents, &mut figures).await?;
+    end(&mut fleet.service, &mut workers, agents, &mut figures).await?;
     fleet.tell("every run has ended");
     Ok(figures)
 }
@@ -337,7 +337,7 @@ impl Fleet {
             .await
     }
 
-    async fn start(&self, cluster: &Cluster, options: &Options) -> Result<Crew, Error> {
+    async fn start(&self, cluster: &Cluster, options: &Options) -> Result<Workers, Error> {
         let mut settings = self.service.settings(&self.ca_file, INTERVAL);
         settings.extend(
             [
@@ -368,7 +368,7 @@ impl Fleet {
                 .collect(),
             start_over_ms: u64::try_from(options.start_over().as_millis()).unwrap_or(u64::MAX),
         };
-        Ok(Crew::start(&options.lab, &plan, 1 + self.uids.len() / 5000).await?)
+        Ok(Workers::start(&options.lab, &plan, 1 + self.uids.len() / 5000).await?)
     }
 
     /// The number of agents that use the load balancer: the first ones.

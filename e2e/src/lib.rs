@@ -3,10 +3,10 @@
 //! Never here: a stand-in for Kubernetes (see lab), or code of the production binary.
 
 pub mod api;
+pub mod api_scenarios;
 pub mod cluster;
 pub mod deploy;
 pub mod fleet;
-pub mod lives;
 pub mod network;
 pub mod node;
 pub mod process;

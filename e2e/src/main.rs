@@ -4,9 +4,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use podbeat_e2e::api_scenarios::{self, ALL, Stage};
 use podbeat_e2e::cluster::Cluster;
 use podbeat_e2e::runner::{build, chain, repository, say};
-use podbeat_e2e::scenarios::{self, ALL, Stage};
 use podbeat_e2e::tail;
 use podbeat_lab::interrupt::or_interrupted;
 use tokio::time::Instant;
@@ -71,7 +71,7 @@ async fn all(podbeat: PathBuf, laptop: PathBuf, chosen: &[String]) -> ExitCode {
         }
         say(&format!("{name}: {shows}"));
         let begun = Instant::now();
-        let outcome = scenarios::run(&mut stage, name).await;
+        let outcome = api_scenarios::run(&mut stage, name).await;
         let took = begun.elapsed().as_secs_f64();
         match outcome {
             Ok(()) => {

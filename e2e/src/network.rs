@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::Error;
-use crate::node::house::run;
+use crate::node::namespaces::run;
 
 /// The control plane's address for the node.
 pub const CONTROL_PLANE: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);

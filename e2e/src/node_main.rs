@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use podbeat_e2e::lives::play::Stage;
-use podbeat_e2e::runner::{build, chain, in_house, no_such_scenario, repository, say};
-use podbeat_e2e::{Error, lives, node};
+use podbeat_e2e::runner::{build, chain, in_namespaces, no_such_scenario, repository, say};
+use podbeat_e2e::scenarios::play::Stage;
+use podbeat_e2e::{Error, node, scenarios};
 use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         }
     };
     // Built now, while the network is still available.
-    in_house(
+    in_namespaces(
         &arguments,
         || build().map(drop),
         async |root| resident(root, &asked).await,
@@ -55,9 +55,9 @@ impl Asked {
             match argument.to_str().unwrap_or_default() {
                 "--image" => asked.image = path()?,
                 "--record" => asked.record = Some(path()?),
-                "--facts" => asked.scenarios.extend(lives::FACTS.map(str::to_owned)),
-                name if lives::is_known(name) => asked.scenarios.push(name.to_owned()),
-                other => return Err(no_such_scenario(other, &lives::list())),
+                "--facts" => asked.scenarios.extend(scenarios::FACTS.map(str::to_owned)),
+                name if scenarios::is_known(name) => asked.scenarios.push(name.to_owned()),
+                other => return Err(no_such_scenario(other, &scenarios::list())),
             }
         }
         Ok(asked)
@@ -83,7 +83,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
         "Kubernetes {version}, node ready after {:.1} s",
         begun.elapsed().as_secs_f64()
     ));
-    let outcome = lives::play(&stage, &asked.scenarios).await;
+    let outcome = scenarios::play(&stage, &asked.scenarios).await;
     outcome.tell(&format!(
         "Kubernetes {version}: {} scenarios in {:.0} s, the node's start included",
         outcome.0.len(),

@@ -1,4 +1,4 @@
-//! The common parts of all programs: building what they need, entering the house, printing, and
+//! The common parts of all programs: building what they need, entering the namespaces, printing, and
 //! formatting errors.
 
 use std::ffi::OsString;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
-use crate::node::house::{self, Stage};
+use crate::node::namespaces::{self, Stage};
 use crate::{Error, node};
 
 /// The repository from which this was built.
@@ -23,9 +23,9 @@ pub fn say(text: &str) {
     let _ = writeln!(std::io::stdout(), "{text}");
 }
 
-/// Runs the program in its own house. `prepare` runs before, while the machine's network is
+/// Runs the program in its own namespaces. `prepare` runs before, while the machine's network is
 /// available. `resident` runs inside, with its root.
-pub fn in_house(
+pub fn in_namespaces(
     arguments: &[OsString],
     prepare: impl FnOnce() -> Result<(), ExitCode>,
     resident: impl AsyncFnOnce(&Path) -> ExitCode,
@@ -36,7 +36,7 @@ pub fn in_house(
     };
     let stage = Stage::read();
     if stage == Stage::Init {
-        return house::init(arguments).unwrap_or_else(failed);
+        return namespaces::init(arguments).unwrap_or_else(failed);
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
@@ -53,7 +53,7 @@ pub fn in_house(
             }
             let live = async {
                 node::check()?;
-                house::live(arguments).await
+                namespaces::live(arguments).await
             };
             runtime.block_on(live).unwrap_or_else(failed)
         }

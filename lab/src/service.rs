@@ -28,10 +28,10 @@ use crate::pki::Authority;
 use crate::serve::{self, Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
 use crate::task_runs::clock::Clock;
 use crate::task_runs::data::Data;
-pub use crate::task_runs::heard::Heartbeat;
-use crate::task_runs::heard::{Bounds, Heard};
 use crate::task_runs::http::{self, Operation, Problem};
 use crate::task_runs::jwt::{self, Issuer};
+pub use crate::task_runs::received::Heartbeat;
+use crate::task_runs::received::{Bounds, Received};
 use crate::task_runs::run::{Status, Wanted};
 use crate::task_runs::store::{Rules, Store};
 
@@ -128,7 +128,7 @@ impl Options {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Count {
     /// All heartbeats.
-    pub heard: u64,
+    pub received: u64,
     /// The accepted heartbeats.
     pub accepted: u64,
 }
@@ -163,11 +163,11 @@ struct State {
     options: Options,
     store: Store,
     data: Option<Data>,
-    heard: Heard<Heartbeat>,
+    received: Received<Heartbeat>,
     /// For runs that are, or were, in the store.
     counts: HashMap<String, Count>,
     /// The heartbeats that the page shows; empty without a page.
-    shown: Heard<Arc<Entry>>,
+    shown: Received<Arc<Entry>>,
     in_flight: BTreeMap<String, usize>,
     most_in_flight: usize,
     clock_ahead: i64,
@@ -243,14 +243,14 @@ impl Service {
     /// Every received heartbeat that is kept, in order.
     #[must_use]
     pub fn heartbeats(&self) -> Vec<Heartbeat> {
-        self.shared.state().heard.iter().cloned().collect()
+        self.shared.state().received.iter().cloned().collect()
     }
 
     /// Removes and returns every kept heartbeat, in order. For callers that read thousands and keep
     /// only what they need.
     #[must_use]
     pub fn take_heartbeats(&self) -> Vec<Heartbeat> {
-        self.shared.state().heard.take()
+        self.shared.state().received.take()
     }
 
     /// The time since the start, which is the time base of heartbeats.
@@ -312,7 +312,7 @@ impl Service {
         wanted: impl Fn(&Heartbeat) -> bool,
     ) -> Option<Duration> {
         let state = self.shared.state();
-        let newer = state.heard.of_run(run_id).map(|(_, heartbeat)| heartbeat);
+        let newer = state.received.of_run(run_id).map(|(_, heartbeat)| heartbeat);
         newer
             .take_while(|heartbeat| heartbeat.at >= since)
             .filter(|heartbeat| heartbeat.accepted && wanted(heartbeat))
@@ -423,9 +423,9 @@ impl Shared {
             options,
             store,
             data,
-            heard: Heard::default(),
+            received: Received::default(),
             counts: HashMap::new(),
-            shown: Heard::default(),
+            shown: Received::default(),
             in_flight: BTreeMap::new(),
             most_in_flight: 0,
             clock_ahead: 0,
@@ -549,7 +549,7 @@ impl Shared {
             || (state.counts.len() < state.options.limits.runs && state.store.knows(&run_id))
         {
             let count = state.counts.entry(run_id.clone()).or_default();
-            count.heard += 1;
+            count.received += 1;
             count.accepted += u64::from(heartbeat.accepted);
         }
         let limits = &state.options.limits;
@@ -559,7 +559,7 @@ impl Shared {
             bytes: limits.heartbeat_bytes,
         };
         if bounds.all > 0 {
-            state.heard.keep(&run_id, heartbeat, size, bounds);
+            state.received.keep(&run_id, heartbeat, size, bounds);
         }
         drop(state);
         self.changes.send_modify(|count| *count += 1);

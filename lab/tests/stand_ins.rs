@@ -320,7 +320,7 @@ async fn the_service_takes_heartbeats_and_one_final() {
     assert_eq!(world.service.heartbeats().len(), 5);
     // Counted and found without a copy.
     let count = world.service.count(RUN);
-    assert_eq!((count.heard, count.accepted), (5, 3));
+    assert_eq!((count.received, count.accepted), (5, 3));
     assert_eq!(world.service.count("trn.unheard-of"), service::Count::default());
     let accepted = world.service.accepted();
     let first = |since, nonce: &str| {
@@ -385,20 +385,20 @@ async fn each_fault_of_the_service_does_what_it_says() {
     for broken in ["heartbeat drop", "heartbeat lose", "any refuse"] {
         assert!(strike(broken).await.is_err(), "{broken}");
     }
-    let heard: Vec<(String, bool)> = world
+    let received: Vec<(String, bool)> = world
         .service
         .heartbeats()
         .iter()
         .map(|heartbeat| (heartbeat.nonce().to_owned(), heartbeat.accepted))
         .collect();
-    let heard = |nonce: &str| {
-        heard
+    let received = |nonce: &str| {
+        received
             .iter()
-            .find(|(heard, _)| heard == nonce)
+            .find(|(received, _)| received == nonce)
             .map(|(_, accepted)| *accepted)
     };
-    assert_eq!(heard("heartbeat drop"), Some(true), "acted on");
-    assert_eq!(heard("heartbeat lose"), Some(false), "lost");
-    assert_eq!(heard("any refuse"), None, "never heard");
-    assert_eq!(heard("heartbeat 503"), Some(false));
+    assert_eq!(received("heartbeat drop"), Some(true), "acted on");
+    assert_eq!(received("heartbeat lose"), Some(false), "lost");
+    assert_eq!(received("any refuse"), None, "never heard");
+    assert_eq!(received("heartbeat 503"), Some(false));
 }

@@ -14,7 +14,7 @@ use podbeat_lab::world::World;
 use serde_json::{Value, json};
 
 use super::{Agent, check, states};
-use crate::harness::heard::{until, until_final, until_main_is};
+use crate::harness::received::{until, until_final, until_main_is};
 
 /// Ten times as fast as the recording, with no pause longer than this.
 const SPEED: u32 = 10;
@@ -117,8 +117,8 @@ async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat
             let told = accepted()
                 .next_back()
                 .and_then(|last| last.body.get("containerStatus"));
-            let heard = !gone && (told == Some(&shown) || shown == json!([]));
-            heard || accepted().any(Heartbeat::is_final)
+            let received = !gone && (told == Some(&shown) || shown == json!([]));
+            received || accepted().any(Heartbeat::is_final)
         })
         .await;
     }

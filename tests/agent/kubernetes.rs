@@ -14,7 +14,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 
 use super::{Agent, check};
-use crate::harness::heard::{until, until_asked, until_final, until_main_is};
+use crate::harness::received::{until, until_asked, until_final, until_main_is};
 use crate::harness::{LIMIT, STARTED, settings};
 
 #[tokio::test]

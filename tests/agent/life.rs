@@ -6,7 +6,7 @@ use podbeat_lab::world::{RUN, TOKEN, World};
 use serde_json::{Value, json};
 
 use super::{Agent, check, states};
-use crate::harness::heard::{main_is, until, until_asked, until_final, until_main_is};
+use crate::harness::received::{main_is, until, until_asked, until_final, until_main_is};
 use crate::harness::{STARTED, settings};
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use podbeat_lab::world::World;
 use serde_json::{Value, json};
 
 use super::{Agent, check};
-use crate::harness::heard::{until, until_final, until_main_is};
+use crate::harness::received::{until, until_final, until_main_is};
 use crate::harness::{self, STARTED, text};
 
 fn settings(world: &World) -> BTreeMap<String, String> {

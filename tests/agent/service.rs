@@ -9,7 +9,7 @@ use podbeat_lab::world::{TOKEN, World};
 use podbeat_lab::{kube_api, service};
 
 use super::{Agent, check, states};
-use crate::harness::heard::{until, until_final, until_main_is};
+use crate::harness::received::{until, until_final, until_main_is};
 use crate::harness::{STARTED, settings, text};
 
 /// A life of three transitions in which the service fails as the script says.

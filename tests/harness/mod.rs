@@ -2,9 +2,9 @@
 //! terminals, and the repository's files. Code that only one test needs is not here.
 
 pub(crate) mod binary;
-pub(crate) mod heard;
 pub(crate) mod listener;
 pub(crate) mod proxy;
+pub(crate) mod received;
 pub(crate) mod repository;
 pub(crate) mod server;
 pub(crate) mod terminal;

@@ -71,7 +71,7 @@ impl Proxy {
     }
 
     /// Whether a request contains a secret that the proxy must not see.
-    pub(crate) fn heard(&self, secret: &str) -> bool {
+    pub(crate) fn received(&self, secret: &str) -> bool {
         let heads = self.heads.lock().expect("not poisoned");
         heads.iter().any(|head| head.contains(secret))
     }

@@ -20,7 +20,7 @@ pub(crate) const TOKEN: &str = "a-token-that-nobody-may-see";
 
 /// A request as it came.
 #[derive(Clone, Debug)]
-pub(crate) struct Heard {
+pub(crate) struct Received {
     pub(crate) method: String,
     pub(crate) path_and_query: String,
     pub(crate) headers: http::HeaderMap,
@@ -68,19 +68,19 @@ pub(crate) fn with_header(answer: Answer, name: &'static str, value: &str) -> An
 /// It ends when dropped, with its connections.
 pub(crate) struct Server {
     listener: Listener,
-    heard: Arc<Mutex<Vec<Heard>>>,
+    received: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Server {
     /// Answers each request with this function.
-    pub(crate) async fn start(answers: impl Fn(&Heard) -> Answer + Send + Sync + 'static) -> Self {
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let (shared, answers) = (Arc::clone(&heard), Arc::new(answers));
+    pub(crate) async fn start(answers: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (shared, answers) = (Arc::clone(&received), Arc::new(answers));
         let listener = Listener::start(move |stream| {
-            let (heard, answers) = (Arc::clone(&shared), Arc::clone(&answers));
+            let (received, answers) = (Arc::clone(&shared), Arc::clone(&answers));
             async move {
                 let service =
-                    service_fn(move |request| answer(request, Arc::clone(&heard), Arc::clone(&answers)));
+                    service_fn(move |request| answer(request, Arc::clone(&received), Arc::clone(&answers)));
                 let serving = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 // A client that disconnects does not affect the others.
@@ -89,7 +89,7 @@ impl Server {
         });
         Self {
             listener: listener.await,
-            heard,
+            received,
         }
     }
 
@@ -104,25 +104,25 @@ impl Server {
     }
 
     /// All requests, in order.
-    pub(crate) fn heard(&self) -> Vec<Heard> {
-        self.heard.lock().expect("not poisoned").clone()
+    pub(crate) fn received(&self) -> Vec<Received> {
+        self.received.lock().expect("not poisoned").clone()
     }
 }
 
 async fn answer(
     request: Request<Incoming>,
-    heard: Arc<Mutex<Vec<Heard>>>,
-    answers: Arc<impl Fn(&Heard) -> Answer>,
+    received: Arc<Mutex<Vec<Received>>>,
+    answers: Arc<impl Fn(&Received) -> Answer>,
 ) -> Result<Response<Full<Bytes>>, Box<dyn std::error::Error + Send + Sync>> {
     let (head, body) = request.into_parts();
-    let request = Heard {
+    let request = Received {
         method: head.method.to_string(),
         path_and_query: head.uri.to_string(),
         headers: head.headers,
         body: body.collect().await?.to_bytes().to_vec(),
     };
     let answer = answers(&request);
-    heard.lock().expect("not poisoned").push(request);
+    received.lock().expect("not poisoned").push(request);
     match answer {
         Answer::Whole(response) => Ok(response),
         Answer::Cut => Err("cut".into()),

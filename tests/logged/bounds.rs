@@ -10,7 +10,7 @@ use rustix::process::Signal;
 
 use super::table;
 use crate::harness::binary::{Podbeat, messages};
-use crate::harness::heard::{until, until_main_is};
+use crate::harness::received::{until, until_main_is};
 use crate::harness::{STARTED, text};
 
 /// The first line has each setting in effect, under its flag's name.

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::table;
 use crate::harness::binary::{Podbeat, messages};
-use crate::harness::heard::{main_is, until, until_final, until_main_is, until_one};
+use crate::harness::received::{main_is, until, until_final, until_main_is, until_one};
 use crate::harness::{STARTED, jwt, settings, text};
 
 /// The messages that no life here produces, and why.

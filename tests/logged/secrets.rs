@@ -11,8 +11,8 @@ use tokio::net::TcpStream;
 
 use super::table;
 use crate::harness::binary::{Podbeat, lines};
-use crate::harness::heard::{until, until_main_is};
 use crate::harness::listener::{Listener, destination, head, refuse, tunnel};
+use crate::harness::received::{until, until_main_is};
 use crate::harness::{STARTED, settings_away, text};
 
 /// A proxy that requires a password, and refuses the first two requests, so that its URL could

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::table;
 use crate::harness::STARTED;
 use crate::harness::binary::Podbeat;
-use crate::harness::heard::until_main_is;
+use crate::harness::received::until_main_is;
 
 /// A life: the headers that the service received, and podbeat's log.
 async fn a_life(more: &[(&str, &str)]) -> (Vec<String>, Vec<Value>) {

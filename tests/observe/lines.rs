@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Observer, observe, sent_nothing};
 use crate::harness::STARTED;
 use crate::harness::binary::Podbeat;
-use crate::harness::heard::{main_is, until_one};
+use crate::harness::received::{main_is, until_one};
 
 /// The lines without their times. Checks that each time is valid.
 fn timeless(lines: &[String]) -> String {

@@ -57,9 +57,9 @@ async fn ids_of_runs_come_from_one_page_of_the_service() {
         assert!(!ended.out.contains('\u{1b}'), "{line}: {:?}", ended.out);
         assert_eq!(offered(ended), ["trn.2", "trn.1"], "{line}");
     }
-    let heard = server.heard();
-    assert_eq!(heard.len(), 6, "one page each");
-    for request in heard {
+    let received = server.received();
+    assert_eq!(received.len(), 6, "one page each");
+    for request in received {
         let query = &request.path_and_query;
         assert!(
             query.contains("pageSize=200") && query.contains("timeModified"),
@@ -74,7 +74,7 @@ async fn ids_of_runs_come_from_one_page_of_the_service() {
 
 #[tokio::test]
 async fn a_service_that_does_not_help_is_nothing_to_speak_of() {
-    let server = Server::start(|heard| match heard.path_and_query.split('/').nth(1) {
+    let server = Server::start(|received| match received.path_and_query.split('/').nth(1) {
         Some("hang") => Answer::Hang,
         Some("garbage") => raw(200, "<html>"),
         _ => error(403),
@@ -92,7 +92,7 @@ async fn a_service_that_does_not_help_is_nothing_to_speak_of() {
         let ended = ended(&mut asked(url, "podbeat runs get trn.")).await;
         assert_eq!(offered(ended), [""; 0], "{url}");
     }
-    assert_eq!(server.heard().len(), 3);
+    assert_eq!(server.received().len(), 3);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use podbeat::cli::{Cli, Exit};
 use podbeat_interface::environment::Flags;
 use podbeat_interface::exit::Ending;
-use podbeat_laptop::runs::command::{self, Format, From, Invocation};
+use podbeat_laptop::runs::command::{self, Format, Invocation, RequestSource};
 use podbeat_task_runs::model::{PageSize, SortField, TaskRunStatus};
 
 fn parse(line: &str) -> Result<(Flags, Invocation), Exit> {
@@ -19,7 +19,7 @@ fn parse(line: &str) -> Result<(Flags, Invocation), Exit> {
 fn created(line: &str) -> serde_json::Value {
     let (_, invocation) = parse(line).expect(line);
     let command::Command::Create {
-        from: From::Flags(request),
+        from: RequestSource::Flags(request),
         ..
     } = invocation.command
     else {

@@ -86,9 +86,9 @@ async fn a_run_from_its_creation_to_its_end() {
         run(&service, &beat).await.done(),
         format!("heartbeat of task run {id} accepted\n")
     );
-    let heard = service.heartbeats();
+    let received = service.heartbeats();
     assert_eq!(
-        heard[0].body,
+        received[0].body,
         json!({
             "containerStatus": [{"name": "main", "state": {"running": {}}}], "jobRetryCount": 1, "nonce": "n-1",
             "podName": "p", "podUID": "u"
@@ -99,9 +99,9 @@ async fn a_run_from_its_creation_to_its_end() {
 
     let last = format!("heartbeat {id} --container main=terminated:0:Completed --last -o json");
     let sent: Value = serde_json::from_str(&run(&service, &last).await.done()).expect("JSON");
-    let mut heard = service.heartbeats().pop().expect("a heartbeat").body;
-    let nonce = heard.as_object_mut().and_then(|body| body.remove("nonce"));
-    assert_eq!(sent, heard, "as it was sent, but for the nonce");
+    let mut received = service.heartbeats().pop().expect("a heartbeat").body;
+    let nonce = received.as_object_mut().and_then(|body| body.remove("nonce"));
+    assert_eq!(sent, received, "as it was sent, but for the nonce");
     assert_eq!(nonce.expect("a random one").as_str().map(str::len), Some(32));
     assert_eq!(
         run(&service, &format!("wait {id} --for Completed")).await.done(),

@@ -19,8 +19,8 @@ async fn code_and_notes(url: &str, line: &str) -> (i32, String) {
 
 #[tokio::test]
 async fn each_trouble_has_its_exit_code_and_says_what_the_service_said() {
-    let server = Server::start(|heard| {
-        let status = heard
+    let server = Server::start(|received| {
+        let status = received
             .path_and_query
             .split(['/', ':'])
             .find_map(|part| part.strip_prefix("run-"));
@@ -102,7 +102,7 @@ async fn runs_that_would_fail_alike_are_not_tried() {
         notes.ends_with("podbeat: skipped the remaining 2, because they would fail in the same way\n"),
         "{notes}"
     );
-    assert_eq!(server.heard().len(), 1);
+    assert_eq!(server.received().len(), 1);
 }
 
 #[tokio::test]
@@ -136,12 +136,12 @@ async fn whoever_waits_outlasts_an_outage_and_is_told_of_it_once() {
     );
     assert_eq!(waited.notes.lines().count(), 1, "{}", waited.notes);
     assert!(waited.notes.contains("answered 503") && waited.notes.ends_with("; retrying\n"));
-    assert_eq!(server.heard().len(), 5);
+    assert_eq!(server.received().len(), 5);
 }
 
 #[tokio::test]
 async fn waiting_has_an_end() {
-    let server = Server::start(|heard| match heard.path_and_query.ends_with("odd") {
+    let server = Server::start(|received| match received.path_and_query.ends_with("odd") {
         true => json_answer(200, &json!({"id": "odd", "status": "Hibernating\u{1b}"})),
         false => error(503),
     })
@@ -152,7 +152,7 @@ async fn waiting_has_an_end() {
         notes,
         "podbeat: timed out after 0s waiting for task run odd to be in a final status: it is Hibernating\u{fffd}\n"
     );
-    assert_eq!(server.heard().len(), 1, "it looks once");
+    assert_eq!(server.received().len(), 1, "it looks once");
     let (code, notes) = code_and_notes(&server.url(), "wait trn.1 trn.2 --for failed --timeout 300ms").await;
     assert_eq!(code, 75);
     assert!(
@@ -166,12 +166,12 @@ async fn waiting_has_an_end() {
     // podbeat does not wait if the error will not pass by itself.
     let server = Server::start(|_| error(404)).await;
     let (code, _) = code_and_notes(&server.url(), "wait trn.1 --for end --timeout 1h").await;
-    assert_eq!((code, server.heard().len()), (67, 1));
+    assert_eq!((code, server.received().len()), (67, 1));
 }
 
 #[tokio::test]
 async fn a_list_that_breaks_off_says_so() {
-    let server = Server::start(|heard| match heard.path_and_query.contains("next") {
+    let server = Server::start(|received| match received.path_and_query.contains("next") {
         true => error(500),
         false => json_answer(
             200,
@@ -209,13 +209,13 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
 
 #[tokio::test]
 async fn secrets_that_a_service_repeats_are_taken_out() {
-    let server = Server::start(|heard| {
-        let token = heard
+    let server = Server::start(|received| {
+        let token = received
             .headers
             .get("authorization")
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        let body = String::from_utf8_lossy(&heard.body).into_owned();
+        let body = String::from_utf8_lossy(&received.body).into_owned();
         json_answer(
             400,
             &json!({"code": "No", "message": format!("{token} {body}"), "details": [token]}),

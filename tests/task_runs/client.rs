@@ -94,26 +94,26 @@ async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() 
             .await
             .expect("an answer");
         assert_eq!(read, answer);
-        let [heard] = &server.heard()[..] else {
+        let [received] = &server.received()[..] else {
             panic!("one request");
         };
         assert_eq!(
-            (heard.method.as_str(), heard.path_and_query.as_str()),
+            (received.method.as_str(), received.path_and_query.as_str()),
             (method, path)
         );
-        assert_eq!(heard.headers["authorization"], format!("Bearer {TOKEN}"));
-        assert_eq!(heard.headers["accept"], "application/json");
+        assert_eq!(received.headers["authorization"], format!("Bearer {TOKEN}"));
+        assert_eq!(received.headers["accept"], "application/json");
         if operation == "create" {
-            assert_eq!(heard.headers["content-type"], "application/json");
-            let body: Value = serde_json::from_slice(&heard.body).expect("json");
+            assert_eq!(received.headers["content-type"], "application/json");
+            let body: Value = serde_json::from_slice(&received.body).expect("json");
             assert_eq!(
                 contract.check("CreateTaskRunRequest", &body),
                 Vec::<String>::new()
             );
             assert_eq!(body, serde_json::to_value(secrets::request()).expect("json"));
         } else {
-            assert_eq!(heard.body, b"");
-            assert_eq!(heard.headers.get("content-type"), None);
+            assert_eq!(received.body, b"");
+            assert_eq!(received.headers.get("content-type"), None);
         }
     }
     let server = Server::start(|_| json_answer(200, &json!({"jwt": "newer"}))).await;
@@ -122,7 +122,7 @@ async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() 
         .expect("an answer");
     assert_eq!(read, json!({"jwt": "newer", "unreadable": null}));
     assert_eq!(
-        server.heard()[0].path_and_query,
+        server.received()[0].path_and_query,
         "/ica/v1/tasks/runs/trn.1:heartbeat"
     );
 }
@@ -136,9 +136,9 @@ async fn run_ids_and_queries_are_encoded() {
             .expect("an answer");
     }
     let paths: Vec<String> = server
-        .heard()
+        .received()
         .into_iter()
-        .map(|heard| heard.path_and_query)
+        .map(|received| received.path_and_query)
         .collect();
     let path = "/ica/v1/tasks/runs/a%2F..%2Fb%3Fc%3Dd%23e%252F%3A%20%C3%BC";
     assert_eq!(
@@ -166,7 +166,7 @@ async fn run_ids_and_queries_are_encoded() {
         .await
         .expect("a page");
     assert_eq!(
-        server.heard().last().expect("a request").path_and_query,
+        server.received().last().expect("a request").path_and_query,
         "/ica/v1/tasks/runs?sort=timeCreated%20desc&names=x%20y%2C%C3%BC&status=Paused%20%26%20more&versions=&acls=a%26b%3Dc\
          &pageSize=7&pageToken=t%2B%2F%3D"
     );
@@ -183,7 +183,7 @@ async fn a_run_id_that_would_lead_elsewhere_is_not_sent() {
             assert!(matches!(error, Error::Unfit { .. }), "{error}");
         }
     }
-    assert_eq!(server.heard().len(), 0);
+    assert_eq!(server.received().len(), 0);
 }
 
 #[tokio::test]
@@ -209,7 +209,7 @@ async fn a_request_that_breaks_the_contract_is_not_sent() {
             "ü".repeat(256)
         )
     );
-    assert_eq!(server.heard().len(), 0);
+    assert_eq!(server.received().len(), 0);
 }
 
 #[tokio::test]
@@ -220,7 +220,7 @@ async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try()
         ] {
             let (error, told) = failure(operation, move || error(status)).await;
             let Error::Status {
-                status: heard,
+                status: received,
                 response,
                 retry_after: None,
                 ..
@@ -228,7 +228,7 @@ async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try()
             else {
                 panic!("{error:?}");
             };
-            assert_eq!(*heard, status);
+            assert_eq!(*received, status);
             if status == 304 {
                 // 304 has no body.
                 assert_eq!(*response, None);
@@ -304,9 +304,9 @@ async fn a_redirect_is_not_followed() {
             ),
             "{error}"
         );
-        assert_eq!(server.heard().len(), 1);
+        assert_eq!(server.received().len(), 1);
     }
-    assert_eq!(elsewhere.heard().len(), 0, "the token must not travel");
+    assert_eq!(elsewhere.received().len(), 0, "the token must not travel");
 }
 
 #[tokio::test]
@@ -334,9 +334,9 @@ async fn error_bodies_that_are_no_error_response_still_have_a_status() {
 
 #[tokio::test]
 async fn what_a_service_repeats_of_our_secrets_is_taken_out() {
-    let echo = |heard: &crate::harness::server::Heard| {
-        let body = String::from_utf8_lossy(&heard.body).into_owned();
-        let authorization = heard.headers["authorization"]
+    let echo = |received: &crate::harness::server::Received| {
+        let body = String::from_utf8_lossy(&received.body).into_owned();
+        let authorization = received.headers["authorization"]
             .to_str()
             .expect("a text")
             .to_owned();
@@ -356,9 +356,9 @@ async fn what_a_service_repeats_of_our_secrets_is_taken_out() {
     }
     assert!(
         server
-            .heard()
+            .received()
             .iter()
-            .any(|heard| String::from_utf8_lossy(&heard.body).contains(secrets::SECRET))
+            .any(|received| String::from_utf8_lossy(&received.body).contains(secrets::SECRET))
     );
 }
 
@@ -510,7 +510,7 @@ async fn a_token_that_no_header_can_carry_is_not_sent_and_not_shown() {
         .expect_err("unfit");
     assert!(matches!(error, Error::Token(_)), "{error:?}");
     told(&error);
-    assert_eq!(server.heard().len(), 0);
+    assert_eq!(server.received().len(), 0);
 }
 
 /// Heads that curl accepts. Each is followed by a body of two bytes.

@@ -6,7 +6,7 @@ use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, TaskRunStatus};
 use serde_json::{Value, json};
 
 use crate::harness::LIMIT;
-use crate::harness::server::{Answer, Heard, Server, error, json_answer, token, told};
+use crate::harness::server::{Answer, Received, Server, error, json_answer, token, told};
 
 /// A page with these runs and this token for the next page.
 fn page(ids: &[&str], next: Option<&str>) -> Answer {
@@ -15,8 +15,8 @@ fn page(ids: &[&str], next: Option<&str>) -> Answer {
 }
 
 /// The page token of a request.
-fn asked(heard: &Heard) -> Option<&str> {
-    let query = heard.path_and_query.split_once('?')?.1;
+fn asked(received: &Received) -> Option<&str> {
+    let query = received.path_and_query.split_once('?')?.1;
     query.split('&').find_map(|pair| pair.strip_prefix("pageToken="))
 }
 
@@ -38,13 +38,13 @@ async fn all(server: &Server, query: ListTaskRunsQuery) -> (Vec<String>, Option<
 async fn no_page_one_page_many_pages() {
     let server = Server::start(|_| json_answer(200, &json!({}))).await;
     assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids.is_empty()));
-    assert_eq!(server.heard().len(), 1);
+    assert_eq!(server.received().len(), 1);
 
     // An empty token means that there is no next page.
     let server = Server::start(|_| page(&["a", "b"], Some(""))).await;
     assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids == ["a", "b"]));
 
-    let server = Server::start(|heard| match asked(heard) {
+    let server = Server::start(|received| match asked(received) {
         None => page(&["a", "b"], Some("second")),
         Some("second") => page(&[], Some("a third")),
         Some("a%20third") => page(&["c"], None),
@@ -58,9 +58,9 @@ async fn no_page_one_page_many_pages() {
     };
     assert!(matches!(all(&server, query).await, (ids, None) if ids == ["a", "b", "c"]));
     let queries: Vec<String> = server
-        .heard()
+        .received()
         .into_iter()
-        .map(|heard| heard.path_and_query)
+        .map(|received| received.path_and_query)
         .collect();
     let base = "/ica/v1/tasks/runs?status=Failed&pageSize=2";
     assert_eq!(
@@ -79,12 +79,12 @@ async fn a_page_is_asked_for_when_it_is_reached_and_is_the_largest() {
     let mut runs = server
         .client()
         .list_all(ListTaskRunsQuery::default(), &token(), LIMIT);
-    assert_eq!(server.heard().len(), 0);
+    assert_eq!(server.received().len(), 0);
     for _ in 0..2 {
         runs.next().await.expect("a run").expect("a run");
     }
-    assert_eq!(server.heard().len(), 1);
-    assert!(server.heard()[0].path_and_query.ends_with("?pageSize=1000"));
+    assert_eq!(server.received().len(), 1);
+    assert!(server.received()[0].path_and_query.ends_with("?pageSize=1000"));
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn a_token_that_comes_again_ends_the_list_with_an_error_behind_the_runs() 
 
 #[tokio::test]
 async fn an_error_in_the_middle_comes_behind_the_runs_before_it() {
-    let server = Server::start(|heard| match asked(heard) {
+    let server = Server::start(|received| match asked(received) {
         None => page(&["a", "b"], Some("second")),
         Some(_) => error(500),
     })

@@ -110,7 +110,7 @@ pub(super) async fn measure(
         "growth: private dirty memory in KiB, each {} heartbeats: {}; {} heartbeats were heard in {:.0} s",
         length.span,
         course.join(" "),
-        world.count(&member).heard,
+        world.count(&member).received,
         begun.elapsed().as_secs_f64()
     ));
     Ok(vec![("growth", between), ("outages", last - first)])

@@ -114,12 +114,12 @@ async fn run(subject: &Subject, heartbeats: u64) -> Result<Counts, Error> {
     world.until_accepted(&member, heartbeats, 2 * PATIENCE).await?;
     running.terminate()?;
     running.ended(END).await?;
-    let heard = world.count(&member).heard;
+    let received = world.count(&member).received;
     let text = std::fs::read_to_string(&out)
         .map_err(io(format!("reading what callgrind counted in {}", out.display())))?;
     let counts = counted(&text).ok_or_else(|| Error::Valgrind { log: running.log() })?;
     Ok(Counts {
-        heartbeats: heard,
+        heartbeats: received,
         ..counts
     })
 }

@@ -118,14 +118,14 @@ async fn through(
 }
 
 /// The problems in a life's heartbeats.
-fn judge(heard: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
+fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut wrong = |is_wrong: bool, what: String| {
         if is_wrong {
             complaints.push(what);
         }
     };
-    let accepted: Vec<&Heartbeat> = heard.iter().filter(|heartbeat| heartbeat.accepted).collect();
+    let accepted: Vec<&Heartbeat> = received.iter().filter(|heartbeat| heartbeat.accepted).collect();
 
     let mut told: Vec<Value> = accepted
         .iter()
@@ -143,10 +143,10 @@ fn judge(heard: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
         finals != 1,
         format!("{finals} last heartbeats were accepted, not one"),
     );
-    let is_last = heard.last().is_some_and(Heartbeat::is_final);
+    let is_last = received.last().is_some_and(Heartbeat::is_final);
     wrong(!is_last, "something came after the last heartbeat".to_owned());
 
-    for heartbeat in heard {
+    for heartbeat in received {
         let says = |name: &str, value: Value| heartbeat.body.get(name) == Some(&value);
         let is_whole = says("podName", json!(member.pod()))
             && says("podUID", json!(format!("uid-{}", member.pod())))
@@ -167,14 +167,14 @@ fn judge(heard: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String> {
             format!("a heartbeat breaks the contract: {broken:?}"),
         );
     }
-    for (at, heartbeat) in heard.iter().enumerate() {
-        let earlier = heard
+    for (at, heartbeat) in received.iter().enumerate() {
+        let earlier = received
             .iter()
             .take(at)
             .any(|other| other.nonce() == heartbeat.nonce());
         let is_retry = at
             .checked_sub(1)
-            .and_then(|before| heard.get(before))
+            .and_then(|before| received.get(before))
             .is_some_and(|before| !before.accepted);
         wrong(
             earlier && !is_retry,
@@ -264,34 +264,39 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_life_told_right_is_no_complaint_and_each_fault_is_one() {
         let (good, member) = good().await;
-        let judged = |heard: &[Heartbeat]| judge(heard, &member, &script());
+        let judged = |received: &[Heartbeat]| judge(received, &member, &script());
         assert_eq!(judged(&good), Vec::<String>::new());
 
         let spoilt = |spoil: &dyn Fn(&mut Vec<Heartbeat>)| {
-            let mut heard = good.clone();
-            spoil(&mut heard);
-            judged(&heard).join("; ")
+            let mut received = good.clone();
+            spoil(&mut received);
+            judged(&received).join("; ")
         };
         let last = good.len() - 1;
         // A missing state, a repeated one, and a different one.
-        assert!(spoilt(&|heard| drop(heard.drain(5..7))).contains("states of main"));
+        assert!(spoilt(&|received| drop(received.drain(5..7))).contains("states of main"));
         assert!(
-            spoilt(&|heard| heard[7].body["containerStatus"] = heard[1].body["containerStatus"].clone())
-                .contains("states")
+            spoilt(
+                &|received| received[7].body["containerStatus"] = received[1].body["containerStatus"].clone()
+            )
+            .contains("states")
         );
         assert!(
             spoilt(
-                &|heard| heard[5].body["containerStatus"][0]["state"]["terminated"]["exitCode"] = json!(4)
+                &|received| received[5].body["containerStatus"][0]["state"]["terminated"]["exitCode"] =
+                    json!(4)
             )
             .contains("states")
         );
         // No last heartbeat, two of them, and a heartbeat after the last one.
-        assert!(spoilt(&|heard| drop(heard.pop())).contains("0 last heartbeats"));
-        assert!(spoilt(&|heard| heard[last - 1].body["lastHeartbeat"] = json!(true)).contains("2 last"));
-        assert!(spoilt(&|heard| heard.push(beat(99, None, &json!({})))).contains("after the last"));
+        assert!(spoilt(&|received| drop(received.pop())).contains("0 last heartbeats"));
+        assert!(
+            spoilt(&|received| received[last - 1].body["lastHeartbeat"] = json!(true)).contains("2 last")
+        );
+        assert!(spoilt(&|received| received.push(beat(99, None, &json!({})))).contains("after the last"));
         // Identity, the contract, and nonces.
-        assert!(spoilt(&|heard| heard[2].body["jobRetryCount"] = json!(0)).contains("too little"));
-        assert!(spoilt(&|heard| heard[2].violations.push("no".to_owned())).contains("contract"));
-        assert!(spoilt(&|heard| heard[6].body["nonce"] = json!("n5")).contains("nonce"));
+        assert!(spoilt(&|received| received[2].body["jobRetryCount"] = json!(0)).contains("too little"));
+        assert!(spoilt(&|received| received[2].violations.push("no".to_owned())).contains("contract"));
+        assert!(spoilt(&|received| received[6].body["nonce"] = json!("n5")).contains("nonce"));
     }
 }

@@ -7,7 +7,7 @@
 
 #[cfg(test)]
 mod outage;
-mod patience;
+mod reconnect;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,10 +17,10 @@ use futures_util::{Stream, StreamExt, pin_mut};
 use kube::Client;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
-use patience::{Patience, SPREAD};
 use podbeat_heartbeat::machine::Event;
 use podbeat_heartbeat::observation::JobPod;
 use podbeat_http_client::route::{self, PlainHttp, Proxies, Route};
+use reconnect::{Reconnect, SPREAD};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 use url::Url;
@@ -420,7 +420,7 @@ impl PodWatch {
         mut rng: fastrand::Rng,
         on_step: impl Fn(Step<'_>),
     ) {
-        let mut patience = Patience::new(self.spread);
+        let mut reconnect = Reconnect::new(self.spread);
         // The API server may answer the first list from its cache, because ten thousand copies that
         // start together should not reach etcd. After an expired watch it may not, because the
         // cache could show a state that is older than what we have seen.
@@ -434,7 +434,7 @@ impl PodWatch {
             }
             let wait = match listed {
                 Ok((Some(pod), version)) => {
-                    patience.answered();
+                    reconnect.answered();
                     from_cache = false;
                     seen = true;
                     let at = Position {
@@ -448,7 +448,7 @@ impl PodWatch {
                         on_step(Step::Restarted);
                     }
                     match self
-                        .follow(at, &mut uid, &sightings, &mut rng, &mut patience, &on_step)
+                        .follow(at, &mut uid, &sightings, &mut rng, &mut reconnect, &on_step)
                         .await
                     {
                         Next::ListAgain(wait) => wait,
@@ -461,11 +461,11 @@ impl PodWatch {
                     if sightings.send(Sighting::Gone(None)).await.is_err() || seen {
                         return;
                     }
-                    patience.after_answer(&mut rng)
+                    reconnect.after_answer(&mut rng)
                 }
-                Err(failure) => self.failed(&failure, &mut patience, &mut rng, &on_step).await,
+                Err(failure) => self.failed(&failure, &mut reconnect, &mut rng, &on_step).await,
             };
-            self.pause(wait, &mut patience, &sightings).await;
+            self.pause(wait, &mut reconnect, &sightings).await;
             if sightings.is_closed() {
                 return;
             }
@@ -476,7 +476,7 @@ impl PodWatch {
     async fn failed(
         &self,
         failure: &Error,
-        patience: &mut Patience,
+        reconnect: &mut Reconnect,
         rng: &mut fastrand::Rng,
         on_step: &impl Fn(Step<'_>),
     ) -> Duration {
@@ -486,15 +486,15 @@ impl PodWatch {
         {
             on_step(Step::Failed(&failure));
         }
-        patience.after_failure(failure, rng)
+        reconnect.after_failure(failure, rng)
     }
 
     /// Waits until the time is over, news becomes urgent, or the receiver is closed.
-    async fn pause(&self, wait: Duration, patience: &mut Patience, sightings: &mpsc::Sender<Sighting>) {
+    async fn pause(&self, wait: Duration, reconnect: &mut Reconnect, sightings: &mpsc::Sender<Sighting>) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = sightings.closed() => {}
-            () = hurried(self.hurry.clone()), if !patience.is_hurried() => patience.hurry(),
+            () = hurried(self.hurry.clone()), if !reconnect.is_hurried() => reconnect.hurry(),
         }
     }
 
@@ -505,7 +505,7 @@ impl PodWatch {
         uid: &mut Option<String>,
         sightings: &mpsc::Sender<Sighting>,
         rng: &mut fastrand::Rng,
-        patience: &mut Patience,
+        reconnect: &mut Reconnect,
         on_step: &impl Fn(Step<'_>),
     ) -> Next {
         loop {
@@ -513,7 +513,7 @@ impl PodWatch {
             let asked = Instant::now();
             let (ended, open_for) = match self.open(&at, lasts).await {
                 Ok(stream) => {
-                    patience.opened();
+                    reconnect.opened();
                     on_step(Step::Opened);
                     let opened = Instant::now();
                     let ended = self.read(stream, &mut at, uid, sightings).await;
@@ -523,7 +523,7 @@ impl PodWatch {
             };
             let short = open_for < SHORT_WATCH;
             if !short {
-                patience.settled();
+                reconnect.settled();
             }
             let failure = match ended {
                 Ended::Over if asked.elapsed() + CLOCKS >= Duration::from_secs(lasts.into()) => {
@@ -538,18 +538,18 @@ impl PodWatch {
                 // An API server that shuts down cleanly also ends all of its watches like this, and
                 // kube does not distinguish that from a broken connection.
                 Ended::Over => self.error("watch", kube::Error::ReadEvents(before_its_time())),
-                Ended::Expired if !short => return Next::ListAgain(patience.after_expiry(rng)),
-                Ended::Expired | Ended::Doubtful => return Next::ListAgain(patience.after_answer(rng)),
+                Ended::Expired if !short => return Next::ListAgain(reconnect.after_expiry(rng)),
+                Ended::Expired | Ended::Doubtful => return Next::ListAgain(reconnect.after_answer(rng)),
                 Ended::Failed(failure) => failure,
                 Ended::Stop => return Next::Stop,
             };
-            let wait = self.failed(&failure, patience, rng, on_step).await;
+            let wait = self.failed(&failure, reconnect, rng, on_step).await;
             // The API server may refuse a watch because of its resourceVersion. Only a list can
             // show that.
             if !failure.is_broken_off() {
                 return Next::ListAgain(wait);
             }
-            self.pause(wait, patience, sightings).await;
+            self.pause(wait, reconnect, sightings).await;
             if sightings.is_closed() {
                 return Next::Stop;
             }

@@ -6,10 +6,10 @@ use serde_json::{Value, json};
 use super::helm::{chart, image, nothing_is_left, objects};
 use super::site::Site;
 use super::statics;
-use crate::lives::markers::told_by_marker;
-use crate::lives::play::{Pod, expect};
 use crate::node::images::TASK;
 use crate::runner::{chain, repository};
+use crate::scenarios::markers::told_by_marker;
+use crate::scenarios::play::{Pod, expect};
 use crate::{Error, io};
 
 /// The label that asks for injection.

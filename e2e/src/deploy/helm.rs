@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::site::{CA_CONFIG_MAP, Site};
 use super::statics::copy_parent;
 use crate::Error;
-use crate::lives::play::expect;
 use crate::node::images::{PODBEAT, TASK};
 use crate::runner::repository;
+use crate::scenarios::play::expect;
 
 /// Kinds whose objects Kubernetes itself creates over time, and one that is only a view.
 const NOBODYS: &[&str] = &[

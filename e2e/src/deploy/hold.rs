@@ -10,9 +10,9 @@ use std::sync::Arc;
 use serde_json::json;
 
 use super::site::{CA_CONFIG_MAP, Ground, Site, TOKEN_SECRET};
-use crate::lives::play::{TOKEN, heard};
 use crate::node::images::{PODBEAT, TASK};
 use crate::runner::say;
+use crate::scenarios::play::{TOKEN, received};
 use crate::{Error, io};
 
 /// The existing namespace.
@@ -107,7 +107,11 @@ async fn show(site: &Site, path: &Path) -> Result<(), Error> {
         let mut lines = String::new();
         for heartbeat in all.iter().skip(shown) {
             let at = heartbeat.at.as_secs_f64();
-            say(&format!("{at:9.3}s  {}: {}", heartbeat.run_id, heard(heartbeat)));
+            say(&format!(
+                "{at:9.3}s  {}: {}",
+                heartbeat.run_id,
+                received(heartbeat)
+            ));
             let line = json!({"at": at, "run": heartbeat.run_id, "status": heartbeat.status,
                               "violations": heartbeat.violations, "body": heartbeat.body});
             // Writing to a String doesn't fail.

@@ -2,9 +2,9 @@
 
 use super::site::{CA_FILE, Site};
 use super::statics::copy;
-use crate::lives::play::expect;
 use crate::node::images::{PODBEAT, TASK};
 use crate::runner::repository;
+use crate::scenarios::play::expect;
 use crate::{Error, io};
 
 /// `kubectl apply --kustomize` adds podbeat to Jobs that don't mention it, and they run to their

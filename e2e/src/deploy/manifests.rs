@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use super::helm::chart;
 use super::site::{CA_FILE, Site};
-use crate::lives::markers::told_by_marker;
-use crate::lives::play::{TOKEN, expect};
 use crate::runner::repository;
+use crate::scenarios::markers::told_by_marker;
+use crate::scenarios::play::{TOKEN, expect};
 use crate::{Error, io};
 
 /// The placeholder for the user's URL in all of deploy/.

@@ -11,10 +11,10 @@ use tokio::time::Instant;
 
 use super::tools::{Said, Tools};
 use crate::api::Namespace;
-use crate::lives::play::{LIMIT, Play, Pod, Stage, TOKEN, expect, heard};
-use crate::lives::recording::{Seen, state, status};
 use crate::node::images::{PODBEAT, TASK};
 use crate::runner::repository;
+use crate::scenarios::play::{LIMIT, Play, Pod, Stage, TOKEN, expect, received};
+use crate::scenarios::recording::{Seen, state, status};
 use crate::{Error, io};
 
 /// The Secret with the service's token, under the key `token`.
@@ -291,7 +291,7 @@ impl Site {
         self.say(&format!(
             "{}: podbeat ended with {code}; {}",
             pod.name,
-            heard(&last)
+            received(&last)
         ));
         expect(told == Some(exit_code), || {
             format!("the last heartbeat was to tell exit code {exit_code}: {last:?}")

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::tools::Tools;
-use crate::lives::play::expect;
 use crate::runner::repository;
+use crate::scenarios::play::expect;
 use crate::{Error, io, ours};
 
 /// The required values only.

@@ -6,7 +6,7 @@ use podbeat_image::elf::check_static;
 use podbeat_image::{Entry, Image};
 
 use super::CONTAINERD;
-use super::house::run;
+use super::namespaces::run;
 use crate::{Error, io, ours};
 
 /// Keeps a pod's namespaces open.

@@ -3,8 +3,8 @@
 //! Contains its start in its own namespaces, and its end.
 //! Never here: what a scenario does with it, or a stand-in for Kubernetes.
 
-pub mod house;
 pub mod images;
+pub mod namespaces;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -106,7 +106,7 @@ fn path() -> impl Iterator<Item = PathBuf> {
 /// # Errors
 /// Something doesn't start, or isn't ready in time. The error shows the end of its log.
 pub async fn raise(root: &Path, programs: &Path, image: &Path) -> Result<(Cluster, Node), Error> {
-    house::furnish(root)?;
+    namespaces::furnish(root)?;
     network::wire()?;
     let cluster = Cluster::start_for_node(programs, root).await?;
     let node = Node::start(&cluster, programs, root).await?;
@@ -122,7 +122,7 @@ impl Node {
     /// # Errors
     /// A program ends or isn't ready in time. The error shows the end of its log.
     pub async fn start(cluster: &Cluster, programs: &Path, root: &Path) -> Result<Self, Error> {
-        let cgroup = house::make_cgroup(root)?;
+        let cgroup = namespaces::make_cgroup(root)?;
         let dns = start_dns(root)?;
         let containerd = start_containerd(root)?;
         let mut node = Self {
@@ -206,8 +206,8 @@ impl Node {
     /// # Errors
     /// The container has no control group, or the kernel refuses.
     pub fn squeeze(&self, container_id: &str) -> Result<u64, Error> {
-        let group = house::find_memory_cgroup(&self.cgroup, container_id)?;
-        house::squeeze(&group)
+        let group = namespaces::find_memory_cgroup(&self.cgroup, container_id)?;
+        namespaces::squeeze(&group)
     }
 
     /// The peak memory of a container by its control group, which includes runc's memory at the
@@ -216,8 +216,8 @@ impl Node {
     /// # Errors
     /// The container has no control group, or no process is in it.
     pub fn peak_memory(&self, container_id: &str) -> Result<(u64, u64), Error> {
-        let group = house::find_memory_cgroup(&self.cgroup, container_id)?;
-        house::peak_memory(&group)
+        let group = namespaces::find_memory_cgroup(&self.cgroup, container_id)?;
+        namespaces::peak_memory(&group)
     }
 
     /// Writes a file to an emptyDir of a pod.

@@ -83,7 +83,7 @@ async fn tell(record: Option<&Path>) -> Result<Value, Failure> {
     let signals_in = stream::poll_fn(move |context| receiver.poll_recv(context));
     let mut changes = world.service.changes();
     let agent = agent::run(&config, signals_in, timeline.clone());
-    let heard = async {
+    let received = async {
         let mut told = 0;
         loop {
             for heartbeat in world.service.heartbeats().iter().skip(told) {
@@ -109,7 +109,7 @@ async fn tell(record: Option<&Path>) -> Result<Value, Failure> {
             script?;
             ending?
         }
-        () = heard => return Err("the service is gone".into()),
+        () = received => return Err("the service is gone".into()),
     };
     timeline.line(
         Side::Podbeat,
@@ -163,7 +163,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     // Counted instead of timed: the waits grow with each failure, and the demo must stay short.
     world
         .service
-        .wait_for("two refusals", LIMIT, |heard| heard.len() >= before + 2)
+        .wait_for("two refusals", LIMIT, |received| received.len() >= before + 2)
         .await?;
     kube(
         "main: running again, restart 1",
@@ -171,7 +171,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     );
     world
         .service
-        .wait_for("four refusals", LIMIT, |heard| heard.len() >= before + 4)
+        .wait_for("four refusals", LIMIT, |received| received.len() >= before + 4)
         .await?;
     world.service_faults.lift_all();
     timeline.line(Side::Service, "the outage is over");

@@ -9,9 +9,9 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::time::Instant;
 
-use super::crew::Hand;
-use super::lives::{Member, STEPS};
 use super::process::raise_file_limit;
+use super::scenario::{Member, STEPS};
+use super::workers::Worker;
 use crate::fault::Faults;
 use crate::kube_api::{KubeApi, Options};
 use crate::pki::Authority;
@@ -58,14 +58,15 @@ pub struct State {
 ///
 /// # Errors
 /// The process ended or takes too long.
-pub async fn order(hand: &mut Hand, order: &Order) -> Result<State, Error> {
-    hand.tell(&serde_json::to_string(order).unwrap_or_default())
+pub async fn order(worker: &mut Worker, order: &Order) -> Result<State, Error> {
+    worker
+        .tell(&serde_json::to_string(order).unwrap_or_default())
         .await?;
     let work = match order {
         Order::Step { over_ms, .. } => Duration::from_millis(*over_ms),
         Order::Begin { .. } | Order::Tell => Duration::ZERO,
     };
-    hand.answer_of(work).await
+    worker.answer_of(work).await
 }
 
 /// Serves and follows the orders on standard input, until it ends.

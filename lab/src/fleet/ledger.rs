@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::lives::{Member, STEPS, mark};
+use super::scenario::{Member, STEPS, mark};
 use crate::service::Heartbeat;
 
 /// One received heartbeat.
@@ -227,7 +227,7 @@ fn mark_at(nth: usize, step: usize) -> Option<String> {
 mod tests {
     use serde_json::json;
 
-    use super::super::lives::LAST;
+    use super::super::scenario::LAST;
     use super::*;
 
     const RETRY: Duration = Duration::from_secs(10);
@@ -258,7 +258,7 @@ mod tests {
         }
     }
 
-    fn heard(all: &[Heartbeat]) -> Ledger {
+    fn received(all: &[Heartbeat]) -> Ledger {
         let mut ledger = Ledger::new(1, RETRY);
         all.iter().for_each(|heartbeat| ledger.hear(heartbeat));
         ledger
@@ -269,12 +269,12 @@ mod tests {
         let life: Vec<Heartbeat> = (0..STEPS)
             .map(|step| heartbeat(0, 0, step, step == LAST))
             .collect();
-        let ledger = heard(&life);
+        let ledger = received(&life);
         assert_eq!((ledger.lost(LAST), ledger.invented(LAST)), (0, 0));
         assert_eq!((ledger.without_one_final(), ledger.ended()), (0, 1));
         assert_eq!(ledger.told_of(LAST), 1);
         assert_eq!(
-            heard(&[
+            received(&[
                 heartbeat(3, 0, 0, false),
                 heartbeat(5, 0, 1, false),
                 heartbeat(9, 0, 1, false)
@@ -287,27 +287,31 @@ mod tests {
     #[test]
     fn what_is_lost_or_told_twice_is_found() {
         let beat = |step| heartbeat(0, 0, step, false);
-        assert_eq!(heard(&[beat(0), beat(2)]).lost(2), 1);
-        assert_eq!(heard(&[beat(0), refused(beat(1)), beat(2)]).lost(2), 1);
-        assert_eq!(heard(&[beat(1), beat(0), beat(2)]).lost(2), 1, "in another order");
-        let again = heard(&[beat(0), beat(1), beat(0), beat(2)]);
+        assert_eq!(received(&[beat(0), beat(2)]).lost(2), 1);
+        assert_eq!(received(&[beat(0), refused(beat(1)), beat(2)]).lost(2), 1);
+        assert_eq!(
+            received(&[beat(1), beat(0), beat(2)]).lost(2),
+            1,
+            "in another order"
+        );
+        let again = received(&[beat(0), beat(1), beat(0), beat(2)]);
         assert_eq!((again.lost(2), again.invented(2)), (0, 1));
         assert_eq!(
-            heard(&[beat(0), beat(0), beat(1)]).invented(1),
+            received(&[beat(0), beat(0), beat(1)]).invented(1),
             0,
             "only repeated"
         );
-        assert_eq!(heard(&[heartbeat(0, 1, 0, false)]).strangers(), 1);
+        assert_eq!(received(&[heartbeat(0, 1, 0, false)]).strangers(), 1);
     }
 
     #[test]
     fn one_final_is_the_last_word() {
         let end = || heartbeat(0, 0, LAST, true);
-        assert_eq!(heard(&[end()]).without_one_final(), 0);
-        assert_eq!(heard(&[end(), end()]).without_one_final(), 1);
-        assert_eq!(heard(&[heartbeat(0, 0, LAST, false)]).without_one_final(), 1);
+        assert_eq!(received(&[end()]).without_one_final(), 0);
+        assert_eq!(received(&[end(), end()]).without_one_final(), 1);
+        assert_eq!(received(&[heartbeat(0, 0, LAST, false)]).without_one_final(), 1);
         assert_eq!(
-            heard(&[end(), heartbeat(1, 0, LAST, false)]).without_one_final(),
+            received(&[end(), heartbeat(1, 0, LAST, false)]).without_one_final(),
             1
         );
     }
@@ -315,8 +319,8 @@ mod tests {
     #[test]
     fn who_doesnt_heed_retry_after_is_found() {
         let beat = |seconds| heartbeat(seconds, 0, 0, false);
-        assert_eq!(heard(&[refused(beat(0)), beat(10), beat(11)]).too_early(), 0);
-        let early = heard(&[refused(beat(0)), refused(beat(9)), beat(18)]);
+        assert_eq!(received(&[refused(beat(0)), beat(10), beat(11)]).too_early(), 0);
+        let early = received(&[refused(beat(0)), refused(beat(9)), beat(18)]);
         assert_eq!((early.too_early(), early.refused()), (2, 2));
         assert_eq!(
             early.first_accepted_since(Duration::from_secs(1)),

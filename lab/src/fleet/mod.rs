@@ -6,12 +6,12 @@
 //! complete agent.
 
 pub mod agents;
-pub mod crew;
 pub mod figures;
 pub mod kubernetes;
 pub mod ledger;
-pub mod lives;
 pub mod process;
+pub mod scenario;
 pub mod service;
 pub mod spread;
 pub mod stand_ins;
+pub mod workers;

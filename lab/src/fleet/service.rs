@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::ledger::Ledger;
-use super::lives::{Member, TOKEN};
+use super::scenario::{Member, TOKEN};
 use crate::contract::Contract;
 use crate::fault::{Faults, Misread};
 use crate::pki::Authority;

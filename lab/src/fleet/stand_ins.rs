@@ -9,13 +9,13 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::agents::Plan;
-use super::crew::{Crew, Hand};
 use super::figures::{Figures, Limit};
 use super::kubernetes::{Order, State, order};
-use super::lives::{LAST, Member};
 use super::process::{Usage, own_usage, raise_file_limit};
+use super::scenario::{LAST, Member};
 use super::service::{FleetService, write_ca};
 use super::spread::{Spread, percentile};
+use super::workers::{Worker, Workers};
 use crate::pki::Authority;
 use crate::{Error, io};
 
@@ -83,7 +83,7 @@ pub async fn run(
     let mut service = FleetService::start(&authority, agents).await?;
     let ca_file = write_ca(&authority, dir)?;
     let service_account_dir = dir.join("serviceaccount");
-    let mut kubernetes = Hand::start(program, &["fleet-kubernetes"], &BTreeMap::new())?;
+    let mut kubernetes = Worker::start(program, &["fleet-kubernetes"], &BTreeMap::new())?;
     let begin = Order::Begin {
         service_account_dir: service_account_dir.clone(),
         pods: agents,
@@ -108,7 +108,7 @@ pub async fn run(
         start_over_ms: u64::try_from(options.start_over.as_millis()).unwrap_or(u64::MAX),
     };
     let begun = Instant::now();
-    let mut crew = Crew::start(program, &plan, options.processes).await?;
+    let mut workers = Workers::start(program, &plan, options.processes).await?;
     if let Some(intervals) = options.drift {
         drift(&mut service, options, intervals, &mut figures, &say).await;
         return Ok(figures);
@@ -137,7 +137,7 @@ pub async fn run(
 
     step(&mut kubernetes, 1, interval).await?;
     service.listen_for_step(1, agents, LIMIT).await?;
-    rest(&mut service, &mut kubernetes, &mut crew, options, &mut figures).await?;
+    rest(&mut service, &mut kubernetes, &mut workers, options, &mut figures).await?;
     say("the time at rest is measured");
 
     let from = service.elapsed();
@@ -171,7 +171,7 @@ pub async fn run(
         step(&mut kubernetes, nth, interval / 2).await?;
         service.listen_for_step(nth, agents, LIMIT).await?;
     }
-    end(&mut service, &mut crew, agents, &mut figures).await?;
+    end(&mut service, &mut workers, agents, &mut figures).await?;
     say("every run has ended");
     Ok(figures)
 }
@@ -191,7 +191,7 @@ pub fn own_settings(nth: usize, uid: Option<&str>) -> BTreeMap<String, String> {
     )
 }
 
-async fn step(kubernetes: &mut Hand, step: usize, over: Duration) -> Result<State, Error> {
+async fn step(kubernetes: &mut Worker, step: usize, over: Duration) -> Result<State, Error> {
     let over_ms = u64::try_from(over.as_millis()).unwrap_or(u64::MAX);
     order(kubernetes, &Order::Step { step, over_ms }).await
 }
@@ -203,8 +203,8 @@ fn misread(error: &crate::fault::Misread) -> Error {
 /// Measures two intervals at rest.
 async fn rest(
     service: &mut FleetService,
-    kubernetes: &mut Hand,
-    crew: &mut Crew,
+    kubernetes: &mut Worker,
+    workers: &mut Workers,
     options: &Options,
     figures: &mut Figures,
 ) -> Result<(), Error> {
@@ -212,14 +212,14 @@ async fn rest(
     service.listen_until(service.elapsed() + options.interval).await;
     let window = options.interval * 2;
     let seconds = usize::try_from(window.as_secs()).unwrap_or(60).max(1);
-    crew.count().await?;
+    workers.count().await?;
     let asked = order(kubernetes, &Order::Tell).await?;
-    let (used, own) = (crew.usage()?, own_usage()?);
+    let (used, own) = (workers.usage()?, own_usage()?);
     let from = service.elapsed();
     service.listen_until(from + window).await;
     let took = service.elapsed() - from;
-    let mut count = crew.count().await?;
-    let (used_now, own_now) = (crew.usage()?, own_usage()?);
+    let mut count = workers.count().await?;
+    let (used_now, own_now) = (workers.usage()?, own_usage()?);
     let asked_now = order(kubernetes, &Order::Tell).await?;
     let arrivals = service
         .ledger
@@ -307,7 +307,7 @@ pub fn after_outage(service: &FleetService, returned: &Spread, figures: &mut Fig
 /// The last heartbeats, or the agents' ends, don't come.
 pub async fn end(
     service: &mut FleetService,
-    crew: &mut Crew,
+    workers: &mut Workers,
     agents: usize,
     figures: &mut Figures,
 ) -> Result<(), Error> {
@@ -319,14 +319,14 @@ pub async fn end(
             |ledger| format!("{} of {agents}", ledger.ended()),
         )
         .await?;
-    crew.terminate().await?;
+    workers.terminate().await?;
     let begun = Instant::now();
-    let mut count = crew.count().await?;
+    let mut count = workers.count().await?;
     while count.ended_well + count.ended_ill < agents && begun.elapsed() < LIMIT {
         service
             .listen_until(service.elapsed() + Duration::from_millis(200))
             .await;
-        count = crew.count().await?;
+        count = workers.count().await?;
     }
     service.look();
     let ledger = &service.ledger;

@@ -279,7 +279,7 @@ pub(super) fn run(detail: &Detail, now: Timestamp) -> String {
             table role="table" aria-labelledby="heartbeats-title" {
                 (head(&BEAT_COLUMNS))
                 tbody #rows role="rowgroup" {
-                    @for (number, entry) in &detail.heard { (beat(*number, entry)) }
+                    @for (number, entry) in &detail.received { (beat(*number, entry)) }
                 }
             }
             p #note { (picture("note")) }
@@ -296,7 +296,7 @@ pub(super) fn run(detail: &Detail, now: Timestamp) -> String {
 }
 
 fn run_regions(detail: &Detail, now: Option<Timestamp>) -> Vec<(&'static str, Markup)> {
-    let note = if detail.heard.is_empty() {
+    let note = if detail.received.is_empty() {
         html! { "None is kept here: they are kept while the service runs, the newest of each run." }
     } else {
         html! { "Newest first; the newest of each run are kept while the service runs." }
@@ -319,10 +319,10 @@ pub(super) fn run_picture(detail: Option<&Detail>) -> Picture {
         };
     };
     let text = |(name, markup): (&'static str, Markup)| (name, markup.into_string());
-    let heard = detail.heard.iter();
+    let received = detail.received.iter();
     Picture {
         regions: run_regions(detail, None).into_iter().map(text).collect(),
-        rows: heard
+        rows: received
             .map(|(number, entry)| (*number, beat(*number, entry).into_string()))
             .collect(),
     }
@@ -424,7 +424,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::task_runs::heard::Heard;
+    use crate::task_runs::received::Received;
     use crate::task_runs::run::Wanted;
     use crate::task_runs::store::{Beat, Rules, Store};
 
@@ -483,23 +483,23 @@ mod tests {
     }
 
     /// A failed run, and a new one.
-    fn played(text: &str) -> (Store, Heard<Arc<Entry>>) {
+    fn played(text: &str) -> (Store, Received<Arc<Entry>>) {
         let mut store = store();
         store.create(text, wanted(text), 0, at(1)).expect("a run");
         store.heartbeat(text, &Beat::default(), at(2)).expect("accepted");
         store.heartbeat(text, &last(text, 3), at(65)).expect("accepted");
         store.create("new", wanted("fresh"), 0, at(66)).expect("a run");
-        let mut heard = Heard::default();
+        let mut received = Received::default();
         let body = json!({"nonce": text, "jobRetryCount": 3, "lastHeartbeat": true, "containerStatus": [
             {"name": text, "state": {"terminated": {"reason": text, "exitCode": 3}}}, {"name": "helper", "state": {text: {}}}]});
         for entry in [entry(&json!({}), &[]), entry(&body, &[text.to_owned()])] {
             let weight = entry.weight();
-            heard.keep(text, entry, weight, super::super::BOUNDS);
+            received.keep(text, entry, weight, super::super::BOUNDS);
         }
-        (store, heard)
+        (store, received)
     }
 
-    fn detail(played: &(Store, Heard<Arc<Entry>>), id: &str) -> Detail {
+    fn detail(played: &(Store, Received<Arc<Entry>>), id: &str) -> Detail {
         Detail::of(&played.0, &played.1, Some(Duration::from_secs(60)), id).expect("the run")
     }
 
@@ -547,12 +547,12 @@ mod tests {
 
     #[test]
     fn what_an_open_page_is_told_changes_only_with_what_there_is_to_see() {
-        let (mut store, heard) = played("align");
+        let (mut store, received) = played("align");
         let picture = runs_picture(&Overview::of(&store, None));
         assert_eq!(picture, runs_picture(&Overview::of(&store, None)));
-        let again = |store: &Store| run_picture(Some(&detail_of(store, &heard)));
-        fn detail_of(store: &Store, heard: &Heard<Arc<Entry>>) -> Detail {
-            Detail::of(store, heard, None, "align").expect("the run")
+        let again = |store: &Store| run_picture(Some(&detail_of(store, &received)));
+        fn detail_of(store: &Store, received: &Received<Arc<Entry>>) -> Detail {
+            Detail::of(store, received, None, "align").expect("the run")
         }
         assert_eq!(again(&store), again(&store));
         store

@@ -21,8 +21,8 @@ use tokio::sync::Semaphore;
 
 use crate::Error;
 use crate::serve::{Body, whole};
-use crate::task_runs::heard::Bounds;
 use crate::task_runs::http::parameters;
+use crate::task_runs::received::Bounds;
 use crate::task_runs::run::Status;
 use access::Access;
 use view::{Detail, Overview};

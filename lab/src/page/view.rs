@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::text::shown;
-use crate::task_runs::heard::Heard;
 use crate::task_runs::http::whole_number;
+use crate::task_runs::received::Received;
 use crate::task_runs::run::{Run, Status};
 use crate::task_runs::store::Store;
 
@@ -139,13 +139,13 @@ pub(crate) struct Detail {
     pub(super) timeout: Option<Duration>,
     pub(super) attempts: Vec<Attempt>,
     /// Its heartbeats, newest first, each with its number.
-    pub(super) heard: Vec<(u64, Arc<Entry>)>,
+    pub(super) received: Vec<(u64, Arc<Entry>)>,
 }
 
 impl Detail {
     pub(crate) fn of(
         store: &Store,
-        heard: &Heard<Arc<Entry>>,
+        received: &Received<Arc<Entry>>,
         timeout: Option<Duration>,
         id: &str,
     ) -> Option<Self> {
@@ -155,7 +155,7 @@ impl Detail {
             ended: attempt.ended,
             error: attempt.error.as_deref().map(|error| shown(error, SENTENCE)),
         });
-        let heard = heard
+        let received = received
             .of_run(id)
             .map(|(number, entry)| (number, Arc::clone(entry)));
         Some(Self {
@@ -164,7 +164,7 @@ impl Detail {
             created: run.created,
             timeout,
             attempts: attempts.collect(),
-            heard: heard.collect(),
+            received: received.collect(),
         })
     }
 }
@@ -267,18 +267,18 @@ mod tests {
     #[test]
     fn a_fleet_of_2500_runs_has_50_heartbeats_each() {
         let body = [b' '; 400];
-        let mut heard = Heard::default();
+        let mut received = Received::default();
         for _ in 0..60 {
             for run in 0..2_500 {
                 let entry = Entry::new(now(), &body, Some(200), None, &[]);
                 let weight = entry.weight();
-                heard.keep(&format!("trn.{run:032x}"), entry, weight, crate::page::BOUNDS);
+                received.keep(&format!("trn.{run:032x}"), entry, weight, crate::page::BOUNDS);
             }
         }
         for run in 0..2_500 {
-            assert_eq!(heard.of_run(&format!("trn.{run:032x}")).count(), 50);
+            assert_eq!(received.of_run(&format!("trn.{run:032x}")).count(), 50);
         }
-        assert_eq!(heard.iter().count(), 125_000);
+        assert_eq!(received.iter().count(), 125_000);
     }
 
     #[test]

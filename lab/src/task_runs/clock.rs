@@ -18,8 +18,8 @@ impl Clock {
 
     /// Advances a stopped clock. Has no effect on the system's clock.
     pub fn advance(&self, by: Duration) {
-        if let Some(hands) = &self.0 {
-            let mut time = hands.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(workers) = &self.0 {
+            let mut time = workers.lock().unwrap_or_else(PoisonError::into_inner);
             *time = later(*time, by);
         }
     }
@@ -28,7 +28,7 @@ impl Clock {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         let now = match &self.0 {
-            Some(hands) => *hands.lock().unwrap_or_else(PoisonError::into_inner),
+            Some(workers) => *workers.lock().unwrap_or_else(PoisonError::into_inner),
             None => Timestamp::now(),
         };
         Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)

@@ -70,7 +70,7 @@ pub(crate) enum Change {
 struct Kept {
     run: Run,
     /// When its last heartbeat arrived, or else when its timeout began.
-    heard: Timestamp,
+    received: Timestamp,
     /// When its last heartbeat was accepted, if one was since the service started.
     beat: Option<Timestamp>,
 }
@@ -179,8 +179,8 @@ impl Store {
     ) -> Result<(), Refusal> {
         let mut run = self.get(id, now)?;
         run.fix_nonce(retry_count, nonce);
-        let heard = self.heard(run.number).unwrap_or(now);
-        self.replace(run, heard);
+        let received = self.received(run.number).unwrap_or(now);
+        self.replace(run, received);
         Ok(())
     }
 
@@ -299,18 +299,18 @@ impl Store {
         let Some(timeout) = self.rules.heartbeat_timeout else {
             return;
         };
-        while let Some(&(heard, number)) = self.running.first() {
-            let silent = later(heard, timeout);
+        while let Some(&(received, number)) = self.running.first() {
+            let silent = later(received, timeout);
             if silent >= now {
                 return;
             }
             let Some(mut run) = self.runs.get(&number).map(|kept| kept.run.clone()) else {
-                self.running.remove(&(heard, number));
+                self.running.remove(&(received, number));
                 continue;
             };
             let details = format!("no heartbeat for {}", humantime::format_duration(timeout));
             run.end(Status::TimedOut, Some(details), false, silent);
-            self.replace(run, heard);
+            self.replace(run, received);
         }
     }
 
@@ -328,49 +328,49 @@ impl Store {
         true
     }
 
-    fn heard(&self, number: u64) -> Option<Timestamp> {
-        self.runs.get(&number).map(|kept| kept.heard)
+    fn received(&self, number: u64) -> Option<Timestamp> {
+        self.runs.get(&number).map(|kept| kept.received)
     }
 
     fn hear(&mut self, number: u64, now: Timestamp) {
         if let Some(kept) = self.runs.get_mut(&number) {
-            if self.running.remove(&(kept.heard, number)) {
+            if self.running.remove(&(kept.received, number)) {
                 self.running.insert((now, number));
             }
-            kept.heard = now;
+            kept.received = now;
             self.version += 1;
         }
     }
 
-    fn replace(&mut self, run: Run, heard: Timestamp) {
+    fn replace(&mut self, run: Run, received: Timestamp) {
         self.changed.insert(run.number);
         let beat = self.runs.get(&run.number).and_then(|kept| kept.beat);
         self.remove(run.number);
-        self.insert(run, heard, beat);
+        self.insert(run, received, beat);
     }
 
-    fn insert(&mut self, run: Run, heard: Timestamp, beat: Option<Timestamp>) {
+    fn insert(&mut self, run: Run, received: Timestamp, beat: Option<Timestamp>) {
         self.version += 1;
         self.by_status.entry(run.status).or_default().insert(run.number);
         self.numbers.insert(run.id.clone(), run.number);
         self.bytes = self.bytes.saturating_add(run.weight);
         if run.status == Status::Running {
-            self.running.insert((heard, run.number));
+            self.running.insert((received, run.number));
         } else if run.status.is_over() {
             self.over.insert((run.modified, run.number));
         }
-        self.runs.insert(run.number, Kept { run, heard, beat });
+        self.runs.insert(run.number, Kept { run, received, beat });
     }
 
     fn remove(&mut self, number: u64) {
-        if let Some(Kept { run, heard, .. }) = self.runs.remove(&number) {
+        if let Some(Kept { run, received, .. }) = self.runs.remove(&number) {
             self.version += 1;
             if let Some(numbers_of_status) = self.by_status.get_mut(&run.status) {
                 numbers_of_status.remove(&number);
             }
             self.numbers.remove(&run.id);
             self.bytes = self.bytes.saturating_sub(run.weight);
-            self.running.remove(&(heard, number));
+            self.running.remove(&(received, number));
             self.over.remove(&(run.modified, number));
         }
     }

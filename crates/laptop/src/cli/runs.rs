@@ -18,9 +18,9 @@ use podbeat_task_runs::model::{
 };
 
 use crate::profiles::PROFILE_SETTINGS;
-use crate::runs::command::{self, Format, From, Invocation, container_status};
+use crate::runs::command::{self, Format, Invocation, RequestSource, container_status};
 use crate::runs::image_reference;
-use crate::runs::wanted::{END, Wanted, nearest, status};
+use crate::runs::wait_condition::{END, WaitCondition, nearest, status};
 
 /// The command's name.
 pub const RUNS: &str = "runs";
@@ -460,7 +460,7 @@ fn known_statuses() -> Vec<&'static str> {
     KNOWN.iter().map(TaskRunStatus::as_str).collect()
 }
 
-fn wanted_words() -> Vec<&'static str> {
+fn condition_words() -> Vec<&'static str> {
     let mut words = known_statuses();
     words.push(END);
     words
@@ -473,9 +473,9 @@ const STATUS: Usual<TaskRunStatus> = Usual {
 };
 
 /// What is waited for.
-const WANTED: Usual<(Wanted, Vec<TaskRunStatus>)> = Usual {
-    words: wanted_words,
-    read: Wanted::parse,
+const WANTED: Usual<(WaitCondition, Vec<TaskRunStatus>)> = Usual {
+    words: condition_words,
+    read: WaitCondition::parse,
 };
 
 /// An order: the field, and behind a colon the direction.
@@ -508,8 +508,8 @@ pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     let command = match name {
         "create" => command::Command::Create {
             from: match matches.get_one::<PathBuf>("filename") {
-                Some(path) => From::File(path.clone()),
-                None => From::Flags(Box::new(create_request(matches))),
+                Some(path) => RequestSource::File(path.clone()),
+                None => RequestSource::Flags(Box::new(create_request(matches))),
             },
             dry_run: matches.get_flag("dry-run"),
         },
@@ -542,17 +542,17 @@ pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
         "heartbeat" => command::Command::Heartbeat {
             run: one(matches, "run").unwrap_or_default(),
             from: match matches.get_one::<PathBuf>("filename") {
-                Some(path) => From::File(path.clone()),
-                None => From::Flags(Box::new(heartbeat_request(matches)?)),
+                Some(path) => RequestSource::File(path.clone()),
+                None => RequestSource::Flags(Box::new(heartbeat_request(matches)?)),
             },
         },
         "wait" => {
-            let wanted = matches.get_one::<(Wanted, Vec<TaskRunStatus>)>("for");
-            let (wanted, unknown) = wanted.cloned().ok_or("missing: --for")?;
-            judge_unknown("for", &wanted_words(), &unknown, matches, &mut notes)?;
+            let condition = matches.get_one::<(WaitCondition, Vec<TaskRunStatus>)>("for");
+            let (condition, unknown) = condition.cloned().ok_or("missing: --for")?;
+            judge_unknown("for", &condition_words(), &unknown, matches, &mut notes)?;
             command::Command::Wait {
                 runs: all(matches, "run"),
-                wanted,
+                condition,
                 timeout: matches.get_one("timeout").copied().unwrap_or_default(),
                 interval: matches.get_one("interval").copied().unwrap_or_default(),
                 quiet: matches.get_flag("quiet"),

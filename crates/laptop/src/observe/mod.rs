@@ -4,11 +4,11 @@
 
 pub mod command;
 pub mod config;
+mod diagnosis;
+mod event;
 mod record;
-mod scene;
 mod screen;
-mod told;
-mod trouble;
+mod state;
 mod view;
 
 use std::collections::VecDeque;
@@ -33,11 +33,11 @@ use tokio::time::{Instant, timeout_at};
 
 use self::command::{Format, Invocation};
 use self::config::ObserveConfig;
+use self::diagnosis::{Diagnosis, Kind};
+use self::event::End;
 use self::record::Record;
-use self::scene::Scene;
 use self::screen::{Key, Screen};
-use self::told::{End, Told};
-use self::trouble::{Kind, Trouble};
+use self::state::State;
 
 /// How many steps of the watch may wait to be told. It makes pauses between them.
 const STEPS: usize = 16;
@@ -91,7 +91,7 @@ pub mod signals {
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{}\n{}", .0.what, .0.remedy)]
-    Kubernetes(Trouble),
+    Kubernetes(Diagnosis),
     #[error(
         "Error from server (NotFound): pods {name:?} not found\ncheck the namespace {namespace} (-n) and the cluster (--context)"
     )]
@@ -112,7 +112,7 @@ enum Error {
 impl Error {
     fn ending(&self) -> Ending {
         match self {
-            Self::Kubernetes(trouble) => match trouble.kind {
+            Self::Kubernetes(diagnosis) => match diagnosis.kind {
                 Kind::Setup => Ending::Usage,
                 Kind::Denied => Ending::Denied,
                 Kind::Refused => Ending::Refused,
@@ -155,8 +155,8 @@ pub async fn run(
         }
         Err(error) => {
             note(&with_causes(&error));
-            if let Error::Kubernetes(trouble) = &error {
-                role.clone_from(&trouble.role);
+            if let Error::Kubernetes(diagnosis) = &error {
+                role.clone_from(&diagnosis.role);
             }
             Ended::With(error.ending())
         }
@@ -193,7 +193,7 @@ async fn observe(
 ) -> Result<(Ended, Left), Error> {
     let watch = PodWatch::new(&config.kubernetes, config.namespace.as_deref(), &invocation.pod)
         .await
-        .map_err(|error| Error::Kubernetes(Trouble::of(&error)))?
+        .map_err(|error| Error::Kubernetes(Diagnosis::of(&error)))?
         .with_spread(RECONNECTS);
     let record = match &invocation.record {
         Some(wanted) => Some(Record::create(wanted).map_err(|source| Error::Record {
@@ -211,7 +211,7 @@ async fn observe(
         seed: rng.u64(..),
         machine: None,
         own_container: reporting.container_name.clone(),
-        scene: Scene::new(
+        state: State::new(
             &namespace,
             &invocation.pod,
             &reporting.container_name,
@@ -232,7 +232,7 @@ async fn observe(
     let (took, mut steps) = mpsc::channel(STEPS);
     let on_step = |step: Step<'_>| match step {
         // One that finds no room was preceded by others that say as much.
-        Step::Failed(error) => drop(took.try_send(Some(Trouble::of(error)))),
+        Step::Failed(error) => drop(took.try_send(Some(Diagnosis::of(error)))),
         Step::Opened => drop(took.try_send(None)),
         Step::Listed | Step::Restarted => {}
     };
@@ -257,7 +257,7 @@ async fn observe(
             },
             () = &mut watching, if !watched => watched = true,
             Some(step) = steps.recv() => match step {
-                Some(trouble) => observer.failed(trouble)?,
+                Some(diagnosis) => observer.failed(diagnosis)?,
                 None => observer.opened()?,
             },
             Some(sighting) = sightings.recv() => observer.sighted(&sighting)?,
@@ -283,7 +283,7 @@ struct Observer<'stage> {
     machine: Option<Machine>,
     own_container: String,
     tasks: Tasks,
-    scene: Scene,
+    state: State,
     show: Show<'stage>,
     record: Option<Record>,
     /// Why there is no record any more.
@@ -304,18 +304,18 @@ impl Observer<'_> {
     fn sighted(&mut self, sighting: &Sighting) -> Result<(), Error> {
         let now = self.now();
         let news = match sighting {
-            Sighting::Seen(pod) => self.scene.saw(pod, false, now),
-            Sighting::Confirmed => self.scene.confirmed(now),
+            Sighting::Seen(pod) => self.state.saw(pod, false, now),
+            Sighting::Confirmed => self.state.confirmed(now),
             Sighting::Gone(_) if self.machine.is_none() => {
-                let title = self.scene.title();
+                let title = self.state.title();
                 let (namespace, name) = title.split_once('/').unwrap_or_default();
                 return Err(Error::NoSuchPod {
                     namespace: namespace.to_owned(),
                     name: name.to_owned(),
                 });
             }
-            Sighting::Gone(Some(pod)) => self.scene.saw(pod, true, now),
-            Sighting::Gone(None) => self.scene.vanished(now),
+            Sighting::Gone(Some(pod)) => self.state.saw(pod, true, now),
+            Sighting::Gone(None) => self.state.vanished(now),
         };
         self.keep(sighting, now.wall);
         self.show.tell(&news)?;
@@ -340,18 +340,18 @@ impl Observer<'_> {
     /// A watch is open: whatever was wrong is so no more.
     fn opened(&mut self) -> Result<(), Error> {
         self.watched = true;
-        let news = self.scene.answered(self.now());
+        let news = self.state.answered(self.now());
         self.show.tell(news.as_slice())
     }
 
     /// Tells of a failure. Before the pod was seen and watched, one that won't pass by itself is the end, as kubectl has it.
-    fn failed(&mut self, trouble: Trouble) -> Result<(), Error> {
-        let begins = self.machine.is_none() || (!self.watched && trouble.kind == Kind::Denied);
-        if begins && trouble.kind != Kind::Busy {
-            return Err(Error::Kubernetes(trouble));
+    fn failed(&mut self, diagnosis: Diagnosis) -> Result<(), Error> {
+        let begins = self.machine.is_none() || (!self.watched && diagnosis.kind == Kind::Denied);
+        if begins && diagnosis.kind != Kind::Busy {
+            return Err(Error::Kubernetes(diagnosis));
         }
         let now = self.now();
-        let news = self.scene.failed(trouble, now);
+        let news = self.state.failed(diagnosis, now);
         self.show.tell(news.as_slice())
     }
 
@@ -370,7 +370,7 @@ impl Observer<'_> {
                             attempt: attempt.number,
                             answer: Answer::Accepted,
                         });
-                        let news = self.scene.sent(attempt, now);
+                        let news = self.state.sent(attempt, now);
                         self.show.tell(&[news])?;
                     }
                     Action::WakeAt(at) => self.wake = at,
@@ -387,7 +387,7 @@ impl Observer<'_> {
                     | Action::Persist(_) => {}
                 }
             }
-            self.scene.turned(machine.snapshot(now.elapsed), self.wake);
+            self.state.turned(machine.snapshot(now.elapsed), self.wake);
         }
         Ok(())
     }
@@ -395,20 +395,20 @@ impl Observer<'_> {
     fn end(&mut self) -> Result<(), Error> {
         let now = self.now();
         let end = self.cause.map_or(End::Finished, End::of);
-        let news = self.scene.ended(end, now);
+        let news = self.state.ended(end, now);
         self.show.tell(&[news])
     }
 
     fn draw(&mut self) -> Result<(), Error> {
         let now = self.now();
-        self.show.draw(&self.scene, now)
+        self.show.draw(&self.state, now)
     }
 
     fn close(mut self) -> Result<Left, Error> {
         let now = self.now();
-        self.show.close(&self.scene, now)?;
+        self.show.close(&self.state, now)?;
         Ok(Left {
-            role: self.scene.trouble.and_then(|failing| failing.trouble.role),
+            role: self.state.diagnosis.and_then(|failing| failing.diagnosis.role),
             unrecorded: self.unrecorded,
         })
     }
@@ -441,11 +441,11 @@ impl<'stage> Show<'stage> {
         })
     }
 
-    fn tell(&mut self, news: &[Told]) -> Result<(), Error> {
-        for told in news {
+    fn tell(&mut self, news: &[event::Event]) -> Result<(), Error> {
+        for event in news {
             let written = match self {
-                Self::Lines(out) => writeln!(out, "{}", told.line()).and_then(|()| out.flush()),
-                Self::Json(out) => told
+                Self::Lines(out) => writeln!(out, "{}", event.line()).and_then(|()| out.flush()),
+                Self::Json(out) => event
                     .json()
                     .map_err(io::Error::from)
                     .and_then(|json| writeln!(out, "{json}"))
@@ -458,11 +458,11 @@ impl<'stage> Show<'stage> {
         Ok(())
     }
 
-    fn draw(&mut self, scene: &Scene, now: Now) -> Result<(), Error> {
+    fn draw(&mut self, state: &State, now: Now) -> Result<(), Error> {
         match self {
             Self::Lines(_) | Self::Json(_) => Ok(()),
             Self::View { screen, .. } => {
-                let lines = view::lines(scene, now, screen.size());
+                let lines = view::lines(state, now, screen.size());
                 screen.draw(&lines).map_err(Error::Write)
             }
         }
@@ -498,7 +498,7 @@ impl<'stage> Show<'stage> {
     }
 
     /// Gives the terminal back, and leaves on it what was last known, whole.
-    fn close(&mut self, scene: &Scene, now: Now) -> Result<(), Error> {
+    fn close(&mut self, state: &State, now: Now) -> Result<(), Error> {
         let Self::View {
             screen,
             after,
@@ -510,7 +510,7 @@ impl<'stage> Show<'stage> {
         let columns = screen.size().columns;
         screen.leave();
         let mut text = String::new();
-        for line in view::lines(scene, now, view::Size { columns, rows: None }) {
+        for line in view::lines(state, now, view::Size { columns, rows: None }) {
             screen::paint(&line, *colours, &mut text);
             text.push('\n');
         }

@@ -7,8 +7,8 @@ use podbeat_heartbeat::outbox::Kind;
 use podbeat_interface::terminal::{escaped, one_line};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-use super::scene::Scene;
-use super::told::{Container, Shown, reason};
+use super::event::{Container, Shown, reason};
+use super::state::State;
 use crate::show::age::age;
 
 /// What stands where there is nothing.
@@ -111,17 +111,17 @@ fn shortened(text: &str, columns: usize) -> String {
 }
 
 /// The whole view.
-pub(super) fn lines(scene: &Scene, now: Now, size: Size) -> Vec<Line> {
+pub(super) fn lines(state: &State, now: Now, size: Size) -> Vec<Line> {
     let roomy = size.rows.is_none_or(|rows| rows >= ROOMY);
-    let mut top = head(scene, now, size);
-    let mut heartbeat = heartbeat(scene, now);
+    let mut top = head(state, now, size);
+    let mut heartbeat = heartbeat(state, now);
     if roomy {
         top.push(Line::default());
         heartbeat.insert(0, Line::default());
     }
-    let mut containers = table(scene, now, size.columns);
-    let messages = messages(scene);
-    let body = body(scene);
+    let mut containers = table(state, now, size.columns);
+    let messages = messages(state);
+    let body = body(state);
     if let Some(rows) = size.rows {
         // Of what there may be much, the containers come first, then their messages, then the body.
         let left = rows.saturating_sub(top.len() + heartbeat.len());
@@ -160,8 +160,8 @@ fn bounded(mut lines: Vec<Line>, most: usize, what: &str) -> Vec<Line> {
 }
 
 /// Which pod, and how the API stands.
-fn head(scene: &Scene, now: Now, size: Size) -> Vec<Line> {
-    let mut first = Line::of(Style::Strong, scene.title());
+fn head(state: &State, now: Now, size: Size) -> Vec<Line> {
+    let mut first = Line::of(Style::Strong, state.title());
     let aside = "podbeat observe, sends nothing; q quits";
     if size.rows.is_some() {
         let gap = size.columns.saturating_sub(first.width() + aside.width());
@@ -170,41 +170,41 @@ fn head(scene: &Scene, now: Now, size: Size) -> Vec<Line> {
         }
     }
     let mut lines = vec![first];
-    if let Some(pod) = &scene.pod {
-        let mut told = pod.phase.as_deref().unwrap_or("no phase").to_owned();
+    if let Some(pod) = &state.pod {
+        let mut event = pod.phase.as_deref().unwrap_or("no phase").to_owned();
         if pod.gone {
-            told += ", gone";
+            event += ", gone";
         } else if let Some(at) = pod.deletion_timestamp {
-            told += &format!(", being deleted until {at}");
+            event += &format!(", being deleted until {at}");
         }
         if let Some(node) = &pod.node {
-            told += &format!(", on {node}");
+            event += &format!(", on {node}");
         }
-        told += match pod.sidecar {
+        event += match pod.sidecar {
             "native" => ", podbeat is a native sidecar",
             "plain" => ", podbeat is a plain sidecar",
             _ => ", without podbeat",
         };
-        lines.push(Line::plain(told));
+        lines.push(Line::plain(event));
         if let Some(uid) = &pod.uid {
             lines.push(Line::plain(format!("uid {uid}")));
         }
     }
-    lines.extend(api(scene, now));
+    lines.extend(api(state, now));
     lines
 }
 
-fn api(scene: &Scene, now: Now) -> Vec<Line> {
+fn api(state: &State, now: Now) -> Vec<Line> {
     let ago = |at: Duration| seconds(now.elapsed.saturating_sub(at));
-    match (&scene.trouble, scene.confirmed) {
+    match (&state.diagnosis, state.confirmed) {
         (Some(failing), confirmed) => {
             let since = match confirmed {
                 Some(at) => format!("API unavailable, states are {} old: ", ago(at)),
                 None => format!("API unavailable for {}: ", ago(failing.since)),
             };
             vec![
-                Line::headed(Style::Bad, since, &failing.trouble.what),
-                Line::plain(format!("  {}", failing.trouble.remedy)),
+                Line::headed(Style::Bad, since, &failing.diagnosis.what),
+                Line::plain(format!("  {}", failing.diagnosis.remedy)),
             ]
         }
         (None, Some(at)) => vec![Line::plain(format!("API up to date, confirmed {} ago", ago(at)))],
@@ -224,12 +224,12 @@ const COLUMNS: [&str; 8] = [
     "KIND",
 ];
 
-fn table(scene: &Scene, now: Now, columns: usize) -> Vec<Line> {
-    if scene.containers.is_empty() {
+fn table(state: &State, now: Now, columns: usize) -> Vec<Line> {
+    if state.containers.is_empty() {
         return Vec::new();
     }
     let longest_name = (columns / 3).max(12);
-    let rows: Vec<(Style, [String; 8])> = scene
+    let rows: Vec<(Style, [String; 8])> = state
         .containers
         .iter()
         .map(|container| (style(&container.shown), cells(container, now, longest_name)))
@@ -303,13 +303,13 @@ fn style(shown: &Shown) -> Style {
 }
 
 /// What containers and the pod itself have to say in sentences.
-fn messages(scene: &Scene) -> Vec<Line> {
-    let notes = scene.notes.iter().map(|note| format!("note: {}", note.text()));
-    let of_containers = scene.containers.iter().filter_map(|container| {
+fn messages(state: &State) -> Vec<Line> {
+    let notes = state.notes.iter().map(|note| format!("note: {}", note.text()));
+    let of_containers = state.containers.iter().filter_map(|container| {
         let message = container.shown.message.as_deref()?.trim();
         (!message.is_empty()).then(|| format!("{}: {message}", container.name))
     });
-    let of_pod = scene.pod.iter().flat_map(|pod| &pod.reasons);
+    let of_pod = state.pod.iter().flat_map(|pod| &pod.reasons);
     let of_pod = of_pod.map(|why| format!("pod: {}", reason(why)));
     of_pod
         .chain(of_containers)
@@ -319,12 +319,12 @@ fn messages(scene: &Scene) -> Vec<Line> {
 }
 
 /// What is due, and what was last.
-fn heartbeat(scene: &Scene, now: Now) -> Vec<Line> {
+fn heartbeat(state: &State, now: Now) -> Vec<Line> {
     let mut lines = Vec::new();
-    match (scene.end, scene.due) {
+    match (state.end, state.due) {
         (Some(end), _) => lines.push(Line::headed(Style::Strong, "End: ", end.text())),
         (None, Some(due)) => {
-            let kind = if scene.waiting > 0 { "change" } else { "periodic" };
+            let kind = if state.waiting > 0 { "change" } else { "periodic" };
             let left = seconds(due.saturating_sub(now.elapsed) + Duration::from_millis(999));
             let text = format!("{kind}, due in {left}");
             lines.push(Line::headed(Style::Strong, "Next heartbeat: ", text));
@@ -334,7 +334,7 @@ fn heartbeat(scene: &Scene, now: Now) -> Vec<Line> {
             lines.push(Line::headed(Style::Strong, "Next heartbeat: ", text));
         }
     }
-    if let Some((beat, at)) = &scene.last {
+    if let Some((beat, at)) = &state.last {
         let kind = match beat.kind {
             Kind::First => "first",
             Kind::Periodic => "periodic",
@@ -351,8 +351,8 @@ fn heartbeat(scene: &Scene, now: Now) -> Vec<Line> {
 }
 
 /// The body of the last heartbeat, in the order of the contract: what the containers do comes first.
-fn body(scene: &Scene) -> Vec<Line> {
-    let Some((beat, _)) = &scene.last else {
+fn body(state: &State) -> Vec<Line> {
+    let Some((beat, _)) = &state.last else {
         return Vec::new();
     };
     let json = serde_json::to_string_pretty(&beat.body).unwrap_or_default();
@@ -375,9 +375,9 @@ mod tests {
     use podbeat_lab::hostile;
     use proptest::prelude::*;
 
+    use super::super::diagnosis::{self, Diagnosis};
+    use super::super::event::{Beat, End};
     use super::super::screen::paint;
-    use super::super::told::{Beat, End};
-    use super::super::trouble::{self, Trouble};
     use super::*;
     use podbeat_heartbeat::machine::{Attempt, Losses, Snapshot};
     use podbeat_heartbeat::request::{self, Identity, Report};
@@ -396,12 +396,12 @@ mod tests {
     }
 
     /// What is known of a pod that was seen 7 s ago, and of which a heartbeat told 3 s later.
-    fn scene(pod: &Captured, own_container: &str, kind: Kind) -> Scene {
+    fn state(pod: &Captured, own_container: &str, kind: Kind) -> State {
         let pod: Pod = pod.pod();
         let name = pod.metadata.name.clone().expect("a name");
-        let mut scene = Scene::new("hb", &name, own_container, &Tasks::All, Report::Task);
+        let mut state = State::new("hb", &name, own_container, &Tasks::All, Report::Task);
         let wall = "2026-11-24T02:00:00Z";
-        drop(scene.saw(&pod, false, at(10, wall)));
+        drop(state.saw(&pod, false, at(10, wall)));
         let seen = podbeat_kubernetes::status::observe(&pod, own_container);
         let mut identity = Identity {
             pod_name: name,
@@ -418,7 +418,7 @@ mod tests {
             timeout: Duration::from_secs(10),
             token_was_refused: false,
         };
-        drop(scene.sent(attempt, at(13, wall)));
+        drop(state.sent(attempt, at(13, wall)));
         let snapshot = Snapshot {
             backlog: 0,
             losses: Losses::default(),
@@ -428,31 +428,31 @@ mod tests {
             last_heartbeat: LastHeartbeat::Open,
             journaled: false,
         };
-        scene.turned(snapshot, Some(Duration::from_millis(42_300)));
-        scene
+        state.turned(snapshot, Some(Duration::from_millis(42_300)));
+        state
     }
 
     const NOW: &str = "2026-11-24T02:00:07Z";
 
-    fn text(scene: &Scene, columns: usize, rows: Option<usize>) -> String {
-        let lines = lines(scene, at(17, NOW), Size { columns, rows });
+    fn text(state: &State, columns: usize, rows: Option<usize>) -> String {
+        let lines = lines(state, at(17, NOW), Size { columns, rows });
         let text = |line: &Line| line.0.iter().map(|(_, text)| text.as_str()).collect::<String>();
         lines.iter().map(text).collect::<Vec<_>>().join("\n")
     }
 
     #[test]
     fn a_pod_that_runs() {
-        let scene = scene(
+        let state = state(
             &Captured::when("a-complete", "main", "running"),
             "hb",
             Kind::Change,
         );
-        insta::assert_snapshot!("80_by_24", text(&scene, 80, Some(24)));
-        insta::assert_snapshot!("132_by_50", text(&scene, 132, Some(50)));
-        insta::assert_snapshot!("40_by_10", text(&scene, 40, Some(10)));
+        insta::assert_snapshot!("80_by_24", text(&state, 80, Some(24)));
+        insta::assert_snapshot!("132_by_50", text(&state, 132, Some(50)));
+        insta::assert_snapshot!("40_by_10", text(&state, 40, Some(10)));
         insta::assert_snapshot!("colours", {
             let lines = lines(
-                &scene,
+                &state,
                 at(17, NOW),
                 Size {
                     columns: 80,
@@ -471,30 +471,30 @@ mod tests {
     #[test]
     fn an_image_that_isnt_there_and_an_api_that_is_silent() {
         let pod = Captured::when("h-noimage", "main", "waiting");
-        let mut scene = scene(&pod, "hb", Kind::Change);
-        let trouble = Trouble {
+        let mut state = state(&pod, "hb", Kind::Change);
+        let diagnosis = Diagnosis {
             what: "Unable to connect to the server: Connection refused (os error 111)".to_owned(),
             remedy: "is the cluster up?",
             role: None,
-            kind: trouble::Kind::Unreachable,
+            kind: diagnosis::Kind::Unreachable,
         };
-        scene.failed(trouble, at(15, NOW)).expect("news");
-        insta::assert_snapshot!("silent", text(&scene, 80, Some(24)));
+        state.failed(diagnosis, at(15, NOW)).expect("news");
+        insta::assert_snapshot!("silent", text(&state, 80, Some(24)));
     }
 
     #[test]
     fn a_deletion_and_the_end_whole() {
         let pod = Captured::last("b-delete");
-        let mut scene = scene(&pod, "hb", Kind::Final);
-        drop(scene.vanished(at(16, NOW)));
-        drop(scene.ended(End::Gone, at(16, NOW)));
-        insta::assert_snapshot!("end", text(&scene, 80, None));
+        let mut state = state(&pod, "hb", Kind::Final);
+        drop(state.vanished(at(16, NOW)));
+        drop(state.ended(End::Gone, at(16, NOW)));
+        insta::assert_snapshot!("end", text(&state, 80, None));
     }
 
     #[test]
     fn before_anything_is_known() {
-        let scene = Scene::new("lab", "p", "podbeat", &Tasks::All, Report::Task);
-        insta::assert_snapshot!("nothing_yet", text(&scene, 80, Some(24)));
+        let state = State::new("lab", "p", "podbeat", &Tasks::All, Report::Task);
+        insta::assert_snapshot!("nothing_yet", text(&state, 80, Some(24)));
     }
 
     #[test]
@@ -505,8 +505,8 @@ mod tests {
             let name = format!("worker-{nth}");
             pod = pod.with("/spec/containers/-", serde_json::json!({"name": name}));
         }
-        let scene = scene(&pod, "hb", Kind::Change);
-        let shown = text(&scene, 80, Some(24));
+        let state = state(&pod, "hb", Kind::Change);
+        let shown = text(&state, 80, Some(24));
         assert!(shown.contains("… 19 more containers"), "{shown}");
         assert!(
             shown.contains("Next heartbeat: ") && shown.contains("Heartbeat 3: "),
@@ -516,20 +516,20 @@ mod tests {
 
     #[test]
     fn a_view_fits_into_any_window() {
-        let scenes = [
-            scene(
+        let states = [
+            state(
                 &Captured::when("h-noimage", "main", "waiting"),
                 "hb",
                 Kind::Change,
             ),
-            scene(&Captured::last("b-delete"), "hb", Kind::Final),
-            Scene::new("lab", "表表表表表表", "podbeat", &Tasks::All, Report::All),
+            state(&Captured::last("b-delete"), "hb", Kind::Final),
+            State::new("lab", "表表表表表表", "podbeat", &Tasks::All, Report::All),
         ];
-        for scene in &scenes {
+        for state in &states {
             for columns in 1..=100 {
                 for rows in 1..=40 {
                     let rows_taken = lines(
-                        scene,
+                        state,
                         at(17, NOW),
                         Size {
                             columns,
@@ -554,16 +554,16 @@ mod tests {
                 .with("/metadata/name", serde_json::json!(said))
                 .with("/spec/nodeName", serde_json::json!(said))
                 .with("/status/phase", serde_json::json!(said));
-            let mut scene = scene(&pod, "hb", Kind::Change);
-            let trouble = Trouble {
+            let mut state = state(&pod, "hb", Kind::Change);
+            let diagnosis = Diagnosis {
                 what: said,
                 remedy: "",
                 role: None,
-                kind: trouble::Kind::Unreachable,
+                kind: diagnosis::Kind::Unreachable,
             };
-            scene.failed(trouble, at(15, NOW)).expect("news");
+            state.failed(diagnosis, at(15, NOW)).expect("news");
             for rows in [None, Some(24)] {
-                let text = text(&scene, 80, rows);
+                let text = text(&state, 80, rows);
                 prop_assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
             }
         }
@@ -571,12 +571,12 @@ mod tests {
 
     #[test]
     fn the_nonce_is_not_shown() {
-        let scene = scene(
+        let state = state(
             &Captured::when("a-complete", "main", "running"),
             "hb",
             Kind::Change,
         );
-        let (Beat { body, .. }, _) = scene.last.expect("a heartbeat");
+        let (Beat { body, .. }, _) = state.last.expect("a heartbeat");
         assert_eq!(body.nonce, None);
     }
 }

@@ -7,7 +7,7 @@ use podbeat_task_runs::model::{
     ContainerStatus, CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery,
 };
 
-use super::wanted::Wanted;
+use super::wait_condition::WaitCondition;
 
 /// One call of `podbeat runs`.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ pub enum Command {
     /// Create task runs.
     Create {
         /// What is asked for.
-        from: From<CreateTaskRunRequest>,
+        from: RequestSource<CreateTaskRunRequest>,
         /// Show the requests, and send none.
         dry_run: bool,
     },
@@ -98,14 +98,14 @@ pub enum Command {
         /// The run.
         run: String,
         /// What it tells.
-        from: From<HeartbeatTaskRunRequest>,
+        from: RequestSource<HeartbeatTaskRunRequest>,
     },
     /// Wait until runs have a status.
     Wait {
         /// Their ids.
         runs: Vec<String>,
         /// Which status.
-        wanted: Wanted,
+        condition: WaitCondition,
         /// For how long at most; zero to look once.
         timeout: Duration,
         /// Between two looks.
@@ -142,7 +142,7 @@ impl Command {
 
 /// Where a request comes from.
 #[derive(Debug)]
-pub enum From<T> {
+pub enum RequestSource<T> {
     /// The command line.
     Flags(Box<T>),
     /// A file; `-` is standard input.

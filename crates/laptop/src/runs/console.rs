@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Error;
-use super::command::{Format, From};
+use super::command::{Format, RequestSource};
 use super::printer::{Printer, Shape, Shown};
 use super::status_line::StatusLine;
 use super::{image_reference, manifest};
@@ -172,7 +172,7 @@ impl<'streams> Console<'streams> {
     }
 
     /// Shows requests as they would be sent, but for their secrets.
-    pub(super) fn dry_run(&mut self, from: &From<CreateTaskRunRequest>) -> Result<(), Error> {
+    pub(super) fn dry_run(&mut self, from: &RequestSource<CreateTaskRunRequest>) -> Result<(), Error> {
         let mut requests = self.new_runs(from)?;
         let problems: Vec<String> = requests.iter().flat_map(CreateTaskRunRequest::problems).collect();
         if !problems.is_empty() {
@@ -195,7 +195,7 @@ impl<'streams> Console<'streams> {
     /// when the run's pod can't pull it.
     pub(super) fn new_runs(
         &mut self,
-        from: &From<CreateTaskRunRequest>,
+        from: &RequestSource<CreateTaskRunRequest>,
     ) -> Result<Vec<CreateTaskRunRequest>, Error> {
         let requests = self.requests(from)?;
         let images = requests.iter().enumerate().filter_map(|(nth, request)| {
@@ -221,11 +221,11 @@ impl<'streams> Console<'streams> {
     /// The requests that the command line or a file holds.
     pub(super) fn requests<T: DeserializeOwned + Serialize + Clone>(
         &mut self,
-        from: &From<T>,
+        from: &RequestSource<T>,
     ) -> Result<Vec<T>, Error> {
         let path = match from {
-            From::Flags(request) => return Ok(vec![T::clone(request)]),
-            From::File(path) => path,
+            RequestSource::Flags(request) => return Ok(vec![T::clone(request)]),
+            RequestSource::File(path) => path,
         };
         let read = if is_standard_input(path) {
             regular_file::read_from(&mut *self.streams.input, manifest::LARGEST)
@@ -243,7 +243,7 @@ impl<'streams> Console<'streams> {
     }
 }
 
-impl<T> fmt::Display for From<T> {
+impl<T> fmt::Display for RequestSource<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flags(_) => f.write_str("the command line"),

@@ -6,11 +6,11 @@ pub mod candidates;
 pub mod command;
 mod console;
 pub mod image_reference;
-mod looks;
 pub(crate) mod manifest;
+mod poll;
 mod printer;
 mod status_line;
-pub mod wanted;
+pub mod wait_condition;
 
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
@@ -29,13 +29,13 @@ use podbeat_task_runs::model::{
 };
 use tokio::time::{Instant, sleep};
 
-use self::command::{Command, From, Invocation};
+use self::command::{Command, Invocation, RequestSource};
 pub use self::console::Streams;
 use self::console::{Console, Others};
-use self::looks::Looks;
+use self::poll::Poll;
 use self::printer::{Printer, Shape};
 pub use self::status_line::StatusLine;
-use self::wanted::{Verdict, Wanted};
+use self::wait_condition::{Verdict, WaitCondition};
 use crate::show::age::age;
 
 /// The least time of the look that is taken when the time is up.
@@ -65,25 +65,25 @@ pub enum Error {
         problems: Vec<String>,
     },
     /// The run ended otherwise.
-    #[error("task run {run} has ended with status {status}; it cannot become {wanted}")]
+    #[error("task run {run} has ended with status {status}; it cannot become {condition}")]
     Unmet {
         /// Its id.
         run: String,
         /// Where it stands.
         status: String,
         /// What was waited for.
-        wanted: Wanted,
+        condition: WaitCondition,
     },
     /// It did not come in time.
     #[error(
-        "timed out after {} waiting for task run {run} to be {wanted}: {seen}",
+        "timed out after {} waiting for task run {run} to be {condition}: {seen}",
         humantime::format_duration(*timeout)
     )]
     Overdue {
         /// Its id.
         run: String,
         /// What was waited for.
-        wanted: Wanted,
+        condition: WaitCondition,
         /// For how long.
         timeout: Duration,
         /// Where it stands, as far as is known.
@@ -172,16 +172,16 @@ impl Session<'_, '_> {
             Command::Heartbeat { run, from } => self.heartbeat(run, from).await,
             Command::Wait {
                 runs,
-                wanted,
+                condition,
                 timeout,
                 interval,
                 ..
-            } => self.wait(runs, wanted, *timeout, *interval).await,
+            } => self.wait(runs, condition, *timeout, *interval).await,
             Command::Watch { runs, interval, .. } => self.watch(runs, *interval).await,
         }
     }
 
-    async fn create(&mut self, from: &From<CreateTaskRunRequest>) -> Result<(), Error> {
+    async fn create(&mut self, from: &RequestSource<CreateTaskRunRequest>) -> Result<(), Error> {
         let requests = self.console.new_runs(from)?;
         let mut created = Vec::new();
         for (nth, request) in requests.iter().enumerate() {
@@ -285,7 +285,11 @@ impl Session<'_, '_> {
         self.console.show_done(&aborted, runs.len())
     }
 
-    async fn heartbeat(&mut self, run: &str, from: &From<HeartbeatTaskRunRequest>) -> Result<(), Error> {
+    async fn heartbeat(
+        &mut self,
+        run: &str,
+        from: &RequestSource<HeartbeatTaskRunRequest>,
+    ) -> Result<(), Error> {
         let mut requests = self.console.requests(from)?;
         let (Some(mut request), true) = (requests.pop(), requests.is_empty()) else {
             return Err(Error::Malformed {
@@ -326,14 +330,14 @@ impl Session<'_, '_> {
     async fn wait(
         &mut self,
         runs: &[String],
-        wanted: &Wanted,
+        condition: &WaitCondition,
         timeout: Duration,
         interval: Duration,
     ) -> Result<(), Error> {
         let began = Instant::now();
         let mut met = Vec::new();
         for (nth, run) in runs.iter().enumerate() {
-            match self.wait_for(run, wanted, began, timeout, interval).await {
+            match self.wait_for(run, condition, began, timeout, interval).await {
                 Ok(seen) => {
                     if self.console.talks() {
                         let (run, status) = (one_line(run), told(seen.status.as_ref()));
@@ -354,17 +358,17 @@ impl Session<'_, '_> {
     async fn wait_for(
         &mut self,
         run: &str,
-        wanted: &Wanted,
+        condition: &WaitCondition,
         began: Instant,
         timeout: Duration,
         interval: Duration,
     ) -> Result<TaskRun, Error> {
         let left = || timeout.saturating_sub(began.elapsed());
-        let (mut looks, mut seen) = (Looks::default(), None::<TaskRun>);
+        let (mut poll, mut seen) = (Poll::default(), None::<TaskRun>);
         let mut is_last = timeout.is_zero();
         let waiting = |seen: Option<&TaskRun>| Waiting {
             run: one_line(run),
-            wanted,
+            condition,
             status: seen.map(|seen| told(seen.status.as_ref())),
             since: seen.and_then(|seen| seen.time_modified.as_ref()?.timestamp()),
             elapsed: began.elapsed(),
@@ -372,7 +376,7 @@ impl Session<'_, '_> {
         };
         loop {
             // The first look has all its time, and the last one is taken when the time is up.
-            let limit = if looks.is_first() {
+            let limit = if poll.is_first() {
                 Duration::MAX
             } else {
                 left().max(LAST_LOOK)
@@ -381,26 +385,26 @@ impl Session<'_, '_> {
             let status = self.console.status();
             let look = status.while_waiting(|| waiting(seen.as_ref()).text(Timestamp::now()), look);
             let pause = match look.await {
-                Ok(found) => match wanted.judge(found.status.as_ref()) {
+                Ok(found) => match condition.judge(found.status.as_ref()) {
                     Verdict::Met => return Ok(found),
                     Verdict::Vain => {
                         return Err(Error::Unmet {
                             run: one_line(run),
                             status: told(found.status.as_ref()),
-                            wanted: wanted.clone(),
+                            condition: condition.clone(),
                         });
                     }
                     Verdict::Open => {
                         seen = Some(found);
-                        looks.seen(interval, &mut self.rng)
+                        poll.seen(interval, &mut self.rng)
                     }
                 },
-                Err(error) => self.passing(&mut looks, error, !is_last)?,
+                Err(error) => self.passing(&mut poll, error, !is_last)?,
             };
             if is_last {
                 return Err(Error::Overdue {
                     run: one_line(run),
-                    wanted: wanted.clone(),
+                    condition: condition.clone(),
                     timeout,
                     seen: match seen {
                         Some(seen) => format!("it is {}", told(seen.status.as_ref())),
@@ -421,7 +425,7 @@ impl Session<'_, '_> {
     /// Shows runs and what changes of them, until all have ended.
     async fn watch(&mut self, runs: &[String], interval: Duration) -> Result<(), Error> {
         let mut printer = self.console.printer(Shape::Stream);
-        let mut looks = Looks::default();
+        let mut poll = Poll::default();
         let mut open: Vec<(&String, Option<TaskRun>)> = runs.iter().map(|run| (run, None)).collect();
         loop {
             let (mut still_open, mut failed) = (Vec::new(), None);
@@ -438,7 +442,7 @@ impl Session<'_, '_> {
                         }
                     }
                     Err(error) => {
-                        failed = Some(self.passing(&mut looks, error, true)?);
+                        failed = Some(self.passing(&mut poll, error, true)?);
                         still_open.push((run, last));
                         break;
                     }
@@ -450,7 +454,7 @@ impl Session<'_, '_> {
                 return Ok(());
             }
             open = still_open;
-            let pause = failed.unwrap_or_else(|| looks.seen(interval, &mut self.rng));
+            let pause = failed.unwrap_or_else(|| poll.seen(interval, &mut self.rng));
             sleep(pause).await;
         }
     }
@@ -458,11 +462,11 @@ impl Session<'_, '_> {
     /// Shows a list, and then each run that comes or changes, until a signal ends it.
     async fn watch_list(&mut self, query: &ListTaskRunsQuery, interval: Duration) -> Result<(), Error> {
         let mut printer = self.console.printer(Shape::Stream);
-        let (mut looks, mut known) = (Looks::default(), Known::default());
+        let (mut poll, mut known) = (Poll::default(), Known::default());
         loop {
             let pause = match self.look_at_list(query, &mut printer, &mut known).await {
-                Ok(()) => looks.seen(interval, &mut self.rng),
-                Err(Error::Service(error)) => self.passing(&mut looks, error, true)?,
+                Ok(()) => poll.seen(interval, &mut self.rng),
+                Err(Error::Service(error)) => self.passing(&mut poll, error, true)?,
                 Err(error) => return Err(error),
             };
             sleep(pause).await;
@@ -492,11 +496,11 @@ impl Session<'_, '_> {
     ///
     /// # Errors
     /// The error itself, if it won't pass by itself.
-    fn passing(&mut self, looks: &mut Looks, error: error::Error, goes_on: bool) -> Result<Duration, Error> {
+    fn passing(&mut self, poll: &mut Poll, error: error::Error, goes_on: bool) -> Result<Duration, Error> {
         if service::ending(&error) != Ending::Unavailable {
             return Err(error.into());
         }
-        if goes_on && looks.is_news() {
+        if goes_on && poll.is_news() {
             self.console.note(&format!(
                 "{}; retrying",
                 podbeat_interface::exit::with_causes(&error)
@@ -506,7 +510,7 @@ impl Session<'_, '_> {
             error::Error::Status { retry_after, .. } => retry_after,
             _ => None,
         };
-        Ok(looks.failed(retry_after, &mut self.rng))
+        Ok(poll.failed(retry_after, &mut self.rng))
     }
 }
 
@@ -535,7 +539,7 @@ impl Known {
 /// What is waited for, as a terminal shows it.
 struct Waiting<'wait> {
     run: String,
-    wanted: &'wait Wanted,
+    condition: &'wait WaitCondition,
     /// The run's status, once it was seen.
     status: Option<String>,
     /// When the run was changed last.
@@ -556,7 +560,7 @@ impl Waiting<'_> {
         format!(
             "waiting for task run {} to be {}: {status}; {} of {}",
             self.run,
-            self.wanted,
+            self.condition,
             seconds(self.elapsed),
             seconds(self.timeout)
         )
@@ -576,10 +580,10 @@ mod tests {
 
     #[test]
     fn a_status_line_says_what_is_waited_for() {
-        let (wanted, _) = Wanted::parse("Completed").expect("right");
+        let (condition, _) = WaitCondition::parse("Completed").expect("right");
         let mut waiting = Waiting {
             run: "trn.1".to_owned(),
-            wanted: &wanted,
+            condition: &condition,
             status: None,
             since: None,
             elapsed: Duration::from_millis(12_900),

@@ -19,14 +19,14 @@ const ANSWER: Duration = Duration::from_secs(120);
 /// A process that takes orders on standard input and answers on standard output, in lines. It is
 /// killed when this value is dropped, and ends by itself when its parent ends.
 #[derive(Debug)]
-pub struct Hand {
+pub struct Worker {
     child: Child,
     orders: ChildStdin,
     answers: Lines<BufReader<ChildStdout>>,
     what: String,
 }
 
-impl Hand {
+impl Worker {
     /// Starts the process with only this `environment`.
     ///
     /// # Errors
@@ -115,11 +115,11 @@ impl Hand {
 
 /// A fleet's agents, in a few processes.
 #[derive(Debug)]
-pub struct Crew {
-    hands: Vec<Hand>,
+pub struct Workers {
+    workers: Vec<Worker>,
 }
 
-impl Crew {
+impl Workers {
     /// Starts processes of `program` (`podbeat-lab`), and distributes the plan's agents among them.
     ///
     /// # Errors
@@ -130,7 +130,7 @@ impl Crew {
         // has its own roots.
         let roots = plan.settings.get("PODBEAT_CA_FILE").cloned().unwrap_or_default();
         let environment = BTreeMap::from([("SSL_CERT_FILE".to_owned(), roots)]);
-        let mut hands = Vec::new();
+        let mut workers = Vec::new();
         let processes = processes.max(1);
         for nth in 0..processes {
             // In turns, so that each process starts agents during the whole time.
@@ -138,12 +138,13 @@ impl Crew {
                 agents: plan.agents.iter().skip(nth).step_by(processes).cloned().collect(),
                 ..plan.clone()
             };
-            let mut hand = Hand::start(program, &["fleet-agents"], &environment)?;
-            hand.tell(&serde_json::to_string(&own).unwrap_or_default())
+            let mut worker = Worker::start(program, &["fleet-agents"], &environment)?;
+            worker
+                .tell(&serde_json::to_string(&own).unwrap_or_default())
                 .await?;
-            hands.push(hand);
+            workers.push(worker);
         }
-        Ok(Self { hands })
+        Ok(Self { workers })
     }
 
     /// The agents' results, added up. The durations are those since the last count.
@@ -152,9 +153,9 @@ impl Crew {
     /// A process ended or takes too long.
     pub async fn count(&mut self) -> Result<Count, Error> {
         let mut all = Count::default();
-        for hand in &mut self.hands {
-            hand.tell(Order::Count.word()).await?;
-            all = all.and(hand.answer().await?);
+        for worker in &mut self.workers {
+            worker.tell(Order::Count.word()).await?;
+            all = all.and(worker.answer().await?);
         }
         Ok(all)
     }
@@ -164,8 +165,8 @@ impl Crew {
     /// # Errors
     /// A process ended or takes too long.
     pub async fn terminate(&mut self) -> Result<(), Error> {
-        for hand in &mut self.hands {
-            hand.tell(Order::Terminate.word()).await?;
+        for worker in &mut self.workers {
+            worker.tell(Order::Terminate.word()).await?;
         }
         Ok(())
     }
@@ -176,8 +177,8 @@ impl Crew {
     /// A process ended.
     pub fn usage(&self) -> Result<Usage, Error> {
         let mut all = Usage::default();
-        for hand in &self.hands {
-            let one = hand.usage()?;
+        for worker in &self.workers {
+            let one = worker.usage()?;
             all.rss_kib += one.rss_kib;
             all.cpu_seconds += one.cpu_seconds;
             all.files += one.files;

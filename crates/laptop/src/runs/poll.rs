@@ -6,13 +6,13 @@ use podbeat_heartbeat::backoff::{Backoff, CAP};
 
 /// The looks at one run so far.
 #[derive(Debug, Default)]
-pub(super) struct Looks {
+pub(super) struct Poll {
     count: u32,
     told: bool,
     backoff: Backoff,
 }
 
-impl Looks {
+impl Poll {
     /// Whether none has been taken yet.
     pub(super) fn is_first(&self) -> bool {
         self.count == 0
@@ -46,27 +46,27 @@ mod tests {
     #[test]
     fn waits_keep_to_the_interval_and_to_what_the_service_asks() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut looks = Looks::default();
-        assert!(looks.is_first());
+        let mut poll = Poll::default();
+        assert!(poll.is_first());
         let second = Duration::from_secs(1);
         for _ in 0..100 {
-            let wait = looks.seen(10 * second, &mut rng);
+            let wait = poll.seen(10 * second, &mut rng);
             assert!((9 * second..=11 * second).contains(&wait), "{wait:?}");
         }
-        assert!(!looks.is_first());
+        assert!(!poll.is_first());
         let asked = |after| Some(after * second);
-        assert!(looks.failed(asked(7), &mut rng) >= 7 * second);
-        assert_eq!(looks.failed(asked(3600), &mut rng), CAP);
-        assert_eq!(Looks::default().failed(asked(20), &mut rng), 20 * second);
-        assert!(Looks::default().failed(asked(0), &mut rng) <= second / 2);
+        assert!(poll.failed(asked(7), &mut rng) >= 7 * second);
+        assert_eq!(poll.failed(asked(3600), &mut rng), CAP);
+        assert_eq!(Poll::default().failed(asked(20), &mut rng), 20 * second);
+        assert!(Poll::default().failed(asked(0), &mut rng) <= second / 2);
     }
 
     #[test]
     fn an_outage_is_told_once() {
         let mut rng = fastrand::Rng::with_seed(1);
-        let mut looks = Looks::default();
-        assert_eq!([looks.is_news(), looks.is_news()], [true, false]);
-        looks.seen(Duration::ZERO, &mut rng);
-        assert_eq!([looks.is_news(), looks.is_news()], [true, false]);
+        let mut poll = Poll::default();
+        assert_eq!([poll.is_news(), poll.is_news()], [true, false]);
+        poll.seen(Duration::ZERO, &mut rng);
+        assert_eq!([poll.is_news(), poll.is_news()], [true, false]);
     }
 }

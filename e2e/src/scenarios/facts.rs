@@ -233,11 +233,11 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     // A plain sidecar gets no signal when the task is done.
     let pod = play.pod("plain", &Plan::new(Kind::Plain, "sleep 2")).await?;
     play.until_podbeat_ended(&pod).await?;
-    let heard = play
+    let received = play
         .podbeat_log(&pod)
         .iter()
         .any(|(_, line)| line.to_string().contains("received SIGTERM"));
-    fact(3, !heard, RESTS, || {
+    fact(3, !received, RESTS, || {
         "a plain sidecar got SIGTERM on completion".to_owned()
     })?;
     play.say("a plain sidecar gets no SIGTERM on completion, and leaves by itself");

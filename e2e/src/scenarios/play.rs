@@ -439,7 +439,7 @@ impl Play {
         let mut before = (String::new(), String::new());
         for heartbeat in self.service.heartbeats() {
             let at = self.heard_at(&heartbeat);
-            let now = (heartbeat.run_id.clone(), heard(&heartbeat));
+            let now = (heartbeat.run_id.clone(), received(&heartbeat));
             if now != before || heartbeat.is_final() {
                 let of = if several {
                     format!(" of {}", now.0)
@@ -528,7 +528,7 @@ fn of(heartbeat: &Heartbeat, pod: &Pod) -> bool {
 
 /// A heartbeat on one line.
 #[must_use]
-pub fn heard(heartbeat: &Heartbeat) -> String {
+pub fn received(heartbeat: &Heartbeat) -> String {
     let statuses = heartbeat.body.get("containerStatus").and_then(Value::as_array);
     let states: Vec<String> = statuses
         .into_iter()

@@ -1,4 +1,4 @@
-//! The house in which a node lives: its own namespaces, which end with everything in them.
+//! The namespaces in which a node lives. They end with everything in them.
 //!
 //! The program runs itself again as the first process of a new PID namespace, with its own mounts
 //! and network. When that process ends, for any reason, the kernel ends all its descendants and

@@ -97,7 +97,7 @@ pub(crate) struct Bounds {
 /// Heartbeats in any form, in the order of arrival. Above the bounds, the oldest are discarded:
 /// first those of the same run. The cost to keep one doesn't depend on how many are kept.
 #[derive(Debug)]
-pub(crate) struct Heard<H> {
+pub(crate) struct Received<H> {
     /// By the order of arrival.
     heartbeats: BTreeMap<u64, Kept<H>>,
     of_runs: HashMap<Arc<str>, OfRun>,
@@ -119,7 +119,7 @@ struct Kept<H> {
     heartbeat: H,
 }
 
-impl<H> Default for Heard<H> {
+impl<H> Default for Received<H> {
     fn default() -> Self {
         Self {
             heartbeats: BTreeMap::new(),
@@ -130,7 +130,7 @@ impl<H> Default for Heard<H> {
     }
 }
 
-impl<H> Heard<H> {
+impl<H> Received<H> {
     pub(crate) fn iter(&self) -> impl Iterator<Item = &H> {
         self.heartbeats.values().map(|kept| &kept.heartbeat)
     }
@@ -219,31 +219,37 @@ mod tests {
             all: 4,
             bytes: 35,
         };
-        let mut heard: Heard<Nth> = Heard::default();
-        let expect = |heard: &Heard<Nth>, expected: &[Nth]| {
-            assert_eq!(heard.iter().copied().collect::<Vec<_>>(), expected);
+        let mut received: Received<Nth> = Received::default();
+        let expect = |received: &Received<Nth>, expected: &[Nth]| {
+            assert_eq!(received.iter().copied().collect::<Vec<_>>(), expected);
         };
         for nth in [("a", 0), ("b", 1), ("a", 2), ("a", 3)] {
-            heard.keep(nth.0, nth, 1, bounds);
+            received.keep(nth.0, nth, 1, bounds);
         }
-        expect(&heard, &[("b", 1), ("a", 2), ("a", 3)]);
-        let of_a: Vec<(u64, &Nth)> = heard.of_run("a").collect();
+        expect(&received, &[("b", 1), ("a", 2), ("a", 3)]);
+        let of_a: Vec<(u64, &Nth)> = received.of_run("a").collect();
         assert_eq!(of_a, [(3, &("a", 3)), (2, &("a", 2))]);
-        assert_eq!(heard.of_run("z").count(), 0);
+        assert_eq!(received.of_run("z").count(), 0);
         for nth in [("c", 4), ("d", 5)] {
-            heard.keep(nth.0, nth, 1, bounds);
+            received.keep(nth.0, nth, 1, bounds);
         }
-        expect(&heard, &[("a", 2), ("a", 3), ("c", 4), ("d", 5)]);
-        heard.keep("e", ("e", 6), 33, bounds);
-        expect(&heard, &[("c", 4), ("d", 5), ("e", 6)]);
-        heard.keep("f", ("f", 7), 36, bounds);
-        expect(&heard, &[]);
-        assert_eq!((heard.bytes, heard.of_runs.len(), heard.count()), (0, 0, 8));
-        heard.keep("g", ("g", 7), 3, bounds);
-        assert_eq!(heard.take(), [("g", 7)]);
-        assert_eq!((heard.bytes, heard.of_runs.len(), heard.count()), (0, 0, 9));
+        expect(&received, &[("a", 2), ("a", 3), ("c", 4), ("d", 5)]);
+        received.keep("e", ("e", 6), 33, bounds);
+        expect(&received, &[("c", 4), ("d", 5), ("e", 6)]);
+        received.keep("f", ("f", 7), 36, bounds);
+        expect(&received, &[]);
+        assert_eq!(
+            (received.bytes, received.of_runs.len(), received.count()),
+            (0, 0, 8)
+        );
+        received.keep("g", ("g", 7), 3, bounds);
+        assert_eq!(received.take(), [("g", 7)]);
+        assert_eq!(
+            (received.bytes, received.of_runs.len(), received.count()),
+            (0, 0, 9)
+        );
         let none = Bounds { of_run: 0, ..bounds };
-        heard.keep("g", ("g", 8), 1, none);
-        expect(&heard, &[]);
+        received.keep("g", ("g", 8), 1, none);
+        expect(&received, &[]);
     }
 }

@@ -25,7 +25,7 @@ const FIRST: u32 = 9;
 
 /// Draws the waits before requests to the API server.
 #[derive(Debug)]
-pub(super) struct Patience {
+pub(super) struct Reconnect {
     spread: Duration,
     hurried: bool,
     backoff: Backoff,
@@ -43,7 +43,7 @@ pub(super) struct Patience {
     token_refused: bool,
 }
 
-impl Patience {
+impl Reconnect {
     pub(super) fn new(spread: Duration) -> Self {
         Self {
             spread,
@@ -174,10 +174,10 @@ mod tests {
     }
 
     /// The waits of a thousand copies, in order.
-    fn draws(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Vec<Duration> {
+    fn draws(waits: impl Fn(&mut Reconnect, &mut fastrand::Rng) -> Duration) -> Vec<Duration> {
         let draw = |seed| {
             let mut rng = fastrand::Rng::with_seed(seed);
-            waits(&mut Patience::new(SPREAD), &mut rng)
+            waits(&mut Reconnect::new(SPREAD), &mut rng)
         };
         let mut waits: Vec<Duration> = (0..1000).map(draw).collect();
         waits.sort_unstable();
@@ -185,50 +185,50 @@ mod tests {
     }
 
     /// The longest of many waits after a long outage, for copies that have never watched.
-    fn widest(waits: impl Fn(&mut Patience, &mut fastrand::Rng) -> Duration) -> Duration {
-        let after_an_outage = |patience: &mut Patience, rng: &mut fastrand::Rng| {
+    fn widest(waits: impl Fn(&mut Reconnect, &mut fastrand::Rng) -> Duration) -> Duration {
+        let after_an_outage = |reconnect: &mut Reconnect, rng: &mut fastrand::Rng| {
             for _ in 0..20 {
-                let _ = patience.after_failure(&timed_out(), rng);
+                let _ = reconnect.after_failure(&timed_out(), rng);
             }
-            waits(patience, rng)
+            waits(reconnect, rng)
         };
         *draws(after_an_outage).last().expect("waits")
     }
 
     #[test]
     fn an_answer_ends_the_waits_of_an_outage() {
-        let still_away = widest(|patience, rng| patience.after_failure(&timed_out(), rng));
+        let still_away = widest(|reconnect, rng| reconnect.after_failure(&timed_out(), rng));
         assert!(still_away > backoff::CAP / 2 && still_away <= backoff::CAP);
-        assert!(widest(Patience::after_answer) <= backoff::BASE, "410 Gone");
-        let listed_then_broken = |patience: &mut Patience, rng: &mut fastrand::Rng| {
-            patience.answered();
-            patience.after_failure(&timed_out(), rng)
+        assert!(widest(Reconnect::after_answer) <= backoff::BASE, "410 Gone");
+        let listed_then_broken = |reconnect: &mut Reconnect, rng: &mut fastrand::Rng| {
+            reconnect.answered();
+            reconnect.after_failure(&timed_out(), rng)
         };
         assert!(widest(listed_then_broken) <= backoff::BASE);
     }
 
     #[test]
     fn a_history_that_is_gone_is_listed_soon_behind_any_outage_and_ever_more_rarely() {
-        let outage = |patience: &mut Patience, rng: &mut fastrand::Rng| {
-            patience.opened();
-            patience.settled();
-            let _ = patience.after_expiry(rng);
+        let outage = |reconnect: &mut Reconnect, rng: &mut fastrand::Rng| {
+            reconnect.opened();
+            reconnect.settled();
+            let _ = reconnect.after_expiry(rng);
             for _ in 0..10 {
-                let _ = patience.after_failure(&refused(403), rng);
+                let _ = reconnect.after_failure(&refused(403), rng);
             }
         };
-        let first = draws(|patience, rng| {
-            outage(patience, rng);
-            patience.after_answer(rng)
+        let first = draws(|reconnect, rng| {
+            outage(reconnect, rng);
+            reconnect.after_answer(rng)
         });
         assert!(first[999] <= backoff::BASE);
-        let tenth = draws(|patience, rng| {
-            outage(patience, rng);
+        let tenth = draws(|reconnect, rng| {
+            outage(reconnect, rng);
             for _ in 0..10 {
-                let _ = patience.after_answer(rng);
-                patience.answered();
+                let _ = reconnect.after_answer(rng);
+                reconnect.answered();
             }
-            patience.after_answer(rng)
+            reconnect.after_answer(rng)
         });
         assert!(tenth[999] > backoff::CAP / 2);
     }
@@ -236,18 +236,18 @@ mod tests {
     #[test]
     fn a_refusal_ends_no_outage() {
         for code in [403, 429, 503] {
-            let then = widest(|patience, rng| patience.after_failure(&refused(code), rng));
+            let then = widest(|reconnect, rng| reconnect.after_failure(&refused(code), rng));
             assert!(then > backoff::CAP / 2, "{code}: {then:?}");
         }
     }
 
     #[test]
     fn answers_that_settle_nothing_are_asked_for_ever_more_rarely() {
-        let tenth = widest(|patience, rng| {
+        let tenth = widest(|reconnect, rng| {
             for _ in 0..10 {
-                let _ = patience.after_answer(rng);
+                let _ = reconnect.after_answer(rng);
             }
-            patience.after_answer(rng)
+            reconnect.after_answer(rng)
         });
         assert!(tenth > backoff::CAP / 2);
     }
@@ -268,9 +268,9 @@ mod tests {
     #[test]
     fn a_watch_that_broke_is_opened_again_anywhere_in_the_spread() {
         for failure in [timed_out(), refused(403), refused(429), refused(503)] {
-            let waits = draws(|patience, rng| {
-                patience.opened();
-                patience.after_failure(&failure, rng)
+            let waits = draws(|reconnect, rng| {
+                reconnect.opened();
+                reconnect.after_failure(&failure, rng)
             });
             evenly_spread(&waits, Duration::ZERO);
         }
@@ -279,12 +279,12 @@ mod tests {
     #[test]
     fn those_that_are_spread_stay_spread_while_the_outage_lasts() {
         let failures = [timed_out(), refused(403), refused(503), timed_out()];
-        let waits = draws(|patience, rng| {
-            patience.opened();
-            let first = patience.after_failure(&timed_out(), rng);
+        let waits = draws(|reconnect, rng| {
+            reconnect.opened();
+            let first = reconnect.after_failure(&timed_out(), rng);
             let rest = failures
                 .iter()
-                .map(|failure| patience.after_failure(failure, rng));
+                .map(|failure| reconnect.after_failure(failure, rng));
             first + rest.sum::<Duration>()
         });
         evenly_spread(&waits, SPREAD * 4);
@@ -292,54 +292,54 @@ mod tests {
 
     #[test]
     fn an_open_watch_begins_anew() {
-        let waits = draws(|patience, rng| {
+        let waits = draws(|reconnect, rng| {
             for _ in 0..10 {
-                patience.opened();
-                let _ = patience.after_failure(&timed_out(), rng);
+                reconnect.opened();
+                let _ = reconnect.after_failure(&timed_out(), rng);
             }
-            patience.opened();
-            patience.settled();
-            patience.after_failure(&timed_out(), rng)
+            reconnect.opened();
+            reconnect.settled();
+            reconnect.after_failure(&timed_out(), rng)
         });
         assert!(waits[99] < SPREAD / 5, "{:?}", waits[99]);
     }
 
     #[test]
     fn a_replaced_token_is_tried_at_once_and_once() {
-        let waits = draws(|patience, rng| {
-            patience.opened();
-            patience.after_failure(&refused(401), rng)
+        let waits = draws(|reconnect, rng| {
+            reconnect.opened();
+            reconnect.after_failure(&refused(401), rng)
         });
         assert!(waits[999] <= backoff::BASE);
-        let waits = draws(|patience, rng| {
-            patience.opened();
-            let _ = patience.after_failure(&refused(401), rng);
-            patience.after_failure(&refused(401), rng)
+        let waits = draws(|reconnect, rng| {
+            reconnect.opened();
+            let _ = reconnect.after_failure(&refused(401), rng);
+            reconnect.after_failure(&refused(401), rng)
         });
         assert!(waits[900] > SPREAD * 4 / 5);
     }
 
     #[test]
     fn nobody_is_spread_before_a_watch_was_open_or_in_a_hurry() {
-        let starts = draws(|patience, rng| patience.after_failure(&refused(403), rng));
+        let starts = draws(|reconnect, rng| reconnect.after_failure(&refused(403), rng));
         assert!(starts[999] <= backoff::BASE);
-        let hurried = draws(|patience, rng| {
-            patience.opened();
+        let hurried = draws(|reconnect, rng| {
+            reconnect.opened();
             for _ in 0..10 {
-                let _ = patience.after_failure(&timed_out(), rng);
+                let _ = reconnect.after_failure(&timed_out(), rng);
             }
-            patience.hurry();
-            patience.after_failure(&timed_out(), rng)
+            reconnect.hurry();
+            reconnect.after_failure(&timed_out(), rng)
         });
         assert!(hurried[999] <= backoff::BASE);
     }
 
     #[test]
     fn a_history_that_is_gone_may_be_gone_for_all() {
-        let waits = draws(|patience, rng| {
-            patience.opened();
-            patience.settled();
-            patience.after_expiry(rng)
+        let waits = draws(|reconnect, rng| {
+            reconnect.opened();
+            reconnect.settled();
+            reconnect.after_expiry(rng)
         });
         evenly_spread(&waits, Duration::ZERO);
     }
@@ -358,13 +358,13 @@ mod tests {
 
     #[test]
     fn the_first_reconnect_is_early_and_only_one_of_a_watch_that_held() {
-        let open = |patience: &mut Patience| {
-            patience.opened();
-            patience.settled();
+        let open = |reconnect: &mut Reconnect| {
+            reconnect.opened();
+            reconnect.settled();
         };
-        let first = draws(|patience, rng| {
-            open(patience);
-            patience.after_failure(&broken_off(), rng)
+        let first = draws(|reconnect, rng| {
+            open(reconnect);
+            reconnect.after_failure(&broken_off(), rng)
         });
         assert!(
             first[950] < Duration::from_secs(5) && first[999] > SPREAD / 10,
@@ -372,30 +372,30 @@ mod tests {
             first[999]
         );
         for failure in [refused(403), refused(429), refused(503), timed_out()] {
-            let answered_so = draws(|patience, rng| {
-                open(patience);
-                patience.after_failure(&failure, rng)
+            let answered_so = draws(|reconnect, rng| {
+                open(reconnect);
+                reconnect.after_failure(&failure, rng)
             });
             assert!(answered_so[500] > SPREAD / 3, "{failure}");
         }
         // The early reconnect failed, or its watch broke off soon.
         for reopens in [false, true] {
-            let second = draws(|patience, rng| {
-                open(patience);
-                let _ = patience.after_failure(&broken_off(), rng);
+            let second = draws(|reconnect, rng| {
+                open(reconnect);
+                let _ = reconnect.after_failure(&broken_off(), rng);
                 if reopens {
-                    patience.opened();
+                    reconnect.opened();
                 }
-                patience.after_failure(&broken_off(), rng)
+                reconnect.after_failure(&broken_off(), rng)
             });
             assert!(second[500] > SPREAD / 3, "{reopens}");
         }
         // After a watch that stayed open, there is an early reconnect again.
-        let again = draws(|patience, rng| {
-            open(patience);
-            let _ = patience.after_failure(&broken_off(), rng);
-            open(patience);
-            patience.after_failure(&broken_off(), rng)
+        let again = draws(|reconnect, rng| {
+            open(reconnect);
+            let _ = reconnect.after_failure(&broken_off(), rng);
+            open(reconnect);
+            reconnect.after_failure(&broken_off(), rng)
         });
         assert!(again[999] < Duration::from_secs(5));
     }

@@ -76,7 +76,7 @@ impl Pods {
     }
 }
 
-fn heard(play: &Play, pod: &Pod) -> usize {
+fn received(play: &Play, pod: &Pod) -> usize {
     let of_pod = |heartbeat: &&Heartbeat| heartbeat.body.get("podUID") == Some(&json!(pod.uid));
     play.service.accepted().iter().filter(of_pod).count()
 }
@@ -122,10 +122,10 @@ pub(super) async fn api_down(play: &Play, _: Kind) -> Result<(), Error> {
     let pods = Pods::running(play, Pods::of_both_kinds()).await?;
     play.stage.cluster.lock().await.kill_apiserver().await?;
     play.say("the API server is killed");
-    let before: Vec<usize> = pods.iter().map(|(_, pod)| heard(play, pod)).collect();
+    let before: Vec<usize> = pods.iter().map(|(_, pod)| received(play, pod)).collect();
     tokio::time::sleep(OUTAGE).await;
     for ((name, pod), before) in pods.iter().zip(before) {
-        let meanwhile = heard(play, pod) - before;
+        let meanwhile = received(play, pod) - before;
         play.say(&format!("{meanwhile} heartbeats of {name} meanwhile"));
         // The interval is two seconds ±10 %.
         expect(meanwhile >= 8, || {
@@ -179,13 +179,13 @@ pub(super) async fn partition(play: &Play, _: Kind) -> Result<(), Error> {
     network::partition()?;
     play.say("the node is cut off");
     tokio::time::sleep(OUTAGE).await;
-    let before: Vec<usize> = pods.iter().map(|(_, pod)| heard(play, pod)).collect();
+    let before: Vec<usize> = pods.iter().map(|(_, pod)| received(play, pod)).collect();
     network::heal()?;
     play.say("the node is joined again");
     for ((name, pod), before) in pods.iter().zip(before) {
         play.service
             .wait_for("heartbeats after the partition", super::play::LIMIT, |_| {
-                heard(play, pod) > before + 1
+                received(play, pod) > before + 1
             })
             .await?;
         play.say(&format!("{name} is heard again"));
@@ -226,11 +226,11 @@ pub(super) async fn kubelet_restart(play: &Play, _: Kind) -> Result<(), Error> {
     play.stage.node.lock().await.kill_kubelet().await?;
     play.say("kubelet is killed");
     pods.end_mains(play).await?;
-    let before: Vec<usize> = pods.iter().map(|(_, pod)| heard(play, pod)).collect();
+    let before: Vec<usize> = pods.iter().map(|(_, pod)| received(play, pod)).collect();
     for ((_, pod), before) in pods.iter().zip(before) {
         play.service
             .wait_for("heartbeats without kubelet", super::play::LIMIT, |_| {
-                heard(play, pod) > before + 2
+                received(play, pod) > before + 2
             })
             .await?;
         let told = play

@@ -14,7 +14,7 @@ use podbeat_interface::terminal::{escaped, one_line};
 
 /// Something that happened, and when.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Told {
+pub(super) struct Event {
     #[serde(serialize_with = "milliseconds")]
     pub(super) time: Timestamp,
     #[serde(flatten)]
@@ -150,7 +150,7 @@ pub(super) enum End {
     Gone,
 }
 
-impl Told {
+impl Event {
     /// One line, without its end, in which a terminal finds nothing to act on.
     pub(super) fn line(&self) -> String {
         format!("{:.3} {}", self.time, one_line(&self.what.to_string()))
@@ -296,8 +296,8 @@ impl fmt::Display for What {
                 match beat.body.container_status.as_deref() {
                     None | Some([]) => f.write_str("no states"),
                     Some(statuses) => {
-                        let told: Vec<String> = statuses.iter().map(brief).collect();
-                        f.write_str(&told.join("; "))
+                        let event: Vec<String> = statuses.iter().map(brief).collect();
+                        f.write_str(&event.join("; "))
                     }
                 }
             }
@@ -334,10 +334,10 @@ fn brief(status: &ContainerStatus) -> String {
         Some(ContainerState::Running(_)) => with("running", &None),
         Some(ContainerState::Waiting(waiting)) => with("waiting", &waiting.reason),
         Some(ContainerState::Terminated(exit)) => {
-            let told = with("terminated", &exit.reason);
+            let event = with("terminated", &exit.reason);
             match exit.exit_code {
-                Some(code) => format!("{told} {code}"),
-                None => told,
+                Some(code) => format!("{event} {code}"),
+                None => event,
             }
         }
     }

@@ -873,8 +873,8 @@ async fn check(stage: &Stage) -> Result<(), Error> {
     restricted.namespace.grant(&restricted.pod).await?;
     run_check(stage, &settings).await?.is(0, &[])?;
     restricted.say("no rights at all: found; get, list and watch by resourceNames alone: all holds");
-    let heard = play.service.heartbeats().len() + restricted.service.heartbeats().len();
-    expect(heard == 0, || format!("{heard} heartbeats were sent"))
+    let received = play.service.heartbeats().len() + restricted.service.heartbeats().len();
+    expect(received == 0, || format!("{received} heartbeats were sent"))
 }
 
 async fn flow_schema(stage: &Stage) -> Result<(), Error> {

@@ -10,7 +10,7 @@ pub const END: &str = "end";
 
 /// What is waited for: a status out of some, or any that ends a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WaitCondition {
     statuses: Vec<TaskRunStatus>,
     end: bool,
 }
@@ -26,35 +26,35 @@ pub(super) enum Verdict {
     Vain,
 }
 
-impl Wanted {
+impl WaitCondition {
     /// Reads `STATUS[,STATUS…]`, in which the statuses may be written in any case, and `end` stands for any that ends a run.
     /// Returns those that it doesn't know, too: whether they may be waited for is for the caller to say.
     ///
     /// # Errors
     /// There is none.
     pub fn parse(text: &str) -> Result<(Self, Vec<TaskRunStatus>), &'static str> {
-        let mut wanted = Self {
+        let mut condition = Self {
             statuses: Vec::new(),
             end: false,
         };
         let mut unknown = Vec::new();
         for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             if word.eq_ignore_ascii_case(END) {
-                wanted.end = true;
+                condition.end = true;
                 continue;
             }
             let status = status(word);
             if matches!(status, TaskRunStatus::Unknown(_)) {
                 unknown.push(status.clone());
             }
-            wanted.statuses.push(status);
+            condition.statuses.push(status);
         }
-        if wanted.statuses.is_empty() && !wanted.end {
+        if condition.statuses.is_empty() && !condition.end {
             return Err(
                 "missing status: use a status such as Completed, several comma-separated statuses, or end",
             );
         }
-        Ok((wanted, unknown))
+        Ok((condition, unknown))
     }
 
     pub(super) fn judge(&self, status: Option<&TaskRunStatus>) -> Verdict {
@@ -72,7 +72,7 @@ impl Wanted {
     }
 }
 
-impl fmt::Display for Wanted {
+impl fmt::Display for WaitCondition {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names: Vec<&str> = self.statuses.iter().map(TaskRunStatus::as_str).collect();
         match (names.is_empty(), self.end) {
@@ -157,8 +157,8 @@ mod tests {
     #[test]
     fn a_run_that_ended_otherwise_is_waited_for_in_vain() {
         let verdicts = |text: &str| {
-            let (wanted, _) = Wanted::parse(text).expect("right");
-            TaskRunStatus::KNOWN.map(|status| wanted.judge(Some(&status)))
+            let (condition, _) = WaitCondition::parse(text).expect("right");
+            TaskRunStatus::KNOWN.map(|status| condition.judge(Some(&status)))
         };
         use Verdict::{Met, Open, Vain};
         assert_eq!(
@@ -173,12 +173,12 @@ mod tests {
             verdicts("end"),
             [Open, Open, Open, Open, Open, Met, Open, Met, Met, Met]
         );
-        let (wanted, unknown) = Wanted::parse("Hibernating,end").expect("right");
+        let (condition, unknown) = WaitCondition::parse("Hibernating,end").expect("right");
         assert_eq!(unknown, [TaskRunStatus::from("Hibernating")]);
-        assert_eq!(wanted.judge(Some(&"Hibernating".into())), Met);
-        assert_eq!(wanted.judge(Some(&"hibernating".into())), Open);
-        assert_eq!(wanted.judge(None), Open);
-        assert_eq!(wanted.to_string(), "Hibernating, or in a final status");
-        assert!(Wanted::parse(" , ").is_err());
+        assert_eq!(condition.judge(Some(&"Hibernating".into())), Met);
+        assert_eq!(condition.judge(Some(&"hibernating".into())), Open);
+        assert_eq!(condition.judge(None), Open);
+        assert_eq!(condition.to_string(), "Hibernating, or in a final status");
+        assert!(WaitCondition::parse(" , ").is_err());
     }
 }

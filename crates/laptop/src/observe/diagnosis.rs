@@ -6,7 +6,7 @@ use podbeat_kubernetes::watch::Error;
 
 /// What is wrong between here and the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Trouble {
+pub(super) struct Diagnosis {
     /// What happened.
     pub(super) what: String,
     /// What to do about it.
@@ -27,11 +27,11 @@ pub(super) enum Kind {
     Refused,
     /// It can't be reached, or says nothing.
     Unreachable,
-    /// It is there, and asks for patience.
+    /// It answers, and asks to wait.
     Busy,
 }
 
-impl Trouble {
+impl Diagnosis {
     pub(super) fn of(error: &Error) -> Self {
         let kind = match error.status() {
             Some(401 | 403) => Kind::Denied,
@@ -77,11 +77,11 @@ impl Trouble {
 
 /// The innermost cause: those around it say no more than that something failed in them.
 fn root(error: &Error) -> String {
-    let mut told = error.to_string();
+    let mut event = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        told = inner.to_string();
+        event = inner.to_string();
         source = inner.source();
     }
-    told
+    event
 }

@@ -10,12 +10,12 @@ use podbeat_kubernetes::resource;
 use podbeat_kubernetes::status::{self};
 use podbeat_kubernetes::tasks::Tasks;
 
-use super::told::{Api, Beat, Container, Note, Pod, Shown, Told, What};
-use super::trouble::Trouble;
+use super::diagnosis::Diagnosis;
+use super::event::{Api, Beat, Container, Event, Note, Pod, Shown, What};
 
 /// What is known at the moment.
 #[derive(Debug)]
-pub(super) struct Scene {
+pub(super) struct State {
     own_container: String,
     tasks: Tasks,
     report: Report,
@@ -25,7 +25,7 @@ pub(super) struct Scene {
     pub(super) containers: Vec<Container>,
     /// When the API last showed or confirmed the pod.
     pub(super) confirmed: Option<Duration>,
-    pub(super) trouble: Option<Failing>,
+    pub(super) diagnosis: Option<Failing>,
     /// The last heartbeat that would have been sent, and when.
     pub(super) last: Option<(Beat, Duration)>,
     /// When the next one would be.
@@ -33,7 +33,7 @@ pub(super) struct Scene {
     /// How many wait for that.
     pub(super) waiting: usize,
     pub(super) notes: Vec<Note>,
-    pub(super) end: Option<super::told::End>,
+    pub(super) end: Option<super::event::End>,
 }
 
 /// The API gives no news.
@@ -41,10 +41,10 @@ pub(super) struct Scene {
 pub(super) struct Failing {
     pub(super) since: Duration,
     failures: u64,
-    pub(super) trouble: Trouble,
+    pub(super) diagnosis: Diagnosis,
 }
 
-impl Scene {
+impl State {
     pub(super) fn new(
         namespace: &str,
         name: &str,
@@ -61,7 +61,7 @@ impl Scene {
             pod: None,
             containers: Vec::new(),
             confirmed: None,
-            trouble: None,
+            diagnosis: None,
             last: None,
             due: None,
             waiting: 0,
@@ -76,7 +76,7 @@ impl Scene {
     }
 
     /// The API shows the pod, or for the last time.
-    pub(super) fn saw(&mut self, shown: &resource::Pod, gone: bool, now: Now) -> Vec<Told> {
+    pub(super) fn saw(&mut self, shown: &resource::Pod, gone: bool, now: Now) -> Vec<Event> {
         // A list shows the pod also where no watch can be had, so this ends no trouble.
         self.confirmed = Some(now.elapsed);
         let mut news = Vec::new();
@@ -131,7 +131,7 @@ impl Scene {
             }
             self.containers.push(container);
         }
-        news.extend(what.into_iter().map(|what| told(what, now)));
+        news.extend(what.into_iter().map(|what| event(what, now)));
         news
     }
 
@@ -154,60 +154,60 @@ impl Scene {
     }
 
     /// The pod is gone, and the API doesn't show it any more.
-    pub(super) fn vanished(&mut self, now: Now) -> Vec<Told> {
+    pub(super) fn vanished(&mut self, now: Now) -> Vec<Event> {
         let mut news = self.confirmed(now);
         if let Some(pod) = self.pod.as_mut().filter(|pod| !pod.gone) {
             pod.gone = true;
-            news.push(told(What::Pod(pod.clone()), now));
+            news.push(event(What::Pod(pod.clone()), now));
         }
         news
     }
 
     /// The API has confirmed that nothing has changed.
-    pub(super) fn confirmed(&mut self, now: Now) -> Vec<Told> {
+    pub(super) fn confirmed(&mut self, now: Now) -> Vec<Event> {
         self.confirmed = Some(now.elapsed);
         self.answered(now).into_iter().collect()
     }
 
     /// The API tells again what changes.
-    pub(super) fn answered(&mut self, now: Now) -> Option<Told> {
-        self.trouble.take().map(|failing| {
+    pub(super) fn answered(&mut self, now: Now) -> Option<Event> {
+        self.diagnosis.take().map(|failing| {
             let after = now.elapsed.saturating_sub(failing.since);
             let back = Api::Back {
                 after_seconds: after.as_secs(),
                 failures: failing.failures,
             };
-            told(What::Api(back), now)
+            event(What::Api(back), now)
         })
     }
 
     /// The API gives no news. It is told once, and again if the trouble is another one.
-    pub(super) fn failed(&mut self, trouble: Trouble, now: Now) -> Option<Told> {
-        let (since, failures, known) = match self.trouble.take() {
-            Some(failing) => (failing.since, failing.failures, failing.trouble == trouble),
+    pub(super) fn failed(&mut self, diagnosis: Diagnosis, now: Now) -> Option<Event> {
+        let (since, failures, known) = match self.diagnosis.take() {
+            Some(failing) => (failing.since, failing.failures, failing.diagnosis == diagnosis),
             None => (now.elapsed, 0, false),
         };
         let news = What::Api(Api::Trouble {
-            message: trouble.what.clone(),
-            remedy: trouble.remedy,
-            kubectl_apply: trouble.role.clone(),
+            message: diagnosis.what.clone(),
+            remedy: diagnosis.remedy,
+            kubectl_apply: diagnosis.role.clone(),
         });
-        self.trouble = Some(Failing {
+        self.diagnosis = Some(Failing {
             since,
             failures: failures.saturating_add(1),
-            trouble,
+            diagnosis,
         });
-        (!known).then(|| told(news, now))
+        (!known).then(|| event(news, now))
     }
 
     /// A heartbeat would be sent.
-    pub(super) fn sent(&mut self, attempt: Attempt, now: Now) -> Told {
+    pub(super) fn sent(&mut self, attempt: Attempt, now: Now) -> Event {
         let (number, kind) = attempt.beat;
         let mut body = Box::new(attempt.request);
         body.nonce = None;
         let beat = Beat { number, kind, body };
         self.last = Some((beat.clone(), now.elapsed));
-        told(What::Heartbeat(beat), now)
+        event(What::Heartbeat(beat), now)
     }
 
     /// Where the machine stands now, and when it is to be woken.
@@ -217,13 +217,13 @@ impl Scene {
     }
 
     /// There is nothing more to observe.
-    pub(super) fn ended(&mut self, end: super::told::End, now: Now) -> Told {
+    pub(super) fn ended(&mut self, end: super::event::End, now: Now) -> Event {
         self.end = Some(end);
         self.due = None;
-        told(What::End(end), now)
+        event(What::End(end), now)
     }
 }
 
-fn told(what: What, now: Now) -> Told {
-    Told { time: now.wall, what }
+fn event(what: What, now: Now) -> Event {
+    Event { time: now.wall, what }
 }
