@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use podbeat_files::trimmed;
-use podbeat_heartbeat::request::Report;
+use podbeat_heartbeat::report::Report;
 use podbeat_interface::environment::{Environment, Flags};
 use podbeat_interface::nonce::NonceSource;
 use podbeat_interface::reader::{Errors, Fault, Reader, container_name, dns_name, millis, printable, secs};

@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use podbeat_heartbeat::completion::is_finished;
 use podbeat_heartbeat::observation::Observation;
-use podbeat_heartbeat::request::{self, Report};
+use podbeat_heartbeat::report::{self, Report};
 use podbeat_kubernetes::resource::Pod;
 use podbeat_kubernetes::status;
 use podbeat_lab::capture::Capture;
@@ -207,7 +207,7 @@ fn observe(Seen { pod, own }: &Seen) -> Observation {
 }
 
 fn reported(seen: &Seen, report: Report) -> Vec<Value> {
-    let statuses = request::statuses(&observe(seen), report);
+    let statuses = report::statuses(&observe(seen), report);
     match serde_json::to_value(statuses).expect("JSON") {
         Value::Array(statuses) => statuses,
         other => panic!("no list: {other}"),
@@ -238,7 +238,7 @@ proptest! {
     fn any_json_at_all_is_an_error_or_a_pod_and_never_a_panic(json in anything()) {
         if let Ok(pod) = serde_json::from_value::<Pod>(json) {
             let seen = status::observe(&pod, "podbeat");
-            let _ = (is_finished(&seen), request::statuses(&seen, Report::All));
+            let _ = (is_finished(&seen), report::statuses(&seen, Report::All));
         }
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use podbeat_heartbeat::Now;
 use podbeat_heartbeat::answer::Answer;
 use podbeat_heartbeat::machine::{Action, Event, Machine, Settings};
-use podbeat_heartbeat::request::{Identity, Report};
+use podbeat_heartbeat::report::{Identity, Report};
 
 pub fn settings() -> Settings {
     Settings {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use podbeat_heartbeat::answer::Answer;
 use podbeat_heartbeat::machine::{Attempt, Cause, DropCause, End, Losses, Note};
 use podbeat_heartbeat::outbox::Kind;
-use podbeat_heartbeat::request;
+use podbeat_heartbeat::report;
 use podbeat_heartbeat::saved::LastHeartbeat;
 use podbeat_interface::exit::Ending;
 use podbeat_interface::nonce::NonceSource;
@@ -101,8 +101,8 @@ impl Report {
             task_containers = listed(&config.reporting.task_containers),
             ignored_containers = listed(&config.reporting.ignored_containers),
             report = match config.reporting.report {
-                request::Report::Task => "task",
-                request::Report::All => "all",
+                report::Report::Task => "task",
+                report::Report::All => "all",
             },
             state_dir = config.state_dir.as_ref().map(path),
             marker_dir = config.marker_dir.as_ref().map(path),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use podbeat_heartbeat::completion::is_finished;
 use podbeat_heartbeat::observation::JobPod;
 use podbeat_heartbeat::observation::{Observation, Role, State};
-use podbeat_heartbeat::request::{Identity, Report, statuses, texts};
+use podbeat_heartbeat::report::{Identity, Report, statuses, texts};
 use podbeat_kubernetes::listed::Listed;
 use podbeat_kubernetes::resource::ContainerStatus;
 use podbeat_kubernetes::retries::job_pod;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
-use podbeat_heartbeat::request::{self, Report};
+use podbeat_heartbeat::report::{self, Report};
 use podbeat_interface::exit::Ending;
 use podbeat_kubernetes::retries::CONTROLLER_UID;
 use podbeat_kubernetes::status;
@@ -65,7 +65,7 @@ fn agent(world: &World, capture: &Capture) -> Agent {
 /// The statuses that podbeat reports for a pod.
 fn reported(object: &Value, own_container: &str, report: Report) -> Value {
     let pod = serde_json::from_value(object.clone()).expect("a pod");
-    let statuses = request::statuses(&status::observe(&pod, own_container), report);
+    let statuses = report::statuses(&status::observe(&pod, own_container), report);
     serde_json::to_value(statuses).expect("JSON")
 }
 

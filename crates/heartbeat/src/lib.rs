@@ -10,7 +10,7 @@ pub mod machine;
 pub mod marker;
 pub mod observation;
 pub mod outbox;
-pub mod request;
+pub mod report;
 pub mod saved;
 #[cfg(test)]
 #[expect(

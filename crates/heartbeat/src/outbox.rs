@@ -6,7 +6,7 @@ use std::time::Duration;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use serde::{Deserialize, Serialize};
 
-use super::request::texts;
+use super::report::texts;
 
 /// The most heartbeats that wait. One with a `terminated` counts only if [`EXITS`] of those wait,
 /// too.

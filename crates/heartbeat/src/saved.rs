@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::machine::Cause;
 use super::outbox::{Beat, Kind};
-use super::request::Identity;
+use super::report::Identity;
 use crate::observation::Why;
 use crate::observation::{Exit, Sidecar};
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use podbeat_files::trimmed;
 use podbeat_heartbeat::marker::is_container_name;
-use podbeat_heartbeat::request::Report;
+use podbeat_heartbeat::report::Report;
 use podbeat_http_client::route::Proxies;
 use podbeat_kubernetes::watch::Access;
 

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use podbeat_heartbeat::machine;
-use podbeat_heartbeat::request::{Identity, Report};
+use podbeat_heartbeat::report::{Identity, Report};
 use podbeat_kubernetes::tasks::Tasks;
 
 use crate::environment::Environment;

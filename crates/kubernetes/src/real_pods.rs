@@ -178,7 +178,7 @@ mod completion {
 mod request {
     use serde_json::{Value, json};
 
-    use podbeat_heartbeat::request::{Identity, Report, statuses};
+    use podbeat_heartbeat::report::{Identity, Report, statuses};
 
     use crate::captured::{Captured, Observe};
 

@@ -15,7 +15,7 @@ use super::{Action, Machine, Note, Stage};
 use crate::completion::is_finished;
 use crate::marker::Found;
 use crate::observation::{Container, Exit, Observation, Role, State};
-use crate::request;
+use crate::report;
 
 /// Between two reads of the directory while an exit is missing. A read takes less than a
 /// millisecond, and the reads stop when the process ends.
@@ -201,7 +201,7 @@ impl Machine {
         }
         let known = statuses.unwrap_or_default();
         let or_known = |name: &str, exit: Option<Exit>| match exit {
-            Some(exit) => Some(request::ended(name, &exit)),
+            Some(exit) => Some(report::ended(name, &exit)),
             None => known
                 .iter()
                 .find(|status| status.name.as_deref() == Some(name))

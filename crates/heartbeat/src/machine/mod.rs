@@ -52,7 +52,7 @@ use std::time::Duration;
 
 use super::Now;
 use super::answer::Answer;
-use super::request::{Identity, Report};
+use super::report::{Identity, Report};
 use crate::marker::Found;
 use crate::observation::Observation;
 pub use action::{Action, Attempt, Cause, DropCause, End, Losses, Note};

@@ -10,7 +10,7 @@ use crate::Now;
 use crate::completion::is_finished;
 use crate::observation::{Observation, Sidecar, State};
 use crate::outbox::{Kind, shows_new_exit};
-use crate::request;
+use crate::report;
 
 impl Machine {
     pub(super) fn observe(&mut self, mut pod: Observation, now: Now, actions: &mut Vec<Action>) {
@@ -40,7 +40,7 @@ impl Machine {
                 Reconsidered::Unknown => {
                     // None of its exits counts as reported, so that none is missing once heartbeats
                     // continue.
-                    self.pod.statuses = request::statuses(&pod, self.settings.report);
+                    self.pod.statuses = report::statuses(&pod, self.settings.report);
                     self.pod.seen = Some(pod);
                     return;
                 }
@@ -57,7 +57,7 @@ impl Machine {
         if open {
             self.queue_lost_exits(&pod, now.elapsed, actions);
         }
-        let statuses = request::statuses(&pod, self.settings.report);
+        let statuses = report::statuses(&pod, self.settings.report);
         if statuses != self.pod.statuses {
             self.unsaved = true;
             note_transitions(&self.pod.statuses, &statuses, &pod, actions);
@@ -97,10 +97,10 @@ impl Machine {
                 continue;
             }
             self.pod.report_exit(&container.name, lost);
-            let exit = request::status(container, &State::Terminated(lost.clone()));
+            let exit = report::status(container, &State::Terminated(lost.clone()));
             // The other containers as last reported: their states at the time of this exit.
             let before = &self.pod.statuses;
-            let mut statuses = request::statuses(pod, report);
+            let mut statuses = report::statuses(pod, report);
             for status in &mut statuses {
                 if status.name == exit.name {
                     *status = exit.clone();

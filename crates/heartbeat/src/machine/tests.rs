@@ -15,7 +15,7 @@ use crate::observation::{
     Container, Deletion, Exit, JobPod, Observation, Restart, RestartPolicy, Role, Rule, Sidecar, State, Why,
 };
 use crate::outbox::Kind;
-use crate::request::{Identity, Report};
+use crate::report::{Identity, Report};
 use crate::saved::{LastHeartbeat, Saved};
 
 const WALL: &str = "2026-11-24T12:00:00Z";

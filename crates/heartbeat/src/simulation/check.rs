@@ -13,7 +13,7 @@ use crate::machine::{Attempt, Cause, End, Losses, Note, Settings};
 use crate::marker::Found;
 use crate::observation::{Container, Exit, Observation, Role, Sidecar, State};
 use crate::outbox::Kind;
-use crate::request::{self, Report};
+use crate::report::{self, Report};
 
 /// One heartbeat combines the changes within this time (docs/protocol.md, "When podbeat sends
 /// heartbeats").
@@ -324,7 +324,7 @@ impl Judge {
             self.death_seen.get_or_insert(at);
         }
         self.finished |= crate::completion::is_finished(pod);
-        let statuses = request::statuses(pod, self.report);
+        let statuses = report::statuses(pod, self.report);
         for status in &statuses {
             if !self.shown.contains(status) {
                 self.shown.push(status.clone());
@@ -340,7 +340,7 @@ impl Judge {
         {
             let current = container.state.as_ref().and_then(State::exit);
             for exit in [container.last_exit.as_ref(), current].into_iter().flatten() {
-                let told = request::status(container, &State::Terminated(exit.clone()));
+                let told = report::status(container, &State::Terminated(exit.clone()));
                 if !self.shown.contains(&told) {
                     self.shown.push(told);
                 }
@@ -500,7 +500,7 @@ impl Judge {
     /// the API has shown.
     fn tells_a_marker(&self, status: &ContainerStatus) -> bool {
         self.markers_read.iter().any(|file| {
-            let same = *status == request::ended(&file.found.container, &exit_of(&file.found));
+            let same = *status == report::ended(&file.found.container, &exit_of(&file.found));
             same && self.may_be_told(file)
         })
     }
@@ -566,7 +566,7 @@ impl Judge {
             };
             // If podbeat alone is stopped, a task may end after podbeat seemed to know every exit.
             let readable = *since <= ending || (!self.stopping && *since + READ <= at);
-            let told = request::ended(&container.name, &exit_of(&file.found));
+            let told = report::ended(&container.name, &exit_of(&file.found));
             let tells = attempt
                 .request
                 .container_status

@@ -17,7 +17,7 @@ use crate::Now;
 use crate::answer::Answer;
 use crate::machine::{Action, Attempt, End, Event, Look, Note, Settings};
 use crate::observation::Sidecar;
-use crate::request::{Identity, Report};
+use crate::report::{Identity, Report};
 use crate::saved::Saved;
 
 /// Part of every token, so that the simulation can search for it.

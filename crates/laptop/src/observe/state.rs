@@ -5,7 +5,7 @@ use std::time::Duration;
 use podbeat_heartbeat::Now;
 use podbeat_heartbeat::machine::{Attempt, Snapshot};
 use podbeat_heartbeat::observation::{Role, Sidecar};
-use podbeat_heartbeat::request::Report;
+use podbeat_heartbeat::report::Report;
 use podbeat_kubernetes::resource;
 use podbeat_kubernetes::status::{self};
 use podbeat_kubernetes::tasks::Tasks;

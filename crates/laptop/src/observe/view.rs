@@ -380,7 +380,7 @@ mod tests {
     use super::super::screen::paint;
     use super::*;
     use podbeat_heartbeat::machine::{Attempt, Losses, Snapshot};
-    use podbeat_heartbeat::request::{self, Identity, Report};
+    use podbeat_heartbeat::report::{self, Identity, Report};
     use podbeat_heartbeat::saved::LastHeartbeat;
     use podbeat_interface::terminal::acts;
     use podbeat_kubernetes::resource::Pod;
@@ -408,7 +408,7 @@ mod tests {
             ..Identity::default()
         };
         identity.learn(&seen);
-        let mut request = identity.request("nonce".to_owned(), Some(request::statuses(&seen, Report::Task)));
+        let mut request = identity.request("nonce".to_owned(), Some(report::statuses(&seen, Report::Task)));
         request.last_heartbeat = (kind == Kind::Final).then_some(true);
         let attempt = Attempt {
             number: 3,
