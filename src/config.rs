@@ -20,7 +20,7 @@ use podbeat_interface::setting::{
     JOB_RETRY_COUNT, KUBE_CONTEXT, KUBECONFIG, MAX_STATUS_AGE, REPORT, SERVICE_ACCOUNT_DIR, SERVICE_SETTINGS,
     Setting, TASK_CONTAINERS, secret, setting, switch,
 };
-use podbeat_kubernetes::watch::Access;
+use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::trace::{self, TraceParent};
 use tracing_subscriber::filter::{LevelFilter, Targets};

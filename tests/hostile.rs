@@ -149,11 +149,11 @@ async fn an_api_server_that_never_ends_takes_no_memory() {
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
     let message = "cannot watch the pod; heartbeats continue without new container states";
     let until_flooded = async |verb: &str| {
-        let error = format!("{verb} of pod lab/p: the API server sent more than 4 MiB");
+        let error = format!("{verb} pod lab/p: the API server sent more than 4 MiB");
         until_told(&podbeat, message, &error).await;
         until_it_beats_on(&world).await;
     };
-    until_flooded("get").await;
+    until_flooded("getting").await;
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
     until_main_is(&world, "waiting").await;
     // In an open watch, and in the list after it.
@@ -161,8 +161,8 @@ async fn an_api_server_that_never_ends_takes_no_memory() {
         .kube_faults
         .script("watch flood; list flood")
         .expect("rules");
-    until_flooded("watch").await;
-    until_flooded("list").await;
+    until_flooded("watching").await;
+    until_flooded("listing").await;
     world.kube.apply(pod.showing(&running(STARTED)));
     until_main_is(&world, "running").await;
     // The look before the last heartbeat.

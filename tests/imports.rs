@@ -119,19 +119,6 @@ const RULES: &[Rule] = &[
         why: "no sudden end and no queue without a bound",
     },
     Rule {
-        within: ALL,
-        but_not: &[
-            "crates/kubernetes/src/answer.rs",
-            "crates/kubernetes/src/ask.rs",
-            "crates/kubernetes/src/kubeconfig.rs",
-            "crates/kubernetes/src/listed.rs",
-            "crates/kubernetes/src/transport.rs",
-            "crates/kubernetes/src/watch",
-        ],
-        forbidden: &["kube::"],
-        why: "kube's client is used where the API server is asked, and nowhere else",
-    },
-    Rule {
         within: &["src/exec/"],
         but_not: &[],
         forbidden: &[
@@ -434,7 +421,6 @@ fn what_is_allowed_is_not_found() {
             "crates/task-runs/src/model/heartbeat.rs",
             "#[serde(rename = \"podUID\")]",
         ),
-        ("crates/kubernetes/src/watch.rs", "use kube::Client;"),
     ] {
         assert_eq!(breaches(file, text), Vec::<String>::new(), "{file}: {text}");
     }

@@ -438,12 +438,13 @@ async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
     );
     let odd = reap(&world, "-l app").await;
     assert_eq!(odd.code, 65);
-    assert!(odd.notes.contains("is the label selector right?"), "{odd:?}");
+    assert!(odd.notes.contains("check the label selector"), "{odd:?}");
     world.kube.deny(true);
     let denied = reap(&world, "--all").await;
     assert_eq!(denied.code, 77);
     assert!(
-        denied.notes.contains("a Role with list on pods") && denied.notes.contains("is forbidden"),
+        denied.notes.contains("a Role with get, list and watch on pods")
+            && denied.notes.contains("is forbidden"),
         "{denied:?}"
     );
     let mut away = settings(&world);

@@ -13,7 +13,7 @@ use podbeat_heartbeat::report;
 use podbeat_heartbeat::saved::LastHeartbeat;
 use podbeat_interface::exit::Ending;
 use podbeat_interface::nonce::NonceSource;
-use podbeat_kubernetes::watch::Access;
+use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use podbeat_task_runs::trace::{TraceId, TraceParent};

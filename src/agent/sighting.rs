@@ -8,10 +8,12 @@ use podbeat_heartbeat::backoff::Backoff;
 use podbeat_heartbeat::machine::{Event, Look};
 use podbeat_heartbeat::observation::JobPod;
 use podbeat_heartbeat::observation::Sidecar;
+use podbeat_kubernetes::access::Access;
+use podbeat_kubernetes::error::Error;
 use podbeat_kubernetes::resource::Pod;
 use podbeat_kubernetes::status;
 use podbeat_kubernetes::tasks::Tasks;
-use podbeat_kubernetes::watch::{Access, Error, PodWatch, Sighting, Step};
+use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
@@ -142,7 +144,7 @@ impl Watcher {
                     Err(error) if error.status() == Some(403) || failures == COUNTS => {
                         warn!(
                             error = %Chain(&error),
-                            kubectl_apply = error.missing_role(),
+                            kubectl_apply = error.missing_role(pod.namespace()),
                             "cannot count the Job's failed pods; heartbeats continue without a retry count"
                         );
                         return None;
@@ -185,7 +187,7 @@ async fn watch_pod(
                 repeats = told.repeats,
                 since = format!("{:.3}", told.since),
                 error = %Chain(error),
-                kubectl_apply = error.missing_role(),
+                kubectl_apply = error.missing_role(namespace.as_deref().unwrap_or("default")),
                 "cannot watch the pod; heartbeats continue without new container states"
             );
         }

@@ -5,11 +5,12 @@ use std::time::Duration;
 use jiff::Timestamp;
 use podbeat_files::{regular_file, trimmed};
 use podbeat_http_client::rejected::Rejected;
-use podbeat_kubernetes::ask::{Error, Questions, Version};
+use podbeat_kubernetes::access::Access;
+use podbeat_kubernetes::ask::{Questions, Version};
+use podbeat_kubernetes::error::{Error, Refusal};
 use podbeat_kubernetes::resource::Pod;
 use podbeat_kubernetes::role::{self, Account};
 use podbeat_kubernetes::status;
-use podbeat_kubernetes::watch::Access;
 
 use super::clock::{self, Dated};
 use super::deployed::{self, Expected};
@@ -189,7 +190,10 @@ fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, boo
         }
         // It answers, and knows us: who may see the version is a matter of its rules.
         Err(Error::Refused {
-            status: status @ (403 | 404),
+            refusal: Refusal {
+                status: status @ (403 | 404),
+                ..
+            },
             ..
         }) => (
             Finding::ok(API, format!("reachable; version not available ({status})")),
@@ -204,18 +208,18 @@ fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, boo
 
 fn advice(error: &Error, server: &str) -> String {
     match error {
-        Error::Refused { status: 401, .. } => {
+        Error::Refused { refusal, .. } if refusal.status == 401 => {
             "The API server does not accept the token. In a pod, check that the token belongs to this cluster and has not expired (the \
              kubelet replaces projected tokens, but not copies of them). With a kubeconfig, sign in again."
                 .to_owned()
         }
-        Error::Refused { status: 403, .. } => {
+        Error::Refused { refusal, .. } if refusal.status == 403 => {
             "The cluster's default ClusterRoles (system:basic-user, system:public-info-viewer) allow this request for every \
              authenticated user. Check whether they were removed."
                 .to_owned()
         }
         Error::Refused { .. } => format!("{server} has a problem, or is not a Kubernetes API. Try again, or check the control plane."),
-        Error::Unreadable { .. } => format!("Check that {server} is a Kubernetes API."),
+        Error::Unreadable { .. } | Error::TooLarge { .. } => format!("Check that {server} is a Kubernetes API."),
         Error::Unreachable { source, .. } => match super::tls::cause(source.as_ref()) {
             Some(rustls::Error::InvalidCertificate(
                 rustls::CertificateError::UnknownIssuer | rustls::CertificateError::BadSignature)) => {
@@ -236,7 +240,7 @@ fn advice(error: &Error, server: &str) -> String {
             "A NetworkPolicy or a firewall drops packets to {server}, or the API server is overloaded. podbeat uses HTTPS_PROXY unless \
              NO_PROXY has the host."
         ),
-        Error::Setup(_) => "See kubernetes.access.".to_owned(),
+        Error::Access(_) | Error::Endless { .. } => "See kubernetes.access.".to_owned(),
     }
 }
 

@@ -16,7 +16,7 @@ use podbeat_interface::exit::{Ending, with_causes};
 use podbeat_interface::nonce::{self, NonceSource};
 use podbeat_interface::service::{self, Service};
 use podbeat_interface::terminal::{escaped, one_line};
-use podbeat_kubernetes::listed::{self, Pods, Where};
+use podbeat_kubernetes::listed::{Pods, Where};
 use podbeat_kubernetes::retries::COMPLETION_INDEX;
 use podbeat_kubernetes::tasks::Tasks;
 use podbeat_task_runs::error;
@@ -64,7 +64,7 @@ pub enum Error {
     Service(#[from] error::Error),
     /// The Kubernetes API, or the way to it.
     #[error(transparent)]
-    Kubernetes(#[from] listed::Error),
+    Kubernetes(#[from] podbeat_kubernetes::error::Error),
     /// More pods than can be judged.
     #[error(
         "too many pods with podbeat to keep in memory; choose fewer with a namespace or a label selector"
@@ -105,7 +105,7 @@ impl Error {
     pub fn ending(&self) -> Ending {
         match self {
             Self::Service(error) => service::ending(error),
-            Self::Kubernetes(listed::Error::Setup(_)) | Self::Nonce(_) => Ending::Usage,
+            Self::Kubernetes(podbeat_kubernetes::error::Error::Access(_)) | Self::Nonce(_) => Ending::Usage,
             Self::Kubernetes(error) => match error.status() {
                 Some(401 | 403) => Ending::Denied,
                 Some(400 | 404 | 422) => Ending::Refused,

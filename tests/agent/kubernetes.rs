@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use podbeat_http_client::route::Proxies;
-use podbeat_kubernetes::watch::{Access, PodWatch, Sighting, Step};
+use podbeat_kubernetes::access::Access;
+use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
 use podbeat_lab::fault::Faults;
 use podbeat_lab::kube_api::{KubeApi, Options};
 use podbeat_lab::pki::Authority;

@@ -109,7 +109,7 @@ impl Victim {
         self.so_far(tell, "an object that never ends, in answer to a get")?;
         self.world.kube_faults.script("watch flood; list flood")?;
         self.until_told(said).await?;
-        self.until_told("list of pod").await?;
+        self.until_told("listing pod").await?;
         self.world.kube.apply(pod.showing(&waiting("Flooded")));
         self.until_shown("Flooded").await?;
         self.so_far(tell, "a line of a watch, and an item of a list, that never end")?;

@@ -12,7 +12,7 @@ use podbeat_files::trimmed;
 use podbeat_heartbeat::marker::is_container_name;
 use podbeat_heartbeat::report::Report;
 use podbeat_http_client::route::Proxies;
-use podbeat_kubernetes::watch::Access;
+use podbeat_kubernetes::access::Access;
 
 use crate::environment::{Environment, Flags};
 use crate::setting::Setting;

@@ -19,72 +19,11 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use super::access::{Access, reach};
+use super::error::{Error, Refusal};
 use super::resource::{Pod, or_default};
 use super::role::Account;
-use super::watch::{self, Access};
 use super::{answer, listed};
-
-/// Why a question has no answer.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The client can't be set up.
-    #[error(transparent)]
-    Setup(#[from] watch::Error),
-    /// The API server refused the request.
-    #[error("{asked}: the API server answered {status}{}", told(.message))]
-    Refused {
-        /// The question.
-        asked: &'static str,
-        /// The HTTP status.
-        status: u16,
-        /// The API server's explanation, if it was readable.
-        message: String,
-    },
-    /// The response is not what Kubernetes sends.
-    #[error("{asked}: the answer is not a Kubernetes API answer")]
-    Unreadable {
-        /// The question.
-        asked: &'static str,
-    },
-    /// There was no connection, or it broke off.
-    #[error("{asked}: the API server is unreachable, or the connection closed early")]
-    Unreachable {
-        /// The question.
-        asked: &'static str,
-        /// The client's error.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// There was no response in time.
-    #[error("{asked}: no answer within {}", humantime::format_duration(*.after))]
-    Timeout {
-        /// The question.
-        asked: &'static str,
-        /// The limit.
-        after: Duration,
-    },
-}
-
-fn told(message: &str) -> String {
-    const LONGEST: usize = 300;
-    match message.trim() {
-        "" => String::new(),
-        message => format!(": {}", message.chars().take(LONGEST).collect::<String>()),
-    }
-}
-
-impl Error {
-    /// The HTTP status of the API server's refusal, if there is one.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Refused { status, .. } => Some(*status),
-            Self::Setup(_) | Self::Unreadable { .. } | Self::Unreachable { .. } | Self::Timeout { .. } => {
-                None
-            }
-        }
-    }
-}
 
 /// The API server's version.
 #[derive(Clone, Debug)]
@@ -114,7 +53,7 @@ impl Questions {
     /// # Errors
     /// The kubeconfig, the address, the CA or the credentials can't be used.
     pub async fn new(access: &Access, namespace: Option<&str>, limit: Duration) -> Result<Self, Error> {
-        let reached = watch::reach(access).await?;
+        let reached = reach(access).await?;
         Ok(Self {
             client: reached.client,
             route: reached.route,
@@ -178,7 +117,7 @@ impl Questions {
         let user = said
             .pointer("/status/userInfo/username")
             .and_then(Value::as_str)
-            .ok_or(Error::Unreadable { asked: ASKED })?;
+            .ok_or_else(|| unreadable(ASKED))?;
         Ok(Account::named(user))
     }
 
@@ -203,7 +142,7 @@ impl Questions {
             .read(ASKED)?;
         said.pointer("/status/allowed")
             .and_then(Value::as_bool)
-            .ok_or(Error::Unreadable { asked: ASKED })
+            .ok_or_else(|| unreadable(ASKED))
     }
 
     /// Gets the pod of that name in the namespace. `None` if it does not exist.
@@ -231,25 +170,17 @@ impl Questions {
     /// The API server refused, failed or did not respond in time.
     pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
         const ASKED: &str = "listing the pods of the Job";
-        let count = timeout(self.limit, listed::retries(&self.client, &self.namespace, job)).await;
-        let count = count.map_err(|_| Error::Timeout {
-            asked: ASKED,
+        match timeout(self.limit, listed::retries(&self.client, &self.namespace, job)).await {
+            Ok(count) => count.map_err(|error| Error::of(ASKED.to_owned(), error)),
+            Err(_) => Err(self.timeout(ASKED)),
+        }
+    }
+
+    fn timeout(&self, asked: &'static str) -> Error {
+        Error::Timeout {
+            request: asked.to_owned(),
             after: self.limit,
-        })?;
-        count.map_err(|error| match error {
-            answer::Error::Kube(kube::Error::Api(status)) => Error::Refused {
-                asked: ASKED,
-                status: status.code,
-                message: status.message,
-            },
-            answer::Error::Kube(kube::Error::SerdeError(_)) | answer::Error::TooLarge(_) => {
-                Error::Unreadable { asked: ASKED }
-            }
-            answer::Error::Kube(source) => Error::Unreachable {
-                asked: ASKED,
-                source: Box::new(source),
-            },
-        })
+        }
     }
 
     /// Sends one request. Returns a successful response of at most `most` bytes.
@@ -270,15 +201,7 @@ impl Questions {
                 .header(CONTENT_TYPE, "application/json")
                 .body(Body::from(body.into_bytes()))
                 .map_err(kube::Error::HttpError);
-            let unreachable = |source| match source {
-                // There are no new credentials. The text of the error may contain a secret.
-                #[cfg(feature = "kubeconfig")]
-                source @ kube::Error::Auth(_) => Error::Setup(super::kubeconfig::setup(source).into()),
-                source => Error::Unreachable {
-                    asked,
-                    source: Box::new(source),
-                },
-            };
+            let unreachable = |source: kube::Error| Error::of(asked.to_owned(), source.into());
             let response = self
                 .client
                 .send(request.map_err(unreachable)?)
@@ -296,17 +219,19 @@ impl Questions {
                 let said = answer.and_then(|answer| answer.read::<Value>(asked).ok());
                 let message = said.as_ref().and_then(|said| said.get("message")?.as_str());
                 return Err(Error::Refused {
-                    asked,
-                    status,
-                    message: message.unwrap_or_default().to_owned(),
+                    request: asked.to_owned(),
+                    refusal: Refusal {
+                        status,
+                        message: message.unwrap_or_default().to_owned(),
+                        ..Refusal::default()
+                    },
                 });
             }
-            answer.ok_or(Error::Unreadable { asked })
+            answer.ok_or_else(|| unreadable(asked))
         };
-        let limit = self.limit;
-        timeout(limit, exchange)
+        timeout(self.limit, exchange)
             .await
-            .unwrap_or(Err(Error::Timeout { asked, after: limit }))
+            .unwrap_or_else(|_| Err(self.timeout(asked)))
     }
 }
 
@@ -318,6 +243,14 @@ struct Answer {
 
 impl Answer {
     fn read<T: DeserializeOwned>(&self, asked: &'static str) -> Result<T, Error> {
-        serde_json::from_slice(trimmed::bytes(&self.body)).map_err(|_| Error::Unreadable { asked })
+        serde_json::from_slice(trimmed::bytes(&self.body)).map_err(|_| unreadable(asked))
+    }
+}
+
+/// The error contains no part of the response.
+fn unreadable(asked: &'static str) -> Error {
+    Error::Unreadable {
+        request: asked.to_owned(),
+        source: None,
     }
 }

@@ -20,8 +20,8 @@ use rustls::pki_types::CertificateDer;
 use tower_layer::Layer;
 use url::Url;
 
+use super::access::Reached;
 use super::transport::Carrier;
-use super::watch::Reached;
 
 /// Limit for a kubeconfig, in bytes: enough for a thousand clusters with their certificates.
 const LARGEST: u64 = 8 << 20;

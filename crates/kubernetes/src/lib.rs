@@ -4,10 +4,12 @@
 //! All code that knows Kubernetes' field names and API is in this crate. It knows nothing of the
 //! task-run service, of when to send, or of clocks other than the watch's own deadlines.
 
+pub mod access;
 mod answer;
 pub mod ask;
 #[cfg(test)]
 pub(crate) mod captured;
+pub mod error;
 #[cfg(feature = "kubeconfig")]
 pub mod kubeconfig;
 pub mod listed;

@@ -16,10 +16,11 @@ use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use tokio::time::{Instant, timeout_at};
 
+use super::access::{self, Access, pods_in, reach};
 use super::answer;
+use super::error::Error;
 use super::resource::{Pod, only, or_default, readable_time};
 use super::retries::{COMPLETION_INDEX, Other, Tally, selector};
-use super::watch::{self, Access};
 
 /// Limit for the time until the next pod of a page arrives.
 const REQUEST: Duration = Duration::from_secs(30);
@@ -340,60 +341,6 @@ pub enum Where {
     Everywhere,
 }
 
-/// Why pods could not be listed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The client can't be set up.
-    #[error(transparent)]
-    Setup(#[from] watch::Error),
-    /// The API server refused or failed.
-    #[error("listing pods {place}: {hint}")]
-    Api {
-        /// The namespace.
-        place: String,
-        /// How to fix it.
-        hint: &'static str,
-        /// The client's error.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// An item of the list exceeds the limit for one pod.
-    #[error("listing pods {place}: the API server sent more than {} MiB for one pod", LARGEST >> 20)]
-    TooLarge {
-        /// The namespace.
-        place: String,
-    },
-    /// There was no response in time.
-    #[error(
-        "listing pods {place}: no answer within {}",
-        humantime::format_duration(REQUEST)
-    )]
-    Timeout {
-        /// The namespace.
-        place: String,
-    },
-    /// The list has too many pages.
-    #[error("listing pods {place}: stopped after {MOST_PAGES} pages")]
-    Endless {
-        /// The namespace.
-        place: String,
-    },
-}
-
-impl Error {
-    /// The HTTP status of the API server's refusal, if there is one.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        match self {
-            Self::Api { source, .. } => match source.as_ref() {
-                kube::Error::Api(status) => Some(status.code),
-                _ => None,
-            },
-            Self::Setup(_) | Self::TooLarge { .. } | Self::Timeout { .. } | Self::Endless { .. } => None,
-        }
-    }
-}
-
 /// The pods of a cluster.
 pub struct Pods {
     client: Client,
@@ -407,9 +354,9 @@ impl Pods {
     /// # Errors
     /// The client can't be set up.
     pub async fn reach(access: &Access) -> Result<Self, Error> {
-        let watch::Reached {
+        let access::Reached {
             client, namespace, ..
-        } = watch::reach(access).await?;
+        } = reach(access).await?;
         Ok(Self { client, namespace })
     }
 
@@ -429,10 +376,10 @@ impl Pods {
             Where::Namespace(name) => Some(name),
             Where::Everywhere => None,
         };
-        let pods = Request::new(watch::pods_in(namespace.map(String::as_str)));
-        let place = namespace.map_or_else(
-            || "in all namespaces".to_owned(),
-            |name| format!("in namespace {name}"),
+        let pods = Request::new(pods_in(namespace.map(String::as_str)));
+        let listing = namespace.map_or_else(
+            || "listing pods in all namespaces".to_owned(),
+            |name| listing_in(name),
         );
         let mut params = ListParams::default().limit(PAGE);
         params.label_selector = labels.map(str::to_owned);
@@ -448,13 +395,16 @@ impl Pods {
                 let request = pods.list(&params).map_err(kube::Error::BuildRequest)?;
                 answer::list(&self.client, request, LARGEST, &mut take).await
             };
-            let page = in_time(page, &place, &progress).await?;
+            let page = in_time(page, &listing, &progress).await?;
             if page.continues.is_empty() {
                 return Ok(());
             }
             params.continue_token = Some(page.continues);
         }
-        Err(Error::Endless { place })
+        Err(Error::Endless {
+            request: listing,
+            pages: MOST_PAGES,
+        })
     }
 
     /// Counts the pods of the same Job that failed before this one. `None` if the count is unknown.
@@ -463,7 +413,7 @@ impl Pods {
     /// The API server refused, failed or did not respond in time.
     pub async fn failed_before(&self, namespace: &str, job: &JobPod) -> Result<Option<i32>, Error> {
         let count = retries(&self.client, namespace, job);
-        in_time(count, &format!("in namespace {namespace}"), &Progress::default()).await
+        in_time(count, &listing_in(namespace), &Progress::default()).await
     }
 }
 
@@ -489,10 +439,10 @@ impl Progress {
 /// Waits for a list within its deadline.
 async fn in_time<T>(
     answer: impl Future<Output = Result<T, answer::Error>>,
-    place: &str,
+    request: &str,
     progress: &Progress,
 ) -> Result<T, Error> {
-    let place = place.to_owned();
+    let request = request.to_owned();
     let mut answer = pin!(answer);
     let answer = loop {
         match timeout_at(progress.deadline(), &mut answer).await {
@@ -501,16 +451,16 @@ async fn in_time<T>(
         }
     };
     match answer {
-        Err(_) => Err(Error::Timeout { place }),
-        Ok(answer) => answer.map_err(|error| match error {
-            answer::Error::Kube(source) => Error::Api {
-                place,
-                hint: hint(&source),
-                source: Box::new(source),
-            },
-            answer::Error::TooLarge(_) => Error::TooLarge { place },
+        Err(_) => Err(Error::Timeout {
+            request,
+            after: REQUEST,
         }),
+        Ok(answer) => answer.map_err(|error| Error::of(request, error)),
     }
+}
+
+fn listing_in(namespace: &str) -> String {
+    format!("listing pods in namespace {namespace}")
 }
 
 /// Counts the pods of the same Job that failed before this one. `None` if the count is unknown.
@@ -538,29 +488,12 @@ pub(super) async fn retries(
             Err(serde_json::Error::custom("the rest need not be read"))
         }
     };
-    let request = Request::new(watch::pods_in(Some(namespace))).list(&params);
+    let request = Request::new(pods_in(Some(namespace))).list(&params);
     let request = request.map_err(|error| answer::Error::Kube(kube::Error::BuildRequest(error)))?;
     let listed = answer::list(client, request, answer::LARGEST, &mut take).await;
     match tally.count() {
         None => Ok(None),
         count => listed.map(|_| count),
-    }
-}
-
-fn hint(error: &kube::Error) -> &'static str {
-    match error {
-        kube::Error::Api(status) => match status.code {
-            400 | 422 => "is the label selector right?",
-            401 => "the API server doesn't accept the token",
-            403 => {
-                "not allowed; the account needs a Role with list on pods (deploy/manifests/reap.yaml has one)"
-            }
-            404 => "is it a Kubernetes API?",
-            410 => "the list expired while it was read; try again",
-            _ => "the API server refused",
-        },
-        kube::Error::SerdeError(_) => "what the API server answers is no list of pods",
-        _ => "the API server can't be reached or broke off",
     }
 }
 

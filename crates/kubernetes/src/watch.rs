@@ -9,7 +9,6 @@
 mod outage;
 mod reconnect;
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,19 +18,17 @@ use kube::api::{GetParams, ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
 use podbeat_heartbeat::machine::Event;
 use podbeat_heartbeat::observation::JobPod;
-use podbeat_http_client::route::{self, PlainHttp, Proxies, Route};
 use reconnect::{Reconnect, SPREAD};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
-use url::Url;
 
+use super::access::{Access, pods_in, reach};
 use super::answer;
+use super::error::Error;
 use super::listed;
 use super::resource::Pod;
-use super::role::{self, Account};
 use super::status;
 use super::tasks::Tasks;
-use super::transport::{self, Transport};
 
 /// Limit for one request to the API server, or for the head of a watch's response.
 const REQUEST: Duration = Duration::from_secs(15);
@@ -49,9 +46,6 @@ const SILENCE: Duration = Duration::from_secs(75);
 /// Limit for that request. Any cache may answer it, so it costs the API server almost nothing.
 const SAFETY_LOOK: Duration = Duration::from_secs(10);
 
-/// Limit for the wait that an API server can ask for (429 with retryAfterSeconds).
-const LONGEST_ASKED_WAIT: Duration = Duration::from_secs(60);
-
 /// The range, in seconds, from which the duration of a watch is drawn, so that copies that started
 /// together do not reconnect together. kube refuses 295 and more.
 const WATCH_SECONDS: std::ops::Range<u32> = 230..290;
@@ -61,37 +55,6 @@ const SHORT_WATCH: Duration = Duration::from_secs(5);
 
 /// How much faster than ours the API server's clock may run during one watch.
 const CLOCKS: Duration = Duration::from_secs(1);
-
-/// How to reach the API server.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Access {
-    /// From a pod: the address comes from the environment. Token and CA come from a directory, and
-    /// are read again when they change.
-    InCluster {
-        /// `KUBERNETES_SERVICE_HOST`.
-        host: String,
-        /// `KUBERNETES_SERVICE_PORT`.
-        port: u16,
-        /// The directory with `token` and `ca.crt`.
-        service_account_dir: PathBuf,
-        /// The proxies of the environment.
-        proxies: Proxies,
-    },
-    /// As kubectl. Only in the build for a laptop.
-    Kubeconfig {
-        /// The file. `None` means `~/.kube/config`.
-        path: Option<PathBuf>,
-        /// The context, if not the current one.
-        context: Option<String>,
-        /// The proxies of the environment.
-        proxies: Proxies,
-    },
-}
-
-impl Access {
-    /// Whether this build supports kubeconfigs.
-    pub const READS_KUBECONFIGS: bool = cfg!(feature = "kubeconfig");
-}
 
 /// News from the watch.
 #[derive(Clone, Debug)]
@@ -117,160 +80,6 @@ impl Sighting {
             Self::Gone(last) => Event::Gone(last.as_deref().map(observe)),
         }
     }
-}
-
-/// Why a request to the Kubernetes API failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The kubeconfig can't be used.
-    #[cfg(feature = "kubeconfig")]
-    #[error(transparent)]
-    Kubeconfig(#[from] super::kubeconfig::Error),
-    /// This build does not support kubeconfigs.
-    #[cfg(not(feature = "kubeconfig"))]
-    #[error(
-        "this build of podbeat does not read a kubeconfig; run it in a pod, or use the build for a laptop (cargo feature `laptop`)"
-    )]
-    NoKubeconfig,
-    /// The address is not valid.
-    #[error("KUBERNETES_SERVICE_HOST and KUBERNETES_SERVICE_PORT are not a valid address")]
-    Address(#[source] url::ParseError),
-    /// The proxy can't be used.
-    #[error("the way to the Kubernetes API")]
-    Route(#[source] route::Error),
-    /// The service account's token or the cluster's CA can't be used.
-    #[error(transparent)]
-    ServiceAccount(#[from] transport::Error),
-    /// The API server refused or failed.
-    #[error("{verb} of pod {namespace}/{name}: {hint}")]
-    Api {
-        /// get, list or watch.
-        verb: &'static str,
-        /// The pod's namespace.
-        namespace: String,
-        /// The pod's name.
-        name: String,
-        /// How to fix it.
-        hint: &'static str,
-        /// The client's error.
-        #[source]
-        source: Box<kube::Error>,
-    },
-    /// The response exceeds the limit.
-    #[error(
-        "{verb} of pod {namespace}/{name}: the API server sent more than {} MiB; heartbeats continue without container states",
-        answer::LARGEST >> 20
-    )]
-    TooLarge {
-        /// get, list or watch.
-        verb: &'static str,
-        /// The pod's namespace.
-        namespace: String,
-        /// The pod's name.
-        name: String,
-    },
-    /// There was no response in time.
-    #[error("{verb} of pod {namespace}/{name}: no answer within {}", humantime::format_duration(*.after))]
-    Timeout {
-        /// get, list or watch.
-        verb: &'static str,
-        /// The pod's namespace.
-        namespace: String,
-        /// The pod's name.
-        name: String,
-        /// The limit.
-        after: Duration,
-    },
-}
-
-impl Error {
-    /// The HTTP status of the API server's refusal, if there is one.
-    #[must_use]
-    pub fn status(&self) -> Option<u16> {
-        self.refusal().map(|(status, _)| status.code)
-    }
-
-    /// The Role and RoleBinding that would allow a forbidden request, for `kubectl apply`. `None`
-    /// for any other error.
-    #[must_use]
-    pub fn missing_role(&self) -> Option<String> {
-        let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
-        let account = Account::forbidden(&status.message);
-        let account = account.unwrap_or_else(|| Account::ServiceAccount {
-            namespace: namespace.to_owned(),
-            name: "default".to_owned(),
-        });
-        Some(role::missing(namespace, &account))
-    }
-
-    /// As [`missing_role`](Self::missing_role), but for a person, who may not be a service account.
-    /// If the name is unknown or unusual, the Role contains a placeholder for it.
-    #[cfg(feature = "kubeconfig")]
-    #[must_use]
-    pub fn missing_role_of_a_person(&self) -> Option<String> {
-        let (status, namespace) = self.refusal().filter(|(status, _)| status.code == 403)?;
-        let account = Account::forbidden(&status.message).unwrap_or_else(|| {
-            let user = forbidden_user(&status.message).unwrap_or("YOUR-NAME");
-            Account::User(user.to_owned())
-        });
-        Some(role::missing(namespace, &account))
-    }
-
-    /// The API server's own explanation, if there is one: the reason, such as `Forbidden`, and the
-    /// message.
-    #[must_use]
-    pub fn said(&self) -> Option<(&str, &str)> {
-        self.refusal()
-            .map(|(status, _)| (status.reason.as_str(), status.message.as_str()))
-    }
-
-    fn refusal(&self) -> Option<(&kube::core::Status, &str)> {
-        match self {
-            Self::Api {
-                source, namespace, ..
-            } => match source.as_ref() {
-                kube::Error::Api(status) => Some((status, namespace)),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// Whether a request was sent. `false` if the client could not be set up.
-    #[must_use]
-    pub fn is_of_a_request(&self) -> bool {
-        matches!(
-            self,
-            Self::Api { .. } | Self::Timeout { .. } | Self::TooLarge { .. }
-        )
-    }
-
-    /// Whether there was no response at all.
-    fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Timeout { .. }) || self.is_broken_off()
-    }
-
-    /// Whether no connection could be opened, or it broke off.
-    fn is_broken_off(&self) -> bool {
-        matches!(self, Self::Api { source, .. } if is_broken_off(source))
-    }
-
-    /// The wait that the API server asked for.
-    fn asked_wait(&self) -> Duration {
-        let details = self.refusal().and_then(|(status, _)| status.details.as_ref());
-        let seconds = details.map_or(0, |details| details.retry_after_seconds);
-        Duration::from_secs(seconds.into()).min(LONGEST_ASKED_WAIT)
-    }
-}
-
-/// The name of another user in the message of a 403: `User "jane@example.com" cannot …`. Returns
-/// only a name that needs no escaping in YAML.
-#[cfg(feature = "kubeconfig")]
-fn forbidden_user(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once("User \"")?;
-    let (user, _) = rest.split_once('"')?;
-    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._@:+/=#".contains(&byte);
-    (!user.is_empty() && user.bytes().all(is_plain)).then_some(user)
 }
 
 /// A step of the watch, for logs and metrics.
@@ -364,7 +173,7 @@ impl PodWatch {
         };
         match timeout(limit, look).await {
             Ok(answer) => answer,
-            Err(_) => Err(self.timeout("get", limit)),
+            Err(_) => Err(self.timeout("getting", limit)),
         }
     }
 
@@ -374,8 +183,8 @@ impl PodWatch {
     /// The API server refused, failed or did not respond in time.
     pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
         match timeout(REQUEST, listed::retries(&self.client(), &self.namespace, job)).await {
-            Ok(answer) => answer.map_err(|error| self.failure("list", error)),
-            Err(_) => Err(self.timeout("list", REQUEST)),
+            Ok(answer) => answer.map_err(|error| self.failure("listing", error)),
+            Err(_) => Err(self.timeout("listing", REQUEST)),
         }
     }
 
@@ -388,7 +197,7 @@ impl PodWatch {
         match answer.await {
             Ok(pod) => Ok(Some(pod)),
             Err(answer::Error::Kube(kube::Error::Api(status))) if status.code == 404 => Ok(None),
-            Err(error) => Err(self.failure("get", error)),
+            Err(error) => Err(self.failure("getting", error)),
         }
     }
 
@@ -537,7 +346,7 @@ impl PodWatch {
                 }
                 // An API server that shuts down cleanly also ends all of its watches like this, and
                 // kube does not distinguish that from a broken connection.
-                Ended::Over => self.error("watch", kube::Error::ReadEvents(before_its_time())),
+                Ended::Over => self.failure("watching", kube::Error::ReadEvents(before_its_time()).into()),
                 Ended::Expired if !short => return Next::ListAgain(reconnect.after_expiry(rng)),
                 Ended::Expired | Ended::Doubtful => return Next::ListAgain(reconnect.after_answer(rng)),
                 Ended::Failed(failure) => failure,
@@ -576,7 +385,7 @@ impl PodWatch {
         match timeout(REQUEST, opened).await {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(self.ended(error)),
-            Err(_) => Err(Ended::Failed(self.timeout("watch", REQUEST))),
+            Err(_) => Err(Ended::Failed(self.timeout("watching", REQUEST))),
         }
     }
 
@@ -636,7 +445,7 @@ impl PodWatch {
     /// needed.
     async fn has_changed(&self, at: &Position, uid: &mut Option<String>) -> Result<bool, Error> {
         let Ok(answer) = timeout(SAFETY_LOOK, self.get(&GetParams::any())).await else {
-            return Err(self.timeout("get", SAFETY_LOOK));
+            return Err(self.timeout("getting", SAFETY_LOOK));
         };
         Ok(match answer? {
             Some(pod) => !is_ours(&pod, uid) || pod.metadata.resource_version != at.pod_version,
@@ -664,8 +473,8 @@ impl PodWatch {
             answer::list(&self.client(), request, answer::LARGEST, &mut first).await
         };
         let list = match timeout(REQUEST, listed).await {
-            Ok(list) => list.map_err(|error| self.failure("list", error))?,
-            Err(_) => return Err(self.timeout("list", REQUEST)),
+            Ok(list) => list.map_err(|error| self.failure("listing", error))?,
+            Err(_) => return Err(self.timeout("listing", REQUEST)),
         };
         let found = found.filter(|pod| is_ours(pod, uid));
         let ours = match found {
@@ -681,59 +490,26 @@ impl PodWatch {
 
     /// Classifies the end of a watch.
     fn ended(&self, error: answer::Error) -> Ended {
-        match self.failure("watch", error) {
+        match self.failure("watching", error) {
             failure if failure.status() == Some(410) => Ended::Expired,
             failure => Ended::Failed(failure),
         }
     }
 
     fn failure(&self, verb: &'static str, error: answer::Error) -> Error {
-        match error {
-            answer::Error::Kube(source) => self.error(verb, source),
-            answer::Error::TooLarge(_) => Error::TooLarge {
-                verb,
-                namespace: self.namespace.clone(),
-                name: self.name.clone(),
-            },
-        }
-    }
-
-    fn error(&self, verb: &'static str, source: kube::Error) -> Error {
-        let status = match &source {
-            kube::Error::Api(status) => Some(status.code),
-            _ => None,
-        };
-        let hint = match status {
-            Some(401) => {
-                "the API server rejects the service account's token; heartbeats continue without container states"
-            }
-            Some(403) => {
-                "forbidden; the service account needs a Role with get, list and watch on pods; heartbeats \
-                 continue without container states"
-            }
-            Some(404) => "not found; check POD_NAME and POD_NAMESPACE",
-            Some(_) => "the API server refused; retrying",
-            None if matches!(source, kube::Error::SerdeError(_)) => {
-                "the API server's answer is invalid; heartbeats continue without container states"
-            }
-            None => "the API server is unreachable, or the connection closed early; retrying",
-        };
-        Error::Api {
-            verb,
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
-            hint,
-            source: Box::new(source),
-        }
+        Error::of(self.request(verb), error)
     }
 
     fn timeout(&self, verb: &'static str, after: Duration) -> Error {
         Error::Timeout {
-            verb,
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
+            request: self.request(verb),
             after,
         }
+    }
+
+    /// The request, for an error message.
+    fn request(&self, verb: &'static str) -> String {
+        format!("{verb} pod {}/{}", self.namespace, self.name)
     }
 }
 
@@ -794,139 +570,4 @@ async fn hurried(hurry: Option<watch::Receiver<bool>>) {
 
 fn before_its_time() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::UnexpectedEof, "the watch ended early")
-}
-
-/// Whether the connection closed early. The resourceVersion may still be valid then.
-fn is_broken_off(error: &kube::Error) -> bool {
-    matches!(
-        error,
-        kube::Error::ReadEvents(_) | kube::Error::HyperError(_) | kube::Error::Service(_)
-    )
-}
-
-/// A client of the API server, and the way to it.
-pub(super) struct Reached {
-    pub(super) client: Client,
-    /// The namespace of pods for which none is given.
-    pub(super) namespace: String,
-    pub(super) route: Route,
-}
-
-/// The path of the pods in a namespace, or in all namespaces.
-pub(super) fn pods_in(namespace: Option<&str>) -> String {
-    match namespace {
-        Some(namespace) => format!("/api/v1/namespaces/{namespace}/pods"),
-        None => "/api/v1/pods".to_owned(),
-    }
-}
-
-/// Creates a client without sending anything.
-pub(super) async fn reach(access: &Access) -> Result<Reached, Error> {
-    match access {
-        Access::InCluster {
-            host,
-            port,
-            service_account_dir,
-            proxies,
-        } => {
-            let server = server(host, *port)?;
-            let route = proxies.route(server, PlainHttp::Loopback).map_err(Error::Route)?;
-            let transport = Transport::new(route.clone(), service_account_dir).await?;
-            Ok(Reached {
-                client: Client::new(transport, "default"),
-                namespace: "default".to_owned(),
-                route,
-            })
-        }
-        #[cfg(feature = "kubeconfig")]
-        Access::Kubeconfig {
-            path,
-            context,
-            proxies,
-        } => Ok(super::kubeconfig::reach(path.as_deref(), context.clone(), proxies).await?),
-        #[cfg(not(feature = "kubeconfig"))]
-        Access::Kubeconfig { .. } => Err(Error::NoKubeconfig),
-    }
-}
-
-fn server(host: &str, port: u16) -> Result<Url, Error> {
-    format!("https://{}", route::authority(host, port))
-        .parse()
-        .map_err(Error::Address)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn forbidden(message: &str) -> Error {
-        Error::Api {
-            verb: "list",
-            namespace: "team-a".to_owned(),
-            name: "p".to_owned(),
-            hint: "",
-            source: Box::new(kube::Error::Api(Box::new(
-                kube::core::Status::failure(message, "Forbidden").with_code(403),
-            ))),
-        }
-    }
-
-    #[test]
-    fn the_address_of_the_environment_becomes_a_url() {
-        let url = |host, port| server(host, port).map(|url| url.to_string());
-        assert_eq!(url("10.96.0.1", 443).expect("IPv4"), "https://10.96.0.1/");
-        assert_eq!(url("fd00::1", 6443).expect("IPv6"), "https://[fd00::1]:6443/");
-        assert_eq!(
-            url("kubernetes.default.svc", 443).expect("a name"),
-            "https://kubernetes.default.svc/"
-        );
-        assert!(matches!(url("not a host", 443), Err(Error::Address(_))));
-    }
-
-    #[test]
-    fn the_missing_role_is_for_the_account_that_was_refused() {
-        let role = forbidden(
-            r#"pods is forbidden: User "system:serviceaccount:team-a:tasks" cannot list resource "pods" in API group """#,
-        )
-        .missing_role()
-        .expect("a role");
-        assert!(role.contains("subjects:\n- {kind: ServiceAccount, name: tasks, namespace: team-a}\n"));
-        assert!(role.contains("metadata: {name: podbeat, namespace: team-a}"));
-    }
-
-    #[cfg(feature = "kubeconfig")]
-    #[test]
-    fn the_missing_role_of_a_person_is_for_that_person() {
-        let role = |user: &str| {
-            let message = format!(r#"pods is forbidden: User "{user}" cannot list resource "pods""#);
-            let role = forbidden(&message).missing_role_of_a_person().expect("a role");
-            role.rsplit_once("subjects:\n").expect("subjects").1.to_owned()
-        };
-        let person =
-            |name: &str| format!("- {{kind: User, apiGroup: rbac.authorization.k8s.io, name: \"{name}\"}}\n");
-        assert_eq!(role("jane@example.com"), person("jane@example.com"));
-        assert_eq!(role("a\n- b"), person("YOUR-NAME"));
-        assert_eq!(role(""), person("YOUR-NAME"));
-        assert_eq!(
-            role("system:serviceaccount:team-a:tasks"),
-            "- {kind: ServiceAccount, name: tasks, namespace: team-a}\n"
-        );
-    }
-
-    #[test]
-    fn nothing_that_isnt_a_name_gets_into_the_role() {
-        for message in [
-            "no user",
-            r#"User "system:serviceaccount:a"#,
-            r#"User "system:serviceaccount:a: b}" cannot"#,
-            "User \"system:serviceaccount:a:b\n- c\" cannot",
-            r#"User "jane" cannot"#,
-        ] {
-            let role = forbidden(message).missing_role().expect("a role");
-            assert!(
-                role.ends_with("- {kind: ServiceAccount, name: default, namespace: team-a}\n"),
-                "{role}"
-            );
-        }
-    }
 }

@@ -119,8 +119,8 @@ impl Server {
             access: Access::InCluster {
                 host: String::new(),
                 port: 0,
-                service_account_dir: PathBuf::new(),
-                proxies: Proxies::default(),
+                service_account_dir: std::path::PathBuf::new(),
+                proxies: podbeat_http_client::route::Proxies::default(),
             },
             client: Arc::new(Mutex::new(Client::new(service, "lab"))),
             namespace: "lab".to_owned(),

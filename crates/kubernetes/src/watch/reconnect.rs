@@ -149,26 +149,23 @@ impl Reconnect {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Refusal;
     use crate::watch::REQUEST;
     use podbeat_heartbeat::backoff;
 
     fn refused(code: u16) -> Error {
-        Error::Api {
-            verb: "list",
-            namespace: "team-a".to_owned(),
-            name: "p".to_owned(),
-            hint: "",
-            source: Box::new(kube::Error::Api(Box::new(
-                kube::core::Status::failure("not yet", "Refused").with_code(code),
-            ))),
+        Error::Refused {
+            request: "listing pod team-a/p".to_owned(),
+            refusal: Refusal {
+                status: code,
+                ..Refusal::default()
+            },
         }
     }
 
     fn timed_out() -> Error {
         Error::Timeout {
-            verb: "watch",
-            namespace: "team-a".to_owned(),
-            name: "p".to_owned(),
+            request: "watching pod team-a/p".to_owned(),
             after: REQUEST,
         }
     }
@@ -345,11 +342,8 @@ mod tests {
     }
 
     fn broken_off() -> Error {
-        Error::Api {
-            verb: "watch",
-            namespace: "team-a".to_owned(),
-            name: "p".to_owned(),
-            hint: "",
+        Error::Unreachable {
+            request: "watching pod team-a/p".to_owned(),
             source: Box::new(kube::Error::ReadEvents(
                 std::io::ErrorKind::ConnectionReset.into(),
             )),

@@ -8,7 +8,7 @@ use podbeat_interface::setting::{
     REPORT, Setting, TASK_CONTAINERS, setting,
 };
 use podbeat_interface::terminal::Terminal;
-use podbeat_kubernetes::watch::Access;
+use podbeat_kubernetes::access::Access;
 
 /// Every setting of `podbeat observe`. The variables are the agent's, the flags of the cluster are kubectl's.
 pub const OBSERVE_SETTINGS: &[Setting] = &[

@@ -2,7 +2,7 @@
 
 use std::error::Error as _;
 
-use podbeat_kubernetes::watch::Error;
+use podbeat_kubernetes::error::Error;
 
 /// What is wrong between here and the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,7 +32,7 @@ pub(super) enum Kind {
 }
 
 impl Diagnosis {
-    pub(super) fn of(error: &Error) -> Self {
+    pub(super) fn of(error: &Error, namespace: &str) -> Self {
         let kind = match error.status() {
             Some(401 | 403) => Kind::Denied,
             Some(429 | 500..=599) => Kind::Busy,
@@ -50,26 +50,26 @@ impl Diagnosis {
             (Kind::Unreachable, _) => "check the cluster, its address in the kubeconfig, and the network",
             (Kind::Busy, _) => "retrying",
         };
-        let what = match (error.said(), error) {
-            (Some((reason, message)), _) => {
-                let reason = if reason.is_empty() { "no reason" } else { reason };
-                format!("Error from server ({reason}): {message}")
+        let what = match error {
+            Error::Refused { refusal, .. } => {
+                let reason = match refusal.reason.as_str() {
+                    "" => "no reason",
+                    reason => reason,
+                };
+                format!("Error from server ({reason}): {}", refusal.message)
             }
-            (None, Error::Api { .. }) => format!("Unable to connect to the server: {}", root(error)),
-            (None, Error::Timeout { .. }) => format!("Unable to connect to the server: {error}"),
-            (
-                None,
-                Error::Kubeconfig(_)
-                | Error::Address(_)
-                | Error::Route(_)
-                | Error::ServiceAccount(_)
-                | Error::TooLarge { .. },
-            ) => podbeat_interface::exit::with_causes(error),
+            Error::Unreachable { .. } | Error::Unreadable { .. } => {
+                format!("Unable to connect to the server: {}", root(error))
+            }
+            Error::Timeout { .. } => format!("Unable to connect to the server: {error}"),
+            Error::Access(_) | Error::TooLarge { .. } | Error::Endless { .. } => {
+                podbeat_interface::exit::with_causes(error)
+            }
         };
         Self {
             what,
             remedy,
-            role: error.missing_role_of_a_person(),
+            role: error.missing_role_of_a_person(namespace),
             kind,
         }
     }
@@ -77,11 +77,11 @@ impl Diagnosis {
 
 /// The innermost cause: those around it say no more than that something failed in them.
 fn root(error: &Error) -> String {
-    let mut event = error.to_string();
+    let mut text = error.to_string();
     let mut source = error.source();
     while let Some(inner) = source {
-        event = inner.to_string();
+        text = inner.to_string();
         source = inner.source();
     }
-    event
+    text
 }

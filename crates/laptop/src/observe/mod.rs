@@ -193,7 +193,10 @@ async fn observe(
 ) -> Result<(Ended, Left), Error> {
     let watch = PodWatch::new(&config.kubernetes, config.namespace.as_deref(), &invocation.pod)
         .await
-        .map_err(|error| Error::Kubernetes(Diagnosis::of(&error)))?
+        .map_err(|error| {
+            let namespace = config.namespace.as_deref().unwrap_or("default");
+            Error::Kubernetes(Diagnosis::of(&error, namespace))
+        })?
         .with_spread(RECONNECTS);
     let record = match &invocation.record {
         Some(wanted) => Some(Record::create(wanted).map_err(|source| Error::Record {
@@ -232,7 +235,7 @@ async fn observe(
     let (took, mut steps) = mpsc::channel(STEPS);
     let on_step = |step: Step<'_>| match step {
         // One that finds no room was preceded by others that say as much.
-        Step::Failed(error) => drop(took.try_send(Some(Diagnosis::of(error)))),
+        Step::Failed(error) => drop(took.try_send(Some(Diagnosis::of(error, &namespace)))),
         Step::Opened => drop(took.try_send(None)),
         Step::Listed | Step::Restarted => {}
     };
