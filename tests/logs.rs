@@ -1,20 +1,19 @@
-//! Generates docs/logs.md from the table of messages (`just docs` writes it), and compares every log statement in the code with
-//! that table. tests/logged compares what the real binary logs.
+//! Generates docs/logs.md from the messages' definitions (`just docs` writes it). tests/logged
+//! compares what the real binary logs with them.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::fs;
 
 use podbeat::config::SETTINGS;
-use podbeat::telemetry::messages::{BEGINS, EVERYWHERE, FIELDS, Field, MESSAGES, field_of};
+use podbeat_interface::messages::{EVERYWHERE, FIELDS, Field, Form, Id, Message, Presence, field_of};
 
-use crate::harness::repository::{is_up_to_date, sources};
+use crate::harness::repository::is_up_to_date;
 
 const BEGINNING: &str = "\
 # Logs
 
-This page is generated from `src/telemetry/messages.rs` by `just docs`. Tests compare every line that the binary writes, and
-every log statement in its code, with the same table.
+This page is generated from `crates/interface/src/messages.rs` by `just docs`. The same definitions write the log lines, and tests
+compare every line of the binary with them.
 
 podbeat logs to standard error: JSON in a pod, text elsewhere. `PODBEAT_LOG_FORMAT` overrides this. At the default level, info,
 podbeat logs each important event, and nothing while all goes well: a pod in which nothing happens for a day adds nothing after
@@ -68,9 +67,15 @@ A field in parentheses is present only if it has a value.
 
 fn document() -> String {
     let mut text = BEGINNING.to_owned();
-    for message in MESSAGES {
-        let always = message.always.iter().map(|name| format!("`{name}`"));
-        let sometimes = message.sometimes.iter().map(|name| format!("(`{name}`)"));
+    for message in Message::ALL {
+        let names = |presence| {
+            let fields = message.fields.iter();
+            fields
+                .filter(move |field| field.presence == presence)
+                .map(|field| field.name)
+        };
+        let always = names(Presence::Always).map(|name| format!("`{name}`"));
+        let sometimes = names(Presence::Sometimes).map(|name| format!("(`{name}`)"));
         let fields: Vec<String> = always.chain(sometimes).collect();
         writeln!(
             text,
@@ -78,19 +83,19 @@ fn document() -> String {
             message.level,
             message.text,
             fields.join(" "),
-            message.meaning
+            message.meaning()
         )
         .expect("a String takes all");
     }
     text.push_str(
         "\n## Fields\n\nEvery line in JSON has these fields:\n\n| field | form | meaning |\n|---|---|---|\n",
     );
-    rows(&mut text, EVERYWHERE);
+    rows(&mut text, EVERYWHERE.iter().copied());
     text.push_str("\nThe messages above have these fields:\n\n| field | form | meaning |\n|---|---|---|\n");
-    rows(&mut text, FIELDS);
+    rows(&mut text, FIELDS.iter().map(|field| (*field, form(field.name))));
     writeln!(
         text,
-        "\nIn `{BEGINS}`, the settings are texts, in the form of [configuration.md](configuration.md). Exceptions: \
+        "\nIn `podbeat started`, the settings are texts, in the form of [configuration.md](configuration.md). Exceptions: \
          `job_retry_count` is a number, and `dry_run` is true or false. `PODBEAT_ALLOW_HTTP` has no field, because the URL \
          shows it."
     )
@@ -98,16 +103,22 @@ fn document() -> String {
     text
 }
 
-fn rows(text: &mut String, fields: &[Field]) {
-    for field in fields {
-        writeln!(
-            text,
-            "| `{}` | {} | {} |",
-            field.name,
-            field.form.name(),
-            field.meaning
-        )
-        .expect("a String takes all");
+/// The form of a field, which is the same in all messages.
+fn form(name: &str) -> Form {
+    let fields = Message::ALL.iter().flat_map(|message| message.fields);
+    let mut forms = fields.filter(|field| field.name == name && field.presence != Presence::Setting);
+    let form = forms
+        .next()
+        .unwrap_or_else(|| panic!("no message has {name}"))
+        .form;
+    assert!(forms.all(|other| other.form == form), "{name} has several forms");
+    form
+}
+
+fn rows(text: &mut String, fields: impl Iterator<Item = (Field, Form)>) {
+    for (field, form) in fields {
+        writeln!(text, "| `{}` | {} | {} |", field.name, form.name(), field.meaning)
+            .expect("a String takes all");
     }
 }
 
@@ -117,140 +128,30 @@ fn the_document_is_up_to_date() {
 }
 
 #[test]
-fn the_tables_name_each_thing_once_and_agree() {
-    let texts: BTreeSet<&str> = MESSAGES.iter().map(|message| message.text).collect();
-    assert_eq!(texts.len(), MESSAGES.len());
+fn every_field_has_one_meaning_and_every_setting_a_field() {
     let named: Vec<&str> = FIELDS.iter().map(|field| field.name).collect();
     assert!(
         named.windows(2).all(|pair| pair[0] < pair[1]),
         "by name, each once"
     );
-    let used: BTreeSet<&str> = MESSAGES
+    let used: BTreeSet<&str> = Message::ALL
         .iter()
-        .flat_map(|message| message.always.iter().chain(message.sometimes).copied())
+        .flat_map(|message| message.fields)
+        .filter(|field| field.presence != Presence::Setting)
+        .map(|field| field.name)
         .collect();
     assert_eq!(used, named.iter().copied().collect());
-    for setting in SETTINGS {
-        let field = field_of(setting);
-        let begins = MESSAGES
-            .iter()
-            .find(|message| message.text == BEGINS)
-            .expect("it begins");
-        assert!(!begins.always.contains(&field.as_str()) && !begins.sometimes.contains(&field.as_str()));
-    }
-}
-
-/// A place in the code that logs at info or above.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Place {
-    level: &'static str,
-    text: String,
-}
-
-/// The level and the message of each call of a macro of tracing, in the code of one file. The message is the last literal of
-/// the call that stands alone, not as a field's value.
-fn places(code: &str) -> Vec<Place> {
-    let mut found = vec![];
-    for (level, name) in [("INFO", "info!("), ("WARN", "warn!("), ("ERROR", "error!(")] {
-        for (at, _) in code.match_indices(name) {
-            let before = code[..at].chars().next_back();
-            if before.is_some_and(|c| c.is_alphanumeric() || c == '_') {
-                continue;
-            }
-            found.push(Place {
-                level,
-                text: last_literal(&code[at + name.len()..]),
-            });
-        }
-    }
-    found
-}
-
-/// The last string literal before the parenthesis that ends the call, unescaped.
-fn last_literal(call: &str) -> String {
-    let mut depth = 1;
-    let mut last = String::new();
-    let mut characters = call.chars();
-    while let Some(character) = characters.next() {
-        match character {
-            '(' | '[' | '{' => depth += 1,
-            ')' | ']' | '}' => depth -= 1,
-            '"' => {
-                last.clear();
-                while let Some(character) = characters.next() {
-                    match character {
-                        '"' => break,
-                        '\\' => match characters.next() {
-                            // A literal over several lines.
-                            Some('\n') => {
-                                let rest = characters.as_str().trim_start();
-                                characters = rest.chars();
-                            }
-                            escaped => last.extend(escaped),
-                        },
-                        character => last.push(character),
-                    }
-                }
-            }
-            _ => {}
-        }
-        if depth == 0 {
-            break;
-        }
-    }
-    last
-}
-
-#[test]
-fn every_place_that_logs_says_what_the_table_says_and_every_row_has_a_place() {
-    let mut said = BTreeSet::new();
-    for file in sources() {
-        let text = fs::read_to_string(&file).expect("readable");
-        let code = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
-        said.extend(places(code));
-    }
-    let listed: BTreeSet<Place> = MESSAGES
+    let shown: BTreeSet<(Id, &str)> = Message::ALL
         .iter()
-        .map(|message| Place {
-            level: match message.level {
-                tracing::Level::INFO => "INFO",
-                tracing::Level::WARN => "WARN",
-                tracing::Level::ERROR => "ERROR",
-                _ => panic!("the table is of info and above"),
-            },
-            text: message.text.to_owned(),
-        })
+        .flat_map(|message| message.fields.iter().map(|field| (message.id, field)))
+        .filter(|(_, field)| field.presence == Presence::Setting)
+        .map(|(id, field)| (id, field.name))
         .collect();
-    let unlisted: Vec<&Place> = said.difference(&listed).collect();
-    let unsaid: Vec<&Place> = listed.difference(&said).collect();
-    assert!(
-        unlisted.is_empty() && unsaid.is_empty(),
-        "not in src/telemetry/messages.rs: {unlisted:#?}\nin it, and said nowhere: {unsaid:#?}"
-    );
-}
-
-#[test]
-fn the_reader_of_the_code_finds_what_is_said() {
-    let code = r#"
-        info!("one");
-        warn!(error = %Chain(&error), kind = if a { "x" } else { "y" }, "two \"2\"");
-        tracing::error!(
-            a,
-            "three, over \
-             two lines"
-        );
-        debug!("not this"); my_info!("nor this");
-    "#;
-    let texts: Vec<(&str, String)> = places(code)
-        .into_iter()
-        .map(|place| (place.level, place.text))
-        .collect();
-    assert_eq!(
-        texts,
-        [
-            ("INFO", "one".to_owned()),
-            ("WARN", "two \"2\"".to_owned()),
-            ("ERROR", "three, over two lines".to_owned())
-        ]
-    );
+    // The service's URL shows whether plain HTTP is allowed.
+    let settings = SETTINGS
+        .iter()
+        .filter(|setting| setting.variable != "PODBEAT_ALLOW_HTTP");
+    let settings: Vec<String> = settings.map(field_of).collect();
+    let expected = settings.iter().map(|name| (Id::Started, name.as_str()));
+    assert_eq!(shown, expected.collect());
 }

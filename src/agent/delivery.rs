@@ -12,14 +12,15 @@ use podbeat_task_runs::credentials::{self, Credentials};
 use podbeat_task_runs::error::{Error, Operation, TimedOut};
 use podbeat_task_runs::trace::{SpanId, TraceId, TraceParent};
 use podbeat_task_runs::{Renewed, Secret};
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use super::journal::Journal;
 use super::keeper::{Keeper, Written};
-use super::report::{body, seconds};
+use super::report::body;
 use super::trouble::{Chain, Trouble};
 use crate::config::{Config, Trace};
 use crate::telemetry::instruments::{Instruments, Reply};
+use podbeat_interface::messages::{Beat, Message};
 
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
 const HANDED_ON: u32 = 0o640;
@@ -64,8 +65,7 @@ struct Service {
 /// An attempt, as lines of the log name it.
 #[derive(Clone, Copy)]
 struct Sent {
-    heartbeat: u64,
-    kind: &'static str,
+    beat: Beat,
     /// `None` in a dry run.
     trace: Option<TraceParent>,
 }
@@ -92,12 +92,12 @@ impl Expiry {
         self.told_near &= left <= EXPIRY_IS_NEAR;
         let Some(at) = self.at else { return };
         if left <= SignedDuration::ZERO && !std::mem::replace(&mut self.told_over, true) {
-            warn!(expired_at = %at, "the bearer token has expired; sending it anyway");
+            Message::TokenExpired { expired_at: at }.emit();
         } else if left > SignedDuration::ZERO
             && left <= EXPIRY_IS_NEAR
             && !std::mem::replace(&mut self.told_near, true)
         {
-            warn!(expires_at = %at, "the bearer token expires soon, and no newer token is available");
+            Message::TokenExpires { expires_at: at }.emit();
         }
     }
 }
@@ -165,14 +165,18 @@ impl Delivery {
         journal: &mut Journal,
     ) -> Pin<Box<dyn Future<Output = Outcome> + Send>> {
         let number = attempt.number;
+        let (heartbeat, kind) = attempt.beat;
+        let beat = Beat {
+            heartbeat,
+            kind: kind.name(),
+        };
         let sent = Sent {
-            heartbeat: attempt.beat.0,
-            kind: attempt.beat.1.name(),
+            beat,
             trace: self.trace,
         };
         debug!(
-            heartbeat = sent.heartbeat,
-            kind = sent.kind,
+            heartbeat = beat.heartbeat,
+            kind = beat.kind,
             attempt = number,
             retries = attempt.retries,
             trace_id = sent.trace_id().map(display),
@@ -187,12 +191,11 @@ impl Delivery {
         };
         match &mut self.destination {
             Destination::Nowhere => {
-                info!(
-                    heartbeat = sent.heartbeat,
-                    kind = sent.kind,
-                    body = body(&attempt.request, self.hides_nonce),
-                    "dry run: would send this heartbeat"
-                );
+                Message::DryRun {
+                    beat,
+                    body: &body(&attempt.request, self.hides_nonce),
+                }
+                .emit();
                 self.instruments.begun();
                 Box::pin(async move { conclude(Ok(Accepted::default()), Duration::ZERO) })
             }
@@ -250,19 +253,16 @@ impl Delivery {
         let answer = match result {
             Ok(accepted) => {
                 if let Some(over) = self.refusals.over() {
-                    info!(
-                        heartbeat = sent.heartbeat,
-                        kind = sent.kind,
-                        failures = over.failures,
-                        lasted_seconds = seconds(over.lasted),
-                        trace_id = sent.trace_id().map(display),
-                        span_id = sent.span_id().map(display),
-                        "the service accepts heartbeats again"
-                    );
+                    Message::AcceptedAgain {
+                        beat: sent.beat,
+                        over,
+                        span: sent.trace.into(),
+                    }
+                    .emit();
                 }
                 debug!(
-                    heartbeat = sent.heartbeat,
-                    kind = sent.kind,
+                    heartbeat = sent.beat.heartbeat,
+                    kind = sent.beat.kind,
                     ?took,
                     trace_id = sent.trace_id().map(display),
                     span_id = sent.span_id().map(display),
@@ -313,22 +313,18 @@ impl Delivery {
             _ => (None, None),
         };
         // The service's message may differ each time, by the id of a request perhaps; its code is one of a few.
-        let told = match status {
+        let kind = match status {
             Some(status) => format!("{status} {}", code.unwrap_or_default()),
             None => error.to_string(),
         };
-        if let Some(told) = self.refusals.worth_telling(&told) {
-            warn!(
-                heartbeat = sent.heartbeat,
-                kind = sent.kind,
+        if let Some(outage) = self.refusals.failed(&kind, &Chain(error)) {
+            Message::NotAccepted {
+                beat: sent.beat,
                 status,
-                repeats = told.repeats,
-                since = format!("{:.3}", told.since),
-                error = %Chain(error),
-                trace_id = sent.trace_id().map(display),
-                span_id = sent.span_id().map(display),
-                "a heartbeat was not accepted"
-            );
+                outage,
+                span: sent.trace.into(),
+            }
+            .emit();
         }
     }
 
@@ -338,17 +334,13 @@ impl Delivery {
             return;
         };
         if let Some(unreadable) = accepted.unreadable {
-            if let Some(told) = self.oddities.worth_telling(unreadable) {
-                warn!(
-                    heartbeat = sent.heartbeat,
-                    kind = sent.kind,
-                    repeats = told.repeats,
-                    since = format!("{:.3}", told.since),
-                    error = unreadable,
-                    trace_id = sent.trace_id().map(display),
-                    span_id = sent.span_id().map(display),
-                    "a heartbeat was accepted, but the response body is unreadable; a new token in it would be lost"
-                );
+            if let Some(outage) = self.oddities.failed(unreadable, &unreadable) {
+                Message::UnreadableResponse {
+                    beat: sent.beat,
+                    outage,
+                    span: sent.trace.into(),
+                }
+                .emit();
             }
             return;
         }
@@ -360,25 +352,15 @@ impl Delivery {
             Ok(jwt) => jwt,
             Err(error) => {
                 let chain = Chain(&error).to_string();
-                if let Some(told) = self.oddities.worth_telling(&chain) {
-                    warn!(
-                        repeats = told.repeats,
-                        since = format!("{:.3}", told.since),
-                        error = chain,
-                        trace_id = sent.trace_id().map(display),
-                        span_id = sent.span_id().map(display),
-                        "the service sent an unusable token; keeping the current one"
-                    );
+                if let Some(outage) = self.oddities.failed(&chain, &chain) {
+                    let span = sent.trace.into();
+                    Message::UnusableToken { outage, span }.emit();
                 }
                 return;
             }
         };
         if let Some(over) = self.oddities.over() {
-            info!(
-                failures = over.failures,
-                lasted_seconds = seconds(over.lasted),
-                "the service's responses are usable again"
-            );
+            Message::ResponsesUsableAgain { over }.emit();
         }
         let Some(jwt) = jwt else { return };
         debug!("the service renewed the token");

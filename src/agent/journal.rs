@@ -13,13 +13,13 @@ use std::time::Duration;
 use podbeat_heartbeat::saved::{Contents, Entry, Malformed, Saved};
 use podbeat_task_runs::Renewed;
 use tokio::time::Instant;
-use tracing::warn;
 
 use super::keeper::{Content, Keeper, Written};
 use super::trouble::Chain;
 use crate::config::Config;
 use crate::journal;
 use crate::telemetry::instruments::Instruments;
+use podbeat_interface::messages::Message;
 
 /// For its owner only.
 const MODE: u32 = 0o600;
@@ -180,12 +180,12 @@ async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Conten
         }
         None => None,
     };
-    warn!(
-        journal = %path.display(),
-        set_aside_as = moved.map(|aside| aside.display().to_string()),
-        error = %Chain(&unusable),
-        "cannot resume from the journal; starting with an empty one"
-    );
+    Message::CannotResume {
+        journal: path,
+        set_aside_as: moved.as_deref(),
+        error: &Chain(&unusable),
+    }
+    .emit();
     None
 }
 

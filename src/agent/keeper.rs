@@ -10,11 +10,10 @@ use podbeat_heartbeat::backoff::Backoff;
 use podbeat_task_runs::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
 
-use super::report::seconds;
 use super::trouble::{Chain, Trouble};
 use crate::telemetry::instruments::Instruments;
+use podbeat_interface::messages::Message;
 
 /// Why the file could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -143,12 +142,7 @@ async fn keep(
             let Err(source) = result else {
                 backoff.reset();
                 if let Some(over) = trouble.over() {
-                    info!(
-                        what,
-                        failures = over.failures,
-                        lasted_seconds = seconds(over.lasted),
-                        "writing the file succeeded again"
-                    );
+                    Message::WritingAgain { what, over }.emit();
                 }
                 break;
             };
@@ -159,14 +153,8 @@ async fn keep(
                 source,
             };
             let chain = Chain(&error).to_string();
-            if let Some(told) = trouble.worth_telling(&chain) {
-                warn!(
-                    what,
-                    repeats = told.repeats,
-                    since = format!("{:.3}", told.since),
-                    error = chain,
-                    "cannot write a file; heartbeats continue without it"
-                );
+            if let Some(outage) = trouble.failed(&chain, &chain) {
+                Message::CannotWrite { what, outage }.emit();
             }
             let wait = tokio::time::sleep(backoff.after_failure(&mut rng));
             tokio::select! {

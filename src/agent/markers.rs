@@ -17,11 +17,11 @@ use jiff::Timestamp;
 use podbeat_files::{regular_file, trimmed};
 use podbeat_heartbeat::machine::{Event, Look};
 use podbeat_heartbeat::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
-use tracing::{info, warn};
 
-use super::report::{brief, seconds};
+use super::report::brief;
 use super::trouble::{Chain, Trouble};
 use crate::config::Config;
+use podbeat_interface::messages::Message;
 
 /// How many files are read that aren't named after a container of the pod: to warn of them, or of a
 /// pod that was never seen.
@@ -121,31 +121,22 @@ impl Markers {
             Ok(listing) => listing,
             Err(error) => {
                 let chain = Chain(&error).to_string();
-                if let Some(told) = self.trouble.worth_telling(&chain) {
-                    warn!(
-                        repeats = told.repeats,
-                        since = format!("{:.3}", told.since),
-                        error = chain,
-                        "cannot read exit markers; heartbeats continue without them"
-                    );
+                if let Some(outage) = self.trouble.failed(&chain, &chain) {
+                    Message::CannotReadMarkers { outage }.emit();
                 }
                 return Event::Markers(self.found.clone());
             }
         };
         if let Some(over) = self.trouble.over() {
-            info!(
-                failures = over.failures,
-                lasted_seconds = seconds(over.lasted),
-                "reading exit markers succeeded again"
-            );
+            Message::ReadingMarkersAgain { over }.emit();
         }
         for (name, why) in refused {
             if self.told.len() < TOLD && self.told.insert(name.clone()) {
-                warn!(
-                    file = brief(&name.to_string_lossy()),
-                    error = %Chain(&why),
-                    "ignoring a file that is not a valid exit marker"
-                );
+                Message::InvalidMarker {
+                    file: brief(&name.to_string_lossy()),
+                    error: &Chain(&why),
+                }
+                .emit();
             }
         }
         self.found.clone_from(&found);

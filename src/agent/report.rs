@@ -1,11 +1,10 @@
-//! What the agent logs of its start, of the core's decisions, and of its end. At info, one line for each thing that matters;
-//! the table of them is `telemetry::messages`.
+//! What the agent logs of its start, of the core's decisions, and of its end. At info, one line for
+//! each important event (`telemetry::messages`).
 
 use std::fmt::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use podbeat_heartbeat::answer::Answer;
 use podbeat_heartbeat::machine::{Attempt, Cause, DropCause, End, Losses, Note};
 use podbeat_heartbeat::outbox::Kind;
@@ -17,11 +16,10 @@ use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
 use podbeat_task_runs::trace::{TraceId, TraceParent};
-use tracing::field::{DisplayValue, display};
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
-use super::trouble::beginning;
 use crate::config::{Config, LogFormat, Trace};
+use podbeat_interface::messages::{Beat, Cut, Message, Seconds, Settings, Text};
 
 /// How much of a text from elsewhere, such as a termination message (4 KiB at most), a line repeats, in characters.
 const LONGEST: usize = 256;
@@ -67,64 +65,66 @@ impl Report {
                 ..
             } => (
                 Some(format!("{host}:{port}")),
-                Some(service_account_dir),
+                Some(service_account_dir.as_path()),
                 None,
                 None,
             ),
-            Access::Kubeconfig { path, context, .. } => (None, None, path.as_ref(), context.as_deref()),
+            Access::Kubeconfig { path, context, .. } => (None, None, path.as_deref(), context.as_deref()),
         };
         let traceparent = match config.trace {
             Trace::GoOn(parent) => Some(parent),
             Trace::New | Trace::Unfit(_) => None,
         };
-        info!(
-            version = env!("CARGO_PKG_VERSION"),
-            trace_id = trace.map(display),
-            task_run_id = config.task_run_id,
-            job_completion_index = config.job_completion_index,
-            pod_name = config.pod_name,
-            pod_namespace = config.pod_namespace,
-            pod_uid = config.pod_uid,
-            job_retry_count = config.reporting.job_retry_count,
-            pod_hardware_details = config.pod_hardware_details.as_deref().map(brief),
-            service_url = config.service_url.as_ref().map(display),
-            token_file = token_file.map(path),
-            token = token.map(display),
-            ca_file = config.ca_file.as_ref().map(path),
-            client_cert_file = config.client_cert_file.as_ref().map(path),
-            client_key_file = config.client_key_file.as_ref().map(path),
-            nonce = nonce.map(display),
-            nonce_file = nonce_file.map(path),
-            interval = %humantime::format_duration(config.reporting.interval),
-            timeout = %humantime::format_duration(config.timeout),
-            container_name = config.reporting.container_name,
-            task_containers = listed(&config.reporting.task_containers),
-            ignored_containers = listed(&config.reporting.ignored_containers),
-            report = match config.reporting.report {
-                report::Report::Task => "task",
-                report::Report::All => "all",
+        Message::Started {
+            version: env!("CARGO_PKG_VERSION"),
+            settings: &Settings {
+                trace_id: trace,
+                task_run_id: &config.task_run_id,
+                job_completion_index: config.job_completion_index,
+                pod_name: &config.pod_name,
+                pod_namespace: config.pod_namespace.as_deref(),
+                pod_uid: config.pod_uid.as_deref(),
+                job_retry_count: config.reporting.job_retry_count,
+                pod_hardware_details: config.pod_hardware_details.as_deref().map(brief),
+                service_url: config.service_url.as_ref().map(|url| url as Text<'_>),
+                token_file: token_file.map(PathBuf::as_path),
+                token: token.map(|token| token as Text<'_>),
+                ca_file: config.ca_file.as_deref(),
+                client_cert_file: config.client_cert_file.as_deref(),
+                client_key_file: config.client_key_file.as_deref(),
+                nonce: nonce.map(|nonce| nonce as Text<'_>),
+                nonce_file: nonce_file.map(PathBuf::as_path),
+                interval: &humantime::format_duration(config.reporting.interval),
+                timeout: &humantime::format_duration(config.timeout),
+                container_name: &config.reporting.container_name,
+                task_containers: listed(&config.reporting.task_containers).as_deref(),
+                ignored_containers: listed(&config.reporting.ignored_containers).as_deref(),
+                report: match config.reporting.report {
+                    report::Report::Task => "task",
+                    report::Report::All => "all",
+                },
+                state_dir: config.state_dir.as_deref(),
+                marker_dir: config.marker_dir.as_deref(),
+                renewed_token_file: config.renewed_token_file.as_deref(),
+                listen: config.listen,
+                max_status_age: &humantime::format_duration(config.reporting.max_status_age),
+                reconnect_spread: &humantime::format_duration(config.reconnect_spread),
+                log: &config.log,
+                log_format: match config.log_format {
+                    LogFormat::Json => "json",
+                    LogFormat::Text => "text",
+                },
+                traceparent: traceparent.as_ref().map(|trace| trace as Text<'_>),
+                dry_run: config.dry_run,
+                kubernetes_api: kubernetes_api.as_deref(),
+                service_account_dir,
+                kubeconfig,
+                context,
             },
-            state_dir = config.state_dir.as_ref().map(path),
-            marker_dir = config.marker_dir.as_ref().map(path),
-            renewed_token_file = config.renewed_token_file.as_ref().map(path),
-            listen = config.listen.map(display),
-            max_status_age = %humantime::format_duration(config.reporting.max_status_age),
-            reconnect_spread = %humantime::format_duration(config.reconnect_spread),
-            log = %config.log,
-            log_format = match config.log_format {
-                LogFormat::Json => "json",
-                LogFormat::Text => "text",
-            },
-            traceparent = traceparent.map(display),
-            dry_run = config.dry_run,
-            kubernetes_api,
-            service_account_dir = service_account_dir.map(path),
-            kubeconfig = kubeconfig.map(path),
-            context,
-            "podbeat started"
-        );
-        if let Trace::Unfit(unfit) = config.trace {
-            warn!(error = %unfit, "ignoring TRACEPARENT; heartbeats start a trace of their own");
+        }
+        .emit();
+        if let Trace::Unfit(unfit) = &config.trace {
+            Message::UnfitTraceparent { error: unfit }.emit();
         }
         Self {
             hides_nonce: config.nonce.is_some(),
@@ -152,27 +152,17 @@ impl Report {
                 to,
                 restart_count,
             } => transition(container, *from, to, *restart_count),
-            Note::Deletion(at) => info!(until = %at, "the pod is being deleted"),
-            Note::Why(why) => info!(
-                condition = why.condition.as_deref().map(brief),
-                container = why.container.as_deref().map(brief),
-                exit_code = why.exit_code,
-                reason = why.reason.as_deref().map(brief),
-                pod_message = why.message.as_deref().map(brief),
-                "the Kubernetes API reported a reason for the pod's state"
-            ),
-            Note::OtherPod(uid) => {
-                warn!(
-                    uid = uid.as_deref(),
-                    "another pod has this pod's name; ignoring its states"
-                );
+            Note::Deletion(at) => Message::PodDeletion { until: *at }.emit(),
+            Note::Why(why) => Message::PodReason {
+                condition: why.condition.as_deref().map(brief),
+                container: why.container.as_deref().map(brief),
+                exit_code: why.exit_code,
+                reason: why.reason.as_deref().map(brief),
+                pod_message: why.message.as_deref().map(brief),
             }
-            Note::NeverSeen => {
-                warn!(
-                    "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without container \
-                     states"
-                );
-            }
+            .emit(),
+            Note::OtherPod(uid) => Message::OtherPod { uid: uid.as_deref() }.emit(),
+            Note::NeverSeen => Message::PodNotFound.emit(),
             Note::Accepted(number, kind) => self.accepted(*number, *kind),
             Note::Failed {
                 beat,
@@ -180,10 +170,8 @@ impl Report {
                 retry_at,
             } => self.failed(*beat, answer, retry_at.map(|at| at.saturating_sub(now))),
             Note::Dropped(number, kind, cause, told) => dropped(*number, *kind, *cause, told),
-            Note::Signal { again: false } => {
-                info!("received SIGTERM or SIGINT; waiting for final container states")
-            }
-            Note::Signal { again: true } => info!("received a second SIGTERM or SIGINT; no longer waiting"),
+            Note::Signal { again: false } => Message::Signal.emit(),
+            Note::Signal { again: true } => Message::SecondSignal.emit(),
             Note::Final(cause) => {
                 let cause = match cause {
                     Cause::Completed => "the task's containers are finished",
@@ -191,40 +179,35 @@ impl Report {
                     Cause::Signal => "received SIGTERM or SIGINT; the API does not show that the task ended",
                     Cause::Marked => "received SIGTERM or SIGINT; exit markers show that the task ended",
                 };
-                info!(cause, "the last heartbeat is due");
+                Message::LastHeartbeatDue { cause }.emit();
             }
-            Note::Marked { container, exit_code } => info!(
-                container = brief(container),
-                exit_code, "using an exit code from an exit marker; the Kubernetes API does not show it"
-            ),
-            Note::UnknownMarker(container) => warn!(
-                container = brief(container),
-                "ignoring an exit marker: the pod has no container with this name"
-            ),
-            Note::Barrier { until } => info!(
-                again_in_seconds = seconds(until.saturating_sub(now)),
-                "an earlier request got no response and may still arrive; sending the last heartbeat once more after \
-                 it"
-            ),
-            Note::BarrierFailed => warn!(
-                "the last heartbeat was accepted, but sending it again after an unanswered request failed"
-            ),
+            Note::Marked { container, exit_code } => Message::MarkerUsed {
+                container: brief(container),
+                exit_code: *exit_code,
+            }
+            .emit(),
+            Note::UnknownMarker(container) => Message::UnknownMarker {
+                container: brief(container),
+            }
+            .emit(),
+            Note::Barrier { until } => Message::RepeatPlanned {
+                again_in_seconds: Seconds(until.saturating_sub(now)),
+            }
+            .emit(),
+            Note::BarrierFailed => Message::RepeatFailed.emit(),
             Note::Resumed {
                 waiting,
                 last_heartbeat,
-            } => info!(
-                waiting,
-                last_heartbeat = how_far(*last_heartbeat),
-                "resumed from the journal"
-            ),
-            Note::Reopened(last_heartbeat) => error!(
-                last_heartbeat = how_far(*last_heartbeat),
-                "only podbeat's container was stopped and the task continues; resuming heartbeats after a last \
-                 heartbeat"
-            ),
-            Note::Orphaned => {
-                warn!("the service says that the run does not belong to this pod; sending nothing more")
+            } => Message::Resumed {
+                waiting: *waiting,
+                last_heartbeat: how_far(*last_heartbeat),
             }
+            .emit(),
+            Note::Reopened(last_heartbeat) => Message::Reopened {
+                last_heartbeat: how_far(*last_heartbeat),
+            }
+            .emit(),
+            Note::Orphaned => Message::Orphaned.emit(),
         }
     }
 
@@ -235,35 +218,33 @@ impl Report {
             End::Delivered => Ending::Delivered,
             End::Orphaned => Ending::Orphaned,
             End::Restarting => {
-                info!("all containers of the pod are restarting; the next podbeat process continues");
+                Message::AllRestarting.emit();
                 Ending::Restarting
             }
             End::Undelivered(request) => {
-                error!(
-                    request = body(request, self.hides_nonce),
-                    trace_id = self.trace.map(|trace| display(trace.trace_id)),
-                    span_id = self.trace.map(|trace| display(trace.span_id)),
-                    "could not deliver the last heartbeat in time; the service does not know how this run ended"
-                );
+                Message::Undelivered {
+                    request: &body(request, self.hides_nonce),
+                    span: self.trace.into(),
+                }
+                .emit();
                 Ending::Undelivered
             }
         };
-        info!(
-            ?ending,
-            exit_code = ending.code(),
-            sent = self.sent,
-            attempts = self.attempts,
-            accepted = self.accepted,
+        Message::Exiting {
+            ending: &format_args!("{ending:?}"),
+            exit_code: ending.code(),
+            sent: self.sent,
+            attempts: self.attempts,
+            accepted: self.accepted,
             lost,
-            uptime_seconds = seconds(uptime),
-            "podbeat is exiting"
-        );
+            uptime_seconds: Seconds(uptime),
+        }
+        .emit();
         ending
     }
 
     fn accepted(&mut self, number: u64, kind: Kind) {
-        let trace_id = self.trace.map(|trace| display(trace.trace_id));
-        let span_id = self.trace.map(|trace| display(trace.span_id));
+        let span = self.trace.into();
         let repeated = kind == Kind::Final && std::mem::replace(&mut self.final_accepted, true);
         if !repeated {
             self.accepted += 1;
@@ -272,22 +253,16 @@ impl Report {
             return;
         }
         if self.accepted == 1 && !repeated {
-            info!(
-                heartbeat = number,
-                kind = kind.name(),
-                trace_id,
-                span_id,
-                "the service accepted the first heartbeat of this process"
-            );
+            let beat = beat(number, kind);
+            Message::FirstAccepted { beat, span }.emit();
         }
         if kind == Kind::Final && !repeated {
-            info!(
-                heartbeat = number,
-                told = self.told,
-                trace_id,
-                span_id,
-                "the last heartbeat was accepted"
-            );
+            Message::LastHeartbeatAccepted {
+                heartbeat: number,
+                told: self.told.as_deref().unwrap_or_default(),
+                span,
+            }
+            .emit();
         } else {
             debug!(heartbeat = number, kind = kind.name(), repeated, "accepted");
         }
@@ -307,13 +282,11 @@ impl Report {
             None if kind != Kind::Final => {
                 debug!(heartbeat, kind = kind_name, ?answer, "not accepted; not retrying");
             }
-            None => warn!(
-                heartbeat,
-                kind = kind_name,
-                trace_id = self.trace.map(|trace| display(trace.trace_id)),
-                span_id = self.trace.map(|trace| display(trace.span_id)),
-                "heartbeat rejected; will not resend this body"
-            ),
+            None => Message::Rejected {
+                beat: beat(heartbeat, kind),
+                span: self.trace.into(),
+            }
+            .emit(),
         }
     }
 }
@@ -329,21 +302,15 @@ pub(super) fn body(request: &HeartbeatTaskRunRequest, hides_nonce: bool) -> Stri
 }
 
 /// A text from elsewhere, with an end.
-pub(super) fn brief(text: &str) -> String {
-    beginning(text, LONGEST)
+pub(super) fn brief(text: &str) -> Cut<'_> {
+    Cut::new(text, LONGEST)
 }
 
-/// Seconds with milliseconds.
-pub(super) fn seconds(duration: Duration) -> f64 {
-    Duration::from_millis(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)).as_secs_f64()
-}
-
-fn path(path: &impl AsRef<Path>) -> DisplayValue<std::path::Display<'_>> {
-    display(path.as_ref().display())
-}
-
-fn time(time: Option<Timestamp>) -> Option<DisplayValue<Timestamp>> {
-    time.map(display)
+fn beat(heartbeat: u64, kind: Kind) -> Beat {
+    Beat {
+        heartbeat,
+        kind: kind.name(),
+    }
 }
 
 fn dropped(heartbeat: u64, kind: Kind, cause: DropCause, told: &[ContainerStatus]) {
@@ -355,20 +322,18 @@ fn dropped(heartbeat: u64, kind: Kind, cause: DropCause, told: &[ContainerStatus
         DropCause::Superseded => "a newer heartbeat contains all of it",
         DropCause::Orphaned => "the run does not belong to this pod",
     };
-    let kind_name = kind.name();
     match kind {
-        Kind::Change | Kind::LostExit => warn!(
-            heartbeat,
-            kind = kind_name,
+        Kind::Change | Kind::LostExit => Message::Dropped {
+            beat: beat(heartbeat, kind),
             cause,
-            told = states(told),
-            "a heartbeat was dropped"
-        ),
+            told: &states(told),
+        }
+        .emit(),
         // No news is lost with the first two, and of the last one more is told than this.
         Kind::First | Kind::Periodic | Kind::Final => {
             debug!(
                 heartbeat,
-                kind = kind_name,
+                kind = kind.name(),
                 cause,
                 "a heartbeat without container changes was dropped"
             );
@@ -389,14 +354,14 @@ fn tell_losses(losses: Losses) -> u64 {
         .into_iter()
         .fold(0, u64::saturating_add);
     if lost > 0 {
-        warn!(
+        Message::Losses {
             overflowed,
             expired,
             refused,
             too_late,
             orphaned,
-            "some heartbeats with container changes were never accepted"
-        );
+        }
+        .emit();
     }
     lost
 }
@@ -426,44 +391,26 @@ fn states(statuses: &[ContainerStatus]) -> String {
 }
 
 fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart_count: i32) {
-    let container = brief(container);
-    let text = |text: &Option<String>| text.as_deref().map(brief);
-    match &to.state {
-        Some(ContainerState::Terminated(exit)) => info!(
-            container,
-            from,
-            to = "terminated",
-            exit_code = exit.exit_code,
-            signal = exit.signal,
-            reason = text(&exit.reason),
-            container_message = text(&exit.message),
-            restart_count,
-            started_at = time(exit.started_at),
-            finished_at = time(exit.finished_at),
-            container_id = text(&exit.container_id),
-            "container state changed"
-        ),
-        Some(ContainerState::Waiting(waiting)) => {
-            info!(
-                container,
-                from,
-                to = "waiting",
-                reason = text(&waiting.reason),
-                container_message = text(&waiting.message),
-                restart_count,
-                "container state changed"
-            );
-        }
-        Some(ContainerState::Running(running)) => info!(
-            container,
-            from,
-            to = "running",
-            restart_count,
-            started_at = time(running.started_at),
-            "container state changed"
-        ),
-        None => {}
+    let Some(state) = &to.state else { return };
+    let (exit, reason, message, started_at) = match state {
+        ContainerState::Terminated(exit) => (Some(exit), &exit.reason, &exit.message, exit.started_at),
+        ContainerState::Waiting(waiting) => (None, &waiting.reason, &waiting.message, None),
+        ContainerState::Running(running) => (None, &None, &None, running.started_at),
+    };
+    Message::StateChanged {
+        container: brief(container),
+        from,
+        to: state.name(),
+        exit_code: exit.and_then(|exit| exit.exit_code),
+        signal: exit.and_then(|exit| exit.signal),
+        reason: reason.as_deref().map(brief),
+        container_message: message.as_deref().map(brief),
+        restart_count,
+        started_at,
+        finished_at: exit.and_then(|exit| exit.finished_at),
+        container_id: exit.and_then(|exit| exit.container_id.as_deref()).map(brief),
     }
+    .emit();
 }
 
 /// Names, with commas.
@@ -512,13 +459,6 @@ mod tests {
     }
 
     #[test]
-    fn a_text_from_elsewhere_is_cut_between_characters() {
-        assert_eq!(brief("ü"), "ü");
-        assert_eq!(brief(&"ü".repeat(LONGEST)), "ü".repeat(LONGEST));
-        assert_eq!(brief(&"ü".repeat(LONGEST + 1)), "ü".repeat(LONGEST) + "…");
-    }
-
-    #[test]
     fn a_nonce_that_the_service_issued_is_not_shown() {
         let request = HeartbeatTaskRunRequest {
             nonce: Some("hunter2".to_owned()),
@@ -526,10 +466,5 @@ mod tests {
         };
         assert_eq!(body(&request, true), r#"{"nonce":"[redacted]"}"#);
         assert_eq!(body(&request, false), r#"{"nonce":"hunter2"}"#);
-    }
-
-    #[test]
-    fn seconds_have_milliseconds() {
-        assert_eq!(seconds(Duration::from_micros(1_234_999)), 1.234);
     }
 }

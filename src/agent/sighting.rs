@@ -16,12 +16,12 @@ use podbeat_kubernetes::tasks::Tasks;
 use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
-use tracing::{info, warn};
 
-use super::report::{brief, seconds};
+use super::report::brief;
 use super::trouble::{Chain, Trouble};
 use crate::config::Config;
 use crate::telemetry::instruments::Instruments;
+use podbeat_interface::messages::Message;
 
 /// How many events of the pod may wait for the core, which takes microseconds for each.
 pub(super) const WAITING: usize = 16;
@@ -109,7 +109,10 @@ impl Watcher {
                 Ok(Some(_) | None) => Look::Gone,
                 Err(error) => {
                     instruments.kubernetes_failed();
-                    warn!(error = %Chain(&error), "cannot get the pod before the last heartbeat; using the last known states");
+                    Message::CannotLook {
+                        error: &Chain(&error),
+                    }
+                    .emit();
                     Look::Failed
                 }
             }
@@ -130,23 +133,20 @@ impl Watcher {
             let mut failures = 0;
             loop {
                 match pod.retries(&job).await {
-                    Ok(Some(count)) => {
-                        info!(job_retry_count = count, "counted the Job's failed pods");
-                        return Some(count);
+                    Ok(Some(job_retry_count)) => {
+                        Message::RetriesCounted { job_retry_count }.emit();
+                        return Some(job_retry_count);
                     }
                     Ok(None) => {
-                        info!(
-                            "the Job runs several pods, so the number of failed pods is not this pod's retry count; \
-                             set JOB_RETRY_COUNT if the service needs it"
-                        );
+                        Message::RetriesUncountable.emit();
                         return None;
                     }
                     Err(error) if error.status() == Some(403) || failures == COUNTS => {
-                        warn!(
-                            error = %Chain(&error),
-                            kubectl_apply = error.missing_role(pod.namespace()),
-                            "cannot count the Job's failed pods; heartbeats continue without a retry count"
-                        );
+                        Message::CannotCountRetries {
+                            error: &Chain(&error),
+                            kubectl_apply: error.missing_role(pod.namespace()).as_deref(),
+                        }
+                        .emit();
                         return None;
                     }
                     Err(_) => failures += 1,
@@ -181,15 +181,15 @@ async fn watch_pod(
     let trouble = std::sync::Mutex::new(Trouble::default());
     let tell = |error: &Error| {
         let Ok(mut trouble) = trouble.lock() else { return };
-        if let Some(told) = trouble.worth_telling(&error.to_string()) {
-            warn!(
-                status = error.status(),
-                repeats = told.repeats,
-                since = format!("{:.3}", told.since),
-                error = %Chain(error),
-                kubectl_apply = error.missing_role(namespace.as_deref().unwrap_or("default")),
-                "cannot watch the pod; heartbeats continue without new container states"
-            );
+        if let Some(outage) = trouble.failed(&error.to_string(), &Chain(error)) {
+            Message::CannotWatch {
+                status: error.status(),
+                outage,
+                kubectl_apply: error
+                    .missing_role(namespace.as_deref().unwrap_or("default"))
+                    .as_deref(),
+            }
+            .emit();
         }
     };
     let in_pod = matches!(access, Access::InCluster { .. });
@@ -208,11 +208,7 @@ async fn watch_pod(
     let translate = async {
         while let Some(sighting) = sightings.recv().await {
             if let Some(over) = trouble.lock().ok().and_then(|mut trouble| trouble.over()) {
-                info!(
-                    failures = over.failures,
-                    lasted_seconds = seconds(over.lasted),
-                    "watching the pod again"
-                );
+                Message::WatchingAgain { over }.emit();
             }
             if let Sighting::Seen(pod) = &sighting
                 && std::mem::take(&mut first)
@@ -227,11 +223,10 @@ async fn watch_pod(
                 && pod.sidecar == Sidecar::Elsewhere
                 && !std::mem::replace(&mut told_of_name, true)
             {
-                warn!(
-                    container = own_container,
-                    "the pod has no container with this name: podbeat counts its own container as a task container, \
-                     and the run never ends; set PODBEAT_CONTAINER_NAME to the name of podbeat's container"
-                );
+                Message::OwnContainerMissing {
+                    container: &own_container,
+                }
+                .emit();
             }
             if events.send(event).await.is_err() {
                 return;
@@ -262,19 +257,18 @@ fn first_contact(pod: &Pod, tasks: &Tasks) {
         .chain(&pod.spec.containers)
         .map(|container| container.name.as_str())
         .collect();
-    info!(
-        pod_uid = pod.metadata.uid,
-        node = pod.spec.node_name.as_deref().map(brief),
-        containers = names.join(", "),
-        deleted = pod.metadata.deletion_timestamp.is_some(),
-        "found the pod in the Kubernetes API"
-    );
+    Message::PodFound {
+        pod_uid: pod.metadata.uid.as_deref(),
+        node: pod.spec.node_name.as_deref().map(brief),
+        containers: &names.join(", "),
+        deleted: pod.metadata.deletion_timestamp.is_some(),
+    }
+    .emit();
     let strangers = tasks.strangers(pod);
     if !strangers.is_empty() {
-        warn!(
-            containers = brief(&strangers.join(", ")),
-            "the pod has no regular containers with these names; check the settings and annotations for task and \
-             ignored containers"
-        );
+        Message::UnknownContainers {
+            containers: brief(&strangers.join(", ")),
+        }
+        .emit();
     }
 }

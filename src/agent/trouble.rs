@@ -7,6 +7,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
+use podbeat_interface::messages::{Cut, Outage, Over, Seconds, Since};
+
 /// A failure that comes no later than this after the last one belongs to the same trouble, whatever succeeded between them.
 /// Otherwise one bad replica of a service behind a balancer would be told of as a new trouble all day long.
 const CALM: Duration = Duration::from_secs(10 * 60);
@@ -36,28 +38,14 @@ struct Row {
     told: bool,
 }
 
-/// That a failure is worth a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
-    /// How many there were, this one included.
-    pub(super) repeats: u64,
-    /// When the first was.
-    pub(super) since: Timestamp,
-}
-
-/// That the end of a trouble is worth a line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Over {
-    /// How many failures there were.
-    pub(super) failures: u64,
-    /// Since the first of them.
-    pub(super) lasted: Duration,
-}
-
 impl Trouble {
     /// Counts one more failure. It is worth a line if it is the first, or the first of its kind in this trouble; and each
     /// time their number has doubled, since the beginning or, in an outage, since the last success.
-    pub(super) fn worth_telling(&mut self, kind: &str) -> Option<Told> {
+    pub(super) fn failed<'error>(
+        &mut self,
+        kind: &str,
+        error: &'error dyn fmt::Display,
+    ) -> Option<Outage<'error>> {
         let now = Instant::now();
         let goes_on = self
             .0
@@ -80,9 +68,10 @@ impl Trouble {
         row.told_at = row.failures;
         row.told_in_a_row = row.in_a_row;
         row.told = true;
-        Some(Told {
+        Some(Outage {
             repeats: row.failures,
-            since: row.since_wall,
+            since: Since(row.since_wall),
+            error,
         })
     }
 
@@ -93,7 +82,7 @@ impl Trouble {
         row.told_in_a_row = 0;
         std::mem::take(&mut row.told).then(|| Over {
             failures: row.failures,
-            lasted: row.since.elapsed(),
+            lasted_seconds: Seconds(row.since.elapsed()),
         })
     }
 }
@@ -129,15 +118,7 @@ impl fmt::Display for Chain<'_> {
             text.push_str(&error.to_string());
             source = error.source();
         }
-        f.write_str(&beginning(&text, LONGEST_ERROR))
-    }
-}
-
-/// So many characters of a text.
-pub(super) fn beginning(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text.to_owned(),
+        Cut::new(&text, LONGEST_ERROR).fmt(f)
     }
 }
 
@@ -148,28 +129,34 @@ mod tests {
 
     const HEARTBEAT: Duration = Duration::from_secs(30);
 
+    impl Trouble {
+        /// The number of failures, if this one is worth a line.
+        fn counted(&mut self, kind: &str) -> Option<u64> {
+            self.failed(kind, &"an error").map(|outage| outage.repeats)
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn a_long_outage_is_told_in_few_lines_and_its_end_in_one() {
         let mut trouble = Trouble::default();
         let mut told = vec![];
-        let begun = Timestamp::now();
+        let begun = Since(Timestamp::now());
         for _ in 0..1000 {
-            told.extend(trouble.worth_telling("503"));
+            told.extend(trouble.failed("503", &"an error"));
             advance(HEARTBEAT).await;
         }
         let counts: Vec<u64> = told.iter().map(|told| told.repeats).collect();
         assert_eq!(counts, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
         assert!(told.windows(2).all(|pair| pair[0].since == pair[1].since) && told[0].since >= begun);
         assert!(
-            trouble.worth_telling("refused").is_some(),
+            trouble.counted("refused").is_some(),
             "another kind is told at once"
         );
-        let lasted = HEARTBEAT * 1000;
         assert_eq!(
             trouble.over(),
             Some(Over {
                 failures: 1001,
-                lasted
+                lasted_seconds: Seconds(HEARTBEAT * 1000)
             })
         );
         assert_eq!(trouble.over(), None);
@@ -184,7 +171,7 @@ mod tests {
             match nth % 3 {
                 0 => {
                     let kind = if nth % 2 == 0 { "503" } else { "no answer" };
-                    failed += usize::from(trouble.worth_telling(kind).is_some());
+                    failed += usize::from(trouble.counted(kind).is_some());
                 }
                 _ => over += usize::from(trouble.over().is_some()),
             }
@@ -197,7 +184,7 @@ mod tests {
     async fn messages_that_are_never_the_same_fill_no_log() {
         let mut trouble = Trouble::default();
         let told = (0..1000)
-            .filter(|nth| trouble.worth_telling(&format!("request {nth}")).is_some())
+            .filter(|nth| trouble.counted(&format!("request {nth}")).is_some())
             .count();
         assert_eq!(told, KINDS + 6, "8 kinds, then 16, 32, … 512");
     }
@@ -206,14 +193,11 @@ mod tests {
     async fn an_outage_is_told_also_after_a_day_of_single_failures() {
         let mut trouble = Trouble::default();
         for _ in 0..1000 {
-            trouble.worth_telling("503");
+            trouble.counted("503");
             trouble.over();
             advance(HEARTBEAT).await;
         }
-        let counts: Vec<u64> = (0..20)
-            .filter_map(|_| trouble.worth_telling("503"))
-            .map(|told| told.repeats)
-            .collect();
+        let counts: Vec<u64> = (0..20).filter_map(|_| trouble.counted("503")).collect();
         assert_eq!(counts, [1004, 1008, 1016]);
         assert!(trouble.over().is_some());
     }
@@ -235,13 +219,13 @@ mod tests {
     async fn what_comes_after_a_calm_is_a_new_trouble() {
         let mut trouble = Trouble::default();
         for _ in 0..3 {
-            trouble.worth_telling("503");
+            trouble.counted("503");
         }
         assert_eq!(trouble.over().map(|over| over.failures), Some(3));
         advance(CALM + HEARTBEAT).await;
-        assert_eq!(trouble.worth_telling("503").map(|told| told.repeats), Some(1));
+        assert_eq!(trouble.counted("503"), Some(1));
         // Without a success between them two failures are one trouble, however far apart.
         advance(CALM * 2).await;
-        assert_eq!(trouble.worth_telling("503").map(|told| told.repeats), Some(2));
+        assert_eq!(trouble.counted("503"), Some(2));
     }
 }

@@ -21,12 +21,13 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-use tracing::{debug, error, info, warn};
+use tracing::debug;
 
 use super::instruments::{Instruments, Panel};
 use super::probes::{self, Reasons};
 use super::{metrics, status};
 use crate::config::Config;
+use podbeat_interface::messages::Message;
 
 /// Connections that are served at once: kubelet's three probes, two scrapers, a few people. One more takes the place of
 /// the oldest, so that clients that dawdle never keep a probe out.
@@ -89,21 +90,20 @@ impl Endpoint {
         };
         match listen(address).await {
             Ok((listener, address)) => {
-                info!(%address, "the admin endpoint is listening");
+                Message::Listening { address }.emit();
                 let panel = Panel::new(config);
                 let instruments = Instruments::on(&panel);
                 let serving = tokio::spawn(accept(listener, panel));
                 (Some(Self { serving }), instruments)
             }
             Err(error) => {
-                let cause = std::error::Error::source(&error).map(ToString::to_string);
-                error!(
-                    setting = "PODBEAT_LISTEN",
-                    %error,
-                    cause,
-                    "cannot open the admin endpoint: probes, metrics and status are not available; set \
-                     PODBEAT_LISTEN to a free port of this pod. Heartbeats continue"
-                );
+                let Error::Bind { source, .. } = &error;
+                Message::CannotListen {
+                    setting: "PODBEAT_LISTEN",
+                    error: &error,
+                    cause: source,
+                }
+                .emit();
                 (None, Instruments::off())
             }
         }
@@ -145,7 +145,7 @@ async fn accept(listener: TcpListener, panel: Arc<Panel>) {
                 if std::mem::replace(&mut told, true) {
                     debug!(%error, "the admin endpoint cannot accept connections");
                 } else {
-                    warn!(%error, "the admin endpoint cannot accept connections; retrying, without another warning");
+                    Message::CannotAcceptConnections { error: &error }.emit();
                 }
                 // It may be ours that use up what is missing.
                 connections.drop_oldest();

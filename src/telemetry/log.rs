@@ -19,6 +19,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::unread::Unread;
 use crate::config::{Config, LogFormat};
+use podbeat_interface::messages::{Message, Text};
 
 /// The most of one value, in bytes. The longest of ours is a last heartbeat's body, with 12 KiB of termination messages at
 /// most (the kubelet's limit for a pod).
@@ -61,18 +62,18 @@ fn quiet_libraries(filter: &Targets) -> Targets {
 }
 
 fn log_panic(panic: &PanicHookInfo<'_>) {
-    tracing::error!(
-        panic = panic.payload_as_str().unwrap_or("(no message)"),
-        location = panic.location().map(ToString::to_string),
-        "podbeat panicked; this is a bug, please report it"
-    );
+    Message::Panicked {
+        panic: panic.payload_as_str().unwrap_or("(no message)"),
+        location: panic.location().map(|location| location as Text<'_>),
+    }
+    .emit();
 }
 
 /// A log that nobody reads must not hold a heartbeat up, nor end it.
 fn to_stderr(line: &str) {
     static LOG: LazyLock<Unread<io::Stderr>> = LazyLock::new(|| Unread::new(io::stderr()));
     if let Some(lines) = LOG.left_out() {
-        tracing::warn!(lines, "log lines were dropped because nothing read the log");
+        Message::LinesDropped { lines }.emit();
     }
     LOG.write(line);
 }
@@ -353,6 +354,7 @@ pub(crate) fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
 mod tests {
     use podbeat_lab::hostile;
     use proptest::prelude::*;
+    use tracing::event;
 
     use super::*;
 
@@ -375,8 +377,7 @@ mod tests {
     #[test]
     fn json_is_flat_and_typed() {
         let text = written("info", Form::Json, || {
-            tracing::info!(
-                text = "a\"b\\c",
+            event!(Level::INFO, text = "a\"b\\c",
                 debug = ?"d",
                 number = 3_u8,
                 less = -1,
@@ -413,7 +414,8 @@ mod tests {
     fn text_is_aligned_and_coloured_only_where_asked() {
         let told = |colours| {
             let text = written("info", Form::Text { colours }, || {
-                tracing::warn!(
+                event!(
+                    Level::WARN,
                     container = "main",
                     why = "two words",
                     count = 2,
@@ -421,7 +423,7 @@ mod tests {
                     json = r#"{"a":1}"#,
                     "it changed"
                 );
-                tracing::info!("no fields");
+                event!(Level::INFO, "no fields");
             });
             let without_time: Vec<String> = text
                 .lines()
@@ -443,7 +445,7 @@ mod tests {
             ]
         );
         let coloured = written("info", Form::Text { colours: true }, || {
-            tracing::warn!(a = 1, "b")
+            event!(Level::WARN, a = 1, "b")
         });
         assert!(
             coloured.contains("\u{1b}[33mWARN \u{1b}[0m b") && coloured.contains("\u{1b}[2ma=\u{1b}[0m1")
@@ -454,10 +456,10 @@ mod tests {
     fn the_filter_is_by_level_and_by_target() {
         let told = |filter: &str| {
             let text = written(filter, Form::Json, || {
-                tracing::info!("one");
+                event!(Level::INFO, "one");
                 tracing::debug!(target: "podbeat::agent::delivery", "two");
-                tracing::error!(target: "kube_client::client", "three");
-                tracing::info_span!("span").in_scope(|| tracing::warn!("four"));
+                event!(target: "kube_client::client", Level::ERROR, "three");
+                tracing::info_span!("span").in_scope(|| event!(Level::WARN, "four"));
             });
             let messages: Vec<String> = text
                 .lines()
@@ -476,7 +478,7 @@ mod tests {
     fn a_value_has_an_end() {
         let text = written("info", Form::Json, || {
             let long = "ü".repeat(LARGEST);
-            tracing::info!(long = long.as_str(), debug = ?long, "{long}");
+            event!(Level::INFO, long = long.as_str(), debug = ?long, "{long}");
         });
         assert!(text.len() < 3 * LARGEST + 300, "{}", text.len());
         assert!(
@@ -490,7 +492,7 @@ mod tests {
         #[test]
         fn whatever_is_said_one_event_is_one_line_and_harmless(said in prop_oneof![hostile::TEXT, "[\\PC\"\\\\\n]{0,40}"]) {
             for form in [Form::Json, Form::Text { colours: false }] {
-                let text = written("info", form, || tracing::info!(said = said.as_str(), debug = ?said, "{said}"));
+                let text = written("info", form, || event!(Level::INFO, said = said.as_str(), debug = ?said, "{said}"));
                 let inner = text.strip_suffix('\n').expect("a line's end");
                 prop_assert!(!inner.contains(acts), "{inner:?}");
                 if matches!(form, Form::Json) {

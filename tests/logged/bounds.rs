@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use podbeat::config::SETTINGS;
-use podbeat::telemetry::messages::field_of;
+use podbeat_interface::messages::field_of;
 use podbeat_lab::pod::{Pod, running, terminated};
 use podbeat_lab::world::World;
 use rustix::process::Signal;

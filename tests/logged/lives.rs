@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use futures_util::stream::{self, StreamExt};
 use podbeat::config::SETTINGS;
-use podbeat::telemetry::messages::{MESSAGES, field_of};
+use podbeat_interface::messages::{Message, field_of};
 use podbeat_lab::pod::{Pod, Sidecar, exit, restarted, running, terminated, waiting};
 use podbeat_lab::service::Heartbeat;
 use podbeat_lab::world::{RUN, TOKEN, World};
@@ -779,7 +779,7 @@ async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
         assert!(!lines.iter().any(|line| line.to_string().contains(TOKEN)));
     }
     let not_here: BTreeSet<&str> = NOT_HERE.iter().map(|(message, _)| *message).collect();
-    let listed: BTreeSet<&str> = MESSAGES.iter().map(|message| message.text).collect();
+    let listed: BTreeSet<&str> = Message::ALL.iter().map(|message| message.text).collect();
     let missing: Vec<_> = listed
         .difference(&seen)
         .filter(|text| !not_here.contains(*text))

@@ -1,10 +1,9 @@
-//! Compares lines of the log with the tables of src/telemetry/messages.rs.
+//! Compares lines of the log with the definitions of crates/interface/src/messages.rs.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
-use podbeat::config::SETTINGS;
-use podbeat::telemetry::messages::{BEGINS, EVERYWHERE, FIELDS, Form, MESSAGES, Message, field_of};
+use podbeat_interface::messages::{Described, EVERYWHERE, Form, Id, Message, Presence};
 use serde_json::{Value, json};
 
 fn has_form(value: &Value, form: Form) -> bool {
@@ -19,11 +18,11 @@ fn has_form(value: &Value, form: Form) -> bool {
     }
 }
 
-/// The differences between a line at info or above and the tables.
+/// The differences between a line at info or above and its message's definition.
 fn problems(line: &Value) -> Vec<String> {
     let object = line.as_object().expect("an object");
     let text = object["message"].as_str().unwrap_or_default();
-    let Some(message) = MESSAGES.iter().find(|message| message.text == text) else {
+    let Some(message) = described(text) else {
         return vec![format!("the message {text:?} isn't listed")];
     };
     let mut problems = vec![];
@@ -33,43 +32,35 @@ fn problems(line: &Value) -> Vec<String> {
             object["level"], message.level
         ));
     }
-    for field in message.always {
-        if !object.contains_key(*field) {
-            problems.push(format!("{field} is missing"));
+    for field in message.fields {
+        if field.presence == Presence::Always && !object.contains_key(field.name) {
+            problems.push(format!("{} is missing", field.name));
         }
     }
+    let everywhere = EVERYWHERE.iter().map(|(field, form)| (field.name, *form));
+    let own = message.fields.iter().map(|field| (field.name, field.form));
+    let forms: BTreeMap<&str, Form> = everywhere.chain(own).collect();
     for (name, value) in object {
-        if let Some(field) = EVERYWHERE.iter().find(|field| field.name == name) {
-            if !has_form(value, field.form) {
-                problems.push(format!("{name} isn't {}: {value}", field.form.name()));
-            }
-        } else if message
-            .always
-            .iter()
-            .chain(message.sometimes)
-            .any(|field| field == name)
-        {
-            let form = FIELDS
-                .iter()
-                .find(|field| field.name == name)
-                .expect("tables agree")
-                .form;
-            if !has_form(value, form) {
-                problems.push(format!("{name} isn't {}: {value}", form.name()));
-            }
-        } else if !(text == BEGINS && SETTINGS.iter().any(|setting| field_of(setting) == *name)) {
-            problems.push(format!("the field {name} isn't listed"));
+        match forms.get(name.as_str()) {
+            Some(form) if has_form(value, *form) => {}
+            Some(form) => problems.push(format!("{name} isn't {}: {value}", form.name())),
+            None => problems.push(format!("the field {name} isn't listed")),
         }
     }
     problems
 }
 
-/// Fails if a line at info or above is not as in the tables. Returns the messages that occur.
+fn described(text: &str) -> Option<&'static Described> {
+    let id = Id::of(text)?;
+    Message::ALL.iter().find(|message| message.id == id)
+}
+
+/// Fails if a line at info or above is not as defined. Returns the messages that occur.
 pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
     let mut seen = BTreeSet::new();
     for line in lines {
         assert!(
-            EVERYWHERE.iter().all(|field| line.get(field.name).is_some()),
+            EVERYWHERE.iter().all(|(field, _)| line.get(field.name).is_some()),
             "{line}"
         );
         // At debug, or from a library at trace.
@@ -81,8 +72,8 @@ pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
         }
         let problems = problems(line);
         assert!(problems.is_empty(), "{problems:?}: {line}");
-        let listed = |message: &&Message| line["message"] == message.text;
-        seen.extend(MESSAGES.iter().find(listed).map(|message| message.text));
+        let text = line["message"].as_str().unwrap_or_default();
+        seen.extend(described(text).map(|message| message.text));
     }
     seen
 }

@@ -6,6 +6,9 @@
 pub mod answer;
 pub mod backoff;
 pub mod completion;
+#[cfg(test)]
+#[path = "../../../tests/guarantees.rs"]
+mod guarantees;
 pub mod machine;
 pub mod marker;
 pub mod observation;

@@ -7,6 +7,7 @@ pub mod arguments;
 pub mod clock;
 pub mod environment;
 pub mod exit;
+pub mod messages;
 pub mod nonce;
 pub mod reader;
 pub mod reporting;

@@ -41,6 +41,9 @@ pub mod client;
 pub mod credentials;
 #[cfg(feature = "client")]
 pub mod error;
+#[cfg(test)]
+#[path = "../../../tests/guarantees.rs"]
+mod guarantees;
 #[cfg(feature = "client")]
 mod http_date;
 pub mod model;

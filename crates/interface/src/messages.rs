@@ -1,0 +1,949 @@
+//! Every message that podbeat logs at info and above, each defined once: its level, its text, its
+//! fields and its meaning. [`Message::emit`] logs it, [`Message::ALL`] is what docs/logs.md is made
+//! of, and [`Id::of`] finds it again by its text.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use podbeat_task_runs::trace::{SpanId, TraceId, TraceParent};
+use tracing::Level;
+use tracing::field::{Value, display};
+
+use crate::setting::Setting;
+
+/// One message, as documents show it.
+#[derive(Clone, Copy, Debug)]
+pub struct Described {
+    /// Which one it is.
+    pub id: Id,
+    /// The severity.
+    pub level: Level,
+    /// The text of the line's `message`. It is constant.
+    pub text: &'static str,
+    /// Its fields, in the order of the line.
+    pub fields: &'static [Carried],
+    /// When podbeat logs it, and what it means. Up to one space precedes it.
+    meaning: &'static str,
+}
+
+impl Described {
+    /// When podbeat logs it, and what it means.
+    #[must_use]
+    pub fn meaning(&self) -> &'static str {
+        self.meaning.trim_start()
+    }
+}
+
+/// A field of one message.
+#[derive(Clone, Copy, Debug)]
+pub struct Carried {
+    /// Its name.
+    pub name: &'static str,
+    /// The form of its value.
+    pub form: Form,
+    /// Which lines with the message have it.
+    pub presence: Presence,
+}
+
+/// Which lines with a message have a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Every line.
+    Always,
+    /// Lines in which it has a value.
+    Sometimes,
+    /// The same, and it is a setting ([`field_of`]).
+    Setting,
+}
+
+/// What a field means, in whichever message it is.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Its name.
+    pub name: &'static str,
+    /// What it means.
+    pub meaning: &'static str,
+}
+
+/// The form of a field's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// A text.
+    Text,
+    /// A whole number.
+    Number,
+    /// A number with up to three decimals.
+    Seconds,
+    /// A text: RFC 3339, UTC.
+    Time,
+    /// `true` or `false`.
+    Flag,
+}
+
+impl Form {
+    /// The word for documents.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Number => "number",
+            Self::Seconds => "seconds",
+            Self::Time => "time",
+            Self::Flag => "true or false",
+        }
+    }
+}
+
+/// The name of a setting's field in [`Message::Started`]: the setting's flag, with underscores.
+#[must_use]
+pub fn field_of(setting: &Setting) -> String {
+    setting.flag.replace('-', "_")
+}
+
+/// A type that a field's value may have.
+trait Shown {
+    /// Its form in the log.
+    const FORM: Form;
+
+    /// The value for tracing.
+    fn shown(&self) -> impl Value;
+}
+
+macro_rules! shown {
+    ($($type:ty: $form:ident, $value:ident => $shown:expr;)+) => {$(
+        impl Shown for $type {
+            const FORM: Form = Form::$form;
+
+            fn shown(&self) -> impl Value {
+                let $value = self;
+                $shown
+            }
+        }
+    )+};
+}
+
+shown! {
+    bool: Flag, value => *value;
+    u8: Number, value => *value;
+    u16: Number, value => *value;
+    u32: Number, value => *value;
+    u64: Number, value => *value;
+    usize: Number, value => *value;
+    i32: Number, value => *value;
+    &str: Text, value => *value;
+    Text<'_>: Text, value => display(*value);
+    Cut<'_>: Text, value => display(value);
+    &Path: Text, value => display(value.display());
+    SocketAddr: Text, value => display(value);
+    TraceId: Text, value => display(value);
+    SpanId: Text, value => display(value);
+    Timestamp: Time, value => display(value);
+    Since: Time, value => display(value);
+    Seconds: Seconds, value => value.with_milliseconds();
+}
+
+impl<T: Shown> Shown for Option<T> {
+    const FORM: Form = T::FORM;
+
+    fn shown(&self) -> impl Value {
+        self.as_ref().map(T::shown)
+    }
+}
+
+/// The form of a group's member.
+const fn form_of<G, T: Shown>(_: fn(&G) -> &T) -> Form {
+    T::FORM
+}
+
+/// A text that is put together where it is logged.
+pub type Text<'a> = &'a dyn fmt::Display;
+
+/// The beginning of a text, and `…` if the text has more.
+#[derive(Clone, Copy, Debug)]
+pub struct Cut<'a> {
+    text: &'a str,
+    most: usize,
+}
+
+impl<'a> Cut<'a> {
+    /// `most` is in characters.
+    #[must_use]
+    pub fn new(text: &'a str, most: usize) -> Self {
+        Self { text, most }
+    }
+}
+
+impl fmt::Display for Cut<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.text.char_indices().nth(self.most) {
+            Some((end, _)) => write!(f, "{}…", self.text.get(..end).unwrap_or_default()),
+            None => f.write_str(self.text),
+        }
+    }
+}
+
+/// A time that is shown with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Since(pub Timestamp);
+
+impl fmt::Display for Since {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:.3}", self.0)
+    }
+}
+
+/// A duration that is shown as seconds with milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seconds(pub Duration);
+
+impl Seconds {
+    fn with_milliseconds(self) -> f64 {
+        let milliseconds = u64::try_from(self.0.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(milliseconds).as_secs_f64()
+    }
+}
+
+/// Which heartbeat a line is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Beat {
+    /// Its number.
+    pub heartbeat: u64,
+    /// Its kind, in one word.
+    pub kind: &'static str,
+}
+
+/// Which attempt a line is about.
+#[derive(Clone, Copy, Debug)]
+pub struct Span {
+    /// The trace of this process. `None` in a dry run, and before the first attempt.
+    pub trace_id: Option<TraceId>,
+    /// The attempt in it.
+    pub span_id: Option<SpanId>,
+}
+
+impl From<Option<TraceParent>> for Span {
+    fn from(trace: Option<TraceParent>) -> Self {
+        Self {
+            trace_id: trace.map(|trace| trace.trace_id),
+            span_id: trace.map(|trace| trace.span_id),
+        }
+    }
+}
+
+/// A failure that is worth a line.
+#[derive(Clone, Copy)]
+pub struct Outage<'a> {
+    /// How many failures there were, this one included.
+    pub repeats: u64,
+    /// When the first was.
+    pub since: Since,
+    /// This failure.
+    pub error: Text<'a>,
+}
+
+/// The end of an outage.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// How many failures there were.
+    pub failures: u64,
+    /// Since the first of them.
+    pub lasted_seconds: Seconds,
+}
+
+/// The settings that are in force. Each member is named as [`field_of`] names the setting.
+#[allow(missing_docs, reason = "docs/configuration.md has their meaning")]
+#[derive(Clone, Copy)]
+pub struct Settings<'a> {
+    /// The trace of this process. `None` in a dry run.
+    pub trace_id: Option<TraceId>,
+    pub task_run_id: &'a str,
+    pub job_completion_index: Option<u32>,
+    pub pod_name: &'a str,
+    pub pod_namespace: Option<&'a str>,
+    pub pod_uid: Option<&'a str>,
+    pub job_retry_count: Option<i32>,
+    pub pod_hardware_details: Option<Cut<'a>>,
+    pub service_url: Option<Text<'a>>,
+    pub token_file: Option<&'a Path>,
+    pub token: Option<Text<'a>>,
+    pub ca_file: Option<&'a Path>,
+    pub client_cert_file: Option<&'a Path>,
+    pub client_key_file: Option<&'a Path>,
+    pub nonce: Option<Text<'a>>,
+    pub nonce_file: Option<&'a Path>,
+    pub interval: Text<'a>,
+    pub timeout: Text<'a>,
+    pub container_name: &'a str,
+    pub task_containers: Option<&'a str>,
+    pub ignored_containers: Option<&'a str>,
+    pub report: &'a str,
+    pub state_dir: Option<&'a Path>,
+    pub marker_dir: Option<&'a Path>,
+    pub renewed_token_file: Option<&'a Path>,
+    pub listen: Option<SocketAddr>,
+    pub max_status_age: Text<'a>,
+    pub reconnect_spread: Text<'a>,
+    pub log: Text<'a>,
+    pub log_format: &'a str,
+    pub traceparent: Option<Text<'a>>,
+    pub dry_run: bool,
+    /// The API server's host and port. `None` outside a pod.
+    pub kubernetes_api: Option<&'a str>,
+    pub service_account_dir: Option<&'a Path>,
+    pub kubeconfig: Option<&'a Path>,
+    pub context: Option<&'a str>,
+}
+
+/// The targets of messages: the modules that log them. `PODBEAT_LOG` filters by them, so a message
+/// keeps its target wherever its module goes.
+mod target {
+    pub(super) const ADMIN: &str = "podbeat::telemetry::admin";
+    pub(super) const DELIVERY: &str = "podbeat::agent::delivery";
+    pub(super) const JOURNAL: &str = "podbeat::agent::journal";
+    pub(super) const KEEPER: &str = "podbeat::agent::keeper";
+    pub(super) const LOG: &str = "podbeat::telemetry::log";
+    pub(super) const MARKERS: &str = "podbeat::agent::markers";
+    pub(super) const REPORT: &str = "podbeat::agent::report";
+    pub(super) const SIGHTING: &str = "podbeat::agent::sighting";
+}
+
+/// Makes [`Message`], [`Id`] and the descriptions of a list of messages.
+///
+/// A message is its meaning (a comment), level, target, name and text, and its fields in the order
+/// of the line:
+/// - `name: Type` is in every line, and `?name: Option<Type>` in lines in which it has a value.
+/// - `..group: Type { name, ?name, @name }` are members of a group: in every line, in lines in
+///   which it has a value, or the same for a setting.
+macro_rules! messages {
+    ($(
+        $(#[doc = $meaning:literal])+
+        $level:ident $target:ident $id:ident $text:literal $({
+            $(
+                $($name:ident)? $(?$optional:ident)? $(..$group:ident)? : $type:ty
+                $({ $($($member:ident)? $(?$sometimes:ident)? $(@$setting:ident)?),+ })?
+            ),*
+            $(,)?
+        })?,
+    )+) => {
+        /// A message to log, with its fields. [`FIELDS`] has their meaning.
+        #[allow(missing_docs, reason = "one table has the meaning of all fields")]
+        pub enum Message<'a> {$(
+            $(#[doc = $meaning])+
+            $id $({ $($($name: $type,)? $($optional: $type,)? $($group: $type,)?)* })?,
+        )+}
+
+        /// Which message it is.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Id {$(
+            $(#[doc = $meaning])+
+            $id,
+        )+}
+
+        impl Id {
+            /// The message with this text, if podbeat has one.
+            #[must_use]
+            #[deny(unreachable_patterns, reason = "each text is of one message")]
+            pub fn of(text: &str) -> Option<Self> {
+                match text {
+                    $($text => Some(Self::$id),)+
+                    _ => None,
+                }
+            }
+        }
+
+        impl<'a> Message<'a> {
+            /// Every message, in the order of a pod's life.
+            pub const ALL: &'static [Described] = &[$(
+                Described {
+                    id: Id::$id,
+                    level: Level::$level,
+                    text: $text,
+                    fields: &[$($(
+                        $(carried!($name, Always, <$type as Shown>::FORM),)?
+                        $(carried!($optional, Sometimes, <$type as Shown>::FORM),)?
+                        $($(
+                            $(carried!($member, Always, member!($type, $member)),)?
+                            $(carried!($sometimes, Sometimes, member!($type, $sometimes)),)?
+                            $(carried!($setting, Setting, member!($type, $setting)),)?
+                        )+)?
+                    )*)?],
+                    meaning: concat!($($meaning),+),
+                },
+            )+];
+
+            /// Logs it.
+            pub fn emit(&self) {
+                match self {$(
+                    Self::$id $({ $($($name,)? $($optional,)? $($group,)?)* })? => tracing::event!(
+                        target: target::$target,
+                        Level::$level,
+                        $($(
+                            $($name = $name.shown(),)?
+                            $($optional = $optional.shown(),)?
+                            $($(
+                                $($member = $group.$member.shown(),)?
+                                $($sometimes = $group.$sometimes.shown(),)?
+                                $($setting = $group.$setting.shown(),)?
+                            )+)?
+                        )*)?
+                        $text
+                    ),
+                )+}
+            }
+        }
+    };
+}
+
+macro_rules! carried {
+    ($name:ident, $presence:ident, $form:expr) => {
+        Carried {
+            name: stringify!($name),
+            form: $form,
+            presence: Presence::$presence,
+        }
+    };
+}
+
+macro_rules! member {
+    ($group:ty, $member:ident) => {
+        form_of(|group: &$group| &group.$member)
+    };
+}
+
+messages! {
+    /// The first line. It has a field for each setting that has a value, named like the setting's
+    /// flag, with underscores. Secrets are `[redacted]`
+    INFO REPORT Started "podbeat started" {
+        version: &'a str,
+        ..settings: &'a Settings<'a> {
+            ?trace_id, @task_run_id, @job_completion_index, @pod_name, @pod_namespace,
+            @pod_uid, @job_retry_count, @pod_hardware_details, @service_url,
+            @token_file, @token, @ca_file, @client_cert_file, @client_key_file,
+            @nonce, @nonce_file, @interval, @timeout, @container_name,
+            @task_containers, @ignored_containers, @report, @state_dir, @marker_dir,
+            @renewed_token_file, @listen, @max_status_age, @reconnect_spread, @log,
+            @log_format, @traceparent, @dry_run, ?kubernetes_api,
+            @service_account_dir, @kubeconfig, @context,
+        },
+    },
+
+    /// The value of `TRACEPARENT` is not a valid W3C traceparent
+    WARN REPORT UnfitTraceparent "ignoring TRACEPARENT; heartbeats start a trace of their own" {
+        error: Text<'a>,
+    },
+
+    /// The admin endpoint listens on the address of `PODBEAT_LISTEN`
+    INFO ADMIN Listening "the admin endpoint is listening" {
+        address: SocketAddr,
+    },
+
+    /// podbeat cannot listen on the port of `PODBEAT_LISTEN`
+    ERROR ADMIN CannotListen
+        "cannot open the admin endpoint: probes, metrics and status are not available; set \
+         PODBEAT_LISTEN to a free port of this pod. Heartbeats continue" {
+        setting: &'a str,
+        error: Text<'a>,
+        cause: Text<'a>,
+    },
+
+    /// The process or the node has no resources for another connection. Logged once
+    WARN ADMIN CannotAcceptConnections
+        "the admin endpoint cannot accept connections; retrying, without another warning" {
+        error: Text<'a>,
+    },
+
+    /// The journal is damaged, or belongs to another pod, another run or a newer version of podbeat
+    WARN JOURNAL CannotResume "cannot resume from the journal; starting with an empty one" {
+        journal: &'a Path,
+        ?set_aside_as: Option<&'a Path>,
+        error: Text<'a>,
+    },
+
+    /// podbeat's container restarted. The new process continues with the state of the earlier one
+    INFO REPORT Resumed "resumed from the journal" {
+        waiting: usize,
+        last_heartbeat: &'a str,
+    },
+
+    /// The connection to the task-run service works
+    INFO REPORT FirstAccepted "the service accepted the first heartbeat of this process" {
+        ..beat: Beat { heartbeat, kind },
+        ..span: Span { ?trace_id, ?span_id },
+    },
+
+    /// podbeat sees the pod for the first time
+    INFO SIGHTING PodFound "found the pod in the Kubernetes API" {
+        ?pod_uid: Option<&'a str>,
+        ?node: Option<Cut<'a>>,
+        containers: Text<'a>,
+        deleted: bool,
+    },
+
+    /// A name in `PODBEAT_TASK_CONTAINERS`, `PODBEAT_IGNORED_CONTAINERS` or the annotations
+    /// `podbeat.dev/task-containers` or `podbeat.dev/ignored-containers` is misspelt. podbeat
+    /// ignores the name. If this leaves no task container, every regular container is one
+    WARN SIGHTING UnknownContainers
+        "the pod has no regular containers with these names; check the settings and annotations \
+         for task and ignored containers" {
+        containers: Cut<'a>,
+    },
+
+    /// The pod belongs to a Job, and neither `JOB_RETRY_COUNT` nor the Job controller's annotation
+    /// gives a retry count. podbeat uses the number of the Job's pods that failed before this one
+    INFO SIGHTING RetriesCounted "counted the Job's failed pods" {
+        job_retry_count: i32,
+    },
+
+    /// The same, but the Job has no completion index, so podbeat cannot assign the failed pods.
+    /// Heartbeats continue without a retry count
+    INFO SIGHTING RetriesUncountable
+        "the Job runs several pods, so the number of failed pods is not this pod's retry count; \
+         set JOB_RETRY_COUNT if the service needs it",
+
+    /// The Kubernetes API failed to list the Job's pods six times, or does not allow it
+    WARN SIGHTING CannotCountRetries
+        "cannot count the Job's failed pods; heartbeats continue without a retry count" {
+        error: Text<'a>,
+        ?kubectl_apply: Option<&'a str>,
+    },
+
+    /// podbeat runs in a pod, and did not find its own container there
+    WARN SIGHTING OwnContainerMissing
+        "the pod has no container with this name: podbeat counts its own container as a task \
+         container, and the run never ends; set PODBEAT_CONTAINER_NAME to the name of podbeat's \
+         container" {
+        container: &'a str,
+    },
+
+    /// The Kubernetes API never showed a pod with this name and UID
+    WARN REPORT PodNotFound
+        "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without \
+         container states",
+
+    /// The pod was created again with the same name, or `POD_UID` is wrong
+    WARN REPORT OtherPod "another pod has this pod's name; ignoring its states" {
+        ?uid: Option<&'a str>,
+    },
+
+    /// A reported container changed, in the words of the Kubernetes API. This includes an exit that
+    /// only `lastState` still shows
+    INFO REPORT StateChanged "container state changed" {
+        container: Cut<'a>,
+        ?from: Option<&'a str>,
+        to: &'a str,
+        ?exit_code: Option<i32>,
+        ?signal: Option<i32>,
+        ?reason: Option<Cut<'a>>,
+        ?container_message: Option<Cut<'a>>,
+        restart_count: i32,
+        ?started_at: Option<Timestamp>,
+        ?finished_at: Option<Timestamp>,
+        ?container_id: Option<Cut<'a>>,
+    },
+
+    /// Why the pod ends or cannot start: its `status.reason` (such as DeadlineExceeded or Evicted),
+    /// the conditions DisruptionTarget, PodScheduled and Ready (PodFailed), or an init container or
+    /// another sidecar that prevents the task from starting. Each reason is logged once
+    INFO REPORT PodReason "the Kubernetes API reported a reason for the pod's state" {
+        ?condition: Option<Cut<'a>>,
+        ?container: Option<Cut<'a>>,
+        ?exit_code: Option<i32>,
+        ?reason: Option<Cut<'a>>,
+        ?pod_message: Option<Cut<'a>>,
+    },
+
+    /// The pod has a `deletionTimestamp`
+    INFO REPORT PodDeletion "the pod is being deleted" {
+        until: Timestamp,
+    },
+
+    /// A list, watch or get request to the Kubernetes API failed. Logged at once, then less and
+    /// less often
+    WARN SIGHTING CannotWatch
+        "cannot watch the pod; heartbeats continue without new container states" {
+        ?status: Option<u16>,
+        ..outage: Outage<'a> { repeats, since, error },
+        ?kubectl_apply: Option<&'a str>,
+    },
+
+    /// A request to the Kubernetes API succeeded again
+    INFO SIGHTING WatchingAgain "watching the pod again" {
+        ..over: Over { failures, lasted_seconds },
+    },
+
+    /// The service did not answer with 2xx, or did not answer. Logged at once, then less and less
+    /// often
+    WARN DELIVERY NotAccepted "a heartbeat was not accepted" {
+        ..beat: Beat { heartbeat, kind },
+        ?status: Option<u16>,
+        ..outage: Outage<'a> { repeats, since, error },
+        ..span: Span { trace_id, span_id },
+    },
+
+    /// The service accepted a heartbeat after failures
+    INFO DELIVERY AcceptedAgain "the service accepts heartbeats again" {
+        ..beat: Beat { heartbeat, kind },
+        ..over: Over { failures, lasted_seconds },
+        ..span: Span { trace_id, span_id },
+    },
+
+    /// The service will not receive this container change. `told` has the lost content, `cause` the
+    /// reason
+    WARN REPORT Dropped "a heartbeat was dropped" {
+        ..beat: Beat { heartbeat, kind },
+        cause: &'a str,
+        told: Text<'a>,
+    },
+
+    /// A container exited with a code for which its restart rule says RestartAllContainers
+    /// (KEP-5532). podbeat sent no last heartbeat
+    INFO REPORT AllRestarting
+        "all containers of the pod are restarting; the next podbeat process continues",
+
+    /// A failed liveness probe, a changed image or a resize stopped podbeat, but not the pod. If
+    /// the last heartbeat was accepted, the service may regard the run as ended. Make sure that
+    /// nothing stops only podbeat's container
+    ERROR REPORT Reopened
+        "only podbeat's container was stopped and the task continues; resuming heartbeats after a \
+         last heartbeat" {
+        last_heartbeat: &'a str,
+    },
+
+    /// The service answered 404, 409 or 410 three times over 30 s or more
+    WARN REPORT Orphaned
+        "the service says that the run does not belong to this pod; sending nothing more",
+
+    /// The body is not JSON, or too long. Logged at once, then less and less often
+    WARN DELIVERY UnreadableResponse
+        "a heartbeat was accepted, but the response body is unreadable; a new token in it would \
+         be lost" {
+        ..beat: Beat { heartbeat, kind },
+        ..outage: Outage<'a> { repeats, since, error },
+        ..span: Span { trace_id, span_id },
+    },
+
+    /// The token contains characters that an HTTP header cannot contain. Logged at once, then less
+    /// and less often
+    WARN DELIVERY UnusableToken "the service sent an unusable token; keeping the current one" {
+        ..outage: Outage<'a> { repeats, since, error },
+        ..span: Span { trace_id, span_id },
+    },
+
+    /// The problem of the two messages before is over
+    INFO DELIVERY ResponsesUsableAgain "the service's responses are usable again" {
+        ..over: Over { failures, lasted_seconds },
+    },
+
+    /// The token is a JWT that expires in less than ten minutes. Logged once, and again only after
+    /// a token that is valid for longer
+    WARN DELIVERY TokenExpires "the bearer token expires soon, and no newer token is available" {
+        expires_at: Timestamp,
+    },
+
+    /// The same, after the token has expired
+    WARN DELIVERY TokenExpired "the bearer token has expired; sending it anyway" {
+        expired_at: Timestamp,
+    },
+
+    /// The directory of the journal or of the renewed token is missing, full or read-only. Logged
+    /// at once, then less and less often
+    WARN KEEPER CannotWrite "cannot write a file; heartbeats continue without it" {
+        what: &'a str,
+        ..outage: Outage<'a> { repeats, since, error },
+    },
+
+    /// The file is up to date again
+    INFO KEEPER WritingAgain "writing the file succeeded again" {
+        what: &'a str,
+        ..over: Over { failures, lasted_seconds },
+    },
+
+    /// With `--dry-run`, instead of each heartbeat. The totals at the end count it as sent and
+    /// accepted
+    INFO DELIVERY DryRun "dry run: would send this heartbeat" {
+        ..beat: Beat { heartbeat, kind },
+        body: Text<'a>,
+    },
+
+    /// podbeat is being stopped. It waits for the last changes before it sends the last heartbeat
+    INFO REPORT Signal "received SIGTERM or SIGINT; waiting for final container states",
+
+    /// podbeat sends the last heartbeat now
+    INFO REPORT SecondSignal "received a second SIGTERM or SIGINT; no longer waiting",
+
+    /// The last heartbeat has the states that podbeat saw before
+    WARN SIGHTING CannotLook
+        "cannot get the pod before the last heartbeat; using the last known states" {
+        error: Text<'a>,
+    },
+
+    /// podbeat cannot read the directory. Logged at once, then less and less often
+    WARN MARKERS CannotReadMarkers "cannot read exit markers; heartbeats continue without them" {
+        ..outage: Outage<'a> { repeats, since, error },
+    },
+
+    /// podbeat can read the directory again
+    INFO MARKERS ReadingMarkersAgain "reading exit markers succeeded again" {
+        ..over: Over { failures, lasted_seconds },
+    },
+
+    /// Logged once for each file
+    WARN MARKERS InvalidMarker "ignoring a file that is not a valid exit marker" {
+        file: Cut<'a>,
+        error: Text<'a>,
+    },
+
+    /// `podbeat exec` was started with another container name
+    WARN REPORT UnknownMarker "ignoring an exit marker: the pod has no container with this name" {
+        container: Cut<'a>,
+    },
+
+    /// `cause` says why podbeat sends the last heartbeat now
+    INFO REPORT LastHeartbeatDue "the last heartbeat is due" {
+        cause: &'a str,
+    },
+
+    /// The exit code in the last heartbeat comes from the task's exit marker
+    INFO REPORT MarkerUsed
+        "using an exit code from an exit marker; the Kubernetes API does not show it" {
+        container: Cut<'a>,
+        exit_code: i32,
+    },
+
+    /// The service permanently refused this body of the last heartbeat. The line `a heartbeat was
+    /// not accepted` before has the reason
+    WARN REPORT Rejected "heartbeat rejected; will not resend this body" {
+        ..beat: Beat { heartbeat, kind },
+        ..span: Span { ?trace_id, ?span_id },
+    },
+
+    /// The service knows how the run ended. `told` has what podbeat reported
+    INFO REPORT LastHeartbeatAccepted "the last heartbeat was accepted" {
+        heartbeat: u64,
+        told: &'a str,
+        ..span: Span { ?trace_id, ?span_id },
+    },
+
+    /// This makes the last heartbeat the last request that the service receives
+    INFO REPORT RepeatPlanned
+        "an earlier request got no response and may still arrive; sending the last heartbeat once \
+         more after it" {
+        again_in_seconds: Seconds,
+    },
+
+    /// The service knows how the run ended nevertheless
+    WARN REPORT RepeatFailed
+        "the last heartbeat was accepted, but sending it again after an unanswered request failed",
+
+    /// At the end, if there were any. The fields have the counts by cause
+    WARN REPORT Losses "some heartbeats with container changes were never accepted" {
+        overflowed: u64,
+        expired: u64,
+        refused: u64,
+        too_late: u64,
+        orphaned: u64,
+    },
+
+    /// podbeat exits with 75
+    ERROR REPORT Undelivered
+        "could not deliver the last heartbeat in time; the service does not know how this run \
+         ended" {
+        request: Text<'a>,
+        ..span: Span { ?trace_id, ?span_id },
+    },
+
+    /// The last line. It has the totals of this process
+    INFO REPORT Exiting "podbeat is exiting" {
+        ending: Text<'a>,
+        exit_code: u8,
+        sent: u64,
+        attempts: u64,
+        accepted: u64,
+        lost: u64,
+        uptime_seconds: Seconds,
+    },
+
+    /// Standard error is a pipe that was full for longer than 50 ms. The container runtime, or
+    /// another reader of the log, hung or was too slow. Heartbeats continued
+    WARN LOG LinesDropped "log lines were dropped because nothing read the log" {
+        lines: u64,
+    },
+
+    /// Report the bug with this line
+    ERROR LOG Panicked "podbeat panicked; this is a bug, please report it" {
+        panic: &'a str,
+        ?location: Option<Text<'a>>,
+    },
+}
+
+const fn field(name: &'static str, meaning: &'static str) -> Field {
+    Field { name, meaning }
+}
+
+/// Fields of every line of the JSON form, with their forms.
+pub const EVERYWHERE: &[(Field, Form)] = &[
+    (field("timestamp", "the time, with milliseconds"), Form::Time),
+    (field("level", "ERROR, WARN, INFO, DEBUG or TRACE"), Form::Text),
+    (field("message", "one of the messages above"), Form::Text),
+    (
+        field("target", "the module in the code. `PODBEAT_LOG` can filter by it"),
+        Form::Text,
+    ),
+];
+
+/// Every field of these messages except the settings of [`Message::Started`], sorted by name.
+pub const FIELDS: &[Field] = &[
+    field("accepted", "heartbeats that the service accepted"),
+    field("address", "address and port"),
+    field(
+        "again_in_seconds",
+        "seconds until podbeat sends it again, at the earliest",
+    ),
+    field("attempts", "requests that podbeat started"),
+    field("body", "the whole body, as JSON"),
+    field("cause", "the reason"),
+    field(
+        "condition",
+        "the pod condition with the reason. Absent for `status.reason`",
+    ),
+    field("container", "the container's name"),
+    field(
+        "container_id",
+        "the container runtime's ID of the terminated container",
+    ),
+    field(
+        "container_message",
+        "the API's `message` of the state: a termination message, or why the container waits. At \
+         most 256 characters",
+    ),
+    field(
+        "containers",
+        "the names of containers; of all containers of the pod, init containers come first",
+    ),
+    field("deleted", "whether the pod is already being deleted"),
+    field("ending", "how podbeat ended; see the list of exit codes"),
+    field(
+        "error",
+        "what failed, on what, what to do about it, and the causes",
+    ),
+    field("exit_code", "the container's exit code, or podbeat's"),
+    field(
+        "expired",
+        "heartbeats that waited longer than `PODBEAT_MAX_STATUS_AGE`",
+    ),
+    field("expired_at", "the token's `exp`"),
+    field("expires_at", "the token's `exp`"),
+    field("failures", "the number of failures"),
+    field("file", "the file's name in the directory"),
+    field("finished_at", "the value from the Kubernetes API"),
+    field("from", "the earlier state. Absent if there was none"),
+    field(
+        "heartbeat",
+        "the heartbeat's number. It starts at 1 in each pod; a retry has the same number",
+    ),
+    field(
+        "job_retry_count",
+        "the number of the Job's pods that failed before this one",
+    ),
+    field("journal", "the journal's path"),
+    field(
+        "kind",
+        "first, periodic, change, lost_exit (an exit that only `lastState` shows) or final",
+    ),
+    field(
+        "kubectl_apply",
+        "the missing Role and RoleBinding, ready to apply",
+    ),
+    field(
+        "kubernetes_api",
+        "the API server's host and port, in a pod. Elsewhere, see `kubeconfig` and `context`",
+    ),
+    field(
+        "last_heartbeat",
+        "the state of the last heartbeat: open, accepted, refused or orphaned",
+    ),
+    field("lasted_seconds", "from the first failure to this line"),
+    field("lines", "the number of dropped lines"),
+    field("location", "the place in the code"),
+    field(
+        "lost",
+        "heartbeats with container changes that were never accepted",
+    ),
+    field("node", "the node's name"),
+    field(
+        "orphaned",
+        "heartbeats that waited when the service said that the run does not belong to this pod",
+    ),
+    field("overflowed", "heartbeats that did not fit into the outbox"),
+    field("panic", "the panic's message"),
+    field(
+        "pod_message",
+        "the API's `message` for the reason. At most 256 characters",
+    ),
+    field("pod_uid", "the pod's metadata.uid"),
+    field("reason", "the reason from the API, such as OOMKilled"),
+    field("refused", "heartbeats that the service refused"),
+    field(
+        "repeats",
+        "the number of failures since `since`, including this one",
+    ),
+    field(
+        "request",
+        "the body that was not accepted, as JSON. A nonce that the service issued is redacted",
+    ),
+    field("restart_count", "the value from the Kubernetes API"),
+    field("sent", "heartbeats that podbeat tried to send at least once"),
+    field("set_aside_as", "the file's new name"),
+    field("setting", "the setting to look at"),
+    field("signal", "the signal that ended the container, if the API has it"),
+    field("since", "the time of the first failure"),
+    field(
+        "span_id",
+        "the attempt's ID, from the header `traceparent` of its request",
+    ),
+    field("started_at", "the value from the Kubernetes API"),
+    field("status", "the HTTP status, if there was a response"),
+    field("to", "the new state: waiting, running or terminated"),
+    field(
+        "told",
+        "each container's state and exit code, such as `main terminated 3, helper running`. Empty \
+         if none is known",
+    ),
+    field(
+        "too_late",
+        "heartbeats that waited when the deadline of the last heartbeat passed",
+    ),
+    field(
+        "trace_id",
+        "the trace ID of all heartbeats of this process, from the header `traceparent` of each \
+         request. Absent in a dry run",
+    ),
+    field("uid", "the other pod's metadata.uid"),
+    field("until", "the end of the deletion grace period"),
+    field("uptime_seconds", "since the process started"),
+    field("version", "podbeat's version"),
+    field("waiting", "heartbeats that the service has not accepted yet"),
+    field("what", "which file: the journal, or the renewed token"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_cut_between_characters() {
+        let cut = |text: &str| Cut::new(text, 3).to_string();
+        assert_eq!(cut("ü"), "ü");
+        assert_eq!(cut("üüü"), "üüü");
+        assert_eq!(cut("üüüü"), "üüü…");
+    }
+
+    #[test]
+    fn seconds_have_milliseconds() {
+        let shown = Seconds(Duration::from_micros(1_234_999)).with_milliseconds();
+        assert_eq!(shown, 1.234);
+    }
+}
