@@ -14,10 +14,10 @@ use podbeat_task_runs::trace::{SpanId, TraceId, TraceParent};
 use podbeat_task_runs::{Renewed, Secret};
 use tracing::debug;
 
+use super::durable_file::{DurableFile, Written};
 use super::journal::Journal;
-use super::keeper::{Keeper, Written};
 use super::report::body;
-use super::trouble::{Chain, Trouble};
+use super::throttle::{Chain, Throttle};
 use crate::config::{Config, Trace};
 use crate::telemetry::instruments::{Instruments, Reply};
 use podbeat_interface::messages::{Beat, Message};
@@ -36,9 +36,9 @@ const EXPIRY_IS_NEAR: SignedDuration = SignedDuration::from_mins(10);
 pub(super) struct Delivery {
     destination: Destination,
     /// Of attempts that were not accepted.
-    refusals: Trouble,
+    refusals: Throttle,
     /// Of answers that were, but had something in them that can't be used.
-    oddities: Trouble,
+    oddities: Throttle,
     hides_nonce: bool,
     /// In which trace, and in which span of it, the last attempt was made. In a dry run there is none.
     trace: Option<TraceParent>,
@@ -57,7 +57,7 @@ struct Service {
     client: Client,
     credentials: Credentials,
     run_id: String,
-    hands_on: Option<Keeper>,
+    hands_on: Option<DurableFile>,
     expiry: Expiry,
     in_flight: Option<Sent>,
 }
@@ -121,10 +121,9 @@ impl Delivery {
         let destination = match (&config.service_url, &config.token) {
             (Some(url), Some(token)) if !config.dry_run => {
                 let client = Client::new(url.route().clone(), &super::tls(config), config.timeout)?;
-                let mut hands_on = config
-                    .renewed_token_file
-                    .clone()
-                    .map(|path| Keeper::new("the renewed token", path, HANDED_ON, rng.fork(), instruments));
+                let mut hands_on = config.renewed_token_file.clone().map(|path| {
+                    DurableFile::new("the renewed token", path, HANDED_ON, rng.fork(), instruments)
+                });
                 if let (Some(hands_on), Some(renewed)) = (&mut hands_on, &renewed) {
                     // The earlier process may have ended between the journal and this.
                     hands_on.put(renewed.token().clone());
@@ -143,8 +142,8 @@ impl Delivery {
         };
         Ok(Self {
             destination,
-            refusals: Trouble::default(),
-            oddities: Trouble::default(),
+            refusals: Throttle::default(),
+            oddities: Throttle::default(),
             hides_nonce: config.nonce.is_some(),
             trace,
             rng,
@@ -299,7 +298,7 @@ impl Delivery {
     /// For whoever must not end before a renewed token was handed on.
     pub(super) fn handed_on(&self) -> Option<Written> {
         match &self.destination {
-            Destination::Service(service) => service.hands_on.as_ref().map(Keeper::written),
+            Destination::Service(service) => service.hands_on.as_ref().map(DurableFile::written),
             Destination::Nowhere => None,
         }
     }

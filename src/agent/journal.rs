@@ -14,8 +14,8 @@ use podbeat_heartbeat::saved::{Contents, Entry, Malformed, Saved};
 use podbeat_task_runs::Renewed;
 use tokio::time::Instant;
 
-use super::keeper::{Content, Keeper, Written};
-use super::trouble::Chain;
+use super::durable_file::{Content, DurableFile, Written};
+use super::throttle::Chain;
 use crate::config::Config;
 use crate::journal;
 use crate::telemetry::instruments::Instruments;
@@ -72,7 +72,7 @@ pub(super) struct Journal(Option<Kept>);
 
 struct Kept {
     latest: Latest,
-    keeper: Keeper,
+    file: DurableFile,
 }
 
 /// What is written down.
@@ -110,8 +110,8 @@ impl Journal {
             renewed_token: left.renewed_token.clone(),
             machine: Arc::new(left.machine.clone().unwrap_or_default()),
         };
-        let keeper = Keeper::new("the journal", path, MODE, rng, instruments);
-        (Self(Some(Kept { latest, keeper })), left)
+        let file = DurableFile::new("the journal", path, MODE, rng, instruments);
+        (Self(Some(Kept { latest, file })), left)
     }
 
     pub(super) fn is_kept(&self) -> bool {
@@ -141,13 +141,13 @@ impl Journal {
 
     /// For whoever must not go on before all that was persisted is on the disk.
     pub(super) fn written(&self) -> Option<Written> {
-        self.0.as_ref().map(|kept| kept.keeper.written())
+        self.0.as_ref().map(|kept| kept.file.written())
     }
 }
 
 impl Kept {
     fn write(&mut self) {
-        self.keeper.put(self.latest.clone());
+        self.file.put(self.latest.clone());
     }
 }
 

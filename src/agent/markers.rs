@@ -19,7 +19,7 @@ use podbeat_heartbeat::machine::{Event, Look};
 use podbeat_heartbeat::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
 
 use super::report::brief;
-use super::trouble::{Chain, Trouble};
+use super::throttle::{Chain, Throttle};
 use crate::config::Config;
 use podbeat_interface::messages::Message;
 
@@ -74,7 +74,7 @@ pub(super) struct Markers {
     expected: Arc<[String]>,
     /// What the last read that succeeded found.
     found: Vec<Found>,
-    trouble: Trouble,
+    throttle: Throttle,
     told: BTreeSet<OsString>,
 }
 
@@ -84,7 +84,7 @@ impl Markers {
             directory: config.marker_dir.clone(),
             expected: Arc::default(),
             found: vec![],
-            trouble: Trouble::default(),
+            throttle: Throttle::default(),
             told: BTreeSet::new(),
         }
     }
@@ -121,13 +121,13 @@ impl Markers {
             Ok(listing) => listing,
             Err(error) => {
                 let chain = Chain(&error).to_string();
-                if let Some(outage) = self.trouble.failed(&chain, &chain) {
+                if let Some(outage) = self.throttle.failed(&chain, &chain) {
                     Message::CannotReadMarkers { outage }.emit();
                 }
                 return Event::Markers(self.found.clone());
             }
         };
-        if let Some(over) = self.trouble.over() {
+        if let Some(over) = self.throttle.over() {
             Message::ReadingMarkersAgain { over }.emit();
         }
         for (name, why) in refused {

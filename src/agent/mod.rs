@@ -3,12 +3,12 @@
 //! Never here: a decision. What is sent, when, and how it ends is said by `heartbeat::machine`.
 
 mod delivery;
+mod durable_file;
 mod journal;
-mod keeper;
 mod markers;
+mod pod_event;
 mod report;
-mod sighting;
-mod trouble;
+mod throttle;
 
 #[cfg(fuzzing)]
 pub use journal::fuzz as read_journal;
@@ -21,13 +21,13 @@ use delivery::{Delivery, Outcome};
 use futures_util::{Stream, StreamExt};
 use journal::Journal;
 use markers::Markers;
+use pod_event::Watcher;
 use podbeat_heartbeat::machine::{Action, Attempt, Event, Look, Machine, Note, Settings};
 use podbeat_interface::clock::{present, until};
 use podbeat_interface::exit::Ending;
 use podbeat_interface::nonce::{self, NonceSource};
 use podbeat_task_runs::{self, client};
 use report::Report;
-use sighting::Watcher;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -103,7 +103,7 @@ pub async fn run(
     instruments.seen(machine.last_seen());
     let mut delivery = Delivery::new(config, left.renewed_token, trace, rng, &instruments)?;
 
-    let (sender, mut sightings) = mpsc::channel(sighting::WAITING);
+    let (sender, mut pod_events) = mpsc::channel(pod_event::WAITING);
     let mut watcher = Some(Watcher::spawn(config, sender, seed()?, &instruments));
     let mut in_flight: Option<Pin<Box<dyn Future<Output = Outcome> + Send>>> = None;
     let mut look: Option<Pin<Box<dyn Future<Output = Look> + Send>>> = None;
@@ -145,7 +145,7 @@ pub async fn run(
                 }
                 Action::StopWatching => {
                     watcher = None;
-                    sightings.close();
+                    pod_events.close();
                     instruments.watch_ended();
                 }
                 Action::Note(note) => {
@@ -184,7 +184,7 @@ pub async fn run(
                 reading = None;
                 markers.conclude(read)
             }
-            Some(event) = sightings.recv() => event,
+            Some(event) = pod_events.recv() => event,
             () = until(start, wake) => Event::Woke,
         };
     }

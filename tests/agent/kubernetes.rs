@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use podbeat_http_client::route::Proxies;
 use podbeat_kubernetes::access::Access;
-use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
+use podbeat_kubernetes::watch::{PodEvent, PodWatch, Step};
 use podbeat_lab::fault::Faults;
 use podbeat_lab::kube_api::{KubeApi, Options};
 use podbeat_lab::pki::Authority;
@@ -207,12 +207,12 @@ async fn a_pod_that_was_never_seen_is_not_ended() {
 }
 
 /// A separate watch, with its sightings.
-async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<Sighting> {
+async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<PodEvent> {
     told_watch(world, silence).await.0
 }
 
 /// The same, with its troubles as text.
-async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sighting>, mpsc::Receiver<String>) {
+async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<PodEvent>, mpsc::Receiver<String>) {
     let access = Access::InCluster {
         host: "127.0.0.1".to_owned(),
         port: world.kube.port(),
@@ -224,7 +224,7 @@ async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sightin
         .expect("a client")
         .with_spread(Duration::ZERO)
         .with_silence(silence);
-    let (sender, sightings) = mpsc::channel(16);
+    let (sender, pod_events) = mpsc::channel(16);
     let (tell, troubles) = mpsc::channel(64);
     let on_step = move |step: Step<'_>| {
         if let Step::Failed(error) = step {
@@ -237,7 +237,7 @@ async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<Sightin
         fastrand::Rng::with_seed(1),
         on_step,
     ));
-    (sightings, troubles)
+    (pod_events, troubles)
 }
 
 /// Waits for the first trouble that contains this text.
@@ -259,8 +259,8 @@ async fn until_watched(world: &World) {
     until_asked(world, "a watch", |kube| kube.open_watches() == 1).await;
 }
 
-async fn next(sightings: &mut mpsc::Receiver<Sighting>) -> Sighting {
-    tokio::time::timeout(LIMIT, sightings.recv())
+async fn next(pod_events: &mut mpsc::Receiver<PodEvent>) -> PodEvent {
+    tokio::time::timeout(LIMIT, pod_events.recv())
         .await
         .expect("in time")
         .expect("a sighting")
@@ -271,12 +271,12 @@ async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
-    let mut sightings = watch(&world, Duration::from_millis(300)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let mut pod_events = watch(&world, Duration::from_millis(300)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     until_watched(&world).await;
     world.kube_faults.script("watch silent").expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
-    let Sighting::Seen(seen) = next(&mut sightings).await else {
+    let PodEvent::Seen(seen) = next(&mut pod_events).await else {
         panic!("no news")
     };
     assert!(seen.status.container_statuses[0].state.running.is_some());
@@ -289,10 +289,10 @@ async fn a_quiet_watch_is_asked_about_and_kept() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     // Bookmarks come only once a minute here, so only the direct request confirms the state.
-    let mut sightings = watch(&world, Duration::from_millis(50)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let mut pod_events = watch(&world, Duration::from_millis(50)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     for _ in 0..3 {
-        assert!(matches!(next(&mut sightings).await, Sighting::Confirmed));
+        assert!(matches!(next(&mut pod_events).await, PodEvent::Confirmed));
     }
     let requests = world.kube.seen();
     let of = |verb: &str| requests.iter().filter(|seen| seen.verb == verb).count();
@@ -312,8 +312,8 @@ async fn a_rotated_token_is_read_at_once() {
     world
         .kube
         .apply(Pod::new("p", "u1").showing(&waiting("ContainerCreating")));
-    let mut sightings = watch(&world, Duration::from_secs(20)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let mut pod_events = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     until_watched(&world).await;
     KubeApi::write_service_account(&world.authority, "rotated", &world.path("serviceaccount"))
         .expect("written");
@@ -321,7 +321,7 @@ async fn a_rotated_token_is_read_at_once() {
     world.kube_faults.script("watch cut").expect("a rule");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     loop {
-        if let Sighting::Seen(pod) = next(&mut sightings).await
+        if let PodEvent::Seen(pod) = next(&mut pod_events).await
             && pod.status.container_statuses[0].state.running.is_some()
         {
             break;
@@ -337,10 +337,10 @@ async fn a_replaced_ca_is_read_as_soon_as_it_is_missed() {
     let dir = world.path("serviceaccount");
     let other = Authority::new().expect("another authority");
     KubeApi::write_service_account(&other, KUBE_TOKEN, &dir).expect("written");
-    let (mut sightings, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
+    let (mut pod_events, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
     until_told(&mut troubles, "not signed with the key of the CA of that name").await;
     KubeApi::write_service_account(&world.authority, KUBE_TOKEN, &dir).expect("written");
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
 }
 
 #[tokio::test]
@@ -350,8 +350,8 @@ async fn a_service_account_that_is_gone_is_told_and_survived() {
         .kube
         .apply(Pod::new("p", "u1").showing(&waiting("ContainerCreating")));
     let dir = world.path("serviceaccount");
-    let (mut sightings, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let (mut pod_events, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     until_watched(&world).await;
     std::fs::remove_file(dir.join("token")).expect("removed");
     world.kube.set_token("rotated");
@@ -364,7 +364,7 @@ async fn a_service_account_that_is_gone_is_told_and_survived() {
     .await;
     KubeApi::write_service_account(&world.authority, "rotated", &dir).expect("written");
     loop {
-        if let Sighting::Seen(pod) = next(&mut sightings).await
+        if let PodEvent::Seen(pod) = next(&mut pod_events).await
             && pod.status.container_statuses[0].state.running.is_some()
         {
             break;
@@ -381,8 +381,8 @@ async fn a_redirect_carries_no_token_away() {
         .expect("another API server");
     let script = format!("list redirect={}/", elsewhere.url());
     world.kube_faults.script(&script).expect("a rule");
-    let mut sightings = watch(&world, Duration::from_secs(20)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let mut pod_events = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     let redirected = |kube: &KubeApi| kube.seen().iter().any(|seen| seen.status == Some(307));
     assert!(redirected(&world.kube), "{:?}", world.kube.seen());
     assert!(elsewhere.seen().is_empty(), "{:?}", elsewhere.seen());
@@ -408,8 +408,8 @@ async fn too_many_requests_are_answered_with_patience() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world.kube_faults.script("list 429; list 429").expect("rules");
-    let mut sightings = watch(&world, Duration::from_secs(20)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let mut pod_events = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     let refused = world
         .kube
         .seen()
@@ -429,10 +429,10 @@ async fn bookmarks_keep_a_quiet_watch_alive_and_confirm_it() {
         .await
         .expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let mut sightings = watch(&world, Duration::from_secs(20)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let mut pod_events = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     for _ in 0..3 {
-        assert!(matches!(next(&mut sightings).await, Sighting::Confirmed));
+        assert!(matches!(next(&mut pod_events).await, PodEvent::Confirmed));
     }
     assert_eq!(
         world
@@ -450,8 +450,8 @@ async fn bookmarks_keep_a_quiet_watch_alive_and_confirm_it() {
 async fn absence_in_a_list_is_believed_only_after_a_direct_look() {
     let world = World::start().await.expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    let mut sightings = watch(&world, Duration::from_secs(20)).await;
-    assert!(matches!(next(&mut sightings).await, Sighting::Seen(_)));
+    let mut pod_events = watch(&world, Duration::from_secs(20)).await;
+    assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     until_watched(&world).await;
     world
         .kube_faults
@@ -459,9 +459,9 @@ async fn absence_in_a_list_is_believed_only_after_a_direct_look() {
         .expect("rules");
     world.kube.delete("lab", "p");
     loop {
-        match next(&mut sightings).await {
-            Sighting::Gone(_) => break,
-            Sighting::Seen(_) | Sighting::Confirmed => {}
+        match next(&mut pod_events).await {
+            PodEvent::Gone(_) => break,
+            PodEvent::Seen(_) | PodEvent::Confirmed => {}
         }
     }
     let gets = world.kube.seen().iter().filter(|seen| seen.verb == "get").count();

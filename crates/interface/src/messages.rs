@@ -303,11 +303,11 @@ mod target {
     pub(super) const ADMIN: &str = "podbeat::telemetry::admin";
     pub(super) const DELIVERY: &str = "podbeat::agent::delivery";
     pub(super) const JOURNAL: &str = "podbeat::agent::journal";
-    pub(super) const KEEPER: &str = "podbeat::agent::keeper";
+    pub(super) const DURABLE_FILE: &str = "podbeat::agent::durable_file";
     pub(super) const LOG: &str = "podbeat::telemetry::log";
     pub(super) const MARKERS: &str = "podbeat::agent::markers";
     pub(super) const REPORT: &str = "podbeat::agent::report";
-    pub(super) const SIGHTING: &str = "podbeat::agent::sighting";
+    pub(super) const POD_EVENT: &str = "podbeat::agent::pod_event";
 }
 
 /// Makes [`Message`], [`Id`] and the descriptions of a list of messages.
@@ -475,7 +475,7 @@ messages! {
     },
 
     /// podbeat sees the pod for the first time
-    INFO SIGHTING PodFound "found the pod in the Kubernetes API" {
+    INFO POD_EVENT PodFound "found the pod in the Kubernetes API" {
         ?pod_uid: Option<&'a str>,
         ?node: Option<Cut<'a>>,
         containers: Text<'a>,
@@ -485,7 +485,7 @@ messages! {
     /// A name in `PODBEAT_TASK_CONTAINERS`, `PODBEAT_IGNORED_CONTAINERS` or the annotations
     /// `podbeat.dev/task-containers` or `podbeat.dev/ignored-containers` is misspelt. podbeat
     /// ignores the name. If this leaves no task container, every regular container is one
-    WARN SIGHTING UnknownContainers
+    WARN POD_EVENT UnknownContainers
         "the pod has no regular containers with these names; check the settings and annotations \
          for task and ignored containers" {
         containers: Cut<'a>,
@@ -493,25 +493,25 @@ messages! {
 
     /// The pod belongs to a Job, and neither `JOB_RETRY_COUNT` nor the Job controller's annotation
     /// gives a retry count. podbeat uses the number of the Job's pods that failed before this one
-    INFO SIGHTING RetriesCounted "counted the Job's failed pods" {
+    INFO POD_EVENT RetriesCounted "counted the Job's failed pods" {
         job_retry_count: i32,
     },
 
     /// The same, but the Job has no completion index, so podbeat cannot assign the failed pods.
     /// Heartbeats continue without a retry count
-    INFO SIGHTING RetriesUncountable
+    INFO POD_EVENT RetriesUncountable
         "the Job runs several pods, so the number of failed pods is not this pod's retry count; \
          set JOB_RETRY_COUNT if the service needs it",
 
     /// The Kubernetes API failed to list the Job's pods six times, or does not allow it
-    WARN SIGHTING CannotCountRetries
+    WARN POD_EVENT CannotCountRetries
         "cannot count the Job's failed pods; heartbeats continue without a retry count" {
         error: Text<'a>,
         ?kubectl_apply: Option<&'a str>,
     },
 
     /// podbeat runs in a pod, and did not find its own container there
-    WARN SIGHTING OwnContainerMissing
+    WARN POD_EVENT OwnContainerMissing
         "the pod has no container with this name: podbeat counts its own container as a task \
          container, and the run never ends; set PODBEAT_CONTAINER_NAME to the name of podbeat's \
          container" {
@@ -562,7 +562,7 @@ messages! {
 
     /// A list, watch or get request to the Kubernetes API failed. Logged at once, then less and
     /// less often
-    WARN SIGHTING CannotWatch
+    WARN POD_EVENT CannotWatch
         "cannot watch the pod; heartbeats continue without new container states" {
         ?status: Option<u16>,
         ..outage: Outage<'a> { repeats, since, error },
@@ -570,7 +570,7 @@ messages! {
     },
 
     /// A request to the Kubernetes API succeeded again
-    INFO SIGHTING WatchingAgain "watching the pod again" {
+    INFO POD_EVENT WatchingAgain "watching the pod again" {
         ..over: Over { failures, lasted_seconds },
     },
 
@@ -650,13 +650,13 @@ messages! {
 
     /// The directory of the journal or of the renewed token is missing, full or read-only. Logged
     /// at once, then less and less often
-    WARN KEEPER CannotWrite "cannot write a file; heartbeats continue without it" {
+    WARN DURABLE_FILE CannotWrite "cannot write a file; heartbeats continue without it" {
         what: &'a str,
         ..outage: Outage<'a> { repeats, since, error },
     },
 
     /// The file is up to date again
-    INFO KEEPER WritingAgain "writing the file succeeded again" {
+    INFO DURABLE_FILE WritingAgain "writing the file succeeded again" {
         what: &'a str,
         ..over: Over { failures, lasted_seconds },
     },
@@ -675,7 +675,7 @@ messages! {
     INFO REPORT SecondSignal "received a second SIGTERM or SIGINT; no longer waiting",
 
     /// The last heartbeat has the states that podbeat saw before
-    WARN SIGHTING CannotLook
+    WARN POD_EVENT CannotLook
         "cannot get the pod before the last heartbeat; using the last known states" {
         error: Text<'a>,
     },

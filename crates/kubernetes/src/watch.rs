@@ -58,7 +58,7 @@ const CLOCKS: Duration = Duration::from_secs(1);
 
 /// News from the watch.
 #[derive(Clone, Debug)]
-pub enum Sighting {
+pub enum PodEvent {
     /// The current pod.
     Seen(Box<Pod>),
     /// The API server confirmed that nothing has changed.
@@ -68,7 +68,7 @@ pub enum Sighting {
     Gone(Option<Box<Pod>>),
 }
 
-impl Sighting {
+impl PodEvent {
     /// Converts the sighting into an event for the core. `own_container` is the name of podbeat's
     /// container. `tasks` selects the task containers.
     #[must_use]
@@ -225,7 +225,7 @@ impl PodWatch {
     pub async fn run(
         self,
         mut uid: Option<String>,
-        sightings: mpsc::Sender<Sighting>,
+        pod_events: mpsc::Sender<PodEvent>,
         mut rng: fastrand::Rng,
         on_step: impl Fn(Step<'_>),
     ) {
@@ -250,14 +250,14 @@ impl PodWatch {
                         version,
                         pod_version: pod.metadata.resource_version.clone(),
                     };
-                    if sightings.send(Sighting::Seen(Box::new(pod))).await.is_err() {
+                    if pod_events.send(PodEvent::Seen(Box::new(pod))).await.is_err() {
                         return;
                     }
                     if std::mem::replace(&mut watched, true) {
                         on_step(Step::Restarted);
                     }
                     match self
-                        .follow(at, &mut uid, &sightings, &mut rng, &mut reconnect, &on_step)
+                        .follow(at, &mut uid, &pod_events, &mut rng, &mut reconnect, &on_step)
                         .await
                     {
                         Next::ListAgain(wait) => wait,
@@ -267,15 +267,15 @@ impl PodWatch {
                 Ok((None, _)) => {
                     // If we have never seen the pod, the receiver decides what to believe, and we
                     // look again.
-                    if sightings.send(Sighting::Gone(None)).await.is_err() || seen {
+                    if pod_events.send(PodEvent::Gone(None)).await.is_err() || seen {
                         return;
                     }
                     reconnect.after_answer(&mut rng)
                 }
                 Err(failure) => self.failed(&failure, &mut reconnect, &mut rng, &on_step).await,
             };
-            self.pause(wait, &mut reconnect, &sightings).await;
-            if sightings.is_closed() {
+            self.pause(wait, &mut reconnect, &pod_events).await;
+            if pod_events.is_closed() {
                 return;
             }
         }
@@ -299,10 +299,10 @@ impl PodWatch {
     }
 
     /// Waits until the time is over, news becomes urgent, or the receiver is closed.
-    async fn pause(&self, wait: Duration, reconnect: &mut Reconnect, sightings: &mpsc::Sender<Sighting>) {
+    async fn pause(&self, wait: Duration, reconnect: &mut Reconnect, pod_events: &mpsc::Sender<PodEvent>) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
-            () = sightings.closed() => {}
+            () = pod_events.closed() => {}
             () = hurried(self.hurry.clone()), if !reconnect.is_hurried() => reconnect.hurry(),
         }
     }
@@ -312,7 +312,7 @@ impl PodWatch {
         &self,
         mut at: Position,
         uid: &mut Option<String>,
-        sightings: &mpsc::Sender<Sighting>,
+        pod_events: &mpsc::Sender<PodEvent>,
         rng: &mut fastrand::Rng,
         reconnect: &mut Reconnect,
         on_step: &impl Fn(Step<'_>),
@@ -325,7 +325,7 @@ impl PodWatch {
                     reconnect.opened();
                     on_step(Step::Opened);
                     let opened = Instant::now();
-                    let ended = self.read(stream, &mut at, uid, sightings).await;
+                    let ended = self.read(stream, &mut at, uid, pod_events).await;
                     (ended, opened.elapsed())
                 }
                 Err(ended) => (ended, Duration::ZERO),
@@ -338,7 +338,7 @@ impl PodWatch {
                 Ended::Over if asked.elapsed() + CLOCKS >= Duration::from_secs(lasts.into()) => {
                     // The watch ended at the requested time. It has reported everything until now,
                     // and the next watch need not wait, because the times are spread.
-                    if sightings.send(Sighting::Confirmed).await.is_err() {
+                    if pod_events.send(PodEvent::Confirmed).await.is_err() {
                         return Next::Stop;
                     }
                     on_step(Step::Restarted);
@@ -358,8 +358,8 @@ impl PodWatch {
             if !failure.is_broken_off() {
                 return Next::ListAgain(wait);
             }
-            self.pause(wait, reconnect, sightings).await;
-            if sightings.is_closed() {
+            self.pause(wait, reconnect, pod_events).await;
+            if pod_events.is_closed() {
                 return Next::Stop;
             }
             on_step(Step::Restarted);
@@ -394,18 +394,18 @@ impl PodWatch {
         stream: impl Stream<Item = Result<answer::Event, answer::Error>>,
         at: &mut Position,
         uid: &mut Option<String>,
-        sightings: &mpsc::Sender<Sighting>,
+        pod_events: &mpsc::Sender<PodEvent>,
     ) -> Ended {
         pin_mut!(stream);
         loop {
             let next = tokio::select! {
                 next = timeout(self.silence, stream.next()) => next,
-                () = sightings.closed() => return Ended::Stop,
+                () = pod_events.closed() => return Ended::Stop,
             };
-            let sighting = match next {
+            let pod_event = match next {
                 Err(_) => match self.has_changed(at, uid).await {
                     // The watch is idle, not dead.
-                    Ok(false) => Sighting::Confirmed,
+                    Ok(false) => PodEvent::Confirmed,
                     Ok(true) => return Ended::Doubtful,
                     Err(failure) => return Ended::Failed(failure),
                 },
@@ -416,25 +416,25 @@ impl PodWatch {
                 }
                 Ok(Some(Ok(answer::Event::Bookmark(version)))) => {
                     at.version = version;
-                    Sighting::Confirmed
+                    PodEvent::Confirmed
                 }
                 Ok(Some(Ok(answer::Event::Shown(pod)))) => {
                     at.advance(&pod);
                     if !is_ours(&pod, uid) {
                         return Ended::Doubtful;
                     }
-                    Sighting::Seen(pod)
+                    PodEvent::Seen(pod)
                 }
                 Ok(Some(Ok(answer::Event::Deleted(pod)))) => {
                     at.advance(&pod);
                     if !is_ours(&pod, uid) {
                         continue;
                     }
-                    Sighting::Gone(Some(pod))
+                    PodEvent::Gone(Some(pod))
                 }
             };
-            let gone = matches!(sighting, Sighting::Gone(_));
-            if sightings.send(sighting).await.is_err() || gone {
+            let gone = matches!(pod_event, PodEvent::Gone(_));
+            if pod_events.send(pod_event).await.is_err() || gone {
                 return Ended::Stop;
             }
         }

@@ -234,8 +234,8 @@ fn frame(body: &serde_json::Value) -> Frame<Bytes> {
 }
 
 /// Runs the watch of one copy and keeps its sightings.
-fn run(pod: PodWatch, seed: u64, seen: &mut JoinSet<Vec<Sighting>>) {
-    let (sender, mut sightings) = mpsc::channel(1);
+fn run(pod: PodWatch, seed: u64, seen: &mut JoinSet<Vec<PodEvent>>) {
+    let (sender, mut pod_events) = mpsc::channel(1);
     seen.spawn(async move {
         let watching = pod.run(
             Some("u1".to_owned()),
@@ -245,8 +245,8 @@ fn run(pod: PodWatch, seed: u64, seen: &mut JoinSet<Vec<Sighting>>) {
         );
         let keeping = async {
             let mut all = Vec::new();
-            while let Some(sighting) = sightings.recv().await {
-                all.push(sighting);
+            while let Some(pod_event) = pod_events.recv().await {
+                all.push(pod_event);
             }
             all
         };
@@ -355,7 +355,7 @@ async fn a_watch_that_is_dropped_by_an_api_server_that_answers_is_open_again_wit
 }
 
 /// Returns the requests of one copy after its watch broke, and its sightings from the start.
-async fn one(plan: Plan, until: f64, hurry_at: Option<f64>) -> (Vec<Came>, Server, JoinSet<Vec<Sighting>>) {
+async fn one(plan: Plan, until: f64, hurry_at: Option<f64>) -> (Vec<Came>, Server, JoinSet<Vec<PodEvent>>) {
     let server = Server::new(plan);
     let (hurry, hurried) = watch::channel(false);
     let mut seen = JoinSet::new();
@@ -434,14 +434,14 @@ async fn a_watch_that_ends_before_its_time_confirms_nothing() {
             ..Plan::QUIET
         };
         let server = Server::new(plan);
-        let (sender, mut sightings) = mpsc::channel(8);
+        let (sender, mut pod_events) = mpsc::channel(8);
         let watching =
             server
                 .watched_by(0)
                 .run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(7), |_| {});
         let _ = timeout(secs(200), watching).await;
-        assert!(matches!(sightings.recv().await, Some(Sighting::Seen(_))));
-        sightings.recv().await.is_some()
+        assert!(matches!(pod_events.recv().await, Some(PodEvent::Seen(_))));
+        pod_events.recv().await.is_some()
     };
     assert!(!confirmed(Break::End).await);
     assert!(!confirmed(Break::Reset).await);
@@ -453,12 +453,12 @@ async fn a_wait_ends_when_nobody_listens_any_more() {
         away: 10.0,
         ..Plan::QUIET
     });
-    let (sender, mut sightings) = mpsc::channel(8);
+    let (sender, mut pod_events) = mpsc::channel(8);
     let pod = server.watched_by(0).with_spread(secs(100_000));
     let watching = tokio::spawn(pod.run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(7), |_| {}));
-    assert!(matches!(sightings.recv().await, Some(Sighting::Seen(_))));
+    assert!(matches!(pod_events.recv().await, Some(PodEvent::Seen(_))));
     sleep(secs(20)).await;
-    drop(sightings);
+    drop(pod_events);
     timeout(secs(1), watching)
         .await
         .expect("ended")

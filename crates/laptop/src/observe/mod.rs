@@ -27,7 +27,7 @@ use podbeat_heartbeat::machine::{Action, Cause, Event, Machine, Note, Settings};
 use podbeat_interface::clock::{present, until};
 use podbeat_interface::exit::{Ending, with_causes};
 use podbeat_kubernetes::tasks::Tasks;
-use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
+use podbeat_kubernetes::watch::{PodEvent, PodWatch, Step};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout_at};
 
@@ -231,7 +231,7 @@ async fn observe(
         cause: None,
         over: false,
     };
-    let (sender, mut sightings) = mpsc::channel(1);
+    let (sender, mut pod_events) = mpsc::channel(1);
     let (took, mut steps) = mpsc::channel(STEPS);
     let on_step = |step: Step<'_>| match step {
         // One that finds no room was preceded by others that say as much.
@@ -263,7 +263,7 @@ async fn observe(
                 Some(diagnosis) => observer.failed(diagnosis)?,
                 None => observer.opened()?,
             },
-            Some(sighting) = sightings.recv() => observer.sighted(&sighting)?,
+            Some(pod_event) = pod_events.recv() => observer.sighted(&pod_event)?,
             () = until(observer.start, observer.wake) => observer.feed(Event::Woke)?,
             key = observer.show.key_until(tick) => match key {
                 Some(Key::Quit) => return Ok((Ended::With(Ending::Delivered), observer.close()?)),
@@ -304,12 +304,12 @@ impl Observer<'_> {
         present(self.start)
     }
 
-    fn sighted(&mut self, sighting: &Sighting) -> Result<(), Error> {
+    fn sighted(&mut self, pod_event: &PodEvent) -> Result<(), Error> {
         let now = self.now();
-        let news = match sighting {
-            Sighting::Seen(pod) => self.state.saw(pod, false, now),
-            Sighting::Confirmed => self.state.confirmed(now),
-            Sighting::Gone(_) if self.machine.is_none() => {
+        let news = match pod_event {
+            PodEvent::Seen(pod) => self.state.saw(pod, false, now),
+            PodEvent::Confirmed => self.state.confirmed(now),
+            PodEvent::Gone(_) if self.machine.is_none() => {
                 let title = self.state.title();
                 let (namespace, name) = title.split_once('/').unwrap_or_default();
                 return Err(Error::NoSuchPod {
@@ -317,24 +317,24 @@ impl Observer<'_> {
                     name: name.to_owned(),
                 });
             }
-            Sighting::Gone(Some(pod)) => self.state.saw(pod, true, now),
-            Sighting::Gone(None) => self.state.vanished(now),
+            PodEvent::Gone(Some(pod)) => self.state.saw(pod, true, now),
+            PodEvent::Gone(None) => self.state.vanished(now),
         };
-        self.keep(sighting, now.wall);
+        self.keep(pod_event, now.wall);
         self.show.tell(&news)?;
-        if let (None, Sighting::Seen(pod)) = (&self.machine, sighting) {
+        if let (None, PodEvent::Seen(pod)) = (&self.machine, pod_event) {
             let mut settings = self.settings.clone();
             settings.identity.pod_uid.clone_from(&pod.metadata.uid);
             self.machine = Some(Machine::new(settings, self.seed));
             self.feed(Event::Started)?;
         }
-        self.feed(sighting.event(&self.own_container, &self.tasks))
+        self.feed(pod_event.event(&self.own_container, &self.tasks))
     }
 
     /// Writes the record. A disk that is full keeps nobody from looking on.
-    fn keep(&mut self, sighting: &Sighting, at: Timestamp) {
+    fn keep(&mut self, pod_event: &PodEvent, at: Timestamp) {
         let Some(record) = &mut self.record else { return };
-        if let Err(error) = record.sighting(sighting, at) {
+        if let Err(error) = record.pod_event(pod_event, at) {
             self.unrecorded = Some(error.to_string());
             self.record = None;
         }

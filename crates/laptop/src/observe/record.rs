@@ -11,7 +11,7 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use jiff::Timestamp;
 use podbeat_interface::terminal::escaped;
 use podbeat_kubernetes::resource::Pod;
-use podbeat_kubernetes::watch::Sighting;
+use podbeat_kubernetes::watch::PodEvent;
 use serde_json::{Value, json};
 
 use super::command;
@@ -58,9 +58,9 @@ impl Record {
     ///
     /// # Errors
     /// The file can't be written, as where the disk is full. It holds whole lines then, too, as far as that can be had.
-    pub(super) fn sighting(&mut self, sighting: &Sighting, at: Timestamp) -> io::Result<()> {
-        match sighting {
-            Sighting::Seen(pod) => {
+    pub(super) fn pod_event(&mut self, pod_event: &PodEvent, at: Timestamp) -> io::Result<()> {
+        match pod_event {
+            PodEvent::Seen(pod) => {
                 let object = pod.to_object();
                 let kind = match &self.last {
                     None => "ADDED",
@@ -70,13 +70,13 @@ impl Record {
                 };
                 self.write(kind, object, None, at)
             }
-            Sighting::Gone(Some(pod)) => self.write("DELETED", Pod::to_object(pod), None, at),
+            PodEvent::Gone(Some(pod)) => self.write("DELETED", Pod::to_object(pod), None, at),
             // The event of the deletion was missed: nobody knows how the pod looked then, and this is how it last did.
-            Sighting::Gone(None) => match self.last.take() {
+            PodEvent::Gone(None) => match self.last.take() {
                 Some(last) => self.write("DELETED", last, Some(true), at),
                 None => Ok(()),
             },
-            Sighting::Confirmed => Ok(()),
+            PodEvent::Confirmed => Ok(()),
         }
     }
 
@@ -144,16 +144,16 @@ mod tests {
         let path = dir.path().join("record");
         let mut record = Record::create(&wanted(&path, false)).expect("made");
         let at: Timestamp = "2026-11-25T10:00:00.5Z".parse().expect("a time");
-        let running = || Sighting::Seen(Box::new(Captured::when("a-complete", "main", "running").pod()));
-        for sighting in [
-            Sighting::Gone(None),
+        let running = || PodEvent::Seen(Box::new(Captured::when("a-complete", "main", "running").pod()));
+        for pod_event in [
+            PodEvent::Gone(None),
             running(),
-            Sighting::Confirmed,
+            PodEvent::Confirmed,
             running(),
-            Sighting::Seen(Box::new(Captured::when("a-complete", "main", "terminated").pod())),
-            Sighting::Gone(None),
+            PodEvent::Seen(Box::new(Captured::when("a-complete", "main", "terminated").pod())),
+            PodEvent::Gone(None),
         ] {
-            record.sighting(&sighting, at).expect("written");
+            record.pod_event(&pod_event, at).expect("written");
         }
         let text = std::fs::read_to_string(&path).expect("read");
         let lines: Vec<Value> = text

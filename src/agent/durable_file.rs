@@ -11,7 +11,7 @@ use podbeat_task_runs::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::trouble::{Chain, Trouble};
+use super::throttle::{Chain, Throttle};
 use crate::telemetry::instruments::Instruments;
 use podbeat_interface::messages::Message;
 
@@ -25,7 +25,7 @@ pub(super) struct Error {
 }
 
 /// Writes the latest content in a task of its own, which ends with it. A write that fails is told and tried again.
-pub(super) struct Keeper {
+pub(super) struct DurableFile {
     contents: watch::Sender<Latest>,
     written: watch::Receiver<u64>,
     count: u64,
@@ -58,7 +58,7 @@ pub(super) struct Written {
     written: watch::Receiver<u64>,
 }
 
-impl Keeper {
+impl DurableFile {
     /// Writes nothing yet. `what` names the content in messages.
     pub(super) fn new(
         what: &'static str,
@@ -99,7 +99,7 @@ impl Keeper {
     }
 }
 
-impl Drop for Keeper {
+impl Drop for DurableFile {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -123,7 +123,7 @@ async fn keep(
     mut rng: fastrand::Rng,
     instruments: Instruments,
 ) {
-    let mut trouble = Trouble::default();
+    let mut throttle = Throttle::default();
     let mut backoff = Backoff::default();
     while latest.changed().await.is_ok() {
         loop {
@@ -141,7 +141,7 @@ async fn keep(
             done.send_replace(number);
             let Err(source) = result else {
                 backoff.reset();
-                if let Some(over) = trouble.over() {
+                if let Some(over) = throttle.over() {
                     Message::WritingAgain { what, over }.emit();
                 }
                 break;
@@ -153,7 +153,7 @@ async fn keep(
                 source,
             };
             let chain = Chain(&error).to_string();
-            if let Some(outage) = trouble.failed(&chain, &chain) {
+            if let Some(outage) = throttle.failed(&chain, &chain) {
                 Message::CannotWrite { what, outage }.emit();
             }
             let wait = tokio::time::sleep(backoff.after_failure(&mut rng));
@@ -173,8 +173,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    fn keeper(path: PathBuf) -> Keeper {
-        Keeper::new(
+    fn keeper(path: PathBuf) -> DurableFile {
+        DurableFile::new(
             "a test",
             path,
             0o640,

@@ -21,7 +21,7 @@ const KINDS: usize = 8;
 
 /// One trouble, from its first failure on.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Option<Row>);
+pub(super) struct Throttle(Option<Row>);
 
 #[derive(Debug)]
 struct Row {
@@ -38,7 +38,7 @@ struct Row {
     told: bool,
 }
 
-impl Trouble {
+impl Throttle {
     /// Counts one more failure. It is worth a line if it is the first, or the first of its kind in this trouble; and each
     /// time their number has doubled, since the beginning or, in an outage, since the last success.
     pub(super) fn failed<'error>(
@@ -129,7 +129,7 @@ mod tests {
 
     const HEARTBEAT: Duration = Duration::from_secs(30);
 
-    impl Trouble {
+    impl Throttle {
         /// The number of failures, if this one is worth a line.
         fn counted(&mut self, kind: &str) -> Option<u64> {
             self.failed(kind, &"an error").map(|outage| outage.repeats)
@@ -138,42 +138,42 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_long_outage_is_told_in_few_lines_and_its_end_in_one() {
-        let mut trouble = Trouble::default();
+        let mut throttle = Throttle::default();
         let mut told = vec![];
         let begun = Since(Timestamp::now());
         for _ in 0..1000 {
-            told.extend(trouble.failed("503", &"an error"));
+            told.extend(throttle.failed("503", &"an error"));
             advance(HEARTBEAT).await;
         }
         let counts: Vec<u64> = told.iter().map(|told| told.repeats).collect();
         assert_eq!(counts, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
         assert!(told.windows(2).all(|pair| pair[0].since == pair[1].since) && told[0].since >= begun);
         assert!(
-            trouble.counted("refused").is_some(),
+            throttle.counted("refused").is_some(),
             "another kind is told at once"
         );
         assert_eq!(
-            trouble.over(),
+            throttle.over(),
             Some(Over {
                 failures: 1001,
                 lasted_seconds: Seconds(HEARTBEAT * 1000)
             })
         );
-        assert_eq!(trouble.over(), None);
+        assert_eq!(throttle.over(), None);
     }
 
     /// A day at one failure in three, of two kinds by turns, at the pace of heartbeats.
     #[tokio::test(start_paused = true)]
     async fn a_trouble_that_comes_and_goes_is_told_ever_more_rarely() {
-        let mut trouble = Trouble::default();
+        let mut throttle = Throttle::default();
         let (mut failed, mut over) = (0, 0);
         for nth in 0..2880 {
             match nth % 3 {
                 0 => {
                     let kind = if nth % 2 == 0 { "503" } else { "no answer" };
-                    failed += usize::from(trouble.counted(kind).is_some());
+                    failed += usize::from(throttle.counted(kind).is_some());
                 }
-                _ => over += usize::from(trouble.over().is_some()),
+                _ => over += usize::from(throttle.over().is_some()),
             }
             advance(HEARTBEAT).await;
         }
@@ -182,24 +182,24 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn messages_that_are_never_the_same_fill_no_log() {
-        let mut trouble = Trouble::default();
+        let mut throttle = Throttle::default();
         let told = (0..1000)
-            .filter(|nth| trouble.counted(&format!("request {nth}")).is_some())
+            .filter(|nth| throttle.counted(&format!("request {nth}")).is_some())
             .count();
         assert_eq!(told, KINDS + 6, "8 kinds, then 16, 32, … 512");
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_outage_is_told_also_after_a_day_of_single_failures() {
-        let mut trouble = Trouble::default();
+        let mut throttle = Throttle::default();
         for _ in 0..1000 {
-            trouble.counted("503");
-            trouble.over();
+            throttle.counted("503");
+            throttle.over();
             advance(HEARTBEAT).await;
         }
-        let counts: Vec<u64> = (0..20).filter_map(|_| trouble.counted("503")).collect();
+        let counts: Vec<u64> = (0..20).filter_map(|_| throttle.counted("503")).collect();
         assert_eq!(counts, [1004, 1008, 1016]);
-        assert!(trouble.over().is_some());
+        assert!(throttle.over().is_some());
     }
 
     #[test]
@@ -217,15 +217,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_comes_after_a_calm_is_a_new_trouble() {
-        let mut trouble = Trouble::default();
+        let mut throttle = Throttle::default();
         for _ in 0..3 {
-            trouble.counted("503");
+            throttle.counted("503");
         }
-        assert_eq!(trouble.over().map(|over| over.failures), Some(3));
+        assert_eq!(throttle.over().map(|over| over.failures), Some(3));
         advance(CALM + HEARTBEAT).await;
-        assert_eq!(trouble.counted("503"), Some(1));
+        assert_eq!(throttle.counted("503"), Some(1));
         // Without a success between them two failures are one trouble, however far apart.
         advance(CALM * 2).await;
-        assert_eq!(trouble.counted("503"), Some(2));
+        assert_eq!(throttle.counted("503"), Some(2));
     }
 }

@@ -13,12 +13,12 @@ use podbeat_kubernetes::error::Error;
 use podbeat_kubernetes::resource::Pod;
 use podbeat_kubernetes::status;
 use podbeat_kubernetes::tasks::Tasks;
-use podbeat_kubernetes::watch::{PodWatch, Sighting, Step};
+use podbeat_kubernetes::watch::{PodEvent, PodWatch, Step};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::report::brief;
-use super::trouble::{Chain, Trouble};
+use super::throttle::{Chain, Throttle};
 use crate::config::Config;
 use crate::telemetry::instruments::Instruments;
 use podbeat_interface::messages::Message;
@@ -29,17 +29,27 @@ pub(super) const WAITING: usize = 16;
 /// How often the count of a Job's failed pods is tried once more.
 const COUNTS: u32 = 5;
 
-/// Owns the task that watches the pod; dropped, it ends it.
-pub(super) struct Watcher {
-    task: JoinHandle<()>,
-    /// Filled once the client is set up.
-    pod: Arc<OnceLock<PodWatch>>,
-    hurry: watch::Sender<bool>,
+/// The pod to watch, and how.
+struct Target {
+    access: Access,
+    namespace: Option<String>,
+    name: String,
+    uid: Option<String>,
     own_container: String,
     tasks: Tasks,
-    uid: Option<String>,
-    seed: u64,
+    /// How far reconnects are spread.
+    spread: Duration,
     instruments: Instruments,
+}
+
+/// Owns the task that watches the pod. Dropping it ends the task.
+pub(super) struct Watcher {
+    task: JoinHandle<()>,
+    /// Set once the client exists.
+    pod: Arc<OnceLock<PodWatch>>,
+    hurry: watch::Sender<bool>,
+    target: Arc<Target>,
+    seed: u64,
 }
 
 impl Watcher {
@@ -50,32 +60,25 @@ impl Watcher {
         instruments: &Instruments,
     ) -> Self {
         let pod = Arc::new(OnceLock::new());
-        let own_container = config.reporting.container_name.clone();
-        let tasks = config.reporting.tasks();
+        let target = Arc::new(Target {
+            access: config.kubernetes.clone(),
+            namespace: config.pod_namespace.clone(),
+            name: config.pod_name.clone(),
+            uid: config.pod_uid.clone(),
+            own_container: config.reporting.container_name.clone(),
+            tasks: config.reporting.tasks(),
+            spread: config.reconnect_spread,
+            instruments: instruments.clone(),
+        });
         let (hurry, hurried) = watch::channel(false);
-        let task = tokio::spawn(watch_pod(
-            config.kubernetes.clone(),
-            config.pod_namespace.clone(),
-            config.pod_name.clone(),
-            config.pod_uid.clone(),
-            own_container.clone(),
-            tasks.clone(),
-            config.reconnect_spread,
-            hurried,
-            events,
-            fastrand::Rng::with_seed(seed),
-            Arc::clone(&pod),
-            instruments.clone(),
-        ));
+        let rng = fastrand::Rng::with_seed(seed);
+        let watched = watch_pod(Arc::clone(&target), hurried, events, rng, Arc::clone(&pod));
         Self {
-            task,
+            task: tokio::spawn(watched),
             pod,
             hurry,
-            own_container,
-            tasks,
-            uid: config.pod_uid.clone(),
+            target,
             seed,
-            instruments: instruments.clone(),
         }
     }
 
@@ -97,18 +100,15 @@ impl Watcher {
         let Some((watcher, pod)) = watcher.and_then(Self::with_client) else {
             return Box::pin(async { Look::Failed });
         };
-        let own_container = watcher.own_container.clone();
-        let tasks = watcher.tasks.clone();
-        let uid = watcher.uid.clone();
-        let instruments = watcher.instruments.clone();
+        let target = Arc::clone(&watcher.target);
         Box::pin(async move {
             match pod.look(limit).await {
-                Ok(Some(pod)) if uid.is_none() || pod.metadata.uid == uid => {
-                    Look::Found(status::observe_with(&pod, &own_container, &tasks))
+                Ok(Some(pod)) if target.uid.is_none() || pod.metadata.uid == target.uid => {
+                    Look::Found(status::observe_with(&pod, &target.own_container, &target.tasks))
                 }
                 Ok(Some(_) | None) => Look::Gone,
                 Err(error) => {
-                    instruments.kubernetes_failed();
+                    target.instruments.kubernetes_failed();
                     Message::CannotLook {
                         error: &Chain(&error),
                     }
@@ -163,25 +163,27 @@ impl Drop for Watcher {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "one call, which names each")]
 async fn watch_pod(
-    access: Access,
-    namespace: Option<String>,
-    name: String,
-    uid: Option<String>,
-    own_container: String,
-    tasks: Tasks,
-    spread: Duration,
+    target: Arc<Target>,
     hurried: watch::Receiver<bool>,
     events: mpsc::Sender<Event>,
     mut rng: fastrand::Rng,
     shared: Arc<OnceLock<PodWatch>>,
-    instruments: Instruments,
 ) {
-    let trouble = std::sync::Mutex::new(Trouble::default());
+    let Target {
+        access,
+        namespace,
+        name,
+        uid,
+        own_container,
+        tasks,
+        spread,
+        instruments,
+    } = &*target;
+    let throttle = std::sync::Mutex::new(Throttle::default());
     let tell = |error: &Error| {
-        let Ok(mut trouble) = trouble.lock() else { return };
-        if let Some(outage) = trouble.failed(&error.to_string(), &Chain(error)) {
+        let Ok(mut throttle) = throttle.lock() else { return };
+        if let Some(outage) = throttle.failed(&error.to_string(), &Chain(error)) {
             Message::CannotWatch {
                 status: error.status(),
                 outage,
@@ -195,36 +197,36 @@ async fn watch_pod(
     let in_pod = matches!(access, Access::InCluster { .. });
     let mut backoff = Backoff::default();
     let pod = loop {
-        match PodWatch::new(&access, namespace.as_deref(), &name).await {
-            Ok(pod) => break pod.with_spread(spread).with_hurry(hurried),
+        match PodWatch::new(access, namespace.as_deref(), name).await {
+            Ok(pod) => break pod.with_spread(*spread).with_hurry(hurried),
             Err(error) => tell(&error),
         }
         tokio::time::sleep(backoff.after_failure(&mut rng)).await;
     };
     let _ = shared.set(pod.clone());
-    let (sender, mut sightings) = mpsc::channel::<Sighting>(1);
+    let (sender, mut pod_events) = mpsc::channel::<PodEvent>(1);
     let mut first = true;
     let mut told_of_name = false;
     let translate = async {
-        while let Some(sighting) = sightings.recv().await {
-            if let Some(over) = trouble.lock().ok().and_then(|mut trouble| trouble.over()) {
+        while let Some(pod_event) = pod_events.recv().await {
+            if let Some(over) = throttle.lock().ok().and_then(|mut throttle| throttle.over()) {
                 Message::WatchingAgain { over }.emit();
             }
-            if let Sighting::Seen(pod) = &sighting
+            if let PodEvent::Seen(pod) = &pod_event
                 && std::mem::take(&mut first)
             {
-                first_contact(pod, &tasks);
+                first_contact(pod, tasks);
             }
-            let event = sighting.event(&own_container, &tasks);
+            let event = pod_event.event(own_container, tasks);
             // The pod itself isn't kept while the core is waited for.
-            drop(sighting);
+            drop(pod_event);
             if let Event::Observed(pod) = &event
                 && in_pod
                 && pod.sidecar == Sidecar::Elsewhere
                 && !std::mem::replace(&mut told_of_name, true)
             {
                 Message::OwnContainerMissing {
-                    container: &own_container,
+                    container: own_container,
                 }
                 .emit();
             }
@@ -245,7 +247,7 @@ async fn watch_pod(
         }
     };
     // The watch ends when the pod is gone; then what it sent last is still to be passed on.
-    tokio::join!(pod.run(uid, sender, rng, on_step), translate);
+    tokio::join!(pod.run(uid.clone(), sender, rng, on_step), translate);
 }
 
 /// Tells what the pod is, when it is first seen.
