@@ -1,4 +1,5 @@
-//! The commands and their flags. What the value of a setting's flag means is checked with its variable, in `config`.
+//! The commands and their flags. What the value of a setting's flag means is checked with its
+//! variable, in `config`.
 
 mod check;
 #[cfg(feature = "laptop")]
@@ -132,8 +133,8 @@ const COMMAND: &str = "command";
 /// Reads the command line; the first item is the program's name.
 ///
 /// # Errors
-/// Help or version was asked for, or the command line is wrong. No value that was given is repeated: it may be a
-/// secret in the wrong place.
+/// Help or version was asked for, or the command line is wrong. No value that was given is
+/// repeated: it may be a secret in the wrong place.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if names_no_command(arguments.get(1)) {
@@ -148,7 +149,12 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
             Some(path) => Cli::Install(path.clone()),
             None => Cli::Exec {
                 flags: flags(exec, EXEC_SETTINGS),
-                command: exec.get_many(COMMAND).into_iter().flatten().cloned().collect(),
+                command: exec
+                    .get_many(COMMAND)
+                    .into_iter()
+                    .flatten()
+                    .cloned()
+                    .collect(),
             },
         }),
         Some((check::CHECK, matches)) => {
@@ -287,7 +293,8 @@ fn with_exit_codes(command: Command, called: &str) -> Command {
     })
 }
 
-/// The settings of a command for people, in the build for a laptop with those that choose a profile.
+/// The settings of a command for people, in the build for a laptop with those that choose a
+/// profile.
 #[cfg_attr(
     not(feature = "laptop"),
     expect(unused_mut, reason = "only a laptop has profiles")
@@ -298,7 +305,8 @@ fn with_profiles(mut settings: Vec<Setting>) -> Vec<Setting> {
     settings
 }
 
-/// Whether the first argument begins the agent's flags rather than naming a command or asking for help.
+/// Whether the first argument begins the agent's flags rather than naming a command or asking for
+/// help.
 fn names_no_command(first: Option<&OsString>) -> bool {
     match first.and_then(|first| first.to_str()) {
         Some("-h" | "--help" | "-V" | "--version") => false,
@@ -359,7 +367,9 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
     }
     // Only names of flags and arguments are repeated, never what follows one.
     let named = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(named)) if named.starts_with("--") => named.split([' ', '=']).next(),
+        Some(ContextValue::String(named)) if named.starts_with("--") => {
+            named.split([' ', '=']).next()
+        }
         Some(ContextValue::String(named)) if named.starts_with('<') => Some(named.as_str()),
         _ => None,
     };
@@ -411,8 +421,9 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
     usage(&problem, asked)
 }
 
-/// The name of a flag that was typed and does not exist, without a value. `None` if it may be a value instead: it stands behind
-/// `--` or behind a flag that wants a secret, or no flag has such a name.
+/// The name of a flag that was typed and does not exist, without a value. `None` if it may be a
+/// value instead: it stands behind `--` or behind a flag that wants a secret, or no flag has such a
+/// name.
 fn unknown_flag(typed: &str, arguments: &[OsString]) -> Option<String> {
     /// Longer than any flag, shorter than most tokens.
     const LONGEST: usize = 32;
@@ -428,7 +439,9 @@ fn unknown_flag(typed: &str, arguments: &[OsString]) -> Option<String> {
         // What follows the first letter may be a value.
         None => {
             let letter = typed.strip_prefix('-')?.chars().next()?;
-            letter.is_ascii_alphanumeric().then(|| format!("-{letter}"))?
+            letter
+                .is_ascii_alphanumeric()
+                .then(|| format!("-{letter}"))?
         }
     };
     let mut before: &str = "";
@@ -498,7 +511,10 @@ mod tests {
                 setting.variable
             );
         }
-        assert_eq!(parse_all(&["--version"]).err().expect("version").failure, None);
+        assert_eq!(
+            parse_all(&["--version"]).err().expect("version").failure,
+            None
+        );
     }
 
     #[test]
@@ -517,7 +533,9 @@ mod tests {
             flags.0.get("PODBEAT_CONTAINER_NAME"),
             Some(&OsString::from("main"))
         );
-        assert!(matches!(parse(&["--install", "/p"]), Ok(Cli::Install(path)) if path.as_os_str() == "/p"));
+        assert!(
+            matches!(parse(&["--install", "/p"]), Ok(Cli::Install(path)) if path.as_os_str() == "/p")
+        );
         for wrong in [
             &[][..],
             &["--container-name", "main"],
@@ -565,7 +583,10 @@ mod tests {
             ("check -x", "unknown flag -x;"),
         ] {
             let text = told(line);
-            assert!(text.contains(named) && !text.contains("unter2"), "{line}: {text}");
+            assert!(
+                text.contains(named) && !text.contains("unter2"),
+                "{line}: {text}"
+            );
         }
         for line in [
             "agent hunter2",
@@ -599,11 +620,18 @@ mod tests {
             let endings = endings::endings(called);
             let mut kinds: Vec<Ending> = Vec::new();
             for ((ending, meaning), line) in endings.iter().zip(codes.lines()) {
-                assert_eq!(line.trim(), format!("{:<4}{meaning}", ending.code()), "{called}");
+                assert_eq!(
+                    line.trim(),
+                    format!("{:<4}{meaning}", ending.code()),
+                    "{called}"
+                );
                 assert!(!kinds.contains(ending), "{called}: {ending:?}");
                 kinds.push(*ending);
             }
-            assert!(endings.is_sorted_by_key(|(ending, _)| ending.code()), "{called}");
+            assert!(
+                endings.is_sorted_by_key(|(ending, _)| ending.code()),
+                "{called}"
+            );
             assert!(kinds.contains(&Ending::Usage), "{called}: clap ends so");
             for below in command.get_subcommands() {
                 walk(below, &format!("{called} {}", below.get_name()), seen);
@@ -613,7 +641,10 @@ mod tests {
         walk(&command(), PODBEAT, &mut seen);
         let known: Vec<&str> = endings::all().map(|(called, _)| called).collect();
         for called in &known {
-            assert!(seen.iter().any(|seen| seen == called), "{called} is no command");
+            assert!(
+                seen.iter().any(|seen| seen == called),
+                "{called} is no command"
+            );
         }
         assert_eq!(seen.len(), known.len(), "{seen:?}");
     }

@@ -12,13 +12,15 @@ use podbeat_files::trimmed;
 use podbeat_heartbeat::report::Report;
 use podbeat_interface::environment::{Environment, Flags};
 use podbeat_interface::nonce::NonceSource;
-use podbeat_interface::reader::{Errors, Fault, Reader, container_name, dns_name, millis, printable, secs};
+use podbeat_interface::reader::{
+    Errors, Fault, Reader, container_name, dns_name, millis, printable, secs,
+};
 use podbeat_interface::reporting::{DEFAULT_TIMEOUT, Reporting};
 use podbeat_interface::service::{ServiceConfig, ServiceUrl};
 use podbeat_interface::setting::{
-    ALLOW_HTTP, CA_FILE, CLIENT_CERT_FILE, CLIENT_KEY_FILE, CONTAINER_NAME, IGNORED_CONTAINERS, INTERVAL,
-    JOB_RETRY_COUNT, KUBE_CONTEXT, KUBECONFIG, MAX_STATUS_AGE, REPORT, SERVICE_ACCOUNT_DIR, SERVICE_SETTINGS,
-    Setting, TASK_CONTAINERS, secret, setting, switch,
+    ALLOW_HTTP, CA_FILE, CLIENT_CERT_FILE, CLIENT_KEY_FILE, CONTAINER_NAME, IGNORED_CONTAINERS,
+    INTERVAL, JOB_RETRY_COUNT, KUBE_CONTEXT, KUBECONFIG, MAX_STATUS_AGE, REPORT,
+    SERVICE_ACCOUNT_DIR, SERVICE_SETTINGS, Setting, TASK_CONTAINERS, secret, setting, switch,
 };
 use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
@@ -354,14 +356,16 @@ impl Config {
         read.done(config)
     }
 
-    /// Every setting that is well-formed. In the place of one that isn't stands its default, or nothing.
+    /// Every setting that is well-formed. In the place of one that isn't stands its default, or
+    /// nothing.
     fn read(read: &mut Reader<'_, impl Environment>) -> Self {
         let host = read.text("KUBERNETES_SERVICE_HOST");
         let in_pod = host.is_some();
         let dry_run = read.switch("PODBEAT_DRY_RUN");
 
         let index = read.optional("JOB_COMPLETION_INDEX", |text| {
-            text.parse().map_err(|_| "must be a whole number".to_owned())
+            text.parse()
+                .map_err(|_| "must be a whole number".to_owned())
         });
         let task_run_id = read.required(
             "TASK_RUN_ID",
@@ -414,14 +418,24 @@ impl Config {
             marker_dir: read.path("PODBEAT_MARKER_DIR"),
             renewed_token_file: read.path("PODBEAT_RENEWED_TOKEN_FILE"),
             listen: read.optional("PODBEAT_LISTEN", |text| {
-                text.parse()
-                    .map_err(|_| "must be an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned())
+                text.parse().map_err(|_| {
+                    "must be an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned()
+                })
             }),
-            reconnect_spread: read.duration("PODBEAT_RECONNECT_SPREAD", secs(35), Duration::ZERO, secs(600)),
+            reconnect_spread: read.duration(
+                "PODBEAT_RECONNECT_SPREAD",
+                secs(35),
+                Duration::ZERO,
+                secs(600),
+            ),
             log: read
                 .optional("PODBEAT_LOG", log_filter)
                 .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
-            log_format: log_format.unwrap_or(if in_pod { LogFormat::Json } else { LogFormat::Text }),
+            log_format: log_format.unwrap_or(if in_pod {
+                LogFormat::Json
+            } else {
+                LogFormat::Text
+            }),
             colours: read.raw("NO_COLOR").is_none(),
             trace: trace(read),
             dry_run,
@@ -433,7 +447,8 @@ impl Config {
 /// The agent's settings as far as they are well-formed, for `podbeat check`.
 #[derive(Clone, Debug)]
 pub struct Partial {
-    /// The settings. In the place of one that is missing or malformed stands its default, or nothing: an empty text, or `None`.
+    /// The settings. In the place of one that is missing or malformed stands its default, or
+    /// nothing: an empty text, or `None`.
     pub config: Config,
     /// All that is missing or malformed, in the order of the documents.
     pub faults: Vec<Fault>,
@@ -465,8 +480,8 @@ impl Partial {
     }
 }
 
-/// Every setting of `podbeat check`: the agent's. Its `--timeout` is that of one check, and the agent's is spelt as in `podbeat
-/// runs`.
+/// Every setting of `podbeat check`: the agent's. Its `--timeout` is that of one check, and the
+/// agent's is spelt as in `podbeat runs`.
 #[must_use]
 pub fn check_settings() -> Vec<Setting> {
     let flag = |setting: &Setting| match setting.flag {
@@ -650,15 +665,22 @@ mod tests {
                 .expect("in the table")
                 .default
         };
-        let duration = |variable: &str| humantime::parse_duration(default(variable)).expect("a duration");
+        let duration =
+            |variable: &str| humantime::parse_duration(default(variable)).expect("a duration");
         assert_eq!(config.reporting.interval, duration("PODBEAT_INTERVAL"));
         assert_eq!(config.timeout, duration("PODBEAT_TIMEOUT"));
         assert_eq!(
             config.reporting.max_status_age,
             duration("PODBEAT_MAX_STATUS_AGE")
         );
-        assert_eq!(config.reconnect_spread, duration("PODBEAT_RECONNECT_SPREAD"));
-        assert_eq!(config.reporting.container_name, default("PODBEAT_CONTAINER_NAME"));
+        assert_eq!(
+            config.reconnect_spread,
+            duration("PODBEAT_RECONNECT_SPREAD")
+        );
+        assert_eq!(
+            config.reporting.container_name,
+            default("PODBEAT_CONTAINER_NAME")
+        );
         assert_eq!(config.reporting.report, Report::Task);
         assert_eq!(config.log_format, LogFormat::Text);
         assert_eq!(
@@ -740,7 +762,10 @@ mod tests {
             vec![("PODBEAT_SERVICE_URL", "ftp:hunter2@h")],
         ] {
             let errors = with(&settings).expect_err("wrong");
-            assert!(!format!("{errors} {errors:?}").contains("hunter2"), "{errors:?}");
+            assert!(
+                !format!("{errors} {errors:?}").contains("hunter2"),
+                "{errors:?}"
+            );
         }
         let config = with(&[("PODBEAT_NONCE", "hunter2")]).expect("right");
         assert!(!format!("{config:?}").contains("hunter2"));
@@ -762,13 +787,19 @@ mod tests {
             "{errors}"
         );
         for name in ["../main", "a.b", "Main", "-a"] {
-            let errors = exec(&[("PODBEAT_CONTAINER_NAME", name), ("PODBEAT_MARKER_DIR", "/m")])
-                .expect_err("no container's name")
-                .to_string();
+            let errors = exec(&[
+                ("PODBEAT_CONTAINER_NAME", name),
+                ("PODBEAT_MARKER_DIR", "/m"),
+            ])
+            .expect_err("no container's name")
+            .to_string();
             assert!(errors.starts_with("one setting is"), "{errors}");
         }
-        let config =
-            exec(&[("PODBEAT_CONTAINER_NAME", "main"), ("PODBEAT_MARKER_DIR", "/m")]).expect("right");
+        let config = exec(&[
+            ("PODBEAT_CONTAINER_NAME", "main"),
+            ("PODBEAT_MARKER_DIR", "/m"),
+        ])
+        .expect("right");
         assert_eq!(
             (config.container_name.as_str(), config.marker_dir),
             ("main", "/m".into())
@@ -783,7 +814,10 @@ mod tests {
         assert_eq!(run(&indexed), Ok("trn.1234-7".to_owned()));
         // An index without a place for it changes nothing, and what the downward API gives for an
         // absent annotation is empty.
-        assert_eq!(run(&[("JOB_COMPLETION_INDEX", "7")]), Ok("trn.1".to_owned()));
+        assert_eq!(
+            run(&[("JOB_COMPLETION_INDEX", "7")]),
+            Ok("trn.1".to_owned())
+        );
         assert_eq!(run(&[("JOB_COMPLETION_INDEX", "")]), Ok("trn.1".to_owned()));
         for none in [&[pattern][..], &[pattern, ("JOB_COMPLETION_INDEX", "")]] {
             let errors = wrong(none);
@@ -798,13 +832,18 @@ mod tests {
         for index in ["-1", "1.5", "one", "4294967296"] {
             let errors = wrong(&[("JOB_COMPLETION_INDEX", index)]);
             assert!(
-                errors.contains("JOB_COMPLETION_INDEX (--job-completion-index): must be a whole number"),
+                errors.contains(
+                    "JOB_COMPLETION_INDEX (--job-completion-index): must be a whole number"
+                ),
                 "{errors}"
             );
         }
         // What is sent is measured, not the pattern.
         let long = "r".repeat(250) + "{index}";
-        let fits = [("TASK_RUN_ID", long.as_str()), ("JOB_COMPLETION_INDEX", "123456")];
+        let fits = [
+            ("TASK_RUN_ID", long.as_str()),
+            ("JOB_COMPLETION_INDEX", "123456"),
+        ];
         assert_eq!(run(&fits).map(|run| run.len()), Ok(256));
         let too_long = [
             ("TASK_RUN_ID", long.as_str()),
@@ -839,7 +878,10 @@ mod tests {
             "podbeat[{field}]=info",
             "podbeat==info",
         ] {
-            assert!(wrong(&[("PODBEAT_LOG", text)]).contains("PODBEAT_LOG"), "{text}");
+            assert!(
+                wrong(&[("PODBEAT_LOG", text)]).contains("PODBEAT_LOG"),
+                "{text}"
+            );
         }
     }
 
@@ -853,7 +895,9 @@ mod tests {
         ] {
             with(&[("PODBEAT_SERVICE_URL", url)]).expect(url);
         }
-        assert!(wrong(&[("PODBEAT_SERVICE_URL", "http://ica.example")]).contains("PODBEAT_ALLOW_HTTP"));
+        assert!(
+            wrong(&[("PODBEAT_SERVICE_URL", "http://ica.example")]).contains("PODBEAT_ALLOW_HTTP")
+        );
         with(&[
             ("PODBEAT_SERVICE_URL", "http://ica.example"),
             ("PODBEAT_ALLOW_HTTP", "true"),
@@ -863,8 +907,12 @@ mod tests {
 
     #[test]
     fn a_dry_run_needs_neither_service_nor_token() {
-        let config =
-            load(&[("TASK_RUN_ID", "r"), ("POD_NAME", "p"), ("PODBEAT_DRY_RUN", "1")]).expect("enough");
+        let config = load(&[
+            ("TASK_RUN_ID", "r"),
+            ("POD_NAME", "p"),
+            ("PODBEAT_DRY_RUN", "1"),
+        ])
+        .expect("enough");
         assert!(config.dry_run && config.service_url.is_none() && config.token.is_none());
     }
 
@@ -887,7 +935,10 @@ mod tests {
     #[test]
     fn no_color_is_any_text_but_an_empty_one() {
         let colours = |text: &str| with(&[("NO_COLOR", text)]).expect("right").colours;
-        assert_eq!([colours(""), colours("1"), colours("0")], [true, false, false]);
+        assert_eq!(
+            [colours(""), colours("1"), colours("0")],
+            [true, false, false]
+        );
     }
 
     #[test]
@@ -896,14 +947,23 @@ mod tests {
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
-        let flags = Flags([("PODBEAT_INTERVAL", "5s".into()), ("TASK_RUN_ID", "".into())].into());
+        let flags = Flags(
+            [
+                ("PODBEAT_INTERVAL", "5s".into()),
+                ("TASK_RUN_ID", "".into()),
+            ]
+            .into(),
+        );
         let error = Config::load(&flags, &map)
             .expect_err("the run id is empty")
             .to_string();
         assert!(error.contains("TASK_RUN_ID"), "{error}");
         let flags = Flags([("PODBEAT_INTERVAL", "5s".into())].into());
         assert_eq!(
-            Config::load(&flags, &map).expect("right").reporting.interval,
+            Config::load(&flags, &map)
+                .expect("right")
+                .reporting
+                .interval,
             secs(5)
         );
     }
@@ -920,13 +980,20 @@ mod tests {
             (config.task_run_id.as_str(), config.reporting.interval),
             ("trn.1", secs(5))
         );
-        assert!(matches!(config.nonce, Some(NonceSource::Inline(nonce)) if nonce.expose() == "issued-7"));
+        assert!(
+            matches!(config.nonce, Some(NonceSource::Inline(nonce)) if nonce.expose() == "issued-7")
+        );
         for blank in ["\n", "\u{feff}\r\n", " "] {
             let error = with(&[("PODBEAT_TOKEN", blank)])
                 .expect_err("no token")
                 .to_string();
             assert!(error.contains("PODBEAT_TOKEN_FILE"), "{error}");
-            assert!(with(&[("PODBEAT_NONCE", blank)]).expect("right").nonce.is_none());
+            assert!(
+                with(&[("PODBEAT_NONCE", blank)])
+                    .expect("right")
+                    .nonce
+                    .is_none()
+            );
         }
     }
 
@@ -969,7 +1036,9 @@ mod tests {
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
             .collect();
         let flags = Flags([("POD_NAME", OsString::from_vec(vec![0xff, b'x']))].into());
-        let error = Config::load(&flags, &map).expect_err("not UTF-8").to_string();
+        let error = Config::load(&flags, &map)
+            .expect_err("not UTF-8")
+            .to_string();
         assert!(
             error.contains("POD_NAME (--pod-name): not valid UTF-8"),
             "{error}"

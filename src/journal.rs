@@ -31,8 +31,8 @@ pub fn read(path: &Path) -> Result<Option<Contents>, Malformed> {
     read_counting(path, &AtomicU64::new(0))
 }
 
-/// The same; `count` shows from another thread how many bytes came so far, so that a disk that hangs is
-/// told from a processor that is busy.
+/// The same; `count` shows from another thread how many bytes came so far, so that a disk that
+/// hangs is told from a processor that is busy.
 ///
 /// # Errors
 /// Those of [`read`].

@@ -32,11 +32,13 @@ pub(super) fn environment(flags: &Flags) -> Result<Profiled<ProcessEnvironment>,
 
 pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ended {
     let config = match invocation.needs_service() {
-        true => match environment(flags).map(|environment| ServiceConfig::load(flags, &environment)) {
-            Ok(Ok(config)) => Some(config),
-            Ok(Err(errors)) => return Ended::With(failed(Ending::Usage, &errors)),
-            Err(ending) => return Ended::With(ending),
-        },
+        true => {
+            match environment(flags).map(|environment| ServiceConfig::load(flags, &environment)) {
+                Ok(Ok(config)) => Some(config),
+                Ok(Err(errors)) => return Ended::With(failed(Ending::Usage, &errors)),
+                Err(ending) => return Ended::With(ending),
+            }
+        }
         false => None,
     };
     let runtime = match runtime() {
@@ -44,7 +46,8 @@ pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ended {
         Err(error) => return Ended::With(failed(Ending::Internal, &error)),
     };
     let (mut input, mut out, mut notes) = (stdin(), stdout(), stderr());
-    // A status line is only for a terminal. If it can't be had, the command does its work without it.
+    // A status line is only for a terminal. If it can't be had, the command does its work without
+    // it.
     let shows_progress = invocation.shows_progress() && Terminal::load(&ProcessEnvironment).draws;
     let terminal = std::io::stderr();
     let terminal = match shows_progress && terminal.is_terminal() {
@@ -59,7 +62,8 @@ pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ended {
         notes: &mut notes,
         status,
     };
-    // Seeded from the system's entropy: a nonce that two heartbeats share would make one of them look like a repetition.
+    // Seeded from the system's entropy: a nonce that two heartbeats share would make one of them
+    // look like a repetition.
     let seed = fastrand::u64(..);
     let ended = runtime.block_on(async {
         let run = runs::run(config.as_ref(), invocation, streams, seed);
@@ -138,8 +142,8 @@ pub(super) fn by_signal(signal: i32) -> ExitCode {
     u8::try_from(128 + signal).unwrap_or(u8::MAX).into()
 }
 
-/// The signals that mean something. Of those that end the process, the second one does so at once, whatever is waited for:
-/// a reader who doesn't read, or a terminal that is stopped.
+/// The signals that mean something. Of those that end the process, the second one does so at once,
+/// whatever is waited for: a reader who doesn't read, or a terminal that is stopped.
 fn heard(ending: &[i32], others: &[i32]) -> std::io::Result<Signals> {
     let came = Arc::new(AtomicBool::new(false));
     for signal in ending {
@@ -172,7 +176,9 @@ pub(super) fn version(format: Option<version::Format>) -> Ending {
 fn show(text: &[u8]) -> Ending {
     let mut out = stdout();
     match out.write_all(text).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != ErrorKind::BrokenPipe => failed(Ending::Unwritten, &OutputError(error)),
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            failed(Ending::Unwritten, &OutputError(error))
+        }
         Ok(()) | Err(_) => Ending::Delivered,
     }
 }

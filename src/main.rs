@@ -86,7 +86,8 @@ fn run_agent(flags: &Flags) -> Ending {
         Err(error) => return failed(Ending::Internal, &error),
     };
     let ending = runtime.block_on(async {
-        // First of all: as process 1 of its container, podbeat would not even be ended by a SIGTERM without a handler.
+        // First of all: as process 1 of its container, podbeat would not even be ended by a SIGTERM
+        // without a handler.
         let signals = match Signals::new(SIGNALS) {
             Ok(signals) => signals.map(|_| ()),
             Err(error) => return failed(Ending::Internal, &error),
@@ -98,8 +99,9 @@ fn run_agent(flags: &Flags) -> Ending {
         if let Err(error) = telemetry::log::install(&config) {
             return failed(Ending::Internal, &error);
         }
-        // As a task, although there is no other thread: what wakes the runtime's outermost future writes to an eventfd each time, so
-        // that the thread wakes itself, while a task is only put into a queue.
+        // As a task, although there is no other thread: what wakes the runtime's outermost future
+        // writes to an eventfd each time, so that the thread wakes itself, while a task is only put
+        // into a queue.
         match tokio::spawn(async move { agent::run(&config, signals, ()).await }).await {
             Ok(Ok(ending)) => ending,
             Ok(Err(error)) => failed(error.ending(), &error),

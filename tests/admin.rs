@@ -32,7 +32,9 @@ impl Endpoint {
     async fn start(world: &World, log: &str, more: &[(&str, &str)]) -> Self {
         let settings = [&[("PODBEAT_LISTEN", "127.0.0.1:0")], more].concat();
         let podbeat = Podbeat::start(world, log, &settings);
-        let listens = podbeat.until_logged("the admin endpoint is listening").await;
+        let listens = podbeat
+            .until_logged("the admin endpoint is listening")
+            .await;
         let address = listens["address"].as_str().expect("an address");
         Self {
             address: address.parse().expect("an address"),
@@ -63,8 +65,10 @@ impl Endpoint {
 
     async fn until_ready(&self, is_ready: bool) -> Answer {
         let status = if is_ready { 200 } else { 503 };
-        self.until("/readyz", &status.to_string(), |answer| answer.status == status)
-            .await
+        self.until("/readyz", &status.to_string(), |answer| {
+            answer.status == status
+        })
+        .await
     }
 
     /// Sends SIGTERM, and returns the exit code and the log.
@@ -120,7 +124,9 @@ fn value(metrics: &str, sample: &str) -> Option<f64> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ready_follows_the_service() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world
         .service_faults
         .script("heartbeat 503 until-lifted")
@@ -142,7 +148,9 @@ async fn ready_follows_the_service() {
         .expect("rules");
     let unready = podbeat.until_ready(false).await;
     assert!(
-        unready.body.starts_with("the service last accepted a heartbeat ")
+        unready
+            .body
+            .starts_with("the service last accepted a heartbeat ")
             && unready.body.ends_with(" ago, longer than 3 intervals\n"),
         "{unready:?}"
     );
@@ -161,8 +169,13 @@ async fn ready_follows_the_kubernetes_api() {
     let world = World::with(api, service::Options::default())
         .await
         .expect("a world");
-    world.kube_faults.script("list 403 until-lifted").expect("a rule");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube_faults
+        .script("list 403 until-lifted")
+        .expect("a rule");
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let podbeat = Endpoint::start(
         &world,
         "log",
@@ -223,14 +236,18 @@ async fn ready_follows_the_kubernetes_api() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_hangs_holds_no_startup_back() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world
         .service_faults
         .script("heartbeat hang-lost until-lifted")
         .expect("a rule");
     let podbeat = Endpoint::start(&world, "log", &[]).await;
     podbeat
-        .until("/startupz", "the first attempt", |answer| answer.status == 200)
+        .until("/startupz", "the first attempt", |answer| {
+            answer.status == 200
+        })
         .await;
     assert_eq!(podbeat.get("/livez").await.status, 200);
     assert_eq!(podbeat.get("/readyz").await.status, 503);
@@ -270,9 +287,9 @@ async fn metrics_are_what_the_table_says() {
     until_main_is(&world, "running").await;
     let before = podbeat.get("/metrics").await;
     assert!(
-        before
-            .head
-            .contains("\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"),
+        before.head.contains(
+            "\r\ncontent-type: application/openmetrics-text; version=1.0.0; charset=utf-8\r\n"
+        ),
         "{}",
         before.head
     );
@@ -290,7 +307,10 @@ async fn metrics_are_what_the_table_says() {
     for (sample, expected) in [
         (r#"podbeat_build_info{version="0.1.0"}"#, 1.0),
         (&format!(r#"podbeat_run_info{{task_run_id="{RUN}"}}"#), 1.0),
-        (r#"podbeat_heartbeats_total{kind="first",outcome="refused"}"#, 1.0),
+        (
+            r#"podbeat_heartbeats_total{kind="first",outcome="refused"}"#,
+            1.0,
+        ),
         (r#"podbeat_attempts_total{status="4xx"}"#, 1.0),
         (r#"podbeat_attempts_total{status="5xx"}"#, 1.0),
         (r#"podbeat_attempts_total{status="ambiguous"}"#, 1.0),
@@ -304,7 +324,11 @@ async fn metrics_are_what_the_table_says() {
         ("podbeat_final_pending", 0.0),
         ("podbeat_orphaned", 0.0),
     ] {
-        assert_eq!(value(metrics, sample), Some(expected), "{sample}\n{metrics}");
+        assert_eq!(
+            value(metrics, sample),
+            Some(expected),
+            "{sample}\n{metrics}"
+        );
     }
     let expires = value(metrics, "podbeat_token_expiry_timestamp_seconds").expect("it tells");
     assert!((expires - 3600.0 - jiff::Timestamp::now().as_duration().as_secs_f64()).abs() < 60.0);
@@ -322,11 +346,18 @@ async fn metrics_are_what_the_table_says() {
         Some(attempts)
     );
 
-    assert_eq!(podbeat.get("/readyz").await.status, 200, "after the end as well");
+    assert_eq!(
+        podbeat.get("/readyz").await.status,
+        200,
+        "after the end as well"
+    );
     let status = podbeat.status().await;
     for (pointer, expected) in [
         ("/taskRunId", json!(RUN)),
-        ("/pod", json!({"name": "p", "namespace": "lab", "uid": "u1"})),
+        (
+            "/pod",
+            json!({"name": "p", "namespace": "lab", "uid": "u1"}),
+        ),
         (
             "/seen/containers",
             json!([{"name": "main", "state": "terminated", "reason": "Error", "exitCode": 3}]),
@@ -340,7 +371,11 @@ async fn metrics_are_what_the_table_says() {
         ("/intervalSeconds", json!(0.2)),
         ("/losses/refused", json!(0)),
     ] {
-        assert_eq!(status.pointer(pointer), Some(&expected), "{pointer}: {status}");
+        assert_eq!(
+            status.pointer(pointer),
+            Some(&expected),
+            "{pointer}: {status}"
+        );
     }
     let (code, log) = podbeat.terminate().await;
     assert_eq!(code, 0, "{log}");
@@ -465,7 +500,11 @@ async fn a_restart_behind_the_last_heartbeat_has_started_and_is_ready() {
     assert_eq!(second.get("/readyz").await.status, 200);
     let metrics = second.get("/metrics").await.body;
     let finals = r#"podbeat_heartbeats_total{kind="final",outcome="accepted"}"#;
-    assert_eq!(value(&metrics, finals), Some(0.0), "the first process counted it");
+    assert_eq!(
+        value(&metrics, finals),
+        Some(0.0),
+        "the first process counted it"
+    );
     assert_eq!(world.service.heartbeats().len(), before, "nothing was sent");
 }
 
@@ -478,7 +517,9 @@ async fn a_port_that_is_taken_costs_the_endpoint_and_no_heartbeat() {
     let address = holder.local_addr().expect("an address").to_string();
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_LISTEN", &address)]);
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     let errors: Vec<Value> = lines(&log)
@@ -489,7 +530,12 @@ async fn a_port_that_is_taken_costs_the_endpoint_and_no_heartbeat() {
     assert_eq!(errors[0]["setting"], "PODBEAT_LISTEN");
     let error = errors[0]["error"].as_str().expect("an error");
     assert!(error.contains(&address), "{error}");
-    assert!(errors[0]["cause"].as_str().expect("a cause").contains("in use"));
+    assert!(
+        errors[0]["cause"]
+            .as_str()
+            .expect("a cause")
+            .contains("in use")
+    );
 }
 
 /// G6: no answer of the endpoint contains a token, a nonce, or free text of containers or the
@@ -533,7 +579,9 @@ async fn no_answer_tells_a_secret() {
     until_one(&world, "the renewed token", renewed).await;
     for end in [false, true] {
         if end {
-            world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+            world
+                .kube
+                .apply(pod.showing(&terminated(0, "Completed", "c1")));
             until_final(&world).await;
         }
         for path in [
@@ -574,7 +622,12 @@ enum Attack {
     NoReader,
 }
 
-async fn attack(address: SocketAddr, attack: Attack, over: Arc<AtomicBool>, done: Arc<AtomicUsize>) {
+async fn attack(
+    address: SocketAddr,
+    attack: Attack,
+    over: Arc<AtomicBool>,
+    done: Arc<AtomicUsize>,
+) {
     while !over.load(Ordering::Relaxed) {
         let _: std::io::Result<()> = async {
             let mut stream = TcpStream::connect(address).await?;

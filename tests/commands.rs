@@ -14,7 +14,9 @@ fn commands() -> Vec<(String, Command)> {
     fn with_those_below(called: String, command: Command) -> Vec<(String, Command)> {
         let below: Vec<_> = command
             .get_subcommands()
-            .flat_map(|below| with_those_below(format!("{called} {}", below.get_name()), below.clone()))
+            .flat_map(|below| {
+                with_those_below(format!("{called} {}", below.get_name()), below.clone())
+            })
             .collect();
         std::iter::once((called, command)).chain(below).collect()
     }
@@ -38,7 +40,8 @@ fn the_page_of_commands_is_up_to_date() {
          in the build for a laptop.\n",
     );
     for (called, _) in commands() {
-        write!(text, "\n## {called}\n\n```text\n{}\n```\n", help(&called)).expect("a String takes all");
+        write!(text, "\n## {called}\n\n```text\n{}\n```\n", help(&called))
+            .expect("a String takes all");
     }
     is_up_to_date("docs/commands.md", &text);
 }
@@ -52,13 +55,19 @@ fn the_readmes_table_of_commands_is_up_to_date() {
         .iter()
         .filter(|(called, _)| called.split(' ').count() == 2)
     {
-        let about = command.get_about().map(ToString::to_string).unwrap_or_default();
+        let about = command
+            .get_about()
+            .map(ToString::to_string)
+            .unwrap_or_default();
         writeln!(table, "| `{called}` | {about} |").expect("a String takes all");
     }
     let readme = include_str!("../README.md");
     let (before, rest) = readme.split_once(BEGINS).expect("the beginning's mark");
     let (_, behind) = rest.split_once(ENDS).expect("the end's mark");
-    is_up_to_date("README.md", &format!("{before}{BEGINS}{table}{ENDS}{behind}"));
+    is_up_to_date(
+        "README.md",
+        &format!("{before}{BEGINS}{table}{ENDS}{behind}"),
+    );
 }
 
 /// The podbeat commands in a line of a help text, without the program and without the part before
@@ -66,21 +75,23 @@ fn the_readmes_table_of_commands_is_up_to_date() {
 fn examples_in(line: &str) -> impl Iterator<Item = Vec<&str>> {
     // After three spaces, the text explains the example.
     let typed = line.trim().split("   ").next().unwrap_or_default();
-    typed.split(['|', '>', '(', ')', '&', ';']).filter_map(|part| {
-        let mut words = part
-            .split_whitespace()
-            .map(|word| word.trim_matches(['\'', '"']))
-            .skip_while(|word| word.contains('='))
-            .peekable();
-        if words.peek() == Some(&"kubectl") {
-            // `kubectl exec` runs podbeat; `kubectl logs` only names its container.
-            words.find(|word| *word == "--")?;
-        }
-        words
-            .next()
-            .filter(|program| program.ends_with("podbeat"))
-            .map(|_| words.collect())
-    })
+    typed
+        .split(['|', '>', '(', ')', '&', ';'])
+        .filter_map(|part| {
+            let mut words = part
+                .split_whitespace()
+                .map(|word| word.trim_matches(['\'', '"']))
+                .skip_while(|word| word.contains('='))
+                .peekable();
+            if words.peek() == Some(&"kubectl") {
+                // `kubectl exec` runs podbeat; `kubectl logs` only names its container.
+                words.find(|word| *word == "--")?;
+            }
+            words
+                .next()
+                .filter(|program| program.ends_with("podbeat"))
+                .map(|_| words.collect())
+        })
 }
 
 #[test]
@@ -96,7 +107,9 @@ fn every_command_has_examples_and_each_of_them_is_right() {
         let examples = examples.split("\n\n").next().unwrap_or_default();
         let mut of_its_own = 0;
         for arguments in examples.lines().flat_map(examples_in) {
-            let words = std::iter::once("podbeat").chain(arguments).collect::<Vec<_>>();
+            let words = std::iter::once("podbeat")
+                .chain(arguments)
+                .collect::<Vec<_>>();
             let typed = words.join(" ");
             // `podbeat` without a command runs the agent, so the agent's examples may omit it.
             of_its_own += usize::from(typed.starts_with(&called) || called == "podbeat agent");

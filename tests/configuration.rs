@@ -66,14 +66,18 @@ fn document() -> String {
          | code | name | meaning | commands |\n|---|---|---|---|\n",
     );
     for ending in Ending::ALL {
-        let with_it =
-            endings::all().filter(|(_, endings)| endings.iter().any(|(listed, _)| *listed == ending));
+        let with_it = endings::all()
+            .filter(|(_, endings)| endings.iter().any(|(listed, _)| *listed == ending));
         let commands: Vec<&str> = with_it
             .filter_map(|(called, _)| called.strip_prefix("podbeat "))
             .collect();
         let commands = commands.join(", ");
-        writeln!(text, "| {} | {ending:?} | {ending} | {commands} |", ending.code())
-            .expect("a String takes all");
+        writeln!(
+            text,
+            "| {} | {ending:?} | {ending} | {commands} |",
+            ending.code()
+        )
+        .expect("a String takes all");
     }
     text.push_str(
         "\nSIGTERM is not an error: podbeat then sends the last heartbeat and exits with 0.\n\n\

@@ -39,7 +39,9 @@ fn read(file: &str) -> String {
 fn documents(file: &str) -> Vec<Value> {
     read(file)
         .split("\n---\n")
-        .map(|document| serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{file}: {error}")))
+        .map(|document| {
+            serde_saphyr::from_str(document).unwrap_or_else(|error| panic!("{file}: {error}"))
+        })
         .filter(|document: &Value| !document.is_null())
         .collect()
 }
@@ -148,7 +150,11 @@ fn every_way_makes_the_same_container() {
             .find(|document| document["kind"] == "Job" && document["metadata"]["name"] == name);
         job.expect("a Job")["spec"]["template"]["spec"].clone()
     };
-    assert_eq!(items(&job("cleanup")["initContainers"]).count(), 0, "left alone");
+    assert_eq!(
+        items(&job("cleanup")["initContainers"]).count(),
+        0,
+        "left alone"
+    );
     for (file, spec) in [
         (COMPONENT, pod_spec(COMPONENT)),
         (OVERLAY, job("report")),
@@ -178,7 +184,10 @@ fn every_way_makes_the_same_container() {
     // Exit markers add a variable and a mount, and nothing else.
     let markers = pod_spec(MARKERS);
     let mut less = podbeat(&markers).clone();
-    for (list, name) in [("env", "PODBEAT_MARKER_DIR"), ("volumeMounts", "podbeat-markers")] {
+    for (list, name) in [
+        ("env", "PODBEAT_MARKER_DIR"),
+        ("volumeMounts", "podbeat-markers"),
+    ] {
         let list = less[list].as_array_mut().expect("a list");
         let before = list.len();
         list.retain(|item| item["name"] != name);
@@ -211,7 +220,12 @@ fn every_pod_with_podbeat_is_selected_by_the_network_policy() {
     let everything = documents(CHART_EVERYTHING);
     let selector = &of_kind(&everything, "NetworkPolicy")["spec"]["podSelector"];
     let wanted = selector["matchLabels"].as_object().expect("labels");
-    assert!(!wanted.is_empty() && selector.as_object().is_some_and(|selector| selector.len() == 1));
+    assert!(
+        !wanted.is_empty()
+            && selector
+                .as_object()
+                .is_some_and(|selector| selector.len() == 1)
+    );
     let mut found = 0;
     for file in WITH_PODS {
         for pod in pods(file) {
@@ -229,7 +243,10 @@ fn every_pod_with_podbeat_is_selected_by_the_network_policy() {
     // A pod asks for injection with the same label.
     let policies = documents("admission/mutating.yaml");
     let policy = of_kind(&policies, "MutatingAdmissionPolicy");
-    assert_eq!(&policy["spec"]["matchConstraints"]["objectSelector"], selector);
+    assert_eq!(
+        &policy["spec"]["matchConstraints"]["objectSelector"],
+        selector
+    );
 }
 
 /// The policy volumes.podbeat.dev requires the same of other pods.
@@ -294,12 +311,17 @@ fn the_settings_are_right_and_their_directories_are_mounted() {
         (PLAIN, of_kind(&shared, "ConfigMap").clone()),
         (MARKERS, of_kind(&shared, "ConfigMap").clone()),
         (CHART, of_kind(&documents(CHART), "ConfigMap").clone()),
-        (CHART_PLAIN, of_kind(&documents(CHART_PLAIN), "ConfigMap").clone()),
+        (
+            CHART_PLAIN,
+            of_kind(&documents(CHART_PLAIN), "ConfigMap").clone(),
+        ),
         (
             CHART_EVERYTHING,
             documents(CHART_EVERYTHING)
                 .into_iter()
-                .find(|document| document["kind"] == "ConfigMap" && document["metadata"]["name"] == "podbeat")
+                .find(|document| {
+                    document["kind"] == "ConfigMap" && document["metadata"]["name"] == "podbeat"
+                })
                 .expect("settings"),
         ),
     ] {
@@ -312,9 +334,13 @@ fn the_settings_are_right_and_their_directories_are_mounted() {
             items(&container["volumeMounts"])
                 .find(|mount| path.starts_with(mount["mountPath"].as_str().expect("a path")))
         };
-        for path in [&config.ca_file, &config.client_cert_file, &config.client_key_file]
-            .into_iter()
-            .flatten()
+        for path in [
+            &config.ca_file,
+            &config.client_cert_file,
+            &config.client_key_file,
+        ]
+        .into_iter()
+        .flatten()
         {
             assert_eq!(
                 mounted(path).expect("mounted")["readOnly"],
@@ -322,7 +348,10 @@ fn the_settings_are_right_and_their_directories_are_mounted() {
                 "{file}: {}",
                 path.display()
             );
-            let name = path.file_name().and_then(|name| name.to_str()).expect("a name");
+            let name = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .expect("a name");
             assert!(
                 items(&named(&spec["volumes"], "podbeat")["projected"]["sources"])
                     .flat_map(|source| [&source["secret"]["items"], &source["configMap"]["items"]])
@@ -359,7 +388,8 @@ fn the_pods_are_what_podbeat_takes_them_for() {
             &[("podbeat-install", Role::Init), ("main", Role::Task)],
         ),
     ] {
-        let pod = serde_json::from_value(json!({"metadata": {"uid": "u1"}, "spec": pod_spec(file)}));
+        let pod =
+            serde_json::from_value(json!({"metadata": {"uid": "u1"}, "spec": pod_spec(file)}));
         let seen = status::observe(&pod.expect("a pod"), "podbeat");
         assert_eq!(seen.sidecar, sidecar, "{file}");
         let roles: Vec<_> = seen
@@ -375,7 +405,8 @@ fn the_pods_are_what_podbeat_takes_them_for() {
 fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
     let documents_of_reap = documents(REAP);
     let pod =
-        of_kind(&documents_of_reap, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"].clone();
+        of_kind(&documents_of_reap, "CronJob")["spec"]["jobTemplate"]["spec"]["template"]["spec"]
+            .clone();
     let native = pod_spec(NATIVE);
     let container = named(&pod["containers"], "reap");
     let arguments = [vec!["podbeat".into()], words(&container["args"])].concat();
@@ -388,7 +419,8 @@ fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
     };
     assert!(invocation.target == all && !invocation.dry_run);
     let settings = settings(container, of_kind(&documents(SHARED), "ConfigMap"));
-    ReapConfig::load(&flags, &settings).unwrap_or_else(|errors| panic!("the settings are wrong: {errors}"));
+    ReapConfig::load(&flags, &settings)
+        .unwrap_or_else(|errors| panic!("the settings are wrong: {errors}"));
 
     // The same files in the same places, with the same restrictions.
     assert_eq!(
@@ -397,7 +429,10 @@ fn the_cron_job_reaps_with_the_pods_own_settings_and_volume() {
     );
     let mount = named(&podbeat(&native)["volumeMounts"], "podbeat");
     assert_eq!(&container["volumeMounts"], &json!([mount]));
-    assert_eq!(container["securityContext"], podbeat(&native)["securityContext"]);
+    assert_eq!(
+        container["securityContext"],
+        podbeat(&native)["securityContext"]
+    );
     assert_eq!(container["image"], podbeat(&native)["image"]);
 
     // The Role allows exactly what podbeat needs.
@@ -428,7 +463,8 @@ fn the_charts_cron_job_is_that_of_the_manifest() {
     let (chart, manifest) = (documents(CHART_EVERYTHING), documents(REAP));
     for object in &manifest {
         let is = |other: &&Value| {
-            other["kind"] == object["kind"] && other["metadata"]["name"] == object["metadata"]["name"]
+            other["kind"] == object["kind"]
+                && other["metadata"]["name"] == object["metadata"]["name"]
         };
         let mut made = without_labels(chart.iter().find(is).expect("the chart makes it"));
         let mut want = without_labels(object);
@@ -482,7 +518,8 @@ fn the_charts_flow_schema_is_that_of_the_manifest() {
 /// The schema of the chart's values accepts exactly the log filters that podbeat accepts.
 #[test]
 fn the_schema_takes_the_log_filters_that_podbeat_takes() {
-    let schema: Value = serde_json::from_str(&read("helm/podbeat/values.schema.json")).expect("JSON");
+    let schema: Value =
+        serde_json::from_str(&read("helm/podbeat/values.schema.json")).expect("JSON");
     let schema = &schema["properties"]["settings"]["properties"]["log"];
     let validator = jsonschema::validator_for(schema).expect("a schema");
     let is_taken = |filter: &str| {
@@ -554,7 +591,9 @@ fn the_exit_markers_fit_together() {
             MARKERS => of_kind(&shared, "ConfigMap").clone(),
             _ => documents(file)
                 .into_iter()
-                .find(|document| document["kind"] == "ConfigMap" && document["metadata"]["name"] == "podbeat")
+                .find(|document| {
+                    document["kind"] == "ConfigMap" && document["metadata"]["name"] == "podbeat"
+                })
                 .expect("settings"),
         };
         let settings = settings(podbeat(&spec), &config_map);
@@ -572,7 +611,10 @@ fn the_exit_markers_fit_together() {
         };
         let mount = named(&install["volumeMounts"], "podbeat-bin");
         assert_eq!(mount["mountPath"].as_str(), to.to_str());
-        assert_ne!(mount["mountPath"], "/podbeat", "there the image has its binary");
+        assert_ne!(
+            mount["mountPath"], "/podbeat",
+            "there the image has its binary"
+        );
         let main = named(&spec["containers"], "main");
         let mut command = [words(&main["command"]), words(&main["args"])].concat();
         let mount = named(&main["volumeMounts"], "podbeat-bin");
@@ -631,7 +673,10 @@ fn every_pod_is_restricted_and_whole() {
             });
             for container in own {
                 assert_eq!(container["securityContext"]["readOnlyRootFilesystem"], true);
-                assert!(container["resources"]["limits"]["memory"].is_string(), "{file}");
+                assert!(
+                    container["resources"]["limits"]["memory"].is_string(),
+                    "{file}"
+                );
             }
         }
     }
@@ -639,7 +684,12 @@ fn every_pod_is_restricted_and_whole() {
 
 #[test]
 fn the_rights_are_the_least_and_the_same() {
-    for file in [SHARED, "kustomize/component/rbac.yaml", CHART, CHART_EVERYTHING] {
+    for file in [
+        SHARED,
+        "kustomize/component/rbac.yaml",
+        CHART,
+        CHART_EVERYTHING,
+    ] {
         let all = documents(file);
         assert_eq!(
             of_kind(&all, "Role")["rules"],
@@ -662,7 +712,8 @@ fn the_rights_are_the_least_and_the_same() {
             of_kind(&shared, "ServiceAccount")["metadata"]["name"],
             spec["serviceAccountName"]
         );
-        let token = &named(&spec["volumes"], "podbeat")["projected"]["sources"][0]["secret"]["name"];
+        let token =
+            &named(&spec["volumes"], "podbeat")["projected"]["sources"][0]["secret"]["name"];
         assert_eq!(&of_kind(&shared, "Secret")["metadata"]["name"], token);
     }
 }
@@ -711,7 +762,10 @@ fn the_flow_schema_takes_what_the_role_allows() {
     let text = read(FLOW_SCHEMA);
     let shares = number(&limited["nominalConcurrencyShares"]);
     let seats = 600 * shares / (245 + shares);
-    assert!(text.contains(&format!("{seats} of the 600")), "{seats} seats");
+    assert!(
+        text.contains(&format!("{seats} of the 600")),
+        "{seats} seats"
+    );
 }
 
 /// The annotations that the policies know are settings, and docs/operations.md lists them. The

@@ -23,7 +23,13 @@ fn directory() -> TempDir {
 fn exec(markers: &Path, script: &str) -> Command {
     let mut command = Command::new("env");
     command
-        .args(["--default-signal", PODBEAT, "exec", "--container-name", "main"])
+        .args([
+            "--default-signal",
+            PODBEAT,
+            "exec",
+            "--container-name",
+            "main",
+        ])
         .arg("--marker-dir")
         .arg(markers)
         .args(["--", "sh", "-c", script]);
@@ -81,7 +87,10 @@ fn the_exit_code_is_the_commands_and_the_marker_tells_it() {
             &format!("echo out; echo err >&2; exit {expected}"),
         ));
         assert_eq!(code(&output), expected);
-        assert_eq!((text(&output.stdout), text(&output.stderr)), ("out\n", "err\n"));
+        assert_eq!(
+            (text(&output.stdout), text(&output.stderr)),
+            ("out\n", "err\n")
+        );
         let marker = marker(markers.path());
         assert_eq!(marker["exitCode"], expected);
         assert_eq!(marker.get("signal"), None);
@@ -130,7 +139,10 @@ fn a_marker_is_readable_for_everybody_whatever_the_umask_and_nothing_lies_beside
         .permissions()
         .mode();
     assert_eq!(mode & 0o777, 0o644);
-    assert_eq!(std::fs::read_dir(markers.path()).expect("listed").count(), 1);
+    assert_eq!(
+        std::fs::read_dir(markers.path()).expect("listed").count(),
+        1
+    );
 }
 
 #[test]
@@ -156,8 +168,9 @@ fn every_signal_is_passed_on_and_reaches_the_command_once() {
     ] {
         let markers = directory();
         // The script ends only after it reads a line, so that a signal that came twice would show.
-        let script =
-            format!("trap 'echo {name}' {name}; echo ready; while ! read -r line; do :; done; exit 7");
+        let script = format!(
+            "trap 'echo {name}' {name}; echo ready; while ! read -r line; do :; done; exit 7"
+        );
         let mut child = exec(markers.path(), &script).spawn().expect("started");
         assert_eq!(line(&mut child), "ready", "{name}");
         send(child.id(), signal_sent);
@@ -179,7 +192,10 @@ fn a_signal_that_ends_the_command_is_told_with_its_number() {
             .expect("started");
         assert_eq!(line(&mut child), "ready");
         send(child.id(), sent);
-        assert_eq!(code(&child.wait_with_output().expect("waited for")), 128 + number);
+        assert_eq!(
+            code(&child.wait_with_output().expect("waited for")),
+            128 + number
+        );
         assert_eq!(marker(markers.path())["signal"], number);
     }
 }
@@ -192,7 +208,9 @@ fn a_signal_between_the_start_and_the_spawn_is_not_lost() {
     let mut rng = fastrand::Rng::new();
     for _ in 0..30 {
         let markers = directory();
-        let child = exec(markers.path(), "exec sleep 600").spawn().expect("started");
+        let child = exec(markers.path(), "exec sleep 600")
+            .spawn()
+            .expect("started");
         std::thread::sleep(std::time::Duration::from_micros(rng.u64(0..6000)));
         send(child.id(), Signal::TERM);
         let status = child.wait_with_output().expect("it ends").status;
@@ -305,7 +323,13 @@ fn with_sigchld_blocked_the_command_runs_without_a_wrapper() {
     let markers = directory();
     let mut command = Command::new("env");
     command
-        .args(["--block-signal=CHLD", PODBEAT, "exec", "--container-name", "main"])
+        .args([
+            "--block-signal=CHLD",
+            PODBEAT,
+            "exec",
+            "--container-name",
+            "main",
+        ])
         .arg("--marker-dir")
         .arg(markers.path())
         .args(["--", "sh", "-c", "echo $PPID; exit 8"]);
@@ -338,8 +362,7 @@ fn the_command_starts_as_if_without_a_wrapper() {
         return;
     }
     let markers = directory();
-    let look =
-        "cat /proc/self/status; echo; ls /proc/self/fd; pwd; cat /proc/self/limits /proc/self/oom_score_adj";
+    let look = "cat /proc/self/status; echo; ls /proc/self/fd; pwd; cat /proc/self/limits /proc/self/oom_score_adj";
     // With no ignored signals, and under a shell that ignores signals that a wrapper might change.
     for trap in ["", "trap '' HUP INT USR1 TERM QUIT TSTP TTIN TTOU;"] {
         let run = |wrapper: &[&str]| {
@@ -375,7 +398,13 @@ fn the_command_starts_as_if_without_a_wrapper() {
 #[test]
 fn orphans_are_reaped_and_only_the_commands_own_end_counts() {
     let as_root = ["--pid", "--fork", "--mount-proc"];
-    let as_anybody = ["--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    let as_anybody = [
+        "--user",
+        "--map-root-user",
+        "--pid",
+        "--fork",
+        "--mount-proc",
+    ];
     let permitted = |namespace: &&[&str]| {
         let mut attempt = Command::new("unshare");
         attempt.args(*namespace).arg("true").stderr(Stdio::null());
@@ -441,13 +470,23 @@ fn a_marker_is_whole_at_any_moment() {
 fn install_copies_the_binary_whole_and_executable() {
     let to = directory();
     let named = to.path().join("wrapper");
-    for (argument, installed) in [(to.path(), to.path().join("podbeat")), (&named, named.clone())] {
+    for (argument, installed) in [
+        (to.path(), to.path().join("podbeat")),
+        (&named, named.clone()),
+    ] {
         // Twice: the second time replaces an existing file.
         for _ in 0..2 {
-            let output = output(Command::new(PODBEAT).args(["exec", "--install"]).arg(argument));
+            let output = output(
+                Command::new(PODBEAT)
+                    .args(["exec", "--install"])
+                    .arg(argument),
+            );
             assert_eq!(code(&output), 0, "{output:?}");
         }
-        let mode = std::fs::metadata(&installed).expect("there").permissions().mode();
+        let mode = std::fs::metadata(&installed)
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o755);
         let version = output(Command::new(&installed).arg("--version"));
         assert_eq!(
@@ -458,7 +497,10 @@ fn install_copies_the_binary_whole_and_executable() {
     assert_eq!(std::fs::read_dir(to.path()).expect("listed").count(), 2);
     let output = output(Command::new(PODBEAT).args(["exec", "--install", "/nowhere/podbeat"]));
     assert_eq!(code(&output), 73);
-    assert!(text(&output.stderr).contains("/nowhere/podbeat"), "{output:?}");
+    assert!(
+        text(&output.stderr).contains("/nowhere/podbeat"),
+        "{output:?}"
+    );
 }
 
 /// On a terminal, the command's group is in the foreground: Ctrl-C reaches the task exactly once.

@@ -69,9 +69,13 @@ fn play(called: &str, ending: Ending) -> Option<Play> {
         (Ending::Unmet, "podbeat check") => plain(right, Err(500)),
         (Ending::Unmet, _) => plain(right, Ok("Failed")),
         (Ending::Overdue, _) => plain(right, Ok("Running")),
-        (Ending::Unread, "podbeat reap") => plain(&["--journal", "/nowhere/journal.json"], Err(500)),
+        (Ending::Unread, "podbeat reap") => {
+            plain(&["--journal", "/nowhere/journal.json"], Err(500))
+        }
         (Ending::Unread, "podbeat explain") => plain(&["/nowhere/log"], Err(500)),
-        (Ending::Unread, "podbeat runs heartbeat") => plain(&["trn.1", "-f", "/nowhere/file"], Err(500)),
+        (Ending::Unread, "podbeat runs heartbeat") => {
+            plain(&["trn.1", "-f", "/nowhere/file"], Err(500))
+        }
         (Ending::Unread, _) => plain(&["-f", "/nowhere/file"], Err(500)),
         (Ending::Refused, "podbeat explain") => plain(&[NEITHER], Err(500)),
         (Ending::Delivered, "podbeat explain" | "podbeat completion" | "podbeat version") => {
@@ -94,8 +98,16 @@ async fn serving(service: Result<&'static str, u16>) -> Server {
             Err(status) => error(status),
             Ok(status) => {
                 let run = json!({"id": "trn.1", "name": "n", "status": status});
-                let is_list = received.method == "GET" && !received.path_and_query.contains("trn.1");
-                json_answer(200, &if is_list { json!({"items": [run]}) } else { run })
+                let is_list =
+                    received.method == "GET" && !received.path_and_query.contains("trn.1");
+                json_answer(
+                    200,
+                    &if is_list {
+                        json!({"items": [run]})
+                    } else {
+                        run
+                    },
+                )
             }
         }
     })
@@ -118,7 +130,10 @@ async fn every_documented_exit_code_is_what_the_command_ends_with() {
                 // runtime, which needs more.
                 let mut command = Command::new("/bin/sh");
                 command.args(["-c", "ulimit -n 4 && exec \"$0\" \"$@\"", PODBEAT]);
-                command.env_clear().stdout(Stdio::piped()).stderr(Stdio::piped());
+                command
+                    .env_clear()
+                    .stdout(Stdio::piped())
+                    .stderr(Stdio::piped());
                 command
             } else {
                 podbeat()
@@ -137,7 +152,10 @@ async fn every_documented_exit_code_is_what_the_command_ends_with() {
                 command.stdout(full);
             }
             let ended = ended(&mut command).await;
-            let told = format!("{called} {:?} for {ending:?}: {}", play.arguments, ended.notes);
+            let told = format!(
+                "{called} {:?} for {ending:?}: {}",
+                play.arguments, ended.notes
+            );
             assert_eq!(ended.code, i32::from(ending.code()), "{told}");
             played += 1;
         }

@@ -65,10 +65,17 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
         .apply(Pod::new("p", "u1").showing(&waiting("ContainerCreating")));
     let mut first = Podbeat::start(&world, "log-1", &state);
     until_main_is(&world, "waiting").await;
-    world.service_faults.script("heartbeat 503 x2").expect("a fault");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .service_faults
+        .script("heartbeat 503 x2")
+        .expect("a fault");
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     until_main_is(&world, "running").await;
-    first.until_logged("the service accepts heartbeats again").await;
+    first
+        .until_logged("the service accepts heartbeats again")
+        .await;
     first.kill();
     let second = Podbeat::start(&world, "log-2", &state);
     world
@@ -83,7 +90,10 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
 
     let log = before + &after;
     let story = told(&log).await;
-    assert_eq!((&story["taskRun"], &story["pod"]), (&RUN.into(), &"lab/p".into()));
+    assert_eq!(
+        (&story["taskRun"], &story["pod"]),
+        (&RUN.into(), &"lab/p".into())
+    );
     in_order(
         &texts(&story),
         &[
@@ -108,7 +118,11 @@ async fn a_life_with_an_outage_a_crash_and_a_good_end() {
         "podbeat's container was restarted once.",
         "The service also accepted everything that podbeat saw before.",
     ] {
-        assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
+        assert!(
+            verdict(&story).contains(part),
+            "{part}: {}",
+            verdict(&story)
+        );
     }
 
     // The same as text, from a file, with the prefix that kubectl can add to each line, and with
@@ -251,7 +265,9 @@ async fn a_log_tells_the_same_however_it_was_kept() {
 #[tokio::test]
 async fn an_end_in_vain_says_what_stood_in_its_way_and_what_to_do() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let agent = Podbeat::start(&world, "log", &[]);
     until_main_is(&world, "running").await;
     world
@@ -281,7 +297,11 @@ async fn an_end_in_vain_says_what_stood_in_its_way_and_what_to_do() {
         "the task-run service answered 403",
         "podbeat reap can send it",
     ] {
-        assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
+        assert!(
+            verdict(&story).contains(part),
+            "{part}: {}",
+            verdict(&story)
+        );
     }
 }
 
@@ -301,7 +321,11 @@ async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
         "podbeat has not been able to watch the pod since 20",
         "is forbidden",
     ] {
-        assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
+        assert!(
+            verdict(&story).contains(part),
+            "{part}: {}",
+            verdict(&story)
+        );
     }
 }
 
@@ -310,7 +334,9 @@ async fn a_journal_tells_what_waits() {
     let world = World::start().await.expect("a world");
     let directory = world.path("state");
     std::fs::create_dir(&directory).expect("made");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut agent = Podbeat::start(
         &world,
         "log",
@@ -334,7 +360,11 @@ async fn a_journal_tells_what_waits() {
         "the journal does not show that the service accepted it",
         "podbeat reap --journal sends it, with the same nonce",
     ] {
-        assert!(verdict(&story).contains(part), "{part}: {}", verdict(&story));
+        assert!(
+            verdict(&story).contains(part),
+            "{part}: {}",
+            verdict(&story)
+        );
     }
     let newer = explain(&[], &journal.replace(r#""version":1"#, r#""version":9"#)).await;
     assert_eq!(newer.code, 65);
@@ -505,7 +535,11 @@ async fn why_the_pods_of_a_real_cluster_ended() {
             "main is terminated with exit code 3, Error.",
         ),
     ] {
-        let own = if name.starts_with("e2e/") { "podbeat" } else { "hb" };
+        let own = if name.starts_with("e2e/") {
+            "podbeat"
+        } else {
+            "hb"
+        };
         let told = explain(&["-o", "json", "--container-name", own], &capture(name)).await;
         let story: Value = serde_json::from_str(&told.done()).expect("one story");
         assert_eq!(outcome(&story), outcome_expected, "{name}");
@@ -515,16 +549,25 @@ async fn why_the_pods_of_a_real_cluster_ended() {
             cause_expected.ends_with(": ") || cause == cause_expected,
             "{name}: {cause}"
         );
-        assert!(verdict(&story).contains(said), "{name}: {}", verdict(&story));
+        assert!(
+            verdict(&story).contains(said),
+            "{name}: {}",
+            verdict(&story)
+        );
     }
     // The pod still waits.
     let waits = capture("e2e/watch-no-image-native");
-    let waits: String = waits.lines().take(7).map(|line| format!("{line}\n")).collect();
+    let waits: String = waits
+        .lines()
+        .take(7)
+        .map(|line| format!("{line}\n"))
+        .collect();
     let story = told(&waits).await;
     assert_eq!(outcome(&story), "open");
     assert!(
-        cause(&story)
-            .starts_with("Container main could not start: its image cannot be pulled (ImagePullBackOff: "),
+        cause(&story).starts_with(
+            "Container main could not start: its image cannot be pulled (ImagePullBackOff: "
+        ),
         "{}",
         verdict(&story)
     );
@@ -585,7 +628,10 @@ async fn why_is_told_by_a_log_a_journal_and_a_record() {
         );
     }
     for heartbeat in world.service.heartbeats() {
-        assert!(!heartbeat.body.to_string().contains("Preempt"), "{heartbeat:?}");
+        assert!(
+            !heartbeat.body.to_string().contains("Preempt"),
+            "{heartbeat:?}"
+        );
     }
 }
 
@@ -597,12 +643,14 @@ async fn a_deadline_shows_in_the_log_though_its_reason_comes_too_late() {
     let agent = Podbeat::start(&world, "log", &[]);
     until_main_is(&world, "running").await;
     // As in tests/captures/watch-l-deadline.jsonl.
-    pod["status"]["conditions"] = json!([{"type": "Ready", "status": "False", "reason": "PodFailed"}]);
+    pod["status"]["conditions"] =
+        json!([{"type": "Ready", "status": "False", "reason": "PodFailed"}]);
     world.kube.apply(pod.clone());
     agent
         .until_logged("the Kubernetes API reported a reason for the pod's state")
         .await;
-    pod["status"]["containerStatuses"][0]["state"] = terminated(0, "Completed", "1")["state"].clone();
+    pod["status"]["containerStatuses"][0]["state"] =
+        terminated(0, "Completed", "1")["state"].clone();
     world.kube.apply(pod);
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
     agent.signal(Signal::TERM);
@@ -665,7 +713,9 @@ async fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
     let missing = explain(&["/nowhere/log"], "").await;
     assert_eq!(missing.code, 66);
     assert!(
-        missing.notes.starts_with("podbeat: cannot read /nowhere/log: "),
+        missing
+            .notes
+            .starts_with("podbeat: cannot read /nowhere/log: "),
         "{missing:?}"
     );
 }
@@ -696,6 +746,12 @@ async fn a_record_of_a_task_that_ended_beside_a_proxy_names_the_proxy_and_the_se
             && cause.contains("podbeat.dev/ignored-containers"),
         "{cause}"
     );
-    let named = told(&record(json!({"podbeat.dev/ignored-containers": "istio-proxy"}))).await;
-    assert_eq!((outcome(&named), named["verdict"].get("cause")), ("due", None));
+    let named = told(&record(
+        json!({"podbeat.dev/ignored-containers": "istio-proxy"}),
+    ))
+    .await;
+    assert_eq!(
+        (outcome(&named), named["verdict"].get("cause")),
+        ("due", None)
+    );
 }

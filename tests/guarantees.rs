@@ -61,7 +61,10 @@ fn every_named_test_exists() {
             continue;
         };
         let module = file.trim_end_matches(".rs").trim_end_matches("/mod");
-        let (head, tail) = (format!("{}::", module.replace('/', "::")), format!("::{name}"));
+        let (head, tail) = (
+            format!("{}::", module.replace('/', "::")),
+            format!("::{name}"),
+        );
         let is_there = tests
             .iter()
             .any(|test| test.starts_with(&head) && test.ends_with(&tail));

@@ -32,7 +32,11 @@ fn fifo(path: &Path) {
 async fn until_it_beats_on(world: &World) {
     let accepted = world.service.accepted().len();
     until(world, "two more heartbeats", |heartbeats| {
-        heartbeats.iter().filter(|heartbeat| heartbeat.accepted).count() >= accepted + 2
+        heartbeats
+            .iter()
+            .filter(|heartbeat| heartbeat.accepted)
+            .count()
+            >= accepted + 2
     })
     .await;
 }
@@ -40,7 +44,10 @@ async fn until_it_beats_on(world: &World) {
 async fn until_told(podbeat: &Podbeat, message: &str, of: &str) -> Value {
     podbeat
         .until(&format!("{message}: {of}"), |line| {
-            line["message"] == message && line["error"].as_str().is_some_and(|error| error.contains(of))
+            line["message"] == message
+                && line["error"]
+                    .as_str()
+                    .is_some_and(|error| error.contains(of))
         })
         .await
 }
@@ -54,7 +61,9 @@ fn is_small(podbeat: &Podbeat) {
 /// Replaces the token file with something else while podbeat runs, and then restores it.
 async fn with_token_file(put: impl Fn(&Path), said: &str) {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
     until_main_is(&world, "running").await;
     let beside = world.path("token.beside");
@@ -87,7 +96,9 @@ async fn a_token_file_without_end_takes_no_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn pipes_from_the_start_on_end_with_64_or_hold_nothing_up() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let pipe = world.path("pipe");
     fifo(&pipe);
     for variable in ["PODBEAT_CA_FILE", "PODBEAT_NONCE_FILE"] {
@@ -219,15 +230,16 @@ async fn a_pod_of_many_small_parts_takes_no_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_that_never_ends_its_answers_takes_no_memory() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world
         .service_faults
         .script("heartbeat flood until-lifted")
         .expect("a rule");
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
     until_it_beats_on(&world).await;
-    let message =
-        "a heartbeat was accepted, but the response body is unreadable; a new token in it would be lost";
+    let message = "a heartbeat was accepted, but the response body is unreadable; a new token in it would be lost";
     until_told(&podbeat, message, "larger than 64 KiB").await;
     is_small(&podbeat);
     podbeat.signal(Signal::TERM);
@@ -278,7 +290,8 @@ async fn byte_order_marks_and_white_space_around_what_is_read_change_nothing() {
     assert!(
         accepted
             .iter()
-            .all(|heartbeat| heartbeat.token.as_deref() == Some(TOKEN) && heartbeat.nonce() == "issued-7"),
+            .all(|heartbeat| heartbeat.token.as_deref() == Some(TOKEN)
+                && heartbeat.nonce() == "issued-7"),
         "{accepted:?}"
     );
     let renew = |jwt: &str| {
@@ -318,7 +331,9 @@ async fn byte_order_marks_and_white_space_around_what_is_read_change_nothing() {
         std::fs::read_to_string(world.path("renewed")).expect("handed on"),
         "renewed"
     );
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     podbeat.signal(Signal::TERM);
     assert_eq!(podbeat.end().await.0, 0);
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
@@ -327,20 +342,23 @@ async fn byte_order_marks_and_white_space_around_what_is_read_change_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_large_pods_take_no_more_of_reaps_memory_than_few_small_ones() {
     let runs: Vec<String> = (0..40).map(|nth| format!("trn.{nth}")).collect();
-    let world = crate::harness::world_with(crate::harness::knowing(runs.iter().map(String::as_str))).await;
+    let world =
+        crate::harness::world_with(crate::harness::knowing(runs.iter().map(String::as_str))).await;
     // About 1.4 MB each, which etcd accepts.
     let variables: Vec<Value> = (0..14_000)
         .map(|nth| json!({"name": format!("VARIABLE_NUMBER_{nth}"), "value": "x".repeat(60)}))
         .collect();
     for (nth, run) in runs.iter().enumerate() {
-        let mut pod = Pod::new(&format!("p{nth}"), &format!("u{nth}")).showing(&terminated(3, "Error", "1"));
+        let mut pod =
+            Pod::new(&format!("p{nth}"), &format!("u{nth}")).showing(&terminated(3, "Error", "1"));
         pod["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": run});
         pod["status"]["phase"] = json!("Failed");
         pod["spec"]["containers"][0]["env"] = Value::Array(variables.clone());
         world.kube.apply(pod);
     }
     let mut settings = world.settings("reaper", "u");
-    settings.retain(|variable, _| !["TASK_RUN_ID", "POD_NAME", "POD_UID"].contains(&variable.as_str()));
+    settings
+        .retain(|variable, _| !["TASK_RUN_ID", "POD_NAME", "POD_UID"].contains(&variable.as_str()));
     let mut podbeat = Podbeat::with(&world, "log", &settings, &["reap", "--all"]);
     let (status, peak) = podbeat.ended_with_peak().await;
     assert!(status.success(), "{}", podbeat.text());

@@ -1,5 +1,6 @@
-//! What Cargo cannot see: who reads a clock, a file or the environment, who knows the wire's spelling, and which modules of one
-//! crate are pure. Between crates Cargo itself keeps the direction; ARCHITECTURE.md draws it.
+//! What Cargo cannot see: who reads a clock, a file or the environment, who knows the wire's
+//! spelling, and which modules of one crate are pure. Between crates Cargo itself keeps the
+//! direction; ARCHITECTURE.md draws it.
 
 use std::fs;
 use std::path::Path;
@@ -89,7 +90,10 @@ const RULES: &[Rule] = &[
     },
     Rule {
         within: ALL,
-        but_not: &["crates/task-runs/src/model", "crates/kubernetes/src/resource.rs"],
+        but_not: &[
+            "crates/task-runs/src/model",
+            "crates/kubernetes/src/resource.rs",
+        ],
         forbidden: &[
             "podUID",
             "containerID",
@@ -194,8 +198,8 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The code without comments, and without what stands behind `#[cfg(test)]`, wherever in the file it is. Texts keep their
-/// words, because the wire's spelling stands in them.
+/// The code without comments, and without what stands behind `#[cfg(test)]`, wherever in the file
+/// it is. Texts keep their words, because the wire's spelling stands in them.
 fn code_only(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -211,7 +215,8 @@ fn code_only(text: &str) -> String {
         .join("\n")
 }
 
-/// The length of the item that text begins with, its attributes included: up to its `;`, its `,` or its closing brace.
+/// The length of the item that text begins with, its attributes included: up to its `;`, its `,` or
+/// its closing brace.
 fn item(text: &str) -> usize {
     let mut depth = 0_usize;
     let mut tokens = Tokens(text, 0);
@@ -286,8 +291,8 @@ fn character(text: &str) -> Option<usize> {
     (inner.get(end..)?.starts_with('\'')).then_some(end + 2)
 }
 
-/// Whether the word is in the code, not as the tail of a longer path segment. `use` groups are written out:
-/// `use crate::{a, b}` names `crate::a` and `crate::b`.
+/// Whether the word is in the code, not as the tail of a longer path segment. `use` groups are
+/// written out: `use crate::{a, b}` names `crate::a` and `crate::b`.
 fn names(code: &str, word: &str) -> bool {
     let stands_alone = |at: usize| {
         if word.starts_with(':') {
@@ -354,7 +359,10 @@ fn every_rule_is_about_files_that_exist() {
         .iter()
         .flat_map(|rule| rule.within.iter().chain(rule.but_not))
     {
-        assert!(files.iter().any(|(file, _)| file.starts_with(part)), "{part}");
+        assert!(
+            files.iter().any(|(file, _)| file.starts_with(part)),
+            "{part}"
+        );
     }
 }
 
@@ -364,15 +372,20 @@ fn what_is_planted_in_the_middle_of_a_file_is_found() {
     let mut planted = 0;
     for (file, text) in all_sources() {
         let lines: Vec<&str> = text.lines().collect();
-        let Some(place) = middle(&lines) else { continue };
+        let Some(place) = middle(&lines) else {
+            continue;
+        };
         let (before, behind) = lines.split_at(place);
         let (before, behind) = (before.join("\n"), behind.join("\n"));
         for rule in RULES.iter().filter(|rule| rule.applies_to(&file)) {
             for word in rule.forbidden {
                 let test = "#[cfg(test)]\nfn only_a_test() { let brace = '{'; }";
-                let breach = format!("{before}\n{test}\nfn planted() {{ let it = {word}; }}\n{behind}");
+                let breach =
+                    format!("{before}\n{test}\nfn planted() {{ let it = {word}; }}\n{behind}");
                 assert!(
-                    breaches(&file, &breach).iter().any(|found| found.contains(word)),
+                    breaches(&file, &breach)
+                        .iter()
+                        .any(|found| found.contains(word)),
                     "{file}:{place}: {word}"
                 );
                 planted += 1;
@@ -416,7 +429,10 @@ fn what_is_allowed_is_not_found() {
             "crates/heartbeat/src/machine/mod.rs",
             "fn f() {\n    #[cfg(test)]\n    let at = \"{\".len() + Instant::now();\n}",
         ),
-        ("src/check/files.rs", "let names = std::fs::read_dir(directory);"),
+        (
+            "src/check/files.rs",
+            "let names = std::fs::read_dir(directory);",
+        ),
         (
             "crates/task-runs/src/model/heartbeat.rs",
             "#[serde(rename = \"podUID\")]",

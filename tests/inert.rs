@@ -107,7 +107,9 @@ async fn runs() {
                      "createdBy": SAMPLE});
     let answer = run.clone();
     let server = Server::start(move |received| match received.path_and_query.as_str() {
-        path if path.contains("refused") => json_answer(400, &json!({"code": SAMPLE, "message": SAMPLE})),
+        path if path.contains("refused") => {
+            json_answer(400, &json!({"code": SAMPLE, "message": SAMPLE}))
+        }
         path if path.contains("/runs?") || path.ends_with("/runs") => {
             json_answer(200, &json!({"items": [answer]}))
         }
@@ -188,10 +190,16 @@ async fn reap_and_check() {
         }
     }
     let nowhere = format!("/nowhere/{SAMPLE}");
-    let refused = ended(podbeat().envs(&settings).args(["reap", "--journal", &nowhere])).await;
+    let refused = ended(
+        podbeat()
+            .envs(&settings)
+            .args(["reap", "--journal", &nowhere]),
+    )
+    .await;
     both_are_inert("no such journal", &refused);
 
-    let server = Server::start(|_| json_answer(403, &json!({"code": SAMPLE, "message": SAMPLE}))).await;
+    let server =
+        Server::start(|_| json_answer(403, &json!({"code": SAMPLE, "message": SAMPLE}))).await;
     settings.insert("PODBEAT_SERVICE_URL".to_owned(), server.url());
     settings.insert("PODBEAT_STATE_DIR".to_owned(), nowhere);
     for line in ["check", "check -o json"] {
@@ -237,7 +245,8 @@ async fn observe() {
 #[tokio::test]
 async fn the_agent_and_exec() {
     let world = World::start().await.expect("a world");
-    let server = Server::start(|_| json_answer(503, &json!({"code": SAMPLE, "message": SAMPLE}))).await;
+    let server =
+        Server::start(|_| json_answer(503, &json!({"code": SAMPLE, "message": SAMPLE}))).await;
     for format in ["json", "text"] {
         let mut waits = waiting(SAMPLE);
         waits["state"]["waiting"]["message"] = json!(SAMPLE);
@@ -266,7 +275,14 @@ async fn the_agent_and_exec() {
 
     let dir = tempfile::tempdir().expect("a directory");
     let dir = text(dir.path());
-    let arguments = ["exec", "--container-name", "main", "--marker-dir", &dir, "--"];
+    let arguments = [
+        "exec",
+        "--container-name",
+        "main",
+        "--marker-dir",
+        &dir,
+        "--",
+    ];
     let nowhere = format!("/nowhere/{SAMPLE}");
     let not_run = ended(podbeat().args(arguments).arg(&nowhere)).await;
     assert_eq!(not_run.code, 127);

@@ -68,7 +68,11 @@ async fn live(seed: u64) -> u32 {
     let world = World::start().await.expect("a world");
     std::fs::create_dir(world.path("state")).expect("a state directory");
     let native = rng.bool();
-    let sidecar = if native { Sidecar::Native } else { Sidecar::Plain };
+    let sidecar = if native {
+        Sidecar::Native
+    } else {
+        Sidecar::Plain
+    };
     let pod = Pod::new("p", "u1").policy("OnFailure").sidecar(sidecar);
     // Answers take some time, so that a kill meets requests in flight. Some answers are lost.
     world
@@ -124,14 +128,21 @@ async fn live(seed: u64) -> u32 {
     };
     let both = async { tokio::join!(drive, kubelet) };
     if tokio::time::timeout(LIMIT, both).await.is_err() {
-        panic!("seed {seed}: no end; heard {:#?}", world.service.heartbeats());
+        panic!(
+            "seed {seed}: no end; heard {:#?}",
+            world.service.heartbeats()
+        );
     }
     check(seed, &world);
     kills
 }
 
 fn check(seed: u64, world: &World) {
-    assert_eq!(world.service.violations(), Vec::<String>::new(), "seed {seed}");
+    assert_eq!(
+        world.service.violations(),
+        Vec::<String>::new(),
+        "seed {seed}"
+    );
     let all = world.service.heartbeats();
     let accepted = world.service.accepted();
     let first = accepted.iter().position(Heartbeat::is_final);
@@ -150,11 +161,14 @@ fn check(seed: u64, world: &World) {
         assert!(after.is_final(), "seed {seed}");
     }
     let failure = accepted[..first].iter().any(|heartbeat| {
-        heartbeat
-            .state("main")
-            .is_some_and(|(_, members)| members.get("containerID") == Some(&json!("containerd://c1")))
+        heartbeat.state("main").is_some_and(|(_, members)| {
+            members.get("containerID") == Some(&json!("containerd://c1"))
+        })
     });
-    assert!(failure, "seed {seed}: the first exit was never told: {all:#?}");
+    assert!(
+        failure,
+        "seed {seed}: the first exit was never told: {all:#?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

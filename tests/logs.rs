@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use podbeat::config::SETTINGS;
-use podbeat_interface::messages::{EVERYWHERE, FIELDS, Field, Form, Id, Message, Presence, field_of};
+use podbeat_interface::messages::{
+    EVERYWHERE, FIELDS, Field, Form, Id, Message, Presence, field_of,
+};
 
 use crate::harness::repository::is_up_to_date;
 
@@ -91,8 +93,13 @@ fn document() -> String {
         "\n## Fields\n\nEvery line in JSON has these fields:\n\n| field | form | meaning |\n|---|---|---|\n",
     );
     rows(&mut text, EVERYWHERE.iter().copied());
-    text.push_str("\nThe messages above have these fields:\n\n| field | form | meaning |\n|---|---|---|\n");
-    rows(&mut text, FIELDS.iter().map(|field| (*field, form(field.name))));
+    text.push_str(
+        "\nThe messages above have these fields:\n\n| field | form | meaning |\n|---|---|---|\n",
+    );
+    rows(
+        &mut text,
+        FIELDS.iter().map(|field| (*field, form(field.name))),
+    );
     writeln!(
         text,
         "\nIn `podbeat started`, the settings are texts, in the form of [configuration.md](configuration.md). Exceptions: \
@@ -106,19 +113,29 @@ fn document() -> String {
 /// The form of a field, which is the same in all messages.
 fn form(name: &str) -> Form {
     let fields = Message::ALL.iter().flat_map(|message| message.fields);
-    let mut forms = fields.filter(|field| field.name == name && field.presence != Presence::Setting);
+    let mut forms =
+        fields.filter(|field| field.name == name && field.presence != Presence::Setting);
     let form = forms
         .next()
         .unwrap_or_else(|| panic!("no message has {name}"))
         .form;
-    assert!(forms.all(|other| other.form == form), "{name} has several forms");
+    assert!(
+        forms.all(|other| other.form == form),
+        "{name} has several forms"
+    );
     form
 }
 
 fn rows(text: &mut String, fields: impl Iterator<Item = (Field, Form)>) {
     for (field, form) in fields {
-        writeln!(text, "| `{}` | {} | {} |", field.name, form.name(), field.meaning)
-            .expect("a String takes all");
+        writeln!(
+            text,
+            "| `{}` | {} | {} |",
+            field.name,
+            form.name(),
+            field.meaning
+        )
+        .expect("a String takes all");
     }
 }
 

@@ -64,14 +64,22 @@ fn text() -> impl Strategy<Value = Value> {
 
 fn object<const N: usize>(members: [(&str, Value); N]) -> Value {
     let present = members.into_iter().filter(|(_, value)| !value.is_null());
-    Value::Object(present.map(|(name, value)| (name.to_owned(), value)).collect())
+    Value::Object(
+        present
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
+    )
 }
 
 fn state() -> impl Strategy<Value = Value> {
     let waiting = (text(), text()).prop_map(|(reason, message)| {
-        object([("waiting", object([("reason", reason), ("message", message)]))])
+        object([(
+            "waiting",
+            object([("reason", reason), ("message", message)]),
+        )])
     });
-    let running = time().prop_map(|started| object([("running", object([("startedAt", started)]))]));
+    let running =
+        time().prop_map(|started| object([("running", object([("startedAt", started)]))]));
     let code = prop_oneof![any::<i32>().prop_map(Value::from), Just(Value::Null)];
     let terminated = (code.clone(), code, text(), text(), time(), time(), text()).prop_map(
         |(exit, signal, reason, message, from, to, id)| {
@@ -89,7 +97,13 @@ fn state() -> impl Strategy<Value = Value> {
             )])
         },
     );
-    prop_oneof![Just(json!({})), Just(Value::Null), waiting, running, terminated]
+    prop_oneof![
+        Just(json!({})),
+        Just(Value::Null),
+        waiting,
+        running,
+        terminated
+    ]
 }
 
 /// A pod, and the name of podbeat's container in it.
@@ -216,7 +230,10 @@ fn reported(seen: &Seen, report: Report) -> Vec<Value> {
 
 /// The items of a list; none if the list is missing.
 fn items<'pod>(pod: &'pod Value, list: &str) -> impl Iterator<Item = &'pod Value> {
-    pod.pointer(list).and_then(Value::as_array).into_iter().flatten()
+    pod.pointer(list)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
 }
 
 fn names(pod: &Value, list: &str) -> Vec<String> {
@@ -330,7 +347,11 @@ fn every_event_of_every_capture_is_reported_member_for_member() {
                 .collect()
         };
         let task = said("containers", "containerStatuses");
-        let all = [said("initContainers", "initContainerStatuses"), task.clone()].concat();
+        let all = [
+            said("initContainers", "initContainerStatuses"),
+            task.clone(),
+        ]
+        .concat();
         assert_eq!(reported(seen, Report::Task), task, "{pod}");
         assert_eq!(reported(seen, Report::All), all, "{pod}");
         let observed = observe(seen);
@@ -348,11 +369,17 @@ fn every_event_of_every_capture_is_reported_member_for_member() {
             let last = status["lastState"]
                 .get("terminated")
                 .map(|exit| exit["containerID"].clone());
-            let seen = container.last_exit.as_ref().map(|exit| json!(exit.container_id));
+            let seen = container
+                .last_exit
+                .as_ref()
+                .map(|exit| json!(exit.container_id));
             assert_eq!(seen, last);
         }
         events += 1;
         told += all.len();
     }
-    assert!(events > 250 && told > events, "{events} events, {told} statuses");
+    assert!(
+        events > 250 && told > events,
+        "{events} events, {told} statuses"
+    );
 }

@@ -28,7 +28,14 @@ const KUBE_STATE_METRICS: &[&str] = &[
 const WORDS: &[&str] = &["and", "bool", "offset", "or", "unless"];
 
 /// Words whose parentheses contain labels.
-const LABEL_LISTS: &[&str] = &["by", "group_left", "group_right", "ignoring", "on", "without"];
+const LABEL_LISTS: &[&str] = &[
+    "by",
+    "group_left",
+    "group_right",
+    "ignoring",
+    "on",
+    "without",
+];
 
 fn yaml(path: &str) -> Value {
     serde_saphyr::from_str(&read(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
@@ -39,7 +46,9 @@ fn items(value: &Value) -> &[Value] {
 }
 
 fn text(value: &Value) -> &str {
-    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+    value
+        .as_str()
+        .unwrap_or_else(|| panic!("{value} is no text"))
 }
 
 fn rules() -> Vec<Value> {
@@ -75,7 +84,10 @@ fn dashboard_expressions(dashboard: &Value) -> Vec<(String, String)> {
     let mut all = Vec::new();
     for panel in panels(dashboard) {
         for target in items(&panel["targets"]) {
-            all.push((text(&panel["title"]).to_owned(), text(&target["expr"]).to_owned()));
+            all.push((
+                text(&panel["title"]).to_owned(),
+                text(&target["expr"]).to_owned(),
+            ));
         }
     }
     for note in items(&dashboard["annotations"]["list"]) {
@@ -124,8 +136,8 @@ fn tokens(expression: &str) -> Vec<Token> {
             '[' => while rest.next().is_some_and(|next| next != ']') {},
             _ if at.is_ascii_alphanumeric() || at == '_' || at == ':' || at == '$' => {
                 let mut word = at.to_string();
-                while let Some(next) =
-                    rest.next_if(|next| next.is_ascii_alphanumeric() || *next == '_' || *next == ':')
+                while let Some(next) = rest
+                    .next_if(|next| next.is_ascii_alphanumeric() || *next == '_' || *next == ':')
                 {
                     word.push(next);
                 }
@@ -201,7 +213,11 @@ fn asked(expression: &str, labels: &[&str]) -> Vec<(String, String)> {
 fn documented() -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for line in read("docs/metrics.md").lines() {
-        let Some(name) = line.split('|').nth(1).map(|cell| cell.trim().trim_matches('`')) else {
+        let Some(name) = line
+            .split('|')
+            .nth(1)
+            .map(|cell| cell.trim().trim_matches('`'))
+        else {
             continue;
         };
         if name.starts_with("podbeat_") || name.starts_with("process_") {
@@ -220,11 +236,15 @@ fn documented() -> BTreeMap<String, String> {
 fn what_an_expression_names_is_found() {
     let found = |expression| metrics(expression).into_iter().collect::<Vec<_>>();
     assert_eq!(
-        found(r#"sum by (le, kind) (rate(a_total{b="c", d=~"}e"}[5m])) / on (f) group_left (g) h:i > 1e3"#),
+        found(
+            r#"sum by (le, kind) (rate(a_total{b="c", d=~"}e"}[5m])) / on (f) group_left (g) h:i > 1e3"#
+        ),
         ["a_total", "h:i"]
     );
     assert_eq!(
-        found(r#"x offset 1h unless ignoring (y) last_over_time(z[1h] offset 5m) or "words" == bool 2"#),
+        found(
+            r#"x offset 1h unless ignoring (y) last_over_time(z[1h] offset 5m) or "words" == bool 2"#
+        ),
         ["x", "z"]
     );
     assert_eq!(
@@ -246,12 +266,18 @@ fn what_an_expression_names_is_found() {
 fn every_metric_is_one_that_is_there() {
     let documented = documented();
     let rules = rules();
-    let recorded: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["record"].as_str()).collect();
+    let recorded: BTreeSet<&str> = rules
+        .iter()
+        .filter_map(|rule| rule["record"].as_str())
+        .collect();
     let mut expressions: Vec<(String, String)> = rules
         .iter()
         .map(|rule| {
             let name = rule["alert"].as_str().or(rule["record"].as_str());
-            (name.expect("a name").to_owned(), text(&rule["expr"]).to_owned())
+            (
+                name.expect("a name").to_owned(),
+                text(&rule["expr"]).to_owned(),
+            )
         })
         .collect();
     expressions.extend(dashboard_expressions(&dashboard()));
@@ -264,7 +290,11 @@ fn every_metric_is_one_that_is_there() {
             let of_histogram = ["_bucket", "_sum", "_count"]
                 .iter()
                 .find_map(|suffix| metric.strip_suffix(suffix))
-                .filter(|base| documented.get(*base).is_some_and(|row| row.contains("histogram")));
+                .filter(|base| {
+                    documented
+                        .get(*base)
+                        .is_some_and(|row| row.contains("histogram"))
+                });
             let known = documented.contains_key(&metric)
                 || of_histogram.is_some()
                 || recorded.contains(metric.as_str())
@@ -284,8 +314,14 @@ fn every_metric_is_one_that_is_there() {
             assert!(told, "{place}: no metric has {label}=\"{value}\"");
         }
     }
-    let in_vain: Vec<_> = recorded.iter().filter(|name| !used.contains(**name)).collect();
-    assert!(in_vain.is_empty(), "recorded, and used by nobody: {in_vain:?}");
+    let in_vain: Vec<_> = recorded
+        .iter()
+        .filter(|name| !used.contains(**name))
+        .collect();
+    assert!(
+        in_vain.is_empty(),
+        "recorded, and used by nobody: {in_vain:?}"
+    );
     let in_vain: Vec<_> = KUBE_STATE_METRICS
         .iter()
         .filter(|name| !used.contains(**name))
@@ -343,10 +379,15 @@ fn the_dashboards_memory_limit_is_the_containers() {
     let dashboard = dashboard();
     let mut found = 0;
     for panel in panels(&dashboard) {
-        let of_memory = |target: &Value| text(&target["expr"]).contains("process_resident_memory_bytes");
+        let of_memory =
+            |target: &Value| text(&target["expr"]).contains("process_resident_memory_bytes");
         if items(&panel["targets"]).iter().any(of_memory) {
             let told = format!("the container's limit is {limit}.");
-            assert!(text(&panel["description"]).ends_with(&told), "{}", panel["title"]);
+            assert!(
+                text(&panel["description"]).ends_with(&told),
+                "{}",
+                panel["title"]
+            );
             let steps = items(&panel["fieldConfig"]["defaults"]["thresholds"]["steps"]);
             assert_eq!(steps.last().expect("a step")["value"], mebibytes << 20);
             found += 1;
@@ -386,7 +427,10 @@ fn every_alert_is_explained_where_it_says() {
         );
         assert_eq!(notes["runbook_url"], url.as_str(), "{name}");
         let severity = text(&rule["labels"]["severity"]);
-        assert!(["warning", "critical"].contains(&severity), "{name}: {severity}");
+        assert!(
+            ["warning", "critical"].contains(&severity),
+            "{name}: {severity}"
+        );
         assert!(text(&notes["summary"]).ends_with('.'), "{name}");
         // An alert about the fleet is not about one pod.
         let told: &[&str] = match (name, rule["labels"]["scope"].as_str()) {
@@ -424,7 +468,11 @@ fn the_inhibit_rules_speak_of_alerts_and_labels_that_are_there() {
     assert!(!inhibit_rules.is_empty());
     for rule in inhibit_rules {
         let keys: Vec<_> = rule.as_object().expect("a rule").keys().collect();
-        assert_eq!(keys, ["equal", "source_matchers", "target_matchers"], "{rule}");
+        assert_eq!(
+            keys,
+            ["equal", "source_matchers", "target_matchers"],
+            "{rule}"
+        );
         for side in ["source_matchers", "target_matchers"] {
             for matcher in items(&rule[side]) {
                 let mut parts = text(matcher).splitn(3, ' ');
@@ -444,7 +492,10 @@ fn the_inhibit_rules_speak_of_alerts_and_labels_that_are_there() {
             }
         }
         for label in items(&rule["equal"]) {
-            assert!(["cluster", "namespace", "pod"].contains(&text(label)), "{label}");
+            assert!(
+                ["cluster", "namespace", "pod"].contains(&text(label)),
+                "{label}"
+            );
         }
         assert_ne!(rule["source_matchers"], rule["target_matchers"]);
     }
@@ -520,7 +571,10 @@ fn the_dashboard_is_whole() {
         assert_eq!(panel["datasource"], source, "{title}");
         let targets = items(&panel["targets"]);
         assert!(!targets.is_empty(), "{title} asks nothing");
-        let references: BTreeSet<_> = targets.iter().map(|target| text(&target["refId"])).collect();
+        let references: BTreeSet<_> = targets
+            .iter()
+            .map(|target| text(&target["refId"]))
+            .collect();
         assert_eq!(references.len(), targets.len(), "{title}");
         for target in targets {
             assert_eq!(target["datasource"], source, "{title}");

@@ -27,7 +27,10 @@ fn files(directory: &Path, wanted: fn(&Path) -> bool) -> Vec<PathBuf> {
 }
 
 fn is_hex(text: &str, length: usize) -> bool {
-    text.len() == length && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.len() == length
+        && text
+            .bytes()
+            .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_pinned_image(image: &str) -> bool {
@@ -58,10 +61,12 @@ fn loose_in_workflow(text: &str) -> Vec<&str> {
                 None => !action.starts_with("./") && !by_commit(),
             };
         }
-        let images = ["image", "container"].iter().filter_map(|key| value(line, key));
-        images
-            .map(|(image, _)| image)
-            .any(|image| !image.is_empty() && !is_pinned_image(image.trim_start_matches("docker://")))
+        let images = ["image", "container"]
+            .iter()
+            .filter_map(|key| value(line, key));
+        images.map(|(image, _)| image).any(|image| {
+            !image.is_empty() && !is_pinned_image(image.trim_start_matches("docker://"))
+        })
     };
     text.lines().filter(is_loose).collect()
 }
@@ -72,8 +77,14 @@ fn loose_in_dockerfile(text: &str) -> Vec<String> {
     let joined = text.replace("\\\n", " ");
     let mut arguments: BTreeMap<&str, String> = BTreeMap::new();
     let (mut stages, mut loose) = (vec!["scratch".to_owned()], Vec::new());
-    let syntax = joined.lines().filter_map(|line| line.strip_prefix("# syntax="));
-    loose.extend(syntax.filter(|image| !is_pinned_image(image)).map(str::to_owned));
+    let syntax = joined
+        .lines()
+        .filter_map(|line| line.strip_prefix("# syntax="));
+    loose.extend(
+        syntax
+            .filter(|image| !is_pinned_image(image))
+            .map(str::to_owned),
+    );
     for line in joined.lines() {
         let words: Vec<&str> = line.split_whitespace().collect();
         let Some(instruction) = words.first().map(|word| word.to_uppercase()) else {
@@ -105,7 +116,9 @@ fn loose_in_dockerfile(text: &str) -> Vec<String> {
                     .filter_map(|word| word.trim_start_matches("--").strip_prefix("from="));
                 let others = sources.filter(|image| {
                     let is_number = image.bytes().all(|byte| byte.is_ascii_digit());
-                    !is_number && !stages.iter().any(|stage| stage == image) && !is_pinned_image(image)
+                    !is_number
+                        && !stages.iter().any(|stage| stage == image)
+                        && !is_pinned_image(image)
                 });
                 loose.extend(others.map(str::to_owned));
             }
@@ -116,7 +129,10 @@ fn loose_in_dockerfile(text: &str) -> Vec<String> {
 
 #[test]
 fn no_action_and_no_image_of_a_workflow_can_change() {
-    let is_yaml = |path: &Path| path.extension().is_some_and(|end| end == "yml" || end == "yaml");
+    let is_yaml = |path: &Path| {
+        path.extension()
+            .is_some_and(|end| end == "yml" || end == "yaml")
+    };
     let workflows = files(&root().join(".github"), is_yaml);
     assert!(workflows.len() > 1, "{workflows:?}");
     for path in workflows {

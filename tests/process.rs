@@ -73,7 +73,10 @@ async fn every_malformed_setting_is_named_at_once_and_no_secret_is_shown() {
     ] {
         assert!(text.contains(variable), "{variable}: {text}");
     }
-    assert!(!text.contains("hunter2") && !text.contains('\u{1b}'), "{text}");
+    assert!(
+        !text.contains("hunter2") && !text.contains('\u{1b}'),
+        "{text}"
+    );
 }
 
 #[tokio::test]
@@ -111,14 +114,21 @@ async fn files_that_cant_be_used_are_a_setting_gone_wrong() {
 async fn sigterm_ends_a_native_sidecar_with_0_after_the_last_heartbeat() {
     for ending in [Signal::TERM, Signal::INT] {
         let world = World::start().await.expect("a world");
-        world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+        world
+            .kube
+            .apply(Pod::new("p", "u1").showing(&running(STARTED)));
         let podbeat = Podbeat::start(&world, "log", &[]);
         until_main_is(&world, "running").await;
         podbeat.signal(ending);
         let (code, log) = podbeat.end().await;
         assert_eq!(code, 0, "{log}");
         assert!(
-            world.service.accepted().last().expect("heartbeats").is_final(),
+            world
+                .service
+                .accepted()
+                .last()
+                .expect("heartbeats")
+                .is_final(),
             "{ending:?}: {log}"
         );
     }
@@ -143,7 +153,8 @@ async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
         .into_iter()
         .find(|line| line["level"] == "ERROR")
         .expect("an error line");
-    let request: Value = serde_json::from_str(error["request"].as_str().expect("the request")).expect("JSON");
+    let request: Value =
+        serde_json::from_str(error["request"].as_str().expect("the request")).expect("JSON");
     assert_eq!(request["lastHeartbeat"], true);
     assert_eq!(request["containerStatus"][0]["name"], "main");
 }
@@ -154,8 +165,7 @@ async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
 async fn no_token_is_anywhere_but_where_it_belongs() {
     let world = World::start().await.expect("a world");
     world.service.set_tokens(&[TOKEN, "renewed-hunter2"]);
-    let faults =
-        "heartbeat 401; heartbeat jwt=renewed-hunter2; heartbeat 503; heartbeat garbage; heartbeat drop";
+    let faults = "heartbeat 401; heartbeat jwt=renewed-hunter2; heartbeat 503; heartbeat garbage; heartbeat drop";
     world.service_faults.script(faults).expect("rules");
     world
         .kube_faults
@@ -176,7 +186,9 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
     let struck = |heartbeats: &[Heartbeat]| {
         heartbeats
             .iter()
-            .filter(|heartbeat| heartbeat.accepted && heartbeat.token.as_deref() == Some("renewed-hunter2"))
+            .filter(|heartbeat| {
+                heartbeat.accepted && heartbeat.token.as_deref() == Some("renewed-hunter2")
+            })
             .count()
             >= 5
     };
@@ -193,7 +205,9 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
         accepted.count() > before + 2
     };
     until(&world, "more after the restart", more).await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, log) = second.end().await;
     assert_eq!(code, 0);
     assert!(log.contains("\"level\":\"TRACE\""), "it is a full log");
@@ -230,7 +244,10 @@ async fn no_token_is_anywhere_but_where_it_belongs() {
             "token"
         ]
     );
-    for (file, expected) in [(renewed_file, 0o640), (world.path("state/journal.json"), 0o600)] {
+    for (file, expected) in [
+        (renewed_file, 0o640),
+        (world.path("state/journal.json"), 0o600),
+    ] {
         let mode = std::fs::metadata(file).expect("there").permissions().mode();
         assert_eq!(mode & 0o777, expected);
     }
@@ -247,10 +264,16 @@ async fn a_token_near_its_end_is_a_warning_once() {
     world.kube.apply(pod.showing(&running(STARTED)));
     let podbeat = Podbeat::start(&world, "log", &[]);
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
-    assert_eq!(log.matches("the bearer token expires soon").count(), 1, "{log}");
+    assert_eq!(
+        log.matches("the bearer token expires soon").count(),
+        1,
+        "{log}"
+    );
     assert!(!log.contains(&token) && !log.contains("hunter2"));
 }
 
@@ -271,7 +294,9 @@ async fn directories_that_cant_be_written_end_nothing() {
     ];
     let podbeat = Podbeat::start(&world, "log", &settings);
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     for what in [
@@ -299,12 +324,15 @@ async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
     {
         std::fs::write(state.join("journal.json"), content).expect("written");
         settings.insert("TASK_RUN_ID".to_owned(), format!("run-{nth}"));
-        world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+        world
+            .kube
+            .apply(pod.showing(&terminated(0, "Completed", "c1")));
         let podbeat = Podbeat::with(&world, &format!("log-{nth}"), &settings, &[]);
         let (code, log) = podbeat.end().await;
         assert_eq!(code, 0, "{log}");
         assert!(log.contains("cannot resume from the journal"), "{log}");
-        let kept = std::fs::read_to_string(state.join(format!("journal.json.{aside}"))).expect("set aside");
+        let kept = std::fs::read_to_string(state.join(format!("journal.json.{aside}")))
+            .expect("set aside");
         assert_eq!(kept, content);
     }
 }
@@ -320,7 +348,9 @@ async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exi
         .arg(&markers)
         .args(["--", "sleep", "600"]);
     let mut task = task.stdin(Stdio::null()).spawn().expect("started");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let settings = settings(&world, &[("PODBEAT_MARKER_DIR", &text(markers))]);
     let podbeat = Podbeat::with(&world, "log", &settings, &[]);
     until_main_is(&world, "running").await;
@@ -336,7 +366,8 @@ async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exi
     let filled = lines(&log)
         .into_iter()
         .find(|line| {
-            line["message"] == "using an exit code from an exit marker; the Kubernetes API does not show it"
+            line["message"]
+                == "using an exit code from an exit marker; the Kubernetes API does not show it"
         })
         .expect("a line of the log");
     assert_eq!(
@@ -376,8 +407,14 @@ async fn whatever_lies_among_the_markers_does_no_harm() {
     std::fs::write(at("stranger"), "7").expect("written");
     std::fs::write(at("notyet"), "").expect("written");
     std::fs::write(at("evil\u{1b}[2J\nname"), "7").expect("written");
-    std::fs::write(markers.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8")), "7").expect("written");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    std::fs::write(
+        markers.join(std::ffi::OsStr::from_bytes(b"not-\xff-utf8")),
+        "7",
+    )
+    .expect("written");
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let settings = settings(&world, &[("PODBEAT_MARKER_DIR", &text(markers))]);
     let podbeat = Podbeat::with(&world, "log", &settings, &[]);
     until_main_is(&world, "running").await;
@@ -390,7 +427,14 @@ async fn whatever_lies_among_the_markers_does_no_harm() {
     let told: Vec<String> = lines(&log)
         .into_iter()
         .filter(|line| line["level"] == "WARN")
-        .filter_map(|line| Some(line["file"].as_str().or(line["container"].as_str())?.to_owned()))
+        .filter_map(|line| {
+            Some(
+                line["file"]
+                    .as_str()
+                    .or(line["container"].as_str())?
+                    .to_owned(),
+            )
+        })
         .collect();
     for name in [
         "pipe",
@@ -416,11 +460,17 @@ async fn whatever_lies_among_the_markers_does_no_harm() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_missing_role_is_printed_ready_to_apply() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world.kube.deny(true);
     let podbeat = Podbeat::start(&world, "log", &[]);
     let refused = |kube: &podbeat_lab::kube_api::KubeApi| {
-        kube.seen().iter().filter(|seen| seen.status == Some(403)).count() >= 2
+        kube.seen()
+            .iter()
+            .filter(|seen| seen.status == Some(403))
+            .count()
+            >= 2
     };
     until_asked(&world, "two refusals", refused).await;
     podbeat.signal(Signal::TERM);
@@ -448,7 +498,10 @@ async fn in_a_pod_each_log_line_is_one_json_object() {
     let (code, log) = podbeat.end().await;
     assert_eq!(code, 0, "{log}");
     let lines = lines(&log);
-    let messages: Vec<&str> = lines.iter().filter_map(|line| line["message"].as_str()).collect();
+    let messages: Vec<&str> = lines
+        .iter()
+        .filter_map(|line| line["message"].as_str())
+        .collect();
     assert_eq!(messages.first(), Some(&"podbeat started"), "{log}");
     assert!(messages.contains(&"container state changed"), "{log}");
     assert_eq!(messages.last(), Some(&"podbeat is exiting"), "{log}");
@@ -473,7 +526,9 @@ async fn a_log_that_nobody_reads_ends_nothing() {
         .expect("started");
     drop((child.stderr.take(), child.stdout.take()));
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let status = timeout(LIMIT, child.wait()).await.expect("podbeat ends");
     assert_eq!(status.expect("waited for").code(), Some(0));
 }
@@ -503,13 +558,18 @@ async fn a_log_that_is_not_read_holds_nothing_up() {
     until_main_is(&world, "running").await;
     let mut filler = vec![0; full];
     reader.read_exact(&mut filler).expect("read");
-    assert!(filler.iter().all(|byte| *byte == b'.'), "nothing was written");
+    assert!(
+        filler.iter().all(|byte| *byte == b'.'),
+        "nothing was written"
+    );
     let reading = tokio::task::spawn_blocking(move || {
         let lines = std::io::BufReader::new(reader).lines();
         let lines = lines.map(|line| serde_json::from_str(&line.expect("text")).expect("JSON"));
         lines.collect::<Vec<Value>>()
     });
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     until_final(&world).await;
     send(child.id().expect("it runs"), Signal::TERM);
     let status = timeout(LIMIT, child.wait()).await.expect("podbeat ends");
@@ -532,14 +592,19 @@ async fn a_log_that_is_not_read_holds_nothing_up() {
 #[tokio::test(flavor = "multi_thread")]
 async fn signals_are_handled_while_the_log_is_not_read() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut settings = world.settings("p", "u1");
     // So much output that the pipe is full within the first second.
     settings.insert("PODBEAT_LOG".to_owned(), "trace".to_owned());
     settings.insert("PODBEAT_INTERVAL".to_owned(), "1s".to_owned());
     let mut child = podbeat().envs(settings).spawn().expect("started");
     let kept = (child.stderr.take(), child.stdout.take());
-    until(&world, "ten heartbeats", |heartbeats| heartbeats.len() >= 10).await;
+    until(&world, "ten heartbeats", |heartbeats| {
+        heartbeats.len() >= 10
+    })
+    .await;
     send(child.id().expect("it runs"), Signal::TERM);
     until_final(&world).await;
     let status = timeout(LIMIT, child.wait()).await.expect("podbeat ends");
@@ -578,7 +643,9 @@ async fn nobody_reads_tokens_from_memory() {
         .expect("read");
     assert!(line.expect("text").contains("podbeat"));
     let limits = std::fs::read_to_string(format!("/proc/{process}/limits")).expect("read");
-    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    let core = limits
+        .lines()
+        .find(|line| line.starts_with("Max core file size"));
     let core: Vec<&str> = core.expect("a limit").split_whitespace().collect();
     assert_eq!(core[4..6], ["0", "0"]);
     // In /proc, root owns a process that cannot be dumped, whoever runs it (proc(5)).
@@ -591,7 +658,9 @@ async fn nobody_reads_tokens_from_memory() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_ca_file_stands_in_place_of_the_systems_roots() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut settings = settings(&world, &[("PODBEAT_INTERVAL", "200ms")]);
     let ours = settings.remove("PODBEAT_CA_FILE").expect("set");
     // The "system" knows the service's CA.
@@ -605,9 +674,18 @@ async fn a_ca_file_stands_in_place_of_the_systems_roots() {
     Authority::new()
         .and_then(|authority| authority.write_to(&other))
         .expect("another authority");
-    settings.insert("PODBEAT_CA_FILE".to_owned(), other.to_string_lossy().into_owned());
+    settings.insert(
+        "PODBEAT_CA_FILE".to_owned(),
+        other.to_string_lossy().into_owned(),
+    );
     let mut second = Podbeat::with(&world, "log-2", &settings, &[]);
-    let watched_again = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.verb == "watch").count() >= 2;
+    let watched_again = |kube: &KubeApi| {
+        kube.seen()
+            .iter()
+            .filter(|seen| seen.verb == "watch")
+            .count()
+            >= 2
+    };
     until_asked(&world, "another watch", watched_again).await;
     second
         .until("the refusal", |line| {

@@ -43,7 +43,9 @@ impl Drop for Agent {
 
 async fn world() -> World {
     let world = world_with(knowing([RUN])).await;
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world
 }
 
@@ -58,7 +60,13 @@ async fn plain() -> Service {
 
 /// The tunnels that clients request from a proxy to reach these destinations.
 fn tunnels(world: &World, kube: bool, service: bool) -> Vec<String> {
-    let service_port = world.service.url().rsplit(':').next().expect("a port").to_owned();
+    let service_port = world
+        .service
+        .url()
+        .rsplit(':')
+        .next()
+        .expect("a port")
+        .to_owned();
     let ports = [
         kube.then(|| world.kube.port().to_string()),
         service.then_some(service_port),
@@ -88,7 +96,9 @@ async fn the_agent_reaches_both_by_a_proxy_and_what_no_proxy_names_without() {
         let (world, proxy) = (world().await, Proxy::start().await);
         let service_at = world.service.url().replace("https://localhost", AWAY);
         let kube_at = format!("{AWAY}:{}", world.kube.port());
-        let exceptions = no_proxy.replace("SERVICE", &service_at).replace("KUBE", &kube_at);
+        let exceptions = no_proxy
+            .replace("SERVICE", &service_at)
+            .replace("KUBE", &kube_at);
         let url = proxy.url();
         let settings = settings_away(&world, &[("HTTPS_PROXY", &url), ("NO_PROXY", &exceptions)]);
         let _agent = Agent::start(&settings);
@@ -165,7 +175,11 @@ async fn plain_http_by_a_proxy_needs_leave() {
     let refused = runs(&service, &[("http_proxy", &url)]).await;
     assert_eq!(refused.code, 64, "{refused:?}");
     assert_eq!(proxy.asked(), Vec::<String>::new());
-    let listed = runs(&service, &[("http_proxy", &url), ("PODBEAT_ALLOW_HTTP", "true")]).await;
+    let listed = runs(
+        &service,
+        &[("http_proxy", &url), ("PODBEAT_ALLOW_HTTP", "true")],
+    )
+    .await;
     assert_eq!(listed.code, 0, "{listed:?}");
     let line = format!("GET {service}/v1/tasks/runs?pageSize=");
     let asked = proxy.asked();
@@ -193,7 +207,10 @@ async fn runs(service: &str, more: &[(&str, &str)]) -> Ended {
 
 async fn check(settings: BTreeMap<String, String>, more: &[(&str, &str)]) -> Ended {
     let mut command = podbeat();
-    command.envs(settings).envs(more.iter().copied()).arg("check");
+    command
+        .envs(settings)
+        .envs(more.iter().copied())
+        .arg("check");
     told(&mut command).await
 }
 
@@ -217,7 +234,11 @@ async fn runs_goes_by_the_same_rules() {
         ];
         let listed = runs(&service, &variables).await;
         assert_eq!(listed.code, 0, "{listed:?}");
-        assert_eq!(proxy.asked(), tunnels(&world, false, expected), "{no_proxy}");
+        assert_eq!(
+            proxy.asked(),
+            tunnels(&world, false, expected),
+            "{no_proxy}"
+        );
     }
 }
 
@@ -246,7 +267,10 @@ async fn a_kubeconfig_goes_by_the_same_rules_and_its_own_proxy_comes_first() {
     ] {
         let proxy = Proxy::start().await;
         let (ours, environments) = match own {
-            true => (proxy.url().into(), "http://user:hunter2@proxy.invalid".to_owned()),
+            true => (
+                proxy.url().into(),
+                "http://user:hunter2@proxy.invalid".to_owned(),
+            ),
             false => (serde_json::Value::Null, proxy.url()),
         };
         kubeconfig["clusters"][0]["cluster"]["proxy-url"] = ours;
@@ -288,7 +312,11 @@ async fn a_kubeconfig_goes_by_the_same_rules_and_its_own_proxy_comes_first() {
             tokio::time::timeout(LIMIT, seen).await.expect("lines"),
             "{no_proxy}"
         );
-        assert_eq!(proxy.asked(), tunnels(&world, expected, false), "{no_proxy}");
+        assert_eq!(
+            proxy.asked(),
+            tunnels(&world, expected, false),
+            "{no_proxy}"
+        );
     }
 }
 
@@ -301,6 +329,9 @@ async fn a_proxy_that_cant_be_used_is_a_wrong_setting_and_not_shown() {
     ] {
         let refused = runs("https://ica.invalid", &[(variable, value)]).await;
         assert_eq!(refused.code, 64, "{refused:?}");
-        assert!(refused.notes.contains(&format!("{variable}: ")), "{refused:?}");
+        assert!(
+            refused.notes.contains(&format!("{variable}: ")),
+            "{refused:?}"
+        );
     }
 }

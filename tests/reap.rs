@@ -118,7 +118,8 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
     assert_eq!(finals(&world).len(), 3, "nothing is sent twice");
 }
 
-/// As podbeat itself counts them: the service refuses the end of a second attempt that has no count, or takes it for the first one's.
+/// As podbeat itself counts them: the service refuses the end of a second attempt that has no
+/// count, or takes it for the first one's.
 #[tokio::test]
 async fn the_second_pod_of_a_job_has_its_retry_count() {
     let world = world_with(knowing(["trn.1"])).await;
@@ -163,7 +164,9 @@ async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
         let said = reap(&world, line).await.done();
         assert_eq!(
             said,
-            format!("pod lab/first (task run trn.1): pod lab/second is a later pod of the same run\n{rest}")
+            format!(
+                "pod lab/first (task run trn.1): pod lab/second is a later pod of the same run\n{rest}"
+            )
         );
     }
     assert_eq!(finals(&world).len(), 0);
@@ -246,17 +249,24 @@ async fn a_podbeat_that_was_stopped_alone_has_settled_nothing_unless_the_service
 async fn a_proxy_that_never_ends_does_not_keep_a_run_open() {
     let world = world_with(knowing(["trn.1"])).await;
     let mut pod = ended("p", "trn.1", None);
-    let exit = |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:10Z"}});
+    let exit =
+        |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-01-01T00:00:10Z"}});
     pod["spec"]["initContainers"] = json!([]);
-    pod["spec"]["containers"] = json!([{"name": "main"}, {"name": "istio-proxy"}, {"name": "podbeat"}]);
+    pod["spec"]["containers"] =
+        json!([{"name": "main"}, {"name": "istio-proxy"}, {"name": "podbeat"}]);
     pod["status"]["phase"] = json!("Running");
     pod["status"]["containerStatuses"] = json!([
         {"name": "main", "state": exit(4)}, {"name": "istio-proxy", "state": {"running": {}}},
         {"name": "podbeat", "state": exit(75)}
     ]);
     world.kube.apply(pod);
-    assert_eq!(reap(&world, "p").await.done(), "pod lab/p: it has not ended\n");
-    let said = reap(&world, "p --ignored-containers istio-proxy").await.done();
+    assert_eq!(
+        reap(&world, "p").await.done(),
+        "pod lab/p: it has not ended\n"
+    );
+    let said = reap(&world, "p --ignored-containers istio-proxy")
+        .await
+        .done();
     assert!(
         said.ends_with("sent the last heartbeat: main terminated with exit code 4\n"),
         "{said}"
@@ -279,7 +289,8 @@ async fn each_pod_of_an_indexed_job_ends_its_own_run() {
     for (name, index) in [("job-0", Some("0")), ("job-1", Some("1")), ("lone", None)] {
         let mut pod = ended(name, "trn.1-{index}", Some(137));
         if let Some(index) = index {
-            pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] = json!(index);
+            pod["metadata"]["annotations"]["batch.kubernetes.io/job-completion-index"] =
+                json!(index);
         }
         world.kube.apply(pod);
     }
@@ -319,7 +330,10 @@ async fn settings_word_for_word_in_the_spec_are_heeded() {
     );
     let mut shown = received.body.clone();
     shown.as_object_mut().and_then(|body| body.remove("nonce"));
-    assert_eq!(told["heartbeat"], shown, "as it was sent, but for the nonce");
+    assert_eq!(
+        told["heartbeat"], shown,
+        "as it was sent, but for the nonce"
+    );
 }
 
 #[tokio::test]
@@ -353,7 +367,10 @@ async fn what_the_service_says_decides() {
     // A refused body goes once more without its states, as the agent's does.
     let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("p", "trn.1", Some(75)));
-    world.service_faults.script("heartbeat 400 x1").expect("a fault");
+    world
+        .service_faults
+        .script("heartbeat 400 x1")
+        .expect("a fault");
     reap(&world, "p").await.done();
     let received = finals(&world);
     let states: Vec<bool> = received
@@ -371,7 +388,9 @@ async fn what_the_service_says_decides() {
     );
 
     // Whoever can't ask doesn't send, unless podbeat itself said that it is missing.
-    for (token, own_exit, code, received) in [("other", Some(137), 77, 0), ("other", Some(75), 77, 1)] {
+    for (token, own_exit, code, received) in
+        [("other", Some(137), 77, 0), ("other", Some(75), 77, 1)]
+    {
         let world = world_with(knowing(["trn.1"])).await;
         world.kube.apply(ended("p", "trn.1", own_exit));
         world.write_token(token).expect("written");
@@ -413,10 +432,16 @@ async fn a_service_that_is_away_is_asked_again_the_next_time() {
     // An answer that was lost: the next one finds out that it arrived.
     let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("p", "trn.1", Some(137)));
-    world.service_faults.script("heartbeat drop x1").expect("a fault");
+    world
+        .service_faults
+        .script("heartbeat drop x1")
+        .expect("a fault");
     let failed = reap(&world, "p").await;
     assert_eq!(failed.code, 69);
-    assert!(failed.out.contains("the request may have arrived"), "{failed:?}");
+    assert!(
+        failed.out.contains("the request may have arrived"),
+        "{failed:?}"
+    );
     let known = reap(&world, "p").await.done();
     assert!(
         known.contains("the service already knows how the run ended: Failed"),
@@ -443,7 +468,9 @@ async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
     let denied = reap(&world, "--all").await;
     assert_eq!(denied.code, 77);
     assert!(
-        denied.notes.contains("a Role with get, list and watch on pods")
+        denied
+            .notes
+            .contains("a Role with get, list and watch on pods")
             && denied.notes.contains("is forbidden"),
         "{denied:?}"
     );
@@ -453,7 +480,9 @@ async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
     let nothing = reap_with(BTreeMap::new(), "--all").await;
     assert_eq!(nothing.code, 64);
     assert!(
-        nothing.notes.contains("PODBEAT_SERVICE_URL (--service-url)"),
+        nothing
+            .notes
+            .contains("PODBEAT_SERVICE_URL (--service-url)"),
         "{nothing:?}"
     );
     let nobody = reap(&world, "--dry-run").await;
@@ -474,9 +503,14 @@ async fn journal(world: &World) -> std::path::PathBuf {
         .service_faults
         .script("heartbeat final 503 until-lifted")
         .expect("a fault");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut agent = Podbeat::start(world, "log", &[("PODBEAT_STATE_DIR", &text(&directory))]);
-    until_one(world, "running", |heartbeat| heartbeat.state("main").is_some()).await;
+    until_one(world, "running", |heartbeat| {
+        heartbeat.state("main").is_some()
+    })
+    .await;
     world
         .kube
         .apply(Pod::new("p", "u1").showing(&terminated(5, "Error", "1")));
@@ -538,7 +572,10 @@ async fn a_journal_whose_last_heartbeat_came_of_a_signal_alone_leaves_the_word_t
     );
     written("signal");
     let said = reap(&world, &line).await.done();
-    assert!(said.contains("sent the last heartbeat: main running"), "{said}");
+    assert!(
+        said.contains("sent the last heartbeat: main running"),
+        "{said}"
+    );
     let again = reap(&world, &line).await.done();
     assert!(
         again.contains("podbeat delivered a last heartbeat, and the service knows"),

@@ -22,7 +22,8 @@ impl Run {
             .lines()
             .skip_while(|line| *line != " start  seconds  result  step");
         let rows = lines.skip(1).take_while(|line| !line.is_empty());
-        rows.map(|line| (line[17..24].trim(), &line[25..])).collect()
+        rows.map(|line| (line[17..24].trim(), &line[25..]))
+            .collect()
     }
 
     fn ends_with(&self, lines: &[&str]) {
@@ -46,7 +47,8 @@ fn bash(directory: &Path, cache: &Path, script: &str) -> Run {
         .expect("bash runs");
     Run {
         code: output.status.code(),
-        out: String::from_utf8(output.stdout).expect("text") + &String::from_utf8_lossy(&output.stderr),
+        out: String::from_utf8(output.stdout).expect("text")
+            + &String::from_utf8_lossy(&output.stderr),
     }
 }
 
@@ -73,7 +75,10 @@ fn a_run_ends_with_a_table_and_the_counts_of_all_steps() {
         [
             ("passed", "unit tests"),
             ("passed", "nothing counted"),
-            ("passed", "somebody's build (in the background, waited for 0 s)"),
+            (
+                "passed",
+                "somebody's build (in the background, waited for 0 s)"
+            ),
             ("", "all of it"),
         ]
     );
@@ -91,7 +96,11 @@ fn a_failed_step_ends_the_run_and_is_named_last_with_its_command() {
     assert!(!run.out.contains("reached"), "{}", run.out);
     assert_eq!(
         run.table(),
-        [("passed", "one"), ("failed", "two words"), ("", "all of it")]
+        [
+            ("passed", "one"),
+            ("failed", "two words"),
+            ("", "all of it")
+        ]
     );
     run.ends_with(&[
         "2 passed, 1 failed",
@@ -195,7 +204,13 @@ fn checkout(locked: &str) -> TempDir {
 #[test]
 fn checkouts_share_one_target_directory_for_each_lock_file() {
     let cache = directory();
-    let share = |checkout: &TempDir| bash(checkout.path(), cache.path(), "share_target; readlink target");
+    let share = |checkout: &TempDir| {
+        bash(
+            checkout.path(),
+            cache.path(),
+            "share_target; readlink target",
+        )
+    };
     let target = |run: &Run| run.out.lines().next().unwrap_or_default().to_owned();
     let first = checkout("one");
     let shared = target(&share(&first));
@@ -203,7 +218,8 @@ fn checkouts_share_one_target_directory_for_each_lock_file() {
     assert_eq!(target(&share(&checkout("one"))), shared);
 
     // The files of a checkout are newer than the build output of another one.
-    let modified = std::fs::metadata(first.path().join("Cargo.lock")).and_then(|file| file.modified());
+    let modified =
+        std::fs::metadata(first.path().join("Cargo.lock")).and_then(|file| file.modified());
     assert!(
         modified.expect("a time")
             >= std::fs::metadata(&shared)
@@ -213,7 +229,10 @@ fn checkouts_share_one_target_directory_for_each_lock_file() {
 
     let other = target(&share(&checkout("other")));
     assert!(other != shared && Path::new(&other).exists(), "{other}");
-    assert!(!Path::new(&shared).exists(), "of old lock files nothing is kept");
+    assert!(
+        !Path::new(&shared).exists(),
+        "of old lock files nothing is kept"
+    );
 
     // The link is broken now, and share_target creates it again.
     assert_eq!(target(&share(&first)), shared);

@@ -36,7 +36,12 @@ impl ControlGroup {
             // If there are processes in the root itself, as in a container, the kernel refuses
             // this. The error is reported below.
             let _ = fs::write(root.join("cgroup.subtree_control"), "+memory");
-            (root.join(name), "memory.max", "memory.swap.max", "memory.events")
+            (
+                root.join(name),
+                "memory.max",
+                "memory.swap.max",
+                "memory.events",
+            )
         } else {
             let path = root.join("memory").join(name);
             (
@@ -74,8 +79,8 @@ impl ControlGroup {
     /// # Errors
     /// The kernel's file can't be read.
     pub fn killed(&self) -> Result<u64, Error> {
-        let text =
-            fs::read_to_string(&self.events).map_err(io(format!("reading {}", self.events.display())))?;
+        let text = fs::read_to_string(&self.events)
+            .map_err(io(format!("reading {}", self.events.display())))?;
         let killed = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         killed
             .and_then(|killed| killed.trim().parse().ok())
@@ -90,7 +95,9 @@ impl Drop for ControlGroup {
     fn drop(&mut self) {
         for _ in 0..100 {
             match fs::remove_dir(&self.path) {
-                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => std::thread::sleep(PAUSE),
+                Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => {
+                    std::thread::sleep(PAUSE)
+                }
                 Ok(()) | Err(_) => return,
             }
         }

@@ -381,7 +381,10 @@ fn descendants(id: i32) -> Result<Vec<i32>, Error> {
         };
         for task in entries.flatten() {
             let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-            for child in text.split_whitespace().filter_map(|child| child.parse().ok()) {
+            for child in text
+                .split_whitespace()
+                .filter_map(|child| child.parse().ok())
+            {
                 found.push(child);
                 to_ask.push(child);
             }
@@ -398,8 +401,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let environment = BTreeMap::from([("PATH".to_owned(), "/usr/bin:/bin".to_owned())]);
         let log = dir.path().join("log");
-        let running =
-            Running::start(Path::new("/bin/sh"), &["-c", script], &environment, &log).expect("a shell");
+        let running = Running::start(Path::new("/bin/sh"), &["-c", script], &environment, &log)
+            .expect("a shell");
         (running, dir)
     }
 
@@ -417,7 +420,12 @@ mod tests {
     #[tokio::test]
     async fn children_are_summed_where_asked_and_end_with_their_parent() {
         let (shell, _dir) = shell("sleep 600 & sleep 600 & wait");
-        until(|| shell.sample_with_children().is_ok_and(|sum| sum.processes == 3)).await;
+        until(|| {
+            shell
+                .sample_with_children()
+                .is_ok_and(|sum| sum.processes == 3)
+        })
+        .await;
         let (alone, sum) = (
             shell.sample().expect("a sample"),
             shell.sample_with_children().expect("a sample"),
@@ -440,7 +448,8 @@ mod tests {
                 .sample_with_children()
                 .map(|all| all.cpu)
                 .unwrap_or_default();
-            all > own + Duration::from_millis(20) && descendants(shell.id()).is_ok_and(|now| now.len() == 1)
+            all > own + Duration::from_millis(20)
+                && descendants(shell.id()).is_ok_and(|now| now.len() == 1)
         })
         .await;
         assert!(shell.wake_ups().expect("counted") > 0);
@@ -461,7 +470,10 @@ mod tests {
         let (shell, _dir) = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
         until(|| shell.log().contains("ready")).await;
         let id = shell.id();
-        shell.stop(Duration::from_millis(100)).await.expect("killed");
+        shell
+            .stop(Duration::from_millis(100))
+            .await
+            .expect("killed");
         assert!(look(id).is_err());
     }
 }

@@ -225,11 +225,17 @@ impl World {
         let what = format!("a heartbeat of {} that shows {}", change.run, change.mark);
         let reached = || {
             let shows = |heartbeat: &Heartbeat| shows(&heartbeat.body, &change.mark);
-            self.lab.service.first_accepted(&change.run, change.since, shows)
+            self.lab
+                .service
+                .first_accepted(&change.run, change.since, shows)
         };
         let told = self.until(&what, limit, reached).await;
-        let at = told
-            .map_err(|error| error.seen(format!("there were {:?}", self.lab.service.count(&change.run))))?;
+        let at = told.map_err(|error| {
+            error.seen(format!(
+                "there were {:?}",
+                self.lab.service.count(&change.run)
+            ))
+        })?;
         Ok(at.saturating_sub(change.at))
     }
 
@@ -306,14 +312,16 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_pod_weighs_what_it_says() {
         let world = World::start().await.expect("a world");
-        let weight = world.pod(&world.add("a"), &running(STARTED)).to_string().len();
+        let weight = world
+            .pod(&world.add("a"), &running(STARTED))
+            .to_string()
+            .len();
         assert!(weight.abs_diff(POD) < 400, "{weight}");
     }
 
     #[test]
     fn a_mark_is_shown_whole_or_not() {
-        let body =
-            json!({"containerStatus": [{"name": "main", "state": {"waiting": {"reason": "Change12"}}}]});
+        let body = json!({"containerStatus": [{"name": "main", "state": {"waiting": {"reason": "Change12"}}}]});
         assert!(shows(&body, "Change12"));
         assert!(!shows(&body, "Change1"));
         assert!(!shows(&json!({}), "Change1"));

@@ -38,7 +38,11 @@ impl Namespace {
             name: name.to_owned(),
         };
         namespace
-            .send("POST", "/api/v1/namespaces", &json!({"metadata": {"name": name}}))
+            .send(
+                "POST",
+                "/api/v1/namespaces",
+                &json!({"metadata": {"name": name}}),
+            )
             .await?;
         let account = json!({"metadata": {"name": "podbeat"}});
         namespace
@@ -71,7 +75,8 @@ impl Namespace {
     /// The API server refuses.
     pub async fn grant_only(&self, verbs: &[&str], pod: &str) -> Result<(), Error> {
         let to = json!({"resourceNames": [pod], "verbs": verbs});
-        self.grant_pods(&format!("{}-{pod}", verbs.join("-")), &to).await
+        self.grant_pods(&format!("{}-{pod}", verbs.join("-")), &to)
+            .await
     }
 
     /// Grants the service account get, list and watch of every pod of the namespace, because a Job
@@ -84,8 +89,12 @@ impl Namespace {
     }
 
     async fn grant_pods(&self, name: &str, to: &Value) -> Result<(), Error> {
-        let rbac = format!("/apis/rbac.authorization.k8s.io/v1/namespaces/{}", self.name);
-        let mut rule = json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]});
+        let rbac = format!(
+            "/apis/rbac.authorization.k8s.io/v1/namespaces/{}",
+            self.name
+        );
+        let mut rule =
+            json!({"apiGroups": [""], "resources": ["pods"], "verbs": ["get", "list", "watch"]});
         if let (Some(rule), Some(to)) = (rule.as_object_mut(), to.as_object()) {
             rule.extend(to.clone());
         }
@@ -129,9 +138,14 @@ impl Namespace {
     /// # Errors
     /// The API server refuses.
     pub async fn evict(&self, pod: &str) -> Result<(), Error> {
-        let eviction = json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
-        self.send("POST", &self.core(&format!("pods/{pod}/eviction")), &eviction)
-            .await?;
+        let eviction =
+            json!({"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": pod}});
+        self.send(
+            "POST",
+            &self.core(&format!("pods/{pod}/eviction")),
+            &eviction,
+        )
+        .await?;
         Ok(())
     }
 
@@ -185,7 +199,11 @@ impl Namespace {
         let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
                              "spec": {"expirationSeconds": 3600}});
         let answer = self
-            .send("POST", &self.core("serviceaccounts/podbeat/token"), &request)
+            .send(
+                "POST",
+                &self.core("serviceaccounts/podbeat/token"),
+                &request,
+            )
             .await?;
         text(&answer, "/status/token")
     }
@@ -205,7 +223,8 @@ impl Namespace {
     /// The API server refuses.
     pub async fn set_status(&self, pod: &str, status: &Value) -> Result<(), Error> {
         let path = self.core(&format!("pods/{pod}/status"));
-        self.send("PATCH", &path, &json!({"status": status})).await?;
+        self.send("PATCH", &path, &json!({"status": status}))
+            .await?;
         Ok(())
     }
 
@@ -214,8 +233,7 @@ impl Namespace {
     /// # Errors
     /// The API server refuses.
     pub async fn delete_pod(&self, pod: &str, grace_seconds: u32) -> Result<(), Error> {
-        let options =
-            json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace_seconds});
+        let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": grace_seconds});
         self.send("DELETE", &self.core(&format!("pods/{pod}")), &options)
             .await?;
         Ok(())
@@ -253,7 +271,13 @@ impl Namespace {
         self.send_as(method, path, kind, body.to_string()).await
     }
 
-    async fn send_as(&self, method: &str, path: &str, kind: &str, body: String) -> Result<Value, Error> {
+    async fn send_as(
+        &self,
+        method: &str,
+        path: &str,
+        kind: &str,
+        body: String,
+    ) -> Result<Value, Error> {
         send_as(&self.client, method, path, kind, body).await
     }
 }
@@ -278,7 +302,14 @@ pub async fn apply_flow_schema(
             "prioritylevelconfigurations"
         };
         let path = format!("/apis/flowcontrol.apiserver.k8s.io/v1/{kind}");
-        let created = send_as(admin, "POST", &path, "application/yaml", document.to_owned()).await?;
+        let created = send_as(
+            admin,
+            "POST",
+            &path,
+            "application/yaml",
+            document.to_owned(),
+        )
+        .await?;
         if kind == "flowschemas" {
             uid = text(&created, "/metadata/uid")?;
         }
@@ -306,7 +337,10 @@ pub async fn flow_schema_of(client: &Client, path: &str) -> Result<String, Error
     const HEADER: &str = "x-kubernetes-pf-flowschema-uid";
     let answer = client.send(get(path).map(Body::from)).await;
     let answer = answer.map_err(|error| kube_error(&format!("GET {path}"), error))?;
-    let uid = answer.headers().get(HEADER).and_then(|uid| uid.to_str().ok());
+    let uid = answer
+        .headers()
+        .get(HEADER)
+        .and_then(|uid| uid.to_str().ok());
     uid.map(str::to_owned)
         .ok_or_else(|| Error::Unexpected(format!("the answer to GET {path} names no flow schema")))
 }

@@ -36,7 +36,10 @@ pub const ALL: &[(&str, &str)] = &[
         "in-cluster",
         "the same, reaching the API server as a pod does: address, token and CA",
     ),
-    ("plain", "a plain sidecar ends by itself after the last heartbeat"),
+    (
+        "plain",
+        "a plain sidecar ends by itself after the last heartbeat",
+    ),
     (
         "delete",
         "a deletion shows `running` to the end, then everything at once",
@@ -49,7 +52,10 @@ pub const ALL: &[(&str, &str)] = &[
         "api-restart",
         "the API server is killed and comes back; nothing is lost",
     ),
-    ("recreated", "another pod under the same name is never reported"),
+    (
+        "recreated",
+        "another pod under the same name is never reported",
+    ),
     (
         "observe",
         "`podbeat observe` tells and records a life, and without its Role says which one is missing",
@@ -117,7 +123,8 @@ impl Play {
     /// Creates a namespace, a service, and a pod like that of a capture.
     async fn new(stage: &Stage, name: &str, capture: &str) -> Result<Self, Error> {
         let capture = Capture::load(&stage.captures.join(format!("watch-{capture}.jsonl")))?;
-        let namespace = Namespace::create(stage.cluster.admin().await?, &format!("e2e-{name}")).await?;
+        let namespace =
+            Namespace::create(stage.cluster.admin().await?, &format!("e2e-{name}")).await?;
         let authority = &stage.cluster.authority;
         let service = Service::start(
             authority,
@@ -154,7 +161,9 @@ impl Play {
             .and_then(|step| step.event.get("object"))
             .cloned()
             .unwrap_or_default();
-        self.namespace.create_pod(&pod_like(&first, &self.pod)).await
+        self.namespace
+            .create_pod(&pod_like(&first, &self.pod))
+            .await
     }
 
     async fn agent(&self, stage: &Stage, access: Access) -> Result<Agent, Error> {
@@ -166,7 +175,11 @@ impl Play {
         Agent::start(podbeat, &settings, self.dir.join("podbeat.log"))
     }
 
-    async fn settings(&self, stage: &Stage, access: Access) -> Result<BTreeMap<String, String>, Error> {
+    async fn settings(
+        &self,
+        stage: &Stage,
+        access: Access,
+    ) -> Result<BTreeMap<String, String>, Error> {
         let token = self.namespace.token().await?;
         let text = |path: &Path| path.to_string_lossy().into_owned();
         let mut settings: BTreeMap<String, String> = [
@@ -233,8 +246,9 @@ impl Play {
 
     /// The steps whose pod satisfies a condition.
     fn steps(&self, wanted: impl Fn(&Value) -> bool) -> Vec<usize> {
-        let object =
-            |step: &podbeat_lab::capture::Step| step.event.get("object").cloned().unwrap_or_default();
+        let object = |step: &podbeat_lab::capture::Step| {
+            step.event.get("object").cloned().unwrap_or_default()
+        };
         let all = self.capture.steps.iter().enumerate();
         all.filter(|(_, step)| wanted(&object(step)))
             .map(|(at, _)| at)
@@ -252,15 +266,23 @@ impl Play {
     }
 
     async fn until_main_is(&self, state: &str) -> Result<(), Error> {
-        let is = |heartbeat: &Heartbeat| heartbeat.state("main").is_some_and(|(name, _)| name == state);
-        self.until(&format!("main {state}"), |heartbeats| heartbeats.iter().any(is))
-            .await?;
+        let is = |heartbeat: &Heartbeat| {
+            heartbeat
+                .state("main")
+                .is_some_and(|(name, _)| name == state)
+        };
+        self.until(&format!("main {state}"), |heartbeats| {
+            heartbeats.iter().any(is)
+        })
+        .await?;
         Ok(())
     }
 
     async fn until_final(&self) -> Result<Heartbeat, Error> {
         let heartbeats = self
-            .until("the last heartbeat", |all| all.iter().any(Heartbeat::is_final))
+            .until("the last heartbeat", |all| {
+                all.iter().any(Heartbeat::is_final)
+            })
             .await?;
         heartbeats
             .into_iter()
@@ -269,7 +291,10 @@ impl Play {
     }
 
     fn say(&self, text: &str) {
-        say(&format!("  {:6.2}s  {text}", self.begun.elapsed().as_secs_f64()));
+        say(&format!(
+            "  {:6.2}s  {text}",
+            self.begun.elapsed().as_secs_f64()
+        ));
     }
 
     /// Checks that apply to every scenario: the contract, the UID, and one last heartbeat with none
@@ -284,9 +309,15 @@ impl Play {
             .iter()
             .all(|heartbeat| heartbeat.body.get("podUID") == Some(&json!(self.uid)));
         expect(uids, || {
-            format!("a heartbeat bore another UID than {}: {accepted:#?}", self.uid)
+            format!(
+                "a heartbeat bore another UID than {}: {accepted:#?}",
+                self.uid
+            )
         })?;
-        let finals = accepted.iter().filter(|heartbeat| heartbeat.is_final()).count();
+        let finals = accepted
+            .iter()
+            .filter(|heartbeat| heartbeat.is_final())
+            .count();
         let last = accepted.last().is_some_and(Heartbeat::is_final);
         expect(finals == 1 && last, || {
             format!("{finals} finals, and one must be the last word: {accepted:#?}")
@@ -338,7 +369,8 @@ fn main_runs(pod: &Value) -> bool {
         .and_then(Value::as_array)
         .is_some_and(|statuses| {
             statuses.iter().any(|status| {
-                status.get("name") == Some(&json!("main")) && status.pointer("/state/running").is_some()
+                status.get("name") == Some(&json!("main"))
+                    && status.pointer("/state/running").is_some()
             })
         })
 }
@@ -386,7 +418,9 @@ async fn complete(stage: &Stage, access: Access) -> Result<(), Error> {
     expect(id.starts_with("containerd://"), || {
         format!("no containerID: {last:?}")
     })?;
-    expect(agent.runs(), || "a native sidecar idles until SIGTERM".to_owned())?;
+    expect(agent.runs(), || {
+        "a native sidecar idles until SIGTERM".to_owned()
+    })?;
     agent.terminate()?;
     let code = agent.end(LIMIT).await?;
     play.say(&format!("after SIGTERM podbeat ends with {code}"));
@@ -441,7 +475,9 @@ async fn delete(stage: &Stage) -> Result<(), Error> {
         "the last heartbeat came {:.2} s after SIGTERM",
         took.as_secs_f64()
     ));
-    expect(took < Duration::from_secs(10), || format!("it took {took:?}"))?;
+    expect(took < Duration::from_secs(10), || {
+        format!("it took {took:?}")
+    })?;
     let state = last.state("main").map(|(state, _)| state.to_owned());
     expect(state.as_deref() == Some("running"), || {
         format!("no end may be invented: {last:?}")
@@ -627,8 +663,8 @@ impl Observer {
                 .await
                 .map_err(io("reading from podbeat observe"))?
             {
-                let event: Value =
-                    serde_json::from_str(&line).map_err(|_| Error::Unexpected(format!("no JSON: {line}")))?;
+                let event: Value = serde_json::from_str(&line)
+                    .map_err(|_| Error::Unexpected(format!("no JSON: {line}")))?;
                 let reached = wanted(&event);
                 self.told.push(event);
                 if reached {
@@ -642,7 +678,9 @@ impl Observer {
         };
         match tokio::time::timeout(LIMIT, read).await {
             Ok(read) => read,
-            Err(_) => Err(Error::Unexpected(format!("podbeat observe didn't tell {what}"))),
+            Err(_) => Err(Error::Unexpected(format!(
+                "podbeat observe didn't tell {what}"
+            ))),
         }
     }
 
@@ -663,7 +701,10 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
     let play = Play::new(stage, "observe", "a-complete").await?;
     let token = play.namespace.token().await?;
     let kubeconfig = play.kubeconfig(stage, &token)?;
-    let (nothing, record) = (play.dir.join("nothing.jsonl"), play.dir.join("record.jsonl"));
+    let (nothing, record) = (
+        play.dir.join("nothing.jsonl"),
+        play.dir.join("record.jsonl"),
+    );
     let (code, notes) = Observer::start(stage, &play, &kubeconfig, &nothing)?
         .end()
         .await?;
@@ -706,10 +747,14 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
         }
         // The same bodies that a service would receive.
         let tells = |event: &Value| {
-            let statuses = event.pointer("/body/containerStatus").and_then(Value::as_array);
+            let statuses = event
+                .pointer("/body/containerStatus")
+                .and_then(Value::as_array);
             statuses.into_iter().flatten().any(|status| {
                 status.get("name") == Some(&json!("main"))
-                    && status.get("state").is_some_and(|told| told.get(&state).is_some())
+                    && status
+                        .get("state")
+                        .is_some_and(|told| told.get(&state).is_some())
             })
         };
         observer.until(&format!("main {state}"), tells).await?;
@@ -723,7 +768,12 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
     observer
         .until("the end", |event| event.get("event") == Some(&json!("end")))
         .await?;
-    let last = observer.told.iter().rev().find(|event| is_first(event)).cloned();
+    let last = observer
+        .told
+        .iter()
+        .rev()
+        .find(|event| is_first(event))
+        .cloned();
     let (code, notes) = observer.end().await?;
     expect(code == Some(0) && notes.is_empty(), || {
         format!("0 and no word were expected: {code:?}, {notes}")
@@ -799,8 +849,12 @@ async fn run_check(stage: &Stage, settings: &BTreeMap<String, String>) -> Result
         .await
         .map_err(|_| Error::Unexpected("podbeat check doesn't end".to_owned()))?
         .map_err(io("running podbeat check"))?;
-    let told: Value = serde_json::from_slice(&output.stdout)
-        .map_err(|_| Error::Unexpected(format!("no JSON: {}", String::from_utf8_lossy(&output.stdout))))?;
+    let told: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
+        Error::Unexpected(format!(
+            "no JSON: {}",
+            String::from_utf8_lossy(&output.stdout)
+        ))
+    })?;
     let text = |check: &Value, member: &str| {
         check
             .get(member)
@@ -808,12 +862,21 @@ async fn run_check(stage: &Stage, settings: &BTreeMap<String, String>) -> Result
             .unwrap_or_default()
             .to_owned()
     };
-    let checks = told.get("checks").and_then(Value::as_array).into_iter().flatten();
+    let checks = told
+        .get("checks")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     let others = checks
         .filter(|check| check.get("state") != Some(&json!("ok")))
         // Directories are not set here.
         .filter(|check| !text(check, "id").starts_with("files."))
-        .map(|check| (text(check, "id"), (text(check, "state"), text(check, "remedy"))));
+        .map(|check| {
+            (
+                text(check, "id"),
+                (text(check, "state"), text(check, "remedy")),
+            )
+        });
     Ok(Checked {
         code: output.status.code(),
         others: others.collect(),
@@ -826,7 +889,9 @@ async fn check(stage: &Stage) -> Result<(), Error> {
         play.status(step).await?;
     }
     let mut settings = play.settings(stage, Access::InCluster).await?;
-    play.namespace.grant_only(&["get", "list"], &play.pod).await?;
+    play.namespace
+        .grant_only(&["get", "list"], &play.pod)
+        .await?;
     let found = run_check(stage, &settings).await?;
     found.is(1, &[("kubernetes.watch", "failed")])?;
     play.say("a Role for this one pod, without watch: found, and nothing else");
@@ -872,7 +937,8 @@ async fn check(stage: &Stage) -> Result<(), Error> {
     )?;
     restricted.namespace.grant(&restricted.pod).await?;
     run_check(stage, &settings).await?.is(0, &[])?;
-    restricted.say("no rights at all: found; get, list and watch by resourceNames alone: all holds");
+    restricted
+        .say("no rights at all: found; get, list and watch by resourceNames alone: all holds");
     let received = play.service.heartbeats().len() + restricted.service.heartbeats().len();
     expect(received == 0, || format!("{received} heartbeats were sent"))
 }
@@ -881,24 +947,40 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     let play = Play::new(stage, "flow-schema", "a-complete").await?;
     play.namespace.grant_all().await?;
     let admin = stage.cluster.admin().await?;
-    let podbeat = stage.cluster.client_of(&play.namespace.token().await?).await?;
+    let podbeat = stage
+        .cluster
+        .client_of(&play.namespace.token().await?)
+        .await?;
     let pods = format!("/api/v1/namespaces/{}/pods", play.namespace.name);
     let before = flow_schema_of(&podbeat, &pods).await?;
     let other = Namespace::create(admin.clone(), "e2e-flow-schema-other").await?;
     let other = stage.cluster.client_of(&other.token().await?).await?;
 
     let manifest = repository().join("deploy/manifests/flowschema.yaml");
-    let manifest =
-        std::fs::read_to_string(&manifest).map_err(io(format!("reading {}", manifest.display())))?;
-    let ours = manifest.replace("namespace: tasks", &format!("namespace: {}", play.namespace.name));
+    let manifest = std::fs::read_to_string(&manifest)
+        .map_err(io(format!("reading {}", manifest.display())))?;
+    let ours = manifest.replace(
+        "namespace: tasks",
+        &format!("namespace: {}", play.namespace.name),
+    );
     let uid = apply_flow_schema(&admin, &ours, &podbeat, &play.namespace.name).await?;
     play.say("the flow schema of deploy/manifests is applied, and a list of podbeat's account belongs to it");
     let one = format!("{pods}/{}", play.pod);
     let services = format!("/api/v1/namespaces/{}/services", play.namespace.name);
     for (client, path, belongs, what) in [
         (&podbeat, &one, true, "a get of podbeat's account"),
-        (&podbeat, &services, false, "that account's list of services"),
-        (&other, &pods, false, "a list of another namespace's account"),
+        (
+            &podbeat,
+            &services,
+            false,
+            "that account's list of services",
+        ),
+        (
+            &other,
+            &pods,
+            false,
+            "a list of another namespace's account",
+        ),
         (&admin, &pods, false, "an administrator's list"),
     ] {
         let found = flow_schema_of(client, path).await?;
@@ -919,7 +1001,9 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     play.until_final().await?;
     let taken = dispatched().await? - asked;
     expect(taken >= 2.0, || {
-        format!("the agent's list and watch were expected in podbeat's lane, which saw {taken} requests")
+        format!(
+            "the agent's list and watch were expected in podbeat's lane, which saw {taken} requests"
+        )
     })?;
     play.say(&format!("the agent's {taken} requests went through it"));
     agent.terminate()?;

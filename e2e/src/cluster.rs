@@ -184,10 +184,15 @@ impl Cluster {
         let apiserver = spawn(&self.programs.join("kubernetes"), &log, |command| {
             command
                 .arg("kube-apiserver")
-                .arg(format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port))
+                .arg(format!(
+                    "--etcd-servers=http://127.0.0.1:{}",
+                    self.etcd_port
+                ))
                 .args(["--endpoint-reconciler-type=none", "--anonymous-auth=false"])
                 .args(match self.plan {
-                    Plan::Api => ["--bind-address=127.0.0.1", "--authorization-mode=RBAC"].as_slice(),
+                    Plan::Api => {
+                        ["--bind-address=127.0.0.1", "--authorization-mode=RBAC"].as_slice()
+                    }
                     Plan::WithNode => &[
                         "--bind-address=0.0.0.0",
                         "--advertise-address=10.99.0.1",
@@ -209,7 +214,10 @@ impl Cluster {
                     "--kubelet-client-certificate={}",
                     file("kubelet-client.crt")
                 ))
-                .arg(format!("--kubelet-client-key={}", file("kubelet-client.key")))
+                .arg(format!(
+                    "--kubelet-client-key={}",
+                    file("kubelet-client.key")
+                ))
                 .arg("--kubelet-preferred-address-types=InternalIP")
                 .arg(format!(
                     "--service-account-key-file={}",
@@ -264,19 +272,26 @@ impl Cluster {
         let file = |name: &str| self.path(name).display().to_string();
         let kubeconfig = format!("--kubeconfig={}", self.admin_kubeconfig().display());
         let kubernetes = self.programs.join("kubernetes");
-        let manager = spawn(&kubernetes, &self.path("controller-manager.log"), |command| {
-            command
-                .arg("kube-controller-manager")
-                .arg(&kubeconfig)
-                .arg(format!(
-                    "--service-account-private-key-file={}",
-                    file("service-account.key")
-                ))
-                .arg(format!("--root-ca-file={}", file("ca.crt")))
-                .arg(format!("--controllers={}", CONTROLLERS.join(",")))
-                .args(["--leader-elect=false", "--use-service-account-credentials=true"])
-                .arg(format!("--cert-dir={}", file("certs")));
-        })?;
+        let manager = spawn(
+            &kubernetes,
+            &self.path("controller-manager.log"),
+            |command| {
+                command
+                    .arg("kube-controller-manager")
+                    .arg(&kubeconfig)
+                    .arg(format!(
+                        "--service-account-private-key-file={}",
+                        file("service-account.key")
+                    ))
+                    .arg(format!("--root-ca-file={}", file("ca.crt")))
+                    .arg(format!("--controllers={}", CONTROLLERS.join(",")))
+                    .args([
+                        "--leader-elect=false",
+                        "--use-service-account-credentials=true",
+                    ])
+                    .arg(format!("--cert-dir={}", file("certs")));
+            },
+        )?;
         let scheduler = spawn(&kubernetes, &self.path("scheduler.log"), |command| {
             command
                 .arg("kube-scheduler")
@@ -292,9 +307,17 @@ impl Cluster {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn write_kubeconfig(&self, name: &str, identity: &Identity, server: &str) -> Result<(), Error> {
+    pub fn write_kubeconfig(
+        &self,
+        name: &str,
+        identity: &Identity,
+        server: &str,
+    ) -> Result<(), Error> {
         let kubeconfig = self.kubeconfig(server, &certificate(identity));
-        write(&self.path(&format!("{name}.kubeconfig")), &kubeconfig.to_string())
+        write(
+            &self.path(&format!("{name}.kubeconfig")),
+            &kubeconfig.to_string(),
+        )
     }
 
     /// The administrator's kubeconfig, of a node's control plane.
@@ -319,7 +342,10 @@ impl Cluster {
     /// The process can't be ended.
     pub async fn kill_apiserver(&mut self) -> Result<(), Error> {
         if let Some(mut apiserver) = self.apiserver.take() {
-            apiserver.kill().await.map_err(io("ending kube-apiserver"))?;
+            apiserver
+                .kill()
+                .await
+                .map_err(io("ending kube-apiserver"))?;
         }
         Ok(())
     }
@@ -392,7 +418,10 @@ fn certificate(identity: &Identity) -> serde_json::Value {
     })
 }
 
-pub(crate) fn kube_error(what: &str, source: impl std::error::Error + Send + Sync + 'static) -> Error {
+pub(crate) fn kube_error(
+    what: &str,
+    source: impl std::error::Error + Send + Sync + 'static,
+) -> Error {
     Error::Kube {
         what: what.to_owned(),
         source: Box::new(source),

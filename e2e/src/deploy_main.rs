@@ -34,7 +34,9 @@ fn main() -> ExitCode {
     }
     // Built now, while the network is still available.
     let prepare = || build().and_then(|_| build_tools()).map(drop);
-    let code = in_namespaces(&arguments, prepare, async |root| resident(root, &asked).await);
+    let code = in_namespaces(&arguments, prepare, async |root| {
+        resident(root, &asked).await
+    });
     if asked.part == Part::Hold {
         hold::leave();
     }
@@ -162,7 +164,9 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
             }
         };
     }
-    outcome.0.extend(deploy::prove(&ground, &asked.scenarios).await.0);
+    outcome
+        .0
+        .extend(deploy::prove(&ground, &asked.scenarios).await.0);
     let version = ground.stage.cluster.lock().await.version().await;
     let version = version.unwrap_or_else(|error| chain(&error));
     outcome.tell(&format!(

@@ -106,7 +106,9 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let opening = Instant::now();
     let mut workers = fleet.start(cluster, options).await?;
     fleet.service.listen_for_step(0, agents, LIMIT).await?;
-    let watches = fleet.until_watched(cluster, agents, before_all.watches).await?;
+    let watches = fleet
+        .until_watched(cluster, agents, before_all.watches)
+        .await?;
     figures.exactly("open watches", watches, agents);
     fleet.tell(&format!(
         "all agents watch their pods, and were heard, after {:.1} s",
@@ -130,7 +132,11 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     ));
     // The count can include bookmarks to the API server itself, or to agents if their start took
     // more than a minute.
-    let more = if undisturbed { 2.0 / agents as f64 } else { 0.5 };
+    let more = if undisturbed {
+        2.0 / agents as f64
+    } else {
+        0.5
+    };
     figures.add(
         "events delivered for a change, to agents",
         events,
@@ -152,7 +158,9 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         fleet.balanced()
     ));
     news(&mut figures, &fleet, dropped_at, dropped_since)?;
-    fleet.until_watched(cluster, agents, before_all.watches).await?;
+    fleet
+        .until_watched(cluster, agents, before_all.watches)
+        .await?;
 
     // The time at rest. The service is away, because heartbeats don't concern the API server.
     let used = apiserver(cluster)?;
@@ -206,7 +214,10 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     cluster.kill_apiserver().await?;
     let killed = jiff::Timestamp::now();
     fleet.tell("the API server is killed");
-    fleet.service.listen_until(fleet.service.elapsed() + DOWN).await;
+    fleet
+        .service
+        .listen_until(fleet.service.elapsed() + DOWN)
+        .await;
     cluster.start_apiserver().await?;
     let restarted = Instant::now();
     fleet.tell("and is there again");
@@ -219,7 +230,9 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         .listen_until(fleet.service.elapsed() + listening)
         .await;
     fleet.service.listen_for_step(6, agents, LIMIT).await?;
-    fleet.until_watched(cluster, agents, before_all.watches).await?;
+    fleet
+        .until_watched(cluster, agents, before_all.watches)
+        .await?;
     let asked = audit::read(&fleet.audit_log)?;
     reconnects(&mut figures, agents, &asked, killed)?;
     let returned = Spread::of(fleet.service.ledger.first_accepted_since(back), back, 30);
@@ -267,7 +280,11 @@ struct Fleet {
 
 impl Fleet {
     /// Creates the namespace with its rights, podbeat's flow schema, the pods and the service.
-    async fn prepare(cluster: &Cluster, options: &Options, figures: &mut Figures) -> Result<Self, Error> {
+    async fn prepare(
+        cluster: &Cluster,
+        options: &Options,
+        figures: &mut Figures,
+    ) -> Result<Self, Error> {
         let begun = Instant::now();
         let admin = cluster.admin().await?;
         let namespace = Namespace::create(admin.clone(), NAMESPACE).await?;
@@ -277,8 +294,8 @@ impl Fleet {
         KubeApi::write_service_account(&cluster.authority, &token, &dir)?;
         let podbeat = cluster.client_of(&token).await?;
         let manifest = repository().join("deploy/manifests/flowschema.yaml");
-        let manifest =
-            std::fs::read_to_string(&manifest).map_err(io(format!("reading {}", manifest.display())))?;
+        let manifest = std::fs::read_to_string(&manifest)
+            .map_err(io(format!("reading {}", manifest.display())))?;
         let manifest = manifest.replace("namespace: tasks", &format!("namespace: {NAMESPACE}"));
         apply_flow_schema(&admin, &manifest, &podbeat, NAMESPACE).await?;
         let service = FleetService::start(&cluster.authority, options.agents).await?;
@@ -318,7 +335,10 @@ impl Fleet {
     }
 
     fn tell(&self, text: &str) {
-        say(&format!("{:6.1}s  {text}", self.begun.elapsed().as_secs_f64()));
+        say(&format!(
+            "{:6.1}s  {text}",
+            self.begun.elapsed().as_secs_f64()
+        ));
     }
 
     /// Moves every pod to a step of its life.
@@ -400,7 +420,12 @@ impl Fleet {
 
     /// Waits until each agent has an open watch. `own` is the number of the API server's own
     /// watches, which don't count.
-    async fn until_watched(&mut self, cluster: &Cluster, agents: usize, own: usize) -> Result<usize, Error> {
+    async fn until_watched(
+        &mut self,
+        cluster: &Cluster,
+        agents: usize,
+        own: usize,
+    ) -> Result<usize, Error> {
         let begun = Instant::now();
         loop {
             let watches = self.metrics(cluster).await?.watches.saturating_sub(own);
@@ -427,7 +452,10 @@ impl Metrics {
     fn read(text: &str) -> Self {
         let sum = |name: &str, labels: &[&str]| -> f64 {
             text.lines()
-                .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{')))
+                .filter(|line| {
+                    line.strip_prefix(name)
+                        .is_some_and(|rest| rest.starts_with('{'))
+                })
                 .filter(|line| labels.iter().all(|label| line.contains(label)))
                 .filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok())
                 .sum()
@@ -479,8 +507,16 @@ fn cost(figures: &mut Figures, agents: usize, costs: &Costs) {
     );
     let without = (costs.empty_later.cpu_seconds - costs.empty.cpu_seconds) / 5.0;
     let with = (costs.resting.cpu_seconds - costs.used.cpu_seconds) / costs.rested.as_secs_f64();
-    told("the API server's CPU without agents", without * 100.0, "% of 1");
-    told("the API server's CPU with them, at rest", with * 100.0, "% of 1");
+    told(
+        "the API server's CPU without agents",
+        without * 100.0,
+        "% of 1",
+    );
+    told(
+        "the API server's CPU with them, at rest",
+        with * 100.0,
+        "% of 1",
+    );
     told(
         "its CPU for a watch",
         (with - without).max(0.0) * 1000.0 / agents,
@@ -502,7 +538,8 @@ fn at_rest(
     // Watches last minutes, so the renewal rate comes from the timeouts that they request.
     let lasting: Vec<f64> = asked.iter().filter_map(|one| one.timeout_seconds).collect();
     let renewals = 60.0 * lasting.len() as f64 / lasting.iter().sum::<f64>().max(1.0);
-    let renewed = resting().filter(|one| one.verb == Verb::Watch).count() as f64 / minutes / agents as f64;
+    let renewed =
+        resting().filter(|one| one.verb == Verb::Watch).count() as f64 / minutes / agents as f64;
     figures.add(
         "requests a minute an agent, seen at rest",
         seen,
@@ -599,7 +636,11 @@ fn reconnects(
         .ok_or_else(|| Error::Unexpected("no agent came back to the API server".to_owned()))?;
     let since = |at: jiff::Timestamp| at.duration_since(began).unsigned_abs();
     let seconds = usize::try_from(RECONNECT.as_secs()).unwrap_or(50);
-    let all = Spread::of(answered.iter().map(|one| since(one.at)), Duration::ZERO, seconds);
+    let all = Spread::of(
+        answered.iter().map(|one| since(one.at)),
+        Duration::ZERO,
+        seconds,
+    );
     // Each agent is identified by its pod.
     let mut first: BTreeMap<&str, jiff::Timestamp> = BTreeMap::new();
     for one in &answered {
@@ -611,7 +652,11 @@ fn reconnects(
     let firsts = Spread::of(first.values().map(|at| since(*at)), Duration::ZERO, seconds);
     let after_kill = |at: jiff::Timestamp| at.duration_since(killed).as_secs_f64();
     let last = first.values().max().map_or(0.0, |at| after_kill(*at));
-    figures.exactly("agents that came back to the API server", first.len(), agents);
+    figures.exactly(
+        "agents that came back to the API server",
+        first.len(),
+        agents,
+    );
     figures.add(
         "reconnects are spread over",
         firsts.span,
@@ -627,7 +672,12 @@ fn reconnects(
         // few agents.
         Limit::AtMost((3.0 + 4.0 / (agents as f64 / SPREAD_OVER).sqrt()) / SPREAD_OVER * 100.0),
     );
-    figures.add("from the kill to the last reconnect", last, "s", Limit::None);
+    figures.add(
+        "from the kill to the last reconnect",
+        last,
+        "s",
+        Limit::None,
+    );
     figures.add(
         "requests for a reconnect",
         answered.len() as f64 / agents as f64,

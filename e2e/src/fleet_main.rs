@@ -51,7 +51,10 @@ async fn all(options: &Options, output: &std::path::Path) -> ExitCode {
     say(&format!(
         "{} agents, Kubernetes {}",
         options.agents,
-        cluster.version().await.unwrap_or_else(|error| chain(&error))
+        cluster
+            .version()
+            .await
+            .unwrap_or_else(|error| chain(&error))
     ));
     let figures = match fleet::run(&mut cluster, options).await {
         Ok(figures) => figures,

@@ -33,7 +33,9 @@ async fn main() -> ExitCode {
         }
     }
     let (Some(podbeat), Some(laptop)) = (podbeat, laptop) else {
-        say("--podbeat and --laptop name the two builds of podbeat; `just e2e-api` makes and names them");
+        say(
+            "--podbeat and --laptop name the two builds of podbeat; `just e2e-api` makes and names them",
+        );
         return ExitCode::from(64);
     };
     // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
@@ -53,7 +55,10 @@ async fn all(podbeat: PathBuf, laptop: PathBuf, chosen: &[String]) -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    let version = cluster.version().await.unwrap_or_else(|error| chain(&error));
+    let version = cluster
+        .version()
+        .await
+        .unwrap_or_else(|error| chain(&error));
     say(&format!(
         "Kubernetes {version}, ready after {:.1} s",
         begun.elapsed().as_secs_f64()

@@ -48,7 +48,10 @@ pub fn wire() -> Result<(), Error> {
     heal()?;
     inside(&format!("route add default via {CONTROL_PLANE}"))?;
     let forward = format!("--net=/run/netns/{NETNS}");
-    run("nsenter", &[&forward, "sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    run(
+        "nsenter",
+        &[&forward, "sysctl", "-qw", "net.ipv4.ip_forward=1"],
+    )
 }
 
 /// Disconnects the node and its pods from the control plane and the task-run service, silently:

@@ -21,8 +21,13 @@ impl Agent {
     ///
     /// # Errors
     /// It can't be started.
-    pub fn start(binary: &Path, settings: &BTreeMap<String, String>, log: PathBuf) -> Result<Self, Error> {
-        let file = std::fs::File::create(&log).map_err(io(format!("creating {}", log.display())))?;
+    pub fn start(
+        binary: &Path,
+        settings: &BTreeMap<String, String>,
+        log: PathBuf,
+    ) -> Result<Self, Error> {
+        let file =
+            std::fs::File::create(&log).map_err(io(format!("creating {}", log.display())))?;
         let child = Command::new(binary)
             .env_clear()
             .envs(settings)

@@ -1,5 +1,5 @@
-//! The common parts of all programs: building what they need, entering the namespaces, printing, and
-//! formatting errors.
+//! The common parts of all programs: building what they need, entering the namespaces, printing,
+//! and formatting errors.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -85,9 +85,9 @@ fn built(script: &str) -> Result<PathBuf, ExitCode> {
         .stderr(Stdio::inherit())
         .output();
     match output {
-        Ok(output) if output.status.success() => {
-            Ok(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()))
-        }
+        Ok(output) if output.status.success() => Ok(PathBuf::from(
+            String::from_utf8_lossy(&output.stdout).trim(),
+        )),
         Ok(output) => Err(ExitCode::from(
             output
                 .status
@@ -163,5 +163,8 @@ pub fn no_such_scenario(asked: &str, all: &[(impl AsRef<str>, impl AsRef<str>)])
         .iter()
         .map(|(name, shows)| format!("  {}: {}", name.as_ref(), shows.as_ref()))
         .collect();
-    format!("there is no scenario {asked}; there are\n{}", all.join("\n"))
+    format!(
+        "there is no scenario {asked}; there are\n{}",
+        all.join("\n")
+    )
 }

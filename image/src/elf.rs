@@ -14,7 +14,9 @@ pub enum Error {
     #[error("it is for ELF machine {0}, not for amd64 or arm64")]
     Machine(u16),
     /// It is linked dynamically.
-    #[error("it needs the interpreter {0}, which the image doesn't have: build it with `just static`")]
+    #[error(
+        "it needs the interpreter {0}, which the image doesn't have: build it with `just static`"
+    )]
     Interpreter(String),
 }
 
@@ -101,9 +103,18 @@ pub(crate) mod tests {
 
     #[test]
     fn the_machine_is_read() {
-        assert_eq!(check_static(&program(62, None)).unwrap(), Architecture::Amd64);
-        assert_eq!(check_static(&program(183, None)).unwrap(), Architecture::Arm64);
-        assert!(matches!(check_static(&program(8, None)), Err(Error::Machine(8))));
+        assert_eq!(
+            check_static(&program(62, None)).unwrap(),
+            Architecture::Amd64
+        );
+        assert_eq!(
+            check_static(&program(183, None)).unwrap(),
+            Architecture::Arm64
+        );
+        assert!(matches!(
+            check_static(&program(8, None)),
+            Err(Error::Machine(8))
+        ));
     }
 
     #[test]
@@ -124,7 +135,11 @@ pub(crate) mod tests {
 
     #[test]
     fn what_is_no_program_is_refused() {
-        for bytes in [&b""[..], b"#!/bin/sh\n", &program(62, Some("/lib/ld.so"))[..100]] {
+        for bytes in [
+            &b""[..],
+            b"#!/bin/sh\n",
+            &program(62, Some("/lib/ld.so"))[..100],
+        ] {
             assert!(matches!(check_static(bytes), Err(Error::Headers(_))));
         }
     }

@@ -124,9 +124,9 @@ impl Tree {
             if parent == Path::new("") {
                 continue;
             }
-            let node = tree
-                .entry(parent.to_owned())
-                .or_insert(Node::Directory { mode: DIRECTORY_MODE });
+            let node = tree.entry(parent.to_owned()).or_insert(Node::Directory {
+                mode: DIRECTORY_MODE,
+            });
             if !matches!(node, Node::Directory { .. }) {
                 return Err(Error::Clash(Path::new("/").join(parent)));
             }
@@ -180,7 +180,12 @@ impl Tree {
     }
 }
 
-fn append(tar: &mut tar::Builder<impl Write>, path: &Path, node: &Node, created: u64) -> io::Result<()> {
+fn append(
+    tar: &mut tar::Builder<impl Write>,
+    path: &Path,
+    node: &Node,
+    created: u64,
+) -> io::Result<()> {
     let mut header = tar::Header::new_ustar();
     header.set_mtime(created);
     header.set_uid(0);
@@ -212,7 +217,9 @@ fn inside(path: &Path) -> Result<PathBuf, Error> {
     let mut components = path.components();
     let rooted = components.next() == Some(Component::RootDir);
     let rest = components.as_path();
-    let plain = rest.components().all(|part| matches!(part, Component::Normal(_)));
+    let plain = rest
+        .components()
+        .all(|part| matches!(part, Component::Normal(_)));
     if rooted && plain && rest != Path::new("") {
         Ok(rest.to_owned())
     } else {
@@ -231,7 +238,8 @@ fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
 
 /// Set after creation, so that the umask has no effect.
 fn set_mode(path: &Path, mode: u32) -> Result<(), Error> {
-    std::fs::set_permissions(path, Permissions::from_mode(mode)).map_err(host("setting the mode of", path))
+    std::fs::set_permissions(path, Permissions::from_mode(mode))
+        .map_err(host("setting the mode of", path))
 }
 
 fn set_time(path: &Path, time: std::time::SystemTime) -> Result<(), Error> {
@@ -242,7 +250,11 @@ fn set_time(path: &Path, time: std::time::SystemTime) -> Result<(), Error> {
 
 pub(crate) fn host(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Error {
     let path = path.to_owned();
-    move |source| Error::Host { doing, path, source }
+    move |source| Error::Host {
+        doing,
+        path,
+        source,
+    }
 }
 
 #[cfg(test)]
@@ -251,12 +263,18 @@ mod tests {
 
     fn names(entries: &[Entry]) -> Vec<String> {
         let tree = Tree::new(entries).unwrap();
-        tree.0.keys().map(|path| path.display().to_string()).collect()
+        tree.0
+            .keys()
+            .map(|path| path.display().to_string())
+            .collect()
     }
 
     #[test]
     fn parents_come_by_themselves_and_first() {
-        let entries = [Entry::file("/a/b/c", 0o644, "x"), Entry::link("/a/a", "b/c")];
+        let entries = [
+            Entry::file("/a/b/c", 0o644, "x"),
+            Entry::link("/a/a", "b/c"),
+        ];
         assert_eq!(names(&entries), ["a", "a/a", "a/b", "a/b/c"]);
     }
 
@@ -287,7 +305,10 @@ mod tests {
         ];
         let directory = tempfile::tempdir().unwrap();
         let root = directory.path().join("root");
-        Tree::new(&entries).unwrap().unpack(1_700_000_000, &root).unwrap();
+        Tree::new(&entries)
+            .unwrap()
+            .unpack(1_700_000_000, &root)
+            .unwrap();
         let of = |path: &str| std::fs::metadata(root.join(path)).unwrap();
         assert_eq!(of("bin/tool").permissions().mode() & 0o7777, 0o755);
         assert_eq!(of("tmp").permissions().mode() & 0o7777, 0o1777);

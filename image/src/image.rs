@@ -21,7 +21,9 @@ pub enum Error {
     #[error(transparent)]
     Files(#[from] files::Error),
     /// The tag is not a valid image name.
-    #[error("{0:?} is no tag of an image: write NAME:VERSION, in small letters, such as podbeat:0.1.0")]
+    #[error(
+        "{0:?} is no tag of an image: write NAME:VERSION, in small letters, such as podbeat:0.1.0"
+    )]
     Tag(String),
     /// The time is beyond the year 9999.
     #[error("{0} s after 1970 is no time of an image")]
@@ -45,7 +47,9 @@ pub enum Error {
         source: io::Error,
     },
     /// A file is larger than its limit.
-    #[error("the {what} has {size} bytes, more than the {limit} that it may have: what made it grow?")]
+    #[error(
+        "the {what} has {size} bytes, more than the {limit} that it may have: what made it grow?"
+    )]
     TooLarge {
         /// The file.
         what: &'static str,
@@ -249,10 +253,15 @@ impl<'a> Name<'a> {
         // If the first part contains a dot or a port, or is localhost, it is a host. A name without
         // a host is completed as podman and buildah do, because no registry is involved.
         let repository = match name.split_once('/') {
-            Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => name.to_owned(),
+            Some((first, _)) if first.contains(['.', ':']) || first == "localhost" => {
+                name.to_owned()
+            }
             Some(_) | None => format!("localhost/{name}"),
         };
-        Ok(Self { repository, version })
+        Ok(Self {
+            repository,
+            version,
+        })
     }
 
     /// The annotations from which containerd, Docker and Podman take the image's name.
@@ -316,7 +325,10 @@ mod tests {
         image.created = 1_700_000_000;
         image.entrypoint = vec!["/bin/tool".to_owned(), "--fast".to_owned()];
         image.environment = BTreeMap::from([("NAME".to_owned(), "value".to_owned())]);
-        image.labels = BTreeMap::from([("org.opencontainers.image.title".to_owned(), "tool".to_owned())]);
+        image.labels = BTreeMap::from([(
+            "org.opencontainers.image.title".to_owned(),
+            "tool".to_owned(),
+        )]);
         image
     }
 
@@ -378,7 +390,10 @@ mod tests {
 
         let manifest: Value = serde_json::from_slice(blob(&files, found)).unwrap();
         assert_eq!(manifest["mediaType"], found["mediaType"]);
-        assert_eq!(manifest["annotations"]["org.opencontainers.image.title"], "tool");
+        assert_eq!(
+            manifest["annotations"]["org.opencontainers.image.title"],
+            "tool"
+        );
         let layer = blob(&files, &manifest["layers"][0]);
         assert_eq!(sizes.layer, layer.len());
         let mut unpacked = Vec::new();
@@ -444,7 +459,9 @@ mod tests {
         let before = std::fs::read(&path).unwrap();
         assert_eq!(before.len(), sizes.archive);
         let mut larger = image();
-        larger.labels.insert("long".to_owned(), "very ".repeat(1000));
+        larger
+            .labels
+            .insert("long".to_owned(), "very ".repeat(1000));
         let refused = larger.write_archive(&path, Some(sizes.archive as u64));
         assert!(matches!(refused, Err(Error::TooLarge { .. })));
         assert_eq!(std::fs::read(&path).unwrap(), before);

@@ -91,7 +91,13 @@ fn command() -> Command {
                 "Seconds since 1970, the time of the image and its files [default: $SOURCE_DATE_EPOCH, or 0]",
             )
     };
-    let binary = || path("binary", "PATH", "The static binary, as `just static` builds it");
+    let binary = || {
+        path(
+            "binary",
+            "PATH",
+            "The static binary, as `just static` builds it",
+        )
+    };
     let limit = || number("max-size", "Fail if the archive is larger");
     let output = || path("output", "FILE", "Where the archive is written");
     Command::new("podbeat-image")
@@ -141,7 +147,11 @@ fn command() -> Command {
                         "IMAGEPATH[:MODE]",
                         "A directory, with mode 0755 if none is given",
                     ),
-                    many("entrypoint", "WORD", "The program; given again, its arguments"),
+                    many(
+                        "entrypoint",
+                        "WORD",
+                        "The program; given again, its arguments",
+                    ),
                     many("env", "NAME=VALUE", "An environment variable"),
                     many("label", "NAME=VALUE", "A label"),
                     text("user", "UID:GID", "Who runs it").default_value("65532:65532"),
@@ -267,7 +277,11 @@ fn pairs(given: &ArgMatches, name: &'static str) -> Result<BTreeMap<String, Stri
         .collect()
 }
 
-fn pair<'a>(what: &'static str, value: &'a str, form: &'static str) -> Result<(&'a str, &'a str), Error> {
+fn pair<'a>(
+    what: &'static str,
+    value: &'a str,
+    form: &'static str,
+) -> Result<(&'a str, &'a str), Error> {
     value.split_once('=').ok_or_else(|| Error::Argument {
         what,
         value: value.to_owned(),

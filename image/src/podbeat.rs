@@ -171,7 +171,10 @@ mod tests {
                 "revision" => "REVISION",
                 "version" => "VERSION",
                 _ => {
-                    assert!(DOCKERFILE.contains(&format!("{name}=\"{value}\"")), "{name}");
+                    assert!(
+                        DOCKERFILE.contains(&format!("{name}=\"{value}\"")),
+                        "{name}"
+                    );
                     continue;
                 }
             };

@@ -62,7 +62,11 @@ impl Capture {
     /// The same as for [`load`](Self::load).
     pub fn named(name: &str) -> Result<Self, Error> {
         let (below, name) = name.rsplit_once('/').unwrap_or(("", name));
-        Self::load(&Self::directory().join(below).join(format!("watch-{name}.jsonl")))
+        Self::load(
+            &Self::directory()
+                .join(below)
+                .join(format!("watch-{name}.jsonl")),
+        )
     }
 
     /// Reads the stream `NAME.jsonl`. The arrival times come from `NAME.times.txt` in the same
@@ -74,14 +78,19 @@ impl Capture {
     /// # Errors
     /// The stream can't be read or isn't JSON.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())))?;
+        let text =
+            std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())))?;
         let times = std::fs::read_to_string(path.with_extension("times.txt")).unwrap_or_default();
         let times: Vec<Duration> = times.lines().filter_map(time_of_day).collect();
         let first = times.first().copied().unwrap_or_default();
         let mut steps: Vec<Step> = Vec::new();
         let mut began = None;
         let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
-        for (at, line) in whole.lines().filter(|line| !line.trim().is_empty()).enumerate() {
+        for (at, line) in whole
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .enumerate()
+        {
             let event: Value = serde_json::from_str(line).map_err(|source| Error::Capture {
                 path: path.display().to_string(),
                 line: at + 1,
@@ -106,7 +115,9 @@ impl Capture {
 
     /// The pod in each step.
     pub fn pods(&self) -> impl DoubleEndedIterator<Item = &Value> {
-        self.steps.iter().filter_map(|step| step.event.get("object"))
+        self.steps
+            .iter()
+            .filter_map(|step| step.event.get("object"))
     }
 
     /// The name of podbeat's container: `podbeat`, or `hb` in older streams.
@@ -118,7 +129,8 @@ impl Capture {
                 .into_iter()
                 .flatten()
         };
-        let is_podbeat = |container: &Value| container.get("name").and_then(Value::as_str) == Some("podbeat");
+        let is_podbeat =
+            |container: &Value| container.get("name").and_then(Value::as_str) == Some("podbeat");
         let podbeat = declared("containers")
             .chain(declared("initContainers"))
             .any(is_podbeat);
@@ -165,5 +177,7 @@ fn time_of_day(line: &str) -> Option<Duration> {
     let mut parts = line.split_whitespace().next()?.splitn(3, ':');
     let mut part = || parts.next()?.parse::<f64>().ok();
     let (hours, minutes, seconds) = (part()?, part()?, part()?);
-    Some(Duration::from_secs_f64(hours * 3600.0 + minutes * 60.0 + seconds))
+    Some(Duration::from_secs_f64(
+        hours * 3600.0 + minutes * 60.0 + seconds,
+    ))
 }

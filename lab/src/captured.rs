@@ -42,7 +42,8 @@ impl Captured {
             let mut times = 0;
             let mut before = false;
             pods.iter().copied().find(|pod| {
-                let is_so = status(pod, container).is_some_and(|status| status["state"].get(state).is_some());
+                let is_so = status(pod, container)
+                    .is_some_and(|status| status["state"].get(state).is_some());
                 times += usize::from(is_so && !before);
                 before = is_so;
                 is_so && times == nth
@@ -56,7 +57,10 @@ impl Captured {
         Self::find(name, |pods| pods.last().copied())
     }
 
-    fn find(name: &str, pick: impl for<'pod> FnOnce(&[&'pod Value]) -> Option<&'pod Value>) -> Self {
+    fn find(
+        name: &str,
+        pick: impl for<'pod> FnOnce(&[&'pod Value]) -> Option<&'pod Value>,
+    ) -> Self {
         let capture = Capture::named(name).expect("a capture");
         let pods: Vec<&Value> = capture.pods().collect();
         let pod = pick(&pods).unwrap_or_else(|| panic!("{name} never shows that"));

@@ -72,8 +72,15 @@ impl Contract {
     /// The statuses of a task run that the contract lists.
     #[must_use]
     pub fn statuses(&self) -> Vec<&str> {
-        let statuses = self.document.get("x-task-run-statuses").and_then(Value::as_array);
-        statuses.into_iter().flatten().filter_map(Value::as_str).collect()
+        let statuses = self
+            .document
+            .get("x-task-run-statuses")
+            .and_then(Value::as_array);
+        statuses
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect()
     }
 
     /// The names of an operation's query parameters. The operation is, for example,
@@ -108,7 +115,8 @@ impl Contract {
         let Some(validator) = self.validators.get(schema) else {
             return vec![format!("the contract has no schema {schema}")];
         };
-        let told = |error: jsonschema::ValidationError<'_>| format!("{}: {error}", error.instance_path());
+        let told =
+            |error: jsonschema::ValidationError<'_>| format!("{}: {error}", error.instance_path());
         validator.iter_errors(body).map(told).collect()
     }
 }

@@ -111,7 +111,8 @@ pub struct Misread {
     why: &'static str,
 }
 
-const FORM: &str = "a rule is PLACE [final] WHAT [retry-after=TIME] [after N] [xN|for TIME|until-lifted]";
+const FORM: &str =
+    "a rule is PLACE [final] WHAT [retry-after=TIME] [after N] [xN|for TIME|until-lifted]";
 const TWICE: &str = "it is there twice";
 const NEVER: &str = "so the rule would never strike";
 const OF_HEARTBEATS: &str = "only a heartbeat is the last one: say heartbeat or any";
@@ -158,11 +159,12 @@ impl FromStr for Rule {
         let (mut after, mut extent) = (None, None);
         while let Some(word) = words.next() {
             let duration = |text: &str| humantime::parse_duration(text).map_err(|_| misread(text));
-            let bounded = |extent: &mut Option<Extent>, new, is_empty: bool| match extent.replace(new) {
-                Some(_) => Err(wrong(word, TWICE)),
-                None if is_empty => Err(wrong(word, NEVER)),
-                None => Ok(()),
-            };
+            let bounded =
+                |extent: &mut Option<Extent>, new, is_empty: bool| match extent.replace(new) {
+                    Some(_) => Err(wrong(word, TWICE)),
+                    None if is_empty => Err(wrong(word, NEVER)),
+                    None => Ok(()),
+                };
             if let Some(asked) = word.strip_prefix("retry-after=") {
                 let What::Status(_, retry_after) = &mut what else {
                     return Err(misread(word));
@@ -232,7 +234,10 @@ fn what(word: &str) -> Option<What> {
             } else if let Some(token) = word.strip_prefix("jwt=") {
                 Some(What::Jwt(token.to_owned()))
             } else {
-                let status = word.parse().ok().filter(|status| (300..600).contains(status))?;
+                let status = word
+                    .parse()
+                    .ok()
+                    .filter(|status| (300..600).contains(status))?;
                 Some(What::Status(status, None))
             };
         }
@@ -326,7 +331,9 @@ impl What {
     pub(crate) fn kind(&self) -> String {
         let text = self.to_string();
         match self {
-            Self::Redirect(_) | Self::Jwt(_) => text.split('=').next().unwrap_or_default().to_owned(),
+            Self::Redirect(_) | Self::Jwt(_) => {
+                text.split('=').next().unwrap_or_default().to_owned()
+            }
             _ => text,
         }
     }
@@ -334,7 +341,9 @@ impl What {
 
 /// Formats a duration as one word.
 fn compact(time: Duration) -> String {
-    humantime::format_duration(time).to_string().replace(' ', "")
+    humantime::format_duration(time)
+        .to_string()
+        .replace(' ', "")
 }
 
 /// The faults in force. Clones share them.
@@ -490,7 +499,8 @@ impl Faults {
     ) -> Option<What> {
         self.active().iter_mut().find_map(|active| {
             let passed = passed(active);
-            (applies(&active.rule) && active.holds() && active.is_due(passed)).then(|| active.strike())
+            (applies(&active.rule) && active.holds() && active.is_due(passed))
+                .then(|| active.strike())
         })
     }
 
@@ -561,7 +571,10 @@ mod tests {
             ("heartbeat 503 x1 x2", "x2"),
             ("heartbeat 503 for 1s until-lifted", "until-lifted"),
             ("heartbeat 503 after 1 after 2", "after"),
-            ("heartbeat 503 retry-after=1s retry-after=2s", "retry-after=2s"),
+            (
+                "heartbeat 503 retry-after=1s retry-after=2s",
+                "retry-after=2s",
+            ),
             ("heartbeat 503 retry-after=500ms", "retry-after=500ms"),
             ("heartbeat 503 x4294967296", "x4294967296"),
         ] {

@@ -7,10 +7,14 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Returns the work's exit code; or 130 or 143 after SIGINT or SIGTERM. If signal handlers can't be
 /// set, it calls `say` and doesn't start the work.
-pub async fn or_interrupted(work: impl Future<Output = ExitCode>, say: impl FnOnce(&str)) -> ExitCode {
-    let (Ok(mut interrupt), Ok(mut terminate)) =
-        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
-    else {
+pub async fn or_interrupted(
+    work: impl Future<Output = ExitCode>,
+    say: impl FnOnce(&str),
+) -> ExitCode {
+    let (Ok(mut interrupt), Ok(mut terminate)) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    ) else {
         say("signal handlers can't be set");
         return ExitCode::FAILURE;
     };

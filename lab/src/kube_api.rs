@@ -112,7 +112,11 @@ impl KubeApi {
     ///
     /// # Errors
     /// There is no free port, or no certificate.
-    pub async fn start(authority: &Authority, faults: Faults, options: Options) -> Result<Self, Error> {
+    pub async fn start(
+        authority: &Authority,
+        faults: Faults,
+        options: Options,
+    ) -> Result<Self, Error> {
         let shared = Arc::new(Shared {
             faults,
             started: Instant::now(),
@@ -191,7 +195,11 @@ impl KubeApi {
     /// Removes a pod. Does nothing if it doesn't exist.
     pub fn delete(&self, namespace: &str, name: &str) {
         let mut state = self.shared.state();
-        if let Some(pod) = state.pods.get(&(namespace.to_owned(), name.to_owned())).cloned() {
+        if let Some(pod) = state
+            .pods
+            .get(&(namespace.to_owned(), name.to_owned()))
+            .cloned()
+        {
             state.record("DELETED", pod);
         }
         drop(state);
@@ -282,7 +290,11 @@ impl KubeApi {
             .map_err(|_| Error::InVain {
                 what: what.to_owned(),
                 waited: limit,
-                seen: format!("{} open watches, requests {:?}", self.open_watches(), self.seen()),
+                seen: format!(
+                    "{} open watches, requests {:?}",
+                    self.open_watches(),
+                    self.seen()
+                ),
             })
     }
 
@@ -290,7 +302,12 @@ impl KubeApi {
     ///
     /// # Errors
     /// The file can't be written.
-    pub fn write_kubeconfig(&self, authority: &Authority, token: &str, path: &Path) -> Result<(), Error> {
+    pub fn write_kubeconfig(
+        &self,
+        authority: &Authority,
+        token: &str,
+        path: &Path,
+    ) -> Result<(), Error> {
         let kubeconfig = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "lab",
             "clusters": [{"name": "lab", "cluster": {
@@ -298,14 +315,19 @@ impl KubeApi {
             "users": [{"name": "lab", "user": {"token": token}}],
             "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "lab", "namespace": "lab"}}],
         });
-        std::fs::write(path, kubeconfig.to_string()).map_err(io(format!("writing {}", path.display())))
+        std::fs::write(path, kubeconfig.to_string())
+            .map_err(io(format!("writing {}", path.display())))
     }
 
     /// Writes the files of a pod's service account directory.
     ///
     /// # Errors
     /// A file can't be written.
-    pub fn write_service_account(authority: &Authority, token: &str, dir: &Path) -> Result<(), Error> {
+    pub fn write_service_account(
+        authority: &Authority,
+        token: &str,
+        dir: &Path,
+    ) -> Result<(), Error> {
         std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
         authority.write_to(&dir.join("ca.crt"))?;
         let path = dir.join("token");
@@ -370,7 +392,10 @@ impl State {
         if let Some(wake) = self.wakes.get(&key) {
             wake.send_modify(|count| *count += 1);
         }
-        self.of_pods.entry(key).or_default().push_back(Arc::clone(&event));
+        self.of_pods
+            .entry(key)
+            .or_default()
+            .push_back(Arc::clone(&event));
         self.history.push_back(event);
         if self.history.len() > self.options.history
             && let Some(old) = self.history.pop_front()
@@ -388,7 +413,10 @@ impl State {
 }
 
 fn key(pod: &Value) -> (String, String) {
-    let member = |name: &str| pod.pointer(&format!("/metadata/{name}")).and_then(Value::as_str);
+    let member = |name: &str| {
+        pod.pointer(&format!("/metadata/{name}"))
+            .and_then(Value::as_str)
+    };
     (
         member("namespace").unwrap_or("lab").to_owned(),
         member("name").unwrap_or_default().to_owned(),
@@ -451,10 +479,15 @@ impl Asked {
     fn one(&self) -> Option<(String, String)> {
         let selected = || {
             let fields = self.get("fieldSelector");
-            let name = fields.strip_prefix("metadata.name=")?.trim_start_matches('=');
+            let name = fields
+                .strip_prefix("metadata.name=")?
+                .trim_start_matches('=');
             (!name.contains(',')).then(|| name.to_owned())
         };
-        Some((self.namespace.clone()?, self.name.clone().or_else(selected)?))
+        Some((
+            self.namespace.clone()?,
+            self.name.clone().or_else(selected)?,
+        ))
     }
 
     fn verb(&self) -> (&'static str, Place) {
@@ -468,7 +501,11 @@ impl Asked {
     /// A filter for the namespace, the field selector and the label selector (only by equality).
     fn selector(&self) -> Result<impl Fn(&Value) -> bool + Send + use<>, String> {
         let mut wanted: Vec<(&str, String)> = Vec::new();
-        wanted.extend(self.namespace.clone().map(|name| ("/metadata/namespace", name)));
+        wanted.extend(
+            self.namespace
+                .clone()
+                .map(|name| ("/metadata/namespace", name)),
+        );
         let labels = self.labels()?;
         for term in self
             .get("fieldSelector")
@@ -530,7 +567,8 @@ fn refusal(code: u16, reason: &str, message: &str) -> Response<Body> {
 
 impl Handler for Shared {
     fn refuses(&self) -> bool {
-        self.faults.refuses(&[Place::Get, Place::List, Place::Watch])
+        self.faults
+            .refuses(&[Place::Get, Place::List, Place::Watch])
     }
 
     fn clock_ahead(&self) -> i64 {
@@ -540,7 +578,10 @@ impl Handler for Shared {
     async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Outcome {
         if let Some(question) = Question::read(&request) {
             let outcome = self.answer_question(question, request).await;
-            let status = outcome.as_ref().ok().map(|response| response.status().as_u16());
+            let status = outcome
+                .as_ref()
+                .ok()
+                .map(|response| response.status().as_u16());
             self.saw(question.verb(), "", status);
             return outcome;
         }
@@ -553,7 +594,10 @@ impl Handler for Shared {
         };
         let (verb, place) = asked.verb();
         let outcome = self.answer(&asked, &request, place).await;
-        let status = outcome.as_ref().ok().map(|response| response.status().as_u16());
+        let status = outcome
+            .as_ref()
+            .ok()
+            .map(|response| response.status().as_u16());
         self.saw(verb, &asked.raw_query, status);
         outcome
     }
@@ -588,12 +632,18 @@ impl Question {
 
 /// Applies a fault to any kind of request. `None` if the request is still to be answered. `giant`
 /// is the size of a giant answer, in bytes.
-async fn scripted(what: What, place: Place, giant: usize) -> Result<Option<Response<Body>>, CutOff> {
+async fn scripted(
+    what: What,
+    place: Place,
+    giant: usize,
+) -> Result<Option<Response<Body>>, CutOff> {
     Ok(Some(match what {
         What::Status(code, retry_after) => {
             let mut response = refusal(code, "Scripted", "as the script demands");
             if let Some(value) = retry_after.and_then(RetryAfter::header) {
-                response.headers_mut().insert(http::header::RETRY_AFTER, value);
+                response
+                    .headers_mut()
+                    .insert(http::header::RETRY_AFTER, value);
             }
             response
         }
@@ -607,8 +657,12 @@ async fn scripted(what: What, place: Place, giant: usize) -> Result<Option<Respo
         What::Giant => whole(200, "application/json", vec![b' '; giant]),
         What::Flood => serve::flood(match place {
             Place::List => "{\"metadata\":{},\"items\":[{\"metadata\":{\"annotations\":{\"a\":\"",
-            Place::Watch => "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"annotations\":{\"a\":\"",
-            Place::Get | Place::Heartbeat | Place::Any => "{\"metadata\":{\"annotations\":{\"a\":\"",
+            Place::Watch => {
+                "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"annotations\":{\"a\":\""
+            }
+            Place::Get | Place::Heartbeat | Place::Any => {
+                "{\"metadata\":{\"annotations\":{\"a\":\""
+            }
         }),
         What::Redirect(url) => {
             let mut response = whole(307, "text/plain", "");
@@ -626,7 +680,11 @@ async fn scripted(what: What, place: Place, giant: usize) -> Result<Option<Respo
 const USER: &str = "system:serviceaccount:lab:podbeat";
 
 impl Shared {
-    async fn answer_question(self: &Arc<Self>, question: Question, request: Request<Incoming>) -> Outcome {
+    async fn answer_question(
+        self: &Arc<Self>,
+        question: Question,
+        request: Request<Incoming>,
+    ) -> Outcome {
         if let Some(what) = self.faults.strike(Place::Any, false)
             && let Some(answer) = scripted(what, Place::Any, 8 << 20).await?
         {
@@ -665,7 +723,10 @@ impl Shared {
                     && attribute("resource").as_deref() == Some("pods")
                     && attribute("namespace").as_deref() == Some("lab");
                 let status = json!({"allowed": allowed, "reason": "as the script demands"});
-                json_answer(201, &json!({"kind": "SelfSubjectAccessReview", "status": status}))
+                json_answer(
+                    201,
+                    &json!({"kind": "SelfSubjectAccessReview", "status": status}),
+                )
             }
         })
     }
@@ -684,7 +745,12 @@ impl Shared {
         is_bearer && words.next() == Some(self.state().options.token.as_str())
     }
 
-    async fn answer(self: &Arc<Self>, asked: &Asked, request: &Request<Incoming>, place: Place) -> Outcome {
+    async fn answer(
+        self: &Arc<Self>,
+        asked: &Asked,
+        request: &Request<Incoming>,
+        place: Place,
+    ) -> Outcome {
         match self.faults.strike(place, false) {
             // These faults affect the open watch, so the request itself succeeds.
             Some(what @ (What::Gone | What::End | What::Silent)) => {
@@ -733,7 +799,10 @@ impl Shared {
         // A page starts after the pod whose index is in the token.
         let after: usize = asked.get("continue").parse().unwrap_or(0);
         let limit: usize = asked.get("limit").parse().unwrap_or(usize::MAX);
-        let mut chosen = state.candidates(asked).filter(|pod| selects(pod)).skip(after);
+        let mut chosen = state
+            .candidates(asked)
+            .filter(|pod| selects(pod))
+            .skip(after);
         let items: Vec<&Value> = chosen.by_ref().take(limit).collect();
         let mut metadata = json!({"resourceVersion": state.version.to_string()});
         if chosen.next().is_some()
@@ -774,7 +843,8 @@ impl Shared {
         } else {
             match asked_version.parse::<u64>() {
                 Ok(version) if version < state.forgotten => {
-                    let message = format!("too old resource version: {version} ({})", state.forgotten);
+                    let message =
+                        format!("too old resource version: {version} ({})", state.forgotten);
                     first.push(line("ERROR", &status(410, "Expired", &message)));
                     drop(state);
                     return self.stream(asked, first, cursor, Some(What::End));
@@ -816,7 +886,10 @@ impl Shared {
         self.changed();
         let watch = OpenWatch {
             one,
-            selects: asked.selector().ok().map(|selects| Box::new(selects) as Selector),
+            selects: asked
+                .selector()
+                .ok()
+                .map(|selects| Box::new(selects) as Selector),
             ready: first.into(),
             cursor,
             sent: 0,
@@ -832,7 +905,10 @@ impl Shared {
             let mut watch = watch?;
             match watch.next().await {
                 Next::Line(line) => Some((Ok(Bytes::from(line)), Some(watch))),
-                Next::Break => Some((Err(std::io::Error::other("cut, as the script demands")), None)),
+                Next::Break => Some((
+                    Err(std::io::Error::other("cut, as the script demands")),
+                    None,
+                )),
                 Next::End => None,
             }
         });
@@ -902,7 +978,10 @@ impl OpenWatch {
                 }
                 Some(What::Gone) => {
                     self.then = Some(What::End);
-                    return Next::Line(line("ERROR", &status(410, "Expired", "too old resource version")));
+                    return Next::Line(line(
+                        "ERROR",
+                        &status(410, "Expired", "too old resource version"),
+                    ));
                 }
                 // These faults are not for open watches.
                 Some(_) | None => {}

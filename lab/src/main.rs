@@ -97,7 +97,12 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
 async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new(SIGNALS)?;
     let number = |name: &str| matches.get_one::<usize>(name).copied();
-    let time = |name: &str| matches.get_one::<Duration>(name).copied().unwrap_or_default();
+    let time = |name: &str| {
+        matches
+            .get_one::<Duration>(name)
+            .copied()
+            .unwrap_or_default()
+    };
     let options = stand_ins::Options {
         agents: number("agents").unwrap_or(1000),
         interval: time("interval"),
@@ -274,7 +279,9 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
                 .into());
         }
     }
-    let listen = *matches.get_one::<SocketAddr>("listen").ok_or("no address")?;
+    let listen = *matches
+        .get_one::<SocketAddr>("listen")
+        .ok_or("no address")?;
     let options = Options {
         runs: (!matches.get_flag("any-run")).then(BTreeSet::new),
         data: matches.get_one::<PathBuf>("data").cloned(),
@@ -299,8 +306,7 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     };
     let service = Service::start_plain(listen, Contract::load()?, faults, options).await?;
     if !listen.ip().is_loopback() {
-        let warning =
-            "others can reach this address, and there is no TLS: anyone on the way can read the token";
+        let warning = "others can reach this address, and there is no TLS: anyone on the way can read the token";
         writeln!(std::io::stderr(), "podbeat-lab: {warning}")?;
     }
     let mut out = std::io::stdout();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use jiff::civil::Date;
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose,
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::server::WebPkiClientVerifier;
@@ -90,7 +90,11 @@ impl Authority {
     ///
     /// # Errors
     /// A name is neither a DNS name nor an IP address.
-    pub fn issue_for(&self, names: &[&str], holds: Option<(Date, Date)>) -> Result<Identity, Error> {
+    pub fn issue_for(
+        &self,
+        names: &[&str],
+        holds: Option<(Date, Date)>,
+    ) -> Result<Identity, Error> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let common_name = names.first().cloned().unwrap_or_default();
         let mut params = CertificateParams::new(names)?;
@@ -109,7 +113,11 @@ impl Authority {
     ///
     /// # Errors
     /// The names can't be encoded.
-    pub fn issue_client(&self, common_name: &str, organizations: &[&str]) -> Result<Identity, Error> {
+    pub fn issue_client(
+        &self,
+        common_name: &str,
+        organizations: &[&str],
+    ) -> Result<Identity, Error> {
         self.sign(CertificateParams::default(), common_name, organizations)
     }
 
@@ -161,15 +169,17 @@ impl Identity {
             Some(authority) => {
                 let mut roots = RootCertStore::empty();
                 roots.add(authority.certificate_der.clone())?;
-                let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
-                    .build()
-                    .map_err(|problem| rustls::Error::General(problem.to_string()))?;
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                        .build()
+                        .map_err(|problem| rustls::Error::General(problem.to_string()))?;
                 builder.with_client_cert_verifier(verifier)
             }
         };
-        Ok(Arc::new(
-            builder.with_single_cert(vec![self.certificate_der.clone()], key)?,
-        ))
+        Ok(Arc::new(builder.with_single_cert(
+            vec![self.certificate_der.clone()],
+            key,
+        )?))
     }
 }
 

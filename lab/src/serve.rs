@@ -167,7 +167,11 @@ impl<S> Impatient<S> {
         }
     }
 
-    fn judge<T>(&mut self, cx: &mut Context<'_>, taken: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn judge<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        taken: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
         if taken.is_ready() {
             self.ends = None;
             return taken;
@@ -192,7 +196,11 @@ impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let taken = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.judge(cx, taken)
     }
@@ -259,9 +267,12 @@ pub(crate) fn flood(begins: &'static str) -> Response<Body> {
 
 fn answer(status: u16, content_type: &str, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Ok(content_type) = HeaderValue::from_str(content_type) {
-        response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, content_type);
     }
     response
 }
@@ -289,7 +300,9 @@ mod tests {
             }
             far
         });
-        near.write_all(&[0; 80]).await.expect("all is taken, slowly");
+        near.write_all(&[0; 80])
+            .await
+            .expect("all is taken, slowly");
         let far = reading.await.expect("read");
         let before = Instant::now();
         let error = near.write_all(&[0; 1]).await.expect_err("nobody reads");

@@ -263,7 +263,12 @@ impl Service {
     ///
     /// # Errors
     /// There is no such run.
-    pub fn issue_nonce(&self, run_id: &str, job_retry_count: i32, nonce: &str) -> Result<(), Error> {
+    pub fn issue_nonce(
+        &self,
+        run_id: &str,
+        job_retry_count: i32,
+        nonce: &str,
+    ) -> Result<(), Error> {
         let mut state = self.shared.state();
         let now = state.options.clock.now();
         state
@@ -287,7 +292,11 @@ impl Service {
     pub fn status(&self, run_id: &str) -> Option<&'static str> {
         let mut state = self.shared.state();
         let now = state.options.clock.now();
-        state.store.get(run_id, now).ok().map(|run| run.status.word())
+        state
+            .store
+            .get(run_id, now)
+            .ok()
+            .map(|run| run.status.word())
     }
 
     /// How many heartbeats of a run were received. The cost is constant.
@@ -312,7 +321,10 @@ impl Service {
         wanted: impl Fn(&Heartbeat) -> bool,
     ) -> Option<Duration> {
         let state = self.shared.state();
-        let newer = state.received.of_run(run_id).map(|(_, heartbeat)| heartbeat);
+        let newer = state
+            .received
+            .of_run(run_id)
+            .map(|(_, heartbeat)| heartbeat);
         newer
             .take_while(|heartbeat| heartbeat.at >= since)
             .filter(|heartbeat| heartbeat.accepted && wanted(heartbeat))
@@ -343,7 +355,8 @@ impl Service {
 
     /// Accepts only these tokens from now on.
     pub fn set_tokens(&self, tokens: &[&str]) {
-        self.shared.state().options.tokens = tokens.iter().map(|token| (*token).to_owned()).collect();
+        self.shared.state().options.tokens =
+            tokens.iter().map(|token| (*token).to_owned()).collect();
     }
 
     /// Sets the `Date` of the answers this many seconds ahead, or behind if negative.
@@ -482,7 +495,12 @@ impl Shared {
     }
 
     /// Executes a request.
-    fn act(&self, head: &Parts, operation: &Operation, raw: &[u8]) -> Result<(u16, Value), Problem> {
+    fn act(
+        &self,
+        head: &Parts,
+        operation: &Operation,
+        raw: &[u8],
+    ) -> Result<(u16, Value), Problem> {
         http::accepts_json(&head.headers)?;
         self.authorize(head, operation)?;
         // Before the lock, because a large body takes time.
@@ -491,7 +509,10 @@ impl Shared {
         let now = state.options.clock.now();
         let answer = match operation {
             Operation::Create => {
-                let id = format!("trn.{}", jwt::random_hex(16).map_err(|error| internal(&error))?);
+                let id = format!(
+                    "trn.{}",
+                    jwt::random_hex(16).map_err(|error| internal(&error))?
+                );
                 let wanted = http::wanted(&body);
                 let weight = wanted.weight();
                 let run = state.store.create(&id, wanted, weight, now)?;
@@ -592,7 +613,12 @@ impl Source for Shared {
         let mut state = self.state();
         let now = state.options.clock.now();
         state.store.expire(now);
-        Detail::of(&state.store, &state.shown, state.options.heartbeat_timeout, id)
+        Detail::of(
+            &state.store,
+            &state.shown,
+            state.options.heartbeat_timeout,
+            id,
+        )
     }
 }
 
@@ -760,7 +786,8 @@ impl Shared {
         };
         match &fault {
             Some(What::Status(status, retry_after)) => {
-                let error = json!({"code": "Scripted", "message": "as the script demands", "details": []});
+                let error =
+                    json!({"code": "Scripted", "message": "as the script demands", "details": []});
                 let mut response = json_answer(*status, &error);
                 if let Some(value) = retry_after.and_then(RetryAfter::header) {
                     response.headers_mut().insert(header::RETRY_AFTER, value);
@@ -803,9 +830,13 @@ impl Shared {
         }
         let response = match (done, &fault) {
             (Err(problem), _) => problem.response(),
-            (Ok((status, _)), Some(What::Garbage)) => whole(status, "application/json", "<html>oops"),
+            (Ok((status, _)), Some(What::Garbage)) => {
+                whole(status, "application/json", "<html>oops")
+            }
             (Ok(_), Some(What::Flood)) => serve::flood("{\"jwt\":\""),
-            (Ok((status, _)), Some(What::Giant)) => whole(status, "application/json", vec![b' '; 2 << 20]),
+            (Ok((status, _)), Some(What::Giant)) => {
+                whole(status, "application/json", vec![b' '; 2 << 20])
+            }
             (Ok((status, _)), Some(What::Jwt(token))) if heartbeat.is_some() => {
                 json_answer(status, &json!({"jwt": token}))
             }

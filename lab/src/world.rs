@@ -50,7 +50,10 @@ impl World {
     ///
     /// # Errors
     /// There is no free port, no certificate, or no temporary directory.
-    pub async fn with(kube: kube_api::Options, mut service: service::Options) -> Result<Self, Error> {
+    pub async fn with(
+        kube: kube_api::Options,
+        mut service: service::Options,
+    ) -> Result<Self, Error> {
         let authority = Authority::new()?;
         let dir = tempfile::tempdir().map_err(io("making a temporary directory"))?;
         let (kube_faults, service_faults) = (Faults::default(), Faults::default());
@@ -60,13 +63,23 @@ impl World {
             ..kube
         };
         let kube = KubeApi::start(&authority, kube_faults.clone(), kube).await?;
-        let service = Service::start(&authority, Contract::load()?, service_faults.clone(), service).await?;
+        let service = Service::start(
+            &authority,
+            Contract::load()?,
+            service_faults.clone(),
+            service,
+        )
+        .await?;
         authority.write_to(&dir.path().join("ca.crt"))?;
         KubeApi::write_service_account(&authority, KUBE_TOKEN, &dir.path().join("serviceaccount"))?;
         kube.write_kubeconfig(&authority, KUBE_TOKEN, &dir.path().join("kubeconfig"))?;
         let client = authority.issue_client("podbeat", &[])?;
-        for (name, pem) in [("client.crt", &client.certificate), ("client.key", &client.key)] {
-            std::fs::write(dir.path().join(name), pem).map_err(io("writing the client's certificate"))?;
+        for (name, pem) in [
+            ("client.crt", &client.certificate),
+            ("client.key", &client.key),
+        ] {
+            std::fs::write(dir.path().join(name), pem)
+                .map_err(io("writing the client's certificate"))?;
         }
         let world = Self {
             kube,
@@ -104,7 +117,10 @@ impl World {
         [
             ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
             ("KUBERNETES_SERVICE_PORT", self.kube.port().to_string()),
-            ("PODBEAT_SERVICE_ACCOUNT_DIR", text(&self.path("serviceaccount"))),
+            (
+                "PODBEAT_SERVICE_ACCOUNT_DIR",
+                text(&self.path("serviceaccount")),
+            ),
             ("TASK_RUN_ID", RUN.to_owned()),
             ("POD_NAME", pod.to_owned()),
             ("POD_NAMESPACE", "lab".to_owned()),

@@ -86,7 +86,10 @@ impl Played {
     }
 
     async fn see(&self, rest: &str) -> Response {
-        let request = self.client.get(self.url(rest)).header("cookie", &self.cookie);
+        let request = self
+            .client
+            .get(self.url(rest))
+            .header("cookie", &self.cookie);
         request.send().await.expect("an answer")
     }
 
@@ -114,7 +117,11 @@ impl Played {
         let request = request
             .bearer_auth(TOKEN)
             .header("content-type", "application/json");
-        let response = request.body(body.to_string()).send().await.expect("an answer");
+        let response = request
+            .body(body.to_string())
+            .send()
+            .await
+            .expect("an answer");
         let status = response.status().as_u16();
         let body = response.bytes().await.expect("a body");
         (status, serde_json::from_slice(&body).unwrap_or_default())
@@ -159,7 +166,8 @@ impl Stream {
                     return Some(lines);
                 }
                 let chunk = self.response.chunk().await.ok()??;
-                self.text.push_str(std::str::from_utf8(&chunk).expect("text"));
+                self.text
+                    .push_str(std::str::from_utf8(&chunk).expect("text"));
             }
         };
         tokio::time::timeout(LIMIT, wait)
@@ -187,7 +195,10 @@ impl Shown {
         };
         assert_eq!(field("event: "), Some("state"));
         self.events += 1;
-        assert_eq!(field("id: ").map(str::to_owned), Some(self.events.to_string()));
+        assert_eq!(
+            field("id: ").map(str::to_owned),
+            Some(self.events.to_string())
+        );
         assert_eq!(field("retry: ").is_some(), self.events == 1);
         let told: Value = serde_json::from_str(data).expect("JSON");
         for (name, html) in told["regions"].as_object().expect("regions") {
@@ -196,10 +207,14 @@ impl Shown {
         }
         for row in told["rows"].as_array().expect("rows") {
             let key = row[0].as_u64().expect("a key");
-            self.rows.insert(key, row[1].as_str().expect("text").to_owned());
+            self.rows
+                .insert(key, row[1].as_str().expect("text").to_owned());
         }
         let order = told["order"].as_array().expect("an order");
-        self.order = order.iter().map(|key| key.as_u64().expect("a key")).collect();
+        self.order = order
+            .iter()
+            .map(|key| key.as_u64().expect("a key"))
+            .collect();
         self.rows.retain(|key, _| self.order.contains(key));
         assert_eq!(self.rows.len(), self.order.len(), "every row is known");
     }
@@ -243,8 +258,14 @@ async fn only_who_has_the_link_is_let_in() {
             assert_eq!(response.status(), 403, "{rest} {name}: {value}");
             assert!(response.headers().get("set-cookie").is_none());
             let text = response.text().await.expect("text");
-            assert!(text.contains("podbeat-lab service prints the link"), "{text}");
-            assert!(!text.contains("secret-name") && !text.contains(key), "{text}");
+            assert!(
+                text.contains("podbeat-lab service prints the link"),
+                "{text}"
+            );
+            assert!(
+                !text.contains("secret-name") && !text.contains(key),
+                "{text}"
+            );
         }
     }
     assert!(played.page("/").await.contains("secret-name"));
@@ -255,7 +276,10 @@ async fn only_who_has_the_link_is_let_in() {
         .header("cookie", &played.cookie);
     assert_eq!(request.send().await.expect("an answer").status(), 401);
     let other = Played::start().await;
-    let request = other.client.get(other.url("/")).header("cookie", &played.cookie);
+    let request = other
+        .client
+        .get(other.url("/"))
+        .header("cookie", &played.cookie);
     assert_eq!(
         request.send().await.expect("an answer").status(),
         403,
@@ -289,7 +313,11 @@ async fn names_that_were_made_to_point_here_and_other_origins_get_nothing() {
         ("lab.example", 200),
     ] {
         for rest in ["/", "/page.css", "/page.js"] {
-            assert_eq!(asked(rest, "host", host).await.status(), status, "{host} {rest}");
+            assert_eq!(
+                asked(rest, "host", host).await.status(),
+                status,
+                "{host} {rest}"
+            );
         }
     }
     for (site, status) in [("cross-site", 403), ("same-site", 403)] {
@@ -346,18 +374,26 @@ async fn every_answer_says_to_the_browser_what_it_may_do_with_it() {
                 policy.starts_with("default-src 'none'; script-src 'self'; style-src 'self';"),
                 "{policy}"
             );
-            assert!(!policy.contains("unsafe") && !policy.contains('*'), "{policy}");
+            assert!(
+                !policy.contains("unsafe") && !policy.contains('*'),
+                "{policy}"
+            );
             if method == Method::GET {
                 length = headers.get("content-length").cloned();
                 assert_eq!(length.is_none(), kind == "text/event-stream", "{rest}");
             }
             if method == Method::HEAD {
                 assert_eq!(headers.get("content-length"), length.as_ref(), "{rest}");
-                assert!(response.bytes().await.expect("nothing").is_empty(), "{rest}");
+                assert!(
+                    response.bytes().await.expect("nothing").is_empty(),
+                    "{rest}"
+                );
             } else if status == 200 && kind.starts_with("text/html") {
                 let text = response.text().await.expect("text");
                 assert!(
-                    !text.contains(" style=") && !text.contains("onclick") && !text.contains("http"),
+                    !text.contains(" style=")
+                        && !text.contains("onclick")
+                        && !text.contains("http"),
                     "{text}"
                 );
             }
@@ -406,7 +442,13 @@ async fn the_page_is_beside_the_operations_and_only_where_it_is_wanted() {
     })
     .await;
     let id = played.run("a").await;
-    assert!(played.service.page_url().expect("a page").contains("/ica/?key="));
+    assert!(
+        played
+            .service
+            .page_url()
+            .expect("a page")
+            .contains("/ica/?key=")
+    );
     let page = played.page("/").await;
     assert!(
         page.contains("href=\"page.css\"") && page.contains(&format!("run?id={id}")),
@@ -422,7 +464,10 @@ async fn the_page_is_beside_the_operations_and_only_where_it_is_wanted() {
         "application/json"
     );
     // Faults apply to the operations and never to the page.
-    played.faults.script("any 503 until-lifted").expect("a rule");
+    played
+        .faults
+        .script("any 503 until-lifted")
+        .expect("a rule");
     assert_eq!(played.operate(Method::GET, "", &Value::Null).await.0, 503);
     assert!(played.page("/").await.contains(&id));
 }
@@ -445,7 +490,9 @@ async fn a_run_is_found_again_by_whatever_id() {
             body.to_string().len()
         );
         let address = played.service.url().replace("http://", "");
-        let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
+        let mut stream = tokio::net::TcpStream::connect(address)
+            .await
+            .expect("connected");
         stream.write_all(head.as_bytes()).await.expect("sent");
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.expect("an answer");
@@ -512,10 +559,15 @@ async fn of_a_run_that_is_shown_are_its_heartbeats_and_how_they_were_answered() 
     ] {
         assert!(page.contains(part), "{part}: {page}");
     }
-    assert!(page.find("last</span>") < page.find("first"), "newest first");
+    assert!(
+        page.find("last</span>") < page.find("first"),
+        "newest first"
+    );
     assert!(!page.contains("hunter2") && !page.contains(TOKEN), "{page}");
     for nth in 0..60 {
-        played.beat(&id, &json!({"nonce": format!("late-{nth}-")})).await;
+        played
+            .beat(&id, &json!({"nonce": format!("late-{nth}-")}))
+            .await;
     }
     let page = played.page(&format!("/run?id={id}")).await;
     assert_eq!(page.matches("data-key").count(), 50);
@@ -527,7 +579,10 @@ async fn nobody_can_push_heartbeats_out_with_ids_that_are_made_up() {
     let played = Played::start().await;
     let id = played.run("align").await;
     assert_eq!(played.beat(&id, &json!({"nonce": "mine"})).await, 200);
-    assert_eq!(played.beat("made-up", &json!({"nonce": "other"})).await, 404);
+    assert_eq!(
+        played.beat("made-up", &json!({"nonce": "other"})).await,
+        404
+    );
     assert_eq!(played.see("/run?id=made-up").await.status(), 404);
     assert!(played.page(&format!("/run?id={id}")).await.contains("mine"));
 }
@@ -553,7 +608,10 @@ async fn a_stream_tells_all_first_and_then_what_changes() {
     stream
         .until(&mut shown, "the second", |shown| shown.order.len() == 2)
         .await;
-    assert!(shown.rows[&shown.order[0]].contains("second"), "newest first");
+    assert!(
+        shown.rows[&shown.order[0]].contains("second"),
+        "newest first"
+    );
 
     let mut only_running = played.stream("/live?status=running").await;
     let mut filtered = Shown::default();
@@ -585,7 +643,9 @@ async fn a_stream_tells_all_first_and_then_what_changes() {
         text: String::new(),
     };
     let mut shown = Shown::default();
-    again.until(&mut shown, "all", |shown| shown.events == 1).await;
+    again
+        .until(&mut shown, "all", |shown| shown.events == 1)
+        .await;
     assert!(shown.shows("second") && shown.shows("badge aborted"));
 }
 
@@ -620,9 +680,16 @@ async fn a_time_out_appears_by_itself_and_outlives_the_service() {
     assert!(all.shows("no heartbeat for 1m") && run.shows("no heartbeat for 1m"));
     assert_eq!(all.regions["count-timedout"], "1");
 
-    let (address, cookie) = (played.service.url().replace("http://", ""), played.cookie.clone());
+    let (address, cookie) = (
+        played.service.url().replace("http://", ""),
+        played.cookie.clone(),
+    );
     drop(played.service);
-    assert_eq!(of_all.next().await, None, "the stream ends with the service");
+    assert_eq!(
+        of_all.next().await,
+        None,
+        "the stream ends with the service"
+    );
     // This service's clock is before the timeout, so it knows of the timeout only from the file.
     let mut again = Played::at(address.parse().expect("an address"), with_data).await;
     again.cookie = cookie;
@@ -710,14 +777,19 @@ mod load {
                 _ => {}
             }
         }
-        Binary { child, address, page }
+        Binary {
+            child,
+            address,
+            page,
+        }
     }
 
     impl Binary {
         /// Resident memory, in MiB.
         fn resident(&self) -> usize {
             let pid = self.child.id().expect("it runs");
-            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+            let status =
+                std::fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
             let line = status
                 .lines()
                 .find(|line| line.starts_with("VmRSS:"))
@@ -777,7 +849,8 @@ mod load {
 
     fn body(nth: usize) -> String {
         let state = json!({"running": {"startedAt": "2026-01-01T00:00:01Z"}});
-        let status = json!([{"name": "main", "state": state}, {"name": "log-shipper", "state": state}]);
+        let status =
+            json!([{"name": "main", "state": state}, {"name": "log-shipper", "state": state}]);
         let heartbeat = json!({"containerStatus": status, "jobRetryCount": 0, "lastHeartbeat": false,
                                "nonce": format!("{nth:032x}"), "podName": "align-reads-7f3a-x2x4k",
                                "podUID": "6f1c2d0e-55aa-4b0e-9f0e-2a41c1d9e7b3"});
@@ -794,9 +867,10 @@ mod load {
                 let mut stream = BufReader::new(stream);
                 let mut ids = Vec::new();
                 for _ in 0..RUNS / CONNECTIONS {
-                    let run: Value =
-                        serde_json::from_str(&ask(&mut stream, "", r#"{"name":"align-reads"}"#).await)
-                            .expect("JSON");
+                    let run: Value = serde_json::from_str(
+                        &ask(&mut stream, "", r#"{"name":"align-reads"}"#).await,
+                    )
+                    .expect("JSON");
                     ids.push(run["id"].as_str().expect("an id").to_owned());
                 }
                 let began = Instant::now();
@@ -809,8 +883,16 @@ mod load {
             });
         }
         let times = clients.join_all().await;
-        let began = times.iter().map(|(began, _)| *began).min().expect("a client");
-        let ended = times.iter().map(|(_, ended)| *ended).max().expect("a client");
+        let began = times
+            .iter()
+            .map(|(began, _)| *began)
+            .min()
+            .expect("a client");
+        let ended = times
+            .iter()
+            .map(|(_, ended)| *ended)
+            .max()
+            .expect("a client");
         let beats = u32::try_from(RUNS * BEATS).expect("a number");
         f64::from(beats) / (ended - began).as_secs_f64()
     }
@@ -820,7 +902,10 @@ mod load {
         let client = client_without_limit();
         let page = binary.page.clone().expect("a page");
         let let_in = client.get(&page).send().await.expect("an answer");
-        let cookie = let_in.headers()["set-cookie"].to_str().expect("text").to_owned();
+        let cookie = let_in.headers()["set-cookie"]
+            .to_str()
+            .expect("text")
+            .to_owned();
         let mut streams = JoinSet::new();
         for _ in 0..PAGES {
             let (client, cookie) = (client.clone(), cookie.clone());
@@ -834,7 +919,10 @@ mod load {
                     .expect("an answer");
                 let mut events = 0;
                 while let Ok(Some(chunk)) = response.chunk().await {
-                    events += chunk.windows(7).filter(|window| window == b"event: ").count();
+                    events += chunk
+                        .windows(7)
+                        .filter(|window| window == b"event: ")
+                        .count();
                 }
                 events
             });

@@ -133,7 +133,10 @@ async fn the_scheme_and_switches_are_read_as_leniently_as_by_the_real_one() {
     let ask = |query: &'static str, scheme: &'static str| {
         let url = format!("{}/api/v1/namespaces/lab/pods{query}", world.kube.url());
         let bearer = format!("{scheme} {KUBE_TOKEN}");
-        client(&world).get(url).header("authorization", bearer).send()
+        client(&world)
+            .get(url)
+            .header("authorization", bearer)
+            .send()
     };
     for scheme in ["Bearer", "bearer", "BEARER"] {
         assert_eq!(
@@ -143,7 +146,13 @@ async fn the_scheme_and_switches_are_read_as_leniently_as_by_the_real_one() {
         );
     }
     assert_eq!(ask("/p", "Basic").await.expect("an answer").status(), 401);
-    for query in ["?watch=1", "?watch=true", "?watch=True", "?watch", "?watch=yes"] {
+    for query in [
+        "?watch=1",
+        "?watch=true",
+        "?watch=True",
+        "?watch",
+        "?watch=yes",
+    ] {
         let mut watch = ask(query, "bearer").await.expect("an answer");
         assert_eq!(kinds(&lines(&mut watch, 1).await), ["ADDED"], "{query}");
     }
@@ -196,7 +205,9 @@ async fn initial_events_end_with_a_bookmark_and_bookmarks_come_where_asked_for()
     );
     assert_eq!(told[2]["object"]["metadata"].get("annotations"), None);
     assert_eq!(
-        kube(&world, "?watch=1&sendInitialEvents=true").await.status(),
+        kube(&world, "?watch=1&sendInitialEvents=true")
+            .await
+            .status(),
         422
     );
 }
@@ -228,7 +239,11 @@ async fn a_bookmark_never_overtakes_an_event() {
         .await
         .expect("a world");
     world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
-    let mut watch = kube(&world, "?watch=1&resourceVersion=0&allowWatchBookmarks=true").await;
+    let mut watch = kube(
+        &world,
+        "?watch=1&resourceVersion=0&allowWatchBookmarks=true",
+    )
+    .await;
     for _ in 0..200 {
         world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
         tokio::task::yield_now().await;
@@ -271,8 +286,13 @@ async fn faults_of_watches_strike_open_ones_too() {
     }
     let mut watch = kube(&world, "?watch=1").await;
     lines(&mut watch, 1).await;
-    world.kube_faults.script("watch cut after 2").expect("a rule");
-    world.kube.apply(pod.showing(&running("2026-01-01T00:00:00Z")));
+    world
+        .kube_faults
+        .script("watch cut after 2")
+        .expect("a rule");
+    world
+        .kube
+        .apply(pod.showing(&running("2026-01-01T00:00:00Z")));
     assert_eq!(kinds(&lines(&mut watch, 1).await), ["MODIFIED"]);
     assert!(watch.chunk().await.is_err(), "cut");
     world
@@ -321,7 +341,10 @@ async fn the_service_takes_heartbeats_and_one_final() {
     // Counted and found without a copy.
     let count = world.service.count(RUN);
     assert_eq!((count.received, count.accepted), (5, 3));
-    assert_eq!(world.service.count("trn.unheard-of"), service::Count::default());
+    assert_eq!(
+        world.service.count("trn.unheard-of"),
+        service::Count::default()
+    );
     let accepted = world.service.accepted();
     let first = |since, nonce: &str| {
         world.service.first_accepted(RUN, since, |heartbeat| {
@@ -330,7 +353,10 @@ async fn the_service_takes_heartbeats_and_one_final() {
     };
     assert_eq!(first(Duration::ZERO, ""), Some(accepted[0].at));
     assert_eq!(first(accepted[1].at, ""), Some(accepted[1].at));
-    assert_eq!(first(Duration::ZERO, accepted[0].nonce()), Some(accepted[0].at));
+    assert_eq!(
+        first(Duration::ZERO, accepted[0].nonce()),
+        Some(accepted[0].at)
+    );
     assert_eq!(first(Duration::ZERO, "never sent"), None);
     assert_eq!(first(world.service.started().elapsed(), ""), None);
 }
@@ -381,7 +407,10 @@ async fn each_fault_of_the_service_does_what_it_says() {
         strike("heartbeat giant").await.expect("an answer"),
         (200, Value::Null)
     );
-    assert_eq!(strike("heartbeat delay=10ms").await.expect("an answer").0, 200);
+    assert_eq!(
+        strike("heartbeat delay=10ms").await.expect("an answer").0,
+        200
+    );
     for broken in ["heartbeat drop", "heartbeat lose", "any refuse"] {
         assert!(strike(broken).await.is_err(), "{broken}");
     }

@@ -65,7 +65,8 @@ impl Played {
         let contract = Contract::load().expect("the contract");
         let faults = Faults::default();
         let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
-        let service = Service::start_plain(loopback, contract.clone(), faults.clone(), options).await?;
+        let service =
+            Service::start_plain(loopback, contract.clone(), faults.clone(), options).await?;
         Ok(Self {
             service,
             faults,
@@ -76,8 +77,10 @@ impl Played {
     }
 
     fn request(&self, method: Method, rest: &str) -> RequestBuilder {
-        self.client
-            .request(method, format!("{}/v1/tasks/runs{rest}", self.service.url()))
+        self.client.request(
+            method,
+            format!("{}/v1/tasks/runs{rest}", self.service.url()),
+        )
     }
 
     /// Sends a request, and checks the answer against the contract's schema for its status.
@@ -87,8 +90,16 @@ impl Played {
         let bytes = response.bytes().await.expect("a body");
         let body: Value = serde_json::from_slice(&bytes).expect("JSON");
         assert_eq!(headers["content-type"], "application/json");
-        let schema = if status < 300 { schema } else { "ErrorResponse" };
-        assert_eq!(self.contract.check(schema, &body), Vec::<String>::new(), "{body}");
+        let schema = if status < 300 {
+            schema
+        } else {
+            "ErrorResponse"
+        };
+        assert_eq!(
+            self.contract.check(schema, &body),
+            Vec::<String>::new(),
+            "{body}"
+        );
         if status >= 300 {
             for member in ["code", "message"] {
                 assert!(
@@ -117,7 +128,9 @@ impl Played {
     }
 
     async fn get(&self, id: &str) -> Answer {
-        let request = self.request(Method::GET, &format!("/{id}")).bearer_auth(TOKEN);
+        let request = self
+            .request(Method::GET, &format!("/{id}"))
+            .bearer_auth(TOKEN);
         self.send(request, "TaskRun").await
     }
 
@@ -197,7 +210,9 @@ async fn what_was_created_is_got_but_for_its_credentials() {
     };
     let created = played.create(&asked(&execution)).await;
     assert_eq!(created.status, 201);
-    let got = played.get(created.body["id"].as_str().expect("an id")).await;
+    let got = played
+        .get(created.body["id"].as_str().expect("an id"))
+        .await;
     assert_eq!((got.status, &got.body), (200, &created.body));
     assert_eq!(got.body["execution"], execution);
     assert!(!got.body.to_string().contains("hunter2"));
@@ -222,18 +237,32 @@ async fn what_was_created_is_got_but_for_its_credentials() {
 #[tokio::test]
 async fn a_run_lives_from_pending_to_its_end() {
     let played = Played::start().await;
-    for (codes, ended) in [(&[0][..], "Completed"), (&[0, 7], "Failed"), (&[], "Failed")] {
+    for (codes, ended) in [
+        (&[0][..], "Completed"),
+        (&[0, 7], "Failed"),
+        (&[], "Failed"),
+    ] {
         let id = played.run("n").await;
         assert_eq!(played.status(&id).await, "Pending");
-        assert_eq!(played.beat(&id, &json!({"nonce": "1"})).await.body, json!({}));
+        assert_eq!(
+            played.beat(&id, &json!({"nonce": "1"})).await.body,
+            json!({})
+        );
         assert_eq!(played.status(&id).await, "Running");
         assert_eq!(played.beat(&id, &last(codes)).await.status, 200);
-        assert_eq!(played.beat(&id, &last(codes)).await.status, 200, "once more");
+        assert_eq!(
+            played.beat(&id, &last(codes)).await.status,
+            200,
+            "once more"
+        );
         let got = played.get(&id).await.body;
         assert_eq!(got["status"], ended);
         assert_eq!(got["logs"][0]["endTime"], "2026-01-01T00:00:00Z");
         let refused = played.abort(&id).await;
-        assert_eq!((refused.status, &refused.body["code"]), (409, &json!("Conflict")));
+        assert_eq!(
+            (refused.status, &refused.body["code"]),
+            (409, &json!("Conflict"))
+        );
         assert_eq!(played.beat(&id, &json!({"nonce": "2"})).await.status, 409);
     }
 }
@@ -268,13 +297,22 @@ async fn silence_is_a_time_out_and_a_lower_retry_count_is_fenced_off() {
     .await;
     let id = played.run("n").await;
     played.beat(&id, &json!({"jobRetryCount": 1})).await;
-    assert_eq!(played.beat(&id, &json!({"jobRetryCount": 0})).await.status, 409);
+    assert_eq!(
+        played.beat(&id, &json!({"jobRetryCount": 0})).await.status,
+        409
+    );
     played.clock.advance(Duration::from_secs(60));
     assert_eq!(played.status(&id).await, "Running");
     played.clock.advance(Duration::from_secs(1));
     assert_eq!(played.status(&id).await, "TimedOut");
-    assert_eq!(played.beat(&id, &json!({"jobRetryCount": 1})).await.status, 409);
-    assert_eq!(played.beat(&id, &json!({"jobRetryCount": 2})).await.status, 200);
+    assert_eq!(
+        played.beat(&id, &json!({"jobRetryCount": 1})).await.status,
+        409
+    );
+    assert_eq!(
+        played.beat(&id, &json!({"jobRetryCount": 2})).await.status,
+        200
+    );
     assert_eq!(played.status(&id).await, "Running");
 }
 
@@ -326,7 +364,10 @@ async fn lists_are_sorted_filtered_and_paged() {
     assert_eq!((names(&third), counts(&third)[0]), (vec!["d"], Some(1)));
     assert_eq!(third.body.get("nextPageToken"), None);
     assert_eq!(names(&follow(&third, "prevPageToken").await), ["b", "c"]);
-    assert_eq!(names(&follow(&third, "firstPageToken").await), names(&first));
+    assert_eq!(
+        names(&follow(&third, "firstPageToken").await),
+        names(&first)
+    );
     assert_eq!(names(&follow(&first, "lastPageToken").await), ["d"]);
     for refused in [
         "?pageSize=0",
@@ -415,7 +456,9 @@ async fn a_refusal_says_what_is_wrong() {
             "{refused:?}"
         );
     }
-    let large = played.create(&json!({"description": "x".repeat(3000)})).await;
+    let large = played
+        .create(&json!({"description": "x".repeat(3000)}))
+        .await;
     assert_eq!(large.status, 413);
     assert_eq!(played.create(&json!({})).await.status, 201);
     assert_eq!(
@@ -443,7 +486,12 @@ async fn without_the_token_nothing_is_told() {
         (Method::POST, format!("/{id}:heartbeat")),
         (Method::PUT, format!("/{id}:abort")),
     ] {
-        for authorization in [None, Some("Bearer x"), Some("Basic a-token"), Some("a-token")] {
+        for authorization in [
+            None,
+            Some("Bearer x"),
+            Some("Basic a-token"),
+            Some("a-token"),
+        ] {
             let mut request = played.request(method.clone(), &rest);
             if let Some(value) = authorization {
                 request = request.header("authorization", value);
@@ -472,7 +520,8 @@ async fn a_renewed_token_is_good_for_its_run_and_its_time() {
         let request = played.request(method, rest).bearer_auth(token);
         let response = request.send().await.expect("an answer");
         let status = response.status().as_u16();
-        let body: Value = serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON");
+        let body: Value =
+            serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON");
         (status, body)
     };
     let (status, again) = with(Method::POST, &format!("/{own}:heartbeat"), &renewed).await;
@@ -505,10 +554,19 @@ async fn a_nonce_that_was_issued_must_be_echoed() {
     })
     .await;
     let id = played.run("n").await;
-    played.service.issue_nonce(&id, 0, "issued").expect("issued");
-    assert_eq!(played.beat(&id, &json!({"nonce": "other"})).await.status, 409);
+    played
+        .service
+        .issue_nonce(&id, 0, "issued")
+        .expect("issued");
+    assert_eq!(
+        played.beat(&id, &json!({"nonce": "other"})).await.status,
+        409
+    );
     assert_eq!(played.beat(&id, &json!({})).await.status, 409);
-    assert_eq!(played.beat(&id, &json!({"nonce": "issued"})).await.status, 200);
+    assert_eq!(
+        played.beat(&id, &json!({"nonce": "issued"})).await.status,
+        200
+    );
     assert!(played.service.issue_nonce("trn.0", 0, "n").is_err());
 }
 
@@ -516,14 +574,17 @@ async fn a_nonce_that_was_issued_must_be_echoed() {
 async fn times_of_any_offset_are_taken_and_those_not_in_utc_noted() {
     let played = Played::start().await;
     let id = played.run("n").await;
-    let running =
-        |time: &str| json!({"containerStatus": [{"name": "m", "state": {"running": {"startedAt": time}}}]});
+    let running = |time: &str| json!({"containerStatus": [{"name": "m", "state": {"running": {"startedAt": time}}}]});
     for (time, status) in [
         ("2026-01-01T00:00:00Z", 200),
         ("2026-01-01T01:00:00+01:00", 200),
         ("2026-01-01T00:00:00", 400),
     ] {
-        assert_eq!(played.beat(&id, &running(time)).await.status, status, "{time}");
+        assert_eq!(
+            played.beat(&id, &running(time)).await.status,
+            status,
+            "{time}"
+        );
     }
     let violations: Vec<usize> = played
         .service
@@ -538,7 +599,10 @@ async fn times_of_any_offset_are_taken_and_those_not_in_utc_noted() {
 async fn faults_of_any_place_strike_every_operation() {
     let played = Played::start().await;
     let id = played.run("n").await;
-    played.faults.script("any 503 x3; heartbeat 418").expect("rules");
+    played
+        .faults
+        .script("any 503 x3; heartbeat 418")
+        .expect("rules");
     assert_eq!(played.list("").await.status, 503);
     assert_eq!(played.abort(&id).await.status, 503);
     assert_eq!(played.get(&id).await.status, 503);
@@ -566,7 +630,10 @@ async fn a_run_outlives_the_service_and_so_does_its_token() {
         .await;
     let renewed = beat.body["jwt"].as_str().expect("a token").to_owned();
     played.beat(&ended, &last(&[0])).await;
-    let before = [played.get(&running).await.body, played.get(&ended).await.body];
+    let before = [
+        played.get(&running).await.body,
+        played.get(&ended).await.body,
+    ];
     let second = Service::start_plain(
         ([127, 0, 0, 1], 0).into(),
         Contract::load().expect("the contract"),
@@ -577,14 +644,27 @@ async fn a_run_outlives_the_service_and_so_does_its_token() {
     drop(played);
 
     let played = reopened(options).await;
-    let after = [played.get(&running).await.body, played.get(&ended).await.body];
+    let after = [
+        played.get(&running).await.body,
+        played.get(&ended).await.body,
+    ];
     for (before, after) in before.iter().zip(&after) {
-        for member in ["id", "name", "status", "timeCreated", "timeModified", "logs"] {
+        for member in [
+            "id",
+            "name",
+            "status",
+            "timeCreated",
+            "timeModified",
+            "logs",
+        ] {
             assert_eq!(before[member], after[member], "{member}");
         }
     }
     assert_eq!(
-        played.beat(&running, &json!({"jobRetryCount": 2})).await.status,
+        played
+            .beat(&running, &json!({"jobRetryCount": 2}))
+            .await
+            .status,
         409,
         "fenced still"
     );
@@ -629,8 +709,13 @@ async fn a_file_of_another_program_is_left_alone() {
         ..Options::with_token(TOKEN)
     };
     let contract = Contract::load().expect("the contract");
-    let started =
-        Service::start_plain(([127, 0, 0, 1], 0).into(), contract, Faults::default(), options).await;
+    let started = Service::start_plain(
+        ([127, 0, 0, 1], 0).into(),
+        contract,
+        Faults::default(),
+        options,
+    )
+    .await;
     assert!(started.is_err());
     assert!(
         std::fs::read_to_string(&data)
@@ -672,7 +757,8 @@ impl Binary {
             .bearer_auth(&self.token);
         let response = request.send().await.expect("an answer");
         assert_eq!(response.status(), 201);
-        let body: Value = serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON");
+        let body: Value =
+            serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON");
         body["id"].as_str().expect("an id").to_owned()
     }
 

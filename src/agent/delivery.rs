@@ -25,8 +25,9 @@ use podbeat_interface::messages::{Beat, Message};
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
 const HANDED_ON: u32 = 0o640;
 
-/// The longest that an attempt waits for the journal. A disk that takes longer must not hold a heartbeat up; what is
-/// lost then is only that a restart in this very moment would send it under another nonce.
+/// The longest that an attempt waits for the journal. A disk that takes longer must not hold a
+/// heartbeat up; what is lost then is only that a restart in this very moment would send it under
+/// another nonce.
 const JOURNAL: Duration = Duration::from_millis(500);
 
 /// How long before its end a token's expiry is worth a warning.
@@ -40,7 +41,8 @@ pub(super) struct Delivery {
     /// Of answers that were, but had something in them that can't be used.
     oddities: Throttle,
     hides_nonce: bool,
-    /// In which trace, and in which span of it, the last attempt was made. In a dry run there is none.
+    /// In which trace, and in which span of it, the last attempt was made. In a dry run there is
+    /// none.
     trace: Option<TraceParent>,
     /// For spans.
     rng: fastrand::Rng,
@@ -70,9 +72,9 @@ struct Sent {
     trace: Option<TraceParent>,
 }
 
-/// Warns of a token whose end is near, once, and once more when it has come; and not again of the tokens after it until one
-/// came that was better. A service may renew tokens with each answer that are good for minutes, and after a 401 two that
-/// have expired are tried by turns.
+/// Warns of a token whose end is near, once, and once more when it has come; and not again of the
+/// tokens after it until one came that was better. A service may renew tokens with each answer that
+/// are good for minutes, and after a 401 two that have expired are tried by turns.
 #[derive(Default)]
 struct Expiry {
     token: Option<Secret>,
@@ -87,7 +89,9 @@ impl Expiry {
             self.at = credentials::expires_at(token);
             self.token = Some(token.clone());
         }
-        let left = self.at.map_or(SignedDuration::MAX, |at| at.duration_since(now));
+        let left = self
+            .at
+            .map_or(SignedDuration::MAX, |at| at.duration_since(now));
         self.told_over &= left <= SignedDuration::ZERO;
         self.told_near &= left <= EXPIRY_IS_NEAR;
         let Some(at) = self.at else { return };
@@ -122,7 +126,13 @@ impl Delivery {
             (Some(url), Some(token)) if !config.dry_run => {
                 let client = Client::new(url.route().clone(), &super::tls(config), config.timeout)?;
                 let mut hands_on = config.renewed_token_file.clone().map(|path| {
-                    DurableFile::new("the renewed token", path, HANDED_ON, rng.fork(), instruments)
+                    DurableFile::new(
+                        "the renewed token",
+                        path,
+                        HANDED_ON,
+                        rng.fork(),
+                        instruments,
+                    )
                 });
                 if let (Some(hands_on), Some(renewed)) = (&mut hands_on, &renewed) {
                     // The earlier process may have ended between the journal and this.
@@ -305,13 +315,18 @@ impl Delivery {
 
     fn not_accepted(&mut self, sent: Sent, error: &Error) {
         let (status, code) = match error {
-            Error::Status { status, response, .. } => (
+            Error::Status {
+                status, response, ..
+            } => (
                 Some(*status),
-                response.as_ref().and_then(|response| response.code.as_deref()),
+                response
+                    .as_ref()
+                    .and_then(|response| response.code.as_deref()),
             ),
             _ => (None, None),
         };
-        // The service's message may differ each time, by the id of a request perhaps; its code is one of a few.
+        // The service's message may differ each time, by the id of a request perhaps; its code is
+        // one of a few.
         let kind = match status {
             Some(status) => format!("{status} {}", code.unwrap_or_default()),
             None => error.to_string(),
@@ -380,13 +395,15 @@ impl Sent {
     }
 }
 
-/// One trace for all heartbeats of this process, so that the service's records of a pod are found by the id that stands in
-/// podbeat's first line. That it is sampled is never claimed: podbeat records no spans, and a service that samples by what
-/// its callers say would record every heartbeat of ten thousand pods. Whoever wants those of one pod gives it a trace that
-/// is (`TRACEPARENT`), and podbeat passes that on, as the standard asks of those that decide nothing (3.2.2.5.1).
+/// One trace for all heartbeats of this process, so that the service's records of a pod are found
+/// by the id that stands in podbeat's first line. That it is sampled is never claimed: podbeat
+/// records no spans, and a service that samples by what its callers say would record every
+/// heartbeat of ten thousand pods. Whoever wants those of one pod gives it a trace that is
+/// (`TRACEPARENT`), and podbeat passes that on, as the standard asks of those that decide nothing
+/// (3.2.2.5.1).
 ///
-/// A `tracestate` isn't passed on. It is for those who record, has a grammar of its own to be checked, and the standard lets
-/// a trace do without.
+/// A `tracestate` isn't passed on. It is for those who record, has a grammar of its own to be
+/// checked, and the standard lets a trace do without.
 ///
 /// `None` in a dry run, which sends nothing.
 pub(super) fn trace(config: &Config, rng: &mut fastrand::Rng) -> Option<TraceParent> {
@@ -427,11 +444,14 @@ fn reply_of(result: &Result<Accepted, Error>) -> Reply {
 fn answer_of(error: &Error) -> Answer {
     match error {
         Error::Status {
-            status, retry_after, ..
+            status,
+            retry_after,
+            ..
         } => Answer::from_status(*status, *retry_after),
         Error::Ambiguous { .. } => Answer::Ambiguous,
         Error::Token(_) | Error::Unfit { .. } | Error::Connect { .. } => Answer::NotSent,
-        // These end the process before anything is sent; should one come later, nothing was sent either.
+        // These end the process before anything is sent; should one come later, nothing was sent
+        // either.
         Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } => Answer::NotSent,
         // Not of heartbeats, of which an unreadable answer is one.
         Error::Unreadable { .. } | Error::Endless { .. } => Answer::Ambiguous,
@@ -463,10 +483,18 @@ mod tests {
         assert_eq!(told(5, 2), (true, false));
         assert_eq!(told(5, 3), (false, false), "the next of its kind");
         assert_eq!(told(-1, 4), (false, true));
-        assert_eq!(told(-1, 5), (false, false), "the other of two that have expired");
+        assert_eq!(
+            told(-1, 5),
+            (false, false),
+            "the other of two that have expired"
+        );
         assert_eq!(told(-1, 4), (false, false));
         assert_eq!(told(60, 6), (false, false));
-        assert_eq!(told(5, 7), (true, false), "after a better one it is news again");
+        assert_eq!(
+            told(5, 7),
+            (true, false),
+            "after a better one it is news again"
+        );
     }
 
     #[test]

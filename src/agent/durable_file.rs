@@ -1,4 +1,5 @@
-//! Keeps one small file at its latest content: whole at any moment, durable, and never in anybody's way.
+//! Keeps one small file at its latest content: whole at any moment, durable, and never in anybody's
+//! way.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -24,7 +25,8 @@ pub(super) struct Error {
     source: io::Error,
 }
 
-/// Writes the latest content in a task of its own, which ends with it. A write that fails is told and tried again.
+/// Writes the latest content in a task of its own, which ends with it. A write that fails is told
+/// and tried again.
 pub(super) struct DurableFile {
     contents: watch::Sender<Latest>,
     written: watch::Receiver<u64>,
@@ -72,7 +74,15 @@ impl DurableFile {
             content: Arc::new(Secret::new("")),
         });
         let (done, written) = watch::channel(0);
-        let task = tokio::spawn(keep(what, path, mode, latest, done, rng, instruments.clone()));
+        let task = tokio::spawn(keep(
+            what,
+            path,
+            mode,
+            latest,
+            done,
+            rng,
+            instruments.clone(),
+        ));
         Self {
             contents,
             written,
@@ -193,7 +203,10 @@ mod tests {
             keeper.put(Secret::new(content));
             keeper.written().within(LIMIT).await;
             assert_eq!(std::fs::read_to_string(&path).expect("read"), content);
-            let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+            let mode = std::fs::metadata(&path)
+                .expect("there")
+                .permissions()
+                .mode();
             assert_eq!(mode & 0o777, 0o640);
         }
         assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);

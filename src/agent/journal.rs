@@ -49,7 +49,9 @@ impl Unusable {
     fn suffix(&self) -> Option<&'static str> {
         Some(match self {
             Self::Malformed(Malformed::Unreadable(_)) => "unreadable",
-            Self::Malformed(Malformed::TooLarge | Malformed::TooMany | Malformed::Torn(_)) => "torn",
+            Self::Malformed(Malformed::TooLarge | Malformed::TooMany | Malformed::Torn(_)) => {
+                "torn"
+            }
             Self::Malformed(Malformed::Newer(_)) => "newer",
             Self::Foreign => "foreign",
             // Nobody knows what it holds.
@@ -87,13 +89,20 @@ struct Latest {
 impl Content for Latest {
     fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         let (uid, token) = (self.pod_uid.as_deref(), self.renewed_token.as_ref());
-        journal::write(&Entry::new(&self.task_run_id, uid, token, &self.machine), to)
+        journal::write(
+            &Entry::new(&self.task_run_id, uid, token, &self.machine),
+            to,
+        )
     }
 }
 
 impl Journal {
     /// Takes up what an earlier process of this pod and run left. Writes nothing yet.
-    pub(super) async fn open(config: &Config, rng: fastrand::Rng, instruments: &Instruments) -> (Self, Left) {
+    pub(super) async fn open(
+        config: &Config,
+        rng: fastrand::Rng,
+        instruments: &Instruments,
+    ) -> (Self, Left) {
         let directory = config.state_dir.as_ref().filter(|_| !config.dry_run);
         let Some(directory) = directory else {
             return (Self(None), Left::default());
@@ -189,7 +198,8 @@ async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Conten
     None
 }
 
-/// Does what a disk may hold up, on a thread that is left behind if for so long no more bytes are counted.
+/// Does what a disk may hold up, on a thread that is left behind if for so long no more bytes are
+/// counted.
 async fn while_it_comes<T: Send + 'static>(
     limit: Duration,
     count: &AtomicU64,
@@ -277,7 +287,13 @@ mod tests {
     fn names(directory: &Path) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(directory)
             .expect("listed")
-            .map(|entry| entry.expect("an entry").file_name().into_string().expect("text"))
+            .map(|entry| {
+                entry
+                    .expect("an entry")
+                    .file_name()
+                    .into_string()
+                    .expect("text")
+            })
             .collect();
         names.sort_unstable();
         names
@@ -292,7 +308,10 @@ mod tests {
             "nothing yet"
         );
         let path = written(dir.path()).await;
-        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         let (_, left) = open(&config(dir.path(), "r", "u")).await;
         assert_eq!(left.machine, Some(some()));
@@ -326,7 +345,11 @@ mod tests {
     #[tokio::test]
     async fn a_newer_versions_journal_is_set_aside_whatever_it_holds() {
         let dir = tempfile::tempdir().expect("a directory");
-        std::fs::write(dir.path().join(journal::FILE), r#"{"version":2,"machine":[]}"#).expect("written");
+        std::fs::write(
+            dir.path().join(journal::FILE),
+            r#"{"version":2,"machine":[]}"#,
+        )
+        .expect("written");
         let (mut journal, left) = open(&config(dir.path(), "r", "u")).await;
         assert_eq!(left.machine, None);
         journal.persist(some());
@@ -395,7 +418,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join(journal::FILE);
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
-        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).expect("a pipe");
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)
+            .expect("a pipe");
         let (_, left) = open(&config(dir.path(), "r", "u")).await;
         assert_eq!(left.machine, None);
         assert_eq!(names(dir.path()), ["journal.json.unreadable"]);

@@ -91,7 +91,9 @@ impl Markers {
 
     /// Takes note of the containers of the pod, wherever it is seen.
     pub(super) fn expect(&mut self, event: &Event) {
-        let (Event::Observed(pod) | Event::Gone(Some(pod)) | Event::Looked(Look::Found(pod))) = event else {
+        let (Event::Observed(pod) | Event::Gone(Some(pod)) | Event::Looked(Look::Found(pod))) =
+            event
+        else {
             return;
         };
         let names = || pod.containers.iter().map(|container| &container.name);
@@ -144,14 +146,16 @@ impl Markers {
     }
 }
 
-/// All markers of the directory, in the order of their containers; of one container NAME.json first.
+/// All markers of the directory, in the order of their containers; of one container NAME.json
+/// first.
 fn read_all(directory: &Path, expected: &[String]) -> io::Result<Listing> {
     let mut entries = std::fs::read_dir(directory)?;
     let seen: Vec<OsString> = entries
         .by_ref()
         .take(NAMES)
         .filter_map(|entry| Some(entry.ok()?.file_name()))
-        // Files that are being written, and the links by which the kubelet swaps a volume's content.
+        // Files that are being written, and the links by which the kubelet swaps a volume's
+        // content.
         .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
         .collect();
     let wanted = expected
@@ -226,8 +230,9 @@ mod tests {
     #[test]
     fn all_is_bounded_and_of_two_markers_of_a_container_the_whole_one_comes_first() {
         let directory = tempfile::tempdir().expect("a directory");
-        let write =
-            |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
+        let write = |name: &str, text: &str| {
+            std::fs::write(directory.path().join(name), text).expect("written")
+        };
         for (name, text) in [
             ("main", "1"),
             ("main.json", "{\"exitCode\":2}"),
@@ -238,7 +243,11 @@ mod tests {
             write(name, text);
         }
         let listing = read_all(directory.path(), &[]).expect("read");
-        let codes: Vec<i32> = listing.found.iter().map(|found| found.marker.exit_code).collect();
+        let codes: Vec<i32> = listing
+            .found
+            .iter()
+            .map(|found| found.marker.exit_code)
+            .collect();
         assert_eq!((codes, listing.refused.len()), (vec![3, 2, 1], 0));
         for nth in 0..MOST {
             write(&format!("b-{nth}"), "0");
@@ -254,8 +263,9 @@ mod tests {
     #[test]
     fn no_number_of_other_files_hides_the_marker_of_a_container() {
         let directory = tempfile::tempdir().expect("a directory");
-        let write =
-            |name: &str, text: &str| std::fs::write(directory.path().join(name), text).expect("written");
+        let write = |name: &str, text: &str| {
+            std::fs::write(directory.path().join(name), text).expect("written")
+        };
         for nth in 0..30_000 {
             write(&format!(".hidden-{nth}"), "");
         }
@@ -267,7 +277,10 @@ mod tests {
         let expected = ["main", "second", "third"].map(str::to_owned);
         let listing = read_all(directory.path(), &expected).expect("read");
         let code = |container: &str| {
-            let found = listing.found.iter().find(|found| found.container == container);
+            let found = listing
+                .found
+                .iter()
+                .find(|found| found.container == container);
             found.map(|found| found.marker.exit_code)
         };
         assert_eq!(

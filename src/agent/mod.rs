@@ -1,6 +1,7 @@
-//! The shell: sockets, files, signals and time around the core, and too simple to be wrong.
-//! Here lives the wiring of one agent, its delivery to the service, its journal, and what it logs of the core's decisions.
-//! Never here: a decision. What is sent, when, and how it ends is said by `heartbeat::machine`.
+//! The shell: sockets, files, signals and time around the core, and too simple to be wrong. Here
+//! lives the wiring of one agent, its delivery to the service, its journal, and what it logs of the
+//! core's decisions. Never here: a decision. What is sent, when, and how it ends is said by
+//! `heartbeat::machine`.
 
 mod delivery;
 mod durable_file;
@@ -34,8 +35,8 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::telemetry::admin::Endpoint;
 
-/// How long the end of the process waits for the journal, and for a token that is being handed on. The kubelet's
-/// SIGKILL may be near.
+/// How long the end of the process waits for the journal, and for a token that is being handed on.
+/// The kubelet's SIGKILL may be near.
 const LAST_WRITE: Duration = Duration::from_millis(250);
 
 /// Why the agent could not begin.
@@ -79,10 +80,12 @@ impl Onlooker for () {
 
 /// Runs one agent to its end.
 ///
-/// `signals` brings one item for each SIGTERM or SIGINT; its handlers must be set before this is called.
+/// `signals` brings one item for each SIGTERM or SIGINT; its handlers must be set before this is
+/// called.
 ///
 /// # Errors
-/// Only before the first heartbeat, for settings that can't be used. After that nothing ends the agent but its task.
+/// Only before the first heartbeat, for settings that can't be used. After that nothing ends the
+/// agent but its task.
 pub async fn run(
     config: &Config,
     mut signals: impl Stream<Item = ()> + Unpin,
@@ -94,7 +97,8 @@ pub async fn run(
     let mut log = Report::started(config, trace.map(|trace| trace.trace_id));
     // Its port is taken before anything else is begun. It ends when it is dropped here.
     let (_endpoint, instruments) = Endpoint::open(config).await;
-    let (mut journal, left) = Journal::open(config, fastrand::Rng::with_seed(seed()?), &instruments).await;
+    let (mut journal, left) =
+        Journal::open(config, fastrand::Rng::with_seed(seed()?), &instruments).await;
     let settings = settings(config, journal.is_kept())?;
     let mut machine = match left.machine {
         Some(saved) => Machine::resume(settings, seed()?, saved, present(start)),
@@ -154,7 +158,10 @@ pub async fn run(
                     onlooker.note(&note);
                 }
                 Action::End(end) => {
-                    for written in [journal.written(), delivery.handed_on()].into_iter().flatten() {
+                    for written in [journal.written(), delivery.handed_on()]
+                        .into_iter()
+                        .flatten()
+                    {
                         written.within(LAST_WRITE).await;
                     }
                     return Ok(log.ended(&end, machine.losses(), start.elapsed()));
@@ -163,8 +170,9 @@ pub async fn run(
         }
         instruments.learned(machine.pod_uid());
         instruments.turned(machine.snapshot(now.elapsed), wake.map(|wake| start + wake));
-        // Signals first: nothing else may keep one waiting. Every branch is cancel-safe: the futures stay in their
-        // places when another branch wins, and a channel or stream loses nothing when its wait is dropped.
+        // Signals first: nothing else may keep one waiting. Every branch is cancel-safe: the
+        // futures stay in their places when another branch wins, and a channel or stream loses
+        // nothing when its wait is dropped.
         event = tokio::select! {
             biased;
             Some(()) = signals.next() => Event::Signal,

@@ -92,7 +92,8 @@ impl Watcher {
         Some((self, self.pod.get()?.clone()))
     }
 
-    /// Looks at the pod directly. Without a watcher, or while its client isn't set up, the look fails.
+    /// Looks at the pod directly. Without a watcher, or while its client isn't set up, the look
+    /// fails.
     pub(super) fn look(
         watcher: Option<&Self>,
         limit: Duration,
@@ -104,7 +105,11 @@ impl Watcher {
         Box::pin(async move {
             match pod.look(limit).await {
                 Ok(Some(pod)) if target.uid.is_none() || pod.metadata.uid == target.uid => {
-                    Look::Found(status::observe_with(&pod, &target.own_container, &target.tasks))
+                    Look::Found(status::observe_with(
+                        &pod,
+                        &target.own_container,
+                        &target.tasks,
+                    ))
                 }
                 Ok(Some(_) | None) => Look::Gone,
                 Err(error) => {
@@ -182,7 +187,9 @@ async fn watch_pod(
     } = &*target;
     let throttle = std::sync::Mutex::new(Throttle::default());
     let tell = |error: &Error| {
-        let Ok(mut throttle) = throttle.lock() else { return };
+        let Ok(mut throttle) = throttle.lock() else {
+            return;
+        };
         if let Some(outage) = throttle.failed(&error.to_string(), &Chain(error)) {
             Message::CannotWatch {
                 status: error.status(),
@@ -209,7 +216,11 @@ async fn watch_pod(
     let mut told_of_name = false;
     let translate = async {
         while let Some(pod_event) = pod_events.recv().await {
-            if let Some(over) = throttle.lock().ok().and_then(|mut throttle| throttle.over()) {
+            if let Some(over) = throttle
+                .lock()
+                .ok()
+                .and_then(|mut throttle| throttle.over())
+            {
                 Message::WatchingAgain { over }.emit();
             }
             if let PodEvent::Seen(pod) = &pod_event

@@ -21,7 +21,8 @@ use tracing::debug;
 use crate::config::{Config, LogFormat, Trace};
 use podbeat_interface::messages::{Beat, Cut, Message, Seconds, Settings, Text};
 
-/// How much of a text from elsewhere, such as a termination message (4 KiB at most), a line repeats, in characters.
+/// How much of a text from elsewhere, such as a termination message (4 KiB at most), a line
+/// repeats, in characters.
 const LONGEST: usize = 256;
 
 /// Of how many containers' states one line tells.
@@ -45,7 +46,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// Tells of the start, with the settings that are in force. Each is named as its flag; a secret shows only that it is set.
+    /// Tells of the start, with the settings that are in force. Each is named as its flag; a secret
+    /// shows only that it is set.
     pub(super) fn started(config: &Config, trace: Option<TraceId>) -> Self {
         let (token, token_file) = match &config.token {
             Some(Source::Inline(token)) => (Some(token), None),
@@ -69,7 +71,9 @@ impl Report {
                 None,
                 None,
             ),
-            Access::Kubeconfig { path, context, .. } => (None, None, path.as_deref(), context.as_deref()),
+            Access::Kubeconfig { path, context, .. } => {
+                (None, None, path.as_deref(), context.as_deref())
+            }
         };
         let traceparent = match config.trace {
             Trace::GoOn(parent) => Some(parent),
@@ -161,7 +165,10 @@ impl Report {
                 pod_message: why.message.as_deref().map(brief),
             }
             .emit(),
-            Note::OtherPod(uid) => Message::OtherPod { uid: uid.as_deref() }.emit(),
+            Note::OtherPod(uid) => Message::OtherPod {
+                uid: uid.as_deref(),
+            }
+            .emit(),
             Note::NeverSeen => Message::PodNotFound.emit(),
             Note::Accepted(number, kind) => self.accepted(*number, *kind),
             Note::Failed {
@@ -176,12 +183,19 @@ impl Report {
                 let cause = match cause {
                     Cause::Completed => "the task's containers are finished",
                     Cause::Gone => "the pod is gone",
-                    Cause::Signal => "received SIGTERM or SIGINT; the API does not show that the task ended",
-                    Cause::Marked => "received SIGTERM or SIGINT; exit markers show that the task ended",
+                    Cause::Signal => {
+                        "received SIGTERM or SIGINT; the API does not show that the task ended"
+                    }
+                    Cause::Marked => {
+                        "received SIGTERM or SIGINT; exit markers show that the task ended"
+                    }
                 };
                 Message::LastHeartbeatDue { cause }.emit();
             }
-            Note::Marked { container, exit_code } => Message::MarkerUsed {
+            Note::Marked {
+                container,
+                exit_code,
+            } => Message::MarkerUsed {
                 container: brief(container),
                 exit_code: *exit_code,
             }
@@ -280,7 +294,12 @@ impl Report {
             ),
             // What is lost with another one is told when it is dropped, which is at once.
             None if kind != Kind::Final => {
-                debug!(heartbeat, kind = kind_name, ?answer, "not accepted; not retrying");
+                debug!(
+                    heartbeat,
+                    kind = kind_name,
+                    ?answer,
+                    "not accepted; not retrying"
+                );
             }
             None => Message::Rejected {
                 beat: beat(heartbeat, kind),
@@ -291,8 +310,8 @@ impl Report {
     }
 }
 
-/// A heartbeat as it would be sent. A nonce that the service issued is a secret; a random one tells two tries of one
-/// heartbeat from two heartbeats.
+/// A heartbeat as it would be sent. A nonce that the service issued is a secret; a random one tells
+/// two tries of one heartbeat from two heartbeats.
 pub(super) fn body(request: &HeartbeatTaskRunRequest, hides_nonce: bool) -> String {
     let mut request = request.clone();
     if hides_nonce {
@@ -366,7 +385,8 @@ fn tell_losses(losses: Losses) -> u64 {
     lost
 }
 
-/// `main terminated 3, helper running`: each container that a heartbeat tells of, its state, and its exit code.
+/// `main terminated 3, helper running`: each container that a heartbeat tells of, its state, and
+/// its exit code.
 fn states(statuses: &[ContainerStatus]) -> String {
     let mut text = String::new();
     for status in statuses.iter().take(CONTAINERS) {
@@ -393,7 +413,9 @@ fn states(statuses: &[ContainerStatus]) -> String {
 fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart_count: i32) {
     let Some(state) = &to.state else { return };
     let (exit, reason, message, started_at) = match state {
-        ContainerState::Terminated(exit) => (Some(exit), &exit.reason, &exit.message, exit.started_at),
+        ContainerState::Terminated(exit) => {
+            (Some(exit), &exit.reason, &exit.message, exit.started_at)
+        }
         ContainerState::Waiting(waiting) => (None, &waiting.reason, &waiting.message, None),
         ContainerState::Running(running) => (None, &None, &None, running.started_at),
     };
@@ -408,7 +430,9 @@ fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart
         restart_count,
         started_at,
         finished_at: exit.and_then(|exit| exit.finished_at),
-        container_id: exit.and_then(|exit| exit.container_id.as_deref()).map(brief),
+        container_id: exit
+            .and_then(|exit| exit.container_id.as_deref())
+            .map(brief),
     }
     .emit();
 }

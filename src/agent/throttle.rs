@@ -1,4 +1,5 @@
-//! Tells of a trouble that goes on, or comes and goes: at once, then ever more rarely with a count, and when it is over.
+//! Tells of a trouble that goes on, or comes and goes: at once, then ever more rarely with a count,
+//! and when it is over.
 
 use std::error::Error;
 use std::fmt;
@@ -9,11 +10,13 @@ use tokio::time::Instant;
 
 use podbeat_interface::messages::{Cut, Outage, Over, Seconds, Since};
 
-/// A failure that comes no later than this after the last one belongs to the same trouble, whatever succeeded between them.
-/// Otherwise one bad replica of a service behind a balancer would be told of as a new trouble all day long.
+/// A failure that comes no later than this after the last one belongs to the same trouble, whatever
+/// succeeded between them. Otherwise one bad replica of a service behind a balancer would be told
+/// of as a new trouble all day long.
 const CALM: Duration = Duration::from_secs(10 * 60);
 
-/// So many failures in a row are an outage, and told even if the trouble has come and gone for long.
+/// So many failures in a row are an outage, and told even if the trouble has come and gone for
+/// long.
 const OUTAGE: u64 = 4;
 
 /// Of how many kinds of failure in one trouble is told at once.
@@ -39,8 +42,9 @@ struct Row {
 }
 
 impl Throttle {
-    /// Counts one more failure. It is worth a line if it is the first, or the first of its kind in this trouble; and each
-    /// time their number has doubled, since the beginning or, in an outage, since the last success.
+    /// Counts one more failure. It is worth a line if it is the first, or the first of its kind in
+    /// this trouble; and each time their number has doubled, since the beginning or, in an outage,
+    /// since the last success.
     pub(super) fn failed<'error>(
         &mut self,
         kind: &str,
@@ -60,8 +64,8 @@ impl Throttle {
             row.kinds.push(kind.to_owned());
         }
         let doubled = row.failures >= row.told_at.saturating_mul(2);
-        let outage =
-            row.in_a_row >= OUTAGE && row.in_a_row >= row.told_in_a_row.saturating_mul(2).max(OUTAGE);
+        let outage = row.in_a_row >= OUTAGE
+            && row.in_a_row >= row.told_in_a_row.saturating_mul(2).max(OUTAGE);
         if !(new || doubled || outage) {
             return None;
         }
@@ -103,7 +107,8 @@ impl Row {
     }
 }
 
-/// How much of an error a line tells, in characters: what stands between may have answered with a page of its own.
+/// How much of an error a line tells, in characters: what stands between may have answered with a
+/// page of its own.
 const LONGEST_ERROR: usize = 1024;
 
 /// An error with all its sources, outermost first. Each Display tells its own part only.
@@ -147,7 +152,9 @@ mod tests {
         }
         let counts: Vec<u64> = told.iter().map(|told| told.repeats).collect();
         assert_eq!(counts, [1, 2, 4, 8, 16, 32, 64, 128, 256, 512]);
-        assert!(told.windows(2).all(|pair| pair[0].since == pair[1].since) && told[0].since >= begun);
+        assert!(
+            told.windows(2).all(|pair| pair[0].since == pair[1].since) && told[0].since >= begun
+        );
         assert!(
             throttle.counted("refused").is_some(),
             "another kind is told at once"
@@ -177,7 +184,11 @@ mod tests {
             }
             advance(HEARTBEAT).await;
         }
-        assert_eq!((failed, over), (10, 10), "1, 2, 4, … 512, and the end of each");
+        assert_eq!(
+            (failed, over),
+            (10, 10),
+            "1, 2, 4, … 512, and the end of each"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -1,9 +1,10 @@
-//! What is read of a certificate: whose it is, from whom, for which names, how long. Pure, bounded, and never trusted: whoever
-//! answers on a port may send any bytes.
+//! What is read of a certificate: whose it is, from whom, for which names, how long. Pure, bounded,
+//! and never trusted: whoever answers on a port may send any bytes.
 //!
-//! A reader of our own, of the five members that are shown. rustls verifies without telling dates or names of a certificate that it
-//! accepts, and x509-parser adds 120 KB to the image's binary, three quarters of what all the rest of this command does. Nothing here decides
-//! whether a certificate is good: rustls does.
+//! A reader of our own, of the five members that are shown. rustls verifies without telling dates
+//! or names of a certificate that it accepts, and x509-parser adds 120 KB to the image's binary,
+//! three quarters of what all the rest of this command does. Nothing here decides whether a
+//! certificate is good: rustls does.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -30,7 +31,8 @@ pub struct Certificate {
     pub not_after: Timestamp,
     /// The DNS names and IP addresses that it is for.
     pub names: Vec<String>,
-    /// Its key, in words, if no signature of that key is accepted for its length alone: rustls calls such a signature a bad one.
+    /// Its key, in words, if no signature of that key is accepted for its length alone: rustls
+    /// calls such a signature a bad one.
     pub weak_key: Option<String>,
 }
 
@@ -269,8 +271,8 @@ mod tests {
 
     #[test]
     fn whose_it_is_from_whom_for_what_and_how_long() {
-        let certificate =
-            read(&der(&["ica.example", "*.ica.example", "10.0.0.1", "::1"])).expect("a certificate");
+        let certificate = read(&der(&["ica.example", "*.ica.example", "10.0.0.1", "::1"]))
+            .expect("a certificate");
         assert_eq!(certificate.subject, "CN=ica.example");
         assert_eq!(certificate.issuer, "CN=podbeat lab");
         assert_eq!(
@@ -305,8 +307,14 @@ mod tests {
     fn times_in_both_forms_and_for_ever() {
         let time = |tag, text: &str| time((tag, text.as_bytes())).map(|time| time.to_string());
         let some = |text: &str| Some(text.to_owned());
-        assert_eq!(time(UTC_TIME, "261125021845Z"), some("2026-11-25T02:18:45Z"));
-        assert_eq!(time(UTC_TIME, "500101000000Z"), some("1950-01-01T00:00:00Z"));
+        assert_eq!(
+            time(UTC_TIME, "261125021845Z"),
+            some("2026-11-25T02:18:45Z")
+        );
+        assert_eq!(
+            time(UTC_TIME, "500101000000Z"),
+            some("1950-01-01T00:00:00Z")
+        );
         assert_eq!(
             time(GENERALIZED_TIME, "20500101000000Z"),
             some("2050-01-01T00:00:00Z")
@@ -332,6 +340,9 @@ mod tests {
     fn names_in_the_strings_that_certificates_have() {
         assert_eq!(text(BMP_STRING, &[0, b'a', 0x30, 0x42, 0]), "aあ");
         assert_eq!(text(0x13, b"a\xff"), "a\u{fffd}");
-        assert_eq!(text(0x0c, "é".repeat(200).as_bytes()).chars().count(), LONGEST);
+        assert_eq!(
+            text(0x0c, "é".repeat(200).as_bytes()).chars().count(),
+            LONGEST
+        );
     }
 }

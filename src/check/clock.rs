@@ -4,14 +4,16 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::finding::Finding;
 
-/// From here on somebody should look: a clock that is ahead of the API server's takes as much from the grace that podbeat plans
-/// with when its pod is deleted, and five seconds are a sixth of Kubernetes' default.
+/// From here on somebody should look: a clock that is ahead of the API server's takes as much from
+/// the grace that podbeat plans with when its pod is deleted, and five seconds are a sixth of
+/// Kubernetes' default.
 const NOTABLE: SignedDuration = SignedDuration::from_secs(5);
 
 /// From here on it is a fault: services that check a token's times commonly allow for a minute.
 const TOO_MUCH: SignedDuration = SignedDuration::from_secs(60);
 
-/// A `Date` has whole seconds, and servers write one for up to a second before they reckon it again.
+/// A `Date` has whole seconds, and servers write one for up to a second before they reckon it
+/// again.
 const COARSE: SignedDuration = SignedDuration::from_secs(2);
 
 /// An answer's `Date`, and between which times of our own clock it was written.
@@ -22,10 +24,11 @@ pub(super) struct Dated {
     pub(super) answered: Timestamp,
 }
 
-/// How far our clock is ahead of that one at the least; negative if it is behind. Zero as long as the round trip and the whole
-/// seconds explain all.
+/// How far our clock is ahead of that one at the least; negative if it is behind. Zero as long as
+/// the round trip and the whole seconds explain all.
 fn ahead(date: Timestamp, asked: Timestamp, answered: Timestamp) -> SignedDuration {
-    // The other clock showed a time from `date` on, but before `date` + COARSE; ours one from `asked` to `answered`.
+    // The other clock showed a time from `date` on, but before `date` + COARSE; ours one from
+    // `asked` to `answered`.
     let at_least_ahead = asked.duration_since(date) - COARSE;
     let at_least_behind = date.duration_since(answered);
     if at_least_ahead > SignedDuration::ZERO {
@@ -47,14 +50,20 @@ pub(super) fn compare(id: &str, whose: &str, answer: &Dated) -> Finding {
     };
     let ahead = ahead(date, answer.asked, answer.answered);
     let seconds = ahead.abs().as_secs();
-    let direction = if ahead.is_negative() { "behind" } else { "ahead of" };
+    let direction = if ahead.is_negative() {
+        "behind"
+    } else {
+        "ahead of"
+    };
     let seen = format!("this clock is {seconds} s {direction} the clock of {whose}");
     let remedy = "Correct the clock of this node (check NTP), or the other clock. Otherwise tokens and certificates appear to start \
                   and expire at the wrong time, and the grace period of a deletion appears to end too early.";
     match ahead.abs() {
         off if off >= TOO_MUCH => Finding::failed(id, seen, remedy),
         off if off >= NOTABLE => Finding::warning(id, seen, remedy),
-        off if off.is_zero() => Finding::ok(id, format!("this clock agrees with the clock of {whose}")),
+        off if off.is_zero() => {
+            Finding::ok(id, format!("this clock agrees with the clock of {whose}"))
+        }
         _ => Finding::ok(id, seen),
     }
 }
@@ -83,7 +92,11 @@ mod tests {
             let minute = if second == "59" { "01:59" } else { "02:00" };
             let found = compared(Some(&format!("Wed, 25 Nov 2026 {minute}:{second} GMT")));
             assert_eq!((found.state, found.remedy), (State::Ok, None), "{second}");
-            assert!(found.seen.contains("agrees with"), "{second}: {}", found.seen);
+            assert!(
+                found.seen.contains("agrees with"),
+                "{second}: {}",
+                found.seen
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! Whether a pod is such that podbeat can do its work in it, by what the API server shows of it. Pure.
+//! Whether a pod is such that podbeat can do its work in it, by what the API server shows of it.
+//! Pure.
 
 use std::time::Duration;
 
@@ -49,8 +50,13 @@ impl<'config> Expected<'config> {
     }
 }
 
-/// The pod as deployed. `native_sidecars` is whether the API server knows them (Kubernetes 1.29 and later), if it told.
-pub(super) fn judge(pod: &Pod, expected: &Expected<'_>, native_sidecars: Option<bool>) -> Vec<Finding> {
+/// The pod as deployed. `native_sidecars` is whether the API server knows them (Kubernetes 1.29 and
+/// later), if it told.
+pub(super) fn judge(
+    pod: &Pod,
+    expected: &Expected<'_>,
+    native_sidecars: Option<bool>,
+) -> Vec<Finding> {
     let mut found = vec![uid(pod, expected.uid)];
     let Some(name) = expected.container else {
         let other = "settings.PODBEAT_CONTAINER_NAME";
@@ -76,7 +82,9 @@ pub(super) fn judge(pod: &Pod, expected: &Expected<'_>, native_sidecars: Option<
 
 fn uid(pod: &Pod, expected: Option<&str>) -> Finding {
     match (pod.metadata.uid.as_deref(), expected) {
-        (Some(uid), Some(expected)) if uid == expected => Finding::ok(UID, format!("{uid}, as in POD_UID")),
+        (Some(uid), Some(expected)) if uid == expected => {
+            Finding::ok(UID, format!("{uid}, as in POD_UID"))
+        }
         (Some(uid), None) => Finding::ok(
             UID,
             format!("{uid}; POD_UID is not set, so podbeat uses the UID of the pod"),
@@ -103,7 +111,10 @@ fn container(pod: &Pod, name: &str, sidecar: Sidecar) -> Finding {
             let names: Vec<&str> = all.map(|container| container.name.as_str()).collect();
             return Finding::failed(
                 CONTAINER,
-                format!("the pod has no container {name}; it has {}", names.join(", ")),
+                format!(
+                    "the pod has no container {name}; it has {}",
+                    names.join(", ")
+                ),
                 "Set PODBEAT_CONTAINER_NAME to the name of podbeat's container in the pod. Otherwise podbeat treats itself as part of the \
                  task, and waits for its own end. If the pod has no podbeat container, add one (README: Deploy).",
             );
@@ -162,7 +173,8 @@ fn grace(pod: &Pod, timeout: Duration) -> Finding {
         in_words(grace),
         in_words(timeout)
     );
-    let whole_seconds = |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    let whole_seconds =
+        |duration: Duration| duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
     let remedy = format!(
         "Set the pod's terminationGracePeriodSeconds to at least {}, so that the last heartbeat has time for an attempt and a retry. \
          Or set PODBEAT_TIMEOUT to {} or less.",
@@ -195,7 +207,9 @@ fn restart(pod: &Pod, sidecar: Sidecar) -> Finding {
         ),
         ("Always", Sidecar::Native | Sidecar::Elsewhere) => Finding::warning(
             RESTART,
-            format!("{seen}: the task never ends, because Kubernetes restarts it after any exit code"),
+            format!(
+                "{seen}: the task never ends, because Kubernetes restarts it after any exit code"
+            ),
             "Use restartPolicy: Never or OnFailure, as Jobs do. podbeat sends the last heartbeat when the task cannot restart any more; \
              with this policy, that is when the pod is deleted.",
         ),
@@ -238,8 +252,9 @@ fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
     )
 }
 
-/// Which retry count the heartbeats tell: that of the setting, of the pod's annotation, or else `counted`, which is how many pods of the Job failed before this one, if it is a Job's and that was
-/// asked; or why that has no answer.
+/// Which retry count the heartbeats tell: that of the setting, of the pod's annotation, or else
+/// `counted`, which is how many pods of the Job failed before this one, if it is a Job's and that
+/// was asked; or why that has no answer.
 pub(super) fn retries(
     setting: Option<i32>,
     annotated: Option<i32>,
@@ -320,7 +335,8 @@ mod tests {
     fn a_container_that_never_ends_is_told_with_the_setting_for_it() {
         let mut spec = native(30);
         spec["containers"] = json!([{"name": "main"}, {"name": "istio-proxy"}]);
-        let pod: Pod = serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod");
+        let pod: Pod =
+            serde_json::from_value(json!({"metadata": {}, "spec": spec})).expect("a pod");
         let found = tasks(&pod, "podbeat", &Tasks::All);
         assert_eq!(found.state, State::Warning);
         let remedy = found.remedy.expect("a remedy");
@@ -341,7 +357,10 @@ mod tests {
 
     #[test]
     fn another_uid_and_none() {
-        assert_eq!(judged(&native(30), "podbeat", Some("u2"))[0].1, State::Failed);
+        assert_eq!(
+            judged(&native(30), "podbeat", Some("u2"))[0].1,
+            State::Failed
+        );
         assert_eq!(judged(&native(30), "podbeat", None)[0].1, State::Ok);
     }
 
@@ -372,14 +391,19 @@ mod tests {
             (11, State::Failed),
             (0, State::Failed),
         ] {
-            assert_eq!(judged(&native(grace), "podbeat", None)[3].1, state, "{grace} s");
+            assert_eq!(
+                judged(&native(grace), "podbeat", None)[3].1,
+                state,
+                "{grace} s"
+            );
         }
     }
 
     #[test]
     fn sidecars_of_every_kind() {
         let kind = |init: &Value, regular: &Value, policy: &str| {
-            let spec = json!({"restartPolicy": policy, "initContainers": init, "containers": regular});
+            let spec =
+                json!({"restartPolicy": policy, "initContainers": init, "containers": regular});
             let found = judged(&spec, "podbeat", None);
             (found[2].1, found[4].1)
         };
@@ -387,10 +411,16 @@ mod tests {
         let native = json!({"name": "podbeat", "restartPolicy": "Always"});
         let behind = kind(&json!([{"name": "init"}, native]), &json!([main]), "Never");
         assert_eq!(behind, (State::Warning, State::Ok));
-        assert_eq!(kind(&json!([podbeat]), &json!([main]), "Never").0, State::Failed);
+        assert_eq!(
+            kind(&json!([podbeat]), &json!([main]), "Never").0,
+            State::Failed
+        );
         let plain = kind(&json!([]), &json!([main, podbeat]), "OnFailure");
         assert_eq!(plain, (State::Warning, State::Ok));
-        assert_eq!(kind(&json!([native]), &json!([main]), "Always").1, State::Warning);
+        assert_eq!(
+            kind(&json!([native]), &json!([main]), "Always").1,
+            State::Warning
+        );
         assert_eq!(
             kind(&json!([]), &json!([main, podbeat]), "Always").1,
             State::Warning

@@ -1,4 +1,5 @@
-//! The directories of the settings: whether those that podbeat writes to can be written to, and those that it reads be read.
+//! The directories of the settings: whether those that podbeat writes to can be written to, and
+//! those that it reads be read.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -108,7 +109,9 @@ fn trial(path: &Path) -> io::Result<()> {
         .create_new(true)
         .mode(0o600)
         .open(path)?;
-    let written = file.write_all(&[b'.'; BLOCK]).and_then(|()| file.sync_all());
+    let written = file
+        .write_all(&[b'.'; BLOCK])
+        .and_then(|()| file.sync_all());
     if written.is_err() {
         let _ = fs::remove_file(path);
     }

@@ -6,7 +6,8 @@ use serde::Serialize;
 
 use podbeat_interface::terminal::{escaped, inert, one_line};
 
-/// Characters that are shown of what was seen. What others say of themselves (a service, a certificate) may be of any length.
+/// Characters that are shown of what was seen. What others say of themselves (a service, a
+/// certificate) may be of any length.
 const LONGEST: usize = 400;
 
 /// Whether something holds.
@@ -101,8 +102,8 @@ impl Findings {
         Self { checks, ok }
     }
 
-    /// The table, and below it each remedy under the checks that call for it. A remedy stands at the line's beginning, so that what
-    /// is YAML in it can be copied as it is.
+    /// The table, and below it each remedy under the checks that call for it. A remedy stands at
+    /// the line's beginning, so that what is YAML in it can be copied as it is.
     pub(super) fn table(&self) -> String {
         const HEADERS: [&str; 2] = ["CHECK", "STATE"];
         const GAP: usize = 3;
@@ -120,7 +121,9 @@ impl Findings {
                 check.state.word(),
                 one_line(&check.seen)
             );
-            let Some(remedy) = &check.remedy else { continue };
+            let Some(remedy) = &check.remedy else {
+                continue;
+            };
             match remedies.iter_mut().find(|(known, _)| known == remedy) {
                 Some((_, ids)) => ids.push(&check.id),
                 None => remedies.push((remedy, vec![&check.id])),
@@ -133,7 +136,12 @@ impl Findings {
                 text.push('\n');
             }
         }
-        let count = |state| self.checks.iter().filter(|check| check.state == state).count();
+        let count = |state| {
+            self.checks
+                .iter()
+                .filter(|check| check.state == state)
+                .count()
+        };
         let counts: Vec<String> = [State::Ok, State::Warning, State::Failed, State::Skipped]
             .into_iter()
             .filter_map(|state| match count(state) {
@@ -141,7 +149,12 @@ impl Findings {
                 count => Some(format!("{count} {}", state.word())),
             })
             .collect();
-        let _ = write!(text, "\n{} checks: {}\n", self.checks.len(), counts.join(", "));
+        let _ = write!(
+            text,
+            "\n{} checks: {}\n",
+            self.checks.len(),
+            counts.join(", ")
+        );
         text
     }
 
@@ -153,12 +166,16 @@ impl Findings {
         text
     }
 
-    /// The same as YAML. By hand, since the image has no library for it: a text of JSON is one of YAML, too.
+    /// The same as YAML. By hand, since the image has no library for it: a text of JSON is one of
+    /// YAML, too.
     pub(super) fn yaml(&self) -> String {
         let quoted = |text: &str| escaped(&serde_json::to_string(text).unwrap_or_default());
         let mut text = String::from("checks:\n");
         for check in &self.checks {
-            let remedy = check.remedy.as_deref().map_or_else(|| "null".to_owned(), quoted);
+            let remedy = check
+                .remedy
+                .as_deref()
+                .map_or_else(|| "null".to_owned(), quoted);
             let (id, state, seen) = (quoted(&check.id), check.state.word(), quoted(&check.seen));
             text += &format!("- id: {id}\n  state: {state}\n  seen: {seen}\n  remedy: {remedy}\n");
         }
@@ -243,7 +260,10 @@ mod tests {
         let findings = Findings::new(vec![finding]);
         let table = findings.table();
         assert!(table.contains("CN=a\u{fffd}[2J\u{fffd}x"), "{table}");
-        assert!(table.contains("\nis it \u{fffd}right?\nkind: Role\n"), "{table}");
+        assert!(
+            table.contains("\nis it \u{fffd}right?\nkind: Role\n"),
+            "{table}"
+        );
         let json = findings.json();
         assert!(!json.contains(|c| acts(c) && c != '\n'), "{json:?}");
         let read: serde_json::Value = serde_json::from_str(&json).expect("JSON");
@@ -251,6 +271,9 @@ mod tests {
         assert!(!yaml.contains(|c| acts(c) && c != '\n'), "{yaml:?}");
         let same: serde_json::Value = serde_saphyr::from_str(&yaml).expect("YAML");
         assert_eq!(same, read);
-        assert_eq!(read["checks"][0]["remedy"], "is it \u{202e}right?\nkind: Role");
+        assert_eq!(
+            read["checks"][0]["remedy"],
+            "is it \u{202e}right?\nkind: Role"
+        );
     }
 }

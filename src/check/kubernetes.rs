@@ -164,7 +164,8 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
 /// In a pod: the two files, by name. What the client says of them later is less plain.
 fn files(access: &Access) -> Result<(), String> {
     let Access::InCluster {
-        service_account_dir, ..
+        service_account_dir,
+        ..
     } = access
     else {
         return Ok(());
@@ -190,10 +191,11 @@ fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, boo
         }
         // It answers, and knows us: who may see the version is a matter of its rules.
         Err(Error::Refused {
-            refusal: Refusal {
-                status: status @ (403 | 404),
-                ..
-            },
+            refusal:
+                Refusal {
+                    status: status @ (403 | 404),
+                    ..
+                },
             ..
         }) => (
             Finding::ok(API, format!("reachable; version not available ({status})")),
@@ -320,7 +322,9 @@ fn of_pod(
             "Check POD_NAME and POD_NAMESPACE (--pod-name, --pod-namespace), and the cluster (--context). In a pod, they come from the \
              downward API. podbeat cannot check a deleted pod. `kubectl get pods --namespace NAMESPACE` lists the existing pods.",
         )),
-        Err(error) if !may_get && error.status() == Some(403) => because(Finding::because(POD, VERBS[0].1)),
+        Err(error) if !may_get && error.status() == Some(403) => {
+            because(Finding::because(POD, VERBS[0].1))
+        }
         Err(error) => because(Finding::failed(
             POD,
             told(&error),

@@ -1,6 +1,6 @@
-//! `podbeat check`: whether all holds that the agent needs, and what to do where it doesn't.
-//! Here lives what is looked at, with which deadline, what was seen, and the remedy.
-//! Never here: a heartbeat, a token renewed, a file left behind, or anything else that changes the world.
+//! `podbeat check`: whether all holds that the agent needs, and what to do where it doesn't. Here
+//! lives what is looked at, with which deadline, what was seen, and the remedy. Never here: a
+//! heartbeat, a token renewed, a file left behind, or anything else that changes the world.
 
 pub mod certificate;
 mod clock;
@@ -37,8 +37,8 @@ const SOURCE: &str = "token.source";
 /// One call of `podbeat check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// The longest that one check may take. The whole takes no more than five times that: name, connection, TLS, an answer and the
-    /// run come one after another, and all else beside them.
+    /// The longest that one check may take. The whole takes no more than five times that: name,
+    /// connection, TLS, an answer and the run come one after another, and all else beside them.
     pub timeout: Duration,
     /// JSON or YAML instead of a table.
     pub format: Option<Format>,
@@ -58,7 +58,8 @@ impl Format {
     pub const ALL: [(&'static str, Self); 2] = [("json", Self::Json), ("yaml", Self::Yaml)];
 }
 
-/// Does something that may wait for a disk, on a thread that is left behind if it doesn't end in time.
+/// Does something that may wait for a disk, on a thread that is left behind if it doesn't end in
+/// time.
 async fn blocking<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
@@ -82,14 +83,16 @@ fn told(error: &dyn std::error::Error) -> String {
     last.map_or_else(|| error.to_string(), |last| format!("{error}: {last}"))
 }
 
-/// Looks at everything, side by side where one doesn't rest on the other, and writes what was found to `out`.
+/// Looks at everything, side by side where one doesn't rest on the other, and writes what was found
+/// to `out`.
 pub async fn run(
     partial: &Partial,
     invocation: &Invocation,
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Ending {
-    // The ring provider for the whole process, kube's client included; it is no error if that was done before.
+    // The ring provider for the whole process, kube's client included; it is no error if that was
+    // done before.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let findings = Findings::new(Box::pin(look(partial, invocation.timeout)).await);
     let text = match invocation.format {
@@ -170,7 +173,8 @@ fn settings(faults: &[Fault], dry_run: bool) -> Vec<Finding> {
     each.collect()
 }
 
-/// The files that the settings name and that are read at the start: the agent ends with 64 if one can't be used.
+/// The files that the settings name and that are read at the start: the agent ends with 64 if one
+/// can't be used.
 async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Means>) {
     let tls = tls_of(config);
     let nonce = match &config.nonce {
@@ -201,7 +205,10 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         Err(error) => return (Finding::failed(FILES, with_causes(&error), remedy), None),
     };
     if let Some(Err(error)) = nonce {
-        return (Finding::failed(FILES, with_causes(&error), remedy), Some(means));
+        return (
+            Finding::failed(FILES, with_causes(&error), remedy),
+            Some(means),
+        );
     }
     let seen = match named.as_slice() {
         [] => "no files are set; podbeat uses the system's roots".to_owned(),
@@ -210,7 +217,12 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
     let finding = own.and_then(|own| {
         let left = own.not_after.duration_since(Timestamp::now());
         let remedy = "Renew the client certificate, and restart podbeat to load it.";
-        let seen = |what: &str| format!("the client certificate {} {what} {}", own.subject, own.not_after);
+        let seen = |what: &str| {
+            format!(
+                "the client certificate {} {what} {}",
+                own.subject, own.not_after
+            )
+        };
         if left.is_negative() {
             Some(Finding::failed(FILES, seen("expired at"), remedy))
         } else if left < tls::NEAR {
@@ -219,7 +231,10 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
             None
         }
     });
-    (finding.unwrap_or_else(|| Finding::ok(FILES, seen)), Some(means))
+    (
+        finding.unwrap_or_else(|| Finding::ok(FILES, seen)),
+        Some(means),
+    )
 }
 
 fn tls_of(config: &Config) -> Tls {
@@ -232,8 +247,8 @@ fn tls_of(config: &Config) -> Tls {
     }
 }
 
-/// The token that the agent would send next: the one that the service renewed last, if the journal holds it, or else that of the
-/// settings.
+/// The token that the agent would send next: the one that the service renewed last, if the journal
+/// holds it, or else that of the settings.
 async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Secret>) {
     let config = &partial.config;
     let Some(given) = &config.token else {
@@ -267,7 +282,8 @@ async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Se
             (Finding::ok(SOURCE, seen), Some(token))
         }
         Some((Ok(token), true)) => {
-            let seen = format!("a token renewed by the service, from the journal, instead of {place}");
+            let seen =
+                format!("a token renewed by the service, from the journal, instead of {place}");
             (Finding::ok(SOURCE, seen), Some(token))
         }
         Some((Err(error), _)) => (

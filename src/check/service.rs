@@ -1,5 +1,5 @@
-//! The way to the task-run service, step by step: name, connection, TLS, one answer, the run. No step is taken whose ground does
-//! not hold, and the token goes over a verified connection or none.
+//! The way to the task-run service, step by step: name, connection, TLS, one answer, the run. No
+//! step is taken whose ground does not hold, and the token goes over a verified connection or none.
 
 use std::io;
 use std::net::SocketAddr;
@@ -50,7 +50,11 @@ pub(super) fn none(why: &str) -> Vec<Finding> {
 }
 
 /// All steps, as far as they lead.
-pub(super) async fn check(settings: Settings<'_>, means: Option<Means>, limit: Duration) -> Vec<Finding> {
+pub(super) async fn check(
+    settings: Settings<'_>,
+    means: Option<Means>,
+    limit: Duration,
+) -> Vec<Finding> {
     let way = Way::new(settings.url);
     let mut found = Vec::new();
     let reached = way.walk(means, limit, &mut found).await;
@@ -114,7 +118,12 @@ impl<'url> Way<'url> {
     }
 
     /// Name, connection and TLS.
-    async fn walk(&self, means: Option<Means>, limit: Duration, found: &mut Vec<Finding>) -> Reached {
+    async fn walk(
+        &self,
+        means: Option<Means>,
+        limit: Duration,
+        found: &mut Vec<Finding>,
+    ) -> Reached {
         let (finding, addresses) = self.resolve(limit).await;
         found.push(finding);
         let Some(addresses) = addresses else {
@@ -133,17 +142,18 @@ impl<'url> Way<'url> {
             return Reached::Nothing(super::FILES);
         }
         let stays_here = stream.peer_addr().is_ok_and(|peer| peer.ip().is_loopback());
-        let passed = match timeout(limit, self.pass_the_proxy(means.as_ref(), Box::new(stream))).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(finding)) => {
-                found.push(*finding);
-                return Reached::Nothing(tls::ID);
-            }
-            Err(_) => {
-                found.push(no_end(limit));
-                return Reached::Nothing(tls::ID);
-            }
-        };
+        let passed =
+            match timeout(limit, self.pass_the_proxy(means.as_ref(), Box::new(stream))).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(finding)) => {
+                    found.push(*finding);
+                    return Reached::Nothing(tls::ID);
+                }
+                Err(_) => {
+                    found.push(no_end(limit));
+                    return Reached::Nothing(tls::ID);
+                }
+            };
         let Some(means) = means.filter(|_| self.route.is_encrypted()) else {
             found.push(plain_http(stays_here && self.route.proxy().is_none()));
             return Reached::Service(passed, None);
@@ -232,7 +242,10 @@ impl<'url> Way<'url> {
         let (by, without) = (self.by_proxy(), self.without_proxy());
         if let Ok(address) = host.parse() {
             let seen = format!("{by}{host} is an IP address{without}");
-            return (Finding::ok(DNS, seen), Some(vec![SocketAddr::new(address, port)]));
+            return (
+                Finding::ok(DNS, seen),
+                Some(vec![SocketAddr::new(address, port)]),
+            );
         }
         let begun = Instant::now();
         let remedy = match (self.route.proxy(), self.route.way()) {
@@ -281,7 +294,11 @@ impl<'url> Way<'url> {
     }
 
     /// To all addresses at once; the first connection that stands is taken.
-    async fn connect(&self, addresses: &[SocketAddr], limit: Duration) -> (Finding, Option<TcpStream>) {
+    async fn connect(
+        &self,
+        addresses: &[SocketAddr],
+        limit: Duration,
+    ) -> (Finding, Option<TcpStream>) {
         let tries = addresses.iter().map(|address| async move {
             let begun = Instant::now();
             let tried = timeout(limit, TcpStream::connect(address)).await;
@@ -295,7 +312,9 @@ impl<'url> Way<'url> {
                 Ok(stream) if connected.is_none() => connected = Some((address, took, stream)),
                 Ok(_) => {}
                 // A machine without IPv6 is an ordinary one.
-                Err(error) if error.kind() == io::ErrorKind::NetworkUnreachable && addresses.len() > 1 => {}
+                Err(error)
+                    if error.kind() == io::ErrorKind::NetworkUnreachable && addresses.len() > 1 => {
+                }
                 Err(error) if error.kind() == io::ErrorKind::TimedOut => {
                     failed.push(format!("{address}: no answer within {}", in_words(limit)));
                 }
@@ -361,7 +380,10 @@ impl<'url> Way<'url> {
             None => url.path(),
         };
         let host = url.host_str().unwrap_or_default();
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
+        let port = url
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
         let mut request = format!(
             "HEAD {target} HTTP/1.1\r\nHost: {host}{port}\r\nUser-Agent: {}\r\nConnection: close\r\n",
             podbeat_http_client::USER_AGENT
@@ -378,7 +400,10 @@ impl<'url> Way<'url> {
 fn no_end(limit: Duration) -> Finding {
     Finding::failed(
         tls::ID,
-        format!("the TLS handshake did not finish within {}", in_words(limit)),
+        format!(
+            "the TLS handshake did not finish within {}",
+            in_words(limit)
+        ),
         "Something accepts connections on that port, but does not respond. Check the port, and the proxies and firewalls on the path.",
     )
 }
@@ -434,7 +459,10 @@ fn shown(status: Option<&TaskRunStatus>) -> Finding {
 }
 
 fn seen(error: &Error) -> String {
-    let Error::Status { status, response, .. } = error else {
+    let Error::Status {
+        status, response, ..
+    } = error
+    else {
         return told(error);
     };
     // Without what the client says to do about it: that is the remedy.
@@ -445,7 +473,9 @@ fn seen(error: &Error) -> String {
 
 fn advice(error: &Error) -> &'static str {
     match error {
-        Error::Status { status, response, .. } => match status {
+        Error::Status {
+            status, response, ..
+        } => match status {
             300..=399 => {
                 "The service redirects, and podbeat does not send the token to another URL. Check the scheme, the host and the path in \
                  PODBEAT_SERVICE_URL."

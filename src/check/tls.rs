@@ -1,6 +1,8 @@
-//! One TLS handshake with the service, as its client makes it, but with an eye on what is presented.
+//! One TLS handshake with the service, as its client makes it, but with an eye on what is
+//! presented.
 //!
-//! The verifier's verdict stands: a chain that it refuses ends the handshake, and nothing is ever sent over that connection.
+//! The verifier's verdict stands: a chain that it refuses ends the handshake, and nothing is ever
+//! sent over that connection.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,8 +20,8 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error, ProtocolVersion,
-    SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, Error,
+    ProtocolVersion, SignatureScheme,
 };
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -30,7 +32,8 @@ use super::token::about;
 
 pub(super) const ID: &str = "service.tls";
 
-/// A certificate that ends sooner should have been replaced by now: those that live for 90 days are after 60 of them, as a rule.
+/// A certificate that ends sooner should have been replaced by now: those that live for 90 days are
+/// after 60 of them, as a rule.
 pub(super) const NEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
 
 /// Names that are shown of a certificate.
@@ -85,7 +88,11 @@ impl Means {
     }
 
     /// Shakes hands. Dropping the future closes the connection.
-    pub(super) async fn shake_hands(&self, stream: Box<dyn Stream>, host: &ServerName<'static>) -> Handshake {
+    pub(super) async fn shake_hands(
+        &self,
+        stream: Box<dyn Stream>,
+        host: &ServerName<'static>,
+    ) -> Handshake {
         let recorder = Arc::new(Recorder {
             real: Arc::clone(&self.clients.verifier),
             presented: Mutex::default(),
@@ -107,8 +114,12 @@ impl Means {
             }
             Err(error) => Err(io::Error::other(error)),
         };
-        let presented =
-            std::mem::take(&mut *recorder.presented.lock().unwrap_or_else(PoisonError::into_inner));
+        let presented = std::mem::take(
+            &mut *recorder
+                .presented
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         Handshake {
             stream,
             presented,
@@ -134,8 +145,13 @@ impl ServerCertVerifier for Recorder {
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
         let all = std::iter::once(end_entity).chain(intermediates);
-        let all = all.map(|certificate| certificate.clone().into_owned()).collect();
-        *self.presented.lock().unwrap_or_else(PoisonError::into_inner) = all;
+        let all = all
+            .map(|certificate| certificate.clone().into_owned())
+            .collect();
+        *self
+            .presented
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = all;
         self.real
             .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
     }
@@ -146,7 +162,8 @@ impl ServerCertVerifier for Recorder {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.real.verify_tls12_signature(message, certificate, signature)
+        self.real
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -155,7 +172,8 @@ impl ServerCertVerifier for Recorder {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.real.verify_tls13_signature(message, certificate, signature)
+        self.real
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -163,8 +181,8 @@ impl ServerCertVerifier for Recorder {
     }
 }
 
-/// Shows our certificate, if there is one, and notes that it was asked for: in TLS 1.3 a handshake is over for the client before
-/// the server has looked at it.
+/// Shows our certificate, if there is one, and notes that it was asked for: in TLS 1.3 a handshake
+/// is over for the client before the server has looked at it.
 #[derive(Debug)]
 struct Shown {
     identity: Option<Arc<CertifiedKey>>,
@@ -184,7 +202,9 @@ impl ResolvesClientCert for Shown {
 }
 
 /// What rustls has against a connection, wherever it stands among the causes of an error.
-pub(super) fn cause<'error>(error: &'error (dyn std::error::Error + 'static)) -> Option<&'error Error> {
+pub(super) fn cause<'error>(
+    error: &'error (dyn std::error::Error + 'static),
+) -> Option<&'error Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref::<Error>() {
@@ -194,7 +214,9 @@ pub(super) fn cause<'error>(error: &'error (dyn std::error::Error + 'static)) ->
             return Some(&rejected.error);
         }
         // An io::Error names the source of what it wraps, and not the latter itself.
-        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let wrapped = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref);
         next = match wrapped {
             Some(wrapped) => Some(wrapped),
             None => error.source(),
@@ -216,7 +238,10 @@ pub(super) struct Peer<'peer> {
 
 /// What a handshake shows.
 pub(super) fn judge(handshake: &Handshake, peer: &Peer<'_>, now: Timestamp) -> Finding {
-    let read = handshake.presented.first().and_then(|own| certificate::read(own));
+    let read = handshake
+        .presented
+        .first()
+        .and_then(|own| certificate::read(own));
     match &handshake.stream {
         Ok(stream) => {
             let version = match stream.get_ref().1.protocol_version() {
@@ -231,7 +256,10 @@ pub(super) fn judge(handshake: &Handshake, peer: &Peer<'_>, now: Timestamp) -> F
 
 fn accepted(version: &str, certificate: Option<&Certificate>, now: Timestamp) -> Finding {
     let Some(certificate) = certificate else {
-        return Finding::ok(ID, format!("{version}; podbeat cannot read the certificate"));
+        return Finding::ok(
+            ID,
+            format!("{version}; podbeat cannot read the certificate"),
+        );
     };
     let left = certificate.not_after.duration_since(now);
     let seen = format!(
@@ -286,7 +314,9 @@ fn refused(
                     None
                 }
                 // A CA of that name is known.
-                None => Some(", but not signed with the key of the CA of that name that podbeat has"),
+                None => {
+                    Some(", but not signed with the key of the CA of that name that podbeat has")
+                }
             },
             _ => None,
         };
@@ -352,12 +382,17 @@ fn refused(
                 || "give it a certificate for TLS servers (extendedKeyUsage serverAuth)".to_owned(),
                 |it| it.remedy,
             );
-            remedies.push(format!("The operator of the task-run service must {remedy}."));
+            remedies.push(format!(
+                "The operator of the task-run service must {remedy}."
+            ));
         }
         return Finding::failed(ID, seen.join("; "), remedies.join("\n"));
     }
     if let Some(rejected) = rejected {
-        let remedy = format!("The operator of the task-run service must {}.", rejected.remedy);
+        let remedy = format!(
+            "The operator of the task-run service must {}.",
+            rejected.remedy
+        );
         return Finding::failed(ID, rejected.problem, remedy);
     }
     match tls {
@@ -381,8 +416,8 @@ fn refused(
     }
 }
 
-/// The alert by which a server that asked for our certificate says what it thinks of it, or of there being none. Servers don't agree
-/// on which one that is (RFC 8446, 6.2, names nine).
+/// The alert by which a server that asked for our certificate says what it thinks of it, or of
+/// there being none. Servers don't agree on which one that is (RFC 8446, 6.2, names nine).
 pub(super) fn alert(error: &Error) -> Option<AlertDescription> {
     match error {
         Error::AlertReceived(alert) => Some(*alert),
@@ -411,7 +446,11 @@ fn listed(names: &[String]) -> String {
     if names.is_empty() {
         return "no name".to_owned();
     }
-    let shown = names.iter().take(NAMES).map(String::as_str).collect::<Vec<_>>();
+    let shown = names
+        .iter()
+        .take(NAMES)
+        .map(String::as_str)
+        .collect::<Vec<_>>();
     let shown = shown.join(", ");
     match names.len().saturating_sub(NAMES) {
         0 => shown,

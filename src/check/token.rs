@@ -6,7 +6,8 @@ use podbeat_task_runs::credentials::{Times, times};
 
 use super::finding::Finding;
 
-/// A token that ends sooner is near its end: somebody, or a controller, should have replaced it by now.
+/// A token that ends sooner is near its end: somebody, or a controller, should have replaced it by
+/// now.
 const NEAR: SignedDuration = SignedDuration::from_mins(10);
 
 pub(super) const EXPIRY: &str = "token.expiry";
@@ -42,11 +43,19 @@ pub(super) fn expiry(token: &Secret, now: Timestamp) -> Finding {
     if left <= SignedDuration::ZERO {
         return Finding::failed(
             EXPIRY,
-            format!("a JWT that expired at {}, {} ago", seconds(at), about(-left)),
+            format!(
+                "a JWT that expired at {}, {} ago",
+                seconds(at),
+                about(-left)
+            ),
             format!("The service will reject it. {renewed}"),
         );
     }
-    let seen = format!("a JWT that is valid until {}, for {}", seconds(at), about(left));
+    let seen = format!(
+        "a JWT that is valid until {}, for {}",
+        seconds(at),
+        about(left)
+    );
     if left < NEAR {
         return Finding::warning(EXPIRY, seen, renewed);
     }
@@ -78,7 +87,10 @@ mod tests {
     fn judged(claims: &str) -> Finding {
         let payload = BASE64_URL_SAFE_NO_PAD.encode(claims);
         let token = Secret::new(format!("e30.{payload}.hunter2"));
-        let found = expiry(&token, Timestamp::from_second(1_800_000_000).expect("a time"));
+        let found = expiry(
+            &token,
+            Timestamp::from_second(1_800_000_000).expect("a time"),
+        );
         assert!(!format!("{found:?}").contains("hunter2"));
         found
     }
@@ -90,7 +102,11 @@ mod tests {
             (r#"{"exp":1800000300}"#, State::Warning, "for 5 min"),
             (r#"{"exp":1800000000}"#, State::Failed, "0 s ago"),
             (r#"{"exp":1799990000}"#, State::Failed, "2 h 46 min ago"),
-            (r#"{"exp":1800090000,"nbf":1799999999}"#, State::Ok, "valid until"),
+            (
+                r#"{"exp":1800090000,"nbf":1799999999}"#,
+                State::Ok,
+                "valid until",
+            ),
             (
                 r#"{"exp":1800090000,"nbf":1800000060}"#,
                 State::Failed,

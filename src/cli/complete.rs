@@ -1,5 +1,6 @@
-//! Completion that looks things up: IDs of runs at the service, names of profiles in their file. A shell starts podbeat for it with
-//! `PODBEAT_COMPLETE` set to the shell's name, whenever somebody presses the key.
+//! Completion that looks things up: IDs of runs at the service, names of profiles in their file. A
+//! shell starts podbeat for it with `PODBEAT_COMPLETE` set to the shell's name, whenever somebody
+//! presses the key.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -20,11 +21,16 @@ pub const VARIABLE: &str = "PODBEAT_COMPLETE";
 /// How long somebody who presses a key waits at most.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Answers a shell that asks, on standard output. False if none does, and podbeat is to do what it always does.
+/// Answers a shell that asks, on standard output. False if none does, and podbeat is to do what it
+/// always does.
 ///
 /// # Errors
 /// The shell is unknown, or does not read the answer.
-pub fn answer<E>(arguments: &[OsString], dir: Option<&Path>, environment: &E) -> Result<bool, clap::Error>
+pub fn answer<E>(
+    arguments: &[OsString],
+    dir: Option<&Path>,
+    environment: &E,
+) -> Result<bool, clap::Error>
 where
     E: Environment + Clone + Send + Sync + 'static,
 {
@@ -77,7 +83,10 @@ where
 
 const PROFILE: &str = "PODBEAT_PROFILE";
 
-fn begun_so(begun: &OsStr, found: impl IntoIterator<Item = (String, String)>) -> Vec<CompletionCandidate> {
+fn begun_so(
+    begun: &OsStr,
+    found: impl IntoIterator<Item = (String, String)>,
+) -> Vec<CompletionCandidate> {
     let Some(begun) = begun.to_str() else {
         return Vec::new();
     };
@@ -87,7 +96,9 @@ fn begun_so(begun: &OsStr, found: impl IntoIterator<Item = (String, String)>) ->
     let candidate = |(nth, (word, about)): (usize, (String, String))| {
         let help = (!about.is_empty()).then(|| about.into());
         // The newest first, as they came.
-        CompletionCandidate::new(word).help(help).display_order(Some(nth))
+        CompletionCandidate::new(word)
+            .help(help)
+            .display_order(Some(nth))
     };
     fits.enumerate().map(candidate).collect()
 }
@@ -150,8 +161,7 @@ mod tests {
 
     #[test]
     fn the_settings_of_the_words_typed_so_far() {
-        let line =
-            "podbeat -- podbeat runs --service-url https://h --profile=p get --allow-http -o json --token";
+        let line = "podbeat -- podbeat runs --service-url https://h --profile=p get --allow-http -o json --token";
         let arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let Flags(flags) = typed(&arguments);
         let expected = [

@@ -1,11 +1,14 @@
 //! How each command can end, and what that means for it. The help texts, the manual pages and docs/
 //! are generated from it.
 //!
-//! `podbeat` alone runs the agent. A command that a signal ends has 128 and the signal's number, as usual.
+//! `podbeat` alone runs the agent. A command that a signal ends has 128 and the signal's number, as
+//! usual.
 
 use std::process::ExitCode;
 
-use podbeat_interface::exit::{Ending, Endings, NO_OUTPUT, NOT_STARTED, ODD_ANSWER, WRONG_SETTINGS};
+use podbeat_interface::exit::{
+    Ending, Endings, NO_OUTPUT, NOT_STARTED, ODD_ANSWER, WRONG_SETTINGS,
+};
 
 const ENDINGS: &[(&str, Endings)] = &[
     ("podbeat", AGENT),
@@ -17,7 +20,10 @@ const ENDINGS: &[(&str, Endings)] = &[
                 Ending::Usage,
                 "the command line or a setting is invalid; the command was not started",
             ),
-            (Ending::Unwritten, "with --install: podbeat cannot be copied"),
+            (
+                Ending::Unwritten,
+                "with --install: podbeat cannot be copied",
+            ),
         ],
     ),
     (
@@ -51,7 +57,10 @@ const ENDINGS: &[(&str, Endings)] = &[
             (Ending::Internal, NOT_STARTED),
             (Ending::Unwritten, NO_OUTPUT),
             (Ending::Misunderstood, ODD_ANSWER),
-            (Ending::Denied, "the service or the Kubernetes API denies access"),
+            (
+                Ending::Denied,
+                "the service or the Kubernetes API denies access",
+            ),
         ],
     ),
 ];
@@ -123,8 +132,8 @@ pub fn endings(called: &str) -> Endings {
     known.map_or(&[], |(_, endings)| endings)
 }
 
-/// The exit code of a command. In builds for development an ending that its help text leaves out is a panic, so that every
-/// test which runs the binary holds the table against what commands do.
+/// The exit code of a command. In builds for development an ending that its help text leaves out is
+/// a panic, so that every test which runs the binary holds the table against what commands do.
 #[must_use]
 pub fn code(called: &str, ending: Ending) -> ExitCode {
     debug_assert!(

@@ -56,7 +56,10 @@ pub(super) fn commands() -> [Command; 2] {
 
 pub(super) fn parse(name: &str, matches: &ArgMatches) -> Option<Cli> {
     match name {
-        COMPLETION => matches.get_one::<Shell>("shell").copied().map(Cli::Completion),
+        COMPLETION => matches
+            .get_one::<Shell>("shell")
+            .copied()
+            .map(Cli::Completion),
         MANUAL => matches.get_one::<PathBuf>("dir").cloned().map(Cli::Manual),
         _ => None,
     }
@@ -118,7 +121,9 @@ fn replace(path: &Path, page: &[u8]) -> io::Result<()> {
                 "it is a symbolic link, which podbeat does not follow; remove it",
             ));
         }
-        Ok(found) if !found.is_file() => return Err(io::Error::other("it is not a regular file; remove it")),
+        Ok(found) if !found.is_file() => {
+            return Err(io::Error::other("it is not a regular file; remove it"));
+        }
         Ok(_) | Err(_) => {}
     }
     regular_file::replace(path, MODE, Durable::First, &|file| file.write_all(page))

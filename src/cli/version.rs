@@ -78,9 +78,15 @@ mod tests {
         let exit = crate::cli::parse(["podbeat", "--version"].map(Into::into))
             .err()
             .expect("it is printed");
-        assert!(text(None).starts_with(exit.text.trim_end()), "{}", exit.text);
-        let json: serde_json::Value = serde_json::from_str(&text(Some(Format::Json))).expect("JSON");
-        let yaml: serde_json::Value = serde_saphyr::from_str(&text(Some(Format::Yaml))).expect("YAML");
+        assert!(
+            text(None).starts_with(exit.text.trim_end()),
+            "{}",
+            exit.text
+        );
+        let json: serde_json::Value =
+            serde_json::from_str(&text(Some(Format::Json))).expect("JSON");
+        let yaml: serde_json::Value =
+            serde_saphyr::from_str(&text(Some(Format::Yaml))).expect("YAML");
         assert_eq!(json, yaml);
         assert_eq!(json["version"], env!("CARGO_PKG_VERSION"));
     }

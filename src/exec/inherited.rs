@@ -1,4 +1,5 @@
-//! What this process was started with, as the kernel tells in `/proc/self`: the command must find it so.
+//! What this process was started with, as the kernel tells in `/proc/self`: the command must find
+//! it so.
 
 use std::path::Path;
 
@@ -39,8 +40,8 @@ impl Inherited {
     }
 }
 
-/// This process's group; `None` if its leader lives in another process namespace, or it can't be read. (`getpgrp` says 0
-/// in the first case, which is no `Pid`.)
+/// This process's group; `None` if its leader lives in another process namespace, or it can't be
+/// read. (`getpgrp` says 0 in the first case, which is no `Pid`.)
 pub(super) fn process_group() -> Option<i32> {
     group_in(&read_text(Path::new("/proc/self/stat"), KERNEL).ok()?)
 }
@@ -64,8 +65,9 @@ mod tests {
 
     #[test]
     fn the_kernels_masks_are_read() {
-        let inherited =
-            Inherited::parse("Name:\tpodbeat\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001001\n");
+        let inherited = Inherited::parse(
+            "Name:\tpodbeat\nSigBlk:\t0000000000010000\nSigIgn:\t0000000000001001\n",
+        );
         assert!(inherited.ignores(Signal::HUP) && inherited.ignores(Signal::PIPE));
         assert!(!inherited.ignores(Signal::INT) && !inherited.ignores(Signal::CHILD));
         assert!(inherited.blocks(Signal::CHILD) && !inherited.blocks(Signal::HUP));

@@ -1,5 +1,5 @@
-//! `podbeat exec --install`: the running binary, copied to where the task's container can run it. An image made FROM
-//! scratch has no `cp`.
+//! `podbeat exec --install`: the running binary, copied to where the task's container can run it.
+//! An image made FROM scratch has no `cp`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -22,13 +22,17 @@ pub struct Error {
     source: io::Error,
 }
 
-/// Copies the running binary to `to`, or to `to`/podbeat if that is a directory: mode 0755, whole at any moment. Returns
-/// where it is.
+/// Copies the running binary to `to`, or to `to`/podbeat if that is a directory: mode 0755, whole
+/// at any moment. Returns where it is.
 ///
 /// # Errors
 /// It can't be read or written.
 pub fn install(to: &Path) -> Result<PathBuf, Error> {
-    let path = if to.is_dir() { to.join(NAME) } else { to.to_owned() };
+    let path = if to.is_dir() {
+        to.join(NAME)
+    } else {
+        to.to_owned()
+    };
     let copied = replace(&path, MODE, Durable::First, &|file| {
         io::copy(&mut open(Path::new(SELF))?, file).map(drop)
     });

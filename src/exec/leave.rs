@@ -1,4 +1,5 @@
-//! Where the marker is left: an earlier run's is taken away at the start, this run's is written at the end.
+//! Where the marker is left: an earlier run's is taken away at the start, this run's is written at
+//! the end.
 
 use std::io::{self, Write};
 use std::path::PathBuf;

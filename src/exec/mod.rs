@@ -1,6 +1,7 @@
-//! `podbeat exec`: the task's command inside the task's container, and the exit marker that it leaves.
-//! Here lives the wrapper: it starts the command, passes signals on, reaps orphans, and ends as the command ended.
-//! Never here: tokio, a heartbeat, the Kubernetes API. In the task's container podbeat is a guest, and costs next to nothing.
+//! `podbeat exec`: the task's command inside the task's container, and the exit marker that it
+//! leaves. Here lives the wrapper: it starts the command, passes signals on, reaps orphans, and
+//! ends as the command ended. Never here: tokio, a heartbeat, the Kubernetes API. In the task's
+//! container podbeat is a guest, and costs next to nothing.
 
 mod inherited;
 mod install;
@@ -25,11 +26,13 @@ use crate::config::ExecConfig;
 
 pub use install::{Error as InstallError, install};
 
-/// What is passed on to the command: every signal that somebody else may send and that can be caught.
+/// What is passed on to the command: every signal that somebody else may send and that can be
+/// caught.
 ///
-/// Not in it: KILL and STOP, which can't be caught; CHLD, which is the wrapper's own; ILL, TRAP, ABRT, BUS, FPE, SEGV, SYS
-/// and STKFLT, by which a process tells of its own faults; PIPE, which is the writer's own; TTIN and TTOU, which the
-/// terminal sends to whoever disturbs it, and the wrapper doesn't; real-time signals, which no safe interface sends.
+/// Not in it: KILL and STOP, which can't be caught; CHLD, which is the wrapper's own; ILL, TRAP,
+/// ABRT, BUS, FPE, SEGV, SYS and STKFLT, by which a process tells of its own faults; PIPE, which is
+/// the writer's own; TTIN and TTOU, which the terminal sends to whoever disturbs it, and the
+/// wrapper doesn't; real-time signals, which no safe interface sends.
 const PASSED_ON: [Signal; 17] = [
     Signal::HUP,
     Signal::INT,
@@ -59,7 +62,8 @@ const NOT_EXECUTABLE: u8 = 126;
 /// As a shell and every container runtime say it: this, and the signal's number.
 const BY_SIGNAL: u8 = 128;
 
-/// How long a warning may take: nobody may read standard error, and the task must not wait for that.
+/// How long a warning may take: nobody may read standard error, and the task must not wait for
+/// that.
 const WARNING: Duration = Duration::from_millis(100);
 
 /// How the command ended.
@@ -69,16 +73,19 @@ struct Outcome {
     signal: Option<i32>,
 }
 
-/// Runs the command and returns the exit code to end with: its own; 128 and the signal's number if one ended it; 127 if
-/// there is no such command, 126 if it can't be run. Each is left as an exit marker, too, where that can be written.
+/// Runs the command and returns the exit code to end with: its own; 128 and the signal's number if
+/// one ended it; 127 if there is no such command, 126 if it can't be run. Each is left as an exit
+/// marker, too, where that can be written.
 ///
-/// The command starts with the environment, the working directory, the open files, the umask, and the ignored and blocked
-/// signals that this process was started with, in a process group of its own. Only PIPE and CHLD are always at their
-/// defaults there: Rust ignores the one before `main`, and the other must not be ignored if children are to be waited for.
-/// (glibc's `posix_spawn` leaves its two internal signals, 32 and 33, ignored; no program has a use for them.)
+/// The command starts with the environment, the working directory, the open files, the umask, and
+/// the ignored and blocked signals that this process was started with, in a process group of its
+/// own. Only PIPE and CHLD are always at their defaults there: Rust ignores the one before `main`,
+/// and the other must not be ignored if children are to be waited for. (glibc's `posix_spawn`
+/// leaves its two internal signals, 32 and 33, ignored; no program has a use for them.)
 #[must_use]
 pub fn run(config: &ExecConfig, command: &[OsString]) -> u8 {
-    // Signals first: what comes from here on is passed on as soon as there is somebody to pass it on to.
+    // Signals first: what comes from here on is passed on as soon as there is somebody to pass it
+    // on to.
     let inherited = Inherited::read();
     let signals = catch(&inherited);
     let started_at = Timestamp::now();
@@ -106,8 +113,8 @@ pub fn run(config: &ExecConfig, command: &[OsString]) -> u8 {
     outcome.code
 }
 
-/// Sets the handlers. What was ignored at the start stays so, and is inherited so (as under `nohup`). `None` if the end
-/// of a child can't be noticed.
+/// Sets the handlers. What was ignored at the start stays so, and is inherited so (as under
+/// `nohup`). `None` if the end of a child can't be noticed.
 fn catch(inherited: &Inherited) -> Option<Signals> {
     if inherited.blocks(Signal::CHILD) {
         return None;
@@ -130,11 +137,13 @@ fn direct(command: &[OsString]) -> Command {
     direct
 }
 
-/// Starts the command in a process group of its own, so that a script's `kill 0` doesn't reach the wrapper.
+/// Starts the command in a process group of its own, so that a script's `kill 0` doesn't reach the
+/// wrapper.
 fn spawn(command: &[OsString]) -> io::Result<Pid> {
     match direct(command).process_group(0).spawn() {
         Ok(child) => Ok(Pid::from_child(&child)),
-        // No second process is to be had (a limit on processes, no memory): a task must not be lost for a marker.
+        // No second process is to be had (a limit on processes, no memory): a task must not be lost
+        // for a marker.
         Err(error)
             if matches!(
                 error.kind(),
@@ -151,8 +160,8 @@ fn spawn(command: &[OsString]) -> io::Result<Pid> {
     }
 }
 
-/// Waits for the command's end. Passes signals on meanwhile, to the command alone as the kubelet would, and reaps what
-/// others left behind, as process 1 must.
+/// Waits for the command's end. Passes signals on meanwhile, to the command alone as the kubelet
+/// would, and reaps what others left behind, as process 1 must.
 fn attend(child: Pid, signals: &mut Signals) -> Outcome {
     loop {
         for signal in signals.wait() {
@@ -172,7 +181,8 @@ fn attend(child: Pid, signals: &mut Signals) -> Outcome {
     }
 }
 
-/// Takes the status of every process that has ended and is ours to wait for; tells of the command's own.
+/// Takes the status of every process that has ended and is ours to wait for; tells of the command's
+/// own.
 fn reap(child: Pid) -> Option<Outcome> {
     loop {
         match wait(WaitOptions::NOHANG) {
@@ -196,12 +206,15 @@ fn reap(child: Pid) -> Option<Outcome> {
     }
 }
 
-/// Makes the command's group the foreground one of the terminal, if podbeat's own is: so Ctrl-C reaches the task, and once.
+/// Makes the command's group the foreground one of the terminal, if podbeat's own is: so Ctrl-C
+/// reaches the task, and once.
 fn hand_over_terminal(group: Pid) {
     let terminal = io::stdin();
-    let is_ours = |foreground: Pid| inherited::process_group() == Some(foreground.as_raw_nonzero().get());
+    let is_ours =
+        |foreground: Pid| inherited::process_group() == Some(foreground.as_raw_nonzero().get());
     if tcgetpgrp(&terminal).is_ok_and(is_ours) && tcsetpgrp(&terminal, group).is_ok() {
-        // It may have asked the terminal for something before it was allowed to, and been stopped for it.
+        // It may have asked the terminal for something before it was allowed to, and been stopped
+        // for it.
         let _ = kill_process_group(group, Signal::CONT);
     }
 }
@@ -219,8 +232,12 @@ fn not_run(command: &[OsString], error: &io::Error) -> Outcome {
     Outcome { code, signal: None }
 }
 
-/// Does something that may hang, such as a write, on a thread of its own, and waits no longer than that.
-fn within<T: Send + 'static>(limit: Duration, work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+/// Does something that may hang, such as a write, on a thread of its own, and waits no longer than
+/// that.
+fn within<T: Send + 'static>(
+    limit: Duration,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
     /// Ample for a write of a file or a line.
     const STACK: usize = 128 * 1024;
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
@@ -258,7 +275,9 @@ mod tests {
         let numbers: Vec<i32> = PASSED_ON.into_iter().map(Signal::as_raw).collect();
         assert_eq!(
             numbers,
-            [1, 2, 3, 10, 12, 14, 15, 18, 20, 23, 24, 25, 26, 27, 28, 29, 30]
+            [
+                1, 2, 3, 10, 12, 14, 15, 18, 20, 23, 24, 25, 26, 27, 28, 29, 30
+            ]
         );
     }
 }

@@ -1,6 +1,6 @@
-//! `podbeat reap`: the last heartbeat of pods that ended without one.
-//! Here lives which pods those are, what their last heartbeat says, and that it is sent at most once.
-//! Never here: watching, waiting, retrying: it is run again.
+//! `podbeat reap`: the last heartbeat of pods that ended without one. Here lives which pods those
+//! are, what their last heartbeat says, and that it is sent at most once. Never here: watching,
+//! waiting, retrying: it is run again.
 
 mod verdict;
 
@@ -71,7 +71,9 @@ pub enum Error {
     )]
     TooMany,
     /// There is no such pod.
-    #[error("pod {name} not found; only the journal of a deleted pod shows how the pod ended (--journal)")]
+    #[error(
+        "pod {name} not found; only the journal of a deleted pod shows how the pod ended (--journal)"
+    )]
     NoSuchPod {
         /// Its name.
         name: String,
@@ -105,7 +107,9 @@ impl Error {
     pub fn ending(&self) -> Ending {
         match self {
             Self::Service(error) => service::ending(error),
-            Self::Kubernetes(podbeat_kubernetes::error::Error::Access(_)) | Self::Nonce(_) => Ending::Usage,
+            Self::Kubernetes(podbeat_kubernetes::error::Error::Access(_)) | Self::Nonce(_) => {
+                Ending::Usage
+            }
             Self::Kubernetes(error) => match error.status() {
                 Some(401 | 403) => Ending::Denied,
                 Some(400 | 404 | 422) => Ending::Refused,
@@ -181,8 +185,9 @@ struct Told<'case> {
     heartbeat: Option<&'case HeartbeatTaskRunRequest>,
 }
 
-/// Does what is asked for; what became of each pod goes to `out`, errors and what else there is to say to `notes`. Nothing is
-/// tried twice: whoever wants that calls again, and what was accepted before is not sent then.
+/// Does what is asked for; what became of each pod goes to `out`, errors and what else there is to
+/// say to `notes`. Nothing is tried twice: whoever wants that calls again, and what was accepted
+/// before is not sent then.
 pub async fn run(
     config: &ReapConfig,
     invocation: &Invocation,
@@ -212,7 +217,10 @@ pub async fn run(
             reaper.pods(config, &place, labels.as_deref(), None).await
         }
         Target::Pod(name) => {
-            let place = config.namespace.clone().map_or(Where::Default, Where::Namespace);
+            let place = config
+                .namespace
+                .clone()
+                .map_or(Where::Default, Where::Namespace);
             reaper.pods(config, &place, None, Some(name)).await
         }
     };
@@ -338,12 +346,16 @@ impl Reaper<'_> {
                 (Some(run), Case::new(Outcome::Unclear, message))
             }
             Verdict::Left { run } => {
-                let message = "too many last heartbeats are missing at once; left for the next time";
+                let message =
+                    "too many last heartbeats are missing at once; left for the next time";
                 (Some(run), Case::new(Outcome::Left, message))
             }
             Verdict::Open => (None, Case::new(Outcome::Open, "it has not ended")),
             Verdict::Settled { run } => {
-                let case = Case::new(Outcome::Settled, "podbeat itself delivered the last heartbeat");
+                let case = Case::new(
+                    Outcome::Settled,
+                    "podbeat itself delivered the last heartbeat",
+                );
                 (Some(run), case)
             }
             Verdict::Young { run } => {
@@ -391,7 +403,9 @@ impl Reaper<'_> {
         }
         // With no retry count, the service takes the heartbeat for one of the Job's first pod.
         if let (Some(pods), Some(uncounted)) = (&self.pods, missing.uncounted.take()) {
-            let count = pods.failed_before(&uncounted.namespace, &uncounted.pod).await?;
+            let count = pods
+                .failed_before(&uncounted.namespace, &uncounted.pod)
+                .await?;
             missing.request.job_retry_count = count;
         }
         if self.invocation.dry_run {
@@ -408,7 +422,8 @@ impl Reaper<'_> {
             Err(error) => {
                 return match (service::ending(&error), missing.own_word) {
                     (Ending::NoSuchRun, _) => Ok(Some(disowned(&error))),
-                    // Such a token may still be good for heartbeats, and podbeat itself said that this one is missing.
+                    // Such a token may still be good for heartbeats, and podbeat itself said that
+                    // this one is missing.
                     (Ending::Denied, OwnWord::Undelivered) => Ok(None),
                     _ => Err(error),
                 };
@@ -440,7 +455,9 @@ impl Reaper<'_> {
         loop {
             let token = self.service.token()?;
             let (client, timeout) = (self.service.client(), self.service.timeout());
-            let answer = client.heartbeat(&missing.run, &request, &token, timeout).await;
+            let answer = client
+                .heartbeat(&missing.run, &request, &token, timeout)
+                .await;
             let Err(error) = answer else {
                 let message = format!("sent the last heartbeat: {}", Said(missing));
                 return Ok(Case::new(Outcome::Sent, message));
@@ -549,9 +566,10 @@ impl Reaper<'_> {
             LastHeartbeat::Open => None,
             // It may have told of a task that went on.
             LastHeartbeat::Accepted if machine.is_by_signal_alone() => None,
-            LastHeartbeat::Accepted => {
-                Some((Outcome::Settled, "podbeat itself delivered the last heartbeat"))
-            }
+            LastHeartbeat::Accepted => Some((
+                Outcome::Settled,
+                "podbeat itself delivered the last heartbeat",
+            )),
             LastHeartbeat::Refused => Some((
                 Outcome::Disowned,
                 "the service permanently rejected its last heartbeat",
@@ -575,7 +593,8 @@ impl Reaper<'_> {
     }
 }
 
-/// The last heartbeat that a journal holds; or, if none was due yet, the one that its last states make.
+/// The last heartbeat that a journal holds; or, if none was due yet, the one that its last states
+/// make.
 fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
     let machine = &contents.machine;
     let decided = machine.outbox.iter().rfind(|beat| beat.kind == Kind::Final);
@@ -596,7 +615,8 @@ fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
         uncounted: None,
         own_word: match machine.last_heartbeat {
             LastHeartbeat::Accepted => OwnWord::Delivered,
-            LastHeartbeat::Open | LastHeartbeat::Refused | LastHeartbeat::Orphaned => match decided {
+            LastHeartbeat::Open | LastHeartbeat::Refused | LastHeartbeat::Orphaned => match decided
+            {
                 Some(_) => OwnWord::Undelivered,
                 None => OwnWord::Nothing,
             },

@@ -36,7 +36,8 @@ const RUN: usize = 256;
 /// What the name of a chosen pod takes beside its text, in bytes.
 const NAME: usize = 64;
 
-/// The longest ID of a run, in bytes. Without an end, a few pods could fill the memory, and hide all others.
+/// The longest ID of a run, in bytes. Without an end, a few pods could fill the memory, and hide
+/// all others.
 const LONGEST_RUN: usize = 1024;
 
 /// How many of the pods that claim a run are named, beside the first.
@@ -60,9 +61,11 @@ pub(super) struct Rules {
     pub(super) tasks: Tasks,
     /// Which containers are reported.
     pub(super) report: Report,
-    /// A pod that ended later than that long ago is left alone: its Job may be about to start another one.
+    /// A pod that ended later than that long ago is left alone: its Job may be about to start
+    /// another one.
     pub(super) older_than: Duration,
-    /// The nonce of the service, if it issues one; else each last heartbeat has one that its pod alone can have.
+    /// The nonce of the service, if it issues one; else each last heartbeat has one that its pod
+    /// alone can have.
     pub(super) nonce: Option<String>,
 }
 
@@ -87,7 +90,8 @@ pub(super) enum Verdict {
     },
     /// It hasn't ended.
     Open,
-    /// Podbeat ended well, once, after the task: its last heartbeat was accepted, or the run was not its own.
+    /// Podbeat ended well, once, after the task: its last heartbeat was accepted, or the run was
+    /// not its own.
     Settled {
         /// The run.
         run: String,
@@ -97,7 +101,8 @@ pub(super) enum Verdict {
         /// The run.
         run: String,
     },
-    /// A later pod executes the same run: what this one would say is no news, and would end the other's run.
+    /// A later pod executes the same run: what this one would say is no news, and would end the
+    /// other's run.
     Superseded {
         /// The run.
         run: String,
@@ -111,7 +116,8 @@ pub(super) enum Verdict {
         /// The other pod.
         by: String,
     },
-    /// Pods of several owners, or of several namespaces, claim the run: nobody can tell whose it is.
+    /// Pods of several owners, or of several namespaces, claim the run: nobody can tell whose it
+    /// is.
     Contested {
         /// The run.
         run: String,
@@ -138,7 +144,8 @@ pub(super) struct Missing {
     pub(super) request: HeartbeatTaskRunRequest,
     /// What podbeat itself said of it.
     pub(super) own_word: OwnWord,
-    /// The pod, if it is a Job's and `request` has no retry count: podbeat counted the Job's failed pods itself.
+    /// The pod, if it is a Job's and `request` has no retry count: podbeat counted the Job's failed
+    /// pods itself.
     pub(super) uncounted: Option<Uncounted>,
 }
 
@@ -302,7 +309,8 @@ impl Run {
         kept
     }
 
-    /// The verdict on a pod of this run that ended, by all of them; `None` if it speaks for the run.
+    /// The verdict on a pod of this run that ended, by all of them; `None` if it speaks for the
+    /// run.
     fn objection(&self, run: &str, age: &Age) -> Option<Verdict> {
         let run = run.to_owned();
         if !self.rivals.is_empty() {
@@ -339,7 +347,8 @@ impl Docket {
         }
     }
 
-    /// Takes a pod in. One without podbeat is not judged, but may be of a run of others: its podbeat may have another name.
+    /// Takes a pod in. One without podbeat is not judged, but may be of a run of others: its
+    /// podbeat may have another name.
     pub(super) fn take(&mut self, pod: &Listed) -> Result<(), TooMany> {
         let is_asked_for = self.chosen.include(pod);
         self.is_found |= is_asked_for;
@@ -444,7 +453,13 @@ impl Docket {
     }
 
     /// What there is to say of a pod as if it were the only one.
-    fn alone(&mut self, pod: &Listed, seen: &Observation, is_over: bool, run: Option<String>) -> Verdict {
+    fn alone(
+        &mut self,
+        pod: &Listed,
+        seen: &Observation,
+        is_over: bool,
+        run: Option<String>,
+    ) -> Verdict {
         let Some(run) = run else {
             return Verdict::Unnamed;
         };
@@ -462,7 +477,8 @@ impl Docket {
         };
         let ended_at = ended_at(pod);
         if ended_at.is_some_and(|ended_at| {
-            self.now.duration_since(ended_at).unsigned_abs() < self.rules.older_than && ended_at <= self.now
+            self.now.duration_since(ended_at).unsigned_abs() < self.rules.older_than
+                && ended_at <= self.now
         }) {
             return Verdict::Young { run };
         }
@@ -526,7 +542,8 @@ fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunR
         .map(str::to_owned)
         .or_else(|| rules.nonce.clone());
     // The same each time, whoever sends it: so the service can tell a second one from news.
-    let nonce = nonce.unwrap_or_else(|| format!("reap-{}", identity.pod_uid.as_deref().unwrap_or_default()));
+    let nonce = nonce
+        .unwrap_or_else(|| format!("reap-{}", identity.pod_uid.as_deref().unwrap_or_default()));
     let report = match setting("PODBEAT_REPORT") {
         Some("task") => Report::Task,
         Some("all") => Report::All,
@@ -543,7 +560,8 @@ fn job_retry_count(pod: &Listed, rules: &Rules) -> Option<i32> {
     text.trim().parse().ok().filter(|count| *count >= 0)
 }
 
-/// What tells the later of two pods of a run. Creation times have whole seconds, so a tie is broken, the same way each time.
+/// What tells the later of two pods of a run. Creation times have whole seconds, so a tie is
+/// broken, the same way each time.
 type Age = (Option<Timestamp>, Option<i32>, String);
 
 fn age(pod: &Listed, seen: &Observation, rules: &Rules) -> Age {
@@ -580,8 +598,8 @@ fn own_exit_code(pod: &Listed, rules: &Rules) -> Option<i32> {
 /// Whether podbeat, which ended with 0, told the task's end: its container ran once, and ended when
 /// all of the task's had ended. Podbeat also ends with 0
 ///
-/// - if its container alone is stopped: its last heartbeat then tells a task that runs, and a process
-///   that is started again may have nothing to send;
+/// - if its container alone is stopped: its last heartbeat then tells a task that runs, and a
+///   process that is started again may have nothing to send;
 /// - without a last heartbeat, if all containers of the pod are to be restarted (KEP-5532).
 fn proves_the_end(pod: &Listed, seen: &Observation, rules: &Rules) -> bool {
     let Some(own) = own_status(pod, rules) else {
@@ -610,11 +628,14 @@ fn proves_the_end(pod: &Listed, seen: &Observation, rules: &Rules) -> bool {
 /// When its last container ended, as far as the API tells.
 fn ended_at(pod: &Listed) -> Option<Timestamp> {
     let exits = all_statuses(pod).filter_map(|status| status.state.terminated.as_ref());
-    exits.filter_map(|exit| exit.finished_at).max().or(pod.created_at)
+    exits
+        .filter_map(|exit| exit.finished_at)
+        .max()
+        .or(pod.created_at)
 }
 
-/// Whether a run in this status still waits for its last heartbeat. `None` for a status that podbeat doesn't know: then
-/// nothing is done.
+/// Whether a run in this status still waits for its last heartbeat. `None` for a status that
+/// podbeat doesn't know: then nothing is done.
 pub(super) fn waits(status: &TaskRunStatus) -> Option<bool> {
     match status {
         TaskRunStatus::Pending
@@ -650,8 +671,7 @@ mod tests {
 
     /// A Job's pod of a run that ended a while ago; podbeat's own container ended with this code.
     fn pod(name: &str, own_exit: Option<i32>) -> Value {
-        let exit =
-            |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
+        let exit = |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
         let own = own_exit.map_or(json!({}), exit);
         json!({
             "metadata": {"name": name, "namespace": "n", "uid": format!("uid-of-{name}"),
@@ -668,7 +688,11 @@ mod tests {
 
     fn docket(only: Option<&str>) -> Docket {
         let chosen = only.map_or(Chosen::All, |name| Chosen::Named(name.to_owned()));
-        Docket::new(rules(), "2026-11-24T01:00:00Z".parse().expect("a time"), chosen)
+        Docket::new(
+            rules(),
+            "2026-11-24T01:00:00Z".parse().expect("a time"),
+            chosen,
+        )
     }
 
     fn listed(pod: &Value) -> Listed {
@@ -686,7 +710,11 @@ mod tests {
 
     fn set(mut pod: Value, path: &str, value: Value) -> Value {
         let (parent, member) = path.rsplit_once('/').expect("a path");
-        let parent = pod.pointer_mut(parent).expect(path).as_object_mut().expect(path);
+        let parent = pod
+            .pointer_mut(parent)
+            .expect(path)
+            .as_object_mut()
+            .expect(path);
         parent.insert(member.to_owned(), value);
         pod
     }
@@ -707,7 +735,10 @@ mod tests {
             (None, OwnWord::Nothing),
         ] {
             let missing = missing(pod("p", own_exit));
-            assert_eq!((missing.run.as_str(), missing.own_word), ("trn.1", own_word));
+            assert_eq!(
+                (missing.run.as_str(), missing.own_word),
+                ("trn.1", own_word)
+            );
             assert_eq!(
                 serde_json::to_value(&missing.request).expect("JSON"),
                 json!({
@@ -718,12 +749,20 @@ mod tests {
             );
         }
         let run = || "trn.1".to_owned();
-        assert_eq!(verdicts(&[pod("p", Some(0))]), [Verdict::Settled { run: run() }]);
+        assert_eq!(
+            verdicts(&[pod("p", Some(0))]),
+            [Verdict::Settled { run: run() }]
+        );
     }
 
     #[test]
     fn only_what_has_ended_for_good_is_judged_and_not_at_once() {
-        for phase in [json!("Pending"), json!("Running"), json!("Unknown"), Value::Null] {
+        for phase in [
+            json!("Pending"),
+            json!("Running"),
+            json!("Unknown"),
+            Value::Null,
+        ] {
             let open = set(pod("p", Some(137)), "/status/phase", phase);
             assert_eq!(verdicts(&[open]), [Verdict::Open]);
         }
@@ -731,7 +770,10 @@ mod tests {
             let finished = "/status/containerStatuses/0/state/terminated/finishedAt";
             verdicts(&[set(pod("p", Some(137)), finished, json!(at))]).swap_remove(0)
         };
-        assert!(matches!(young("2026-11-24T00:58:01Z"), Verdict::Young { .. }));
+        assert!(matches!(
+            young("2026-11-24T00:58:01Z"),
+            Verdict::Young { .. }
+        ));
         assert!(matches!(young("2026-11-24T00:58:00Z"), Verdict::Missing(_)));
         // A clock that is ahead must not keep it waiting for ever.
         assert!(matches!(young("2026-11-24T02:00:00Z"), Verdict::Missing(_)));
@@ -771,9 +813,13 @@ mod tests {
             set(pod, "/metadata/annotations", annotations)
         };
         let both = verdicts(&[count(pod("b", None), 0), count(pod("a", None), 1)]);
-        assert!(matches!(&both[..], [Verdict::Superseded { by, .. }, Verdict::Missing(_)] if by == "n/a"));
+        assert!(
+            matches!(&both[..], [Verdict::Superseded { by, .. }, Verdict::Missing(_)] if by == "n/a")
+        );
         let both = verdicts(&[pod("a", None), pod("b", None)]);
-        assert!(matches!(&both[..], [Verdict::Superseded { by, .. }, Verdict::Missing(_)] if by == "n/b"));
+        assert!(
+            matches!(&both[..], [Verdict::Superseded { by, .. }, Verdict::Missing(_)] if by == "n/b")
+        );
         // Another run's pod is nothing to it.
         let other = set(
             later("b", "Running"),
@@ -806,7 +852,9 @@ mod tests {
         assert_eq!(runs, ["trn.1-0", "trn.1-1"]);
         // The second pod of an index is a later one of its run.
         let again = verdicts(&[indexed("a", Some("0")), indexed("b", Some("0"))]);
-        assert!(matches!(&again[0], Verdict::Superseded { run, by } if run == "trn.1-0" && by == "n/b"));
+        assert!(
+            matches!(&again[0], Verdict::Superseded { run, by } if run == "trn.1-0" && by == "n/b")
+        );
         let pattern = "trn.1-{index}".to_owned();
         for none in [None, Some(""), Some("first")] {
             let alone = verdicts(&[indexed("a", none)]);
@@ -856,8 +904,16 @@ mod tests {
             .collect();
         assert_eq!(names, ["setup", "main"].map(|name| Some(name.to_owned())));
         // A run that can't be named, and a pod without podbeat.
-        let unnamed = set(super::tests::pod("p", None), "/metadata/annotations", Value::Null);
-        let other = set(super::tests::pod("q", None), "/spec/initContainers", json!([]));
+        let unnamed = set(
+            super::tests::pod("p", None),
+            "/metadata/annotations",
+            Value::Null,
+        );
+        let other = set(
+            super::tests::pod("q", None),
+            "/spec/initContainers",
+            json!([]),
+        );
         assert_eq!(verdicts(&[unnamed, other]), [Verdict::Unnamed]);
     }
 
@@ -925,25 +981,45 @@ mod tests {
             .iter()
             .partition(|verdict| matches!(verdict, Verdict::Missing(_)));
         assert!((1500..2500).contains(&missing.len()), "{}", missing.len());
-        assert!(left.iter().all(|verdict| matches!(verdict, Verdict::Left { .. })));
+        assert!(
+            left.iter()
+                .all(|verdict| matches!(verdict, Verdict::Left { .. }))
+        );
         // Their names alone may be too much.
         let mut docket = self::docket(None);
-        let long = listed(&set(pod("p", None), "/metadata/name", json!("x".repeat(1 << 20))));
+        let long = listed(&set(
+            pod("p", None),
+            "/metadata/name",
+            json!("x".repeat(1 << 20)),
+        ));
         let taken = (0..100).take_while(|_| docket.take(&long).is_ok()).count();
         assert!((20..30).contains(&taken), "{taken}");
     }
 
     #[test]
     fn a_pod_that_is_not_read_robs_nobody_and_hides_nobody() {
-        let later = |pod| set(pod, "/metadata/creationTimestamp", json!("2026-11-24T00:20:00Z"));
-        let large = set(pod("large", None), "/status/message", json!("x".repeat(1 << 20)));
+        let later = |pod| {
+            set(
+                pod,
+                "/metadata/creationTimestamp",
+                json!("2026-11-24T00:20:00Z"),
+            )
+        };
+        let large = set(
+            pod("large", None),
+            "/status/message",
+            json!("x".repeat(1 << 20)),
+        );
         assert!(matches!(
             &verdicts(std::slice::from_ref(&large))[..],
             [Verdict::Unread { .. }]
         ));
         let both = verdicts(&[pod("a", None), later(large.clone())]);
         assert!(
-            matches!(&both[..], [Verdict::Superseded { .. }, Verdict::Unread { .. }]),
+            matches!(
+                &both[..],
+                [Verdict::Superseded { .. }, Verdict::Unread { .. }]
+            ),
             "{both:?}"
         );
         let both = verdicts(&[large, later(pod("a", None))]);
@@ -955,8 +1031,18 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_not_read_may_still_run() {
-        let later = |pod| set(pod, "/metadata/creationTimestamp", json!("2026-11-24T00:20:00Z"));
-        let large = set(pod("large", None), "/status/message", json!("x".repeat(1 << 20)));
+        let later = |pod| {
+            set(
+                pod,
+                "/metadata/creationTimestamp",
+                json!("2026-11-24T00:20:00Z"),
+            )
+        };
+        let large = set(
+            pod("large", None),
+            "/status/message",
+            json!("x".repeat(1 << 20)),
+        );
         let large = set(large, "/status/phase", json!("Running"));
         let both = verdicts(&[later(pod("a", None)), large]);
         assert!(
@@ -967,7 +1053,13 @@ mod tests {
 
     #[test]
     fn pods_of_different_owners_or_namespaces_end_no_run_of_each_other() {
-        let later = |pod| set(pod, "/metadata/creationTimestamp", json!("2026-11-24T00:20:00Z"));
+        let later = |pod| {
+            set(
+                pod,
+                "/metadata/creationTimestamp",
+                json!("2026-11-24T00:20:00Z"),
+            )
+        };
         let owner = |pod, owners: Value| set(pod, "/metadata/ownerReferences", owners);
         let job = |uid: &str| json!([{"kind": "Job", "uid": uid, "controller": true}]);
         let victim = || pod("victim", None);
@@ -1021,15 +1113,18 @@ mod tests {
         let own = "/status/initContainerStatuses/0";
         let main = "/status/containerStatuses/0";
         let well = || pod("p", Some(0));
-        let rule =
-            json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]);
+        let rule = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [3]}}]);
         let exit = json!({"terminated": {"exitCode": 0, "finishedAt": "2026-11-24T00:05:00Z"}});
         for doubtful in [
             set(well(), &format!("{own}/restartCount"), json!(1)),
             set(well(), &format!("{own}/lastState"), exit.clone()),
             // Stopped alone, and not started again.
             set(well(), &format!("{own}/state"), exit.clone()),
-            set(well(), &format!("{own}/state/terminated/finishedAt"), Value::Null),
+            set(
+                well(),
+                &format!("{own}/state/terminated/finishedAt"),
+                Value::Null,
+            ),
             set(well(), &format!("{main}/state"), json!({"running": {}})),
             set(
                 well(),
@@ -1088,8 +1183,7 @@ mod tests {
     /// A pod whose `main` ended, whose proxy goes on, and whose podbeat is a regular container that
     /// ended with this code.
     fn beside_a_proxy(own_exit: Option<i32>) -> Value {
-        let exit =
-            |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
+        let exit = |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
         let own = own_exit.map_or(json!({"running": {}}), exit);
         let pod = set(pod("p", None), "/status/phase", json!("Running"));
         let pod = set(pod, "/spec/initContainers", json!([]));
@@ -1189,7 +1283,10 @@ mod tests {
             "/metadata/annotations",
             annotations("task-containers", "main"),
         );
-        assert!(matches!(&verdicts(&[settled])[..], [Verdict::Settled { .. }]));
+        assert!(matches!(
+            &verdicts(&[settled])[..],
+            [Verdict::Settled { .. }]
+        ));
     }
 
     #[test]
@@ -1209,7 +1306,11 @@ mod tests {
     #[test]
     fn a_pod_whose_podbeat_has_another_name_is_not_judged_and_still_of_the_run() {
         let other = |phase: &str| {
-            let other = set(pod("other", None), "/spec/initContainers/0/name", json!("beat"));
+            let other = set(
+                pod("other", None),
+                "/spec/initContainers/0/name",
+                json!("beat"),
+            );
             set(other, "/status/phase", json!(phase))
         };
         let both = verdicts(&[pod("p", None), other("Running")]);
@@ -1225,7 +1326,10 @@ mod tests {
         );
         let both = verdicts(&[later.clone(), pod("p", None)]);
         assert!(matches!(&both[..], [Verdict::Missing(_)]), "{both:?}");
-        let both = verdicts(&[set(later, "/metadata/namespace", json!("m")), pod("p", None)]);
+        let both = verdicts(&[
+            set(later, "/metadata/namespace", json!("m")),
+            pod("p", None),
+        ]);
         assert!(matches!(&both[..], [Verdict::Contested { .. }]), "{both:?}");
     }
 
@@ -1262,7 +1366,9 @@ mod tests {
         );
         let long = "x".repeat(1 << 20);
         let mut names = Names::default();
-        let added = (0..100).take_while(|_| names.add(long.clone()).is_ok()).count();
+        let added = (0..100)
+            .take_while(|_| names.add(long.clone()).is_ok())
+            .count();
         assert!((40..50).contains(&added), "{added}");
     }
 
@@ -1324,7 +1430,10 @@ mod tests {
     #[test]
     fn runs_that_have_ended_wait_for_nothing() {
         let waiting: Vec<Option<bool>> = TaskRunStatus::KNOWN.iter().map(waits).collect();
-        let expected = [true, true, true, true, false, false, false, false, false, false].map(Some);
+        let expected = [
+            true, true, true, true, false, false, false, false, false, false,
+        ]
+        .map(Some);
         assert_eq!(waiting, expected);
         assert_eq!(waits(&"Hibernating".into()), None);
     }

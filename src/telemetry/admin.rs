@@ -1,7 +1,8 @@
-//! The admin endpoint: probes, metrics and status over HTTP/1.1, bounded in all that a client can take.
+//! The admin endpoint: probes, metrics and status over HTTP/1.1, bounded in all that a client can
+//! take.
 //!
-//! It takes no part in what podbeat is for: if its port can't be had, podbeat goes on without it, and no client of it,
-//! slow or hostile, holds a heartbeat up.
+//! It takes no part in what podbeat is for: if its port can't be had, podbeat goes on without it,
+//! and no client of it, slow or hostile, holds a heartbeat up.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -29,16 +30,18 @@ use super::{metrics, status};
 use crate::config::Config;
 use podbeat_interface::messages::Message;
 
-/// Connections that are served at once: kubelet's three probes, two scrapers, a few people. One more takes the place of
-/// the oldest, so that clients that dawdle never keep a probe out.
+/// Connections that are served at once: kubelet's three probes, two scrapers, a few people. One
+/// more takes the place of the oldest, so that clients that dawdle never keep a probe out.
 const CONNECTIONS: usize = 16;
 
-/// How long a connection is left alone before a newer one may take its place: a client that has connected sends its
-/// request within that. It also bounds what a storm of connections costs, at 1600 a second, so that a probe that comes
-/// behind as many others as the kernel keeps waiting (1024) is still answered within the second that kubelet gives it.
+/// How long a connection is left alone before a newer one may take its place: a client that has
+/// connected sends its request within that. It also bounds what a storm of connections costs, at
+/// 1600 a second, so that a probe that comes behind as many others as the kernel keeps waiting
+/// (1024) is still answered within the second that kubelet gives it.
 const LEFT_ALONE: Duration = Duration::from_millis(10);
 
-/// The largest head of a request, in bytes, and with it what a connection may buffer. hyper allows no less.
+/// The largest head of a request, in bytes, and with it what a connection may buffer. hyper allows
+/// no less.
 const HEAD: usize = 8 * 1024;
 
 /// How long a client may take to send it.
@@ -47,8 +50,8 @@ const HEAD_WITHIN: Duration = Duration::from_secs(5);
 /// How long a connection may last: one request, and its answer of some kilobytes.
 const CONNECTION: Duration = Duration::from_secs(10);
 
-/// The wait after accept() failed, most likely because the process has no file descriptor left: an error that lasts
-/// must not spin.
+/// The wait after accept() failed, most likely because the process has no file descriptor left: an
+/// error that lasts must not spin.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -63,7 +66,10 @@ const PATHS: [(&str, &str); 6] = [
     ),
     ("/startupz", "200 after podbeat started the first heartbeat"),
     ("/metrics", "metrics, as OpenMetrics"),
-    ("/status", "what podbeat last saw, sent and received, as JSON"),
+    (
+        "/status",
+        "what podbeat last saw, sent and received, as JSON",
+    ),
 ];
 
 /// Why there is no endpoint.
@@ -72,7 +78,10 @@ enum Error {
     #[error(
         "cannot listen on {address}; check whether another process uses the port, for example on the host's network"
     )]
-    Bind { address: SocketAddr, source: io::Error },
+    Bind {
+        address: SocketAddr,
+        source: io::Error,
+    },
 }
 
 /// Serves until it is dropped, and its connections with it.
@@ -82,8 +91,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Takes the port and begins to serve, if the settings ask for it, and makes the instruments that it shows. If the
-    /// port can't be had, that is logged, and there are none.
+    /// Takes the port and begins to serve, if the settings ask for it, and makes the instruments
+    /// that it shows. If the port can't be had, that is logged, and there are none.
     pub async fn open(config: &Config) -> (Option<Self>, Instruments) {
         let Some(address) = config.listen else {
             return (None, Instruments::off());
@@ -276,7 +285,10 @@ fn whole<E>(content_type: &'static str, body: Result<Bytes, E>) -> Response<Full
     match body {
         Ok(body) => response(StatusCode::OK, content_type, body),
         // Plain data: there is nothing in it that can't be printed.
-        Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "it could not be printed\n"),
+        Err(_) => plain(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "it could not be printed\n",
+        ),
     }
 }
 
@@ -384,7 +396,10 @@ mod tests {
             client.write_all(sent.as_bytes()).await.expect("written");
             serving.await.expect("ended");
             let took = begun.elapsed();
-            assert!(took >= HEAD_WITHIN && took < CONNECTION, "{sent:?}: {took:?}");
+            assert!(
+                took >= HEAD_WITHIN && took < CONNECTION,
+                "{sent:?}: {took:?}"
+            );
         }
     }
 

@@ -1,4 +1,5 @@
-//! The instruments that the agent keeps up to date, and the readings that metrics, probes and status show.
+//! The instruments that the agent keeps up to date, and the readings that metrics, probes and
+//! status show.
 //!
 //! Without PODBEAT_LISTEN nobody reads them: then there are none, and each method does nothing.
 
@@ -18,16 +19,16 @@ use tokio::time::Instant;
 use super::own_process;
 use crate::config::Config;
 
-/// Upper bounds of `podbeat_attempt_duration_seconds`: from a round trip in the same zone to more than the default
-/// time-out.
+/// Upper bounds of `podbeat_attempt_duration_seconds`: from a round trip in the same zone to more
+/// than the default time-out.
 pub(super) const DURATIONS: [f64; 6] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0];
 
 /// The states of a container.
 pub(super) const STATES: [&str; 3] = ["waiting", "running", "terminated"];
 
-/// What can be accepted, and what can become of those that bring news. They are shown as 0 from the start: of a counter
-/// that appears with its first event, Prometheus can't tell that it has grown. The rest appears as it happens, because
-/// each series is kept ten thousand times.
+/// What can be accepted, and what can become of those that bring news. They are shown as 0 from the
+/// start: of a counter that appears with its first event, Prometheus can't tell that it has grown.
+/// The rest appears as it happens, because each series is kept ten thousand times.
 const SHOWN_FROM_THE_START: [(Kind, Fate); 18] = [
     (Kind::First, Fate::Accepted),
     (Kind::Periodic, Fate::Accepted),
@@ -159,8 +160,8 @@ impl Instruments {
         self.with(|readings| readings.note(note));
     }
 
-    /// Where the core stands after an event, and when its loop is to turn again at the latest; `None` if only an
-    /// event turns it.
+    /// Where the core stands after an event, and when its loop is to turn again at the latest;
+    /// `None` if only an event turns it.
     pub fn turned(&self, snapshot: Snapshot, turns_again: Option<Instant>) {
         self.with(|readings| {
             readings.snapshot = Some((snapshot, Instant::now()));
@@ -405,7 +406,8 @@ impl Readings {
                     self.count(*kind, Fate::Accepted);
                 }
             }
-            // Told here, because a native sidecar lives on after it, and drops it only in its last moment.
+            // Told here, because a native sidecar lives on after it, and drops it only in its last
+            // moment.
             Note::Failed {
                 beat: (_, Kind::Final),
                 answer: Answer::Refused { .. },
@@ -443,7 +445,10 @@ impl Readings {
     }
 
     fn count(&mut self, kind: Kind, fate: Fate) {
-        *self.heartbeats.entry((kind.name(), fate.name())).or_default() += 1;
+        *self
+            .heartbeats
+            .entry((kind.name(), fate.name()))
+            .or_default() += 1;
     }
 
     fn replied(&mut self, reply: Reply, took: Duration) {
@@ -474,7 +479,8 @@ impl Readings {
         }
     }
 
-    /// How long ago the API last confirmed the pod's states, to an earlier process perhaps; `None` if never.
+    /// How long ago the API last confirmed the pod's states, to an earlier process perhaps; `None`
+    /// if never.
     pub(super) fn status_age(&self) -> Option<Duration> {
         let (snapshot, then) = self.snapshot.as_ref()?;
         Some(snapshot.status_age?.saturating_add(then.elapsed()))
@@ -514,7 +520,8 @@ pub(super) mod tests {
             ]
             .map(|(name, value)| (name.to_owned(), value.to_owned())),
         );
-        let panel = Panel::new(&Config::load(&Flags::default(), &settings).expect("right settings"));
+        let panel =
+            Panel::new(&Config::load(&Flags::default(), &settings).expect("right settings"));
         (Instruments::on(&panel), panel)
     }
 
@@ -532,7 +539,12 @@ pub(super) mod tests {
 
     fn counted(panel: &Panel, kind: Kind, fate: Fate) -> u64 {
         let key = (kind.name(), fate.name());
-        panel.readings().heartbeats.get(&key).copied().unwrap_or_default()
+        panel
+            .readings()
+            .heartbeats
+            .get(&key)
+            .copied()
+            .unwrap_or_default()
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! Logs: one line an event on standard error, JSON in a pod, text on a terminal.
 //!
-//! A subscriber of our own rather than tracing-subscriber's layers, of which the filter alone is used: a line must stay one
-//! line and do a terminal no harm whatever a container, the service or the API server says, have an end, and be the same in
-//! both forms. Spans are nobody's here, so none is ever made.
+//! A subscriber of our own rather than tracing-subscriber's layers, of which the filter alone is
+//! used: a line must stay one line and do a terminal no harm whatever a container, the service or
+//! the API server says, have an end, and be the same in both forms. Spans are nobody's here, so
+//! none is ever made.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -21,8 +22,8 @@ use super::unread::Unread;
 use crate::config::{Config, LogFormat};
 use podbeat_interface::messages::{Message, Text};
 
-/// The most of one value, in bytes. The longest of ours is a last heartbeat's body, with 12 KiB of termination messages at
-/// most (the kubelet's limit for a pod).
+/// The most of one value, in bytes. The longest of ours is a last heartbeat's body, with 12 KiB of
+/// termination messages at most (the kubelet's limit for a pod).
 const LARGEST: usize = 32 * 1024;
 
 /// Where fields begin in the text form, so that they stand in a column behind most messages.
@@ -30,8 +31,8 @@ const COLUMN: usize = 46;
 
 /// Sets the process's log up, and a panic hook that logs.
 ///
-/// kube's client logs each failed request at error level; podbeat reports the same with its remedy, so libraries are heard
-/// only where the filter names them, or at trace.
+/// kube's client logs each failed request at error level; podbeat reports the same with its remedy,
+/// so libraries are heard only where the filter names them, or at trace.
 ///
 /// # Errors
 /// The process has a log already.
@@ -116,7 +117,10 @@ impl<W: Fn(&str) + 'static> Subscriber for Log<W> {
     }
 
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        metadata.is_event() && self.filter.would_enable(metadata.target(), metadata.level())
+        metadata.is_event()
+            && self
+                .filter
+                .would_enable(metadata.target(), metadata.level())
     }
 
     fn max_level_hint(&self) -> Option<LevelFilter> {
@@ -212,11 +216,17 @@ fn text(
     };
     let time = format!("{at:.3}");
     let time = time.split_once('T').map_or("", |(_, time)| time);
-    write!(line, "{dim}{time}{plain} {level}{:<5}{plain} ", metadata.level())?;
+    write!(
+        line,
+        "{dim}{time}{plain} {level}{:<5}{plain} ",
+        metadata.level()
+    )?;
     let start = line.len();
     on_one_line(line, &found.message, false);
     if !found.fields.is_empty() {
-        let width = line.get(start..).map_or(0, |message| message.chars().count());
+        let width = line
+            .get(start..)
+            .map_or(0, |message| message.chars().count());
         line.extend(std::iter::repeat_n(' ', COLUMN.saturating_sub(width)));
     }
     for (name, value) in &found.fields {
@@ -279,7 +289,8 @@ impl Found {
     }
 
     fn bare(&mut self, field: &Field, value: &dyn fmt::Display) {
-        self.fields.push((field.name(), Value::Bare(value.to_string())));
+        self.fields
+            .push((field.name(), Value::Bare(value.to_string())));
     }
 }
 
@@ -343,9 +354,13 @@ pub(crate) fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
 
     let lines = Arc::new(Mutex::new(String::new()));
     let kept = Arc::clone(&lines);
-    let log = Log::new(&filter.parse().expect("a filter"), form, move |line: &str| {
-        kept.lock().expect("not poisoned").push_str(line);
-    });
+    let log = Log::new(
+        &filter.parse().expect("a filter"),
+        form,
+        move |line: &str| {
+            kept.lock().expect("not poisoned").push_str(line);
+        },
+    );
     tracing::subscriber::with_default(log, act);
     lines.lock().expect("not poisoned").clone()
 }
@@ -368,9 +383,17 @@ mod tests {
             quiet_libraries(&filter.parse().expect("a filter")).would_enable(target, &level)
         };
         assert!(enabled("info", "podbeat::agent", Level::INFO));
-        assert!(!enabled("info", "kube_client::client::builder", Level::ERROR));
+        assert!(!enabled(
+            "info",
+            "kube_client::client::builder",
+            Level::ERROR
+        ));
         assert!(!enabled("debug", "hyper_util::client", Level::DEBUG));
-        assert!(enabled("info,kube_client=debug", "kube_client", Level::DEBUG));
+        assert!(enabled(
+            "info,kube_client=debug",
+            "kube_client",
+            Level::DEBUG
+        ));
         assert!(enabled("trace", "hyper_util", Level::TRACE));
     }
 
@@ -448,7 +471,8 @@ mod tests {
             event!(Level::WARN, a = 1, "b")
         });
         assert!(
-            coloured.contains("\u{1b}[33mWARN \u{1b}[0m b") && coloured.contains("\u{1b}[2ma=\u{1b}[0m1")
+            coloured.contains("\u{1b}[33mWARN \u{1b}[0m b")
+                && coloured.contains("\u{1b}[2ma=\u{1b}[0m1")
         );
     }
 

@@ -91,7 +91,9 @@ impl Metric {
     /// The name in `# TYPE`: without what OpenMetrics adds for each sample.
     #[must_use]
     pub fn family(&self) -> &'static str {
-        self.name.strip_suffix(self.kind.suffix()).unwrap_or(self.name)
+        self.name
+            .strip_suffix(self.kind.suffix())
+            .unwrap_or(self.name)
     }
 }
 
@@ -145,7 +147,12 @@ pub const METRICS: &[Metric] = &[
         }],
         meaning: "the run of this pod",
         absent: None,
-        read: |reading| Samples::Info("task_run_id", reading.panel.about.task_run_id.clone().into()),
+        read: |reading| {
+            Samples::Info(
+                "task_run_id",
+                reading.panel.about.task_run_id.clone().into(),
+            )
+        },
     },
     Metric {
         name: "podbeat_heartbeats_total",
@@ -158,7 +165,9 @@ pub const METRICS: &[Metric] = &[
             Samples::Counters(
                 by_fate
                     .iter()
-                    .map(|((kind, fate), count)| (vec![("kind", *kind), ("outcome", *fate)], *count))
+                    .map(|((kind, fate), count)| {
+                        (vec![("kind", *kind), ("outcome", *fate)], *count)
+                    })
                     .collect(),
             )
         },
@@ -213,7 +222,14 @@ pub const METRICS: &[Metric] = &[
         labels: &[],
         meaning: "heartbeats that the service has not accepted yet",
         absent: None,
-        read: |reading| Samples::count(reading.readings.snapshot().map_or(0, |snapshot| snapshot.backlog)),
+        read: |reading| {
+            Samples::count(
+                reading
+                    .readings
+                    .snapshot()
+                    .map_or(0, |snapshot| snapshot.backlog),
+            )
+        },
     },
     Metric {
         name: "podbeat_transitions_total",
@@ -285,7 +301,9 @@ pub const METRICS: &[Metric] = &[
         kind: Type::Gauge,
         labels: &[],
         meaning: "expiry time of the bearer token, in seconds since 1970",
-        absent: Some("the token is not a JWT with an `exp` claim, or podbeat has not sent a token yet"),
+        absent: Some(
+            "the token is not a JWT with an `exp` claim, or podbeat has not sent a token yet",
+        ),
         read: |reading| match reading.readings.token_expires {
             Some(at) => Samples::Gauge(since_1970(at)),
             None => Samples::Absent,
@@ -445,7 +463,9 @@ impl Collector for Table {
                         ConstCounter::new(count).encode(family)?;
                     }
                 }
-                Samples::Seconds(seconds) => family.encode_counter(&seconds, None::<&NoExemplar>)?,
+                Samples::Seconds(seconds) => {
+                    family.encode_counter(&seconds, None::<&NoExemplar>)?
+                }
                 Samples::Gauge(value) => family.encode_gauge(&value)?,
                 Samples::Whole(value) => family.encode_gauge(&value)?,
                 Samples::Histogram(histogram) => histogram.encode(family)?,
@@ -502,7 +522,11 @@ mod tests {
                 "{}",
                 metric.kind.name()
             );
-            assert!(!metric.meaning.contains(['\n', '\\', '|']), "{}", metric.name);
+            assert!(
+                !metric.meaning.contains(['\n', '\\', '|']),
+                "{}",
+                metric.name
+            );
         }
     }
 
@@ -599,6 +623,10 @@ mod tests {
         assert_eq!(value(&text, "podbeat_final_accepted"), Some(1.0));
         assert_eq!(value(&text, "podbeat_final_pending"), Some(0.0));
         let counted = r#"podbeat_heartbeats_total{kind="final",outcome="accepted"}"#;
-        assert_eq!(value(&text, counted), Some(0.0), "counted by the earlier one");
+        assert_eq!(
+            value(&text, counted),
+            Some(0.0),
+            "counted by the earlier one"
+        );
     }
 }

@@ -1,7 +1,7 @@
-//! What podbeat tells its operators: its log, its metrics, and the admin endpoint with the probes and the status.
-//! Here lives how it is told: format, filter, destination, and the readings that are shown.
-//! podbeat_interface::messages defines every log line; the code that logs one makes it there and then.
-//! Never here: a decision, and no secret: they don't print.
+//! What podbeat tells its operators: its log, its metrics, and the admin endpoint with the probes
+//! and the status. Here lives how it is told: format, filter, destination, and the readings that
+//! are shown. podbeat_interface::messages defines every log line; the code that logs one makes it
+//! there and then. Never here: a decision, and no secret: they don't print.
 
 pub mod admin;
 pub mod instruments;
@@ -44,8 +44,7 @@ mod read_back {
                 (read.level.as_str(), read.message.as_str()),
                 ("WARN", "it=is so: a b=c d")
             );
-            let fields =
-                serde_json::json!({"container": "main", "why": "two words", "count": "2", "empty": ""});
+            let fields = serde_json::json!({"container": "main", "why": "two words", "count": "2", "empty": ""});
             assert_eq!(Value::Object(read.fields), fields);
             let read = of(colours, || tracing::info!("no fields"));
             assert_eq!((read.message.as_str(), read.fields.len()), ("no fields", 0));

@@ -18,8 +18,8 @@ pub(super) fn resident_bytes() -> Option<u64> {
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }
 
-/// When the process started, in seconds since 1970. The kernel tells it since the boot of the machine, to a hundredth;
-/// asked once, so that it doesn't move with the wall clock.
+/// When the process started, in seconds since 1970. The kernel tells it since the boot of the
+/// machine, to a hundredth; asked once, so that it doesn't move with the wall clock.
 pub(super) fn started_at() -> Option<f64> {
     let stat = told("/proc/self/stat")?;
     let uptime = told("/proc/uptime")?;
@@ -40,8 +40,8 @@ fn seconds(ticks: u64) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64
 }
 
-/// A field of `/proc/self/stat`, counted from 1 as proc(5) does. The second is the program's name in parentheses, which
-/// may hold blanks and parentheses itself.
+/// A field of `/proc/self/stat`, counted from 1 as proc(5) does. The second is the program's name
+/// in parentheses, which may hold blanks and parentheses itself.
 fn field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name
@@ -70,7 +70,10 @@ mod tests {
     fn this_process_has_started_and_has_memory() {
         let started = started_at().expect("a start");
         let now = Timestamp::now().as_duration().as_secs_f64();
-        assert!(started <= now && started > now - 24.0 * 3600.0, "{started} {now}");
+        assert!(
+            started <= now && started > now - 24.0 * 3600.0,
+            "{started} {now}"
+        );
         assert!(resident_bytes().expect("memory") > 100_000);
         assert!(cpu_seconds().expect("time") >= 0.0);
     }

@@ -1,4 +1,5 @@
-//! What the three probes answer. Each asks another question, so that no trouble outside makes the kubelet kill podbeat.
+//! What the three probes answer. Each asks another question, so that no trouble outside makes the
+//! kubelet kill podbeat.
 
 use std::fmt::Write;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use tokio::time::Instant;
 
 use super::instruments::Panel;
 
-/// A loop that hasn't turned for so long after it meant to is stuck. It takes microseconds for an event, waits for
-/// nothing but events, and may be starved only as long as the node itself is.
+/// A loop that hasn't turned for so long after it meant to is stuck. It takes microseconds for an
+/// event, waits for nothing but events, and may be starved only as long as the node itself is.
 const STUCK: Duration = Duration::from_secs(60);
 
 /// A heartbeat may fail and be repeated before podbeat counts as not ready.
@@ -46,7 +47,8 @@ pub(super) fn live(panel: &Panel) -> Reasons {
     reasons
 }
 
-/// Whether the first attempt was begun, whatever became of it; or, after a restart, nothing is left to be sent.
+/// Whether the first attempt was begun, whatever became of it; or, after a restart, nothing is left
+/// to be sent.
 pub(super) fn started(panel: &Panel) -> Reasons {
     let mut reasons = Reasons::default();
     let readings = panel.readings();
@@ -56,15 +58,17 @@ pub(super) fn started(panel: &Panel) -> Reasons {
     reasons
 }
 
-/// Whether the run is being told: the pod is seen and the service accepts. Once the last heartbeat was accepted there
-/// is nothing more to tell, and podbeat is ready for good.
+/// Whether the run is being told: the pod is seen and the service accepts. Once the last heartbeat
+/// was accepted there is nothing more to tell, and podbeat is ready for good.
 pub(super) fn ready(panel: &Panel) -> Reasons {
     let mut reasons = Reasons::default();
     let readings = panel.readings();
     match readings.last_heartbeat() {
         LastHeartbeat::Accepted => return reasons,
         LastHeartbeat::Orphaned => {
-            reasons.add("the service says that the run does not belong to this pod; sending nothing more");
+            reasons.add(
+                "the service says that the run does not belong to this pod; sending nothing more",
+            );
             return reasons;
         }
         LastHeartbeat::Refused => {
@@ -160,7 +164,10 @@ mod tests {
         };
         instruments.turned(gone, None);
         tokio::time::advance(Duration::from_secs(60)).await;
-        assert!(ready(&panel).is_empty(), "a pod that is gone need not be watched");
+        assert!(
+            ready(&panel).is_empty(),
+            "a pod that is gone need not be watched"
+        );
     }
 
     #[tokio::test(start_paused = true)]

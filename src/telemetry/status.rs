@@ -1,5 +1,6 @@
-//! The status: what podbeat saw, sent and was answered last, as JSON for people and scripts. It holds no secret: neither
-//! bodies, nonces and tokens nor what containers and the service say in free text.
+//! The status: what podbeat saw, sent and was answered last, as JSON for people and scripts. It
+//! holds no secret: neither bodies, nonces and tokens nor what containers and the service say in
+//! free text.
 
 use std::time::Duration;
 
@@ -143,7 +144,9 @@ fn lost(losses: Losses) -> Lost {
 }
 
 fn last_heartbeat(readings: &Readings) -> &'static str {
-    let due = readings.snapshot().is_some_and(|snapshot| snapshot.final_is_due);
+    let due = readings
+        .snapshot()
+        .is_some_and(|snapshot| snapshot.final_is_due);
     match readings.last_heartbeat() {
         LastHeartbeat::Open if due => "due",
         LastHeartbeat::Open => "not due",

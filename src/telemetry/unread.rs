@@ -1,5 +1,6 @@
-//! Writes a log that perhaps nobody reads. A pipe that is full would hold up whoever writes to it, for ever: a container runtime that
-//! hangs, or a reader that was stopped. Heartbeats and signals must not wait for it, so what can't be written is left out and counted.
+//! Writes a log that perhaps nobody reads. A pipe that is full would hold up whoever writes to it,
+//! for ever: a container runtime that hangs, or a reader that was stopped. Heartbeats and signals
+//! must not wait for it, so what can't be written is left out and counted.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -94,7 +95,8 @@ mod tests {
 
     fn pipe() -> (File, Unread<File>) {
         let (reader, writer) = std::io::pipe().expect("a pipe");
-        let (reader, writer): (std::os::fd::OwnedFd, std::os::fd::OwnedFd) = (reader.into(), writer.into());
+        let (reader, writer): (std::os::fd::OwnedFd, std::os::fd::OwnedFd) =
+            (reader.into(), writer.into());
         (reader.into(), Unread::new(writer.into()))
     }
 

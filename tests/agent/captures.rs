@@ -46,7 +46,10 @@ fn uncounted(event: &Value) -> Value {
     {
         let until = jiff::Timestamp::now() + GRACE;
         metadata.insert("deletionTimestamp".to_owned(), json!(format!("{until:.0}")));
-        metadata.insert("deletionGracePeriodSeconds".to_owned(), json!(GRACE.as_secs()));
+        metadata.insert(
+            "deletionGracePeriodSeconds".to_owned(),
+            json!(GRACE.as_secs()),
+        );
     }
     event
 }
@@ -54,7 +57,10 @@ fn uncounted(event: &Value) -> Value {
 fn settings(world: &World, capture: &Capture) -> BTreeMap<String, String> {
     let mut settings = world.settings(capture.name(), capture.uid());
     settings.insert("POD_NAMESPACE".to_owned(), capture.namespace().to_owned());
-    settings.insert("PODBEAT_CONTAINER_NAME".to_owned(), capture.sidecar().to_owned());
+    settings.insert(
+        "PODBEAT_CONTAINER_NAME".to_owned(),
+        capture.sidecar().to_owned(),
+    );
     settings
 }
 
@@ -218,7 +224,11 @@ async fn every_stream_that_ends_by_itself_ends_with_its_exit_code() {
     let lives = streams.map(|(name, exit_code, reason)| async move {
         let heartbeats = replay(name, Report::Task).await;
         let (_, members) = last(&heartbeats).state("main").expect("main's state");
-        assert_eq!(last(&heartbeats).exit_code("main"), Some(exit_code), "{name}");
+        assert_eq!(
+            last(&heartbeats).exit_code("main"),
+            Some(exit_code),
+            "{name}"
+        );
         assert_eq!(members.get("reason"), Some(&json!(reason)), "{name}");
         assert_eq!(
             states(&heartbeats, "hb"),
@@ -234,7 +244,10 @@ async fn every_stream_that_ends_by_itself_ends_with_its_exit_code() {
 #[tokio::test]
 async fn an_end_that_is_shown_late_is_told_to_whoever_still_sees_it() {
     let streams = [
-        ("e2e/fact-1", json!({"main": [5, "Error"], "slow": [6, "Error"]})),
+        (
+            "e2e/fact-1",
+            json!({"main": [5, "Error"], "slow": [6, "Error"]}),
+        ),
         ("e2e/evict-plain", json!({"main": [5, "Error"]})),
         ("e2e/deadline-native", json!({"main": [5, "Error"]})),
         (
@@ -272,10 +285,14 @@ async fn exits_between_two_looks_are_told_of_real_restarts() {
     cut_where_podbeat_ended(&mut capture);
     let all = capture.steps.len();
     let code = |step: &podbeat_lab::capture::Step| {
-        let state = step.event.pointer("/object/status/containerStatuses/0/state");
+        let state = step
+            .event
+            .pointer("/object/status/containerStatuses/0/state");
         state.and_then(|state| state.pointer("/terminated/exitCode")?.as_i64())
     };
-    capture.steps.retain(|step| matches!(code(step), None | Some(0)));
+    capture
+        .steps
+        .retain(|step| matches!(code(step), None | Some(0)));
     assert_eq!(all - capture.steps.len(), 3, "three exits are hidden");
 
     let heartbeats = told_of(name, &capture, Report::Task).await;
@@ -315,14 +332,19 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
         .position(|pod| pod["status"]["phase"] == "Failed")
         .expect("it ends");
     let steps = first.steps.iter().take(ended).chain(&second.steps);
-    for (own, expected) in [(&first, ("running", None)), (&second, ("terminated", Some(9)))] {
+    for (own, expected) in [
+        (&first, ("running", None)),
+        (&second, ("terminated", Some(9))),
+    ] {
         let world = World::start().await.expect("a world");
         let agent = agent(&world, own);
         for step in steps.clone() {
             world.kube.replay(&step.event);
             // The service receives a step of podbeat's own pod before the next step comes.
             let object = &step.event["object"];
-            if object["metadata"]["uid"] == own.uid() && !object["status"]["containerStatuses"].is_null() {
+            if object["metadata"]["uid"] == own.uid()
+                && !object["status"]["containerStatuses"].is_null()
+            {
                 let shown = reported(object, "podbeat", Report::Task);
                 until(&world, "the step to be heard", |heartbeats| {
                     heartbeats
@@ -364,7 +386,11 @@ async fn b_delete_says_running_until_every_container_is_dead() {
         .steps
         .iter()
         .map(|step| &step.event)
-        .filter(|event| event.pointer("/object/metadata/deletionTimestamp").is_some())
+        .filter(|event| {
+            event
+                .pointer("/object/metadata/deletionTimestamp")
+                .is_some()
+        })
         .collect();
     let main_runs = |event: &&&serde_json::Value| {
         event
@@ -388,7 +414,11 @@ async fn b_delete_says_running_until_every_container_is_dead() {
     let agent = agent(&world, &capture);
     for step in &capture.steps {
         world.kube.replay(&step.event);
-        if step.event.pointer("/object/metadata/deletionTimestamp").is_some() {
+        if step
+            .event
+            .pointer("/object/metadata/deletionTimestamp")
+            .is_some()
+        {
             break;
         }
     }

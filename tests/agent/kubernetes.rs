@@ -21,7 +21,9 @@ use crate::harness::{LIMIT, STARTED, settings};
 #[tokio::test]
 async fn only_our_pod_is_asked_for() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world
         .kube
         .apply(Pod::new("q", "u2").showing(&terminated(1, "Error", "x")));
@@ -52,7 +54,11 @@ async fn survives(script: &str) {
     world.kube_faults.script(script).expect("rules");
     world.kube.apply(pod.showing(&running(STARTED)));
     world.kube.apply(pod.showing(&terminated(6, "Error", "c1")));
-    assert_eq!(until_final(&world).await.exit_code("main"), Some(6), "{script}");
+    assert_eq!(
+        until_final(&world).await.exit_code("main"),
+        Some(6),
+        "{script}"
+    );
     agent.terminate().await;
     agent.end().await;
     check(&world);
@@ -127,14 +133,19 @@ async fn a_compacted_history_lists_again() {
 #[tokio::test]
 async fn no_api_at_all_stops_no_heartbeat() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world
         .kube_faults
         .script("any refuse until-lifted")
         .expect("a rule");
     let settings = settings(&world, &[("PODBEAT_INTERVAL", "100ms")]);
     let _agent = Agent::start(&settings);
-    let heartbeats = until(&world, "five heartbeats", |heartbeats| heartbeats.len() >= 5).await;
+    let heartbeats = until(&world, "five heartbeats", |heartbeats| {
+        heartbeats.len() >= 5
+    })
+    .await;
     assert!(
         heartbeats
             .iter()
@@ -148,7 +159,9 @@ async fn no_api_at_all_stops_no_heartbeat() {
 #[tokio::test]
 async fn a_missing_role_stops_no_heartbeat_and_its_coming_is_noticed() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world.kube.deny(true);
     let _agent = Agent::start(&world.settings("p", "u1"));
     until(&world, "a heartbeat", |heartbeats| !heartbeats.is_empty()).await;
@@ -172,7 +185,9 @@ async fn a_missing_ca_file_stops_no_heartbeat() {
 #[tokio::test]
 async fn a_kubeconfig_works_and_the_uid_is_learned() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut settings = world.settings("p", "u1");
     for variable in ["KUBERNETES_SERVICE_HOST", "POD_UID", "POD_NAMESPACE"] {
         settings.remove(variable);
@@ -199,10 +214,23 @@ async fn a_pod_that_was_never_seen_is_not_ended() {
     let mut settings = world.settings("misspelt", "u1");
     settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
     let agent = Agent::start(&settings);
-    let twice = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.status == Some(404)).count() >= 2;
+    let twice = |kube: &KubeApi| {
+        kube.seen()
+            .iter()
+            .filter(|seen| seen.status == Some(404))
+            .count()
+            >= 2
+    };
     until_asked(&world, "two looks in vain", twice).await;
-    let heartbeats = until(&world, "three heartbeats", |heartbeats| heartbeats.len() >= 3).await;
-    assert!(!heartbeats.iter().any(podbeat_lab::service::Heartbeat::is_final));
+    let heartbeats = until(&world, "three heartbeats", |heartbeats| {
+        heartbeats.len() >= 3
+    })
+    .await;
+    assert!(
+        !heartbeats
+            .iter()
+            .any(podbeat_lab::service::Heartbeat::is_final)
+    );
     assert!(!agent.task.is_finished());
 }
 
@@ -212,7 +240,10 @@ async fn watch(world: &World, silence: Duration) -> mpsc::Receiver<PodEvent> {
 }
 
 /// The same, with its troubles as text.
-async fn told_watch(world: &World, silence: Duration) -> (mpsc::Receiver<PodEvent>, mpsc::Receiver<String>) {
+async fn told_watch(
+    world: &World,
+    silence: Duration,
+) -> (mpsc::Receiver<PodEvent>, mpsc::Receiver<String>) {
     let access = Access::InCluster {
         host: "127.0.0.1".to_owned(),
         port: world.kube.port(),
@@ -280,14 +311,22 @@ async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
         panic!("no news")
     };
     assert!(seen.status.container_statuses[0].state.running.is_some());
-    let opened_again = |kube: &KubeApi| kube.seen().iter().filter(|seen| seen.verb == "watch").count() >= 2;
+    let opened_again = |kube: &KubeApi| {
+        kube.seen()
+            .iter()
+            .filter(|seen| seen.verb == "watch")
+            .count()
+            >= 2
+    };
     until_asked(&world, "another watch", opened_again).await;
 }
 
 #[tokio::test]
 async fn a_quiet_watch_is_asked_about_and_kept() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     // Bookmarks come only once a minute here, so only the direct request confirms the state.
     let mut pod_events = watch(&world, Duration::from_millis(50)).await;
     assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
@@ -319,7 +358,9 @@ async fn a_rotated_token_is_read_at_once() {
         .expect("written");
     world.kube.set_token("rotated");
     world.kube_faults.script("watch cut").expect("a rule");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     loop {
         if let PodEvent::Seen(pod) = next(&mut pod_events).await
             && pod.status.container_statuses[0].state.running.is_some()
@@ -327,18 +368,30 @@ async fn a_rotated_token_is_read_at_once() {
             break;
         }
     }
-    assert!(world.kube.seen().iter().any(|seen| seen.status == Some(401)));
+    assert!(
+        world
+            .kube
+            .seen()
+            .iter()
+            .any(|seen| seen.status == Some(401))
+    );
 }
 
 #[tokio::test]
 async fn a_replaced_ca_is_read_as_soon_as_it_is_missed() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let dir = world.path("serviceaccount");
     let other = Authority::new().expect("another authority");
     KubeApi::write_service_account(&other, KUBE_TOKEN, &dir).expect("written");
     let (mut pod_events, mut troubles) = told_watch(&world, Duration::from_secs(20)).await;
-    until_told(&mut troubles, "not signed with the key of the CA of that name").await;
+    until_told(
+        &mut troubles,
+        "not signed with the key of the CA of that name",
+    )
+    .await;
     KubeApi::write_service_account(&world.authority, KUBE_TOKEN, &dir).expect("written");
     assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
 }
@@ -356,7 +409,9 @@ async fn a_service_account_that_is_gone_is_told_and_survived() {
     std::fs::remove_file(dir.join("token")).expect("removed");
     world.kube.set_token("rotated");
     world.kube_faults.script("watch cut").expect("a rule");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     until_told(
         &mut troubles,
         "check that the service account's volume is mounted",
@@ -375,7 +430,9 @@ async fn a_service_account_that_is_gone_is_told_and_survived() {
 #[tokio::test]
 async fn a_redirect_carries_no_token_away() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let elsewhere = KubeApi::start(&world.authority, Faults::default(), Options::default())
         .await
         .expect("another API server");
@@ -391,13 +448,20 @@ async fn a_redirect_carries_no_token_away() {
 #[tokio::test]
 async fn the_services_roots_are_not_the_api_servers() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let other = Authority::new().expect("another authority");
-    KubeApi::write_service_account(&other, KUBE_TOKEN, &world.path("serviceaccount")).expect("written");
+    KubeApi::write_service_account(&other, KUBE_TOKEN, &world.path("serviceaccount"))
+        .expect("written");
     let settings = settings(&world, &[("PODBEAT_INTERVAL", "200ms")]);
     let _agent = Agent::start(&settings);
     until(&world, "heartbeats", |heartbeats| {
-        heartbeats.iter().filter(|heartbeat| heartbeat.accepted).count() >= 5
+        heartbeats
+            .iter()
+            .filter(|heartbeat| heartbeat.accepted)
+            .count()
+            >= 5
     })
     .await;
     assert!(world.kube.seen().is_empty(), "{:?}", world.kube.seen());
@@ -406,8 +470,13 @@ async fn the_services_roots_are_not_the_api_servers() {
 #[tokio::test]
 async fn too_many_requests_are_answered_with_patience() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
-    world.kube_faults.script("list 429; list 429").expect("rules");
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube_faults
+        .script("list 429; list 429")
+        .expect("rules");
     let mut pod_events = watch(&world, Duration::from_secs(20)).await;
     assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     let refused = world
@@ -428,7 +497,9 @@ async fn bookmarks_keep_a_quiet_watch_alive_and_confirm_it() {
     let world = World::with(options, service::Options::default())
         .await
         .expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut pod_events = watch(&world, Duration::from_secs(20)).await;
     assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     for _ in 0..3 {
@@ -449,7 +520,9 @@ async fn bookmarks_keep_a_quiet_watch_alive_and_confirm_it() {
 #[tokio::test]
 async fn absence_in_a_list_is_believed_only_after_a_direct_look() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut pod_events = watch(&world, Duration::from_secs(20)).await;
     assert!(matches!(next(&mut pod_events).await, PodEvent::Seen(_)));
     until_watched(&world).await;
@@ -464,14 +537,21 @@ async fn absence_in_a_list_is_believed_only_after_a_direct_look() {
             PodEvent::Seen(_) | PodEvent::Confirmed => {}
         }
     }
-    let gets = world.kube.seen().iter().filter(|seen| seen.verb == "get").count();
+    let gets = world
+        .kube
+        .seen()
+        .iter()
+        .filter(|seen| seen.verb == "get")
+        .count();
     assert_eq!(gets, 1, "{:?}", world.kube.seen());
 }
 
 #[tokio::test]
 async fn the_service_accounts_token_is_never_the_services() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let _agent = Agent::start(&world.settings("p", "u1"));
     until_main_is(&world, "running").await;
     assert!(

@@ -15,7 +15,10 @@ async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&Value::Null));
     let agent = Agent::start(&world.settings("p", "u1"));
-    until(&world, "the first heartbeat", |heartbeats| !heartbeats.is_empty()).await;
+    until(&world, "the first heartbeat", |heartbeats| {
+        !heartbeats.is_empty()
+    })
+    .await;
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
     until_main_is(&world, "waiting").await;
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -40,7 +43,10 @@ async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
     );
     assert_eq!(last.body.get("podName"), Some(&json!("p")));
     assert_eq!(last.body.get("podUID"), Some(&json!("u1")));
-    assert_eq!(last.body.get("podHardwareDetails"), Some(&json!("node=node-1")));
+    assert_eq!(
+        last.body.get("podHardwareDetails"),
+        Some(&json!("node=node-1"))
+    );
     // The watch ends when it can show nothing more.
     until_asked(&world, "the watch to end", |kube| kube.open_watches() == 0).await;
     agent.terminate().await;
@@ -51,7 +57,10 @@ async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
         Some(None),
         "the first waits for no observation"
     );
-    assert_eq!(states(&accepted, "main"), ["waiting", "running", "terminated"]);
+    assert_eq!(
+        states(&accepted, "main"),
+        ["waiting", "running", "terminated"]
+    );
     assert_eq!(world.service.most_in_flight(), 1);
     check(&world);
 }
@@ -63,7 +72,9 @@ async fn a_plain_sidecar_ends_by_itself() {
     world.kube.apply(pod.showing(&running(STARTED)));
     let agent = Agent::start(&world.settings("p", "u1"));
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     assert_eq!(agent.end().await, Ending::Delivered);
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
     check(&world);
@@ -83,7 +94,9 @@ async fn a_crash_under_on_failure_is_told_and_is_no_end() {
         .kube
         .apply(pod.showing(&restarted(running("2026-01-01T00:00:21Z"), 1, &last)));
     until(&world, "the second run", |heartbeats| {
-        heartbeats.last().is_some_and(|last| main_is(last, "running"))
+        heartbeats
+            .last()
+            .is_some_and(|last| main_is(last, "running"))
     })
     .await;
     // This crash is over before podbeat looks: only lastState shows it.
@@ -125,7 +138,10 @@ async fn a_deleted_pod_gets_its_last_heartbeat_from_the_deleted_event() {
     until_main_is(&world, "running").await;
     world.kube.delete("lab", "p");
     assert_eq!(
-        until_final(&world).await.state("main").map(|(name, _)| name),
+        until_final(&world)
+            .await
+            .state("main")
+            .map(|(name, _)| name),
         Some("running")
     );
     assert_eq!(agent.end().await, Ending::Delivered);
@@ -135,7 +151,9 @@ async fn a_deleted_pod_gets_its_last_heartbeat_from_the_deleted_event() {
 #[tokio::test]
 async fn sigterm_alone_brings_the_last_states_known() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let agent = Agent::start(&world.settings("p", "u1"));
     until_main_is(&world, "running").await;
     agent.terminate().await;
@@ -156,10 +174,15 @@ async fn sigterm_alone_brings_the_last_states_known() {
 #[tokio::test]
 async fn another_pod_of_the_same_name_is_never_reported() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let agent = Agent::start(&world.settings("p", "u1"));
     until_main_is(&world, "running").await;
-    world.kube_faults.script("watch cut; list 503 x2").expect("rules");
+    world
+        .kube_faults
+        .script("watch cut; list 503 x2")
+        .expect("rules");
     world.kube.delete("lab", "p");
     world
         .kube
@@ -176,10 +199,15 @@ async fn another_pod_of_the_same_name_is_never_reported() {
 #[tokio::test]
 async fn heartbeats_come_at_the_interval() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let settings = settings(&world, &[("PODBEAT_INTERVAL", "100ms")]);
     let _agent = Agent::start(&settings);
-    let heartbeats = until(&world, "twelve heartbeats", |heartbeats| heartbeats.len() >= 12).await;
+    let heartbeats = until(&world, "twelve heartbeats", |heartbeats| {
+        heartbeats.len() >= 12
+    })
+    .await;
     // For the sender, the gaps are 90 to 110 ms; a busy machine only makes them longer.
     let took = heartbeats[11].at - heartbeats[1].at;
     assert!(took.as_millis() >= 800, "{took:?}");
@@ -189,7 +217,11 @@ async fn heartbeats_come_at_the_interval() {
         .collect();
     nonces.sort_unstable();
     nonces.dedup();
-    assert_eq!(nonces.len(), heartbeats.len(), "each has a nonce of its own");
+    assert_eq!(
+        nonces.len(),
+        heartbeats.len(),
+        "each has a nonce of its own"
+    );
     check(&world);
 }
 
@@ -238,7 +270,9 @@ async fn a_container_that_isnt_the_tasks_keeps_no_last_heartbeat_back() {
     for by_annotation in [true, false] {
         let world = World::start().await.expect("a world");
         let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
-        let containers = pod["spec"]["containers"].as_array_mut().expect("containers");
+        let containers = pod["spec"]["containers"]
+            .as_array_mut()
+            .expect("containers");
         containers.push(json!({"name": "istio-proxy", "image": "proxy:lab"}));
         let statuses = pod["status"]["containerStatuses"]
             .as_array_mut()
@@ -246,14 +280,16 @@ async fn a_container_that_isnt_the_tasks_keeps_no_last_heartbeat_back() {
         statuses.push(json!({"name": "istio-proxy", "state": {"running": {"startedAt": STARTED}}}));
         let mut settings = world.settings("p", "u1");
         if by_annotation {
-            pod["metadata"]["annotations"] = json!({"podbeat.dev/ignored-containers": "istio-proxy"});
+            pod["metadata"]["annotations"] =
+                json!({"podbeat.dev/ignored-containers": "istio-proxy"});
         } else {
             settings.insert("PODBEAT_TASK_CONTAINERS".to_owned(), "main".to_owned());
         }
         world.kube.apply(pod.clone());
         let agent = Agent::start(&settings);
         until_main_is(&world, "running").await;
-        pod["status"]["containerStatuses"][0]["state"] = terminated(0, "Completed", "c1")["state"].clone();
+        pod["status"]["containerStatuses"][0]["state"] =
+            terminated(0, "Completed", "c1")["state"].clone();
         world.kube.apply(pod);
         let last = until_final(&world).await;
         assert_eq!(last.exit_code("main"), Some(0));

@@ -15,7 +15,10 @@ use crate::harness::{self, STARTED, text};
 
 fn settings(world: &World) -> BTreeMap<String, String> {
     std::fs::create_dir_all(world.path("markers")).expect("made");
-    harness::settings(world, &[("PODBEAT_MARKER_DIR", &text(world.path("markers")))])
+    harness::settings(
+        world,
+        &[("PODBEAT_MARKER_DIR", &text(world.path("markers")))],
+    )
 }
 
 /// Writes a marker as `podbeat exec` does.
@@ -47,9 +50,11 @@ fn begin_deletion(world: &World) {
 async fn a_deleted_pods_final_tells_the_exit_that_the_api_withholds() {
     for sidecar in [Sidecar::Native, Sidecar::Plain] {
         let world = World::start().await.expect("a world");
-        world
-            .kube
-            .apply(Pod::new("p", "u1").sidecar(sidecar).showing(&running(STARTED)));
+        world.kube.apply(
+            Pod::new("p", "u1")
+                .sidecar(sidecar)
+                .showing(&running(STARTED)),
+        );
         let agent = Agent::start(&settings(&world));
         until_main_is(&world, "running").await;
         begin_deletion(&world);
@@ -75,7 +80,9 @@ async fn a_deleted_pods_final_tells_the_exit_that_the_api_withholds() {
 #[tokio::test]
 async fn a_bare_exit_code_is_all_that_a_tasks_own_wrapper_need_leave() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let agent = Agent::start(&settings(&world));
     until_main_is(&world, "running").await;
     begin_deletion(&world);
@@ -92,7 +99,9 @@ async fn a_bare_exit_code_is_all_that_a_tasks_own_wrapper_need_leave() {
 #[tokio::test]
 async fn other_files_hide_no_marker_however_many_there_are() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let agent = Agent::start(&settings(&world));
     until_main_is(&world, "running").await;
     for nth in 0..3000 {
@@ -115,7 +124,9 @@ async fn the_apis_own_word_comes_first() {
     leave(&world, "main", 9);
     let agent = Agent::start(&settings);
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(137, "OOMKilled", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(137, "OOMKilled", "c1")));
     agent.terminate().await;
     assert_eq!(agent.end().await, Ending::Delivered);
     let last = until_final(&world).await;
@@ -130,7 +141,9 @@ async fn the_apis_own_word_comes_first() {
 #[tokio::test]
 async fn a_pod_that_is_gone_from_the_api_has_its_marker_all_the_same() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let settings = settings(&world);
     let agent = Agent::start(&settings);
     until_main_is(&world, "running").await;
@@ -145,7 +158,9 @@ async fn a_pod_that_is_gone_from_the_api_has_its_marker_all_the_same() {
 async fn without_a_marker_no_exit_is_told_and_no_directory_ends_nothing() {
     for directory in ["markers", "no-such-directory", "token"] {
         let world = World::start().await.expect("a world");
-        world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+        world
+            .kube
+            .apply(Pod::new("p", "u1").showing(&running(STARTED)));
         let mut settings = settings(&world);
         settings.insert("PODBEAT_MARKER_DIR".to_owned(), text(world.path(directory)));
         let agent = Agent::start(&settings);
@@ -166,7 +181,9 @@ async fn without_a_marker_no_exit_is_told_and_no_directory_ends_nothing() {
 #[tokio::test]
 async fn a_retry_of_the_final_carries_the_marker_that_came_meanwhile() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let agent = Agent::start(&settings(&world));
     until_main_is(&world, "running").await;
     begin_deletion(&world);
@@ -176,7 +193,9 @@ async fn a_retry_of_the_final_carries_the_marker_that_came_meanwhile() {
         .expect("a rule");
     agent.terminate().await;
     let is_final = |heartbeats: &[podbeat_lab::service::Heartbeat]| {
-        heartbeats.iter().any(podbeat_lab::service::Heartbeat::is_final)
+        heartbeats
+            .iter()
+            .any(podbeat_lab::service::Heartbeat::is_final)
     };
     until(&world, "a refused final", is_final).await;
     leave(&world, "main", 1);

@@ -32,7 +32,8 @@ impl Agent {
         let config = Config::load(&Flags::default(), settings).expect("right settings");
         let (signals, mut receiver) = mpsc::channel(4);
         let signals_in = stream::poll_fn(move |context| receiver.poll_recv(context));
-        let task = tokio::spawn(async move { agent::run(&config, signals_in, ()).await.expect("begun") });
+        let task =
+            tokio::spawn(async move { agent::run(&config, signals_in, ()).await.expect("begun") });
         Self { task, signals }
     }
 
@@ -69,9 +70,14 @@ fn states(heartbeats: &[Heartbeat], container: &str) -> Vec<String> {
 fn check(world: &World) {
     assert_eq!(world.service.violations(), Vec::<String>::new());
     let accepted = world.service.accepted();
-    let finals: Vec<&Heartbeat> = accepted.iter().filter(|heartbeat| heartbeat.is_final()).collect();
+    let finals: Vec<&Heartbeat> = accepted
+        .iter()
+        .filter(|heartbeat| heartbeat.is_final())
+        .collect();
     assert!(
-        finals.windows(2).all(|pair| pair[0].nonce() == pair[1].nonce()),
+        finals
+            .windows(2)
+            .all(|pair| pair[0].nonce() == pair[1].nonce()),
         "one final: {finals:#?}"
     );
     if let Some(first) = accepted.iter().position(Heartbeat::is_final) {

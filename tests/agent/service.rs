@@ -30,7 +30,11 @@ async fn outage(script: &str) -> World {
         .await;
     }
     world.kube.apply(pod.showing(&terminated(5, "Error", "c1")));
-    assert_eq!(until_final(&world).await.exit_code("main"), Some(5), "{script}");
+    assert_eq!(
+        until_final(&world).await.exit_code("main"),
+        Some(5),
+        "{script}"
+    );
     agent.terminate().await;
     assert_eq!(agent.end().await, Ending::Delivered);
     assert_eq!(
@@ -96,7 +100,9 @@ async fn retry_after_is_waited_for_in_both_forms() {
 async fn unreadable_answers_are_answers() {
     for script in ["heartbeat garbage", "heartbeat giant"] {
         let world = World::start().await.expect("a world");
-        world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+        world
+            .kube
+            .apply(Pod::new("p", "u1").showing(&running(STARTED)));
         world.service_faults.script(script).expect("a rule");
         let _agent = Agent::start(&world.settings("p", "u1"));
         until_main_is(&world, "running").await;
@@ -112,7 +118,9 @@ async fn unreadable_answers_are_answers() {
 async fn a_redirect_is_not_followed() {
     let elsewhere = World::start().await.expect("a world");
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     world
         .service_faults
         .script(&format!(
@@ -122,7 +130,11 @@ async fn a_redirect_is_not_followed() {
         .expect("a rule");
     let _agent = Agent::start(&world.settings("p", "u1"));
     until_main_is(&world, "running").await;
-    assert_eq!(elsewhere.service.heartbeats(), [], "the token must not travel");
+    assert_eq!(
+        elsewhere.service.heartbeats(),
+        [],
+        "the token must not travel"
+    );
 }
 
 #[tokio::test]
@@ -133,7 +145,9 @@ async fn a_token_that_is_refused_is_read_again() {
     until(&world, "two refusals", |heartbeats| heartbeats.len() >= 2).await;
     world.write_token("newer").expect("written");
     let heartbeats = until(&world, "an accepted heartbeat", |heartbeats| {
-        heartbeats.last().is_some_and(|heartbeat| heartbeat.accepted)
+        heartbeats
+            .last()
+            .is_some_and(|heartbeat| heartbeat.accepted)
     })
     .await;
     assert_eq!(
@@ -171,7 +185,10 @@ async fn a_renewed_token_is_used_from_the_next_request_on_and_handed_on() {
         "{}",
         tokens.len()
     );
-    assert_eq!(std::fs::read_to_string(&handed_on).expect("handed on"), "renewed");
+    assert_eq!(
+        std::fs::read_to_string(&handed_on).expect("handed on"),
+        "renewed"
+    );
 }
 
 #[tokio::test]
@@ -233,7 +250,10 @@ async fn base_paths_work_with_and_without_a_slash() {
             .expect("a world");
         let settings = settings(
             &world,
-            &[("PODBEAT_SERVICE_URL", &format!("{}{slash}", world.service.url()))],
+            &[(
+                "PODBEAT_SERVICE_URL",
+                &format!("{}{slash}", world.service.url()),
+            )],
         );
         let _agent = Agent::start(&settings);
         let heartbeats = until(&world, "a heartbeat", |heartbeats| !heartbeats.is_empty()).await;
@@ -251,7 +271,9 @@ async fn an_unknown_run_is_not_given_up_on_one_answer() {
     let world = World::with(kube_api::Options::default(), options)
         .await
         .expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let agent = Agent::start(&world.settings("p", "u1"));
     until(&world, "four refusals", |heartbeats| heartbeats.len() >= 4).await;
     assert!(!agent.task.is_finished());

@@ -187,9 +187,14 @@ async fn a_server_that_accepts_nothing_that_is_offered() {
         let mut hello = [0; 5];
         stream.read_exact(&mut hello).await.ok();
         // alert, fatal, handshake_failure (RFC 8446, 6.2)
-        stream.write_all(&[0x15, 0x03, 0x03, 0, 2, 2, 40]).await.ok();
+        stream
+            .write_all(&[0x15, 0x03, 0x03, 0, 2, 2, 40])
+            .await
+            .ok();
         // Reads on, so that the connection is not reset before the client reads the alert.
-        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await.ok();
+        tokio::io::copy(&mut stream, &mut tokio::io::sink())
+            .await
+            .ok();
     })
     .await;
     refused_handshake(&world, server.port, &file("p521-server-ca")).await;
@@ -274,7 +279,10 @@ impl OpenSsl {
         while let Some(line) = lines.next_line().await.expect("read") {
             if line.starts_with("ACCEPT") {
                 tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-                return Self { port, _child: child };
+                return Self {
+                    port,
+                    _child: child,
+                };
             }
         }
         panic!("openssl s_server ended");

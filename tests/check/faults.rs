@@ -21,7 +21,11 @@ pub(super) const BEHIND_TLS: [(&str, &str); 3] = [
 ];
 
 pub(super) fn says(checked: &Checked, id: &str, seen: &str, remedy: &str) {
-    assert!(checked.seen(id).contains(seen), "{id}: {}", checked.seen(id));
+    assert!(
+        checked.seen(id).contains(seen),
+        "{id}: {}",
+        checked.seen(id)
+    );
     assert!(
         checked.remedy(id).contains(remedy),
         "{id}: {}",
@@ -40,7 +44,10 @@ async fn another_ca() {
     // setup.
     for (other, seen) in [
         (Authority::named("another CA"), issued.to_owned()),
-        (Authority::new(), format!("{issued}, but not signed with the key")),
+        (
+            Authority::new(),
+            format!("{issued}, but not signed with the key"),
+        ),
     ] {
         other.expect("made").write_to(&path).expect("written");
         let checked = check(&settings).await;
@@ -112,7 +119,12 @@ async fn an_expired_certificate_and_one_that_does_not_hold_yet() {
 async fn a_certificate_near_its_end_is_a_warning() {
     let checked = with_certificate(today() - 80.days(), today() + 10.days()).await;
     checked.differs_by(&[("service.tls", "warning")]);
-    says(&checked, "service.tls", "days", "should renew its certificate");
+    says(
+        &checked,
+        "service.tls",
+        "days",
+        "should renew its certificate",
+    );
 }
 
 #[tokio::test]
@@ -163,7 +175,11 @@ async fn plain_http_where_tls_was_expected() {
 async fn plain_http_to_elsewhere_is_a_wrong_setting() {
     let world = world().await;
     let mut settings = settings(&world);
-    set(&mut settings, "PODBEAT_SERVICE_URL", "http://ica.example.com");
+    set(
+        &mut settings,
+        "PODBEAT_SERVICE_URL",
+        "http://ica.example.com",
+    );
     let checked = check(&settings).await;
     checked.differs_by(&[
         ("settings.PODBEAT_SERVICE_URL", "failed"),
@@ -202,7 +218,11 @@ async fn a_client_certificate_that_is_demanded() {
         .issue_client("podbeat", &[])
         .expect("issued");
     for (variable, name, pem) in [
-        ("PODBEAT_CLIENT_CERT_FILE", "stranger.crt", &stranger.certificate),
+        (
+            "PODBEAT_CLIENT_CERT_FILE",
+            "stranger.crt",
+            &stranger.certificate,
+        ),
         ("PODBEAT_CLIENT_KEY_FILE", "stranger.key", &stranger.key),
     ] {
         std::fs::write(world.path(name), pem).expect("written");
@@ -240,14 +260,23 @@ async fn a_port_on_which_nothing_listens() {
     expected[0].1 = "skipped";
     expected.push(("service.tcp", "failed"));
     checked.differs_by(&expected);
-    says(&checked, "service.tcp", "refused", "nothing listens on that port");
+    says(
+        &checked,
+        "service.tcp",
+        "refused",
+        "nothing listens on that port",
+    );
 }
 
 #[tokio::test]
 async fn a_name_that_does_not_resolve() {
     let world = world().await;
     let mut settings = settings(&world);
-    set(&mut settings, "PODBEAT_SERVICE_URL", "https://podbeat.invalid");
+    set(
+        &mut settings,
+        "PODBEAT_SERVICE_URL",
+        "https://podbeat.invalid",
+    );
     let checked = check(&settings).await;
     let mut expected = BEHIND_TLS.to_vec();
     expected[0].1 = "skipped";
@@ -320,7 +349,11 @@ async fn the_token_that_the_service_renewed_is_the_one_that_counts() {
     journal(RUN);
     let checked = check(&settings).await;
     checked.differs_by(&[]);
-    assert!(checked.seen("token.source").contains("renewed by the service"));
+    assert!(
+        checked
+            .seen("token.source")
+            .contains("renewed by the service")
+    );
     journal("trn.another");
     check(&settings)
         .await
@@ -339,7 +372,12 @@ async fn a_token_that_is_not_there_or_unfit() {
     world.write_token("two lines of\nhunter2").expect("written");
     let checked = check(&settings).await;
     checked.differs_by(&expected);
-    says(&checked, "token.source", "not valid in a header", "on one line");
+    says(
+        &checked,
+        "token.source",
+        "not valid in a header",
+        "on one line",
+    );
     set_path(&mut settings, "PODBEAT_TOKEN_FILE", &world.path("nowhere"));
     let checked = check(&settings).await;
     checked.differs_by(&expected);
@@ -365,7 +403,11 @@ async fn what_the_service_says_of_the_run() {
             "answered 307",
             "does not send the token to another URL",
         ),
-        ("any garbage", "answered 200", "not from the task-run service"),
+        (
+            "any garbage",
+            "answered 200",
+            "not from the task-run service",
+        ),
         ("any drop", "no complete answer", "too slow or broken"),
     ] {
         world.service_faults.inject(fault.parse().expect(fault));
@@ -406,11 +448,20 @@ async fn a_run_that_is_not_there_and_one_that_has_ended() {
     let url = world.service.url();
     set(&mut settings, "TASK_RUN_ID", "trn.another");
     check(&settings).await.differs_by(&[]);
-    set(&mut settings, "PODBEAT_SERVICE_URL", format!("{url}/elsewhere"));
+    set(
+        &mut settings,
+        "PODBEAT_SERVICE_URL",
+        format!("{url}/elsewhere"),
+    );
     let checked = check(&settings).await;
     checked.differs_by(&[("service.run", "failed")]);
     set(&mut settings, "PODBEAT_SERVICE_URL", url);
-    let abort = ended(podbeat().args(["runs", "abort", "trn.another"]).envs(&settings)).await;
+    let abort = ended(
+        podbeat()
+            .args(["runs", "abort", "trn.another"])
+            .envs(&settings),
+    )
+    .await;
     assert_eq!(abort.code, 0, "{abort:?}");
     let checked = check(&settings).await;
     checked.differs_by(&[("service.run", "warning")]);
@@ -519,7 +570,10 @@ async fn settings_that_are_missing_keep_nothing_else_from_being_checked() {
         ("service.run", "skipped"),
     ]);
     says(&checked, "settings.TASK_RUN_ID", "missing", "--task-run-id");
-    assert_eq!(checked.seen("service.run"), "because of settings.TASK_RUN_ID");
+    assert_eq!(
+        checked.seen("service.run"),
+        "because of settings.TASK_RUN_ID"
+    );
 
     // If nothing is set, check names every missing setting.
     let checked = check(&Settings::new()).await;
@@ -530,7 +584,10 @@ async fn settings_that_are_missing_keep_nothing_else_from_being_checked() {
         "PODBEAT_SERVICE_URL",
         "PODBEAT_TOKEN_FILE",
     ] {
-        assert_eq!(checked.check(&format!("settings.{variable}"))["state"], "failed");
+        assert_eq!(
+            checked.check(&format!("settings.{variable}"))["state"],
+            "failed"
+        );
     }
 }
 
@@ -540,7 +597,10 @@ async fn the_run_is_that_of_the_pods_index() {
     let mut settings = settings(&world);
     set(&mut settings, "TASK_RUN_ID", "trn.9-{index}");
     let checked = check(&settings).await;
-    checked.differs_by(&[("settings.TASK_RUN_ID", "failed"), ("service.run", "skipped")]);
+    checked.differs_by(&[
+        ("settings.TASK_RUN_ID", "failed"),
+        ("service.run", "skipped"),
+    ]);
     let seen = "contains {index}, but JOB_COMPLETION_INDEX is not set";
     says(&checked, "settings.TASK_RUN_ID", seen, "TASK_RUN_ID");
     set(&mut settings, "JOB_COMPLETION_INDEX", "4");

@@ -30,7 +30,9 @@ enum Does {
 }
 
 fn acceptor(authority: &Authority) -> TlsAcceptor {
-    let identity = authority.issue(&["127.0.0.1", "localhost"]).expect("issued");
+    let identity = authority
+        .issue(&["127.0.0.1", "localhost"])
+        .expect("issued");
     TlsAcceptor::from(identity.server_config(None).expect("a configuration"))
 }
 
@@ -105,7 +107,11 @@ async fn before(world: &World, more: &[(&str, String)]) -> Checked {
     }
     let checked = run(&settings, &["-o", "json", "--timeout", "3s"]).await;
     assert!(checked.took < Duration::from_secs(15 + 15), "{checked:?}");
-    assert_eq!((checked.code, checked.notes.as_str()), (1, ""), "{checked:?}");
+    assert_eq!(
+        (checked.code, checked.notes.as_str()),
+        (1, ""),
+        "{checked:?}"
+    );
     let shown: String = checked
         .out
         .chars()
@@ -162,7 +168,11 @@ async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
 #[tokio::test]
 async fn no_token_is_sent_to_whoever_is_not_verified() {
     let world = world().await;
-    let contains = |bytes: &[u8], text: &str| bytes.windows(text.len()).any(|part| part == text.as_bytes());
+    let contains = |bytes: &[u8], text: &str| {
+        bytes
+            .windows(text.len())
+            .any(|part| part == text.as_bytes())
+    };
     let plain = sent_to(&world, None).await;
     assert!(!plain.is_empty() && !contains(&plain, TOKEN) && !contains(&plain, "HTTP"));
     let other = Authority::named("another CA").expect("made");
@@ -188,7 +198,11 @@ async fn a_hostile_service() {
         let server = serve(&world.authority, does).await;
         let url = format!("https://localhost:{}", server.port);
         let checked = before(&world, &[("PODBEAT_SERVICE_URL", url)]).await;
-        assert_eq!(checked.check(failed)["state"], "failed", "{does:?}: {checked:?}");
+        assert_eq!(
+            checked.check(failed)["state"],
+            "failed",
+            "{does:?}: {checked:?}"
+        );
         assert_eq!(
             checked.check("kubernetes.pod")["state"],
             "ok",
@@ -210,7 +224,11 @@ async fn a_hostile_api_server() {
         Does::Garbage,
     ] {
         let server = serve(&world.authority, does).await;
-        let checked = before(&world, &[("KUBERNETES_SERVICE_PORT", server.port.to_string())]).await;
+        let checked = before(
+            &world,
+            &[("KUBERNETES_SERVICE_PORT", server.port.to_string())],
+        )
+        .await;
         assert_eq!(
             checked.check("kubernetes.api")["state"],
             "failed",
@@ -232,6 +250,10 @@ async fn an_api_server_of_which_parts_hang() {
         .inject("get hang until-lifted".parse().expect("a rule"));
     let checked = before(&world, &[]).await;
     assert_eq!(checked.check("kubernetes.pod")["state"], "failed");
-    assert!(checked.seen("kubernetes.pod").contains("no answer within 3s"));
+    assert!(
+        checked
+            .seen("kubernetes.pod")
+            .contains("no answer within 3s")
+    );
     assert_eq!(checked.check("kubernetes.watch")["state"], "ok");
 }

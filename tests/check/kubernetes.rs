@@ -24,7 +24,10 @@ const RIGHTS: [(&str, &str); 3] = [
     ("kubernetes.watch", "skipped"),
 ];
 
-fn but<'id>(all: &[(&'id str, &'id str)], more: &[(&'id str, &'id str)]) -> Vec<(&'id str, &'id str)> {
+fn but<'id>(
+    all: &[(&'id str, &'id str)],
+    more: &[(&'id str, &'id str)],
+) -> Vec<(&'id str, &'id str)> {
     let rest = all
         .iter()
         .filter(|(id, _)| !more.iter().any(|(other, _)| other == id));
@@ -55,7 +58,10 @@ async fn a_verb_that_no_role_allows() {
         let documents = applied(&checked.remedy(&id));
         assert_eq!(documents[0]["kind"], "Role");
         assert_eq!(documents[0]["metadata"]["namespace"], "lab");
-        assert_eq!(documents[0]["rules"][0]["verbs"], json!(["get", "list", "watch"]));
+        assert_eq!(
+            documents[0]["rules"][0]["verbs"],
+            json!(["get", "list", "watch"])
+        );
         assert_eq!(
             documents[1]["subjects"],
             json!([{"kind": "ServiceAccount", "name": "podbeat", "namespace": "lab"}])
@@ -157,7 +163,11 @@ async fn no_container_of_that_name() {
             .seen("pod.container")
             .ends_with("no container hb; it has podbeat, main")
     );
-    assert!(checked.remedy("pod.container").contains("PODBEAT_CONTAINER_NAME"));
+    assert!(
+        checked
+            .remedy("pod.container")
+            .contains("PODBEAT_CONTAINER_NAME")
+    );
 }
 
 #[tokio::test]
@@ -182,10 +192,18 @@ async fn sidecars_that_are_declared_otherwise() {
     })
     .await;
     behind.differs_by(&[("pod.sidecar", "warning")]);
-    assert_eq!(behind.seen("pod.sidecar"), "native sidecar, but after fetch");
-    let ordinary = with_pod(|pod, _| pod["spec"]["initContainers"] = json!([{"name": "podbeat"}])).await;
+    assert_eq!(
+        behind.seen("pod.sidecar"),
+        "native sidecar, but after fetch"
+    );
+    let ordinary =
+        with_pod(|pod, _| pod["spec"]["initContainers"] = json!([{"name": "podbeat"}])).await;
     ordinary.differs_by(&[("pod.sidecar", "failed")]);
-    assert!(ordinary.remedy("pod.sidecar").contains("restartPolicy: Always"));
+    assert!(
+        ordinary
+            .remedy("pod.sidecar")
+            .contains("restartPolicy: Always")
+    );
     let plain = with_pod(|pod, _| {
         *pod = podbeat_lab::pod::Pod::new(POD, UID)
             .sidecar(Sidecar::Plain)
@@ -211,7 +229,10 @@ async fn a_token_that_the_api_server_does_not_accept() {
     let checked = check(&settings).await;
     let expected = but(
         &[&OF_THE_POD[..], &RIGHTS[..]].concat(),
-        &[("kubernetes.api", "failed"), ("clock.kubernetes", "skipped")],
+        &[
+            ("kubernetes.api", "failed"),
+            ("clock.kubernetes", "skipped"),
+        ],
     );
     checked.differs_by(&expected);
     assert!(checked.seen("kubernetes.api").contains("answered 401"));
@@ -230,11 +251,15 @@ async fn an_api_server_that_can_not_be_reached_or_trusted() {
     let mut settings = settings(&world);
     let expected = but(
         &[&OF_THE_POD[..], &RIGHTS[..]].concat(),
-        &[("kubernetes.api", "failed"), ("clock.kubernetes", "skipped")],
+        &[
+            ("kubernetes.api", "failed"),
+            ("clock.kubernetes", "skipped"),
+        ],
     );
     let other = podbeat_lab::pki::Authority::new().expect("made");
     let dir = world.path("other-account");
-    podbeat_lab::kube_api::KubeApi::write_service_account(&other, KUBE_TOKEN, &dir).expect("written");
+    podbeat_lab::kube_api::KubeApi::write_service_account(&other, KUBE_TOKEN, &dir)
+        .expect("written");
     set_path(&mut settings, "PODBEAT_SERVICE_ACCOUNT_DIR", &dir);
     let checked = check(&settings).await;
     checked.differs_by(&expected);
@@ -245,7 +270,11 @@ async fn an_api_server_that_can_not_be_reached_or_trusted() {
         "{}",
         checked.seen("kubernetes.api")
     );
-    assert!(checked.remedy("kubernetes.api").contains("kube-root-ca.crt"));
+    assert!(
+        checked
+            .remedy("kubernetes.api")
+            .contains("kube-root-ca.crt")
+    );
     let (port, _socket) = unused_port();
     set(&mut settings, "KUBERNETES_SERVICE_PORT", port.to_string());
     let checked = check(&settings).await;
@@ -272,7 +301,11 @@ async fn no_service_account_and_no_kubeconfig() {
     );
     let checked = check(&settings).await;
     checked.differs_by(&expected);
-    assert!(checked.seen("kubernetes.access").contains("nowhere/token: "));
+    assert!(
+        checked
+            .seen("kubernetes.access")
+            .contains("nowhere/token: ")
+    );
     assert!(
         checked
             .remedy("kubernetes.access")
@@ -314,7 +347,10 @@ async fn a_program_for_credentials_shows_nothing_of_its_output_and_holds_nothing
     };
     set_path(&mut settings, "KUBECONFIG", &world.path("exec.kubeconfig"));
     for (script, seen) in [
-        ("echo token=hunter2; exit 1", "program for credentials failed"),
+        (
+            "echo token=hunter2; exit 1",
+            "program for credentials failed",
+        ),
         ("echo '{token: [hunter2'", "credentials can't be used"),
     ] {
         kubeconfig(script);
@@ -325,10 +361,15 @@ async fn a_program_for_credentials_shows_nothing_of_its_output_and_holds_nothing
     kubeconfig("exec sleep 60 > /dev/null 2>&1");
     let checked = super::run(&settings, &["-o", "json", "--timeout", "1s"]).await;
     assert!(
-        checked.seen("kubernetes.access").contains("no result within 1s"),
+        checked
+            .seen("kubernetes.access")
+            .contains("no result within 1s"),
         "{checked:?}"
     );
-    assert!(checked.took < std::time::Duration::from_secs(30), "{checked:?}");
+    assert!(
+        checked.took < std::time::Duration::from_secs(30),
+        "{checked:?}"
+    );
 }
 
 #[tokio::test]
@@ -336,7 +377,12 @@ async fn the_retry_count_of_a_job() {
     const CONTROLLER_UID: &str = "batch.kubernetes.io/controller-uid";
     let world = world().await;
     let settings = settings(&world);
-    assert!(check(&settings).await.seen("pod.retries").starts_with("none: "));
+    assert!(
+        check(&settings)
+            .await
+            .seen("pod.retries")
+            .starts_with("none: ")
+    );
     let of_job = |mut pod: Value, phase: &str| {
         pod["metadata"]["creationTimestamp"] = json!("2026-11-25T00:00:00Z");
         pod["metadata"]["labels"] = json!({CONTROLLER_UID: "j1"});
@@ -358,8 +404,15 @@ async fn the_retry_count_of_a_job() {
     world.kube.apply(before);
     let checked = check(&settings).await;
     checked.differs_by(&[("pod.retries", "warning")]);
-    assert!(checked.remedy("pod.retries").contains("completionMode: Indexed"));
-    world.kube_faults.script("list 403 until-lifted").expect("a rule");
+    assert!(
+        checked
+            .remedy("pod.retries")
+            .contains("completionMode: Indexed")
+    );
+    world
+        .kube_faults
+        .script("list 403 until-lifted")
+        .expect("a rule");
     let checked = check(&settings).await;
     checked.differs_by(&[("pod.retries", "warning")]);
     assert!(checked.seen("pod.retries").contains("403"), "{checked:?}");

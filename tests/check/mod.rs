@@ -180,7 +180,8 @@ impl Checked {
 /// Runs `podbeat check` with these settings alone.
 async fn run(settings: &Settings, arguments: &[&str]) -> Checked {
     let begun = Instant::now();
-    let Ended { code, out, notes } = ended(podbeat().arg("check").args(arguments).envs(settings)).await;
+    let Ended { code, out, notes } =
+        ended(podbeat().arg("check").args(arguments).envs(settings)).await;
     let checked = Checked {
         code,
         out,

@@ -93,7 +93,11 @@ async fn plain_http_through_a_proxy() {
     let world = world().await;
     let mut settings = settings(&world);
     let plain = plain().await;
-    let at = plain.url().rsplit(':').next().and_then(|port| port.parse().ok());
+    let at = plain
+        .url()
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok());
     let proxy = proxy(at).await;
     for (variable, value) in [
         (
@@ -132,7 +136,9 @@ async fn a_proxy_that_refuses() {
         ("clock.service", "skipped"),
     ]);
     assert!(
-        checked.seen("service.tls").contains("the proxy answered 407"),
+        checked
+            .seen("service.tls")
+            .contains("the proxy answered 407"),
         "{}",
         checked.seen("service.tls")
     );
@@ -147,7 +153,12 @@ async fn a_proxy_that_is_not_used_is_told() {
     for (no_proxy, variable, away, why) in [
         ("", "HTTPS_PROXY", false, "the host is this machine itself"),
         ("*", "https_proxy", true, "NO_PROXY has *"),
-        ("a.example,0.0.0.0/8", "ALL_PROXY", true, "NO_PROXY has 0.0.0.0/8"),
+        (
+            "a.example,0.0.0.0/8",
+            "ALL_PROXY",
+            true,
+            "NO_PROXY has 0.0.0.0/8",
+        ),
     ] {
         let mut settings = settings.clone();
         if away {

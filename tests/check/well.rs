@@ -22,7 +22,10 @@ async fn all_holds_and_nothing_is_changed() {
     settings.insert("PODBEAT_RENEWED_TOKEN_FILE".to_owned(), renewed);
     check(&settings).await.differs_by(&[]);
 
-    assert!(world.service.heartbeats().is_empty(), "no heartbeat was sent");
+    assert!(
+        world.service.heartbeats().is_empty(),
+        "no heartbeat was sent"
+    );
     for name in ["state", "markers", "renewed"] {
         let left = std::fs::read_dir(world.path(name)).expect("read").count();
         assert_eq!(left, 0, "files in {name}");
@@ -54,7 +57,11 @@ async fn what_was_seen_is_told() {
         ("files.markers", "no exit marker yet"),
         ("clock.service", "agrees with"),
     ] {
-        assert!(checked.seen(id).contains(seen), "{id}: {}", checked.seen(id));
+        assert!(
+            checked.seen(id).contains(seen),
+            "{id}: {}",
+            checked.seen(id)
+        );
     }
 }
 
@@ -100,7 +107,11 @@ async fn settings_can_be_flags_and_a_wrong_command_line_is_64() {
     ];
     let checked = run(&settings, &flags).await;
     checked.differs_by(&[]);
-    assert!(checked.seen("pod.grace").ends_with("timeout of one attempt 5s"));
+    assert!(
+        checked
+            .seen("pod.grace")
+            .ends_with("timeout of one attempt 5s")
+    );
     for wrong in [
         &["--timeout", "soon-hunter2"][..],
         &["--timeout", "1h"],

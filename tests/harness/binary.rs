@@ -103,7 +103,11 @@ impl Podbeat {
         let log = world.path(log);
         let mut options = std::fs::File::options();
         // Both outputs append to the file.
-        let file = options.append(true).create_new(true).open(&log).expect("a file");
+        let file = options
+            .append(true)
+            .create_new(true)
+            .open(&log)
+            .expect("a file");
         let child = std::process::Command::new(PODBEAT)
             .args(arguments)
             .env_clear()
@@ -177,7 +181,9 @@ impl Podbeat {
     /// `None` after it has ended.
     fn peak_if_it_runs(&self) -> Option<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+        let peak = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))?;
         let kib: u64 = peak.trim().strip_suffix(" kB")?.parse().ok()?;
         Some(kib << 10)
     }

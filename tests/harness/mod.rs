@@ -45,7 +45,10 @@ pub(crate) fn settings(world: &World, more: &[(&str, &str)]) -> BTreeMap<String,
 /// The same, but the services are not on loopback, so a proxy can reach them.
 pub(crate) fn settings_away(world: &World, more: &[(&str, &str)]) -> BTreeMap<String, String> {
     let mut settings = settings(world, more);
-    settings.insert("KUBERNETES_SERVICE_HOST".to_owned(), listener::AWAY.to_owned());
+    settings.insert(
+        "KUBERNETES_SERVICE_HOST".to_owned(),
+        listener::AWAY.to_owned(),
+    );
     let url = world.service.url().replace("localhost", listener::AWAY);
     settings.insert("PODBEAT_SERVICE_URL".to_owned(), url);
     settings
@@ -74,9 +77,14 @@ pub(crate) fn knowing<'id>(runs: impl IntoIterator<Item = &'id str>) -> Options 
 /// A service without TLS.
 pub(crate) async fn plain_service(options: Options) -> Service {
     let contract = Contract::load().expect("the contract");
-    Service::start_plain(([127, 0, 0, 1], 0).into(), contract, Faults::default(), options)
-        .await
-        .expect("started")
+    Service::start_plain(
+        ([127, 0, 0, 1], 0).into(),
+        contract,
+        Faults::default(),
+        options,
+    )
+    .await
+    .expect("started")
 }
 
 /// A port of this machine on which nothing listens, and the socket that reserves it.
@@ -107,7 +115,10 @@ pub(crate) fn is_alone(test: &str) -> bool {
         .expect("it runs");
     let told = String::from_utf8_lossy(&output.stdout);
     // A name that matches no test would also pass.
-    assert!(output.status.success() && told.contains("1 passed"), "{told}");
+    assert!(
+        output.status.success() && told.contains("1 passed"),
+        "{told}"
+    );
     false
 }
 

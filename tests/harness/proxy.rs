@@ -55,7 +55,10 @@ impl Proxy {
     }
 
     pub(crate) fn url(&self) -> String {
-        format!("{}://user:hunter2@127.0.0.1:{}", self.scheme, self.listener.port)
+        format!(
+            "{}://user:hunter2@127.0.0.1:{}",
+            self.scheme, self.listener.port
+        )
     }
 
     /// The first lines of all its requests, each once.
@@ -88,7 +91,10 @@ impl Proxy {
     }
 }
 
-async fn serve(mut client: impl AsyncRead + AsyncWrite + Unpin, heads: &Mutex<Vec<String>>) -> Result<()> {
+async fn serve(
+    mut client: impl AsyncRead + AsyncWrite + Unpin,
+    heads: &Mutex<Vec<String>>,
+) -> Result<()> {
     let head = head(&mut client).await?;
     heads.lock().expect("not poisoned").push(head.clone());
     if head.starts_with("CONNECT ") {

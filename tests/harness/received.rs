@@ -24,7 +24,9 @@ pub(crate) async fn until_one(world: &World, what: &str, is: impl Fn(&Heartbeat)
 }
 
 pub(crate) fn main_is(heartbeat: &Heartbeat, state: &str) -> bool {
-    heartbeat.state("main").is_some_and(|(name, _)| name == state)
+    heartbeat
+        .state("main")
+        .is_some_and(|(name, _)| name == state)
 }
 
 /// Waits until the service accepted a heartbeat with `main` in this state.

@@ -15,7 +15,8 @@ pub(crate) fn root() -> &'static Path {
 
 /// Every source file of podbeat and of its crates.
 pub(crate) fn sources() -> Vec<PathBuf> {
-    let (mut found, mut directories) = (Vec::new(), vec![root().join("src"), root().join("crates")]);
+    let (mut found, mut directories) =
+        (Vec::new(), vec![root().join("src"), root().join("crates")]);
     while let Some(directory) = directories.pop() {
         for entry in std::fs::read_dir(directory).expect("a readable directory") {
             let path = entry.expect("an entry").path();

@@ -73,14 +73,17 @@ pub(crate) struct Server {
 
 impl Server {
     /// Answers each request with this function.
-    pub(crate) async fn start(answers: impl Fn(&Received) -> Answer + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(
+        answers: impl Fn(&Received) -> Answer + Send + Sync + 'static,
+    ) -> Self {
         let received = Arc::new(Mutex::new(Vec::new()));
         let (shared, answers) = (Arc::clone(&received), Arc::new(answers));
         let listener = Listener::start(move |stream| {
             let (received, answers) = (Arc::clone(&shared), Arc::clone(&answers));
             async move {
-                let service =
-                    service_fn(move |request| answer(request, Arc::clone(&received), Arc::clone(&answers)));
+                let service = service_fn(move |request| {
+                    answer(request, Arc::clone(&received), Arc::clone(&answers))
+                });
                 let serving = hyper::server::conn::http1::Builder::new()
                     .serve_connection(TokioIo::new(stream), service);
                 // A client that disconnects does not affect the others.

@@ -28,7 +28,11 @@ fn size(of: u16) -> NonZeroU16 {
 impl Terminal {
     /// Starts podbeat, without any variable of this process, on a terminal of this size. `arranged`
     /// sets up the command, and gets the terminal in its state before.
-    pub(crate) fn start(columns: u16, rows: u16, arranged: impl FnOnce(Command, &Pty) -> Command) -> Self {
+    pub(crate) fn start(
+        columns: u16,
+        rows: u16,
+        arranged: impl FnOnce(Command, &Pty) -> Command,
+    ) -> Self {
         Self::with(Command::new(PODBEAT).env_clear(), columns, rows, arranged)
     }
 
@@ -42,7 +46,10 @@ impl Terminal {
         let (pty, pts) = pty_process::open().expect("a pty");
         pty.resize(Size::new(rows, columns)).expect("resized");
         let command = arranged(command, &pty);
-        let child = command.kill_on_drop(true).spawn(pts).expect("the binary runs");
+        let child = command
+            .kill_on_drop(true)
+            .spawn(pts)
+            .expect("the binary runs");
         Self {
             pty,
             child,
@@ -75,7 +82,11 @@ impl Terminal {
     pub(crate) async fn until(&mut self, what: &str, reached: impl Fn(&vt100::Screen) -> bool) {
         let deadline = tokio::time::Instant::now() + LIMIT;
         while !reached(self.screen()) {
-            assert!(self.read().await, "it ended without {what}:\n{}", self.shown());
+            assert!(
+                self.read().await,
+                "it ended without {what}:\n{}",
+                self.shown()
+            );
             assert!(
                 tokio::time::Instant::now() < deadline,
                 "no {what}:\n{}",
@@ -86,7 +97,8 @@ impl Terminal {
 
     /// Waits until the screen shows a text.
     pub(crate) async fn shows(&mut self, text: &str) {
-        self.until(text, |screen| screen.contents().contains(text)).await;
+        self.until(text, |screen| screen.contents().contains(text))
+            .await;
     }
 
     pub(crate) async fn types(&mut self, keys: &str) {

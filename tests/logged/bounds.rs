@@ -77,12 +77,16 @@ async fn the_first_line_has_every_setting() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_at_rest_logs_nothing() {
     let world = World::start().await.expect("a world");
-    world.service.set_tokens(&[podbeat_lab::world::TOKEN, "renewed"]);
+    world
+        .service
+        .set_tokens(&[podbeat_lab::world::TOKEN, "renewed"]);
     world
         .service_faults
         .script("heartbeat jwt=renewed until-lifted")
         .expect("a rule");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
     until_main_is(&world, "running").await;
     until(&world, "thirty more", |heartbeats| heartbeats.len() > 33).await;
@@ -118,11 +122,15 @@ async fn a_trouble_that_goes_on_is_told_ever_more_rarely() {
         .kube
         .apply(Pod::new("p", "u1").showing(&serde_json::Value::Null));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "100ms")]);
-    podbeat.until_logged("the service accepts heartbeats again").await;
+    podbeat
+        .until_logged("the service accepts heartbeats again")
+        .await;
     world
         .kube
         .apply(Pod::new("p", "u1").showing(&terminated(0, "Completed", "c1")));
-    podbeat.until_logged("the last heartbeat was accepted").await;
+    podbeat
+        .until_logged("the last heartbeat was accepted")
+        .await;
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
@@ -152,7 +160,10 @@ async fn the_filter_decides_what_is_told() {
         ("off", None),
         ("error", None),
         ("debug", Some(("DEBUG", "sending a heartbeat"))),
-        ("warn,podbeat::agent::delivery=debug", Some(("DEBUG", "answered"))),
+        (
+            "warn,podbeat::agent::delivery=debug",
+            Some(("DEBUG", "answered")),
+        ),
         (
             "podbeat::agent::report=info",
             Some(("INFO", "podbeat is exiting")),
@@ -160,7 +171,9 @@ async fn the_filter_decides_what_is_told() {
     ] {
         let world = World::start().await.expect("a world");
         let pod = Pod::new("p", "u1").sidecar(podbeat_lab::pod::Sidecar::Plain);
-        world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+        world
+            .kube
+            .apply(pod.showing(&terminated(0, "Completed", "c1")));
         let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_LOG", filter)])
             .end_in_lines()
             .await;

@@ -44,7 +44,10 @@ async fn whatever_a_container_says_one_event_is_one_line() {
                 .find(|line| line["message"] == "container state changed")
                 .expect("a line");
             let message = changed["container_message"].as_str().expect("a text");
-            assert!(message.starts_with(EVIL) && message.ends_with("x…"), "{message}");
+            assert!(
+                message.starts_with(EVIL) && message.ends_with("x…"),
+                "{message}"
+            );
             assert!(message.chars().count() == 257 && changed["reason"] == "Err\nor");
         } else {
             let changed: Vec<&str> = text
@@ -57,7 +60,10 @@ async fn whatever_a_container_says_one_event_is_one_line() {
             for line in text.lines() {
                 let (time, rest) = line.split_once(' ').expect("a time");
                 assert!(time.len() == 13 && time.ends_with('Z'), "{line}");
-                assert!(rest.starts_with("INFO  ") || rest.starts_with("WARN  "), "{line}");
+                assert!(
+                    rest.starts_with("INFO  ") || rest.starts_with("WARN  "),
+                    "{line}"
+                );
             }
         }
     }
@@ -143,7 +149,9 @@ fn a_panic_is_a_line_of_json() {
     assert!(!output.status.success());
     let lines = lines(std::str::from_utf8(&output.stderr).expect("text"));
     table::check(&lines);
-    let [line] = &lines[..] else { panic!("{lines:?}") };
+    let [line] = &lines[..] else {
+        panic!("{lines:?}")
+    };
     assert_eq!(
         line["message"],
         "podbeat panicked; this is a bug, please report it"

@@ -37,7 +37,10 @@ const NOT_HERE: &[(&str, &str)] = &[
 ];
 
 fn of<'lines>(lines: &'lines [Value], message: &str) -> Vec<&'lines Value> {
-    lines.iter().filter(|line| line["message"] == message).collect()
+    lines
+        .iter()
+        .filter(|line| line["message"] == message)
+        .collect()
 }
 
 fn one<'lines>(lines: &'lines [Value], message: &str) -> &'lines Value {
@@ -52,7 +55,10 @@ fn one<'lines>(lines: &'lines [Value], message: &str) -> &'lines Value {
 async fn a_whole_life() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     world.kube_faults.script("list 403 x2").expect("rules");
-    world.service_faults.script("heartbeat 503 x3").expect("rules");
+    world
+        .service_faults
+        .script("heartbeat 503 x3")
+        .expect("rules");
     let pod = Pod::new("p", "u1").policy("OnFailure");
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
     let podbeat = Podbeat::start(&world, "log", &[("PODBEAT_LISTEN", "127.0.0.1:0")]);
@@ -80,7 +86,9 @@ async fn a_whole_life() -> Vec<Value> {
         1,
         &exit(137, "OOMKilled", "c1"),
     )));
-    podbeat.until_logged("the last heartbeat was accepted").await;
+    podbeat
+        .until_logged("the last heartbeat was accepted")
+        .await;
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
@@ -113,22 +121,33 @@ async fn a_whole_life() -> Vec<Value> {
             &json!(false)
         )
     );
-    one(&lines, "the service accepted the first heartbeat of this process");
+    one(
+        &lines,
+        "the service accepted the first heartbeat of this process",
+    );
     let refused = of(&lines, "a heartbeat was not accepted");
     let repeats: Vec<u64> = refused
         .iter()
         .filter_map(|line| line["repeats"].as_u64())
         .collect();
     assert_eq!(repeats, [1, 2]);
-    assert!(refused.iter().all(|line| line["status"] == 503), "{refused:?}");
-    assert_eq!(one(&lines, "the service accepts heartbeats again")["failures"], 3);
+    assert!(
+        refused.iter().all(|line| line["status"] == 503),
+        "{refused:?}"
+    );
+    assert_eq!(
+        one(&lines, "the service accepts heartbeats again")["failures"],
+        3
+    );
     assert_eq!(one(&lines, "watching the pod again")["failures"], 2);
     let changes: Vec<Value> = of(&lines, "container state changed")
         .into_iter()
         .map(|line| {
             let mut line = line.clone();
             let members = line.as_object_mut().expect("an object");
-            members.retain(|name, _| !["timestamp", "level", "target", "message"].contains(&name.as_str()));
+            members.retain(|name, _| {
+                !["timestamp", "level", "target", "message"].contains(&name.as_str())
+            });
             line
         })
         .collect();
@@ -184,18 +203,25 @@ async fn odd_answers() -> Vec<Value> {
         &[
             ("PODBEAT_INTERVAL", "100ms"),
             ("TRACEPARENT", "none of the kind"),
-            ("PODBEAT_RENEWED_TOKEN_FILE", &text(world.path("later/token"))),
+            (
+                "PODBEAT_RENEWED_TOKEN_FILE",
+                &text(world.path("later/token")),
+            ),
         ],
     );
     podbeat
         .until_logged("cannot write a file; heartbeats continue without it")
         .await;
     std::fs::create_dir(world.path("later")).expect("made");
-    podbeat.until_logged("writing the file succeeded again").await;
+    podbeat
+        .until_logged("writing the file succeeded again")
+        .await;
     podbeat
         .until_logged("the service's responses are usable again")
         .await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
     assert!(
@@ -212,7 +238,9 @@ async fn an_expired_token() -> Vec<Value> {
     world.service.set_tokens(&[&token]);
     world.write_token(&token).expect("written");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     Podbeat::start(&world, "log", &[]).end_in_lines().await.1
 }
 
@@ -235,8 +263,12 @@ async fn a_restart() -> Vec<Value> {
     first.signal(Signal::KILL);
     first.ended().await;
     let mut all = first.lines();
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
-    let (code, lines) = Podbeat::start(&world, "log-2", &settings).end_in_lines().await;
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
+    let (code, lines) = Podbeat::start(&world, "log-2", &settings)
+        .end_in_lines()
+        .await;
     assert_eq!(code, 0);
     one(&lines, "resumed from the journal");
     all.extend(lines);
@@ -246,7 +278,9 @@ async fn a_restart() -> Vec<Value> {
 async fn wrong_names() -> Vec<Value> {
     let mut all = vec![];
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let names = [
         ("PODBEAT_CONTAINER_NAME", "hearbeat"),
         ("PODBEAT_TASK_CONTAINERS", "main,mian"),
@@ -261,7 +295,11 @@ async fn wrong_names() -> Vec<Value> {
     assert_eq!(strangers["containers"], "mian");
     podbeat.signal(Signal::TERM);
     all.extend(podbeat.end_in_lines().await.1);
-    let podbeat = Podbeat::start(&world, "log-2", &[("POD_NAME", "q"), ("TASK_RUN_ID", "run-2")]);
+    let podbeat = Podbeat::start(
+        &world,
+        "log-2",
+        &[("POD_NAME", "q"), ("TASK_RUN_ID", "run-2")],
+    );
     podbeat
         .until_logged(
             "pod not found; check POD_NAME, POD_NAMESPACE and POD_UID. Heartbeats continue without container states",
@@ -285,7 +323,9 @@ async fn another_pod() -> Vec<Value> {
     ];
     let mut settings = settings(&world, &more);
     settings.retain(|variable, _| !variable.starts_with("KUBERNETES_") && variable != "POD_UID");
-    world.kube.apply(Pod::new("p", "u1").showing(&running(STARTED)));
+    world
+        .kube
+        .apply(Pod::new("p", "u1").showing(&running(STARTED)));
     let mut first = Podbeat::with(&world, "log-1", &settings, &[]);
     until_main_is(&world, "running").await;
     first.signal(Signal::KILL);
@@ -304,7 +344,10 @@ async fn another_pod() -> Vec<Value> {
     second.signal(Signal::TERM);
     let (_, lines) = second.end_in_lines().await;
     assert_eq!(
-        one(&lines, "another pod has this pod's name; ignoring its states")["uid"],
+        one(
+            &lines,
+            "another pod has this pod's name; ignoring its states"
+        )["uid"],
         "u2"
     );
     all.extend(lines);
@@ -320,7 +363,9 @@ async fn a_service_that_refuses() -> Vec<Value> {
     podbeat
         .until_logged("the service accepted the first heartbeat of this process")
         .await;
-    podbeat.until_logged("found the pod in the Kubernetes API").await;
+    podbeat
+        .until_logged("found the pod in the Kubernetes API")
+        .await;
     world
         .service_faults
         .script("heartbeat 400 until-lifted")
@@ -403,7 +448,10 @@ async fn two_signals_and_no_look() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
-    world.kube_faults.script("get 500 until-lifted").expect("a rule");
+    world
+        .kube_faults
+        .script("get 500 until-lifted")
+        .expect("a rule");
     let podbeat = Podbeat::start(&world, "log", &[]);
     until_main_is(&world, "running").await;
     podbeat.signal(Signal::TERM);
@@ -425,12 +473,14 @@ async fn two_signals_and_no_look() -> Vec<Value> {
 async fn reasons() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let mut pod = Pod::new("p", "u1").showing(&waiting("PodInitializing"));
-    let setup = |state: Value| json!({"name": "setup", "restartCount": 0, "state": state, "lastState": {}});
+    let setup =
+        |state: Value| json!({"name": "setup", "restartCount": 0, "state": state, "lastState": {}});
     pod["spec"]["initContainers"]
         .as_array_mut()
         .expect("a list")
         .push(json!({"name": "setup"}));
-    let waits = |message: &str| setup(json!({"waiting": {"reason": "ErrImagePull", "message": message}}));
+    let waits =
+        |message: &str| setup(json!({"waiting": {"reason": "ErrImagePull", "message": message}}));
     pod["status"]["initContainerStatuses"] = json!([waits("no such image")]);
     world.kube.apply(pod.clone());
     let podbeat = Podbeat::start(&world, "log", &[]);
@@ -447,8 +497,9 @@ async fn reasons() -> Vec<Value> {
     pod["status"]["phase"] = json!("Failed");
     pod["status"]["reason"] = json!("Evicted");
     pod["status"]["message"] = json!("x".repeat(1000));
-    pod["status"]["initContainerStatuses"] =
-        json!([setup(json!({"terminated": {"exitCode": 5, "reason": "Error"}}))]);
+    pod["status"]["initContainerStatuses"] = json!([setup(
+        json!({"terminated": {"exitCode": 5, "reason": "Error"}})
+    )]);
     world.kube.apply(pod);
     until_final(&world).await;
     podbeat.signal(Signal::TERM);
@@ -458,7 +509,13 @@ async fn reasons() -> Vec<Value> {
         one(&lines, "the pod is being deleted")["until"],
         "2026-11-24T02:00:00Z"
     );
-    let members = ["condition", "container", "exit_code", "reason", "pod_message"];
+    let members = [
+        "condition",
+        "container",
+        "exit_code",
+        "reason",
+        "pod_message",
+    ];
     let told: Vec<Value> = of(&lines, reason)
         .into_iter()
         .map(|line| {
@@ -493,8 +550,7 @@ async fn a_restart_of_all_containers() -> Vec<Value> {
     std::fs::create_dir(&state).expect("made");
     let settings = [("PODBEAT_STATE_DIR", &*text(&state))];
     let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
-    pod["spec"]["containers"][0]["restartPolicyRules"] =
-        json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
+    pod["spec"]["containers"][0]["restartPolicyRules"] = json!([{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]);
     let showing = |pod: &Value, status: Value| {
         let mut pod = pod.clone();
         pod["status"]["containerStatuses"][0]["state"] = status["state"].clone();
@@ -525,8 +581,12 @@ async fn a_restart_of_all_containers() -> Vec<Value> {
     assert!(!world.service.accepted().iter().any(Heartbeat::is_final));
     world.kube.apply(showing(&pod, running(STARTED)));
     let podbeat = Podbeat::start(&world, "log-3", &settings);
-    podbeat.until_logged("found the pod in the Kubernetes API").await;
-    world.kube.apply(showing(&pod, terminated(0, "Completed", "c3")));
+    podbeat
+        .until_logged("found the pod in the Kubernetes API")
+        .await;
+    world
+        .kube
+        .apply(showing(&pod, terminated(0, "Completed", "c3")));
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end_in_lines().await;
@@ -544,11 +604,18 @@ async fn a_barrier() -> Vec<Value> {
     podbeat
         .until_logged("the service accepted the first heartbeat of this process")
         .await;
-    podbeat.until_logged("found the pod in the Kubernetes API").await;
-    world.service_faults.script("heartbeat drop").expect("a rule");
+    podbeat
+        .until_logged("found the pod in the Kubernetes API")
+        .await;
+    world
+        .service_faults
+        .script("heartbeat drop")
+        .expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     until_final(&world).await;
     world
         .service_faults
@@ -634,9 +701,14 @@ async fn jobs() -> Vec<Value> {
         let labels = pod["metadata"]["labels"].take();
         world.kube.apply(pod.clone());
         let podbeat = Podbeat::start(&world, &format!("log-{name}"), &of(name));
-        podbeat.until_logged("found the pod in the Kubernetes API").await;
+        podbeat
+            .until_logged("found the pod in the Kubernetes API")
+            .await;
         if name == "unlisted" {
-            world.kube_faults.script("list 403 until-lifted").expect("a rule");
+            world
+                .kube_faults
+                .script("list 403 until-lifted")
+                .expect("a rule");
         }
         pod["metadata"]["labels"] = labels;
         world.kube.apply(pod);
@@ -676,12 +748,19 @@ async fn jobs() -> Vec<Value> {
 async fn a_dry_run() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let settings = [("PODBEAT_DRY_RUN", "true"), ("PODBEAT_NONCE", "hunter2")];
-    let (code, lines) = Podbeat::start(&world, "log", &settings).end_in_lines().await;
+    let (code, lines) = Podbeat::start(&world, "log", &settings)
+        .end_in_lines()
+        .await;
     assert_eq!(code, 0);
     let told = messages(&lines);
-    assert!(told.contains(&"dry run: would send this heartbeat"), "{told:?}");
+    assert!(
+        told.contains(&"dry run: would send this heartbeat"),
+        "{told:?}"
+    );
     // podbeat sent nothing, and no line claims that it did.
     assert!(
         !told
@@ -690,7 +769,9 @@ async fn a_dry_run() -> Vec<Value> {
         "{told:?}"
     );
     assert!(
-        !lines.iter().any(|line| line.to_string().contains("hunter2")),
+        !lines
+            .iter()
+            .any(|line| line.to_string().contains("hunter2")),
         "{lines:#?}"
     );
     assert_eq!(lines[0].get("trace_id"), None);
@@ -709,7 +790,10 @@ async fn an_attempt_that_is_given_up() -> Vec<Value> {
         .script("heartbeat hang-lost")
         .expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
-    until_one(&world, "the change", |heartbeat| main_is(heartbeat, "running")).await;
+    until_one(&world, "the change", |heartbeat| {
+        main_is(heartbeat, "running")
+    })
+    .await;
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
@@ -729,9 +813,14 @@ async fn an_attempt_that_is_given_up() -> Vec<Value> {
 /// An answer that does not come within the timeout.
 async fn a_service_that_hangs() -> Vec<Value> {
     let world = World::start().await.expect("a world");
-    world.service_faults.script("heartbeat hang x2").expect("a rule");
+    world
+        .service_faults
+        .script("heartbeat hang x2")
+        .expect("a rule");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     // Longer than an answer takes on a busy machine, because another late answer would be another
     // trouble.
     let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "2s")])
@@ -747,7 +836,10 @@ async fn a_service_that_hangs() -> Vec<Value> {
         );
         assert_eq!(line.get("status"), None);
     }
-    assert_eq!(one(&lines, "the service accepts heartbeats again")["failures"], 2);
+    assert_eq!(
+        one(&lines, "the service accepts heartbeats again")["failures"],
+        2
+    );
     lines
 }
 
@@ -784,7 +876,10 @@ async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
         .difference(&seen)
         .filter(|text| !not_here.contains(*text))
         .collect();
-    assert!(missing.is_empty(), "no life brought these about: {missing:#?}");
+    assert!(
+        missing.is_empty(),
+        "no life brought these about: {missing:#?}"
+    );
     let stale: Vec<_> = not_here
         .iter()
         .filter(|text| seen.contains(*text) || !listed.contains(*text))

@@ -24,8 +24,14 @@ async fn proxy() -> (Listener, Arc<AtomicUsize>) {
         let (made, refuses) = (Arc::clone(&made), refusals > 0);
         refusals = refusals.saturating_sub(1);
         async move {
-            let Ok(head) = head(&mut client).await else { return };
-            let _ = if refuses || !head.to_ascii_lowercase().contains("proxy-authorization: basic") {
+            let Ok(head) = head(&mut client).await else {
+                return;
+            };
+            let _ = if refuses
+                || !head
+                    .to_ascii_lowercase()
+                    .contains("proxy-authorization: basic")
+            {
                 refuse(client).await
             } else if let Ok(server) = TcpStream::connect(destination(&head)).await {
                 made.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +65,9 @@ fn holds_none(text: &str, secrets: &[&str], what: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
     let world = World::start().await.expect("a world");
-    world.service.set_tokens(&["hunter2-token", "hunter2-renewed"]);
+    world
+        .service
+        .set_tokens(&["hunter2-token", "hunter2-renewed"]);
     world
         .service_faults
         .script("heartbeat 401; heartbeat 503; heartbeat garbage; heartbeat jwt=hunter2-ü; heartbeat jwt=hunter2-renewed")
@@ -92,14 +100,27 @@ async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
         settings.remove("PODBEAT_TOKEN_FILE");
         let before = world.service.heartbeats().len();
         let podbeat = Podbeat::with(&world, log, &settings, &[]);
-        let enough =
-            |heartbeats: &[Heartbeat]| heartbeats.iter().skip(before).filter(|one| one.accepted).count() > 6;
+        let enough = |heartbeats: &[Heartbeat]| {
+            heartbeats
+                .iter()
+                .skip(before)
+                .filter(|one| one.accepted)
+                .count()
+                > 6
+        };
         until(&world, "seven accepted", enough).await;
         podbeat.signal(rustix::process::Signal::KILL);
         let (text, lines) = (podbeat.text(), podbeat.lines());
         table::check(&lines);
-        assert!(lines.iter().any(|line| line["level"] == "TRACE"), "a full log");
-        holds_none(&text, &["hunter2", KUBE_TOKEN, PROXY_CREDENTIALS, &key], log);
+        assert!(
+            lines.iter().any(|line| line["level"] == "TRACE"),
+            "a full log"
+        );
+        holds_none(
+            &text,
+            &["hunter2", KUBE_TOKEN, PROXY_CREDENTIALS, &key],
+            log,
+        );
         assert!(tunnels.load(Ordering::Relaxed) >= 2, "to both sides");
         if log == "log-1" {
             assert_eq!(
@@ -149,12 +170,17 @@ async fn no_secret_of_a_flag_or_a_kubeconfig_is_in_it_either() {
         .service_faults
         .script("heartbeat 400 until-lifted")
         .expect("a rule");
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     assert_eq!(podbeat.ended().await.code(), Some(75));
     let text = podbeat.text();
     let lines = lines(&text);
     table::check(&lines);
-    assert!(lines.iter().any(|line| line.get("request").is_some()), "{text}");
+    assert!(
+        lines.iter().any(|line| line.get("request").is_some()),
+        "{text}"
+    );
     assert_eq!(
         (&lines[0]["token"], &lines[0]["nonce"]),
         (&"[redacted]".into(), &"[redacted]".into())

@@ -60,7 +60,9 @@ pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
     let mut seen = BTreeSet::new();
     for line in lines {
         assert!(
-            EVERYWHERE.iter().all(|(field, _)| line.get(field.name).is_some()),
+            EVERYWHERE
+                .iter()
+                .all(|(field, _)| line.get(field.name).is_some()),
             "{line}"
         );
         // At debug, or from a library at trace.

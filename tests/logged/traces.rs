@@ -24,7 +24,9 @@ async fn a_life(more: &[(&str, &str)]) -> (Vec<String>, Vec<Value>) {
     let settings = [more, &[("PODBEAT_LOG", "debug"), ("PODBEAT_TIMEOUT", "1s")]].concat();
     let podbeat = Podbeat::start(&world, "log", &settings);
     until_main_is(&world, "running").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "c1")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "c1")));
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
     table::check(&lines);
@@ -51,7 +53,10 @@ async fn each_attempt_has_a_span_of_its_own_in_one_trace_and_the_log_names_them(
         .iter()
         .map(|header| header.parse().expect("valid"))
         .collect();
-    let spans: BTreeSet<String> = parents.iter().map(|parent| parent.span_id.to_string()).collect();
+    let spans: BTreeSet<String> = parents
+        .iter()
+        .map(|parent| parent.span_id.to_string())
+        .collect();
     assert_eq!(spans.len(), parents.len(), "{headers:?}");
     let trace = lines[0]["trace_id"].as_str().expect("the trace");
     for parent in &parents {
@@ -80,7 +85,10 @@ async fn each_attempt_has_a_span_of_its_own_in_one_trace_and_the_log_names_them(
     }
     assert_eq!(ids(&lines, "a heartbeat was not accepted")[0], wire[0]);
     assert_eq!(
-        ids(&lines, "the service accepted the first heartbeat of this process"),
+        ids(
+            &lines,
+            "the service accepted the first heartbeat of this process"
+        ),
         [wire[3].clone()]
     );
 }

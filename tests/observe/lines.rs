@@ -49,7 +49,15 @@ async fn as_json_each_event_is_an_object_with_what_the_line_says() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
-    let arguments = ["p", "-o", "json", "--report", "all", "--job-retry-count", "3"];
+    let arguments = [
+        "p",
+        "-o",
+        "json",
+        "--report",
+        "all",
+        "--job-retry-count",
+        "3",
+    ];
     let mut observer = Observer::start(&mut observe(&world, &arguments));
     observer.until(r#""number":2"#).await;
     let mut over = terminated(137, "OOMKilled", "one");
@@ -79,7 +87,9 @@ async fn as_json_each_event_is_an_object_with_what_the_line_says() {
 #[tokio::test]
 async fn the_heartbeats_are_those_that_the_agent_sends() {
     let world = World::start().await.expect("a world");
-    let pod = Pod::new("p", "uid-p").policy("OnFailure").sidecar(Sidecar::Plain);
+    let pod = Pod::new("p", "uid-p")
+        .policy("OnFailure")
+        .sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&Value::Null));
     let mut observer = Observer::start(&mut observe(&world, &["p", "-o", "json"]));
     let mut agent = Podbeat::with(&world, "log", &world.settings("p", "uid-p"), &[]);
@@ -200,7 +210,9 @@ async fn heartbeats_go_on_at_the_interval_and_a_pod_that_goes_away_ends_them() {
 async fn a_pod_that_is_over_already_is_told_at_once() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p");
-    world.kube.apply(pod.showing(&terminated(3, "Error", "one")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(3, "Error", "one")));
     let ended = Observer::start(&mut observe(&world, &["p"])).end().await;
     ended.code(0).quietly();
     let told = timeless(&ended.lines);
@@ -218,7 +230,9 @@ async fn a_pod_without_podbeat_says_so() {
         .apply(Pod::new("p", "uid-p").showing(&running(STARTED)));
     let mut observer = Observer::start(&mut observe(&world, &["p", "--container-name", "other"]));
     observer.until("sidecar none").await;
-    observer.until("note: this pod has no podbeat container").await;
+    observer
+        .until("note: this pod has no podbeat container")
+        .await;
     observer
         .until("container podbeat: no state, restarts 0, sidecar, not reported")
         .await;
@@ -230,9 +244,14 @@ async fn the_namespace_is_the_context_s_or_the_flag_s() {
     let mut pod = Pod::new("p", "uid-p").showing(&terminated(0, "Completed", "one"));
     pod["metadata"]["namespace"] = json!("other");
     world.kube.apply(pod);
-    Observer::start(&mut observe(&world, &["p"])).end().await.code(67);
+    Observer::start(&mut observe(&world, &["p"]))
+        .end()
+        .await
+        .code(67);
     for arguments in [["p", "-n", "other"], ["p", "--namespace", "other"]] {
-        let ended = Observer::start(&mut observe(&world, &arguments)).end().await;
+        let ended = Observer::start(&mut observe(&world, &arguments))
+            .end()
+            .await;
         ended.code(0).quietly();
         assert!(ended.lines[0].contains("pod other/p: "), "{ended:?}");
     }

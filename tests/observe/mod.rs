@@ -116,7 +116,9 @@ impl Ended {
     }
 
     fn events(&self) -> Vec<Value> {
-        let read = |line: &String| serde_json::from_str(line).unwrap_or_else(|_| panic!("{line} is no JSON"));
+        let read = |line: &String| {
+            serde_json::from_str(line).unwrap_or_else(|_| panic!("{line} is no JSON"))
+        };
         self.lines.iter().map(read).collect()
     }
 }

@@ -48,7 +48,10 @@ async fn a_record_played_again_tells_the_same_and_holds_no_secret() {
     world.kube.apply(showing(&terminated(3, "Error", "one")));
     let first = observer.end().await;
     first.code(0).quietly();
-    let mode = std::fs::metadata(&record).expect("a file").permissions().mode();
+    let mode = std::fs::metadata(&record)
+        .expect("a file")
+        .permissions()
+        .mode();
     assert_eq!(mode & 0o777, 0o600);
     let written = std::fs::read_to_string(&record).expect("text");
     assert!(!written.contains("hunter2"), "{written}");
@@ -65,7 +68,10 @@ async fn a_record_played_again_tells_the_same_and_holds_no_secret() {
         .map(|step| step.event["type"].as_str().expect("text"))
         .collect();
     assert_eq!(kinds, ["ADDED", "MODIFIED", "MODIFIED"]);
-    assert!(capture.steps.windows(2).all(|two| two[0].at <= two[1].at) && !capture.steps[2].at.is_zero());
+    assert!(
+        capture.steps.windows(2).all(|two| two[0].at <= two[1].at)
+            && !capture.steps[2].at.is_zero()
+    );
     let seen: Vec<Observation> = capture.pods().map(observed).collect();
     let shown: Vec<Observation> = [
         waiting("ContainerCreating"),
@@ -109,7 +115,10 @@ async fn a_pod_that_is_taken_away_is_recorded_with_its_deletion() {
     world.kube.delete("lab", "p");
     observer.end().await.code(0).quietly();
     let capture = Capture::load(&record).expect("lab reads it");
-    assert_eq!(capture.steps.last().expect("steps").event["type"], "DELETED");
+    assert_eq!(
+        capture.steps.last().expect("steps").event["type"],
+        "DELETED"
+    );
 }
 
 #[tokio::test]
@@ -131,7 +140,10 @@ async fn a_file_that_is_there_is_left_alone_unless_forced() {
         "{}",
         refused.notes
     );
-    assert_eq!(std::fs::read_to_string(&record).expect("text"), "something dear");
+    assert_eq!(
+        std::fs::read_to_string(&record).expect("text"),
+        "something dear"
+    );
     let arguments = ["p", "--record", text(&record), "--force"];
     Observer::start(&mut observe(&world, &arguments))
         .end()
@@ -148,14 +160,18 @@ async fn a_disk_that_is_full_ends_the_record_and_not_the_view() {
         .kube
         .apply(Pod::new("p", "uid-p").showing(&terminated(0, "Completed", "one")));
     let arguments = ["p", "--record", "/dev/full", "--force"];
-    let ended = Observer::start(&mut observe(&world, &arguments)).end().await;
+    let ended = Observer::start(&mut observe(&world, &arguments))
+        .end()
+        .await;
     ended.code(73);
     assert!(
         ended.lines.last().expect("lines").contains(" end: "),
         "{ended:#?}"
     );
     assert!(
-        ended.notes.starts_with("podbeat: the record is incomplete: "),
+        ended
+            .notes
+            .starts_with("podbeat: the record is incomplete: "),
         "{}",
         ended.notes
     );
@@ -178,7 +194,11 @@ async fn a_kill_leaves_whole_lines() {
     assert_eq!(observer.end().await.status.code(), None);
     let written = std::fs::read_to_string(&record).expect("text");
     let capture = Capture::load(&record).expect("lab reads it");
-    assert_eq!(capture.steps.len(), written.lines().count(), "no line is torn");
+    assert_eq!(
+        capture.steps.len(),
+        written.lines().count(),
+        "no line is torn"
+    );
     // Also if the machine itself crashed in the middle of a line:
     std::fs::write(&record, &written.as_bytes()[..written.len() - 7]).expect("written");
     assert_eq!(

@@ -39,7 +39,13 @@ impl DerefMut for View {
 
 impl View {
     fn start(world: &World, arguments: &[&str], columns: u16, rows: u16) -> Self {
-        Self::with(world, arguments, columns, rows, &[("TERM", "xterm-256color")])
+        Self::with(
+            world,
+            arguments,
+            columns,
+            rows,
+            &[("TERM", "xterm-256color")],
+        )
     }
 
     fn with(
@@ -89,10 +95,14 @@ fn modes(pty: &Pty) -> String {
 
 /// A view that can be compared: ages are replaced by their width, and times are removed.
 fn still(view: &str) -> String {
-    let times = view.split("At\": \"").map(|part| match part.split_once("Z\"") {
-        Some((time, rest)) if time.parse::<jiff::civil::DateTime>().is_ok() => format!("TIME\"{rest}"),
-        Some(_) | None => part.to_owned(),
-    });
+    let times = view
+        .split("At\": \"")
+        .map(|part| match part.split_once("Z\"") {
+            Some((time, rest)) if time.parse::<jiff::civil::DateTime>().is_ok() => {
+                format!("TIME\"{rest}")
+            }
+            Some(_) | None => part.to_owned(),
+        });
     let view = times.collect::<Vec<_>>().join("At\": \"");
     let mut text = String::new();
     let mut chars = view.chars().peekable();
@@ -180,7 +190,9 @@ async fn the_end_stays_on_the_terminal() {
 #[tokio::test]
 async fn whichever_way_it_is_left_the_terminal_is_as_it_was() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
+    world
+        .kube
+        .apply(Pod::new("p", "uid-p").showing(&running(&now())));
     for (leave, code, signal) in [
         ("q", Some(0), None),
         ("Q", Some(0), None),
@@ -203,7 +215,11 @@ async fn whichever_way_it_is_left_the_terminal_is_as_it_was() {
             keys => terminal.types(keys).await,
         }
         let status = terminal.end().await;
-        assert_eq!((status.code(), status.signal()), (code, signal), "{leave:?}");
+        assert_eq!(
+            (status.code(), status.signal()),
+            (code, signal),
+            "{leave:?}"
+        );
         let shown = terminal.shown();
         assert!(
             !shown.contains("zzz") && shown.contains("main        running"),
@@ -218,7 +234,8 @@ async fn a_window_may_be_of_any_size_and_change_it() {
     let pod = Pod::new("a-task-with-quite-a-long-name-for-a-narrow-window", "uid-p");
     let mut shown = young(&pod, &running(&now()));
     shown["spec"]["containers"][1]["name"] = json!("helper-with-a-long-name-as-well-表表表表");
-    shown["status"]["containerStatuses"][1]["name"] = json!("helper-with-a-long-name-as-well-表表表表");
+    shown["status"]["containerStatuses"][1]["name"] =
+        json!("helper-with-a-long-name-as-well-表表表表");
     world.kube.apply(shown);
     let mut terminal = View::start(
         &world,
@@ -234,11 +251,22 @@ async fn a_window_may_be_of_any_size_and_change_it() {
         while !terminal.raw.contains("\x1b[2J") || !terminal.raw.ends_with("\x1b[?2026l") {
             assert!(terminal.read().await);
         }
-        let frame = terminal.raw.rsplit("\x1b[H").next().expect("a frame").to_owned();
+        let frame = terminal
+            .raw
+            .rsplit("\x1b[H")
+            .next()
+            .expect("a frame")
+            .to_owned();
         let lines = frame.split("\r\n").count();
-        assert!(lines <= usize::from(rows), "{columns}×{rows}: {lines} lines");
+        assert!(
+            lines <= usize::from(rows),
+            "{columns}×{rows}: {lines} lines"
+        );
         for row in 0..rows {
-            assert!(!terminal.screen().row_wrapped(row), "{columns}×{rows}, row {row}");
+            assert!(
+                !terminal.screen().row_wrapped(row),
+                "{columns}×{rows}, row {row}"
+            );
         }
         if (columns, rows) == (40, 12) {
             insta::assert_snapshot!("resized_to_40_by_12", still(&terminal.shown()));
@@ -252,7 +280,9 @@ async fn a_window_may_be_of_any_size_and_change_it() {
 #[tokio::test]
 async fn an_outage_is_seen_and_its_end_too() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
+    world
+        .kube
+        .apply(Pod::new("p", "uid-p").showing(&running(&now())));
     let mut terminal = View::start(&world, &["p"], 80, 24);
     terminal.shows("API up to date, confirmed").await;
     terminal.shows("Next heartbeat: periodic").await;
@@ -299,7 +329,9 @@ async fn what_the_cluster_says_does_nothing_to_the_terminal() {
 #[tokio::test]
 async fn no_color_is_heeded() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
+    world
+        .kube
+        .apply(Pod::new("p", "uid-p").showing(&running(&now())));
     let environment = [("TERM", "xterm"), ("NO_COLOR", "1")];
     let mut terminal = View::with(&world, &["p"], 80, 24, &environment);
     terminal.shows("main        running").await;
@@ -343,12 +375,16 @@ async fn an_error_is_read_on_the_screen_that_stays() {
 #[tokio::test]
 async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
+    world
+        .kube
+        .apply(Pod::new("p", "uid-p").showing(&running(&now())));
     let mut terminal = View::start(&world, &["p"], 80, 24);
     terminal.shows("Next heartbeat: periodic").await;
     terminal.types("\x1a").await;
     terminal
-        .until("the other screen to be left", |screen| !screen.alternate_screen())
+        .until("the other screen to be left", |screen| {
+            !screen.alternate_screen()
+        })
         .await;
     // It stops only after that. Until then, SIGCONT would have no effect.
     let stat = format!("/proc/{}/stat", terminal.child.id().expect("it runs"));
@@ -360,7 +396,9 @@ async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
             tokio::task::yield_now().await;
         }
     };
-    tokio::time::timeout(LIMIT, stopped).await.expect("it stops");
+    tokio::time::timeout(LIMIT, stopped)
+        .await
+        .expect("it stops");
     terminal.is_as_it_was();
     terminal.signal(Signal::CONT);
     terminal
@@ -378,7 +416,9 @@ async fn a_terminal_that_goes_away_ends_it() {
         return;
     }
     let world = World::start().await.expect("a world");
-    world.kube.apply(Pod::new("p", "uid-p").showing(&running(&now())));
+    world
+        .kube
+        .apply(Pod::new("p", "uid-p").showing(&running(&now())));
     let mut terminal = View::start(&world, &["p"], 80, 24);
     terminal.shows("Next heartbeat: periodic").await;
     let Terminal { pty, mut child, .. } = terminal.terminal;

@@ -12,7 +12,9 @@ use crate::harness::{LIMIT, STARTED};
 #[tokio::test]
 async fn a_pod_that_isnt_there_is_told_in_kubectl_s_words() {
     let world = World::start().await.expect("a world");
-    let ended = Observer::start(&mut observe(&world, &["nobody"])).end().await;
+    let ended = Observer::start(&mut observe(&world, &["nobody"]))
+        .end()
+        .await;
     ended.code(67);
     assert_eq!(ended.lines, Vec::<String>::new());
     assert_eq!(
@@ -40,7 +42,10 @@ async fn a_missing_right_brings_its_role() {
             "{}",
             ended.notes
         );
-        let (_, role) = ended.notes.split_once("kubectl apply -f -`:\n").expect("a Role");
+        let (_, role) = ended
+            .notes
+            .split_once("kubectl apply -f -`:\n")
+            .expect("a Role");
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(role).expect("YAML");
         assert_eq!(documents[0]["kind"], "Role");
         assert_eq!(documents[1]["kind"], "RoleBinding");
@@ -60,7 +65,9 @@ async fn a_right_to_watch_that_is_missing_is_missing_too() {
     let ended = Observer::start(&mut observe(&world, &["p"])).end().await;
     ended.code(77);
     assert!(
-        ended.notes.contains("kubectl apply -f -`:\napiVersion: rbac"),
+        ended
+            .notes
+            .contains("kubectl apply -f -`:\napiVersion: rbac"),
         "{}",
         ended.notes
     );
@@ -109,7 +116,9 @@ async fn one_that_is_busy_is_waited_for() {
     world.kube_faults.script("list 503 x2").expect("a fault");
     let mut observer = Observer::start(&mut observe(&world, &["p"]));
     observer.until(" api back: ").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "one")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "one")));
     let ended = observer.end().await;
     ended.code(0).quietly();
     let troubles = ended
@@ -130,14 +139,19 @@ async fn a_kubeconfig_that_cant_be_used_is_a_mistake_of_usage() {
         let ended = Observer::start(&mut observe(&world, arguments)).end().await;
         ended.code(64);
         assert!(
-            ended.notes.starts_with("podbeat: cannot read the kubeconfig"),
+            ended
+                .notes
+                .starts_with("podbeat: cannot read the kubeconfig"),
             "{}",
             ended.notes
         );
     }
-    let ended = Observer::start(&mut observe(&world, &["p", "--interval", "1ms", "-n", "A B"]))
-        .end()
-        .await;
+    let ended = Observer::start(&mut observe(
+        &world,
+        &["p", "--interval", "1ms", "-n", "A B"],
+    ))
+    .end()
+    .await;
     ended.code(64);
     assert!(
         ended.notes.contains("2 settings are missing or invalid")
@@ -166,7 +180,9 @@ async fn an_outage_is_told_once_and_heartbeats_go_on_through_it() {
     observer.until("periodic: main running").await;
     world.kube_faults.lift_all();
     observer.until("api back: after ").await;
-    world.kube.apply(pod.showing(&terminated(0, "Completed", "one")));
+    world
+        .kube
+        .apply(pod.showing(&terminated(0, "Completed", "one")));
     let ended = observer.end().await;
     ended.code(0).quietly();
     let troubles: Vec<&str> = ended
@@ -195,7 +211,9 @@ async fn a_right_that_is_lost_later_is_told_and_its_role_stands_behind_the_end()
     let ended = observer.end().await;
     assert_eq!(ended.status.signal(), Some(15));
     assert!(
-        ended.notes.contains("kubectl apply -f -`:\napiVersion: rbac"),
+        ended
+            .notes
+            .contains("kubectl apply -f -`:\napiVersion: rbac"),
         "{}",
         ended.notes
     );

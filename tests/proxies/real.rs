@@ -30,7 +30,10 @@ impl Tinyproxy {
             let (port, _socket) = unused_port();
             port
         };
-        let (log, file) = (directory.join("tinyproxy.log"), directory.join("tinyproxy.conf"));
+        let (log, file) = (
+            directory.join("tinyproxy.log"),
+            directory.join("tinyproxy.conf"),
+        );
         let configuration = format!(
             "Port {port}\nListen 127.0.0.1\nTimeout 600\nLogLevel Connect\nLogFile \"{}\"\nBasicAuth user hunter2\n",
             log.display()
@@ -143,10 +146,17 @@ async fn all_is_well_by_a_real_proxy() {
     }
     let plain = plain().await;
     let service = plain.url().replace("127.0.0.1", AWAY);
-    let listed = runs(&service, &[("http_proxy", &url), ("PODBEAT_ALLOW_HTTP", "true")]).await;
+    let listed = runs(
+        &service,
+        &[("http_proxy", &url), ("PODBEAT_ALLOW_HTTP", "true")],
+    )
+    .await;
     assert_eq!(listed.code, 0, "{listed:?}");
     assert!(
-        proxy.asked().iter().any(|line| line.starts_with("GET http://")),
+        proxy
+            .asked()
+            .iter()
+            .any(|line| line.starts_with("GET http://")),
         "{:?}",
         proxy.asked()
     );
@@ -154,7 +164,8 @@ async fn all_is_well_by_a_real_proxy() {
     let settings = settings_away(&world, &[("HTTPS_PROXY", &wrong)]);
     let checked = check(settings, &[]).await;
     assert!(
-        checked.out.contains("the proxy answered 401") || checked.out.contains("the proxy answered 407"),
+        checked.out.contains("the proxy answered 401")
+            || checked.out.contains("the proxy answered 407"),
         "{checked:?}"
     );
 }

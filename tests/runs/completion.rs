@@ -100,8 +100,7 @@ async fn what_needs_no_service_is_offered_without_one() {
     let home = tempfile::tempdir().expect("a directory");
     let dir = home.path().join(".config/podbeat");
     std::fs::create_dir_all(&dir).expect("made");
-    let profiles =
-        "profiles: {staging: {url: https://s}, stable: {url: https://t}, 'st$(x)': {url: https://u}}";
+    let profiles = "profiles: {staging: {url: https://s}, stable: {url: https://t}, 'st$(x)': {url: https://u}}";
     std::fs::write(dir.join("config.yaml"), profiles).expect("written");
     for (line, expected) in [
         ("podbeat runs --profile st", &["stable", "staging"][..]),
@@ -123,7 +122,11 @@ async fn shells_get_the_script_that_asks_and_an_unknown_one_an_error() {
         assert!(script.contains("PODBEAT_COMPLETE"), "{shell}: {script}");
     }
     let unknown = ended(podbeat().env("PODBEAT_COMPLETE", "tcsh")).await;
-    assert_eq!((unknown.code, unknown.out.as_str()), (64, ""), "{unknown:?}");
+    assert_eq!(
+        (unknown.code, unknown.out.as_str()),
+        (64, ""),
+        "{unknown:?}"
+    );
     // An empty value or 0 turns it off.
     for off in ["", "0"] {
         let help = ended(podbeat().env("PODBEAT_COMPLETE", off).arg("--version")).await;
@@ -134,8 +137,11 @@ async fn shells_get_the_script_that_asks_and_an_unknown_one_an_error() {
 #[tokio::test]
 async fn bash_offers_ids() {
     let server =
-        Server::start(|_| json_answer(200, &json!({"items": [{"id": "trn.1"}, {"id": "trn.2"}]}))).await;
-    let script = ended(podbeat().env("PODBEAT_COMPLETE", "bash")).await.done();
+        Server::start(|_| json_answer(200, &json!({"items": [{"id": "trn.1"}, {"id": "trn.2"}]})))
+            .await;
+    let script = ended(podbeat().env("PODBEAT_COMPLETE", "bash"))
+        .await
+        .done();
     let ask = format!(
         "{script}\nCOMP_WORDS=(podbeat runs get trn); COMP_CWORD=3; COMP_TYPE=9; _clap_complete_podbeat podbeat trn get; printf \
          '%s\\n' \"${{COMPREPLY[@]}}\""

@@ -65,7 +65,8 @@ fn flags_of_the_connection_may_stand_anywhere() {
 #[test]
 fn lists_and_waits() {
     let (_, invocation) =
-        parse("list --sort timecreated:desc --status RUNNING --page-size 7 --limit 3").expect("right");
+        parse("list --sort timecreated:desc --status RUNNING --page-size 7 --limit 3")
+            .expect("right");
     let command::Command::List {
         query,
         limit: Some(3),
@@ -88,7 +89,10 @@ fn lists_and_waits() {
 #[test]
 fn what_is_wrong_is_named_and_no_value_is_repeated() {
     for (line, expected) in [
-        ("create --image i --env hunter2", "--env: must be NAME=VALUE"),
+        (
+            "create --image i --env hunter2",
+            "--env: must be NAME=VALUE",
+        ),
         (
             "create -f hunter2 --image hunter2",
             "--filename cannot be used with --image <IMAGE>",

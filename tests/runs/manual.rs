@@ -21,7 +21,12 @@ async fn completed(words: &str) -> Vec<String> {
         .stdin(std::process::Stdio::null())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    ended(bash).await.done().lines().map(str::to_owned).collect()
+    ended(bash)
+        .await
+        .done()
+        .lines()
+        .map(str::to_owned)
+        .collect()
 }
 
 #[tokio::test]
@@ -49,7 +54,9 @@ async fn every_shell_has_its_script() {
     let unknown = ended(podbeat().args(["completion", "tcsh"])).await;
     assert_eq!(unknown.code, 64);
     assert!(
-        unknown.notes.contains("bash, elvish, fish, powershell, zsh"),
+        unknown
+            .notes
+            .contains("bash, elvish, fish, powershell, zsh"),
         "{}",
         unknown.notes
     );
@@ -62,7 +69,12 @@ async fn every_command_has_a_page() {
     ended(podbeat().arg("man").arg(&pages)).await.done();
     let mut names: Vec<String> = std::fs::read_dir(&pages)
         .expect("pages")
-        .map(|page| page.expect("a page").file_name().into_string().expect("text"))
+        .map(|page| {
+            page.expect("a page")
+                .file_name()
+                .into_string()
+                .expect("text")
+        })
         .collect();
     names.sort_unstable();
     let mut expected = vec!["podbeat.1".to_owned()];
@@ -79,7 +91,10 @@ async fn every_command_has_a_page() {
     assert!(names.contains(&"podbeat-runs-list.1".to_owned()));
     for name in &names {
         let page = read(&pages.join(name));
-        assert!(page.contains(".TH") && page.contains(".SH SYNOPSIS"), "{name}");
+        assert!(
+            page.contains(".TH") && page.contains(".SH SYNOPSIS"),
+            "{name}"
+        );
     }
     let list = read(&pages.join("podbeat-runs-list.1"));
     assert!(
@@ -90,7 +105,9 @@ async fn every_command_has_a_page() {
     let refused = ended(refused.arg("man").arg(pages.join("podbeat.1"))).await;
     assert_eq!(refused.code, 73);
     assert!(
-        refused.notes.contains("check that it is a writable directory"),
+        refused
+            .notes
+            .contains("check that it is a writable directory"),
         "{refused:?}"
     );
 }

@@ -62,7 +62,9 @@ async fn a_run_from_its_creation_to_its_end() {
     let table = columns(&got);
     assert_eq!(table[0], ["ID", "NAME", "STATUS", "AGE"]);
     assert_eq!(table[1][..3], [id, "align", "Pending"]);
-    let bare = run(&service, &format!("get {id} --no-headers")).await.done();
+    let bare = run(&service, &format!("get {id} --no-headers"))
+        .await
+        .done();
     assert!(bare.starts_with(id) && bare.lines().count() == 1, "{bare}");
 
     let whole = run(&service, &format!("get {id} -o json")).await.done();
@@ -77,7 +79,10 @@ async fn a_run_from_its_creation_to_its_end() {
     );
     let yaml = run(&service, &format!("get {id} -o yaml")).await.done();
     assert_eq!(serde_saphyr::from_str::<Value>(&yaml).expect("YAML"), json);
-    assert!(!format!("{whole}{yaml}").contains("hunter2"), "{whole}{yaml}");
+    assert!(
+        !format!("{whole}{yaml}").contains("hunter2"),
+        "{whole}{yaml}"
+    );
 
     let beat = format!(
         "heartbeat {id} --container main=running --nonce n-1 --job-retry-count 1 --pod-name p --pod-uid u"
@@ -100,11 +105,18 @@ async fn a_run_from_its_creation_to_its_end() {
     let last = format!("heartbeat {id} --container main=terminated:0:Completed --last -o json");
     let sent: Value = serde_json::from_str(&run(&service, &last).await.done()).expect("JSON");
     let mut received = service.heartbeats().pop().expect("a heartbeat").body;
-    let nonce = received.as_object_mut().and_then(|body| body.remove("nonce"));
+    let nonce = received
+        .as_object_mut()
+        .and_then(|body| body.remove("nonce"));
     assert_eq!(sent, received, "as it was sent, but for the nonce");
-    assert_eq!(nonce.expect("a random one").as_str().map(str::len), Some(32));
     assert_eq!(
-        run(&service, &format!("wait {id} --for Completed")).await.done(),
+        nonce.expect("a random one").as_str().map(str::len),
+        Some(32)
+    );
+    assert_eq!(
+        run(&service, &format!("wait {id} --for Completed"))
+            .await
+            .done(),
         format!("task run {id} is Completed\n")
     );
     assert_eq!(service.violations(), Vec::<String>::new());
@@ -179,14 +191,20 @@ async fn all_pages_of_a_long_list_are_shown() {
             ]
         );
         let mut shown: Vec<&str> = table[1..].iter().map(|row| row[0]).collect();
-        assert_eq!(shown.first() < shown.last(), !line.ends_with("desc"), "{line}");
+        assert_eq!(
+            shown.first() < shown.last(),
+            !line.ends_with("desc"),
+            "{line}"
+        );
         shown.sort_unstable();
         assert_eq!(shown, ids, "{line}");
         assert!(table.iter().all(|row| row.len() == 11), "{line}");
     }
-    let json: Value = serde_json::from_str(&run(&service, "list -o json").await.done()).expect("JSON");
+    let json: Value =
+        serde_json::from_str(&run(&service, "list -o json").await.done()).expect("JSON");
     assert_eq!(json["items"].as_array().map(Vec::len), Some(RUNS));
-    let yaml: Value = serde_saphyr::from_str(&run(&service, "list -o yaml").await.done()).expect("YAML");
+    let yaml: Value =
+        serde_saphyr::from_str(&run(&service, "list -o yaml").await.done()).expect("YAML");
     assert_eq!(yaml, json);
     assert_eq!(
         run(&service, "list -o name --limit 1234")
@@ -233,14 +251,16 @@ async fn lists_are_filtered_and_may_be_empty() {
 async fn requests_come_from_files_and_from_standard_input() {
     let service = empty().await;
     let dir = tempfile::tempdir().expect("a directory");
-    let yaml =
-        "name: from-yaml\nexecution:\n  image: {name: i}\n---\nname: second\nexecution: {image: {name: i}}\n";
+    let yaml = "name: from-yaml\nexecution:\n  image: {name: i}\n---\nname: second\nexecution: {image: {name: i}}\n";
     let path = dir.path().join("run.yaml");
     std::fs::write(&path, yaml).expect("written");
     let path = path.to_str().expect("text");
-    let created = ended(&mut runs(&service.url(), &["create", "-f", path, "-o", "json"]))
-        .await
-        .done();
+    let created = ended(&mut runs(
+        &service.url(),
+        &["create", "-f", path, "-o", "json"],
+    ))
+    .await
+    .done();
     let json: Value = serde_json::from_str(&created).expect("JSON");
     let names: Vec<_> = json["items"]
         .as_array()
@@ -307,7 +327,10 @@ async fn requests_come_from_files_and_from_standard_input() {
             .starts_with("podbeat: cannot read the request from /nowhere/run.yaml: "),
         "{missing:?}"
     );
-    assert_eq!(run(&service, "list -o name").await.done().lines().count(), 3);
+    assert_eq!(
+        run(&service, "list -o name").await.done().lines().count(),
+        3
+    );
 }
 
 #[tokio::test]
@@ -317,14 +340,25 @@ async fn a_dry_run_needs_no_service_and_shows_no_secret() {
     let shown = ended(&mut command).await;
     assert_eq!(shown.code, 0);
     let yaml: Value = serde_saphyr::from_str(&shown.out).expect("YAML");
-    assert_eq!(yaml["execution"]["environment"]["variables"]["KEY"], "[redacted]");
+    assert_eq!(
+        yaml["execution"]["environment"]["variables"]["KEY"],
+        "[redacted]"
+    );
     assert_eq!(
         shown.notes,
         "podbeat: secrets are shown as [redacted]; replace them before you use this request\npodbeat: dry run: nothing was created\n"
     );
     let mut command = podbeat();
     let name = "n".repeat(256);
-    command.args(["runs", "create", "--image", "i", "--dry-run", "--name", &name]);
+    command.args([
+        "runs",
+        "create",
+        "--image",
+        "i",
+        "--dry-run",
+        "--name",
+        &name,
+    ]);
     let refused = ended(&mut command).await;
     assert_eq!(refused.code, 65);
     assert!(
@@ -339,7 +373,10 @@ async fn a_dry_run_needs_no_service_and_shows_no_secret() {
 async fn a_watch_shows_each_change_until_the_end() {
     let service = with_runs(["trn.1".to_owned()]).await;
     let url = service.url();
-    let mut watch = runs(&url, &["watch", "trn.1", "-o", "json", "--interval", "100ms"]);
+    let mut watch = runs(
+        &url,
+        &["watch", "trn.1", "-o", "json", "--interval", "100ms"],
+    );
     let mut child = watch.spawn().expect("the binary runs");
     let mut lines = {
         use tokio::io::{AsyncBufReadExt, BufReader};
@@ -358,11 +395,16 @@ async fn a_watch_shows_each_change_until_the_end() {
         .await
         .done();
     assert_eq!(next().await, "Running");
-    run(&service, "heartbeat trn.1 --container main=terminated:0 --last")
-        .await
-        .done();
+    run(
+        &service,
+        "heartbeat trn.1 --container main=terminated:0 --last",
+    )
+    .await
+    .done();
     assert_eq!(next().await, "Completed");
-    let status = tokio::time::timeout(LIMIT, child.wait()).await.expect("it ends");
+    let status = tokio::time::timeout(LIMIT, child.wait())
+        .await
+        .expect("it ends");
     assert!(status.expect("waited for").success());
 }
 
@@ -396,12 +438,19 @@ fn seen(id: &str, status: &str) -> Option<(String, String)> {
 #[tokio::test]
 async fn get_with_watch_shows_several_runs_until_the_last_one_has_ended() {
     let service = with_runs(["trn.1".to_owned(), "trn.2".to_owned()]).await;
-    let (mut child, mut next) = statuses(&service.url(), "get trn.1 trn.2 -w -o json --interval 100ms").await;
+    let (mut child, mut next) = statuses(
+        &service.url(),
+        "get trn.1 trn.2 -w -o json --interval 100ms",
+    )
+    .await;
     assert_eq!(next().await, seen("trn.1", "Pending"));
     assert_eq!(next().await, seen("trn.2", "Pending"));
-    run(&service, "heartbeat trn.1 --container main=terminated:0 --last")
-        .await
-        .done();
+    run(
+        &service,
+        "heartbeat trn.1 --container main=terminated:0 --last",
+    )
+    .await
+    .done();
     assert_eq!(next().await, seen("trn.1", "Completed"));
     run(&service, "abort trn.2").await.done();
     assert_eq!(next().await, seen("trn.2", "Aborted"));
@@ -412,7 +461,8 @@ async fn get_with_watch_shows_several_runs_until_the_last_one_has_ended() {
 #[tokio::test]
 async fn list_with_watch_goes_on_with_what_comes_and_changes() {
     let service = with_runs(["trn.1".to_owned()]).await;
-    let (_child, mut next) = statuses(&service.url(), "list --watch -o json --interval 100ms").await;
+    let (_child, mut next) =
+        statuses(&service.url(), "list --watch -o json --interval 100ms").await;
     assert_eq!(next().await, seen("trn.1", "Pending"));
     run(&service, "heartbeat trn.1 --container main=running")
         .await
@@ -443,13 +493,17 @@ async fn a_run_that_falls_silent_is_waited_for_until_it_is_timed_out() {
         .await
         .done();
     let line = "wait trn.1 --for end --timeout 1m --interval 100ms";
-    assert_eq!(run(&service, line).await.done(), "task run trn.1 is TimedOut\n");
+    assert_eq!(
+        run(&service, line).await.done(),
+        "task run trn.1 is TimedOut\n"
+    );
 }
 
 #[tokio::test]
 async fn what_a_terminal_would_act_on_comes_through_as_text() {
     let service = empty().await;
-    let request = json!({"name": "a\u{1b}[2J\nb\u{202e}", "execution": {"image": {"name": "i"}}}).to_string();
+    let request =
+        json!({"name": "a\u{1b}[2J\nb\u{202e}", "execution": {"image": {"name": "i"}}}).to_string();
     for format in ["name", "wide", "json", "yaml"] {
         let mut command = runs(&service.url(), &["create", "-f", "-", "-o", format]);
         let created = ended_with_input(&mut command, &request).await.done();

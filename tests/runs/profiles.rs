@@ -53,7 +53,12 @@ async fn a_profile_says_where_the_service_is() {
         );
     }
     let mut other = at(home.path(), "runs get trn.7 -o name");
-    let away = ended(other.env("PODBEAT_PROFILE", "away").env("PODBEAT_TOKEN", TOKEN)).await;
+    let away = ended(
+        other
+            .env("PODBEAT_PROFILE", "away")
+            .env("PODBEAT_TOKEN", TOKEN),
+    )
+    .await;
     assert_eq!(away.code, 69, "{away:?}");
     let unknown = ended(&mut at(home.path(), "runs list --profile heer")).await;
     assert_eq!(unknown.code, 64);
@@ -99,8 +104,10 @@ async fn the_agent_reads_no_profile() {
         "default: here\nprofiles:\n  here: {{url: '{}', tokenFile: token}}\n",
         service.url()
     ));
-    let agent =
-        ended(at(home.path(), "agent --task-run-id trn.7 --pod-name p").env("PODBEAT_PROFILE", "here")).await;
+    let agent = ended(
+        at(home.path(), "agent --task-run-id trn.7 --pod-name p").env("PODBEAT_PROFILE", "here"),
+    )
+    .await;
     assert_eq!(agent.code, 64, "{agent:?}");
     assert!(
         agent

@@ -44,7 +44,11 @@ async fn each_trouble_has_its_exit_code_and_says_what_the_service_said() {
         ("heartbeat run-403", 77, "the token lacks permission"),
         ("get run-404", 67, "check the run ID"),
         ("abort run-410", 67, "check the run ID"),
-        ("heartbeat run-409", 65, "sending a heartbeat of task run run-409"),
+        (
+            "heartbeat run-409",
+            65,
+            "sending a heartbeat of task run run-409",
+        ),
         ("get run-307", 65, "does not follow redirects"),
         ("get run-429", 69, "try again later"),
         ("abort run-500", 69, "try again later"),
@@ -99,7 +103,9 @@ async fn runs_that_would_fail_alike_are_not_tried() {
     let (code, notes) = code_and_notes(&server.url(), "abort a b c").await;
     assert_eq!(code, 77);
     assert!(
-        notes.ends_with("podbeat: skipped the remaining 2, because they would fail in the same way\n"),
+        notes.ends_with(
+            "podbeat: skipped the remaining 2, because they would fail in the same way\n"
+        ),
         "{notes}"
     );
     assert_eq!(server.received().len(), 1);
@@ -153,14 +159,20 @@ async fn waiting_has_an_end() {
         "podbeat: timed out after 0s waiting for task run odd to be in a final status: it is Hibernating\u{fffd}\n"
     );
     assert_eq!(server.received().len(), 1, "it looks once");
-    let (code, notes) = code_and_notes(&server.url(), "wait trn.1 trn.2 --for failed --timeout 300ms").await;
+    let (code, notes) = code_and_notes(
+        &server.url(),
+        "wait trn.1 trn.2 --for failed --timeout 300ms",
+    )
+    .await;
     assert_eq!(code, 75);
     assert!(
         notes.contains("to be Failed: the service did not report its status"),
         "{notes}"
     );
     assert!(
-        notes.ends_with("podbeat: skipped the remaining 1, because they would fail in the same way\n"),
+        notes.ends_with(
+            "podbeat: skipped the remaining 1, because they would fail in the same way\n"
+        ),
         "{notes}"
     );
     // podbeat does not wait if the error will not pass by itself.
@@ -196,9 +208,13 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
         .map(|nth| json!({"id": format!("trn.{nth}"), "name": "n".repeat(200)}))
         .collect();
     let server =
-        Server::start(move |_| json_answer(200, &json!({"items": items, "nextPageToken": "on"}))).await;
+        Server::start(move |_| json_answer(200, &json!({"items": items, "nextPageToken": "on"})))
+            .await;
     let mut command = runs(&server.url(), &["list", "-o", "json", "--limit", "1000"]);
-    let mut child = command.stdout(Stdio::piped()).spawn().expect("the binary runs");
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the binary runs");
     drop(child.stdout.take());
     let output = child.wait_with_output().await.expect("waited for");
     assert_eq!(

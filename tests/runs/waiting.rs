@@ -51,9 +51,12 @@ async fn a_terminal_shows_what_is_waited_for_and_only_the_outcome_stays() {
         .shows("waiting for task run trn.1 to be Completed: Running for ")
         .await;
     assert_eq!(terminal.shown().lines().count(), 1, "{}", terminal.shown());
-    run(&service, "heartbeat trn.1 --container main=terminated:0 --last")
-        .await
-        .done();
+    run(
+        &service,
+        "heartbeat trn.1 --container main=terminated:0 --last",
+    )
+    .await
+    .done();
     assert!(terminal.end().await.success());
     assert_eq!(terminal.shown(), "task run trn.1 is Completed");
 }
@@ -62,7 +65,11 @@ async fn a_terminal_shows_what_is_waited_for_and_only_the_outcome_stays() {
 async fn a_signal_ends_it_and_leaves_a_clean_line() {
     let service = with_runs(["trn.1".to_owned()]).await;
     for signal in [Signal::INT, Signal::TERM] {
-        let mut terminal = wait(&service.url(), &["trn.1", "--for", "end", "--timeout", "1h"], 30);
+        let mut terminal = wait(
+            &service.url(),
+            &["trn.1", "--for", "end", "--timeout", "1h"],
+            30,
+        );
         // Text that is too long for the line is cut, because it could not be removed otherwise.
         terminal.shows("waiting for task run trn.1 to").await;
         assert_eq!(terminal.shown().lines().count(), 1, "{}", terminal.shown());
@@ -93,20 +100,29 @@ async fn in_the_background_nothing_is_shown() {
         command
             .env("TERM", "xterm-256color")
             .env("PODBEAT", PODBEAT)
-            .env("PODBEAT_SERVICE_URL", format!("http://127.0.0.1:{}", before.port))
+            .env(
+                "PODBEAT_SERVICE_URL",
+                format!("http://127.0.0.1:{}", before.port),
+            )
             .env("PODBEAT_TOKEN", TOKEN)
             .args(["-c", script])
     });
-    timeout(LIMIT, asks.recv()).await.expect("it asks").expect("once");
+    timeout(LIMIT, asks.recv())
+        .await
+        .expect("it asks")
+        .expect("once");
     terminal.types("\r").await;
     terminal
         .shows("waiting for task run trn.1 to be Completed: Pending for ")
         .await;
     // The terminal echoes the typed line before anything else appears.
     assert!(terminal.raw.starts_with("\r\n"), "{:?}", terminal.raw);
-    run(&service, "heartbeat trn.1 --container main=terminated:0 --last")
-        .await
-        .done();
+    run(
+        &service,
+        "heartbeat trn.1 --container main=terminated:0 --last",
+    )
+    .await
+    .done();
     assert!(terminal.end().await.success());
     assert_eq!(terminal.shown().trim(), "task run trn.1 is Completed");
 }

@@ -9,11 +9,11 @@ use podbeat_lab::contract::Contract;
 use podbeat_lab::hostile;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    CreateTaskRunRequest, Credentials, DateTime, Environment, ErrorResponse, Execution,
-    HeartbeatTaskRunRequest, Image, InputMountMappingWithCreds, InputStreamSettings, Location,
-    MountMappingWithCreds, Number, Resources, SystemFiles, TaskRun, TaskRunHeartbeat, TaskRunLogs,
-    TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, CreateTaskRunRequest, Credentials, DateTime, Environment, ErrorResponse,
+    Execution, HeartbeatTaskRunRequest, Image, InputMountMappingWithCreds, InputStreamSettings,
+    Location, MountMappingWithCreds, Number, Resources, SystemFiles, TaskRun, TaskRunHeartbeat,
+    TaskRunLogs, TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary,
 };
 use proptest::prelude::*;
 use serde::Serialize;

@@ -7,7 +7,8 @@ use podbeat_lab::contract::Contract;
 use podbeat_task_runs::client::{Accepted, Client, Tls};
 use podbeat_task_runs::error::{Error, Operation};
 use podbeat_task_runs::model::{
-    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, PageSize, SortField, TaskRunStatus,
+    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, PageSize, SortField,
+    TaskRunStatus,
 };
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -15,26 +16,37 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::contract::{definition, full};
 use super::secrets;
 use crate::harness::listener::{Listener, head};
-use crate::harness::server::{Answer, Server, TOKEN, error, json_answer, raw, token, told, with_header};
+use crate::harness::server::{
+    Answer, Server, TOKEN, error, json_answer, raw, token, told, with_header,
+};
 use crate::harness::{LIMIT, unused_port};
 
 const OPERATIONS: [&str; 5] = ["create", "get", "list", "abort", "heartbeat"];
 
 /// Calls an operation by its name, and returns the answer as JSON.
-async fn call(client: &Client, operation: &str, run_id: &str, timeout: Duration) -> Result<Value, Error> {
+async fn call(
+    client: &Client,
+    operation: &str,
+    run_id: &str,
+    timeout: Duration,
+) -> Result<Value, Error> {
     let token = token();
     let json = |answer: serde_json::Result<Value>| answer.expect("json");
     Ok(match operation {
         "create" => json(serde_json::to_value(
             client.create(&secrets::request(), &token, timeout).await?,
         )),
-        "get" => json(serde_json::to_value(client.get(run_id, &token, timeout).await?)),
+        "get" => json(serde_json::to_value(
+            client.get(run_id, &token, timeout).await?,
+        )),
         "list" => json(serde_json::to_value(
             client
                 .list(&ListTaskRunsQuery::default(), &token, timeout)
                 .await?,
         )),
-        "abort" => json(serde_json::to_value(client.abort(run_id, &token, timeout).await?)),
+        "abort" => json(serde_json::to_value(
+            client.abort(run_id, &token, timeout).await?,
+        )),
         "heartbeat" => {
             let accepted = client
                 .heartbeat(run_id, &HeartbeatTaskRunRequest::default(), &token, timeout)
@@ -56,7 +68,10 @@ fn doing(operation: &str) -> &'static str {
     }
 }
 
-async fn failure(operation: &str, answers: impl Fn() -> Answer + Send + Sync + 'static) -> (Error, String) {
+async fn failure(
+    operation: &str,
+    answers: impl Fn() -> Answer + Send + Sync + 'static,
+) -> (Error, String) {
     let server = Server::start(move |_| answers()).await;
     let error = call(&server.client(), operation, "trn.1", LIMIT)
         .await
@@ -110,7 +125,10 @@ async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() 
                 contract.check("CreateTaskRunRequest", &body),
                 Vec::<String>::new()
             );
-            assert_eq!(body, serde_json::to_value(secrets::request()).expect("json"));
+            assert_eq!(
+                body,
+                serde_json::to_value(secrets::request()).expect("json")
+            );
         } else {
             assert_eq!(received.body, b"");
             assert_eq!(received.headers.get("content-type"), None);
@@ -216,7 +234,8 @@ async fn a_request_that_breaks_the_contract_is_not_sent() {
 async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try() {
     for operation in OPERATIONS {
         for status in [
-            300_u16, 304, 307, 400, 401, 403, 404, 405, 408, 409, 410, 422, 425, 429, 500, 502, 503, 599,
+            300_u16, 304, 307, 400, 401, 403, 404, 405, 408, 409, 410, 422, 425, 429, 500, 502,
+            503, 599,
         ] {
             let (error, told) = failure(operation, move || error(status)).await;
             let Error::Status {
@@ -265,14 +284,18 @@ async fn when_to_try_again_is_told() {
     // with each other.
     for (asked, date) in [
         ("90", "Wed, 21 Oct 2020 07:28:00 GMT"),
-        ("Wed, 21 Oct 2020 07:29:30 GMT", "Wed, 21 Oct 2020 07:28:00 GMT"),
+        (
+            "Wed, 21 Oct 2020 07:29:30 GMT",
+            "Wed, 21 Oct 2020 07:28:00 GMT",
+        ),
         (
             "Wednesday, 21-Oct-20 07:29:30 GMT",
             "Wed, 21 Oct 2020 07:28:00 GMT",
         ),
         ("Wed Oct 21 07:29:30 2020", "Wed Oct 21 07:28:00 2020"),
     ] {
-        let answer = move || with_header(with_header(error(503), "retry-after", asked), "date", date);
+        let answer =
+            move || with_header(with_header(error(503), "retry-after", asked), "date", date);
         let (error, told) = failure("list", answer).await;
         let wait = Duration::from_secs(90);
         assert!(
@@ -365,8 +388,14 @@ async fn what_a_service_repeats_of_our_secrets_is_taken_out() {
 #[tokio::test]
 async fn a_text_of_the_service_is_one_line_and_not_too_long() {
     let long = "x\n\u{1b}[31m".repeat(1000);
-    let (_, told) = failure("get", move || json_answer(500, &json!({"message": long.clone()}))).await;
-    assert!(told.len() < 500 && !told.chars().any(char::is_control), "{told}");
+    let (_, told) = failure("get", move || {
+        json_answer(500, &json!({"message": long.clone()}))
+    })
+    .await;
+    assert!(
+        told.len() < 500 && !told.chars().any(char::is_control),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -374,7 +403,10 @@ async fn a_success_that_cant_be_read_is_told_as_one() {
     let bodies = [
         ("", "empty"),
         (" [] ", "not the contract's JSON"),
-        ("<html>hunter2", "not the contract's JSON, at line 1 column 1"),
+        (
+            "<html>hunter2",
+            "not the contract's JSON, at line 1 column 1",
+        ),
         (r#"{"id": {"hunter2": 1}}"#, "not the contract's JSON"),
         (
             r#"{"items": "hunter2", "acl": "hunter2"}"#,
@@ -391,7 +423,10 @@ async fn a_success_that_cant_be_read_is_told_as_one() {
                 matches!(error, Error::Unreadable { status: 200, .. }),
                 "{error:?}"
             );
-            assert!(told.contains(problem) && !told.contains("hunter2"), "{told}");
+            assert!(
+                told.contains(problem) && !told.contains("hunter2"),
+                "{told}"
+            );
             assert_eq!(
                 told.contains("the run was created"),
                 operation == "create",
@@ -415,7 +450,11 @@ async fn a_success_that_cant_be_read_is_told_as_one() {
 async fn a_body_without_end_is_not_read_to_its_end() {
     for (operation, bytes, exceeded) in [
         ("get", 8 << 20, "larger than 8 MiB"),
-        ("list", 64 << 20, "larger than 64 MiB; ask for smaller pages"),
+        (
+            "list",
+            64 << 20,
+            "larger than 64 MiB; ask for smaller pages",
+        ),
     ] {
         let (error, told) = failure(operation, move || raw(200, vec![b' '; bytes + 1])).await;
         assert!(matches!(error, Error::Unreadable { .. }), "{error:?}");
@@ -466,9 +505,14 @@ async fn without_a_whole_answer_it_is_said_whether_it_may_have_arrived() {
 async fn each_operation_has_its_own_deadline() {
     for operation in OPERATIONS {
         let server = Server::start(|_| Answer::Hang).await;
-        let error = call(&server.client(), operation, "trn.1", Duration::from_millis(200))
-            .await
-            .expect_err("too late");
+        let error = call(
+            &server.client(),
+            operation,
+            "trn.1",
+            Duration::from_millis(200),
+        )
+        .await
+        .expect_err("too late");
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
         assert!(told(&error).ends_with("timed out after 200ms"), "{error}");
     }
@@ -493,8 +537,9 @@ async fn where_nobody_listens_nothing_was_sent() {
         }
     );
     assert!(
-        told(&error)
-            .starts_with("getting task run trn.1: cannot connect to the task-run service; check its URL"),
+        told(&error).starts_with(
+            "getting task run trn.1: cannot connect to the task-run service; check its URL"
+        ),
         "{error}"
     );
 }
@@ -539,7 +584,12 @@ async fn a_response_with_an_odd_head_is_a_response() {
             .expect("a URL");
         let client = Client::new(url, &Tls::default(), LIMIT).expect("a client");
         let accepted = client
-            .heartbeat("trn.1", &HeartbeatTaskRunRequest::default(), &token(), LIMIT)
+            .heartbeat(
+                "trn.1",
+                &HeartbeatTaskRunRequest::default(),
+                &token(),
+                LIMIT,
+            )
             .await;
         assert_eq!(accepted.expect(odd), Accepted::default(), "{odd:?}");
     }
@@ -586,16 +636,29 @@ async fn behind_a_2xx_the_rest_of_the_answer_may_break_off() {
         ("HTTP/1.1 200 OK\r\n", End::Hangs),
         ("HTTP/1.0 204\n", End::Closed),
         ("HTTP/1.1 202 Accepted\r\nContent-Le", End::Closed),
-        ("HTTP/1.1 200 OK\r\nDate: now\r\n\0\u{1}\r\r\n\n", End::Closed),
-        ("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}", End::Closed),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: odd\r\n\r\n{}", End::Hangs),
+        (
+            "HTTP/1.1 200 OK\r\nDate: now\r\n\0\u{1}\r\r\n\n",
+            End::Closed,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n{}",
+            End::Closed,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: odd\r\n\r\n{}",
+            End::Hangs,
+        ),
         ("HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n{", End::Hangs),
-        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX", End::Reset),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nX",
+            End::Reset,
+        ),
     ] {
         for operation in ["heartbeat", "create", "abort"] {
             let called = call_at(breaking_off(answer, end).await.port, operation).await;
             if operation == "heartbeat" {
-                let accepted = called.unwrap_or_else(|error| panic!("{answer:?} {end:?}: {error:?}"));
+                let accepted =
+                    called.unwrap_or_else(|error| panic!("{answer:?} {end:?}: {error:?}"));
                 assert_eq!(accepted["jwt"], Value::Null, "{answer:?}");
             } else {
                 let error = called.expect_err("no run");
@@ -661,7 +724,8 @@ async fn byte_order_marks_and_white_space_change_no_answer() {
         assert_eq!(heartbeat(body).await, brought(json!("new")), "{body:?}");
     }
     assert_eq!(heartbeat("\u{feff}\r\n").await, brought(Value::Null));
-    let server = Server::start(|_| raw(200, "\u{feff}{\"id\": \"trn.1\", \"status\": \"Running\"}")).await;
+    let server =
+        Server::start(|_| raw(200, "\u{feff}{\"id\": \"trn.1\", \"status\": \"Running\"}")).await;
     let run = call(&server.client(), "get", "trn.1", LIMIT)
         .await
         .expect("a run");

@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 
 use podbeat_lab::contract::Contract;
 use podbeat_task_runs::model::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    CreateTaskRunRequest, Credentials, Environment, ErrorResponse, Execution, HeartbeatTaskRunRequest, Image,
-    InputMountMappingWithCreds, InputStreamSettings, ListTaskRunsQuery, MountMappingWithCreds, PageSize,
-    Resources, SortField, SystemFiles, TaskRun, TaskRunHeartbeat, TaskRunLogs, TaskRunStatus, TaskRunSummary,
-    TaskRunSummaryPagedItems, TaskVersionSummary,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, CreateTaskRunRequest, Credentials, Environment, ErrorResponse, Execution,
+    HeartbeatTaskRunRequest, Image, InputMountMappingWithCreds, InputStreamSettings,
+    ListTaskRunsQuery, MountMappingWithCreds, PageSize, Resources, SortField, SystemFiles, TaskRun,
+    TaskRunHeartbeat, TaskRunLogs, TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems,
+    TaskVersionSummary,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -19,7 +20,8 @@ use serde_json::{Map, Value, json};
 pub(crate) fn through_the_model(schema: &str, value: &Value) -> Option<Result<Value, String>> {
     fn through<T: Serialize + DeserializeOwned>(value: &Value) -> Result<Value, String> {
         // As text, like on the wire.
-        let read: T = serde_json::from_str(&value.to_string()).map_err(|error| error.to_string())?;
+        let read: T =
+            serde_json::from_str(&value.to_string()).map_err(|error| error.to_string())?;
         let written = serde_json::to_string(&read).map_err(|error| error.to_string())?;
         serde_json::from_str(&written).map_err(|error| error.to_string())
     }
@@ -72,7 +74,10 @@ pub(crate) fn full(contract: &Contract, schema: &Value) -> Value {
 }
 
 pub(crate) fn definition<'contract>(contract: &'contract Contract, name: &str) -> &'contract Value {
-    let found = contract.schemas().into_iter().find(|(other, _)| *other == name);
+    let found = contract
+        .schemas()
+        .into_iter()
+        .find(|(other, _)| *other == name);
     found.expect("the contract has it").1
 }
 
@@ -118,13 +123,21 @@ fn each_member_alone_stays_alone_and_null_is_absent_and_what_is_new_is_skipped()
         if name == "ContainerState" {
             continue;
         }
-        assert_eq!(through_the_model(name, &json!({})), Some(Ok(json!({}))), "{name}");
+        assert_eq!(
+            through_the_model(name, &json!({})),
+            Some(Ok(json!({}))),
+            "{name}"
+        );
         let Value::Object(members) = full(&contract, schema) else {
             panic!("{name} is an object");
         };
         for (member, value) in members {
             let alone = json!({&member: value});
-            assert_eq!(through_the_model(name, &alone), Some(Ok(alone.clone())), "{name}");
+            assert_eq!(
+                through_the_model(name, &alone),
+                Some(Ok(alone.clone())),
+                "{name}"
+            );
             let null = json!({&member: null});
             assert_eq!(
                 through_the_model(name, &null),
@@ -132,7 +145,11 @@ fn each_member_alone_stays_alone_and_null_is_absent_and_what_is_new_is_skipped()
                 "{name}/{member}"
             );
             let more = json!({&member: value, "inTheFuture": {"more": [1]}});
-            assert_eq!(through_the_model(name, &more), Some(Ok(alone)), "{name}/{member}");
+            assert_eq!(
+                through_the_model(name, &more),
+                Some(Ok(alone)),
+                "{name}/{member}"
+            );
         }
     }
 }
@@ -146,7 +163,10 @@ fn empty_lists_and_maps_are_not_absent() {
 #[test]
 fn the_statuses_and_no_others_are_known() {
     let contract = contract();
-    let known: Vec<String> = TaskRunStatus::KNOWN.iter().map(ToString::to_string).collect();
+    let known: Vec<String> = TaskRunStatus::KNOWN
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     assert_eq!(known, contract.statuses());
     for status in contract.statuses() {
         assert!(
@@ -155,7 +175,9 @@ fn the_statuses_and_no_others_are_known() {
         );
     }
     let later: TaskRun = serde_json::from_value(json!({"status": "Paused"})).expect("a run");
-    assert!(matches!(&later.status, Some(status @ TaskRunStatus::Unknown(_)) if status.as_str() == "Paused"));
+    assert!(
+        matches!(&later.status, Some(status @ TaskRunStatus::Unknown(_)) if status.as_str() == "Paused")
+    );
     assert_eq!(
         serde_json::to_value(&later).expect("json"),
         json!({"status": "Paused"})
@@ -187,7 +209,12 @@ fn the_query_has_every_parameter_and_no_other() {
     assert_eq!(PageSize::new(1).map(PageSize::get), Some(1));
     let sorts: Vec<String> = SortField::ALL
         .iter()
-        .flat_map(|field| [field.ascending().to_string(), field.descending().to_string()])
+        .flat_map(|field| {
+            [
+                field.ascending().to_string(),
+                field.descending().to_string(),
+            ]
+        })
         .collect();
     // The fields and directions are those of the contract page.
     let page = include_str!("../../contract/TaskRunsApi.md");
@@ -243,7 +270,10 @@ fn python(contract: &Contract, text: &mut &str) -> Value {
         while !take(text, "}") {
             let name = python(contract, text);
             assert!(take(text, ":"));
-            members.insert(name.as_str().expect("a name").to_owned(), python(contract, text));
+            members.insert(
+                name.as_str().expect("a name").to_owned(),
+                python(contract, text),
+            );
             take(text, ",");
         }
         return Value::Object(members);
@@ -338,7 +368,10 @@ fn one_unreadable_time_leaves_the_rest_of_a_list_readable() {
     assert_eq!(serde_json::to_value(&read).expect("json"), page);
     let first = &read.items.expect("runs")[0];
     let created = first.time_created.as_ref().expect("a time");
-    assert_eq!((created.timestamp(), &*created.text()), (None, "0000-00-00"));
+    assert_eq!(
+        (created.timestamp(), &*created.text()),
+        (None, "0000-00-00")
+    );
     let modified = first
         .time_modified
         .as_ref()

@@ -17,7 +17,9 @@ fn page(ids: &[&str], next: Option<&str>) -> Answer {
 /// The page token of a request.
 fn asked(received: &Received) -> Option<&str> {
     let query = received.path_and_query.split_once('?')?.1;
-    query.split('&').find_map(|pair| pair.strip_prefix("pageToken="))
+    query
+        .split('&')
+        .find_map(|pair| pair.strip_prefix("pageToken="))
 }
 
 /// Everything that the stream yields: the IDs, and the error that ended it, if any.
@@ -37,12 +39,16 @@ async fn all(server: &Server, query: ListTaskRunsQuery) -> (Vec<String>, Option<
 #[tokio::test]
 async fn no_page_one_page_many_pages() {
     let server = Server::start(|_| json_answer(200, &json!({}))).await;
-    assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids.is_empty()));
+    assert!(
+        matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids.is_empty())
+    );
     assert_eq!(server.received().len(), 1);
 
     // An empty token means that there is no next page.
     let server = Server::start(|_| page(&["a", "b"], Some(""))).await;
-    assert!(matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids == ["a", "b"]));
+    assert!(
+        matches!(all(&server, ListTaskRunsQuery::default()).await, (ids, None) if ids == ["a", "b"])
+    );
 
     let server = Server::start(|received| match asked(received) {
         None => page(&["a", "b"], Some("second")),
@@ -84,7 +90,11 @@ async fn a_page_is_asked_for_when_it_is_reached_and_is_the_largest() {
         runs.next().await.expect("a run").expect("a run");
     }
     assert_eq!(server.received().len(), 1);
-    assert!(server.received()[0].path_and_query.ends_with("?pageSize=1000"));
+    assert!(
+        server.received()[0]
+            .path_and_query
+            .ends_with("?pageSize=1000")
+    );
 }
 
 #[tokio::test]
@@ -93,7 +103,10 @@ async fn a_token_that_comes_again_ends_the_list_with_an_error_behind_the_runs() 
     let (ids, failure) = all(&server, ListTaskRunsQuery::default()).await;
     assert_eq!(ids, ["a", "a"]);
     let failure = failure.expect("an error");
-    assert!(matches!(failure, Error::Endless { pages: 2, .. }), "{failure:?}");
+    assert!(
+        matches!(failure, Error::Endless { pages: 2, .. }),
+        "{failure:?}"
+    );
     assert_eq!(
         told(&failure),
         "listing task runs: stopped after 2 pages: the service repeats a page token"

@@ -47,7 +47,8 @@ pub(crate) fn request() -> CreateTaskRunRequest {
 #[test]
 fn debug_shows_none() {
     let run: TaskRun = serde_json::from_value(planted("TaskRun")).expect("a run");
-    let answer: TaskRunHeartbeat = serde_json::from_value(planted("TaskRunHeartbeat")).expect("an answer");
+    let answer: TaskRunHeartbeat =
+        serde_json::from_value(planted("TaskRunHeartbeat")).expect("an answer");
     let count = |value: &Value| value.to_string().matches(SECRET).count();
     // A password, a variable, and three maps of credentials; four URLs and two logs with three
     // secrets each; the raw execution.

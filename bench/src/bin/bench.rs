@@ -69,10 +69,23 @@ fn read(mut arguments: impl Iterator<Item = String>) -> Option<Given> {
     let mut subjects = None;
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
-            "--rounds" => rounds = Some(arguments.next()?.parse().ok().filter(|rounds| *rounds > 0)?),
+            "--rounds" => {
+                rounds = Some(
+                    arguments
+                        .next()?
+                        .parse()
+                        .ok()
+                        .filter(|rounds| *rounds > 0)?,
+                )
+            }
             "--subjects" => {
                 let named = arguments.next()?;
-                subjects = Some(named.split(',').map(Subject::named).collect::<Option<Vec<_>>>()?);
+                subjects = Some(
+                    named
+                        .split(',')
+                        .map(Subject::named)
+                        .collect::<Option<Vec<_>>>()?,
+                );
             }
             "--quick" => {
                 is_quick = true;
@@ -134,9 +147,15 @@ async fn lives(prepared: &Prepared, subjects: &[Subject]) -> Result<usize, Error
     let mut failed = 0;
     for subject in subjects {
         match life::live(prepared, *subject).await {
-            Ok(()) => say(&format!("{} tells the life of a pod as it was", subject.title())),
+            Ok(()) => say(&format!(
+                "{} tells the life of a pod as it was",
+                subject.title()
+            )),
             Err(
-                error @ (Error::Unfair { .. } | Error::InVain { .. } | Error::Lab(_) | Error::Gone { .. }),
+                error @ (Error::Unfair { .. }
+                | Error::InVain { .. }
+                | Error::Lab(_)
+                | Error::Gone { .. }),
             ) => {
                 failed += 1;
                 say(&format!("{}: {}", subject.title(), chain(&error)));
@@ -172,12 +191,19 @@ fn write(given: &Given, results: &Results, machine: &Machine) -> Result<(), Erro
         let what = format!("writing {}", path.display());
         move |source| Error::Io { what, source }
     };
-    let (data, drawing) = (given.output.join("results.json"), given.output.join("chart.svg"));
+    let (data, drawing) = (
+        given.output.join("results.json"),
+        given.output.join("chart.svg"),
+    );
     let json = results.json(machine, &given.plan.json());
     fs::create_dir_all(&given.output).map_err(io(&given.output))?;
     fs::write(&data, format!("{json:#}\n")).map_err(io(&data))?;
     fs::write(&drawing, chart::svg(results)).map_err(io(&drawing))?;
-    say(&format!("written: {}, {}", data.display(), drawing.display()));
+    say(&format!(
+        "written: {}, {}",
+        data.display(),
+        drawing.display()
+    ));
     if given.write_docs {
         docs::write(&repository(), results, machine, &given.plan)?;
         say("written: docs/performance.md, docs/performance.svg");

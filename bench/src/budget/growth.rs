@@ -76,7 +76,10 @@ pub(super) async fn measure(
     let world = World::start().await?;
     let mut member = world.add("long");
     let mut settings = world.settings(&member, INTERVAL);
-    settings.insert("PODBEAT_TIMEOUT".to_owned(), format!("{}ms", TIMEOUT.as_millis()));
+    settings.insert(
+        "PODBEAT_TIMEOUT".to_owned(),
+        format!("{}ms", TIMEOUT.as_millis()),
+    );
     let log = world.path("long.log");
     let running = Running::start(&subject.program, &subject.arguments, &settings, &log)?;
     world.until_accepted(&member, 1, PATIENCE).await?;
@@ -101,7 +104,10 @@ pub(super) async fn measure(
     };
     let first = within(length.warm, length.warm + length.span);
     let last = within(length.heartbeats - length.span, length.heartbeats);
-    let between: f64 = stretches.iter().map(|looks| growth(looks, length.warm)).sum();
+    let between: f64 = stretches
+        .iter()
+        .map(|looks| growth(looks, length.warm))
+        .sum();
     let course: Vec<String> = (0..length.heartbeats / length.span)
         .map(|part| within(part * length.span, (part + 1) * length.span))
         .map(|dirty| format!("{:.0}", dirty / 1024.0))
@@ -171,7 +177,12 @@ async fn stretch(
 }
 
 /// Plays an outage, and waits until a heartbeat shows a change that was made after it.
-async fn endure(world: &World, member: &mut Member, outage: usize, script: &str) -> Result<(), Error> {
+async fn endure(
+    world: &World,
+    member: &mut Member,
+    outage: usize,
+    script: &str,
+) -> Result<(), Error> {
     let faults = if outage < KUBERNETES {
         world.service_faults()
     } else {
@@ -197,7 +208,8 @@ mod tests {
 
     #[test]
     fn a_stretch_grows_from_its_first_warm_look_to_its_last() {
-        let looks = [(100, 50), (200, 60), (300, 90), (400, 75)].map(|(at, dirty)| Look { at, dirty });
+        let looks =
+            [(100, 50), (200, 60), (300, 90), (400, 75)].map(|(at, dirty)| Look { at, dirty });
         assert_eq!(growth(&looks, 0), 25.0);
         assert_eq!(growth(&looks, 150), 15.0);
         assert_eq!(growth(&looks, 400), 0.0);

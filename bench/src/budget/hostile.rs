@@ -75,7 +75,13 @@ pub(super) async fn agent(subject: &Subject, tell: &impl Fn(&str)) -> Result<Vec
         settings.insert(name.to_owned(), value);
     }
     let log = world.path("log");
-    let running = Running::start_in(&group, &subject.program, &subject.arguments, &settings, &log)?;
+    let running = Running::start_in(
+        &group,
+        &subject.program,
+        &subject.arguments,
+        &settings,
+        &log,
+    )?;
     let mut victim = Victim {
         world,
         running,
@@ -112,7 +118,10 @@ impl Victim {
         self.until_told("listing pod").await?;
         self.world.kube.apply(pod.showing(&waiting("Flooded")));
         self.until_shown("Flooded").await?;
-        self.so_far(tell, "a line of a watch, and an item of a list, that never end")?;
+        self.so_far(
+            tell,
+            "a line of a watch, and an item of a list, that never end",
+        )?;
         for (nth, hostile) in hostile(&pod).into_iter().enumerate() {
             self.world.kube.apply(hostile);
             // Each hostile pod causes its own error or none. podbeat must still see the pod after
@@ -135,7 +144,9 @@ impl Victim {
         self.until_accepted(25).await?;
         self.so_far(tell, "answers of the service that never end")?;
         // The longest messages, made of characters that take six bytes in JSON.
-        self.world.service_faults.script("heartbeat 503 until-lifted")?;
+        self.world
+            .service_faults
+            .script("heartbeat 503 until-lifted")?;
         for count in 1..=EXITS {
             self.world.kube.apply(pod.showing(&crashed(count)));
             tokio::time::sleep(PAUSE).await;
@@ -185,7 +196,8 @@ impl Victim {
         let wait = async {
             loop {
                 let text = fs::read(&self.log).unwrap_or_default();
-                let text = String::from_utf8_lossy(text.get(self.read..).unwrap_or_default()).into_owned();
+                let text =
+                    String::from_utf8_lossy(text.get(self.read..).unwrap_or_default()).into_owned();
                 if let Some(at) = text.find(what) {
                     return self.read + at + what.len();
                 }
@@ -242,12 +254,19 @@ fn hostile(pod: &Pod) -> Vec<Value> {
     ] {
         all.push(with(pod, path, Value::Array(vec![json!({}); MANY])));
     }
-    let many: serde_json::Map<String, Value> =
-        (0..200_000).map(|nth| (format!("l{nth}"), json!(""))).collect();
-    for path in ["/metadata/labels", "/metadata/annotations", "/spec/nodeSelector"] {
+    let many: serde_json::Map<String, Value> = (0..200_000)
+        .map(|nth| (format!("l{nth}"), json!("")))
+        .collect();
+    for path in [
+        "/metadata/labels",
+        "/metadata/annotations",
+        "/spec/nodeSelector",
+    ] {
         all.push(with(pod, path, Value::Object(many.clone())));
     }
-    let devices = (0..150_000).map(|nth| (format!("a.b/{nth}"), json!(1))).collect();
+    let devices = (0..150_000)
+        .map(|nth| (format!("a.b/{nth}"), json!(1)))
+        .collect();
     let resources = json!({"limits": Value::Object(devices)});
     all.push(with(pod, "/spec/containers/0/resources", resources));
     let rules = json!(vec![json!({}); MANY]);
@@ -255,7 +274,8 @@ fn hostile(pod: &Pod) -> Vec<Value> {
     // The same text short and long, made of characters that take six bytes in JSON.
     for length in [80_000, 600_000] {
         all.push(with(pod, "/status/message", json!("\u{1}".repeat(length))));
-        let main = json!({"state": {"terminated": {"exitCode": 1, "message": "\u{1}".repeat(length)}}});
+        let main =
+            json!({"state": {"terminated": {"exitCode": 1, "message": "\u{1}".repeat(length)}}});
         all.push(pod.showing(&main));
     }
     all.push(with(pod, "/metadata/uid", json!("x".repeat(4 << 20))));
@@ -349,7 +369,9 @@ pub(super) async fn reaper(subject: &Subject) -> Result<Vec<Measured>, Error> {
     let wait = async {
         while running.runs() {
             // A process that has just ended can't be sampled.
-            peak = running.sample().map_or(peak, |sample| peak.max(sample.peak));
+            peak = running
+                .sample()
+                .map_or(peak, |sample| peak.max(sample.peak));
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
     };

@@ -134,19 +134,23 @@ const REAP: Way = Way {
     budgets: &["reap"],
     doing: "podbeat reap before many large pods, in a container's control group",
 };
-const WAYS: [Way; 8] = [SIZES, MEMORY, CROWD, WAKING, VALGRIND, GROWTH, HOSTILE, REAP];
+const WAYS: [Way; 8] = [
+    SIZES, MEMORY, CROWD, WAKING, VALGRIND, GROWTH, HOSTILE, REAP,
+];
 
 /// Reads the budgets.
 ///
 /// # Errors
 /// The file can't be read or is invalid: for example, a budget is missing or has no limit.
 pub fn read(path: &Path) -> Result<Budgets, Error> {
-    let text = std::fs::read(path).map_err(io(format!("reading the budgets in {}", path.display())))?;
+    let text =
+        std::fs::read(path).map_err(io(format!("reading the budgets in {}", path.display())))?;
     let wrong = |problem: String| Error::Budgets {
         path: path.to_owned(),
         problem,
     };
-    let budgets: Budgets = serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
+    let budgets: Budgets =
+        serde_json::from_slice(&text).map_err(|error| wrong(error.to_string()))?;
     for name in names() {
         let Some(budget) = budgets.get(name) else {
             return Err(wrong(format!("there is no budget {name:?}")));
@@ -164,7 +168,10 @@ pub fn read(path: &Path) -> Result<Budgets, Error> {
     }
     // The file also has the budgets of the ratios to peers.
     let known = || names().chain(RATIOS.iter().map(|ratio| ratio.budget));
-    match budgets.keys().find(|name| !known().any(|known| known == *name)) {
+    match budgets
+        .keys()
+        .find(|name| !known().any(|known| known == *name))
+    {
         Some(name) => Err(wrong(format!("nothing measures {name:?}"))),
         None => Ok(budgets),
     }
@@ -208,7 +215,8 @@ pub async fn measure(
 ) -> Result<Vec<Measured>, Error> {
     let mut measured = Vec::new();
     for way in WAYS {
-        let wanted = |name: &&str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+        let wanted =
+            |name: &&str| options.only.is_empty() || options.only.iter().any(|only| only == name);
         if !way.budgets.iter().any(wanted) {
             continue;
         }
@@ -218,8 +226,12 @@ pub async fn measure(
             budgets if budgets == MEMORY.budgets => memory::measure(subject).await?,
             budgets if budgets == CROWD.budgets => memory::crowd(subject).await?,
             budgets if budgets == WAKING.budgets => waking::measure(subject).await?,
-            budgets if budgets == VALGRIND.budgets => Box::pin(valgrind::measure(subject, &tell)).await?,
-            budgets if budgets == HOSTILE.budgets => Box::pin(hostile::agent(subject, &tell)).await?,
+            budgets if budgets == VALGRIND.budgets => {
+                Box::pin(valgrind::measure(subject, &tell)).await?
+            }
+            budgets if budgets == HOSTILE.budgets => {
+                Box::pin(hostile::agent(subject, &tell)).await?
+            }
             budgets if budgets == REAP.budgets => hostile::reaper(subject).await?,
             _ => growth::measure(subject, options.quick, &tell).await?,
         };
@@ -367,7 +379,10 @@ impl Subject {
 }
 
 /// The median. For an even number of values, the mean of the two in the middle.
-#[expect(clippy::cast_precision_loss, reason = "bytes and counts are far below 2^52")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "bytes and counts are far below 2^52"
+)]
 fn median(mut figures: Vec<u64>) -> f64 {
     figures.sort_unstable();
     let middle = figures.len() / 2;
@@ -388,7 +403,10 @@ mod tests {
             what: "instructions".to_owned(),
             unit: Unit::Count,
             limit: None,
-            recorded: Some(BTreeMap::from([(std::env::consts::ARCH.to_owned(), figure)])),
+            recorded: Some(BTreeMap::from([(
+                std::env::consts::ARCH.to_owned(),
+                figure,
+            )])),
             slack_percent: Some(5.0),
             why: String::new(),
         }

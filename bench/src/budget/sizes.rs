@@ -12,9 +12,12 @@ pub(super) fn measure(subject: &Subject) -> Result<Vec<Measured>, Error> {
     ])
 }
 
-#[expect(clippy::cast_precision_loss, reason = "files are far smaller than 2^52 bytes")]
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "files are far smaller than 2^52 bytes"
+)]
 fn size(path: &Path) -> Result<f64, Error> {
-    let metadata =
-        std::fs::metadata(path).map_err(io(format!("looking at {}: is it built?", path.display())))?;
+    let metadata = std::fs::metadata(path)
+        .map_err(io(format!("looking at {}: is it built?", path.display())))?;
     Ok(metadata.len() as f64)
 }

@@ -53,7 +53,10 @@ struct Counts {
     allocations: u64,
 }
 
-pub(super) async fn measure(subject: &Subject, tell: impl Fn(&str)) -> Result<Vec<Measured>, Error> {
+pub(super) async fn measure(
+    subject: &Subject,
+    tell: impl Fn(&str),
+) -> Result<Vec<Measured>, Error> {
     // They run concurrently, because they mostly wait for the next heartbeat.
     let (first, second, third) = tokio::try_join!(pair(subject), pair(subject), pair(subject))?;
     let pairs: [_; PAIRS] = [first, second, third];
@@ -61,7 +64,12 @@ pub(super) async fn measure(subject: &Subject, tell: impl Fn(&str)) -> Result<Ve
     let allocations = pairs.map(|(short, long)| each(&short, &long, |counts| counts.allocations));
     tell(&format!(
         "instructions a heartbeat {:.0} {:.0} {:.0}, allocations {:.2} {:.2} {:.2}",
-        instructions[0], instructions[1], instructions[2], allocations[0], allocations[1], allocations[2]
+        instructions[0],
+        instructions[1],
+        instructions[2],
+        allocations[0],
+        allocations[1],
+        allocations[2]
     ));
     let middle = |figures: [f64; PAIRS]| {
         let hundredths = figures.map(|figure| (figure * 100.0).round());
@@ -111,12 +119,16 @@ async fn run(subject: &Subject, heartbeats: u64) -> Result<Counts, Error> {
     arguments.push(symbols.display().to_string());
     arguments.extend(subject.arguments.iter().cloned());
     let mut running = Running::start(Path::new("valgrind"), &arguments, &settings, &log)?;
-    world.until_accepted(&member, heartbeats, 2 * PATIENCE).await?;
+    world
+        .until_accepted(&member, heartbeats, 2 * PATIENCE)
+        .await?;
     running.terminate()?;
     running.ended(END).await?;
     let received = world.count(&member).received;
-    let text = std::fs::read_to_string(&out)
-        .map_err(io(format!("reading what callgrind counted in {}", out.display())))?;
+    let text = std::fs::read_to_string(&out).map_err(io(format!(
+        "reading what callgrind counted in {}",
+        out.display()
+    )))?;
     let counts = counted(&text).ok_or_else(|| Error::Valgrind { log: running.log() })?;
     Ok(Counts {
         heartbeats: received,

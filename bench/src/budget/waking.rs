@@ -72,7 +72,9 @@ async fn heartbeats(subject: &Subject) -> Result<AtRest, Error> {
     while heartbeats < HEARTBEATS || intervals < HEARTBEATS {
         let accepted = world.count(&member).accepted;
         let (woken, asked) = (running.wake_ups()?, requests());
-        let at = world.until_accepted(&member, accepted + 1, PATIENCE).await?;
+        let at = world
+            .until_accepted(&member, accepted + 1, PATIENCE)
+            .await?;
         sleep_until(at + SETTLED).await;
         let (mut settled, asked_then) = (running.wake_ups()?, requests());
         // A request to the Kubernetes API, for example after a long silence of the watch, is

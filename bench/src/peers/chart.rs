@@ -10,7 +10,11 @@ use super::subject::Subject;
 const SHOWN: [(Metric, &str, &str); 4] = [
     (Metric::Rss, "Resident memory", "MiB"),
     (Metric::FirstBeat, "Exec to first accepted heartbeat", "ms"),
-    (Metric::ChangeP50, "Change to accepted heartbeat, median", "ms"),
+    (
+        Metric::ChangeP50,
+        "Change to accepted heartbeat, median",
+        "ms",
+    ),
     (Metric::CpuThousand, "CPU time of 1,000 heartbeats", "ms"),
 ];
 
@@ -35,7 +39,10 @@ pub fn svg(results: &Results) -> String {
             .into_iter()
             .filter_map(|subject| Some((subject, results.spread(subject, metric)?.median)))
             .collect();
-        let most = medians.iter().map(|(_, median)| *median).fold(0.0, f64::max);
+        let most = medians
+            .iter()
+            .map(|(_, median)| *median)
+            .fold(0.0, f64::max);
         if most <= 0.0 {
             continue;
         }

@@ -18,7 +18,12 @@ const END: &str = "<!-- bench: and ends here -->";
 ///
 /// # Errors
 /// A file can't be read or written, or the page has no markers for the figures.
-pub fn write(repository: &Path, results: &Results, machine: &Machine, plan: &Plan) -> Result<(), Error> {
+pub fn write(
+    repository: &Path,
+    results: &Results,
+    machine: &Machine,
+    plan: &Plan,
+) -> Result<(), Error> {
     let page = repository.join("docs/performance.md");
     let text = fs::read_to_string(&page).map_err(io(format!("reading {}", page.display())))?;
     let text = put(&text, &figures(results, machine, plan)).ok_or_else(|| Error::NoPlace {
@@ -100,7 +105,13 @@ mod tests {
             docs.join("performance.md"),
         )
         .expect("a page");
-        write(repository.path(), &measured(), &Machine::here(), &Plan::FULL).expect("written");
+        write(
+            repository.path(),
+            &measured(),
+            &Machine::here(),
+            &Plan::FULL,
+        )
+        .expect("written");
         let page = fs::read_to_string(docs.join("performance.md")).expect("a page");
         assert!(page.contains("| threads | 1 | 7 ×7.0 |"), "{page}");
         assert!(docs.join("performance.svg").exists());

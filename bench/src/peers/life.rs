@@ -37,7 +37,11 @@ struct Step {
 impl Step {
     fn new(faults: (&'static str, &'static str), shown: Value) -> Self {
         let told = shown.get("state").cloned().unwrap_or_default();
-        Self { faults, shown, told }
+        Self {
+            faults,
+            shown,
+            told,
+        }
     }
 }
 
@@ -106,11 +110,21 @@ async fn through(
             let mut accepted = heartbeats.iter().filter(|heartbeat| heartbeat.accepted);
             accepted.any(|heartbeat| main(&heartbeat.body).as_ref() == Some(&told))
         };
-        world.lab().service.wait_for(&what, PATIENCE, is_told).await?;
+        world
+            .lab()
+            .service
+            .wait_for(&what, PATIENCE, is_told)
+            .await?;
     }
-    let is_final = |heartbeats: &[Heartbeat]| heartbeats.iter().any(|beat| beat.accepted && beat.is_final());
+    let is_final = |heartbeats: &[Heartbeat]| {
+        heartbeats
+            .iter()
+            .any(|beat| beat.accepted && beat.is_final())
+    };
     let service = &world.lab().service;
-    service.wait_for("the last heartbeat", PATIENCE, is_final).await?;
+    service
+        .wait_for("the last heartbeat", PATIENCE, is_final)
+        .await?;
     // A fixed wait, because the expected event is that nothing arrives.
     sleep(SILENCE).await;
     running.terminate()?;
@@ -125,7 +139,10 @@ fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String
             complaints.push(what);
         }
     };
-    let accepted: Vec<&Heartbeat> = received.iter().filter(|heartbeat| heartbeat.accepted).collect();
+    let accepted: Vec<&Heartbeat> = received
+        .iter()
+        .filter(|heartbeat| heartbeat.accepted)
+        .collect();
 
     let mut told: Vec<Value> = accepted
         .iter()
@@ -135,16 +152,26 @@ fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String
     let expected: Vec<Value> = script.iter().map(|step| plain(&step.told)).collect();
     wrong(
         told != expected,
-        format!("the states of main were {}, not {}", json!(told), json!(expected)),
+        format!(
+            "the states of main were {}, not {}",
+            json!(told),
+            json!(expected)
+        ),
     );
 
-    let finals = accepted.iter().filter(|heartbeat| heartbeat.is_final()).count();
+    let finals = accepted
+        .iter()
+        .filter(|heartbeat| heartbeat.is_final())
+        .count();
     wrong(
         finals != 1,
         format!("{finals} last heartbeats were accepted, not one"),
     );
     let is_last = received.last().is_some_and(Heartbeat::is_final);
-    wrong(!is_last, "something came after the last heartbeat".to_owned());
+    wrong(
+        !is_last,
+        "something came after the last heartbeat".to_owned(),
+    );
 
     for heartbeat in received {
         let says = |name: &str, value: Value| heartbeat.body.get(name) == Some(&value);
@@ -276,9 +303,8 @@ mod tests {
         // A missing state, a repeated one, and a different one.
         assert!(spoilt(&|received| drop(received.drain(5..7))).contains("states of main"));
         assert!(
-            spoilt(
-                &|received| received[7].body["containerStatus"] = received[1].body["containerStatus"].clone()
-            )
+            spoilt(&|received| received[7].body["containerStatus"] =
+                received[1].body["containerStatus"].clone())
             .contains("states")
         );
         assert!(
@@ -291,12 +317,20 @@ mod tests {
         // No last heartbeat, two of them, and a heartbeat after the last one.
         assert!(spoilt(&|received| drop(received.pop())).contains("0 last heartbeats"));
         assert!(
-            spoilt(&|received| received[last - 1].body["lastHeartbeat"] = json!(true)).contains("2 last")
+            spoilt(&|received| received[last - 1].body["lastHeartbeat"] = json!(true))
+                .contains("2 last")
         );
-        assert!(spoilt(&|received| received.push(beat(99, None, &json!({})))).contains("after the last"));
+        assert!(
+            spoilt(&|received| received.push(beat(99, None, &json!({}))))
+                .contains("after the last")
+        );
         // Identity, the contract, and nonces.
-        assert!(spoilt(&|received| received[2].body["jobRetryCount"] = json!(0)).contains("too little"));
-        assert!(spoilt(&|received| received[2].violations.push("no".to_owned())).contains("contract"));
+        assert!(
+            spoilt(&|received| received[2].body["jobRetryCount"] = json!(0)).contains("too little")
+        );
+        assert!(
+            spoilt(&|received| received[2].violations.push("no".to_owned())).contains("contract")
+        );
         assert!(spoilt(&|received| received[6].body["nonce"] = json!("n5")).contains("nonce"));
     }
 }

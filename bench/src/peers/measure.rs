@@ -112,7 +112,10 @@ pub async fn measure(
     let mut results = Results::default();
     for subject in subjects {
         results.add(*subject, Metric::Files, figure(prepared.size(*subject)?));
-        if let Some(size) = prepared.image_size().filter(|_| *subject == Subject::Podbeat) {
+        if let Some(size) = prepared
+            .image_size()
+            .filter(|_| *subject == Subject::Podbeat)
+        {
             results.add(*subject, Metric::Image, figure(size));
         }
     }
@@ -169,12 +172,20 @@ async fn turn(prepared: &Prepared, subject: Subject, plan: &Plan) -> Result<Resu
         let from = settled(&world, &member, 1).await?;
         let before = look(subject, &running)?;
         world
-            .until_accepted(&member, from + plan.beats, patience_for(plan.beats, INTERVAL))
+            .until_accepted(
+                &member,
+                from + plan.beats,
+                patience_for(plan.beats, INTERVAL),
+            )
             .await?;
         let to = settled(&world, &member, 0).await?;
         let after = look(subject, &running)?;
         let cpu = milliseconds(after.cpu.saturating_sub(before.cpu));
-        results.add(subject, Metric::CpuThousand, cpu / figure(to - from) * 1000.0);
+        results.add(
+            subject,
+            Metric::CpuThousand,
+            cpu / figure(to - from) * 1000.0,
+        );
     }
 
     let mut took = Vec::new();
@@ -186,7 +197,9 @@ async fn turn(prepared: &Prepared, subject: Subject, plan: &Plan) -> Result<Resu
     for (metric, percent) in [(Metric::ChangeP50, 50), (Metric::ChangeP99, 99)] {
         // With fewer than a hundred changes, the 99th percentile is the slowest one, which says
         // nothing.
-        if let Some(figure) = percentile(&took, percent).filter(|_| percent == 50 || took.len() >= 100) {
+        if let Some(figure) =
+            percentile(&took, percent).filter(|_| percent == 50 || took.len() >= 100)
+        {
             results.add(subject, metric, figure);
         }
     }
@@ -253,7 +266,10 @@ async fn begin(
     let running = prepared.start(subject, world, member, interval)?;
     let came = world.until_accepted(member, 1, PATIENCE).await;
     came.map_err(|error| wrote(error, subject, &running))?;
-    let came = world.lab().service.first_accepted(member.run(), at, |_| true);
+    let came = world
+        .lab()
+        .service
+        .first_accepted(member.run(), at, |_| true);
     Ok((running, came.unwrap_or_default().saturating_sub(at)))
 }
 
@@ -275,7 +291,12 @@ async fn settled(world: &World, member: &Member, more: u64) -> Result<u64, Error
 }
 
 /// Ends a subject as the kubelet does, and checks that exactly one last heartbeat was accepted.
-async fn end(mut running: Running, subject: Subject, world: &World, member: &Member) -> Result<(), Error> {
+async fn end(
+    mut running: Running,
+    subject: Subject,
+    world: &World,
+    member: &Member,
+) -> Result<(), Error> {
     running.terminate()?;
     running.ended(END).await?;
     let finals = world

@@ -341,12 +341,17 @@ pub fn text(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or_default();
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
+        cells
+            .map(|cell| cell.chars().count())
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..columns).map(width).collect();
     let lines = rows.iter().map(|row| {
         let cells = row.iter().zip(&widths);
-        let line: Vec<String> = cells.map(|(cell, width)| format!("{cell:width$}")).collect();
+        let line: Vec<String> = cells
+            .map(|(cell, width)| format!("{cell:width$}"))
+            .collect();
         format!("{}\n", line.join("  ").trim_end())
     });
     lines.collect()
@@ -392,7 +397,10 @@ mod tests {
     fn ratios_are_of_medians_and_only_of_what_was_measured() {
         let ratios = results().ratios();
         let names: Vec<&str> = ratios.iter().map(|(name, _)| *name).collect();
-        assert_eq!(names, ["ratio-rss-python", "ratio-rss-go", "ratio-change-go"]);
+        assert_eq!(
+            names,
+            ["ratio-rss-python", "ratio-rss-go", "ratio-change-go"]
+        );
         let told: Vec<f64> = ratios.iter().map(|(_, ratio)| *ratio).collect();
         assert!(
             (told[0] - 1.0 / 30.0).abs() < 1e-9
@@ -404,7 +412,8 @@ mod tests {
 
     #[test]
     fn every_ratio_has_a_limit_that_a_peer_itself_would_pass() {
-        let budgets = budget::read(&crate::repository().join("bench/budget.json")).expect("budgets");
+        let budgets =
+            budget::read(&crate::repository().join("bench/budget.json")).expect("budgets");
         for ratio in RATIOS {
             let budget = budgets.get(ratio.budget).expect("a budget");
             assert_eq!(budget.judge(1.0), Verdict::Over, "{}", ratio.budget);

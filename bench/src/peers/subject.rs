@@ -76,7 +76,9 @@ impl Prepared {
         )))?;
         let lines = text.lines().filter_map(|line| line.split_once(' '));
         Ok(Self {
-            paths: lines.map(|(name, path)| (name.to_owned(), path.into())).collect(),
+            paths: lines
+                .map(|(name, path)| (name.to_owned(), path.into()))
+                .collect(),
         })
     }
 
@@ -190,7 +192,10 @@ mod tests {
         fs::write(&path, format!("podbeat {}\n", path.display())).expect("written");
         let prepared = Prepared::read(&path).expect("a file");
         assert!(prepared.size(Subject::Podbeat).expect("a size") > 0);
-        let missing = prepared.size(Subject::Go).expect_err("not prepared").to_string();
+        let missing = prepared
+            .size(Subject::Go)
+            .expect_err("not prepared")
+            .to_string();
         assert!(missing.contains("go"), "{missing}");
     }
 

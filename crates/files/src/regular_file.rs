@@ -232,7 +232,11 @@ pub struct Bounded<W> {
 impl<W: Write> Bounded<W> {
     /// Forwards at most `most` bytes.
     pub fn new(to: W, most: u64) -> Self {
-        Self { to, most, left: most }
+        Self {
+            to,
+            most,
+            left: most,
+        }
     }
 }
 
@@ -299,7 +303,10 @@ mod tests {
         let error = read_from(io::repeat(b' '), LINE).expect_err("endless");
         assert_eq!(error.to_string(), "it is larger than 64 KiB");
         // A sparse file of 1 TiB: memory use depends on the limit and not on the file's size.
-        File::create(&path).expect("made").set_len(1 << 40).expect("set");
+        File::create(&path)
+            .expect("made")
+            .set_len(1 << 40)
+            .expect("set");
         let error = read(&path, PEM).expect_err("too large");
         assert_eq!(error.to_string(), "it is larger than 1 MiB");
     }
@@ -316,7 +323,10 @@ mod tests {
             assert_eq!(std::fs::read(&path).expect("read"), b"new");
         }
         assert_eq!(std::fs::read(&other).expect("read"), b"dear");
-        let mode = std::fs::metadata(&path).expect("there").permissions().mode();
+        let mode = std::fs::metadata(&path)
+            .expect("there")
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o640);
         let broken = replace(&path, 0o640, Durable::First, &|file| {
             file.write_all(b"half")?;

@@ -19,7 +19,10 @@ pub fn unmarked(text: &str) -> &str {
 pub fn bytes(mut bytes: &[u8]) -> &[u8] {
     loop {
         bytes = bytes.trim_ascii();
-        let Some(rest) = bytes.strip_prefix(MARK).or_else(|| bytes.strip_suffix(MARK)) else {
+        let Some(rest) = bytes
+            .strip_prefix(MARK)
+            .or_else(|| bytes.strip_suffix(MARK))
+        else {
             return bytes;
         };
         bytes = rest;

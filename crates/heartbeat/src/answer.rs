@@ -46,9 +46,15 @@ impl Answer {
             // (421): neither forwarded the request (RFC 9110, 15.5.8 and 15.5.20).
             403 | 407 | 421 => Self::Forbidden,
             404 | 409 | 410 => Self::Disowned { status },
-            408 | 425 | 429 => Self::Unavailable { status, retry_after },
+            408 | 425 | 429 => Self::Unavailable {
+                status,
+                retry_after,
+            },
             // A 1xx cannot end an exchange. If a client reports one, the service decided nothing.
-            0..=199 | 500.. => Self::Unavailable { status, retry_after },
+            0..=199 | 500.. => Self::Unavailable {
+                status,
+                retry_after,
+            },
             300..=499 => Self::Refused { status },
         }
     }

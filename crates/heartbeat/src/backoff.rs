@@ -20,7 +20,9 @@ impl Backoff {
     /// Draws the wait after one more failure: at most [`BASE`] after the first, twice that after
     /// each further one, at most [`CAP`].
     pub fn after_failure(&mut self, rng: &mut fastrand::Rng) -> Duration {
-        let bound = BASE.saturating_mul(2_u32.saturating_pow(self.failures)).min(CAP);
+        let bound = BASE
+            .saturating_mul(2_u32.saturating_pow(self.failures))
+            .min(CAP);
         self.failures = self.failures.saturating_add(1);
         bound.mul_f64(rng.f64())
     }
@@ -60,6 +62,9 @@ mod tests {
             })
             .collect();
         let early = waits.iter().filter(|wait| **wait < CAP / 2).count();
-        assert!((400..600).contains(&early), "{early} of 1000 in the first half");
+        assert!(
+            (400..600).contains(&early),
+            "{early} of 1000 in the first half"
+        );
     }
 }

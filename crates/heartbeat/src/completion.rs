@@ -20,7 +20,9 @@ pub fn is_finished(pod: &Observation) -> bool {
             .state
             .as_ref()
             .and_then(|state| state.exit())
-            .is_some_and(|exit| pod.deletion.is_some() || !container.restart.follows(exit.exit_code))
+            .is_some_and(|exit| {
+                pod.deletion.is_some() || !container.restart.follows(exit.exit_code)
+            })
     };
     let failed = |container: &Container| {
         let exit_code = container

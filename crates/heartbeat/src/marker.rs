@@ -85,10 +85,11 @@ impl Marker {
     /// # Errors
     /// The text is not a marker.
     pub fn parse(text: &[u8]) -> Result<Self, NotAMarker> {
-        let marker: Self = serde_json::from_slice(text.trim_ascii()).map_err(|error| NotAMarker::Json {
-            line: error.line(),
-            column: error.column(),
-        })?;
+        let marker: Self =
+            serde_json::from_slice(text.trim_ascii()).map_err(|error| NotAMarker::Json {
+                line: error.line(),
+                column: error.column(),
+            })?;
         Self {
             started_at: marker.started_at.map(whole_seconds),
             finished_at: marker.finished_at.map(whole_seconds),
@@ -133,7 +134,11 @@ impl Found {
     ///
     /// # Errors
     /// The file is not a marker.
-    pub fn read(file_name: &str, text: &[u8], written_at: Timestamp) -> Result<Option<Self>, NotAMarker> {
+    pub fn read(
+        file_name: &str,
+        text: &[u8],
+        written_at: Timestamp,
+    ) -> Result<Option<Self>, NotAMarker> {
         let container = container_of(file_name).ok_or(NotAMarker::Name)?;
         if text.len() > LARGEST {
             return Err(NotAMarker::TooLarge);
@@ -220,7 +225,9 @@ mod tests {
             "{\"exitCode\":143,\"signal\":15,\"startedAt\":\"2026-01-01T00:00:01Z\",\
              \"finishedAt\":\"2026-01-01T00:00:09Z\"}\n"
         );
-        let found = read("main.json", &text).expect("a marker").expect("written");
+        let found = read("main.json", &text)
+            .expect("a marker")
+            .expect("written");
         assert_eq!(
             (found.container.as_str(), found.finished()),
             ("main", at("2026-01-01T00:00:09Z"))

@@ -242,7 +242,12 @@ impl Restart {
     /// For a container with this role, in a pod with this policy. `own` is the container's own
     /// policy, if it has one.
     #[must_use]
-    pub fn new(pod: RestartPolicy, role: Role, own: Option<RestartPolicy>, rules: Vec<Rule>) -> Self {
+    pub fn new(
+        pod: RestartPolicy,
+        role: Role,
+        own: Option<RestartPolicy>,
+        rules: Vec<Rule>,
+    ) -> Self {
         let policy = match own {
             Some(own) => own,
             // An init container that succeeded does not run again, whatever the pod's policy:
@@ -339,7 +344,16 @@ impl Why {
     /// Whether both give the same reason, also with different messages.
     #[must_use]
     pub fn is_same_as(&self, other: &Self) -> bool {
-        (&self.condition, &self.container, self.exit_code, &self.reason)
-            == (&other.condition, &other.container, other.exit_code, &other.reason)
+        (
+            &self.condition,
+            &self.container,
+            self.exit_code,
+            &self.reason,
+        ) == (
+            &other.condition,
+            &other.container,
+            other.exit_code,
+            &other.reason,
+        )
     }
 }

@@ -95,7 +95,8 @@ impl Beat {
     /// How long ago it was queued.
     #[must_use]
     pub fn age(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.queued_at).saturating_add(self.older_by)
+        now.saturating_sub(self.queued_at)
+            .saturating_add(self.older_by)
     }
 
     /// How many bytes it takes in the journal or in memory, whichever is more.
@@ -103,7 +104,10 @@ impl Beat {
         /// Numbers, times, member names, and the memory of a status without its texts.
         const FORM: usize = 512;
         let statuses = self.request.container_status.as_ref().map_or(0, Vec::len);
-        FORM * (1 + statuses) + texts(&self.request).map(|text| written(text)).sum::<usize>()
+        FORM * (1 + statuses)
+            + texts(&self.request)
+                .map(|text| written(text))
+                .sum::<usize>()
     }
 
     /// Shortens each long message to its beginning and an ellipsis. Returns whether there were any.
@@ -296,8 +300,9 @@ fn may_go(beat: &Beat, at: usize, newest: usize) -> bool {
 /// Whether `now` shows an exit that `before` does not show.
 #[must_use]
 pub fn shows_new_exit(before: &[ContainerStatus], now: &[ContainerStatus]) -> bool {
-    now.iter()
-        .any(|status| matches!(status.state, Some(ContainerState::Terminated(_))) && !before.contains(status))
+    now.iter().any(|status| {
+        matches!(status.state, Some(ContainerState::Terminated(_))) && !before.contains(status)
+    })
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! From an observation to the heartbeat's members, in this one file.
 
 use podbeat_task_runs::model::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HeartbeatTaskRunRequest,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HeartbeatTaskRunRequest,
 };
 use serde::{Deserialize, Serialize};
 
@@ -60,12 +60,19 @@ impl Identity {
     pub fn take_over(&mut self, earlier: Self) {
         self.pod_uid = self.pod_uid.take().or(earlier.pod_uid);
         self.job_retry_count = self.job_retry_count.or(earlier.job_retry_count);
-        self.pod_hardware_details = self.pod_hardware_details.take().or(earlier.pod_hardware_details);
+        self.pod_hardware_details = self
+            .pod_hardware_details
+            .take()
+            .or(earlier.pod_hardware_details);
     }
 
     /// A heartbeat of this pod. Without statuses it has no containerStatus.
     #[must_use]
-    pub fn request(&self, nonce: String, statuses: Option<Vec<ContainerStatus>>) -> HeartbeatTaskRunRequest {
+    pub fn request(
+        &self,
+        nonce: String,
+        statuses: Option<Vec<ContainerStatus>>,
+    ) -> HeartbeatTaskRunRequest {
         HeartbeatTaskRunRequest {
             container_status: statuses,
             job_retry_count: self.job_retry_count,

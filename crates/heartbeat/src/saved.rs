@@ -181,7 +181,8 @@ impl<'kept> Entry<'kept> {
 }
 
 impl Contents {
-    /// Whether it is of this run and this pod; of any pod of the run where one of the two isn't known.
+    /// Whether it is of this run and this pod; of any pod of the run where one of the two isn't
+    /// known.
     #[must_use]
     pub fn is_of(&self, run: &str, pod_uid: Option<&str>) -> bool {
         let of_another_pod = self
@@ -216,11 +217,14 @@ pub enum Malformed {
     #[error("the file is damaged, or not a journal")]
     Torn(#[source] Where),
     /// Another version's.
-    #[error("a newer version of podbeat wrote the file (format {0}; this version supports {VERSION})")]
+    #[error(
+        "a newer version of podbeat wrote the file (format {0}; this version supports {VERSION})"
+    )]
     Newer(u32),
 }
 
-/// Where the JSON went wrong. The parser's own words may repeat what the file holds, a token perhaps.
+/// Where the JSON went wrong. The parser's own words may repeat what the file holds, a token
+/// perhaps.
 #[derive(Debug)]
 pub struct Where {
     line: usize,
@@ -317,14 +321,22 @@ mod tests {
     #[test]
     fn what_is_short_to_write_and_long_to_keep_is_no_journal() {
         let journal = |statuses: &str| {
-            format!(r#"{{"version":1,"taskRunId":"run","machine":{{"statuses":[{statuses}],"beats":7}}}}"#)
+            format!(
+                r#"{{"version":1,"taskRunId":"run","machine":{{"statuses":[{statuses}],"beats":7}}}}"#
+            )
         };
         let many = journal(&vec!["{}"; 2_000_000].join(","));
-        assert!(matches!(parse(&mut Cursor::new(&many)), Err(Malformed::TooMany)));
+        assert!(matches!(
+            parse(&mut Cursor::new(&many)),
+            Err(Malformed::TooMany)
+        ));
         // Braces in a text are no objects.
         let name = "{\\\"{".repeat(100_000);
         let one = journal(&format!(r#"{{"name":"{name}"}}"#));
         let contents = parse(&mut Cursor::new(&one)).expect("a journal");
-        assert_eq!((contents.machine.beats, contents.machine.statuses.len()), (7, 1));
+        assert_eq!(
+            (contents.machine.beats, contents.machine.statuses.len()),
+            (7, 1)
+        );
     }
 }

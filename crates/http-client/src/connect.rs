@@ -102,7 +102,10 @@ impl Resolver {
             // The C library resolves on its own thread. If it hangs, that thread is abandoned.
             Self::System => Ok(lookup_host((host, port)).await?.collect()),
             #[cfg(test)]
-            Self::Fixed(addresses) => Ok(addresses.iter().map(|&address| (address, port).into()).collect()),
+            Self::Fixed(addresses) => Ok(addresses
+                .iter()
+                .map(|&address| (address, port).into())
+                .collect()),
         }
     }
 }
@@ -143,7 +146,10 @@ pub async fn addresses(route: &Route, resolver: &Resolver) -> Result<Vec<SocketA
 }
 
 /// Opens a connection for requests to the route's destination. The caller sets the deadline.
-pub(super) async fn connect(settings: &Settings, resolver: &Resolver) -> Result<Box<dyn Stream>, Error> {
+pub(super) async fn connect(
+    settings: &Settings,
+    resolver: &Resolver,
+) -> Result<Box<dyn Stream>, Error> {
     let route = &settings.route;
     let addresses = addresses(route, resolver).await?;
     let stream = tcp(addresses, settings.unacknowledged).await?;
@@ -212,8 +218,11 @@ async fn encrypt(
         host: host.to_owned(),
         source,
     };
-    let name = ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
-    let stream = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
+    let name =
+        ServerName::try_from(host.to_owned()).map_err(|error| failed(io::Error::other(error)))?;
+    let stream = TlsConnector::from(Arc::clone(config))
+        .connect(name, stream)
+        .await;
     let stream = stream.map_err(|error| {
         let rejected = error
             .get_ref()
@@ -229,7 +238,10 @@ async fn encrypt(
 
 /// Returns the first connection that succeeds. Tries the next address when one fails or takes
 /// longer than [`HEAD_START`].
-async fn tcp(addresses: Vec<SocketAddr>, unacknowledged: Option<Duration>) -> Result<TcpStream, Error> {
+async fn tcp(
+    addresses: Vec<SocketAddr>,
+    unacknowledged: Option<Duration>,
+) -> Result<TcpStream, Error> {
     let mut waiting = in_turns(addresses).into_iter();
     let mut tries = FuturesUnordered::new();
     let mut last = None;

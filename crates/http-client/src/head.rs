@@ -61,8 +61,14 @@ impl Head {
         let mut lines = text.lines().map(str::to_owned);
         let first = lines.next()?;
         let mut words = first.split(' ');
-        words.next().filter(|version| version.starts_with("HTTP/1."))?;
-        let status = words.next().filter(|status| status.len() == 3)?.parse().ok()?;
+        words
+            .next()
+            .filter(|version| version.starts_with("HTTP/1."))?;
+        let status = words
+            .next()
+            .filter(|status| status.len() == 3)?
+            .parse()
+            .ok()?;
         Some(Self {
             status,
             lines: lines.collect(),
@@ -84,8 +90,9 @@ mod tests {
 
     #[test]
     fn status_and_headers() {
-        let head = Head::read(b"HTTP/1.1 200 Connection established\r\nDATE:  now \r\nX: a: b\r\n\r\n")
-            .expect("a head");
+        let head =
+            Head::read(b"HTTP/1.1 200 Connection established\r\nDATE:  now \r\nX: a: b\r\n\r\n")
+                .expect("a head");
         assert_eq!(
             (head.status, head.header("date"), head.header("x")),
             (200, Some("now"), Some("a: b"))
@@ -103,7 +110,10 @@ mod tests {
             b"\xff 200\r\n",
             b"HTTP/1.1 +20\r\n",
         ] {
-            assert!(Head::read(odd).is_none_or(|head| head.status == 20), "{odd:?}");
+            assert!(
+                Head::read(odd).is_none_or(|head| head.status == 20),
+                "{odd:?}"
+            );
         }
     }
 
@@ -112,7 +122,10 @@ mod tests {
         for (answer, whole) in [
             (b"HTTP/1.1 200 OK\r\nDate: x\r\n\r\nbehind".to_vec(), true),
             (b"SSH-2.0-OpenSSH\r\n".to_vec(), false),
-            ([&b"HTTP/1.1 200 OK\r\n"[..], &[b'x'; 20_000]].concat(), false),
+            (
+                [&b"HTTP/1.1 200 OK\r\n"[..], &[b'x'; 20_000]].concat(),
+                false,
+            ),
         ] {
             let (mut ours, mut theirs) = tokio::io::duplex(64 * 1024);
             theirs.write_all(&answer).await.expect("written");

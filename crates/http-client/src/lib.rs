@@ -140,7 +140,11 @@ impl Client {
     /// # Cancel safety
     /// If the future or the body is dropped, the connection is closed. The request may have
     /// arrived.
-    pub async fn send(&self, request: Request<Full<Bytes>>, seen: &Seen) -> Result<Response<Answer>, Error> {
+    pub async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+        seen: &Seen,
+    ) -> Result<Response<Answer>, Error> {
         let mut request = self.shared.addressed(request);
         let answered = loop {
             let kept = self.shared.take();
@@ -182,7 +186,10 @@ impl Shared {
         let uri = Uri::builder().path_and_query(path.clone());
         let headers = request.headers_mut();
         headers.insert(header::HOST, self.host.clone());
-        headers.insert(header::USER_AGENT, HeaderValue::from_static(crate::USER_AGENT));
+        headers.insert(
+            header::USER_AGENT,
+            HeaderValue::from_static(crate::USER_AGENT),
+        );
         // For an unencrypted request, a proxy needs the whole URL (RFC 9112, 3.2.2), and its
         // password with each request.
         let proxy = route.proxy().filter(|_| !route.is_encrypted());
@@ -227,7 +234,11 @@ impl Shared {
                 Some(kept) => kept.link.drive(context).is_ready(),
                 None => true,
             };
-            if closed { Poll::Ready(()) } else { Poll::Pending }
+            if closed {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         };
         let home = Arc::downgrade(&self);
         let keeper = tokio::spawn(async move {

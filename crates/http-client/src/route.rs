@@ -95,7 +95,8 @@ impl Proxies {
     pub fn read(get: impl Fn(&'static str) -> Option<OsString>) -> Self {
         let first = |variables: &[&'static str]| {
             variables.iter().find_map(|&variable| {
-                let value = get(variable).filter(|value| !value.to_string_lossy().trim().is_empty())?;
+                let value =
+                    get(variable).filter(|value| !value.to_string_lossy().trim().is_empty())?;
                 Some(Named { variable, value })
             })
         };
@@ -110,7 +111,8 @@ impl Proxies {
             http: first(http).or_else(all),
             https: first(&["https_proxy", "HTTPS_PROXY"]).or_else(all),
             // A value that is not UTF-8 names no host.
-            exceptions: exceptions.map_or_else(String::new, |value| value.to_string_lossy().into_owned()),
+            exceptions: exceptions
+                .map_or_else(String::new, |value| value.to_string_lossy().into_owned()),
         }
     }
 
@@ -121,7 +123,8 @@ impl Proxies {
     pub fn route(&self, url: Url, plain_http: PlainHttp) -> Result<Route, Error> {
         let is_plain = url.scheme() == "http";
         let way = if is_plain
-            && (plain_http == PlainHttp::Loopback || plain_http == PlainHttp::Direct && is_loopback(&url))
+            && (plain_http == PlainHttp::Loopback
+                || plain_http == PlainHttp::Direct && is_loopback(&url))
         {
             Way::Loopback
         } else {
@@ -213,7 +216,9 @@ fn excepts(entry: &str, host: &Host<String>, port: Option<u16>) -> bool {
 fn address(text: &str) -> Option<IpAddr> {
     let text = text.strip_prefix('[').unwrap_or(text);
     let text = text.strip_suffix(']').unwrap_or(text);
-    text.parse().ok().map(|address: IpAddr| address.to_canonical())
+    text.parse()
+        .ok()
+        .map(|address: IpAddr| address.to_canonical())
 }
 
 fn address_of(host: &Host<String>) -> Option<IpAddr> {
@@ -226,9 +231,11 @@ fn address_of(host: &Host<String>) -> Option<IpAddr> {
 
 fn is_within(address: IpAddr, network: IpAddr, length: u32) -> bool {
     let (address, network, bits) = match (address, network) {
-        (IpAddr::V4(address), IpAddr::V4(network)) => {
-            (u128::from(address.to_bits()), u128::from(network.to_bits()), 32)
-        }
+        (IpAddr::V4(address), IpAddr::V4(network)) => (
+            u128::from(address.to_bits()),
+            u128::from(network.to_bits()),
+            32,
+        ),
         (IpAddr::V6(address), IpAddr::V6(network)) => (address.to_bits(), network.to_bits(), 128),
         (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => return false,
     };
@@ -317,7 +324,10 @@ impl Route {
     /// The destination's host, without the brackets of an IPv6 address.
     #[must_use]
     pub fn host(&self) -> &str {
-        self.url.host_str().unwrap_or_default().trim_matches(['[', ']'])
+        self.url
+            .host_str()
+            .unwrap_or_default()
+            .trim_matches(['[', ']'])
     }
 
     /// The destination's port.

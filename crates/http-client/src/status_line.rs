@@ -48,12 +48,15 @@ impl Tap {
 impl Watched {
     /// The following bytes are the response to another request.
     pub(super) fn begin(&self, seen: &Seen) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some((seen.clone(), StatusLine::default()));
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) =
+            Some((seen.clone(), StatusLine::default()));
     }
 
     fn look(&self, bytes: &[u8]) {
         let mut watched = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((seen, line)) = &mut *watched else { return };
+        let Some((seen, line)) = &mut *watched else {
+            return;
+        };
         match line.read(bytes) {
             Looked::Nothing => {}
             Looked::Status(status) => {
@@ -169,7 +172,8 @@ impl StatusLine {
         let line = self.begun.get(..length.min(LENGTH))?;
         let (version, rest) = line.split_at_checked(9)?;
         let (status, behind) = rest.split_at_checked(3)?;
-        let is_http = matches!(version, b"HTTP/1.0 " | b"HTTP/1.1 ") && matches!(behind, b"" | b" " | b"\r");
+        let is_http =
+            matches!(version, b"HTTP/1.0 " | b"HTTP/1.1 ") && matches!(behind, b"" | b" " | b"\r");
         let digits = status.iter().all(u8::is_ascii_digit);
         str::from_utf8(status)
             .ok()
@@ -225,7 +229,11 @@ mod tests {
             ("<html>\nHTTP/1.1 200 OK\r\n", Looked::NotHttp),
         ] {
             for cuts in 1..20 {
-                assert_eq!(looked(came.as_bytes(), cuts), expected, "{came:?} by {cuts}");
+                assert_eq!(
+                    looked(came.as_bytes(), cuts),
+                    expected,
+                    "{came:?} by {cuts}"
+                );
             }
         }
     }

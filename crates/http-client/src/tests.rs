@@ -80,7 +80,9 @@ async fn get(client: &Client) -> Result<Vec<u8>, Error> {
         .expect("a request");
     let response = timeout(LIMIT, client.send(request, &Seen::default())).await;
     let body = response.expect("an end")?.into_body();
-    let body = timeout(LIMIT, body.collect()).await.expect("an end of the body");
+    let body = timeout(LIMIT, body.collect())
+        .await
+        .expect("an end of the body");
     Ok(body.expect("a whole body").to_bytes().to_vec())
 }
 
@@ -113,7 +115,9 @@ async fn plain_http_to_localhost_connects_to_loopback_alone() {
     assert_eq!(server.connections(), 0);
     // Its other addresses are ignored.
     assert_eq!(
-        get(&to(&["192.0.2.1", "127.0.0.1"])).await.expect("an answer"),
+        get(&to(&["192.0.2.1", "127.0.0.1"]))
+            .await
+            .expect("an answer"),
         b"{}"
     );
     let nothing = get(&to(&[])).await.expect_err("no address");
@@ -133,7 +137,8 @@ async fn an_address_where_nobody_listens_is_passed_over() {
     let route = format!("http://localhost:{}", server.port)
         .parse()
         .expect("a route");
-    let addresses = ["127.0.0.2", "127.0.0.3", "127.0.0.1"].map(|text| text.parse().expect("an address"));
+    let addresses =
+        ["127.0.0.2", "127.0.0.3", "127.0.0.1"].map(|text| text.parse().expect("an address"));
     let client = Client::with_resolver(settings(route), Resolver::Fixed(addresses.to_vec()));
     assert_eq!(get(&client).await.expect("an answer"), b"{}");
 }
@@ -203,7 +208,10 @@ async fn a_request_that_breaks_off_on_a_kept_connection_is_not_repeated() {
     get(&client).await.expect("an answer");
     let error = get(&client).await.expect_err("no answer");
     assert!(matches!(error, Error::Broken(_)), "{error:?}");
-    assert_eq!((heard.load(Ordering::Relaxed), server.connections()), (1, 1));
+    assert_eq!(
+        (heard.load(Ordering::Relaxed), server.connections()),
+        (1, 1)
+    );
 }
 
 #[tokio::test]
@@ -227,7 +235,12 @@ async fn a_connection_ends_with_its_body_its_idleness_and_its_client() {
     // The body is dropped before its end.
     let dropped = client(&server);
     let request = Request::get("/").body(Full::default()).expect("a request");
-    drop(dropped.send(request, &Seen::default()).await.expect("an answer"));
+    drop(
+        dropped
+            .send(request, &Seen::default())
+            .await
+            .expect("an answer"),
+    );
     end("the body is dropped").await;
     // The connection is idle for too long, and the client exists.
     let route: Route = format!("http://127.0.0.1:{}", server.port)
@@ -264,7 +277,10 @@ async fn a_body_without_end_and_without_bytes_is_given_up() {
         ..settings(route)
     });
     let request = Request::get("/").body(Full::default()).expect("a request");
-    let response = client.send(request, &Seen::default()).await.expect("an answer");
+    let response = client
+        .send(request, &Seen::default())
+        .await
+        .expect("an answer");
     let body = timeout(LIMIT, response.into_body().collect())
         .await
         .expect("an end");
@@ -290,6 +306,11 @@ async fn what_came_of_the_answer_is_remembered_when_nothing_more_comes() {
         let _ = timeout(LIMIT, client(&server).send(request, &seen))
             .await
             .expect("an end");
-        assert_eq!(seen.status(), expected, "{:?}", String::from_utf8_lossy(came));
+        assert_eq!(
+            seen.status(),
+            expected,
+            "{:?}",
+            String::from_utf8_lossy(came)
+        );
     }
 }

@@ -24,7 +24,8 @@ pub fn flag(setting: &Setting) -> Arg {
     if setting.switch {
         arg.action(ArgAction::SetTrue)
     } else {
-        arg.value_name("VALUE").value_parser(OsStringValueParser::new())
+        arg.value_name("VALUE")
+            .value_parser(OsStringValueParser::new())
     }
 }
 

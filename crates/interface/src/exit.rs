@@ -1,7 +1,7 @@
 //! How podbeat ends, and with which exit code.
 //!
-//! The numbers are those of sysexits.h where it has one, so that they are told apart from a shell's (126 and up) and
-//! from a panic's (101).
+//! The numbers are those of sysexits.h where it has one, so that they are told apart from a shell's
+//! (126 and up) and from a panic's (101).
 
 use std::fmt;
 use std::process::ExitCode;
@@ -11,16 +11,18 @@ use std::process::ExitCode;
 pub enum Ending {
     /// The service accepted the last heartbeat, or a command succeeded.
     Delivered,
-    /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of the pod.
+    /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of
+    /// the pod.
     Orphaned,
     /// Every container of the pod is being restarted, and the next process continues.
     Restarting,
-    /// The answer is no: a run that was waited for has ended otherwise, or something does not hold that was checked.
+    /// The answer is no: a run that was waited for has ended otherwise, or something does not hold
+    /// that was checked.
     Unmet,
     /// Settings are missing or malformed (EX_USAGE). Nothing was sent.
     Usage,
-    /// The service, or the Kubernetes API, refuses what was asked, or a request breaks the contract and was not sent
-    /// (EX_DATAERR).
+    /// The service, or the Kubernetes API, refuses what was asked, or a request breaks the contract
+    /// and was not sent (EX_DATAERR).
     Refused,
     /// A file that was named can't be read (EX_NOINPUT).
     Unread,
@@ -28,19 +30,22 @@ pub enum Ending {
     NoSuchRun,
     /// Kubernetes knows no such pod (EX_NOUSER).
     NoSuchPod,
-    /// The service, or the Kubernetes API, can't be reached, gives no answer in time, or fails (EX_UNAVAILABLE).
+    /// The service, or the Kubernetes API, can't be reached, gives no answer in time, or fails
+    /// (EX_UNAVAILABLE).
     Unavailable,
     /// podbeat itself failed before its first heartbeat (EX_SOFTWARE).
     Internal,
     /// A file could not be written where that was all there was to do (EX_CANTCREAT).
     Unwritten,
-    /// The last heartbeat was not accepted in time (EX_TEMPFAIL): the service doesn't know how the run ended.
+    /// The last heartbeat was not accepted in time (EX_TEMPFAIL): the service doesn't know how the
+    /// run ended.
     Undelivered,
     /// What was waited for did not come in time (EX_TEMPFAIL).
     Overdue,
     /// What the service answers is not what the contract names (EX_PROTOCOL).
     Misunderstood,
-    /// The service takes the token for none, or for none that may do this; or the Kubernetes API the user (EX_NOPERM).
+    /// The service takes the token for none, or for none that may do this; or the Kubernetes API
+    /// the user (EX_NOPERM).
     Denied,
 }
 
@@ -120,7 +125,8 @@ pub type Endings = &'static [(Ending, &'static str)];
 /// For [`Ending::Usage`] of a command that sends something.
 pub const WRONG_SETTINGS: &str = "the command line or a setting is invalid; nothing was sent";
 /// For [`Ending::Internal`].
-pub const NOT_STARTED: &str = "podbeat could not start, for example because it ran out of file descriptors";
+pub const NOT_STARTED: &str =
+    "podbeat could not start, for example because it ran out of file descriptors";
 /// For [`Ending::Unwritten`] of a command that prints something.
 pub const NO_OUTPUT: &str = "standard output cannot be written";
 /// For [`Ending::Misunderstood`].

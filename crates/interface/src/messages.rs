@@ -785,11 +785,20 @@ const fn field(name: &'static str, meaning: &'static str) -> Field {
 
 /// Fields of every line of the JSON form, with their forms.
 pub const EVERYWHERE: &[(Field, Form)] = &[
-    (field("timestamp", "the time, with milliseconds"), Form::Time),
-    (field("level", "ERROR, WARN, INFO, DEBUG or TRACE"), Form::Text),
+    (
+        field("timestamp", "the time, with milliseconds"),
+        Form::Time,
+    ),
+    (
+        field("level", "ERROR, WARN, INFO, DEBUG or TRACE"),
+        Form::Text,
+    ),
     (field("message", "one of the messages above"), Form::Text),
     (
-        field("target", "the module in the code. `PODBEAT_LOG` can filter by it"),
+        field(
+            "target",
+            "the module in the code. `PODBEAT_LOG` can filter by it",
+        ),
         Form::Text,
     ),
 ];
@@ -895,10 +904,16 @@ pub const FIELDS: &[Field] = &[
         "the body that was not accepted, as JSON. A nonce that the service issued is redacted",
     ),
     field("restart_count", "the value from the Kubernetes API"),
-    field("sent", "heartbeats that podbeat tried to send at least once"),
+    field(
+        "sent",
+        "heartbeats that podbeat tried to send at least once",
+    ),
     field("set_aside_as", "the file's new name"),
     field("setting", "the setting to look at"),
-    field("signal", "the signal that ended the container, if the API has it"),
+    field(
+        "signal",
+        "the signal that ended the container, if the API has it",
+    ),
     field("since", "the time of the first failure"),
     field(
         "span_id",
@@ -925,7 +940,10 @@ pub const FIELDS: &[Field] = &[
     field("until", "the end of the deletion grace period"),
     field("uptime_seconds", "since the process started"),
     field("version", "podbeat's version"),
-    field("waiting", "heartbeats that the service has not accepted yet"),
+    field(
+        "waiting",
+        "heartbeats that the service has not accepted yet",
+    ),
     field("what", "which file: the journal, or the renewed token"),
 ];
 

@@ -80,10 +80,11 @@ pub enum Error {
 /// # Errors
 /// The file can't be read, or holds no nonce.
 pub fn read(path: &Path) -> Result<String, Error> {
-    let nonce = regular_file::read_text(path, regular_file::LINE).map_err(|source| Error::Read {
-        path: path.to_owned(),
-        source,
-    })?;
+    let nonce =
+        regular_file::read_text(path, regular_file::LINE).map_err(|source| Error::Read {
+            path: path.to_owned(),
+            source,
+        })?;
     let problem = if nonce.is_empty() {
         "is empty"
     } else if nonce.chars().any(char::is_control) {

@@ -96,7 +96,9 @@ impl<'read, E: Environment> Reader<'read, E> {
     }
 
     fn setting(&self, variable: &'static str) -> Option<&'read Setting> {
-        self.settings.iter().find(|setting| setting.variable == variable)
+        self.settings
+            .iter()
+            .find(|setting| setting.variable == variable)
     }
 
     /// Adds what is wrong with a setting. It must not repeat the value of a secret.
@@ -120,8 +122,11 @@ impl<'read, E: Environment> Reader<'read, E> {
     /// A value as it was given, unless it is empty or white space.
     #[must_use]
     pub fn os(&self, variable: &'static str) -> Option<OsString> {
-        self.raw(variable)
-            .filter(|value| value.to_str().is_none_or(|text| !trimmed::text(text).is_empty()))
+        self.raw(variable).filter(|value| {
+            value
+                .to_str()
+                .is_none_or(|text| !trimmed::text(text).is_empty())
+        })
     }
 
     /// A text. One that is not UTF-8 is a fault.
@@ -210,10 +215,16 @@ impl<'read, E: Environment> Reader<'read, E> {
             let duration = humantime::parse_duration(text)
                 .map_err(|_| "must be a duration such as 500ms, 30s or 2m".to_owned())?;
             if duration < least {
-                return Err(format!("must be at least {}", humantime::format_duration(least)));
+                return Err(format!(
+                    "must be at least {}",
+                    humantime::format_duration(least)
+                ));
             }
             if duration > most {
-                return Err(format!("must be at most {}", humantime::format_duration(most)));
+                return Err(format!(
+                    "must be at most {}",
+                    humantime::format_duration(most)
+                ));
             }
             Ok(duration)
         })
@@ -319,7 +330,11 @@ pub const fn millis(milliseconds: u64) -> Duration {
 fn quoted(text: &str) -> String {
     const MOST: usize = 60;
     let short: String = text.chars().take(MOST).collect();
-    let more = if text.chars().count() > MOST { "…" } else { "" };
+    let more = if text.chars().count() > MOST {
+        "…"
+    } else {
+        ""
+    };
     format!("{short:?}{more}")
 }
 
@@ -351,11 +366,17 @@ pub fn dns_name(text: &str) -> Result<String, String> {
     if text.len() <= LONGEST && text.split('.').all(label) {
         return Ok(text.to_owned());
     }
-    Err("must be a Kubernetes name (at most 253 lower-case letters, digits, '-' and '.')".to_owned())
+    Err(
+        "must be a Kubernetes name (at most 253 lower-case letters, digits, '-' and '.')"
+            .to_owned(),
+    )
 }
 
 fn container_names(text: &str) -> Result<Vec<String>, String> {
-    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let names = text
+        .split(',')
+        .map(str::trim)
+        .filter(|name| !name.is_empty());
     let names: Vec<String> = names.map(str::to_owned).collect();
     if names.is_empty() {
         return Err("must be comma-separated names of containers".to_owned());

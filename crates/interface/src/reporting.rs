@@ -46,7 +46,12 @@ impl Reporting {
                 Ok(count) if count >= 0 => Ok(count),
                 Ok(_) | Err(_) => Err("must be a whole number from 0 to 2147483647".to_owned()),
             }),
-            max_status_age: read.duration("PODBEAT_MAX_STATUS_AGE", secs(300), secs(1), Duration::MAX),
+            max_status_age: read.duration(
+                "PODBEAT_MAX_STATUS_AGE",
+                secs(300),
+                secs(1),
+                Duration::MAX,
+            ),
         }
     }
 

@@ -33,7 +33,8 @@ pub struct ServiceConfig {
     pub timeout: Duration,
 }
 
-/// The service's base URL, and the way there: https or allowed http, without credentials, query or fragment.
+/// The service's base URL, and the way there: https or allowed http, without credentials, query or
+/// fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceUrl(Route);
 
@@ -173,7 +174,9 @@ pub fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
     if has_credentials {
         return Err(NO_CREDENTIALS.to_owned());
     }
-    let url: Url = text.parse().map_err(|_| route::Error::NotAUrl.to_string())?;
+    let url: Url = text
+        .parse()
+        .map_err(|_| route::Error::NotAUrl.to_string())?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err("must not have a query or a fragment".to_owned());
     }
@@ -256,7 +259,10 @@ impl Service {
     /// Those of [`Client::get`] and of [`Service::token`].
     pub async fn get(&mut self, run_id: &str, limit: Duration) -> Result<TaskRun, Error> {
         let token = self.token()?;
-        let mut found = self.client.get(run_id, &token, limit.min(self.timeout)).await?;
+        let mut found = self
+            .client
+            .get(run_id, &token, limit.min(self.timeout))
+            .await?;
         found.redact();
         Ok(found)
     }
@@ -277,7 +283,9 @@ impl Service {
 #[must_use]
 pub fn ending(error: &Error) -> Ending {
     match error {
-        Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } | Error::Token(_) => Ending::Usage,
+        Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } | Error::Token(_) => {
+            Ending::Usage
+        }
         Error::Unfit { .. } => Ending::Refused,
         Error::Connect { .. } | Error::Ambiguous { .. } => Ending::Unavailable,
         Error::Unreadable { .. } | Error::Endless { .. } => Ending::Misunderstood,
@@ -285,9 +293,10 @@ pub fn ending(error: &Error) -> Ending {
             status, operation, ..
         } => match (status, operation) {
             (401 | 403, _) => Ending::Denied,
-            (404 | 410, Operation::Get { .. } | Operation::Abort { .. } | Operation::Heartbeat { .. }) => {
-                Ending::NoSuchRun
-            }
+            (
+                404 | 410,
+                Operation::Get { .. } | Operation::Abort { .. } | Operation::Heartbeat { .. },
+            ) => Ending::NoSuchRun,
             (408 | 425 | 429 | 500..=599, _) => Ending::Unavailable,
             (_, _) => Ending::Refused,
         },

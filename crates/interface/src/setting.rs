@@ -169,8 +169,8 @@ pub const SERVICE_ACCOUNT_DIR: Setting = setting(
     "directory with the service account's token and ca.crt",
 );
 
-/// How a command reaches the task-run service: all settings of `podbeat runs`, and the first ones of `podbeat reap`. The names
-/// are the agent's, and so are the values that suit it.
+/// How a command reaches the task-run service: all settings of `podbeat runs`, and the first ones
+/// of `podbeat reap`. The names are the agent's, and so are the values that suit it.
 pub const SERVICE_SETTINGS: &[Setting] = &[
     setting(
         "PODBEAT_SERVICE_URL",

@@ -1,8 +1,9 @@
 //! Text from elsewhere, made inert: a terminal shows it and never acts on it.
 //!
-//! Names, termination messages and answers of the service may hold escape sequences that move the cursor, rename the window or fill
-//! the clipboard, and characters that make text seem to stand where it doesn't. Text for people has U+FFFD in their place
-//! ([`one_line`], and [`Inert`] for all that a command writes); JSON and YAML have their own escapes, so that a program reads the
+//! Names, termination messages and answers of the service may hold escape sequences that move the
+//! cursor, rename the window or fill the clipboard, and characters that make text seem to stand
+//! where it doesn't. Text for people has U+FFFD in their place ([`one_line`], and [`Inert`] for all
+//! that a command writes); JSON and YAML have their own escapes, so that a program reads the
 //! original value ([`escaped`]).
 
 use std::io::{self, Write};
@@ -32,12 +33,18 @@ impl Terminal {
 
 /// The characters of a text, and U+FFFD in the place of each that a terminal would act on.
 pub fn inert(text: &str) -> impl Iterator<Item = char> {
-    text.chars()
-        .map(|c| if acts(c) { char::REPLACEMENT_CHARACTER } else { c })
+    text.chars().map(|c| {
+        if acts(c) {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            c
+        }
+    })
 }
 
-/// Whether a character is one that a terminal acts on: a control character, a separator of lines, or one that changes the
-/// direction of writing, so that other text seems to stand where it doesn't (Unicode Technical Report 36, 2.2).
+/// Whether a character is one that a terminal acts on: a control character, a separator of lines,
+/// or one that changes the direction of writing, so that other text seems to stand where it doesn't
+/// (Unicode Technical Report 36, 2.2).
 #[must_use]
 pub fn acts(c: char) -> bool {
     c.is_control()
@@ -50,8 +57,8 @@ pub fn one_line(text: &str) -> String {
     inert(text).collect()
 }
 
-/// JSON in which a terminal finds nothing to act on. JSON itself escapes no more than the first 32 control characters; what
-/// else there is can only stand in texts, where `\u` says the same.
+/// JSON in which a terminal finds nothing to act on. JSON itself escapes no more than the first 32
+/// control characters; what else there is can only stand in texts, where `\u` says the same.
 #[must_use]
 pub fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
@@ -65,9 +72,11 @@ pub fn escaped(json: &str) -> String {
     text
 }
 
-/// Standard output or standard error of a command: whatever is written comes out inert. Lines and tabs stay.
+/// Standard output or standard error of a command: whatever is written comes out inert. Lines and
+/// tabs stay.
 ///
-/// This is where no text gets past, whoever wrote it. What is to stay on one line, or in a cell of a table, is made so before.
+/// This is where no text gets past, whoever wrote it. What is to stay on one line, or in a cell of
+/// a table, is made so before.
 #[derive(Debug)]
 pub struct Inert<W> {
     to: W,

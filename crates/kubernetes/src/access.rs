@@ -89,7 +89,9 @@ pub(super) async fn reach(access: &Access) -> Result<Reached, Error> {
             proxies,
         } => {
             let server = server(host, *port)?;
-            let route = proxies.route(server, PlainHttp::Loopback).map_err(Error::Route)?;
+            let route = proxies
+                .route(server, PlainHttp::Loopback)
+                .map_err(Error::Route)?;
             let transport = Transport::new(route.clone(), service_account_dir).await?;
             Ok(Reached {
                 client: Client::new(transport, "default"),
@@ -122,7 +124,10 @@ mod tests {
     fn the_address_of_the_environment_becomes_a_url() {
         let url = |host, port| server(host, port).map(|url| url.to_string());
         assert_eq!(url("10.96.0.1", 443).expect("IPv4"), "https://10.96.0.1/");
-        assert_eq!(url("fd00::1", 6443).expect("IPv6"), "https://[fd00::1]:6443/");
+        assert_eq!(
+            url("fd00::1", 6443).expect("IPv6"),
+            "https://[fd00::1]:6443/"
+        );
         assert_eq!(
             url("kubernetes.default.svc", 443).expect("a name"),
             "https://kubernetes.default.svc/"

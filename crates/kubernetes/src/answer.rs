@@ -91,7 +91,8 @@ pub(super) async fn list(
     while let Some(bytes) = next(&mut body).await? {
         items.feed(&bytes, most, each)?;
     }
-    let around: Around = serde_json::from_slice(trimmed::bytes(&items.around)).map_err(Error::unreadable)?;
+    let around: Around =
+        serde_json::from_slice(trimmed::bytes(&items.around)).map_err(Error::unreadable)?;
     Ok(around.metadata)
 }
 
@@ -192,7 +193,9 @@ impl Lines {
     async fn next(&mut self) -> Result<Option<Vec<u8>>, Error> {
         loop {
             let end = self.rest.iter().position(|byte| *byte == b'\n');
-            let part = self.rest.split_to(end.map_or(self.rest.len(), |end| end + 1));
+            let part = self
+                .rest
+                .split_to(end.map_or(self.rest.len(), |end| end + 1));
             if self.line.len() + part.len() > LARGEST {
                 return Err(Error::TooLarge(LARGEST));
             }
@@ -208,7 +211,9 @@ impl Lines {
                     // Ignores a line without its end.
                     Ok(None) => return Ok(None),
                     Err(error) if is_end(&error) => return Ok(None),
-                    Err(error) => return Err(kube::Error::ReadEvents(io::Error::other(error)).into()),
+                    Err(error) => {
+                        return Err(kube::Error::ReadEvents(io::Error::other(error)).into());
+                    }
                 };
             }
         }
@@ -221,7 +226,10 @@ fn is_end(error: &kube::Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
-        if matches!(kind, Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::TimedOut)) {
+        if matches!(
+            kind,
+            Some(io::ErrorKind::UnexpectedEof | io::ErrorKind::TimedOut)
+        ) {
             return true;
         }
         next = error.source();
@@ -430,7 +438,10 @@ mod tests {
                 .map(|part| Ok(Frame::data(part.into())))
                 .collect();
             let body = StreamBody::new(stream::iter(parts));
-            let response = Response::builder().status(status).body(body).expect("an answer");
+            let response = Response::builder()
+                .status(status)
+                .body(body)
+                .expect("an answer");
             ready(Ok::<Response<Parts>, Infallible>(response))
         });
         Client::new(service, "default")
@@ -457,7 +468,10 @@ mod tests {
         type Error = Infallible;
         type Future = R;
 
-        fn poll_ready(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Infallible>> {
+        fn poll_ready(
+            &mut self,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Result<(), Infallible>> {
             std::task::Poll::Ready(Ok(()))
         }
 
@@ -488,8 +502,7 @@ mod tests {
     #[tokio::test]
     async fn a_list_is_taken_apart_wherever_its_parts_end() {
         let pods = [pod("a"), json!({"items": [1, {"items": []}]}), pod("b")];
-        let answer =
-            json!({"kind": "items", "items": pods, "metadata": {"resourceVersion": "7", "continue": "more"}});
+        let answer = json!({"kind": "items", "items": pods, "metadata": {"resourceVersion": "7", "continue": "more"}});
         for text in [
             answer.to_string(),
             format!("{answer:#}"),
@@ -510,7 +523,11 @@ mod tests {
             (r#"{"metadata":null,"items":[{},1,null]}"#, 3),
         ] {
             let (items, meta) = listed(text.as_bytes(), 5).await.expect(text);
-            assert_eq!((items.len(), meta.continues.as_str()), (count, ""), "{text}");
+            assert_eq!(
+                (items.len(), meta.continues.as_str()),
+                (count, ""),
+                "{text}"
+            );
         }
     }
 
@@ -546,7 +563,9 @@ mod tests {
         let is_too_large =
             |error: Error, most: usize| matches!(error, Error::TooLarge(found) if found == most);
         let client = answering(200, many("{"));
-        let error = object::<Value>(&client, request()).await.expect_err("too large");
+        let error = object::<Value>(&client, request())
+            .await
+            .expect_err("too large");
         assert!(is_too_large(error, LARGEST));
         let mut take = |_: &[u8]| Ok(());
         for (begins, most) in [("{", SMALL), (r#"{"items":[{"#, LARGEST)] {
@@ -560,7 +579,10 @@ mod tests {
         let mut lines = pin!(watch(&client, request()).await.expect("a watch"));
         let error = lines.next().await.expect("an item").expect_err("too large");
         assert!(is_too_large(error, LARGEST));
-        assert!(lines.next().await.is_none(), "nothing comes behind an error");
+        assert!(
+            lines.next().await.is_none(),
+            "nothing comes behind an error"
+        );
         // For a refusal, the status decides.
         let error = object::<Value>(&answering(503, many("{")), request())
             .await
@@ -581,7 +603,11 @@ mod tests {
         ];
         let text = format!("\u{feff}{}", lines.join("\r\n"));
         for at_once in [1, 5, 50, text.len()] {
-            let parts = text.as_bytes().chunks(at_once).map(<[u8]>::to_vec).collect();
+            let parts = text
+                .as_bytes()
+                .chunks(at_once)
+                .map(<[u8]>::to_vec)
+                .collect();
             let client = answering(200, parts);
             let events = watch(&client, request()).await.expect("a watch");
             let events: Vec<_> = events.map(|event| event.expect("readable")).collect().await;
@@ -633,7 +659,10 @@ mod tests {
             (403, "Forbidden", "no")
         );
         assert_eq!(status.details.expect("details").retry_after_seconds, 3);
-        assert_eq!(refused("<html>no</html>\n").await.message, "<html>no</html>");
+        assert_eq!(
+            refused("<html>no</html>\n").await.message,
+            "<html>no</html>"
+        );
         assert_eq!(refused("{}").await.code, 403);
     }
 

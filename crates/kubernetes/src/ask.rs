@@ -52,7 +52,11 @@ impl Questions {
     ///
     /// # Errors
     /// The kubeconfig, the address, the CA or the credentials can't be used.
-    pub async fn new(access: &Access, namespace: Option<&str>, limit: Duration) -> Result<Self, Error> {
+    pub async fn new(
+        access: &Access,
+        namespace: Option<&str>,
+        limit: Duration,
+    ) -> Result<Self, Error> {
         let reached = reach(access).await?;
         Ok(Self {
             client: reached.client,
@@ -157,7 +161,10 @@ impl Questions {
             encoded(name)
         );
         const ASKED: &str = "getting the pod";
-        match self.ask(ASKED, Method::GET, &path, None, answer::LARGEST).await {
+        match self
+            .ask(ASKED, Method::GET, &path, None, answer::LARGEST)
+            .await
+        {
             Ok(answer) => answer.read(ASKED).map(Some),
             Err(error) if error.status() == Some(404) => Ok(None),
             Err(error) => Err(error),
@@ -170,7 +177,12 @@ impl Questions {
     /// The API server refused, failed or did not respond in time.
     pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
         const ASKED: &str = "listing the pods of the Job";
-        match timeout(self.limit, listed::retries(&self.client, &self.namespace, job)).await {
+        match timeout(
+            self.limit,
+            listed::retries(&self.client, &self.namespace, job),
+        )
+        .await
+        {
             Ok(count) => count.map_err(|error| Error::of(ASKED.to_owned(), error)),
             Err(_) => Err(self.timeout(ASKED)),
         }

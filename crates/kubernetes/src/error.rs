@@ -84,7 +84,9 @@ pub struct Refusal {
 
 impl From<kube::core::Status> for Refusal {
     fn from(status: kube::core::Status) -> Self {
-        let seconds = status.details.map_or(0, |details| details.retry_after_seconds);
+        let seconds = status
+            .details
+            .map_or(0, |details| details.retry_after_seconds);
         Self {
             status: status.code,
             reason: status.reason,
@@ -243,7 +245,9 @@ mod tests {
         )
         .missing_role("team-a")
         .expect("a role");
-        assert!(role.contains("subjects:\n- {kind: ServiceAccount, name: tasks, namespace: team-a}\n"));
+        assert!(
+            role.contains("subjects:\n- {kind: ServiceAccount, name: tasks, namespace: team-a}\n")
+        );
         assert!(role.contains("metadata: {name: podbeat, namespace: team-a}"));
     }
 
@@ -251,14 +255,19 @@ mod tests {
     #[test]
     fn the_missing_role_of_a_person_is_for_that_person() {
         let role = |user: &str| {
-            let message = format!(r#"pods is forbidden: User "{user}" cannot list resource "pods""#);
+            let message =
+                format!(r#"pods is forbidden: User "{user}" cannot list resource "pods""#);
             let role = forbidden(&message)
                 .missing_role_of_a_person("team-a")
                 .expect("a role");
-            role.rsplit_once("subjects:\n").expect("subjects").1.to_owned()
+            role.rsplit_once("subjects:\n")
+                .expect("subjects")
+                .1
+                .to_owned()
         };
-        let person =
-            |name: &str| format!("- {{kind: User, apiGroup: rbac.authorization.k8s.io, name: \"{name}\"}}\n");
+        let person = |name: &str| {
+            format!("- {{kind: User, apiGroup: rbac.authorization.k8s.io, name: \"{name}\"}}\n")
+        };
         assert_eq!(role("jane@example.com"), person("jane@example.com"));
         assert_eq!(role("a\n- b"), person("YOUR-NAME"));
         assert_eq!(role(""), person("YOUR-NAME"));

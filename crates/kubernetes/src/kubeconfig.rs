@@ -87,7 +87,11 @@ pub(super) async fn reach(
     proxies: &Proxies,
 ) -> Result<Reached, Error> {
     let (config, proxy) = config(path, context).await?;
-    let url: Url = config.cluster_url.to_string().parse().map_err(Error::Address)?;
+    let url: Url = config
+        .cluster_url
+        .to_string()
+        .parse()
+        .map_err(Error::Address)?;
     let route = match proxy {
         // As for kubectl: only for this cluster, and regardless of NO_PROXY.
         Some(proxy) => Route::by(url, PROXY_URL, &proxy),
@@ -102,7 +106,10 @@ pub(super) async fn reach(
 }
 
 /// Reads the kubeconfig, and the proxy that it names.
-async fn config(path: Option<&Path>, context: Option<String>) -> Result<(Config, Option<String>), Error> {
+async fn config(
+    path: Option<&Path>,
+    context: Option<String>,
+) -> Result<(Config, Option<String>), Error> {
     let options = KubeConfigOptions {
         context,
         ..KubeConfigOptions::default()
@@ -127,8 +134,15 @@ async fn config(path: Option<&Path>, context: Option<String>) -> Result<(Config,
 /// Combines kube's layers (credentials and base path) with our own connection.
 fn client(config: &Config, route: Route) -> Result<Client, Error> {
     let roots = config.root_cert.iter().flatten();
-    let roots: Vec<_> = roots.map(|root| CertificateDer::from(root.clone())).collect();
-    let to_server = || config.rustls_client_config().map(speaking_http).map_err(setup);
+    let roots: Vec<_> = roots
+        .map(|root| CertificateDer::from(root.clone()))
+        .collect();
+    let to_server = || {
+        config
+            .rustls_client_config()
+            .map(speaking_http)
+            .map_err(setup)
+    };
     let mut tls = Encryption::new(&route, to_server, &roots)?;
     tls.server_name.clone_from(&config.tls_server_name);
     let base = config.base_uri_layer();
@@ -201,7 +215,9 @@ fn take_in(kubeconfig: &mut Kubeconfig, context: Option<&str>) -> Result<Option<
         .find(|named| Some(named.name.as_str()) == wanted)
         .and_then(|named| named.context.clone());
     // A missing entry is reported when kube reads the rest.
-    let Some(context) = context else { return Ok(None) };
+    let Some(context) = context else {
+        return Ok(None);
+    };
     let mut clusters = kubeconfig.clusters.iter_mut();
     let cluster = clusters.find(|named| named.name == context.cluster);
     let mut proxy = None;
@@ -298,7 +314,10 @@ mod tests {
             .map(|context| context.name.as_str())
             .collect();
         assert_eq!(names, ["a", "b"]);
-        assert!(read(&missing).is_err(), "one that is named alone must be there");
+        assert!(
+            read(&missing).is_err(),
+            "one that is named alone must be there"
+        );
     }
 
     #[test]
@@ -327,20 +346,33 @@ mod tests {
                 .decode(data.as_ref().expect("data"))
                 .expect("base64")
         };
-        assert_eq!(pem(&cluster.certificate_authority_data), b"-----BEGIN ca-----\n");
-        assert_eq!(pem(&user.client_certificate_data), b"-----BEGIN cert-----\n");
+        assert_eq!(
+            pem(&cluster.certificate_authority_data),
+            b"-----BEGIN ca-----\n"
+        );
+        assert_eq!(
+            pem(&user.client_certificate_data),
+            b"-----BEGIN cert-----\n"
+        );
         assert!(user.client_key_data.is_some());
         for name in ["ca", "key", "config"] {
             std::fs::remove_file(path(name)).expect("removed");
             let mode = rustix::fs::Mode::from_raw_mode(0o600);
-            rustix::fs::mknodat(rustix::fs::CWD, path(name), rustix::fs::FileType::Fifo, mode, 0)
-                .expect("a pipe");
+            rustix::fs::mknodat(
+                rustix::fs::CWD,
+                path(name),
+                rustix::fs::FileType::Fifo,
+                mode,
+                0,
+            )
+            .expect("a pipe");
             let error = match name {
                 "config" => unreadable(read(&path("config")).expect_err("a pipe")),
                 _ => taken_in().expect_err("a pipe"),
             };
-            let causes =
-                std::iter::successors(Some(&error as &dyn std::error::Error), |error| error.source());
+            let causes = std::iter::successors(Some(&error as &dyn std::error::Error), |error| {
+                error.source()
+            });
             let text: Vec<String> = causes.map(ToString::to_string).collect();
             let text = text.join(": ");
             assert!(

@@ -176,7 +176,9 @@ impl Listed {
     /// Whether the pod has a container of that name.
     #[must_use]
     pub fn has_container(&self, name: &str) -> bool {
-        self.containers.iter().any(|container| container.name == name)
+        self.containers
+            .iter()
+            .any(|container| container.name == name)
     }
 
     /// The value of one of a container's [`SETTINGS`], by the variable's name, if the spec gives it
@@ -212,7 +214,9 @@ impl Listed {
     }
 }
 
-fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+fn annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     only(deserializer, &|name| {
         name == TASK_RUN_ID || name == COMPLETION_INDEX
     })
@@ -240,7 +244,9 @@ fn variables<'de, D: Deserializer<'de>>(
 }
 
 /// The flags in a command, by the variables over which they have precedence.
-fn arguments<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<&'static str, String>, D::Error> {
+fn arguments<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<&'static str, String>, D::Error> {
     let mut read = BTreeMap::new();
     let mut awaited = None;
     each(deserializer, &mut |word: Option<String>| {
@@ -533,7 +539,10 @@ mod tests {
         assert_eq!(listed.pod.spec.init_containers.len(), 2);
         assert!(!format!("{listed:?}").contains("hunter2"), "{listed:?}");
         let nothing = read(&json!({"metadata": null, "spec": {"containers": null}}));
-        assert_eq!((nothing.name().as_str(), nothing.annotated_run()), ("/", None));
+        assert_eq!(
+            (nothing.name().as_str(), nothing.annotated_run()),
+            ("/", None)
+        );
     }
 
     #[test]
@@ -575,8 +584,9 @@ mod tests {
 
     #[test]
     fn the_controller_alone_owns_a_pod() {
-        let owned =
-            |owners: serde_json::Value| read(&json!({"metadata": {"ownerReferences": owners}})).controller;
+        let owned = |owners: serde_json::Value| {
+            read(&json!({"metadata": {"ownerReferences": owners}})).controller
+        };
         let job = json!({"kind": "Job", "uid": "job", "controller": true});
         let other = json!({"kind": "ConfigMap", "uid": "other"});
         assert_eq!(owned(json!([other, job])).as_deref(), Some("job"));

@@ -14,7 +14,8 @@ mod completion {
     /// A pod with this policy. Its `main` runs, or has ended with this code. podbeat and a native
     /// sidecar beside it are running.
     fn pod(policy: &str, exit: Option<i32>) -> Captured {
-        let pod = Captured::when("a-complete", "main", "running").with("/spec/restartPolicy", json!(policy));
+        let pod = Captured::when("a-complete", "main", "running")
+            .with("/spec/restartPolicy", json!(policy));
         let Some(code) = exit else { return pod };
         let ended = Captured::when("a-complete", "main", "terminated");
         let statuses = ended.said("/status/containerStatuses").clone();
@@ -48,7 +49,10 @@ mod completion {
             "e2e/job-indexed-native",
             "i-badcmd",
         ] {
-            assert!(finished(&Captured::when(name, "main", "terminated")), "{name}");
+            assert!(
+                finished(&Captured::when(name, "main", "terminated")),
+                "{name}"
+            );
             assert!(!finished(&Captured::new(name)), "{name}");
         }
         for (nth, code, expected) in [(1, 4, false), (2, 5, false), (3, 6, false), (4, 0, true)] {
@@ -66,7 +70,12 @@ mod completion {
             "CrashLoopBackOff"
         );
         assert!(!finished(&pod));
-        assert!(!finished(&Captured::nth_time(2, "e2e/fact-5", "main", "running")));
+        assert!(!finished(&Captured::nth_time(
+            2,
+            "e2e/fact-5",
+            "main",
+            "running"
+        )));
     }
 
     #[test]
@@ -80,8 +89,8 @@ mod completion {
         assert!(!finished(&real), "gone, and main still runs");
         // Without its phase, this pod (policy OnFailure) would continue if it were not being
         // deleted.
-        let real =
-            Captured::nth_time(2, "e2e/fact-5", "main", "terminated").with("/status/phase", json!("Running"));
+        let real = Captured::nth_time(2, "e2e/fact-5", "main", "terminated")
+            .with("/status/phase", json!("Running"));
         assert!(finished(&real));
         assert!(!finished(&real.without("/metadata/deletionTimestamp")));
     }
@@ -89,7 +98,10 @@ mod completion {
     #[test]
     fn every_task_container_counts_and_none_at_all_is_no_end() {
         let one = Captured::when("e2e/two-mains-native", "first", "terminated");
-        assert!(one.said("/status/containerStatuses/1/state/running").is_object());
+        assert!(
+            one.said("/status/containerStatuses/1/state/running")
+                .is_object()
+        );
         assert!(!finished(&one));
         let first = one.said("/status/containerStatuses/0").clone();
         let alone = one.with("/status/containerStatuses", json!([first]));
@@ -126,9 +138,9 @@ mod completion {
 
     #[test]
     fn ephemeral_containers_and_other_native_sidecars_never_hold_the_end_back() {
-        let debugger = json!([{"name": "debugger", "image": "busybox", "targetContainerName": "main"}]);
-        let running =
-            json!([{"name": "debugger", "state": {"running": {"startedAt": "2026-11-24T01:52:40Z"}}}]);
+        let debugger =
+            json!([{"name": "debugger", "image": "busybox", "targetContainerName": "main"}]);
+        let running = json!([{"name": "debugger", "state": {"running": {"startedAt": "2026-11-24T01:52:40Z"}}}]);
         let pod = pod("Never", Some(0))
             .with("/spec/ephemeralContainers", debugger)
             .with("/status/ephemeralContainerStatuses", running);
@@ -149,7 +161,8 @@ mod completion {
             pod("Always", Some(code)).with("/spec/containers/0/restartPolicy", json!(policy))
         };
         let rules = json!([{"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}]);
-        let ruled = |code| own("Never", code).with("/spec/containers/0/restartPolicyRules", rules.clone());
+        let ruled =
+            |code| own("Never", code).with("/spec/containers/0/restartPolicyRules", rules.clone());
         assert!(finished(&own("Never", 1)));
         assert!(finished(&own("OnFailure", 0)));
         assert!(!finished(&own("OnFailure", 1)));
@@ -168,8 +181,12 @@ mod completion {
         ));
         // The phase is Failed, and main waits forever. The init container's exit is hidden, so that
         // only the phase shows the end.
-        let pod = Captured::last("e2e/failed-init").with("/status/initContainerStatuses", json!([]));
-        assert!(pod.said("/status/containerStatuses/0/state/waiting").is_object());
+        let pod =
+            Captured::last("e2e/failed-init").with("/status/initContainerStatuses", json!([]));
+        assert!(
+            pod.said("/status/containerStatuses/0/state/waiting")
+                .is_object()
+        );
         assert!(finished(&pod));
         assert!(!finished(&pod.with("/status/phase", json!("Pending"))));
     }

@@ -290,7 +290,9 @@ impl Pod {
     fn text(&self) -> usize {
         let length = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         let of_map = |map: &BTreeMap<String, String>| -> usize {
-            map.iter().map(|(name, value)| name.len() + value.len()).sum()
+            map.iter()
+                .map(|(name, value)| name.len() + value.len())
+                .sum()
         };
         let of_state = |state: &ContainerState| {
             let waiting = state
@@ -320,15 +322,20 @@ impl Pod {
         ];
         let maps = [metadata.labels.as_ref(), metadata.annotations.as_ref()];
         let maps = maps.into_iter().flatten().chain([&spec.node_selector]);
-        let specs = spec.init_containers.iter().chain(&spec.containers).map(|it| {
-            let rules: usize = it.restart_policy_rules.iter().map(of_rule).sum();
-            it.name.len() + length(&it.restart_policy) + rules + of_map(&it.resources.limits)
-        });
+        let specs = spec
+            .init_containers
+            .iter()
+            .chain(&spec.containers)
+            .map(|it| {
+                let rules: usize = it.restart_policy_rules.iter().map(of_rule).sum();
+                it.name.len() + length(&it.restart_policy) + rules + of_map(&it.resources.limits)
+            });
         let statuses = status
             .init_container_statuses
             .iter()
             .chain(&status.container_statuses);
-        let statuses = statuses.map(|it| it.name.len() + of_state(&it.state) + of_state(&it.last_state));
+        let statuses =
+            statuses.map(|it| it.name.len() + of_state(&it.state) + of_state(&it.last_state));
         let conditions = status
             .conditions
             .iter()
@@ -455,17 +462,23 @@ where
     deserializer.deserialize_any(List::<MOST, T>(PhantomData))
 }
 
-fn instance_type<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+fn instance_type<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     only(deserializer, &|name| name == INSTANCE_TYPE)
 }
 
-fn labels<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+fn labels<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     only(deserializer, &|name| {
         name == INSTANCE_TYPE || name == CONTROLLER_UID
     })
 }
 
-fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+fn annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     let read = [
         JOB_INDEX_FAILURE_COUNT,
         COMPLETION_INDEX,
@@ -475,7 +488,9 @@ fn annotations<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<St
     only(deserializer, &|name| read.contains(&name))
 }
 
-fn devices<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error> {
+fn devices<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
     only(deserializer, &is_device)
 }
 
@@ -583,7 +598,10 @@ mod tests {
             .with("/spec/nodeSelector", Value::Null)
             .with("/status/initContainerStatuses", Value::Null)
             .with("/status/containerStatuses/0/state", Value::Null)
-            .with("/status/containerStatuses/0/lastState/terminated", Value::Null)
+            .with(
+                "/status/containerStatuses/0/lastState/terminated",
+                Value::Null,
+            )
             .with("/status/containerStatuses/0/restartCount", Value::Null)
             .pod::<Pod>();
         assert_eq!(pod.status.container_statuses.len(), 1);
@@ -594,8 +612,9 @@ mod tests {
         assert!(pod.spec.containers.is_empty() && pod.spec.init_containers.is_empty());
         assert!(pod.status.init_container_statuses.is_empty());
         // An API server would not write this either.
-        let nothing: Pod = serde_json::from_value(json!({"metadata": null, "spec": null, "status": null}))
-            .expect("all null");
+        let nothing: Pod =
+            serde_json::from_value(json!({"metadata": null, "spec": null, "status": null}))
+                .expect("all null");
         assert_eq!(nothing.metadata, ObjectMeta::default());
     }
 
@@ -608,11 +627,16 @@ mod tests {
     fn null_times_are_ordinary() {
         let pod = Captured::when("e2e/no-image-native", "main", "terminated");
         for member in ["startedAt", "finishedAt"] {
-            let said = pod.said(&format!("/status/containerStatuses/0/state/terminated/{member}"));
+            let said = pod.said(&format!(
+                "/status/containerStatuses/0/state/terminated/{member}"
+            ));
             assert_eq!(*said, Value::Null, "{member}");
         }
         let terminated = terminated(&pod);
-        assert_eq!((terminated.started_at, terminated.finished_at), (None, None));
+        assert_eq!(
+            (terminated.started_at, terminated.finished_at),
+            (None, None)
+        );
         assert_eq!(terminated.exit_code, Some(137));
     }
 
@@ -652,16 +676,23 @@ mod tests {
             .with("/metadata/managedFields", fields);
         let metadata = pod.pod::<Pod>().metadata;
         assert_eq!(metadata.managed_fields, None);
-        assert!(pod.said("/metadata/ownerReferences").is_array() && metadata.owner_references.is_none());
+        assert!(
+            pod.said("/metadata/ownerReferences").is_array() && metadata.owner_references.is_none()
+        );
         assert!(pod.said("/metadata/finalizers").is_array() && metadata.finalizers.is_none());
         let said = |member: &str| pod.said(&format!("/metadata/{member}")).clone();
         assert_eq!(json!(metadata.uid), said("uid"));
         assert_eq!(json!(metadata.name), said("name"));
         assert_eq!(json!(metadata.namespace), said("namespace"));
         assert_eq!(json!(metadata.resource_version), said("resourceVersion"));
-        let read =
-            |map: Option<BTreeMap<String, String>>| map.unwrap_or_default().into_keys().collect::<Vec<_>>();
-        assert!(said("labels").as_object().is_some_and(|labels| labels.len() > 1));
+        let read = |map: Option<BTreeMap<String, String>>| {
+            map.unwrap_or_default().into_keys().collect::<Vec<_>>()
+        };
+        assert!(
+            said("labels")
+                .as_object()
+                .is_some_and(|labels| labels.len() > 1)
+        );
         assert_eq!(read(metadata.labels), [CONTROLLER_UID]);
         assert_eq!(
             read(metadata.annotations),
@@ -685,7 +716,10 @@ mod tests {
                 assert_eq!(again.to_object(), object, "{name}");
                 assert_eq!(again.status.phase, pod.status.phase);
                 assert_eq!(again.metadata.name, pod.metadata.name);
-                assert_eq!(again.metadata.resource_version, pod.metadata.resource_version);
+                assert_eq!(
+                    again.metadata.resource_version,
+                    pod.metadata.resource_version
+                );
                 is_part_of(&object, shown);
             }
         }
@@ -743,11 +777,20 @@ mod tests {
                 .as_object()
                 .is_some_and(|all| all.is_empty())
         );
-        assert!(pod.pod::<Pod>().spec.containers[0].resources.limits.is_empty());
-        let limits = json!({"nvidia.com/gpu": "2", "amd.com/gpu": 1, "a.b/c": null, "memory": "1Gi"});
+        assert!(
+            pod.pod::<Pod>().spec.containers[0]
+                .resources
+                .limits
+                .is_empty()
+        );
+        let limits =
+            json!({"nvidia.com/gpu": "2", "amd.com/gpu": 1, "a.b/c": null, "memory": "1Gi"});
         let pod = Captured::new("g-oom").with("/spec/containers/0/resources/limits", limits);
         let limits = &pod.pod::<Pod>().spec.containers[0].resources.limits;
-        assert_eq!(json!(limits), json!({"nvidia.com/gpu": "2", "amd.com/gpu": "1"}));
+        assert_eq!(
+            json!(limits),
+            json!({"nvidia.com/gpu": "2", "amd.com/gpu": "1"})
+        );
     }
 
     /// Repeated items: cheap to write, expensive to keep.
@@ -760,11 +803,17 @@ mod tests {
         let long = "x".repeat(MOST_TEXT + 1);
         for (pod, why) in [
             (
-                format!(r#"{{"spec":{{"containers":[{}]}}}}"#, many("{}", CONTAINERS + 1)),
+                format!(
+                    r#"{{"spec":{{"containers":[{}]}}}}"#,
+                    many("{}", CONTAINERS + 1)
+                ),
                 "1024",
             ),
             (
-                format!(r#"{{"spec":{{"initContainers":[{}]}}}}"#, many("{}", 1 << 20)),
+                format!(
+                    r#"{{"spec":{{"initContainers":[{}]}}}}"#,
+                    many("{}", 1 << 20)
+                ),
                 "1024",
             ),
             (
@@ -815,12 +864,16 @@ mod tests {
                 "512 KiB",
             ),
         ] {
-            let error = serde_json::from_str::<Pod>(&pod).expect_err(why).to_string();
+            let error = serde_json::from_str::<Pod>(&pod)
+                .expect_err(why)
+                .to_string();
             assert!(error.contains(why), "{why}: {error}");
         }
         // Unused entries cost nothing, and the entries that are kept have a limit.
         let entries = |of: &str| {
-            let all: Vec<String> = (0..100_000).map(|nth| format!(r#""{of}{nth}":"1""#)).collect();
+            let all: Vec<String> = (0..100_000)
+                .map(|nth| format!(r#""{of}{nth}":"1""#))
+                .collect();
             all.join(",")
         };
         let pod = format!(
@@ -830,7 +883,10 @@ mod tests {
             devices = entries("example.org/device-")
         );
         let pod: Pod = serde_json::from_str(&pod).expect("a pod");
-        assert_eq!((&pod.metadata.labels, &pod.metadata.annotations), (&None, &None));
+        assert_eq!(
+            (&pod.metadata.labels, &pod.metadata.annotations),
+            (&None, &None)
+        );
         assert!(pod.spec.node_selector.is_empty());
         assert_eq!(pod.spec.containers[0].resources.limits.len(), 64);
     }

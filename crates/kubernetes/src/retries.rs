@@ -114,8 +114,8 @@ impl<'job> Tally<'job> {
         let is_later = metadata
             .creation_timestamp
             .is_none_or(|created_at| created_at > self.job.created_at);
-        let is_over =
-            metadata.deletion_timestamp.is_some() || other.status.phase.as_deref() == Some("Failed");
+        let is_over = metadata.deletion_timestamp.is_some()
+            || other.status.phase.as_deref() == Some("Failed");
         match (is_over, is_later) {
             // A pod that is being deleted counts as failed, and is replaced at once
             // (podReplacementPolicy).
@@ -192,7 +192,10 @@ mod tests {
             assert_eq!(count(&own, &others), expected, "{others:?}");
         }
         // Its own replacement.
-        assert_eq!(count(&deleted(own), &[pod("a", 31, "Pending", None)]), Some(0));
+        assert_eq!(
+            count(&deleted(own), &[pod("a", 31, "Pending", None)]),
+            Some(0)
+        );
     }
 
     #[test]

@@ -37,7 +37,9 @@ impl Account {
 impl std::fmt::Display for Account {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::ServiceAccount { namespace, name } => write!(f, "service account {namespace}/{name}"),
+            Self::ServiceAccount { namespace, name } => {
+                write!(f, "service account {namespace}/{name}")
+            }
             Self::User(name) => write!(f, "user {name}"),
         }
     }
@@ -53,9 +55,9 @@ fn service_account(user: &str) -> Option<Account> {
 
 fn is_name(text: &str) -> bool {
     !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.'))
+        && text.bytes().all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+        })
 }
 
 /// Returns a text as one YAML value. A text that is not a name may contain any characters, so it

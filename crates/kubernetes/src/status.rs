@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use podbeat_heartbeat::observation::{
-    BACKS_OFF, Container, Deletion, Exit, Observation, Restart, RestartPolicy, Role, Rule, Sidecar, State,
+    BACKS_OFF, Container, Deletion, Exit, Observation, Restart, RestartPolicy, Role, Rule, Sidecar,
+    State,
 };
 
 use super::resource::{self, Pod};
@@ -62,7 +63,8 @@ pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observatio
     });
     let is_deleted = pod.metadata.deletion_timestamp.is_some();
     let mut sidecar = Sidecar::Elsewhere;
-    let mut containers = Vec::with_capacity(pod.spec.init_containers.len() + pod.spec.containers.len());
+    let mut containers =
+        Vec::with_capacity(pod.spec.init_containers.len() + pod.spec.containers.len());
     for (spec, role, statuses) in init.chain(regular) {
         if spec.name == own_container {
             sidecar = match role {
@@ -88,10 +90,14 @@ pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observatio
     }
     Observation {
         uid: pod.metadata.uid.clone(),
-        deletion: pod.metadata.deletion_timestamp.as_ref().map(|time| Deletion {
-            at: time.0,
-            grace: pod.metadata.deletion_grace_period_seconds.and_then(seconds),
-        }),
+        deletion: pod
+            .metadata
+            .deletion_timestamp
+            .as_ref()
+            .map(|time| Deletion {
+                at: time.0,
+                grace: pod.metadata.deletion_grace_period_seconds.and_then(seconds),
+            }),
         termination_grace: pod
             .spec
             .termination_grace_period_seconds
@@ -119,7 +125,11 @@ pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observatio
 #[must_use]
 pub fn own_is_over(pod: &Pod, own_container: &str) -> bool {
     let (spec, status) = (&pod.spec, &pod.status);
-    let init = (&spec.init_containers, &status.init_container_statuses, Role::Init);
+    let init = (
+        &spec.init_containers,
+        &status.init_container_statuses,
+        Role::Init,
+    );
     let regular = (&spec.containers, &status.container_statuses, Role::Task);
     let is_over = |(specs, statuses, role): (
         &Vec<resource::ContainerSpec>,
@@ -127,7 +137,9 @@ pub fn own_is_over(pod: &Pod, own_container: &str) -> bool {
         Role,
     )| {
         let spec = specs.iter().find(|spec| spec.name == own_container)?;
-        let status = statuses.iter().find(|status| status.name == own_container)?;
+        let status = statuses
+            .iter()
+            .find(|status| status.name == own_container)?;
         let exit = status.state.terminated.as_ref()?;
         let policy = pod.spec.restart_policy.as_deref();
         let policy = policy.map_or(RestartPolicy::Always, RestartPolicy::named);
@@ -204,14 +216,23 @@ fn seconds(seconds: i64) -> Option<Duration> {
 }
 
 fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
-    pod.metadata.annotations.as_ref()?.get(name).map(String::as_str)
+    pod.metadata
+        .annotations
+        .as_ref()?
+        .get(name)
+        .map(String::as_str)
 }
 
 /// `node=…; instance-type=…; devices=nvidia.com/gpu:2`. Parts that the pod does not show are
 /// omitted.
 fn hardware_details(pod: &Pod) -> Option<String> {
     let mut parts = Vec::with_capacity(3);
-    if let Some(node) = pod.spec.node_name.as_deref().filter(|node| !node.is_empty()) {
+    if let Some(node) = pod
+        .spec
+        .node_name
+        .as_deref()
+        .filter(|node| !node.is_empty())
+    {
         parts.push(format!("node={node}"));
     }
     let label = pod
@@ -252,7 +273,8 @@ mod tests {
 
     /// A real pod with another restartPolicy.
     fn with_policy(policy: &str) -> Captured {
-        Captured::when("e2e/restarts-native", "main", "running").with("/spec/restartPolicy", json!(policy))
+        Captured::when("e2e/restarts-native", "main", "running")
+            .with("/spec/restartPolicy", json!(policy))
     }
 
     fn restart(pod: &Captured) -> Restart {
@@ -297,7 +319,8 @@ mod tests {
         assert!(!rule("In", &[42]).follows(Some(41)));
         // The API's validation requires a policy of the container's own with rules. This code does
         // not.
-        let not_in = json!([{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 1]}}]);
+        let not_in =
+            json!([{"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 1]}}]);
         let not_in = own("Never", "restartPolicyRules", not_in);
         assert!(not_in.follows(Some(2)));
         assert!(!not_in.follows(Some(1)));
@@ -323,7 +346,10 @@ mod tests {
             .observe()
             .containers[0];
         assert_eq!(side.role, Role::Sidecar);
-        assert!(side.restart.follows(Some(0)), "though the pod's policy is Never");
+        assert!(
+            side.restart.follows(Some(0)),
+            "though the pod's policy is Never"
+        );
     }
 
     fn names(seen: &Observation) -> Vec<(&str, Role)> {
@@ -341,7 +367,10 @@ mod tests {
             [("first", Role::Task), ("main", Role::Task)]
         );
         // The kubelet sorts its statuses by name, regardless of the spec's order.
-        let (first, main) = (two.said("/spec/containers/0"), two.said("/spec/containers/1"));
+        let (first, main) = (
+            two.said("/spec/containers/0"),
+            two.said("/spec/containers/1"),
+        );
         let turned = two.clone().with("/spec/containers", json!([main, first]));
         assert_eq!(
             names(&turned.observe()),
@@ -355,12 +384,19 @@ mod tests {
             [("setup", Role::Init), ("main", Role::Task)]
         );
         let sidecars = Captured::when("a-complete", "main", "running").observe();
-        assert_eq!(names(&sidecars), [("side2", Role::Sidecar), ("main", Role::Task)]);
+        assert_eq!(
+            names(&sidecars),
+            [("side2", Role::Sidecar), ("main", Role::Task)]
+        );
     }
 
     #[test]
     fn what_the_api_says_nothing_of_has_no_state() {
-        let without = |seen: &Observation| seen.containers.iter().all(|container| container.state.is_none());
+        let without = |seen: &Observation| {
+            seen.containers
+                .iter()
+                .all(|container| container.state.is_none())
+        };
         for name in [
             "e2e/failed-init",
             "e2e/two-mains-native",
@@ -374,7 +410,9 @@ mod tests {
             );
         }
         let pod = Captured::when("e2e/two-mains-native", "main", "running");
-        let seen = pod.with("/status/containerStatuses/1/state", json!({})).observe();
+        let seen = pod
+            .with("/status/containerStatuses/1/state", json!({}))
+            .observe();
         let states: Vec<_> = seen
             .containers
             .iter()
@@ -391,7 +429,9 @@ mod tests {
             let said = pod.said(&format!("/status/containerStatuses/0/state/{member}"));
             said.as_str().map(str::to_owned)
         };
-        let time = |pod: &Captured, member: &str| text(pod, member).map(|time| time.parse().expect("a time"));
+        let time = |pod: &Captured, member: &str| {
+            text(pod, member).map(|time| time.parse().expect("a time"))
+        };
 
         let pod = Captured::when("e2e/no-image-native", "main", "waiting");
         let waiting = State::Waiting {
@@ -425,7 +465,9 @@ mod tests {
         let expected = Exit {
             exit_code: Some(137),
             reason: Some("ContainerStatusUnknown".to_owned()),
-            message: Some("The container could not be located when the pod was terminated".to_owned()),
+            message: Some(
+                "The container could not be located when the pod was terminated".to_owned(),
+            ),
             run: Some(0),
             ..Exit::default()
         };
@@ -434,8 +476,14 @@ mod tests {
 
     #[test]
     fn plain_sidecar_and_elsewhere_are_told_apart() {
-        assert_eq!(Captured::new("e2e/fail-plain").observe().sidecar, Sidecar::Plain);
-        assert_eq!(Captured::new("e2e/fact-1").observe().sidecar, Sidecar::Native);
+        assert_eq!(
+            Captured::new("e2e/fail-plain").observe().sidecar,
+            Sidecar::Plain
+        );
+        assert_eq!(
+            Captured::new("e2e/fact-1").observe().sidecar,
+            Sidecar::Native
+        );
         let of_another_name = observe(&Captured::new("a-complete").pod(), "podbeat");
         assert_eq!(of_another_name.sidecar, Sidecar::Elsewhere);
     }
@@ -448,11 +496,16 @@ mod tests {
             Duration::from_secs(10)
         );
         // Every API server writes the default into the spec.
-        let pod = Captured::new("e2e/deadline-native").without("/spec/terminationGracePeriodSeconds");
+        let pod =
+            Captured::new("e2e/deadline-native").without("/spec/terminationGracePeriodSeconds");
         assert_eq!(grace(&pod), DEFAULT_GRACE);
 
         let pod = Captured::nth_time(2, "e2e/fact-5", "main", "running");
-        assert_eq!(pod.observe().deletion, None, "restarted and not yet deleted");
+        assert_eq!(
+            pod.observe().deletion,
+            None,
+            "restarted and not yet deleted"
+        );
         let pod = Captured::last("e2e/delete-force-native");
         let deletion = pod.observe().deletion.expect("deleted");
         assert_eq!(
@@ -520,14 +573,18 @@ mod tests {
         assert_eq!(pod.observe().hardware_details, None);
         // A memory limit is not a device.
         let pod = Captured::when("g-oom", "main", "waiting");
-        assert!(pod.said("/spec/containers/0/resources/limits/memory").is_string());
-        assert_eq!(pod.observe().hardware_details.as_deref(), Some("node=vm"));
-        let limits =
-            json!({"cpu": "1", "nvidia.com/gpu": "2", "amd.com/gpu": 1, "attachable.kubernetes.io/x": "1"});
-        let pod = pod.with("/spec/containers/0/resources/limits", limits).with(
-            "/spec/nodeSelector",
-            json!({"node.kubernetes.io/instance-type": "g5.xlarge"}),
+        assert!(
+            pod.said("/spec/containers/0/resources/limits/memory")
+                .is_string()
         );
+        assert_eq!(pod.observe().hardware_details.as_deref(), Some("node=vm"));
+        let limits = json!({"cpu": "1", "nvidia.com/gpu": "2", "amd.com/gpu": 1, "attachable.kubernetes.io/x": "1"});
+        let pod = pod
+            .with("/spec/containers/0/resources/limits", limits)
+            .with(
+                "/spec/nodeSelector",
+                json!({"node.kubernetes.io/instance-type": "g5.xlarge"}),
+            );
         assert_eq!(
             pod.observe().hardware_details.as_deref(),
             Some("node=vm; instance-type=g5.xlarge; devices=amd.com/gpu:1,nvidia.com/gpu:2")
@@ -537,7 +594,8 @@ mod tests {
     #[test]
     fn an_exit_is_known_by_its_container_id() {
         let exit = |nth| {
-            let seen = Captured::nth_time(nth, "e2e/restarts-native", "main", "terminated").observe();
+            let seen =
+                Captured::nth_time(nth, "e2e/restarts-native", "main", "terminated").observe();
             seen.containers[0]
                 .state
                 .as_ref()
@@ -555,8 +613,15 @@ mod tests {
         // After the restart, `lastState` shows the exit that `state` showed before.
         let restarted = Captured::nth_time(2, "e2e/restarts-native", "main", "running").observe();
         let main = &restarted.containers[0];
-        assert_eq!((main.restart_count, main.last_exit.as_ref()), (1, Some(&one)));
-        assert!(main.last_exit.as_ref().is_some_and(|exit| exit.is_same_as(&one)));
+        assert_eq!(
+            (main.restart_count, main.last_exit.as_ref()),
+            (1, Some(&one))
+        );
+        assert!(
+            main.last_exit
+                .as_ref()
+                .is_some_and(|exit| exit.is_same_as(&one))
+        );
 
         // Only the container ID decides. No captured pod shows this.
         let again = Exit {
@@ -587,7 +652,10 @@ mod tests {
             .and_then(State::exit)
             .expect("an exit");
         assert!(lost.is_same_as(&lost.clone()));
-        let of_run = |run| Exit { run, ..lost.clone() };
+        let of_run = |run| Exit {
+            run,
+            ..lost.clone()
+        };
         assert!(!lost.is_same_as(&of_run(Some(1))));
         assert!(
             lost.is_same_as(&of_run(None)),

@@ -62,7 +62,10 @@ impl Tasks {
     #[must_use]
     pub fn read(tasks: Option<&str>, ignored: Option<&str>) -> Option<Self> {
         let named = |text: Option<&str>| {
-            let names = text?.split(',').map(str::trim).filter(|name| !name.is_empty());
+            let names = text?
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty());
             let names: Vec<String> = names.map(str::to_owned).collect();
             (!names.is_empty()).then_some(names)
         };
@@ -74,7 +77,11 @@ impl Tasks {
     /// Returns the selection for this pod: its annotations, or else these settings. If no regular
     /// container would be left, all of them belong to the task.
     #[must_use]
-    pub(super) fn in_force<'tasks>(&'tasks self, pod: &Pod, own_container: &str) -> Cow<'tasks, Self> {
+    pub(super) fn in_force<'tasks>(
+        &'tasks self,
+        pod: &Pod,
+        own_container: &str,
+    ) -> Cow<'tasks, Self> {
         let chosen = Self::annotated(pod).map_or(Cow::Borrowed(self), Cow::Owned);
         let mut regular = pod
             .spec
@@ -127,7 +134,9 @@ impl Tasks {
 /// not belong to the task.
 #[must_use]
 pub fn runs_on(container: &str) -> bool {
-    KNOWN_TO_RUN_ON.iter().any(|known| container.contains(known))
+    KNOWN_TO_RUN_ON
+        .iter()
+        .any(|known| container.contains(known))
 }
 
 #[cfg(test)]
@@ -178,7 +187,10 @@ mod tests {
             );
         }
         let nothing = json!({TASK_CONTAINERS: " , ", IGNORED_CONTAINERS: ""});
-        assert_eq!(tasks(&pod(&nothing), &Tasks::Only(list(&["main"]))), ["main"]);
+        assert_eq!(
+            tasks(&pod(&nothing), &Tasks::Only(list(&["main"]))),
+            ["main"]
+        );
     }
 
     #[test]
@@ -191,7 +203,10 @@ mod tests {
         ] {
             assert_eq!(tasks(&bare, &none), ["main", "istio-proxy"], "{none:?}");
         }
-        assert_eq!(Tasks::Only(list(&["mian", "main"])).strangers(&bare), ["mian"]);
+        assert_eq!(
+            Tasks::Only(list(&["mian", "main"])).strangers(&bare),
+            ["mian"]
+        );
         assert_eq!(Tasks::AllBut(list(&["main"])).strangers(&bare), [""; 0]);
         let annotated = pod(&json!({IGNORED_CONTAINERS: "x"}));
         assert_eq!(Tasks::Only(list(&["mian"])).strangers(&annotated), ["x"]);

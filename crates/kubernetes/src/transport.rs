@@ -177,7 +177,11 @@ impl Transport {
         let files = match timeout(READING, files).await {
             Ok(Ok(files)) => files?,
             // The read panicked, or the runtime is shutting down.
-            Ok(Err(_)) | Err(_) => return Err(Error::Hangs { dir: dir.to_owned() }),
+            Ok(Err(_)) | Err(_) => {
+                return Err(Error::Hangs {
+                    dir: dir.to_owned(),
+                });
+            }
         };
         let held = Held {
             carrier: carrier(&route, &files.ca, dir)?,
@@ -212,7 +216,9 @@ impl Shared {
 
     async fn exchange(&self, mut request: Request<Body>) -> Result<Response<Answer>, Failed> {
         let (carrier, authorization) = self.current().await;
-        request.headers_mut().insert(header::AUTHORIZATION, authorization);
+        request
+            .headers_mut()
+            .insert(header::AUTHORIZATION, authorization);
         let answered = carrier.exchange(request).await;
         let doubtful = match &answered {
             Ok(response) => response.status() == StatusCode::UNAUTHORIZED,

@@ -182,7 +182,12 @@ impl PodWatch {
     /// # Errors
     /// The API server refused, failed or did not respond in time.
     pub async fn retries(&self, job: &JobPod) -> Result<Option<i32>, Error> {
-        match timeout(REQUEST, listed::retries(&self.client(), &self.namespace, job)).await {
+        match timeout(
+            REQUEST,
+            listed::retries(&self.client(), &self.namespace, job),
+        )
+        .await
+        {
             Ok(answer) => answer.map_err(|error| self.failure("listing", error)),
             Err(_) => Err(self.timeout("listing", REQUEST)),
         }
@@ -202,7 +207,10 @@ impl PodWatch {
     }
 
     fn client(&self) -> Client {
-        self.client.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.client
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Builds requests for the namespace's pods.
@@ -250,14 +258,25 @@ impl PodWatch {
                         version,
                         pod_version: pod.metadata.resource_version.clone(),
                     };
-                    if pod_events.send(PodEvent::Seen(Box::new(pod))).await.is_err() {
+                    if pod_events
+                        .send(PodEvent::Seen(Box::new(pod)))
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                     if std::mem::replace(&mut watched, true) {
                         on_step(Step::Restarted);
                     }
                     match self
-                        .follow(at, &mut uid, &pod_events, &mut rng, &mut reconnect, &on_step)
+                        .follow(
+                            at,
+                            &mut uid,
+                            &pod_events,
+                            &mut rng,
+                            &mut reconnect,
+                            &on_step,
+                        )
                         .await
                     {
                         Next::ListAgain(wait) => wait,
@@ -272,7 +291,10 @@ impl PodWatch {
                     }
                     reconnect.after_answer(&mut rng)
                 }
-                Err(failure) => self.failed(&failure, &mut reconnect, &mut rng, &on_step).await,
+                Err(failure) => {
+                    self.failed(&failure, &mut reconnect, &mut rng, &on_step)
+                        .await
+                }
             };
             self.pause(wait, &mut reconnect, &pod_events).await;
             if pod_events.is_closed() {
@@ -299,7 +321,12 @@ impl PodWatch {
     }
 
     /// Waits until the time is over, news becomes urgent, or the receiver is closed.
-    async fn pause(&self, wait: Duration, reconnect: &mut Reconnect, pod_events: &mpsc::Sender<PodEvent>) {
+    async fn pause(
+        &self,
+        wait: Duration,
+        reconnect: &mut Reconnect,
+        pod_events: &mpsc::Sender<PodEvent>,
+    ) {
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = pod_events.closed() => {}
@@ -346,9 +373,14 @@ impl PodWatch {
                 }
                 // An API server that shuts down cleanly also ends all of its watches like this, and
                 // kube does not distinguish that from a broken connection.
-                Ended::Over => self.failure("watching", kube::Error::ReadEvents(before_its_time()).into()),
+                Ended::Over => self.failure(
+                    "watching",
+                    kube::Error::ReadEvents(before_its_time()).into(),
+                ),
                 Ended::Expired if !short => return Next::ListAgain(reconnect.after_expiry(rng)),
-                Ended::Expired | Ended::Doubtful => return Next::ListAgain(reconnect.after_answer(rng)),
+                Ended::Expired | Ended::Doubtful => {
+                    return Next::ListAgain(reconnect.after_answer(rng));
+                }
                 Ended::Failed(failure) => failure,
                 Ended::Stop => return Next::Stop,
             };
@@ -455,7 +487,11 @@ impl PodWatch {
 
     /// Returns our pod, if it exists, and the resourceVersion to watch from. Absence or another UID
     /// must be confirmed by a direct look, because the list may come from a stale cache.
-    async fn list(&self, from_cache: bool, uid: &mut Option<String>) -> Result<(Option<Pod>, String), Error> {
+    async fn list(
+        &self,
+        from_cache: bool,
+        uid: &mut Option<String>,
+    ) -> Result<(Option<Pod>, String), Error> {
         let mut params = ListParams::default().fields(&self.selector());
         if from_cache {
             params.version_match = Some(VersionMatch::NotOlderThan);
@@ -469,7 +505,10 @@ impl PodWatch {
             Ok(())
         };
         let listed = async {
-            let request = self.pods().list(&params).map_err(kube::Error::BuildRequest)?;
+            let request = self
+                .pods()
+                .list(&params)
+                .map_err(kube::Error::BuildRequest)?;
             answer::list(&self.client(), request, answer::LARGEST, &mut first).await
         };
         let list = match timeout(REQUEST, listed).await {

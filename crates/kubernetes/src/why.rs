@@ -47,7 +47,12 @@ pub(super) fn of(pod: &Pod, containers: &[Container]) -> Vec<Why> {
             _ => false,
         }
     });
-    let is_init = |name: &str| pod.spec.init_containers.iter().any(|spec| spec.name == name);
+    let is_init = |name: &str| {
+        pod.spec
+            .init_containers
+            .iter()
+            .any(|spec| spec.name == name)
+    };
     // After the task has begun, no other container keeps it from starting.
     let others = if containers.iter().any(has_begun) {
         &[]
@@ -110,7 +115,11 @@ fn has_begun(container: &Container) -> bool {
 /// Whether any container ended with an exit code other than 0.
 fn has_failed(status: &PodStatus) -> bool {
     let failed = |status: &ContainerStatus| {
-        let exit_code = status.state.terminated.as_ref().and_then(|exit| exit.exit_code);
+        let exit_code = status
+            .state
+            .terminated
+            .as_ref()
+            .and_then(|exit| exit.exit_code);
         exit_code.is_some_and(|code| code != 0)
     };
     let (init, regular) = (&status.init_container_statuses, &status.container_statuses);
@@ -141,7 +150,9 @@ mod tests {
         // Before that, the kubelet has failed the pod while its containers still run.
         let pod = Captured::when("e2e/deadline-native", "main", "running");
         assert_eq!(said(&pod), json!([]));
-        let conditions = Captured::last("l-deadline").said("/status/conditions").clone();
+        let conditions = Captured::last("l-deadline")
+            .said("/status/conditions")
+            .clone();
         assert_eq!(
             said(&pod.with("/status/conditions", conditions)),
             json!([{"condition": "Ready", "reason": "PodFailed"}])
@@ -189,9 +200,15 @@ mod tests {
         // A failing sidecar beside a running task ends nothing.
         let pod = Captured::when("a-complete", "main", "running");
         assert_eq!(*pod.said("/status/initContainerStatuses/1/name"), "side2");
-        let pod = pod.with("/status/initContainerStatuses/1/state", waits("CrashLoopBackOff"));
+        let pod = pod.with(
+            "/status/initContainerStatuses/1/state",
+            waits("CrashLoopBackOff"),
+        );
         assert_eq!(said(&pod), json!([]));
-        let begins = pod.with("/status/containerStatuses/0/state", waits("PodInitializing"));
+        let begins = pod.with(
+            "/status/containerStatuses/0/state",
+            waits("PodInitializing"),
+        );
         assert_eq!(
             said(&begins),
             json!([{"container": "side2", "reason": "CrashLoopBackOff"}])
@@ -202,7 +219,8 @@ mod tests {
 
     #[test]
     fn the_pods_own_reason_comes_first_and_empty_words_say_nothing() {
-        let condition = |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Any"});
+        let condition =
+            |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Any"});
         let pod = Captured::new("e2e/evict-plain")
             .with("/status/reason", json!("Evicted"))
             .with(

@@ -135,14 +135,17 @@ pub struct Profiled<E> {
 impl<E: Environment> Profiled<E> {
     /// Reads the profile that flags and environment choose, or else the file's default.
     ///
-    /// An empty `--profile` chooses none. The default does not count where a flag or variable says where the service is:
-    /// its token is meant for another one.
+    /// An empty `--profile` chooses none. The default does not count where a flag or variable says
+    /// where the service is: its token is meant for another one.
     ///
     /// # Errors
     /// The file can't be read or is wrong in any place, or has no such profile.
     pub fn load(flags: &Flags, environment: E) -> Result<Self, Error> {
         let profile = choose(flags, &environment)?;
-        Ok(Self { environment, profile })
+        Ok(Self {
+            environment,
+            profile,
+        })
     }
 
     /// The profile, if there is one.
@@ -184,13 +187,16 @@ pub fn names(flags: &Flags, environment: &impl Environment) -> Vec<String> {
 
 /// As settings are read: empty or white space counts as unset.
 fn says_something(value: &OsString) -> bool {
-    value.to_str().is_none_or(|text| !trimmed::text(text).is_empty())
+    value
+        .to_str()
+        .is_none_or(|text| !trimmed::text(text).is_empty())
 }
 
 /// What a flag, or else the environment, says.
 fn given(variable: &str, flags: &Flags, environment: &impl Environment) -> Option<OsString> {
     let flag = flags.0.get(variable).cloned();
-    flag.or_else(|| environment.get(variable)).filter(says_something)
+    flag.or_else(|| environment.get(variable))
+        .filter(says_something)
 }
 
 fn text(
@@ -215,13 +221,15 @@ fn place(flags: &Flags, environment: &impl Environment) -> Result<Option<(PathBu
         let dir = environment.get(variable).map(PathBuf::from);
         dir.filter(|dir| dir.is_absolute())
     };
-    let dir = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+    let dir =
+        absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
     Ok(dir.map(|dir| (dir.join("podbeat").join("config.yaml"), false)))
 }
 
 fn choose(flags: &Flags, environment: &impl Environment) -> Result<Option<Profile>, Error> {
     let name = text(PROFILE, flags, environment)?;
-    if name.is_none() && (flags.0.contains_key(PROFILE) || given(URL, flags, environment).is_some()) {
+    if name.is_none() && (flags.0.contains_key(PROFILE) || given(URL, flags, environment).is_some())
+    {
         return Ok(None);
     }
     let Some((file, named)) = place(flags, environment)? else {
@@ -234,7 +242,9 @@ fn choose(flags: &Flags, environment: &impl Environment) -> Result<Option<Profil
         default,
         mut profiles,
     } = match (read(&file, environment), name.clone()) {
-        (Err(Error::Read { source, .. }), name) if source.kind() == io::ErrorKind::NotFound && !named => {
+        (Err(Error::Read { source, .. }), name)
+            if source.kind() == io::ErrorKind::NotFound && !named =>
+        {
             return match name {
                 Some(name) => Err(Error::NoFile { name, file }),
                 None => Ok(None),
@@ -301,7 +311,9 @@ fn parse(text: &str, dir: &Path, home: Option<&Path>) -> Result<Profiles, Vec<St
     for (member, value) in &members {
         match (member.as_str(), value) {
             (_, Value::Null) => {}
-            ("default", Value::String(name)) if !name.is_empty() => read.default = Some(name.clone()),
+            ("default", Value::String(name)) if !name.is_empty() => {
+                read.default = Some(name.clone())
+            }
             ("default", _) => problems.push("default: expected the name of a profile".to_owned()),
             ("profiles", Value::Object(profiles)) => {
                 for (name, profile) in profiles {
@@ -310,7 +322,9 @@ fn parse(text: &str, dir: &Path, home: Option<&Path>) -> Result<Profiles, Vec<St
                     read.profiles.insert(name.clone(), values);
                 }
             }
-            ("profiles", _) => problems.push("profiles: expected an object of profiles by name".to_owned()),
+            ("profiles", _) => {
+                problems.push("profiles: expected an object of profiles by name".to_owned())
+            }
             (member, _) => problems.push(unknown("", member, "default and profiles")),
         }
     }
@@ -345,7 +359,10 @@ fn unknown(place: &str, member: &str, members: &str) -> String {
         place => format!("{place}.{}", place_of(member)),
     };
     match member.to_lowercase() {
-        member if member != "tokenfile" && (member.contains("token") || member.contains("password")) => {
+        member
+            if member != "tokenfile"
+                && (member.contains("token") || member.contains("password")) =>
+        {
             format!(
                 "{place}: do not put secrets into this file; write the token to a separate file, and set tokenFile to it"
             )
@@ -467,7 +484,12 @@ mod tests {
             flags: &[(&'static str, &str)],
             variables: &[(&str, &str)],
         ) -> Result<Profiled<BTreeMap<String, String>>, Error> {
-            let flags = Flags(flags.iter().map(|(name, value)| (*name, value.into())).collect());
+            let flags = Flags(
+                flags
+                    .iter()
+                    .map(|(name, value)| (*name, value.into()))
+                    .collect(),
+            );
             let mut environment: BTreeMap<String, String> = variables
                 .iter()
                 .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -520,7 +542,12 @@ mod tests {
         assert_eq!(name, some("local"));
         assert_eq!(
             values,
-            [some("http://ica.lan:8080"), some("/mine"), None, some("true")]
+            [
+                some("http://ica.lan:8080"),
+                some("/mine"),
+                None,
+                some("true")
+            ]
         );
         let (_, values) = home.seen(&[(TOKEN, "t")], &[(PROFILE, "local"), (URL, " ")]);
         assert_eq!(
@@ -548,7 +575,10 @@ mod tests {
             (None, vec![Some(other.to_owned()), None, None, None])
         );
         let (name, values) = home.seen(&[(PROFILE, "local")], &[(URL, "http://other")]);
-        assert_eq!((name.as_deref(), values[3].as_deref()), (Some("local"), None));
+        assert_eq!(
+            (name.as_deref(), values[3].as_deref()),
+            (Some("local"), None)
+        );
         assert_eq!(
             home.seen(&[(PROFILE, "")], &[]).0,
             None,
@@ -568,7 +598,9 @@ mod tests {
             Some("staging")
         );
         assert_eq!(
-            home.seen(&[], &[("XDG_CONFIG_HOME", "relative")]).0.as_deref(),
+            home.seen(&[], &[("XDG_CONFIG_HOME", "relative")])
+                .0
+                .as_deref(),
             Some("staging")
         );
         assert_eq!(
@@ -588,7 +620,8 @@ mod tests {
             podbeat_interface::exit::with_causes(&error)
         };
         assert!(
-            told(&[], &[(CONFIG, &missing)]).starts_with(&format!("cannot read profiles from {missing}"))
+            told(&[], &[(CONFIG, &missing)])
+                .starts_with(&format!("cannot read profiles from {missing}"))
         );
         assert!(
             told(&[(PROFILE, "x")], &[("HOME", &missing)])
@@ -645,7 +678,10 @@ mod tests {
             ("profiles: [hunter2]", "profiles: expected an object"),
             ("profiles: {a: hunter2}", "profiles.a: expected an object"),
             ("profiles: {a: {tokenFile: t}}", "profiles.a.url: missing"),
-            ("profiles: {a: {url: 7}}", "profiles.a.url: expected the base URL"),
+            (
+                "profiles: {a: {url: 7}}",
+                "profiles.a.url: expected the base URL",
+            ),
             (
                 "profiles: {a: {url: 'https://u:hunter2@h'}}",
                 "profiles.a.url: contains credentials",

@@ -29,8 +29,8 @@ use url::Url;
 use super::Secret;
 use super::error::{Error, Operation, TimedOut};
 use super::model::{
-    CreateTaskRunRequest, ErrorResponse, Execution, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun,
-    TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems,
+    CreateTaskRunRequest, ErrorResponse, Execution, HeartbeatTaskRunRequest, ListTaskRunsQuery,
+    TaskRun, TaskRunStatus, TaskRunSummary, TaskRunSummaryPagedItems,
 };
 use super::trace::TraceParent;
 pub use certificates::{Identity, Tls};
@@ -103,7 +103,8 @@ impl Client {
         let identity = tls.own()?;
         let means = || Means::new(roots.clone(), identity).and_then(Means::config);
         let extra = roots.as_deref().unwrap_or_default();
-        let tls = Encryption::new(&route, means, extra).map_err(|error: Unfit| Error::Setup(error.into()))?;
+        let tls = Encryption::new(&route, means, extra)
+            .map_err(|error: Unfit| Error::Setup(error.into()))?;
         Ok(Self {
             base: route.url().clone(),
             http: podbeat_http_client::Client::new(podbeat_http_client::Settings {
@@ -162,7 +163,10 @@ impl Client {
         };
         let problems = request.problems();
         if !problems.is_empty() {
-            return Err(Error::Unfit { operation, problems });
+            return Err(Error::Unfit {
+                operation,
+                problems,
+            });
         }
         let execution = request.execution.as_ref();
         let secrets = execution.map(Execution::secrets).unwrap_or_default();
@@ -173,7 +177,10 @@ impl Client {
             secrets,
             largest: RUN,
         };
-        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+        decoded(
+            &operation,
+            self.exchange(&operation, call, token, timeout).await?,
+        )
     }
 
     /// Gets the status of a task run, if it has one. Discards the rest of the response.
@@ -203,7 +210,12 @@ impl Client {
     /// - [`Error::Ambiguous`]: no complete response arrived.
     /// - [`Error::Status`]: the status is not 2xx.
     /// - [`Error::Unreadable`]: the response is not a task run.
-    pub async fn get(&self, run_id: &str, token: &Secret, timeout: Duration) -> Result<TaskRun, Error> {
+    pub async fn get(
+        &self,
+        run_id: &str,
+        token: &Secret,
+        timeout: Duration,
+    ) -> Result<TaskRun, Error> {
         self.get_as(run_id, token, timeout).await
     }
 
@@ -223,7 +235,10 @@ impl Client {
             secrets: Vec::new(),
             largest: RUN,
         };
-        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+        decoded(
+            &operation,
+            self.exchange(&operation, call, token, timeout).await?,
+        )
     }
 
     /// Gets one page of a list of task runs. [`Client::list_all`] also gets the pages after it.
@@ -247,7 +262,12 @@ impl Client {
             let ours = pairs
                 .iter()
                 .map(|(name, value)| format!("{name}={}", encoded(value)));
-            let all: Vec<String> = url.query().map(str::to_owned).into_iter().chain(ours).collect();
+            let all: Vec<String> = url
+                .query()
+                .map(str::to_owned)
+                .into_iter()
+                .chain(ours)
+                .collect();
             url.set_query(Some(&all.join("&")));
         }
         let call = Call {
@@ -257,7 +277,10 @@ impl Client {
             secrets: Vec::new(),
             largest: PAGE,
         };
-        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+        decoded(
+            &operation,
+            self.exchange(&operation, call, token, timeout).await?,
+        )
     }
 
     /// Returns a stream of all task runs that match the query, beginning with the query's page.
@@ -327,7 +350,10 @@ impl Client {
             secrets: Vec::new(),
             largest: RUN,
         };
-        decoded(&operation, self.exchange(&operation, call, token, timeout).await?)
+        decoded(
+            &operation,
+            self.exchange(&operation, call, token, timeout).await?,
+        )
     }
 
     /// Sends one heartbeat, once.
@@ -403,10 +429,12 @@ impl Client {
         let changes = !matches!(operation, Operation::Get { .. } | Operation::List);
         match (outcome, seen.status()) {
             // The service reported success, even if the rest of its response is missing.
-            (Err(Error::Ambiguous { .. }), Some(status)) if changes && is_success(status) => Ok(Reply {
-                status,
-                body: Err(BROKEN_OFF),
-            }),
+            (Err(Error::Ambiguous { .. }), Some(status)) if changes && is_success(status) => {
+                Ok(Reply {
+                    status,
+                    body: Err(BROKEN_OFF),
+                })
+            }
             (outcome, _) => outcome,
         }
     }
@@ -437,11 +465,15 @@ impl Client {
         headers.insert(ACCEPT, JSON);
         // The value contains only hexadecimal digits and dashes, so it is always a valid header
         // value.
-        if let Some(parent) = self.trace.and_then(|parent| parent.to_string().try_into().ok()) {
+        if let Some(parent) = self
+            .trace
+            .and_then(|parent| parent.to_string().try_into().ok())
+        {
             headers.insert(TRACEPARENT, parent);
         }
         if let Some(body) = body {
-            let body = body.map_err(|error| unfit(format!("it can't be written as JSON: {error}")))?;
+            let body =
+                body.map_err(|error| unfit(format!("it can't be written as JSON: {error}")))?;
             headers.insert(CONTENT_TYPE, JSON);
             *request.body_mut() = Full::from(body);
         }
@@ -547,6 +579,9 @@ mod tests {
     fn the_run_id_is_encoded_and_the_colon_is_not() {
         let encoded = "https://h/v1/tasks/runs/a%2Fb%3Fc%23d%25%3A%20%C3%BC:heartbeat";
         assert_eq!(url("https://h", "a/b?c#d%: ü"), encoded);
-        assert_eq!(url("https://h", "..."), "https://h/v1/tasks/runs/...:heartbeat");
+        assert_eq!(
+            url("https://h", "..."),
+            "https://h/v1/tasks/runs/...:heartbeat"
+        );
     }
 }

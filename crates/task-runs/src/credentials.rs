@@ -43,7 +43,9 @@ pub enum Error {
         problem: &'static str,
     },
     /// A token, from any source, that is not a valid header value.
-    #[error("the bearer token is {problem}; it must be one line of visible ASCII characters without spaces")]
+    #[error(
+        "the bearer token is {problem}; it must be one line of visible ASCII characters without spaces"
+    )]
     Unfit {
         /// What is wrong.
         problem: &'static str,

@@ -11,7 +11,9 @@ use super::model::ErrorResponse;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The client can't be set up.
-    #[error("cannot set up TLS for the task-run service; check the CA and client certificate files")]
+    #[error(
+        "cannot set up TLS for the task-run service; check the CA and client certificate files"
+    )]
     Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// A file that the client needs can't be read.
     #[error("cannot read {what} from {}", path.display())]
@@ -128,7 +130,9 @@ pub enum Operation {
 impl Operation {
     fn in_doubt(&self) -> &'static str {
         match self {
-            Self::Create { .. } => "; the run may exist: list runs with its name before you try again",
+            Self::Create { .. } => {
+                "; the run may exist: list runs with its name before you try again"
+            }
             Self::Abort { .. } | Self::Heartbeat { .. } => "; the request may have arrived",
             Self::Get { .. } | Self::List => "",
         }
@@ -151,7 +155,9 @@ impl fmt::Display for Operation {
             Self::Get { run_id } => write!(f, "getting task run {}", quote(run_id)),
             Self::List => f.write_str("listing task runs"),
             Self::Abort { run_id } => write!(f, "aborting task run {}", quote(run_id)),
-            Self::Heartbeat { run_id } => write!(f, "sending a heartbeat of task run {}", quote(run_id)),
+            Self::Heartbeat { run_id } => {
+                write!(f, "sending a heartbeat of task run {}", quote(run_id))
+            }
         }
     }
 }
@@ -183,7 +189,9 @@ impl fmt::Display for Advice<'_> {
             (408 | 425 | 429 | 500..=599, Operation::Heartbeat { .. }) => return Ok(()),
             (408 | 425 | 429 | 500..=599, _) => {
                 return match self.retry_after {
-                    Some(delay) => write!(f, "; try again in {}", humantime::format_duration(delay)),
+                    Some(delay) => {
+                        write!(f, "; try again in {}", humantime::format_duration(delay))
+                    }
                     None => f.write_str("; try again later"),
                 };
             }
@@ -216,7 +224,11 @@ fn described(response: &Option<Box<ErrorResponse>>) -> String {
         text += ": ";
         text += &quote(part);
     }
-    if let Some(details) = response.details.as_ref().filter(|details| !details.is_empty()) {
+    if let Some(details) = response
+        .details
+        .as_ref()
+        .filter(|details| !details.is_empty())
+    {
         text += " (details: ";
         let details: Vec<String> = details.iter().map(ToString::to_string).collect();
         text += &quote(&details.join(", "));

@@ -19,7 +19,10 @@ pub(super) fn parse(text: &str) -> Option<Timestamp> {
     }
     // Reorders the two older forms into the first one, in which the day of the week is optional.
     let separates = |c: char| c.is_ascii_whitespace() || matches!(c, '-' | ',');
-    let parts: Vec<&str> = text.split(separates).filter(|part| !part.is_empty()).collect();
+    let parts: Vec<&str> = text
+        .split(separates)
+        .filter(|part| !part.is_empty())
+        .collect();
     let ([_, day, month, year, time, "GMT"] | [_, month, day, time, year]) = parts[..] else {
         return None;
     };
@@ -85,7 +88,10 @@ mod tests {
         let seconds = |seconds| Some(Duration::from_secs(seconds));
         assert_eq!(asked("120", None), seconds(120));
         // The service's clock is an hour ahead.
-        let (date, later) = ("Sat, 28 Nov 2026 11:00:00 GMT", "Sat, 28 Nov 2026 11:00:02 GMT");
+        let (date, later) = (
+            "Sat, 28 Nov 2026 11:00:00 GMT",
+            "Sat, 28 Nov 2026 11:00:02 GMT",
+        );
         assert_eq!(asked(later, Some(date)), seconds(2));
         assert_eq!(asked(later, Some("never")), seconds(3602));
         assert_eq!(asked(later, None), seconds(3602));

@@ -32,12 +32,14 @@ pub use execution::{
     InputStreamSettings, MountMappingWithCreds, REDACTED, Resources, SystemFiles,
 };
 pub use heartbeat::{
-    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting, ContainerStatus,
-    HeartbeatTaskRunRequest, TaskRunHeartbeat,
+    ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
+    ContainerStatus, HeartbeatTaskRunRequest, TaskRunHeartbeat,
 };
 pub use location::Location;
 pub use query::{ListTaskRunsQuery, PageSize, Sort, SortField};
 /// A JSON number: always finite, with or without a fraction.
 pub use serde_json::Number;
 pub use status::{TaskRunStatus, UnknownStatus};
-pub use task_run::{TaskRun, TaskRunLogs, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary};
+pub use task_run::{
+    TaskRun, TaskRunLogs, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary,
+};

@@ -10,7 +10,8 @@ use super::Secret;
 pub struct Renewed {
     #[serde(serialize_with = "exposed")]
     pub(super) token: Secret,
-    /// What the source held when the renewed token came: once it holds something else, that is newer.
+    /// What the source held when the renewed token came: once it holds something else, that is
+    /// newer.
     #[serde(default, serialize_with = "super::secret::exposed::text")]
     pub(super) instead_of: Option<Secret>,
 }

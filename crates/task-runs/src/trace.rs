@@ -44,7 +44,9 @@ pub struct TraceParent {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// The length, a character or a separator is wrong.
-    #[error("it is not VERSION-TRACE-PARENT-FLAGS in lowercase hexadecimal digits: 2, 32, 16 and 2")]
+    #[error(
+        "it is not VERSION-TRACE-PARENT-FLAGS in lowercase hexadecimal digits: 2, 32, 16 and 2"
+    )]
     Form,
     /// The version is ff.
     #[error("its version is ff, which is not allowed")]
@@ -152,13 +154,28 @@ mod tests {
     #[test]
     fn what_the_standard_allows_is_read_and_written_in_version_00() {
         for (text, written) in [
-            (format!("00-{TRACE}-{SPAN}-01"), format!("00-{TRACE}-{SPAN}-01")),
-            (format!("00-{TRACE}-{SPAN}-00"), format!("00-{TRACE}-{SPAN}-00")),
+            (
+                format!("00-{TRACE}-{SPAN}-01"),
+                format!("00-{TRACE}-{SPAN}-01"),
+            ),
+            (
+                format!("00-{TRACE}-{SPAN}-00"),
+                format!("00-{TRACE}-{SPAN}-00"),
+            ),
             // Unknown flags are not forwarded.
-            (format!("00-{TRACE}-{SPAN}-ff"), format!("00-{TRACE}-{SPAN}-01")),
-            (format!("00-{TRACE}-{SPAN}-fe"), format!("00-{TRACE}-{SPAN}-00")),
+            (
+                format!("00-{TRACE}-{SPAN}-ff"),
+                format!("00-{TRACE}-{SPAN}-01"),
+            ),
+            (
+                format!("00-{TRACE}-{SPAN}-fe"),
+                format!("00-{TRACE}-{SPAN}-00"),
+            ),
             // Later versions, with and without fields after the flags.
-            (format!("01-{TRACE}-{SPAN}-01"), format!("00-{TRACE}-{SPAN}-01")),
+            (
+                format!("01-{TRACE}-{SPAN}-01"),
+                format!("00-{TRACE}-{SPAN}-01"),
+            ),
             (
                 format!("cc-{TRACE}-{SPAN}-00-what-ever"),
                 format!("00-{TRACE}-{SPAN}-00"),

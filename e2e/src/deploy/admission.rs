@@ -26,7 +26,8 @@ fn pod(name: &str, labels: &Value, annotations: &Value, spec: &Value) -> Value {
 /// The spec that the API server would give a pod.
 async fn made_of(site: &Site, pod: &Value) -> Result<Value, Error> {
     let said = create(site, pod).await?.well()?;
-    let made: Value = serde_json::from_str(&said).map_err(crate::ours("reading what kubectl writes"))?;
+    let made: Value =
+        serde_json::from_str(&said).map_err(crate::ours("reading what kubectl writes"))?;
     Ok(made.get("spec").cloned().unwrap_or_default())
 }
 
@@ -45,7 +46,11 @@ async fn create(site: &Site, pod: &Value) -> Result<super::tools::Said, Error> {
 
 /// The names of a pod's containers in one of its lists.
 fn names<'a>(spec: &'a Value, member: &str) -> Vec<&'a str> {
-    let all = spec.get(member).and_then(Value::as_array).into_iter().flatten();
+    let all = spec
+        .get(member)
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten();
     all.filter_map(|one| one.get("name")?.as_str()).collect()
 }
 
@@ -104,7 +109,9 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
         &image,
         "--wait",
     ];
-    site.helm(&[&["install"], &policies[..]].concat()).await?.well()?;
+    site.helm(&[&["install"], &policies[..]].concat())
+        .await?
+        .well()?;
     let asking = pod("a", &asks, &names_run, &bare);
     let injected = site
         .until(
@@ -160,9 +167,15 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
     site.kubectl(&["delete", "pod", "--all", "--wait"])
         .await?
         .well()?;
-    site.helm(&["uninstall", "podbeat-policies", "--wait", "--timeout", "60s"])
-        .await?
-        .well()?;
+    site.helm(&[
+        "uninstall",
+        "podbeat-policies",
+        "--wait",
+        "--timeout",
+        "60s",
+    ])
+    .await?
+    .well()?;
     nothing_is_left(site, &[], &there_before).await?;
     site.until(
         "an end of the injection",
@@ -187,7 +200,8 @@ async fn typed_policy(site: &Site, policy: &str) -> Result<(), Error> {
             "the check of the policy's types",
             async || {
                 let text = site.quietly(&["get", policy, "--output=json"]).await?;
-                serde_json::from_str::<Value>(&text).map_err(crate::ours("reading what kubectl writes"))
+                serde_json::from_str::<Value>(&text)
+                    .map_err(crate::ours("reading what kubectl writes"))
             },
             |policy| policy.pointer("/status/observedGeneration").is_some(),
         )
@@ -205,8 +219,14 @@ async fn settings(site: &Site, bare: &Value) -> Result<(), Error> {
     let annotations = json!({RUN: "trn.1", "podbeat.dev/interval": "3s", "podbeat.dev/max-status-age": "1m",
         "podbeat.dev/log": "debug", "podbeat.dev/token-secret": "of-this-run", "podbeat.dev/nonce-secret": "nonces",
         "podbeat.dev/job-retry-count": "4", "other.example.com/interval": "9s"});
-    let spec = made_of(site, &pod("a", &json!({INJECT: "true"}), &annotations, bare)).await?;
-    let env = spec.pointer("/initContainers/0/env").and_then(Value::as_array);
+    let spec = made_of(
+        site,
+        &pod("a", &json!({INJECT: "true"}), &annotations, bare),
+    )
+    .await?;
+    let env = spec
+        .pointer("/initContainers/0/env")
+        .and_then(Value::as_array);
     let value = |name: &str| {
         let variable = env?
             .iter()
@@ -246,11 +266,15 @@ async fn settings(site: &Site, bare: &Value) -> Result<(), Error> {
 async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
     let asks = json!({INJECT: "true"});
     let unknown = json!({RUN: "trn.1", "podbeat.dev/intervall": "3s"});
-    let elsewhere = json!({RUN: "trn.1", "podbeat.dev/service-url": "https://elsewhere.example.com"});
+    let elsewhere =
+        json!({RUN: "trn.1", "podbeat.dev/service-url": "https://elsewhere.example.com"});
     let unmarked = json!({RUN: "trn.1", "podbeat.dev/exit-markers": "main, helper"});
     for (annotations, told) in [
         (json!({}), "set the annotation podbeat.dev/task-run-id"),
-        (json!({RUN: ""}), "set the annotation podbeat.dev/task-run-id"),
+        (
+            json!({RUN: ""}),
+            "set the annotation podbeat.dev/task-run-id",
+        ),
         (
             json!({RUN: "trn.1-{index}"}),
             "podbeat.dev/task-run-id has {index}, and this pod has no index",
@@ -276,14 +300,21 @@ async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "nameless"},
         "spec": {"template": {"metadata": {"labels": asks}, "spec": bare}}});
     let file = site.file("nameless.json", &job.to_string())?;
-    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    site.kubectl(&["create", "--filename", &file])
+        .await?
+        .well()?;
     let of_job = "--field-selector=reason=FailedCreate,involvedObject.name=nameless";
     let events = site
         .until(
             "an event of the Job whose pods are refused",
             async || {
-                site.quietly(&["get", "events", of_job, "--output=jsonpath={.items[*].message}"])
-                    .await
+                site.quietly(&[
+                    "get",
+                    "events",
+                    of_job,
+                    "--output=jsonpath={.items[*].message}",
+                ])
+                .await
             },
             |messages| messages.contains("set the annotation podbeat.dev/task-run-id"),
         )
@@ -300,7 +331,10 @@ async fn shapes(site: &Site, bare: &Value) -> Result<(), Error> {
     if let (Some(members), Value::Object(mut init)) = (furnished.as_object_mut(), init) {
         init.insert("name".to_owned(), json!("prepare"));
         members.insert("initContainers".to_owned(), json!([init]));
-        members.insert("volumes".to_owned(), json!([{"name": "data", "emptyDir": {}}]));
+        members.insert(
+            "volumes".to_owned(),
+            json!([{"name": "data", "emptyDir": {}}]),
+        );
         members.insert("serviceAccountName".to_owned(), json!("default"));
     }
     let mut tokenless = bare.clone();
@@ -343,23 +377,39 @@ async fn shapes(site: &Site, bare: &Value) -> Result<(), Error> {
 
 /// With the annotation, a pod gets the same as the manifest with exit markers.
 async fn markers(site: &Site) -> Result<(), Error> {
-    let (manifest, mut bare) = of_manifest(site, "job-with-exit-markers.yaml", "my-task-with-markers")?;
+    let (manifest, mut bare) =
+        of_manifest(site, "job-with-exit-markers.yaml", "my-task-with-markers")?;
     let main = |spec: &Value| spec.pointer("/containers/0").cloned().unwrap_or_default();
     let command = main(&bare).get("args").cloned();
     let wrapped = main(&manifest);
-    set(&mut bare, "/containers/0/command", command.unwrap_or_default());
+    set(
+        &mut bare,
+        "/containers/0/command",
+        command.unwrap_or_default(),
+    );
     for member in ["args", "volumeMounts"] {
-        if let Some(main) = bare.pointer_mut("/containers/0").and_then(Value::as_object_mut) {
+        if let Some(main) = bare
+            .pointer_mut("/containers/0")
+            .and_then(Value::as_object_mut)
+        {
             main.remove(member);
         }
     }
     let asks = json!({INJECT: "true"});
     let annotations = json!({RUN: "trn.1", "podbeat.dev/exit-markers": " main"});
     let made = made_of(site, &pod("a", &asks, &annotations, &bare)).await?;
-    let expected = made_of(site, &pod("a", &json!({}), &json!({RUN: "trn.1"}), &manifest)).await?;
+    let expected = made_of(
+        site,
+        &pod("a", &json!({}), &json!({RUN: "trn.1"}), &manifest),
+    )
+    .await?;
     let line = |container: &Value| {
         let words = ["command", "args"].map(|member| container.get(member)?.as_array().cloned());
-        words.into_iter().flatten().flatten().collect::<Vec<Value>>()
+        words
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect::<Vec<Value>>()
     };
     expect(line(&main(&made)) == line(&wrapped), || {
         format!("main was to run {:?}: {:#}", line(&wrapped), main(&made))
@@ -385,15 +435,19 @@ async fn markers(site: &Site) -> Result<(), Error> {
     })?;
     site.say("a pod whose annotation names main gets what the manifest with exit markers has");
     // Without a command, the policy can't see what the image runs.
-    if let Some(main) = bare.pointer_mut("/containers/0").and_then(Value::as_object_mut) {
+    if let Some(main) = bare
+        .pointer_mut("/containers/0")
+        .and_then(Value::as_object_mut)
+    {
         main.remove("command");
     }
     let refusal = create(site, &pod("a", &asks, &annotations, &bare))
         .await?
         .refused()?;
-    expect(refusal.contains("podbeat.dev/exit-markers names main"), || {
-        format!("a container without a command was to be refused: {refusal}")
-    })?;
+    expect(
+        refusal.contains("podbeat.dev/exit-markers names main"),
+        || format!("a container without a command was to be refused: {refusal}"),
+    )?;
     site.say(&format!("refused: {}", refusal.trim_end()));
     Ok(())
 }
@@ -462,7 +516,9 @@ async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error>
     set(&mut spec, "/containers/0/command", json!(["sleep", "600"]));
     let debugged = pod("debugged", &asks, &json!({RUN: "trn.debugged"}), &spec);
     let file = site.file("debugged.json", &debugged.to_string())?;
-    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    site.kubectl(&["create", "--filename", &file])
+        .await?
+        .well()?;
     let debugged = site.pod_of("debugged").await?;
     site.play.until_told(&debugged, "main", "running").await?;
     let security = bare.pointer("/containers/0/securityContext").cloned();
@@ -483,7 +539,12 @@ async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error>
     };
     for (name, target, volume, told) in [
         ("token", "main", Some("podbeat"), intruders("token")),
-        ("journal", "main", Some("podbeat-state"), intruders("journal")),
+        (
+            "journal",
+            "main",
+            Some("podbeat-state"),
+            intruders("journal"),
+        ),
         (
             "processes",
             "podbeat",
@@ -521,7 +582,9 @@ async fn service_urls(site: &Site, bare: &Value, policies: &[&str]) -> Result<()
         )
     };
     let variable = |spec: &Value| {
-        let env = spec.pointer("/initContainers/0/env").and_then(Value::as_array)?;
+        let env = spec
+            .pointer("/initContainers/0/env")
+            .and_then(Value::as_array)?;
         let found = env
             .iter()
             .find(|it| it.get("name") == Some(&json!("PODBEAT_SERVICE_URL")))?;
@@ -560,7 +623,9 @@ async fn indexed(site: &Site, bare: &Value) -> Result<(), Error> {
         "backoffLimit": 0, "completionMode": "Indexed", "completions": 2, "parallelism": 2,
         "template": {"metadata": {"labels": {INJECT: "true"}, "annotations": {RUN: "trn.indexed-{index}"}}, "spec": spec}}});
     let file = site.file("indexed.json", &job.to_string())?;
-    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    site.kubectl(&["create", "--filename", &file])
+        .await?
+        .well()?;
     site.each_index_has_its_run("indexed", "trn.indexed").await
 }
 
@@ -568,11 +633,17 @@ async fn indexed(site: &Site, bare: &Value) -> Result<(), Error> {
 async fn marked(site: &Site, bare: &Value) -> Result<(), Error> {
     let mut spec = bare.clone();
     let task = "trap 'exit 9' TERM; echo working; sleep 300 & wait";
-    set(&mut spec, "/containers/0/command", json!(["sh", "-c", task]));
+    set(
+        &mut spec,
+        "/containers/0/command",
+        json!(["sh", "-c", task]),
+    );
     let annotations = json!({RUN: "trn.marked", "podbeat.dev/exit-markers": "main"});
     let marked = pod("marked", &json!({INJECT: "true"}), &annotations, &spec);
     let file = site.file("marked.json", &marked.to_string())?;
-    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    site.kubectl(&["create", "--filename", &file])
+        .await?
+        .well()?;
     let marked = site.pod_of("marked").await?;
     site.play.until_told(&marked, "main", "running").await?;
     site.kubectl(&["delete", "pod", "marked", "--wait=false"])
@@ -591,13 +662,14 @@ async fn job(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbea
         "/containers/0/command",
         json!(["sh", "-c", "echo working; sleep 5; exit 4"]),
     );
-    let annotations =
-        json!({RUN: "trn.injected", "podbeat.dev/interval": "2s", "podbeat.dev/job-retry-count": "2"});
+    let annotations = json!({RUN: "trn.injected", "podbeat.dev/interval": "2s", "podbeat.dev/job-retry-count": "2"});
     let job = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": "injected"}, "spec": {
         "backoffLimit": 0,
         "template": {"metadata": {"labels": {INJECT: "true"}, "annotations": annotations}, "spec": spec}}});
     let file = site.file("injected.json", &job.to_string())?;
-    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    site.kubectl(&["create", "--filename", &file])
+        .await?
+        .well()?;
     let pod = site.pod_of("injected").await?;
     let last = site.to_the_end(&pod, 4).await?;
     site.play.until_job_is("injected", "Failed").await?;
@@ -617,9 +689,16 @@ async fn lone(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbe
     let init = json!([{"name": "prepare", "image": TASK, "command": ["true"], "securityContext": security}]);
     set(&mut spec, "/initContainers", init);
     set(&mut spec, "/automountServiceAccountToken", json!(false));
-    let lone = pod("lone", &json!({INJECT: "true"}), &json!({RUN: "trn.lone"}), &spec);
+    let lone = pod(
+        "lone",
+        &json!({INJECT: "true"}),
+        &json!({RUN: "trn.lone"}),
+        &spec,
+    );
     let file = site.file("lone.json", &lone.to_string())?;
-    site.kubectl(&["create", "--filename", &file]).await?.well()?;
+    site.kubectl(&["create", "--filename", &file])
+        .await?
+        .well()?;
     let lone: Pod = site.pod_of("lone").await?;
     site.to_the_end(&lone, 0).await
 }

@@ -32,7 +32,10 @@ pub(super) const POLICIES: &str = "admissionregistration.k8s.io";
 
 /// The chart's path.
 pub(super) fn chart() -> String {
-    repository().join("deploy/helm/podbeat").display().to_string()
+    repository()
+        .join("deploy/helm/podbeat")
+        .display()
+        .to_string()
 }
 
 /// podbeat's image as values.
@@ -75,7 +78,9 @@ pub(super) async fn objects(site: &Site, but: &[&str]) -> Result<BTreeSet<String
         };
         let kinds: Vec<&str> = kinds.lines().filter(skipped).collect();
         expect(kinds.len() > 10, || format!("few kinds: {kinds:?}"))?;
-        let found = site.quietly(&["get", &kinds.join(","), "--output=name"]).await?;
+        let found = site
+            .quietly(&["get", &kinds.join(","), "--output=name"])
+            .await?;
         all.extend(found.lines().map(str::to_owned));
     }
     for name in OF_EVERY_NAMESPACE {
@@ -94,7 +99,10 @@ pub(super) async fn nothing_is_left(
         "the objects to be those from before",
         async || {
             let now = objects(site, but).await?;
-            Ok(now.symmetric_difference(before).cloned().collect::<Vec<String>>())
+            Ok(now
+                .symmetric_difference(before)
+                .cloned()
+                .collect::<Vec<String>>())
         },
         Vec::is_empty,
     )
@@ -136,10 +144,14 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
     let made = objects(site, &but).await?;
     let new: Vec<&String> = made.difference(&before).collect();
     site.say(&format!("the release made {new:?}"));
-    expect(new.len() > 8, || format!("all of it was to be made: {new:?}"))?;
+    expect(new.len() > 8, || {
+        format!("all of it was to be made: {new:?}")
+    })?;
     let pod = site.pod_of("podbeat-example-1").await?;
     site.to_the_end(&pod, 0).await?;
-    site.play.until_job_is("podbeat-example-1", "Complete").await?;
+    site.play
+        .until_job_is("podbeat-example-1", "Complete")
+        .await?;
 
     // Without its right podbeat can't see the end of its pod, so `helm test` must fail.
     site.kubectl(&["delete", "rolebinding", "podbeat"])
@@ -153,9 +165,11 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
     let forbidden = log
         .lines()
         .find(|line| line.contains("403") || line.contains("forbidden"));
-    let forbidden =
-        forbidden.ok_or_else(|| Error::Unexpected(format!("podbeat was to be forbidden: {log}")))?;
-    site.say(&format!("helm test fails without the RoleBinding: {forbidden}"));
+    let forbidden = forbidden
+        .ok_or_else(|| Error::Unexpected(format!("podbeat was to be forbidden: {log}")))?;
+    site.say(&format!(
+        "helm test fails without the RoleBinding: {forbidden}"
+    ));
 
     let news = [
         "--set",
@@ -179,9 +193,10 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
     let last = accepted
         .iter()
         .find(|one| one.run_id == "trn.test-2" && one.is_final());
-    expect(last.and_then(|last| last.exit_code("main")) == Some(0), || {
-        format!("helm test was to send a last heartbeat of trn.test-2: {last:?}")
-    })?;
+    expect(
+        last.and_then(|last| last.exit_code("main")) == Some(0),
+        || format!("helm test was to send a last heartbeat of trn.test-2: {last:?}"),
+    )?;
 
     site.helm(&["rollback", "podbeat", "1", "--wait", "--timeout", "90s"])
         .await?
@@ -207,7 +222,9 @@ pub(super) async fn parent(site: &Site) -> Result<(), Error> {
         *example = json!(false);
     }
     let file = site.file("values.json", &values.to_string())?;
-    site.helm(&["dependency", "update", &parent]).await?.well()?;
+    site.helm(&["dependency", "update", &parent])
+        .await?
+        .well()?;
     site.helm(&[
         "install",
         "tasks",

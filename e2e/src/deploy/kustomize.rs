@@ -16,8 +16,12 @@ pub(super) async fn overlay(site: &Site) -> Result<(), Error> {
     let copied = site.directory.join("kustomize");
     copy(&repository().join("deploy/kustomize"), &copied)?;
     let overlay = copied.join("example/overlay/kustomization.yaml");
-    let text = std::fs::read_to_string(&overlay).map_err(io(format!("reading {}", overlay.display())))?;
-    let text = text.replace("namespace: tasks", &format!("namespace: {}", site.namespace()));
+    let text =
+        std::fs::read_to_string(&overlay).map_err(io(format!("reading {}", overlay.display())))?;
+    let text = text.replace(
+        "namespace: tasks",
+        &format!("namespace: {}", site.namespace()),
+    );
     std::fs::write(&overlay, text).map_err(io(format!("writing {}", overlay.display())))?;
     std::fs::create_dir_all(&own).map_err(io(format!("making {}", own.display())))?;
     let image = |name: &str, image: &str| {
@@ -47,9 +51,12 @@ images:
     );
     site.file("own/kustomization.yaml", &text)?;
     let own = own.display().to_string();
-    site.kubectl(&["apply", "--kustomize", &own]).await?.well()?;
+    site.kubectl(&["apply", "--kustomize", &own])
+        .await?
+        .well()?;
     let (report, train) = tokio::try_join!(site.pod_of("report"), site.pod_of("train"))?;
-    let (report, train) = tokio::try_join!(site.to_the_end(&report, 0), site.to_the_end(&train, 3))?;
+    let (report, train) =
+        tokio::try_join!(site.to_the_end(&report, 0), site.to_the_end(&train, 3))?;
     for (heartbeat, run) in [(report, "trn.report"), (train, "trn.train")] {
         expect(heartbeat.run_id == run, || {
             format!("{} was to be {run}", heartbeat.run_id)

@@ -27,15 +27,23 @@ pub(super) async fn namespace_objects(site: &Site) -> Result<(), Error> {
     ];
     let once: Vec<(&str, &str)> = once.iter().map(|(from, to)| (*from, to.as_str())).collect();
     let file = site.manifest("manifests/podbeat.yaml", &once)?;
-    site.kubectl(&["apply", "--filename", &file]).await?.well()?;
+    site.kubectl(&["apply", "--filename", &file])
+        .await?
+        .well()?;
     Ok(())
 }
 
 /// The Jobs with each kind of sidecar run to their end, and the service receives the results.
 pub(super) async fn jobs(site: &Site) -> Result<(), Error> {
     namespace_objects(site).await?;
-    let native = site.manifest("manifests/job-native-sidecar.yaml", &[("trn.1234", "trn.native")])?;
-    let plain = site.manifest("manifests/job-plain-sidecar.yaml", &[("trn.1234", "trn.plain")])?;
+    let native = site.manifest(
+        "manifests/job-native-sidecar.yaml",
+        &[("trn.1234", "trn.native")],
+    )?;
+    let plain = site.manifest(
+        "manifests/job-plain-sidecar.yaml",
+        &[("trn.1234", "trn.plain")],
+    )?;
     site.kubectl(&["apply", "--filename", &native, "--filename", &plain])
         .await?
         .well()?;
@@ -52,14 +60,19 @@ pub(super) async fn jobs(site: &Site) -> Result<(), Error> {
 async fn indexed(site: &Site) -> Result<(), Error> {
     let more = [
         ("trn.1234\n", "trn.indexed-{index}\n"),
-        ("name: my-task\n  namespace", "name: my-indexed-task\n  namespace"),
+        (
+            "name: my-task\n  namespace",
+            "name: my-indexed-task\n  namespace",
+        ),
         (
             "\nspec:\n",
             "\nspec:\n  completionMode: Indexed\n  completions: 2\n  parallelism: 2\n",
         ),
     ];
     let file = site.manifest("manifests/job-native-sidecar.yaml", &more)?;
-    site.kubectl(&["apply", "--filename", &file]).await?.well()?;
+    site.kubectl(&["apply", "--filename", &file])
+        .await?
+        .well()?;
     site.each_index_has_its_run("my-indexed-task", "trn.indexed")
         .await
 }
@@ -69,7 +82,9 @@ async fn indexed(site: &Site) -> Result<(), Error> {
 pub(super) async fn markers(site: &Site) -> Result<(), Error> {
     namespace_objects(site).await?;
     let file = site.manifest("manifests/job-with-exit-markers.yaml", &[])?;
-    site.kubectl(&["apply", "--filename", &file]).await?.well()?;
+    site.kubectl(&["apply", "--filename", &file])
+        .await?
+        .well()?;
     let pod = site.pod_of("my-task-with-markers").await?;
     site.play.until_told(&pod, "main", "running").await?;
     site.kubectl(&["delete", "pod", &pod.name, "--wait=false"])
@@ -96,7 +111,10 @@ pub(super) async fn reap(site: &Site) -> Result<(), Error> {
         ),
     ];
     let task = site.manifest("manifests/job-native-sidecar.yaml", &task)?;
-    let cron_job = site.manifest("manifests/reap.yaml", &[("--older-than=2m", "--older-than=1s")])?;
+    let cron_job = site.manifest(
+        "manifests/reap.yaml",
+        &[("--older-than=2m", "--older-than=1s")],
+    )?;
     site.kubectl(&["apply", "--filename", &cron_job, "--filename", &task])
         .await?
         .well()?;
@@ -143,7 +161,8 @@ pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
     let mut taken = 0;
     for directory in ["manifests", "admission", "monitoring"] {
         for path in yaml_in(directory)? {
-            let text = std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))?;
+            let text = std::fs::read_to_string(&path)
+                .map_err(io(format!("reading {}", path.display())))?;
             // The other files are rules in Prometheus's own format.
             if text.lines().any(|line| line.starts_with("apiVersion: ")) {
                 take(site, ["--filename", &path.display().to_string()]).await?;
@@ -184,11 +203,15 @@ pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
 /// The YAML files in a directory of deploy/.
 fn yaml_in(directory: &str) -> Result<Vec<PathBuf>, Error> {
     let directory = repository().join("deploy").join(directory);
-    let entries = std::fs::read_dir(&directory).map_err(io(format!("listing {}", directory.display())))?;
+    let entries =
+        std::fs::read_dir(&directory).map_err(io(format!("listing {}", directory.display())))?;
     let mut paths: Vec<PathBuf> = entries
         .flatten()
         .map(|entry| entry.path())
-        .filter(|path| path.extension().is_some_and(|extension| extension == "yaml"))
+        .filter(|path| {
+            path.extension()
+                .is_some_and(|extension| extension == "yaml")
+        })
         .collect();
     paths.sort();
     Ok(paths)
@@ -199,7 +222,12 @@ async fn take(site: &Site, objects: [&str; 2]) -> Result<(), Error> {
     let apply = ["apply", "--dry-run=server", "--validate=strict"];
     let said = site.kubectl(&[&apply[..], &objects].concat()).await?;
     let warning = |line: &&str| !line.contains(KUBECTLS_OWN);
-    let warnings: Vec<String> = said.stderr.lines().filter(warning).map(str::to_owned).collect();
+    let warnings: Vec<String> = said
+        .stderr
+        .lines()
+        .filter(warning)
+        .map(str::to_owned)
+        .collect();
     said.well()?;
     expect(warnings.is_empty(), || {
         format!("the API server warns of {objects:?}: {warnings:?}")

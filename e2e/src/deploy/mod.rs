@@ -199,16 +199,24 @@ pub async fn prove(ground: &Arc<Ground>, names: &[String]) -> Outcome {
         Way::Live(namespace, proof) => Some(one(ground, scenario, namespace, proof)),
         Way::Static(_) => None,
     });
-    futures_util::future::join_all(all).await.into_iter().collect()
+    futures_util::future::join_all(all)
+        .await
+        .into_iter()
+        .collect()
 }
 
-async fn one(ground: &Arc<Ground>, scenario: &'static Scenario, namespace: &str, proof: Proof) -> Played {
+async fn one(
+    ground: &Arc<Ground>,
+    scenario: &'static Scenario,
+    namespace: &str,
+    proof: Proof,
+) -> Played {
     let begun = Instant::now();
     let (story, result) = match Site::begin(ground, namespace).await {
         Ok(site) => {
             let result = tokio::time::timeout(LONGEST, proof(&site)).await;
-            let result =
-                result.unwrap_or_else(|_| Err(Error::Unexpected(format!("not over after {LONGEST:?}"))));
+            let result = result
+                .unwrap_or_else(|_| Err(Error::Unexpected(format!("not over after {LONGEST:?}"))));
             let story = site.play.story();
             let ended = site.play.end().await;
             (story, result.and(ended))
@@ -219,14 +227,22 @@ async fn one(ground: &Arc<Ground>, scenario: &'static Scenario, namespace: &str,
 }
 
 /// Prints the whole report at once, so that the output of concurrent scenarios doesn't mix.
-fn told(scenario: &Scenario, begun: Instant, story: Vec<String>, result: &Result<(), Error>) -> Played {
+fn told(
+    scenario: &Scenario,
+    begun: Instant,
+    story: Vec<String>,
+    result: &Result<(), Error>,
+) -> Played {
     let took = begun.elapsed();
     let verdict = match result {
         Ok(()) => format!("  PASS in {:.1} s", took.as_secs_f64()),
         Err(error) => format!("  FAIL in {:.1} s: {}", took.as_secs_f64(), chain(error)),
     };
     let heading = format!("{}: {}", scenario.name, scenario.shows);
-    let all: Vec<String> = std::iter::once(heading).chain(story).chain([verdict]).collect();
+    let all: Vec<String> = std::iter::once(heading)
+        .chain(story)
+        .chain([verdict])
+        .collect();
     say(&all.join("\n"));
     Played {
         name: scenario.name.to_owned(),

@@ -62,18 +62,26 @@ impl Site {
     /// kubectl fails, there is no free port, or Pod Security isn't enforced.
     pub async fn begin(ground: &Arc<Ground>, name: &str) -> Result<Self, Error> {
         let directory = ground.stage.root.join("sites").join(name);
-        std::fs::create_dir_all(&directory).map_err(io(format!("making {}", directory.display())))?;
-        let level = |mode: &str| (format!("pod-security.kubernetes.io/{mode}"), json!("restricted"));
-        let mut labels: serde_json::Map<String, Value> =
-            ["enforce", "warn", "audit"].map(level).into_iter().collect();
+        std::fs::create_dir_all(&directory)
+            .map_err(io(format!("making {}", directory.display())))?;
+        let level = |mode: &str| {
+            (
+                format!("pod-security.kubernetes.io/{mode}"),
+                json!("restricted"),
+            )
+        };
+        let mut labels: serde_json::Map<String, Value> = ["enforce", "warn", "audit"]
+            .map(level)
+            .into_iter()
+            .collect();
         labels.insert(
             "pod-security.kubernetes.io/enforce-version".to_owned(),
             json!("latest"),
         );
-        let namespace =
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}});
         let path = directory.join("namespace.json");
-        std::fs::write(&path, namespace.to_string()).map_err(io(format!("writing {}", path.display())))?;
+        std::fs::write(&path, namespace.to_string())
+            .map_err(io(format!("writing {}", path.display())))?;
         let path = path.display().to_string();
         ground
             .tools
@@ -214,7 +222,8 @@ impl Site {
     /// The manifest can't be read, or lacks something that users must set.
     pub fn manifest(&self, name: &str, more: &[(&str, &str)]) -> Result<String, Error> {
         let path = repository().join("deploy").join(name);
-        let mut text = std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))?;
+        let mut text =
+            std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))?;
         for (from, to) in more {
             expect(text.contains(from), || {
                 format!("{} has no {from}", path.display())
@@ -255,8 +264,9 @@ impl Site {
         let one = async |index: usize| {
             let (job, wanted) = (json!(job), json!(index.to_string()));
             let is = |pod: &Value| {
-                let label =
-                    |name: &str| pod.pointer(&format!("/metadata/labels/batch.kubernetes.io~1{name}"));
+                let label = |name: &str| {
+                    pod.pointer(&format!("/metadata/labels/batch.kubernetes.io~1{name}"))
+                };
                 label("job-name") == Some(&job) && label("job-completion-index") == Some(&wanted)
             };
             let seen = self
@@ -302,7 +312,8 @@ impl Site {
             requested,
             limit,
         } = memory?;
-        let mebibytes = |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20);
+        let mebibytes =
+            |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20);
         self.say(&format!(
             "{}: podbeat's container used {} of memory at most, its process {}; requested are {}, the limit is {}",
             pod.name,
@@ -312,7 +323,9 @@ impl Site {
             mebibytes(limit)
         ));
         expect(group.max(process) < limit / 2, || {
-            format!("podbeat used {group} bytes and its process {process}: more than half of the limit")
+            format!(
+                "podbeat used {group} bytes and its process {process}: more than half of the limit"
+            )
         })?;
         Ok(last)
     }
@@ -320,7 +333,8 @@ impl Site {
     /// The last memory measurement of podbeat's container while it runs.
     async fn memory(&self, pod: &Pod) -> Result<Memory, Error> {
         let of_pod = |seen: &Seen| {
-            seen.uid() == pod.uid && state(seen.pod(), "podbeat").is_some_and(|(name, _)| name == "running")
+            seen.uid() == pod.uid
+                && state(seen.pod(), "podbeat").is_some_and(|(name, _)| name == "running")
         };
         let seen = self
             .play
@@ -335,8 +349,12 @@ impl Site {
                 .next()
                 .map(str::to_owned)
         });
-        let id = id.ok_or_else(|| Error::Unexpected("podbeat runs and has no containerID".to_owned()))?;
-        let (requested, limit) = (quantity(seen.pod(), "requests")?, quantity(seen.pod(), "limits")?);
+        let id =
+            id.ok_or_else(|| Error::Unexpected("podbeat runs and has no containerID".to_owned()))?;
+        let (requested, limit) = (
+            quantity(seen.pod(), "requests")?,
+            quantity(seen.pod(), "limits")?,
+        );
         let mut last = Err(Error::Unexpected(
             "podbeat was gone before it was measured".to_owned(),
         ));
@@ -360,7 +378,9 @@ impl Site {
 
     fn still_runs(&self, pod: &Pod) -> bool {
         let last = self.play.last_seen(pod);
-        last.is_some_and(|seen| state(seen.pod(), "podbeat").is_some_and(|(name, _)| name == "running"))
+        last.is_some_and(|seen| {
+            state(seen.pod(), "podbeat").is_some_and(|(name, _)| name == "running")
+        })
     }
 
     /// Repeats a question until the answer is as wanted.
@@ -395,7 +415,13 @@ fn quantity(pod: &Value, member: &str) -> Result<u64, Error> {
     let lists = ["initContainers", "containers"].map(|list| pod.get("spec")?.get(list)?.as_array());
     let mut containers = lists.into_iter().flatten().flatten();
     let podbeat = containers.find(|container| container.get("name") == Some(&json!("podbeat")));
-    let text = podbeat.and_then(|container| container.get("resources")?.get(member)?.get("memory")?.as_str());
+    let text = podbeat.and_then(|container| {
+        container
+            .get("resources")?
+            .get(member)?
+            .get("memory")?
+            .as_str()
+    });
     let mebibytes = text.and_then(|text| text.strip_suffix("Mi")?.parse::<u64>().ok());
     mebibytes.map(|mebibytes| mebibytes << 20).ok_or_else(|| {
         Error::Unexpected(format!(

@@ -10,7 +10,8 @@ use crate::scenarios::play::expect;
 use crate::{Error, io, ours};
 
 /// The required values only.
-const LEAST: &str = "service.url=https://ica.example.com,image.repository=registry.example.com/podbeat";
+const LEAST: &str =
+    "service.url=https://ica.example.com,image.repository=registry.example.com/podbeat";
 
 /// Values that the chart must refuse, as helm's flags, and what the refusal must name.
 const REFUSED: &[(&[&str], &str)] = &[
@@ -47,7 +48,10 @@ const REFUSED: &[(&[&str], &str)] = &[
         ],
         "flowSchema.enabled needs",
     ),
-    (&["--set", LEAST, "--set", "settings.log=loud"], "'/settings/log'"),
+    (
+        &["--set", LEAST, "--set", "settings.log=loud"],
+        "'/settings/log'",
+    ),
     (
         &[
             "--set",
@@ -85,10 +89,18 @@ const REFUSED: &[(&[&str], &str)] = &[
         "'/prometheusRule/runbookUrl'",
     ),
     (
-        &["--set", LEAST, "--set", "service.url=http://ica.example.com"],
+        &[
+            "--set",
+            LEAST,
+            "--set",
+            "service.url=http://ica.example.com",
+        ],
         "service.url is http",
     ),
-    (&["--set", "service.url=ftp://ica.example.com"], "'/service/url'"),
+    (
+        &["--set", "service.url=ftp://ica.example.com"],
+        "'/service/url'",
+    ),
     (
         &["--set", "service.url=https://user:word@ica.example.com"],
         "'/service/url'",
@@ -97,7 +109,10 @@ const REFUSED: &[(&[&str], &str)] = &[
         &["--set", LEAST, "--set", "service.token=secret"],
         "'token' not allowed",
     ),
-    (&["--set", LEAST, "--set", "nonsense=1"], "'nonsense' not allowed"),
+    (
+        &["--set", LEAST, "--set", "nonsense=1"],
+        "'nonsense' not allowed",
+    ),
     (
         &["--set", LEAST, "--set", "settings.intervall=3s"],
         "'intervall' not allowed",
@@ -180,7 +195,8 @@ fn read(path: &Path) -> Result<String, Error> {
 /// All files under a directory.
 fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut all = Vec::new();
-    let entries = std::fs::read_dir(directory).map_err(io(format!("listing {}", directory.display())))?;
+    let entries =
+        std::fs::read_dir(directory).map_err(io(format!("listing {}", directory.display())))?;
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.is_dir() {
             all.extend(files(&path)?);
@@ -225,7 +241,8 @@ pub fn objects(yaml: &str) -> Result<Vec<Value>, Error> {
 /// There is no such Job.
 pub fn template(objects: &[Value], job: &str) -> Result<Value, Error> {
     let is = |object: &&Value| {
-        object.get("kind") == Some(&json!("Job")) && object.pointer("/metadata/name") == Some(&json!(job))
+        object.get("kind") == Some(&json!("Job"))
+            && object.pointer("/metadata/name") == Some(&json!(job))
     };
     let found = objects
         .iter()
@@ -283,7 +300,9 @@ pub(super) async fn lint(desk: &Desk) -> Result<Vec<String>, Error> {
             ));
         }
     }
-    expect(!said.is_empty(), || "there are no values to lint".to_owned())?;
+    expect(!said.is_empty(), || {
+        "there are no values to lint".to_owned()
+    })?;
     Ok(said)
 }
 
@@ -305,7 +324,9 @@ pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
         let refusal = desk.tools.helm(&all).await?.refused()?;
         let line = refusal.lines().find(|line| line.contains(named));
         let line = line.ok_or_else(|| {
-            Error::Unexpected(format!("{flags:?} was to be refused naming {named}: {refusal}"))
+            Error::Unexpected(format!(
+                "{flags:?} was to be refused naming {named}: {refusal}"
+            ))
         })?;
         said.push(format!("{}: {line}", flags.join(" ")));
     }
@@ -372,7 +393,10 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
     let example = "example.enabled=true,example.taskRunId=trn.1";
     let set = ["--set", LEAST, "--set", ca, "--set", example];
     let of_chart = objects(&desk.rendered(&chart(), &set).await?)?;
-    let set: Vec<&str> = set.into_iter().chain(["--set", "sidecar.native=false"]).collect();
+    let set: Vec<&str> = set
+        .into_iter()
+        .chain(["--set", "sidecar.native=false"])
+        .collect();
     let plain_of_chart = objects(&desk.rendered(&chart(), &set).await?)?;
     let overlay = deploy("kustomize/example/overlay").display().to_string();
     let kustomized = desk.tools.kubectl(&["kustomize", &overlay]).await?.well()?;
@@ -392,7 +416,13 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
             "containers",
             &plain,
         ),
-        ("a parent chart", parent, "parent-task", "initContainers", &native),
+        (
+            "a parent chart",
+            parent,
+            "parent-task",
+            "initContainers",
+            &native,
+        ),
         ("kustomize", kustomized, "train", "initContainers", &native),
     ];
     let mut said = Vec::new();
@@ -421,7 +451,11 @@ async fn parent(desk: &Desk) -> Result<Vec<Value>, Error> {
         .map(|value| format!("podbeat.{value}"))
         .collect::<Vec<_>>()
         .join(",");
-    objects(&desk.rendered(&parent, &["--set", &least, "--set", ca]).await?)
+    objects(
+        &desk
+            .rendered(&parent, &["--set", &least, "--set", ca])
+            .await?,
+    )
 }
 
 /// Copies the parent chart, and podbeat's chart next to it.
@@ -453,7 +487,9 @@ pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
         .display()
         .to_string();
     let values = ["--values", values.as_str()];
-    let packed = desk.rendered(&archive.display().to_string(), &values).await?;
+    let packed = desk
+        .rendered(&archive.display().to_string(), &values)
+        .await?;
     expect(packed == desk.rendered(&chart(), &values).await?, || {
         "the archive renders otherwise than the chart".to_owned()
     })?;
@@ -484,7 +520,14 @@ pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
             json!((1_u64 << 53) - 1),
         ),
     ] {
-        let flags = ["--set", LEAST, "--set", "dashboard.enabled=true", "--set", flag];
+        let flags = [
+            "--set",
+            LEAST,
+            "--set",
+            "dashboard.enabled=true",
+            "--set",
+            flag,
+        ];
         let objects = objects(&desk.rendered(&chart(), &flags).await?)?;
         let text = objects
             .iter()
@@ -517,7 +560,9 @@ pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
     }
     let url = "https://wiki.example.com/podbeat";
     let flag = format!("prometheusRule.enabled=true,prometheusRule.runbookUrl={url}");
-    let rules = desk.rendered(&chart(), &["--set", LEAST, "--set", &flag]).await?;
+    let rules = desk
+        .rendered(&chart(), &["--set", LEAST, "--set", &flag])
+        .await?;
     let urls: Vec<&str> = rules
         .lines()
         .filter_map(|line| line.trim().strip_prefix("runbook_url: "))
@@ -552,14 +597,21 @@ mod tests {
                 "volumes": [{"name": "podbeat"}, {"name": "data"}]}})
         };
         let one = sidecar(&template("a", 1), "initContainers").expect("there");
-        assert_eq!(one, sidecar(&template("b", 1), "initContainers").expect("there"));
-        assert_ne!(one, sidecar(&template("a", 2), "initContainers").expect("there"));
+        assert_eq!(
+            one,
+            sidecar(&template("b", 1), "initContainers").expect("there")
+        );
+        assert_ne!(
+            one,
+            sidecar(&template("a", 2), "initContainers").expect("there")
+        );
         assert!(sidecar(&template("a", 1), "containers").is_err());
     }
 
     #[test]
     fn documents_are_told_apart() {
-        let yaml = "---\n# nothing\n---\nkind: Job\nmetadata: {name: one}\nspec: {template: {spec: {}}}\n";
+        let yaml =
+            "---\n# nothing\n---\nkind: Job\nmetadata: {name: one}\nspec: {template: {spec: {}}}\n";
         let all = objects(yaml).expect("YAML");
         assert_eq!(template(&all, "one").expect("there"), json!({"spec": {}}));
         assert!(template(&all, "two").is_err());

@@ -51,7 +51,9 @@ impl Said {
         }
         Err(Error::Program {
             what: format!("{} ended with {}", self.command, self.status),
-            log: format!("{}{}", self.stdout, self.stderr).trim_end().to_owned(),
+            log: format!("{}{}", self.stdout, self.stderr)
+                .trim_end()
+                .to_owned(),
         })
     }
 
@@ -98,7 +100,8 @@ impl Tools {
     }
 
     async fn run(&self, program: &Path, name: &str, arguments: &[&str]) -> Result<Said, Error> {
-        std::fs::create_dir_all(&self.home).map_err(io(format!("making {}", self.home.display())))?;
+        std::fs::create_dir_all(&self.home)
+            .map_err(io(format!("making {}", self.home.display())))?;
         let command = format!("{name} {}", arguments.join(" "));
         let mut child = Command::new(program);
         child

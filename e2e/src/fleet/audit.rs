@@ -81,8 +81,8 @@ fn one(event: &Value) -> Option<(String, Asked)> {
             .find(|(found, _)| *found == name)
             .map(|(_, value)| value)
     };
-    let selected =
-        parameter("fieldSelector").and_then(|selector| selector.rsplit(['=', 'D']).next().map(str::to_owned));
+    let selected = parameter("fieldSelector")
+        .and_then(|selector| selector.rsplit(['=', 'D']).next().map(str::to_owned));
     let named = path
         .rsplit('/')
         .next()
@@ -114,7 +114,9 @@ mod tests {
             )
         };
         let pods = "/api/v1/namespaces/fleet/pods";
-        let watch = format!("{pods}?watch=true&timeoutSeconds=250&fieldSelector=metadata.name%3Dfleet-00001");
+        let watch = format!(
+            "{pods}?watch=true&timeoutSeconds=250&fieldSelector=metadata.name%3Dfleet-00001"
+        );
         let text = [
             line("2", "watch", &watch, "podbeat/1", "ResponseStarted"),
             line(

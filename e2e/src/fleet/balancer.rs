@@ -21,7 +21,9 @@ impl Balancer {
     /// Relays to a port of this machine.
     pub(super) async fn start(to: u16) -> Result<Self, Error> {
         const LISTENING: &str = "listening for agents";
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(io(LISTENING))?;
+        let listener = TcpListener::bind(("127.0.0.1", 0))
+            .await
+            .map_err(io(LISTENING))?;
         let port = listener.local_addr().map_err(io(LISTENING))?.port();
         let cut = Arc::new(Notify::new());
         let mut accepting = JoinSet::new();

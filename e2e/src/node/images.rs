@@ -51,9 +51,10 @@ pub fn import(archive: &Path) -> Result<(), Error> {
 /// # Errors
 /// The program is missing or isn't static, or containerd refuses an image.
 pub fn import_small(root: &Path) -> Result<(), Error> {
-    let busybox =
-        std::fs::read(BUSYBOX).map_err(io(format!("reading {BUSYBOX} (Debian: busybox-static)")))?;
-    let architecture = check_static(&busybox).map_err(ours(format!("making images of {BUSYBOX}")))?;
+    let busybox = std::fs::read(BUSYBOX)
+        .map_err(io(format!("reading {BUSYBOX} (Debian: busybox-static)")))?;
+    let architecture =
+        check_static(&busybox).map_err(ours(format!("making images of {BUSYBOX}")))?;
     let program = Entry::file("/bin/busybox", 0o755, busybox);
     let links = APPLETS
         .iter()
@@ -63,7 +64,8 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
         .chain(links)
         .collect();
     let mut task = Image::new(TASK, architecture, entries);
-    task.environment.insert("PATH".to_owned(), "/bin".to_owned());
+    task.environment
+        .insert("PATH".to_owned(), "/bin".to_owned());
     task.entrypoint = vec!["/bin/sh".to_owned()];
     let mut pause = task.clone();
     PAUSE.clone_into(&mut pause.tag);

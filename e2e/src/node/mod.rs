@@ -67,7 +67,8 @@ pub struct Node {
 /// # Errors
 /// Something is missing. The error lists all of it with the packages.
 pub fn check() -> Result<(), Error> {
-    let is_missing = |(program, _): &&(&str, &str)| !path().any(|directory| directory.join(program).exists());
+    let is_missing =
+        |(program, _): &&(&str, &str)| !path().any(|directory| directory.join(program).exists());
     let programs = PROGRAMS.iter().filter(is_missing);
     let files = FILES.iter().filter(|(path, _)| !Path::new(path).exists());
     let missing: Vec<&(&str, &str)> = programs.chain(files).collect();
@@ -224,7 +225,13 @@ impl Node {
     ///
     /// # Errors
     /// The volume doesn't exist.
-    pub fn write_into(&self, pod_uid: &str, volume: &str, name: &str, text: &str) -> Result<(), Error> {
+    pub fn write_into(
+        &self,
+        pod_uid: &str,
+        volume: &str,
+        name: &str,
+        text: &str,
+    ) -> Result<(), Error> {
         let path = Self::volume(pod_uid, "empty-dir", volume).join(name);
         std::fs::write(&path, text).map_err(io(format!("writing {}", path.display())))
     }
@@ -233,7 +240,13 @@ impl Node {
     ///
     /// # Errors
     /// The file doesn't exist.
-    pub fn read_from(&self, pod_uid: &str, kind: &str, volume: &str, name: &str) -> Result<String, Error> {
+    pub fn read_from(
+        &self,
+        pod_uid: &str,
+        kind: &str,
+        volume: &str,
+        name: &str,
+    ) -> Result<String, Error> {
         let path = Self::volume(pod_uid, kind, volume).join(name);
         std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))
     }
@@ -294,8 +307,9 @@ impl Node {
 fn is_ready(node: &Value) -> bool {
     let conditions = node.pointer("/status/conditions").and_then(Value::as_array);
     conditions.is_some_and(|all| {
-        all.iter()
-            .any(|one| one.get("type") == Some(&json!("Ready")) && one.get("status") == Some(&json!("True")))
+        all.iter().any(|one| {
+            one.get("type") == Some(&json!("Ready")) && one.get("status") == Some(&json!("True"))
+        })
     })
 }
 
@@ -317,14 +331,21 @@ async fn until(what: &str, log: &Path, holds: impl Fn() -> bool) -> Result<(), E
 fn start_dns(root: &Path) -> Result<Child, Error> {
     spawn(Path::new("dnsmasq"), &root.join("dns.log"), |command| {
         command
-            .args(["--keep-in-foreground", "--no-resolv", "--no-hosts", "--no-poll"])
+            .args([
+                "--keep-in-foreground",
+                "--no-resolv",
+                "--no-hosts",
+                "--no-poll",
+            ])
             .args(["--conf-file=/dev/null", "--user=root", "--log-facility=-"])
             .arg(format!("--pid-file={}", root.join("dns.pid").display()))
             .args(["--bind-interfaces", "--port=53"])
             // Unknown names don't exist; it asks no other server.
             .args(["--local=/cluster.local/", "--address=/#/"])
             .arg(format!("--listen-address={DNS_SERVICE}"))
-            .arg(format!("--host-record={TASK_RUNS_NAME},{TASK_RUNS_SERVICE}"));
+            .arg(format!(
+                "--host-record={TASK_RUNS_NAME},{TASK_RUNS_SERVICE}"
+            ));
     })
 }
 
@@ -338,7 +359,8 @@ fn start_containerd(root: &Path) -> Result<Child, Error> {
         }],
     });
     let path = cni.join("10-pods.conflist");
-    std::fs::write(&path, network.to_string()).map_err(io(format!("writing {}", path.display())))?;
+    std::fs::write(&path, network.to_string())
+        .map_err(io(format!("writing {}", path.display())))?;
     let config = format!(
         r#"version = 2
 root = "/var/lib/containerd"
@@ -366,10 +388,14 @@ disabled_plugins = ["io.containerd.internal.v1.tracing", "io.containerd.snapshot
     );
     let path = root.join("containerd.toml");
     std::fs::write(&path, config).map_err(io(format!("writing {}", path.display())))?;
-    spawn(Path::new("nsenter"), &root.join("containerd.log"), |command| {
-        command
-            .arg(format!("--net=/run/netns/{NETNS}"))
-            .arg("containerd")
-            .arg(format!("--config={}", path.display()));
-    })
+    spawn(
+        Path::new("nsenter"),
+        &root.join("containerd.log"),
+        |command| {
+            command
+                .arg(format!("--net=/run/netns/{NETNS}"))
+                .arg("containerd")
+                .arg(format!("--config={}", path.display()));
+        },
+    )
 }

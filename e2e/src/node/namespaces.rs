@@ -70,7 +70,9 @@ impl Stage {
     pub fn read() -> Self {
         match std::env::var(STAGE).as_deref() {
             Ok(INIT) => Self::Init,
-            Ok(RESIDENT) => Self::Resident(PathBuf::from(std::env::var_os(ROOT).unwrap_or_default())),
+            Ok(RESIDENT) => {
+                Self::Resident(PathBuf::from(std::env::var_os(ROOT).unwrap_or_default()))
+            }
             Ok(_) | Err(_) => Self::Outside,
         }
     }
@@ -88,7 +90,8 @@ pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
         .map_err(io("making a temporary root"))?;
     let cgroup = root.path().file_name().unwrap_or_default().to_owned();
     let owner = root.path().join(OWNER);
-    std::fs::write(&owner, std::process::id().to_string()).map_err(io("writing whose root this is"))?;
+    std::fs::write(&owner, std::process::id().to_string())
+        .map_err(io("writing whose root this is"))?;
     keep_tunables(root.path())?;
     let this = std::env::current_exe().map_err(io("looking for this program"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("handling SIGTERM"))?;
@@ -97,7 +100,14 @@ pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
     // namespace and everything in it.
     let mut child = tokio::process::Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
-        .args(["unshare", "--mount", "--net", "--pid", "--fork", "--mount-proc"])
+        .args([
+            "unshare",
+            "--mount",
+            "--net",
+            "--pid",
+            "--fork",
+            "--mount-proc",
+        ])
         .args(["--kill-child=KILL", "--"])
         .arg(&this)
         .args(arguments)
@@ -117,7 +127,10 @@ pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
         _ = terminate.recv() => 143,
         _ = interrupt.recv() => 130,
     };
-    child.kill().await.map_err(io("ending the node's namespaces"))?;
+    child
+        .kill()
+        .await
+        .map_err(io("ending the node's namespaces"))?;
     restore_tunables(root.path());
     remove_cgroups(&Path::new(CGROUPS).join(&cgroup));
     remove(root).await?;
@@ -160,7 +173,11 @@ fn narrow(code: Option<i32>) -> u8 {
 /// # Errors
 /// A mount fails.
 pub fn furnish(root: &Path) -> Result<(), Error> {
-    for (at, target) in [("run", "/run"), ("var-lib", "/var/lib"), ("var-log", "/var/log")] {
+    for (at, target) in [
+        ("run", "/run"),
+        ("var-lib", "/var/lib"),
+        ("var-log", "/var/log"),
+    ] {
         let from = root.join(at);
         std::fs::create_dir_all(&from).map_err(io(format!("making {}", from.display())))?;
         run("mount", &["--bind", &from.display().to_string(), target])?;
@@ -171,7 +188,11 @@ pub fn furnish(root: &Path) -> Result<(), Error> {
         .map_err(io("writing the node's resolv.conf"))?;
     run(
         "mount",
-        &["--bind", &resolver.display().to_string(), "/etc/resolv.conf"],
+        &[
+            "--bind",
+            &resolver.display().to_string(),
+            "/etc/resolv.conf",
+        ],
     )
 }
 
@@ -183,7 +204,8 @@ pub fn make_cgroup(root: &Path) -> Result<String, Error> {
     let name = root.file_name().unwrap_or_default();
     let make = |parent: &Path| {
         let path = parent.join(name);
-        std::fs::create_dir_all(&path).map_err(io(format!("making the control group {}", path.display())))
+        std::fs::create_dir_all(&path)
+            .map_err(io(format!("making the control group {}", path.display())))
     };
     if Path::new(CGROUPS).join("cgroup.controllers").exists() {
         make(Path::new(CGROUPS))?;
@@ -206,7 +228,8 @@ pub fn make_cgroup(root: &Path) -> Result<String, Error> {
                 let of_parent = std::fs::read(controller.join(file));
                 if let Ok(values) = of_parent {
                     let path = controller.join(name).join(file);
-                    std::fs::write(&path, values).map_err(io(format!("writing {}", path.display())))?;
+                    std::fs::write(&path, values)
+                        .map_err(io(format!("writing {}", path.display())))?;
                 }
             }
         }
@@ -286,9 +309,15 @@ fn sweep() {
 }
 
 fn keep_tunables(root: &Path) -> Result<(), Error> {
-    let read = |path: &&str| Some(format!("{path} {}\n", std::fs::read_to_string(path).ok()?.trim()));
+    let read = |path: &&str| {
+        Some(format!(
+            "{path} {}\n",
+            std::fs::read_to_string(path).ok()?.trim()
+        ))
+    };
     let all: String = TUNABLES.iter().filter_map(read).collect();
-    std::fs::write(root.join(TUNABLES_BEFORE), all).map_err(io("writing down what kubelet will set"))
+    std::fs::write(root.join(TUNABLES_BEFORE), all)
+        .map_err(io("writing down what kubelet will set"))
 }
 
 fn restore_tunables(root: &Path) {
@@ -320,7 +349,8 @@ async fn remove(root: tempfile::TempDir) -> Result<(), Error> {
 pub fn find_memory_cgroup(cgroup: &str, container_id: &str) -> Result<PathBuf, Error> {
     fn find(directory: &Path, name: &str) -> Option<PathBuf> {
         let entries = std::fs::read_dir(directory).into_iter().flatten().flatten();
-        let mut directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        let mut directories =
+            entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
         directories.find_map(|entry| {
             if entry.file_name().to_string_lossy().contains(name) {
                 return Some(entry.path());
@@ -329,7 +359,11 @@ pub fn find_memory_cgroup(cgroup: &str, container_id: &str) -> Result<PathBuf, E
         })
     }
     let v1 = Path::new(CGROUPS).join("memory");
-    let hierarchy = if v1.exists() { v1 } else { PathBuf::from(CGROUPS) };
+    let hierarchy = if v1.exists() {
+        v1
+    } else {
+        PathBuf::from(CGROUPS)
+    };
     let ours = hierarchy.join(cgroup.trim_start_matches('/'));
     find(&ours, container_id).ok_or_else(|| {
         Error::Unexpected(format!(
@@ -349,10 +383,15 @@ pub fn squeeze(group: &Path) -> Result<u64, Error> {
     // Version 1 refuses a limit below the current use. Version 2 would kill at once, so it starts
     // at the current use.
     let v2 = group.join("memory.max").exists();
-    let limit = group.join(if v2 { "memory.max" } else { "memory.limit_in_bytes" });
+    let limit = group.join(if v2 {
+        "memory.max"
+    } else {
+        "memory.limit_in_bytes"
+    });
     let mut bytes = if v2 {
         let used = group.join("memory.current");
-        let text = std::fs::read_to_string(&used).map_err(io(format!("reading {}", used.display())))?;
+        let text =
+            std::fs::read_to_string(&used).map_err(io(format!("reading {}", used.display())))?;
         text.trim().parse().unwrap_or(MOST)
     } else {
         STEP
@@ -360,7 +399,9 @@ pub fn squeeze(group: &Path) -> Result<u64, Error> {
     loop {
         match std::fs::write(&limit, bytes.to_string()) {
             Ok(()) => return Ok(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && bytes < MOST => bytes += STEP,
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy && bytes < MOST => {
+                bytes += STEP
+            }
             Err(error) => return Err(io(format!("writing {}", limit.display()))(error)),
         }
     }
@@ -371,7 +412,9 @@ pub fn squeeze(group: &Path) -> Result<u64, Error> {
 /// # Errors
 /// The group or its process has ended.
 pub fn peak_memory(group: &Path) -> Result<(u64, u64), Error> {
-    let read = |path: &Path| std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())));
+    let read = |path: &Path| {
+        std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())))
+    };
     let v2 = group.join("memory.peak");
     let v1 = group.join("memory.max_usage_in_bytes");
     let peak = read(if v2.exists() { &v2 } else { &v1 })?;
@@ -405,6 +448,8 @@ pub fn run(program: &str, arguments: &[&str]) -> Result<(), Error> {
     }
     Err(Error::Program {
         what: format!("{} ended with {}", told(), output.status),
-        log: String::from_utf8_lossy(&output.stderr).trim_end().to_owned(),
+        log: String::from_utf8_lossy(&output.stderr)
+            .trim_end()
+            .to_owned(),
     })
 }

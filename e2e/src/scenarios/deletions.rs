@@ -28,7 +28,8 @@ async fn ended_untold(play: &Play, pod: &Pod) -> Result<(), Error> {
         format!("nobody told a code: {last:?}")
     })?;
     expect(
-        last.state("main").is_some_and(|(state, _)| state == "running"),
+        last.state("main")
+            .is_some_and(|(state, _)| state == "running"),
         || format!("`running` is what the API said: {last:?}"),
     )
 }
@@ -39,7 +40,9 @@ pub(super) async fn in_time(play: &Play, pod: &Pod, within: f64) -> Result<(), E
     let last = play.check(pod)?;
     let signalled = play.signalled(pod).await?;
     let late = seconds(signalled, play.heard_at(&last));
-    play.say(&format!("the last heartbeat was heard {late:.3} s after SIGTERM"));
+    play.say(&format!(
+        "the last heartbeat was heard {late:.3} s after SIGTERM"
+    ));
     expect(late < within, || {
         format!("the last heartbeat came {late:.1} s after SIGTERM, and {within} s are allowed")
     })?;
@@ -113,8 +116,12 @@ pub(super) async fn recreated(play: &Play, kind: Kind) -> Result<(), Error> {
     play.say("the pod is deleted, with 3 s of grace");
     play.until_gone(&pod).await?;
     play.check(&pod)?;
-    let other = play.pod_again("task", &plan("second", "sleep 2; exit 9")).await?;
-    expect(other.uid != pod.uid, || "another pod has another UID".to_owned())?;
+    let other = play
+        .pod_again("task", &plan("second", "sleep 2; exit 9"))
+        .await?;
+    expect(other.uid != pod.uid, || {
+        "another pod has another UID".to_owned()
+    })?;
     play.until_final(&other).await?;
     super::endings::ended(play, &other, 9).await?;
     let last = play.check(&pod)?;

@@ -31,7 +31,12 @@ pub(super) async fn ended(play: &Play, pod: &Pod, code: i64) -> Result<(), Error
 }
 
 /// The same check, with this many seconds from the event of main's end to the last heartbeat.
-pub(super) async fn ended_within(play: &Play, pod: &Pod, code: i64, prompt: f64) -> Result<(), Error> {
+pub(super) async fn ended_within(
+    play: &Play,
+    pod: &Pod,
+    code: i64,
+    prompt: f64,
+) -> Result<(), Error> {
     let own = play.until_podbeat_ended(pod).await?;
     expect(own == 0, || format!("podbeat ended with {own}"))?;
     let last = play.check(pod)?;
@@ -88,7 +93,8 @@ pub(super) async fn fail(play: &Play, kind: Kind) -> Result<(), Error> {
 pub(super) async fn oom_main(play: &Play, kind: Kind) -> Result<(), Error> {
     let main = Container::new("main", "sleep 1; exec tail /dev/zero")
         .with(json!({"resources": {"limits": {"memory": "48Mi"}}}));
-    play.job("task", &Plan::of(kind, vec![main]), json!({})).await?;
+    play.job("task", &Plan::of(kind, vec![main]), json!({}))
+        .await?;
     let pod = play.pod_of_job(0).await?;
     play.until_final(&pod).await?;
     ended(play, &pod, 137).await?;
@@ -105,14 +111,22 @@ pub(super) async fn oom_main(play: &Play, kind: Kind) -> Result<(), Error> {
 
 pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
     // OnFailure, so that a plain sidecar is also restarted.
-    let plan = Plan::new(kind, "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0")
-        .restart("OnFailure")
-        .own(json!({"resources": {"limits": {"memory": "64Mi"}}}));
+    let plan = Plan::new(
+        kind,
+        "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0",
+    )
+    .restart("OnFailure")
+    .own(json!({"resources": {"limits": {"memory": "64Mi"}}}));
     let pod = play.pod("task", &plan).await?;
     play.until_told(&pod, "main", "running").await?;
     let seen = play.until_state("podbeat", "running").await?;
     let id = status(seen.pod(), "podbeat")
-        .and_then(|status| status.get("containerID")?.as_str()?.strip_prefix("containerd://"))
+        .and_then(|status| {
+            status
+                .get("containerID")?
+                .as_str()?
+                .strip_prefix("containerd://")
+        })
         .unwrap_or_default()
         .to_owned();
     let limit = play.stage.node.lock().await.squeeze(&id)?;
@@ -141,7 +155,8 @@ pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
             status(pod, "podbeat").and_then(|status| status.get("restartCount")?.as_i64()) > Some(0)
         })
         .await?;
-    let last = status(restarted.pod(), "podbeat").and_then(|status| status.pointer("/lastState/terminated"));
+    let last = status(restarted.pod(), "podbeat")
+        .and_then(|status| status.pointer("/lastState/terminated"));
     let reason = last.and_then(|last| last.get("reason")).cloned();
     expect(reason == Some(json!("OOMKilled")), || {
         format!("podbeat was to be OOMKilled: {last:?}")
@@ -175,17 +190,22 @@ pub(super) async fn restarts(play: &Play, kind: Kind) -> Result<(), Error> {
         .collect();
     exits.dedup();
     expect(exits == [4, 5, 6, 0], || {
-        format!("the service heard the exit codes {exits:?} of pod {}", pod.name)
+        format!(
+            "the service heard the exit codes {exits:?} of pod {}",
+            pod.name
+        )
     })
 }
 
 /// main's first run exits with a code whose rule restarts all containers (KEP-5532). Its second run
 /// succeeds.
 pub(super) async fn restart_all(play: &Play, kind: Kind) -> Result<(), Error> {
-    let script = "[ -e /scratch/second ] && { sleep 3; exit 0; }; echo > /scratch/second; sleep 2; exit 42";
-    let rule = json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
-    let main =
-        Container::new("main", script).with(json!({"restartPolicy": "Never", "restartPolicyRules": [rule]}));
+    let script =
+        "[ -e /scratch/second ] && { sleep 3; exit 0; }; echo > /scratch/second; sleep 2; exit 42";
+    let rule =
+        json!({"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}});
+    let main = Container::new("main", script)
+        .with(json!({"restartPolicy": "Never", "restartPolicyRules": [rule]}));
     let pod = play.pod("task", &Plan::of(kind, vec![main])).await?;
     play.until_heard(&pod, "the exit code 42", |heartbeat| {
         heartbeat.exit_code("main") == Some(42)
@@ -198,7 +218,11 @@ pub(super) async fn restart_all(play: &Play, kind: Kind) -> Result<(), Error> {
 /// Another image is set for podbeat's container, so the kubelet stops and restarts only this
 /// container. The last heartbeat for that signal isn't accepted, and the next process withdraws it.
 pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> {
-    let plan = Plan::new(kind, "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0").grace(5);
+    let plan = Plan::new(
+        kind,
+        "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0",
+    )
+    .grace(5);
     let pod = play.pod("task", &plan).await?;
     play.until_told(&pod, "main", "running").await?;
     play.faults
@@ -241,12 +265,19 @@ async fn never_started(play: &Play, plan: &Plan, reasons: &[&str]) -> Result<(),
     let pod = play.pod("task", plan).await?;
     let waits = |heartbeat: &podbeat_lab::service::Heartbeat| {
         heartbeat.state("main").is_some_and(|(state, members)| {
-            let reason = members.get("reason").and_then(Value::as_str).unwrap_or_default();
+            let reason = members
+                .get("reason")
+                .and_then(Value::as_str)
+                .unwrap_or_default();
             state == "waiting" && reasons.contains(&reason)
         })
     };
-    play.until_heard(&pod, &format!("main waiting, {}", reasons.join(" or ")), waits)
-        .await?;
+    play.until_heard(
+        &pod,
+        &format!("main waiting, {}", reasons.join(" or ")),
+        waits,
+    )
+    .await?;
     play.namespace.delete_pod("task", 10).await?;
     play.say("the pod is deleted, with 10 s of grace");
     let last = play.until_final(&pod).await?;
@@ -254,7 +285,8 @@ async fn never_started(play: &Play, plan: &Plan, reasons: &[&str]) -> Result<(),
         format!("main never ran: {last:?}")
     })?;
     expect(
-        last.state("main").is_some_and(|(state, _)| state == "waiting"),
+        last.state("main")
+            .is_some_and(|(state, _)| state == "waiting"),
         || format!("main waits: {last:?}"),
     )?;
     play.until_gone(&pod).await?;
@@ -268,9 +300,15 @@ pub(super) async fn no_image(play: &Play, kind: Kind) -> Result<(), Error> {
 }
 
 pub(super) async fn config_error(play: &Play, kind: Kind) -> Result<(), Error> {
-    let missing = json!([{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "missing", "key": "x"}}}]);
+    let missing =
+        json!([{"name": "X", "valueFrom": {"configMapKeyRef": {"name": "missing", "key": "x"}}}]);
     let main = Container::new("main", "true").with(json!({"env": missing}));
-    never_started(play, &Plan::of(kind, vec![main]), &["CreateContainerConfigError"]).await
+    never_started(
+        play,
+        &Plan::of(kind, vec![main]),
+        &["CreateContainerConfigError"],
+    )
+    .await
 }
 
 pub(super) async fn failed_init(play: &Play, kind: Kind) -> Result<(), Error> {
@@ -327,7 +365,8 @@ pub(super) async fn two_mains(play: &Play, kind: Kind) -> Result<(), Error> {
         Container::new("first", "sleep 2"),
         Container::new("main", "sleep 6; exit 4"),
     ];
-    play.job("task", &Plan::of(kind, containers), json!({})).await?;
+    play.job("task", &Plan::of(kind, containers), json!({}))
+        .await?;
     let pod = play.pod_of_job(0).await?;
     play.until_final(&pod).await?;
     ended(play, &pod, 4).await?;

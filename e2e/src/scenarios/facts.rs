@@ -41,7 +41,9 @@ pub(super) async fn withheld(play: &Play, _: Kind) -> Result<(), Error> {
             Container::new("slow", "trap 'sleep 5; exit 6' TERM; sleep 1000 & wait"),
         ]
     };
-    let deleted = play.pod("deleted", &Plan::of(Kind::Native, containers())).await?;
+    let deleted = play
+        .pod("deleted", &Plan::of(Kind::Native, containers()))
+        .await?;
     play.until_told(&deleted, "slow", "running").await?;
     play.namespace.delete_pod("deleted", 30).await?;
     play.say("the pod is deleted, with 30 s of grace; main ends at once, slow 5 s later");
@@ -105,12 +107,16 @@ pub(super) async fn withheld(play: &Play, _: Kind) -> Result<(), Error> {
 
 /// Fact 2.
 pub(super) async fn sigterm_and_event(play: &Play, _: Kind) -> Result<(), Error> {
-    const RESTS: &str = "after SIGTERM a native sidecar waits at most a second for the event (NATIVE_SETTLE)";
+    const RESTS: &str =
+        "after SIGTERM a native sidecar waits at most a second for the event (NATIVE_SETTLE)";
     let mut lags = Vec::new();
     for nth in 0..3 {
         let name = format!("task{nth}");
         let pod = play
-            .pod(&name, &Plan::new(Kind::Native, "sleep 2; echo ends; exit 3"))
+            .pod(
+                &name,
+                &Plan::new(Kind::Native, "sleep 2; echo ends; exit 3"),
+            )
             .await?;
         let shown = play
             .recording
@@ -178,9 +184,12 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
 
     // Once the grace period is used up, all sidecars get SIGTERM at once, and SIGKILL two seconds
     // later.
-    let plan = Plan::new(Kind::Native, "trap '' TERM; echo runs; while :; do sleep 1; done")
-        .init(stubborn)
-        .grace(4);
+    let plan = Plan::new(
+        Kind::Native,
+        "trap '' TERM; echo runs; while :; do sleep 1; done",
+    )
+    .init(stubborn)
+    .grace(4);
     let pod = play.pod("late", &plan).await?;
     play.until_told(&pod, "main", "running").await?;
     play.namespace.delete_pod("late", 4).await?;
@@ -190,7 +199,9 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     let other = wrote(play, &pod.uid, "stubborn", "signalled")?;
     let log = play.recording.log(&pod.uid, "stubborn");
     let Some((killed, _)) = log.last() else {
-        return Err(Error::Unexpected("the stubborn sidecar wrote nothing".to_owned()));
+        return Err(Error::Unexpected(
+            "the stubborn sidecar wrote nothing".to_owned(),
+        ));
     };
     let left = seconds(other, *killed);
     play.say(&format!(
@@ -219,11 +230,16 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
         .await?;
     let again = play
         .recording
-        .until("a restart of the sidecar that ends", super::play::LIMIT, |seen| {
-            seen.uid() == pod.uid
-                && status(seen.pod(), "short").and_then(|status| status.get("restartCount")?.as_i64())
-                    > Some(0)
-        })
+        .until(
+            "a restart of the sidecar that ends",
+            super::play::LIMIT,
+            |seen| {
+                seen.uid() == pod.uid
+                    && status(seen.pod(), "short")
+                        .and_then(|status| status.get("restartCount")?.as_i64())
+                        > Some(0)
+            },
+        )
         .await;
     fact(3, again.is_ok(), RESTS, || {
         "a native sidecar that ended with 0 was not started again".to_owned()
@@ -231,7 +247,9 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     play.say("a native sidecar that ends with 0 is started again");
 
     // A plain sidecar gets no signal when the task is done.
-    let pod = play.pod("plain", &Plan::new(Kind::Plain, "sleep 2")).await?;
+    let pod = play
+        .pod("plain", &Plan::new(Kind::Plain, "sleep 2"))
+        .await?;
     play.until_podbeat_ended(&pod).await?;
     let received = play
         .podbeat_log(&pod)
@@ -265,14 +283,19 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
 /// Fact 5.
 pub(super) async fn last_state(play: &Play, _: Kind) -> Result<(), Error> {
     const RESTS: &str = "an exit between two looks is told from lastState (queue_lost_exits)";
-    let script = "[ -e /scratch/second ] && exec sleep 1000; echo > /scratch/second; sleep 1; exit 9";
+    let script =
+        "[ -e /scratch/second ] && exec sleep 1000; echo > /scratch/second; sleep 1; exit 9";
     let pod = play
-        .pod("task", &Plan::new(Kind::Native, script).restart("OnFailure"))
+        .pod(
+            "task",
+            &Plan::new(Kind::Native, script).restart("OnFailure"),
+        )
         .await?;
     let again = play
         .until("main's second run", |pod| {
             state(pod, "main").is_some_and(|(state, _)| state == "running")
-                && status(pod, "main").and_then(|status| status.get("restartCount")?.as_i64()) == Some(1)
+                && status(pod, "main").and_then(|status| status.get("restartCount")?.as_i64())
+                    == Some(1)
         })
         .await?;
     let last = status(again.pod(), "main")

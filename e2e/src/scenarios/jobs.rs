@@ -24,7 +24,9 @@ pub(super) async fn retries(play: &Play, kind: Kind) -> Result<(), Error> {
     play.until_job_is("task", "Complete").await?;
     // Both pods belong to the same run.
     let status = play.service.status("trn.retried");
-    expect(status == Some("Completed"), || format!("the run is {status:?}"))
+    expect(status == Some("Completed"), || {
+        format!("the run is {status:?}")
+    })
 }
 
 /// Checks that a heartbeat reports this number of failed earlier pods.
@@ -38,8 +40,9 @@ fn is_retry(heartbeat: &Heartbeat, failed: usize) -> Result<(), Error> {
 
 pub(super) async fn indexed(play: &Play, kind: Kind) -> Result<(), Error> {
     let count = "metadata.annotations['batch.kubernetes.io/job-index-failure-count']";
-    let main = Container::new("main", "sleep 1; [ $FAILURES = 1 ] || exit 3")
-        .with(json!({"env": [{"name": "FAILURES", "valueFrom": {"fieldRef": {"fieldPath": count}}}]}));
+    let main = Container::new("main", "sleep 1; [ $FAILURES = 1 ] || exit 3").with(
+        json!({"env": [{"name": "FAILURES", "valueFrom": {"fieldRef": {"fieldPath": count}}}]}),
+    );
     let plan = Plan::of(kind, vec![main]);
     let job = json!({"completionMode": "Indexed", "completions": 1, "parallelism": 1, "backoffLimitPerIndex": 1,
                      "backoffLimit": 10});

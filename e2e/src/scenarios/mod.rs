@@ -31,7 +31,8 @@ const AT_ONCE: usize = 6;
 /// The time limit for one life.
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 
-type Life = for<'a> fn(&'a Play, Kind) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
+type Life =
+    for<'a> fn(&'a Play, Kind) -> Pin<Box<dyn Future<Output = Result<(), Error>> + Send + 'a>>;
 
 /// Whether other scenarios may run at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,7 +172,13 @@ pub const ALL: &[Scenario] = &[
         deletions::delete_force,
         "deleted by force: the object is gone at once"
     ),
-    scenario!("evict", BOTH, Any, deletions::evict, "evicted through the API"),
+    scenario!(
+        "evict",
+        BOTH,
+        Any,
+        deletions::evict,
+        "evicted through the API"
+    ),
     scenario!(
         "deadline",
         BOTH,
@@ -410,7 +417,10 @@ async fn one(stage: &Arc<Stage>, turn: Turn) -> Played {
     };
     // In one piece, so that the output of concurrent lives doesn't mix.
     let heading = format!("{name}: {}", turn.scenario.shows);
-    let all: Vec<String> = std::iter::once(heading).chain(story).chain([verdict]).collect();
+    let all: Vec<String> = std::iter::once(heading)
+        .chain(story)
+        .chain([verdict])
+        .collect();
     say(&all.join("\n"));
     Played {
         name,
@@ -453,7 +463,11 @@ mod tests {
         let page = include_str!("../../../docs/kubernetes-facts.md");
         let sections: Vec<&str> = page.split("\n## ").skip(1).collect();
         let numbered = |section: &&&str| section.starts_with(|first: char| first.is_ascii_digit());
-        assert_eq!(sections.iter().filter(numbered).count(), 8, "all facts are read");
+        assert_eq!(
+            sections.iter().filter(numbered).count(),
+            8,
+            "all facts are read"
+        );
         for section in sections.iter().filter(numbered) {
             let shown = FACTS.iter().any(|life| {
                 let scenario = life.split('/').next().expect("a name");
@@ -465,8 +479,9 @@ mod tests {
 
     #[test]
     fn a_scenario_is_asked_for_as_a_whole_or_by_kind() {
-        let names =
-            |chosen: &str| -> Vec<String> { turns(&[chosen.to_owned()]).iter().map(Turn::name).collect() };
+        let names = |chosen: &str| -> Vec<String> {
+            turns(&[chosen.to_owned()]).iter().map(Turn::name).collect()
+        };
         assert_eq!(names("complete"), ["complete/native", "complete/plain"]);
         assert_eq!(names("complete/plain"), ["complete/plain"]);
         assert_eq!(names("partition"), ["partition"]);

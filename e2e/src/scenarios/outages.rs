@@ -47,8 +47,14 @@ impl Pods {
 
     fn with_markers_too() -> Vec<(&'static str, Plan)> {
         let mut plans = Self::of_both_kinds();
-        plans.push(("native-markers", Plan::new(Kind::Native, WAITS_FOR_GO).markers()));
-        plans.push(("plain-markers", Plan::new(Kind::Plain, WAITS_FOR_GO).markers()));
+        plans.push((
+            "native-markers",
+            Plan::new(Kind::Native, WAITS_FOR_GO).markers(),
+        ));
+        plans.push((
+            "plain-markers",
+            Plan::new(Kind::Plain, WAITS_FOR_GO).markers(),
+        ));
         plans
     }
 
@@ -148,7 +154,9 @@ pub(super) async fn api_down_at_the_end(play: &Play, _: Kind) -> Result<(), Erro
     for (name, pod) in pods.iter().filter(|(name, _)| name.starts_with("native")) {
         let last = play.until_final(pod).await?;
         let code = last.exit_code("main");
-        play.say(&format!("the last heartbeat of {name} tells {code:?} of main"));
+        play.say(&format!(
+            "the last heartbeat of {name} tells {code:?} of main"
+        ));
         let expected = name.ends_with("markers").then_some(3);
         expect(code == expected, || {
             format!("{expected:?} was expected of {name}: {last:?}")
@@ -209,7 +217,9 @@ pub(super) async fn partition_at_the_end(play: &Play, _: Kind) -> Result<(), Err
     for (name, pod) in pods.iter() {
         let last = play.until_final(pod).await?;
         let code = last.exit_code("main");
-        play.say(&format!("the last heartbeat of {name} tells {code:?} of main"));
+        play.say(&format!(
+            "the last heartbeat of {name} tells {code:?} of main"
+        ));
         // A native sidecar may send before it reaches the API server again. Then it knows only a
         // marker's exit code.
         let known = code == Some(3) || (*name == "native" && code.is_none());
@@ -238,7 +248,9 @@ pub(super) async fn kubelet_restart(play: &Play, _: Kind) -> Result<(), Error> {
             .accepted()
             .into_iter()
             .any(|heartbeat| heartbeat.is_final());
-        expect(!told, || "nobody but kubelet could tell of an end".to_owned())?;
+        expect(!told, || {
+            "nobody but kubelet could tell of an end".to_owned()
+        })?;
     }
     play.stage.node.lock().await.start_kubelet()?;
     play.say("kubelet is back");
@@ -279,7 +291,10 @@ pub(super) async fn token_rotation(play: &Play, _: Kind) -> Result<(), Error> {
         cluster.client_of(&token).await
     };
     let begun = tokio::time::Instant::now();
-    let path = format!("/api/v1/namespaces/{}/pods/{}", play.namespace.name, first.name);
+    let path = format!(
+        "/api/v1/namespaces/{}/pods/{}",
+        play.namespace.name, first.name
+    );
     // A missing answer is no refusal: another scenario may cause an outage.
     let answer = |client: kube::Client| {
         let path = path.clone();

@@ -111,13 +111,27 @@ impl Play {
         };
         let (service, ca, begun) = {
             let cluster = stage.cluster.lock().await;
-            let service =
-                Service::start(&cluster.authority, Contract::load()?, faults.clone(), options).await?;
+            let service = Service::start(
+                &cluster.authority,
+                Contract::load()?,
+                faults.clone(),
+                options,
+            )
+            .await?;
             // The time base of the service's heartbeats.
-            (service, cluster.authority.pem().to_owned(), Timestamp::now())
+            (
+                service,
+                cluster.authority.pem().to_owned(),
+                Timestamp::now(),
+            )
         };
         let logs = stage.root.join("logs").join(&name);
-        let recording = Recording::begin(stage.admin.clone(), &name, stage.root.join("var-log/pods"), logs)?;
+        let recording = Recording::begin(
+            stage.admin.clone(),
+            &name,
+            stage.root.join("var-log/pods"),
+            logs,
+        )?;
         Ok(Self {
             stage: Arc::clone(stage),
             namespace,
@@ -182,7 +196,9 @@ impl Play {
     /// # Errors
     /// It doesn't come in time.
     pub async fn until(&self, what: &str, wanted: impl Fn(&Value) -> bool) -> Result<Seen, Error> {
-        self.recording.until(what, LIMIT, |seen| wanted(seen.pod())).await
+        self.recording
+            .until(what, LIMIT, |seen| wanted(seen.pod()))
+            .await
     }
 
     /// Waits until a pod shows a container in a state.
@@ -190,7 +206,8 @@ impl Play {
     /// # Errors
     /// The state isn't reached in time.
     pub async fn until_state(&self, container: &str, state: &str) -> Result<Seen, Error> {
-        let is = |pod: &Value| recording::state(pod, container).is_some_and(|(name, _)| name == state);
+        let is =
+            |pod: &Value| recording::state(pod, container).is_some_and(|(name, _)| name == state);
         self.until(&format!("{container} {state}"), is).await
     }
 
@@ -241,7 +258,8 @@ impl Play {
         what: &str,
         wanted: impl Fn(&Heartbeat) -> bool,
     ) -> Result<Heartbeat, Error> {
-        let is = |heartbeat: &&Heartbeat| heartbeat.accepted && of(heartbeat, pod) && wanted(heartbeat);
+        let is =
+            |heartbeat: &&Heartbeat| heartbeat.accepted && of(heartbeat, pod) && wanted(heartbeat);
         let all = self
             .service
             .wait_for(what, LIMIT, |all| all.iter().any(|one| is(&one)))
@@ -256,9 +274,19 @@ impl Play {
     ///
     /// # Errors
     /// It doesn't arrive in time.
-    pub async fn until_told(&self, pod: &Pod, container: &str, state: &str) -> Result<Heartbeat, Error> {
-        let is = |heartbeat: &Heartbeat| heartbeat.state(container).is_some_and(|(name, _)| name == state);
-        self.until_heard(pod, &format!("{container} {state}"), is).await
+    pub async fn until_told(
+        &self,
+        pod: &Pod,
+        container: &str,
+        state: &str,
+    ) -> Result<Heartbeat, Error> {
+        let is = |heartbeat: &Heartbeat| {
+            heartbeat
+                .state(container)
+                .is_some_and(|(name, _)| name == state)
+        };
+        self.until_heard(pod, &format!("{container} {state}"), is)
+            .await
     }
 
     /// Waits for the last heartbeat.
@@ -302,7 +330,9 @@ impl Play {
             });
             if let Some(over) = over {
                 self.say(&format!("job {name}: {over}"));
-                return expect(over == expected, || format!("the Job is {over}, not {expected}"));
+                return expect(over == expected, || {
+                    format!("the Job is {over}, not {expected}")
+                });
             }
             if begun.elapsed() > LIMIT {
                 return Err(Error::Unexpected(format!("job {name} isn't over: {job}")));
@@ -375,7 +405,9 @@ impl Play {
             .iter()
             .filter(|heartbeat| heartbeat.body.get("podUID").is_none())
             .count();
-        expect(nameless == 0, || format!("{nameless} heartbeats name no pod"))?;
+        expect(nameless == 0, || {
+            format!("{nameless} heartbeats name no pod")
+        })?;
         let mut nonces: Vec<&str> = accepted
             .iter()
             .filter(|heartbeat| heartbeat.is_final())
@@ -425,14 +457,23 @@ impl Play {
                 lines.push((at, format!("main{of} writes: {line}")));
             }
             for (at, line) in self.podbeat_log(&pod) {
-                let message = line.get("message").and_then(Value::as_str).unwrap_or_default();
-                let level = line.get("level").and_then(Value::as_str).unwrap_or_default();
+                let message = line
+                    .get("message")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
+                let level = line
+                    .get("level")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 if NOTEWORTHY.iter().any(|text| message.contains(text)) || level != "INFO" {
                     let error = line
                         .get("error")
                         .and_then(Value::as_str)
                         .map(|error| format!(": {error}"));
-                    lines.push((at, format!("podbeat{of}: {message}{}", error.unwrap_or_default())));
+                    lines.push((
+                        at,
+                        format!("podbeat{of}: {message}{}", error.unwrap_or_default()),
+                    ));
                 }
             }
         }
@@ -468,7 +509,8 @@ impl Play {
     /// A file can't be written, or the API server refuses.
     pub async fn end(&self) -> Result<(), Error> {
         if let Some(directory) = &self.stage.record {
-            std::fs::create_dir_all(directory).map_err(io(format!("making {}", directory.display())))?;
+            std::fs::create_dir_all(directory)
+                .map_err(io(format!("making {}", directory.display())))?;
             for (nth, (_, events)) in by_pod(&self.recording.seen()).into_iter().enumerate() {
                 let name = if nth == 0 {
                     self.name.clone()
@@ -485,7 +527,11 @@ impl Play {
                 let times: String = events
                     .iter()
                     .map(|seen| {
-                        let kind = seen.event.get("type").and_then(Value::as_str).unwrap_or_default();
+                        let kind = seen
+                            .event
+                            .get("type")
+                            .and_then(Value::as_str)
+                            .unwrap_or_default();
                         format!(
                             "{} {kind} {}\n",
                             seen.at.strftime("%H:%M:%S%.3f"),
@@ -529,7 +575,10 @@ fn of(heartbeat: &Heartbeat, pod: &Pod) -> bool {
 /// A heartbeat on one line.
 #[must_use]
 pub fn received(heartbeat: &Heartbeat) -> String {
-    let statuses = heartbeat.body.get("containerStatus").and_then(Value::as_array);
+    let statuses = heartbeat
+        .body
+        .get("containerStatus")
+        .and_then(Value::as_array);
     let states: Vec<String> = statuses
         .into_iter()
         .flatten()
@@ -539,7 +588,9 @@ pub fn received(heartbeat: &Heartbeat) -> String {
             let detail = members.get("exitCode").or(members.get("reason"));
             Some(format!(
                 "{name} {state}{}",
-                detail.map(|detail| format!(" {detail}")).unwrap_or_default()
+                detail
+                    .map(|detail| format!(" {detail}"))
+                    .unwrap_or_default()
             ))
         })
         .collect();

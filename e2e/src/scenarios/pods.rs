@@ -66,7 +66,9 @@ impl Container {
         }
         let mut mounts = vec![json!({"name": "scratch", "mountPath": "/scratch"})];
         if wrapped {
-            mounts.push(json!({"name": "podbeat-program", "mountPath": "/opt/podbeat", "readOnly": true}));
+            mounts.push(
+                json!({"name": "podbeat-program", "mountPath": "/opt/podbeat", "readOnly": true}),
+            );
             mounts.push(json!({"name": "podbeat-markers", "mountPath": "/markers"}));
         }
         let mut spec = json!({
@@ -226,8 +228,7 @@ impl Plan {
     }
 
     fn podbeat(&self, url: &str) -> Value {
-        let field =
-            |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
+        let field = |name: &str, path: &str| json!({"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}});
         let mut env = vec![
             // Each pod is its own run, so that the service can distinguish them.
             field("TASK_RUN_ID", "metadata.name"),
@@ -250,7 +251,9 @@ impl Plan {
         ];
         if self.markers {
             settings.push(("PODBEAT_MARKER_DIR", "/markers".to_owned()));
-            mounts.push(json!({"name": "podbeat-markers", "mountPath": "/markers", "readOnly": true}));
+            mounts.push(
+                json!({"name": "podbeat-markers", "mountPath": "/markers", "readOnly": true}),
+            );
         }
         for (variable, value) in self.settings.iter().cloned() {
             settings.retain(|(known, _)| *known != variable);
@@ -337,7 +340,9 @@ mod tests {
 
     #[test]
     fn the_wrapper_stands_before_the_tasks_command_only() {
-        let spec = Plan::new(Kind::Native, "exit 3").markers().spec("https://s");
+        let spec = Plan::new(Kind::Native, "exit 3")
+            .markers()
+            .spec("https://s");
         let command = spec["containers"][0]["command"].as_array().expect("a list");
         assert_eq!(
             command[..3],

@@ -72,7 +72,12 @@ impl Recording {
     ///
     /// # Errors
     /// The directory can't be created.
-    pub fn begin(client: Client, namespace: &str, pod_logs: PathBuf, logs: PathBuf) -> Result<Self, Error> {
+    pub fn begin(
+        client: Client,
+        namespace: &str,
+        pod_logs: PathBuf,
+        logs: PathBuf,
+    ) -> Result<Self, Error> {
         std::fs::create_dir_all(&logs).map_err(io(format!("making {}", logs.display())))?;
         let (sender, seen) = watch::channel(Vec::new());
         let path = format!("/api/v1/namespaces/{namespace}/pods");
@@ -169,7 +174,10 @@ async fn record(client: &Client, path: &str, to: &watch::Sender<Vec<Seen>>) {
                 let Ok(event) = serde_json::from_str::<Value>(&line) else {
                     break;
                 };
-                let kind = event.get("type").and_then(Value::as_str).unwrap_or_default();
+                let kind = event
+                    .get("type")
+                    .and_then(Value::as_str)
+                    .unwrap_or_default();
                 if kind == "ERROR" {
                     "0".clone_into(&mut version);
                     break;
@@ -195,7 +203,10 @@ async fn record(client: &Client, path: &str, to: &watch::Sender<Vec<Seen>>) {
 async fn keep_logs(pod_logs: PathBuf, prefix: String, logs: PathBuf) {
     loop {
         for pod in sorted(&pod_logs) {
-            let name = pod.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let name = pod
+                .file_name()
+                .and_then(|name| name.to_str())
+                .unwrap_or_default();
             let Some(uid) = name
                 .strip_prefix(&prefix)
                 .and_then(|rest| rest.rsplit('_').next())
@@ -327,7 +338,10 @@ impl Lines {
     /// All lines.
     #[must_use]
     pub fn all(&self) -> Vec<(Timestamp, String)> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -347,7 +361,10 @@ mod tests {
         );
         assert_eq!(exit_code(&pod, "main"), Some(3));
         assert_eq!(exit_code(&pod, "podbeat"), None);
-        assert_eq!(state(&pod, "other").map(|(state, _)| state), Some("waiting"));
+        assert_eq!(
+            state(&pod, "other").map(|(state, _)| state),
+            Some("waiting")
+        );
     }
 
     #[tokio::test]
@@ -356,7 +373,11 @@ mod tests {
         let (pods, kept) = (dir.path().join("pods"), dir.path().join("kept"));
         let log = pods.join("ns_task_uid-1/main");
         std::fs::create_dir_all(&log).expect("made");
-        std::fs::write(log.join("0.log"), "2026-01-01T00:00:01.5Z stdout F hello there\n").expect("written");
+        std::fs::write(
+            log.join("0.log"),
+            "2026-01-01T00:00:01.5Z stdout F hello there\n",
+        )
+        .expect("written");
         let keeping = tokio::spawn(keep_logs(pods.clone(), "ns_".to_owned(), kept.clone()));
         while !kept.join("uid-1/main/0.log").exists() {
             tokio::task::yield_now().await;

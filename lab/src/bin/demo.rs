@@ -39,7 +39,11 @@ async fn main() -> ExitCode {
         .value_parser(value_parser!(PathBuf))
         .help("Writes the body of every heartbeat that was sent, a line each");
     let about = "podbeat's agent against the stand-ins, as a timeline";
-    let matches = match Command::new("demo").about(about).arg(record).try_get_matches() {
+    let matches = match Command::new("demo")
+        .about(about)
+        .arg(record)
+        .try_get_matches()
+    {
         Ok(matches) => matches,
         Err(error) => {
             let _ = error.print();
@@ -163,7 +167,9 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     // Counted instead of timed: the waits grow with each failure, and the demo must stay short.
     world
         .service
-        .wait_for("two refusals", LIMIT, |received| received.len() >= before + 2)
+        .wait_for("two refusals", LIMIT, |received| {
+            received.len() >= before + 2
+        })
         .await?;
     kube(
         "main: running again, restart 1",
@@ -171,7 +177,9 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     );
     world
         .service
-        .wait_for("four refusals", LIMIT, |received| received.len() >= before + 4)
+        .wait_for("four refusals", LIMIT, |received| {
+            received.len() >= before + 4
+        })
         .await?;
     world.service_faults.lift_all();
     timeline.line(Side::Service, "the outage is over");
@@ -182,7 +190,10 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
             == Some("2026-01-01T00:00:07Z")
     })
     .await?;
-    timeline.line(Side::Service, "has heard all that happened during the outage");
+    timeline.line(
+        Side::Service,
+        "has heard all that happened during the outage",
+    );
     pause(1500).await;
 
     kube(
@@ -194,7 +205,11 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     Ok(())
 }
 
-async fn accepted(world: &World, what: &str, wanted: impl Fn(&Heartbeat) -> bool) -> Result<(), Failure> {
+async fn accepted(
+    world: &World,
+    what: &str,
+    wanted: impl Fn(&Heartbeat) -> bool,
+) -> Result<(), Failure> {
     let reached = |heartbeats: &[Heartbeat]| {
         heartbeats
             .iter()
@@ -223,7 +238,12 @@ fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
     let accepted = service.accepted();
     let mut states: Vec<(String, Option<i64>)> = accepted
         .iter()
-        .filter_map(|heartbeat| Some((heartbeat.state("main")?.0.to_owned(), heartbeat.exit_code("main"))))
+        .filter_map(|heartbeat| {
+            Some((
+                heartbeat.state("main")?.0.to_owned(),
+                heartbeat.exit_code("main"),
+            ))
+        })
         .collect();
     states.dedup();
     let implied = [
@@ -241,12 +261,16 @@ fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
     {
         return Err(format!("the service heard {states:?}, the script implies {implied:?}").into());
     }
-    let finals = accepted.iter().filter(|heartbeat| heartbeat.is_final()).count();
+    let finals = accepted
+        .iter()
+        .filter(|heartbeat| heartbeat.is_final())
+        .count();
     match accepted.last() {
         Some(last) if last.is_final() && finals == 1 => Ok(last.body.clone()),
-        Some(_) | None => {
-            Err(format!("{finals} last heartbeats were accepted, and there must be one, the last").into())
-        }
+        Some(_) | None => Err(format!(
+            "{finals} last heartbeats were accepted, and there must be one, the last"
+        )
+        .into()),
     }
 }
 
@@ -309,9 +333,10 @@ impl Timeline {
             },
         };
         let nonce: String = heartbeat.nonce().chars().take(6).collect();
-        let answer = heartbeat
-            .status
-            .map_or_else(|| "no answer".to_owned(), |status| format!("answers {status}"));
+        let answer = heartbeat.status.map_or_else(
+            || "no answer".to_owned(),
+            |status| format!("answers {status}"),
+        );
         self.line(
             Side::Service,
             &format!("hears {kind} (nonce {nonce}…): {state}; {answer}"),
@@ -324,9 +349,9 @@ fn said(answer: &Answer) -> String {
         Answer::Accepted => "accepted".to_owned(),
         Answer::Unauthorized => "401".to_owned(),
         Answer::Forbidden => "403".to_owned(),
-        Answer::Refused { status } | Answer::Disowned { status } | Answer::Unavailable { status, .. } => {
-            status.to_string()
-        }
+        Answer::Refused { status }
+        | Answer::Disowned { status }
+        | Answer::Unavailable { status, .. } => status.to_string(),
         Answer::NotSent => "no connection".to_owned(),
         Answer::Ambiguous => "no answer".to_owned(),
     }
@@ -336,7 +361,10 @@ impl Onlooker for Timeline {
     fn note(&mut self, note: &Note) {
         let text = match note {
             Note::Transition {
-                container, from, to, ..
+                container,
+                from,
+                to,
+                ..
             } => {
                 let now = to.state.as_ref().map_or("unknown", |state| state.name());
                 format!("sees {container}: {} → {now}", from.unwrap_or("nothing"))
@@ -369,15 +397,21 @@ impl Onlooker for Timeline {
                 format!("drops heartbeat {number} ({}): {cause:?}", kind.name())
             }
             Note::Barrier { .. } => {
-                "an earlier request may still arrive: the last heartbeat goes once more after it".to_owned()
+                "an earlier request may still arrive: the last heartbeat goes once more after it"
+                    .to_owned()
             }
-            Note::Marked { container, exit_code } => {
+            Note::Marked {
+                container,
+                exit_code,
+            } => {
                 format!("an exit marker tells that {container} ended with {exit_code}")
             }
             Note::UnknownMarker(container) => {
                 format!("an exit marker of {container}, which the pod doesn't have")
             }
-            Note::BarrierFailed => "the repetition of the last heartbeat was not accepted".to_owned(),
+            Note::BarrierFailed => {
+                "the repetition of the last heartbeat was not accepted".to_owned()
+            }
             Note::Resumed { waiting, .. } => {
                 format!("goes on from the journal, with {waiting} heartbeats waiting")
             }
@@ -385,7 +419,9 @@ impl Onlooker for Timeline {
                 "the task's containers are finished: the last heartbeat is due".to_owned()
             }
             Note::Final(cause) => format!("the last heartbeat is due: {cause:?}"),
-            Note::Reopened(_) => "takes the last heartbeat back: podbeat alone was stopped".to_owned(),
+            Note::Reopened(_) => {
+                "takes the last heartbeat back: podbeat alone was stopped".to_owned()
+            }
             Note::Signal { .. } => "hears SIGTERM".to_owned(),
             Note::Deletion(_) => "sees that the pod is being deleted".to_owned(),
             Note::Why(why) => {

@@ -150,7 +150,9 @@ impl Onlooker for Counting {
             Note::Failed { .. } => one_more(&self.tally.failed),
             Note::Transition { .. } => one_more(&self.tally.transitions),
             // Not a loss: a newer heartbeat reports the same news.
-            Note::Dropped(_, _, cause, _) if *cause != DropCause::Superseded => one_more(&self.tally.dropped),
+            Note::Dropped(_, _, cause, _) if *cause != DropCause::Superseded => {
+                one_more(&self.tally.dropped)
+            }
             _ => {}
         }
     }
@@ -169,13 +171,15 @@ pub async fn work() -> Result<(), Error> {
     raise_file_limit()?;
     let mut lines = standard_input();
     let plan = lines.recv().await.unwrap_or_default();
-    let plan: Plan = serde_json::from_str(&plan)
-        .map_err(|error| io("reading the plan of the fleet's agents from standard input")(error.into()))?;
+    let plan: Plan = serde_json::from_str(&plan).map_err(|error| {
+        io("reading the plan of the fleet's agents from standard input")(error.into())
+    })?;
     let tally = Arc::new(Tally::default());
     let (terminate, terminated) = watch::channel(false);
     let mut agents = JoinSet::new();
     let mut to_start = plan.agents.len();
-    let gap = Duration::from_millis(plan.start_over_ms) / u32::try_from(to_start.max(1)).unwrap_or(u32::MAX);
+    let gap = Duration::from_millis(plan.start_over_ms)
+        / u32::try_from(to_start.max(1)).unwrap_or(u32::MAX);
     let begun = Instant::now();
     let mut waiting = plan.agents.into_iter();
     loop {

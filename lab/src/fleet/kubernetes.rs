@@ -79,7 +79,10 @@ pub async fn serve() -> Result<(), Error> {
     let mut orders = BufReader::new(tokio::io::stdin()).lines();
     let mut begun: Option<(KubeApi, usize)> = None;
     loop {
-        let line = orders.next_line().await.map_err(io("reading the next order"))?;
+        let line = orders
+            .next_line()
+            .await
+            .map_err(io("reading the next order"))?;
         let Some(line) = line else { return Ok(()) };
         let order = serde_json::from_str(&line)
             .map_err(|error| io(format!("understanding the order {line}"))(error.into()))?;
@@ -108,10 +111,12 @@ pub async fn serve() -> Result<(), Error> {
             }
             (Order::Step { step, over_ms }, Some((api, pods))) => {
                 let start = Instant::now();
-                let gap = Duration::from_millis(over_ms) / u32::try_from((*pods).max(1)).unwrap_or(u32::MAX);
+                let gap = Duration::from_millis(over_ms)
+                    / u32::try_from((*pods).max(1)).unwrap_or(u32::MAX);
                 for nth in 0..*pods {
                     api.apply(Member { nth }.at(step));
-                    tokio::time::sleep_until(start + gap * u32::try_from(nth).unwrap_or(u32::MAX)).await;
+                    tokio::time::sleep_until(start + gap * u32::try_from(nth).unwrap_or(u32::MAX))
+                        .await;
                 }
             }
             (Order::Step { .. } | Order::Tell, _) => {}

@@ -309,7 +309,10 @@ mod tests {
         let end = || heartbeat(0, 0, LAST, true);
         assert_eq!(received(&[end()]).without_one_final(), 0);
         assert_eq!(received(&[end(), end()]).without_one_final(), 1);
-        assert_eq!(received(&[heartbeat(0, 0, LAST, false)]).without_one_final(), 1);
+        assert_eq!(
+            received(&[heartbeat(0, 0, LAST, false)]).without_one_final(),
+            1
+        );
         assert_eq!(
             received(&[end(), heartbeat(1, 0, LAST, false)]).without_one_final(),
             1
@@ -319,7 +322,10 @@ mod tests {
     #[test]
     fn who_doesnt_heed_retry_after_is_found() {
         let beat = |seconds| heartbeat(seconds, 0, 0, false);
-        assert_eq!(received(&[refused(beat(0)), beat(10), beat(11)]).too_early(), 0);
+        assert_eq!(
+            received(&[refused(beat(0)), beat(10), beat(11)]).too_early(),
+            0
+        );
         let early = received(&[refused(beat(0)), refused(beat(9)), beat(18)]);
         assert_eq!((early.too_early(), early.refused()), (2, 2));
         assert_eq!(

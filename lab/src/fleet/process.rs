@@ -28,7 +28,8 @@ pub fn usage(pid: u32) -> Result<Usage, Error> {
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     Ok(Usage {
         rss_kib: resident(&status).unwrap_or(0),
-        cpu_seconds: ticks(&stat).unwrap_or(0) as f64 / rustix::param::clock_ticks_per_second() as f64,
+        cpu_seconds: ticks(&stat).unwrap_or(0) as f64
+            / rustix::param::clock_ticks_per_second() as f64,
         files,
     })
 }
@@ -42,7 +43,9 @@ pub fn own_usage() -> Result<Usage, Error> {
 }
 
 fn resident(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 

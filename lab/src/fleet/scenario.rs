@@ -54,7 +54,8 @@ impl Member {
         // The exit code differs from pod to pod, so a report about the wrong pod is noticed.
         let code = i32::try_from(1 + self.nth % 200).unwrap_or(1);
         let failed = |start: usize| exit(code, "Error", &id(start));
-        let restarts = |count: i32, status: Value, start: usize| restarted(status, count, &failed(start));
+        let restarts =
+            |count: i32, status: Value, start: usize| restarted(status, count, &failed(start));
         match step {
             0 => waiting("ContainerCreating"),
             1 => running("2026-01-01T00:00:01Z"),
@@ -81,7 +82,12 @@ impl Member {
 #[must_use]
 pub fn mark(state: &Value) -> Option<String> {
     let (kind, members) = state.as_object()?.iter().next()?;
-    let text = |name: &str| members.get(name).and_then(Value::as_str).unwrap_or_default();
+    let text = |name: &str| {
+        members
+            .get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+    };
     Some(match kind.as_str() {
         "waiting" => format!("waiting {}", text("reason")),
         "running" => format!("running since {}", text("startedAt")),

@@ -92,7 +92,11 @@ impl FleetService {
     /// # Errors
     /// Only a mistake in this function.
     pub fn go_away(&self, length: Duration) -> Result<Duration, Misread> {
-        let text = |time: Duration| humantime::format_duration(time).to_string().replace(' ', "");
+        let text = |time: Duration| {
+            humantime::format_duration(time)
+                .to_string()
+                .replace(' ', "")
+        };
         // Both rules are in force now; the first one that is in force applies.
         self.faults.script(&format!(
             "heartbeat refuse for {}; heartbeat 503 retry-after={} for {}",
@@ -143,7 +147,12 @@ impl FleetService {
     ///
     /// # Errors
     /// The step is not reported within `limit`.
-    pub async fn listen_for_step(&mut self, step: usize, size: usize, limit: Duration) -> Result<(), Error> {
+    pub async fn listen_for_step(
+        &mut self,
+        step: usize,
+        size: usize,
+        limit: Duration,
+    ) -> Result<(), Error> {
         self.listen_for(
             &format!("step {step} of {size} runs to be told"),
             limit,

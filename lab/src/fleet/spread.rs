@@ -16,7 +16,11 @@ pub struct Spread {
 impl Spread {
     /// The arrivals from `from` on, in this many slices of a second.
     #[must_use]
-    pub fn of(arrivals: impl IntoIterator<Item = Duration>, from: Duration, seconds: usize) -> Self {
+    pub fn of(
+        arrivals: impl IntoIterator<Item = Duration>,
+        from: Duration,
+        seconds: usize,
+    ) -> Self {
         Self::in_slices(arrivals, from, Duration::from_secs(1), seconds)
     }
 
@@ -121,7 +125,11 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(1);
         let even = Spread::of((0..10_000).map(|_| at(5.0 + 30.0 * rng.f64())), at(5.0), 30);
         assert_eq!(even.total(), 10_000);
-        assert!((0.3..2.0).contains(&even.dispersion()), "{}", even.dispersion());
+        assert!(
+            (0.3..2.0).contains(&even.dispersion()),
+            "{}",
+            even.dispersion()
+        );
         assert!(even.most_to_mean() < 1.25, "{}", even.most_to_mean());
         assert!(even.span > 29.0);
 

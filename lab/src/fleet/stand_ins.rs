@@ -66,7 +66,9 @@ pub async fn run(
     options: &Options,
     say: impl Fn(&str),
 ) -> Result<Figures, Error> {
-    let Options { agents, interval, .. } = *options;
+    let Options {
+        agents, interval, ..
+    } = *options;
     let files = raise_file_limit()?;
     let mut figures = Figures::default();
     figures.attach(
@@ -137,11 +139,20 @@ pub async fn run(
 
     step(&mut kubernetes, 1, interval).await?;
     service.listen_for_step(1, agents, LIMIT).await?;
-    rest(&mut service, &mut kubernetes, &mut workers, options, &mut figures).await?;
+    rest(
+        &mut service,
+        &mut kubernetes,
+        &mut workers,
+        options,
+        &mut figures,
+    )
+    .await?;
     say("the time at rest is measured");
 
     let from = service.elapsed();
-    let back = service.go_away(options.outage).map_err(|error| misread(&error))?;
+    let back = service
+        .go_away(options.outage)
+        .map_err(|error| misread(&error))?;
     say(&format!(
         "the service is away for {}; every pod changes three times meanwhile",
         humantime::format_duration(options.outage)
@@ -209,7 +220,9 @@ async fn rest(
     figures: &mut Figures,
 ) -> Result<(), Error> {
     // Wait one interval, so that heartbeats caused by a change are not counted.
-    service.listen_until(service.elapsed() + options.interval).await;
+    service
+        .listen_until(service.elapsed() + options.interval)
+        .await;
     let window = options.interval * 2;
     let seconds = usize::try_from(window.as_secs()).unwrap_or(60).max(1);
     workers.count().await?;
@@ -230,7 +243,12 @@ async fn rest(
     let spread = Spread::of(arrivals, from, seconds);
     let agents = options.agents as f64;
     let mut add = |name, value, unit, limit| figures.add(name, value, unit, limit);
-    add("heartbeats a second, at rest", spread.mean(), "/s", Limit::None);
+    add(
+        "heartbeats a second, at rest",
+        spread.mean(),
+        "/s",
+        Limit::None,
+    );
     add(
         "fullest second to the average",
         spread.most_to_mean(),
@@ -257,9 +275,15 @@ async fn rest(
         "KiB",
         Limit::None,
     );
-    let busy =
-        |now: Usage, before: Usage| (now.cpu_seconds - before.cpu_seconds) / took.as_secs_f64() * 100.0;
-    add("all agents' CPU", busy(used_now, used), "% of 1", Limit::None);
+    let busy = |now: Usage, before: Usage| {
+        (now.cpu_seconds - before.cpu_seconds) / took.as_secs_f64() * 100.0
+    };
+    add(
+        "all agents' CPU",
+        busy(used_now, used),
+        "% of 1",
+        Limit::None,
+    );
     add(
         "the stand-in service's CPU",
         busy(own_now, own),
@@ -343,7 +367,11 @@ pub async fn end(
     );
     figures.exactly("heartbeats given up", count.dropped, 0);
     figures.exactly("heartbeats of strangers", ledger.strangers(), 0);
-    figures.exactly("heartbeats that break the contract", ledger.violations().len(), 0);
+    figures.exactly(
+        "heartbeats that break the contract",
+        ledger.violations().len(),
+        0,
+    );
     figures.exactly("agents that ended with 0", count.ended_well, agents);
     Ok(())
 }

@@ -94,8 +94,9 @@ impl Worker {
             Ok(line) => line.map_err(io(format!("listening to {}", self.what)))?,
             Err(_) => return Err(self.silent()),
         };
-        let line =
-            line.ok_or_else(|| io(format!("{} ended", self.what))(std::io::ErrorKind::UnexpectedEof.into()))?;
+        let line = line.ok_or_else(|| {
+            io(format!("{} ended", self.what))(std::io::ErrorKind::UnexpectedEof.into())
+        })?;
         serde_json::from_str(&line)
             .map_err(|error| io(format!("understanding {}: {line}", self.what))(error.into()))
     }
@@ -128,14 +129,24 @@ impl Workers {
         // The agents get the one root certificate that they need instead of the system's roots.
         // Thousands of copies of all roots would dominate the measured memory, and a pod's image
         // has its own roots.
-        let roots = plan.settings.get("PODBEAT_CA_FILE").cloned().unwrap_or_default();
+        let roots = plan
+            .settings
+            .get("PODBEAT_CA_FILE")
+            .cloned()
+            .unwrap_or_default();
         let environment = BTreeMap::from([("SSL_CERT_FILE".to_owned(), roots)]);
         let mut workers = Vec::new();
         let processes = processes.max(1);
         for nth in 0..processes {
             // In turns, so that each process starts agents during the whole time.
             let own = Plan {
-                agents: plan.agents.iter().skip(nth).step_by(processes).cloned().collect(),
+                agents: plan
+                    .agents
+                    .iter()
+                    .skip(nth)
+                    .step_by(processes)
+                    .cloned()
+                    .collect(),
                 ..plan.clone()
             };
             let mut worker = Worker::start(program, &["fleet-agents"], &environment)?;

@@ -37,7 +37,10 @@ impl Access {
     pub(super) fn new(hosts: BTreeSet<String>, base: &str, secret: &[u8]) -> Result<Self, Error> {
         // A different key than that of renewed tokens, which come from the same secret. So neither
         // is accepted as the other.
-        let secret = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret), b"the page's cookies");
+        let secret = hmac::sign(
+            &hmac::Key::new(hmac::HMAC_SHA256, secret),
+            b"the page's cookies",
+        );
         Ok(Self {
             key: jwt::random_hex(16)?,
             signer: hmac::Key::new(hmac::HMAC_SHA256, secret.as_ref()),
@@ -138,7 +141,8 @@ impl Access {
             return false;
         };
         let own = hmac::sign(&self.signer, self.signature(until).as_bytes());
-        hmac::verify(&self.signer, signature.as_bytes(), own.as_ref()).is_ok() && now.as_second() < until
+        hmac::verify(&self.signer, signature.as_bytes(), own.as_ref()).is_ok()
+            && now.as_second() < until
     }
 }
 
@@ -189,11 +193,15 @@ mod tests {
             "Max-Age=604800; Path=/ica/; HttpOnly; SameSite=Strict"
         );
         assert!(!text.contains(access_here.key()), "the key is not in it");
-        let knows =
-            |access: &Access, cookies: &str, now| access.knows(&head(&[(header::COOKIE, cookies)]), now);
+        let knows = |access: &Access, cookies: &str, now| {
+            access.knows(&head(&[(header::COOKIE, cookies)]), now)
+        };
         assert!(knows(&access_here, &format!("a=b; {pair};c=d"), now()));
         let again = access("127.0.0.1:8080", SECRET);
-        assert!(knows(&again, pair, now()), "after a start with the same data");
+        assert!(
+            knows(&again, pair, now()),
+            "after a start with the same data"
+        );
         let last = later(now(), ADMITTED - Duration::from_secs(1));
         assert!(knows(&access_here, pair, last));
         assert!(!knows(&access_here, pair, later(now(), ADMITTED)), "over");
@@ -222,7 +230,9 @@ mod tests {
     #[test]
     fn on_loopback_only_its_own_names_are_answered() {
         let here = access("127.0.0.1:8080", SECRET);
-        let asked = |access: &Access, host: &str| access.is_asked_by_own_name(&head(&[(header::HOST, host)]));
+        let asked = |access: &Access, host: &str| {
+            access.is_asked_by_own_name(&head(&[(header::HOST, host)]))
+        };
         for own in [
             "localhost",
             "LocalHost:1",

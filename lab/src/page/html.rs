@@ -63,7 +63,13 @@ fn foreign(text: &str) -> Markup {
     html! { bdi { (text) } }
 }
 
-fn document(title: &str, live: Option<&str>, now: Option<Timestamp>, reload: &str, main: &Markup) -> String {
+fn document(
+    title: &str,
+    live: Option<&str>,
+    now: Option<Timestamp>,
+    reload: &str,
+    main: &Markup,
+) -> String {
     let page = html! {
         (DOCTYPE)
         html lang="en" {
@@ -95,7 +101,9 @@ fn document(title: &str, live: Option<&str>, now: Option<Timestamp>, reload: &st
 
 /// The page of the runs.
 pub(super) fn runs(overview: &Overview, now: Timestamp) -> String {
-    let query = overview.status.map(|status| format!("?status={}", status.word()));
+    let query = overview
+        .status
+        .map(|status| format!("?status={}", status.word()));
     let query = query.unwrap_or_default();
     let picture = |name| region(runs_regions(overview), name);
     let main = html! {
@@ -366,8 +374,7 @@ fn attempts(attempts: &[Attempt]) -> Markup {
 fn beat(number: u64, entry: &Entry) -> Markup {
     let told = entry.told();
     let retry = html! { @match told.retry_count { Some(count) => (count), None => (nothing()) } };
-    let nonce =
-        html! { @match &told.nonce { Some(nonce) => code { (foreign(nonce)) }, None => (nothing()) } };
+    let nonce = html! { @match &told.nonce { Some(nonce) => code { (foreign(nonce)) }, None => (nothing()) } };
     let time = html! {
         (fixed(told.at))
         @if told.last { " " span.last { "last" } }
@@ -377,7 +384,9 @@ fn beat(number: u64, entry: &Entry) -> Markup {
 }
 
 fn answer(told: &Told<'_>) -> Markup {
-    let is_good = told.status.is_some_and(|status| (200..300).contains(&status));
+    let is_good = told
+        .status
+        .is_some_and(|status| (200..300).contains(&status));
     html! {
         @match told.status {
             Some(status) => span class=(if is_good { "good" } else { "bad" }) { (status) },
@@ -413,7 +422,13 @@ fn container(container: &Container) -> Markup {
 
 /// A page that explains a refusal.
 pub(super) fn refusal(title: &str, text: &str) -> String {
-    document(title, None, None, "", &html! { h1 { (title) } p { (text) } })
+    document(
+        title,
+        None,
+        None,
+        "",
+        &html! { h1 { (title) } p { (text) } },
+    )
 }
 
 #[cfg(test)]
@@ -486,9 +501,15 @@ mod tests {
     fn played(text: &str) -> (Store, Received<Arc<Entry>>) {
         let mut store = store();
         store.create(text, wanted(text), 0, at(1)).expect("a run");
-        store.heartbeat(text, &Beat::default(), at(2)).expect("accepted");
-        store.heartbeat(text, &last(text, 3), at(65)).expect("accepted");
-        store.create("new", wanted("fresh"), 0, at(66)).expect("a run");
+        store
+            .heartbeat(text, &Beat::default(), at(2))
+            .expect("accepted");
+        store
+            .heartbeat(text, &last(text, 3), at(65))
+            .expect("accepted");
+        store
+            .create("new", wanted("fresh"), 0, at(66))
+            .expect("a run");
         let mut received = Received::default();
         let body = json!({"nonce": text, "jobRetryCount": 3, "lastHeartbeat": true, "containerStatus": [
             {"name": text, "state": {"terminated": {"reason": text, "exitCode": 3}}}, {"name": "helper", "state": {text: {}}}]});
@@ -533,11 +554,18 @@ mod tests {
                     "{html}"
                 );
                 assert!(!html.contains("onerror=alert(2)>"), "{html}");
-                assert!(!html.contains('\u{202e}') && !html.contains('\u{2066}'), "{html}");
+                assert!(
+                    !html.contains('\u{202e}') && !html.contains('\u{2066}'),
+                    "{html}"
+                );
                 // There are only the page's own tags, and every attribute ends where it should.
                 let stripped = html.replace("<script src=\"page.js\" defer></script>", "");
                 assert!(!stripped.contains("script>"), "{html}");
-                assert_eq!(html.matches('<').count(), html.matches('>').count(), "{html}");
+                assert_eq!(
+                    html.matches('<').count(),
+                    html.matches('>').count(),
+                    "{html}"
+                );
             }
             let address = utf8_percent_encode(hostile, ID).to_string();
             assert!(runs(&overview, at(70)).contains(&format!("href=\"run?id={address}\"")));
@@ -577,7 +605,9 @@ mod tests {
         assert_eq!(html.matches("<tr role=\"row\" data-key").count(), MOST_RUNS);
         assert!(html.contains("The newest 200 of 250 are shown."));
         assert!(
-            html.contains("run?id=r249") && html.contains("run?id=r50\"") && !html.contains("run?id=r49\"")
+            html.contains("run?id=r249")
+                && html.contains("run?id=r50\"")
+                && !html.contains("run?id=r49\"")
         );
         let html = runs(&Overview::of(&store, Some(Status::Failed)), at(300));
         assert!(html.contains("No run is Failed now.") && !html.contains("data-key"));
@@ -587,6 +617,8 @@ mod tests {
         let failed = Overview::of(&store, Some(Status::Failed));
         let html = runs(&failed, at(302));
         assert!(html.contains("run?id=r7\"") && html.matches("data-key").count() == 1);
-        assert!(html.contains("id=\"count-pending\">249<") && html.contains("id=\"count-failed\">1<"));
+        assert!(
+            html.contains("id=\"count-pending\">249<") && html.contains("id=\"count-failed\">1<")
+        );
     }
 }

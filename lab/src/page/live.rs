@@ -331,7 +331,9 @@ mod tests {
                 }
             }
         };
-        let slowly = tokio::time::timeout(LIMIT, read).await.expect("the newest state");
+        let slowly = tokio::time::timeout(LIMIT, read)
+            .await
+            .expect("the newest state");
         assert!(
             slowly < told,
             "{slowly} events for the slow one, {told} for the quick one"
@@ -347,7 +349,10 @@ mod tests {
             let before = Instant::now();
             assert_eq!(stream.next().await.as_deref(), Some(":\n\n"));
             let waited = before.elapsed();
-            assert!(waited >= KEEP_ALIVE && waited <= KEEP_ALIVE + TICK, "{waited:?}");
+            assert!(
+                waited >= KEEP_ALIVE && waited <= KEEP_ALIVE + TICK,
+                "{waited:?}"
+            );
         }
     }
 
@@ -382,6 +387,9 @@ mod tests {
         );
         assert_eq!(told.rows.len(), 2, "nothing is kept of what has gone");
         let mut told = Told::default();
-        assert!(told.tell(picture("0", &[])).is_some(), "nothing is a state, too");
+        assert!(
+            told.tell(picture("0", &[])).is_some(),
+            "nothing is a state, too"
+        );
     }
 }

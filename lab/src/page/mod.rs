@@ -165,7 +165,12 @@ impl Page {
     }
 
     /// Answers a request for one of its places.
-    pub(crate) fn answer(&self, source: &Arc<impl Source>, place: Place, head: &Parts) -> Response<Body> {
+    pub(crate) fn answer(
+        &self,
+        source: &Arc<impl Source>,
+        place: Place,
+        head: &Parts,
+    ) -> Response<Body> {
         let mut response = self
             .answered(source, place, head)
             .unwrap_or_else(|refusal| refusal.response());
@@ -214,7 +219,9 @@ impl Page {
             return Err(Refusal::Stranger);
         }
         let subject = match place {
-            Place::Run | Place::RunLive => Subject::Run(parameter("id").ok_or(Refusal::NoRun)?.to_owned()),
+            Place::Run | Place::RunLive => {
+                Subject::Run(parameter("id").ok_or(Refusal::NoRun)?.to_owned())
+            }
             _ => match parameter("status") {
                 None | Some("") => Subject::Runs(None),
                 Some(word) => Subject::Runs(Some(status(word).ok_or(Refusal::Query)?)),
@@ -290,7 +297,11 @@ impl Refusal {
                 "podbeat-lab service prints the link when it starts, on the line “page”: open that one. It is made up anew at each \
                  start.",
             ),
-            Self::Elsewhere => (403, "Not from here", "Only this page itself may ask for that."),
+            Self::Elsewhere => (
+                403,
+                "Not from here",
+                "Only this page itself may ask for that.",
+            ),
             Self::Query => (
                 400,
                 "The address is not understood",

@@ -31,7 +31,11 @@ fn is_odd(character: char) -> bool {
 
 /// An age in the largest whole unit. page.js formats it in the same way.
 pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
-    let seconds = now.as_millisecond().saturating_sub(then.as_millisecond()).max(0) / 1000;
+    let seconds = now
+        .as_millisecond()
+        .saturating_sub(then.as_millisecond())
+        .max(0)
+        / 1000;
     let (count, unit) = match seconds {
         0..60 => (seconds, "s"),
         60..3_600 => (seconds / 60, "min"),

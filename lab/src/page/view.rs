@@ -52,13 +52,20 @@ impl Entry {
             body: body.into(),
             status,
             fault,
-            violations: violations.map(|violation| shown(violation, SENTENCE)).collect(),
+            violations: violations
+                .map(|violation| shown(violation, SENTENCE))
+                .collect(),
         }
     }
 
     /// The memory that it uses, in bytes.
     pub(crate) fn weight(&self) -> usize {
-        let texts: usize = self.violations.iter().chain(&self.fault).map(String::len).sum();
+        let texts: usize = self
+            .violations
+            .iter()
+            .chain(&self.fault)
+            .map(String::len)
+            .sum();
         self.body.len() + texts + OWN_WEIGHT
     }
 }
@@ -88,7 +95,10 @@ impl Line {
             since: run.modified,
             last_beat,
             retry_count: run.retry_count,
-            details: run.details.as_deref().map(|details| shown(details, SENTENCE)),
+            details: run
+                .details
+                .as_deref()
+                .map(|details| shown(details, SENTENCE)),
         }
     }
 }
@@ -105,7 +115,9 @@ impl Overview {
     pub(crate) fn of(store: &Store, status: Option<Status>) -> Self {
         Self {
             status,
-            counts: Status::ALL.map(|status| (status, store.count(status))).into(),
+            counts: Status::ALL
+                .map(|status| (status, store.count(status)))
+                .into(),
             lines: store.newest(status).take(MOST_RUNS).map(Line::of).collect(),
         }
     }
@@ -116,8 +128,13 @@ impl Overview {
 
     /// The number of runs with the shown status.
     pub(super) fn matching(&self) -> usize {
-        let chosen = |(other, _): &&(Status, usize)| self.status.is_none_or(|status| status == *other);
-        self.counts.iter().filter(chosen).map(|(_, count)| count).sum()
+        let chosen =
+            |(other, _): &&(Status, usize)| self.status.is_none_or(|status| status == *other);
+        self.counts
+            .iter()
+            .filter(chosen)
+            .map(|(_, count)| count)
+            .sum()
     }
 }
 
@@ -195,7 +212,8 @@ pub(super) struct Container {
 
 impl Container {
     fn of(status: &Value) -> Self {
-        let text = |value: Option<&Value>| value.and_then(Value::as_str).map(|text| shown(text, NAME));
+        let text =
+            |value: Option<&Value>| value.and_then(Value::as_str).map(|text| shown(text, NAME));
         let state = status.get("state").and_then(Value::as_object);
         let state = state.and_then(|states| states.iter().next());
         let member = |name| state.and_then(|(_, members)| members.get(name));
@@ -222,7 +240,11 @@ impl Entry {
                 .and_then(Value::as_str)
                 .map(|nonce| shown(nonce, NAME)),
             retry_count: body.get("jobRetryCount").and_then(whole_number),
-            containers: statuses.iter().take(MOST_CONTAINERS).map(Container::of).collect(),
+            containers: statuses
+                .iter()
+                .take(MOST_CONTAINERS)
+                .map(Container::of)
+                .collect(),
             more_containers: statuses.len().saturating_sub(MOST_CONTAINERS),
             status: self.status,
             fault: self.fault.as_deref(),
@@ -272,7 +294,12 @@ mod tests {
             for run in 0..2_500 {
                 let entry = Entry::new(now(), &body, Some(200), None, &[]);
                 let weight = entry.weight();
-                received.keep(&format!("trn.{run:032x}"), entry, weight, crate::page::BOUNDS);
+                received.keep(
+                    &format!("trn.{run:032x}"),
+                    entry,
+                    weight,
+                    crate::page::BOUNDS,
+                );
             }
         }
         for run in 0..2_500 {

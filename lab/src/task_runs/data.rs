@@ -62,7 +62,9 @@ impl Data {
         let locked =
             "PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;
                       BEGIN IMMEDIATE; COMMIT;";
-        connection.execute_batch(locked).map_err(failed("locking"))?;
+        connection
+            .execute_batch(locked)
+            .map_err(failed("locking"))?;
         Ok(Self {
             path: path.to_owned(),
             connection,
@@ -72,7 +74,9 @@ impl Data {
     /// The runs, in the order of their creation.
     pub(crate) fn runs(&self) -> Result<Vec<Run>, Error> {
         let read = || -> rusqlite::Result<Vec<String>> {
-            let mut statement = self.connection.prepare("SELECT run FROM runs ORDER BY number")?;
+            let mut statement = self
+                .connection
+                .prepare("SELECT run FROM runs ORDER BY number")?;
             let rows = statement.query_map([], |row| row.get(0))?;
             rows.collect()
         };
@@ -117,11 +121,13 @@ impl Data {
                 match change {
                     Change::Put(run) => transaction.execute(
                         "INSERT OR REPLACE INTO runs (number, run) VALUES (?1, ?2)",
-                        params![number(run.number), serde_json::to_string(run).unwrap_or_default()],
+                        params![
+                            number(run.number),
+                            serde_json::to_string(run).unwrap_or_default()
+                        ],
                     )?,
-                    Change::Gone(gone) => {
-                        transaction.execute("DELETE FROM runs WHERE number = ?1", params![number(*gone)])?
-                    }
+                    Change::Gone(gone) => transaction
+                        .execute("DELETE FROM runs WHERE number = ?1", params![number(*gone)])?,
                 };
             }
             transaction.commit()

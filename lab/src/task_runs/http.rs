@@ -134,9 +134,10 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Self {
         let (status, code) = match refusal {
             Refusal::Unknown => (404, "NotFound"),
-            Refusal::Over(_) | Refusal::Fenced { .. } | Refusal::WrongNonce | Refusal::NotAbortable(_) => {
-                (409, "Conflict")
-            }
+            Refusal::Over(_)
+            | Refusal::Fenced { .. }
+            | Refusal::WrongNonce
+            | Refusal::NotAbortable(_) => (409, "Conflict"),
             Refusal::Full => (503, "ServiceUnavailable"),
         };
         Self::new(status, code, refusal.to_string())
@@ -211,7 +212,9 @@ pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
     let mut is_asked = false;
     for value in headers.get_all(header::ACCEPT) {
         for range in value.to_str().unwrap_or_default().split(',') {
-            let mut parts = range.split(';').map(|part| part.trim().to_ascii_lowercase());
+            let mut parts = range
+                .split(';')
+                .map(|part| part.trim().to_ascii_lowercase());
             let precision = match parts.next().unwrap_or_default().as_str() {
                 "" => continue,
                 "application/json" => Some(2),
@@ -248,7 +251,9 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
     let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else {
         return false;
     };
-    let mut parts = value.split(';').map(|part| part.trim().to_ascii_lowercase());
+    let mut parts = value
+        .split(';')
+        .map(|part| part.trim().to_ascii_lowercase());
     let essence = parts.next().unwrap_or_default();
     let is_listed = essence == "application/json"
         || essence == "text/json"
@@ -291,7 +296,12 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
         is_new.then_some(()).ok_or_else(twice)
     };
     for (name, value) in parameters(query.unwrap_or_default())? {
-        let values = || value.split(',').map(str::trim).filter(|value| !value.is_empty());
+        let values = || {
+            value
+                .split(',')
+                .map(str::trim)
+                .filter(|value| !value.is_empty())
+        };
         match name.as_str() {
             "names" => {
                 filter.names.extend(values().map(str::to_owned));
@@ -306,7 +316,8 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
             "sort" => {
                 once("sort", sort.is_none())?;
                 sort = Some(
-                    list::sort(&value).map_err(|unsortable| Problem::bad_request(unsortable.to_string()))?,
+                    list::sort(&value)
+                        .map_err(|unsortable| Problem::bad_request(unsortable.to_string()))?,
                 );
             }
             "pageSize" => {
@@ -389,7 +400,12 @@ pub(crate) fn wanted(body: &Value) -> Wanted {
     Wanted {
         name: text("name"),
         description: text("description"),
-        acl: acl.map(|acl| acl.iter().filter_map(Value::as_str).map(str::to_owned).collect()),
+        acl: acl.map(|acl| {
+            acl.iter()
+                .filter_map(Value::as_str)
+                .map(str::to_owned)
+                .collect()
+        }),
         execution,
     }
 }
@@ -486,9 +502,15 @@ fn summary_members(run: &Run, url: &str) -> Map<String, Value> {
         ("href", Some(json!(format!("{url}/v1/tasks/runs/{path}")))),
         ("urn", Some(json!(format!("urn:podbeat:task-run:{path}")))),
         ("name", run.name.as_ref().map(|name| json!(name))),
-        ("description", run.description.as_ref().map(|text| json!(text))),
+        (
+            "description",
+            run.description.as_ref().map(|text| json!(text)),
+        ),
         ("status", Some(json!(run.status.word()))),
-        ("statusDetails", run.details.as_ref().map(|text| json!(text))),
+        (
+            "statusDetails",
+            run.details.as_ref().map(|text| json!(text)),
+        ),
         ("typeOfResource", resource("type")),
         ("sizeOfResource", resource("size")),
         ("tierOfResource", resource("tier")),
@@ -570,14 +592,22 @@ mod tests {
                 "/x/v1/tasks/runs/a%3Aabort",
                 Operation::Get("a:abort".to_owned()),
             ),
-            ("PUT", "/x/v1/tasks/runs/a%3Ab%2fc:abort", Operation::Abort(id())),
+            (
+                "PUT",
+                "/x/v1/tasks/runs/a%3Ab%2fc:abort",
+                Operation::Abort(id()),
+            ),
             (
                 "POST",
                 "/x/v1/tasks/runs/a:b%2Fc:heartbeat",
                 Operation::Heartbeat(id()),
             ),
         ] {
-            assert_eq!(route("/x", &head(method, path)), Ok(expected), "{method} {path}");
+            assert_eq!(
+                route("/x", &head(method, path)),
+                Ok(expected),
+                "{method} {path}"
+            );
         }
         for (method, path, status) in [
             ("GET", "/", 404),
@@ -629,7 +659,11 @@ mod tests {
             "*/*;q=0, application/json",
             "",
         ] {
-            assert_eq!(accepts_json(&headers(header::ACCEPT, taken)), Ok(()), "{taken}");
+            assert_eq!(
+                accepts_json(&headers(header::ACCEPT, taken)),
+                Ok(()),
+                "{taken}"
+            );
         }
         assert_eq!(accepts_json(&HeaderMap::new()), Ok(()));
         for refused in [
@@ -652,8 +686,10 @@ mod tests {
         assert_eq!(asked.filter.statuses, ["Running"]);
         assert_eq!((asked.sort.len(), asked.size), (2, 3));
         let token = asked.token(Place::Last);
-        let again =
-            query(Some(&format!("pageToken={token}&sort=timeCreated+desc,name+asc"))).expect("its page");
+        let again = query(Some(&format!(
+            "pageToken={token}&sort=timeCreated+desc,name+asc"
+        )))
+        .expect("its page");
         assert_eq!(
             again,
             Query {
@@ -679,7 +715,11 @@ mod tests {
             &format!("pageToken={token}&sort=name"),
             &format!("pageToken={token}&names=other"),
         ] {
-            assert_eq!(query(Some(refused)).expect_err(refused).status, 400, "{refused}");
+            assert_eq!(
+                query(Some(refused)).expect_err(refused).status,
+                400,
+                "{refused}"
+            );
         }
     }
 

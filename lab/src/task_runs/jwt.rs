@@ -34,7 +34,12 @@ impl Issuer {
     }
 
     /// Issues a token for a run's heartbeats.
-    pub(crate) fn issue(&self, run: &str, now: Timestamp, lifetime: Duration) -> Result<String, Error> {
+    pub(crate) fn issue(
+        &self,
+        run: &str,
+        now: Timestamp,
+        lifetime: Duration,
+    ) -> Result<String, Error> {
         let claims = Claims {
             sub: run.to_owned(),
             iat: now.as_second(),
@@ -74,7 +79,10 @@ pub(crate) fn random(bytes: usize) -> Result<Vec<u8>, Error> {
 
 /// Random bytes from the system, in hexadecimal digits.
 pub(crate) fn random_hex(bytes: usize) -> Result<String, Error> {
-    Ok(random(bytes)?.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(random(bytes)?
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 #[cfg(test)]
@@ -87,12 +95,22 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let hour = Duration::from_secs(3600);
         let token = issuer.issue("trn.1", now, hour).expect("a token");
-        assert_ne!(token, issuer.issue("trn.1", now, hour).expect("a fresh one"));
+        assert_ne!(
+            token,
+            issuer.issue("trn.1", now, hour).expect("a fresh one")
+        );
         assert_eq!(issuer.run(&token, now).as_deref(), Some("trn.1"));
         assert_eq!(issuer.run(&token, later(now, hour)), None, "expired");
         assert_eq!(Issuer::new(&[8; KEY_BYTES]).run(&token, now), None);
         let (head, _) = token.rsplit_once('.').expect("a signature");
-        for forged in ["", ".", "..", head, &format!("{head}."), &format!("x{token}")] {
+        for forged in [
+            "",
+            ".",
+            "..",
+            head,
+            &format!("{head}."),
+            &format!("x{token}"),
+        ] {
             assert_eq!(issuer.run(forged, now), None, "{forged}");
         }
     }

@@ -156,7 +156,11 @@ impl Query {
 
     fn cursor(&self, run: &Run) -> Cursor {
         Cursor {
-            keys: self.sort.iter().map(|&(field, _)| key(run, field)).collect(),
+            keys: self
+                .sort
+                .iter()
+                .map(|&(field, _)| key(run, field))
+                .collect(),
             number: run.number,
         }
     }

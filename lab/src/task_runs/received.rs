@@ -57,7 +57,10 @@ impl Heartbeat {
     /// The nonce.
     #[must_use]
     pub fn nonce(&self) -> &str {
-        self.body.get("nonce").and_then(Value::as_str).unwrap_or_default()
+        self.body
+            .get("nonce")
+            .and_then(Value::as_str)
+            .unwrap_or_default()
     }
 
     /// The state of a container: its name on the wire and its members.
@@ -138,7 +141,9 @@ impl<H> Received<H> {
     /// The heartbeats of one run, newest first, each with its number among all.
     pub(crate) fn of_run(&self, run_id: &str) -> impl Iterator<Item = (u64, &H)> {
         let of_run = self.of_runs.get(run_id);
-        let numbers = of_run.into_iter().flat_map(|of_run| of_run.numbers.iter().rev());
+        let numbers = of_run
+            .into_iter()
+            .flat_map(|of_run| of_run.numbers.iter().rev());
         numbers.filter_map(|&number| Some((number, &self.heartbeats.get(&number)?.heartbeat)))
     }
 
@@ -172,7 +177,8 @@ impl<H> Received<H> {
         self.next += 1;
         of_run.numbers.push_back(number);
         let run_id = Arc::clone(&of_run.run_id);
-        let surplus = (of_run.numbers.len() > bounds.of_run).then(|| of_run.numbers.front().copied());
+        let surplus =
+            (of_run.numbers.len() > bounds.of_run).then(|| of_run.numbers.front().copied());
         self.bytes = self.bytes.saturating_add(weight);
         let kept = Kept {
             run_id,
@@ -248,7 +254,10 @@ mod tests {
             (received.bytes, received.of_runs.len(), received.count()),
             (0, 0, 9)
         );
-        let none = Bounds { of_run: 0, ..bounds };
+        let none = Bounds {
+            of_run: 0,
+            ..bounds
+        };
         received.keep("g", ("g", 8), 1, none);
         expect(&received, &[]);
     }

@@ -86,7 +86,12 @@ impl Wanted {
     /// The approximate memory that it uses, in bytes.
     pub(crate) fn weight(&self) -> usize {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        let acl: usize = self.acl.iter().flatten().map(|entry| entry.len() + ENTRY).sum();
+        let acl: usize = self
+            .acl
+            .iter()
+            .flatten()
+            .map(|entry| entry.len() + ENTRY)
+            .sum();
         let execution = self
             .execution
             .as_ref()
@@ -140,7 +145,13 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    pub(crate) fn new(id: String, number: u64, wanted: Wanted, weight: usize, now: Timestamp) -> Self {
+    pub(crate) fn new(
+        id: String,
+        number: u64,
+        wanted: Wanted,
+        weight: usize,
+        now: Timestamp,
+    ) -> Self {
         Self {
             id,
             number,
@@ -178,7 +189,13 @@ impl Run {
     }
 
     /// Ends the attempt, and the run with it.
-    pub(crate) fn end(&mut self, status: Status, details: Option<String>, by_agent: bool, now: Timestamp) {
+    pub(crate) fn end(
+        &mut self,
+        status: Status,
+        details: Option<String>,
+        by_agent: bool,
+        now: Timestamp,
+    ) {
         self.status = status;
         if let Some(attempt) = self.attempts.last_mut() {
             attempt.ended = Some(now);

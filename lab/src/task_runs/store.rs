@@ -184,7 +184,12 @@ impl Store {
         Ok(())
     }
 
-    pub(crate) fn heartbeat(&mut self, id: &str, beat: &Beat, now: Timestamp) -> Result<(), Refusal> {
+    pub(crate) fn heartbeat(
+        &mut self,
+        id: &str,
+        beat: &Beat,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
         let mut run = match self.get(id, now) {
             Err(Refusal::Unknown) if self.rules.adopts => {
                 let wanted = Wanted {
@@ -255,7 +260,10 @@ impl Store {
 
     /// The runs with a status, or all, newest first. Each has the time of its last accepted
     /// heartbeat.
-    pub(crate) fn newest(&self, status: Option<Status>) -> impl Iterator<Item = (&Run, Option<Timestamp>)> {
+    pub(crate) fn newest(
+        &self,
+        status: Option<Status>,
+    ) -> impl Iterator<Item = (&Run, Option<Timestamp>)> {
         let numbers_of_status = status.and_then(|status| self.by_status.get(&status));
         let all = status.is_none().then(|| self.runs.keys().rev());
         let numbers = numbers_of_status.into_iter().flatten().rev();
@@ -287,10 +295,11 @@ impl Store {
     /// Returns changes that could not be written. The next call of [`Self::take_changes`] includes
     /// them.
     pub(crate) fn changed_still(&mut self, changes: &[Change]) {
-        self.changed.extend(changes.iter().map(|change| match change {
-            Change::Put(run) => run.number,
-            Change::Gone(number) => *number,
-        }));
+        self.changed
+            .extend(changes.iter().map(|change| match change {
+                Change::Put(run) => run.number,
+                Change::Gone(number) => *number,
+            }));
     }
 
     /// Ends the runs that were silent for too long, each at the time of its timeout. Every request
@@ -351,7 +360,10 @@ impl Store {
 
     fn insert(&mut self, run: Run, received: Timestamp, beat: Option<Timestamp>) {
         self.version += 1;
-        self.by_status.entry(run.status).or_default().insert(run.number);
+        self.by_status
+            .entry(run.status)
+            .or_default()
+            .insert(run.number);
         self.numbers.insert(run.id.clone(), run.number);
         self.bytes = self.bytes.saturating_add(run.weight);
         if run.status == Status::Running {
@@ -359,7 +371,14 @@ impl Store {
         } else if run.status.is_over() {
             self.over.insert((run.modified, run.number));
         }
-        self.runs.insert(run.number, Kept { run, received, beat });
+        self.runs.insert(
+            run.number,
+            Kept {
+                run,
+                received,
+                beat,
+            },
+        );
     }
 
     fn remove(&mut self, number: u64) {

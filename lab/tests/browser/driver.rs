@@ -63,7 +63,9 @@ impl Area {
 }
 
 fn missing(program: &str, error: &std::io::Error) -> String {
-    format!("{program} can't be started ({error}): install Debian's packages chromium and chromium-driver")
+    format!(
+        "{program} can't be started ({error}): install Debian's packages chromium and chromium-driver"
+    )
 }
 
 impl Browser {
@@ -205,8 +207,10 @@ impl Browser {
 
     /// Sets the width and height of the visible page.
     pub(crate) async fn resize(&self, width: u32, height: u32) {
-        let metrics = json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
-        self.devtools("Emulation.setDeviceMetricsOverride", metrics).await;
+        let metrics =
+            json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false});
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
+            .await;
     }
 
     /// Sets the color scheme: light or dark.
@@ -224,7 +228,9 @@ impl Browser {
 
     /// The log entries of this kind since the last call.
     async fn log(&self, kind: &str) -> Vec<Value> {
-        let log = self.ask(Method::POST, "/se/log", &json!({"type": kind})).await;
+        let log = self
+            .ask(Method::POST, "/se/log", &json!({"type": kind}))
+            .await;
         log.as_array().expect("entries").clone()
     }
 

@@ -86,17 +86,25 @@ impl Service {
     }
 
     async fn post(&self, rest: &str, body: &Value) -> Value {
-        let request = self.client.post(format!("{}/v1/tasks/runs{rest}", self.url));
+        let request = self
+            .client
+            .post(format!("{}/v1/tasks/runs{rest}", self.url));
         let request = request
             .bearer_auth(TOKEN)
             .header("content-type", "application/json");
-        let response = request.body(body.to_string()).send().await.expect("an answer");
+        let response = request
+            .body(body.to_string())
+            .send()
+            .await
+            .expect("an answer");
         assert!(response.status().is_success(), "{}", response.status());
         serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON")
     }
 
     async fn run(&self, name: &str) -> String {
-        let created = self.post("", &json!({"name": name, "description": name})).await;
+        let created = self
+            .post("", &json!({"name": name, "description": name}))
+            .await;
         created["id"].as_str().expect("an id").to_owned()
     }
 
@@ -157,7 +165,10 @@ async fn open(browser: &Browser, service: &Service) {
 
 async fn is_live(browser: &Browser) {
     browser
-        .until("live", "document.getElementById('live').dataset.state === 'live'")
+        .until(
+            "live",
+            "document.getElementById('live').dataset.state === 'live'",
+        )
         .await;
 }
 
@@ -167,7 +178,9 @@ async fn shows(browser: &Browser, name: &str, status: &str) {
         "[...document.querySelectorAll('#rows tr')].some(row =>
             row.querySelector('a').textContent === {name:?} && row.querySelector('.badge').textContent.endsWith({status:?}))"
     );
-    browser.until(&format!("{name} {status}"), &expression).await;
+    browser
+        .until(&format!("{name} {status}"), &expression)
+        .await;
 }
 
 /// The status with a pixel's color.
@@ -184,7 +197,12 @@ fn badge(picture: &Picture, area: Area) -> Option<&'static str> {
         .flat_map(|y| (area.left..area.right).map(move |x| (x, y)))
         .map(|(x, y)| class(picture.at(x, y)))
         .collect();
-    let of = |status: &str| pixels.iter().filter(|class| **class == Some(status)).count();
+    let of = |status: &str| {
+        pixels
+            .iter()
+            .filter(|class| **class == Some(status))
+            .count()
+    };
     BACKS
         .iter()
         .map(|(status, _)| *status)
@@ -199,7 +217,10 @@ async fn no_complaints(browser: &Browser, service: &Service) {
     );
     let origin = format!("{}/", service.url);
     let requests = browser.requests().await;
-    assert!(requests.iter().any(|url| url.contains("/live")), "{requests:?}");
+    assert!(
+        requests.iter().any(|url| url.contains("/live")),
+        "{requests:?}"
+    );
     for url in requests {
         assert!(url.starts_with(&origin), "{url} is asked for");
     }
@@ -210,8 +231,8 @@ async fn no_complaints(browser: &Browser, service: &Service) {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
 async fn an_agent_is_seen_to_run_and_its_silence_to_time_out() {
-    let agent =
-        std::env::var("PODBEAT_BINARY").expect("PODBEAT_BINARY names the agent; `just page-test` sets it");
+    let agent = std::env::var("PODBEAT_BINARY")
+        .expect("PODBEAT_BINARY names the agent; `just page-test` sets it");
     let service = Service::start(&["--heartbeat-timeout", "3s"]).await;
     let browser = Browser::start().await;
     let bystander = service.run("bystander").await;
@@ -255,7 +276,10 @@ async fn an_agent_is_seen_to_run_and_its_silence_to_time_out() {
     let beats = "document.querySelector('#rows tr:first-child td:nth-child(4) time').dataset.at";
     let first = browser.get(&format!("return Number({beats})")).await;
     browser
-        .until("beats for 4 s", &format!("Number({beats}) > {first} + 4000"))
+        .until(
+            "beats for 4 s",
+            &format!("Number({beats}) > {first} + 4000"),
+        )
         .await;
     shows(&browser, "align-reads", "Running").await;
 
@@ -344,7 +368,8 @@ async fn the_page_of_a_run_is_live() {
 #[ignore = "needs Chromium: just page-test"]
 async fn with_scripting_off_it_shows_the_moment() {
     let service = Service::start(&[]).await;
-    let browser = Browser::with(json!({"profile.managed_default_content_settings.javascript": 2})).await;
+    let browser =
+        Browser::with(json!({"profile.managed_default_content_settings.javascript": 2})).await;
     let id = service.run("align-reads").await;
     browser.open(&service.page).await;
     let text = async || {
@@ -356,9 +381,14 @@ async fn with_scripting_off_it_shows_the_moment() {
         before.contains("align-reads") && before.contains("Pending") && before.contains("As of"),
         "{before}"
     );
-    assert!(before.contains("Reload") && !before.contains("Live"), "{before}");
+    assert!(
+        before.contains("Reload") && !before.contains("Live"),
+        "{before}"
+    );
     service.beat(&id, &json!({})).await;
-    let href = browser.get("return document.querySelector('#live a').href").await;
+    let href = browser
+        .get("return document.querySelector('#live a').href")
+        .await;
     browser.open(href.as_str().expect("a link")).await;
     assert!(text().await.contains("Running"));
     browser.open(&format!("{}/run?id={id}", service.url)).await;
@@ -395,7 +425,8 @@ async fn hostile_names_are_inert() {
         if nth == HOSTILE.len() / 2 {
             open(&browser, &service).await;
         }
-        let status = json!([{"name": hostile, "state": {"terminated": {"reason": hostile, "exitCode": 1}}}]);
+        let status =
+            json!([{"name": hostile, "state": {"terminated": {"reason": hostile, "exitCode": 1}}}]);
         service
             .beat(
                 &id,
@@ -482,7 +513,11 @@ async fn only_the_link_opens_it_and_leaves_no_trace() {
     browser.picture("stranger").await;
     // The console shows only the document's refusal.
     let complaints = browser.console().await;
-    let refused = |entry: &Value| entry["message"].as_str().is_some_and(|text| text.contains("403"));
+    let refused = |entry: &Value| {
+        entry["message"]
+            .as_str()
+            .is_some_and(|text| text.contains("403"))
+    };
     assert!(complaints.iter().all(refused), "{complaints:?}");
     open(&browser, &service).await;
     let seen = browser
@@ -523,7 +558,9 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
     let service = Service::start(&["--heartbeat-timeout", "1s"]).await;
     let browser = Browser::start().await;
     let ids = service.some_runs().await;
-    service.run(&"a-very-long-name-without-a-break".repeat(7)).await;
+    service
+        .run(&"a-very-long-name-without-a-break".repeat(7))
+        .await;
     let long = "long".repeat(60);
     let status = json!([{"name": long, "state": {"waiting": {"reason": long}}}]);
     service
@@ -579,7 +616,9 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
             "document.querySelector('#rows tr:last-child').textContent.includes('9')",
         )
         .await;
-    let focused = browser.get("return document.activeElement.textContent").await;
+    let focused = browser
+        .get("return document.activeElement.textContent")
+        .await;
     assert_eq!(focused, "align-reads");
 }
 

@@ -23,7 +23,13 @@ impl Machine {
         }
     }
 
-    pub(super) fn answered(&mut self, attempt: u64, answer: &Answer, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn answered(
+        &mut self,
+        attempt: u64,
+        answer: &Answer,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         if !self.sending.answered(attempt) {
             return;
         }
@@ -111,7 +117,10 @@ impl Machine {
         match self.link.doubt() {
             Doubt::Until(until) if until > now => {
                 actions.push(Action::Note(Note::Barrier { until }));
-                self.stage = Stage::Barrier { since: now, tries: 0 };
+                self.stage = Stage::Barrier {
+                    since: now,
+                    tries: 0,
+                };
             }
             Doubt::Until(_) | Doubt::Open | Doubt::None => self.delivered(actions),
         }
@@ -193,6 +202,7 @@ impl Machine {
 
     fn wait_after_failure(&mut self, answer: &Answer, now: Duration) -> Duration {
         let deadline = self.pressing_deadline(now);
-        self.link.wait_after_failure(answer, deadline, now, &mut self.rng)
+        self.link
+            .wait_after_failure(answer, deadline, now, &mut self.rng)
     }
 }

@@ -68,7 +68,9 @@ impl Machine {
                 {
                     None
                 }
-                Stage::Final { since } | Stage::Barrier { since, .. } => Some(since.saturating_add(PATIENCE)),
+                Stage::Final { since } | Stage::Barrier { since, .. } => {
+                    Some(since.saturating_add(PATIENCE))
+                }
                 Stage::New
                 | Stage::Running
                 | Stage::Reconsidering { .. }
@@ -97,7 +99,10 @@ impl Machine {
             Sidecar::Native => LATE_GRACE.saturating_sub(FAREWELL),
             Sidecar::Plain | Sidecar::Elsewhere => LATE_GRACE / 2,
         };
-        Some(ends.saturating_sub(FAREWELL).max(signalled.saturating_add(least)))
+        Some(
+            ends.saturating_sub(FAREWELL)
+                .max(signalled.saturating_add(least)),
+        )
     }
 
     /// The deadline to plan for. After SIGTERM podbeat may have only the kubelet's two seconds: if
@@ -202,7 +207,9 @@ impl Machine {
         let left = deadline.saturating_sub(from);
         let share = match in_flight.kind {
             Kind::Final => (left / 2).max(SHORTEST_LAST_ATTEMPT),
-            Kind::First | Kind::Periodic | Kind::Change | Kind::LostExit => (left / 4).max(SHORTEST_ATTEMPT),
+            Kind::First | Kind::Periodic | Kind::Change | Kind::LostExit => {
+                (left / 4).max(SHORTEST_ATTEMPT)
+            }
         };
         timeout.min(from.saturating_add(share))
     }

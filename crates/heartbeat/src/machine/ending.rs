@@ -56,7 +56,8 @@ impl Machine {
     /// Changes the stage if what is known, or the time, requires it.
     pub(super) fn step(&mut self, now: Duration, actions: &mut Vec<Action>) {
         let restarting = self.is_restarting();
-        if restarting && matches!(self.stage, Stage::Final { .. }) && self.sending.final_is_unsent() {
+        if restarting && matches!(self.stage, Stage::Final { .. }) && self.sending.final_is_unsent()
+        {
             // It was due only for the signal, and now the reason for the signal is known.
             self.withdraw_final();
             self.stage = Stage::Settling;
@@ -78,11 +79,17 @@ impl Machine {
                 }
             }
             Stage::Reconsidering { since } => {
-                if self.pod.gone || self.reconsiders_until(since).is_some_and(|until| until <= now) {
+                if self.pod.gone
+                    || self
+                        .reconsiders_until(since)
+                        .is_some_and(|until| until <= now)
+                {
                     self.uphold(now, actions);
                 }
             }
-            Stage::Settling | Stage::Looking { .. } if restarting => self.leave_for_restart(now, actions),
+            Stage::Settling | Stage::Looking { .. } if restarting => {
+                self.leave_for_restart(now, actions)
+            }
             Stage::Settling => {
                 if let Some(cause) = cause {
                     self.begin_final(cause, now, actions);
@@ -166,7 +173,8 @@ impl Machine {
             .sending
             .in_flight
             .map(|_| outbox.head().map_or(0, |head| head.number));
-        let superseded = outbox.take_if(|beat| beat.kind == Kind::Periodic && Some(beat.number) != attempted);
+        let superseded =
+            outbox.take_if(|beat| beat.kind == Kind::Periodic && Some(beat.number) != attempted);
         for beat in superseded {
             self.lost(&beat, DropCause::Superseded, actions);
         }
@@ -209,7 +217,11 @@ impl Machine {
 
     /// Ends without an accepted last heartbeat. It stays in the outbox, so that a journal shows it.
     pub(super) fn undelivered(&mut self, cause: DropCause, actions: &mut Vec<Action>) {
-        let last = self.sending.outbox.iter().find(|beat| beat.kind == Kind::Final);
+        let last = self
+            .sending
+            .outbox
+            .iter()
+            .find(|beat| beat.kind == Kind::Final);
         let Some(last) = last.cloned() else {
             return;
         };

@@ -90,7 +90,12 @@ impl Machine {
     }
 
     /// A read returned.
-    pub(super) fn markers_read(&mut self, found: Vec<Found>, now: Duration, actions: &mut Vec<Action>) {
+    pub(super) fn markers_read(
+        &mut self,
+        found: Vec<Found>,
+        now: Duration,
+        actions: &mut Vec<Action>,
+    ) {
         self.markers.under_way = false;
         self.markers.answered = true;
         self.markers.found = found;
@@ -99,7 +104,10 @@ impl Machine {
         let markers = &mut self.markers;
         for found in &markers.found {
             let name = &found.container;
-            let known = pod.containers.iter().any(|container| container.name == *name);
+            let known = pod
+                .containers
+                .iter()
+                .any(|container| container.name == *name);
             if !known && !markers.unknown.contains(name) && markers.unknown.len() < NOTED {
                 markers.unknown.push(name.clone());
                 actions.push(Action::Note(Note::UnknownMarker(name.clone())));
@@ -169,7 +177,12 @@ impl Machine {
     /// must not be older than the start of the run that the API shows, and it must be newer than
     /// every known exit. Times are compared in whole seconds, because Kubernetes' times have no
     /// fractions. If Kubernetes gives no time for an exit, the run after it must have started.
-    fn valid(&self, container: &str, started: Option<Timestamp>, last_exit: Option<&Exit>) -> Option<Exit> {
+    fn valid(
+        &self,
+        container: &str,
+        started: Option<Timestamp>,
+        last_exit: Option<&Exit>,
+    ) -> Option<Exit> {
         let known = || self.pod.known_exits(container).chain(last_exit);
         let is_of_this_run = |found: &&Found| {
             let finished = found.finished().as_second();
@@ -223,7 +236,9 @@ impl Machine {
                     let name = status.name.as_deref()?;
                     let exit = match status.state.as_ref()? {
                         ContainerState::Terminated(_) => None,
-                        ContainerState::Running(running) => self.valid(name, running.started_at, None),
+                        ContainerState::Running(running) => {
+                            self.valid(name, running.started_at, None)
+                        }
                         ContainerState::Waiting(_) => self.valid(name, None, None),
                     };
                     or_known(name, exit)
@@ -246,8 +261,12 @@ impl Machine {
 
     /// Notes, once for each exit, that a marker supplies it.
     pub(super) fn note_marked(&mut self, sent: &[ContainerStatus], actions: &mut Vec<Action>) {
-        for status in sent.iter().filter(|status| !self.pod.statuses.contains(status)) {
-            let (Some(container), Some(ContainerState::Terminated(exit))) = (&status.name, &status.state)
+        for status in sent
+            .iter()
+            .filter(|status| !self.pod.statuses.contains(status))
+        {
+            let (Some(container), Some(ContainerState::Terminated(exit))) =
+                (&status.name, &status.state)
             else {
                 continue;
             };

@@ -196,7 +196,9 @@ impl Machine {
             Event::Confirmed => self.pod.confirm(now.elapsed),
             Event::Gone(last) => self.pod_gone(last, now, &mut actions),
             Event::Looked(look) => self.looked(look, now, &mut actions),
-            Event::Answered { attempt, answer } => self.answered(attempt, &answer, now, &mut actions),
+            Event::Answered { attempt, answer } => {
+                self.answered(attempt, &answer, now, &mut actions)
+            }
             Event::Retries(count) => self.count_retries(count),
             Event::Markers(found) => self.markers_read(found, now.elapsed, &mut actions),
             Event::Signal => self.signal(now.elapsed, &mut actions),
@@ -227,7 +229,9 @@ impl Machine {
             Stage::Running => None,
             Stage::Reconsidering { since } => return self.reconsiders_until(since),
             // Nothing is sent any more, or not yet.
-            Stage::New | Stage::Quiet | Stage::Refused | Stage::Orphaned | Stage::Over => return None,
+            Stage::New | Stage::Quiet | Stage::Refused | Stage::Orphaned | Stage::Over => {
+                return None;
+            }
         };
         earliest(earliest(self.next_send(), stage), self.markers_due())
     }

@@ -104,7 +104,8 @@ impl Machine {
             for status in &mut statuses {
                 if status.name == exit.name {
                     *status = exit.clone();
-                } else if let Some(before) = before.iter().find(|before| before.name == status.name) {
+                } else if let Some(before) = before.iter().find(|before| before.name == status.name)
+                {
                     *status = before.clone();
                 }
             }
@@ -138,10 +139,21 @@ impl Machine {
             }
             return;
         }
-        self.queue(Kind::Change, Some(statuses.to_vec()), new_exit, now, actions);
+        self.queue(
+            Kind::Change,
+            Some(statuses.to_vec()),
+            new_exit,
+            now,
+            actions,
+        );
     }
 
-    pub(super) fn pod_gone(&mut self, last: Option<Observation>, now: Now, actions: &mut Vec<Action>) {
+    pub(super) fn pod_gone(
+        &mut self,
+        last: Option<Observation>,
+        now: Now,
+        actions: &mut Vec<Action>,
+    ) {
         if let Some(last) = last {
             self.observe(last, now, actions);
         }
@@ -163,8 +175,9 @@ impl Machine {
         // The look is over, whatever it returned. But if only now podbeat learns that it is a plain
         // sidecar, which gets its SIGTERM together with the task, time may be left to wait for
         // final states.
-        let waits =
-            first_look && self.pod.sidecar() == Sidecar::Plain && self.settled_at() > Some(now.elapsed);
+        let waits = first_look
+            && self.pod.sidecar() == Sidecar::Plain
+            && self.settled_at() > Some(now.elapsed);
         self.stage = if waits {
             Stage::Settling
         } else {

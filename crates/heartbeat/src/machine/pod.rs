@@ -61,7 +61,8 @@ impl Pod {
 
     /// Whether the API showed or confirmed the states within this age.
     pub(super) fn is_fresh(&self, age: Duration, now: Duration) -> bool {
-        self.confirmed.is_some_and(|confirmed| confirmed.age(now) <= age)
+        self.confirmed
+            .is_some_and(|confirmed| confirmed.age(now) <= age)
     }
 
     pub(super) fn is_finished(&self) -> bool {
@@ -104,7 +105,10 @@ impl Pod {
 
     /// Works out when the grace period of a deletion ends.
     pub(super) fn observe_deletion(&mut self, pod: &Observation, signalled: bool, now: Now) {
-        let undeleted_before = self.seen.as_ref().is_some_and(|seen| seen.deletion.is_none());
+        let undeleted_before = self
+            .seen
+            .as_ref()
+            .is_some_and(|seen| seen.deletion.is_none());
         // A deletion first seen after SIGTERM may have begun long before: the watch was behind.
         let begins = undeleted_before && !signalled;
         self.deletion_witnessed = pod.deletion.is_some() && (self.deletion_witnessed || begins);
@@ -116,7 +120,9 @@ impl Pod {
             // move it. The grace period began before podbeat saw it, whatever the clocks say.
             (Some(deletion), before) if before != Some(deletion) => {
                 let by_wall = now.elapsed_at(deletion.at);
-                let by_grace = deletion.grace.map(|grace| now.elapsed.saturating_add(grace));
+                let by_grace = deletion
+                    .grace
+                    .map(|grace| now.elapsed.saturating_add(grace));
                 Some(by_grace.map_or(by_wall, |by_grace| by_wall.min(by_grace)))
             }
             (Some(_), _) => self.deletion_ends,
@@ -125,7 +131,10 @@ impl Pod {
     }
 
     /// The exits of a container that were seen.
-    pub(super) fn known_exits<'a>(&'a self, container: &'a str) -> impl Iterator<Item = &'a Exit> + Clone {
+    pub(super) fn known_exits<'a>(
+        &'a self,
+        container: &'a str,
+    ) -> impl Iterator<Item = &'a Exit> + Clone {
         let seen = self.exits.iter().chain(&self.late_exits);
         seen.filter(move |(name, _)| name == container)
             .map(|(_, exit)| exit)
@@ -140,14 +149,16 @@ impl Pod {
         let is_over = pod.deletion.is_some() || pod.phase_is_terminal;
         for container in &mut pod.containers {
             let forgotten = match &container.state {
-                Some(State::Waiting { reason, .. }) => is_over && reason.as_deref() != Some(BACKS_OFF),
+                Some(State::Waiting { reason, .. }) => {
+                    is_over && reason.as_deref() != Some(BACKS_OFF)
+                }
                 None => is_over,
                 Some(State::Terminated(exit)) => exit.container_id.is_none(),
                 Some(State::Running { .. }) => false,
             };
-            let seen = self
-                .known_exits(&container.name)
-                .find(|exit| exit.run == Some(container.restart_count) && exit.container_id.is_some());
+            let seen = self.known_exits(&container.name).find(|exit| {
+                exit.run == Some(container.restart_count) && exit.container_id.is_some()
+            });
             if let Some(exit) = seen.filter(|_| forgotten) {
                 container.state = Some(State::Terminated(exit.clone()));
             }

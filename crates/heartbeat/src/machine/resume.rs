@@ -93,8 +93,8 @@ impl Machine {
         }
         if is_finished(pod) {
             // A marker showed the end; or the heartbeat is not sent yet, and will show it.
-            let is_reported =
-                self.ending.cause == Some(Cause::Marked) || self.ending.last_heartbeat == LastHeartbeat::Open;
+            let is_reported = self.ending.cause == Some(Cause::Marked)
+                || self.ending.last_heartbeat == LastHeartbeat::Open;
             return if is_reported {
                 Reconsidered::Over
             } else {
@@ -146,7 +146,10 @@ impl Machine {
             LastHeartbeat::Accepted => {
                 actions.push(Action::StopWatching);
                 if due {
-                    self.stage = Stage::Barrier { since: now, tries: 0 };
+                    self.stage = Stage::Barrier {
+                        since: now,
+                        tries: 0,
+                    };
                 } else {
                     self.delivered(actions);
                 }
@@ -173,7 +176,13 @@ impl Machine {
                 .outbox
                 .iter()
                 .filter(|beat| beat.kind.brings_news())
-                .map(|beat| SavedBeat::of(beat, in_flight(beat), now.wall_before(beat.age(now.elapsed))))
+                .map(|beat| {
+                    SavedBeat::of(
+                        beat,
+                        in_flight(beat),
+                        now.wall_before(beat.age(now.elapsed)),
+                    )
+                })
                 .collect(),
             last_heartbeat: self.ending.last_heartbeat,
             cause: self.ending.cause,

@@ -115,7 +115,8 @@ impl Machine {
             self.renew_stale_periodic(now, actions);
         }
         let timeout = self.attempt_timeout(now);
-        let last_statuses = matches!(self.stage, Stage::Final { .. }).then(|| self.last_statuses(now));
+        let last_statuses =
+            matches!(self.stage, Stage::Final { .. }).then(|| self.last_statuses(now));
         let Some(head) = self.sending.outbox.head_mut() else {
             return;
         };
@@ -242,7 +243,12 @@ impl Machine {
     pub(super) fn lost(&mut self, beat: &Beat, cause: DropCause, actions: &mut Vec<Action>) {
         let kind = beat.kind;
         let statuses = beat.request.container_status.clone().unwrap_or_default();
-        actions.push(Action::Note(Note::Dropped(beat.number, kind, cause, statuses)));
+        actions.push(Action::Note(Note::Dropped(
+            beat.number,
+            kind,
+            cause,
+            statuses,
+        )));
         if kind.brings_news() {
             self.unsaved = true;
             self.sending.losses.count(cause);

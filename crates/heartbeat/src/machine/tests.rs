@@ -7,12 +7,15 @@ use podbeat_task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
 use proptest::prelude::*;
 use serde_json::Value;
 
-use super::{Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings, Snapshot};
+use super::{
+    Action, Attempt, Cause, DropCause, End, Event, Look, Machine, Note, Settings, Snapshot,
+};
 use crate::Now;
 use crate::answer::Answer;
 use crate::marker::{Found, Marker, whole_seconds};
 use crate::observation::{
-    Container, Deletion, Exit, JobPod, Observation, Restart, RestartPolicy, Role, Rule, Sidecar, State, Why,
+    Container, Deletion, Exit, JobPod, Observation, Restart, RestartPolicy, Role, Rule, Sidecar,
+    State, Why,
 };
 use crate::outbox::Kind;
 use crate::report::{Identity, Report};
@@ -385,7 +388,15 @@ fn exit_code(request: &HeartbeatTaskRunRequest) -> Option<i32> {
 }
 
 fn state(request: &HeartbeatTaskRunRequest) -> Option<&'static str> {
-    Some(request.container_status.as_ref()?.first()?.state.as_ref()?.name())
+    Some(
+        request
+            .container_status
+            .as_ref()?
+            .first()?
+            .state
+            .as_ref()?
+            .name(),
+    )
 }
 
 // ---- when a heartbeat is sent ----
@@ -415,7 +426,10 @@ fn then_at_the_interval_with_jitter() {
         .windows(2)
         .map(|pair| (pair[1] - pair[0]).as_secs_f64())
         .collect();
-    assert!(gaps.iter().all(|gap| (26.9..=33.1).contains(gap)), "{gaps:?}");
+    assert!(
+        gaps.iter().all(|gap| (26.9..=33.1).contains(gap)),
+        "{gaps:?}"
+    );
     assert!(
         gaps.iter().any(|gap| *gap < 29.0) && gaps.iter().any(|gap| *gap > 31.0),
         "spread: {gaps:?}"
@@ -685,7 +699,10 @@ fn those_who_were_told_the_same_come_back_one_by_one() {
         let late = back_after(seed).saturating_sub(secs(10.0)).as_secs();
         counts[usize::try_from(late).expect("small").min(4)] += 1;
     }
-    assert!(counts.iter().all(|count| (50..150).contains(count)), "{counts:?}");
+    assert!(
+        counts.iter().all(|count| (50..150).contains(count)),
+        "{counts:?}"
+    );
 }
 
 #[test]
@@ -749,7 +766,9 @@ fn a_run_is_orphaned_after_three_answers_over_thirty_seconds_and_never_on_one() 
         assert!(bench.now <= secs(90.0), "believed in the end");
         bench.answer(Answer::Disowned { status: 404 });
         answers += 1;
-        assert!(!bench.notes.contains(&Note::Orphaned) || (bench.now >= secs(30.0) && answers >= 3));
+        assert!(
+            !bench.notes.contains(&Note::Orphaned) || (bench.now >= secs(30.0) && answers >= 3)
+        );
     }
     assert!(bench.notes.contains(&Note::Orphaned));
     let sent = bench.sent.len();
@@ -845,10 +864,16 @@ fn what_waits_goes_before_the_final() {
     let mut bench = Bench::new(settings());
     bench.answer(Answer::NotSent);
     bench.pass(0.3);
-    bench.in_flight.is_some().then(|| bench.answer(Answer::NotSent));
+    bench
+        .in_flight
+        .is_some()
+        .then(|| bench.answer(Answer::NotSent));
     bench.on(shown(RUNNING).event());
     bench.pass(0.3);
-    bench.in_flight.is_some().then(|| bench.answer(Answer::NotSent));
+    bench
+        .in_flight
+        .is_some()
+        .then(|| bench.answer(Answer::NotSent));
     bench.on(shown(&terminated(3)).event());
     bench.accept_all();
     let accepted: Vec<_> = bench
@@ -884,7 +909,11 @@ fn sigterm_before_the_event_that_shows_the_end_waits_for_it() {
         Some(End::Delivered),
         "SIGTERM came before: nothing to idle for"
     );
-    assert_eq!(bench.looks.len(), 0, "the event showed it: no look was needed");
+    assert_eq!(
+        bench.looks.len(),
+        0,
+        "the event showed it: no look was needed"
+    );
 }
 
 #[test]
@@ -907,7 +936,11 @@ fn a_native_sidecar_waits_a_second_looks_once_and_sends_what_it_knows() {
         .observation(),
     )));
     assert_eq!(bench.last().last_heartbeat, Some(true));
-    assert_eq!(state(bench.last()), Some("running"), "never an invented end");
+    assert_eq!(
+        state(bench.last()),
+        Some("running"),
+        "never an invented end"
+    );
     assert!(
         bench.sent.last().expect("sent").timeout + bench.now <= signalled + secs(2.0),
         "2 s are left, no more"
@@ -966,7 +999,9 @@ fn sigterm_before_anything_was_seen_looks_and_sends() {
     let mut bench = Bench::started(settings());
     bench.on(Event::Signal);
     assert_eq!(bench.looks.len(), 1);
-    bench.on(Event::Looked(Look::Found(shown(&terminated(5)).observation())));
+    bench.on(Event::Looked(Look::Found(
+        shown(&terminated(5)).observation(),
+    )));
     assert_eq!(exit_code(bench.last()), Some(5));
     bench.accept();
     assert_eq!(bench.end, Some(End::Delivered));
@@ -1022,8 +1057,15 @@ fn a_final_that_cant_be_delivered_ends_in_time_and_with_the_body() {
             panic!("{native} {grace}: {:?}", bench.end)
         };
         assert_eq!(request.last_heartbeat, Some(true));
-        let finals = bench.kinds().iter().filter(|kind| **kind == Kind::Final).count();
-        assert!((3..100).contains(&finals), "{native} {grace}: {finals} attempts");
+        let finals = bench
+            .kinds()
+            .iter()
+            .filter(|kind| **kind == Kind::Final)
+            .count();
+        assert!(
+            (3..100).contains(&finals),
+            "{native} {grace}: {finals} attempts"
+        );
     }
 }
 
@@ -1091,7 +1133,9 @@ fn a_final_that_may_have_arrived_is_taken_as_accepted_when_the_run_is_closed() {
     ] {
         let mut bench = Bench::ready(settings());
         bench.on(plain(&terminated(0)).event());
-        bench.answer(status.map_or(Answer::Ambiguous, |status| Answer::from_status(status, None)));
+        bench.answer(status.map_or(Answer::Ambiguous, |status| {
+            Answer::from_status(status, None)
+        }));
         bench.await_attempt();
         bench.answer(Answer::Disowned { status: 409 });
         assert_eq!(bench.end, arrived.then_some(End::Delivered), "{status:?}");
@@ -1236,7 +1280,11 @@ fn given_up_at(shown: &Shown) -> f64 {
             bench.pass(0.01);
         }
     }
-    assert!(matches!(bench.end, Some(End::Undelivered(_))), "{:?}", bench.end);
+    assert!(
+        matches!(bench.end, Some(End::Undelivered(_))),
+        "{:?}",
+        bench.end
+    );
     bench.now.as_secs_f64()
 }
 
@@ -1259,7 +1307,11 @@ fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_
             "SIGTERM and terminationGracePeriodSeconds",
         ),
         (plain(Some(20.0), None), 19.7, "deletionTimestamp"),
-        (plain(Some(500.0), None), 30.7, "never longer than the grace"),
+        (
+            plain(Some(500.0), None),
+            30.7,
+            "never longer than the grace",
+        ),
         (
             plain(Some(500.0), Some(5)),
             4.7,
@@ -1272,12 +1324,19 @@ fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_
             "SIGTERM and terminationGracePeriodSeconds",
         ),
         (native(Some(20.0), None), 19.7, "deletionTimestamp"),
-        (native(Some(1.5), Some(30)), 2.7, "a late native sidecar has 2 s"),
+        (
+            native(Some(1.5), Some(30)),
+            2.7,
+            "a late native sidecar has 2 s",
+        ),
         (native(Some(500.0), Some(10)), 9.7, "a clock that is behind"),
     ] {
         let at = given_up_at(&shown);
         // 0.3 s before the grace period ends, so that podbeat can still log the end.
-        assert!((expected - 0.1..expected + 0.1).contains(&at), "{why}: {at}");
+        assert!(
+            (expected - 0.1..expected + 0.1).contains(&at),
+            "{why}: {at}"
+        );
     }
 }
 
@@ -1503,7 +1562,8 @@ fn a_run_that_is_closed_to_the_repetition_is_closed_to_a_late_request_too() {
 #[test]
 fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
     let mut bench = Bench::ready(settings());
-    let crash = |id: &str| format!(r#""state":{{"terminated":{{"exitCode":1,"containerID":"{id}"}}}}"#);
+    let crash =
+        |id: &str| format!(r#""state":{{"terminated":{{"exitCode":1,"containerID":"{id}"}}}}"#);
     let restarts = |main: &str| Shown {
         policy: "Always",
         ..shown(main)
@@ -1532,7 +1592,10 @@ fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
         .iter()
         .map(|attempt| state(&attempt.request))
         .collect();
-    assert_eq!(told, [Some("terminated"), Some("terminated"), Some("running")]);
+    assert_eq!(
+        told,
+        [Some("terminated"), Some("terminated"), Some("running")]
+    );
     let losses = bench.machine.losses();
     assert_eq!(
         (losses.expired, losses.overflowed),
@@ -1572,7 +1635,10 @@ impl Bench {
     fn after_crash(&self, later: f64) -> Self {
         let json = serde_json::to_string(&self.saved.clone().unwrap_or_default()).expect("JSON");
         let saved: Saved = serde_json::from_str(&json).expect("read back");
-        assert_eq!(Some(&saved), self.saved.as_ref().or(Some(&Saved::default())));
+        assert_eq!(
+            Some(&saved),
+            self.saved.as_ref().or(Some(&Saved::default()))
+        );
         let wall_offset = self.wall_offset + self.now.as_secs_f64() + later;
         let now = Now {
             elapsed: Duration::ZERO,
@@ -1627,7 +1693,11 @@ fn what_waited_at_a_crash_goes_out_after_it_with_the_same_nonce() {
     let mut after = bench.after_crash(5.0);
     assert_eq!(after.last(), &in_flight, "before anything else");
     after.accept_all();
-    let told: Vec<_> = after.sent.iter().map(|attempt| state(&attempt.request)).collect();
+    let told: Vec<_> = after
+        .sent
+        .iter()
+        .map(|attempt| state(&attempt.request))
+        .collect();
     assert_eq!(told, [Some("waiting"), Some("running")]);
     after.on(Shown {
         policy: "Always",
@@ -1689,7 +1759,10 @@ fn a_plain_sidecar_that_restarts_after_its_final_leaves_at_once() {
     bench.on(plain(&terminated(0)).event());
     bench.accept();
     let after = bench.after_crash(1.0);
-    assert_eq!((after.end.as_ref(), after.sent.len()), (Some(&End::Delivered), 0));
+    assert_eq!(
+        (after.end.as_ref(), after.sent.len()),
+        (Some(&End::Delivered), 0)
+    );
 }
 
 #[test]
@@ -1714,7 +1787,12 @@ fn a_final_that_surely_never_left_is_not_taken_for_arrived_after_a_crash() {
     bench.answer(Answer::NotSent);
     let mut after = bench.after_crash(1.0);
     after.answer(Answer::Disowned { status: 404 });
-    assert!(!after.notes.iter().any(|note| matches!(note, Note::Accepted(..))));
+    assert!(
+        !after
+            .notes
+            .iter()
+            .any(|note| matches!(note, Note::Accepted(..)))
+    );
 }
 
 #[test]
@@ -1776,7 +1854,11 @@ fn states_from_a_journal_age_by_the_wall_clock() {
         after.on(Event::Looked(Look::Failed));
         after.await_attempt();
         assert_eq!(after.last().last_heartbeat, Some(true));
-        assert_eq!(after.last().container_status.is_some(), told, "{later} s later");
+        assert_eq!(
+            after.last().container_status.is_some(),
+            told,
+            "{later} s later"
+        );
     }
 }
 
@@ -1990,7 +2072,10 @@ fn a_plain_sidecar_ends_soon_after_the_last_task_and_not_near_the_end_of_the_gra
         bench.on(Event::Markers(vec![]));
         bench.pass(0.25);
     }
-    assert_eq!(bench.reads, 21, "asked all the while, by the quarter of a second");
+    assert_eq!(
+        bench.reads, 21,
+        "asked all the while, by the quarter of a second"
+    );
     bench.on(marker(143, 6.0));
     assert_eq!(bench.looks.len(), 1, "the second is over long since");
     bench.on(Event::Looked(Look::Failed));
@@ -2122,7 +2207,11 @@ fn the_apis_own_terminated_replaces_the_markers_before_a_retry() {
     bench.on(killed.event());
     bench.await_attempt();
     assert_eq!(bench.sent.last().map(|attempt| attempt.retries), Some(1));
-    assert!(told(bench.last()).contains("OOMKilled"), "{}", told(bench.last()));
+    assert!(
+        told(bench.last()).contains("OOMKilled"),
+        "{}",
+        told(bench.last())
+    );
 }
 
 #[test]
@@ -2141,7 +2230,10 @@ fn a_retry_carries_the_marker_that_came_meanwhile() {
     bench.on(marker(1, 6.0));
     bench.await_attempt();
     assert_eq!(exit_code(bench.last()), Some(1));
-    assert_eq!(bench.sent[bench.sent.len() - 2].request.nonce, bench.last().nonce);
+    assert_eq!(
+        bench.sent[bench.sent.len() - 2].request.nonce,
+        bench.last().nonce
+    );
 }
 
 #[test]
@@ -2182,7 +2274,11 @@ fn a_pod_that_is_gone_waits_for_one_read_and_no_longer_than_a_moment() {
     bench.answer(Answer::NotSent);
     bench.on(marker(137, 3.0));
     bench.await_attempt();
-    assert_eq!(exit_code(bench.last()), Some(137), "its retry has what came late");
+    assert_eq!(
+        exit_code(bench.last()),
+        Some(137),
+        "its retry has what came late"
+    );
 }
 
 /// The exit appears only in `lastState`, and while the last heartbeat waits to be accepted: the
@@ -2222,7 +2318,12 @@ fn a_marker_of_an_exit_that_last_state_showed_is_no_news_after_a_crash() {
     after.on(marker(3, 5.0));
     after.await_attempt();
     assert_eq!(after.kinds().last(), Some(&Kind::Final));
-    assert_eq!(state(after.last()), Some("waiting"), "{}", told(after.last()));
+    assert_eq!(
+        state(after.last()),
+        Some("waiting"),
+        "{}",
+        told(after.last())
+    );
 }
 
 #[test]
@@ -2251,7 +2352,12 @@ fn markers_of_containers_that_arent_the_pods_or_arent_reported_are_ignored() {
     let pod = || {
         let running = |name: &str| {
             let spec = json(&format!(r#"{{"name":"{name}"}}"#));
-            container(RestartPolicy::Always, &spec, r#""state":{"running":{}}"#, true)
+            container(
+                RestartPolicy::Always,
+                &spec,
+                r#""state":{"running":{}}"#,
+                true,
+            )
         };
         let proxy = Container {
             role: Role::Sidecar,
@@ -2275,7 +2381,10 @@ fn markers_of_containers_that_arent_the_pods_or_arent_reported_are_ignored() {
         ])
     };
     for (report, expected) in [(Report::Task, vec![0]), (Report::All, vec![1, 0])] {
-        let mut bench = Bench::ready(Settings { report, ..marking() });
+        let mut bench = Bench::ready(Settings {
+            report,
+            ..marking()
+        });
         bench.on(Event::Observed(pod()));
         bench.accept();
         bench.pass(1.0);
@@ -2451,7 +2560,11 @@ fn an_exit_that_restarts_all_containers_is_told_and_is_no_end() {
             journaled: true,
             ..settings()
         });
-        bench.on(Shown { native, ..ruled(42) }.event());
+        bench.on(Shown {
+            native,
+            ..ruled(42)
+        }
+        .event());
         assert_eq!(bench.kinds().last(), Some(&Kind::Change));
         assert_eq!(exit_code(bench.last()), Some(42));
         bench.accept();
@@ -2598,7 +2711,8 @@ fn a_marker_says_so_where_the_api_is_late() {
 // ---- exits that the kubelet lost ----
 
 /// An exit without an ID and without times, as the kubelet reports a container that it lost.
-const LOST: &str = r#"{"exitCode":137,"reason":"ContainerStatusUnknown","startedAt":null,"finishedAt":null}"#;
+const LOST: &str =
+    r#"{"exitCode":137,"reason":"ContainerStatusUnknown","startedAt":null,"finishedAt":null}"#;
 
 #[test]
 fn each_lost_exit_is_told_once_though_they_look_the_same() {
@@ -2647,7 +2761,8 @@ fn each_lost_exit_is_told_once_though_they_look_the_same() {
 
 #[test]
 fn exits_of_an_earlier_journal_are_known_by_code_and_time() {
-    let earlier = r#"{"exits":[["main",{"exitCode":137,"reason":"ContainerStatusUnknown"}]],"wasSeen":true}"#;
+    let earlier =
+        r#"{"exits":[["main",{"exitCode":137,"reason":"ContainerStatusUnknown"}]],"wasSeen":true}"#;
     let saved: Saved = serde_json::from_str(earlier).expect("read");
     let now = Now {
         elapsed: Duration::ZERO,
@@ -2815,7 +2930,12 @@ fn an_exit_while_podbeat_was_stopped_is_not_missed() {
     after.accept_all();
     after.pass(1.0);
     after.accept_all();
-    assert_eq!(after.kinds(), [Kind::LostExit, Kind::Change], "{:?}", after.notes);
+    assert_eq!(
+        after.kinds(),
+        [Kind::LostExit, Kind::Change],
+        "{:?}",
+        after.notes
+    );
 }
 
 #[test]
@@ -2869,7 +2989,10 @@ fn a_plain_sidecar_asks_no_longer_than_a_last_heartbeat_is_tried() {
     after.pass(14.0 * 60.0);
     assert_eq!(after.end, None);
     after.pass(61.0);
-    assert_eq!((after.end.as_ref(), after.sent.len()), (Some(&End::Delivered), 0));
+    assert_eq!(
+        (after.end.as_ref(), after.sent.len()),
+        (Some(&End::Delivered), 0)
+    );
 }
 
 #[test]
@@ -2935,7 +3058,10 @@ fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_th
     assert_eq!(noted(&bench), ["deletion", "A", "B"]);
     assert_eq!(bench.sent.len(), sent);
     let saved = bench.saved.clone().expect("a journal");
-    assert_eq!(saved.why, [because("A", "one"), because("B", &"ü".repeat(512))]);
+    assert_eq!(
+        saved.why,
+        [because("A", "one"), because("B", &"ü".repeat(512))]
+    );
     assert_eq!(saved.deletion_at, Some(wall(1000.0)));
 
     // A new process has its own log, and keeps everything that the previous one saw.
@@ -2962,7 +3088,10 @@ fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_th
     late.on(Event::Observed(over));
     assert_eq!(noted(&late), ["deletion", "A", "C"]);
     let saved = late.saved.clone().expect("a journal");
-    assert_eq!((saved.why, saved.deletion_at), (vec![because("A", "one")], None));
+    assert_eq!(
+        (saved.why, saved.deletion_at),
+        (vec![because("A", "one")], None)
+    );
 
     // If there are very many reasons, the journal keeps the newest.
     for nth in 0..100 {
@@ -3004,7 +3133,10 @@ fn the_second_pod_of_a_job_tells_its_retry_count_where_the_first_pods_end_closed
     bench.await_attempt();
     assert_eq!(bench.last().job_retry_count, Some(1));
     let (first, second) = (&bench.sent[0], &bench.sent[1]);
-    assert_eq!(first.request.nonce, second.request.nonce, "the same heartbeat");
+    assert_eq!(
+        first.request.nonce, second.request.nonce,
+        "the same heartbeat"
+    );
     bench.accept();
     bench.on(of_a_job(&terminated(0), None));
     bench.pass(1.0);

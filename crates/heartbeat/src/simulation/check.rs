@@ -339,7 +339,10 @@ impl Judge {
             .filter(|container| self.report.includes(container.role))
         {
             let current = container.state.as_ref().and_then(State::exit);
-            for exit in [container.last_exit.as_ref(), current].into_iter().flatten() {
+            for exit in [container.last_exit.as_ref(), current]
+                .into_iter()
+                .flatten()
+            {
                 let told = report::status(container, &State::Terminated(exit.clone()));
                 if !self.shown.contains(&told) {
                     self.shown.push(told);
@@ -357,7 +360,11 @@ impl Judge {
                 }
             }
         }
-        if self.seen.last().is_none_or(|seen| seen.statuses != statuses) {
+        if self
+            .seen
+            .last()
+            .is_none_or(|seen| seen.statuses != statuses)
+        {
             self.seen.push(Seen { at, statuses });
         }
     }
@@ -367,7 +374,10 @@ impl Judge {
             Note::Final(cause) => {
                 self.final_due.get_or_insert(at);
                 self.final_cause = Some(*cause);
-                let restarts = self.last_pod.as_ref().is_some_and(|(_, pod)| pod.restarts_all());
+                let restarts = self
+                    .last_pod
+                    .as_ref()
+                    .is_some_and(|(_, pod)| pod.restarts_all());
                 if restarts && self.shown_now && *cause != Cause::Gone {
                     self.complain("G7: an end, while all containers are being restarted");
                 }
@@ -409,13 +419,23 @@ impl Judge {
         }
     }
 
-    pub(super) fn sent(&mut self, at: Duration, process: u32, attempt: &Attempt, busy: bool, files: &Files) {
+    pub(super) fn sent(
+        &mut self,
+        at: Duration,
+        process: u32,
+        attempt: &Attempt,
+        busy: bool,
+        files: &Files,
+    ) {
         if busy {
             self.complain("G4: two requests in flight");
         }
         let kind = attempt.beat.1;
         if self.final_known.is_some() && kind != Kind::Final {
-            self.complain(format!("G3: a {} heartbeat after an accepted final", kind.name()));
+            self.complain(format!(
+                "G3: a {} heartbeat after an accepted final",
+                kind.name()
+            ));
         }
         if attempt.request.last_heartbeat != (kind == Kind::Final).then_some(true) {
             self.complain("G2: lastHeartbeat doesn't say what it is");
@@ -441,7 +461,10 @@ impl Judge {
                 self.final_sent = Some(attempt.request.clone());
             }
         }
-        let surely_known = self.seen.last().is_some_and(|seen| !self.is_unsure(seen.at));
+        let surely_known = self
+            .seen
+            .last()
+            .is_some_and(|seen| !self.is_unsure(seen.at));
         if kind == Kind::Final && attempt.retries == 0 && surely_known {
             // The last heartbeat reports a container that has not ended as the API last showed it,
             // and never in an older state.
@@ -472,10 +495,9 @@ impl Judge {
     }
 
     pub(super) fn knows(&self, request: &Request) -> bool {
-        self.accepted
-            .iter()
-            .any(|accepted| accepted.request.nonce == request.attempt.request.nonce && accepted.is_final())
-            && request.attempt.beat.1 == Kind::Final
+        self.accepted.iter().any(|accepted| {
+            accepted.request.nonce == request.attempt.request.nonce && accepted.is_final()
+        }) && request.attempt.beat.1 == Kind::Final
     }
 
     pub(super) fn ended(&mut self, at: Duration, end: Option<End>) {
@@ -539,7 +561,8 @@ impl Judge {
         {
             if container.state.as_ref().and_then(State::exit).is_none() {
                 let (since, file) = files.get(&container.name)?;
-                let certain = file.by_exec && self.may_be_told(file) && !is_doubtful(container, file);
+                let certain =
+                    file.by_exec && self.may_be_told(file) && !is_doubtful(container, file);
                 told = told.max(certain.then_some(*since)?);
             }
         }
@@ -552,7 +575,11 @@ impl Judge {
         let Some(ending) = self.ending.filter(|_| self.markers && self.prompt_reads) else {
             return;
         };
-        let Some((_, pod)) = self.last_pod.as_ref().filter(|_| self.shown_now && !self.refused) else {
+        let Some((_, pod)) = self
+            .last_pod
+            .as_ref()
+            .filter(|_| self.shown_now && !self.refused)
+        else {
             return;
         };
         let mut silent = vec![];
@@ -573,12 +600,19 @@ impl Judge {
                 .iter()
                 .flatten()
                 .any(|status| *status == told);
-            if file.by_exec && readable && !is_doubtful(container, file) && self.may_be_told(file) && !tells {
+            if file.by_exec
+                && readable
+                && !is_doubtful(container, file)
+                && self.may_be_told(file)
+                && !tells
+            {
                 silent.push(told);
             }
         }
         for told in silent {
-            self.complain(format!("G7: a marker tells what the final doesn't: {told:?}"));
+            self.complain(format!(
+                "G7: a marker tells what the final doesn't: {told:?}"
+            ));
         }
     }
 
@@ -591,7 +625,11 @@ impl Judge {
         self.losses
             .iter()
             .map(|(_, losses)| {
-                losses.overflowed + losses.refused + losses.too_late + losses.orphaned + losses.expired
+                losses.overflowed
+                    + losses.refused
+                    + losses.too_late
+                    + losses.orphaned
+                    + losses.expired
             })
             .sum()
     }
@@ -627,16 +665,24 @@ impl Judge {
                 missing_states.extend(seen.statuses.iter());
             }
         }
-        for seen in self.exits.iter().filter(|seen| seen.at < due && !unsure(seen.at)) {
+        for seen in self
+            .exits
+            .iter()
+            .filter(|seen| seen.at < due && !unsure(seen.at))
+        {
             let tells = |status: &ContainerStatus| {
                 status.name.as_deref() == Some(&seen.container)
                     && matches!(&status.state, Some(ContainerState::Terminated(exit))
                         if exit.container_id == seen.exit.container_id)
             };
-            let told = self
-                .accepted
-                .iter()
-                .any(|accepted| accepted.request.container_status.iter().flatten().any(tells));
+            let told = self.accepted.iter().any(|accepted| {
+                accepted
+                    .request
+                    .container_status
+                    .iter()
+                    .flatten()
+                    .any(tells)
+            });
             // One heartbeat reports both a state and the exit in it, so they are missing together.
             if !told && !missing_states.iter().any(|status| tells(status)) {
                 missing.push(format!(
@@ -661,7 +707,9 @@ impl Judge {
     }
 
     fn has_lasting_final(&self) -> bool {
-        self.accepted.iter().any(|accepted| self.is_lasting(accepted))
+        self.accepted
+            .iter()
+            .any(|accepted| self.is_lasting(accepted))
     }
 
     /// G1: exits without an ID look the same, but podbeat reports each one.
@@ -688,7 +736,14 @@ impl Judge {
                 .accepted
                 .iter()
                 .filter(|accepted| accepted.beat.1.brings_news())
-                .filter(|accepted| accepted.request.container_status.iter().flatten().any(tells))
+                .filter(|accepted| {
+                    accepted
+                        .request
+                        .container_status
+                        .iter()
+                        .flatten()
+                        .any(tells)
+                })
                 .map(|accepted| accepted.beat.0)
                 .collect();
             missing += seen.count().saturating_sub(told.len());
@@ -783,7 +838,8 @@ impl Judge {
         let told = self
             .death_seen
             .is_some_and(|seen| at.saturating_sub(seen) >= Duration::from_millis(900));
-        if life.sidecar == Sidecar::Plain && !told && grace.is_some_and(|grace| at - signal < grace) {
+        if life.sidecar == Sidecar::Plain && !told && grace.is_some_and(|grace| at - signal < grace)
+        {
             return;
         }
         let faulty = life
@@ -810,7 +866,8 @@ impl Judge {
         if !alive {
             return;
         }
-        let over = life.completed.is_some() || matches!(life.death, Death::Forced | Death::Replaced);
+        let over =
+            life.completed.is_some() || matches!(life.death, Death::Forced | Death::Replaced);
         // podbeat notices that a pod is gone only if it saw the pod, and only if the process knows
         // what an earlier one saw.
         let known = self.seen.iter().any(|seen| !self.is_unsure(seen.at));
@@ -832,7 +889,8 @@ impl Judge {
     /// Whether the kubelet leaves so much time after the last heartbeat that half of it is enough
     /// for requests that arrive late.
     fn has_time_for_late_ones(&self, life: &Life) -> bool {
-        let (Some(known), Some(signal), Some(kill)) = (self.final_known, self.signal, life.kill) else {
+        let (Some(known), Some(signal), Some(kill)) = (self.final_known, self.signal, life.kill)
+        else {
             return false;
         };
         let from = known.max(signal);
@@ -859,7 +917,9 @@ impl Judge {
             }
             None => self.left_dead,
         };
-        let Some(last) = self.accepted.last() else { return };
+        let Some(last) = self.accepted.last() else {
+            return;
+        };
         let has_final = self.has_lasting_final();
         if self.final_known.is_some() && has_final && !self.is_lasting(last) && !cut {
             let at = last.at.as_secs_f64();
@@ -894,7 +954,10 @@ impl Judge {
     }
 
     fn no_fault_between(&self, from: Duration, to: Duration) -> bool {
-        !self.faults.iter().any(|fault| from <= *fault && *fault <= to)
+        !self
+            .faults
+            .iter()
+            .any(|fault| from <= *fault && *fault <= to)
     }
 
     /// G8: only the end of its task or pod, or a signal, ends the process.

@@ -113,8 +113,9 @@ impl Subject {
 
     /// Puts an answer in the place of one that never came.
     fn without_answer(&mut self, flaw: Flaw, now: Now) -> Vec<Action> {
-        let timed_out =
-            |(attempt, started): &mut (Attempt, Duration)| *started + attempt.timeout <= now.elapsed;
+        let timed_out = |(attempt, started): &mut (Attempt, Duration)| {
+            *started + attempt.timeout <= now.elapsed
+        };
         let Some((attempt, _)) = self.in_flight.take_if(timed_out) else {
             return vec![];
         };
@@ -149,7 +150,8 @@ impl Subject {
                                 exit_code: Some(143),
                                 ..Default::default()
                             };
-                            status.state = Some(podbeat_task_runs::model::ContainerState::Terminated(exit));
+                            status.state =
+                                Some(podbeat_task_runs::model::ContainerState::Terminated(exit));
                         });
                     }
                     self.in_flight = Some((attempt.clone(), now.elapsed));
@@ -166,7 +168,8 @@ impl Subject {
                 _ => {}
             }
         }
-        let over = |action: &Action| matches!(action, Action::End(_) | Action::Note(Note::Barrier { .. }));
+        let over =
+            |action: &Action| matches!(action, Action::End(_) | Action::Note(Note::Barrier { .. }));
         if let Some(attempt) = extra.filter(|_| !actions.iter().any(over)) {
             actions.push(Action::Send(attempt));
         }

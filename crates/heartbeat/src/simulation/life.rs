@@ -182,7 +182,12 @@ fn blank(rng: &mut fastrand::Rng, sidecar: Sidecar, tasks: usize, grace: u64) ->
         containers.push(container("setup".to_owned(), Role::Init, None, vec![]));
     }
     if chance(rng, 30) {
-        containers.push(container("proxy".to_owned(), Role::Sidecar, Some(Always), vec![]));
+        containers.push(container(
+            "proxy".to_owned(),
+            Role::Sidecar,
+            Some(Always),
+            vec![],
+        ));
     }
     containers.extend(regular);
     Observation {
@@ -389,10 +394,12 @@ impl Turn {
             Fate::Ended(_) | Fate::GoesOn => None,
         });
         turn.restarts = restarts.min();
-        turn.completed = fates.iter().try_fold(Duration::ZERO, |latest, fate| match fate {
-            Fate::Ended(at) => Some(latest.max(*at)),
-            Fate::RestartsAll(_) | Fate::GoesOn => None,
-        });
+        turn.completed = fates
+            .iter()
+            .try_fold(Duration::ZERO, |latest, fate| match fate {
+                Fate::Ended(at) => Some(latest.max(*at)),
+                Fate::RestartsAll(_) | Fate::GoesOn => None,
+            });
         turn.steps.sort_by_key(|step| step.at);
         turn
     }
@@ -430,7 +437,8 @@ impl Turn {
                 run: Some(container.restart_count),
                 ..Exit::default()
             };
-            let is_killed = matches!(container.state, Some(State::Running { .. })) && chance(rng, 50);
+            let is_killed =
+                matches!(container.state, Some(State::Running { .. })) && chance(rng, 50);
             if is_killed {
                 shown_at = shown_at.max(kill - least);
             }
@@ -587,8 +595,12 @@ impl Life {
                     // Usually together with the event that shows the end; sometimes long after it,
                     // because a kubelet can be unavailable.
                     let later = if chance(rng, 20) { 120.0 } else { 0.03 };
-                    let signal = at.saturating_sub(Duration::from_millis(10)) + between(rng, 0.0, later);
-                    (Some(signal), Some(signal + pod.termination_grace.max(least)))
+                    let signal =
+                        at.saturating_sub(Duration::from_millis(10)) + between(rng, 0.0, later);
+                    (
+                        Some(signal),
+                        Some(signal + pod.termination_grace.max(least)),
+                    )
                 }
                 Sidecar::Plain | Sidecar::Elsewhere => (None, None),
             },
@@ -625,7 +637,9 @@ impl Life {
         };
         let (signal, kill) = match sidecar {
             // podbeat does not run in the pod: no signals come, except perhaps from a user.
-            Sidecar::Elsewhere if matches!(death, Death::Natural | Death::Forced | Death::Replaced) => {
+            Sidecar::Elsewhere
+                if matches!(death, Death::Natural | Death::Forced | Death::Replaced) =>
+            {
                 (None, None)
             }
             Sidecar::Elsewhere => (Some(dies), None),
@@ -702,8 +716,11 @@ impl Life {
                 run: -1,
                 by_exec: false,
             };
-            self.files
-                .push((Duration::ZERO, "stranger".to_owned(), Some(file("stranger"))));
+            self.files.push((
+                Duration::ZERO,
+                "stranger".to_owned(),
+                Some(file("stranger")),
+            ));
             self.files
                 .push((Duration::ZERO, "task0".to_owned(), Some(file("task0"))));
         }
@@ -752,7 +769,9 @@ impl Life {
                 0..4 => ServiceFault::Refuses,
                 4..9 => ServiceFault::Hangs,
                 9..12 => ServiceFault::LosesAnswers,
-                12..17 => ServiceFault::Says([500, 502, 503, 504, 429, 408, 401, 403][rng.usize(0..8)]),
+                12..17 => {
+                    ServiceFault::Says([500, 502, 503, 504, 429, 408, 401, 403][rng.usize(0..8)])
+                }
                 17 => ServiceFault::Says(400),
                 _ => ServiceFault::Says([404, 409, 410][rng.usize(0..3)]),
             };

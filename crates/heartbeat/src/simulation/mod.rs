@@ -33,8 +33,12 @@ impl Sum {
         self.lives += 1;
         self.events += outcome.events;
         self.faults += outcome.faults;
-        self.violations
-            .extend(outcome.violations.into_iter().map(|violation| (seed, violation)));
+        self.violations.extend(
+            outcome
+                .violations
+                .into_iter()
+                .map(|violation| (seed, violation)),
+        );
     }
 
     /// The first violations, each with the command that replays it.
@@ -62,7 +66,10 @@ fn lives(seeds: impl IntoIterator<Item = u64>, flaw: Option<Flaw>) -> Sum {
 fn a_thousand_lives_break_no_guarantee() {
     let sum = lives(0..1000, None);
     assert!(sum.violations.is_empty(), "{}", sum.complaint());
-    assert!(sum.faults > 1000 && sum.events > 10_000, "lives worth the name");
+    assert!(
+        sum.faults > 1000 && sum.events > 10_000,
+        "lives worth the name"
+    );
 }
 
 /// The simulation finds each flaw, and names the guarantee that it breaks.
@@ -117,7 +124,11 @@ fn simulate() {
     if let Some(seed) = setting("SIMULATE_SEED") {
         let outcome = run::live(seed, flaw, Record::Story);
         println!("{}", outcome.story.join("\n"));
-        assert!(outcome.violations.is_empty(), "{}", outcome.violations.join("\n"));
+        assert!(
+            outcome.violations.is_empty(),
+            "{}",
+            outcome.violations.join("\n")
+        );
         return;
     }
     let most = setting("SIMULATE_LIVES").unwrap_or(u64::MAX);

@@ -295,7 +295,11 @@ impl World {
     }
 
     fn api_is_up(&self) -> bool {
-        !self.life.api_outages.iter().any(|outage| outage.covers(self.now))
+        !self
+            .life
+            .api_outages
+            .iter()
+            .any(|outage| outage.covers(self.now))
     }
 
     fn service_fault(&self) -> Option<ServiceFault> {
@@ -515,7 +519,9 @@ impl World {
     }
 
     fn is_at(&self, process: u32) -> bool {
-        self.process.as_ref().is_some_and(|alive| alive.number == process)
+        self.process
+            .as_ref()
+            .is_some_and(|alive| alive.number == process)
     }
 
     fn watches(&self, process: u32) -> bool {
@@ -761,7 +767,8 @@ impl World {
         let Some(process) = &self.process else { return };
         let number = process.number;
         let busy = process.in_flight.is_some();
-        self.judge.sent(self.now, number, &attempt, busy, &self.files);
+        self.judge
+            .sent(self.now, number, &attempt, busy, &self.files);
         if self.rng.u32(0..8) == 0 {
             // The flaw is a secret that prints itself.
             let shown = match self.flaw {
@@ -807,7 +814,10 @@ impl World {
             }
             Some(ServiceFault::Says(status)) => {
                 request.fate = Fate::Says(status);
-                self.happens(arrives + back, Happening::Arrives(Box::new(request.clone())));
+                self.happens(
+                    arrives + back,
+                    Happening::Arrives(Box::new(request.clone())),
+                );
             }
         }
         if fault.is_some() {
@@ -837,7 +847,10 @@ impl World {
     /// Drops the connection. A hanging request may still arrive: until its obstacle is gone, and
     /// within the time of one more attempt after that.
     fn give_up_in_flight(&mut self) {
-        let Some((request, hangs)) = self.process.as_mut().and_then(|process| process.in_flight.take())
+        let Some((request, hangs)) = self
+            .process
+            .as_mut()
+            .and_then(|process| process.in_flight.take())
         else {
             return;
         };
@@ -849,7 +862,11 @@ impl World {
     fn arrives_late(&mut self, mut request: Request) {
         let free = self.holds_until();
         // Usually after the path is free again.
-        let earliest = if self.rng.u32(0..4) == 0 { self.now } else { free };
+        let earliest = if self.rng.u32(0..4) == 0 {
+            self.now
+        } else {
+            free
+        };
         let latest = free + self.settings.timeout.mul_f64(0.99);
         let at = earliest + (latest - earliest).mul_f64(self.rng.f64());
         request.late = true;
@@ -858,7 +875,11 @@ impl World {
     }
 
     fn is_answered(&mut self, number: u32, attempt: u64, answer: Answer, jwt: Option<String>) {
-        let Some(process) = self.process.as_mut().filter(|process| process.number == number) else {
+        let Some(process) = self
+            .process
+            .as_mut()
+            .filter(|process| process.number == number)
+        else {
             return;
         };
         let awaited = process
@@ -899,7 +920,8 @@ impl World {
             .process
             .as_ref()
             .and_then(|process| process.in_flight.as_ref());
-        request.late |= !alive || awaited.is_none_or(|(awaited, _)| awaited.attempt.number != attempt);
+        request.late |=
+            !alive || awaited.is_none_or(|(awaited, _)| awaited.attempt.number != attempt);
         let back = between(&mut self.rng, 0.001, 0.08);
         let closed = self.strict && self.judge.has_accepted_final();
         let known = self.judge.knows(&request);
@@ -909,7 +931,9 @@ impl World {
                 // still do so.
                 let by_gateway = matches!(status, 502 | 504);
                 match self.rng.u32(0..4) {
-                    0 if by_gateway && !closed => self.judge.accepted(Accepted::of(&request, self.now)),
+                    0 if by_gateway && !closed => {
+                        self.judge.accepted(Accepted::of(&request, self.now))
+                    }
                     1 if by_gateway => self.arrives_late(request.clone()),
                     _ => {}
                 }

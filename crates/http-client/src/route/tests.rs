@@ -39,7 +39,12 @@ fn plain_http_goes_through_no_proxy_that_a_kubeconfig_names() {
             "http://proxy.example:3128",
         )
     };
-    assert!(by("https://10.0.0.1:6443").expect("a route").proxy().is_some());
+    assert!(
+        by("https://10.0.0.1:6443")
+            .expect("a route")
+            .proxy()
+            .is_some()
+    );
     let refused = by("http://10.0.0.1:8080").expect_err("in clear text");
     assert!(refused.to_string().contains("use https"), "{refused}");
     for host in ["127.0.0.1", "localhost", "[::1]"] {
@@ -61,7 +66,11 @@ fn the_variable_goes_by_the_scheme() {
             "https://ica.example",
             Some("https.example:1"),
         ),
-        (&[https, http, all], "http://ica.example", Some("http.example:2")),
+        (
+            &[https, http, all],
+            "http://ica.example",
+            Some("http.example:2"),
+        ),
         (&[http, all], "https://ica.example", Some("all.example:3")),
         (&[https, all], "http://ica.example", Some("all.example:3")),
         (&[https], "http://ica.example", None),
@@ -89,32 +98,64 @@ fn the_variable_goes_by_the_scheme() {
             "http://ica.example",
             Some("lower.example:4"),
         ),
-        (&[https, ("no_proxy", "ica.example")], "https://ica.example", None),
-        (&[https, ("NO_PROXY", "ica.example")], "https://ica.example", None),
         (
-            &[https, ("NO_PROXY", "ica.example"), ("no_proxy", "other.example")],
+            &[https, ("no_proxy", "ica.example")],
+            "https://ica.example",
+            None,
+        ),
+        (
+            &[https, ("NO_PROXY", "ica.example")],
+            "https://ica.example",
+            None,
+        ),
+        (
+            &[
+                https,
+                ("NO_PROXY", "ica.example"),
+                ("no_proxy", "other.example"),
+            ],
             "https://ica.example",
             Some("https.example:1"),
         ),
         // Under CGI, the client can set HTTP_PROXY.
-        (&[http, ("REQUEST_METHOD", "GET")], "http://ica.example", None),
+        (
+            &[http, ("REQUEST_METHOD", "GET")],
+            "http://ica.example",
+            None,
+        ),
         (
             &[("http_proxy", "lower.example:4"), ("REQUEST_METHOD", "GET")],
             "http://ica.example",
             Some("lower.example:4"),
         ),
     ] {
-        assert_eq!(by(variables, url).as_deref(), expected, "{variables:?} {url}");
+        assert_eq!(
+            by(variables, url).as_deref(),
+            expected,
+            "{variables:?} {url}"
+        );
     }
 }
 
 #[test]
 fn a_proxy_is_read_from_its_url() {
     for (value, host, port, encrypted, credentials) in [
-        ("http://proxy.example:3128", "proxy.example", 3128, false, None),
+        (
+            "http://proxy.example:3128",
+            "proxy.example",
+            3128,
+            false,
+            None,
+        ),
         ("proxy.example:3128", "proxy.example", 3128, false, None),
         ("proxy.example", "proxy.example", 80, false, None),
-        (" http://PROXY.example/path?x ", "proxy.example", 80, false, None),
+        (
+            " http://PROXY.example/path?x ",
+            "proxy.example",
+            80,
+            false,
+            None,
+        ),
         ("https://proxy.example", "proxy.example", 443, true, None),
         ("http://[fd00::1]:3128/", "fd00::1", 3128, false, None),
         (
@@ -131,7 +172,13 @@ fn a_proxy_is_read_from_its_url() {
             false,
             Some("user:p@ss"),
         ),
-        ("user@proxy.example:1", "proxy.example", 1, false, Some("user:")),
+        (
+            "user@proxy.example:1",
+            "proxy.example",
+            1,
+            false,
+            Some("user:"),
+        ),
         (
             "http://:secret@proxy.example",
             "proxy.example",
@@ -148,12 +195,19 @@ fn a_proxy_is_read_from_its_url() {
         let route = route.expect(value);
         let proxy = route.proxy().expect(value);
         assert_eq!(
-            (proxy.host(), proxy.port, proxy.is_encrypted(), proxy.named_by()),
+            (
+                proxy.host(),
+                proxy.port,
+                proxy.is_encrypted(),
+                proxy.named_by()
+            ),
             (host, port, encrypted, "HTTPS_PROXY"),
             "{value}"
         );
         let expected = credentials.map(|text| format!("Basic {}", BASE64_STANDARD.encode(text)));
-        let authorization = proxy.authorization().map(|value| value.to_str().expect("ASCII"));
+        let authorization = proxy
+            .authorization()
+            .map(|value| value.to_str().expect("ASCII"));
         assert_eq!(authorization, expected.as_deref(), "{value}");
         assert_eq!(route.next_hop(), (host, port));
     }
@@ -259,7 +313,11 @@ fn exceptions() {
         ("bücher.example", "https://xn--bcher-kva.example", true),
         ("https://ica.example", "https://ica.example", false),
     ] {
-        assert_eq!(excepted(no_proxy, url), expected, "NO_PROXY={no_proxy:?} {url}");
+        assert_eq!(
+            excepted(no_proxy, url),
+            expected,
+            "NO_PROXY={no_proxy:?} {url}"
+        );
     }
 }
 
@@ -307,7 +365,10 @@ fn loopback_goes_by_no_proxy() {
         "0.0.0.0",
     ] {
         let url = format!("https://{host}");
-        assert!(by(&[("all_proxy", "proxy.example")], &url).is_some(), "{host}");
+        assert!(
+            by(&[("all_proxy", "proxy.example")], &url).is_some(),
+            "{host}"
+        );
     }
 }
 

@@ -114,7 +114,10 @@ impl Server {
 
     /// A watch for one copy on this server.
     fn watched_by(&self, copy: usize) -> PodWatch {
-        let service = Self { copy, ..self.clone() };
+        let service = Self {
+            copy,
+            ..self.clone()
+        };
         PodWatch {
             access: Access::InCluster {
                 host: String::new(),
@@ -190,7 +193,8 @@ impl Server {
         };
         let lines: Lines = Box::pin(stream::once(ready(Ok(frame(&body)))));
         let mut response = Response::new(StreamBody::new(lines));
-        *response.status_mut() = http::StatusCode::from_u16(status.unwrap_or(200)).expect("a status");
+        *response.status_mut() =
+            http::StatusCode::from_u16(status.unwrap_or(200)).expect("a status");
         Ok(response)
     }
 
@@ -287,7 +291,11 @@ async fn reconnects(plan: Plan) -> (Vec<f64>, [usize; 2]) {
     opened.sort_by(f64::total_cmp);
     let reached = behind.iter().filter(|came| came.status.is_some());
     let at: Vec<f64> = reached.map(|came| came.at).collect();
-    let within = |from: f64| at.iter().filter(|&&at| from <= at && at < from + 1.0).count();
+    let within = |from: f64| {
+        at.iter()
+            .filter(|&&at| from <= at && at < from + 1.0)
+            .count()
+    };
     let (early, later): (Vec<f64>, Vec<f64>) = at.iter().partition(|&&at| at < plan.away + EARLY);
     let busiest = |of: &[f64]| of.iter().map(|&at| within(at)).max().unwrap_or(0);
     (opened, [busiest(&early), busiest(&later)])
@@ -319,9 +327,15 @@ async fn copies_come_back_spread_however_long_the_outage_was() {
         assert!(late - early >= 30.0, "{early:.1} to {late:.1} s: {plan:?}");
         // Each copy comes back within the spread, although it knows nothing of the others.
         let last = opened[COPIES - 1];
-        assert!(last - plan.ready <= 36.0, "the last at {last:.1} s: {plan:?}");
+        assert!(
+            last - plan.ready <= 36.0,
+            "the last at {last:.1} s: {plan:?}"
+        );
         // An even spread gives 11 copies in a second.
-        assert!(busiest <= COPIES / 10, "{busiest} requests in a second: {plan:?}");
+        assert!(
+            busiest <= COPIES / 10,
+            "{busiest} requests in a second: {plan:?}"
+        );
         assert!(
             early_busiest <= COPIES * 2 / 5,
             "{early_busiest} requests in a second: {plan:?}"
@@ -341,7 +355,10 @@ async fn a_watch_that_is_dropped_by_an_api_server_that_answers_is_open_again_wit
         };
         let (opened, [busiest, _]) = reconnects(plan).await;
         let (median, p95) = (opened[COPIES / 2], opened[COPIES * 95 / 100]);
-        assert!(median < 13.0 && p95 < 15.0, "{median:.1}, {p95:.1} s: {how:?}");
+        assert!(
+            median < 13.0 && p95 < 15.0,
+            "{median:.1}, {p95:.1} s: {how:?}"
+        );
         // If a load balancer dropped all of them, they do not all come at once either.
         assert!(
             opened[COPIES - COPIES / 50] - opened[COPIES / 50] > 3.0,
@@ -355,7 +372,11 @@ async fn a_watch_that_is_dropped_by_an_api_server_that_answers_is_open_again_wit
 }
 
 /// Returns the requests of one copy after its watch broke, and its sightings from the start.
-async fn one(plan: Plan, until: f64, hurry_at: Option<f64>) -> (Vec<Came>, Server, JoinSet<Vec<PodEvent>>) {
+async fn one(
+    plan: Plan,
+    until: f64,
+    hurry_at: Option<f64>,
+) -> (Vec<Came>, Server, JoinSet<Vec<PodEvent>>) {
     let server = Server::new(plan);
     let (hurry, hurried) = watch::channel(false);
     let mut seen = JoinSet::new();
@@ -435,10 +456,12 @@ async fn a_watch_that_ends_before_its_time_confirms_nothing() {
         };
         let server = Server::new(plan);
         let (sender, mut pod_events) = mpsc::channel(8);
-        let watching =
-            server
-                .watched_by(0)
-                .run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(7), |_| {});
+        let watching = server.watched_by(0).run(
+            Some("u1".to_owned()),
+            sender,
+            fastrand::Rng::with_seed(7),
+            |_| {},
+        );
         let _ = timeout(secs(200), watching).await;
         assert!(matches!(pod_events.recv().await, Some(PodEvent::Seen(_))));
         pod_events.recv().await.is_some()
@@ -455,7 +478,12 @@ async fn a_wait_ends_when_nobody_listens_any_more() {
     });
     let (sender, mut pod_events) = mpsc::channel(8);
     let pod = server.watched_by(0).with_spread(secs(100_000));
-    let watching = tokio::spawn(pod.run(Some("u1".to_owned()), sender, fastrand::Rng::with_seed(7), |_| {}));
+    let watching = tokio::spawn(pod.run(
+        Some("u1".to_owned()),
+        sender,
+        fastrand::Rng::with_seed(7),
+        |_| {},
+    ));
     assert!(matches!(pod_events.recv().await, Some(PodEvent::Seen(_))));
     sleep(secs(20)).await;
     drop(pod_events);

@@ -110,7 +110,8 @@ impl Reconnect {
         let wait = self.backoff.after_failure(rng);
         // A token that was replaced during an open watch is read again and tried at once. That is
         // not an outage.
-        let signs_in = failure.status() == Some(401) && !std::mem::replace(&mut self.token_refused, true);
+        let signs_in =
+            failure.status() == Some(401) && !std::mem::replace(&mut self.token_refused, true);
         let wait = if signs_in {
             wait
         } else {
@@ -252,7 +253,9 @@ mod tests {
     /// Asserts that the waits, in order, are spread evenly over the whole range after a common
     /// delay.
     fn evenly_spread(waits: &[Duration], behind: Duration) {
-        let tenths = waits.chunks(waits.len() / 10).filter_map(|tenth| tenth.last());
+        let tenths = waits
+            .chunks(waits.len() / 10)
+            .filter_map(|tenth| tenth.last());
         for (tenth, &wait) in (1_u32..=10).zip(tenths) {
             let due = behind + SPREAD * tenth / 10;
             assert!(

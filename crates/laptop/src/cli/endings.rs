@@ -1,6 +1,8 @@
 //! How the commands of this crate can end.
 
-use podbeat_interface::exit::{Ending, Endings, NO_OUTPUT, NOT_STARTED, ODD_ANSWER, WRONG_SETTINGS};
+use podbeat_interface::exit::{
+    Ending, Endings, NO_OUTPUT, NOT_STARTED, ODD_ANSWER, WRONG_SETTINGS,
+};
 
 /// Each command, and how it can end.
 pub const ENDINGS: &[(&str, Endings)] = &[

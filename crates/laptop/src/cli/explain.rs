@@ -48,7 +48,10 @@ pub fn command() -> Command {
 #[must_use]
 pub fn parse(matches: &ArgMatches) -> Invocation {
     Invocation {
-        file: matches.get_one::<PathBuf>("file").cloned().unwrap_or_default(),
+        file: matches
+            .get_one::<PathBuf>("file")
+            .cloned()
+            .unwrap_or_default(),
         container_name: matches
             .get_one::<String>("container-name")
             .cloned()

@@ -79,9 +79,9 @@ pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     let output = matches.get_one::<String>(OUTPUT);
     let invocation = Invocation {
         pod: pod.ok_or("missing pod")?,
-        format: Format::ALL
-            .into_iter()
-            .find_map(|(word, format)| (output.map(String::as_str) == Some(word)).then_some(format)),
+        format: Format::ALL.into_iter().find_map(|(word, format)| {
+            (output.map(String::as_str) == Some(word)).then_some(format)
+        }),
         record: matches.get_one::<PathBuf>("record").map(|path| Record {
             path: path.clone(),
             force: matches.get_flag("force"),
@@ -97,6 +97,7 @@ fn pod(text: &str) -> Result<String, Wrong> {
         Some(_) => return Err(Wrong("not a pod; name a pod as NAME or pod/NAME")),
         None => text,
     };
-    dns_name(name)
-        .map_err(|_| Wrong("not a pod name; use at most 253 lower-case letters, digits, '-' and '.'"))
+    dns_name(name).map_err(|_| {
+        Wrong("not a pod name; use at most 253 lower-case letters, digits, '-' and '.'")
+    })
 }

@@ -4,7 +4,9 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser};
+use clap::builder::{
+    PossibleValue, PossibleValuesParser, StringValueParser, TypedValueParser, ValueParser,
+};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use podbeat_interface::arguments::{Wrong, flag, flags};
 use podbeat_interface::environment::Flags;
@@ -156,8 +158,9 @@ fn get() -> Command {
 }
 
 fn list() -> Command {
-    let filter =
-        |name: &'static str, help: &'static str| Arg::new(name).long(name).value_name("TEXT").help(help);
+    let filter = |name: &'static str, help: &'static str| {
+        Arg::new(name).long(name).value_name("TEXT").help(help)
+    };
     Command::new("list")
         .visible_alias("ls")
         .about("List task runs, from all pages")
@@ -323,7 +326,9 @@ fn watches(help: &'static str) -> Arg {
 
 fn watch() -> Command {
     Command::new("watch")
-        .about("Show a task run, and again after each change, until it has ended; same as get --watch")
+        .about(
+            "Show a task run, and again after each change, until it has ended; same as get --watch",
+        )
         .after_help(
             "Examples:\n  \
              podbeat runs watch trn.1\n  \
@@ -443,7 +448,12 @@ struct Usual<T> {
 impl<T: Clone + Send + Sync + 'static> TypedValueParser for Usual<T> {
     type Value = T;
 
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<T, clap::Error> {
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
         let read = self.read;
         StringValueParser::new()
             .try_map(move |text| read(&text).map_err(Wrong))
@@ -489,9 +499,9 @@ const SORT: Usual<Sort> = Usual {
         match (known, direction) {
             (Some(field), "asc") => Ok(field.ascending()),
             (Some(field), "desc") => Ok(field.descending()),
-            (Some(_) | None, _) => {
-                Err("must be name, status, timeCreated or timeModified, optionally followed by :asc or :desc")
-            }
+            (Some(_) | None, _) => Err(
+                "must be name, status, timeCreated or timeModified, optionally followed by :asc or :desc",
+            ),
         }
     },
 };
@@ -577,7 +587,8 @@ pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     Ok((flags(matches, &settings()), invocation))
 }
 
-/// What to say of statuses that this podbeat doesn't know: the service may be newer, if the user says so.
+/// What to say of statuses that this podbeat doesn't know: the service may be newer, if the user
+/// says so.
 ///
 /// # Errors
 /// One of them is unknown, and the user doesn't say so.

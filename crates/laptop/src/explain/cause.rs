@@ -1,6 +1,7 @@
 //! Why a run ended, or does not begin: the one sentence or two that a verdict begins with.
 //!
-//! Everything in it is what the Kubernetes API said, with a few words for a reader who doesn't know its reasons by heart.
+//! Everything in it is what the Kubernetes API said, with a few words for a reader who doesn't know
+//! its reasons by heart.
 
 use podbeat_heartbeat::observation::Why;
 use podbeat_kubernetes::tasks::{IGNORED_CONTAINERS, runs_on};
@@ -11,7 +12,8 @@ use super::story::listed;
 /// Characters of a message that a verdict repeats.
 const LONGEST: usize = 400;
 
-/// The reason of the condition that the kubelet sets where it ends a pod itself, once its containers are dead.
+/// The reason of the condition that the kubelet sets where it ends a pod itself, once its
+/// containers are dead.
 const BY_KUBELET: &str = "TerminationByKubelet";
 
 /// What is known of why.
@@ -29,7 +31,8 @@ pub(super) struct Facts {
     is_over: bool,
     /// Whether the states of containers that aren't the task's are among its own.
     has_others: bool,
-    /// Which containers kept the last heartbeat back when the pod began to end, or the task was over.
+    /// Which containers kept the last heartbeat back when the pod began to end, or the task was
+    /// over.
     kept_back: Option<Option<String>>,
 }
 
@@ -106,8 +109,9 @@ impl Facts {
         self.why = counted;
     }
 
-    /// Whether a reason may be the end's. The kubelet gives its own only once all containers are dead; others that come after the
-    /// task's end, such as of a node that is drained later, have nothing to do with it.
+    /// Whether a reason may be the end's. The kubelet gives its own only once all containers are
+    /// dead; others that come after the task's end, such as of a node that is drained later, have
+    /// nothing to do with it.
     fn counts(&self, why: &Why) -> bool {
         let is_kubelets = match why.condition.as_deref() {
             None => why.is_the_pods_own(),
@@ -119,7 +123,8 @@ impl Facts {
 
     pub(super) fn waits(&mut self, name: &str, reason: Option<&str>, message: Option<&str>) {
         let task = self.task(name);
-        // A kubelet says PodInitializing again of a container that could not be started, once the pod is deleted.
+        // A kubelet says PodInitializing again of a container that could not be started, once the
+        // pod is deleted.
         if reason.is_some_and(is_trouble) {
             task.held_up = Some(Said::new(reason, message));
         }
@@ -164,7 +169,9 @@ impl Facts {
 
     /// Whether this container never ran, for all that is known.
     pub(super) fn never_ran(&self, name: &str) -> bool {
-        self.tasks.iter().any(|task| task.name == name && !task.has_run)
+        self.tasks
+            .iter()
+            .any(|task| task.name == name && !task.has_run)
     }
 
     /// Why, in a sentence or more; `None` where nothing but the containers' own exits says it.
@@ -197,7 +204,8 @@ impl Facts {
         (!told.is_empty()).then(|| told.join(" "))
     }
 
-    /// Containers that run on beside a task that has ended, as a proxy of a service mesh does, and what to do about it.
+    /// Containers that run on beside a task that has ended, as a proxy of a service mesh does, and
+    /// what to do about it.
     fn runs_on(&self) -> Option<String> {
         let runs = |task: &&Task| task.has_run && task.exit.is_none();
         let (left, ended): (Vec<&Task>, Vec<&Task>) = self.tasks.iter().partition(runs);
@@ -228,7 +236,9 @@ impl Facts {
     }
 
     fn condition(&self, kind: &str) -> Option<&Why> {
-        self.why.iter().find(|why| why.condition.as_deref() == Some(kind))
+        self.why
+            .iter()
+            .find(|why| why.condition.as_deref() == Some(kind))
     }
 
     /// What `status.reason` and `status.message` say.
@@ -245,7 +255,9 @@ impl Facts {
                 "The pod was terminated because its node was shutting down".to_owned()
             }
             _ if !self.has_begun => match reason.strip_prefix("OutOf") {
-                Some(resource) => format!("The node rejected the pod because of insufficient {resource}"),
+                Some(resource) => {
+                    format!("The node rejected the pod because of insufficient {resource}")
+                }
                 None => "The pod was rejected before any of its containers ran".to_owned(),
             },
             _ => "Kubernetes reports a reason for the pod's state".to_owned(),
@@ -303,7 +315,8 @@ impl Facts {
     }
 }
 
-/// Whether an exit with this reason is one of a container that never ran, or of which nobody knows whether it did.
+/// Whether an exit with this reason is one of a container that never ran, or of which nobody knows
+/// whether it did.
 fn is_no_run(reason: &str) -> bool {
     matches!(
         reason,
@@ -313,7 +326,9 @@ fn is_no_run(reason: &str) -> bool {
 
 fn disrupted(why: &Why) -> String {
     let text = match why.reason.as_deref() {
-        Some("PreemptionByScheduler") => "The pod was preempted to make room for a pod with higher priority",
+        Some("PreemptionByScheduler") => {
+            "The pod was preempted to make room for a pod with higher priority"
+        }
         Some("DeletionByTaintManager") => {
             "The pod was deleted because it does not tolerate a taint of its node"
         }
@@ -384,7 +399,11 @@ fn sentence(text: &str, why: &Why) -> String {
 fn with_details(text: &str, reason: &str, message: &str) -> String {
     let message: Vec<&str> = message.split_whitespace().collect();
     let message = message.join(" ");
-    let mut short: String = message.trim_end_matches('.').chars().take(LONGEST).collect();
+    let mut short: String = message
+        .trim_end_matches('.')
+        .chars()
+        .take(LONGEST)
+        .collect();
     if short.chars().count() == LONGEST {
         short.push('…');
     }
@@ -452,7 +471,10 @@ mod tests {
             deleted.deleted();
             deleted.ended(proxy, Some(0), None, None);
             deleted.over();
-            assert_eq!(deleted.cause(), Some(format!("{expected} The pod was deleted.")));
+            assert_eq!(
+                deleted.cause(),
+                Some(format!("{expected} The pod was deleted."))
+            );
         }
         assert_eq!(beside("helper").cause(), None);
         let nothing = |change: &dyn Fn(&mut Facts)| {
@@ -549,7 +571,10 @@ mod tests {
                 "EvictionByEvictionAPI",
                 "The pod was evicted through the Eviction API",
             ),
-            ("DeletionByPodGC", "The pod garbage collector deleted the pod"),
+            (
+                "DeletionByPodGC",
+                "The pod garbage collector deleted the pod",
+            ),
             ("TerminationByKubelet", "The kubelet terminated the pod"),
             ("Strange", "The pod was disrupted"),
         ] {
@@ -575,10 +600,13 @@ mod tests {
 
     #[test]
     fn what_came_after_the_end_did_not_end_the_task() {
-        let late = of(said(Some(DISRUPTION), "EvictionByEvictionAPI", "m"), |facts| {
-            ran(facts);
-            facts.deleted();
-        });
+        let late = of(
+            said(Some(DISRUPTION), "EvictionByEvictionAPI", "m"),
+            |facts| {
+                ran(facts);
+                facts.deleted();
+            },
+        );
         assert_eq!(late, "");
         let mut facts = Facts::default();
         facts.runs("main");
@@ -656,7 +684,10 @@ mod tests {
                 "OOMKilled",
                 "Container main was killed because it ran out of memory (OOMKilled).",
             ),
-            ("StartError", "Container main could not be started (StartError)."),
+            (
+                "StartError",
+                "Container main could not be started (StartError).",
+            ),
             (
                 "ContainerCannotRun",
                 "Container main could not be started (ContainerCannotRun).",
@@ -674,7 +705,9 @@ mod tests {
         }
         let failed = of(said(Some(READY), "PodFailed", ""), ran);
         assert_eq!(failed, "", "after the end");
-        let failed = of(said(Some(READY), "PodFailed", ""), |facts| facts.runs("main"));
+        let failed = of(said(Some(READY), "PodFailed", ""), |facts| {
+            facts.runs("main")
+        });
         assert!(
             failed.starts_with("The kubelet failed the pod although no container had failed"),
             "{failed}"

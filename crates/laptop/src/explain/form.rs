@@ -1,4 +1,5 @@
-//! What a file holds as text, and the lines of a log without what carried them: an encoding, or a container runtime's own format.
+//! What a file holds as text, and the lines of a log without what carried them: an encoding, or a
+//! container runtime's own format.
 
 use std::borrow::Cow;
 
@@ -8,12 +9,15 @@ use serde::Deserialize;
 /// The bytes as text. A log that was cut in the middle of a character is still a log.
 pub(super) fn text(bytes: Vec<u8>) -> String {
     let units = |pair: fn([u8; 2]) -> u16| {
-        let pairs = bytes.chunks_exact(2).filter_map(|pair| pair.try_into().ok());
+        let pairs = bytes
+            .chunks_exact(2)
+            .filter_map(|pair| pair.try_into().ok());
         char::decode_utf16(pairs.map(pair))
             .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
             .collect()
     };
-    // PowerShell's `>` writes UTF-16. Without a byte order mark, half of an ASCII character tells the order.
+    // PowerShell's `>` writes UTF-16. Without a byte order mark, half of an ASCII character tells
+    // the order.
     match bytes.as_slice() {
         [0xff, 0xfe, ..] | [1..=0x7f, 0, ..] => units(u16::from_le_bytes),
         [0xfe, 0xff, ..] | [0, 1..=0x7f, ..] => units(u16::from_be_bytes),
@@ -26,7 +30,9 @@ pub(super) fn text(bytes: Vec<u8>) -> String {
 pub(super) fn compression(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x1f, 0x8b, ..] => Some("the input is compressed; use: zcat FILE | podbeat explain"),
-        [0x28, 0xb5, 0x2f, 0xfd, ..] => Some("the input is compressed; use: zstdcat FILE | podbeat explain"),
+        [0x28, 0xb5, 0x2f, 0xfd, ..] => {
+            Some("the input is compressed; use: zstdcat FILE | podbeat explain")
+        }
         _ => None,
     }
 }
@@ -48,13 +54,15 @@ struct Docker {
     time: String,
 }
 
-/// The lines of a log. Those in Docker's json-file or the CRI's format are put together and come as kubectl shows them with
-/// `--timestamps`, without empty ones; all others as they are.
+/// The lines of a log. Those in Docker's json-file or the CRI's format are put together and come as
+/// kubectl shows them with `--timestamps`, without empty ones; all others as they are.
 pub(super) fn lines(text: &str) -> Vec<Cow<'_, str>> {
     let mut lines = Vec::new();
     let mut begun: Vec<(String, String)> = Vec::new();
     let mut take = |carried: Carried<'_>, lines: &mut Vec<Cow<'_, str>>| {
-        let nth = begun.iter().position(|(stream, _)| stream == carried.stream);
+        let nth = begun
+            .iter()
+            .position(|(stream, _)| stream == carried.stream);
         let mut line = match nth {
             Some(nth) => begun.swap_remove(nth).1,
             None => format!("{} ", carried.at),
@@ -88,7 +96,8 @@ pub(super) fn lines(text: &str) -> Vec<Cow<'_, str>> {
     lines
 }
 
-/// `TIME STREAM TAGS TEXT`, where the first tag is `P` for a part of a line and `F` for its last part or the whole of it.
+/// `TIME STREAM TAGS TEXT`, where the first tag is `P` for a part of a line and `F` for its last
+/// part or the whole of it.
 fn cri(line: &str) -> Option<Carried<'_>> {
     let mut parts = line.splitn(4, ' ');
     let (at, stream, tags) = (parts.next()?, parts.next()?, parts.next()?);

@@ -22,7 +22,10 @@ pub(super) fn story(contents: &Contents) -> Story {
         ));
     }
     if !machine.statuses.is_empty() {
-        let text = format!("the API last showed or confirmed: {}", states(&machine.statuses));
+        let text = format!(
+            "the API last showed or confirmed: {}",
+            states(&machine.statuses)
+        );
         events.push(Event::new(machine.confirmed_at, text));
     }
     if let Some(at) = machine.deletion_at {

@@ -24,14 +24,16 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Reads a line. What kubectl puts before it (`--prefix`, `--timestamps`) is left out. `None` for anything else than a line
-    /// of podbeat's own.
+    /// Reads a line. What kubectl puts before it (`--prefix`, `--timestamps`) is left out. `None`
+    /// for anything else than a line of podbeat's own.
     pub(super) fn read(text: &str) -> Option<Self> {
         let (mut rest, mut prefix, mut read_at) = (text.trim(), String::new(), None);
         while let Some((word, after)) = rest.split_once(' ') {
             match word.parse::<Timestamp>() {
                 Ok(at) => read_at = Some(at),
-                Err(_) if word.starts_with('[') && word.ends_with(']') => word.clone_into(&mut prefix),
+                Err(_) if word.starts_with('[') && word.ends_with(']') => {
+                    word.clone_into(&mut prefix)
+                }
                 Err(_) => break,
             }
             rest = after.trim_start();
@@ -208,7 +210,9 @@ impl Known {
                 let why = Why {
                     condition: part("condition"),
                     container: part("container"),
-                    exit_code: line.number("exit_code").and_then(|code| i32::try_from(code).ok()),
+                    exit_code: line
+                        .number("exit_code")
+                        .and_then(|code| i32::try_from(code).ok()),
                     reason: part("reason"),
                     message: part("pod_message"),
                 };
@@ -236,7 +240,11 @@ impl Known {
             }
             Some(Id::CannotWatch) => {
                 let trouble = trouble(line);
-                let text = format!("podbeat cannot watch the pod{}: {}", repeats(line), trouble.error);
+                let text = format!(
+                    "podbeat cannot watch the pod{}: {}",
+                    repeats(line),
+                    trouble.error
+                );
                 self.kubernetes.get_or_insert(trouble);
                 text
             }
@@ -323,7 +331,8 @@ impl Known {
                     line.number("attempts").unwrap_or(0)
                 )
             }
-            // Only what happened; attempts and waits of a log at debug level are left to whoever reads that.
+            // Only what happened; attempts and waits of a log at debug level are left to whoever
+            // reads that.
             _ if matches!(line.level.as_str(), "DEBUG" | "TRACE") => return None,
             _ => {
                 let error = line
@@ -357,7 +366,9 @@ impl Known {
         let version = line.text("version").unwrap_or("?");
         match self.begun {
             1 => format!("podbeat {version} started"),
-            _ if killed => format!("podbeat {version} started again: the process before it was killed"),
+            _ if killed => {
+                format!("podbeat {version} started again: the process before it was killed")
+            }
             _ => format!("podbeat {version} started again"),
         }
     }
@@ -369,7 +380,9 @@ impl Known {
         match to {
             "waiting" => self.facts.waits(name, reason, message),
             "running" => self.facts.runs(name),
-            _ => self.facts.ended(name, line.number("exit_code"), reason, message),
+            _ => self
+                .facts
+                .ended(name, line.number("exit_code"), reason, message),
         }
         let mut told = to.to_owned();
         if let Some(code) = line.number("exit_code") {
@@ -391,7 +404,10 @@ impl Known {
         self.containers.insert(name.to_owned(), state);
         let restarts = match line.number("restart_count") {
             None | Some(0) => String::new(),
-            Some(count) => format!(" (restarted {})", times(usize::try_from(count).unwrap_or(0))),
+            Some(count) => format!(
+                " (restarted {})",
+                times(usize::try_from(count).unwrap_or(0))
+            ),
         };
         format!("{name}: {told}{restarts}")
     }
@@ -401,7 +417,8 @@ impl Known {
             .task_run
             .as_deref()
             .map_or_else(|| "the run".to_owned(), |run| format!("task run {run}"));
-        let when = |time: &Option<When>| time.map_or_else(String::new, |time| format!(" at {}", at(time)));
+        let when =
+            |time: &Option<When>| time.map_or_else(String::new, |time| format!(" at {}", at(time)));
         let (outcome, mut text) = if let Some((time, told)) = &self.accepted {
             let told = if told.is_empty() {
                 "no container states"
@@ -430,7 +447,10 @@ impl Known {
             );
             (Outcome::Refused, text)
         } else if let Some(time) = &self.undelivered {
-            let due = self.due.as_ref().map_or_else(String::new, |(time, _)| when(time));
+            let due = self
+                .due
+                .as_ref()
+                .map_or_else(String::new, |(time, _)| when(time));
             let why = self
                 .service
                 .as_ref()
@@ -477,8 +497,9 @@ impl Known {
         } else {
             format!("The log of {run} ends{here}: podbeat still runs, or was killed.")
         };
-        let since =
-            |time: &Option<When>| time.map_or_else(String::new, |time| format!(" since {}", at(time)));
+        let since = |time: &Option<When>| {
+            time.map_or_else(String::new, |time| format!(" since {}", at(time)))
+        };
         let mut why = Vec::new();
         if let Some((time, cause)) = &self.due {
             why.push(format!(
@@ -506,7 +527,10 @@ impl Known {
         }
         for (name, container) in &self.containers {
             match container.state.as_str() {
-                "running" => why.push(format!("{name} has been running{}.", since(&container.since))),
+                "running" => why.push(format!(
+                    "{name} has been running{}.",
+                    since(&container.since)
+                )),
                 "waiting" => why.push(format!(
                     "{name} is {}{}.",
                     container.told,
@@ -569,7 +593,9 @@ impl Known {
             );
         }
         match outcome {
-            Outcome::Delivered => "The service also accepted everything that podbeat saw before.".to_owned(),
+            Outcome::Delivered => {
+                "The service also accepted everything that podbeat saw before.".to_owned()
+            }
             _ => String::new(),
         }
     }
@@ -651,7 +677,8 @@ mod tests {
                 read.at,
                 Some(When::At("2026-11-24T01:00:01Z".parse().expect("a time")))
             );
-            let text = "01:00:01.000Z INFO  podbeat started                                task_run_id=r";
+            let text =
+                "01:00:01.000Z INFO  podbeat started                                task_run_id=r";
             let read = Line::read(&format!("{before}{text}")).expect(before);
             assert_eq!(
                 (read.message.as_str(), read.text("task_run_id")),
@@ -685,7 +712,10 @@ mod tests {
         };
         let text = format!("{}{}{}", of("a", "r1"), of("b", "r2"), of("a", "r1"));
         let stories = stories(lines(&text));
-        let runs: Vec<_> = stories.iter().map(|story| story.task_run.as_deref()).collect();
+        let runs: Vec<_> = stories
+            .iter()
+            .map(|story| story.task_run.as_deref())
+            .collect();
         assert_eq!(runs, [Some("r1"), Some("r2")]);
         assert_eq!(
             stories[0].events[1].text,
@@ -694,7 +724,8 @@ mod tests {
     }
 
     proptest! {
-        /// A log may be cut, edited or another version's: whatever the fields hold, there is a story.
+        /// A log may be cut, edited or another version's: whatever the fields hold, there is a
+        /// story.
         #[test]
         fn whatever_the_lines_hold_there_is_a_story(
             told in prop::collection::vec(
@@ -742,7 +773,11 @@ mod tests {
         let before = [
             line(0, "podbeat started", r#""task_run_id":"trn.1""#),
             line(1, "the last heartbeat is due", r#""cause":"a signal""#),
-            line(2, "the last heartbeat was accepted", r#""told":"main running""#),
+            line(
+                2,
+                "the last heartbeat was accepted",
+                r#""told":"main running""#,
+            ),
             line(3, "podbeat is exiting", r#""exit_code":0"#),
             line(4, "podbeat started", ""),
         ];
@@ -763,11 +798,16 @@ mod tests {
     #[test]
     fn a_log_of_a_task_that_ended_beside_a_proxy_names_the_proxy() {
         let changed = |second, name: &str, to: &str| {
-            let fields = format!(r#""container":"{name}","to":"{to}","exit_code":0,"restart_count":0"#);
+            let fields =
+                format!(r#""container":"{name}","to":"{to}","exit_code":0,"restart_count":0"#);
             line(second, "container state changed", &fields)
         };
         let mut lines = vec![
-            line(0, "podbeat started", r#""task_run_id":"trn.1","report":"task""#),
+            line(
+                0,
+                "podbeat started",
+                r#""task_run_id":"trn.1","report":"task""#,
+            ),
             changed(1, "main", "running"),
             changed(2, "linkerd-proxy", "running"),
             changed(3, "main", "terminated"),
@@ -788,20 +828,35 @@ mod tests {
             "received SIGTERM or SIGINT; waiting for final container states",
             "",
         ));
-        lines.push(line(5, "the last heartbeat is due", r#""cause":"a signal""#));
+        lines.push(line(
+            5,
+            "the last heartbeat is due",
+            r#""cause":"a signal""#,
+        ));
         lines.push(line(
             6,
             "the last heartbeat was accepted",
             r#""told":"main terminated 0""#,
         ));
         let told = verdict(&lines);
-        assert!(told.outcome == Outcome::Delivered && named(&told), "{told:?}");
+        assert!(
+            told.outcome == Outcome::Delivered && named(&told),
+            "{told:?}"
+        );
     }
 
     #[test]
     fn a_run_that_hangs_is_told_what_it_waits_for() {
-        let begins = line(0, "podbeat started", r#""version":"1","task_run_id":"trn.1""#);
-        let heard = line(1, "the service accepted the first heartbeat of this process", "");
+        let begins = line(
+            0,
+            "podbeat started",
+            r#""version":"1","task_run_id":"trn.1""#,
+        );
+        let heard = line(
+            1,
+            "the service accepted the first heartbeat of this process",
+            "",
+        );
         let waits = line(
             2,
             "container state changed",

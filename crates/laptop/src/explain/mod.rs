@@ -94,7 +94,10 @@ pub fn run(
     let done = stories(invocation, input).and_then(|(stories, others)| {
         if others > 0 {
             let lines = if others == 1 { "line" } else { "lines" };
-            let _ = writeln!(notes, "podbeat: skipped {others} {lines} that are not podbeat's");
+            let _ = writeln!(
+                notes,
+                "podbeat: skipped {others} {lines} that are not podbeat's"
+            );
         }
         write(&stories, invocation.json, out).map_err(Error::Write)
     });
@@ -148,23 +151,34 @@ fn stories(invocation: &Invocation, input: &mut dyn Read) -> Result<(Vec<Story>,
     }
     if is_journal(text) {
         let contents =
-            podbeat_heartbeat::saved::parse(&mut io::Cursor::new(text)).map_err(|source| Error::Journal {
-                from: from.clone(),
-                source,
+            podbeat_heartbeat::saved::parse(&mut io::Cursor::new(text)).map_err(|source| {
+                Error::Journal {
+                    from: from.clone(),
+                    source,
+                }
             })?;
         return Ok((vec![journal::story(&contents)], 0));
     }
     let all = form::lines(text);
     let count = all.iter().filter(|line| !line.trim().is_empty()).count();
-    let lines: Vec<log::Line> = all.iter().filter_map(|line| log::Line::read(line)).collect();
+    let lines: Vec<log::Line> = all
+        .iter()
+        .filter_map(|line| log::Line::read(line))
+        .collect();
     if !lines.is_empty() {
         let others = count - lines.len();
         return Ok((log::stories(lines), others));
     }
-    let lines: Vec<watch::Line> = all.iter().filter_map(|line| watch::Line::read(line)).collect();
+    let lines: Vec<watch::Line> = all
+        .iter()
+        .filter_map(|line| watch::Line::read(line))
+        .collect();
     if !lines.is_empty() {
         let others = count - lines.len();
-        return Ok((vec![watch::story(lines, &invocation.container_name)], others));
+        return Ok((
+            vec![watch::story(lines, &invocation.container_name)],
+            others,
+        ));
     }
     Err(unknown(NEITHER))
 }

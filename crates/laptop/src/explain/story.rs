@@ -44,7 +44,8 @@ pub(super) struct Event {
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
     pub(super) outcome: Outcome,
-    /// Why the run ended or does not begin, where the Kubernetes API says more than exit codes. The text begins with it.
+    /// Why the run ended or does not begin, where the Kubernetes API says more than exit codes. The
+    /// text begins with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<String>,
     /// One paragraph.
@@ -128,9 +129,9 @@ fn wrapped(text: &str) -> String {
     const WIDTH: usize = 100;
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {
-        let room = lines
-            .last()
-            .is_none_or(|line| line.is_empty() || line.chars().count() + 1 + word.chars().count() <= WIDTH);
+        let room = lines.last().is_none_or(|line| {
+            line.is_empty() || line.chars().count() + 1 + word.chars().count() <= WIDTH
+        });
         if !room {
             lines.push(String::new());
         }

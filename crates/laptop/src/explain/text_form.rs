@@ -1,4 +1,5 @@
-//! The text form of podbeat's log, read back: `01:02:03.004Z INFO  message   name=value name="a text"`.
+//! The text form of podbeat's log, read back: `01:02:03.004Z INFO message name=value name="a
+//! text"`.
 
 use jiff::civil::Time;
 use serde_json::{Map, Value};

@@ -14,7 +14,8 @@ use serde_json::Value;
 use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed, times};
 
-/// One line of a record: an event as an API server sends it, and when it came, where that was written down.
+/// One line of a record: an event as an API server sends it, and when it came, where that was
+/// written down.
 #[derive(Debug, Deserialize)]
 pub(super) struct Line {
     #[serde(rename = "type")]
@@ -97,7 +98,9 @@ impl Known {
         let (namespace, name) = (part(&pod.metadata.namespace), part(&pod.metadata.name));
         if self.uid != pod.metadata.uid {
             if self.uid.is_some() {
-                told.push("another pod has the same name: the events of that pod follow".to_owned());
+                told.push(
+                    "another pod has the same name: the events of that pod follow".to_owned(),
+                );
             }
             *self = Self {
                 uid: pod.metadata.uid.clone(),
@@ -166,7 +169,8 @@ impl Known {
         if is_gone {
             self.gone = true;
             let runs = |container: &&Container| {
-                container.role == Role::Task && matches!(container.state, Some(State::Running { .. }))
+                container.role == Role::Task
+                    && matches!(container.state, Some(State::Running { .. }))
             };
             self.runs_to_the_end = seen
                 .containers
@@ -206,7 +210,11 @@ impl Known {
                 format!("{} never started", container.name)
             }
             None => format!("{} has no state", container.name),
-            Some(_) => format!("{} is {}", container.name, state(container).unwrap_or_default()),
+            Some(_) => format!(
+                "{} is {}",
+                container.name,
+                state(container).unwrap_or_default()
+            ),
         }
     }
 
@@ -335,7 +343,9 @@ fn own_state(pod: &Pod, own_container: &str) -> Option<String> {
         .init_container_statuses
         .iter()
         .chain(&pod.status.container_statuses);
-    let own = statuses.into_iter().find(|status| status.name == own_container)?;
+    let own = statuses
+        .into_iter()
+        .find(|status| status.name == own_container)?;
     let state = &own.state;
     Some(if let Some(terminated) = &state.terminated {
         let code = terminated
@@ -367,7 +377,11 @@ mod tests {
             .filter_map(|line| Line::read(&line.to_string()))
             .collect();
         let told = story(lines, "podbeat");
-        let texts: Vec<&str> = told.events.iter().map(|event| event.text.as_str()).collect();
+        let texts: Vec<&str> = told
+            .events
+            .iter()
+            .map(|event| event.text.as_str())
+            .collect();
         assert_eq!(
             texts,
             ["another pod has the same name: the events of that pod follow"]

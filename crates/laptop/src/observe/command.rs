@@ -7,7 +7,8 @@ use std::path::PathBuf;
 pub struct Invocation {
     /// The pod's name.
     pub pod: String,
-    /// How it is shown; `None` for what suits standard output: a view on a terminal, else a line for each event.
+    /// How it is shown; `None` for what suits standard output: a view on a terminal, else a line
+    /// for each event.
     pub format: Option<Format>,
     /// Where the watch is recorded.
     pub record: Option<Record>,

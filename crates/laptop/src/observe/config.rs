@@ -4,13 +4,14 @@ use podbeat_interface::environment::{Environment, Flags};
 use podbeat_interface::reader::{Errors, Reader, dns_name};
 use podbeat_interface::reporting::Reporting;
 use podbeat_interface::setting::{
-    CONTAINER_NAME, IGNORED_CONTAINERS, INTERVAL, JOB_RETRY_COUNT, KUBE_CONTEXT, KUBECONFIG, MAX_STATUS_AGE,
-    REPORT, Setting, TASK_CONTAINERS, setting,
+    CONTAINER_NAME, IGNORED_CONTAINERS, INTERVAL, JOB_RETRY_COUNT, KUBE_CONTEXT, KUBECONFIG,
+    MAX_STATUS_AGE, REPORT, Setting, TASK_CONTAINERS, setting,
 };
 use podbeat_interface::terminal::Terminal;
 use podbeat_kubernetes::access::Access;
 
-/// Every setting of `podbeat observe`. The variables are the agent's, the flags of the cluster are kubectl's.
+/// Every setting of `podbeat observe`. The variables are the agent's, the flags of the cluster are
+/// kubectl's.
 pub const OBSERVE_SETTINGS: &[Setting] = &[
     setting(
         "POD_NAMESPACE",

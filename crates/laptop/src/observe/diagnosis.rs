@@ -1,4 +1,5 @@
-//! What the Kubernetes API's refusals and silences mean to a person, in kubectl's words where it has them.
+//! What the Kubernetes API's refusals and silences mean to a person, in kubectl's words where it
+//! has them.
 
 use std::error::Error as _;
 
@@ -47,7 +48,9 @@ impl Diagnosis {
             }
             (Kind::Denied, _) => "a Role with get, list and watch for pods is missing",
             (Kind::Refused, _) => "check that this is a Kubernetes API, and check the namespace",
-            (Kind::Unreachable, _) => "check the cluster, its address in the kubeconfig, and the network",
+            (Kind::Unreachable, _) => {
+                "check the cluster, its address in the kubeconfig, and the network"
+            }
             (Kind::Busy, _) => "retrying",
         };
         let what = match error {

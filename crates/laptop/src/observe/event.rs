@@ -287,7 +287,9 @@ impl fmt::Display for What {
                     write!(f, ", {}, not reported", container.kind)?;
                 }
                 match container.shown.message.as_deref() {
-                    Some(message) if !message.trim().is_empty() => write!(f, ", message: {}", message.trim()),
+                    Some(message) if !message.trim().is_empty() => {
+                        write!(f, ", message: {}", message.trim())
+                    }
                     Some(_) | None => Ok(()),
                 }
             }
@@ -301,18 +303,24 @@ impl fmt::Display for What {
                     }
                 }
             }
-            Self::Api(Api::Trouble { message, remedy, .. }) => write!(f, "api trouble: {message}; {remedy}"),
+            Self::Api(Api::Trouble {
+                message, remedy, ..
+            }) => write!(f, "api trouble: {message}; {remedy}"),
             Self::Api(Api::Back {
                 after_seconds,
                 failures,
-            }) => write!(f, "api back: after {after_seconds} s and {failures} failures"),
+            }) => write!(
+                f,
+                "api back: after {after_seconds} s and {failures} failures"
+            ),
             Self::Note(note) => write!(f, "note: {}", note.text()),
             Self::End(end) => write!(f, "end: {}", end.text()),
         }
     }
 }
 
-/// A reason, and what of the pod has it: `reason Evicted: the message`, `DisruptionTarget EvictionByEvictionAPI: the message`.
+/// A reason, and what of the pod has it: `reason Evicted: the message`, `DisruptionTarget
+/// EvictionByEvictionAPI: the message`.
 pub(super) fn reason(why: &Why) -> String {
     let of = why.condition.as_deref().unwrap_or("reason");
     let reason = why.reason.as_deref().unwrap_or("unknown");

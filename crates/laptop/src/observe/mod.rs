@@ -1,6 +1,7 @@
-//! `podbeat observe`: what the agent of a pod would send, from a laptop, live.
-//! Here lives the loop around the agent's own eyes and mind (`pod::watch`, `heartbeat::machine`), and how it is shown and kept.
-//! Never here: a decision of what is sent and when, a request to the task-run service, flags (`cli`), the agent.
+//! `podbeat observe`: what the agent of a pod would send, from a laptop, live. Here lives the loop
+//! around the agent's own eyes and mind (`pod::watch`, `heartbeat::machine`), and how it is shown
+//! and kept. Never here: a decision of what is sent and when, a request to the task-run service,
+//! flags (`cli`), the agent.
 
 pub mod command;
 pub mod config;
@@ -45,7 +46,8 @@ const STEPS: usize = 16;
 /// How widely reconnects are spread. This is one copy, and a person waits for it.
 const RECONNECTS: Duration = Duration::from_secs(2);
 
-/// How often a view is drawn while nothing happens: its ages and what is due are told in whole seconds.
+/// How often a view is drawn while nothing happens: its ages and what is due are told in whole
+/// seconds.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Where it is shown.
@@ -65,7 +67,8 @@ pub enum Ended {
     BySignal(i32),
 }
 
-/// The signals that mean something here, by their numbers, which Linux has had for all its machines that podbeat runs on.
+/// The signals that mean something here, by their numbers, which Linux has had for all its machines
+/// that podbeat runs on.
 pub mod signals {
     /// The terminal is gone.
     pub const HUP: i32 = 1;
@@ -126,8 +129,9 @@ impl Error {
 
 /// Observes a pod until its run is over.
 ///
-/// `notes` is for what wasn't asked for: errors, and the Role that may be missing. `signals` brings the numbers of
-/// [`signals`]; `suspend` stops the process and returns when it goes on. Jitter follows the seed.
+/// `notes` is for what wasn't asked for: errors, and the Role that may be missing. `signals` brings
+/// the numbers of [`signals`]; `suspend` stops the process and returns when it goes on. Jitter
+/// follows the seed.
 pub async fn run(
     config: &ObserveConfig,
     invocation: &Invocation,
@@ -191,13 +195,17 @@ async fn observe(
     suspend: impl Fn(i32),
     seed: u64,
 ) -> Result<(Ended, Left), Error> {
-    let watch = PodWatch::new(&config.kubernetes, config.namespace.as_deref(), &invocation.pod)
-        .await
-        .map_err(|error| {
-            let namespace = config.namespace.as_deref().unwrap_or("default");
-            Error::Kubernetes(Diagnosis::of(&error, namespace))
-        })?
-        .with_spread(RECONNECTS);
+    let watch = PodWatch::new(
+        &config.kubernetes,
+        config.namespace.as_deref(),
+        &invocation.pod,
+    )
+    .await
+    .map_err(|error| {
+        let namespace = config.namespace.as_deref().unwrap_or("default");
+        Error::Kubernetes(Diagnosis::of(&error, namespace))
+    })?
+    .with_spread(RECONNECTS);
     let record = match &invocation.record {
         Some(wanted) => Some(Record::create(wanted).map_err(|source| Error::Record {
             path: wanted.path.clone(),
@@ -244,8 +252,9 @@ async fn observe(
     loop {
         observer.draw()?;
         let tick = Instant::now() + TICK;
-        // Signals first. Every branch is cancel-safe: the watch stays where it is when another branch wins, and a channel,
-        // a stream or a terminal loses nothing when its wait is dropped.
+        // Signals first. Every branch is cancel-safe: the watch stays where it is when another
+        // branch wins, and a channel, a stream or a terminal loses nothing when its wait is
+        // dropped.
         tokio::select! {
             biased;
             Some(signal) = signals.next() => match signal {
@@ -282,7 +291,8 @@ async fn observe(
 struct Observer<'stage> {
     settings: Settings,
     seed: u64,
-    /// Begun when the pod is first seen: before that nothing is shown as if it were sent, and the agent knows its pod's UID.
+    /// Begun when the pod is first seen: before that nothing is shown as if it were sent, and the
+    /// agent knows its pod's UID.
     machine: Option<Machine>,
     own_container: String,
     tasks: Tasks,
@@ -333,7 +343,9 @@ impl Observer<'_> {
 
     /// Writes the record. A disk that is full keeps nobody from looking on.
     fn keep(&mut self, pod_event: &PodEvent, at: Timestamp) {
-        let Some(record) = &mut self.record else { return };
+        let Some(record) = &mut self.record else {
+            return;
+        };
         if let Err(error) = record.pod_event(pod_event, at) {
             self.unrecorded = Some(error.to_string());
             self.record = None;
@@ -347,7 +359,8 @@ impl Observer<'_> {
         self.show.tell(news.as_slice())
     }
 
-    /// Tells of a failure. Before the pod was seen and watched, one that won't pass by itself is the end, as kubectl has it.
+    /// Tells of a failure. Before the pod was seen and watched, one that won't pass by itself is
+    /// the end, as kubectl has it.
     fn failed(&mut self, diagnosis: Diagnosis) -> Result<(), Error> {
         let begins = self.machine.is_none() || (!self.watched && diagnosis.kind == Kind::Denied);
         if begins && diagnosis.kind != Kind::Busy {
@@ -358,7 +371,8 @@ impl Observer<'_> {
         self.show.tell(news.as_slice())
     }
 
-    /// Hands an event to the machine, and does what it says: whatever it sends is taken as accepted at once.
+    /// Hands an event to the machine, and does what it says: whatever it sends is taken as accepted
+    /// at once.
     fn feed(&mut self, event: Event) -> Result<(), Error> {
         let (start, mut events) = (self.start, VecDeque::from([event]));
         let Some(machine) = &mut self.machine else {
@@ -377,10 +391,12 @@ impl Observer<'_> {
                         self.show.tell(&[news])?;
                     }
                     Action::WakeAt(at) => self.wake = at,
-                    // The last heartbeat is accepted: a native sidecar would only wait for its SIGTERM now.
+                    // The last heartbeat is accepted: a native sidecar would only wait for its
+                    // SIGTERM now.
                     Action::StopWatching | Action::End(_) => self.over = true,
                     Action::Note(Note::Final(cause)) => self.cause = Some(cause),
-                    // The rest is told by the scene, or belongs to signals, markers and journals, of which there are none.
+                    // The rest is told by the scene, or belongs to signals, markers and journals,
+                    // of which there are none.
                     Action::Note(_)
                     | Action::Abort
                     | Action::LookAtPod(_)
@@ -411,7 +427,10 @@ impl Observer<'_> {
         let now = self.now();
         self.show.close(&self.state, now)?;
         Ok(Left {
-            role: self.state.diagnosis.and_then(|failing| failing.diagnosis.role),
+            role: self
+                .state
+                .diagnosis
+                .and_then(|failing| failing.diagnosis.role),
             unrecorded: self.unrecorded,
         })
     }
@@ -513,7 +532,14 @@ impl<'stage> Show<'stage> {
         let columns = screen.size().columns;
         screen.leave();
         let mut text = String::new();
-        for line in view::lines(state, now, view::Size { columns, rows: None }) {
+        for line in view::lines(
+            state,
+            now,
+            view::Size {
+                columns,
+                rows: None,
+            },
+        ) {
             screen::paint(&line, *colours, &mut text);
             text.push('\n');
         }

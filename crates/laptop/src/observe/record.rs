@@ -1,8 +1,10 @@
-//! The watch as a file: one event a line, as an API server sends them and as `tests/captures` has them.
+//! The watch as a file: one event a line, as an API server sends them and as `tests/captures` has
+//! them.
 //!
-//! Each line is `{"type": …, "object": …, "at": …}`: type ADDED, MODIFIED or DELETED, the slice of the pod that podbeat reads,
-//! and when it came. It is written at once and whole, so that only the last line of a file can be torn, and only by a crash of
-//! the machine or a kill in the very middle of a write; a reader leaves a last line without its end out.
+//! Each line is `{"type": …, "object": …, "at": …}`: type ADDED, MODIFIED or DELETED, the slice of
+//! the pod that podbeat reads, and when it came. It is written at once and whole, so that only the
+//! last line of a file can be torn, and only by a crash of the machine or a kill in the very middle
+//! of a write; a reader leaves a last line without its end out.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -16,7 +18,8 @@ use serde_json::{Value, json};
 
 use super::command;
 
-/// For the owner alone: what containers leave as their termination message may not be meant for others.
+/// For the owner alone: what containers leave as their termination message may not be meant for
+/// others.
 const MODE: u32 = 0o600;
 
 /// A record that is being written.
@@ -57,7 +60,8 @@ impl Record {
     /// Writes what was seen, if it is news.
     ///
     /// # Errors
-    /// The file can't be written, as where the disk is full. It holds whole lines then, too, as far as that can be had.
+    /// The file can't be written, as where the disk is full. It holds whole lines then, too, as far
+    /// as that can be had.
     pub(super) fn pod_event(&mut self, pod_event: &PodEvent, at: Timestamp) -> io::Result<()> {
         match pod_event {
             PodEvent::Seen(pod) => {
@@ -71,7 +75,8 @@ impl Record {
                 self.write(kind, object, None, at)
             }
             PodEvent::Gone(Some(pod)) => self.write("DELETED", Pod::to_object(pod), None, at),
-            // The event of the deletion was missed: nobody knows how the pod looked then, and this is how it last did.
+            // The event of the deletion was missed: nobody knows how the pod looked then, and this
+            // is how it last did.
             PodEvent::Gone(None) => match self.last.take() {
                 Some(last) => self.write("DELETED", last, Some(true), at),
                 None => Ok(()),
@@ -101,7 +106,9 @@ impl Record {
             return Err(error);
         }
         self.whole += u64::try_from(line.len()).unwrap_or(u64::MAX);
-        self.last = event.as_object_mut().and_then(|members| members.remove("object"));
+        self.last = event
+            .as_object_mut()
+            .and_then(|members| members.remove("object"));
         Ok(())
     }
 }
@@ -119,7 +126,11 @@ mod tests {
     }
 
     fn mode(path: &std::path::Path) -> u32 {
-        std::fs::metadata(path).expect("a file").permissions().mode() & 0o777
+        std::fs::metadata(path)
+            .expect("a file")
+            .permissions()
+            .mode()
+            & 0o777
     }
 
     #[test]
@@ -132,7 +143,10 @@ mod tests {
         std::fs::set_permissions(&path, Permissions::from_mode(0o644)).expect("set");
         let refused = Record::create(&wanted(&path, false)).expect_err("it is there");
         assert_eq!(refused.kind(), io::ErrorKind::AlreadyExists);
-        assert_eq!(std::fs::read_to_string(&path).expect("read"), "something dear");
+        assert_eq!(
+            std::fs::read_to_string(&path).expect("read"),
+            "something dear"
+        );
         drop(Record::create(&wanted(&path, true)).expect("made"));
         assert_eq!(std::fs::read_to_string(&path).expect("read"), "");
         assert_eq!(mode(&path), 0o600);
@@ -144,13 +158,19 @@ mod tests {
         let path = dir.path().join("record");
         let mut record = Record::create(&wanted(&path, false)).expect("made");
         let at: Timestamp = "2026-11-25T10:00:00.5Z".parse().expect("a time");
-        let running = || PodEvent::Seen(Box::new(Captured::when("a-complete", "main", "running").pod()));
+        let running = || {
+            PodEvent::Seen(Box::new(
+                Captured::when("a-complete", "main", "running").pod(),
+            ))
+        };
         for pod_event in [
             PodEvent::Gone(None),
             running(),
             PodEvent::Confirmed,
             running(),
-            PodEvent::Seen(Box::new(Captured::when("a-complete", "main", "terminated").pod())),
+            PodEvent::Seen(Box::new(
+                Captured::when("a-complete", "main", "terminated").pod(),
+            )),
             PodEvent::Gone(None),
         ] {
             record.pod_event(&pod_event, at).expect("written");

@@ -1,7 +1,8 @@
 //! The terminal: its other screen, its size, its keys, and how it is left as it was found.
 //!
-//! Written by hand, since a view that is drawn whole needs no more than a dozen sequences that every terminal of today knows
-//! (ECMA-48 and xterm's ctlseqs), and rustix is in the tree for the rest.
+//! Written by hand, since a view that is drawn whole needs no more than a dozen sequences that
+//! every terminal of today knows (ECMA-48 and xterm's ctlseqs), and rustix is in the tree for the
+//! rest.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -10,13 +11,15 @@ use std::sync::{Mutex, Once, PoisonError, TryLockError};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::termios::{
-    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr, ttyname,
+    LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcgetwinsize, tcsetattr,
+    ttyname,
 };
 use tokio::net::unix::pipe::Receiver;
 
 use super::view::{Line, Size, Style};
 
-/// The other screen, so that what stood on this one stands there again; no cursor; what is too long isn't wrapped.
+/// The other screen, so that what stood on this one stands there again; no cursor; what is too long
+/// isn't wrapped.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 
 /// All that undone, and no colours.
@@ -28,7 +31,8 @@ const FRAME: (&str, &str) = ("\x1b[?2026h\x1b[H", "\x1b[J\x1b[?2026l");
 /// Where a terminal doesn't tell its size.
 const USUAL: (u16, u16) = (80, 24);
 
-/// What must be undone, also by a panic, which runs no destructor where it aborts. There is one terminal.
+/// What must be undone, also by a panic, which runs no destructor where it aborts. There is one
+/// terminal.
 static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
 
 struct Taken {
@@ -125,7 +129,8 @@ impl Screen {
         Ok(())
     }
 
-    /// Has the next view drawn on an empty screen: the window was changed, or somebody wrote into it.
+    /// Has the next view drawn on an empty screen: the window was changed, or somebody wrote into
+    /// it.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.drawn.clear();
         self.terminal.write_all(b"\x1b[2J")
@@ -180,8 +185,9 @@ impl Drop for Screen {
     }
 }
 
-/// The terminal once more, as a file of our own: that it doesn't block must not be so for whoever shares the first one. Tokio
-/// has no type for a terminal that is read so; as a pipe's end it does the very same.
+/// The terminal once more, as a file of our own: that it doesn't block must not be so for whoever
+/// shares the first one. Tokio has no type for a terminal that is read so; as a pipe's end it does
+/// the very same.
 fn keys(terminal: &File) -> Option<Receiver> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let named = ttyname(terminal, Vec::new()).ok();
@@ -249,7 +255,8 @@ mod tests {
         let (mut pty, pts) = pty_process::blocking::open().expect("a pty");
         let before = modes(&pts);
         let terminal = File::from(pts.as_fd().try_clone_to_owned().expect("a file"));
-        // It lives on, so that it can't be its end that does it: where a panic aborts, nothing comes to an end.
+        // It lives on, so that it can't be its end that does it: where a panic aborts, nothing
+        // comes to an end.
         let screen = Screen::take(terminal, true).expect("taken");
         assert_ne!(modes(&pts), before);
         std::panic::catch_unwind(|| panic!("planted")).expect_err("a panic");

@@ -1,4 +1,5 @@
-//! What is known at the moment: what the API shows, what the machine would have sent, what is due. Pure: `now` is an argument.
+//! What is known at the moment: what the API shows, what the machine would have sent, what is due.
+//! Pure: `now` is an argument.
 
 use std::time::Duration;
 
@@ -122,7 +123,8 @@ impl State {
             let earlier = before.iter().find(|earlier| earlier.name == seen.name);
             let mut container = self.container(seen);
             let changed = earlier.is_none_or(|earlier| {
-                (&earlier.shown, earlier.restart_count) != (&container.shown, container.restart_count)
+                (&earlier.shown, earlier.restart_count)
+                    != (&container.shown, container.restart_count)
             });
             if changed {
                 container.from = earlier.and_then(|earlier| earlier.shown.state);
@@ -184,7 +186,11 @@ impl State {
     /// The API gives no news. It is told once, and again if the trouble is another one.
     pub(super) fn failed(&mut self, diagnosis: Diagnosis, now: Now) -> Option<Event> {
         let (since, failures, known) = match self.diagnosis.take() {
-            Some(failing) => (failing.since, failing.failures, failing.diagnosis == diagnosis),
+            Some(failing) => (
+                failing.since,
+                failing.failures,
+                failing.diagnosis == diagnosis,
+            ),
             None => (now.elapsed, 0, false),
         };
         let news = What::Api(Api::Trouble {
@@ -225,5 +231,8 @@ impl State {
 }
 
 fn event(what: What, now: Now) -> Event {
-    Event { time: now.wall, what }
+    Event {
+        time: now.wall,
+        what,
+    }
 }

@@ -38,7 +38,8 @@ pub(super) enum Style {
     Bad,
 }
 
-/// A line of the view: texts that stand one behind the other, in which a terminal finds nothing to act on.
+/// A line of the view: texts that stand one behind the other, in which a terminal finds nothing to
+/// act on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Line(Vec<(Style, String)>);
 
@@ -80,7 +81,8 @@ impl Line {
         let mut kept = Vec::new();
         for (style, text) in self.0 {
             let width = text.width();
-            // The ellipsis needs a column, too, and only the last text can be the one that just fits.
+            // The ellipsis needs a column, too, and only the last text can be the one that just
+            // fits.
             if width < left {
                 left -= width;
                 kept.push((style, text));
@@ -207,7 +209,10 @@ fn api(state: &State, now: Now) -> Vec<Line> {
                 Line::plain(format!("  {}", failing.diagnosis.remedy)),
             ]
         }
-        (None, Some(at)) => vec![Line::plain(format!("API up to date, confirmed {} ago", ago(at)))],
+        (None, Some(at)) => vec![Line::plain(format!(
+            "API up to date, confirmed {} ago",
+            ago(at)
+        ))],
         (None, None) => vec![Line::plain("API not reached yet")],
     }
 }
@@ -264,7 +269,10 @@ fn table(state: &State, now: Now, columns: usize) -> Vec<Line> {
         line
     };
     let mut lines = vec![line(Style::Plain, COLUMNS.map(str::to_owned).into())];
-    lines.extend(rows.into_iter().map(|(style, cells)| line(style, cells.into())));
+    lines.extend(
+        rows.into_iter()
+            .map(|(style, cells)| line(style, cells.into())),
+    );
     lines
 }
 
@@ -304,7 +312,10 @@ fn style(shown: &Shown) -> Style {
 
 /// What containers and the pod itself have to say in sentences.
 fn messages(state: &State) -> Vec<Line> {
-    let notes = state.notes.iter().map(|note| format!("note: {}", note.text()));
+    let notes = state
+        .notes
+        .iter()
+        .map(|note| format!("note: {}", note.text()));
     let of_containers = state.containers.iter().filter_map(|container| {
         let message = container.shown.message.as_deref()?.trim();
         (!message.is_empty()).then(|| format!("{}: {message}", container.name))
@@ -324,7 +335,11 @@ fn heartbeat(state: &State, now: Now) -> Vec<Line> {
     match (state.end, state.due) {
         (Some(end), _) => lines.push(Line::headed(Style::Strong, "End: ", end.text())),
         (None, Some(due)) => {
-            let kind = if state.waiting > 0 { "change" } else { "periodic" };
+            let kind = if state.waiting > 0 {
+                "change"
+            } else {
+                "periodic"
+            };
             let left = seconds(due.saturating_sub(now.elapsed) + Duration::from_millis(999));
             let text = format!("{kind}, due in {left}");
             lines.push(Line::headed(Style::Strong, "Next heartbeat: ", text));
@@ -350,7 +365,8 @@ fn heartbeat(state: &State, now: Now) -> Vec<Line> {
     lines
 }
 
-/// The body of the last heartbeat, in the order of the contract: what the containers do comes first.
+/// The body of the last heartbeat, in the order of the contract: what the containers do comes
+/// first.
 fn body(state: &State) -> Vec<Line> {
     let Some((beat, _)) = &state.last else {
         return Vec::new();
@@ -408,7 +424,10 @@ mod tests {
             ..Identity::default()
         };
         identity.learn(&seen);
-        let mut request = identity.request("nonce".to_owned(), Some(report::statuses(&seen, Report::Task)));
+        let mut request = identity.request(
+            "nonce".to_owned(),
+            Some(report::statuses(&seen, Report::Task)),
+        );
         request.last_heartbeat = (kind == Kind::Final).then_some(true);
         let attempt = Attempt {
             number: 3,
@@ -436,7 +455,12 @@ mod tests {
 
     fn text(state: &State, columns: usize, rows: Option<usize>) -> String {
         let lines = lines(state, at(17, NOW), Size { columns, rows });
-        let text = |line: &Line| line.0.iter().map(|(_, text)| text.as_str()).collect::<String>();
+        let text = |line: &Line| {
+            line.0
+                .iter()
+                .map(|(_, text)| text.as_str())
+                .collect::<String>()
+        };
         lines.iter().map(text).collect::<Vec<_>>().join("\n")
     }
 

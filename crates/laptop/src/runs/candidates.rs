@@ -19,8 +19,8 @@ pub struct Candidate {
     pub about: String,
 }
 
-/// The runs that changed last, the newest first; none if the service does not answer within `limit`, or answers with an error. A
-/// person who presses a key wants no error.
+/// The runs that changed last, the newest first; none if the service does not answer within
+/// `limit`, or answers with an error. A person who presses a key wants no error.
 pub async fn candidates(config: &ServiceConfig, limit: Duration) -> Vec<Candidate> {
     let asked = async {
         let mut service = Service::new(config).ok()?;
@@ -52,12 +52,13 @@ pub async fn candidates(config: &ServiceConfig, limit: Duration) -> Vec<Candidat
         .collect()
 }
 
-/// Whether a shell takes it for one word and nothing else. What is completed stands on the command line as it is, where `$(…)`
-/// would be run.
+/// Whether a shell takes it for one word and nothing else. What is completed stands on the command
+/// line as it is, where `$(…)` would be run.
 #[must_use]
 pub fn is_plain(word: &str) -> bool {
-    let is_plain =
-        |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | ':' | '/' | '@');
+    let is_plain = |letter: char| {
+        letter.is_ascii_alphanumeric() || matches!(letter, '.' | '_' | '-' | ':' | '/' | '@')
+    };
     !word.is_empty() && !word.starts_with('-') && word.chars().all(is_plain)
 }
 

@@ -14,7 +14,8 @@ use super::wait_condition::WaitCondition;
 pub struct Invocation {
     /// What is to be done.
     pub command: Command,
-    /// How the outcome is shown; `None` for what suits the command: a table, or a line that says what was done.
+    /// How the outcome is shown; `None` for what suits the command: a table, or a line that says
+    /// what was done.
     pub format: Option<Format>,
     /// Whether a table has a line of headers.
     pub headers: bool,
@@ -149,7 +150,8 @@ pub enum RequestSource<T> {
     File(PathBuf),
 }
 
-/// A container's status as a flag tells it: `NAME=waiting[:REASON]`, `NAME=running` or `NAME=terminated:CODE[:REASON]`.
+/// A container's status as a flag tells it: `NAME=waiting[:REASON]`, `NAME=running` or
+/// `NAME=terminated:CODE[:REASON]`.
 ///
 /// # Errors
 /// What is wrong with it. It is repeated nowhere.
@@ -157,7 +159,8 @@ pub fn container_status(text: &str) -> Result<ContainerStatus, &'static str> {
     use podbeat_task_runs::model::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
     };
-    const WRONG: &str = "must be NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]";
+    const WRONG: &str =
+        "must be NAME=waiting[:REASON], NAME=running or NAME=terminated:CODE[:REASON]";
     let (name, state) = text
         .split_once('=')
         .filter(|(name, _)| !name.is_empty())
@@ -169,11 +172,16 @@ pub fn container_status(text: &str) -> Result<ContainerStatus, &'static str> {
             reason: reason.map(str::to_owned),
             message: None,
         }),
-        (Some("terminated"), Some(code), reason) => ContainerState::Terminated(ContainerStateTerminated {
-            exit_code: Some(code.parse().map_err(|_| "the exit code must be a whole number")?),
-            reason: reason.map(str::to_owned),
-            ..ContainerStateTerminated::default()
-        }),
+        (Some("terminated"), Some(code), reason) => {
+            ContainerState::Terminated(ContainerStateTerminated {
+                exit_code: Some(
+                    code.parse()
+                        .map_err(|_| "the exit code must be a whole number")?,
+                ),
+                reason: reason.map(str::to_owned),
+                ..ContainerStateTerminated::default()
+            })
+        }
         _ => return Err(WRONG),
     };
     Ok(ContainerStatus {
@@ -188,8 +196,9 @@ mod tests {
 
     #[test]
     fn states_as_flags_tell_them() {
-        let json =
-            |text: &str| container_status(text).map(|status| serde_json::to_string(&status).expect("JSON"));
+        let json = |text: &str| {
+            container_status(text).map(|status| serde_json::to_string(&status).expect("JSON"))
+        };
         for (text, expected) in [
             ("main=running", r#"{"name":"main","state":{"running":{}}}"#),
             ("main=waiting", r#"{"name":"main","state":{"waiting":{}}}"#),

@@ -1,4 +1,5 @@
-//! The terminal's side of a command: what is shown, what is said, and which error the process ends with.
+//! The terminal's side of a command: what is shown, what is said, and which error the process ends
+//! with.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -103,7 +104,8 @@ impl<'streams> Console<'streams> {
         *self.first.get_or_insert(error.ending())
     }
 
-    /// Tells an error of one run out of several, and whether the others, `left` of them, would fail alike.
+    /// Tells an error of one run out of several, and whether the others, `left` of them, would fail
+    /// alike.
     pub(super) fn failed_of_some(&mut self, error: &Error, left: usize) -> Others {
         self.failed(error);
         match error.ending() {
@@ -172,9 +174,15 @@ impl<'streams> Console<'streams> {
     }
 
     /// Shows requests as they would be sent, but for their secrets.
-    pub(super) fn dry_run(&mut self, from: &RequestSource<CreateTaskRunRequest>) -> Result<(), Error> {
+    pub(super) fn dry_run(
+        &mut self,
+        from: &RequestSource<CreateTaskRunRequest>,
+    ) -> Result<(), Error> {
         let mut requests = self.new_runs(from)?;
-        let problems: Vec<String> = requests.iter().flat_map(CreateTaskRunRequest::problems).collect();
+        let problems: Vec<String> = requests
+            .iter()
+            .flat_map(CreateTaskRunRequest::problems)
+            .collect();
         if !problems.is_empty() {
             return Err(Error::Malformed {
                 from: from.to_string(),
@@ -191,8 +199,8 @@ impl<'streams> Console<'streams> {
         Ok(())
     }
 
-    /// The requests for new runs. The contract takes any text for an image; what no registry has is found out here rather than
-    /// when the run's pod can't pull it.
+    /// The requests for new runs. The contract takes any text for an image; what no registry has is
+    /// found out here rather than when the run's pod can't pull it.
     pub(super) fn new_runs(
         &mut self,
         from: &RequestSource<CreateTaskRunRequest>,
@@ -202,7 +210,8 @@ impl<'streams> Console<'streams> {
             let image = request.execution.as_ref()?.image.as_ref()?;
             // That a name is missing, the contract says, too.
             let name = image.name.as_deref().filter(|name| !name.is_empty())?;
-            let unfit = image_reference::check(name, image.tag.as_deref(), image.digest.as_deref()).err()?;
+            let unfit = image_reference::check(name, image.tag.as_deref(), image.digest.as_deref())
+                .err()?;
             Some(match requests.len() {
                 1 => format!("execution.image: {unfit}"),
                 _ => format!("document {}: execution.image: {unfit}", nth + 1),
@@ -232,10 +241,12 @@ impl<'streams> Console<'streams> {
         } else {
             regular_file::read_or_wait(path, manifest::LARGEST)
         };
-        let text = read.and_then(manifest::text).map_err(|source| Error::Read {
-            from: from.to_string(),
-            source,
-        })?;
+        let text = read
+            .and_then(manifest::text)
+            .map_err(|source| Error::Read {
+                from: from.to_string(),
+                source,
+            })?;
         manifest::requests(&text).map_err(|problems| Error::Malformed {
             from: from.to_string(),
             problems,

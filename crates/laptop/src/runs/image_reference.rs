@@ -10,7 +10,8 @@ const LONGEST_NAME: usize = 255;
 /// Characters of a tag.
 const LONGEST_TAG: usize = 128;
 
-/// What is wrong with an image. It repeats no part of it: a password in the wrong place is still one.
+/// What is wrong with an image. It repeats no part of it: a password in the wrong place is still
+/// one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// There is no name.
@@ -20,7 +21,9 @@ pub enum Unfit {
     #[error("the image's name has more than 255 characters")]
     Long,
     /// Upper case behind the registry.
-    #[error("the image's repository has upper-case letters; only the registry and the tag can have them")]
+    #[error(
+        "the image's repository has upper-case letters; only the registry and the tag can have them"
+    )]
     UpperCase,
     /// Not a host, or a host and a port.
     #[error("the image's registry must be HOST or HOST:PORT")]
@@ -48,7 +51,8 @@ pub enum Unfit {
     Twice,
 }
 
-/// The parts of `NAME[:TAG][@DIGEST]`. A colon before the last slash belongs to the registry's port. Nothing is checked.
+/// The parts of `NAME[:TAG][@DIGEST]`. A colon before the last slash belongs to the registry's
+/// port. Nothing is checked.
 #[must_use]
 pub fn parts(text: &str) -> (&str, Option<&str>, Option<&str>) {
     let (text, digest) = match text.split_once('@') {
@@ -61,7 +65,8 @@ pub fn parts(text: &str) -> (&str, Option<&str>, Option<&str>) {
     }
 }
 
-/// Checks an image by its members. The name may have a tag and a digest in it, if they are not given beside it.
+/// Checks an image by its members. The name may have a tag and a digest in it, if they are not
+/// given beside it.
 ///
 /// # Errors
 /// The first thing that is wrong.
@@ -138,17 +143,24 @@ fn is_registry(text: &str) -> bool {
                 && label.chars().all(is_letter)
         }),
     };
-    is_host && port.is_none_or(|port| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()))
+    is_host
+        && port
+            .is_none_or(|port| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
 /// Words of letters and digits between `.`, `_`, `__` or dashes, however many of those.
 fn is_component(text: &str) -> bool {
     let is_alphanumeric = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     let is_separator = |text: &str| {
-        matches!(text, "." | "_" | "__") || (!text.is_empty() && text.chars().all(|letter| letter == '-'))
+        matches!(text, "." | "_" | "__")
+            || (!text.is_empty() && text.chars().all(|letter| letter == '-'))
     };
-    let mut separators = text.split(is_alphanumeric).filter(|between| !between.is_empty());
-    text.starts_with(is_alphanumeric) && text.ends_with(is_alphanumeric) && separators.all(is_separator)
+    let mut separators = text
+        .split(is_alphanumeric)
+        .filter(|between| !between.is_empty());
+    text.starts_with(is_alphanumeric)
+        && text.ends_with(is_alphanumeric)
+        && separators.all(is_separator)
 }
 
 fn is_tag(text: &str) -> bool {

@@ -1,8 +1,9 @@
-//! Requests as files: JSON or YAML, one or several documents, held strictly against what the contract knows.
+//! Requests as files: JSON or YAML, one or several documents, held strictly against what the
+//! contract knows.
 //!
-//! A request's type skips members that it doesn't know, since answers may be newer than podbeat. In a file that a person
-//! wrote, such a member is a slip of the pen, and what it was to say would be lost: it is an error here. No error shows a value: a
-//! password in the wrong place is still one.
+//! A request's type skips members that it doesn't know, since answers may be newer than podbeat. In
+//! a file that a person wrote, such a member is a slip of the pen, and what it was to say would be
+//! lost: it is an error here. No error shows a value: a password in the wrong place is still one.
 
 use std::fmt;
 
@@ -11,7 +12,8 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The most that is read: more than any request that the service would take, less than a mistake such as a disk image.
+/// The most that is read: more than any request that the service would take, less than a mistake
+/// such as a disk image.
 pub(super) const LARGEST: u64 = 8 << 20;
 
 /// What was read of a file, as text.
@@ -128,9 +130,13 @@ fn lost(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
 pub(crate) fn documents(text: &str) -> Result<Vec<Value>, String> {
     let text = trimmed::unmarked(text);
     let documents: Vec<Strict> = if text.trim_start().starts_with('{') {
-        match serde_json::Deserializer::from_str(text).into_iter().collect() {
+        match serde_json::Deserializer::from_str(text)
+            .into_iter()
+            .collect()
+        {
             Ok(documents) => documents,
-            // A flow mapping of YAML begins so, too. If it is neither, what JSON says of it is plainer.
+            // A flow mapping of YAML begins so, too. If it is neither, what JSON says of it is
+            // plainer.
             Err(error) => yaml(text).map_err(|_| json_problem(&error))?,
         }
     } else {
@@ -141,8 +147,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Value>, String> {
 }
 
 fn json_problem(error: &serde_json::Error) -> String {
-    // Of syntax it says what it expected, and of data what it found, which may be a secret; a member that is there twice is its
-    // only fault of data here.
+    // Of syntax it says what it expected, and of data what it found, which may be a secret; a
+    // member that is there twice is its only fault of data here.
     match error.classify() {
         serde_json::error::Category::Data => format!(
             "line {} column {}: duplicate member",
@@ -267,7 +273,10 @@ mod tests {
                     variables:\n      A: hunter2\n    resources: {cpuCores: 0.5, memoryGb: 4}\n  retryLimit: 3\n";
         let read_json = read(json).expect("JSON");
         assert_eq!(read_json, read(yaml).expect("YAML"));
-        assert_eq!(read_json, read(&format!("\u{feff}{json}")).expect("with a mark"));
+        assert_eq!(
+            read_json,
+            read(&format!("\u{feff}{json}")).expect("with a mark")
+        );
         let body = serde_json::to_string(&read_json[0]).expect("JSON");
         assert!(body.contains(r#""cpuCores":0.5,"memoryGb":4}"#), "{body}");
     }
@@ -310,7 +319,10 @@ mod tests {
                 "execution: {retryCount: 1.5}",
                 "execution.retryCount: expected a whole number",
             ),
-            ("execution: {args: hunter2}", "execution.args: expected a list"),
+            (
+                "execution: {args: hunter2}",
+                "execution.args: expected a list",
+            ),
             ("execution: hunter2", "execution: expected an object"),
             (
                 "execution: {environment: {variables: {A: 1}}}",
@@ -349,8 +361,7 @@ mod tests {
 
     #[test]
     fn heartbeats_are_read_alike() {
-        let yaml =
-            "lastHeartbeat: true\ncontainerStatus:\n- name: main\n  state: {terminated: {exitCode: 0}}\n";
+        let yaml = "lastHeartbeat: true\ncontainerStatus:\n- name: main\n  state: {terminated: {exitCode: 0}}\n";
         let read: Vec<HeartbeatTaskRunRequest> = requests(yaml).expect("right");
         assert_eq!(read[0].last_heartbeat, Some(true));
         let wrong = yaml.replace("terminated", "finished");

@@ -1,6 +1,6 @@
-//! `podbeat runs`: the operations of the task-run service from a terminal.
-//! Here lives what each command asks of the service, how long it goes on asking, and how the outcome is shown.
-//! Never here: flags (`cli`), the wire (`task_runs`), the agent and what a pod needs.
+//! `podbeat runs`: the operations of the task-run service from a terminal. Here lives what each
+//! command asks of the service, how long it goes on asking, and how the outcome is shown. Never
+//! here: flags (`cli`), the wire (`task_runs`), the agent and what a pod needs.
 
 pub mod candidates;
 pub mod command;
@@ -25,7 +25,8 @@ use podbeat_interface::service::{self, Service};
 use podbeat_interface::terminal::one_line;
 use podbeat_task_runs::error;
 use podbeat_task_runs::model::{
-    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus, TaskRunSummary,
+    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus,
+    TaskRunSummary,
 };
 use tokio::time::{Instant, sleep};
 
@@ -115,10 +116,11 @@ impl Error {
     }
 }
 
-/// Does what is asked for. `config` is needed where [`Invocation::needs_service`] says so; nonces and jitter follow the seed.
+/// Does what is asked for. `config` is needed where [`Invocation::needs_service`] says so; nonces
+/// and jitter follow the seed.
 ///
-/// Where several runs are named, an error of one keeps no other from its turn, unless that would end alike; the first error is
-/// the one that the process ends with.
+/// Where several runs are named, an error of one keeps no other from its turn, unless that would
+/// end alike; the first error is the one that the process ends with.
 pub async fn run(
     config: Option<&ServiceConfig>,
     invocation: &Invocation,
@@ -130,7 +132,13 @@ pub async fn run(
         console.note(note);
     }
     let done = match (config, &invocation.command) {
-        (_, Command::Create { from, dry_run: true }) => console.dry_run(from),
+        (
+            _,
+            Command::Create {
+                from,
+                dry_run: true,
+            },
+        ) => console.dry_run(from),
         (Some(config), command) => match Service::new(config) {
             Ok(service) => {
                 let rng = fastrand::Rng::with_seed(seed);
@@ -233,7 +241,9 @@ impl Session<'_, '_> {
             match runs.next().await {
                 Some(Ok(run)) => {
                     let out = self.console.out();
-                    printer.run(out, &run, Timestamp::now()).map_err(Error::Write)?;
+                    printer
+                        .run(out, &run, Timestamp::now())
+                        .map_err(Error::Write)?;
                 }
                 Some(Err(error)) => {
                     failure = Some(error);
@@ -309,8 +319,9 @@ impl Session<'_, '_> {
             self.console.note(&note);
         }
         if accepted.jwt.is_some() {
-            self.console
-                .note("the service sent a new token with its response; podbeat runs does not store it");
+            self.console.note(
+                "the service sent a new token with its response; podbeat runs does not store it",
+            );
         }
         if self.console.draws() {
             let which = match request.last_heartbeat {
@@ -337,16 +348,22 @@ impl Session<'_, '_> {
         let began = Instant::now();
         let mut met = Vec::new();
         for (nth, run) in runs.iter().enumerate() {
-            match self.wait_for(run, condition, began, timeout, interval).await {
+            match self
+                .wait_for(run, condition, began, timeout, interval)
+                .await
+            {
                 Ok(seen) => {
                     if self.console.talks() {
                         let (run, status) = (one_line(run), told(seen.status.as_ref()));
-                        self.console.say(format_args!("task run {run} is {status}"))?;
+                        self.console
+                            .say(format_args!("task run {run} is {status}"))?;
                     }
                     met.push(seen);
                 }
                 Err(error) => {
-                    if self.console.failed_of_some(&error, runs.len() - nth - 1) == Others::WouldFailToo {
+                    if self.console.failed_of_some(&error, runs.len() - nth - 1)
+                        == Others::WouldFailToo
+                    {
                         break;
                     }
                 }
@@ -426,7 +443,8 @@ impl Session<'_, '_> {
     async fn watch(&mut self, runs: &[String], interval: Duration) -> Result<(), Error> {
         let mut printer = self.console.printer(Shape::Stream);
         let mut poll = Poll::default();
-        let mut open: Vec<(&String, Option<TaskRun>)> = runs.iter().map(|run| (run, None)).collect();
+        let mut open: Vec<(&String, Option<TaskRun>)> =
+            runs.iter().map(|run| (run, None)).collect();
         loop {
             let (mut still_open, mut failed) = (Vec::new(), None);
             let mut left = open.into_iter();
@@ -435,7 +453,9 @@ impl Session<'_, '_> {
                     Ok(found) => {
                         if last.as_ref() != Some(&found) {
                             let out = self.console.out();
-                            printer.run(out, &found, Timestamp::now()).map_err(Error::Write)?;
+                            printer
+                                .run(out, &found, Timestamp::now())
+                                .map_err(Error::Write)?;
                         }
                         if !found.status.as_ref().is_some_and(TaskRunStatus::is_over) {
                             still_open.push((run, Some(found)));
@@ -460,7 +480,11 @@ impl Session<'_, '_> {
     }
 
     /// Shows a list, and then each run that comes or changes, until a signal ends it.
-    async fn watch_list(&mut self, query: &ListTaskRunsQuery, interval: Duration) -> Result<(), Error> {
+    async fn watch_list(
+        &mut self,
+        query: &ListTaskRunsQuery,
+        interval: Duration,
+    ) -> Result<(), Error> {
         let mut printer = self.console.printer(Shape::Stream);
         let (mut poll, mut known) = (Poll::default(), Known::default());
         loop {
@@ -486,17 +510,25 @@ impl Session<'_, '_> {
             let run = run?;
             if known.is_news(&run)? {
                 let out = self.console.out();
-                printer.run(out, &run, Timestamp::now()).map_err(Error::Write)?;
+                printer
+                    .run(out, &run, Timestamp::now())
+                    .map_err(Error::Write)?;
             }
         }
         Ok(())
     }
 
-    /// How long to pause after an error that may pass. The first of several in a row is told, if there will be another look.
+    /// How long to pause after an error that may pass. The first of several in a row is told, if
+    /// there will be another look.
     ///
     /// # Errors
     /// The error itself, if it won't pass by itself.
-    fn passing(&mut self, poll: &mut Poll, error: error::Error, goes_on: bool) -> Result<Duration, Error> {
+    fn passing(
+        &mut self,
+        poll: &mut Poll,
+        error: error::Error,
+        goes_on: bool,
+    ) -> Result<Duration, Error> {
         if service::ending(&error) != Ending::Unavailable {
             return Err(error.into());
         }
@@ -550,8 +582,9 @@ struct Waiting<'wait> {
 
 impl Waiting<'_> {
     fn text(&self, now: Timestamp) -> String {
-        let seconds =
-            |duration: Duration| humantime::format_duration(Duration::from_secs(duration.as_secs()));
+        let seconds = |duration: Duration| {
+            humantime::format_duration(Duration::from_secs(duration.as_secs()))
+        };
         let status = match (&self.status, self.since) {
             (Some(status), Some(since)) => format!("{status} for {}", age(since, now)),
             (Some(status), None) => status.clone(),
@@ -605,7 +638,8 @@ mod tests {
     #[test]
     fn a_run_is_news_when_it_comes_and_when_it_changes() {
         let run = |status: &str| -> TaskRunSummary {
-            serde_json::from_value(serde_json::json!({"id": "trn.1", "status": status})).expect("a run")
+            serde_json::from_value(serde_json::json!({"id": "trn.1", "status": status}))
+                .expect("a run")
         };
         let mut known = Known::default();
         let mut is_news = |status| known.is_news(&run(status)).expect("room");

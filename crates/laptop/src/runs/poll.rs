@@ -23,7 +23,8 @@ impl Poll {
         !std::mem::replace(&mut self.told, true)
     }
 
-    /// The wait after a look that came back: the interval, 10 % more or less, so that many who wait don't look at once.
+    /// The wait after a look that came back: the interval, 10 % more or less, so that many who wait
+    /// don't look at once.
     pub(super) fn seen(&mut self, interval: Duration, rng: &mut fastrand::Rng) -> Duration {
         self.count = self.count.saturating_add(1);
         self.told = false;
@@ -31,8 +32,13 @@ impl Poll {
         interval.mul_f64(0.9 + 0.2 * rng.f64())
     }
 
-    /// The wait after one that failed: as long as the service asks, but never longer than the cap of backing off.
-    pub(super) fn failed(&mut self, retry_after: Option<Duration>, rng: &mut fastrand::Rng) -> Duration {
+    /// The wait after one that failed: as long as the service asks, but never longer than the cap
+    /// of backing off.
+    pub(super) fn failed(
+        &mut self,
+        retry_after: Option<Duration>,
+        rng: &mut fastrand::Rng,
+    ) -> Duration {
         self.count = self.count.saturating_add(1);
         let drawn = self.backoff.after_failure(rng);
         drawn.max(retry_after.unwrap_or_default().min(CAP))

@@ -12,7 +12,8 @@ use super::command::Format;
 use crate::show::age::age;
 use crate::show::table::{Table, cell};
 
-/// Rows that are held back so that the columns of a first page fit it: as many as the largest page has.
+/// Rows that are held back so that the columns of a first page fit it: as many as the largest page
+/// has.
 const ROWS: usize = 1000;
 
 const NARROW: &[&str] = &["ID", "NAME", "STATUS", "AGE"];
@@ -119,7 +120,12 @@ impl Printer {
     }
 
     /// Shows a task run, from which secrets have been taken. Of a stream it is seen at once.
-    pub(super) fn run(&mut self, out: &mut dyn Write, run: &impl Shown, now: Timestamp) -> io::Result<()> {
+    pub(super) fn run(
+        &mut self,
+        out: &mut dyn Write,
+        run: &impl Shown,
+        now: Timestamp,
+    ) -> io::Result<()> {
         match self.format {
             None | Some(Format::Wide) => {
                 let is_wide = self.format.is_some();
@@ -142,7 +148,11 @@ impl Printer {
     }
 
     /// Shows anything else as JSON or YAML; in another form it has nothing to show.
-    pub(super) fn document(&mut self, out: &mut dyn Write, document: &impl Serialize) -> io::Result<()> {
+    pub(super) fn document(
+        &mut self,
+        out: &mut dyn Write,
+        document: &impl Serialize,
+    ) -> io::Result<()> {
         self.write_document(out, document)?;
         self.shown += 1;
         Ok(())
@@ -238,15 +248,17 @@ fn row(run: &Told<'_>, is_wide: bool, now: Timestamp) -> Vec<String> {
 fn json(document: &impl Serialize, indent: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(JSON_INDENT.as_bytes());
-    document.serialize(&mut serde_json::Serializer::with_formatter(&mut bytes, formatter))?;
+    document.serialize(&mut serde_json::Serializer::with_formatter(
+        &mut bytes, formatter,
+    ))?;
     let text = String::from_utf8(bytes).map_err(io::Error::other)?;
     // No text in JSON has a line break in it.
     Ok(escaped(&text).replace('\n', &format!("\n{indent}")))
 }
 
 fn yaml(document: &impl Serialize) -> io::Result<String> {
-    // The members in the order of the contract, as a request's file has them; and no folded texts, which would have to be
-    // unfolded to be understood.
+    // The members in the order of the contract, as a request's file has them; and no folded texts,
+    // which would have to be unfolded to be understood.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let text = serde_saphyr::to_string_with_options(document, options).map_err(io::Error::other)?;
     let lines = text
@@ -262,10 +274,11 @@ fn acts_in_yaml(c: char) -> bool {
     acts(c) && c != '\n'
 }
 
-/// A line of YAML in which every text that a terminal would act on stands in double quotes, where it can be escaped as in JSON. The
-/// serializer does so with control characters alone.
+/// A line of YAML in which every text that a terminal would act on stands in double quotes, where
+/// it can be escaped as in JSON. The serializer does so with control characters alone.
 ///
-/// A line is indentation and indicators, then a key, a value or both, since no text takes several lines.
+/// A line is indentation and indicators, then a key, a value or both, since no text takes several
+/// lines.
 fn requoted(line: &str) -> String {
     let mut out = String::with_capacity(line.len() + 16);
     let mut rest = line.trim_end_matches('\n');
@@ -278,7 +291,9 @@ fn requoted(line: &str) -> String {
     }
     loop {
         let (scalar, after) = rest.split_at_checked(scalar(rest)).unwrap_or((rest, ""));
-        let single = scalar.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+        let single = scalar
+            .strip_prefix('\'')
+            .and_then(|text| text.strip_suffix('\''));
         out += &match single {
             _ if !scalar.contains(acts_in_yaml) => scalar.to_owned(),
             _ if scalar.starts_with('"') => escaped(scalar),
@@ -315,7 +330,9 @@ fn scalar(text: &str) -> usize {
                 }
             }
         }
-        _ => text.find(": ").or_else(|| text.strip_suffix(':').map(str::len)),
+        _ => text
+            .find(": ")
+            .or_else(|| text.strip_suffix(':').map(str::len)),
     };
     end.unwrap_or(text.len())
 }
@@ -375,7 +392,9 @@ mod tests {
              two\u{fffd}lines: \u{fffd}31m and \u{fffd}more\n"
         );
         assert_eq!(shown(None, Shape::Many, &[]), "");
-        let many: Vec<_> = (0..2500).map(|nth| run(&format!("trn.{nth}"), "a")).collect();
+        let many: Vec<_> = (0..2500)
+            .map(|nth| run(&format!("trn.{nth}"), "a"))
+            .collect();
         assert_eq!(shown(None, Shape::Many, &many).lines().count(), 2501);
     }
 
@@ -395,10 +414,19 @@ mod tests {
             assert_eq!(read, json!({"items": expected[..count]}), "{yaml}");
         }
         let json = shown(Some(Format::Json), Shape::One, &runs[..1]);
-        assert!(json.starts_with("{\n    \"acl\": [],\n    \"id\""), "{json}");
-        assert_eq!(serde_json::from_str::<Value>(&json).expect("JSON"), expected[0]);
+        assert!(
+            json.starts_with("{\n    \"acl\": [],\n    \"id\""),
+            "{json}"
+        );
+        assert_eq!(
+            serde_json::from_str::<Value>(&json).expect("JSON"),
+            expected[0]
+        );
         let yaml = shown(Some(Format::Yaml), Shape::One, &runs[..1]);
-        assert_eq!(serde_saphyr::from_str::<Value>(&yaml).expect("YAML"), expected[0]);
+        assert_eq!(
+            serde_saphyr::from_str::<Value>(&yaml).expect("YAML"),
+            expected[0]
+        );
         for text in [&json, &yaml] {
             assert!(!text.contains(acts_in_yaml), "{text:?}");
         }
@@ -474,7 +502,15 @@ mod tests {
             serde_json::from_str::<Value>(line).expect(line);
         }
         let yaml = shown(Some(Format::Yaml), Shape::Stream, &runs);
-        assert_eq!(serde_saphyr::from_multiple::<Value>(&yaml).expect(&yaml).len(), 2);
-        assert_eq!(shown(Some(Format::Name), Shape::Stream, &runs), "trn.1\ntrn.2\n");
+        assert_eq!(
+            serde_saphyr::from_multiple::<Value>(&yaml)
+                .expect(&yaml)
+                .len(),
+            2
+        );
+        assert_eq!(
+            shown(Some(Format::Name), Shape::Stream, &runs),
+            "trn.1\ntrn.2\n"
+        );
     }
 }

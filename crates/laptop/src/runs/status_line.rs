@@ -1,4 +1,5 @@
-//! One line on a terminal that says what is waited for, written anew as it changes, and taken off at the end.
+//! One line on a terminal that says what is waited for, written anew as it changes, and taken off
+//! at the end.
 
 use std::fs::File;
 use std::io::Write;
@@ -43,7 +44,8 @@ impl StatusLine {
         self.terminal.is_some()
     }
 
-    /// Shows a text in place of the one before. It is cut to the width of the terminal, since a wrapped line can't be removed.
+    /// Shows a text in place of the one before. It is cut to the width of the terminal, since a
+    /// wrapped line can't be removed.
     fn show(&mut self, text: &str) {
         let Some(terminal) = &mut self.terminal else {
             return;

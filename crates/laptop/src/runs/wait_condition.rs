@@ -27,8 +27,9 @@ pub(super) enum Verdict {
 }
 
 impl WaitCondition {
-    /// Reads `STATUS[,STATUS…]`, in which the statuses may be written in any case, and `end` stands for any that ends a run.
-    /// Returns those that it doesn't know, too: whether they may be waited for is for the caller to say.
+    /// Reads `STATUS[,STATUS…]`, in which the statuses may be written in any case, and `end` stands
+    /// for any that ends a run. Returns those that it doesn't know, too: whether they may be waited
+    /// for is for the caller to say.
     ///
     /// # Errors
     /// There is none.
@@ -38,7 +39,11 @@ impl WaitCondition {
             end: false,
         };
         let mut unknown = Vec::new();
-        for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
+        for word in text
+            .split(',')
+            .map(str::trim)
+            .filter(|word| !word.is_empty())
+        {
             if word.eq_ignore_ascii_case(END) {
                 condition.end = true;
                 continue;
@@ -92,7 +97,8 @@ pub fn status(word: &str) -> TaskRunStatus {
     known.unwrap_or_else(|| TaskRunStatus::from(word))
 }
 
-/// The word that was probably meant, if one is near enough: up to a third of its letters differ, in any case of letters.
+/// The word that was probably meant, if one is near enough: up to a third of its letters differ, in
+/// any case of letters.
 #[must_use]
 pub fn nearest<'words>(word: &str, words: &[&'words str]) -> Option<&'words str> {
     /// Longer than any word: far from all of them, and not worth the square of its length.

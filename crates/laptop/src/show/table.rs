@@ -10,8 +10,8 @@ const NONE: &str = "<none>";
 /// Between two columns.
 const GAP: usize = 3;
 
-/// A table that is written part by part: a long list shows its first page while the next is fetched. Columns never become
-/// narrower.
+/// A table that is written part by part: a long list shows its first page while the next is
+/// fetched. Columns never become narrower.
 #[derive(Debug)]
 pub(crate) struct Table {
     headers: Option<&'static [&'static str]>,

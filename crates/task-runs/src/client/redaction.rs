@@ -48,12 +48,18 @@ fn forms(secret: &str) -> Vec<String> {
     if secret.chars().count() < 4 {
         return Vec::new();
     }
-    let lines = secret.lines().map(str::trim).filter(|line| line.len() >= LEAST);
+    let lines = secret
+        .lines()
+        .map(str::trim)
+        .filter(|line| line.len() >= LEAST);
     let mut forms = vec![secret.to_owned()];
     forms.extend(lines.map(str::to_owned));
     for form in forms.clone() {
         let json = serde_json::to_string(&form).unwrap_or_default();
-        if let Some(json) = json.strip_prefix('"').and_then(|json| json.strip_suffix('"')) {
+        if let Some(json) = json
+            .strip_prefix('"')
+            .and_then(|json| json.strip_suffix('"'))
+        {
             // JSON may also escape `/`.
             forms.push(json.replace('/', "\\/"));
             forms.push(json.to_owned());
@@ -146,7 +152,10 @@ mod tests {
             (secret, json(secret)),
             (secret, json(secret).replace('/', "\\/")),
             (secret, "p%C3%A4ss%20%22word%22%2F%5C%2B~.-_7".to_owned()),
-            (secret, "p%c3%a4ss+%22word%22%2f%5c%2b%7e%2e%2d%5f7".to_owned()),
+            (
+                secret,
+                "p%c3%a4ss+%22word%22%2f%5c%2b%7e%2e%2d%5f7".to_owned(),
+            ),
             (secret, base64(secret)),
             (secret, BASE64_URL_SAFE.encode(secret)),
             (pem, json(pem)),

@@ -66,13 +66,18 @@ pub(super) fn object<T: DeserializeOwned>(body: &[u8]) -> serde_json::Result<T> 
     serde_json::from_slice(body)
 }
 
-pub(super) fn decoded<T: DeserializeOwned>(operation: &Operation, reply: Reply) -> Result<T, Error> {
+pub(super) fn decoded<T: DeserializeOwned>(
+    operation: &Operation,
+    reply: Reply,
+) -> Result<T, Error> {
     let unreadable = |problem: String| Error::Unreadable {
         operation: operation.clone(),
         status: reply.status,
         problem,
     };
-    let body = reply.body.map_err(|problem| unreadable(problem.to_owned()))?;
+    let body = reply
+        .body
+        .map_err(|problem| unreadable(problem.to_owned()))?;
     if trimmed::bytes(&body).is_empty() {
         return Err(unreadable("empty".to_owned()));
     }
@@ -104,7 +109,9 @@ pub(super) fn accepted(body: Result<Vec<u8>, &'static str>) -> Accepted {
         Ok(answer) => Accepted {
             // A service that reads its tokens from files may include surrounding white space or a
             // byte order mark.
-            jwt: answer.jwt.map(|jwt| Secret::new(trimmed::text(jwt.expose()))),
+            jwt: answer
+                .jwt
+                .map(|jwt| Secret::new(trimmed::text(jwt.expose()))),
             unreadable: None,
         },
         Err(_) => Accepted {
@@ -121,7 +128,10 @@ pub(super) fn is_success(status: u16) -> bool {
     (200..300).contains(&status)
 }
 
-pub(super) async fn read_body(answer: &mut Answer, largest: Largest) -> Result<Vec<u8>, &'static str> {
+pub(super) async fn read_body(
+    answer: &mut Answer,
+    largest: Largest,
+) -> Result<Vec<u8>, &'static str> {
     let mut body = Vec::new();
     loop {
         // Trailers are ignored.

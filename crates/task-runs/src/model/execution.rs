@@ -148,7 +148,10 @@ pub struct Execution {
 impl Execution {
     /// Replaces every secret with `[redacted]`, as [`CreateTaskRunRequest::redact`] does.
     pub fn redact(&mut self) {
-        let image = self.image.as_mut().and_then(|image| image.credentials.as_mut());
+        let image = self
+            .image
+            .as_mut()
+            .and_then(|image| image.credentials.as_mut());
         if let Some(password) = image.and_then(|credentials| credentials.password.as_mut()) {
             *password = Secret::new(REDACTED);
         }
@@ -178,7 +181,10 @@ impl Execution {
     /// Returns every secret of the execution, so that callers can remove them from other texts.
     #[must_use]
     pub fn secrets(&self) -> Vec<&str> {
-        let image = self.image.as_ref().and_then(|image| image.credentials.as_ref());
+        let image = self
+            .image
+            .as_ref()
+            .and_then(|image| image.credentials.as_ref());
         let password = image.and_then(|credentials| credentials.password.as_ref());
         let inputs = self.inputs.iter().flatten();
         let outputs = self.outputs.iter().flatten();
@@ -188,12 +194,19 @@ impl Execution {
             .map(|input| &input.credentials)
             .chain(outputs.clone().map(|output| &output.credentials))
             .chain(files.clone().map(|files| &files.credentials))
-            .chain(self.environment.iter().map(|environment| &environment.variables));
+            .chain(
+                self.environment
+                    .iter()
+                    .map(|environment| &environment.variables),
+            );
         let locations = inputs
             .map(|input| &input.url)
             .chain(outputs.flat_map(|output| [&output.url, &output.service_url]))
             .chain(files.map(|files| &files.url));
-        let in_maps = maps.flatten().flat_map(BTreeMap::values).map(Secret::expose);
+        let in_maps = maps
+            .flatten()
+            .flat_map(BTreeMap::values)
+            .map(Secret::expose);
         let in_locations = locations.flatten().flat_map(Location::secrets);
         password
             .map(Secret::expose)
@@ -248,7 +261,10 @@ impl Image {
 #[serde(rename_all = "camelCase", default)]
 pub struct Credentials {
     /// The password or token. It is never shown.
-    #[serde(serialize_with = "exposed::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "exposed::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub password: Option<Secret>,
     /// The user's name.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -267,7 +283,10 @@ pub struct Environment {
     pub resources: Option<Resources>,
     /// Environment variables. They often contain keys and tokens, so values are never shown, only
     /// names.
-    #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "exposed::values",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub variables: Option<BTreeMap<String, Secret>>,
 }
 
@@ -318,7 +337,10 @@ pub struct Resources {
 #[serde(rename_all = "camelCase", default)]
 pub struct InputMountMappingWithCreds {
     /// Credentials for the storage, as the provider names them. Values are never shown.
-    #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "exposed::values",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub credentials: Option<BTreeMap<String, Secret>>,
     /// How the input is provided, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -345,7 +367,10 @@ pub struct InputMountMappingWithCreds {
 #[serde(rename_all = "camelCase", default)]
 pub struct MountMappingWithCreds {
     /// Credentials for the storage, as the provider names them. Values are never shown.
-    #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "exposed::values",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub credentials: Option<BTreeMap<String, Secret>>,
     /// The path in the task's container.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -372,7 +397,10 @@ pub struct MountMappingWithCreds {
 #[serde(rename_all = "camelCase", default)]
 pub struct SystemFiles {
     /// Credentials for the storage, as the provider names them. Values are never shown.
-    #[serde(serialize_with = "exposed::values", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "exposed::values",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub credentials: Option<BTreeMap<String, Secret>>,
     /// The storage provider, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -122,7 +122,10 @@ pub struct ContainerStateWaiting {
 #[serde(default)]
 pub struct TaskRunHeartbeat {
     /// A renewed bearer token, for the next request and later ones.
-    #[serde(serialize_with = "exposed::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "exposed::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub jwt: Option<Secret>,
 }
 
@@ -190,7 +193,8 @@ mod tests {
 
     #[test]
     fn answers_may_carry_more_than_we_know() {
-        let answer: TaskRunHeartbeat = serde_json::from_str(r#"{"jwt":"t","more":1}"#).expect("an answer");
+        let answer: TaskRunHeartbeat =
+            serde_json::from_str(r#"{"jwt":"t","more":1}"#).expect("an answer");
         assert_eq!(
             answer.jwt.map(|jwt| jwt.expose().to_owned()).as_deref(),
             Some("t")

@@ -49,7 +49,10 @@ impl ListTaskRunsQuery {
             ("status", self.status.clone().map(String::from)),
             ("versions", self.versions.clone()),
             ("acls", self.acls.clone()),
-            ("pageSize", self.page_size.map(|size| size.get().to_string())),
+            (
+                "pageSize",
+                self.page_size.map(|size| size.get().to_string()),
+            ),
             ("pageToken", self.page_token.clone()),
         ]
         .into_iter()
@@ -106,7 +109,12 @@ pub enum SortField {
 
 impl SortField {
     /// All fields of the contract.
-    pub const ALL: [Self; 4] = [Self::Name, Self::Status, Self::TimeCreated, Self::TimeModified];
+    pub const ALL: [Self; 4] = [
+        Self::Name,
+        Self::Status,
+        Self::TimeCreated,
+        Self::TimeModified,
+    ];
 
     /// The name on the wire.
     #[must_use]

@@ -38,7 +38,10 @@ pub struct TaskRun {
     pub execution: Option<Execution>,
     /// The requested execution as JSON text. It contains the execution's secrets, so it is a secret
     /// itself.
-    #[serde(serialize_with = "exposed::text", skip_serializing_if = "Option::is_none")]
+    #[serde(
+        serialize_with = "exposed::text",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub execution_raw_json: Option<Secret>,
     /// Its address in the API.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -269,7 +272,9 @@ pub struct TaskRunSummaryPagedItems {
 /// Reads at most [`PageSize::MOST`](super::PageSize::MOST) runs, the largest page that a query can
 /// ask for. Without this limit, a hostile page of small items would use up the memory, because each
 /// item takes hundreds of times the size of its text.
-fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<TaskRunSummary>>, D::Error> {
+fn bounded<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<TaskRunSummary>>, D::Error> {
     struct Bounded;
 
     impl<'de> Visitor<'de> for Bounded {
@@ -287,7 +292,10 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<Task
             Ok(None)
         }
 
-        fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        fn visit_some<D: Deserializer<'de>>(
+            self,
+            deserializer: D,
+        ) -> Result<Self::Value, D::Error> {
             deserializer.deserialize_seq(self)
         }
 

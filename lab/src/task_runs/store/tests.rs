@@ -27,7 +27,9 @@ fn store_with(rules: Rules) -> Store {
 
 fn store() -> Store {
     let mut store = store_with(rules());
-    store.create("a", Wanted::default(), 0, start()).expect("a run");
+    store
+        .create("a", Wanted::default(), 0, start())
+        .expect("a run");
     store
 }
 
@@ -41,7 +43,10 @@ fn beat(nonce: &str) -> Beat {
 fn last(nonce: &str, codes: &[i64]) -> Beat {
     Beat {
         last: true,
-        exits: codes.iter().map(|code| (format!("c{code}"), *code)).collect(),
+        exits: codes
+            .iter()
+            .map(|code| (format!("c{code}"), *code))
+            .collect(),
         ..beat(nonce)
     }
 }
@@ -78,7 +83,9 @@ fn onlookers_see_when_the_last_heartbeat_was_accepted_and_none_that_was_not() {
     assert!(store.version() > version);
     store.heartbeat("a", &beat("3"), at(69)).expect_err("over");
     assert_eq!(seen(&store), Some(at(7)), "a time-out is no heartbeat");
-    store.create("b", Wanted::default(), 0, at(70)).expect("a run");
+    store
+        .create("b", Wanted::default(), 0, at(70))
+        .expect("a run");
     let order: Vec<&str> = store.newest(None).map(|(run, _)| run.id.as_str()).collect();
     assert_eq!(order, ["b", "a"]);
     assert!(store.find("c").is_none());
@@ -89,13 +96,19 @@ fn a_run_is_pending_until_its_first_heartbeat_and_ends_with_its_last() {
     for (codes, ended, details) in [
         (&[0, 0][..], Status::Completed, None),
         (&[0, 3], Status::Failed, Some("c3 ended with exit code 3")),
-        (&[], Status::Failed, Some("the last heartbeat told no exit code")),
+        (
+            &[],
+            Status::Failed,
+            Some("the last heartbeat told no exit code"),
+        ),
     ] {
         let mut store = store();
         assert_eq!(status(&mut store, 1), Status::Pending);
         store.heartbeat("a", &beat("1"), at(2)).expect("accepted");
         assert_eq!(status(&mut store, 2), Status::Running);
-        store.heartbeat("a", &last("2", codes), at(3)).expect("accepted");
+        store
+            .heartbeat("a", &last("2", codes), at(3))
+            .expect("accepted");
         let run = store.get("a", at(4)).expect("the run");
         assert_eq!((run.status, run.details.as_deref()), (ended, details));
         assert_eq!((run.created, run.modified), (start(), at(3)));
@@ -110,20 +123,29 @@ fn a_run_is_pending_until_its_first_heartbeat_and_ends_with_its_last() {
 #[test]
 fn a_first_heartbeat_may_be_the_last() {
     let mut store = store();
-    store.heartbeat("a", &last("1", &[0]), at(1)).expect("accepted");
+    store
+        .heartbeat("a", &last("1", &[0]), at(1))
+        .expect("accepted");
     assert_eq!(status(&mut store, 1), Status::Completed);
 }
 
 #[test]
 fn behind_the_last_heartbeat_only_itself_is_accepted() {
     let mut store = store();
-    store.heartbeat("a", &last("2", &[0]), at(1)).expect("accepted");
+    store
+        .heartbeat("a", &last("2", &[0]), at(1))
+        .expect("accepted");
     store
         .heartbeat("a", &last("2", &[0]), at(9))
         .expect("it once more");
     assert_eq!(store.get("a", at(9)).expect("the run").modified, at(1));
     let over = Err(Refusal::Over(Status::Completed));
-    for late in [beat("1"), beat("2"), last("3", &[0]), of_attempt(1, beat("4"))] {
+    for late in [
+        beat("1"),
+        beat("2"),
+        last("3", &[0]),
+        of_attempt(1, beat("4")),
+    ] {
         assert_eq!(store.heartbeat("a", &late, at(10)), over, "{late:?}");
     }
 }
@@ -138,7 +160,10 @@ fn an_earlier_attempt_is_fenced_off_by_a_later_one() {
         .heartbeat("a", &of_attempt(2, beat("2")), at(2))
         .expect("accepted");
     let fenced = Err(Refusal::Fenced { told: 1, seen: 2 });
-    assert_eq!(store.heartbeat("a", &of_attempt(1, beat("3")), at(3)), fenced);
+    assert_eq!(
+        store.heartbeat("a", &of_attempt(1, beat("3")), at(3)),
+        fenced
+    );
     assert_eq!(
         store.heartbeat("a", &of_attempt(1, last("3", &[1])), at(3)),
         fenced
@@ -170,14 +195,21 @@ fn a_later_attempt_takes_a_failed_run_up_again_and_no_other() {
     }
     let mut store = store();
     store.abort("a", at(1)).expect("aborted");
-    assert!(store.heartbeat("a", &of_attempt(1, beat("2")), at(2)).is_err());
+    assert!(
+        store
+            .heartbeat("a", &of_attempt(1, beat("2")), at(2))
+            .is_err()
+    );
 }
 
 #[test]
 fn only_what_is_pending_or_running_is_aborted() {
     let mut store = store();
     assert_eq!(store.abort("b", at(1)), Err(Refusal::Unknown));
-    assert_eq!(store.abort("a", at(1)).expect("aborted").status, Status::Aborted);
+    assert_eq!(
+        store.abort("a", at(1)).expect("aborted").status,
+        Status::Aborted
+    );
     assert_eq!(
         store.abort("a", at(2)),
         Err(Refusal::NotAbortable(Status::Aborted))
@@ -188,7 +220,10 @@ fn only_what_is_pending_or_running_is_aborted() {
     );
     let mut store = self::store();
     store.heartbeat("a", &beat("1"), at(1)).expect("accepted");
-    assert_eq!(store.abort("a", at(2)).expect("aborted").status, Status::Aborted);
+    assert_eq!(
+        store.abort("a", at(2)).expect("aborted").status,
+        Status::Aborted
+    );
 }
 
 #[test]
@@ -199,8 +234,12 @@ fn a_run_times_out_when_its_heartbeats_stop_and_at_that_moment() {
         Status::Pending,
         "it has no heartbeats that could stop"
     );
-    store.heartbeat("a", &beat("1"), at(1000)).expect("accepted");
-    store.heartbeat("a", &beat("2"), at(1060)).expect("accepted");
+    store
+        .heartbeat("a", &beat("1"), at(1000))
+        .expect("accepted");
+    store
+        .heartbeat("a", &beat("2"), at(1060))
+        .expect("accepted");
     assert_eq!(status(&mut store, 1120), Status::Running);
     assert_eq!(status(&mut store, 1500), Status::TimedOut);
     let run = store.get("a", at(1500)).expect("the run");
@@ -222,13 +261,17 @@ fn an_attempts_nonce_is_the_issued_one_or_the_first() {
         checks_nonces: true,
         ..rules()
     });
-    store.create("a", Wanted::default(), 0, start()).expect("a run");
+    store
+        .create("a", Wanted::default(), 0, start())
+        .expect("a run");
     store.issue_nonce("a", 1, "issued", at(1)).expect("issued");
     assert_eq!(
         store.heartbeat("a", &Beat::default(), at(2)),
         Err(Refusal::WrongNonce)
     );
-    store.heartbeat("a", &beat("first"), at(2)).expect("accepted");
+    store
+        .heartbeat("a", &beat("first"), at(2))
+        .expect("accepted");
     assert_eq!(
         store.heartbeat("a", &beat("other"), at(3)),
         Err(Refusal::WrongNonce)
@@ -251,13 +294,19 @@ fn an_attempts_nonce_is_the_issued_one_or_the_first() {
 
 #[test]
 fn a_heartbeat_of_an_unknown_run_is_refused_or_makes_the_run() {
-    assert_eq!(store().heartbeat("b", &beat("1"), at(1)), Err(Refusal::Unknown));
+    assert_eq!(
+        store().heartbeat("b", &beat("1"), at(1)),
+        Err(Refusal::Unknown)
+    );
     let mut store = store_with(Rules {
         adopts: true,
         ..rules()
     });
     store.heartbeat("b", &beat("1"), at(1)).expect("accepted");
-    assert_eq!(store.get("b", at(1)).expect("a run").status, Status::Running);
+    assert_eq!(
+        store.get("b", at(1)).expect("a run").status,
+        Status::Running
+    );
 }
 
 #[test]
@@ -267,13 +316,20 @@ fn the_run_that_ended_first_makes_room_and_none_that_lives() {
         ..rules()
     });
     for id in ["a", "b", "c"] {
-        store.create(id, Wanted::default(), 0, start()).expect("a run");
+        store
+            .create(id, Wanted::default(), 0, start())
+            .expect("a run");
     }
-    assert_eq!(store.create("d", Wanted::default(), 0, at(1)), Err(Refusal::Full));
+    assert_eq!(
+        store.create("d", Wanted::default(), 0, at(1)),
+        Err(Refusal::Full)
+    );
     store.abort("c", at(2)).expect("aborted");
     store.abort("a", at(3)).expect("aborted");
     store.take_changes();
-    store.create("d", Wanted::default(), 0, at(4)).expect("a run");
+    store
+        .create("d", Wanted::default(), 0, at(4))
+        .expect("a run");
     assert!(!store.knows("c") && store.knows("a"), "c ended first");
     let written: Vec<bool> = store
         .take_changes()
