@@ -19,7 +19,10 @@ fn document() -> String {
          Each setting is an environment variable and a flag of `podbeat agent`. The flag takes precedence. podbeat treats \
          an empty value, or a value of only white space, as unset. Write durations as `500ms`, `30s` or `2m`. podbeat \
          reports all missing and invalid settings at once, by name, with exit code 64. It never shows the value of a \
-         secret.\n\n\
+         secret. A boolean is `true` or `false`.\n\n\
+         In a cluster, put shared settings into the ConfigMap `podbeat` (chart: `settings.*`). Every installation method \
+         sets the rest; you provide `PODBEAT_SERVICE_URL`, the token and the run ID. podbeat reads its settings when it \
+         starts, and the token file again when it changes.\n\n\
          | variable | flag | default | meaning |\n|---|---|---|---|\n",
     );
     rows(&mut text, SETTINGS);
@@ -80,7 +83,8 @@ fn document() -> String {
         .expect("a String takes all");
     }
     text.push_str(
-        "\nSIGTERM is not an error: podbeat then sends the last heartbeat and exits with 0.\n\n\
+        "\nSIGTERM is not an error: podbeat sends the last heartbeat, and exits with 0 if the service accepts it, otherwise with \
+         75.\n\n\
          `podbeat exec` exits with the exit code of its command, or with 128 plus the signal's number if a signal ended the \
          command. It exits with 127 if the command does not exist, with 126 if the command cannot be run, with 64 for its own \
          command line and settings, and with 73 if `--install` fails.\n",

@@ -14,8 +14,9 @@ use crate::harness::repository::is_up_to_date;
 const BEGINNING: &str = "\
 # Logs
 
-This page is generated from `crates/interface/src/messages.rs` by `just docs`. The same definitions write the log lines, and tests
-compare every line of the binary with them.
+This page lists every message that the agent logs at info and above, with its fields. `just docs` generates it from
+`crates/interface/src/messages.rs`, whose definitions also write the log lines. Other commands print plain text instead. Before
+version 1.0, messages and fields may change; the changelog says so.
 
 podbeat logs to standard error: JSON in a pod, text elsewhere. `PODBEAT_LOG_FORMAT` overrides this. At the default level, info,
 podbeat logs each important event, and nothing while all goes well: a pod in which nothing happens for a day adds nothing after
@@ -23,7 +24,7 @@ its first lines. [troubleshooting.md](troubleshooting.md) says what to do about 
 [operations.md](operations.md#alerts) what to do about an alert.
 
 - **JSON** is one flat object per line. Numbers are numbers, times are RFC 3339 in UTC, and fields without a value are absent.
-- **Text** is for people: the time of day in UTC, the level, the message, and the fields as `name=value`. It has colours on a
+- **Text** is for people: the time of day in UTC, the level, the message, and the fields as `name=value`. It has colors on a
   terminal, unless `NO_COLOR` is set.
 - Each event is one line in both formats. podbeat escapes characters from containers, the Kubernetes API or the service that
   would break the line, move a terminal's cursor or change the direction of the text. It truncates long values: a container's
@@ -39,10 +40,10 @@ failures in a row.
 
 **Traces.** Each heartbeat request has a W3C `traceparent`. All heartbeats of a process have the same trace ID, which is
 `trace_id` in the first line. Each attempt has its own parent ID, which is `span_id` in each line about the attempt (at debug
-level, for all attempts). With these IDs you find an attempt in podbeat's log from the service's records, and the service's
-records of a pod from podbeat's log. podbeat does not mark the trace as sampled: podbeat records no spans, and ten thousand pods
-must not make the service record every heartbeat. A service that samples as its callers ask then keeps no spans of them, but its
-log lines still have the IDs. To have the heartbeats of one pod recorded, set `TRACEPARENT`: podbeat then uses that trace and its
+level, for all attempts). Use these IDs in both directions: to find an attempt of the service's records in podbeat's log,
+and a pod's requests in the service's records. podbeat does not mark the trace as sampled: podbeat records no spans, and ten thousand pods
+must not make the service record every heartbeat. A service that follows its callers' sampling keeps no spans of heartbeats, but its log lines
+still have the IDs. To have the heartbeats of one pod recorded, set `TRACEPARENT`: podbeat then uses that trace and its
 sampling flag. podbeat ignores an invalid value with a warning, and does not forward `tracestate`.
 
 ## Log levels

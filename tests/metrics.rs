@@ -12,6 +12,9 @@ const BEGINNING: &str = "\
 This page is generated from `src/telemetry/metrics.rs` by `just docs`. A test compares, and another test compares what `/metrics`
 prints with the same table.
 
+Every installation method turns the admin endpoint on. [operations.md](operations.md#monitor) says how to scrape it,
+[which alerts](operations.md#alerts) exist, and [what it costs](operations.md#size).
+
 With PODBEAT_LISTEN, such as `0.0.0.0:9808`, or `[::]:9808` for IPv6 and IPv4, podbeat answers HTTP/1.1 requests there. There is
 no TLS, no password, and no secret in any answer. Everyone who can reach the port can read the names of the run, the pod and its
 containers. podbeat accepts 16 connections at the same time, with one request each, of at most 8 KiB, within 10 s. Another
@@ -28,8 +31,8 @@ an alert, join `* on (namespace, pod) group_left (task_run_id) podbeat_run_info`
 
 const END: &str = "
 - Counters start when the process starts. After a restart of podbeat's container they start at 0.
-- `podbeat_heartbeats_total` counts each heartbeat once, when its outcome is certain, however many attempts it took. A last
-  heartbeat that podbeat repeats after a late request counts once. From the start, the metric shows 0 for accepted heartbeats of
+- `podbeat_heartbeats_total` counts each heartbeat once, when its outcome is certain, however many attempts it took. If
+  podbeat repeats the last heartbeat because an earlier request may arrive late, both count as one. From the start, the metric shows 0 for accepted heartbeats of
   each kind, and for the losses of the kinds with container changes (change, lost_exit, final). Other series appear when they
   happen. `superseded`, and the losses of first and periodic heartbeats, lose no container changes.
 - `podbeat_attempts_total` and `podbeat_attempt_duration_seconds` count an attempt when it has ended. The duration includes the
@@ -43,7 +46,7 @@ const END: &str = "
 
 | path | 200 | 503 |
 |---|---|---|
-| `/livez` | podbeat's main loop runs. The service and the Kubernetes API do not matter | the loop did not run for a minute after it was due |
+| `/livez` | podbeat's main loop runs. The service and the Kubernetes API do not matter | the loop is more than a minute late |
 | `/startupz` | podbeat started the first attempt, whatever its result; or, after a restart, there is nothing left to send | before that |
 | `/readyz` | the Kubernetes API confirmed the pod's states within PODBEAT_MAX_STATUS_AGE (or the pod was deleted), and the service accepted a heartbeat within three intervals. Always after the last heartbeat was accepted | one line for each reason. Permanently, if the run is orphaned or the service rejected the last heartbeat |
 

@@ -13,7 +13,8 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let busybox = std::fs::read("/bin/busybox")?;
 //! let architecture = Architecture::of(&busybox)?;
-//! let entries = vec![Entry::file("/bin/busybox", 0o755, busybox), Entry::link("/bin/sh", "busybox")];
+//! let file = Entry::file("/bin/busybox", 0o755, busybox);
+//! let entries = vec![file, Entry::link("/bin/sh", "busybox")];
 //! let mut image = Image::new("localhost/task:1", architecture, entries);
 //! image.entrypoint = vec!["/bin/sh".to_owned(), "-c".to_owned()];
 //! image.write_archive(Path::new("task.tar"), None)?;

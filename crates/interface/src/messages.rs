@@ -497,8 +497,8 @@ messages! {
         job_retry_count: i32,
     },
 
-    /// The same, but the Job has no completion index, so podbeat cannot assign the failed pods.
-    /// Heartbeats continue without a retry count
+    /// The pod belongs to a Job that runs several pods without a completion index, so podbeat cannot
+    /// assign the failed pods. Heartbeats continue without a retry count
     INFO POD_EVENT RetriesUncountable
         "the Job runs several pods, so the number of failed pods is not this pod's retry count; \
          set JOB_RETRY_COUNT if the service needs it",
@@ -632,7 +632,7 @@ messages! {
         ..span: Span { trace_id, span_id },
     },
 
-    /// The problem of the two messages before is over
+    /// podbeat can read the service's responses to accepted heartbeats again, and use their tokens
     INFO DELIVERY ResponsesUsableAgain "the service's responses are usable again" {
         ..over: Over { failures, lasted_seconds },
     },
@@ -643,7 +643,7 @@ messages! {
         expires_at: Timestamp,
     },
 
-    /// The same, after the token has expired
+    /// The bearer token has expired, and podbeat found no newer one
     WARN DELIVERY TokenExpired "the bearer token has expired; sending it anyway" {
         expired_at: Timestamp,
     },
@@ -671,7 +671,7 @@ messages! {
     /// podbeat is being stopped. It waits for the last changes before it sends the last heartbeat
     INFO REPORT Signal "received SIGTERM or SIGINT; waiting for final container states",
 
-    /// podbeat sends the last heartbeat now
+    /// A second signal came while podbeat waited for final states. It sends the last heartbeat now
     INFO REPORT SecondSignal "received a second SIGTERM or SIGINT; no longer waiting",
 
     /// The last heartbeat has the states that podbeat saw before
@@ -701,7 +701,7 @@ messages! {
         container: Cut<'a>,
     },
 
-    /// `cause` says why podbeat sends the last heartbeat now
+    /// podbeat sends the last heartbeat now. `cause` is the reason
     INFO REPORT LastHeartbeatDue "the last heartbeat is due" {
         cause: &'a str,
     },

@@ -67,7 +67,8 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC
 ///
 /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 /// let timeout = Duration::from_secs(10);
-/// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), timeout)?;
+/// let url = "https://use1.platform.illumina.com".parse()?;
+/// let client = Client::new(url, &Tls::default(), timeout)?;
 /// let token = Secret::new("token");
 /// match client.get("trn.1", &token, timeout).await {
 ///     Ok(run) => println!("{:?}", run.status),
@@ -129,7 +130,8 @@ impl Client {
     /// #     token: podbeat_task_runs::Secret,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".parse()?;
-    /// let run = client.traced(parent).get("trn.1", &token, std::time::Duration::from_secs(10)).await?;
+    /// let timeout = std::time::Duration::from_secs(10);
+    /// let run = client.traced(parent).get("trn.1", &token, timeout).await?;
     /// # Ok(())
     /// # }
     /// ```
@@ -297,7 +299,8 @@ impl Client {
     /// use podbeat_task_runs::model::{ListTaskRunsQuery, TaskRunStatus};
     ///
     /// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-    /// let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), Duration::from_secs(10))?;
+    /// let url = "https://use1.platform.illumina.com".parse()?;
+    /// let client = Client::new(url, &Tls::default(), Duration::from_secs(10))?;
     /// let query = ListTaskRunsQuery {
     ///     status: Some(TaskRunStatus::Running),
     ///     ..ListTaskRunsQuery::default()

@@ -12,7 +12,8 @@
 //! use podbeat_task_runs::model::{CreateTaskRunRequest, Execution, Image};
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let client = Client::new("https://use1.platform.illumina.com".parse()?, &Tls::default(), Duration::from_secs(10))?;
+//! let url = "https://use1.platform.illumina.com".parse()?;
+//! let client = Client::new(url, &Tls::default(), Duration::from_secs(10))?;
 //! let (token, timeout) = (Secret::new("an API key or a JWT"), Duration::from_secs(10));
 //! let request = CreateTaskRunRequest {
 //!     name: Some("say hello".to_owned()),

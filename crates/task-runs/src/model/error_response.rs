@@ -8,7 +8,8 @@ use serde_json::Value;
 /// ```
 /// use podbeat_task_runs::model::ErrorResponse;
 ///
-/// let error: ErrorResponse = serde_json::from_str(r#"{"code": "NotFound", "message": "no such run", "details": []}"#)?;
+/// let text = r#"{"code": "NotFound", "message": "no such run", "details": []}"#;
+/// let error: ErrorResponse = serde_json::from_str(text)?;
 /// assert_eq!(error.code.as_deref(), Some("NotFound"));
 /// # Ok::<(), serde_json::Error>(())
 /// ```

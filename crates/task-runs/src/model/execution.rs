@@ -17,7 +17,8 @@ use super::{Location, Number};
 ///
 /// ```
 /// use podbeat_task_runs::Secret;
-/// use podbeat_task_runs::model::{CreateTaskRunRequest, Credentials, Environment, Execution, Image, Resources};
+/// use podbeat_task_runs::model::{CreateTaskRunRequest, Credentials, Environment, Execution};
+/// use podbeat_task_runs::model::{Image, Resources};
 ///
 /// let request = CreateTaskRunRequest {
 ///     name: Some("align sample 7".to_owned()),

@@ -15,7 +15,8 @@ use super::{DateTime, Location, TaskRunStatus};
 /// ```
 /// use podbeat_task_runs::model::{TaskRun, TaskRunStatus};
 ///
-/// let run: TaskRun = serde_json::from_str(r#"{"id": "trn.1", "status": "Running", "timeCreated": "2026-11-24T01:52:44Z"}"#)?;
+/// let text = r#"{"id": "trn.1", "status": "Running", "timeCreated": "2026-11-24T01:52:44Z"}"#;
+/// let run: TaskRun = serde_json::from_str(text)?;
 /// assert_eq!(run.status, Some(TaskRunStatus::Running));
 /// let created = run.time_created.as_ref().and_then(|time| time.timestamp());
 /// assert_eq!(created, Some("2026-11-24T01:52:44Z".parse()?));
