@@ -159,7 +159,7 @@ pub(super) fn completed() -> Option<Ending> {
     let dir = std::env::current_dir().ok();
     match complete::answer(&arguments, dir.as_deref(), &ProcessEnvironment) {
         Ok(false) => None,
-        Ok(true) => Some(Ending::Delivered),
+        Ok(true) => Some(Ending::Done),
         Err(error) => Some(failed(Ending::Usage, &error)),
     }
 }
@@ -179,13 +179,13 @@ fn show(text: &[u8]) -> Ending {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => {
             failed(Ending::Unwritten, &OutputError(error))
         }
-        Ok(()) | Err(_) => Ending::Delivered,
+        Ok(()) | Err(_) => Ending::Done,
     }
 }
 
 pub(super) fn manual(dir: &Path) -> Ending {
     match manual::write_pages(dir) {
-        Ok(()) => Ending::Delivered,
+        Ok(()) => Ending::Done,
         Err(error) => {
             let error = PagesError {
                 dir: dir.display().to_string(),

@@ -36,7 +36,7 @@ fn main() -> ExitCode {
                 None => print(&mut stdout(), exit.text.as_bytes()),
                 Some(_) => print(&mut stderr(), exit.text.as_bytes()),
             }
-            return exit.failure.unwrap_or(Ending::Delivered).into();
+            return exit.failure.unwrap_or(Ending::Done).into();
         }
     };
     // The task's command is the user's own, and inherits limits.

@@ -78,10 +78,10 @@ fn play(called: &str, ending: Ending) -> Option<Play> {
         }
         (Ending::Unread, _) => plain(&["-f", "/nowhere/file"], Err(500)),
         (Ending::Refused, "podbeat explain") => plain(&[NEITHER], Err(500)),
-        (Ending::Delivered, "podbeat explain" | "podbeat completion" | "podbeat version") => {
+        (Ending::Done, "podbeat explain" | "podbeat completion" | "podbeat version") => {
             plain(right, Err(500))
         }
-        (Ending::Delivered, _) if is_of_runs => plain(right, Ok("Completed")),
+        (Ending::Done, _) if is_of_runs => plain(right, Ok("Completed")),
         (Ending::Refused, _) if is_of_runs => plain(right, Err(400)),
         (Ending::NoSuchRun, _) if is_of_runs => plain(right, Err(404)),
         (Ending::Unavailable, _) if is_of_runs => plain(right, Err(503)),

@@ -229,7 +229,7 @@ impl Report {
     pub(super) fn ended(&self, end: &End, losses: Losses, uptime: Duration) -> Ending {
         let lost = tell_losses(losses);
         let ending = match end {
-            End::Delivered => Ending::Delivered,
+            End::Delivered => Ending::Done,
             End::Orphaned => Ending::Orphaned,
             End::Restarting => {
                 Message::AllRestarting.emit();

@@ -101,7 +101,7 @@ pub async fn run(
         None => findings.table(),
     };
     let ending = if findings.ok {
-        Ending::Delivered
+        Ending::Done
     } else {
         Ending::Unmet
     };

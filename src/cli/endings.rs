@@ -29,7 +29,7 @@ const ENDINGS: &[(&str, Endings)] = &[
     (
         "podbeat check",
         &[
-            (Ending::Delivered, "no check failed"),
+            (Ending::Done, "no check failed"),
             (Ending::Unmet, "a check failed"),
             (Ending::Usage, WRONG_CHECK),
             (Ending::Internal, NOT_STARTED),
@@ -40,7 +40,7 @@ const ENDINGS: &[(&str, Endings)] = &[
         "podbeat reap",
         &[
             (
-                Ending::Delivered,
+                Ending::Done,
                 "every missing last heartbeat was sent, or none was missing",
             ),
             (Ending::Usage, WRONG_SETTINGS),
@@ -71,7 +71,7 @@ const OF_ITSELF: &[(&str, Endings)] = &[
     (
         "podbeat completion",
         &[
-            (Ending::Delivered, "the script was printed"),
+            (Ending::Done, "the script was printed"),
             (Ending::Usage, "the command line is invalid"),
             (Ending::Unwritten, NO_OUTPUT),
         ],
@@ -79,7 +79,7 @@ const OF_ITSELF: &[(&str, Endings)] = &[
     (
         "podbeat version",
         &[
-            (Ending::Delivered, "the version was printed"),
+            (Ending::Done, "the version was printed"),
             (Ending::Usage, "the command line is invalid"),
             (Ending::Unwritten, NO_OUTPUT),
         ],
@@ -87,7 +87,7 @@ const OF_ITSELF: &[(&str, Endings)] = &[
     (
         "podbeat man",
         &[
-            (Ending::Delivered, "the pages were written"),
+            (Ending::Done, "the pages were written"),
             (Ending::Usage, "the command line is invalid"),
             (Ending::Unwritten, "a page cannot be written"),
         ],
@@ -95,7 +95,7 @@ const OF_ITSELF: &[(&str, Endings)] = &[
 ];
 
 const AGENT: &[(Ending, &str)] = &[
-    (Ending::Delivered, "the service accepted the last heartbeat"),
+    (Ending::Done, "the service accepted the last heartbeat"),
     (
         Ending::Orphaned,
         "the service does not know the run, or another pod has taken it over",

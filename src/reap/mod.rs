@@ -225,10 +225,10 @@ pub async fn run(
         }
     };
     match done {
-        Ok(()) => reaper.first.unwrap_or(Ending::Delivered),
+        Ok(()) => reaper.first.unwrap_or(Ending::Done),
         // Whoever reads has seen enough.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            reaper.first.unwrap_or(Ending::Delivered)
+            reaper.first.unwrap_or(Ending::Done)
         }
         Err(error) => failed(&error, reaper.notes),
     }

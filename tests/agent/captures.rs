@@ -131,7 +131,7 @@ async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat
     // A plain sidecar that reported the end has already exited.
     let _ = agent.signals.send(()).await;
     until_final(&world).await;
-    assert_eq!(agent.end().await, Ending::Delivered, "{name}");
+    assert_eq!(agent.end().await, Ending::Done, "{name}");
     check(&world);
     world.service.accepted()
 }
@@ -356,7 +356,7 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
         }
         until_final(&world).await;
         let _ = agent.signals.send(()).await;
-        assert_eq!(agent.end().await, Ending::Delivered);
+        assert_eq!(agent.end().await, Ending::Done);
         check(&world);
         let heartbeats = world.service.accepted();
         let (state, _) = last(&heartbeats).state("main").expect("main's state");
@@ -424,7 +424,7 @@ async fn b_delete_says_running_until_every_container_is_dead() {
     }
     until_main_is(&world, "running").await;
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     let heartbeats = world.service.accepted();
     assert_eq!(
         last(&heartbeats).state("main").map(|(name, _)| name),

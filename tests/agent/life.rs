@@ -50,7 +50,7 @@ async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
     // The watch ends when it can show nothing more.
     until_asked(&world, "the watch to end", |kube| kube.open_watches() == 0).await;
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     let accepted = world.service.accepted();
     assert_eq!(
         accepted.first().map(|first| first.state("main")),
@@ -75,7 +75,7 @@ async fn a_plain_sidecar_ends_by_itself() {
     world
         .kube
         .apply(pod.showing(&terminated(0, "Completed", "c1")));
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
     check(&world);
 }
@@ -118,7 +118,7 @@ async fn a_crash_under_on_failure_is_told_and_is_no_end() {
     )));
     assert_eq!(until_final(&world).await.exit_code("main"), Some(0));
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     let exits: Vec<i64> = world
         .service
         .accepted()
@@ -144,7 +144,7 @@ async fn a_deleted_pod_gets_its_last_heartbeat_from_the_deleted_event() {
             .map(|(name, _)| name),
         Some("running")
     );
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     check(&world);
 }
 
@@ -157,7 +157,7 @@ async fn sigterm_alone_brings_the_last_states_known() {
     let agent = Agent::start(&world.settings("p", "u1"));
     until_main_is(&world, "running").await;
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     let last = until_final(&world).await;
     assert_eq!(
         last.state("main").map(|(name, _)| name),
@@ -187,7 +187,7 @@ async fn another_pod_of_the_same_name_is_never_reported() {
     world
         .kube
         .apply(Pod::new("p", "u2").showing(&terminated(9, "Error", "other")));
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     for heartbeat in world.service.accepted() {
         assert_eq!(heartbeat.body.get("podUID"), Some(&json!("u1")));
         assert_eq!(heartbeat.exit_code("main"), None);
@@ -260,7 +260,7 @@ async fn a_dry_run_sends_nothing() {
             .showing(&terminated(0, "Completed", "c1")),
     );
     let settings = settings(&world, &[("PODBEAT_DRY_RUN", "true")]);
-    assert_eq!(Agent::start(&settings).end().await, Ending::Delivered);
+    assert_eq!(Agent::start(&settings).end().await, Ending::Done);
     assert_eq!(world.service.heartbeats(), []);
 }
 
@@ -295,7 +295,7 @@ async fn a_container_that_isnt_the_tasks_keeps_no_last_heartbeat_back() {
         assert_eq!(last.exit_code("main"), Some(0));
         assert_eq!(last.state("istio-proxy"), None, "it is no part of the task");
         agent.terminate().await;
-        assert_eq!(agent.end().await, Ending::Delivered);
+        assert_eq!(agent.end().await, Ending::Done);
         check(&world);
     }
 }

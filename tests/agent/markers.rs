@@ -60,7 +60,7 @@ async fn a_deleted_pods_final_tells_the_exit_that_the_api_withholds() {
         begin_deletion(&world);
         agent.terminate().await;
         leave(&world, "main", 143);
-        assert_eq!(agent.end().await, Ending::Delivered);
+        assert_eq!(agent.end().await, Ending::Done);
         let last = until_final(&world).await;
         let (state, exit) = last.state("main").expect("a state");
         assert_eq!(state, "terminated", "{sidecar:?}");
@@ -88,7 +88,7 @@ async fn a_bare_exit_code_is_all_that_a_tasks_own_wrapper_need_leave() {
     begin_deletion(&world);
     std::fs::write(world.path("markers/main"), "3\n").expect("written");
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     assert_eq!(
         until_final(&world).await.state("main"),
         Some(("terminated", &json!({"exitCode": 3})))
@@ -110,7 +110,7 @@ async fn other_files_hide_no_marker_however_many_there_are() {
     begin_deletion(&world);
     leave(&world, "main", 3);
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     assert_eq!(until_final(&world).await.exit_code("main"), Some(3));
     check(&world);
 }
@@ -128,7 +128,7 @@ async fn the_apis_own_word_comes_first() {
         .kube
         .apply(pod.showing(&terminated(137, "OOMKilled", "c1")));
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     let last = until_final(&world).await;
     let (_, exit) = last.state("main").expect("a state");
     assert_eq!(
@@ -149,7 +149,7 @@ async fn a_pod_that_is_gone_from_the_api_has_its_marker_all_the_same() {
     until_main_is(&world, "running").await;
     leave(&world, "main", 137);
     world.kube.delete("lab", "p");
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     assert_eq!(until_final(&world).await.exit_code("main"), Some(137));
     check(&world);
 }
@@ -166,7 +166,7 @@ async fn without_a_marker_no_exit_is_told_and_no_directory_ends_nothing() {
         let agent = Agent::start(&settings);
         until_main_is(&world, "running").await;
         agent.terminate().await;
-        assert_eq!(agent.end().await, Ending::Delivered);
+        assert_eq!(agent.end().await, Ending::Done);
         let last = until_final(&world).await;
         assert_eq!(
             last.state("main").map(|(name, _)| name),
@@ -205,7 +205,7 @@ async fn a_retry_of_the_final_carries_the_marker_that_came_meanwhile() {
     };
     until(&world, "a final with the marker's code", carries).await;
     world.service_faults.lift_all();
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     let last = until_final(&world).await;
     assert_eq!(last.exit_code("main"), Some(1));
     let members: Vec<&Value> = last.body.get("containerStatus").into_iter().collect();

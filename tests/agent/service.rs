@@ -36,7 +36,7 @@ async fn outage(script: &str) -> World {
         "{script}"
     );
     agent.terminate().await;
-    assert_eq!(agent.end().await, Ending::Delivered);
+    assert_eq!(agent.end().await, Ending::Done);
     assert_eq!(
         states(&world.service.accepted(), "main"),
         ["waiting", "running", "terminated"],
@@ -205,7 +205,7 @@ async fn a_refused_final_goes_once_more_without_states() {
         .expect("a rule");
     assert_eq!(
         Agent::start(&world.settings("p", "u1")).end().await,
-        Ending::Delivered
+        Ending::Done
     );
     let finals: Vec<_> = world
         .service
@@ -233,7 +233,7 @@ async fn a_final_that_arrived_without_an_answer_is_not_doubled() {
         .expect("a rule");
     assert_eq!(
         Agent::start(&world.settings("p", "u1")).end().await,
-        Ending::Delivered
+        Ending::Done
     );
     check(&world);
 }

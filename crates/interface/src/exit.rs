@@ -10,7 +10,7 @@ use std::process::ExitCode;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// The service accepted the last heartbeat, or a command succeeded.
-    Delivered,
+    Done,
     /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of
     /// the pod.
     Orphaned,
@@ -52,7 +52,7 @@ pub enum Ending {
 impl Ending {
     /// Every ending, for documents and tests.
     pub const ALL: [Self; 16] = [
-        Self::Delivered,
+        Self::Done,
         Self::Orphaned,
         Self::Restarting,
         Self::Unmet,
@@ -74,7 +74,7 @@ impl Ending {
     #[must_use]
     pub fn code(self) -> u8 {
         match self {
-            Self::Delivered | Self::Orphaned | Self::Restarting => 0,
+            Self::Done | Self::Orphaned | Self::Restarting => 0,
             Self::Unmet => 1,
             Self::Usage => 64,
             Self::Refused => 65,
@@ -93,7 +93,7 @@ impl Ending {
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Delivered => "the service accepted the last heartbeat, or the command succeeded",
+            Self::Done => "the service accepted the last heartbeat, or the command succeeded",
             Self::Orphaned => "the service says that the run does not belong to this pod",
             Self::Restarting => {
                 "all containers of the pod are restarting; the next podbeat process continues"

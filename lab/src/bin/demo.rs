@@ -225,7 +225,7 @@ fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
     if !violations.is_empty() {
         return Err(format!("bodies broke the contract: {violations:?}").into());
     }
-    if ending != Ending::Delivered {
+    if ending != Ending::Done {
         return Err(format!("podbeat ended otherwise than scripted: {ending}").into());
     }
     if !service

@@ -200,7 +200,7 @@ pub async fn work() -> Result<(), Error> {
                 None => return Ok(()),
             },
             Some(ended) = agents.join_next() => {
-                let well = matches!(ended, Ok(Ok(Ending::Delivered)));
+                let well = matches!(ended, Ok(Ok(Ending::Done)));
                 one_more(if well { &tally.ended_well } else { &tally.ended_ill });
             }
             () = tokio::time::sleep_until(begun + gap * nth), if to_start > 0 => {

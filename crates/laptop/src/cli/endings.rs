@@ -10,7 +10,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
         "podbeat observe",
         &[
             (
-                Ending::Delivered,
+                Ending::Done,
                 "the run is over, and the agent would have sent its last heartbeat; or q was pressed",
             ),
             (
@@ -38,7 +38,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
     (
         "podbeat runs create",
         &[
-            (Ending::Delivered, "every run was created"),
+            (Ending::Done, "every run was created"),
             (Ending::Usage, WRONG_SETTINGS),
             (
                 Ending::Refused,
@@ -55,7 +55,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
     (
         "podbeat runs get",
         &[
-            (Ending::Delivered, "every run was shown"),
+            (Ending::Done, "every run was shown"),
             (Ending::Usage, WRONG_SETTINGS),
             (Ending::Refused, REFUSED),
             (Ending::NoSuchRun, NO_SUCH_RUN),
@@ -70,7 +70,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
         "podbeat runs list",
         &[
             (
-                Ending::Delivered,
+                Ending::Done,
                 "the whole list was shown, or as many runs as --limit allows",
             ),
             (Ending::Usage, WRONG_SETTINGS),
@@ -85,7 +85,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
     (
         "podbeat runs abort",
         &[
-            (Ending::Delivered, "every run was aborted"),
+            (Ending::Done, "every run was aborted"),
             (Ending::Usage, WRONG_SETTINGS),
             (
                 Ending::Refused,
@@ -102,7 +102,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
     (
         "podbeat runs heartbeat",
         &[
-            (Ending::Delivered, "the service accepted the heartbeat"),
+            (Ending::Done, "the service accepted the heartbeat"),
             (Ending::Usage, WRONG_SETTINGS),
             (
                 Ending::Refused,
@@ -119,7 +119,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
     (
         "podbeat runs wait",
         &[
-            (Ending::Delivered, "every run has the status"),
+            (Ending::Done, "every run has the status"),
             (Ending::Unmet, "a run ended in another status"),
             (Ending::Usage, WRONG_SETTINGS),
             (Ending::Refused, REFUSED),
@@ -137,7 +137,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
     (
         "podbeat runs watch",
         &[
-            (Ending::Delivered, "the run has ended, in any status"),
+            (Ending::Done, "the run has ended, in any status"),
             (Ending::Usage, WRONG_SETTINGS),
             (Ending::Refused, REFUSED),
             (Ending::NoSuchRun, NO_SUCH_RUN),
@@ -151,7 +151,7 @@ pub const ENDINGS: &[(&str, Endings)] = &[
         "podbeat explain",
         &[
             (
-                Ending::Delivered,
+                Ending::Done,
                 "the input was explained, however the run ended",
             ),
             (Ending::Usage, "the command line is invalid"),

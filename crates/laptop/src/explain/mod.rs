@@ -102,9 +102,9 @@ pub fn run(
         write(&stories, invocation.json, out).map_err(Error::Write)
     });
     match done {
-        Ok(()) => Ending::Delivered,
+        Ok(()) => Ending::Done,
         // Whoever reads has seen enough.
-        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ending::Delivered,
+        Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ending::Done,
         Err(error) => {
             let _ = writeln!(notes, "podbeat: {}", with_causes(&error));
             error.ending()

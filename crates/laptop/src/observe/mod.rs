@@ -155,7 +155,7 @@ pub async fn run(
         Ok(ended) => ended,
         // Whoever reads has seen enough, as `head` has.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
-            Ended::With(Ending::Delivered)
+            Ended::With(Ending::Done)
         }
         Err(error) => {
             note(&with_causes(&error));
@@ -167,7 +167,7 @@ pub async fn run(
     };
     if let Some(problem) = left.unrecorded {
         note(&format!("the record is incomplete: {problem}"));
-        if ended == Ended::With(Ending::Delivered) {
+        if ended == Ended::With(Ending::Done) {
             ended = Ended::With(Ending::Unwritten);
         }
     }
@@ -275,14 +275,14 @@ async fn observe(
             Some(pod_event) = pod_events.recv() => observer.sighted(&pod_event)?,
             () = until(observer.start, observer.wake) => observer.feed(Event::Woke)?,
             key = observer.show.key_until(tick) => match key {
-                Some(Key::Quit) => return Ok((Ended::With(Ending::Delivered), observer.close()?)),
+                Some(Key::Quit) => return Ok((Ended::With(Ending::Done), observer.close()?)),
                 Some(Key::Redraw) => observer.show.clear()?,
                 None => {}
             },
         }
         if observer.over {
             observer.end()?;
-            return Ok((Ended::With(Ending::Delivered), observer.close()?));
+            return Ok((Ended::With(Ending::Done), observer.close()?));
         }
     }
 }

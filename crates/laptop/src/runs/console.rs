@@ -58,7 +58,7 @@ impl<'streams> Console<'streams> {
 
     /// How the process ends if nothing else goes wrong.
     pub(super) fn ending(&self) -> Ending {
-        self.first.unwrap_or(Ending::Delivered)
+        self.first.unwrap_or(Ending::Done)
     }
 
     /// Whether outcomes are told in words.
