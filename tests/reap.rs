@@ -363,22 +363,31 @@ async fn many_pods_are_read_page_after_page_in_every_namespace() {
 }
 
 #[tokio::test]
-async fn what_the_service_says_decides() {
-    // A refused body goes once more without its states, as the agent's does.
-    let world = world_with(knowing(["trn.1"])).await;
-    world.kube.apply(ended("p", "trn.1", Some(75)));
-    world
-        .service_faults
-        .script("heartbeat 400 x1")
-        .expect("a fault");
-    reap(&world, "p").await.done();
-    let received = finals(&world);
-    let states: Vec<bool> = received
-        .iter()
-        .map(|heartbeat| heartbeat.body.get("containerStatus").is_some())
-        .collect();
-    assert_eq!((states, received[1].accepted), (vec![true, false], true));
+async fn a_last_heartbeat_that_the_service_refuses_is_sent_once_more_without_states() {
+    for status in [400, 413, 422, 451] {
+        let world = world_with(knowing(["trn.1"])).await;
+        world.kube.apply(ended("p", "trn.1", Some(75)));
+        world
+            .service_faults
+            .script(&format!("heartbeat {status} x1"))
+            .expect("a fault");
+        reap(&world, "p").await.done();
+        let received = finals(&world);
+        let states: Vec<bool> = received
+            .iter()
+            .map(|heartbeat| heartbeat.body.get("containerStatus").is_some())
+            .collect();
+        assert_eq!(
+            (states, received[1].accepted),
+            (vec![true, false], true),
+            "{status}"
+        );
+    }
+}
 
+#[tokio::test]
+async fn what_the_service_says_decides() {
+    let world = world_with(knowing(["trn.1"])).await;
     // A run that the service doesn't know, or says is another's, is no error.
     world.kube.apply(ended("q", "trn.unknown", Some(75)));
     let told = reap(&world, "q").await.done();

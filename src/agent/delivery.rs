@@ -21,6 +21,7 @@ use super::throttle::{Chain, Throttle};
 use crate::config::{Config, Trace};
 use crate::telemetry::instruments::{Instruments, Reply};
 use podbeat_interface::messages::{Beat, Message};
+use podbeat_interface::service;
 
 /// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
 const HANDED_ON: u32 = 0o640;
@@ -282,7 +283,7 @@ impl Delivery {
             }
             Err(error) => {
                 self.not_accepted(sent, &error);
-                answer_of(&error)
+                service::answer(&error)
             }
         };
         Event::Answered { attempt, answer }
@@ -438,23 +439,6 @@ fn reply_of(result: &Result<Accepted, Error>) -> Reply {
         ) => Reply::NotSent,
         // Not of heartbeats, of which an unreadable answer is one.
         Err(Error::Unreadable { .. } | Error::Endless { .. }) => Reply::Ambiguous,
-    }
-}
-
-fn answer_of(error: &Error) -> Answer {
-    match error {
-        Error::Status {
-            status,
-            retry_after,
-            ..
-        } => Answer::from_status(*status, *retry_after),
-        Error::Ambiguous { .. } => Answer::Ambiguous,
-        Error::Token(_) | Error::Unfit { .. } | Error::Connect { .. } => Answer::NotSent,
-        // These end the process before anything is sent; should one come later, nothing was sent
-        // either.
-        Error::Setup(_) | Error::File { .. } | Error::NotInFile { .. } => Answer::NotSent,
-        // Not of heartbeats, of which an unreadable answer is one.
-        Error::Unreadable { .. } | Error::Endless { .. } => Answer::Ambiguous,
     }
 }
 

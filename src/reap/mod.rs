@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_heartbeat::answer::LastAnswer;
 use podbeat_heartbeat::outbox::Kind;
 use podbeat_heartbeat::saved::{Contents, LastHeartbeat, Malformed};
 use podbeat_interface::exit::{Ending, with_causes};
@@ -462,16 +463,13 @@ impl Reaper<'_> {
                 let message = format!("sent the last heartbeat: {}", Said(missing));
                 return Ok(Case::new(Outcome::Sent, message));
             };
-            match &error {
-                error::Error::Status {
-                    status: 404 | 409 | 410,
-                    ..
-                } => return Ok(disowned(&error)),
-                // As the agent does: an end without states says more than none.
-                error::Error::Status {
-                    status: 400 | 422, ..
-                } if request.container_status.is_some() => request.container_status = None,
-                _ => return Err(error),
+            let stripped = request.container_status.is_none();
+            match service::answer(&error).of_last_heartbeat(stripped, false) {
+                LastAnswer::NotOurs => return Ok(disowned(&error)),
+                LastAnswer::WithoutStates => request.container_status = None,
+                LastAnswer::Accepted | LastAnswer::Refused | LastAnswer::TryAgain => {
+                    return Err(error);
+                }
             }
         }
     }

@@ -35,7 +35,42 @@ pub enum Answer {
     Ambiguous,
 }
 
+/// What an answer means for a last heartbeat, to the agent and to `podbeat reap`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LastAnswer {
+    /// The service knows the end of the run.
+    Accepted,
+    /// The service may refuse only the container states: send the heartbeat once without them. An
+    /// end without states is better than none.
+    WithoutStates,
+    /// The service refuses it, also without states.
+    Refused,
+    /// The service says that the run does not exist, or no longer belongs to this pod.
+    NotOurs,
+    /// A later attempt may succeed.
+    TryAgain,
+}
+
 impl Answer {
+    /// What this answer to a last heartbeat means. `stripped` says whether the heartbeat went
+    /// without states, `may_have_arrived` whether an earlier attempt without an answer may have
+    /// reached the service, and ended the run.
+    #[must_use]
+    pub fn of_last_heartbeat(&self, stripped: bool, may_have_arrived: bool) -> LastAnswer {
+        match self {
+            Self::Accepted => LastAnswer::Accepted,
+            Self::Disowned { .. } if may_have_arrived => LastAnswer::Accepted,
+            Self::Disowned { .. } => LastAnswer::NotOurs,
+            Self::Refused { .. } if stripped => LastAnswer::Refused,
+            Self::Refused { .. } => LastAnswer::WithoutStates,
+            Self::Unauthorized
+            | Self::Forbidden
+            | Self::Unavailable { .. }
+            | Self::NotSent
+            | Self::Ambiguous => LastAnswer::TryAgain,
+        }
+    }
+
     /// The answer of an HTTP status.
     #[must_use]
     pub fn from_status(status: u16, retry_after: Option<Duration>) -> Self {

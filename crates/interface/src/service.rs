@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use podbeat_heartbeat::answer::Answer;
 use podbeat_http_client::route::{self, PlainHttp, Route};
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::{Client, Tls};
@@ -276,6 +277,28 @@ impl Service {
         let mut created = self.client.create(request, &token, self.timeout).await?;
         created.redact();
         Ok(created)
+    }
+}
+
+/// What the result of a heartbeat's attempt means.
+#[must_use]
+pub fn answer(error: &Error) -> Answer {
+    match error {
+        Error::Status {
+            status,
+            retry_after,
+            ..
+        } => Answer::from_status(*status, *retry_after),
+        // Heartbeats have no unreadable response: they are accepted by their status.
+        Error::Ambiguous { .. } | Error::Unreadable { .. } | Error::Endless { .. } => {
+            Answer::Ambiguous
+        }
+        Error::Token(_)
+        | Error::Unfit { .. }
+        | Error::Connect { .. }
+        | Error::Setup(_)
+        | Error::File { .. }
+        | Error::NotInFile { .. } => Answer::NotSent,
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::link::Doubt;
 use super::{Action, DropCause, End, Machine, Note, Stage};
 use crate::Now;
-use crate::answer::Answer;
+use crate::answer::{Answer, LastAnswer};
 use crate::outbox::Kind;
 use crate::saved::LastHeartbeat;
 
@@ -51,26 +51,28 @@ impl Machine {
                 retry_at,
             }));
         };
+        if is_final {
+            match answer.of_last_heartbeat(head.stripped, head.may_have_arrived) {
+                LastAnswer::Accepted => return self.accepted(now.elapsed, actions),
+                LastAnswer::WithoutStates => {
+                    head.stripped = true;
+                    head.request.container_status = None;
+                    failed(Some(now.elapsed));
+                    return self.link.retry_now(now.elapsed);
+                }
+                LastAnswer::Refused => {
+                    failed(None);
+                    self.ending.last_heartbeat = LastHeartbeat::Refused;
+                    return self.final_refused(actions);
+                }
+                LastAnswer::NotOurs | LastAnswer::TryAgain => {}
+            }
+        }
         match answer {
             Answer::Accepted => self.accepted(now.elapsed, actions),
-            Answer::Refused { .. } if is_final && !head.stripped => {
-                head.stripped = true;
-                head.request.container_status = None;
-                failed(Some(now.elapsed));
-                self.link.retry_now(now.elapsed);
-            }
-            Answer::Refused { .. } if is_final => {
-                failed(None);
-                self.ending.last_heartbeat = LastHeartbeat::Refused;
-                self.final_refused(actions);
-            }
             Answer::Refused { .. } => {
                 failed(None);
                 self.give_up_head(DropCause::Refused, actions);
-            }
-            // An earlier attempt arrived and ended the run: this is what the service says.
-            Answer::Disowned { .. } if is_final && head.may_have_arrived => {
-                self.accepted(now.elapsed, actions);
             }
             Answer::Disowned { .. } if self.link.is_orphaned_by_answer(now.elapsed) => {
                 failed(None);
