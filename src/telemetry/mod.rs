@@ -32,7 +32,8 @@ mod read_back {
     fn a_line_is_read_back_with_colours_or_without() {
         for colours in [false, true] {
             let read = of(colours, || {
-                tracing::warn!(
+                tracing::event!(
+                    tracing::Level::WARN,
                     container = "main",
                     why = "two words",
                     count = 2,
@@ -46,7 +47,9 @@ mod read_back {
             );
             let fields = serde_json::json!({"container": "main", "why": "two words", "count": "2", "empty": ""});
             assert_eq!(Value::Object(read.fields), fields);
-            let read = of(colours, || tracing::info!("no fields"));
+            let read = of(colours, || {
+                tracing::event!(tracing::Level::INFO, "no fields")
+            });
             assert_eq!((read.message.as_str(), read.fields.len()), ("no fields", 0));
         }
     }
@@ -57,7 +60,7 @@ mod read_back {
             said in prop_oneof![hostile::TEXT, "[a-z=\\\\\" \n]{0,20}"],
             also in prop_oneof![hostile::TEXT, "[a-z=\\\\\" \n]{0,20}"],
         ) {
-            let read = of(false, || tracing::info!(said = said.as_str(), also = also.as_str(), "hello"));
+            let read = of(false, || tracing::event!(tracing::Level::INFO, said = said.as_str(), also = also.as_str(), "hello"));
             prop_assert_eq!(read.message, "hello");
             prop_assert_eq!(Value::Object(read.fields), serde_json::json!({"said": said, "also": also}));
         }
