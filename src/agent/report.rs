@@ -245,7 +245,7 @@ impl Report {
             }
         };
         Message::Exiting {
-            ending: &format_args!("{ending:?}"),
+            ending: end.name(),
             exit_code: ending.code(),
             sent: self.sent,
             attempts: self.attempts,

@@ -7,6 +7,7 @@
 
 #[cfg(test)]
 mod outage;
+mod pod_event;
 mod reconnect;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,7 +17,6 @@ use futures_util::{Stream, StreamExt, pin_mut};
 use kube::Client;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
-use podbeat_heartbeat::machine::Event;
 use podbeat_heartbeat::observation::JobPod;
 use reconnect::{Reconnect, SPREAD};
 use tokio::sync::{mpsc, watch};
@@ -27,8 +27,7 @@ use super::answer;
 use super::error::Error;
 use super::listed;
 use super::resource::Pod;
-use super::status;
-use super::tasks::Tasks;
+pub use pod_event::PodEvent;
 
 /// Limit for one request to the API server, or for the head of a watch's response.
 const REQUEST: Duration = Duration::from_secs(15);
@@ -55,32 +54,6 @@ const SHORT_WATCH: Duration = Duration::from_secs(5);
 
 /// How much faster than ours the API server's clock may run during one watch.
 const CLOCKS: Duration = Duration::from_secs(1);
-
-/// News from the watch.
-#[derive(Clone, Debug)]
-pub enum PodEvent {
-    /// The current pod.
-    Seen(Box<Pod>),
-    /// The API server confirmed that nothing has changed.
-    Confirmed,
-    /// The pod is gone, or another pod has its name. Contains its last state, if the server sent
-    /// it.
-    Gone(Option<Box<Pod>>),
-}
-
-impl PodEvent {
-    /// Converts the sighting into an event for the core. `own_container` is the name of podbeat's
-    /// container. `tasks` selects the task containers.
-    #[must_use]
-    pub fn event(&self, own_container: &str, tasks: &Tasks) -> Event {
-        let observe = |pod: &Pod| status::observe_with(pod, own_container, tasks);
-        match self {
-            Self::Seen(pod) => Event::Observed(observe(pod)),
-            Self::Confirmed => Event::Confirmed,
-            Self::Gone(last) => Event::Gone(last.as_deref().map(observe)),
-        }
-    }
-}
 
 /// A step of the watch, for logs and metrics.
 #[derive(Clone, Copy, Debug)]

@@ -73,6 +73,19 @@ pub enum End {
     Undelivered(Box<HeartbeatTaskRunRequest>),
 }
 
+impl End {
+    /// The name in the log.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Delivered => "Delivered",
+            Self::Orphaned => "Orphaned",
+            Self::Restarting => "Restarting",
+            Self::Undelivered(_) => "Undelivered",
+        }
+    }
+}
+
 /// Why the last heartbeat is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
