@@ -1,4 +1,4 @@
-//! Carries an attempt to the service and its answer back, and keeps the token and the trace.
+//! Sends attempts to the service, processes its answers, and keeps the token and the trace.
 
 use std::num::{NonZeroU64, NonZeroU128};
 use std::pin::Pin;
@@ -23,36 +23,35 @@ use crate::telemetry::instruments::{Instruments, Reply};
 use podbeat_interface::messages::{Beat, Message};
 use podbeat_interface::service;
 
-/// A renewed token is readable for the pod's group (`fsGroup`), for nobody else.
+/// The pod's group (`fsGroup`) can read a renewed token. Other users cannot.
 const HANDED_ON: u32 = 0o640;
 
-/// The longest that an attempt waits for the journal. A disk that takes longer must not hold a
-/// heartbeat up; what is lost then is only that a restart in this very moment would send it under
-/// another nonce.
+/// The longest time that an attempt waits for the journal, so that a slow disk does not delay a
+/// heartbeat. After this time, the only risk is a restart at this moment: the next process would
+/// send the heartbeat with another nonce.
 const JOURNAL: Duration = Duration::from_millis(500);
 
-/// How long before its end a token's expiry is worth a warning.
+/// A token that expires within this time causes a warning.
 const EXPIRY_IS_NEAR: SignedDuration = SignedDuration::from_mins(10);
 
-/// Where heartbeats go.
+/// Sends heartbeats to the service, or only logs them in a dry run.
 pub(super) struct Delivery {
     destination: Destination,
-    /// Of attempts that were not accepted.
+    /// Failed attempts.
     refusals: Throttle,
-    /// Of answers that were, but had something in them that can't be used.
+    /// Accepted heartbeats whose answer had unusable content.
     oddities: Throttle,
     hides_nonce: bool,
-    /// In which trace, and in which span of it, the last attempt was made. In a dry run there is
-    /// none.
+    /// The trace, and the span of the last attempt. `None` in a dry run.
     trace: Option<TraceParent>,
-    /// For spans.
+    /// Creates span IDs.
     rng: fastrand::Rng,
     instruments: Instruments,
 }
 
 enum Destination {
     Service(Box<Service>),
-    /// `--dry-run`: each heartbeat is logged and taken as accepted.
+    /// `--dry-run`: log each heartbeat and treat it as accepted.
     Nowhere,
 }
 
@@ -65,7 +64,7 @@ struct Service {
     in_flight: Option<Sent>,
 }
 
-/// An attempt, as lines of the log name it.
+/// An attempt, as log lines identify it.
 #[derive(Clone, Copy)]
 struct Sent {
     beat: Beat,
@@ -73,9 +72,10 @@ struct Sent {
     trace: Option<TraceParent>,
 }
 
-/// Warns of a token whose end is near, once, and once more when it has come; and not again of the
-/// tokens after it until one came that was better. A service may renew tokens with each answer that
-/// are good for minutes, and after a 401 two that have expired are tried by turns.
+/// Warns once when a token is about to expire, and once when it has expired. It warns again only
+/// after a token with a later expiry. Without that rule there would be many warnings: a service may
+/// renew the token with each answer, for only minutes, and after a 401 podbeat alternates between
+/// two tokens that may both have expired.
 #[derive(Default)]
 struct Expiry {
     token: Option<Secret>,
@@ -107,7 +107,7 @@ impl Expiry {
     }
 }
 
-/// What became of one attempt.
+/// The result of one attempt.
 pub(super) struct Outcome {
     attempt: u64,
     sent: Sent,
@@ -136,7 +136,7 @@ impl Delivery {
                     )
                 });
                 if let (Some(hands_on), Some(renewed)) = (&mut hands_on, &renewed) {
-                    // The earlier process may have ended between the journal and this.
+                    // The earlier process may have written the journal, but not this file.
                     hands_on.put(renewed.token().clone());
                 }
                 Destination::Service(Box::new(Service {
@@ -148,7 +148,7 @@ impl Delivery {
                     in_flight: None,
                 }))
             }
-            // The settings demand both unless it is a dry run.
+            // The settings require both, except in a dry run.
             _ => Destination::Nowhere,
         };
         Ok(Self {
@@ -162,13 +162,14 @@ impl Delivery {
         })
     }
 
-    /// The span of an attempt that is to begin.
+    /// Returns the span for the next attempt.
     pub(super) fn new_span(&mut self) -> Option<TraceParent> {
         self.trace = self.trace.map(|trace| trace.with_span(span(&mut self.rng)));
         self.trace
     }
 
-    /// Begins an attempt. The future does nothing but wait for the journal and the exchange itself.
+    /// Begins an attempt. The future only waits for the journal and for the exchange with the
+    /// service.
     pub(super) fn begin(
         &mut self,
         attempt: Attempt,
@@ -247,7 +248,7 @@ impl Delivery {
         }
     }
 
-    /// Takes the answer in and says what it means to the core.
+    /// Processes the result of an attempt and translates it for the core.
     pub(super) fn conclude(&mut self, outcome: Outcome, journal: &mut Journal) -> Event {
         let Outcome {
             attempt,
@@ -255,7 +256,7 @@ impl Delivery {
             result,
             took,
         } = outcome;
-        // What is only logged is no request.
+        // A dry run sends no requests, so there is nothing to count.
         if let Destination::Service(service) = &mut self.destination {
             service.in_flight = None;
             self.instruments.replied(reply_of(&result), took);
@@ -289,7 +290,7 @@ impl Delivery {
         Event::Answered { attempt, answer }
     }
 
-    /// Tells of an attempt that the core gave up before it was answered.
+    /// Logs an attempt that the core aborted before the answer came.
     pub(super) fn gave_up(&mut self, after: Duration) {
         let Destination::Service(service) = &mut self.destination else {
             return;
@@ -306,7 +307,7 @@ impl Delivery {
         self.not_accepted(sent, &error);
     }
 
-    /// For whoever must not end before a renewed token was handed on.
+    /// For callers that must wait until the renewed token is in its file.
     pub(super) fn handed_on(&self) -> Option<Written> {
         match &self.destination {
             Destination::Service(service) => service.hands_on.as_ref().map(DurableFile::written),
@@ -326,8 +327,8 @@ impl Delivery {
             ),
             _ => (None, None),
         };
-        // The service's message may differ each time, by the id of a request perhaps; its code is
-        // one of a few.
+        // The service's message may differ each time, for example because it contains a request ID.
+        // The code is one of a few.
         let kind = match status {
             Some(status) => format!("{status} {}", code.unwrap_or_default()),
             None => error.to_string(),
@@ -343,7 +344,7 @@ impl Delivery {
         }
     }
 
-    /// Takes in what an accepted heartbeat was answered with.
+    /// Processes the answer to an accepted heartbeat.
     fn take_in(&mut self, accepted: Accepted, sent: Sent, journal: &mut Journal) {
         let Destination::Service(service) = &mut self.destination else {
             return;
@@ -396,17 +397,18 @@ impl Sent {
     }
 }
 
-/// One trace for all heartbeats of this process, so that the service's records of a pod are found
-/// by the id that stands in podbeat's first line. That it is sampled is never claimed: podbeat
-/// records no spans, and a service that samples by what its callers say would record every
-/// heartbeat of ten thousand pods. Whoever wants those of one pod gives it a trace that is
-/// (`TRACEPARENT`), and podbeat passes that on, as the standard asks of those that decide nothing
-/// (3.2.2.5.1).
+/// Creates the trace that all heartbeats of this process share, so that the trace ID in podbeat's
+/// first log line finds all of the service's records for a pod.
 ///
-/// A `tracestate` isn't passed on. It is for those who record, has a grammar of its own to be
-/// checked, and the standard lets a trace do without.
+/// podbeat never marks its own trace as sampled: it records no spans, and a service that samples by
+/// its callers' flag would record every heartbeat of ten thousand pods. To record the heartbeats of
+/// one pod, set `TRACEPARENT` to a sampled trace. podbeat keeps that flag, as W3C Trace Context
+/// (3.2.2.5.1) asks of participants that make no sampling decision.
 ///
-/// `None` in a dry run, which sends nothing.
+/// podbeat does not forward a `tracestate`. Only systems that record spans need it, its grammar
+/// would need validation, and the standard makes it optional.
+///
+/// Returns `None` in a dry run, which sends nothing.
 pub(super) fn trace(config: &Config, rng: &mut fastrand::Rng) -> Option<TraceParent> {
     let trace = match config.trace {
         Trace::GoOn(parent) => parent,
@@ -419,7 +421,8 @@ pub(super) fn trace(config: &Config, rng: &mut fastrand::Rng) -> Option<TracePar
     (!config.dry_run).then_some(trace)
 }
 
-/// Each attempt has a span of its own: the service's records of two tries of one heartbeat are two.
+/// Creates a span for one attempt, so that the service records two attempts of one heartbeat
+/// separately.
 fn span(rng: &mut fastrand::Rng) -> SpanId {
     SpanId::new(NonZeroU64::new(rng.u64(1..)).unwrap_or(NonZeroU64::MIN))
 }
@@ -437,7 +440,8 @@ fn reply_of(result: &Result<Accepted, Error>) -> Reply {
             | Error::File { .. }
             | Error::NotInFile { .. },
         ) => Reply::NotSent,
-        // Not of heartbeats, of which an unreadable answer is one.
+        // Heartbeats do not produce these errors. For them, an unreadable answer counts as
+        // accepted.
         Err(Error::Unreadable { .. } | Error::Endless { .. }) => Reply::Ambiguous,
     }
 }

@@ -1,5 +1,5 @@
-//! Keeps one small file at its latest content: whole at any moment, durable, and never in anybody's
-//! way.
+//! Keeps one small file up to date. The file is complete at any moment and durable, and writing it
+//! never delays a heartbeat.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -25,8 +25,8 @@ pub(super) struct Error {
     source: io::Error,
 }
 
-/// Writes the latest content in a task of its own, which ends with it. A write that fails is told
-/// and tried again.
+/// Writes the latest content in its own task. Dropping this value ends the task. A failed write is
+/// logged and retried.
 pub(super) struct DurableFile {
     contents: watch::Sender<Latest>,
     written: watch::Receiver<u64>,
@@ -34,14 +34,13 @@ pub(super) struct DurableFile {
     task: JoinHandle<()>,
 }
 
-/// What a file is to hold. It is written straight to the file, so that no copy of it is made in
-/// memory.
+/// The content of a file. It is written directly to the file, without a copy in memory.
 pub(super) trait Content: Send + Sync {
-    /// Writes all of it.
+    /// Writes the whole content.
     fn write(&self, to: &mut dyn Write) -> io::Result<()>;
 }
 
-/// A token that is handed on.
+/// A renewed token, for other containers of the pod.
 impl Content for Secret {
     fn write(&self, to: &mut dyn Write) -> io::Result<()> {
         to.write_all(self.expose().as_bytes())
@@ -54,14 +53,15 @@ struct Latest {
     content: Arc<dyn Content>,
 }
 
-/// Waits until a content, or a later one, was written or could not be.
+/// Waits until this content or a later one was written, or its write failed.
 pub(super) struct Written {
     number: u64,
     written: watch::Receiver<u64>,
 }
 
 impl DurableFile {
-    /// Writes nothing yet. `what` names the content in messages.
+    /// Starts the task. It writes nothing before the first `put`. `what` names the content in
+    /// messages.
     pub(super) fn new(
         what: &'static str,
         path: PathBuf,
@@ -91,7 +91,7 @@ impl DurableFile {
         }
     }
 
-    /// Takes a new content in place of the last, whether that was written or not.
+    /// Replaces the previous content, even if that was not written yet.
     pub(super) fn put(&mut self, content: impl Content + 'static) {
         self.count += 1;
         self.contents.send_replace(Latest {
@@ -100,7 +100,7 @@ impl DurableFile {
         });
     }
 
-    /// For whoever must not go on before the last content is on the disk.
+    /// For callers that must wait until the last content is on the disk.
     pub(super) fn written(&self) -> Written {
         Written {
             number: self.count,
@@ -116,7 +116,7 @@ impl Drop for DurableFile {
 }
 
 impl Written {
-    /// Waits, but no longer than that.
+    /// Waits until the write finished or failed, for at most `limit`.
     pub(super) async fn within(mut self, limit: Duration) {
         let number = self.number;
         let waited = self.written.wait_for(|written| *written >= number);
@@ -139,7 +139,7 @@ async fn keep(
         loop {
             let Latest { number, content } = latest.borrow_and_update().clone();
             let to = path.clone();
-            // On a thread of its own: a disk that hangs must not hold up a heartbeat.
+            // On its own thread: a disk that hangs must not delay a heartbeat.
             let write = tokio::task::spawn_blocking(move || {
                 replace(&to, mode, Durable::First, &|file| content.write(file))
             });
@@ -147,7 +147,7 @@ async fn keep(
                 Ok(result) => result,
                 Err(stopped) => Err(io::Error::other(stopped)),
             };
-            // Told either way: nobody gains by waiting for what failed.
+            // Also after a failure, because waiting longer for a failed write helps nobody.
             done.send_replace(number);
             let Err(source) = result else {
                 backoff.reset();

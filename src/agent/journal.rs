@@ -1,8 +1,9 @@
-//! The journal: what a restart of podbeat's container needs to go on where it was.
+//! The journal: the state that a restarted podbeat container needs to continue where it stopped.
 //!
-//! One file, `journal.json` in PODBEAT_STATE_DIR, for its owner only (0600): it holds the renewed
-//! token. What can't be taken up (torn, another pod's, a newer version's) is set aside under
-//! another name and told; it ends nothing. A disk that hangs is told, too, and left alone.
+//! It is one file, `journal.json` in PODBEAT_STATE_DIR. Only its owner can read it (0600), because
+//! it contains the renewed token. podbeat renames an unusable journal (damaged, of another pod, of
+//! a newer version), logs it, and continues. It also logs a disk that hangs, and leaves that file
+//! in place.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -21,16 +22,16 @@ use crate::journal;
 use crate::telemetry::instruments::Instruments;
 use podbeat_interface::messages::Message;
 
-/// For its owner only.
+/// Only the owner can read it.
 const MODE: u32 = 0o600;
 
-/// How long the start waits for a disk that brings nothing. Signals and probes wait as long.
+/// How long the start waits for a disk that returns no data. Signals and probes wait as long.
 const READING: Duration = Duration::from_secs(2);
 
-/// How long it waits while something comes.
+/// How long the start waits while the disk returns data.
 const LONGEST: Duration = Duration::from_secs(20);
 
-/// Why what is there can't be taken up.
+/// Why a journal is unusable.
 #[derive(Debug, thiserror::Error)]
 enum Unusable {
     #[error(transparent)]
@@ -45,7 +46,7 @@ enum Unusable {
 }
 
 impl Unusable {
-    /// What is added to the name of a file that is set aside, if it is. One of each kind is kept.
+    /// The suffix for a journal that is renamed, if it is. podbeat keeps one file per suffix.
     fn suffix(&self) -> Option<&'static str> {
         Some(match self {
             Self::Malformed(Malformed::Unreadable(_)) => "unreadable",
@@ -54,13 +55,13 @@ impl Unusable {
             }
             Self::Malformed(Malformed::Newer(_)) => "newer",
             Self::Foreign => "foreign",
-            // Nobody knows what it holds.
+            // The content is unknown, so the file stays in place.
             Self::Hangs => return None,
         })
     }
 }
 
-/// What an earlier process left.
+/// State from an earlier process.
 #[derive(Default)]
 pub(super) struct Left {
     /// For the core.
@@ -69,7 +70,7 @@ pub(super) struct Left {
     pub(super) renewed_token: Option<Renewed>,
 }
 
-/// Keeps the journal, if there is to be one.
+/// Writes the journal, if one is configured.
 pub(super) struct Journal(Option<Kept>);
 
 struct Kept {
@@ -77,7 +78,7 @@ struct Kept {
     file: DurableFile,
 }
 
-/// What is written down.
+/// The content of the file.
 #[derive(Clone)]
 struct Latest {
     task_run_id: String,
@@ -97,7 +98,7 @@ impl Content for Latest {
 }
 
 impl Journal {
-    /// Takes up what an earlier process of this pod and run left. Writes nothing yet.
+    /// Reads the state that an earlier process of this pod and run left. Writes nothing yet.
     pub(super) async fn open(
         config: &Config,
         rng: fastrand::Rng,
@@ -127,7 +128,7 @@ impl Journal {
         self.0.is_some()
     }
 
-    /// Writes down where the core is.
+    /// Writes the core's state.
     pub(super) fn persist(&mut self, machine: Saved) {
         if let Some(kept) = &mut self.0 {
             if kept.latest.pod_uid.is_none() {
@@ -138,7 +139,7 @@ impl Journal {
         }
     }
 
-    /// Writes down which renewed token is in use, if any.
+    /// Writes the current renewed token, if it changed.
     pub(super) fn keep_token(&mut self, renewed: Option<&Renewed>) {
         if let Some(kept) = &mut self.0
             && kept.latest.renewed_token.as_ref() != renewed
@@ -148,7 +149,7 @@ impl Journal {
         }
     }
 
-    /// For whoever must not go on before all that was persisted is on the disk.
+    /// For callers that must wait until everything persisted is on the disk.
     pub(super) fn written(&self) -> Option<Written> {
         self.0.as_ref().map(|kept| kept.file.written())
     }
@@ -198,8 +199,8 @@ async fn take_up(path: &Path, run: &str, pod_uid: Option<&str>) -> Option<Conten
     None
 }
 
-/// Does what a disk may hold up, on a thread that is left behind if for so long no more bytes are
-/// counted.
+/// Runs work that a disk may delay, on another thread. Abandons the thread if `count` does not
+/// change within `limit`, or after `LONGEST`.
 async fn while_it_comes<T: Send + 'static>(
     limit: Duration,
     count: &AtomicU64,
@@ -226,7 +227,7 @@ fn ours(contents: Contents, run: &str, pod_uid: Option<&str>) -> Result<Contents
     Ok(contents)
 }
 
-/// Reads bytes as a journal would be read, for the fuzzer: they must never do harm.
+/// Reads bytes as a journal, for the fuzzer. No input may cause a panic.
 #[cfg(fuzzing)]
 #[must_use]
 pub fn fuzz(bytes: &[u8]) -> Option<Saved> {
@@ -357,8 +358,8 @@ mod tests {
         assert_eq!(names(dir.path()), [journal::FILE, "journal.json.newer"]);
     }
 
-    /// What waits after a long outage: exits with the longest messages, in characters that JSON
-    /// writes in six.
+    /// The outbox after a long outage: exits with messages of the maximum length, in characters
+    /// that JSON escapes with six bytes.
     fn full(beats: u64) -> Saved {
         let state = ContainerState::Terminated(ContainerStateTerminated {
             exit_code: Some(1),
@@ -400,11 +401,12 @@ mod tests {
             .len();
         assert!((4 << 20..LARGEST).contains(&size), "{size}");
         assert_eq!(open(&config).await.1.machine.as_ref(), Some(&fits));
-        // 19 MB. What was written before is worth more than a file that nobody reads.
+        // 19 MB. The journal on the disk is worth more than a file that is too large to read.
         journal.persist(full(256));
         journal.written().expect("a journal").within(LIMIT).await;
         assert_eq!(open(&config).await.1.machine, Some(fits));
-        // It is tried again and again, on a thread that is not stopped in the middle of it.
+        // The write is retried repeatedly, on a thread that is not stopped in the middle of a
+        // write.
         drop(journal);
         let begun = Instant::now();
         while names(dir.path()) != [journal::FILE] {
@@ -428,7 +430,7 @@ mod tests {
         let nothing = AtomicU64::new(0);
         let hung = while_it_comes(limit, &nothing, move || hangs.recv().is_ok()).await;
         assert_eq!(hung, None);
-        // What takes longer than that is waited for while something comes.
+        // Slow work may take longer than the limit while it makes progress.
         let count = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&count);
         let slow = move || {

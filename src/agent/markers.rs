@@ -1,10 +1,10 @@
-//! Reads the directory of exit markers, when the core asks for it.
+//! Reads the directory of exit markers when the core asks for it.
 //!
-//! Whoever can write there is not trusted: the task may put anything under any name. Nothing but
-//! small regular files is opened, nothing is followed, nothing that a file holds is logged, and all
-//! is bounded. The markers of the pod's containers are looked for by their names, so that no number
-//! of other files can hide one. A directory that hangs leaves one read under way, and holds nothing
-//! up.
+//! podbeat does not trust this directory: the task may write anything under any name. So podbeat
+//! opens only small regular files, follows no links, never logs the content of a file, and limits
+//! everything. It looks for the markers of the pod's containers by name, so that other files cannot
+//! hide one, however many there are. If the directory hangs, one read stays pending and delays
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -23,14 +23,14 @@ use super::throttle::{Chain, Throttle};
 use crate::config::Config;
 use podbeat_interface::messages::Message;
 
-/// How many files are read that aren't named after a container of the pod: to warn of them, or of a
-/// pod that was never seen.
+/// How many files podbeat reads that are not named after a container of the pod. It reads them to
+/// warn about them, or because it never saw the pod.
 const MOST: usize = 64;
 
-/// How many entries of the directory are looked at, whatever they are.
+/// How many directory entries podbeat looks at, of any kind.
 const NAMES: usize = 1024;
 
-/// Of how many files that are no markers is told, each once.
+/// How many invalid files podbeat logs, each once.
 const TOLD: usize = 64;
 
 /// Why the directory could not be read.
@@ -41,7 +41,7 @@ struct Unreadable {
     source: io::Error,
 }
 
-/// Why a file of the directory isn't taken up.
+/// Why podbeat rejects a file of the directory.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
     #[error("not a regular file; an exit marker must not be a link or a directory")]
@@ -57,22 +57,22 @@ enum Refused {
     NotAMarker(NotAMarker),
 }
 
-/// What a read brought.
+/// The result of a read.
 pub(super) struct Read(Result<Listing, Unreadable>);
 
-/// What is in the directory.
+/// The content of the directory.
 #[derive(Default)]
 struct Listing {
     found: Vec<Found>,
     refused: Vec<(OsString, Refused)>,
 }
 
-/// Reads markers, if there is a directory of them.
+/// Reads exit markers, if a directory is configured.
 pub(super) struct Markers {
     directory: Option<PathBuf>,
-    /// The pod's containers, once it was seen.
+    /// The names of the pod's containers, once podbeat saw the pod.
     expected: Arc<[String]>,
-    /// What the last read that succeeded found.
+    /// Markers from the last successful read.
     found: Vec<Found>,
     throttle: Throttle,
     told: BTreeSet<OsString>,
@@ -89,7 +89,7 @@ impl Markers {
         }
     }
 
-    /// Takes note of the containers of the pod, wherever it is seen.
+    /// Records the names of the pod's containers from each event that shows the pod.
     pub(super) fn expect(&mut self, event: &Event) {
         let (Event::Observed(pod) | Event::Gone(Some(pod)) | Event::Looked(Look::Found(pod))) =
             event
@@ -110,14 +110,14 @@ impl Markers {
         let expected = Arc::clone(&self.expected);
         Box::pin(async move {
             let path = directory.clone();
-            // On a thread of its own: a directory that hangs must not hold up a heartbeat.
+            // On its own thread: a directory that hangs must not delay a heartbeat.
             let read = tokio::task::spawn_blocking(move || read_all(&directory, &expected)).await;
             let read = read.unwrap_or_else(|stopped| Err(io::Error::other(stopped)));
             Read(read.map_err(|source| Unreadable { path, source }))
         })
     }
 
-    /// Tells what is wrong there, each thing once, and hands the core what was found.
+    /// Logs each problem once, and returns the markers to the core.
     pub(super) fn conclude(&mut self, read: Read) -> Event {
         let Listing { found, refused } = match read.0 {
             Ok(listing) => listing,
@@ -146,16 +146,15 @@ impl Markers {
     }
 }
 
-/// All markers of the directory, in the order of their containers; of one container NAME.json
-/// first.
+/// Reads all markers of the directory, ordered by container. NAME.json comes before NAME.
 fn read_all(directory: &Path, expected: &[String]) -> io::Result<Listing> {
     let mut entries = std::fs::read_dir(directory)?;
     let seen: Vec<OsString> = entries
         .by_ref()
         .take(NAMES)
         .filter_map(|entry| Some(entry.ok()?.file_name()))
-        // Files that are being written, and the links by which the kubelet swaps a volume's
-        // content.
+        // Skip files that are being written, and the links with which the kubelet replaces a
+        // volume's content.
         .filter(|name| !name.as_encoded_bytes().starts_with(b"."))
         .collect();
     let wanted = expected
@@ -171,7 +170,7 @@ fn read_all(directory: &Path, expected: &[String]) -> io::Result<Listing> {
     let too_many = others.len() > MOST || entries.next().is_some();
     others.truncate(MOST);
     names.extend(others);
-    // Backwards, so that NAME.json comes before NAME.
+    // In reverse order, so that NAME.json comes before NAME.
     names.sort_unstable_by(|one, other| other.cmp(one));
     let Listing {
         mut found,
@@ -190,7 +189,7 @@ fn read_all(directory: &Path, expected: &[String]) -> io::Result<Listing> {
     Ok(Listing { found, refused })
 }
 
-/// One marker, if there is one. A name that could not be a marker's is not even opened.
+/// Reads one marker, if it exists. Does not open files whose name is not valid for a marker.
 fn read_one(directory: &Path, name: &OsString) -> Result<Option<Found>, Refused> {
     let name = name.to_str().ok_or(Refused::NotAMarker(NotAMarker::Name))?;
     container_of(name).ok_or(Refused::NotAMarker(NotAMarker::Name))?;
@@ -200,7 +199,7 @@ fn read_one(directory: &Path, name: &OsString) -> Result<Option<Found>, Refused>
         Ok(_) => return Err(Refused::NotAFile),
         Err(error) => return gone_or(error),
     }
-    // What was a file a moment ago may be a pipe now, or a link to another file.
+    // Since the check above, the file may have been replaced by a pipe or a link.
     let file = match regular_file::open_no_link(&path) {
         Ok(file) => file,
         Err(error) => return gone_or(error),
@@ -210,12 +209,12 @@ fn read_one(directory: &Path, name: &OsString) -> Result<Option<Found>, Refused>
         .and_then(|metadata| metadata.modified())
         .and_then(|time| Timestamp::try_from(time).map_err(io::Error::other))
         .map_err(Refused::Unreadable)?;
-    // One more than a marker has: whoever reads it as one sees that it is too large.
+    // One byte more than the limit, so that the parser notices a file that is too large.
     let text = regular_file::read_start(&file, LARGEST + 1).map_err(Refused::Unreadable)?;
     Found::read(name, trimmed::bytes(&text), written_at).map_err(Refused::NotAMarker)
 }
 
-/// A marker of an earlier run may be taken away at any moment.
+/// The marker of an earlier run may be removed at any moment.
 fn gone_or(error: io::Error) -> Result<Option<Found>, Refused> {
     match error.kind() {
         io::ErrorKind::NotFound => Ok(None),

@@ -1,7 +1,7 @@
-//! The shell: sockets, files, signals and time around the core, and too simple to be wrong. Here
-//! lives the wiring of one agent, its delivery to the service, its journal, and what it logs of the
-//! core's decisions. Never here: a decision. What is sent, when, and how it ends is said by
-//! `heartbeat::machine`.
+//! The shell: sockets, files, signals and time around the core. It is simple enough to be obviously
+//! correct. This module connects the parts of one agent: delivery to the service, journal, pod
+//! watch, and the log of the core's decisions. It makes no decisions. `heartbeat::machine` decides
+//! what is sent, when, and how the process ends.
 
 mod delivery;
 mod durable_file;
@@ -35,26 +35,26 @@ use tokio::time::Instant;
 use crate::config::Config;
 use crate::telemetry::admin::Endpoint;
 
-/// How long the end of the process waits for the journal, and for a token that is being handed on.
-/// The kubelet's SIGKILL may be near.
+/// How long the process waits at its end for the journal and for the file of the renewed token. The
+/// kubelet's SIGKILL may be near.
 const LAST_WRITE: Duration = Duration::from_millis(250);
 
-/// Why the agent could not begin.
+/// Why the agent could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The client of the service can't be set up from the settings.
+    /// The settings do not allow a client for the service.
     #[error("cannot use the settings of the task-run service")]
     Service(#[from] podbeat_task_runs::error::Error),
-    /// There is no nonce in its file.
+    /// The nonce file has no usable nonce.
     #[error(transparent)]
     Nonce(#[from] nonce::Unusable),
-    /// The system gives no random numbers.
+    /// The system returned no random numbers.
     #[error("cannot get random numbers from the system")]
     Entropy,
 }
 
 impl Error {
-    /// How the process ends for it.
+    /// The ending of the process for this error.
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
@@ -64,28 +64,28 @@ impl Error {
     }
 }
 
-/// Something that an onlooker, such as a test or the demo, may want to see. The agent needs none.
+/// Receives events for tests or the demo. The agent itself does not need them.
 pub trait Onlooker {
-    /// The core said something.
+    /// The core reported something.
     fn note(&mut self, note: &Note);
     /// An attempt begins.
     fn attempt(&mut self, attempt: &Attempt);
 }
 
-/// Looks at nothing.
+/// Ignores all events.
 impl Onlooker for () {
     fn note(&mut self, _: &Note) {}
     fn attempt(&mut self, _: &Attempt) {}
 }
 
-/// Runs one agent to its end.
+/// Runs one agent until it ends.
 ///
-/// `signals` brings one item for each SIGTERM or SIGINT; its handlers must be set before this is
-/// called.
+/// `signals` yields one item for each SIGTERM or SIGINT. The caller must install the signal
+/// handlers before it calls this function.
 ///
 /// # Errors
-/// Only before the first heartbeat, for settings that can't be used. After that nothing ends the
-/// agent but its task.
+/// Only before the first heartbeat, if the settings are not usable. Later, only the end of the task
+/// ends the agent.
 pub async fn run(
     config: &Config,
     mut signals: impl Stream<Item = ()> + Unpin,
@@ -95,7 +95,7 @@ pub async fn run(
     let mut rng = fastrand::Rng::with_seed(seed()?);
     let trace = delivery::trace(config, &mut rng);
     let mut log = Report::started(config, trace.map(|trace| trace.trace_id));
-    // Its port is taken before anything else is begun. It ends when it is dropped here.
+    // Bind the port before anything else starts. Dropping the endpoint ends it.
     let (_endpoint, instruments) = Endpoint::open(config).await;
     let (mut journal, left) =
         Journal::open(config, fastrand::Rng::with_seed(seed()?), &instruments).await;
@@ -170,9 +170,9 @@ pub async fn run(
         }
         instruments.learned(machine.pod_uid());
         instruments.turned(machine.snapshot(now.elapsed), wake.map(|wake| start + wake));
-        // Signals first: nothing else may keep one waiting. Every branch is cancel-safe: the
-        // futures stay in their places when another branch wins, and a channel or stream loses
-        // nothing when its wait is dropped.
+        // Signals first, so that nothing else can delay them. Every branch is cancel-safe: if
+        // another branch is ready first, the futures stay in their variables, and dropping the wait
+        // on a channel or stream loses no items.
         event = tokio::select! {
             biased;
             Some(()) = signals.next() => Event::Signal,
@@ -198,7 +198,7 @@ pub async fn run(
     }
 }
 
-/// Waits for a future that may not be there. Cancel-safe: the future stays where it is.
+/// Waits for a future that may not exist. Cancel-safe: the future stays in its variable.
 async fn finished<T>(future: &mut Option<Pin<Box<dyn Future<Output = T> + Send>>>) -> T {
     match future {
         Some(future) => future.await,
@@ -223,7 +223,7 @@ fn settings(config: &Config, journaled: bool) -> Result<Settings, Error> {
     })
 }
 
-/// A seed from the system's random numbers, through the crypto provider that is here anyway.
+/// Returns a seed from the system's random numbers. The crypto provider is linked anyway.
 fn seed() -> Result<u64, Error> {
     let mut seed = [0; 8];
     let random = rustls::crypto::ring::default_provider().secure_random;
@@ -231,7 +231,7 @@ fn seed() -> Result<u64, Error> {
     Ok(u64::from_ne_bytes(seed))
 }
 
-/// How the client of the service is to be set up.
+/// The TLS settings for the client of the service.
 fn tls(config: &Config) -> client::Tls {
     client::Tls {
         ca_file: config.ca_file.clone(),

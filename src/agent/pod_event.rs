@@ -1,4 +1,4 @@
-//! Turns what the pod watch brings into events of the core, and owns the watch's task.
+//! Translates events of the pod watch for the core, and owns the watch's task.
 
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
@@ -23,10 +23,10 @@ use crate::config::Config;
 use crate::telemetry::instruments::Instruments;
 use podbeat_interface::messages::Message;
 
-/// How many events of the pod may wait for the core, which takes microseconds for each.
+/// How many pod events may wait for the core, which takes microseconds for each.
 pub(super) const WAITING: usize = 16;
 
-/// How often the count of a Job's failed pods is tried once more.
+/// How often podbeat retries to count a Job's failed pods.
 const COUNTS: u32 = 5;
 
 /// The pod to watch, and how.
@@ -37,7 +37,7 @@ struct Target {
     uid: Option<String>,
     own_container: String,
     tasks: Tasks,
-    /// How far reconnects are spread.
+    /// The time over which reconnects are spread.
     spread: Duration,
     instruments: Instruments,
 }
@@ -45,7 +45,7 @@ struct Target {
 /// Owns the task that watches the pod. Dropping it ends the task.
 pub(super) struct Watcher {
     task: JoinHandle<()>,
-    /// Set once the client exists.
+    /// Set when the client exists.
     pod: Arc<OnceLock<PodWatch>>,
     hurry: watch::Sender<bool>,
     target: Arc<Target>,
@@ -82,18 +82,17 @@ impl Watcher {
         }
     }
 
-    /// From now on the watch waits for nothing that only spares the API server.
+    /// From now on, the watch skips all waits that only reduce the API server's load.
     pub(super) fn hurry(&self) {
         self.hurry.send_replace(true);
     }
 
-    /// Itself and its client, once that is set up.
+    /// This watcher and its client, once the client exists.
     fn with_client(&self) -> Option<(&Self, PodWatch)> {
         Some((self, self.pod.get()?.clone()))
     }
 
-    /// Looks at the pod directly. Without a watcher, or while its client isn't set up, the look
-    /// fails.
+    /// Gets the pod directly. Fails without a watcher, or before its client exists.
     pub(super) fn look(
         watcher: Option<&Self>,
         limit: Duration,
@@ -124,7 +123,8 @@ impl Watcher {
         })
     }
 
-    /// Finds out how many pods of the Job failed before this one; `None` if that can't be known.
+    /// Counts the pods of the Job that failed before this one. `None` if podbeat cannot know the
+    /// count.
     pub(super) fn count(
         watcher: Option<&Self>,
         job: Box<JobPod>,
@@ -229,7 +229,7 @@ async fn watch_pod(
                 first_contact(pod, tasks);
             }
             let event = pod_event.event(own_container, tasks);
-            // The pod itself isn't kept while the core is waited for.
+            // Free the memory of the pod before waiting for the core.
             drop(pod_event);
             if let Event::Observed(pod) = &event
                 && in_pod
@@ -257,11 +257,11 @@ async fn watch_pod(
             tell(error);
         }
     };
-    // The watch ends when the pod is gone; then what it sent last is still to be passed on.
+    // The watch ends when the pod is gone. `translate` then still forwards the last events.
     tokio::join!(pod.run(uid.clone(), sender, rng, on_step), translate);
 }
 
-/// Tells what the pod is, when it is first seen.
+/// Logs the pod when podbeat first sees it.
 fn first_contact(pod: &Pod, tasks: &Tasks) {
     let names: Vec<&str> = pod
         .spec

@@ -1,5 +1,5 @@
-//! What the agent logs of its start, of the core's decisions, and of its end. At info, one line for
-//! each important event (`telemetry::messages`).
+//! The agent's log: its start, the core's decisions, and its end. At level info, there is one line
+//! for each important event (`podbeat_interface::messages`).
 
 use std::fmt::Write;
 use std::path::PathBuf;
@@ -21,33 +21,33 @@ use tracing::debug;
 use crate::config::{Config, LogFormat, Trace};
 use podbeat_interface::messages::{Beat, Cut, Message, Seconds, Settings, Text};
 
-/// How much of a text from elsewhere, such as a termination message (4 KiB at most), a line
-/// repeats, in characters.
+/// The length limit, in characters, for foreign text in a log line, such as a termination message
+/// (at most 4 KiB).
 const LONGEST: usize = 256;
 
-/// Of how many containers' states one line tells.
+/// The maximum number of containers whose states are in one log line.
 const CONTAINERS: usize = 64;
 
-/// Keeps the totals for the last line, and what a line about a heartbeat needs of its attempt.
+/// Keeps the totals for the last log line, and details of the current attempt for other lines.
 #[derive(Default)]
 pub(super) struct Report {
-    /// Heartbeats that were attempted, and the number of the last one.
+    /// The number of heartbeats that were attempted, and the number of the last one.
     sent: u64,
     last_sent: Option<u64>,
     attempts: u64,
     accepted: u64,
     final_accepted: bool,
-    /// In which trace and span the last attempt was made.
+    /// The trace and span of the last attempt.
     trace: Option<TraceParent>,
-    /// The states that the last attempt told, if it was the last heartbeat's.
+    /// The container states in the last attempt, if it was the last heartbeat.
     told: Option<String>,
     hides_nonce: bool,
     dry_run: bool,
 }
 
 impl Report {
-    /// Tells of the start, with the settings that are in force. Each is named as its flag; a secret
-    /// shows only that it is set.
+    /// Logs the start, with the current settings under the names of their flags. For a secret, the
+    /// log shows only whether it is set.
     pub(super) fn started(config: &Config, trace: Option<TraceId>) -> Self {
         let (token, token_file) = match &config.token {
             Some(Source::Inline(token)) => (Some(token), None),
@@ -137,7 +137,7 @@ impl Report {
         }
     }
 
-    /// An attempt begins, in this span.
+    /// Records that an attempt begins, with its span.
     pub(super) fn attempt(&mut self, attempt: &Attempt, trace: Option<TraceParent>) {
         let (number, kind) = attempt.beat;
         self.attempts += 1;
@@ -147,7 +147,7 @@ impl Report {
         self.told = (kind == Kind::Final).then(|| states(statuses.unwrap_or_default()));
     }
 
-    /// One decision of the core.
+    /// Logs one decision of the core.
     pub(super) fn note(&mut self, note: &Note, now: Duration) {
         match note {
             Note::Transition {
@@ -225,7 +225,7 @@ impl Report {
         }
     }
 
-    /// The end: what was never accepted, if anything, what could not be delivered, and the totals.
+    /// Logs the end: an undelivered last heartbeat, other losses, and the totals.
     pub(super) fn ended(&self, end: &End, losses: Losses, uptime: Duration) -> Ending {
         let lost = tell_losses(losses);
         let ending = match end {
@@ -292,7 +292,7 @@ impl Report {
                 ?retry_in,
                 "not accepted; retrying"
             ),
-            // What is lost with another one is told when it is dropped, which is at once.
+            // Any news that this heartbeat contained is logged when the core drops it, at once.
             None if kind != Kind::Final => {
                 debug!(
                     heartbeat,
@@ -310,8 +310,8 @@ impl Report {
     }
 }
 
-/// A heartbeat as it would be sent. A nonce that the service issued is a secret; a random one tells
-/// two tries of one heartbeat from two heartbeats.
+/// The body of a heartbeat, as JSON. A nonce that the service issued is a secret. A random nonce is
+/// shown, because it distinguishes a retry from a new heartbeat.
 pub(super) fn body(request: &HeartbeatTaskRunRequest, hides_nonce: bool) -> String {
     let mut request = request.clone();
     if hides_nonce {
@@ -320,7 +320,7 @@ pub(super) fn body(request: &HeartbeatTaskRunRequest, hides_nonce: bool) -> Stri
     serde_json::to_string(&request).unwrap_or_default()
 }
 
-/// A text from elsewhere, with an end.
+/// Shortens foreign text.
 pub(super) fn brief(text: &str) -> Cut<'_> {
     Cut::new(text, LONGEST)
 }
@@ -348,7 +348,7 @@ fn dropped(heartbeat: u64, kind: Kind, cause: DropCause, told: &[ContainerStatus
             told: &states(told),
         }
         .emit(),
-        // No news is lost with the first two, and of the last one more is told than this.
+        // The first two contain no news, and the log has more detailed lines for the last one.
         Kind::First | Kind::Periodic | Kind::Final => {
             debug!(
                 heartbeat,
@@ -360,7 +360,7 @@ fn dropped(heartbeat: u64, kind: Kind, cause: DropCause, told: &[ContainerStatus
     }
 }
 
-/// Says how many heartbeats with news were never accepted.
+/// Logs and returns the number of heartbeats with news that the service never accepted.
 fn tell_losses(losses: Losses) -> u64 {
     let Losses {
         overflowed,
@@ -385,8 +385,8 @@ fn tell_losses(losses: Losses) -> u64 {
     lost
 }
 
-/// `main terminated 3, helper running`: each container that a heartbeat tells of, its state, and
-/// its exit code.
+/// `main terminated 3, helper running`: the name, state and exit code of each container in a
+/// heartbeat.
 fn states(statuses: &[ContainerStatus]) -> String {
     let mut text = String::new();
     for status in statuses.iter().take(CONTAINERS) {
@@ -437,7 +437,7 @@ fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart
     .emit();
 }
 
-/// Names, with commas.
+/// Joins names with commas.
 fn listed(names: &[String]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(","))
 }

@@ -1,5 +1,5 @@
-//! Tells of a trouble that goes on, or comes and goes: at once, then ever more rarely with a count,
-//! and when it is over.
+//! Limits the log lines about a repeated problem: podbeat logs it at once, then at increasing
+//! intervals with a count, and when it is over.
 
 use std::error::Error;
 use std::fmt;
@@ -10,19 +10,19 @@ use tokio::time::Instant;
 
 use podbeat_interface::messages::{Cut, Outage, Over, Seconds, Since};
 
-/// A failure that comes no later than this after the last one belongs to the same trouble, whatever
-/// succeeded between them. Otherwise one bad replica of a service behind a balancer would be told
-/// of as a new trouble all day long.
+/// A failure within this time of the previous one belongs to the same problem, even if requests
+/// succeeded in between. Otherwise one bad replica behind a load balancer would cause new log lines
+/// all day.
 const CALM: Duration = Duration::from_secs(10 * 60);
 
-/// So many failures in a row are an outage, and told even if the trouble has come and gone for
-/// long.
+/// This many consecutive failures are an outage. podbeat logs an outage even if the problem has
+/// been intermittent for a long time.
 const OUTAGE: u64 = 4;
 
-/// Of how many kinds of failure in one trouble is told at once.
+/// How many different kinds of failure in one problem podbeat logs at once.
 const KINDS: usize = 8;
 
-/// One trouble, from its first failure on.
+/// One problem, from its first failure on.
 #[derive(Debug, Default)]
 pub(super) struct Throttle(Option<Row>);
 
@@ -37,14 +37,14 @@ struct Row {
     /// Failures since the last success.
     in_a_row: u64,
     told_in_a_row: u64,
-    /// Whether a line of a failure is still without its line that it is over.
+    /// Whether podbeat logged a failure, but not yet that it is over.
     told: bool,
 }
 
 impl Throttle {
-    /// Counts one more failure. It is worth a line if it is the first, or the first of its kind in
-    /// this trouble; and each time their number has doubled, since the beginning or, in an outage,
-    /// since the last success.
+    /// Counts a failure. Returns a log line for the first failure and for the first of each kind in
+    /// this problem. It also returns one each time the number of failures has doubled: the number
+    /// since the start, or in an outage the number since the last success.
     pub(super) fn failed<'error>(
         &mut self,
         kind: &str,
@@ -79,7 +79,8 @@ impl Throttle {
         })
     }
 
-    /// Ends the row, for now. Worth a line if a failure was told since the last such line.
+    /// Ends the problem for now. Returns a log line if a failure was logged since the last such
+    /// line.
     pub(super) fn over(&mut self) -> Option<Over> {
         let row = self.0.as_mut()?;
         row.in_a_row = 0;
@@ -107,11 +108,12 @@ impl Row {
     }
 }
 
-/// How much of an error a line tells, in characters: what stands between may have answered with a
+/// The length limit for an error in a log line, in characters. A proxy may have answered with a
 /// page of its own.
 const LONGEST_ERROR: usize = 1024;
 
-/// An error with all its sources, outermost first. Each Display tells its own part only.
+/// An error with all its sources, outermost first. The Display of each error contains only its own
+/// text.
 pub(super) struct Chain<'error>(pub(super) &'error dyn Error);
 
 impl fmt::Display for Chain<'_> {
@@ -135,7 +137,7 @@ mod tests {
     const HEARTBEAT: Duration = Duration::from_secs(30);
 
     impl Throttle {
-        /// The number of failures, if this one is worth a line.
+        /// Returns the number of failures if this one causes a log line.
         fn counted(&mut self, kind: &str) -> Option<u64> {
             self.failed(kind, &"an error").map(|outage| outage.repeats)
         }
@@ -169,7 +171,7 @@ mod tests {
         assert_eq!(throttle.over(), None);
     }
 
-    /// A day at one failure in three, of two kinds by turns, at the pace of heartbeats.
+    /// One day with one failure in three heartbeats, alternating between two kinds.
     #[tokio::test(start_paused = true)]
     async fn a_trouble_that_comes_and_goes_is_told_ever_more_rarely() {
         let mut throttle = Throttle::default();
@@ -235,7 +237,7 @@ mod tests {
         assert_eq!(throttle.over().map(|over| over.failures), Some(3));
         advance(CALM + HEARTBEAT).await;
         assert_eq!(throttle.counted("503"), Some(1));
-        // Without a success between them two failures are one trouble, however far apart.
+        // Without a success in between, two failures are one problem, however far apart they are.
         advance(CALM * 2).await;
         assert_eq!(throttle.counted("503"), Some(2));
     }
