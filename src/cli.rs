@@ -1,5 +1,5 @@
-//! The commands and their flags. What the value of a setting's flag means is checked with its
-//! variable, in `config`.
+//! The commands and their flags. `config` validates the values of settings, for flags and variables
+//! alike.
 
 mod check;
 #[cfg(feature = "laptop")]
@@ -26,13 +26,13 @@ use podbeat_laptop::cli::{explain, observe, runs};
 
 use crate::config::{EXEC_SETTINGS, SETTINGS};
 
-/// What the command line asks for.
+/// The parsed command line.
 pub enum Cli {
     /// Run the sidecar.
     Agent(Flags),
     /// Run the task's command, and write an exit marker.
     Exec {
-        /// How, and where the marker is left.
+        /// The settings of the command.
         flags: Flags,
         /// The program and its arguments; never empty.
         command: Vec<OsString>,
@@ -43,48 +43,48 @@ pub enum Cli {
     Check {
         /// The agent's settings.
         flags: Flags,
-        /// What is asked for.
+        /// The options of the command.
         invocation: crate::check::Invocation,
     },
     /// Send the missing last heartbeat of pods that ended without one.
     Reap {
-        /// How the service and the Kubernetes API are reached.
+        /// The settings for the service and the Kubernetes API.
         flags: Flags,
-        /// What is asked for.
+        /// The options of the command.
         invocation: crate::reap::Invocation,
     },
     /// Show what the agent of a pod would send.
     #[cfg(feature = "laptop")]
     Observe {
-        /// How the cluster is reached, and how the agent is set.
+        /// The settings for the cluster and for the agent.
         flags: Flags,
-        /// What is asked for.
+        /// The options of the command.
         invocation: podbeat_laptop::observe::command::Invocation,
     },
-    /// Speak to the task-run service from a terminal.
+    /// Use the API of the task-run service from a terminal.
     #[cfg(feature = "laptop")]
     Runs {
-        /// How the service is reached.
+        /// The settings for the service.
         flags: Flags,
-        /// What is asked for.
+        /// The options of the command.
         invocation: Box<podbeat_laptop::runs::command::Invocation>,
     },
     /// Explain what happened to a run.
     #[cfg(feature = "laptop")]
     Explain(podbeat_laptop::explain::Invocation),
-    /// Print a script by which a shell completes the command line.
+    /// Print a script for shell completion.
     #[cfg(feature = "laptop")]
     Completion(clap_complete::Shell),
     /// Write the manual pages.
     #[cfg(feature = "laptop")]
     Manual(PathBuf),
-    /// Say which podbeat this is.
+    /// Print the version.
     #[cfg(feature = "laptop")]
     Version(Option<version::Format>),
 }
 
 impl Cli {
-    /// The command as it is typed, without flags.
+    /// The command as a user types it, without flags.
     #[must_use]
     pub fn called(&self) -> &'static str {
         match self {
@@ -108,12 +108,12 @@ impl Cli {
     }
 }
 
-/// Why nothing is to be run: help was asked for, or the command line is wrong.
+/// Why there is no command to run: the user asked for help, or the command line is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Exit {
-    /// What to print.
+    /// The text to print.
     pub text: String,
-    /// `None` for help and version, which are printed to standard output and are a success.
+    /// `None` for help and version, which are successful and go to standard output.
     pub failure: Option<Ending>,
 }
 
@@ -122,7 +122,7 @@ const PODBEAT: &str = "podbeat";
 /// The command that runs if none is named.
 const DEFAULT_COMMAND: &str = "agent";
 
-/// How `podbeat exec` ends beside the endings of the one table.
+/// The exit codes of `podbeat exec` that are not in the table of endings.
 const EXEC_ENDINGS: &str = "\n  126 the command cannot be run\n  127 the command does not exist\n  else the command's own exit code, or 128 \
                             plus the number of the signal that ended it";
 
@@ -130,11 +130,11 @@ const EXEC: &str = "exec";
 const INSTALL: &str = "install";
 const COMMAND: &str = "command";
 
-/// Reads the command line; the first item is the program's name.
+/// Parses the command line. The first item is the program's name.
 ///
 /// # Errors
-/// Help or version was asked for, or the command line is wrong. No value that was given is
-/// repeated: it may be a secret in the wrong place.
+/// The user asked for help or the version, or the command line is invalid. The error never repeats
+/// a value, because a secret may be in the wrong place.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit> {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if names_no_command(arguments.get(1)) {
@@ -271,7 +271,7 @@ fn exec() -> Command {
         )
 }
 
-/// Appends to the help text of a command, and of those below it, how it can end.
+/// Appends the exit codes to the help text of a command and of its subcommands.
 fn with_exit_codes(command: Command, called: &str) -> Command {
     let mut after = command
         .get_after_help()
@@ -293,8 +293,7 @@ fn with_exit_codes(command: Command, called: &str) -> Command {
     })
 }
 
-/// The settings of a command for people, in the build for a laptop with those that choose a
-/// profile.
+/// Adds the settings that choose a profile, in the build for a laptop.
 #[cfg_attr(
     not(feature = "laptop"),
     expect(unused_mut, reason = "only a laptop has profiles")
@@ -305,8 +304,8 @@ fn with_profiles(mut settings: Vec<Setting>) -> Vec<Setting> {
     settings
 }
 
-/// Whether the first argument begins the agent's flags rather than naming a command or asking for
-/// help.
+/// Whether the first argument is a flag of the agent, or is missing, instead of a command or a
+/// request for help.
 fn names_no_command(first: Option<&OsString>) -> bool {
     match first.and_then(|first| first.to_str()) {
         Some("-h" | "--help" | "-V" | "--version") => false,
@@ -315,7 +314,7 @@ fn names_no_command(first: Option<&OsString>) -> bool {
     }
 }
 
-/// What our own checks say of a value; they don't repeat it.
+/// The error text of podbeat's own validation, which never repeats the value.
 fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let problem = error.downcast_ref::<Wrong>().map(ToString::to_string);
     #[cfg(feature = "laptop")]
@@ -326,14 +325,14 @@ fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     problem
 }
 
-/// Whether a command is asked for that this build leaves out.
+/// Whether the user asked for a command that this build does not contain.
 #[cfg(not(feature = "laptop"))]
 fn is_for_a_laptop(error: &clap::Error) -> bool {
     let asked = error.get(ContextKind::InvalidSubcommand);
     matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "observe" | "runs" | "explain" | "completion" | "man" | "version"))
 }
 
-/// The commands that the arguments name, as they would be typed.
+/// The command that the arguments name, with its subcommands, as a user types it.
 fn asked(arguments: &[OsString]) -> String {
     let (mut command, mut typed) = (&command(), "podbeat".to_owned());
     for word in arguments.iter().skip(1) {
@@ -365,7 +364,7 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
             failure,
         };
     }
-    // Only names of flags and arguments are repeated, never what follows one.
+    // Repeat only the names of flags and arguments, never a value.
     let named = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(named)) if named.starts_with("--") => {
             named.split([' ', '=']).next()
@@ -398,7 +397,7 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
             similar => format!("unknown command; did you mean {similar}?"),
         },
         (ErrorKind::MissingRequiredArgument, _) => match strings(ContextKind::InvalidArg).as_str() {
-            // Clap names the positional argument as it stands in the usage.
+            // Clap names the positional argument as the usage shows it.
             "" | "<CMD>..." => "missing: the command to run, after --".to_owned(),
             missing => format!("missing: {missing}"),
         },
@@ -406,7 +405,7 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
             "" => format!("{named}: missing value"),
             valid => format!("{named}: must be one of {valid}"),
         },
-        // What clap itself says of a value repeats it.
+        // Clap's own message would repeat the value.
         (ErrorKind::ValueValidation, Some(named)) => {
             let problem = std::error::Error::source(error).and_then(wrong);
             format!("{named}: {}", problem.unwrap_or_else(|| "invalid value".to_owned()))
@@ -421,11 +420,10 @@ fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
     usage(&problem, asked)
 }
 
-/// The name of a flag that was typed and does not exist, without a value. `None` if it may be a
-/// value instead: it stands behind `--` or behind a flag that wants a secret, or no flag has such a
-/// name.
+/// Returns the name of an unknown flag, without a value. Returns `None` if the text may be a value:
+/// it comes after `--` or after a flag that takes a secret, or no flag can have such a name.
 fn unknown_flag(typed: &str, arguments: &[OsString]) -> Option<String> {
-    /// Longer than any flag, shorter than most tokens.
+    /// Longer than any flag, but shorter than most tokens.
     const LONGEST: usize = 32;
     let is_letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
     let flag: String = match typed.strip_prefix("--") {
@@ -436,7 +434,7 @@ fn unknown_flag(typed: &str, arguments: &[OsString]) -> Option<String> {
                 && name.chars().all(is_letter);
             is_name.then(|| format!("--{name}"))?
         }
-        // What follows the first letter may be a value.
+        // The text after the first letter may be a value.
         None => {
             let letter = typed.strip_prefix('-')?.chars().next()?;
             letter

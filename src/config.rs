@@ -1,8 +1,8 @@
-//! The settings: read once, checked all together, typed.
+//! The settings: read once, validated together, typed.
 //!
-//! Each has a variable and a flag; the flag wins, and a value that is empty or white space counts
-//! as unset. [`SETTINGS`] is the one table from which the help texts and `docs/configuration.md`
-//! are made.
+//! Each setting has a variable and a flag. The flag has priority. A value that is empty or white
+//! space counts as unset. [`SETTINGS`] is the only table; the help texts and
+//! `docs/configuration.md` are generated from it.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -29,7 +29,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::indexed;
 
-/// Every setting of the agent, in the order of the documents.
+/// Every setting of the agent, in the order of the documentation.
 pub const SETTINGS: &[Setting] = &[
     setting(
         "TASK_RUN_ID",
@@ -178,7 +178,8 @@ pub const SETTINGS: &[Setting] = &[
     KUBE_CONTEXT,
 ];
 
-/// Every setting of `podbeat exec`. The names are the agent's, the container is the command's own.
+/// Every setting of `podbeat exec`. The names are the same as the agent's, but the container is the
+/// one that runs the command.
 pub const EXEC_SETTINGS: &[Setting] = &[
     setting(
         "PODBEAT_CONTAINER_NAME",
@@ -194,7 +195,7 @@ pub const EXEC_SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// The settings of `podbeat reap` beside [`SERVICE_SETTINGS`].
+/// The settings of `podbeat reap`, in addition to [`SERVICE_SETTINGS`].
 pub const REAP_SETTINGS: &[Setting] = &[
     setting(
         "POD_NAMESPACE",
@@ -240,124 +241,126 @@ pub const REAP_SETTINGS: &[Setting] = &[
     KUBE_CONTEXT,
 ];
 
-/// The agent's settings, checked.
+/// The agent's settings, validated.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The run; the index has taken its place in it.
+    /// The ID of the run. podbeat already replaced `{index}`.
     pub task_run_id: String,
     /// The pod's index in its Indexed Job.
     pub job_completion_index: Option<u32>,
     /// The pod's name.
     pub pod_name: String,
-    /// The pod's namespace; `None` for the kubeconfig's own.
+    /// The pod's namespace. `None`: use the kubeconfig's namespace.
     pub pod_namespace: Option<String>,
-    /// The pod's UID; `None` if it is to be learned.
+    /// The pod's UID. `None`: podbeat learns it from the pod.
     pub pod_uid: Option<String>,
-    /// What of the pod is reported, and how often.
+    /// The containers to report, and the interval.
     pub reporting: Reporting,
     /// Sent as podHardwareDetails.
     pub pod_hardware_details: Option<String>,
-    /// The service; `None` only in a dry run.
+    /// The service's URL. `None` only in a dry run.
     pub service_url: Option<ServiceUrl>,
-    /// The token's source; `None` only in a dry run.
+    /// The token's source. `None` only in a dry run.
     pub token: Option<Source>,
-    /// More roots for the service.
+    /// Root certificates for the service, which replace the system's.
     pub ca_file: Option<PathBuf>,
-    /// For mutual TLS; set together with the key.
+    /// For mutual TLS. Set only together with the key.
     pub client_cert_file: Option<PathBuf>,
-    /// For mutual TLS; set together with the certificate.
+    /// For mutual TLS. Set only together with the certificate.
     pub client_key_file: Option<PathBuf>,
-    /// The service's nonce.
+    /// The nonce that the service issued.
     pub nonce: Option<NonceSource>,
-    /// For one attempt; 100 ms to 5 min.
+    /// The limit for one attempt: 100 ms to 5 min.
     pub timeout: Duration,
-    /// Directory of the journal.
+    /// The directory of the journal.
     pub state_dir: Option<PathBuf>,
-    /// Directory of exit markers.
+    /// The directory of exit markers.
     pub marker_dir: Option<PathBuf>,
-    /// Where a renewed token is handed on.
+    /// The file for a renewed token.
     pub renewed_token_file: Option<PathBuf>,
-    /// Address of the admin endpoint.
+    /// The address of the admin endpoint.
     pub listen: Option<SocketAddr>,
-    /// How widely reconnects to the Kubernetes API are spread; up to 10 min.
+    /// The time over which reconnects to the Kubernetes API are spread: at most 10 min.
     pub reconnect_spread: Duration,
-    /// Which events are logged.
+    /// The events to log.
     pub log: Targets,
-    /// How they are written.
+    /// The format of log lines.
     pub log_format: LogFormat,
-    /// Whether a terminal may be shown colours: not with `NO_COLOR` (<https://no-color.org>).
+    /// Whether output on a terminal may have colors: not if `NO_COLOR` is set
+    /// (<https://no-color.org>).
     pub colours: bool,
-    /// In which trace heartbeats are sent.
+    /// The trace of the heartbeats.
     pub trace: Trace,
-    /// Nothing is sent.
+    /// Whether podbeat logs heartbeats instead of sending them.
     pub dry_run: bool,
-    /// How the Kubernetes API is reached.
+    /// The connection to the Kubernetes API.
     pub kubernetes: Access,
 }
 
-/// The settings of `podbeat exec`, checked.
+/// The settings of `podbeat exec`, validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecConfig {
-    /// The container in which the command runs: a DNS label.
+    /// The container that runs the command: a DNS label.
     pub container_name: String,
-    /// Directory of exit markers. Whether it is there is seen when it is used.
+    /// The directory of exit markers. Whether it exists is checked when it is used.
     pub marker_dir: PathBuf,
 }
 
-/// The settings of `podbeat reap`, checked.
+/// The settings of `podbeat reap`, validated.
 #[derive(Clone, Debug)]
 pub struct ReapConfig {
-    /// How the service is reached.
+    /// The connection to the service.
     pub service: ServiceConfig,
-    /// The pods' namespace; `None` for the kubeconfig's own.
+    /// The pods' namespace. `None`: use the kubeconfig's namespace.
     pub namespace: Option<String>,
-    /// How the Kubernetes API is reached.
+    /// The connection to the Kubernetes API.
     pub kubernetes: Access,
-    /// Podbeat's container in the pods.
+    /// The name of podbeat's container in the pods.
     pub container_name: String,
-    /// The regular containers that are the task's; empty for all but those that are ignored.
+    /// The regular containers of the task. Empty: all except the ignored ones.
     pub task_containers: Vec<String>,
-    /// Regular containers that are not the task's.
+    /// Regular containers that do not belong to the task.
     pub ignored_containers: Vec<String>,
-    /// Which containers are reported.
+    /// The containers to report.
     pub report: Report,
     /// The nonce that the service issued.
     pub nonce: Option<NonceSource>,
 }
 
-/// How log lines are written.
+/// The format of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For eyes.
+    /// Text for people.
     Text,
 }
 
-/// In which trace heartbeats are sent.
+/// The trace of the heartbeats.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trace {
-    /// One of its own.
+    /// A new trace.
     New,
-    /// That of whoever made the pod.
+    /// The trace from the creator of the pod.
     GoOn(TraceParent),
-    /// What was given is none. The standard says to begin a new one then; no run fails for it.
+    /// The given value is not valid. podbeat starts a new trace, as the standard requires; the run
+    /// does not fail.
     Unfit(trace::Unfit),
 }
 
 impl Config {
-    /// Reads and checks every setting.
+    /// Reads and validates every setting.
     ///
     /// # Errors
-    /// All that are missing or malformed, by name, together. No value of a secret is part of it.
+    /// All missing or malformed settings together, by name. The error never contains a secret's
+    /// value.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let mut read = Reader::new(SETTINGS, flags, environment);
         let config = Self::read(&mut read);
         read.done(config)
     }
 
-    /// Every setting that is well-formed. In the place of one that isn't stands its default, or
-    /// nothing.
+    /// Reads every valid setting. An invalid setting gets its default or an empty value.
     fn read(read: &mut Reader<'_, impl Environment>) -> Self {
         let host = read.text("KUBERNETES_SERVICE_HOST");
         let in_pod = host.is_some();
@@ -444,21 +447,21 @@ impl Config {
     }
 }
 
-/// The agent's settings as far as they are well-formed, for `podbeat check`.
+/// The agent's valid settings, for `podbeat check`.
 #[derive(Clone, Debug)]
 pub struct Partial {
-    /// The settings. In the place of one that is missing or malformed stands its default, or
-    /// nothing: an empty text, or `None`.
+    /// The settings. A missing or malformed setting has its default or an empty value: an empty
+    /// text or `None`.
     pub config: Config,
-    /// All that is missing or malformed, in the order of the documents.
+    /// All missing or malformed settings, in the order of the documentation.
     pub faults: Vec<Fault>,
-    /// The profile that is used, and its file, in words.
+    /// The current profile and its file, as text.
     #[cfg(feature = "laptop")]
     pub profile: Option<String>,
 }
 
 impl Partial {
-    /// Reads and checks every setting of the agent.
+    /// Reads and validates every setting of the agent.
     #[must_use]
     pub fn load(flags: &Flags, environment: &impl Environment) -> Self {
         let settings = check_settings();
@@ -473,15 +476,15 @@ impl Partial {
         }
     }
 
-    /// Whether something is wrong with this setting.
+    /// Whether this setting has a fault.
     #[must_use]
     pub fn is_wrong(&self, variable: &str) -> bool {
         self.faults.iter().any(|fault| fault.variable == variable)
     }
 }
 
-/// Every setting of `podbeat check`: the agent's. Its `--timeout` is that of one check, and the
-/// agent's is spelt as in `podbeat runs`.
+/// Every setting of `podbeat check`, which are the agent's. Its flag `--timeout` limits one check,
+/// so the flag for the agent's timeout has the same name as in `podbeat runs`.
 #[must_use]
 pub fn check_settings() -> Vec<Setting> {
     let flag = |setting: &Setting| match setting.flag {
@@ -496,10 +499,10 @@ pub fn check_settings() -> Vec<Setting> {
 }
 
 impl ExecConfig {
-    /// Reads and checks the settings of `podbeat exec`.
+    /// Reads and validates the settings of `podbeat exec`.
     ///
     /// # Errors
-    /// All that are missing or malformed, by name, together.
+    /// All missing or malformed settings together, by name.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let mut read = Reader::new(EXEC_SETTINGS, flags, environment);
         let container_name = read.required(
@@ -523,10 +526,11 @@ impl ExecConfig {
 }
 
 impl ReapConfig {
-    /// Reads and checks the settings of `podbeat reap`.
+    /// Reads and validates the settings of `podbeat reap`.
     ///
     /// # Errors
-    /// All that are missing or malformed, by name, together. No value of a secret is part of it.
+    /// All missing or malformed settings together, by name. The error never contains a secret's
+    /// value.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let settings = [SERVICE_SETTINGS, REAP_SETTINGS].concat();
         let mut read = Reader::new(&settings, flags, environment);
@@ -553,7 +557,7 @@ impl ReapConfig {
                 report,
                 nonce,
             }),
-            // What is missing is among the faults.
+            // The faults contain the missing setting.
             None => Err(read.errors()),
         }
     }
@@ -586,7 +590,7 @@ fn run_id(text: &str, index: Option<u32>) -> Result<String, String> {
     printable(&id)
 }
 
-/// Levels and target=level pairs.
+/// Parses levels and target=level pairs.
 fn log_filter(text: &str) -> Result<Targets, String> {
     let mut filter = Targets::new();
     for directive in text.split(',') {
@@ -604,8 +608,8 @@ fn log_filter(text: &str) -> Result<Targets, String> {
     Ok(filter)
 }
 
-/// The library itself takes a word that is no level for a target, which silences everything else,
-/// and an empty one for `error`.
+/// The library's own parser treats a word that is not a level as a target, which silences
+/// everything else. It treats an empty word as `error`.
 fn log_directive(text: &str) -> Option<(Option<&str>, LevelFilter)> {
     let (target, level) = match text.rsplit_once('=') {
         Some((target, level)) => (Some(target), level),
@@ -620,7 +624,7 @@ fn log_directive(text: &str) -> Option<(Option<&str>, LevelFilter)> {
     Some((target, level.parse().ok()?))
 }
 
-/// What `PODBEAT_LOG` takes, in capitals, too.
+/// The levels of `PODBEAT_LOG`, in lower or upper case.
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 #[cfg(test)]
@@ -812,8 +816,8 @@ mod tests {
         let pattern = ("TASK_RUN_ID", "trn.1234-{index}");
         let indexed = [pattern, ("JOB_COMPLETION_INDEX", "7")];
         assert_eq!(run(&indexed), Ok("trn.1234-7".to_owned()));
-        // An index without a place for it changes nothing, and what the downward API gives for an
-        // absent annotation is empty.
+        // An index changes nothing if the ID has no `{index}`. The downward API supplies an empty
+        // text for a missing annotation.
         assert_eq!(
             run(&[("JOB_COMPLETION_INDEX", "7")]),
             Ok("trn.1".to_owned())
@@ -838,7 +842,7 @@ mod tests {
                 "{errors}"
             );
         }
-        // What is sent is measured, not the pattern.
+        // The limit applies to the final ID, not to the pattern.
         let long = "r".repeat(250) + "{index}";
         let fits = [
             ("TASK_RUN_ID", long.as_str()),
@@ -865,7 +869,7 @@ mod tests {
             let filter = with(&[("PODBEAT_LOG", text)]).expect(text).log;
             assert_eq!(filter.to_string(), shown, "{text}");
         }
-        // The library takes each of these.
+        // The library accepts each of these.
         for text in [
             "loud",
             "3",

@@ -1,12 +1,12 @@
-//! Which run one pod of an Indexed Job executes. All pods of a Job have the same annotations, so
-//! the run's ID is a pattern there, and the completion index tells the pods apart.
+//! The run of one pod of an Indexed Job. All pods of a Job have the same annotations, so the
+//! annotation contains a pattern for the run's ID, and the completion index distinguishes the pods.
 
-/// What stands for the index in a run's ID.
+/// The placeholder for the index in a run's ID.
 const PLACE: &str = "{index}";
 
-/// The ID that `pattern` means in the pod with this index: `trn.1234-{index}` is `trn.1234-0` in
-/// the first pod. A pattern without `{index}` is the ID itself. `None` if it needs an index and
-/// there is none.
+/// Returns the run's ID for the pod with this index: `trn.1234-{index}` becomes `trn.1234-0` in the
+/// first pod. A pattern without `{index}` is the ID itself. Returns `None` if the pattern needs an
+/// index and there is none.
 #[must_use]
 pub fn run_id(pattern: &str, index: Option<u32>) -> Option<String> {
     if !pattern.contains(PLACE) {
@@ -27,7 +27,7 @@ mod tests {
             ("trn.1-{index}", Some(0), Some("trn.1-0")),
             ("{index}/{index}", Some(12), Some("12/12")),
             ("trn.1-{index}", None, None),
-            // Only these seven characters mean the index.
+            // Only these seven characters are the placeholder.
             ("trn.{Index}{}{0}", None, Some("trn.{Index}{}{0}")),
         ] {
             assert_eq!(run_id(pattern, index).as_deref(), id, "{pattern}");

@@ -1,4 +1,5 @@
-//! The journal's file, within bounds. Its form is in `podbeat_heartbeat::saved`.
+//! Reads and writes the journal's file, within bounds. `podbeat_heartbeat::saved` defines its
+//! format.
 
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::Path;
@@ -7,35 +8,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use podbeat_files::regular_file::{self, Bounded};
 use podbeat_heartbeat::saved::{Contents, Entry, LARGEST, Malformed, parse};
 
-/// Its name in PODBEAT_STATE_DIR.
+/// The file's name in PODBEAT_STATE_DIR.
 pub const FILE: &str = "journal.json";
 
-/// Bytes that are written at once.
+/// The size of the write buffer, in bytes.
 const AT_ONCE: usize = 8 << 10;
 
-/// Writes a journal, part by part: it is never whole in memory.
+/// Writes a journal in parts, so that it is never in memory as a whole.
 ///
 /// # Errors
-/// It can't be written, or takes more than [`LARGEST`].
+/// The file cannot be written, or is larger than [`LARGEST`].
 pub fn write(entry: &Entry<'_>, to: &mut dyn Write) -> io::Result<()> {
     let mut to = BufWriter::with_capacity(AT_ONCE, Bounded::new(to, LARGEST));
     serde_json::to_writer(&mut to, entry)?;
     to.flush()
 }
 
-/// Reads a journal, part by part; `None` if there is no such file.
+/// Reads a journal in parts. Returns `None` if the file does not exist.
 ///
 /// # Errors
-/// It can't be read, or is none that this version knows.
+/// The file cannot be read, or this version does not know its format.
 pub fn read(path: &Path) -> Result<Option<Contents>, Malformed> {
     read_counting(path, &AtomicU64::new(0))
 }
 
-/// The same; `count` shows from another thread how many bytes came so far, so that a disk that
-/// hangs is told from a processor that is busy.
+/// Like [`read`]. `count` shows to another thread how many bytes were read so far, so that it can
+/// distinguish a disk that hangs from a busy processor.
 ///
 /// # Errors
-/// Those of [`read`].
+/// The same as those of [`read`].
 pub fn read_counting(path: &Path, count: &AtomicU64) -> Result<Option<Contents>, Malformed> {
     let file = match regular_file::open(path) {
         Ok(file) => file,
@@ -48,7 +49,7 @@ pub fn read_counting(path: &Path, count: &AtomicU64) -> Result<Option<Contents>,
     parse(&mut Counted { file, count }).map(Some)
 }
 
-/// A file of which the bytes that are read are counted.
+/// A file that counts the bytes read from it.
 struct Counted<'count> {
     file: std::fs::File,
     count: &'count AtomicU64,

@@ -1,4 +1,4 @@
-//! The process's edge of the commands that nobody runs in a pod.
+//! The process side of the commands that nobody runs in a pod.
 
 use std::fs::File;
 use std::io::{ErrorKind, IsTerminal, Write, stdin};
@@ -25,7 +25,8 @@ use signal_hook_tokio::Signals;
 
 use super::{failed, runtime, stderr, stdout};
 
-/// The environment of a command for people: the process's own, with a profile behind it.
+/// The environment of a command for people: the variables of the process, then those of the
+/// profile.
 pub(super) fn environment(flags: &Flags) -> Result<Profiled<ProcessEnvironment>, Ending> {
     Profiled::load(flags, ProcessEnvironment).map_err(|error| failed(Ending::Usage, &error))
 }
@@ -46,8 +47,7 @@ pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ended {
         Err(error) => return Ended::With(failed(Ending::Internal, &error)),
     };
     let (mut input, mut out, mut notes) = (stdin(), stdout(), stderr());
-    // A status line is only for a terminal. If it can't be had, the command does its work without
-    // it.
+    // Only a terminal gets a status line. If it cannot be set up, the command works without it.
     let shows_progress = invocation.shows_progress() && Terminal::load(&ProcessEnvironment).draws;
     let terminal = std::io::stderr();
     let terminal = match shows_progress && terminal.is_terminal() {
@@ -62,8 +62,8 @@ pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ended {
         notes: &mut notes,
         status,
     };
-    // Seeded from the system's entropy: a nonce that two heartbeats share would make one of them
-    // look like a repetition.
+    // Seeded from the system's entropy. If two heartbeats had the same nonce, one would look like a
+    // repetition of the other.
     let seed = fastrand::u64(..);
     let ended = runtime.block_on(async {
         let run = runs::run(config.as_ref(), invocation, streams, seed);
@@ -74,7 +74,7 @@ pub(super) fn runs(flags: &Flags, invocation: &Invocation) -> Ended {
             Ok(signals) => signals,
             Err(error) => return Ended::With(failed(Ending::Internal, &error)),
         };
-        // What is dropped takes its line off the terminal.
+        // Dropping the run removes its status line from the terminal.
         tokio::select! {
             ending = run => Ended::With(ending),
             Some(signal) = signals.next() => Ended::BySignal(signal),
@@ -107,7 +107,7 @@ pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) 
         false => None,
     };
     let ended = runtime.block_on(async {
-        // Without a view, what a shell or nohup has said of the others holds.
+        // Without a view, keep what a shell or nohup set for the other signals.
         let (ending, others): (&[i32], &[i32]) = match draws {
             true => (&signals::ENDING, &signals::OF_A_VIEW),
             false => (&[signals::INT, signals::TERM], &[]),
@@ -136,14 +136,15 @@ pub(super) fn observe(flags: &Flags, invocation: &observe::command::Invocation) 
     ended
 }
 
-/// As if the signal had not been caught: a shell that runs a loop ends it on Ctrl-C only then.
+/// Ends the process as if the signal had not been caught. Otherwise a shell that runs a loop would
+/// not end the loop on Ctrl-C.
 pub(super) fn by_signal(signal: i32) -> ExitCode {
     let _ = low_level::emulate_default_handler(signal);
     u8::try_from(128 + signal).unwrap_or(u8::MAX).into()
 }
 
-/// The signals that mean something. Of those that end the process, the second one does so at once,
-/// whatever is waited for: a reader who doesn't read, or a terminal that is stopped.
+/// Listens for signals. The second of the `ending` signals ends the process at once, even if
+/// podbeat is waiting for a reader that does not read or for a stopped terminal.
 fn heard(ending: &[i32], others: &[i32]) -> std::io::Result<Signals> {
     let came = Arc::new(AtomicBool::new(false));
     for signal in ending {
@@ -153,7 +154,7 @@ fn heard(ending: &[i32], others: &[i32]) -> std::io::Result<Signals> {
     Signals::new(ending.iter().chain(others))
 }
 
-/// Answers a shell that asks how the command line could go on; `None` if none does.
+/// Answers a shell's completion request. Returns `None` if there is none.
 pub(super) fn completed() -> Option<Ending> {
     let arguments: Vec<_> = std::env::args_os().collect();
     let dir = std::env::current_dir().ok();
@@ -172,7 +173,7 @@ pub(super) fn version(format: Option<version::Format>) -> Ending {
     show(version::text(format).as_bytes())
 }
 
-/// Writes what was asked for.
+/// Writes the output of a command.
 fn show(text: &[u8]) -> Ending {
     let mut out = stdout();
     match out.write_all(text).and_then(|()| out.flush()) {

@@ -1,9 +1,9 @@
-//! podbeat tells the task-run service that a run is alive, what each container of its pod is doing,
-//! and how it ended.
+//! podbeat reports to the task-run service that a run is alive, what each container of its pod is
+//! doing, and how the run ended.
 //!
 //! Data flows one way: environment → [`podbeat_kubernetes::watch`] → [`podbeat_kubernetes::status`]
-//! → [`podbeat_heartbeat::machine`] → [`podbeat_task_runs::client`]. Imports go down only;
-//! ARCHITECTURE.md draws the map, and `tests/imports.rs` holds the code to it.
+//! → [`podbeat_heartbeat::machine`] → [`podbeat_task_runs::client`]. Imports follow the diagram in
+//! ARCHITECTURE.md, and `tests/imports.rs` checks them.
 
 pub mod agent;
 pub mod check;

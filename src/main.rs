@@ -1,4 +1,4 @@
-//! The process's edge: command line, runtime, exit code.
+//! The process: command line, runtime, exit code.
 
 #[cfg(feature = "laptop")]
 mod laptop;
@@ -39,7 +39,7 @@ fn main() -> ExitCode {
             return exit.failure.unwrap_or(Ending::Done).into();
         }
     };
-    // The task's command is the user's own, and inherits limits.
+    // The task's command belongs to the user, and would inherit the limits.
     if !matches!(cli, Cli::Exec { .. }) {
         undumpable::protect();
     }
@@ -47,12 +47,12 @@ fn main() -> ExitCode {
     let ending = match cli {
         Cli::Agent(flags) => run_agent(&flags),
         Cli::Exec { flags, command } => match ExecConfig::load(&flags, &ProcessEnvironment) {
-            // Its command's own.
+            // The exit code of the task's command.
             Ok(config) => return exec::run(&config, &command).into(),
             Err(errors) => failed(Ending::Usage, &errors),
         },
         Cli::Install(path) => match exec::install(&path) {
-            // As that of a command that did what it should.
+            // Like a command that succeeded.
             Ok(_) => return ExitCode::SUCCESS,
             Err(error) => failed(Ending::Unwritten, &error),
         },
@@ -86,8 +86,8 @@ fn run_agent(flags: &Flags) -> Ending {
         Err(error) => return failed(Ending::Internal, &error),
     };
     let ending = runtime.block_on(async {
-        // First of all: as process 1 of its container, podbeat would not even be ended by a SIGTERM
-        // without a handler.
+        // Before anything else: if podbeat is process 1 of its container, a SIGTERM without a
+        // handler would not end it.
         let signals = match Signals::new(SIGNALS) {
             Ok(signals) => signals.map(|_| ()),
             Err(error) => return failed(Ending::Internal, &error),
@@ -99,16 +99,16 @@ fn run_agent(flags: &Flags) -> Ending {
         if let Err(error) = telemetry::log::install(&config) {
             return failed(Ending::Internal, &error);
         }
-        // As a task, although there is no other thread: what wakes the runtime's outermost future
-        // writes to an eventfd each time, so that the thread wakes itself, while a task is only put
-        // into a queue.
+        // Spawn a task, although there is only one thread. A wakeup of the runtime's outermost
+        // future writes to an eventfd each time, so that the thread wakes itself. A wakeup of a
+        // task only adds it to a queue.
         match tokio::spawn(async move { agent::run(&config, signals, ()).await }).await {
             Ok(Ok(ending)) => ending,
             Ok(Err(error)) => failed(error.ending(), &error),
             Err(error) => failed(Ending::Internal, &error),
         }
     });
-    // Not waiting for a write or a name lookup that hangs.
+    // Do not wait for a write or a name lookup that hangs.
     runtime.shutdown_background();
     ending
 }
@@ -124,7 +124,7 @@ fn run_check(flags: &Flags, invocation: &check::Invocation) -> Ending {
     };
     let (mut out, mut notes) = (stdout(), stderr());
     let ending = runtime.block_on(check::run(&partial, invocation, &mut out, &mut notes));
-    // Not waiting for a disk or a name lookup that hangs.
+    // Do not wait for a disk or a name lookup that hangs.
     runtime.shutdown_background();
     ending
 }
@@ -151,7 +151,8 @@ fn environment(_flags: &Flags) -> Result<ProcessEnvironment, Ending> {
     Ok(ProcessEnvironment)
 }
 
-/// One thread: nothing here computes, and each thread more costs its stack ten thousand times.
+/// Uses one thread: podbeat computes little, and with ten thousand copies each additional thread
+/// would cost ten thousand stacks.
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_io()
@@ -165,17 +166,17 @@ fn failed(ending: Ending, error: &dyn std::error::Error) -> Ending {
     ending
 }
 
-/// Where commands write what they were asked for. Nothing in it acts on a terminal.
+/// The output of commands. [`Inert`] removes everything that would control a terminal.
 fn stdout() -> Inert<std::io::Stdout> {
     Inert::new(std::io::stdout())
 }
 
-/// Where commands write errors and notes.
+/// Errors and notes of commands.
 fn stderr() -> Inert<std::io::Stderr> {
     Inert::new(std::io::stderr())
 }
 
-/// Prints, and does not mind if nobody reads it.
+/// Prints, and ignores errors such as a reader that is gone.
 fn print(to: &mut dyn Write, text: &[u8]) {
     let _ = to.write_all(text).and_then(|()| to.flush());
 }

@@ -1,13 +1,12 @@
-//! Keeps the process's memory, which holds tokens, from whoever shares its user: another container
-//! of the pod that runs as the same user and shares its processes could read it, and a core file
-//! would hold it.
+//! Protects the process's memory, which contains tokens. Another container of the pod that runs as
+//! the same user and shares the process namespace could read it, and a core file would contain it.
 
 use rustix::process::{Resource, Rlimit, setrlimit};
 
-/// From now on no core file is written, and the process can't be attached to (PR_SET_DUMPABLE,
-/// prctl(2)), but by a user who may do everything.
+/// From now on, the kernel writes no core file for this process, and only a privileged user can
+/// attach to it (PR_SET_DUMPABLE, prctl(2)).
 ///
-/// A kernel that knows no such thing costs nothing else, so that failures are left alone.
+/// Failures are ignored: on a kernel without these features, nothing else is affected.
 pub fn protect() {
     let none = Rlimit {
         current: Some(0),

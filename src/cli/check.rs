@@ -1,4 +1,4 @@
-//! The flags of `podbeat check`, and what they come to.
+//! The flags of `podbeat check`, and how they are parsed.
 
 use std::time::Duration;
 

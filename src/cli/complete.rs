@@ -1,6 +1,6 @@
-//! Completion that looks things up: IDs of runs at the service, names of profiles in their file. A
-//! shell starts podbeat for it with `PODBEAT_COMPLETE` set to the shell's name, whenever somebody
-//! presses the key.
+//! Completion with lookups: IDs of runs from the service, and names of profiles from their file.
+//! Each time the user presses the completion key, the shell runs podbeat with `PODBEAT_COMPLETE`
+//! set to the shell's name.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -15,14 +15,14 @@ use podbeat_laptop::cli::runs;
 use podbeat_laptop::profiles::{self, Profiled};
 use podbeat_laptop::runs::candidates::{candidates, is_plain};
 
-/// The variable by which a shell asks.
+/// The variable of a shell's completion request.
 pub const VARIABLE: &str = "PODBEAT_COMPLETE";
 
-/// How long somebody who presses a key waits at most.
+/// How long the user waits at most for a completion.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Answers a shell that asks, on standard output. False if none does, and podbeat is to do what it
-/// always does.
+/// Answers a shell's completion request on standard output. Returns false if there is no such
+/// request, so that podbeat runs as usual.
 ///
 /// # Errors
 /// The shell is unknown, or does not read the answer.
@@ -34,7 +34,7 @@ pub fn answer<E>(
 where
     E: Environment + Clone + Send + Sync + 'static,
 {
-    // It takes the program's name for granted.
+    // `CompleteEnv` requires the program's name.
     if arguments.is_empty() {
         return Ok(false);
     }
@@ -95,7 +95,7 @@ fn begun_so(
         .filter(|(word, _)| word.starts_with(begun) && is_plain(word));
     let candidate = |(nth, (word, about)): (usize, (String, String))| {
         let help = (!about.is_empty()).then(|| about.into());
-        // The newest first, as they came.
+        // Keep the order: newest first.
         CompletionCandidate::new(word)
             .help(help)
             .display_order(Some(nth))
@@ -113,7 +113,7 @@ fn ids(flags: &Flags, environment: impl Environment) -> Vec<(String, String)> {
             .build()
             .ok()?;
         let found = runtime.block_on(candidates(&config, LIMIT));
-        // Not waiting for a name lookup that hangs.
+        // Do not wait for a name lookup that hangs.
         runtime.shutdown_background();
         Some(found)
     };
@@ -124,7 +124,7 @@ fn ids(flags: &Flags, environment: impl Environment) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The settings that the words typed so far give, behind the `--` that a shell puts before them.
+/// The settings in the words typed so far. The shell puts `--` before these words.
 fn typed(arguments: &[OsString]) -> Flags {
     let mut flags = Flags::default();
     let mut words = arguments.iter().skip_while(|word| *word != "--").skip(1);

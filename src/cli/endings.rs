@@ -1,8 +1,8 @@
-//! How each command can end, and what that means for it. The help texts, the manual pages and docs/
-//! are generated from it.
+//! How each command can end, and the meaning of each ending for that command. The help texts, the
+//! manual pages and docs/ are generated from this table.
 //!
-//! `podbeat` alone runs the agent. A command that a signal ends has 128 and the signal's number, as
-//! usual.
+//! `podbeat` alone runs the agent. If a signal ends a command, the exit code is 128 plus the
+//! signal's number, as usual.
 
 use std::process::ExitCode;
 
@@ -117,7 +117,7 @@ const WRONG_CHECK: &str = "the command line or the file with profiles is invalid
 #[cfg(not(feature = "laptop"))]
 const WRONG_CHECK: &str = "the command line is invalid";
 
-/// Every command, and how it can end.
+/// Every command and its endings.
 pub fn all() -> impl Iterator<Item = (&'static str, Endings)> {
     let all = ENDINGS.iter();
     #[cfg(feature = "laptop")]
@@ -125,15 +125,15 @@ pub fn all() -> impl Iterator<Item = (&'static str, Endings)> {
     all.copied()
 }
 
-/// How a command can end. `called` is the command as it is typed, without flags.
+/// The endings of a command. `called` is the command as a user types it, without flags.
 #[must_use]
 pub fn endings(called: &str) -> Endings {
     let known = all().find(|(command, _)| *command == called);
     known.map_or(&[], |(_, endings)| endings)
 }
 
-/// The exit code of a command. In builds for development an ending that its help text leaves out is
-/// a panic, so that every test which runs the binary holds the table against what commands do.
+/// The exit code of a command. A debug build panics if the help text does not list the ending, so
+/// every test that runs the binary compares the table with the command's behavior.
 #[must_use]
 pub fn code(called: &str, ending: Ending) -> ExitCode {
     debug_assert!(

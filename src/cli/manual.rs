@@ -1,4 +1,4 @@
-//! What is made of the command line's own description: scripts for shells, manual pages.
+//! Generates shell scripts and manual pages from the description of the command line.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -65,7 +65,7 @@ pub(super) fn parse(name: &str, matches: &ArgMatches) -> Option<Cli> {
     }
 }
 
-/// The script for a shell.
+/// The completion script for a shell.
 #[must_use]
 pub fn completion(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
@@ -73,10 +73,11 @@ pub fn completion(shell: Shell) -> Vec<u8> {
     script
 }
 
-/// Writes a page for podbeat and one for each of its commands, `podbeat-runs-list.1` and so on.
+/// Writes a page for podbeat and one for each command, such as `podbeat-runs-list.1`.
 ///
 /// # Errors
-/// The directory or a page can't be written; or what is in the place of a page is no regular file.
+/// The directory or a page cannot be written, or a file that exists under a page's name is not a
+/// regular file.
 pub fn write_pages(dir: &Path) -> io::Result<()> {
     std::fs::create_dir_all(dir)?;
     let mut command = super::command().disable_help_subcommand(true);
@@ -112,8 +113,8 @@ fn write_page(command: &Command, dir: &Path) -> io::Result<()> {
         .try_for_each(|subcommand| write_page(subcommand, dir))
 }
 
-/// A page may be written by root into a directory where others may write, too: what they put there
-/// is not written through.
+/// Root may write a page into a directory where other users can write. So this function does not
+/// write through a link or another special file.
 fn replace(path: &Path, page: &[u8]) -> io::Result<()> {
     match std::fs::symlink_metadata(path) {
         Ok(found) if found.is_symlink() => {
@@ -133,7 +134,7 @@ fn named(path: &Path, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
-/// What stands below the flags in a help text, under the headings that manual pages have for it.
+/// Renders the text below the flags of a help text, under the usual headings of manual pages.
 fn render_after_help(help: &str, page: &mut Vec<u8>) -> io::Result<()> {
     let mut roff = Roff::default();
     for paragraph in help.split("\n\n") {
@@ -143,7 +144,7 @@ fn render_after_help(help: &str, page: &mut Vec<u8>) -> io::Result<()> {
             .find_map(|(begins, heading)| Some((heading, paragraph.strip_prefix(begins)?)))
             .unwrap_or(("NOTES", paragraph));
         roff.control("SH", [heading]);
-        // What begins on a line of its own is a list, and keeps its lines.
+        // Text that begins on its own line is a list and keeps its lines.
         let is_list = text.starts_with('\n');
         if is_list {
             roff.control("nf", []);

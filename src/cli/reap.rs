@@ -1,4 +1,4 @@
-//! The flags of `podbeat reap`, and what they come to.
+//! The flags of `podbeat reap`, and how they are parsed.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! `podbeat version`: which podbeat this is.
+//! `podbeat version`: prints the version.
 
 use clap::{ArgMatches, Command};
 use serde::Serialize;
@@ -7,7 +7,7 @@ use podbeat_interface::arguments::{OUTPUT, output};
 
 pub(super) const VERSION: &str = "version";
 
-/// How the version is shown to programs.
+/// The output format of the version for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// JSON.
@@ -20,11 +20,11 @@ impl Format {
     const ALL: [(&'static str, Self); 2] = [("json", Self::Json), ("yaml", Self::Yaml)];
 }
 
-/// What a build knows of itself.
+/// What a build knows about itself.
 #[derive(Debug, Serialize)]
 struct Build {
     version: &'static str,
-    /// `PODBEAT_COMMIT` of whoever built it.
+    /// The value of `PODBEAT_COMMIT` at build time.
     #[serde(skip_serializing_if = "Option::is_none")]
     commit: Option<&'static str>,
 }
@@ -56,7 +56,7 @@ pub(super) fn parse(matches: &ArgMatches) -> Option<Format> {
         .find_map(|(word, format)| (output == word).then_some(format))
 }
 
-/// What is printed.
+/// The text to print.
 #[must_use]
 pub fn text(format: Option<Format>) -> String {
     match format {
