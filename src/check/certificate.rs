@@ -1,10 +1,10 @@
-//! What is read of a certificate: whose it is, from whom, for which names, how long. Pure, bounded,
-//! and never trusted: whoever answers on a port may send any bytes.
+//! Reads the parts of a certificate that podbeat shows: subject, issuer, names and validity. Pure
+//! and bounded. The input is not trusted, because any server on a port may send any bytes.
 //!
-//! A reader of our own, of the five members that are shown. rustls verifies without telling dates
-//! or names of a certificate that it accepts, and x509-parser adds 120 KB to the image's binary,
-//! three quarters of what all the rest of this command does. Nothing here decides whether a
-//! certificate is good: rustls does.
+//! podbeat has its own reader for the five members that it shows. rustls verifies certificates, but
+//! does not return the dates or names of a certificate that it accepts. x509-parser adds 120 KB to
+//! the image's binary: three quarters of the size of the rest of this command. Nothing here decides
+//! whether a certificate is valid; rustls does.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
@@ -12,31 +12,31 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-/// Characters of one part of a name that are shown.
+/// The maximum number of characters shown for one part of a name.
 const LONGEST: usize = 80;
 
-/// Parts of a name, and names of a certificate, that are kept.
+/// The maximum number of parts in a name, and of names in a certificate.
 const MOST: usize = 1000;
 
-/// What a certificate says of itself.
+/// The contents of a certificate. podbeat does not verify them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Certificate {
-    /// Whose it is, such as `CN=ica.example.com`.
+    /// The subject, such as `CN=ica.example.com`.
     pub subject: String,
-    /// Who signed it, by its own word.
+    /// The issuer, according to the certificate.
     pub issuer: String,
-    /// From when on it holds.
+    /// The start of the validity.
     pub not_before: Timestamp,
-    /// Until when.
+    /// The end of the validity.
     pub not_after: Timestamp,
-    /// The DNS names and IP addresses that it is for.
+    /// The DNS names and IP addresses of the server.
     pub names: Vec<String>,
-    /// Its key, in words, if no signature of that key is accepted for its length alone: rustls
-    /// calls such a signature a bad one.
+    /// The key, as text, if its length alone makes every signature with it invalid. rustls reports
+    /// such a signature as a bad one.
     pub weak_key: Option<String>,
 }
 
-// The tags of X.690 that stand in a certificate (RFC 5280, 4.1).
+// The tags of X.690 that certificates use (RFC 5280, 4.1).
 const SEQUENCE: u8 = 0x30;
 const SET: u8 = 0x31;
 const INTEGER: u8 = 0x02;
@@ -57,7 +57,7 @@ const RSA_ENCRYPTION: [u8; 9] = [0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01,
 /// 2.5.29.17
 const SUBJECT_ALT_NAME: [u8; 3] = [0x55, 0x1d, 0x11];
 
-/// Reads a certificate in DER. `None` for what is none.
+/// Reads a certificate in DER. Returns `None` if the bytes are not a certificate.
 #[must_use]
 pub fn read(der: &[u8]) -> Option<Certificate> {
     let certificate = Der(der).content(SEQUENCE)?;
@@ -66,7 +66,7 @@ pub fn read(der: &[u8]) -> Option<Certificate> {
         members.next()?;
     }
     members.content(INTEGER)?;
-    // The signature's algorithm.
+    // The algorithm of the signature.
     members.content(SEQUENCE)?;
     let issuer = name(members.content(SEQUENCE)?)?;
     let mut validity = Der(members.content(SEQUENCE)?);
@@ -89,7 +89,8 @@ pub fn read(der: &[u8]) -> Option<Certificate> {
     })
 }
 
-/// Of a `SubjectPublicKeyInfo` (RFC 8017, A.1.1): an RSA key outside of what ring verifies with.
+/// Finds an RSA key in a `SubjectPublicKeyInfo` (RFC 8017, A.1.1) whose length ring does not
+/// support.
 fn weak_key(public_key: &[u8]) -> Option<String> {
     let mut members = Der(public_key);
     let algorithm = Der(members.content(SEQUENCE)?).content(OID)?;
@@ -105,17 +106,17 @@ fn weak_key(public_key: &[u8]) -> Option<String> {
     (!(256..=1024).contains(&bytes)).then(|| format!("RSA of {} bits", bytes * 8))
 }
 
-/// What is left to be read.
+/// The bytes that are not read yet.
 struct Der<'der>(&'der [u8]);
 
 impl<'der> Der<'der> {
-    /// The tag and the content of what comes next.
+    /// Returns the tag and the content of the next element.
     fn next(&mut self) -> Option<(u8, &'der [u8])> {
         let (&tag, rest) = self.0.split_first()?;
         let (&first, rest) = rest.split_first()?;
         let (length, rest) = match first {
             0..=0x7f => (usize::from(first), rest),
-            // Up to 16 MiB: a TLS handshake carries no more.
+            // Up to 16 MiB, which is also the limit of a TLS handshake.
             0x81..=0x83 => {
                 let (bytes, rest) = rest.split_at_checked(usize::from(first & 0x7f))?;
                 let length = bytes
@@ -130,14 +131,14 @@ impl<'der> Der<'der> {
         Some((tag, content))
     }
 
-    /// The content of what comes next, if it has this tag.
+    /// Returns the content of the next element if it has this tag.
     fn content(&mut self, tag: u8) -> Option<&'der [u8]> {
         self.next()
             .and_then(|(found, content)| (found == tag).then_some(content))
     }
 }
 
-/// A distinguished name in its own order, with the attributes that people use.
+/// Formats a distinguished name in its original order, with the common attributes only.
 fn name(der: &[u8]) -> Option<String> {
     let mut parts = Vec::new();
     let mut sets = Der(der);
@@ -217,7 +218,7 @@ fn time((tag, value): (u8, &[u8])) -> Option<Timestamp> {
         0,
     )
     .ok()?;
-    // 99991231235959Z, which means for ever, is a day behind the last that jiff knows.
+    // 99991231235959Z means no expiry. It is one day later than jiff's maximum.
     Some(TimeZone::UTC.to_timestamp(time).unwrap_or(Timestamp::MAX))
 }
 
@@ -229,7 +230,7 @@ fn alternative_names(extensions: &[u8]) -> Option<Vec<String>> {
         if extension.content(OID)? != SUBJECT_ALT_NAME {
             continue;
         }
-        // Whether it is critical may stand between.
+        // The flag `critical` may come first.
         let mut value = extension.next()?;
         if value.0 != OCTET_STRING {
             value = extension.next()?;
@@ -280,7 +281,7 @@ mod tests {
             ["ica.example", "*.ica.example", "10.0.0.1", "::1"]
         );
         let dates = (certificate.not_before, certificate.not_after);
-        // rcgen's own.
+        // The fixed dates of rcgen.
         assert_eq!(dates.0.to_string(), "1975-01-01T00:00:00Z");
         assert_eq!(dates.1.to_string(), "4096-01-01T00:00:00Z");
     }
@@ -295,7 +296,7 @@ mod tests {
             for bit in 0..8 {
                 let mut other = whole.clone();
                 *other.get_mut(at).expect("a byte") ^= 1 << bit;
-                // Read or not, but in bounds.
+                // Whether it is readable or not, the result must be within the bounds.
                 if let Some(read) = read(&other) {
                     assert!(read.subject.len() < 4096 && read.names.len() < MOST);
                 }

@@ -1,22 +1,23 @@
-//! Whether this machine's clock goes with another's, by the `Date` of an answer. Pure.
+//! Compares this machine's clock with another one, by the `Date` of a response. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::finding::Finding;
 
-/// From here on somebody should look: a clock that is ahead of the API server's takes as much from
-/// the grace that podbeat plans with when its pod is deleted, and five seconds are a sixth of
-/// Kubernetes' default.
+/// A difference from this value on is a warning. If this clock is ahead of the API server's,
+/// podbeat loses that time from the grace period when its pod is deleted. Five seconds are a sixth
+/// of Kubernetes' default.
 const NOTABLE: SignedDuration = SignedDuration::from_secs(5);
 
-/// From here on it is a fault: services that check a token's times commonly allow for a minute.
+/// A difference from this value on is a failure. Services that check a token's times usually
+/// tolerate one minute.
 const TOO_MUCH: SignedDuration = SignedDuration::from_secs(60);
 
-/// A `Date` has whole seconds, and servers write one for up to a second before they reckon it
-/// again.
+/// The precision of a `Date`: it has whole seconds, and servers may reuse a value for up to a
+/// second.
 const COARSE: SignedDuration = SignedDuration::from_secs(2);
 
-/// An answer's `Date`, and between which times of our own clock it was written.
+/// The `Date` of a response, and the times on this clock just before and after it was written.
 #[derive(Clone, Debug)]
 pub(super) struct Dated {
     pub(super) date: Option<String>,
@@ -24,11 +25,11 @@ pub(super) struct Dated {
     pub(super) answered: Timestamp,
 }
 
-/// How far our clock is ahead of that one at the least; negative if it is behind. Zero as long as
-/// the round trip and the whole seconds explain all.
+/// Returns by how much this clock is ahead at least. The value is negative if it is behind, and
+/// zero if the round trip and the whole seconds explain the difference.
 fn ahead(date: Timestamp, asked: Timestamp, answered: Timestamp) -> SignedDuration {
-    // The other clock showed a time from `date` on, but before `date` + COARSE; ours one from
-    // `asked` to `answered`.
+    // The other clock showed a time from `date` to just before `date` + COARSE. This clock showed
+    // one from `asked` to `answered`.
     let at_least_ahead = asked.duration_since(date) - COARSE;
     let at_least_behind = date.duration_since(answered);
     if at_least_ahead > SignedDuration::ZERO {
@@ -40,7 +41,7 @@ fn ahead(date: Timestamp, asked: Timestamp, answered: Timestamp) -> SignedDurati
     }
 }
 
-/// What an answer says of our clock. `whose` is the clock that it is held against.
+/// Judges this clock by a response. `whose` names the other clock.
 pub(super) fn compare(id: &str, whose: &str, answer: &Dated) -> Finding {
     let Some(text) = &answer.date else {
         return Finding::skipped(id, format!("{whose} sends no Date header"));

@@ -1,5 +1,4 @@
-//! Whether a pod is such that podbeat can do its work in it, by what the API server shows of it.
-//! Pure.
+//! Checks whether podbeat can work in a pod, by what the API server shows of it. Pure.
 
 use std::time::Duration;
 
@@ -22,7 +21,7 @@ const RESTART: &str = "pod.restart";
 const TASKS: &str = "pod.tasks";
 pub(super) const RETRIES: &str = "pod.retries";
 
-/// All of these, not looked at for want of a pod.
+/// Skips all these checks, because there is no pod.
 pub(super) fn because(other: &str) -> Vec<Finding> {
     [UID, CONTAINER, SIDECAR, GRACE, RESTART, TASKS, RETRIES]
         .iter()
@@ -30,10 +29,10 @@ pub(super) fn because(other: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// What is taken from the settings.
+/// The expected values, from the settings.
 pub(super) struct Expected<'config> {
     pub(super) uid: Option<&'config str>,
-    /// `None` if it can't be read; its own check says so.
+    /// `None` if the setting is invalid; another check reports that.
     pub(super) container: Option<&'config str>,
     pub(super) tasks: Tasks,
     pub(super) timeout: Duration,
@@ -50,8 +49,8 @@ impl<'config> Expected<'config> {
     }
 }
 
-/// The pod as deployed. `native_sidecars` is whether the API server knows them (Kubernetes 1.29 and
-/// later), if it told.
+/// Checks the deployed pod. `native_sidecars`: whether the API server supports them (Kubernetes
+/// 1.29 and later), if known.
 pub(super) fn judge(
     pod: &Pod,
     expected: &Expected<'_>,
@@ -252,9 +251,10 @@ fn tasks(pod: &Pod, own_container: &str, settings: &Tasks) -> Finding {
     )
 }
 
-/// Which retry count the heartbeats tell: that of the setting, of the pod's annotation, or else
-/// `counted`, which is how many pods of the Job failed before this one, if it is a Job's and that
-/// was asked; or why that has no answer.
+/// Reports the retry count in the heartbeats: from the setting, from the pod's annotation, or else
+/// from `counted`. `counted` is the number of the Job's pods that failed before this one, or why
+/// podbeat could not count them. It is `None` if podbeat did not ask, for example because no Job
+/// owns the pod.
 pub(super) fn retries(
     setting: Option<i32>,
     annotated: Option<i32>,

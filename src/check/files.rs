@@ -1,5 +1,5 @@
-//! The directories of the settings: whether those that podbeat writes to can be written to, and
-//! those that it reads be read.
+//! Checks the configured directories: podbeat must be able to write to some of them and to read
+//! others.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -15,13 +15,13 @@ const STATE: &str = "files.state";
 const MARKERS: &str = "files.markers";
 const RENEWED: &str = "files.renewed-token";
 
-/// What is written for a trial: a block, since an empty file fits on a full disk.
+/// How many bytes the test writes: one block, because an empty file fits on a full disk.
 const BLOCK: usize = 4096;
 
-/// Names that are looked at.
+/// The maximum number of directory entries to look at.
 const NAMES: usize = 1024;
 
-/// All three, each on a thread of its own: a disk may hang.
+/// Checks all three, each on its own thread, because a disk may hang.
 pub(super) async fn check(config: &Config, limit: Duration) -> Vec<Finding> {
     let state = tried(
         STATE,
@@ -88,7 +88,7 @@ async fn tried(
     })
 }
 
-/// Writes a file of its own, makes it durable, as the agent does, and takes it away.
+/// Writes a new file, flushes it to the disk as the agent does, and removes it.
 fn written(id: &str, directory: &Path, remedy: &str) -> Finding {
     let path = directory.join(format!(".podbeat-check-{:016x}", fastrand::u64(..)));
     let tried = trial(&path);

@@ -1,4 +1,4 @@
-//! What a check found, and how it is shown: a table with the remedies below it, or JSON. Pure.
+//! The result of a check, and its output: a table with the remedies below it, JSON, or YAML. Pure.
 
 use std::fmt::Write as _;
 
@@ -6,21 +6,21 @@ use serde::Serialize;
 
 use podbeat_interface::terminal::{escaped, inert, one_line};
 
-/// Characters that are shown of what was seen. What others say of themselves (a service, a
-/// certificate) may be of any length.
+/// The maximum number of characters shown for an observation. Foreign text, from a service or a
+/// certificate, may have any length.
 const LONGEST: usize = 400;
 
-/// Whether something holds.
+/// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum State {
-    /// It holds.
+    /// The check passed.
     Ok,
-    /// It holds, and yet somebody should look at it.
+    /// The check passed, but somebody should look at it.
     Warning,
-    /// It does not.
+    /// The check failed.
     Failed,
-    /// It was not looked at: what it rests on does not hold, or isn't there.
+    /// The check did not run, because a prerequisite failed or does not exist.
     Skipped,
 }
 
@@ -35,15 +35,15 @@ impl State {
     }
 }
 
-/// One check and its outcome.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
-    /// Stays the same from version to version.
+    /// Stable across versions.
     pub(super) id: String,
     pub(super) state: State,
-    /// What was looked at and what was seen.
+    /// What was checked, and what podbeat saw.
     pub(super) seen: String,
-    /// What to do about it, on one line or more.
+    /// How to fix the problem, in one or more lines.
     pub(super) remedy: Option<String>,
 }
 
@@ -73,12 +73,12 @@ impl Finding {
         Self::new(id, State::Failed, seen.as_ref(), Some(remedy.into()))
     }
 
-    /// Not looked at, and why.
+    /// A check that did not run, with the reason.
     pub(super) fn skipped(id: &str, why: impl AsRef<str>) -> Self {
         Self::new(id, State::Skipped, why.as_ref(), None)
     }
 
-    /// Not looked at, since another check failed.
+    /// A check that did not run because another check failed.
     pub(super) fn because(id: &str, other: &str) -> Self {
         Self::skipped(id, format!("because of {other}"))
     }
@@ -88,11 +88,11 @@ impl Finding {
     }
 }
 
-/// All that was found.
+/// The results of all checks.
 #[derive(Debug, Serialize)]
 pub(super) struct Findings {
     pub(super) checks: Vec<Finding>,
-    /// Whether nothing failed.
+    /// Whether no check failed.
     pub(super) ok: bool,
 }
 
@@ -102,12 +102,12 @@ impl Findings {
         Self { checks, ok }
     }
 
-    /// The table, and below it each remedy under the checks that call for it. A remedy stands at
-    /// the line's beginning, so that what is YAML in it can be copied as it is.
+    /// Formats the table, then each remedy once, under the IDs of its checks. A remedy begins at
+    /// the start of the line, so that users can copy YAML from it.
     pub(super) fn table(&self) -> String {
         const HEADERS: [&str; 2] = ["CHECK", "STATE"];
         const GAP: usize = 3;
-        // Both columns are ours, and ASCII; what is anybody's stands last.
+        // Both columns have only podbeat's own ASCII texts. Foreign text is in the last column.
         let ids = self.checks.iter().map(|check| check.id.len());
         let id = ids.chain([HEADERS[0].len()]).max().unwrap_or_default() + GAP;
         let state = State::Warning.word().len() + GAP;
@@ -158,16 +158,16 @@ impl Findings {
         text
     }
 
-    /// One JSON object, on one line.
+    /// Formats one JSON object on one line.
     pub(super) fn json(&self) -> String {
-        // Plain texts: there is nothing in it that JSON can't say.
+        // Cannot fail: there are only texts, and a Boolean.
         let mut text = escaped(&serde_json::to_string(self).unwrap_or_default());
         text.push('\n');
         text
     }
 
-    /// The same as YAML. By hand, since the image has no library for it: a text of JSON is one of
-    /// YAML, too.
+    /// Formats the same content as YAML, without a library, because the image has none. A JSON
+    /// string is also a YAML string.
     pub(super) fn yaml(&self) -> String {
         let quoted = |text: &str| escaped(&serde_json::to_string(text).unwrap_or_default());
         let mut text = String::from("checks:\n");

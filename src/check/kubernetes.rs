@@ -1,4 +1,4 @@
-//! The way to the API server, what may be done there, and the pod.
+//! Checks the connection to the API server, the permissions there, and the pod.
 
 use std::time::Duration;
 
@@ -23,14 +23,14 @@ const API: &str = "kubernetes.api";
 const POD: &str = "kubernetes.pod";
 const CLOCK: &str = "clock.kubernetes";
 
-/// What podbeat does with its pod, and the check of each.
+/// The verbs that podbeat needs for its pod, and the check for each.
 const VERBS: [(&str, &str); 3] = [
     ("get", "kubernetes.get"),
     ("list", "kubernetes.list"),
     ("watch", "kubernetes.watch"),
 ];
 
-/// All that is asked of the API server, in the order of the steps.
+/// Makes all checks with the API server, in the order of the steps.
 pub(super) async fn check(partial: &Partial, limit: Duration) -> Vec<Finding> {
     let (finding, questions) = reach(&partial.config, limit).await;
     let mut found = vec![finding];
@@ -49,7 +49,7 @@ pub(super) async fn check(partial: &Partial, limit: Duration) -> Vec<Finding> {
         let version = questions.version().await;
         (version, Timestamp::now())
     };
-    // All at once; what is asked of a pod without a name is not sent.
+    // All requests in parallel. Without a pod's name, podbeat does not send those about the pod.
     let rest = async {
         match names_a_pod {
             Some(_) => None,
@@ -99,7 +99,7 @@ pub(super) async fn check(partial: &Partial, limit: Duration) -> Vec<Finding> {
     found
 }
 
-/// What is not looked at if the API server can't be asked about the pod.
+/// The checks to skip if podbeat cannot ask the API server about the pod.
 fn beyond(other: &str) -> Vec<Finding> {
     let ids = VERBS.iter().map(|(_, id)| *id).chain([POD]);
     let mut found: Vec<Finding> = ids.map(|id| Finding::because(id, other)).collect();
@@ -107,12 +107,13 @@ fn beyond(other: &str) -> Vec<Finding> {
     found
 }
 
-/// Sets the client up.
+/// Creates the client.
 async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>) {
     let namespace = config.pod_namespace.clone();
     let access = config.kubernetes.clone();
     let runtime = tokio::runtime::Handle::current();
-    // On a thread of its own: it reads files, and a kubeconfig may run a program for credentials.
+    // On its own thread, because it reads files, and a kubeconfig may run a program for
+    // credentials.
     let questions = blocking(limit, move || {
         files(&access).and_then(|()| {
             runtime
@@ -161,7 +162,7 @@ async fn reach(config: &Config, limit: Duration) -> (Finding, Option<Questions>)
     }
 }
 
-/// In a pod: the two files, by name. What the client says of them later is less plain.
+/// In a pod, checks the two files by name. The client's later error would be less clear.
 fn files(access: &Access) -> Result<(), String> {
     let Access::InCluster {
         service_account_dir,
@@ -189,7 +190,7 @@ fn api(version: &Result<Version, Error>, questions: &Questions) -> (Finding, boo
             let seen = format!("Kubernetes {}", version.git_version);
             (Finding::ok(API, seen), true)
         }
-        // It answers, and knows us: who may see the version is a matter of its rules.
+        // The API server responds and accepts the token. Its rules decide who may see the version.
         Err(Error::Refused {
             refusal:
                 Refusal {
@@ -284,7 +285,7 @@ fn right(
     }
 }
 
-/// Asks for the pods of the Job if the agent would.
+/// Counts the Job's pods if the agent would.
 async fn retries(pod: &Pod, partial: &Partial, questions: &Questions) -> Finding {
     let setting = partial.config.reporting.job_retry_count;
     let seen = status::observe(pod, "");
@@ -355,7 +356,7 @@ fn there(name: &str, pod: &Pod) -> Finding {
     Finding::ok(POD, seen)
 }
 
-/// From 1.29 on, where the feature gate is on unless somebody turned it off.
+/// Native sidecars exist from 1.29 on, where the feature gate is on by default.
 fn knows_native_sidecars(version: &Version) -> Option<bool> {
     let mut parts = version.git_version.trim_start_matches('v').split('.');
     let (major, minor) = (

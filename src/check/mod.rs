@@ -1,6 +1,6 @@
-//! `podbeat check`: whether all holds that the agent needs, and what to do where it doesn't. Here
-//! lives what is looked at, with which deadline, what was seen, and the remedy. Never here: a
-//! heartbeat, a token renewed, a file left behind, or anything else that changes the world.
+//! `podbeat check`: checks the agent's prerequisites and suggests fixes. This module defines the
+//! checks, their deadlines, results and remedies. It changes nothing: it sends no heartbeat, renews
+//! no token, and leaves no file behind.
 
 pub mod certificate;
 mod clock;
@@ -37,14 +37,15 @@ const SOURCE: &str = "token.source";
 /// One call of `podbeat check`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// The longest that one check may take. The whole takes no more than five times that: name,
-    /// connection, TLS, an answer and the run come one after another, and all else beside them.
+    /// The limit for one check. The whole command takes at most five times this limit: name,
+    /// connection, TLS, response and run are consecutive, and all other checks run in parallel with
+    /// them.
     pub timeout: Duration,
     /// JSON or YAML instead of a table.
     pub format: Option<Format>,
 }
 
-/// How the findings are shown to programs.
+/// The output format for programs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object, on one line.
@@ -54,12 +55,12 @@ pub enum Format {
 }
 
 impl Format {
-    /// All, with the word of each.
+    /// All formats and their names.
     pub const ALL: [(&'static str, Self); 2] = [("json", Self::Json), ("yaml", Self::Yaml)];
 }
 
-/// Does something that may wait for a disk, on a thread that is left behind if it doesn't end in
-/// time.
+/// Runs work that may wait for a disk, on another thread. Abandons the thread if the work does not
+/// end in time.
 async fn blocking<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
@@ -72,7 +73,8 @@ fn in_words(duration: Duration) -> String {
     humantime::format_duration(duration).to_string()
 }
 
-/// An error, and of its causes the last one: those between say only that there is one.
+/// Formats an error with its last cause only. The causes in between only say that there is another
+/// one.
 fn told(error: &dyn std::error::Error) -> String {
     let mut last = None;
     let mut source = error.source();
@@ -83,16 +85,15 @@ fn told(error: &dyn std::error::Error) -> String {
     last.map_or_else(|| error.to_string(), |last| format!("{error}: {last}"))
 }
 
-/// Looks at everything, side by side where one doesn't rest on the other, and writes what was found
-/// to `out`.
+/// Makes all checks, independent ones in parallel, and writes the results to `out`.
 pub async fn run(
     partial: &Partial,
     invocation: &Invocation,
     out: &mut dyn Write,
     notes: &mut dyn Write,
 ) -> Ending {
-    // The ring provider for the whole process, kube's client included; it is no error if that was
-    // done before.
+    // Installs ring for the whole process, including kube's client. An error means that it is
+    // already installed.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let findings = Findings::new(Box::pin(look(partial, invocation.timeout)).await);
     let text = match invocation.format {
@@ -106,7 +107,7 @@ pub async fn run(
         Ending::Unmet
     };
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Whoever reads has seen enough.
+        // The reader has seen enough.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             let _ = writeln!(notes, "podbeat: cannot write to standard output: {error}");
             Ending::Unwritten
@@ -130,7 +131,7 @@ async fn look(partial: &Partial, limit: Duration) -> Vec<Finding> {
         found.extend(of_service(partial, token, means, limit).await);
         found
     };
-    // Independent of one another.
+    // These do not depend on each other.
     let (service, kubernetes, files) = tokio::join!(
         service,
         kubernetes::check(partial, limit),
@@ -173,8 +174,8 @@ fn settings(faults: &[Fault], dry_run: bool) -> Vec<Finding> {
     each.collect()
 }
 
-/// The files that the settings name and that are read at the start: the agent ends with 64 if one
-/// can't be used.
+/// Checks the configured files that the agent reads at the start. It exits with 64 if one is
+/// unusable.
 async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Means>) {
     let tls = tls_of(config);
     let nonce = match &config.nonce {
@@ -247,8 +248,8 @@ fn tls_of(config: &Config) -> Tls {
     }
 }
 
-/// The token that the agent would send next: the one that the service renewed last, if the journal
-/// holds it, or else that of the settings.
+/// Returns the token that the agent would send next: the last renewed token from the journal, else
+/// the token of the settings.
 async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Secret>) {
     let config = &partial.config;
     let Some(given) = &config.token else {
@@ -314,7 +315,7 @@ async fn of_service(
 ) -> Vec<Finding> {
     let config = &partial.config;
     let Some(url) = &config.service_url else {
-        // The URL itself, or the proxy on the way.
+        // The URL itself, or the proxy.
         let is_of_the_way = |variable: &str| {
             variable == "PODBEAT_SERVICE_URL" || variable.to_ascii_lowercase().ends_with("_proxy")
         };

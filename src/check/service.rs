@@ -1,5 +1,6 @@
-//! The way to the task-run service, step by step: name, connection, TLS, one answer, the run. No
-//! step is taken whose ground does not hold, and the token goes over a verified connection or none.
+//! Checks the connection to the task-run service step by step: name, connection, TLS, one response,
+//! the run. It skips each step whose prerequisite failed, and sends the token only over a verified
+//! connection.
 
 use std::io;
 use std::net::SocketAddr;
@@ -31,25 +32,25 @@ const RUN: &str = "service.run";
 pub(super) const CLOCK: &str = "clock.service";
 const STEPS: [&str; 5] = [DNS, TCP, tls::ID, RUN, CLOCK];
 
-/// Addresses of one name that are tried.
+/// The maximum number of a name's addresses to try.
 const ADDRESSES: usize = 8;
 
-/// What the way to the service needs of the settings.
+/// The settings for the checks of the service.
 pub(super) struct Settings<'settings> {
     pub(super) url: &'settings ServiceUrl,
     pub(super) tls: Tls,
-    /// `None` if there is none that could be sent; its own check says why.
+    /// `None` if there is no usable token; another check reports why.
     pub(super) token: Option<Secret>,
-    /// `None` if it isn't known; its own check says why.
+    /// `None` if it is unknown; another check reports why.
     pub(super) run_id: Option<&'settings str>,
 }
 
-/// No step is taken, and why.
+/// Skips all steps, with the reason.
 pub(super) fn none(why: &str) -> Vec<Finding> {
     STEPS.iter().map(|id| Finding::skipped(id, why)).collect()
 }
 
-/// All steps, as far as they lead.
+/// Makes all steps until one fails.
 pub(super) async fn check(
     settings: Settings<'_>,
     means: Option<Means>,
@@ -65,7 +66,8 @@ pub(super) async fn check(
         }
         Reached::Service(stream, asked) => {
             let (answer, run) = match asked {
-                // Only an answer tells whether our certificate, or none, is taken.
+                // Only a response shows whether the service accepts the client certificate, or its
+                // absence.
                 Some(shows) => {
                     let answer = way.ask(stream, limit).await;
                     let alert = answer.as_ref().err().and_then(|broken| broken.alert);
@@ -92,15 +94,16 @@ pub(super) async fn check(
     found
 }
 
-/// How far the way leads.
+/// How far the steps got.
 enum Reached {
-    /// As far as the check of this id, which failed.
+    /// The check with this ID failed.
     Nothing(&'static str),
-    /// To the service; with whether a certificate of ours is shown, if one was asked for.
+    /// Connected to the service. If it requested a client certificate, the second value says
+    /// whether podbeat sends one.
     Service(Box<dyn Stream>, Option<bool>),
 }
 
-/// Why there was no answer to a plain question.
+/// Why there was no response to the request without a token.
 struct Broken {
     why: String,
     alert: Option<rustls::AlertDescription>,
@@ -117,7 +120,7 @@ impl<'url> Way<'url> {
         }
     }
 
-    /// Name, connection and TLS.
+    /// Makes the steps for name, connection and TLS.
     async fn walk(
         &self,
         means: Option<Means>,
@@ -191,7 +194,7 @@ impl<'url> Way<'url> {
         }
     }
 
-    /// What leads on from a connection to the next hop, or why nothing does.
+    /// Connects through the proxy, if there is one. Otherwise returns the same connection.
     async fn pass_the_proxy(
         &self,
         means: Option<&Means>,
@@ -231,7 +234,7 @@ impl<'url> Way<'url> {
         })
     }
 
-    /// Why the environment's proxy is not used, at the end of what was seen.
+    /// Why podbeat does not use the environment's proxy, as the last part of an observation.
     fn without_proxy(&self) -> String {
         let why = self.route.passed_over();
         why.map_or_else(String::new, |why| format!("; {why}"))
@@ -262,7 +265,7 @@ impl<'url> Way<'url> {
                     .to_owned()
             }
         };
-        // The C library resolves on a thread of its own, which is left behind if it hangs.
+        // The C library resolves names on another thread, which podbeat abandons if it hangs.
         let looked_up = timeout(limit, http_client::addresses(self.route, &Resolver::System)).await;
         let mut all = match looked_up {
             Ok(Ok(addresses)) => addresses,
@@ -293,7 +296,7 @@ impl<'url> Way<'url> {
         (Finding::ok(DNS, seen), Some(all))
     }
 
-    /// To all addresses at once; the first connection that stands is taken.
+    /// Tries all addresses in parallel, and uses the first that is connected, in their order.
     async fn connect(
         &self,
         addresses: &[SocketAddr],
@@ -311,7 +314,7 @@ impl<'url> Way<'url> {
             match tried {
                 Ok(stream) if connected.is_none() => connected = Some((address, took, stream)),
                 Ok(_) => {}
-                // A machine without IPv6 is an ordinary one.
+                // Many machines have no IPv6.
                 Err(error)
                     if error.kind() == io::ErrorKind::NetworkUnreachable && addresses.len() > 1 => {
                 }
@@ -350,7 +353,7 @@ impl<'url> Way<'url> {
         (finding, Some(stream))
     }
 
-    /// One request without a token, for the answer's date. Any answer will do.
+    /// Sends one request without a token, for the date of the response. Any response is sufficient.
     async fn ask(&self, mut stream: Box<dyn Stream>, limit: Duration) -> Result<Dated, Broken> {
         let asked = Timestamp::now();
         match timeout(limit, Head::ask(&mut *stream, &self.request())).await {
@@ -370,7 +373,7 @@ impl<'url> Way<'url> {
         }
     }
 
-    /// The head of that request: what a URL holds is fit for one.
+    /// Builds that request. The contents of a URL are safe in a request's head.
     fn request(&self) -> Vec<u8> {
         let mut url = self.route.url().clone();
         url.set_path(&format!("{}/", url.path().trim_end_matches('/')));
@@ -419,7 +422,7 @@ fn plain_http(stays_here: bool) -> Finding {
     )
 }
 
-/// The run itself, by the client that the agent has.
+/// Gets the run, with the agent's own client.
 async fn run(settings: &Settings<'_>, limit: Duration) -> Finding {
     let Some(token) = &settings.token else {
         return Finding::because(RUN, super::SOURCE);
@@ -465,7 +468,7 @@ fn seen(error: &Error) -> String {
     else {
         return told(error);
     };
-    // Without what the client says to do about it: that is the remedy.
+    // Without the client's own advice, because the remedy contains that.
     let said = response.iter().flat_map(|said| [&said.code, &said.message]);
     let said: String = said.flatten().map(|part| format!(": {part}")).collect();
     format!("the service answered {status}{said}")

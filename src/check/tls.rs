@@ -1,8 +1,8 @@
-//! One TLS handshake with the service, as its client makes it, but with an eye on what is
-//! presented.
+//! Makes one TLS handshake with the service, like its client, and records the certificates that the
+//! service presents.
 //!
-//! The verifier's verdict stands: a chain that it refuses ends the handshake, and nothing is ever
-//! sent over that connection.
+//! The verifier's decision is final: if it rejects the chain, the handshake ends, and podbeat never
+//! sends anything over that connection.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,31 +32,31 @@ use super::token::about;
 
 pub(super) const ID: &str = "service.tls";
 
-/// A certificate that ends sooner should have been replaced by now: those that live for 90 days are
-/// after 60 of them, as a rule.
+/// A certificate that expires within this time should have been renewed already. Certificates with
+/// a lifetime of 90 days are usually renewed after 60 days.
 pub(super) const NEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
 
-/// Names that are shown of a certificate.
+/// The maximum number of a certificate's names to show.
 const NAMES: usize = 6;
 
-/// How a handshake went.
+/// The result of a handshake.
 pub(super) struct Handshake {
-    /// Encrypted and verified, or why not.
+    /// The encrypted and verified connection, or the error.
     pub(super) stream: Result<TlsStream<Box<dyn Stream>>, io::Error>,
-    /// The chain that was presented, the service's own certificate first.
+    /// The presented chain, with the service's own certificate first.
     presented: Vec<CertificateDer<'static>>,
-    /// Whether the service asked for a certificate of ours.
+    /// Whether the service requested a client certificate.
     pub(super) asked: bool,
 }
 
-/// What a client brings to a handshake: its roots, and the certificate that it shows.
+/// A client's configuration for handshakes: its roots and its certificate.
 pub(super) struct Means {
     clients: http_client::tls::Means,
-    /// Those of `PODBEAT_CA_FILE`.
+    /// The roots from `PODBEAT_CA_FILE`.
     roots: Vec<CertificateDer<'static>>,
 }
 
-/// Why the files of the settings can't be used for TLS.
+/// Why the configured files are not usable for TLS.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Unusable {
     #[error(transparent)]
@@ -87,7 +87,7 @@ impl Means {
         &self.roots
     }
 
-    /// Shakes hands. Dropping the future closes the connection.
+    /// Makes the handshake. Dropping the future closes the connection.
     pub(super) async fn shake_hands(
         &self,
         stream: Box<dyn Stream>,
@@ -128,7 +128,7 @@ impl Means {
     }
 }
 
-/// Takes down what is presented, and gives the real verifier's verdict.
+/// Records the presented chain, and returns the decision of the real verifier.
 #[derive(Debug)]
 struct Recorder {
     real: Arc<dyn ServerCertVerifier>,
@@ -181,8 +181,8 @@ impl ServerCertVerifier for Recorder {
     }
 }
 
-/// Shows our certificate, if there is one, and notes that it was asked for: in TLS 1.3 a handshake
-/// is over for the client before the server has looked at it.
+/// Presents the client certificate, if there is one, and records whether the server requested it.
+/// In TLS 1.3, the handshake ends for the client before the server checks the client's certificate.
 #[derive(Debug)]
 struct Shown {
     identity: Option<Arc<CertifiedKey>>,
@@ -195,13 +195,13 @@ impl ResolvesClientCert for Shown {
         self.identity.clone()
     }
 
-    /// Or else nobody would be asked for one.
+    /// Otherwise rustls would not call `resolve`.
     fn has_certs(&self) -> bool {
         true
     }
 }
 
-/// What rustls has against a connection, wherever it stands among the causes of an error.
+/// Finds rustls' error among the causes of an error.
 pub(super) fn cause<'error>(
     error: &'error (dyn std::error::Error + 'static),
 ) -> Option<&'error Error> {
@@ -213,7 +213,8 @@ pub(super) fn cause<'error>(
         if let Some(rejected) = error.downcast_ref::<Rejected>() {
             return Some(&rejected.error);
         }
-        // An io::Error names the source of what it wraps, and not the latter itself.
+        // The source of an io::Error is the source of the wrapped error, not the wrapped error
+        // itself.
         let wrapped = error
             .downcast_ref::<io::Error>()
             .and_then(io::Error::get_ref);
@@ -225,18 +226,18 @@ pub(super) fn cause<'error>(
     None
 }
 
-/// Where the handshake was made to.
+/// The other side of the handshake.
 pub(super) struct Peer<'peer> {
     pub(super) host: &'peer str,
     pub(super) name: &'peer ServerName<'static>,
     pub(super) port: u16,
-    /// Whether the settings have a certificate of ours.
+    /// Whether the settings have a client certificate.
     pub(super) shows_a_certificate: bool,
-    /// Those of `PODBEAT_CA_FILE`.
+    /// The roots from `PODBEAT_CA_FILE`.
     pub(super) roots: &'peer [CertificateDer<'static>],
 }
 
-/// What a handshake shows.
+/// Judges a handshake.
 pub(super) fn judge(handshake: &Handshake, peer: &Peer<'_>, now: Timestamp) -> Finding {
     let read = handshake
         .presented
@@ -313,7 +314,7 @@ fn refused(
                     ));
                     None
                 }
-                // A CA of that name is known.
+                // The roots contain a CA with that name.
                 None => {
                     Some(", but not signed with the key of the CA of that name that podbeat has")
                 }
@@ -416,8 +417,8 @@ fn refused(
     }
 }
 
-/// The alert by which a server that asked for our certificate says what it thinks of it, or of
-/// there being none. Servers don't agree on which one that is (RFC 8446, 6.2, names nine).
+/// Returns the alert with which a server rejects the client certificate, or requires one. Servers
+/// use different alerts for this (RFC 8446, 6.2, names nine).
 pub(super) fn alert(error: &Error) -> Option<AlertDescription> {
     match error {
         Error::AlertReceived(alert) => Some(*alert),

@@ -1,4 +1,4 @@
-//! What can be told of a bearer token without showing any of it. Pure.
+//! Checks a bearer token without showing any part of it. Pure.
 
 use jiff::{SignedDuration, Timestamp};
 use podbeat_task_runs::Secret;
@@ -6,13 +6,13 @@ use podbeat_task_runs::credentials::{Times, times};
 
 use super::finding::Finding;
 
-/// A token that ends sooner is near its end: somebody, or a controller, should have replaced it by
-/// now.
+/// A token that expires within this time should have been replaced already, by a person or a
+/// controller.
 const NEAR: SignedDuration = SignedDuration::from_mins(10);
 
 pub(super) const EXPIRY: &str = "token.expiry";
 
-/// What the token says of its own times.
+/// Checks the times that the token contains.
 pub(super) fn expiry(token: &Secret, now: Timestamp) -> Finding {
     let Some(Times {
         expires_at,
@@ -62,7 +62,7 @@ pub(super) fn expiry(token: &Secret, now: Timestamp) -> Finding {
     Finding::ok(EXPIRY, seen)
 }
 
-/// A time in its two largest units.
+/// Formats a duration in one or two units.
 pub(super) fn about(duration: SignedDuration) -> String {
     let seconds = duration.as_secs();
     let (days, hours, minutes) = (seconds / 86_400, seconds / 3600 % 24, seconds / 60 % 60);
