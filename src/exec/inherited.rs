@@ -1,12 +1,13 @@
-//! What this process was started with, as the kernel tells in `/proc/self`: the command must find
-//! it so.
+//! The signal settings and the process group that this process inherited, from `/proc/self`. The
+//! command must inherit the same.
 
 use std::path::Path;
 
 use podbeat_files::regular_file::{KERNEL, read_text};
 use rustix::process::Signal;
 
-/// Which signals are ignored and blocked: bit N-1 stands for signal N. None, if it can't be read.
+/// The ignored and the blocked signals: bit N-1 is signal N. Both are empty if the file is
+/// unreadable.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Inherited {
     ignored: u64,
@@ -40,13 +41,15 @@ impl Inherited {
     }
 }
 
-/// This process's group; `None` if its leader lives in another process namespace, or it can't be
-/// read. (`getpgrp` says 0 in the first case, which is no `Pid`.)
+/// Returns the process group of this process. `None` if the group's leader is in another process
+/// namespace, or the file is unreadable. (`getpgrp` returns 0 in the first case, which is not a
+/// valid `Pid`.)
 pub(super) fn process_group() -> Option<i32> {
     group_in(&read_text(Path::new("/proc/self/stat"), KERNEL).ok()?)
 }
 
-/// The fifth field; the second is the program's name in parentheses, and may hold anything.
+/// Parses the fifth field. The second is the program's name in parentheses, which may contain
+/// anything.
 fn group_in(stat: &str) -> Option<i32> {
     let (_, fields) = stat.rsplit_once(')')?;
     let group: i32 = fields.split_ascii_whitespace().nth(2)?.parse().ok()?;

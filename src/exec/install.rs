@@ -1,20 +1,20 @@
-//! `podbeat exec --install`: the running binary, copied to where the task's container can run it.
-//! An image made FROM scratch has no `cp`.
+//! `podbeat exec --install`: copies the running binary to a place where the task's container can
+//! run it. An image FROM scratch has no `cp`.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use podbeat_files::regular_file::{Durable, open, replace};
 
-/// The binary of this very process, also if its file was replaced or removed meanwhile.
+/// The binary of this process, even if its file was replaced or removed in the meantime.
 const SELF: &str = "/proc/self/exe";
 
 const NAME: &str = "podbeat";
 
-/// Everybody may run it, only its owner may change it.
+/// Everybody may run it. Only its owner may change it.
 const MODE: u32 = 0o755;
 
-/// Why the copy isn't there.
+/// Why podbeat could not make the copy.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot copy podbeat to {}; check that its directory exists, is writable for this user, and is not full", path.display())]
 pub struct Error {
@@ -22,11 +22,11 @@ pub struct Error {
     source: io::Error,
 }
 
-/// Copies the running binary to `to`, or to `to`/podbeat if that is a directory: mode 0755, whole
-/// at any moment. Returns where it is.
+/// Copies the running binary to `to`, or to `to`/podbeat if that is a directory, with mode 0755.
+/// The file is complete at any moment. Returns its path.
 ///
 /// # Errors
-/// It can't be read or written.
+/// The binary cannot be read, or the copy cannot be written.
 pub fn install(to: &Path) -> Result<PathBuf, Error> {
     let path = if to.is_dir() {
         to.join(NAME)

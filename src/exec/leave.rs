@@ -1,5 +1,4 @@
-//! Where the marker is left: an earlier run's is taken away at the start, this run's is written at
-//! the end.
+//! Removes the marker of an earlier run at the start, and writes the marker of this run at the end.
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -11,13 +10,13 @@ use podbeat_heartbeat::marker::{self, Marker};
 use super::{warn, within};
 use crate::config::ExecConfig;
 
-/// How long the task's start or end is held up by a directory that hangs.
+/// How long a directory that hangs may delay the start or the end of the task.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Everybody may read it: podbeat has another UID than the task.
+/// Everybody may read it, because podbeat's UID differs from the task's.
 const MODE: u32 = 0o644;
 
-/// Why there is no marker, or an old one. The command runs all the same.
+/// Why there is no marker, or an old one. The command runs anyway.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("cannot remove the exit marker of an earlier run, {}; check that its directory is writable for this user", path.display())]
@@ -31,12 +30,13 @@ enum Error {
 /// The marker's file.
 pub(super) struct Place {
     path: PathBuf,
-    /// Whether something that was begun there has not come back, and may still do whatever it was.
+    /// Whether an earlier operation there has not finished, and may still take effect.
     hangs: bool,
 }
 
 impl Place {
-    /// Takes away what an earlier run of the same container left: it is not this run's end.
+    /// Removes the marker of an earlier run of the same container, which does not describe this
+    /// run.
     pub(super) fn prepare(config: &ExecConfig) -> Self {
         let name = marker::file_name(&config.container_name);
         let mut place = Self {
@@ -60,16 +60,16 @@ impl Place {
         place
     }
 
-    /// Leaves this run's marker, but doesn't hold its end up for long.
+    /// Writes this run's marker, without delaying the end for long.
     pub(super) fn leave(self, marker: &Marker) {
         if self.hangs {
             return;
         }
         let text = marker.print();
         let path = self.path.clone();
-        // Durable last, unlike the journal: a flush can take long when the task has just written
-        // much to the same disk, and a marker that is there is worth more than one that would
-        // outlive the node. A torn one after a power cut is told apart.
+        // Flush after the rename, unlike the journal. A flush can take long if the task has just
+        // written much to the same disk, and a visible marker is worth more than one that outlives
+        // the node. If a power failure damages the marker, the reader notices.
         let write = move || {
             replace(&path, MODE, Durable::Afterwards, &|file| {
                 file.write_all(text.as_bytes())

@@ -1,7 +1,7 @@
-//! `podbeat exec`: the task's command inside the task's container, and the exit marker that it
-//! leaves. Here lives the wrapper: it starts the command, passes signals on, reaps orphans, and
-//! ends as the command ended. Never here: tokio, a heartbeat, the Kubernetes API. In the task's
-//! container podbeat is a guest, and costs next to nothing.
+//! `podbeat exec`: runs the task's command in the task's container, and writes its exit marker. The
+//! wrapper starts the command, forwards signals, reaps orphans, and ends with the command's exit
+//! code. It does not use tokio, heartbeats or the Kubernetes API. podbeat is a guest in the task's
+//! container, so it must use almost no resources.
 
 mod inherited;
 mod install;
@@ -26,13 +26,13 @@ use crate::config::ExecConfig;
 
 pub use install::{Error as InstallError, install};
 
-/// What is passed on to the command: every signal that somebody else may send and that can be
-/// caught.
+/// The signals that podbeat forwards to the command: all that another process may send and that can
+/// be caught.
 ///
-/// Not in it: KILL and STOP, which can't be caught; CHLD, which is the wrapper's own; ILL, TRAP,
-/// ABRT, BUS, FPE, SEGV, SYS and STKFLT, by which a process tells of its own faults; PIPE, which is
-/// the writer's own; TTIN and TTOU, which the terminal sends to whoever disturbs it, and the
-/// wrapper doesn't; real-time signals, which no safe interface sends.
+/// Not forwarded: KILL and STOP, which cannot be caught; CHLD, which belongs to the wrapper; ILL,
+/// TRAP, ABRT, BUS, FPE, SEGV, SYS and STKFLT, which report a process's own faults; PIPE, which
+/// belongs to the writer; TTIN and TTOU, which the terminal sends to background processes that use
+/// it, unlike the wrapper; and real-time signals, for which there is no safe interface.
 const PASSED_ON: [Signal; 17] = [
     Signal::HUP,
     Signal::INT,
@@ -53,17 +53,17 @@ const PASSED_ON: [Signal; 17] = [
     Signal::POWER,
 ];
 
-/// As a shell says it: there is no such command.
+/// The exit code of a shell for a command that does not exist.
 const NOT_FOUND: u8 = 127;
 
-/// As a shell says it: there is one, and it can't be run.
+/// The exit code of a shell for a command that exists but cannot be run.
 const NOT_EXECUTABLE: u8 = 126;
 
-/// As a shell and every container runtime say it: this, and the signal's number.
+/// The exit code of shells and container runtimes for a signal is this value plus the signal's
+/// number.
 const BY_SIGNAL: u8 = 128;
 
-/// How long a warning may take: nobody may read standard error, and the task must not wait for
-/// that.
+/// How long a warning may take. If nobody reads standard error, the task must not wait for it.
 const WARNING: Duration = Duration::from_millis(100);
 
 /// How the command ended.
@@ -73,19 +73,18 @@ struct Outcome {
     signal: Option<i32>,
 }
 
-/// Runs the command and returns the exit code to end with: its own; 128 and the signal's number if
-/// one ended it; 127 if there is no such command, 126 if it can't be run. Each is left as an exit
-/// marker, too, where that can be written.
+/// Runs the command, writes an exit marker if possible, and returns the exit code for this process:
+/// the command's own; 128 plus the signal's number if a signal ended it; 127 if the command does
+/// not exist; 126 if it cannot be run.
 ///
-/// The command starts with the environment, the working directory, the open files, the umask, and
-/// the ignored and blocked signals that this process was started with, in a process group of its
-/// own. Only PIPE and CHLD are always at their defaults there: Rust ignores the one before `main`,
-/// and the other must not be ignored if children are to be waited for. (glibc's `posix_spawn`
-/// leaves its two internal signals, 32 and 33, ignored; no program has a use for them.)
+/// The command inherits this process's environment, working directory, open files, umask, and
+/// ignored and blocked signals. It has its own process group. Only PIPE and CHLD always have their
+/// defaults: Rust ignores PIPE before `main`, and CHLD must not be ignored, or podbeat could not
+/// wait for children. (glibc's `posix_spawn` leaves its two internal signals, 32 and 33, ignored.
+/// No program uses them.)
 #[must_use]
 pub fn run(config: &ExecConfig, command: &[OsString]) -> u8 {
-    // Signals first: what comes from here on is passed on as soon as there is somebody to pass it
-    // on to.
+    // Signals first: from here on, signals are kept until the command runs, then forwarded.
     let inherited = Inherited::read();
     let signals = catch(&inherited);
     let started_at = Timestamp::now();
@@ -113,8 +112,8 @@ pub fn run(config: &ExecConfig, command: &[OsString]) -> u8 {
     outcome.code
 }
 
-/// Sets the handlers. What was ignored at the start stays so, and is inherited so (as under
-/// `nohup`). `None` if the end of a child can't be noticed.
+/// Installs the signal handlers. Signals that were ignored at the start stay ignored, also for the
+/// command (as under `nohup`). Returns `None` if podbeat cannot notice the end of a child.
 fn catch(inherited: &Inherited) -> Option<Signals> {
     if inherited.blocks(Signal::CHILD) {
         return None;
@@ -137,13 +136,13 @@ fn direct(command: &[OsString]) -> Command {
     direct
 }
 
-/// Starts the command in a process group of its own, so that a script's `kill 0` doesn't reach the
+/// Starts the command in its own process group, so that a script's `kill 0` does not reach the
 /// wrapper.
 fn spawn(command: &[OsString]) -> io::Result<Pid> {
     match direct(command).process_group(0).spawn() {
         Ok(child) => Ok(Pid::from_child(&child)),
-        // No second process is to be had (a limit on processes, no memory): a task must not be lost
-        // for a marker.
+        // There is no second process (process limit, no memory). Run the command without a marker
+        // rather than not at all.
         Err(error)
             if matches!(
                 error.kind(),
@@ -160,8 +159,8 @@ fn spawn(command: &[OsString]) -> io::Result<Pid> {
     }
 }
 
-/// Waits for the command's end. Passes signals on meanwhile, to the command alone as the kubelet
-/// would, and reaps what others left behind, as process 1 must.
+/// Waits for the end of the command. Meanwhile it forwards signals to the command only, as the
+/// kubelet would, and reaps orphans, as process 1 must.
 fn attend(child: Pid, signals: &mut Signals) -> Outcome {
     loop {
         for signal in signals.wait() {
@@ -171,18 +170,17 @@ fn attend(child: Pid, signals: &mut Signals) -> Outcome {
                 }
             } else if let Some(signal) = PASSED_ON.iter().find(|known| known.as_raw() == signal) {
                 if *signal == Signal::CONT {
-                    // The shell may have brought podbeat back to the foreground.
+                    // The shell may have moved podbeat back to the foreground.
                     hand_over_terminal(child);
                 }
-                // It isn't reaped yet, so that nobody else can bear its number.
+                // The command is not reaped yet, so no other process can have its PID.
                 let _ = kill_process(child, *signal);
             }
         }
     }
 }
 
-/// Takes the status of every process that has ended and is ours to wait for; tells of the command's
-/// own.
+/// Reaps every child that has ended. Returns the outcome of the command, if it is among them.
 fn reap(child: Pid) -> Option<Outcome> {
     loop {
         match wait(WaitOptions::NOHANG) {
@@ -206,15 +204,15 @@ fn reap(child: Pid) -> Option<Outcome> {
     }
 }
 
-/// Makes the command's group the foreground one of the terminal, if podbeat's own is: so Ctrl-C
-/// reaches the task, and once.
+/// Makes the command's process group the foreground group of the terminal, if podbeat's own group
+/// is, so that Ctrl-C reaches the task, and only once.
 fn hand_over_terminal(group: Pid) {
     let terminal = io::stdin();
     let is_ours =
         |foreground: Pid| inherited::process_group() == Some(foreground.as_raw_nonzero().get());
     if tcgetpgrp(&terminal).is_ok_and(is_ours) && tcsetpgrp(&terminal, group).is_ok() {
-        // It may have asked the terminal for something before it was allowed to, and been stopped
-        // for it.
+        // The command may have used the terminal before it was in the foreground. The kernel would
+        // have stopped it.
         let _ = kill_process_group(group, Signal::CONT);
     }
 }
@@ -232,13 +230,12 @@ fn not_run(command: &[OsString], error: &io::Error) -> Outcome {
     Outcome { code, signal: None }
 }
 
-/// Does something that may hang, such as a write, on a thread of its own, and waits no longer than
-/// that.
+/// Runs work that may hang, such as a write, on another thread, and waits for at most `limit`.
 fn within<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Option<T> {
-    /// Ample for a write of a file or a line.
+    /// Enough to write a file or a line.
     const STACK: usize = 128 * 1024;
     let (sender, receiver) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new()
@@ -250,7 +247,7 @@ fn within<T: Send + 'static>(
     receiver.recv_timeout(limit).ok()
 }
 
-/// A line on standard error, which is the task's.
+/// Writes a line to standard error, which belongs to the task.
 fn warn(text: &str) {
     let line = format!("podbeat exec: {}\n", one_line(text));
     let _ = within(WARNING, move || io::stderr().write_all(line.as_bytes()));
