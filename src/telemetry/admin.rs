@@ -1,8 +1,8 @@
-//! The admin endpoint: probes, metrics and status over HTTP/1.1, bounded in all that a client can
-//! take.
+//! The admin endpoint: probes, metrics and status over HTTP/1.1. Everything that a client can use
+//! is limited.
 //!
-//! It takes no part in what podbeat is for: if its port can't be had, podbeat goes on without it,
-//! and no client of it, slow or hostile, holds a heartbeat up.
+//! podbeat does not depend on this endpoint. If it cannot bind the port, podbeat continues without
+//! it, and no client, slow or hostile, can delay a heartbeat.
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -30,33 +30,33 @@ use super::{metrics, status};
 use crate::config::Config;
 use podbeat_interface::messages::Message;
 
-/// Connections that are served at once: kubelet's three probes, two scrapers, a few people. One
-/// more takes the place of the oldest, so that clients that dawdle never keep a probe out.
+/// The maximum number of connections: three probes of the kubelet, two scrapers, a few people. An
+/// additional connection replaces the oldest, so that slow clients cannot block a probe.
 const CONNECTIONS: usize = 16;
 
-/// How long a connection is left alone before a newer one may take its place: a client that has
-/// connected sends its request within that. It also bounds what a storm of connections costs, at
-/// 1600 a second, so that a probe that comes behind as many others as the kernel keeps waiting
-/// (1024) is still answered within the second that kubelet gives it.
+/// The age at which a newer connection may replace a connection. A connected client sends its
+/// request within this time. It also limits the cost of a flood to 1600 connections per second. So
+/// even a probe behind a full accept queue (1024 connections) gets its answer within the kubelet's
+/// timeout of one second.
 const LEFT_ALONE: Duration = Duration::from_millis(10);
 
-/// The largest head of a request, in bytes, and with it what a connection may buffer. hyper allows
-/// no less.
+/// The maximum size of a request's head in bytes, and so the buffer of a connection. It is hyper's
+/// minimum.
 const HEAD: usize = 8 * 1024;
 
-/// How long a client may take to send it.
+/// How long a client may take to send the head.
 const HEAD_WITHIN: Duration = Duration::from_secs(5);
 
-/// How long a connection may last: one request, and its answer of some kilobytes.
+/// How long a connection may last: one request, and its response of some kilobytes.
 const CONNECTION: Duration = Duration::from_secs(10);
 
-/// The wait after accept() failed, most likely because the process has no file descriptor left: an
-/// error that lasts must not spin.
+/// The wait after accept() failed, because a lasting error must not cause a busy loop. The most
+/// likely cause is that the process has no free file descriptor.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(250);
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// The paths, and what each tells.
+/// The paths and their descriptions.
 const PATHS: [(&str, &str); 6] = [
     ("/", "this list"),
     ("/livez", "200 while podbeat's main loop runs"),
@@ -84,15 +84,16 @@ enum Error {
     },
 }
 
-/// Serves until it is dropped, and its connections with it.
+/// Serves until it is dropped. Dropping it also closes the connections.
 #[derive(Debug)]
 pub struct Endpoint {
     serving: JoinHandle<()>,
 }
 
 impl Endpoint {
-    /// Takes the port and begins to serve, if the settings ask for it, and makes the instruments
-    /// that it shows. If the port can't be had, that is logged, and there are none.
+    /// Binds the port, starts to serve, and returns the instruments that the endpoint shows. If the
+    /// settings have no address, or the port cannot be bound, which is logged, there is no endpoint
+    /// and the instruments are off.
     pub async fn open(config: &Config) -> (Option<Self>, Instruments) {
         let Some(address) = config.listen else {
             return (None, Instruments::off());
@@ -121,12 +122,12 @@ impl Endpoint {
 
 impl Drop for Endpoint {
     fn drop(&mut self) {
-        // The set of connections lives in the task, and goes with it.
+        // The task owns the set of connections, so they end with it.
         self.serving.abort();
     }
 }
 
-/// Takes the port. Says which one it is, if the system chose it.
+/// Binds the port, and returns the actual address, because the system may have chosen the port.
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), Error> {
     let bind = async {
         let listener = TcpListener::bind(address).await?;
@@ -150,13 +151,13 @@ async fn accept(listener: TcpListener, panel: Arc<Panel>) {
                 connections.serve(stream, Arc::clone(&panel));
             }
             Err(error) => {
-                // Once: a lack that comes and goes would fill the log.
+                // Log this once, because an intermittent shortage would fill the log.
                 if std::mem::replace(&mut told, true) {
                     debug!(%error, "the admin endpoint cannot accept connections");
                 } else {
                     Message::CannotAcceptConnections { error: &error }.emit();
                 }
-                // It may be ours that use up what is missing.
+                // The connections may themselves use the missing resource.
                 connections.drop_oldest();
                 sleep(ACCEPT_AGAIN).await;
             }
@@ -164,16 +165,17 @@ async fn accept(listener: TcpListener, panel: Arc<Panel>) {
     }
 }
 
-/// The connections that are being served, oldest first.
+/// The open connections, oldest first.
 #[derive(Default)]
 struct Connections {
     tasks: JoinSet<()>,
-    /// All but those that were dropped and have not ended yet.
+    /// All except those that were dropped but have not ended yet.
     by_age: VecDeque<(Instant, AbortHandle)>,
 }
 
 impl Connections {
-    /// Waits until one has ended; without any, for ever. Cancel-safe, as the set's own wait is.
+    /// Waits until a connection ends, or forever if there is none. Cancel-safe, because the set's
+    /// own wait is.
     async fn ended(&mut self) {
         match self.tasks.join_next_with_id().await {
             Some(ended) => {
@@ -187,12 +189,12 @@ impl Connections {
         }
     }
 
-    /// Waits until one more may come, and ends the oldest for it if need be.
+    /// Waits until there is room for one more connection, and ends the oldest if necessary.
     async fn make_room(&mut self) {
         while self.tasks.len() >= CONNECTIONS {
             let left_alone_until = match self.by_age.front() {
                 Some((since, _)) if self.by_age.len() >= CONNECTIONS => *since + LEFT_ALONE,
-                // One was dropped, and ends when its task is next polled.
+                // One was dropped. It ends when its task is next polled.
                 Some(_) | None => {
                     self.ended().await;
                     continue;
@@ -236,7 +238,7 @@ async fn serve(stream: impl AsyncRead + AsyncWrite + Unpin + Send, panel: Arc<Pa
     }
 }
 
-/// Answers one request. No part of its body is read.
+/// Answers one request. It never reads the request's body.
 fn answer<B>(panel: &Arc<Panel>, request: &Request<B>) -> Response<Full<Bytes>> {
     let path = request.uri().path();
     if !PATHS.iter().any(|(known, _)| *known == path) {
@@ -284,7 +286,7 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Full<Bytes>> {
 fn whole<E>(content_type: &'static str, body: Result<Bytes, E>) -> Response<Full<Bytes>> {
     match body {
         Ok(body) => response(StatusCode::OK, content_type, body),
-        // Plain data: there is nothing in it that can't be printed.
+        // Cannot happen: the data is always printable.
         Err(_) => plain(
             StatusCode::INTERNAL_SERVER_ERROR,
             "it could not be printed\n",
@@ -310,7 +312,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(30);
 
-    /// A connection that is being served, in memory, so that time may be paused.
+    /// A served connection in memory, so that tests can pause time.
     fn connect(buffer: usize) -> (DuplexStream, JoinHandle<()>) {
         let (client, server) = tokio::io::duplex(buffer);
         (client, tokio::spawn(serve(server, instruments().1)))
@@ -436,7 +438,7 @@ mod tests {
             .expect("in time")
             .expect("answered");
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        // Nothing else ends the oldest now: its head would be awaited for longer.
+        // Only the new connection can have ended the oldest: its head timeout is longer.
         let mut end = [0];
         let ended = timeout(HEAD_WITHIN / 2, idle[0].read(&mut end)).await;
         assert!(matches!(ended, Ok(Ok(0) | Err(_))), "{ended:?}");

@@ -1,7 +1,7 @@
-//! The instruments that the agent keeps up to date, and the readings that metrics, probes and
-//! status show.
+//! The instruments that the agent updates, and the readings that metrics, probes and status show.
 //!
-//! Without PODBEAT_LISTEN nobody reads them: then there are none, and each method does nothing.
+//! Without PODBEAT_LISTEN, nobody reads them. Then there are no readings, and the methods do
+//! nothing.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -19,16 +19,17 @@ use tokio::time::Instant;
 use super::own_process;
 use crate::config::Config;
 
-/// Upper bounds of `podbeat_attempt_duration_seconds`: from a round trip in the same zone to more
-/// than the default time-out.
+/// The upper bounds of `podbeat_attempt_duration_seconds`: from a round trip within a zone to more
+/// than the default timeout.
 pub(super) const DURATIONS: [f64; 6] = [0.01, 0.05, 0.25, 1.0, 5.0, 15.0];
 
 /// The states of a container.
 pub(super) const STATES: [&str; 3] = ["waiting", "running", "terminated"];
 
-/// What can be accepted, and what can become of those that bring news. They are shown as 0 from the
-/// start: of a counter that appears with its first event, Prometheus can't tell that it has grown.
-/// The rest appears as it happens, because each series is kept ten thousand times.
+/// The combinations that exist from the start, with the value 0: what can be accepted, and the
+/// possible losses of heartbeats with news. Prometheus cannot detect the increase of a counter that
+/// appears with its first event. Other combinations appear when they first happen, because each
+/// series exists ten thousand times.
 const SHOWN_FROM_THE_START: [(Kind, Fate); 18] = [
     (Kind::First, Fate::Accepted),
     (Kind::Periodic, Fate::Accepted),
@@ -50,7 +51,7 @@ const SHOWN_FROM_THE_START: [(Kind, Fate); 18] = [
     (Kind::Final, Fate::Orphaned),
 ];
 
-/// What became of a logical heartbeat.
+/// The outcome of a heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fate {
     Accepted,
@@ -87,7 +88,7 @@ impl Fate {
     }
 }
 
-/// What came of one attempt.
+/// The outcome of one attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// 2xx.
@@ -96,16 +97,16 @@ pub enum Reply {
     Redirect,
     /// 4xx.
     ClientError,
-    /// 5xx, and whatever else is no status that ends an exchange.
+    /// 5xx, and any other status that does not end an exchange.
     ServerError,
-    /// Broke off or timed out: it may have arrived.
+    /// Broke off or timed out. The request may have arrived.
     Ambiguous,
     /// No connection, or no token.
     NotSent,
 }
 
 impl Reply {
-    /// All of them.
+    /// All variants.
     pub const ALL: [Self; 6] = [
         Self::Success,
         Self::Redirect,
@@ -115,7 +116,7 @@ impl Reply {
         Self::NotSent,
     ];
 
-    /// Sorts an HTTP status.
+    /// The class of an HTTP status.
     #[must_use]
     pub fn from_status(status: u16) -> Self {
         match status {
@@ -126,7 +127,7 @@ impl Reply {
         }
     }
 
-    /// The word for metrics.
+    /// The value of the label in metrics.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -140,12 +141,12 @@ impl Reply {
     }
 }
 
-/// A handle on the instruments. Cheap to clone; all clones move the same ones.
+/// A handle to the instruments. It is cheap to clone, and all clones update the same instruments.
 #[derive(Clone, Debug, Default)]
 pub struct Instruments(Option<Arc<Panel>>);
 
 impl Instruments {
-    /// None: nothing is counted and nothing allocated.
+    /// No instruments: counts nothing and allocates nothing.
     #[must_use]
     pub fn off() -> Self {
         Self(None)
@@ -155,13 +156,13 @@ impl Instruments {
         Self(Some(Arc::clone(panel)))
     }
 
-    /// What the core said.
+    /// Records a message of the core.
     pub fn note(&self, note: &Note) {
         self.with(|readings| readings.note(note));
     }
 
-    /// Where the core stands after an event, and when its loop is to turn again at the latest;
-    /// `None` if only an event turns it.
+    /// Records the core's state after an event, and when its loop runs again at the latest. `None`
+    /// if the loop only waits for events.
     pub fn turned(&self, snapshot: Snapshot, turns_again: Option<Instant>) {
         self.with(|readings| {
             readings.snapshot = Some((snapshot, Instant::now()));
@@ -169,12 +170,12 @@ impl Instruments {
         });
     }
 
-    /// What was last seen of each reported container, by an earlier process.
+    /// Records the last known state of each reported container, from an earlier process.
     pub fn seen(&self, statuses: &[ContainerStatus]) {
         self.with(|readings| statuses.iter().for_each(|status| readings.seen(status)));
     }
 
-    /// The pod's UID, if it had to be learned.
+    /// Records the pod's UID, if the settings do not have it.
     pub fn learned(&self, uid: Option<&str>) {
         self.with(|readings| {
             if readings.pod_uid.is_none() {
@@ -183,12 +184,12 @@ impl Instruments {
         });
     }
 
-    /// The watch was ended, because nothing is to be known any more.
+    /// Records that the watch ended because podbeat no longer needs it.
     pub fn watch_ended(&self) {
         self.with(|readings| readings.watch_ended = true);
     }
 
-    /// An attempt is made ready.
+    /// Records that an attempt is prepared.
     pub fn sending(&self, attempt: &Attempt) {
         self.with(|readings| {
             let (heartbeat, kind) = attempt.beat;
@@ -203,17 +204,17 @@ impl Instruments {
         });
     }
 
-    /// An attempt is in the client's hands, or there was no token to hand over.
+    /// Records that an attempt began, or that there was no token for it.
     pub fn begun(&self) {
         self.with(|readings| readings.begun = true);
     }
 
-    /// What came of the attempt.
+    /// Records the outcome of the attempt.
     pub fn replied(&self, reply: Reply, took: Duration) {
         self.with(|readings| readings.replied(reply, took));
     }
 
-    /// The attempt took too long and is given up.
+    /// Records that the attempt timed out and was aborted.
     pub fn gave_up(&self) {
         self.with(|readings| {
             let took = readings.sent.as_ref().map(|sent| sent.since.elapsed());
@@ -221,27 +222,27 @@ impl Instruments {
         });
     }
 
-    /// When the token of this attempt expires, if it tells.
+    /// Records when the token of this attempt expires, if the token contains that.
     pub fn token_expires(&self, at: Option<Timestamp>) {
         self.with(|readings| readings.token_expires = at);
     }
 
-    /// The API server has listed the pod.
+    /// Counts a list of the pod by the API server.
     pub fn listed(&self) {
         self.with(|readings| readings.resyncs += 1);
     }
 
-    /// A watch begins again.
+    /// Counts a restart of the watch.
     pub fn watch_restarted(&self) {
         self.with(|readings| readings.watch_restarts += 1);
     }
 
-    /// A request to the Kubernetes API was refused, failed, or got no answer.
+    /// Counts a request to the Kubernetes API that was rejected, failed or got no answer.
     pub fn kubernetes_failed(&self) {
         self.with(|readings| readings.watch_errors += 1);
     }
 
-    /// The journal or the renewed token could not be written.
+    /// Counts a failed write of the journal or the renewed token.
     pub fn write_failed(&self) {
         self.with(|readings| readings.journal_errors += 1);
     }
@@ -264,7 +265,7 @@ pub(super) struct Panel {
     readings: Mutex<Readings>,
 }
 
-/// What doesn't change.
+/// The values that never change.
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) task_run_id: String,
@@ -297,14 +298,14 @@ impl Panel {
         })
     }
 
-    /// The readings of the moment. Never held over an await.
+    /// The current readings. Never keep the guard across an await.
     pub(super) fn readings(&self) -> MutexGuard<'_, Readings> {
-        // Numbers that a panic left half changed are still numbers.
+        // If a panic interrupted an update, the numbers are still valid.
         self.readings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What changes.
+/// The values that change.
 #[derive(Debug)]
 pub(super) struct Readings {
     /// By kind and fate.
@@ -318,13 +319,13 @@ pub(super) struct Readings {
     pub(super) journal_errors: u64,
     pub(super) reopened: u64,
     pub(super) token_expires: Option<Timestamp>,
-    /// When a heartbeat was last accepted.
+    /// When the service last accepted a heartbeat.
     pub(super) accepted: Option<Instant>,
-    /// The highest number of those that were: the repetition of a last heartbeat is no second one.
+    /// The highest number of an accepted heartbeat. A repeated last heartbeat does not count twice.
     highest_accepted: u64,
-    /// Whether the refusal of the last heartbeat was counted, in this process or an earlier one.
+    /// Whether the refusal of the last heartbeat was counted, by this process or an earlier one.
     refusal_counted: bool,
-    /// Whether an earlier process had counted the last heartbeat as accepted.
+    /// Whether an earlier process counted the last heartbeat as accepted.
     final_counted: bool,
     pub(super) snapshot: Option<(Snapshot, Instant)>,
     pub(super) turns_again: Option<Instant>,
@@ -336,7 +337,7 @@ pub(super) struct Readings {
     pub(super) replied: Option<(Reply, Timestamp)>,
 }
 
-/// A container as it was last seen.
+/// The last known state of a container.
 #[derive(Debug, PartialEq, Eq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Container {
@@ -346,7 +347,7 @@ pub(super) struct Container {
     pub(super) exit_code: Option<i32>,
 }
 
-/// The attempt that was made last.
+/// The last attempt.
 #[derive(Debug)]
 pub(super) struct Sent {
     pub(super) heartbeat: u64,
@@ -406,8 +407,8 @@ impl Readings {
                     self.count(*kind, Fate::Accepted);
                 }
             }
-            // Told here, because a native sidecar lives on after it, and drops it only in its last
-            // moment.
+            // Count the refusal now, because a native sidecar continues after it, and drops the
+            // heartbeat only at the very end.
             Note::Failed {
                 beat: (_, Kind::Final),
                 answer: Answer::Refused { .. },
@@ -479,14 +480,14 @@ impl Readings {
         }
     }
 
-    /// How long ago the API last confirmed the pod's states, to an earlier process perhaps; `None`
-    /// if never.
+    /// How long ago the API last confirmed the pod's states, perhaps to an earlier process. `None`
+    /// if it never did.
     pub(super) fn status_age(&self) -> Option<Duration> {
         let (snapshot, then) = self.snapshot.as_ref()?;
         Some(snapshot.status_age?.saturating_add(then.elapsed()))
     }
 
-    /// Whether the pod need not be watched any more.
+    /// Whether podbeat no longer needs to watch the pod.
     pub(super) fn is_watch_over(&self) -> bool {
         self.watch_ended || self.snapshot().is_some_and(|snapshot| snapshot.gone)
     }
@@ -508,7 +509,7 @@ pub(super) mod tests {
     use podbeat_interface::environment::Flags;
     use podbeat_task_runs::model::{ContainerStateTerminated, ContainerStateWaiting};
 
-    /// Instruments of a pod `p`, and the panel that they move.
+    /// Instruments of a pod `p`, and their panel.
     pub(in crate::telemetry) fn instruments() -> (Instruments, Arc<Panel>) {
         let settings = BTreeMap::from(
             [

@@ -1,9 +1,9 @@
-//! Logs: one line an event on standard error, JSON in a pod, text on a terminal.
+//! The log: one line per event on standard error, as JSON in a pod or as text on a terminal.
 //!
-//! A subscriber of our own rather than tracing-subscriber's layers, of which the filter alone is
-//! used: a line must stay one line and do a terminal no harm whatever a container, the service or
-//! the API server says, have an end, and be the same in both forms. Spans are nobody's here, so
-//! none is ever made.
+//! podbeat has its own subscriber, and uses only the filter of tracing-subscriber. Its layers do
+//! not ensure that an event is one line of limited length, safe on a terminal, whatever text comes
+//! from a container, the service or the API server, with the same content in both formats. podbeat
+//! uses no spans, so it creates none.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
@@ -22,20 +22,20 @@ use super::unread::Unread;
 use crate::config::{Config, LogFormat};
 use podbeat_interface::messages::{Message, Text};
 
-/// The most of one value, in bytes. The longest of ours is a last heartbeat's body, with 12 KiB of
-/// termination messages at most (the kubelet's limit for a pod).
+/// The maximum size of one value, in bytes. podbeat's longest value is the body of a last
+/// heartbeat, with at most 12 KiB of termination messages (the kubelet's limit for a pod).
 const LARGEST: usize = 32 * 1024;
 
-/// Where fields begin in the text form, so that they stand in a column behind most messages.
+/// The column of the first field in the text format, so that fields align after most messages.
 const COLUMN: usize = 46;
 
-/// Sets the process's log up, and a panic hook that logs.
+/// Installs the process's log, and a panic hook that logs.
 ///
-/// kube's client logs each failed request at error level; podbeat reports the same with its remedy,
-/// so libraries are heard only where the filter names them, or at trace.
+/// kube's client logs each failed request at level error. podbeat reports the same failure with its
+/// remedy. So libraries log only if the filter names them, or at level trace.
 ///
 /// # Errors
-/// The process has a log already.
+/// The process already has a log.
 pub fn install(config: &Config) -> Result<(), SetGlobalDefaultError> {
     let form = match config.log_format {
         LogFormat::Json => Form::Json,
@@ -70,7 +70,7 @@ fn log_panic(panic: &PanicHookInfo<'_>) {
     .emit();
 }
 
-/// A log that nobody reads must not hold a heartbeat up, nor end it.
+/// Writes to standard error. A log that nobody reads must not delay a heartbeat or end the process.
 fn to_stderr(line: &str) {
     static LOG: LazyLock<Unread<io::Stderr>> = LazyLock::new(|| Unread::new(io::stderr()));
     if let Some(lines) = LOG.left_out() {
@@ -79,7 +79,7 @@ fn to_stderr(line: &str) {
     LOG.write(line);
 }
 
-/// Writes what the filter lets through.
+/// Writes the events that pass the filter.
 struct Log<W> {
     filter: Targets,
     most: LevelFilter,
@@ -131,7 +131,7 @@ impl<W: Fn(&str) + 'static> Subscriber for Log<W> {
         (self.write)(&line(event, self.form, Timestamp::now()));
     }
 
-    // No span is enabled, so none of these is called for one of ours.
+    // No span is enabled, so these are not called for podbeat's own spans.
     fn new_span(&self, _: &Attributes<'_>) -> Id {
         Id::from_u64(1)
     }
@@ -145,7 +145,7 @@ fn line(event: &Event<'_>, form: Form, at: Timestamp) -> String {
     let mut found = Found::default();
     event.record(&mut found);
     let mut line = String::with_capacity(256);
-    // Writing into a String can't fail.
+    // Writing into a String never fails.
     let _ = match form {
         Form::Json => json(&mut line, event.metadata(), &found, at),
         Form::Text { colours } => text(&mut line, event.metadata(), &found, at, colours),
@@ -153,7 +153,7 @@ fn line(event: &Event<'_>, form: Form, at: Timestamp) -> String {
     line
 }
 
-/// One flat object: when, how grave, what, its fields, and where in the code.
+/// Formats one flat object: time, level, message, fields, and target.
 fn json(line: &mut String, metadata: &Metadata<'_>, found: &Found, at: Timestamp) -> fmt::Result {
     write!(
         line,
@@ -162,7 +162,7 @@ fn json(line: &mut String, metadata: &Metadata<'_>, found: &Found, at: Timestamp
     )?;
     json_text(line, &found.message)?;
     for (name, value) in &found.fields {
-        // A library's field must not stand in for one of these.
+        // Rename a library's field that has the name of one of these.
         let suffix = if ["timestamp", "level", "target"].contains(name) {
             "_"
         } else {
@@ -188,7 +188,7 @@ fn json_text(line: &mut String, text: &str) -> fmt::Result {
             '\\' => line.push_str("\\\\"),
             '\n' => line.push_str("\\n"),
             '\t' => line.push_str("\\t"),
-            // All of these are below U+10000, where JSON's escapes end.
+            // All of these are below U+10000, the limit of a single JSON escape.
             character if acts(character) => write!(line, "\\u{:04x}", u32::from(character))?,
             character => line.push(character),
         }
@@ -197,7 +197,7 @@ fn json_text(line: &mut String, text: &str) -> fmt::Result {
     Ok(())
 }
 
-/// The time of day (UTC), how grave, what, its fields.
+/// Formats the time of day (UTC), level, message and fields.
 fn text(
     line: &mut String,
     metadata: &Metadata<'_>,
@@ -245,13 +245,13 @@ fn text(
     Ok(())
 }
 
-/// Whether a value needs no quotes to be told from what stands beside it.
+/// Whether a value needs no quotes.
 fn is_plain(text: &str) -> bool {
     let needs_quotes = |c: char| c.is_whitespace() || c == '\\' || acts(c);
     !text.is_empty() && !text.starts_with('"') && !text.contains(needs_quotes)
 }
 
-/// Adds a text to the line, its end or a quote's never within it.
+/// Adds a text to the line. Escapes line ends and, if `quoted`, quotes.
 fn on_one_line(line: &mut String, text: &str, quoted: bool) {
     for character in text.chars() {
         match character {
@@ -263,7 +263,7 @@ fn on_one_line(line: &mut String, text: &str, quoted: bool) {
     }
 }
 
-/// What an event holds.
+/// The content of an event.
 #[derive(Default)]
 struct Found {
     message: String,
@@ -271,16 +271,16 @@ struct Found {
 }
 
 enum Value {
-    /// Quoted where the form demands it.
+    /// Quoted where the format requires it.
     Text(String),
-    /// A number, true or false.
+    /// A number or a Boolean.
     Bare(String),
 }
 
 impl Found {
     fn text(&mut self, field: &Field, value: fmt::Arguments<'_>) {
         let mut text = Bounded(String::new());
-        // An error means that the value is cut short.
+        // An error means that the value was shortened.
         let _ = text.write_fmt(value);
         match field.name() {
             "message" => self.message = text.0,
@@ -320,7 +320,7 @@ impl Visit for Found {
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
-        // JSON has no word for the others.
+        // JSON cannot express other values.
         if value.is_finite() {
             self.bare(field, &value);
         } else {
@@ -329,7 +329,7 @@ impl Visit for Found {
     }
 }
 
-/// A text that takes no more than [`LARGEST`] bytes.
+/// A text of at most [`LARGEST`] bytes, plus an ellipsis.
 struct Bounded(String);
 
 impl fmt::Write for Bounded {
@@ -347,7 +347,7 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// What is written while `act` runs.
+/// The lines that are written while `act` runs.
 #[cfg(test)]
 pub(crate) fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
     use std::sync::{Arc, Mutex};

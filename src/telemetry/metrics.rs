@@ -1,4 +1,4 @@
-//! The metrics: one table, from which /metrics is printed and docs/metrics.md is made.
+//! The metrics, in one table. /metrics and docs/metrics.md are generated from it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -18,21 +18,21 @@ use prometheus_client::registry::Registry;
 use super::instruments::{Panel, Readings};
 use super::own_process;
 
-/// What a metric is.
+/// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Only grows; its name ends with `_total`.
+    /// Only increases. The name ends with `_total`.
     Counter,
-    /// Goes up and down.
+    /// Increases and decreases.
     Gauge,
-    /// Counts by size; its samples end with `_bucket`, `_sum` and `_count`.
+    /// Counts by size. The samples' names end with `_bucket`, `_sum` and `_count`.
     Histogram,
-    /// Always 1: its labels tell; its name ends with `_info`.
+    /// Always 1, with the information in its labels. The name ends with `_info`.
     Info,
 }
 
 impl Type {
-    /// The word in `# TYPE`.
+    /// The name in `# TYPE`.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -43,7 +43,7 @@ impl Type {
         }
     }
 
-    /// What the samples' names have behind that of the family.
+    /// The suffix of a sample's name after the name of the family.
     fn suffix(self) -> &'static str {
         match self {
             Self::Counter => "_total",
@@ -65,30 +65,30 @@ impl Type {
 /// A label of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Label {
-    /// Its name.
+    /// The label's name.
     pub name: &'static str,
-    /// All values that it can have; none for a text that is the same for the whole process.
+    /// All possible values. Empty for a text that is the same during the whole process.
     pub values: &'static [&'static str],
 }
 
 /// A row of the table.
 #[derive(Clone, Copy, Debug)]
 pub struct Metric {
-    /// The name, as it is queried.
+    /// The name in queries.
     pub name: &'static str,
-    /// What it is.
+    /// The type.
     pub kind: Type,
-    /// Its labels.
+    /// The labels.
     pub labels: &'static [Label],
-    /// What it tells, for `# HELP` and the document.
+    /// The description, for `# HELP` and the documentation.
     pub meaning: &'static str,
-    /// When it is absent, if it can be.
+    /// When the metric is absent, if it can be.
     pub absent: Option<&'static str>,
     read: fn(&Reading<'_>) -> Samples,
 }
 
 impl Metric {
-    /// The name in `# TYPE`: without what OpenMetrics adds for each sample.
+    /// The name in `# TYPE`, without the suffix that OpenMetrics adds to each sample.
     #[must_use]
     pub fn family(&self) -> &'static str {
         self.name
@@ -125,7 +125,7 @@ const STATES: Label = Label {
     values: &super::instruments::STATES,
 };
 
-/// Every metric, in the order in which they are printed.
+/// Every metric, in the order of the output.
 pub const METRICS: &[Metric] = &[
     Metric {
         name: "podbeat_build_info",
@@ -386,7 +386,7 @@ pub const METRICS: &[Metric] = &[
 
 const NO_PROC: &str = "podbeat cannot read /proc";
 
-/// What is read at one scrape.
+/// The source of the values for one scrape.
 struct Reading<'panel> {
     panel: &'panel Panel,
     readings: &'panel Readings,
@@ -423,9 +423,9 @@ fn since_1970(at: Timestamp) -> f64 {
     at.as_duration().as_secs_f64()
 }
 
-/// Prints all metrics in the text form of OpenMetrics 1.0.
+/// Prints all metrics in the text format of OpenMetrics 1.0.
 pub(super) fn text(panel: &Arc<Panel>) -> Result<String, fmt::Error> {
-    // Put together anew at each scrape: nothing is kept between two.
+    // Create the registry for each scrape, so that it uses no memory between scrapes.
     let mut registry = Registry::default();
     registry.register_collector(Box::new(Table(Arc::clone(panel))));
     let mut text = String::new();

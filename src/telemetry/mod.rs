@@ -1,7 +1,7 @@
-//! What podbeat tells its operators: its log, its metrics, and the admin endpoint with the probes
-//! and the status. Here lives how it is told: format, filter, destination, and the readings that
-//! are shown. podbeat_interface::messages defines every log line; the code that logs one makes it
-//! there and then. Never here: a decision, and no secret: they don't print.
+//! podbeat's output for operators: the log, the metrics, and the admin endpoint with the probes and
+//! the status. This module defines format, filter, destination and readings.
+//! `podbeat_interface::messages` defines every log line, and the code that logs a line emits it
+//! directly. This module makes no decisions, and has no secrets, because they cannot be printed.
 
 pub mod admin;
 pub mod instruments;
@@ -12,7 +12,7 @@ mod probes;
 mod status;
 mod unread;
 
-// `podbeat explain` reads the text form of the log as it was written.
+// `podbeat explain` must be able to read the text format of the log.
 #[cfg(feature = "laptop")]
 #[cfg(test)]
 mod read_back {

@@ -1,25 +1,26 @@
-//! What the kernel says of podbeat's own process: its processor time, its memory, its start.
+//! The kernel's data about podbeat's own process: CPU time, memory and start time.
 
 use std::path::Path;
 
 use jiff::Timestamp;
 use podbeat_files::regular_file::{KERNEL, read_text};
 
-/// Processor time that the process has used, user and system, in seconds.
+/// The process's CPU time, user and system, in seconds.
 pub(super) fn cpu_seconds() -> Option<f64> {
     let stat = told("/proc/self/stat")?;
     Some(seconds(field(&stat, 14)?.checked_add(field(&stat, 15)?)?))
 }
 
-/// Memory of the process that is in RAM, in bytes.
+/// The process's resident memory, in bytes.
 pub(super) fn resident_bytes() -> Option<u64> {
     let statm = told("/proc/self/statm")?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
 }
 
-/// When the process started, in seconds since 1970. The kernel tells it since the boot of the
-/// machine, to a hundredth; asked once, so that it doesn't move with the wall clock.
+/// When the process started, in seconds since 1970. The kernel reports the time since the machine's
+/// boot, in hundredths of a second. Read it only once, so that it does not change with the wall
+/// clock.
 pub(super) fn started_at() -> Option<f64> {
     let stat = told("/proc/self/stat")?;
     let uptime = told("/proc/uptime")?;
@@ -40,8 +41,8 @@ fn seconds(ticks: u64) -> f64 {
     ticks as f64 / rustix::param::clock_ticks_per_second().max(1) as f64
 }
 
-/// A field of `/proc/self/stat`, counted from 1 as proc(5) does. The second is the program's name
-/// in parentheses, which may hold blanks and parentheses itself.
+/// Returns a field of `/proc/self/stat`, counted from 1 as in proc(5). The second field is the
+/// program's name in parentheses, which may itself contain spaces and parentheses.
 fn field(stat: &str, number: usize) -> Option<u64> {
     let (_, behind_name) = stat.rsplit_once(')')?;
     behind_name

@@ -1,4 +1,4 @@
-//! What the three probes answer. Each asks another question, so that no trouble outside makes the
+//! The three probes. Each answers a different question, so that no external problem makes the
 //! kubelet kill podbeat.
 
 use std::fmt::Write;
@@ -9,14 +9,14 @@ use tokio::time::Instant;
 
 use super::instruments::Panel;
 
-/// A loop that hasn't turned for so long after it meant to is stuck. It takes microseconds for an
-/// event, waits for nothing but events, and may be starved only as long as the node itself is.
+/// The main loop is stuck if it is late by more than this. It needs microseconds for an event, and
+/// waits only for events, so it is late only if the node is overloaded.
 const STUCK: Duration = Duration::from_secs(60);
 
-/// A heartbeat may fail and be repeated before podbeat counts as not ready.
+/// A heartbeat may fail and be retried before podbeat is not ready.
 const INTERVALS: u32 = 3;
 
-/// Why a probe fails: one line for each reason.
+/// Why a probe fails, with one line for each reason.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Reasons(Vec<String>);
 
@@ -37,7 +37,7 @@ impl Reasons {
     }
 }
 
-/// Whether the process's loop runs. The service and the Kubernetes API have no part in it.
+/// Whether the main loop runs. The service and the Kubernetes API do not affect this probe.
 pub(super) fn live(panel: &Panel) -> Reasons {
     let mut reasons = Reasons::default();
     let due = panel.readings().turns_again;
@@ -47,8 +47,8 @@ pub(super) fn live(panel: &Panel) -> Reasons {
     reasons
 }
 
-/// Whether the first attempt was begun, whatever became of it; or, after a restart, nothing is left
-/// to be sent.
+/// Whether the first attempt began, with any outcome. After a restart, also if there is nothing
+/// left to send.
 pub(super) fn started(panel: &Panel) -> Reasons {
     let mut reasons = Reasons::default();
     let readings = panel.readings();
@@ -58,8 +58,8 @@ pub(super) fn started(panel: &Panel) -> Reasons {
     reasons
 }
 
-/// Whether the run is being told: the pod is seen and the service accepts. Once the last heartbeat
-/// was accepted there is nothing more to tell, and podbeat is ready for good.
+/// Whether podbeat reports the run: it sees the pod, and the service accepts heartbeats. After an
+/// accepted last heartbeat there is nothing more to report, and podbeat stays ready.
 pub(super) fn ready(panel: &Panel) -> Reasons {
     let mut reasons = Reasons::default();
     let readings = panel.readings();
@@ -101,7 +101,7 @@ pub(super) fn ready(panel: &Panel) -> Reasons {
     reasons
 }
 
-/// To the tenth of a second.
+/// Rounds down to tenths of a second.
 fn rounded(age: Duration) -> humantime::FormattedDuration {
     let tenths = u64::try_from(age.as_millis() / 100).unwrap_or(u64::MAX);
     humantime::format_duration(Duration::from_millis(tenths.saturating_mul(100)))
@@ -200,7 +200,7 @@ mod tests {
         assert!(!started(&panel).is_empty());
         begun.begun();
         assert!(started(&panel).is_empty());
-        // After a restart behind an accepted last heartbeat nothing will ever be sent.
+        // After an accepted last heartbeat, a restarted podbeat never sends anything.
         let (resumed, panel) = instruments();
         let snapshot = Snapshot {
             last_heartbeat: LastHeartbeat::Accepted,

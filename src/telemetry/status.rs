@@ -1,6 +1,6 @@
-//! The status: what podbeat saw, sent and was answered last, as JSON for people and scripts. It
-//! holds no secret: neither bodies, nonces and tokens nor what containers and the service say in
-//! free text.
+//! The status: what podbeat last saw, sent and received, as JSON for people and scripts. It
+//! contains no secrets: no bodies, nonces or tokens, and no free text from containers or the
+//! service.
 
 use std::time::Duration;
 
@@ -42,9 +42,9 @@ struct Pod<'panel> {
 #[serde(rename_all = "camelCase")]
 struct Seen<'panel> {
     containers: &'panel [Container],
-    /// To the millisecond.
+    /// With a precision of one millisecond.
     confirmed_seconds_ago: Option<f64>,
-    /// Whether the pod is still watched.
+    /// Whether podbeat still watches the pod.
     watching: bool,
 }
 

@@ -1,6 +1,6 @@
-//! Writes a log that perhaps nobody reads. A pipe that is full would hold up whoever writes to it,
-//! for ever: a container runtime that hangs, or a reader that was stopped. Heartbeats and signals
-//! must not wait for it, so what can't be written is left out and counted.
+//! Writes a log that perhaps nobody reads. If a container runtime hangs or a reader is stopped, the
+//! pipe is full, and a write would block forever. Heartbeats and signals must not wait for that, so
+//! podbeat drops and counts the lines that it cannot write.
 
 use std::borrow::Cow;
 use std::io::Write;
@@ -10,18 +10,18 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-/// How much a pipe takes at once that is said to take anything (PIPE_BUF, pipe(7)).
+/// The number of bytes that a pipe accepts at once if it is writable (PIPE_BUF, pipe(7)).
 const AT_ONCE: usize = 4096;
 
-/// How long a full pipe is waited for before lines are left out: its reader may only be slow.
+/// How long to wait for a full pipe before dropping lines, because its reader may only be slow.
 const PATIENCE: Duration = Duration::from_millis(50);
 
-/// A log, and what of it was left out.
+/// A log, and the number of lines that were dropped.
 pub(super) struct Unread<W> {
     to: W,
-    /// Lines left out since the last one that was written.
+    /// Lines dropped since the last written one.
     dropped: AtomicU64,
-    /// Whether the last one that was written has no end.
+    /// Whether the last written line is incomplete.
     is_torn: AtomicBool,
 }
 
@@ -37,7 +37,7 @@ where
         }
     }
 
-    /// How many lines were left out, if another one can be written now. They are then forgotten.
+    /// If another line can be written now, returns the number of dropped lines and resets it.
     pub(super) fn left_out(&self) -> Option<u64> {
         if self.dropped.load(Ordering::Relaxed) == 0 || !self.takes_more(Duration::ZERO) {
             return None;
@@ -45,9 +45,9 @@ where
         Some(self.dropped.swap(0, Ordering::Relaxed)).filter(|count| *count > 0)
     }
 
-    /// Writes a line, or leaves it out.
+    /// Writes a line, or drops it.
     pub(super) fn write(&self, line: &str) {
-        // Once one was left out, those behind it are not waited for.
+        // After a dropped line, do not wait for the next ones.
         let patience = if self.dropped.load(Ordering::Relaxed) == 0 {
             PATIENCE
         } else {
@@ -64,7 +64,7 @@ where
                 self.is_torn.fetch_or(begun, Ordering::Relaxed);
                 return;
             }
-            // One that is closed is nobody's either.
+            // Nobody reads a closed log either.
             if (&self.to).write_all(part).is_err() {
                 return;
             }
@@ -73,14 +73,14 @@ where
         self.is_torn.store(false, Ordering::Relaxed);
     }
 
-    /// Whether [`AT_ONCE`] bytes can be written without waiting. Files always take them.
+    /// Whether [`AT_ONCE`] bytes can be written without waiting. Always true for files.
     fn takes_more(&self, patience: Duration) -> bool {
         let to = &self.to;
         let mut asked = [PollFd::new(&to, PollFlags::OUT)];
         let patience = Timespec::try_from(patience).ok();
         match poll(&mut asked, patience.as_ref()) {
             Ok(ready) => ready > 0,
-            // A signal came, perhaps: better to leave a line out than to wait.
+            // Perhaps a signal arrived. It is better to drop a line than to wait.
             Err(_) => false,
         }
     }
@@ -105,7 +105,7 @@ mod tests {
         let (mut reader, log) = pipe();
         let line = format!("{}\n", "x".repeat(10_000));
         let mut left_out = 0;
-        // A pipe holds 64 KiB (pipe(7)).
+        // The capacity of a pipe is 64 KiB (pipe(7)).
         for _ in 0..50 {
             log.write(&line);
         }
@@ -123,7 +123,7 @@ mod tests {
         let whole = all.lines().filter(|text| text.len() == 10_000).count();
         assert!((4..7).contains(&whole), "{whole}");
         assert_eq!(u64::try_from(whole).expect("few") + left_out, 50);
-        // The one that broke off has its end before the next.
+        // The incomplete line ends before the next one begins.
         assert!(all.ends_with("x\nbehind\n"));
         assert!(all.lines().count() - whole <= 2);
     }
