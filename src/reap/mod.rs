@@ -1,6 +1,6 @@
-//! `podbeat reap`: the last heartbeat of pods that ended without one. Here lives which pods those
-//! are, what their last heartbeat says, and that it is sent at most once. Never here: watching,
-//! waiting, retrying: it is run again.
+//! `podbeat reap`: sends the last heartbeat of pods that ended without one. This module finds these
+//! pods, builds their last heartbeats, and sends each at most once. It does not watch, wait or
+//! retry; users run it again.
 
 mod verdict;
 
@@ -31,24 +31,24 @@ use crate::journal;
 /// One call of `podbeat reap`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// Whose last heartbeats are looked for.
+    /// The pods to look at.
     pub target: Target,
-    /// Say what would be sent, and send nothing.
+    /// Print what podbeat would send, and send nothing.
     pub dry_run: bool,
-    /// One JSON object a pod instead of text.
+    /// Print one JSON object per pod instead of text.
     pub json: bool,
-    /// Pods that ended later than that long ago are left alone.
+    /// Skip pods that ended more recently than this.
     pub older_than: Duration,
 }
 
-/// Whose last heartbeats are looked for.
+/// The pods to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The pods that a label selector chooses; without one all.
+    /// The pods that match a label selector, or all pods.
     Pods {
-        /// In every namespace.
+        /// In all namespaces.
         everywhere: bool,
-        /// As kubectl takes it.
+        /// The label selector, in kubectl's syntax.
         labels: Option<String>,
     },
     /// One pod.
@@ -57,53 +57,53 @@ pub enum Target {
     Journal(PathBuf),
 }
 
-/// Why nothing, or not all, could be done.
+/// Why the command failed, or could not process all pods.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The service, or the way to it.
+    /// The service rejected a request, or cannot be reached.
     #[error(transparent)]
     Service(#[from] error::Error),
-    /// The Kubernetes API, or the way to it.
+    /// The Kubernetes API rejected a request, or cannot be reached.
     #[error(transparent)]
     Kubernetes(#[from] podbeat_kubernetes::error::Error),
-    /// More pods than can be judged.
+    /// There are too many pods to keep in memory.
     #[error(
         "too many pods with podbeat to keep in memory; choose fewer with a namespace or a label selector"
     )]
     TooMany,
-    /// There is no such pod.
+    /// The pod does not exist.
     #[error(
         "pod {name} not found; only the journal of a deleted pod shows how the pod ended (--journal)"
     )]
     NoSuchPod {
-        /// Its name.
+        /// The pod's name.
         name: String,
     },
-    /// The journal can't be used.
+    /// The journal is not usable.
     #[error("cannot use the journal {}", path.display())]
     Journal {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         #[source]
         source: Malformed,
     },
-    /// There is no journal.
+    /// The journal does not exist.
     #[error("journal {} not found", path.display())]
     NoJournal {
         /// The file.
         path: PathBuf,
     },
-    /// There is no nonce in its file.
+    /// The nonce file has no usable nonce.
     #[error(transparent)]
     Nonce(#[from] nonce::Unusable),
-    /// The outcome can't be written.
+    /// The output cannot be written.
     #[error("cannot write to standard output")]
     Write(#[source] io::Error),
 }
 
 impl Error {
-    /// How the process ends with it.
+    /// The ending of the process for this error.
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
@@ -124,31 +124,31 @@ impl Error {
     }
 }
 
-/// What became of one pod.
+/// The outcome for one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum Outcome {
     /// The service accepted the last heartbeat.
     Sent,
-    /// It would have been sent.
+    /// podbeat would have sent the last heartbeat, but this is a dry run.
     WouldSend,
-    /// The pod hasn't ended.
+    /// The pod has not ended.
     Open,
-    /// Podbeat delivered it.
+    /// podbeat itself delivered the last heartbeat.
     Settled,
-    /// The pod ended a moment ago.
+    /// The pod ended too recently.
     Young,
     /// A later pod executes the run.
     Superseded,
-    /// Another pod of the run hasn't ended.
+    /// Another pod of the run has not ended.
     Held,
-    /// The service knows already how the run ended.
+    /// The service already knows how the run ended.
     Known,
-    /// The service knows no such run, or says that it is another's.
+    /// The service does not know the run, or says that it belongs to another pod.
     Disowned,
-    /// There was no room for it.
+    /// There was not enough memory for it.
     Left,
-    /// Nothing was done, since nobody can tell whether it would be right.
+    /// podbeat did nothing, because it cannot know whether a last heartbeat would be right.
     Unclear,
     /// It failed.
     Failed,
@@ -173,7 +173,7 @@ impl Outcome {
     }
 }
 
-/// A pod and what became of it, for `-o json`.
+/// A pod and its outcome, for `-o json`.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Told<'case> {
@@ -186,9 +186,9 @@ struct Told<'case> {
     heartbeat: Option<&'case HeartbeatTaskRunRequest>,
 }
 
-/// Does what is asked for; what became of each pod goes to `out`, errors and what else there is to
-/// say to `notes`. Nothing is tried twice: whoever wants that calls again, and what was accepted
-/// before is not sent then.
+/// Runs the command. Writes the outcome for each pod to `out`, and errors and notes to `notes`.
+/// podbeat retries nothing. Users can run the command again, and it then does not repeat accepted
+/// heartbeats.
 pub async fn run(
     config: &ReapConfig,
     invocation: &Invocation,
@@ -245,14 +245,14 @@ struct Reaper<'run> {
     invocation: &'run Invocation,
     out: &'run mut dyn Write,
     notes: &'run mut dyn Write,
-    /// Those of the cluster, if pods are asked for.
+    /// The cluster's pods, unless the target is a journal.
     pods: Option<Pods>,
     counts: std::collections::BTreeMap<Outcome, usize>,
-    /// What the first error means for the process.
+    /// The ending for the first error.
     first: Option<Ending>,
 }
 
-/// What became of one pod, and what there is to say of it.
+/// The outcome for one pod, and its description.
 struct Case {
     outcome: Outcome,
     message: String,
@@ -301,7 +301,7 @@ impl Reaper<'_> {
         };
         let mut docket = Docket::new(rules, Timestamp::now(), chosen);
         let mut taken = Ok(());
-        // All of them, whichever are asked for: other pods of the same runs may be among them.
+        // List all pods, not only the chosen ones, because others may belong to the same runs.
         pods.list(place, None, |pod| {
             if taken.is_ok() {
                 taken = docket.take(&pod);
@@ -321,7 +321,7 @@ impl Reaper<'_> {
         self.summarize()
     }
 
-    /// Deals with one pod. `false` if others would end alike.
+    /// Processes one pod. Returns `false` if the remaining pods would fail in the same way.
     async fn pod(&mut self, name: &str, verdict: Verdict) -> Result<bool, Error> {
         let (run, case) = match verdict {
             Verdict::Unnamed => {
@@ -388,7 +388,8 @@ impl Reaper<'_> {
         Ok(true)
     }
 
-    /// Sends what is missing, if the service still waits for it. `false` if others would end alike.
+    /// Sends the missing heartbeat, if the service still waits for it. Returns `false` if the
+    /// remaining pods would fail in the same way.
     async fn missing(&mut self, pod: &str, mut missing: Missing) -> Result<bool, Error> {
         let case = match self.deal_with(&mut missing).await {
             Ok(case) => case,
@@ -402,7 +403,7 @@ impl Reaper<'_> {
         if let Some(case) = self.is_waited_for(missing).await? {
             return Ok(case);
         }
-        // With no retry count, the service takes the heartbeat for one of the Job's first pod.
+        // Without a retry count, the service would attribute the heartbeat to the Job's first pod.
         if let (Some(pods), Some(uncounted)) = (&self.pods, missing.uncounted.take()) {
             let count = pods
                 .failed_before(&uncounted.namespace, &uncounted.pod)
@@ -416,15 +417,15 @@ impl Reaper<'_> {
         Ok(self.send(missing).await?)
     }
 
-    /// Asks the service where the run stands; `None` if it waits for this last heartbeat.
+    /// Asks the service for the run's status. Returns `None` if it waits for this last heartbeat.
     async fn is_waited_for(&mut self, missing: &Missing) -> Result<Option<Case>, error::Error> {
         let status = match self.service.status(&missing.run).await {
             Ok(status) => status,
             Err(error) => {
                 return match (service::ending(&error), missing.own_word) {
                     (Ending::NoSuchRun, _) => Ok(Some(disowned(&error))),
-                    // Such a token may still be good for heartbeats, and podbeat itself said that
-                    // this one is missing.
+                    // Such a token may still be valid for heartbeats, and podbeat itself reported
+                    // that this heartbeat is missing.
                     (Ending::Denied, OwnWord::Undelivered) => Ok(None),
                     _ => Err(error),
                 };
@@ -497,11 +498,11 @@ impl Reaper<'_> {
         heartbeat: Option<&HeartbeatTaskRunRequest>,
     ) -> Result<(), Error> {
         *self.counts.entry(case.outcome).or_default() += 1;
-        // Text tells what calls for eyes; the rest is in the counts.
+        // Text output shows only pods that need attention, and counts the others.
         let is_quiet = matches!(case.outcome, Outcome::Open | Outcome::Settled) && !self.is_alone();
         let line = if self.invocation.json {
             let is_shown = matches!(case.outcome, Outcome::Sent | Outcome::WouldSend);
-            // A nonce that the service issued is a secret setting.
+            // A nonce from the service is a secret.
             let mut heartbeat = heartbeat.filter(|_| is_shown).cloned();
             if let Some(heartbeat) = &mut heartbeat {
                 heartbeat.nonce = None;
@@ -548,7 +549,7 @@ impl Reaper<'_> {
             .map_err(Error::Write)
     }
 
-    /// The last heartbeat of a pod whose journal was saved.
+    /// Sends the last heartbeat of a pod whose journal was saved.
     async fn journal(&mut self, path: &std::path::Path, config: &ReapConfig) -> Result<(), Error> {
         let contents = journal::read(path)
             .map_err(|source| Error::Journal {
@@ -562,7 +563,7 @@ impl Reaper<'_> {
         let pod = &machine.identity.pod_name;
         let settled = match machine.last_heartbeat {
             LastHeartbeat::Open => None,
-            // It may have told of a task that went on.
+            // It may have reported a task that continued.
             LastHeartbeat::Accepted if machine.is_by_signal_alone() => None,
             LastHeartbeat::Accepted => Some((
                 Outcome::Settled,
@@ -591,8 +592,8 @@ impl Reaper<'_> {
     }
 }
 
-/// The last heartbeat that a journal holds; or, if none was due yet, the one that its last states
-/// make.
+/// Returns the last heartbeat in a journal. If none was due yet, builds one from the last known
+/// states.
 fn of_journal(contents: &Contents, nonce: Option<String>) -> Missing {
     let machine = &contents.machine;
     let decided = machine.outbox.iter().rfind(|beat| beat.kind == Kind::Final);
@@ -631,7 +632,7 @@ fn nonce(config: &ReapConfig) -> Result<Option<String>, Error> {
     Ok(config.nonce.as_ref().map(NonceSource::nonce).transpose()?)
 }
 
-/// What a last heartbeat says of each container, in a few words.
+/// Summarizes the states of the containers in a last heartbeat.
 struct Said<'case>(&'case Missing);
 
 impl fmt::Display for Said<'_> {

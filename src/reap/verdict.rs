@@ -1,5 +1,5 @@
-//! Which pods ended without a last heartbeat, and what it would have said: pure. Pods in, one by
-//! one, verdicts out; `now` is an argument.
+//! Decides which pods ended without a last heartbeat, and what that heartbeat contains. Pure: takes
+//! pods one by one, and returns verdicts. `now` is an argument.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -19,90 +19,92 @@ use podbeat_task_runs::model::{HeartbeatTaskRunRequest, TaskRunStatus};
 
 use crate::indexed::run_id;
 
-/// The most that is kept of pods until all were listed, in bytes: of 90,000 pods with podbeat at
-/// once. The container has 128 MiB (deploy/manifests/reap.yaml).
+/// The memory limit for pods until all are listed, in bytes: enough for 90,000 pods with podbeat.
+/// The container has 128 MiB (deploy/manifests/reap.yaml).
 const MOST_KEPT: usize = 48 << 20;
 
-/// The most that last heartbeats take that wait to be sent, in bytes. What is beyond that is left
-/// for the next time.
+/// The memory limit for last heartbeats that wait to be sent, in bytes. The rest is left for the
+/// next time.
 const MOST_WAITING: usize = 24 << 20;
 
-/// What a pod takes beside its texts, in bytes.
+/// The memory for a pod in addition to its texts, in bytes.
 const CASE: usize = 512;
 
-/// What a run takes beside its texts, in bytes.
+/// The memory for a run in addition to its texts, in bytes.
 const RUN: usize = 256;
 
-/// What the name of a chosen pod takes beside its text, in bytes.
+/// The memory for the name of a chosen pod in addition to its text, in bytes.
 const NAME: usize = 64;
 
-/// The longest ID of a run, in bytes. Without an end, a few pods could fill the memory, and hide
-/// all others.
+/// The maximum length of a run's ID, in bytes. Without a limit, a few pods could use all memory and
+/// hide all others.
 const LONGEST_RUN: usize = 1024;
 
-/// How many of the pods that claim a run are named, beside the first.
+/// How many pods that claim a run are named, in addition to the first.
 const RIVALS: usize = 3;
 
-/// What a pod's place in its Job takes, in bytes: a namespace, two UIDs, an index and a version.
+/// The memory for a pod's place in its Job, in bytes: a namespace, two UIDs, an index and a
+/// version.
 const PLACE: usize = 512;
 
-/// What a container's state takes in a heartbeat beside its texts, in bytes.
+/// The memory for a container's state in a heartbeat in addition to its texts, in bytes.
 const STATE: usize = 256;
 
-/// How podbeat's container ends when its last heartbeat was not accepted (`Ending::Undelivered`).
+/// The exit code of podbeat's container if its last heartbeat was not accepted
+/// (`Ending::Undelivered`).
 const UNDELIVERED: i32 = 75;
 
-/// What pods are judged by.
+/// The rules for verdicts.
 #[derive(Clone, Debug)]
 pub(super) struct Rules {
-    /// Podbeat's container.
+    /// The name of podbeat's container.
     pub(super) container_name: String,
-    /// Which regular containers are the task's, where a pod doesn't say so.
+    /// The regular containers of the task, if a pod itself does not specify them.
     pub(super) tasks: Tasks,
-    /// Which containers are reported.
+    /// The containers to report.
     pub(super) report: Report,
-    /// A pod that ended later than that long ago is left alone: its Job may be about to start
-    /// another one.
+    /// Skip pods that ended more recently than this, because the Job may be about to start another
+    /// pod.
     pub(super) older_than: Duration,
-    /// The nonce of the service, if it issues one; else each last heartbeat has one that its pod
-    /// alone can have.
+    /// The nonce that the service issued, if any. Otherwise the nonce is derived from the pod's
+    /// UID.
     pub(super) nonce: Option<String>,
 }
 
-/// What there is to say of one pod.
+/// The verdict on one pod.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Verdict {
-    /// It has a container of podbeat's, but which run it executes can't be seen.
+    /// The pod has a podbeat container, but does not show which run it executes.
     Unnamed,
-    /// It has one, but its run's ID has a place for an index, and the pod has none.
+    /// The run's ID needs an index, but the pod has none.
     Unindexed {
-        /// What stands for the run's ID.
+        /// The pattern for the run's ID.
         pattern: String,
     },
-    /// What stands for its run's ID is longer than any.
+    /// The text for the run's ID is too long.
     Overlong,
-    /// There is more of it than is kept, so that nobody knows how it stands.
+    /// The pod exceeds the limits for reading, so its state is unknown.
     Unread {
         /// The run.
         run: String,
-        /// Why.
+        /// The reason.
         why: String,
     },
-    /// It hasn't ended.
+    /// The pod has not ended.
     Open,
-    /// Podbeat ended well, once, after the task: its last heartbeat was accepted, or the run was
-    /// not its own.
+    /// podbeat ended once, with exit code 0, after the task. So the service accepted its last
+    /// heartbeat, or the run did not belong to this pod.
     Settled {
         /// The run.
         run: String,
     },
-    /// It ended a moment ago.
+    /// The pod ended too recently.
     Young {
         /// The run.
         run: String,
     },
-    /// A later pod executes the same run: what this one would say is no news, and would end the
-    /// other's run.
+    /// A later pod executes the same run. The last heartbeat of this pod would contain no news, and
+    /// would end the later pod's run.
     Superseded {
         /// The run.
         run: String,
@@ -116,8 +118,8 @@ pub(super) enum Verdict {
         /// The other pod.
         by: String,
     },
-    /// Pods of several owners, or of several namespaces, claim the run: nobody can tell whose it
-    /// is.
+    /// Pods with several owners, or in several namespaces, claim the run. podbeat cannot know whose
+    /// it is.
     Contested {
         /// The run.
         run: String,
@@ -126,9 +128,9 @@ pub(super) enum Verdict {
         /// How many more there are.
         more: usize,
     },
-    /// It ended, and nobody knows of its last heartbeat.
+    /// The pod ended, and nothing shows that the service accepted its last heartbeat.
     Missing(Box<Missing>),
-    /// The same, but too many others wait to be sent.
+    /// Like `Missing`, but too many others wait to be sent.
     Left {
         /// The run.
         run: String,
@@ -140,12 +142,11 @@ pub(super) enum Verdict {
 pub(super) struct Missing {
     /// The run.
     pub(super) run: String,
-    /// What it says.
+    /// The content of the heartbeat.
     pub(super) request: HeartbeatTaskRunRequest,
-    /// What podbeat itself said of it.
+    /// What podbeat itself reported about it.
     pub(super) own_word: OwnWord,
-    /// The pod, if it is a Job's and `request` has no retry count: podbeat counted the Job's failed
-    /// pods itself.
+    /// The Job's pod, if `request` has no retry count and podbeat must count the Job's failed pods.
     pub(super) uncounted: Option<Uncounted>,
 }
 
@@ -156,26 +157,26 @@ pub(super) struct Uncounted {
     pub(super) pod: JobPod,
 }
 
-/// What podbeat itself said of its last heartbeat, by its exit code or its journal.
+/// What podbeat itself reported about its last heartbeat, with its exit code or its journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum OwnWord {
-    /// It was not accepted.
+    /// The service did not accept it.
     Undelivered,
-    /// One was accepted, which may not have told the task's end.
+    /// The service accepted one, which may not report the end of the task.
     Delivered,
     /// Nothing.
     Nothing,
 }
 
-/// The pods whose verdicts are asked for.
+/// The pods to return verdicts for.
 #[derive(Debug, Default)]
 pub(super) enum Chosen {
-    /// Every one.
+    /// All pods.
     #[default]
     All,
-    /// One, by its name.
+    /// One pod, by its name.
     Named(String),
-    /// Those of a selector, as [`Listed::name`] has them.
+    /// The pods of a selector, by [`Listed::name`].
     These(Names),
 }
 
@@ -183,7 +184,7 @@ pub(super) enum Chosen {
 #[derive(Debug, Default)]
 pub(super) struct Names {
     names: BTreeSet<String>,
-    /// Bytes.
+    /// In bytes.
     kept: usize,
 }
 
@@ -208,23 +209,23 @@ impl Chosen {
     }
 }
 
-/// There are more pods than can be judged at once.
+/// There are too many pods to decide about at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct TooMany;
 
-/// Pods that are judged, each against all of them: taken one by one, so that no more of each is in
-/// memory than what its verdict takes.
+/// Decides about each pod in view of all of them. It takes pods one by one, and keeps in memory
+/// only what the verdicts need.
 pub(super) struct Docket {
     rules: Rules,
     now: Timestamp,
     chosen: Chosen,
     cases: Vec<Case>,
     runs: BTreeMap<String, Run>,
-    /// Bytes.
+    /// In bytes.
     kept: usize,
-    /// Bytes.
+    /// In bytes.
     waiting: usize,
-    /// Whether the only one was among them.
+    /// Whether the pod chosen by name was among them.
     is_found: bool,
 }
 
@@ -232,26 +233,26 @@ pub(super) struct Docket {
 struct Case {
     age: Age,
     run: Option<String>,
-    /// By itself; the other pods of its run may change it.
+    /// The verdict on this pod alone. The other pods of its run may change it.
     verdict: Verdict,
 }
 
-/// What all pods of a run say together.
+/// What all pods of a run show together.
 struct Run {
-    /// The latest one with podbeat.
+    /// The latest pod with podbeat.
     newest: Option<Age>,
     /// A pod that has not ended.
     open: Option<String>,
-    /// Whose it is, by the first pod.
+    /// The claim of the first pod.
     claim: Claim,
     first: String,
     /// Pods with another claim.
     rivals: Vec<String>,
-    /// How many of these are not named.
+    /// The number of further pods with another claim, whose names are not kept.
     unnamed: usize,
 }
 
-/// Whose a pod is. Only pods of one owner in one namespace are attempts of one run.
+/// The owner of a pod. Only pods of one owner in one namespace are attempts of the same run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Claim {
     namespace: Option<String>,
@@ -262,7 +263,7 @@ struct Claim {
 enum Owner {
     /// The UID of a Job or another controller.
     Controller(String),
-    /// A pod of its own, by its UID, or by its name where the API shows none.
+    /// A pod without a controller: its UID, or its name if the API shows no UID.
     Pod(String),
 }
 
@@ -278,7 +279,7 @@ impl Claim {
         }
     }
 
-    /// Bytes.
+    /// The size in bytes.
     fn size(&self) -> usize {
         let (Owner::Controller(owner) | Owner::Pod(owner)) = &self.owner;
         owner.len() + self.namespace.as_ref().map_or(0, String::len)
@@ -286,7 +287,7 @@ impl Claim {
 }
 
 impl Run {
-    /// Takes one more pod in, with podbeat or without; how many bytes more are kept.
+    /// Adds a pod, with or without podbeat. Returns how many more bytes are kept.
     fn take(&mut self, claim: &Claim, age: &Age, is_over: bool, speaks: bool) -> usize {
         let mut kept = 0;
         let mut name = || {
@@ -309,8 +310,8 @@ impl Run {
         kept
     }
 
-    /// The verdict on a pod of this run that ended, by all of them; `None` if it speaks for the
-    /// run.
+    /// Returns the verdict on an ended pod of this run in view of all its pods. `None` if this pod
+    /// decides about the run.
     fn objection(&self, run: &str, age: &Age) -> Option<Verdict> {
         let run = run.to_owned();
         if !self.rivals.is_empty() {
@@ -319,7 +320,7 @@ impl Run {
             let more = self.unnamed;
             return Some(Verdict::Contested { run, pods, more });
         }
-        // What it would say is no news, and would end the other's run.
+        // Its heartbeat would contain no news, and would end the later pod's run.
         if let Some(newest) = self.newest.as_ref().filter(|newest| *newest > age) {
             let by = newest.2.clone();
             return Some(Verdict::Superseded { run, by });
@@ -347,8 +348,8 @@ impl Docket {
         }
     }
 
-    /// Takes a pod in. One without podbeat is not judged, but may be of a run of others: its
-    /// podbeat may have another name.
+    /// Adds a pod. A pod without a podbeat container gets no verdict, but may belong to the run of
+    /// others, because its podbeat may have another name.
     pub(super) fn take(&mut self, pod: &Listed) -> Result<(), TooMany> {
         let is_asked_for = self.chosen.include(pod);
         self.is_found |= is_asked_for;
@@ -395,7 +396,7 @@ impl Docket {
         })
     }
 
-    /// Keeps the verdict on a pod, if it is asked for.
+    /// Keeps the verdict on a pod, if it is chosen.
     fn judge(
         &mut self,
         is_asked_for: bool,
@@ -414,14 +415,14 @@ impl Docket {
         Ok(())
     }
 
-    /// Names and verdicts, in the order in which the pods came; `None` if the only one that was
-    /// asked for is not there.
+    /// Returns names and verdicts, in the order of the pods. `None` if the pod chosen by name does
+    /// not exist.
     pub(super) fn verdicts(self) -> Option<impl Iterator<Item = (String, Verdict)>> {
         let runs = self.runs;
         let verdicts = self.cases.into_iter().map(move |case| {
             let Case { age, run, verdict } = case;
             let verdict = match verdict {
-                // Nothing is sent for these.
+                // podbeat sends nothing for these anyway.
                 Verdict::Unnamed
                 | Verdict::Overlong
                 | Verdict::Unindexed { .. }
@@ -442,8 +443,8 @@ impl Docket {
         self.is_found.then_some(verdicts)
     }
 
-    /// Whether nothing of the task or of podbeat runs any more, or is started again. Until then
-    /// podbeat may still say its last word itself.
+    /// Whether no container of the task or of podbeat runs any more, or will restart. Until then
+    /// podbeat may still send the last heartbeat itself.
     fn is_over(&self, pod: &Listed, seen: &Observation) -> bool {
         let is_left_to_others = || {
             let (pod, own) = (&pod.pod, &self.rules.container_name);
@@ -452,7 +453,7 @@ impl Docket {
         pod.phase_is_terminal || is_left_to_others()
     }
 
-    /// What there is to say of a pod as if it were the only one.
+    /// Returns the verdict on a pod without regard to others.
     fn alone(
         &mut self,
         pod: &Listed,
@@ -507,7 +508,8 @@ impl Uncounted {
 }
 
 impl Rules {
-    /// Looks at a pod as its podbeat does: by its annotations, its settings, or else by these.
+    /// Observes a pod like its own podbeat: by its annotations, then its settings, then these
+    /// rules.
     fn observe(&self, pod: &Listed) -> Observation {
         let setting = |variable| pod.setting(&self.container_name, variable);
         let own = Tasks::read(
@@ -522,13 +524,14 @@ impl Rules {
     }
 }
 
-/// What a heartbeat takes in memory, about.
+/// Estimates the memory for a heartbeat.
 fn size(request: &HeartbeatTaskRunRequest) -> usize {
     let states = request.container_status.as_ref().map_or(0, Vec::len);
     STATE * states + texts(request).map(String::len).sum::<usize>()
 }
 
-/// What podbeat would have said: the last states that the API shows, and nothing that it doesn't.
+/// Builds the heartbeat that podbeat would have sent: the last states that the API shows, and
+/// nothing else.
 fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunRequest {
     let setting = |name| pod.setting(&rules.container_name, name);
     let mut identity = Identity {
@@ -541,7 +544,7 @@ fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunR
     let nonce = setting("PODBEAT_NONCE")
         .map(str::to_owned)
         .or_else(|| rules.nonce.clone());
-    // The same each time, whoever sends it: so the service can tell a second one from news.
+    // The nonce is always the same, so that the service can recognize a repetition.
     let nonce = nonce
         .unwrap_or_else(|| format!("reap-{}", identity.pod_uid.as_deref().unwrap_or_default()));
     let report = match setting("PODBEAT_REPORT") {
@@ -560,8 +563,8 @@ fn job_retry_count(pod: &Listed, rules: &Rules) -> Option<i32> {
     text.trim().parse().ok().filter(|count| *count >= 0)
 }
 
-/// What tells the later of two pods of a run. Creation times have whole seconds, so a tie is
-/// broken, the same way each time.
+/// The order of a run's pods, oldest first. Creation times have whole seconds, so the retry count
+/// and the name decide between equal times.
 type Age = (Option<Timestamp>, Option<i32>, String);
 
 fn age(pod: &Listed, seen: &Observation, rules: &Rules) -> Age {
@@ -569,8 +572,8 @@ fn age(pod: &Listed, seen: &Observation, rules: &Rules) -> Age {
     (pod.created_at, told.or(seen.job_retry_count), pod.name())
 }
 
-/// The run that the agent of this pod has by its settings, if they tell. `Err` is a pattern that
-/// wants an index where there is none.
+/// Returns the run of this pod according to its settings, if they show it. `Err` is a pattern that
+/// needs an index where there is none.
 fn run_of(pod: &Listed, rules: &Rules) -> Option<Result<String, String>> {
     let setting = |name| pod.setting(&rules.container_name, name);
     let pattern = setting("TASK_RUN_ID").or_else(|| pod.annotated_run())?;
@@ -595,12 +598,13 @@ fn own_exit_code(pod: &Listed, rules: &Rules) -> Option<i32> {
     own_status(pod, rules)?.state.terminated.as_ref()?.exit_code
 }
 
-/// Whether podbeat, which ended with 0, told the task's end: its container ran once, and ended when
-/// all of the task's had ended. Podbeat also ends with 0
+/// Whether a podbeat that ended with 0 reported the end of the task: its container ran once, and
+/// ended after all task containers. podbeat also ends with 0 in these cases:
 ///
-/// - if its container alone is stopped: its last heartbeat then tells a task that runs, and a
-///   process that is started again may have nothing to send;
-/// - without a last heartbeat, if all containers of the pod are to be restarted (KEP-5532).
+/// - Only its container was stopped. Its last heartbeat then reports a task that runs, and a
+///   restarted process may have nothing to send.
+/// - All containers of the pod are to be restarted (KEP-5532). podbeat then sends no last
+///   heartbeat.
 fn proves_the_end(pod: &Listed, seen: &Observation, rules: &Rules) -> bool {
     let Some(own) = own_status(pod, rules) else {
         return false;
@@ -619,13 +623,13 @@ fn proves_the_end(pod: &Listed, seen: &Observation, rules: &Rules) -> bool {
     let after_all = tasks.all(|task| match &task.state {
         Some(State::Terminated(exit)) => exit.finished_at.is_some_and(|at| at <= ended_at),
         Some(State::Running { .. }) => false,
-        // One that never ran has no news.
+        // A container that never ran has nothing to report.
         Some(State::Waiting { .. }) | None => task.restart_count == 0 && task.last_exit.is_none(),
     });
     ran_once && !to_be_restarted && after_all
 }
 
-/// When its last container ended, as far as the API tells.
+/// Returns when the last container ended, as far as the API shows it.
 fn ended_at(pod: &Listed) -> Option<Timestamp> {
     let exits = all_statuses(pod).filter_map(|status| status.state.terminated.as_ref());
     exits
@@ -634,8 +638,8 @@ fn ended_at(pod: &Listed) -> Option<Timestamp> {
         .or(pod.created_at)
 }
 
-/// Whether a run in this status still waits for its last heartbeat. `None` for a status that
-/// podbeat doesn't know: then nothing is done.
+/// Whether a run with this status still waits for its last heartbeat. `None` if podbeat does not
+/// know the status; it then sends nothing.
 pub(super) fn waits(status: &TaskRunStatus) -> Option<bool> {
     match status {
         TaskRunStatus::Pending
@@ -669,7 +673,7 @@ mod tests {
         }
     }
 
-    /// A Job's pod of a run that ended a while ago; podbeat's own container ended with this code.
+    /// A Job's pod that ended a while ago, with the exit code of its podbeat container.
     fn pod(name: &str, own_exit: Option<i32>) -> Value {
         let exit = |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
         let own = own_exit.map_or(json!({}), exit);
@@ -775,7 +779,7 @@ mod tests {
             Verdict::Young { .. }
         ));
         assert!(matches!(young("2026-11-24T00:58:00Z"), Verdict::Missing(_)));
-        // A clock that is ahead must not keep it waiting for ever.
+        // A clock that is ahead must not delay it forever.
         assert!(matches!(young("2026-11-24T02:00:00Z"), Verdict::Missing(_)));
     }
 
@@ -795,7 +799,7 @@ mod tests {
         };
         let both = verdicts(&[pod("a", Some(75)), later("b", "Running")]);
         assert_eq!(both, [superseded.clone(), Verdict::Open]);
-        // One that has not ended holds the others back, though a later one has.
+        // A pod that has not ended blocks the others, even if a later one has ended.
         let both = verdicts(&[
             later("b", "Failed"),
             set(pod("a", None), "/status/phase", json!("Running")),
@@ -807,7 +811,8 @@ mod tests {
         assert_eq!(both, [held, Verdict::Open]);
         let both = verdicts(&[later("b", "Failed"), pod("a", Some(75))]);
         assert!(matches!(&both[..], [Verdict::Missing(_), other] if *other == superseded));
-        // Of the same second: the retry count decides, else the name, and never both speak.
+        // With the same creation time, the retry count decides, then the name. Only one pod decides
+        // about the run.
         let count = |pod, count: i32| {
             let annotations = json!({"podbeat.dev/task-run-id": "trn.1", "batch.kubernetes.io/job-index-failure-count": count.to_string()});
             set(pod, "/metadata/annotations", annotations)
@@ -820,7 +825,7 @@ mod tests {
         assert!(
             matches!(&both[..], [Verdict::Superseded { by, .. }, Verdict::Missing(_)] if by == "n/b")
         );
-        // Another run's pod is nothing to it.
+        // A pod of another run has no effect.
         let other = set(
             later("b", "Running"),
             "/metadata/annotations",
@@ -850,7 +855,7 @@ mod tests {
             })
             .collect();
         assert_eq!(runs, ["trn.1-0", "trn.1-1"]);
-        // The second pod of an index is a later one of its run.
+        // The second pod of an index is a later pod of the same run.
         let again = verdicts(&[indexed("a", Some("0")), indexed("b", Some("0"))]);
         assert!(
             matches!(&again[0], Verdict::Superseded { run, by } if run == "trn.1-0" && by == "n/b")
@@ -865,7 +870,7 @@ mod tests {
                 }]
             );
         }
-        // As the agent reads it: the variable first.
+        // Like the agent, use the variable first.
         let env = json!([{"name": "TASK_RUN_ID", "value": " trn.2-{index}"}, {"name": "JOB_COMPLETION_INDEX", "value": "5"}]);
         let of_the_spec = set(indexed("a", Some("0")), "/spec/initContainers/0/env", env);
         assert_eq!(missing(of_the_spec).run, "trn.2-5");
@@ -903,7 +908,7 @@ mod tests {
             .map(|status| status.name)
             .collect();
         assert_eq!(names, ["setup", "main"].map(|name| Some(name.to_owned())));
-        // A run that can't be named, and a pod without podbeat.
+        // A pod without a run's ID, and a pod without podbeat.
         let unnamed = set(
             super::tests::pod("p", None),
             "/metadata/annotations",
@@ -985,7 +990,7 @@ mod tests {
             left.iter()
                 .all(|verdict| matches!(verdict, Verdict::Left { .. }))
         );
-        // Their names alone may be too much.
+        // The names alone may exceed the limit.
         let mut docket = self::docket(None);
         let long = listed(&set(
             pod("p", None),
@@ -1066,7 +1071,8 @@ mod tests {
         for rival in [
             owner(pod("rival", None), job("other")),
             owner(pod("rival", None), json!([])),
-            // The owner's UID, written by hand, and an owner that is no controller.
+            // The same owner UID in another namespace, copied by hand, and an owner that is not the
+            // controller.
             set(pod("rival", None), "/metadata/namespace", json!("m")),
             owner(pod("rival", None), json!([{"kind": "Job", "uid": "job"}])),
         ] {
@@ -1094,7 +1100,8 @@ mod tests {
                 }
             }
         }
-        // Two pods that nobody owns are no attempts of one another, and not all of many are named.
+        // Two pods without a controller are not attempts of the same run. Only some of many pods
+        // are named.
         let lone = |name: &str| owner(pod(name, None), Value::Null);
         let all = verdicts(&["a", "b", "c", "d", "e", "f"].map(lone));
         let pods = ["n/a", "n/b", "n/c", "n/d"].map(str::to_owned).to_vec();
@@ -1118,7 +1125,7 @@ mod tests {
         for doubtful in [
             set(well(), &format!("{own}/restartCount"), json!(1)),
             set(well(), &format!("{own}/lastState"), exit.clone()),
-            // Stopped alone, and not started again.
+            // podbeat alone was stopped, and did not restart.
             set(well(), &format!("{own}/state"), exit.clone()),
             set(
                 well(),
@@ -1136,7 +1143,7 @@ mod tests {
                 &format!("{main}/lastState"),
                 exit.clone(),
             ),
-            // All containers were to be restarted, and then the pod failed.
+            // All containers were to be restarted, but then the pod failed.
             set(well(), "/spec/containers/0/restartPolicyRules", rule),
             set(
                 well(),
@@ -1151,7 +1158,7 @@ mod tests {
         let settled = Verdict::Settled {
             run: "trn.1".to_owned(),
         };
-        // A task that never began has no news, and what isn't the task's may end later.
+        // A task that never began has nothing to report. Containers outside the task may end later.
         let never = set(
             well(),
             &format!("{main}/state"),
@@ -1180,8 +1187,8 @@ mod tests {
         }
     }
 
-    /// A pod whose `main` ended, whose proxy goes on, and whose podbeat is a regular container that
-    /// ended with this code.
+    /// A pod whose `main` ended, whose proxy continues, and whose podbeat is a regular container
+    /// that ended with this code.
     fn beside_a_proxy(own_exit: Option<i32>) -> Value {
         let exit = |code: i32| json!({"terminated": {"exitCode": code, "finishedAt": "2026-11-24T00:10:00Z"}});
         let own = own_exit.map_or(json!({"running": {}}), exit);
@@ -1242,7 +1249,7 @@ mod tests {
             ),
         ] {
             assert_eq!(said(chosen.clone()), "main", "{chosen}");
-            // While podbeat runs, or is started again, it says its last word itself.
+            // While podbeat runs or will restart, it sends the last heartbeat itself.
             let statuses = one(None)
                 .pointer("/status/containerStatuses")
                 .cloned()
@@ -1256,7 +1263,8 @@ mod tests {
                 [Verdict::Open]
             );
         }
-        // The annotation comes before the pod's setting, and that before the command's own.
+        // The annotation has priority over the pod's setting, which has priority over the command's
+        // setting.
         let both = set(
             one(Some(75)),
             &format!("{podbeat}/env"),
@@ -1318,7 +1326,7 @@ mod tests {
             matches!(&both[..], [Verdict::Held { by, .. }] if by == "n/other"),
             "{both:?}"
         );
-        // Once it has ended, it speaks for nobody.
+        // After its end, it decides about no run.
         let later = set(
             other("Failed"),
             "/metadata/creationTimestamp",
@@ -1373,7 +1381,7 @@ mod tests {
     }
 
     prop_compose! {
-        /// One of a few pods that may have to do with each other, or not.
+        /// One of a few pods that may or may not be related.
         fn any_pod()(
             namespace in prop::sample::select(vec!["n", "m"]),
             owner in prop::sample::select(vec![None, Some("job"), Some("other")]),
@@ -1418,7 +1426,7 @@ mod tests {
                 if matches!(verdict, Verdict::Missing(_)) {
                     prop_assert!(may_send, "{:?} of {:?}", verdict, all);
                 }
-                // One that may is not forgotten, unless another of the same moment speaks.
+                // The latest pod must send, unless another one has the same creation time.
                 let is_latest = others().filter(|other| other.3 == *minute).count() == 1;
                 if may_send && is_latest {
                     prop_assert!(matches!(verdict, Verdict::Missing(_) | Verdict::Settled { .. }), "{:?}", verdict);
