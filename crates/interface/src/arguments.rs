@@ -1,5 +1,4 @@
-//! What the command lines of all commands are made of: flags of settings, output formats, values
-//! that are checked.
+//! Parts that all command lines share: flags of settings, output formats, and parsers of values.
 
 use std::ffi::OsString;
 use std::time::Duration;
@@ -10,7 +9,7 @@ use clap::{Arg, ArgAction, ArgMatches};
 use crate::environment::Flags;
 use crate::setting::Setting;
 
-/// The id and the long form of `-o`.
+/// The ID and the long form of `-o`.
 pub const OUTPUT: &str = "output";
 
 /// The flag of a setting, with its help text.
@@ -46,7 +45,7 @@ pub fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
     flags
 }
 
-/// `-o json`, for a command that has no other form beside the one for people.
+/// `-o json`, for a command with one other format: text for people.
 #[must_use]
 pub fn json_output(help: &'static str) -> Arg {
     output(["json"], help)
@@ -63,15 +62,15 @@ pub fn output<const FORMATS: usize>(formats: [&'static str; FORMATS], help: &'st
         .help(help)
 }
 
-/// A duration, such as `30s`.
+/// Parses a duration, such as `30s`.
 ///
 /// # Errors
-/// It is none.
+/// The text is not a duration.
 pub fn duration(text: &str) -> Result<Duration, Wrong> {
     humantime::parse_duration(text).map_err(|_| Wrong("must be a duration such as 30s or 2m"))
 }
 
-/// What is wrong with a flag's value, without the value.
+/// Why a flag's value is invalid. It never contains the value.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("{0}")]
 pub struct Wrong(pub &'static str);

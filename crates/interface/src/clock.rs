@@ -1,4 +1,4 @@
-//! The time, for a loop around the core, which reads no clock itself.
+//! The time, for a loop around the core. The core itself reads no clock.
 
 use std::future::pending;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use podbeat_heartbeat::Now;
 use tokio::time::{Instant, sleep_until};
 
-/// The present, in a process or a watch that began at `start`.
+/// The current time in a process or a watch that began at `start`.
 #[must_use]
 pub fn present(start: Instant) -> Now {
     Now {
@@ -16,7 +16,7 @@ pub fn present(start: Instant) -> Now {
     }
 }
 
-/// Waits until this long after `start`; forever if there is nothing to wait for. Cancel-safe.
+/// Waits until `wake` after `start`, or forever if `wake` is `None`. Cancel-safe.
 pub async fn until(start: Instant, wake: Option<Duration>) {
     match wake {
         Some(wake) => sleep_until(start + wake).await,

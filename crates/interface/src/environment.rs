@@ -1,14 +1,14 @@
-//! What a command is given: environment variables, and the values of flags.
+//! The input of a command: environment variables and flags.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-/// Reads environment variables. A trait, so that tests pass a map.
+/// Reads environment variables. It is a trait, so that tests can pass a map.
 pub trait Environment {
-    /// The variable's value, if it is set.
+    /// The variable's value, if the variable is set.
     fn get(&self, variable: &str) -> Option<OsString>;
 
-    /// The profile that gives what no variable gives, and its file, in words.
+    /// The profile that supplies values for unset variables, and its file, as text for people.
     fn profile(&self) -> Option<String> {
         None
     }
@@ -34,6 +34,6 @@ impl Environment for BTreeMap<String, String> {
     }
 }
 
-/// Values of flags, by the variable that each stands for.
+/// The values of flags. The key is the variable of the flag's setting.
 #[derive(Clone, Default)]
 pub struct Flags(pub BTreeMap<&'static str, OsString>);

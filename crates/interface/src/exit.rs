@@ -1,7 +1,7 @@
-//! How podbeat ends, and with which exit code.
+//! How podbeat ends, and its exit codes.
 //!
-//! The numbers are those of sysexits.h where it has one, so that they are told apart from a shell's
-//! (126 and up) and from a panic's (101).
+//! podbeat uses the codes of sysexits.h where one fits. So they differ from a shell's codes (126
+//! and up) and from a panic's (101).
 
 use std::fmt;
 use std::process::ExitCode;
@@ -14,43 +14,42 @@ pub enum Ending {
     /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of
     /// the pod.
     Orphaned,
-    /// Every container of the pod is being restarted, and the next process continues.
+    /// All containers of the pod are restarting, and the next podbeat process continues.
     Restarting,
-    /// The answer is no: a run that was waited for has ended otherwise, or something does not hold
-    /// that was checked.
+    /// A run ended in a status other than the expected one, or a check failed.
     Unmet,
-    /// Settings are missing or malformed (EX_USAGE). Nothing was sent.
+    /// Settings are missing or malformed (EX_USAGE). podbeat sent nothing.
     Usage,
-    /// The service, or the Kubernetes API, refuses what was asked, or a request breaks the contract
-    /// and was not sent (EX_DATAERR).
+    /// The service or the Kubernetes API rejected the request, or podbeat did not send a request
+    /// because it violates the contract (EX_DATAERR).
     Refused,
-    /// A file that was named can't be read (EX_NOINPUT).
+    /// A file that the user named cannot be read (EX_NOINPUT).
     Unread,
-    /// The service knows no such run (EX_NOUSER).
+    /// The run does not exist (EX_NOUSER).
     NoSuchRun,
-    /// Kubernetes knows no such pod (EX_NOUSER).
+    /// The pod does not exist (EX_NOUSER).
     NoSuchPod,
-    /// The service, or the Kubernetes API, can't be reached, gives no answer in time, or fails
+    /// The service or the Kubernetes API cannot be reached, does not answer in time, or fails
     /// (EX_UNAVAILABLE).
     Unavailable,
     /// podbeat itself failed before its first heartbeat (EX_SOFTWARE).
     Internal,
-    /// A file could not be written where that was all there was to do (EX_CANTCREAT).
+    /// A command whose only result is a file could not write it (EX_CANTCREAT).
     Unwritten,
-    /// The last heartbeat was not accepted in time (EX_TEMPFAIL): the service doesn't know how the
-    /// run ended.
+    /// The service did not accept the last heartbeat in time (EX_TEMPFAIL). It does not know how
+    /// the run ended.
     Undelivered,
-    /// What was waited for did not come in time (EX_TEMPFAIL).
+    /// The time to wait is over (EX_TEMPFAIL).
     Overdue,
-    /// What the service answers is not what the contract names (EX_PROTOCOL).
+    /// The service's answer violates the contract (EX_PROTOCOL).
     Misunderstood,
-    /// The service takes the token for none, or for none that may do this; or the Kubernetes API
-    /// the user (EX_NOPERM).
+    /// The token is invalid or lacks permission, or the Kubernetes API denies the user access
+    /// (EX_NOPERM).
     Denied,
 }
 
 impl Ending {
-    /// Every ending, for documents and tests.
+    /// All endings, for documents and tests.
     pub const ALL: [Self; 16] = [
         Self::Done,
         Self::Orphaned,
@@ -119,7 +118,7 @@ impl fmt::Display for Ending {
     }
 }
 
-/// How a command can end, and what each ending means for it, ordered by exit code.
+/// The ways in which a command can end, and what each means for that command. Ordered by exit code.
 pub type Endings = &'static [(Ending, &'static str)];
 
 /// For [`Ending::Usage`] of a command that sends something.
@@ -138,7 +137,7 @@ impl From<Ending> for ExitCode {
     }
 }
 
-/// An error with all its causes, as it is told where a process ends with it.
+/// An error with all its causes on one line, as a process shows it before it ends.
 #[must_use]
 pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

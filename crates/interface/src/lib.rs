@@ -1,6 +1,7 @@
-//! What every command of podbeat shares with its users: settings, exit codes, text that is safe to
-//! show. Here live how settings are read and checked, how the service is reached with them, and
-//! what commands print and end with. Never here: a command, or the agent.
+//! What all commands of podbeat share: settings, exit codes, log messages and safe text.
+//!
+//! This crate reads and checks settings, connects to the service with them, and defines what
+//! commands print and how they end. It contains no command and no part of the agent.
 
 pub mod arguments;
 pub mod clock;

@@ -1,6 +1,6 @@
-//! Every message that podbeat logs at info and above, each defined once: its level, its text, its
-//! fields and its meaning. [`Message::emit`] logs it, [`Message::ALL`] is what docs/logs.md is made
-//! of, and [`Id::of`] finds it again by its text.
+//! Every message that podbeat logs at info and above, with its level, text, fields and meaning.
+//! Each message is defined once. [`Message::emit`] logs it, docs/logs.md is generated from
+//! [`Message::ALL`], and [`Id::of`] finds a message by its text.
 
 mod form;
 mod value;
@@ -15,8 +15,8 @@ pub use form::{Carried, Described, EVERYWHERE, FIELDS, Field, Form, Presence, fi
 pub use value::{Beat, Cut, Outage, Over, Seconds, Settings, Since, Span, Text};
 use value::{Shown, form_of};
 
-/// The targets of messages: the modules that log them. `PODBEAT_LOG` filters by them, so a message
-/// keeps its target wherever its module goes.
+/// The targets of messages: the modules that log them. `PODBEAT_LOG` filters by target, so a message
+/// keeps its target even if its module moves.
 mod target {
     pub(super) const ADMIN: &str = "podbeat::telemetry::admin";
     pub(super) const DELIVERY: &str = "podbeat::agent::delivery";
@@ -28,13 +28,13 @@ mod target {
     pub(super) const POD_EVENT: &str = "podbeat::agent::pod_event";
 }
 
-/// Makes [`Message`], [`Id`] and the descriptions of a list of messages.
+/// Generates [`Message`], [`Id`] and the descriptions from a list of messages.
 ///
-/// A message is its meaning (a comment), level, target, name and text, and its fields in the order
-/// of the line:
-/// - `name: Type` is in every line, and `?name: Option<Type>` in lines in which it has a value.
-/// - `..group: Type { name, ?name, @name }` are members of a group: in every line, in lines in
-///   which it has a value, or the same for a setting.
+/// A message consists of its meaning (a comment), level, target, name, text, and its fields in the
+/// order of the line:
+/// - `name: Type` is in every line. `?name: Option<Type>` is only in lines in which it has a value.
+/// - `..group: Type { name, ?name, @name }` are members of a group: `name` is in every line,
+///   `?name` only in lines in which it has a value. `@name` is like `?name`, for a setting.
 macro_rules! messages {
     ($(
         $(#[doc = $meaning:literal])+
@@ -53,7 +53,7 @@ macro_rules! messages {
             $id $({ $($($name: $type,)? $($optional: $type,)? $($group: $type,)?)* })?,
         )+}
 
-        /// Which message it is.
+        /// Identifies a message.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Id {$(
             $(#[doc = $meaning])+
@@ -61,7 +61,7 @@ macro_rules! messages {
         )+}
 
         impl Id {
-            /// The message with this text, if podbeat has one.
+            /// The message with this text. `None` if podbeat has no such message.
             #[must_use]
             #[deny(unreachable_patterns, reason = "each text is of one message")]
             pub fn of(text: &str) -> Option<Self> {
@@ -92,7 +92,7 @@ macro_rules! messages {
                 },
             )+];
 
-            /// Logs it.
+            /// Logs the message.
             pub fn emit(&self) {
                 match self {$(
                     Self::$id $({ $($($name,)? $($optional,)? $($group,)?)* })? => tracing::event!(

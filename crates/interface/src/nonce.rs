@@ -1,4 +1,4 @@
-//! The nonce that the service issued for a run: where it comes from, and how its file is read.
+//! The nonce that the service issued for a run: its source, and how podbeat reads its file.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,15 +14,15 @@ use crate::reader::{Reader, printable};
 pub enum NonceSource {
     /// A file.
     File(PathBuf),
-    /// The settings themselves.
+    /// The value of the setting itself.
     Inline(Secret),
 }
 
 impl NonceSource {
-    /// The nonce itself.
+    /// Returns the nonce.
     ///
     /// # Errors
-    /// Its file can't be read, or holds no nonce.
+    /// The file cannot be read, or has no valid nonce.
     pub fn nonce(&self) -> Result<String, Unusable> {
         match self {
             Self::Inline(nonce) => Ok(nonce.expose().to_owned()),
@@ -32,7 +32,7 @@ impl NonceSource {
 }
 
 impl<E: Environment> Reader<'_, E> {
-    /// Where the nonce comes from, if there is one.
+    /// Where the nonce comes from. `None` if no setting has one.
     pub fn nonce(&mut self) -> Option<NonceSource> {
         let file = self.path("PODBEAT_NONCE_FILE");
         let given = self.os("PODBEAT_NONCE").is_some();
@@ -48,24 +48,24 @@ impl<E: Environment> Reader<'_, E> {
     }
 }
 
-/// The file of the settings has no nonce.
+/// The file in `PODBEAT_NONCE_FILE` has no valid nonce.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot use PODBEAT_NONCE_FILE")]
 pub struct Unusable(#[source] Error);
 
-/// Why there is no nonce. No message carries any of it.
+/// Why there is no nonce. No message contains any part of the file.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("cannot read the nonce from {}; use a file that this user can read, with the nonce on one line", path.display())]
     Read {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file holds none.
+    /// The file has no valid nonce.
     #[error("the nonce in {} {problem}; a nonce must be one line of text", path.display())]
     Unfit {
         /// The file.
@@ -75,10 +75,10 @@ pub enum Error {
     },
 }
 
-/// Reads it.
+/// Reads the nonce from a file.
 ///
 /// # Errors
-/// The file can't be read, or holds no nonce.
+/// The file cannot be read, or has no valid nonce.
 pub fn read(path: &Path) -> Result<String, Error> {
     let nonce =
         regular_file::read_text(path, regular_file::LINE).map_err(|source| Error::Read {

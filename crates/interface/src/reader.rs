@@ -1,6 +1,6 @@
-//! Reads settings, and gathers all that is wrong with them.
+//! Reads settings and collects everything that is wrong with them.
 //!
-//! A flag takes precedence over its variable, and a value that is empty or white space counts as
+//! A flag takes precedence over its variable. An empty value and one of only white space count as
 //! unset.
 
 use std::ffi::OsString;
@@ -21,14 +21,14 @@ use crate::setting::Setting;
 #[derive(Debug, PartialEq, Eq)]
 pub struct Errors(pub Vec<Fault>);
 
-/// One setting that is missing or wrong.
+/// One setting that is missing or invalid.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Its variable.
     pub variable: &'static str,
-    /// Its flag, without its dashes; empty if it has none.
+    /// Its flag, without the dashes. Empty if it has none.
     pub flag: &'static str,
-    /// What is wrong, and what to do about it. No value of a secret is part of it.
+    /// What is wrong, and how to fix it. It never contains the value of a secret.
     pub problem: String,
 }
 
@@ -51,7 +51,7 @@ impl fmt::Display for Errors {
     }
 }
 
-/// Reads settings and gathers what is wrong with them.
+/// Reads settings and collects what is wrong with them.
 pub struct Reader<'read, E> {
     settings: &'read [Setting],
     flags: &'read Flags,
@@ -60,8 +60,7 @@ pub struct Reader<'read, E> {
 }
 
 impl<'read, E: Environment> Reader<'read, E> {
-    /// Reads these settings. It can also read variables that are no setting, such as
-    /// `KUBERNETES_SERVICE_HOST`.
+    /// Reads these settings. It can also read other variables, such as `KUBERNETES_SERVICE_HOST`.
     #[must_use]
     pub fn new(settings: &'read [Setting], flags: &'read Flags, environment: &'read E) -> Self {
         Self {
@@ -72,10 +71,10 @@ impl<'read, E: Environment> Reader<'read, E> {
         }
     }
 
-    /// The settings if nothing is wrong with them.
+    /// Returns `config` if all settings are valid.
     ///
     /// # Errors
-    /// All that is missing or malformed, in the order of the documents.
+    /// All missing or malformed settings, in the order of the documents.
     pub fn done<T>(self, config: T) -> Result<T, Errors> {
         if self.faults.is_empty() {
             return Ok(config);
@@ -83,7 +82,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         Err(self.errors())
     }
 
-    /// All that is wrong, in the order of the documents.
+    /// All missing or malformed settings, in the order of the documents.
     #[must_use]
     pub fn errors(mut self) -> Errors {
         let place = |fault: &Fault| {
@@ -101,7 +100,7 @@ impl<'read, E: Environment> Reader<'read, E> {
             .find(|setting| setting.variable == variable)
     }
 
-    /// Adds what is wrong with a setting. It must not repeat the value of a secret.
+    /// Adds a fault of a setting. `problem` must not contain the value of a secret.
     pub fn fault(&mut self, variable: &'static str, problem: impl Into<String>) {
         let flag = self.setting(variable).map_or("", |setting| setting.flag);
         self.faults.push(Fault {
@@ -111,7 +110,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         });
     }
 
-    /// A value as it was given, unless it is empty.
+    /// The unchanged value, unless it is empty.
     #[must_use]
     pub fn raw(&self, variable: &'static str) -> Option<OsString> {
         let flag = self.flags.0.get(variable).cloned();
@@ -119,7 +118,7 @@ impl<'read, E: Environment> Reader<'read, E> {
             .filter(|value| !value.is_empty())
     }
 
-    /// A value as it was given, unless it is empty or white space.
+    /// The unchanged value, unless it is empty or only white space.
     #[must_use]
     pub fn os(&self, variable: &'static str) -> Option<OsString> {
         self.raw(variable).filter(|value| {
@@ -129,7 +128,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         })
     }
 
-    /// A text. One that is not UTF-8 is a fault.
+    /// A text. Invalid UTF-8 is a fault.
     pub fn text(&mut self, variable: &'static str) -> Option<String> {
         let text = self.os(variable)?.into_string();
         if text.is_err() {
@@ -144,7 +143,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         self.os(variable).map(PathBuf::from)
     }
 
-    /// A setting that may be absent. A fault shows the value, unless it is a secret.
+    /// An optional setting. A fault shows the value, unless the value is a secret.
     pub fn optional<T>(
         &mut self,
         variable: &'static str,
@@ -154,7 +153,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         match check(trimmed::text(&text)) {
             Ok(value) => Some(value),
             Err(problem) => {
-                // A URL may carry a password before an @, or a key behind a ? or #.
+                // A URL can have a password before an @, or a key after a ? or #.
                 let hidden = text.contains(['@', '?', '#'])
                     || self.setting(variable).is_some_and(|setting| setting.secret);
                 let shown = if hidden {
@@ -168,7 +167,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         }
     }
 
-    /// A setting that must be there if it is required. `wanted` says what to set it to.
+    /// A setting that is mandatory if `required`. `wanted` says what to set it to.
     pub fn required_if<T>(
         &mut self,
         required: bool,
@@ -183,7 +182,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         self.optional(variable, check)
     }
 
-    /// A setting that must be there. `wanted` says what to set it to.
+    /// A mandatory setting. `wanted` says what to set it to.
     pub fn required<T>(
         &mut self,
         variable: &'static str,
@@ -237,8 +236,8 @@ impl<'read, E: Environment> Reader<'read, E> {
             .unwrap_or_else(|| "podbeat".to_owned())
     }
 
-    /// The names of the regular containers that are the task's, and of those that are not. Both are
-    /// empty if no setting names any.
+    /// The names of the task's regular containers, and of the ignored ones. A setting that is unset
+    /// gives no names.
     pub fn task_containers(&mut self) -> (Vec<String>, Vec<String>) {
         let tasks = self.optional("PODBEAT_TASK_CONTAINERS", container_names);
         let ignored = self.optional("PODBEAT_IGNORED_CONTAINERS", container_names);
@@ -261,13 +260,13 @@ impl<'read, E: Environment> Reader<'read, E> {
         .unwrap_or(Report::Task)
     }
 
-    /// The proxies of the environment.
+    /// The proxies that the environment names.
     #[must_use]
     pub fn proxies(&self) -> Proxies {
         Proxies::read(|variable| self.environment.get(variable))
     }
 
-    /// The image's build goes by the pod's service account alone.
+    /// The image's build uses only the pod's service account.
     fn no_kubeconfig(&mut self, file: bool, context: bool) {
         const PROBLEM: &str = "only the build for a laptop reads a kubeconfig (cargo feature `laptop`); unset it to use the pod's \
                                service account";
@@ -285,7 +284,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         }
     }
 
-    /// How the Kubernetes API is reached. `host` is `KUBERNETES_SERVICE_HOST`.
+    /// How to reach the Kubernetes API. `host` is `KUBERNETES_SERVICE_HOST`.
     pub fn kubernetes(&mut self, host: Option<String>) -> Access {
         let path = self.path("KUBECONFIG");
         let context = self.text("PODBEAT_KUBE_CONTEXT");
@@ -314,19 +313,19 @@ impl<'read, E: Environment> Reader<'read, E> {
     }
 }
 
-/// So many seconds.
+/// A number of seconds.
 #[must_use]
 pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// So many milliseconds.
+/// A number of milliseconds.
 #[must_use]
 pub const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// A value as it is shown in a message: shortened, with what doesn't print escaped.
+/// A value for a message: shortened, with unprintable characters escaped.
 fn quoted(text: &str) -> String {
     const MOST: usize = 60;
     let short: String = text.chars().take(MOST).collect();
@@ -338,10 +337,10 @@ fn quoted(text: &str) -> String {
     format!("{short:?}{more}")
 }
 
-/// A text without control characters.
+/// Accepts a text without control characters.
 ///
 /// # Errors
-/// It has some.
+/// The text has control characters.
 pub fn printable(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
         return Err("contains control characters".to_owned());
@@ -349,10 +348,10 @@ pub fn printable(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A DNS subdomain (RFC 1123), as Kubernetes demands of names.
+/// Accepts a DNS subdomain (RFC 1123). Kubernetes requires this form for most names.
 ///
 /// # Errors
-/// It is none.
+/// The text is not a DNS subdomain.
 pub fn dns_name(text: &str) -> Result<String, String> {
     const LONGEST: usize = 253;
     let label = |label: &str| {
@@ -387,10 +386,10 @@ fn container_names(text: &str) -> Result<Vec<String>, String> {
     }
 }
 
-/// A DNS label (RFC 1123), as Kubernetes demands of a container's name.
+/// Accepts a DNS label (RFC 1123). Kubernetes requires this form for the name of a container.
 ///
 /// # Errors
-/// It is none.
+/// The text is not a DNS label.
 pub fn container_name(text: &str) -> Result<String, String> {
     if is_container_name(text) {
         return Ok(text.to_owned());

@@ -1,5 +1,5 @@
-//! What of a pod is reported, and how often: the settings that the agent and `podbeat observe` have
-//! in common.
+//! What podbeat reports about a pod, and how often: the settings that the agent and `podbeat
+//! observe` share.
 
 use std::time::Duration;
 
@@ -10,30 +10,30 @@ use podbeat_kubernetes::tasks::Tasks;
 use crate::environment::Environment;
 use crate::reader::{Reader, millis, secs};
 
-/// For one attempt of the agent, unless `PODBEAT_TIMEOUT` says otherwise.
+/// The timeout of one attempt of the agent, unless `PODBEAT_TIMEOUT` sets another.
 pub const DEFAULT_TIMEOUT: Duration = secs(10);
 
-/// What of a pod is reported, and how often.
+/// What podbeat reports about a pod, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reporting {
-    /// Between heartbeats; 100 ms to 1 h.
+    /// The time between heartbeats, from 100 ms to 1 h.
     pub interval: Duration,
     /// Which containers are reported.
     pub report: Report,
     /// podbeat's own container.
     pub container_name: String,
-    /// The regular containers that are the task's; empty for all but those that are ignored.
+    /// The regular containers of the task. Empty for all except the ignored ones.
     pub task_containers: Vec<String>,
-    /// Regular containers that are not the task's.
+    /// The regular containers that do not belong to the task.
     pub ignored_containers: Vec<String>,
-    /// Sent as jobRetryCount; not negative.
+    /// Sent as jobRetryCount. Not negative.
     pub job_retry_count: Option<i32>,
-    /// How long states that nobody confirms are still sent; at least 1 s.
+    /// How long podbeat sends states that the Kubernetes API has not confirmed again. At least 1 s.
     pub max_status_age: Duration,
 }
 
 impl Reporting {
-    /// Reads these settings. In the place of one that is malformed stands its default.
+    /// Reads these settings. A malformed setting gets its default.
     pub fn read(read: &mut Reader<'_, impl Environment>) -> Self {
         let (task_containers, ignored_containers) = read.task_containers();
         Self {
@@ -55,7 +55,7 @@ impl Reporting {
         }
     }
 
-    /// Which regular containers are the task's.
+    /// Which regular containers belong to the task.
     #[must_use]
     pub fn tasks(&self) -> Tasks {
         Tasks::new(&self.task_containers, &self.ignored_containers)

@@ -1,5 +1,5 @@
-//! How a command reaches the task-run service: the settings, the client and the token made of
-//! them, and what the service's errors mean for the process.
+//! How a command reaches the task-run service: the settings, the client and the token that they
+//! produce, and the exit codes for the service's errors.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -19,28 +19,28 @@ use crate::exit::Ending;
 use crate::reader::{Errors, Reader, millis, secs};
 use crate::setting::SERVICE_SETTINGS;
 
-/// How a command reaches the task-run service, checked.
+/// The checked settings with which a command reaches the task-run service.
 #[derive(Clone, Debug)]
 pub struct ServiceConfig {
     /// The service.
     pub service_url: ServiceUrl,
-    /// The token's source.
+    /// Where the token comes from.
     pub token: Source,
-    /// More roots for the service.
+    /// The CA certificates for the service. `None` for the system's roots.
     pub ca_file: Option<PathBuf>,
-    /// Certificate and key for mutual TLS.
+    /// The certificate and the key for mutual TLS.
     pub identity: Option<(PathBuf, PathBuf)>,
-    /// For one request; 100 ms to 5 min.
+    /// The limit for one request, from 100 ms to 5 min.
     pub timeout: Duration,
 }
 
-/// The service's base URL, and the way there: https or allowed http, without credentials, query or
-/// fragment.
+/// The service's base URL and the route to it. The URL is https or allowed http, without
+/// credentials, query or fragment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceUrl(Route);
 
 impl ServiceUrl {
-    /// The way to it.
+    /// The route to the service.
     #[must_use]
     pub fn route(&self) -> &Route {
         &self.0
@@ -57,17 +57,18 @@ impl ServiceConfig {
     /// Reads and checks the settings of `podbeat runs`.
     ///
     /// # Errors
-    /// All that are missing or malformed, by name, together. No value of a secret is part of it.
+    /// All missing or malformed settings together, by name. No error contains the value of a
+    /// secret.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let mut read = Reader::new(SERVICE_SETTINGS, flags, environment);
         match Self::read(&mut read) {
             Some(config) => read.done(config),
-            // What is missing is among the faults.
+            // The missing settings are among the faults.
             None => Err(read.errors()),
         }
     }
 
-    /// How a command reaches the service; `None` if URL or token is missing or malformed.
+    /// How to reach the service. `None` if the URL or the token is missing or malformed.
     pub fn read(read: &mut Reader<'_, impl Environment>) -> Option<Self> {
         let (service_url, token) = (read.service_url(true), read.token(false));
         let (certificate, key) = read.identity();
@@ -83,7 +84,7 @@ impl ServiceConfig {
 }
 
 impl<E: Environment> Reader<'_, E> {
-    /// The base URL of the service, and the way there; `None` if it is missing or malformed.
+    /// The base URL of the service and the route to it. `None` if it is missing or malformed.
     pub fn service_url(&mut self, required: bool) -> Option<ServiceUrl> {
         let allow_http = self.switch("PODBEAT_ALLOW_HTTP");
         let url = self.required_if(
@@ -109,7 +110,7 @@ impl<E: Environment> Reader<'_, E> {
         }
     }
 
-    /// Certificate and key for mutual TLS: both or neither.
+    /// The certificate and the key for mutual TLS: both or neither.
     pub fn identity(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
         let certificate = self.path("PODBEAT_CLIENT_CERT_FILE");
         let key = self.path("PODBEAT_CLIENT_KEY_FILE");
@@ -127,7 +128,7 @@ impl<E: Environment> Reader<'_, E> {
         (certificate, key)
     }
 
-    /// Where the bearer token comes from; `None` if nothing says so, or two settings do.
+    /// Where the bearer token comes from. `None` if no setting has it, or two settings conflict.
     pub fn token(&mut self, dry_run: bool) -> Option<Source> {
         let file = self.path("PODBEAT_TOKEN_FILE");
         let given = self.os("PODBEAT_TOKEN").is_some();
@@ -165,12 +166,12 @@ fn header_text(text: &str) -> Result<Secret, String> {
     )
 }
 
-/// A base URL of the service.
+/// Parses a base URL of the service.
 ///
 /// # Errors
-/// What is wrong with it. It is repeated nowhere.
+/// The reason why the URL is invalid. The reason never repeats the URL.
 pub fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
-    // A URL with credentials is a secret as a whole: what is wrong with it is told without it.
+    // A URL with credentials is a secret as a whole, so the error does not contain any of it.
     let has_credentials = text.split(['/', '?', '#']).any(|part| part.contains('@'));
     if has_credentials {
         return Err(NO_CREDENTIALS.to_owned());
@@ -194,13 +195,13 @@ pub fn service_url(text: &str, allow_http: bool) -> Result<Url, String> {
     Ok(url)
 }
 
-/// What allows plain HTTP, where settings are read.
+/// How to allow plain HTTP, for errors of settings.
 pub const HTTP_IS_ALLOWED_BY: &str = " (PODBEAT_ALLOW_HTTP=true allows it)";
 
 const NO_CREDENTIALS: &str =
     "contains credentials; remove the user and the password, and use PODBEAT_TOKEN_FILE";
 
-/// The service, and what opens it.
+/// The service and its credentials.
 #[derive(Debug)]
 pub struct Service {
     client: Client,
@@ -209,10 +210,10 @@ pub struct Service {
 }
 
 impl Service {
-    /// Sets the client up; connects to nothing yet.
+    /// Sets up the client. It does not connect yet.
     ///
     /// # Errors
-    /// A certificate or key is unreadable.
+    /// A certificate or a key cannot be read.
     pub fn new(config: &ServiceConfig) -> Result<Self, Error> {
         let tls = Tls {
             ca_file: config.ca_file.clone(),
@@ -231,33 +232,33 @@ impl Service {
         &self.client
     }
 
-    /// The longest that one request may take.
+    /// The time limit of one request.
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout
     }
 
-    /// The token of the moment: its file may change while a command runs.
+    /// The current token. Its file can change while a command runs.
     ///
     /// # Errors
-    /// The file is unreadable or holds no token.
+    /// The file cannot be read, or has no token.
     pub fn token(&mut self) -> Result<Secret, Error> {
         Ok(self.credentials.token()?)
     }
 
-    /// Gets a run's status, if it has one.
+    /// Gets the status of a run. `None` if the run has none.
     ///
     /// # Errors
-    /// Those of [`Client::status`] and of [`Service::token`].
+    /// The errors of [`Client::status`] and [`Service::token`].
     pub async fn status(&mut self, run_id: &str) -> Result<Option<TaskRunStatus>, Error> {
         let token = self.token()?;
         self.client.status(run_id, &token, self.timeout).await
     }
 
-    /// Gets a run, without its secrets, in `limit` or in less.
+    /// Gets a run without its secrets, within `limit` and the timeout of one request.
     ///
     /// # Errors
-    /// Those of [`Client::get`] and of [`Service::token`].
+    /// The errors of [`Client::get`] and [`Service::token`].
     pub async fn get(&mut self, run_id: &str, limit: Duration) -> Result<TaskRun, Error> {
         let token = self.token()?;
         let mut found = self
@@ -268,10 +269,10 @@ impl Service {
         Ok(found)
     }
 
-    /// Creates a run, and tells of it without its secrets.
+    /// Creates a run, and returns it without its secrets.
     ///
     /// # Errors
-    /// Those of [`Client::create`] and of [`Service::token`].
+    /// The errors of [`Client::create`] and [`Service::token`].
     pub async fn create(&mut self, request: &CreateTaskRunRequest) -> Result<TaskRun, Error> {
         let token = self.token()?;
         let mut created = self.client.create(request, &token, self.timeout).await?;

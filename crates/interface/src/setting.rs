@@ -1,25 +1,25 @@
-//! Settings as users see them: a variable and a flag each, and the texts from which help and
-//! documents are made.
-//! Here live the type, and the settings that several commands have.
+//! Settings as users see them: each has a variable, a flag, and the texts for help and documents.
+//!
+//! This module has the type and the settings that several commands share.
 
 /// One setting, as users see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// The environment variable.
     pub variable: &'static str,
-    /// The flag, without its dashes.
+    /// The flag, without the dashes.
     pub flag: &'static str,
-    /// The default, or what makes it required.
+    /// The default, or when the setting is required.
     pub default: &'static str,
     /// What it means.
     pub meaning: &'static str,
-    /// Whether its value is never shown.
+    /// Whether podbeat never shows the value.
     pub secret: bool,
     /// Whether the flag takes no value.
     pub switch: bool,
 }
 
-/// A setting with a value that is no secret.
+/// A setting with a value that is not a secret.
 #[must_use]
 pub const fn setting(
     variable: &'static str,
@@ -37,7 +37,7 @@ pub const fn setting(
     }
 }
 
-/// The same, with a value that is never shown.
+/// The same setting, with a value that podbeat never shows.
 #[must_use]
 pub const fn secret(setting: Setting) -> Setting {
     Setting {
@@ -46,7 +46,7 @@ pub const fn secret(setting: Setting) -> Setting {
     }
 }
 
-/// The same, with a flag that takes no value.
+/// The same setting, with a flag that takes no value.
 #[must_use]
 pub const fn switch(setting: Setting) -> Setting {
     Setting {
@@ -170,7 +170,7 @@ pub const SERVICE_ACCOUNT_DIR: Setting = setting(
 );
 
 /// How a command reaches the task-run service: all settings of `podbeat runs`, and the first ones
-/// of `podbeat reap`. The names are the agent's, and so are the values that suit it.
+/// of `podbeat reap`. They have the same names as the agent's settings and accept the same values.
 pub const SERVICE_SETTINGS: &[Setting] = &[
     setting(
         "PODBEAT_SERVICE_URL",

@@ -1,26 +1,26 @@
-//! Text from elsewhere, made inert: a terminal shows it and never acts on it.
+//! Makes text from other sources inert: a terminal shows it and never acts on it.
 //!
-//! Names, termination messages and answers of the service may hold escape sequences that move the
-//! cursor, rename the window or fill the clipboard, and characters that make text seem to stand
-//! where it doesn't. Text for people has U+FFFD in their place ([`one_line`], and [`Inert`] for all
-//! that a command writes); JSON and YAML have their own escapes, so that a program reads the
-//! original value ([`escaped`]).
+//! Names, termination messages and answers of the service can contain escape sequences that move
+//! the cursor, rename the window or fill the clipboard. They can also contain characters that make
+//! text appear in another place. In text for people, podbeat replaces them with U+FFFD:
+//! [`one_line`] for one text, [`Inert`] for everything that a command writes. JSON and YAML have
+//! their own escapes, so that a program reads the original value ([`escaped`]).
 
 use std::io::{self, Write};
 
 use crate::environment::Environment;
 
-/// What the environment says of the terminal.
+/// What the environment says about the terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Terminal {
-    /// Whether it can place text where it wants: `TERM` names a terminal, and not `dumb`.
+    /// Whether the terminal can position text: `TERM` is set, and is not `dumb`.
     pub draws: bool,
-    /// Whether colours are wanted: `NO_COLOR` is unset or empty (no-color.org).
+    /// Whether to use colours: `NO_COLOR` is unset or empty (no-color.org).
     pub colours: bool,
 }
 
 impl Terminal {
-    /// Reads what the environment says.
+    /// Reads it from the environment.
     #[must_use]
     pub fn load(environment: &impl Environment) -> Self {
         let set = |variable| environment.get(variable).filter(|value| !value.is_empty());
@@ -31,7 +31,7 @@ impl Terminal {
     }
 }
 
-/// The characters of a text, and U+FFFD in the place of each that a terminal would act on.
+/// The characters of a text. U+FFFD replaces each one that a terminal would act on.
 pub fn inert(text: &str) -> impl Iterator<Item = char> {
     text.chars().map(|c| {
         if acts(c) {
@@ -42,8 +42,8 @@ pub fn inert(text: &str) -> impl Iterator<Item = char> {
     })
 }
 
-/// Whether a character is one that a terminal acts on: a control character, a separator of lines,
-/// or one that changes the direction of writing, so that other text seems to stand where it doesn't
+/// Whether a terminal acts on a character: a control character, a line separator, or a character
+/// that changes the direction of writing. The last makes other text appear in the wrong place
 /// (Unicode Technical Report 36, 2.2).
 #[must_use]
 pub fn acts(c: char) -> bool {
@@ -51,14 +51,14 @@ pub fn acts(c: char) -> bool {
         || matches!(c, '\u{200e}' | '\u{200f}' | '\u{061c}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{206f}')
 }
 
-/// A text on one line.
+/// The inert text on one line.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     inert(text).collect()
 }
 
-/// JSON in which a terminal finds nothing to act on. JSON itself escapes no more than the first 32
-/// control characters; what else there is can only stand in texts, where `\u` says the same.
+/// JSON without characters that a terminal acts on. JSON itself escapes only the first 32 control
+/// characters. The others can occur only in strings, where `\u` is an equivalent escape.
 #[must_use]
 pub fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
@@ -72,20 +72,20 @@ pub fn escaped(json: &str) -> String {
     text
 }
 
-/// Standard output or standard error of a command: whatever is written comes out inert. Lines and
-/// tabs stay.
+/// Standard output or standard error of a command. Everything that is written becomes inert; line
+/// feeds and tabs stay.
 ///
-/// This is where no text gets past, whoever wrote it. What is to stay on one line, or in a cell of
-/// a table, is made so before.
+/// All output passes through it, whatever its source. To keep text on one line or in one table
+/// cell, convert it before it gets here.
 #[derive(Debug)]
 pub struct Inert<W> {
     to: W,
-    /// The beginning of a character whose other bytes are still to come.
+    /// The first bytes of a character whose other bytes have not been written yet.
     begun: Vec<u8>,
 }
 
 impl<W: Write> Inert<W> {
-    /// Writes to this from now on.
+    /// Writes to `to`.
     pub fn new(to: W) -> Self {
         Self {
             to,
@@ -132,12 +132,12 @@ impl<W: Write> Write for Inert<W> {
     }
 }
 
-/// Whether a terminal acts on it where text has several lines.
+/// Whether a terminal acts on a character in text of several lines.
 fn acts_on_lines(c: char) -> bool {
     acts(c) && c != '\n' && c != '\t'
 }
 
-/// Whether these bytes are the beginning of a character.
+/// Whether these bytes are the beginning of an incomplete character.
 fn is_begun(bytes: &[u8]) -> bool {
     matches!(str::from_utf8(bytes), Err(error) if error.error_len().is_none())
 }
@@ -149,7 +149,7 @@ mod tests {
 
     use super::*;
 
-    /// What comes out if these are written one after the other.
+    /// The output after these parts were written one after the other.
     fn written<'bytes>(parts: impl IntoIterator<Item = &'bytes [u8]>) -> String {
         let mut out = Vec::new();
         let mut inert = Inert::new(&mut out);
@@ -165,7 +165,7 @@ mod tests {
             written([&b"a\x1b[2Jb\r\n\tc\x9bd"[..]]),
             "a\u{fffd}[2Jb\u{fffd}\n\tc\u{fffd}d"
         );
-        // In two writes, as formatting does it.
+        // In two writes, as formatting can split it.
         assert_eq!(written(["ü€".as_bytes()]), "ü€");
         assert_eq!(written([&b"\xe2\x82"[..], b"\xac!"]), "€!");
         assert_eq!(written([&b"\xe2\x80"[..], b"\xae!"]), "\u{fffd}!");
