@@ -1,4 +1,4 @@
-//! The flags of these commands, and how they end.
+//! The flags of these commands, and how the commands end.
 
 mod endings;
 pub mod explain;

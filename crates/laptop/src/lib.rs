@@ -1,6 +1,7 @@
-//! The commands that nobody needs in a pod, and the profiles of the person who runs them.
-//! Here live `podbeat observe`, `explain` and `runs`, with their flags.
-//! Never here: the agent. An observer has no way to the service.
+//! The commands that people run on a laptop (`podbeat observe`, `explain` and `runs`), their flags,
+//! and the profiles of the person who runs them.
+//!
+//! This crate contains no part of the agent. `podbeat observe` cannot reach the task-run service.
 
 pub mod cli;
 pub mod explain;

@@ -1,6 +1,7 @@
-//! Profiles: where the task-run services of a person are, by name, in a file of theirs.
-//! Here lives how that file is found and read, and which of its values count.
-//! Never here: the agent. A file in somebody's home directory must not change a sidecar.
+//! Profiles: named task-run services in a user's file. This module finds and reads the file, and
+//! decides which of its values apply.
+//!
+//! The agent does not use profiles: a file in a home directory must not change a sidecar.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -32,7 +33,7 @@ pub const PROFILE_SETTINGS: &[Setting] = &[
     ),
 ];
 
-/// The most that is read: some hundred profiles.
+/// The maximum size of the file in bytes, enough for several hundred profiles.
 const LARGEST: u64 = 64 << 10;
 
 const PROFILE: &str = "PODBEAT_PROFILE";
@@ -44,7 +45,7 @@ const CERT_FILE: &str = "PODBEAT_CLIENT_CERT_FILE";
 const KEY_FILE: &str = "PODBEAT_CLIENT_KEY_FILE";
 const ALLOW_HTTP: &str = "PODBEAT_ALLOW_HTTP";
 
-/// The members of a profile that name a file, and the setting that each stands for.
+/// The members of a profile that name a file, each with its setting.
 const FILES: [(&str, &str); 4] = [
     ("tokenFile", TOKEN_FILE),
     ("caFile", "PODBEAT_CA_FILE"),
@@ -52,45 +53,45 @@ const FILES: [(&str, &str); 4] = [
     ("clientKeyFile", KEY_FILE),
 ];
 
-/// Why there is no profile.
+/// Why a profile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("cannot read profiles from {}; check the file, or choose another with --config or PODBEAT_CONFIG", file.display())]
     Read {
         /// The file.
         file: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// The file holds something else, too.
+    /// The file is not a valid file of profiles.
     #[error("{}: invalid profiles:\n  {}", file.display(), problems.join("\n  "))]
     Malformed {
         /// The file.
         file: PathBuf,
-        /// What is wrong, each with its place. No value is part of it.
+        /// What is wrong, each with its place. It never contains a value.
         problems: Vec<String>,
     },
-    /// The file has no such profile.
+    /// The file has no profile of this name.
     #[error("{}: unknown profile {name:?}; the file has {}", file.display(), listed(known))]
     Unknown {
         /// The profile.
         name: String,
         /// The file.
         file: PathBuf,
-        /// Those that are there.
+        /// The profiles that the file has.
         known: Vec<String>,
     },
-    /// A profile is asked for, and there is no file.
+    /// The user chose a profile, but there is no file.
     #[error("unknown profile {name:?}: the file {} does not exist; docs/runs.md describes its format", file.display())]
     NoFile {
         /// The profile.
         name: String,
-        /// Where it should be.
+        /// The file's expected path.
         file: PathBuf,
     },
-    /// A profile is asked for, and nothing says where the file is.
+    /// The user chose a profile, but nothing says where the file is.
     #[error(
         "unknown profile {name:?}: set PODBEAT_CONFIG to the file with profiles, because HOME is not set"
     )]
@@ -98,7 +99,7 @@ pub enum Error {
         /// The profile.
         name: String,
     },
-    /// The name of a profile, or of its file, is no text.
+    /// The name of the profile or of the file is not valid UTF-8.
     #[error("{0}: not valid UTF-8")]
     NotText(&'static str),
 }
@@ -114,18 +115,18 @@ fn listed(names: &[String]) -> String {
     }
 }
 
-/// The profile that is used.
+/// The profile in use.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Profile {
     /// Its name.
     pub name: String,
-    /// The file that it is in.
+    /// The file that contains it.
     pub file: PathBuf,
-    /// Its values, by the variables that they stand for.
+    /// Its values, by the variables of their settings.
     values: BTreeMap<&'static str, OsString>,
 }
 
-/// An environment with a profile behind it. What the environment sets comes first.
+/// An environment with a profile as its fallback. Values in the environment take precedence.
 #[derive(Clone, Debug)]
 pub struct Profiled<E> {
     environment: E,
@@ -133,13 +134,13 @@ pub struct Profiled<E> {
 }
 
 impl<E: Environment> Profiled<E> {
-    /// Reads the profile that flags and environment choose, or else the file's default.
+    /// Reads the profile that flags or the environment choose, otherwise the file's default.
     ///
-    /// An empty `--profile` chooses none. The default does not count where a flag or variable says
-    /// where the service is: its token is meant for another one.
+    /// An empty `--profile` chooses no profile. The default does not apply if a flag or variable
+    /// sets the service's URL, because the profile's token belongs to another service.
     ///
     /// # Errors
-    /// The file can't be read or is wrong in any place, or has no such profile.
+    /// The file cannot be read, is invalid anywhere, or does not have the profile.
     pub fn load(flags: &Flags, environment: E) -> Result<Self, Error> {
         let profile = choose(flags, &environment)?;
         Ok(Self {
@@ -174,7 +175,7 @@ impl<E: Environment> Environment for Profiled<E> {
     }
 }
 
-/// The names of all profiles; none if the file can't be read.
+/// The names of all profiles. Empty if the file cannot be read.
 #[must_use]
 pub fn names(flags: &Flags, environment: &impl Environment) -> Vec<String> {
     let Ok(Some((file, _))) = place(flags, environment) else {
@@ -185,14 +186,14 @@ pub fn names(flags: &Flags, environment: &impl Environment) -> Vec<String> {
         .unwrap_or_default()
 }
 
-/// As settings are read: empty or white space counts as unset.
+/// Whether a value is set. As for all settings, empty text or white space counts as unset.
 fn says_something(value: &OsString) -> bool {
     value
         .to_str()
         .is_none_or(|text| !trimmed::text(text).is_empty())
 }
 
-/// What a flag, or else the environment, says.
+/// The value of the flag, otherwise of the environment.
 fn given(variable: &str, flags: &Flags, environment: &impl Environment) -> Option<OsString> {
     let flag = flags.0.get(variable).cloned();
     flag.or_else(|| environment.get(variable))
@@ -211,12 +212,12 @@ fn text(
     Ok(Some(trimmed::text(&value).to_owned()))
 }
 
-/// Where the file is, and whether somebody named it.
+/// The file's path, and whether the user named it.
 fn place(flags: &Flags, environment: &impl Environment) -> Result<Option<(PathBuf, bool)>, Error> {
     if let Some(named) = text(CONFIG, flags, environment)? {
         return Ok(Some((PathBuf::from(named), true)));
     }
-    // The XDG Base Directory Specification has relative paths ignored.
+    // The XDG Base Directory Specification requires relative paths to be ignored.
     let absolute = |variable: &str| {
         let dir = environment.get(variable).map(PathBuf::from);
         dir.filter(|dir| dir.is_absolute())
@@ -260,7 +261,7 @@ fn choose(flags: &Flags, environment: &impl Environment) -> Result<Option<Profil
         return Err(Error::Unknown { name, file, known });
     };
     let given = |variable| given(variable, flags, environment).is_some();
-    // Two values of which only one may be there count as one setting.
+    // Two values of which only one is allowed count as one setting.
     if given(TOKEN) {
         values.remove(TOKEN_FILE);
     }
@@ -268,14 +269,14 @@ fn choose(flags: &Flags, environment: &impl Environment) -> Result<Option<Profil
         values.remove(CERT_FILE);
         values.remove(KEY_FILE);
     }
-    // The profile allows it for its own service only.
+    // The profile allows plain HTTP only for its own service.
     if given(URL) {
         values.remove(ALLOW_HTTP);
     }
     Ok(Some(Profile { name, file, values }))
 }
 
-/// What the file holds.
+/// The content of the file.
 #[derive(Debug, Default)]
 struct Profiles {
     default: Option<String>,
@@ -295,7 +296,7 @@ fn read(file: &Path, environment: &impl Environment) -> Result<Profiles, Error> 
     })
 }
 
-/// Reads the file's text. Paths in it are relative to `dir`.
+/// Parses the file's text. Its relative paths start at `dir`.
 fn parse(text: &str, dir: &Path, home: Option<&Path>) -> Result<Profiles, Vec<String>> {
     let mut documents = manifest::documents(text).map_err(|problem| vec![problem])?;
     let members = match (documents.pop(), documents.is_empty()) {
@@ -440,7 +441,8 @@ fn known_members() -> String {
         .join(", ")
 }
 
-/// A path as the file has it: relative to the file, or to the home directory.
+/// Resolves a path in the file: relative to the file's directory, or to the home directory after
+/// `~/`.
 fn resolve(path: &str, dir: &Path, home: Option<&Path>) -> Result<PathBuf, String> {
     match (path, path.strip_prefix("~/"), home) {
         ("", _, _) => Err("expected the path of a file".to_owned()),
@@ -500,7 +502,7 @@ mod tests {
             Profiled::load(&flags, environment)
         }
 
-        /// The name of the profile, and what the settings come to.
+        /// The name of the profile, and the values of the settings.
         fn seen(
             &self,
             flags: &[(&'static str, &str)],

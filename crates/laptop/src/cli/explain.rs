@@ -1,4 +1,4 @@
-//! The flags of `podbeat explain`, and what they come to.
+//! The flags of `podbeat explain`, and how they are parsed.
 
 use std::path::PathBuf;
 
@@ -44,7 +44,7 @@ pub fn command() -> Command {
         ))
 }
 
-/// What the flags come to.
+/// Parses the flags.
 #[must_use]
 pub fn parse(matches: &ArgMatches) -> Invocation {
     Invocation {

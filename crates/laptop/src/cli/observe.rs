@@ -1,4 +1,5 @@
-//! The flags of `podbeat observe`, kubectl's where it has them, and what they come to.
+//! The flags of `podbeat observe`, and how they are parsed. They have kubectl's names where kubectl
+//! has the same flag.
 
 use std::path::PathBuf;
 
@@ -14,7 +15,7 @@ use crate::observe::config::OBSERVE_SETTINGS;
 /// The command's name.
 pub const OBSERVE: &str = "observe";
 
-/// Settings of the cluster; the others are the agent's.
+/// The settings of the cluster. The other settings are the agent's.
 const CLUSTER: [&str; 3] = ["POD_NAMESPACE", "KUBECONFIG", "PODBEAT_KUBE_CONTEXT"];
 
 /// The command `podbeat observe`, with its flags.
@@ -70,10 +71,10 @@ pub fn command() -> Command {
         )
 }
 
-/// What the flags come to.
+/// Parses the flags.
 ///
 /// # Errors
-/// None so far: clap has checked each of them.
+/// The pod is missing. clap already requires it.
 pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     let pod = matches.get_one::<String>("pod").cloned();
     let output = matches.get_one::<String>(OUTPUT);
@@ -90,7 +91,7 @@ pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     Ok((flags(matches, OBSERVE_SETTINGS), invocation))
 }
 
-/// A pod as kubectl lets it be named.
+/// Parses the name of a pod, in the forms that kubectl accepts.
 fn pod(text: &str) -> Result<String, Wrong> {
     let name = match text.split_once('/') {
         Some(("pod" | "pods" | "po", name)) => name,

@@ -1,4 +1,5 @@
-//! The flags of `podbeat runs`, in kubectl's words where it has them, and what they come to.
+//! The flags of `podbeat runs`, and how they are parsed. They have kubectl's names where kubectl
+//! has the same flag.
 
 use std::ffi::OsStr;
 use std::path::PathBuf;
@@ -26,13 +27,13 @@ use crate::runs::wait_condition::{END, WaitCondition, nearest, status};
 
 /// The command's name.
 pub const RUNS: &str = "runs";
-/// The id of each argument that is the ID of a run.
+/// The ID of each argument that is the ID of a run.
 pub const RUN: &str = "run";
 
 const CONNECTION: &str = "Connection";
 const OUTPUT: &str = "Output";
 
-/// The settings of `podbeat runs`, with those that choose a profile.
+/// The settings of `podbeat runs`, including those that choose a profile.
 #[must_use]
 pub fn settings() -> Vec<Setting> {
     [SERVICE_SETTINGS, PROFILE_SETTINGS].concat()
@@ -385,7 +386,7 @@ fn interval() -> Arg {
 }
 
 fn duration(text: &str) -> Result<Duration, Wrong> {
-    // Longer ones can't be added to a clock.
+    // Adding a longer duration to a clock would overflow.
     const LONGEST: Duration = Duration::from_secs(10 * 365 * 86_400);
     match text {
         "0" => Ok(Duration::ZERO),
@@ -427,7 +428,7 @@ fn variable(text: &str) -> Result<(String, Secret), Wrong> {
     }
 }
 
-/// An image as people write it.
+/// Parses an image in the form `NAME[:TAG][@DIGEST]`.
 fn image(text: &str) -> Result<Image, image_reference::Unfit> {
     let (name, tag, digest) = image_reference::parts(text);
     image_reference::check(text, None, None)?;
@@ -438,7 +439,7 @@ fn image(text: &str) -> Result<Image, image_reference::Unfit> {
     })
 }
 
-/// Reads a value of which shells complete the usual ones, while others are taken, too.
+/// Parses a value. Shells complete the usual values, but others are accepted, too.
 #[derive(Clone)]
 struct Usual<T> {
     words: fn() -> Vec<&'static str>,
@@ -476,19 +477,19 @@ fn condition_words() -> Vec<&'static str> {
     words
 }
 
-/// A status. [`parse`] refuses one that is unknown, unless the user insists.
+/// A status. [`parse`] rejects an unknown one, unless the user allows it.
 const STATUS: Usual<TaskRunStatus> = Usual {
     words: known_statuses,
     read: |text| Ok(status(text)),
 };
 
-/// What is waited for.
+/// The status to wait for.
 const WANTED: Usual<(WaitCondition, Vec<TaskRunStatus>)> = Usual {
     words: condition_words,
     read: WaitCondition::parse,
 };
 
-/// An order: the field, and behind a colon the direction.
+/// The sort order: the field, optionally followed by a colon and the direction.
 const SORT: Usual<Sort> = Usual {
     words: || SortField::ALL.map(SortField::as_str).into(),
     read: |text| {
@@ -506,10 +507,10 @@ const SORT: Usual<Sort> = Usual {
     },
 };
 
-/// What the flags come to.
+/// Parses the flags.
 ///
 /// # Errors
-/// A file that a flag names can't be read.
+/// The command is missing, a status is unknown, or a file that a flag names cannot be read.
 pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     let Some((name, matches)) = matches.subcommand() else {
         return Err("missing command".to_owned());
@@ -587,11 +588,11 @@ pub fn parse(matches: &ArgMatches) -> Result<(Flags, Invocation), String> {
     Ok((flags(matches, &settings()), invocation))
 }
 
-/// What to say of statuses that this podbeat doesn't know: the service may be newer, if the user
-/// says so.
+/// Checks for statuses that this version of podbeat does not know. If the user allows them, because
+/// the service may be newer, it adds a note.
 ///
 /// # Errors
-/// One of them is unknown, and the user doesn't say so.
+/// A status is unknown, and the user did not allow it.
 fn judge_unknown(
     flag: &str,
     words: &[&str],
@@ -603,7 +604,7 @@ fn judge_unknown(
         .iter()
         .filter(|status| matches!(status, TaskRunStatus::Unknown(_)));
     for unknown in unknown.map(TaskRunStatus::as_str) {
-        // Longer than any status: it may be something else, which is not repeated.
+        // A text longer than any status may be something else, so podbeat does not repeat it.
         let shown = match unknown.chars().count() {
             0..=LONGEST_STATUS => format!(" {unknown:?}"),
             _ => String::new(),
@@ -623,7 +624,7 @@ fn judge_unknown(
     Ok(())
 }
 
-/// Characters of a status that is repeated in an error.
+/// The maximum length of a status in an error, in characters.
 const LONGEST_STATUS: usize = 32;
 
 const ALLOW_UNKNOWN_STATUS: &str = "allow-unknown-status";
@@ -648,7 +649,7 @@ fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
         .collect()
 }
 
-/// What stays absent if nothing is in it.
+/// `None` for an empty value, so that the request omits it.
 fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }

@@ -1,4 +1,4 @@
-//! The runs that a shell offers where the ID of one is typed.
+//! The runs that a shell offers to complete a run's ID.
 
 use std::time::Duration;
 
@@ -7,20 +7,20 @@ use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, SortField};
 use podbeat_interface::service::Service;
 use podbeat_interface::service::ServiceConfig;
 
-/// How many runs are asked for: one page, more than anyone reads.
+/// How many runs to request. It is one page, and more than anyone reads.
 const MOST: u16 = 200;
 
-/// A run that could be meant.
+/// A run that completion offers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Candidate {
-    /// Its ID. It needs no quotes in any shell.
+    /// The run's ID. It needs no quotes in any shell.
     pub id: String,
-    /// Its name and status, on one line.
+    /// The run's name and status, on one line.
     pub about: String,
 }
 
-/// The runs that changed last, the newest first; none if the service does not answer within
-/// `limit`, or answers with an error. A person who presses a key wants no error.
+/// The most recently modified runs, newest first. Empty if the service does not answer within
+/// `limit` or answers with an error, because completion must not show errors.
 pub async fn candidates(config: &ServiceConfig, limit: Duration) -> Vec<Candidate> {
     let asked = async {
         let mut service = Service::new(config).ok()?;
@@ -52,8 +52,8 @@ pub async fn candidates(config: &ServiceConfig, limit: Duration) -> Vec<Candidat
         .collect()
 }
 
-/// Whether a shell takes it for one word and nothing else. What is completed stands on the command
-/// line as it is, where `$(…)` would be run.
+/// Whether a shell reads the text as one plain word. A shell inserts a completion unchanged, so it
+/// would execute a `$(…)` in it.
 #[must_use]
 pub fn is_plain(word: &str) -> bool {
     let is_plain = |letter: char| {

@@ -1,4 +1,4 @@
-//! What can be asked for, typed.
+//! The commands of `podbeat runs` as types.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -12,46 +12,46 @@ use super::wait_condition::WaitCondition;
 /// One call of `podbeat runs`.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What is to be done.
+    /// What to do.
     pub command: Command,
-    /// How the outcome is shown; `None` for what suits the command: a table, or a line that says
-    /// what was done.
+    /// The output format. `None` for the command's default: a table, or a line that says what was
+    /// done.
     pub format: Option<Format>,
     /// Whether a table has a line of headers.
     pub headers: bool,
-    /// What the user should know of the command line before anything is done.
+    /// Notes about the command line, shown before the command runs.
     pub notes: Vec<String>,
 }
 
 impl Invocation {
-    /// Whether a terminal shows what is waited for.
+    /// Whether a terminal shows what podbeat waits for.
     #[must_use]
     pub fn shows_progress(&self) -> bool {
         matches!(self.command, Command::Wait { quiet: false, .. })
     }
 
-    /// Whether the service is asked at all.
+    /// Whether the command sends requests to the service.
     #[must_use]
     pub fn needs_service(&self) -> bool {
         !matches!(self.command, Command::Create { dry_run: true, .. })
     }
 }
 
-/// How outcomes are shown.
+/// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// JSON, for programs.
     Json,
     /// YAML, for people.
     Yaml,
-    /// Ids alone, one a line.
+    /// Only IDs, one per line.
     Name,
     /// A table with more columns.
     Wide,
 }
 
 impl Format {
-    /// All, with the word that each goes by.
+    /// All formats, each with its name on the command line.
     pub const ALL: [(&'static str, Self); 4] = [
         ("json", Self::Json),
         ("yaml", Self::Yaml),
@@ -60,73 +60,73 @@ impl Format {
     ];
 }
 
-/// What is to be done.
+/// A command with its arguments.
 #[derive(Debug)]
 pub enum Command {
     /// Create task runs.
     Create {
-        /// What is asked for.
+        /// The source of the requests.
         from: RequestSource<CreateTaskRunRequest>,
-        /// Show the requests, and send none.
+        /// Show the requests, but do not send them.
         dry_run: bool,
     },
     /// Get task runs.
     Get {
-        /// Their ids.
+        /// The runs' IDs.
         runs: Vec<String>,
     },
     /// List task runs, all pages.
     List {
-        /// Which, in which order, how many a page.
+        /// Which runs, in which order, and how many per page.
         query: ListTaskRunsQuery,
-        /// How many at most; `None` for all.
+        /// The maximum number of runs. `None` for all.
         limit: Option<usize>,
     },
-    /// List task runs, and show what comes and changes.
+    /// List task runs, then show new and changed ones.
     WatchList {
-        /// Which, in which order, how many a page.
+        /// Which runs, in which order, and how many per page.
         query: ListTaskRunsQuery,
-        /// Between two looks.
+        /// The time between two requests.
         interval: Duration,
     },
     /// Abort task runs.
     Abort {
-        /// Their ids.
+        /// The runs' IDs.
         runs: Vec<String>,
     },
     /// Send one heartbeat.
     Heartbeat {
-        /// The run.
+        /// The run's ID.
         run: String,
-        /// What it tells.
+        /// The source of the heartbeat.
         from: RequestSource<HeartbeatTaskRunRequest>,
     },
     /// Wait until runs have a status.
     Wait {
-        /// Their ids.
+        /// The runs' IDs.
         runs: Vec<String>,
-        /// Which status.
+        /// The status to wait for.
         condition: WaitCondition,
-        /// For how long at most; zero to look once.
+        /// The maximum time to wait. Zero checks once.
         timeout: Duration,
-        /// Between two looks.
+        /// The time between two requests.
         interval: Duration,
-        /// Show nothing on a terminal of what is waited for.
+        /// Do not show on a terminal what podbeat waits for.
         quiet: bool,
     },
-    /// Show what changes until the runs have ended.
+    /// Show runs and their changes until they have ended.
     Watch {
-        /// Their ids.
+        /// The runs' IDs.
         runs: Vec<String>,
-        /// The command that was typed: `get --watch` is one.
+        /// Whether the user typed `get --watch`.
         is_get: bool,
-        /// Between two looks.
+        /// The time between two requests.
         interval: Duration,
     },
 }
 
 impl Command {
-    /// The command as it is typed, without flags.
+    /// The command as the user typed it, without flags.
     #[must_use]
     pub fn called(&self) -> &'static str {
         match self {
@@ -150,11 +150,11 @@ pub enum RequestSource<T> {
     File(PathBuf),
 }
 
-/// A container's status as a flag tells it: `NAME=waiting[:REASON]`, `NAME=running` or
+/// Parses a container's status from a flag: `NAME=waiting[:REASON]`, `NAME=running` or
 /// `NAME=terminated:CODE[:REASON]`.
 ///
 /// # Errors
-/// What is wrong with it. It is repeated nowhere.
+/// The reason why the text is invalid. The reason never repeats the text.
 pub fn container_status(text: &str) -> Result<ContainerStatus, &'static str> {
     use podbeat_task_runs::model::{
         ContainerState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,

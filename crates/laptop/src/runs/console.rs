@@ -1,5 +1,4 @@
-//! The terminal's side of a command: what is shown, what is said, and which error the process ends
-//! with.
+//! Input and output of a command: results, notes and errors, and the exit code of the process.
 
 use std::fmt;
 use std::io::{Read, Write};
@@ -19,19 +18,19 @@ use super::printer::{Printer, Shape, Shown};
 use super::status_line::StatusLine;
 use super::{image_reference, manifest};
 
-/// Where a command reads and writes.
+/// The streams of a command.
 pub struct Streams<'streams> {
     /// Standard input, for files named `-`.
     pub input: &'streams mut dyn Read,
-    /// What was asked for.
+    /// Standard output, for results.
     pub out: &'streams mut dyn Write,
-    /// What else there is to say.
+    /// Standard error, for everything else.
     pub notes: &'streams mut dyn Write,
-    /// On a terminal, what is waited for.
+    /// On a terminal, the line that shows what podbeat waits for.
     pub status: StatusLine,
 }
 
-/// What becomes of the runs that are named behind one that failed.
+/// What to do with the remaining runs after one failed.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Others {
     AreTried,
@@ -42,7 +41,7 @@ pub(super) struct Console<'streams> {
     streams: Streams<'streams>,
     format: Option<Format>,
     headers: bool,
-    /// What the first error means for the process.
+    /// The ending for the first error.
     first: Option<Ending>,
 }
 
@@ -56,17 +55,17 @@ impl<'streams> Console<'streams> {
         }
     }
 
-    /// How the process ends if nothing else goes wrong.
+    /// How the process ends if nothing else fails.
     pub(super) fn ending(&self) -> Ending {
         self.first.unwrap_or(Ending::Done)
     }
 
-    /// Whether outcomes are told in words.
+    /// Whether results are sentences.
     pub(super) fn talks(&self) -> bool {
         self.format.is_none()
     }
 
-    /// Whether outcomes are shown as a table.
+    /// Whether results are a table.
     pub(super) fn draws(&self) -> bool {
         matches!(self.format, None | Some(Format::Wide))
     }
@@ -75,13 +74,13 @@ impl<'streams> Console<'streams> {
         Printer::new(self.format, shape, self.headers)
     }
 
-    /// Where a printer writes.
+    /// The stream for a printer.
     pub(super) fn out(&mut self) -> &mut dyn Write {
         self.streams.status.clear();
         self.streams.out
     }
 
-    /// The line that says what is waited for.
+    /// The line that shows what podbeat waits for.
     pub(super) fn status(&mut self) -> &mut StatusLine {
         &mut self.streams.status
     }
@@ -93,7 +92,7 @@ impl<'streams> Console<'streams> {
             .map_err(Error::Write)
     }
 
-    /// Standard error that nobody reads any more is no reason to stop.
+    /// A closed standard error does not stop the command.
     pub(super) fn note(&mut self, text: &str) {
         self.streams.status.clear();
         let _ = writeln!(self.streams.notes, "podbeat: {text}");
@@ -104,8 +103,8 @@ impl<'streams> Console<'streams> {
         *self.first.get_or_insert(error.ending())
     }
 
-    /// Tells an error of one run out of several, and whether the others, `left` of them, would fail
-    /// alike.
+    /// Reports the error of one of several runs. Returns whether the `left` remaining runs would
+    /// fail in the same way.
     pub(super) fn failed_of_some(&mut self, error: &Error, left: usize) -> Others {
         self.failed(error);
         match error.ending() {
@@ -121,7 +120,7 @@ impl<'streams> Console<'streams> {
         }
     }
 
-    /// Shows runs: one that was asked for alone, several as a list.
+    /// Shows runs: a single run as an object, several as a list.
     pub(super) fn show(&mut self, runs: &[impl Shown], asked: usize) -> Result<(), Error> {
         if runs.is_empty() && asked == 1 {
             return Ok(());
@@ -136,7 +135,7 @@ impl<'streams> Console<'streams> {
         printer.end(self.streams.out).map_err(Error::Write)
     }
 
-    /// Shows what was done, unless it was told in words already.
+    /// Shows the result, unless a sentence has already reported it.
     pub(super) fn show_done(&mut self, runs: &[impl Shown], asked: usize) -> Result<(), Error> {
         if self.talks() {
             Ok(())
@@ -145,7 +144,7 @@ impl<'streams> Console<'streams> {
         }
     }
 
-    /// Shows documents as JSON, or else as YAML.
+    /// Shows documents as JSON if the user chose it, otherwise as YAML.
     pub(super) fn show_documents(&mut self, documents: &[impl Serialize]) -> Result<(), Error> {
         let format = match self.format {
             Some(Format::Json) => Format::Json,
@@ -165,7 +164,7 @@ impl<'streams> Console<'streams> {
         printer.end(self.streams.out).map_err(Error::Write)
     }
 
-    /// Shows what was sent of a run, or its id.
+    /// Shows the request for a run, or only the run's ID.
     pub(super) fn show_sent(&mut self, run: &str, request: &impl Serialize) -> Result<(), Error> {
         if self.format == Some(Format::Name) {
             return self.say(format_args!("{}", one_line(run)));
@@ -173,7 +172,7 @@ impl<'streams> Console<'streams> {
         self.show_documents(std::slice::from_ref(request))
     }
 
-    /// Shows requests as they would be sent, but for their secrets.
+    /// Shows requests without sending them. Secrets are redacted.
     pub(super) fn dry_run(
         &mut self,
         from: &RequestSource<CreateTaskRunRequest>,
@@ -199,8 +198,8 @@ impl<'streams> Console<'streams> {
         Ok(())
     }
 
-    /// The requests for new runs. The contract takes any text for an image; what no registry has is
-    /// found out here rather than when the run's pod can't pull it.
+    /// The requests for new runs. The contract allows any text as an image. podbeat rejects an
+    /// image that no registry can have, because otherwise it would fail only when the pod pulls it.
     pub(super) fn new_runs(
         &mut self,
         from: &RequestSource<CreateTaskRunRequest>,
@@ -208,7 +207,7 @@ impl<'streams> Console<'streams> {
         let requests = self.requests(from)?;
         let images = requests.iter().enumerate().filter_map(|(nth, request)| {
             let image = request.execution.as_ref()?.image.as_ref()?;
-            // That a name is missing, the contract says, too.
+            // The contract already reports a missing name.
             let name = image.name.as_deref().filter(|name| !name.is_empty())?;
             let unfit = image_reference::check(name, image.tag.as_deref(), image.digest.as_deref())
                 .err()?;
@@ -227,7 +226,7 @@ impl<'streams> Console<'streams> {
         })
     }
 
-    /// The requests that the command line or a file holds.
+    /// The requests from the command line or a file.
     pub(super) fn requests<T: DeserializeOwned + Serialize + Clone>(
         &mut self,
         from: &RequestSource<T>,

@@ -1,17 +1,18 @@
-//! Whether a text names a container image, by the grammar of registries and of Kubernetes
+//! Checks whether a text names a container image, by the grammar of registries and of Kubernetes
 //! (<https://pkg.go.dev/github.com/distribution/reference>). Pure.
 
-// The form of an address alone: `core` has no sockets.
+// From `core`, because only the syntax of an address is needed, no sockets.
 use core::net::Ipv6Addr;
 
-/// Characters of a repository with its registry (`NameTotalLengthMax` there).
+/// The maximum length of a repository including its registry, in characters (`NameTotalLengthMax`
+/// in that package).
 const LONGEST_NAME: usize = 255;
 
-/// Characters of a tag.
+/// The maximum length of a tag, in characters.
 const LONGEST_TAG: usize = 128;
 
-/// What is wrong with an image. It repeats no part of it: a password in the wrong place is still
-/// one.
+/// Why an image is invalid. It contains no part of the image, because the image can contain a
+/// misplaced password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
     /// There is no name.
@@ -20,39 +21,39 @@ pub enum Unfit {
     /// The name is too long.
     #[error("the image's name has more than 255 characters")]
     Long,
-    /// Upper case behind the registry.
+    /// Upper-case letters after the registry.
     #[error(
         "the image's repository has upper-case letters; only the registry and the tag can have them"
     )]
     UpperCase,
-    /// Not a host, or a host and a port.
+    /// The registry is neither a host nor a host and a port.
     #[error("the image's registry must be HOST or HOST:PORT")]
     Registry,
-    /// Anything else of the repository.
+    /// The repository is malformed in another way.
     #[error(
         "the image's repository is malformed: use names of a-z and 0-9, joined by '/'; a name can have '.', '_', '__' or '-' inside"
     )]
     Repository,
-    /// What Docker takes for an image's id.
+    /// Docker would read the name as an image ID.
     #[error("the image's name is 64 hexadecimal digits; this is an image ID, not a name")]
     Id,
-    /// Not a tag.
+    /// The tag is invalid.
     #[error(
         "the image's tag is malformed: use at most 128 letters, digits, '_', '.' and '-', and do not start with '.' or '-'"
     )]
     Tag,
-    /// Not a digest.
+    /// The digest is invalid.
     #[error(
         "the image's digest is malformed: use sha256: and 64 hexadecimal digits in lower case, or sha384, or sha512"
     )]
     Digest,
-    /// The name has a tag or a digest, and another one is given.
+    /// The name already has a tag or a digest, and another one is given.
     #[error("the image's name already has a tag or a digest, but another one is given")]
     Twice,
 }
 
-/// The parts of `NAME[:TAG][@DIGEST]`. A colon before the last slash belongs to the registry's
-/// port. Nothing is checked.
+/// Splits `NAME[:TAG][@DIGEST]` into its parts, without checking them. A colon before the last
+/// slash belongs to the registry's port.
 #[must_use]
 pub fn parts(text: &str) -> (&str, Option<&str>, Option<&str>) {
     let (text, digest) = match text.split_once('@') {
@@ -65,11 +66,11 @@ pub fn parts(text: &str) -> (&str, Option<&str>, Option<&str>) {
     }
 }
 
-/// Checks an image by its members. The name may have a tag and a digest in it, if they are not
-/// given beside it.
+/// Checks an image by its members. The name can contain a tag and a digest that are not given
+/// separately.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// The first problem of the image.
 pub fn check(name: &str, tag: Option<&str>, digest: Option<&str>) -> Result<(), Unfit> {
     let (repository, tag_of_name, digest_of_name) = parts(name);
     if (tag.is_some() && tag_of_name.is_some()) || (digest.is_some() && digest_of_name.is_some()) {
@@ -92,7 +93,7 @@ fn check_repository(text: &str) -> Result<(), Unfit> {
     if text.len() > LONGEST_NAME {
         return Err(Unfit::Long);
     }
-    // As Docker tells a registry from the first name of a path.
+    // The rule by which Docker distinguishes a registry from the first component of a path.
     let path = match text.split_once('/') {
         Some((first, path))
             if first.contains(['.', ':', '['])
@@ -148,7 +149,7 @@ fn is_registry(text: &str) -> bool {
             .is_none_or(|port| !port.is_empty() && port.bytes().all(|digit| digit.is_ascii_digit()))
 }
 
-/// Words of letters and digits between `.`, `_`, `__` or dashes, however many of those.
+/// Letters and digits, separated by `.`, `_`, `__` or any number of dashes.
 fn is_component(text: &str) -> bool {
     let is_alphanumeric = |letter: char| letter.is_ascii_lowercase() || letter.is_ascii_digit();
     let is_separator = |text: &str| {

@@ -1,9 +1,9 @@
-//! Requests as files: JSON or YAML, one or several documents, held strictly against what the
-//! contract knows.
+//! Reads requests from files: JSON or YAML, one or several documents, checked strictly against the
+//! contract.
 //!
-//! A request's type skips members that it doesn't know, since answers may be newer than podbeat. In
-//! a file that a person wrote, such a member is a slip of the pen, and what it was to say would be
-//! lost: it is an error here. No error shows a value: a password in the wrong place is still one.
+//! The types of requests ignore unknown members, because answers may be newer than podbeat. In a
+//! hand-written file, an unknown member is probably a typo, and its value would be lost. So it is
+//! an error here. No error shows a value, because the value can be a misplaced password.
 
 use std::fmt;
 
@@ -12,14 +12,14 @@ use serde::de::{DeserializeOwned, Deserializer, Error as _, MapAccess, SeqAccess
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-/// The most that is read: more than any request that the service would take, less than a mistake
-/// such as a disk image.
+/// The maximum size of a file in bytes: larger than any request that a service accepts, but small
+/// enough to reject a mistake such as a disk image.
 pub(super) const LARGEST: u64 = 8 << 20;
 
-/// What was read of a file, as text.
+/// Converts a file's content to text.
 ///
 /// # Errors
-/// It is none.
+/// The content is not valid UTF-8.
 pub(super) fn text(bytes: Vec<u8>) -> std::io::Result<String> {
     String::from_utf8(bytes)
         .map_err(|_| std::io::Error::new(std::io::ErrorKind::InvalidData, "not valid UTF-8"))
@@ -28,7 +28,7 @@ pub(super) fn text(bytes: Vec<u8>) -> std::io::Result<String> {
 /// The requests in a text.
 ///
 /// # Errors
-/// All that is wrong with the first document that isn't right, each with the place where.
+/// Everything that is wrong with the first invalid document, with its place.
 pub(super) fn requests<T: DeserializeOwned + Serialize>(text: &str) -> Result<Vec<T>, Vec<String>> {
     let documents = documents(text).map_err(|problem| vec![problem])?;
     if documents.is_empty() {
@@ -51,7 +51,7 @@ pub(super) fn requests<T: DeserializeOwned + Serialize>(text: &str) -> Result<Ve
 }
 
 fn request<T: DeserializeOwned + Serialize>(document: &Value) -> Result<T, Vec<String>> {
-    // serde takes an array for an object, by the order of its members.
+    // serde would also accept an array for an object, in the order of its members.
     if !document.is_object() {
         return Err(vec![format!("expected an object, not {}", kind(document))]);
     }
@@ -76,7 +76,7 @@ fn request<T: DeserializeOwned + Serialize>(document: &Value) -> Result<T, Vec<S
     Err(unknown.into_iter().map(told).collect())
 }
 
-/// What serde calls a type, in the words of whoever writes the file.
+/// serde's name of a type in plain words.
 fn plain(expected: &str) -> &str {
     match expected {
         "i32" | "i64" | "u16" => "a whole number",
@@ -98,7 +98,7 @@ fn kind(value: &Value) -> &'static str {
     }
 }
 
-/// The members of `given` that `known` doesn't have. A null says what an absent member says.
+/// Finds the members of `given` that are not in `known`. A null counts as absent.
 fn lost(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
     match (given, known) {
         (Value::Object(given), Value::Object(known)) => {
@@ -123,10 +123,10 @@ fn lost(given: &Value, known: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// The documents in a text, empty ones left out. What begins as a JSON object is JSON.
+/// The documents in a text, without empty ones. A text that begins with `{` is first read as JSON.
 ///
 /// # Errors
-/// It is neither, or a member is there twice. No value is part of it.
+/// The text is neither JSON nor YAML, or has a duplicate member. The error contains no value.
 pub(crate) fn documents(text: &str) -> Result<Vec<Value>, String> {
     let text = trimmed::unmarked(text);
     let documents: Vec<Strict> = if text.trim_start().starts_with('{') {
@@ -135,8 +135,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Value>, String> {
             .collect()
         {
             Ok(documents) => documents,
-            // A flow mapping of YAML begins so, too. If it is neither, what JSON says of it is
-            // plainer.
+            // A YAML flow mapping begins with `{`, too. If the text is neither, the error of JSON
+            // is clearer.
             Err(error) => yaml(text).map_err(|_| json_problem(&error))?,
         }
     } else {
@@ -147,8 +147,8 @@ pub(crate) fn documents(text: &str) -> Result<Vec<Value>, String> {
 }
 
 fn json_problem(error: &serde_json::Error) -> String {
-    // Of syntax it says what it expected, and of data what it found, which may be a secret; a
-    // member that is there twice is its only fault of data here.
+    // A syntax error says what serde expected. A data error says what it found, which can be a
+    // secret. The only possible data error here is a duplicate member.
     match error.classify() {
         serde_json::error::Category::Data => format!(
             "line {} column {}: duplicate member",
@@ -161,7 +161,7 @@ fn json_problem(error: &serde_json::Error) -> String {
 
 fn yaml(text: &str) -> Result<Vec<Strict>, String> {
     serde_saphyr::from_multiple(text).map_err(|error| {
-        // Its own words repeat what stands there.
+        // The YAML error's own text repeats the input.
         match error.location() {
             Some(at) => format!(
                 "not valid JSON or YAML, or a duplicate member, at line {} column {}",
@@ -173,7 +173,7 @@ fn yaml(text: &str) -> Result<Vec<Strict>, String> {
     })
 }
 
-/// Any value in which no member is there twice: which of the two was meant, nobody knows.
+/// Any value without duplicate members. With duplicates, nobody can know which value is meant.
 struct Strict(Value);
 
 impl<'de> Deserialize<'de> for Strict {

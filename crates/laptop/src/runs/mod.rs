@@ -1,6 +1,7 @@
-//! `podbeat runs`: the operations of the task-run service from a terminal. Here lives what each
-//! command asks of the service, how long it goes on asking, and how the outcome is shown. Never
-//! here: flags (`cli`), the wire (`task_runs`), the agent and what a pod needs.
+//! `podbeat runs`: the operations of the task-run service from a terminal. This module decides
+//! which requests each command sends, how long it continues, and how it shows the result.
+//!
+//! It contains no flags (`cli`), no wire format (`task_runs`), and no part of the agent.
 
 pub mod candidates;
 pub mod command;
@@ -39,70 +40,70 @@ pub use self::status_line::StatusLine;
 use self::wait_condition::{Verdict, WaitCondition};
 use crate::show::age::age;
 
-/// The least time of the look that is taken when the time is up.
+/// The minimum timeout of the last request, which is sent when the time to wait is over.
 const LAST_LOOK: Duration = Duration::from_secs(2);
 
-/// Why a command did not do what it was asked.
+/// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The service, or the way to it.
+    /// A request to the service failed, or could not be sent.
     #[error(transparent)]
     Service(#[from] error::Error),
-    /// A file can't be read.
+    /// A file cannot be read.
     #[error("cannot read the request from {from}")]
     Read {
-        /// Where it should be.
+        /// The file, or standard input.
         from: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// What is no request.
+    /// The text is not a valid request.
     #[error("{from}: invalid request:\n  {}", problems.join("\n  "))]
     Malformed {
-        /// Where it is.
+        /// The source of the text.
         from: String,
         /// What is wrong, each with its place.
         problems: Vec<String>,
     },
-    /// The run ended otherwise.
+    /// The run ended in another status.
     #[error("task run {run} has ended with status {status}; it cannot become {condition}")]
     Unmet {
-        /// Its id.
+        /// The run's ID.
         run: String,
-        /// Where it stands.
+        /// The run's status.
         status: String,
-        /// What was waited for.
+        /// The status that the command waited for.
         condition: WaitCondition,
     },
-    /// It did not come in time.
+    /// The time to wait is over.
     #[error(
         "timed out after {} waiting for task run {run} to be {condition}: {seen}",
         humantime::format_duration(*timeout)
     )]
     Overdue {
-        /// Its id.
+        /// The run's ID.
         run: String,
-        /// What was waited for.
+        /// The status that the command waited for.
         condition: WaitCondition,
-        /// For how long.
+        /// The time to wait.
         timeout: Duration,
-        /// Where it stands, as far as is known.
+        /// The last known status of the run.
         seen: String,
     },
-    /// More runs than can be watched.
+    /// More runs match than podbeat can watch.
     #[error(
         "more than {} task runs match; narrow the list, for example with --status",
         Known::MOST
     )]
     TooMany,
-    /// The outcome can't be written.
+    /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Write(#[source] io::Error),
 }
 
 impl Error {
-    /// How the process ends with it.
+    /// How the process ends with this error.
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
@@ -116,11 +117,11 @@ impl Error {
     }
 }
 
-/// Does what is asked for. `config` is needed where [`Invocation::needs_service`] says so; nonces
-/// and jitter follow the seed.
+/// Runs a command. `config` is required if [`Invocation::needs_service`] is true. `seed` determines
+/// nonces and jitter.
 ///
-/// Where several runs are named, an error of one keeps no other from its turn, unless that would
-/// end alike; the first error is the one that the process ends with.
+/// If several runs are named and one fails, podbeat continues with the others, unless they would
+/// fail in the same way. The first error determines the exit code.
 pub async fn run(
     config: Option<&ServiceConfig>,
     invocation: &Invocation,
@@ -152,12 +153,12 @@ pub async fn run(
             }
             Err(error) => Err(error.into()),
         },
-        // Nothing was asked for that could be done without it.
+        // Every other command needs the service.
         (None, _) => return Ending::Usage,
     };
     match done {
         Ok(()) => console.ending(),
-        // Whoever reads has seen enough, as `head` has.
+        // The reader, such as `head`, has read enough.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => console.ending(),
         Err(error) => console.failed(&error),
     }
@@ -308,7 +309,7 @@ impl Session<'_, '_> {
             });
         };
         if request.nonce.is_none() {
-            // As the agent does: it tells a heartbeat from its repetition.
+            // A random nonce, as the agent uses it: it identifies repetitions of a heartbeat.
             request.nonce = Some(format!("{:032x}", self.rng.u128(..)));
         }
         let token = self.service.token()?;
@@ -333,7 +334,7 @@ impl Session<'_, '_> {
                 .console
                 .say(format_args!("{which} of task run {run} accepted"));
         }
-        // A nonce that the service issued is a secret setting.
+        // The nonce is a secret if the service issued it.
         request.nonce = None;
         self.console.show_sent(run, &request)
     }
@@ -392,7 +393,8 @@ impl Session<'_, '_> {
             timeout,
         };
         loop {
-            // The first look has all its time, and the last one is taken when the time is up.
+            // The first request has the full timeout. The last one is sent when the time to wait is
+            // over.
             let limit = if poll.is_first() {
                 Duration::MAX
             } else {
@@ -439,7 +441,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Shows runs and what changes of them, until all have ended.
+    /// Shows runs and their changes until all of them have ended.
     async fn watch(&mut self, runs: &[String], interval: Duration) -> Result<(), Error> {
         let mut printer = self.console.printer(Shape::Stream);
         let mut poll = Poll::default();
@@ -468,7 +470,7 @@ impl Session<'_, '_> {
                     }
                 }
             }
-            // The service is asked for the others when it can be reached again.
+            // The others are requested again when the service can be reached.
             still_open.extend(left);
             if still_open.is_empty() {
                 return Ok(());
@@ -479,7 +481,7 @@ impl Session<'_, '_> {
         }
     }
 
-    /// Shows a list, and then each run that comes or changes, until a signal ends it.
+    /// Shows a list, then each new or changed run, until a signal ends the command.
     async fn watch_list(
         &mut self,
         query: &ListTaskRunsQuery,
@@ -518,11 +520,11 @@ impl Session<'_, '_> {
         Ok(())
     }
 
-    /// How long to pause after an error that may pass. The first of several in a row is told, if
-    /// there will be another look.
+    /// The pause after an error that may be temporary. Of several such errors in a row, podbeat
+    /// reports only the first, and only if it will try again.
     ///
     /// # Errors
-    /// The error itself, if it won't pass by itself.
+    /// The error itself, if it is permanent.
     fn passing(
         &mut self,
         poll: &mut Poll,
@@ -546,7 +548,7 @@ impl Session<'_, '_> {
     }
 }
 
-/// The runs of a list that were shown already, each by 16 bytes.
+/// The runs of a list that were already shown, at 16 bytes each.
 #[derive(Debug, Default)]
 struct Known {
     shown: HashMap<u64, u64>,
@@ -554,10 +556,10 @@ struct Known {
 }
 
 impl Known {
-    /// Runs whose changes can be watched at once: some 4 MiB.
+    /// The maximum number of runs to watch for changes. They take about 4 MiB.
     const MOST: usize = 100_000;
 
-    /// Whether this run was not shown so before.
+    /// Whether the run is new or changed since it was last shown.
     fn is_news(&mut self, run: &TaskRunSummary) -> Result<bool, Error> {
         let whole = serde_json::to_string(run).unwrap_or_default();
         let (id, state) = (self.hashes.hash_one(&run.id), self.hashes.hash_one(whole));
@@ -568,13 +570,13 @@ impl Known {
     }
 }
 
-/// What is waited for, as a terminal shows it.
+/// What podbeat waits for, for the status line.
 struct Waiting<'wait> {
     run: String,
     condition: &'wait WaitCondition,
-    /// The run's status, once it was seen.
+    /// The run's last known status.
     status: Option<String>,
-    /// When the run was changed last.
+    /// The time of the run's last change.
     since: Option<Timestamp>,
     elapsed: Duration,
     timeout: Duration,

@@ -1,10 +1,10 @@
-//! Looks at a run, one after the other: how long to wait between two.
+//! The wait between two requests for a run.
 
 use std::time::Duration;
 
 use podbeat_heartbeat::backoff::{Backoff, CAP};
 
-/// The looks at one run so far.
+/// The requests for one run so far.
 #[derive(Debug, Default)]
 pub(super) struct Poll {
     count: u32,
@@ -13,18 +13,18 @@ pub(super) struct Poll {
 }
 
 impl Poll {
-    /// Whether none has been taken yet.
+    /// Whether the next request is the first.
     pub(super) fn is_first(&self) -> bool {
         self.count == 0
     }
 
-    /// Whether a failure is the first since a look came back, and so is to be told.
+    /// Whether a failure is the first since the last success. Only such a failure is reported.
     pub(super) fn is_news(&mut self) -> bool {
         !std::mem::replace(&mut self.told, true)
     }
 
-    /// The wait after a look that came back: the interval, 10 % more or less, so that many who wait
-    /// don't look at once.
+    /// The wait after a success: the interval ±10 %, so that many clients do not send at the same
+    /// time.
     pub(super) fn seen(&mut self, interval: Duration, rng: &mut fastrand::Rng) -> Duration {
         self.count = self.count.saturating_add(1);
         self.told = false;
@@ -32,8 +32,8 @@ impl Poll {
         interval.mul_f64(0.9 + 0.2 * rng.f64())
     }
 
-    /// The wait after one that failed: as long as the service asks, but never longer than the cap
-    /// of backing off.
+    /// The wait after a failure: at least as long as the service asks for, but at most the
+    /// backoff's cap.
     pub(super) fn failed(
         &mut self,
         retry_after: Option<Duration>,

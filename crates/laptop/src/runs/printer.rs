@@ -1,4 +1,4 @@
-//! How outcomes are shown: tables, JSON, YAML, ids.
+//! Prints results as tables, JSON, YAML or IDs.
 
 use std::io::{self, Write};
 
@@ -12,8 +12,8 @@ use super::command::Format;
 use crate::show::age::age;
 use crate::show::table::{Table, cell};
 
-/// Rows that are held back so that the columns of a first page fit it: as many as the largest page
-/// has.
+/// How many rows to collect before printing, so that the columns fit the whole first page. The
+/// largest page has as many.
 const ROWS: usize = 1000;
 
 const NARROW: &[&str] = &["ID", "NAME", "STATUS", "AGE"];
@@ -31,21 +31,21 @@ const WIDE: &[&str] = &[
     "DETAILS",
 ];
 
-/// Spaces of JSON for one level, as kubectl has them.
+/// One level of indentation in JSON, as in kubectl's output.
 const JSON_INDENT: &str = "    ";
 
-/// How many outcomes there will be, and so what stands around them.
+/// How many results there will be. It determines what surrounds them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Shape {
-    /// One: it stands alone.
+    /// One result, printed alone.
     One,
-    /// Some that belong together: they are the `items` of one document.
+    /// Several results that belong together: the `items` of one document.
     Many,
-    /// One after the other, each a document of its own.
+    /// Several results, each a document of its own.
     Stream,
 }
 
-/// What a table tells of a task run.
+/// The content of a table's row for a task run.
 #[derive(Debug, Default)]
 pub(super) struct Told<'run> {
     id: Option<&'run str>,
@@ -61,12 +61,12 @@ pub(super) struct Told<'run> {
     details: Option<&'run str>,
 }
 
-/// What is shown of the service's answers: without secrets, as a row or whole.
+/// A run in the service's answer. It is shown without secrets, as a row or complete.
 pub(super) trait Shown: Serialize {
     fn told(&self) -> Told<'_>;
 }
 
-/// The members that a table tells are the same in both.
+/// Both types have these members.
 macro_rules! shown {
     ($run:ty) => {
         impl Shown for $run {
@@ -93,7 +93,7 @@ macro_rules! shown {
 shown!(TaskRun);
 shown!(TaskRunSummary);
 
-/// Shows one outcome after the other.
+/// Prints results one after the other.
 #[derive(Debug)]
 pub(super) struct Printer {
     format: Option<Format>,
@@ -119,7 +119,7 @@ impl Printer {
         }
     }
 
-    /// Shows a task run, from which secrets have been taken. Of a stream it is seen at once.
+    /// Prints a task run whose secrets are already removed. In a stream, it appears at once.
     pub(super) fn run(
         &mut self,
         out: &mut dyn Write,
@@ -147,7 +147,7 @@ impl Printer {
         Ok(())
     }
 
-    /// Shows anything else as JSON or YAML; in another form it has nothing to show.
+    /// Prints any other document as JSON or YAML. The other formats print nothing.
     pub(super) fn document(
         &mut self,
         out: &mut dyn Write,
@@ -190,7 +190,7 @@ impl Printer {
         out.write_all(text.as_bytes())
     }
 
-    /// Writes what is held back, and ends the document.
+    /// Prints the collected rows, and ends the document.
     pub(super) fn end(mut self, out: &mut dyn Write) -> io::Result<()> {
         self.write_rows(out)?;
         if self.shape == Shape::Many {
@@ -205,7 +205,7 @@ impl Printer {
     }
 
     fn write_rows(&mut self, out: &mut dyn Write) -> io::Result<()> {
-        // Headers alone say nothing.
+        // Do not print headers without rows.
         if self.rows.is_empty() {
             return Ok(());
         }
@@ -244,7 +244,7 @@ fn row(run: &Told<'_>, is_wide: bool, now: Timestamp) -> Vec<String> {
     row
 }
 
-/// JSON of several lines, those behind the first indented.
+/// JSON on several lines. Each line after the first begins with `indent`.
 fn json(document: &impl Serialize, indent: &str) -> io::Result<String> {
     let mut bytes = Vec::new();
     let formatter = serde_json::ser::PrettyFormatter::with_indent(JSON_INDENT.as_bytes());
@@ -252,13 +252,13 @@ fn json(document: &impl Serialize, indent: &str) -> io::Result<String> {
         &mut bytes, formatter,
     ))?;
     let text = String::from_utf8(bytes).map_err(io::Error::other)?;
-    // No text in JSON has a line break in it.
+    // JSON strings contain no line feeds.
     Ok(escaped(&text).replace('\n', &format!("\n{indent}")))
 }
 
 fn yaml(document: &impl Serialize) -> io::Result<String> {
-    // The members in the order of the contract, as a request's file has them; and no folded texts,
-    // which would have to be unfolded to be understood.
+    // The members are in the order of the contract, as in the file of a request. Texts are not
+    // folded, because readers would have to unfold them.
     let options = serde_saphyr::ser_options! { prefer_block_scalars: false };
     let text = serde_saphyr::to_string_with_options(document, options).map_err(io::Error::other)?;
     let lines = text
@@ -274,11 +274,11 @@ fn acts_in_yaml(c: char) -> bool {
     acts(c) && c != '\n'
 }
 
-/// A line of YAML in which every text that a terminal would act on stands in double quotes, where
-/// it can be escaped as in JSON. The serializer does so with control characters alone.
+/// A line of YAML in which each text with characters that a terminal acts on has double quotes, so
+/// that it can be escaped as in JSON. The serializer does this only for control characters.
 ///
-/// A line is indentation and indicators, then a key, a value or both, since no text takes several
-/// lines.
+/// A line consists of indentation and indicators, then a key, a value or both. No text takes
+/// several lines.
 fn requoted(line: &str) -> String {
     let mut out = String::with_capacity(line.len() + 16);
     let mut rest = line.trim_end_matches('\n');
@@ -308,18 +308,18 @@ fn requoted(line: &str) -> String {
     }
 }
 
-/// How many bytes of the text are its first scalar.
+/// The length of the first scalar of the text, in bytes.
 fn scalar(text: &str) -> usize {
     let mut before = None;
     let closing = |(at, c): (usize, char)| {
-        // A quote is escaped by a backslash in double quotes.
+        // In double quotes, a backslash escapes a quote.
         let escapes = before == Some('\\');
         before = Some(c).filter(|c| *c != '\\' || !escapes);
         (c == '"' && !escapes && at > 0).then_some(at + 1)
     };
     let end = match text.chars().next() {
         Some('"') => text.char_indices().find_map(closing),
-        // … and by another one in single quotes.
+        // In single quotes, another quote escapes a quote.
         Some('\'') => {
             let quotes = text.char_indices().skip(1).filter(|(_, c)| *c == '\'');
             let mut quotes = quotes.map(|(at, _)| at).peekable();
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    /// A key or a value: hostile, quoted in one of the ways that YAML has, or both.
+    /// A key or a value: hostile, quoted in one of YAML's ways, or both.
     fn scalar_text() -> impl Strategy<Value = String> {
         let tricky = "[a-c:#'\"\\\\ \u{202e}\u{2066}{}\\[\\],&*!|>%@?~-]{0,10}";
         prop_oneof![

@@ -1,5 +1,5 @@
-//! One line on a terminal that says what is waited for, written anew as it changes, and taken off
-//! at the end.
+//! One line on a terminal that shows what podbeat waits for. podbeat redraws it when it changes,
+//! and removes it at the end.
 
 use std::fs::File;
 use std::io::Write;
@@ -12,16 +12,16 @@ use unicode_width::UnicodeWidthChar;
 
 use podbeat_interface::terminal::inert;
 
-/// Between two looks at the clock: elapsed times are shown in seconds.
+/// The time between two updates. Elapsed times are shown in seconds.
 const TICK: Duration = Duration::from_secs(1);
 
-/// To the line's beginning, and what stands there removed.
+/// Moves to the beginning of the line and clears it.
 const CLEAR: &str = "\r\x1b[K";
 
-/// Where a terminal doesn't tell its width.
+/// The width if the terminal does not report one.
 const USUAL: usize = 80;
 
-/// The line, if there is a terminal for it. Dropped, it is gone.
+/// The line, if there is a terminal for it. Dropping it removes the line.
 #[derive(Debug, Default)]
 pub struct StatusLine {
     terminal: Option<File>,
@@ -29,7 +29,7 @@ pub struct StatusLine {
 }
 
 impl StatusLine {
-    /// A line on this terminal, or none.
+    /// A line on this terminal, or no line without a terminal.
     #[must_use]
     pub fn new(terminal: Option<File>) -> Self {
         Self {
@@ -44,13 +44,14 @@ impl StatusLine {
         self.terminal.is_some()
     }
 
-    /// Shows a text in place of the one before. It is cut to the width of the terminal, since a
-    /// wrapped line can't be removed.
+    /// Replaces the shown text. The text is cut to the terminal's width, because a wrapped line
+    /// cannot be removed.
     fn show(&mut self, text: &str) {
         let Some(terminal) = &mut self.terminal else {
             return;
         };
-        // Stopped and let go on in the background, it would write into what the shell shows.
+        // After a stop, the process can continue in the background. There it must not write between
+        // the shell's output.
         let in_front = tcgetpgrp(&*terminal).is_ok_and(|in_front| in_front == getpgrp());
         if !in_front {
             return;
@@ -58,13 +59,13 @@ impl StatusLine {
         let width = tcgetwinsize(&*terminal).map_or(0, |size| usize::from(size.ws_col));
         let text = cut(text, if width == 0 { USUAL } else { width });
         if text != self.shown {
-            // A terminal that is gone is no reason to stop.
+            // A closed terminal does not stop the command.
             let _ = terminal.write_all(format!("{CLEAR}{text}").as_bytes());
             self.shown = text;
         }
     }
 
-    /// Takes the line off, so that other text can stand there.
+    /// Removes the line, so that other text can be written there.
     pub(crate) fn clear(&mut self) {
         if let Some(terminal) = &mut self.terminal
             && !std::mem::take(&mut self.shown).is_empty()
@@ -73,7 +74,7 @@ impl StatusLine {
         }
     }
 
-    /// Waits for `done`, and shows meanwhile what `text` says.
+    /// Waits for `done`, and meanwhile shows the result of `text`.
     pub(crate) async fn while_waiting<T>(
         &mut self,
         text: impl Fn() -> String,
@@ -100,7 +101,8 @@ impl Drop for StatusLine {
     }
 }
 
-/// A text, inert, that leaves the last column free: there some terminals go to the next line.
+/// The inert text, cut to one column less than the terminal has. In the last column, some terminals
+/// go to the next line.
 fn cut(text: &str, columns: usize) -> String {
     let mut left = columns.saturating_sub(1);
     let mut shown = String::new();

@@ -1,38 +1,37 @@
-//! What is waited for, and whether it can still come.
+//! The status that a command waits for, and whether a run can still reach it.
 
 use std::fmt;
 
 use podbeat_task_runs::model::TaskRunStatus;
 use strsim::osa_distance;
 
-/// The word for any status in which a run has ended.
+/// The word for any final status.
 pub const END: &str = "end";
 
-/// What is waited for: a status out of some, or any that ends a run.
+/// The status to wait for: one of a list, or any final status.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WaitCondition {
     statuses: Vec<TaskRunStatus>,
     end: bool,
 }
 
-/// What a status means for whoever waits.
+/// What a run's status means for the condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// It is the one.
+    /// The run has a status of the condition.
     Met,
-    /// It may still come.
+    /// The run can still reach such a status.
     Open,
-    /// The run has ended otherwise.
+    /// The run has ended in another status.
     Vain,
 }
 
 impl WaitCondition {
-    /// Reads `STATUS[,STATUS…]`, in which the statuses may be written in any case, and `end` stands
-    /// for any that ends a run. Returns those that it doesn't know, too: whether they may be waited
-    /// for is for the caller to say.
+    /// Parses `STATUS[,STATUS…]`. The statuses are not case-sensitive, and `end` means any final
+    /// status. Also returns the unknown statuses; the caller decides whether to accept them.
     ///
     /// # Errors
-    /// There is none.
+    /// The text has no status.
     pub fn parse(text: &str) -> Result<(Self, Vec<TaskRunStatus>), &'static str> {
         let mut condition = Self {
             statuses: Vec::new(),
@@ -88,7 +87,7 @@ impl fmt::Display for WaitCondition {
     }
 }
 
-/// A status as people write it: in any case.
+/// Parses a status. It is not case-sensitive.
 #[must_use]
 pub fn status(word: &str) -> TaskRunStatus {
     let known = TaskRunStatus::KNOWN
@@ -97,11 +96,12 @@ pub fn status(word: &str) -> TaskRunStatus {
     known.unwrap_or_else(|| TaskRunStatus::from(word))
 }
 
-/// The word that was probably meant, if one is near enough: up to a third of its letters differ, in
-/// any case of letters.
+/// The word that was probably meant, if there is a similar one: at most a third of its letters may
+/// differ. Not case-sensitive.
 #[must_use]
 pub fn nearest<'words>(word: &str, words: &[&'words str]) -> Option<&'words str> {
-    /// Longer than any word: far from all of them, and not worth the square of its length.
+    /// A longer text is similar to no word, and comparing it would take time quadratic in its
+    /// length.
     const LONGEST: usize = 32;
     let letters = |text: &str| -> String {
         let lower = text.chars().flat_map(char::to_lowercase);
@@ -114,7 +114,7 @@ pub fn nearest<'words>(word: &str, words: &[&'words str]) -> Option<&'words str>
     let distances = words.iter().map(|known| {
         let known_letters = letters(known);
         let most = (known_letters.chars().count() / 3).max(1);
-        // Neighbours that were swapped count as one slip.
+        // Two swapped neighbors count as one typo.
         (osa_distance(&typed, &known_letters), most, *known)
     });
     let near = distances.filter(|(distance, most, _)| distance <= most);

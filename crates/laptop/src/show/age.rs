@@ -1,4 +1,4 @@
-//! How long ago something was, as kubectl words it.
+//! The age of something, in kubectl's format.
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -7,9 +7,9 @@ const HOUR: i64 = 60 * MINUTE;
 const DAY: i64 = 24 * HOUR;
 const YEAR: i64 = 365 * DAY;
 
-/// The time from `then` to `now` in two units at most, the fewer the longer it is, after the rules
-/// by which kubectl fills its column AGE (`HumanDuration` in
-/// k8s.io/apimachinery/pkg/util/duration). A clock that differs by up to two seconds is forgiven.
+/// The time from `then` to `now`, in at most two units. Longer times have fewer units. The rules
+/// are those of kubectl's column AGE (`HumanDuration` in k8s.io/apimachinery/pkg/util/duration).
+/// `then` can be up to two seconds in the future, because clocks differ.
 pub(crate) fn age(then: Timestamp, now: Timestamp) -> String {
     let seconds = SignedDuration::as_secs(&now.duration_since(then));
     if seconds < -1 {

@@ -1,6 +1,7 @@
-//! How text is shown to people at a terminal: tables as kubectl's, ages in its words.
-//! Here lives what several commands show alike.
-//! Never here: what is shown, I/O, clocks.
+//! Output for people at a terminal that several commands share: tables and ages in kubectl's
+//! format.
+//!
+//! This module does no I/O, reads no clock, and does not decide what is shown.
 
 pub(crate) mod age;
 pub(crate) mod table;

@@ -1,17 +1,17 @@
-//! Tables as kubectl prints them: headers in capitals, columns three spaces apart, no lines.
+//! Tables in kubectl's format: headers in capitals, columns three spaces apart, no lines.
 
 use unicode_width::UnicodeWidthStr;
 
 use podbeat_interface::terminal::one_line;
 
-/// What stands where there is nothing.
+/// The content of an empty cell.
 const NONE: &str = "<none>";
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 3;
 
-/// A table that is written part by part: a long list shows its first page while the next is
-/// fetched. Columns never become narrower.
+/// A table that is written in parts: a long list shows its first page while the next one loads.
+/// Columns never become narrower.
 #[derive(Debug)]
 pub(crate) struct Table {
     headers: Option<&'static [&'static str]>,
@@ -26,7 +26,7 @@ impl Table {
         }
     }
 
-    /// These rows as text, below the headers if they are the first.
+    /// These rows as text. The first call puts the headers above them.
     pub(crate) fn rows(&mut self, rows: &[Vec<String>]) -> String {
         let headers = self.headers.take();
         let headers: Option<Vec<String>> =
@@ -53,7 +53,7 @@ impl Table {
     }
 }
 
-/// A text of anybody's as a cell: on one line, with nothing in it that a terminal would act on.
+/// Any text as the content of a cell: inert and on one line.
 pub(crate) fn cell(text: Option<&str>) -> String {
     let text = text
         .map(str::trim)
