@@ -15,8 +15,8 @@ pub use form::{Carried, Described, EVERYWHERE, FIELDS, Field, Form, Presence, fi
 pub use value::{Beat, Cut, Outage, Over, Seconds, Settings, Since, Span, Text};
 use value::{Shown, form_of};
 
-/// The targets of messages: the modules that log them. `PODBEAT_LOG` filters by target, so a message
-/// keeps its target even if its module moves.
+/// The targets of messages: the modules that log them. `PODBEAT_LOG` filters by target, so a
+/// message keeps its target even if its module moves.
 mod target {
     pub(super) const ADMIN: &str = "podbeat::telemetry::admin";
     pub(super) const DELIVERY: &str = "podbeat::agent::delivery";

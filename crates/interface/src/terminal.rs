@@ -15,7 +15,7 @@ use crate::environment::Environment;
 pub struct Terminal {
     /// Whether the terminal can position text: `TERM` is set, and is not `dumb`.
     pub draws: bool,
-    /// Whether to use colours: `NO_COLOR` is unset or empty (no-color.org).
+    /// Whether to use colors: `NO_COLOR` is unset or empty (no-color.org).
     pub colours: bool,
 }
 
