@@ -1,7 +1,6 @@
-//! Why a run ended, or does not begin: the one sentence or two that a verdict begins with.
+//! Why a run ended or does not start: the one or two sentences at the beginning of a verdict.
 //!
-//! Everything in it is what the Kubernetes API said, with a few words for a reader who doesn't know
-//! its reasons by heart.
+//! They contain only what the Kubernetes API reported, with a short explanation of its reasons.
 
 use podbeat_heartbeat::observation::Why;
 use podbeat_kubernetes::tasks::{IGNORED_CONTAINERS, runs_on};
@@ -9,30 +8,31 @@ use podbeat_kubernetes::why::{DISRUPTION, READY, SCHEDULED, is_trouble};
 
 use super::story::listed;
 
-/// Characters of a message that a verdict repeats.
+/// The maximum length of a message in a verdict, in characters.
 const LONGEST: usize = 400;
 
-/// The reason of the condition that the kubelet sets where it ends a pod itself, once its
+/// The reason of the condition that the kubelet sets when it ends a pod itself, after the pod's
 /// containers are dead.
 const BY_KUBELET: &str = "TerminationByKubelet";
 
-/// What is known of why.
+/// What is known about the cause.
 #[derive(Debug, Default)]
 pub(super) struct Facts {
-    /// What the API said of the pod, and of containers that keep the task from starting.
+    /// What the API reported about the pod, and about containers that prevent the task from
+    /// starting.
     why: Vec<Why>,
     /// The task's containers.
     tasks: Vec<Task>,
-    /// Whether any container ran, podbeat's own included.
+    /// Whether any container ran, including podbeat's own.
     has_begun: bool,
-    /// Whether the pod was being deleted before the task was over.
+    /// Whether the deletion of the pod began before the task was over.
     is_deleted: bool,
-    /// Whether the task is over: what ends the pod from then on did not end the task.
+    /// Whether the task is over. Later reasons for the end of the pod did not end the task.
     is_over: bool,
-    /// Whether the states of containers that aren't the task's are among its own.
+    /// Whether `tasks` also contains containers that do not belong to the task.
     has_others: bool,
-    /// Which containers kept the last heartbeat back when the pod began to end, or the task was
-    /// over.
+    /// Which containers delayed the last heartbeat, as text. Decided when the pod began to end, or
+    /// when the task was over.
     kept_back: Option<Option<String>>,
 }
 
@@ -41,7 +41,7 @@ pub(super) struct Facts {
 struct Task {
     name: String,
     has_run: bool,
-    /// What it waits for in vain.
+    /// Why it cannot start.
     held_up: Option<Said>,
     exit: Option<(Option<i64>, Said)>,
 }
@@ -69,18 +69,18 @@ impl Facts {
         self.kept_back.get_or_insert(None);
     }
 
-    /// What ends from now on may end because podbeat or the pod is stopped.
+    /// From now on, containers can end because podbeat or the pod is being stopped.
     pub(super) fn stopped(&mut self) {
         let now = self.runs_on();
         self.kept_back.get_or_insert(now);
     }
 
-    /// The states of init containers and sidecars are told, too, and not as such.
+    /// The states of init containers and sidecars are reported, too, but are not marked as such.
     pub(super) fn with_others(&mut self) {
         self.has_others = true;
     }
 
-    /// The task was not over after all.
+    /// The task was not over, but continues.
     pub(super) fn goes_on(&mut self) {
         (self.is_over, self.is_deleted, self.kept_back) = (false, false, None);
     }
@@ -96,22 +96,22 @@ impl Facts {
         self.is_deleted |= !self.is_over;
     }
 
-    /// One more reason.
+    /// Adds a reason.
     pub(super) fn add(&mut self, why: Why) {
         if self.counts(&why) && !self.why.contains(&why) {
             self.why.push(why);
         }
     }
 
-    /// All reasons that hold now.
+    /// Replaces all reasons with the current ones.
     pub(super) fn replace(&mut self, why: &[Why]) {
         let counted: Vec<Why> = why.iter().filter(|why| self.counts(why)).cloned().collect();
         self.why = counted;
     }
 
-    /// Whether a reason may be the end's. The kubelet gives its own only once all containers are
-    /// dead; others that come after the task's end, such as of a node that is drained later, have
-    /// nothing to do with it.
+    /// Whether a reason can explain the end. The kubelet sets its own reason only after all
+    /// containers are dead. Other reasons that come after the end of the task, such as a node that
+    /// is drained later, do not explain it.
     fn counts(&self, why: &Why) -> bool {
         let is_kubelets = match why.condition.as_deref() {
             None => why.is_the_pods_own(),
@@ -123,8 +123,8 @@ impl Facts {
 
     pub(super) fn waits(&mut self, name: &str, reason: Option<&str>, message: Option<&str>) {
         let task = self.task(name);
-        // A kubelet says PodInitializing again of a container that could not be started, once the
-        // pod is deleted.
+        // If a container could not start and its pod is deleted, the kubelet shows PodInitializing
+        // for it again. The earlier reason stays.
         if reason.is_some_and(is_trouble) {
             task.held_up = Some(Said::new(reason, message));
         }
@@ -162,19 +162,20 @@ impl Facts {
             });
             self.tasks.len() - 1
         });
-        // It is there: it was found, or pushed last.
+        // The index exists: it was found or just added.
         #[expect(clippy::indexing_slicing, reason = "see above")]
         &mut self.tasks[at]
     }
 
-    /// Whether this container never ran, for all that is known.
+    /// Whether this container is known and never ran.
     pub(super) fn never_ran(&self, name: &str) -> bool {
         self.tasks
             .iter()
             .any(|task| task.name == name && !task.has_run)
     }
 
-    /// Why, in a sentence or more; `None` where nothing but the containers' own exits says it.
+    /// The cause in one or more sentences. `None` if only the containers' exit codes explain the
+    /// end.
     pub(super) fn cause(&self) -> Option<String> {
         let own = self.why.iter().find(|why| why.is_the_pods_own());
         let disruption = self.condition(DISRUPTION);
@@ -204,13 +205,13 @@ impl Facts {
         (!told.is_empty()).then(|| told.join(" "))
     }
 
-    /// Containers that run on beside a task that has ended, as a proxy of a service mesh does, and
-    /// what to do about it.
+    /// A hint about containers that still run after the task ended, such as the proxy of a service
+    /// mesh.
     fn runs_on(&self) -> Option<String> {
         let runs = |task: &&Task| task.has_run && task.exit.is_none();
         let (left, ended): (Vec<&Task>, Vec<&Task>) = self.tasks.iter().partition(runs);
         let is_known = left.iter().all(|task| runs_on(&task.name));
-        // One that waits is to be started, or started again.
+        // A container that waits will start, possibly again.
         let have_ended = ended
             .iter()
             .all(|task| task.exit.is_some() && task.held_up.is_none());
@@ -241,7 +242,7 @@ impl Facts {
             .find(|why| why.condition.as_deref() == Some(kind))
     }
 
-    /// What `status.reason` and `status.message` say.
+    /// The meaning of `status.reason` and `status.message`.
     fn of_the_pod(&self, why: &Why) -> String {
         let reason = why.reason.as_deref().unwrap_or_default();
         let text = match reason {
@@ -265,13 +266,13 @@ impl Facts {
         sentence(&text, why)
     }
 
-    /// What keeps the task's containers from starting.
+    /// What prevents the task's containers from starting.
     fn not_begun(&self) -> Vec<String> {
         let none_has_run = !self.tasks.iter().any(|task| task.has_run);
         let one_has_not = self.tasks.is_empty() || self.tasks.iter().any(|task| !task.has_run);
         let others = self.why.iter().filter(|_| one_has_not);
         let mut others = others.filter_map(|why| Some((why, why.container.as_deref()?)));
-        // An exit says more than what it was waited for before.
+        // An exit is more useful than an earlier reason for waiting.
         if let Some((why, name)) = others.clone().rfind(|(why, _)| why.exit_code.is_some()) {
             let code = why.exit_code.unwrap_or_default();
             let text = format!(
@@ -286,7 +287,7 @@ impl Facts {
         }
         let held_up = self.tasks.iter().filter_map(|task| {
             let said = task.held_up.as_ref()?;
-            // Between two runs, how the last one ended says more.
+            // Between two runs, the end of the last run is more useful.
             let backs_off = said.reason == "CrashLoopBackOff";
             (!backs_off).then(|| {
                 let text = format!(
@@ -315,8 +316,7 @@ impl Facts {
     }
 }
 
-/// Whether an exit with this reason is one of a container that never ran, or of which nobody knows
-/// whether it did.
+/// Whether a container with this exit reason never ran, or nobody knows whether it ran.
 fn is_no_run(reason: &str) -> bool {
     matches!(
         reason,
@@ -349,7 +349,7 @@ fn disrupted(why: &Why) -> String {
     sentence(text, why)
 }
 
-/// How a container ended, where its exit code is not all.
+/// How a container ended, if the exit code does not explain everything.
 fn end(task: &Task) -> Option<String> {
     let (code, said) = task.exit.as_ref()?;
     let name = &task.name;
@@ -367,7 +367,7 @@ fn end(task: &Task) -> Option<String> {
     Some(with_details(&text, &said.reason, &said.message))
 }
 
-/// What is wrong with a container that waits for this reason.
+/// The problem of a container that waits for this reason.
 fn problem(reason: &str) -> &'static str {
     match reason {
         "ErrImagePull"
@@ -466,7 +466,7 @@ mod tests {
                  annotation {IGNORED_CONTAINERS}."
             );
             assert_eq!(beside(proxy).cause().as_deref(), Some(expected.as_str()));
-            // It is still the reason once the pod is stopped, and then ends.
+            // The hint stays when the pod is stopped and the proxy ends.
             let mut deleted = beside(proxy);
             deleted.deleted();
             deleted.ended(proxy, Some(0), None, None);
@@ -486,9 +486,9 @@ mod tests {
         nothing(&|facts| facts.waits("main", Some("CrashLoopBackOff"), None));
         nothing(&|facts| facts.runs("second"));
         nothing(&|facts| facts.ended("istio-proxy", Some(0), None, None));
-        // A last heartbeat that was due without it waits for nothing.
+        // If the last heartbeat was due already, it does not wait for the proxy.
         nothing(&Facts::over);
-        // It may be a native sidecar.
+        // The proxy may be a native sidecar.
         nothing(&Facts::with_others);
         let mut alone = Facts::default();
         alone.runs("istio-proxy");
@@ -528,7 +528,7 @@ mod tests {
         ] {
             assert_eq!(of(said(None, reason, message), ran), expected);
         }
-        // Before anything ran, it is the admission on the node.
+        // Before any container ran, such a reason means that the node rejected the pod.
         for (reason, expected) in [
             (
                 "OutOfmemory",
@@ -587,7 +587,7 @@ mod tests {
                 "{told}"
             );
         }
-        // The kubelet's own reason says the same in more words.
+        // The kubelet's own reason has the same content with more detail.
         let mut facts = Facts::default();
         ran(&mut facts);
         facts.add(said(Some(DISRUPTION), BY_KUBELET, ""));
@@ -699,7 +699,7 @@ mod tests {
             facts.ended("main", Some(1), Some(reason), None);
             facts.over();
             assert_eq!(facts.cause().unwrap_or_default(), expected);
-            // The next run is another matter.
+            // After the next run begins, that end does not count.
             facts.runs("main");
             assert_eq!(facts.cause(), None);
         }

@@ -1,12 +1,11 @@
-//! What a file holds as text, and the lines of a log without what carried them: an encoding, or a
-//! container runtime's own format.
+//! Converts a file to text, and unwraps the lines of a log from the formats of container runtimes.
 
 use std::borrow::Cow;
 
 use jiff::Timestamp;
 use serde::Deserialize;
 
-/// The bytes as text. A log that was cut in the middle of a character is still a log.
+/// The bytes as text. A log that was cut in the middle of a character is accepted, too.
 pub(super) fn text(bytes: Vec<u8>) -> String {
     let units = |pair: fn([u8; 2]) -> u16| {
         let pairs = bytes
@@ -16,8 +15,8 @@ pub(super) fn text(bytes: Vec<u8>) -> String {
             .map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
             .collect()
     };
-    // PowerShell's `>` writes UTF-16. Without a byte order mark, half of an ASCII character tells
-    // the order.
+    // PowerShell's `>` writes UTF-16. Without a byte order mark, the position of the zero byte of
+    // an ASCII character shows the byte order.
     match bytes.as_slice() {
         [0xff, 0xfe, ..] | [1..=0x7f, 0, ..] => units(u16::from_le_bytes),
         [0xfe, 0xff, ..] | [0, 1..=0x7f, ..] => units(u16::from_be_bytes),
@@ -26,7 +25,7 @@ pub(super) fn text(bytes: Vec<u8>) -> String {
     }
 }
 
-/// Which compression the bytes have, if any.
+/// A hint if the bytes are compressed.
 pub(super) fn compression(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x1f, 0x8b, ..] => Some("the input is compressed; use: zcat FILE | podbeat explain"),
@@ -42,11 +41,11 @@ struct Carried<'line> {
     at: &'line str,
     stream: &'line str,
     text: &'line str,
-    /// Whether the line goes on in the next one of its stream.
+    /// Whether the line continues in the next line of the same stream.
     is_partial: bool,
 }
 
-/// Docker's json-file. podbeat's own first line has a member `log`, too.
+/// Docker's json-file. The first line of podbeat's own log has a member `log`, too.
 #[derive(Deserialize)]
 struct Docker {
     log: String,
@@ -54,8 +53,9 @@ struct Docker {
     time: String,
 }
 
-/// The lines of a log. Those in Docker's json-file or the CRI's format are put together and come as
-/// kubectl shows them with `--timestamps`, without empty ones; all others as they are.
+/// The lines of a log. Lines in Docker's json-file format or the CRI's format are joined, and look
+/// like the output of `kubectl logs --timestamps`; empty ones are omitted. Other lines are
+/// unchanged.
 pub(super) fn lines(text: &str) -> Vec<Cow<'_, str>> {
     let mut lines = Vec::new();
     let mut begun: Vec<(String, String)> = Vec::new();
@@ -91,13 +91,13 @@ pub(super) fn lines(text: &str) -> Vec<Cow<'_, str>> {
             lines.push(line.into());
         }
     }
-    // The end of these is in the next file, or was never written.
+    // The rest of these lines is in the next file, or was never written.
     lines.extend(begun.into_iter().map(|(_, line)| line.into()));
     lines
 }
 
-/// `TIME STREAM TAGS TEXT`, where the first tag is `P` for a part of a line and `F` for its last
-/// part or the whole of it.
+/// Parses `TIME STREAM TAGS TEXT`. The first tag is `P` for a part of a line, and `F` for the last
+/// part or a complete line.
 fn cri(line: &str) -> Option<Carried<'_>> {
     let mut parts = line.splitn(4, ' ');
     let (at, stream, tags) = (parts.next()?, parts.next()?, parts.next()?);
@@ -116,7 +116,7 @@ fn cri(line: &str) -> Option<Carried<'_>> {
 }
 
 fn docker(line: &str) -> Option<Docker> {
-    // Most lines are not, and needn't be parsed to know that.
+    // This check avoids parsing most other lines.
     if !line.trim_start().starts_with('{') || !line.contains("\"log\"") {
         return None;
     }

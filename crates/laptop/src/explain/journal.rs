@@ -1,4 +1,4 @@
-//! The story that a journal tells: where podbeat was when it last wrote it.
+//! Explains a journal: podbeat's state when it last wrote the journal.
 
 use jiff::Timestamp;
 use podbeat_heartbeat::outbox::Kind;
@@ -35,7 +35,7 @@ pub(super) fn story(contents: &Contents) -> Story {
     let reasons = machine.why.iter().map(reason);
     events.extend(reasons.map(|text| Event::new(None::<Timestamp>, text)));
     events.extend(machine.outbox.iter().map(waiting));
-    // What has no time stays behind what came before it.
+    // Events without a time stay after the event before them.
     events.sort_by_key(|event| event.at);
     Story {
         source: "journal",
@@ -46,7 +46,8 @@ pub(super) fn story(contents: &Contents) -> Story {
     }
 }
 
-/// Why, by the last states. What came after the last heartbeat was due is not kept.
+/// The cause, from the last states. The journal keeps nothing that happened after the last heartbeat
+/// was due.
 fn cause(machine: &Saved) -> Option<String> {
     let mut facts = Facts::default();
     facts.begun();

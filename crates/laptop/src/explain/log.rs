@@ -1,4 +1,4 @@
-//! The story that podbeat's log tells, in either of its forms.
+//! Explains podbeat's log, in the JSON or the text form.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use podbeat_interface::messages::Id;
 /// One line of the log.
 #[derive(Clone, Debug)]
 pub(super) struct Line {
-    /// What `kubectl logs --prefix` put before it: one pod's lines have one.
+    /// The prefix from `kubectl logs --prefix`. All lines of one pod have the same prefix.
     prefix: String,
     at: Option<When>,
     level: String,
@@ -24,8 +24,8 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// Reads a line. What kubectl puts before it (`--prefix`, `--timestamps`) is left out. `None`
-    /// for anything else than a line of podbeat's own.
+    /// Parses a line, without kubectl's additions (`--prefix`, `--timestamps`). `None` if it is not
+    /// podbeat's.
     pub(super) fn read(text: &str) -> Option<Self> {
         let (mut rest, mut prefix, mut read_at) = (text.trim(), String::new(), None);
         while let Some((word, after)) = rest.split_once(' ') {
@@ -94,14 +94,14 @@ impl Line {
     }
 }
 
-/// A trouble that came, and perhaps went.
+/// A problem that has not ended yet.
 #[derive(Clone, Debug)]
 struct Trouble {
     since: Option<When>,
     error: String,
 }
 
-/// What a container is doing.
+/// The current state of a container.
 #[derive(Clone, Debug)]
 struct Container {
     since: Option<When>,
@@ -137,7 +137,7 @@ struct Known {
     last: Option<When>,
 }
 
-/// The stories of the pods whose lines these are, each with all its processes.
+/// The stories of the pods in these lines. Each story includes all processes of its pod.
 pub(super) fn stories(lines: Vec<Line>) -> Vec<Story> {
     let mut pods: Vec<(String, Vec<Line>)> = Vec::new();
     for line in lines {
@@ -169,7 +169,7 @@ fn story(lines: &[Line]) -> Story {
 }
 
 impl Known {
-    /// Takes a line in, and says it in words; `None` if it says nothing that matters.
+    /// Processes a line, and returns its event as text. `None` if the line is not an event.
     fn take_in(&mut self, line: &Line) -> Option<String> {
         let text = |name| line.text(name).unwrap_or_default();
         Some(match Id::of(&line.message) {
@@ -331,8 +331,7 @@ impl Known {
                     line.number("attempts").unwrap_or(0)
                 )
             }
-            // Only what happened; attempts and waits of a log at debug level are left to whoever
-            // reads that.
+            // Only events count. A log at debug level also has attempts and waits.
             _ if matches!(line.level.as_str(), "DEBUG" | "TRACE") => return None,
             _ => {
                 let error = line
@@ -350,7 +349,7 @@ impl Known {
         }
         let killed = self.begun > self.ended;
         self.begun += 1;
-        // What a process before it left open is this one's to find out again.
+        // A new process must find out again about problems that the earlier one had.
         (self.service, self.kubernetes) = (None, None);
         self.task_run = line
             .text("task_run_id")
@@ -478,7 +477,7 @@ impl Known {
         Verdict::new(outcome, self.facts.cause(), &text)
     }
 
-    /// What a run waits for that has not been told its end.
+    /// What a run still waits for, if its end is unknown.
     fn open(&self, run: &str) -> (Outcome, String) {
         if self.begun == 0 && self.last.is_none() {
             return (
@@ -632,7 +631,7 @@ fn repeats(line: &Line) -> String {
     }
 }
 
-/// The end of a trouble: how long it was, and how many failures.
+/// The end of a problem: its duration and the number of failures.
 fn over(line: &Line, outages: &mut Vec<SignedDuration>) -> String {
     let lasted = line.seconds("lasted_seconds").unwrap_or_default();
     outages.push(lasted);
@@ -724,8 +723,8 @@ mod tests {
     }
 
     proptest! {
-        /// A log may be cut, edited or another version's: whatever the fields hold, there is a
-        /// story.
+        /// A log can be cut, edited or from another version. Whatever values the fields have, there
+        /// is a story.
         #[test]
         fn whatever_the_lines_hold_there_is_a_story(
             told in prop::collection::vec(
@@ -819,10 +818,11 @@ mod tests {
         };
         let told = verdict(&lines);
         assert!(told.outcome == Outcome::Open && named(&told), "{told:?}");
-        // With all containers reported it may be a native sidecar, for which nothing waits.
+        // If all containers are reported, the proxy may be a native sidecar. The last heartbeat does
+        // not wait for one.
         let all = lines[0].replace(r#""report":"task""#, r#""report":"all""#);
         assert!(!named(&verdict(&[vec![all], lines[1..].to_vec()].concat())));
-        // A signal brought the last heartbeat in the end.
+        // In the end, a signal caused the last heartbeat.
         lines.push(line(
             4,
             "received SIGTERM or SIGINT; waiting for final container states",

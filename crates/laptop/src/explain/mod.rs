@@ -1,6 +1,7 @@
-//! `podbeat explain`: what became of a run, told in the order of time, with a verdict.
-//! Here lives how a log, a recorded watch or a journal is read as a story, and how that is shown.
-//! Never here: a question to anybody. All that is told stands in what was read.
+//! `podbeat explain`: shows what happened to a run, in order of time, with a verdict. This module
+//! turns a log, a recorded watch or a journal into a story, and prints it.
+//!
+//! It uses only its input, and sends no requests.
 
 mod cause;
 mod form;
@@ -19,56 +20,56 @@ use podbeat_interface::terminal::escaped;
 
 use self::story::Story;
 
-/// The most that is read. A day of a log at debug level is a tenth of it.
+/// The maximum size of the input in bytes. A day of logs at debug level is a tenth of it.
 const LARGEST: u64 = 256 << 20;
 
 /// One call of `podbeat explain`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Invocation {
-    /// What is read; `-` for standard input.
+    /// The file to read. `-` is standard input.
     pub file: PathBuf,
-    /// Podbeat's container, which is told apart in a recorded watch.
+    /// The name of podbeat's container in a recorded watch.
     pub container_name: String,
-    /// JSON instead of text: one object a story.
+    /// JSON instead of text: one object per story.
     pub json: bool,
 }
 
 /// Why there is no story.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can't be read.
+    /// The input cannot be read.
     #[error("cannot read {from}")]
     Read {
-        /// Where it should be.
+        /// The file, or standard input.
         from: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// It is nothing that this reads.
+    /// The format of the input is unknown.
     #[error("{from}: {problem}")]
     Unknown {
-        /// Where it is.
+        /// The file, or standard input.
         from: String,
-        /// What it is, as far as that can be said, and what would do.
+        /// What the input is, if known, and which formats are supported.
         problem: &'static str,
     },
-    /// A journal that can't be used.
+    /// The journal cannot be used.
     #[error("cannot use the journal {from}")]
     Journal {
-        /// Where it is.
+        /// The file, or standard input.
         from: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: podbeat_heartbeat::saved::Malformed,
     },
-    /// The story can't be written.
+    /// Standard output cannot be written.
     #[error("cannot write to standard output")]
     Write(#[source] io::Error),
 }
 
 impl Error {
-    /// How the process ends with it.
+    /// How the process ends with this error.
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
@@ -84,7 +85,7 @@ const NOTHING: &str = "the input is empty; use the output of kubectl logs POD -c
 const NEITHER: &str = "unknown format; use podbeat's log (kubectl logs POD -c podbeat, or a log file of Docker or a CRI runtime), a watch \
                        recorded by podbeat observe, or a journal";
 
-/// Reads and tells. Errors, and how much was left out, go to `notes`.
+/// Reads the input and prints the stories. Errors and the number of skipped lines go to `notes`.
 pub fn run(
     invocation: &Invocation,
     input: &mut dyn Read,
@@ -126,7 +127,7 @@ fn write(stories: &[Story], json: bool, out: &mut dyn Write) -> io::Result<()> {
     out.flush()
 }
 
-/// The stories, and how many lines belong to none.
+/// The stories, and the number of lines that belong to none.
 fn stories(invocation: &Invocation, input: &mut dyn Read) -> Result<(Vec<Story>, usize), Error> {
     let from = if invocation.file.as_os_str() == "-" {
         "standard input".to_owned()
@@ -198,7 +199,7 @@ fn read(path: &Path, input: &mut dyn Read) -> io::Result<Vec<u8>> {
     })
 }
 
-/// Whether it is one JSON object with a journal's members, whatever its version.
+/// Whether the text is one JSON object with a journal's members, of any version.
 fn is_journal(text: &str) -> bool {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]

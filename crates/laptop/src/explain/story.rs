@@ -1,4 +1,4 @@
-//! A story: what happened, in the order of time, and what it comes to.
+//! A story: the events in order of time, and a verdict.
 
 use std::fmt::{self, Write};
 
@@ -8,11 +8,11 @@ use serde::{Serialize, Serializer};
 
 use podbeat_interface::terminal::one_line;
 
-/// What was read, as a story.
+/// The input as a story.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Story {
-    /// What it was read from.
+    /// The kind of the input.
     pub(super) source: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) task_run: Option<String>,
@@ -22,53 +22,53 @@ pub(super) struct Story {
     pub(super) verdict: Verdict,
 }
 
-/// When something happened.
+/// The time of an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(untagged)]
 pub(super) enum When {
     At(Timestamp),
-    /// The time of day, UTC. The log's text form has no date.
+    /// The time of day in UTC. The log's text form has no date.
     OfDay(#[serde(serialize_with = "time_of_day")] Time),
 }
 
-/// One thing that happened.
+/// An event.
 #[derive(Debug, Serialize)]
 pub(super) struct Event {
-    /// When, where that is known.
+    /// The event's time, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) at: Option<When>,
     pub(super) text: String,
 }
 
-/// What it comes to.
+/// The conclusion.
 #[derive(Debug, Serialize)]
 pub(super) struct Verdict {
     pub(super) outcome: Outcome,
-    /// Why the run ended or does not begin, where the Kubernetes API says more than exit codes. The
-    /// text begins with it.
+    /// Why the run ended or does not start, if the Kubernetes API says more than exit codes. `text`
+    /// begins with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cause: Option<String>,
     /// One paragraph.
     pub(super) text: String,
 }
 
-/// How it stands with the run's last heartbeat.
+/// The state of the run's last heartbeat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Outcome {
-    /// It was accepted.
+    /// The service accepted it.
     Delivered,
-    /// podbeat ended, and it was not accepted.
+    /// podbeat ended, and the service had not accepted it.
     Undelivered,
-    /// The service refused it for good.
+    /// The service refused it permanently.
     Refused,
-    /// The service said that the run isn't this pod's.
+    /// The service answered that the run does not belong to this pod.
     Orphaned,
-    /// It is due, and not accepted yet.
+    /// It is due, but not accepted yet.
     Due,
-    /// It isn't due yet.
+    /// It is not due yet.
     Open,
-    /// What was read doesn't tell.
+    /// The input does not contain it.
     Unknown,
 }
 
@@ -94,7 +94,7 @@ impl Event {
 }
 
 impl Story {
-    /// For eyes.
+    /// The story as text for people.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         let subject = [("task run", &self.task_run), ("pod", &self.pod)];
@@ -124,7 +124,7 @@ impl Story {
     }
 }
 
-/// Lines of at most a hundred characters.
+/// Wraps a text into lines of at most 100 characters.
 fn wrapped(text: &str) -> String {
     const WIDTH: usize = 100;
     let mut lines = vec![String::new()];
@@ -145,7 +145,7 @@ fn wrapped(text: &str) -> String {
     lines.join("\n")
 }
 
-/// A time in a sentence.
+/// A time, for use in a sentence.
 pub(super) fn at(time: impl Into<When>) -> String {
     format!("{:.0}", time.into())
 }
@@ -172,7 +172,7 @@ fn time_of_day<S: Serializer>(time: &Time, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&format_args!("{time:.3}Z"))
 }
 
-/// A length of time in a sentence: whole seconds, from a second on.
+/// A duration, for use in a sentence: in whole seconds, if it is at least one second.
 pub(super) fn lasting(duration: SignedDuration) -> String {
     let duration = duration.unsigned_abs();
     let shown = match duration.as_secs() {

@@ -1,39 +1,39 @@
-//! The text form of podbeat's log, read back: `01:02:03.004Z INFO message name=value name="a
-//! text"`.
+//! Parses the text form of podbeat's log: `01:02:03.004Z INFO message name=value name="a text"`.
 
 use jiff::civil::Time;
 use serde_json::{Map, Value};
 
-/// What stands in a line.
+/// The content of a line.
 #[derive(Debug)]
 pub struct Parsed {
-    /// The time of day, UTC. This form has no date.
+    /// The time of day in UTC. This form has no date.
     pub at: Time,
-    /// Its level, in capitals.
+    /// The level, in capitals.
     pub level: String,
-    /// What was logged.
+    /// The message.
     pub message: String,
-    /// All of them texts: this form doesn't tell numbers from texts.
+    /// The fields. All values are strings, because this form does not distinguish numbers from
+    /// texts.
     pub fields: Map<String, Value>,
 }
 
-/// `None` for anything else than a line of this form. Colours are left out.
+/// Parses a line. `None` if it does not have this form. Colors are ignored.
 #[must_use]
 pub fn read(line: &str) -> Option<Parsed> {
     let line = without_colours(line.trim_end());
     let (at, rest) = line.split_once("Z ")?;
-    // A date before it would be read, too.
+    // The length check rejects a date before the time, which the parser would accept.
     let at: Time = Some(at)
         .filter(|at| at.len() <= "01:02:03.004".len())?
         .parse()
         .ok()?;
-    // As wide as the widest, and a space.
+    // The width of the longest level, plus a space.
     let (level, rest) = rest.split_at_checked(6)?;
     let level = level.trim_end();
     if !["ERROR", "WARN", "INFO", "DEBUG", "TRACE"].contains(&level) {
         return None;
     }
-    // Fields stand at the end, whatever the message holds.
+    // Fields are at the end of the line, whatever the message contains.
     let starts = rest.match_indices(' ').map(|(start, _)| start);
     let split = starts.filter_map(|start| rest.split_at_checked(start));
     let mut split = split.filter_map(|(message, fields)| Some((message, fields_of(fields)?)));
@@ -46,7 +46,7 @@ pub fn read(line: &str) -> Option<Parsed> {
     })
 }
 
-/// The fields that a text consists of, each behind a space; `None` if it consists of anything else.
+/// The fields in a text, each after a space. `None` if the text contains anything else.
 fn fields_of(mut text: &str) -> Option<Map<String, Value>> {
     let mut fields = Map::new();
     while !text.is_empty() {
@@ -72,7 +72,7 @@ fn fields_of(mut text: &str) -> Option<Map<String, Value>> {
     Some(fields)
 }
 
-/// Where the quote ends that is open.
+/// Where the open quote ends.
 fn end_of_quoted(text: &str) -> Option<usize> {
     let mut escapes = false;
     text.char_indices().find_map(|(at, c)| {
@@ -82,7 +82,7 @@ fn end_of_quoted(text: &str) -> Option<usize> {
     })
 }
 
-/// A text of which the log escaped backslashes, quotes, and what a terminal would act on.
+/// Reverts the log's escapes: backslashes, quotes, and characters that a terminal acts on.
 fn unescaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -103,13 +103,13 @@ fn unescaped(text: &str) -> String {
     out + rest
 }
 
-/// The character of a code such as `{1b}`, and what stands behind it.
+/// The character of a code such as `{1b}`, and the text after it.
 fn coded(text: &str) -> Option<(char, &str)> {
     let (code, rest) = text.strip_prefix('{')?.split_once('}')?;
     Some((char::from_u32(u32::from_str_radix(code, 16).ok()?)?, rest))
 }
 
-/// The line without the colours that a terminal was shown, as where `script` recorded it.
+/// The line without the colors of a terminal, for example from a recording by `script`.
 fn without_colours(line: &str) -> String {
     let mut out = String::with_capacity(line.len());
     let mut rest = line;

@@ -1,4 +1,4 @@
-//! The story that a recorded watch tells: what the Kubernetes API showed of a pod.
+//! Explains a recorded watch: what the Kubernetes API showed of a pod.
 
 use std::collections::BTreeMap;
 
@@ -14,8 +14,7 @@ use serde_json::Value;
 use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed, times};
 
-/// One line of a record: an event as an API server sends it, and when it came, where that was
-/// written down.
+/// One line of a record: an event as an API server sends it, and its time of arrival, if recorded.
 #[derive(Debug, Deserialize)]
 pub(super) struct Line {
     #[serde(rename = "type")]
@@ -26,7 +25,7 @@ pub(super) struct Line {
 }
 
 impl Line {
-    /// `None` for anything else than an event of a watch.
+    /// Parses a line. `None` if it is not an event of a watch.
     pub(super) fn read(text: &str) -> Option<Self> {
         let line: Self = serde_json::from_str(text.trim()).ok()?;
         let is_known = matches!(
@@ -37,7 +36,7 @@ impl Line {
     }
 }
 
-/// What is known of one pod.
+/// What is known about one pod.
 #[derive(Default)]
 struct Known {
     name: String,
@@ -45,7 +44,7 @@ struct Known {
     containers: BTreeMap<String, String>,
     deleted: bool,
     facts: Facts,
-    /// The reasons that were told, the last time that each was.
+    /// The latest version of each reason that has an event.
     why: Vec<Why>,
     phase: Option<String>,
     finished: Option<String>,
@@ -54,7 +53,7 @@ struct Known {
     restarts: usize,
 }
 
-/// The story of the pods in a record; of two that bear one name, each is its own.
+/// The story of the pods in a record. Two pods with the same name count as two pods.
 pub(super) fn story(lines: Vec<Line>, own_container: &str) -> Story {
     let mut known = Known::default();
     let mut events = Vec::new();
@@ -113,7 +112,7 @@ impl Known {
         if seen.deletion.is_some() {
             self.facts.deleted();
         }
-        // What containers do is told of each of them.
+        // Events of containers show the other reasons.
         for why in seen.why.iter().filter(|why| why.container.is_none()) {
             if !self.why.iter().any(|known| known.is_same_as(why)) {
                 told.push(reason(why));
@@ -128,7 +127,7 @@ impl Known {
             }
             told.extend(self.container(container));
         }
-        // Its own container says when podbeat could still see.
+        // The state of podbeat's own container shows until when podbeat could see the pod.
         let own = own_state(pod, own_container);
         if own.as_deref().is_some_and(|text| text != "waiting") {
             self.facts.begun();
@@ -218,7 +217,7 @@ impl Known {
         }
     }
 
-    /// What has changed of a container.
+    /// The change of a container, as an event.
     fn container(&mut self, container: &Container) -> Option<String> {
         let now = state(container)?;
         let before = self.containers.insert(container.name.clone(), now.clone());
@@ -299,7 +298,7 @@ impl Known {
     }
 }
 
-/// A reason that the API gives, in the words of an event.
+/// A reason from the API, as the text of an event.
 pub(super) fn reason(why: &Why) -> String {
     let mut text = match (&why.container, &why.condition) {
         (Some(container), _) => format!("{container} prevents the task from starting"),
@@ -414,7 +413,7 @@ mod tests {
             let told = story(vec![Line::read(&line).expect("a line")], "podbeat");
             let text = told.text();
             prop_assert!(!text.contains(|c| acts(c) && c != '\n'), "{text:?}");
-            // No line is forged either.
+            // The input cannot add lines that look like events.
             let heads = ["The story", "  ", "\n"];
             let body = text.split_once("\n\n").expect("events").1;
             for line in body.split("\n\n").next().unwrap_or_default().lines() {

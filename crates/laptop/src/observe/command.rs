@@ -1,4 +1,4 @@
-//! What can be asked for, typed.
+//! The command `podbeat observe` as types.
 
 use std::path::PathBuf;
 
@@ -7,30 +7,30 @@ use std::path::PathBuf;
 pub struct Invocation {
     /// The pod's name.
     pub pod: String,
-    /// How it is shown; `None` for what suits standard output: a view on a terminal, else a line
-    /// for each event.
+    /// The output format. `None` for the default: a view on a terminal, otherwise a line for each
+    /// event.
     pub format: Option<Format>,
-    /// Where the watch is recorded.
+    /// Where to record the watch.
     pub record: Option<Record>,
 }
 
-/// How what happens is shown.
+/// An output format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// One JSON object a line, for programs.
+    /// One JSON object per line, for programs.
     Json,
 }
 
 impl Format {
-    /// All, with the word that each goes by.
+    /// All formats, each with its name on the command line.
     pub const ALL: [(&'static str, Self); 1] = [("json", Self::Json)];
 }
 
-/// Where the watch is recorded.
+/// Where to record the watch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
     /// The file.
     pub path: PathBuf,
-    /// Whether one that is there is written over.
+    /// Whether to overwrite an existing file.
     pub force: bool,
 }

@@ -10,8 +10,8 @@ use podbeat_interface::setting::{
 use podbeat_interface::terminal::Terminal;
 use podbeat_kubernetes::access::Access;
 
-/// Every setting of `podbeat observe`. The variables are the agent's, the flags of the cluster are
-/// kubectl's.
+/// All settings of `podbeat observe`. The variables have the agent's names. The flags of the
+/// cluster have kubectl's.
 pub const OBSERVE_SETTINGS: &[Setting] = &[
     setting(
         "POD_NAMESPACE",
@@ -30,16 +30,16 @@ pub const OBSERVE_SETTINGS: &[Setting] = &[
     MAX_STATUS_AGE,
 ];
 
-/// The settings of `podbeat observe`, checked.
+/// The checked settings of `podbeat observe`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObserveConfig {
-    /// The pod's namespace; `None` for the kubeconfig's own.
+    /// The pod's namespace. `None` for the kubeconfig's.
     pub namespace: Option<String>,
-    /// How the Kubernetes API is reached.
+    /// How to reach the Kubernetes API.
     pub kubernetes: Access,
-    /// What of the pod is reported, and how often.
+    /// What to report about the pod, and how often.
     pub reporting: Reporting,
-    /// What may be shown on a terminal.
+    /// What the terminal can show.
     pub terminal: Terminal,
 }
 
@@ -47,7 +47,7 @@ impl ObserveConfig {
     /// Reads and checks the settings of `podbeat observe`.
     ///
     /// # Errors
-    /// All that are malformed, by name, together.
+    /// All malformed settings together, by name.
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let mut read = Reader::new(OBSERVE_SETTINGS, flags, environment);
         let host = read.text("KUBERNETES_SERVICE_HOST");

@@ -1,34 +1,34 @@
-//! What the Kubernetes API's refusals and silences mean to a person, in kubectl's words where it
-//! has them.
+//! Explains errors of the Kubernetes API and connection failures to a person, in kubectl's words
+//! where kubectl has them.
 
 use std::error::Error as _;
 
 use podbeat_kubernetes::error::Error;
 
-/// What is wrong between here and the Kubernetes API.
+/// What is wrong between podbeat and the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Diagnosis {
     /// What happened.
     pub(super) what: String,
-    /// What to do about it.
+    /// How to fix it.
     pub(super) remedy: &'static str,
-    /// The Role and RoleBinding that are missing, ready for `kubectl apply`.
+    /// The missing Role and RoleBinding, ready for `kubectl apply`.
     pub(super) role: Option<String>,
     pub(super) kind: Kind,
 }
 
-/// How a trouble is to be taken.
+/// The kind of a problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// The settings of the connection are wrong.
+    /// The connection's settings are wrong.
     Setup,
-    /// The API server doesn't know the user, or doesn't allow it.
+    /// The API server does not know the user, or does not allow the request.
     Denied,
-    /// It refuses for another reason.
+    /// The API server rejects the request for another reason.
     Refused,
-    /// It can't be reached, or says nothing.
+    /// The API server cannot be reached, or does not answer.
     Unreachable,
-    /// It answers, and asks to wait.
+    /// The API server answers, but asks podbeat to wait, or fails.
     Busy,
 }
 
@@ -78,7 +78,7 @@ impl Diagnosis {
     }
 }
 
-/// The innermost cause: those around it say no more than that something failed in them.
+/// The innermost cause. The errors around it say only that something in them failed.
 fn root(error: &Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

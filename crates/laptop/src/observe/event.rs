@@ -1,4 +1,4 @@
-//! What happened, as a line for people and as JSON for programs: pure.
+//! An event as a line for people and as JSON for programs. Pure.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use podbeat_interface::terminal::{escaped, one_line};
 
-/// Something that happened, and when.
+/// An event and its time.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Event {
     #[serde(serialize_with = "milliseconds")]
@@ -21,21 +21,21 @@ pub(super) struct Event {
     pub(super) what: What,
 }
 
-/// What happened. The names of the members are documented in docs/observe.md.
+/// What happened. docs/observe.md documents the names of the members.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "camelCase")]
 pub(super) enum What {
-    /// The pod is seen, or what holds of it as a whole has changed.
+    /// podbeat sees the pod for the first time, or the pod as a whole changed.
     Pod(Pod),
-    /// A container has changed.
+    /// A container changed.
     Container(Container),
-    /// A heartbeat would be sent.
+    /// The agent would send a heartbeat.
     Heartbeat(Beat),
-    /// The Kubernetes API gives no news, or does again.
+    /// The Kubernetes API fails, or works again.
     Api(Api),
-    /// What a reader should know.
+    /// A hint for the reader.
     Note(Note),
-    /// There is nothing more to observe.
+    /// The observation is over.
     End(End),
 }
 
@@ -51,12 +51,12 @@ pub(super) struct Pod {
     pub(super) node: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) phase: Option<String>,
-    /// Why it ends, or can't begin, where the API says so.
+    /// Why the pod ends or cannot start, if the API says so.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) reasons: Vec<Why>,
-    /// How podbeat's own container is declared: `native`, `plain` or `none`.
+    /// The kind of podbeat's own container: `native`, `plain` or `none`.
     pub(super) sidecar: &'static str,
-    /// Set once it is being deleted.
+    /// Set when the pod is being deleted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) deletion_timestamp: Option<Timestamp>,
     /// Whether the pod is gone.
@@ -64,31 +64,31 @@ pub(super) struct Pod {
     pub(super) gone: bool,
 }
 
-/// A container, and what it is there for.
+/// A container and its kind.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Container {
     pub(super) name: String,
-    /// `task`, `init`, `sidecar`, or `podbeat` for its own.
+    /// `task`, `init`, `sidecar`, or `podbeat` for podbeat's own container.
     pub(super) kind: &'static str,
-    /// Whether heartbeats tell of it.
+    /// Whether heartbeats report it.
     pub(super) reported: bool,
     #[serde(flatten)]
     pub(super) shown: Shown,
-    /// The state before, if there was one.
+    /// The previous state, if there was one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) from: Option<&'static str>,
     pub(super) restart_count: i32,
-    /// How it ended before it was started again.
+    /// The end of its previous run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) last_exit: Option<Shown>,
 }
 
-/// A state, with the API's own words.
+/// A state, with the API's own values.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Shown {
-    /// `waiting`, `running` or `terminated`; absent while the API shows none.
+    /// `waiting`, `running` or `terminated`. Absent if the API shows no state.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) state: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -105,7 +105,7 @@ pub(super) struct Shown {
     pub(super) message: Option<String>,
 }
 
-/// A heartbeat that would be sent.
+/// A heartbeat that the agent would send.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub(super) struct Beat {
     pub(super) number: u64,
@@ -115,7 +115,7 @@ pub(super) struct Beat {
     pub(super) body: Box<HeartbeatTaskRunRequest>,
 }
 
-/// How it stands with the Kubernetes API.
+/// The state of the connection to the Kubernetes API.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "state", rename_all = "camelCase")]
 pub(super) enum Api {
@@ -130,17 +130,17 @@ pub(super) enum Api {
     Back { after_seconds: u64, failures: u64 },
 }
 
-/// What a reader should know.
+/// A hint for the reader.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "note", rename_all = "camelCase")]
 pub(super) enum Note {
     /// The pod is being deleted.
     Deletion,
-    /// podbeat's own container isn't in the pod.
+    /// The pod does not have podbeat's own container.
     NoSidecar,
 }
 
-/// Why there is nothing more to observe.
+/// Why the observation is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "reason", rename_all = "camelCase")]
 pub(super) enum End {
@@ -151,15 +151,15 @@ pub(super) enum End {
 }
 
 impl Event {
-    /// One line, without its end, in which a terminal finds nothing to act on.
+    /// One inert line, without its line feed.
     pub(super) fn line(&self) -> String {
         format!("{:.3} {}", self.time, one_line(&self.what.to_string()))
     }
 
-    /// One line of JSON, without its end.
+    /// One inert line of JSON, without its line feed.
     ///
     /// # Errors
-    /// None that is known: every member can be written.
+    /// None is known: every member can be serialized.
     pub(super) fn json(&self) -> Result<String, serde_json::Error> {
         Ok(escaped(&serde_json::to_string(self)?))
     }
@@ -197,7 +197,7 @@ impl Shown {
         }
     }
 
-    /// What is told of a state behind its name.
+    /// Writes the state's details, after its name.
     fn details(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if let Some(reason) = &self.reason {
             write!(f, ", reason {reason}")?;
@@ -235,7 +235,7 @@ impl End {
     pub(super) fn of(cause: Cause) -> Self {
         match cause {
             Cause::Gone => Self::Gone,
-            // Of the others only the first comes about here, where no signal is passed on.
+            // Signal and Marked do not occur here, because the machine gets no signals and no markers.
             Cause::Completed | Cause::Signal | Cause::Marked => Self::Finished,
         }
     }
@@ -319,7 +319,7 @@ impl fmt::Display for What {
     }
 }
 
-/// A reason, and what of the pod has it: `reason Evicted: the message`, `DisruptionTarget
+/// A reason and its source in the pod: `reason Evicted: the message`, or `DisruptionTarget
 /// EvictionByEvictionAPI: the message`.
 pub(super) fn reason(why: &Why) -> String {
     let of = why.condition.as_deref().unwrap_or("reason");
@@ -330,7 +330,7 @@ pub(super) fn reason(why: &Why) -> String {
     }
 }
 
-/// What a heartbeat says of a container, in few words.
+/// A short form of a container's status in a heartbeat.
 fn brief(status: &ContainerStatus) -> String {
     let name = status.name.as_deref().unwrap_or("?");
     let with = |word: &str, reason: &Option<String>| match reason {

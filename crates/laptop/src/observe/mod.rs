@@ -1,7 +1,9 @@
-//! `podbeat observe`: what the agent of a pod would send, from a laptop, live. Here lives the loop
-//! around the agent's own eyes and mind (`pod::watch`, `heartbeat::machine`), and how it is shown
-//! and kept. Never here: a decision of what is sent and when, a request to the task-run service,
-//! flags (`cli`), the agent.
+//! `podbeat observe`: shows live, from a laptop, what the agent of a pod would send. This module
+//! has the loop around the agent's own watch and machine (`watch`, `heartbeat::machine`), the
+//! output, and the record.
+//!
+//! It does not decide what is sent and when, sends no request to the task-run service, and contains
+//! no flags (`cli`) and no part of the agent.
 
 pub mod command;
 pub mod config;
@@ -40,17 +42,17 @@ use self::record::Record;
 use self::screen::{Key, Screen};
 use self::state::State;
 
-/// How many steps of the watch may wait to be told. It makes pauses between them.
+/// How many steps of the watch can wait to be shown. The watch pauses between its steps.
 const STEPS: usize = 16;
 
-/// How widely reconnects are spread. This is one copy, and a person waits for it.
+/// How widely reconnects are spread. The spread is short, because there is only one copy, and a
+/// person waits for it.
 const RECONNECTS: Duration = Duration::from_secs(2);
 
-/// How often a view is drawn while nothing happens: its ages and what is due are told in whole
-/// seconds.
+/// How often the view is drawn while nothing happens. It shows times in whole seconds.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Where it is shown.
+/// Where to show the events.
 pub enum Stage<'stage> {
     /// On a terminal, as a view.
     Terminal(File),
@@ -58,19 +60,19 @@ pub enum Stage<'stage> {
     Lines(&'stage mut dyn Write),
 }
 
-/// How it ended.
+/// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// By itself, or by a key.
+    /// The run ended, a key was pressed, or an error occurred.
     With(Ending),
-    /// By this signal, whose default action is still to come.
+    /// A signal arrived. The caller must still run its default action.
     BySignal(i32),
 }
 
-/// The signals that mean something here, by their numbers, which Linux has had for all its machines
-/// that podbeat runs on.
+/// The numbers of the signals that this command handles. They are the same on all Linux machines
+/// that podbeat supports.
 pub mod signals {
-    /// The terminal is gone.
+    /// The terminal was closed.
     pub const HUP: i32 = 1;
     /// Ctrl-C.
     pub const INT: i32 = 2;
@@ -78,19 +80,19 @@ pub mod signals {
     pub const QUIT: i32 = 3;
     /// kill.
     pub const TERM: i32 = 15;
-    /// On from a stop.
+    /// Continue after a stop.
     pub const CONT: i32 = 18;
     /// Ctrl-Z.
     pub const TSTP: i32 = 20;
-    /// The window has another size.
+    /// The window's size changed.
     pub const WINCH: i32 = 28;
-    /// Those that end it.
+    /// The signals that end the command.
     pub const ENDING: [i32; 4] = [HUP, INT, QUIT, TERM];
-    /// Those that only a view hears.
+    /// The signals that only a view handles.
     pub const OF_A_VIEW: [i32; 3] = [CONT, TSTP, WINCH];
 }
 
-/// Why nothing is, or can be, observed.
+/// Why podbeat cannot observe the pod.
 #[derive(Debug, thiserror::Error)]
 enum Error {
     #[error("{}\n{}", .0.what, .0.remedy)]
@@ -129,9 +131,8 @@ impl Error {
 
 /// Observes a pod until its run is over.
 ///
-/// `notes` is for what wasn't asked for: errors, and the Role that may be missing. `signals` brings
-/// the numbers of [`signals`]; `suspend` stops the process and returns when it goes on. Jitter
-/// follows the seed.
+/// `notes` receives errors and a missing Role. `signals` yields numbers from [`signals`]. `suspend`
+/// stops the process, and returns when the process continues. `seed` determines jitter.
 pub async fn run(
     config: &ObserveConfig,
     invocation: &Invocation,
@@ -153,7 +154,7 @@ pub async fn run(
     let mut role = left.role;
     let mut ended = match observed {
         Ok(ended) => ended,
-        // Whoever reads has seen enough, as `head` has.
+        // The reader, such as `head`, has read enough.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             Ended::With(Ending::Done)
         }
@@ -178,12 +179,12 @@ pub async fn run(
     ended
 }
 
-/// What there is to say behind the end.
+/// What remains to be shown after the end.
 #[derive(Default)]
 struct Left {
     /// The Role that was still missing.
     role: Option<String>,
-    /// Why the record isn't whole.
+    /// Why the record is incomplete.
     unrecorded: Option<String>,
 }
 
@@ -242,7 +243,7 @@ async fn observe(
     let (sender, mut pod_events) = mpsc::channel(1);
     let (took, mut steps) = mpsc::channel(STEPS);
     let on_step = |step: Step<'_>| match step {
-        // One that finds no room was preceded by others that say as much.
+        // If the channel is full, it already contains similar failures.
         Step::Failed(error) => drop(took.try_send(Some(Diagnosis::of(error, &namespace)))),
         Step::Opened => drop(took.try_send(None)),
         Step::Listed | Step::Restarted => {}
@@ -252,9 +253,8 @@ async fn observe(
     loop {
         observer.draw()?;
         let tick = Instant::now() + TICK;
-        // Signals first. Every branch is cancel-safe: the watch stays where it is when another
-        // branch wins, and a channel, a stream or a terminal loses nothing when its wait is
-        // dropped.
+        // Signals come first. Every branch is cancel-safe: the watch keeps its position if another
+        // branch wins, and a channel, a stream or a terminal loses nothing if its wait is dropped.
         tokio::select! {
             biased;
             Some(signal) = signals.next() => match signal {
@@ -287,22 +287,22 @@ async fn observe(
     }
 }
 
-/// The machine, and whoever is told of it.
+/// The machine and the output of its events.
 struct Observer<'stage> {
     settings: Settings,
     seed: u64,
-    /// Begun when the pod is first seen: before that nothing is shown as if it were sent, and the
-    /// agent knows its pod's UID.
+    /// Created when the pod is first seen. Before that, there is nothing to send, and the pod's
+    /// UID, which the agent knows, is missing.
     machine: Option<Machine>,
     own_container: String,
     tasks: Tasks,
     state: State,
     show: Show<'stage>,
     record: Option<Record>,
-    /// Why there is no record any more.
+    /// Why the record stopped.
     unrecorded: Option<String>,
     start: Instant,
-    /// Whether a watch was ever open: until then a right may be missing.
+    /// Whether a watch was ever open. Before that, a right may be missing.
     watched: bool,
     wake: Option<Duration>,
     cause: Option<Cause>,
@@ -341,7 +341,7 @@ impl Observer<'_> {
         self.feed(pod_event.event(&self.own_container, &self.tasks))
     }
 
-    /// Writes the record. A disk that is full keeps nobody from looking on.
+    /// Writes the record. If the disk is full, observing continues without a record.
     fn keep(&mut self, pod_event: &PodEvent, at: Timestamp) {
         let Some(record) = &mut self.record else {
             return;
@@ -352,15 +352,15 @@ impl Observer<'_> {
         }
     }
 
-    /// A watch is open: whatever was wrong is so no more.
+    /// A watch is open, so earlier problems are over.
     fn opened(&mut self) -> Result<(), Error> {
         self.watched = true;
         let news = self.state.answered(self.now());
         self.show.tell(news.as_slice())
     }
 
-    /// Tells of a failure. Before the pod was seen and watched, one that won't pass by itself is
-    /// the end, as kubectl has it.
+    /// Reports a failure. Until the pod was seen, a permanent failure ends the command, as in
+    /// kubectl. Until a watch was open, a denied request does, too.
     fn failed(&mut self, diagnosis: Diagnosis) -> Result<(), Error> {
         let begins = self.machine.is_none() || (!self.watched && diagnosis.kind == Kind::Denied);
         if begins && diagnosis.kind != Kind::Busy {
@@ -371,8 +371,8 @@ impl Observer<'_> {
         self.show.tell(news.as_slice())
     }
 
-    /// Hands an event to the machine, and does what it says: whatever it sends is taken as accepted
-    /// at once.
+    /// Passes an event to the machine and executes its actions. Each request counts as accepted at
+    /// once.
     fn feed(&mut self, event: Event) -> Result<(), Error> {
         let (start, mut events) = (self.start, VecDeque::from([event]));
         let Some(machine) = &mut self.machine else {
@@ -391,12 +391,12 @@ impl Observer<'_> {
                         self.show.tell(&[news])?;
                     }
                     Action::WakeAt(at) => self.wake = at,
-                    // The last heartbeat is accepted: a native sidecar would only wait for its
+                    // The last heartbeat is accepted. A native sidecar would only wait for its
                     // SIGTERM now.
                     Action::StopWatching | Action::End(_) => self.over = true,
                     Action::Note(Note::Final(cause)) => self.cause = Some(cause),
-                    // The rest is told by the scene, or belongs to signals, markers and journals,
-                    // of which there are none.
+                    // The state shows the others, or they concern signals, markers and journals,
+                    // which do not occur here.
                     Action::Note(_)
                     | Action::Abort
                     | Action::LookAtPod(_)
@@ -436,7 +436,7 @@ impl Observer<'_> {
     }
 }
 
-/// How it is shown.
+/// The output.
 enum Show<'stage> {
     Lines(&'stage mut dyn Write),
     Json(&'stage mut dyn Write),
@@ -472,7 +472,7 @@ impl<'stage> Show<'stage> {
                     .map_err(io::Error::from)
                     .and_then(|json| writeln!(out, "{json}"))
                     .and_then(|()| out.flush()),
-                // Drawn with all the rest.
+                // The next frame shows it.
                 Self::View { .. } => Ok(()),
             };
             written.map_err(Error::Write)?;
@@ -511,7 +511,7 @@ impl<'stage> Show<'stage> {
         }
     }
 
-    /// The next key; `None` when it is time to draw again. Without a view neither comes.
+    /// The next key. `None` when it is time to draw again. Without a view, it never returns.
     async fn key_until(&mut self, tick: Instant) -> Option<Key> {
         match self {
             Self::Lines(_) | Self::Json(_) => pending().await,
@@ -519,7 +519,7 @@ impl<'stage> Show<'stage> {
         }
     }
 
-    /// Gives the terminal back, and leaves on it what was last known, whole.
+    /// Restores the terminal, and prints the last view on it in full.
     fn close(&mut self, state: &State, now: Now) -> Result<(), Error> {
         let Self::View {
             screen,

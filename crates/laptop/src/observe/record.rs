@@ -1,10 +1,10 @@
-//! The watch as a file: one event a line, as an API server sends them and as `tests/captures` has
-//! them.
+//! Records the watch in a file: one event per line, as an API server sends it. The files in
+//! `tests/captures` have the same format.
 //!
-//! Each line is `{"type": …, "object": …, "at": …}`: type ADDED, MODIFIED or DELETED, the slice of
-//! the pod that podbeat reads, and when it came. It is written at once and whole, so that only the
-//! last line of a file can be torn, and only by a crash of the machine or a kill in the very middle
-//! of a write; a reader leaves a last line without its end out.
+//! Each line is `{"type": …, "object": …, "at": …}`: the type ADDED, MODIFIED or DELETED, the part
+//! of the pod that podbeat reads, and the time of arrival. podbeat writes each line at once and in
+//! one write. So only the last line can be incomplete, and only if the machine crashes or podbeat
+//! is killed in the middle of a write. A reader ignores a last line without a line feed.
 
 use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, Write};
@@ -18,25 +18,25 @@ use serde_json::{Value, json};
 
 use super::command;
 
-/// For the owner alone: what containers leave as their termination message may not be meant for
-/// others.
+/// Only the owner can read the file, because the termination messages of containers may not be
+/// meant for others.
 const MODE: u32 = 0o600;
 
-/// A record that is being written.
+/// A record that podbeat writes.
 #[derive(Debug)]
 pub(super) struct Record {
     file: File,
-    /// How far the file holds whole lines.
+    /// The size of the complete lines in the file, in bytes.
     whole: u64,
-    /// The pod as it was last written.
+    /// The pod in the last written line.
     last: Option<Value>,
 }
 
 impl Record {
-    /// Makes the file. One that is there is left alone, unless it is to be written over.
+    /// Creates the file. It overwrites an existing file only if the user allows it.
     ///
     /// # Errors
-    /// It is there, or can't be made.
+    /// The file exists, or cannot be created.
     pub(super) fn create(wanted: &command::Record) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.write(true).mode(MODE);
@@ -46,7 +46,8 @@ impl Record {
             options.create_new(true);
         }
         let file = options.open(&wanted.path)?;
-        // One that was there has its own mode. A device or a pipe keeps it.
+        // An existing file keeps its mode when it is opened, so the mode is set here. A device or a
+        // pipe keeps its mode.
         if wanted.force && file.metadata()?.is_file() {
             file.set_permissions(Permissions::from_mode(MODE))?;
         }
@@ -57,26 +58,26 @@ impl Record {
         })
     }
 
-    /// Writes what was seen, if it is news.
+    /// Writes an event, if it is new.
     ///
     /// # Errors
-    /// The file can't be written, as where the disk is full. It holds whole lines then, too, as far
-    /// as that can be had.
+    /// The file cannot be written, for example because the disk is full. podbeat then tries to
+    /// truncate it to complete lines.
     pub(super) fn pod_event(&mut self, pod_event: &PodEvent, at: Timestamp) -> io::Result<()> {
         match pod_event {
             PodEvent::Seen(pod) => {
                 let object = pod.to_object();
                 let kind = match &self.last {
                     None => "ADDED",
-                    // A list behind an outage shows what is known already.
+                    // A list after an outage shows the known state again.
                     Some(last) if *last == object => return Ok(()),
                     Some(_) => "MODIFIED",
                 };
                 self.write(kind, object, None, at)
             }
             PodEvent::Gone(Some(pod)) => self.write("DELETED", Pod::to_object(pod), None, at),
-            // The event of the deletion was missed: nobody knows how the pod looked then, and this
-            // is how it last did.
+            // The event of the deletion was missed. The pod's state at that time is unknown, so the
+            // record has the last known state.
             PodEvent::Gone(None) => match self.last.take() {
                 Some(last) => self.write("DELETED", last, Some(true), at),
                 None => Ok(()),
@@ -101,7 +102,7 @@ impl Record {
         }
         let line = escaped(&event.to_string()) + "\n";
         if let Err(error) = self.file.write_all(line.as_bytes()) {
-            // Not half a line: what a full disk took of it is given back.
+            // Remove the incomplete line that a full disk left.
             let _ = self.file.set_len(self.whole);
             return Err(error);
         }

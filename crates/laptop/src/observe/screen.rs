@@ -1,8 +1,8 @@
-//! The terminal: its other screen, its size, its keys, and how it is left as it was found.
+//! The terminal: its alternate screen, its size and its keys. At the end, it is restored.
 //!
-//! Written by hand, since a view that is drawn whole needs no more than a dozen sequences that
-//! every terminal of today knows (ECMA-48 and xterm's ctlseqs), and rustix is in the tree for the
-//! rest.
+//! The code is written by hand, because a view that is always drawn completely needs only a dozen
+//! sequences that every current terminal knows (ECMA-48 and xterm's ctlseqs). rustix is already a
+//! dependency and does the rest.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -18,21 +18,22 @@ use tokio::net::unix::pipe::Receiver;
 
 use super::view::{Line, Size, Style};
 
-/// The other screen, so that what stood on this one stands there again; no cursor; what is too long
-/// isn't wrapped.
+/// Switches to the alternate screen, so that the content of the main screen stays. Hides the
+/// cursor, and disables the wrapping of long lines.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l\x1b[2J";
 
-/// All that undone, and no colours.
+/// Reverts [`ENTER`] and resets colors.
 const LEAVE: &str = "\x1b[0m\x1b[?7h\x1b[?25h\x1b[?1049l";
 
-/// Around a frame, so that a terminal shows it whole; one that doesn't know this passes over it.
+/// Begin and end of a frame, so that a terminal shows it at once. Other terminals ignore these
+/// sequences.
 const FRAME: (&str, &str) = ("\x1b[?2026h\x1b[H", "\x1b[J\x1b[?2026l");
 
-/// Where a terminal doesn't tell its size.
+/// The size if the terminal does not report one, in columns and rows.
 const USUAL: (u16, u16) = (80, 24);
 
-/// What must be undone, also by a panic, which runs no destructor where it aborts. There is one
-/// terminal.
+/// What to restore at the end, also after a panic, because a panic that aborts runs no destructor.
+/// There is only one terminal.
 static TAKEN: Mutex<Option<Taken>> = Mutex::new(None);
 
 struct Taken {
@@ -40,14 +41,14 @@ struct Taken {
     before: Termios,
 }
 
-/// A key that means something.
+/// A key with a meaning.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Quit,
     Redraw,
 }
 
-/// The terminal, taken. Dropped, it is as it was.
+/// The terminal in use. Dropping it restores the terminal.
 #[derive(Debug)]
 pub(super) struct Screen {
     terminal: File,
@@ -60,7 +61,7 @@ impl Screen {
     /// Takes the terminal.
     ///
     /// # Errors
-    /// It is none, or is gone.
+    /// The file is not a terminal, or the terminal was closed.
     pub(super) fn take(terminal: File, colours: bool) -> io::Result<Self> {
         give_back_on_panic();
         let keys = keys(&terminal);
@@ -74,7 +75,8 @@ impl Screen {
         Ok(screen)
     }
 
-    /// Takes it again, as after a stop: whoever was in front meanwhile may have changed everything.
+    /// Takes the terminal again, for example after a stop. Another process may have changed all of
+    /// its settings.
     pub(super) fn enter(&mut self) -> io::Result<()> {
         give_back();
         let before = tcgetattr(&self.terminal)?;
@@ -84,7 +86,7 @@ impl Screen {
         };
         *TAKEN.lock().unwrap_or_else(PoisonError::into_inner) = Some(taken);
         let mut modes = before;
-        // Keys come at once and leave no trace; Ctrl-C and Ctrl-Z stay signals.
+        // Keys arrive at once and are not echoed. Ctrl-C and Ctrl-Z remain signals.
         modes.local_modes -= LocalModes::ECHO | LocalModes::ICANON;
         modes.special_codes[SpecialCodeIndex::VMIN] = 1;
         modes.special_codes[SpecialCodeIndex::VTIME] = 0;
@@ -93,7 +95,7 @@ impl Screen {
         self.terminal.write_all(ENTER.as_bytes())
     }
 
-    /// Gives it back until it is taken again.
+    /// Restores the terminal, until [`Screen::enter`].
     pub(super) fn leave(&mut self) {
         give_back();
     }
@@ -110,7 +112,7 @@ impl Screen {
         }
     }
 
-    /// Draws a view, if it differs from the one that is there.
+    /// Draws a view, unless it is already shown.
     pub(super) fn draw(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut frame = FRAME.0.to_owned();
         for (nth, line) in lines.iter().enumerate() {
@@ -129,17 +131,17 @@ impl Screen {
         Ok(())
     }
 
-    /// Has the next view drawn on an empty screen: the window was changed, or somebody wrote into
-    /// it.
+    /// Draws the next view on an empty screen, because the window's size changed or another program
+    /// wrote to it.
     pub(super) fn clear(&mut self) -> io::Result<()> {
         self.drawn.clear();
         self.terminal.write_all(b"\x1b[2J")
     }
 
-    /// The next key that means something.
+    /// The next key with a meaning.
     ///
     /// # Cancel safety
-    /// A key that was not yet read stays in the terminal.
+    /// A key that was not read yet stays in the terminal.
     pub(super) async fn key(&mut self) -> Key {
         let Some(keys) = &self.keys else {
             return std::future::pending().await;
@@ -151,7 +153,7 @@ impl Screen {
             let mut pressed = [0; 64];
             let count = match keys.try_read(&mut pressed) {
                 Ok(count) => count,
-                // Not yet after all.
+                // The terminal was not ready, so wait again.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -160,7 +162,7 @@ impl Screen {
                 {
                     continue;
                 }
-                // In the background nothing can be read, and a terminal that hung up has no keys.
+                // A background process cannot read keys, and a closed terminal has none.
                 Err(_) => 0,
             };
             if count == 0 {
@@ -170,7 +172,7 @@ impl Screen {
             for key in pressed {
                 match key {
                     b'q' | b'Q' => return Key::Quit,
-                    // Ctrl-L, as everywhere.
+                    // Ctrl-L, as in other programs.
                     0x0c => return Key::Redraw,
                     _ => {}
                 }
@@ -185,9 +187,9 @@ impl Drop for Screen {
     }
 }
 
-/// The terminal once more, as a file of our own: that it doesn't block must not be so for whoever
-/// shares the first one. Tokio has no type for a terminal that is read so; as a pipe's end it does
-/// the very same.
+/// Opens the terminal again, because the non-blocking mode must not affect other users of the first
+/// file. Tokio has no type for reading a terminal in this mode. The type of a pipe's end does the
+/// same.
 fn keys(terminal: &File) -> Option<Receiver> {
     let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
     let named = ttyname(terminal, Vec::new()).ok();
@@ -196,22 +198,23 @@ fn keys(terminal: &File) -> Option<Receiver> {
     Receiver::from_owned_fd_unchecked(opened).ok()
 }
 
-/// Puts the terminal back as it was found, if it is taken.
+/// Restores the terminal, if it is taken.
 fn give_back() {
     let taken = match TAKEN.try_lock() {
         Ok(mut taken) => taken.take(),
         Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner().take(),
-        // Held by this very thread, which panics in the middle of taking it.
+        // This thread has the lock: it panicked while it took the terminal.
         Err(TryLockError::WouldBlock) => None,
     };
     if let Some(mut taken) = taken {
-        // A terminal that is gone needs nothing more.
+        // A closed terminal needs nothing else.
         let _ = taken.terminal.write_all(LEAVE.as_bytes());
         let _ = tcsetattr(taken.terminal.as_fd(), OptionalActions::Now, &taken.before);
     }
 }
 
-/// What a panic has to say is to be read on the screen that stays.
+/// Restores the terminal before a panic prints its message, so that the message is on the main
+/// screen.
 fn give_back_on_panic() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
@@ -223,7 +226,7 @@ fn give_back_on_panic() {
     });
 }
 
-/// A line as a terminal takes it.
+/// Appends a line with its escape sequences.
 pub(super) fn paint(line: &Line, colours: bool, to: &mut String) {
     for (style, text) in line.texts() {
         let (begin, end) = match style {
@@ -255,8 +258,8 @@ mod tests {
         let (mut pty, pts) = pty_process::blocking::open().expect("a pty");
         let before = modes(&pts);
         let terminal = File::from(pts.as_fd().try_clone_to_owned().expect("a file"));
-        // It lives on, so that it can't be its end that does it: where a panic aborts, nothing
-        // comes to an end.
+        // The screen is not dropped here, so that its destructor cannot restore the terminal. If a
+        // panic aborts, no destructor runs.
         let screen = Screen::take(terminal, true).expect("taken");
         assert_ne!(modes(&pts), before);
         std::panic::catch_unwind(|| panic!("planted")).expect_err("a panic");

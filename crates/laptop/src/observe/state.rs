@@ -1,5 +1,5 @@
-//! What is known at the moment: what the API shows, what the machine would have sent, what is due.
-//! Pure: `now` is an argument.
+//! What is currently known: the API's view, the requests that the machine would send, and the next
+//! due time. Pure: `now` is an argument.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use podbeat_kubernetes::tasks::Tasks;
 use super::diagnosis::Diagnosis;
 use super::event::{Api, Beat, Container, Event, Note, Pod, Shown, What};
 
-/// What is known at the moment.
+/// What is currently known.
 #[derive(Debug)]
 pub(super) struct State {
     own_container: String,
@@ -27,17 +27,17 @@ pub(super) struct State {
     /// When the API last showed or confirmed the pod.
     pub(super) confirmed: Option<Duration>,
     pub(super) diagnosis: Option<Failing>,
-    /// The last heartbeat that would have been sent, and when.
+    /// The last heartbeat that the agent would have sent, and its time.
     pub(super) last: Option<(Beat, Duration)>,
-    /// When the next one would be.
+    /// When the next heartbeat is due.
     pub(super) due: Option<Duration>,
-    /// How many wait for that.
+    /// How many heartbeats wait for that time.
     pub(super) waiting: usize,
     pub(super) notes: Vec<Note>,
     pub(super) end: Option<super::event::End>,
 }
 
-/// The API gives no news.
+/// The Kubernetes API fails.
 #[derive(Debug)]
 pub(super) struct Failing {
     pub(super) since: Duration,
@@ -71,17 +71,17 @@ impl State {
         }
     }
 
-    /// Which pod it is, as people write it.
+    /// The pod's name, with its namespace.
     pub(super) fn title(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
     }
 
-    /// The API shows the pod, or for the last time.
+    /// The API shows the pod. If `gone`, this is its final state.
     pub(super) fn saw(&mut self, shown: &resource::Pod, gone: bool, now: Now) -> Vec<Event> {
-        // A list shows the pod also where no watch can be had, so this ends no trouble.
+        // A list can show the pod even if a watch is not allowed, so this does not end a failure.
         self.confirmed = Some(now.elapsed);
         let mut news = Vec::new();
-        // By no name, so that podbeat's own container is among the others.
+        // No container is podbeat's own here, so that the result includes podbeat's container.
         let all = status::observe_with(shown, "", &self.tasks);
         let sidecar = status::observe(shown, &self.own_container).sidecar;
         let pod = Pod {
@@ -90,7 +90,7 @@ impl State {
             uid: all.uid,
             node: shown.spec.node_name.clone(),
             phase: shown.status.phase.clone(),
-            // What containers do is told of each of them.
+            // Events of containers show the other reasons.
             reasons: all
                 .why
                 .into_iter()
@@ -155,7 +155,7 @@ impl State {
         }
     }
 
-    /// The pod is gone, and the API doesn't show it any more.
+    /// The pod is gone, and the API did not show its final state.
     pub(super) fn vanished(&mut self, now: Now) -> Vec<Event> {
         let mut news = self.confirmed(now);
         if let Some(pod) = self.pod.as_mut().filter(|pod| !pod.gone) {
@@ -165,13 +165,13 @@ impl State {
         news
     }
 
-    /// The API has confirmed that nothing has changed.
+    /// The API confirmed that nothing changed.
     pub(super) fn confirmed(&mut self, now: Now) -> Vec<Event> {
         self.confirmed = Some(now.elapsed);
         self.answered(now).into_iter().collect()
     }
 
-    /// The API tells again what changes.
+    /// The API reports changes again.
     pub(super) fn answered(&mut self, now: Now) -> Option<Event> {
         self.diagnosis.take().map(|failing| {
             let after = now.elapsed.saturating_sub(failing.since);
@@ -183,7 +183,8 @@ impl State {
         })
     }
 
-    /// The API gives no news. It is told once, and again if the trouble is another one.
+    /// The Kubernetes API failed. This is an event only for the first failure, or if the problem is
+    /// another one.
     pub(super) fn failed(&mut self, diagnosis: Diagnosis, now: Now) -> Option<Event> {
         let (since, failures, known) = match self.diagnosis.take() {
             Some(failing) => (
@@ -206,7 +207,7 @@ impl State {
         (!known).then(|| event(news, now))
     }
 
-    /// A heartbeat would be sent.
+    /// The agent would send a heartbeat.
     pub(super) fn sent(&mut self, attempt: Attempt, now: Now) -> Event {
         let (number, kind) = attempt.beat;
         let mut body = Box::new(attempt.request);
@@ -216,13 +217,13 @@ impl State {
         event(What::Heartbeat(beat), now)
     }
 
-    /// Where the machine stands now, and when it is to be woken.
+    /// Updates the machine's state, and when to wake it.
     pub(super) fn turned(&mut self, snapshot: Snapshot, wake: Option<Duration>) {
         self.waiting = snapshot.backlog;
         self.due = wake;
     }
 
-    /// There is nothing more to observe.
+    /// The observation is over.
     pub(super) fn ended(&mut self, end: super::event::End, now: Now) -> Event {
         self.end = Some(end);
         self.due = None;

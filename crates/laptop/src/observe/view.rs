@@ -1,4 +1,4 @@
-//! The view on a terminal: the scene, the moment and the window's size come to lines. Pure.
+//! The view on a terminal: lines from the state, the time and the window's size. Pure.
 
 use std::time::Duration;
 
@@ -11,24 +11,24 @@ use super::event::{Container, Shown, reason};
 use super::state::State;
 use crate::show::age::age;
 
-/// What stands where there is nothing.
+/// The content of an empty cell.
 const NONE: &str = "-";
 
-/// Between two columns.
+/// Spaces between two columns.
 const GAP: usize = 3;
 
-/// From this height on there is room for empty lines.
+/// From this height on, in rows, the view has empty lines.
 const ROOMY: usize = 16;
 
-/// The room there is.
+/// The available size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Size {
     pub(super) columns: usize,
-    /// `None` for what isn't cut, because it stays behind.
+    /// `None` for the last view, which is not cut, because it stays on the terminal.
     pub(super) rows: Option<usize>,
 }
 
-/// How a text looks. Each says no more than its words do.
+/// The style of a text. It contains no information that the text does not have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Style {
     Plain,
@@ -38,8 +38,7 @@ pub(super) enum Style {
     Bad,
 }
 
-/// A line of the view: texts that stand one behind the other, in which a terminal finds nothing to
-/// act on.
+/// A line of the view: several inert texts, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Line(Vec<(Style, String)>);
 
@@ -72,7 +71,7 @@ impl Line {
         self.0.iter().map(|(_, text)| text.width()).sum()
     }
 
-    /// The line within so many columns: what is too long ends in an ellipsis.
+    /// Cuts the line to this many columns. A cut line ends in an ellipsis.
     fn cut(self, columns: usize) -> Self {
         if self.width() <= columns {
             return self;
@@ -81,8 +80,7 @@ impl Line {
         let mut kept = Vec::new();
         for (style, text) in self.0 {
             let width = text.width();
-            // The ellipsis needs a column, too, and only the last text can be the one that just
-            // fits.
+            // The ellipsis needs a column, too. Only the last text can fill all columns.
             if width < left {
                 left -= width;
                 kept.push((style, text));
@@ -95,7 +93,7 @@ impl Line {
     }
 }
 
-/// As much of a text as has room beside an ellipsis.
+/// As much of the text as fits, followed by an ellipsis.
 fn shortened(text: &str, columns: usize) -> String {
     let mut left = columns.saturating_sub(1);
     let mut short: String = text
@@ -125,7 +123,7 @@ pub(super) fn lines(state: &State, now: Now, size: Size) -> Vec<Line> {
     let messages = messages(state);
     let body = body(state);
     if let Some(rows) = size.rows {
-        // Of what there may be much, the containers come first, then their messages, then the body.
+        // The space goes first to the containers, then to their messages, then to the body.
         let left = rows.saturating_sub(top.len() + heartbeat.len());
         let mut middle = bounded(containers, left, "containers");
         let left = left.saturating_sub(middle.len());
@@ -140,14 +138,14 @@ pub(super) fn lines(state: &State, now: Now, size: Size) -> Vec<Line> {
     }
     top.extend(heartbeat);
     let Some(rows) = size.rows else {
-        // What stays behind may be wrapped: it is read in peace.
+        // The lines of the last view can wrap.
         return top;
     };
     top.truncate(rows);
     top.into_iter().map(|line| line.cut(size.columns)).collect()
 }
 
-/// So many lines at most; in place of those that are left out stands how many they are.
+/// At most this many lines. If some do not fit, the last line shows how many are missing.
 fn bounded(mut lines: Vec<Line>, most: usize, what: &str) -> Vec<Line> {
     if lines.len() <= most {
         return lines;
@@ -161,7 +159,7 @@ fn bounded(mut lines: Vec<Line>, most: usize, what: &str) -> Vec<Line> {
     lines
 }
 
-/// Which pod, and how the API stands.
+/// The pod, and the state of the connection to the API.
 fn head(state: &State, now: Now, size: Size) -> Vec<Line> {
     let mut first = Line::of(Style::Strong, state.title());
     let aside = "podbeat observe, sends nothing; q quits";
@@ -217,7 +215,7 @@ fn api(state: &State, now: Now) -> Vec<Line> {
     }
 }
 
-/// The columns, the most important first: those at the end are left out where there is no room.
+/// The columns, most important first. If the window is narrow, the last ones are omitted.
 const COLUMNS: [&str; 8] = [
     "CONTAINER",
     "STATE",
@@ -261,7 +259,7 @@ fn table(state: &State, now: Now, columns: usize) -> Vec<Line> {
                 true => " ".repeat(width.saturating_sub(cell.width()) + GAP),
                 false => String::new(),
             };
-            // Only the state is coloured.
+            // Only the state has a color.
             let of_cell = if nth == 1 { style } else { Style::Plain };
             line.push(of_cell, cell);
             line.push(Style::Plain, padding);
@@ -310,7 +308,7 @@ fn style(shown: &Shown) -> Style {
     }
 }
 
-/// What containers and the pod itself have to say in sentences.
+/// Messages of the containers and of the pod.
 fn messages(state: &State) -> Vec<Line> {
     let notes = state
         .notes
@@ -329,7 +327,7 @@ fn messages(state: &State) -> Vec<Line> {
         .collect()
 }
 
-/// What is due, and what was last.
+/// The next heartbeat and the last one.
 fn heartbeat(state: &State, now: Now) -> Vec<Line> {
     let mut lines = Vec::new();
     match (state.end, state.due) {
@@ -365,8 +363,7 @@ fn heartbeat(state: &State, now: Now) -> Vec<Line> {
     lines
 }
 
-/// The body of the last heartbeat, in the order of the contract: what the containers do comes
-/// first.
+/// The body of the last heartbeat, in the order of the contract: the container states come first.
 fn body(state: &State) -> Vec<Line> {
     let Some((beat, _)) = &state.last else {
         return Vec::new();
@@ -375,7 +372,7 @@ fn body(state: &State) -> Vec<Line> {
     escaped(&json).lines().map(Line::plain).collect()
 }
 
-/// A time in whole seconds, as kubectl words ages.
+/// A time in whole seconds, in kubectl's format of ages.
 fn seconds(time: Duration) -> String {
     let whole = i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
     let epoch = jiff::Timestamp::UNIX_EPOCH;
@@ -403,7 +400,7 @@ mod tests {
     use podbeat_kubernetes::tasks::Tasks;
     use podbeat_lab::captured::Captured;
 
-    /// A moment, some time after the start, at which the wall clock shows this.
+    /// A time some seconds after the start, with this wall clock.
     fn at(seconds: u64, wall: &str) -> Now {
         Now {
             elapsed: Duration::from_secs(seconds),
@@ -411,7 +408,7 @@ mod tests {
         }
     }
 
-    /// What is known of a pod that was seen 7 s ago, and of which a heartbeat told 3 s later.
+    /// The state of a pod that was seen 7 s ago, and reported in a heartbeat 3 s later.
     fn state(pod: &Captured, own_container: &str, kind: Kind) -> State {
         let pod: Pod = pod.pod();
         let name = pod.metadata.name.clone().expect("a name");
