@@ -1,18 +1,18 @@
-//! docs/protocol.md makes promises and names the tests that prove them. Each test program that has
-//! such tests contains this module, and asks itself whether it has them.
+//! Checks that the tests which docs/protocol.md names for its guarantees exist. Each test program
+//! with such tests contains this module, and checks its own list of tests.
 
 use std::process::Command;
 
 const PROTOCOL: &str = include_str!("../docs/protocol.md");
 
-/// The packages whose test program contains this module, and where these programs' tests are.
+/// The packages whose test programs contain this module, and the folders of their tests.
 const FOLDERS: [(&str, &str); 3] = [
     ("podbeat", "tests/"),
     ("podbeat-heartbeat", "crates/heartbeat/src/"),
     ("podbeat-task-runs", "crates/task-runs/src/"),
 ];
 
-/// The links of a text to Rust files: the test's name and the file.
+/// The links to Rust files in a text: the test's name and the file.
 fn links(text: &str) -> impl Iterator<Item = (&str, &str)> {
     text.split('[').skip(1).filter_map(|rest| {
         let (name, rest) = rest.split_once("](../")?;

@@ -1,16 +1,16 @@
-//! What Cargo cannot see: who reads a clock, a file or the environment, who knows the wire's
-//! spelling, and which modules of one crate are pure. Between crates Cargo itself keeps the
-//! direction; ARCHITECTURE.md draws it.
+//! Checks rules that Cargo cannot: which code reads a clock, a file or the environment, which code
+//! knows the wire's spelling, and which modules are pure. Cargo enforces the direction between
+//! crates (see ARCHITECTURE.md).
 
 use std::fs;
 use std::path::Path;
 
 use crate::harness::repository::{root, sources};
 
-/// What files whose path begins so must not name, and why.
+/// Words that files with these path prefixes must not contain, and the reason.
 struct Rule {
     within: &'static [&'static str],
-    /// Files, and folders (with a slash at their end), to which the rule does not apply.
+    /// Exceptions: files, and folders (with a slash at their end).
     but_not: &'static [&'static str],
     forbidden: &'static [&'static str],
     why: &'static str,
@@ -106,7 +106,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         within: ALL,
-        // The log and the wrapper's warnings are escaped where they are written.
+        // The log and the wrapper escape their texts themselves.
         but_not: &[
             "src/main.rs",
             "src/laptop.rs",
@@ -198,8 +198,8 @@ fn breaches(file: &str, text: &str) -> Vec<String> {
         .collect()
 }
 
-/// The code without comments, and without what stands behind `#[cfg(test)]`, wherever in the file
-/// it is. Texts keep their words, because the wire's spelling stands in them.
+/// The code without comments and without items marked `#[cfg(test)]`. It keeps string literals,
+/// because they contain the wire's spelling.
 fn code_only(text: &str) -> String {
     let mut code = String::new();
     let mut rest = text;
@@ -215,8 +215,8 @@ fn code_only(text: &str) -> String {
         .join("\n")
 }
 
-/// The length of the item that text begins with, its attributes included: up to its `;`, its `,` or
-/// its closing brace.
+/// The length of the item at the start of the text, including its attributes. The item ends at `;`,
+/// `,` or its closing brace.
 fn item(text: &str) -> usize {
     let mut depth = 0_usize;
     let mut tokens = Tokens(text, 0);
@@ -224,7 +224,7 @@ fn item(text: &str) -> usize {
         match token {
             '{' | '(' | '[' => depth += 1,
             '}' | ')' | ']' => {
-                // The end of what the item is in: a member without a comma behind it.
+                // The end of the enclosing item: a member without a comma after it.
                 let Some(left) = depth.checked_sub(1) else {
                     return at;
                 };
@@ -240,7 +240,7 @@ fn item(text: &str) -> usize {
     text.len()
 }
 
-/// The characters of code, without those in comments and in quotes.
+/// The characters of code, except those in comments and quotes.
 struct Tokens<'text>(&'text str, usize);
 
 impl Tokens<'_> {
@@ -278,7 +278,7 @@ fn quoted(text: &str) -> usize {
     text.len()
 }
 
-/// The length of a character in quotes, such as `'{'`; a lifetime is none.
+/// The length of a character literal, such as `'{'`. `None` for a lifetime.
 fn character(text: &str) -> Option<usize> {
     let inner = text.strip_prefix('\'')?;
     let mut letters = inner.char_indices();
@@ -291,8 +291,8 @@ fn character(text: &str) -> Option<usize> {
     (inner.get(end..)?.starts_with('\'')).then_some(end + 2)
 }
 
-/// Whether the word is in the code, not as the tail of a longer path segment. `use` groups are
-/// written out: `use crate::{a, b}` names `crate::a` and `crate::b`.
+/// Whether the code contains the word, and not as the end of a longer path segment. `use` groups
+/// are expanded: `use crate::{a, b}` contains `crate::a` and `crate::b`.
 fn names(code: &str, word: &str) -> bool {
     let stands_alone = |at: usize| {
         if word.starts_with(':') {
@@ -316,7 +316,7 @@ fn names(code: &str, word: &str) -> bool {
         })
 }
 
-/// A module of tests alone: a file whose `mod` stands behind `#[cfg(test)]`.
+/// Whether the file is a module only for tests, so that its `mod` follows `#[cfg(test)]`.
 fn is_for_tests(file: &str) -> bool {
     [
         "/tests.rs",
@@ -366,7 +366,7 @@ fn every_rule_is_about_files_that_exist() {
     }
 }
 
-/// In the middle of every file, behind what is there for tests.
+/// Plants each forbidden word in the middle of each file, after an item for tests.
 #[test]
 fn what_is_planted_in_the_middle_of_a_file_is_found() {
     let mut planted = 0;
@@ -395,7 +395,7 @@ fn what_is_planted_in_the_middle_of_a_file_is_found() {
     assert!(planted > 1000, "{planted} were planted");
 }
 
-/// The line nearest to a file's middle, above its tests, between two of its items.
+/// The line nearest to the middle of a file that is above the file's tests and between two items.
 fn middle(lines: &[&str]) -> Option<usize> {
     let begins = |line: &str| {
         ["fn ", "pub fn ", "impl"]
@@ -406,7 +406,7 @@ fn middle(lines: &[&str]) -> Option<usize> {
     let tests = tests.unwrap_or(lines.len());
     let items = (0..lines.len()).filter(|at| *at <= tests && begins(lines[*at]));
     let mut place = items.min_by_key(|at| at.abs_diff(lines.len() / 2))?;
-    // Its attributes and comments belong to an item.
+    // Attributes and comments belong to the item below them.
     let belongs = |line: &str| line.starts_with("#[") || line.starts_with("//");
     while place > 0 && belongs(lines[place - 1]) {
         place -= 1;

@@ -1,5 +1,5 @@
-//! Generates docs/logs.md from the messages' definitions (`just docs` writes it). tests/logged
-//! compares what the real binary logs with them.
+//! Generates docs/logs.md from the definitions of the messages (`just docs` writes it).
+//! tests/logged compares the log of the real binary with the same definitions.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;

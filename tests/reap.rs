@@ -11,7 +11,8 @@ use crate::harness::binary::{self, Ended, Podbeat, podbeat};
 use crate::harness::received::until_one;
 use crate::harness::{STARTED, knowing, text, world_with};
 
-/// A pod of a run that ended long ago, and podbeat in it with this code.
+/// A pod of a run that ended long ago, with exit code 3. `own_exit` is the exit code of podbeat's
+/// container.
 fn ended(name: &str, run: &str, own_exit: Option<i32>) -> Value {
     let mut pod = Pod::new(name, &format!("uid-of-{name}")).showing(&terminated(3, "Error", "1"));
     pod["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": run});
@@ -72,7 +73,7 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
     let mut other = ended("other", "trn.other", None);
     other["spec"]["initContainers"] = json!([]);
     world.kube.apply(other);
-    // The service heard of this one's end already.
+    // The service already knows that this run ended.
     reap(&world, "known").await.done();
     assert_eq!(finals(&world).len(), 1);
 
@@ -118,8 +119,8 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
     assert_eq!(finals(&world).len(), 3, "nothing is sent twice");
 }
 
-/// As podbeat itself counts them: the service refuses the end of a second attempt that has no
-/// count, or takes it for the first one's.
+/// `podbeat reap` counts retries as the agent does. Without a count, the service refuses the last
+/// heartbeat of a second attempt, or assigns it to the first one.
 #[tokio::test]
 async fn the_second_pod_of_a_job_has_its_retry_count() {
     let world = world_with(knowing(["trn.1"])).await;
@@ -156,7 +157,8 @@ async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
     second["metadata"]["labels"] = json!({"app": "another"});
     second["status"]["phase"] = json!("Running");
     world.kube.apply(second);
-    // Even if the first is asked for alone, or by a label that the second doesn't have.
+    // Also if the command selects only the first pod, by name or by a label that the second does
+    // not have.
     for (line, rest) in [
         ("first", ""),
         ("-l app=task", "1 pod with podbeat: 1 superseded\n"),
@@ -191,11 +193,12 @@ async fn a_pod_of_somebody_else_ends_no_run() {
             && said.ends_with("2 pods with podbeat: 1 not ended, 1 unclear\n"),
         "{said}"
     );
-    // The victim's end isn't sent either, since nobody can tell whose the run is.
+    // podbeat does not send the victim's last heartbeat either, because nobody can know to which
+    // pod the run belongs.
     world.kube.apply(ended("victim", "trn.victim", Some(75)));
     let said = reap(&world, "--all -A").await.done();
     assert!(said.ends_with("2 pods with podbeat: 2 unclear\n"), "{said}");
-    // An earlier attempt of the same owner that has not ended.
+    // An earlier attempt of the same owner has not ended.
     let mut open = ended("open", "trn.same", None);
     open["status"]["phase"] = json!("Running");
     world.kube.apply(open);
@@ -224,7 +227,7 @@ async fn a_podbeat_that_was_stopped_alone_has_settled_nothing_unless_the_service
     };
     world.kube.apply(restarted("p", "trn.1"));
     world.kube.apply(restarted("q", "trn.2"));
-    // Its first process told that main runs, and the service took that for no end.
+    // The first process reported that main runs, which is not an end for the service.
     let sent = reap(&world, "p").await.done();
     assert!(
         sent.contains("sent the last heartbeat: main terminated with exit code 3 (Error)"),
@@ -396,7 +399,8 @@ async fn what_the_service_says_decides() {
         "{told}"
     );
 
-    // Whoever can't ask doesn't send, unless podbeat itself said that it is missing.
+    // If podbeat cannot ask the service, it sends nothing, unless its exit code says that the last
+    // heartbeat is missing.
     for (token, own_exit, code, received) in
         [("other", Some(137), 77, 0), ("other", Some(75), 77, 1)]
     {
@@ -438,7 +442,7 @@ async fn a_service_that_is_away_is_asked_again_the_next_time() {
     let sent = reap(&world, "--all").await.done();
     assert!(sent.ends_with("2 pods with podbeat: 2 sent\n"), "{sent}");
 
-    // An answer that was lost: the next one finds out that it arrived.
+    // The answer was lost. The next call detects that the request arrived.
     let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("p", "trn.1", Some(137)));
     world
@@ -504,7 +508,7 @@ async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
     );
 }
 
-/// The journal that an agent left which was killed while its last heartbeat was not accepted.
+/// The journal of an agent that was killed before the service accepted its last heartbeat.
 async fn journal(world: &World) -> std::path::PathBuf {
     let directory = world.path("state");
     std::fs::create_dir(&directory).expect("made");

@@ -68,7 +68,7 @@ async fn the_first_line_has_every_setting() {
         .map(field_of)
         .filter(|field| !told.contains(field))
         .collect();
-    // The URL shows it.
+    // The service's URL shows it.
     assert_eq!(untold, ["allow_http"]);
 }
 

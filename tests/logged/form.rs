@@ -56,7 +56,7 @@ async fn whatever_a_container_says_one_event_is_one_line() {
                 .collect();
             assert_eq!(changed.len(), 1, "{text}");
             assert!(changed[0].contains(r#" reason="Err\nor" container_message="one\ntwo\r\u{1b}[2J\u{9b}31m\u{202e}three \"four\" \\fivex"#), "{text}");
-            // A time, a level, a message, and its fields in a column.
+            // Each line has a time, a level, a message, and fields in a column.
             for line in text.lines() {
                 let (time, rest) = line.split_once(' ').expect("a time");
                 assert!(time.len() == 13 && time.ends_with('Z'), "{line}");
@@ -69,7 +69,7 @@ async fn whatever_a_container_says_one_event_is_one_line() {
     }
 }
 
-/// On a terminal, by `script` of util-linux.
+/// Runs podbeat on a terminal, with `script` from util-linux.
 #[tokio::test(flavor = "multi_thread")]
 async fn colours_are_for_terminals_and_not_with_no_color() {
     let world = World::start().await.expect("a world");

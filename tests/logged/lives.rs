@@ -1,4 +1,4 @@
-//! Lives that produce each message.
+//! Pod lives that together produce each message.
 
 use std::collections::BTreeSet;
 
@@ -50,8 +50,8 @@ fn one<'lines>(lines: &'lines [Value], message: &str) -> &'lines Value {
     }
 }
 
-/// From image pull to exit code, with a restart, an outage on each side, and every member that the
-/// API has.
+/// From image pull to exit code, with a restart, an outage of each of the two services, and every
+/// member that the API has.
 async fn a_whole_life() -> Vec<Value> {
     let world = World::start().await.expect("a world");
     world.kube_faults.script("list 403 x2").expect("rules");
@@ -797,8 +797,8 @@ async fn an_attempt_that_is_given_up() -> Vec<Value> {
     podbeat.signal(Signal::TERM);
     let (code, lines) = podbeat.end_in_lines().await;
     assert_eq!(code, 0);
-    // At least one: after SIGTERM, an attempt that delays the last heartbeat has less than half a
-    // second. On a busy machine podbeat may give up another one, too.
+    // At least one attempt timed out: after SIGTERM, an attempt that delays the last heartbeat has
+    // less than half a second. On a busy machine, podbeat may give up another one, too.
     let told = of(&lines, "a heartbeat was not accepted");
     let timed_out = |line: &&Value| {
         line["error"]
@@ -821,8 +821,8 @@ async fn a_service_that_hangs() -> Vec<Value> {
     world
         .kube
         .apply(pod.showing(&terminated(0, "Completed", "c1")));
-    // Longer than an answer takes on a busy machine, because another late answer would be another
-    // trouble.
+    // The timeout is longer than an answer takes on a busy machine, because another late answer
+    // would be another problem.
     let (code, lines) = Podbeat::start(&world, "log", &[("PODBEAT_TIMEOUT", "2s")])
         .end_in_lines()
         .await;

@@ -65,7 +65,7 @@ pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
                 .all(|(field, _)| line.get(field.name).is_some()),
             "{line}"
         );
-        // At debug, or from a library at trace.
+        // Skip debug and trace lines, and lines of libraries.
         let ours = line["target"]
             .as_str()
             .is_some_and(|target| target.starts_with("podbeat"));
