@@ -110,8 +110,8 @@ impl Facts {
     }
 
     /// Whether a reason can explain the end. The kubelet sets its own reason only after all
-    /// containers are dead. Other reasons that come after the end of the task, such as a node that
-    /// is drained later, do not explain it.
+    /// containers are dead. Other reasons that come after the end of the task, such as the drain of
+    /// a node, do not explain it.
     fn counts(&self, why: &Why) -> bool {
         let is_kubelets = match why.condition.as_deref() {
             None => why.is_the_pods_own(),

@@ -46,8 +46,8 @@ pub(super) fn story(contents: &Contents) -> Story {
     }
 }
 
-/// The cause, from the last states. The journal keeps nothing that happened after the last heartbeat
-/// was due.
+/// The cause, from the last states. The journal keeps nothing that happened after the last
+/// heartbeat was due.
 fn cause(machine: &Saved) -> Option<String> {
     let mut facts = Facts::default();
     facts.begun();

@@ -818,8 +818,8 @@ mod tests {
         };
         let told = verdict(&lines);
         assert!(told.outcome == Outcome::Open && named(&told), "{told:?}");
-        // If all containers are reported, the proxy may be a native sidecar. The last heartbeat does
-        // not wait for one.
+        // If all containers are reported, the proxy may be a native sidecar. The last heartbeat
+        // does not wait for one.
         let all = lines[0].replace(r#""report":"task""#, r#""report":"all""#);
         assert!(!named(&verdict(&[vec![all], lines[1..].to_vec()].concat())));
         // In the end, a signal caused the last heartbeat.

@@ -235,7 +235,8 @@ impl End {
     pub(super) fn of(cause: Cause) -> Self {
         match cause {
             Cause::Gone => Self::Gone,
-            // Signal and Marked do not occur here, because the machine gets no signals and no markers.
+            // Signal and Marked do not occur here, because the machine gets no signals and no
+            // markers.
             Cause::Completed | Cause::Signal | Cause::Marked => Self::Finished,
         }
     }

@@ -291,8 +291,8 @@ async fn observe(
 struct Observer<'stage> {
     settings: Settings,
     seed: u64,
-    /// Created when the pod is first seen. Before that, there is nothing to send, and the pod's
-    /// UID, which the agent knows, is missing.
+    /// Created when the pod is first seen. Before that, podbeat shows no heartbeat, because it does
+    /// not know the pod's UID, which the agent does.
     machine: Option<Machine>,
     own_container: String,
     tasks: Tasks,
