@@ -28,7 +28,8 @@ pub struct Reporting {
     pub ignored_containers: Vec<String>,
     /// Sent as jobRetryCount. Not negative.
     pub job_retry_count: Option<i32>,
-    /// How long podbeat sends states without a new confirmation from the Kubernetes API. At least 1 s.
+    /// How long podbeat sends states without a new confirmation from the Kubernetes API. At least 1
+    /// s.
     pub max_status_age: Duration,
 }
 
