@@ -391,7 +391,7 @@ async fn a_last_heartbeat_that_the_service_refuses_is_sent_once_more_without_sta
 #[tokio::test]
 async fn what_the_service_says_decides() {
     let world = world_with(knowing(["trn.1"])).await;
-    // A run that the service doesn't know, or says is another's, is no error.
+    // If the service does not know the run, or assigns it to another pod, that is not an error.
     world.kube.apply(ended("q", "trn.unknown", Some(75)));
     let told = reap(&world, "q").await.done();
     assert!(

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 pub enum Ending {
     /// The service accepted the last heartbeat, or a command succeeded.
     Done,
-    /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of
-    /// the pod.
+    /// The service answered that the run does not belong to this pod, so podbeat stopped sending.
+    /// This is not a failure of the pod.
     Orphaned,
     /// All containers of the pod are restarting, and the next podbeat process continues.
     Restarting,

@@ -303,7 +303,7 @@ pub fn answer(error: &Error) -> Answer {
     }
 }
 
-/// How the process ends with what became of a request.
+/// The ending of a process whose request failed with this error.
 #[must_use]
 pub fn ending(error: &Error) -> Ending {
     match error {

@@ -5,10 +5,10 @@ use tracing::Level;
 use super::Id;
 use crate::setting::Setting;
 
-/// One message, as documents show it.
+/// The description of one message, for documents.
 #[derive(Clone, Copy, Debug)]
 pub struct Described {
-    /// Which one it is.
+    /// Which message it is.
     pub id: Id,
     /// The severity.
     pub level: Level,
@@ -16,7 +16,7 @@ pub struct Described {
     pub text: &'static str,
     /// Its fields, in the order of the line.
     pub fields: &'static [Carried],
-    /// When podbeat logs it, and what it means. Up to one space precedes it.
+    /// When podbeat logs it, and what it means. It can begin with one space.
     pub(super) meaning: &'static str,
 }
 
@@ -35,22 +35,22 @@ pub struct Carried {
     pub name: &'static str,
     /// The form of its value.
     pub form: Form,
-    /// Which lines with the message have it.
+    /// Which lines of the message have it.
     pub presence: Presence,
 }
 
-/// Which lines with a message have a field.
+/// Which lines of a message have a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// Every line.
     Always,
-    /// Lines in which it has a value.
+    /// Only lines in which it has a value.
     Sometimes,
-    /// The same, and it is a setting ([`field_of`]).
+    /// Like `Sometimes`, but the field is a setting ([`field_of`]).
     Setting,
 }
 
-/// What a field means, in whichever message it is.
+/// The meaning of a field, in every message that has it.
 #[derive(Clone, Copy, Debug)]
 pub struct Field {
     /// Its name.
@@ -68,7 +68,7 @@ pub enum Form {
     Number,
     /// A number with up to three decimals.
     Seconds,
-    /// A text: RFC 3339, UTC.
+    /// A time in RFC 3339, UTC.
     Time,
     /// `true` or `false`.
     Flag,

@@ -11,7 +11,7 @@ use tracing::field::{Value, display};
 
 use super::form::Form;
 
-/// A type that a field's value may have.
+/// A type of a field's value.
 pub(super) trait Shown {
     /// Its form in the log.
     const FORM: Form;
@@ -66,7 +66,7 @@ pub(super) const fn form_of<G, T: Shown>(_: fn(&G) -> &T) -> Form {
     T::FORM
 }
 
-/// A text that is put together where it is logged.
+/// A text that is formatted when the line is logged.
 pub type Text<'a> = &'a dyn fmt::Display;
 
 /// The beginning of a text, and `…` if the text has more.
@@ -93,7 +93,7 @@ impl fmt::Display for Cut<'_> {
     }
 }
 
-/// A time that is shown with milliseconds.
+/// A time that is logged with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Since(pub Timestamp);
 
@@ -103,7 +103,7 @@ impl fmt::Display for Since {
     }
 }
 
-/// A duration that is shown as seconds with milliseconds.
+/// A duration that is logged as seconds with milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Seconds(pub Duration);
 
@@ -128,7 +128,7 @@ pub struct Beat {
 pub struct Span {
     /// The trace of this process. `None` in a dry run, and before the first attempt.
     pub trace_id: Option<TraceId>,
-    /// The attempt in it.
+    /// The span of the attempt.
     pub span_id: Option<SpanId>,
 }
 
@@ -141,12 +141,12 @@ impl From<Option<TraceParent>> for Span {
     }
 }
 
-/// A failure that is worth a line.
+/// A failure that podbeat logs.
 #[derive(Clone, Copy)]
 pub struct Outage<'a> {
-    /// How many failures there were, this one included.
+    /// The number of failures, including this one.
     pub repeats: u64,
-    /// When the first was.
+    /// The time of the first failure.
     pub since: Since,
     /// This failure.
     pub error: Text<'a>,
@@ -155,13 +155,13 @@ pub struct Outage<'a> {
 /// The end of an outage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Over {
-    /// How many failures there were.
+    /// The number of failures.
     pub failures: u64,
-    /// Since the first of them.
+    /// The time since the first failure.
     pub lasted_seconds: Seconds,
 }
 
-/// The settings that are in force. Each member is named as [`field_of`] names the setting.
+/// The effective settings. [`field_of`](super::field_of) gives the name of each member.
 #[allow(missing_docs, reason = "docs/configuration.md has their meaning")]
 #[derive(Clone, Copy)]
 pub struct Settings<'a> {

@@ -104,7 +104,7 @@ pub fn run(
     });
     match done {
         Ok(()) => Ending::Done,
-        // Whoever reads has seen enough.
+        // The reader has read enough.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ending::Done,
         Err(error) => {
             let _ = writeln!(notes, "podbeat: {}", with_causes(&error));
