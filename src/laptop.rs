@@ -158,7 +158,7 @@ fn heard(ending: &[i32], others: &[i32]) -> std::io::Result<Signals> {
 pub(super) fn completed() -> Option<Ending> {
     let arguments: Vec<_> = std::env::args_os().collect();
     let dir = std::env::current_dir().ok();
-    match complete::answer(&arguments, dir.as_deref(), &ProcessEnvironment) {
+    match complete::answer(&arguments, dir.as_deref(), &ProcessEnvironment, runtime) {
         Ok(false) => None,
         Ok(true) => Some(Ending::Done),
         Err(error) => Some(failed(Ending::Usage, &error)),

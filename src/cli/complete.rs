@@ -3,6 +3,7 @@
 //! set to the shell's name.
 
 use std::ffi::{OsStr, OsString};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use podbeat_interface::service::ServiceConfig;
 use podbeat_laptop::cli::runs;
 use podbeat_laptop::profiles::{self, Profiled};
 use podbeat_laptop::runs::candidates::{candidates, is_plain};
+use tokio::runtime::Runtime;
 
 /// The variable of a shell's completion request.
 pub const VARIABLE: &str = "PODBEAT_COMPLETE";
@@ -21,8 +23,11 @@ pub const VARIABLE: &str = "PODBEAT_COMPLETE";
 /// How long the user waits at most for a completion.
 const LIMIT: Duration = Duration::from_secs(2);
 
-/// Answers a shell's completion request on standard output. Returns false if there is no such
-/// request, so that podbeat runs as usual.
+/// Builds the runtime of the process. Only a lookup at the service needs one.
+pub type NewRuntime = fn() -> io::Result<Runtime>;
+
+/// Answers a shell that asks, on standard output. False if none does, and podbeat is to do what it
+/// always does.
 ///
 /// # Errors
 /// The shell is unknown, or does not read the answer.
@@ -30,6 +35,7 @@ pub fn answer<E>(
     arguments: &[OsString],
     dir: Option<&Path>,
     environment: &E,
+    runtime: NewRuntime,
 ) -> Result<bool, clap::Error>
 where
     E: Environment + Clone + Send + Sync + 'static,
@@ -39,13 +45,13 @@ where
         return Ok(false);
     }
     let flags = typed(arguments);
-    let command = || with_lookups(super::command(), &flags, environment);
+    let command = || with_lookups(super::command(), &flags, environment, runtime);
     CompleteEnv::with_factory(command)
         .var(VARIABLE)
         .try_complete(arguments.iter().cloned(), dir)
 }
 
-fn with_lookups<E>(command: Command, flags: &Flags, environment: &E) -> Command
+fn with_lookups<E>(command: Command, flags: &Flags, environment: &E, runtime: NewRuntime) -> Command
 where
     E: Environment + Clone + Send + Sync + 'static,
 {
@@ -59,7 +65,7 @@ where
     let ids = {
         let (flags, environment) = (flags.clone(), environment.clone());
         ArgValueCompleter::new(move |begun: &OsStr| {
-            let found = ids(&flags, environment.clone());
+            let found = ids(&flags, environment.clone(), runtime);
             begun_so(begun, found)
         })
     };
@@ -103,15 +109,11 @@ fn begun_so(
     fits.enumerate().map(candidate).collect()
 }
 
-fn ids(flags: &Flags, environment: impl Environment) -> Vec<(String, String)> {
+fn ids(flags: &Flags, environment: impl Environment, runtime: NewRuntime) -> Vec<(String, String)> {
     let found = || {
         let environment = Profiled::load(flags, environment).ok()?;
         let config = ServiceConfig::load(flags, &environment).ok()?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .enable_time()
-            .build()
-            .ok()?;
+        let runtime = runtime().ok()?;
         let found = runtime.block_on(candidates(&config, LIMIT));
         // Do not wait for a name lookup that hangs.
         runtime.shutdown_background();
@@ -191,6 +193,8 @@ mod tests {
     #[test]
     fn the_command_line_with_lookups_is_as_right_as_that_without() {
         let environment = std::collections::BTreeMap::<String, String>::new();
-        with_lookups(super::super::command(), &Flags::default(), &environment).debug_assert();
+        let runtime = || Err(io::Error::other("nothing is looked up"));
+        let command = super::super::command();
+        with_lookups(command, &Flags::default(), &environment, runtime).debug_assert();
     }
 }

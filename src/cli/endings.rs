@@ -1,13 +1,15 @@
-//! How each command can end, and the meaning of each ending for that command. The help texts, the
-//! manual pages and docs/ are generated from this table.
+//! How each command can end, and what that means for it. The help texts, the manual pages and docs/
+//! are generated from it.
 //!
-//! `podbeat` alone runs the agent. If a signal ends a command, the exit code is 128 plus the
-//! signal's number, as usual.
+//! `podbeat` alone runs the agent. A command that a signal ends has 128 and the signal's number, as
+//! usual.
 
 use std::process::ExitCode;
 
+#[cfg(feature = "laptop")]
+use podbeat_interface::exit::WRONG_COMMAND_LINE;
 use podbeat_interface::exit::{
-    Ending, Endings, NO_OUTPUT, NOT_STARTED, ODD_ANSWER, WRONG_SETTINGS,
+    Ending, Endings, Meaning, NO_OUTPUT, NOT_STARTED, ODD_ANSWER, WRONG_SETTINGS,
 };
 
 const ENDINGS: &[(&str, Endings)] = &[
@@ -31,9 +33,9 @@ const ENDINGS: &[(&str, Endings)] = &[
         &[
             (Ending::Done, "no check failed"),
             (Ending::Unmet, "a check failed"),
-            (Ending::Usage, WRONG_CHECK),
-            (Ending::Internal, NOT_STARTED),
-            (Ending::Unwritten, NO_OUTPUT),
+            WRONG_CHECK,
+            NOT_STARTED,
+            NO_OUTPUT,
         ],
     ),
     (
@@ -43,7 +45,7 @@ const ENDINGS: &[(&str, Endings)] = &[
                 Ending::Done,
                 "every missing last heartbeat was sent, or none was missing",
             ),
-            (Ending::Usage, WRONG_SETTINGS),
+            WRONG_SETTINGS,
             (
                 Ending::Refused,
                 "the service or the Kubernetes API rejected a request, or too many pods match",
@@ -54,9 +56,9 @@ const ENDINGS: &[(&str, Endings)] = &[
                 Ending::Unavailable,
                 "the service or the Kubernetes API cannot be reached, does not answer in time, or fails",
             ),
-            (Ending::Internal, NOT_STARTED),
-            (Ending::Unwritten, NO_OUTPUT),
-            (Ending::Misunderstood, ODD_ANSWER),
+            NOT_STARTED,
+            NO_OUTPUT,
+            ODD_ANSWER,
             (
                 Ending::Denied,
                 "the service or the Kubernetes API denies access",
@@ -72,29 +74,29 @@ const OF_ITSELF: &[(&str, Endings)] = &[
         "podbeat completion",
         &[
             (Ending::Done, "the script was printed"),
-            (Ending::Usage, "the command line is invalid"),
-            (Ending::Unwritten, NO_OUTPUT),
+            WRONG_COMMAND_LINE,
+            NO_OUTPUT,
         ],
     ),
     (
         "podbeat version",
         &[
             (Ending::Done, "the version was printed"),
-            (Ending::Usage, "the command line is invalid"),
-            (Ending::Unwritten, NO_OUTPUT),
+            WRONG_COMMAND_LINE,
+            NO_OUTPUT,
         ],
     ),
     (
         "podbeat man",
         &[
             (Ending::Done, "the pages were written"),
-            (Ending::Usage, "the command line is invalid"),
+            WRONG_COMMAND_LINE,
             (Ending::Unwritten, "a page cannot be written"),
         ],
     ),
 ];
 
-const AGENT: &[(Ending, &str)] = &[
+const AGENT: Endings = &[
     (Ending::Done, "the service accepted the last heartbeat"),
     (
         Ending::Orphaned,
@@ -104,8 +106,8 @@ const AGENT: &[(Ending, &str)] = &[
         Ending::Restarting,
         "all containers of the pod are restarting; the next podbeat process continues",
     ),
-    (Ending::Usage, WRONG_SETTINGS),
-    (Ending::Internal, NOT_STARTED),
+    WRONG_SETTINGS,
+    NOT_STARTED,
     (
         Ending::Undelivered,
         "the service did not accept the last heartbeat in time",
@@ -113,11 +115,14 @@ const AGENT: &[(Ending, &str)] = &[
 ];
 
 #[cfg(feature = "laptop")]
-const WRONG_CHECK: &str = "the command line or the file with profiles is invalid";
+const WRONG_CHECK: Meaning = (
+    Ending::Usage,
+    "the command line or the file with profiles is invalid",
+);
 #[cfg(not(feature = "laptop"))]
-const WRONG_CHECK: &str = "the command line is invalid";
+const WRONG_CHECK: Meaning = podbeat_interface::exit::WRONG_COMMAND_LINE;
 
-/// Every command and its endings.
+/// Every command, and how it can end.
 pub fn all() -> impl Iterator<Item = (&'static str, Endings)> {
     let all = ENDINGS.iter();
     #[cfg(feature = "laptop")]
@@ -125,15 +130,15 @@ pub fn all() -> impl Iterator<Item = (&'static str, Endings)> {
     all.copied()
 }
 
-/// The endings of a command. `called` is the command as a user types it, without flags.
+/// How a command can end. `called` is the command as it is typed, without flags.
 #[must_use]
 pub fn endings(called: &str) -> Endings {
     let known = all().find(|(command, _)| *command == called);
     known.map_or(&[], |(_, endings)| endings)
 }
 
-/// The exit code of a command. A debug build panics if the help text does not list the ending, so
-/// every test that runs the binary compares the table with the command's behavior.
+/// The exit code of a command. In builds for development an ending that its help text leaves out is
+/// a panic, so that every test which runs the binary holds the table against what commands do.
 #[must_use]
 pub fn code(called: &str, ending: Ending) -> ExitCode {
     debug_assert!(

@@ -227,7 +227,7 @@ pub async fn run(
     };
     match done {
         Ok(()) => reaper.first.unwrap_or(Ending::Done),
-        // The reader has read enough.
+        // Whoever reads has seen enough.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => {
             reaper.first.unwrap_or(Ending::Done)
         }

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 pub enum Ending {
     /// The service accepted the last heartbeat, or a command succeeded.
     Done,
-    /// The service answered that the run does not belong to this pod, so podbeat stopped sending.
-    /// This is not a failure of the pod.
+    /// The service said that the run isn't this pod's; nothing was left to send. Not a failure of
+    /// the pod.
     Orphaned,
     /// All containers of the pod are restarting, and the next podbeat process continues.
     Restarting,
@@ -118,18 +118,33 @@ impl fmt::Display for Ending {
     }
 }
 
-/// The ways in which a command can end, and what each means for that command. Ordered by exit code.
-pub type Endings = &'static [(Ending, &'static str)];
+/// One way in which a command can end, and what it means for that command.
+pub type Meaning = (Ending, &'static str);
 
-/// For [`Ending::Usage`] of a command that sends something.
-pub const WRONG_SETTINGS: &str = "the command line or a setting is invalid; nothing was sent";
-/// For [`Ending::Internal`].
-pub const NOT_STARTED: &str =
-    "podbeat could not start, for example because it ran out of file descriptors";
-/// For [`Ending::Unwritten`] of a command that prints something.
-pub const NO_OUTPUT: &str = "standard output cannot be written";
-/// For [`Ending::Misunderstood`].
-pub const ODD_ANSWER: &str = "podbeat does not understand the service's answer";
+/// How a command can end, ordered by exit code.
+pub type Endings = &'static [Meaning];
+
+/// Of a command that sends something.
+pub const WRONG_SETTINGS: Meaning = (
+    Ending::Usage,
+    "the command line or a setting is invalid; nothing was sent",
+);
+/// Of a command that needs a runtime.
+pub const NOT_STARTED: Meaning = (
+    Ending::Internal,
+    "podbeat could not start, for example because it ran out of file descriptors",
+);
+/// Of a command that prints something.
+pub const NO_OUTPUT: Meaning = (Ending::Unwritten, "standard output cannot be written");
+/// Of a command that asks the service.
+pub const ODD_ANSWER: Meaning = (
+    Ending::Misunderstood,
+    "podbeat does not understand the service's answer",
+);
+/// Of a command that reads a file.
+pub const NO_FILE: Meaning = (Ending::Unread, "the file cannot be read");
+/// Of a command without settings.
+pub const WRONG_COMMAND_LINE: Meaning = (Ending::Usage, "the command line is invalid");
 
 impl From<Ending> for ExitCode {
     fn from(ending: Ending) -> Self {

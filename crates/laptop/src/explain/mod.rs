@@ -104,7 +104,7 @@ pub fn run(
     });
     match done {
         Ok(()) => Ending::Done,
-        // The reader has read enough.
+        // Whoever reads has seen enough.
         Err(Error::Write(error)) if error.kind() == io::ErrorKind::BrokenPipe => Ending::Done,
         Err(error) => {
             let _ = writeln!(notes, "podbeat: {}", with_causes(&error));
