@@ -20,7 +20,7 @@ use clap::{Arg, Command};
 use podbeat_interface::arguments::{Wrong, flag, flags};
 use podbeat_interface::environment::Flags;
 use podbeat_interface::exit::Ending;
-use podbeat_interface::setting::Setting;
+use podbeat_interface::setting::{Kind, Row};
 #[cfg(feature = "laptop")]
 use podbeat_laptop::cli::{explain, observe, runs};
 
@@ -298,7 +298,7 @@ fn with_exit_codes(command: Command, called: &str) -> Command {
     not(feature = "laptop"),
     expect(unused_mut, reason = "only a laptop has profiles")
 )]
-fn with_profiles(mut settings: Vec<Setting>) -> Vec<Setting> {
+fn with_profiles(mut settings: Vec<Row>) -> Vec<Row> {
     #[cfg(feature = "laptop")]
     settings.extend_from_slice(podbeat_laptop::profiles::PROFILE_SETTINGS);
     settings
@@ -457,9 +457,9 @@ fn unknown_flag(typed: &str, arguments: &[OsString]) -> Option<String> {
             }),
         };
         if is_it {
-            let wants_secret = SETTINGS
-                .iter()
-                .any(|setting| setting.secret && before.strip_prefix("--") == Some(setting.flag));
+            let wants_secret = SETTINGS.iter().any(|setting| {
+                setting.kind == Kind::Secret && before.strip_prefix("--") == Some(setting.flag)
+            });
             return (!wants_secret).then_some(flag);
         }
         before = argument;

@@ -4,24 +4,23 @@
 //! space counts as unset. [`SETTINGS`] is the only table; the help texts and
 //! `docs/configuration.md` are generated from it.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use podbeat_files::trimmed;
+use podbeat_heartbeat::marker::ContainerName;
 use podbeat_heartbeat::report::Report;
 use podbeat_interface::environment::{Environment, Flags};
 use podbeat_interface::nonce::NonceSource;
-use podbeat_interface::reader::{
-    Errors, Fault, Reader, container_name, dns_name, millis, printable, secs,
-};
-use podbeat_interface::reporting::{DEFAULT_TIMEOUT, Reporting};
+pub use podbeat_interface::parse::LogFormat;
+use podbeat_interface::parse::printable;
+use podbeat_interface::reader::{Errors, Fault, Reader};
+use podbeat_interface::reporting::Reporting;
 use podbeat_interface::service::{ServiceConfig, ServiceUrl};
-use podbeat_interface::setting::{
-    ALLOW_HTTP, CA_FILE, CLIENT_CERT_FILE, CLIENT_KEY_FILE, CONTAINER_NAME, IGNORED_CONTAINERS,
-    INTERVAL, JOB_RETRY_COUNT, KUBE_CONTEXT, KUBECONFIG, MAX_STATUS_AGE, REPORT,
-    SERVICE_ACCOUNT_DIR, SERVICE_SETTINGS, Setting, TASK_CONTAINERS, secret, setting, switch,
-};
+pub use podbeat_interface::setting::SETTINGS;
+use podbeat_interface::setting::{self, REQUEST_TIMEOUT, Row, SERVICE_SETTINGS, TIMEOUT};
 use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::trace::{self, TraceParent};
@@ -29,216 +28,45 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::indexed;
 
-/// Every setting of the agent, in the order of the documentation.
-pub const SETTINGS: &[Setting] = &[
-    setting(
-        "TASK_RUN_ID",
-        "task-run-id",
-        "required",
-        "ID of the run that this pod executes; podbeat replaces {index} with JOB_COMPLETION_INDEX",
-    ),
-    setting(
-        "JOB_COMPLETION_INDEX",
-        "job-completion-index",
-        "absent",
-        "the pod's index in its Indexed Job: the annotation batch.kubernetes.io/job-completion-index (downward API)",
-    ),
-    setting(
-        "POD_NAME",
-        "pod-name",
-        "required",
-        "metadata.name of the pod (downward API)",
-    ),
-    setting(
-        "POD_NAMESPACE",
-        "pod-namespace",
-        "required in a pod; elsewhere the context's namespace",
-        "metadata.namespace of the pod (downward API)",
-    ),
-    setting(
-        "POD_UID",
-        "pod-uid",
-        "required in a pod; elsewhere the UID of the pod that podbeat finds first",
-        "metadata.uid of the pod (downward API)",
-    ),
-    JOB_RETRY_COUNT,
-    setting(
-        "POD_HARDWARE_DETAILS",
-        "pod-hardware-details",
-        "node name, instance type and devices, if the pod shows them",
-        "free text about the hardware; sent as podHardwareDetails",
-    ),
-    setting(
-        "PODBEAT_SERVICE_URL",
-        "service-url",
-        "required, except with --dry-run",
-        "base URL of the task-run service; must be https, unless the host is loopback or PODBEAT_ALLOW_HTTP is true",
-    ),
-    setting(
-        "PODBEAT_TOKEN_FILE",
-        "token-file",
-        "this or PODBEAT_TOKEN is required, except with --dry-run",
-        "file with the bearer token; podbeat reads it again when it changes",
-    ),
-    secret(setting(
-        "PODBEAT_TOKEN",
-        "token",
-        "this or PODBEAT_TOKEN_FILE is required, except with --dry-run",
-        "the bearer token itself; prefer a file, because more users and programs can see flags and variables",
-    )),
-    CA_FILE,
-    CLIENT_CERT_FILE,
-    CLIENT_KEY_FILE,
-    secret(setting(
-        "PODBEAT_NONCE",
-        "nonce",
-        "a random nonce for each heartbeat",
-        "nonce that the service issued when the run was checked out; sent in each heartbeat",
-    )),
-    setting(
-        "PODBEAT_NONCE_FILE",
-        "nonce-file",
-        "none",
-        "file with that nonce; podbeat reads it once, at the start",
-    ),
-    INTERVAL,
-    setting(
-        "PODBEAT_TIMEOUT",
-        "timeout",
-        "10s",
-        "timeout of one attempt; 100ms to 5m",
-    ),
-    CONTAINER_NAME,
-    TASK_CONTAINERS,
-    IGNORED_CONTAINERS,
-    REPORT,
-    setting(
-        "PODBEAT_STATE_DIR",
-        "state-dir",
-        "none",
-        "directory (emptyDir) for the journal, which lets podbeat resume after a restart; only podbeat's container may use it",
-    ),
-    setting(
-        "PODBEAT_MARKER_DIR",
-        "marker-dir",
-        "none",
-        "directory (emptyDir) of exit markers, written by `podbeat exec` or by the task's own wrapper; mount it read-only in \
-         podbeat's container",
-    ),
-    setting(
-        "PODBEAT_RENEWED_TOKEN_FILE",
-        "renewed-token-file",
-        "none",
-        "file to which podbeat writes a token that the service renewed, for the task's containers",
-    ),
-    setting(
-        "PODBEAT_LISTEN",
-        "listen",
-        "off",
-        "address and port for /livez, /readyz, /startupz, /metrics and /status, without TLS or authentication: 0.0.0.0:9808 for \
-         the kubelet and scrapers over IPv4, [::]:9808 for IPv4 and IPv6, 127.0.0.1:9808 for the pod only",
-    ),
-    MAX_STATUS_AGE,
-    setting(
-        "PODBEAT_RECONNECT_SPREAD",
-        "reconnect-spread",
-        "35s",
-        "spreads reconnects to the Kubernetes API, so that the cluster's copies of podbeat do not all reconnect at once: after a \
-         watch breaks off, podbeat reopens it within a ninth of this time; if that fails, after a random wait up to this time; \
-         SIGTERM ends the wait; 0s to 10m",
-    ),
-    setting(
-        "PODBEAT_LOG",
-        "log",
-        "info",
-        "log level, or comma-separated target=level pairs; levels: error, warn, info, debug, trace, off",
-    ),
-    setting(
-        "PODBEAT_LOG_FORMAT",
-        "log-format",
-        "json in a pod, text elsewhere",
-        "log format: json or text",
-    ),
-    setting(
-        "TRACEPARENT",
-        "traceparent",
-        "a new trace, not sampled",
-        "trace for the heartbeats, as a W3C traceparent from the creator of the pod; podbeat ignores an invalid value with a \
-         warning",
-    ),
-    ALLOW_HTTP,
-    switch(setting(
-        "PODBEAT_DRY_RUN",
-        "dry-run",
-        "false",
-        "log each heartbeat instead of sending it",
-    )),
-    SERVICE_ACCOUNT_DIR,
-    KUBECONFIG,
-    KUBE_CONTEXT,
+/// Every setting of `podbeat exec`. The names are the agent's, the container is the command's own.
+pub static EXEC_SETTINGS: &[Row] = &[
+    setting::EXEC_CONTAINER_NAME.row,
+    setting::MARKER_DIR
+        .row
+        .with_default("required")
+        .with_meaning("directory (emptyDir) for the exit marker"),
 ];
 
-/// Every setting of `podbeat exec`. The names are the same as the agent's, but the container is the
-/// one that runs the command.
-pub const EXEC_SETTINGS: &[Setting] = &[
-    setting(
-        "PODBEAT_CONTAINER_NAME",
-        "container-name",
-        "required",
-        "name of the container that runs the command",
-    ),
-    setting(
-        "PODBEAT_MARKER_DIR",
-        "marker-dir",
-        "required",
-        "directory (emptyDir) for the exit marker",
-    ),
-];
-
-/// The settings of `podbeat reap`, in addition to [`SERVICE_SETTINGS`].
-pub const REAP_SETTINGS: &[Setting] = &[
-    setting(
-        "POD_NAMESPACE",
-        "namespace",
-        "required in a pod; elsewhere the context's namespace",
-        "namespace of the pods",
-    ),
-    setting(
-        "PODBEAT_CONTAINER_NAME",
-        "container-name",
-        "podbeat",
-        "name of podbeat's container in the pods",
-    ),
-    setting(
-        "PODBEAT_TASK_CONTAINERS",
-        "task-containers",
-        "all regular containers except podbeat's",
+/// The settings of `podbeat reap` beside [`SERVICE_SETTINGS`].
+pub static REAP_SETTINGS: &[Row] = &[
+    setting::POD_NAMESPACE
+        .row
+        .with_flag("namespace")
+        .with_meaning("namespace of the pods"),
+    setting::CONTAINER_NAME
+        .row
+        .with_meaning("name of podbeat's container in the pods"),
+    setting::TASK_CONTAINERS.row.with_meaning(
         "names of the regular containers of the task, comma-separated; the pod's own setting and its annotation \
          podbeat.dev/task-containers take precedence",
     ),
-    setting(
-        "PODBEAT_IGNORED_CONTAINERS",
-        "ignored-containers",
-        "none",
+    setting::IGNORED_CONTAINERS.row.with_meaning(
         "names of regular containers that do not belong to the task, comma-separated; the pod's own setting and its annotation \
          podbeat.dev/ignored-containers take precedence",
     ),
-    setting(
-        "PODBEAT_REPORT",
-        "report",
-        "task",
+    setting::REPORT.row.with_meaning(
         "which containers to report; task: regular containers; all: also init containers and other sidecars; the pod's own \
          setting takes precedence",
     ),
-    setting(
-        "PODBEAT_NONCE_FILE",
-        "nonce-file",
-        "a nonce derived from the pod's UID",
-        "file with the nonce that the service issued for the run; the pod's own PODBEAT_NONCE takes precedence",
-    ),
-    SERVICE_ACCOUNT_DIR,
-    KUBECONFIG,
-    KUBE_CONTEXT,
+    setting::NONCE_FILE
+        .row
+        .with_default("a nonce derived from the pod's UID")
+        .with_meaning(
+            "file with the nonce that the service issued for the run; the pod's own PODBEAT_NONCE takes precedence",
+        ),
+    setting::SERVICE_ACCOUNT_DIR.row,
+    setting::KUBECONFIG.row,
+    setting::KUBE_CONTEXT.row,
 ];
 
 /// The agent's settings, validated.
@@ -300,9 +128,9 @@ pub struct Config {
 /// The settings of `podbeat exec`, validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExecConfig {
-    /// The container that runs the command: a DNS label.
-    pub container_name: String,
-    /// The directory of exit markers. Whether it exists is checked when it is used.
+    /// The container in which the command runs.
+    pub container_name: ContainerName,
+    /// Directory of exit markers. Whether it is there is seen when it is used.
     pub marker_dir: PathBuf,
 }
 
@@ -315,28 +143,19 @@ pub struct ReapConfig {
     pub namespace: Option<String>,
     /// The connection to the Kubernetes API.
     pub kubernetes: Access,
-    /// The name of podbeat's container in the pods.
-    pub container_name: String,
-    /// The regular containers of the task. Empty: all except the ignored ones.
-    pub task_containers: Vec<String>,
-    /// Regular containers that do not belong to the task.
-    pub ignored_containers: Vec<String>,
-    /// The containers to report.
+    /// Podbeat's container in the pods.
+    pub container_name: ContainerName,
+    /// The regular containers that are the task's; empty for all but those that are ignored.
+    pub task_containers: Vec<ContainerName>,
+    /// Regular containers that are not the task's.
+    pub ignored_containers: Vec<ContainerName>,
+    /// Which containers are reported.
     pub report: Report,
     /// The nonce that the service issued.
     pub nonce: Option<NonceSource>,
 }
 
-/// The format of log lines.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// One JSON object per line.
-    Json,
-    /// Text for people.
-    Text,
-}
-
-/// The trace of the heartbeats.
+/// In which trace heartbeats are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trace {
     /// A new trace.
@@ -362,45 +181,38 @@ impl Config {
 
     /// Reads every valid setting. An invalid setting gets its default or an empty value.
     fn read(read: &mut Reader<'_, impl Environment>) -> Self {
-        let host = read.text("KUBERNETES_SERVICE_HOST");
+        let host = read.optional(&setting::KUBERNETES_SERVICE_HOST);
         let in_pod = host.is_some();
-        let dry_run = read.switch("PODBEAT_DRY_RUN");
+        let dry_run = read.get(&setting::DRY_RUN);
 
-        let index = read.optional("JOB_COMPLETION_INDEX", |text| {
-            text.parse()
-                .map_err(|_| "must be a whole number".to_owned())
-        });
-        let task_run_id = read.required(
-            "TASK_RUN_ID",
+        let index = read.optional(&setting::JOB_COMPLETION_INDEX);
+        let task_run_id = read.required_if(
+            true,
+            &setting::TASK_RUN_ID,
             "the ID of the run that this pod executes",
-            |text| run_id(text, index),
+            |pattern| run_id(&pattern, index),
         );
         let pod_name = read.required(
-            "POD_NAME",
+            &setting::POD_NAME,
             "the pod's name, from the downward API (metadata.name)",
-            dns_name,
         );
         let pod_namespace = read.required_if(
             in_pod,
-            "POD_NAMESPACE",
+            &setting::POD_NAMESPACE,
             "the pod's namespace, from the downward API (metadata.namespace)",
-            dns_name,
+            Ok,
         );
         let pod_uid = read.required_if(
             in_pod,
-            "POD_UID",
+            &setting::POD_UID,
             "the pod's UID, from the downward API (metadata.uid)",
-            printable,
+            Ok,
         );
         let service_url = read.service_url(!dry_run);
         let token = read.token(dry_run);
         let (client_cert_file, client_key_file) = read.identity();
         let kubernetes = read.kubernetes(host);
-        let log_format = read.optional("PODBEAT_LOG_FORMAT", |text| match text {
-            "json" => Ok(LogFormat::Json),
-            "text" => Ok(LogFormat::Text),
-            _ => Err("must be json or text".to_owned()),
-        });
+        let log_format = read.optional(&setting::LOG_FORMAT);
         Self {
             // Empty only if missing or malformed, and then there is a fault.
             task_run_id: task_run_id.unwrap_or_default(),
@@ -409,38 +221,27 @@ impl Config {
             pod_namespace,
             pod_uid,
             reporting: Reporting::read(read),
-            pod_hardware_details: read.text("POD_HARDWARE_DETAILS"),
+            pod_hardware_details: read.optional(&setting::POD_HARDWARE_DETAILS),
             service_url,
             token,
-            ca_file: read.path("PODBEAT_CA_FILE"),
+            ca_file: read.optional(&setting::CA_FILE),
             client_cert_file,
             client_key_file,
             nonce: read.nonce(),
-            timeout: read.duration("PODBEAT_TIMEOUT", DEFAULT_TIMEOUT, millis(100), secs(300)),
-            state_dir: read.path("PODBEAT_STATE_DIR"),
-            marker_dir: read.path("PODBEAT_MARKER_DIR"),
-            renewed_token_file: read.path("PODBEAT_RENEWED_TOKEN_FILE"),
-            listen: read.optional("PODBEAT_LISTEN", |text| {
-                text.parse().map_err(|_| {
-                    "must be an address and port, such as 0.0.0.0:9808 or [::]:9808".to_owned()
-                })
-            }),
-            reconnect_spread: read.duration(
-                "PODBEAT_RECONNECT_SPREAD",
-                secs(35),
-                Duration::ZERO,
-                secs(600),
-            ),
-            log: read
-                .optional("PODBEAT_LOG", log_filter)
-                .unwrap_or_else(|| Targets::new().with_default(tracing::Level::INFO)),
+            timeout: read.get(&TIMEOUT),
+            state_dir: read.optional(&setting::STATE_DIR),
+            marker_dir: read.optional(&setting::MARKER_DIR),
+            renewed_token_file: read.optional(&setting::RENEWED_TOKEN_FILE),
+            listen: read.optional(&setting::LISTEN),
+            reconnect_spread: read.get(&setting::RECONNECT_SPREAD),
+            log: log(read),
             log_format: log_format.unwrap_or(if in_pod {
                 LogFormat::Json
             } else {
                 LogFormat::Text
             }),
-            colours: read.raw("NO_COLOR").is_none(),
-            trace: trace(read),
+            colours: read.terminal().colours,
+            trace: trace(read.optional(&setting::TRACEPARENT)),
             dry_run,
             kubernetes,
         }
@@ -478,23 +279,24 @@ impl Partial {
 
     /// Whether this setting has a fault.
     #[must_use]
-    pub fn is_wrong(&self, variable: &str) -> bool {
-        self.faults.iter().any(|fault| fault.variable == variable)
+    pub fn is_wrong(&self, setting: &Row) -> bool {
+        self.faults
+            .iter()
+            .any(|fault| fault.variable == setting.variable)
     }
 }
 
 /// Every setting of `podbeat check`, which are the agent's. Its flag `--timeout` limits one check,
 /// so the flag for the agent's timeout has the same name as in `podbeat runs`.
 #[must_use]
-pub fn check_settings() -> Vec<Setting> {
-    let flag = |setting: &Setting| match setting.flag {
-        "timeout" => "request-timeout",
+pub fn check_settings() -> Vec<Row> {
+    let flag = |setting: &Row| match setting.flag {
+        flag if flag == TIMEOUT.row.flag => REQUEST_TIMEOUT.row.flag,
         flag => flag,
     };
-    let settings = SETTINGS.iter().map(|setting| Setting {
-        flag: flag(setting),
-        ..*setting
-    });
+    let settings = SETTINGS
+        .iter()
+        .map(|setting| setting.with_flag(flag(setting)));
     settings.collect()
 }
 
@@ -506,22 +308,21 @@ impl ExecConfig {
     pub fn load(flags: &Flags, environment: &impl Environment) -> Result<Self, Errors> {
         let mut read = Reader::new(EXEC_SETTINGS, flags, environment);
         let container_name = read.required(
-            "PODBEAT_CONTAINER_NAME",
+            &setting::EXEC_CONTAINER_NAME,
             "the name of the container that runs the command",
-            container_name,
         );
-        let marker_dir = read.path("PODBEAT_MARKER_DIR");
-        if marker_dir.is_none() {
-            read.fault(
-                "PODBEAT_MARKER_DIR",
-                "missing; set it to the directory (emptyDir) for the exit marker",
-            );
+        let marker_dir = read.required(
+            &setting::MARKER_DIR,
+            "the directory (emptyDir) for the exit marker",
+        );
+        match (container_name, marker_dir) {
+            (Some(container_name), Some(marker_dir)) => read.done(Self {
+                container_name,
+                marker_dir,
+            }),
+            // What is missing is among the faults.
+            (_, _) => Err(read.errors()),
         }
-        let config = Self {
-            container_name: container_name.unwrap_or_default(),
-            marker_dir: marker_dir.unwrap_or_default(),
-        };
-        read.done(config)
     }
 }
 
@@ -535,17 +336,20 @@ impl ReapConfig {
         let settings = [SERVICE_SETTINGS, REAP_SETTINGS].concat();
         let mut read = Reader::new(&settings, flags, environment);
         let service = ServiceConfig::read(&mut read);
-        let host = read.text("KUBERNETES_SERVICE_HOST");
+        let host = read.optional(&setting::KUBERNETES_SERVICE_HOST);
         let namespace = read.required_if(
             host.is_some(),
-            "POD_NAMESPACE",
+            &setting::POD_NAMESPACE,
             "the namespace of the pods, or this pod's namespace from the downward API (metadata.namespace)",
-            dns_name,
+            Ok,
         );
         let kubernetes = read.kubernetes(host);
-        let (container_name, report) = (read.own_container(), read.report());
+        let (container_name, report) = (
+            read.get(&setting::CONTAINER_NAME),
+            read.get(&setting::REPORT),
+        );
         let (task_containers, ignored_containers) = read.task_containers();
-        let nonce = read.path("PODBEAT_NONCE_FILE").map(NonceSource::File);
+        let nonce = read.optional(&setting::NONCE_FILE).map(NonceSource::File);
         match service {
             Some(service) => read.done(Self {
                 service,
@@ -563,11 +367,11 @@ impl ReapConfig {
     }
 }
 
-fn trace(read: &Reader<'_, impl Environment>) -> Trace {
-    let Some(text) = read.os("TRACEPARENT") else {
+fn trace(given: Option<OsString>) -> Trace {
+    let Some(given) = given else {
         return Trace::New;
     };
-    match text
+    match given
         .to_str()
         .ok_or(trace::Unfit::Form)
         .and_then(|text| trimmed::text(text).parse())
@@ -590,7 +394,12 @@ fn run_id(text: &str, index: Option<u32>) -> Result<String, String> {
     printable(&id)
 }
 
-/// Parses levels and target=level pairs.
+fn log(read: &mut Reader<'_, impl Environment>) -> Targets {
+    read.optional_with(&setting::LOG, |text| log_filter(&text))
+        .unwrap_or_else(|| log_filter(setting::LOG.default_text()).unwrap_or_default())
+}
+
+/// Levels and target=level pairs.
 fn log_filter(text: &str) -> Result<Targets, String> {
     let mut filter = Targets::new();
     for directive in text.split(',') {
@@ -633,6 +442,7 @@ mod tests {
     use std::ffi::OsString;
 
     use podbeat_http_client::route::Proxies;
+    use podbeat_interface::setting::secs;
 
     use super::*;
 
@@ -667,10 +477,10 @@ mod tests {
                 .iter()
                 .find(|setting| setting.variable == variable)
                 .expect("in the table")
-                .default
+                .default()
         };
         let duration =
-            |variable: &str| humantime::parse_duration(default(variable)).expect("a duration");
+            |variable: &str| humantime::parse_duration(&default(variable)).expect("a duration");
         assert_eq!(config.reporting.interval, duration("PODBEAT_INTERVAL"));
         assert_eq!(config.timeout, duration("PODBEAT_TIMEOUT"));
         assert_eq!(
@@ -682,7 +492,7 @@ mod tests {
             duration("PODBEAT_RECONNECT_SPREAD")
         );
         assert_eq!(
-            config.reporting.container_name,
+            config.reporting.container_name.as_str(),
             default("PODBEAT_CONTAINER_NAME")
         );
         assert_eq!(config.reporting.report, Report::Task);

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use podbeat::cli::endings;
 use podbeat::config::{EXEC_SETTINGS, REAP_SETTINGS, SETTINGS};
 use podbeat_interface::exit::Ending;
-use podbeat_interface::setting::{SERVICE_SETTINGS, Setting};
+use podbeat_interface::setting::{Kind, Row, SERVICE_SETTINGS};
 use podbeat_laptop::observe::config::OBSERVE_SETTINGS;
 use podbeat_laptop::profiles::PROFILE_SETTINGS;
 
@@ -92,13 +92,19 @@ fn document() -> String {
     text
 }
 
-fn rows(text: &mut String, settings: &[Setting]) {
+fn rows(text: &mut String, settings: &[Row]) {
     for setting in settings {
-        let secret = if setting.secret { " **Secret.**" } else { "" };
+        let secret = match setting.kind {
+            Kind::Secret => " **Secret.**",
+            Kind::Value | Kind::Switch => "",
+        };
         writeln!(
             text,
             "| `{}` | `--{}` | {} | {}.{secret} |",
-            setting.variable, setting.flag, setting.default, setting.meaning
+            setting.variable,
+            setting.flag,
+            setting.default(),
+            setting.meaning()
         )
         .expect("a String takes all");
     }

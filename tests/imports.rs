@@ -24,6 +24,7 @@ const PURE: &[&str] = &[
     "crates/heartbeat/src/",
     "crates/http-client/src/rejected.rs",
     "crates/http-client/src/route.rs",
+    "crates/interface/src/parse.rs",
     "crates/interface/src/setting.rs",
     "crates/interface/src/terminal.rs",
     "crates/kubernetes/src/resource.rs",
@@ -162,6 +163,7 @@ const RULES: &[Rule] = &[
     Rule {
         within: &[
             "crates/interface/src/environment.rs",
+            "crates/interface/src/parse.rs",
             "crates/interface/src/reader.rs",
             "crates/interface/src/setting.rs",
             "src/config.rs",

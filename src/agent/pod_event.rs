@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use podbeat_heartbeat::backoff::Backoff;
 use podbeat_heartbeat::machine::{Event, Look};
+use podbeat_heartbeat::marker::ContainerName;
 use podbeat_heartbeat::observation::JobPod;
 use podbeat_heartbeat::observation::Sidecar;
 use podbeat_kubernetes::access::Access;
@@ -35,7 +36,7 @@ struct Target {
     namespace: Option<String>,
     name: String,
     uid: Option<String>,
-    own_container: String,
+    own_container: ContainerName,
     tasks: Tasks,
     /// The time over which reconnects are spread.
     spread: Duration,

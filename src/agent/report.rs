@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use podbeat_heartbeat::answer::Answer;
 use podbeat_heartbeat::machine::{Attempt, Cause, DropCause, End, Losses, Note};
+use podbeat_heartbeat::marker::ContainerName;
 use podbeat_heartbeat::outbox::Kind;
-use podbeat_heartbeat::report;
 use podbeat_heartbeat::saved::LastHeartbeat;
 use podbeat_interface::exit::Ending;
 use podbeat_interface::nonce::NonceSource;
@@ -103,10 +103,7 @@ impl Report {
                 container_name: &config.reporting.container_name,
                 task_containers: listed(&config.reporting.task_containers).as_deref(),
                 ignored_containers: listed(&config.reporting.ignored_containers).as_deref(),
-                report: match config.reporting.report {
-                    report::Report::Task => "task",
-                    report::Report::All => "all",
-                },
+                report: config.reporting.report.name(),
                 state_dir: config.state_dir.as_deref(),
                 marker_dir: config.marker_dir.as_deref(),
                 renewed_token_file: config.renewed_token_file.as_deref(),
@@ -437,8 +434,8 @@ fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart
     .emit();
 }
 
-/// Joins names with commas.
-fn listed(names: &[String]) -> Option<String> {
+/// Names, with commas.
+fn listed(names: &[ContainerName]) -> Option<String> {
     (!names.is_empty()).then(|| names.join(","))
 }
 

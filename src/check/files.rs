@@ -7,6 +7,8 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use podbeat_interface::setting::{MARKER_DIR, RENEWED_TOKEN_FILE, Row, STATE_DIR};
+
 use super::finding::Finding;
 use super::{blocking, in_words};
 use crate::config::Config;
@@ -25,7 +27,7 @@ const NAMES: usize = 1024;
 pub(super) async fn check(config: &Config, limit: Duration) -> Vec<Finding> {
     let state = tried(
         STATE,
-        "PODBEAT_STATE_DIR",
+        &STATE_DIR.row,
         config.state_dir.clone(),
         limit,
         |id, path| {
@@ -39,14 +41,14 @@ pub(super) async fn check(config: &Config, limit: Duration) -> Vec<Finding> {
     );
     let markers = tried(
         MARKERS,
-        "PODBEAT_MARKER_DIR",
+        &MARKER_DIR.row,
         config.marker_dir.clone(),
         limit,
         |id, path| readable(id, &path),
     );
     let renewed = tried(
         RENEWED,
-        "PODBEAT_RENEWED_TOKEN_FILE",
+        &RENEWED_TOKEN_FILE.row,
         config.renewed_token_file.clone(),
         limit,
         |id, path| {
@@ -70,13 +72,13 @@ pub(super) async fn check(config: &Config, limit: Duration) -> Vec<Finding> {
 
 async fn tried(
     id: &'static str,
-    variable: &str,
+    setting: &Row,
     path: Option<PathBuf>,
     limit: Duration,
     trial: impl FnOnce(&'static str, PathBuf) -> Finding + Send + 'static,
 ) -> Finding {
     let Some(path) = path else {
-        return Finding::skipped(id, format!("{variable} is not set"));
+        return Finding::skipped(id, format!("{} is not set", setting.variable));
     };
     let shown = path.display().to_string();
     blocking(limit, move || trial(id, path)).await.unwrap_or_else(|| {

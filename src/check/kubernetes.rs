@@ -5,6 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use podbeat_files::{regular_file, trimmed};
 use podbeat_http_client::rejected::Rejected;
+use podbeat_interface::setting::{CONTAINER_NAME, POD_NAME, POD_NAMESPACE};
 use podbeat_kubernetes::access::Access;
 use podbeat_kubernetes::ask::{Questions, Version};
 use podbeat_kubernetes::error::{Error, Refusal};
@@ -40,9 +41,9 @@ pub(super) async fn check(partial: &Partial, limit: Duration) -> Vec<Finding> {
         found.extend(beyond(ACCESS));
         return found;
     };
-    let names_a_pod = ["POD_NAME", "POD_NAMESPACE"]
+    let names_a_pod = [&POD_NAME.row, &POD_NAMESPACE.row]
         .into_iter()
-        .find(|variable| partial.is_wrong(variable));
+        .find(|setting| partial.is_wrong(setting));
     let name = partial.config.pod_name.as_str();
     let asked = Timestamp::now();
     let version = async {
@@ -79,7 +80,8 @@ pub(super) async fn check(partial: &Partial, limit: Duration) -> Vec<Finding> {
         return found;
     }
     let Some((get, list, watch, pod, account)) = rest else {
-        let setting = format!("settings.{}", names_a_pod.unwrap_or_default());
+        let variable = names_a_pod.map_or("", |setting| setting.variable);
+        let setting = format!("settings.{variable}");
         found.extend(beyond(&setting));
         return found;
     };
@@ -312,7 +314,7 @@ fn of_pod(
     };
     match pod {
         Ok(Some(pod)) => {
-            let expected = Expected::of(config, !partial.is_wrong("PODBEAT_CONTAINER_NAME"));
+            let expected = Expected::of(config, !partial.is_wrong(&CONTAINER_NAME.row));
             let mut found = vec![there(&name, &pod)];
             found.extend(deployed::judge(&pod, &expected, native_sidecars));
             found

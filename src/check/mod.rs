@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use podbeat_interface::exit::{Ending, with_causes};
 use podbeat_interface::nonce::{self, NonceSource};
 use podbeat_interface::reader::Fault;
+use podbeat_interface::setting::{Row, SERVICE_URL, TOKEN, TOKEN_FILE};
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::Tls;
 use podbeat_task_runs::credentials::{Credentials, Source};
@@ -253,11 +254,13 @@ fn tls_of(config: &Config) -> Tls {
 async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Secret>) {
     let config = &partial.config;
     let Some(given) = &config.token else {
-        let wrong = ["PODBEAT_TOKEN_FILE", "PODBEAT_TOKEN"]
+        let wrong = [&TOKEN_FILE.row, &TOKEN.row]
             .into_iter()
-            .find(|variable| partial.is_wrong(variable));
+            .find(|setting| partial.is_wrong(setting));
         let finding = match wrong {
-            Some(variable) => Finding::because(SOURCE, &format!("{SETTINGS}.{variable}")),
+            Some(Row { variable, .. }) => {
+                Finding::because(SOURCE, &format!("{SETTINGS}.{variable}"))
+            }
             None => Finding::skipped(SOURCE, "no token is set; a dry run does not need one"),
         };
         return (finding, None);
@@ -265,7 +268,7 @@ async fn token_source(partial: &Partial, limit: Duration) -> (Finding, Option<Se
     let source = given.clone();
     let place = match given {
         Source::File(path) => path.display().to_string(),
-        Source::Inline(_) => "PODBEAT_TOKEN".to_owned(),
+        Source::Inline(_) => TOKEN.row.variable.to_owned(),
     };
     let journal = config.state_dir.as_ref().map(|dir| dir.join(journal::FILE));
     let (run, uid) = (config.task_run_id.clone(), config.pod_uid.clone());
@@ -317,7 +320,8 @@ async fn of_service(
     let Some(url) = &config.service_url else {
         // The URL itself, or the proxy.
         let is_of_the_way = |variable: &str| {
-            variable == "PODBEAT_SERVICE_URL" || variable.to_ascii_lowercase().ends_with("_proxy")
+            variable == SERVICE_URL.row.variable
+                || variable.to_ascii_lowercase().ends_with("_proxy")
         };
         let mut wrong = partial.faults.iter().map(|fault| fault.variable);
         return match wrong.find(|variable| is_of_the_way(variable)) {

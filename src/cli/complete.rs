@@ -12,15 +12,13 @@ use clap_complete::CompleteEnv;
 use clap_complete::engine::{ArgValueCompleter, CompletionCandidate};
 use podbeat_interface::environment::{Environment, Flags};
 use podbeat_interface::service::ServiceConfig;
+use podbeat_interface::setting::{COMPLETE, Kind, PROFILE};
 use podbeat_laptop::cli::runs;
 use podbeat_laptop::profiles::{self, Profiled};
 use podbeat_laptop::runs::candidates::{candidates, is_plain};
 use tokio::runtime::Runtime;
 
-/// The variable of a shell's completion request.
-pub const VARIABLE: &str = "PODBEAT_COMPLETE";
-
-/// How long the user waits at most for a completion.
+/// How long somebody who presses a key waits at most.
 const LIMIT: Duration = Duration::from_secs(2);
 
 /// Builds the runtime of the process. Only a lookup at the service needs one.
@@ -47,7 +45,7 @@ where
     let flags = typed(arguments);
     let command = || with_lookups(super::command(), &flags, environment, runtime);
     CompleteEnv::with_factory(command)
-        .var(VARIABLE)
+        .var(COMPLETE.row.variable)
         .try_complete(arguments.iter().cloned(), dir)
 }
 
@@ -70,9 +68,10 @@ where
         })
     };
     let with_profiles = |command: Command| {
-        let has = command.get_arguments().any(|arg| arg.get_id() == PROFILE);
+        let profile = PROFILE.row.variable;
+        let has = command.get_arguments().any(|arg| arg.get_id() == profile);
         match has {
-            true => command.mut_arg(PROFILE, |arg| arg.add(profiles.clone())),
+            true => command.mut_arg(profile, |arg| arg.add(profiles.clone())),
             false => command,
         }
     };
@@ -86,8 +85,6 @@ where
         })
     })
 }
-
-const PROFILE: &str = "PODBEAT_PROFILE";
 
 fn begun_so(
     begun: &OsStr,
@@ -145,7 +142,7 @@ fn typed(arguments: &[OsString]) -> Flags {
         let Some(setting) = settings.iter().find(|setting| setting.flag == name) else {
             continue;
         };
-        let value = match (setting.switch, value) {
+        let value = match (setting.kind == Kind::Switch, value) {
             (true, _) => Some("true".into()),
             (false, Some(value)) => Some(value),
             (false, None) => words.next().cloned(),

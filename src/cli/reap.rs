@@ -7,7 +7,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgGroup, ArgMatches, Command, ValueHint, value_parser};
 use podbeat_interface::arguments::{OUTPUT, duration, flag, flags, json_output};
 use podbeat_interface::environment::Flags;
-use podbeat_interface::setting::{SERVICE_SETTINGS, Setting};
+use podbeat_interface::setting::{Row, SERVICE_SETTINGS};
 
 use super::with_profiles;
 use crate::config::REAP_SETTINGS;
@@ -15,7 +15,7 @@ use crate::reap::{Invocation, Target};
 
 pub(super) const REAP: &str = "reap";
 
-pub(super) fn settings() -> Vec<Setting> {
+pub(super) fn settings() -> Vec<Row> {
     with_profiles([SERVICE_SETTINGS, REAP_SETTINGS].concat())
 }
 

@@ -276,7 +276,7 @@ impl Reaper<'_> {
         only: Option<&str>,
     ) -> Result<(), Error> {
         let rules = Rules {
-            container_name: config.container_name.clone(),
+            container_name: config.container_name.to_string(),
             tasks: Tasks::new(&config.task_containers, &config.ignored_containers),
             report: config.report,
             older_than: self.invocation.older_than,

@@ -9,6 +9,10 @@ use podbeat_heartbeat::completion::is_finished;
 use podbeat_heartbeat::observation::JobPod;
 use podbeat_heartbeat::observation::{Observation, Role, State};
 use podbeat_heartbeat::report::{Identity, Report, statuses, texts};
+use podbeat_interface::setting::{
+    IGNORED_CONTAINERS, JOB_COMPLETION_INDEX, JOB_RETRY_COUNT, NONCE, POD_HARDWARE_DETAILS, REPORT,
+    Row, TASK_CONTAINERS, TASK_RUN_ID,
+};
 use podbeat_kubernetes::listed::Listed;
 use podbeat_kubernetes::resource::ContainerStatus;
 use podbeat_kubernetes::retries::job_pod;
@@ -511,10 +515,10 @@ impl Rules {
     /// Observes a pod like its own podbeat: by its annotations, then its settings, then these
     /// rules.
     fn observe(&self, pod: &Listed) -> Observation {
-        let setting = |variable| pod.setting(&self.container_name, variable);
+        let setting = |setting: &Row| pod.setting(&self.container_name, setting.variable);
         let own = Tasks::read(
-            setting("PODBEAT_TASK_CONTAINERS"),
-            setting("PODBEAT_IGNORED_CONTAINERS"),
+            setting(&TASK_CONTAINERS.row),
+            setting(&IGNORED_CONTAINERS.row),
         );
         status::observe_with(
             &pod.pod,
@@ -533,25 +537,22 @@ fn size(request: &HeartbeatTaskRunRequest) -> usize {
 /// Builds the heartbeat that podbeat would have sent: the last states that the API shows, and
 /// nothing else.
 fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunRequest {
-    let setting = |name| pod.setting(&rules.container_name, name);
+    let setting = |setting: &Row| pod.setting(&rules.container_name, setting.variable);
     let mut identity = Identity {
         pod_name: pod.pod.metadata.name.clone().unwrap_or_default(),
         pod_uid: None,
         job_retry_count: job_retry_count(pod, rules),
-        pod_hardware_details: setting("POD_HARDWARE_DETAILS").map(str::to_owned),
+        pod_hardware_details: setting(&POD_HARDWARE_DETAILS.row).map(str::to_owned),
     };
     identity.learn(seen);
-    let nonce = setting("PODBEAT_NONCE")
+    let nonce = setting(&NONCE.row)
         .map(str::to_owned)
         .or_else(|| rules.nonce.clone());
     // The nonce is always the same, so that the service can recognize a repetition.
     let nonce = nonce
         .unwrap_or_else(|| format!("reap-{}", identity.pod_uid.as_deref().unwrap_or_default()));
-    let report = match setting("PODBEAT_REPORT") {
-        Some("task") => Report::Task,
-        Some("all") => Report::All,
-        Some(_) | None => rules.report,
-    };
+    let report = setting(&REPORT.row).and_then(Report::named);
+    let report = report.unwrap_or(rules.report);
     let told = statuses(seen, report);
     let mut request = identity.request(nonce, (!told.is_empty()).then_some(told));
     request.last_heartbeat = Some(true);
@@ -559,7 +560,7 @@ fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunR
 }
 
 fn job_retry_count(pod: &Listed, rules: &Rules) -> Option<i32> {
-    let text = pod.setting(&rules.container_name, "JOB_RETRY_COUNT")?;
+    let text = pod.setting(&rules.container_name, JOB_RETRY_COUNT.row.variable)?;
     text.trim().parse().ok().filter(|count| *count >= 0)
 }
 
@@ -575,9 +576,9 @@ fn age(pod: &Listed, seen: &Observation, rules: &Rules) -> Age {
 /// Returns the run of this pod according to its settings, if they show it. `Err` is a pattern that
 /// needs an index where there is none.
 fn run_of(pod: &Listed, rules: &Rules) -> Option<Result<String, String>> {
-    let setting = |name| pod.setting(&rules.container_name, name);
-    let pattern = setting("TASK_RUN_ID").or_else(|| pod.annotated_run())?;
-    let index = setting("JOB_COMPLETION_INDEX").or_else(|| pod.annotated_index());
+    let setting = |setting: &Row| pod.setting(&rules.container_name, setting.variable);
+    let pattern = setting(&TASK_RUN_ID.row).or_else(|| pod.annotated_run())?;
+    let index = setting(&JOB_COMPLETION_INDEX.row).or_else(|| pod.annotated_index());
     let index = index.and_then(|text| text.trim().parse().ok());
     Some(run_id(pattern.trim(), index).ok_or_else(|| pattern.to_owned()))
 }

@@ -4,6 +4,10 @@
 //! NAME is the container's name. The members are named as in Kubernetes. Writer and reader share
 //! this module, which uses neither files nor clocks.
 
+use std::borrow::{Borrow, Cow};
+use std::fmt;
+use std::ops::Deref;
+
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -180,6 +184,53 @@ pub fn container_of(file_name: &str) -> Option<&str> {
     is_container_name(container).then_some(container)
 }
 
+/// The name of podbeat's own container, unless a setting says otherwise.
+pub const PODBEAT: &str = "podbeat";
+
+/// A valid container name in Kubernetes ([`is_container_name`]).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerName(Cow<'static, str>);
+
+impl ContainerName {
+    /// [`PODBEAT`].
+    pub const PODBEAT: Self = Self(Cow::Borrowed(PODBEAT));
+
+    /// `None` if the text is not a valid name.
+    #[must_use]
+    pub fn new(text: &str) -> Option<Self> {
+        is_container_name(text).then(|| Self(Cow::Owned(text.to_owned())))
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn as_str(&self) -> &str {
+        match &self.0 {
+            Cow::Borrowed(name) => name,
+            Cow::Owned(name) => name.as_str(),
+        }
+    }
+}
+
+impl Deref for ContainerName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl Borrow<str> for ContainerName {
+    fn borrow(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for ContainerName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self)
+    }
+}
+
 /// Whether this is a valid container name in Kubernetes: a DNS label. So it is never a path.
 #[must_use]
 pub fn is_container_name(text: &str) -> bool {
@@ -298,6 +349,7 @@ mod tests {
     fn a_containers_name_is_a_dns_label() {
         for name in ["a", "main", "a-1", &"a".repeat(63)] {
             assert!(is_container_name(name), "{name}");
+            assert_eq!(ContainerName::new(name).as_deref(), Some(name));
         }
         for name in [
             "",
@@ -312,7 +364,9 @@ mod tests {
             &"a".repeat(64),
         ] {
             assert!(!is_container_name(name), "{name:?}");
+            assert_eq!(ContainerName::new(name), None);
         }
+        assert!(is_container_name(&ContainerName::PODBEAT));
     }
 
     proptest! {

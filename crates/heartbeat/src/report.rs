@@ -18,6 +18,22 @@ pub enum Report {
 }
 
 impl Report {
+    /// The one with this word.
+    #[must_use]
+    pub fn named(word: &str) -> Option<Self> {
+        let named = |report: &Self| report.name() == word;
+        [Self::Task, Self::All].into_iter().find(named)
+    }
+
+    /// Its word in settings.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Task => "task",
+            Self::All => "all",
+        }
+    }
+
     /// Whether a container is reported.
     #[must_use]
     pub fn includes(self, role: Role) -> bool {

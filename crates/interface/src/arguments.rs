@@ -7,20 +7,22 @@ use clap::builder::{OsStringValueParser, PossibleValuesParser};
 use clap::{Arg, ArgAction, ArgMatches};
 
 use crate::environment::Flags;
-use crate::setting::Setting;
+use crate::setting::{Kind, Row};
 
 /// The ID and the long form of `-o`.
 pub const OUTPUT: &str = "output";
 
 /// The flag of a setting, with its help text.
 #[must_use]
-pub fn flag(setting: &Setting) -> Arg {
+pub fn flag(setting: &Row) -> Arg {
     let help = format!(
         "{} [{}; default: {}]",
-        setting.meaning, setting.variable, setting.default
+        setting.meaning(),
+        setting.variable,
+        setting.default()
     );
     let arg = Arg::new(setting.variable).long(setting.flag).help(help);
-    if setting.switch {
+    if setting.kind == Kind::Switch {
         arg.action(ArgAction::SetTrue)
     } else {
         arg.value_name("VALUE")
@@ -30,10 +32,10 @@ pub fn flag(setting: &Setting) -> Arg {
 
 /// The values of the flags of these settings.
 #[must_use]
-pub fn flags(matches: &ArgMatches, settings: &[Setting]) -> Flags {
+pub fn flags(matches: &ArgMatches, settings: &[Row]) -> Flags {
     let mut flags = Flags::default();
     for setting in settings {
-        let value = if setting.switch {
+        let value = if setting.kind == Kind::Switch {
             matches.get_flag(setting.variable).then(|| "true".into())
         } else {
             matches.get_one::<OsString>(setting.variable).cloned()

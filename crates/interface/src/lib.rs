@@ -9,6 +9,7 @@ pub mod environment;
 pub mod exit;
 pub mod messages;
 pub mod nonce;
+pub mod parse;
 pub mod reader;
 pub mod reporting;
 pub mod service;

@@ -7,7 +7,8 @@ use podbeat_files::regular_file;
 use podbeat_task_runs::Secret;
 
 use crate::environment::Environment;
-use crate::reader::{Reader, printable};
+use crate::reader::Reader;
+use crate::setting::{NONCE, NONCE_FILE};
 
 /// Where the nonce comes from.
 #[derive(Clone, Debug)]
@@ -34,12 +35,11 @@ impl NonceSource {
 impl<E: Environment> Reader<'_, E> {
     /// Where the nonce comes from. `None` if no setting has one.
     pub fn nonce(&mut self) -> Option<NonceSource> {
-        let file = self.path("PODBEAT_NONCE_FILE");
-        let given = self.os("PODBEAT_NONCE").is_some();
-        let inline = self.optional("PODBEAT_NONCE", |text| printable(text).map(Secret::new));
-        if file.is_some() && given {
+        let file = self.optional(&NONCE_FILE);
+        let inline = self.optional(&NONCE);
+        if file.is_some() && self.is_set(&NONCE) {
             self.fault(
-                "PODBEAT_NONCE",
+                &NONCE,
                 "conflicts with PODBEAT_NONCE_FILE; unset one of them",
             );
         }

@@ -4,14 +4,13 @@
 use std::time::Duration;
 
 use podbeat_heartbeat::machine;
+use podbeat_heartbeat::marker::ContainerName;
 use podbeat_heartbeat::report::{Identity, Report};
 use podbeat_kubernetes::tasks::Tasks;
 
 use crate::environment::Environment;
-use crate::reader::{Reader, millis, secs};
-
-/// The timeout of one attempt of the agent, unless `PODBEAT_TIMEOUT` sets another.
-pub const DEFAULT_TIMEOUT: Duration = secs(10);
+use crate::reader::Reader;
+use crate::setting::{CONTAINER_NAME, INTERVAL, JOB_RETRY_COUNT, MAX_STATUS_AGE, REPORT, TIMEOUT};
 
 /// What podbeat reports about a pod, and how often.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,12 +20,12 @@ pub struct Reporting {
     /// Which containers are reported.
     pub report: Report,
     /// podbeat's own container.
-    pub container_name: String,
-    /// The regular containers of the task. Empty for all except the ignored ones.
-    pub task_containers: Vec<String>,
-    /// The regular containers that do not belong to the task.
-    pub ignored_containers: Vec<String>,
-    /// Sent as jobRetryCount. Not negative.
+    pub container_name: ContainerName,
+    /// The regular containers that are the task's; empty for all but those that are ignored.
+    pub task_containers: Vec<ContainerName>,
+    /// Regular containers that are not the task's.
+    pub ignored_containers: Vec<ContainerName>,
+    /// Sent as jobRetryCount; not negative.
     pub job_retry_count: Option<i32>,
     /// How long podbeat sends states without a new confirmation from the Kubernetes API. At least 1
     /// s.
@@ -38,21 +37,13 @@ impl Reporting {
     pub fn read(read: &mut Reader<'_, impl Environment>) -> Self {
         let (task_containers, ignored_containers) = read.task_containers();
         Self {
-            interval: read.duration("PODBEAT_INTERVAL", secs(30), millis(100), secs(3600)),
-            report: read.report(),
-            container_name: read.own_container(),
+            interval: read.get(&INTERVAL),
+            report: read.get(&REPORT),
+            container_name: read.get(&CONTAINER_NAME),
             task_containers,
             ignored_containers,
-            job_retry_count: read.optional("JOB_RETRY_COUNT", |text| match text.parse::<i32>() {
-                Ok(count) if count >= 0 => Ok(count),
-                Ok(_) | Err(_) => Err("must be a whole number from 0 to 2147483647".to_owned()),
-            }),
-            max_status_age: read.duration(
-                "PODBEAT_MAX_STATUS_AGE",
-                secs(300),
-                secs(1),
-                Duration::MAX,
-            ),
+            job_retry_count: read.optional(&JOB_RETRY_COUNT),
+            max_status_age: read.get(&MAX_STATUS_AGE),
         }
     }
 
@@ -74,7 +65,7 @@ impl Reporting {
             },
             nonce: None,
             interval: self.interval,
-            timeout: DEFAULT_TIMEOUT,
+            timeout: TIMEOUT.default,
             report: self.report,
             max_status_age: self.max_status_age,
             journaled: false,

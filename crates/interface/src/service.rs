@@ -16,8 +16,11 @@ use url::Url;
 
 use crate::environment::{Environment, Flags};
 use crate::exit::Ending;
-use crate::reader::{Errors, Reader, millis, secs};
-use crate::setting::SERVICE_SETTINGS;
+use crate::reader::{Errors, Reader};
+use crate::setting::{
+    ALLOW_HTTP, CA_FILE, CLIENT_CERT_FILE, CLIENT_KEY_FILE, REQUEST_TIMEOUT, SERVICE_SETTINGS,
+    SERVICE_URL, TOKEN, TOKEN_FILE,
+};
 
 /// The checked settings with which a command reaches the task-run service.
 #[derive(Clone, Debug)]
@@ -72,11 +75,11 @@ impl ServiceConfig {
     pub fn read(read: &mut Reader<'_, impl Environment>) -> Option<Self> {
         let (service_url, token) = (read.service_url(true), read.token(false));
         let (certificate, key) = read.identity();
-        let timeout = read.duration("PODBEAT_TIMEOUT", secs(30), millis(100), secs(300));
+        let timeout = read.get(&REQUEST_TIMEOUT);
         Some(Self {
             service_url: service_url?,
             token: token?,
-            ca_file: read.path("PODBEAT_CA_FILE"),
+            ca_file: read.optional(&CA_FILE),
             identity: certificate.zip(key),
             timeout,
         })
@@ -86,12 +89,12 @@ impl ServiceConfig {
 impl<E: Environment> Reader<'_, E> {
     /// The base URL of the service and the route to it. `None` if it is missing or malformed.
     pub fn service_url(&mut self, required: bool) -> Option<ServiceUrl> {
-        let allow_http = self.switch("PODBEAT_ALLOW_HTTP");
+        let allow_http = self.get(&ALLOW_HTTP);
         let url = self.required_if(
             required,
-            "PODBEAT_SERVICE_URL",
+            &SERVICE_URL,
             "the base URL of the task-run service, such as https://ica.example.com",
-            |text| service_url(text, allow_http),
+            |text| service_url(&text, allow_http),
         )?;
         let plain_http = match allow_http {
             true => PlainHttp::Anywhere,
@@ -102,9 +105,9 @@ impl<E: Environment> Reader<'_, E> {
             Err(error) => {
                 let (variable, problem) = match error {
                     route::Error::Proxy { named_by, problem } => (named_by, problem.to_string()),
-                    route::Error::NotAUrl => ("PODBEAT_SERVICE_URL", error.to_string()),
+                    route::Error::NotAUrl => (SERVICE_URL.row.variable, error.to_string()),
                 };
-                self.fault(variable, problem);
+                self.fault_of(variable, problem);
                 None
             }
         }
@@ -112,15 +115,15 @@ impl<E: Environment> Reader<'_, E> {
 
     /// The certificate and the key for mutual TLS: both or neither.
     pub fn identity(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
-        let certificate = self.path("PODBEAT_CLIENT_CERT_FILE");
-        let key = self.path("PODBEAT_CLIENT_KEY_FILE");
+        let certificate = self.optional(&CLIENT_CERT_FILE);
+        let key = self.optional(&CLIENT_KEY_FILE);
         match (&certificate, &key) {
             (Some(_), None) => self.fault(
-                "PODBEAT_CLIENT_KEY_FILE",
+                &CLIENT_KEY_FILE,
                 "missing; required with PODBEAT_CLIENT_CERT_FILE",
             ),
             (None, Some(_)) => self.fault(
-                "PODBEAT_CLIENT_CERT_FILE",
+                &CLIENT_CERT_FILE,
                 "missing; required with PODBEAT_CLIENT_KEY_FILE",
             ),
             (Some(_), Some(_)) | (None, None) => {}
@@ -130,13 +133,13 @@ impl<E: Environment> Reader<'_, E> {
 
     /// Where the bearer token comes from. `None` if no setting has it, or two settings conflict.
     pub fn token(&mut self, dry_run: bool) -> Option<Source> {
-        let file = self.path("PODBEAT_TOKEN_FILE");
-        let given = self.os("PODBEAT_TOKEN").is_some();
-        let inline = self.optional("PODBEAT_TOKEN", header_text);
+        let file = self.optional(&TOKEN_FILE);
+        let given = self.is_set(&TOKEN);
+        let inline = self.optional(&TOKEN);
         match (file, inline) {
             (Some(_), _) if given => {
                 self.fault(
-                    "PODBEAT_TOKEN",
+                    &TOKEN,
                     "conflicts with PODBEAT_TOKEN_FILE; unset one of them",
                 );
                 None
@@ -146,7 +149,7 @@ impl<E: Environment> Reader<'_, E> {
             (None, None) => {
                 if !dry_run && !given {
                     self.fault(
-                        "PODBEAT_TOKEN_FILE",
+                        &TOKEN_FILE,
                         "missing; set it to a file with the bearer token, or set PODBEAT_TOKEN",
                     );
                 }
@@ -156,17 +159,7 @@ impl<E: Environment> Reader<'_, E> {
     }
 }
 
-fn header_text(text: &str) -> Result<Secret, String> {
-    if text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        return Ok(Secret::new(text));
-    }
-    Err(
-        "not valid in a header: a token must have only visible ASCII characters, without spaces (the value is not shown)"
-            .to_owned(),
-    )
-}
-
-/// Parses a base URL of the service.
+/// A base URL of the service.
 ///
 /// # Errors
 /// The reason why the URL is invalid. The reason never repeats the URL.

@@ -4,6 +4,8 @@
 
 use std::borrow::Cow;
 
+use podbeat_heartbeat::marker::ContainerName;
+
 use super::resource::Pod;
 
 /// The annotation with the names of the task containers, separated by commas. It has precedence
@@ -47,11 +49,12 @@ pub enum Tasks {
 impl Tasks {
     /// Uses the settings: the task containers, or else the ignored containers.
     #[must_use]
-    pub fn new(tasks: &[String], ignored: &[String]) -> Self {
+    pub fn new(tasks: &[ContainerName], ignored: &[ContainerName]) -> Self {
+        let texts = |names: &[ContainerName]| names.iter().map(ToString::to_string).collect();
         if !tasks.is_empty() {
-            Self::Only(tasks.to_vec())
+            Self::Only(texts(tasks))
         } else if !ignored.is_empty() {
-            Self::AllBut(ignored.to_vec())
+            Self::AllBut(texts(ignored))
         } else {
             Self::All
         }

@@ -18,7 +18,8 @@ use kube::Client;
 use kube::api::{GetParams, ListParams, VersionMatch, WatchParams};
 use kube::core::Request;
 use podbeat_heartbeat::observation::JobPod;
-use reconnect::{Reconnect, SPREAD};
+use reconnect::Reconnect;
+pub use reconnect::SPREAD;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, timeout};
 

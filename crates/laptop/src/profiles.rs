@@ -12,43 +12,31 @@ use podbeat_files::regular_file;
 use podbeat_files::trimmed;
 use podbeat_interface::environment::{Environment, Flags};
 use podbeat_interface::service;
-use podbeat_interface::setting::{Setting, setting};
+use podbeat_interface::setting::{self, Row};
 use serde_json::{Map, Value};
 
 use crate::runs::manifest;
 
 /// The settings that choose a profile, for commands that people run. The agent has none of them.
-pub const PROFILE_SETTINGS: &[Setting] = &[
-    setting(
-        "PODBEAT_PROFILE",
-        "profile",
-        "the default in the file",
-        "profile with the settings of the service; flags and variables take precedence",
-    ),
-    setting(
-        "PODBEAT_CONFIG",
-        "config",
-        "podbeat/config.yaml in $XDG_CONFIG_HOME or ~/.config",
-        "file with the profiles",
-    ),
-];
+pub static PROFILE_SETTINGS: &[Row] = &[setting::PROFILE.row, setting::PROFILES_FILE.row];
 
 /// The maximum size of the file in bytes, enough for several hundred profiles.
 const LARGEST: u64 = 64 << 10;
 
-const PROFILE: &str = "PODBEAT_PROFILE";
-const CONFIG: &str = "PODBEAT_CONFIG";
-const URL: &str = "PODBEAT_SERVICE_URL";
-const TOKEN_FILE: &str = "PODBEAT_TOKEN_FILE";
-const TOKEN: &str = "PODBEAT_TOKEN";
-const CERT_FILE: &str = "PODBEAT_CLIENT_CERT_FILE";
-const KEY_FILE: &str = "PODBEAT_CLIENT_KEY_FILE";
-const ALLOW_HTTP: &str = "PODBEAT_ALLOW_HTTP";
+const PROFILE: &str = setting::PROFILE.row.variable;
+const CONFIG: &str = setting::PROFILES_FILE.row.variable;
+const URL: &str = setting::SERVICE_URL.row.variable;
+const TOKEN_FILE: &str = setting::TOKEN_FILE.row.variable;
+const TOKEN: &str = setting::TOKEN.row.variable;
+const CA_FILE: &str = setting::CA_FILE.row.variable;
+const CERT_FILE: &str = setting::CLIENT_CERT_FILE.row.variable;
+const KEY_FILE: &str = setting::CLIENT_KEY_FILE.row.variable;
+const ALLOW_HTTP: &str = setting::ALLOW_HTTP.row.variable;
 
 /// The members of a profile that name a file, each with its setting.
 const FILES: [(&str, &str); 4] = [
     ("tokenFile", TOKEN_FILE),
-    ("caFile", "PODBEAT_CA_FILE"),
+    ("caFile", CA_FILE),
     ("clientCertFile", CERT_FILE),
     ("clientKeyFile", KEY_FILE),
 ];

@@ -3,7 +3,7 @@
 use tracing::Level;
 
 use super::Id;
-use crate::setting::Setting;
+use crate::setting::Row;
 
 /// The description of one message, for documents.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,7 @@ impl Form {
 
 /// The name of a setting's field in [`Message::Started`]: the setting's flag, with underscores.
 #[must_use]
-pub fn field_of(setting: &Setting) -> String {
+pub fn field_of(setting: &Row) -> String {
     setting.flag.replace('-', "_")
 }
 

@@ -18,7 +18,7 @@ use super::Error;
 
 /// The default range over which reconnects are spread. It is more than 30 s, because the first and
 /// the last of a few hundred copies do not draw exactly the ends of the range.
-pub(super) const SPREAD: Duration = Duration::from_secs(35);
+pub const SPREAD: Duration = Duration::from_secs(35);
 
 /// The first reconnect uses this fraction of the range: 4 s of 35 s.
 const FIRST: u32 = 9;

@@ -7,7 +7,8 @@ use clap::builder::{PossibleValuesParser, ValueParser};
 use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use podbeat_interface::arguments::{OUTPUT, Wrong, flag, flags};
 use podbeat_interface::environment::Flags;
-use podbeat_interface::reader::dns_name;
+use podbeat_interface::parse::dns_name;
+use podbeat_interface::setting::{KUBE_CONTEXT, KUBECONFIG, POD_NAMESPACE};
 
 use crate::observe::command::{Format, Invocation, Record};
 use crate::observe::config::OBSERVE_SETTINGS;
@@ -15,8 +16,14 @@ use crate::observe::config::OBSERVE_SETTINGS;
 /// The command's name.
 pub const OBSERVE: &str = "observe";
 
-/// The settings of the cluster. The other settings are the agent's.
-const CLUSTER: [&str; 3] = ["POD_NAMESPACE", "KUBECONFIG", "PODBEAT_KUBE_CONTEXT"];
+/// Settings of the cluster; the others are the agent's.
+const CLUSTER: [&str; 3] = [
+    NAMESPACE,
+    KUBECONFIG.row.variable,
+    KUBE_CONTEXT.row.variable,
+];
+
+const NAMESPACE: &str = POD_NAMESPACE.row.variable;
 
 /// The command `podbeat observe`, with its flags.
 #[must_use]
@@ -41,7 +48,7 @@ pub fn command() -> Command {
         .args(OBSERVE_SETTINGS.iter().map(|setting| {
             let arg = flag(setting);
             match setting.variable {
-                "POD_NAMESPACE" => arg.short('n').help_heading("Cluster"),
+                NAMESPACE => arg.short('n').help_heading("Cluster"),
                 variable if CLUSTER.contains(&variable) => arg.help_heading("Cluster"),
                 _ => arg.help_heading("As for the agent"),
             }

@@ -13,7 +13,7 @@ use podbeat_interface::arguments::{Wrong, flag, flags};
 use podbeat_interface::environment::Flags;
 use podbeat_interface::exit::with_causes;
 use podbeat_interface::nonce;
-use podbeat_interface::setting::{SERVICE_SETTINGS, Setting};
+use podbeat_interface::setting::{Row, SERVICE_SETTINGS};
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
     ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
@@ -35,7 +35,7 @@ const OUTPUT: &str = "Output";
 
 /// The settings of `podbeat runs`, including those that choose a profile.
 #[must_use]
-pub fn settings() -> Vec<Setting> {
+pub fn settings() -> Vec<Row> {
     [SERVICE_SETTINGS, PROFILE_SETTINGS].concat()
 }
 

@@ -222,7 +222,7 @@ async fn observe(
         settings: reporting.settings(&invocation.pod),
         seed: rng.u64(..),
         machine: None,
-        own_container: reporting.container_name.clone(),
+        own_container: reporting.container_name.to_string(),
         state: State::new(
             &namespace,
             &invocation.pod,
