@@ -175,7 +175,7 @@ async fn a_whole_life() -> Vec<Value> {
     assert_eq!(ends["message"], "podbeat is exiting");
     assert_eq!(
         (&ends["ending"], &ends["exit_code"], &ends["lost"]),
-        (&json!("Done"), &json!(0), &json!(0))
+        (&json!("Delivered"), &json!(0), &json!(0))
     );
     let accepted = world.service.accepted().len();
     assert_eq!(ends["accepted"], accepted);
