@@ -132,6 +132,35 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_answer_to_a_last_heartbeat_has_its_meaning() {
+        use LastAnswer::{Accepted, NotOurs, Refused, TryAgain, WithoutStates};
+        let meanings = |answer: &Answer| {
+            let of = |stripped, in_doubt| answer.of_last_heartbeat(stripped, in_doubt);
+            [of(false, false), of(true, false), of(false, true)]
+        };
+        for (statuses, with_states, stripped, in_doubt) in [
+            (&[200, 204][..], Accepted, Accepted, Accepted),
+            (&[301, 400, 413, 422], WithoutStates, Refused, WithoutStates),
+            (&[404, 409, 410], NotOurs, NotOurs, Accepted),
+            (
+                &[401, 403, 407, 421, 429, 503],
+                TryAgain,
+                TryAgain,
+                TryAgain,
+            ),
+        ] {
+            for status in statuses {
+                let answer = Answer::from_status(*status, None);
+                let expected = [with_states, stripped, in_doubt];
+                assert_eq!(meanings(&answer), expected, "{status}");
+            }
+        }
+        for answer in [Answer::NotSent, Answer::Ambiguous] {
+            assert_eq!(meanings(&answer), [TryAgain; 3]);
+        }
+    }
+
+    #[test]
     fn every_status_of_the_table_is_sorted() {
         let later = |status| Answer::Unavailable {
             status,

@@ -190,45 +190,63 @@ impl Session<'_, '_> {
         }
     }
 
-    async fn create(&mut self, from: &RequestSource<CreateTaskRunRequest>) -> Result<(), Error> {
-        let requests = self.console.new_runs(from)?;
-        let mut created = Vec::new();
-        for (nth, request) in requests.iter().enumerate() {
-            match self.service.create(request).await {
-                Ok(run) => {
-                    if self.console.talks() {
-                        let id = run
-                            .id
-                            .as_deref()
-                            .map_or_else(|| "(without an ID)".to_owned(), one_line);
-                        self.console.say(format_args!("task run {id} created"))?;
+    /// Asks for each in turn, and passes over what fails, unless the others would fail alike.
+    /// Returns what succeeded. `done` says in words what was done, for a terminal.
+    ///
+    /// # Errors
+    /// Standard output cannot be written.
+    async fn each<T, R>(
+        &mut self,
+        all: &[T],
+        mut ask: impl AsyncFnMut(&mut Self, &T) -> Result<R, Error>,
+        done: impl Fn(&T, &R) -> Option<String>,
+    ) -> Result<Vec<R>, Error> {
+        let mut succeeded = Vec::new();
+        for (nth, one) in all.iter().enumerate() {
+            match ask(self, one).await {
+                Ok(result) => {
+                    if self.console.talks()
+                        && let Some(words) = done(one, &result)
+                    {
+                        self.console.say(format_args!("{words}"))?;
                     }
-                    created.push(run);
+                    succeeded.push(result);
                 }
                 Err(error) => {
-                    let left = requests.len() - nth - 1;
-                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
+                    let left = all.len() - nth - 1;
+                    if self.console.failed_of_some(&error, left) == Others::WouldFailToo {
                         break;
                     }
                 }
             }
         }
+        Ok(succeeded)
+    }
+
+    async fn create(&mut self, from: &RequestSource<CreateTaskRunRequest>) -> Result<(), Error> {
+        let requests = self.console.new_runs(from)?;
+        let created = self
+            .each(
+                &requests,
+                async |session, request| Ok(session.service.create(request).await?),
+                |_, run| {
+                    let id = run.id.as_deref();
+                    let id = id.map_or_else(|| "(without an ID)".to_owned(), one_line);
+                    Some(format!("task run {id} created"))
+                },
+            )
+            .await?;
         self.console.show_done(&created, requests.len())
     }
 
     async fn get(&mut self, runs: &[String]) -> Result<(), Error> {
-        let mut found = Vec::new();
-        for (nth, run) in runs.iter().enumerate() {
-            match self.service.get(run, Duration::MAX).await {
-                Ok(run) => found.push(run),
-                Err(error) => {
-                    let left = runs.len() - nth - 1;
-                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
-                        break;
-                    }
-                }
-            }
-        }
+        let found = self
+            .each(
+                runs,
+                async |session, run| Ok(session.service.get(run, Duration::MAX).await?),
+                |_, _| None,
+            )
+            .await?;
         self.console.show(&found, runs.len())
     }
 
@@ -269,30 +287,19 @@ impl Session<'_, '_> {
     }
 
     async fn abort(&mut self, runs: &[String]) -> Result<(), Error> {
-        let mut aborted = Vec::new();
-        for (nth, run) in runs.iter().enumerate() {
-            let token = self.service.token()?;
-            match self
-                .service
-                .client()
-                .abort(run, &token, self.service.timeout())
-                .await
-            {
-                Ok(summary) => {
-                    if self.console.talks() {
-                        self.console
-                            .say(format_args!("task run {} aborted", one_line(run)))?;
-                    }
-                    aborted.push(summary);
-                }
-                Err(error) => {
-                    let left = runs.len() - nth - 1;
-                    if self.console.failed_of_some(&error.into(), left) == Others::WouldFailToo {
-                        break;
-                    }
-                }
-            }
-        }
+        // An unusable token is one error, however many runs there are.
+        self.service.token()?;
+        let aborted = self
+            .each(
+                runs,
+                async |session, run| {
+                    let token = session.service.token()?;
+                    let (client, timeout) = (session.service.client(), session.service.timeout());
+                    Ok(client.abort(run, &token, timeout).await?)
+                },
+                |run, _| Some(format!("task run {} aborted", one_line(run))),
+            )
+            .await?;
         self.console.show_done(&aborted, runs.len())
     }
 
@@ -347,29 +354,20 @@ impl Session<'_, '_> {
         interval: Duration,
     ) -> Result<(), Error> {
         let began = Instant::now();
-        let mut met = Vec::new();
-        for (nth, run) in runs.iter().enumerate() {
-            match self
-                .wait_for(run, condition, began, timeout, interval)
-                .await
-            {
-                Ok(seen) => {
-                    if self.console.talks() {
-                        let (run, status) = (one_line(run), told(seen.status.as_ref()));
-                        self.console
-                            .say(format_args!("task run {run} is {status}"))?;
-                    }
-                    met.push(seen);
-                }
-                Err(error) => {
-                    if self.console.failed_of_some(&error, runs.len() - nth - 1)
-                        == Others::WouldFailToo
-                    {
-                        break;
-                    }
-                }
-            }
-        }
+        let met = self
+            .each(
+                runs,
+                async |session, run| {
+                    session
+                        .wait_for(run, condition, began, timeout, interval)
+                        .await
+                },
+                |run, seen| {
+                    let (run, status) = (one_line(run), told(seen.status.as_ref()));
+                    Some(format!("task run {run} is {status}"))
+                },
+            )
+            .await?;
         self.console.show_done(&met, runs.len())
     }
 
