@@ -88,7 +88,8 @@ impl Form {
     }
 }
 
-/// The name of a setting's field in [`Message::Started`]: the setting's flag, with underscores.
+/// The name of a setting's field in [`Message::Started`](super::Message::Started): the setting's
+/// flag, with underscores.
 #[must_use]
 pub fn field_of(setting: &Row) -> String {
     setting.flag.replace('-', "_")
@@ -118,7 +119,8 @@ pub const EVERYWHERE: &[(Field, Form)] = &[
     ),
 ];
 
-/// Every field of these messages except the settings of [`Message::Started`], sorted by name.
+/// Every field of these messages except the settings of
+/// [`Message::Started`](super::Message::Started), sorted by name.
 pub const FIELDS: &[Field] = &[
     field("accepted", "heartbeats that the service accepted"),
     field("address", "address and port"),
