@@ -150,7 +150,7 @@ impl Watcher {
                     Err(error) if error.status() == Some(403) || failures == COUNTS => {
                         Message::CannotCountRetries {
                             error: &Chain(&error),
-                            kubectl_apply: error.missing_role(pod.namespace()).as_deref(),
+                            kubectl_apply: error.missing_role().as_deref(),
                         }
                         .emit();
                         return None;
@@ -195,9 +195,7 @@ async fn watch_pod(
             Message::CannotWatch {
                 status: error.status(),
                 outage,
-                kubectl_apply: error
-                    .missing_role(namespace.as_deref().unwrap_or("default"))
-                    .as_deref(),
+                kubectl_apply: error.missing_role().as_deref(),
             }
             .emit();
         }

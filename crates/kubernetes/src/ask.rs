@@ -183,7 +183,9 @@ impl Questions {
         )
         .await
         {
-            Ok(count) => count.map_err(|error| Error::of(ASKED.to_owned(), error)),
+            Ok(count) => {
+                count.map_err(|error| Error::of(ASKED.to_owned(), Some(&self.namespace), error))
+            }
             Err(_) => Err(self.timeout(ASKED)),
         }
     }
@@ -213,7 +215,9 @@ impl Questions {
                 .header(CONTENT_TYPE, "application/json")
                 .body(Body::from(body.into_bytes()))
                 .map_err(kube::Error::HttpError);
-            let unreachable = |source: kube::Error| Error::of(asked.to_owned(), source.into());
+            let unreachable = |source: kube::Error| {
+                Error::of(asked.to_owned(), Some(&self.namespace), source.into())
+            };
             let response = self
                 .client
                 .send(request.map_err(unreachable)?)
@@ -232,6 +236,7 @@ impl Questions {
                 let message = said.as_ref().and_then(|said| said.get("message")?.as_str());
                 return Err(Error::Refused {
                     request: asked.to_owned(),
+                    namespace: Some(self.namespace.clone()),
                     refusal: Refusal {
                         status,
                         message: message.unwrap_or_default().to_owned(),

@@ -22,6 +22,8 @@ pub enum Error {
     Refused {
         /// The request.
         request: String,
+        /// The namespace of the request. `None` for all namespaces.
+        namespace: Option<String>,
         /// The answer.
         refusal: Refusal,
     },
@@ -116,12 +118,13 @@ fn explained(refusal: &Refusal) -> String {
 }
 
 impl Error {
-    /// The error of a request.
-    pub(super) fn of(request: String, error: answer::Error) -> Self {
+    /// The error of a request in this namespace, or in all.
+    pub(super) fn of(request: String, namespace: Option<&str>, error: answer::Error) -> Self {
         match error {
             answer::Error::TooLarge(limit) => Self::TooLarge { request, limit },
             answer::Error::Kube(kube::Error::Api(status)) => Self::Refused {
                 request,
+                namespace: namespace.map(str::to_owned),
                 refusal: Refusal::from(*status),
             },
             answer::Error::Kube(source @ kube::Error::SerdeError(_)) => Self::Unreadable {
@@ -160,12 +163,12 @@ impl Error {
         self.refusal().map(|refusal| refusal.status)
     }
 
-    /// The Role and RoleBinding that would allow a forbidden request in this namespace, for
-    /// `kubectl apply`. `None` for any other error.
+    /// The Role and RoleBinding that would allow a forbidden request, for `kubectl apply`. `None`
+    /// for any other error, and for a request in all namespaces.
     #[must_use]
-    pub fn missing_role(&self, namespace: &str) -> Option<String> {
-        let refusal = self.refusal().filter(|refusal| refusal.status == 403)?;
-        let account = Account::forbidden(&refusal.message);
+    pub fn missing_role(&self) -> Option<String> {
+        let (namespace, message) = self.forbidden()?;
+        let account = Account::forbidden(message);
         let account = account.unwrap_or_else(|| Account::ServiceAccount {
             namespace: namespace.to_owned(),
             name: "default".to_owned(),
@@ -177,13 +180,25 @@ impl Error {
     /// If the name is unknown or unusual, the Role contains a placeholder for it.
     #[cfg(feature = "kubeconfig")]
     #[must_use]
-    pub fn missing_role_of_a_person(&self, namespace: &str) -> Option<String> {
-        let refusal = self.refusal().filter(|refusal| refusal.status == 403)?;
-        let account = Account::forbidden(&refusal.message).unwrap_or_else(|| {
-            let user = forbidden_user(&refusal.message).unwrap_or("YOUR-NAME");
+    pub fn missing_role_of_a_person(&self) -> Option<String> {
+        let (namespace, message) = self.forbidden()?;
+        let account = Account::forbidden(message).unwrap_or_else(|| {
+            let user = forbidden_user(message).unwrap_or("YOUR-NAME");
             Account::User(user.to_owned())
         });
         Some(role::missing(namespace, &account))
+    }
+
+    /// The namespace of a forbidden request, and the API server's explanation.
+    fn forbidden(&self) -> Option<(&str, &str)> {
+        match self {
+            Self::Refused {
+                namespace: Some(namespace),
+                refusal,
+                ..
+            } if refusal.status == 403 => Some((namespace, &refusal.message)),
+            _ => None,
+        }
     }
 
     /// Whether a request was sent. `false` if the client could not be created.
@@ -230,6 +245,7 @@ mod tests {
     fn forbidden(message: &str) -> Error {
         Error::Refused {
             request: "listing pod team-a/p".to_owned(),
+            namespace: Some("team-a".to_owned()),
             refusal: Refusal {
                 status: 403,
                 message: message.to_owned(),
@@ -243,7 +259,7 @@ mod tests {
         let role = forbidden(
             r#"pods is forbidden: User "system:serviceaccount:team-a:tasks" cannot list resource "pods" in API group """#,
         )
-        .missing_role("team-a")
+        .missing_role()
         .expect("a role");
         assert!(
             role.contains("subjects:\n- {kind: ServiceAccount, name: tasks, namespace: team-a}\n")
@@ -258,7 +274,7 @@ mod tests {
             let message =
                 format!(r#"pods is forbidden: User "{user}" cannot list resource "pods""#);
             let role = forbidden(&message)
-                .missing_role_of_a_person("team-a")
+                .missing_role_of_a_person()
                 .expect("a role");
             role.rsplit_once("subjects:\n")
                 .expect("subjects")
@@ -286,7 +302,7 @@ mod tests {
             "User \"system:serviceaccount:a:b\n- c\" cannot",
             r#"User "jane" cannot"#,
         ] {
-            let role = forbidden(message).missing_role("team-a").expect("a role");
+            let role = forbidden(message).missing_role().expect("a role");
             assert!(
                 role.ends_with("- {kind: ServiceAccount, name: default, namespace: team-a}\n"),
                 "{role}"

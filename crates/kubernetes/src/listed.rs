@@ -378,15 +378,11 @@ impl Pods {
         mut each: impl FnMut(Listed) + Send,
     ) -> Result<(), Error> {
         let namespace = match place {
-            Where::Default => Some(&self.namespace),
-            Where::Namespace(name) => Some(name),
+            Where::Default => Some(self.namespace.as_str()),
+            Where::Namespace(name) => Some(name.as_str()),
             Where::Everywhere => None,
         };
-        let pods = Request::new(pods_in(namespace.map(String::as_str)));
-        let listing = namespace.map_or_else(
-            || "listing pods in all namespaces".to_owned(),
-            |name| listing_in(name),
-        );
+        let pods = Request::new(pods_in(namespace));
         let mut params = ListParams::default().limit(PAGE);
         params.label_selector = labels.map(str::to_owned);
         let progress = Progress::default();
@@ -401,14 +397,14 @@ impl Pods {
                 let request = pods.list(&params).map_err(kube::Error::BuildRequest)?;
                 answer::list(&self.client, request, LARGEST, &mut take).await
             };
-            let page = in_time(page, &listing, &progress).await?;
+            let page = in_time(page, namespace, &progress).await?;
             if page.continues.is_empty() {
                 return Ok(());
             }
             params.continue_token = Some(page.continues);
         }
         Err(Error::Endless {
-            request: listing,
+            request: listing(namespace),
             pages: MOST_PAGES,
         })
     }
@@ -419,7 +415,7 @@ impl Pods {
     /// The API server refused, failed or did not respond in time.
     pub async fn failed_before(&self, namespace: &str, job: &JobPod) -> Result<Option<i32>, Error> {
         let count = retries(&self.client, namespace, job);
-        in_time(count, &listing_in(namespace), &Progress::default()).await
+        in_time(count, Some(namespace), &Progress::default()).await
     }
 }
 
@@ -445,10 +441,9 @@ impl Progress {
 /// Waits for a list within its deadline.
 async fn in_time<T>(
     answer: impl Future<Output = Result<T, answer::Error>>,
-    request: &str,
+    namespace: Option<&str>,
     progress: &Progress,
 ) -> Result<T, Error> {
-    let request = request.to_owned();
     let mut answer = pin!(answer);
     let answer = loop {
         match timeout_at(progress.deadline(), &mut answer).await {
@@ -458,15 +453,19 @@ async fn in_time<T>(
     };
     match answer {
         Err(_) => Err(Error::Timeout {
-            request,
+            request: listing(namespace),
             after: REQUEST,
         }),
-        Ok(answer) => answer.map_err(|error| Error::of(request, error)),
+        Ok(answer) => answer.map_err(|error| Error::of(listing(namespace), namespace, error)),
     }
 }
 
-fn listing_in(namespace: &str) -> String {
-    format!("listing pods in namespace {namespace}")
+/// The request, for an error message.
+fn listing(namespace: Option<&str>) -> String {
+    match namespace {
+        Some(namespace) => format!("listing pods in namespace {namespace}"),
+        None => "listing pods in all namespaces".to_owned(),
+    }
 }
 
 /// Counts the pods of the same Job that failed before this one. `None` if the count is unknown.

@@ -510,7 +510,7 @@ impl PodWatch {
     }
 
     fn failure(&self, verb: &'static str, error: answer::Error) -> Error {
-        Error::of(self.request(verb), error)
+        Error::of(self.request(verb), Some(&self.namespace), error)
     }
 
     fn timeout(&self, verb: &'static str, after: Duration) -> Error {

@@ -157,6 +157,7 @@ mod tests {
     fn refused(code: u16) -> Error {
         Error::Refused {
             request: "listing pod team-a/p".to_owned(),
+            namespace: Some("team-a".to_owned()),
             refusal: Refusal {
                 status: code,
                 ..Refusal::default()

@@ -56,7 +56,7 @@ impl ObserveConfig {
             namespace: read.optional(&POD_NAMESPACE),
             kubernetes: read.kubernetes(host),
             reporting: Reporting::read(&mut read),
-            terminal: Terminal::load(environment),
+            terminal: read.terminal(),
         };
         read.done(config)
     }

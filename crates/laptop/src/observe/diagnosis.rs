@@ -33,7 +33,7 @@ pub(super) enum Kind {
 }
 
 impl Diagnosis {
-    pub(super) fn of(error: &Error, namespace: &str) -> Self {
+    pub(super) fn of(error: &Error) -> Self {
         let kind = match error.status() {
             Some(401 | 403) => Kind::Denied,
             Some(429 | 500..=599) => Kind::Busy,
@@ -72,7 +72,7 @@ impl Diagnosis {
         Self {
             what,
             remedy,
-            role: error.missing_role_of_a_person(namespace),
+            role: error.missing_role_of_a_person(),
             kind,
         }
     }

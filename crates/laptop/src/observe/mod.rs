@@ -202,10 +202,7 @@ async fn observe(
         &invocation.pod,
     )
     .await
-    .map_err(|error| {
-        let namespace = config.namespace.as_deref().unwrap_or("default");
-        Error::Kubernetes(Diagnosis::of(&error, namespace))
-    })?
+    .map_err(|error| Error::Kubernetes(Diagnosis::of(&error)))?
     .with_spread(RECONNECTS);
     let record = match &invocation.record {
         Some(wanted) => Some(Record::create(wanted).map_err(|source| Error::Record {
@@ -244,7 +241,7 @@ async fn observe(
     let (took, mut steps) = mpsc::channel(STEPS);
     let on_step = |step: Step<'_>| match step {
         // If the channel is full, it already contains similar failures.
-        Step::Failed(error) => drop(took.try_send(Some(Diagnosis::of(error, &namespace)))),
+        Step::Failed(error) => drop(took.try_send(Some(Diagnosis::of(error)))),
         Step::Opened => drop(took.try_send(None)),
         Step::Listed | Step::Restarted => {}
     };
