@@ -431,18 +431,8 @@ fn reply_of(result: &Result<Accepted, Error>) -> Reply {
     match result {
         Ok(_) => Reply::Success,
         Err(Error::Status { status, .. }) => Reply::from_status(*status),
-        Err(Error::Ambiguous { .. }) => Reply::Ambiguous,
-        Err(
-            Error::Token(_)
-            | Error::Unfit { .. }
-            | Error::Connect { .. }
-            | Error::Setup(_)
-            | Error::File { .. }
-            | Error::NotInFile { .. },
-        ) => Reply::NotSent,
-        // Heartbeats do not produce these errors. For them, an unreadable answer counts as
-        // accepted.
-        Err(Error::Unreadable { .. } | Error::Endless { .. }) => Reply::Ambiguous,
+        Err(error) if service::answer(error) == Answer::NotSent => Reply::NotSent,
+        Err(_) => Reply::Ambiguous,
     }
 }
 

@@ -74,7 +74,7 @@ impl Machine {
                 failed(None);
                 self.give_up_head(DropCause::Refused, actions);
             }
-            Answer::Disowned { .. } if self.link.is_orphaned_by_answer(now.elapsed) => {
+            Answer::Disowned { .. } if self.link.disowned(now.elapsed) => {
                 failed(None);
                 self.orphan(actions);
             }
@@ -94,12 +94,7 @@ impl Machine {
                         self.link.may_still_deliver();
                     }
                 }
-                let retry_at = self.wait_after_failure(answer, now.elapsed);
-                actions.push(Action::Note(Note::Failed {
-                    beat,
-                    answer: answer.clone(),
-                    retry_at: Some(retry_at),
-                }));
+                failed(Some(self.wait_after_failure(answer, now.elapsed)));
             }
         }
     }

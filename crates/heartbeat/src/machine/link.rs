@@ -91,9 +91,9 @@ impl Link {
         !std::mem::replace(&mut self.tried_another_token, true)
     }
 
-    /// The service says that the run belongs to no pod or to another. Whether podbeat concludes
-    /// that this is so.
-    pub(super) fn is_orphaned_by_answer(&mut self, now: Duration) -> bool {
+    /// Counts one more answer that says that the run belongs to no pod or to another. Returns
+    /// whether podbeat concludes that this is so.
+    pub(super) fn disowned(&mut self, now: Duration) -> bool {
         let (count, since) = self.disowned.unwrap_or((0, now));
         let count = count.saturating_add(1);
         self.disowned = Some((count, since));

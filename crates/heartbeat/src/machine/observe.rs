@@ -27,7 +27,7 @@ impl Machine {
         self.settings.identity.learn(&pod);
         if self.settings.identity.job_retry_count.is_none()
             && let Some(job) = &pod.job
-            && self.pod.counts_retries()
+            && self.pod.begins_counting_retries()
         {
             actions.push(Action::CountRetries(job.clone()));
         }

@@ -98,8 +98,8 @@ impl Pod {
         !std::mem::replace(&mut self.noted_missing, true)
     }
 
-    /// Whether the retries must be counted: once.
-    pub(super) fn counts_retries(&mut self) -> bool {
+    /// Returns whether to count the retries now: the first time.
+    pub(super) fn begins_counting_retries(&mut self) -> bool {
         !std::mem::replace(&mut self.counts_retries, true)
     }
 
