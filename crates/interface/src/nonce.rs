@@ -57,7 +57,11 @@ pub struct Unusable(#[source] Error);
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("cannot read the nonce from {}; use a file that this user can read, with the nonce on one line", path.display())]
+    #[error(
+        "cannot read the nonce from {}; use a file that this user can read, with the nonce on one \
+         line",
+        path.display()
+    )]
     Read {
         /// The file.
         path: PathBuf,

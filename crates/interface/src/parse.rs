@@ -1,5 +1,5 @@
-//! Parsers of settings: from what users write to values. An error says what is wrong without the
-//! value, unless it is no secret.
+//! Parsers of settings. Their errors say what is wrong. Only errors of settings that are not secret
+//! repeat a part of the value.
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -16,9 +16,9 @@ use crate::setting::{Bounds, in_words};
 /// How log lines are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
-    /// For eyes.
+    /// Text for people.
     Text,
 }
 
@@ -26,14 +26,14 @@ pub(crate) fn path(value: OsString) -> Result<PathBuf, &'static str> {
     Ok(value.into())
 }
 
-/// A text with the white space around it.
+/// A text with its surrounding white space.
 pub(crate) fn utf8(value: OsString) -> Result<String, &'static str> {
     value.into_string().map_err(|_| NOT_UTF8)
 }
 
 pub(crate) const NOT_UTF8: &str = "not valid UTF-8";
 
-/// Any text. Where it is read, more is checked.
+/// Any text. The code that reads the setting checks more.
 pub(crate) fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
@@ -103,7 +103,8 @@ pub(crate) fn header_text(text: &str) -> Result<Secret, String> {
         return Ok(Secret::new(text));
     }
     Err(
-        "not valid in a header: a token must have only visible ASCII characters, without spaces (the value is not shown)"
+        "not valid in a header: a token must have only visible ASCII characters, without spaces \
+         (the value is not shown)"
             .to_owned(),
     )
 }
@@ -115,7 +116,7 @@ pub(crate) fn nonce(text: &str) -> Result<Secret, String> {
 /// A text without control characters.
 ///
 /// # Errors
-/// It has some.
+/// The text has control characters.
 pub fn printable(text: &str) -> Result<String, String> {
     if text.chars().any(char::is_control) {
         return Err("contains control characters".to_owned());
@@ -123,10 +124,10 @@ pub fn printable(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A DNS subdomain (RFC 1123), as Kubernetes demands of names.
+/// A DNS subdomain (RFC 1123), as Kubernetes requires for names.
 ///
 /// # Errors
-/// It is none.
+/// The text is not one.
 pub fn dns_name(text: &str) -> Result<String, String> {
     const LONGEST: usize = 253;
     let label = |label: &str| {

@@ -62,7 +62,7 @@ pub struct Reader<'read, E> {
 }
 
 impl<'read, E: Environment> Reader<'read, E> {
-    /// Reads the settings of a command. These are its rows, which have its flags.
+    /// A reader for the settings of a command. `rows` has their flags in this command.
     #[must_use]
     pub fn new(rows: &'read [Row], flags: &'read Flags, environment: &'read E) -> Self {
         Self {
@@ -96,8 +96,8 @@ impl<'read, E: Environment> Reader<'read, E> {
         Errors(self.faults)
     }
 
-    /// Adds what is wrong with a variable, which may be no setting, such as `HTTPS_PROXY`. It must
-    /// not repeat the value of a secret.
+    /// Adds a fault of a variable, which may be one without a setting, such as `HTTPS_PROXY`. The
+    /// problem must not repeat the value of a secret.
     pub fn fault_of(&mut self, variable: &'static str, problem: impl Into<String>) {
         let row = self.rows.iter().find(|row| row.variable == variable);
         self.faults.push(Fault {
@@ -107,7 +107,7 @@ impl<'read, E: Environment> Reader<'read, E> {
         });
     }
 
-    /// Adds what is wrong with a setting. It must not repeat the value of a secret.
+    /// Adds a fault of a setting. The problem must not repeat the value of a secret.
     pub fn fault<T, D>(&mut self, setting: &Setting<T, D>, problem: impl Into<String>) {
         self.fault_of(setting.row.variable, problem);
     }
@@ -134,7 +134,8 @@ impl<'read, E: Environment> Reader<'read, E> {
         self.optional_with(setting, Ok)
     }
 
-    /// The same, checked further. `None` if it is malformed, and then there is a fault.
+    /// Like [`optional`](Self::optional), with another check. `None` if the value is malformed,
+    /// which adds a fault.
     pub fn optional_with<T, D, U>(
         &mut self,
         setting: &Setting<T, D>,
@@ -142,41 +143,16 @@ impl<'read, E: Environment> Reader<'read, E> {
     ) -> Option<U> {
         let row = &setting.row;
         let value = self.given(row)?;
-        let parse = match setting.parse {
-            Parse::Raw(make) => match make(value).map_err(str::to_owned).and_then(check) {
-                Ok(value) => return Some(value),
-                Err(problem) => {
-                    self.fault_of(row.variable, problem);
-                    return None;
-                }
-            },
-            Parse::Text(parse) => parse,
+        let parsed = match setting.parse {
+            Parse::Raw(make) => make(value).map_err(str::to_owned).and_then(check),
+            Parse::Text(parse) => of_text(row, value, |text| parse(text).and_then(check)),
             Parse::Within(bounds, parse) => {
-                return self.text(row, value, |text| parse(text, bounds).and_then(check));
+                of_text(row, value, |text| parse(text, bounds).and_then(check))
             }
         };
-        self.text(row, value, |text| parse(text).and_then(check))
-    }
-
-    fn text<U>(
-        &mut self,
-        row: &Row,
-        value: OsString,
-        check: impl FnOnce(&str) -> Result<U, String>,
-    ) -> Option<U> {
-        let problem = match value.into_string() {
-            Err(_) => NOT_UTF8.to_owned(),
-            Ok(text) => match check(trimmed::text(&text)) {
-                Ok(value) => return Some(value),
-                // A URL may contain a password before an @, or a key behind a ? or #.
-                Err(problem) if row.kind == Kind::Secret || text.contains(['@', '?', '#']) => {
-                    problem
-                }
-                Err(problem) => format!("{problem}; the value is {}", quoted(&text)),
-            },
-        };
-        self.fault_of(row.variable, problem);
-        None
+        parsed
+            .map_err(|problem| self.fault_of(row.variable, problem))
+            .ok()
     }
 
     /// A setting with a default.
@@ -185,12 +161,12 @@ impl<'read, E: Environment> Reader<'read, E> {
             .unwrap_or_else(|| setting.default.clone())
     }
 
-    /// A setting that must be there. `wanted` says what to set it to.
+    /// A required setting. `wanted` says what to set it to.
     pub fn required<T>(&mut self, setting: &Setting<T>, wanted: &str) -> Option<T> {
         self.required_if(true, setting, wanted, Ok)
     }
 
-    /// A setting that must be there if it is required, checked further. `wanted` says what to set
+    /// A setting that is required under a condition, with another check. `wanted` says what to set
     /// it to.
     pub fn required_if<T, U>(
         &mut self,
@@ -226,13 +202,13 @@ impl<'read, E: Environment> Reader<'read, E> {
         Proxies::read(|variable| self.environment.get(variable))
     }
 
-    /// What the environment says of the terminal.
+    /// What the terminal can show, by the environment.
     #[must_use]
     pub fn terminal(&self) -> Terminal {
         Terminal::load(self.environment)
     }
 
-    /// The image's build goes by the pod's service account alone.
+    /// The image's build uses only the pod's service account.
     fn no_kubeconfig(&mut self, file: bool, context: bool) {
         const PROBLEM: &str = "only the build for a laptop reads a kubeconfig (cargo feature `laptop`); unset it to use the pod's \
                                service account";
@@ -273,4 +249,20 @@ impl<'read, E: Environment> Reader<'read, E> {
             proxies: self.proxies(),
         }
     }
+}
+
+/// Parses a text. An error repeats the text, unless it may contain a secret.
+fn of_text<T>(
+    row: &Row,
+    value: OsString,
+    parse: impl FnOnce(&str) -> Result<T, String>,
+) -> Result<T, String> {
+    let text = value.into_string().map_err(|_| NOT_UTF8.to_owned())?;
+    parse(trimmed::text(&text)).map_err(|problem| {
+        // A URL may contain a password before an @, or a key behind a ? or #.
+        if row.kind == Kind::Secret || text.contains(['@', '?', '#']) {
+            return problem;
+        }
+        format!("{problem}; the value is {}", quoted(&text))
+    })
 }

@@ -1,6 +1,7 @@
-//! Each setting, defined once: its variable, its flag, its default, its parser and its text.
-//! Help texts and documents print them, and a `Reader` reads by them.
+//! Each setting, defined once: variable, flag, default, parser and documentation. Help texts and
+//! documents print these definitions, and a `Reader` reads values with them.
 
+use std::borrow::Cow;
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,8 +15,8 @@ use podbeat_task_runs::Secret;
 use self::Parse::{Raw, Text, Within};
 use crate::parse::{self, LogFormat};
 
-/// A setting whose value is a `T`. `D` is `T` if the default is a value, and `()` if it is words,
-/// because there is none or because it depends on something.
+/// A setting with a value of type `T`. `D` is `T` if the default is a value. It is `()` if the
+/// default is only described, because there is none or because it depends on something.
 #[derive(Debug)]
 pub struct Setting<T: 'static, D: 'static = ()> {
     /// The setting as users see it.
@@ -27,11 +28,11 @@ pub struct Setting<T: 'static, D: 'static = ()> {
 /// How a value is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Parse<T> {
-    /// As it is given.
+    /// Unchanged.
     Raw(fn(OsString) -> Result<T, &'static str>),
-    /// From a text without white space around it.
+    /// As a text without surrounding white space.
     Text(fn(&str) -> Result<T, String>),
-    /// The same, within the bounds of [`Row`].
+    /// Like `Text`, within bounds.
     Within(Bounds, fn(&str, Bounds) -> Result<T, String>),
 }
 
@@ -77,24 +78,24 @@ enum Shown {
 impl Row {
     /// The default, or what makes the setting required.
     #[must_use]
-    pub fn default(&self) -> String {
+    pub fn default(&self) -> Cow<'static, str> {
         match self.default {
-            Shown::Text(text) => text.to_owned(),
-            Shown::Duration(duration) => in_words(duration),
+            Shown::Text(text) => text.into(),
+            Shown::Duration(duration) => in_words(duration).into(),
         }
     }
 
     /// What the setting means, with its bounds.
     #[must_use]
-    pub fn meaning(&self) -> String {
+    pub fn meaning(&self) -> Cow<'static, str> {
         let meaning = self.meaning.trim_start();
         match self.bounds {
-            None => meaning.to_owned(),
+            None => meaning.into(),
             Some(Bounds { least, most }) if most == Duration::MAX => {
-                format!("{meaning}; at least {}", in_words(least))
+                format!("{meaning}; at least {}", in_words(least)).into()
             }
             Some(Bounds { least, most }) => {
-                format!("{meaning}; {} to {}", in_words(least), in_words(most))
+                format!("{meaning}; {} to {}", in_words(least), in_words(most)).into()
             }
         }
     }
@@ -105,7 +106,7 @@ impl Row {
         Self { flag, ..self }
     }
 
-    /// The same setting, where the default is something else.
+    /// The same setting, with another description of its default.
     #[must_use]
     pub const fn with_default(self, words: &'static str) -> Self {
         let default = Shown::Text(words);
@@ -132,7 +133,7 @@ impl<T> Setting<T, &'static str> {
     }
 }
 
-/// What each definition in `settings!` has.
+/// The parts that each definition in `settings!` has.
 #[derive(Clone, Copy)]
 struct Names {
     variable: &'static str,
@@ -164,7 +165,7 @@ const fn new<T, D>(
     }
 }
 
-/// A setting whose default is words.
+/// A setting whose default is only described.
 const fn setting<T>(names: Names, words: &'static str, parse: Parse<T>) -> Setting<T> {
     new(names, Kind::Value, (), Shown::Text(words), parse)
 }
@@ -188,7 +189,7 @@ const fn duration(names: Names, default: Duration, bounds: Bounds) -> Setting<Du
     new(names, Kind::Value, default, shown, parse)
 }
 
-/// A setting whose default is a value. `words` is what users write for it.
+/// A setting whose default is a value. `words` is its form for users.
 const fn valued<T, D>(
     names: Names,
     default: D,
@@ -202,12 +203,12 @@ const fn bounds(least: Duration, most: Duration) -> Bounds {
     Bounds { least, most }
 }
 
-/// For one attempt or one request.
+/// The bounds of the timeout of one attempt or one request.
 const TIMEOUTS: Bounds = bounds(millis(100), secs(300));
 const INFO: &str = "info";
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Defines settings, and the table of them. The comment of each is its text for users.
+/// Defines settings and their table. The comment of each setting is its documentation for users.
 macro_rules! settings {
     ($(#[$doc:meta])* $table:ident: $(
         $(#[doc = $meaning:literal])+
@@ -412,7 +413,7 @@ settings! {
 }
 
 settings! {
-    /// What the agent does not read, or reads although it is no setting.
+    /// Settings that the agent does not read, and variables that it reads but documents elsewhere.
     OTHERS:
 
     /// timeout of one request
@@ -462,13 +463,13 @@ pub static SERVICE_SETTINGS: &[Row] = &[
     ALLOW_HTTP.row,
 ];
 
-/// So many seconds.
+/// A duration in seconds.
 #[must_use]
 pub const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// So many milliseconds.
+/// A duration in milliseconds.
 #[must_use]
 pub const fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
