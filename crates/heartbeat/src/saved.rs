@@ -1,9 +1,8 @@
-//! What outlives the process: the part of the machine that a journal keeps, in a form that can be
-//! written down.
+//! The part of the machine that a journal keeps after the process ends.
 //!
-//! A heartbeat is in it before its first attempt begins, so that whoever comes after a crash sends
-//! it with the same nonce. Periodic heartbeats are not: they bring no news, and so a pod at rest
-//! writes nothing.
+//! The journal has each heartbeat before its first attempt begins, so that after a crash the next
+//! process sends it with the same nonce. It has no periodic heartbeats: they have no news, and so
+//! an idle pod writes nothing.
 //!
 //! The journal's form is here, too, for the agent that writes it and for commands that read it. The
 //! parser is bounded and trusts nothing.
@@ -23,32 +22,32 @@ use super::report::Identity;
 use crate::observation::Why;
 use crate::observation::{Exit, Sidecar};
 
-/// Everything that the machine needs to go on where an earlier process was.
+/// Everything that the machine needs to continue where an earlier process ended.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Saved {
-    /// How many heartbeats were decided so far.
+    /// How many heartbeats of this pod there were.
     pub beats: u64,
-    /// What waits, oldest first, the last heartbeat included.
+    /// The heartbeats that wait, oldest first, including the last heartbeat.
     pub outbox: Vec<SavedBeat>,
     /// How far the last heartbeat has come.
     pub last_heartbeat: LastHeartbeat,
-    /// Why it is due; absent if it isn't, and in what earlier versions wrote down.
+    /// Why the last heartbeat is due. Absent if it is not, and in journals of earlier versions.
     pub cause: Option<Cause>,
-    /// What the pod showed of itself, for the members that settings leave open.
+    /// What the pod showed of the members that the settings omit.
     pub identity: Identity,
-    /// Whether the pod was ever seen: only then can it be gone.
+    /// Whether podbeat ever saw the pod. Only then can it be gone.
     pub was_seen: bool,
-    /// What was last seen of each reported container.
+    /// The last known state of each reported container.
     pub statuses: Vec<ContainerStatus>,
-    /// When the API last showed or confirmed it.
+    /// When the API last showed or confirmed these states.
     pub confirmed_at: Option<Timestamp>,
-    /// The last exits of each container that were told of.
+    /// The last exits of each container that a heartbeat reports.
     pub exits: Vec<(String, Exit)>,
     /// Those seen since the last heartbeat was due.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub late_exits: Vec<(String, Exit)>,
-    /// What the API said of why the pod ends or can't begin.
+    /// Why the pod ends or cannot start, as the API says it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub why: Vec<Why>,
     /// `metadata.deletionTimestamp`.
@@ -66,21 +65,20 @@ pub struct SavedBeat {
     pub number: u64,
     /// Why it exists.
     pub kind: Kind,
-    /// Its body, nonce included.
+    /// Its body, including the nonce.
     pub request: HeartbeatTaskRunRequest,
-    /// Whether it is the first to tell of an exit.
+    /// Whether it is the first with an exit.
     pub tells_exit: bool,
-    /// When it was decided.
+    /// When it was queued.
     pub queued_at: Timestamp,
-    /// Whether an attempt may have arrived, one in flight included.
+    /// Whether an attempt may have arrived, including one in flight.
     pub may_have_arrived: bool,
-    /// Whether it goes without containerStatus because the service refused it.
+    /// Whether it has no containerStatus because the service refused it once.
     pub stripped: bool,
 }
 
 impl Saved {
-    /// Whether the last heartbeat was due for a signal and nothing else, so that it may not have
-    /// told the task's end.
+    /// Whether the last heartbeat was due only for a signal, so that it may lack the task's end.
     #[must_use]
     pub fn is_by_signal_alone(&self) -> bool {
         self.cause == Some(Cause::Signal)
@@ -91,16 +89,16 @@ impl Saved {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LastHeartbeat {
-    /// Not accepted; if it is due, it waits in the outbox.
+    /// Not accepted. If it is due, it waits in the outbox.
     #[default]
     Open,
-    /// Accepted. If it is still in the outbox, it is to be sent again behind an earlier request
-    /// that may arrive late.
+    /// Accepted. If it is still in the outbox, podbeat must repeat it, because an earlier request
+    /// may arrive late.
     Accepted,
-    /// Refused, also without containerStatus. It stays in the outbox as a witness and is not sent
-    /// any more.
+    /// Refused, also without containerStatus. It stays in the outbox, so that the journal shows it,
+    /// and is never sent again.
     Refused,
-    /// The service disowned the run.
+    /// The service said that the run does not belong to this pod.
     Orphaned,
 }
 
@@ -118,39 +116,39 @@ impl SavedBeat {
     }
 }
 
-/// The form that this version writes. One that reads it differently must have another number.
+/// The version of the format. Another meaning of the same members needs another number.
 pub const VERSION: u32 = 1;
 
-/// The most that is written, and so the most that is read, in bytes. The outbox takes 2 MiB at
-/// most, written down; what else stands in a journal is what the core keeps of one pod. Read, it
-/// takes twice as much memory, and a container has 32 MiB.
+/// The largest journal, in bytes, for reading and writing. The outbox takes at most 2 MiB of it.
+/// The rest is what the core keeps of one pod. In memory it takes twice as much, and a container
+/// has 32 MiB.
 pub const LARGEST: u64 = 8 << 20;
 
-/// Bytes that are read at once.
+/// The size of the read buffer, in bytes.
 const AT_ONCE: usize = 8 << 10;
 
-/// The most objects that a journal has. A heartbeat has three for each container, of 20 bytes and
-/// more each, and the outbox has its 2 MiB; an empty one, of which 2.7 million would fit, takes 200
-/// bytes of memory.
+/// The most JSON objects in a journal. A heartbeat has three for each container, with at least 20
+/// bytes each, and the outbox has at most 2 MiB. Without this limit, 2.7 million empty objects
+/// would fit, and each takes 200 bytes of memory.
 const OBJECTS: usize = 100_000;
 
-/// What a journal holds.
+/// The content of a journal.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Contents {
-    /// The form.
+    /// The version of the format.
     pub version: u32,
     /// The run.
     pub task_run_id: String,
-    /// The pod, once it is known.
+    /// The pod's UID, once it is known.
     pub pod_uid: Option<String>,
-    /// The token that the service handed out last.
+    /// The token that the service sent last.
     pub renewed_token: Option<Renewed>,
-    /// What the core knew.
+    /// The state of the core.
     pub machine: Saved,
 }
 
-/// The same, to be written.
+/// The content of a journal, for writing.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry<'kept> {
@@ -162,7 +160,7 @@ pub struct Entry<'kept> {
 }
 
 impl<'kept> Entry<'kept> {
-    /// Of this version.
+    /// An entry in this version's format.
     #[must_use]
     pub fn new(
         task_run_id: &'kept str,
@@ -181,8 +179,8 @@ impl<'kept> Entry<'kept> {
 }
 
 impl Contents {
-    /// Whether it is of this run and this pod; of any pod of the run where one of the two isn't
-    /// known.
+    /// Whether the journal is of this run and this pod. If one of the two UIDs is unknown, only the
+    /// run counts.
     #[must_use]
     pub fn is_of(&self, run: &str, pod_uid: Option<&str>) -> bool {
         let of_another_pod = self
@@ -194,37 +192,37 @@ impl Contents {
     }
 }
 
-/// Read first, because everything else may look different in another version.
+/// Parsed first, because another version may define everything else differently.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Versioned {
     version: u32,
 }
 
-/// Why a file is no journal that this version reads.
+/// Why this version cannot read a file as a journal.
 #[derive(Debug, thiserror::Error)]
 pub enum Malformed {
-    /// The file can't be read.
+    /// The file cannot be read.
     #[error("the file cannot be read")]
     Unreadable(#[source] io::Error),
-    /// No journal is so large.
+    /// The file is larger than any journal.
     #[error("the file is larger than {} MiB", LARGEST >> 20)]
     TooLarge,
-    /// No journal has so many parts.
+    /// The file has more objects than any journal.
     #[error("the file has more than {OBJECTS} objects")]
     TooMany,
-    /// It ends too early, or is something else.
+    /// The file ends too early, or is not a journal.
     #[error("the file is damaged, or not a journal")]
     Torn(#[source] Where),
-    /// Another version's.
+    /// A newer version wrote the file.
     #[error(
         "a newer version of podbeat wrote the file (format {0}; this version supports {VERSION})"
     )]
     Newer(u32),
 }
 
-/// Where the JSON went wrong. The parser's own words may repeat what the file holds, a token
-/// perhaps.
+/// Where the JSON is invalid. The parser's own message could repeat a part of the file, such as a
+/// token.
 #[derive(Debug)]
 pub struct Where {
     line: usize,
@@ -239,10 +237,10 @@ impl fmt::Display for Where {
     }
 }
 
-/// Reads a journal, part by part, and twice: the version first.
+/// Reads a journal in parts, and twice: the version first.
 ///
 /// # Errors
-/// It can't be read, or is none that this version knows.
+/// The journal cannot be read, or this version does not know its format.
 pub fn parse(from: &mut (impl Read + Seek)) -> Result<Contents, Malformed> {
     let version = json::<Versioned>(from)?.version;
     match version {
@@ -276,7 +274,7 @@ fn json<T: DeserializeOwned>(from: &mut dyn Read) -> Result<T, Malformed> {
     })
 }
 
-/// Passes JSON on until there were too many objects in it.
+/// Passes JSON on, and fails once it contains too many objects.
 struct Objects<R> {
     from: R,
     left: usize,

@@ -72,7 +72,8 @@ pub fn to_proxy(
 pub enum Unfit {
     /// The roots can't be used, or there are none.
     #[error(
-        "no usable root certificates; check that the CA file contains CA certificates, or that the system has root certificates"
+        "no usable root certificates; check that the CA file contains CA certificates, \
+         or that the system has root certificates"
     )]
     Roots(#[source] Error),
     /// The client's certificate and key can't be used.
@@ -80,7 +81,8 @@ pub enum Unfit {
     Identity(#[source] Error),
     /// The client's key can't be used. ring signs with fewer kinds of keys than it verifies.
     #[error(
-        "the client key cannot be used; it must be RSA of 2048 to 4096 bits, ECDSA on P-256 or P-384, or Ed25519, not encrypted"
+        "the client key cannot be used; it must be RSA of 2048 to 4096 bits, ECDSA on P-256 \
+         or P-384, or Ed25519, not encrypted"
     )]
     Key,
 }

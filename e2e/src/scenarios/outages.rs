@@ -249,7 +249,7 @@ pub(super) async fn kubelet_restart(play: &Play, _: Kind) -> Result<(), Error> {
             .into_iter()
             .any(|heartbeat| heartbeat.is_final());
         expect(!told, || {
-            "nobody but kubelet could tell of an end".to_owned()
+            "only the kubelet could have reported an end".to_owned()
         })?;
     }
     play.stage.node.lock().await.start_kubelet()?;

@@ -611,7 +611,7 @@ impl Judge {
         }
         for told in silent {
             self.complain(format!(
-                "G7: a marker tells what the final doesn't: {told:?}"
+                "G7: a marker reports an exit that the last heartbeat lacks: {told:?}"
             ));
         }
     }
