@@ -21,6 +21,7 @@ use podbeat_interface::reporting::Reporting;
 use podbeat_interface::service::{ServiceConfig, ServiceUrl};
 pub use podbeat_interface::setting::SETTINGS;
 use podbeat_interface::setting::{self, REQUEST_TIMEOUT, Row, SERVICE_SETTINGS, TIMEOUT};
+use podbeat_interface::unknown::Unknown;
 use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::trace::{self, TraceParent};
@@ -123,6 +124,8 @@ pub struct Config {
     pub dry_run: bool,
     /// The connection to the Kubernetes API.
     pub kubernetes: Access,
+    /// Variables with podbeat's prefix that are not settings.
+    pub unknown: Option<Unknown>,
 }
 
 /// The settings of `podbeat exec`, validated.
@@ -244,6 +247,7 @@ impl Config {
             trace: trace(read.optional(&setting::TRACEPARENT)),
             dry_run,
             kubernetes,
+            unknown: read.unknown(),
         }
     }
 }

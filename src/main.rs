@@ -16,7 +16,9 @@ use podbeat::config::{Config, ExecConfig, Partial, ReapConfig};
 use podbeat::{agent, check, exec, reap, telemetry, undumpable};
 use podbeat_interface::environment::{Flags, ProcessEnvironment};
 use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_interface::reader::Errors;
 use podbeat_interface::terminal::Inert;
+use podbeat_interface::unknown::Unknown;
 #[cfg(feature = "laptop")]
 use podbeat_laptop::observe::Ended;
 use signal_hook_tokio::Signals;
@@ -43,13 +45,18 @@ fn main() -> ExitCode {
     if !matches!(cli, Cli::Exec { .. }) {
         undumpable::protect();
     }
+    // The agent logs it, `podbeat check` has a check, and each setting of `podbeat exec` is required.
+    let warns = !matches!(cli, Cli::Agent(_) | Cli::Check { .. } | Cli::Exec { .. });
+    if warns {
+        warn_of_unknown();
+    }
     let called = cli.called();
     let ending = match cli {
         Cli::Agent(flags) => run_agent(&flags),
         Cli::Exec { flags, command } => match ExecConfig::load(&flags, &ProcessEnvironment) {
             // The exit code of the task's command.
             Ok(config) => return exec::run(&config, &command).into(),
-            Err(errors) => failed(Ending::Usage, &errors),
+            Err(errors) => invalid(&errors),
         },
         Cli::Install(path) => match exec::install(&path) {
             // Like a command that succeeded.
@@ -94,7 +101,7 @@ fn run_agent(flags: &Flags) -> Ending {
         };
         let config = match Config::load(flags, &ProcessEnvironment) {
             Ok(config) => config,
-            Err(errors) => return failed(Ending::Usage, &errors),
+            Err(errors) => return invalid(&errors),
         };
         if let Err(error) = telemetry::log::install(&config) {
             return failed(Ending::Internal, &error);
@@ -158,6 +165,21 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
         .enable_io()
         .enable_time()
         .build()
+}
+
+/// Prints everything that is wrong with the settings of the agent or of `podbeat exec`.
+fn invalid(errors: &Errors) -> Ending {
+    // The user may have misspelt the name of a required setting.
+    warn_of_unknown();
+    failed(Ending::Usage, errors)
+}
+
+/// Warns about variables with podbeat's prefix that are not settings.
+fn warn_of_unknown() {
+    if let Some(unknown) = Unknown::load(&ProcessEnvironment) {
+        let text = format!("podbeat: ignoring unknown environment variables: {unknown}\n");
+        print(&mut stderr(), text.as_bytes());
+    }
 }
 
 fn failed(ending: Ending, error: &dyn std::error::Error) -> Ending {

@@ -18,7 +18,8 @@ fn document() -> String {
          This page is generated from the tables of settings and exit codes by `just docs`; a test compares.\n\n\
          Each setting is an environment variable and a flag of `podbeat agent`. The flag takes precedence. podbeat treats \
          an empty value, or a value of only white space, as unset. Write durations as `500ms`, `30s` or `2m`. podbeat \
-         reports all missing and invalid settings at once, by name, with exit code 64. It never shows the value of a \
+         reports all missing and invalid settings at once, by name, with exit code 64. It warns about \
+         unknown variables that begin with `PODBEAT_`. It never shows the value of a \
          secret. A boolean is `true` or `false`.\n\n\
          In a cluster, put shared settings into the ConfigMap `podbeat` (chart: `settings.*`). Every installation method \
          sets the rest; you provide `PODBEAT_SERVICE_URL`, the token and the run ID. podbeat reads its settings when it \

@@ -50,6 +50,33 @@ async fn with_nothing_set_every_missing_setting_is_named_at_once() {
     }
 }
 
+/// `podbeat agent` logs them, and `podbeat check` has a check (`logged`, `check::faults`).
+#[tokio::test]
+async fn unknown_variables_are_named_where_a_setting_is_missing_and_before_other_commands() {
+    let unknown = [(
+        "PODBEAT_SERVICE_URI",
+        "https://user:hunter2@ica.example\u{1b}[2J",
+    )];
+    let warning = "podbeat: ignoring unknown environment variables: PODBEAT_SERVICE_URI (did you mean PODBEAT_SERVICE_URL?)\n";
+    for arguments in [
+        &[][..],
+        &["exec", "--", "true"],
+        &["reap", "--selector", "a=b"],
+        #[cfg(feature = "laptop")]
+        &["runs", "list"],
+        #[cfg(feature = "laptop")]
+        &["observe", "p", "--interval", "never"],
+    ] {
+        let (code, text) = run(&unknown, arguments).await;
+        assert_eq!(
+            (code, text.matches(warning).count()),
+            (64, 1),
+            "{arguments:?}: {text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
+
 #[tokio::test]
 async fn every_malformed_setting_is_named_at_once_and_no_secret_is_shown() {
     let settings = [

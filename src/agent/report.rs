@@ -127,6 +127,9 @@ impl Report {
         if let Trace::Unfit(unfit) = &config.trace {
             Message::UnfitTraceparent { error: unfit }.emit();
         }
+        if let Some(unknown) = &config.unknown {
+            Message::UnknownVariables { variables: unknown }.emit();
+        }
         Self {
             hides_nonce: config.nonce.is_some(),
             dry_run: config.dry_run,

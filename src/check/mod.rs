@@ -32,6 +32,7 @@ use crate::journal;
 const SETTINGS: &str = "settings";
 #[cfg(feature = "laptop")]
 const PROFILE: &str = "settings.profile";
+const UNKNOWN: &str = "settings.unknown";
 const FILES: &str = "settings.files";
 const SOURCE: &str = "token.source";
 
@@ -142,6 +143,12 @@ async fn look(partial: &Partial, limit: Duration) -> Vec<Finding> {
     #[cfg(feature = "laptop")]
     if let Some(profile) = &partial.profile {
         found.push(Finding::ok(PROFILE, profile));
+    }
+    if let Some(unknown) = &config.unknown {
+        let seen = format!("unknown environment variables: {unknown}");
+        let remedy = "Correct or remove these variables in podbeat's container. podbeat ignores them. See \
+                      docs/configuration.md for all settings.";
+        found.push(Finding::warning(UNKNOWN, seen, remedy));
     }
     found.extend(service);
     found.extend(kubernetes);

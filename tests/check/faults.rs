@@ -592,6 +592,19 @@ async fn settings_that_are_missing_keep_nothing_else_from_being_checked() {
 }
 
 #[tokio::test]
+async fn an_unknown_variable_is_a_warning() {
+    let world = world().await;
+    let mut settings = settings(&world);
+    set(&mut settings, "PODBEAT_TASK_CONTAINER", "hunter2");
+    let checked = check(&settings).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+    assert_eq!(checked.check("settings.unknown")["state"], "warning");
+    let seen = "PODBEAT_TASK_CONTAINER (did you mean PODBEAT_TASK_CONTAINERS?)";
+    says(&checked, "settings.unknown", seen, "configuration.md");
+    assert!(!format!("{checked:?}").contains("hunter2"));
+}
+
+#[tokio::test]
 async fn the_run_is_that_of_the_pods_index() {
     let world = with_options(knowing(["trn.9-4"])).await;
     let mut settings = settings(&world);

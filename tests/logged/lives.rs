@@ -284,6 +284,8 @@ async fn wrong_names() -> Vec<Value> {
     let names = [
         ("PODBEAT_CONTAINER_NAME", "hearbeat"),
         ("PODBEAT_TASK_CONTAINERS", "main,mian"),
+        ("PODBEAT_INTERVALL", "1s"),
+        ("PODBEAT_SERVER_SERVICE_HOST", "10.0.0.1"),
     ];
     let podbeat = Podbeat::start(&world, "log-1", &names);
     until_main_is(&world, "running").await;
@@ -293,6 +295,13 @@ async fn wrong_names() -> Vec<Value> {
         )
         .await;
     assert_eq!(strangers["containers"], "mian");
+    let unknown = podbeat
+        .until_logged("ignoring unknown environment variables")
+        .await;
+    assert_eq!(
+        unknown["variables"],
+        "PODBEAT_INTERVALL (did you mean PODBEAT_INTERVAL?)"
+    );
     podbeat.signal(Signal::TERM);
     all.extend(podbeat.end_in_lines().await.1);
     let podbeat = Podbeat::start(

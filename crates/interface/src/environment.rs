@@ -8,6 +8,9 @@ pub trait Environment {
     /// The variable's value, if the variable is set.
     fn get(&self, variable: &str) -> Option<OsString>;
 
+    /// The names of all variables that are set, in any order.
+    fn names(&self) -> Vec<OsString>;
+
     /// The profile that supplies values for unset variables, and its file, as text for people.
     fn profile(&self) -> Option<String> {
         None
@@ -26,11 +29,23 @@ impl Environment for ProcessEnvironment {
     fn get(&self, variable: &str) -> Option<OsString> {
         std::env::var_os(variable)
     }
+
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "this is the one place that reads the environment"
+    )]
+    fn names(&self) -> Vec<OsString> {
+        std::env::vars_os().map(|(name, _)| name).collect()
+    }
 }
 
 impl Environment for BTreeMap<String, String> {
     fn get(&self, variable: &str) -> Option<OsString> {
         self.get(variable).map(OsString::from)
+    }
+
+    fn names(&self) -> Vec<OsString> {
+        self.keys().map(OsString::from).collect()
     }
 }
 

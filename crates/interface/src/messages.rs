@@ -153,6 +153,12 @@ messages! {
         error: Text<'a>,
     },
 
+    /// Variables of podbeat's container begin with `PODBEAT_`, but are not settings. podbeat ignores
+    /// them. Correct their names, or remove them
+    WARN REPORT UnknownVariables "ignoring unknown environment variables" {
+        variables: Text<'a>,
+    },
+
     /// The admin endpoint listens on the address of `PODBEAT_LISTEN`
     INFO ADMIN Listening "the admin endpoint is listening" {
         address: SocketAddr,

@@ -18,6 +18,7 @@ use crate::setting::{
     Kind, Parse, Row, SERVICE_ACCOUNT_DIR, Setting, TASK_CONTAINERS,
 };
 use crate::terminal::Terminal;
+use crate::unknown::Unknown;
 
 /// Everything that is wrong with the settings.
 #[derive(Debug, PartialEq, Eq)]
@@ -194,6 +195,12 @@ impl<'read, E: Environment> Reader<'read, E> {
             );
         }
         (tasks.unwrap_or_default(), ignored.unwrap_or_default())
+    }
+
+    /// Variables with podbeat's prefix that are not settings.
+    #[must_use]
+    pub fn unknown(&self) -> Option<Unknown> {
+        Unknown::load(self.environment)
     }
 
     /// The proxies of the environment.

@@ -157,6 +157,10 @@ impl<E: Environment> Environment for Profiled<E> {
         profiles.cloned().or(given)
     }
 
+    fn names(&self) -> Vec<OsString> {
+        self.environment.names()
+    }
+
     fn profile(&self) -> Option<String> {
         let profile = self.profile.as_ref()?;
         Some(format!("{}, from {}", profile.name, profile.file.display()))

@@ -256,6 +256,11 @@ pub const FIELDS: &[Field] = &[
     field("uid", "the other pod's metadata.uid"),
     field("until", "the end of the deletion grace period"),
     field("uptime_seconds", "since the process started"),
+    field(
+        "variables",
+        "at most five names, each with the similar name of a setting if there is one, and the \
+         number of the others",
+    ),
     field("version", "podbeat's version"),
     field(
         "waiting",

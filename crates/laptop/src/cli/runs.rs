@@ -12,6 +12,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, ValueHint, value_parser};
 use podbeat_interface::arguments::{Wrong, flag, flags};
 use podbeat_interface::environment::Flags;
 use podbeat_interface::exit::with_causes;
+use podbeat_interface::nearest::nearest;
 use podbeat_interface::nonce;
 use podbeat_interface::setting::{Row, SERVICE_SETTINGS};
 use podbeat_task_runs::Secret;
@@ -23,7 +24,7 @@ use podbeat_task_runs::model::{
 use crate::profiles::PROFILE_SETTINGS;
 use crate::runs::command::{self, Format, Invocation, RequestSource, container_status};
 use crate::runs::image_reference;
-use crate::runs::wait_condition::{END, WaitCondition, nearest, status};
+use crate::runs::wait_condition::{END, WaitCondition, status};
 
 /// The command's name.
 pub const RUNS: &str = "runs";

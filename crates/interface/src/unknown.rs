@@ -1,0 +1,202 @@
+//! Environment variables that look like settings of podbeat, but are not.
+
+use std::collections::BTreeSet;
+use std::fmt;
+
+use crate::environment::Environment;
+use crate::nearest::nearest;
+use crate::setting::{OTHERS, Row, SETTINGS};
+
+/// The prefix of variables that only podbeat reads.
+const PREFIX: &str = "PODBEAT_";
+
+/// The maximum number of variables that are named.
+const NAMED: usize = 5;
+
+/// The maximum length of a name, in characters. The longest setting has half of it.
+const LONGEST: usize = 64;
+
+/// Environment variables with podbeat's prefix that are not settings. `Display` names the first
+/// ones, without their values, each with the setting that the user probably meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unknown {
+    variables: BTreeSet<String>,
+    more: usize,
+}
+
+impl Unknown {
+    /// Finds them. `None` if there are none.
+    ///
+    /// Skips the variables that the kubelet sets for a Service of the namespace with a name such as
+    /// `podbeat`
+    /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
+    #[must_use]
+    pub fn load(environment: &impl Environment) -> Option<Self> {
+        let names = environment.names();
+        let names = names.iter().filter_map(|name| {
+            let name = name.to_string_lossy();
+            name.starts_with(PREFIX).then(|| name.into_owned())
+        });
+        let mut variables: BTreeSet<String> = names.collect();
+        let hosts = variables.iter();
+        let services: Vec<String> = hosts
+            .filter_map(|name| Some(name.strip_suffix("_SERVICE_HOST")?.to_owned()))
+            .collect();
+        variables.retain(|name| {
+            !is_setting(name) && !services.iter().any(|service| is_of(service, name))
+        });
+        let more = variables.len().saturating_sub(NAMED);
+        let variables: BTreeSet<String> = variables.into_iter().take(NAMED).collect();
+        (!variables.is_empty()).then_some(Self { variables, more })
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, variable) in self.variables.iter().enumerate() {
+            let comma = if index == 0 { "" } else { ", " };
+            let shown: String = variable.chars().take(LONGEST).collect();
+            let cut = if shown.len() < variable.len() {
+                "…"
+            } else {
+                ""
+            };
+            write!(f, "{comma}{shown}{cut}")?;
+            if let Some(meant) = meant(variable) {
+                write!(f, " (did you mean {meant}?)")?;
+            }
+        }
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, ", and {more} more"),
+        }
+    }
+}
+
+fn settings() -> impl Iterator<Item = &'static Row> {
+    SETTINGS.iter().chain(OTHERS)
+}
+
+fn is_setting(name: &str) -> bool {
+    settings().any(|row| row.variable == name)
+}
+
+/// The variable of the most similar setting. The prefix does not count: it would make short names
+/// similar to each other. Some settings do not have it.
+fn meant(unknown: &str) -> Option<&'static str> {
+    let rest = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
+    let rests: Vec<&str> = settings().map(|row| rest(row.variable)).collect();
+    let near = nearest(unknown.strip_prefix(PREFIX)?, &rests)?;
+    settings()
+        .map(|row| row.variable)
+        .find(|variable| rest(variable) == near)
+}
+
+/// Whether the kubelet sets this variable for a Service, whose name it writes as `service`.
+fn is_of(service: &str, name: &str) -> bool {
+    let rest = name.strip_prefix(service);
+    rest.is_some_and(|rest| {
+        ["_SERVICE_PORT", "_PORT"].iter().any(|part| {
+            let after = rest.strip_prefix(part);
+            after.is_some_and(|after| after.is_empty() || after.starts_with('_'))
+        }) || rest == "_SERVICE_HOST"
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn of(names: &[&str]) -> Option<String> {
+        let environment: BTreeMap<String, String> = names
+            .iter()
+            .map(|name| ((*name).to_owned(), "hunter2".to_owned()))
+            .collect();
+        Unknown::load(&environment).map(|unknown| unknown.to_string())
+    }
+
+    #[test]
+    fn every_setting_is_known() {
+        let names: Vec<&str> = settings().map(|row| row.variable).collect();
+        assert!(names.len() > 40);
+        assert_eq!(of(&names), None);
+        assert_eq!(of(&["HOME", "PODBEAT", "MY_PODBEAT_LOG"]), None);
+    }
+
+    #[test]
+    fn a_misspelt_setting_is_named_with_the_one_that_was_meant() {
+        for (name, meant) in [
+            ("PODBEAT_INTERVALL", Some("PODBEAT_INTERVAL")),
+            ("PODBEAT_TASK_CONTAINER", Some("PODBEAT_TASK_CONTAINERS")),
+            ("PODBEAT_TASKCONTAINERS", Some("PODBEAT_TASK_CONTAINERS")),
+            ("PODBEAT_SERVICE_URI", Some("PODBEAT_SERVICE_URL")),
+            ("PODBEAT_log_format", Some("PODBEAT_LOG_FORMAT")),
+            // These settings have no prefix.
+            ("PODBEAT_TASK_RUN_ID", Some("TASK_RUN_ID")),
+            ("PODBEAT_JOB_RETRYCOUNT", Some("JOB_RETRY_COUNT")),
+            ("PODBEAT_WEATHER", None),
+            ("PODBEAT_", None),
+        ] {
+            let expected = match meant {
+                Some(meant) => format!("{name} (did you mean {meant}?)"),
+                None => name.to_owned(),
+            };
+            assert_eq!(of(&[name]), Some(expected));
+        }
+    }
+
+    #[test]
+    fn variables_of_services_are_skipped() {
+        let of_services = [
+            "PODBEAT_SERVICE_HOST",
+            "PODBEAT_SERVICE_PORT",
+            "PODBEAT_SERVICE_PORT_METRICS",
+            "PODBEAT_PORT",
+            "PODBEAT_PORT_9808_TCP",
+            "PODBEAT_PORT_9808_TCP_ADDR",
+            "PODBEAT_SERVER_SERVICE_HOST",
+            "PODBEAT_SERVER_SERVICE_PORT",
+            "PODBEAT_SERVER_PORT_443_TCP_PROTO",
+        ];
+        assert_eq!(of(&of_services), None);
+        let all: Vec<&str> = of_services.into_iter().chain(["PODBEAT_PORTS"]).collect();
+        assert_eq!(of(&all).as_deref(), Some("PODBEAT_PORTS"));
+        // Without the Service, it is not the Service's.
+        assert!(of(&["PODBEAT_SERVER_PORT"]).is_some());
+    }
+
+    #[test]
+    fn at_most_five_are_named_and_long_names_are_cut() {
+        let names: Vec<String> = (1..=7)
+            .map(|number| format!("PODBEAT_ODD{number}"))
+            .collect();
+        let names: Vec<&str> = names.iter().map(String::as_str).collect();
+        assert_eq!(
+            of(&names).as_deref(),
+            Some(
+                "PODBEAT_ODD1, PODBEAT_ODD2, PODBEAT_ODD3, PODBEAT_ODD4, PODBEAT_ODD5, and 2 more"
+            )
+        );
+        let long = of(&[&format!("PODBEAT_{}", "Ä".repeat(100_000))]).expect("unknown");
+        assert_eq!(
+            long,
+            format!("PODBEAT_{}…", "Ä".repeat(LONGEST - PREFIX.len()))
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn values_are_never_shown_and_the_text_is_short(
+            names in prop::collection::vec("(PODBEAT_)?[A-Z_\\PC\u{0}-\u{1f}]{0,80}", 0..20)
+        ) {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            let text = of(&names).unwrap_or_default();
+            prop_assert!(!text.contains("hunter2"));
+            prop_assert!(text.chars().count() < NAMED * (LONGEST + 60) + 30);
+        }
+    }
+}
