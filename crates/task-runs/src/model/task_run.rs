@@ -8,90 +8,105 @@ use super::super::secret::exposed;
 use super::execution::{Execution, REDACTED, redact_location};
 use super::{DateTime, Location, TaskRunStatus};
 
-/// A task run (`TaskRun`).
-///
-/// Unknown members are skipped. Absent members stay absent when the run is written again.
-///
-/// ```
-/// use podbeat_task_runs::model::{TaskRun, TaskRunStatus};
-///
-/// let text = r#"{"id": "trn.1", "status": "Running", "timeCreated": "2026-11-24T01:52:44Z"}"#;
-/// let run: TaskRun = serde_json::from_str(text)?;
-/// assert_eq!(run.status, Some(TaskRunStatus::Running));
-/// let created = run.time_created.as_ref().and_then(|time| time.timestamp());
-/// assert_eq!(created, Some("2026-11-24T01:52:44Z".parse()?));
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct TaskRun {
-    /// The entries of the access control list.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub acl: Option<Vec<String>>,
-    /// Who created it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub created_by: Option<String>,
-    /// Free text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// What to run, and how.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub execution: Option<Execution>,
-    /// The requested execution as JSON text. It contains the execution's secrets, so it is a secret
-    /// itself.
-    #[serde(
-        serialize_with = "exposed::text",
-        skip_serializing_if = "Option::is_none"
-    )]
-    pub execution_raw_json: Option<Secret>,
-    /// Its address in the API.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub href: Option<String>,
-    /// Its ID, for `get`, `abort` and `heartbeat`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Information about each attempt.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub logs: Option<Vec<TaskRunLogs>>,
-    /// Who last changed it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub modified_by: Option<String>,
-    /// A display name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The size of the machine, as the service names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size_of_resource: Option<String>,
-    /// The status.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<TaskRunStatus>,
-    /// Free text about the status.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status_details: Option<String>,
-    /// The part of the tenant to which the run belongs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sub_tenant_id: Option<String>,
-    /// The task version of this run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub task_version_summary: Option<TaskVersionSummary>,
-    /// The tenant to which the run belongs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant_id: Option<String>,
-    /// The tier of the machine, as the service names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tier_of_resource: Option<String>,
-    /// When it was created.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_created: Option<DateTime>,
-    /// When it was last changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_modified: Option<DateTime>,
-    /// The type of the machine, as the service names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub type_of_resource: Option<String>,
-    /// Its URN.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub urn: Option<String>,
+/// Defines a type with the members of [`TaskRunSummary`], in the order of the contract. The members
+/// that only [`TaskRun`] has follow `description` and `id`.
+macro_rules! task_run {
+    ($(#[$doc:meta])* $name:ident { $($after_description:tt)* } { $($after_id:tt)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "camelCase", default)]
+        pub struct $name {
+            /// The entries of the access control list.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub acl: Option<Vec<String>>,
+            /// Who created it.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub created_by: Option<String>,
+            /// Free text.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub description: Option<String>,
+            $($after_description)*
+            /// Its address in the API.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub href: Option<String>,
+            /// Its ID, for `get`, `abort` and `heartbeat`.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub id: Option<String>,
+            $($after_id)*
+            /// Who last changed it.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub modified_by: Option<String>,
+            /// A display name.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub name: Option<String>,
+            /// The size of the machine, as the service names it.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub size_of_resource: Option<String>,
+            /// The status.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub status: Option<TaskRunStatus>,
+            /// Free text about the status.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub status_details: Option<String>,
+            /// The part of the tenant to which the run belongs.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub sub_tenant_id: Option<String>,
+            /// The task version of this run.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub task_version_summary: Option<TaskVersionSummary>,
+            /// The tenant to which the run belongs.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub tenant_id: Option<String>,
+            /// The tier of the machine, as the service names it.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub tier_of_resource: Option<String>,
+            /// When it was created.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub time_created: Option<DateTime>,
+            /// When it was last changed.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub time_modified: Option<DateTime>,
+            /// The type of the machine, as the service names it.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub type_of_resource: Option<String>,
+            /// Its URN.
+            #[serde(skip_serializing_if = "Option::is_none")]
+            pub urn: Option<String>,
+        }
+    };
+}
+
+task_run! {
+    /// A task run (`TaskRun`).
+    ///
+    /// Unknown members are skipped. Absent members stay absent when the run is written again.
+    ///
+    /// ```
+    /// use podbeat_task_runs::model::{TaskRun, TaskRunStatus};
+    ///
+    /// let text = r#"{"id": "trn.1", "status": "Running", "timeCreated": "2026-11-24T01:52:44Z"}"#;
+    /// let run: TaskRun = serde_json::from_str(text)?;
+    /// assert_eq!(run.status, Some(TaskRunStatus::Running));
+    /// let created = run.time_created.as_ref().and_then(|time| time.timestamp());
+    /// assert_eq!(created, Some("2026-11-24T01:52:44Z".parse()?));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    TaskRun {
+        /// What to run, and how.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub execution: Option<Execution>,
+        /// The requested execution as JSON text. It contains the execution's secrets, so it is a
+        /// secret itself.
+        #[serde(
+            serialize_with = "exposed::text",
+            skip_serializing_if = "Option::is_none"
+        )]
+        pub execution_raw_json: Option<Secret>,
+    } {
+        /// Information about each attempt.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub logs: Option<Vec<TaskRunLogs>>,
+    }
 }
 
 impl TaskRun {
@@ -111,64 +126,9 @@ impl TaskRun {
     }
 }
 
-/// A task run without its execution, in a list and after an abort (`TaskRunSummary`).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-pub struct TaskRunSummary {
-    /// The entries of the access control list.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub acl: Option<Vec<String>>,
-    /// Who created it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub created_by: Option<String>,
-    /// Free text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub description: Option<String>,
-    /// Its address in the API.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub href: Option<String>,
-    /// Its ID, for `get`, `abort` and `heartbeat`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub id: Option<String>,
-    /// Who last changed it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub modified_by: Option<String>,
-    /// A display name.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The size of the machine, as the service names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub size_of_resource: Option<String>,
-    /// The status.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status: Option<TaskRunStatus>,
-    /// Free text about the status.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub status_details: Option<String>,
-    /// The part of the tenant to which the run belongs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sub_tenant_id: Option<String>,
-    /// The task version of this run.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub task_version_summary: Option<TaskVersionSummary>,
-    /// The tenant to which the run belongs.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tenant_id: Option<String>,
-    /// The tier of the machine, as the service names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tier_of_resource: Option<String>,
-    /// When it was created.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_created: Option<DateTime>,
-    /// When it was last changed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub time_modified: Option<DateTime>,
-    /// The type of the machine, as the service names it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub type_of_resource: Option<String>,
-    /// Its URN.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub urn: Option<String>,
+task_run! {
+    /// A task run without its execution, in a list and after an abort (`TaskRunSummary`).
+    TaskRunSummary {} {}
 }
 
 /// The task version of a run (`TaskVersionSummary`).
