@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
-# Writes what is generated under deploy/ into a directory: `render.sh DIRECTORY`. With deploy/ itself as the directory it writes
-# everything anew; CI writes it elsewhere and compares. HELM, KUBECTL and HELM_DOCS name the programs.
+# Writes the generated files of deploy/ to a directory: `render.sh DIRECTORY`. With deploy/ itself
+# as the directory, it updates all of them. CI writes them elsewhere and compares. HELM, KUBECTL and
+# HELM_DOCS name the programs.
 set -euo pipefail
 to=$(mkdir -p "$1" && cd "$1" && pwd)
 cd "$(dirname "$0")"
 helm=${HELM:-helm} kubectl=${KUBECTL:-kubectl} helm_docs=${HELM_DOCS:-helm-docs}
 mkdir -p "$to"/{admission,helm/podbeat/ci,kustomize/example}
 
-# The chart under each file of values. The files that it takes in whole are left out.
+# The chart with each file of values, without the files that the chart includes unchanged.
 for values in helm/podbeat/ci/*-values.yaml; do
   "$helm" template podbeat helm/podbeat --namespace tasks --values "$values" |
     awk '/^  (podbeat\.json: \|-|groups:)$/ { print "  " $1 ($1 == "groups:" ? " []" : " \"\"") " # …"; whole = 1; next }
@@ -15,22 +16,26 @@ for values in helm/podbeat/ci/*-values.yaml; do
       >"$to/${values%-values.yaml}.rendered.yaml"
 done
 
-# The policies, for whoever has no Helm: as the chart makes them, without what Helm says of itself.
+# The policies for users without Helm: the chart's output without Helm's own lines.
 for policy in mutating validating; do
   {
     cat <<'HEADER'
-# Made from the chart by deploy/render.sh. For another image or other resources: the same, of values of your own,
+# Generated from the chart by deploy/render.sh. For another image or other resources, run this with
+# your own values:
 #
 #   helm template podbeat deploy/helm/podbeat --values deploy/helm/podbeat/ci/admission-values.yaml --set image.repository=…
 #
-# A pod asks with the label podbeat.dev/inject: "true" and says which run it is with the annotation podbeat.dev/task-run-id; in
-# a Job both stand in spec.template.metadata. What else it may say: docs/operations.md. Each namespace needs what
-# deploy/manifests/podbeat.yaml holds: settings, token, and the right to see its pods, given to the service account of these pods.
+# A pod asks for podbeat with the label podbeat.dev/inject: "true", and names its run in the
+# annotation podbeat.dev/task-run-id. In a Job, both are in spec.template.metadata.
+# docs/operations.md lists the other annotations. Each namespace needs the objects of
+# deploy/manifests/podbeat.yaml: the settings, the token, and the right to see its pods, granted to
+# the pods' service account.
 HEADER
     if [ $policy = mutating ]; then
       cat <<'HEADER'
-# Kubernetes 1.36 and later. 1.34 and 1.35 serve it as v1beta1, behind the feature gate MutatingAdmissionPolicy and
-# --runtime-config=admissionregistration.k8s.io/v1beta1=true: change both apiVersions then.
+# Kubernetes 1.36 or later. 1.34 and 1.35 serve it as v1beta1, with the feature gate
+# MutatingAdmissionPolicy and --runtime-config=admissionregistration.k8s.io/v1beta1=true. For these
+# versions, change both apiVersions.
 HEADER
     fi
     echo "#"
@@ -43,7 +48,7 @@ done
 
 "$kubectl" kustomize kustomize/example/overlay >"$to/kustomize/example/rendered.yaml"
 
-# The values' table.
+# The table of values.
 chart=$(mktemp -d)
 trap 'rm -rf "$chart"' EXIT
 cp helm/podbeat/{Chart.yaml,values.yaml,README.md.gotmpl} "$chart"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Checks what Prometheus and Grafana are given here: `PROMTOOL=path bash deploy/monitoring/check.sh`. Needs promtool (3.6 or later)
-# and python3. The rules load, their unit tests pass, and every expression of the dashboard is PromQL. Ends with the counts.
+# Checks the files for Prometheus and Grafana: `PROMTOOL=path bash deploy/monitoring/check.sh`.
+# Needs promtool (3.6 or later) and python3. The rules must load, their unit tests must pass, and
+# every expression of the dashboard must be PromQL. Prints the counts at the end.
 set -euo pipefail
 cd "$(dirname "$0")"
 promtool=${PROMTOOL:-promtool}
@@ -33,7 +34,7 @@ def run(*arguments):
     return done.returncode == 0, done.stdout + done.stderr
 
 
-# --lint-fatal: a rule that is there twice is an error.
+# --lint-fatal makes a duplicate rule an error.
 told("promtool check rules alerts.yaml", *run("check", "rules", "--lint=all", "--lint-fatal", "alerts.yaml"))
 
 report = pathlib.Path(scratch.name, "junit.xml")
@@ -47,7 +48,7 @@ for case in cases:
 if not held and not failed:
     told("promtool test rules alerts_test.yaml", False, output)
 
-# What Grafana puts in for its variables, so that promtool can read the rest.
+# Example values for Grafana's variables, so that promtool can read the expressions.
 VARIABLES = {"__rate_interval": "5m", "__interval": "1m", "__range": "1h", "namespace": "tasks", "run": "trn.1", "pod": "task-1"}
 
 

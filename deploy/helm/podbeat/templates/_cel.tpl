@@ -1,13 +1,15 @@
 {{/*
-A piece of a pod as a CEL expression for a MutatingAdmissionPolicy: `include "podbeat.cel" (list PATH VALUE)`. PATH is its type's
-name, such as Object.spec.volumes. CEL there wants each object under its type, and lists and maps of one type alone.
+Formats a part of a pod as a CEL expression for a MutatingAdmissionPolicy:
+`include "podbeat.cel" (list PATH VALUE)`. PATH is the name of its type, such as
+Object.spec.volumes. There CEL requires the type of each object, and one type for all items of a
+list or map.
 */}}
 {{- define "podbeat.cel" -}}
 {{- $path := index . 0 -}}
 {{- $value := index . 1 -}}
 {{- if kindIs "map" $value -}}
 {{- $fields := list -}}
-{{- /* The quantities of resources are a map, and not an object: their keys are free. */ -}}
+{{- /* The quantities of resources are a map and not an object, because their keys are free. */ -}}
 {{- $free := or (hasSuffix ".requests" $path) (hasSuffix ".limits" $path) -}}
 {{- if hasKey $value "name" -}}
 {{- $fields = append $fields (printf "name: %s" (toRawJson $value.name)) -}}
@@ -31,7 +33,7 @@ name, such as Object.spec.volumes. CEL there wants each object under its type, a
 {{- end -}}
 {{- end -}}
 
-{{/* On one line if it is short. */}}
+{{/* A list, on one line if it is short. */}}
 {{- define "podbeat.celList" -}}
 {{- $flat := join ", " (index . 1) -}}
 {{- if or (gt (len $flat) 70) (contains "\n" $flat) -}}

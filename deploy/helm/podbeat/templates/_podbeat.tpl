@@ -13,7 +13,7 @@ the chart's NetworkPolicy select it. Under another name than podbeat, a dependen
 `include "podbeat.sidecar" .Subcharts.NAME`.
 */}}
 
-{{/* podbeat's own scope, from whichever chart this is included. */}}
+{{/* podbeat's own scope, whichever chart includes this. */}}
 {{- define "podbeat.scope" -}}
 {{- $scope := . -}}
 {{- /* An alias of the dependency changes its name, not its annotations. */ -}}
@@ -140,7 +140,7 @@ volumes:
   emptyDir: {sizeLimit: 1Mi}
 {{- end -}}
 
-{{/* What podbeat alone may mount: the service's token, and a token of the Kubernetes API. */}}
+{{/* The volume that only podbeat may mount: the service's token, and a token of the Kubernetes API. */}}
 {{- define "podbeat.tokenVolume" -}}
 {{- $service := (include "podbeat.scope" . | fromJson).values.service -}}
 - name: podbeat
