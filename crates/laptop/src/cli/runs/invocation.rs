@@ -1,0 +1,212 @@
+//! From the flags of a subcommand to the command that podbeat runs.
+
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use podbeat_interface::arguments::OUTPUT;
+use podbeat_interface::exit::with_causes;
+use podbeat_interface::nonce;
+use podbeat_task_runs::Secret;
+use podbeat_task_runs::model::{
+    ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
+    ListTaskRunsQuery, Number, PageSize, Resources, Sort, TaskRunStatus,
+};
+
+use super::subcommands::{ALLOW_UNKNOWN_STATUS, FILE, RUN};
+use super::values::{condition_words, known_statuses};
+use crate::runs::command::{Command, Format, Invocation, RequestSource};
+use crate::runs::wait_condition::WaitCondition;
+
+/// The maximum length of a status in an error, in characters.
+const LONGEST_STATUS: usize = 32;
+
+/// Parses the flags of the subcommand with this name.
+///
+/// # Errors
+/// A status is unknown, or a file that a flag names cannot be read.
+pub(super) fn invocation(name: &str, matches: &ArgMatches) -> Result<Invocation, String> {
+    let runs = || all(matches, RUN);
+    let interval = || matches.get_one("interval").copied().unwrap_or_default();
+    let mut notes = Vec::new();
+    let command = match name {
+        "create" => Command::Create {
+            from: source(matches, || Ok(create_request(matches)))?,
+            dry_run: matches.get_flag("dry-run"),
+        },
+        "get" if !matches.get_flag("watch") => Command::Get { runs: runs() },
+        "list" => {
+            let query = query(matches);
+            let statuses = query.status.as_slice();
+            judge_unknown("status", &known_statuses(), statuses, matches, &mut notes)?;
+            match matches.get_flag("watch") {
+                true => Command::WatchList {
+                    query,
+                    interval: interval(),
+                },
+                false => Command::List {
+                    query,
+                    limit: matches.get_one("limit").copied(),
+                },
+            }
+        }
+        "abort" => Command::Abort { runs: runs() },
+        "heartbeat" => Command::Heartbeat {
+            run: one(matches, RUN).unwrap_or_default(),
+            from: source(matches, || heartbeat_request(matches))?,
+        },
+        "wait" => {
+            let condition = matches.get_one::<(WaitCondition, Vec<TaskRunStatus>)>("for");
+            let (condition, unknown) = condition.cloned().ok_or("missing: --for")?;
+            judge_unknown("for", &condition_words(), &unknown, matches, &mut notes)?;
+            Command::Wait {
+                runs: runs(),
+                condition,
+                timeout: matches.get_one("timeout").copied().unwrap_or_default(),
+                interval: interval(),
+                quiet: matches.get_flag("quiet"),
+            }
+        }
+        // `watch`, and `get --watch`.
+        _ => Command::Watch {
+            runs: runs(),
+            is_get: name == "get",
+            interval: interval(),
+        },
+    };
+    let output = one(matches, OUTPUT);
+    let format = Format::ALL
+        .into_iter()
+        .find_map(|(word, format)| (output.as_deref() == Some(word)).then_some(format));
+    Ok(Invocation {
+        command,
+        format,
+        headers: !matches.get_flag("no-headers"),
+        notes,
+    })
+}
+
+/// The request's source: the file if the user named one, else the flags.
+fn source<Request>(
+    matches: &ArgMatches,
+    of_flags: impl FnOnce() -> Result<Request, String>,
+) -> Result<RequestSource<Request>, String> {
+    Ok(match matches.get_one::<PathBuf>(FILE) {
+        Some(path) => RequestSource::File(path.clone()),
+        None => RequestSource::Flags(Box::new(of_flags()?)),
+    })
+}
+
+/// Checks for statuses that this version of podbeat does not know. If the user allows them, because
+/// the service may be newer, it adds a note.
+///
+/// # Errors
+/// A status is unknown, and the user did not allow it.
+fn judge_unknown(
+    flag: &str,
+    words: &[&str],
+    statuses: &[TaskRunStatus],
+    matches: &ArgMatches,
+    notes: &mut Vec<String>,
+) -> Result<(), String> {
+    let unknown = statuses
+        .iter()
+        .filter(|status| matches!(status, TaskRunStatus::Unknown(_)));
+    for unknown in unknown.map(TaskRunStatus::as_str) {
+        // A text longer than any status may be something else, so podbeat does not repeat it.
+        let shown = match unknown.chars().count() {
+            0..=LONGEST_STATUS => format!(" {unknown:?}"),
+            _ => String::new(),
+        };
+        if matches.get_flag(ALLOW_UNKNOWN_STATUS) {
+            notes.push(format!("unknown status{shown}; using it unchanged"));
+            continue;
+        }
+        let meant = match nearest(unknown, words) {
+            Some(nearest) => format!("did you mean {nearest:?}?"),
+            None => format!("podbeat knows {}", words.join(", ")),
+        };
+        return Err(format!(
+            "--{flag}: unknown status{shown}; {meant} (--{ALLOW_UNKNOWN_STATUS} accepts it)"
+        ));
+    }
+    Ok(())
+}
+
+fn one(matches: &ArgMatches, name: &str) -> Option<String> {
+    matches.get_one::<String>(name).cloned()
+}
+
+fn all(matches: &ArgMatches, name: &str) -> Vec<String> {
+    matches
+        .get_many::<String>(name)
+        .into_iter()
+        .flatten()
+        .cloned()
+        .collect()
+}
+
+/// `None` for an empty value, so that the request omits it.
+fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}
+
+fn create_request(matches: &ArgMatches) -> CreateTaskRunRequest {
+    let mut command = all(matches, "command").into_iter();
+    let variables = matches.get_many::<(String, Secret)>("env");
+    let resources = Resources {
+        cpu_cores: matches.get_one::<Number>("cpu-cores").cloned(),
+        memory_gb: matches.get_one::<Number>("memory-gb").cloned(),
+        r#type: one(matches, "type"),
+        size: one(matches, "size"),
+        tier: one(matches, "tier"),
+        hardware: None,
+    };
+    let environment = Environment {
+        variables: unless_default(variables.into_iter().flatten().cloned().collect()),
+        resources: unless_default(resources),
+        input_stream_settings: None,
+    };
+    CreateTaskRunRequest {
+        acl: unless_default(all(matches, "acl")),
+        description: one(matches, "description"),
+        name: one(matches, "name"),
+        execution: Some(Execution {
+            image: matches.get_one::<Image>("image").cloned(),
+            command: command.next(),
+            args: unless_default(command.collect()),
+            environment: unless_default(environment),
+            working_directory: one(matches, "working-directory"),
+            retry_limit: matches.get_one::<i32>("retry-limit").copied(),
+            ..Execution::default()
+        }),
+    }
+}
+
+fn heartbeat_request(matches: &ArgMatches) -> Result<HeartbeatTaskRunRequest, String> {
+    let nonce = match matches.get_one::<PathBuf>("nonce-file") {
+        Some(path) => Some(nonce::read(path).map_err(|error| with_causes(&error))?),
+        None => one(matches, "nonce"),
+    };
+    let containers = matches.get_many::<ContainerStatus>("container");
+    Ok(HeartbeatTaskRunRequest {
+        container_status: containers.map(|containers| containers.cloned().collect()),
+        job_retry_count: matches.get_one::<i32>("job-retry-count").copied(),
+        last_heartbeat: matches.get_flag("last").then_some(true),
+        nonce,
+        pod_hardware_details: None,
+        pod_name: one(matches, "pod-name"),
+        pod_uid: one(matches, "pod-uid"),
+    })
+}
+
+fn query(matches: &ArgMatches) -> ListTaskRunsQuery {
+    ListTaskRunsQuery {
+        acls: one(matches, "acls"),
+        names: one(matches, "names"),
+        page_size: matches.get_one::<PageSize>("page-size").copied(),
+        page_token: None,
+        sort: matches.get_one::<Sort>("sort").copied(),
+        status: matches.get_one::<TaskRunStatus>("status").cloned(),
+        versions: one(matches, "versions"),
+    }
+}
