@@ -12,8 +12,8 @@ use podbeat_task_runs::model::CreateTaskRunRequest;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Error;
 use super::command::{Format, RequestSource};
+use super::error::Error;
 use super::printer::{Printer, Shape, Shown};
 use super::status_line::StatusLine;
 use super::{image_reference, manifest};

@@ -1,121 +1,40 @@
-//! `podbeat runs`: the operations of the task-run service from a terminal. This module decides
-//! which requests each command sends, how long it continues, and how it shows the result.
+//! `podbeat runs`: the operations of the task-run service from a terminal. This module sends the
+//! requests of each command and shows the result. `wait` and `watch` repeat their requests.
 //!
 //! It contains no flags (`cli`), no wire format (`task_runs`), and no part of the agent.
 
 pub mod candidates;
 pub mod command;
 mod console;
+mod error;
 pub mod image_reference;
+mod known;
 pub(crate) mod manifest;
 mod poll;
 mod printer;
+mod session;
 mod status_line;
+mod wait;
 pub mod wait_condition;
+mod watch;
 
-use std::collections::HashMap;
-use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use jiff::Timestamp;
 use podbeat_interface::exit::Ending;
-use podbeat_interface::service::ServiceConfig;
-use podbeat_interface::service::{self, Service};
+use podbeat_interface::service::{Service, ServiceConfig};
 use podbeat_interface::terminal::one_line;
-use podbeat_task_runs::error;
-use podbeat_task_runs::model::{
-    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, TaskRun, TaskRunStatus,
-    TaskRunSummary,
-};
-use tokio::time::{Instant, sleep};
+use podbeat_task_runs::model::{CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery};
 
 use self::command::{Command, Invocation, RequestSource};
+use self::console::Console;
 pub use self::console::Streams;
-use self::console::{Console, Others};
-use self::poll::Poll;
-use self::printer::{Printer, Shape};
+use self::error::Error;
+use self::printer::Shape;
+use self::session::Session;
 pub use self::status_line::StatusLine;
-use self::wait_condition::{Verdict, WaitCondition};
-use crate::show::age::age;
-
-/// The minimum timeout of the last request, which is sent when the time to wait is over.
-const LAST_LOOK: Duration = Duration::from_secs(2);
-
-/// Why a command failed.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A request to the service failed, or could not be sent.
-    #[error(transparent)]
-    Service(#[from] error::Error),
-    /// A file cannot be read.
-    #[error("cannot read the request from {from}")]
-    Read {
-        /// The file, or standard input.
-        from: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-    /// The text is not a valid request.
-    #[error("{from}: invalid request:\n  {}", problems.join("\n  "))]
-    Malformed {
-        /// The source of the text.
-        from: String,
-        /// What is wrong, each with its place.
-        problems: Vec<String>,
-    },
-    /// The run ended in another status.
-    #[error("task run {run} has ended with status {status}; it cannot become {condition}")]
-    Unmet {
-        /// The run's ID.
-        run: String,
-        /// The run's status.
-        status: String,
-        /// The status that the command waited for.
-        condition: WaitCondition,
-    },
-    /// The time to wait is over.
-    #[error(
-        "timed out after {} waiting for task run {run} to be {condition}: {seen}",
-        humantime::format_duration(*timeout)
-    )]
-    Overdue {
-        /// The run's ID.
-        run: String,
-        /// The status that the command waited for.
-        condition: WaitCondition,
-        /// The time to wait.
-        timeout: Duration,
-        /// The last known status of the run.
-        seen: String,
-    },
-    /// More runs match than podbeat can watch.
-    #[error(
-        "more than {} task runs match; narrow the list, for example with --status",
-        Known::MOST
-    )]
-    TooMany,
-    /// Standard output cannot be written.
-    #[error("cannot write to standard output")]
-    Write(#[source] io::Error),
-}
-
-impl Error {
-    /// How the process ends with this error.
-    #[must_use]
-    pub fn ending(&self) -> Ending {
-        match self {
-            Self::Service(error) => service::ending(error),
-            Self::Read { .. } => Ending::Unread,
-            Self::Malformed { .. } | Self::TooMany => Ending::Refused,
-            Self::Unmet { .. } => Ending::Unmet,
-            Self::Overdue { .. } => Ending::Overdue,
-            Self::Write(_) => Ending::Unwritten,
-        }
-    }
-}
 
 /// Runs a command. `config` is required if [`Invocation::needs_service`] is true. `seed` determines
 /// nonces and jitter.
@@ -164,12 +83,6 @@ pub async fn run(
     }
 }
 
-struct Session<'run, 'streams> {
-    service: Service,
-    rng: fastrand::Rng,
-    console: &'run mut Console<'streams>,
-}
-
 impl Session<'_, '_> {
     async fn command(&mut self, command: &Command) -> Result<(), Error> {
         match command {
@@ -188,39 +101,6 @@ impl Session<'_, '_> {
             } => self.wait(runs, condition, *timeout, *interval).await,
             Command::Watch { runs, interval, .. } => self.watch(runs, *interval).await,
         }
-    }
-
-    /// Asks for each in turn, and passes over what fails, unless the others would fail alike.
-    /// Returns what succeeded. `done` says in words what was done, for a terminal.
-    ///
-    /// # Errors
-    /// Standard output cannot be written.
-    async fn each<T, R>(
-        &mut self,
-        all: &[T],
-        mut ask: impl AsyncFnMut(&mut Self, &T) -> Result<R, Error>,
-        done: impl Fn(&T, &R) -> Option<String>,
-    ) -> Result<Vec<R>, Error> {
-        let mut succeeded = Vec::new();
-        for (nth, one) in all.iter().enumerate() {
-            match ask(self, one).await {
-                Ok(result) => {
-                    if self.console.talks()
-                        && let Some(words) = done(one, &result)
-                    {
-                        self.console.say(format_args!("{words}"))?;
-                    }
-                    succeeded.push(result);
-                }
-                Err(error) => {
-                    let left = all.len() - nth - 1;
-                    if self.console.failed_of_some(&error, left) == Others::WouldFailToo {
-                        break;
-                    }
-                }
-            }
-        }
-        Ok(succeeded)
     }
 
     async fn create(&mut self, from: &RequestSource<CreateTaskRunRequest>) -> Result<(), Error> {
@@ -344,308 +224,5 @@ impl Session<'_, '_> {
         // The nonce is a secret if the service issued it.
         request.nonce = None;
         self.console.show_sent(run, &request)
-    }
-
-    async fn wait(
-        &mut self,
-        runs: &[String],
-        condition: &WaitCondition,
-        timeout: Duration,
-        interval: Duration,
-    ) -> Result<(), Error> {
-        let began = Instant::now();
-        let met = self
-            .each(
-                runs,
-                async |session, run| {
-                    session
-                        .wait_for(run, condition, began, timeout, interval)
-                        .await
-                },
-                |run, seen| {
-                    let (run, status) = (one_line(run), told(seen.status.as_ref()));
-                    Some(format!("task run {run} is {status}"))
-                },
-            )
-            .await?;
-        self.console.show_done(&met, runs.len())
-    }
-
-    async fn wait_for(
-        &mut self,
-        run: &str,
-        condition: &WaitCondition,
-        began: Instant,
-        timeout: Duration,
-        interval: Duration,
-    ) -> Result<TaskRun, Error> {
-        let left = || timeout.saturating_sub(began.elapsed());
-        let (mut poll, mut seen) = (Poll::default(), None::<TaskRun>);
-        let mut is_last = timeout.is_zero();
-        let waiting = |seen: Option<&TaskRun>| Waiting {
-            run: one_line(run),
-            condition,
-            status: seen.map(|seen| told(seen.status.as_ref())),
-            since: seen.and_then(|seen| seen.time_modified.as_ref()?.timestamp()),
-            elapsed: began.elapsed(),
-            timeout,
-        };
-        loop {
-            // The first request has the full timeout. The last one is sent when the time to wait is
-            // over.
-            let limit = if poll.is_first() {
-                Duration::MAX
-            } else {
-                left().max(LAST_LOOK)
-            };
-            let look = self.service.get(run, limit);
-            let status = self.console.status();
-            let look = status.while_waiting(|| waiting(seen.as_ref()).text(Timestamp::now()), look);
-            let pause = match look.await {
-                Ok(found) => match condition.judge(found.status.as_ref()) {
-                    Verdict::Met => return Ok(found),
-                    Verdict::Vain => {
-                        return Err(Error::Unmet {
-                            run: one_line(run),
-                            status: told(found.status.as_ref()),
-                            condition: condition.clone(),
-                        });
-                    }
-                    Verdict::Open => {
-                        seen = Some(found);
-                        poll.seen(interval, &mut self.rng)
-                    }
-                },
-                Err(error) => self.passing(&mut poll, error, !is_last)?,
-            };
-            if is_last {
-                return Err(Error::Overdue {
-                    run: one_line(run),
-                    condition: condition.clone(),
-                    timeout,
-                    seen: match seen {
-                        Some(seen) => format!("it is {}", told(seen.status.as_ref())),
-                        None => "the service did not report its status".to_owned(),
-                    },
-                });
-            }
-            let left = left();
-            is_last = pause >= left;
-            let status = self.console.status();
-            let pause = sleep(pause.min(left));
-            status
-                .while_waiting(|| waiting(seen.as_ref()).text(Timestamp::now()), pause)
-                .await;
-        }
-    }
-
-    /// Shows runs and their changes until all of them have ended.
-    async fn watch(&mut self, runs: &[String], interval: Duration) -> Result<(), Error> {
-        let mut printer = self.console.printer(Shape::Stream);
-        let mut poll = Poll::default();
-        let mut open: Vec<(&String, Option<TaskRun>)> =
-            runs.iter().map(|run| (run, None)).collect();
-        loop {
-            let (mut still_open, mut failed) = (Vec::new(), None);
-            let mut left = open.into_iter();
-            for (run, last) in left.by_ref() {
-                match self.service.get(run, Duration::MAX).await {
-                    Ok(found) => {
-                        if last.as_ref() != Some(&found) {
-                            let out = self.console.out();
-                            printer
-                                .run(out, &found, Timestamp::now())
-                                .map_err(Error::Write)?;
-                        }
-                        if !found.status.as_ref().is_some_and(TaskRunStatus::is_over) {
-                            still_open.push((run, Some(found)));
-                        }
-                    }
-                    Err(error) => {
-                        failed = Some(self.passing(&mut poll, error, true)?);
-                        still_open.push((run, last));
-                        break;
-                    }
-                }
-            }
-            // The others are requested again when the service can be reached.
-            still_open.extend(left);
-            if still_open.is_empty() {
-                return Ok(());
-            }
-            open = still_open;
-            let pause = failed.unwrap_or_else(|| poll.seen(interval, &mut self.rng));
-            sleep(pause).await;
-        }
-    }
-
-    /// Shows a list, then each new or changed run, until a signal ends the command.
-    async fn watch_list(
-        &mut self,
-        query: &ListTaskRunsQuery,
-        interval: Duration,
-    ) -> Result<(), Error> {
-        let mut printer = self.console.printer(Shape::Stream);
-        let (mut poll, mut known) = (Poll::default(), Known::default());
-        loop {
-            let pause = match self.look_at_list(query, &mut printer, &mut known).await {
-                Ok(()) => poll.seen(interval, &mut self.rng),
-                Err(Error::Service(error)) => self.passing(&mut poll, error, true)?,
-                Err(error) => return Err(error),
-            };
-            sleep(pause).await;
-        }
-    }
-
-    async fn look_at_list(
-        &mut self,
-        query: &ListTaskRunsQuery,
-        printer: &mut Printer,
-        known: &mut Known,
-    ) -> Result<(), Error> {
-        let token = self.service.token()?;
-        let (client, timeout) = (self.service.client(), self.service.timeout());
-        let mut runs = client.list_all(query.clone(), &token, timeout);
-        while let Some(run) = runs.next().await {
-            let run = run?;
-            if known.is_news(&run)? {
-                let out = self.console.out();
-                printer
-                    .run(out, &run, Timestamp::now())
-                    .map_err(Error::Write)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// The pause after an error that may be temporary. Of several such errors in a row, podbeat
-    /// reports only the first, and only if it will try again.
-    ///
-    /// # Errors
-    /// The error itself, if it is permanent.
-    fn passing(
-        &mut self,
-        poll: &mut Poll,
-        error: error::Error,
-        goes_on: bool,
-    ) -> Result<Duration, Error> {
-        if service::ending(&error) != Ending::Unavailable {
-            return Err(error.into());
-        }
-        if goes_on && poll.is_news() {
-            self.console.note(&format!(
-                "{}; retrying",
-                podbeat_interface::exit::with_causes(&error)
-            ));
-        }
-        let retry_after = match error {
-            error::Error::Status { retry_after, .. } => retry_after,
-            _ => None,
-        };
-        Ok(poll.failed(retry_after, &mut self.rng))
-    }
-}
-
-/// The runs of a list that were already shown, at 16 bytes each.
-#[derive(Debug, Default)]
-struct Known {
-    shown: HashMap<u64, u64>,
-    hashes: RandomState,
-}
-
-impl Known {
-    /// The maximum number of runs to watch for changes. They take about 4 MiB.
-    const MOST: usize = 100_000;
-
-    /// Whether the run is new or changed since it was last shown.
-    fn is_news(&mut self, run: &TaskRunSummary) -> Result<bool, Error> {
-        let whole = serde_json::to_string(run).unwrap_or_default();
-        let (id, state) = (self.hashes.hash_one(&run.id), self.hashes.hash_one(whole));
-        if self.shown.len() >= Self::MOST && !self.shown.contains_key(&id) {
-            return Err(Error::TooMany);
-        }
-        Ok(self.shown.insert(id, state) != Some(state))
-    }
-}
-
-/// What podbeat waits for, for the status line.
-struct Waiting<'wait> {
-    run: String,
-    condition: &'wait WaitCondition,
-    /// The run's last known status.
-    status: Option<String>,
-    /// The time of the run's last change.
-    since: Option<Timestamp>,
-    elapsed: Duration,
-    timeout: Duration,
-}
-
-impl Waiting<'_> {
-    fn text(&self, now: Timestamp) -> String {
-        let seconds = |duration: Duration| {
-            humantime::format_duration(Duration::from_secs(duration.as_secs()))
-        };
-        let status = match (&self.status, self.since) {
-            (Some(status), Some(since)) => format!("{status} for {}", age(since, now)),
-            (Some(status), None) => status.clone(),
-            (None, _) => "not seen yet".to_owned(),
-        };
-        format!(
-            "waiting for task run {} to be {}: {status}; {} of {}",
-            self.run,
-            self.condition,
-            seconds(self.elapsed),
-            seconds(self.timeout)
-        )
-    }
-}
-
-fn told(status: Option<&TaskRunStatus>) -> String {
-    status.map_or_else(
-        || "without a status".to_owned(),
-        |status| one_line(status.as_str()),
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_line_says_what_is_waited_for() {
-        let (condition, _) = WaitCondition::parse("Completed").expect("right");
-        let mut waiting = Waiting {
-            run: "trn.1".to_owned(),
-            condition: &condition,
-            status: None,
-            since: None,
-            elapsed: Duration::from_millis(12_900),
-            timeout: Duration::from_secs(7200),
-        };
-        let now: Timestamp = "2026-01-01T00:05:07Z".parse().expect("a time");
-        assert_eq!(
-            waiting.text(now),
-            "waiting for task run trn.1 to be Completed: not seen yet; 12s of 2h"
-        );
-        waiting.status = Some("Running".to_owned());
-        waiting.since = Some("2026-01-01T00:00:00Z".parse().expect("a time"));
-        assert_eq!(
-            waiting.text(now),
-            "waiting for task run trn.1 to be Completed: Running for 5m7s; 12s of 2h"
-        );
-    }
-
-    #[test]
-    fn a_run_is_news_when_it_comes_and_when_it_changes() {
-        let run = |status: &str| -> TaskRunSummary {
-            serde_json::from_value(serde_json::json!({"id": "trn.1", "status": status}))
-                .expect("a run")
-        };
-        let mut known = Known::default();
-        let mut is_news = |status| known.is_news(&run(status)).expect("room");
-        assert_eq!(
-            ["Pending", "Pending", "Running", "Running", "Pending"].map(&mut is_news),
-            [true, false, true, false, true]
-        );
     }
 }
