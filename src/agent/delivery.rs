@@ -19,7 +19,8 @@ use super::journal::Journal;
 use super::report::body;
 use super::throttle::{Chain, Throttle};
 use crate::config::{Config, Trace};
-use crate::telemetry::instruments::{Instruments, Reply};
+use crate::telemetry::instruments::Instruments;
+use crate::telemetry::readings::Reply;
 use podbeat_interface::messages::{Beat, Message};
 use podbeat_interface::service;
 

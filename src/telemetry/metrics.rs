@@ -15,8 +15,9 @@ use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-use super::instruments::{Panel, Readings};
+use super::instruments::Panel;
 use super::own_process;
+use super::readings::{self, Readings};
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +123,7 @@ const REPLIES: Label = Label {
 
 const STATES: Label = Label {
     name: "state",
-    values: &super::instruments::STATES,
+    values: &readings::STATES,
 };
 
 /// Every metric, in the order of the output.
@@ -480,7 +481,7 @@ type NoExemplar = Exemplar<[(&'static str, &'static str); 0], f64>;
 #[cfg(test)]
 mod tests {
     use super::super::instruments::tests::{instruments, snapshot};
-    use super::super::instruments::{Fate, Reply};
+    use super::super::readings::{Fate, Reply};
     use super::*;
     use podbeat_heartbeat::machine::{DropCause, Note, Snapshot};
     use podbeat_heartbeat::outbox::Kind;

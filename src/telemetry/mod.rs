@@ -9,6 +9,7 @@ pub mod log;
 pub mod metrics;
 mod own_process;
 mod probes;
+pub mod readings;
 mod status;
 mod unread;
 

@@ -10,7 +10,8 @@ use podbeat_heartbeat::saved::LastHeartbeat;
 use podbeat_interface::terminal::escaped;
 use serde::Serialize;
 
-use super::instruments::{Container, Panel, Readings, Reply};
+use super::instruments::Panel;
+use super::readings::{Container, Readings, Reply};
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
