@@ -43,7 +43,7 @@ const PURE: &[&str] = &[
     "src/check/finding.rs",
     "src/check/token.rs",
     "src/indexed.rs",
-    "src/reap/verdict.rs",
+    "src/reap/verdict",
 ];
 
 const RULES: &[Rule] = &[
