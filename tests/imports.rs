@@ -43,6 +43,7 @@ const PURE: &[&str] = &[
     "src/check/finding.rs",
     "src/check/token.rs",
     "src/indexed.rs",
+    "src/reap/outcome.rs",
     "src/reap/verdict",
 ];
 
