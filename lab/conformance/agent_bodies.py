@@ -1,4 +1,4 @@
-"""Every body that podbeat's agent sends in the demo, before libica's generated models, and through them to the stand-in."""
+"""Sends every body of the demo's agent through libica's models, and the models to the stand-in."""
 
 import json
 import os
@@ -22,7 +22,7 @@ def recorded():
 
 
 def kinds(body):
-    """What a body shows that another may not."""
+    """The members and states that a body contains."""
     found = set(body)
     for status in body.get("containerStatus", []):
         found |= set(status["state"])
@@ -31,12 +31,12 @@ def kinds(body):
     return found
 
 
-def every_body_is_read_strictly_and_says_the_same_again(bodies):
+def every_body_survives_a_strict_round_trip(bodies):
     for body in bodies:
         strict.round_trip(body, "HeartbeatTaskRunRequest")
 
 
-def every_kind_of_body_was_there(bodies):
+def the_bodies_cover_every_member(bodies):
     first, last = bodies[0], bodies[-1]
     assert "containerStatus" not in first and "lastHeartbeat" not in first, first
     assert last["lastHeartbeat"] is True and kinds(last) >= {"terminated", "exitCode"}, last
@@ -49,16 +49,16 @@ def every_kind_of_body_was_there(bodies):
     assert not missing, missing
 
 
-def an_unknown_member_would_be_noticed(bodies):
+def an_unknown_member_is_rejected(bodies):
     for spoilt in [{**bodies[-1], "podUid": "u"}, {**bodies[-1], "jobRetryCount": "1"}]:
         try:
             strict.round_trip(spoilt, "HeartbeatTaskRunRequest")
         except AssertionError:
             continue
-        raise AssertionError(f"not noticed: {spoilt}")
+        raise AssertionError(f"not rejected: {spoilt}")
 
 
-def the_stand_in_takes_them_from_libica(bodies):
+def the_stand_in_accepts_the_bodies_from_libica(bodies):
     with StandIn() as standin:
         client = Client(standin.url, standin.token)
         run = client.create(models.CreateTaskRunRequest(name="demo"))
@@ -69,8 +69,8 @@ def the_stand_in_takes_them_from_libica(bodies):
 
 
 CHECKS = [
-    every_body_is_read_strictly_and_says_the_same_again,
-    every_kind_of_body_was_there,
-    an_unknown_member_would_be_noticed,
-    the_stand_in_takes_them_from_libica,
+    every_body_survives_a_strict_round_trip,
+    the_bodies_cover_every_member,
+    an_unknown_member_is_rejected,
+    the_stand_in_accepts_the_bodies_from_libica,
 ]

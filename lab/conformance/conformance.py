@@ -1,6 +1,6 @@
-"""Holds the stand-in and podbeat's bodies against clients that were not written here, and says how it went.
+"""Checks the stand-in and podbeat's bodies with independent clients, and prints the results.
 
-The contract stands where a client disagrees with it; the comment at each exclusion says so.
+If a client disagrees with the contract, the contract is right. A comment at each exclusion says so.
 """
 
 import signal
@@ -21,7 +21,7 @@ LIMIT = 300
 
 
 class Ended(BaseException):
-    """A signal came, or the time is up: no check's failure, but the end of all, with its processes."""
+    """A signal arrived, or the time is up. It is not a check's failure: it ends all checks and their processes."""
 
 
 def end(number, _):
@@ -33,7 +33,7 @@ class Counts:
         self.passed, self.failed = 0, 0
 
     def check(self, name, run):
-        """Runs one check, and goes on if it fails."""
+        """Runs one check, and continues if it fails."""
         try:
             run()
         except Exception:
@@ -45,7 +45,7 @@ class Counts:
 
 
 def libica(counts):
-    print("\nlibica drives the five operations", flush=True)
+    print("\nlibica calls the five operations", flush=True)
     with StandIn("--renew-tokens", "1h") as standin:
         client = libica_client.Client(standin.url, standin.token)
         for check in libica_client.CHECKS:
@@ -53,7 +53,7 @@ def libica(counts):
 
 
 def bodies(counts):
-    print("\nlibica's models read what podbeat's agent sends", flush=True)
+    print("\nlibica's models parse the bodies that podbeat's agent sends", flush=True)
     sent = agent_bodies.recorded()
     print(f"{len(sent)} bodies", flush=True)
     for check in agent_bodies.CHECKS:
@@ -61,11 +61,11 @@ def bodies(counts):
 
 
 def schemathesis(counts):
-    print("\nschemathesis makes requests of the contract", flush=True)
+    print("\nschemathesis generates requests from the contract", flush=True)
     with StandIn() as standin, tempfile.TemporaryDirectory() as directory:
         client = libica_client.Client(standin.url, standin.token)
         done, report = generated.run(client, standin.token, directory)
-    counts.check("it ran to its end", lambda: ran(done, report))
+    counts.check("schemathesis completed", lambda: ran(done, report))
     for operation in generated.OPERATIONS:
         counts.check(operation, lambda: holds(operation, report))
     tried = report["test_cases"]

@@ -1,4 +1,4 @@
-"""schemathesis: requests generated from the contract, good ones and bad ones, and every answer held against it."""
+"""schemathesis: generates valid and invalid requests from the contract, and checks every answer against it."""
 
 import copy
 import json
@@ -42,7 +42,7 @@ CHECKS = [
 
 
 def sharpened(run_ids):
-    """The contract, with what it says in words, and what the stand-in is stricter about, said in the schemas."""
+    """The contract with stricter schemas: with the rules in its descriptions, and the stand-in's additional rules."""
     with open(CONTRACT, encoding="utf-8") as file:
         contract = yaml.safe_load(file)
     # YAML's anchors share parts, which must be changed one by one.
@@ -72,7 +72,7 @@ def sharpened(run_ids):
 
 
 def sharpen(schema):
-    """No members that the contract doesn't name, and numbers in the range of their format: misspellings are found."""
+    """Forbids unknown members, to find misspellings, and limits numbers to the range of their format."""
     if isinstance(schema, dict):
         if "properties" in schema:
             schema.setdefault("additionalProperties", False)
@@ -85,7 +85,7 @@ def sharpen(schema):
 
 
 def run(client, token, directory):
-    """Runs schemathesis against the stand-in; its report as JSON."""
+    """Runs schemathesis against the stand-in, and returns its report as JSON."""
     # Not strict: schemathesis has to find what is wrong with these answers.
     live = [client.create_task_run(body=models.CreateTaskRunRequest(name=name)) for name in ["pending", "running", "over"]]
     client.heartbeat_task_run(live[1].id)

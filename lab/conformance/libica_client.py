@@ -47,7 +47,7 @@ EXECUTION = models.Execution(
 
 
 class Client(TaskRunsApi):
-    """libica's client, which in addition holds the text of every answer against its own models, strictly."""
+    """libica's client. It also checks the text of every answer strictly against its models."""
 
     def __init__(self, url, token):
         configuration = Configuration(host=url)
@@ -93,22 +93,22 @@ class Client(TaskRunsApi):
 
 
 def refused(status, call, *arguments, **named):
-    """The ErrorResponse of a call that must be answered with this status."""
+    """Makes a call that must fail with this status, and returns its ErrorResponse."""
     try:
         call(*arguments, **named)
     except ApiException as error:
-        assert error.status == status, f"{status} was expected: {error}"
+        assert error.status == status, f"expected {status}: {error}"
         assert error.headers["content-type"] == "application/json", error.headers
         problem = strict.round_trip(json.loads(error.body), "ErrorResponse")
         assert problem.code and problem.message, problem
         return problem
-    raise AssertionError(f"{status} was expected, and the call went through")
+    raise AssertionError(f"expected {status}, but the call succeeded")
 
 
 def same(got, wanted, *members):
     for member in members:
         one, other = getattr(got, member), getattr(wanted, member)
-        assert one == other, f"{member}: {one!r} rather than {other!r}"
+        assert one == other, f"{member}: {one!r} instead of {other!r}"
 
 
 def terminated(code, name="main"):
@@ -123,7 +123,7 @@ def terminated(code, name="main"):
 
 # Each function below is one check. Its name is printed.
 
-def create_gives_back_every_member_but_credentials(client):
+def create_returns_every_member_except_credentials(client):
     request = models.CreateTaskRunRequest(
         name="every member", description="d", acl=["tid:1", "wid:2"], execution=EXECUTION)
     run = client.create(request)
@@ -150,7 +150,7 @@ def create_needs_no_body(client):
     assert run.status == "Pending" and run.name is None
 
 
-def create_refuses_what_the_contract_refuses(client):
+def create_refuses_bodies_that_violate_the_contract(client):
     create = client.create_task_run
     refused(400, create, body={"name": "x" * 256})
     refused(400, create, body={"description": "x" * 4097})
@@ -161,7 +161,7 @@ def create_refuses_what_the_contract_refuses(client):
     assert "nmae" in str(problem.details), problem
 
 
-def heartbeats_lead_from_pending_to_the_end(client):
+def heartbeats_move_a_run_from_pending_to_its_end(client):
     for codes, ended in [([0, 0], "Completed"), ([0, 3], "Failed"), ([], "Failed")]:
         run = client.create(models.CreateTaskRunRequest(name="lives"))
         waiting = models.ContainerState(waiting=models.ContainerStateWaiting(reason="PodInitializing", message="m"))
@@ -179,7 +179,7 @@ def heartbeats_lead_from_pending_to_the_end(client):
         assert len(over.logs) == 1 and over.logs[0].start_time <= over.logs[0].end_time == over.time_modified
         assert (over.logs[0].error is None) == (ended == "Completed")
         client.beat(run.id, **last, **common)
-        assert client.get(run.id) == over, "the same last heartbeat once more changes nothing"
+        assert client.get(run.id) == over, "repeating the last heartbeat changes nothing"
         refused(409, client.beat, run.id, nonce="4", **common)
         refused(409, client.abort_task_run, run.id)
 
@@ -190,7 +190,7 @@ def heartbeat_needs_no_body(client):
     assert client.get(run.id).status == "Running"
 
 
-def heartbeat_refuses_what_the_contract_refuses(client):
+def heartbeat_refuses_bodies_that_violate_the_contract(client):
     beat, run = client.heartbeat_task_run, client.create()
     refused(400, beat, run.id, body={"podUid": "u"})
     refused(400, beat, run.id, body={"jobRetryCount": 2 ** 31})
@@ -202,7 +202,7 @@ def heartbeat_refuses_what_the_contract_refuses(client):
     assert client.get(run.id).status == "Pending"
 
 
-def a_lower_job_retry_count_is_fenced_off(client):
+def a_lower_job_retry_count_is_refused(client):
     run = client.create()
     client.beat(run.id, job_retry_count=2)
     refused(409, client.beat, run.id, job_retry_count=1)
@@ -213,7 +213,7 @@ def a_lower_job_retry_count_is_fenced_off(client):
     assert taken_up.status == "Running" and len(taken_up.logs) == 2
 
 
-def abort_ends_what_is_pending_or_running(client):
+def abort_ends_a_pending_or_running_run(client):
     for beats in [0, 1]:
         run = client.create(models.CreateTaskRunRequest(name="aborted"))
         for _ in range(beats):
@@ -225,13 +225,13 @@ def abort_ends_what_is_pending_or_running(client):
         refused(409, client.beat, run.id)
 
 
-def a_run_that_is_not_there_is_404(client):
+def an_unknown_run_is_404(client):
     for call in [client.get_task_run, client.heartbeat_task_run, client.abort_task_run]:
         assert refused(404, call, "trn.none").code == "NotFound"
         refused(404, call, "a/b c:d%")
 
 
-def without_the_token_all_is_401(client):
+def without_the_token_every_operation_is_401(client):
     run = client.create()
     for token in ["wrong", None]:
         other = Client(client.api_client.configuration.host, token)
@@ -241,7 +241,7 @@ def without_the_token_all_is_401(client):
         refused(401, other.list_task_runs)
 
 
-def a_renewed_token_is_for_its_run_alone(client):
+def a_renewed_token_is_valid_only_for_its_run(client):
     own, other = client.create(), client.create()
     renewed = Client(client.api_client.configuration.host, client.beat(own.id).jwt)
     assert renewed.beat(own.id).jwt
@@ -277,7 +277,7 @@ def lists_are_paged_sorted_and_filtered(client):
                 assert (page.total_item_count, page.total_page_count) == (23, -(-23 // size))
                 pages.append([item.name for item in page.items])
                 shown += pages[-1]
-                assert len(shown) <= 23, f"{sort}, {size}: it comes to no end: {shown}"
+                assert len(shown) <= 23, f"{sort}, {size}: the pages do not end: {shown}"
                 if page.next_page_token is None:
                     break
                 # Half of the calls repeat the sort and the filters with the token, and half don't.
@@ -296,12 +296,12 @@ def lists_are_paged_sorted_and_filtered(client):
     assert of(status="Pending,Aborted", **every) == set(names)
     assert of(acls="even") == set(names[::2])
     assert of(acls="even,odd") == set(names)
-    assert of(versions="tvn.1") == set(), "these runs were created by themselves"
+    assert of(versions="tvn.1") == set(), "these runs were created without a version"
     assert client.page(names="nobody").total_item_count == 0
     assert client.page(**every).item_count == 10, "the default of pageSize"
 
 
-def lists_refuse_what_is_not_one(client):
+def list_refuses_invalid_parameters(client):
     listed = client.list_task_runs
     for asked in [{"page_size": 0}, {"page_size": 1001}, {"sort": "id"}, {"sort": "name up"}, {"page_token": "x"}]:
         refused(400, listed, **asked)
@@ -309,7 +309,7 @@ def lists_refuse_what_is_not_one(client):
     refused(400, listed, page_token=first.next_page_token, sort="name desc")
 
 
-def silence_is_a_time_out(_):
+def a_run_without_heartbeats_times_out(_):
     with StandIn("--heartbeat-timeout", "50ms") as standin:
         client = Client(standin.url, standin.token)
         run = client.create()
@@ -323,18 +323,18 @@ def silence_is_a_time_out(_):
 
 
 CHECKS = [
-    create_gives_back_every_member_but_credentials,
+    create_returns_every_member_except_credentials,
     create_needs_no_body,
-    create_refuses_what_the_contract_refuses,
-    heartbeats_lead_from_pending_to_the_end,
+    create_refuses_bodies_that_violate_the_contract,
+    heartbeats_move_a_run_from_pending_to_its_end,
     heartbeat_needs_no_body,
-    heartbeat_refuses_what_the_contract_refuses,
-    a_lower_job_retry_count_is_fenced_off,
-    abort_ends_what_is_pending_or_running,
-    a_run_that_is_not_there_is_404,
-    without_the_token_all_is_401,
-    a_renewed_token_is_for_its_run_alone,
+    heartbeat_refuses_bodies_that_violate_the_contract,
+    a_lower_job_retry_count_is_refused,
+    abort_ends_a_pending_or_running_run,
+    an_unknown_run_is_404,
+    without_the_token_every_operation_is_401,
+    a_renewed_token_is_valid_only_for_its_run,
     lists_are_paged_sorted_and_filtered,
-    lists_refuse_what_is_not_one,
-    silence_is_a_time_out,
+    list_refuses_invalid_parameters,
+    a_run_without_heartbeats_times_out,
 ]

@@ -1,7 +1,7 @@
-"""Parses a body into one of libica's generated models, and lets nothing pass that the model doesn't have.
+"""Parses a body strictly into one of libica's generated models.
 
-libica's own parser ignores members that it doesn't know. Here such a member is an error, and so is a value of another
-type; and what the model writes again must be the body that it was read from.
+libica's own parser ignores unknown members. Here an unknown member is an error, and so is a value of the wrong type.
+The model must serialize to the body that it was parsed from.
 """
 
 import datetime
@@ -46,16 +46,16 @@ def parse(body, kind, path="body"):
 
 
 def round_trip(body, kind):
-    """The model of a body, if it says all that the body says and no more."""
+    """The model of a body. Fails if the model does not serialize to the same body."""
     model = parse(body, kind)
     written = ApiClient().sanitize_for_serialization(model)
     if (again := in_utc(written)) != (was := in_utc(body)):
-        raise AssertionError(f"{kind} made {again} of {was}")
+        raise AssertionError(f"{kind} changed {was} to {again}")
     return model
 
 
 def in_utc(value):
-    """JSON whose times are compared as times: the model writes +00:00 where podbeat writes Z."""
+    """The JSON with times converted to UTC, because the model writes +00:00 and podbeat writes Z."""
     if isinstance(value, dict):
         return {name: in_utc(member) for name, member in value.items()}
     if isinstance(value, list):
@@ -67,4 +67,4 @@ def in_utc(value):
 
 def expect(fits, path, wanted, body):
     if not fits:
-        raise AssertionError(f"{path}: {wanted} was expected: {body!r}")
+        raise AssertionError(f"{path}: expected {wanted}: {body!r}")

@@ -63,7 +63,7 @@ impl Captured {
     ) -> Self {
         let capture = Capture::named(name).expect("a capture");
         let pods: Vec<&Value> = capture.pods().collect();
-        let pod = pick(&pods).unwrap_or_else(|| panic!("{name} never shows that"));
+        let pod = pick(&pods).unwrap_or_else(|| panic!("{name} does not show that"));
         Self {
             pod: pod.clone(),
             own_container: capture.sidecar(),
@@ -81,7 +81,7 @@ impl Captured {
             }
             Some(Value::Array(items)) if member == "-" => items.push(value),
             Some(Value::Array(items)) => items[member.parse::<usize>().expect("an index")] = value,
-            _ => panic!("nothing real is around {pointer}"),
+            _ => panic!("no recorded value is around {pointer}"),
         }
         self
     }

@@ -104,7 +104,7 @@ pub struct Rule {
 
 /// A rule that can't be read, or that could never take effect.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the fault {rule:?} is wrong at {at:?}: {why}")]
+#[error("invalid fault {rule:?} at {at:?}: {why}")]
 pub struct Misread {
     rule: String,
     at: String,
@@ -113,13 +113,13 @@ pub struct Misread {
 
 const FORM: &str =
     "a rule is PLACE [final] WHAT [retry-after=TIME] [after N] [xN|for TIME|until-lifted]";
-const TWICE: &str = "it is there twice";
-const NEVER: &str = "so the rule would never strike";
-const OF_HEARTBEATS: &str = "only a heartbeat is the last one: say heartbeat or any";
-const OF_WATCHES: &str = "it happens only to a watch";
-const OF_TOKENS: &str = "only a heartbeat is answered with a token";
-const SECONDS: &str = "Retry-After has whole seconds";
-const NO_HEADER: &str = "it is no value of a header";
+const TWICE: &str = "specified twice";
+const NEVER: &str = "the rule would never take effect";
+const OF_HEARTBEATS: &str = "only a heartbeat can be final; use heartbeat or any";
+const OF_WATCHES: &str = "only a watch can have this fault";
+const OF_TOKENS: &str = "only the answer to a heartbeat can have a token";
+const SECONDS: &str = "Retry-After must be in whole seconds";
+const NO_HEADER: &str = "not a valid header value";
 
 impl FromStr for Rule {
     type Err = Misread;

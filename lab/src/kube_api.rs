@@ -328,7 +328,7 @@ impl KubeApi {
         token: &str,
         dir: &Path,
     ) -> Result<(), Error> {
-        std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
+        std::fs::create_dir_all(dir).map_err(io(format!("creating {}", dir.display())))?;
         authority.write_to(&dir.join("ca.crt"))?;
         let path = dir.join("token");
         std::fs::write(&path, token).map_err(io(format!("writing {}", path.display())))
@@ -639,7 +639,7 @@ async fn scripted(
 ) -> Result<Option<Response<Body>>, CutOff> {
     Ok(Some(match what {
         What::Status(code, retry_after) => {
-            let mut response = refusal(code, "Scripted", "as the script demands");
+            let mut response = refusal(code, "Scripted", "scripted fault");
             if let Some(value) = retry_after.and_then(RetryAfter::header) {
                 response
                     .headers_mut()
@@ -722,7 +722,7 @@ impl Shared {
                     && matches!(verb.as_str(), "get" | "list" | "watch")
                     && attribute("resource").as_deref() == Some("pods")
                     && attribute("namespace").as_deref() == Some("lab");
-                let status = json!({"allowed": allowed, "reason": "as the script demands"});
+                let status = json!({"allowed": allowed, "reason": "scripted fault"});
                 json_answer(
                     201,
                     &json!({"kind": "SelfSubjectAccessReview", "status": status}),
@@ -906,7 +906,9 @@ impl Shared {
             match watch.next().await {
                 Next::Line(line) => Some((Ok(Bytes::from(line)), Some(watch))),
                 Next::Break => Some((
-                    Err(std::io::Error::other("cut, as the script demands")),
+                    Err(std::io::Error::other(
+                        "connection closed by a scripted fault",
+                    )),
                     None,
                 )),
                 Next::End => None,

@@ -27,10 +27,10 @@ pub use podbeat_interface::exit::with_causes as chain;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A key or certificate could not be made.
-    #[error("making a certificate")]
+    #[error("creating a certificate")]
     Certificate(#[from] rcgen::Error),
     /// A key or certificate could not be used.
-    #[error("setting TLS up")]
+    #[error("setting up TLS")]
     Tls(#[from] rustls::Error),
     /// No port is free, or a file can't be read or written.
     #[error("{what}")]
@@ -45,7 +45,7 @@ pub enum Error {
     #[error("reading the OpenAPI contract")]
     Yaml(#[from] serde_saphyr::Error),
     /// The contract contains an invalid schema.
-    #[error("the schema {name} of the contract is unusable: {problem}")]
+    #[error("the contract's schema {name} is invalid: {problem}")]
     Schema {
         /// The schema's name.
         name: String,
@@ -64,7 +64,7 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// The system has no random bytes.
-    #[error("the system gives no random bytes")]
+    #[error("the system's random number generator failed")]
     NoRandom,
     /// The data file can't be used.
     #[error("{what} the data file {}", path.display())]
@@ -78,7 +78,7 @@ pub enum Error {
         source: rusqlite::Error,
     },
     /// The data file belongs to another program or to a later version.
-    #[error("{} is no data file of this version of the stand-in (version {version}): choose another file", path.display())]
+    #[error("{} is not a data file of this version of the stand-in (its version is {version}); choose another file", path.display())]
     ForeignData {
         /// The file.
         path: std::path::PathBuf,
@@ -86,7 +86,7 @@ pub enum Error {
         version: i32,
     },
     /// The data file contains a run that can't be read.
-    #[error("a run in the data file {} can't be read: choose another file", path.display())]
+    #[error("can't read a run in the data file {}; choose another file", path.display())]
     Torn {
         /// The file.
         path: std::path::PathBuf,
@@ -95,13 +95,13 @@ pub enum Error {
         source: serde_json::Error,
     },
     /// More runs are named than fit.
-    #[error("more runs are named than there is room for: raise the limit of runs")]
+    #[error("more runs are named than the limit of runs allows; raise the limit")]
     TooManyRuns,
     /// A named run isn't known.
     #[error("there is no run {0}")]
     NoSuchRun(String),
     /// The awaited state was not reached.
-    #[error("waited {} for {what}, in vain; last seen: {seen}", humantime::format_duration(*.waited))]
+    #[error("timed out after {} while waiting for {what}; last seen: {seen}", humantime::format_duration(*.waited))]
     InVain {
         /// The awaited state.
         what: String,

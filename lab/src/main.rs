@@ -22,10 +22,11 @@ use signal_hook_tokio::Signals;
 const SIGNALS: [i32; 2] = [2, 15];
 
 const ABOUT: &str = "\
-The task-run service, for development: the five operations of the contract, over plain HTTP, on loopback unless --listen says
-otherwise. Never let others reach it: there is no TLS, and one token opens all of it.
+The task-run service, for development. It has the five operations of the contract, over plain HTTP. It listens on loopback
+unless you set --listen. Do not expose it: it has no TLS, and one token gives access to all of it.
 
-It prints its URL, its token, and the link to a web page of its runs and their heartbeats, live; it ends on SIGINT or SIGTERM.";
+It prints its URL, its token, and the link to a web page that shows its runs and their heartbeats live. It ends on SIGINT or
+SIGTERM.";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -133,7 +134,7 @@ async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     write!(out, "\n{}", figures.table())?;
     writeln!(
         out,
-        "\nin {}\n{kept} passed, {} failed",
+        "\nwritten to {}\n{kept} passed, {} failed",
         output.display(),
         limits - kept
     )?;
@@ -153,20 +154,20 @@ fn command() -> Command {
         .about("The task-run service, for development")
         .long_about(ABOUT)
         .arg(
-            setting("listen", "ADDR", "Where it listens; port 0 is any free one")
+            setting("listen", "ADDR", "Address to listen on; port 0 selects a free port")
                 .default_value("127.0.0.1:8080")
                 .value_parser(value_parser!(SocketAddr)),
         )
         .arg(setting(
             "token",
             "TOKEN",
-            "The bearer token that it accepts; without it one is made up",
+            "Bearer token to accept; by default a random one",
         ))
         .arg(
             setting(
                 "data",
                 "FILE",
-                "Keeps runs in this file (SQLite), so that they outlive it; without it, in memory",
+                "SQLite file that keeps the runs; by default they are in memory and end with the process",
             )
             .value_parser(value_parser!(PathBuf)),
         )
@@ -174,7 +175,7 @@ fn command() -> Command {
             setting(
                 "heartbeat-timeout",
                 "DURATION",
-                "A running run that is silent for longer, such as 2m, is TimedOut; without it, never",
+                "Time without a heartbeat after which a running run is TimedOut, such as 2m; by default never",
             )
             .value_parser(duration()),
         )
@@ -182,7 +183,7 @@ fn command() -> Command {
             setting(
                 "renew-tokens",
                 "DURATION",
-                "Answers each heartbeat with a fresh jwt for its run, good for so long",
+                "Answer each heartbeat with a new jwt for its run, valid for this time",
             )
             .value_parser(duration()),
         )
@@ -190,29 +191,29 @@ fn command() -> Command {
             Arg::new("check-nonces")
                 .long("check-nonces")
                 .action(ArgAction::SetTrue)
-                .help("All heartbeats of an attempt must have the nonce of its first one"),
+                .help("Require all heartbeats of an attempt to have the nonce of the first one"),
         )
         .arg(
             Arg::new("any-run")
                 .long("any-run")
                 .action(ArgAction::SetTrue)
-                .help("A heartbeat of an unknown run makes the run, instead of being answered with 404"),
+                .help("Create a run that a heartbeat names, instead of answering 404"),
         )
         .arg(
             setting(
                 "page-host",
                 "NAME",
-                "A name that the page may be asked for by, beside localhost and addresses; as often as need be",
+                "Host name of the page, in addition to localhost and addresses; repeatable",
             )
             .action(ArgAction::Append),
         )
         .arg(setting(
             "faults",
             "RULES",
-            "Faults from the start, such as `heartbeat 503 retry-after=2s x3` (see CONTRIBUTING.md)",
+            "Faults to inject from the start, such as `heartbeat 503 retry-after=2s x3` (see CONTRIBUTING.md)",
         ));
     Command::new("podbeat-lab")
-        .about("podbeat's stand-ins, for development")
+        .about("Run podbeat's stand-ins, for development")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(service)
@@ -239,19 +240,19 @@ fn fleet_command() -> Command {
             .help(help)
     };
     Command::new("fleet")
-        .about("Thousands of agents against the stand-ins, from their start to their end; figures, and exit code 1 if a limit is passed")
-        .arg(number("agents", "How many agents").short('n').default_value("1000"))
-        .arg(time("interval", "30s", "Between two heartbeats of one agent"))
+        .about("Run thousands of agents with the stand-ins and print figures; exit with 1 if a figure misses its limit")
+        .arg(number("agents", "Number of agents").short('n').default_value("1000"))
+        .arg(time("interval", "30s", "Time between two heartbeats of one agent"))
         .arg(time(
             "start-over",
             "30s",
-            "The agents are started one after the other in this time",
+            "Time over which the agents start, one after another",
         ))
-        .arg(time("outage", "1m", "How long the service goes away"))
-        .arg(number("processes", "The processes that the agents are in").default_value("2"))
+        .arg(time("outage", "1m", "Time for which the service is unavailable"))
+        .arg(number("processes", "Number of processes that run the agents").default_value("2"))
         .arg(number(
             "drift",
-            "Instead: for so many intervals, how evenly the heartbeats of agents come that start together (--start-over 0s)",
+            "Measure only how evenly heartbeats arrive, for this number of intervals, from agents that start together (--start-over 0s)",
         ))
         .arg(
             Arg::new("output")
@@ -259,7 +260,7 @@ fn fleet_command() -> Command {
                 .value_name("FILE")
                 .default_value("target/fleet/stand-ins.json")
                 .value_parser(value_parser!(PathBuf))
-                .help("Where the figures are written, as JSON"),
+                .help("File for the figures, as JSON"),
         )
 }
 
@@ -274,8 +275,7 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     if let Some(rules) = matches.get_one::<String>("faults") {
         faults.script(rules)?;
         if !faults.lie_in(&[Place::Heartbeat, Place::Any]) {
-            return Err("--faults: get, list and watch are requests of the Kubernetes API, which this stand-in does not have: say \
-                        heartbeat or any"
+            return Err("--faults: this stand-in has no Kubernetes API, so get, list and watch are invalid; use heartbeat or any"
                 .into());
         }
     }
@@ -306,7 +306,7 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     };
     let service = Service::start_plain(listen, Contract::load()?, faults, options).await?;
     if !listen.ip().is_loopback() {
-        let warning = "others can reach this address, and there is no TLS: anyone on the way can read the token";
+        let warning = "other hosts can reach this address, and there is no TLS: anyone on the network path can read the token";
         writeln!(std::io::stderr(), "podbeat-lab: {warning}")?;
     }
     let mut out = std::io::stdout();

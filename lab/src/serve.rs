@@ -45,7 +45,7 @@ pub(crate) type Outcome = Result<Response<Body>, CutOff>;
 
 /// Closes the connection without an answer.
 #[derive(Debug, thiserror::Error)]
-#[error("closed without an answer, as the script demands")]
+#[error("closed without an answer by a scripted fault")]
 pub(crate) struct CutOff;
 
 /// Answers requests.

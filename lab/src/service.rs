@@ -741,7 +741,7 @@ impl Shared {
         let content_type = header(header::CONTENT_TYPE);
         if !raw.is_empty() && !http::is_json(&head.headers) {
             violations.push(format!(
-                "Content-Type is {content_type:?}, which the contract doesn't list"
+                "the contract does not allow the Content-Type {content_type:?}"
             ));
         }
         let heartbeat = Heartbeat {
@@ -786,8 +786,7 @@ impl Shared {
         };
         match &fault {
             Some(What::Status(status, retry_after)) => {
-                let error =
-                    json!({"code": "Scripted", "message": "as the script demands", "details": []});
+                let error = json!({"code": "Scripted", "message": "scripted fault", "details": []});
                 let mut response = json_answer(*status, &error);
                 if let Some(value) = retry_after.and_then(RetryAfter::header) {
                     response.headers_mut().insert(header::RETRY_AFTER, value);

@@ -55,7 +55,7 @@ impl World {
         mut service: service::Options,
     ) -> Result<Self, Error> {
         let authority = Authority::new()?;
-        let dir = tempfile::tempdir().map_err(io("making a temporary directory"))?;
+        let dir = tempfile::tempdir().map_err(io("creating a temporary directory"))?;
         let (kube_faults, service_faults) = (Faults::default(), Faults::default());
         service.tokens.insert(TOKEN.to_owned());
         let kube = kube_api::Options {

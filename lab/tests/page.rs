@@ -521,7 +521,7 @@ async fn of_a_run_that_is_shown_are_its_heartbeats_and_how_they_were_answered() 
         played
             .page(&format!("/run?id={id}"))
             .await
-            .contains("no heartbeat has come yet")
+            .contains("the service has not received a heartbeat yet")
     );
     played
         .faults

@@ -438,10 +438,10 @@ async fn a_refusal_says_what_is_wrong() {
     let long = "x".repeat(256);
     for (body, told) in [
         ("{", "not JSON"),
-        ("[]", "breaks the contract"),
-        ("{\"nmae\":\"n\"}", "breaks the contract"),
-        ("{\"execution\":{\"image\":{}}}", "breaks the contract"),
-        (&format!("{{\"name\":\"{long}\"}}"), "breaks the contract"),
+        ("[]", "violates the contract"),
+        ("{\"nmae\":\"n\"}", "violates the contract"),
+        ("{\"execution\":{\"image\":{}}}", "violates the contract"),
+        (&format!("{{\"name\":\"{long}\"}}"), "violates the contract"),
     ] {
         let request = played.request(Method::POST, "").bearer_auth(TOKEN);
         let request = request

@@ -37,8 +37,8 @@ async fn main() -> ExitCode {
         .long("record")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
-        .help("Writes the body of every heartbeat that was sent, a line each");
-    let about = "podbeat's agent against the stand-ins, as a timeline";
+        .help("Write the body of every sent heartbeat to FILE, one per line");
+    let about = "Run podbeat's agent with the stand-ins, and print a timeline";
     let matches = match Command::new("demo")
         .about(about)
         .arg(record)
@@ -51,14 +51,18 @@ async fn main() -> ExitCode {
         }
     };
     let record = matches.get_one::<PathBuf>("record").map(PathBuf::as_path);
-    let story = tokio::time::timeout(LIMIT, tell(record));
+    let story = tokio::time::timeout(LIMIT, run(record));
     let failure: Failure = match story.await {
         Ok(Ok(last)) => {
             let _ = writeln!(std::io::stdout(), "{last}");
             return ExitCode::SUCCESS;
         }
         Ok(Err(failure)) => failure,
-        Err(_) => format!("not done within {}", humantime::format_duration(LIMIT)).into(),
+        Err(_) => format!(
+            "did not finish within {}",
+            humantime::format_duration(LIMIT)
+        )
+        .into(),
     };
     let _ = writeln!(
         std::io::stderr(),
@@ -69,7 +73,7 @@ async fn main() -> ExitCode {
 }
 
 /// Plays the life and returns the last heartbeat's body.
-async fn tell(record: Option<&Path>) -> Result<Value, Failure> {
+async fn run(record: Option<&Path>) -> Result<Value, Failure> {
     let timeline = Timeline::new();
     let world = World::start().await?;
     let pod = Pod::new("align-reads-0", "5e0c7a52-demo").policy("OnFailure");
@@ -103,7 +107,7 @@ async fn tell(record: Option<&Path>) -> Result<Value, Failure> {
         play(&world, &pod, &timeline).await?;
         timeline.line(
             Side::Kubernetes,
-            "SIGTERM to podbeat: the task is done, and it is the last one",
+            "SIGTERM to podbeat: all other containers have ended",
         );
         signals.send(()).await?;
         Ok::<(), Failure>(())
@@ -113,7 +117,7 @@ async fn tell(record: Option<&Path>) -> Result<Value, Failure> {
             script?;
             ending?
         }
-        () = received => return Err("the service is gone".into()),
+        () = received => return Err("the service stopped".into()),
     };
     timeline.line(
         Side::Podbeat,
@@ -140,7 +144,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
 
     pause(700).await;
     kube(
-        "main: waiting (ContainerCreating), its image is pulled",
+        "main: waiting (ContainerCreating); pulling the image",
         waiting("ContainerCreating"),
     );
     pause(1300).await;
@@ -156,7 +160,10 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     .await?;
     pause(500).await;
 
-    timeline.line(Side::Service, "an outage begins: 503 to everything");
+    timeline.line(
+        Side::Service,
+        "an outage starts; answers 503 to every request",
+    );
     let before = world.service.heartbeats().len();
     world.service_faults.script("heartbeat 503 until-lifted")?;
     let crash = exit(3, "Error", "run-1");
@@ -167,7 +174,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     // Counted instead of timed: the waits grow with each failure, and the demo must stay short.
     world
         .service
-        .wait_for("two refusals", LIMIT, |received| {
+        .wait_for("two refused heartbeats", LIMIT, |received| {
             received.len() >= before + 2
         })
         .await?;
@@ -177,12 +184,12 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     );
     world
         .service
-        .wait_for("four refusals", LIMIT, |received| {
+        .wait_for("four refused heartbeats", LIMIT, |received| {
             received.len() >= before + 4
         })
         .await?;
     world.service_faults.lift_all();
-    timeline.line(Side::Service, "the outage is over");
+    timeline.line(Side::Service, "the outage ends");
     accepted(world, "the restart", |heartbeat| {
         heartbeat
             .state("main")
@@ -190,10 +197,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
             == Some("2026-01-01T00:00:07Z")
     })
     .await?;
-    timeline.line(
-        Side::Service,
-        "has heard all that happened during the outage",
-    );
+    timeline.line(Side::Service, "has received every change from the outage");
     pause(1500).await;
 
     kube(
@@ -223,17 +227,17 @@ async fn accepted(
 fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
     let violations = service.violations();
     if !violations.is_empty() {
-        return Err(format!("bodies broke the contract: {violations:?}").into());
+        return Err(format!("heartbeats violate the contract: {violations:?}").into());
     }
     if ending != Ending::Done {
-        return Err(format!("podbeat ended otherwise than scripted: {ending}").into());
+        return Err(format!("podbeat ended in an unexpected way: {ending}").into());
     }
     if !service
         .heartbeats()
         .iter()
         .any(|heartbeat| heartbeat.status == Some(503))
     {
-        return Err("the outage was not felt".into());
+        return Err("no heartbeat was refused during the outage".into());
     }
     let accepted = service.accepted();
     let mut states: Vec<(String, Option<i64>)> = accepted
@@ -259,7 +263,7 @@ fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
         .map(|(state, code)| (state.as_str(), *code))
         .eq(implied)
     {
-        return Err(format!("the service heard {states:?}, the script implies {implied:?}").into());
+        return Err(format!("the service received {states:?}; expected {implied:?}").into());
     }
     let finals = accepted
         .iter()
@@ -268,7 +272,7 @@ fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
     match accepted.last() {
         Some(last) if last.is_final() && finals == 1 => Ok(last.body.clone()),
         Some(_) | None => Err(format!(
-            "{finals} last heartbeats were accepted, and there must be one, the last"
+            "{finals} last heartbeats were accepted; expected exactly one, after all others"
         )
         .into()),
     }
@@ -339,7 +343,7 @@ impl Timeline {
         );
         self.line(
             Side::Service,
-            &format!("hears {kind} (nonce {nonce}…): {state}; {answer}"),
+            &format!("receives {kind} (nonce {nonce}…): {state}; {answer}"),
         );
     }
 }
@@ -397,32 +401,28 @@ impl Onlooker for Timeline {
                 format!("drops heartbeat {number} ({}): {cause:?}", kind.name())
             }
             Note::Barrier { .. } => {
-                "an earlier request may still arrive: the last heartbeat goes once more after it"
+                "an earlier request may still arrive; will send the last heartbeat again after it"
                     .to_owned()
             }
             Note::Marked {
                 container,
                 exit_code,
             } => {
-                format!("an exit marker tells that {container} ended with {exit_code}")
+                format!("reads an exit marker: {container} ended with exit code {exit_code}")
             }
             Note::UnknownMarker(container) => {
-                format!("an exit marker of {container}, which the pod doesn't have")
+                format!("ignores an exit marker: the pod has no container {container}")
             }
-            Note::BarrierFailed => {
-                "the repetition of the last heartbeat was not accepted".to_owned()
-            }
+            Note::BarrierFailed => "the repeated last heartbeat was not accepted".to_owned(),
             Note::Resumed { waiting, .. } => {
-                format!("goes on from the journal, with {waiting} heartbeats waiting")
+                format!("continues from the journal; {waiting} heartbeats are waiting")
             }
             Note::Final(Cause::Completed) => {
-                "the task's containers are finished: the last heartbeat is due".to_owned()
+                "the last heartbeat is due: the task's containers are finished".to_owned()
             }
             Note::Final(cause) => format!("the last heartbeat is due: {cause:?}"),
-            Note::Reopened(_) => {
-                "takes the last heartbeat back: podbeat alone was stopped".to_owned()
-            }
-            Note::Signal { .. } => "hears SIGTERM".to_owned(),
+            Note::Reopened(_) => "cancels the last heartbeat: only podbeat was stopped".to_owned(),
+            Note::Signal { .. } => "receives SIGTERM".to_owned(),
             Note::Deletion(_) => "sees that the pod is being deleted".to_owned(),
             Note::Why(why) => {
                 let of = why
@@ -431,13 +431,13 @@ impl Onlooker for Timeline {
                     .or(why.container.as_deref())
                     .unwrap_or("pod");
                 format!(
-                    "sees a reason of {of}: {}",
+                    "sees {of}: reason {}",
                     why.reason.as_deref().unwrap_or_default()
                 )
             }
-            Note::OtherPod(_) => "sees another pod of the same name".to_owned(),
-            Note::NeverSeen => "finds no such pod".to_owned(),
-            Note::Orphaned => "the run does not belong to this pod any more".to_owned(),
+            Note::OtherPod(_) => "sees another pod with the same name".to_owned(),
+            Note::NeverSeen => "does not find the pod".to_owned(),
+            Note::Orphaned => "the run no longer belongs to this pod".to_owned(),
         };
         self.line(Side::Podbeat, &text);
     }

@@ -190,7 +190,7 @@ pub async fn work() -> Result<(), Error> {
                 Some("count") => {
                     let count = serde_json::to_string(&tally.count()).unwrap_or_default();
                     let mut out = std::io::stdout();
-                    writeln!(out, "{count}").and_then(|()| out.flush()).map_err(io("telling the count"))?;
+                    writeln!(out, "{count}").and_then(|()| out.flush()).map_err(io("writing the count"))?;
                 }
                 Some("terminate") => {
                     let _ = terminate.send(true);
@@ -209,7 +209,7 @@ pub async fn work() -> Result<(), Error> {
                 let mut settings = plan.settings.clone();
                 settings.extend(own);
                 let config = Config::load(&Flags::default(), &settings)
-                    .map_err(|error| io(format!("setting an agent up: {error}"))(std::io::ErrorKind::InvalidInput.into()))?;
+                    .map_err(|error| io(format!("setting up an agent: {error}"))(std::io::ErrorKind::InvalidInput.into()))?;
                 let counting = Counting { tally: Arc::clone(&tally), begun: None };
                 let signals = signals(terminated.clone());
                 agents.spawn(async move { agent::run(&config, signals, counting).await });

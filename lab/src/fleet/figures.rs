@@ -141,7 +141,7 @@ impl Figures {
     /// The file can't be written.
     pub fn write(&self, path: &Path) -> Result<(), Error> {
         if let Some(dir) = path.parent() {
-            std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
+            std::fs::create_dir_all(dir).map_err(io(format!("creating {}", dir.display())))?;
         }
         let text = format!("{:#}\n", self.json());
         std::fs::write(path, text).map_err(io(format!("writing {}", path.display())))

@@ -85,7 +85,7 @@ pub async fn serve() -> Result<(), Error> {
             .map_err(io("reading the next order"))?;
         let Some(line) = line else { return Ok(()) };
         let order = serde_json::from_str(&line)
-            .map_err(|error| io(format!("understanding the order {line}"))(error.into()))?;
+            .map_err(|error| io(format!("parsing the order {line}"))(error.into()))?;
         match (order, &begun) {
             (
                 Order::Begin {

@@ -154,7 +154,7 @@ impl FleetService {
         limit: Duration,
     ) -> Result<(), Error> {
         self.listen_for(
-            &format!("step {step} of {size} runs to be told"),
+            &format!("step {step} of {size} runs"),
             limit,
             |ledger| ledger.told_of(step) == size,
             |ledger| format!("{} runs", ledger.told_of(step)),
@@ -168,7 +168,7 @@ impl FleetService {
 /// # Errors
 /// The file can't be written.
 pub fn write_ca(authority: &Authority, dir: &Path) -> Result<std::path::PathBuf, Error> {
-    std::fs::create_dir_all(dir).map_err(io(format!("making {}", dir.display())))?;
+    std::fs::create_dir_all(dir).map_err(io(format!("creating {}", dir.display())))?;
     let path = dir.join("ca.crt");
     authority.write_to(&path)?;
     Ok(path)

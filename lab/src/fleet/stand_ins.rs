@@ -50,7 +50,7 @@ const FULLEST_AFTER_OUTAGE: f64 = 2.5;
 /// Bursts have values in the hundreds.
 const DISPERSION: f64 = 3.0;
 
-/// The limit for the fullest second, in averages: `times`, plus four standard deviations, because
+/// The limit for the busiest second, in averages: `times`, plus four standard deviations, because
 /// few arrivals vary by chance.
 fn allowed(times: f64, spread: &Spread) -> Limit {
     Limit::AtMost(times + 4.0 / spread.mean().max(f64::MIN_POSITIVE).sqrt())
@@ -77,7 +77,7 @@ pub async fn run(
                "outage": options.outage.as_secs_f64(), "processes": options.processes}),
     );
     say(&format!(
-        "{agents} agents in {} processes, a heartbeat every {}; {files} files a process",
+        "{agents} agents in {} processes; one heartbeat every {}; limit of {files} open files per process",
         options.processes,
         humantime::format_duration(interval)
     ));
@@ -127,13 +127,13 @@ pub async fn run(
     }
     figures.exactly("open watches", state.watches, agents);
     figures.add(
-        "from the first agent to all of them",
+        "time until all agents watch",
         begun.elapsed().as_secs_f64(),
         "s",
         Limit::None,
     );
     say(&format!(
-        "all agents watch their pods, and were heard, after {:.0} s",
+        "after {:.0} s, all agents watch their pods and have sent a heartbeat",
         begun.elapsed().as_secs_f64()
     ));
 
@@ -147,14 +147,14 @@ pub async fn run(
         &mut figures,
     )
     .await?;
-    say("the time at rest is measured");
+    say("measured the fleet at rest");
 
     let from = service.elapsed();
     let back = service
         .go_away(options.outage)
         .map_err(|error| misread(&error))?;
     say(&format!(
-        "the service is away for {}; every pod changes three times meanwhile",
+        "the service is unavailable for {}; meanwhile, every pod changes three times",
         humantime::format_duration(options.outage)
     ));
     for nth in 2..=4 {
@@ -167,7 +167,7 @@ pub async fn run(
     let returned = Spread::of(last.iter().copied(), back, 30);
     after_outage(&service, &returned, &mut figures);
     figures.add(
-        "refused while the service was away",
+        "refused while the service was unavailable",
         service.ledger.refused() as f64,
         "",
         Limit::None,
@@ -176,7 +176,7 @@ pub async fn run(
         "outage",
         json!({"from": from.as_secs_f64(), "back": back.as_secs_f64()}),
     );
-    say("the service is back, and has heard of every change");
+    say("the service is back and has received every change");
 
     for nth in 5..=LAST {
         step(&mut kubernetes, nth, interval / 2).await?;
@@ -208,7 +208,7 @@ async fn step(kubernetes: &mut Worker, step: usize, over: Duration) -> Result<St
 }
 
 fn misread(error: &crate::fault::Misread) -> Error {
-    io(format!("making the service go away: {error}"))(std::io::ErrorKind::InvalidInput.into())
+    io(format!("scripting the outage: {error}"))(std::io::ErrorKind::InvalidInput.into())
 }
 
 /// Measures two intervals at rest.
@@ -244,33 +244,33 @@ async fn rest(
     let agents = options.agents as f64;
     let mut add = |name, value, unit, limit| figures.add(name, value, unit, limit);
     add(
-        "heartbeats a second, at rest",
+        "heartbeats per second at rest",
         spread.mean(),
         "/s",
         Limit::None,
     );
     add(
-        "fullest second to the average",
+        "busiest second to the average",
         spread.most_to_mean(),
         "",
         allowed(FULLEST, &spread),
     );
     add(
-        "chi-square by degrees of freedom",
+        "chi-square per degree of freedom",
         spread.dispersion(),
         "",
         Limit::AtMost(DISPERSION),
     );
     for (name, of_hundred) in [
-        ("a heartbeat's time, p50", 50),
-        ("a heartbeat's time, p99", 99),
-        ("a heartbeat's time, longest", 100),
+        ("time of a heartbeat, p50", 50),
+        ("time of a heartbeat, p99", 99),
+        ("time of a heartbeat, longest", 100),
     ] {
         let micros = f64::from(percentile(&mut count.took, of_hundred));
         add(name, micros / 1000.0, "ms", Limit::None);
     }
     add(
-        "memory an agent, in shared processes",
+        "memory per agent, in shared processes",
         used_now.rss_kib as f64 / agents,
         "KiB",
         Limit::None,
@@ -291,7 +291,7 @@ async fn rest(
         Limit::None,
     );
     add(
-        "connections an agent",
+        "connections per agent",
         used_now.files as f64 / agents,
         "",
         Limit::None,
@@ -299,7 +299,7 @@ async fn rest(
     let requests = |state: &State| state.requests.values().sum::<usize>() as f64;
     let minutes = took.as_secs_f64() / 60.0;
     add(
-        "requests to Kubernetes a minute an agent",
+        "requests to Kubernetes per minute and agent",
         (requests(&asked_now) - requests(&asked)) / minutes / agents,
         "/min",
         Limit::None,
@@ -311,7 +311,7 @@ async fn rest(
 /// Reports how a fleet came back after an outage. Used by every fleet.
 pub fn after_outage(service: &FleetService, returned: &Spread, figures: &mut Figures) {
     figures.add(
-        "after the outage, fullest second to the average of 30 s",
+        "after the outage: busiest second to the average of 30 s",
         returned.most_to_mean(),
         "",
         allowed(FULLEST_AFTER_OUTAGE, returned),
@@ -359,24 +359,28 @@ pub async fn end(
     }
     figures.add("changes of each pod", LAST as f64, "", Limit::None);
     figures.exactly("transitions lost", ledger.lost(LAST), 0);
-    figures.exactly("states that no change made", ledger.invented(LAST), 0);
+    figures.exactly(
+        "states without a change of the pod",
+        ledger.invented(LAST),
+        0,
+    );
     figures.exactly(
         "runs without exactly one last heartbeat",
         ledger.without_one_final(),
         0,
     );
     figures.exactly("heartbeats given up", count.dropped, 0);
-    figures.exactly("heartbeats of strangers", ledger.strangers(), 0);
+    figures.exactly("heartbeats from unknown agents", ledger.strangers(), 0);
     figures.exactly(
-        "heartbeats that break the contract",
+        "heartbeats that violate the contract",
         ledger.violations().len(),
         0,
     );
-    figures.exactly("agents that ended with 0", count.ended_well, agents);
+    figures.exactly("agents with exit code 0", count.ended_well, agents);
     Ok(())
 }
 
-/// Measures how agents that start together drift apart: the fullest thirtieth of each interval.
+/// Measures how agents that start together drift apart: the busiest thirtieth of each interval.
 async fn drift(
     service: &mut FleetService,
     options: &Options,
@@ -393,7 +397,7 @@ async fn drift(
         let arrivals = service.ledger.arrivals().iter().map(|arrival| arrival.at);
         let spread = Spread::in_slices(arrivals, begins, slice, 30);
         let line = format!(
-            "interval {nth}: {} heartbeats, the fullest thirtieth has {:.1} times the average, chi-square {:.1}",
+            "interval {nth}: {} heartbeats, busiest thirtieth {:.1} times the average, chi-square {:.1}",
             spread.total(),
             spread.most_to_mean(),
             spread.dispersion()

@@ -49,7 +49,7 @@ impl Worker {
             .spawn()
             .map_err(io(format!("starting {what}")))?;
         let (Some(orders), Some(answers)) = (child.stdin.take(), child.stdout.take()) else {
-            return Err(io(format!("reaching {what}"))(
+            return Err(io(format!("connecting to {what}"))(
                 std::io::ErrorKind::BrokenPipe.into(),
             ));
         };
@@ -72,7 +72,7 @@ impl Worker {
             self.orders.flush().await
         };
         match tokio::time::timeout(ANSWER, told).await {
-            Ok(told) => told.map_err(io(format!("telling {} what to do", self.what))),
+            Ok(told) => told.map_err(io(format!("sending an order to {}", self.what))),
             Err(_) => Err(self.silent()),
         }
     }
@@ -91,14 +91,14 @@ impl Worker {
     /// The same as for [`Self::answer`].
     pub async fn answer_of<T: DeserializeOwned>(&mut self, work: Duration) -> Result<T, Error> {
         let line = match tokio::time::timeout(ANSWER + work, self.answers.next_line()).await {
-            Ok(line) => line.map_err(io(format!("listening to {}", self.what)))?,
+            Ok(line) => line.map_err(io(format!("reading from {}", self.what)))?,
             Err(_) => return Err(self.silent()),
         };
         let line = line.ok_or_else(|| {
             io(format!("{} ended", self.what))(std::io::ErrorKind::UnexpectedEof.into())
         })?;
         serde_json::from_str(&line)
-            .map_err(|error| io(format!("understanding {}: {line}", self.what))(error.into()))
+            .map_err(|error| io(format!("parsing a line from {}: {line}", self.what))(error.into()))
     }
 
     /// The resources that the process used so far.

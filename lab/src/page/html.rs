@@ -305,9 +305,9 @@ pub(super) fn run(detail: &Detail, now: Timestamp) -> String {
 
 fn run_regions(detail: &Detail, now: Option<Timestamp>) -> Vec<(&'static str, Markup)> {
     let note = if detail.received.is_empty() {
-        html! { "None is kept here: they are kept while the service runs, the newest of each run." }
+        html! { "No heartbeats are available. The service keeps the newest heartbeats of each run until it stops." }
     } else {
-        html! { "Newest first; the newest of each run are kept while the service runs." }
+        html! { "Newest first. The service keeps the newest heartbeats of each run until it stops." }
     };
     vec![
         ("badge", badge(detail.line.status)),
@@ -320,7 +320,7 @@ fn run_regions(detail: &Detail, now: Option<Timestamp>) -> Vec<(&'static str, Ma
 /// The changing parts of the page of one run. `None` means that the run is no longer kept.
 pub(super) fn run_picture(detail: Option<&Detail>) -> Picture {
     let Some(detail) = detail else {
-        let gone = "This run ended, and had to make room for newer ones.".to_owned();
+        let gone = "This run ended and was removed to make room for newer runs.".to_owned();
         return Picture {
             regions: vec![("note", gone)],
             rows: Vec::new(),
@@ -341,11 +341,11 @@ fn facts(detail: &Detail, now: Option<Timestamp>) -> Markup {
     let fact = |name: &str, content: &Markup| html! { div { dt { (name) } dd { (content) } } };
     let last_beat = line.last_beat.map_or_else(nothing, |at| ago(at, now));
     html! {
-        (fact("Id", &html! { code.id { (foreign(&shown(&line.id, ID_SHOWN))) } }))
+        (fact("ID", &html! { code.id { (foreign(&shown(&line.id, ID_SHOWN))) } }))
         (fact("Since", &ago(line.since, now)))
         (fact("Last heartbeat", &last_beat))
         @if let Some(timeout) = detail.timeout {
-            (fact("Times out after", &html! { (humantime::format_duration(timeout)) " of silence" }))
+            (fact("Times out after", &html! { (humantime::format_duration(timeout)) " without a heartbeat" }))
         }
         (fact("Job retry count", &html! { @match line.retry_count { Some(count) => (count), None => (nothing()) } }))
         (fact("Created", &fixed(detail.created)))
@@ -356,7 +356,7 @@ fn facts(detail: &Detail, now: Option<Timestamp>) -> Markup {
 
 fn attempts(attempts: &[Attempt]) -> Markup {
     html! {
-        @if attempts.is_empty() { p { "None has begun: no heartbeat has come yet." } }
+        @if attempts.is_empty() { p { "No attempt has started: the service has not received a heartbeat yet." } }
         @else {
             ol {
                 @for attempt in attempts {
@@ -394,7 +394,7 @@ fn answer(told: &Told<'_>) -> Markup {
         }
         @if let Some(fault) = told.fault { " " span.fault { "fault: " (foreign(fault)) } }
         @if !told.violations.is_empty() {
-            ul.violations aria-label="What the contract has against it" {
+            ul.violations aria-label="Violations of the contract" {
                 @for violation in told.violations { li { (foreign(violation)) } }
             }
         }

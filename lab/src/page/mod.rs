@@ -283,39 +283,38 @@ impl Refusal {
         let (status, title, text) = match self {
             Self::Method => (
                 405,
-                "Only to be looked at",
-                "Here GET and HEAD have a meaning, and no other method.",
+                "Method not allowed",
+                "This page accepts only GET and HEAD.",
             ),
             Self::Host => (
                 421,
-                "Not under this name",
-                "This page answers to localhost and to addresses. podbeat-lab service --page-host NAME adds a name.",
+                "Unknown host name",
+                "This page accepts localhost and addresses as host. To add a name, use podbeat-lab service --page-host NAME.",
             ),
             Self::Stranger => (
                 403,
                 "This page needs its link",
-                "podbeat-lab service prints the link when it starts, on the line “page”: open that one. It is made up anew at each \
-                 start.",
+                "podbeat-lab service prints the link on the line “page” when it starts. Open that link. It is new at each start.",
             ),
             Self::Elsewhere => (
                 403,
-                "Not from here",
-                "Only this page itself may ask for that.",
+                "Request from another site",
+                "Only this page can request its live updates.",
             ),
             Self::Query => (
                 400,
-                "The address is not understood",
-                "There is status, with a status of the contract, and id.",
+                "Invalid address",
+                "The parameters are status, with a status of the contract, and id.",
             ),
             Self::NoRun => (
                 404,
-                "There is no such run",
-                "It was never here, or it ended and had to make room for newer ones.",
+                "Run not found",
+                "The run never existed, or it ended and was removed to make room for newer runs.",
             ),
             Self::Busy => (
                 503,
                 "Too many pages are open",
-                "So many pages are kept up to date at once, and no more. Close one, or reload this one by hand.",
+                "The number of live pages is limited. Close another page, or reload this page by hand.",
             ),
         };
         let mut response = whole(status, HTML, html::refusal(title, text));

@@ -18,7 +18,7 @@ function age(then) {
   return `${Math.floor(seconds / 86400)} d ago`;
 }
 
-function tellAges(within) {
+function updateAges(within) {
   for (const time of within.querySelectorAll("time[data-at]")) {
     const text = age(Number(time.dataset.at));
     if (time.textContent !== text) time.textContent = text;
@@ -28,7 +28,7 @@ function tellAges(within) {
 function parse(html) {
   const template = document.createElement("template");
   template.innerHTML = html;
-  tellAges(template.content);
+  updateAges(template.content);
   return template.content;
 }
 
@@ -55,13 +55,13 @@ function show({ now, regions, order, rows: changed }) {
   });
 }
 
-function sayLive() {
+function showLive() {
   if (live.dataset.state === "live") return;
   live.dataset.state = "live";
   live.textContent = "Live";
 }
 
-function sayLost() {
+function showLost() {
   if (live.dataset.state === "lost") return;
   if (live.dataset.state === "live") shownAt = Date.now() + ahead;
   live.dataset.state = "lost";
@@ -78,15 +78,15 @@ function follow() {
   events = new EventSource(document.body.dataset.live);
   events.addEventListener("state", (event) => {
     show(JSON.parse(event.data));
-    sayLive();
+    showLive();
   });
   events.addEventListener("error", ({ target }) => {
-    sayLost();
+    showLost();
     // The connection was refused instead of broken off. In this case browsers don't retry.
     if (target.readyState === EventSource.CLOSED) setTimeout(follow, 5000);
   });
 }
 
-setInterval(() => tellAges(document), 1000);
+setInterval(() => updateAges(document), 1000);
 document.addEventListener("visibilitychange", follow);
 follow();

@@ -50,7 +50,7 @@ impl Data {
             .map_err(failed("reading"))?;
         match (application, version, tables) {
             (APPLICATION, VERSION, _) => {}
-            (0, 0, 0) => create(&mut connection).map_err(failed("making"))?,
+            (0, 0, 0) => create(&mut connection).map_err(failed("creating"))?,
             _ => {
                 return Err(Error::ForeignData {
                     path: path.to_owned(),

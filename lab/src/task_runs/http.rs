@@ -75,7 +75,7 @@ impl Problem {
         let shortened = |detail: &String| detail.chars().take(LONGEST).collect();
         Self {
             details: details.iter().take(MOST).map(shortened).collect(),
-            ..Self::bad_request("the body breaks the contract")
+            ..Self::bad_request("the body violates the contract")
         }
     }
 
@@ -94,12 +94,16 @@ impl Problem {
         Self::new(
             403,
             "Forbidden",
-            "this token is for the heartbeats of another run, and for no other operation",
+            "this token is valid only for heartbeats of one run, and does not allow this request",
         )
     }
 
     pub(crate) fn too_slow() -> Self {
-        Self::new(408, "RequestTimeout", "the body did not come in time")
+        Self::new(
+            408,
+            "RequestTimeout",
+            "timed out while waiting for the body",
+        )
     }
 
     pub(crate) fn too_large(most: usize) -> Self {
@@ -146,7 +150,7 @@ impl From<Refusal> for Problem {
 
 /// The operation of a request. `base` is the path before `/v1`.
 pub(crate) fn route(base: &str, head: &Parts) -> Result<Operation, Problem> {
-    let unknown = || Problem::new(404, "NotFound", "there is no such operation");
+    let unknown = || Problem::new(404, "NotFound", "unknown operation");
     let path = head.uri.path();
     let rest = path
         .strip_prefix(base)
@@ -161,7 +165,7 @@ pub(crate) fn route(base: &str, head: &Parts) -> Result<Operation, Problem> {
                 ..Problem::new(
                     405,
                     "MethodNotAllowed",
-                    format!("here only {allow} has a meaning"),
+                    format!("method not allowed; use {allow}"),
                 )
             })
         }
@@ -239,7 +243,7 @@ pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
         Some((_, false)) | None => Err(Problem::new(
             406,
             "NotAcceptable",
-            "answers are application/json, which Accept leaves out",
+            "answers are application/json, but Accept does not include it",
         )),
     }
 }
@@ -280,7 +284,7 @@ pub(crate) fn body(headers: &HeaderMap, raw: &[u8]) -> Result<Value, Problem> {
         return Err(Problem::new(
             415,
             "UnsupportedMediaType",
-            "the Content-Type of a body is application/json, text/json or application/*+json, in UTF-8",
+            "the Content-Type must be application/json, text/json or application/*+json, in UTF-8",
         ));
     }
     serde_json::from_slice(raw)
@@ -332,7 +336,7 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
                 let known = "sort, names, status, versions, acls, pageSize and pageToken";
                 let name: String = name.chars().take(100).collect();
                 return Err(Problem::bad_request(format!(
-                    "there is no parameter {name:?}; there are {known}"
+                    "unknown parameter {name:?}; known parameters: {known}"
                 )));
             }
         }
@@ -346,11 +350,11 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
         });
     };
     let listed = Query::of_token(&token)
-        .ok_or_else(|| Problem::bad_request("pageToken is not a token of this service's lists"))?;
+        .ok_or_else(|| Problem::bad_request("pageToken does not come from this service"))?;
     let is_other_sort = sort.is_some_and(|sort| sort != listed.sort);
     if is_other_sort || (filter != list::Filter::default() && filter != listed.filter) {
         return Err(Problem::bad_request(
-            "pageToken is of a list with another sort or other filters: leave those out, or give them as before",
+            "pageToken belongs to a list with another sort or filter; omit sort and filters, or repeat the earlier ones",
         ));
     }
     Ok(Query {
@@ -365,7 +369,7 @@ fn page_size(text: &str) -> Result<usize, Problem> {
         .filter(|size| PAGE_SIZES.contains(size))
         .ok_or_else(|| {
             let (least, most) = PAGE_SIZES.into_inner();
-            Problem::bad_request(format!("pageSize is a number from {least} to {most}"))
+            Problem::bad_request(format!("pageSize must be a number from {least} to {most}"))
         })
 }
 

@@ -99,7 +99,7 @@ pub(crate) struct Page {
 /// A text that isn't a valid sort.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "sort is not understood at {0:?}: it is a list of name, status, timeCreated and timeModified, each once, each with asc or desc behind it if need be, such as `timeCreated desc, name`"
+    "invalid sort at {0:?}: use a list of name, status, timeCreated and timeModified, each at most once, optionally followed by asc or desc, such as `timeCreated desc, name`"
 )]
 pub(crate) struct Unsortable(String);
 

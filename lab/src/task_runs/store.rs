@@ -47,13 +47,13 @@ pub(crate) enum Refusal {
     Unknown,
     #[error("the run has ended: it is {0}")]
     Over(Status),
-    #[error("jobRetryCount {told} is behind {seen}: the Job has moved on to a later attempt")]
+    #[error("jobRetryCount {told} is lower than {seen}: the Job has started a later attempt")]
     Fenced { told: i32, seen: i32 },
-    #[error("the nonce is not the one of this attempt")]
+    #[error("the nonce does not belong to this attempt")]
     WrongNonce,
     #[error("the run is already {0}")]
     NotAbortable(Status),
-    #[error("there is no room for another run, and none that has ended to make room")]
+    #[error("the limit of runs is reached, and no ended run can be removed")]
     Full,
 }
 
@@ -406,7 +406,7 @@ fn judge(exits: &[(String, i64)]) -> (Status, Option<String>) {
         .take(MOST_NAMED)
         .collect();
     if exits.is_empty() {
-        let details = "the last heartbeat told no exit code".to_owned();
+        let details = "the last heartbeat has no exit code".to_owned();
         (Status::Failed, Some(details))
     } else if failed.is_empty() {
         (Status::Completed, None)

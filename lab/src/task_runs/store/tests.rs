@@ -99,7 +99,7 @@ fn a_run_is_pending_until_its_first_heartbeat_and_ends_with_its_last() {
         (
             &[],
             Status::Failed,
-            Some("the last heartbeat told no exit code"),
+            Some("the last heartbeat has no exit code"),
         ),
     ] {
         let mut store = store();
