@@ -32,7 +32,7 @@ interrupted() { # SIGNAL CODE
   kill "-$1" "$process"
   wait "$process" || code=$?
   if [ "$(wc -w <<<"$members")" -lt 4 ] || [ "$code" != "$2" ]; then
-    echo "it had the processes $members and ended with $code; it wrote:" >&2
+    echo "its processes were $members, and its exit code was $code; its output:" >&2
     cat "$out/log" >&2
     return 1
   fi
@@ -41,7 +41,7 @@ interrupted() { # SIGNAL CODE
     if ! alive $members && [ -z "$(ls "$out/$1")" ]; then return 0; fi
     sleep 0.1
   done
-  echo "of the processes $members some are alive, or of its directories something is left: $(ls "$out/$1")" >&2
+  echo "some of the processes $members are still alive, or directories remain: $(ls "$out/$1")" >&2
   return 1
 }
 
@@ -49,10 +49,10 @@ for pair in "TERM 143" "INT 130"; do
   # shellcheck disable=SC2086
   if interrupted $pair; then
     passed=$((passed + 1))
-    echo "ok: SIG${pair% *} ends the comparison, and all that it compares"
+    echo "ok: SIG${pair% *} ends the comparison and every process that it compares"
   else
     failed=$((failed + 1))
-    echo "NOT SO: SIG${pair% *} ends the comparison, and all that it compares" >&2
+    echo "FAILED: SIG${pair% *} ends the comparison and every process that it compares" >&2
   fi
 done
 echo "$passed passed, $failed failed"

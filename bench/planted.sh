@@ -24,7 +24,7 @@ judged() { # WHAT, then whether it is so, as a command
     echo "ok: $what"
   else
     failed=$((failed + 1))
-    echo "NOT SO: $what" >&2
+    echo "FAILED: $what" >&2
   fi
 }
 
@@ -36,7 +36,7 @@ measure() {
 }
 
 found_out() { [ "$(cat "$out/$1-$2.code")" = 1 ] && grep -q "^$2 .* OVER BUDGET$" "$out/$1-$2"; }
-let_through() { [ "$(cat "$out/$1-$2.code")" = 0 ] && grep -q "^$2 .* holds" "$out/$1-$2"; }
+let_through() { [ "$(cat "$out/$1-$2.code")" = 0 ] && grep -q "^$2 .* within budget" "$out/$1-$2"; }
 
 # Concurrently, because they mostly wait. None of them measures time.
 for pair in "leak growth" "nothing growth" "allocation allocations" "nothing allocations"; do
@@ -47,10 +47,10 @@ wait
 for file in "$out"/*.code; do
   grep -h -E '^(growth|allocations) ' "${file%.code}" || cat "${file%.code}"
 done
-judged "a planted leak passes the budget of growth" found_out leak growth
-judged "without it, that budget holds" let_through nothing growth
-judged "a planted allocation passes the budget of allocations" found_out allocation allocations
-judged "without it, that budget holds" let_through nothing allocations
+judged "a planted leak exceeds the budget of growth" found_out leak growth
+judged "without it, growth is within its budget" let_through nothing growth
+judged "a planted allocation exceeds the budget of allocations" found_out allocation allocations
+judged "without it, allocations are within their budget" let_through nothing allocations
 
 # Sends each signal in the middle of the measurement with the most processes.
 interrupted() { # SIGNAL CODE
@@ -76,8 +76,8 @@ interrupted() { # SIGNAL CODE
   done
   return 1
 }
-judged "SIGTERM ends the measurement, and all that it measures" interrupted TERM 143
-judged "SIGINT ends the measurement, and all that it measures" interrupted INT 130
+judged "SIGTERM ends the measurement and every process that it measures" interrupted TERM 143
+judged "SIGINT ends the measurement and every process that it measures" interrupted INT 130
 
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

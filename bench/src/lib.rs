@@ -45,7 +45,7 @@ pub enum Error {
         source: std::io::Error,
     },
     /// A measured process ended too early.
-    #[error("{program} (process {id}) is gone before it was measured: read what it logged:\n{log}")]
+    #[error("{program} (process {id}) ended before it was measured; its log:\n{log}")]
     Gone {
         /// The program.
         program: String,
@@ -55,7 +55,7 @@ pub enum Error {
         log: String,
     },
     /// A file in /proc has unexpected content.
-    #[error("{} holds no readable {what}: this needs Linux 4.14 or later", path.display())]
+    #[error("can't read {what} in {}; Linux 4.14 or later is required", path.display())]
     Proc {
         /// The file.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum Error {
         what: &'static str,
     },
     /// The file of budgets is invalid.
-    #[error("{} is no file of budgets: {problem}", path.display())]
+    #[error("{} is not a valid file of budgets: {problem}", path.display())]
     Budgets {
         /// The file.
         path: PathBuf,
@@ -75,21 +75,20 @@ pub enum Error {
     Fault(#[from] podbeat_lab::fault::Misread),
     /// valgrind needs function names.
     #[error(
-        "callgrind can't count without the names of functions: build the binary with them (image/static.sh --symbols) and name it \
-         with --symbols"
+        "callgrind needs function names; build the binary with them (image/static.sh --symbols), and pass it with --symbols"
     )]
     NoSymbols,
     /// valgrind wrote no counts.
     #[error(
-        "valgrind counted nothing: install it, and build the binary with the names of its functions (image/static.sh --symbols); \
-         it wrote:\n{log}"
+        "valgrind counted nothing; install it, and build the binary with function names (image/static.sh --symbols); its \
+         output:\n{log}"
     )]
     Valgrind {
         /// The end of its output.
         log: String,
     },
     /// A compared subject wasn't prepared.
-    #[error("{name} isn't prepared: run `bash bench/prepare.sh`, and read what it says is missing")]
+    #[error("{name} is not prepared; run `bash bench/prepare.sh`, which reports missing programs")]
     NotPrepared {
         /// Its name.
         name: String,
@@ -103,7 +102,7 @@ pub enum Error {
         complaints: Vec<String>,
     },
     /// The page has no markers for the figures.
-    #[error("{} has no lines {begin:?} and {end:?}, between which the figures go", path.display())]
+    #[error("{} needs the lines {begin:?} and {end:?} around the figures", path.display())]
     NoPlace {
         /// The page.
         path: PathBuf,
@@ -113,7 +112,7 @@ pub enum Error {
         end: &'static str,
     },
     /// The awaited state was not reached.
-    #[error("waited {} s for {what}, in vain; {seen}", .waited.as_secs_f64())]
+    #[error("timed out after {} s while waiting for {what}; {seen}", .waited.as_secs_f64())]
     InVain {
         /// The awaited state.
         what: String,

@@ -78,7 +78,7 @@ impl Running {
             .kill_on_drop(true)
             .spawn()
             .map_err(io(format!(
-                "starting {}: is it there, and built?",
+                "starting {}; build it first",
                 program.display()
             )))?;
         let program = program.display().to_string();
@@ -194,7 +194,7 @@ impl Running {
         let ended = tokio::time::timeout(limit, self.child.wait()).await;
         ended
             .map_err(|_| Error::InVain {
-                what: format!("{} to end", self.program),
+                what: format!("the end of {}", self.program),
                 waited: limit,
                 seen: format!("it wrote:\n{}", tail(&self.log)),
             })?

@@ -195,7 +195,7 @@ impl World {
         let what = format!("{accepted} accepted heartbeats of {}", member.run);
         let reached = || (self.count(member).accepted >= accepted).then(Instant::now);
         let told = self.until(&what, limit, reached).await;
-        told.map_err(|error| error.seen(format!("there were {}", self.count(member).accepted)))
+        told.map_err(|error| error.seen(format!("received {}", self.count(member).accepted)))
     }
 
     /// Waits until each of these pods has this many accepted heartbeats.
@@ -232,7 +232,7 @@ impl World {
         let told = self.until(&what, limit, reached).await;
         let at = told.map_err(|error| {
             error.seen(format!(
-                "there were {:?}",
+                "received {:?}",
                 self.lab.service.count(&change.run)
             ))
         })?;

@@ -15,13 +15,13 @@ use podbeat_lab::interrupt::or_interrupted;
 
 const USAGE: &str = "\
 usage: podbeat-bench [OPTION…]     (after `bash bench/prepare.sh`)
-  --rounds N          so many rounds instead of three
-  --subjects A,B      of podbeat, go, python and shell these alone
-  --quick             shorter, for development: no figure of it is worth telling
-  --lives             only whether each subject tells the same life of a pod; measures nothing
-  --hold-ratios       measures what the ratios of bench/budget.json need, and fails if one is passed
-  --write-docs        puts table and chart into docs/performance.md and docs/performance.svg, but for --quick
-  --output DIRECTORY  where results.json and chart.svg go, instead of target/bench";
+  --rounds N          run N rounds instead of three
+  --subjects A,B      measure only these of podbeat, go, python and shell
+  --quick             run a shorter form for development; do not publish its figures
+  --lives             only check that each subject reports the same life of a pod; measure nothing
+  --hold-ratios       measure only the ratios of bench/budget.json, and fail if one exceeds its limit
+  --write-docs        write the table and the chart to docs/performance.md and docs/performance.svg; not with --quick
+  --output DIRECTORY  write results.json and chart.svg to this directory instead of target/bench";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Task {
@@ -49,7 +49,7 @@ async fn main() -> ExitCode {
     // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
     let work = async {
         run(given).await.unwrap_or_else(|error| {
-            say(&format!("no comparison: {}", chain(&error)));
+            say(&format!("comparison failed: {}", chain(&error)));
             ExitCode::FAILURE
         })
     };
@@ -148,7 +148,7 @@ async fn lives(prepared: &Prepared, subjects: &[Subject]) -> Result<usize, Error
     for subject in subjects {
         match life::live(prepared, *subject).await {
             Ok(()) => say(&format!(
-                "{} tells the life of a pod as it was",
+                "{} reports the life of the pod correctly",
                 subject.title()
             )),
             Err(

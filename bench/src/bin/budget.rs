@@ -10,13 +10,13 @@ use podbeat_lab::interrupt::or_interrupted;
 
 const USAGE: &str = "\
 usage: podbeat-budget --binary FILE --image FILE [OPTION…]
-  --binary FILE   podbeat as the image carries it (image/static.sh)
+  --binary FILE   podbeat as in the image (image/static.sh)
   --image FILE    the image's archive
-  --symbols FILE  the binary with the names of its functions (image/static.sh --symbols), for instructions and allocations
-  --planted KIND  both binaries are podbeat-planted, to be started with this argument: leak, allocation or nothing
-  --only NAME     this budget alone; may be repeated
-  --quick         shorter, for development
-  --record        write what was measured to bench/budget.json, for those budgets that may only grow by a little";
+  --symbols FILE  the binary with function names (image/static.sh --symbols), for instructions and allocations
+  --planted KIND  both binaries are podbeat-planted; start them with this argument: leak, allocation or nothing
+  --only NAME     measure only this budget; repeatable
+  --quick         run a shorter form for development
+  --record        write the measured values to bench/budget.json, for the budgets with recorded values";
 
 #[derive(Default)]
 struct Given {
@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
     // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
     let work = async {
         run(given).await.unwrap_or_else(|error| {
-            say(&format!("can't be measured: {}", chain(&error)));
+            say(&format!("measurement failed: {}", chain(&error)));
             ExitCode::FAILURE
         })
     };

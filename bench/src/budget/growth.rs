@@ -113,7 +113,7 @@ pub(super) async fn measure(
         .map(|dirty| format!("{:.0}", dirty / 1024.0))
         .collect();
     tell(&format!(
-        "growth: private dirty memory in KiB, each {} heartbeats: {}; {} heartbeats were heard in {:.0} s",
+        "growth: private dirty memory in KiB, every {} heartbeats: {}; {} heartbeats received in {:.0} s",
         length.span,
         course.join(" "),
         world.count(&member).received,

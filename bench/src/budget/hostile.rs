@@ -56,7 +56,7 @@ pub(super) async fn agent(subject: &Subject, tell: &impl Fn(&str)) -> Result<Vec
     let world = world::World::start().await?;
     let path = |name: &str| world.path(name).display().to_string();
     for name in ["state", "markers"] {
-        fs::create_dir(world.path(name)).map_err(io(format!("making {name}")))?;
+        fs::create_dir(world.path(name)).map_err(io(format!("creating {name}")))?;
     }
     // A journal of an earlier process that is short as text, but would be large in memory.
     let objects = vec!["{}"; 2_000_000].join(",");
@@ -92,7 +92,7 @@ pub(super) async fn agent(subject: &Subject, tell: &impl Fn(&str)) -> Result<Vec
     let killed = group.killed()?;
     if killed > 0 {
         tell(&format!(
-            "hostile: the kernel killed podbeat, which wanted more than {} MiB",
+            "hostile: the kernel killed podbeat because it used more than {} MiB",
             CONTAINER >> 20
         ));
         return Ok(vec![("hostile", CONTAINER as f64)]);
@@ -112,7 +112,7 @@ impl Victim {
         self.until_told(said).await?;
         self.world.kube.apply(pod.showing(&waiting("Begun")));
         self.until_shown("Begun").await?;
-        self.so_far(tell, "an object that never ends, in answer to a get")?;
+        self.so_far(tell, "an endless object as the answer to a get")?;
         self.world.kube_faults.script("watch flood; list flood")?;
         self.until_told(said).await?;
         self.until_told("listing pod").await?;
@@ -120,7 +120,7 @@ impl Victim {
         self.until_shown("Flooded").await?;
         self.so_far(
             tell,
-            "a line of a watch, and an item of a list, that never end",
+            "an endless line of a watch, and an endless item of a list",
         )?;
         for (nth, hostile) in hostile(&pod).into_iter().enumerate() {
             self.world.kube.apply(hostile);
@@ -130,7 +130,7 @@ impl Victim {
             self.world.kube.apply(pod.showing(&waiting(&mark)));
             self.until_shown(&mark).await?;
         }
-        self.so_far(tell, "pods that are short to write and long to keep")?;
+        self.so_far(tell, "pods that are small as JSON and large in memory")?;
         for put in [sparse, pipe, device] {
             let beside = self.world.path("token.hostile");
             put(&beside)?;
@@ -139,10 +139,10 @@ impl Victim {
             self.world.write_token(TOKEN)?;
             self.until_accepted(2).await?;
         }
-        self.so_far(tell, "token files that are huge, a pipe, a device")?;
+        self.so_far(tell, "token files that are huge, a pipe or a device")?;
         self.world.service_faults.script("heartbeat flood x20")?;
         self.until_accepted(25).await?;
-        self.so_far(tell, "answers of the service that never end")?;
+        self.so_far(tell, "endless answers of the service")?;
         // The longest messages, made of characters that take six bytes in JSON.
         self.world
             .service_faults
@@ -172,7 +172,7 @@ impl Victim {
         let status = self.running.ended(END).await?;
         if !status.success() {
             return Err(Error::InVain {
-                what: "podbeat to end well".to_owned(),
+                what: "podbeat to exit with 0".to_owned(),
                 waited: END,
                 seen: format!("{status}; it wrote:\n{}", self.running.log()),
             });
@@ -205,7 +205,7 @@ impl Victim {
             }
         };
         let waited = tokio::time::timeout(PATIENCE, wait).await;
-        self.read = waited.map_err(|_| self.in_vain(format!("the log to say {what:?}")))?;
+        self.read = waited.map_err(|_| self.in_vain(format!("the log message {what:?}")))?;
         Ok(())
     }
 
@@ -308,17 +308,17 @@ fn crashed(count: i32) -> Value {
 
 fn sparse(path: &Path) -> Result<(), Error> {
     let file = fs::File::create(path).and_then(|file| file.set_len(256 << 20));
-    file.map_err(io(format!("making {}", path.display())))
+    file.map_err(io(format!("creating {}", path.display())))
 }
 
 fn pipe(path: &Path) -> Result<(), Error> {
     let made = mknodat(CWD, path, FileType::Fifo, Mode::from_raw_mode(0o600), 0);
-    made.map_err(|error| io(format!("making {}", path.display()))(error.into()))
+    made.map_err(|error| io(format!("creating {}", path.display()))(error.into()))
 }
 
 fn device(path: &Path) -> Result<(), Error> {
     let linked = std::os::unix::fs::symlink("/dev/zero", path);
-    linked.map_err(io(format!("making {}", path.display())))
+    linked.map_err(io(format!("creating {}", path.display())))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
@@ -382,7 +382,7 @@ pub(super) async fn reaper(subject: &Subject) -> Result<Vec<Measured>, Error> {
         (Ok(()), Ok(status)) if status.success() && sent == PODS => Ok(vec![("reap", peak as f64)]),
         _ if group.killed()? > 0 => Ok(vec![("reap", REAPER as f64)]),
         (_, status) => Err(Error::InVain {
-            what: format!("the last heartbeats of {PODS} pods, of which {sent} came"),
+            what: format!("the last heartbeats of {PODS} pods; {sent} arrived"),
             waited: 2 * PATIENCE,
             seen: format!(
                 "{status:?}; the kernel killed {}; it wrote:\n{}",

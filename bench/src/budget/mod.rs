@@ -104,35 +104,35 @@ struct Way {
 
 const MEMORY: Way = Way {
     budgets: &["rss", "peak"],
-    doing: "three copies, at rest after some heartbeats",
+    doing: "measuring three copies at rest, after some heartbeats",
 };
 const CROWD: Way = Way {
     budgets: &["crowd"],
-    doing: "200 copies on this machine",
+    doing: "measuring 200 copies on this machine",
 };
 const GROWTH: Way = Way {
     budgets: &["growth", "outages"],
-    doing: "thousands of heartbeats with outages",
+    doing: "measuring thousands of heartbeats with outages",
 };
 const VALGRIND: Way = Way {
     budgets: &["instructions", "allocations"],
-    doing: "heartbeats under valgrind",
+    doing: "measuring heartbeats under valgrind",
 };
 const WAKING: Way = Way {
     budgets: &["wake-ups", "bookmark", "idle", "steps"],
-    doing: "a copy at rest, looked at for 40 s",
+    doing: "measuring a copy at rest for 40 s",
 };
 const SIZES: Way = Way {
     budgets: &["binary", "image"],
-    doing: "files",
+    doing: "measuring files",
 };
 const HOSTILE: Way = Way {
     budgets: &["hostile"],
-    doing: "pods, files and answers that are made to take memory, in a container's control group",
+    doing: "measuring with pods, files and answers that can use a lot of memory, in a container's control group",
 };
 const REAP: Way = Way {
     budgets: &["reap"],
-    doing: "podbeat reap before many large pods, in a container's control group",
+    doing: "measuring podbeat reap with many large pods, in a container's control group",
 };
 const WAYS: [Way; 8] = [
     SIZES, MEMORY, CROWD, WAKING, VALGRIND, GROWTH, HOSTILE, REAP,
@@ -157,12 +157,12 @@ pub fn read(path: &Path) -> Result<Budgets, Error> {
         };
         if budget.limit.is_none() == budget.recorded.is_none() {
             return Err(wrong(format!(
-                "{name:?} needs either a limit or what was recorded"
+                "{name:?} needs either a limit or a recorded value"
             )));
         }
         if budget.recorded.is_some() != budget.slack_percent.is_some() {
             return Err(wrong(format!(
-                "{name:?}: what was recorded goes with slack_percent, and nothing else does"
+                "{name:?}: a recorded value needs slack_percent, and a limit must not have it"
             )));
         }
     }
@@ -172,7 +172,7 @@ pub fn read(path: &Path) -> Result<Budgets, Error> {
         .keys()
         .find(|name| !known().any(|known| known == *name))
     {
-        Some(name) => Err(wrong(format!("nothing measures {name:?}"))),
+        Some(name) => Err(wrong(format!("no measurement exists for {name:?}"))),
         None => Ok(budgets),
     }
 }
@@ -262,8 +262,8 @@ impl Verdict {
 
     fn text(self) -> &'static str {
         match self {
-            Self::Holds => "holds",
-            Self::Loose => "holds, far below: record it anew",
+            Self::Holds => "within budget",
+            Self::Loose => "within budget, far below: record it again",
             Self::Over => "OVER BUDGET",
             Self::NotRecorded => "NOT RECORDED for this architecture",
         }
@@ -457,7 +457,7 @@ mod tests {
         let budgets = read(&path).expect("budgets");
         assert!(
             budgets.values().all(|budget| budget.why.len() > 40),
-            "each says why"
+            "each has a reason"
         );
         let dir = tempfile::tempdir().expect("a directory");
         let copy = dir.path().join("budget.json");

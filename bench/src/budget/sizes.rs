@@ -18,6 +18,6 @@ pub(super) fn measure(subject: &Subject) -> Result<Vec<Measured>, Error> {
 )]
 fn size(path: &Path) -> Result<f64, Error> {
     let metadata = std::fs::metadata(path)
-        .map_err(io(format!("looking at {}: is it built?", path.display())))?;
+        .map_err(io(format!("reading {}; build it first", path.display())))?;
     Ok(metadata.len() as f64)
 }

@@ -126,7 +126,7 @@ async fn run(subject: &Subject, heartbeats: u64) -> Result<Counts, Error> {
     running.ended(END).await?;
     let received = world.count(&member).received;
     let text = std::fs::read_to_string(&out).map_err(io(format!(
-        "reading what callgrind counted in {}",
+        "reading callgrind's counts in {}",
         out.display()
     )))?;
     let counts = counted(&text).ok_or_else(|| Error::Valgrind { log: running.log() })?;

@@ -134,7 +134,7 @@ async fn bookmarks(subject: &Subject) -> Result<f64, Error> {
     while running.wake_ups()? == woken {
         if begun.elapsed() > PATIENCE {
             return Err(Error::InVain {
-                what: "podbeat to wake up for a bookmark".to_owned(),
+                what: "a wake-up for a bookmark".to_owned(),
                 waited: PATIENCE,
                 seen: format!("it wrote:\n{}", running.log()),
             });

@@ -83,7 +83,7 @@ pub fn svg(results: &Results) -> String {
     }
     format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {y:.0}\" width=\"{WIDTH}\" height=\"{y:.0}\" role=\"img\" \
-         aria-label=\"podbeat beside its peers; the table holds the same figures\">\n\
+         aria-label=\"podbeat compared with its peers; the table has the same figures\">\n\
          <style>\n\
          text {{ font: 13px system-ui, sans-serif; fill: #1f2328 }}\n\
          .title {{ font-weight: 600 }}\n\
@@ -116,7 +116,10 @@ mod tests {
         );
         assert!(svg.contains("width=\"380.0\""), "{svg}");
         assert!(svg.contains("20.0 (×4.0)"), "{svg}");
-        assert!(!svg.contains("Resident"), "what wasn't measured: {svg}");
+        assert!(
+            !svg.contains("Resident"),
+            "metrics that were not measured: {svg}"
+        );
         assert!(svg.contains("prefers-color-scheme: dark"), "{svg}");
     }
 }

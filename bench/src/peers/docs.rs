@@ -10,8 +10,8 @@ use super::results::{Metric, Results};
 use super::subject::Subject;
 use crate::{Error, io};
 
-const BEGIN: &str = "<!-- bench: what `just bench --write-docs` writes begins here -->";
-const END: &str = "<!-- bench: and ends here -->";
+const BEGIN: &str = "<!-- The figures: written by `just bench --write-docs` -->";
+const END: &str = "<!-- The end of the figures -->";
 
 /// Writes the table and the chart to `docs/performance.md` and `docs/performance.svg` of a
 /// repository.
@@ -48,16 +48,16 @@ fn figures(results: &Results, machine: &Machine, plan: &Plan) -> String {
     let starts = results.count(Subject::Podbeat, Metric::FirstBeat);
     let resting = if plan.resting > 0 {
         format!(
-            "; at rest {} copies of each over {} heartbeats",
+            "; at rest, {} copies of each over {} heartbeats",
             plan.resting, plan.resting_beats
         )
     } else {
         String::new()
     };
     format!(
-        "Measured on {date} on {}. {} rounds; of each subject {starts} starts, and in each round {} changes and {} heartbeats without \
-         one{resting}.\n\n{}\n![Bars: resident memory, time to the first heartbeat, time from a change to its heartbeat, and CPU time, \
-         for each subject](performance.svg)\n",
+        "Measured on {date} on {}. {} rounds; {starts} starts of each subject; per round, {} changes and {} heartbeats without a \
+         change{resting}.\n\n{}\n![Bar chart: resident memory, time to the first heartbeat, time from a change to its heartbeat, and CPU \
+         time of each subject](performance.svg)\n",
         machine.told(),
         plan.rounds,
         plan.changes,

@@ -75,7 +75,7 @@ pub async fn live(prepared: &Prepared, subject: Subject) -> Result<(), Error> {
 
     let mut complaints = judge(&world.lab().service.heartbeats(), &member, &script());
     if status != Some(0) {
-        complaints.push(format!("it ended with {status:?}, not with 0"));
+        complaints.push(format!("its exit status was {status:?}; expected 0"));
     }
     if complaints.is_empty() {
         return Ok(());
@@ -104,7 +104,7 @@ async fn through(
         world.kube_faults().script(kube)?;
         world.service_faults().script(service)?;
         world.lab().kube.apply(pod.showing(&step.shown));
-        let what = format!("an accepted heartbeat that tells {}", step.told);
+        let what = format!("an accepted heartbeat with {}", step.told);
         let told = plain(&step.told);
         let is_told = |heartbeats: &[Heartbeat]| {
             let mut accepted = heartbeats.iter().filter(|heartbeat| heartbeat.accepted);
@@ -153,7 +153,7 @@ fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String
     wrong(
         told != expected,
         format!(
-            "the states of main were {}, not {}",
+            "the states of main were {}; expected {}",
             json!(told),
             json!(expected)
         ),
@@ -165,12 +165,12 @@ fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String
         .count();
     wrong(
         finals != 1,
-        format!("{finals} last heartbeats were accepted, not one"),
+        format!("{finals} last heartbeats were accepted; expected one"),
     );
     let is_last = received.last().is_some_and(Heartbeat::is_final);
     wrong(
         !is_last,
-        "something came after the last heartbeat".to_owned(),
+        "a request arrived after the last heartbeat".to_owned(),
     );
 
     for heartbeat in received {
@@ -181,7 +181,7 @@ fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String
             && !heartbeat.nonce().is_empty();
         wrong(
             !is_whole,
-            format!("a heartbeat says too little: {}", heartbeat.body),
+            format!("a heartbeat is incomplete: {}", heartbeat.body),
         );
         // The contract accepts times with any offset. The stand-in requires Z only from podbeat.
         let broken: Vec<&String> = heartbeat
@@ -191,7 +191,7 @@ fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String
             .collect();
         wrong(
             !broken.is_empty(),
-            format!("a heartbeat breaks the contract: {broken:?}"),
+            format!("a heartbeat violates the contract: {broken:?}"),
         );
     }
     for (at, heartbeat) in received.iter().enumerate() {
@@ -206,7 +206,7 @@ fn judge(received: &[Heartbeat], member: &Member, script: &[Step]) -> Vec<String
         wrong(
             earlier && !is_retry,
             format!(
-                "heartbeat {} has the nonce {:?} of an accepted one",
+                "heartbeat {} repeats the nonce {:?} of an accepted heartbeat",
                 at + 1,
                 heartbeat.nonce()
             ),
@@ -326,7 +326,7 @@ mod tests {
         );
         // Identity, the contract, and nonces.
         assert!(
-            spoilt(&|received| received[2].body["jobRetryCount"] = json!(0)).contains("too little")
+            spoilt(&|received| received[2].body["jobRetryCount"] = json!(0)).contains("incomplete")
         );
         assert!(
             spoilt(&|received| received[2].violations.push("no".to_owned())).contains("contract")

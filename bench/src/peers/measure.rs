@@ -312,7 +312,7 @@ async fn end(
     Err(Error::Unfair {
         subject: subject.name(),
         complaints: vec![format!(
-            "at its end by SIGTERM {finals} last heartbeats were accepted, not one; it wrote:\n{}",
+            "after SIGTERM, {finals} last heartbeats were accepted; expected one; its output:\n{}",
             running.log()
         )],
     })

@@ -86,9 +86,9 @@ impl Metric {
             Self::PrivateDirty => "private dirty, MiB",
             Self::Peak => "peak RSS, MiB",
             Self::Threads => "threads",
-            Self::CpuThousand => "CPU a 1,000 heartbeats, ms",
-            Self::CpuHour => "CPU an idle hour, ms",
-            Self::WakeUpsHour => "wake-ups an idle hour",
+            Self::CpuThousand => "CPU per 1,000 heartbeats, ms",
+            Self::CpuHour => "CPU per idle hour, ms",
+            Self::WakeUpsHour => "wake-ups per idle hour",
             Self::FirstBeat => "exec to first accepted heartbeat, ms",
             Self::ChangeP50 => "change to accepted heartbeat, p50, ms",
             Self::ChangeP99 => "change to accepted heartbeat, p99, ms",
@@ -256,7 +256,7 @@ impl Results {
     #[must_use]
     pub fn table(&self) -> Vec<Vec<String>> {
         let subjects = self.subjects();
-        let mut head = vec!["median (least–most) × podbeat's".to_owned()];
+        let mut head = vec!["median (lowest–highest) × podbeat's".to_owned()];
         head.extend(subjects.iter().map(|subject| subject.title().to_owned()));
         let mut rows = vec![head];
         for metric in Metric::ALL {

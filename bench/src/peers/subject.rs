@@ -71,7 +71,7 @@ impl Prepared {
     /// The file can't be read, usually because nothing was prepared.
     pub fn read(path: &Path) -> Result<Self, Error> {
         let text = fs::read_to_string(path).map_err(io(format!(
-            "reading {}, which `bash bench/prepare.sh` writes: run it first",
+            "reading {}; run `bash bench/prepare.sh` first, which writes it",
             path.display()
         )))?;
         let lines = text.lines().filter_map(|line| line.split_once(' '));
