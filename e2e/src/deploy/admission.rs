@@ -277,12 +277,12 @@ async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
         ),
         (
             json!({RUN: "trn.1-{index}"}),
-            "podbeat.dev/task-run-id has {index}, and this pod has no index",
+            "podbeat.dev/task-run-id has {index}, but this pod has no index",
         ),
-        (unknown, "no such setting of podbeat: podbeat.dev/intervall"),
+        (unknown, "unknown setting of podbeat: podbeat.dev/intervall"),
         (
             elsewhere,
-            "https://elsewhere.example.com, and an annotation may not send podbeat's token there: none is allowed",
+            "https://elsewhere.example.com, but podbeat must not send its token to this URL; allowed URLs: none",
         ),
         (
             unmarked,
@@ -602,7 +602,7 @@ async fn service_urls(site: &Site, bare: &Value, policies: &[&str]) -> Result<()
     .await?;
     for other in ["https://elsewhere.example.com", &format!("{url}/"), ""] {
         let refusal = create(site, &asks(other)).await?.refused()?;
-        let told = format!("allowed are https://ica.example.com, {url} ");
+        let told = format!("allowed URLs: https://ica.example.com, {url} ");
         expect(refusal.contains(&told), || {
             format!("{told:?} was to be told: {refusal}")
         })?;
