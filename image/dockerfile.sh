@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 if ! command -v buildah >/dev/null; then
-  echo "dockerfile: buildah is missing: install it (Debian: buildah)" >&2
+  echo "dockerfile: buildah is missing; install it (Debian: buildah)" >&2
   exit 69
 fi
 if [ "$(id -u)" != 0 ]; then
@@ -14,7 +14,7 @@ if [ "$(id -u)" != 0 ]; then
 fi
 archive=target/image/podbeat.tar
 if [ ! -e "$archive" ]; then
-  echo "dockerfile: $archive is missing: make it with just image" >&2
+  echo "dockerfile: $archive is missing; create it with just image" >&2
   exit 69
 fi
 
@@ -67,8 +67,8 @@ tell() {
 tell "$ours" >"$work/ours"
 tell "$theirs" >"$work/theirs"
 if ! diff -u --label "just image" --label Dockerfile "$work/ours" "$work/theirs"; then
-  echo "dockerfile: the Dockerfile makes another image than just image" >&2
+  echo "dockerfile: the Dockerfile and just image produce different images" >&2
   exit 1
 fi
 cat "$work/theirs"
-echo "the Dockerfile makes the same files as just image, and they are run the same way"
+echo "the Dockerfile and just image produce the same files and the same configuration"

@@ -21,7 +21,7 @@ target=$(rustc -vV | sed -n 's/^host: //p')
 case $target in
   x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) ;;
   *)
-    echo "static: podbeat's image is built on Linux with glibc, on x86_64 or aarch64; this is $target: build it with the Dockerfile" >&2
+    echo "static: podbeat's image can be built only on Linux with glibc, on x86_64 or aarch64; this is $target. Use the Dockerfile" >&2
     exit 69
     ;;
 esac

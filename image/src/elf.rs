@@ -8,14 +8,14 @@ use object::read::elf::{FileHeader, ProgramHeader};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// It is no ELF program, or an incomplete one.
-    #[error("reading its ELF headers: is it a 64-bit Linux program, and whole?")]
+    #[error("its ELF headers are invalid; it must be a complete 64-bit Linux program")]
     Headers(#[from] object::read::Error),
     /// It is for a machine that podbeat isn't built for.
     #[error("it is for ELF machine {0}, not for amd64 or arm64")]
     Machine(u16),
     /// It is linked dynamically.
     #[error(
-        "it needs the interpreter {0}, which the image doesn't have: build it with `just static`"
+        "it needs the interpreter {0}, which the image does not contain; build it with `just static`"
     )]
     Interpreter(String),
 }
@@ -122,8 +122,8 @@ pub(crate) mod tests {
         let refused = check_static(&program(62, Some("/lib64/ld-linux-x86-64.so.2"))).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "it needs the interpreter /lib64/ld-linux-x86-64.so.2, which the image doesn't have: build it with \
-             `just static`"
+            "it needs the interpreter /lib64/ld-linux-x86-64.so.2, which the image does not contain; build \
+             it with `just static`"
         );
     }
 

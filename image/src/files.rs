@@ -15,10 +15,10 @@ const DIRECTORY_MODE: u32 = 0o755;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The path is not valid in an image.
-    #[error("{} is no path in an image: write it from the root, without . or ..", .0.display())]
+    #[error("invalid path in an image: {}; use an absolute path without . or ..", .0.display())]
     Path(PathBuf),
     /// Two entries have the same path, or an entry needs a directory where another has a file.
-    #[error("{} is in the image twice, or is a directory for one entry and something else for another", .0.display())]
+    #[error("two entries of the image conflict at {}", .0.display())]
     Clash(PathBuf),
     /// An operation on a file or directory of this host failed.
     #[error("{doing} {}", path.display())]

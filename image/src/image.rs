@@ -21,12 +21,10 @@ pub enum Error {
     #[error(transparent)]
     Files(#[from] files::Error),
     /// The tag is not a valid image name.
-    #[error(
-        "{0:?} is no tag of an image: write NAME:VERSION, in small letters, such as podbeat:0.1.0"
-    )]
+    #[error("invalid image tag {0:?}; use NAME:VERSION in lowercase, such as podbeat:0.1.0")]
     Tag(String),
     /// The time is beyond the year 9999.
-    #[error("{0} s after 1970 is no time of an image")]
+    #[error("invalid image time: {0} s after 1970")]
     Created(u64),
     /// A document of the layout can't be written as JSON.
     #[error("writing the image's {what} as JSON")]
@@ -47,9 +45,7 @@ pub enum Error {
         source: io::Error,
     },
     /// A file is larger than its limit.
-    #[error(
-        "the {what} has {size} bytes, more than the {limit} that it may have: what made it grow?"
-    )]
+    #[error("the {what} has {size} bytes; the limit is {limit}. Find out why it grew")]
     TooLarge {
         /// The file.
         what: &'static str,

@@ -20,14 +20,14 @@ enum Error {
     Podbeat(#[from] podbeat::Error),
     #[error(transparent)]
     Files(#[from] FilesError),
-    #[error("{value:?} is no {what}: write {form}")]
+    #[error("invalid {what} {value:?}; the form is {form}")]
     Argument {
         what: &'static str,
         value: String,
         form: &'static str,
     },
     #[error(
-        "the image has no program for amd64 or arm64, which would tell its machine: give one with --file"
+        "the image needs a program for amd64 or arm64, which determines its architecture; add one with --file"
     )]
     NoProgram,
 }
@@ -95,27 +95,27 @@ fn command() -> Command {
         path(
             "binary",
             "PATH",
-            "The static binary, as `just static` builds it",
+            "The static binary, as built by `just static`",
         )
     };
     let limit = || number("max-size", "Fail if the archive is larger");
-    let output = || path("output", "FILE", "Where the archive is written");
+    let output = || path("output", "FILE", "File for the archive");
     Command::new("podbeat-image")
-        .about("Container images without a builder: podbeat's own, and small ones for tests")
+        .about("Build container images without a builder: podbeat's own, and small ones for tests")
         .disable_help_subcommand(true)
         .subcommand_required(true)
         .subcommand(
             Command::new("rootfs")
-                .about("The files of podbeat's image, in a directory")
+                .about("Write the files of podbeat's image to a directory")
                 .args([
                     binary(),
-                    path("output", "DIRECTORY", "Must be empty, or not yet exist"),
+                    path("output", "DIRECTORY", "A new or empty directory"),
                     created(),
                 ]),
         )
         .subcommand(
             Command::new("archive")
-                .about("podbeat's image, as an archive of the OCI image layout")
+                .about("Write podbeat's image as an archive of the OCI image layout")
                 .args([
                     binary(),
                     output(),
@@ -123,7 +123,7 @@ fn command() -> Command {
                     text(
                         "revision",
                         "COMMIT",
-                        "What the binary was built from, for the label",
+                        "The commit that the binary was built from, for the label",
                     ),
                     created(),
                     number("max-binary-size", "Fail if the binary is larger"),
@@ -132,29 +132,30 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("simple")
-                .about("Any small image, as an archive of the OCI image layout")
+                .about("Write a small image as an archive of the OCI image layout")
                 .args([
                     output(),
                     text("tag", "NAME:VERSION", "The image's name").required(true),
                     many(
                         "file",
                         "HOSTPATH=IMAGEPATH[:MODE]",
-                        "A file, with mode 0755 if none is given",
+                        "A file; the mode is 0755 by default",
                     ),
                     many("link", "IMAGEPATH=TARGET", "A symbolic link"),
                     many(
                         "directory",
                         "IMAGEPATH[:MODE]",
-                        "A directory, with mode 0755 if none is given",
+                        "A directory; the mode is 0755 by default",
                     ),
                     many(
                         "entrypoint",
                         "WORD",
-                        "The program; given again, its arguments",
+                        "The program; repeat the flag for its arguments",
                     ),
                     many("env", "NAME=VALUE", "An environment variable"),
                     many("label", "NAME=VALUE", "A label"),
-                    text("user", "UID:GID", "Who runs it").default_value("65532:65532"),
+                    text("user", "UID:GID", "The user and group that run the program")
+                        .default_value("65532:65532"),
                     created(),
                     limit(),
                 ]),
@@ -222,7 +223,7 @@ fn write(image: &Image, given: &ArgMatches) -> Result<String, Error> {
         .map(<[u8]>::len)
         .max();
     Ok(format!(
-        "{} holds {} for {}; bytes: {archive}, layer {layer}, unpacked {unpacked}, largest file {}",
+        "wrote {}: {} for {}; bytes: {archive}, layer {layer}, unpacked {unpacked}, largest file {}",
         output.display(),
         image.tag,
         image.architecture,
@@ -296,7 +297,7 @@ fn with_mode(value: &str) -> Result<(&str, u32), Error> {
     let mode = u32::from_str_radix(mode, 8).map_err(|_| Error::Argument {
         what: "mode",
         value: value.to_owned(),
-        form: "it in octal digits, such as 0644",
+        form: "octal digits, such as 0644",
     })?;
     Ok((path, mode))
 }

@@ -21,7 +21,7 @@ pub enum Error {
     #[error(transparent)]
     Files(#[from] files::Error),
     /// The binary can't run in this image.
-    #[error("{} can't be in the image", path.display())]
+    #[error("can't use {} in the image", path.display())]
     Binary {
         /// The path of the binary.
         path: PathBuf,
@@ -72,7 +72,7 @@ fn labels(created: &str, revision: Option<&str>) -> BTreeMap<String, String> {
         ("title", "podbeat"),
         (
             "description",
-            "A sidecar that tells the task-run service how its pod lives and ends",
+            "Reports the containers of a Kubernetes pod, and how they end, to the task-run service",
         ),
         // The licenses of podbeat and of Mozilla's roots.
         (
@@ -157,7 +157,7 @@ mod tests {
         let refused = image(small.path(), "podbeat:1", 0, None, Some(63)).unwrap_err();
         assert_eq!(
             refused.to_string(),
-            "the binary has 64 bytes, more than the 63 that it may have: what made it grow?"
+            "the binary has 64 bytes; the limit is 63. Find out why it grew"
         );
     }
 
