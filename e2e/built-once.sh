@@ -4,14 +4,14 @@
 # Checks that the Go toolchain is as new as these go.mod files require, and sets $go_version.
 need_go() {
   if ! command -v go >/dev/null; then
-    echo "e2e: the Go toolchain is missing: install Go 1.26 or later (Debian: golang-go; or the archive of the Go project)" >&2
+    echo "e2e: the Go toolchain is missing; install Go 1.26 or later (Debian: golang-go; or the archive of the Go project)" >&2
     exit 69
   fi
   go_version=$(go env GOVERSION)
   local need
   need=$(sed -s -n 's/^go //p' "$@" | sort -V | tail -n 1)
   if [ "$(printf '%s\n%s\n' "$need" "${go_version#go}" | sort -V | head -n 1)" != "$need" ]; then
-    echo "e2e: Go $need or later is needed, this is $go_version: install a newer Go" >&2
+    echo "e2e: Go $need or later is required, but this is $go_version; install a newer Go" >&2
     exit 69
   fi
 }

@@ -55,7 +55,7 @@ begin() {
     sleep 0.1
   done
   cat "$out"
-  echo "the node didn't come up" >&2
+  echo "the node did not start" >&2
   exit 1
 }
 

@@ -34,7 +34,7 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "in-cluster",
-        "the same, reaching the API server as a pod does: address, token and CA",
+        "the same; podbeat reaches the API server as in a pod, by address, token and CA",
     ),
     (
         "plain",
@@ -42,31 +42,31 @@ pub const ALL: &[(&str, &str)] = &[
     ),
     (
         "delete",
-        "a deletion shows `running` to the end, then everything at once",
+        "a deleted pod shows `running` until its end, then all states at once",
     ),
     (
         "forbidden",
-        "without its Role podbeat goes on without states, and notices when the Role comes",
+        "without its Role podbeat sends heartbeats without states, and detects when the Role is created",
     ),
     (
         "api-restart",
-        "the API server is killed and comes back; nothing is lost",
+        "the API server is killed and restarted; no change is lost",
     ),
     (
         "recreated",
-        "another pod under the same name is never reported",
+        "another pod with the same name is never reported",
     ),
     (
         "observe",
-        "`podbeat observe` tells and records a life, and without its Role says which one is missing",
+        "`podbeat observe` shows and records the life of a pod; without its Role, it names the missing Role",
     ),
     (
         "check",
-        "podbeat check finds a verb that a Role lacks, and another pod's UID; its YAML is the remedy",
+        "podbeat check finds a missing verb of a Role, and the UID of another pod; its YAML is the fix",
     ),
     (
         "flow-schema",
-        "what podbeat asks for stands in a lane of its own, and nothing else does",
+        "podbeat's requests, and no others, use their own priority level",
     ),
 ];
 
@@ -137,7 +137,7 @@ impl Play {
         )
         .await?;
         let dir = stage.cluster.path(name);
-        std::fs::create_dir_all(&dir).map_err(io("making the scenario's directory"))?;
+        std::fs::create_dir_all(&dir).map_err(io("creating the scenario's directory"))?;
         authority.write_to(&dir.join("ca.crt"))?;
         let pod = capture.name().to_owned();
         let mut play = Self {
@@ -261,7 +261,7 @@ impl Play {
         reached: impl Fn(&[Heartbeat]) -> bool,
     ) -> Result<Vec<Heartbeat>, Error> {
         let heartbeats = self.service.wait_for(what, LIMIT, reached).await?;
-        self.say(&format!("the service heard {what}"));
+        self.say(&format!("the service received {what}"));
         Ok(heartbeats)
     }
 
@@ -287,7 +287,7 @@ impl Play {
         heartbeats
             .into_iter()
             .find(Heartbeat::is_final)
-            .ok_or_else(|| Error::Unexpected("no final".to_owned()))
+            .ok_or_else(|| Error::Unexpected("no last heartbeat".to_owned()))
     }
 
     fn say(&self, text: &str) {
@@ -302,7 +302,7 @@ impl Play {
     fn check(&self) -> Result<(), Error> {
         let violations = self.service.violations();
         expect(violations.is_empty(), || {
-            format!("bodies broke the contract: {violations:?}")
+            format!("heartbeats violate the contract: {violations:?}")
         })?;
         let accepted = self.service.accepted();
         let uids = accepted
@@ -310,7 +310,7 @@ impl Play {
             .all(|heartbeat| heartbeat.body.get("podUID") == Some(&json!(self.uid)));
         expect(uids, || {
             format!(
-                "a heartbeat bore another UID than {}: {accepted:#?}",
+                "a heartbeat has another UID than {}: {accepted:#?}",
                 self.uid
             )
         })?;
@@ -320,13 +320,15 @@ impl Play {
             .count();
         let last = accepted.last().is_some_and(Heartbeat::is_final);
         expect(finals == 1 && last, || {
-            format!("{finals} finals, and one must be the last word: {accepted:#?}")
+            format!(
+                "{finals} last heartbeats; expected exactly one, after all others: {accepted:#?}"
+            )
         })?;
         expect(self.service.most_in_flight() == 1, || {
             "more than one request at once".to_owned()
         })?;
         self.say(&format!(
-            "{} heartbeats, all true to the contract",
+            "{} heartbeats, all valid by the contract",
             accepted.len()
         ));
         Ok(())
@@ -409,7 +411,7 @@ async fn complete(stage: &Stage, access: Access) -> Result<(), Error> {
         .unwrap_or_default();
     play.say(&format!("its state of main: {state}"));
     expect(last.exit_code("main") == Some(3), || {
-        format!("exit code 3 was expected: {last:?}")
+        format!("expected exit code 3: {last:?}")
     })?;
     let id = state
         .get("containerID")
@@ -419,7 +421,7 @@ async fn complete(stage: &Stage, access: Access) -> Result<(), Error> {
         format!("no containerID: {last:?}")
     })?;
     expect(agent.runs(), || {
-        "a native sidecar idles until SIGTERM".to_owned()
+        "a native sidecar waits for SIGTERM".to_owned()
     })?;
     agent.terminate()?;
     let code = agent.end(LIMIT).await?;
@@ -448,7 +450,7 @@ async fn plain(stage: &Stage) -> Result<(), Error> {
     expect(code == 0, || format!("exit code {code}"))?;
     let last = play.until_final().await?;
     expect(last.exit_code("main") == Some(0), || {
-        format!("exit code 0 was expected: {last:?}")
+        format!("expected exit code 0: {last:?}")
     })?;
     play.check()
 }
@@ -480,7 +482,7 @@ async fn delete(stage: &Stage) -> Result<(), Error> {
     })?;
     let state = last.state("main").map(|(state, _)| state.to_owned());
     expect(state.as_deref() == Some("running"), || {
-        format!("no end may be invented: {last:?}")
+        format!("the last heartbeat reports an end that the API server did not show: {last:?}")
     })?;
     let code = agent.end(LIMIT).await?;
     expect(code == 0, || format!("exit code {code}"))?;
@@ -523,9 +525,9 @@ async fn forbidden(stage: &Stage) -> Result<(), Error> {
     let Some(role) = role else {
         return Err(Error::Unexpected(format!("no Role in the log: {log}")));
     };
-    play.say("podbeat logged the 403 and the Role that is missing");
+    play.say("podbeat logged the 403 and the missing Role");
     play.namespace.apply(&role).await?;
-    play.say("that very Role is applied");
+    play.say("applied this Role");
     play.until_main_is("running").await?;
     for step in play
         .steps(|pod| has_statuses(pod) && !main_runs(pod))
@@ -537,11 +539,11 @@ async fn forbidden(stage: &Stage) -> Result<(), Error> {
     }
     let last = play.until_final().await?;
     expect(last.exit_code("main") == Some(3), || {
-        format!("exit code 3 was expected: {last:?}")
+        format!("expected exit code 3: {last:?}")
     })?;
     agent.terminate()?;
     expect(agent.end(LIMIT).await? == 0, || {
-        "exit code 0 was expected".to_owned()
+        "expected exit code 0".to_owned()
     })?;
     play.check()
 }
@@ -573,11 +575,11 @@ async fn api_restart(stage: &mut Stage) -> Result<(), Error> {
     }
     let last = play.until_final().await?;
     expect(last.exit_code("main") == Some(3), || {
-        format!("exit code 3 was expected: {last:?}")
+        format!("expected exit code 3: {last:?}")
     })?;
     agent.terminate()?;
     expect(agent.end(LIMIT).await? == 0, || {
-        "exit code 0 was expected".to_owned()
+        "expected exit code 0".to_owned()
     })?;
     play.check()
 }
@@ -593,7 +595,7 @@ async fn recreated(stage: &Stage) -> Result<(), Error> {
     play.namespace.delete_pod(&play.pod, 0).await?;
     let other = play.create_pod().await?;
     play.say(&format!(
-        "the pod is removed, and another one bears its name: {other}"
+        "the pod is removed, and another pod has its name: {other}"
     ));
     for step in play
         .steps(|pod| has_statuses(pod) && !main_runs(pod))
@@ -605,7 +607,7 @@ async fn recreated(stage: &Stage) -> Result<(), Error> {
     }
     let last = play.until_final().await?;
     expect(last.exit_code("main").is_none(), || {
-        format!("that exit code is the other pod's: {last:?}")
+        format!("the exit code belongs to the other pod: {last:?}")
     })?;
     let code = agent.end(LIMIT).await?;
     expect(code == 0, || format!("exit code {code}"))?;
@@ -664,7 +666,7 @@ impl Observer {
                 .map_err(io("reading from podbeat observe"))?
             {
                 let event: Value = serde_json::from_str(&line)
-                    .map_err(|_| Error::Unexpected(format!("no JSON: {line}")))?;
+                    .map_err(|_| Error::Unexpected(format!("not JSON: {line}")))?;
                 let reached = wanted(&event);
                 self.told.push(event);
                 if reached {
@@ -679,7 +681,7 @@ impl Observer {
         match tokio::time::timeout(LIMIT, read).await {
             Ok(read) => read,
             Err(_) => Err(Error::Unexpected(format!(
-                "podbeat observe didn't tell {what}"
+                "podbeat observe did not show {what}"
             ))),
         }
     }
@@ -710,14 +712,14 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
         .await?;
     expect(
         code == Some(77) && notes.contains("Error from server (Forbidden): "),
-        || format!("77 and the API server's words were expected: {code:?}, {notes}"),
+        || format!("expected 77 and the API server's message: {code:?}, {notes}"),
     )?;
     let Some((_, role)) = notes.split_once("`kubectl apply -f -`:\n") else {
         return Err(Error::Unexpected(format!("no Role: {notes}")));
     };
     play.say("without rights podbeat observe ends with 77 and shows the Role");
     play.namespace.apply(role).await?;
-    play.say("that very Role is applied");
+    play.say("applied this Role");
 
     let mut observer = Observer::start(stage, &play, &kubeconfig, &record)?;
     let is_first = |event: &Value| event.get("event") == Some(&json!("heartbeat"));
@@ -758,7 +760,7 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
             })
         };
         observer.until(&format!("main {state}"), tells).await?;
-        play.say(&format!("podbeat observe tells main {state}"));
+        play.say(&format!("podbeat observe shows main {state}"));
         let over = state == "terminated";
         told.push(state);
         if over {
@@ -776,16 +778,16 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
         .cloned();
     let (code, notes) = observer.end().await?;
     expect(code == Some(0) && notes.is_empty(), || {
-        format!("0 and no word were expected: {code:?}, {notes}")
+        format!("expected 0 and no message: {code:?}, {notes}")
     })?;
     let last = last.unwrap_or_default();
     expect(
         last.pointer("/body/lastHeartbeat") == Some(&json!(true))
             && last.to_string().contains("\"exitCode\":3"),
-        || format!("the last heartbeat with exit code 3 was expected: {last}"),
+        || format!("expected the last heartbeat with exit code 3: {last}"),
     )?;
     expect(play.service.heartbeats().is_empty(), || {
-        "something was sent".to_owned()
+        "a heartbeat was sent".to_owned()
     })?;
 
     // The record contains the same states as the API server showed.
@@ -809,7 +811,7 @@ async fn observe(stage: &Stage) -> Result<(), Error> {
         format!("the record differs from what was shown: {recorded:#?}\n{shown:#?}")
     })?;
     play.say(&format!(
-        "the record holds the {} states that the API server showed",
+        "the record contains the {} states that the API server showed",
         recorded.len()
     ));
     Ok(())
@@ -831,7 +833,7 @@ impl Checked {
             .collect();
         expect(self.code == Some(code) && told == expected, || {
             format!(
-                "exit code {code} and {expected:?} were expected: {:?}, {:?}",
+                "expected exit code {code} and {expected:?}: {:?}, {:?}",
                 self.code, self.others
             )
         })
@@ -851,7 +853,7 @@ async fn run_check(stage: &Stage, settings: &BTreeMap<String, String>) -> Result
         .map_err(io("running podbeat check"))?;
     let told: Value = serde_json::from_slice(&output.stdout).map_err(|_| {
         Error::Unexpected(format!(
-            "no JSON: {}",
+            "not JSON: {}",
             String::from_utf8_lossy(&output.stdout)
         ))
     })?;
@@ -904,7 +906,7 @@ async fn check(stage: &Stage) -> Result<(), Error> {
         .unwrap_or_default();
     play.namespace.apply(role).await?;
     run_check(stage, &settings).await?.is(0, &[])?;
-    play.say("the Role of its remedy is applied: all holds");
+    play.say("after the suggested Role is applied, all checks pass");
     settings.insert(
         "POD_UID".to_owned(),
         "00000000-0000-0000-0000-000000000000".to_owned(),
@@ -938,7 +940,7 @@ async fn check(stage: &Stage) -> Result<(), Error> {
     restricted.namespace.grant(&restricted.pod).await?;
     run_check(stage, &settings).await?.is(0, &[])?;
     restricted
-        .say("no rights at all: found; get, list and watch by resourceNames alone: all holds");
+        .say("no rights at all: found; get, list and watch only by resourceNames: all checks pass");
     let received = play.service.heartbeats().len() + restricted.service.heartbeats().len();
     expect(received == 0, || format!("{received} heartbeats were sent"))
 }
@@ -964,7 +966,9 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
         &format!("namespace: {}", play.namespace.name),
     );
     let uid = apply_flow_schema(&admin, &ours, &podbeat, &play.namespace.name).await?;
-    play.say("the flow schema of deploy/manifests is applied, and a list of podbeat's account belongs to it");
+    play.say(
+        "the flow schema of deploy/manifests is applied, and matches a list by podbeat's account",
+    );
     let one = format!("{pods}/{}", play.pod);
     let services = format!("/api/v1/namespaces/{}/services", play.namespace.name);
     for (client, path, belongs, what) in [
@@ -989,7 +993,7 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
         })?;
     }
     expect(before != uid, || "it was there before".to_owned())?;
-    play.say("so does a get; other resources, accounts and namespaces don't");
+    play.say("it also matches a get; it does not match other resources, accounts and namespaces");
 
     // Also the agent's own list and watch.
     let dispatched = async || dispatched_by(&admin, "podbeat").await;
@@ -1002,13 +1006,13 @@ async fn flow_schema(stage: &Stage) -> Result<(), Error> {
     let taken = dispatched().await? - asked;
     expect(taken >= 2.0, || {
         format!(
-            "the agent's list and watch were expected in podbeat's lane, which saw {taken} requests"
+            "expected the agent's list and watch in podbeat's priority level, which received {taken} requests"
         )
     })?;
-    play.say(&format!("the agent's {taken} requests went through it"));
+    play.say(&format!("the agent's {taken} requests used it"));
     agent.terminate()?;
     expect(agent.end(LIMIT).await? == 0, || {
-        "exit code 0 was expected".to_owned()
+        "expected exit code 0".to_owned()
     })?;
     play.check()
 }

@@ -90,7 +90,7 @@ impl Cluster {
         let root = tempfile::Builder::new()
             .prefix("podbeat-e2e-api-")
             .tempdir()
-            .map_err(io("making a temporary root"))?;
+            .map_err(io("creating a temporary root"))?;
         let path = root.path().to_owned();
         let mut cluster = Self::begin(programs, &path, Plan::Api)?;
         cluster._temporary = Some(root);
@@ -361,7 +361,7 @@ impl Cluster {
     /// # Errors
     /// The client can't be set up.
     pub async fn admin(&self) -> Result<Client, Error> {
-        let what = "setting the admin's client up";
+        let what = "setting up the admin's client";
         self.client(what, &certificate(&self.admin)).await
     }
 
@@ -370,7 +370,7 @@ impl Cluster {
     /// # Errors
     /// The client can't be set up.
     pub async fn client_of(&self, token: &str) -> Result<Client, Error> {
-        let what = "setting a client with a token up";
+        let what = "setting up a client with a token";
         self.client(what, &json!({"token": token})).await
     }
 

@@ -100,7 +100,7 @@ fn tools(home: PathBuf) -> Result<Tools, ExitCode> {
 
 #[expect(
     clippy::disallowed_methods,
-    reason = "this is no part of podbeat, which reads its environment once"
+    reason = "this is not part of podbeat, which reads its environment once"
 )]
 fn writes_docs() -> bool {
     std::env::var_os("PODBEAT_WRITE_DOCS").is_some()
@@ -151,7 +151,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
     let ground = match set(root, tools, asked).await {
         Ok(ground) => Arc::new(ground),
         Err(error) => {
-            say(&format!("the node doesn't start: {}", chain(&error)));
+            say(&format!("the node did not start: {}", chain(&error)));
             return ExitCode::FAILURE;
         }
     };
@@ -170,7 +170,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
     let version = ground.stage.cluster.lock().await.version().await;
     let version = version.unwrap_or_else(|error| chain(&error));
     outcome.tell(&format!(
-        "deploy/ on Kubernetes {version}: {} scenarios in {:.0} s, the node's start included",
+        "deploy/ on Kubernetes {version}: {} scenarios in {:.0} s, including the start of the node",
         outcome.0.len(),
         begun.elapsed().as_secs_f64()
     ))

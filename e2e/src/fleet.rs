@@ -111,7 +111,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         .await?;
     figures.exactly("open watches", watches, agents);
     fleet.tell(&format!(
-        "all agents watch their pods, and were heard, after {:.1} s",
+        "after {:.1} s, all agents watch their pods and have sent a heartbeat",
         opening.elapsed().as_secs_f64()
     ));
 
@@ -123,11 +123,11 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let events = (fleet.metrics(cluster).await?.events - before.events) / agents as f64 - own;
     let undisturbed = opening.elapsed() < Duration::from_secs(58);
     fleet.tell(&format!(
-        "every pod changed once: {events:.4} events each, to agents ({own:.2} to the API server itself){}",
+        "every pod changed once: {events:.4} events per pod to agents ({own:.2} to the API server itself){}",
         if undisturbed {
             ""
         } else {
-            "; bookmarks came meanwhile"
+            "; the figure includes bookmarks"
         }
     ));
     // The count can include bookmarks to the API server itself, or to agents if their start took
@@ -138,7 +138,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         0.5
     };
     figures.add(
-        "events delivered for a change, to agents",
+        "events to agents per change",
         events,
         "",
         if events < 1.0 {
@@ -166,7 +166,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
     let used = apiserver(cluster)?;
     let (from, since) = (jiff::Timestamp::now(), Instant::now());
     let back = fleet.go_away()?;
-    fleet.tell("the service is away, and no pod changes for a minute");
+    fleet.tell("the service is unavailable, and no pod changes for a minute");
     fleet
         .service
         .listen_until(back.saturating_sub(Duration::from_secs(8)))
@@ -179,7 +179,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         // Two changes of a pod within a quarter of a second may be reported as one.
         tokio::time::sleep_until(begun + Duration::from_secs(1)).await;
     }
-    fleet.tell("every pod changed three times while the service was away");
+    fleet.tell("every pod changed three times while the service was unavailable");
     let asked = audit::read(&fleet.audit_log)?;
     cost(
         &mut figures,
@@ -198,13 +198,13 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
 
     let connections = workers.usage()?;
     figures.add(
-        "connections and files an agent",
+        "connections and files per agent",
         connections.files as f64 / agents as f64,
         "",
         Limit::None,
     );
     figures.add(
-        "memory an agent, in shared processes",
+        "memory per agent, in shared processes",
         connections.rss_kib as f64 / agents as f64,
         "KiB",
         Limit::None,
@@ -220,7 +220,7 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
         .await;
     cluster.start_apiserver().await?;
     let restarted = Instant::now();
-    fleet.tell("and is there again");
+    fleet.tell("the API server is back");
     fleet.admin = cluster.admin().await?;
     fleet.step(6).await?;
     fleet.tell("every pod changed once before most agents were back");
@@ -321,12 +321,12 @@ impl Fleet {
             .await?;
         let first = to.pod(&Member { nth: 0 }.pod()).await?;
         figures.add(
-            "a pod's size, as JSON",
+            "size of a pod as JSON",
             first.to_string().len() as f64 / 1024.0,
             "KiB",
             Limit::None,
         );
-        fleet.tell(&format!("{} pods are created", options.agents));
+        fleet.tell(&format!("created {} pods", options.agents));
         Ok(fleet)
     }
 
@@ -580,14 +580,26 @@ fn news(
         .map(|at| u32::try_from(at.saturating_sub(dropped_at).as_millis()).unwrap_or(u32::MAX))
         .collect();
     figures.exactly(
-        "pods whose watch was dropped, and heard of",
+        "received changes of pods with a dropped watch",
         waits.len(),
         balanced,
     );
     for (name, of_hundred, limit) in [
-        ("from the drop to the news, median", 50, Limit::None),
-        ("from the drop to the news, p95", 95, Limit::AtMost(NEWS)),
-        ("from the drop to the news, longest", 100, Limit::None),
+        (
+            "from the drop to the change's heartbeat, median",
+            50,
+            Limit::None,
+        ),
+        (
+            "from the drop to the change's heartbeat, p95",
+            95,
+            Limit::AtMost(NEWS),
+        ),
+        (
+            "from the drop to the change's heartbeat, longest",
+            100,
+            Limit::None,
+        ),
     ] {
         figures.add(
             name,
@@ -611,7 +623,7 @@ fn news(
         Limit::None,
     );
     figures.add(
-        "requests in the fullest second after the drop",
+        "requests in the busiest second after the drop",
         share(spread.most()) * 100.0,
         "% of all",
         // An even spread over 3.9 s, plus four standard deviations for chance.
@@ -665,7 +677,7 @@ fn reconnects(
         Limit::AtLeast(SPREAD_OVER * (1.0 - 4.0 / agents as f64)),
     );
     figures.add(
-        "reconnects in the fullest second",
+        "reconnects in the busiest second",
         f64::from(firsts.most()) / agents as f64 * 100.0,
         "% of all",
         // Three times the value of an even spread over those 30 s, plus the effect of chance with

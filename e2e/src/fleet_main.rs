@@ -28,7 +28,7 @@ async fn main() -> ExitCode {
         }
     }
     if options.agents == 0 {
-        say("how many agents? fleet-api [--lab PATH] [--output FILE] AGENTS");
+        say("usage: fleet-api [--lab PATH] [--output FILE] AGENTS");
         return ExitCode::from(64);
     }
     or_interrupted(all(&options, &output), say).await
@@ -67,7 +67,11 @@ async fn all(options: &Options, output: &std::path::Path) -> ExitCode {
         return failed(&error.into());
     }
     let (limits, kept) = figures.kept();
-    say(&format!("\n{}\nin {}", figures.table(), output.display()));
+    say(&format!(
+        "\n{}\nwritten to {}",
+        figures.table(),
+        output.display()
+    ));
     say(&format!("{kept} passed, {} failed", limits - kept));
     if kept == limits {
         ExitCode::SUCCESS

@@ -25,7 +25,7 @@ async fn main() -> ExitCode {
             other => {
                 let names: Vec<&str> = ALL.iter().map(|(name, _)| *name).collect();
                 say(&format!(
-                    "there is no scenario {other}; there are {}",
+                    "unknown scenario {other}; the scenarios are {}",
                     names.join(", ")
                 ));
                 return ExitCode::from(64);
@@ -34,7 +34,7 @@ async fn main() -> ExitCode {
     }
     let (Some(podbeat), Some(laptop)) = (podbeat, laptop) else {
         say(
-            "--podbeat and --laptop name the two builds of podbeat; `just e2e-api` makes and names them",
+            "--podbeat and --laptop are required: the two builds of podbeat. `just e2e-api` builds and passes them",
         );
         return ExitCode::from(64);
     };
@@ -51,7 +51,7 @@ async fn all(podbeat: PathBuf, laptop: PathBuf, chosen: &[String]) -> ExitCode {
     let cluster = match Cluster::start(&programs).await {
         Ok(cluster) => cluster,
         Err(error) => {
-            say(&format!("the cluster doesn't start: {}", chain(&error)));
+            say(&format!("the cluster did not start: {}", chain(&error)));
             return ExitCode::FAILURE;
         }
     };

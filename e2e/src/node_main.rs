@@ -73,7 +73,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
     let stage = match set(root, &programs, asked).await {
         Ok(stage) => Arc::new(stage),
         Err(error) => {
-            say(&format!("the node doesn't start: {}", chain(&error)));
+            say(&format!("the node did not start: {}", chain(&error)));
             return ExitCode::FAILURE;
         }
     };
@@ -85,7 +85,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
     ));
     let outcome = scenarios::play(&stage, &asked.scenarios).await;
     outcome.tell(&format!(
-        "Kubernetes {version}: {} scenarios in {:.0} s, the node's start included",
+        "Kubernetes {version}: {} scenarios in {:.0} s, including the start of the node",
         outcome.0.len(),
         begun.elapsed().as_secs_f64()
     ))

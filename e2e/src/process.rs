@@ -38,7 +38,7 @@ impl Agent {
             .kill_on_drop(true)
             .spawn()
             .map_err(io(format!(
-                "starting {}: is it built? (cargo build --release)",
+                "starting {}; build it first (cargo build --release)",
                 binary.display()
             )))?;
         Ok(Self { child, log })
@@ -50,7 +50,7 @@ impl Agent {
     /// The process has already ended.
     pub fn terminate(&self) -> Result<(), Error> {
         let gone = || Error::Program {
-            what: "podbeat is gone before its SIGTERM".to_owned(),
+            what: "podbeat ended before its SIGTERM".to_owned(),
             log: tail(&self.log),
         };
         let pid = self
@@ -72,11 +72,11 @@ impl Agent {
             log: tail(&self.log),
         };
         let status = ended
-            .map_err(|_| told("podbeat doesn't end".to_owned()))?
+            .map_err(|_| told("podbeat did not end".to_owned()))?
             .map_err(io("waiting for podbeat"))?;
         status
             .code()
-            .ok_or_else(|| told(format!("podbeat was ended by {status}")))
+            .ok_or_else(|| told(format!("podbeat ended with {status}")))
     }
 
     /// Whether the process still runs.
@@ -98,7 +98,7 @@ impl Agent {
         let begun = tokio::time::Instant::now();
         while !self.log().contains(text) {
             if begun.elapsed() > limit {
-                let what = format!("podbeat didn't log {text:?}");
+                let what = format!("podbeat did not log {text:?}");
                 return Err(Error::Program {
                     what,
                     log: tail(&self.log),

@@ -96,7 +96,7 @@ fn built(script: &str) -> Result<PathBuf, ExitCode> {
                 .unwrap_or(1),
         )),
         Err(error) => {
-            say(&format!("{} can't be run: {error}", script.display()));
+            say(&format!("can't run {}: {error}", script.display()));
             Err(ExitCode::FAILURE)
         }
     }
@@ -164,7 +164,7 @@ pub fn no_such_scenario(asked: &str, all: &[(impl AsRef<str>, impl AsRef<str>)])
         .map(|(name, shows)| format!("  {}: {}", name.as_ref(), shows.as_ref()))
         .collect();
     format!(
-        "there is no scenario {asked}; there are\n{}",
+        "unknown scenario {asked}; the scenarios are\n{}",
         all.join("\n")
     )
 }

@@ -27,7 +27,7 @@ fn pod(name: &str, labels: &Value, annotations: &Value, spec: &Value) -> Value {
 async fn made_of(site: &Site, pod: &Value) -> Result<Value, Error> {
     let said = create(site, pod).await?.well()?;
     let made: Value =
-        serde_json::from_str(&said).map_err(crate::ours("reading what kubectl writes"))?;
+        serde_json::from_str(&said).map_err(crate::ours("reading kubectl's output"))?;
     Ok(made.get("spec").cloned().unwrap_or_default())
 }
 
@@ -83,9 +83,9 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
             "has podbeat as a plain sidecar",
             pod("a", &asks, &names_run, &plain),
         ),
-        ("doesn't ask", pod("a", &json!({}), &names_run, &bare)),
+        ("has no label", pod("a", &json!({}), &names_run, &bare)),
         (
-            "asks not to",
+            "has the label false",
             pod("a", &json!({INJECT: "false"}), &names_run, &bare),
         ),
     ];
@@ -127,17 +127,17 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
         .await?;
     expect(Some(&injected) == before.first(), || {
         format!(
-            "what is injected isn't what the manifest has: {injected:#} instead of {:#?}",
+            "the injected container differs from the manifest: {injected:#} instead of {:#?}",
             before.first()
         )
     })?;
-    site.say("a pod that asks is given the same, to the letter, as the manifest has (and the chart, and kustomize)");
+    site.say("a pod with the label gets exactly the container of the manifest (and of the chart and kustomize)");
     for ((what, pod), before) in left_alone.iter().zip(&before) {
         let after = made_of(site, pod).await?;
         expect(after == *before, || {
-            format!("a pod that {what} isn't left alone: {after:#} instead of {before:#}")
+            format!("a pod that {what} was changed: {after:#} instead of {before:#}")
         })?;
-        site.say(&format!("a pod that {what} is left alone"));
+        site.say(&format!("a pod that {what} is not changed"));
     }
     typed(site).await?;
     settings(site, &bare).await?;
@@ -155,10 +155,10 @@ pub(super) async fn injection(site: &Site) -> Result<(), Error> {
     )?;
     let count = job.body.get("jobRetryCount");
     expect(count == Some(&json!(2)), || {
-        format!("jobRetryCount 2 was to be told: {job:?}")
+        format!("expected jobRetryCount 2: {job:?}")
     })?;
     expect(lone.run_id == "trn.lone", || {
-        format!("the run is trn.lone: {lone:?}")
+        format!("expected the run trn.lone: {lone:?}")
     })?;
 
     site.kubectl(&["delete", "job", "--all", "--wait"])
@@ -201,7 +201,7 @@ async fn typed_policy(site: &Site, policy: &str) -> Result<(), Error> {
             async || {
                 let text = site.quietly(&["get", policy, "--output=json"]).await?;
                 serde_json::from_str::<Value>(&text)
-                    .map_err(crate::ours("reading what kubectl writes"))
+                    .map_err(crate::ours("reading kubectl's output"))
             },
             |policy| policy.pointer("/status/observedGeneration").is_some(),
         )
@@ -210,7 +210,7 @@ async fn typed_policy(site: &Site, policy: &str) -> Result<(), Error> {
     expect(warnings.is_none(), || {
         format!("the policy's types: {warnings:#?}")
     })?;
-    site.say(&format!("the expressions of {policy} are well typed"));
+    site.say(&format!("the expressions of {policy} have valid types"));
     Ok(())
 }
 
@@ -241,7 +241,7 @@ async fn settings(site: &Site, bare: &Value) -> Result<(), Error> {
         ("PODBEAT_NONCE_FILE", "/var/run/podbeat/nonce"),
     ] {
         expect(value(name) == Some(expected), || {
-            format!("{name} was to be {expected}: {env:?}")
+            format!("expected {name} to be {expected}: {env:?}")
         })?;
         site.say(&format!("by annotation: {name}={expected}"));
     }
@@ -293,7 +293,7 @@ async fn refusals(site: &Site, bare: &Value) -> Result<(), Error> {
             .await?
             .refused()?;
         expect(refusal.contains(told), || {
-            format!("{told:?} was to be told: {refusal}")
+            format!("expected {told:?}: {refusal}")
         })?;
         site.say(&format!("refused: {}", refusal.trim_end()));
     }
@@ -412,7 +412,11 @@ async fn markers(site: &Site) -> Result<(), Error> {
             .collect::<Vec<Value>>()
     };
     expect(line(&main(&made)) == line(&wrapped), || {
-        format!("main was to run {:?}: {:#}", line(&wrapped), main(&made))
+        format!(
+            "expected main to run {:?}: {:#}",
+            line(&wrapped),
+            main(&made)
+        )
     })?;
     // The rest is the same, except for the order of variables and mounts.
     let sorted = |spec: &Value| {
@@ -433,7 +437,7 @@ async fn markers(site: &Site) -> Result<(), Error> {
     expect(sorted(&made) == sorted(&expected), || {
         format!("by annotation: {made:#} instead of {expected:#}")
     })?;
-    site.say("a pod whose annotation names main gets what the manifest with exit markers has");
+    site.say("a pod whose annotation names main equals the manifest with exit markers");
     // Without a command, the policy can't see what the image runs.
     if let Some(main) = bare
         .pointer_mut("/containers/0")
@@ -446,7 +450,7 @@ async fn markers(site: &Site) -> Result<(), Error> {
         .refused()?;
     expect(
         refusal.contains("podbeat.dev/exit-markers names main"),
-        || format!("a container without a command was to be refused: {refusal}"),
+        || format!("expected the refusal of a container without a command: {refusal}"),
     )?;
     site.say(&format!("refused: {}", refusal.trim_end()));
     Ok(())
@@ -495,7 +499,7 @@ async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error>
             intruders("prepare"),
         ),
         (
-            "whose init container may write where podbeat exec is",
+            "whose init container can write to the directory of podbeat exec",
             pod(
                 "a",
                 &asks,
@@ -507,7 +511,7 @@ async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error>
     ] {
         let refusal = create(site, &pod).await?.refused()?;
         expect(refusal.contains(&told), || {
-            format!("a pod {what} was to be refused: {refusal}")
+            format!("expected the refusal of a pod {what}: {refusal}")
         })?;
         site.say(&format!("a pod {what} is refused"));
     }
@@ -558,11 +562,11 @@ async fn volumes(site: &Site, bare: &Value, native: &Value) -> Result<(), Error>
         );
         let refusal = debug(name, target, mounts).await?.refused()?;
         expect(refusal.contains(&told), || {
-            format!("{told:?} was to be told: {refusal}")
+            format!("expected {told:?}: {refusal}")
         })?;
     }
     debug("shell", "main", json!([])).await?.well()?;
-    site.say("kubectl debug may look at the task, and at nothing of podbeat's");
+    site.say("kubectl debug can access the task, but nothing of podbeat");
     Ok(())
 }
 
@@ -591,7 +595,7 @@ async fn service_urls(site: &Site, bare: &Value, policies: &[&str]) -> Result<()
         found.get("value").cloned()
     };
     site.until(
-        "a URL that is allowed",
+        "an allowed URL",
         async || {
             Ok(made_of(site, &asks(&url))
                 .await
@@ -604,7 +608,7 @@ async fn service_urls(site: &Site, bare: &Value, policies: &[&str]) -> Result<()
         let refusal = create(site, &asks(other)).await?.refused()?;
         let told = format!("allowed URLs: https://ica.example.com, {url} ");
         expect(refusal.contains(&told), || {
-            format!("{told:?} was to be told: {refusal}")
+            format!("expected {told:?}: {refusal}")
         })?;
         site.say(&format!("refused: {}", refusal.trim_end()));
     }

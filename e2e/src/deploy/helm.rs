@@ -96,7 +96,7 @@ pub(super) async fn nothing_is_left(
     before: &BTreeSet<String>,
 ) -> Result<(), Error> {
     site.until(
-        "the objects to be those from before",
+        "the same objects as before",
         async || {
             let now = objects(site, but).await?;
             Ok(now
@@ -108,7 +108,7 @@ pub(super) async fn nothing_is_left(
     )
     .await?;
     site.say(&format!(
-        "nothing is left: the same {} objects as before, of all kinds that the API server lists",
+        "nothing remains: the same {} objects as before, of all kinds that the API server lists",
         before.len()
     ));
     Ok(())
@@ -143,9 +143,9 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
     helm(with(&["install", "podbeat"], &[])).await?;
     let made = objects(site, &but).await?;
     let new: Vec<&String> = made.difference(&before).collect();
-    site.say(&format!("the release made {new:?}"));
+    site.say(&format!("the release created {new:?}"));
     expect(new.len() > 8, || {
-        format!("all of it was to be made: {new:?}")
+        format!("expected all objects of the release: {new:?}")
     })?;
     let pod = site.pod_of("podbeat-example-1").await?;
     site.to_the_end(&pod, 0).await?;
@@ -166,7 +166,7 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
         .lines()
         .find(|line| line.contains("403") || line.contains("forbidden"));
     let forbidden = forbidden
-        .ok_or_else(|| Error::Unexpected(format!("podbeat was to be forbidden: {log}")))?;
+        .ok_or_else(|| Error::Unexpected(format!("expected that podbeat is forbidden: {log}")))?;
     site.say(&format!(
         "helm test fails without the RoleBinding: {forbidden}"
     ));
@@ -182,7 +182,7 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
     helm(with(&["upgrade", "podbeat"], &news)).await?;
     let now = interval(site).await?;
     expect(now == "7s", || {
-        format!("the upgrade was to set the interval: {now:?}")
+        format!("expected the interval of the upgrade: {now:?}")
     })?;
     let pod = site.pod_of("podbeat-example-2").await?;
     site.to_the_end(&pod, 0).await?;
@@ -195,7 +195,7 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
         .find(|one| one.run_id == "trn.test-2" && one.is_final());
     expect(
         last.and_then(|last| last.exit_code("main")) == Some(0),
-        || format!("helm test was to send a last heartbeat of trn.test-2: {last:?}"),
+        || format!("expected a last heartbeat of trn.test-2 from helm test: {last:?}"),
     )?;
 
     site.helm(&["rollback", "podbeat", "1", "--wait", "--timeout", "90s"])
@@ -203,7 +203,7 @@ pub(super) async fn release(site: &Site) -> Result<(), Error> {
         .well()?;
     let now = interval(site).await?;
     expect(now == "2s", || {
-        format!("the rollback was to set the interval back: {now:?}")
+        format!("expected the interval of the rollback: {now:?}")
     })?;
 
     site.helm(&["uninstall", "podbeat", "--wait", "--timeout", "90s"])

@@ -39,7 +39,7 @@ pub fn leave() {
 pub async fn hold(ground: &Arc<Ground>) -> Result<(), Error> {
     let site = Site::begin(ground, NAMESPACE).await?;
     let directory = ground.stage.root.join("hold");
-    std::fs::create_dir_all(&directory).map_err(io(format!("making {}", directory.display())))?;
+    std::fs::create_dir_all(&directory).map_err(io(format!("creating {}", directory.display())))?;
     let tools = &ground.tools;
     script(
         &directory.join("kubectl"),
@@ -59,12 +59,12 @@ pub async fn hold(ground: &Arc<Ground>) -> Result<(), Error> {
     let at = place.display();
     say(&format!(
         "
-The node is held until Ctrl-C or SIGTERM. In {at}:
+The node runs until Ctrl-C or SIGTERM. In {at}:
   kubectl, helm  run in the node's network, from any directory; KUBECONFIG is {kubeconfig}
   url            the task-run service, as pods reach it: {url}
-  token, ca.crt  its bearer token ({TOKEN}), and the authority that signed its certificate
-  heard.jsonl    every heartbeat that it hears, one on each line; below they are told in short
-The namespace {NAMESPACE} enforces Pod Security as restricted. It holds the Secret {TOKEN_SECRET} (token) and the ConfigMap
+  token, ca.crt  the service's bearer token ({TOKEN}), and the CA of its certificate
+  heard.jsonl    every heartbeat that the service receives, one per line; a short form follows below
+The namespace {NAMESPACE} enforces Pod Security \"restricted\". It contains the Secret {TOKEN_SECRET} (token) and the ConfigMap
 {CA_CONFIG_MAP} (ca.crt). Images: {PODBEAT} and, with a shell, {TASK}.
   {at}/kubectl -n {NAMESPACE} get pods
 ",
@@ -83,7 +83,7 @@ fn kubeconfig(ground: &Ground) -> String {
 fn script(path: &Path, ground: &Ground, program: &Path) -> Result<(), Error> {
     let text = format!(
         "#!/bin/sh
-inside=$(pgrep -P \"$(cat {root}/owner.pid)\") || {{ echo 'the node is no more' >&2; exit 69; }}
+inside=$(pgrep -P \"$(cat {root}/owner.pid)\") || {{ echo 'the node has stopped' >&2; exit 69; }}
 KUBECONFIG={kubeconfig} exec nsenter --target \"$inside\" --net {program} \"$@\"
 ",
         root = ground.stage.root.display(),

@@ -23,7 +23,7 @@ pub(super) async fn overlay(site: &Site) -> Result<(), Error> {
         &format!("namespace: {}", site.namespace()),
     );
     std::fs::write(&overlay, text).map_err(io(format!("writing {}", overlay.display())))?;
-    std::fs::create_dir_all(&own).map_err(io(format!("making {}", own.display())))?;
+    std::fs::create_dir_all(&own).map_err(io(format!("creating {}", own.display())))?;
     let image = |name: &str, image: &str| {
         let (new_name, tag) = image.rsplit_once(':').unwrap_or((image, "latest"));
         format!("- {{name: {name}, newName: {new_name}, newTag: {tag}}}\n")
@@ -59,7 +59,7 @@ images:
         tokio::try_join!(site.to_the_end(&report, 0), site.to_the_end(&train, 3))?;
     for (heartbeat, run) in [(report, "trn.report"), (train, "trn.train")] {
         expect(heartbeat.run_id == run, || {
-            format!("{} was to be {run}", heartbeat.run_id)
+            format!("expected {} to be {run}", heartbeat.run_id)
         })?;
     }
     tokio::try_join!(

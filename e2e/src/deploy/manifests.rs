@@ -121,7 +121,7 @@ pub(super) async fn reap(site: &Site) -> Result<(), Error> {
     let pod = site.pod_of("my-task").await?;
     let code = site.play.until_podbeat_ended(&pod).await?;
     expect(code == 75, || {
-        format!("podbeat was to give up with 75, and ended with {code}")
+        format!("expected podbeat to end with 75; it ended with {code}")
     })?;
     let has_failed = |seen: &serde_json::Value| {
         seen.pointer("/metadata/uid") == Some(&pod.uid.as_str().into())
@@ -141,13 +141,13 @@ pub(super) async fn reap(site: &Site) -> Result<(), Error> {
             _ => "the service already knows how the run ended: Failed",
         };
         expect(said.contains(wanted), || {
-            format!("{nth} was to say {wanted:?}: {said}")
+            format!("expected {wanted:?} from {nth}: {said}")
         })?;
     }
     let last = site.play.check(&pod)?;
     let is_reapers = last.nonce() == format!("reap-{}", pod.uid);
     expect(is_reapers && last.exit_code("main") == Some(3), || {
-        format!("the last heartbeat was to be the reaper's: {last:?}")
+        format!("expected the last heartbeat from reap: {last:?}")
     })
 }
 
@@ -194,7 +194,7 @@ pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
     let overlay = repository().join("deploy/kustomize/example/overlay");
     take(site, ["--kustomize", &overlay.display().to_string()]).await?;
     site.say(&format!(
-        "the API server takes all {} without a warning",
+        "the API server accepts all {} without a warning",
         taken + 1
     ));
     Ok(())

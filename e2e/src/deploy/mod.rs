@@ -78,17 +78,17 @@ pub const ALL: &[Scenario] = &[
     check!(
         "schema",
         statics::schema,
-        "the chart refuses what makes no sense, and names it"
+        "the chart refuses invalid values and names them"
     ),
     check!(
         "values",
         statics::values,
-        "dashboard and alerts show what the values say"
+        "dashboard and alerts follow the values"
     ),
     check!(
         "rendered",
         statics::rendered,
-        "what is generated is what is committed"
+        "the committed files equal the generated ones"
     ),
     check!(
         "same",
@@ -98,7 +98,7 @@ pub const ALL: &[Scenario] = &[
     check!(
         "package",
         statics::package,
-        "helm package makes an archive that renders as the chart does"
+        "helm package creates an archive that renders the same as the chart"
     ),
     check!(
         "monitoring",
@@ -109,13 +109,13 @@ pub const ALL: &[Scenario] = &[
         "helm",
         "helm",
         helm::release,
-        "a release: install, test, upgrade, rollback, uninstall; nothing is left"
+        "a release: install, test, upgrade, rollback, uninstall; nothing remains"
     ),
     proof!(
         "admission",
         "admission",
         admission::injection,
-        "injection: who asks gets it, who asks wrongly is told, nobody else is touched"
+        "injection: pods with the label get podbeat, invalid requests are refused, other pods are not changed"
     ),
     proof!(
         "manifests",
@@ -133,7 +133,7 @@ pub const ALL: &[Scenario] = &[
         "reap",
         "reap",
         manifests::reap,
-        "the CronJob sends what podbeat could not, once"
+        "the CronJob sends the missing last heartbeat, once"
     ),
     proof!(
         "kustomize",
@@ -152,7 +152,7 @@ pub const ALL: &[Scenario] = &[
         "dry-run",
         "tasks",
         manifests::dry_run,
-        "the API server takes every file, without a warning"
+        "the API server accepts every file without a warning"
     ),
 ];
 
@@ -215,8 +215,9 @@ async fn one(
     let (story, result) = match Site::begin(ground, namespace).await {
         Ok(site) => {
             let result = tokio::time::timeout(LONGEST, proof(&site)).await;
-            let result = result
-                .unwrap_or_else(|_| Err(Error::Unexpected(format!("not over after {LONGEST:?}"))));
+            let result = result.unwrap_or_else(|_| {
+                Err(Error::Unexpected(format!("not finished after {LONGEST:?}")))
+            });
             let story = site.play.story();
             let ended = site.play.end().await;
             (story, result.and(ended))

@@ -63,7 +63,7 @@ impl Site {
     pub async fn begin(ground: &Arc<Ground>, name: &str) -> Result<Self, Error> {
         let directory = ground.stage.root.join("sites").join(name);
         std::fs::create_dir_all(&directory)
-            .map_err(io(format!("making {}", directory.display())))?;
+            .map_err(io(format!("creating {}", directory.display())))?;
         let level = |mode: &str| {
             (
                 format!("pod-security.kubernetes.io/{mode}"),
@@ -134,7 +134,7 @@ impl Site {
             .refused()?;
         expect(
             said.contains("violates PodSecurity \"restricted:latest\""),
-            || format!("a privileged pod was to be refused for Pod Security: {said}"),
+            || format!("expected the refusal of a privileged pod by Pod Security: {said}"),
         )?;
         self.say("a privileged pod is refused: violates PodSecurity \"restricted:latest\"");
         Ok(())
@@ -201,7 +201,7 @@ impl Site {
         let answer: Vec<&str> = said.stdout.lines().chain(said.stderr.lines()).collect();
         lines.extend(answer.iter().take(MOST).map(|line| format!("      {line}")));
         if answer.len() > MOST {
-            lines.push(format!("      … {} lines more", answer.len() - MOST));
+            lines.push(format!("      … {} more lines", answer.len() - MOST));
         }
         self.say(&lines.join("\n").replace(&files, "").replace(&checkout, ""));
     }
@@ -275,7 +275,7 @@ impl Site {
                 .await?;
             let last = self.to_the_end(&Pod::of(&seen), 0).await?;
             expect(last.run_id == format!("{run}-{index}"), || {
-                format!("the run was to be {run}-{index}: {last:?}")
+                format!("expected the run {run}-{index}: {last:?}")
             })
         };
         tokio::try_join!(one(0), one(1))?;
@@ -304,7 +304,7 @@ impl Site {
             received(&last)
         ));
         expect(told == Some(exit_code), || {
-            format!("the last heartbeat was to tell exit code {exit_code}: {last:?}")
+            format!("expected exit code {exit_code} in the last heartbeat: {last:?}")
         })?;
         let Memory {
             group,
@@ -315,7 +315,7 @@ impl Site {
         let mebibytes =
             |bytes: u64| format!("{}.{} MiB", bytes >> 20, ((bytes % (1 << 20)) * 10) >> 20);
         self.say(&format!(
-            "{}: podbeat's container used {} of memory at most, its process {}; requested are {}, the limit is {}",
+            "{}: peak memory of podbeat's container {}, of its process {}; request {}, limit {}",
             pod.name,
             mebibytes(group),
             mebibytes(process),
@@ -356,7 +356,7 @@ impl Site {
             quantity(seen.pod(), "limits")?,
         );
         let mut last = Err(Error::Unexpected(
-            "podbeat was gone before it was measured".to_owned(),
+            "podbeat ended before it was measured".to_owned(),
         ));
         loop {
             match self.play.stage.node.lock().await.peak_memory(&id) {
@@ -402,7 +402,7 @@ impl Site {
             }
             if begun.elapsed() > IN_TIME {
                 return Err(Error::Unexpected(format!(
-                    "waited {IN_TIME:?} for {what}, in vain: {answer:#?}"
+                    "timed out after {IN_TIME:?} while waiting for {what}: {answer:#?}"
                 )));
             }
             tokio::time::sleep(Duration::from_millis(300)).await;

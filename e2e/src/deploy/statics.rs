@@ -216,7 +216,7 @@ pub fn copy(from: &Path, to: &Path) -> Result<(), Error> {
     for file in files(from)? {
         let target = to.join(file.strip_prefix(from).unwrap_or(&file));
         let parent = target.parent().unwrap_or(to);
-        std::fs::create_dir_all(parent).map_err(io(format!("making {}", parent.display())))?;
+        std::fs::create_dir_all(parent).map_err(io(format!("creating {}", parent.display())))?;
         std::fs::copy(&file, &target).map_err(io(format!("copying {}", file.display())))?;
     }
     Ok(())
@@ -314,7 +314,7 @@ pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
     for flags in TAKEN {
         desk.rendered(&chart, &[&["--set", LEAST], *flags].concat())
             .await?;
-        said.push(format!("{}: is taken", flags.join(" ")));
+        said.push(format!("{}: accepted", flags.join(" ")));
     }
     for (flags, named) in REFUSED {
         let all: Vec<&str> = ["template", "podbeat", &chart]
@@ -325,7 +325,7 @@ pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
         let line = refusal.lines().find(|line| line.contains(named));
         let line = line.ok_or_else(|| {
             Error::Unexpected(format!(
-                "{flags:?} was to be refused naming {named}: {refusal}"
+                "expected the refusal of {flags:?} with {named}: {refusal}"
             ))
         })?;
         said.push(format!("{}: {line}", flags.join(" ")));
@@ -346,7 +346,7 @@ pub(super) async fn rendered(desk: &Desk) -> Result<Vec<String>, Error> {
         .await?
         .well()?;
     if desk.write {
-        return Ok(vec!["written anew".to_owned()]);
+        return Ok(vec!["written again".to_owned()]);
     }
     let mut said = Vec::new();
     for file in files(&to)? {
@@ -359,18 +359,18 @@ pub(super) async fn rendered(desk: &Desk) -> Result<Vec<String>, Error> {
             .find(|(one, other)| one != other);
         expect(committed == made, || {
             format!(
-                "deploy/{} isn't what deploy/render.sh makes (PODBEAT_WRITE_DOCS=1 writes it anew): {differ:?}",
+                "deploy/{} differs from the output of deploy/render.sh (PODBEAT_WRITE_DOCS=1 writes it again): {differ:?}",
                 name.display()
             )
         })?;
-        said.push(format!("{} is as it is made", name.display()));
+        said.push(format!("{} equals the generated file", name.display()));
     }
     // A rendered file without a values file would never be compared.
     for file in files(&deploy("helm/podbeat/ci"))? {
         let name = file.strip_prefix(deploy("")).unwrap_or(&file);
         expect(
             !name.to_string_lossy().ends_with(".rendered.yaml") || to.join(name).exists(),
-            || format!("nothing makes {}", name.display()),
+            || format!("nothing generates {}", name.display()),
         )?;
     }
     Ok(said)
@@ -429,9 +429,9 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
     for (way, objects, job, member, expected) in ways {
         let made = sidecar(&template(&objects, job)?, member)?;
         expect(made == *expected, || {
-            format!("podbeat by {way} isn't that of the manifest: {made:#} instead of {expected:#}")
+            format!("podbeat by {way} differs from the manifest: {made:#} instead of {expected:#}")
         })?;
-        said.push(format!("{way}: podbeat is that of the manifest"));
+        said.push(format!("{way}: podbeat equals the manifest"));
     }
     Ok(said)
 }
@@ -473,14 +473,14 @@ pub fn copy_parent(to: &Path) -> Result<(), Error> {
 /// The archive from `helm package` renders the same as the chart.
 pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
     let to = desk.directory.join("packages");
-    std::fs::create_dir_all(&to).map_err(io(format!("making {}", to.display())))?;
+    std::fs::create_dir_all(&to).map_err(io(format!("creating {}", to.display())))?;
     let destination = to.display().to_string();
     let arguments = ["package", &chart(), "--destination", &destination];
     desk.tools.helm(&arguments).await?.well()?;
     let archives = files(&to)?;
     let [archive] = archives.as_slice() else {
         return Err(Error::Unexpected(format!(
-            "one archive was expected: {archives:?}"
+            "expected one archive: {archives:?}"
         )));
     };
     let values = deploy("helm/podbeat/ci/everything-values.yaml")
@@ -491,10 +491,10 @@ pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
         .rendered(&archive.display().to_string(), &values)
         .await?;
     expect(packed == desk.rendered(&chart(), &values).await?, || {
-        "the archive renders otherwise than the chart".to_owned()
+        "the archive and the chart render differently".to_owned()
     })?;
     Ok(vec![format!(
-        "{} renders as the chart does",
+        "{} renders the same as the chart",
         archive.file_name().unwrap_or_default().display()
     )])
 }
@@ -532,7 +532,7 @@ pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
         let text = objects
             .iter()
             .find_map(|object| object.pointer("/data/podbeat.json")?.as_str())
-            .ok_or_else(|| Error::Unexpected("the chart makes no dashboard".to_owned()))?;
+            .ok_or_else(|| Error::Unexpected("the chart creates no dashboard".to_owned()))?;
         let dashboard: Value = serde_json::from_str(text).map_err(ours("reading the dashboard"))?;
         let panels = dashboard
             .get("panels")
@@ -554,7 +554,7 @@ pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
             description.ends_with(told) && step == Some(&drawn)
         };
         expect(of_memory.len() == 2 && of_memory.iter().all(holds), || {
-            format!("{flag} was to be the dashboard's limit: {of_memory:#?}")
+            format!("expected {flag} as the dashboard's limit: {of_memory:#?}")
         })?;
         said.push(format!("{flag}: {told}"));
     }
@@ -572,9 +572,9 @@ pub(super) async fn values(desk: &Desk) -> Result<Vec<String>, Error> {
             && urls
                 .iter()
                 .all(|found| found.starts_with(&format!("{url}#podbeat"))),
-        || format!("the alerts were to lead to {url}: {urls:?}"),
+        || format!("expected links of the alerts to {url}: {urls:?}"),
     )?;
-    said.push(format!("{} alerts lead to {url}", urls.len()));
+    said.push(format!("{} alerts link to {url}", urls.len()));
     Ok(said)
 }
 

@@ -64,7 +64,7 @@ impl Said {
     pub fn refused(self) -> Result<String, Error> {
         if self.status.success() {
             return Err(Error::Unexpected(format!(
-                "{} was to be refused, and said: {}{}",
+                "expected the refusal of {}; its output: {}{}",
                 self.command, self.stdout, self.stderr
             )));
         }
@@ -101,7 +101,7 @@ impl Tools {
 
     async fn run(&self, program: &Path, name: &str, arguments: &[&str]) -> Result<Said, Error> {
         std::fs::create_dir_all(&self.home)
-            .map_err(io(format!("making {}", self.home.display())))?;
+            .map_err(io(format!("creating {}", self.home.display())))?;
         let command = format!("{name} {}", arguments.join(" "));
         let mut child = Command::new(program);
         child
@@ -120,7 +120,7 @@ impl Tools {
         }
         let output = tokio::time::timeout(LONGEST, child.output())
             .await
-            .map_err(|_| Error::Unexpected(format!("{command} isn't over after {LONGEST:?}")))?
+            .map_err(|_| Error::Unexpected(format!("{command} did not finish within {LONGEST:?}")))?
             .map_err(io(format!("running {command}")))?;
         Ok(Said {
             command,

@@ -54,7 +54,7 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
     let busybox = std::fs::read(BUSYBOX)
         .map_err(io(format!("reading {BUSYBOX} (Debian: busybox-static)")))?;
     let architecture =
-        check_static(&busybox).map_err(ours(format!("making images of {BUSYBOX}")))?;
+        check_static(&busybox).map_err(ours(format!("creating images of {BUSYBOX}")))?;
     let program = Entry::file("/bin/busybox", 0o755, busybox);
     let links = APPLETS
         .iter()
@@ -75,7 +75,7 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
         let archive = root.join("image.tar");
         image
             .write_archive(&archive, None)
-            .map_err(ours(format!("making the image {}", image.tag)))?;
+            .map_err(ours(format!("creating the image {}", image.tag)))?;
         import(&archive)?;
     }
     Ok(())
@@ -89,7 +89,7 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
 pub fn import_podbeat(archive: &Path) -> Result<(), Error> {
     if !archive.exists() {
         return Err(Error::Unexpected(format!(
-            "there is no {}: make it with `just image`",
+            "{} is missing; create it with `just image`",
             archive.display()
         )));
     }

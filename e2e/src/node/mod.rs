@@ -74,7 +74,7 @@ pub fn check() -> Result<(), Error> {
     let missing: Vec<&(&str, &str)> = programs.chain(files).collect();
     if !rustix::process::geteuid().is_root() {
         return Err(Error::Unexpected(
-            "a node needs root: namespaces, mounts and control groups are made".to_owned(),
+            "a node needs root, to create namespaces, mounts and control groups".to_owned(),
         ));
     }
     if missing.is_empty() {
@@ -94,7 +94,7 @@ pub fn check() -> Result<(), Error> {
 /// The directories of programs.
 #[expect(
     clippy::disallowed_methods,
-    reason = "this is no part of podbeat, which reads its environment once"
+    reason = "this is not part of podbeat, which reads its environment once"
 )]
 fn path() -> impl Iterator<Item = PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
@@ -158,7 +158,7 @@ impl Node {
             }
             if begun.elapsed() > READY {
                 return Err(Error::Program {
-                    what: "the node isn't ready".to_owned(),
+                    what: "the node did not become ready".to_owned(),
                     log: tail(&self.log()),
                 });
             }
@@ -318,7 +318,7 @@ async fn until(what: &str, log: &Path, holds: impl Fn() -> bool) -> Result<(), E
     while !holds() {
         if begun.elapsed() > READY {
             return Err(Error::Program {
-                what: format!("{what} isn't ready"),
+                what: format!("{what} did not become ready"),
                 log: tail(log),
             });
         }
@@ -351,7 +351,7 @@ fn start_dns(root: &Path) -> Result<Child, Error> {
 
 fn start_containerd(root: &Path) -> Result<Child, Error> {
     let cni = root.join("cni");
-    std::fs::create_dir_all(&cni).map_err(io(format!("making {}", cni.display())))?;
+    std::fs::create_dir_all(&cni).map_err(io(format!("creating {}", cni.display())))?;
     let network = json!({
         "cniVersion": "1.0.0", "name": "pods", "plugins": [{
             "type": "bridge", "bridge": "cni0", "isGateway": true, "isDefaultGateway": true, "ipMasq": false,

@@ -87,11 +87,11 @@ pub async fn live(arguments: &[OsString]) -> Result<ExitCode, Error> {
     let root = tempfile::Builder::new()
         .prefix(PREFIX)
         .tempdir()
-        .map_err(io("making a temporary root"))?;
+        .map_err(io("creating a temporary root"))?;
     let cgroup = root.path().file_name().unwrap_or_default().to_owned();
     let owner = root.path().join(OWNER);
     std::fs::write(&owner, std::process::id().to_string())
-        .map_err(io("writing whose root this is"))?;
+        .map_err(io("writing the owner of the root"))?;
     keep_tunables(root.path())?;
     let this = std::env::current_exe().map_err(io("looking for this program"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(io("handling SIGTERM"))?;
@@ -179,7 +179,7 @@ pub fn furnish(root: &Path) -> Result<(), Error> {
         ("var-log", "/var/log"),
     ] {
         let from = root.join(at);
-        std::fs::create_dir_all(&from).map_err(io(format!("making {}", from.display())))?;
+        std::fs::create_dir_all(&from).map_err(io(format!("creating {}", from.display())))?;
         run("mount", &["--bind", &from.display().to_string(), target])?;
     }
     // The machine's name servers can't be reached from here, and each query to them would wait.
@@ -205,7 +205,7 @@ pub fn make_cgroup(root: &Path) -> Result<String, Error> {
     let make = |parent: &Path| {
         let path = parent.join(name);
         std::fs::create_dir_all(&path)
-            .map_err(io(format!("making the control group {}", path.display())))
+            .map_err(io(format!("creating the control group {}", path.display())))
     };
     if Path::new(CGROUPS).join("cgroup.controllers").exists() {
         make(Path::new(CGROUPS))?;
@@ -426,7 +426,7 @@ pub fn peak_memory(group: &Path) -> Result<(u64, u64), Error> {
     match (peak.trim().parse(), kibibytes) {
         (Ok(peak), Some(kibibytes)) => Ok((peak, kibibytes * 1024)),
         (Ok(_) | Err(_), _) => Err(Error::Unexpected(format!(
-            "{} doesn't tell its use of memory: {peak:?}, {resident:?}",
+            "{} has no figures of its memory: {peak:?}, {resident:?}",
             group.display()
         ))),
     }

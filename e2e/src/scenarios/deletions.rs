@@ -25,12 +25,12 @@ async fn ended_untold(play: &Play, pod: &Pod) -> Result<(), Error> {
     play.until_gone(pod).await?;
     let last = play.check(pod).map(|_| last)?;
     expect(last.exit_code("main").is_none(), || {
-        format!("nobody told a code: {last:?}")
+        format!("expected no exit code: {last:?}")
     })?;
     expect(
         last.state("main")
             .is_some_and(|(state, _)| state == "running"),
-        || format!("`running` is what the API said: {last:?}"),
+        || format!("expected `running`, as in the API: {last:?}"),
     )
 }
 
@@ -41,10 +41,10 @@ pub(super) async fn in_time(play: &Play, pod: &Pod, within: f64) -> Result<(), E
     let signalled = play.signalled(pod).await?;
     let late = seconds(signalled, play.heard_at(&last));
     play.say(&format!(
-        "the last heartbeat was heard {late:.3} s after SIGTERM"
+        "the last heartbeat arrived {late:.3} s after SIGTERM"
     ));
     expect(late < within, || {
-        format!("the last heartbeat came {late:.1} s after SIGTERM, and {within} s are allowed")
+        format!("the last heartbeat arrived {late:.1} s after SIGTERM; the limit is {within} s")
     })?;
     play.until_logged(pod, "podbeat is exiting").await?;
     let own = play
@@ -66,7 +66,7 @@ pub(super) async fn delete(play: &Play, kind: Kind) -> Result<(), Error> {
 pub(super) async fn delete_grace_1(play: &Play, kind: Kind) -> Result<(), Error> {
     let pod = running(play, &Plan::new(kind, "sleep 1000")).await?;
     play.namespace.delete_pod("task", 1).await?;
-    play.say("the pod is deleted, with 1 s of grace; main doesn't listen");
+    play.say("the pod is deleted, with 1 s of grace; main ignores SIGTERM");
     ended_untold(play, &pod).await?;
     in_time(play, &pod, 2.0).await
 }
@@ -95,7 +95,7 @@ pub(super) async fn deadline(play: &Play, kind: Kind) -> Result<(), Error> {
     let pod = running(play, &plan).await?;
     let last = play.until_final(&pod).await?;
     expect(last.exit_code("main").is_none(), || {
-        format!("nobody told a code yet: {last:?}")
+        format!("expected no exit code yet: {last:?}")
     })?;
     let over = play
         .until("the pod failed", |pod| {
@@ -126,6 +126,6 @@ pub(super) async fn recreated(play: &Play, kind: Kind) -> Result<(), Error> {
     super::endings::ended(play, &other, 9).await?;
     let last = play.check(&pod)?;
     expect(last.exit_code("main").is_none(), || {
-        format!("that exit code is the other pod's: {last:?}")
+        format!("the exit code belongs to the other pod: {last:?}")
     })
 }

@@ -41,7 +41,7 @@ pub(super) async fn ended_within(
     expect(own == 0, || format!("podbeat ended with {own}"))?;
     let last = play.check(pod)?;
     expect(last.exit_code("main") == Some(code), || {
-        format!("main's exit code {code} was expected: {last:?}")
+        format!("expected main's exit code {code}: {last:?}")
     })?;
     let of_pod = |seen: &super::recording::Seen| seen.uid() == pod.uid;
     let seen = play.recording.seen();
@@ -58,10 +58,10 @@ pub(super) async fn ended_within(
     };
     let late = seconds(shown.at, play.heard_at(&last));
     play.say(&format!(
-        "the last heartbeat was heard {late:+.3} s after the event of main's end"
+        "the last heartbeat arrived {late:+.3} s after the event of main's end"
     ));
     expect(late < prompt, || {
-        format!("the last heartbeat came {late:.1} s after the event of main's end")
+        format!("the last heartbeat arrived {late:.1} s after the event of main's end")
     })?;
     // Equal to the API's state, member for member: nothing is derived.
     let told = last
@@ -72,7 +72,7 @@ pub(super) async fn ended_within(
         .map(|(_, members)| members.clone())
         .unwrap_or_default();
     expect(told == api, || {
-        format!("the API says {api}, and the service heard {told}")
+        format!("the API shows {api}, but the service received {told}")
     })
 }
 
@@ -131,7 +131,7 @@ pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
         .to_owned();
     let limit = play.stage.node.lock().await.squeeze(&id)?;
     play.say(&format!(
-        "podbeat's memory is limited to {limit} bytes, what it has now, and its pod grows"
+        "podbeat's memory is limited to its present {limit} bytes, and its pod grows"
     ));
     // podbeat needs memory to read its own pod, so a growing pod exceeds the limit.
     for nth in 0..40 {
@@ -159,7 +159,7 @@ pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
         .and_then(|status| status.pointer("/lastState/terminated"));
     let reason = last.and_then(|last| last.get("reason")).cloned();
     expect(reason == Some(json!("OOMKilled")), || {
-        format!("podbeat was to be OOMKilled: {last:?}")
+        format!("expected OOMKilled for podbeat: {last:?}")
     })?;
     play.until_logged(&pod, "resumed from the journal").await?;
     play.namespace
@@ -173,7 +173,7 @@ pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
         .lock()
         .await
         .write_into(&pod.uid, "scratch", "go", "")?;
-    play.say("main is told to end");
+    play.say("main gets the signal to end");
     play.until_final(&pod).await?;
     ended(play, &pod, 0).await
 }
@@ -191,7 +191,7 @@ pub(super) async fn restarts(play: &Play, kind: Kind) -> Result<(), Error> {
     exits.dedup();
     expect(exits == [4, 5, 6, 0], || {
         format!(
-            "the service heard the exit codes {exits:?} of pod {}",
+            "the service received the exit codes {exits:?} of pod {}",
             pod.name
         )
     })
@@ -246,7 +246,7 @@ pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> 
     play.namespace
         .patch_pod("task", &json!({"spec": {member: containers}}))
         .await?;
-    play.say("podbeat's container is given another image");
+    play.say("podbeat's container gets another image");
     play.until_logged(&pod, "only podbeat's container was stopped")
         .await?;
     play.faults.lift_all();
@@ -255,7 +255,7 @@ pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> 
         .lock()
         .await
         .write_into(&pod.uid, "scratch", "go", "")?;
-    play.say("main is told to end");
+    play.say("main gets the signal to end");
     play.until_final(&pod).await?;
     ended(play, &pod, 0).await
 }
@@ -282,7 +282,7 @@ async fn never_started(play: &Play, plan: &Plan, reasons: &[&str]) -> Result<(),
     play.say("the pod is deleted, with 10 s of grace");
     let last = play.until_final(&pod).await?;
     expect(last.exit_code("main").is_none(), || {
-        format!("main never ran: {last:?}")
+        format!("main must not have run: {last:?}")
     })?;
     expect(
         last.state("main")
@@ -319,10 +319,10 @@ pub(super) async fn failed_init(play: &Play, kind: Kind) -> Result<(), Error> {
     let pod = play.pod_of_job(0).await?;
     let last = play.until_final(&pod).await?;
     expect(last.exit_code("setup") == Some(5), || {
-        format!("setup's exit code 5 was expected: {last:?}")
+        format!("expected setup's exit code 5: {last:?}")
     })?;
     expect(last.exit_code("main").is_none(), || {
-        format!("main never ran: {last:?}")
+        format!("main must not have run: {last:?}")
     })?;
     play.until_job_is("task", "Failed").await?;
     let own = play.until_podbeat_ended(&pod).await?;
@@ -343,7 +343,7 @@ pub(super) async fn early_main(play: &Play, _: Kind) -> Result<(), Error> {
     expect(own == 0, || format!("podbeat ended with {own}"))?;
     let last = play.check(&pod)?;
     expect(last.exit_code("main") == Some(7), || {
-        format!("main's exit code 7 was expected: {last:?}")
+        format!("expected main's exit code 7: {last:?}")
     })?;
     let seen = play.last_seen(&pod);
     let time = |container: &str, member: &str| {
@@ -355,7 +355,7 @@ pub(super) async fn early_main(play: &Play, _: Kind) -> Result<(), Error> {
         "main finished at {finished:?}, podbeat started at {started:?}"
     ));
     expect(finished.is_some() && finished < started, || {
-        "main was to end before podbeat started".to_owned()
+        "expected main to end before podbeat started".to_owned()
     })?;
     play.until_job_is("task", "Failed").await
 }
@@ -372,14 +372,14 @@ pub(super) async fn two_mains(play: &Play, kind: Kind) -> Result<(), Error> {
     ended(play, &pod, 4).await?;
     let last = play.check(&pod)?;
     expect(last.exit_code("first") == Some(0), || {
-        format!("first's exit code 0 was expected: {last:?}")
+        format!("expected first's exit code 0: {last:?}")
     })?;
     let accepted = play.service.accepted();
     let between = accepted
         .iter()
         .find(|heartbeat| heartbeat.exit_code("first") == Some(0));
     expect(between.is_some_and(|one| !one.is_final()), || {
-        "the first exit was to be told before the last heartbeat".to_owned()
+        "expected the first exit in a heartbeat before the last one".to_owned()
     })?;
     play.until_job_is("task", "Failed").await
 }

@@ -13,7 +13,7 @@ use crate::Error;
 fn fact(number: u8, holds: bool, rests: &str, seen: impl FnOnce() -> String) -> Result<(), Error> {
     expect(holds, || {
         format!(
-            "fact {number} of the design no longer holds on this Kubernetes: {}. What rests on it: {rests}",
+            "fact {number} of the design is no longer true on this Kubernetes: {}. It affects: {rests}",
             seen()
         )
     })
@@ -147,8 +147,8 @@ pub(super) async fn sigterm_and_event(play: &Play, _: Kind) -> Result<(), Error>
 
 /// Fact 3.
 pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> {
-    const RESTS: &str = "podbeat is the first of the initContainers, idles after the last heartbeat, and plans by the \
-                         2 s that are left (LATE_GRACE)";
+    const RESTS: &str = "podbeat is the first of the initContainers, waits after the last heartbeat, and plans with the \
+                         remaining 2 s (LATE_GRACE)";
     let ticks = "trap 'echo signalled' TERM; while :; do echo tick; sleep 0.1; done";
     let stubborn = Container::new("stubborn", ticks).with(json!({"restartPolicy": "Always"}));
 
@@ -167,7 +167,7 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
         wrote(play, &pod.uid, "other", "ends")?,
     );
     play.say(&format!(
-        "podbeat got SIGTERM {:.3} s after main's end and {:.3} s after the end of the sidecar declared behind it",
+        "podbeat got SIGTERM {:.3} s after main's end and {:.3} s after the end of the sidecar that is declared after it",
         seconds(main, signalled),
         seconds(other, signalled)
     ));
@@ -205,8 +205,8 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     };
     let left = seconds(other, *killed);
     play.say(&format!(
-        "grace 4 s: podbeat got SIGTERM {:.3} s after the deletion, the other sidecar {:+.3} s beside it, and SIGKILL {left:.3} s \
-         after that",
+        "grace 4 s: podbeat got SIGTERM {:.3} s after the deletion, the other sidecar {:+.3} s relative to it, and SIGKILL \
+         {left:.3} s later",
         seconds(deleted, signalled),
         seconds(signalled, other),
     ));
@@ -258,7 +258,7 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
     fact(3, !received, RESTS, || {
         "a plain sidecar got SIGTERM on completion".to_owned()
     })?;
-    play.say("a plain sidecar gets no SIGTERM on completion, and leaves by itself");
+    play.say("a plain sidecar gets no SIGTERM on completion, and exits by itself");
 
     // On deletion it gets SIGTERM together with the task.
     let main = "trap 'echo signalled; sleep 3; exit 5' TERM; sleep 1000 & wait";
@@ -282,7 +282,8 @@ pub(super) async fn order_of_the_end(play: &Play, _: Kind) -> Result<(), Error> 
 
 /// Fact 5.
 pub(super) async fn last_state(play: &Play, _: Kind) -> Result<(), Error> {
-    const RESTS: &str = "an exit between two looks is told from lastState (queue_lost_exits)";
+    const RESTS: &str =
+        "podbeat reports an exit between two updates from lastState (queue_lost_exits)";
     let script =
         "[ -e /scratch/second ] && exec sleep 1000; echo > /scratch/second; sleep 1; exit 9";
     let pod = play

@@ -34,7 +34,7 @@ fn is_retry(heartbeat: &Heartbeat, failed: usize) -> Result<(), Error> {
     let told = heartbeat.body.get("jobRetryCount").and_then(Value::as_u64);
     let expected = u64::try_from(failed).ok();
     expect(told == expected, || {
-        format!("jobRetryCount {expected:?} was expected: {heartbeat:?}")
+        format!("expected jobRetryCount {expected:?}: {heartbeat:?}")
     })
 }
 

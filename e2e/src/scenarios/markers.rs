@@ -28,7 +28,7 @@ pub(super) async fn complete(play: &Play, kind: Kind) -> Result<(), Error> {
 pub(crate) async fn told_by_marker(play: &Play, pod: &Pod, code: i64) -> Result<(), Error> {
     let last = play.check(pod)?;
     expect(last.exit_code("main") == Some(code), || {
-        format!("the marker tells {code}: {last:?}")
+        format!("expected the marker's {code}: {last:?}")
     })?;
     let members = last
         .state("main")
@@ -37,7 +37,7 @@ pub(crate) async fn told_by_marker(play: &Play, pod: &Pod, code: i64) -> Result<
     play.say(&format!("main's state in the last heartbeat: {members}"));
     let withheld = members.get("containerID").is_none() && members.get("finishedAt").is_some();
     expect(withheld, || {
-        format!("the marker was to be the witness: {members}")
+        format!("expected the state from the marker: {members}")
     })
 }
 

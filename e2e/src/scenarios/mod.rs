@@ -77,7 +77,7 @@ pub const ALL: &[Scenario] = &[
         ONE,
         Long,
         outages::token_rotation,
-        "the service account's token is replaced and the old one refused; the watch goes on (both kinds; over ten minutes)"
+        "the service account's token is replaced and the old one refused; the watch continues (both kinds; over ten minutes)"
     ),
     scenario!("complete", BOTH, Any, endings::complete, "main exits 0"),
     scenario!("fail", BOTH, Any, endings::fail, "main exits 3"),
@@ -86,14 +86,14 @@ pub const ALL: &[Scenario] = &[
         BOTH,
         Any,
         endings::oom_main,
-        "main is killed for its memory"
+        "main is OOM-killed"
     ),
     scenario!(
         "oom-sidecar",
         BOTH,
         Any,
         endings::oom_sidecar,
-        "podbeat is killed for its memory, restarted, and goes on from its journal"
+        "podbeat is OOM-killed, restarts, and continues from its journal"
     ),
     scenario!(
         "restarts",
@@ -114,7 +114,7 @@ pub const ALL: &[Scenario] = &[
         BOTH,
         Any,
         endings::stopped_alone,
-        "podbeat's container alone is given another image and restarted; main goes on and succeeds"
+        "only podbeat's container gets another image and restarts; main continues and succeeds"
     ),
     scenario!(
         "no-image",
@@ -128,7 +128,7 @@ pub const ALL: &[Scenario] = &[
         BOTH,
         Any,
         endings::config_error,
-        "main can't be created for want of a ConfigMap; the pod is deleted"
+        "main can't be created because a ConfigMap is missing; the pod is deleted"
     ),
     scenario!(
         "failed-init",
@@ -156,7 +156,7 @@ pub const ALL: &[Scenario] = &[
         BOTH,
         Any,
         deletions::delete,
-        "deleted with a grace of 30 s: the API shows `running` to the end"
+        "deleted with a grace of 30 s: the API shows `running` until the end"
     ),
     scenario!(
         "delete-grace-1",
@@ -191,7 +191,7 @@ pub const ALL: &[Scenario] = &[
         BOTH,
         Any,
         deletions::recreated,
-        "another pod under the same name is another pod"
+        "another pod with the same name is another pod"
     ),
     scenario!(
         "job-retries",
@@ -212,21 +212,21 @@ pub const ALL: &[Scenario] = &[
         BOTH,
         Any,
         outages::service_down,
-        "the service is down over the end, and back within the grace"
+        "the service is down when the pod ends, and back within the grace"
     ),
     scenario!(
         "markers-complete",
         BOTH,
         Any,
         markers::complete,
-        "podbeat exec passes signals, exit code and orphans on; where the API tells, its word stands"
+        "podbeat exec passes on signals, the exit code and orphans; an exit code in the API takes precedence"
     ),
     scenario!(
         "markers-delete",
         BOTH,
         Any,
         markers::delete,
-        "deleted: the exit marker tells the code that the API withholds"
+        "deleted: the exit marker has the exit code that the API does not show"
     ),
     scenario!(
         "markers-deadline",
@@ -240,28 +240,28 @@ pub const ALL: &[Scenario] = &[
         ONE,
         Any,
         facts::withheld,
-        "pins fact 1: no exit is published before every container is dead"
+        "pins fact 1: no exit is published before every container has ended"
     ),
     scenario!(
         "fact-2",
         ONE,
         Any,
         facts::sigterm_and_event,
-        "pins fact 2: SIGTERM comes beside the event of main's end"
+        "pins fact 2: SIGTERM arrives at about the time of the event of main's end"
     ),
     scenario!(
         "fact-3",
         ONE,
         Any,
         facts::order_of_the_end,
-        "pins fact 3: who gets SIGTERM when, the last 2 s, restarts"
+        "pins fact 3: the order of SIGTERM, the last 2 s, restarts"
     ),
     scenario!(
         "fact-5",
         ONE,
         Any,
         facts::last_state,
-        "pins fact 5: lastState holds the exit that state no longer shows"
+        "pins fact 5: lastState has the exit that state no longer shows"
     ),
     scenario!(
         "kubelet-restart",
@@ -275,14 +275,14 @@ pub const ALL: &[Scenario] = &[
         ONE,
         Alone,
         outages::partition,
-        "the node is cut off from the API server and the service for 20 s, in silence (both kinds)"
+        "the node loses the API server and the service silently for 20 s (both kinds)"
     ),
     scenario!(
         "partition-at-the-end",
         ONE,
         Alone,
         outages::partition_at_the_end,
-        "main ends while the node is cut off (both kinds, with markers and without)"
+        "main ends while the node is disconnected (both kinds, with markers and without)"
     ),
     // These come last, because kubelet takes up to half a minute to recover.
     scenario!(
@@ -290,7 +290,7 @@ pub const ALL: &[Scenario] = &[
         ONE,
         Alone,
         outages::api_down,
-        "the API server is down for 20 s in mid-life (both kinds)"
+        "the API server is down for 20 s while main runs (both kinds)"
     ),
     scenario!(
         "api-down-at-the-end",
@@ -401,9 +401,9 @@ async fn one(stage: &Arc<Stage>, turn: Turn) -> Played {
     let (story, result) = match Play::begin(stage, &name).await {
         Ok(play) => {
             let life = tokio::time::timeout(LONGEST, (turn.scenario.life)(&play, turn.kind));
-            let result = life
-                .await
-                .unwrap_or_else(|_| Err(Error::Unexpected(format!("not over after {LONGEST:?}"))));
+            let result = life.await.unwrap_or_else(|_| {
+                Err(Error::Unexpected(format!("not finished after {LONGEST:?}")))
+            });
             let story = play.story();
             let ended = play.end().await;
             (story, result.and(ended))
@@ -473,7 +473,7 @@ mod tests {
                 let scenario = life.split('/').next().expect("a name");
                 section.contains(&format!("`{life}`")) || section.contains(&format!("`{scenario}`"))
             });
-            assert!(shown, "no life of FACTS is named in: {section}");
+            assert!(shown, "this section names no scenario of FACTS: {section}");
         }
     }
 

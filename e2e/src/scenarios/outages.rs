@@ -64,7 +64,7 @@ impl Pods {
         for (_, pod) in &self.0 {
             node.write_into(&pod.uid, "scratch", "go", "")?;
         }
-        play.say("the mains are told to end, with 3");
+        play.say("the mains get the signal to end with 3");
         Ok(())
     }
 
@@ -94,7 +94,7 @@ pub(super) async fn service_down(play: &Play, kind: Kind) -> Result<(), Error> {
     play.until_told(&pod, "main", "running").await?;
     play.faults
         .script("any refuse until-lifted")
-        .map_err(crate::ours("making the service refuse"))?;
+        .map_err(crate::ours("scripting the outage"))?;
     play.say("the service refuses every connection");
     play.stage
         .node
@@ -112,10 +112,10 @@ pub(super) async fn service_down(play: &Play, kind: Kind) -> Result<(), Error> {
     let last = play.until_final(&pod).await?;
     let late = seconds(shown.at, play.heard_at(&last));
     expect(late >= 8.0, || {
-        format!("the last heartbeat came in the outage, after {late:.1} s")
+        format!("the last heartbeat arrived during the outage, after {late:.1} s")
     })?;
     expect(last.exit_code("main") == Some(3), || {
-        format!("main's exit code 3 was expected: {last:?}")
+        format!("expected main's exit code 3: {last:?}")
     })?;
     let own = play.until_podbeat_ended(&pod).await?;
     expect(own == 0, || format!("podbeat ended with {own}"))?;
@@ -155,11 +155,11 @@ pub(super) async fn api_down_at_the_end(play: &Play, _: Kind) -> Result<(), Erro
         let last = play.until_final(pod).await?;
         let code = last.exit_code("main");
         play.say(&format!(
-            "the last heartbeat of {name} tells {code:?} of main"
+            "the last heartbeat of {name} reports {code:?} for main"
         ));
         let expected = name.ends_with("markers").then_some(3);
         expect(code == expected, || {
-            format!("{expected:?} was expected of {name}: {last:?}")
+            format!("expected {expected:?} for {name}: {last:?}")
         })?;
     }
     let left = OUTAGE.saturating_sub(Duration::from_secs_f64(
@@ -172,7 +172,7 @@ pub(super) async fn api_down_at_the_end(play: &Play, _: Kind) -> Result<(), Erro
         let last = play.until_final(pod).await?;
         if name.starts_with("plain") {
             expect(last.exit_code("main") == Some(3), || {
-                format!("3 was expected of {name}: {last:?}")
+                format!("expected 3 for {name}: {last:?}")
             })?;
         }
         let own = play.until_podbeat_ended(pod).await?;
@@ -185,18 +185,18 @@ pub(super) async fn api_down_at_the_end(play: &Play, _: Kind) -> Result<(), Erro
 pub(super) async fn partition(play: &Play, _: Kind) -> Result<(), Error> {
     let pods = Pods::running(play, Pods::of_both_kinds()).await?;
     network::partition()?;
-    play.say("the node is cut off");
+    play.say("the node is disconnected");
     tokio::time::sleep(OUTAGE).await;
     let before: Vec<usize> = pods.iter().map(|(_, pod)| received(play, pod)).collect();
     network::heal()?;
-    play.say("the node is joined again");
+    play.say("the node is connected again");
     for ((name, pod), before) in pods.iter().zip(before) {
         play.service
             .wait_for("heartbeats after the partition", super::play::LIMIT, |_| {
                 received(play, pod) > before + 1
             })
             .await?;
-        play.say(&format!("{name} is heard again"));
+        play.say(&format!("heartbeats of {name} arrive again"));
     }
     pods.end_mains(play).await?;
     pods.ended(play, PROMPT).await
@@ -205,7 +205,7 @@ pub(super) async fn partition(play: &Play, _: Kind) -> Result<(), Error> {
 pub(super) async fn partition_at_the_end(play: &Play, _: Kind) -> Result<(), Error> {
     let pods = Pods::running(play, Pods::with_markers_too()).await?;
     network::partition()?;
-    play.say("the node is cut off");
+    play.say("the node is disconnected");
     pods.end_mains(play).await?;
     for (_, pod) in pods.iter().filter(|(name, _)| name.starts_with("native")) {
         play.signalled(pod).await?;
@@ -213,17 +213,17 @@ pub(super) async fn partition_at_the_end(play: &Play, _: Kind) -> Result<(), Err
     // Less than the native sidecars' remaining grace period.
     tokio::time::sleep(Duration::from_secs(12)).await;
     network::heal()?;
-    play.say("the node is joined again, within the grace");
+    play.say("the node is connected again, within the grace");
     for (name, pod) in pods.iter() {
         let last = play.until_final(pod).await?;
         let code = last.exit_code("main");
         play.say(&format!(
-            "the last heartbeat of {name} tells {code:?} of main"
+            "the last heartbeat of {name} reports {code:?} for main"
         ));
         // A native sidecar may send before it reaches the API server again. Then it knows only a
         // marker's exit code.
         let known = code == Some(3) || (*name == "native" && code.is_none());
-        expect(known, || format!("3 was expected of {name}: {last:?}"))?;
+        expect(known, || format!("expected 3 for {name}: {last:?}"))?;
         let own = play.until_podbeat_ended(pod).await?;
         expect(own == 0, || format!("podbeat of {name} ended with {own}"))?;
         play.check(pod)?;
@@ -307,12 +307,12 @@ pub(super) async fn token_rotation(play: &Play, _: Kind) -> Result<(), Error> {
         }
     };
     expect(answer(who(old.clone()).await?).await == Some(true), || {
-        "the token is good at first".to_owned()
+        "the token is valid at first".to_owned()
     })?;
     let patience = Duration::from_secs(u64::from(TOKEN_LIFE) + 180);
     while token().await? == old {
         expect(begun.elapsed() < patience, || {
-            "kubelet doesn't replace the token".to_owned()
+            "kubelet did not replace the token".to_owned()
         })?;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -323,7 +323,7 @@ pub(super) async fn token_rotation(play: &Play, _: Kind) -> Result<(), Error> {
     let client = who(old).await?;
     while answer(client.clone()).await != Some(false) {
         expect(begun.elapsed() < patience, || {
-            "the old token is good for ever".to_owned()
+            "the old token was not refused".to_owned()
         })?;
         tokio::time::sleep(Duration::from_secs(1)).await;
     }

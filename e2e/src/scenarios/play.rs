@@ -335,7 +335,7 @@ impl Play {
                 });
             }
             if begun.elapsed() > LIMIT {
-                return Err(Error::Unexpected(format!("job {name} isn't over: {job}")));
+                return Err(Error::Unexpected(format!("job {name} did not end: {job}")));
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
@@ -368,7 +368,7 @@ impl Play {
             }
             if begun.elapsed() > LIMIT {
                 return Err(Error::Unexpected(format!(
-                    "podbeat didn't log {text:?}: {log:#?}"
+                    "podbeat did not log {text:?}: {log:#?}"
                 )));
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -397,7 +397,7 @@ impl Play {
     pub fn check(&self, pod: &Pod) -> Result<Heartbeat, Error> {
         let violations = self.service.violations();
         expect(violations.is_empty(), || {
-            format!("bodies broke the contract: {violations:?}")
+            format!("heartbeats violate the contract: {violations:?}")
         })?;
         let all = self.service.accepted();
         let accepted: Vec<&Heartbeat> = all.iter().filter(|heartbeat| of(heartbeat, pod)).collect();
@@ -406,7 +406,7 @@ impl Play {
             .filter(|heartbeat| heartbeat.body.get("podUID").is_none())
             .count();
         expect(nameless == 0, || {
-            format!("{nameless} heartbeats name no pod")
+            format!("{nameless} heartbeats have no pod name")
         })?;
         let mut nonces: Vec<&str> = accepted
             .iter()
@@ -418,7 +418,7 @@ impl Play {
         let (1, Some(last)) = (nonces.len(), last) else {
             let finals = nonces.len();
             return Err(Error::Unexpected(format!(
-                "{finals} last heartbeats, and one must be the last word: {accepted:#?}"
+                "{finals} last heartbeats; expected exactly one, after all others: {accepted:#?}"
             )));
         };
         expect(self.service.most_in_flight() == 1, || {
@@ -487,7 +487,7 @@ impl Play {
                 } else {
                     String::new()
                 };
-                lines.push((at, format!("service hears{of}: {}", now.1)));
+                lines.push((at, format!("service receives{of}: {}", now.1)));
             }
             before = now;
         }
@@ -510,7 +510,7 @@ impl Play {
     pub async fn end(&self) -> Result<(), Error> {
         if let Some(directory) = &self.stage.record {
             std::fs::create_dir_all(directory)
-                .map_err(io(format!("making {}", directory.display())))?;
+                .map_err(io(format!("creating {}", directory.display())))?;
             for (nth, (_, events)) in by_pod(&self.recording.seen()).into_iter().enumerate() {
                 let name = if nth == 0 {
                     self.name.clone()

@@ -78,7 +78,7 @@ impl Recording {
         pod_logs: PathBuf,
         logs: PathBuf,
     ) -> Result<Self, Error> {
-        std::fs::create_dir_all(&logs).map_err(io(format!("making {}", logs.display())))?;
+        std::fs::create_dir_all(&logs).map_err(io(format!("creating {}", logs.display())))?;
         let (sender, seen) = watch::channel(Vec::new());
         let path = format!("/api/v1/namespaces/{namespace}/pods");
         let watching = tokio::spawn(async move { record(&client, &path, &sender).await });
@@ -131,7 +131,7 @@ impl Recording {
             Ok(Err(_)) | Err(_) => {
                 let last = self.seen().last().map(|last| told(last.pod()));
                 Err(Error::Unexpected(format!(
-                    "waited {limit:?} for {what}, in vain; last seen: {last:?}"
+                    "timed out after {limit:?} while waiting for {what}; last seen: {last:?}"
                 )))
             }
         }
