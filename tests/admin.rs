@@ -234,7 +234,7 @@ async fn ready_follows_the_kubernetes_api() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_hangs_holds_no_startup_back() {
+async fn a_hanging_service_does_not_delay_the_startup() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -509,7 +509,7 @@ async fn a_restart_behind_the_last_heartbeat_has_started_and_is_ready() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_port_that_is_taken_costs_the_endpoint_and_no_heartbeat() {
+async fn a_port_in_use_disables_the_endpoint_and_not_the_heartbeats() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -541,7 +541,7 @@ async fn a_port_that_is_taken_costs_the_endpoint_and_no_heartbeat() {
 /// G6: no answer of the endpoint contains a token, a nonce, or free text of containers or the
 /// service.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_answer_tells_a_secret() {
+async fn no_answer_contains_a_secret() {
     const SECRETS: [&str; 6] = [
         TOKEN,
         KUBE_TOKEN,
@@ -676,7 +676,7 @@ async fn probe(address: SocketAddr) -> Answer {
 
 /// G5, G2: an endpoint under attack answers its probes, and heartbeats continue as usual.
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_clients_hold_no_heartbeat_and_no_probe_up() {
+async fn hostile_clients_delay_no_heartbeat_and_no_probe() {
     const INTERVAL: Duration = Duration::from_millis(100);
     const TIMEOUT: Duration = Duration::from_secs(2);
     let world = World::start().await.expect("a world");

@@ -95,7 +95,7 @@ fn examples_in(line: &str) -> impl Iterator<Item = Vec<&str>> {
 }
 
 #[test]
-fn every_command_has_examples_and_each_of_them_is_right() {
+fn every_command_has_valid_examples() {
     for (called, command) in commands() {
         let help = command
             .get_after_help()

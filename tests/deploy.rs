@@ -140,7 +140,7 @@ fn settings(container: &Value, config_map: &Value) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn every_way_makes_the_same_container() {
+fn every_method_creates_the_same_container() {
     let native = pod_spec(NATIVE);
     let want = podbeat(&native);
     let overlay = documents(OVERLAY);
@@ -199,7 +199,7 @@ fn every_way_makes_the_same_container() {
 /// The Job controller adds the index to podbeat's container itself, but not if podbeat is injected
 /// into the Job's pods.
 #[test]
-fn every_podbeat_is_told_the_index_of_its_pod() {
+fn every_podbeat_gets_the_index_of_its_pod() {
     let variable = json!({"name": "JOB_COMPLETION_INDEX", "valueFrom": {"fieldRef":
         {"fieldPath": format!("metadata.annotations['{COMPLETION_INDEX}']")}}});
     for file in WITH_PODS {
@@ -272,7 +272,7 @@ fn podbeats_volumes_are_mounted_by_podbeat_alone() {
 }
 
 #[test]
-fn every_way_makes_the_same_volumes() {
+fn every_method_creates_the_same_volumes() {
     let want = pod_spec(NATIVE)["volumes"].clone();
     assert_eq!(pod_spec(PLAIN)["volumes"], want);
     assert_eq!(pod_spec(COMPONENT)["volumes"], want);
@@ -372,7 +372,7 @@ fn the_settings_are_right_and_their_directories_are_mounted() {
 }
 
 #[test]
-fn the_pods_are_what_podbeat_takes_them_for() {
+fn podbeat_recognizes_the_kind_of_each_pod() {
     for (file, sidecar, tasks) in [
         (NATIVE, Sidecar::Native, [("main", Role::Task)].as_slice()),
         (PLAIN, Sidecar::Plain, &[("main", Role::Task)]),
@@ -517,7 +517,7 @@ fn the_charts_flow_schema_is_that_of_the_manifest() {
 
 /// The schema of the chart's values accepts exactly the log filters that podbeat accepts.
 #[test]
-fn the_schema_takes_the_log_filters_that_podbeat_takes() {
+fn the_schema_and_podbeat_accept_the_same_log_filters() {
     let schema: Value =
         serde_json::from_str(&read("helm/podbeat/values.schema.json")).expect("JSON");
     let schema = &schema["properties"]["settings"]["properties"]["log"];
@@ -643,7 +643,7 @@ fn the_exit_markers_fit_together() {
 /// Each container itself meets the restricted profile of Kubernetes' pod security standards, and
 /// each mount has its volume.
 #[test]
-fn every_pod_is_restricted_and_whole() {
+fn every_pod_is_restricted_and_complete() {
     for file in WITH_PODS {
         for document in documents(file) {
             let spec = match document["kind"].as_str() {
@@ -721,7 +721,7 @@ fn the_rights_are_the_least_and_the_same() {
 /// podbeat's priority level in the API server is for exactly the requests that its Role allows,
 /// from its service account.
 #[test]
-fn the_flow_schema_takes_what_the_role_allows() {
+fn the_flow_schema_matches_the_requests_of_the_role() {
     let (all, shared) = (documents(FLOW_SCHEMA), documents(SHARED));
     assert_eq!(all.len(), 2);
     let level = of_kind(&all, "PriorityLevelConfiguration");

@@ -79,7 +79,7 @@ fn line(child: &mut Child) -> String {
 }
 
 #[test]
-fn the_exit_code_is_the_commands_and_the_marker_tells_it() {
+fn the_exit_code_is_the_commands_and_the_marker_has_it() {
     for expected in [0, 3, 255] {
         let markers = directory();
         let output = output(&mut exec(
@@ -125,7 +125,7 @@ fn a_death_by_signal_is_128_and_its_number() {
 }
 
 #[test]
-fn a_marker_is_readable_for_everybody_whatever_the_umask_and_nothing_lies_beside_it() {
+fn a_marker_is_readable_for_everybody_with_any_umask_and_is_the_only_file() {
     let markers = directory();
     let mut command = Command::new("sh");
     command
@@ -184,7 +184,7 @@ fn every_signal_is_passed_on_and_reaches_the_command_once() {
 }
 
 #[test]
-fn a_signal_that_ends_the_command_is_told_with_its_number() {
+fn a_signal_that_ends_the_command_is_reported_with_its_number() {
     for (sent, number) in [(Signal::TERM, 15), (Signal::INT, 2), (Signal::USR1, 10)] {
         let markers = directory();
         let mut child = exec(markers.path(), "echo ready; exec sleep 600")
@@ -230,7 +230,7 @@ fn a_signal_to_the_commands_group_spares_the_wrapper() {
 }
 
 #[test]
-fn a_stale_marker_is_gone_before_the_command_starts() {
+fn a_stale_marker_is_removed_before_the_command_starts() {
     let markers = directory();
     std::fs::write(markers.path().join("main.json"), "{\"exitCode\":9}").expect("written");
     let script = format!("ls -A {}; exit 0", markers.path().display());
@@ -254,7 +254,7 @@ fn a_directory_that_isnt_there_or_writable_doesnt_stop_the_command() {
 }
 
 #[test]
-fn what_cant_be_run_is_127_or_126_and_leaves_a_marker_too() {
+fn a_command_that_cannot_run_is_127_or_126_with_a_marker() {
     let markers = directory();
     let script = markers.path().join("script");
     std::fs::write(&script, "not executable").expect("written");
@@ -277,7 +277,7 @@ fn what_cant_be_run_is_127_or_126_and_leaves_a_marker_too() {
 }
 
 #[test]
-fn wrong_settings_are_64_all_at_once_and_nothing_is_run() {
+fn invalid_settings_are_64_all_together_and_nothing_is_run() {
     let markers = directory();
     let touched = markers.path().join("touched");
     let mut command = Command::new(PODBEAT);
@@ -296,7 +296,7 @@ fn wrong_settings_are_64_all_at_once_and_nothing_is_run() {
 }
 
 #[test]
-fn settings_come_from_the_environment_too_which_is_handed_on_unchanged() {
+fn settings_can_be_variables_and_the_environment_is_passed_on_unchanged() {
     let markers = directory();
     let mut command = Command::new(PODBEAT);
     command
@@ -438,7 +438,7 @@ fn orphans_are_reaped_and_only_the_commands_own_end_counts() {
 
 /// kill -9 at any time leaves a complete marker or none.
 #[test]
-fn a_marker_is_whole_at_any_moment() {
+fn a_marker_is_always_complete() {
     let mut rng = fastrand::Rng::new();
     let markers = directory();
     let (mut whole, mut none) = (0, 0);
@@ -467,7 +467,7 @@ fn a_marker_is_whole_at_any_moment() {
 }
 
 #[test]
-fn install_copies_the_binary_whole_and_executable() {
+fn install_copies_the_complete_binary_and_makes_it_executable() {
     let to = directory();
     let named = to.path().join("wrapper");
     for (argument, installed) in [

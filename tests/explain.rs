@@ -51,7 +51,7 @@ fn in_order(texts: &[&str], expected: &[&str]) {
 }
 
 #[tokio::test]
-async fn a_life_with_an_outage_a_crash_and_a_good_end() {
+async fn a_life_with_an_outage_a_crash_and_success() {
     let world = World::start().await.expect("a world");
     let directory = world.path("state");
     std::fs::create_dir(&directory).expect("made");
@@ -176,7 +176,7 @@ fn kept_by_runtimes(log: &str) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn a_log_tells_the_same_however_it_was_kept() {
+async fn a_log_gives_the_same_story_in_every_encoding() {
     let world = World::start().await.expect("a world");
     let mut stories = Vec::new();
     for format in ["json", "text"] {
@@ -263,7 +263,7 @@ async fn a_log_tells_the_same_however_it_was_kept() {
 }
 
 #[tokio::test]
-async fn an_end_in_vain_says_what_stood_in_its_way_and_what_to_do() {
+async fn an_undelivered_end_is_explained_with_its_cause_and_a_suggestion() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -306,7 +306,7 @@ async fn an_end_in_vain_says_what_stood_in_its_way_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
+async fn a_run_without_its_role_is_explained_while_it_runs() {
     let world = World::start().await.expect("a world");
     world.kube.deny(true);
     let mut agent = Podbeat::start(&world, "log", &[("PODBEAT_INTERVAL", "200ms")]);
@@ -330,7 +330,7 @@ async fn a_run_that_hangs_for_want_of_its_role_is_told_so_while_it_hangs() {
 }
 
 #[tokio::test]
-async fn a_journal_tells_what_waits() {
+async fn a_journal_shows_the_waiting_heartbeats() {
     let world = World::start().await.expect("a world");
     let directory = world.path("state");
     std::fs::create_dir(&directory).expect("made");
@@ -576,7 +576,7 @@ async fn why_the_pods_of_a_real_cluster_ended() {
 /// The API shows the reason before the task ends. The agent's log, its journal and a record all
 /// contain the reason, and no heartbeat does.
 #[tokio::test]
-async fn why_is_told_by_a_log_a_journal_and_a_record() {
+async fn the_reason_is_shown_from_a_log_a_journal_and_a_record() {
     let world = World::start().await.expect("a world");
     let state = world.path("state");
     std::fs::create_dir(&state).expect("made");
@@ -677,7 +677,7 @@ async fn until_journal(path: &std::path::Path, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn what_is_nothing_of_podbeats_is_told_with_what_would_do() {
+async fn other_files_are_refused_with_the_accepted_kinds() {
     for (input, code, said) in [
         ("", 65, "the input is empty"),
         (

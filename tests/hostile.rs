@@ -78,12 +78,12 @@ async fn with_token_file(put: impl Fn(&Path), said: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pipe_as_a_token_file_holds_nothing_up() {
+async fn a_pipe_as_a_token_file_blocks_nothing() {
     with_token_file(fifo, "it is a pipe, not a regular file").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_token_file_without_end_takes_no_memory() {
+async fn an_endless_token_file_uses_no_memory() {
     let sparse = |path: &Path| {
         let file = std::fs::File::create(path).expect("made");
         file.set_len(256 << 20).expect("256 MiB");
@@ -94,7 +94,7 @@ async fn a_token_file_without_end_takes_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn pipes_from_the_start_on_end_with_64_or_hold_nothing_up() {
+async fn pipes_at_the_start_end_with_64_or_block_nothing() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -152,7 +152,7 @@ async fn pipes_from_the_start_on_end_with_64_or_hold_nothing_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_never_ends_takes_no_memory() {
+async fn endless_answers_of_an_api_server_use_no_memory() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     // The pod does not exist yet, so podbeat also requests it directly.
@@ -197,7 +197,7 @@ fn swollen(path: &str) -> Value {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_pod_of_many_small_parts_takes_no_memory() {
+async fn a_pod_with_many_small_parts_uses_no_memory() {
     for path in [
         "/spec/containers",
         "/status/containerStatuses",
@@ -228,7 +228,7 @@ async fn a_pod_of_many_small_parts_takes_no_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_service_that_never_ends_its_answers_takes_no_memory() {
+async fn endless_answers_of_a_service_use_no_memory() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -340,7 +340,7 @@ async fn byte_order_marks_and_white_space_around_what_is_read_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn many_large_pods_take_no_more_of_reaps_memory_than_few_small_ones() {
+async fn reap_uses_the_same_memory_for_many_large_pods_as_for_few_small_ones() {
     let runs: Vec<String> = (0..40).map(|nth| format!("trn.{nth}")).collect();
     let world =
         crate::harness::world_with(crate::harness::knowing(runs.iter().map(String::as_str))).await;

@@ -371,7 +371,7 @@ fn every_rule_is_about_files_that_exist() {
 
 /// Plants each forbidden word in the middle of each file, after an item for tests.
 #[test]
-fn what_is_planted_in_the_middle_of_a_file_is_found() {
+fn a_violation_in_the_middle_of_a_file_is_found() {
     let mut planted = 0;
     for (file, text) in all_sources() {
         let lines: Vec<&str> = text.lines().collect();
@@ -418,7 +418,7 @@ fn middle(lines: &[&str]) -> Option<usize> {
 }
 
 #[test]
-fn what_is_allowed_is_not_found() {
+fn allowed_code_is_not_reported() {
     for (file, text) in [
         (
             "crates/heartbeat/src/machine/mod.rs",

@@ -172,7 +172,7 @@ fn check(seed: u64, world: &World) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_final_is_lost_and_none_is_doubled_however_often_podbeat_is_killed() {
+async fn no_final_is_lost_or_repeated_if_podbeat_is_killed_often() {
     let wanted: u32 = setting("PODBEAT_KILLS").unwrap_or(20);
     let seed = setting("PODBEAT_SEED").unwrap_or_else(|| fastrand::u64(..1_000_000_000));
     println!("PODBEAT_SEED={seed}");

@@ -265,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_reported_is_what_the_api_says_and_no_more(seen in pod()) {
+    fn only_the_states_of_the_api_are_reported(seen in pod()) {
         let pod = &seen.pod;
         for status in reported(&seen, Report::All) {
             let name = status["name"].as_str().expect("a name");

@@ -233,7 +233,7 @@ fn documented() -> BTreeMap<String, String> {
 }
 
 #[test]
-fn what_an_expression_names_is_found() {
+fn the_names_in_an_expression_are_found() {
     let found = |expression| metrics(expression).into_iter().collect::<Vec<_>>();
     assert_eq!(
         found(
@@ -263,7 +263,7 @@ fn what_an_expression_names_is_found() {
 }
 
 #[test]
-fn every_metric_is_one_that_is_there() {
+fn every_used_metric_exists() {
     let documented = documented();
     let rules = rules();
     let recorded: BTreeSet<&str> = rules
@@ -397,7 +397,7 @@ fn the_dashboards_memory_limit_is_the_containers() {
 }
 
 #[test]
-fn every_alert_is_explained_where_it_says() {
+fn every_alert_is_explained_at_its_link() {
     let operations = read("docs/operations.md");
     let (_, section) = operations
         .split_once("\n## Alerts\n")
@@ -456,7 +456,7 @@ fn every_alert_is_explained_where_it_says() {
 /// Alertmanager's rules in docs/operations.md. amtool is not available, so the test compares their
 /// form with Alertmanager's documentation, and their names with the alerts.
 #[test]
-fn the_inhibit_rules_speak_of_alerts_and_labels_that_are_there() {
+fn the_inhibit_rules_use_existing_alerts_and_labels() {
     let operations = read("docs/operations.md");
     let (_, block) = operations
         .split_once("```yaml\n# alertmanager.yaml")
@@ -502,7 +502,7 @@ fn the_inhibit_rules_speak_of_alerts_and_labels_that_are_there() {
 }
 
 #[test]
-fn the_dashboard_is_whole() {
+fn the_dashboard_is_complete() {
     let dashboard = dashboard();
     assert_eq!(dashboard["uid"], "podbeat");
     assert!(dashboard["schemaVersion"].as_u64() >= Some(39));

@@ -119,7 +119,7 @@ async fn a_wrong_command_line_is_64_and_help_is_0() {
 }
 
 #[tokio::test]
-async fn files_that_cant_be_used_are_a_setting_gone_wrong() {
+async fn unusable_files_are_invalid_settings() {
     let settings = [
         ("TASK_RUN_ID", "r"),
         ("POD_NAME", "p"),
@@ -162,7 +162,7 @@ async fn sigterm_ends_a_native_sidecar_with_0_after_the_last_heartbeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
+async fn an_undelivered_final_is_75_and_its_body_is_in_the_log() {
     let world = World::start().await.expect("a world");
     let mut pod = Pod::new("p", "u1").showing(&running(STARTED));
     pod["spec"]["terminationGracePeriodSeconds"] = 3.into();
@@ -189,7 +189,7 @@ async fn a_final_that_cant_be_delivered_is_75_and_its_body_is_in_the_log() {
 /// G6: during a full life at trace level, with faults, a crash, a renewed token and a refused one,
 /// no log line contains a token, and no file does except those made for it.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_token_is_anywhere_but_where_it_belongs() {
+async fn no_token_appears_in_the_log_or_in_another_file() {
     let world = World::start().await.expect("a world");
     world.service.set_tokens(&[TOKEN, "renewed-hunter2"]);
     let faults = "heartbeat 401; heartbeat jwt=renewed-hunter2; heartbeat 503; heartbeat garbage; heartbeat drop";
@@ -306,7 +306,7 @@ async fn a_token_near_its_end_is_a_warning_once() {
 
 /// G8: a directory that cannot be written causes a warning.
 #[tokio::test(flavor = "multi_thread")]
-async fn directories_that_cant_be_written_end_nothing() {
+async fn unwritable_directories_do_not_end_the_agent() {
     let world = World::start().await.expect("a world");
     world
         .service_faults
@@ -335,7 +335,7 @@ async fn directories_that_cant_be_written_end_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
+async fn an_unusable_journal_is_renamed_and_the_agent_continues() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     let state = world.path("state");
@@ -366,7 +366,7 @@ async fn a_journal_that_cant_be_taken_up_is_set_aside_and_ends_nothing() {
 
 /// The wrapper in the task's container and the sidecar share only the directory of markers.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exit() {
+async fn a_marker_of_podbeat_exec_reaches_the_service_if_the_api_shows_no_exit() {
     let world = World::start().await.expect("a world");
     let markers = world.path("markers");
     std::fs::create_dir(&markers).expect("made");
@@ -407,7 +407,7 @@ async fn a_marker_of_podbeat_exec_reaches_the_service_where_the_api_tells_no_exi
 /// The task can write anything there: nothing of it blocks or ends podbeat, or makes it reveal a
 /// secret.
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_lies_among_the_markers_does_no_harm() {
+async fn any_file_among_the_markers_is_harmless() {
     let world = World::start().await.expect("a world");
     let markers = world.path("markers");
     std::fs::create_dir(&markers).expect("made");
@@ -543,7 +543,7 @@ async fn in_a_pod_each_log_line_is_one_json_object() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_nobody_reads_ends_nothing() {
+async fn a_closed_log_does_not_end_the_agent() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -561,7 +561,7 @@ async fn a_log_that_nobody_reads_ends_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_log_that_is_not_read_holds_nothing_up() {
+async fn an_unread_log_delays_nothing() {
     use std::io::{BufRead, Read, Write};
     use std::os::fd::OwnedFd;
 
@@ -640,7 +640,7 @@ async fn signals_are_handled_while_the_log_is_not_read() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_reads_tokens_from_memory() {
+async fn other_processes_cannot_read_tokens_from_memory() {
     use std::os::unix::fs::MetadataExt;
 
     let (port, _held) = unused_port();
@@ -683,7 +683,7 @@ async fn nobody_reads_tokens_from_memory() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_ca_file_stands_in_place_of_the_systems_roots() {
+async fn a_ca_file_replaces_the_systems_roots() {
     let world = World::start().await.expect("a world");
     world
         .kube

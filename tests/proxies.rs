@@ -81,7 +81,7 @@ fn tunnels(world: &World, kube: bool, service: bool) -> Vec<String> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_agent_reaches_both_by_a_proxy_and_what_no_proxy_names_without() {
+async fn the_agent_uses_a_proxy_for_both_except_hosts_in_no_proxy() {
     for (no_proxy, kube, service) in [
         ("", true, true),
         ("*", false, false),
@@ -136,7 +136,7 @@ async fn a_proxy_over_tls() {
 
 /// Through a proxy, the token would cross the network in clear text.
 #[tokio::test(flavor = "multi_thread")]
-async fn loopback_goes_by_no_proxy() {
+async fn loopback_uses_no_proxy() {
     let (world, plain, proxy) = (world().await, plain().await, Proxy::start().await);
     let url = proxy.url();
     for localhost in ["127.0.0.1", "localhost"] {
@@ -169,7 +169,7 @@ async fn loopback_goes_by_no_proxy() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn plain_http_by_a_proxy_needs_leave() {
+async fn plain_http_through_a_proxy_must_be_allowed() {
     let (plain, proxy) = (plain().await, Proxy::start().await);
     let (service, url) = (plain.url().replace("127.0.0.1", AWAY), proxy.url());
     let refused = runs(&service, &[("http_proxy", &url)]).await;
@@ -222,7 +222,7 @@ async fn told(command: &mut tokio::process::Command) -> Ended {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn runs_goes_by_the_same_rules() {
+async fn runs_uses_the_same_proxy_rules() {
     let (world, proxy) = (world().await, Proxy::start().await);
     let service = world.service.url().replace("localhost", AWAY);
     let (ca, url) = (crate::harness::text(world.path("ca.crt")), proxy.url());
@@ -244,7 +244,7 @@ async fn runs_goes_by_the_same_rules() {
 
 /// Through a kubeconfig, once with a proxy in it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_kubeconfig_goes_by_the_same_rules_and_its_own_proxy_comes_first() {
+async fn a_kubeconfig_uses_the_same_proxy_rules_and_its_own_proxy_first() {
     let world = world().await;
     let kubeconfig = std::fs::read_to_string(world.path("kubeconfig")).expect("a kubeconfig");
     let mut kubeconfig: serde_json::Value = serde_json::from_str(&kubeconfig).expect("JSON");
@@ -321,7 +321,7 @@ async fn a_kubeconfig_goes_by_the_same_rules_and_its_own_proxy_comes_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_proxy_that_cant_be_used_is_a_wrong_setting_and_not_shown() {
+async fn an_invalid_proxy_is_an_invalid_setting_and_is_not_shown() {
     for (variable, value) in [
         ("HTTPS_PROXY", "socks5://user:hunter2@proxy:1080"),
         ("all_proxy", "http://user:hunter2@"),

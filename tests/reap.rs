@@ -147,7 +147,7 @@ async fn the_second_pod_of_a_job_has_its_retry_count() {
 }
 
 #[tokio::test]
-async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
+async fn reap_does_not_end_the_run_of_a_later_pod() {
     let world = world_with(knowing(["trn.1"])).await;
     world.kube.apply(ended("first", "trn.1", Some(75)));
     let mut second = Pod::new("second", "uid-of-second").showing(&running("2026-01-01T00:01:00Z"));
@@ -175,7 +175,7 @@ async fn a_later_pod_of_the_run_is_not_robbed_of_it() {
 }
 
 #[tokio::test]
-async fn a_pod_of_somebody_else_ends_no_run() {
+async fn another_owners_pod_ends_no_run() {
     let world = world_with(knowing(["trn.victim", "trn.same"])).await;
     let mut victim = Pod::new("victim", "uid-of-victim").showing(&running("2026-01-01T00:00:01Z"));
     victim["metadata"]["annotations"] = json!({"podbeat.dev/task-run-id": "trn.victim"});
@@ -218,7 +218,7 @@ async fn a_pod_of_somebody_else_ends_no_run() {
 }
 
 #[tokio::test]
-async fn a_podbeat_that_was_stopped_alone_has_settled_nothing_unless_the_service_says_so() {
+async fn if_only_podbeat_was_stopped_the_service_decides() {
     let world = world_with(knowing(["trn.1", "trn.2"])).await;
     let restarted = |name: &str, run: &str| {
         let mut pod = ended(name, run, Some(0));
@@ -312,7 +312,7 @@ async fn each_pod_of_an_indexed_job_ends_its_own_run() {
 }
 
 #[tokio::test]
-async fn settings_word_for_word_in_the_spec_are_heeded() {
+async fn literal_settings_in_the_spec_are_used() {
     let world = world_with(knowing(["trn.1"])).await;
     let mut pod = ended("p", "trn.other", None);
     pod["spec"]["initContainers"][0]["env"] = json!([
@@ -389,7 +389,7 @@ async fn a_last_heartbeat_that_the_service_refuses_is_sent_once_more_without_sta
 }
 
 #[tokio::test]
-async fn what_the_service_says_decides() {
+async fn the_services_answer_decides() {
     let world = world_with(knowing(["trn.1"])).await;
     // If the service does not know the run, or assigns it to another pod, that is not an error.
     world.kube.apply(ended("q", "trn.unknown", Some(75)));
@@ -414,7 +414,7 @@ async fn what_the_service_says_decides() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_away_is_asked_again_the_next_time() {
+async fn an_unavailable_service_is_asked_again_in_the_next_run() {
     let world = world_with(knowing(["trn.1", "trn.2"])).await;
     for nth in 1..=2 {
         world
@@ -464,7 +464,7 @@ async fn a_service_that_is_away_is_asked_again_the_next_time() {
 }
 
 #[tokio::test]
-async fn what_the_kubernetes_api_refuses_is_told_with_what_to_do() {
+async fn a_refusal_of_the_kubernetes_api_is_reported_with_a_suggestion() {
     let world = world_with(knowing([])).await;
     let missing = reap(&world, "nowhere").await;
     assert_eq!(missing.code, 67);
@@ -533,7 +533,7 @@ async fn journal(world: &World) -> std::path::PathBuf {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_gone_is_told_of_by_its_journal_with_the_same_nonce() {
+async fn a_deleted_pod_is_reported_from_its_journal_with_the_same_nonce() {
     let world = world_with(knowing(["trn.42"])).await;
     let journal = journal(&world).await;
     let asked = finals(&world).pop().expect("a last heartbeat");
@@ -567,7 +567,7 @@ async fn a_pod_that_is_gone_is_told_of_by_its_journal_with_the_same_nonce() {
 }
 
 #[tokio::test]
-async fn a_journal_whose_last_heartbeat_came_of_a_signal_alone_leaves_the_word_to_the_service() {
+async fn with_a_journal_whose_final_followed_only_a_signal_the_service_decides() {
     let world = world_with(knowing(["trn.42"])).await;
     let journal = world.path("journal.json");
     let written = |cause: &str| {

@@ -111,7 +111,7 @@ fn a_failed_step_ends_the_run_and_is_named_last_with_its_command() {
 }
 
 #[test]
-fn a_nightly_run_goes_on_after_failed_steps_and_names_them_all() {
+fn a_nightly_run_continues_after_failed_steps_and_names_all_of_them() {
     let run = run(r#"
         keep_going=1
         beside "built" sh -c 'echo "in the background"; exit 7'
@@ -153,7 +153,7 @@ fn a_killed_step_in_the_background_has_failed() {
 }
 
 #[test]
-fn what_runs_in_the_background_ends_with_the_run() {
+fn background_steps_end_with_the_run() {
     let directory = directory();
     let run = bash(
         directory.path(),

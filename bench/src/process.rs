@@ -418,7 +418,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn children_are_summed_where_asked_and_end_with_their_parent() {
+    async fn children_are_added_if_requested_and_end_with_their_parent() {
         let (shell, _dir) = shell("sleep 600 & sleep 600 & wait");
         until(|| {
             shell
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_is_gone_is_told_with_what_it_wrote() {
+    async fn an_ended_process_is_reported_with_its_output() {
         let (mut shell, _dir) = shell("echo it broke >&2; exit 3");
         let status = shell.ended(Duration::from_secs(20)).await.expect("an end");
         assert_eq!(status.code(), Some(3));
@@ -466,7 +466,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_ignores_sigterm_is_killed() {
+    async fn a_process_that_ignores_sigterm_is_killed() {
         let (shell, _dir) = shell("trap '' TERM; echo ready; while :; do sleep 0.05; done");
         until(|| shell.log().contains("ready")).await;
         let id = shell.id();

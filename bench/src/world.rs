@@ -310,7 +310,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_pod_weighs_what_it_says() {
+    async fn a_pod_has_the_requested_size() {
         let world = World::start().await.expect("a world");
         let weight = world
             .pod(&world.add("a"), &running(STARTED))
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_is_shown_whole_or_not() {
+    fn only_a_complete_mark_is_found() {
         let body = json!({"containerStatus": [{"name": "main", "state": {"waiting": {"reason": "Change12"}}}]});
         assert!(shows(&body, "Change12"));
         assert!(!shows(&body, "Change1"));

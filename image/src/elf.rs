@@ -134,7 +134,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_no_program_is_refused() {
+    fn other_files_than_programs_are_refused() {
         for bytes in [
             &b""[..],
             b"#!/bin/sh\n",

@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn parents_come_by_themselves_and_first() {
+    fn parent_directories_are_added_automatically_and_first() {
         let entries = [
             Entry::file("/a/b/c", 0o644, "x"),
             Entry::link("/a/a", "b/c"),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_no_directory() {
+    fn a_file_is_not_a_directory() {
         let twice = [Entry::file("/a", 0o644, ""), Entry::link("/a", "b")];
         let under = [Entry::link("/a", "/etc"), Entry::file("/a/b", 0o644, "")];
         for entries in [twice, under] {

@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn the_layout_hangs_together() {
+    fn the_layout_is_consistent() {
         let (archive, sizes) = image().archive().unwrap();
         assert_eq!(sizes.archive, archive.len());
         let files = unpack(&archive);
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_large_is_not_written() {
+    fn an_archive_above_its_limit_is_not_written() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("image.tar");
         let sizes = image().write_archive(&path, None).unwrap();
@@ -492,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn a_time_beyond_all_times_is_refused() {
+    fn a_time_beyond_the_year_9999_is_refused() {
         let mut image = image();
         image.created = u64::MAX;
         assert!(matches!(image.archive(), Err(Error::Created(u64::MAX))));

@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn each_root_is_one_that_rustls_takes() {
+    fn rustls_accepts_each_root() {
         let bundle = roots();
         let found: Vec<_> = CertificateDer::pem_slice_iter(bundle.as_bytes())
             .collect::<Result<_, _>>()
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn the_dockerfile_says_the_same() {
+    fn the_dockerfile_is_equivalent() {
         let small = binary(&program(62, None));
         let image = image(small.path(), "podbeat:1", 0, Some("unknown"), None).unwrap();
         for (name, value) in &image.labels {

@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_contract_doesnt_say_is_found() {
+    fn violations_of_the_contract_are_found() {
         for body in [
             json!({"podUid": "u"}),
             json!({"nonce": null}),

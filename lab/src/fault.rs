@@ -549,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn what_isnt_a_rule_is_told_where() {
+    fn an_invalid_rule_is_reported_with_its_position() {
         for (text, at) in [
             ("", ""),
             ("moon 503", "moon"),
@@ -586,7 +586,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rule_strikes_where_and_as_often_as_it_says() {
+    fn a_rule_affects_only_its_requests_and_as_often_as_specified() {
         let faults = Faults::default();
         faults
             .script("heartbeat final 503 x2\nlist 403 until-lifted")
@@ -628,7 +628,7 @@ mod tests {
             failure_persistence: None, ..proptest::test_runner::Config::default()
         })]
         #[test]
-        fn every_rule_that_is_accepted_strikes_as_it_says(
+        fn every_accepted_rule_takes_effect_as_specified(
             place in proptest::sample::select(vec!["get", "list", "watch", "heartbeat", "any"]),
             is_final in proptest::bool::ANY,
             what in proptest::sample::select(vec![
@@ -661,7 +661,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_come_before_a_rules_turn_are_counted_once_each() {
+    fn requests_before_a_rule_is_due_are_counted_once() {
         let faults = Faults::default();
         faults
             .script("heartbeat 503 after 1 x2; heartbeat 400 after 2")

@@ -290,7 +290,7 @@ mod tests {
 
     /// The pipe is in memory, so paused time only advances when nothing else can happen.
     #[tokio::test(start_paused = true)]
-    async fn who_reads_nothing_is_cut_off_and_who_reads_slowly_is_not() {
+    async fn a_client_that_reads_nothing_is_disconnected_and_a_slow_one_is_not() {
         let (near, mut far) = tokio::io::duplex(16);
         let mut near = Impatient::new(near, UNREAD);
         let reading = tokio::spawn(async move {

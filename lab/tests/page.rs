@@ -228,7 +228,7 @@ impl Shown {
 }
 
 #[tokio::test]
-async fn only_who_has_the_link_is_let_in() {
+async fn only_the_link_gives_access() {
     let played = Played::start().await;
     let id = played.run("secret-name").await;
     let link = played.service.page_url().expect("a page");
@@ -288,7 +288,7 @@ async fn only_who_has_the_link_is_let_in() {
 }
 
 #[tokio::test]
-async fn names_that_were_made_to_point_here_and_other_origins_get_nothing() {
+async fn rebound_names_and_other_origins_are_refused() {
     let played = Played::with(|mut options| {
         options.page = Some(page::Options {
             hosts: BTreeSet::from(["lab.example".to_owned()]),
@@ -334,7 +334,7 @@ async fn names_that_were_made_to_point_here_and_other_origins_get_nothing() {
 }
 
 #[tokio::test]
-async fn every_answer_says_to_the_browser_what_it_may_do_with_it() {
+async fn every_answer_has_the_security_headers() {
     let played = Played::start().await;
     let id = played.run("a").await;
     let run = format!("/run?id={id}");
@@ -418,7 +418,7 @@ async fn every_answer_says_to_the_browser_what_it_may_do_with_it() {
 }
 
 #[tokio::test]
-async fn the_page_is_beside_the_operations_and_only_where_it_is_wanted() {
+async fn the_page_is_served_next_to_the_operations_only_if_enabled() {
     let none = Service::start_plain(
         ([127, 0, 0, 1], 0).into(),
         Contract::load().expect("the contract"),
@@ -473,7 +473,7 @@ async fn the_page_is_beside_the_operations_and_only_where_it_is_wanted() {
 }
 
 #[tokio::test]
-async fn a_run_is_found_again_by_whatever_id() {
+async fn a_run_is_found_by_any_id() {
     let played = Played::with(|options| Options {
         runs: None,
         ..options
@@ -514,7 +514,7 @@ async fn a_run_is_found_again_by_whatever_id() {
 }
 
 #[tokio::test]
-async fn of_a_run_that_is_shown_are_its_heartbeats_and_how_they_were_answered() {
+async fn the_page_of_a_run_shows_its_heartbeats_and_their_answers() {
     let played = Played::start().await;
     let id = played.run("align").await;
     assert!(
@@ -575,7 +575,7 @@ async fn of_a_run_that_is_shown_are_its_heartbeats_and_how_they_were_answered() 
 }
 
 #[tokio::test]
-async fn nobody_can_push_heartbeats_out_with_ids_that_are_made_up() {
+async fn heartbeats_with_invented_ids_displace_no_others() {
     let played = Played::start().await;
     let id = played.run("align").await;
     assert_eq!(played.beat(&id, &json!({"nonce": "mine"})).await, 200);
@@ -588,7 +588,7 @@ async fn nobody_can_push_heartbeats_out_with_ids_that_are_made_up() {
 }
 
 #[tokio::test]
-async fn a_stream_tells_all_first_and_then_what_changes() {
+async fn a_stream_sends_everything_first_and_then_changes() {
     let played = Played::start().await;
     let first = played.run("first").await;
     let mut stream = played.stream("/live").await;
@@ -650,7 +650,7 @@ async fn a_stream_tells_all_first_and_then_what_changes() {
 }
 
 #[tokio::test]
-async fn a_time_out_appears_by_itself_and_outlives_the_service() {
+async fn a_timeout_appears_by_itself_and_survives_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("runs.sqlite");
     let with_data = |options: Options| Options {
@@ -700,7 +700,7 @@ async fn a_time_out_appears_by_itself_and_outlives_the_service() {
 }
 
 #[tokio::test]
-async fn there_are_only_so_many_streams_and_each_gives_its_place_back() {
+async fn the_number_of_streams_is_limited_and_a_closed_one_frees_its_place() {
     let played = Played::with(|mut options| {
         options.page = Some(page::Options {
             streams: 2,

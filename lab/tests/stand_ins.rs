@@ -163,7 +163,7 @@ async fn the_scheme_and_switches_are_read_as_leniently_as_by_the_real_one() {
 }
 
 #[tokio::test]
-async fn a_watch_begins_goes_on_and_resumes() {
+async fn a_watch_starts_continues_and_resumes() {
     let world = world().await;
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&Value::Null));
@@ -213,7 +213,7 @@ async fn initial_events_end_with_a_bookmark_and_bookmarks_come_where_asked_for()
 }
 
 #[tokio::test]
-async fn a_watch_that_is_too_slow_is_told_and_has_no_hole() {
+async fn a_slow_watch_gets_an_error_and_no_gap() {
     let world = world().await;
     world.kube.apply(Pod::new("p", "u1").showing(&Value::Null));
     let mut watch = kube(&world, "?watch=1&resourceVersion=0").await;
@@ -271,7 +271,7 @@ async fn a_watch_ends_when_its_time_is_up() {
 }
 
 #[tokio::test]
-async fn faults_of_watches_strike_open_ones_too() {
+async fn faults_of_watches_affect_open_watches() {
     let world = world().await;
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&Value::Null));
@@ -320,7 +320,7 @@ async fn beat(world: &World, nonce: &str, last: bool) -> Result<(u16, Value), re
 }
 
 #[tokio::test]
-async fn the_service_takes_heartbeats_and_one_final() {
+async fn the_service_accepts_heartbeats_and_one_final() {
     let world = world().await;
     assert_eq!(
         beat(&world, "1", false).await.expect("an answer"),
@@ -388,7 +388,7 @@ async fn a_body_that_breaks_the_contract_is_400_and_remembered() {
 }
 
 #[tokio::test]
-async fn each_fault_of_the_service_does_what_it_says() {
+async fn each_fault_of_the_service_has_its_effect() {
     let world = world().await;
     let strike = |script: &'static str| {
         world.service_faults.script(script).expect("a rule");

@@ -190,7 +190,7 @@ fn last(codes: &[i32]) -> Value {
 }
 
 #[tokio::test]
-async fn what_was_created_is_got_but_for_its_credentials() {
+async fn a_created_run_is_returned_without_its_credentials() {
     let played = Played::start().await;
     let secret = json!({"username": "u", "password": "hunter2"});
     let execution = json!({
@@ -235,7 +235,7 @@ async fn what_was_created_is_got_but_for_its_credentials() {
 }
 
 #[tokio::test]
-async fn a_run_lives_from_pending_to_its_end() {
+async fn a_run_goes_from_pending_to_its_end() {
     let played = Played::start().await;
     for (codes, ended) in [
         (&[0][..], "Completed"),
@@ -268,7 +268,7 @@ async fn a_run_lives_from_pending_to_its_end() {
 }
 
 #[tokio::test]
-async fn what_is_pending_or_running_can_be_aborted_once() {
+async fn a_pending_or_running_run_can_be_aborted_once() {
     let played = Played::start().await;
     for beats in [false, true] {
         let id = played.run("n").await;
@@ -289,7 +289,7 @@ async fn what_is_pending_or_running_can_be_aborted_once() {
 }
 
 #[tokio::test]
-async fn silence_is_a_time_out_and_a_lower_retry_count_is_fenced_off() {
+async fn a_silent_run_times_out_and_a_lower_retry_count_is_refused() {
     let played = Played::with(Options {
         heartbeat_timeout: Some(Duration::from_secs(60)),
         ..Options::default()
@@ -381,7 +381,7 @@ async fn lists_are_sorted_filtered_and_paged() {
 }
 
 #[tokio::test]
-async fn every_listed_content_type_is_taken_and_no_other() {
+async fn only_the_listed_content_types_are_accepted() {
     let played = Played::start().await;
     for (content_type, status) in [
         ("application/json", 201),
@@ -475,7 +475,7 @@ async fn a_refusal_says_what_is_wrong() {
 }
 
 #[tokio::test]
-async fn without_the_token_nothing_is_told() {
+async fn without_the_token_every_request_is_refused() {
     let played = Played::start().await;
     let id = played.run("n").await;
     for (method, rest) in [
@@ -505,7 +505,7 @@ async fn without_the_token_nothing_is_told() {
 }
 
 #[tokio::test]
-async fn a_renewed_token_is_good_for_its_run_and_its_time() {
+async fn a_renewed_token_is_valid_for_its_run_and_its_time() {
     let played = Played::with(Options {
         renew_tokens: Some(Duration::from_secs(600)),
         ..Options::default()
@@ -571,7 +571,7 @@ async fn a_nonce_that_was_issued_must_be_echoed() {
 }
 
 #[tokio::test]
-async fn times_of_any_offset_are_taken_and_those_not_in_utc_noted() {
+async fn times_with_any_offset_are_accepted_and_non_utc_times_are_recorded() {
     let played = Played::start().await;
     let id = played.run("n").await;
     let running = |time: &str| json!({"containerStatus": [{"name": "m", "state": {"running": {"startedAt": time}}}]});
@@ -596,7 +596,7 @@ async fn times_of_any_offset_are_taken_and_those_not_in_utc_noted() {
 }
 
 #[tokio::test]
-async fn faults_of_any_place_strike_every_operation() {
+async fn faults_for_any_affect_every_operation() {
     let played = Played::start().await;
     let id = played.run("n").await;
     played
@@ -615,7 +615,7 @@ async fn faults_of_any_place_strike_every_operation() {
 }
 
 #[tokio::test]
-async fn a_run_outlives_the_service_and_so_does_its_token() {
+async fn a_run_and_its_token_survive_a_restart() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("runs.sqlite");
     let options = || Options {
@@ -696,7 +696,7 @@ async fn reopened(options: impl Fn() -> Options) -> Played {
 }
 
 #[tokio::test]
-async fn a_file_of_another_program_is_left_alone() {
+async fn a_file_of_another_program_is_not_changed() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("text");
     std::fs::write(
@@ -817,7 +817,7 @@ async fn the_binary_needs_nothing_and_ends_by_a_signal() {
 }
 
 #[tokio::test]
-async fn faults_of_the_command_line_strike_as_they_say() {
+async fn faults_of_the_command_line_take_effect() {
     let binary = Binary::start(&["--faults", "heartbeat 503 after 1 x2"]);
     let id = binary.create().await;
     for expected in [200, 503, 503, 200] {

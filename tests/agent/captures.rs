@@ -153,7 +153,7 @@ fn last(heartbeats: &[Heartbeat]) -> &Heartbeat {
 /// Every stream, and what the service received of it. Read the snapshots before you accept a change
 /// of them.
 #[tokio::test]
-async fn every_stream_is_told_as_its_snapshot_says() {
+async fn every_stream_is_reported_as_in_its_snapshot() {
     let streams = [
         "a-complete",
         "b-delete",
@@ -201,7 +201,7 @@ async fn every_stream_is_told_as_its_snapshot_says() {
 }
 
 #[tokio::test]
-async fn with_report_all_init_containers_and_other_sidecars_are_told_too() {
+async fn with_report_all_init_containers_and_other_sidecars_are_reported() {
     let streams = ["m-sidecrash", "a-complete", "e2e/failed-init"];
     let lives = streams.map(|name| async move { (name, replay(name, Report::All).await) });
     for (name, heartbeats) in futures_util::future::join_all(lives).await {
@@ -242,7 +242,7 @@ async fn every_stream_that_ends_by_itself_ends_with_its_exit_code() {
 /// After podbeat's own end, an observer outside the pod still receives events: podbeat reports an
 /// end as the API shows it, even a lost one.
 #[tokio::test]
-async fn an_end_that_is_shown_late_is_told_to_whoever_still_sees_it() {
+async fn an_end_that_appears_late_is_reported_if_podbeat_still_runs() {
     let streams = [
         (
             "e2e/fact-1",
@@ -279,7 +279,7 @@ async fn an_end_that_is_shown_late_is_told_to_whoever_still_sees_it() {
 /// Fact 5 of docs/kubernetes-facts.md: the events that showed an exit as `state` are left out, so
 /// only lastState shows it.
 #[tokio::test]
-async fn exits_between_two_looks_are_told_of_real_restarts() {
+async fn exits_between_two_updates_are_reported_for_recorded_restarts() {
     let name = "e2e/restarts-native";
     let mut capture = load(name);
     cut_where_podbeat_ended(&mut capture);
@@ -379,7 +379,7 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
 /// Fact 1 of docs/kubernetes-facts.md: while a pod is being deleted, the kubelet shows no exit
 /// before all containers are dead.
 #[tokio::test]
-async fn b_delete_says_running_until_every_container_is_dead() {
+async fn b_delete_is_running_until_every_container_has_ended() {
     let world = World::start().await.expect("a world");
     let capture = load("b-delete");
     let terminating: Vec<_> = capture

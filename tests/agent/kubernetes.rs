@@ -65,7 +65,7 @@ async fn survives(script: &str) {
 }
 
 #[tokio::test]
-async fn broken_watches_are_taken_up_again() {
+async fn broken_watches_are_resumed() {
     for script in [
         "watch cut",
         "watch end x3",
@@ -131,7 +131,7 @@ async fn a_compacted_history_lists_again() {
 }
 
 #[tokio::test]
-async fn no_api_at_all_stops_no_heartbeat() {
+async fn heartbeats_continue_without_the_api() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -157,7 +157,7 @@ async fn no_api_at_all_stops_no_heartbeat() {
 }
 
 #[tokio::test]
-async fn a_missing_role_stops_no_heartbeat_and_its_coming_is_noticed() {
+async fn heartbeats_continue_without_a_role_and_a_new_role_is_detected() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -172,7 +172,7 @@ async fn a_missing_role_stops_no_heartbeat_and_its_coming_is_noticed() {
 }
 
 #[tokio::test]
-async fn a_missing_ca_file_stops_no_heartbeat() {
+async fn heartbeats_continue_without_the_ca_file() {
     let world = World::start().await.expect("a world");
     let settings = settings(&world, &[("PODBEAT_SERVICE_ACCOUNT_DIR", "/nowhere")]);
     let _agent = Agent::start(&settings);
@@ -298,7 +298,7 @@ async fn next(pod_events: &mut mpsc::Receiver<PodEvent>) -> PodEvent {
 }
 
 #[tokio::test]
-async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
+async fn a_silent_watch_is_detected_and_no_change_is_missed() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
@@ -322,7 +322,7 @@ async fn a_silent_watch_is_found_out_and_nothing_is_missed() {
 }
 
 #[tokio::test]
-async fn a_quiet_watch_is_asked_about_and_kept() {
+async fn an_idle_watch_is_checked_and_kept() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -378,7 +378,7 @@ async fn a_rotated_token_is_read_at_once() {
 }
 
 #[tokio::test]
-async fn a_replaced_ca_is_read_as_soon_as_it_is_missed() {
+async fn a_replaced_ca_is_read_as_soon_as_it_is_needed() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -397,7 +397,7 @@ async fn a_replaced_ca_is_read_as_soon_as_it_is_missed() {
 }
 
 #[tokio::test]
-async fn a_service_account_that_is_gone_is_told_and_survived() {
+async fn heartbeats_continue_without_the_service_account_and_the_log_reports_it() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -428,7 +428,7 @@ async fn a_service_account_that_is_gone_is_told_and_survived() {
 }
 
 #[tokio::test]
-async fn a_redirect_carries_no_token_away() {
+async fn a_redirect_never_receives_the_token() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -468,7 +468,7 @@ async fn the_services_roots_are_not_the_api_servers() {
 }
 
 #[tokio::test]
-async fn too_many_requests_are_answered_with_patience() {
+async fn after_429_podbeat_waits_as_requested() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -518,7 +518,7 @@ async fn bookmarks_keep_a_quiet_watch_alive_and_confirm_it() {
 }
 
 #[tokio::test]
-async fn absence_in_a_list_is_believed_only_after_a_direct_look() {
+async fn absence_from_a_list_counts_only_after_a_get() {
     let world = World::start().await.expect("a world");
     world
         .kube

@@ -10,7 +10,7 @@ use crate::harness::received::{main_is, until, until_asked, until_final, until_m
 use crate::harness::{STARTED, settings};
 
 #[tokio::test]
-async fn a_native_sidecar_tells_a_life_from_pull_to_exit_code() {
+async fn a_native_sidecar_reports_a_life_from_pull_to_exit_code() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&Value::Null));
@@ -81,7 +81,7 @@ async fn a_plain_sidecar_ends_by_itself() {
 }
 
 #[tokio::test]
-async fn a_crash_under_on_failure_is_told_and_is_no_end() {
+async fn with_on_failure_a_crash_is_reported_and_is_not_the_end() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1").policy("OnFailure");
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -149,7 +149,7 @@ async fn a_deleted_pod_gets_its_last_heartbeat_from_the_deleted_event() {
 }
 
 #[tokio::test]
-async fn sigterm_alone_brings_the_last_states_known() {
+async fn sigterm_alone_sends_the_last_known_states() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -266,7 +266,7 @@ async fn a_dry_run_sends_nothing() {
 
 /// A service mesh proxy among the regular containers continues after main ended.
 #[tokio::test]
-async fn a_container_that_isnt_the_tasks_keeps_no_last_heartbeat_back() {
+async fn a_container_outside_the_task_does_not_delay_the_last_heartbeat() {
     for by_annotation in [true, false] {
         let world = World::start().await.expect("a world");
         let mut pod = Pod::new("p", "u1").showing(&running(STARTED));

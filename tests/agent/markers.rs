@@ -47,7 +47,7 @@ fn begin_deletion(world: &World) {
 }
 
 #[tokio::test]
-async fn a_deleted_pods_final_tells_the_exit_that_the_api_withholds() {
+async fn the_final_of_a_deleted_pod_has_the_exit_that_the_api_does_not_show() {
     for sidecar in [Sidecar::Native, Sidecar::Plain] {
         let world = World::start().await.expect("a world");
         world.kube.apply(
@@ -78,7 +78,7 @@ async fn a_deleted_pods_final_tells_the_exit_that_the_api_withholds() {
 }
 
 #[tokio::test]
-async fn a_bare_exit_code_is_all_that_a_tasks_own_wrapper_need_leave() {
+async fn a_bare_exit_code_is_a_sufficient_marker() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -97,7 +97,7 @@ async fn a_bare_exit_code_is_all_that_a_tasks_own_wrapper_need_leave() {
 }
 
 #[tokio::test]
-async fn other_files_hide_no_marker_however_many_there_are() {
+async fn any_number_of_other_files_hides_no_marker() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -116,7 +116,7 @@ async fn other_files_hide_no_marker_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn the_apis_own_word_comes_first() {
+async fn a_state_of_the_api_takes_precedence_over_a_marker() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "u1");
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -139,7 +139,7 @@ async fn the_apis_own_word_comes_first() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_gone_from_the_api_has_its_marker_all_the_same() {
+async fn the_marker_is_reported_after_the_pod_left_the_api() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -155,7 +155,7 @@ async fn a_pod_that_is_gone_from_the_api_has_its_marker_all_the_same() {
 }
 
 #[tokio::test]
-async fn without_a_marker_no_exit_is_told_and_no_directory_ends_nothing() {
+async fn without_a_marker_no_exit_is_sent_and_a_missing_directory_is_harmless() {
     for directory in ["markers", "no-such-directory", "token"] {
         let world = World::start().await.expect("a world");
         world
@@ -179,7 +179,7 @@ async fn without_a_marker_no_exit_is_told_and_no_directory_ends_nothing() {
 
 /// If a last heartbeat cannot be sent at once, its retry contains what came meanwhile.
 #[tokio::test]
-async fn a_retry_of_the_final_carries_the_marker_that_came_meanwhile() {
+async fn a_retry_of_the_final_includes_a_marker_that_appeared_meanwhile() {
     let world = World::start().await.expect("a world");
     world
         .kube

@@ -47,18 +47,18 @@ async fn outage(script: &str) -> World {
 }
 
 #[tokio::test]
-async fn errors_lose_no_transition() {
+async fn no_transition_is_lost_after_errors() {
     outage("heartbeat 503 x3; heartbeat 500; heartbeat 429 retry-after=1s; heartbeat 408; heartbeat 403")
         .await;
 }
 
 #[tokio::test]
-async fn refused_connections_lose_no_transition() {
+async fn no_transition_is_lost_after_refused_connections() {
     outage("heartbeat refuse for 1s").await;
 }
 
 #[tokio::test]
-async fn requests_that_get_lost_lose_no_transition() {
+async fn no_transition_is_lost_after_lost_requests() {
     outage("heartbeat lose x2; heartbeat drop; heartbeat hang-lost").await;
 }
 
@@ -97,7 +97,7 @@ async fn retry_after_is_waited_for_in_both_forms() {
 }
 
 #[tokio::test]
-async fn unreadable_answers_are_answers() {
+async fn an_unreadable_success_is_a_success() {
     for script in ["heartbeat garbage", "heartbeat giant"] {
         let world = World::start().await.expect("a world");
         world
@@ -220,7 +220,7 @@ async fn a_refused_final_goes_once_more_without_states() {
 }
 
 #[tokio::test]
-async fn a_final_that_arrived_without_an_answer_is_not_doubled() {
+async fn a_final_that_arrived_without_an_answer_is_not_counted_twice() {
     let world = World::start().await.expect("a world");
     world.kube.apply(
         Pod::new("p", "u1")

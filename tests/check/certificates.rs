@@ -160,7 +160,7 @@ async fn each_is_named_with_a_remedy() {
 }
 
 #[tokio::test]
-async fn a_key_that_is_too_short_is_not_taken_for_another_ca() {
+async fn a_key_that_is_too_short_is_not_reported_as_another_ca() {
     let world = world().await;
     let server = server("rsa-1024-ca").await;
     let ca = file("rsa-1024-ca-ca");
@@ -181,7 +181,7 @@ async fn a_key_that_is_too_short_is_not_taken_for_another_ca() {
 
 /// A server whose only key is on P-521 ends the handshake before it presents anything.
 #[tokio::test]
-async fn a_server_that_accepts_nothing_that_is_offered() {
+async fn a_server_that_refuses_the_handshake() {
     let world = world().await;
     let server = Listener::start(|mut stream| async move {
         let mut hello = [0; 5];

@@ -96,7 +96,7 @@ async fn with_certificate(from: Date, until: Date) -> Checked {
 }
 
 #[tokio::test]
-async fn an_expired_certificate_and_one_that_does_not_hold_yet() {
+async fn an_expired_certificate_and_one_that_is_not_valid_yet() {
     let checked = with_certificate(today() - 90.days(), today() - 2.days()).await;
     checked.differs_by(&BEHIND_TLS);
     says(
@@ -128,7 +128,7 @@ async fn a_certificate_near_its_end_is_a_warning() {
 }
 
 #[tokio::test]
-async fn all_that_is_wrong_with_a_certificate_is_told_at_once() {
+async fn all_errors_of_a_certificate_are_reported_together() {
     let world = with_options(Options {
         certificate_holds: Some((today() - 90.days(), today() - 2.days())),
         place: Some(([127, 0, 0, 1].into(), "ica.lab.example".to_owned())),
@@ -291,7 +291,7 @@ async fn a_name_that_does_not_resolve() {
 }
 
 #[tokio::test]
-async fn tokens_that_hold_no_longer_or_not_yet_or_not_for_long() {
+async fn tokens_that_are_expired_or_not_valid_yet_or_expire_soon() {
     let world = world().await;
     let settings = settings(&world);
     let now = Timestamp::now().as_second();
@@ -361,7 +361,7 @@ async fn the_token_that_the_service_renewed_is_the_one_that_counts() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_there_or_unfit() {
+async fn a_missing_or_invalid_token() {
     let world = world().await;
     let mut settings = settings(&world);
     let expected = [
@@ -390,7 +390,7 @@ async fn a_token_that_is_not_there_or_unfit() {
 }
 
 #[tokio::test]
-async fn what_the_service_says_of_the_run() {
+async fn the_services_answers_about_the_run() {
     let world = world().await;
     let settings = settings(&world);
     for (fault, seen, remedy) in [
@@ -527,7 +527,7 @@ async fn directories_that_are_not_there() {
 }
 
 #[tokio::test]
-async fn files_that_the_agent_would_not_begin_with() {
+async fn files_that_prevent_the_start_of_the_agent() {
     let world = world().await;
     let mut settings = settings(&world);
     std::fs::write(world.path("empty.crt"), "no certificate").expect("written");
@@ -558,7 +558,7 @@ async fn files_that_the_agent_would_not_begin_with() {
 }
 
 #[tokio::test]
-async fn settings_that_are_missing_keep_nothing_else_from_being_checked() {
+async fn missing_settings_do_not_prevent_other_checks() {
     let world = world().await;
     let mut settings = settings(&world);
     settings.remove("TASK_RUN_ID");
@@ -621,7 +621,7 @@ async fn the_run_is_that_of_the_pods_index() {
 }
 
 #[tokio::test]
-async fn a_dry_run_is_told_as_one() {
+async fn a_dry_run_is_reported() {
     let world = world().await;
     let mut settings = settings(&world);
     set(&mut settings, "PODBEAT_DRY_RUN", "true");

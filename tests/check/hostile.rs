@@ -166,7 +166,7 @@ async fn sent_to(world: &World, authority: Option<&Authority>) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn no_token_is_sent_to_whoever_is_not_verified() {
+async fn no_token_is_sent_to_an_unverified_server() {
     let world = world().await;
     let contains = |bytes: &[u8], text: &str| {
         bytes

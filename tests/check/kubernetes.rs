@@ -75,7 +75,7 @@ async fn a_verb_that_no_role_allows() {
 }
 
 #[tokio::test]
-async fn the_question_is_asked_of_this_pod_alone() {
+async fn rights_are_checked_only_for_this_pod() {
     let world = world().await;
     let settings = settings(&world);
     check(&settings).await.differs_by(&[]);
@@ -185,7 +185,7 @@ async fn too_short_a_grace() {
 }
 
 #[tokio::test]
-async fn sidecars_that_are_declared_otherwise() {
+async fn sidecars_that_are_declared_differently() {
     let behind = with_pod(|pod, _| {
         let podbeat = pod["spec"]["initContainers"][0].clone();
         pod["spec"]["initContainers"] = json!([{"name": "fetch", "image": "x"}, podbeat]);
@@ -318,7 +318,7 @@ async fn no_service_account_and_no_kubeconfig() {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_that_is_torn_shows_nothing_of_what_is_in_it() {
+async fn errors_in_a_kubeconfig_show_none_of_its_content() {
     let world = world().await;
     let mut settings = settings(&world);
     set_path(&mut settings, "KUBECONFIG", &world.path("torn.kubeconfig"));
@@ -334,7 +334,7 @@ async fn a_kubeconfig_that_is_torn_shows_nothing_of_what_is_in_it() {
 }
 
 #[tokio::test]
-async fn a_program_for_credentials_shows_nothing_of_its_output_and_holds_nothing_up() {
+async fn a_credentials_program_blocks_nothing_and_its_output_is_not_shown() {
     let world = world().await;
     let mut settings = settings(&world);
     let kubeconfig = |script: &str| {

@@ -48,7 +48,7 @@ fn by(world: &World, settings: &mut Settings, proxy: String) {
 }
 
 #[tokio::test]
-async fn a_proxy_is_told_without_its_password() {
+async fn a_proxy_is_shown_without_its_password() {
     let world = world().await;
     let mut settings = settings(&world);
     let proxy = proxy(None).await;
@@ -147,7 +147,7 @@ async fn a_proxy_that_refuses() {
 
 /// Why no proxy is used, and what the output shows of it.
 #[tokio::test]
-async fn a_proxy_that_is_not_used_is_told() {
+async fn an_unused_proxy_is_reported() {
     let world = world().await;
     let mut settings = settings(&world);
     for (no_proxy, variable, away, why) in [
@@ -187,7 +187,7 @@ async fn a_proxy_that_is_not_used_is_told() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_cant_be_used_is_a_wrong_setting() {
+async fn an_invalid_proxy_is_an_invalid_setting() {
     let world = world().await;
     let mut settings = settings(&world);
     by(
@@ -209,7 +209,7 @@ async fn a_proxy_that_cant_be_used_is_a_wrong_setting() {
 }
 
 #[tokio::test]
-async fn urls_are_shown_without_what_may_be_secret() {
+async fn urls_are_shown_without_possible_secrets() {
     let world = world().await;
     let mut settings = settings(&world);
     for url in [

@@ -5,7 +5,7 @@ use podbeat_lab::world::RUN;
 use super::{ALL, check, run, settings, world};
 
 #[tokio::test]
-async fn all_holds_and_nothing_is_changed() {
+async fn all_checks_pass_and_nothing_is_changed() {
     let world = world().await;
     let mut settings = settings(&world);
     let renewed = settings.remove("PODBEAT_RENEWED_TOKEN_FILE").expect("set");
@@ -34,7 +34,7 @@ async fn all_holds_and_nothing_is_changed() {
 }
 
 #[tokio::test]
-async fn what_was_seen_is_told() {
+async fn observations_are_reported() {
     let world = world().await;
     let checked = check(&settings(&world)).await;
     for (id, seen) in [

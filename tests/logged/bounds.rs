@@ -114,7 +114,7 @@ async fn a_pod_at_rest_logs_nothing() {
 /// A service that refuses everything, alternating between two statuses: one line for each, then
 /// fewer and fewer.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trouble_that_goes_on_is_told_ever_more_rarely() {
+async fn a_continuing_problem_is_logged_less_and_less_often() {
     let world = World::start().await.expect("a world");
     let rules = "heartbeat 400; heartbeat 422;".repeat(20);
     world.service_faults.script(&rules).expect("rules");
@@ -155,7 +155,7 @@ async fn a_trouble_that_goes_on_is_told_ever_more_rarely() {
 
 /// `off` logs nothing; a level or a target works as documented.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_filter_decides_what_is_told() {
+async fn the_filter_selects_the_logged_events() {
     for (filter, expected) in [
         ("off", None),
         ("error", None),

@@ -28,7 +28,7 @@ fn is_harmless(text: &str) -> bool {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whatever_a_container_says_one_event_is_one_line() {
+async fn one_event_is_one_line_with_any_text_of_a_container() {
     for format in ["json", "text"] {
         let world = World::start().await.expect("a world");
         world.kube.apply(evil_pod());

@@ -28,7 +28,7 @@ const NOT_HERE: &[(&str, &str)] = &[
     ),
     (
         "log lines were dropped because nothing read the log",
-        "wants a pipe in place of a file; `process::a_log_that_is_not_read_holds_nothing_up` brings it about",
+        "wants a pipe in place of a file; `process::an_unread_log_delays_nothing` brings it about",
     ),
     (
         "podbeat panicked; this is a bug, please report it",
@@ -853,7 +853,7 @@ async fn a_service_that_hangs() -> Vec<Value> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_message_of_the_table_is_brought_about_and_no_line_is_another() {
+async fn every_message_of_the_table_is_produced_and_no_other() {
     let lives: [futures_util::future::BoxFuture<'static, Vec<Value>>; 17] = [
         Box::pin(jobs()),
         Box::pin(a_barrier()),

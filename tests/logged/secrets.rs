@@ -136,7 +136,7 @@ async fn no_secret_of_a_variable_or_a_file_is_in_a_trace_of_a_whole_life() {
 /// Secrets in flags, a kubeconfig whose proxy has a password, and a last heartbeat that cannot be
 /// delivered.
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_of_a_flag_or_a_kubeconfig_is_in_it_either() {
+async fn no_secret_of_a_flag_or_a_kubeconfig_is_in_a_trace() {
     let world = World::start().await.expect("a world");
     world.service.set_tokens(&["hunter2-token"]);
     let pod = Pod::new("p", "u1").sidecar(Sidecar::Plain);

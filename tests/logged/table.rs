@@ -81,7 +81,7 @@ pub(crate) fn check(lines: &[Value]) -> BTreeSet<&'static str> {
 }
 
 #[test]
-fn a_line_that_isnt_listed_is_found_out() {
+fn an_unlisted_line_is_detected() {
     let good = json!({"timestamp": "2026-01-01T00:00:00.000Z", "level": "INFO", "target": "podbeat::agent::report",
                       "message": "the last heartbeat is due", "cause": "why"});
     assert_eq!(problems(&good), Vec::<String>::new());

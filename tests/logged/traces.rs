@@ -94,7 +94,7 @@ async fn each_attempt_has_a_span_of_its_own_in_one_trace_and_the_log_names_them(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_trace_that_was_handed_on_is_gone_on_in_with_its_mark() {
+async fn a_passed_trace_is_continued_with_its_flags() {
     let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
     let (headers, lines) = a_life(&[("TRACEPARENT", given)]).await;
     assert_eq!(lines[0]["traceparent"], given);

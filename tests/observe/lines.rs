@@ -21,7 +21,7 @@ fn timeless(lines: &[String]) -> String {
 }
 
 #[tokio::test]
-async fn a_life_is_told_line_by_line() {
+async fn a_life_is_shown_line_by_line() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p").policy("OnFailure");
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
@@ -45,7 +45,7 @@ async fn a_life_is_told_line_by_line() {
 }
 
 #[tokio::test]
-async fn as_json_each_event_is_an_object_with_what_the_line_says() {
+async fn as_json_each_event_is_an_object_with_the_content_of_the_line() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p").sidecar(Sidecar::Plain);
     world.kube.apply(pod.showing(&waiting("ContainerCreating")));
@@ -171,7 +171,7 @@ async fn the_heartbeats_are_those_that_the_agent_sends() {
 }
 
 #[tokio::test]
-async fn heartbeats_go_on_at_the_interval_and_a_pod_that_goes_away_ends_them() {
+async fn heartbeats_continue_at_the_interval_until_the_pod_is_deleted() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p");
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -207,7 +207,7 @@ async fn heartbeats_go_on_at_the_interval_and_a_pod_that_goes_away_ends_them() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_over_already_is_told_at_once() {
+async fn a_pod_that_has_ended_is_shown_at_once() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p");
     world

@@ -25,7 +25,7 @@ fn observed(object: &Value) -> Observation {
 }
 
 #[tokio::test]
-async fn a_record_played_again_tells_the_same_and_holds_no_secret() {
+async fn a_replayed_record_shows_the_same_and_contains_no_secret() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p");
     let showing = |status: &Value| {
@@ -104,7 +104,7 @@ async fn a_record_played_again_tells_the_same_and_holds_no_secret() {
 }
 
 #[tokio::test]
-async fn a_pod_that_is_taken_away_is_recorded_with_its_deletion() {
+async fn a_deleted_pod_is_recorded_with_its_deletion() {
     let world = World::start().await.expect("a world");
     let record = world.path("record.jsonl");
     world
@@ -122,7 +122,7 @@ async fn a_pod_that_is_taken_away_is_recorded_with_its_deletion() {
 }
 
 #[tokio::test]
-async fn a_file_that_is_there_is_left_alone_unless_forced() {
+async fn an_existing_file_is_kept_without_force() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -154,7 +154,7 @@ async fn a_file_that_is_there_is_left_alone_unless_forced() {
 }
 
 #[tokio::test]
-async fn a_disk_that_is_full_ends_the_record_and_not_the_view() {
+async fn a_full_disk_ends_the_record_and_not_the_view() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -178,7 +178,7 @@ async fn a_disk_that_is_full_ends_the_record_and_not_the_view() {
 }
 
 #[tokio::test]
-async fn a_kill_leaves_whole_lines() {
+async fn after_a_kill_every_line_is_complete() {
     let world = World::start().await.expect("a world");
     let record = world.path("record.jsonl");
     let pod = Pod::new("p", "uid-p").policy("Always");

@@ -188,7 +188,7 @@ async fn the_end_stays_on_the_terminal() {
 }
 
 #[tokio::test]
-async fn whichever_way_it_is_left_the_terminal_is_as_it_was() {
+async fn every_exit_restores_the_terminal() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -278,7 +278,7 @@ async fn a_window_may_be_of_any_size_and_change_it() {
 }
 
 #[tokio::test]
-async fn an_outage_is_seen_and_its_end_too() {
+async fn an_outage_and_its_end_are_shown() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -299,7 +299,7 @@ async fn an_outage_is_seen_and_its_end_too() {
 }
 
 #[tokio::test]
-async fn what_the_cluster_says_does_nothing_to_the_terminal() {
+async fn text_of_the_cluster_does_not_control_the_terminal() {
     let world = World::start().await.expect("a world");
     let mut pod = Pod::new("p", "uid-p").showing(&running(&now()));
     pod["status"]["containerStatuses"][0]["state"] = json!({"waiting": {"reason": "\u{1b}[?1049l\u{9b}2J", "message": "a\r\nb\u{1b}]0;title\u{7}\u{202e}c"}});
@@ -327,7 +327,7 @@ async fn what_the_cluster_says_does_nothing_to_the_terminal() {
 }
 
 #[tokio::test]
-async fn no_color_is_heeded() {
+async fn no_color_is_respected() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -343,7 +343,7 @@ async fn no_color_is_heeded() {
 }
 
 #[tokio::test]
-async fn on_a_terminal_that_cant_place_text_there_are_lines() {
+async fn a_terminal_without_cursor_control_gets_lines() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -361,7 +361,7 @@ async fn on_a_terminal_that_cant_place_text_there_are_lines() {
 }
 
 #[tokio::test]
-async fn an_error_is_read_on_the_screen_that_stays() {
+async fn an_error_is_shown_on_the_main_screen() {
     let world = World::start().await.expect("a world");
     let mut terminal = View::start(&world, &["nobody"], 120, 24);
     assert_eq!(terminal.end().await.code(), Some(67));
@@ -373,7 +373,7 @@ async fn an_error_is_read_on_the_screen_that_stays() {
 }
 
 #[tokio::test]
-async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
+async fn a_stop_restores_the_terminal_until_it_continues() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -410,9 +410,9 @@ async fn a_stop_gives_the_terminal_back_until_it_goes_on() {
 }
 
 #[tokio::test]
-async fn a_terminal_that_goes_away_ends_it() {
+async fn a_closed_terminal_ends_it() {
     // The terminal goes away with the last process that has it open.
-    if !is_alone("observe::terminal::a_terminal_that_goes_away_ends_it") {
+    if !is_alone("observe::terminal::a_closed_terminal_ends_it") {
         return;
     }
     let world = World::start().await.expect("a world");

@@ -10,7 +10,7 @@ use super::{Observer, observe, sent_nothing};
 use crate::harness::{LIMIT, STARTED};
 
 #[tokio::test]
-async fn a_pod_that_isnt_there_is_told_in_kubectl_s_words() {
+async fn a_missing_pod_is_reported_with_kubectl_s_message() {
     let world = World::start().await.expect("a world");
     let ended = Observer::start(&mut observe(&world, &["nobody"]))
         .end()
@@ -25,7 +25,7 @@ async fn a_pod_that_isnt_there_is_told_in_kubectl_s_words() {
 }
 
 #[tokio::test]
-async fn a_missing_right_brings_its_role() {
+async fn a_missing_right_prints_its_role() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -53,7 +53,7 @@ async fn a_missing_right_brings_its_role() {
 }
 
 #[tokio::test]
-async fn a_right_to_watch_that_is_missing_is_missing_too() {
+async fn a_missing_right_to_watch_prints_the_role() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -91,7 +91,7 @@ async fn credentials_that_have_expired_say_so() {
 }
 
 #[tokio::test]
-async fn an_api_server_that_cant_be_reached_is_told_at_once() {
+async fn an_unreachable_api_server_is_reported_at_once() {
     let world = World::start().await.expect("a world");
     world
         .kube_faults
@@ -109,7 +109,7 @@ async fn an_api_server_that_cant_be_reached_is_told_at_once() {
 }
 
 #[tokio::test]
-async fn one_that_is_busy_is_waited_for() {
+async fn a_busy_api_server_is_retried() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p");
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -130,7 +130,7 @@ async fn one_that_is_busy_is_waited_for() {
 }
 
 #[tokio::test]
-async fn a_kubeconfig_that_cant_be_used_is_a_mistake_of_usage() {
+async fn an_invalid_kubeconfig_is_a_usage_error() {
     let world = World::start().await.expect("a world");
     for arguments in [
         &["p", "--kubeconfig", "/nowhere"][..],
@@ -163,7 +163,7 @@ async fn a_kubeconfig_that_cant_be_used_is_a_mistake_of_usage() {
 }
 
 #[tokio::test]
-async fn an_outage_is_told_once_and_heartbeats_go_on_through_it() {
+async fn an_outage_is_reported_once_and_heartbeats_continue() {
     let world = World::start().await.expect("a world");
     let pod = Pod::new("p", "uid-p");
     world.kube.apply(pod.showing(&running(STARTED)));
@@ -197,7 +197,7 @@ async fn an_outage_is_told_once_and_heartbeats_go_on_through_it() {
 }
 
 #[tokio::test]
-async fn a_right_that_is_lost_later_is_told_and_its_role_stands_behind_the_end() {
+async fn a_right_that_is_lost_later_is_reported_and_its_role_follows_the_end() {
     let world = World::start().await.expect("a world");
     world
         .kube
@@ -240,7 +240,7 @@ async fn a_signal_ends_it_as_if_it_had_not_been_caught() {
 }
 
 #[tokio::test]
-async fn a_reader_who_has_seen_enough_ends_it_quietly() {
+async fn a_closed_output_ends_it_without_an_error() {
     let world = World::start().await.expect("a world");
     world
         .kube

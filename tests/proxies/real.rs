@@ -93,7 +93,7 @@ fn curl(url: &str, ca: &str, variables: &[(&str, &str)]) {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs tinyproxy and curl: just proxy-test"]
-async fn podbeat_goes_by_a_real_proxy_where_curl_does() {
+async fn podbeat_uses_a_real_proxy_whenever_curl_does() {
     let world = world().await;
     let proxy = Tinyproxy::start(&world.path(".")).await;
     let (service, url) = (world.service.url().replace("localhost", AWAY), proxy.url());
@@ -133,7 +133,7 @@ async fn podbeat_goes_by_a_real_proxy_where_curl_does() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs tinyproxy and curl: just proxy-test"]
-async fn all_is_well_by_a_real_proxy() {
+async fn check_passes_through_a_real_proxy() {
     let world = world().await;
     let proxy = Tinyproxy::start(&world.path(".")).await;
     let url = proxy.url();

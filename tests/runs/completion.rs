@@ -73,7 +73,7 @@ async fn ids_of_runs_come_from_one_page_of_the_service() {
 }
 
 #[tokio::test]
-async fn a_service_that_does_not_help_is_nothing_to_speak_of() {
+async fn completion_ignores_errors_of_the_service() {
     let server = Server::start(|received| match received.path_and_query.split('/').nth(1) {
         Some("hang") => Answer::Hang,
         Some("garbage") => raw(200, "<html>"),
@@ -96,7 +96,7 @@ async fn a_service_that_does_not_help_is_nothing_to_speak_of() {
 }
 
 #[tokio::test]
-async fn what_needs_no_service_is_offered_without_one() {
+async fn completions_without_a_service_are_offered() {
     let home = tempfile::tempdir().expect("a directory");
     let dir = home.path().join(".config/podbeat");
     std::fs::create_dir_all(&dir).expect("made");

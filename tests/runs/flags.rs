@@ -51,7 +51,7 @@ fn a_run_from_flags() {
 }
 
 #[test]
-fn flags_of_the_connection_may_stand_anywhere() {
+fn connection_flags_are_accepted_at_any_position() {
     for line in [
         "--service-url https://h --token-file /t list -o wide --no-headers",
         "list --token-file /t -o wide --service-url https://h --no-headers",
@@ -87,7 +87,7 @@ fn lists_and_waits() {
 }
 
 #[test]
-fn what_is_wrong_is_named_and_no_value_is_repeated() {
+fn errors_are_named_and_values_are_not_repeated() {
     for (line, expected) in [
         (
             "create --image i --env hunter2",

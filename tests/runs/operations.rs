@@ -459,7 +459,7 @@ async fn get_with_watch_shows_several_runs_until_the_last_one_has_ended() {
 }
 
 #[tokio::test]
-async fn list_with_watch_goes_on_with_what_comes_and_changes() {
+async fn list_with_watch_shows_new_and_changed_runs() {
     let service = with_runs(["trn.1".to_owned()]).await;
     let (_child, mut next) =
         statuses(&service.url(), "list --watch -o json --interval 100ms").await;
@@ -482,7 +482,7 @@ async fn list_with_watch_goes_on_with_what_comes_and_changes() {
 }
 
 #[tokio::test]
-async fn a_run_that_falls_silent_is_waited_for_until_it_is_timed_out() {
+async fn waiting_for_a_silent_run_ends_when_it_is_timed_out() {
     let service = plain_service(Options {
         runs: Some(BTreeSet::from(["trn.1".to_owned()])),
         heartbeat_timeout: Some(Duration::from_millis(300)),
@@ -500,7 +500,7 @@ async fn a_run_that_falls_silent_is_waited_for_until_it_is_timed_out() {
 }
 
 #[tokio::test]
-async fn what_a_terminal_would_act_on_comes_through_as_text() {
+async fn control_characters_are_shown_as_plain_text() {
     let service = empty().await;
     let request =
         json!({"name": "a\u{1b}[2J\nb\u{202e}", "execution": {"image": {"name": "i"}}}).to_string();

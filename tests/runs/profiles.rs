@@ -35,7 +35,7 @@ fn at(home: &Path, line: &str) -> Command {
 }
 
 #[tokio::test]
-async fn a_profile_says_where_the_service_is() {
+async fn a_profile_has_the_services_address() {
     let service = service().await;
     let home = home(&format!(
         "default: here\nprofiles:\n  here: {{url: '{}', tokenFile: token}}\n  away: {{url: 'https://127.0.0.1:9'}}\n",

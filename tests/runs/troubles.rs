@@ -18,7 +18,7 @@ async fn code_and_notes(url: &str, line: &str) -> (i32, String) {
 }
 
 #[tokio::test]
-async fn each_trouble_has_its_exit_code_and_says_what_the_service_said() {
+async fn each_error_has_its_exit_code_and_the_services_message() {
     let server = Server::start(|received| {
         let status = received
             .path_and_query
@@ -85,7 +85,7 @@ async fn each_trouble_has_its_exit_code_and_says_what_the_service_said() {
 }
 
 #[tokio::test]
-async fn settings_that_are_missing_are_named_all_at_once_with_the_flags_of_this_command() {
+async fn missing_settings_are_named_together_with_this_commands_flags() {
     let missing = ended(podbeat().args(["runs", "list", "--request-timeout", "1h"])).await;
     assert_eq!(missing.code, 64);
     for expected in [
@@ -98,7 +98,7 @@ async fn settings_that_are_missing_are_named_all_at_once_with_the_flags_of_this_
 }
 
 #[tokio::test]
-async fn runs_that_would_fail_alike_are_not_tried() {
+async fn after_a_common_error_other_runs_are_not_tried() {
     let server = Server::start(|_| error(401)).await;
     let (code, notes) = code_and_notes(&server.url(), "abort a b c").await;
     assert_eq!(code, 77);
@@ -112,7 +112,7 @@ async fn runs_that_would_fail_alike_are_not_tried() {
 }
 
 #[tokio::test]
-async fn whoever_waits_outlasts_an_outage_and_is_told_of_it_once() {
+async fn waiting_survives_an_outage_and_reports_it_once() {
     let asked = AtomicUsize::new(0);
     let server = Server::start(move |_| match asked.fetch_add(1, Ordering::SeqCst) {
         0 => json_answer(200, &json!({"id": "trn.1", "status": "Running"})),
@@ -146,7 +146,7 @@ async fn whoever_waits_outlasts_an_outage_and_is_told_of_it_once() {
 }
 
 #[tokio::test]
-async fn waiting_has_an_end() {
+async fn waiting_has_a_timeout() {
     let server = Server::start(|received| match received.path_and_query.ends_with("odd") {
         true => json_answer(200, &json!({"id": "odd", "status": "Hibernating\u{1b}"})),
         false => error(503),
@@ -182,7 +182,7 @@ async fn waiting_has_an_end() {
 }
 
 #[tokio::test]
-async fn a_list_that_breaks_off_says_so() {
+async fn an_incomplete_list_is_reported() {
     let server = Server::start(|received| match received.path_and_query.contains("next") {
         true => error(500),
         false => json_answer(
@@ -203,7 +203,7 @@ async fn a_list_that_breaks_off_says_so() {
 }
 
 #[tokio::test]
-async fn a_reader_that_has_seen_enough_is_no_error() {
+async fn a_closed_output_is_no_error() {
     let items: Vec<Value> = (0..1000)
         .map(|nth| json!({"id": format!("trn.{nth}"), "name": "n".repeat(200)}))
         .collect();
@@ -224,7 +224,7 @@ async fn a_reader_that_has_seen_enough_is_no_error() {
 }
 
 #[tokio::test]
-async fn secrets_that_a_service_repeats_are_taken_out() {
+async fn secrets_that_a_service_repeats_are_redacted() {
     let server = Server::start(|received| {
         let token = received
             .headers

@@ -28,7 +28,7 @@ fn wait(url: &str, arguments: &[&str], columns: u16) -> Terminal {
 }
 
 #[tokio::test]
-async fn a_terminal_shows_what_is_waited_for_and_only_the_outcome_stays() {
+async fn a_terminal_shows_the_wait_and_keeps_only_the_result() {
     let service = with_runs(["trn.1".to_owned()]).await;
     let arguments = [
         "trn.1",
@@ -128,7 +128,7 @@ async fn in_the_background_nothing_is_shown() {
 }
 
 #[tokio::test]
-async fn nothing_is_shown_where_it_is_not_wanted() {
+async fn no_status_line_if_it_is_not_wanted() {
     let service = with_runs(["trn.1".to_owned()]).await;
     let arguments = [
         "trn.1",

@@ -323,38 +323,38 @@ proptest! {
     #![proptest_config(cases(150, "tests/proptest-regressions/built.txt"))]
 
     #[test]
-    fn a_request_is_found_unfit_exactly_if_the_contract_says_so(request in create()) {
+    fn a_request_is_invalid_exactly_if_it_violates_the_contract(request in create()) {
         let against = wrong("CreateTaskRunRequest", &request);
         prop_assert_eq!(request.problems().is_empty(), against.is_empty(), "{:?} {:?}", request.problems(), against);
     }
 
     #[test]
-    fn a_run_fits(run in run()) {
+    fn a_run_matches_the_contract(run in run()) {
         prop_assert_eq!(wrong("TaskRun", &run), Vec::<String>::new());
     }
 
     #[test]
-    fn a_page_fits(page in page()) {
+    fn a_page_matches_the_contract(page in page()) {
         prop_assert_eq!(wrong("TaskRunSummaryPagedItems", &page), Vec::<String>::new());
     }
 
     #[test]
-    fn a_heartbeat_fits(heartbeat in heartbeat()) {
+    fn a_heartbeat_matches_the_contract(heartbeat in heartbeat()) {
         prop_assert_eq!(wrong("HeartbeatTaskRunRequest", &heartbeat), Vec::<String>::new());
     }
 
     #[test]
-    fn an_answer_to_a_heartbeat_fits(jwt in prop::option::of(secret())) {
+    fn an_answer_to_a_heartbeat_matches_the_contract(jwt in prop::option::of(secret())) {
         prop_assert_eq!(wrong("TaskRunHeartbeat", &TaskRunHeartbeat { jwt }), Vec::<String>::new());
     }
 
     #[test]
-    fn an_error_fits(error in error()) {
+    fn an_error_matches_the_contract(error in error()) {
         prop_assert_eq!(wrong("ErrorResponse", &error), Vec::<String>::new());
     }
 
     #[test]
-    fn what_is_redacted_still_fits(mut run in run()) {
+    fn redacted_values_still_match_the_contract(mut run in run()) {
         run.redact();
         prop_assert_eq!(wrong("TaskRun", &run), Vec::<String>::new());
     }

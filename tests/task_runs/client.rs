@@ -82,7 +82,7 @@ async fn failure(
 }
 
 #[tokio::test]
-async fn each_operation_is_the_contracts_request_and_its_answer_is_read_whole() {
+async fn each_operation_sends_the_contracts_request_and_reads_the_complete_answer() {
     let contract = Contract::load().expect("the contract");
     for (operation, schema, method, path, status) in [
         ("create", "TaskRun", "POST", "/ica/v1/tasks/runs", 201),
@@ -205,7 +205,7 @@ async fn a_run_id_that_would_lead_elsewhere_is_not_sent() {
 }
 
 #[tokio::test]
-async fn a_request_that_breaks_the_contract_is_not_sent() {
+async fn a_request_that_violates_the_contract_is_not_sent() {
     let server = Server::start(|_| json_answer(201, &json!({}))).await;
     let request = CreateTaskRunRequest {
         name: Some("ü".repeat(256)),
@@ -231,7 +231,7 @@ async fn a_request_that_breaks_the_contract_is_not_sent() {
 }
 
 #[tokio::test]
-async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try() {
+async fn every_status_has_the_action_the_services_message_and_a_suggestion() {
     for operation in OPERATIONS {
         for status in [
             300_u16, 304, 307, 400, 401, 403, 404, 405, 408, 409, 410, 422, 425, 429, 500, 502,
@@ -279,7 +279,7 @@ async fn every_status_says_what_was_done_what_the_service_said_and_what_to_try()
 }
 
 #[tokio::test]
-async fn when_to_try_again_is_told() {
+async fn the_time_of_the_next_attempt_is_reported() {
     // The service's clock differs from ours by years, so the client compares the service's dates
     // with each other.
     for (asked, date) in [
@@ -356,7 +356,7 @@ async fn error_bodies_that_are_no_error_response_still_have_a_status() {
 }
 
 #[tokio::test]
-async fn what_a_service_repeats_of_our_secrets_is_taken_out() {
+async fn our_secrets_are_redacted_in_the_services_texts() {
     let echo = |received: &crate::harness::server::Received| {
         let body = String::from_utf8_lossy(&received.body).into_owned();
         let authorization = received.headers["authorization"]
@@ -399,7 +399,7 @@ async fn a_text_of_the_service_is_one_line_and_not_too_long() {
 }
 
 #[tokio::test]
-async fn a_success_that_cant_be_read_is_told_as_one() {
+async fn an_unreadable_success_is_reported_as_a_success() {
     let bodies = [
         ("", "empty"),
         (" [] ", "not the contract's JSON"),
@@ -447,7 +447,7 @@ async fn a_success_that_cant_be_read_is_told_as_one() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_is_not_read_to_its_end() {
+async fn an_endless_body_is_not_read_completely() {
     for (operation, bytes, exceeded) in [
         ("get", 8 << 20, "larger than 8 MiB"),
         (
@@ -488,7 +488,7 @@ async fn the_largest_page_that_is_likely_is_read() {
 }
 
 #[tokio::test]
-async fn without_a_whole_answer_it_is_said_whether_it_may_have_arrived() {
+async fn without_a_complete_answer_the_error_says_if_the_request_may_have_arrived() {
     for operation in OPERATIONS {
         let (error, told) = failure(operation, || Answer::Cut).await;
         assert!(matches!(error, Error::Ambiguous { .. }), "{error:?}");
@@ -519,7 +519,7 @@ async fn each_operation_has_its_own_deadline() {
 }
 
 #[tokio::test]
-async fn where_nobody_listens_nothing_was_sent() {
+async fn without_a_listener_nothing_was_sent() {
     let (port, _socket) = unused_port();
     let url = format!("http://127.0.0.1:{port}").parse().expect("a URL");
     let client = Client::new(url, &Tls::default(), LIMIT).expect("a client");
@@ -545,7 +545,7 @@ async fn where_nobody_listens_nothing_was_sent() {
 }
 
 #[tokio::test]
-async fn a_token_that_no_header_can_carry_is_not_sent_and_not_shown() {
+async fn an_invalid_header_value_as_token_is_not_sent_and_not_shown() {
     let server = Server::start(|_| json_answer(200, &json!({}))).await;
     let token = podbeat_task_runs::Secret::new(format!("{TOKEN}\n"));
     let error = server
@@ -629,7 +629,7 @@ async fn breaking_off(answer: &'static str, end: End) -> Listener {
 /// The service did what the request asked for, and its status line says so. Otherwise podbeat would
 /// repeat an accepted heartbeat until its deadline.
 #[tokio::test]
-async fn behind_a_2xx_the_rest_of_the_answer_may_break_off() {
+async fn after_a_2xx_the_rest_of_the_answer_may_be_cut_off() {
     for (answer, end) in [
         ("HTTP/1.1 200 OK\r\n", End::Closed),
         ("HTTP/1.1 200 OK\r\n", End::Reset),
@@ -674,7 +674,7 @@ async fn behind_a_2xx_the_rest_of_the_answer_may_break_off() {
 /// Without a complete status line, or with another status than 2xx, this is no answer: the client
 /// sends the request again.
 #[tokio::test]
-async fn a_head_that_breaks_off_is_no_answer_otherwise() {
+async fn with_other_statuses_an_incomplete_head_is_no_answer() {
     for answer in [
         "",
         "HTTP/1.1 20",

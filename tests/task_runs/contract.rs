@@ -101,7 +101,7 @@ fn every_member_of_every_schema_is_read_and_written_again() {
 }
 
 #[test]
-fn each_state_of_a_container_too() {
+fn each_state_of_a_container_is_read_and_written_again() {
     let contract = contract();
     for (state, schema) in definition(&contract, "ContainerState")["properties"]
         .as_object()
@@ -116,7 +116,7 @@ fn each_state_of_a_container_too() {
 }
 
 #[test]
-fn each_member_alone_stays_alone_and_null_is_absent_and_what_is_new_is_skipped() {
+fn single_members_are_kept_null_is_absent_and_unknown_members_are_skipped() {
     let contract = contract();
     for (name, schema) in contract.schemas() {
         // It consists of exactly one member.
@@ -381,7 +381,7 @@ fn one_unreadable_time_leaves_the_rest_of_a_list_readable() {
 }
 
 #[test]
-fn a_page_may_have_a_thousand_runs_and_no_more() {
+fn a_page_has_at_most_a_thousand_runs() {
     let page = |runs: usize| json!({"items": vec![json!({}); runs]});
     let read = |runs| serde_json::from_value::<TaskRunSummaryPagedItems>(page(runs));
     assert_eq!(

@@ -69,7 +69,7 @@ fn lives(client: SocketAddr) -> bool {
 }
 
 #[tokio::test]
-async fn what_is_given_up_leaves_the_network_too() {
+async fn a_timed_out_request_leaves_the_network() {
     let attempt = Duration::from_millis(500);
     // Long after the client gave the request up, the system still sends it.
     let stream = given_up(attempt, LIMIT).await;

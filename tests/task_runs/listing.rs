@@ -98,7 +98,7 @@ async fn a_page_is_asked_for_when_it_is_reached_and_is_the_largest() {
 }
 
 #[tokio::test]
-async fn a_token_that_comes_again_ends_the_list_with_an_error_behind_the_runs() {
+async fn a_repeated_page_token_ends_the_list_with_an_error_after_the_runs() {
     let server = Server::start(|_| page(&["a"], Some("again"))).await;
     let (ids, failure) = all(&server, ListTaskRunsQuery::default()).await;
     assert_eq!(ids, ["a", "a"]);
@@ -114,7 +114,7 @@ async fn a_token_that_comes_again_ends_the_list_with_an_error_behind_the_runs() 
 }
 
 #[tokio::test]
-async fn an_error_in_the_middle_comes_behind_the_runs_before_it() {
+async fn an_error_in_the_middle_follows_the_earlier_runs() {
     let server = Server::start(|received| match asked(received) {
         None => page(&["a", "b"], Some("second")),
         Some(_) => error(500),

@@ -45,7 +45,7 @@ pub(crate) fn request() -> CreateTaskRunRequest {
 }
 
 #[test]
-fn debug_shows_none() {
+fn debug_shows_no_secret() {
     let run: TaskRun = serde_json::from_value(planted("TaskRun")).expect("a run");
     let answer: TaskRunHeartbeat =
         serde_json::from_value(planted("TaskRunHeartbeat")).expect("an answer");
@@ -70,7 +70,7 @@ fn debug_shows_none() {
 }
 
 #[test]
-fn what_goes_to_the_service_is_whole_and_what_is_redacted_holds_none() {
+fn requests_are_complete_and_redacted_values_contain_no_secret() {
     let mut request = request();
     let sent = serde_json::to_value(&request).expect("json");
     assert_eq!(sent, planted("CreateTaskRunRequest"));

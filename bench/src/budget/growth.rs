@@ -207,7 +207,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_stretch_grows_from_its_first_warm_look_to_its_last() {
+    fn a_stretch_grows_from_its_first_warm_sample_to_its_last() {
         let looks =
             [(100, 50), (200, 60), (300, 90), (400, 75)].map(|(at, dirty)| Look { at, dirty });
         assert_eq!(growth(&looks, 0), 25.0);

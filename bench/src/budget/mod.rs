@@ -413,7 +413,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_recorded_may_grow_by_its_slack_alone() {
+    fn a_recorded_value_may_grow_only_by_its_slack() {
         let budget = recorded(1000.0);
         for (figure, verdict) in [
             (1000.0, Verdict::Holds),
@@ -452,7 +452,7 @@ mod tests {
     }
 
     #[test]
-    fn the_committed_budgets_are_whole_and_written_as_they_are_read() {
+    fn the_committed_budgets_are_complete_and_written_as_they_are_read() {
         let path = crate::repository().join("bench/budget.json");
         let budgets = read(&path).expect("budgets");
         assert!(

@@ -170,7 +170,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn callgrinds_calls_are_added_up() {
+    fn calls_of_callgrind_are_added_up() {
         let text = "events: Ir\nfn=main\n1 5\ncfn=malloc\ncalls=3 0x1\n1 90\nfn=other\ncfn=realloc\ncalls=2 0\n1 1\n\
                     cfn=free\ncalls=9 0\n1 1\ncfn=malloc\ncalls=1 0\n1 1\nsummary: 1234\ntotals: 1234\n";
         let counts = counted(text).expect("counts");

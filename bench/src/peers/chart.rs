@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn bars_are_as_long_as_their_figures_say() {
+    fn the_lengths_of_bars_match_their_figures() {
         let mut results = Results::default();
         results.add(Subject::Podbeat, Metric::FirstBeat, 5.0);
         results.add(Subject::Go, Metric::FirstBeat, 20.0);

@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn figures_take_the_place_of_figures_and_of_nothing_else() {
+    fn only_the_old_figures_are_replaced() {
         let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
         let put = put(&text, "new\n").expect("a place");
         assert_eq!(put, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn the_page_of_this_repository_has_a_place() {
+    fn the_page_of_this_repository_has_the_marker_lines() {
         let repository = tempfile::tempdir().expect("a directory");
         let docs = repository.path().join("docs");
         fs::create_dir(&docs).expect("made");

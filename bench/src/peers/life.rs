@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
-    async fn a_life_told_right_is_no_complaint_and_each_fault_is_one() {
+    async fn a_correct_life_has_no_complaint_and_each_fault_has_one() {
         let (good, member) = good().await;
         let judged = |received: &[Heartbeat]| judge(received, &member, &script());
         assert_eq!(judged(&good), Vec::<String>::new());

@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_is_told_by_its_version() {
+    fn a_kernel_is_shown_by_its_version() {
         assert_eq!(version("6.1.0-28-cloud-amd64\n"), "6.1.0");
         assert_eq!(version("6.12.9\n"), "6.12.9");
     }

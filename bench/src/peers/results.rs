@@ -387,14 +387,14 @@ mod tests {
     }
 
     #[test]
-    fn the_median_lies_between_the_least_and_the_most() {
+    fn the_median_is_between_the_lowest_and_the_highest() {
         let told = spread(&[4.0, 1.0, 9.0, 2.0]).expect("figures");
         assert_eq!((told.median, told.least, told.most), (3.0, 1.0, 9.0));
         assert_eq!(spread(&[]), None);
     }
 
     #[test]
-    fn ratios_are_of_medians_and_only_of_what_was_measured() {
+    fn ratios_use_medians_and_only_measured_values() {
         let ratios = results().ratios();
         let names: Vec<&str> = ratios.iter().map(|(name, _)| *name).collect();
         assert_eq!(
@@ -411,7 +411,7 @@ mod tests {
     }
 
     #[test]
-    fn every_ratio_has_a_limit_that_a_peer_itself_would_pass() {
+    fn a_peer_itself_exceeds_the_limit_of_every_ratio() {
         let budgets =
             budget::read(&crate::repository().join("bench/budget.json")).expect("budgets");
         for ratio in RATIOS {
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn the_table_has_what_was_measured_and_no_more() {
+    fn the_table_has_only_measured_values() {
         let text = text(&results().table());
         assert!(text.contains("RSS, MiB"), "{text}");
         assert!(
@@ -434,7 +434,7 @@ mod tests {
     }
 
     #[test]
-    fn json_holds_every_figure() {
+    fn json_has_every_figure() {
         let json = results().json(&Machine::here(), &json!({"rounds": 3}));
         assert_eq!(
             json["subjects"]["go"]["rssBytes"]["figures"]

@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_prepared_is_told() {
+    fn an_unprepared_subject_is_reported() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("prepared");
         let missing = Prepared::read(&path).expect_err("no file").to_string();
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_weighs_what_is_in_it() {
+    fn the_size_of_a_directory_is_that_of_its_files() {
         let dir = tempfile::tempdir().expect("a directory");
         fs::create_dir(dir.path().join("deep")).expect("made");
         fs::write(dir.path().join("deep/a"), "abc").expect("written");

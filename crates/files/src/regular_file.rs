@@ -270,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_regular_file_is_refused_and_not_waited_for() {
+    fn other_than_regular_files_are_refused_without_waiting() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = |name: &str| dir.path().join(name);
         fifo(&path("fifo"));
@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_whole_up_to_its_limit_and_through_links() {
+    fn a_file_is_read_completely_up_to_its_limit_and_through_links() {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, link) = (dir.path().join("file"), dir.path().join("link"));
         symlink(&path, &link).expect("a link");
@@ -312,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_replaced_is_whole_has_its_mode_and_follows_no_link() {
+    fn a_replaced_file_is_complete_has_its_mode_and_follows_no_link() {
         let dir = tempfile::tempdir().expect("a directory");
         let (path, other) = (dir.path().join("file"), dir.path().join("other"));
         std::fs::write(&other, "dear").expect("written");
@@ -338,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_is_written_than_may_be() {
+    fn no_more_is_written_than_the_limit() {
         let mut written = Vec::new();
         let mut bounded = Bounded::new(&mut written, 4);
         bounded.write_all(b"1234").expect("it fits");

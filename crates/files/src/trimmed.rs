@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn marks_and_white_space_go_in_any_order_and_nothing_else_does() {
+    fn only_marks_and_white_space_are_trimmed_in_any_order() {
         for (given, expected) in [
             ("token", "token"),
             ("\u{feff}token\r\n", "token"),
@@ -69,7 +69,7 @@ mod tests {
     }
 
     #[test]
-    fn no_certificate_of_a_file_is_hidden_by_a_mark() {
+    fn a_byte_order_mark_hides_no_certificate_of_a_file() {
         let joined = "\u{feff}-----BEGIN A-----\n\u{feff}-----BEGIN B-----\n".as_bytes();
         assert_eq!(pem(joined), b"-----BEGIN A-----\n-----BEGIN B-----\n");
     }

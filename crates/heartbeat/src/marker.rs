@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_is_in_kubernetes_words_and_read_back() {
+    fn a_marker_uses_the_names_of_kubernetes_and_is_read_back() {
         let marker = Marker {
             exit_code: 143,
             signal: Some(15),
@@ -287,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bare_code_says_nothing_else_and_its_files_time_serves_for_comparing() {
+    fn a_bare_code_has_no_other_members_and_uses_the_time_of_its_file() {
         for text in ["3", "3\n", " 3 \r\n", "003"] {
             let found = read("main", text).expect("a marker").expect("written");
             assert_eq!(
@@ -300,14 +300,14 @@ mod tests {
     }
 
     #[test]
-    fn what_isnt_written_yet_is_no_marker_and_no_fault() {
+    fn an_incomplete_marker_is_no_marker_and_no_error() {
         for (name, text) in [("main", ""), ("main", "\n"), ("main.json", "")] {
             assert_eq!(read(name, text), Ok(None));
         }
     }
 
     #[test]
-    fn anything_else_is_told_apart() {
+    fn invalid_markers_are_refused_with_the_reason() {
         let long = "1".repeat(LARGEST + 1);
         for (name, text, expected) in [
             ("main", "-1", NotAMarker::Bare),

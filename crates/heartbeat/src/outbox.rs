@@ -327,7 +327,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn on_overflow_the_first_the_newest_and_every_exit_stay(exits in proptest::collection::vec(any::<bool>(), 1..400)) {
+        fn on_overflow_the_first_the_newest_and_every_exit_are_kept(exits in proptest::collection::vec(any::<bool>(), 1..400)) {
             let mut outbox = Outbox::default();
             prop_assert_eq!(outbox.push(beat(0, Kind::First, false)), vec![]);
             let mut number = 0;
@@ -427,7 +427,7 @@ mod tests {
     proptest! {
 
         #[test]
-        fn no_heartbeat_is_larger_written_down_than_was_reckoned(containers in 0..9usize, message in ".{0,300}\\PC*[\u{0}-\u{1f}\"\\\\]*") {
+        fn no_written_heartbeat_is_larger_than_calculated(containers in 0..9usize, message in ".{0,300}\\PC*[\u{0}-\u{1f}\"\\\\]*") {
             let mut beat = exit(u64::MAX, containers, &message);
             beat.request.nonce = Some(message.clone());
             beat.request.pod_name = Some(message);

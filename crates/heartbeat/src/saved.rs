@@ -309,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_error_repeats_nothing_of_what_the_file_holds() {
+    fn an_error_repeats_nothing_of_the_files_content() {
         let bytes = br#"{"version":1,"taskRunId":"run","renewedToken":"hunter2","machine":{}}"#;
         let error = parse(&mut Cursor::new(bytes)).expect_err("not a token's form");
         let source = error.source().map(ToString::to_string);
@@ -317,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_short_to_write_and_long_to_keep_is_no_journal() {
+    fn a_small_file_that_needs_much_memory_is_refused() {
         let journal = |statuses: &str| {
             format!(
                 r#"{{"version":1,"taskRunId":"run","machine":{{"statuses":[{statuses}],"beats":7}}}}"#

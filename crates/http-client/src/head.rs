@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_http_is_told_at_once_and_what_has_no_end_is_given_up() {
+    async fn other_than_http_is_reported_at_once_and_an_endless_head_is_refused() {
         for (answer, whole) in [
             (b"HTTP/1.1 200 OK\r\nDate: x\r\n\r\nbehind".to_vec(), true),
             (b"SSH-2.0-OpenSSH\r\n".to_vec(), false),

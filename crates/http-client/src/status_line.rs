@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_status_line_counts_once_it_came_whole() {
+    fn a_status_line_counts_only_when_complete() {
         for (came, expected) in [
             ("HTTP/1.1 200 OK\r\n", Looked::Status(200)),
             ("HTTP/1.0 503\n", Looked::Status(503)),
@@ -242,7 +242,7 @@ mod tests {
         #![proptest_config(proptest::prelude::ProptestConfig { failure_persistence: None, ..Default::default() })]
 
         #[test]
-        fn whatever_comes_is_cut_without_effect(bytes: Vec<u8>, cuts in 1_usize..9) {
+        fn the_parts_of_a_response_do_not_affect_its_parsing(bytes: Vec<u8>, cuts in 1_usize..9) {
             prop_assert_eq!(looked(&bytes, cuts), looked(&bytes, usize::MAX));
             let begun = [b"HTTP/1.1 200 OK\r\n", &bytes[..]].concat();
             prop_assert_eq!(looked(&begun, cuts), Looked::Status(200));

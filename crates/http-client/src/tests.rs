@@ -128,7 +128,7 @@ async fn plain_http_to_localhost_connects_to_loopback_alone() {
 }
 
 #[tokio::test]
-async fn an_address_where_nobody_listens_is_passed_over() {
+async fn an_address_without_a_listener_is_skipped() {
     let server = Server::start(|mut stream| async move {
         let _ = head(&mut stream).await;
         let _ = stream.write_all(OK).await;
@@ -262,7 +262,7 @@ async fn a_connection_ends_with_its_body_its_idleness_and_its_client() {
 }
 
 #[tokio::test]
-async fn a_body_without_end_and_without_bytes_is_given_up() {
+async fn an_endless_body_without_bytes_times_out() {
     let server = Server::start(|mut stream| async move {
         let _ = head(&mut stream).await;
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nsome").await;
@@ -288,7 +288,7 @@ async fn a_body_without_end_and_without_bytes_is_given_up() {
 }
 
 #[tokio::test]
-async fn what_came_of_the_answer_is_remembered_when_nothing_more_comes() {
+async fn the_status_of_an_incomplete_answer_is_kept() {
     for (came, expected) in [
         (&b"HTTP/1.1 200 OK\r\nX: "[..], Some(200)),
         (b"HTTP/1.1 200 OK\r\n\0\0\0\r\n\r\n", Some(200)),

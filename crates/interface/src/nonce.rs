@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_nonce_is_one_line_without_what_editors_add() {
+    fn a_nonce_is_one_line_without_marks_and_line_ends() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("nonce");
         let nonce = |text: &str| {

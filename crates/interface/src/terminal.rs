@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn what_acts_is_shown_in_its_place() {
+    fn control_characters_are_shown_as_text() {
         assert_eq!(
             written([&b"a\x1b[2Jb\r\n\tc\x9bd"[..]]),
             "a\u{fffd}[2Jb\u{fffd}\n\tc\u{fffd}d"
@@ -175,7 +175,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_acts_however_it_is_cut(text in hostile::TEXT, at in any::<prop::sample::Index>()) {
+        fn control_characters_are_inert_in_any_split(text in hostile::TEXT, at in any::<prop::sample::Index>()) {
             let (first, rest) = text.as_bytes().split_at(at.index(text.len() + 1));
             let shown = written([first, rest]);
             prop_assert!(!shown.contains(acts_on_lines), "{shown:?}");
@@ -184,7 +184,7 @@ mod tests {
         }
 
         #[test]
-        fn escaped_json_says_the_same(text in hostile::TEXT) {
+        fn escaped_json_has_the_same_value(text in hostile::TEXT) {
             let json = escaped(&serde_json::to_string(&text).expect("JSON"));
             prop_assert!(!json.contains(acts), "{json:?}");
             prop_assert_eq!(serde_json::from_str::<String>(&json).expect("JSON"), text);

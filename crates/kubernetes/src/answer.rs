@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_list_is_taken_apart_wherever_its_parts_end() {
+    async fn a_list_is_parsed_in_any_split() {
         let pods = [pod("a"), json!({"items": [1, {"items": []}]}), pod("b")];
         let answer = json!({"kind": "items", "items": pods, "metadata": {"resourceVersion": "7", "continue": "more"}});
         for text in [
@@ -532,7 +532,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_no_list_is_none() {
+    async fn other_json_than_a_list_is_refused() {
         for text in [
             "",
             "{}",
@@ -554,7 +554,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn nothing_is_read_without_an_end() {
+    async fn every_read_has_a_limit() {
         let part = || vec![b' '; 1 << 20];
         let many = |first: &str| {
             let parts = std::iter::once(first.as_bytes().to_vec());
@@ -591,7 +591,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_watch_is_read_line_by_line_however_it_comes() {
+    async fn a_watch_is_read_line_by_line_in_any_split() {
         let lines = [
             json!({"type": "ADDED", "object": pod("a")}).to_string(),
             String::new(),
@@ -677,7 +677,7 @@ mod tests {
 
         /// The items are those that a parser of the whole response finds.
         #[test]
-        fn items_are_those_of_the_whole(names in proptest::collection::vec("[\"\\\\\\[\\]{},:a]{0,8}", 0..6), at_once in 1_usize..40) {
+        fn parsed_items_equal_those_of_the_whole_list(names in proptest::collection::vec("[\"\\\\\\[\\]{},:a]{0,8}", 0..6), at_once in 1_usize..40) {
             let pods: Vec<Value> = names.iter().map(|name| json!({"items": [name], name.as_str(): {"b": name}})).collect();
             let text = json!({"a": names, "items": pods, "z": {"items": names}}).to_string();
             let mut found = Vec::new();

@@ -294,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_that_isnt_a_name_gets_into_the_role() {
+    fn the_role_contains_only_valid_names() {
         for message in [
             "no user",
             r#"User "system:serviceaccount:a"#,

@@ -292,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn several_kubeconfigs_are_joined_and_one_that_is_missing_is_passed_over() {
+    fn several_kubeconfigs_are_merged_and_a_missing_one_is_skipped() {
         let dir = tempfile::tempdir().expect("a directory");
         let file = |name: &str, context: &str| {
             let path = dir.path().join(name);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn marks_hide_nothing_and_pipes_are_not_waited_for() {
+    fn byte_order_marks_hide_nothing_and_pipes_do_not_block() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = |name: &str| dir.path().join(name);
         let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("written");

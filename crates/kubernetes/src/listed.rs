@@ -513,7 +513,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_read_beside_the_agents_slice() {
+    fn the_additional_members_are_read() {
         let pod = json!({
             "metadata": {"name": "p", "namespace": "n", "creationTimestamp": "2026-11-24T00:00:00Z",
                          "annotations": {"a": "1", TASK_RUN_ID: "trn.1"}},
@@ -597,7 +597,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pod_of_which_too_much_would_be_kept_is_still_told_apart() {
+    fn a_pod_that_is_too_large_to_keep_is_still_identified() {
         let message = "x".repeat(1 << 20);
         let pod = json!({
             "metadata": {"name": "p", "namespace": "n", "uid": "u", "annotations": {TASK_RUN_ID: "trn.1"}},

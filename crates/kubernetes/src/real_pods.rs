@@ -41,7 +41,7 @@ mod completion {
     }
 
     #[test]
-    fn real_ends_are_ends_and_real_restarts_are_none() {
+    fn recorded_ends_are_ends_and_recorded_restarts_are_not() {
         for name in [
             "e2e/fail-plain",
             "e2e/oom-main-native",
@@ -96,7 +96,7 @@ mod completion {
     }
 
     #[test]
-    fn every_task_container_counts_and_none_at_all_is_no_end() {
+    fn every_task_container_must_end_and_a_task_without_containers_never_ends() {
         let one = Captured::when("e2e/two-mains-native", "first", "terminated");
         assert!(
             one.said("/status/containerStatuses/1/state/running")
@@ -137,7 +137,7 @@ mod completion {
     }
 
     #[test]
-    fn ephemeral_containers_and_other_native_sidecars_never_hold_the_end_back() {
+    fn ephemeral_containers_and_other_native_sidecars_never_delay_the_end() {
         let debugger =
             json!([{"name": "debugger", "image": "busybox", "targetContainerName": "main"}]);
         let running = json!([{"name": "debugger", "state": {"running": {"startedAt": "2026-11-24T01:52:40Z"}}}]);
@@ -217,7 +217,7 @@ mod request {
     }
 
     #[test]
-    fn nothing_is_told_of_what_the_api_says_nothing_of() {
+    fn containers_without_a_status_are_not_reported() {
         assert_eq!(
             told(&Captured::new("e2e/two-mains-native"), Report::All),
             json!([])

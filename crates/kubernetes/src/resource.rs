@@ -669,7 +669,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_read_is_kept_of_the_metadata() {
+    fn only_the_needed_metadata_is_kept() {
         // The captures were recorded without managedFields, but every API server writes them.
         let fields = json!([{"manager": "kubelet", "operation": "Update"}]);
         let pod = Captured::when("e2e/job-indexed-native", "main", "running")
@@ -702,7 +702,7 @@ mod tests {
 
     #[cfg(feature = "kubeconfig")]
     #[test]
-    fn the_object_means_what_the_pod_means_and_holds_nothing_else() {
+    fn the_object_has_the_meaning_of_the_pod_and_nothing_else() {
         for name in podbeat_lab::capture::Capture::names().expect("captures") {
             let capture = podbeat_lab::capture::Capture::named(&name).expect("a capture");
             for shown in capture.pods() {
@@ -799,7 +799,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_of_a_pod_has_an_end() {
+    fn the_kept_part_of_a_pod_is_bounded() {
         let long = "x".repeat(MOST_TEXT + 1);
         for (pod, why) in [
             (

@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_job_controller_made_is_no_jobs() {
+    fn a_pod_without_the_jobs_controller_does_not_belong_to_the_job() {
         let of = |metadata: Value| {
             let pod: Pod = serde_json::from_value(json!({"metadata": metadata})).expect("a pod");
             job_pod(&pod)

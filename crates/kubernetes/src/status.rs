@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_says_nothing_of_has_no_state() {
+    fn a_container_without_a_status_has_no_state() {
         let without = |seen: &Observation| {
             seen.containers
                 .iter()
@@ -475,7 +475,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_sidecar_and_elsewhere_are_told_apart() {
+    fn plain_native_and_absent_sidecars_are_distinguished() {
         assert_eq!(
             Captured::new("e2e/fail-plain").observe().sidecar,
             Sidecar::Plain

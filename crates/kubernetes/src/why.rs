@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn what_real_kubelets_say() {
+    fn recorded_reasons_of_real_kubelets() {
         let pod = Captured::last("e2e/deadline-native");
         assert_eq!(said(&pod), json!([{"reason": "DeadlineExceeded"}]));
         let message = "Pod was active on the node longer than the specified deadline";
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_keeps_the_task_from_running_is_said_of_other_containers() {
+    fn of_other_containers_only_reasons_that_block_the_task_are_reported() {
         let waits = |reason: &str| json!({"waiting": {"reason": reason, "message": "m"}});
         let setup = |state: Value| {
             let pod = Captured::when("e2e/failed-init", "setup", "running");
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pods_own_reason_comes_first_and_empty_words_say_nothing() {
+    fn the_pods_own_reason_is_first_and_empty_reasons_are_ignored() {
         let condition =
             |kind: &str, status: &str| json!({"type": kind, "status": status, "reason": "Any"});
         let pod = Captured::new("e2e/evict-plain")

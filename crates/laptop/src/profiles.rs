@@ -514,7 +514,7 @@ mod tests {
     }
 
     #[test]
-    fn a_profile_gives_what_neither_flags_nor_variables_give() {
+    fn flags_and_variables_take_precedence_over_a_profile() {
         let home = Home::with(FILE);
         let some = |text: &str| Some(text.to_owned());
         let staging = vec![
@@ -641,7 +641,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_in_the_file_is_named_by_its_place_and_never_by_its_value() {
+    fn errors_in_the_file_show_the_position_and_never_the_value() {
         for (text, expected) in [
             (
                 "profiles: {a: {url: https://h, ulr: hunter2}}",

@@ -190,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_standard_forbids_is_not() {
+    fn values_that_the_standard_forbids_are_refused() {
         let zeros = ["0".repeat(32), "0".repeat(16)];
         for (text, why) in [
             (String::new(), Unfit::Form),
@@ -230,7 +230,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_does_harm(text in hostile::TEXT, digits in "[0-9a-fA-F-]{50,60}") {
+        fn any_text_is_parsed_or_refused(text in hostile::TEXT, digits in "[0-9a-fA-F-]{50,60}") {
             let _ = (read(&text), read(&digits));
         }
     }

@@ -609,7 +609,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_are_told_apart() {
+    fn documents_are_separated() {
         let yaml =
             "---\n# nothing\n---\nkind: Job\nmetadata: {name: one}\nspec: {template: {spec: {}}}\n";
         let all = objects(yaml).expect("YAML");

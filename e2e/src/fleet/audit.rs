@@ -107,7 +107,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_watch_counts_once_and_others_dont() {
+    fn a_watch_is_counted_once_and_other_requests_are_not() {
         let line = |id: &str, verb: &str, uri: &str, agent: &str, stage: &str| {
             format!(
                 r#"{{"auditID":"{id}","stage":"{stage}","verb":"{verb}","requestURI":"{uri}","userAgent":"{agent}","objectRef":{{"resource":"pods"}},"requestReceivedTimestamp":"2026-01-01T00:00:0{id}.000000Z"}}"#

@@ -434,7 +434,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_fit_for_a_namespace() {
+    fn names_are_unique_and_valid_for_a_namespace() {
         let names: Vec<String> = list().into_iter().map(|(name, _)| name).collect();
         let mut unique = names.clone();
         unique.sort();
@@ -455,7 +455,7 @@ mod tests {
     /// If no life of [`FACTS`] shows a fact, only `just nightly` would notice that the fact
     /// changed.
     #[test]
-    fn the_lives_of_each_change_show_every_fact() {
+    fn the_scenarios_of_each_change_cover_every_fact() {
         let names: Vec<String> = list().into_iter().map(|(name, _)| name).collect();
         for life in FACTS {
             assert!(names.iter().any(|name| name == life), "{life} is one life");
@@ -478,7 +478,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scenario_is_asked_for_as_a_whole_or_by_kind() {
+    fn a_scenario_is_selected_as_a_whole_or_by_kind() {
         let names = |chosen: &str| -> Vec<String> {
             turns(&[chosen.to_owned()]).iter().map(Turn::name).collect()
         };

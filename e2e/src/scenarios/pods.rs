@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_setting_stands_in_place_of_the_default() {
+    fn a_setting_replaces_the_default() {
         let plan = Plan::new(Kind::Plain, "true")
             .setting("TASK_RUN_ID", "r")
             .setting("PODBEAT_INTERVAL", "9s");
@@ -339,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wrapper_stands_before_the_tasks_command_only() {
+    fn only_the_tasks_command_gets_the_wrapper() {
         let spec = Plan::new(Kind::Native, "exit 3")
             .markers()
             .spec("https://s");

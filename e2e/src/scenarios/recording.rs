@@ -350,7 +350,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pod_is_told_on_one_line() {
+    fn a_pod_is_described_on_one_line() {
         let pod = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}, "status": {"phase": "Running",
             "initContainerStatuses": [{"name": "podbeat", "restartCount": 1, "state": {"running": {}}}],
             "containerStatuses": [{"name": "main", "state": {"terminated": {"exitCode": 3, "reason": "Error"}}},
@@ -368,7 +368,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_log_outlives_the_pod_that_wrote_it() {
+    async fn a_log_is_kept_after_its_pod_is_deleted() {
         let dir = tempfile::tempdir().expect("a directory");
         let (pods, kept) = (dir.path().join("pods"), dir.path().join("kept"));
         let log = pods.join("ns_task_uid-1/main");

@@ -163,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_that_is_passed_is_told() {
+    fn an_exceeded_limit_is_reported() {
         let mut figures = Figures::default();
         figures.add("told", 3.0, "ms", Limit::None);
         figures.add("kept", 1.2, "", Limit::AtMost(1.2));

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_lost_or_told_twice_is_found() {
+    fn lost_and_repeated_changes_are_found() {
         let beat = |step| heartbeat(0, 0, step, false);
         assert_eq!(received(&[beat(0), beat(2)]).lost(2), 1);
         assert_eq!(received(&[beat(0), refused(beat(1)), beat(2)]).lost(2), 1);
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn one_final_is_the_last_word() {
+    fn exactly_one_final_comes_last() {
         let end = || heartbeat(0, 0, LAST, true);
         assert_eq!(received(&[end()]).without_one_final(), 0);
         assert_eq!(received(&[end(), end()]).without_one_final(), 1);
@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn who_doesnt_heed_retry_after_is_found() {
+    fn agents_that_ignore_retry_after_are_found() {
         let beat = |seconds| heartbeat(seconds, 0, 0, false);
         assert_eq!(
             received(&[refused(beat(0)), beat(10), beat(11)]).too_early(),

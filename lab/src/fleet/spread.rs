@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_even_is_told_from_what_comes_in_bunches() {
+    fn even_arrivals_are_distinguished_from_bunches() {
         let mut rng = fastrand::Rng::with_seed(1);
         let even = Spread::of((0..10_000).map(|_| at(5.0 + 30.0 * rng.f64())), at(5.0), 30);
         assert_eq!(even.total(), 10_000);
@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn of_nothing_nothing_is_told() {
+    fn no_arrivals_give_zeros() {
         let none = Spread::of([], Duration::ZERO, 10);
         assert_eq!(
             (none.total(), none.most_to_mean(), none.dispersion()),

@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn the_key_brings_a_cookie_and_the_cookie_is_good_for_its_time_and_service() {
+    fn the_key_gives_a_cookie_that_is_valid_for_its_time_and_service() {
         let access_here = access("127.0.0.1:8080", SECRET);
         for wrong in ["", "x", &access("127.0.0.1:8080", SECRET).key] {
             assert_eq!(access_here.admit(wrong, now()), None, "{wrong}");
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn another_origins_page_is_known_by_what_its_browser_says() {
+    fn another_origins_page_is_recognized_by_the_browsers_headers() {
         for (site, elsewhere) in [
             ("same-origin", false),
             ("none", false),

@@ -525,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn the_pages_are_as_they_were_read() {
+    fn the_pages_match_their_snapshots() {
         let played = played("align");
         let broken = |page: String| page.replace("><", ">\n<");
         insta::assert_snapshot!("runs", broken(runs(&Overview::of(&played.0, None), at(70))));
@@ -533,7 +533,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_comes_from_outside_is_text() {
+    fn text_from_outside_never_becomes_markup() {
         for hostile in HOSTILE {
             let played = played(hostile);
             let detail = detail(&played, hostile);
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_open_page_is_told_changes_only_with_what_there_is_to_see() {
+    fn an_open_page_gets_updates_only_for_visible_changes() {
         let (mut store, received) = played("align");
         let picture = runs_picture(&Overview::of(&store, None));
         assert_eq!(picture, runs_picture(&Overview::of(&store, None)));
@@ -594,7 +594,7 @@ mod tests {
     }
 
     #[test]
-    fn no_more_than_the_newest_are_shown_and_it_is_said() {
+    fn only_the_newest_runs_are_shown_with_a_note() {
         let mut store = store();
         for nth in 0..250 {
             store

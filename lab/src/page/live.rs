@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_many_changes_a_few_events_are_made_and_the_last_tells_the_newest_state() {
+    async fn many_changes_cause_few_events_and_the_last_has_the_newest_state() {
         let runs = Runs::new();
         let mut stream = stream_of(&runs).await;
         assert!(stream.next().await.expect("all").contains("No run yet"));
@@ -281,7 +281,7 @@ mod tests {
     /// A slow reader gets fewer events, and the newest state in the end. Nothing accumulates beyond
     /// what the connection buffers: about 16 parts in the server, and the system's buffers.
     #[tokio::test(flavor = "multi_thread")]
-    async fn who_reads_slowly_gets_the_newest_state_and_no_queue() {
+    async fn a_slow_reader_gets_the_newest_state_and_no_queue() {
         const ROUNDS: i32 = 32;
         const LIMIT: Duration = Duration::from_secs(60);
         let runs = Runs::new();
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stream_that_has_nothing_to_tell_is_kept_alive() {
+    async fn an_idle_stream_is_kept_alive() {
         let runs = Runs::new();
         let mut stream = stream_of(&runs).await;
         stream.next().await.expect("all");
@@ -365,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn first_all_is_told_and_then_what_is_different() {
+    fn the_first_event_has_everything_and_later_events_only_changes() {
         let mut told = Told::default();
         assert_eq!(
             told.tell(picture("2", &[(2, "b"), (1, "a")])),

@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_can_not_be_seen_is_written_out() {
+    fn invisible_characters_are_escaped() {
         assert_eq!(
             shown("a\u{202e}b\0\n\u{200b}é日👍", 100),
             "a\\u{202e}b\\u{0}\\u{a}\\u{200b}é日👍"

@@ -309,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn of_what_is_large_only_the_beginning_is_shown() {
+    fn only_the_beginning_of_large_values_is_shown() {
         let status = r#"{"name":"c"}"#;
         let body = format!(
             r#"{{"nonce":"{}","containerStatus":[{}]}}"#,

@@ -632,7 +632,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_taken_in_every_type_that_the_contract_lists() {
+    fn json_is_accepted_with_every_content_type_of_the_contract() {
         for listed in [
             "application/json",
             "Application/JSON; charset=UTF-8",
@@ -655,7 +655,7 @@ mod tests {
     }
 
     #[test]
-    fn accept_is_heard() {
+    fn the_accept_header_is_respected() {
         for taken in [
             "application/json",
             "*/*",
@@ -681,7 +681,7 @@ mod tests {
     }
 
     #[test]
-    fn a_query_is_read_whole_or_refused() {
+    fn a_query_is_read_completely_or_refused() {
         let asked = query(Some(
             "names=a,b+c&status=Running&acls=x&sort=timeCreated%20desc,name&pageSize=3",
         ))
@@ -741,7 +741,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_may_be_written_with_a_fraction_of_nothing() {
+    fn whole_numbers_may_have_a_zero_fraction() {
         let told = beat(&json!({"jobRetryCount": 2.0, "containerStatus": [
             {"name": "a", "state": {"terminated": {"exitCode": 3.0}}}, {"name": "b", "state": {"running": {}}}, {}]}));
         assert_eq!(told.retry_count, Some(2));

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_its_runs_until_it_expires_and_nobody_elses() {
+    fn a_token_is_valid_only_for_its_run_until_it_expires() {
         let issuer = Issuer::new(&[7; KEY_BYTES]);
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a time");
         let hour = Duration::from_secs(3600);

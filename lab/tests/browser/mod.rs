@@ -230,7 +230,7 @@ async fn no_complaints(browser: &Browser, service: &Service) {
 /// agent is killed, the page shows TimedOut.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
-async fn an_agent_is_seen_to_run_and_its_silence_to_time_out() {
+async fn the_page_shows_a_running_agent_and_its_timeout() {
     let agent = std::env::var("PODBEAT_BINARY")
         .expect("PODBEAT_BINARY names the agent; `just page-test` sets it");
     let service = Service::start(&["--heartbeat-timeout", "3s"]).await;
@@ -366,7 +366,7 @@ async fn the_page_of_a_run_is_live() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
-async fn with_scripting_off_it_shows_the_moment() {
+async fn without_scripting_it_shows_the_state_at_loading() {
     let service = Service::start(&[]).await;
     let browser =
         Browser::with(json!({"profile.managed_default_content_settings.javascript": 2})).await;
@@ -465,7 +465,7 @@ async fn hostile_names_are_inert() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
-async fn it_is_live_again_after_the_service_was_away() {
+async fn it_is_live_again_after_an_outage_of_the_service() {
     let dir = tempfile::tempdir().expect("a directory");
     let data = dir.path().join("runs.sqlite");
     let with_data = ["--data", path(&data)];

@@ -411,7 +411,7 @@ fn the_first_goes_out_at_once_before_any_observation() {
 }
 
 #[test]
-fn then_at_the_interval_with_jitter() {
+fn later_heartbeats_follow_at_the_interval_with_jitter() {
     let mut bench = Bench::started(settings());
     let mut times = vec![];
     for _ in 0..200 {
@@ -437,7 +437,7 @@ fn then_at_the_interval_with_jitter() {
 }
 
 #[test]
-fn a_lone_change_goes_out_without_delay() {
+fn a_single_change_is_sent_without_delay() {
     let mut bench = Bench::started(settings());
     bench.pass(5.0);
     bench.on(shown(WAITING).event());
@@ -464,7 +464,7 @@ fn changes_soon_after_a_send_are_collected() {
 }
 
 #[test]
-fn a_terminated_never_waits() {
+fn a_terminated_state_never_waits() {
     let mut bench = Bench::started(settings());
     bench.pass(0.1);
     let crash = Shown {
@@ -477,7 +477,7 @@ fn a_terminated_never_waits() {
 }
 
 #[test]
-fn what_isnt_reported_is_no_change() {
+fn a_change_of_an_unreported_member_is_no_change() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(RUNNING).event());
@@ -492,7 +492,7 @@ fn what_isnt_reported_is_no_change() {
 }
 
 #[test]
-fn an_exit_that_only_last_state_shows_is_a_heartbeat_of_its_own_and_told_once() {
+fn an_exit_only_in_last_state_is_sent_once_in_its_own_heartbeat() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(Shown {
@@ -523,7 +523,7 @@ fn an_exit_that_only_last_state_shows_is_a_heartbeat_of_its_own_and_told_once() 
 }
 
 #[test]
-fn an_exit_that_was_seen_is_not_told_again_from_last_state() {
+fn an_exit_that_was_seen_is_not_sent_again_from_last_state() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(Shown {
@@ -545,7 +545,7 @@ fn an_exit_that_was_seen_is_not_told_again_from_last_state() {
 }
 
 #[test]
-fn states_that_nobody_confirms_grow_too_old_to_be_sent() {
+fn unconfirmed_states_become_too_old_to_be_sent() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(RUNNING).event());
@@ -659,7 +659,7 @@ fn an_outage_loses_no_transition_and_keeps_their_order() {
 }
 
 #[test]
-fn retry_after_is_honoured() {
+fn retry_after_is_respected() {
     let mut bench = Bench::new(settings());
     bench.answer(Answer::Unavailable {
         status: 429,
@@ -682,7 +682,7 @@ fn retry_after_is_honoured() {
 }
 
 #[test]
-fn those_who_were_told_the_same_come_back_one_by_one() {
+fn agents_with_the_same_retry_after_return_one_by_one() {
     let back_after = |seed: u64| {
         let mut bench = Bench::seeded(settings(), seed);
         bench.answer(Answer::Unavailable {
@@ -780,7 +780,7 @@ fn a_run_is_orphaned_after_three_answers_over_thirty_seconds_and_never_on_one() 
 }
 
 #[test]
-fn a_signal_makes_news_urgent_and_nothing_else_does() {
+fn only_a_signal_makes_an_update_urgent() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
     bench.accept_all();
@@ -794,7 +794,7 @@ fn a_signal_makes_news_urgent_and_nothing_else_does() {
 }
 
 #[test]
-fn an_accepted_heartbeat_between_takes_the_doubt_away() {
+fn an_accepted_heartbeat_in_between_resets_the_refusals() {
     let mut bench = Bench::new(settings());
     for _ in 0..20 {
         bench.answer(Answer::Disowned { status: 409 });
@@ -807,7 +807,7 @@ fn an_accepted_heartbeat_between_takes_the_doubt_away() {
 }
 
 #[test]
-fn an_attempt_without_an_answer_is_given_up_and_tried_again() {
+fn an_attempt_without_an_answer_times_out_and_is_retried() {
     let mut bench = Bench::new(settings());
     bench.pass(9.9);
     assert_eq!(bench.aborts, 0);
@@ -817,7 +817,7 @@ fn an_attempt_without_an_answer_is_given_up_and_tried_again() {
 }
 
 #[test]
-fn a_late_answer_of_an_aborted_attempt_means_nothing() {
+fn a_late_answer_of_an_aborted_attempt_is_ignored() {
     let mut bench = Bench::new(settings());
     bench.pass(11.0);
     assert_eq!(bench.in_flight, Some(2));
@@ -831,7 +831,7 @@ fn a_late_answer_of_an_aborted_attempt_means_nothing() {
 // ---- the last heartbeat ----
 
 #[test]
-fn a_native_sidecar_sends_the_final_with_the_exit_code_idles_and_ends_on_sigterm() {
+fn a_native_sidecar_sends_the_final_with_the_exit_code_and_ends_on_sigterm() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(RUNNING).event());
@@ -851,7 +851,7 @@ fn a_native_sidecar_sends_the_final_with_the_exit_code_idles_and_ends_on_sigterm
 }
 
 #[test]
-fn a_plain_sidecar_leaves_by_itself_after_the_final() {
+fn a_plain_sidecar_exits_by_itself_after_the_final() {
     let mut bench = Bench::ready(settings());
     bench.on(plain(&terminated(0)).event());
     bench.accept_all();
@@ -860,7 +860,7 @@ fn a_plain_sidecar_leaves_by_itself_after_the_final() {
 }
 
 #[test]
-fn what_waits_goes_before_the_final() {
+fn waiting_heartbeats_are_sent_before_the_final() {
     let mut bench = Bench::new(settings());
     bench.answer(Answer::NotSent);
     bench.pass(0.3);
@@ -917,7 +917,7 @@ fn sigterm_before_the_event_that_shows_the_end_waits_for_it() {
 }
 
 #[test]
-fn a_native_sidecar_waits_a_second_looks_once_and_sends_what_it_knows() {
+fn a_native_sidecar_waits_a_second_reads_once_and_sends_the_known_states() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(RUNNING).event());
@@ -948,7 +948,7 @@ fn a_native_sidecar_waits_a_second_looks_once_and_sends_what_it_knows() {
 }
 
 #[test]
-fn a_look_that_never_answers_doesnt_hold_the_final_up() {
+fn a_read_without_an_answer_does_not_delay_the_final() {
     let mut bench = Bench::started(settings());
     bench.on(shown(RUNNING).event());
     bench.pass(0.3);
@@ -961,7 +961,7 @@ fn a_look_that_never_answers_doesnt_hold_the_final_up() {
 }
 
 #[test]
-fn a_plain_sidecar_waits_for_fresher_states_as_long_as_the_grace_allows() {
+fn a_plain_sidecar_waits_for_newer_states_within_the_grace() {
     let mut bench = Bench::ready(settings());
     bench.on(plain(RUNNING).event());
     bench.accept();
@@ -995,7 +995,7 @@ fn a_second_sigterm_shortens_the_wait() {
 }
 
 #[test]
-fn sigterm_before_anything_was_seen_looks_and_sends() {
+fn sigterm_before_the_first_states_reads_and_sends() {
     let mut bench = Bench::started(settings());
     bench.on(Event::Signal);
     assert_eq!(bench.looks.len(), 1);
@@ -1008,7 +1008,7 @@ fn sigterm_before_anything_was_seen_looks_and_sends() {
 }
 
 #[test]
-fn a_plain_sidecar_that_learns_so_only_after_sigterm_waits_for_fresher_states_too() {
+fn a_sidecar_that_turns_out_plain_after_sigterm_waits_for_newer_states() {
     let mut bench = Bench::started(settings());
     bench.on(Event::Signal);
     assert_eq!(bench.looks.len(), 1);
@@ -1070,7 +1070,7 @@ fn a_final_that_cant_be_delivered_ends_in_time_and_with_the_body() {
 }
 
 #[test]
-fn a_hanging_request_doesnt_keep_the_final_from_its_deadline() {
+fn a_hanging_request_does_not_delay_the_final_past_its_deadline() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(WAITING).event());
@@ -1092,7 +1092,7 @@ fn a_hanging_request_doesnt_keep_the_final_from_its_deadline() {
 }
 
 #[test]
-fn a_refused_final_goes_once_more_without_container_status_and_then_no_more() {
+fn a_refused_final_is_sent_once_more_without_container_status() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(&terminated(3)).event());
@@ -1123,7 +1123,7 @@ fn a_plain_sidecar_whose_final_is_refused_ends_at_once() {
 }
 
 #[test]
-fn a_final_that_may_have_arrived_is_taken_as_accepted_when_the_run_is_closed() {
+fn a_final_that_may_have_arrived_counts_as_accepted_if_the_run_is_closed() {
     for (status, arrived) in [
         (None, true),
         (Some(500), false),
@@ -1143,7 +1143,7 @@ fn a_final_that_may_have_arrived_is_taken_as_accepted_when_the_run_is_closed() {
 }
 
 #[test]
-fn a_final_says_what_became_known_while_it_could_not_be_sent() {
+fn a_final_includes_states_from_the_time_it_could_not_be_sent() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(RUNNING).event());
@@ -1166,7 +1166,7 @@ fn a_final_says_what_became_known_while_it_could_not_be_sent() {
 }
 
 #[test]
-fn a_pod_that_is_gone_gets_its_final_with_the_last_states() {
+fn a_deleted_pod_gets_its_final_with_the_last_states() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(shown(RUNNING).event());
@@ -1179,7 +1179,7 @@ fn a_pod_that_is_gone_gets_its_final_with_the_last_states() {
 }
 
 #[test]
-fn a_pod_that_was_never_seen_is_not_taken_for_gone() {
+fn a_pod_that_was_never_seen_is_not_treated_as_deleted() {
     let mut bench = Bench::started(settings());
     bench.on(Event::Gone(None));
     bench.on(Shown {
@@ -1209,7 +1209,7 @@ fn another_pod_under_our_name_is_never_reported_and_ends_ours() {
 }
 
 #[test]
-fn under_on_failure_a_crash_is_no_end_and_success_is() {
+fn with_on_failure_a_success_is_the_end_and_a_crash_is_not() {
     let mut bench = Bench::started(settings());
     bench.pass(1.0);
     bench.on(Shown {
@@ -1243,7 +1243,7 @@ fn outside_a_pod_the_uid_is_learned() {
 }
 
 #[test]
-fn no_more_than_patience_for_a_plain_sidecars_final() {
+fn a_plain_sidecar_gives_up_its_final_after_the_patience() {
     let mut bench = Bench::ready(settings());
     bench.on(plain(&terminated(0)).event());
     for _ in 0..2000 {
@@ -1289,7 +1289,7 @@ fn given_up_at(shown: &Shown) -> f64 {
 }
 
 #[test]
-fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_at_least() {
+fn the_deadline_is_the_earliest_known_but_at_least_what_the_kubelet_leaves() {
     let plain = |deletion: Option<f64>, given: Option<u64>| Shown {
         native: false,
         deletion,
@@ -1341,7 +1341,7 @@ fn the_deadline_is_the_earliest_that_anything_tells_but_what_the_kubelet_leaves_
 }
 
 #[test]
-fn a_native_sidecars_final_is_on_its_way_before_two_seconds_are_over_whatever_is_known() {
+fn a_native_sidecar_always_sends_its_final_within_two_seconds() {
     for deletion in [None, Some(30.0), Some(0.5)] {
         let mut bench = Bench::ready(settings());
         bench.on(Shown {
@@ -1363,7 +1363,7 @@ proptest! {
     /// Whatever the pod and the clocks say, and however the service fails, podbeat ends before its
     /// grace period does, with time left to log it.
     #[test]
-    fn nothing_is_waited_for_past_the_grace(
+    fn no_wait_exceeds_the_grace(
         native: bool,
         grace in prop::sample::select(vec![0_u64, 1, 2, 5, 30, 600]),
         given in prop::option::of(prop::sample::select(vec![0_u64, 1, 5, 600])),
@@ -1432,7 +1432,7 @@ fn behind_a_lost_request() -> Bench {
 }
 
 #[test]
-fn behind_a_request_that_may_arrive_late_the_final_goes_once_more() {
+fn the_final_is_repeated_if_an_earlier_request_may_arrive_late() {
     let mut bench = behind_a_lost_request();
     let sent = bench.sent.len();
     assert!(bench.stopped_watching);
@@ -1457,7 +1457,7 @@ fn behind_a_request_that_may_arrive_late_the_final_goes_once_more() {
 }
 
 #[test]
-fn what_held_a_request_up_may_hold_it_until_another_is_accepted() {
+fn a_lost_request_may_arrive_late_until_another_is_accepted() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
     // The change gets no answer. After that, nothing reaches the service for minutes.
@@ -1498,7 +1498,7 @@ fn what_held_a_request_up_may_hold_it_until_another_is_accepted() {
 }
 
 #[test]
-fn a_final_without_a_lost_request_before_it_goes_once() {
+fn a_final_without_an_earlier_lost_request_is_sent_once() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(&terminated(0)).event());
     bench.accept();
@@ -1507,7 +1507,7 @@ fn a_final_without_a_lost_request_before_it_goes_once() {
 }
 
 #[test]
-fn sigterm_brings_the_repetition_forward_and_the_grace_ends_it() {
+fn sigterm_repeats_the_final_earlier_and_the_grace_limits_it() {
     let mut bench = behind_a_lost_request();
     let sent = bench.sent.len();
     let signalled = bench.now;
@@ -1560,7 +1560,7 @@ fn a_run_that_is_closed_to_the_repetition_is_closed_to_a_late_request_too() {
 // ---- age ----
 
 #[test]
-fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
+fn after_a_long_outage_exits_are_sent_and_old_states_are_not() {
     let mut bench = Bench::ready(settings());
     let crash =
         |id: &str| format!(r#""state":{{"terminated":{{"exitCode":1,"containerID":"{id}"}}}}"#);
@@ -1605,7 +1605,7 @@ fn after_a_long_outage_exits_are_told_and_old_states_are_not() {
 }
 
 #[test]
-fn a_final_tells_no_state_that_nobody_has_confirmed_for_too_long() {
+fn a_final_omits_states_that_were_unconfirmed_for_too_long() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
     bench.accept();
@@ -1679,7 +1679,7 @@ fn without_a_journal_nothing_is_persisted() {
 }
 
 #[test]
-fn what_waited_at_a_crash_goes_out_after_it_with_the_same_nonce() {
+fn heartbeats_that_waited_at_a_crash_are_sent_later_with_the_same_nonce() {
     let mut bench = Bench::ready(journaled());
     for main in [WAITING, RUNNING] {
         bench.on(Shown {
@@ -1713,7 +1713,7 @@ fn what_waited_at_a_crash_goes_out_after_it_with_the_same_nonce() {
 }
 
 #[test]
-fn an_exit_that_was_told_before_a_crash_is_not_told_again() {
+fn an_exit_that_was_sent_before_a_crash_is_not_sent_again() {
     let mut bench = Bench::ready(journaled());
     let always = |main: &str| Shown {
         policy: "Always",
@@ -1754,7 +1754,7 @@ fn nothing_after_an_accepted_final_however_often_the_process_restarts() {
 }
 
 #[test]
-fn a_plain_sidecar_that_restarts_after_its_final_leaves_at_once() {
+fn a_plain_sidecar_that_restarts_after_its_final_exits_at_once() {
     let mut bench = Bench::ready(journaled());
     bench.on(plain(&terminated(0)).event());
     bench.accept();
@@ -1766,7 +1766,7 @@ fn a_plain_sidecar_that_restarts_after_its_final_leaves_at_once() {
 }
 
 #[test]
-fn a_final_in_flight_at_a_crash_goes_out_again_and_its_nonce_tells_the_two_are_one() {
+fn a_final_in_flight_at_a_crash_is_sent_again_with_the_same_nonce() {
     let mut bench = Bench::ready(journaled());
     bench.on(shown(&terminated(3)).event());
     let last = bench.last().clone();
@@ -1781,7 +1781,7 @@ fn a_final_in_flight_at_a_crash_goes_out_again_and_its_nonce_tells_the_two_are_o
 }
 
 #[test]
-fn a_final_that_surely_never_left_is_not_taken_for_arrived_after_a_crash() {
+fn a_final_that_was_not_sent_does_not_count_as_arrived_after_a_crash() {
     let mut bench = Bench::ready(journaled());
     bench.on(shown(&terminated(3)).event());
     bench.answer(Answer::NotSent);
@@ -1935,7 +1935,7 @@ fn told(request: &HeartbeatTaskRunRequest) -> String {
 }
 
 #[test]
-fn a_pod_that_lives_is_never_asked_for_markers() {
+fn markers_are_not_read_while_the_pod_runs() {
     let mut bench = Bench::ready(marking());
     bench.on(shown(RUNNING).event());
     bench.accept();
@@ -1951,7 +1951,7 @@ fn a_pod_that_lives_is_never_asked_for_markers() {
 }
 
 #[test]
-fn without_a_directory_nothing_is_asked() {
+fn markers_are_not_read_without_a_directory() {
     let mut bench = Bench::ready(settings());
     bench.on(deleted(false).event());
     bench.accept();
@@ -1961,7 +1961,7 @@ fn without_a_directory_nothing_is_asked() {
 }
 
 #[test]
-fn in_a_deletion_the_final_goes_as_soon_as_the_markers_tell_the_end() {
+fn in_a_deletion_the_final_is_sent_when_the_markers_show_the_end() {
     for native in [true, false] {
         let mut bench = in_deletion(native);
         bench.on(Event::Signal);
@@ -1988,7 +1988,7 @@ fn in_a_deletion_the_final_goes_as_soon_as_the_markers_tell_the_end() {
 }
 
 #[test]
-fn a_directory_that_hangs_is_asked_once_and_changes_nothing() {
+fn a_directory_that_hangs_is_read_once_and_changes_nothing() {
     for native in [true, false] {
         let mut finals = vec![];
         for markers in [true, false] {
@@ -2021,7 +2021,7 @@ fn a_directory_that_hangs_is_asked_once_and_changes_nothing() {
 }
 
 #[test]
-fn without_a_deletion_the_apis_richer_word_has_a_second() {
+fn without_a_deletion_the_richer_state_of_the_api_has_a_second() {
     for native in [true, false] {
         let mut bench = Bench::ready(marking());
         let pod = |main: &str| Shown {
@@ -2104,7 +2104,7 @@ fn a_task_that_is_started_again_is_not_finished_by_its_marker() {
 }
 
 #[test]
-fn the_marker_of_an_earlier_run_is_not_told() {
+fn the_marker_of_an_earlier_run_is_not_sent() {
     // Main has run since second 1 (12:00:01).
     for (found, expected) in [
         (marker_of("main", 9, 0.9), None),
@@ -2143,7 +2143,7 @@ fn the_marker_of_an_earlier_run_is_not_told() {
 }
 
 #[test]
-fn of_two_runs_in_one_second_nobody_can_tell_whose_marker_it_is() {
+fn a_marker_is_ambiguous_if_two_runs_ended_in_one_second() {
     let again = r#""restartCount":1,"state":{"running":{"startedAt":"2026-11-24T12:00:02Z"}},
         "lastState":{"terminated":{"exitCode":3,"finishedAt":"2026-11-24T12:00:02Z","containerID":"containerd://1"}}"#;
     let mut bench = Bench::ready(marking());
@@ -2192,7 +2192,7 @@ fn an_exit_without_times_hides_no_marker_of_a_later_run() {
 }
 
 #[test]
-fn the_apis_own_terminated_replaces_the_markers_before_a_retry() {
+fn the_terminated_state_of_the_api_replaces_the_marker_before_a_retry() {
     let mut bench = in_deletion(true);
     bench.on(Event::Signal);
     bench.on(marker(137, 5.0));
@@ -2215,7 +2215,7 @@ fn the_apis_own_terminated_replaces_the_markers_before_a_retry() {
 }
 
 #[test]
-fn a_retry_carries_the_marker_that_came_meanwhile() {
+fn a_retry_includes_a_marker_that_appeared_meanwhile() {
     let mut bench = in_deletion(true);
     bench.on(Event::Signal);
     bench.on(Event::Markers(vec![]));
@@ -2237,7 +2237,7 @@ fn a_retry_carries_the_marker_that_came_meanwhile() {
 }
 
 #[test]
-fn a_pod_that_is_gone_waits_for_one_read_and_no_longer_than_a_moment() {
+fn a_deleted_pod_waits_for_one_read_of_the_markers_and_only_briefly() {
     let gone = || {
         let mut bench = Bench::ready(marking());
         bench.on(shown(RUNNING).event());
@@ -2284,7 +2284,7 @@ fn a_pod_that_is_gone_waits_for_one_read_and_no_longer_than_a_moment() {
 /// The exit appears only in `lastState`, and while the last heartbeat waits to be accepted: the
 /// container is in backoff, and then runs again.
 #[test]
-fn a_marker_of_an_exit_that_last_state_showed_is_no_news_after_a_crash() {
+fn after_a_crash_a_marker_does_not_repeat_an_exit_of_last_state() {
     let mut bench = Bench::ready(Settings {
         markers: true,
         ..journaled()
@@ -2327,7 +2327,7 @@ fn a_marker_of_an_exit_that_last_state_showed_is_no_news_after_a_crash() {
 }
 
 #[test]
-fn where_nobody_ever_saw_the_pod_markers_stand_alone() {
+fn if_the_pod_was_never_seen_only_markers_are_reported() {
     let mut bench = Bench::started(marking());
     bench.pass(1.0);
     bench.on(Event::Signal);
@@ -2348,7 +2348,7 @@ fn where_nobody_ever_saw_the_pod_markers_stand_alone() {
 }
 
 #[test]
-fn markers_of_containers_that_arent_the_pods_or_arent_reported_are_ignored() {
+fn markers_of_unknown_or_unreported_containers_are_ignored() {
     let pod = || {
         let running = |name: &str| {
             let spec = json(&format!(r#"{{"name":"{name}"}}"#));
@@ -2411,7 +2411,7 @@ fn markers_of_containers_that_arent_the_pods_or_arent_reported_are_ignored() {
 }
 
 #[test]
-fn states_too_old_to_be_told_dont_keep_a_marker_from_being_told() {
+fn a_marker_is_sent_even_if_the_states_are_too_old() {
     let mut bench = Bench::ready(marking());
     bench.on(plain(RUNNING).event());
     bench.accept();
@@ -2433,7 +2433,7 @@ fn states_too_old_to_be_told_dont_keep_a_marker_from_being_told() {
 }
 
 #[test]
-fn a_restart_in_the_final_reads_again_what_it_told() {
+fn a_restart_during_the_final_reads_the_markers_again() {
     let mut bench = Bench::ready(Settings {
         markers: true,
         ..journaled()
@@ -2499,7 +2499,7 @@ impl Bench {
 }
 
 #[test]
-fn what_is_shown_follows_a_life_to_its_accepted_end() {
+fn the_shown_status_follows_a_life_to_its_accepted_end() {
     let mut bench = Bench::new(settings());
     assert_eq!(bench.snapshot().status_age, None, "nothing was seen yet");
     assert_eq!(bench.snapshot().backlog, 1);
@@ -2522,7 +2522,7 @@ fn what_is_shown_follows_a_life_to_its_accepted_end() {
 }
 
 #[test]
-fn a_last_heartbeat_that_goes_once_more_is_shown_as_accepted() {
+fn a_repeated_last_heartbeat_is_shown_as_accepted() {
     let bench = behind_a_lost_request();
     assert_eq!(bench.machine.backlog(), 1);
     let snapshot = bench.snapshot();
@@ -2554,7 +2554,7 @@ fn ruled(code: i32) -> Shown {
 }
 
 #[test]
-fn an_exit_that_restarts_all_containers_is_told_and_is_no_end() {
+fn an_exit_that_restarts_all_containers_is_sent_and_is_not_the_end() {
     for native in [true, false] {
         let mut bench = Bench::ready(Settings {
             journaled: true,
@@ -2582,7 +2582,7 @@ fn an_exit_that_restarts_all_containers_is_told_and_is_no_end() {
 }
 
 #[test]
-fn the_pods_condition_alone_says_so_too() {
+fn the_pods_condition_alone_shows_the_restart_of_all_containers() {
     let mut bench = Bench::ready(settings());
     let killed = Shown {
         restarting: true,
@@ -2596,7 +2596,7 @@ fn the_pods_condition_alone_says_so_too() {
 }
 
 #[test]
-fn in_a_pod_that_is_deleted_nothing_is_restarted() {
+fn nothing_is_restarted_in_a_pod_that_is_being_deleted() {
     let mut bench = Bench::ready(settings());
     let deleted = Shown {
         deletion: Some(30.0),
@@ -2608,7 +2608,7 @@ fn in_a_pod_that_is_deleted_nothing_is_restarted() {
 }
 
 #[test]
-fn what_waits_goes_before_the_restart_if_there_is_time() {
+fn waiting_heartbeats_are_sent_before_the_restart_if_there_is_time() {
     let mut bench = Bench::ready(settings());
     bench.on(ruled(42).event());
     bench.on(Event::Signal);
@@ -2655,7 +2655,7 @@ fn a_signal_before_its_reason_is_seen_waits_for_it() {
 }
 
 #[test]
-fn a_last_heartbeat_that_is_due_and_unsent_is_taken_back() {
+fn an_unsent_last_heartbeat_is_canceled() {
     let mut bench = Bench::ready(settings());
     bench.on(shown(RUNNING).event());
     bench.accept_all();
@@ -2680,7 +2680,7 @@ fn plainly_failed() -> Shown {
 }
 
 #[test]
-fn a_marker_says_so_where_the_api_is_late() {
+fn a_marker_shows_the_restart_if_the_api_is_late() {
     let mut bench = Bench::ready(Settings {
         markers: true,
         ..settings()
@@ -2715,7 +2715,7 @@ const LOST: &str =
     r#"{"exitCode":137,"reason":"ContainerStatusUnknown","startedAt":null,"finishedAt":null}"#;
 
 #[test]
-fn each_lost_exit_is_told_once_though_they_look_the_same() {
+fn each_lost_exit_is_sent_once_even_if_exits_look_the_same() {
     let mut bench = Bench::ready(Settings {
         journaled: true,
         ..settings()
@@ -2848,7 +2848,7 @@ fn is_reopened(note: &Note) -> bool {
 }
 
 #[test]
-fn heartbeats_go_on_after_podbeat_alone_was_stopped() {
+fn heartbeats_continue_after_only_podbeat_was_stopped() {
     let pods = [shown(RUNNING), plain(RUNNING)];
     for (pod, is_accepted) in pods.iter().flat_map(|pod| [(pod, true), (pod, false)]) {
         let mut bench = stopped_alone(pod);
@@ -2939,7 +2939,7 @@ fn an_exit_while_podbeat_was_stopped_is_not_missed() {
 }
 
 #[test]
-fn a_last_heartbeat_for_a_signal_stands_if_the_pod_is_at_its_end() {
+fn a_last_heartbeat_for_a_signal_is_kept_if_the_pod_has_ended() {
     let deleted = Shown {
         deletion: Some(90.0),
         ..shown(RUNNING)
@@ -2982,7 +2982,7 @@ fn a_last_heartbeat_for_a_signal_stands_if_the_pod_is_at_its_end() {
 }
 
 #[test]
-fn a_plain_sidecar_asks_no_longer_than_a_last_heartbeat_is_tried() {
+fn a_plain_sidecar_stops_asking_when_it_stops_trying_the_last_heartbeat() {
     let mut bench = stopped_alone(&plain(RUNNING));
     bench.accept_all();
     let mut after = bench.after_crash(2.0);
@@ -2996,7 +2996,7 @@ fn a_plain_sidecar_asks_no_longer_than_a_last_heartbeat_is_tried() {
 }
 
 #[test]
-fn a_last_heartbeat_that_told_the_end_is_never_taken_back() {
+fn a_last_heartbeat_that_reported_the_end_is_never_canceled() {
     // The cause says so; journals of earlier versions have no cause.
     for cause in [Some(Cause::Completed), Some(Cause::Gone), None] {
         let mut bench = stopped_alone(&shown(RUNNING));
@@ -3011,7 +3011,7 @@ fn a_last_heartbeat_that_told_the_end_is_never_taken_back() {
 }
 
 #[test]
-fn a_last_heartbeat_before_a_restart_of_all_containers_was_seen_is_taken_back() {
+fn a_last_heartbeat_before_a_restart_of_all_containers_is_canceled() {
     let mut bench = stopped_alone(&Shown {
         main: RUNNING.to_owned(),
         ..ruled(0)
@@ -3033,7 +3033,7 @@ fn because(reason: &str, message: &str) -> Why {
 }
 
 #[test]
-fn each_reason_and_a_deletion_are_noted_once_and_kept_and_nothing_is_sent_for_them() {
+fn each_reason_and_a_deletion_are_logged_once_and_cause_no_heartbeat() {
     let noted = |bench: &Bench| {
         let reasons = bench.notes.iter().filter_map(|note| match note {
             Note::Why(why) => why.reason.clone(),
@@ -3122,7 +3122,7 @@ fn of_a_job(main: &str, annotated: Option<i32>) -> Event {
 }
 
 #[test]
-fn the_second_pod_of_a_job_tells_its_retry_count_where_the_first_pods_end_closed_the_run() {
+fn the_second_pod_of_a_job_sends_its_retry_count_after_the_first_closed_the_run() {
     let mut bench = Bench::new(settings());
     bench.on(of_a_job(WAITING, None));
     bench.on(of_a_job(RUNNING, None));
@@ -3146,7 +3146,7 @@ fn the_second_pod_of_a_job_tells_its_retry_count_where_the_first_pods_end_closed
 }
 
 #[test]
-fn what_may_have_arrived_is_sent_again_to_the_letter() {
+fn a_request_that_may_have_arrived_is_repeated_unchanged() {
     let mut bench = Bench::new(settings());
     bench.on(of_a_job(RUNNING, None));
     bench.answer(Answer::Ambiguous);
@@ -3180,7 +3180,7 @@ fn a_retry_count_that_is_known_is_not_asked_for() {
 }
 
 #[test]
-fn a_retry_count_outlives_the_process_and_one_that_cant_be_known_is_left_out() {
+fn a_retry_count_survives_a_restart_and_an_unknown_one_is_omitted() {
     let mut bench = Bench::started(Settings {
         journaled: true,
         ..settings()

@@ -75,7 +75,7 @@ fn quoted(text: &str) -> usize {
 }
 
 #[test]
-fn names_may_change_and_nothing_else() {
+fn only_names_may_change() {
     #[derive(Debug)]
     struct Before {
         _phase: Option<u32>,

@@ -63,7 +63,7 @@ fn lives(seeds: impl IntoIterator<Item = u64>, flaw: Option<Flaw>) -> Sum {
 }
 
 #[test]
-fn a_thousand_lives_break_no_guarantee() {
+fn a_thousand_lives_violate_no_guarantee() {
     let sum = lives(0..1000, None);
     assert!(sum.violations.is_empty(), "{}", sum.complaint());
     assert!(
@@ -74,7 +74,7 @@ fn a_thousand_lives_break_no_guarantee() {
 
 /// The simulation finds each flaw, and names the guarantee that it breaks.
 #[test]
-fn every_broken_machine_is_noticed() {
+fn every_flawed_machine_is_detected() {
     for (name, flaw) in FLAWS {
         let guarantee = name.split('-').next().expect("a name");
         let mut sum = Sum::default();

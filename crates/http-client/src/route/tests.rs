@@ -31,7 +31,7 @@ fn excepted(no_proxy: &str, url: &str) -> bool {
 }
 
 #[test]
-fn plain_http_goes_through_no_proxy_that_a_kubeconfig_names() {
+fn plain_http_does_not_use_the_proxy_of_a_kubeconfig() {
     let by = |url: &str| {
         Route::by(
             url.parse().expect("a URL"),
@@ -54,7 +54,7 @@ fn plain_http_goes_through_no_proxy_that_a_kubeconfig_names() {
 }
 
 #[test]
-fn the_variable_goes_by_the_scheme() {
+fn the_proxy_variable_depends_on_the_scheme() {
     let (https, http, all) = (
         ("HTTPS_PROXY", "http://https.example:1"),
         ("HTTP_PROXY", "http://http.example:2"),
@@ -214,7 +214,7 @@ fn a_proxy_is_read_from_its_url() {
 }
 
 #[test]
-fn a_proxy_that_cant_be_used_is_told_without_its_value() {
+fn an_invalid_proxy_is_reported_without_its_value() {
     for (value, problem) in [
         ("http://user:hunter2@", Unusable::NotAUrl),
         ("http://user:hunter2@pro xy", Unusable::NotAUrl),
@@ -322,7 +322,7 @@ fn exceptions() {
 }
 
 #[test]
-fn loopback_goes_by_no_proxy() {
+fn loopback_uses_no_proxy() {
     for host in [
         "localhost",
         "LOCALHOST",
@@ -373,7 +373,7 @@ fn loopback_goes_by_no_proxy() {
 }
 
 #[test]
-fn plain_http_goes_by_a_proxy_only_where_it_may_go_anywhere() {
+fn plain_http_uses_a_proxy_only_if_plain_http_is_allowed_everywhere() {
     let proxy = [("http_proxy", "http://proxy.example")];
     let way = |plain_http| {
         let route = route(&proxy, "http://ica.example", plain_http).expect("a way");
@@ -387,7 +387,7 @@ fn plain_http_goes_by_a_proxy_only_where_it_may_go_anywhere() {
 }
 
 #[test]
-fn a_url_is_shown_without_what_may_be_secret() {
+fn a_url_is_shown_without_possible_secrets() {
     for (url, expected) in [
         (
             "https://user:hunter2@ica.example:8443/a/?key=hunter2#hunter2",
@@ -428,7 +428,7 @@ proptest! {
     }
 
     #[test]
-    fn a_name_excepts_itself_and_all_below_and_nothing_else(
+    fn a_name_excludes_only_itself_and_its_subdomains(
         name in "[a-z]{1,8}(\\.[a-z]{1,8}){0,2}",
         below in "[a-z]{1,8}",
         port in 1_u16..,
@@ -447,7 +447,7 @@ proptest! {
     }
 
     #[test]
-    fn whatever_the_variables_hold_there_is_a_way_or_an_error(
+    fn any_variables_give_a_route_or_an_error(
         proxy: String, no_proxy: String, host in "[a-z0-9.-]{1,20}|\\[[0-9a-f:]{2,10}\\]",
     ) {
         let Ok(url) = format!("https://{host}").parse::<Url>() else { return Ok(()) };

@@ -391,7 +391,7 @@ async fn one(
 }
 
 #[tokio::test(start_paused = true)]
-async fn urgent_news_is_waited_for_no_longer() {
+async fn an_urgent_update_ends_the_wait() {
     let plan = Plan {
         away: 10.0,
         back: 10.0,
@@ -411,7 +411,7 @@ async fn urgent_news_is_waited_for_no_longer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn urgent_news_is_asked_for_again_and_again_while_the_server_is_away() {
+async fn an_urgent_update_is_requested_repeatedly_while_the_server_is_away() {
     let plan = Plan {
         away: 10.0,
         back: 14.0,
@@ -471,7 +471,7 @@ async fn a_watch_that_ends_before_its_time_confirms_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_ends_when_nobody_listens_any_more() {
+async fn a_wait_ends_when_the_receiver_is_dropped() {
     let server = Server::new(Plan {
         away: 10.0,
         ..Plan::QUIET
@@ -509,7 +509,7 @@ async fn a_minute_at_rest(bookmarks: Option<f64>) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_rest_nothing_is_asked_but_the_next_watch() {
+async fn at_rest_only_the_next_watch_is_requested() {
     // The intervals of kube-apiserver, including the ends of their range: see `SILENCE`.
     for every in [59.0, 60.0, 61.25] {
         let requests = a_minute_at_rest(Some(every)).await;

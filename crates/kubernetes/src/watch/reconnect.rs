@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_that_is_gone_is_listed_soon_behind_any_outage_and_ever_more_rarely() {
+    fn an_expired_history_is_listed_soon_after_an_outage_and_then_less_often() {
         let outage = |reconnect: &mut Reconnect, rng: &mut fastrand::Rng| {
             reconnect.opened();
             reconnect.settled();
@@ -241,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_that_settle_nothing_are_asked_for_ever_more_rarely() {
+    fn after_unhelpful_answers_requests_become_less_frequent() {
         let tenth = widest(|reconnect, rng| {
             for _ in 0..10 {
                 let _ = reconnect.after_answer(rng);
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_is_spread_before_a_watch_was_open_or_in_a_hurry() {
+    fn no_spread_before_the_first_watch_or_for_urgent_requests() {
         let starts = draws(|reconnect, rng| reconnect.after_failure(&refused(403), rng));
         assert!(starts[999] <= backoff::BASE);
         let hurried = draws(|reconnect, rng| {
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn a_history_that_is_gone_may_be_gone_for_all() {
+    fn an_expired_history_may_be_expired_for_all_copies() {
         let waits = draws(|reconnect, rng| {
             reconnect.opened();
             reconnect.settled();
@@ -355,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_reconnect_is_early_and_only_one_of_a_watch_that_held() {
+    fn the_first_reconnect_after_a_stable_watch_is_early() {
         let open = |reconnect: &mut Reconnect| {
             reconnect.opened();
             reconnect.settled();

@@ -445,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proxy_that_runs_on_beside_an_ended_task_is_named_with_what_to_do() {
+    fn a_proxy_that_outlives_the_task_is_named_with_a_suggestion() {
         let beside = |proxy: &str| {
             let mut facts = Facts::default();
             facts.runs("main");

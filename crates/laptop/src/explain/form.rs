@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_runtime_cut_is_one_line_again() {
+    fn a_line_that_the_runtime_split_is_joined() {
         let cri = "2026-11-24T01:00:00.1Z stderr P {\"a\":\n\
                    2026-11-24T01:00:00.2Z stdout F epoch 1\n\
                    2026-11-24T01:00:00.3Z stderr P  \"b\n\

@@ -152,7 +152,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_line_holds_it_is_read_or_not(text in hostile::TEXT) {
+        fn any_line_is_parsed_or_ignored(text in hostile::TEXT) {
             let _ = (read(&text), read(&format!("01:02:03.004Z INFO  {text}")));
         }
     }

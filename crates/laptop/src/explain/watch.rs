@@ -390,7 +390,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_api_says_nothing_in_a_story_acts(
+        fn a_story_contains_no_control_characters_of_the_api(
             said in hostile::TEXT,
             state in prop::sample::select(vec!["waiting", "running", "terminated"]),
             kind in prop::sample::select(vec!["ADDED", "DELETED", "ERROR"]),
@@ -422,7 +422,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_a_line_holds_there_is_a_story(text in hostile::TEXT, object in "[\\[\\]{}\",:a-z0-9]{0,40}") {
+        fn any_line_gives_a_story(text in hostile::TEXT, object in "[\\[\\]{}\",:a-z0-9]{0,40}") {
             let texts = [text, format!(r#"{{"type":"MODIFIED","object":{object}}}"#), r#"{"type":"ERROR","object":{}}"#.to_owned()];
             let lines: Vec<Line> = texts.iter().filter_map(|text| Line::read(text)).collect();
             prop_assert!(!lines.is_empty());

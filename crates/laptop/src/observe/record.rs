@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_there_is_written_over_only_by_force_and_nobody_else_may_read_it() {
+    fn an_existing_file_is_overwritten_only_with_force_and_is_private() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("record");
         drop(Record::create(&wanted(&path, false)).expect("made"));
@@ -154,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_is_not_written_again_and_an_end_that_was_missed_says_so() {
+    fn known_states_are_not_written_again_and_a_missed_end_is_marked() {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("record");
         let mut record = Record::create(&wanted(&path, false)).expect("made");

@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_gives_the_terminal_back_before_it_speaks() {
+    async fn a_panic_restores_the_terminal_before_its_message() {
         let (mut pty, pts) = pty_process::blocking::open().expect("a pty");
         let before = modes(&pts);
         let terminal = File::from(pts.as_fd().try_clone_to_owned().expect("a file"));

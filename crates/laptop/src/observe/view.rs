@@ -490,7 +490,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_isnt_there_and_an_api_that_is_silent() {
+    fn a_missing_image_and_a_silent_api() {
         let pod = Captured::when("h-noimage", "main", "waiting");
         let mut state = state(&pod, "hb", Kind::Change);
         let diagnosis = Diagnosis {
@@ -519,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_containers_those_that_have_room_are_shown_and_the_others_counted() {
+    fn containers_that_do_not_fit_are_counted() {
         let first = Captured::when("a-complete", "main", "running");
         let mut pod = first.clone();
         for nth in 0..30 {
@@ -568,7 +568,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_api_says_nothing_in_the_view_acts(said in hostile::TEXT) {
+        fn the_view_contains_no_control_characters_of_the_api(said in hostile::TEXT) {
             let shown = serde_json::json!({"reason": said, "message": said, "exitCode": 1});
             let pod = Captured::when("a-complete", "main", "running")
                 .with("/status/containerStatuses/0/state", serde_json::json!({"terminated": shown}))

@@ -67,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_shell_would_act_on_is_no_candidate() {
+    fn texts_that_a_shell_interprets_are_no_candidates() {
         for plain in ["trn.1", "a/b:c@d_e-f", "7"] {
             assert!(is_plain(plain), "{plain}");
         }

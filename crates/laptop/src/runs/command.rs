@@ -195,7 +195,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn states_as_flags_tell_them() {
+    fn states_are_parsed_from_flags() {
         let json = |text: &str| {
             container_status(text).map(|status| serde_json::to_string(&status).expect("JSON"))
         };

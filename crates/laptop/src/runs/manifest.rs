@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn slips_of_the_pen_are_told_with_their_place_and_no_value_is() {
+    fn typos_are_reported_with_their_position_and_without_values() {
         for (text, expected) in [
             (
                 "nmae: hunter2",
@@ -381,7 +381,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_a_file_holds_it_is_read_or_refused(text in "[\\[\\]{}\"',:a-z0-9 \n#&*!|>-]{0,80}", any in hostile::TEXT) {
+        fn any_file_is_read_or_refused(text in "[\\[\\]{}\"',:a-z0-9 \n#&*!|>-]{0,80}", any in hostile::TEXT) {
             for text in [text, any] {
                 let _ = read(&text);
                 let _ = requests::<HeartbeatTaskRunRequest>(&text);
@@ -390,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_text_is_refused() {
+    fn files_that_are_not_text_are_refused() {
         assert!(text(b"\xff".to_vec()).is_err());
         assert_eq!(text(b"a: b".to_vec()).expect("a text"), "a: b");
     }

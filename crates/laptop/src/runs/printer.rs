@@ -399,7 +399,7 @@ mod tests {
     }
 
     #[test]
-    fn json_and_yaml_hold_what_the_service_said() {
+    fn json_and_yaml_contain_the_services_answer() {
         let runs = [run("trn.1", "on"), run("trn.2", "b: c #d")];
         let expected: Vec<Value> = runs
             .iter()
@@ -461,7 +461,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_document_acts_and_each_reads_back(document in document()) {
+        fn documents_have_no_control_characters_and_are_read_back(document in document()) {
             let yaml = yaml(&document).expect("YAML");
             prop_assert!(!yaml.contains(acts_in_yaml), "{yaml:?}");
             let read: Value = serde_saphyr::from_str(&yaml).expect(&yaml);
@@ -471,7 +471,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_the_service_says_no_form_acts(name in hostile::TEXT, details in hostile::TEXT) {
+        fn no_output_format_passes_on_control_characters(name in hostile::TEXT, details in hostile::TEXT) {
             let run: TaskRunSummary = serde_json::from_value(json!({
                 "id": details, "name": name, "status": name, "statusDetails": details, "timeCreated": name,
                 "acl": [details], "createdBy": name,

@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_terminal_would_act_on_is_shown_and_does_nothing() {
+    fn control_characters_are_shown_without_effect() {
         assert_eq!(
             cell(Some("a\x1b[2Jb\nc\u{9b}1md\u{202e}e")),
             "a\u{fffd}[2Jb\u{fffd}c\u{fffd}1md\u{fffd}e"

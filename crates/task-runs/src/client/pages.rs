@@ -141,13 +141,13 @@ mod tests {
     }
 
     #[test]
-    fn a_list_without_end_is_given_up() {
+    fn an_endless_list_is_refused() {
         assert_eq!(read(1), MOST_PAGES);
         assert_eq!(read(0), MOST_EMPTY_PAGES);
     }
 
     #[test]
-    fn a_circle_is_noticed_however_long_and_wherever_it_is_entered() {
+    fn a_cycle_of_pages_is_detected() {
         let query = ListTaskRunsQuery {
             page_token: Some("2".to_owned()),
             ..ListTaskRunsQuery::default()

@@ -126,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn secrets_are_taken_out_wherever_they_stand() {
+    fn secrets_are_redacted_at_every_position() {
         let error = ErrorResponse {
             code: Some("hunter2".to_owned()),
             message: Some("no hunter2 and no hunter2, a".to_owned()),

@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_it_is_it_is_kept() {
+    fn any_text_is_kept_unchanged() {
         for (text, readable) in [
             (r#""2026-11-24T01:52:44Z""#, true),
             (r#""2026-11-24T01:52:44.1234567Z""#, true),

@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_may_open_it_is_left_out() {
+    fn credentials_of_a_location_are_omitted() {
         for (text, shown) in [
             ("gds://volume/path", "gds://volume/path"),
             ("s3://u:p@h/x@y?a=b#c", "s3://[redacted]@h/x@y?[redacted]"),

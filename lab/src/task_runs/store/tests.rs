@@ -130,7 +130,7 @@ fn a_first_heartbeat_may_be_the_last() {
 }
 
 #[test]
-fn behind_the_last_heartbeat_only_itself_is_accepted() {
+fn after_the_last_heartbeat_only_its_repetition_is_accepted() {
     let mut store = store();
     store
         .heartbeat("a", &last("2", &[0]), at(1))
@@ -151,7 +151,7 @@ fn behind_the_last_heartbeat_only_itself_is_accepted() {
 }
 
 #[test]
-fn an_earlier_attempt_is_fenced_off_by_a_later_one() {
+fn an_earlier_attempt_is_refused_after_a_later_one() {
     let mut store = store();
     store
         .heartbeat("a", &of_attempt(1, beat("1")), at(1))
@@ -176,7 +176,7 @@ fn an_earlier_attempt_is_fenced_off_by_a_later_one() {
 }
 
 #[test]
-fn a_later_attempt_takes_a_failed_run_up_again_and_no_other() {
+fn a_later_attempt_restarts_only_a_failed_run() {
     for (codes, goes_on) in [(&[1][..], true), (&[], true), (&[0], false)] {
         let mut store = store();
         store
@@ -203,7 +203,7 @@ fn a_later_attempt_takes_a_failed_run_up_again_and_no_other() {
 }
 
 #[test]
-fn only_what_is_pending_or_running_is_aborted() {
+fn only_a_pending_or_running_run_is_aborted() {
     let mut store = store();
     assert_eq!(store.abort("b", at(1)), Err(Refusal::Unknown));
     assert_eq!(
@@ -310,7 +310,7 @@ fn a_heartbeat_of_an_unknown_run_is_refused_or_makes_the_run() {
 }
 
 #[test]
-fn the_run_that_ended_first_makes_room_and_none_that_lives() {
+fn the_run_that_ended_first_is_removed_and_active_runs_are_kept() {
     let mut store = store_with(Rules {
         most_runs: 3,
         ..rules()
@@ -351,7 +351,7 @@ fn the_run_that_ended_first_makes_room_and_none_that_lives() {
 }
 
 #[test]
-fn what_goes_on_elsewhere_is_the_same_and_was_heard_just_now() {
+fn a_store_continues_with_saved_runs_and_restarts_their_timeouts() {
     let mut store = store();
     store
         .heartbeat("a", &of_attempt(2, beat("1")), at(1))
