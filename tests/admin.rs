@@ -56,7 +56,7 @@ impl Endpoint {
             }
             assert!(
                 begun.elapsed() < LIMIT,
-                "waited for {what} in vain; {path}: {answer:?}\n{}",
+                "timed out while waiting for {what}; {path}: {answer:?}\n{}",
                 self.podbeat.text()
             );
             sleep(Duration::from_millis(10)).await;
@@ -400,7 +400,7 @@ fn conforms(metrics: &str) {
             assert!(printed.insert(metric.name), "{family} is printed twice");
             current = Some(metric);
         } else if !line.starts_with("# HELP ") {
-            let metric = current.unwrap_or_else(|| panic!("{line} belongs to no type"));
+            let metric = current.unwrap_or_else(|| panic!("{line} has no type"));
             is_of(metric, line);
         }
     }
@@ -597,7 +597,7 @@ async fn no_answer_contains_a_secret() {
             for secret in SECRETS {
                 assert!(
                     !answer.head.contains(secret) && !answer.body.contains(secret),
-                    "{secret} in {path}: {answer:?}"
+                    "{secret} is in {path}: {answer:?}"
                 );
             }
         }
@@ -605,7 +605,7 @@ async fn no_answer_contains_a_secret() {
     let status = podbeat.status().await.to_string();
     assert!(
         status.contains("\"main\""),
-        "it tells much all the same: {status}"
+        "the status has details: {status}"
     );
 }
 
@@ -671,7 +671,7 @@ async fn probe(address: SocketAddr) -> Answer {
             Err(error) => failures.push(error),
         }
     }
-    panic!("no probe of three is answered: {failures:?}");
+    panic!("three probes in a row failed: {failures:?}");
 }
 
 /// G5, G2: an endpoint under attack answers its probes, and heartbeats continue as usual.

@@ -167,7 +167,7 @@ fn every_method_creates_the_same_container() {
             .as_object_mut()
             .and_then(|fields| fields.remove("imagePullPolicy"))
         {
-            assert_eq!(policy, "IfNotPresent", "{file}: what a tag has anyway");
+            assert_eq!(policy, "IfNotPresent", "{file}: the default for a tag");
         }
         assert_eq!(&container, want, "{file}");
     }
@@ -787,7 +787,7 @@ fn the_annotations_are_settings() {
     for name in &known {
         assert!(
             page.contains(&format!("`podbeat.dev/{name}`")),
-            "docs/operations.md tells of {name}"
+            "docs/operations.md describes {name}"
         );
         let variable = match *name {
             "task-run-id" | "job-retry-count" => name.to_uppercase().replace('-', "_"),

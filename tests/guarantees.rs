@@ -68,7 +68,7 @@ fn every_named_test_exists() {
         let is_there = tests
             .iter()
             .any(|test| test.starts_with(&head) && test.ends_with(&tail));
-        assert!(is_there, "there is no test {name} in {folder}{file}");
+        assert!(is_there, "test {name} does not exist in {folder}{file}");
         named += 1;
     }
     assert!(named > 0, "{folder} has such tests");

@@ -69,7 +69,7 @@ const RULES: &[Rule] = &[
             "tracing::",
             "Rng::new(",
         ],
-        why: "pure code does no I/O and draws no random number that wasn't handed in",
+        why: "pure code does no I/O and gets random numbers as arguments",
     },
     Rule {
         within: ALL,
@@ -88,7 +88,7 @@ const RULES: &[Rule] = &[
             "File::create",
             "tokio::fs",
         ],
-        why: "files are read and replaced in crates/files, without waiting and up to a limit",
+        why: "files are read and replaced only in crates/files, without blocking and up to a limit",
     },
     Rule {
         within: ALL,
@@ -104,7 +104,7 @@ const RULES: &[Rule] = &[
             "blockSizeMB",
             "cacheSizeGB",
         ],
-        why: "only the API's model knows the wire's spelling, and only the parsed slice of a pod Kubernetes' own",
+        why: "only the API's model contains names of the wire format, and only the parsed slice of a pod those of Kubernetes",
     },
     Rule {
         within: ALL,
@@ -116,13 +116,13 @@ const RULES: &[Rule] = &[
             "src/exec/mod.rs",
         ],
         forbidden: &["io::stdout", "io::stderr"],
-        why: "what a command writes goes through terminal::Inert, which main.rs puts before both streams",
+        why: "commands write through terminal::Inert, which main.rs wraps around both streams",
     },
     Rule {
         within: ALL,
         but_not: &[],
         forbidden: &["process::exit", "unbounded_channel"],
-        why: "no sudden end and no queue without a bound",
+        why: "no abrupt exit and no unbounded queue",
     },
     Rule {
         within: &["src/exec/"],
@@ -135,13 +135,13 @@ const RULES: &[Rule] = &[
             "tokio::",
             "tracing::",
         ],
-        why: "in the task's container podbeat runs a command and knows of nothing else",
+        why: "in the task's container, podbeat only runs a command",
     },
     Rule {
         within: &["src/agent/", "src/telemetry/"],
         but_not: &[],
         forbidden: &["crate::cli", "crate::exec", "podbeat_laptop"],
-        why: "the agent is below the command line, and knows no other command",
+        why: "the agent is below the command line and does not depend on other commands",
     },
     Rule {
         within: &[
@@ -153,13 +153,13 @@ const RULES: &[Rule] = &[
         ],
         but_not: &[],
         forbidden: &["crate::agent", "crate::cli", "crate::telemetry", "clap::"],
-        why: "a command needs neither the agent nor the form of the command line",
+        why: "a command depends neither on the agent nor on the definition of the command line",
     },
     Rule {
         within: &["crates/laptop/src/explain/", "src/check/"],
         but_not: &[],
         forbidden: &["HeartbeatTaskRunRequest"],
-        why: "what only looks has no heartbeat to send",
+        why: "commands that only read send no heartbeat",
     },
     Rule {
         within: &[
@@ -179,7 +179,7 @@ const RULES: &[Rule] = &[
             "podbeat_laptop",
             "podbeat_task_runs::client",
         ],
-        why: "settings know nothing of what is done with them",
+        why: "settings do not depend on their users",
     },
 ];
 
@@ -395,7 +395,7 @@ fn a_violation_in_the_middle_of_a_file_is_found() {
             }
         }
     }
-    assert!(planted > 1000, "{planted} were planted");
+    assert!(planted > 1000, "planted: {planted}");
 }
 
 /// The line nearest to the middle of a file that is above the file's tests and between two items.

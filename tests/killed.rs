@@ -7,7 +7,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stdout,
-    reason = "this test is told by its environment how long it is to last, and tells its seed"
+    reason = "the environment sets how long this test runs, and the test prints its seed"
 )]
 
 use std::os::unix::process::ExitStatusExt;
@@ -129,7 +129,7 @@ async fn live(seed: u64) -> u32 {
     let both = async { tokio::join!(drive, kubelet) };
     if tokio::time::timeout(LIMIT, both).await.is_err() {
         panic!(
-            "seed {seed}: no end; heard {:#?}",
+            "seed {seed}: no end; received {:#?}",
             world.service.heartbeats()
         );
     }
@@ -156,7 +156,7 @@ fn check(seed: u64, world: &World) {
         assert_eq!(
             after.nonce(),
             last.nonce(),
-            "seed {seed}: something after the final: {all:#?}"
+            "seed {seed}: a heartbeat after the final: {all:#?}"
         );
         assert!(after.is_final(), "seed {seed}");
     }
@@ -167,7 +167,7 @@ fn check(seed: u64, world: &World) {
     });
     assert!(
         failure,
-        "seed {seed}: the first exit was never told: {all:#?}"
+        "seed {seed}: the first exit never arrived: {all:#?}"
     );
 }
 
@@ -189,5 +189,5 @@ async fn no_final_is_lost_or_repeated_if_podbeat_is_killed_often() {
             lived += 1;
         }
     }
-    println!("{kills} kills in {lived} lives: no final lost, none doubled");
+    println!("{kills} kills in {lived} lives: no final was lost or repeated");
 }

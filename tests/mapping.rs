@@ -272,14 +272,14 @@ proptest! {
             let said = items(pod, "/status/containerStatuses")
                 .chain(items(pod, "/status/initContainerStatuses"))
                 .find(|said| said["name"] == name)
-                .expect("the API speaks of it");
+                .expect("the API shows it");
             let state = status["state"].as_object().expect("a state");
             prop_assert_eq!(state.len(), 1);
             let (kind, members) = state.iter().next().expect("one");
             prop_assert!(said["state"].get(kind).is_some());
             let said = said["state"][kind].as_object().cloned().unwrap_or_else(Map::new);
             for (member, value) in members.as_object().expect("members") {
-                let original = said.get(member).expect("the API said so");
+                let original = said.get(member).expect("the API showed it");
                 if member.ends_with("At") {
                     prop_assert_eq!(Some(value.clone()), rewritten(original));
                 } else {

@@ -300,7 +300,7 @@ fn every_used_metric_exists() {
                 || recorded.contains(metric.as_str())
                 || KUBE_STATE_METRICS.contains(&metric.as_str())
                 || metric == "ALERTS";
-            assert!(known, "{place}: nothing tells {metric}");
+            assert!(known, "{place}: unknown metric {metric}");
             used.insert(metric);
         }
         // A misspelled value would make a rule silent, not wrong.
@@ -318,18 +318,12 @@ fn every_used_metric_exists() {
         .iter()
         .filter(|name| !used.contains(**name))
         .collect();
-    assert!(
-        in_vain.is_empty(),
-        "recorded, and used by nobody: {in_vain:?}"
-    );
+    assert!(in_vain.is_empty(), "recorded but not used: {in_vain:?}");
     let in_vain: Vec<_> = KUBE_STATE_METRICS
         .iter()
         .filter(|name| !used.contains(**name))
         .collect();
-    assert!(
-        in_vain.is_empty(),
-        "in the list here, and used nowhere: {in_vain:?}"
-    );
+    assert!(in_vain.is_empty(), "listed here but not used: {in_vain:?}");
 }
 
 #[test]
@@ -487,7 +481,7 @@ fn the_inhibit_rules_use_existing_alerts_and_labels() {
                     (Some("scope"), Some("=")) => {
                         assert!(["cluster", "namespace"].contains(&value), "{matcher}");
                     }
-                    _ => panic!("{matcher} is not understood"),
+                    _ => panic!("cannot parse {matcher}"),
                 }
             }
         }
@@ -516,10 +510,7 @@ fn the_dashboard_is_complete() {
     let mut cells = BTreeMap::new();
     for panel in items(&dashboard["panels"]) {
         let title = text(&panel["title"]);
-        assert!(
-            ids.insert(panel["id"].as_u64()),
-            "{title}: its id is there already"
-        );
+        assert!(ids.insert(panel["id"].as_u64()), "{title}: duplicate id");
         let place = |side: &str| {
             panel["gridPos"][side]
                 .as_u64()
@@ -532,7 +523,7 @@ fn the_dashboard_is_complete() {
         for x in place("x")..place("x") + place("w") {
             for y in place("y")..place("y") + place("h") {
                 if let Some(other) = cells.insert((x, y), title) {
-                    panic!("{title} lies over {other}");
+                    panic!("{title} overlaps {other}");
                 }
             }
         }
@@ -565,12 +556,12 @@ fn the_dashboard_is_complete() {
         // One sentence says what is normal.
         assert!(
             text(&panel["description"]).contains("ormal"),
-            "{title} doesn't say what is normal"
+            "{title} does not describe the normal state"
         );
         assert!(text(&panel["description"]).ends_with('.'), "{title}");
         assert_eq!(panel["datasource"], source, "{title}");
         let targets = items(&panel["targets"]);
-        assert!(!targets.is_empty(), "{title} asks nothing");
+        assert!(!targets.is_empty(), "{title} has no query");
         let references: BTreeSet<_> = targets
             .iter()
             .map(|target| text(&target["refId"]))
@@ -593,7 +584,7 @@ fn the_dashboard_is_complete() {
                     let outermost = outermost.split(' ').next().expect("a word");
                     ["bottomk", "count", "max", "quantile", "sum", "topk"].contains(&outermost)
                 },
-                "{title} is of all pods, and not aggregated: {expression}"
+                "{title} selects all pods without aggregation: {expression}"
             );
         }
     }

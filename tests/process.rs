@@ -428,7 +428,7 @@ async fn any_file_among_the_markers_is_harmless() {
     std::fs::File::create(at("sparse"))
         .and_then(|file| file.set_len(1 << 30))
         .expect("made");
-    std::fs::write(at("locked.json"), "neither read nor JSON").expect("written");
+    std::fs::write(at("locked.json"), "neither readable nor JSON").expect("written");
     std::fs::set_permissions(at("locked.json"), PermissionsExt::from_mode(0o000)).expect("locked");
     std::fs::write(at("torn.json"), "{\"exitCode\":").expect("written");
     std::fs::write(at("stranger"), "7").expect("written");
@@ -475,7 +475,7 @@ async fn any_file_among_the_markers_is_harmless() {
         "evil",
     ] {
         let count = told.iter().filter(|told| told.contains(name)).count();
-        assert_eq!(count, 1, "{name} is told of once: {log}");
+        assert_eq!(count, 1, "{name} is logged once: {log}");
     }
     assert!(
         !log.contains(TOKEN) && !log.contains('\u{1b}') && !log.contains("notyet"),

@@ -596,7 +596,7 @@ async fn a_stream_sends_everything_first_and_then_changes() {
     stream
         .until(&mut shown, "the run", |shown| shown.shows("first"))
         .await;
-    assert_eq!(shown.events, 1, "the first event tells all");
+    assert_eq!(shown.events, 1, "the first event has everything");
     assert!(shown.shows("Pending") && shown.regions["count-pending"] == "1");
     assert_eq!(played.beat(&first, &json!({})).await, 200);
     stream
@@ -695,7 +695,7 @@ async fn a_timeout_appears_by_itself_and_survives_a_restart() {
     again.cookie = cookie;
     assert!(
         again.page("/").await.contains("badge timedout"),
-        "and the browser is let in as before"
+        "the browser has access as before"
     );
 }
 
@@ -952,7 +952,7 @@ mod load {
     #[ignore = "a measurement: just page-load"]
     #[allow(
         clippy::disallowed_methods,
-        reason = "it is told by its environment what to measure against"
+        reason = "the environment names the binary to measure"
     )]
     async fn heartbeats_a_second() {
         let own = env!("CARGO_BIN_EXE_podbeat-lab").to_owned();

@@ -330,7 +330,7 @@ async fn the_service_accepts_heartbeats_and_one_final() {
     assert_eq!(
         beat(&world, "2", true).await.expect("an answer").0,
         200,
-        "a retry of the final is no other one"
+        "a retry of the final is the same final"
     );
     let (status, refused) = beat(&world, "3", false).await.expect("an answer");
     assert_eq!((status, &refused["code"]), (409, &json!("Conflict")));
@@ -426,8 +426,8 @@ async fn each_fault_of_the_service_has_its_effect() {
             .find(|(received, _)| received == nonce)
             .map(|(_, accepted)| *accepted)
     };
-    assert_eq!(received("heartbeat drop"), Some(true), "acted on");
+    assert_eq!(received("heartbeat drop"), Some(true), "processed");
     assert_eq!(received("heartbeat lose"), Some(false), "lost");
-    assert_eq!(received("any refuse"), None, "never heard");
+    assert_eq!(received("any refuse"), None, "never received");
     assert_eq!(received("heartbeat 503"), Some(false));
 }

@@ -666,7 +666,7 @@ async fn a_run_and_its_token_survive_a_restart() {
             .await
             .status,
         409,
-        "fenced still"
+        "still refused"
     );
     assert_eq!(
         played.beat(&ended, &last(&[0])).await.status,
@@ -692,7 +692,7 @@ async fn reopened(options: impl Fn() -> Options) -> Played {
     };
     tokio::time::timeout(Duration::from_secs(20), free)
         .await
-        .expect("the file is let go")
+        .expect("the file is closed")
 }
 
 #[tokio::test]
@@ -701,7 +701,7 @@ async fn a_file_of_another_program_is_not_changed() {
     let data = dir.path().join("text");
     std::fs::write(
         &data,
-        "not a database, but long enough to be looked at as one\n".repeat(20),
+        "not a database, but long enough to be read as one\n".repeat(20),
     )
     .expect("written");
     let options = Options {

@@ -118,7 +118,7 @@ async fn told_of(name: &str, capture: &Capture, report: Report) -> Vec<Heartbeat
         let object = step.event.get("object").expect("an object");
         let shown = reported(object, capture.sidecar(), report);
         let gone = step.event.get("type") == Some(&json!("DELETED"));
-        until(&world, "the step to be heard", |heartbeats| {
+        until(&world, "the heartbeat of the step", |heartbeats| {
             let accepted = || heartbeats.iter().filter(|heartbeat| heartbeat.accepted);
             let told = accepted()
                 .next_back()
@@ -314,7 +314,11 @@ async fn exits_between_two_updates_are_reported_for_recorded_restarts() {
         "running",
         "terminated",
     ];
-    assert_eq!(states(&heartbeats, "main"), told, "nor is what lay between");
+    assert_eq!(
+        states(&heartbeats, "main"),
+        told,
+        "nor are the states in between"
+    );
 }
 
 /// Fact 6 of docs/kubernetes-facts.md: another pod with the same name is not the same pod.
@@ -346,7 +350,7 @@ async fn another_real_pod_of_the_same_name_is_never_reported() {
                 && !object["status"]["containerStatuses"].is_null()
             {
                 let shown = reported(object, "podbeat", Report::Task);
-                until(&world, "the step to be heard", |heartbeats| {
+                until(&world, "the heartbeat of the step", |heartbeats| {
                     heartbeats
                         .iter()
                         .any(|heartbeat| heartbeat.body.get("containerStatus") == Some(&shown))
@@ -448,7 +452,7 @@ async fn h_noimage_waits_and_never_ends() {
     let path = Capture::directory().join("pod-h-noimage-final.json");
     let text = std::fs::read_to_string(path).expect("the pod");
     world.kube.apply(serde_json::from_str(&text).expect("JSON"));
-    let heartbeats = until(&world, "the image to be missed", |heartbeats| {
+    let heartbeats = until(&world, "the missing image", |heartbeats| {
         heartbeats.iter().any(|heartbeat| {
             let reason = heartbeat
                 .state("main")

@@ -221,7 +221,7 @@ async fn a_pod_that_was_never_seen_is_not_ended() {
             .count()
             >= 2
     };
-    until_asked(&world, "two looks in vain", twice).await;
+    until_asked(&world, "two failed requests", twice).await;
     let heartbeats = until(&world, "three heartbeats", |heartbeats| {
         heartbeats.len() >= 3
     })
@@ -279,11 +279,11 @@ async fn until_told(troubles: &mut mpsc::Receiver<String>, what: &str) {
                 return;
             }
         }
-        panic!("nothing more is told");
+        panic!("no other message");
     };
     tokio::time::timeout(LIMIT, told)
         .await
-        .unwrap_or_else(|_| panic!("nothing of {what:?} is told"));
+        .unwrap_or_else(|_| panic!("no message with {what:?}"));
 }
 
 async fn until_watched(world: &World) {
@@ -294,7 +294,7 @@ async fn next(pod_events: &mut mpsc::Receiver<PodEvent>) -> PodEvent {
     tokio::time::timeout(LIMIT, pod_events.recv())
         .await
         .expect("in time")
-        .expect("a sighting")
+        .expect("the pod")
 }
 
 #[tokio::test]
@@ -308,7 +308,7 @@ async fn a_silent_watch_is_detected_and_no_change_is_missed() {
     world.kube_faults.script("watch silent").expect("a rule");
     world.kube.apply(pod.showing(&running(STARTED)));
     let PodEvent::Seen(seen) = next(&mut pod_events).await else {
-        panic!("no news")
+        panic!("no update")
     };
     assert!(seen.status.container_statuses[0].state.running.is_some());
     let opened_again = |kube: &KubeApi| {

@@ -55,7 +55,7 @@ async fn a_native_sidecar_reports_a_life_from_pull_to_exit_code() {
     assert_eq!(
         accepted.first().map(|first| first.state("main")),
         Some(None),
-        "the first waits for no observation"
+        "the first heartbeat does not wait for an observation"
     );
     assert_eq!(
         states(&accepted, "main"),
@@ -166,7 +166,7 @@ async fn sigterm_alone_sends_the_last_known_states() {
     );
     assert!(
         world.kube.seen().iter().any(|seen| seen.verb == "get"),
-        "a direct look came first"
+        "a GET came first"
     );
     check(&world);
 }
@@ -293,7 +293,11 @@ async fn a_container_outside_the_task_does_not_delay_the_last_heartbeat() {
         world.kube.apply(pod);
         let last = until_final(&world).await;
         assert_eq!(last.exit_code("main"), Some(0));
-        assert_eq!(last.state("istio-proxy"), None, "it is no part of the task");
+        assert_eq!(
+            last.state("istio-proxy"),
+            None,
+            "it is not part of the task"
+        );
         agent.terminate().await;
         assert_eq!(agent.end().await, Ending::Done);
         check(&world);

@@ -24,7 +24,7 @@ async fn outage(script: &str) -> World {
     world.service_faults.script(script).expect("rules");
     world.kube.apply(pod.showing(&running(STARTED)));
     if !script.starts_with("heartbeat refuse") {
-        until(&world, "the outage to be felt", |heartbeats| {
+        until(&world, "a failed attempt", |heartbeats| {
             heartbeats.len() > before
         })
         .await;

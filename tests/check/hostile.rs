@@ -206,7 +206,7 @@ async fn a_hostile_service() {
         assert_eq!(
             checked.check("kubernetes.pod")["state"],
             "ok",
-            "{does:?}: all else goes on"
+            "{does:?}: the other checks continue"
         );
     }
 }
@@ -237,7 +237,7 @@ async fn a_hostile_api_server() {
         assert_eq!(
             checked.check("service.run")["state"],
             "ok",
-            "{does:?}: all else goes on: {checked:?}"
+            "{does:?}: the other checks continue: {checked:?}"
         );
     }
 }

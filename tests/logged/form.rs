@@ -117,10 +117,7 @@ const CHILD: &str = "PODBEAT_TEST_PANICS";
 
 /// The process for `a_panic_is_a_line_of_json`. It does nothing unless that test starts it.
 #[test]
-#[allow(
-    clippy::disallowed_methods,
-    reason = "it is told by its environment that it is to panic"
-)]
+#[allow(clippy::disallowed_methods, reason = "the environment makes it panic")]
 fn panics_if_asked_to() {
     if std::env::var_os(CHILD).is_none() {
         return;

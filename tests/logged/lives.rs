@@ -20,19 +20,19 @@ use crate::harness::{STARTED, jwt, settings, text};
 const NOT_HERE: &[(&str, &str)] = &[
     (
         "the service says that the run does not belong to this pod; sending nothing more",
-        "takes 30 s of refusals; the core's tests bring it about in virtual time",
+        "needs 30 s of refusals; the tests of the core produce it in virtual time",
     ),
     (
         "the admin endpoint cannot accept connections; retrying, without another warning",
-        "wants a process without file descriptors, which couldn't heartbeat either",
+        "needs a process without file descriptors, which could not send heartbeats either",
     ),
     (
         "log lines were dropped because nothing read the log",
-        "wants a pipe in place of a file; `process::an_unread_log_delays_nothing` brings it about",
+        "needs a pipe instead of a file; `process::an_unread_log_delays_nothing` produces it",
     ),
     (
         "podbeat panicked; this is a bug, please report it",
-        "there is no way to make it; `logged::form::a_panic_is_a_line_of_json` panics by itself",
+        "no input produces it; `logged::form::a_panic_is_a_line_of_json` panics by itself",
     ),
 ];
 
@@ -887,7 +887,7 @@ async fn every_message_of_the_table_is_produced_and_no_other() {
         .collect();
     assert!(
         missing.is_empty(),
-        "no life brought these about: {missing:#?}"
+        "no scenario produced these messages: {missing:#?}"
     );
     let stale: Vec<_> = not_here
         .iter()
@@ -895,6 +895,6 @@ async fn every_message_of_the_table_is_produced_and_no_other() {
         .collect();
     assert!(
         stale.is_empty(),
-        "brought about, or not listed any more: {stale:#?}"
+        "produced, or no longer listed: {stale:#?}"
     );
 }

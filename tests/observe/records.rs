@@ -128,7 +128,7 @@ async fn an_existing_file_is_kept_without_force() {
         .kube
         .apply(Pod::new("p", "uid-p").showing(&terminated(0, "Completed", "one")));
     let record = world.path("record.jsonl");
-    std::fs::write(&record, "something dear").expect("written");
+    std::fs::write(&record, "existing content").expect("written");
     let refused = Observer::start(&mut observe(&world, &["p", "--record", text(&record)]))
         .end()
         .await;
@@ -142,7 +142,7 @@ async fn an_existing_file_is_kept_without_force() {
     );
     assert_eq!(
         std::fs::read_to_string(&record).expect("text"),
-        "something dear"
+        "existing content"
     );
     let arguments = ["p", "--record", text(&record), "--force"];
     Observer::start(&mut observe(&world, &arguments))

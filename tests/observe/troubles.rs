@@ -192,7 +192,7 @@ async fn an_outage_is_reported_once_and_heartbeats_continue() {
         .collect();
     let mut distinct = troubles.clone();
     distinct.dedup();
-    assert_eq!(troubles, distinct, "none is told twice");
+    assert_eq!(troubles, distinct, "no message appears twice");
     sent_nothing(&world);
 }
 

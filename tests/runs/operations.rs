@@ -108,7 +108,7 @@ async fn a_run_from_its_creation_to_its_end() {
     let nonce = received
         .as_object_mut()
         .and_then(|body| body.remove("nonce"));
-    assert_eq!(sent, received, "as it was sent, but for the nonce");
+    assert_eq!(sent, received, "as sent, except for the nonce");
     assert_eq!(
         nonce.expect("a random one").as_str().map(str::len),
         Some(32)

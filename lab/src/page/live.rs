@@ -383,13 +383,13 @@ mod tests {
         assert_eq!(
             told.tell(picture("3", &[(2, "b"), (1, "c")])),
             Some(json!({"regions": {}, "order": [2, 1], "rows": [[1, "c"]]})),
-            "what went and came again is told again"
+            "a row that disappeared and returned is sent again"
         );
-        assert_eq!(told.rows.len(), 2, "nothing is kept of what has gone");
+        assert_eq!(told.rows.len(), 2, "removed rows are not kept");
         let mut told = Told::default();
         assert!(
             told.tell(picture("0", &[])).is_some(),
-            "nothing is a state, too"
+            "an empty picture is a state, too"
         );
     }
 }

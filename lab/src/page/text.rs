@@ -65,7 +65,7 @@ mod tests {
         assert_eq!(
             shown("<script>&\"'", 100),
             "<script>&\"'",
-            "escaping is for whoever writes HTML"
+            "HTML is escaped elsewhere"
         );
         assert_eq!(
             (shown("日本語", 3), shown("日本語", 2)),
@@ -91,7 +91,7 @@ mod tests {
         assert_eq!(
             age(then, then - Duration::from_secs(5)),
             "0 s ago",
-            "a clock that was put back"
+            "a clock that was set back"
         );
     }
 }

@@ -195,7 +195,7 @@ impl Browser {
         };
         if tokio::time::timeout(LIMIT, wait).await.is_err() {
             let seen = self.get("return document.body.innerText").await;
-            panic!("waited in vain for {what}; the page says: {seen}");
+            panic!("timed out while waiting for {what}; the page shows: {seen}");
         }
     }
 
@@ -325,7 +325,7 @@ impl Drop for Browser {
         while !with_argument(self.profile.path()).is_empty() {
             if tokio::time::Instant::now() > deadline {
                 eprintln!(
-                    "Chromium is left behind: {:?}",
+                    "Chromium still runs: {:?}",
                     with_argument(self.profile.path())
                 );
                 return;

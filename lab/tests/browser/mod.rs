@@ -6,7 +6,7 @@
 #![allow(
     clippy::disallowed_methods,
     clippy::print_stderr,
-    reason = "they are told by their environment which binary they are about, and say what they leave out"
+    reason = "the environment names the tested binary, and the tests print what they skip"
 )]
 
 mod driver;

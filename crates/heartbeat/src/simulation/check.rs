@@ -219,7 +219,7 @@ impl Judge {
         if let Some(at) = self.must_reopen.take() {
             let at = at.as_secs_f64();
             self.complain(format!(
-                "G2: at {at:.3} the task goes on, and an earlier process's final stands"
+                "G2: at {at:.3} the task continues, but the final of an earlier process was not canceled"
             ));
         }
     }
@@ -235,7 +235,7 @@ impl Judge {
         // that.
         let again = self.reopened.is_some_and(|earlier| self.is_unsure(earlier));
         if !goes_on || !(self.final_was_for_signal() || again) {
-            self.complain("G3: a final is taken back for no reason");
+            self.complain("G3: a final is canceled without a reason");
         }
         self.reopened = Some(at);
         self.final_due = None;
@@ -395,18 +395,18 @@ impl Judge {
                     pod.containers.iter().all(ended) || pod.containers.iter().any(init_failed)
                 });
                 if *cause == Cause::Marked && !all_ended && !self.stopping {
-                    self.complain("G7: an end that no marker tells");
+                    self.complain("G7: an end without a marker");
                 }
                 if let Some(told) = self.markers_told_the_end(files)
                     && at > told + READ
                 {
                     let (told, at) = (told.as_secs_f64(), at.as_secs_f64());
                     self.complain(format!(
-                        "G7: markers told the end of a deleted pod at {told:.3}, and the final was due at {at:.3}"
+                        "G7: markers showed the end of a deleted pod at {told:.3}, but the final was due at {at:.3}"
                     ));
                 }
                 if *cause == Cause::Completed && !self.finished {
-                    self.complain("G7: an end that nobody has shown");
+                    self.complain("G7: an end that neither the API nor a marker showed");
                 }
             }
             Note::Accepted(_, Kind::Final) => {
@@ -438,19 +438,21 @@ impl Judge {
             ));
         }
         if attempt.request.last_heartbeat != (kind == Kind::Final).then_some(true) {
-            self.complain("G2: lastHeartbeat doesn't say what it is");
+            self.complain("G2: lastHeartbeat does not match the kind of the heartbeat");
         }
         if kind == Kind::Final && self.final_known.is_some() {
             // podbeat repeats an accepted last heartbeat unchanged, whatever the API has shown
             // since.
             if self.final_sent.as_ref() != Some(&attempt.request) {
-                self.complain("G3: another last heartbeat than the accepted one");
+                self.complain("G3: a last heartbeat that differs from the accepted one");
             }
         } else {
             for status in attempt.request.container_status.iter().flatten() {
                 let marked = kind == Kind::Final && self.tells_a_marker(status);
                 if !self.shown.contains(status) && !marked {
-                    self.complain(format!("G7: nobody has shown {status:?}"));
+                    self.complain(format!(
+                        "G7: neither the API nor a marker showed {status:?}"
+                    ));
                 }
             }
             if kind == Kind::Final {
@@ -471,7 +473,7 @@ impl Judge {
             for status in attempt.request.container_status.iter().flatten() {
                 let ended = matches!(status.state, Some(ContainerState::Terminated(_)));
                 if !ended && !self.last_shown.contains(status) && !self.last_shown.is_empty() {
-                    self.complain(format!("G7: the final tells of the past: {status:?}"));
+                    self.complain(format!("G7: the final has an outdated state: {status:?}"));
                 }
             }
         }
@@ -807,7 +809,7 @@ impl Judge {
             Some((at, Some(End::Delivered))) if finals.is_empty() && !amnesia && !self.closed => {
                 let at = at.as_secs_f64();
                 self.complain(format!(
-                    "G2: ended at {at:.3} as if delivered, and nothing was accepted"
+                    "G2: ended at {at:.3} as delivered, but no final was accepted"
                 ));
             }
             Some((_, Some(_))) => {}
@@ -879,7 +881,9 @@ impl Judge {
                 .any(|outage| outage.until + Duration::from_secs(1200) >= life.horizon);
             let idles = life.sidecar == Sidecar::Native && self.signal.is_none();
             if undelivered && !faulty {
-                self.complain("G2: the task is over, the service answers, and there is no final");
+                self.complain(
+                    "G2: the task has ended and the service answers, but there is no final",
+                );
             } else if !undelivered && !idles {
                 self.complain("G2: hangs after its final");
             }
@@ -924,7 +928,7 @@ impl Judge {
         if self.final_known.is_some() && has_final && !self.is_lasting(last) && !cut {
             let at = last.at.as_secs_f64();
             self.complain(format!(
-                "G3: the last word, at {at:.3}, is a {} heartbeat of process {}",
+                "G3: the last request, at {at:.3}, is a {} heartbeat of process {}",
                 last.beat.1.name(),
                 last.process
             ));
@@ -946,7 +950,7 @@ impl Judge {
         }
         if let Some(gap) = worst {
             self.complain(format!(
-                "G5: {:.3} s between two heartbeats, the most is {:.3} s",
+                "G5: {:.3} s between two heartbeats; the limit is {:.3} s",
                 gap.as_secs_f64(),
                 most.as_secs_f64()
             ));
@@ -969,7 +973,7 @@ impl Judge {
             && !self.final_was_for_signal()
         {
             let at = at.as_secs_f64();
-            self.complain(format!("G8: ended at {at:.3} for no reason: {end:?}"));
+            self.complain(format!("G8: ended at {at:.3} without a reason: {end:?}"));
         }
     }
 }

@@ -68,7 +68,7 @@ fn a_thousand_lives_violate_no_guarantee() {
     assert!(sum.violations.is_empty(), "{}", sum.complaint());
     assert!(
         sum.faults > 1000 && sum.events > 10_000,
-        "lives worth the name"
+        "lives with events"
     );
 }
 
@@ -86,7 +86,7 @@ fn every_flawed_machine_is_detected() {
         });
         assert!(
             noticed,
-            "{name} is broken in {} lives and nobody notices",
+            "the flaw {name} is not detected in {} lives",
             sum.lives
         );
     }
@@ -118,7 +118,12 @@ fn simulate() {
     let flaw = setting::<String>("SIMULATE_BROKEN").map(|name| {
         let known = FLAWS.iter().find(|(guarantee, _)| *guarantee == name);
         known
-            .unwrap_or_else(|| panic!("there is no flaw {name}: {:?}", FLAWS.map(|(name, _)| name)))
+            .unwrap_or_else(|| {
+                panic!(
+                    "unknown flaw {name}; the flaws are {:?}",
+                    FLAWS.map(|(name, _)| name)
+                )
+            })
             .1
     });
     if let Some(seed) = setting("SIMULATE_SEED") {

@@ -394,7 +394,7 @@ impl World {
             reads: false,
             starts: None,
         });
-        self.tell(|world| format!("process {} begins", world.processes));
+        self.tell(|world| format!("process {} starts", world.processes));
         self.on(Event::Started);
         let first = self.soon(0.001, 0.3);
         let number = self.processes;

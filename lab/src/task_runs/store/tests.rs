@@ -170,7 +170,7 @@ fn an_earlier_attempt_is_refused_after_a_later_one() {
     );
     store
         .heartbeat("a", &beat("4"), at(4))
-        .expect("who tells no count isn't behind");
+        .expect("a heartbeat without a count is not refused");
     let run = store.get("a", at(4)).expect("the run");
     assert_eq!((run.status, run.attempts.len()), (Status::Running, 2));
 }
@@ -341,7 +341,7 @@ fn the_run_that_ended_first_is_removed_and_active_runs_are_kept() {
     assert_eq!(
         store.take_changes(),
         [Change::Gone(2)],
-        "what wasn't written is told again"
+        "unwritten changes are returned again"
     );
     let large = 1 << 20;
     assert_eq!(
@@ -489,7 +489,7 @@ proptest! {
                 }
             }
             let kept: BTreeMap<u64, Run> = store.runs.iter().map(|(number, kept)| (*number, kept.run.clone())).collect();
-            prop_assert_eq!(&written, &kept, "what is written is what is known");
+            prop_assert_eq!(&written, &kept, "the written runs are the known runs");
             prop_assert_eq!(store.numbers.len(), store.runs.len());
             let running = store.runs.values().filter(|kept| kept.run.status == Status::Running).count();
             let over = store.runs.values().filter(|kept| kept.run.status.is_over()).count();
@@ -551,7 +551,7 @@ proptest! {
                 Some(next) => query = Query::of_token(&query.token(next)).expect("a token of ours"),
                 None => break page,
             }
-            prop_assert!(seen.len() <= 100, "it comes to an end");
+            prop_assert!(seen.len() <= 100, "the pages end");
         };
         let count = seen.len();
         seen.sort();
@@ -570,7 +570,7 @@ proptest! {
             if let Some((nth, name)) = newcomers.next() {
                 create(&mut store, format!("new-{nth}"), name, 6);
             }
-            prop_assert!(seen.len() <= 100, "it comes to an end");
+            prop_assert!(seen.len() <= 100, "the pages end");
         }
         let count = seen.len();
         seen.sort();
@@ -587,7 +587,7 @@ proptest! {
         let end = loop {
             let page = store.list(&query, at(10));
             walked.extend(ids(&page));
-            prop_assert!(walked.len() <= 100, "it comes to an end");
+            prop_assert!(walked.len() <= 100, "the pages end");
             match page.next.clone() {
                 Some(next) => query.place = next,
                 None => break page,
