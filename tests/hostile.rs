@@ -216,10 +216,10 @@ async fn a_pod_with_many_small_parts_uses_no_memory() {
         )
         .await;
         until_it_beats_on(&world).await;
-        let mut labelled = pod.showing(&running(STARTED));
+        let mut labeled = pod.showing(&running(STARTED));
         let labels = (0..100_000).map(|nth| (format!("l{nth}"), json!("")));
-        labelled["metadata"]["labels"] = Value::Object(labels.collect());
-        world.kube.apply(labelled);
+        labeled["metadata"]["labels"] = Value::Object(labels.collect());
+        world.kube.apply(labeled);
         until_main_is(&world, "running").await;
         is_small(&podbeat);
         podbeat.signal(Signal::TERM);

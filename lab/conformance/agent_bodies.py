@@ -50,12 +50,12 @@ def the_bodies_cover_every_member(bodies):
 
 
 def an_unknown_member_is_rejected(bodies):
-    for spoilt in [{**bodies[-1], "podUid": "u"}, {**bodies[-1], "jobRetryCount": "1"}]:
+    for spoiled in [{**bodies[-1], "podUid": "u"}, {**bodies[-1], "jobRetryCount": "1"}]:
         try:
-            strict.round_trip(spoilt, "HeartbeatTaskRunRequest")
+            strict.round_trip(spoiled, "HeartbeatTaskRunRequest")
         except AssertionError:
             continue
-        raise AssertionError(f"not rejected: {spoilt}")
+        raise AssertionError(f"not rejected: {spoiled}")
 
 
 def the_stand_in_accepts_the_bodies_from_libica(bodies):

@@ -157,7 +157,7 @@ def create_refuses_bodies_that_violate_the_contract(client):
     refused(400, create, body={"execution": {"image": {"name": ""}}})
     refused(400, create, body={"execution": {"image": {}}})
     refused(400, create, body={"acl": "tid:1"})
-    problem = refused(400, create, body={"nmae": "misspelt"})
+    problem = refused(400, create, body={"nmae": "misspelled"})
     assert "nmae" in str(problem.details), problem
 
 

@@ -211,7 +211,7 @@ async fn a_kubeconfig_works_and_the_uid_is_learned() {
 #[tokio::test]
 async fn a_pod_that_was_never_seen_is_not_ended() {
     let world = World::start().await.expect("a world");
-    let mut settings = world.settings("misspelt", "u1");
+    let mut settings = world.settings("misspelled", "u1");
     settings.insert("PODBEAT_INTERVAL".to_owned(), "200ms".to_owned());
     let agent = Agent::start(&settings);
     let twice = |kube: &KubeApi| {

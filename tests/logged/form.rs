@@ -71,10 +71,10 @@ async fn one_event_is_one_line_with_any_text_of_a_container() {
 
 /// Runs podbeat on a terminal, with `script` from util-linux.
 #[tokio::test(flavor = "multi_thread")]
-async fn colours_are_for_terminals_and_not_with_no_color() {
+async fn colors_are_for_terminals_and_not_with_no_color() {
     let world = World::start().await.expect("a world");
     world.kube.apply(evil_pod());
-    for (no_color, coloured) in [("", true), ("1", false)] {
+    for (no_color, colored) in [("", true), ("1", false)] {
         let settings = settings(
             &world,
             &[
@@ -100,15 +100,15 @@ async fn colours_are_for_terminals_and_not_with_no_color() {
             output.status.success() && text.contains("podbeat started"),
             "{text}"
         );
-        assert_eq!(text.contains("\u{1b}[32mINFO"), coloured, "{text:?}");
+        assert_eq!(text.contains("\u{1b}[32mINFO"), colored, "{text:?}");
         // Without podbeat's colors, the text does not act on a terminal.
-        let without_colours = text
+        let without_colors = text
             .replace("\u{1b}[2m", "")
             .replace("\u{1b}[0m", "")
             .replace("\u{1b}[32m", "");
         assert!(
-            is_harmless(&without_colours.replace("\r\n", "\n")),
-            "{without_colours:?}"
+            is_harmless(&without_colors.replace("\r\n", "\n")),
+            "{without_colors:?}"
         );
     }
 }

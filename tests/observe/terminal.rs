@@ -82,7 +82,7 @@ impl View {
         let screen = self.screen();
         assert!(!screen.alternate_screen(), "the other screen is left");
         assert!(!screen.hide_cursor(), "the cursor is shown");
-        assert_eq!(screen.attributes_formatted(), "\u{1b}[m", "no colour is on");
+        assert_eq!(screen.attributes_formatted(), "\u{1b}[m", "no color is on");
         let wraps = self.raw.rfind("\x1b[?7h") >= self.raw.rfind("\x1b[?7l");
         assert!(wraps, "long lines are wrapped again");
         assert_eq!(modes(&self.pty), self.modes, "keys are echoed again");
@@ -337,8 +337,8 @@ async fn no_color_is_respected() {
     terminal.shows("main        running").await;
     terminal.types("q").await;
     assert_eq!(terminal.end().await.code(), Some(0));
-    for colour in ["\x1b[3", "\x1b[4", "\x1b[1m"] {
-        assert!(!terminal.raw.contains(colour), "{colour:?}");
+    for color in ["\x1b[3", "\x1b[4", "\x1b[1m"] {
+        assert!(!terminal.raw.contains(color), "{color:?}");
     }
 }
 

@@ -294,43 +294,44 @@ mod tests {
         let judged = |received: &[Heartbeat]| judge(received, &member, &script());
         assert_eq!(judged(&good), Vec::<String>::new());
 
-        let spoilt = |spoil: &dyn Fn(&mut Vec<Heartbeat>)| {
+        let spoiled = |spoil: &dyn Fn(&mut Vec<Heartbeat>)| {
             let mut received = good.clone();
             spoil(&mut received);
             judged(&received).join("; ")
         };
         let last = good.len() - 1;
         // A missing state, a repeated one, and a different one.
-        assert!(spoilt(&|received| drop(received.drain(5..7))).contains("states of main"));
+        assert!(spoiled(&|received| drop(received.drain(5..7))).contains("states of main"));
         assert!(
-            spoilt(&|received| received[7].body["containerStatus"] =
+            spoiled(&|received| received[7].body["containerStatus"] =
                 received[1].body["containerStatus"].clone())
             .contains("states")
         );
         assert!(
-            spoilt(
+            spoiled(
                 &|received| received[5].body["containerStatus"][0]["state"]["terminated"]["exitCode"] =
                     json!(4)
             )
             .contains("states")
         );
         // No last heartbeat, two of them, and a heartbeat after the last one.
-        assert!(spoilt(&|received| drop(received.pop())).contains("0 last heartbeats"));
+        assert!(spoiled(&|received| drop(received.pop())).contains("0 last heartbeats"));
         assert!(
-            spoilt(&|received| received[last - 1].body["lastHeartbeat"] = json!(true))
+            spoiled(&|received| received[last - 1].body["lastHeartbeat"] = json!(true))
                 .contains("2 last")
         );
         assert!(
-            spoilt(&|received| received.push(beat(99, None, &json!({}))))
+            spoiled(&|received| received.push(beat(99, None, &json!({}))))
                 .contains("after the last")
         );
         // Identity, the contract, and nonces.
         assert!(
-            spoilt(&|received| received[2].body["jobRetryCount"] = json!(0)).contains("incomplete")
+            spoiled(&|received| received[2].body["jobRetryCount"] = json!(0))
+                .contains("incomplete")
         );
         assert!(
-            spoilt(&|received| received[2].violations.push("no".to_owned())).contains("contract")
+            spoiled(&|received| received[2].violations.push("no".to_owned())).contains("contract")
         );
-        assert!(spoilt(&|received| received[6].body["nonce"] = json!("n5")).contains("nonce"));
+        assert!(spoiled(&|received| received[6].body["nonce"] = json!("n5")).contains("nonce"));
     }
 }

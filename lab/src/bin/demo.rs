@@ -289,23 +289,23 @@ enum Side {
 #[derive(Clone)]
 struct Timeline {
     start: Instant,
-    colours: bool,
+    colors: bool,
     out: Arc<std::io::Stdout>,
 }
 
 impl Timeline {
     fn new() -> Self {
         let out = Arc::new(std::io::stdout());
-        let colours = out.is_terminal() && ProcessEnvironment.get("NO_COLOR").is_none();
+        let colors = out.is_terminal() && ProcessEnvironment.get("NO_COLOR").is_none();
         Self {
             start: Instant::now(),
-            colours,
+            colors,
             out,
         }
     }
 
     fn line(&self, side: Side, text: &str) {
-        let (name, colour) = match side {
+        let (name, color) = match side {
             Side::Kubernetes => ("kubernetes", "34"),
             Side::Podbeat => ("podbeat", "33"),
             Side::Service => ("service", "32"),
@@ -313,10 +313,10 @@ impl Timeline {
         let time = format!("{:6.2}s", self.start.elapsed().as_secs_f64());
         let mut out = self.out.lock();
         // A closed standard output doesn't stop the demo, because the exit code matters.
-        let _ = if self.colours {
+        let _ = if self.colors {
             writeln!(
                 out,
-                "\x1b[2m{time}\x1b[0m  \x1b[{colour}m{name:<10}\x1b[0m  {text}"
+                "\x1b[2m{time}\x1b[0m  \x1b[{color}m{name:<10}\x1b[0m  {text}"
             )
         } else {
             writeln!(out, "{time}  {name:<10}  {text}")

@@ -541,11 +541,11 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
     /// texts.
     const LEAST: &str = "
         const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
-        const rgba = colour => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        const rgba = color => { canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = color; canvas.fillRect(0, 0, 1, 1);
                                  return [...canvas.getImageData(0, 0, 1, 1).data] };
         const back = element => { for (let at = element; at; at = at.parentElement) {
-            const colour = rgba(getComputedStyle(at).backgroundColor); if (colour[3] === 255) return colour } };
-        const light = colour => colour.slice(0, 3).map(part => part / 255)
+            const color = rgba(getComputedStyle(at).backgroundColor); if (color[3] === 255) return color } };
+        const light = color => color.slice(0, 3).map(part => part / 255)
             .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4)
             .reduce((sum, part, nth) => sum + part * [0.2126, 0.7152, 0.0722][nth], 0);
         const texts = [...document.querySelectorAll('body *')]
