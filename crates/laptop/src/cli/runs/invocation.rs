@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use podbeat_interface::arguments::OUTPUT;
 use podbeat_interface::exit::with_causes;
+use podbeat_interface::nearest::nearest;
 use podbeat_interface::nonce;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
