@@ -31,6 +31,11 @@ cargo fetch --quiet --locked --target "$target"
 
 # Without PIE, the binary is 280 KiB smaller. The linker script says what it leaves out.
 flags=(-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr,-T,image/static.ld)
+# Identical functions once: 34 KiB less. Rust links with LLD on this target, and with GNU ld, which
+# cannot do this, on others.
+if [ "$target" = x86_64-unknown-linux-gnu ]; then
+  flags+=(-C link-arg=-Wl,--icf=all)
+fi
 for sources in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
   flags+=("--remap-path-prefix=${sources%/}=registry")
 done

@@ -7,7 +7,7 @@
 //! nothing.
 
 use std::collections::BTreeSet;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -160,18 +160,11 @@ fn read_all(directory: &Path, expected: &[String]) -> io::Result<Listing> {
     let wanted = expected
         .iter()
         .flat_map(|container| [file_name(container), container.clone()]);
-    let mut names: Vec<OsString> = wanted.map(OsString::from).collect();
-    let known: BTreeSet<&OsStr> = names.iter().map(OsString::as_os_str).collect();
-    let mut others: Vec<OsString> = seen
-        .into_iter()
-        .filter(|name| !known.contains(name.as_os_str()))
-        .collect();
-    others.sort_unstable();
+    let (mut names, mut others) = (BTreeSet::new(), BTreeSet::new());
+    names.extend(wanted.map(OsString::from));
+    others.extend(seen.into_iter().filter(|name| !names.contains(name)));
     let too_many = others.len() > MOST || entries.next().is_some();
-    others.truncate(MOST);
-    names.extend(others);
-    // In reverse order, so that NAME.json comes before NAME.
-    names.sort_unstable_by(|one, other| other.cmp(one));
+    names.extend(others.into_iter().take(MOST));
     let Listing {
         mut found,
         mut refused,
@@ -179,13 +172,17 @@ fn read_all(directory: &Path, expected: &[String]) -> io::Result<Listing> {
     if too_many {
         refused.push((directory.as_os_str().to_owned(), Refused::TooMany));
     }
-    for name in names {
+    // In reverse order, so that NAME.json comes before NAME.
+    for name in names.into_iter().rev() {
         match read_one(directory, &name) {
-            Ok(one) => found.extend(one),
+            Ok(None) => {}
+            Ok(Some(one)) => {
+                let before = |other: &Found| other.container <= one.container;
+                found.insert(found.partition_point(before), one);
+            }
             Err(why) => refused.push((name, why)),
         }
     }
-    found.sort_by(|one: &Found, other| one.container.cmp(&other.container));
     Ok(Listing { found, refused })
 }
 

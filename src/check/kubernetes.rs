@@ -245,7 +245,9 @@ fn advice(error: &Error, server: &str) -> String {
             "A NetworkPolicy or a firewall drops packets to {server}, or the API server is overloaded. podbeat uses HTTPS_PROXY unless \
              NO_PROXY has the host."
         ),
-        Error::Access(_) | Error::Endless { .. } => "See kubernetes.access.".to_owned(),
+        Error::Access(_) | Error::Request { .. } | Error::Endless { .. } => {
+            "See kubernetes.access.".to_owned()
+        }
     }
 }
 

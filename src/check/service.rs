@@ -90,8 +90,13 @@ pub(super) async fn check(
             });
         }
     }
-    found.sort_by_key(|finding| STEPS.iter().position(|id| *id == finding.id));
-    found
+    let place = |finding: &Finding| STEPS.iter().position(|id| *id == finding.id);
+    let mut ordered = Vec::new();
+    for finding in found {
+        let before = |other: &Finding| place(other) <= place(&finding);
+        ordered.insert(ordered.partition_point(before), finding);
+    }
+    ordered
 }
 
 /// How far the steps got.

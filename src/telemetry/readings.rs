@@ -187,17 +187,25 @@ pub(super) struct Sent {
     since: Instant,
 }
 
+/// A counter for each key.
+fn zeros<K: Ord>(keys: impl Iterator<Item = K>) -> BTreeMap<K, u64> {
+    let mut counters = BTreeMap::new();
+    counters.extend(keys.map(|key| (key, 0)));
+    counters
+}
+
 impl Readings {
     /// The readings at the start. `pod_uid` is the pod's UID according to the settings.
     pub(super) fn new(pod_uid: Option<String>) -> Self {
         Self {
-            heartbeats: SHOWN_FROM_THE_START
-                .iter()
-                .map(|(kind, fate)| ((kind.name(), fate.name()), 0))
-                .collect(),
-            attempts: Reply::ALL.iter().map(|reply| (reply.name(), 0)).collect(),
+            heartbeats: zeros(
+                SHOWN_FROM_THE_START
+                    .iter()
+                    .map(|(kind, fate)| (kind.name(), fate.name())),
+            ),
+            attempts: zeros(Reply::ALL.iter().map(|reply| reply.name())),
             durations: Histogram::new(DURATIONS),
-            transitions: STATES.iter().map(|state| (*state, 0)).collect(),
+            transitions: zeros(STATES.iter().copied()),
             resyncs: 0,
             watch_restarts: 0,
             watch_errors: 0,

@@ -10,8 +10,10 @@ pub fn nearest<'words>(word: &str, words: &[&'words str]) -> Option<&'words str>
     /// length.
     const LONGEST: usize = 32;
     let letters = |text: &str| -> String {
-        let lower = text.chars().flat_map(char::to_lowercase);
-        lower.filter(|letter| letter.is_alphanumeric()).collect()
+        let letters = text
+            .chars()
+            .filter(|letter| !matches!(letter, ' ' | '-' | '_'));
+        letters.map(|letter| letter.to_ascii_lowercase()).collect()
     };
     let typed = letters(word);
     if typed.chars().count() > LONGEST {

@@ -87,25 +87,24 @@ impl<'read, E: Environment> Reader<'read, E> {
 
     /// All missing or malformed settings, in the order of the documents.
     #[must_use]
-    pub fn errors(mut self) -> Errors {
-        let place = |fault: &Fault| {
-            self.rows
-                .iter()
-                .position(|row| row.variable == fault.variable)
-        };
-        self.faults.sort_by_key(place);
+    pub fn errors(self) -> Errors {
         Errors(self.faults)
     }
 
     /// Adds a fault of a variable, which may be one without a setting, such as `HTTPS_PROXY`. The
     /// problem must not repeat the value of a secret.
     pub fn fault_of(&mut self, variable: &'static str, problem: impl Into<String>) {
-        let row = self.rows.iter().find(|row| row.variable == variable);
-        self.faults.push(Fault {
+        let place = |variable| self.rows.iter().position(|row| row.variable == variable);
+        let own = place(variable);
+        let row = own.and_then(|at| self.rows.get(at));
+        let fault = Fault {
             variable,
             flag: row.map_or("", |row| row.flag),
             problem: problem.into(),
-        });
+        };
+        let before = |other: &Fault| place(other.variable) <= own;
+        self.faults
+            .insert(self.faults.partition_point(before), fault);
     }
 
     /// Adds a fault of a setting. The problem must not repeat the value of a secret.

@@ -1,6 +1,5 @@
 //! Environment variables that look like settings of podbeat, but are not.
 
-use std::collections::BTreeSet;
 use std::fmt;
 
 use crate::environment::Environment;
@@ -20,7 +19,7 @@ const LONGEST: usize = 64;
 /// ones, without their values, each with the setting that the user probably meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unknown {
-    variables: BTreeSet<String>,
+    variables: Vec<String>,
     more: usize,
 }
 
@@ -33,21 +32,32 @@ impl Unknown {
     #[must_use]
     pub fn load(environment: &impl Environment) -> Option<Self> {
         let names = environment.names();
-        let names = names.iter().filter_map(|name| {
-            let name = name.to_string_lossy();
-            name.starts_with(PREFIX).then(|| name.into_owned())
-        });
-        let mut variables: BTreeSet<String> = names.collect();
-        let hosts = variables.iter();
-        let services: Vec<String> = hosts
-            .filter_map(|name| Some(name.strip_suffix("_SERVICE_HOST")?.to_owned()))
-            .collect();
-        variables.retain(|name| {
-            !is_setting(name) && !services.iter().any(|service| is_of(service, name))
-        });
-        let more = variables.len().saturating_sub(NAMED);
-        let variables: BTreeSet<String> = variables.into_iter().take(NAMED).collect();
-        (!variables.is_empty()).then_some(Self { variables, more })
+        let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
+        let services = names
+            .iter()
+            .filter_map(|name| name.strip_suffix("_SERVICE_HOST"));
+        let mut unknown = Self::default();
+        for name in &names {
+            let is_known = !name.starts_with(PREFIX)
+                || is_setting(name)
+                || services.clone().any(|service| is_of(service, name));
+            if !is_known {
+                unknown.add(name);
+            }
+        }
+        (!unknown.variables.is_empty()).then_some(unknown)
+    }
+
+    /// Keeps the first names of the alphabet.
+    fn add(&mut self, name: &str) {
+        let at = self
+            .variables
+            .partition_point(|other| other.as_str() < name);
+        self.variables.insert(at, name.to_owned());
+        if self.variables.len() > NAMED {
+            self.variables.pop();
+            self.more += 1;
+        }
     }
 }
 

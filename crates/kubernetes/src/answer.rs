@@ -33,17 +33,56 @@ pub(super) const SMALL: usize = 64 << 10;
 /// Why there is no response, or only a part of it.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
-    /// An error of kube's client.
-    #[error(transparent)]
-    Kube(#[from] kube::Error),
+    /// The API server refused the request.
+    #[error("the API server refused the request")]
+    Refused(Box<Status>),
+    /// The response is not one of the Kubernetes API.
+    #[error("the response is unreadable")]
+    Unreadable(#[from] serde_json::Error),
+    /// The request could not be created.
+    #[error("cannot create the request")]
+    Request(#[source] Cause),
+    /// There was no connection, or it closed early.
+    #[error("the connection failed")]
+    Broken(#[source] Cause),
+    /// There are no new credentials.
+    #[cfg(feature = "kubeconfig")]
+    #[error("cannot renew the credentials")]
+    Credentials(#[source] kube::Error),
     /// The response exceeds a limit, in bytes.
     #[error("it exceeds {} KiB", .0 >> 10)]
     TooLarge(usize),
 }
 
-impl Error {
-    fn unreadable(error: serde_json::Error) -> Self {
-        Self::Kube(kube::Error::SerdeError(error))
+/// An error of the client or of the connection.
+pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// kube's error is never the source of another error: its texts would be 90 KB of the image, because
+/// it also reports wrong YAML.
+impl From<kube::Error> for Error {
+    fn from(error: kube::Error) -> Self {
+        match error {
+            kube::Error::Api(status) => Self::Refused(status),
+            kube::Error::SerdeError(error) => Self::Unreadable(error),
+            kube::Error::BuildRequest(error) => error.into(),
+            kube::Error::HttpError(error) => Self::Request(error.into()),
+            kube::Error::HyperError(error) => Self::Broken(error.into()),
+            kube::Error::Service(error) => Self::Broken(error),
+            kube::Error::ReadEvents(error) => Self::Broken(error.into()),
+            #[cfg(feature = "kubeconfig")]
+            kube::Error::Auth(_) => Self::Credentials(error),
+            #[cfg(feature = "kubeconfig")]
+            other => Self::Request(other.into()),
+            // All others are about settings of kube that the image does not use.
+            #[cfg(not(feature = "kubeconfig"))]
+            _ => Self::Request("kube reports an unexpected error".into()),
+        }
+    }
+}
+
+impl From<kube::core::request::Error> for Error {
+    fn from(error: kube::core::request::Error) -> Self {
+        Self::Request(error.into())
     }
 }
 
@@ -54,7 +93,7 @@ pub(super) async fn object<T: DeserializeOwned>(
 ) -> Result<T, Error> {
     let mut body = send(client, request).await?.into_body();
     let bytes = whole(&mut body, LARGEST).await?;
-    serde_json::from_slice(trimmed::bytes(&bytes)).map_err(Error::unreadable)
+    serde_json::from_slice(trimmed::bytes(&bytes)).map_err(Error::from)
 }
 
 /// The parts of a list other than its items.
@@ -92,7 +131,7 @@ pub(super) async fn list(
         items.feed(&bytes, most, each)?;
     }
     let around: Around =
-        serde_json::from_slice(trimmed::bytes(&items.around)).map_err(Error::unreadable)?;
+        serde_json::from_slice(trimmed::bytes(&items.around)).map_err(Error::from)?;
     Ok(around.metadata)
 }
 
@@ -152,7 +191,7 @@ fn event(line: &[u8]) -> Result<Event, Error> {
         resource_version: String,
     }
     fn of<T: DeserializeOwned>(line: &[u8]) -> Result<T, Error> {
-        let Of { object } = serde_json::from_slice(line).map_err(Error::unreadable)?;
+        let Of { object } = serde_json::from_slice(line).map_err(Error::from)?;
         Ok(object)
     }
 
@@ -162,8 +201,8 @@ fn event(line: &[u8]) -> Result<Event, Error> {
         // A failing API server may send a bare Status.
         return match serde_json::from_slice::<Refusal>(line) {
             Ok(refusal) if refusal.code != 0 => Ok(Event::Refused(refusal.status(0))),
-            Ok(_) => Err(Error::unreadable(serde::de::Error::missing_field("type"))),
-            Err(error) => Err(Error::unreadable(error)),
+            Ok(_) => Err(Error::Unreadable(serde::de::Error::missing_field("type"))),
+            Err(error) => Err(Error::Unreadable(error)),
         };
     };
     Ok(match kind.as_str() {
@@ -172,7 +211,7 @@ fn event(line: &[u8]) -> Result<Event, Error> {
         "BOOKMARK" => Event::Bookmark(of::<Marked>(line)?.metadata.resource_version),
         "ERROR" => Event::Refused(of::<Refusal>(line)?.status(0)),
         _ => {
-            return Err(Error::unreadable(serde::de::Error::unknown_variant(
+            return Err(Error::Unreadable(serde::de::Error::unknown_variant(
                 "another",
                 &["ADDED", "MODIFIED", "DELETED", "BOOKMARK", "ERROR"],
             )));
@@ -211,9 +250,7 @@ impl Lines {
                     // Ignores a line without its end.
                     Ok(None) => return Ok(None),
                     Err(error) if is_end(&error) => return Ok(None),
-                    Err(error) => {
-                        return Err(kube::Error::ReadEvents(io::Error::other(error)).into());
-                    }
+                    Err(error) => return Err(error),
                 };
             }
         }
@@ -222,7 +259,7 @@ impl Lines {
 
 /// Whether a watch ended in an expected way: the connection was closed in the middle of a chunk, as
 /// many load balancers do, or was silent for too long.
-fn is_end(error: &kube::Error) -> bool {
+fn is_end(error: &Error) -> bool {
     let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = next {
         let kind = error.downcast_ref::<io::Error>().map(io::Error::kind);
@@ -288,7 +325,7 @@ impl Items {
             if ends_item {
                 let item = std::mem::take(&mut self.item);
                 if !item.trim_ascii().is_empty() {
-                    each(&item).map_err(Error::unreadable)?;
+                    each(&item).map_err(Error::from)?;
                 }
             }
         }
@@ -389,7 +426,7 @@ async fn send(client: &Client, request: Request<Vec<u8>>) -> Result<Response<Bod
         reason: "Failed to parse error data".to_owned(),
         ..Refusal::default()
     });
-    Err(kube::Error::Api(refusal.status(status.as_u16())).into())
+    Err(Error::Refused(refusal.status(status.as_u16())))
 }
 
 /// Reads a whole body, up to a limit in bytes.
@@ -404,7 +441,7 @@ pub(super) async fn whole(body: &mut Body, most: usize) -> Result<Vec<u8>, Error
     Ok(bytes)
 }
 
-async fn next(body: &mut Body) -> kube::Result<Option<Bytes>> {
+async fn next(body: &mut Body) -> Result<Option<Bytes>, Error> {
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             return Ok(Some(data));
@@ -546,10 +583,7 @@ mod tests {
             r#"{"items":[]"#,
         ] {
             let error = listed(text.as_bytes(), 3).await.expect_err(text);
-            assert!(
-                matches!(error, Error::Kube(kube::Error::SerdeError(_))),
-                "{text}: {error:?}"
-            );
+            assert!(matches!(error, Error::Unreadable(_)), "{text}: {error:?}");
         }
     }
 
@@ -587,7 +621,7 @@ mod tests {
         let error = object::<Value>(&answering(503, many("{")), request())
             .await
             .expect_err("refused");
-        assert!(matches!(error, Error::Kube(kube::Error::Api(status)) if status.code == 503));
+        assert!(matches!(error, Error::Refused(status) if status.code == 503));
     }
 
     #[tokio::test]
@@ -637,7 +671,7 @@ mod tests {
             let mut events = pin!(watch(&client, request()).await.expect("a watch"));
             match (events.next().await.expect("an item"), code) {
                 (Ok(Event::Refused(status)), Some(code)) => assert_eq!(status.code, code),
-                (Err(Error::Kube(kube::Error::SerdeError(_))), None) => {}
+                (Err(Error::Unreadable(_)), None) => {}
                 other => panic!("{line}: {other:?}"),
             }
         }
@@ -648,7 +682,7 @@ mod tests {
         let refused = async |body: &str| {
             let client = answering(403, vec![body.as_bytes().to_vec()]);
             match object::<Value>(&client, request()).await {
-                Err(Error::Kube(kube::Error::Api(status))) => status,
+                Err(Error::Refused(status)) => status,
                 other => panic!("{other:?}"),
             }
         };

@@ -215,14 +215,14 @@ impl Questions {
                 .header(CONTENT_TYPE, "application/json")
                 .body(Body::from(body.into_bytes()))
                 .map_err(kube::Error::HttpError);
-            let unreachable = |source: kube::Error| {
-                Error::of(asked.to_owned(), Some(&self.namespace), source.into())
+            let failed = |error: kube::Error| {
+                Error::of(asked.to_owned(), Some(&self.namespace), error.into())
             };
             let response = self
                 .client
-                .send(request.map_err(unreachable)?)
+                .send(request.map_err(failed)?)
                 .await
-                .map_err(unreachable)?;
+                .map_err(failed)?;
             let status = response.status().as_u16();
             let date = response.headers().get(DATE);
             let date = date.and_then(|date| date.to_str().ok()).map(str::to_owned);

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::answer::Cause;
 use super::role::{self, Account};
 use super::{access, answer};
 
@@ -34,16 +35,25 @@ pub enum Error {
         request: String,
         /// The cause, if it contains no part of the response.
         #[source]
-        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+        source: Option<Cause>,
     },
     /// There was no connection, or it closed early.
     #[error("{request}: the API server is unreachable, or the connection closed early")]
     Unreachable {
         /// The request.
         request: String,
-        /// The client's error.
+        /// The error of the connection.
         #[source]
-        source: Box<kube::Error>,
+        source: Cause,
+    },
+    /// The request could not be created.
+    #[error("{request}: cannot create the request; check the names")]
+    Request {
+        /// The request.
+        request: String,
+        /// What is wrong with it.
+        #[source]
+        source: Cause,
     },
     /// An object of the response exceeds the limit.
     #[error("{request}: the API server sent more than {} MiB for one object", .limit >> 20)]
@@ -122,24 +132,22 @@ impl Error {
     pub(super) fn of(request: String, namespace: Option<&str>, error: answer::Error) -> Self {
         match error {
             answer::Error::TooLarge(limit) => Self::TooLarge { request, limit },
-            answer::Error::Kube(kube::Error::Api(status)) => Self::Refused {
+            answer::Error::Refused(status) => Self::Refused {
                 request,
                 namespace: namespace.map(str::to_owned),
                 refusal: Refusal::from(*status),
             },
-            answer::Error::Kube(source @ kube::Error::SerdeError(_)) => Self::Unreadable {
+            answer::Error::Unreadable(source) => Self::Unreadable {
                 request,
                 source: Some(source.into()),
             },
-            // There are no new credentials. The text of the error may contain a secret.
+            // The text of the error may contain a secret.
             #[cfg(feature = "kubeconfig")]
-            answer::Error::Kube(source @ kube::Error::Auth(_)) => {
+            answer::Error::Credentials(source) => {
                 Self::Access(super::kubeconfig::setup(source).into())
             }
-            answer::Error::Kube(source) => Self::Unreachable {
-                request,
-                source: Box::new(source),
-            },
+            answer::Error::Broken(source) => Self::Unreachable { request, source },
+            answer::Error::Request(source) => Self::Request { request, source },
         }
     }
 
@@ -151,6 +159,7 @@ impl Error {
             Self::Access(_)
             | Self::Unreadable { .. }
             | Self::Unreachable { .. }
+            | Self::Request { .. }
             | Self::TooLarge { .. }
             | Self::Timeout { .. }
             | Self::Endless { .. } => None,
@@ -215,10 +224,7 @@ impl Error {
     /// Whether no connection could be opened, or it closed early. The resourceVersion may still be
     /// valid then.
     pub(super) fn is_broken_off(&self) -> bool {
-        matches!(self, Self::Unreachable { source, .. } if matches!(
-            **source,
-            kube::Error::ReadEvents(_) | kube::Error::HyperError(_) | kube::Error::Service(_)
-        ))
+        matches!(self, Self::Unreachable { .. })
     }
 
     /// The wait that the API server asked for.

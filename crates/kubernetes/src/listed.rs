@@ -394,7 +394,7 @@ impl Pods {
         for _ in 0..MOST_PAGES {
             progress.was_made();
             let page = async {
-                let request = pods.list(&params).map_err(kube::Error::BuildRequest)?;
+                let request = pods.list(&params)?;
                 answer::list(&self.client, request, LARGEST, &mut take).await
             };
             let page = in_time(page, namespace, &progress).await?;
@@ -493,8 +493,7 @@ pub(super) async fn retries(
             Err(serde_json::Error::custom("the rest need not be read"))
         }
     };
-    let request = Request::new(pods_in(Some(namespace))).list(&params);
-    let request = request.map_err(|error| answer::Error::Kube(kube::Error::BuildRequest(error)))?;
+    let request = Request::new(pods_in(Some(namespace))).list(&params)?;
     let listed = answer::list(client, request, answer::LARGEST, &mut take).await;
     match tally.count() {
         None => Ok(None),

@@ -113,7 +113,10 @@ impl Carrier {
 
     async fn exchange(&self, request: Request<Body>) -> Result<Response<Answer>, Failed> {
         let (parts, body) = request.into_parts();
-        let body = body.collect_bytes().await?;
+        // Not kube's error itself: its texts would be 90 KB of the image, because it also reports
+        // wrong YAML.
+        let body = body.collect_bytes().await;
+        let body = body.map_err(|_| "cannot read the body of the request")?;
         let request = Request::from_parts(parts, Full::new(body));
         Ok(self.0.send(request, &Seen::default()).await?)
     }

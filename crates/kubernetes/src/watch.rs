@@ -171,11 +171,11 @@ impl PodWatch {
     async fn get(&self, params: &GetParams) -> Result<Option<Pod>, Error> {
         let answer = async {
             let request = self.pods().get(&self.name, params);
-            answer::object(&self.client(), request.map_err(kube::Error::BuildRequest)?).await
+            answer::object(&self.client(), request?).await
         };
         match answer.await {
             Ok(pod) => Ok(Some(pod)),
-            Err(answer::Error::Kube(kube::Error::Api(status))) if status.code == 404 => Ok(None),
+            Err(answer::Error::Refused(status)) if status.code == 404 => Ok(None),
             Err(error) => Err(self.failure("getting", error)),
         }
     }
@@ -347,10 +347,9 @@ impl PodWatch {
                 }
                 // An API server that shuts down cleanly also ends all of its watches like this, and
                 // kube does not distinguish that from a broken connection.
-                Ended::Over => self.failure(
-                    "watching",
-                    kube::Error::ReadEvents(before_its_time()).into(),
-                ),
+                Ended::Over => {
+                    self.failure("watching", answer::Error::Broken(before_its_time().into()))
+                }
                 Ended::Expired if !short => return Next::ListAgain(reconnect.after_expiry(rng)),
                 Ended::Expired | Ended::Doubtful => {
                     return Next::ListAgain(reconnect.after_answer(rng));
@@ -386,7 +385,7 @@ impl PodWatch {
         };
         let opened = async {
             let request = self.pods().watch(&params, &at.version);
-            answer::watch(&self.client(), request.map_err(kube::Error::BuildRequest)?).await
+            answer::watch(&self.client(), request?).await
         };
         match timeout(REQUEST, opened).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -418,7 +417,7 @@ impl PodWatch {
                 Ok(None) => return Ended::Over,
                 Ok(Some(Err(error))) => return self.ended(error),
                 Ok(Some(Ok(answer::Event::Refused(status)))) => {
-                    return self.ended(kube::Error::Api(status).into());
+                    return self.ended(answer::Error::Refused(status));
                 }
                 Ok(Some(Ok(answer::Event::Bookmark(version)))) => {
                     at.version = version;
@@ -479,10 +478,7 @@ impl PodWatch {
             Ok(())
         };
         let listed = async {
-            let request = self
-                .pods()
-                .list(&params)
-                .map_err(kube::Error::BuildRequest)?;
+            let request = self.pods().list(&params)?;
             answer::list(&self.client(), request, answer::LARGEST, &mut first).await
         };
         let list = match timeout(REQUEST, listed).await {

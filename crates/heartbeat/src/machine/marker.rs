@@ -246,12 +246,9 @@ impl Machine {
                 .collect(),
             // No process ever saw the pod: the markers alone, sorted by name.
             None => {
-                let names: BTreeSet<&str> = self
-                    .markers
-                    .found
-                    .iter()
-                    .map(|found| found.container.as_str())
-                    .collect();
+                let found = self.markers.found.iter();
+                let mut names = BTreeSet::new();
+                names.extend(found.map(|found| found.container.as_str()));
                 let valid = |name| or_known(name, self.valid(name, None, None));
                 names.into_iter().filter_map(valid).collect()
             }

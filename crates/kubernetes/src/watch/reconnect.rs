@@ -348,9 +348,7 @@ mod tests {
     fn broken_off() -> Error {
         Error::Unreachable {
             request: "watching pod team-a/p".to_owned(),
-            source: Box::new(kube::Error::ReadEvents(
-                std::io::ErrorKind::ConnectionReset.into(),
-            )),
+            source: Box::new(std::io::Error::from(std::io::ErrorKind::ConnectionReset)),
         }
     }
 

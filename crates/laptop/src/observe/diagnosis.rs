@@ -65,9 +65,10 @@ impl Diagnosis {
                 format!("Unable to connect to the server: {}", root(error))
             }
             Error::Timeout { .. } => format!("Unable to connect to the server: {error}"),
-            Error::Access(_) | Error::TooLarge { .. } | Error::Endless { .. } => {
-                podbeat_interface::exit::with_causes(error)
-            }
+            Error::Access(_)
+            | Error::Request { .. }
+            | Error::TooLarge { .. }
+            | Error::Endless { .. } => podbeat_interface::exit::with_causes(error),
         };
         Self {
             what,

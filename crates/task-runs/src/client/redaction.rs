@@ -1,5 +1,7 @@
 //! Removes secrets from the service's error responses, because the service may repeat a request.
 
+use std::collections::BTreeSet;
+
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -11,11 +13,15 @@ impl ErrorResponse {
     /// Replaces secrets, because a service may repeat what it received, literally or encoded.
     /// Secrets of fewer than four characters stay, because they occur in any text by chance.
     pub(crate) fn without(mut self, secrets: &[&str]) -> Self {
-        let mut forms: Vec<String> = secrets.iter().flat_map(|secret| forms(secret)).collect();
         // If one form contains another, the longer one is replaced first.
-        forms.sort_unstable_by_key(|form| std::cmp::Reverse(form.len()));
-        forms.dedup();
-        for secret in &forms {
+        let mut all = BTreeSet::new();
+        all.extend(
+            secrets
+                .iter()
+                .flat_map(|secret| forms(secret))
+                .map(|form| (form.len(), form)),
+        );
+        for (_, secret) in all.iter().rev() {
             for text in [&mut self.code, &mut self.message].into_iter().flatten() {
                 cut(text, secret);
             }
