@@ -45,7 +45,8 @@ fn main() -> ExitCode {
     if !matches!(cli, Cli::Exec { .. }) {
         undumpable::protect();
     }
-    // The agent logs it, `podbeat check` has a check, and each setting of `podbeat exec` is required.
+    // The agent logs it, and `podbeat check` has a check. All settings of `podbeat exec` are
+    // required, so a misspelt one is an error.
     let warns = !matches!(cli, Cli::Agent(_) | Cli::Check { .. } | Cli::Exec { .. });
     if warns {
         warn_of_unknown();

@@ -153,8 +153,8 @@ messages! {
         error: Text<'a>,
     },
 
-    /// Variables of podbeat's container begin with `PODBEAT_`, but are not settings. podbeat ignores
-    /// them. Correct their names, or remove them
+    /// Variables of podbeat's container begin with `PODBEAT_`, but are not settings. podbeat
+    /// ignores them. Correct their names, or remove them
     WARN REPORT UnknownVariables "ignoring unknown environment variables" {
         variables: Text<'a>,
     },
@@ -221,8 +221,8 @@ messages! {
         job_retry_count: i32,
     },
 
-    /// The pod belongs to a Job that runs several pods without a completion index, so podbeat cannot
-    /// assign the failed pods. Heartbeats continue without a retry count
+    /// The pod belongs to a Job that runs several pods without a completion index, so podbeat
+    /// cannot assign the failed pods. Heartbeats continue without a retry count
     INFO POD_EVENT RetriesUncountable
         "the Job runs several pods, so the number of failed pods is not this pod's retry count; \
          set JOB_RETRY_COUNT if the service needs it",

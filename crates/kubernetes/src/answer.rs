@@ -57,8 +57,8 @@ pub(super) enum Error {
 /// An error of the client or of the connection.
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// kube's error is never the source of another error: its texts would be 90 KB of the image, because
-/// it also reports wrong YAML.
+/// kube's error is never the source of another error: its texts would be 90 KB of the image,
+/// because it also reports wrong YAML.
 impl From<kube::Error> for Error {
     fn from(error: kube::Error) -> Self {
         match error {
