@@ -361,7 +361,7 @@ mod tests {
     /// The outbox after a long outage: exits with messages of the maximum length, in characters
     /// that JSON escapes with six bytes.
     fn full(beats: u64) -> Saved {
-        let state = ContainerState::Terminated(ContainerStateTerminated {
+        let state = ContainerState::from(ContainerStateTerminated {
             exit_code: Some(1),
             message: Some("\u{1}".repeat(4096)),
             ..ContainerStateTerminated::default()

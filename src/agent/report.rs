@@ -14,7 +14,7 @@ use podbeat_interface::exit::Ending;
 use podbeat_interface::nonce::NonceSource;
 use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
-use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
+use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 use podbeat_task_runs::trace::{TraceId, TraceParent};
 use tracing::debug;
 
@@ -390,17 +390,14 @@ fn tell_losses(losses: Losses) -> u64 {
 fn states(statuses: &[ContainerStatus]) -> String {
     let mut text = String::new();
     for status in statuses.iter().take(CONTAINERS) {
-        let state = status.state.as_ref();
         let separator = if text.is_empty() { "" } else { ", " };
         let name = brief(status.name.as_deref().unwrap_or_default());
         let _ = write!(
             text,
             "{separator}{name} {}",
-            state.map_or("unknown", ContainerState::name)
+            status.state_name().unwrap_or("unknown")
         );
-        if let Some(ContainerState::Terminated(exit)) = state
-            && let Some(code) = exit.exit_code
-        {
+        if let Some(code) = status.terminated().and_then(|exit| exit.exit_code) {
             let _ = write!(text, " {code}");
         }
     }
@@ -411,18 +408,20 @@ fn states(statuses: &[ContainerStatus]) -> String {
 }
 
 fn transition(container: &str, from: Option<&str>, to: &ContainerStatus, restart_count: i32) {
-    let Some(state) = &to.state else { return };
-    let (exit, reason, message, started_at) = match state {
-        ContainerState::Terminated(exit) => {
-            (Some(exit), &exit.reason, &exit.message, exit.started_at)
-        }
-        ContainerState::Waiting(waiting) => (None, &waiting.reason, &waiting.message, None),
-        ContainerState::Running(running) => (None, &None, &None, running.started_at),
+    let (Some(state), Some(name)) = (&to.state, to.state_name()) else {
+        return;
+    };
+    let exit = state.terminated.as_ref();
+    let (reason, message, started_at) = match (exit, &state.running, &state.waiting) {
+        (Some(exit), ..) => (&exit.reason, &exit.message, exit.started_at),
+        (None, Some(running), _) => (&None, &None, running.started_at),
+        (None, None, Some(waiting)) => (&waiting.reason, &waiting.message, None),
+        (None, None, None) => (&None, &None, None),
     };
     Message::StateChanged {
         container: brief(container),
         from,
-        to: state.name(),
+        to: name,
         exit_code: exit.and_then(|exit| exit.exit_code),
         signal: exit.and_then(|exit| exit.signal),
         reason: reason.as_deref().map(brief),
@@ -454,12 +453,14 @@ fn how_far(last_heartbeat: LastHeartbeat) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use podbeat_task_runs::model::ContainerStateTerminated;
+    use podbeat_task_runs::model::{
+        ContainerState, ContainerStateRunning, ContainerStateTerminated,
+    };
 
     fn ended(name: &str, exit_code: Option<i32>) -> ContainerStatus {
         ContainerStatus {
             name: Some(name.to_owned()),
-            state: Some(ContainerState::Terminated(ContainerStateTerminated {
+            state: Some(ContainerState::from(ContainerStateTerminated {
                 exit_code,
                 ..ContainerStateTerminated::default()
             })),
@@ -470,7 +471,7 @@ mod tests {
     fn states_are_told_in_few_words_and_not_without_end() {
         let other = ContainerStatus {
             name: Some("side".to_owned()),
-            state: Some(ContainerState::Running(Default::default())),
+            state: Some(ContainerState::from(ContainerStateRunning::default())),
         };
         assert_eq!(
             states(&[ended("main", Some(3)), other, ended("b", None)]),

@@ -3,7 +3,6 @@
 use std::fmt;
 
 use podbeat_kubernetes::retries::COMPLETION_INDEX;
-use podbeat_task_runs::model::ContainerState;
 use serde::Serialize;
 
 use super::verdict::{Missing, Verdict};
@@ -141,14 +140,13 @@ impl fmt::Display for Said<'_> {
         };
         for (nth, status) in statuses.iter().enumerate() {
             let name = status.name.as_deref().unwrap_or_default();
-            let state = status.state.as_ref();
             let before = if nth == 0 { "" } else { ", " };
             write!(
                 f,
                 "{before}{name} {}",
-                state.map_or("unknown", ContainerState::name)
+                status.state_name().unwrap_or("unknown")
             )?;
-            if let Some(ContainerState::Terminated(exit)) = state {
+            if let Some(exit) = status.terminated() {
                 if let Some(code) = exit.exit_code {
                     write!(f, " with exit code {code}")?;
                 }

@@ -8,7 +8,7 @@ use podbeat_heartbeat::answer::Answer;
 use podbeat_heartbeat::machine::{Attempt, DropCause, Note, Snapshot};
 use podbeat_heartbeat::outbox::Kind;
 use podbeat_heartbeat::saved::LastHeartbeat;
-use podbeat_task_runs::model::{ContainerState, ContainerStatus};
+use podbeat_task_runs::model::ContainerStatus;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
@@ -231,8 +231,8 @@ impl Readings {
     pub(super) fn note(&mut self, note: &Note) {
         match note {
             Note::Transition { to, .. } => {
-                if let Some(state) = &to.state {
-                    *self.transitions.entry(state.name()).or_default() += 1;
+                if let Some(state) = to.state_name() {
+                    *self.transitions.entry(state).or_default() += 1;
                 }
                 self.seen(to);
             }
@@ -317,16 +317,21 @@ impl Readings {
 
     /// Records the last known state of a container.
     pub(super) fn seen(&mut self, status: &ContainerStatus) {
-        let (reason, exit_code) = match &status.state {
-            Some(ContainerState::Terminated(exit)) => (exit.reason.clone(), exit.exit_code),
-            Some(ContainerState::Waiting(waiting)) => (waiting.reason.clone(), None),
-            Some(ContainerState::Running(_)) | None => (None, None),
+        let exit = status.terminated();
+        let waiting = status
+            .state
+            .as_ref()
+            .and_then(|state| state.waiting.as_ref());
+        let reason = match (exit, waiting) {
+            (Some(exit), _) => exit.reason.clone(),
+            (None, Some(waiting)) => waiting.reason.clone(),
+            (None, None) => None,
         };
         let now = Container {
             name: status.name.clone().unwrap_or_default(),
-            state: status.state.as_ref().map(ContainerState::name),
+            state: status.state_name(),
             reason,
-            exit_code,
+            exit_code: exit.and_then(|exit| exit.exit_code),
         };
         match self
             .containers
@@ -363,7 +368,9 @@ impl Readings {
 #[cfg(test)]
 mod tests {
     use podbeat_heartbeat::machine::Cause;
-    use podbeat_task_runs::model::{ContainerStateTerminated, ContainerStateWaiting};
+    use podbeat_task_runs::model::{
+        ContainerState, ContainerStateTerminated, ContainerStateWaiting,
+    };
 
     use super::*;
 
@@ -434,11 +441,11 @@ mod tests {
             })
         };
         for state in [
-            ContainerState::Waiting(ContainerStateWaiting {
+            ContainerState::from(ContainerStateWaiting {
                 reason: Some("ImagePullBackOff".to_owned()),
                 message: Some("not shown".to_owned()),
             }),
-            ContainerState::Terminated(ContainerStateTerminated {
+            ContainerState::from(ContainerStateTerminated {
                 exit_code: Some(3),
                 reason: Some("Error".to_owned()),
                 message: Some("not shown".to_owned()),

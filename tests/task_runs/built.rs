@@ -273,12 +273,11 @@ fn heartbeat() -> BoxedStrategy<HeartbeatTaskRunRequest> {
         signal: any::<i32>(),
         started_at: timestamp(),
     });
-    let state = prop_oneof![
-        running.prop_map(ContainerState::Running),
-        waiting.prop_map(ContainerState::Waiting),
-        terminated.prop_map(ContainerState::Terminated),
-    ]
-    .boxed();
+    let state = built!(ContainerState {
+        running: running.clone(),
+        terminated: terminated.clone(),
+        waiting: waiting.clone(),
+    });
     let container = built!(ContainerStatus {
         name: text(),
         state: state.clone(),

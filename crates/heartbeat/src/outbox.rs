@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
+use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 use serde::{Deserialize, Serialize};
 
 use super::report::texts;
@@ -113,13 +113,21 @@ impl Beat {
     /// Shortens each long message to its beginning and an ellipsis. Returns whether there were any.
     fn shorten(&mut self) -> bool {
         let mut any = false;
-        for status in self.request.container_status.iter_mut().flatten() {
-            let message = match &mut status.state {
-                Some(ContainerState::Waiting(waiting)) => &mut waiting.message,
-                Some(ContainerState::Terminated(exit)) => &mut exit.message,
-                Some(ContainerState::Running(_)) | None => continue,
-            };
-            let Some(text) = message else { continue };
+        let statuses = self.request.container_status.iter_mut().flatten();
+        let messages = statuses
+            .filter_map(|status| status.state.as_mut())
+            .flat_map(|state| {
+                let of_exit = state
+                    .terminated
+                    .iter_mut()
+                    .flat_map(|exit| &mut exit.message);
+                let of_wait = state
+                    .waiting
+                    .iter_mut()
+                    .flat_map(|waiting| &mut waiting.message);
+                of_exit.chain(of_wait)
+            });
+        for text in messages {
             if let Some((end, _)) = text.char_indices().nth(KEPT) {
                 text.truncate(end);
                 text.push('…');
@@ -157,7 +165,7 @@ fn written(text: &str) -> usize {
 pub fn exits_only(statuses: Vec<ContainerStatus>) -> Option<Vec<ContainerStatus>> {
     let ended: Vec<_> = statuses
         .into_iter()
-        .filter(|status| matches!(status.state, Some(ContainerState::Terminated(_))))
+        .filter(|status| status.terminated().is_some())
         .collect();
     (!ended.is_empty()).then_some(ended)
 }
@@ -300,9 +308,8 @@ fn may_go(beat: &Beat, at: usize, newest: usize) -> bool {
 /// Whether `now` shows an exit that `before` does not show.
 #[must_use]
 pub fn shows_new_exit(before: &[ContainerStatus], now: &[ContainerStatus]) -> bool {
-    now.iter().any(|status| {
-        matches!(status.state, Some(ContainerState::Terminated(_))) && !before.contains(status)
-    })
+    now.iter()
+        .any(|status| status.terminated().is_some() && !before.contains(status))
 }
 
 #[cfg(test)]
@@ -359,7 +366,7 @@ mod tests {
         };
         let status = ContainerStatus {
             name: Some("main".to_owned()),
-            state: Some(ContainerState::Terminated(exit)),
+            state: Some(exit.into()),
         };
         let mut beat = beat(number, Kind::Change, true);
         beat.request.container_status = Some(vec![status; containers]);
@@ -369,10 +376,7 @@ mod tests {
     fn messages(beat: &Beat) -> Vec<&str> {
         let statuses = beat.request.container_status.iter().flatten();
         statuses
-            .filter_map(|status| match &status.state {
-                Some(ContainerState::Terminated(exit)) => exit.message.as_deref(),
-                _ => None,
-            })
+            .filter_map(|status| status.terminated()?.message.as_deref())
             .collect()
     }
 

@@ -126,12 +126,14 @@ pub fn texts(request: &HeartbeatTaskRunRequest) -> impl Iterator<Item = &String>
 }
 
 fn texts_of_status(status: &ContainerStatus) -> impl Iterator<Item = &String> {
-    let of_state = match &status.state {
-        Some(ContainerState::Waiting(waiting)) => [&waiting.message, &waiting.reason, &None],
-        Some(ContainerState::Terminated(exit)) => [&exit.message, &exit.reason, &exit.container_id],
-        Some(ContainerState::Running(_)) | None => [&None; 3],
-    };
-    status.name.iter().chain(of_state.into_iter().flatten())
+    let state = status.state.as_ref();
+    let waiting = state.and_then(|state| state.waiting.as_ref());
+    let of_wait = waiting.map_or([&None; 2], |waiting| [&waiting.message, &waiting.reason]);
+    let of_exit = status.terminated().map_or([&None; 3], |exit| {
+        [&exit.message, &exit.reason, &exit.container_id]
+    });
+    let of_state = of_wait.into_iter().chain(of_exit);
+    status.name.iter().chain(of_state.flatten())
 }
 
 /// One container in the given state.
@@ -148,20 +150,20 @@ pub fn status(container: &Container, state: &State) -> ContainerStatus {
 pub fn ended(name: &str, exit: &Exit) -> ContainerStatus {
     ContainerStatus {
         name: Some(name.to_owned()),
-        state: Some(ContainerState::Terminated(terminated(exit))),
+        state: Some(ContainerState::from(terminated(exit))),
     }
 }
 
 fn wire_state(state: &State) -> ContainerState {
     match state {
-        State::Waiting { reason, message } => ContainerState::Waiting(ContainerStateWaiting {
+        State::Waiting { reason, message } => ContainerState::from(ContainerStateWaiting {
             message: message.clone(),
             reason: reason.clone(),
         }),
-        State::Running { started_at } => ContainerState::Running(ContainerStateRunning {
+        State::Running { started_at } => ContainerState::from(ContainerStateRunning {
             started_at: *started_at,
         }),
-        State::Terminated(exit) => ContainerState::Terminated(terminated(exit)),
+        State::Terminated(exit) => ContainerState::from(terminated(exit)),
     }
 }
 

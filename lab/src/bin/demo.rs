@@ -370,7 +370,7 @@ impl Onlooker for Timeline {
                 to,
                 ..
             } => {
-                let now = to.state.as_ref().map_or("unknown", |state| state.name());
+                let now = to.state_name().unwrap_or("unknown");
                 format!("sees {container}: {} → {now}", from.unwrap_or("nothing"))
             }
             Note::Failed {

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use podbeat_task_runs::model::{ContainerState, ContainerStatus};
+use podbeat_task_runs::model::ContainerStatus;
 
 use super::{Action, Machine, Note, Stage};
 use crate::completion::is_finished;
@@ -234,12 +234,11 @@ impl Machine {
                 .iter()
                 .filter_map(|status| {
                     let name = status.name.as_deref()?;
-                    let exit = match status.state.as_ref()? {
-                        ContainerState::Terminated(_) => None,
-                        ContainerState::Running(running) => {
-                            self.valid(name, running.started_at, None)
-                        }
-                        ContainerState::Waiting(_) => self.valid(name, None, None),
+                    let state = status.state.as_ref()?;
+                    let exit = match (&state.terminated, &state.running) {
+                        (Some(_), _) => None,
+                        (None, Some(running)) => self.valid(name, running.started_at, None),
+                        (None, None) => self.valid(name, None, None),
                     };
                     or_known(name, exit)
                 })
@@ -262,9 +261,7 @@ impl Machine {
             .iter()
             .filter(|status| !self.pod.statuses.contains(status))
         {
-            let (Some(container), Some(ContainerState::Terminated(exit))) =
-                (&status.name, &status.state)
-            else {
+            let (Some(container), Some(exit)) = (&status.name, status.terminated()) else {
                 continue;
             };
             let exit = (container.clone(), exit.exit_code.unwrap_or_default());

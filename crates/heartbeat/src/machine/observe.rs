@@ -196,9 +196,7 @@ fn note_transitions(
         let earlier = before.iter().find(|earlier| earlier.name == status.name);
         actions.push(Action::Note(Note::Transition {
             container: status.name.clone().unwrap_or_default(),
-            from: earlier
-                .and_then(|earlier| earlier.state.as_ref())
-                .map(|state| state.name()),
+            from: earlier.and_then(ContainerStatus::state_name),
             to: Box::new(status.clone()),
             restart_count: seen
                 .containers

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use podbeat_task_runs::model::{ContainerState, HeartbeatTaskRunRequest};
+use podbeat_task_runs::model::HeartbeatTaskRunRequest;
 use proptest::prelude::*;
 use serde_json::Value;
 
@@ -381,22 +381,11 @@ fn exit_code(request: &HeartbeatTaskRunRequest) -> Option<i32> {
         .container_status
         .as_ref()?
         .iter()
-        .find_map(|status| match &status.state {
-            Some(ContainerState::Terminated(exit)) => exit.exit_code,
-            _ => None,
-        })
+        .find_map(|status| status.terminated()?.exit_code)
 }
 
 fn state(request: &HeartbeatTaskRunRequest) -> Option<&'static str> {
-    Some(
-        request
-            .container_status
-            .as_ref()?
-            .first()?
-            .state
-            .as_ref()?
-            .name(),
-    )
+    request.container_status.as_ref()?.first()?.state_name()
 }
 
 // ---- when a heartbeat is sent ----
@@ -2395,10 +2384,7 @@ fn markers_of_unknown_or_unreported_containers_are_ignored() {
             .container_status
             .iter()
             .flatten()
-            .filter_map(|status| match &status.state {
-                Some(ContainerState::Terminated(exit)) => exit.exit_code,
-                _ => None,
-            })
+            .filter_map(|status| status.terminated()?.exit_code)
             .collect();
         assert_eq!(codes, expected);
         bench.on(markers());

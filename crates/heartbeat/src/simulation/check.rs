@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
+use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 
 use super::life::{Death, File, Life, Shown};
 use super::run::Request;
@@ -471,7 +471,7 @@ impl Judge {
             // The last heartbeat reports a container that has not ended as the API last showed it,
             // and never in an older state.
             for status in attempt.request.container_status.iter().flatten() {
-                let ended = matches!(status.state, Some(ContainerState::Terminated(_)));
+                let ended = status.terminated().is_some();
                 if !ended && !self.last_shown.contains(status) && !self.last_shown.is_empty() {
                     self.complain(format!("G7: the final has an outdated state: {status:?}"));
                 }
@@ -674,8 +674,9 @@ impl Judge {
         {
             let tells = |status: &ContainerStatus| {
                 status.name.as_deref() == Some(&seen.container)
-                    && matches!(&status.state, Some(ContainerState::Terminated(exit))
-                        if exit.container_id == seen.exit.container_id)
+                    && status
+                        .terminated()
+                        .is_some_and(|exit| exit.container_id == seen.exit.container_id)
             };
             let told = self.accepted.iter().any(|accepted| {
                 accepted
@@ -732,7 +733,9 @@ impl Judge {
             });
             let tells = |status: &ContainerStatus| {
                 status.name.as_ref() == Some(container)
-                    && matches!(&status.state, Some(ContainerState::Terminated(exit)) if exit.container_id.is_none())
+                    && status
+                        .terminated()
+                        .is_some_and(|exit| exit.container_id.is_none())
             };
             let told: BTreeSet<u64> = self
                 .accepted

@@ -150,8 +150,7 @@ impl Subject {
                                 exit_code: Some(143),
                                 ..Default::default()
                             };
-                            status.state =
-                                Some(podbeat_task_runs::model::ContainerState::Terminated(exit));
+                            status.state = Some(exit.into());
                         });
                     }
                     self.in_flight = Some((attempt.clone(), now.elapsed));

@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use podbeat_heartbeat::outbox::Kind;
 use podbeat_heartbeat::saved::{Contents, LastHeartbeat, Saved, SavedBeat};
-use podbeat_task_runs::model::{ContainerState, ContainerStatus};
+use podbeat_task_runs::model::ContainerStatus;
 
 use super::cause::Facts;
 use super::story::{Event, Outcome, Story, Verdict, at, listed};
@@ -53,16 +53,14 @@ fn cause(machine: &Saved) -> Option<String> {
     facts.begun();
     for status in &machine.statuses {
         let name = status.name.as_deref().unwrap_or_default();
-        match &status.state {
-            None => {}
-            Some(ContainerState::Waiting(waits)) => {
-                facts.waits(name, waits.reason.as_deref(), waits.message.as_deref());
-            }
-            Some(ContainerState::Running(_)) => facts.runs(name),
-            Some(ContainerState::Terminated(exit)) => {
-                let code = exit.exit_code.map(i64::from);
-                facts.ended(name, code, exit.reason.as_deref(), exit.message.as_deref());
-            }
+        let Some(state) = &status.state else { continue };
+        if let Some(exit) = &state.terminated {
+            let code = exit.exit_code.map(i64::from);
+            facts.ended(name, code, exit.reason.as_deref(), exit.message.as_deref());
+        } else if state.running.is_some() {
+            facts.runs(name);
+        } else if let Some(waits) = &state.waiting {
+            facts.waits(name, waits.reason.as_deref(), waits.message.as_deref());
         }
     }
     facts.replace(&machine.why);
@@ -93,13 +91,12 @@ fn waiting(beat: &SavedBeat) -> Event {
 fn states(statuses: &[ContainerStatus]) -> String {
     let told = statuses.iter().map(|status| {
         let name = status.name.as_deref().unwrap_or_default();
-        match &status.state {
-            Some(ContainerState::Terminated(exit)) => match exit.exit_code {
-                Some(code) => format!("{name} terminated with exit code {code}"),
-                None => format!("{name} terminated"),
-            },
-            Some(state) => format!("{name} {}", state.name()),
-            None => format!("{name} without a state"),
+        let state = status.state_name();
+        let code = status.terminated().and_then(|exit| exit.exit_code);
+        match (state, code) {
+            (Some(state), Some(code)) => format!("{name} {state} with exit code {code}"),
+            (Some(state), None) => format!("{name} {state}"),
+            (None, _) => format!("{name} without a state"),
         }
     });
     listed(&told.collect::<Vec<_>>())

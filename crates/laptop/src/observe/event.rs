@@ -7,7 +7,7 @@ use podbeat_heartbeat::machine::Cause;
 use podbeat_heartbeat::observation::Why;
 use podbeat_heartbeat::observation::{Exit, State};
 use podbeat_heartbeat::outbox::Kind as BeatKind;
-use podbeat_task_runs::model::{ContainerState, ContainerStatus, HeartbeatTaskRunRequest};
+use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 use serde::{Serialize, Serializer};
 
 use podbeat_interface::terminal::{escaped, one_line};
@@ -338,17 +338,18 @@ fn brief(status: &ContainerStatus) -> String {
         Some(reason) => format!("{name} {word} {reason}"),
         None => format!("{name} {word}"),
     };
-    match &status.state {
-        None => with("no state", &None),
-        Some(ContainerState::Running(_)) => with("running", &None),
-        Some(ContainerState::Waiting(waiting)) => with("waiting", &waiting.reason),
-        Some(ContainerState::Terminated(exit)) => {
-            let event = with("terminated", &exit.reason);
+    let state = status.state.clone().unwrap_or_default();
+    let word = status.state_name().unwrap_or("no state");
+    match (&state.terminated, &state.waiting) {
+        (Some(exit), _) => {
+            let event = with(word, &exit.reason);
             match exit.exit_code {
                 Some(code) => format!("{event} {code}"),
                 None => event,
             }
         }
+        (None, Some(waiting)) => with(word, &waiting.reason),
+        (None, None) => with(word, &None),
     }
 }
 

@@ -167,13 +167,13 @@ pub fn container_status(text: &str) -> Result<ContainerStatus, &'static str> {
         .ok_or(WRONG)?;
     let mut parts = state.splitn(3, ':');
     let state = match (parts.next(), parts.next(), parts.next()) {
-        (Some("running"), None, None) => ContainerState::Running(ContainerStateRunning::default()),
-        (Some("waiting"), reason, None) => ContainerState::Waiting(ContainerStateWaiting {
+        (Some("running"), None, None) => ContainerState::from(ContainerStateRunning::default()),
+        (Some("waiting"), reason, None) => ContainerState::from(ContainerStateWaiting {
             reason: reason.map(str::to_owned),
             message: None,
         }),
         (Some("terminated"), Some(code), reason) => {
-            ContainerState::Terminated(ContainerStateTerminated {
+            ContainerState::from(ContainerStateTerminated {
                 exit_code: Some(
                     code.parse()
                         .map_err(|_| "the exit code must be a whole number")?,

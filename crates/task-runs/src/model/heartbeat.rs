@@ -45,26 +45,66 @@ pub struct ContainerStatus {
     pub state: Option<ContainerState>,
 }
 
-/// A container's state (`ContainerState`). On the wire, an object with the one member that applies.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum ContainerState {
-    /// The container has ended.
-    Terminated(ContainerStateTerminated),
-    /// The container is running.
-    Running(ContainerStateRunning),
-    /// The container has not started, or waits for its next run.
-    Waiting(ContainerStateWaiting),
+impl ContainerStatus {
+    /// How the container ended, if it did.
+    #[must_use]
+    pub fn terminated(&self) -> Option<&ContainerStateTerminated> {
+        self.state.as_ref()?.terminated.as_ref()
+    }
+
+    /// The name on the wire of the state that is set. Of several, an end takes precedence, then a
+    /// running container. `None` if no state is set.
+    #[must_use]
+    pub fn state_name(&self) -> Option<&'static str> {
+        let state = self.state.as_ref()?;
+        let members = [
+            (state.terminated.is_some(), "terminated"),
+            (state.running.is_some(), "running"),
+            (state.waiting.is_some(), "waiting"),
+        ];
+        let mut set = members.into_iter().filter(|(is_set, _)| *is_set);
+        set.next().map(|(_, name)| name)
+    }
 }
 
-impl ContainerState {
-    /// The member's name on the wire.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Terminated(_) => "terminated",
-            Self::Running(_) => "running",
-            Self::Waiting(_) => "waiting",
+/// A container's state (`ContainerState`). Kubernetes and podbeat set exactly one member. The
+/// contract also allows none and several.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainerState {
+    /// The container is running.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub running: Option<ContainerStateRunning>,
+    /// The container has ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub terminated: Option<ContainerStateTerminated>,
+    /// The container has not started, or waits for its next run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<ContainerStateWaiting>,
+}
+
+impl From<ContainerStateRunning> for ContainerState {
+    fn from(running: ContainerStateRunning) -> Self {
+        Self {
+            running: Some(running),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<ContainerStateTerminated> for ContainerState {
+    fn from(terminated: ContainerStateTerminated) -> Self {
+        Self {
+            terminated: Some(terminated),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<ContainerStateWaiting> for ContainerState {
+    fn from(waiting: ContainerStateWaiting) -> Self {
+        Self {
+            waiting: Some(waiting),
+            ..Self::default()
         }
     }
 }
@@ -140,7 +180,7 @@ mod tests {
             container_status: Some(vec![
                 ContainerStatus {
                     name: Some("main".to_owned()),
-                    state: Some(ContainerState::Terminated(ContainerStateTerminated {
+                    state: Some(ContainerState::from(ContainerStateTerminated {
                         container_id: Some("containerd://1".to_owned()),
                         exit_code: Some(3),
                         finished_at: Some(time),
@@ -152,13 +192,13 @@ mod tests {
                 },
                 ContainerStatus {
                     name: Some("b".to_owned()),
-                    state: Some(ContainerState::Running(ContainerStateRunning {
+                    state: Some(ContainerState::from(ContainerStateRunning {
                         started_at: Some(time),
                     })),
                 },
                 ContainerStatus {
                     name: Some("c".to_owned()),
-                    state: Some(ContainerState::Waiting(ContainerStateWaiting {
+                    state: Some(ContainerState::from(ContainerStateWaiting {
                         message: None,
                         reason: Some("PodInitializing".to_owned()),
                     })),
