@@ -318,10 +318,7 @@ fn names_no_command(first: Option<&OsString>) -> bool {
 fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let problem = error.downcast_ref::<Wrong>().map(ToString::to_string);
     #[cfg(feature = "laptop")]
-    let problem = problem.or_else(|| {
-        let unfit = error.downcast_ref::<podbeat_laptop::runs::image_reference::Unfit>();
-        unfit.map(ToString::to_string)
-    });
+    let problem = problem.or_else(|| podbeat_laptop::cli::wrong(error));
     problem
 }
 

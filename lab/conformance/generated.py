@@ -3,6 +3,7 @@
 import copy
 import json
 import os
+import re
 import subprocess
 
 import yaml
@@ -45,30 +46,65 @@ def sharpened(run_ids):
     """The contract with stricter schemas: with the rules in its descriptions, and the stand-in's additional rules."""
     with open(CONTRACT, encoding="utf-8") as file:
         contract = yaml.safe_load(file)
-    # YAML's anchors share parts, which must be changed one by one.
-    contract = json.loads(json.dumps(contract))
     for schema in contract["components"]["schemas"].values():
         sharpen(schema)
+    schemas = contract["components"]["schemas"]
+    for request in ["CreateTaskRunRequest", "HeartbeatTaskRunRequest"]:
+        # A null is an absent body.
+        schemas[request]["nullable"] = True
+        for name in requested(request, schemas):
+            allow_nulls(schemas[name])
     listed = contract["paths"]["/v1/tasks/runs"]["get"]
     for parameter in listed["parameters"]:
         if parameter["name"] == "sort":
             # The parameter's description lists the fields; anything else is answered with 400.
-            parameter["schema"]["pattern"] = r"^(|(name|status|timeCreated|timeModified)( (asc|desc))?)$"
+            parameter["schema"]["pattern"] = sort_pattern()
         elif parameter["name"] == "pageToken":
             # Tokens come from an earlier answer, so a generated one is answered with 400. libica
             # tests the real ones.
             parameter["schema"]["enum"] = [""]
+    # Any text, as in the contract, and in addition the existing runs.
+    run_id = contract["components"]["parameters"]["runId"]
+    run_id["schema"] = {"anyOf": [{"enum": run_ids}, {"type": "string", "minLength": 1}]}
     for path, operations in contract["paths"].items():
         for operation in operations.values():
-            for parameter in operation.get("parameters", []):
-                if parameter["name"] == "runId":
-                    # Any text, as in the contract, and in addition the existing runs.
-                    parameter["schema"] = {"anyOf": [{"enum": run_ids}, {"type": "string", "minLength": 1}]}
+            # `default` would accept any status.
+            del operation["responses"]["default"]
             if path.endswith(":abort") or path.endswith(":heartbeat"):
                 # The contract doesn't list 409. On its page, every other status is "unexpected".
-                # `default` would accept any status, so only 409 is added.
                 operation["responses"]["409"] = copy.deepcopy(operation["responses"]["404"])
     return contract
+
+
+def sort_pattern():
+    """No field, one, or two different ones, in any case, each with a direction or none."""
+    in_any_case = lambda word: "".join(f"[{letter.lower()}{letter.upper()}]" for letter in word)
+    direction = f"([ :]({in_any_case('asc')}|{in_any_case('desc')}))?"
+    fields = [in_any_case(field) + direction for field in ["name", "status", "timeCreated", "timeModified"]]
+    pairs = [f"{first},{second}" for first in fields for second in fields if first != second]
+    return f"^({'|'.join(['', *fields, *pairs])})$"
+
+
+def requested(name, schemas):
+    """The names of a request's schemas: its own, and those of its members."""
+    found, to_do = set(), [name]
+    while to_do:
+        name = to_do.pop()
+        if name not in found:
+            found.add(name)
+            to_do += re.findall(r'"#/components/schemas/(\w+)"', json.dumps(schemas[name]))
+    return found
+
+
+def allow_nulls(schema):
+    """The service reads an explicit null as an absent member. The required name of an image stays required."""
+    for name, member in schema["properties"].items():
+        if name in schema.get("required", []):
+            continue
+        if "$ref" in member:
+            schema["properties"][name] = {"allOf": [member], "nullable": True}
+        else:
+            member["nullable"] = True
 
 
 def sharpen(schema):

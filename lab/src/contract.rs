@@ -108,6 +108,38 @@ impl Contract {
         wrong
     }
 
+    /// Removes explicit nulls from the members that the schema defines: an explicit null means that
+    /// the member is absent. Elsewhere (in a list, in a map such as the variables, in an unknown
+    /// member) null stays, and is a violation.
+    pub fn omit_nulls(&self, schema: &str, body: &mut Value) {
+        let schema = json!({"$ref": format!("#/components/schemas/{schema}")});
+        self.omit(&schema, body);
+    }
+
+    fn omit(&self, schema: &Value, value: &mut Value) {
+        let reference = schema.get("$ref").and_then(Value::as_str);
+        let found = reference.and_then(|path| self.document.pointer(path.trim_start_matches('#')));
+        let schema = found.unwrap_or(schema);
+        match value {
+            Value::Object(members) => {
+                let known = schema.get("properties");
+                let of = |name: &str| known.and_then(|known| known.get(name));
+                members.retain(|name, member| !member.is_null() || of(name).is_none());
+                for (name, member) in members {
+                    if let Some(schema) = of(name) {
+                        self.omit(schema, member);
+                    }
+                }
+            }
+            Value::Array(items) => {
+                if let Some(schema) = schema.get("items") {
+                    items.iter_mut().for_each(|item| self.omit(schema, item));
+                }
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+
     /// The violations in a body of any client. Other clients may write times with any offset (RFC
     /// 3339).
     #[must_use]
@@ -195,6 +227,45 @@ mod tests {
             "jobRetryCount": 0, "lastHeartbeat": true, "nonce": "n", "podHardwareDetails": "h", "podName": "p", "podUID": "u"});
         assert_eq!(wrong(&full), Vec::<String>::new());
         assert_eq!(wrong(&json!({})), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_explicit_null_is_an_absent_member_at_every_level() {
+        let contract = Contract::load().expect("the contract");
+        let without = |schema: &str, mut body: Value| {
+            contract.omit_nulls(schema, &mut body);
+            (contract.broken(schema, &body).is_empty(), body)
+        };
+        let heartbeat = json!({"nonce": null, "lastHeartbeat": true, "containerStatus": [
+            {"name": null, "state": {"waiting": null, "running": {"startedAt": null}}},
+            {"name": "b", "state": null}]});
+        assert_eq!(
+            without("HeartbeatTaskRunRequest", heartbeat),
+            (
+                true,
+                json!({"lastHeartbeat": true, "containerStatus": [{"state": {"running": {}}}, {"name": "b"}]})
+            )
+        );
+        let create = json!({"acl": null, "execution": {"image": {"name": "i", "credentials": null},
+            "inputs": [{"url": null, "credentials": {"key": "k"}}], "environment": {"variables": null}}});
+        assert_eq!(
+            without("CreateTaskRunRequest", create),
+            (
+                true,
+                json!({"execution": {"image": {"name": "i"}, "inputs": [{"credentials": {"key": "k"}}], "environment": {}}})
+            )
+        );
+        for refused in [
+            json!({"nmae": null}),
+            json!({"acl": [null]}),
+            json!({"execution": {"environment": {"variables": {"A": null}}}}),
+            json!({"execution": {"image": {"name": null}}}),
+        ] {
+            assert!(
+                !without("CreateTaskRunRequest", refused.clone()).0,
+                "{refused}"
+            );
+        }
     }
 
     #[test]

@@ -485,7 +485,8 @@ impl Shared {
         let Some(schema) = operation.schema() else {
             return Ok(Value::Null);
         };
-        let body = http::body(&head.headers, raw)?;
+        let mut body = http::body(&head.headers, raw)?;
+        self.contract.omit_nulls(schema, &mut body);
         let broken = self.contract.broken(schema, &body);
         if broken.is_empty() {
             Ok(body)

@@ -201,7 +201,7 @@ async fn a_created_run_is_returned_without_its_credentials() {
         "systemFiles": {"url": "gds://v/sys"},
         "environment": {"variables": {"A": "1"},
             "resources": {"type": "standard", "size": "small", "tier": "economy", "cpuCores": 1.5, "memoryGb": 2.0, "hardware": ["gpu"]},
-            "inputStreamSettings": {"accessPattern": "random", "cacheSizeGB": 1, "blockSizeMB": 0.5, "prefetchBlocks": 2}}});
+            "inputStreamSettings": {"accessPattern": "random", "cacheSizeGB": 50, "blockSizeMB": 0.5, "prefetchBlocks": 2}}});
     let asked = |execution: &Value| {
         let mut execution = execution.clone();
         execution["image"]["credentials"] = secret.clone();
@@ -472,6 +472,58 @@ async fn a_refusal_says_what_is_wrong() {
         (refused.status, &refused.headers["allow"]),
         (405, &"GET, POST".parse().expect("a value"))
     );
+}
+
+#[tokio::test]
+async fn an_explicit_null_is_absent() {
+    let played = Played::start().await;
+    let nulls = json!({"name": null, "acl": null, "execution": {"image": null, "retryLimit": null,
+        "environment": {"resources": {"type": null, "cpuCores": 1}, "variables": null}}});
+    let created = played.create(&nulls).await;
+    assert_eq!(created.status, 201, "{created:?}");
+    assert_eq!(
+        created.body["execution"],
+        json!({"environment": {"resources": {"cpuCores": 1}}})
+    );
+    assert!(
+        !created.body.to_string().contains("null"),
+        "{:?}",
+        created.body
+    );
+    assert_eq!(played.create(&Value::Null).await.status, 201);
+    let id = created.body["id"].as_str().expect("an id");
+    let last = json!({"nonce": null, "jobRetryCount": null, "lastHeartbeat": true, "containerStatus": [
+        {"name": "main", "state": {"waiting": null, "running": null, "terminated": {"exitCode": 0, "reason": null}}}]});
+    assert_eq!(played.beat(id, &last).await.status, 200);
+    assert_eq!(played.status(id).await, "Completed");
+}
+
+#[tokio::test]
+async fn ranges_and_lengths_are_those_of_the_contract() {
+    let played = Played::start().await;
+    let streams = |member: &str, value: &Value| json!({"execution": {"environment": {"inputStreamSettings": {member: value}}}});
+    let resources = |member: &str, value: &Value| json!({"execution": {"environment": {"resources": {member: value}}}});
+    let execution = |member: &str, value: &Value| json!({"execution": {member: value}});
+    for (body, status) in [
+        (streams("cacheSizeGB", &json!(50)), 201),
+        (streams("cacheSizeGB", &json!(49)), 400),
+        (streams("cacheSizeGB", &json!(10_001)), 400),
+        (streams("blockSizeMB", &json!(0)), 201),
+        (streams("blockSizeMB", &json!(1024.5)), 400),
+        (streams("prefetchBlocks", &json!(64)), 201),
+        (streams("prefetchBlocks", &json!(65)), 400),
+        (streams("prefetchBlocks", &json!(-1)), 400),
+        (resources("type", &json!("ü".repeat(255))), 201),
+        (resources("type", &json!("ü".repeat(256))), 400),
+        (resources("cpuCores", &json!(-0.5)), 400),
+        (execution("retryLimit", &json!(0)), 201),
+        (execution("retryLimit", &json!(-1)), 400),
+        (json!({"description": "ü".repeat(4096)}), 201),
+        (json!({"description": "ü".repeat(4097)}), 400),
+    ] {
+        let answer = played.create(&body).await;
+        assert_eq!(answer.status, status, "{body}: {answer:?}");
+    }
 }
 
 #[tokio::test]

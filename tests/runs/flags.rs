@@ -74,9 +74,23 @@ fn lists_and_waits() {
     else {
         panic!("a list")
     };
-    assert_eq!(query.sort, Some(SortField::TimeCreated.descending()));
+    assert_eq!(query.sort, Some(SortField::TimeCreated.descending().into()));
     assert_eq!(query.status, Some(TaskRunStatus::Running));
     assert_eq!(query.page_size, PageSize::new(7));
+    let (_, invocation) = parse("list --page-token x --page-size 7").expect("right");
+    let command::Command::ListPage { query } = invocation.command else {
+        panic!("a page")
+    };
+    assert_eq!(query.page_token.as_deref(), Some("x"));
+    // An empty token requests the first page, with any sort order and filters.
+    let (_, invocation) =
+        parse("list --page-token= --sort name,status:DESC --names a").expect("right");
+    let command::Command::ListPage { query } = invocation.command else {
+        panic!("a page")
+    };
+    assert_eq!(query.page_token, None);
+    let sort = query.sort.map(|sort| sort.to_string());
+    assert_eq!(sort.as_deref(), Some("name asc,status desc"));
     let (_, invocation) =
         parse("wait a b --for completed,Odd --allow-unknown-status --timeout 0").expect("right");
     assert_eq!(invocation.notes.len(), 1, "{:?}", invocation.notes);
@@ -99,6 +113,27 @@ fn errors_are_named_and_values_are_not_repeated() {
         ),
         ("create --name hunter2", "--image"),
         ("list --sort hunter2", "--sort: must be name, status"),
+        (
+            "list --sort name:hunter2",
+            "--sort: the direction of name must be asc or desc",
+        ),
+        (
+            "list --sort name,status,name:desc",
+            "--sort: must not contain name twice",
+        ),
+        (
+            "list --page-token hunter2 --sort name",
+            "--page-token cannot be used with --sort: the token contains the sort order",
+        ),
+        (
+            "list --page-token hunter2 --status running",
+            "--page-token cannot be used with --status",
+        ),
+        (
+            "list --page-token hunter2 --limit 1",
+            "--page-token cannot be used with --limit",
+        ),
+        ("list --page-token hunter2 -w", "--page-token"),
         (
             "list --page-size 1001",
             "--page-size: must be a whole number from 1 to 1000",

@@ -33,7 +33,10 @@ async fn completed(words: &str) -> Vec<String> {
 async fn bash_completes_commands_flags_and_statuses() {
     assert_eq!(completed("podbeat ru").await, ["runs"]);
     assert_eq!(completed("podbeat runs he").await, ["heartbeat"]);
-    assert_eq!(completed("podbeat runs list --pa").await, ["--page-size"]);
+    assert_eq!(
+        completed("podbeat runs list --page-s").await,
+        ["--page-size"]
+    );
     assert_eq!(
         completed("podbeat runs list --status Fai").await,
         ["FailedRestartable", "Failed"]

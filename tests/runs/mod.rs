@@ -5,6 +5,7 @@ mod completion;
 mod flags;
 mod manual;
 mod operations;
+mod pages;
 mod profiles;
 mod troubles;
 mod waiting;

@@ -364,7 +364,7 @@ async fn a_dry_run_needs_no_service_and_shows_no_secret() {
     assert!(
         refused
             .notes
-            .contains("the name has 256 characters; at most 255 are allowed"),
+            .contains("name must have at most 255 characters"),
         "{refused:?}"
     );
 }

@@ -79,8 +79,46 @@ fn status() -> BoxedStrategy<TaskRunStatus> {
     prop_oneof![known, text().prop_map(TaskRunStatus::from)].boxed()
 }
 
+/// A number whose allowed range the contract states: in the range, or at most 2 outside if
+/// `may_be_outside`.
+fn bounded(least: i32, most: i32, may_be_outside: bool) -> BoxedStrategy<i32> {
+    let inside = least..=most;
+    if !may_be_outside {
+        return inside.boxed();
+    }
+    let near = |bound: i32| bound.saturating_sub(2)..=bound.saturating_add(2);
+    prop_oneof![8 => inside, 1 => near(least), 1 => near(most)].boxed()
+}
+
+/// The same for a number that may have a fraction.
+fn bounded_number(least: i32, most: i32, may_be_outside: bool) -> BoxedStrategy<Number> {
+    let whole = bounded(least, most, may_be_outside);
+    let fraction = whole.clone().prop_map(move |whole| {
+        let half = if whole == most && !may_be_outside {
+            -0.5
+        } else {
+            0.5
+        };
+        Number::from_f64(f64::from(whole) + half).expect("finite")
+    });
+    prop_oneof![whole.prop_map(Number::from), fraction].boxed()
+}
+
+/// A text of a bounded length, usually short; otherwise about as long as allowed.
+fn bounded_text(most: usize, may_be_longer: bool) -> BoxedStrategy<String> {
+    let longest = if may_be_longer { most + 2 } else { most };
+    let long = (most - 3..=longest).prop_map(|length| "ü".repeat(length));
+    prop_oneof![4 => text(), 1 => long].boxed()
+}
+
 /// `name` is drawn for the only member that a schema requires.
-fn execution(name: BoxedStrategy<Option<String>>) -> BoxedStrategy<Execution> {
+fn execution(
+    name: BoxedStrategy<Option<String>>,
+    may_be_outside: bool,
+) -> BoxedStrategy<Execution> {
+    let count = || bounded(0, i32::MAX, may_be_outside);
+    let amount = || bounded_number(0, i32::MAX, may_be_outside);
+    let resource = || bounded_text(255, may_be_outside);
     let credentials = || {
         built!(Credentials {
             password: secret(),
@@ -98,17 +136,17 @@ fn execution(name: BoxedStrategy<Option<String>>) -> BoxedStrategy<Execution> {
         .boxed();
     let streams = built!(InputStreamSettings {
         access_pattern: text(),
-        block_size_mb: number(),
-        cache_size_gb: any::<i32>(),
-        prefetch_blocks: any::<i32>(),
+        block_size_mb: bounded_number(0, 1024, may_be_outside),
+        cache_size_gb: bounded(50, 10_000, may_be_outside),
+        prefetch_blocks: bounded(0, 64, may_be_outside),
     });
     let resources = built!(Resources {
-        cpu_cores: number(),
+        cpu_cores: amount(),
         hardware: texts(),
-        memory_gb: number(),
-        size: text(),
-        tier: text(),
-        r#type: text(),
+        memory_gb: amount(),
+        size: resource(),
+        tier: resource(),
+        r#type: resource(),
     });
     let environment = built!(Environment {
         input_stream_settings: streams.clone(),
@@ -146,26 +184,20 @@ fn execution(name: BoxedStrategy<Option<String>>) -> BoxedStrategy<Execution> {
         image: image.clone(),
         inputs: prop::collection::vec(input.clone(), 0..3),
         outputs: prop::collection::vec(output.clone(), 0..3),
-        retry_count: any::<i32>(),
-        retry_limit: any::<i32>(),
+        retry_count: count(),
+        retry_limit: count(),
         system_files: files.clone(),
         working_directory: text(),
     })
-}
-
-/// Usually short; otherwise about as long as allowed.
-fn about(most: usize) -> BoxedStrategy<String> {
-    let long = (most - 3..most + 3).prop_map(|length| "ü".repeat(length));
-    prop_oneof![text(), long].boxed()
 }
 
 fn create() -> BoxedStrategy<CreateTaskRunRequest> {
     let name = prop_oneof![8 => "[a-z]{1,8}".prop_map(Some), 1 => Just(Some(String::new())), 1 => Just(None)];
     built!(CreateTaskRunRequest {
         acl: texts(),
-        description: about(4096),
-        execution: execution(name.clone().boxed()),
-        name: about(255),
+        description: bounded_text(4096, true),
+        execution: execution(name.clone().boxed(), true),
+        name: bounded_text(255, true),
     })
 }
 
@@ -222,7 +254,7 @@ fn run() -> BoxedStrategy<TaskRun> {
         acl: texts(),
         created_by: text(),
         description: text(),
-        execution: execution("[a-z]{1,8}".prop_map(Some).boxed()),
+        execution: execution("[a-z]{1,8}".prop_map(Some).boxed(), false),
         execution_raw_json: secret(),
         href: text(),
         id: text(),

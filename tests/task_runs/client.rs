@@ -174,7 +174,7 @@ async fn run_ids_and_queries_are_encoded() {
         names: text("x y,ü"),
         page_size: PageSize::new(7),
         page_token: text("t+/="),
-        sort: Some(SortField::TimeCreated.descending()),
+        sort: Some(SortField::TimeCreated.descending().into()),
         status: Some(TaskRunStatus::from("Paused & more")),
         versions: text(""),
     };
@@ -223,7 +223,7 @@ async fn a_request_that_violates_the_contract_is_not_sent() {
     assert_eq!(
         told(&error),
         format!(
-            "creating task run {:?}: not sent: the name has 256 characters; at most 255 are allowed; the image has no name",
+            "creating task run {:?}: not sent: name must have at most 255 characters; execution.image.name is missing",
             "ü".repeat(256)
         )
     );

@@ -168,7 +168,7 @@ fn the_query_has_every_parameter_and_no_other() {
         names: text(),
         page_size: PageSize::new(1000),
         page_token: text(),
-        sort: Some(SortField::TimeCreated.descending()),
+        sort: Some(SortField::TimeCreated.descending().into()),
         status: Some(TaskRunStatus::Failed),
         versions: text(),
     };

@@ -1,6 +1,7 @@
 //! The service's client and its models as a library: against the contract, and against a small
 //! server.
 
+mod bounds;
 mod built;
 mod client;
 mod contract;

@@ -21,7 +21,9 @@ mod error_response;
 mod execution;
 mod heartbeat;
 mod location;
+mod problems;
 mod query;
+mod sort;
 mod status;
 mod task_run;
 
@@ -36,9 +38,10 @@ pub use heartbeat::{
     ContainerStatus, HeartbeatTaskRunRequest, TaskRunHeartbeat,
 };
 pub use location::Location;
-pub use query::{ListTaskRunsQuery, PageSize, Sort, SortField};
+pub use query::{ListTaskRunsQuery, PageSize};
 /// A JSON number: always finite, with or without a fraction.
 pub use serde_json::Number;
+pub use sort::{InvalidSort, Sort, SortField, SortOrder};
 pub use status::{TaskRunStatus, UnknownStatus};
 pub use task_run::{
     TaskRun, TaskRunLogs, TaskRunSummary, TaskRunSummaryPagedItems, TaskVersionSummary,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::text::shown;
-use crate::task_runs::http::whole_number;
+use crate::task_runs::http::{container_state, whole_number};
 use crate::task_runs::received::Received;
 use crate::task_runs::run::{Run, Status};
 use crate::task_runs::store::Store;
@@ -214,8 +214,7 @@ impl Container {
     fn of(status: &Value) -> Self {
         let text =
             |value: Option<&Value>| value.and_then(Value::as_str).map(|text| shown(text, NAME));
-        let state = status.get("state").and_then(Value::as_object);
-        let state = state.and_then(|states| states.iter().next());
+        let state = container_state(status);
         let member = |name| state.and_then(|(_, members)| members.get(name));
         Self {
             name: text(status.get("name")).unwrap_or_default(),

@@ -8,9 +8,10 @@
 use ::http::request::Parts;
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use percent_encoding::percent_decode_str;
+use podbeat_task_runs::model::{InvalidSort, PageSize, SortOrder};
 use serde_json::{Map, Value, json};
 
-use super::list::{self, PAGE_SIZE, PAGE_SIZES, Page, Place, Query};
+use super::list::{self, Page, Place, Query};
 use super::run::{Run, Wanted};
 use super::store::{Beat, Refusal};
 use crate::serve::{Body, json as json_answer};
@@ -275,7 +276,7 @@ pub(crate) fn is_json(headers: &HeaderMap) -> bool {
 }
 
 /// The body as JSON. An absent body is an empty object, because neither a member nor the body is
-/// required.
+/// required. A null is an absent body.
 pub(crate) fn body(headers: &HeaderMap, raw: &[u8]) -> Result<Value, Problem> {
     if raw.is_empty() {
         return Ok(json!({}));
@@ -287,8 +288,9 @@ pub(crate) fn body(headers: &HeaderMap, raw: &[u8]) -> Result<Value, Problem> {
             "the Content-Type must be application/json, text/json or application/*+json, in UTF-8",
         ));
     }
-    serde_json::from_slice(raw)
-        .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))
+    let body: Value = serde_json::from_slice(raw)
+        .map_err(|error| Problem::bad_request(format!("the body is not JSON: {error}")))?;
+    Ok(if body.is_null() { json!({}) } else { body })
 }
 
 /// Parses a list's query string.
@@ -319,10 +321,7 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
             "acls" => filter.acls.extend(values().map(str::to_owned)),
             "sort" => {
                 once("sort", sort.is_none())?;
-                sort = Some(
-                    list::sort(&value)
-                        .map_err(|unsortable| Problem::bad_request(unsortable.to_string()))?,
-                );
+                sort = Some(self::sort(&value)?);
             }
             "pageSize" => {
                 once("pageSize", size.is_none())?;
@@ -343,9 +342,9 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
     }
     let Some(token) = token.filter(|token| !token.is_empty()) else {
         return Ok(Query {
-            sort: sort.unwrap_or_default(),
+            sort: sort.flatten(),
             filter,
-            size: size.unwrap_or(PAGE_SIZE),
+            size: size.unwrap_or(PageSize::DEFAULT).get(),
             place: Place::First,
         });
     };
@@ -358,19 +357,25 @@ pub(crate) fn query(query: Option<&str>) -> Result<Query, Problem> {
         ));
     }
     Ok(Query {
-        size: size.unwrap_or(listed.size),
+        size: size.map_or(listed.size, PageSize::get),
         ..listed
     })
 }
 
-fn page_size(text: &str) -> Result<usize, Problem> {
-    text.parse()
-        .ok()
-        .filter(|size| PAGE_SIZES.contains(size))
-        .ok_or_else(|| {
-            let (least, most) = PAGE_SIZES.into_inner();
-            Problem::bad_request(format!("pageSize must be a number from {least} to {most}"))
-        })
+/// An empty text is no order.
+fn sort(text: &str) -> Result<Option<SortOrder>, Problem> {
+    match text.parse() {
+        Ok(order) => Ok(Some(order)),
+        Err(InvalidSort::Empty) => Ok(None),
+        Err(error) => Err(Problem::bad_request(format!("sort: {error}"))),
+    }
+}
+
+fn page_size(text: &str) -> Result<PageSize, Problem> {
+    text.parse().ok().and_then(PageSize::new).ok_or_else(|| {
+        let (least, most) = (PageSize::LEAST, PageSize::MOST);
+        Problem::bad_request(format!("pageSize must be a number from {least} to {most}"))
+    })
 }
 
 /// The parameters of a query string, in the encoding of forms.
@@ -428,6 +433,23 @@ fn drop_credentials(execution: &mut Value) {
         let mappings = execution.get_mut(name).and_then(Value::as_array_mut);
         mappings.into_iter().flatten().for_each(drop);
     }
+}
+
+/// The state of a container status: its name on the wire and its members. Of several, an end takes
+/// precedence, then a running container. A null is no state.
+pub(crate) fn container_state(status: &Value) -> Option<(&str, &Value)> {
+    let states = status.get("state")?.as_object()?;
+    let rank = |name: &str| match name {
+        "terminated" => 0,
+        "running" => 1,
+        "waiting" => 2,
+        _ => 3,
+    };
+    states
+        .iter()
+        .filter(|(_, members)| !members.is_null())
+        .min_by_key(|(name, _)| rank(name))
+        .map(|(name, members)| (name.as_str(), members))
 }
 
 /// The parts of a valid heartbeat that the store uses.
@@ -553,7 +575,7 @@ pub(crate) fn paged_items(page: &Page, query: &Query, url: &str) -> Value {
         ("totalItemCount", Some(json!(page.total))),
         (
             "totalPageCount",
-            Some(json!(page.total.div_ceil(query.size.max(1)))),
+            Some(json!(page.total.div_ceil(usize::from(query.size.max(1))))),
         ),
     ])
 }
@@ -688,7 +710,12 @@ mod tests {
         .expect("a query");
         assert_eq!(asked.filter.names, ["a", "b c", "a,b c"]);
         assert_eq!(asked.filter.statuses, ["Running"]);
-        assert_eq!((asked.sort.len(), asked.size), (2, 3));
+        let sort = asked.sort.as_ref().map(SortOrder::to_string);
+        assert_eq!(sort.as_deref(), Some("timeCreated desc,name asc"));
+        assert_eq!(asked.size, 3);
+        let colon = query(Some("sort=TIMECREATED:Desc,Name&pageSize=3")).expect("a query");
+        assert_eq!(colon.sort, asked.sort);
+        assert_eq!(query(Some("sort=")).expect("a query").sort, None);
         let token = asked.token(Place::Last);
         let again = query(Some(&format!(
             "pageToken={token}&sort=timeCreated+desc,name+asc"
@@ -738,6 +765,28 @@ mod tests {
         let kept = wanted(&body).execution.expect("an execution");
         assert!(!kept.to_string().contains("hunter2"));
         assert_eq!(kept["inputs"], json!([{"path": "p"}]));
+    }
+
+    #[test]
+    fn of_several_states_the_end_is_shown() {
+        for (state, expected) in [
+            (
+                json!({"waiting": {}, "running": {}, "terminated": {}}),
+                Some("terminated"),
+            ),
+            (
+                json!({"waiting": {}, "running": {}, "terminated": null}),
+                Some("running"),
+            ),
+            (json!({"waiting": {}, "running": null}), Some("waiting")),
+            (json!({"running": null}), None),
+            (json!({}), None),
+            (Value::Null, None),
+        ] {
+            let status = json!({"name": "main", "state": state});
+            let found = container_state(&status).map(|(name, _)| name);
+            assert_eq!(found, expected, "{status}");
+        }
     }
 
     #[test]

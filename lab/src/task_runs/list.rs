@@ -9,42 +9,19 @@ use std::cmp::Ordering;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use jiff::Timestamp;
+use podbeat_task_runs::model::{PageSize, Sort, SortField, SortOrder};
 use serde::{Deserialize, Serialize};
 
 use super::run::Run;
-
-/// The contract's range for pageSize.
-pub(crate) const PAGE_SIZES: std::ops::RangeInclusive<usize> = 1..=1000;
-
-/// The contract's default for pageSize.
-pub(crate) const PAGE_SIZE: usize = 10;
-
-/// A member that lists can be sorted by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Field {
-    Name,
-    Status,
-    TimeCreated,
-    TimeModified,
-}
-
-/// The direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) enum Order {
-    Asc,
-    Desc,
-}
 
 /// A filter, an order, and a page.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Query {
     /// The sort order. Runs that are equal in it are in the order of creation.
-    pub(crate) sort: Vec<(Field, Order)>,
+    pub(crate) sort: Option<SortOrder>,
     pub(crate) filter: Filter,
-    pub(crate) size: usize,
+    pub(crate) size: u16,
     pub(crate) place: Place,
 }
 
@@ -96,42 +73,6 @@ pub(crate) struct Page {
     pub(crate) last: Option<Place>,
 }
 
-/// A text that isn't a valid sort.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "invalid sort at {0:?}: use a list of name, status, timeCreated and timeModified, each at most once, optionally followed by asc or desc, such as `timeCreated desc, name`"
-)]
-pub(crate) struct Unsortable(String);
-
-/// Parses a sort.
-pub(crate) fn sort(text: &str) -> Result<Vec<(Field, Order)>, Unsortable> {
-    let mut sort = Vec::new();
-    if text.trim().is_empty() {
-        return Ok(sort);
-    }
-    for part in text.split(',') {
-        let unsortable = || Unsortable(part.chars().take(100).collect());
-        let mut words = part.split_whitespace();
-        let field = match words.next() {
-            Some("name") => Field::Name,
-            Some("status") => Field::Status,
-            Some("timeCreated") => Field::TimeCreated,
-            Some("timeModified") => Field::TimeModified,
-            Some(_) | None => return Err(unsortable()),
-        };
-        let order = match words.next() {
-            Some("asc") | None => Order::Asc,
-            Some("desc") => Order::Desc,
-            Some(_) => return Err(unsortable()),
-        };
-        if words.next().is_some() || sort.iter().any(|&(other, _)| other == field) {
-            return Err(unsortable());
-        }
-        sort.push((field, order));
-    }
-    Ok(sort)
-}
-
 impl Query {
     /// The token of another page of the same list.
     pub(crate) fn token(&self, place: Place) -> String {
@@ -148,18 +89,26 @@ impl Query {
         let json = URL_SAFE_NO_PAD.decode(token).ok()?;
         let query: Self = serde_json::from_slice(&json).ok()?;
         let keys = match &query.place {
-            Place::First | Place::Last => query.sort.len(),
+            Place::First | Place::Last => query.fields().len(),
             Place::After(cursor) | Place::Before(cursor) => cursor.keys.len(),
         };
-        (PAGE_SIZES.contains(&query.size) && keys == query.sort.len()).then_some(query)
+        let size = PageSize::new(query.size);
+        (size.is_some() && keys == query.fields().len()).then_some(query)
+    }
+
+    fn fields(&self) -> &[Sort] {
+        self.sort
+            .as_ref()
+            .map(SortOrder::fields)
+            .unwrap_or_default()
     }
 
     fn cursor(&self, run: &Run) -> Cursor {
         Cursor {
             keys: self
-                .sort
+                .fields()
                 .iter()
-                .map(|&(field, _)| key(run, field))
+                .map(|sort| key(run, sort.field))
                 .collect(),
             number: run.number,
         }
@@ -167,24 +116,24 @@ impl Query {
 
     fn compare(&self, one: &Cursor, other: &Cursor) -> Ordering {
         let keys = one.keys.iter().zip(&other.keys);
-        self.sort
+        self.fields()
             .iter()
             .zip(keys)
-            .map(|(&(_, order), (one, other))| match order {
-                Order::Asc => one.cmp(other),
-                Order::Desc => other.cmp(one),
+            .map(|(sort, (one, other))| match sort.descending {
+                false => one.cmp(other),
+                true => other.cmp(one),
             })
             .find(|ordering| ordering.is_ne())
             .unwrap_or_else(|| one.number.cmp(&other.number))
     }
 }
 
-fn key(run: &Run, field: Field) -> Key {
+fn key(run: &Run, field: SortField) -> Key {
     match field {
-        Field::Name => Key::Text(run.name.clone().unwrap_or_default()),
-        Field::Status => Key::Text(run.status.word().to_owned()),
-        Field::TimeCreated => Key::Time(run.created),
-        Field::TimeModified => Key::Time(run.modified),
+        SortField::Name => Key::Text(run.name.clone().unwrap_or_default()),
+        SortField::Status => Key::Text(run.status.word().to_owned()),
+        SortField::TimeCreated => Key::Time(run.created),
+        SortField::TimeModified => Key::Time(run.modified),
     }
 }
 
@@ -211,18 +160,19 @@ pub(crate) fn page<'a>(runs: impl Iterator<Item = &'a Run>, query: &Query) -> Pa
         .collect();
     all.sort_by(|(one, _), (other, _)| query.compare(one, other));
     let total = all.len();
+    let size = usize::from(query.size);
     let (begin, end) = match &query.place {
-        Place::First => (0, query.size),
+        Place::First => (0, size),
         Place::After(cursor) => {
             let begin = all.partition_point(|(run, _)| query.compare(run, cursor).is_le());
-            (begin, begin.saturating_add(query.size))
+            (begin, begin.saturating_add(size))
         }
         Place::Before(cursor) => {
             let end = all.partition_point(|(run, _)| query.compare(run, cursor).is_lt());
-            (end.saturating_sub(query.size), end)
+            (end.saturating_sub(size), end)
         }
         Place::Last => {
-            let begin = total.saturating_sub(1) / query.size.max(1) * query.size;
+            let begin = total.saturating_sub(1) / size.max(1) * size;
             (begin, total)
         }
     };

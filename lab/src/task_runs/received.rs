@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::http::container_state;
+
 /// One received heartbeat.
 #[derive(Clone, PartialEq)]
 pub struct Heartbeat {
@@ -63,19 +65,15 @@ impl Heartbeat {
             .unwrap_or_default()
     }
 
-    /// The state of a container: its name on the wire and its members.
+    /// The state of a container: its name on the wire and its members. Of several, the latest in a
+    /// container's life.
     #[must_use]
     pub fn state(&self, container: &str) -> Option<(&str, &Value)> {
         let statuses = self.body.get("containerStatus")?.as_array()?;
         let status = statuses
             .iter()
             .find(|status| status.get("name").and_then(Value::as_str) == Some(container))?;
-        status
-            .get("state")?
-            .as_object()?
-            .iter()
-            .next()
-            .map(|(name, members)| (name.as_str(), members))
+        container_state(status)
     }
 
     /// The exit code of a terminated container.

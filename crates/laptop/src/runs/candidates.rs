@@ -27,7 +27,7 @@ pub async fn candidates(config: &ServiceConfig, limit: Duration) -> Vec<Candidat
         let token = service.token().ok()?;
         let query = ListTaskRunsQuery {
             page_size: PageSize::new(MOST),
-            sort: Some(SortField::TimeModified.descending()),
+            sort: Some(SortField::TimeModified.descending().into()),
             ..ListTaskRunsQuery::default()
         };
         let page = service.client().list(&query, &token, limit).await.ok()?;

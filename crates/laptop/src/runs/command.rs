@@ -82,6 +82,11 @@ pub enum Command {
         /// The maximum number of runs. `None` for all.
         limit: Option<usize>,
     },
+    /// List the task runs of one page.
+    ListPage {
+        /// Which page: a token, or which runs in which order for the first page.
+        query: ListTaskRunsQuery,
+    },
     /// List task runs, then show new and changed ones.
     WatchList {
         /// Which runs, in which order, and how many per page.
@@ -132,7 +137,9 @@ impl Command {
         match self {
             Self::Create { .. } => "podbeat runs create",
             Self::Get { .. } | Self::Watch { is_get: true, .. } => "podbeat runs get",
-            Self::List { .. } | Self::WatchList { .. } => "podbeat runs list",
+            Self::List { .. } | Self::ListPage { .. } | Self::WatchList { .. } => {
+                "podbeat runs list"
+            }
             Self::Abort { .. } => "podbeat runs abort",
             Self::Heartbeat { .. } => "podbeat runs heartbeat",
             Self::Wait { .. } => "podbeat runs wait",

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use podbeat_files::regular_file;
 use podbeat_interface::exit::{Ending, with_causes};
 use podbeat_interface::terminal::one_line;
-use podbeat_task_runs::model::CreateTaskRunRequest;
+use podbeat_task_runs::model::{CreateTaskRunRequest, TaskRunSummaryPagedItems};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -133,6 +133,30 @@ impl<'streams> Console<'streams> {
                 .map_err(Error::Write)?;
         }
         printer.end(self.streams.out).map_err(Error::Write)
+    }
+
+    /// Shows one page of a list: with its tokens as JSON or YAML, otherwise only its runs.
+    pub(super) fn show_page(&mut self, page: &TaskRunSummaryPagedItems) -> Result<(), Error> {
+        if matches!(self.format, Some(Format::Json | Format::Yaml)) {
+            return self.show_documents(std::slice::from_ref(page));
+        }
+        let runs = page.items.as_deref().unwrap_or_default();
+        let mut printer = self.printer(Shape::Many);
+        for run in runs {
+            let out = self.out();
+            printer
+                .run(out, run, Timestamp::now())
+                .map_err(Error::Write)?;
+        }
+        printer.end(self.out()).map_err(Error::Write)?;
+        let next = page.next_page_token.as_deref().unwrap_or_default();
+        if self.draws() && runs.is_empty() {
+            self.note("no task runs found on this page");
+        }
+        if self.draws() && !next.is_empty() {
+            self.note("there are more pages; -o json and -o yaml show their tokens");
+        }
+        Ok(())
     }
 
     /// Shows the result, unless a sentence has already reported it.

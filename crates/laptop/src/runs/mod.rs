@@ -26,7 +26,9 @@ use jiff::Timestamp;
 use podbeat_interface::exit::Ending;
 use podbeat_interface::service::{Service, ServiceConfig};
 use podbeat_interface::terminal::one_line;
-use podbeat_task_runs::model::{CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery};
+use podbeat_task_runs::model::{
+    CreateTaskRunRequest, HeartbeatTaskRunRequest, ListTaskRunsQuery, PageSize,
+};
 
 use self::command::{Command, Invocation, RequestSource};
 use self::console::Console;
@@ -89,6 +91,7 @@ impl Session<'_, '_> {
             Command::Create { from, .. } => self.create(from).await,
             Command::Get { runs } => self.get(runs).await,
             Command::List { query, limit } => self.list(query, *limit).await,
+            Command::ListPage { query } => self.list_page(query).await,
             Command::WatchList { query, interval } => self.watch_list(query, *interval).await,
             Command::Abort { runs } => self.abort(runs).await,
             Command::Heartbeat { run, from } => self.heartbeat(run, from).await,
@@ -164,6 +167,17 @@ impl Session<'_, '_> {
             self.console.note("no task runs found");
         }
         Ok(())
+    }
+
+    async fn list_page(&mut self, query: &ListTaskRunsQuery) -> Result<(), Error> {
+        let mut query = query.clone();
+        if query.page_token.is_none() {
+            query.page_size.get_or_insert(PageSize::LARGEST);
+        }
+        let token = self.service.token()?;
+        let (client, timeout) = (self.service.client(), self.service.timeout());
+        let page = client.list(&query, &token, timeout).await?;
+        self.console.show_page(&page)
     }
 
     async fn abort(&mut self, runs: &[String]) -> Result<(), Error> {

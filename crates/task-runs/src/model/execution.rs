@@ -2,10 +2,13 @@
 //!
 //! Where there is no own type, the contract only says that a value is a string. The service defines
 //! resource types, tiers, modes and storage providers, and can add values without a new version of
-//! podbeat. The comments repeat the service's defaults and bounds from its SDK (libica 2.5.0).
-//! podbeat does not apply or check them.
+//! podbeat.
+//!
+//! The constants are the contract's defaults and bounds. [`CreateTaskRunRequest::problems`] checks
+//! the bounds. The service applies the defaults; podbeat omits absent members.
 
 use std::collections::BTreeMap;
+use std::ops::{RangeFrom, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 
@@ -56,44 +59,23 @@ pub struct CreateTaskRunRequest {
     /// The entries of the access control list.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub acl: Option<Vec<String>>,
-    /// Free text of at most 4096 characters.
+    /// Free text of at most [`Self::LONGEST_DESCRIPTION`] characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
     /// What to run, and how.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub execution: Option<Execution>,
-    /// A display name of at most 255 characters.
+    /// A display name of at most [`Self::LONGEST_NAME`] characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
 }
 
 impl CreateTaskRunRequest {
-    /// Returns how the request breaks the contract; empty if it does not. This needs no service.
-    /// [`Client::create`] calls it before it sends the request.
-    ///
-    /// [`Client::create`]: crate::client::Client::create
-    #[must_use]
-    pub fn problems(&self) -> Vec<String> {
-        let mut problems = Vec::new();
-        let mut longer = |what: &str, text: &Option<String>, most: usize| {
-            let characters = text.as_ref().map_or(0, |text| text.chars().count());
-            if characters > most {
-                problems.push(format!(
-                    "{what} has {characters} characters; at most {most} are allowed"
-                ));
-            }
-        };
-        longer("the name", &self.name, LONGEST_NAME);
-        longer("the description", &self.description, LONGEST_DESCRIPTION);
-        let image = self
-            .execution
-            .as_ref()
-            .and_then(|execution| execution.image.as_ref());
-        if image.is_some_and(|image| image.name.as_ref().is_none_or(String::is_empty)) {
-            problems.push("the image has no name".to_owned());
-        }
-        problems
-    }
+    /// The maximum length of a description, in characters.
+    pub const LONGEST_DESCRIPTION: usize = 4096;
+
+    /// The maximum length of a name, in characters.
+    pub const LONGEST_NAME: usize = 255;
 
     /// Replaces every secret with `[redacted]`, so that the request can be shown as JSON. The
     /// original values are lost.
@@ -103,12 +85,6 @@ impl CreateTaskRunRequest {
         }
     }
 }
-
-/// Limit for a task run's name, in characters (`maxLength` in the contract).
-const LONGEST_NAME: usize = 255;
-
-/// Limit for a task run's description, in characters (`maxLength` in the contract).
-const LONGEST_DESCRIPTION: usize = 4096;
 
 /// What a task run executes (`Execution`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -132,10 +108,12 @@ pub struct Execution {
     /// Output files that are kept.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub outputs: Option<Vec<MountMappingWithCreds>>,
-    /// How often the run was retried. The service's default is 0.
+    /// How often the run was retried, in [`Self::RETRY_COUNTS`]. The service's default is
+    /// [`Self::DEFAULT_RETRY_COUNT`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_count: Option<i32>,
-    /// How often the run is retried at most. The service's default is 3.
+    /// How often the run is retried at most, in [`Self::RETRY_LIMITS`]. The service's default is
+    /// [`Self::DEFAULT_RETRY_LIMIT`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_limit: Option<i32>,
     /// Where the service stores its own files of the run.
@@ -147,6 +125,19 @@ pub struct Execution {
 }
 
 impl Execution {
+    /// The service's default for `retry_count`.
+    pub const DEFAULT_RETRY_COUNT: i32 = 0;
+
+    /// The allowed values of `retry_count`. The service's own documents state no range, but a
+    /// negative number of retries has no meaning.
+    pub const RETRY_COUNTS: RangeFrom<i32> = 0..;
+
+    /// The service's default for `retry_limit`.
+    pub const DEFAULT_RETRY_LIMIT: i32 = 3;
+
+    /// The allowed values of `retry_limit`: like those of `retry_count`, and for the same reason.
+    pub const RETRY_LIMITS: RangeFrom<i32> = 0..;
+
     /// Replaces every secret with `[redacted]`, as [`CreateTaskRunRequest::redact`] does.
     pub fn redact(&mut self) {
         let image = self
@@ -295,42 +286,81 @@ pub struct Environment {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct InputStreamSettings {
-    /// The service's default is `sequential`.
+    /// The service's default is [`Self::DEFAULT_ACCESS_PATTERN`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub access_pattern: Option<String>,
-    /// In MB, 0 to 1024; the service's default is 32.
+    /// In MB, in [`Self::BLOCK_SIZES_MB`]. The service's default is
+    /// [`Self::DEFAULT_BLOCK_SIZE_MB`].
     #[serde(rename = "blockSizeMB", skip_serializing_if = "Option::is_none")]
     pub block_size_mb: Option<Number>,
-    /// In GB, 50 to 10,000; the service's default is 50.
+    /// In GB, in [`Self::CACHE_SIZES_GB`]. The service's default is
+    /// [`Self::DEFAULT_CACHE_SIZE_GB`].
     #[serde(rename = "cacheSizeGB", skip_serializing_if = "Option::is_none")]
     pub cache_size_gb: Option<i32>,
-    /// 0 to 64; the service's default is 32.
+    /// In [`Self::PREFETCH_BLOCKS`]. The service's default is [`Self::DEFAULT_PREFETCH_BLOCKS`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefetch_blocks: Option<i32>,
+}
+
+impl InputStreamSettings {
+    /// The service's default for `access_pattern`.
+    pub const DEFAULT_ACCESS_PATTERN: &'static str = "sequential";
+
+    /// The service's default for `block_size_mb`.
+    pub const DEFAULT_BLOCK_SIZE_MB: f64 = 32.0;
+
+    /// The allowed values of `block_size_mb`.
+    pub const BLOCK_SIZES_MB: RangeInclusive<f64> = 0.0..=1024.0;
+
+    /// The service's default for `cache_size_gb`.
+    pub const DEFAULT_CACHE_SIZE_GB: i32 = 50;
+
+    /// The allowed values of `cache_size_gb`.
+    pub const CACHE_SIZES_GB: RangeInclusive<i32> = 50..=10_000;
+
+    /// The service's default for `prefetch_blocks`.
+    pub const DEFAULT_PREFETCH_BLOCKS: i32 = 32;
+
+    /// The allowed values of `prefetch_blocks`.
+    pub const PREFETCH_BLOCKS: RangeInclusive<i32> = 0..=64;
 }
 
 /// The resources that a task run needs (`Resources`).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
-    /// CPU cores, possibly with a fraction.
+    /// CPU cores, possibly with a fraction, in [`Self::CPU_CORES`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cpu_cores: Option<Number>,
     /// Additional hardware, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hardware: Option<Vec<String>>,
-    /// Memory, in GB.
+    /// Memory in GB, possibly with a fraction, in [`Self::MEMORY_GB`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_gb: Option<Number>,
-    /// A size within the type, as the service names it.
+    /// A size within the type, as the service names it. At most [`Self::LONGEST_NAME`] characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub size: Option<String>,
-    /// A tier, as the service names it.
+    /// A tier, as the service names it. At most [`Self::LONGEST_NAME`] characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tier: Option<String>,
-    /// A type of machine, as the service names it.
+    /// A type of machine, as the service names it. At most [`Self::LONGEST_NAME`] characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
+}
+
+impl Resources {
+    /// The allowed values of `cpu_cores`. The service's own documents state no range, but no
+    /// machine has a negative number of cores.
+    pub const CPU_CORES: RangeFrom<f64> = 0.0..;
+
+    /// The allowed values of `memory_gb`: like those of `cpu_cores`, and for the same reason.
+    pub const MEMORY_GB: RangeFrom<f64> = 0.0..;
+
+    /// The maximum length of `size`, `tier` and `type`, in characters. The service's own documents
+    /// state it only for the members of a run that repeat them: `size_of_resource`,
+    /// `tier_of_resource` and `type_of_resource`.
+    pub const LONGEST_NAME: usize = 255;
 }
 
 /// An input: maps a URL or URN to a path (`InputMountMappingWithCreds`).
@@ -352,7 +382,7 @@ pub struct InputMountMappingWithCreds {
     /// The storage provider, as the service names it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub storage_provider: Option<String>,
-    /// The service's default is `File`.
+    /// The service's default is [`Self::DEFAULT_TYPE`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<String>,
     /// The source, as a URL.
@@ -361,6 +391,11 @@ pub struct InputMountMappingWithCreds {
     /// The source, as a URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
+}
+
+impl InputMountMappingWithCreds {
+    /// The service's default for `type`.
+    pub const DEFAULT_TYPE: &'static str = "File";
 }
 
 /// An output: maps a path to a URL or URN (`MountMappingWithCreds`).

@@ -1,8 +1,6 @@
 //! Selects and sorts task runs for a list.
 
-use std::fmt;
-
-use super::TaskRunStatus;
+use super::{SortOrder, TaskRunStatus};
 
 /// The parameters of `ListTaskRuns`: which task runs are listed, in which order, and how many per
 /// page.
@@ -14,7 +12,7 @@ use super::TaskRunStatus;
 /// use podbeat_task_runs::model::{ListTaskRunsQuery, PageSize, SortField, TaskRunStatus};
 ///
 /// let query = ListTaskRunsQuery {
-///     sort: Some(SortField::TimeCreated.descending()),
+///     sort: Some(SortField::TimeCreated.descending().into()),
 ///     status: Some(TaskRunStatus::Failed),
 ///     page_size: PageSize::new(100),
 ///     ..ListTaskRunsQuery::default()
@@ -27,12 +25,12 @@ pub struct ListTaskRunsQuery {
     pub acls: Option<String>,
     /// Names of runs.
     pub names: Option<String>,
-    /// The number of runs per page. The service's default is 10.
+    /// The number of runs per page. The service's default is [`PageSize::DEFAULT`].
     pub page_size: Option<PageSize>,
     /// A token from an earlier page. It selects the first, next, previous or last page.
     pub page_token: Option<String>,
     /// The order.
-    pub sort: Option<Sort>,
+    pub sort: Option<SortOrder>,
     /// The status of the runs.
     pub status: Option<TaskRunStatus>,
     /// Versions of tasks.
@@ -44,7 +42,7 @@ impl ListTaskRunsQuery {
     #[must_use]
     pub fn pairs(&self) -> Vec<(&'static str, String)> {
         [
-            ("sort", self.sort.map(|sort| sort.to_string())),
+            ("sort", self.sort.as_ref().map(SortOrder::to_string)),
             ("names", self.names.clone()),
             ("status", self.status.clone().map(String::from)),
             ("versions", self.versions.clone()),
@@ -66,8 +64,14 @@ impl ListTaskRunsQuery {
 pub struct PageSize(u16);
 
 impl PageSize {
+    /// The smallest page size that the contract allows.
+    pub const LEAST: u16 = 1;
+
     /// The largest page size that the contract allows.
     pub const MOST: u16 = 1000;
+
+    /// The service's default.
+    pub const DEFAULT: Self = Self(10);
 
     /// The largest page.
     pub const LARGEST: Self = Self(Self::MOST);
@@ -75,80 +79,14 @@ impl PageSize {
     /// Returns `None` for 0 and for more than 1000.
     #[must_use]
     pub fn new(size: u16) -> Option<Self> {
-        (1..=Self::MOST).contains(&size).then_some(Self(size))
+        (Self::LEAST..=Self::MOST)
+            .contains(&size)
+            .then_some(Self(size))
     }
 
     /// The number.
     #[must_use]
     pub fn get(self) -> u16 {
         self.0
-    }
-}
-
-/// The order of a list. On the wire: the field, a space, and the direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sort {
-    /// The field to sort by.
-    pub field: SortField,
-    /// Whether the largest value comes first.
-    pub descending: bool,
-}
-
-/// The fields by which a list can be sorted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SortField {
-    /// The run's name.
-    Name,
-    /// The run's status.
-    Status,
-    /// When it was created.
-    TimeCreated,
-    /// When it was last changed.
-    TimeModified,
-}
-
-impl SortField {
-    /// All fields of the contract.
-    pub const ALL: [Self; 4] = [
-        Self::Name,
-        Self::Status,
-        Self::TimeCreated,
-        Self::TimeModified,
-    ];
-
-    /// The name on the wire.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Name => "name",
-            Self::Status => "status",
-            Self::TimeCreated => "timeCreated",
-            Self::TimeModified => "timeModified",
-        }
-    }
-
-    /// Sorts by this field, smallest value first.
-    #[must_use]
-    pub fn ascending(self) -> Sort {
-        Sort {
-            field: self,
-            descending: false,
-        }
-    }
-
-    /// Sorts by this field, largest value first.
-    #[must_use]
-    pub fn descending(self) -> Sort {
-        Sort {
-            field: self,
-            descending: true,
-        }
-    }
-}
-
-impl fmt::Display for Sort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let direction = if self.descending { "desc" } else { "asc" };
-        write!(f, "{} {direction}", self.field.as_str())
     }
 }

@@ -59,6 +59,9 @@ impl TaskRunStatus {
         Self::TimedOut,
     ];
 
+    /// The status of a new run, and the contract's default.
+    pub const DEFAULT: Self = Self::Pending;
+
     /// The name on the wire.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -42,10 +42,11 @@ macro_rules! task_run {
             /// The size of the machine, as the service names it.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub size_of_resource: Option<String>,
-            /// The status.
+            /// The status. The contract's default is [`TaskRunStatus::DEFAULT`].
             #[serde(skip_serializing_if = "Option::is_none")]
             pub status: Option<TaskRunStatus>,
-            /// Free text about the status.
+            /// Free text about the status, of at most [`TaskRun::LONGEST_STATUS_DETAILS`]
+            /// characters.
             #[serde(skip_serializing_if = "Option::is_none")]
             pub status_details: Option<String>,
             /// The part of the tenant to which the run belongs.
@@ -110,6 +111,9 @@ task_run! {
 }
 
 impl TaskRun {
+    /// The maximum length of `status_details`, in characters.
+    pub const LONGEST_STATUS_DETAILS: usize = 4096;
+
     /// Replaces every secret with `[redacted]`, so that the run can be shown as JSON. The original
     /// values are lost.
     pub fn redact(&mut self) {
@@ -168,9 +172,17 @@ pub struct TaskVersionSummary {
     /// Its URN.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub urn: Option<String>,
-    /// The version.
+    /// The version, of at most [`Self::LONGEST_VERSION`] characters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub version: Option<String>,
+}
+
+impl TaskVersionSummary {
+    /// The maximum length of `description`, in characters.
+    pub const LONGEST_DESCRIPTION: usize = 4096;
+
+    /// The maximum length of `version`, in characters.
+    pub const LONGEST_VERSION: usize = 255;
 }
 
 /// Information about one attempt of a run (`TaskRunLogs`).

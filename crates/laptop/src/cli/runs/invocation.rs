@@ -10,10 +10,10 @@ use podbeat_interface::nonce;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
     ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
-    ListTaskRunsQuery, Number, PageSize, Resources, Sort, TaskRunStatus,
+    ListTaskRunsQuery, Number, PageSize, Resources, SortOrder, TaskRunStatus,
 };
 
-use super::subcommands::{ALLOW_UNKNOWN_STATUS, FILE, RUN};
+use super::subcommands::{ALLOW_UNKNOWN_STATUS, FILE, PAGE_TOKEN, RUN};
 use super::values::{condition_words, known_statuses};
 use crate::runs::command::{Command, Format, Invocation, RequestSource};
 use crate::runs::wait_condition::WaitCondition;
@@ -39,15 +39,19 @@ pub(super) fn invocation(name: &str, matches: &ArgMatches) -> Result<Invocation,
             let query = query(matches);
             let statuses = query.status.as_slice();
             judge_unknown("status", &known_statuses(), statuses, matches, &mut notes)?;
-            match matches.get_flag("watch") {
-                true => Command::WatchList {
+            if matches.get_flag("watch") {
+                Command::WatchList {
                     query,
                     interval: interval(),
-                },
-                false => Command::List {
+                }
+            } else if matches.contains_id(PAGE_TOKEN) {
+                without_query(matches)?;
+                Command::ListPage { query }
+            } else {
+                Command::List {
                     query,
                     limit: matches.get_one("limit").copied(),
-                },
+                }
             }
         }
         "abort" => Command::Abort { runs: runs() },
@@ -84,6 +88,28 @@ pub(super) fn invocation(name: &str, matches: &ArgMatches) -> Result<Invocation,
         headers: !matches.get_flag("no-headers"),
         notes,
     })
+}
+
+/// Checks that a page token comes without the flags that it replaces. An empty token requests the
+/// first page, which needs these flags.
+///
+/// # Errors
+/// A flag is present that the token replaces.
+fn without_query(matches: &ArgMatches) -> Result<(), String> {
+    if one(matches, PAGE_TOKEN).is_none_or(|token| token.is_empty()) {
+        return Ok(());
+    }
+    let replaced = ["sort", "names", "status", "versions", "acls"];
+    let mut given = replaced
+        .into_iter()
+        .filter(|flag| matches.contains_id(flag));
+    match given.next() {
+        Some(flag) => Err(format!(
+            "--{PAGE_TOKEN} cannot be used with --{flag}: the token contains the sort order and the \
+             filters of its list; omit --{flag}, or use --{PAGE_TOKEN} '' for the first page of a new list"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// The request's source: the file if the user named one, else the flags.
@@ -205,8 +231,8 @@ fn query(matches: &ArgMatches) -> ListTaskRunsQuery {
         acls: one(matches, "acls"),
         names: one(matches, "names"),
         page_size: matches.get_one::<PageSize>("page-size").copied(),
-        page_token: None,
-        sort: matches.get_one::<Sort>("sort").copied(),
+        page_token: one(matches, PAGE_TOKEN).filter(|token| !token.is_empty()),
+        sort: matches.get_one::<SortOrder>("sort").cloned(),
         status: matches.get_one::<TaskRunStatus>("status").cloned(),
         versions: one(matches, "versions"),
     }

@@ -17,6 +17,9 @@ pub const RUN: &str = "run";
 /// The ID and the long form of the flag for a file with a request.
 pub(super) const FILE: &str = "filename";
 
+/// The ID and the long form of the flag for one page of a list.
+pub(super) const PAGE_TOKEN: &str = "page-token";
+
 /// The ID and the long form of the flag that accepts unknown statuses.
 pub(super) const ALLOW_UNKNOWN_STATUS: &str = "allow-unknown-status";
 
@@ -113,19 +116,21 @@ fn list() -> Command {
             "Examples:\n  \
              podbeat runs list -o wide\n  \
              podbeat runs list --status failed --sort timeModified:desc --limit 20\n  \
+             podbeat runs list --sort status,timeCreated:desc\n  \
+             podbeat runs list --sort name --page-size 50 --page-token '' -o json | jq '.items[].id, .nextPageToken'\n  \
              podbeat runs list --status running -o name | xargs podbeat runs abort\n  \
              podbeat runs list --status failed -w",
         )
         .arg(
             watches("After the list, show each new or changed run, until Ctrl-C")
-                .conflicts_with("limit"),
+                .conflicts_with_all(["limit", PAGE_TOKEN]),
         )
         .arg(interval())
         .arg(
             value(
                 "sort",
                 "FIELD[:desc]",
-                "Sort by name, status, timeCreated or timeModified, in ascending order; with :desc in descending order",
+                "Sort by name, status, timeCreated or timeModified, in ascending order; with :desc in descending order; several fields, comma-separated",
             )
             .visible_alias("sort-by")
             .value_parser(SORT),
@@ -154,10 +159,18 @@ fn list() -> Command {
             value(
                 "page-size",
                 "COUNT",
-                "Number of runs in each request, 1 to 1000; default: 1000",
+                "Number of runs in each request, 1 to 1000; default: 1000, with a page token the service's own",
             )
             .visible_alias("chunk-size")
             .value_parser(ValueParser::from(page_size)),
+        )
+        .arg(
+            value(
+                PAGE_TOKEN,
+                "TOKEN",
+                "Show one page: that of a token from an earlier page, or with '' the first. -o json and -o yaml also show the page's tokens. A token contains the sort order and the filters, so podbeat refuses it together with these flags",
+            )
+            .conflicts_with("limit"),
         )
         .arg(
             value("limit", "COUNT", "Maximum number of runs to show; default: all")

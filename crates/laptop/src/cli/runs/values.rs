@@ -1,5 +1,6 @@
 //! The parsers of flag values.
 
+use std::error::Error;
 use std::ffi::OsStr;
 use std::time::Duration;
 
@@ -7,7 +8,9 @@ use clap::builder::{PossibleValue, StringValueParser, TypedValueParser};
 use clap::{Arg, Command};
 use podbeat_interface::arguments::Wrong;
 use podbeat_task_runs::Secret;
-use podbeat_task_runs::model::{Image, Number, PageSize, Sort, SortField, TaskRunStatus};
+use podbeat_task_runs::model::{
+    Image, InvalidSort, Number, PageSize, SortField, SortOrder, TaskRunStatus,
+};
 
 use crate::runs::image_reference;
 use crate::runs::wait_condition::{END, WaitCondition, status};
@@ -77,12 +80,16 @@ pub(super) fn image(text: &str) -> Result<Image, image_reference::Unfit> {
 
 /// Parses a value. Shells complete the usual values, but others are accepted, too.
 #[derive(Clone)]
-pub(super) struct Usual<T> {
+pub(super) struct Usual<T, E> {
     words: fn() -> Vec<&'static str>,
-    read: fn(&str) -> Result<T, &'static str>,
+    read: fn(&str) -> Result<T, E>,
 }
 
-impl<T: Clone + Send + Sync + 'static> TypedValueParser for Usual<T> {
+impl<T, E> TypedValueParser for Usual<T, E>
+where
+    T: Clone + Send + Sync + 'static,
+    E: Error + Clone + Send + Sync + 'static,
+{
     type Value = T;
 
     fn parse_ref(
@@ -93,7 +100,7 @@ impl<T: Clone + Send + Sync + 'static> TypedValueParser for Usual<T> {
     ) -> Result<T, clap::Error> {
         let read = self.read;
         StringValueParser::new()
-            .try_map(move |text| read(&text).map_err(Wrong))
+            .try_map(move |text| read(&text))
             .parse_ref(command, arg, value)
     }
 
@@ -114,31 +121,19 @@ pub(super) fn condition_words() -> Vec<&'static str> {
 }
 
 /// A status. It may be unknown: only the other flags tell whether the user allows that.
-pub(super) const STATUS: Usual<TaskRunStatus> = Usual {
+pub(super) const STATUS: Usual<TaskRunStatus, Wrong> = Usual {
     words: known_statuses,
     read: |text| Ok(status(text)),
 };
 
 /// The status to wait for.
-pub(super) const WANTED: Usual<(WaitCondition, Vec<TaskRunStatus>)> = Usual {
+pub(super) const WANTED: Usual<(WaitCondition, Vec<TaskRunStatus>), Wrong> = Usual {
     words: condition_words,
-    read: WaitCondition::parse,
+    read: |text| WaitCondition::parse(text).map_err(Wrong),
 };
 
-/// The sort order: the field, optionally followed by a colon and the direction.
-pub(super) const SORT: Usual<Sort> = Usual {
+/// The sort order. Shells complete the fields.
+pub(super) const SORT: Usual<SortOrder, InvalidSort> = Usual {
     words: || SortField::ALL.map(SortField::as_str).into(),
-    read: |text| {
-        let (field, direction) = text.split_once(':').unwrap_or((text, "asc"));
-        let known = SortField::ALL
-            .into_iter()
-            .find(|known| known.as_str().eq_ignore_ascii_case(field));
-        match (known, direction) {
-            (Some(field), "asc") => Ok(field.ascending()),
-            (Some(field), "desc") => Ok(field.descending()),
-            (Some(_) | None, _) => Err(
-                "must be name, status, timeCreated or timeModified, optionally followed by :asc or :desc",
-            ),
-        }
-    },
+    read: str::parse,
 };
