@@ -14,6 +14,7 @@ use podbeat_interface::environment::{Environment, Flags};
 use podbeat_interface::service::ServiceConfig;
 use podbeat_interface::setting::{COMPLETE, Kind, PROFILE};
 use podbeat_laptop::cli::runs;
+use podbeat_laptop::cli::runs::mapping::{self, Keys};
 use podbeat_laptop::profiles::{self, Profiled};
 use podbeat_laptop::runs::candidates::{candidates, is_plain};
 use tokio::runtime::Runtime;
@@ -77,13 +78,53 @@ where
     };
     command.mut_subcommands(|command| {
         with_profiles(command).mut_subcommands(|command| {
-            let has = command.get_arguments().any(|arg| arg.get_id() == runs::RUN);
-            match has {
+            let has =
+                |command: &Command, id: &str| command.get_arguments().any(|arg| arg.get_id() == id);
+            let command = match has(&command, runs::RUN) {
                 true => command.mut_arg(runs::RUN, |arg| arg.add(ids.clone())),
                 false => command,
-            }
+            };
+            mapping::ALL
+                .iter()
+                .fold(command, |command, flag| match has(&command, flag.flag) {
+                    true => command.mut_arg(flag.flag, |arg| arg.add(keys_of(flag))),
+                    false => command,
+                })
         })
     })
+}
+
+/// Completes the keys of a value such as `path=/data/a,url=s3://bucket/a`.
+fn keys_of(flag: &'static Keys) -> ArgValueCompleter {
+    ArgValueCompleter::new(|begun: &OsStr| {
+        let Some(begun) = begun.to_str() else {
+            return Vec::new();
+        };
+        let candidate = |(nth, word)| CompletionCandidate::new(word).display_order(Some(nth));
+        let words = with_next_key(begun, flag.keys).into_iter();
+        words.enumerate().map(candidate).collect()
+    })
+}
+
+/// The text with each key that can come next. Empty if the text needs quotes in a shell, because
+/// the shell uses the inserted text as it is.
+fn with_next_key(begun: &str, keys: &[&str]) -> Vec<String> {
+    let letters = begun.replace(['=', ','], "");
+    if !letters.is_empty() && !is_plain(&letters) {
+        return Vec::new();
+    }
+    let (before, typed) = match begun.rsplit_once(',') {
+        Some((before, typed)) => (format!("{before},"), typed),
+        None => (String::new(), begun),
+    };
+    let is_used = |key: &str| {
+        let mut pairs = before.split(',').filter_map(|pair| pair.split_once('='));
+        pairs.any(|(used, _)| used == key)
+    };
+    let next = keys
+        .iter()
+        .filter(|key| key.starts_with(typed) && !is_used(key));
+    next.map(|key| format!("{before}{key}=")).collect()
 }
 
 fn begun_so(
@@ -157,6 +198,24 @@ fn typed(arguments: &[OsString]) -> Flags {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_keys_that_can_come_next() {
+        let keys = ["path", "url", "urn"];
+        for (begun, expected) in [
+            ("", &["path=", "url=", "urn="][..]),
+            ("ur", &["url=", "urn="]),
+            ("path=/a,", &["path=/a,url=", "path=/a,urn="]),
+            ("url=s3://b/a,path=/a,u", &["url=s3://b/a,path=/a,urn="]),
+            ("path=", &[]),
+            ("path=/a", &[]),
+            ("path=$(id),", &[]),
+            ("path=a b,", &[]),
+            ("x", &[]),
+        ] {
+            assert_eq!(with_next_key(begun, &keys), expected, "{begun:?}");
+        }
+    }
 
     #[test]
     fn the_settings_of_the_words_typed_so_far() {

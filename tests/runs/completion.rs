@@ -73,6 +73,23 @@ async fn ids_of_runs_come_from_one_page_of_the_service() {
 }
 
 #[tokio::test]
+async fn keys_of_inputs_and_outputs_need_no_service() {
+    for (typed, expected) in [
+        ("--input-mount u", vec!["url=", "urn="]),
+        (
+            "--input-mount path=/a,cre",
+            vec!["path=/a,credentials-file="],
+        ),
+        ("--output-mount se", vec!["service-url="]),
+        ("--system-files p", vec![]),
+    ] {
+        let line = format!("podbeat runs create {typed}");
+        let ended = ended(&mut asked("http://127.0.0.1:9", &line)).await;
+        assert_eq!(offered(ended), expected, "{typed}");
+    }
+}
+
+#[tokio::test]
 async fn completion_ignores_errors_of_the_service() {
     let server = Server::start(|received| match received.path_and_query.split('/').nth(1) {
         Some("hang") => Answer::Hang,

@@ -51,6 +51,44 @@ fn a_run_from_flags() {
 }
 
 #[test]
+fn inputs_outputs_and_credentials_from_flags() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let file = |name: &str, content: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).expect("written");
+        path.display().to_string()
+    };
+    let registry = file(
+        "registry",
+        r#"{"username": "puller", "password": "hunter2"}"#,
+    );
+    let storage = file("storage", "accessKey: a\nsecretKey: hunter3\n");
+    let line = format!(
+        "create --image i --registry-credentials-file {registry} --hardware fpga --hardware gpu \
+         --working-directory /work --input-mount path=/data/a,url=s3://b/a,type=File,mode=stream \
+         --input path=/data/b,urn=urn:b,storage-provider=s3,credentials-file={storage} \
+         --output-mount path=/out,url=s3://b/out,service-url=https://s,credentials-file={storage} \
+         --system-files url=s3://b/system,credentials-file={storage} \
+         --input-stream access-pattern=random,cache-size-gb=70"
+    );
+    let keys = serde_json::json!({"accessKey": "a", "secretKey": "hunter3"});
+    assert_eq!(
+        created(&line),
+        serde_json::json!({"execution": {
+            "image": {"name": "i", "credentials": {"username": "puller", "password": "hunter2"}},
+            "workingDirectory": "/work",
+            "inputs": [
+                {"path": "/data/a", "url": "s3://b/a", "type": "File", "mode": "stream"},
+                {"path": "/data/b", "urn": "urn:b", "storageProvider": "s3", "credentials": keys}],
+            "outputs": [{"path": "/out", "url": "s3://b/out", "serviceUrl": "https://s", "credentials": keys}],
+            "systemFiles": {"url": "s3://b/system", "credentials": keys},
+            "environment": {"resources": {"hardware": ["fpga", "gpu"]},
+                "inputStreamSettings": {"accessPattern": "random", "cacheSizeGB": 70}}
+        }})
+    );
+}
+
+#[test]
 fn connection_flags_are_accepted_at_any_position() {
     for line in [
         "--service-url https://h --token-file /t list -o wide --no-headers",
@@ -112,6 +150,35 @@ fn errors_are_named_and_values_are_not_repeated() {
             "--filename cannot be used with --image <IMAGE>",
         ),
         ("create --name hunter2", "--image"),
+        (
+            "create --image i --input-mount pth=/hunter2",
+            "--input-mount: unknown key; did you mean path?",
+        ),
+        (
+            "create --image i --input hunter2",
+            "--input-mount: must be KEY=VALUE, or several separated by commas; the keys are path, url",
+        ),
+        (
+            "create --image i --output-mount path=/a,credentials=hunter2",
+            "--output-mount: unknown key; did you mean credentials-file?",
+        ),
+        (
+            "create --image i --system-files url=s3://b/a,hunter2=hunter2",
+            "--system-files: unknown key; the keys are url, urn, storage-provider, credentials-file",
+        ),
+        (
+            "create --image i --input-stream cache-size-gb=hunter2",
+            "--input-stream: the value of cache-size-gb must be a whole number",
+        ),
+        (
+            "create --image i --input-mount credentials-file=/nowhere/c",
+            "cannot read the storage credentials from /nowhere/c",
+        ),
+        (
+            "create --image i --registry-credentials-file /nowhere/c",
+            "cannot read the registry credentials from /nowhere/c",
+        ),
+        ("create -f x --hardware hunter2", "cannot be used with"),
         ("list --sort hunter2", "--sort: must be name, status"),
         (
             "list --sort name:hunter2",

@@ -370,6 +370,45 @@ async fn a_dry_run_needs_no_service_and_shows_no_secret() {
 }
 
 #[tokio::test]
+async fn inputs_and_credentials_from_flags_are_sent_and_not_shown() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("registry.yaml");
+    std::fs::write(&path, "{username: u, password: hunter2}").expect("written");
+    let flags = format!(
+        "--image i --registry-credentials-file {0} --input-mount path=/a,url=s3://b/a?x=hunter2 --output-mount path=/o",
+        path.display()
+    );
+    let service = empty().await;
+    let created = run(&service, &format!("create {flags} -o json"))
+        .await
+        .done();
+    let created: Value = serde_json::from_str(&created).expect("JSON");
+    let execution = &created["execution"];
+    assert_eq!(execution["inputs"][0]["url"], "s3://b/a?[redacted]");
+    assert_eq!(execution["outputs"], json!([{"path": "/o"}]));
+    let shown = run(&service, &format!("create {flags} --dry-run"))
+        .await
+        .out;
+    let shown: Value = serde_saphyr::from_str(&shown).expect("YAML");
+    assert_eq!(
+        shown["execution"]["image"]["credentials"],
+        json!({"username": "u", "password": "[redacted]"})
+    );
+    let range = run(&service, "create --image i --input-stream cache-size-gb=1").await;
+    assert_eq!(range.code, 65, "{range:?}");
+    let member = "execution.environment.inputStreamSettings.cacheSizeGB must be from 50 to 10000";
+    assert!(range.notes.contains(member), "{range:?}");
+    // As with any other file that a flag names.
+    std::fs::write(&path, "{usrname: hunter2}").expect("written");
+    let refused = run(&service, &format!("create {flags}")).await;
+    assert_eq!(refused.code, 64, "{refused:?}");
+    assert!(
+        refused.notes.contains("usrname: unknown member") && !refused.notes.contains("hunter2"),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_watch_shows_each_change_until_the_end() {
     let service = with_runs(["trn.1".to_owned()]).await;
     let url = service.url();

@@ -11,6 +11,7 @@ use podbeat_task_runs::model::InvalidSort;
 
 pub use endings::ENDINGS;
 
+use self::runs::mapping::InvalidMapping;
 use crate::runs::image_reference::Unfit;
 
 /// The text of an error of these commands' own parsers of values. Their errors never repeat the
@@ -19,5 +20,10 @@ use crate::runs::image_reference::Unfit;
 pub fn wrong(error: &(dyn Error + 'static)) -> Option<String> {
     let image = error.downcast_ref::<Unfit>().map(ToString::to_string);
     let sort = || error.downcast_ref::<InvalidSort>().map(ToString::to_string);
-    image.or_else(sort)
+    let mapping = || {
+        error
+            .downcast_ref::<InvalidMapping>()
+            .map(ToString::to_string)
+    };
+    image.or_else(sort).or_else(mapping)
 }

@@ -2,6 +2,7 @@
 //! has the same flag.
 
 mod invocation;
+pub mod mapping;
 mod subcommands;
 mod values;
 

@@ -50,7 +50,11 @@ pub(super) fn requests<T: DeserializeOwned + Serialize>(text: &str) -> Result<Ve
     Ok(requests)
 }
 
-fn request<T: DeserializeOwned + Serialize>(document: &Value) -> Result<T, Vec<String>> {
+/// The request in a document. Also reads other objects of the contract, such as credentials.
+///
+/// # Errors
+/// Everything that is wrong with it, each with its place.
+pub(super) fn request<T: DeserializeOwned + Serialize>(document: &Value) -> Result<T, Vec<String>> {
     // serde would also accept an array for an object, in the order of its members.
     if !document.is_object() {
         return Err(vec![format!("expected an object, not {}", kind(document))]);

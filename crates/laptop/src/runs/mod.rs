@@ -6,6 +6,7 @@
 pub mod candidates;
 pub mod command;
 mod console;
+pub mod credentials_file;
 mod error;
 pub mod image_reference;
 mod known;

@@ -1,21 +1,25 @@
 //! From the flags of a subcommand to the command that podbeat runs.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::ArgMatches;
-use podbeat_interface::arguments::OUTPUT;
+use podbeat_interface::arguments;
 use podbeat_interface::exit::with_causes;
 use podbeat_interface::nearest::nearest;
 use podbeat_interface::nonce;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
     ContainerStatus, CreateTaskRunRequest, Environment, Execution, HeartbeatTaskRunRequest, Image,
-    ListTaskRunsQuery, Number, PageSize, Resources, SortOrder, TaskRunStatus,
+    InputMountMappingWithCreds, ListTaskRunsQuery, MountMappingWithCreds, Number, PageSize,
+    Resources, SortOrder, SystemFiles, TaskRunStatus,
 };
 
+use super::mapping::{INPUT, INPUT_STREAM, Keys, Mapping, OUTPUT, SYSTEM_FILES};
 use super::subcommands::{ALLOW_UNKNOWN_STATUS, FILE, PAGE_TOKEN, RUN};
 use super::values::{condition_words, known_statuses};
 use crate::runs::command::{Command, Format, Invocation, RequestSource};
+use crate::runs::credentials_file;
 use crate::runs::wait_condition::WaitCondition;
 
 /// The maximum length of a status in an error, in characters.
@@ -31,7 +35,7 @@ pub(super) fn invocation(name: &str, matches: &ArgMatches) -> Result<Invocation,
     let mut notes = Vec::new();
     let command = match name {
         "create" => Command::Create {
-            from: source(matches, || Ok(create_request(matches)))?,
+            from: source(matches, || create_request(matches))?,
             dry_run: matches.get_flag("dry-run"),
         },
         "get" if !matches.get_flag("watch") => Command::Get { runs: runs() },
@@ -78,7 +82,7 @@ pub(super) fn invocation(name: &str, matches: &ArgMatches) -> Result<Invocation,
             interval: interval(),
         },
     };
-    let output = one(matches, OUTPUT);
+    let output = one(matches, arguments::OUTPUT);
     let format = Format::ALL
         .into_iter()
         .find_map(|(word, format)| (output.as_deref() == Some(word)).then_some(format));
@@ -177,7 +181,33 @@ fn unless_default<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
 }
 
-fn create_request(matches: &ArgMatches) -> CreateTaskRunRequest {
+/// The storage credentials in the file of a mapping, if it has one.
+fn storage_credentials(file: Option<&PathBuf>) -> Result<Option<BTreeMap<String, Secret>>, String> {
+    let read = |path: &PathBuf| credentials_file::storage(path);
+    file.map(read)
+        .transpose()
+        .map_err(|error| with_causes(&error))
+}
+
+/// The parts of the request from the flag of a mapping, each with its credentials.
+fn mapped<T: Clone + Send + Sync + 'static>(
+    matches: &ArgMatches,
+    flag: &Keys,
+    set: impl Fn(&mut T, Option<BTreeMap<String, Secret>>),
+) -> Result<Vec<T>, String> {
+    let mappings = matches.get_many::<Mapping<T>>(flag.flag);
+    let mappings = mappings.into_iter().flatten().map(|mapping| {
+        let mut part = mapping.part.clone();
+        set(
+            &mut part,
+            storage_credentials(mapping.credentials_file.as_ref())?,
+        );
+        Ok(part)
+    });
+    mappings.collect()
+}
+
+fn create_request(matches: &ArgMatches) -> Result<CreateTaskRunRequest, String> {
     let mut command = all(matches, "command").into_iter();
     let variables = matches.get_many::<(String, Secret)>("env");
     let resources = Resources {
@@ -186,27 +216,54 @@ fn create_request(matches: &ArgMatches) -> CreateTaskRunRequest {
         r#type: one(matches, "type"),
         size: one(matches, "size"),
         tier: one(matches, "tier"),
-        hardware: None,
+        hardware: unless_default(all(matches, "hardware")),
     };
     let environment = Environment {
         variables: unless_default(variables.into_iter().flatten().cloned().collect()),
         resources: unless_default(resources),
-        input_stream_settings: None,
+        input_stream_settings: matches.get_one(INPUT_STREAM.flag).cloned(),
     };
-    CreateTaskRunRequest {
+    let mut image = matches.get_one::<Image>("image").cloned();
+    if let (Some(image), Some(path)) = (
+        &mut image,
+        matches.get_one::<PathBuf>("registry-credentials-file"),
+    ) {
+        let credentials = credentials_file::registry(path);
+        image.credentials = Some(credentials.map_err(|error| with_causes(&error))?);
+    }
+    let inputs = mapped(
+        matches,
+        &INPUT,
+        |input: &mut InputMountMappingWithCreds, credentials| input.credentials = credentials,
+    )?;
+    let outputs = mapped(
+        matches,
+        &OUTPUT,
+        |output: &mut MountMappingWithCreds, credentials| output.credentials = credentials,
+    )?;
+    let mut system_files = mapped(
+        matches,
+        &SYSTEM_FILES,
+        |files: &mut SystemFiles, credentials| files.credentials = credentials,
+    )?;
+    Ok(CreateTaskRunRequest {
         acl: unless_default(all(matches, "acl")),
         description: one(matches, "description"),
         name: one(matches, "name"),
         execution: Some(Execution {
-            image: matches.get_one::<Image>("image").cloned(),
+            image,
             command: command.next(),
             args: unless_default(command.collect()),
             environment: unless_default(environment),
+            inputs: unless_default(inputs),
+            outputs: unless_default(outputs),
+            system_files: system_files.pop(),
             working_directory: one(matches, "working-directory"),
             retry_limit: matches.get_one::<i32>("retry-limit").copied(),
-            ..Execution::default()
+            // The service counts retries. Only a file can set another count.
+            retry_count: None,
         }),
-    }
+    })
 }
 
 fn heartbeat_request(matches: &ArgMatches) -> Result<HeartbeatTaskRunRequest, String> {

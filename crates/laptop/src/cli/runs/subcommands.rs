@@ -6,6 +6,7 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, Command, ValueHint, value_parser};
 use podbeat_interface::arguments::Wrong;
 
+use super::mapping::{self, INPUT, INPUT_STREAM, Keys, OUTPUT, SYSTEM_FILES};
 use super::values::{
     SORT, STATUS, WANTED, count, duration, image, limit, page_size, pause, positive, variable,
 };
@@ -45,10 +46,14 @@ fn create() -> Command {
         .after_help(
             "A file contains one or more documents with requests of the contract (CreateTaskRunRequest). A member that the contract\n\
              does not define is an error. podbeat does not retry: if it is unclear whether the run was created, podbeat says so.\n\n\
+             The file of the key credentials-file has the credentials for that storage: one object whose values are texts, in JSON or\n\
+             YAML. The storage provider defines the names. To use a comma in a value, put the KEY=VALUE into double quotes:\n\
+             --input-mount 'path=/data/a,\"url=s3://bucket/a,b\"'.\n\n\
              Examples:\n  \
              podbeat runs create -f run.yaml\n  \
              generate-run | podbeat runs create -f -\n  \
              podbeat runs create --name align --image registry.example.com/align:2.1 --env SAMPLE=7 --cpu-cores 4 -- align --threads 4\n  \
+             podbeat runs create --image registry.example.com/align:2.1 --input-mount path=/data/a.bam,url=s3://bucket/a.bam --output-mount path=/data/out,url=s3://bucket/out\n  \
              podbeat runs create --image registry.example.com/align:2.1 --dry-run -o yaml > run.yaml",
         )
         .arg(file())
@@ -64,16 +69,42 @@ fn create() -> Command {
                 .required_unless_present(FILE),
         )
         .arg(
+            file_of("registry-credentials-file", "File with the credentials for the image's registry, as {\"username\": …, \"password\": …} in JSON or YAML"),
+        )
+        .arg(
             member("env", "NAME=VALUE", "Environment variable; can be repeated")
                 .action(ArgAction::Append)
                 .value_parser(ValueParser::from(variable)),
         )
         .arg(member("working-directory", "DIR", "Working directory of the command"))
+        .arg(
+            mapping(&INPUT, "Data that the run reads, such as path=/data/a,url=s3://bucket/a; can be repeated")
+                .visible_alias("input")
+                .action(ArgAction::Append)
+                .value_parser(ValueParser::from(mapping::input)),
+        )
+        .arg(
+            mapping(&OUTPUT, "Data that the run writes, such as path=/data/out,url=s3://bucket/out; can be repeated")
+                .action(ArgAction::Append)
+                .value_parser(ValueParser::from(mapping::output)),
+        )
+        .arg(
+            mapping(&SYSTEM_FILES, "Where the service stores its own files of the run, such as url=s3://bucket/system")
+                .value_parser(ValueParser::from(mapping::system_files)),
+        )
+        .arg(
+            mapping(&INPUT_STREAM, "How inputs are streamed, such as access-pattern=random,cache-size-gb=100")
+                .value_parser(ValueParser::from(mapping::input_stream)),
+        )
         .arg(number("cpu-cores", "Number of CPU cores, such as 4 or 0.5"))
         .arg(number("memory-gb", "Memory in GB"))
         .arg(member("type", "TYPE", "Machine type, as the service names it"))
         .arg(member("size", "SIZE", "Machine size, as the service names it"))
         .arg(member("tier", "TIER", "Tier, as the service names it"))
+        .arg(
+            member("hardware", "NAME", "Additional hardware, as the service names it; can be repeated")
+                .action(ArgAction::Append),
+        )
         .arg(
             member("retry-limit", "COUNT", "Maximum number of retries")
                 .value_parser(ValueParser::from(count)),
@@ -203,9 +234,7 @@ fn heartbeat() -> Command {
                 .conflicts_with("nonce-file"),
         )
         .arg(
-            member("nonce-file", "FILE", "File with the nonce; default: a random nonce")
-                .value_parser(value_parser!(PathBuf))
-                .value_hint(ValueHint::FilePath),
+            file_of("nonce-file", "File with the nonce; default: a random nonce"),
         )
         .arg(
             member("job-retry-count", "COUNT", "Number of the Job's retries before this pod")
@@ -298,6 +327,22 @@ pub(super) fn switch(name: &'static str, help: &'static str) -> Arg {
 /// A flag for one member of the request. A file contains the whole request instead.
 fn member(name: &'static str, shown: &'static str, help: &'static str) -> Arg {
     value(name, shown, help).conflicts_with(FILE)
+}
+
+/// A flag for a file with one member of the request.
+fn file_of(name: &'static str, help: &'static str) -> Arg {
+    member(name, "FILE", help)
+        .value_parser(value_parser!(PathBuf))
+        .value_hint(ValueHint::FilePath)
+}
+
+/// A flag whose value is a list of keys with their values.
+fn mapping(keys: &Keys, help: &str) -> Arg {
+    Arg::new(keys.flag)
+        .long(keys.flag)
+        .value_name("KEY=VALUE,...")
+        .help(format!("{help}. Keys: {}", keys.keys.join(", ")))
+        .conflicts_with(FILE)
 }
 
 fn number(name: &'static str, help: &'static str) -> Arg {
