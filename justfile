@@ -115,8 +115,8 @@ demo-test: (programs "demo")
     tail -n 1 "$out" |
       jq --exit-status '.lastHeartbeat == true and .containerStatus[0].state.terminated.exitCode == 0' >/dev/null
 
-# Needs Python 3 with venv. Creates its environment once.
-[doc("Check the stand-in service and podbeat's bodies with libica and schemathesis")]
+# Needs Python 3 with venv, and Java. Creates its environments once.
+[doc("Check the stand-in service and podbeat's bodies with libica, schemathesis and generated clients")]
 [group('daily')]
 conformance: (programs "podbeat-lab" "demo")
     bash lab/conformance/run.sh

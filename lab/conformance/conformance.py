@@ -12,11 +12,12 @@ import traceback
 import agent_bodies
 import generated
 import libica_client
+import sdk_page
 from standin import StandIn
 
 PHASES = ["coverage", "fuzzing", "stateful"]
 
-# Seconds; it takes about thirty.
+# Seconds; it takes about forty.
 LIMIT = 300
 
 
@@ -95,13 +96,26 @@ def holds(operation, report):
     assert accepted > 0, report["valid_rates"]
 
 
+def sdks():
+    """The generated clients: for each its version, its environment and its directory, as run.sh passes them."""
+    words = iter(sys.argv[1:])
+    found = [sdk_page.Sdk(*words) for words in zip(words, words, words)]
+    assert found, "run.sh passes the generated clients"
+    return found
+
+
+def examples(counts):
+    for sdk in sdks():
+        sdk_page.check(counts, sdk)
+
+
 def main():
     for number in [signal.SIGTERM, signal.SIGINT, signal.SIGALRM]:
         signal.signal(number, end)
     signal.alarm(LIMIT)
     begun = time.monotonic()
     counts = Counts()
-    for part in [libica, bodies, schemathesis]:
+    for part in [libica, bodies, examples, schemathesis]:
         try:
             part(counts)
         except Exception:
