@@ -276,6 +276,11 @@ mod tests {
             Direction(SortField::TimeCreated).to_string(),
             "the direction of timeCreated must be asc or desc"
         );
+        for field in SortField::ALL {
+            for error in [Empty, Field] {
+                assert!(error.to_string().contains(field.as_str()), "{error}");
+            }
+        }
         let name = SortField::Name.ascending();
         assert_eq!(SortOrder::new([]), Err(Empty));
         assert_eq!(
