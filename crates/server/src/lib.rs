@@ -1,0 +1,3 @@
+//! podbeat-server: the service behind the Task Runs API.
+
+pub mod runs;

@@ -1,0 +1,136 @@
+//! One attempt of a run: its pods, and the evidence of its end.
+
+use jiff::Timestamp;
+use podbeat_task_runs::model::ContainerStatus;
+use serde::{Deserialize, Serialize};
+
+use super::Heartbeat;
+use super::evidence::{self, Last, PodEnd};
+
+/// The number of replaced pods that an attempt remembers.
+const REPLACED: usize = 16;
+
+/// A pod, as its heartbeats describe it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pod {
+    /// metadata.name.
+    pub name: Option<String>,
+    /// metadata.uid.
+    pub uid: Option<String>,
+    /// Free text about the hardware.
+    pub hardware: Option<String>,
+}
+
+/// One attempt of a run.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// The number, which is the Job's retry count.
+    pub number: u32,
+    /// The nonce that the service issued for it.
+    pub nonce: Option<String>,
+    /// When its first heartbeat arrived.
+    pub started: Option<Timestamp>,
+    /// When it ended.
+    pub ended: Option<Timestamp>,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The pod of its latest heartbeat.
+    pub pod: Pod,
+    /// The states of its containers in the latest heartbeat that had any.
+    pub containers: Vec<ContainerStatus>,
+    /// The trace ID of its heartbeats.
+    pub trace_id: Option<String>,
+    /// The UIDs of pods that another pod replaced.
+    replaced: Vec<String>,
+    /// The last heartbeat.
+    pub(super) last: Option<Last>,
+    /// How its pod ended, according to Kubernetes.
+    pub(super) pod_end: Option<PodEnd>,
+}
+
+impl Attempt {
+    pub(super) fn new(number: u32) -> Self {
+        Self {
+            number,
+            ..Self::default()
+        }
+    }
+
+    /// Whether another pod replaced the one with this UID.
+    pub(super) fn was_replaced(&self, uid: &str) -> bool {
+        self.replaced.iter().any(|replaced| replaced == uid)
+    }
+
+    /// Adds what a heartbeat says. Returns whether its pod replaced another one.
+    pub(super) fn see(&mut self, heartbeat: &Heartbeat, now: Timestamp) -> bool {
+        self.started.get_or_insert(now);
+        let earlier = self.pod.uid.take();
+        let is_replaced = match (&earlier, &heartbeat.pod.uid) {
+            (Some(earlier), Some(uid)) => earlier != uid,
+            (None, _) | (_, None) => false,
+        };
+        if is_replaced {
+            self.replaced.extend(earlier.clone());
+            if self.replaced.len() > REPLACED {
+                self.replaced.remove(0);
+            }
+            // The evidence was of the earlier pod.
+            self.last = None;
+            self.pod_end = self
+                .pod_end
+                .take()
+                .filter(|end| end.uid == heartbeat.pod.uid);
+            self.pod = Pod::default();
+        }
+        self.pod = Pod {
+            name: heartbeat.pod.name.clone().or(self.pod.name.take()),
+            uid: heartbeat.pod.uid.clone().or(earlier),
+            hardware: heartbeat.pod.hardware.clone().or(self.pod.hardware.take()),
+        };
+        if heartbeat.trace_id.is_some() {
+            self.trace_id.clone_from(&heartbeat.trace_id);
+        }
+        if !heartbeat.containers.is_empty() {
+            self.containers.clone_from(&heartbeat.containers);
+        }
+        if heartbeat.last {
+            let exits = evidence::exits(&heartbeat.containers);
+            // One without exits can be followed by one with them, but not the other way around.
+            if !exits.is_empty() || self.last.is_none() {
+                self.last = Some(Last {
+                    uid: heartbeat.pod.uid.clone(),
+                    nonce: heartbeat.nonce.clone(),
+                    exits,
+                });
+            }
+        }
+        is_replaced
+    }
+
+    /// Whether the attempt succeeded, and why not. `None` while there may be better evidence.
+    pub(super) fn verdict(&self, watches_pods: bool) -> Option<Result<(), String>> {
+        let last = self.last.as_ref()?;
+        evidence::verdict(&last.exits).or_else(|| {
+            let of_pod = self.pod_end.as_ref().map(PodEnd::verdict);
+            of_pod.or_else(|| (!watches_pods).then(without_exit))
+        })
+    }
+
+    /// Like [`verdict`](Self::verdict), when no better evidence can come.
+    pub(super) fn late_verdict(&self) -> Option<Result<(), String>> {
+        let last = self.last.as_ref();
+        let of_last = last.and_then(|last| evidence::verdict(&last.exits));
+        of_last
+            .or_else(|| self.pod_end.as_ref().map(PodEnd::verdict))
+            .or_else(|| last.map(|_| without_exit()))
+    }
+
+    pub(super) fn end(&mut self, now: Timestamp, error: Option<String>) {
+        self.ended = Some(now);
+        self.error = error;
+    }
+}
+
+fn without_exit() -> Result<(), String> {
+    Err("the last heartbeat has no exit code".to_owned())
+}

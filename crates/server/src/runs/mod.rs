@@ -1,0 +1,500 @@
+//! A run's life: its status, its attempts, and the messages that it accepts. Pure: an event and the
+//! time come in, and the run changes or refuses the event.
+//!
+//! | status | the next statuses, and their reasons |
+//! |---|---|
+//! | Pending | CheckedOut (launched), Running (a heartbeat), Aborted |
+//! | CheckedOut | Runnable (it waits in Kubernetes), Running, and those of a failed attempt |
+//! | Runnable | Running, and those of a failed attempt |
+//! | Running | Finalizing (the end is known in part), Completed, TimedOut (no heartbeat), Aborted, and those of a failed attempt |
+//! | Finalizing | Completed, Running (another pod continues the attempt), Aborted, and those of a failed attempt |
+//! | FailedRestartable | Running or CheckedOut (the next attempt), Failed (there was none in time), Aborted |
+//! | Completed, Failed, Aborted, TimedOut | none |
+//!
+//! A failed attempt leads to FailedRestartable while the retry limit allows another attempt, and to
+//! Failed after that.
+//!
+//! How an attempt ended is decided from evidence. The last heartbeat is the primary evidence, and
+//! Kubernetes the secondary. Their order does not matter: while one of them is missing, the run is
+//! Finalizing and waits for it, but only for a limited time. Exit codes in the last heartbeat need no
+//! other evidence.
+
+mod attempt;
+mod evidence;
+mod status;
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+pub use attempt::{Attempt, Pod};
+pub use evidence::{Exit, PodEnd};
+pub use status::Status;
+
+use podbeat_task_runs::model::ContainerStatus;
+
+/// The number of attempts that a run remembers. If there are more, it forgets the oldest.
+pub const REMEMBERED_ATTEMPTS: usize = 32;
+
+/// The maximum length of the details, in characters (`maxLength` of `statusDetails` in the
+/// contract).
+const LONGEST_DETAILS: usize = 4096;
+
+/// The time of an event.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Moment {
+    /// The date and time, for people. Nothing waits by it, because it can jump.
+    pub wall: Timestamp,
+    /// The time since the start of the process. All waits use it, so none continues over a restart:
+    /// after any downtime, each starts again.
+    pub elapsed: Duration,
+}
+
+/// The rules for all runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// A running run without a heartbeat for this long is TimedOut.
+    pub heartbeat_timeout: Duration,
+    /// How long a run waits for the rest of the evidence after its attempt ended.
+    pub evidence_wait: Duration,
+    /// How long a run waits for its next attempt after one failed.
+    pub retry_wait: Duration,
+    /// Whether Kubernetes is a source of evidence: whether the server watches the pods.
+    pub watches_pods: bool,
+}
+
+/// A run's life.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    status: Status,
+    details: Option<String>,
+    /// How many failed attempts may be followed by another one.
+    retry_limit: u32,
+    /// The number of failed attempts that count toward the limit.
+    failures: u32,
+    /// Oldest first.
+    attempts: Vec<Attempt>,
+    /// When the current wait began, as time since the start of the process. A stored run waits from
+    /// the start.
+    #[serde(skip)]
+    since: Duration,
+}
+
+/// Something that happened to a run.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A heartbeat arrived.
+    Heartbeat(Box<Heartbeat>),
+    /// A client aborts the run.
+    Abort {
+        /// Who, for the details.
+        by: String,
+    },
+    /// An attempt was launched. It is the current one from now on.
+    Launched {
+        /// The number of the attempt, from 0.
+        number: u32,
+        /// The nonce that each of its heartbeats must have.
+        nonce: String,
+    },
+    /// The pod of the current attempt does not run yet.
+    Waiting {
+        /// The number of the attempt.
+        number: u32,
+        /// Kubernetes' reason.
+        reason: String,
+    },
+    /// Kubernetes says that the pod of an attempt ended.
+    PodEnded {
+        /// The number of the attempt.
+        number: u32,
+        /// How it ended.
+        end: PodEnd,
+    },
+    /// The attempt can't start, whatever happens.
+    CannotStart {
+        /// The number of the attempt.
+        number: u32,
+        /// Kubernetes' reason.
+        reason: String,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// The parts of a heartbeat that concern the run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Heartbeat {
+    /// The attempt for which the service issued the token of the request. `None` for other tokens.
+    pub token_of: Option<u32>,
+    /// The Job's retry count, which is the number of the attempt.
+    pub retry_count: Option<u32>,
+    /// The nonce.
+    pub nonce: Option<String>,
+    /// Whether it is the last heartbeat.
+    pub last: bool,
+    /// The pod. A heartbeat without a UID is from the pod that is already known.
+    pub pod: Pod,
+    /// The states of containers.
+    pub containers: Vec<ContainerStatus>,
+    /// The trace ID of the request.
+    pub trace_id: Option<String>,
+}
+
+/// Why a run refuses an event.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The run has ended.
+    #[error("the run is already {0}")]
+    Over(Status),
+    /// The attempt has ended, and the run waits for the next one.
+    #[error("this attempt has ended; the run is {0} and waits for the next attempt")]
+    Ended(Status),
+    /// The message is from an earlier attempt.
+    #[error("attempt {number} is not the current one, which is {current}")]
+    EarlierAttempt {
+        /// The attempt of the message.
+        number: u32,
+        /// The current attempt.
+        current: u32,
+    },
+    /// The message is from a pod that another one replaced.
+    #[error("another pod replaced this one")]
+    ReplacedPod,
+    /// The service issued another nonce for this attempt.
+    #[error("the nonce is not the one that was issued for this attempt")]
+    WrongNonce,
+}
+
+impl Run {
+    /// A new run.
+    #[must_use]
+    pub fn new(retry_limit: u32) -> Self {
+        Self {
+            status: Status::Pending,
+            details: None,
+            retry_limit,
+            failures: 0,
+            attempts: Vec::new(),
+            since: Duration::ZERO,
+        }
+    }
+
+    /// The status.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.status
+    }
+
+    /// Details of the status, for people: at most 4096 characters.
+    #[must_use]
+    pub fn details(&self) -> Option<&str> {
+        self.details.as_deref()
+    }
+
+    /// The attempts, oldest first: at most [`REMEMBERED_ATTEMPTS`].
+    #[must_use]
+    pub fn attempts(&self) -> &[Attempt] {
+        &self.attempts
+    }
+
+    /// The number of failed attempts that count toward the retry limit.
+    #[must_use]
+    pub fn failures(&self) -> u32 {
+        self.failures
+    }
+
+    /// When the run changes without another event, as time since the start of the process.
+    #[must_use]
+    pub fn deadline(&self, rules: &Rules) -> Option<Duration> {
+        let wait = match self.status {
+            Status::Running => rules.heartbeat_timeout,
+            Status::Finalizing => rules.evidence_wait,
+            Status::FailedRestartable => rules.retry_wait,
+            Status::Pending
+            | Status::CheckedOut
+            | Status::Runnable
+            | Status::Completed
+            | Status::Failed
+            | Status::Aborted
+            | Status::TimedOut => return None,
+        };
+        Some(self.since.saturating_add(wait))
+    }
+
+    /// Whether the run differs in anything that is stored.
+    #[must_use]
+    pub fn differs(&self, other: &Self) -> bool {
+        let stored = |run: &Self| Self {
+            since: Duration::ZERO,
+            ..run.clone()
+        };
+        stored(self) != stored(other)
+    }
+
+    /// Applies an event.
+    ///
+    /// # Errors
+    /// The run refuses the event, and has not changed.
+    pub fn apply(&mut self, event: &Event, now: Moment, rules: &Rules) -> Result<(), Refusal> {
+        match event {
+            Event::Heartbeat(heartbeat) => self.heartbeat(heartbeat, now, rules)?,
+            Event::Abort { by } => {
+                self.not_over()?;
+                self.end(Status::Aborted, Some(format!("aborted by {by}")), now);
+            }
+            Event::Launched { number, nonce } => self.launched(*number, nonce, now)?,
+            Event::Waiting { number, reason } => {
+                self.current(*number)?;
+                // The reports of Kubernetes may come late.
+                if matches!(self.status, Status::CheckedOut | Status::Runnable) {
+                    self.change(Status::Runnable, Some(reason.clone()), now);
+                }
+            }
+            Event::PodEnded { number, end } => {
+                let attempt = self.current(*number)?;
+                if end
+                    .uid
+                    .as_deref()
+                    .is_some_and(|uid| attempt.was_replaced(uid))
+                {
+                    return Err(Refusal::ReplacedPod);
+                }
+                attempt.pod_end.get_or_insert_with(|| end.clone());
+                self.conclude(now, rules);
+            }
+            Event::CannotStart { number, reason } => {
+                self.current(*number)?;
+                self.fail(reason.clone(), now);
+            }
+            Event::Tick => self.tick(now, rules),
+        }
+        Ok(())
+    }
+
+    fn not_over(&self) -> Result<(), Refusal> {
+        if self.status.is_final() {
+            return Err(Refusal::Over(self.status));
+        }
+        Ok(())
+    }
+
+    /// The current attempt, if it has this number and has not ended.
+    fn current(&mut self, number: u32) -> Result<&mut Attempt, Refusal> {
+        self.not_over()?;
+        let status = self.status;
+        match self.attempts.last_mut() {
+            Some(attempt) if attempt.number == number && attempt.ended.is_none() => Ok(attempt),
+            Some(attempt) if attempt.number == number => Err(Refusal::Ended(status)),
+            other => Err(Refusal::EarlierAttempt {
+                number,
+                current: other.map_or(0, |attempt| attempt.number),
+            }),
+        }
+    }
+
+    fn launched(&mut self, number: u32, nonce: &str, now: Moment) -> Result<(), Refusal> {
+        self.not_over()?;
+        if let Some(attempt) = self.attempts.last() {
+            // The same launch again, after a crash of the server.
+            if attempt.number == number && attempt.nonce.as_deref() == Some(nonce) {
+                return Ok(());
+            }
+            if attempt.number >= number {
+                return Err(Refusal::EarlierAttempt {
+                    number,
+                    current: attempt.number,
+                });
+            }
+        }
+        self.begin(number, now);
+        if let Some(attempt) = self.attempts.last_mut() {
+            attempt.nonce = Some(nonce.to_owned());
+        }
+        self.change(Status::CheckedOut, None, now);
+        Ok(())
+    }
+
+    fn heartbeat(
+        &mut self,
+        heartbeat: &Heartbeat,
+        now: Moment,
+        rules: &Rules,
+    ) -> Result<(), Refusal> {
+        if self.repeats_the_last(heartbeat) {
+            return Ok(());
+        }
+        self.not_over()?;
+        let status = self.status;
+        let attempt = self.attempt_of(heartbeat, now)?;
+        let is_replaced = attempt.see(heartbeat, now.wall);
+        self.since = now.elapsed;
+        if status != Status::Finalizing || is_replaced {
+            self.change(Status::Running, None, now);
+        }
+        if heartbeat.last {
+            self.conclude(now, rules);
+        }
+        Ok(())
+    }
+
+    /// Whether the run already accepted this last heartbeat. The response to it was lost, so the
+    /// agent sends it again.
+    fn repeats_the_last(&self, heartbeat: &Heartbeat) -> bool {
+        let accepted = self
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.ended.is_some());
+        let mut last = accepted.filter_map(|attempt| attempt.last.as_ref());
+        heartbeat.last && last.any(|last| last.is(heartbeat))
+    }
+
+    /// The attempt of a heartbeat. If it is not the current one, it begins now.
+    fn attempt_of(&mut self, heartbeat: &Heartbeat, now: Moment) -> Result<&mut Attempt, Refusal> {
+        let (token_of, told) = (heartbeat.token_of, heartbeat.retry_count);
+        let next = match self.attempts.split_last_mut() {
+            None => match token_of {
+                // Only the service begins the attempts for which it issues tokens.
+                Some(number) => return Err(Refusal::EarlierAttempt { number, current: 0 }),
+                None => Some(told.unwrap_or(0)),
+            },
+            Some((current, earlier)) => {
+                let is_issued = token_of.is_some() || current.nonce.is_some();
+                let number = token_of.or(told).unwrap_or(current.number);
+                let uid = heartbeat.pod.uid.as_deref();
+                let had = |attempt: &Attempt| attempt.pod.uid.as_deref() == uid;
+                let is_current_pod = uid.is_some() && had(current);
+                let is_old_pod = uid.is_some_and(|uid| {
+                    let was_replaced = |attempt: &Attempt| attempt.was_replaced(uid);
+                    was_replaced(current)
+                        || earlier
+                            .iter()
+                            .any(|attempt| had(attempt) || was_replaced(attempt))
+                });
+                if is_old_pod {
+                    return Err(Refusal::ReplacedPod);
+                } else if is_current_pod && !is_issued {
+                    // The agent learns the retry count only after its first heartbeat.
+                    if current.ended.is_none() {
+                        current.number = current.number.max(number);
+                    }
+                    None
+                } else if number < current.number || (is_issued && number > current.number) {
+                    return Err(Refusal::EarlierAttempt {
+                        number,
+                        current: current.number,
+                    });
+                } else if number > current.number {
+                    Some(number)
+                } else {
+                    // A Job with a pod failure policy can replace a failed pod without counting a
+                    // retry, and a pod without a Job has no count.
+                    (!is_issued && current.ended.is_some() && uid.is_some()).then_some(number)
+                }
+            }
+        };
+        if let Some(number) = next {
+            self.begin(number, now);
+        }
+        let status = self.status;
+        match self.attempts.last_mut() {
+            Some(attempt) if attempt.ended.is_some() => Err(Refusal::Ended(status)),
+            Some(attempt) if attempt.nonce.is_some() && attempt.nonce != heartbeat.nonce => {
+                Err(Refusal::WrongNonce)
+            }
+            Some(attempt) => Ok(attempt),
+            None => Err(Refusal::Ended(status)),
+        }
+    }
+
+    /// Begins an attempt. An earlier one that has not ended is superseded.
+    fn begin(&mut self, number: u32, now: Moment) {
+        if let Some(earlier) = self.attempts.last_mut()
+            && earlier.ended.is_none()
+        {
+            earlier.end(now.wall, Some("a later attempt replaced it".to_owned()));
+        }
+        self.failures = self.failures.max(number);
+        self.attempts.push(Attempt::new(number));
+        if self.attempts.len() > REMEMBERED_ATTEMPTS {
+            self.attempts.remove(0);
+        }
+    }
+
+    /// Decides how the attempt ended, if the evidence is enough.
+    fn conclude(&mut self, now: Moment, rules: &Rules) {
+        let Some(attempt) = self.attempts.last() else {
+            return;
+        };
+        match attempt.verdict(rules.watches_pods) {
+            Some(Ok(())) => self.end(Status::Completed, None, now),
+            Some(Err(details)) => self.fail(details, now),
+            None => self.change(Status::Finalizing, None, now),
+        }
+    }
+
+    fn tick(&mut self, now: Moment, rules: &Rules) {
+        let is_due = self
+            .deadline(rules)
+            .is_some_and(|deadline| now.elapsed >= deadline);
+        if !is_due {
+            return;
+        }
+        match self.status {
+            Status::Running => {
+                let silence = jiff::SignedDuration::try_from(rules.heartbeat_timeout);
+                let silence = silence.unwrap_or(jiff::SignedDuration::MAX);
+                let details = format!("no heartbeat for {silence:#}");
+                self.end(Status::TimedOut, Some(details), now);
+            }
+            Status::Finalizing => match self.attempts.last().and_then(Attempt::late_verdict) {
+                Some(Ok(())) => self.end(Status::Completed, None, now),
+                Some(Err(details)) => self.fail(details, now),
+                None => self.fail("the attempt ended without an exit code".to_owned(), now),
+            },
+            Status::FailedRestartable => {
+                let details = self.details.take();
+                self.change(Status::Failed, details, now);
+            }
+            // They have no deadline.
+            Status::Pending
+            | Status::CheckedOut
+            | Status::Runnable
+            | Status::Completed
+            | Status::Failed
+            | Status::Aborted
+            | Status::TimedOut => {}
+        }
+    }
+
+    /// Ends the attempt as failed.
+    fn fail(&mut self, details: String, now: Moment) {
+        let number = self.attempts.last().map_or(0, |attempt| attempt.number);
+        self.failures = self.failures.max(number).saturating_add(1);
+        let status = match self.failures <= self.retry_limit {
+            true => Status::FailedRestartable,
+            false => Status::Failed,
+        };
+        self.end(status, Some(details), now);
+    }
+
+    /// Ends the attempt.
+    fn end(&mut self, status: Status, details: Option<String>, now: Moment) {
+        if let Some(attempt) = self.attempts.last_mut()
+            && attempt.ended.is_none()
+        {
+            attempt.end(now.wall, details.clone());
+        }
+        self.change(status, details, now);
+    }
+
+    fn change(&mut self, status: Status, details: Option<String>, now: Moment) {
+        self.since = now.elapsed;
+        self.status = status;
+        self.details = details.map(|text| text.chars().take(LONGEST_DETAILS).collect());
+    }
+}
+
+#[cfg(test)]
+mod tests;
