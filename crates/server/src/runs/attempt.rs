@@ -24,7 +24,10 @@ pub struct Pod {
 /// One attempt of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// The number, which is the Job's retry count.
+    /// The place in the order of all attempts of the run, from 0. It never changes.
+    pub serial: u32,
+    /// The number, which is the Job's retry count. A retry that the Job does not count has the
+    /// number of the attempt before it.
     pub number: u32,
     /// The nonce that the service issued for it.
     pub nonce: Option<String>,
@@ -49,8 +52,9 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    pub(super) fn new(number: u32) -> Self {
+    pub(super) fn new(serial: u32, number: u32) -> Self {
         Self {
+            serial,
             number,
             ..Self::default()
         }

@@ -126,7 +126,8 @@ pub enum Event {
 /// The parts of a heartbeat that concern the run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heartbeat {
-    /// The attempt for which the service issued the token of the request. `None` for other tokens.
+    /// The serial of the attempt for which the service issued the token of the request. `None` for
+    /// other tokens.
     pub token_of: Option<u32>,
     /// The Job's retry count, which is the number of the attempt.
     pub retry_count: Option<u32>,
@@ -154,11 +155,14 @@ pub enum Refusal {
     /// The message is from an earlier attempt.
     #[error("attempt {number} is not the current one, which is {current}")]
     EarlierAttempt {
-        /// The attempt of the message.
+        /// The number of the message's attempt.
         number: u32,
-        /// The current attempt.
+        /// The number of the current attempt.
         current: u32,
     },
+    /// The service issued the token for an earlier attempt.
+    #[error("the token was issued for an earlier attempt")]
+    EarlierToken,
     /// The message is from a pod that another one replaced.
     #[error("another pod replaced this one")]
     ReplacedPod,
@@ -354,14 +358,13 @@ impl Run {
     fn attempt_of(&mut self, heartbeat: &Heartbeat, now: Moment) -> Result<&mut Attempt, Refusal> {
         let (token_of, told) = (heartbeat.token_of, heartbeat.retry_count);
         let next = match self.attempts.split_last_mut() {
-            None => match token_of {
-                // Only the service begins the attempts for which it issues tokens.
-                Some(number) => return Err(Refusal::EarlierAttempt { number, current: 0 }),
-                None => Some(told.unwrap_or(0)),
-            },
+            None => Some(told.unwrap_or(0)),
             Some((current, earlier)) => {
-                let is_issued = token_of.is_some() || current.nonce.is_some();
-                let number = token_of.or(told).unwrap_or(current.number);
+                if token_of.is_some_and(|serial| serial != current.serial) {
+                    return Err(Refusal::EarlierToken);
+                }
+                let is_issued = current.nonce.is_some();
+                let number = told.unwrap_or(current.number);
                 let uid = heartbeat.pod.uid.as_deref();
                 let had = |attempt: &Attempt| attempt.pod.uid.as_deref() == uid;
                 let is_current_pod = uid.is_some() && had(current);
@@ -395,6 +398,10 @@ impl Run {
             }
         };
         if let Some(number) = next {
+            // A token of an attempt does not begin another one.
+            if token_of.is_some() {
+                return Err(Refusal::EarlierToken);
+            }
             self.begin(number, now);
         }
         let status = self.status;
@@ -416,7 +423,8 @@ impl Run {
             earlier.end(now.wall, Some("a later attempt replaced it".to_owned()));
         }
         self.failures = self.failures.max(number);
-        self.attempts.push(Attempt::new(number));
+        let serial = self.attempts.last().map_or(0, |last| last.serial + 1);
+        self.attempts.push(Attempt::new(serial, number));
         if self.attempts.len() > REMEMBERED_ATTEMPTS {
             self.attempts.remove(0);
         }

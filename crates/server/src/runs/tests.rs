@@ -263,21 +263,23 @@ fn an_issued_nonce_and_token_are_required() {
             launched(0),
         ],
     );
-    let earlier = |number, current| Err(Refusal::EarlierAttempt { number, current });
     assert_eq!(
         answers,
         [
-            earlier(0, 0),
+            Err(Refusal::EarlierToken),
             Ok(()),
             Ok(()),
             Ok(()),
             Err(Refusal::WrongNonce),
-            earlier(1, 0),
+            Err(Refusal::EarlierToken),
             Ok(()),
+            Err(Refusal::EarlierToken),
             // The first attempt had this pod.
             Err(Refusal::ReplacedPod),
-            Err(Refusal::ReplacedPod),
-            earlier(0, 1),
+            Err(Refusal::EarlierAttempt {
+                number: 0,
+                current: 1
+            }),
         ]
     );
     assert_eq!(run.status(), Status::CheckedOut);

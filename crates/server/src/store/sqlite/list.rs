@@ -1,0 +1,336 @@
+//! Pages of runs. Each part of a list is read in the order of an index, at most a page of it, and
+//! the parts are merged. So a page costs the same wherever it is in the list.
+
+use rusqlite::types::Value;
+use rusqlite::{Connection, Row, ToSql, params_from_iter};
+
+use super::super::{COUNTED, Cursor, Field, Key, Listed, Order, Page, Place, Query, Viewer};
+use super::rows::{self, micros, time};
+use crate::runs::Status;
+
+/// The columns of a run in a list, for [`listed`]. The first eleven are those of a single run.
+const COLUMNS: &str = "number, id, tenant, created_by, name, description, acl, resource_type, resource_size, resource_tier, \
+                       created, modified_by, modified, seen, status, details, sort_name";
+
+pub(super) fn page(connection: &Connection, query: &Query) -> rusqlite::Result<Page> {
+    let total = total(connection, query)?;
+    // Before a run and from the end, the list is read backward.
+    let (cursor, backward) = match &query.place {
+        Place::First => (None, false),
+        Place::After(cursor) => (Some(cursor), false),
+        Place::Before(cursor) => (Some(cursor), true),
+        Place::Last => (None, true),
+    };
+    let size = match query.place {
+        // The pages have the same borders from either side.
+        Place::Last => match usize::try_from(total).unwrap_or(usize::MAX) % query.size.max(1) {
+            0 => query.size,
+            rest => rest,
+        },
+        Place::First | Place::After(_) | Place::Before(_) => query.size,
+    };
+    let mut select = Select::new(query, backward);
+    select.parts(cursor, size + 1);
+    let mut statement = connection.prepare_cached(&select.sql)?;
+    let rows = statement.query_map(params_from_iter(&select.values), listed)?;
+    let mut runs = rows.collect::<Result<Vec<_>, _>>()?;
+    let is_cut = runs.len() > size;
+    runs.truncate(size);
+    if backward {
+        runs.reverse();
+    }
+    let came_from = cursor.is_some() && total > 0;
+    Ok(match backward {
+        false => Page {
+            has_previous: came_from,
+            has_next: is_cut,
+            runs,
+            total,
+        },
+        true => Page {
+            has_previous: is_cut,
+            has_next: came_from,
+            runs,
+            total,
+        },
+    })
+}
+
+fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
+    let status: String = row.get(14)?;
+    Ok(Listed {
+        number: row.get::<_, i64>(0)?.unsigned_abs(),
+        facts: rows::facts(row)?,
+        modified_by: row.get(11)?,
+        modified: time(row.get(12)?),
+        seen: row.get::<_, Option<i64>>(13)?.map(time),
+        status: Status::ALL
+            .into_iter()
+            .find(|known| known.to_string() == status)
+            .unwrap_or(Status::Failed),
+        details: row.get(15)?,
+    })
+}
+
+/// A part of a list: the runs of the viewer's tenant, or those of others that are shared.
+#[derive(Clone, Copy)]
+enum Part {
+    All,
+    Own,
+    Shared,
+}
+
+/// A statement under construction.
+struct Select<'query> {
+    query: &'query Query,
+    /// The columns of the order and their directions, the number last.
+    order: Vec<(&'static str, Order)>,
+    sql: String,
+    values: Vec<Value>,
+}
+
+impl<'query> Select<'query> {
+    fn new(query: &'query Query, backward: bool) -> Self {
+        let fields = query
+            .sort
+            .iter()
+            .map(|(field, order)| (column(*field), *order));
+        let order = fields.chain([("number", query.direction())]);
+        let order =
+            order.map(|(column, order)| (column, if backward { reverse(order) } else { order }));
+        Self {
+            query,
+            order: order.collect(),
+            sql: String::new(),
+            values: Vec::new(),
+        }
+    }
+
+    /// Selects at most `limit` runs after the cursor.
+    fn parts(&mut self, cursor: Option<&Cursor>, limit: usize) {
+        let parts: &[Part] = match self.query.viewer {
+            Viewer::All => &[Part::All],
+            Viewer::Member { .. } => &[Part::Own, Part::Shared],
+        };
+        // An index has the runs of one status in order, but not those of several.
+        let statuses: Vec<Option<Status>> = match self.query.filter.statuses.as_slice() {
+            [] => vec![None],
+            statuses => statuses.iter().copied().map(Some).collect(),
+        };
+        // A run is after the cursor if it is after it in one column and equal to it in all columns
+        // before that. An index finds each of these alternatives, but not all at once.
+        let alternatives = cursor.map_or(1, |_| self.order.len());
+        for part in parts {
+            for status in &statuses {
+                for alternative in 0..alternatives {
+                    if !self.sql.is_empty() {
+                        self.sql += " UNION ALL ";
+                    }
+                    self.sql += &format!("SELECT * FROM (SELECT {COLUMNS} FROM runs WHERE ");
+                    self.conditions(*part, *status);
+                    if let Some(cursor) = cursor {
+                        self.after(cursor, alternative);
+                    }
+                    self.order_by();
+                    self.limit(limit);
+                    self.sql += ")";
+                }
+            }
+        }
+        self.order_by();
+        self.limit(limit);
+    }
+
+    fn value(&mut self, value: impl Into<Value>) -> String {
+        self.values.push(value.into());
+        format!("?{}", self.values.len())
+    }
+
+    fn list(&mut self, values: &[String]) -> String {
+        let places: Vec<String> = values
+            .iter()
+            .map(|value| self.value(value.clone()))
+            .collect();
+        places.join(", ")
+    }
+
+    fn conditions(&mut self, part: Part, status: Option<Status>) {
+        let mut all: Vec<String> = Vec::new();
+        let query = self.query;
+        if let Viewer::Member { tenant, .. } = &query.viewer {
+            let tenant = self.value(tenant.clone());
+            match part {
+                Part::All => {}
+                Part::Own => all.push(format!("tenant = {tenant}")),
+                Part::Shared => {
+                    let entries = self.list(&query.viewer.entries());
+                    all.push(format!(
+                        "tenant <> {tenant} AND number IN (SELECT run FROM acls WHERE entry IN ({entries}))"
+                    ));
+                }
+            }
+        }
+        if let Some(status) = status {
+            let status = self.value(status.to_string());
+            all.push(format!("status = {status}"));
+        }
+        let filter = &query.filter;
+        if !filter.names.is_empty() {
+            let names = self.list(&filter.names);
+            all.push(format!("name IS NOT NULL AND sort_name IN ({names})"));
+        }
+        if !filter.acls.is_empty() {
+            let entries = self.list(&filter.acls);
+            all.push(format!(
+                "number IN (SELECT run FROM acls WHERE entry IN ({entries}))"
+            ));
+        }
+        if let Some(search) = &filter.search {
+            let from = self.value(search.clone());
+            let to = self.value(format!("{search}\u{10ffff}"));
+            all.push(format!(
+                "(sort_name >= {from} AND sort_name < {to} OR id >= {from} AND id < {to})"
+            ));
+        }
+        self.sql += match all.is_empty() {
+            true => "1",
+            false => "",
+        };
+        self.sql += &all.join(" AND ");
+    }
+
+    /// The condition that a run is after the cursor in this column, and equal in all before it.
+    fn after(&mut self, cursor: &Cursor, at: usize) {
+        let values = cursor.keys.iter().map(|key| match key {
+            Key::Text(text) => Value::from(text.clone()),
+            Key::Time(time) => Value::from(micros(*time)),
+        });
+        let values = values.chain([Value::from(rows::signed(cursor.number))]);
+        let order = self.order.clone();
+        for (place, ((column, order), value)) in
+            order.into_iter().zip(values).take(at + 1).enumerate()
+        {
+            let comparison = match order {
+                _ if place < at => "=",
+                Order::Ascending => ">",
+                Order::Descending => "<",
+            };
+            let value = self.value(value);
+            self.sql += &format!(" AND {column} {comparison} {value}");
+        }
+    }
+
+    fn order_by(&mut self) {
+        let order = self.order.iter().map(|(column, order)| match order {
+            Order::Ascending => format!("{column} ASC"),
+            Order::Descending => format!("{column} DESC"),
+        });
+        self.sql += &format!(" ORDER BY {}", order.collect::<Vec<_>>().join(", "));
+    }
+
+    fn limit(&mut self, limit: usize) {
+        let limit = self.value(rows::signed(limit as u64));
+        self.sql += &format!(" LIMIT {limit}");
+    }
+}
+
+fn column(field: Field) -> &'static str {
+    match field {
+        Field::Name => "sort_name",
+        Field::Status => "status",
+        Field::TimeCreated => "created",
+        Field::TimeModified => "modified",
+    }
+}
+
+fn reverse(order: Order) -> Order {
+    match order {
+        Order::Ascending => Order::Descending,
+        Order::Descending => Order::Ascending,
+    }
+}
+
+/// The number of runs on all pages: from the counters if the filter has only statuses, otherwise
+/// counted with an index.
+fn total(connection: &Connection, query: &Query) -> rusqlite::Result<u64> {
+    let filter = &query.filter;
+    let is_filtered =
+        !filter.names.is_empty() || !filter.acls.is_empty() || filter.search.is_some();
+    let mut total = 0;
+    if is_filtered {
+        let parts: &[Part] = match query.viewer {
+            Viewer::All => &[Part::All],
+            Viewer::Member { .. } => &[Part::Own, Part::Shared],
+        };
+        for part in parts {
+            total += counted(connection, query, *part)?;
+        }
+        return Ok(total);
+    }
+    let mut select = Select::new(query, false);
+    let statuses: Vec<String> = filter.statuses.iter().map(ToString::to_string).collect();
+    select.sql += "SELECT coalesce(sum(runs), 0) FROM counts WHERE 1";
+    if !statuses.is_empty() {
+        let statuses = select.list(&statuses);
+        select.sql += &format!(" AND status IN ({statuses})");
+    }
+    if let Viewer::Member { tenant, .. } = &query.viewer {
+        let tenant = select.value(tenant.clone());
+        select.sql += &format!(" AND tenant = {tenant}");
+    }
+    total += number(connection, &select)?;
+    if let Viewer::Member { .. } = &query.viewer {
+        total += counted(connection, query, Part::Shared)?;
+    }
+    Ok(total)
+}
+
+fn counted(connection: &Connection, query: &Query, part: Part) -> rusqlite::Result<u64> {
+    let statuses: Vec<Option<Status>> = match query.filter.statuses.as_slice() {
+        [] => vec![None],
+        statuses => statuses.iter().copied().map(Some).collect(),
+    };
+    let mut total = 0;
+    for status in statuses {
+        let mut select = Select::new(query, false);
+        select.sql += "SELECT count(*) FROM (SELECT 1 FROM runs WHERE ";
+        select.conditions(part, status);
+        if query.filter.search.is_some() {
+            select.limit(usize::try_from(COUNTED).unwrap_or(usize::MAX));
+        }
+        select.sql += ")";
+        total += number(connection, &select)?;
+    }
+    Ok(total)
+}
+
+fn number(connection: &Connection, select: &Select<'_>) -> rusqlite::Result<u64> {
+    let mut statement = connection.prepare_cached(&select.sql)?;
+    let values: Vec<&dyn ToSql> = select
+        .values
+        .iter()
+        .map(|value| value as &dyn ToSql)
+        .collect();
+    statement.query_row(values.as_slice(), |row| {
+        row.get::<_, i64>(0).map(i64::unsigned_abs)
+    })
+}
+
+/// How SQLite would read a page.
+#[cfg(test)]
+pub(super) fn plan(connection: &Connection, query: &Query) -> String {
+    let mut select = Select::new(query, false);
+    let cursor = match &query.place {
+        Place::After(cursor) => Some(cursor),
+        _ => None,
+    };
+    select.parts(cursor, query.size + 1);
+    let sql = format!("EXPLAIN QUERY PLAN {}", select.sql);
+    let mut statement = connection.prepare(&sql).expect("a statement");
+    let rows = statement.query_map(params_from_iter(&select.values), |row| {
+        row.get::<_, String>(3)
+    });
+    rows.expect("a plan")
+        .map(|row| row.expect("a row") + "\n")
+        .collect()
+}
