@@ -25,9 +25,6 @@ const ACL_ENTRIES: usize = 100;
 /// The maximum length of an entry of an access control list, in characters.
 const ACL_ENTRY: usize = 255;
 
-/// The default of `retryLimit` in the contract.
-const RETRY_LIMIT: u32 = 3;
-
 /// The address of a run in the API.
 pub(super) fn href(url: &str, id: &str) -> String {
     format!("{url}/v1/tasks/runs/{}", utf8_percent_encode(id, ID))
@@ -175,7 +172,9 @@ pub(super) fn requested(request: CreateTaskRunRequest, facts: Facts) -> Result<R
     let resources = environment.and_then(|environment| environment.resources.clone());
     let resources = resources.unwrap_or_default();
     let limit = execution.and_then(|execution| execution.retry_limit);
-    let limit = limit.map_or(RETRY_LIMIT, |limit| u32::try_from(limit).unwrap_or(0));
+    let limit = limit.unwrap_or(Execution::DEFAULT_RETRY_LIMIT);
+    // A valid limit is not negative.
+    let limit = u32::try_from(limit).unwrap_or(0);
     let facts = Facts {
         name: request.name,
         description: request.description,

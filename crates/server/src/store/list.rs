@@ -1,6 +1,7 @@
 //! Which runs a list has, and in which order.
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{Sort, SortField};
 use serde::{Deserialize, Serialize};
 
 use super::StoredRun;
@@ -45,28 +46,6 @@ impl Viewer {
     }
 }
 
-/// The fields to sort by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum Field {
-    /// The name; absent ones are like empty ones.
-    Name,
-    /// The status, in alphabetical order.
-    Status,
-    /// When the run was created.
-    TimeCreated,
-    /// When the run changed last.
-    TimeModified,
-}
-
-/// The direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Order {
-    /// The smallest value first.
-    Ascending,
-    /// The largest value first.
-    Descending,
-}
-
 /// Selects runs. An empty list selects all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Filter {
@@ -78,6 +57,8 @@ pub struct Filter {
     pub acls: Vec<String>,
     /// Runs whose name or ID begins with this text.
     pub search: Option<String>,
+    /// No run at all.
+    pub none: bool,
 }
 
 /// A list, and a page of it.
@@ -89,7 +70,7 @@ pub struct Query {
     pub filter: Filter,
     /// The order: at most one entry for each field. Runs that are equal in all fields are in the
     /// order of their creation, or in the reverse order if the first entry is descending.
-    pub sort: Vec<(Field, Order)>,
+    pub sort: Vec<Sort>,
     /// Which page.
     pub place: Place,
     /// The maximum number of runs on the page.
@@ -163,22 +144,20 @@ pub struct Listed {
 }
 
 impl Query {
-    /// The direction of runs that are equal in all fields.
+    /// Whether runs that are equal in all fields are in the reverse order of their creation.
     #[must_use]
-    pub fn direction(&self) -> Order {
-        self.sort
-            .first()
-            .map_or(Order::Ascending, |(_, order)| *order)
+    pub fn newest_first(&self) -> bool {
+        self.sort.first().is_some_and(|sort| sort.descending)
     }
 
     /// The place of a run in this list.
     #[must_use]
     pub fn cursor(&self, run: &Listed) -> Cursor {
-        let key = |(field, _): &(Field, Order)| match field {
-            Field::Name => Key::Text(run.facts.name.clone().unwrap_or_default()),
-            Field::Status => Key::Text(run.status.to_string()),
-            Field::TimeCreated => Key::Time(run.facts.created),
-            Field::TimeModified => Key::Time(run.modified),
+        let key = |sort: &Sort| match sort.field {
+            SortField::Name => Key::Text(run.facts.name.clone().unwrap_or_default()),
+            SortField::Status => Key::Text(run.status.to_string()),
+            SortField::TimeCreated => Key::Time(run.facts.created),
+            SortField::TimeModified => Key::Time(run.modified),
         };
         Cursor {
             keys: self.sort.iter().map(key).collect(),

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 
 use super::{
     COUNTED, Change, Created, Cursor, ENTRIES, Entry, Error, Execution, FIRST_ENTRIES, Filter,
-    Future, Idempotency, Listed, NewRun, Order, Page, Place, Query, Store, StoredRun, Token,
+    Future, Idempotency, Listed, NewRun, Page, Place, Query, Store, StoredRun, Token,
 };
 use crate::runs::Status;
 
@@ -155,25 +155,26 @@ fn passes(run: &StoredRun, filter: &Filter) -> bool {
     let begins = |search: &String| {
         name.unwrap_or_default().starts_with(search) || run.facts.id.starts_with(search)
     };
-    (filter.names.is_empty() || filter.names.iter().any(|wanted| name == Some(wanted)))
+    !filter.none
+        && (filter.names.is_empty() || filter.names.iter().any(|wanted| name == Some(wanted)))
         && (filter.statuses.is_empty() || filter.statuses.contains(&run.run.status()))
         && (filter.acls.is_empty() || filter.acls.iter().any(|wanted| acl.contains(wanted)))
         && filter.search.as_ref().is_none_or(begins)
 }
 
 fn compare(query: &Query, one: &Cursor, other: &Cursor) -> Ordering {
-    let directed = |ordering: Ordering, order: Order| match order {
-        Order::Ascending => ordering,
-        Order::Descending => ordering.reverse(),
+    let directed = |ordering: Ordering, descending: bool| match descending {
+        false => ordering,
+        true => ordering.reverse(),
     };
     let keys = one.keys.iter().zip(&other.keys);
     query
         .sort
         .iter()
         .zip(keys)
-        .map(|((_, order), (one, other))| directed(one.cmp(other), *order))
+        .map(|(sort, (one, other))| directed(one.cmp(other), sort.descending))
         .find(|ordering| ordering.is_ne())
-        .unwrap_or_else(|| directed(one.number.cmp(&other.number), query.direction()))
+        .unwrap_or_else(|| directed(one.number.cmp(&other.number), query.newest_first()))
 }
 
 fn page(runs: &BTreeMap<u64, StoredRun>, query: &Query) -> Page {

@@ -12,7 +12,7 @@ mod suite;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 
-pub use list::{COUNTED, Cursor, Field, Filter, Key, Listed, Order, Page, Place, Query, Viewer};
+pub use list::{COUNTED, Cursor, Filter, Key, Listed, Page, Place, Query, Viewer};
 pub use memory::Memory;
 pub use sqlite::Sqlite;
 

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_task_runs::model::{Sort, SortField};
 use proptest::prelude::*;
 
 use super::*;
@@ -491,18 +492,12 @@ fn some_run() -> impl Strategy<Value = (String, u8, Option<String>, Vec<String>,
 }
 
 fn query() -> impl Strategy<Value = Query> {
-    let field = prop::sample::select(vec![
-        Field::Name,
-        Field::Status,
-        Field::TimeCreated,
-        Field::TimeModified,
-    ]);
-    let order = prop::sample::select(vec![Order::Ascending, Order::Descending]);
-    let sort = prop::collection::vec((field, order), 0..3).prop_map(|sort| {
-        let mut once: Vec<(Field, Order)> = Vec::new();
-        for (field, order) in sort {
-            if once.iter().all(|(other, _)| *other != field) {
-                once.push((field, order));
+    let field = prop::sample::select(SortField::ALL.to_vec());
+    let sort = prop::collection::vec((field, any::<bool>()), 0..3).prop_map(|sort| {
+        let mut once: Vec<Sort> = Vec::new();
+        for (field, descending) in sort {
+            if once.iter().all(|other| other.field != field) {
+                once.push(Sort { field, descending });
             }
         }
         once
@@ -525,12 +520,14 @@ fn query() -> impl Strategy<Value = Query> {
         statuses,
         prop_oneof![3 => Just(none()), 1 => texts(&["tid:a", "x"])],
         prop::option::weighted(0.2, prop::sample::select(vec!["", "a", "trn.", "%"])),
+        prop::bool::weighted(0.05),
     );
-    let filter = filter.prop_map(|(names, statuses, acls, search)| Filter {
+    let filter = filter.prop_map(|(names, statuses, acls, search, none)| Filter {
         names,
         statuses,
         acls,
         search: search.map(str::to_owned),
+        none,
     });
     (viewer, filter, sort, 1..4_usize).prop_map(|(viewer, filter, sort, size)| Query {
         viewer,

@@ -1,10 +1,11 @@
 //! Pages of runs. Each part of a list is read in the order of an index, at most a page of it, and
 //! the parts are merged. So a page costs the same wherever it is in the list.
 
+use podbeat_task_runs::model::SortField;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 
-use super::super::{COUNTED, Cursor, Field, Key, Listed, Order, Page, Place, Query, Viewer};
+use super::super::{COUNTED, Cursor, Key, Listed, Page, Place, Query, Viewer};
 use super::rows::{self, micros, time};
 use crate::runs::Status;
 
@@ -83,8 +84,8 @@ enum Part {
 /// A statement under construction.
 struct Select<'query> {
     query: &'query Query,
-    /// The columns of the order and their directions, the number last.
-    order: Vec<(&'static str, Order)>,
+    /// The columns of the order, the number last, and whether each is descending.
+    order: Vec<(&'static str, bool)>,
     sql: String,
     values: Vec<Value>,
 }
@@ -94,10 +95,9 @@ impl<'query> Select<'query> {
         let fields = query
             .sort
             .iter()
-            .map(|(field, order)| (column(*field), *order));
-        let order = fields.chain([("number", query.direction())]);
-        let order =
-            order.map(|(column, order)| (column, if backward { reverse(order) } else { order }));
+            .map(|sort| (column(sort.field), sort.descending));
+        let order = fields.chain([("number", query.newest_first())]);
+        let order = order.map(|(column, descending)| (column, descending != backward));
         Self {
             query,
             order: order.collect(),
@@ -175,6 +175,9 @@ impl<'query> Select<'query> {
             all.push(format!("status = {status}"));
         }
         let filter = &query.filter;
+        if filter.none {
+            all.push("0".to_owned());
+        }
         if !filter.names.is_empty() {
             let names = self.list(&filter.names);
             all.push(format!("name IS NOT NULL AND sort_name IN ({names})"));
@@ -207,13 +210,13 @@ impl<'query> Select<'query> {
         });
         let values = values.chain([Value::from(rows::signed(cursor.number))]);
         let order = self.order.clone();
-        for (place, ((column, order), value)) in
+        for (place, ((column, descending), value)) in
             order.into_iter().zip(values).take(at + 1).enumerate()
         {
-            let comparison = match order {
+            let comparison = match descending {
                 _ if place < at => "=",
-                Order::Ascending => ">",
-                Order::Descending => "<",
+                false => ">",
+                true => "<",
             };
             let value = self.value(value);
             self.sql += &format!(" AND {column} {comparison} {value}");
@@ -221,10 +224,13 @@ impl<'query> Select<'query> {
     }
 
     fn order_by(&mut self) {
-        let order = self.order.iter().map(|(column, order)| match order {
-            Order::Ascending => format!("{column} ASC"),
-            Order::Descending => format!("{column} DESC"),
-        });
+        let order = self
+            .order
+            .iter()
+            .map(|(column, descending)| match descending {
+                false => format!("{column} ASC"),
+                true => format!("{column} DESC"),
+            });
         self.sql += &format!(" ORDER BY {}", order.collect::<Vec<_>>().join(", "));
     }
 
@@ -234,19 +240,12 @@ impl<'query> Select<'query> {
     }
 }
 
-fn column(field: Field) -> &'static str {
+fn column(field: SortField) -> &'static str {
     match field {
-        Field::Name => "sort_name",
-        Field::Status => "status",
-        Field::TimeCreated => "created",
-        Field::TimeModified => "modified",
-    }
-}
-
-fn reverse(order: Order) -> Order {
-    match order {
-        Order::Ascending => Order::Descending,
-        Order::Descending => Order::Ascending,
+        SortField::Name => "sort_name",
+        SortField::Status => "status",
+        SortField::TimeCreated => "created",
+        SortField::TimeModified => "modified",
     }
 }
 
@@ -254,8 +253,10 @@ fn reverse(order: Order) -> Order {
 /// counted with an index.
 fn total(connection: &Connection, query: &Query) -> rusqlite::Result<u64> {
     let filter = &query.filter;
-    let is_filtered =
-        !filter.names.is_empty() || !filter.acls.is_empty() || filter.search.is_some();
+    let is_filtered = filter.none
+        || !filter.names.is_empty()
+        || !filter.acls.is_empty()
+        || filter.search.is_some();
     let mut total = 0;
     if is_filtered {
         let parts: &[Part] = match query.viewer {

@@ -186,7 +186,9 @@ async fn a_full_disk_is_an_error_and_runs_stay_readable() {
 
 #[tokio::test]
 async fn lists_read_in_the_order_of_an_index() {
-    use crate::store::{Cursor, Field, Filter, Key, Order, Place, Query, Viewer};
+    use podbeat_task_runs::model::{Sort, SortField};
+
+    use crate::store::{Cursor, Filter, Key, Place, Query, Viewer};
     let dir = tempfile::tempdir().expect("a directory");
     let store = Sqlite::open(&dir.path().join("d")).expect("a store");
     let member = || Viewer::Member {
@@ -196,19 +198,22 @@ async fn lists_read_in_the_order_of_an_index() {
     for viewer in [Viewer::All, member()] {
         for field in [
             None,
-            Some(Field::Name),
-            Some(Field::TimeCreated),
-            Some(Field::TimeModified),
+            Some(SortField::Name),
+            Some(SortField::TimeCreated),
+            Some(SortField::TimeModified),
         ] {
-            for order in [Order::Ascending, Order::Descending] {
+            for descending in [false, true] {
                 let key = match field {
-                    Some(Field::Name | Field::Status) => Key::Text(String::new()),
+                    Some(SortField::Name | SortField::Status) => Key::Text(String::new()),
                     _ => Key::Time(Timestamp::UNIX_EPOCH),
                 };
                 let query = Query {
                     viewer: viewer.clone(),
                     filter: Filter::default(),
-                    sort: field.map(|field| (field, order)).into_iter().collect(),
+                    sort: field
+                        .map(|field| Sort { field, descending })
+                        .into_iter()
+                        .collect(),
                     place: Place::After(Cursor {
                         keys: field.map(|_| key).into_iter().collect(),
                         number: 1,

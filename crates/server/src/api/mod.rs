@@ -1,0 +1,156 @@
+//! The API over HTTP: from a request to an operation, and from its result to a response.
+
+mod query;
+mod request;
+mod response;
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::{Body, to_bytes};
+use axum::extract::State;
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Request, Response, StatusCode};
+use podbeat_task_runs::model::TaskRunSummaryPagedItems;
+use podbeat_task_runs::trace::TraceParent;
+use serde::Serialize;
+
+use self::request::Operation;
+use self::response::Failure;
+use crate::service::{Caller, Problem, Service};
+
+/// The maximum size of a body, in bytes.
+pub const LARGEST_BODY: usize = 1 << 20;
+
+/// How long a body may take to arrive.
+const BODY: Duration = Duration::from_secs(30);
+
+/// The limit for the answer to a request whose body has arrived.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// The API. It answers 503 until the service is set.
+#[derive(Debug, Default)]
+pub struct Api {
+    service: OnceLock<Arc<Service>>,
+    /// The path before `/v1`, such as `/ica`. Empty or with a slash at its beginning only.
+    base_path: String,
+}
+
+impl Api {
+    /// An API without a service, below a path.
+    #[must_use]
+    pub fn new(base_path: &str) -> Self {
+        Self {
+            service: OnceLock::new(),
+            base_path: base_path.trim_end_matches('/').to_owned(),
+        }
+    }
+
+    /// Sets the service, once it is ready.
+    pub fn serve(&self, service: Arc<Service>) {
+        // A second service would be a mistake of the caller, and the first stays.
+        let _ = self.service.set(service);
+    }
+
+    /// The service. `None` while it starts.
+    #[must_use]
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        self.service.get()
+    }
+
+    /// The routes. One handler has all operations, because axum can't split `{runId}:verb`.
+    pub fn router(self: Arc<Self>) -> Router {
+        Router::new().fallback(handle).with_state(self)
+    }
+
+    async fn answer(&self, head: &Parts, body: Body) -> Result<Response<Body>, Failure> {
+        let operation = request::operation(&self.base_path, &head.method, head.uri.path())?;
+        request::accepts_json(&head.headers)?;
+        let starting = Problem::unavailable("the service is starting");
+        let service = self.service.get().ok_or(starting)?;
+        let token = request::bearer(&head.headers).ok_or(Problem::Unauthorized)?;
+        let caller = service.caller(token).await?;
+        let body = tokio::time::timeout(BODY, to_bytes(body, LARGEST_BODY)).await;
+        let body = body.map_err(|_| Failure::slow())?;
+        let body = body.map_err(|error| Failure::of_body(&error))?;
+        let answer =
+            tokio::time::timeout(ANSWER, operate(service, &caller, &operation, head, &body));
+        let timeout = Problem::unavailable("the request took too long");
+        answer.await.unwrap_or(Err(timeout.into()))
+    }
+}
+
+async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response<Body> {
+    let (head, body) = request.into_parts();
+    match api.answer(&head, body).await {
+        Ok(response) => response,
+        Err(failure) => failure.response(),
+    }
+}
+
+async fn operate(
+    service: &Service,
+    caller: &Caller,
+    operation: &Operation,
+    head: &Parts,
+    body: &[u8],
+) -> Result<Response<Body>, Failure> {
+    match operation {
+        Operation::Create => {
+            let run = request::create(&head.headers, body)?;
+            let key = request::header(&head.headers, "idempotency-key")?;
+            let run = service.create(caller, run, key).await?;
+            answered(StatusCode::CREATED, &run)
+        }
+        Operation::Get(id) => answered(StatusCode::OK, &service.get(caller, id).await?),
+        Operation::Heartbeat(id) => {
+            let beat = request::heartbeat(&head.headers, body)?;
+            let trace = trace_id(&head.headers);
+            answered(
+                StatusCode::OK,
+                &service.heartbeat(caller, id, beat, trace).await?,
+            )
+        }
+        Operation::Abort(id) => answered(StatusCode::OK, &service.abort(caller, id).await?),
+        Operation::List => {
+            let listed = query::parse(head.uri.query().unwrap_or_default())?;
+            let make = |viewer| listed.query(viewer);
+            let (query, page) = service.list(caller, make).await?;
+            let token = |place| listed.token(place);
+            let first = page.runs.first().map(|run| query.cursor(run));
+            let last = page.runs.last().map(|run| query.cursor(run));
+            let items = service.summaries(&page);
+            let has_runs = page.total > 0;
+            let size = u64::from(listed.size().get());
+            let count = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+            answered(
+                StatusCode::OK,
+                &TaskRunSummaryPagedItems {
+                    item_count: i32::try_from(items.len()).ok(),
+                    items: Some(items),
+                    first_page_token: has_runs.then(|| token(query::first())),
+                    last_page_token: has_runs.then(|| token(query::last())),
+                    next_page_token: page.has_next.then(|| token(query::after(last))),
+                    prev_page_token: page.has_previous.then(|| token(query::before(first))),
+                    total_item_count: Some(count(page.total)),
+                    total_page_count: Some(count(page.total.div_ceil(size))),
+                },
+            )
+        }
+    }
+}
+
+fn answered(status: StatusCode, body: &impl Serialize) -> Result<Response<Body>, Failure> {
+    response::json(status, body).ok_or_else(Failure::internal)
+}
+
+/// The trace of the request, for people who look for it.
+fn trace_id(headers: &HeaderMap) -> Option<String> {
+    let parent = headers.get("traceparent")?.to_str().ok()?;
+    let parent: TraceParent = parent.parse().ok()?;
+    Some(parent.trace_id.to_string())
+}
+
+#[cfg(test)]
+mod tests;

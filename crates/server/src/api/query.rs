@@ -1,0 +1,210 @@
+//! The query of a list, and page tokens.
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use percent_encoding::percent_decode_str;
+use podbeat_task_runs::model::{PageSize, SortOrder};
+use serde::{Deserialize, Serialize};
+
+use super::response::Failure;
+use crate::runs::Status;
+use crate::store::{Cursor, Filter, Place, Query, Viewer};
+
+/// The maximum number of values of a filter.
+const VALUES: usize = 100;
+
+/// A list as the client asks for it. A page token contains it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Asked {
+    sort: Option<SortOrder>,
+    filter: Filter,
+    size: u16,
+    place: Place,
+}
+
+impl Asked {
+    pub(super) fn query(&self, viewer: Viewer) -> Query {
+        let sort = self.sort.as_ref().map(SortOrder::fields);
+        Query {
+            viewer,
+            filter: self.filter.clone(),
+            sort: sort.unwrap_or_default().to_vec(),
+            place: self.place.clone(),
+            size: usize::from(self.size().get()),
+        }
+    }
+
+    pub(super) fn size(&self) -> PageSize {
+        PageSize::new(self.size).unwrap_or(PageSize::DEFAULT)
+    }
+
+    /// The token of another page of the same list.
+    pub(super) fn token(&self, place: Place) -> String {
+        let asked = Self {
+            place,
+            ..self.clone()
+        };
+        // Every value in it can be written as JSON.
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&asked).unwrap_or_default())
+    }
+
+    /// Parses a token. `None` if it isn't one of ours.
+    fn of_token(token: &str) -> Option<Self> {
+        let json = URL_SAFE_NO_PAD.decode(token).ok()?;
+        let asked: Self = serde_json::from_slice(&json).ok()?;
+        let fields = asked.sort.as_ref().map_or(0, |sort| sort.fields().len());
+        let keys = match &asked.place {
+            Place::First | Place::Last => fields,
+            Place::After(cursor) | Place::Before(cursor) => cursor.keys.len(),
+        };
+        let filter = &asked.filter;
+        let values = [filter.names.len(), filter.acls.len(), filter.statuses.len()];
+        let is_ours = keys == fields
+            && PageSize::new(asked.size).is_some()
+            && values.iter().all(|values| *values <= VALUES + 1);
+        is_ours.then_some(asked)
+    }
+}
+
+pub(super) fn first() -> Place {
+    Place::First
+}
+
+pub(super) fn last() -> Place {
+    Place::Last
+}
+
+/// The page after a run. After none, the list begins again.
+pub(super) fn after(cursor: Option<Cursor>) -> Place {
+    cursor.map_or(Place::First, Place::After)
+}
+
+/// The page before a run. Before none, the list ends.
+pub(super) fn before(cursor: Option<Cursor>) -> Place {
+    cursor.map_or(Place::Last, Place::Before)
+}
+
+/// Parses a list's query string.
+pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
+    let mut filter = Filter::default();
+    let (mut has_statuses, mut has_versions) = (false, false);
+    let (mut sort, mut size, mut token) = (None, None, None);
+    let once = |name: &str, is_new: bool| match is_new {
+        true => Ok(()),
+        false => Err(Failure::bad_request(format!(
+            "the parameter {name} is given twice"
+        ))),
+    };
+    for (name, value) in parameters(query)? {
+        let values = || {
+            value
+                .split(',')
+                .map(str::trim)
+                .filter(|value| !value.is_empty())
+        };
+        match name.as_str() {
+            "names" => {
+                filter.names.extend(values().map(str::to_owned));
+                // The name itself can contain a comma.
+                if value.contains(',') {
+                    filter.names.push(value);
+                }
+            }
+            "status" => {
+                has_statuses |= values().next().is_some();
+                filter.statuses.extend(values().filter_map(status));
+            }
+            "versions" => has_versions |= values().next().is_some(),
+            "acls" => filter.acls.extend(values().map(str::to_owned)),
+            "sort" => {
+                once("sort", sort.is_none())?;
+                let order: SortOrder = value
+                    .parse()
+                    .map_err(|error| Failure::bad_request(format!("sort {error}")))?;
+                sort = Some(order);
+            }
+            "pageSize" => {
+                once("pageSize", size.is_none())?;
+                size = Some(page_size(&value)?);
+            }
+            "pageToken" => {
+                once("pageToken", token.is_none())?;
+                token = Some(value);
+            }
+            _ => {
+                let known = "sort, names, status, versions, acls, pageSize and pageToken";
+                return Err(Failure::bad_request(format!(
+                    "unknown parameter; known parameters: {known}"
+                )));
+            }
+        }
+    }
+    if filter.names.len() > VALUES || filter.acls.len() > VALUES {
+        return Err(Failure::bad_request(format!(
+            "names and acls have at most {VALUES} values"
+        )));
+    }
+    // No run has a version or an unknown status.
+    let is_unknown = has_statuses && filter.statuses.is_empty();
+    filter.none = has_versions || is_unknown;
+    filter.statuses.sort_unstable();
+    filter.statuses.dedup();
+    let asked = Asked {
+        sort,
+        filter,
+        size: size.unwrap_or(PageSize::DEFAULT).get(),
+        place: Place::First,
+    };
+    let Some(token) = token.filter(|token| !token.is_empty()) else {
+        return Ok(asked);
+    };
+    let listed = Asked::of_token(&token)
+        .ok_or_else(|| Failure::bad_request("pageToken does not come from this service"))?;
+    let is_other_sort = asked.sort.is_some() && asked.sort != listed.sort;
+    let is_other_filter = asked.filter != Filter::default() && asked.filter != listed.filter;
+    if is_other_sort || is_other_filter {
+        return Err(Failure::bad_request(
+            "pageToken belongs to a list with another sort or filter; omit sort and filters, or repeat the earlier ones",
+        ));
+    }
+    Ok(Asked {
+        size: size.map_or(listed.size, PageSize::get),
+        ..listed
+    })
+}
+
+fn status(word: &str) -> Option<Status> {
+    let wanted = |known: &Status| known.to_string().eq_ignore_ascii_case(word);
+    Status::ALL.into_iter().find(wanted)
+}
+
+fn page_size(text: &str) -> Result<PageSize, Failure> {
+    let size = text.parse().ok().and_then(PageSize::new);
+    size.ok_or_else(|| {
+        Failure::bad_request(format!(
+            "pageSize must be a number from {} to {}",
+            PageSize::LEAST,
+            PageSize::MOST
+        ))
+    })
+}
+
+/// The parameters of a query string, in the encoding of forms.
+fn parameters(query: &str) -> Result<Vec<(String, String)>, Failure> {
+    let decode = |text: &str| {
+        let text = text.replace('+', " ");
+        percent_decode_str(&text)
+            .decode_utf8()
+            .map(std::borrow::Cow::into_owned)
+            .map_err(|_| Failure::bad_request("the query is not UTF-8"))
+    };
+    query
+        .split('&')
+        .filter(|part| !part.is_empty())
+        .map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            Ok((decode(name)?, decode(value)?))
+        })
+        .collect()
+}
