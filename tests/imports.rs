@@ -35,6 +35,8 @@ const PURE: &[&str] = &[
     "crates/kubernetes/src/watch/reconnect.rs",
     "crates/kubernetes/src/why.rs",
     "crates/laptop/src/show/",
+    "crates/server/src/runs/",
+    "crates/server/src/store/list.rs",
     "crates/task-runs/src/http_date.rs",
     "crates/task-runs/src/model",
     "src/check/certificate.rs",

@@ -38,7 +38,7 @@ pub use heartbeat::{
     ContainerStatus, HeartbeatTaskRunRequest, TaskRunHeartbeat,
 };
 pub use location::Location;
-pub use query::{ListTaskRunsQuery, PageSize};
+pub use query::{ListTaskRunsQuery, PageSize, QueryParameter};
 /// A JSON number: always finite, with or without a fraction.
 pub use serde_json::Number;
 pub use sort::{InvalidSort, Sort, SortField, SortOrder};

@@ -3,7 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use percent_encoding::percent_decode_str;
-use podbeat_task_runs::model::{PageSize, SortOrder};
+use podbeat_task_runs::model::{PageSize, QueryParameter, SortOrder};
 use serde::{Deserialize, Serialize};
 
 use super::response::Failure;
@@ -59,9 +59,10 @@ impl Asked {
             Place::After(cursor) | Place::Before(cursor) => cursor.keys.len(),
         };
         let filter = &asked.filter;
-        let values = [filter.names.len(), filter.acls.len(), filter.statuses.len()];
+        let values = [filter.names.len(), filter.acls.len()];
         let is_ours = keys == fields
             && PageSize::new(asked.size).is_some()
+            && filter.statuses.len() <= Status::ALL.len()
             && values.iter().all(|values| *values <= VALUES + 1);
         is_ours.then_some(asked)
     }
@@ -90,10 +91,10 @@ pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
     let mut filter = Filter::default();
     let (mut has_statuses, mut has_versions) = (false, false);
     let (mut sort, mut size, mut token) = (None, None, None);
-    let once = |name: &str, is_new: bool| match is_new {
+    let once = |parameter: QueryParameter, is_new: bool| match is_new {
         true => Ok(()),
         false => Err(Failure::bad_request(format!(
-            "the parameter {name} is given twice"
+            "the parameter {parameter} is given twice"
         ))),
     };
     for (name, value) in parameters(query)? {
@@ -103,40 +104,41 @@ pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
                 .map(str::trim)
                 .filter(|value| !value.is_empty())
         };
-        match name.as_str() {
-            "names" => {
+        let parameter = QueryParameter::ALL
+            .into_iter()
+            .find(|known| known.as_str() == name);
+        let parameter = parameter.ok_or_else(|| {
+            let known = QueryParameter::ALL.map(QueryParameter::as_str).join(", ");
+            Failure::bad_request(format!("unknown parameter; known parameters: {known}"))
+        })?;
+        match parameter {
+            QueryParameter::Names => {
                 filter.names.extend(values().map(str::to_owned));
                 // The name itself can contain a comma.
                 if value.contains(',') {
                     filter.names.push(value);
                 }
             }
-            "status" => {
+            QueryParameter::Status => {
                 has_statuses |= values().next().is_some();
                 filter.statuses.extend(values().filter_map(status));
             }
-            "versions" => has_versions |= values().next().is_some(),
-            "acls" => filter.acls.extend(values().map(str::to_owned)),
-            "sort" => {
-                once("sort", sort.is_none())?;
+            QueryParameter::Versions => has_versions |= values().next().is_some(),
+            QueryParameter::Acls => filter.acls.extend(values().map(str::to_owned)),
+            QueryParameter::Sort => {
+                once(parameter, sort.is_none())?;
                 let order: SortOrder = value
                     .parse()
-                    .map_err(|error| Failure::bad_request(format!("sort {error}")))?;
+                    .map_err(|error| Failure::bad_request(format!("{parameter} {error}")))?;
                 sort = Some(order);
             }
-            "pageSize" => {
-                once("pageSize", size.is_none())?;
+            QueryParameter::PageSize => {
+                once(parameter, size.is_none())?;
                 size = Some(page_size(&value)?);
             }
-            "pageToken" => {
-                once("pageToken", token.is_none())?;
+            QueryParameter::PageToken => {
+                once(parameter, token.is_none())?;
                 token = Some(value);
-            }
-            _ => {
-                let known = "sort, names, status, versions, acls, pageSize and pageToken";
-                return Err(Failure::bad_request(format!(
-                    "unknown parameter; known parameters: {known}"
-                )));
             }
         }
     }
@@ -156,16 +158,18 @@ pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
         size: size.unwrap_or(PageSize::DEFAULT).get(),
         place: Place::First,
     };
+    let of_token =
+        |problem| Failure::bad_request(format!("{} {problem}", QueryParameter::PageToken));
     let Some(token) = token.filter(|token| !token.is_empty()) else {
         return Ok(asked);
     };
-    let listed = Asked::of_token(&token)
-        .ok_or_else(|| Failure::bad_request("pageToken does not come from this service"))?;
+    let listed =
+        Asked::of_token(&token).ok_or_else(|| of_token("does not come from this service"))?;
     let is_other_sort = asked.sort.is_some() && asked.sort != listed.sort;
     let is_other_filter = asked.filter != Filter::default() && asked.filter != listed.filter;
     if is_other_sort || is_other_filter {
-        return Err(Failure::bad_request(
-            "pageToken belongs to a list with another sort or filter; omit sort and filters, or repeat the earlier ones",
+        return Err(of_token(
+            "belongs to a list with another sort or filter; omit sort and filters, or repeat the earlier ones",
         ));
     }
     Ok(Asked {
@@ -183,7 +187,8 @@ fn page_size(text: &str) -> Result<PageSize, Failure> {
     let size = text.parse().ok().and_then(PageSize::new);
     size.ok_or_else(|| {
         Failure::bad_request(format!(
-            "pageSize must be a number from {} to {}",
+            "{} must be a number from {} to {}",
+            QueryParameter::PageSize,
             PageSize::LEAST,
             PageSize::MOST
         ))

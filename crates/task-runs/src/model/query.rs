@@ -1,5 +1,7 @@
 //! Selects and sorts task runs for a list.
 
+use std::fmt;
+
 use super::{SortOrder, TaskRunStatus};
 
 /// The parameters of `ListTaskRuns`: which task runs are listed, in which order, and how many per
@@ -41,21 +43,71 @@ impl ListTaskRunsQuery {
     /// Returns the names and values for the wire, not encoded. Absent parameters are omitted.
     #[must_use]
     pub fn pairs(&self) -> Vec<(&'static str, String)> {
-        [
-            ("sort", self.sort.as_ref().map(SortOrder::to_string)),
-            ("names", self.names.clone()),
-            ("status", self.status.clone().map(String::from)),
-            ("versions", self.versions.clone()),
-            ("acls", self.acls.clone()),
-            (
-                "pageSize",
-                self.page_size.map(|size| size.get().to_string()),
-            ),
-            ("pageToken", self.page_token.clone()),
-        ]
-        .into_iter()
-        .filter_map(|(name, value)| value.map(|value| (name, value)))
-        .collect()
+        let value = |parameter| match parameter {
+            QueryParameter::Sort => self.sort.as_ref().map(SortOrder::to_string),
+            QueryParameter::Names => self.names.clone(),
+            QueryParameter::Status => self.status.clone().map(String::from),
+            QueryParameter::Versions => self.versions.clone(),
+            QueryParameter::Acls => self.acls.clone(),
+            QueryParameter::PageSize => self.page_size.map(|size| size.get().to_string()),
+            QueryParameter::PageToken => self.page_token.clone(),
+        };
+        let pairs = QueryParameter::ALL.into_iter();
+        pairs
+            .filter_map(|parameter| Some((parameter.as_str(), value(parameter)?)))
+            .collect()
+    }
+}
+
+/// A parameter of `ListTaskRuns`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueryParameter {
+    /// The order.
+    Sort,
+    /// Names of runs.
+    Names,
+    /// The status of the runs.
+    Status,
+    /// Versions of tasks.
+    Versions,
+    /// Entries of access control lists.
+    Acls,
+    /// The number of runs per page.
+    PageSize,
+    /// A token from an earlier page.
+    PageToken,
+}
+
+impl QueryParameter {
+    /// All parameters of the contract, in its order.
+    pub const ALL: [Self; 7] = [
+        Self::Sort,
+        Self::Names,
+        Self::Status,
+        Self::Versions,
+        Self::Acls,
+        Self::PageSize,
+        Self::PageToken,
+    ];
+
+    /// The name on the wire.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sort => "sort",
+            Self::Names => "names",
+            Self::Status => "status",
+            Self::Versions => "versions",
+            Self::Acls => "acls",
+            Self::PageSize => "pageSize",
+            Self::PageToken => "pageToken",
+        }
+    }
+}
+
+impl fmt::Display for QueryParameter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 
