@@ -3,12 +3,13 @@
 //!
 //! | status | the next statuses, and their reasons |
 //! |---|---|
-//! | Pending | CheckedOut (launched), Running (a heartbeat), Aborted |
-//! | CheckedOut | Runnable (it waits in Kubernetes), Running, and those of a failed attempt |
-//! | Runnable | Running, and those of a failed attempt |
-//! | Running | Finalizing (the end is known in part), Completed, TimedOut (no heartbeat), Aborted, and those of a failed attempt |
-//! | Finalizing | Completed, Running (another pod continues the attempt), Aborted, and those of a failed attempt |
-//! | FailedRestartable | Running or CheckedOut (the next attempt), Failed (there was none in time), Aborted |
+//! | Pending | Running (a heartbeat) |
+//! | CheckedOut | Runnable (the pod waits in Kubernetes), Running |
+//! | Runnable | Running |
+//! | Running | TimedOut (no heartbeat) |
+//! | Finalizing | Running (another pod continues the attempt) |
+//! | FailedRestartable | Running (the next attempt), Failed (there was none in time) |
+//! | any of these | CheckedOut (the service launched an attempt), Finalizing (the attempt's end is known in part), Completed, Aborted, and those of a failed attempt |
 //! | Completed, Failed, Aborted, TimedOut | none |
 //!
 //! A failed attempt leads to FailedRestartable while the retry limit allows another attempt, and to

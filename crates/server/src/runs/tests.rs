@@ -437,7 +437,7 @@ fn may_follow(before: Status, after: Status) -> bool {
         (Completed | Failed | Aborted | TimedOut, _) | (_, Pending) => false,
         (_, Aborted | CheckedOut | Running | Completed | Failed | FailedRestartable) => true,
         (_, Runnable) => matches!(before, CheckedOut),
-        (_, Finalizing) => before != FailedRestartable || after == Finalizing,
+        (_, Finalizing) => true,
         (_, TimedOut) => before == Running,
     }
 }

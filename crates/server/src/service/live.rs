@@ -145,11 +145,12 @@ impl Live {
         let now = self.now();
         let mut next = run.run.clone();
         next.apply(event, now, &self.rules)?;
+        let seen = matches!(event, Event::Heartbeat(_)).then_some(now.wall);
         if !next.differs(&run.run) {
             let mut run = run.clone();
             run.run = next;
-            if matches!(event, Event::Heartbeat(_)) && !run.run.status().is_final() {
-                lock(&self.seen).insert(run.number, now.wall);
+            if let Some(seen) = seen.filter(|_| !run.run.status().is_final()) {
+                lock(&self.seen).insert(run.number, seen);
             }
             slot.run = Some(run.clone());
             return Ok(run);
@@ -168,12 +169,14 @@ impl Live {
                 run: next.clone(),
                 by: by.to_owned(),
                 at: now.wall,
+                seen,
                 timeline: entries(&run.run, &next, now.wall),
             })
             .await?;
         run.version += 1;
         by.clone_into(&mut run.modified_by);
         run.modified = now.wall;
+        run.seen = seen.or(run.seen);
         run.run = next;
         slot.run = Some(run.clone());
         Ok(run)

@@ -104,8 +104,12 @@ impl State {
         run.version += 1;
         run.modified_by = change.by;
         run.modified = change.at;
-        run.seen = run.seen.max(Some(change.at));
+        run.seen = change.seen.or(run.seen);
         run.run = change.run;
+        let is_final = run.run.status().is_final();
+        if let Some(execution) = self.executions.get_mut(&change.number).filter(|_| is_final) {
+            execution.sealed = None;
+        }
         let timeline = self.timelines.entry(change.number).or_default();
         timeline.extend(change.timeline);
         let surplus = timeline.len().saturating_sub(ENTRIES);

@@ -86,7 +86,7 @@ pub trait Store: Send + Sync + 'static {
     /// # Errors
     /// [`Error::Exists`] if there is a run with its ID.
     fn create(&self, run: NewRun) -> Future<'_, Created>;
-    /// Stores a changed run.
+    /// Stores a changed run. If it has ended, its secrets are not needed any more, and are removed.
     ///
     /// # Errors
     /// [`Error::Stale`] if the run is not in the version that the change is based on.
@@ -240,6 +240,8 @@ pub struct Change {
     pub by: String,
     /// When, with microseconds.
     pub at: Timestamp,
+    /// When the last heartbeat arrived. `None` if the change is not from a heartbeat.
+    pub seen: Option<Timestamp>,
     /// New entries of its timeline.
     pub timeline: Vec<Entry>,
 }

@@ -57,6 +57,7 @@ fn applied(run: &StoredRun, event: &Event, seconds: u64) -> Change {
         run: next,
         by: "bob".to_owned(),
         at: at(seconds),
+        seen: matches!(event, Event::Heartbeat(_)).then(|| at(seconds)),
         timeline: vec![Entry {
             at: at(seconds),
             text: format!("{event:?}"),
@@ -137,6 +138,7 @@ macro_rules! with_each_store {
 with_each_store! {
     a_run_is_stored_with_all_its_parts
     a_change_is_stored_once
+    the_secrets_of_an_ended_run_are_removed
     an_idempotency_key_returns_the_same_run
     a_tenant_has_limits
     live_runs_are_found_again
@@ -250,6 +252,44 @@ async fn a_change_is_stored_once(store: &dyn Store) {
         ),
         (Some(0), Some(1), 10)
     );
+}
+
+async fn the_secrets_of_an_ended_run_are_removed(store: &dyn Store) {
+    let with_secrets = |id: &str| NewRun {
+        execution: Some(Execution {
+            public: "{}".to_owned(),
+            sealed: Some(vec![1]),
+        }),
+        ..new(id, "a", 1)
+    };
+    let run = created(store, with_secrets("trn.1")).await;
+    let other = created(store, with_secrets("trn.2")).await;
+    store
+        .change(applied(&run, &heartbeat(), 2))
+        .await
+        .expect("stored");
+    let sealed = async |run: &StoredRun| {
+        let execution = store.execution(run.number).await.expect("read");
+        execution.expect("an execution").sealed
+    };
+    assert_eq!(sealed(&run).await, Some(vec![1]));
+    let run = store
+        .run("trn.1".to_owned())
+        .await
+        .expect("read")
+        .expect("the run");
+    store
+        .change(applied(&run, &abort(), 3))
+        .await
+        .expect("stored");
+    assert_eq!(sealed(&run).await, None);
+    assert_eq!(sealed(&other).await, Some(vec![1]));
+    let run = store
+        .run("trn.1".to_owned())
+        .await
+        .expect("read")
+        .expect("the run");
+    assert_eq!(run.seen, Some(at(2)), "an abort is no heartbeat");
 }
 
 async fn an_idempotency_key_returns_the_same_run(store: &dyn Store) {

@@ -339,7 +339,7 @@ fn change_run(connection: &Connection, change: &Change) -> Result<(), Error> {
     let changed = connection
         .prepare_cached(
             "UPDATE runs SET version = version + 1, status = ?3, is_final = ?4, details = ?5, modified = ?6, modified_by = ?7, \
-             seen = max(ifnull(seen, ?6), ?6), life = ?8 WHERE number = ?1 AND version = ?2",
+             seen = ifnull(?9, seen), life = ?8 WHERE number = ?1 AND version = ?2",
         )
         .and_then(|mut statement| {
             statement.execute(params![
@@ -351,11 +351,18 @@ fn change_run(connection: &Connection, change: &Change) -> Result<(), Error> {
                 micros(change.at),
                 change.by,
                 life,
+                change.seen.map(micros),
             ])
         })
         .map_err(doing)?;
     if changed == 0 {
         return Err(Error::Stale(change.id.clone()));
+    }
+    if change.run.status().is_final() {
+        connection
+            .prepare_cached("UPDATE executions SET sealed = NULL WHERE run = ?1")
+            .and_then(|mut statement| statement.execute([number]))
+            .map_err(doing)?;
     }
     for entry in &change.timeline {
         connection
