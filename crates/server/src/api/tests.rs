@@ -52,6 +52,8 @@ async fn played() -> Played {
         token_lifetime: Duration::from_secs(3600),
         live_runs: 100_000,
         creates_per_minute: 100_000,
+        retention: Duration::from_secs(100_000),
+        retained_runs: 100_000,
     };
     let keys = Keys::temporary().expect("keys");
     let clock = Arc::new(Steps::default());

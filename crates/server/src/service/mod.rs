@@ -32,8 +32,11 @@ const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
 /// The maximum length of an idempotency key, in bytes.
 const LONGEST_KEY: usize = 255;
 
-/// The time over which the limit of creates counts.
+/// The time over which the limit of creates counts, and the time between removals of ended runs.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// The number of ended runs that are removed in one transaction, so that others wait little.
+const FORGOTTEN: u32 = 500;
 
 /// The settings of the service.
 #[derive(Clone, Debug)]
@@ -48,6 +51,10 @@ pub struct Options {
     pub live_runs: u64,
     /// The maximum number of runs that a tenant creates in a minute.
     pub creates_per_minute: u64,
+    /// How long ended runs are kept.
+    pub retention: Duration,
+    /// The maximum number of runs. Above it, the oldest ended runs are removed.
+    pub retained_runs: u64,
 }
 
 /// Who makes a request.
@@ -128,9 +135,36 @@ impl Service {
         })
     }
 
-    /// Ends runs whose time is up, and stores the times of heartbeats. Runs until it is dropped.
+    /// Ends runs whose time is up, stores the times of heartbeats, and removes old runs. Runs until
+    /// it is dropped.
     pub async fn keep_time(&self) {
-        self.live.keep_time().await;
+        let forgetting = async {
+            loop {
+                tokio::time::sleep(MINUTE).await;
+                // If the store fails, the next time is soon enough.
+                let _ = self.forget().await;
+            }
+        };
+        tokio::join!(self.live.keep_time(), forgetting);
+    }
+
+    /// Removes ended runs that are too old or too many. Returns how many.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub async fn forget(&self) -> Result<u64, crate::store::Error> {
+        let now = self.live.now().wall;
+        let before = now.checked_sub(self.options.retention);
+        let before = before.unwrap_or(Timestamp::MIN);
+        let mut total = 0;
+        loop {
+            let most = self.options.retained_runs;
+            let gone = self.store.forget(before, most, FORGOTTEN).await?;
+            total += gone;
+            if gone < u64::from(FORGOTTEN) {
+                return Ok(total);
+            }
+        }
     }
 
     /// Stores the times of heartbeats that are not stored yet.

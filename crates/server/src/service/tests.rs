@@ -111,6 +111,8 @@ const OPTIONS: Options = Options {
     token_lifetime: Duration::from_secs(3600),
     live_runs: 1000,
     creates_per_minute: 1000,
+    retention: Duration::from_secs(1000),
+    retained_runs: 4,
 };
 
 struct Played {
@@ -632,6 +634,42 @@ async fn times_of_heartbeats_are_stored_in_batches() {
         (second.version, second.modified),
         (first.version, first.modified)
     );
+}
+
+#[tokio::test]
+async fn old_and_surplus_runs_are_removed_once_they_have_ended() {
+    let played = played().await;
+    let mut ids = Vec::new();
+    for _ in 0..6 {
+        ids.push(played.create(&alice(), without_retries()).await);
+    }
+    let left = async || {
+        let mut left = String::new();
+        for id in &ids {
+            let run = played.store.run(id.clone()).await.expect("read");
+            left.push(if run.is_some() { 'x' } else { '-' });
+        }
+        left
+    };
+    assert_eq!(
+        played.service.forget().await.expect("a store"),
+        0,
+        "none has ended"
+    );
+    for id in &ids[1..5] {
+        played.service.abort(&alice(), id).await.expect("aborted");
+        played.clock.pass(Duration::from_secs(1));
+    }
+    assert_eq!(played.service.forget().await.expect("a store"), 2);
+    assert_eq!(left().await, "x--xxx");
+    played.clock.pass(Duration::from_secs(998));
+    assert_eq!(played.service.forget().await.expect("a store"), 0);
+    played.clock.pass(Duration::from_secs(1));
+    assert_eq!(played.service.forget().await.expect("a store"), 1);
+    assert_eq!(left().await, "x---xx");
+    played.clock.pass(Duration::from_secs(1_000_000));
+    played.service.forget().await.expect("a store");
+    assert_eq!(left().await, "x----x", "live runs stay");
 }
 
 #[tokio::test]
