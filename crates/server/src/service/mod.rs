@@ -432,4 +432,6 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 #[cfg(test)]
+mod killed;
+#[cfg(test)]
 mod tests;
