@@ -112,51 +112,54 @@ pub(super) struct Mapping<T> {
     pub(super) credentials_file: Option<PathBuf>,
 }
 
+impl<T> Mapping<T> {
+    /// Parses the value of a flag. `part` takes its keys.
+    fn read(
+        text: &str,
+        keys: &Keys,
+        part: impl FnOnce(&mut Pairs) -> T,
+    ) -> Result<Self, InvalidMapping> {
+        let mut pairs = Pairs::new(text, keys)?;
+        Ok(Self {
+            part: part(&mut pairs),
+            credentials_file: pairs.text(CREDENTIALS_FILE).map(PathBuf::from),
+        })
+    }
+}
+
 /// Parses an input.
 pub(super) fn input(text: &str) -> Result<Mapping<InputMountMappingWithCreds>, InvalidMapping> {
-    let mut pairs = Pairs::new(text, &INPUT)?;
-    Ok(Mapping {
-        part: InputMountMappingWithCreds {
-            credentials: None,
-            mode: pairs.text("mode"),
-            path: pairs.text("path"),
-            storage_provider: pairs.text("storage-provider"),
-            r#type: pairs.text("type"),
-            url: pairs.location("url"),
-            urn: pairs.text("urn"),
-        },
-        credentials_file: pairs.text(CREDENTIALS_FILE).map(PathBuf::from),
+    Mapping::read(text, &INPUT, |pairs| InputMountMappingWithCreds {
+        credentials: None,
+        mode: pairs.text("mode"),
+        path: pairs.text("path"),
+        storage_provider: pairs.text("storage-provider"),
+        r#type: pairs.text("type"),
+        url: pairs.location("url"),
+        urn: pairs.text("urn"),
     })
 }
 
 /// Parses an output.
 pub(super) fn output(text: &str) -> Result<Mapping<MountMappingWithCreds>, InvalidMapping> {
-    let mut pairs = Pairs::new(text, &OUTPUT)?;
-    Ok(Mapping {
-        part: MountMappingWithCreds {
-            credentials: None,
-            path: pairs.text("path"),
-            service_url: pairs.location("service-url"),
-            storage_provider: pairs.text("storage-provider"),
-            r#type: pairs.text("type"),
-            url: pairs.location("url"),
-            urn: pairs.text("urn"),
-        },
-        credentials_file: pairs.text(CREDENTIALS_FILE).map(PathBuf::from),
+    Mapping::read(text, &OUTPUT, |pairs| MountMappingWithCreds {
+        credentials: None,
+        path: pairs.text("path"),
+        service_url: pairs.location("service-url"),
+        storage_provider: pairs.text("storage-provider"),
+        r#type: pairs.text("type"),
+        url: pairs.location("url"),
+        urn: pairs.text("urn"),
     })
 }
 
 /// Parses the place of the service's own files.
 pub(super) fn system_files(text: &str) -> Result<Mapping<SystemFiles>, InvalidMapping> {
-    let mut pairs = Pairs::new(text, &SYSTEM_FILES)?;
-    Ok(Mapping {
-        part: SystemFiles {
-            credentials: None,
-            storage_provider: pairs.text("storage-provider"),
-            url: pairs.location("url"),
-            urn: pairs.text("urn"),
-        },
-        credentials_file: pairs.text(CREDENTIALS_FILE).map(PathBuf::from),
+    Mapping::read(text, &SYSTEM_FILES, |pairs| SystemFiles {
+        credentials: None,
+        storage_provider: pairs.text("storage-provider"),
+        url: pairs.location("url"),
+        urn: pairs.text("urn"),
     })
 }
 
