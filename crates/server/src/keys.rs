@@ -249,6 +249,15 @@ pub fn random<const BYTES: usize>() -> Result<[u8; BYTES], Error> {
     Ok(bytes)
 }
 
+/// Random bytes from the system, in hexadecimal digits.
+///
+/// # Errors
+/// The system has none.
+pub fn random_hex<const BYTES: usize>() -> Result<String, Error> {
+    let bytes = random::<BYTES>()?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

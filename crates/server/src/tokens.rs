@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use podbeat_task_runs::Secret;
 
-use crate::keys::{self, Keys, random};
+use crate::keys::{self, Keys, random, random_hex};
 use crate::store::{Role, Token};
 
 /// The beginning of a user's token, so that scanners find leaked ones.
@@ -41,12 +41,8 @@ pub fn create(
     lifetime: Option<Duration>,
 ) -> Result<Created, keys::Error> {
     let text = format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(random::<32>()?));
-    let id = random::<6>()?
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
     let token = Token {
-        id,
+        id: random_hex::<6>()?,
         hash: hash(&text),
         tenant: tenant.to_owned(),
         user: user.to_owned(),

@@ -111,30 +111,27 @@ impl Attempt {
         is_replaced
     }
 
-    /// Whether the attempt succeeded, and why not. `None` while there may be better evidence.
-    pub(super) fn verdict(&self, watches_pods: bool) -> Option<Result<(), String>> {
-        let last = self.last.as_ref()?;
-        evidence::verdict(&last.exits).or_else(|| {
-            let of_pod = self.pod_end.as_ref().map(PodEnd::verdict);
-            of_pod.or_else(|| (!watches_pods).then(without_exit))
-        })
+    /// Whether the last heartbeat arrived, and no better evidence is worth a wait.
+    pub(super) fn is_decided(&self, watches_pods: bool) -> bool {
+        let has_exits = |last: &Last| !last.exits.is_empty();
+        let is_enough = |last| has_exits(last) || self.pod_end.is_some() || !watches_pods;
+        self.last.as_ref().is_some_and(is_enough)
     }
 
-    /// Like [`verdict`](Self::verdict), when no better evidence can come.
-    pub(super) fn late_verdict(&self) -> Option<Result<(), String>> {
+    /// Whether the attempt succeeded, and why not, according to the best evidence that there is.
+    pub(super) fn verdict(&self) -> Result<(), String> {
         let last = self.last.as_ref();
         let of_last = last.and_then(|last| evidence::verdict(&last.exits));
         of_last
             .or_else(|| self.pod_end.as_ref().map(PodEnd::verdict))
-            .or_else(|| last.map(|_| without_exit()))
+            .unwrap_or_else(|| Err("the last heartbeat has no exit code".to_owned()))
     }
 
+    /// Ends the attempt, unless it has ended.
     pub(super) fn end(&mut self, now: Timestamp, error: Option<String>) {
-        self.ended = Some(now);
-        self.error = error;
+        if self.ended.is_none() {
+            self.ended = Some(now);
+            self.error = error;
+        }
     }
-}
-
-fn without_exit() -> Result<(), String> {
-    Err("the last heartbeat has no exit code".to_owned())
 }

@@ -231,11 +231,19 @@ impl Run {
     /// Whether the run differs in anything that is stored.
     #[must_use]
     pub fn differs(&self, other: &Self) -> bool {
-        let stored = |run: &Self| Self {
-            since: Duration::ZERO,
-            ..run.clone()
-        };
-        stored(self) != stored(other)
+        let Self {
+            status,
+            details,
+            retry_limit,
+            failures,
+            attempts,
+            since: _,
+        } = self;
+        *status != other.status
+            || *details != other.details
+            || *retry_limit != other.retry_limit
+            || *failures != other.failures
+            || *attempts != other.attempts
     }
 
     /// Applies an event.
@@ -418,9 +426,7 @@ impl Run {
 
     /// Begins an attempt. An earlier one that has not ended is superseded.
     fn begin(&mut self, number: u32, now: Moment) {
-        if let Some(earlier) = self.attempts.last_mut()
-            && earlier.ended.is_none()
-        {
+        if let Some(earlier) = self.attempts.last_mut() {
             earlier.end(now.wall, Some("a later attempt replaced it".to_owned()));
         }
         self.failures = self.failures.max(number);
@@ -436,10 +442,18 @@ impl Run {
         let Some(attempt) = self.attempts.last() else {
             return;
         };
-        match attempt.verdict(rules.watches_pods) {
+        match attempt.is_decided(rules.watches_pods) {
+            true => self.settle(now),
+            false => self.change(Status::Finalizing, None, now),
+        }
+    }
+
+    /// Ends the attempt according to the evidence that there is.
+    fn settle(&mut self, now: Moment) {
+        match self.attempts.last().map(Attempt::verdict) {
             Some(Ok(())) => self.end(Status::Completed, None, now),
             Some(Err(details)) => self.fail(details, now),
-            None => self.change(Status::Finalizing, None, now),
+            None => {}
         }
     }
 
@@ -457,11 +471,7 @@ impl Run {
                 let details = format!("no heartbeat for {silence:#}");
                 self.end(Status::TimedOut, Some(details), now);
             }
-            Status::Finalizing => match self.attempts.last().and_then(Attempt::late_verdict) {
-                Some(Ok(())) => self.end(Status::Completed, None, now),
-                Some(Err(details)) => self.fail(details, now),
-                None => self.fail("the attempt ended without an exit code".to_owned(), now),
-            },
+            Status::Finalizing => self.settle(now),
             Status::FailedRestartable => {
                 let details = self.details.take();
                 self.change(Status::Failed, details, now);
@@ -490,9 +500,7 @@ impl Run {
 
     /// Ends the attempt.
     fn end(&mut self, status: Status, details: Option<String>, now: Moment) {
-        if let Some(attempt) = self.attempts.last_mut()
-            && attempt.ended.is_none()
-        {
+        if let Some(attempt) = self.attempts.last_mut() {
             attempt.end(now.wall, details.clone());
         }
         self.change(status, details, now);

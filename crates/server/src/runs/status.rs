@@ -59,26 +59,38 @@ impl Status {
         }
     }
 
+    /// The contract's name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pending => "Pending",
+            Self::CheckedOut => "CheckedOut",
+            Self::Runnable => "Runnable",
+            Self::Running => "Running",
+            Self::Finalizing => "Finalizing",
+            Self::Completed => "Completed",
+            Self::FailedRestartable => "FailedRestartable",
+            Self::Failed => "Failed",
+            Self::Aborted => "Aborted",
+            Self::TimedOut => "TimedOut",
+        }
+    }
+
+    /// The status with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name() == name)
+    }
+
     /// The status on the wire.
     #[must_use]
     pub fn wire(self) -> TaskRunStatus {
-        match self {
-            Self::Pending => TaskRunStatus::Pending,
-            Self::CheckedOut => TaskRunStatus::CheckedOut,
-            Self::Runnable => TaskRunStatus::Runnable,
-            Self::Running => TaskRunStatus::Running,
-            Self::Finalizing => TaskRunStatus::Finalizing,
-            Self::Completed => TaskRunStatus::Completed,
-            Self::FailedRestartable => TaskRunStatus::FailedRestartable,
-            Self::Failed => TaskRunStatus::Failed,
-            Self::Aborted => TaskRunStatus::Aborted,
-            Self::TimedOut => TaskRunStatus::TimedOut,
-        }
+        TaskRunStatus::from(self.name())
     }
 }
 
 impl fmt::Display for Status {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.wire().as_str())
+        f.write_str(self.name())
     }
 }

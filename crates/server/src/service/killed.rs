@@ -6,8 +6,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use podbeat_task_runs::model::{ContainerStateTerminated, ContainerStatus};
-
+use super::tests::{alice, beat};
 use super::*;
 use crate::runs::{Moment, Status};
 use crate::store::Sqlite;
@@ -51,35 +50,6 @@ async fn service(directory: &Path) -> Service {
     let clock = Arc::new(Real(tokio::time::Instant::now()));
     let service = Service::start(Arc::new(store), keys, clock, options());
     service.await.expect("a service")
-}
-
-fn alice() -> Caller {
-    Caller::User {
-        tenant: "a".to_owned(),
-        user: "alice".to_owned(),
-        role: Role::User,
-    }
-}
-
-fn beat(uid: &str, last: Option<i32>) -> HeartbeatTaskRunRequest {
-    let ended = |code| ContainerStatus {
-        name: Some("main".to_owned()),
-        state: Some(
-            ContainerStateTerminated {
-                exit_code: Some(code),
-                ..ContainerStateTerminated::default()
-            }
-            .into(),
-        ),
-    };
-    HeartbeatTaskRunRequest {
-        container_status: last.map(|code| vec![ended(code)]),
-        last_heartbeat: last.map(|_| true),
-        nonce: Some(format!("{uid} {last:?}")),
-        pod_name: Some("p".to_owned()),
-        pod_uid: Some(uid.to_owned()),
-        ..HeartbeatTaskRunRequest::default()
-    }
 }
 
 /// Plays lives of runs, and prints each answer: the ID and the status that the run must have.
@@ -204,9 +174,7 @@ async fn kill(kills: usize) {
             // What it wrote before the kill counts, too. The last line may be torn.
             left = left.saturating_sub(1);
             let parsed = answer.split_once(' ').and_then(|(id, word)| {
-                let status = Status::ALL
-                    .into_iter()
-                    .find(|known| known.to_string() == word);
+                let status = Status::named(word);
                 Some((id.to_owned(), status?))
             });
             answered.extend(parsed);

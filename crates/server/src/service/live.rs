@@ -140,20 +140,18 @@ impl Live {
         if slot.run.is_none() {
             slot.run = self.store.run(id.to_owned()).await?;
         }
-        let run = slot.run.as_ref().ok_or(Problem::NotFound)?;
+        let run = slot.run.as_mut().ok_or(Problem::NotFound)?;
         allowed(run)?;
         let now = self.now();
         let mut next = run.run.clone();
         next.apply(event, now, &self.rules)?;
         let seen = matches!(event, Event::Heartbeat(_)).then_some(now.wall);
         if !next.differs(&run.run) {
-            let mut run = run.clone();
             run.run = next;
             if let Some(seen) = seen.filter(|_| !run.run.status().is_final()) {
                 lock(&self.seen).insert(run.number, seen);
             }
-            slot.run = Some(run.clone());
-            return Ok(run);
+            return Ok(run.clone());
         }
         // Until the store has answered, the run is in an unknown state, also if this request is
         // given up now. Then a tick reads it again.

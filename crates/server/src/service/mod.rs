@@ -18,7 +18,7 @@ use podbeat_task_runs::model::{
 pub use self::live::Clock;
 use self::live::Live;
 pub use self::problem::{Problem, UNAVAILABLE};
-use crate::keys::{Keys, random};
+use crate::keys::{Keys, random_hex};
 use crate::runs::{Event, Rules};
 use crate::store::{
     Created, Execution, Facts, Idempotency, Limits, NewRun, Page, Query, Role, Store, StoredRun,
@@ -218,7 +218,7 @@ impl Service {
             Caller::User { tenant, user, .. } => (tenant.clone(), user.clone()),
         };
         let now = self.live.now().wall;
-        let id = format!("trn.{}", hex(&random::<16>()?));
+        let id = format!("trn.{}", random_hex::<16>()?);
         let key = self.idempotency(idempotency_key, &request, now)?;
         let facts = Facts {
             id: id.clone(),
@@ -425,10 +425,6 @@ fn may_change(caller: &Caller, run: &StoredRun) -> Result<(), Problem> {
         }
         (Caller::User { .. } | Caller::Agent(_), _) => Ok(()),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -144,11 +144,12 @@ fn user(tenant: &str, user: &str, role: Role) -> Caller {
     }
 }
 
-fn alice() -> Caller {
+pub(super) fn alice() -> Caller {
     user("a", "alice", Role::User)
 }
 
-fn beat(last: Option<i32>) -> HeartbeatTaskRunRequest {
+/// A heartbeat of the pod with this UID. The last one has the exit code.
+pub(super) fn beat(uid: &str, last: Option<i32>) -> HeartbeatTaskRunRequest {
     let ended = |code| ContainerStatus {
         name: Some("main".to_owned()),
         state: Some(
@@ -162,9 +163,9 @@ fn beat(last: Option<i32>) -> HeartbeatTaskRunRequest {
     HeartbeatTaskRunRequest {
         container_status: last.map(|code| vec![ended(code)]),
         last_heartbeat: last.map(|_| true),
-        nonce: Some(format!("{last:?}")),
+        nonce: Some(format!("{uid} {last:?}")),
         pod_name: Some("p".to_owned()),
-        pod_uid: Some("u".to_owned()),
+        pod_uid: Some(uid.to_owned()),
         ..HeartbeatTaskRunRequest::default()
     }
 }
@@ -191,7 +192,9 @@ impl Played {
         id: &str,
         last: Option<i32>,
     ) -> Result<TaskRunHeartbeat, Problem> {
-        self.service.heartbeat(caller, id, beat(last), None).await
+        self.service
+            .heartbeat(caller, id, beat("u", last), None)
+            .await
     }
 }
 

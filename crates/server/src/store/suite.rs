@@ -507,7 +507,7 @@ async fn tokens_are_found_by_their_hash_and_revoked_once(store: &dyn Store) {
 
 // ---- the same results in all stores ----
 
-fn some_run() -> impl Strategy<Value = (String, u8, Option<String>, Vec<String>, u64, bool)> {
+fn some_run() -> impl Strategy<Value = (String, u8, Option<String>, Vec<String>, u64)> {
     let name = prop::option::of(prop::sample::select(vec!["", "a", "ab", "b", "ä", "%"]));
     let entries = prop::sample::select(vec!["tid:a", "tid:b", "uid:a/alice", "x"]);
     (
@@ -516,9 +516,8 @@ fn some_run() -> impl Strategy<Value = (String, u8, Option<String>, Vec<String>,
         name,
         prop::collection::vec(entries, 0..3),
         0..4_u64,
-        any::<bool>(),
     )
-        .prop_map(|(tenant, state, name, acl, second, gone)| {
+        .prop_map(|(tenant, state, name, acl, second)| {
             let acl = acl.into_iter().map(str::to_owned).collect();
             (
                 tenant.to_owned(),
@@ -526,7 +525,6 @@ fn some_run() -> impl Strategy<Value = (String, u8, Option<String>, Vec<String>,
                 name.map(str::to_owned),
                 acl,
                 second,
-                gone,
             )
         })
 }
@@ -626,7 +624,7 @@ proptest! {
             let (memory, sqlite) = (Memory::default(), Sqlite::open(&dir.path().join("d")).expect("a store"));
             let stores: [&dyn Store; 2] = [&memory, &sqlite];
             for store in stores {
-                for (number, (tenant, state, name, acl, second, _)) in runs.iter().enumerate() {
+                for (number, (tenant, state, name, acl, second)) in runs.iter().enumerate() {
                     let id = format!("trn.{number}");
                     let run = NewRun {
                         facts: Facts {

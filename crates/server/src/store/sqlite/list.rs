@@ -65,10 +65,7 @@ fn listed(row: &Row<'_>) -> rusqlite::Result<Listed> {
         modified_by: row.get(11)?,
         modified: time(row.get(12)?),
         seen: row.get::<_, Option<i64>>(13)?.map(time),
-        status: Status::ALL
-            .into_iter()
-            .find(|known| known.to_string() == status)
-            .unwrap_or(Status::Failed),
+        status: Status::named(&status).unwrap_or(Status::Failed),
         details: row.get(15)?,
     })
 }
@@ -79,6 +76,23 @@ enum Part {
     All,
     Own,
     Shared,
+}
+
+/// The parts of a list that the viewer sees.
+fn parts(query: &Query) -> &'static [Part] {
+    match query.viewer {
+        Viewer::All => &[Part::All],
+        Viewer::Member { .. } => &[Part::Own, Part::Shared],
+    }
+}
+
+/// The statuses to read one by one, because an index has the runs of one status in order, but not
+/// those of several.
+fn statuses(query: &Query) -> Vec<Option<Status>> {
+    match query.filter.statuses.as_slice() {
+        [] => vec![None],
+        statuses => statuses.iter().copied().map(Some).collect(),
+    }
 }
 
 /// A statement under construction.
@@ -108,19 +122,11 @@ impl<'query> Select<'query> {
 
     /// Selects at most `limit` runs after the cursor.
     fn parts(&mut self, cursor: Option<&Cursor>, limit: usize) {
-        let parts: &[Part] = match self.query.viewer {
-            Viewer::All => &[Part::All],
-            Viewer::Member { .. } => &[Part::Own, Part::Shared],
-        };
-        // An index has the runs of one status in order, but not those of several.
-        let statuses: Vec<Option<Status>> = match self.query.filter.statuses.as_slice() {
-            [] => vec![None],
-            statuses => statuses.iter().copied().map(Some).collect(),
-        };
+        let statuses = statuses(self.query);
         // A run is after the cursor if it is after it in one column and equal to it in all columns
         // before that. An index finds each of these alternatives, but not all at once.
         let alternatives = cursor.map_or(1, |_| self.order.len());
-        for part in parts {
+        for part in parts(self.query) {
             for status in &statuses {
                 for alternative in 0..alternatives {
                     if !self.sql.is_empty() {
@@ -259,11 +265,7 @@ fn total(connection: &Connection, query: &Query) -> rusqlite::Result<u64> {
         || filter.search.is_some();
     let mut total = 0;
     if is_filtered {
-        let parts: &[Part] = match query.viewer {
-            Viewer::All => &[Part::All],
-            Viewer::Member { .. } => &[Part::Own, Part::Shared],
-        };
-        for part in parts {
+        for part in parts(query) {
             total += counted(connection, query, *part)?;
         }
         return Ok(total);
@@ -287,12 +289,8 @@ fn total(connection: &Connection, query: &Query) -> rusqlite::Result<u64> {
 }
 
 fn counted(connection: &Connection, query: &Query, part: Part) -> rusqlite::Result<u64> {
-    let statuses: Vec<Option<Status>> = match query.filter.statuses.as_slice() {
-        [] => vec![None],
-        statuses => statuses.iter().copied().map(Some).collect(),
-    };
     let mut total = 0;
-    for status in statuses {
+    for status in statuses(query) {
         let mut select = Select::new(query, false);
         select.sql += "SELECT count(*) FROM (SELECT 1 FROM runs WHERE ";
         select.conditions(part, status);

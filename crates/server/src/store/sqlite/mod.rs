@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
-use self::rows::{micros, of_row, time};
+use self::rows::{micros, time};
 use self::writer::Writer;
 use super::{
     Change, Created, ENTRIES, Entry, Error, Execution, FIRST_ENTRIES, Future, NewRun, Page, Query,
@@ -204,7 +204,6 @@ fn failed<E: std::error::Error + Send + Sync + 'static>(
     }
 }
 
-/// A run with the columns of [`rows::COLUMNS`].
 const BY_ID: &str = "WHERE id = ?1";
 const BY_NUMBER: &str = "WHERE number = ?1";
 
@@ -216,8 +215,8 @@ fn one(
     let doing = failed("reading a run");
     let sql = format!("SELECT {} FROM runs {condition}", rows::COLUMNS);
     let mut statement = connection.prepare_cached(&sql).map_err(doing)?;
-    let found = statement.query_row([value], rows::raw).optional();
-    found.map_err(doing)?.map(of_row).transpose()
+    let found = statement.query_row([value], rows::stored).optional();
+    found.map_err(doing)?.transpose()
 }
 
 fn create_run(connection: &Connection, new: &NewRun) -> Result<Created, Error> {
@@ -450,9 +449,8 @@ impl Store for Sqlite {
                 rows::COLUMNS
             );
             let mut statement = connection.prepare(&sql).map_err(doing)?;
-            let rows = statement.query_map([], rows::raw).map_err(doing)?;
-            rows.map(|row| row.map_err(doing).and_then(of_row))
-                .collect()
+            let rows = statement.query_map([], rows::stored).map_err(doing)?;
+            rows.map(|row| row.map_err(doing)?).collect()
         })
     }
 
@@ -493,9 +491,7 @@ impl Store for Sqlite {
             let mut counts = Status::ALL.map(|status| (status, 0));
             for row in rows {
                 let (status, runs) = row.map_err(doing)?;
-                let of_status = counts
-                    .iter_mut()
-                    .find(|(known, _)| known.to_string() == status);
+                let of_status = counts.iter_mut().find(|(known, _)| known.name() == status);
                 if let Some((_, count)) = of_status {
                     *count = runs.unsigned_abs();
                 }

@@ -5,37 +5,32 @@ use rusqlite::Row;
 
 use super::super::{Error, Facts, StoredRun};
 
-/// The columns of a run with its life, for [`raw`].
+/// The columns of a run with its life, for [`stored`].
 pub(super) const COLUMNS: &str = "number, id, tenant, created_by, name, description, acl, resource_type, resource_size, \
                                   resource_tier, created, modified_by, modified, seen, version, life";
 
-/// A row, before its life is parsed.
-pub(super) struct Raw {
-    run: StoredRunWithoutLife,
-    life: String,
-}
-
-struct StoredRunWithoutLife {
-    number: u64,
-    version: u64,
-    facts: Facts,
-    modified_by: String,
-    modified: Timestamp,
-    seen: Option<Timestamp>,
-}
-
-pub(super) fn raw(row: &Row<'_>) -> rusqlite::Result<Raw> {
-    Ok(Raw {
-        run: StoredRunWithoutLife {
-            number: row.get::<_, i64>(0)?.unsigned_abs(),
-            facts: facts(row)?,
-            modified_by: row.get(11)?,
-            modified: time(row.get(12)?),
-            seen: row.get::<_, Option<i64>>(13)?.map(time),
-            version: row.get::<_, i64>(14)?.unsigned_abs(),
-        },
-        life: row.get(15)?,
-    })
+/// A run. The inner error is about its life.
+pub(super) fn stored(row: &Row<'_>) -> rusqlite::Result<Result<StoredRun, Error>> {
+    let facts = facts(row)?;
+    let life: String = row.get(15)?;
+    let run = match serde_json::from_str(&life) {
+        Ok(run) => run,
+        Err(error) => {
+            return Ok(Err(Error::Unreadable {
+                run: facts.id,
+                source: error.into(),
+            }));
+        }
+    };
+    Ok(Ok(StoredRun {
+        number: row.get::<_, i64>(0)?.unsigned_abs(),
+        version: row.get::<_, i64>(14)?.unsigned_abs(),
+        facts,
+        modified_by: row.get(11)?,
+        modified: time(row.get(12)?),
+        seen: row.get::<_, Option<i64>>(13)?.map(time),
+        run,
+    }))
 }
 
 /// The columns 1 to 10.
@@ -53,25 +48,6 @@ pub(super) fn facts(row: &Row<'_>) -> rusqlite::Result<Facts> {
         resource_tier: row.get(9)?,
         created: time(row.get(10)?),
     })
-}
-
-pub(super) fn of_row(raw: Raw) -> Result<StoredRun, Error> {
-    let Raw { run, life } = raw;
-    match serde_json::from_str(&life) {
-        Ok(life) => Ok(StoredRun {
-            number: run.number,
-            version: run.version,
-            facts: run.facts,
-            modified_by: run.modified_by,
-            modified: run.modified,
-            seen: run.seen,
-            run: life,
-        }),
-        Err(error) => Err(Error::Unreadable {
-            run: run.facts.id,
-            source: error.into(),
-        }),
-    }
 }
 
 /// Joins the entries of an access control list. Each ends with a line feed, because an empty list
