@@ -482,7 +482,7 @@ impl Shared {
 
     /// The request's body, if the operation has one and the body satisfies the contract.
     fn read(&self, head: &Parts, operation: &Operation, raw: &[u8]) -> Result<Value, Problem> {
-        let Some(schema) = operation.schema() else {
+        let Some(schema) = http::schema(operation) else {
             return Ok(Value::Null);
         };
         let mut body = http::body(&head.headers, raw)?;

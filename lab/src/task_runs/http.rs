@@ -6,8 +6,9 @@
 //! have an `ErrorResponse`.
 
 use ::http::request::Parts;
-use ::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use percent_encoding::percent_decode_str;
+use ::http::{HeaderMap, HeaderName, HeaderValue, header};
+use podbeat_server::api::head::{self, NoOperation};
+pub(crate) use podbeat_server::api::head::{Operation, bearer, is_json};
 use podbeat_task_runs::model::{InvalidSort, PageSize, SortOrder};
 use serde_json::{Map, Value, json};
 
@@ -22,24 +23,12 @@ const CLIENT: &str = "lab-client";
 const AGENT: &str = "lab-agent";
 const TENANT: &str = "lab";
 
-/// The operation of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Operation {
-    Create,
-    List,
-    Get(String),
-    Heartbeat(String),
-    Abort(String),
-}
-
-impl Operation {
-    /// The schema of the operation's body, if it has one.
-    pub(crate) fn schema(&self) -> Option<&'static str> {
-        match self {
-            Self::Create => Some("CreateTaskRunRequest"),
-            Self::Heartbeat(_) => Some("HeartbeatTaskRunRequest"),
-            Self::List | Self::Get(_) | Self::Abort(_) => None,
-        }
+/// The schema of the operation's body, if it has one.
+pub(crate) fn schema(operation: &Operation) -> Option<&'static str> {
+    match operation {
+        Operation::Create => Some("CreateTaskRunRequest"),
+        Operation::Heartbeat(_) => Some("HeartbeatTaskRunRequest"),
+        Operation::List | Operation::Get(_) | Operation::Abort(_) => None,
     }
 }
 
@@ -151,128 +140,29 @@ impl From<Refusal> for Problem {
 
 /// The operation of a request. `base` is the path before `/v1`.
 pub(crate) fn route(base: &str, head: &Parts) -> Result<Operation, Problem> {
-    let unknown = || Problem::new(404, "NotFound", "unknown operation");
-    let path = head.uri.path();
-    let rest = path
-        .strip_prefix(base)
-        .and_then(|path| path.strip_prefix("/v1/tasks/runs"))
-        .ok_or_else(unknown)?;
-    let only = |method: Method, allow: &'static str| {
-        if head.method == method {
-            Ok(())
-        } else {
-            Err(Problem {
-                header: Some((header::ALLOW, allow)),
-                ..Problem::new(
-                    405,
-                    "MethodNotAllowed",
-                    format!("method not allowed; use {allow}"),
-                )
-            })
-        }
-    };
-    if rest.is_empty() {
-        return match head.method {
-            Method::GET => Ok(Operation::List),
-            _ => only(Method::POST, "GET, POST").map(|()| Operation::Create),
+    Operation::of(base, &head.method, head.uri.path()).map_err(|error| {
+        let (status, code, header) = match error {
+            NoOperation::Unknown | NoOperation::Empty => (404, "NotFound", None),
+            NoOperation::Method(allow) => (405, "MethodNotAllowed", Some((header::ALLOW, allow))),
+            NoOperation::NotUtf8 => (400, "BadRequest", None),
         };
-    }
-    let rest = rest
-        .strip_prefix('/')
-        .filter(|rest| !rest.contains('/'))
-        .ok_or_else(unknown)?;
-    // An encoded colon belongs to the run id.
-    if let Some(run) = rest.strip_suffix(":heartbeat") {
-        only(Method::POST, "POST")?;
-        return run_id(run).map(Operation::Heartbeat);
-    }
-    if let Some(run) = rest.strip_suffix(":abort") {
-        only(Method::PUT, "PUT")?;
-        return run_id(run).map(Operation::Abort);
-    }
-    only(Method::GET, "GET")?;
-    run_id(rest).map(Operation::Get)
-}
-
-fn run_id(encoded: &str) -> Result<String, Problem> {
-    let id = percent_decode_str(encoded)
-        .decode_utf8()
-        .map_err(|_| Problem::bad_request("the run id is not UTF-8"))?;
-    if id.is_empty() {
-        return Err(Problem::new(404, "NotFound", "the run id is empty"));
-    }
-    Ok(id.into_owned())
-}
-
-/// The bearer token of a request.
-pub(crate) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
-}
-
-/// Checks that the client accepts JSON, the contract's only form of answers (RFC 9110, 12.5.1).
-pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let mut best: Option<(u8, bool)> = None;
-    let mut is_asked = false;
-    for value in headers.get_all(header::ACCEPT) {
-        for range in value.to_str().unwrap_or_default().split(',') {
-            let mut parts = range
-                .split(';')
-                .map(|part| part.trim().to_ascii_lowercase());
-            let precision = match parts.next().unwrap_or_default().as_str() {
-                "" => continue,
-                "application/json" => Some(2),
-                "application/*" => Some(1),
-                "*/*" => Some(0),
-                _ => None,
-            };
-            is_asked = true;
-            let is_refused = parts
-                .filter_map(|part| part.strip_prefix("q=").map(str::parse::<f32>))
-                .any(|quality| quality.is_ok_and(|quality| quality <= 0.0));
-            if let Some(precision) = precision
-                && best.is_none_or(|(other, _)| precision >= other)
-            {
-                best = Some((precision, !is_refused));
-            }
+        Problem {
+            header,
+            ..Problem::new(status, code, error.to_string())
         }
-    }
-    match best {
-        Some((_, true)) => Ok(()),
-        None if !is_asked => Ok(()),
-        Some((_, false)) | None => Err(Problem::new(
+    })
+}
+
+/// Checks that the client accepts JSON.
+pub(crate) fn accepts_json(headers: &HeaderMap) -> Result<(), Problem> {
+    match head::accepts_json(headers) {
+        true => Ok(()),
+        false => Err(Problem::new(
             406,
             "NotAcceptable",
             "answers are application/json, but Accept does not include it",
         )),
     }
-}
-
-/// Whether the body has one of the contract's types: `application/json`, `text/json`,
-/// `application/*+json` (including `application/json-patch+json`, which here is a plain object and
-/// no patch).
-pub(crate) fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else {
-        return false;
-    };
-    let mut parts = value
-        .split(';')
-        .map(|part| part.trim().to_ascii_lowercase());
-    let essence = parts.next().unwrap_or_default();
-    let is_listed = essence == "application/json"
-        || essence == "text/json"
-        || essence
-            .strip_prefix("application/")
-            .and_then(|subtype| subtype.strip_suffix("+json"))
-            .is_some_and(|tree| !tree.is_empty());
-    let is_utf8 = parts
-        .filter_map(|part| {
-            part.strip_prefix("charset=")
-                .map(|set| set.trim_matches('"').to_owned())
-        })
-        .all(|set| set == "utf-8" || set == "us-ascii");
-    is_listed && is_utf8
 }
 
 /// The body as JSON. An absent body is an empty object, because neither a member nor the body is
@@ -378,23 +268,9 @@ fn page_size(text: &str) -> Result<PageSize, Problem> {
     })
 }
 
-/// The parameters of a query string, in the encoding of forms.
+/// The parameters of a query string.
 pub(crate) fn parameters(query: &str) -> Result<Vec<(String, String)>, Problem> {
-    let decode = |text: &str| {
-        let text = text.replace('+', " ");
-        percent_decode_str(&text)
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| Problem::bad_request("the query is not UTF-8"))
-    };
-    query
-        .split('&')
-        .filter(|part| !part.is_empty())
-        .map(|part| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
+    head::parameters(query).map_err(|_| Problem::bad_request("the query is not UTF-8"))
 }
 
 /// The requested run of a valid body. Credentials are removed: the stand-in runs nothing, so it

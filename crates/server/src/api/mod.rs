@@ -1,5 +1,6 @@
 //! The API over HTTP: from a request to an operation, and from its result to a response.
 
+pub mod head;
 mod query;
 mod request;
 mod response;
@@ -16,9 +17,10 @@ use podbeat_task_runs::model::TaskRunSummaryPagedItems;
 use podbeat_task_runs::trace::TraceParent;
 use serde::Serialize;
 
-use self::request::Operation;
+use self::head::Operation;
 use self::response::Failure;
 use crate::service::{Caller, Problem, Service};
+use crate::store::Place;
 
 /// The maximum size of a body, in bytes.
 pub const LARGEST_BODY: usize = 1 << 20;
@@ -53,12 +55,6 @@ impl Api {
         let _ = self.service.set(service);
     }
 
-    /// The service. `None` while it starts.
-    #[must_use]
-    pub fn service(&self) -> Option<&Arc<Service>> {
-        self.service.get()
-    }
-
     /// The routes. One handler has all operations, because axum can't split `{runId}:verb`.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new().fallback(handle).with_state(self)
@@ -69,7 +65,7 @@ impl Api {
         request::accepts_json(&head.headers)?;
         let starting = Problem::unavailable("the service is starting");
         let service = self.service.get().ok_or(starting)?;
-        let token = request::bearer(&head.headers).ok_or(Problem::Unauthorized)?;
+        let token = self::head::bearer(&head.headers).ok_or(Problem::Unauthorized)?;
         let caller = service.caller(token).await?;
         let body = tokio::time::timeout(BODY, to_bytes(body, LARGEST_BODY)).await;
         let body = body.map_err(|_| Failure::slow())?;
@@ -129,8 +125,8 @@ async fn operate(
                 &TaskRunSummaryPagedItems {
                     item_count: i32::try_from(items.len()).ok(),
                     items: Some(items),
-                    first_page_token: has_runs.then(|| token(query::first())),
-                    last_page_token: has_runs.then(|| token(query::last())),
+                    first_page_token: has_runs.then(|| token(Place::First)),
+                    last_page_token: has_runs.then(|| token(Place::Last)),
                     next_page_token: page.has_next.then(|| token(query::after(last))),
                     prev_page_token: page.has_previous.then(|| token(query::before(first))),
                     total_item_count: Some(count(page.total)),

@@ -2,10 +2,10 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use percent_encoding::percent_decode_str;
 use podbeat_task_runs::model::{PageSize, QueryParameter, SortOrder};
 use serde::{Deserialize, Serialize};
 
+use super::head::parameters;
 use super::response::Failure;
 use crate::runs::Status;
 use crate::store::{Cursor, Filter, Place, Query, Viewer};
@@ -68,14 +68,6 @@ impl Asked {
     }
 }
 
-pub(super) fn first() -> Place {
-    Place::First
-}
-
-pub(super) fn last() -> Place {
-    Place::Last
-}
-
 /// The page after a run. After none, the list begins again.
 pub(super) fn after(cursor: Option<Cursor>) -> Place {
     cursor.map_or(Place::First, Place::After)
@@ -97,7 +89,9 @@ pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
             "the parameter {parameter} is given twice"
         ))),
     };
-    for (name, value) in parameters(query)? {
+    let parameters =
+        parameters(query).map_err(|_| Failure::bad_request("the query is not UTF-8"))?;
+    for (name, value) in parameters {
         let values = || {
             value
                 .split(',')
@@ -179,7 +173,7 @@ pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
 }
 
 fn status(word: &str) -> Option<Status> {
-    let wanted = |known: &Status| known.to_string().eq_ignore_ascii_case(word);
+    let wanted = |known: &Status| known.name().eq_ignore_ascii_case(word);
     Status::ALL.into_iter().find(wanted)
 }
 
@@ -193,23 +187,4 @@ fn page_size(text: &str) -> Result<PageSize, Failure> {
             PageSize::MOST
         ))
     })
-}
-
-/// The parameters of a query string, in the encoding of forms.
-fn parameters(query: &str) -> Result<Vec<(String, String)>, Failure> {
-    let decode = |text: &str| {
-        let text = text.replace('+', " ");
-        percent_decode_str(&text)
-            .decode_utf8()
-            .map(std::borrow::Cow::into_owned)
-            .map_err(|_| Failure::bad_request("the query is not UTF-8"))
-    };
-    query
-        .split('&')
-        .filter(|part| !part.is_empty())
-        .map(|part| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            Ok((decode(name)?, decode(value)?))
-        })
-        .collect()
 }

@@ -1,79 +1,43 @@
 //! Which operation a request asks for, and its parts.
 
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use percent_encoding::percent_decode_str;
+use axum::http::{HeaderMap, Method, StatusCode};
 use podbeat_task_runs::model::{CreateTaskRunRequest, HeartbeatTaskRunRequest};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::head::{self, NoOperation, Operation};
 use super::response::Failure;
+use crate::service::Problem;
 
 /// The maximum length of a run's ID, in bytes.
 const LONGEST_ID: usize = 256;
 
-/// The operations of the contract.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Operation {
-    Create,
-    List,
-    Get(String),
-    Heartbeat(String),
-    Abort(String),
-}
-
 /// The operation of a request. `base` is the path before `/v1`.
 pub(super) fn operation(base: &str, method: &Method, path: &str) -> Result<Operation, Failure> {
-    let unknown = || Failure::new(StatusCode::NOT_FOUND, "unknown operation");
-    let rest = path
-        .strip_prefix(base)
-        .and_then(|path| path.strip_prefix("/v1/tasks/runs"))
-        .ok_or_else(unknown)?;
-    let only = |wanted: Method, allowed: &'static str| match *method == wanted {
+    let missing = || Failure::new(StatusCode::NOT_FOUND, Problem::NotFound.to_string());
+    let operation = Operation::of(base, method, path).map_err(|error| match error {
+        NoOperation::Unknown => Failure::new(StatusCode::NOT_FOUND, error.to_string()),
+        NoOperation::Method(allowed) => Failure::method(error.to_string(), allowed),
+        NoOperation::NotUtf8 => Failure::bad_request(error.to_string()),
+        NoOperation::Empty => missing(),
+    })?;
+    let is_long = |id: &str| id.len() > LONGEST_ID;
+    match operation.run().is_some_and(is_long) {
+        true => Err(missing()),
+        false => Ok(operation),
+    }
+}
+
+/// Checks that the client accepts JSON.
+pub(super) fn accepts_json(headers: &HeaderMap) -> Result<(), Failure> {
+    match head::accepts_json(headers) {
         true => Ok(()),
-        false => Err(Failure::method(allowed)),
-    };
-    if rest.is_empty() {
-        return match *method {
-            Method::GET => Ok(Operation::List),
-            _ => only(Method::POST, "GET, POST").map(|()| Operation::Create),
-        };
+        false => Err(Failure::new(
+            StatusCode::NOT_ACCEPTABLE,
+            "answers are application/json, but Accept does not include it",
+        )),
     }
-    let rest = rest
-        .strip_prefix('/')
-        .filter(|rest| !rest.contains('/'))
-        .ok_or_else(unknown)?;
-    // An encoded colon belongs to the ID.
-    if let Some(run) = rest.strip_suffix(":heartbeat") {
-        only(Method::POST, "POST")?;
-        return run_id(run).map(Operation::Heartbeat);
-    }
-    if let Some(run) = rest.strip_suffix(":abort") {
-        only(Method::PUT, "PUT")?;
-        return run_id(run).map(Operation::Abort);
-    }
-    only(Method::GET, "GET")?;
-    run_id(rest).map(Operation::Get)
-}
-
-fn run_id(encoded: &str) -> Result<String, Failure> {
-    let id = percent_decode_str(encoded)
-        .decode_utf8()
-        .map_err(|_| Failure::bad_request("the run ID is not UTF-8"))?;
-    if id.is_empty() || id.len() > LONGEST_ID {
-        return Err(Failure::new(
-            StatusCode::NOT_FOUND,
-            "there is no run with this ID",
-        ));
-    }
-    Ok(id.into_owned())
-}
-
-/// The bearer token of a request.
-pub(super) fn bearer(headers: &HeaderMap) -> Option<&str> {
-    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
-    let (scheme, token) = value.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("Bearer").then(|| token.trim())
 }
 
 /// The value of a header, if there is one.
@@ -94,74 +58,11 @@ pub(super) fn header<'head>(
     }
 }
 
-/// Checks that the client accepts JSON, the contract's only form of answers (RFC 9110, 12.5.1).
-pub(super) fn accepts_json(headers: &HeaderMap) -> Result<(), Failure> {
-    let mut best: Option<(u8, bool)> = None;
-    let mut is_asked = false;
-    for value in headers.get_all(header::ACCEPT) {
-        for range in value.to_str().unwrap_or_default().split(',') {
-            let mut parts = range
-                .split(';')
-                .map(|part| part.trim().to_ascii_lowercase());
-            let precision = match parts.next().unwrap_or_default().as_str() {
-                "" => continue,
-                "application/json" => Some(2),
-                "application/*" => Some(1),
-                "*/*" => Some(0),
-                _ => None,
-            };
-            is_asked = true;
-            let is_refused = parts
-                .filter_map(|part| part.strip_prefix("q=").map(str::parse::<f32>))
-                .any(|quality| quality.is_ok_and(|quality| quality <= 0.0));
-            if let Some(precision) = precision
-                && best.is_none_or(|(other, _)| precision >= other)
-            {
-                best = Some((precision, !is_refused));
-            }
-        }
-    }
-    match best {
-        Some((_, true)) => Ok(()),
-        None if !is_asked => Ok(()),
-        Some((_, false)) | None => Err(Failure::new(
-            StatusCode::NOT_ACCEPTABLE,
-            "answers are application/json, but Accept does not include it",
-        )),
-    }
-}
-
-/// Whether the body has one of the contract's types: `application/json`, `text/json`,
-/// `application/*+json` (including `application/json-patch+json`, which here is a plain object and
-/// no patch).
-fn is_json(headers: &HeaderMap) -> bool {
-    let Some(Ok(value)) = headers.get(header::CONTENT_TYPE).map(HeaderValue::to_str) else {
-        return false;
-    };
-    let mut parts = value
-        .split(';')
-        .map(|part| part.trim().to_ascii_lowercase());
-    let essence = parts.next().unwrap_or_default();
-    let is_listed = essence == "application/json"
-        || essence == "text/json"
-        || essence
-            .strip_prefix("application/")
-            .and_then(|subtype| subtype.strip_suffix("+json"))
-            .is_some_and(|tree| !tree.is_empty());
-    let is_utf8 = parts
-        .filter_map(|part| {
-            part.strip_prefix("charset=")
-                .map(|set| set.trim_matches('"').to_owned())
-        })
-        .all(|set| set == "utf-8" || set == "us-ascii");
-    is_listed && is_utf8
-}
-
 /// The body. An absent one is an empty object, because neither a member nor the body is required.
 fn parsed<T: DeserializeOwned>(headers: &HeaderMap, body: &[u8]) -> Result<T, Failure> {
     let body = match body {
         [] => b"{}",
-        body if is_json(headers) => body,
+        body if head::is_json(headers) => body,
         _ => {
             return Err(Failure::new(
                 StatusCode::UNSUPPORTED_MEDIA_TYPE,

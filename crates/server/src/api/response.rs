@@ -64,13 +64,10 @@ impl Failure {
     }
 
     /// A method that the resource does not have.
-    pub(super) fn method(allowed: &'static str) -> Self {
+    pub(super) fn method(message: String, allowed: &'static str) -> Self {
         Self {
             header: Some(Header::Allow(allowed)),
-            ..Self::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                format!("method not allowed; use {allowed}"),
-            )
+            ..Self::new(StatusCode::METHOD_NOT_ALLOWED, message)
         }
     }
 
