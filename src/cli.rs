@@ -15,12 +15,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::OsStringValueParser;
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 use podbeat_interface::arguments::{Wrong, flag, flags};
+#[cfg(feature = "laptop")]
+use podbeat_interface::command_line::asked;
+use podbeat_interface::command_line::{Exit, refusal, usage, with_exit_codes};
 use podbeat_interface::environment::Flags;
 use podbeat_interface::exit::Ending;
-use podbeat_interface::setting::{Kind, Row};
+use podbeat_interface::setting::Row;
 #[cfg(feature = "laptop")]
 use podbeat_laptop::cli::{explain, observe, runs};
 
@@ -108,15 +110,6 @@ impl Cli {
     }
 }
 
-/// Why there is no command to run: the user asked for help, or the command line is invalid.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Exit {
-    /// The text to print.
-    pub text: String,
-    /// `None` for help and version, which are successful and go to standard output.
-    pub failure: Option<Ending>,
-}
-
 const PODBEAT: &str = "podbeat";
 
 /// The command that runs if none is named.
@@ -142,7 +135,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
     }
     let matches = command()
         .try_get_matches_from(&arguments)
-        .map_err(|error| refusal(&error, &arguments))?;
+        .map_err(|error| refused(&error, &arguments))?;
     match matches.subcommand() {
         Some((DEFAULT_COMMAND, agent)) => Ok(Cli::Agent(flags(agent, SETTINGS))),
         Some((EXEC, exec)) => Ok(match exec.get_one::<PathBuf>(INSTALL) {
@@ -168,7 +161,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
         #[cfg(feature = "laptop")]
         Some((observe::OBSERVE, matches)) => match observe::parse(matches) {
             Ok((flags, invocation)) => Ok(Cli::Observe { flags, invocation }),
-            Err(problem) => Err(usage(&problem, &asked(&arguments))),
+            Err(problem) => Err(usage(&problem, &asked(&arguments, &command()))),
         },
         #[cfg(feature = "laptop")]
         Some((runs::RUNS, matches)) => match runs::parse(matches) {
@@ -176,7 +169,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, Exit>
                 flags,
                 invocation: Box::new(invocation),
             }),
-            Err(problem) => Err(usage(&problem, &asked(&arguments))),
+            Err(problem) => Err(usage(&problem, &asked(&arguments, &command()))),
         },
         #[cfg(feature = "laptop")]
         Some((explain::EXPLAIN, matches)) => Ok(Cli::Explain(explain::parse(matches))),
@@ -222,7 +215,13 @@ pub fn command() -> Command {
         .subcommand(explain::command())
         .subcommands(manual::commands())
         .subcommand(version::command());
-    with_exit_codes(command, PODBEAT)
+    with_exit_codes(command, PODBEAT, endings::endings).mut_subcommands(|below| {
+        if below.get_name() != EXEC {
+            return below;
+        }
+        let codes = below.get_after_help().map(ToString::to_string);
+        below.after_help(codes.unwrap_or_default() + EXEC_ENDINGS)
+    })
 }
 
 fn agent() -> Command {
@@ -271,28 +270,6 @@ fn exec() -> Command {
         )
 }
 
-/// Appends the exit codes to the help text of a command and of its subcommands.
-fn with_exit_codes(command: Command, called: &str) -> Command {
-    let mut after = command
-        .get_after_help()
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let endings = endings::endings(called);
-    if !endings.is_empty() {
-        after += "\n\nExit codes:";
-        for (ending, meaning) in endings {
-            after += &format!("\n  {:<4}{meaning}", ending.code());
-        }
-    }
-    if command.get_name() == EXEC {
-        after += EXEC_ENDINGS;
-    }
-    command.after_help(after).mut_subcommands(|below| {
-        let called = format!("{called} {}", below.get_name());
-        with_exit_codes(below, &called)
-    })
-}
-
 /// Adds the settings that choose a profile, in the build for a laptop.
 #[cfg_attr(
     not(feature = "laptop"),
@@ -314,6 +291,15 @@ fn names_no_command(first: Option<&OsString>) -> bool {
     }
 }
 
+fn refused(error: &clap::Error, arguments: &[OsString]) -> Exit {
+    #[cfg(not(feature = "laptop"))]
+    if is_for_a_laptop(error) {
+        const PROBLEM: &str = "this build lacks that command, because it contains only what a pod needs; use the build for a laptop (see the README)";
+        return usage(PROBLEM, PODBEAT);
+    }
+    refusal(error, arguments, &command(), SETTINGS, wrong)
+}
+
 /// The error text of podbeat's own validation, which never repeats the value.
 fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let problem = error.downcast_ref::<Wrong>().map(ToString::to_string);
@@ -325,143 +311,9 @@ fn wrong(error: &(dyn std::error::Error + 'static)) -> Option<String> {
 /// Whether the user asked for a command that this build does not contain.
 #[cfg(not(feature = "laptop"))]
 fn is_for_a_laptop(error: &clap::Error) -> bool {
+    use clap::error::{ContextKind, ContextValue};
     let asked = error.get(ContextKind::InvalidSubcommand);
     matches!(asked, Some(ContextValue::String(asked)) if matches!(asked.as_str(), "observe" | "runs" | "explain" | "completion" | "man" | "version"))
-}
-
-/// The command that the arguments name, with its subcommands, as a user types it.
-fn asked(arguments: &[OsString]) -> String {
-    let (mut command, mut typed) = (&command(), "podbeat".to_owned());
-    for word in arguments.iter().skip(1) {
-        let named = word.to_str().and_then(|word| command.find_subcommand(word));
-        let Some(named) = named else { continue };
-        typed = format!("{typed} {}", named.get_name());
-        command = named;
-    }
-    typed
-}
-
-fn usage(problem: &str, asked: &str) -> Exit {
-    Exit {
-        text: format!("podbeat: {problem}; see {asked} --help\n"),
-        failure: Some(Ending::Usage),
-    }
-}
-
-fn refusal(error: &clap::Error, arguments: &[OsString]) -> Exit {
-    let asked = &asked(arguments);
-    let is_help = match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => Some(None),
-        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => Some(Some(Ending::Usage)),
-        _ => None,
-    };
-    if let Some(failure) = is_help {
-        return Exit {
-            text: error.render().to_string(),
-            failure,
-        };
-    }
-    // Repeat only the names of flags and arguments, never a value.
-    let named = match error.get(ContextKind::InvalidArg) {
-        Some(ContextValue::String(named)) if named.starts_with("--") => {
-            named.split([' ', '=']).next()
-        }
-        Some(ContextValue::String(named)) if named.starts_with('<') => Some(named.as_str()),
-        _ => None,
-    };
-    let strings = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => text.clone(),
-        Some(ContextValue::Strings(texts)) => texts.join(", "),
-        _ => String::new(),
-    };
-    let problem = match (error.kind(), named) {
-        (ErrorKind::UnknownArgument, _) => {
-            match unknown_flag(&strings(ContextKind::InvalidArg), arguments) {
-                Some(flag) => match strings(ContextKind::SuggestedArg).as_str() {
-                    "" => format!("unknown flag {flag}"),
-                    similar => format!("unknown flag {flag}; did you mean {similar}?"),
-                },
-                None => "unexpected argument (not shown: it may be a secret)".to_owned(),
-            }
-        }
-        #[cfg(not(feature = "laptop"))]
-        (ErrorKind::InvalidSubcommand, _) if is_for_a_laptop(error) => {
-            "this build lacks that command, because it contains only what a pod needs; use the build for a laptop (see the README)"
-                .to_owned()
-        }
-        (ErrorKind::InvalidSubcommand, _) => match strings(ContextKind::SuggestedSubcommand).as_str() {
-            "" => "unknown command".to_owned(),
-            similar => format!("unknown command; did you mean {similar}?"),
-        },
-        (ErrorKind::MissingRequiredArgument, _) => match strings(ContextKind::InvalidArg).as_str() {
-            // Clap names the positional argument as the usage shows it.
-            "" | "<CMD>..." => "missing: the command to run, after --".to_owned(),
-            missing => format!("missing: {missing}"),
-        },
-        (ErrorKind::InvalidValue, Some(named)) => match strings(ContextKind::ValidValue).as_str() {
-            "" => format!("{named}: missing value"),
-            valid => format!("{named}: must be one of {valid}"),
-        },
-        // Clap's own message would repeat the value.
-        (ErrorKind::ValueValidation, Some(named)) => {
-            let problem = std::error::Error::source(error).and_then(wrong);
-            format!("{named}: {}", problem.unwrap_or_else(|| "invalid value".to_owned()))
-        }
-        (ErrorKind::ArgumentConflict, Some(named)) => match strings(ContextKind::PriorArg).as_str() {
-            "" => format!("{named} is not allowed here"),
-            other => format!("{named} cannot be used with {other}"),
-        },
-        (_, Some(named)) => format!("{named}: {}", error.kind()),
-        (_, None) => error.kind().to_string(),
-    };
-    usage(&problem, asked)
-}
-
-/// Returns the name of an unknown flag, without a value. Returns `None` if the text may be a value:
-/// it comes after `--` or after a flag that takes a secret, or no flag can have such a name.
-fn unknown_flag(typed: &str, arguments: &[OsString]) -> Option<String> {
-    /// Longer than any flag, but shorter than most tokens.
-    const LONGEST: usize = 32;
-    let is_letter = |letter: char| letter.is_ascii_alphanumeric() || matches!(letter, '-' | '_');
-    let flag: String = match typed.strip_prefix("--") {
-        Some(long) => {
-            let name = long.split('=').next().unwrap_or_default();
-            let is_name = name.len() <= LONGEST
-                && name.starts_with(|first: char| first.is_ascii_alphabetic())
-                && name.chars().all(is_letter);
-            is_name.then(|| format!("--{name}"))?
-        }
-        // The text after the first letter may be a value.
-        None => {
-            let letter = typed.strip_prefix('-')?.chars().next()?;
-            letter
-                .is_ascii_alphanumeric()
-                .then(|| format!("-{letter}"))?
-        }
-    };
-    let mut before: &str = "";
-    for argument in arguments.iter().skip(1) {
-        let argument = argument.to_str().unwrap_or_default();
-        if argument == "--" {
-            return None;
-        }
-        let is_it = match argument.strip_prefix("--") {
-            Some(_) => argument.split('=').next() == Some(&flag),
-            None => flag.strip_prefix('-').is_some_and(|letter| {
-                argument
-                    .strip_prefix('-')
-                    .is_some_and(|letters| letters.contains(letter))
-            }),
-        };
-        if is_it {
-            let wants_secret = SETTINGS.iter().any(|setting| {
-                setting.kind == Kind::Secret && before.strip_prefix("--") == Some(setting.flag)
-            });
-            return (!wants_secret).then_some(flag);
-        }
-        before = argument;
-    }
-    None
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ use podbeat_files::trimmed;
 use podbeat_heartbeat::marker::ContainerName;
 use podbeat_heartbeat::report::Report;
 use podbeat_interface::environment::{Environment, Flags};
+use podbeat_interface::log::LogConfig;
 use podbeat_interface::nonce::NonceSource;
-pub use podbeat_interface::parse::LogFormat;
 use podbeat_interface::parse::printable;
 use podbeat_interface::reader::{Errors, Fault, Reader};
 use podbeat_interface::reporting::Reporting;
@@ -25,7 +25,6 @@ use podbeat_interface::unknown::Unknown;
 use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::trace::{self, TraceParent};
-use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::indexed;
 
@@ -111,13 +110,8 @@ pub struct Config {
     pub listen: Option<SocketAddr>,
     /// The time over which reconnects to the Kubernetes API are spread: at most 10 min.
     pub reconnect_spread: Duration,
-    /// The events to log.
-    pub log: Targets,
-    /// The format of log lines.
-    pub log_format: LogFormat,
-    /// Whether output on a terminal may have colors: not if `NO_COLOR` is set
-    /// (<https://no-color.org>).
-    pub colours: bool,
+    /// The log.
+    pub log: LogConfig,
     /// The trace of the heartbeats.
     pub trace: Trace,
     /// Whether podbeat logs heartbeats instead of sending them.
@@ -215,7 +209,6 @@ impl Config {
         let token = read.token(dry_run);
         let (client_cert_file, client_key_file) = read.identity();
         let kubernetes = read.kubernetes(host);
-        let log_format = read.optional(&setting::LOG_FORMAT);
         Self {
             // Empty only if missing or malformed, and then there is a fault.
             task_run_id: task_run_id.unwrap_or_default(),
@@ -237,13 +230,7 @@ impl Config {
             renewed_token_file: read.optional(&setting::RENEWED_TOKEN_FILE),
             listen: read.optional(&setting::LISTEN),
             reconnect_spread: read.get(&setting::RECONNECT_SPREAD),
-            log: log(read),
-            log_format: log_format.unwrap_or(if in_pod {
-                LogFormat::Json
-            } else {
-                LogFormat::Text
-            }),
-            colours: read.terminal().colours,
+            log: LogConfig::read(read, in_pod),
             trace: trace(read.optional(&setting::TRACEPARENT)),
             dry_run,
             kubernetes,
@@ -398,54 +385,13 @@ fn run_id(text: &str, index: Option<u32>) -> Result<String, String> {
     printable(&id)
 }
 
-fn log(read: &mut Reader<'_, impl Environment>) -> Targets {
-    read.optional_with(&setting::LOG, |text| log_filter(&text))
-        .unwrap_or_else(|| log_filter(setting::LOG.default_text()).unwrap_or_default())
-}
-
-/// Levels and target=level pairs.
-fn log_filter(text: &str) -> Result<Targets, String> {
-    let mut filter = Targets::new();
-    for directive in text.split(',') {
-        filter = match log_directive(directive.trim()) {
-            Some((Some(target), level)) => filter.with_target(target, level),
-            Some((None, level)) => filter.with_default(level),
-            None => {
-                let levels = LEVELS.join(", ");
-                return Err(format!(
-                    "must be a level ({levels}), or comma-separated target=level pairs"
-                ));
-            }
-        };
-    }
-    Ok(filter)
-}
-
-/// The library's own parser treats a word that is not a level as a target, which silences
-/// everything else. It treats an empty word as `error`.
-fn log_directive(text: &str) -> Option<(Option<&str>, LevelFilter)> {
-    let (target, level) = match text.rsplit_once('=') {
-        Some((target, level)) => (Some(target), level),
-        None => (None, text),
-    };
-    let is_of_target = |byte: u8| byte.is_ascii_alphanumeric() || b"_:.-".contains(&byte);
-    let is_target = |target: &str| !target.is_empty() && target.bytes().all(is_of_target);
-    let is_level = LEVELS.iter().any(|known| level.eq_ignore_ascii_case(known));
-    if !is_level || !target.is_none_or(is_target) {
-        return None;
-    }
-    Some((target, level.parse().ok()?))
-}
-
-/// The levels of `PODBEAT_LOG`, in lower or upper case.
-const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
     use std::ffi::OsString;
 
     use podbeat_http_client::route::Proxies;
+    use podbeat_interface::parse::LogFormat;
     use podbeat_interface::setting::secs;
 
     use super::*;
@@ -500,7 +446,7 @@ mod tests {
             default("PODBEAT_CONTAINER_NAME")
         );
         assert_eq!(config.reporting.report, Report::Task);
-        assert_eq!(config.log_format, LogFormat::Text);
+        assert_eq!(config.log.format, LogFormat::Text);
         assert_eq!(
             config.kubernetes,
             Access::Kubeconfig {
@@ -680,7 +626,7 @@ mod tests {
             ("warn, podbeat::agent=Debug", "podbeat::agent=debug,warn"),
             ("hyper-util=trace", "hyper-util=trace"),
         ] {
-            let filter = with(&[("PODBEAT_LOG", text)]).expect(text).log;
+            let filter = with(&[("PODBEAT_LOG", text)]).expect(text).log.filter;
             assert_eq!(filter.to_string(), shown, "{text}");
         }
         // The library accepts each of these.
@@ -752,7 +698,7 @@ mod tests {
 
     #[test]
     fn no_color_is_any_text_but_an_empty_one() {
-        let colours = |text: &str| with(&[("NO_COLOR", text)]).expect("right").colours;
+        let colours = |text: &str| with(&[("NO_COLOR", text)]).expect("right").log.colours;
         assert_eq!(
             [colours(""), colours("1"), colours("0")],
             [true, false, false]
@@ -833,7 +779,7 @@ mod tests {
                 proxies: Proxies::default(),
             }
         );
-        assert_eq!(config.log_format, LogFormat::Json);
+        assert_eq!(config.log.format, LogFormat::Json);
         let named = with(&[&pod[..], &[("KUBECONFIG", "/k")]].concat()).expect("enough");
         assert_eq!(
             named.kubernetes,

@@ -14,4 +14,3 @@ pub mod indexed;
 pub mod journal;
 pub mod reap;
 pub mod telemetry;
-pub mod undumpable;

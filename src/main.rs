@@ -13,11 +13,13 @@ use futures_util::StreamExt;
 use podbeat::cli::endings;
 use podbeat::cli::{self, Cli};
 use podbeat::config::{Config, ExecConfig, Partial, ReapConfig};
-use podbeat::{agent, check, exec, reap, telemetry, undumpable};
+use podbeat::{agent, check, exec, reap};
 use podbeat_interface::environment::{Flags, ProcessEnvironment};
 use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_interface::log;
 use podbeat_interface::reader::Errors;
 use podbeat_interface::terminal::Inert;
+use podbeat_interface::undumpable;
 use podbeat_interface::unknown::Unknown;
 #[cfg(feature = "laptop")]
 use podbeat_laptop::observe::Ended;
@@ -104,7 +106,7 @@ fn run_agent(flags: &Flags) -> Ending {
             Ok(config) => config,
             Err(errors) => return invalid(&errors),
         };
-        if let Err(error) = telemetry::log::install(&config) {
+        if let Err(error) = log::install(&config.log) {
             return failed(Ending::Internal, &error);
         }
         // Spawn a task, although there is only one thread. A wakeup of the runtime's outermost

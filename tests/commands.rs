@@ -5,7 +5,8 @@ use std::ffi::OsString;
 use std::fmt::Write;
 
 use clap::Command;
-use podbeat::cli::{Exit, command, parse};
+use podbeat::cli::{command, parse};
+use podbeat_interface::command_line::Exit;
 
 use crate::harness::repository::is_up_to_date;
 

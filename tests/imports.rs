@@ -114,7 +114,7 @@ const RULES: &[Rule] = &[
         but_not: &[
             "src/main.rs",
             "src/laptop.rs",
-            "src/telemetry/log.rs",
+            "crates/interface/src/log.rs",
             "src/exec/mod.rs",
         ],
         forbidden: &["io::stdout", "io::stderr"],

@@ -18,7 +18,7 @@ use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 use podbeat_task_runs::trace::{TraceId, TraceParent};
 use tracing::debug;
 
-use crate::config::{Config, LogFormat, Trace};
+use crate::config::{Config, Trace};
 use podbeat_interface::messages::{Beat, Cut, Message, Seconds, Settings, Text};
 
 /// The length limit, in characters, for foreign text in a log line, such as a termination message
@@ -110,11 +110,8 @@ impl Report {
                 listen: config.listen,
                 max_status_age: &humantime::format_duration(config.reporting.max_status_age),
                 reconnect_spread: &humantime::format_duration(config.reconnect_spread),
-                log: &config.log,
-                log_format: match config.log_format {
-                    LogFormat::Json => "json",
-                    LogFormat::Text => "text",
-                },
+                log: &config.log.filter,
+                log_format: config.log.format.name(),
                 traceparent: traceparent.as_ref().map(|trace| trace as Text<'_>),
                 dry_run: config.dry_run,
                 kubernetes_api: kubernetes_api.as_deref(),

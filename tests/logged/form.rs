@@ -3,7 +3,6 @@
 use std::process::{Command, Stdio};
 
 use podbeat::config::Config;
-use podbeat::telemetry;
 use podbeat_interface::environment::Flags;
 use podbeat_lab::pod::{Pod, Sidecar, terminated};
 use podbeat_lab::world::World;
@@ -132,7 +131,7 @@ fn panics_if_asked_to() {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .into();
     let config = Config::load(&Flags::default(), &settings).expect("right");
-    telemetry::log::install(&config).expect("the first log of this process");
+    podbeat_interface::log::install(&config.log).expect("the first log of this process");
     panic!("two\nlines");
 }
 

@@ -2,7 +2,8 @@
 
 use std::ffi::OsString;
 
-use podbeat::cli::{Cli, Exit};
+use podbeat::cli::Cli;
+use podbeat_interface::command_line::Exit;
 use podbeat_interface::environment::Flags;
 use podbeat_interface::exit::Ending;
 use podbeat_laptop::observe::command::{Format, Invocation, Record};

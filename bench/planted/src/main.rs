@@ -8,8 +8,8 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use podbeat::agent;
 use podbeat::config::Config;
-use podbeat::{agent, telemetry};
 use podbeat_heartbeat::machine::{Attempt, Note};
 use podbeat_interface::environment::{Flags, ProcessEnvironment};
 use podbeat_interface::exit::with_causes;
@@ -66,7 +66,7 @@ async fn live(flaw: &str) -> ExitCode {
         Ok(config) => config,
         Err(error) => return failed(&with_causes(&error), ExitCode::from(64)),
     };
-    if let Err(error) = telemetry::log::install(&config) {
+    if let Err(error) = podbeat_interface::log::install(&config.log) {
         return failed(&with_causes(&error), ExitCode::FAILURE);
     }
     let ended = match flaw {

@@ -5,8 +5,10 @@
 
 pub mod arguments;
 pub mod clock;
+pub mod command_line;
 pub mod environment;
 pub mod exit;
+pub mod log;
 pub mod messages;
 pub mod nearest;
 pub mod nonce;
@@ -16,4 +18,5 @@ pub mod reporting;
 pub mod service;
 pub mod setting;
 pub mod terminal;
+pub mod undumpable;
 pub mod unknown;

@@ -22,7 +22,25 @@ pub enum LogFormat {
     Text,
 }
 
-pub(crate) fn path(value: OsString) -> Result<PathBuf, &'static str> {
+impl LogFormat {
+    /// All formats.
+    pub const ALL: [Self; 2] = [Self::Json, Self::Text];
+
+    /// The format's name, as in the setting.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+}
+
+/// A path.
+///
+/// # Errors
+/// Never.
+pub fn path(value: OsString) -> Result<PathBuf, &'static str> {
     Ok(value.into())
 }
 
@@ -34,7 +52,10 @@ pub(crate) fn utf8(value: OsString) -> Result<String, &'static str> {
 pub(crate) const NOT_UTF8: &str = "not valid UTF-8";
 
 /// Any text. The code that reads the setting checks more.
-pub(crate) fn text(text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// Never.
+pub fn text(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
@@ -50,7 +71,11 @@ pub(crate) fn port(text: &str) -> Result<u16, String> {
     parsed(text, "must be a port number")
 }
 
-pub(crate) fn address(text: &str) -> Result<SocketAddr, String> {
+/// An IP address and a port.
+///
+/// # Errors
+/// The text is not one.
+pub fn address(text: &str) -> Result<SocketAddr, String> {
     parsed(
         text,
         "must be an address and port, such as 0.0.0.0:9808 or [::]:9808",
@@ -91,11 +116,9 @@ pub(crate) fn report(text: &str) -> Result<Report, String> {
 }
 
 pub(crate) fn log_format(text: &str) -> Result<LogFormat, String> {
-    match text {
-        "json" => Ok(LogFormat::Json),
-        "text" => Ok(LogFormat::Text),
-        _ => Err("must be json or text".to_owned()),
-    }
+    let wanted = |format: &LogFormat| format.name() == text;
+    let found = LogFormat::ALL.into_iter().find(wanted);
+    found.ok_or_else(|| "must be json or text".to_owned())
 }
 
 pub(crate) fn header_text(text: &str) -> Result<Secret, String> {

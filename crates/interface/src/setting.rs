@@ -12,7 +12,7 @@ use podbeat_heartbeat::report::Report;
 use podbeat_kubernetes::watch::SPREAD;
 use podbeat_task_runs::Secret;
 
-use self::Parse::{Raw, Text, Within};
+pub use self::Parse::{Raw, Text, Within};
 use crate::parse::{self, LogFormat};
 
 /// A setting with a value of type `T`. `D` is `T` if the default is a value. It is `()` if the
@@ -27,7 +27,7 @@ pub struct Setting<T: 'static, D: 'static = ()> {
 
 /// How a value is read.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Parse<T> {
+pub enum Parse<T> {
     /// Unchanged.
     Raw(fn(OsString) -> Result<T, &'static str>),
     /// As a text without surrounding white space.
@@ -38,10 +38,11 @@ pub(crate) enum Parse<T> {
 
 /// The shortest and the longest duration.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    pub(crate) least: Duration,
-    /// [`Duration::MAX`] for no bound.
-    pub(crate) most: Duration,
+pub struct Bounds {
+    /// The shortest.
+    pub least: Duration,
+    /// The longest. [`Duration::MAX`] for no bound.
+    pub most: Duration,
 }
 
 /// A setting as users see it, whatever its type.
@@ -133,12 +134,15 @@ impl<T> Setting<T, &'static str> {
     }
 }
 
-/// The parts that each definition in `settings!` has.
-#[derive(Clone, Copy)]
-struct Names {
-    variable: &'static str,
-    flag: &'static str,
-    meaning: &'static str,
+/// The parts that each definition in [`settings!`](crate::settings) has.
+#[derive(Clone, Copy, Debug)]
+pub struct Names {
+    /// The environment variable.
+    pub variable: &'static str,
+    /// The flag, without its dashes. Empty if there is none.
+    pub flag: &'static str,
+    /// The documentation for users.
+    pub meaning: &'static str,
 }
 
 const fn new<T, D>(
@@ -166,31 +170,45 @@ const fn new<T, D>(
 }
 
 /// A setting whose default is only described.
-const fn setting<T>(names: Names, words: &'static str, parse: Parse<T>) -> Setting<T> {
+#[must_use]
+pub const fn setting<T>(names: Names, words: &'static str, parse: Parse<T>) -> Setting<T> {
     new(names, Kind::Value, (), Shown::Text(words), parse)
 }
 
-const fn path(names: Names, words: &'static str) -> Setting<PathBuf> {
+/// A setting with a path, whose default is only described.
+#[must_use]
+pub const fn path(names: Names, words: &'static str) -> Setting<PathBuf> {
     setting(names, words, Raw(parse::path))
 }
 
-const fn secret(names: Names, words: &'static str, parse: Parse<Secret>) -> Setting<Secret> {
+/// A setting whose value is never shown.
+#[must_use]
+pub const fn secret(names: Names, words: &'static str, parse: Parse<Secret>) -> Setting<Secret> {
     new(names, Kind::Secret, (), Shown::Text(words), parse)
 }
 
-const fn switch(names: Names) -> Setting<bool, bool> {
+/// A setting that is `false` by default, and whose flag has no value.
+#[must_use]
+pub const fn switch(names: Names) -> Setting<bool, bool> {
     let shown = Shown::Text("false");
     new(names, Kind::Switch, false, shown, Text(parse::boolean))
 }
 
-const fn duration(names: Names, default: Duration, bounds: Bounds) -> Setting<Duration, Duration> {
+/// A setting with a duration.
+#[must_use]
+pub const fn duration(
+    names: Names,
+    default: Duration,
+    bounds: Bounds,
+) -> Setting<Duration, Duration> {
     let shown = Shown::Duration(default);
     let parse = Within(bounds, parse::duration);
     new(names, Kind::Value, default, shown, parse)
 }
 
 /// A setting whose default is a value. `words` is its form for users.
-const fn valued<T, D>(
+#[must_use]
+pub const fn valued<T, D>(
     names: Names,
     default: D,
     words: &'static str,
@@ -199,7 +217,9 @@ const fn valued<T, D>(
     new(names, Kind::Value, default, Shown::Text(words), parse)
 }
 
-const fn bounds(least: Duration, most: Duration) -> Bounds {
+/// Bounds of a duration.
+#[must_use]
+pub const fn bounds(least: Duration, most: Duration) -> Bounds {
     Bounds { least, most }
 }
 
@@ -209,6 +229,8 @@ const INFO: &str = "info";
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Defines settings and their table. The comment of each setting is its documentation for users.
+/// The constructor after the `=`, such as [`setting`](setting::setting), must be in scope.
+#[macro_export]
 macro_rules! settings {
     ($(#[$doc:meta])* $table:ident: $(
         $(#[doc = $meaning:literal])+
@@ -217,7 +239,7 @@ macro_rules! settings {
         $(
             #[doc = concat!("`", $variable, "`.")]
             pub static $name: $type = {
-                let names = Names {
+                let names = $crate::setting::Names {
                     variable: $variable,
                     flag: $flag,
                     meaning: concat!($($meaning),+),
@@ -227,7 +249,7 @@ macro_rules! settings {
         )+
 
         $(#[$doc])*
-        pub static $table: &[Row] = &[$($name.row),+];
+        pub static $table: &[$crate::setting::Row] = &[$($name.row),+];
     };
 }
 

@@ -1,4 +1,4 @@
-//! Environment variables that look like settings of podbeat, but are not.
+//! Environment variables that look like settings, but are not.
 
 use std::fmt;
 
@@ -6,8 +6,11 @@ use crate::environment::Environment;
 use crate::nearest::nearest;
 use crate::setting::{OTHERS, Row, SETTINGS};
 
-/// The prefix of variables that only podbeat reads.
+/// The prefix of variables that only podbeat and podbeat-server read.
 const PREFIX: &str = "PODBEAT_";
+
+/// The prefix of variables that only podbeat-server reads.
+pub const SERVER_PREFIX: &str = "PODBEAT_SERVER_";
 
 /// The maximum number of variables that are named.
 const NAMED: usize = 5;
@@ -15,22 +18,45 @@ const NAMED: usize = 5;
 /// The maximum length of a name, in characters. The longest setting has half of it.
 const LONGEST: usize = 64;
 
-/// Environment variables with podbeat's prefix that are not settings. `Display` names the first
+/// Environment variables with the prefix of settings that are not settings. `Display` names the first
 /// ones, without their values, each with the setting that the user probably meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unknown {
-    variables: Vec<String>,
+    variables: Vec<Variable>,
     more: usize,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Variable {
+    name: String,
+    /// The setting that the user probably meant.
+    meant: Option<&'static str>,
+}
+
 impl Unknown {
-    /// Finds them. `None` if there are none.
-    ///
+    /// Finds those with podbeat's prefix, except podbeat-server's. `None` if there are none.
+    #[must_use]
+    pub fn load(environment: &impl Environment) -> Option<Self> {
+        let is_own = |name: &str| name.starts_with(PREFIX) && !name.starts_with(SERVER_PREFIX);
+        Self::among(environment, is_own, &[SETTINGS, OTHERS])
+    }
+
+    /// Finds those with podbeat-server's prefix that are not among `settings`. `None` if there are
+    /// none.
+    #[must_use]
+    pub fn of_server(environment: &impl Environment, settings: &'static [Row]) -> Option<Self> {
+        let is_own = |name: &str| name.starts_with(SERVER_PREFIX);
+        Self::among(environment, is_own, &[settings])
+    }
+
     /// Skips the variables that the kubelet sets for a Service of the namespace with a name such as
     /// `podbeat`
     /// (<https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables>).
-    #[must_use]
-    pub fn load(environment: &impl Environment) -> Option<Self> {
+    fn among(
+        environment: &impl Environment,
+        is_own: impl Fn(&str) -> bool,
+        tables: &[&'static [Row]],
+    ) -> Option<Self> {
         let names = environment.names();
         let names: Vec<_> = names.iter().map(|name| name.to_string_lossy()).collect();
         let services = names
@@ -38,22 +64,25 @@ impl Unknown {
             .filter_map(|name| name.strip_suffix("_SERVICE_HOST"));
         let mut unknown = Self::default();
         for name in &names {
-            let is_known = !name.starts_with(PREFIX)
-                || is_setting(name)
+            let is_known = !is_own(name)
+                || settings(tables).any(|row| row.variable == name)
                 || services.clone().any(|service| is_of(service, name));
             if !is_known {
-                unknown.add(name);
+                unknown.add(Variable {
+                    name: name.to_string(),
+                    meant: meant(name, tables),
+                });
             }
         }
         (!unknown.variables.is_empty()).then_some(unknown)
     }
 
     /// Keeps the first names of the alphabet.
-    fn add(&mut self, name: &str) {
+    fn add(&mut self, variable: Variable) {
         let at = self
             .variables
-            .partition_point(|other| other.as_str() < name);
-        self.variables.insert(at, name.to_owned());
+            .partition_point(|other| other.name < variable.name);
+        self.variables.insert(at, variable);
         if self.variables.len() > NAMED {
             self.variables.pop();
             self.more += 1;
@@ -65,14 +94,14 @@ impl fmt::Display for Unknown {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, variable) in self.variables.iter().enumerate() {
             let comma = if index == 0 { "" } else { ", " };
-            let shown: String = variable.chars().take(LONGEST).collect();
-            let cut = if shown.len() < variable.len() {
+            let shown: String = variable.name.chars().take(LONGEST).collect();
+            let cut = if shown.len() < variable.name.len() {
                 "…"
             } else {
                 ""
             };
             write!(f, "{comma}{shown}{cut}")?;
-            if let Some(meant) = meant(variable) {
+            if let Some(meant) = variable.meant {
                 write!(f, " (did you mean {meant}?)")?;
             }
         }
@@ -83,23 +112,25 @@ impl fmt::Display for Unknown {
     }
 }
 
-fn settings() -> impl Iterator<Item = &'static Row> {
-    SETTINGS.iter().chain(OTHERS)
-}
-
-fn is_setting(name: &str) -> bool {
-    settings().any(|row| row.variable == name)
+fn settings(tables: &[&'static [Row]]) -> impl Iterator<Item = &'static Row> {
+    tables.iter().copied().flatten()
 }
 
 /// The variable of the most similar setting. The prefix does not count: it would make short names
 /// similar to each other. Some settings do not have it.
-fn meant(unknown: &str) -> Option<&'static str> {
-    let rest = |name: &'static str| name.strip_prefix(PREFIX).unwrap_or(name);
-    let rests: Vec<&str> = settings().map(|row| rest(row.variable)).collect();
-    let near = nearest(unknown.strip_prefix(PREFIX)?, &rests)?;
-    settings()
+fn meant(unknown: &str, tables: &[&'static [Row]]) -> Option<&'static str> {
+    let rest = |name: &'static str| rest_of(name).unwrap_or(name);
+    let rests: Vec<&str> = settings(tables).map(|row| rest(row.variable)).collect();
+    let near = nearest(rest_of(unknown)?, &rests)?;
+    settings(tables)
         .map(|row| row.variable)
         .find(|variable| rest(variable) == near)
+}
+
+/// The part of a name after its prefix.
+fn rest_of(name: &str) -> Option<&str> {
+    let of_server = name.strip_prefix(SERVER_PREFIX);
+    of_server.or_else(|| name.strip_prefix(PREFIX))
 }
 
 /// Whether the kubelet sets this variable for a Service, whose name it writes as `service`.
@@ -131,7 +162,9 @@ mod tests {
 
     #[test]
     fn every_setting_is_known() {
-        let names: Vec<&str> = settings().map(|row| row.variable).collect();
+        let names: Vec<&str> = settings(&[SETTINGS, OTHERS])
+            .map(|row| row.variable)
+            .collect();
         assert!(names.len() > 40);
         assert_eq!(of(&names), None);
         assert_eq!(of(&["HOME", "PODBEAT", "MY_PODBEAT_LOG"]), None);
@@ -176,7 +209,32 @@ mod tests {
         let all: Vec<&str> = of_services.into_iter().chain(["PODBEAT_PORTS"]).collect();
         assert_eq!(of(&all).as_deref(), Some("PODBEAT_PORTS"));
         // Without the Service, it is not the Service's.
-        assert!(of(&["PODBEAT_SERVER_PORT"]).is_some());
+        assert!(of(&["PODBEAT_PORT"]).is_some());
+    }
+
+    #[test]
+    fn each_program_knows_its_own_settings() {
+        let environment: BTreeMap<String, String> = [
+            "PODBEAT_SERVER_LISTN",
+            "PODBEAT_TOKEN_FIEL",
+            "PODBEAT_SERVER_INTERVAL",
+        ]
+        .map(|name| (name.to_owned(), "hunter2".to_owned()))
+        .into();
+        let of_podbeat = Unknown::load(&environment).map(|unknown| unknown.to_string());
+        assert_eq!(
+            of_podbeat.as_deref(),
+            Some("PODBEAT_TOKEN_FIEL (did you mean PODBEAT_TOKEN_FILE?)")
+        );
+        // Any table will do.
+        let of_server = Unknown::of_server(&environment, SETTINGS).map(|it| it.to_string());
+        assert_eq!(
+            of_server.as_deref(),
+            Some(
+                "PODBEAT_SERVER_INTERVAL (did you mean PODBEAT_INTERVAL?), \
+                 PODBEAT_SERVER_LISTN (did you mean PODBEAT_LISTEN?)"
+            )
+        );
     }
 
     #[test]

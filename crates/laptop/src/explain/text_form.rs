@@ -129,10 +129,52 @@ fn without_colours(line: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use podbeat_interface::log::{Form, Log};
     use podbeat_lab::hostile;
     use proptest::prelude::*;
+    use serde_json::{Value, json};
+    use tracing::{Level, event};
 
     use super::*;
+
+    /// Reads back what the log writes.
+    fn of(colours: bool, act: impl FnOnce()) -> Parsed {
+        let written = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&written);
+        let write = move |line: &str| kept.lock().expect("not poisoned").push_str(line);
+        let filter = "trace".parse().expect("a filter");
+        let log = Log::new(&filter, Form::Text { colours }, write);
+        tracing::subscriber::with_default(log, act);
+        let line = written.lock().expect("not poisoned").clone();
+        read(&line).unwrap_or_else(|| panic!("{line:?}"))
+    }
+
+    #[test]
+    fn a_line_is_read_back_with_colours_or_without() {
+        for colours in [false, true] {
+            let read = of(colours, || {
+                event!(
+                    Level::WARN,
+                    container = "main",
+                    why = "two words",
+                    count = 2,
+                    empty = "",
+                    "it=is so: a b=c d"
+                );
+            });
+            assert_eq!(
+                (read.level.as_str(), read.message.as_str()),
+                ("WARN", "it=is so: a b=c d")
+            );
+            let fields =
+                json!({"container": "main", "why": "two words", "count": "2", "empty": ""});
+            assert_eq!(Value::Object(read.fields), fields);
+            let read = of(colours, || event!(Level::INFO, "no fields"));
+            assert_eq!((read.message.as_str(), read.fields.len()), ("no fields", 0));
+        }
+    }
 
     #[test]
     fn other_lines_are_none() {
@@ -151,6 +193,16 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn whatever_is_logged_is_read_back(
+            said in prop_oneof![hostile::TEXT, "[a-z=\\\\\" \n]{0,20}"],
+            also in prop_oneof![hostile::TEXT, "[a-z=\\\\\" \n]{0,20}"],
+        ) {
+            let read = of(false, || event!(Level::INFO, said = said.as_str(), also = also.as_str(), "hello"));
+            prop_assert_eq!(read.message, "hello");
+            prop_assert_eq!(Value::Object(read.fields), json!({"said": said, "also": also}));
+        }
+
         #[test]
         fn any_line_is_parsed_or_ignored(text in hostile::TEXT) {
             let _ = (read(&text), read(&format!("01:02:03.004Z INFO  {text}")));

@@ -5,22 +5,28 @@
 //! from a container, the service or the API server, with the same content in both formats. podbeat
 //! uses no spans, so it creates none.
 
+mod unread;
+
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
 use std::sync::LazyLock;
 
 use jiff::Timestamp;
-use podbeat_interface::terminal::acts;
+
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{Interest, SetGlobalDefaultError, Subscriber};
 use tracing::{Event, Level, Metadata};
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
-use super::unread::Unread;
-use crate::config::{Config, LogFormat};
-use podbeat_interface::messages::{Message, Text};
+use self::unread::Unread;
+use crate::environment::Environment;
+use crate::messages::{Message, Text};
+use crate::parse::LogFormat;
+use crate::reader::Reader;
+use crate::setting::{LOG, LOG_FORMAT};
+use crate::terminal::acts;
 
 /// The maximum size of one value, in bytes. podbeat's longest value is the body of a last
 /// heartbeat, with at most 12 KiB of termination messages (the kubelet's limit for a pod).
@@ -29,6 +35,73 @@ const LARGEST: usize = 32 * 1024;
 /// The column of the first field in the text format, so that fields align after most messages.
 const COLUMN: usize = 46;
 
+/// The levels of `PODBEAT_LOG`, in lower or upper case.
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// The settings of the log, validated.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LogConfig {
+    /// The events to log.
+    pub filter: Targets,
+    /// The format of lines.
+    pub format: LogFormat,
+    /// Whether output on a terminal may have colors: not if `NO_COLOR` is set
+    /// (<https://no-color.org>).
+    pub colours: bool,
+}
+
+impl LogConfig {
+    /// Reads the settings. `in_pod` determines the default format.
+    pub fn read(read: &mut Reader<'_, impl Environment>, in_pod: bool) -> Self {
+        let filter = read.optional_with(&LOG, |text| parse_filter(&text));
+        let format = read.optional(&LOG_FORMAT);
+        let default = if in_pod {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        };
+        Self {
+            filter: filter.unwrap_or_else(|| parse_filter(LOG.default_text()).unwrap_or_default()),
+            format: format.unwrap_or(default),
+            colours: read.terminal().colours,
+        }
+    }
+}
+
+/// Levels and target=level pairs.
+fn parse_filter(text: &str) -> Result<Targets, String> {
+    let mut filter = Targets::new();
+    for directive in text.split(',') {
+        filter = match parse_directive(directive.trim()) {
+            Some((Some(target), level)) => filter.with_target(target, level),
+            Some((None, level)) => filter.with_default(level),
+            None => {
+                let levels = LEVELS.join(", ");
+                return Err(format!(
+                    "must be a level ({levels}), or comma-separated target=level pairs"
+                ));
+            }
+        };
+    }
+    Ok(filter)
+}
+
+/// The library's own parser treats a word that is not a level as a target, which silences
+/// everything else. It treats an empty word as `error`.
+fn parse_directive(text: &str) -> Option<(Option<&str>, LevelFilter)> {
+    let (target, level) = match text.rsplit_once('=') {
+        Some((target, level)) => (Some(target), level),
+        None => (None, text),
+    };
+    let is_of_target = |byte: u8| byte.is_ascii_alphanumeric() || b"_:.-".contains(&byte);
+    let is_target = |target: &str| !target.is_empty() && target.bytes().all(is_of_target);
+    let is_level = LEVELS.iter().any(|known| level.eq_ignore_ascii_case(known));
+    if !is_level || !target.is_none_or(is_target) {
+        return None;
+    }
+    Some((target, level.parse().ok()?))
+}
+
 /// Installs the process's log, and a panic hook that logs.
 ///
 /// kube's client logs each failed request at level error. podbeat reports the same failure with its
@@ -36,14 +109,14 @@ const COLUMN: usize = 46;
 ///
 /// # Errors
 /// The process already has a log.
-pub fn install(config: &Config) -> Result<(), SetGlobalDefaultError> {
-    let form = match config.log_format {
+pub fn install(config: &LogConfig) -> Result<(), SetGlobalDefaultError> {
+    let form = match config.format {
         LogFormat::Json => Form::Json,
         LogFormat::Text => Form::Text {
             colours: config.colours && io::stderr().is_terminal(),
         },
     };
-    tracing::subscriber::set_global_default(Log::new(&config.log, form, to_stderr))?;
+    tracing::subscriber::set_global_default(Log::new(&config.filter, form, to_stderr))?;
     std::panic::set_hook(Box::new(log_panic));
     Ok(())
 }
@@ -79,22 +152,35 @@ fn to_stderr(line: &str) {
     LOG.write(line);
 }
 
-/// Writes the events that pass the filter.
-struct Log<W> {
+/// A subscriber that writes the events that pass the filter. [`install`] uses it.
+pub struct Log<W> {
     filter: Targets,
     most: LevelFilter,
     form: Form,
     write: W,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) enum Form {
+/// The form of lines.
+#[derive(Clone, Copy, Debug)]
+pub enum Form {
+    /// JSON objects.
     Json,
-    Text { colours: bool },
+    /// Text.
+    Text {
+        /// Whether it has the escape sequences of colors.
+        colours: bool,
+    },
+}
+
+impl<W> fmt::Debug for Log<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").finish_non_exhaustive()
+    }
 }
 
 impl<W> Log<W> {
-    fn new(filter: &Targets, form: Form, write: W) -> Self {
+    /// A log. `write` gets each line, with its line end.
+    pub fn new(filter: &Targets, form: Form, write: W) -> Self {
         let filter = quiet_libraries(filter);
         let named = filter.iter().map(|(_, level)| level);
         let most = named.chain(filter.default_level()).max();
@@ -347,24 +433,6 @@ impl fmt::Write for Bounded {
     }
 }
 
-/// The lines that are written while `act` runs.
-#[cfg(test)]
-pub(crate) fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
-    use std::sync::{Arc, Mutex};
-
-    let lines = Arc::new(Mutex::new(String::new()));
-    let kept = Arc::clone(&lines);
-    let log = Log::new(
-        &filter.parse().expect("a filter"),
-        form,
-        move |line: &str| {
-            kept.lock().expect("not poisoned").push_str(line);
-        },
-    );
-    tracing::subscriber::with_default(log, act);
-    lines.lock().expect("not poisoned").clone()
-}
-
 #[cfg(test)]
 mod tests {
     use podbeat_lab::hostile;
@@ -372,6 +440,23 @@ mod tests {
     use tracing::event;
 
     use super::*;
+
+    /// The lines that are written while `act` runs.
+    fn written(filter: &str, form: Form, act: impl FnOnce()) -> String {
+        use std::sync::{Arc, Mutex};
+
+        let lines = Arc::new(Mutex::new(String::new()));
+        let kept = Arc::clone(&lines);
+        let log = Log::new(
+            &filter.parse().expect("a filter"),
+            form,
+            move |line: &str| {
+                kept.lock().expect("not poisoned").push_str(line);
+            },
+        );
+        tracing::subscriber::with_default(log, act);
+        lines.lock().expect("not poisoned").clone()
+    }
 
     fn object(line: &str) -> serde_json::Value {
         serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
@@ -415,7 +500,7 @@ mod tests {
         let line = object(&text);
         assert_eq!(line["message"], "hello");
         assert_eq!(line["level"], "INFO");
-        assert_eq!(line["target"], "podbeat::telemetry::log::tests");
+        assert_eq!(line["target"], "podbeat_interface::log::tests");
         assert_eq!(
             (&line["text"], &line["debug"]),
             (&"a\"b\\c".into(), &"\"d\"".into())
