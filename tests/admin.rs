@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use podbeat::telemetry::metrics::{METRICS, Metric, Type};
+use podbeat::telemetry::metrics::{METRICS, Read};
+use podbeat_interface::metrics::{Metric, Type};
 use podbeat_lab::kube_api;
 use podbeat_lab::pod::{Pod, Sidecar, running, terminated, waiting};
 use podbeat_lab::service::{self, Heartbeat};
@@ -388,7 +389,7 @@ fn conforms(metrics: &str) {
         panic!("no end: {metrics}");
     };
     let mut printed = BTreeSet::new();
-    let mut current: Option<&Metric> = None;
+    let mut current: Option<&Metric<Read>> = None;
     for line in lines.lines() {
         if let Some(rest) = line.strip_prefix("# TYPE ") {
             let (family, kind) = rest.split_once(' ').expect("a type");
@@ -413,7 +414,7 @@ fn conforms(metrics: &str) {
     }
 }
 
-fn is_of(metric: &Metric, line: &str) {
+fn is_of(metric: &Metric<Read>, line: &str) {
     let (sample, value) = line.rsplit_once(' ').expect("a value");
     value
         .parse::<f64>()

@@ -39,7 +39,7 @@ const PURE: &[&str] = &[
     "crates/server/src/store/list.rs",
     "crates/task-runs/src/http_date.rs",
     "crates/task-runs/src/model",
-    "src/check/certificate.rs",
+    "crates/interface/src/certificate.rs",
     "src/check/clock.rs",
     "src/check/deployed.rs",
     "src/check/finding.rs",

@@ -2,7 +2,8 @@
 
 use std::fmt::Write;
 
-use podbeat::telemetry::metrics::{METRICS, Metric};
+use podbeat::telemetry::metrics::METRICS;
+use podbeat_interface::metrics::Metric;
 
 use crate::harness::repository::is_up_to_date;
 
@@ -90,7 +91,7 @@ fn document() -> String {
     text
 }
 
-fn labels(metric: &Metric) -> String {
+fn labels<R>(metric: &Metric<R>) -> String {
     let described = metric.labels.iter().map(|label| match label.values {
         [] => format!("`{}`", label.name),
         values => format!("`{}`: {}", label.name, values.join(", ")),

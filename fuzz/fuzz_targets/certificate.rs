@@ -4,7 +4,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use podbeat::check::certificate;
+use podbeat_interface::certificate;
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(read) = certificate::read(bytes) {

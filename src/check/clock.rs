@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::finding::Finding;
+use podbeat_interface::finding::Finding;
 
 /// A difference from this value on is a warning. If this clock is ahead of the API server's,
 /// podbeat loses that time from the grace period when its pod is deleted. Five seconds are a sixth
@@ -71,8 +71,8 @@ pub(super) fn compare(id: &str, whose: &str, answer: &Dated) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::State;
     use super::*;
+    use podbeat_interface::finding::State;
 
     fn at(text: &str) -> Timestamp {
         text.parse().expect("a time")

@@ -9,9 +9,9 @@ use podbeat_kubernetes::status;
 use podbeat_kubernetes::status::JOB_INDEX_FAILURE_COUNT;
 use podbeat_kubernetes::tasks::{Tasks, runs_on};
 
-use super::finding::Finding;
 use super::in_words;
 use crate::config::Config;
+use podbeat_interface::finding::Finding;
 
 pub(super) const UID: &str = "kubernetes.uid";
 const CONTAINER: &str = "pod.container";
@@ -292,8 +292,8 @@ pub(super) fn retries(
 mod tests {
     use serde_json::{Value, json};
 
-    use super::super::finding::State;
     use super::*;
+    use podbeat_interface::finding::State;
 
     fn judged(spec: &Value, name: &str, uid: Option<&str>) -> Vec<(String, State, String)> {
         let pod = json!({"metadata": {"name": "p", "uid": "u1"}, "spec": spec});

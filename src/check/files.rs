@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use podbeat_interface::setting::{MARKER_DIR, RENEWED_TOKEN_FILE, Row, STATE_DIR};
 
-use super::finding::Finding;
 use super::{blocking, in_words};
 use crate::config::Config;
+use podbeat_interface::finding::Finding;
 
 const STATE: &str = "files.state";
 const MARKERS: &str = "files.markers";
@@ -154,8 +154,8 @@ fn readable(id: &str, directory: &Path) -> Finding {
 
 #[cfg(test)]
 mod tests {
-    use super::super::finding::State;
     use super::*;
+    use podbeat_interface::finding::State;
 
     #[test]
     fn a_trial_leaves_nothing_behind() {

@@ -15,9 +15,9 @@ use podbeat_kubernetes::status;
 
 use super::clock::{self, Dated};
 use super::deployed::{self, Expected};
-use super::finding::Finding;
 use super::{blocking, in_words, told};
 use crate::config::{Config, Partial};
+use podbeat_interface::finding::Finding;
 
 const ACCESS: &str = "kubernetes.access";
 const API: &str = "kubernetes.api";

@@ -2,11 +2,9 @@
 //! checks, their deadlines, results and remedies. It changes nothing: it sends no heartbeat, renews
 //! no token, and leaves no file behind.
 
-pub mod certificate;
 mod clock;
 mod deployed;
 mod files;
-mod finding;
 mod kubernetes;
 mod service;
 mod tls;
@@ -17,6 +15,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_interface::finding::{Finding, Findings};
 use podbeat_interface::nonce::{self, NonceSource};
 use podbeat_interface::reader::Fault;
 use podbeat_interface::setting::{Row, SERVICE_URL, TOKEN, TOKEN_FILE};
@@ -24,7 +23,6 @@ use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::Tls;
 use podbeat_task_runs::credentials::{Credentials, Source};
 
-use self::finding::{Finding, Findings};
 use self::tls::Means;
 use crate::config::{Config, Partial};
 use crate::journal;

@@ -22,9 +22,9 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 
 use super::clock::{self, Dated};
-use super::finding::Finding;
 use super::tls::{self, Means, Peer};
 use super::{blocking, in_words, told};
+use podbeat_interface::finding::Finding;
 
 const DNS: &str = "service.dns";
 const TCP: &str = "service.tcp";

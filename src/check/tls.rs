@@ -26,9 +26,9 @@ use rustls::{
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::certificate::{self, Certificate};
-use super::finding::Finding;
 use super::token::about;
+use podbeat_interface::certificate::{self, Certificate};
+use podbeat_interface::finding::Finding;
 
 pub(super) const ID: &str = "service.tls";
 

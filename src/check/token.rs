@@ -4,7 +4,7 @@ use jiff::{SignedDuration, Timestamp};
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::credentials::{Times, times};
 
-use super::finding::Finding;
+use podbeat_interface::finding::Finding;
 
 /// A token that expires within this time should have been replaced already, by a person or a
 /// controller.
@@ -81,8 +81,8 @@ mod tests {
     use base64::Engine;
     use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
-    use super::super::finding::State;
     use super::*;
+    use podbeat_interface::finding::State;
 
     fn judged(claims: &str) -> Finding {
         let payload = BASE64_URL_SAFE_NO_PAD.encode(claims);

@@ -11,9 +11,9 @@ use podbeat_heartbeat::machine::{Attempt, Note, Snapshot};
 use podbeat_task_runs::model::ContainerStatus;
 use tokio::time::Instant;
 
-use super::own_process;
 use super::readings::{Readings, Reply};
 use crate::config::Config;
+use podbeat_interface::own_process;
 
 /// A handle to the instruments. It is cheap to clone, and all clones update the same instruments.
 #[derive(Clone, Debug, Default)]

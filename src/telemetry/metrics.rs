@@ -1,102 +1,22 @@
 //! The metrics, in one table. /metrics and docs/metrics.md are generated from it.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use podbeat_heartbeat::saved::LastHeartbeat;
+use podbeat_interface::metrics::{Label, Metric, Samples, Type};
+use podbeat_interface::own_process;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
-use prometheus_client::metrics::exemplar::Exemplar;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::encoding::{DescriptorEncoder, text};
 use prometheus_client::registry::Registry;
 
 use super::instruments::Panel;
-use super::own_process;
 use super::readings::{self, Readings};
 
-/// The type of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Type {
-    /// Only increases. The name ends with `_total`.
-    Counter,
-    /// Increases and decreases.
-    Gauge,
-    /// Counts by size. The samples' names end with `_bucket`, `_sum` and `_count`.
-    Histogram,
-    /// Always 1, with the information in its labels. The name ends with `_info`.
-    Info,
-}
-
-impl Type {
-    /// The name in `# TYPE`.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Counter => "counter",
-            Self::Gauge => "gauge",
-            Self::Histogram => "histogram",
-            Self::Info => "info",
-        }
-    }
-
-    /// The suffix of a sample's name after the name of the family.
-    fn suffix(self) -> &'static str {
-        match self {
-            Self::Counter => "_total",
-            Self::Info => "_info",
-            Self::Gauge | Self::Histogram => "",
-        }
-    }
-
-    fn metric_type(self) -> MetricType {
-        match self {
-            Self::Counter => MetricType::Counter,
-            Self::Gauge => MetricType::Gauge,
-            Self::Histogram => MetricType::Histogram,
-            Self::Info => MetricType::Info,
-        }
-    }
-}
-
-/// A label of a metric.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Label {
-    /// The label's name.
-    pub name: &'static str,
-    /// All possible values. Empty for a text that is the same during the whole process.
-    pub values: &'static [&'static str],
-}
-
-/// A row of the table.
-#[derive(Clone, Copy, Debug)]
-pub struct Metric {
-    /// The name in queries.
-    pub name: &'static str,
-    /// The type.
-    pub kind: Type,
-    /// The labels.
-    pub labels: &'static [Label],
-    /// The description, for `# HELP` and the documentation.
-    pub meaning: &'static str,
-    /// When the metric is absent, if it can be.
-    pub absent: Option<&'static str>,
-    read: fn(&Reading<'_>) -> Samples,
-}
-
-impl Metric {
-    /// The name in `# TYPE`, without the suffix that OpenMetrics adds to each sample.
-    #[must_use]
-    pub fn family(&self) -> &'static str {
-        self.name
-            .strip_suffix(self.kind.suffix())
-            .unwrap_or(self.name)
-    }
-}
+/// How a metric is read.
+pub type Read = fn(&Reading<'_>) -> Samples;
 
 const KINDS: Label = Label {
     name: "kind",
@@ -127,7 +47,7 @@ const STATES: Label = Label {
 };
 
 /// Every metric, in the order of the output.
-pub const METRICS: &[Metric] = &[
+pub const METRICS: &[Metric<Read>] = &[
     Metric {
         name: "podbeat_build_info",
         kind: Type::Info,
@@ -388,36 +308,10 @@ pub const METRICS: &[Metric] = &[
 const NO_PROC: &str = "podbeat cannot read /proc";
 
 /// The source of the values for one scrape.
-struct Reading<'panel> {
+#[derive(Debug)]
+pub struct Reading<'panel> {
     panel: &'panel Panel,
     readings: &'panel Readings,
-}
-
-/// The samples of one metric.
-enum Samples {
-    Absent,
-    Info(&'static str, Cow<'static, str>),
-    Counters(Vec<(Vec<(&'static str, &'static str)>, u64)>),
-    /// A counter of seconds.
-    Seconds(f64),
-    Gauge(f64),
-    /// A gauge that is a whole number.
-    Whole(u64),
-    Histogram(Histogram),
-}
-
-impl Samples {
-    fn age(age: Duration) -> Self {
-        Self::Gauge(age.as_secs_f64())
-    }
-
-    fn count(count: impl TryInto<u64>) -> Self {
-        Self::Whole(count.try_into().unwrap_or(u64::MAX))
-    }
-
-    fn flag(is_set: bool) -> Self {
-        Self::Whole(is_set.into())
-    }
 }
 
 fn since_1970(at: Timestamp) -> f64 {
@@ -445,38 +339,11 @@ impl Collector for Table {
             readings,
         };
         for metric in METRICS {
-            let samples = (metric.read)(&reading);
-            if matches!(samples, Samples::Absent) {
-                continue;
-            }
-            let mut family = encoder.encode_descriptor(
-                metric.family(),
-                metric.meaning,
-                None,
-                metric.kind.metric_type(),
-            )?;
-            match samples {
-                Samples::Absent => {}
-                Samples::Info(label, value) => family.encode_info(&[(label, value)])?,
-                Samples::Counters(counters) => {
-                    for (labels, count) in counters {
-                        let family = family.encode_family(&labels)?;
-                        ConstCounter::new(count).encode(family)?;
-                    }
-                }
-                Samples::Seconds(seconds) => {
-                    family.encode_counter(&seconds, None::<&NoExemplar>)?
-                }
-                Samples::Gauge(value) => family.encode_gauge(&value)?,
-                Samples::Whole(value) => family.encode_gauge(&value)?,
-                Samples::Histogram(histogram) => histogram.encode(family)?,
-            }
+            metric.encode((metric.read)(&reading), &mut encoder)?;
         }
         Ok(())
     }
 }
-
-type NoExemplar = Exemplar<[(&'static str, &'static str); 0], f64>;
 
 #[cfg(test)]
 mod tests {

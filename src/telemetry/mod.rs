@@ -5,7 +5,6 @@
 pub mod admin;
 pub mod instruments;
 pub mod metrics;
-mod own_process;
 mod probes;
 pub mod readings;
 mod status;

@@ -4,14 +4,18 @@
 //! commands print and how they end. It contains no command and no part of the agent.
 
 pub mod arguments;
+pub mod certificate;
 pub mod clock;
 pub mod command_line;
 pub mod environment;
 pub mod exit;
+pub mod finding;
 pub mod log;
 pub mod messages;
+pub mod metrics;
 pub mod nearest;
 pub mod nonce;
+pub mod own_process;
 pub mod parse;
 pub mod reader;
 pub mod reporting;

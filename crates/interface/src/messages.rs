@@ -9,11 +9,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use jiff::Timestamp;
-use tracing::Level;
 
-pub use form::{Carried, Described, EVERYWHERE, FIELDS, Field, Form, Presence, field_of};
-pub use value::{Beat, Cut, Outage, Over, Seconds, Settings, Since, Span, Text};
-use value::{Shown, form_of};
+pub use form::{Carried, Described, EVERYWHERE, FIELDS, Field, Form, Presence, field, field_of};
+pub use value::{Beat, Cut, Outage, Over, Seconds, Settings, Shown, Since, Span, Text, form_of};
 
 /// The targets of messages: the modules that log them. `PODBEAT_LOG` filters by target, so a
 /// message keeps its target even if its module moves.
@@ -28,13 +26,15 @@ mod target {
     pub(super) const POD_EVENT: &str = "podbeat::agent::pod_event";
 }
 
-/// Generates [`Message`], [`Id`] and the descriptions from a list of messages.
+/// Generates `Message`, `Id` and the descriptions from a list of messages. A module `target` with
+/// the constants of the targets must be in scope.
 ///
 /// A message consists of its meaning (a comment), level, target, name, text, and its fields in the
 /// order of the line:
 /// - `name: Type` is in every line. `?name: Option<Type>` is only in lines in which it has a value.
 /// - `..group: Type { name, ?name, @name }` are members of a group: `name` is in every line,
 ///   `?name` only in lines in which it has a value. `@name` is like `?name`, for a setting.
+#[macro_export]
 macro_rules! messages {
     ($(
         $(#[doc = $meaning:literal])+
@@ -46,7 +46,7 @@ macro_rules! messages {
             $(,)?
         })?,
     )+) => {
-        /// A message to log, with its fields. [`FIELDS`] has their meaning.
+        /// A message to log, with its fields. `FIELDS` has their meaning.
         #[allow(missing_docs, reason = "one table has the meaning of all fields")]
         pub enum Message<'a> {$(
             $(#[doc = $meaning])+
@@ -74,18 +74,18 @@ macro_rules! messages {
 
         impl<'a> Message<'a> {
             /// Every message, in the order of a pod's life.
-            pub const ALL: &'static [Described] = &[$(
-                Described {
+            pub const ALL: &'static [$crate::messages::Described<Id>] = &[$(
+                $crate::messages::Described {
                     id: Id::$id,
-                    level: Level::$level,
+                    level: ::tracing::Level::$level,
                     text: $text,
                     fields: &[$($(
-                        $(carried!($name, Always, <$type as Shown>::FORM),)?
-                        $(carried!($optional, Sometimes, <$type as Shown>::FORM),)?
+                        $($crate::carried!($name, Always, <$type as $crate::messages::Shown>::FORM),)?
+                        $($crate::carried!($optional, Sometimes, <$type as $crate::messages::Shown>::FORM),)?
                         $($(
-                            $(carried!($member, Always, member!($type, $member)),)?
-                            $(carried!($sometimes, Sometimes, member!($type, $sometimes)),)?
-                            $(carried!($setting, Setting, member!($type, $setting)),)?
+                            $($crate::carried!($member, Always, $crate::member!($type, $member)),)?
+                            $($crate::carried!($sometimes, Sometimes, $crate::member!($type, $sometimes)),)?
+                            $($crate::carried!($setting, Setting, $crate::member!($type, $setting)),)?
                         )+)?
                     )*)?],
                     meaning: concat!($($meaning),+),
@@ -94,10 +94,12 @@ macro_rules! messages {
 
             /// Logs the message.
             pub fn emit(&self) {
+                #[allow(unused_imports, reason = "a list may have no fields")]
+                use $crate::messages::Shown as _;
                 match self {$(
-                    Self::$id $({ $($($name,)? $($optional,)? $($group,)?)* })? => tracing::event!(
+                    Self::$id $({ $($($name,)? $($optional,)? $($group,)?)* })? => ::tracing::event!(
                         target: target::$target,
-                        Level::$level,
+                        ::tracing::Level::$level,
                         $($(
                             $($name = $name.shown(),)?
                             $($optional = $optional.shown(),)?
@@ -115,19 +117,25 @@ macro_rules! messages {
     };
 }
 
+/// Part of [`messages!`](crate::messages!).
+#[doc(hidden)]
+#[macro_export]
 macro_rules! carried {
     ($name:ident, $presence:ident, $form:expr) => {
-        Carried {
+        $crate::messages::Carried {
             name: stringify!($name),
             form: $form,
-            presence: Presence::$presence,
+            presence: $crate::messages::Presence::$presence,
         }
     };
 }
 
+/// Part of [`messages!`](crate::messages!).
+#[doc(hidden)]
+#[macro_export]
 macro_rules! member {
     ($group:ty, $member:ident) => {
-        form_of(|group: &$group| &group.$member)
+        $crate::messages::form_of(|group: &$group| &group.$member)
     };
 }
 

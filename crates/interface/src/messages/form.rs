@@ -7,9 +7,9 @@ use crate::setting::Row;
 
 /// The description of one message, for documents.
 #[derive(Clone, Copy, Debug)]
-pub struct Described {
+pub struct Described<I = Id> {
     /// Which message it is.
-    pub id: Id,
+    pub id: I,
     /// The severity.
     pub level: Level,
     /// The text of the line's `message`. It is constant.
@@ -17,10 +17,11 @@ pub struct Described {
     /// Its fields, in the order of the line.
     pub fields: &'static [Carried],
     /// When podbeat logs it, and what it means. It can begin with one space.
-    pub(super) meaning: &'static str,
+    #[doc(hidden)]
+    pub meaning: &'static str,
 }
 
-impl Described {
+impl<I> Described<I> {
     /// When podbeat logs it, and what it means.
     #[must_use]
     pub fn meaning(&self) -> &'static str {
@@ -95,7 +96,9 @@ pub fn field_of(setting: &Row) -> String {
     setting.flag.replace('-', "_")
 }
 
-const fn field(name: &'static str, meaning: &'static str) -> Field {
+/// A field.
+#[must_use]
+pub const fn field(name: &'static str, meaning: &'static str) -> Field {
     Field { name, meaning }
 }
 

@@ -12,7 +12,7 @@ use tracing::field::{Value, display};
 use super::form::Form;
 
 /// A type of a field's value.
-pub(super) trait Shown {
+pub trait Shown {
     /// Its form in the log.
     const FORM: Form;
 
@@ -62,7 +62,8 @@ impl<T: Shown> Shown for Option<T> {
 }
 
 /// The form of a group's member.
-pub(super) const fn form_of<G, T: Shown>(_: fn(&G) -> &T) -> Form {
+#[must_use]
+pub const fn form_of<G, T: Shown>(_: fn(&G) -> &T) -> Form {
     T::FORM
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use podbeat_interface::terminal::{escaped, inert, one_line};
+use crate::terminal::{escaped, inert, one_line};
 
 /// The maximum number of characters shown for an observation. Foreign text, from a service or a
 /// certificate, may have any length.
@@ -13,7 +13,7 @@ const LONGEST: usize = 400;
 /// The result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum State {
+pub enum State {
     /// The check passed.
     Ok,
     /// The check passed, but somebody should look at it.
@@ -37,14 +37,15 @@ impl State {
 
 /// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub struct Finding {
     /// Stable across versions.
-    pub(super) id: String,
-    pub(super) state: State,
+    pub id: String,
+    /// The result.
+    pub state: State,
     /// What was checked, and what podbeat saw.
-    pub(super) seen: String,
+    pub seen: String,
     /// How to fix the problem, in one or more lines.
-    pub(super) remedy: Option<String>,
+    pub remedy: Option<String>,
 }
 
 impl Finding {
@@ -61,50 +62,58 @@ impl Finding {
         }
     }
 
-    pub(super) fn ok(id: &str, seen: impl AsRef<str>) -> Self {
+    /// A check that passed.
+    pub fn ok(id: &str, seen: impl AsRef<str>) -> Self {
         Self::new(id, State::Ok, seen.as_ref(), None)
     }
 
-    pub(super) fn warning(id: &str, seen: impl AsRef<str>, remedy: impl Into<String>) -> Self {
+    /// A check that passed, but somebody should look at it.
+    pub fn warning(id: &str, seen: impl AsRef<str>, remedy: impl Into<String>) -> Self {
         Self::new(id, State::Warning, seen.as_ref(), Some(remedy.into()))
     }
 
-    pub(super) fn failed(id: &str, seen: impl AsRef<str>, remedy: impl Into<String>) -> Self {
+    /// A check that failed.
+    pub fn failed(id: &str, seen: impl AsRef<str>, remedy: impl Into<String>) -> Self {
         Self::new(id, State::Failed, seen.as_ref(), Some(remedy.into()))
     }
 
     /// A check that did not run, with the reason.
-    pub(super) fn skipped(id: &str, why: impl AsRef<str>) -> Self {
+    pub fn skipped(id: &str, why: impl AsRef<str>) -> Self {
         Self::new(id, State::Skipped, why.as_ref(), None)
     }
 
     /// A check that did not run because another check failed.
-    pub(super) fn because(id: &str, other: &str) -> Self {
+    pub fn because(id: &str, other: &str) -> Self {
         Self::skipped(id, format!("because of {other}"))
     }
 
-    pub(super) fn holds(&self) -> bool {
+    /// Whether the check passed.
+    #[must_use]
+    pub fn holds(&self) -> bool {
         matches!(self.state, State::Ok | State::Warning)
     }
 }
 
 /// The results of all checks.
 #[derive(Debug, Serialize)]
-pub(super) struct Findings {
-    pub(super) checks: Vec<Finding>,
+pub struct Findings {
+    /// The checks, in the order of the output.
+    pub checks: Vec<Finding>,
     /// Whether no check failed.
-    pub(super) ok: bool,
+    pub ok: bool,
 }
 
 impl Findings {
-    pub(super) fn new(checks: Vec<Finding>) -> Self {
+    /// The results of these checks.
+    #[must_use]
+    pub fn new(checks: Vec<Finding>) -> Self {
         let ok = checks.iter().all(|check| check.state != State::Failed);
         Self { checks, ok }
     }
 
     /// Formats the table, then each remedy once, under the IDs of its checks. A remedy begins at
     /// the start of the line, so that users can copy YAML from it.
-    pub(super) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         const HEADERS: [&str; 2] = ["CHECK", "STATE"];
         const GAP: usize = 3;
         // Both columns have only podbeat's own ASCII texts. Foreign text is in the last column.
@@ -159,7 +168,7 @@ impl Findings {
     }
 
     /// Formats one JSON object on one line.
-    pub(super) fn json(&self) -> String {
+    pub fn json(&self) -> String {
         // Cannot fail: there are only texts, and a Boolean.
         let mut text = escaped(&serde_json::to_string(self).unwrap_or_default());
         text.push('\n');
@@ -168,7 +177,7 @@ impl Findings {
 
     /// Formats the same content as YAML, without a library, because the image has none. A JSON
     /// string is also a YAML string.
-    pub(super) fn yaml(&self) -> String {
+    pub fn yaml(&self) -> String {
         let quoted = |text: &str| escaped(&serde_json::to_string(text).unwrap_or_default());
         let mut text = String::from("checks:\n");
         for check in &self.checks {
@@ -186,7 +195,7 @@ impl Findings {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use podbeat_interface::terminal::acts;
+    use crate::terminal::acts;
 
     fn findings() -> Findings {
         Findings::new(vec![

@@ -6,13 +6,13 @@ use jiff::Timestamp;
 use podbeat_files::regular_file::{KERNEL, read_text};
 
 /// The process's CPU time, user and system, in seconds.
-pub(super) fn cpu_seconds() -> Option<f64> {
+pub fn cpu_seconds() -> Option<f64> {
     let stat = told("/proc/self/stat")?;
     Some(seconds(field(&stat, 14)?.checked_add(field(&stat, 15)?)?))
 }
 
 /// The process's resident memory, in bytes.
-pub(super) fn resident_bytes() -> Option<u64> {
+pub fn resident_bytes() -> Option<u64> {
     let statm = told("/proc/self/statm")?;
     let pages: u64 = statm.split_ascii_whitespace().nth(1)?.parse().ok()?;
     pages.checked_mul(u64::try_from(rustix::param::page_size()).ok()?)
@@ -21,7 +21,7 @@ pub(super) fn resident_bytes() -> Option<u64> {
 /// When the process started, in seconds since 1970. The kernel reports the time since the machine's
 /// boot, in hundredths of a second. Read it only once, so that it does not change with the wall
 /// clock.
-pub(super) fn started_at() -> Option<f64> {
+pub fn started_at() -> Option<f64> {
     let stat = told("/proc/self/stat")?;
     let uptime = told("/proc/uptime")?;
     let since_boot: f64 = uptime.split_ascii_whitespace().next()?.parse().ok()?;
