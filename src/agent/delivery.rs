@@ -17,12 +17,12 @@ use tracing::debug;
 use super::durable_file::{DurableFile, Written};
 use super::journal::Journal;
 use super::report::body;
-use super::throttle::{Chain, Throttle};
 use crate::config::{Config, Trace};
 use crate::telemetry::instruments::Instruments;
 use crate::telemetry::readings::Reply;
 use podbeat_interface::messages::{Beat, Message};
 use podbeat_interface::service;
+use podbeat_interface::throttle::{Chain, Throttle};
 
 /// The pod's group (`fsGroup`) can read a renewed token. Other users cannot.
 const HANDED_ON: u32 = 0o640;

@@ -12,9 +12,9 @@ use podbeat_task_runs::Secret;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::throttle::{Chain, Throttle};
 use crate::telemetry::instruments::Instruments;
 use podbeat_interface::messages::Message;
+use podbeat_interface::throttle::{Chain, Throttle};
 
 /// Why the file could not be written.
 #[derive(Debug, thiserror::Error)]

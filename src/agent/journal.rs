@@ -16,11 +16,11 @@ use podbeat_task_runs::Renewed;
 use tokio::time::Instant;
 
 use super::durable_file::{Content, DurableFile, Written};
-use super::throttle::Chain;
 use crate::config::Config;
 use crate::journal;
 use crate::telemetry::instruments::Instruments;
 use podbeat_interface::messages::Message;
+use podbeat_interface::throttle::Chain;
 
 /// Only the owner can read it.
 const MODE: u32 = 0o600;

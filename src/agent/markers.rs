@@ -19,9 +19,9 @@ use podbeat_heartbeat::machine::{Event, Look};
 use podbeat_heartbeat::marker::{Found, LARGEST, NotAMarker, container_of, file_name};
 
 use super::report::brief;
-use super::throttle::{Chain, Throttle};
 use crate::config::Config;
 use podbeat_interface::messages::Message;
+use podbeat_interface::throttle::{Chain, Throttle};
 
 /// How many files podbeat reads that are not named after a container of the pod. It reads them to
 /// warn about them, or because it never saw the pod.

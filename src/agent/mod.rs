@@ -9,7 +9,6 @@ mod journal;
 mod markers;
 mod pod_event;
 mod report;
-mod throttle;
 
 #[cfg(fuzzing)]
 pub use journal::fuzz as read_journal;

@@ -19,10 +19,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::report::brief;
-use super::throttle::{Chain, Throttle};
 use crate::config::Config;
 use crate::telemetry::instruments::Instruments;
 use podbeat_interface::messages::Message;
+use podbeat_interface::throttle::{Chain, Throttle};
 
 /// How many pod events may wait for the core, which takes microseconds for each.
 pub(super) const WAITING: usize = 16;

@@ -22,5 +22,6 @@ pub mod reporting;
 pub mod service;
 pub mod setting;
 pub mod terminal;
+pub mod throttle;
 pub mod undumpable;
 pub mod unknown;

@@ -56,6 +56,15 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
+    /// The file does not exist, although there are runs.
+    #[error(
+        "the key file {} does not exist, but the data file has runs whose secrets and tokens need it; restore it from a backup, or create a new one with `openssl rand -base64 32`: then the agents of live runs need new tokens",
+        path.display()
+    )]
+    Lost {
+        /// The file.
+        path: PathBuf,
+    },
     /// The system has no random bytes.
     #[error("the system has no random bytes")]
     NoRandom,
@@ -122,6 +131,12 @@ impl Keys {
             });
         }
         Ok(Self(keys))
+    }
+
+    /// The number of keys.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.0.len()
     }
 
     /// A key that is in no file, for tests and for a service that stores nothing.

@@ -1,9 +1,17 @@
 //! podbeat-server: the service behind the Task Runs API.
 
 pub mod api;
+pub mod check;
+pub mod cli;
+pub mod data;
 pub mod keys;
 pub mod runs;
 pub mod serve;
+pub mod server;
 pub mod service;
+pub mod settings;
 pub mod store;
+pub mod telemetry;
+pub mod tls;
+pub mod token_command;
 pub mod tokens;

@@ -22,6 +22,12 @@ pub enum Operation {
     Abort(String),
 }
 
+/// The names of operations in metrics. The last one is for requests that ask for none.
+pub const NAMES: &[&str] = &["create", "list", "get", "heartbeat", "abort", NONE];
+
+/// See [`NAMES`].
+pub(super) const NONE: &str = "other";
+
 /// Why a request asks for no operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoOperation {
@@ -74,6 +80,18 @@ impl Operation {
         }
         only(Method::GET, "GET")?;
         run_id(rest).map(Self::Get)
+    }
+
+    /// The name in metrics, one of [`NAMES`].
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Create => "create",
+            Self::List => "list",
+            Self::Get(_) => "get",
+            Self::Heartbeat(_) => "heartbeat",
+            Self::Abort(_) => "abort",
+        }
     }
 
     /// The ID of its run, if it has one.

@@ -16,6 +16,8 @@ use axum::http::{HeaderMap, Request, Response, StatusCode};
 use podbeat_task_runs::model::TaskRunSummaryPagedItems;
 use podbeat_task_runs::trace::TraceParent;
 use serde::Serialize;
+use tokio::time::Instant;
+use tracing::debug;
 
 use self::head::Operation;
 use self::response::Failure;
@@ -31,12 +33,26 @@ const BODY: Duration = Duration::from_secs(30);
 /// The limit for the answer to a request whose body has arrived.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// Learns about the answers of the API.
+pub trait Observer: Send + Sync + 'static {
+    /// A request was answered with this status, after this time. `operation` is one of
+    /// [`head::NAMES`].
+    fn answered(&self, operation: &'static str, status: u16, took: Duration);
+}
+
 /// The API. It answers 503 until the service is set.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Api {
     service: OnceLock<Arc<Service>>,
+    observer: Option<Arc<dyn Observer>>,
     /// The path before `/v1`, such as `/ica`. Empty or with a slash at its beginning only.
     base_path: String,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
 }
 
 impl Api {
@@ -45,8 +61,24 @@ impl Api {
     pub fn new(base_path: &str) -> Self {
         Self {
             service: OnceLock::new(),
+            observer: None,
             base_path: base_path.trim_end_matches('/').to_owned(),
         }
+    }
+
+    /// The same API, whose answers are observed.
+    #[must_use]
+    pub fn observed(self, observer: Arc<dyn Observer>) -> Self {
+        Self {
+            observer: Some(observer),
+            ..self
+        }
+    }
+
+    /// The service, if it is ready.
+    #[must_use]
+    pub fn service(&self) -> Option<&Arc<Service>> {
+        self.service.get()
     }
 
     /// Sets the service, once it is ready.
@@ -60,8 +92,13 @@ impl Api {
         Router::new().fallback(handle).with_state(self)
     }
 
-    async fn answer(&self, head: &Parts, body: Body) -> Result<Response<Body>, Failure> {
-        let operation = request::operation(&self.base_path, &head.method, head.uri.path())?;
+    async fn answer(
+        &self,
+        operation: Result<Operation, Failure>,
+        head: &Parts,
+        body: Body,
+    ) -> Result<Response<Body>, Failure> {
+        let operation = operation?;
         request::accepts_json(&head.headers)?;
         let starting = Problem::unavailable("the service is starting");
         let service = self.service.get().ok_or(starting)?;
@@ -78,11 +115,26 @@ impl Api {
 }
 
 async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response<Body> {
+    let begun = Instant::now();
     let (head, body) = request.into_parts();
-    match api.answer(&head, body).await {
+    let operation = request::operation(&api.base_path, &head.method, head.uri.path());
+    let name = operation.as_ref().map_or(head::NONE, Operation::name);
+    let response = match api.answer(operation, &head, body).await {
         Ok(response) => response,
         Err(failure) => failure.response(),
+    };
+    let (status, took) = (response.status().as_u16(), begun.elapsed());
+    if let Some(observer) = &api.observer {
+        observer.answered(name, status, took);
     }
+    debug!(
+        method = %head.method,
+        operation = name,
+        status,
+        milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        "answered"
+    );
+    response
 }
 
 async fn operate(

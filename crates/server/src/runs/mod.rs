@@ -210,6 +210,13 @@ impl Run {
         self.failures
     }
 
+    /// When the current wait began, as time since the start of the process: of a running run, when
+    /// its last heartbeat arrived, or when the process read it from the store.
+    #[must_use]
+    pub fn waits_since(&self) -> Duration {
+        self.since
+    }
+
     /// When the run changes without another event, as time since the start of the process.
     #[must_use]
     pub fn deadline(&self, rules: &Rules) -> Option<Duration> {

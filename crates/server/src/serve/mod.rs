@@ -6,6 +6,7 @@ mod impatient;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -55,6 +56,7 @@ pub struct Error {
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddr,
+    connections: Arc<AtomicUsize>,
     stop: watch::Sender<bool>,
     serving: JoinHandle<()>,
 }
@@ -80,14 +82,17 @@ impl Server {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let bound = listener.local_addr().map_err(failed)?;
         let (stop, stopped) = watch::channel(false);
+        let connections = Arc::default();
         let serving = tokio::spawn(accept(
             listener,
             tls.map(TlsAcceptor::from),
             router,
             stopped,
+            Arc::clone(&connections),
         ));
         Ok(Self {
             address: bound,
+            connections,
             stop,
             serving,
         })
@@ -97,6 +102,12 @@ impl Server {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The number of open connections.
+    #[must_use]
+    pub fn connections(&self) -> Arc<AtomicUsize> {
+        Arc::clone(&self.connections)
     }
 
     /// Accepts no more connections, and waits for requests in progress, at most so long. Returns
@@ -113,10 +124,12 @@ async fn accept(
     acceptor: Option<TlsAcceptor>,
     router: Router,
     mut stopped: watch::Receiver<bool>,
+    open: Arc<AtomicUsize>,
 ) {
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     loop {
+        open.store(connections.len(), Ordering::Relaxed);
         let accepted = tokio::select! {
             // The sender lives as long as the server.
             _ = stopped.wait_for(|stopped| *stopped) => break,

@@ -11,8 +11,9 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 
 use super::problem::Problem;
-use crate::runs::{Event, Moment, Rules, Run};
+use crate::runs::{Event, Moment, Rules, Run, Status};
 use crate::store::{Change, Entry, Error, Store, StoredRun};
+use crate::telemetry::messages::Message;
 
 /// How often the times of heartbeats are stored.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -177,6 +178,15 @@ impl Live {
         run.seen = seen.or(run.seen);
         run.run = next;
         slot.run = Some(run.clone());
+        if run.run.status().is_final() {
+            Message::RunEnded {
+                run: id,
+                tenant: &run.facts.tenant,
+                status: run.run.status().name(),
+                details: run.run.details(),
+            }
+            .emit();
+        }
         Ok(run)
     }
 
@@ -278,8 +288,20 @@ impl Live {
         }
     }
 
+    /// The time since the last heartbeat of the running run that was silent for longest. Skips runs
+    /// that are in use.
+    pub(super) fn longest_silence(&self) -> Option<Duration> {
+        let now = self.now().elapsed;
+        let slots = lock(&self.slots);
+        let silences = slots.values().filter_map(|slot| {
+            let slot = slot.try_lock().ok()?;
+            let run = &slot.run.as_ref()?.run;
+            (run.status() == Status::Running).then(|| now.saturating_sub(run.waits_since()))
+        });
+        silences.max()
+    }
+
     /// The number of runs in memory.
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         lock(&self.slots).len()
     }

@@ -24,6 +24,7 @@ use crate::store::{
     Created, Execution, Facts, Idempotency, Limits, NewRun, Page, Query, Role, Store, StoredRun,
     Token, Viewer,
 };
+use crate::telemetry::messages::Message;
 use crate::tokens::{self, OfRun, later};
 
 /// How long an idempotency key is kept.
@@ -87,6 +88,15 @@ impl Caller {
         }
     }
 
+    /// The role, for audit messages.
+    #[must_use]
+    pub fn role(&self) -> &'static str {
+        match self {
+            Self::User { role, .. } => role.name(),
+            Self::Agent(_) => "agent",
+        }
+    }
+
     /// The name for `createdBy` and `modifiedBy`.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -142,7 +152,9 @@ impl Service {
             loop {
                 tokio::time::sleep(MINUTE).await;
                 // If the store fails, the next time is soon enough.
-                let _ = self.forget().await;
+                if let Ok(runs @ 1..) = self.forget().await {
+                    Message::RunsRemoved { runs }.emit();
+                }
             }
         };
         tokio::join!(self.live.keep_time(), forgetting);
@@ -176,6 +188,18 @@ impl Service {
     #[must_use]
     pub fn store(&self) -> &dyn Store {
         &*self.store
+    }
+
+    /// The number of runs in memory, which have not ended.
+    #[must_use]
+    pub fn live_runs(&self) -> usize {
+        self.live.len()
+    }
+
+    /// The time since the last heartbeat of the running run that was silent for longest.
+    #[must_use]
+    pub fn longest_silence(&self) -> Option<Duration> {
+        self.live.longest_silence()
     }
 
     /// Who has this bearer token.
@@ -255,6 +279,13 @@ impl Service {
         match self.store.create(new).await? {
             Created::New(run) => {
                 let shown = wire::task_run(&run, public.as_deref(), &self.options.url);
+                Message::RunCreated {
+                    run: &id,
+                    tenant: &run.facts.tenant,
+                    user: caller.name(),
+                    role: caller.role(),
+                }
+                .emit();
                 self.live.add(run);
                 Ok(shown)
             }
@@ -404,6 +435,13 @@ impl Service {
         let event = Event::Abort { by: user.clone() };
         let allowed = |run: &StoredRun| may_change(caller, run);
         let run = self.live.apply(id, allowed, user, &event).await?;
+        Message::RunAborted {
+            run: id,
+            tenant: &run.facts.tenant,
+            user,
+            role: caller.role(),
+        }
+        .emit();
         Ok(wire::summary(&run, &self.options.url))
     }
 }

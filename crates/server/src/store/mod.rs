@@ -5,6 +5,7 @@
 
 mod list;
 mod memory;
+mod observed;
 mod sqlite;
 #[cfg(test)]
 mod suite;
@@ -14,7 +15,8 @@ use jiff::Timestamp;
 
 pub use list::{COUNTED, Cursor, Filter, Key, Listed, Page, Place, Query, Viewer};
 pub use memory::Memory;
-pub use sqlite::Sqlite;
+pub use observed::{OPERATIONS, Observed, Observer};
+pub use sqlite::{Inspection, Sqlite};
 
 use crate::runs::{Run, Status};
 

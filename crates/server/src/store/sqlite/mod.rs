@@ -3,6 +3,8 @@
 //! One thread writes. It commits all changes that wait together, so that they share one sync of the
 //! disk. Readers have their own connections and never wait for it (write-ahead log).
 
+mod backup;
+mod inspect;
 mod list;
 mod rows;
 mod schema;
@@ -18,6 +20,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
 use tokio::sync::Semaphore;
 
+pub use self::inspect::Inspection;
 use self::rows::{micros, time};
 use self::writer::Writer;
 use super::{
@@ -62,23 +65,8 @@ impl Sqlite {
     pub fn open(path: &Path) -> Result<Self, Error> {
         create(path)?;
         let mut connection = connect(path)?;
-        match schema::look(&connection).map_err(|error| unusable(path, error))? {
-            schema::State::Ours => {}
-            schema::State::Newer(found) => {
-                return Err(Error::Newer {
-                    path: path.display().to_string(),
-                    found,
-                    known: schema::known(),
-                });
-            }
-            schema::State::Foreign => {
-                return Err(Error::File {
-                    path: path.display().to_string(),
-                    problem: "it is not a data file of podbeat-server; choose another file",
-                    source: None,
-                });
-            }
-        }
+        let state = schema::look(&connection).map_err(|error| unusable(path, error))?;
+        refused(path, &state)?;
         // Committed changes survive a power failure.
         let settings = format!(
             "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = {LOG_PAGES};"
@@ -148,6 +136,24 @@ impl Readers {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .push(connection);
+    }
+}
+
+/// Refuses files that this version can't use.
+fn refused(path: &Path, state: &schema::State) -> Result<(), Error> {
+    let path = path.display().to_string();
+    match state {
+        schema::State::Empty | schema::State::Ours => Ok(()),
+        schema::State::Newer(found) => Err(Error::Newer {
+            path,
+            found: *found,
+            known: schema::known(),
+        }),
+        schema::State::Foreign => Err(Error::File {
+            path,
+            problem: "it is not a data file of podbeat-server; choose another file",
+            source: None,
+        }),
     }
 }
 

@@ -110,7 +110,9 @@ CREATE TABLE tokens (
 
 /// The state of a file.
 pub(super) enum State {
-    /// It is empty, or of this or an earlier version.
+    /// It is new.
+    Empty,
+    /// This or an earlier version wrote it.
     Ours,
     /// A newer version wrote it.
     Newer(i64),
@@ -125,7 +127,7 @@ pub(super) fn look(connection: &Connection) -> rusqlite::Result<State> {
     let objects: i64 =
         connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
     Ok(match (application, version, objects) {
-        (0, 0, 0) => State::Ours,
+        (0, 0, 0) => State::Empty,
         (APPLICATION, version, _) if version > known() => State::Newer(version),
         (APPLICATION, 1.., _) => State::Ours,
         _ => State::Foreign,

@@ -238,3 +238,59 @@ async fn lists_read_in_the_order_of_an_index() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_copy_of_a_store_in_use_has_everything_and_is_for_its_owner_only() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().expect("a directory");
+    let (path, copy) = (dir.path().join("d"), dir.path().join("copy"));
+    let store = Sqlite::open(&path).expect("a store");
+    store.create(new("trn.1")).await.expect("stored");
+    Sqlite::backup(&path, &copy).expect("copied");
+    store.create(new("trn.2")).await.expect("stored");
+    let mode = std::fs::metadata(&copy)
+        .expect("a file")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let copied = Sqlite::open(&copy).expect("a store");
+    assert!(
+        copied
+            .run("trn.1".to_owned())
+            .await
+            .expect("read")
+            .is_some()
+    );
+    assert!(
+        copied
+            .run("trn.2".to_owned())
+            .await
+            .expect("read")
+            .is_none()
+    );
+    let again = Sqlite::backup(&path, &copy).expect_err("it exists");
+    assert!(again.to_string().contains("choose a new file"), "{again}");
+    let missing = dir.path().join("missing");
+    assert!(Sqlite::backup(&missing, &dir.path().join("c")).is_err());
+    assert!(!missing.exists() && !dir.path().join("c").exists());
+    std::fs::write(&missing, "no database ".repeat(100)).expect("written");
+    assert!(Sqlite::backup(&missing, &dir.path().join("c")).is_err());
+    assert!(!dir.path().join("c").exists(), "nothing is left of a copy");
+}
+
+#[tokio::test]
+async fn an_inspection_changes_nothing() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("d");
+    std::fs::write(&path, "").expect("written");
+    assert_eq!(Sqlite::inspect(&path).expect("usable"), None);
+    assert_eq!(std::fs::read(&path).expect("a file"), b"");
+    let store = Sqlite::open(&path).expect("a store");
+    store.create(new("trn.1")).await.expect("stored");
+    let found = Sqlite::inspect(&path).expect("usable").expect("a store");
+    assert_eq!((found.runs, found.tokens, found.damage), (1, 0, None));
+    assert!(found.newest_change.is_some());
+    drop(store);
+    std::fs::write(&path, "no database ".repeat(100)).expect("written");
+    assert!(Sqlite::inspect(&path).is_err());
+}

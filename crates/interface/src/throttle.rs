@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use podbeat_interface::messages::{Cut, Outage, Over, Seconds, Since};
+use crate::messages::{Cut, Outage, Over, Seconds, Since};
 
 /// A failure within this time of the previous one belongs to the same problem, even if requests
 /// succeeded in between. Otherwise one bad replica behind a load balancer would cause new log lines
@@ -24,7 +24,7 @@ const KINDS: usize = 8;
 
 /// One problem, from its first failure on.
 #[derive(Debug, Default)]
-pub(super) struct Throttle(Option<Row>);
+pub struct Throttle(Option<Row>);
 
 #[derive(Debug)]
 struct Row {
@@ -45,7 +45,7 @@ impl Throttle {
     /// Counts a failure. Returns a log line for the first failure and for the first of each kind in
     /// this problem. It also returns one each time the number of failures has doubled: the number
     /// since the start, or in an outage the number since the last success.
-    pub(super) fn failed<'error>(
+    pub fn failed<'error>(
         &mut self,
         kind: &str,
         error: &'error dyn fmt::Display,
@@ -81,7 +81,7 @@ impl Throttle {
 
     /// Ends the problem for now. Returns a log line if a failure was logged since the last such
     /// line.
-    pub(super) fn over(&mut self) -> Option<Over> {
+    pub fn over(&mut self) -> Option<Over> {
         let row = self.0.as_mut()?;
         row.in_a_row = 0;
         row.told_in_a_row = 0;
@@ -112,9 +112,10 @@ impl Row {
 /// page of its own.
 const LONGEST_ERROR: usize = 1024;
 
-/// An error with all its sources, outermost first. The Display of each error contains only its own
+/// An error with all its sources, outermost first, for a log line. The Display of each error contains only its own
 /// text.
-pub(super) struct Chain<'error>(pub(super) &'error dyn Error);
+#[derive(Debug)]
+pub struct Chain<'error>(pub &'error dyn Error);
 
 impl fmt::Display for Chain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

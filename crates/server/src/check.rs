@@ -1,0 +1,398 @@
+//! `podbeat-server check`: checks store, key, certificate and clock, and suggests fixes. It changes
+//! nothing.
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp};
+use podbeat_interface::certificate;
+use podbeat_interface::finding::{Finding, Findings};
+use podbeat_interface::reader::Errors;
+use podbeat_interface::throttle::Chain;
+use rustix::fs::statvfs;
+
+use crate::keys::Keys;
+use crate::settings::Config;
+use crate::store::{Inspection, Sqlite};
+use crate::tls::Identity;
+
+const SETTINGS: &str = "settings";
+const UNKNOWN: &str = "settings.unknown";
+const STORE: &str = "store";
+const SPACE: &str = "store.space";
+const TOKENS: &str = "store.tokens";
+const KEY: &str = "key";
+const CERTIFICATE: &str = "certificate";
+const CLOCK: &str = "clock";
+
+/// A certificate that expires within this time should have been renewed already. Certificates with
+/// a lifetime of 90 days are usually renewed after 60 days.
+const NEAR: SignedDuration = SignedDuration::from_hours(14 * 24);
+
+/// Less free space than this is a warning, in bytes.
+const LITTLE: u64 = 1 << 30;
+
+/// By this much, the newest change in the store may be later than the clock.
+const TOLERATED: SignedDuration = SignedDuration::from_secs(5);
+
+/// No clock is right that shows an earlier time: this version did not exist then.
+const RELEASED: &str = "2026-11-01T00:00:00Z";
+
+/// Makes all checks.
+#[must_use]
+pub fn run(config: &Result<Config, Errors>, now: Timestamp) -> Findings {
+    let config = match config {
+        Ok(config) => config,
+        Err(errors) => {
+            let remedy = "Correct the settings. podbeat-server --help lists all of them.";
+            let mut findings = vec![Finding::failed(SETTINGS, faults(errors), remedy)];
+            let others = [STORE, SPACE, TOKENS, KEY, CERTIFICATE, CLOCK];
+            findings.extend(others.map(|id| Finding::because(id, SETTINGS)));
+            return Findings::new(findings);
+        }
+    };
+    let mut findings = vec![
+        Finding::ok(SETTINGS, "all settings are valid"),
+        unknown(config),
+    ];
+    let (store, inspection) = store(&config.data);
+    findings.push(store);
+    findings.push(space(&config.data));
+    findings.push(tokens(inspection.as_ref()));
+    let has_runs = inspection.as_ref().is_some_and(|found| found.runs > 0);
+    findings.push(key(&config.secrets_key_file, has_runs));
+    findings.push(own_certificate(config, now));
+    findings.push(clock(inspection.as_ref(), now));
+    Findings::new(findings)
+}
+
+fn faults(errors: &Errors) -> String {
+    let one =
+        |fault: &podbeat_interface::reader::Fault| format!("{}: {}", fault.variable, fault.problem);
+    let all: Vec<String> = errors.0.iter().map(one).collect();
+    all.join("; ")
+}
+
+fn unknown(config: &Config) -> Finding {
+    match &config.unknown {
+        None => Finding::ok(
+            UNKNOWN,
+            "every variable with the prefix PODBEAT_SERVER_ is a setting",
+        ),
+        Some(unknown) => Finding::warning(
+            UNKNOWN,
+            format!("not settings: {unknown}"),
+            "Correct the names of these environment variables, or remove them.",
+        ),
+    }
+}
+
+fn store(path: &Path) -> (Finding, Option<Inspection>) {
+    let shown = path.display();
+    if !path.exists() {
+        let parent = path
+            .parent()
+            .filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        return match parent.is_dir() {
+            true => {
+                let seen = format!("{shown} does not exist yet; the server creates it");
+                (Finding::ok(STORE, seen), None)
+            }
+            false => {
+                let seen = format!("the directory of {shown} does not exist");
+                let remedy = "Create the directory, or correct PODBEAT_SERVER_DATA.";
+                (Finding::failed(STORE, seen, remedy), None)
+            }
+        };
+    }
+    match Sqlite::inspect(path) {
+        Ok(None) => (Finding::ok(STORE, format!("{shown} is empty")), None),
+        Ok(Some(found)) => match &found.damage {
+            None => {
+                let seen = format!("{shown} is undamaged; runs: {}", found.runs);
+                (Finding::ok(STORE, seen), Some(found))
+            }
+            Some(damage) => {
+                let remedy = "Stop the server, and restore the data file from a backup.";
+                let seen = format!("{shown} is damaged: {damage}");
+                (Finding::failed(STORE, seen, remedy), None)
+            }
+        },
+        Err(error) => {
+            let remedy = "Correct PODBEAT_SERVER_DATA or the permissions, or restore the file from a backup.";
+            (
+                Finding::failed(STORE, Chain(&error).to_string(), remedy),
+                None,
+            )
+        }
+    }
+}
+
+fn space(path: &Path) -> Finding {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    let Ok(found) = statvfs(parent.unwrap_or(Path::new("."))) else {
+        return Finding::skipped(SPACE, "the file system does not report its free space");
+    };
+    let free = found.f_bavail.saturating_mul(found.f_frsize);
+    let seen = format!("{} MiB are free on the disk of the data file", free >> 20);
+    match free < LITTLE {
+        true => Finding::warning(
+            SPACE,
+            seen,
+            "Enlarge the volume, or reduce PODBEAT_SERVER_RETENTION or PODBEAT_SERVER_RETAINED_RUNS. \
+             With a full disk the server answers 503.",
+        ),
+        false => Finding::ok(SPACE, seen),
+    }
+}
+
+fn tokens(inspection: Option<&Inspection>) -> Finding {
+    match inspection.map(|found| found.tokens) {
+        None => Finding::because(TOKENS, STORE),
+        Some(0) => Finding::warning(
+            TOKENS,
+            "there is no token, so nobody can use the API",
+            "Run podbeat-server token create.",
+        ),
+        Some(tokens) => Finding::ok(TOKENS, format!("tokens that are not revoked: {tokens}")),
+    }
+}
+
+fn key(path: &Path, has_runs: bool) -> Finding {
+    use std::os::unix::fs::PermissionsExt;
+    let shown = path.display();
+    let metadata = match std::fs::metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !has_runs => {
+            return Finding::ok(
+                KEY,
+                format!("{shown} does not exist yet; the server creates it"),
+            );
+        }
+        Err(error) => {
+            let remedy = "Restore the key file from a backup, or correct PODBEAT_SERVER_SECRETS_KEY_FILE. Without the key, \
+                          secrets of runs are unreadable, and agents need new tokens.";
+            return Finding::failed(KEY, format!("cannot read {shown}: {error}"), remedy);
+        }
+    };
+    match Keys::load(path) {
+        Err(error) => {
+            let remedy =
+                "Correct the file. Each line is one key, as openssl rand -base64 32 prints it.";
+            Finding::failed(KEY, Chain(&error).to_string(), remedy)
+        }
+        Ok(_) if metadata.permissions().mode() & 0o007 != 0 => Finding::warning(
+            KEY,
+            format!("every user of this machine can read or change {shown}"),
+            format!("Run chmod o-rwx {shown}, or set defaultMode of the Secret's volume."),
+        ),
+        Ok(keys) => Finding::ok(KEY, format!("{shown} is readable; keys: {}", keys.count())),
+    }
+}
+
+fn own_certificate(config: &Config, now: Timestamp) -> Finding {
+    let Some((certificate, key)) = &config.identity else {
+        return Finding::skipped(CERTIFICATE, "PODBEAT_SERVER_CERT_FILE is not set: no TLS");
+    };
+    let identity = match Identity::load(certificate, key) {
+        Ok(identity) => identity,
+        Err(error) => {
+            let remedy = "Correct PODBEAT_SERVER_CERT_FILE and PODBEAT_SERVER_KEY_FILE, or issue a new certificate.";
+            return Finding::failed(CERTIFICATE, Chain(&error).to_string(), remedy);
+        }
+    };
+    let Some(found) = identity.own().and_then(|own| certificate::read(&own)) else {
+        return Finding::skipped(CERTIFICATE, "its dates cannot be read");
+    };
+    let renew = "Renew the certificate. The server reads it again without a restart.";
+    let seen = format!(
+        "{}, for {}, valid from {} to {}",
+        found.subject,
+        found.names.join(", "),
+        found.not_before,
+        found.not_after
+    );
+    let left = found.not_after.duration_since(now);
+    if found.not_before > now || left <= SignedDuration::ZERO {
+        return Finding::failed(CERTIFICATE, seen, renew);
+    }
+    match left < NEAR {
+        true => Finding::warning(CERTIFICATE, seen, renew),
+        false => Finding::ok(CERTIFICATE, seen),
+    }
+}
+
+fn clock(inspection: Option<&Inspection>, now: Timestamp) -> Finding {
+    let remedy = "Correct the clock of this node (check NTP). Otherwise tokens expire at the wrong time, and the list's order by \
+                  time is wrong.";
+    let released: Timestamp = RELEASED.parse().unwrap_or(Timestamp::MIN);
+    if now < released {
+        return Finding::failed(CLOCK, format!("the clock shows {now:.0}"), remedy);
+    }
+    let Some(newest) = inspection.and_then(|found| found.newest_change) else {
+        return Finding::ok(CLOCK, format!("the clock shows {now:.0}"));
+    };
+    match newest.duration_since(now) > TOLERATED {
+        true => Finding::failed(
+            CLOCK,
+            format!(
+                "the clock shows {now:.0}, but a run changed at {newest:.0}: the clock was set back"
+            ),
+            remedy,
+        ),
+        false => Finding::ok(
+            CLOCK,
+            format!("the clock shows {now:.0}, later than every change of a run"),
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use podbeat_interface::environment::Flags;
+    use podbeat_interface::finding::State;
+    use podbeat_lab::pki::Authority;
+
+    use super::*;
+    use crate::runs::Run;
+    use crate::store::{Facts, Limits, NewRun, Store};
+
+    const NOW: &str = "2027-01-01T00:00:00Z";
+
+    fn checked(settings: &[(&str, &Path)]) -> BTreeMap<String, (State, String)> {
+        let map: BTreeMap<String, String> = settings
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), value.display().to_string()))
+            .collect();
+        let config = Config::load(&Flags::default(), &map);
+        let findings = run(&config, NOW.parse().expect("a time"));
+        let checks = findings.checks.into_iter();
+        checks
+            .map(|check| (check.id, (check.state, check.seen)))
+            .collect()
+    }
+
+    async fn store_with_a_run(path: &Path, modified: &str) {
+        let store = Sqlite::open(path).expect("a store");
+        let run = NewRun {
+            facts: Facts {
+                id: "trn.1".to_owned(),
+                created: modified.parse().expect("a time"),
+                ..Facts::default()
+            },
+            run: Run::new(0),
+            execution: None,
+            idempotency: None,
+            limits: Limits {
+                live: 9,
+                creates: 9,
+                since: Timestamp::UNIX_EPOCH,
+            },
+        };
+        store.create(run).await.expect("stored");
+    }
+
+    #[tokio::test]
+    async fn a_new_server_and_one_with_runs_are_checked() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("d.db");
+        let found = checked(&[("PODBEAT_SERVER_DATA", &data)]);
+        for (id, (state, seen)) in &found {
+            assert!(
+                matches!(state, State::Ok | State::Skipped | State::Warning),
+                "{id}: {seen}"
+            );
+        }
+        assert!(
+            !data.exists() && !dir.path().join("d.db.key").exists(),
+            "nothing was created"
+        );
+
+        store_with_a_run(&data, "2026-12-01T00:00:00Z").await;
+        let found = checked(&[("PODBEAT_SERVER_DATA", &data)]);
+        assert_eq!(
+            found[KEY].0,
+            State::Failed,
+            "the key is lost: {}",
+            found[KEY].1
+        );
+        assert_eq!(found[TOKENS].0, State::Warning);
+        assert!(found[STORE].1.contains("runs: 1"));
+        Keys::load(&dir.path().join("d.db.key")).expect("keys");
+        assert_eq!(checked(&[("PODBEAT_SERVER_DATA", &data)])[KEY].0, State::Ok);
+    }
+
+    #[tokio::test]
+    async fn each_fault_is_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let data = dir.path().join("d.db");
+        store_with_a_run(&data, "2027-01-02T00:00:00Z").await;
+        let found = checked(&[("PODBEAT_SERVER_DATA", &data)]);
+        assert_eq!(found[CLOCK].0, State::Failed, "{}", found[CLOCK].1);
+
+        std::fs::write(&data, "hunter2 ".repeat(1000)).expect("written");
+        let found = checked(&[("PODBEAT_SERVER_DATA", &data)]);
+        assert_eq!(found[STORE].0, State::Failed, "{}", found[STORE].1);
+        assert_eq!(found[TOKENS].0, State::Skipped);
+
+        let nowhere = dir.path().join("no/d.db");
+        assert_eq!(
+            checked(&[("PODBEAT_SERVER_DATA", &nowhere)])[STORE].0,
+            State::Failed
+        );
+
+        let key = dir.path().join("key");
+        std::fs::write(&key, "hunter2").expect("written");
+        let found = checked(&[
+            ("PODBEAT_SERVER_DATA", &dir.path().join("new.db")),
+            ("PODBEAT_SERVER_SECRETS_KEY_FILE", &key),
+        ]);
+        assert_eq!(found[KEY].0, State::Failed);
+        assert!(!found[KEY].1.contains("hunter2"));
+
+        let found = checked(&[("PODBEAT_SERVER_LISTEN", Path::new("nowhere"))]);
+        assert_eq!(found[SETTINGS].0, State::Failed);
+        assert!(found[SETTINGS].1.contains("PODBEAT_SERVER_LISTEN"));
+        assert_eq!(found[STORE].0, State::Skipped);
+    }
+
+    #[test]
+    fn a_certificate_is_read_and_its_end_is_near_or_over() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (certificate, key) = (dir.path().join("c.pem"), dir.path().join("k.pem"));
+        let authority = Authority::new().expect("an authority");
+        let of = |from: &str, until: &str| {
+            let dates = Some((
+                from.parse().expect("a date"),
+                until.parse().expect("a date"),
+            ));
+            let issued = authority
+                .issue_for(&["podbeat.example"], dates)
+                .expect("issued");
+            std::fs::write(&certificate, &issued.certificate).expect("written");
+            std::fs::write(&key, &issued.key).expect("written");
+            let files = [
+                ("PODBEAT_SERVER_CERT_FILE", certificate.as_path()),
+                ("PODBEAT_SERVER_KEY_FILE", key.as_path()),
+                ("PODBEAT_SERVER_DATA", dir.path()),
+            ];
+            checked(&files)[CERTIFICATE].clone()
+        };
+        let (state, seen) = of("2026-12-01", "2027-03-01");
+        assert_eq!(state, State::Ok, "{seen}");
+        assert!(seen.contains("podbeat.example"), "{seen}");
+        assert_eq!(of("2026-12-01", "2027-01-10").0, State::Warning);
+        assert_eq!(of("2026-12-01", "2026-12-31").0, State::Failed);
+        assert_eq!(of("2027-02-01", "2027-12-31").0, State::Failed);
+        std::fs::write(&key, "").expect("written");
+        let files = [
+            ("PODBEAT_SERVER_CERT_FILE", certificate.as_path()),
+            ("PODBEAT_SERVER_KEY_FILE", key.as_path()),
+        ];
+        assert_eq!(checked(&files)[CERTIFICATE].0, State::Failed);
+    }
+}

@@ -1,0 +1,309 @@
+//! The server's process: it listens at once and answers 503, opens the data file, and serves until
+//! it is stopped.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::Router;
+use jiff::Timestamp;
+use podbeat_interface::exit::Ending;
+use podbeat_interface::messages::Seconds;
+use podbeat_interface::throttle::Chain;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::Instant;
+
+use crate::api::Api;
+use crate::data::{self, Data};
+use crate::keys::{self, Keys};
+use crate::runs::Moment;
+use crate::serve::{self, Server};
+use crate::service::{Clock, Options, Service};
+use crate::settings::{BaseUrl, Config};
+use crate::store::{self, Observed, Role, Store};
+use crate::telemetry::admin::Admin;
+use crate::telemetry::messages::Message;
+use crate::telemetry::readings::Readings;
+use crate::tls::{self, Identity};
+use crate::tokens;
+
+/// How long the server waits for requests in progress when it stops: less than Kubernetes' default
+/// grace period of 30 s.
+const STOP: Duration = Duration::from_secs(20);
+
+/// How often the server looks whether the certificate's files changed.
+const CERTIFICATE: Duration = Duration::from_secs(30);
+
+/// The tenant and the user of the first token.
+const FIRST: (&str, &str) = ("default", "admin");
+
+/// Why the server can't serve.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The certificate.
+    #[error(transparent)]
+    Certificate(#[from] tls::Error),
+    /// TLS itself.
+    #[error("cannot use TLS")]
+    Tls(#[from] tokio_rustls::rustls::Error),
+    /// The address.
+    #[error(transparent)]
+    Listen(#[from] serve::Error),
+    /// The data file.
+    #[error(transparent)]
+    Data(#[from] data::Error),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The key file.
+    #[error(transparent)]
+    Keys(#[from] keys::Error),
+    /// A part of the server ended by itself.
+    #[error("the server's timer ended; this is a bug, please report it")]
+    Timer(#[source] Option<tokio::task::JoinError>),
+}
+
+impl Error {
+    /// How the process ends.
+    #[must_use]
+    pub fn ending(&self) -> Ending {
+        match self {
+            Self::Certificate(_) | Self::Keys(_) | Self::Data(_) | Self::Store(_) => Ending::Unread,
+            Self::Listen(_) => Ending::Unavailable,
+            Self::Tls(_) | Self::Timer(_) => Ending::Internal,
+        }
+    }
+}
+
+/// The process's clock.
+#[derive(Debug)]
+struct ProcessClock(Instant);
+
+impl Clock for ProcessClock {
+    fn now(&self) -> Moment {
+        Moment {
+            wall: Timestamp::now(),
+            elapsed: self.0.elapsed(),
+        }
+    }
+}
+
+/// Serves until `stopped` is ready. `out` gets the first token.
+///
+/// # Errors
+/// The server can't start.
+pub async fn run(
+    config: &Config,
+    stopped: impl Future<Output = ()>,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let started = Instant::now();
+    Message::Started {
+        version: env!("CARGO_PKG_VERSION"),
+        listen: config.listen,
+        data: &config.data,
+    }
+    .emit();
+    if let Some(unknown) = &config.unknown {
+        Message::UnknownVariables { variables: unknown }.emit();
+    }
+    let mut tasks = JoinSet::new();
+    let identity = match &config.identity {
+        Some((certificate, key)) => Some(Arc::new(Identity::load(certificate, key)?)),
+        None => None,
+    };
+    let tls = identity.as_ref().map(Identity::config).transpose()?;
+    if let (Some(identity), Some(files)) = (identity, &config.identity) {
+        tasks.spawn(follow_certificate(identity, files.clone()));
+    }
+    let readings = Arc::new(Readings::default());
+    let base_path = config.url.as_ref().map_or("", |url| &url.path);
+    let api = Arc::new(Api::new(base_path).observed(Arc::clone(&readings) as _));
+    let router = Arc::clone(&api).router();
+    let server = Server::start(config.listen, tls.map(Arc::new), router).await?;
+    let url = config.base_url(server.address());
+    Message::Listening {
+        address: server.address(),
+        url: &url.url,
+    }
+    .emit();
+    let admin = Arc::new(Admin::new(
+        Arc::clone(&api),
+        Arc::clone(&readings),
+        server.connections(),
+    ));
+    let _endpoint = open_admin(config.admin_listen, Arc::clone(&admin).router()).await;
+    tokio::pin!(stopped);
+    let opening = open(config, readings, &url, ProcessClock(started), out);
+    let (service, _data) = tokio::select! {
+        opened = opening => opened?,
+        () = &mut stopped => {
+            stop(server, &admin, None).await;
+            return Ok(());
+        }
+    };
+    Message::Ready {
+        live_runs: service.live_runs(),
+        seconds: Seconds(started.elapsed()),
+    }
+    .emit();
+    api.serve(Arc::clone(&service));
+    let timed = Arc::clone(&service);
+    let mut timer = Task(tokio::spawn(async move { timed.keep_time().await }));
+    tokio::select! {
+        ended = &mut timer.0 => return Err(Error::Timer(ended.err())),
+        () = &mut stopped => {}
+    }
+    stop(server, &admin, Some(&service)).await;
+    Ok(())
+}
+
+/// A task that ends when its owner is dropped.
+struct Task(JoinHandle<()>);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+async fn stop(server: Server, admin: &Admin, service: Option<&Service>) {
+    Message::Stopping.emit();
+    admin.stopping();
+    let all_ended = server.stop(STOP).await;
+    if let Some(service) = service {
+        service.flush().await;
+    }
+    Message::Stopped {
+        unfinished: !all_ended,
+    }
+    .emit();
+}
+
+/// The service depends on no probe, so a port that is taken is no reason to end.
+async fn open_admin(address: Option<SocketAddr>, router: Router) -> Option<Server> {
+    match Server::start(address?, None, router).await {
+        Ok(server) => Some(server),
+        Err(error) => {
+            Message::CannotListen {
+                error: &Chain(&error),
+            }
+            .emit();
+            None
+        }
+    }
+}
+
+async fn open(
+    config: &Config,
+    readings: Arc<Readings>,
+    url: &BaseUrl,
+    clock: ProcessClock,
+    out: &mut dyn Write,
+) -> Result<(Arc<Service>, Data), Error> {
+    let data = Data::open_alone(&config.data, || {
+        Message::DataFileInUse { data: &config.data }.emit();
+    })
+    .await?;
+    let store: Arc<dyn Store> = Arc::new(Observed::new(data.store(), readings));
+    let keys = open_keys(&config.secrets_key_file, &*store).await?;
+    let options = Options {
+        rules: config.rules,
+        url: url.url.clone(),
+        token_lifetime: config.token_lifetime,
+        live_runs: config.live_runs,
+        creates_per_minute: config.creates_per_minute,
+        retention: config.retention,
+        retained_runs: config.retained_runs,
+    };
+    if store.tokens().await?.is_empty() {
+        first_token(config, &*store, url, out).await?;
+    }
+    let service = Service::start(store, keys, Arc::new(clock), options).await?;
+    Ok((Arc::new(service), data))
+}
+
+/// A new key file makes the tokens of all agents invalid, and the secrets of all runs unreadable.
+/// So only a store without runs gets one.
+async fn open_keys(path: &Path, store: &dyn Store) -> Result<Keys, Error> {
+    let runs: u64 = store.counts().await?.iter().map(|(_, runs)| runs).sum();
+    if runs > 0 && !path.exists() {
+        return Err(keys::Error::Lost {
+            path: path.to_owned(),
+        }
+        .into());
+    }
+    Ok(Keys::load(path)?)
+}
+
+/// Creates a token for the first user, and prints it. In a pod, the output is a log that others
+/// read, so the server only says how to create one.
+async fn first_token(
+    config: &Config,
+    store: &dyn Store,
+    url: &BaseUrl,
+    out: &mut dyn Write,
+) -> Result<(), Error> {
+    let (tenant, user) = FIRST;
+    if config.in_pod {
+        Message::NoToken {
+            command: "kubectl exec POD -- /podbeat-server token create --tenant default --user admin --role admin",
+        }
+        .emit();
+        return Ok(());
+    }
+    let created = tokens::create(tenant, user, Role::Admin, Timestamp::now(), None)?;
+    store.add_token(created.token).await?;
+    let token = created.text.expose();
+    let url = &url.url;
+    let text = format!(
+        "\nThis is the first start with {}. The token of the first administrator, which is shown only \
+         now:\n\n  {token}\n\nWeb page: {url}/\n\nTry:\n\n  \
+         export PODBEAT_SERVICE_URL={url} PODBEAT_TOKEN={token}\n  \
+         podbeat runs create --name first --image-name busybox\n  \
+         podbeat runs list\n\n",
+        config.data.display()
+    );
+    // If nobody reads it, `podbeat-server token create` creates another one.
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    Ok(())
+}
+
+/// Reads the certificate again when its files change.
+async fn follow_certificate(identity: Arc<Identity>, files: (PathBuf, PathBuf)) {
+    let mut known = changed(&files);
+    loop {
+        tokio::time::sleep(CERTIFICATE).await;
+        let now = changed(&files);
+        if now == known {
+            continue;
+        }
+        let reloading = Arc::clone(&identity);
+        let reloaded = tokio::task::spawn_blocking(move || reloading.reload()).await;
+        match reloaded {
+            Ok(Ok(is_other)) => {
+                known = now;
+                if is_other {
+                    Message::CertificateReloaded { file: &files.0 }.emit();
+                }
+            }
+            // Perhaps only one of the files was replaced yet. The next time reads them again.
+            Ok(Err(error)) => {
+                known = now;
+                Message::CertificateUnusable {
+                    error: &Chain(&error),
+                }
+                .emit();
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+/// When the files changed.
+fn changed((certificate, key): &(PathBuf, PathBuf)) -> [Option<SystemTime>; 2] {
+    let of = |path: &PathBuf| std::fs::metadata(path).ok()?.modified().ok();
+    [of(certificate), of(key)]
+}

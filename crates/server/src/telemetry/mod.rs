@@ -1,0 +1,7 @@
+//! The server's output for operators: log messages, metrics, and the endpoint with probes and
+//! metrics.
+
+pub mod admin;
+pub mod messages;
+pub mod metrics;
+pub mod readings;

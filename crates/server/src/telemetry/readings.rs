@@ -1,0 +1,184 @@
+//! What the metrics show, as it happens.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use podbeat_interface::throttle::{Chain, Throttle};
+use prometheus_client::metrics::histogram::Histogram;
+
+use super::messages::Message;
+use crate::store::{self, Error};
+
+/// The bounds of the histograms, in seconds: around the targets of 10 ms for a heartbeat and of a
+/// second for a client that waits.
+const BOUNDS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
+];
+
+/// The statuses of answers. Others count as [`OTHER`].
+pub const STATUSES: &[&str] = &[
+    "200", "201", "400", "401", "403", "404", "405", "406", "408", "409", "413", "415", "429",
+    "500", "503", OTHER,
+];
+
+const OTHER: &str = "other";
+
+/// Counts and times, from the start of the process.
+#[derive(Debug)]
+pub struct Readings {
+    /// Requests, by operation and status.
+    requests: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    request_durations: Histogram,
+    store_durations: Histogram,
+    store_operations: AtomicUsize,
+    store_failures: Mutex<Throttle>,
+    store_fails: AtomicBool,
+}
+
+impl Default for Readings {
+    fn default() -> Self {
+        Self {
+            requests: Mutex::default(),
+            request_durations: Histogram::new(BOUNDS),
+            store_durations: Histogram::new(BOUNDS),
+            store_operations: AtomicUsize::new(0),
+            store_failures: Mutex::default(),
+            store_fails: AtomicBool::new(false),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Readings {
+    /// The requests by operation and status.
+    #[must_use]
+    pub fn requests(&self) -> Vec<((&'static str, &'static str), u64)> {
+        let requests = lock(&self.requests);
+        requests.iter().map(|(key, count)| (*key, *count)).collect()
+    }
+
+    /// The durations of requests. Cheap to clone.
+    #[must_use]
+    pub fn request_durations(&self) -> Histogram {
+        self.request_durations.clone()
+    }
+
+    /// The durations of the store's operations. Cheap to clone.
+    #[must_use]
+    pub fn store_durations(&self) -> Histogram {
+        self.store_durations.clone()
+    }
+
+    /// The number of the store's operations in progress, including those that wait.
+    #[must_use]
+    pub fn store_operations(&self) -> usize {
+        self.store_operations.load(Ordering::Relaxed)
+    }
+}
+
+impl crate::api::Observer for Readings {
+    fn answered(&self, operation: &'static str, status: u16, took: Duration) {
+        let status = STATUSES
+            .iter()
+            .find(|known| known.parse() == Ok(status))
+            .copied();
+        *lock(&self.requests)
+            .entry((operation, status.unwrap_or(OTHER)))
+            .or_default() += 1;
+        self.request_durations.observe(took.as_secs_f64());
+    }
+}
+
+impl store::Observer for Readings {
+    fn begun(&self) {
+        self.store_operations.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn left(&self) {
+        self.store_operations.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    fn ended(&self, operation: &'static str, took: Duration, failure: Option<&Error>) {
+        self.store_durations.observe(took.as_secs_f64());
+        match failure {
+            Some(error) => {
+                self.store_fails.store(true, Ordering::Relaxed);
+                let chain = Chain(error);
+                let outage = lock(&self.store_failures).failed(&error.to_string(), &chain);
+                if let Some(outage) = &outage {
+                    Message::StoreFailed { operation, outage }.emit();
+                }
+            }
+            None if self.store_fails.swap(false, Ordering::Relaxed) => {
+                let over = lock(&self.store_failures).over();
+                if let Some(over) = &over {
+                    Message::StoreRecovered { over }.emit();
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use podbeat_interface::log::{Form, Log};
+
+    use super::*;
+    use crate::api::Observer as _;
+    use crate::store::Observer as _;
+
+    #[test]
+    fn requests_are_counted_by_operation_and_status() {
+        let readings = Readings::default();
+        for status in [200, 200, 503, 418] {
+            readings.answered("get", status, Duration::from_millis(3));
+        }
+        assert_eq!(
+            readings.requests(),
+            [
+                (("get", "200"), 2),
+                (("get", "503"), 1),
+                (("get", "other"), 1)
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_failing_store_is_logged_with_its_cause_until_it_works_again() {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&lines);
+        let write = move |line: &str| kept.lock().expect("not poisoned").push(line.to_owned());
+        let filter = "info".parse().expect("a filter");
+        let log = Log::new(&filter, Form::Json, write);
+        tracing::subscriber::with_default(log, || {
+            let readings = Readings::default();
+            let error = || Error::Failed {
+                doing: "committing",
+                source: Box::new(std::io::Error::other("disk full")),
+            };
+            for _ in 0..3 {
+                readings.ended("change", Duration::ZERO, Some(&error()));
+            }
+            readings.ended("change", Duration::ZERO, None);
+            readings.ended("change", Duration::ZERO, None);
+        });
+        let lines = lines.lock().expect("not poisoned").clone();
+        let all = lines.concat();
+        assert_eq!(lines.len(), 3, "{all}");
+        assert!(
+            lines[0].contains("the store failed while committing: disk full"),
+            "{all}"
+        );
+        assert!(lines[1].contains("\"repeats\":2"), "{all}");
+        assert!(lines[2].contains("the store works again"), "{all}");
+        assert!(lines[2].contains("\"failures\":3"), "{all}");
+    }
+}
