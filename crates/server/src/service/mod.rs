@@ -2,6 +2,7 @@
 //! copy of the run, the store commits it, and only then the run has changed and the caller gets an
 //! answer. If the commit fails, the run is read from the store again before its next event.
 
+mod known_tokens;
 mod live;
 mod problem;
 mod wire;
@@ -15,6 +16,7 @@ use podbeat_task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, TaskRun, TaskRunHeartbeat, TaskRunSummary,
 };
 
+use self::known_tokens::KnownTokens;
 pub use self::live::Clock;
 use self::live::Live;
 pub use self::problem::{Problem, UNAVAILABLE};
@@ -116,6 +118,7 @@ pub struct Service {
     store: Arc<dyn Store>,
     keys: Keys,
     options: Options,
+    known_tokens: KnownTokens,
     live: Live,
 }
 
@@ -141,6 +144,7 @@ impl Service {
             store,
             keys,
             options,
+            known_tokens: KnownTokens::default(),
             live,
         })
     }
@@ -202,7 +206,7 @@ impl Service {
         self.live.longest_silence()
     }
 
-    /// Who has this bearer token.
+    /// Who has this bearer token. A revocation has an effect within five seconds.
     ///
     /// # Errors
     /// [`Problem::Unauthorized`] if nobody has.
@@ -211,11 +215,22 @@ impl Service {
             let of_run = tokens::of_run(&self.keys, token);
             return of_run.map(Caller::Agent).ok_or(Problem::Unauthorized);
         }
-        let now = self.live.now().wall;
+        let now = self.live.now();
         let is_valid = |token: &Token| {
-            token.revoked.is_none() && token.expires.is_none_or(|expires| now < expires)
+            token.revoked.is_none() && token.expires.is_none_or(|expires| now.wall < expires)
         };
-        let found = self.store.token(tokens::hash(token)).await?;
+        let hash = tokens::hash(token);
+        let known = self.known_tokens.get(&hash, now.elapsed);
+        let found = match known {
+            Some(token) => Some(token),
+            None => {
+                let found = self.store.token(hash).await?;
+                if let Some(token) = &found {
+                    self.known_tokens.add(token, now.elapsed);
+                }
+                found
+            }
+        };
         let token = found.filter(is_valid).ok_or(Problem::Unauthorized)?;
         Ok(Caller::User {
             tenant: token.tenant,

@@ -477,6 +477,7 @@ async fn tokens_of_users_are_checked() {
         .revoke(token.token.id, now)
         .await
         .expect("revoked");
+    played.clock.pass(super::known_tokens::KNOWN);
     assert_eq!(
         played.service.caller(token.text.expose()).await,
         Err(Problem::Unauthorized)
