@@ -185,7 +185,11 @@ async fn stop(server: Server, admin: &Admin, service: Option<&Service>) {
 /// The service depends on no probe, so a port that is taken is no reason to end.
 async fn open_admin(address: Option<SocketAddr>, router: Router) -> Option<Server> {
     match Server::start(address?, None, router).await {
-        Ok(server) => Some(server),
+        Ok(server) => {
+            let address = server.address();
+            Message::AdminListening { address }.emit();
+            Some(server)
+        }
         Err(error) => {
             Message::CannotListen {
                 error: &Chain(&error),

@@ -481,6 +481,4 @@ fn may_change(caller: &Caller, run: &StoredRun) -> Result<(), Problem> {
 }
 
 #[cfg(test)]
-mod killed;
-#[cfg(test)]
 mod tests;

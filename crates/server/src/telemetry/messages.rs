@@ -34,6 +34,11 @@ messages! {
         url: &'a str,
     },
 
+    /// The admin endpoint listens on the address of `PODBEAT_SERVER_ADMIN_LISTEN`
+    INFO SERVER AdminListening "the admin endpoint is listening" {
+        address: SocketAddr,
+    },
+
     /// The server cannot listen on `PODBEAT_SERVER_ADMIN_LISTEN`
     ERROR SERVER CannotListen
         "cannot open the admin endpoint: probes and metrics are not available; set \
