@@ -7,6 +7,9 @@ use std::str::Utf8Error;
 use axum::http::{HeaderMap, HeaderValue, Method, header};
 use percent_encoding::percent_decode_str;
 
+/// The maximum length of a run's ID, in bytes. No run has a longer one.
+pub const LONGEST_ID: usize = 256;
+
 /// The operations of the contract, with the IDs of their runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Operation {

@@ -10,9 +10,6 @@ use super::head::{self, NoOperation, Operation};
 use super::response::Failure;
 use crate::service::Problem;
 
-/// The maximum length of a run's ID, in bytes.
-const LONGEST_ID: usize = 256;
-
 /// The operation of a request. `base` is the path before `/v1`.
 pub(super) fn operation(base: &str, method: &Method, path: &str) -> Result<Operation, Failure> {
     let missing = || Failure::new(StatusCode::NOT_FOUND, Problem::NotFound.to_string());
@@ -22,7 +19,7 @@ pub(super) fn operation(base: &str, method: &Method, path: &str) -> Result<Opera
         NoOperation::NotUtf8 => Failure::bad_request(error.to_string()),
         NoOperation::Empty => missing(),
     })?;
-    let is_long = |id: &str| id.len() > LONGEST_ID;
+    let is_long = |id: &str| id.len() > head::LONGEST_ID;
     match operation.run().is_some_and(is_long) {
         true => Err(missing()),
         false => Ok(operation),
@@ -91,6 +88,7 @@ fn without_values(error: &serde_json::Error) -> String {
         let expected = text.rsplit_once("expected ").map(|(_, expected)| expected);
         let expected = expected.map(|text| text.split(" at line ").next().unwrap_or(text));
         return match expected {
+            Some(expected) if expected.starts_with("struct ") => "it must be an object".to_owned(),
             Some(expected) => format!("it must be {expected}"),
             None => format!("line {}, column {}", error.line(), error.column()),
         };

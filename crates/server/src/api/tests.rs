@@ -127,18 +127,51 @@ async fn the_five_operations() {
     let run = played.ask("GET", &path, "").await;
     assert_eq!((run.status, run.text("/status")), (200, "Pending"));
     assert_eq!(run.text("/href"), format!("https://h{path}"));
-    let beat = r#"{"podUID": "u", "inTheFuture": {}, "nonce": null}"#;
+    let beat = r#"{"podUID": "u", "inTheFuture": {}, "nonce": null, "containerStatus":
+        [{"name": null, "state": {"waiting": null, "running": {"startedAt": null}}}]}"#;
     let beat = played.ask("POST", &format!("{path}:heartbeat"), beat).await;
     assert_eq!(beat.status, 200, "{}", beat.body);
     assert!(beat.text("/jwt").contains('.'));
     let list = played.ask("GET", "/v1/tasks/runs?status=running", "").await;
     assert_eq!((list.status, list.text("/items/0/id")), (200, id.as_str()));
     assert_eq!(list.body["totalItemCount"], 1);
-    let abort = played.ask("PUT", &format!("{path}:abort"), "").await;
+    // A body that the operation does not have is skipped.
+    let abort = Request::put(format!("{path}:abort"))
+        .header(header::AUTHORIZATION, format!("Bearer {}", played.token))
+        .header(header::CONTENT_TYPE, "text/plain")
+        .body(Body::from("why"));
+    let abort = sent(&played.api, abort.expect("a request")).await;
     assert_eq!((abort.status, abort.text("/status")), (200, "Aborted"));
     let again = played.ask("PUT", &format!("{path}:abort"), "").await;
     assert_eq!((again.status, again.text("/code")), (409, "Conflict"));
     assert_eq!(again.text("/message"), "the run is already Aborted");
+}
+
+#[tokio::test]
+async fn an_explicit_null_is_an_absent_member_and_an_absent_body_is_empty() {
+    let played = played().await;
+    let nulls = json!({"name": null, "acl": null, "execution": {"image": null, "retryLimit": null,
+        "environment": {"resources": {"type": null, "cpuCores": 1.5}, "variables": null}}});
+    let id = played.create(&nulls).await;
+    let run = played.ask("GET", &format!("/v1/tasks/runs/{id}"), "").await;
+    let execution = json!({"environment": {"resources": {"cpuCores": 1.5}}});
+    assert_eq!(run.body["execution"], execution);
+    assert!(!run.body.to_string().contains("null"), "{}", run.body);
+    let bare = Request::post("/v1/tasks/runs")
+        .header(header::AUTHORIZATION, format!("Bearer {}", played.token))
+        .body(Body::empty());
+    assert_eq!(
+        sent(&played.api, bare.expect("a request")).await.status,
+        201
+    );
+    for body in [
+        r#"{"acl": [null]}"#,
+        r#"{"execution": {"environment": {"variables": {"A": null}}}}"#,
+        r#"{"execution": {"image": {"name": null}}}"#,
+    ] {
+        let refused = played.ask("POST", "/v1/tasks/runs", body).await;
+        assert_eq!(refused.status, 400, "{body}");
+    }
 }
 
 #[tokio::test]
@@ -178,6 +211,7 @@ async fn wrong_requests_have_their_statuses() {
         ("PATCH", runs, "", 405, "use GET, POST"),
         ("POST", runs, "{", 400, "not JSON (line 1"),
         ("POST", runs, "[]", 400, "it must be an object"),
+        ("POST", runs, "null", 400, "it must be an object"),
         (
             "POST",
             runs,
@@ -380,13 +414,25 @@ async fn pages_are_linked_in_both_directions() {
         .ask("GET", &format!("/v1/tasks/runs?{other}"), "")
         .await;
     assert_eq!(refused.status, 400);
+    let shared = json!({"name": "n1,n2", "acl": ["tid:b"]});
+    let id = played.create(&shared).await;
     for (query, expected) in [
-        ("names=n1,n2", "n1 n2"),
+        ("names=n1%2Cn2", "n1 n2 n1,n2"),
+        ("acls=tid:c,tid:b", "n1,n2"),
+        ("acls=tid:c", ""),
+    ] {
+        assert_eq!(page(query).await.0, expected, "{query}");
+    }
+    let abort = format!("/v1/tasks/runs/{id}:abort");
+    assert_eq!(played.ask("PUT", &abort, "").await.status, 200);
+    assert_eq!(page("sort=status,name:desc&pageSize=2").await.0, "n1,n2 n6");
+    for (query, expected) in [
+        ("names=n1&status=pending", "n1"),
         ("names=n1&names=n3", "n1 n3"),
         ("status=PENDING&pageSize=2", "n0 n1"),
         ("status=unknown", ""),
         ("versions=1", ""),
-        ("status=", "n0 n1 n2 n3 n4 n5 n6"),
+        ("status=", "n0 n1 n2 n3 n4 n5 n6 n1,n2"),
     ] {
         assert_eq!(page(query).await.0, expected, "{query}");
     }

@@ -262,9 +262,7 @@ impl Live {
                 let Some(shared) = shared else { return };
                 let allowed = |_: &StoredRun| Ok(());
                 // A tick is never refused. If the store fails, the run is tried again later.
-                let ticked = self
-                    .apply(&id, allowed, "podbeat-server", &Event::Tick)
-                    .await;
+                let ticked = self.apply(&id, allowed, super::SERVER, &Event::Tick).await;
                 if ticked.is_err() {
                     let mut slot = shared.lock().await;
                     self.wake(&id, &mut slot, now.saturating_add(REREAD));

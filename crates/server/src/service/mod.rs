@@ -109,6 +109,9 @@ impl Caller {
     }
 }
 
+/// The name for `modifiedBy` if the service itself changes a run.
+const SERVER: &str = "podbeat-server";
+
 const AGENT_ONLY: &str = "this token is valid only for heartbeats of its run and to get that run";
 const READ_ONLY: &str = "this token has the role read, which allows only to get and list runs";
 const SHARED: &str = "this run belongs to another tenant; it is shared only to be read";
@@ -437,6 +440,19 @@ impl Service {
         Ok(TaskRunHeartbeat {
             jwt: jwt.transpose()?.map(Secret::new),
         })
+    }
+
+    /// Records that an attempt of a run was launched, with its number and its nonce. From now on,
+    /// only heartbeats with this nonce are accepted.
+    ///
+    /// # Errors
+    /// There is no such run, or it does not accept the attempt.
+    pub async fn launched(&self, id: &str, number: u32, nonce: &str) -> Result<(), Problem> {
+        let nonce = nonce.to_owned();
+        let event = Event::Launched { number, nonce };
+        let allowed = |_: &StoredRun| Ok(());
+        self.live.apply(id, allowed, SERVER, &event).await?;
+        Ok(())
     }
 
     /// Aborts a run.

@@ -591,6 +591,34 @@ async fn silent_runs_time_out_but_not_before_a_full_timeout_after_a_restart() {
 }
 
 #[tokio::test]
+async fn a_launched_attempt_accepts_only_heartbeats_with_its_nonce() {
+    let played = played().await;
+    let id = played
+        .create(&alice(), CreateTaskRunRequest::default())
+        .await;
+    let with = async |nonce: &str| {
+        let request = HeartbeatTaskRunRequest {
+            nonce: Some(nonce.to_owned()),
+            ..beat("u", None)
+        };
+        let answer = played.service.heartbeat(&alice(), &id, request, None).await;
+        answer.map(|_| ())
+    };
+    let launched = played.service.launched(&id, 0, "issued").await;
+    launched.expect("launched");
+    assert_eq!(played.status(&id).await, TaskRunStatus::CheckedOut);
+    let refused = with("other").await;
+    assert!(matches!(refused, Err(Problem::Conflict(_))), "{refused:?}");
+    with("issued").await.expect("accepted");
+    let again = played.service.launched(&id, 0, "issued").await;
+    again.expect("the same launch");
+    let other = played.service.launched(&id, 0, "another").await;
+    assert!(matches!(other, Err(Problem::Conflict(_))), "{other:?}");
+    let missing = played.service.launched("trn.0", 0, "n").await;
+    assert_eq!(missing, Err(Problem::NotFound));
+}
+
+#[tokio::test]
 async fn a_failed_attempt_waits_for_the_next_one_and_then_fails() {
     let played = played().await;
     let id = played

@@ -1,7 +1,7 @@
-//! Runs in memory, for tests. It is simple and slow, and shows what a store does.
+//! Runs in memory, for tests and development. It shows what a store does. Lists are slow.
 
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use jiff::Timestamp;
@@ -22,6 +22,8 @@ pub struct Memory {
 struct State {
     numbers: u64,
     runs: BTreeMap<u64, StoredRun>,
+    /// The numbers of the runs, by their IDs.
+    by_id: HashMap<String, u64>,
     executions: BTreeMap<u64, Execution>,
     timelines: BTreeMap<u64, Vec<Entry>>,
     /// By tenant and key.
@@ -60,19 +62,17 @@ impl State {
                 .values()
                 .filter(|run| run.facts.tenant == facts.tenant)
         };
-        let live = of_tenant()
-            .filter(|run| !run.run.status().is_final())
-            .count();
-        if live as u64 >= new.limits.live {
+        // Fewer runs than the limit need no count.
+        let may_reach = |limit| self.runs.len() as u64 >= limit;
+        let live = || of_tenant().filter(|run| !run.run.status().is_final());
+        if may_reach(new.limits.live) && live().count() as u64 >= new.limits.live {
             return Ok(Created::TooManyLive);
         }
-        let creates = of_tenant()
-            .filter(|run| run.facts.created > new.limits.since)
-            .count();
-        if creates as u64 >= new.limits.creates {
+        let creates = || of_tenant().filter(|run| run.facts.created > new.limits.since);
+        if may_reach(new.limits.creates) && creates().count() as u64 >= new.limits.creates {
             return Ok(Created::TooManyCreates);
         }
-        if self.runs.values().any(|run| run.facts.id == facts.id) {
+        if self.by_id.contains_key(&facts.id) {
             return Err(Error::Exists(facts.id.clone()));
         }
         self.numbers += 1;
@@ -85,6 +85,7 @@ impl State {
             seen: None,
             run: new.run,
         };
+        self.by_id.insert(facts.id.clone(), run.number);
         self.runs.insert(run.number, run.clone());
         if let Some(execution) = new.execution {
             self.executions.insert(run.number, execution);
@@ -133,7 +134,9 @@ impl State {
             .map(|((_, number), _)| number);
         let gone: Vec<u64> = gone.collect();
         for number in &gone {
-            self.runs.remove(number);
+            if let Some(run) = self.runs.remove(number) {
+                self.by_id.remove(&run.facts.id);
+            }
             self.executions.remove(number);
             self.timelines.remove(number);
         }
@@ -239,7 +242,10 @@ impl Store for Memory {
 
     fn run(&self, id: String) -> Future<'_, Option<StoredRun>> {
         let state = self.state();
-        let found = state.runs.values().find(|run| run.facts.id == id);
+        let found = state
+            .by_id
+            .get(&id)
+            .and_then(|number| state.runs.get(number));
         done(Ok(found.cloned()))
     }
 
