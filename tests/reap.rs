@@ -81,7 +81,7 @@ async fn each_missing_last_heartbeat_is_sent_once_however_often_it_is_run() {
     assert_eq!(
         dry,
         "pod lab/killed (task run trn.killed): would send the last heartbeat: main terminated with exit code 3 (Error)\n\
-         pod lab/known (task run trn.known): the service already knows how the run ended: Failed\n\
+         pod lab/known (task run trn.known): the service already knows how the run ended: FailedRestartable\n\
          pod lab/undelivered (task run trn.undelivered): would send the last heartbeat: main terminated with exit code 3 (Error)\n\
          5 pods with podbeat: 2 to be sent, 1 not ended, 1 delivered, 1 known\n"
     );
@@ -241,7 +241,7 @@ async fn if_only_podbeat_was_stopped_the_service_decides() {
     let known = reap(&world, "p").await.done();
     assert!(
         known.ends_with(
-            "podbeat delivered a last heartbeat, and the service knows how the run ended: Failed\n"
+            "podbeat delivered a last heartbeat, and the service knows how the run ended: FailedRestartable\n"
         ),
         "{known}"
     );

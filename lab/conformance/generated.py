@@ -43,17 +43,18 @@ CHECKS = [
 
 
 def sharpened(run_ids):
-    """The contract with stricter schemas: with the rules in its descriptions, and the stand-in's additional rules."""
+    """The contract with stricter schemas: with the rules in its descriptions, and the service's additional rules."""
     with open(CONTRACT, encoding="utf-8") as file:
         contract = yaml.safe_load(file)
     for schema in contract["components"]["schemas"].values():
         sharpen(schema)
     schemas = contract["components"]["schemas"]
     for request in ["CreateTaskRunRequest", "HeartbeatTaskRunRequest"]:
-        # A null is an absent body.
-        schemas[request]["nullable"] = True
         for name in requested(request, schemas):
             allow_nulls(schemas[name])
+    acl = schemas["CreateTaskRunRequest"]["properties"]["acl"]
+    acl["maxItems"] = 100
+    acl["items"].update({"maxLength": 255, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"})
     listed = contract["paths"]["/v1/tasks/runs"]["get"]
     for parameter in listed["parameters"]:
         if parameter["name"] == "sort":
@@ -77,12 +78,12 @@ def sharpened(run_ids):
 
 
 def sort_pattern():
-    """No field, one, or two different ones, in any case, each with a direction or none."""
+    """One field, or two different ones, in any case, each with a direction or none."""
     in_any_case = lambda word: "".join(f"[{letter.lower()}{letter.upper()}]" for letter in word)
     direction = f"([ :]({in_any_case('asc')}|{in_any_case('desc')}))?"
     fields = [in_any_case(field) + direction for field in ["name", "status", "timeCreated", "timeModified"]]
     pairs = [f"{first},{second}" for first in fields for second in fields if first != second]
-    return f"^({'|'.join(['', *fields, *pairs])})$"
+    return f"^({'|'.join([*fields, *pairs])})$"
 
 
 def requested(name, schemas):

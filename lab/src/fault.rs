@@ -326,17 +326,6 @@ impl What {
             Self::Gone | Self::Cut | Self::End | Self::Silent | Self::Garbage | Self::Flood
         )
     }
-
-    /// The fault's text without its token or URL.
-    pub(crate) fn kind(&self) -> String {
-        let text = self.to_string();
-        match self {
-            Self::Redirect(_) | Self::Jwt(_) => {
-                text.split('=').next().unwrap_or_default().to_owned()
-            }
-            _ => text,
-        }
-    }
 }
 
 /// Formats a duration as one word.

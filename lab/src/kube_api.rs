@@ -21,7 +21,9 @@ use tokio::time::Instant;
 
 use crate::fault::{Faults, Place, RetryAfter, What};
 use crate::pki::Authority;
-use crate::serve::{self, Body, CutOff, Handler, Outcome, Server, json as json_answer, whole};
+use crate::serve::{
+    self, Body, Bound, CutOff, Handler, Outcome, Server, json as json_answer, whole,
+};
 use crate::{Error, io};
 
 /// The stand-in's options.
@@ -138,16 +140,11 @@ impl KubeApi {
             }),
             changes: watch::Sender::new(0),
         });
-        let server = Server::start(
-            Some(
-                authority
-                    .issue(&["127.0.0.1", "localhost", "0.0.0.0"])?
-                    .server_config(None)?,
-            ),
-            Arc::clone(&shared),
-            (Ipv4Addr::LOCALHOST, 0).into(),
-        )
-        .await?;
+        let tls = authority
+            .issue(&["127.0.0.1", "localhost", "0.0.0.0"])?
+            .server_config(None)?;
+        let bound = Bound::to((Ipv4Addr::LOCALHOST, 0).into()).await?;
+        let server = bound.serve(Some(tls), Arc::clone(&shared));
         Ok(Self { shared, server })
     }
 

@@ -12,12 +12,10 @@ pub mod fleet;
 pub mod hostile;
 pub mod interrupt;
 pub mod kube_api;
-pub mod page;
 pub mod pki;
 pub mod pod;
 mod serve;
 pub mod service;
-pub mod task_runs;
 pub mod world;
 
 /// Formats an error with all its causes on one line.
@@ -63,43 +61,15 @@ pub enum Error {
         #[source]
         source: serde_json::Error,
     },
-    /// The system has no random bytes.
-    #[error("the system's random number generator failed")]
-    NoRandom,
-    /// The data file can't be used.
-    #[error("{what} the data file {}", path.display())]
-    Data {
-        /// The action that failed.
-        what: &'static str,
-        /// The file.
-        path: std::path::PathBuf,
-        /// Why it failed.
-        #[source]
-        source: rusqlite::Error,
-    },
-    /// The data file belongs to another program or to a later version.
-    #[error("{} is not a data file of this version of the stand-in (its version is {version}); choose another file", path.display())]
-    ForeignData {
-        /// The file.
-        path: std::path::PathBuf,
-        /// The version in the file.
-        version: i32,
-    },
-    /// The data file contains a run that can't be read.
-    #[error("can't read a run in the data file {}; choose another file", path.display())]
-    Torn {
-        /// The file.
-        path: std::path::PathBuf,
-        /// The JSON error.
-        #[source]
-        source: serde_json::Error,
-    },
-    /// More runs are named than fit.
-    #[error("more runs are named than the limit of runs allows; raise the limit")]
-    TooManyRuns,
-    /// A named run isn't known.
-    #[error("there is no run {0}")]
-    NoSuchRun(String),
+    /// The keys of the service can't be used.
+    #[error("getting the service's keys")]
+    Keys(#[from] podbeat_server::keys::Error),
+    /// The store of the service can't be used.
+    #[error("using the service's store")]
+    Store(#[from] podbeat_server::store::Error),
+    /// The service refuses an operation.
+    #[error("the service refused an operation")]
+    Refused(#[from] podbeat_server::service::Problem),
     /// The awaited state was not reached.
     #[error("timed out after {} while waiting for {what}; last seen: {seen}", humantime::format_duration(*.waited))]
     InVain {

@@ -14,7 +14,6 @@ use futures_util::StreamExt;
 use podbeat_lab::contract::Contract;
 use podbeat_lab::fault::{Faults, Place};
 use podbeat_lab::fleet::{agents, kubernetes, stand_ins};
-use podbeat_lab::page;
 use podbeat_lab::service::{self, Limits, Options, Service};
 use signal_hook_tokio::Signals;
 
@@ -25,8 +24,7 @@ const ABOUT: &str = "\
 The task-run service, for development. It has the five operations of the contract, over plain HTTP. It listens on loopback
 unless you set --listen. Do not expose it: it has no TLS, and one token gives access to all of it.
 
-It prints its URL, its token, and the link to a web page that shows its runs and their heartbeats live. It ends on SIGINT or
-SIGTERM.";
+It prints its URL and its token. It ends on SIGINT or SIGTERM.";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -167,7 +165,7 @@ fn command() -> Command {
             setting(
                 "data",
                 "FILE",
-                "SQLite file that keeps the runs; by default they are in memory and end with the process",
+                "SQLite file that keeps the runs, with the service's key in FILE.key; by default they are in memory and end with the process",
             )
             .value_parser(value_parser!(PathBuf)),
         )
@@ -183,29 +181,15 @@ fn command() -> Command {
             setting(
                 "renew-tokens",
                 "DURATION",
-                "Answer each heartbeat with a new jwt for its run, valid for this time",
+                "Answer heartbeats with a jwt for their run, valid for this time and renewed after half of it",
             )
             .value_parser(duration()),
-        )
-        .arg(
-            Arg::new("check-nonces")
-                .long("check-nonces")
-                .action(ArgAction::SetTrue)
-                .help("Require all heartbeats of an attempt to have the nonce of the first one"),
         )
         .arg(
             Arg::new("any-run")
                 .long("any-run")
                 .action(ArgAction::SetTrue)
                 .help("Create a run that a heartbeat names, instead of answering 404"),
-        )
-        .arg(
-            setting(
-                "page-host",
-                "NAME",
-                "Host name of the page, in addition to localhost and addresses; repeatable",
-            )
-            .action(ArgAction::Append),
         )
         .arg(setting(
             "faults",
@@ -287,21 +271,11 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
         data: matches.get_one::<PathBuf>("data").cloned(),
         heartbeat_timeout: matches.get_one::<Duration>("heartbeat-timeout").copied(),
         renew_tokens: matches.get_one::<Duration>("renew-tokens").copied(),
-        check_nonces: matches.get_flag("check-nonces"),
-        // The page keeps its own copies of what it shows.
+        // Nobody reads the record.
         limits: Limits {
             heartbeats: 0,
             ..Limits::default()
         },
-        page: Some(page::Options {
-            hosts: matches
-                .get_many::<String>("page-host")
-                .into_iter()
-                .flatten()
-                .cloned()
-                .collect(),
-            ..page::Options::default()
-        }),
         ..Options::with_token(&token)
     };
     let service = Service::start_plain(listen, Contract::load()?, faults, options).await?;
@@ -311,9 +285,8 @@ async fn serve(matches: &ArgMatches) -> Result<(), Failure> {
     }
     let mut out = std::io::stdout();
     let told = format!(
-        "the task-run service, for development\nurl    {}\ntoken  {token}\npage   {}\n",
-        service.url(),
-        service.page_url().unwrap_or_default()
+        "the task-run service, for development\nurl    {}\ntoken  {token}\n",
+        service.url()
     );
     // In one write, because a program that started us may stop reading after the line that it
     // needs.

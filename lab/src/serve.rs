@@ -58,6 +58,41 @@ pub(crate) trait Handler: Send + Sync + 'static {
     fn handle(self: Arc<Self>, request: Request<Incoming>) -> impl Future<Output = Outcome> + Send;
 }
 
+/// An address that is bound, so that a handler can know it before the first request.
+pub(crate) struct Bound {
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+impl Bound {
+    pub(crate) async fn to(address: SocketAddr) -> Result<Self, Error> {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(failed(format!("listening on {address}")))?;
+        let address = listener
+            .local_addr()
+            .map_err(failed("asking for the bound port"))?;
+        Ok(Self { listener, address })
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Answers requests: with TLS, or with plain HTTP if `tls` is `None`.
+    pub(crate) fn serve(
+        self,
+        tls: Option<Arc<ServerConfig>>,
+        handler: Arc<impl Handler>,
+    ) -> Server {
+        let acceptor = tls.map(TlsAcceptor::from);
+        Server {
+            address: self.address,
+            accepting: tokio::spawn(accept(self.listener, acceptor, handler)),
+        }
+    }
+}
+
 /// A server. It ends, with its connections, when dropped.
 #[derive(Debug)]
 pub(crate) struct Server {
@@ -66,23 +101,6 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Listens on `address`: with TLS, or with plain HTTP if `tls` is `None`.
-    pub(crate) async fn start(
-        tls: Option<Arc<ServerConfig>>,
-        handler: Arc<impl Handler>,
-        address: SocketAddr,
-    ) -> Result<Self, Error> {
-        let acceptor = tls.map(TlsAcceptor::from);
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(failed(format!("listening on {address}")))?;
-        let address = listener
-            .local_addr()
-            .map_err(failed("asking for the bound port"))?;
-        let accepting = tokio::spawn(accept(listener, acceptor, handler));
-        Ok(Self { address, accepting })
-    }
-
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
     }

@@ -7,8 +7,6 @@
     reason = "a test fails by panicking"
 )]
 
-mod browser;
 mod harness;
-mod page;
+mod service;
 mod stand_ins;
-mod task_runs;

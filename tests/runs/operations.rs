@@ -270,7 +270,7 @@ async fn requests_come_from_files_and_from_standard_input() {
         .collect();
     assert_eq!(names, ["from-yaml", "second"]);
 
-    let input = r#"{"name": "from-input", "execution": {"image": {"name": "i"}}}"#;
+    let input = r#"{"name": "from-input", "execution": {"image": {"name": "i"}, "retryLimit": 0}}"#;
     let mut command = runs(&service.url(), &["create", "-f", "-", "-o", "name"]);
     let id = ended_with_input(&mut command, input).await.done();
     assert!(

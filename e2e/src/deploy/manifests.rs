@@ -138,7 +138,7 @@ pub(super) async fn reap(site: &Site) -> Result<(), Error> {
         let said = site.kubectl(&["logs", &job]).await?.well()?;
         let wanted = match nth {
             "reap-1" => "sent the last heartbeat: main terminated with exit code 3",
-            _ => "the service already knows how the run ended: Failed",
+            _ => "the service already knows how the run ended: FailedRestartable",
         };
         expect(said.contains(wanted), || {
             format!("expected {wanted:?} from {nth}: {said}")

@@ -23,7 +23,7 @@ pub(super) async fn retries(play: &Play, kind: Kind) -> Result<(), Error> {
     }
     play.until_job_is("task", "Complete").await?;
     // Both pods belong to the same run.
-    let status = play.service.status("trn.retried");
+    let status = play.service.status("trn.retried").await?;
     expect(status == Some("Completed"), || {
         format!("the run is {status:?}")
     })

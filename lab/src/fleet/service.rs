@@ -30,7 +30,7 @@ pub struct FleetService {
 }
 
 impl FleetService {
-    /// Starts it for the runs of a fleet. It requires one nonce for each run.
+    /// Starts it for the runs of a fleet. Each has its nonce.
     ///
     /// # Errors
     /// There is no free port, or no certificate.
@@ -39,7 +39,6 @@ impl FleetService {
         let runs: BTreeSet<String> = (0..size).map(|nth| Member { nth }.run()).collect();
         let options = Options {
             runs: Some(runs),
-            check_nonces: true,
             limits: Limits {
                 heartbeats: 1 << 20,
                 heartbeat_bytes: 2 << 30,
@@ -48,6 +47,11 @@ impl FleetService {
             ..Options::with_token(TOKEN)
         };
         let service = Service::start(authority, Contract::load()?, faults.clone(), options).await?;
+        for member in (0..size).map(|nth| Member { nth }) {
+            service
+                .issue_nonce(&member.run(), 0, &member.nonce())
+                .await?;
+        }
         Ok(Self {
             service,
             faults,

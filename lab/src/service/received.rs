@@ -7,8 +7,6 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::http::container_state;
-
 /// One received heartbeat.
 #[derive(Clone, PartialEq)]
 pub struct Heartbeat {
@@ -73,7 +71,11 @@ impl Heartbeat {
         let status = statuses
             .iter()
             .find(|status| status.get("name").and_then(Value::as_str) == Some(container))?;
-        container_state(status)
+        // A null is no state.
+        let states = status.get("state")?.as_object()?;
+        let names = ["terminated", "running", "waiting"];
+        let state = |name| Some((name, states.get(name)?)).filter(|(_, state)| !state.is_null());
+        names.into_iter().find_map(state)
     }
 
     /// The exit code of a terminated container.
@@ -136,13 +138,13 @@ impl<H> Received<H> {
         self.heartbeats.values().map(|kept| &kept.heartbeat)
     }
 
-    /// The heartbeats of one run, newest first, each with its number among all.
-    pub(crate) fn of_run(&self, run_id: &str) -> impl Iterator<Item = (u64, &H)> {
+    /// The heartbeats of one run, newest first.
+    pub(crate) fn of_run(&self, run_id: &str) -> impl Iterator<Item = &H> {
         let of_run = self.of_runs.get(run_id);
         let numbers = of_run
             .into_iter()
             .flat_map(|of_run| of_run.numbers.iter().rev());
-        numbers.filter_map(|&number| Some((number, &self.heartbeats.get(&number)?.heartbeat)))
+        numbers.filter_map(|number| Some(&self.heartbeats.get(number)?.heartbeat))
     }
 
     /// Removes and returns all kept heartbeats, in order.
@@ -151,11 +153,6 @@ impl<H> Received<H> {
         self.bytes = 0;
         let kept = std::mem::take(&mut self.heartbeats);
         kept.into_values().map(|kept| kept.heartbeat).collect()
-    }
-
-    /// How many heartbeats ever arrived. Shows whether any arrived since an earlier call.
-    pub(crate) fn count(&self) -> u64 {
-        self.next
     }
 
     /// Keeps a heartbeat with this weight in bytes.
@@ -231,8 +228,8 @@ mod tests {
             received.keep(nth.0, nth, 1, bounds);
         }
         expect(&received, &[("b", 1), ("a", 2), ("a", 3)]);
-        let of_a: Vec<(u64, &Nth)> = received.of_run("a").collect();
-        assert_eq!(of_a, [(3, &("a", 3)), (2, &("a", 2))]);
+        let of_a: Vec<&Nth> = received.of_run("a").collect();
+        assert_eq!(of_a, [&("a", 3), &("a", 2)]);
         assert_eq!(received.of_run("z").count(), 0);
         for nth in [("c", 4), ("d", 5)] {
             received.keep(nth.0, nth, 1, bounds);
@@ -242,16 +239,10 @@ mod tests {
         expect(&received, &[("c", 4), ("d", 5), ("e", 6)]);
         received.keep("f", ("f", 7), 36, bounds);
         expect(&received, &[]);
-        assert_eq!(
-            (received.bytes, received.of_runs.len(), received.count()),
-            (0, 0, 8)
-        );
+        assert_eq!((received.bytes, received.of_runs.len()), (0, 0));
         received.keep("g", ("g", 7), 3, bounds);
         assert_eq!(received.take(), [("g", 7)]);
-        assert_eq!(
-            (received.bytes, received.of_runs.len(), received.count()),
-            (0, 0, 9)
-        );
+        assert_eq!((received.bytes, received.of_runs.len()), (0, 0));
         let none = Bounds {
             of_run: 0,
             ..bounds

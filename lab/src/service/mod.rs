@@ -1,0 +1,397 @@
+//! A stand-in for the task-run service: the real service, in a layer for tests and development. The
+//! layer has faults, tokens of any form, and a record of the received heartbeats with their contract
+//! violations. It refuses bodies that violate the contract, also where the service is tolerant.
+
+mod layer;
+mod received;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+use podbeat_server::keys::{self, Keys};
+use podbeat_server::runs::{Moment, Rules};
+use podbeat_server::service::{self as server, Clock};
+use podbeat_server::store::{Memory, Sqlite, Store};
+use rustls::ServerConfig;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::layer::Layer;
+pub use self::received::Heartbeat;
+use crate::Error;
+use crate::contract::Contract;
+use crate::fault::Faults;
+use crate::pki::Authority;
+use crate::serve::{Bound, Server};
+
+/// So long that it never passes: a hundred years.
+const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
+/// How long a run waits for its next attempt: longer than the largest wait of a Job between two pods
+/// (six minutes).
+const RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// Generates a token for development from the system's random bytes.
+///
+/// # Errors
+/// The system has no random bytes.
+pub fn made_up_token() -> Result<String, Error> {
+    Ok(format!("lab-{}", keys::random_hex::<16>()?))
+}
+
+/// The stand-in's options.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// The bearer tokens that it accepts.
+    pub tokens: BTreeSet<String>,
+    /// A path before `/v1`, such as `/ica`.
+    pub base_path: String,
+    /// The known runs; `None` for any run: the first heartbeat of an unknown run creates it.
+    pub runs: Option<BTreeSet<String>>,
+    /// Whether clients must present a certificate of the authority.
+    pub mutual_tls: bool,
+    /// Its address and host name; `None` for `localhost`.
+    pub place: Option<(IpAddr, String)>,
+    /// The first and the last day of its certificate; `None` for a long time.
+    pub certificate_holds: Option<(Date, Date)>,
+    /// After this long without a heartbeat, a running run is TimedOut; `None` for never.
+    pub heartbeat_timeout: Option<Duration>,
+    /// Answers heartbeats with a token for their run, valid for this long; `None` for no tokens.
+    pub renew_tokens: Option<Duration>,
+    /// The file that stores runs across restarts, with its key beside it; `None` for memory only.
+    pub data: Option<PathBuf>,
+    /// Its limits.
+    pub limits: Limits,
+}
+
+/// The stand-in's limits.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The number of runs: of those that have not ended, and of all that are kept.
+    pub runs: u32,
+    /// The recorded heartbeats of one run; the newest are kept.
+    pub heartbeats_of_run: usize,
+    /// The recorded heartbeats of all runs; 0 for no record.
+    pub heartbeats: usize,
+    /// The bodies of the recorded heartbeats, in bytes.
+    pub heartbeat_bytes: usize,
+}
+
+impl Default for Limits {
+    /// Enough for twice the ten thousand pods of a large fleet, and for a test that inspects every
+    /// heartbeat of a long life.
+    fn default() -> Self {
+        Self {
+            runs: 20_000,
+            heartbeats_of_run: 10_000,
+            heartbeats: 100_000,
+            heartbeat_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Options {
+    /// Accepts one token, for any run.
+    #[must_use]
+    pub fn with_token(token: &str) -> Self {
+        Self {
+            tokens: BTreeSet::from([token.to_owned()]),
+            ..Self::default()
+        }
+    }
+
+    /// The options of the service at this address.
+    fn of_server(&self, url: &str) -> server::Options {
+        server::Options {
+            rules: Rules {
+                heartbeat_timeout: self.heartbeat_timeout.unwrap_or(NEVER),
+                // Without evidence of Kubernetes, nothing waits for it.
+                evidence_wait: Duration::ZERO,
+                retry_wait: RETRY_WAIT,
+                watches_pods: false,
+            },
+            url: url.to_owned(),
+            token_lifetime: self.renew_tokens.unwrap_or(NEVER),
+            live_runs: self.limits.runs.into(),
+            creates_per_minute: u64::MAX,
+            retention: NEVER,
+            retained_runs: self.limits.runs.into(),
+        }
+    }
+
+    fn store(&self) -> Result<(Arc<dyn Store>, Keys), Error> {
+        Ok(match &self.data {
+            None => (Arc::new(Memory::default()), Keys::temporary()?),
+            Some(path) => {
+                let mut key = path.clone().into_os_string();
+                key.push(".key");
+                let store = Sqlite::open(path)?;
+                (Arc::new(store), Keys::load(Path::new(&key))?)
+            }
+        })
+    }
+}
+
+/// The time in whole microseconds: stores and Python's clients have no finer times.
+fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
+}
+
+/// The system's clock, with the start of the stand-in.
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    fn now(&self) -> Moment {
+        Moment {
+            wall: now(),
+            elapsed: self.0.elapsed(),
+        }
+    }
+}
+
+/// How many heartbeats of a run were received since the start, including those that are no longer
+/// kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Count {
+    /// All heartbeats.
+    pub received: u64,
+    /// The accepted heartbeats.
+    pub accepted: u64,
+}
+
+/// The stand-in. It ends when dropped.
+#[derive(Debug)]
+pub struct Service {
+    url: String,
+    layer: Arc<Layer>,
+    _server: Server,
+    /// The service's clock. It stops when dropped.
+    _time: JoinSet<()>,
+}
+
+impl Service {
+    /// Starts it over TLS on a free port, on loopback unless the options differ.
+    ///
+    /// # Errors
+    /// There is no free port, no certificate, or the data file can't be used.
+    pub async fn start(
+        authority: &Authority,
+        contract: Contract,
+        faults: Faults,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let loopback = || (IpAddr::from(Ipv4Addr::LOCALHOST), "localhost".to_owned());
+        let (address, host) = options.place.clone().unwrap_or_else(loopback);
+        let clients = options.mutual_tls.then_some(authority);
+        let tls = authority
+            .issue_for(
+                &[&address.to_string(), &host, "0.0.0.0"],
+                options.certificate_holds,
+            )?
+            .server_config(clients)?;
+        let bound = Bound::to((address, 0).into()).await?;
+        let url = format!("https://{host}:{}", bound.address().port());
+        Self::at(bound, &url, Some(tls), contract, faults, options).await
+    }
+
+    /// Starts it over plain HTTP, for development only.
+    ///
+    /// # Errors
+    /// The address is in use, or the data file can't be used.
+    pub async fn start_plain(
+        listen: SocketAddr,
+        contract: Contract,
+        faults: Faults,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let bound = Bound::to(listen).await?;
+        let url = format!("http://{}", bound.address());
+        Self::at(bound, &url, None, contract, faults, options).await
+    }
+
+    async fn at(
+        bound: Bound,
+        url: &str,
+        tls: Option<Arc<ServerConfig>>,
+        contract: Contract,
+        faults: Faults,
+        options: Options,
+    ) -> Result<Self, Error> {
+        let url = format!("{url}{}", options.base_path);
+        let (store, keys) = options.store()?;
+        let clock = Arc::new(SystemClock(Instant::now()));
+        for run in options.runs.iter().flatten() {
+            // The caller named them, so no limit applies.
+            layer::create(&*store, run, u64::MAX).await?;
+        }
+        let token = layer::token(&*store).await?;
+        let of_server = options.of_server(&url);
+        let service = Arc::new(server::Service::start(store, keys, clock, of_server).await?);
+        let mut time = JoinSet::new();
+        let kept = Arc::clone(&service);
+        time.spawn(async move { kept.keep_time().await });
+        let layer = Arc::new(Layer::new(service, token, contract, faults, options));
+        Ok(Self {
+            url,
+            _server: bound.serve(tls, Arc::clone(&layer)),
+            layer,
+            _time: time,
+        })
+    }
+
+    /// The base URL with the base path.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url.clone()
+    }
+
+    /// Every received heartbeat that is kept, in order.
+    #[must_use]
+    pub fn heartbeats(&self) -> Vec<Heartbeat> {
+        self.layer.state().received.iter().cloned().collect()
+    }
+
+    /// Removes and returns every kept heartbeat, in order. For callers that read thousands and keep
+    /// only what they need.
+    #[must_use]
+    pub fn take_heartbeats(&self) -> Vec<Heartbeat> {
+        self.layer.state().received.take()
+    }
+
+    /// The time since the start, which is the time base of heartbeats.
+    #[must_use]
+    pub fn elapsed(&self) -> Duration {
+        self.layer.started.elapsed()
+    }
+
+    /// Issues a nonce for an attempt of a run, as the service does when it launches the attempt.
+    ///
+    /// # Errors
+    /// There is no such run, or it does not accept the attempt.
+    pub async fn issue_nonce(&self, run_id: &str, number: u32, nonce: &str) -> Result<(), Error> {
+        let service = &self.layer.service;
+        Ok(service.launched(run_id, number, nonce).await?)
+    }
+
+    /// The kept heartbeats that were accepted.
+    #[must_use]
+    pub fn accepted(&self) -> Vec<Heartbeat> {
+        self.heartbeats()
+            .into_iter()
+            .filter(|heartbeat| heartbeat.accepted)
+            .collect()
+    }
+
+    /// A run's status as on the wire; `None` if there is no such run.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn status(&self, run_id: &str) -> Result<Option<&'static str>, Error> {
+        let run = self.layer.service.store().run(run_id.to_owned()).await?;
+        Ok(run.map(|run| run.run.status().name()))
+    }
+
+    /// How many heartbeats of a run were received. The cost is constant.
+    #[must_use]
+    pub fn count(&self, run_id: &str) -> Count {
+        self.layer
+            .state()
+            .counts
+            .get(run_id)
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// When the first accepted heartbeat arrived that is as wanted and arrived at `since` or later,
+    /// if it is still kept. Both times are since [`Self::started`]. Copies nothing, and reads
+    /// nothing older than `since`.
+    #[must_use]
+    pub fn first_accepted(
+        &self,
+        run_id: &str,
+        since: Duration,
+        wanted: impl Fn(&Heartbeat) -> bool,
+    ) -> Option<Duration> {
+        let state = self.layer.state();
+        let newer = state.received.of_run(run_id);
+        newer
+            .take_while(|heartbeat| heartbeat.at >= since)
+            .filter(|heartbeat| heartbeat.accepted && wanted(heartbeat))
+            .last()
+            .map(|heartbeat| heartbeat.at)
+    }
+
+    /// The start of its heartbeats' time base.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.layer.started
+    }
+
+    /// The contract violations in received bodies.
+    #[must_use]
+    pub fn violations(&self) -> Vec<String> {
+        self.heartbeats()
+            .into_iter()
+            .flat_map(|heartbeat| heartbeat.violations)
+            .collect()
+    }
+
+    /// The largest number of concurrent requests of one run.
+    #[must_use]
+    pub fn most_in_flight(&self) -> usize {
+        self.layer.state().most_in_flight
+    }
+
+    /// Accepts only these tokens from now on.
+    pub fn set_tokens(&self, tokens: &[&str]) {
+        self.layer.state().tokens = tokens.iter().map(|token| (*token).to_owned()).collect();
+    }
+
+    /// Sets the `Date` of the answers this many seconds ahead, or behind if negative.
+    pub fn set_clock_ahead(&self, seconds: i64) {
+        self.layer.state().clock_ahead = seconds;
+    }
+
+    /// Counts heartbeats as they arrive, for callers that wait for each one.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.layer.changes.subscribe()
+    }
+
+    /// Waits until the received heartbeats are as wanted, and returns them.
+    ///
+    /// # Errors
+    /// They are not as wanted within `limit`.
+    pub async fn wait_for(
+        &self,
+        what: &str,
+        limit: Duration,
+        reached: impl Fn(&[Heartbeat]) -> bool,
+    ) -> Result<Vec<Heartbeat>, Error> {
+        let mut changes = self.changes();
+        let wait = async {
+            loop {
+                changes.borrow_and_update();
+                let heartbeats = self.heartbeats();
+                if reached(&heartbeats) {
+                    return heartbeats;
+                }
+                let _ = changes.changed().await;
+            }
+        };
+        tokio::time::timeout(limit, wait)
+            .await
+            .map_err(|_| Error::InVain {
+                what: what.to_owned(),
+                waited: limit,
+                seen: format!("{:#?}", self.heartbeats()),
+            })
+    }
+}
