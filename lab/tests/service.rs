@@ -155,18 +155,6 @@ impl Played {
     }
 }
 
-/// Sends JSON bodies without reqwest's `json` feature, which nothing else needs.
-trait Json {
-    fn json(self, body: &Value) -> Self;
-}
-
-impl Json for RequestBuilder {
-    fn json(self, body: &Value) -> Self {
-        self.header("content-type", "application/json")
-            .body(body.to_string())
-    }
-}
-
 #[tokio::test]
 async fn every_answer_satisfies_the_contract() {
     let played = Played::start().await;
