@@ -26,6 +26,7 @@ use crate::store::{self, Observed, Role, Store};
 use crate::telemetry::admin::Admin;
 use crate::telemetry::messages::Message;
 use crate::telemetry::readings::Readings;
+use crate::telemetry::traces::{self, Traces};
 use crate::tls::{self, Identity};
 use crate::tokens;
 
@@ -60,6 +61,9 @@ pub enum Error {
     /// The key file.
     #[error(transparent)]
     Keys(#[from] keys::Error),
+    /// The traces.
+    #[error(transparent)]
+    Traces(#[from] traces::Error),
     /// A part of the server ended by itself.
     #[error("the server's timer ended; this is a bug, please report it")]
     Timer(#[source] Option<tokio::task::JoinError>),
@@ -72,7 +76,7 @@ impl Error {
         match self {
             Self::Certificate(_) | Self::Keys(_) | Self::Data(_) | Self::Store(_) => Ending::Unread,
             Self::Listen(_) => Ending::Unavailable,
-            Self::Tls(_) | Self::Timer(_) => Ending::Internal,
+            Self::Tls(_) | Self::Traces(_) | Self::Timer(_) => Ending::Internal,
         }
     }
 }
@@ -118,7 +122,12 @@ pub async fn run(
     if let (Some(identity), Some(files)) = (identity, &config.identity) {
         tasks.spawn(follow_certificate(identity, files.clone()));
     }
-    let readings = Arc::new(Readings::default());
+    let traces = config
+        .otlp_endpoint
+        .as_deref()
+        .map(Traces::to)
+        .transpose()?;
+    let readings = Arc::new(Readings::with_traces(traces));
     let base_path = config.url.as_ref().map_or("", |url| &url.path);
     let api = Arc::new(Api::new(base_path).observed(Arc::clone(&readings) as _));
     let router = Arc::clone(&api).router();
@@ -136,7 +145,13 @@ pub async fn run(
     ));
     let _endpoint = open_admin(config.admin_listen, Arc::clone(&admin).router()).await;
     tokio::pin!(stopped);
-    let opening = open(config, readings, &url, ProcessClock(started), out);
+    let opening = open(
+        config,
+        Arc::clone(&readings),
+        &url,
+        ProcessClock(started),
+        out,
+    );
     let (service, _data) = tokio::select! {
         opened = opening => opened?,
         () = &mut stopped => {
@@ -157,6 +172,7 @@ pub async fn run(
         () = &mut stopped => {}
     }
     stop(server, &admin, Some(&service)).await;
+    readings.close().await;
     Ok(())
 }
 

@@ -66,6 +66,12 @@ podbeat_interface::settings! {
         "PODBEAT_SERVER_ADMIN_LISTEN", "admin-listen", "off", Text(parse::address)
     );
 
+    /// base URL of an OpenTelemetry collector (OTLP over HTTP), such as http://collector:4318; the
+    /// server sends a span for each request whose traceparent has the sampled flag
+    OTLP_ENDPOINT: Setting<String> = setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", "otlp-endpoint", "none: no traces", Text(otlp_endpoint)
+    );
+
     /// a running run without a heartbeat for this long becomes TimedOut; after a restart of the
     /// server, this time begins again
     HEARTBEAT_TIMEOUT: Setting<Duration, Duration> = duration(
@@ -129,6 +135,22 @@ fn number(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| "must be a whole number, at least 1".to_owned())
 }
 
+/// An http or https URL without a query or a fragment. It may be the address of a collector in the
+/// same cluster, so http is allowed for every host: spans have no secrets.
+fn otlp_endpoint(text: &str) -> Result<String, String> {
+    let url: Option<Url> = text.parse().ok();
+    let is_good = |url: &Url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.has_host()
+            && url.query().is_none()
+            && url.fragment().is_none()
+    };
+    match url.filter(is_good) {
+        Some(url) => Ok(url.as_str().trim_end_matches('/').to_owned()),
+        None => Err("must be an http or https URL, such as http://collector:4318".to_owned()),
+    }
+}
+
 /// The base URL of the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseUrl {
@@ -155,6 +177,8 @@ pub struct Config {
     pub secrets_key_file: PathBuf,
     /// The address of the probes and the metrics.
     pub admin_listen: Option<SocketAddr>,
+    /// The collector of traces.
+    pub otlp_endpoint: Option<String>,
     /// The rules of runs.
     pub rules: Rules,
     /// The lifetime of agents' tokens.
@@ -212,6 +236,7 @@ impl Config {
             secrets_key_file: key_file.unwrap_or_else(|| key_beside(&data)),
             data,
             admin_listen: read.optional(&ADMIN_LISTEN),
+            otlp_endpoint: read.optional(&OTLP_ENDPOINT),
             rules: Rules {
                 heartbeat_timeout: read.get(&HEARTBEAT_TIMEOUT),
                 evidence_wait: EVIDENCE_WAIT,

@@ -62,6 +62,12 @@ impl TraceId {
     pub fn new(bits: NonZeroU128) -> Self {
         Self(bits)
     }
+
+    /// The 128 bits.
+    #[must_use]
+    pub fn bits(self) -> u128 {
+        self.0.get()
+    }
 }
 
 impl SpanId {
@@ -69,6 +75,12 @@ impl SpanId {
     #[must_use]
     pub fn new(bits: NonZeroU64) -> Self {
         Self(bits)
+    }
+
+    /// The 64 bits.
+    #[must_use]
+    pub fn bits(self) -> u64 {
+        self.0.get()
     }
 }
 

@@ -33,11 +33,27 @@ const BODY: Duration = Duration::from_secs(30);
 /// The limit for the answer to a request whose body has arrived.
 const ANSWER: Duration = Duration::from_secs(30);
 
+/// An answered request.
+#[derive(Clone, Copy, Debug)]
+pub struct Answered<'request> {
+    /// The operation, one of [`head::NAMES`].
+    pub operation: &'static str,
+    /// The ID of the run that the request is about, if it is about one.
+    pub run: Option<&'request str>,
+    /// The method.
+    pub method: &'request str,
+    /// The status of the answer.
+    pub status: u16,
+    /// The time from the end of the head to the answer.
+    pub took: Duration,
+    /// The trace of the request.
+    pub parent: Option<TraceParent>,
+}
+
 /// Learns about the answers of the API.
 pub trait Observer: Send + Sync + 'static {
-    /// A request was answered with this status, after this time. `operation` is one of
-    /// [`head::NAMES`].
-    fn answered(&self, operation: &'static str, status: u16, took: Duration);
+    /// A request was answered.
+    fn answered(&self, answered: &Answered<'_>);
 }
 
 /// The API. It answers 503 until the service is set.
@@ -119,13 +135,22 @@ async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response
     let (head, body) = request.into_parts();
     let operation = request::operation(&api.base_path, &head.method, head.uri.path());
     let name = operation.as_ref().map_or(head::NONE, Operation::name);
+    let run = operation.as_ref().ok().and_then(Operation::run);
+    let run = run.map(str::to_owned);
     let response = match api.answer(operation, &head, body).await {
         Ok(response) => response,
         Err(failure) => failure.response(),
     };
     let (status, took) = (response.status().as_u16(), begun.elapsed());
     if let Some(observer) = &api.observer {
-        observer.answered(name, status, took);
+        observer.answered(&Answered {
+            operation: name,
+            run: run.as_deref(),
+            method: head.method.as_str(),
+            status,
+            took,
+            parent: parent(&head.headers),
+        });
     }
     debug!(
         method = %head.method,
@@ -154,7 +179,7 @@ async fn operate(
         Operation::Get(id) => answered(StatusCode::OK, &service.get(caller, id).await?),
         Operation::Heartbeat(id) => {
             let beat = request::heartbeat(&head.headers, body)?;
-            let trace = trace_id(&head.headers);
+            let trace = parent(&head.headers).map(|parent| parent.trace_id.to_string());
             answered(
                 StatusCode::OK,
                 &service.heartbeat(caller, id, beat, trace).await?,
@@ -193,11 +218,9 @@ fn answered(status: StatusCode, body: &impl Serialize) -> Result<Response<Body>,
     response::json(status, body).ok_or_else(Failure::internal)
 }
 
-/// The trace of the request, for people who look for it.
-fn trace_id(headers: &HeaderMap) -> Option<String> {
-    let parent = headers.get("traceparent")?.to_str().ok()?;
-    let parent: TraceParent = parent.parse().ok()?;
-    Some(parent.trace_id.to_string())
+/// The trace of the request.
+fn parent(headers: &HeaderMap) -> Option<TraceParent> {
+    headers.get("traceparent")?.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -211,7 +211,7 @@ impl Collector for Table {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::Observer as _;
+    use crate::api::{Answered, Observer as _};
 
     #[test]
     fn names_follow_their_types() {
@@ -234,7 +234,14 @@ mod tests {
     #[test]
     fn the_text_has_every_metric_with_its_labels() {
         let readings = Arc::new(Readings::default());
-        readings.answered("heartbeat", 200, Duration::from_millis(7));
+        readings.answered(&Answered {
+            operation: "heartbeat",
+            run: None,
+            method: "POST",
+            status: 200,
+            took: Duration::from_millis(7),
+            parent: None,
+        });
         let text = text(Reading {
             readings,
             runs: Some(vec![(Status::Running, 3), (Status::Failed, 1)]),

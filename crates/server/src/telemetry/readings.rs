@@ -9,6 +9,8 @@ use podbeat_interface::throttle::{Chain, Throttle};
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::messages::Message;
+use super::traces::Traces;
+use crate::api::Answered;
 use crate::store::{self, Error};
 
 /// The bounds of the histograms, in seconds: around the targets of 10 ms for a heartbeat and of a
@@ -35,6 +37,8 @@ pub struct Readings {
     store_operations: AtomicUsize,
     store_failures: Mutex<Throttle>,
     store_fails: AtomicBool,
+    /// `None` if there is no collector.
+    traces: Option<Traces>,
 }
 
 impl Default for Readings {
@@ -46,6 +50,7 @@ impl Default for Readings {
             store_operations: AtomicUsize::new(0),
             store_failures: Mutex::default(),
             store_fails: AtomicBool::new(false),
+            traces: None,
         }
     }
 }
@@ -55,6 +60,22 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Readings {
+    /// Readings that also send spans to a collector.
+    #[must_use]
+    pub fn with_traces(traces: Option<Traces>) -> Self {
+        Self {
+            traces,
+            ..Self::default()
+        }
+    }
+
+    /// Sends the last spans.
+    pub async fn close(&self) {
+        if let Some(traces) = &self.traces {
+            traces.close().await;
+        }
+    }
+
     /// The requests by operation and status.
     #[must_use]
     pub fn requests(&self) -> Vec<((&'static str, &'static str), u64)> {
@@ -82,15 +103,18 @@ impl Readings {
 }
 
 impl crate::api::Observer for Readings {
-    fn answered(&self, operation: &'static str, status: u16, took: Duration) {
+    fn answered(&self, answered: &Answered<'_>) {
         let status = STATUSES
             .iter()
-            .find(|known| known.parse() == Ok(status))
+            .find(|known| known.parse() == Ok(answered.status))
             .copied();
         *lock(&self.requests)
-            .entry((operation, status.unwrap_or(OTHER)))
+            .entry((answered.operation, status.unwrap_or(OTHER)))
             .or_default() += 1;
-        self.request_durations.observe(took.as_secs_f64());
+        self.request_durations.observe(answered.took.as_secs_f64());
+        if let Some(traces) = &self.traces {
+            traces.add(answered);
+        }
     }
 }
 
@@ -139,7 +163,14 @@ mod tests {
     fn requests_are_counted_by_operation_and_status() {
         let readings = Readings::default();
         for status in [200, 200, 503, 418] {
-            readings.answered("get", status, Duration::from_millis(3));
+            readings.answered(&Answered {
+                operation: "get",
+                run: None,
+                method: "GET",
+                status,
+                took: Duration::from_millis(3),
+                parent: None,
+            });
         }
         assert_eq!(
             readings.requests(),
