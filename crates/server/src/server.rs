@@ -159,12 +159,12 @@ pub async fn run(
             return Ok(());
         }
     };
+    api.serve(Arc::clone(&service));
     Message::Ready {
         live_runs: service.live_runs(),
         seconds: Seconds(started.elapsed()),
     }
     .emit();
-    api.serve(Arc::clone(&service));
     let timed = Arc::clone(&service);
     let mut timer = Task(tokio::spawn(async move { timed.keep_time().await }));
     tokio::select! {
