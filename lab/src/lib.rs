@@ -64,6 +64,9 @@ pub enum Error {
     /// The keys of the service can't be used.
     #[error("getting the service's keys")]
     Keys(#[from] podbeat_server::keys::Error),
+    /// The data file can't be used.
+    #[error("opening the data file")]
+    Data(#[from] podbeat_server::data::Error),
     /// The store of the service can't be used.
     #[error("using the service's store")]
     Store(#[from] podbeat_server::store::Error),

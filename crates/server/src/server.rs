@@ -18,9 +18,8 @@ use tokio::time::Instant;
 use crate::api::Api;
 use crate::data::{self, Data};
 use crate::keys::{self, Keys};
-use crate::runs::Moment;
 use crate::serve::{self, Server};
-use crate::service::{Clock, Options, Service};
+use crate::service::{Options, ProcessClock, Service};
 use crate::settings::{BaseUrl, Config};
 use crate::store::{self, Observed, Role, Store};
 use crate::telemetry::admin::Admin;
@@ -81,19 +80,6 @@ impl Error {
     }
 }
 
-/// The process's clock.
-#[derive(Debug)]
-struct ProcessClock(Instant);
-
-impl Clock for ProcessClock {
-    fn now(&self) -> Moment {
-        Moment {
-            wall: Timestamp::now(),
-            elapsed: self.0.elapsed(),
-        }
-    }
-}
-
 /// Serves until `stopped` is ready. `out` gets the first token.
 ///
 /// # Errors
@@ -145,13 +131,8 @@ pub async fn run(
     ));
     let _endpoint = open_admin(config.admin_listen, Arc::clone(&admin).router()).await;
     tokio::pin!(stopped);
-    let opening = open(
-        config,
-        Arc::clone(&readings),
-        &url,
-        ProcessClock(started),
-        out,
-    );
+    let clock = ProcessClock::since(started);
+    let opening = open(config, Arc::clone(&readings), &url, clock, out);
     let (service, _data) = tokio::select! {
         opened = opening => opened?,
         () = &mut stopped => {

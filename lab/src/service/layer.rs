@@ -15,10 +15,11 @@ use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
+use jiff::Timestamp;
 use podbeat_server::api::head::{LONGEST_ID, Operation, bearer, is_json};
 use podbeat_server::api::{Api, LARGEST_BODY};
 use podbeat_server::runs::Run;
-use podbeat_server::service::Service;
+use podbeat_server::service::{Clock, ProcessClock, Service};
 use podbeat_server::store::{self, Created, Facts, Limits as Most, NewRun, Role, Store};
 use podbeat_server::tokens;
 use podbeat_task_runs::model::Execution;
@@ -48,8 +49,12 @@ const LONGEST_DETAIL: usize = 500;
 
 /// Creates a run with this ID, unless it exists or the tenant has too many. Returns whether it
 /// exists now.
-pub(super) async fn create(store: &dyn Store, id: &str, most: u64) -> Result<bool, store::Error> {
-    let now = super::now();
+pub(super) async fn create(
+    store: &dyn Store,
+    id: &str,
+    most: u64,
+    now: Timestamp,
+) -> Result<bool, store::Error> {
     let limit = u32::try_from(Execution::DEFAULT_RETRY_LIMIT).unwrap_or(0);
     let run = NewRun {
         facts: Facts {
@@ -78,8 +83,8 @@ pub(super) async fn create(store: &dyn Store, id: &str, most: u64) -> Result<boo
 
 /// Creates the token of the layer's user, as a header. It takes the place of the tokens that the
 /// stand-in accepts, because the service does not accept tokens of any form.
-pub(super) async fn token(store: &dyn Store) -> Result<HeaderValue, Error> {
-    let created = tokens::create(TENANT, USER, Role::User, super::now(), None)?;
+pub(super) async fn token(store: &dyn Store, now: Timestamp) -> Result<HeaderValue, Error> {
+    let created = tokens::create(TENANT, USER, Role::User, now, None)?;
     store.add_token(created.token).await?;
     let header = format!("Bearer {}", created.text.expose());
     // The text is in base64.
@@ -89,6 +94,7 @@ pub(super) async fn token(store: &dyn Store) -> Result<HeaderValue, Error> {
 /// The layer, and the service in it.
 pub(super) struct Layer {
     pub(super) service: Arc<Service>,
+    clock: Arc<ProcessClock>,
     router: Router,
     token: HeaderValue,
     contract: Contract,
@@ -135,6 +141,7 @@ struct Asked {
 impl Layer {
     pub(super) fn new(
         service: Arc<Service>,
+        clock: Arc<ProcessClock>,
         token: HeaderValue,
         contract: Contract,
         faults: Faults,
@@ -144,6 +151,7 @@ impl Layer {
         api.serve(Arc::clone(&service));
         Self {
             service,
+            clock,
             router: api.router(),
             token,
             contract,
@@ -213,7 +221,8 @@ impl Layer {
     /// Creates the run of a heartbeat.
     async fn adopt(&self, run: &str) -> bool {
         let most = self.limits.runs.into();
-        let created = create(self.service.store(), run, most);
+        let now = self.clock.now().wall;
+        let created = create(self.service.store(), run, most, now);
         run.len() <= LONGEST_ID && created.await.is_ok_and(|exists| exists)
     }
 

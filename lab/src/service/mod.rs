@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::Timestamp;
 use jiff::civil::Date;
+use podbeat_server::data::Data;
 use podbeat_server::keys::{self, Keys};
-use podbeat_server::runs::{Moment, Rules};
-use podbeat_server::service::{self as server, Clock};
-use podbeat_server::store::{Memory, Sqlite, Store};
+use podbeat_server::runs::Rules;
+use podbeat_server::service::{self as server, Clock, ProcessClock};
+use podbeat_server::store::{Memory, Store};
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,6 +36,9 @@ const NEVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// How long a run waits for its next attempt: longer than the largest wait of a Job between two pods
 /// (six minutes).
 const RETRY_WAIT: Duration = Duration::from_secs(15 * 60);
+
+/// How long it waits for a data file that another process uses, which may be about to end.
+const DATA: Duration = Duration::from_secs(10);
 
 /// Generates a token for development from the system's random bytes.
 ///
@@ -125,35 +128,35 @@ impl Options {
         }
     }
 
-    fn store(&self) -> Result<(Arc<dyn Store>, Keys), Error> {
-        Ok(match &self.data {
-            None => (Arc::new(Memory::default()), Keys::temporary()?),
-            Some(path) => {
-                let mut key = path.clone().into_os_string();
-                key.push(".key");
-                let store = Sqlite::open(path)?;
-                (Arc::new(store), Keys::load(Path::new(&key))?)
-            }
+    async fn open(&self) -> Result<Opened, Error> {
+        let Some(path) = &self.data else {
+            return Ok(Opened {
+                store: Arc::new(Memory::default()),
+                keys: Keys::temporary()?,
+                data: None,
+            });
+        };
+        let opened = tokio::time::timeout(DATA, Data::open_alone(path, || {}));
+        let data = opened.await.map_err(|_| Error::InVain {
+            what: format!("the data file {}", path.display()),
+            waited: DATA,
+            seen: "another process uses it".to_owned(),
+        })??;
+        let mut key = path.clone().into_os_string();
+        key.push(".key");
+        Ok(Opened {
+            store: data.store(),
+            keys: Keys::load(Path::new(&key))?,
+            data: Some(data),
         })
     }
 }
 
-/// The time in whole microseconds: stores and Python's clients have no finer times.
-fn now() -> Timestamp {
-    let now = Timestamp::now();
-    Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now)
-}
-
-/// The system's clock, with the start of the stand-in.
-struct SystemClock(Instant);
-
-impl Clock for SystemClock {
-    fn now(&self) -> Moment {
-        Moment {
-            wall: now(),
-            elapsed: self.0.elapsed(),
-        }
-    }
+/// What the service needs to start.
+struct Opened {
+    store: Arc<dyn Store>,
+    keys: Keys,
+    data: Option<Data>,
 }
 
 /// How many heartbeats of a run were received since the start, including those that are no longer
@@ -174,6 +177,8 @@ pub struct Service {
     _server: Server,
     /// The service's clock. It stops when dropped.
     _time: JoinSet<()>,
+    /// No other process uses the file until this is dropped.
+    _data: Option<Data>,
 }
 
 impl Service {
@@ -225,24 +230,27 @@ impl Service {
         options: Options,
     ) -> Result<Self, Error> {
         let url = format!("{url}{}", options.base_path);
-        let (store, keys) = options.store()?;
-        let clock = Arc::new(SystemClock(Instant::now()));
+        let Opened { store, keys, data } = options.open().await?;
+        let clock = Arc::new(ProcessClock::since(Instant::now()));
+        let now = clock.now().wall;
         for run in options.runs.iter().flatten() {
             // The caller named them, so no limit applies.
-            layer::create(&*store, run, u64::MAX).await?;
+            layer::create(&*store, run, u64::MAX, now).await?;
         }
-        let token = layer::token(&*store).await?;
+        let token = layer::token(&*store, now).await?;
         let of_server = options.of_server(&url);
-        let service = Arc::new(server::Service::start(store, keys, clock, of_server).await?);
+        let service = server::Service::start(store, keys, Arc::clone(&clock) as _, of_server);
+        let service = Arc::new(service.await?);
         let mut time = JoinSet::new();
         let kept = Arc::clone(&service);
         time.spawn(async move { kept.keep_time().await });
-        let layer = Arc::new(Layer::new(service, token, contract, faults, options));
+        let layer = Arc::new(Layer::new(service, clock, token, contract, faults, options));
         Ok(Self {
             url,
             _server: bound.serve(tls, Arc::clone(&layer)),
             layer,
             _time: time,
+            _data: data,
         })
     }
 

@@ -9,6 +9,7 @@ use futures_util::StreamExt;
 use futures_util::stream;
 use jiff::Timestamp;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::problem::Problem;
 use crate::runs::{Event, Moment, Rules, Run, Status};
@@ -31,6 +32,29 @@ const TOGETHER: usize = 64;
 pub trait Clock: Send + Sync + 'static {
     /// Now.
     fn now(&self) -> Moment;
+}
+
+/// The clock of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct ProcessClock(Instant);
+
+impl ProcessClock {
+    /// The clock of a process that started at this time.
+    #[must_use]
+    pub fn since(start: Instant) -> Self {
+        Self(start)
+    }
+}
+
+impl Clock for ProcessClock {
+    fn now(&self) -> Moment {
+        let now = Timestamp::now();
+        Moment {
+            // A store keeps microseconds, and an answer must not differ from the next one.
+            wall: Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now),
+            elapsed: self.0.elapsed(),
+        }
+    }
 }
 
 /// A run, and its next wait.

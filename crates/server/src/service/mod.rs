@@ -17,8 +17,8 @@ use podbeat_task_runs::model::{
 };
 
 use self::known_tokens::KnownTokens;
-pub use self::live::Clock;
 use self::live::Live;
+pub use self::live::{Clock, ProcessClock};
 pub use self::problem::{Problem, UNAVAILABLE};
 use crate::keys::{Keys, random_hex};
 use crate::runs::{Event, Rules};

@@ -590,6 +590,15 @@ async fn silent_runs_time_out_but_not_before_a_full_timeout_after_a_restart() {
     assert_eq!(played.service.live.len(), 1);
 }
 
+#[test]
+fn the_processs_time_is_in_whole_microseconds_as_stored() {
+    let clock = ProcessClock::since(tokio::time::Instant::now());
+    // A machine's clock can have whole microseconds by chance.
+    for _ in 0..100 {
+        assert_eq!(clock.now().wall.as_nanosecond() % 1000, 0);
+    }
+}
+
 #[tokio::test]
 async fn a_launched_attempt_accepts_only_heartbeats_with_its_nonce() {
     let played = played().await;
