@@ -132,13 +132,14 @@ proxy-test:
 service *arguments: (programs "podbeat-lab")
     {{built}}/debug/podbeat-lab service "$@"
 
-# Needs Debian's packages chromium and chromium-driver. Saves screenshots in target/page. Unlike
+# Needs Debian's packages chromium, chromium-driver and npm. Saves screenshots in target/page. Unlike
 # most tests, each browser needs a whole core.
-[doc("Test the stand-in's page in headless Chromium, beside the real agent: `just page-test [TEST…]`")]
+[doc("Test the server's page in headless Chromium, beside the real agent: `just page-test [TEST…]`")]
 [group('daily')]
 page-test *tests: (programs "podbeat")
-    PODBEAT_BINARY="$(realpath {{built}}/debug/podbeat)" cargo test --locked --workspace --test integration -- \
-      --ignored --skip page::load:: --skip proxies::real:: --skip real_openssl --test-threads "$(nproc)" "$@"
+    axe=$(bash lab/tests/browser/axe.sh) && \
+      PODBEAT_AXE_CORE=$axe PODBEAT_BINARY="$(realpath {{built}}/debug/podbeat)" \
+      cargo test --locked --workspace --test integration -- --ignored --skip proxies::real:: --skip real_openssl --test-threads "$(nproc)" "$@"
 
 # Build the API documentation, without warnings
 [group('daily')]

@@ -80,6 +80,7 @@ struct Key {
     id: [u8; ID],
     secrets: LessSafeKey,
     tokens: hmac::Key,
+    sessions: hmac::Key,
 }
 
 /// The keys of the file.
@@ -202,18 +203,42 @@ impl Keys {
     /// Signs a text with the first key.
     #[must_use]
     pub fn sign(&self, text: &[u8]) -> Vec<u8> {
-        self.0
-            .first()
-            .map(|key| hmac::sign(&key.tokens, text).as_ref().to_vec())
-            .unwrap_or_default()
+        self.sign_with(|key| &key.tokens, text)
     }
 
     /// Whether one of the keys signed this text.
     #[must_use]
     pub fn signed(&self, text: &[u8], signature: &[u8]) -> bool {
-        self.0
-            .iter()
-            .any(|key| hmac::verify(&key.tokens, text, signature).is_ok())
+        self.signed_with(|key| &key.tokens, text, signature)
+    }
+
+    /// Signs a text of a session of the web page. It has a key of its own, so such a text is never a
+    /// run's token, nor the other way round.
+    #[must_use]
+    pub fn sign_session(&self, text: &[u8]) -> Vec<u8> {
+        self.sign_with(|key| &key.sessions, text)
+    }
+
+    /// Whether one of the keys signed this text of a session.
+    #[must_use]
+    pub fn signed_session(&self, text: &[u8], signature: &[u8]) -> bool {
+        self.signed_with(|key| &key.sessions, text, signature)
+    }
+
+    fn sign_with(&self, purpose: impl Fn(&Key) -> &hmac::Key, text: &[u8]) -> Vec<u8> {
+        let key = self.0.first();
+        key.map(|key| hmac::sign(purpose(key), text).as_ref().to_vec())
+            .unwrap_or_default()
+    }
+
+    fn signed_with(
+        &self,
+        purpose: impl Fn(&Key) -> &hmac::Key,
+        text: &[u8],
+        signature: &[u8],
+    ) -> bool {
+        let mut keys = self.0.iter();
+        keys.any(|key| hmac::verify(purpose(key), text, signature).is_ok())
     }
 }
 
@@ -227,15 +252,17 @@ impl Key {
                 .expand(&[b"secrets at rest"], &CHACHA20_POLY1305)
                 .ok()?,
         );
-        let tokens = hmac::Key::from(
-            master
-                .expand(&[b"tokens of runs"], hmac::HMAC_SHA256)
-                .ok()?,
-        );
+        let signer = |purpose: &[u8]| {
+            let key = master
+                .expand(&[purpose], hmac::HMAC_SHA256)
+                .map(hmac::Key::from);
+            key.ok()
+        };
         Some(Self {
             id: *id.as_ref().first_chunk::<ID>()?,
             secrets: aead::LessSafeKey::new(secrets),
-            tokens,
+            tokens: signer(b"tokens of runs")?,
+            sessions: signer(b"sessions of the web page")?,
         })
     }
 }
@@ -319,6 +346,9 @@ mod tests {
         let both = with(&format!("{new}\n{old}"));
         assert_eq!(both.open("r", &sealed).expect("opened"), b"x");
         assert!(both.signed(b"t", &signature));
+        assert!(!both.signed_session(b"t", &signature));
+        let session = both.sign_session(b"t");
+        assert!(both.signed_session(b"t", &session) && !both.signed(b"t", &session));
         let sealed_by_new = both.seal("r", b"y").expect("sealed");
         let after = with(&new);
         assert!(matches!(after.open("r", &sealed), Err(Error::UnknownKey)));

@@ -5,6 +5,8 @@ pub mod check;
 pub mod cli;
 pub mod data;
 pub mod keys;
+pub mod page;
+pub mod received;
 pub mod runs;
 pub mod serve;
 pub mod server;

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::api::Api;
 use crate::data::{self, Data};
 use crate::keys::{self, Keys};
+use crate::page;
 use crate::serve::{self, Server};
 use crate::service::{Options, ProcessClock, Service};
 use crate::settings::{BaseUrl, Config};
@@ -116,7 +117,7 @@ pub async fn run(
     let readings = Arc::new(Readings::with_traces(traces));
     let base_path = config.url.as_ref().map_or("", |url| &url.path);
     let api = Arc::new(Api::new(base_path).observed(Arc::clone(&readings) as _));
-    let router = Arc::clone(&api).router();
+    let router = page::router(Arc::clone(&api)).merge(Arc::clone(&api).router());
     let server = Server::start(config.listen, tls.map(Arc::new), router).await?;
     let url = config.base_url(server.address());
     Message::Listening {
@@ -136,7 +137,7 @@ pub async fn run(
     let (service, _data) = tokio::select! {
         opened = opening => opened?,
         () = &mut stopped => {
-            stop(server, &admin, None).await;
+            stop(server, &api, &admin, None).await;
             return Ok(());
         }
     };
@@ -152,7 +153,7 @@ pub async fn run(
         ended = &mut timer.0 => return Err(Error::Timer(ended.err())),
         () = &mut stopped => {}
     }
-    stop(server, &admin, Some(&service)).await;
+    stop(server, &api, &admin, Some(&service)).await;
     readings.close().await;
     Ok(())
 }
@@ -166,9 +167,10 @@ impl Drop for Task {
     }
 }
 
-async fn stop(server: Server, admin: &Admin, service: Option<&Service>) {
+async fn stop(server: Server, api: &Api, admin: &Admin, service: Option<&Service>) {
     Message::Stopping.emit();
     admin.stopping();
+    api.end_streams();
     let all_ended = server.stop(STOP).await;
     if let Some(service) = service {
         service.flush().await;

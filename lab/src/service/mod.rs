@@ -330,6 +330,7 @@ impl Service {
         let state = self.layer.state();
         let newer = state.received.of_run(run_id);
         newer
+            .map(|(_, heartbeat)| heartbeat)
             .take_while(|heartbeat| heartbeat.at >= since)
             .filter(|heartbeat| heartbeat.accepted && wanted(heartbeat))
             .last()

@@ -185,6 +185,23 @@ impl Browser {
         self.ask(Method::POST, "/execute/sync", &body).await
     }
 
+    /// Presses keys one after the other. WebDriver has its own characters for keys without one:
+    /// U+E004 is Tab, U+E007 Enter, and U+E008 Shift, which stays down up to the end.
+    pub(crate) async fn press(&self, keys: &str) {
+        const SHIFT: char = '\u{e008}';
+        let key = |kind: &str, key: char| json!({"type": kind, "value": key.to_string()});
+        let mut actions: Vec<Value> = Vec::new();
+        for each in keys.chars() {
+            actions.push(key("keyDown", each));
+            if each != SHIFT {
+                actions.push(key("keyUp", each));
+            }
+        }
+        actions.push(key("keyUp", SHIFT));
+        let body = json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]});
+        self.ask(Method::POST, "/actions", &body).await;
+    }
+
     /// Waits until an expression is true.
     pub(crate) async fn until(&self, what: &str, expression: &str) {
         let script = format!("return !!({expression})");
@@ -197,6 +214,12 @@ impl Browser {
             let seen = self.get("return document.body.innerText").await;
             panic!("timed out while waiting for {what}; the page shows: {seen}");
         }
+    }
+
+    /// The result of a script that calls its only argument with it.
+    pub(crate) async fn get_later(&self, script: &str) -> Value {
+        let body = json!({"script": script, "args": []});
+        self.ask(Method::POST, "/execute/async", &body).await
     }
 
     /// Sends a command of the DevTools protocol.

@@ -1,7 +1,7 @@
-//! The page in headless Chromium, with the real service and the real agent: `just page-test`.
+//! The server's page in headless Chromium, with the real service and the real agent: `just page-test`.
 //!
-//! The tests need Chromium, so they are ignored by default. `PODBEAT_BINARY` names the agent.
-//! Screenshots are saved in target/page.
+//! The tests need Chromium, so they are ignored by default. `PODBEAT_BINARY` names the agent, and
+//! `PODBEAT_AXE_CORE` axe-core, which checks the accessibility. Screenshots are saved in target/page.
 
 #![allow(
     clippy::disallowed_methods,
@@ -10,19 +10,22 @@
 )]
 
 mod driver;
+mod service;
 
-use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use podbeat_lab::pod::{Pod, running};
 use podbeat_lab::world::World;
-use reqwest::Client;
+use podbeat_server::store::Role;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::Command;
 
-use crate::harness::{self, TOKEN};
-use driver::{Area, Browser, LIMIT, Picture};
+use driver::{Area, Browser, Picture};
+use service::Played;
+
+/// Longer than any test.
+const NEVER: Duration = Duration::from_secs(24 * 3600);
 
 /// The background colors of the statuses in page.css, in the light scheme.
 const BACKS: [(&str, [u8; 3]); 6] = [
@@ -34,132 +37,9 @@ const BACKS: [(&str, [u8; 3]); 6] = [
     ("TimedOut", [0xfd, 0xe7, 0xbd]),
 ];
 
-/// `podbeat-lab service`, and its output.
-struct Service {
-    child: Child,
-    url: String,
-    page: String,
-    client: Client,
-}
-
-impl Service {
-    async fn start(arguments: &[&str]) -> Self {
-        Self::at("127.0.0.1:0", arguments).await
-    }
-
-    async fn at(address: &str, arguments: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_podbeat-lab"))
-            .args(["service", "--listen", address, "--token", TOKEN])
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("it starts");
-        let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
-        let told = async {
-            let (mut url, mut page) = (String::new(), String::new());
-            while page.is_empty() {
-                let line = lines
-                    .next_line()
-                    .await
-                    .expect("text")
-                    .expect("it says where the page is");
-                match line.split_once(' ') {
-                    Some(("url", rest)) => url = rest.trim().to_owned(),
-                    Some(("page", rest)) => page = rest.trim().to_owned(),
-                    _ => {}
-                }
-            }
-            (url, page)
-        };
-        let (url, page) = tokio::time::timeout(LIMIT, told)
-            .await
-            .expect("it says where it is");
-        let client = harness::client().timeout(LIMIT).build().expect("a client");
-        Self {
-            child,
-            url,
-            page,
-            client,
-        }
-    }
-
-    async fn post(&self, rest: &str, body: &Value) -> Value {
-        let request = self
-            .client
-            .post(format!("{}/v1/tasks/runs{rest}", self.url));
-        let request = request
-            .bearer_auth(TOKEN)
-            .header("content-type", "application/json");
-        let response = request
-            .body(body.to_string())
-            .send()
-            .await
-            .expect("an answer");
-        assert!(response.status().is_success(), "{}", response.status());
-        serde_json::from_slice(&response.bytes().await.expect("a body")).expect("JSON")
-    }
-
-    async fn run(&self, name: &str) -> String {
-        let created = self
-            .post("", &json!({"name": name, "description": name}))
-            .await;
-        created["id"].as_str().expect("an id").to_owned()
-    }
-
-    async fn beat(&self, id: &str, body: &Value) {
-        self.post(&format!("/{id}:heartbeat"), body).await;
-    }
-
-    /// Creates runs with every status that a client can set at once.
-    async fn some_runs(&self) -> Vec<String> {
-        let exit = |code: i32, reason: &str| {
-            let exit = json!({"reason": reason, "exitCode": code});
-            json!([{"name": "main", "state": {"terminated": exit}}])
-        };
-        let mut ids = Vec::new();
-        for name in [
-            "align-reads",
-            "call-variants",
-            "annotate",
-            "merge-lanes",
-            "qc-report",
-        ] {
-            ids.push(self.run(name).await);
-        }
-        let running = json!([{"name": "main", "state": {"running": {"startedAt": "2026-01-01T00:00:01Z"}}},
-                             {"name": "helper", "state": {"waiting": {"reason": "CrashLoopBackOff"}}}]);
-        for id in &ids[..3] {
-            for nth in 0..3 {
-                self.beat(
-                    id,
-                    &json!({"nonce": format!("5f0c-{nth}"), "jobRetryCount": 1, "containerStatus": running}),
-                )
-                .await;
-            }
-        }
-        for (id, code, reason) in [(&ids[1], 0, "Completed"), (&ids[2], 137, "OOMKilled")] {
-            let body = json!({"nonce": "5f0c-9", "lastHeartbeat": true, "jobRetryCount": 1, "containerStatus": exit(code, reason)});
-            self.beat(id, &body).await;
-        }
-        let request = self
-            .client
-            .put(format!("{}/v1/tasks/runs/{}:abort", self.url, ids[3]));
-        let aborted = request.bearer_auth(TOKEN).send().await.expect("an answer");
-        assert!(aborted.status().is_success());
-        ids
-    }
-
-    async fn kill(mut self) -> String {
-        self.child.kill().await.expect("killed");
-        self.url.replace("http://", "")
-    }
-}
-
-/// Opens the page of the runs, and waits until it is live.
-async fn open(browser: &Browser, service: &Service) {
-    browser.open(&service.page).await;
+/// Signs in, and waits until the list is live.
+async fn open(browser: &Browser, played: &Played) {
+    played.sign_in(browser, &played.token, "/").await;
     is_live(browser).await;
 }
 
@@ -167,7 +47,7 @@ async fn is_live(browser: &Browser) {
     browser
         .until(
             "live",
-            "document.getElementById('live').dataset.state === 'live'",
+            "document.getElementById('live')?.dataset.state === 'live'",
         )
         .await;
 }
@@ -181,6 +61,11 @@ async fn shows(browser: &Browser, name: &str, status: &str) {
     browser
         .until(&format!("{name} {status}"), &expression)
         .await;
+}
+
+async fn text(browser: &Browser) -> String {
+    let text = browser.get("return document.body.innerText").await;
+    text.as_str().expect("text").to_owned()
 }
 
 /// The status with a pixel's color.
@@ -209,13 +94,13 @@ fn badge(picture: &Picture, area: Area) -> Option<&'static str> {
         .find(|status| of(status) * 2 > pixels.len())
 }
 
-async fn no_complaints(browser: &Browser, service: &Service) {
+async fn no_complaints(browser: &Browser, played: &Played) {
     assert_eq!(
         browser.console().await,
         Vec::<Value>::new(),
         "the console is quiet"
     );
-    let origin = format!("{}/", service.url);
+    let origin = format!("{}/", played.url);
     let requests = browser.requests().await;
     assert!(
         requests.iter().any(|url| url.contains("/live")),
@@ -233,12 +118,12 @@ async fn no_complaints(browser: &Browser, service: &Service) {
 async fn the_page_shows_a_running_agent_and_its_timeout() {
     let agent = std::env::var("PODBEAT_BINARY")
         .expect("PODBEAT_BINARY names the agent; `just page-test` sets it");
-    let service = Service::start(&["--heartbeat-timeout", "3s"]).await;
+    let played = Played::start(Duration::from_secs(3)).await;
     let browser = Browser::start().await;
-    let bystander = service.run("bystander").await;
-    let id = service.run("align-reads").await;
+    let bystander = played.run("bystander").await;
+    let id = played.run("align-reads").await;
     assert_ne!(bystander, id);
-    open(&browser, &service).await;
+    open(&browser, &played).await;
     shows(&browser, "align-reads", "Pending").await;
     browser.get("window.untouched = true").await;
 
@@ -246,10 +131,10 @@ async fn the_page_shows_a_running_agent_and_its_timeout() {
     world
         .kube
         .apply(Pod::new("p", "u1").showing(&running("2026-01-01T00:00:01Z")));
-    world.write_token(TOKEN).expect("written");
+    world.write_token(&played.token).expect("written");
     let mut settings = world.settings("p", "u1");
     for (name, value) in [
-        ("PODBEAT_SERVICE_URL", &*service.url),
+        ("PODBEAT_SERVICE_URL", &*played.url),
         ("TASK_RUN_ID", &*id),
         ("PODBEAT_INTERVAL", "500ms"),
     ] {
@@ -272,7 +157,7 @@ async fn the_page_shows_a_running_agent_and_its_timeout() {
     assert_eq!(badge(&before, place), Some("Running"));
     assert_eq!(badge(&before, other), Some("Pending"));
 
-    // It sends heartbeats for longer than the timeout.
+    // It sends heartbeats for longer than the timeout. The store gets their times every 5 s.
     let beats = "document.querySelector('#rows tr:first-child td:nth-child(4) time').dataset.at";
     let first = browser.get(&format!("return Number({beats})")).await;
     browser
@@ -290,7 +175,8 @@ async fn the_page_shows_a_running_agent_and_its_timeout() {
     assert_eq!(badge(&after, place), Some("TimedOut"));
     assert_eq!(badge(&after, other), Some("Pending"));
     assert_eq!((before.width, before.height), (after.width, after.height));
-    for y in 0..after.height {
+    // Below the form, which has the counts.
+    for y in row.top..after.height {
         for x in 0..after.width {
             if !row.holds(x, y) {
                 assert_eq!(
@@ -306,13 +192,18 @@ async fn the_page_shows_a_running_agent_and_its_timeout() {
         true,
         "it was never loaded again"
     );
-    no_complaints(&browser, &service).await;
+    no_complaints(&browser, &played).await;
 
-    browser.open(&format!("{}/run?id={id}", service.url)).await;
+    browser.open(&format!("{}/run?id={id}", played.url)).await;
     is_live(&browser).await;
-    let text = browser.get("return document.body.innerText").await;
-    let text = text.as_str().expect("text");
-    for part in ["TimedOut", "no heartbeat for 3s", "main running", "200"] {
+    let text = text(&browser).await;
+    for part in [
+        "TimedOut",
+        "no heartbeat for 3s",
+        "main running",
+        "200 accepted",
+        "u1",
+    ] {
         assert!(text.contains(part), "{part}: {text}");
     }
     browser.picture("run").await;
@@ -321,32 +212,31 @@ async fn the_page_shows_a_running_agent_and_its_timeout() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
 async fn the_page_of_a_run_is_live() {
-    let service = Service::start(&["--heartbeat-timeout", "3s"]).await;
+    let played = Played::start(Duration::from_secs(3)).await;
     let browser = Browser::start().await;
-    let ids = service.some_runs().await;
-    open(&browser, &service).await;
+    let ids = played.some_runs().await;
+    open(&browser, &played).await;
     browser
         .get("document.querySelector('#rows tr:last-child a').click()")
         .await;
-    is_live(&browser).await;
     browser
         .until(
             "the page of the run",
             "document.querySelector('h1').textContent.includes('align-reads')",
         )
         .await;
-    let body = json!({"nonce": "new-one", "jobRetryCount": 2});
-    service.beat(&ids[0], &body).await;
+    is_live(&browser).await;
+    let beats = "document.querySelectorAll('#rows tr').length";
+    let before = browser.get(&format!("return {beats}")).await;
+    let body = json!({"podUID": "6f1c2d0e-55aa-4b0e-9f0e-2a41c1d9e7b3", "podHardwareDetails": "node=other"});
+    played.beat(&ids[0], &body).await;
     browser
-        .until(
-            "its heartbeat",
-            "document.querySelector('#rows tr').textContent.includes('new-one')",
-        )
+        .until("its heartbeat", &format!("{beats} === {before} + 1"))
         .await;
     browser
         .until(
-            "its retry count",
-            "document.querySelector('#facts').textContent.includes('Job retry count2')",
+            "its hardware",
+            "document.querySelector('#attempts').textContent.includes('node=other')",
         )
         .await;
     browser
@@ -358,46 +248,130 @@ async fn the_page_of_a_run_is_live() {
     browser
         .until(
             "why",
-            "document.querySelector('#attempts').textContent.includes('no heartbeat for 3s')",
+            "document.querySelector('#timeline').textContent.includes('no heartbeat for 3s')",
         )
         .await;
-    no_complaints(&browser, &service).await;
+    let button = "return document.querySelector('#actions').childElementCount";
+    assert_eq!(browser.get(button).await, 0, "it can't be aborted any more");
+    no_complaints(&browser, &played).await;
 }
 
+/// Everything that the page does, with no script and only with the keyboard.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
-async fn without_scripting_it_shows_the_state_at_loading() {
-    let service = Service::start(&[]).await;
+async fn without_scripting_it_does_all_that_it_can() {
+    let played = Played::start(NEVER).await;
     let browser =
         Browser::with(json!({"profile.managed_default_content_settings.javascript": 2})).await;
-    let id = service.run("align-reads").await;
-    browser.open(&service.page).await;
-    let text = async || {
-        let text = browser.get("return document.body.innerText").await;
-        text.as_str().expect("text").to_owned()
-    };
-    let before = text().await;
-    assert!(
-        before.contains("align-reads") && before.contains("Pending") && before.contains("As of"),
-        "{before}"
-    );
-    assert!(
-        before.contains("Reload") && !before.contains("Live"),
-        "{before}"
-    );
-    service.beat(&id, &json!({})).await;
-    let href = browser
-        .get("return document.querySelector('#live a').href")
+    let ids = played.some_runs().await;
+    played
+        .sign_in(&browser, &played.token, "/?status=Running&status=Completed")
         .await;
-    browser.open(href.as_str().expect("a link")).await;
-    assert!(text().await.contains("Running"));
-    browser.open(&format!("{}/run?id={id}", service.url)).await;
-    let run = text().await;
+    let list = text(&browser).await;
+    for part in [
+        "align-reads",
+        "Running",
+        "call-variants",
+        "2 runs.",
+        "As of",
+        "Reload",
+    ] {
+        assert!(list.contains(part), "{part}: {list}");
+    }
     assert!(
-        run.contains("Running") && run.contains("Heartbeats") && run.contains("200"),
-        "{run}"
+        !list.contains("qc-report") && !list.contains("Live"),
+        "{list}"
     );
     browser.picture("scripting-off").await;
+
+    // The search, sent with Enter.
+    browser
+        .get("document.querySelector('#search').focus()")
+        .await;
+    browser.press("align\u{e007}").await;
+    browser
+        .until(
+            "found",
+            "location.search.startsWith('?search=align&status=Running')",
+        )
+        .await;
+    assert!(text(&browser).await.contains("1 run."));
+
+    // The first Tab reaches the link to the content, and Enter follows the link to the run.
+    browser.press("\u{e004}").await;
+    let focused = "return document.activeElement.textContent";
+    assert_eq!(browser.get(focused).await, "Skip to content");
+    browser.press("\u{e007}").await;
+    browser
+        .get("document.querySelector('#rows a').focus()")
+        .await;
+    browser.press("\u{e007}").await;
+    browser
+        .until("the run", "location.pathname === '/run'")
+        .await;
+    let run = text(&browser).await;
+    for part in [
+        "Attempt 0",
+        "align-7f3a-x2x4k",
+        "4bf92f3577b34da6a3ce929d0e0e4736",
+        "200 accepted",
+        "Timeline",
+        "main running",
+    ] {
+        assert!(run.contains(part), "{part}: {run}");
+    }
+    assert!(!run.contains("5f0c"), "no nonce");
+
+    browser
+        .get("document.querySelector('#rows td.size a').focus()")
+        .await;
+    browser.press("\u{e007}").await;
+    browser
+        .until("the body", "location.pathname === '/run/heartbeat'")
+        .await;
+    let body = text(&browser).await;
+    assert!(
+        body.contains("\"nonce\": \"[redacted]\"") && body.contains("CrashLoopBackOff"),
+        "{body}"
+    );
+    browser.picture("heartbeat").await;
+
+    browser
+        .open(&format!("{}/run?id={}", played.url, ids[0]))
+        .await;
+    browser
+        .get("document.querySelector('#actions a').focus()")
+        .await;
+    browser.press("\u{e007}").await;
+    browser
+        .until("the question", "location.pathname === '/run/abort'")
+        .await;
+    assert!(text(&browser).await.contains("Abort this run?"));
+    browser.picture("abort").await;
+    browser
+        .get("document.querySelector('button.danger').focus()")
+        .await;
+    browser.press("\u{e007}").await;
+    browser
+        .until("the run again", "location.pathname === '/run'")
+        .await;
+    let run = text(&browser).await;
+    assert!(
+        run.contains("Aborted") && run.contains("aborted by alice"),
+        "{run}"
+    );
+
+    browser
+        .get("document.querySelector('.session button').focus()")
+        .await;
+    browser.press("\u{e007}").await;
+    browser
+        .until("signed out", "location.pathname === '/sign-in'")
+        .await;
+    browser
+        .open(&format!("{}/run?id={}", played.url, ids[0]))
+        .await;
+    assert!(!text(&browser).await.contains("align-reads"));
     let requests = browser.requests().await;
     assert!(
         requests.iter().all(|url| !url.contains("/live")),
@@ -416,23 +390,19 @@ async fn hostile_names_are_inert() {
         "\u{202e}txt.exe\u{2066}",
         "javascript:alert(3)",
     ];
-    let service = Service::start(&["--any-run"]).await;
+    let played = Played::start(NEVER).await;
     let browser = Browser::start().await;
     let mut ids = Vec::new();
     for (nth, hostile) in HOSTILE.into_iter().enumerate() {
-        let id = service.run(hostile).await;
+        let id = played.run(hostile).await;
         // Half of them are created while the page is open, so that the stream sends them.
         if nth == HOSTILE.len() / 2 {
-            open(&browser, &service).await;
+            open(&browser, &played).await;
         }
-        let status =
-            json!([{"name": hostile, "state": {"terminated": {"reason": hostile, "exitCode": 1}}}]);
-        service
-            .beat(
-                &id,
-                &json!({"nonce": hostile, "lastHeartbeat": true, "containerStatus": status}),
-            )
-            .await;
+        let status = json!([{"name": hostile, "state": {"terminated": {"reason": hostile, "exitCode": 1, "message": hostile}}}]);
+        let body = json!({"lastHeartbeat": true, "podName": hostile, "podUID": hostile, "podHardwareDetails": hostile,
+                          "containerStatus": status});
+        played.beat(&id, &body).await;
         ids.push(id);
     }
     let all = format!(
@@ -440,13 +410,17 @@ async fn hostile_names_are_inert() {
         HOSTILE.len()
     );
     browser.until("all of them", &all).await;
-    let inert = async |what: &str| {
+    let inert = async |what: &str, scripts: usize, tables: usize| {
         assert!(!browser.is_alerted().await, "{what}");
         let made = "return [window.struck ?? 0, document.querySelectorAll('img, iframe, b, i, script:not([src])').length,
                             document.scripts.length, document.querySelectorAll('h1').length, document.querySelectorAll('table').length]";
-        assert_eq!(browser.get(made).await, json!([0, 0, 1, 1, 1]), "{what}");
+        assert_eq!(
+            browser.get(made).await,
+            json!([0, 0, scripts, 1, tables]),
+            "{what}"
+        );
     };
-    inert("the runs").await;
+    inert("the runs", 1, 1).await;
     let names = browser
         .get("return [...document.querySelectorAll('#rows a')].map(link => link.textContent)")
         .await;
@@ -456,39 +430,45 @@ async fn hostile_names_are_inert() {
     assert_eq!(names, json!(expected));
     browser.picture("hostile").await;
     for (id, hostile) in ids.iter().zip(HOSTILE) {
-        browser.open(&format!("{}/run?id={id}", service.url)).await;
+        browser.open(&format!("{}/run?id={id}", played.url)).await;
         is_live(&browser).await;
-        inert(hostile).await;
+        inert(hostile, 1, 1).await;
+        browser
+            .get("document.querySelector('#rows td.size a').click()")
+            .await;
+        browser
+            .until("the body", "document.querySelector('pre')")
+            .await;
+        inert(hostile, 0, 0).await;
     }
-    no_complaints(&browser, &service).await;
+    no_complaints(&browser, &played).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
 async fn it_is_live_again_after_an_outage_of_the_service() {
-    let dir = tempfile::tempdir().expect("a directory");
-    let data = dir.path().join("runs.sqlite");
-    let with_data = ["--data", path(&data)];
-    let service = Service::start(&with_data).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let any = ([127, 0, 0, 1], 0).into();
+    let played = Played::at(any, directory.path(), NEVER).await;
     let browser = Browser::start().await;
-    service.run("before").await;
-    open(&browser, &service).await;
+    played.run("before").await;
+    open(&browser, &played).await;
     shows(&browser, "before", "Pending").await;
     browser.get("window.untouched = true").await;
-    let address = service.kill().await;
+    let address = played.kill();
     browser
         .until(
             "not live",
-            "/^Not live, trying again. As of 20[0-9: -]+ UTC. Reload$/.test(document.getElementById('live').innerText)",
+            "/^Not live, trying again. As of 20[0-9: .-]+ UTC. Reload$/.test(document.getElementById('live').innerText)",
         )
         .await;
     shows(&browser, "before", "Pending").await;
     browser.picture("away").await;
-    let service = Service::at(&address, &with_data).await;
+    let played = Played::at(address, directory.path(), NEVER).await;
     is_live(&browser).await;
-    let id = service.run("after").await;
+    let id = played.run("after").await;
     shows(&browser, "after", "Pending").await;
-    service.beat(&id, &json!({})).await;
+    played.beat(&id, &json!({})).await;
     shows(&browser, "after", "Running").await;
     assert_eq!(
         browser.get("return window.untouched").await,
@@ -499,37 +479,69 @@ async fn it_is_live_again_after_an_outage_of_the_service() {
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs Chromium: just page-test"]
-async fn only_the_link_opens_it_and_leaves_no_trace() {
-    let service = Service::start(&[]).await;
+async fn only_a_token_opens_it_and_leaves_no_trace() {
+    let played = Played::start(NEVER).await;
     let browser = Browser::start().await;
-    service.run("align-reads").await;
-    browser.open(&format!("{}/", service.url)).await;
-    let text = browser.get("return document.body.innerText").await;
-    let text = text.as_str().expect("text");
+    let id = played.run("align-reads").await;
+    let run = format!("{}/run?id={id}", played.url);
+    browser.open(&run).await;
+    let before = text(&browser).await;
     assert!(
-        text.contains("This page needs its link") && !text.contains("align-reads"),
-        "{text}"
+        before.contains("Sign in") && !before.contains("align-reads"),
+        "{before}"
     );
-    browser.picture("stranger").await;
-    // The console shows only the document's refusal.
+    browser
+        .get("document.querySelector('#token').focus()")
+        .await;
+    browser.press("pbt_wrong\u{e007}").await;
+    browser
+        .until("refused", "document.querySelector('#problem')")
+        .await;
+    assert!(text(&browser).await.contains("unknown, expired or revoked"));
+    browser.picture("refused").await;
+    // The console shows only the refusal.
     let complaints = browser.console().await;
     let refused = |entry: &Value| {
-        entry["message"]
-            .as_str()
-            .is_some_and(|text| text.contains("403"))
+        let message = entry["message"].as_str();
+        message.is_some_and(|text| text.contains("401"))
     };
     assert!(complaints.iter().all(refused), "{complaints:?}");
-    open(&browser, &service).await;
+    browser
+        .get("document.querySelector('#token').focus()")
+        .await;
+    browser.press(&format!("{}\u{e007}", played.token)).await;
+    is_live(&browser).await;
     let seen = browser
-        .get("return [location.href, document.referrer, document.cookie]")
+        .get("return [location.href, document.cookie, localStorage.length, sessionStorage.length]")
         .await;
     assert_eq!(
         seen,
-        json!([format!("{}/", service.url), "", ""]),
-        "no key, and no cookie for scripts"
+        json!([run, "", 0, 0]),
+        "the page that was asked for, and nothing for scripts"
     );
-    shows(&browser, "align-reads", "Pending").await;
-    no_complaints(&browser, &service).await;
+    assert!(text(&browser).await.contains("align-reads"));
+    no_complaints(&browser, &played).await;
+
+    // A link on another site leads to the page. A form there changes nothing.
+    let link = format!("data:text/html,<a href='{run}'>x</a>");
+    browser.open(&link).await;
+    browser.get("document.querySelector('a').click()").await;
+    is_live(&browser).await;
+    assert_eq!(browser.get("return location.href").await, run);
+    let form = format!(
+        "data:text/html,<form method=post action='{}/run/abort'><input name=id value='{id}'></form>",
+        played.url
+    );
+    browser.open(&form).await;
+    browser.get("document.forms[0].submit()").await;
+    browser
+        .until(
+            "refused",
+            "document.querySelector('h1')?.textContent === 'Request from another site'",
+        )
+        .await;
+    browser.open(&run).await;
+    assert!(text(&browser).await.contains("Pending"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -555,28 +567,36 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
             return [(Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05), element.textContent] });
         ratios.sort((one, other) => one[0] - other[0]);
         return [ratios[0], ratios.length]";
-    let service = Service::start(&["--heartbeat-timeout", "1s"]).await;
+    let played = Played::start(Duration::from_secs(1)).await;
     let browser = Browser::start().await;
-    let ids = service.some_runs().await;
-    service
+    let ids = played.some_runs().await;
+    played
         .run(&"a-very-long-name-without-a-break".repeat(7))
         .await;
     let long = "long".repeat(60);
     let status = json!([{"name": long, "state": {"waiting": {"reason": long}}}]);
-    service
-        .beat(&ids[4], &json!({"nonce": long, "containerStatus": status}))
-        .await;
-    open(&browser, &service).await;
+    let body = json!({"podName": long, "podUID": long, "podHardwareDetails": long, "containerStatus": status});
+    played.beat(&ids[4], &body).await;
+    open(&browser, &played).await;
     shows(&browser, "qc-report", "TimedOut").await;
     shows(&browser, "align-reads", "TimedOut").await;
-    for (page, name) in [
-        ("", "runs"),
-        (&*format!("run?id={}", ids[4]), "run"),
-        (&*format!("run?id={}", ids[2]), "failed"),
+    for (page, name, is_followed) in [
+        ("", "runs", true),
+        (&*format!("run?id={}", ids[4]), "run", true),
+        (&*format!("run?id={}", ids[2]), "failed", true),
+        (&*format!("run/abort?id={}", ids[4]), "abort-ended", false),
+        (
+            &*format!("run/heartbeat?id={}&number=0", ids[0]),
+            "body",
+            false,
+        ),
+        ("sign-in", "sign-in", false),
     ] {
         browser.resize(1280, 900).await;
-        browser.open(&format!("{}/{page}", service.url)).await;
-        is_live(&browser).await;
+        browser.open(&format!("{}/{page}", played.url)).await;
+        if is_followed {
+            is_live(&browser).await;
+        }
         for scheme in ["light", "dark"] {
             browser.prefer(scheme).await;
             let least = browser.get(LEAST).await;
@@ -585,7 +605,7 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
                 "{name} {scheme}: {least}"
             );
             assert!(
-                least[1].as_u64().is_some_and(|count| count > 20),
+                least[1].as_u64().is_some_and(|count| count > 5),
                 "{name} {scheme}: {least}"
             );
             browser.resize(1280, 900).await;
@@ -602,24 +622,112 @@ async fn it_fits_a_phone_and_can_be_read_in_light_and_dark() {
             }
         }
     }
-    // By keyboard: the links can be reached, and an update keeps the focus.
+    // An update keeps the focus.
     browser.resize(1280, 900).await;
-    browser.open(&format!("{}/", service.url)).await;
+    browser.open(&format!("{}/", played.url)).await;
     is_live(&browser).await;
     browser
         .get("document.querySelector('#rows tr:last-child a').focus()")
         .await;
-    service.beat(&ids[0], &json!({"jobRetryCount": 9})).await;
-    browser
-        .until(
-            "the update",
-            "document.querySelector('#rows tr:last-child').textContent.includes('9')",
-        )
-        .await;
+    let outline = "return getComputedStyle(document.activeElement).outlineStyle";
+    browser.press("\u{e004}\u{e008}\u{e004}").await;
+    assert_eq!(browser.get(outline).await, "solid", "the focus is visible");
+    played.run("another").await;
+    shows(&browser, "another", "Pending").await;
     let focused = browser
         .get("return document.activeElement.textContent")
         .await;
     assert_eq!(focused, "align-reads");
+}
+
+/// axe-core finds nothing serious on any page.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: just page-test"]
+async fn the_pages_are_accessible() {
+    /// Calls back with the violations, each with its impact, rule and elements.
+    const CHECK: &str = "
+        const done = arguments[arguments.length - 1];
+        axe.run(document, { resultTypes: ['violations'] }).then(
+            result => done([result.passes.length, result.violations.map(each =>
+                ({ impact: each.impact, id: each.id, targets: each.nodes.map(node => node.target.join(' ')) }))]),
+            error => done(String(error)))";
+    let axe = std::env::var("PODBEAT_AXE_CORE")
+        .expect("PODBEAT_AXE_CORE names axe-core; `just page-test` sets it");
+    let axe = std::fs::read_to_string(axe).expect("axe-core");
+    let played = Played::start(NEVER).await;
+    let browser = Browser::start().await;
+    let ids = played.some_runs().await;
+    for nth in 0..60 {
+        played.run(&format!("more-{nth}")).await;
+    }
+    let violations = async |what: &str| {
+        // Through WebDriver and not by the page, which loads no script from elsewhere.
+        browser.get(&axe).await;
+        let found = browser.get_later(CHECK).await;
+        let passed = found[0].as_u64().unwrap_or_default();
+        assert!(passed > 5, "{what}: {found}");
+        let is_serious =
+            |each: &&Value| each["impact"] == "serious" || each["impact"] == "critical";
+        let all = found[1].as_array().expect("violations");
+        if !all.is_empty() {
+            eprintln!("{what}: {all:?}");
+        }
+        all.iter()
+            .filter(is_serious)
+            .cloned()
+            .collect::<Vec<Value>>()
+    };
+    let mut found = Vec::new();
+    for scheme in ["light", "dark"] {
+        browser.prefer(scheme).await;
+        browser.open(&format!("{}/sign-in", played.url)).await;
+        found.extend(violations("sign-in").await);
+    }
+    open(&browser, &played).await;
+    for (page, is_followed) in [
+        (String::new(), true),
+        ("?search=none".to_owned(), true),
+        (format!("run?id={}", ids[0]), true),
+        (format!("run?id={}", ids[2]), true),
+        (format!("run/abort?id={}", ids[0]), false),
+        (format!("run/heartbeat?id={}&number=0", ids[0]), false),
+        ("run?id=unknown".to_owned(), false),
+    ] {
+        browser.open(&format!("{}/{page}", played.url)).await;
+        if is_followed {
+            is_live(&browser).await;
+        }
+        for (scheme, width) in [("light", 1280), ("dark", 1280), ("light", 390)] {
+            browser.prefer(scheme).await;
+            browser.resize(width, 900).await;
+            found.extend(violations(&format!("{page} {scheme} {width}")).await);
+        }
+    }
+    assert_eq!(found, Vec::<Value>::new());
+    // It would find something.
+    browser
+        .get("document.querySelector('h1').outerHTML = '<img src=\"page.svg\">'")
+        .await;
+    assert!(!violations("an image without a text").await.is_empty());
+}
+
+/// A reader may look, and nothing more.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs Chromium: just page-test"]
+async fn a_reader_sees_no_button_to_abort() {
+    let played = Played::start(NEVER).await;
+    let browser = Browser::start().await;
+    let id = played.run("align-reads").await;
+    let read = played.token(Role::Read).await;
+    played
+        .sign_in(&browser, &read, &format!("/run?id={id}"))
+        .await;
+    is_live(&browser).await;
+    let seen = text(&browser).await;
+    assert!(
+        seen.contains("align-reads") && !seen.contains("Abort"),
+        "{seen}"
+    );
 }
 
 /// A browser leaves no process behind, even if its test panics.
@@ -636,8 +744,4 @@ async fn a_browser_leaves_nothing_behind() {
     let profile = panic.downcast::<std::path::PathBuf>().expect("its profile");
     assert_eq!(driver::with_argument(&profile), Vec::<i32>::new());
     assert!(!profile.exists());
-}
-
-fn path(path: &Path) -> &str {
-    path.to_str().expect("text")
 }

@@ -1,7 +1,7 @@
 //! The API over HTTP: from a request to an operation, and from its result to a response.
 
 pub mod head;
-mod query;
+pub(crate) mod query;
 mod request;
 mod response;
 
@@ -16,6 +16,7 @@ use axum::http::{HeaderMap, Request, Response, StatusCode};
 use podbeat_task_runs::model::TaskRunSummaryPagedItems;
 use podbeat_task_runs::trace::TraceParent;
 use serde::Serialize;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tracing::debug;
 
@@ -63,6 +64,8 @@ pub struct Api {
     observer: Option<Arc<dyn Observer>>,
     /// The path before `/v1`, such as `/ica`. Empty or with a slash at its beginning only.
     base_path: String,
+    /// Whether the streams of the web page must end.
+    ending: watch::Sender<bool>,
 }
 
 impl std::fmt::Debug for Api {
@@ -79,6 +82,7 @@ impl Api {
             service: OnceLock::new(),
             observer: None,
             base_path: base_path.trim_end_matches('/').to_owned(),
+            ending: watch::Sender::new(false),
         }
     }
 
@@ -103,9 +107,25 @@ impl Api {
         let _ = self.service.set(service);
     }
 
+    /// Ends the streams of the web page, which otherwise end only with their connections. For a
+    /// shutdown that waits for requests in progress.
+    pub fn end_streams(&self) {
+        self.ending.send_replace(true);
+    }
+
+    pub(crate) fn ending(&self) -> watch::Receiver<bool> {
+        self.ending.subscribe()
+    }
+
     /// The routes. One handler has all operations, because axum can't split `{runId}:verb`.
     pub fn router(self: Arc<Self>) -> Router {
         Router::new().fallback(handle).with_state(self)
+    }
+
+    /// The path before `/v1`: empty, or with a slash at its beginning only.
+    #[must_use]
+    pub fn base_path(&self) -> &str {
+        &self.base_path
     }
 
     async fn answer(
@@ -180,10 +200,9 @@ async fn operate(
         Operation::Heartbeat(id) => {
             let beat = request::heartbeat(&head.headers, body)?;
             let trace = parent(&head.headers).map(|parent| parent.trace_id.to_string());
-            answered(
-                StatusCode::OK,
-                &service.heartbeat(caller, id, beat, trace).await?,
-            )
+            let answer = service.heartbeat(caller, id, beat, trace.clone()).await;
+            service.keep(id, body, trace, &answer);
+            answered(StatusCode::OK, &answer?)
         }
         Operation::Abort(id) => answered(StatusCode::OK, &service.abort(caller, id).await?),
         Operation::List => {

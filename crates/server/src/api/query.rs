@@ -16,7 +16,7 @@ const VALUES: usize = 100;
 /// A list as the client asks for it. A page token contains it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Asked {
+pub(crate) struct Asked {
     sort: Option<SortOrder>,
     filter: Filter,
     size: u16,
@@ -24,7 +24,30 @@ pub(super) struct Asked {
 }
 
 impl Asked {
-    pub(super) fn query(&self, viewer: Viewer) -> Query {
+    /// The first page of a list in the order of creation.
+    pub(crate) fn new(filter: Filter, size: PageSize) -> Self {
+        Self {
+            sort: None,
+            filter,
+            size: size.get(),
+            place: Place::First,
+        }
+    }
+
+    /// Another page of the same list.
+    pub(crate) fn at(&self, place: Place) -> Self {
+        Self {
+            place,
+            ..self.clone()
+        }
+    }
+
+    /// Whether it is a page of the same list.
+    pub(crate) fn is_of_the_same_list(&self, other: &Self) -> bool {
+        *other == self.at(other.place.clone())
+    }
+
+    pub(crate) fn query(&self, viewer: Viewer) -> Query {
         let sort = self.sort.as_ref().map(SortOrder::fields);
         Query {
             viewer,
@@ -40,17 +63,14 @@ impl Asked {
     }
 
     /// The token of another page of the same list.
-    pub(super) fn token(&self, place: Place) -> String {
-        let asked = Self {
-            place,
-            ..self.clone()
-        };
+    pub(crate) fn token(&self, place: Place) -> String {
+        let asked = self.at(place);
         // Every value in it can be written as JSON.
         URL_SAFE_NO_PAD.encode(serde_json::to_vec(&asked).unwrap_or_default())
     }
 
     /// Parses a token. `None` if it isn't one of ours.
-    fn of_token(token: &str) -> Option<Self> {
+    pub(crate) fn of_token(token: &str) -> Option<Self> {
         let json = URL_SAFE_NO_PAD.decode(token).ok()?;
         let asked: Self = serde_json::from_slice(&json).ok()?;
         let fields = asked.sort.as_ref().map_or(0, |sort| sort.fields().len());
@@ -148,9 +168,7 @@ pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
     filter.statuses.dedup();
     let asked = Asked {
         sort,
-        filter,
-        size: size.unwrap_or(PageSize::DEFAULT).get(),
-        place: Place::First,
+        ..Asked::new(filter, size.unwrap_or(PageSize::DEFAULT))
     };
     let of_token =
         |problem| Failure::bad_request(format!("{} {problem}", QueryParameter::PageToken));

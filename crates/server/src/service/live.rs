@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::inspect::Record;
 use super::problem::Problem;
 use crate::runs::{Event, Moment, Rules, Run, Status};
 use crate::store::{Change, Entry, Error, Store, StoredRun};
@@ -73,6 +74,7 @@ type Waits = BinaryHeap<Reverse<(Duration, String)>>;
 
 pub(super) struct Live {
     store: Arc<dyn Store>,
+    record: Arc<Record>,
     clock: Arc<dyn Clock>,
     rules: Rules,
     slots: Mutex<HashMap<String, Shared>>,
@@ -88,13 +90,14 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 impl Live {
     pub(super) async fn start(
-        store: Arc<dyn Store>,
+        (store, record): (Arc<dyn Store>, Arc<Record>),
         clock: Arc<dyn Clock>,
         rules: Rules,
     ) -> Result<Self, Error> {
         let runs = store.live().await?;
         let live = Self {
             store,
+            record,
             clock,
             rules,
             slots: Mutex::default(),
@@ -114,6 +117,7 @@ impl Live {
 
     /// Adds a run that is in the store.
     pub(super) fn add(&self, run: StoredRun) {
+        self.record.changed();
         let id = run.facts.id.clone();
         let mut slot = Slot {
             run: Some(run),
@@ -196,6 +200,7 @@ impl Live {
                 timeline: entries(&run.run, &next, now.wall),
             })
             .await?;
+        self.record.changed();
         run.version += 1;
         by.clone_into(&mut run.modified_by);
         run.modified = now.wall;
@@ -302,7 +307,9 @@ impl Live {
             return;
         }
         let rows = batch.iter().map(|(number, at)| (*number, *at)).collect();
-        if self.store.seen(rows).await.is_err() {
+        if self.store.seen(rows).await.is_ok() {
+            self.record.changed();
+        } else {
             let mut seen = lock(&self.seen);
             for (number, at) in batch {
                 seen.entry(number).or_insert(at);

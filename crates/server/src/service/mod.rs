@@ -2,6 +2,7 @@
 //! copy of the run, the store commits it, and only then the run has changed and the caller gets an
 //! answer. If the commit fails, the run is read from the store again before its next event.
 
+mod inspect;
 mod known_tokens;
 mod live;
 mod problem;
@@ -16,10 +17,13 @@ use podbeat_task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, TaskRun, TaskRunHeartbeat, TaskRunSummary,
 };
 
+use self::inspect::Record;
+pub use self::inspect::{Beat, Detail};
 use self::known_tokens::KnownTokens;
 use self::live::Live;
 pub use self::live::{Clock, ProcessClock};
 pub use self::problem::{Problem, UNAVAILABLE};
+pub(crate) use self::wire::encoded;
 use crate::keys::{Keys, random_hex};
 use crate::runs::{Event, Rules};
 use crate::store::{
@@ -123,6 +127,7 @@ pub struct Service {
     options: Options,
     known_tokens: KnownTokens,
     live: Live,
+    record: Arc<Record>,
 }
 
 impl std::fmt::Debug for Service {
@@ -142,13 +147,16 @@ impl Service {
         clock: Arc<dyn Clock>,
         options: Options,
     ) -> Result<Self, crate::store::Error> {
-        let live = Live::start(Arc::clone(&store), clock, options.rules).await?;
+        let record = Arc::<Record>::default();
+        let shared = (Arc::clone(&store), Arc::clone(&record));
+        let live = Live::start(shared, clock, options.rules).await?;
         Ok(Self {
             store,
             keys,
             options,
             known_tokens: KnownTokens::default(),
             live,
+            record,
         })
     }
 
@@ -179,8 +187,10 @@ impl Service {
         loop {
             let most = self.options.retained_runs;
             let gone = self.store.forget(before, most, FORGOTTEN).await?;
-            total += gone;
-            if gone < u64::from(FORGOTTEN) {
+            self.record.forget(&gone);
+            let count = gone.len() as u64;
+            total += count;
+            if count < u64::from(FORGOTTEN) {
                 return Ok(total);
             }
         }
@@ -189,6 +199,12 @@ impl Service {
     /// Stores the times of heartbeats that are not stored yet.
     pub async fn flush(&self) {
         self.live.flush().await;
+    }
+
+    /// The keys.
+    #[must_use]
+    pub(crate) fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// The store.
@@ -219,9 +235,6 @@ impl Service {
             return of_run.map(Caller::Agent).ok_or(Problem::Unauthorized);
         }
         let now = self.live.now();
-        let is_valid = |token: &Token| {
-            token.revoked.is_none() && token.expires.is_none_or(|expires| now.wall < expires)
-        };
         let hash = tokens::hash(token);
         let known = self.known_tokens.get(&hash, now.elapsed);
         let found = match known {
@@ -234,7 +247,25 @@ impl Service {
                 found
             }
         };
-        let token = found.filter(is_valid).ok_or(Problem::Unauthorized)?;
+        self.user(found)
+    }
+
+    /// The user whose token has this hash. It is read from the store, so that a revocation has an
+    /// effect at once.
+    ///
+    /// # Errors
+    /// [`Problem::Unauthorized`] if there is no such token that is valid.
+    pub async fn caller_with(&self, hash: [u8; 32]) -> Result<Caller, Problem> {
+        self.user(self.store.token(hash).await?)
+    }
+
+    /// The user of a token, if it is valid now.
+    fn user(&self, token: Option<Token>) -> Result<Caller, Problem> {
+        let now = self.live.now().wall;
+        let is_valid = |token: &Token| {
+            token.revoked.is_none() && token.expires.is_none_or(|expires| now < expires)
+        };
+        let token = token.filter(is_valid).ok_or(Problem::Unauthorized)?;
         Ok(Caller::User {
             tenant: token.tenant,
             user: token.user,

@@ -1,5 +1,7 @@
 //! Runs as the API shows them, and requests as the core understands them.
 
+use std::fmt;
+
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use podbeat_task_runs::Secret;
@@ -25,13 +27,18 @@ const ACL_ENTRIES: usize = 100;
 /// The maximum length of an entry of an access control list, in characters.
 const ACL_ENTRY: usize = 255;
 
+/// An ID as a part of an address.
+pub(crate) fn encoded(id: &str) -> impl fmt::Display {
+    utf8_percent_encode(id, ID)
+}
+
 /// The address of a run in the API.
 pub(super) fn href(url: &str, id: &str) -> String {
-    format!("{url}/v1/tasks/runs/{}", utf8_percent_encode(id, ID))
+    format!("{url}/v1/tasks/runs/{}", encoded(id))
 }
 
 fn urn(id: &str) -> String {
-    format!("urn:podbeat:task-run:{}", utf8_percent_encode(id, ID))
+    format!("urn:podbeat:task-run:{}", encoded(id))
 }
 
 /// The parts of a run that all its forms have.

@@ -120,7 +120,7 @@ impl State {
         Ok(())
     }
 
-    fn forget(&mut self, ended_before: Timestamp, most: u64, batch: u32) -> u64 {
+    fn forget(&mut self, ended_before: Timestamp, most: u64, batch: u32) -> Vec<String> {
         let surplus = (self.runs.len() as u64).saturating_sub(most);
         let ended = self.runs.values().filter(|run| run.run.status().is_final());
         let mut ended: Vec<(Timestamp, u64)> =
@@ -133,14 +133,14 @@ impl State {
             .filter(|((modified, _), place)| *modified < ended_before || *place <= surplus)
             .map(|((_, number), _)| number);
         let gone: Vec<u64> = gone.collect();
-        for number in &gone {
-            if let Some(run) = self.runs.remove(number) {
-                self.by_id.remove(&run.facts.id);
-            }
+        let removed = gone.iter().filter_map(|number| {
             self.executions.remove(number);
             self.timelines.remove(number);
-        }
-        gone.len() as u64
+            let run = self.runs.remove(number)?;
+            self.by_id.remove(&run.facts.id);
+            Some(run)
+        });
+        removed.map(|run| run.facts.id).collect()
     }
 }
 
@@ -284,7 +284,7 @@ impl Store for Memory {
             .unwrap_or_default()))
     }
 
-    fn forget(&self, ended_before: Timestamp, most: u64, batch: u32) -> Future<'_, u64> {
+    fn forget(&self, ended_before: Timestamp, most: u64, batch: u32) -> Future<'_, Vec<String>> {
         done(Ok(self.state().forget(ended_before, most, batch)))
     }
 

@@ -108,8 +108,8 @@ pub trait Store: Send + Sync + 'static {
     /// The timeline of a run, oldest first.
     fn timeline(&self, number: u64) -> Future<'_, Vec<Entry>>;
     /// Removes ended runs: those that ended before a time, and the oldest above a number. At most
-    /// `batch` of them. Returns how many.
-    fn forget(&self, ended_before: Timestamp, most: u64, batch: u32) -> Future<'_, u64>;
+    /// `batch` of them. Returns their IDs.
+    fn forget(&self, ended_before: Timestamp, most: u64, batch: u32) -> Future<'_, Vec<String>>;
     /// Stores a token.
     fn add_token(&self, token: Token) -> Future<'_, ()>;
     /// The token with this hash.

@@ -105,7 +105,7 @@ operations! {
     list(query: Query) -> Page;
     counts() -> Vec<(Status, u64)>;
     timeline(number: u64) -> Vec<Entry>;
-    forget(ended_before: Timestamp, most: u64, batch: u32) -> u64;
+    forget(ended_before: Timestamp, most: u64, batch: u32) -> Vec<String>;
     add_token(token: Token) -> ();
     token(hash: [u8; 32]) -> Option<Token>;
     tokens() -> Vec<Token>;

@@ -524,7 +524,7 @@ impl Store for Sqlite {
         })
     }
 
-    fn forget(&self, ended_before: Timestamp, most: u64, batch: u32) -> Future<'_, u64> {
+    fn forget(&self, ended_before: Timestamp, most: u64, batch: u32) -> Future<'_, Vec<String>> {
         self.writer.write(move |connection| {
             let doing = failed("removing ended runs");
             let runs: i64 = connection
@@ -536,13 +536,15 @@ impl Store for Sqlite {
                     "DELETE FROM runs WHERE number IN ( \
                      SELECT number FROM (SELECT number, modified, row_number() OVER (ORDER BY modified, number) AS place \
                      FROM (SELECT number, modified FROM runs WHERE is_final = 1 ORDER BY modified, number LIMIT ?3)) \
-                     WHERE modified < ?1 OR place <= ?2)",
+                     WHERE modified < ?1 OR place <= ?2) RETURNING id",
                 )
                 .and_then(|mut statement| {
-                    statement.execute(params![micros(ended_before), surplus, batch])
+                    let values = params![micros(ended_before), surplus, batch];
+                    let ids = statement.query_map(values, |row| row.get(0))?;
+                    ids.collect()
                 })
                 .map_err(doing)?;
-            Ok(removed as u64)
+            Ok(removed)
         })
     }
 

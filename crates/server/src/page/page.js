@@ -66,7 +66,7 @@ function showLost() {
   if (live.dataset.state === "live") shownAt = Date.now() + ahead;
   live.dataset.state = "lost";
   live.innerHTML = `Not live, trying again. ${asOf}`;
-  live.querySelector("time").textContent = new Date(shownAt).toISOString().slice(0, 19).replace("T", " ") + " UTC";
+  live.querySelector("time").textContent = new Date(shownAt).toISOString().slice(0, 23).replace("T", " ") + " UTC";
 }
 
 // Connects only while the page is visible: a browser allows few connections to one host, and an

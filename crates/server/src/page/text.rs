@@ -45,9 +45,9 @@ pub(super) fn age(then: Timestamp, now: Timestamp) -> String {
     format!("{count} {unit} ago")
 }
 
-/// The date and time.
+/// The date and time, with milliseconds.
 pub(super) fn moment(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%d %H:%M:%S UTC").to_string()
+    time.strftime("%Y-%m-%d %H:%M:%S%.3f UTC").to_string()
 }
 
 #[cfg(test)]
