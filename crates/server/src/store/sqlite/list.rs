@@ -5,7 +5,7 @@ use podbeat_task_runs::model::SortField;
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, ToSql, params_from_iter};
 
-use super::super::{COUNTED, Cursor, Key, Listed, Page, Place, Query, Viewer};
+use super::super::{COUNTED, Cursor, Filter, Key, Listed, Page, Place, Query, Viewer};
 use super::rows::{self, micros, time};
 use crate::runs::Status;
 
@@ -14,7 +14,8 @@ const COLUMNS: &str = "number, id, tenant, created_by, name, description, acl, r
                        created, modified_by, modified, seen, status, details, sort_name";
 
 pub(super) fn page(connection: &Connection, query: &Query) -> rusqlite::Result<Page> {
-    let total = total(connection, query)?;
+    let is_rare = is_rare(connection, query)?;
+    let total = total(connection, query, is_rare)?;
     // Before a run and from the end, the list is read backward.
     let (cursor, backward) = match &query.place {
         Place::First => (None, false),
@@ -31,6 +32,7 @@ pub(super) fn page(connection: &Connection, query: &Query) -> rusqlite::Result<P
         Place::First | Place::After(_) | Place::Before(_) => query.size,
     };
     let mut select = Select::new(query, backward);
+    select.is_rare = is_rare;
     select.parts(cursor, size + 1);
     let mut statement = connection.prepare_cached(&select.sql)?;
     let rows = statement.query_map(params_from_iter(&select.values), listed)?;
@@ -100,6 +102,8 @@ struct Select<'query> {
     query: &'query Query,
     /// The columns of the order, the number last, and whether each is descending.
     order: Vec<(&'static str, bool)>,
+    /// See [`is_rare`]. SQLite uses no index of a column that has the sign `+`.
+    is_rare: bool,
     sql: String,
     values: Vec<Value>,
 }
@@ -115,6 +119,7 @@ impl<'query> Select<'query> {
         Self {
             query,
             order: order.collect(),
+            is_rare: false,
             sql: String::new(),
             values: Vec::new(),
         }
@@ -137,13 +142,13 @@ impl<'query> Select<'query> {
                     if let Some(cursor) = cursor {
                         self.after(cursor, alternative);
                     }
-                    self.order_by();
+                    self.order_by(self.sign());
                     self.limit(limit);
                     self.sql += ")";
                 }
             }
         }
-        self.order_by();
+        self.order_by("");
         self.limit(limit);
     }
 
@@ -162,12 +167,12 @@ impl<'query> Select<'query> {
 
     fn conditions(&mut self, part: Part, status: Option<Status>) {
         let mut all: Vec<String> = Vec::new();
-        let query = self.query;
+        let (query, sign) = (self.query, self.sign());
         if let Viewer::Member { tenant, .. } = &query.viewer {
             let tenant = self.value(tenant.clone());
             match part {
                 Part::All => {}
-                Part::Own => all.push(format!("tenant = {tenant}")),
+                Part::Own => all.push(format!("{sign}tenant = {tenant}")),
                 Part::Shared => {
                     let entries = self.list(&query.viewer.entries());
                     all.push(format!(
@@ -178,7 +183,7 @@ impl<'query> Select<'query> {
         }
         if let Some(status) = status {
             let status = self.value(status.to_string());
-            all.push(format!("status = {status}"));
+            all.push(format!("{sign}status = {status}"));
         }
         let filter = &query.filter;
         if filter.none {
@@ -229,13 +234,17 @@ impl<'query> Select<'query> {
         }
     }
 
-    fn order_by(&mut self) {
+    fn sign(&self) -> &'static str {
+        if self.is_rare { "+" } else { "" }
+    }
+
+    fn order_by(&mut self, sign: &str) {
         let order = self
             .order
             .iter()
             .map(|(column, descending)| match descending {
-                false => format!("{column} ASC"),
-                true => format!("{column} DESC"),
+                false => format!("{sign}{column} ASC"),
+                true => format!("{sign}{column} DESC"),
             });
         self.sql += &format!(" ORDER BY {}", order.collect::<Vec<_>>().join(", "));
     }
@@ -255,9 +264,26 @@ fn column(field: SortField) -> &'static str {
     }
 }
 
+/// Whether the text of the search finds few runs. Then the indexes of names and IDs find them, and
+/// they are sorted. Otherwise the list is read in its order, because most runs match.
+fn is_rare(connection: &Connection, query: &Query) -> rusqlite::Result<bool> {
+    if query.filter.search.is_none() {
+        return Ok(false);
+    }
+    let only_search = Query {
+        viewer: Viewer::All,
+        filter: Filter {
+            search: query.filter.search.clone(),
+            ..Filter::default()
+        },
+        ..query.clone()
+    };
+    Ok(counted(connection, &only_search, Part::All, true)? < COUNTED)
+}
+
 /// The number of runs on all pages: from the counters if the filter has only statuses, otherwise
 /// counted with an index.
-fn total(connection: &Connection, query: &Query) -> rusqlite::Result<u64> {
+fn total(connection: &Connection, query: &Query, is_rare: bool) -> rusqlite::Result<u64> {
     let filter = &query.filter;
     let is_filtered = filter.none
         || !filter.names.is_empty()
@@ -266,7 +292,7 @@ fn total(connection: &Connection, query: &Query) -> rusqlite::Result<u64> {
     let mut total = 0;
     if is_filtered {
         for part in parts(query) {
-            total += counted(connection, query, *part)?;
+            total += counted(connection, query, *part, is_rare)?;
         }
         return Ok(total);
     }
@@ -283,15 +309,21 @@ fn total(connection: &Connection, query: &Query) -> rusqlite::Result<u64> {
     }
     total += number(connection, &select)?;
     if let Viewer::Member { .. } = &query.viewer {
-        total += counted(connection, query, Part::Shared)?;
+        total += counted(connection, query, Part::Shared, is_rare)?;
     }
     Ok(total)
 }
 
-fn counted(connection: &Connection, query: &Query, part: Part) -> rusqlite::Result<u64> {
+fn counted(
+    connection: &Connection,
+    query: &Query,
+    part: Part,
+    is_rare: bool,
+) -> rusqlite::Result<u64> {
     let mut total = 0;
     for status in statuses(query) {
         let mut select = Select::new(query, false);
+        select.is_rare = is_rare;
         select.sql += "SELECT count(*) FROM (SELECT 1 FROM runs WHERE ";
         select.conditions(part, status);
         if query.filter.search.is_some() {
@@ -319,6 +351,7 @@ fn number(connection: &Connection, select: &Select<'_>) -> rusqlite::Result<u64>
 #[cfg(test)]
 pub(super) fn plan(connection: &Connection, query: &Query) -> String {
     let mut select = Select::new(query, false);
+    select.is_rare = is_rare(connection, query).expect("counted");
     let cursor = match &query.place {
         Place::After(cursor) => Some(cursor),
         _ => None,

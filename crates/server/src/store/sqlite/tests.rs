@@ -294,3 +294,38 @@ async fn an_inspection_changes_nothing() {
     std::fs::write(&path, "no database ".repeat(100)).expect("written");
     assert!(Sqlite::inspect(&path).is_err());
 }
+
+#[tokio::test]
+async fn a_search_with_few_results_reads_no_others() {
+    use crate::runs::Status;
+    use crate::store::{Filter, Place, Query, Viewer};
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Sqlite::open(&dir.path().join("d")).expect("a store");
+    let member = Viewer::Member {
+        tenant: "a".to_owned(),
+        user: "alice".to_owned(),
+    };
+    for viewer in [Viewer::All, member] {
+        for statuses in [Vec::new(), vec![Status::Completed]] {
+            let query = Query {
+                viewer: viewer.clone(),
+                filter: Filter {
+                    search: Some("align".to_owned()),
+                    statuses,
+                    ..Filter::default()
+                },
+                sort: Vec::new(),
+                place: Place::First,
+                size: 10,
+            };
+            let plan = store.read("explaining", {
+                let query = query.clone();
+                move |connection| Ok(list::plan(connection, &query))
+            });
+            let plan = plan.await.expect("a plan");
+            let finds =
+                plan.contains("(sort_name>? AND sort_name<?)") && plan.contains("(id>? AND id<?)");
+            assert!(finds && !plan.contains("SCAN runs"), "{query:?}: {plan}");
+        }
+    }
+}
