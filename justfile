@@ -139,7 +139,8 @@ service *arguments: (programs "podbeat-lab")
 page-test *tests: (programs "podbeat")
     axe=$(bash lab/tests/browser/axe.sh) && \
       PODBEAT_AXE_CORE=$axe PODBEAT_BINARY="$(realpath {{built}}/debug/podbeat)" \
-      cargo test --locked --workspace --test integration -- --ignored --skip proxies::real:: --skip real_openssl --test-threads "$(nproc)" "$@"
+      cargo test --locked --workspace --test integration -- \
+      --ignored --skip load:: --skip proxies::real:: --skip real_openssl --test-threads "$(nproc)" "$@"
 
 # Build the API documentation, without warnings
 [group('daily')]
@@ -230,11 +231,13 @@ fleet agents="1000" *arguments: bench-programs
     agents=$1; shift
     exec {{built}}/bench-run/podbeat-lab fleet --agents "$agents" "$@"
 
-# PODBEAT_LAB_BEFORE=FILE also measures another podbeat-lab.
-[doc("Measure what the stand-in's page costs: heartbeats a second with and without open pages, memory")]
+# PODBEAT_SERVER_BEFORE=FILE also measures another podbeat-server.
+[doc("Measure what open pages of the server cost: heartbeats a second with and without them, memory")]
 [group('bench')]
 page-load:
-    cargo test --profile bench-run --locked --package podbeat-lab --test integration -- --ignored --nocapture page::load::
+    cargo build --profile bench-run --locked --package podbeat-server
+    PODBEAT_SERVER_BINARY="$(realpath {{built}}/bench-run/podbeat-server)" \
+      cargo test --profile bench-run --locked --package podbeat-lab --test integration -- --ignored --nocapture load::
 
 # Needs curl, jq, Go, and Python 3 with venv. Builds the peers once. Takes about twenty minutes on
 # an otherwise idle machine.

@@ -9,5 +9,6 @@
 
 mod browser;
 mod harness;
+mod load;
 mod service;
 mod stand_ins;
