@@ -15,6 +15,9 @@ use crate::runs::{Moment, Rules};
 use crate::service::{Clock, Options};
 use crate::store::{Memory, Role, Store};
 
+/// How long an answer may take.
+const LIMIT: Duration = Duration::from_secs(60);
+
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 const START: &str = "2026-01-01T00:00:00.5Z";
@@ -128,7 +131,9 @@ impl Played {
             .await
             .expect("a response");
         let (head, body) = response.into_parts();
-        let body = to_bytes(body, usize::MAX).await.expect("a body");
+        // A stream instead of a page never ends.
+        let body = tokio::time::timeout(LIMIT, to_bytes(body, usize::MAX)).await;
+        let body = body.expect("in time").expect("a body");
         Answer {
             status: head.status.as_u16(),
             headers: head.headers,
@@ -969,7 +974,8 @@ impl Followed {
 
     /// The next part. `None` at the end.
     async fn part(&mut self) -> Option<String> {
-        let part = self.parts.next().await?.expect("a part");
+        let part = tokio::time::timeout(LIMIT, self.parts.next()).await;
+        let part = part.expect("in time")?.expect("a part");
         Some(String::from_utf8(part.into()).expect("text"))
     }
 
@@ -1096,6 +1102,7 @@ async fn a_stream_ends_soon_after_its_session() {
     }
     while let Some(part) = list.part().await {
         assert_eq!(part, ":\n\n");
+        assert!(opened.elapsed() <= LIMIT);
     }
     assert!(
         opened.elapsed() <= Duration::from_secs(31),
