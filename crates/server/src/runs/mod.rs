@@ -76,8 +76,8 @@ pub struct Run {
     failures: u32,
     /// Oldest first.
     attempts: Vec<Attempt>,
-    /// When the current wait began, as time since the start of the process. A stored run waits from
-    /// the start.
+    /// When the current wait began, as time since the start of the process. It is not stored: see
+    /// [`Self::waits_from`].
     #[serde(skip)]
     since: Duration,
 }
@@ -215,6 +215,12 @@ impl Run {
     #[must_use]
     pub fn waits_since(&self) -> Duration {
         self.since
+    }
+
+    /// Begins the current wait now, because the run was read from the store. What happened before is
+    /// not known, for example heartbeats that the store did not take.
+    pub fn waits_from(&mut self, now: Moment) {
+        self.since = now.elapsed;
     }
 
     /// When the run changes without another event, as time since the start of the process.

@@ -116,8 +116,9 @@ impl Live {
     }
 
     /// Adds a run that is in the store.
-    pub(super) fn add(&self, run: StoredRun) {
+    pub(super) fn add(&self, mut run: StoredRun) {
         self.record.changed();
+        run.run.waits_from(self.now());
         let id = run.facts.id.clone();
         let mut slot = Slot {
             run: Some(run),
@@ -168,6 +169,9 @@ impl Live {
     ) -> Result<StoredRun, Problem> {
         if slot.run.is_none() {
             slot.run = self.store.run(id.to_owned()).await?;
+            if let Some(run) = &mut slot.run {
+                run.run.waits_from(self.now());
+            }
         }
         let run = slot.run.as_mut().ok_or(Problem::NotFound)?;
         allowed(run)?;

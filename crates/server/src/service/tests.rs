@@ -569,9 +569,9 @@ async fn silent_runs_time_out_but_not_before_a_full_timeout_after_a_restart() {
     played.clock.pass(Duration::from_secs(599));
     played.service.live.tick_due().await;
     assert_eq!(played.status(&id).await, TaskRunStatus::Running);
-    // The service is away for days.
+    // The service is away for days, and another process has waited for the data file as long.
     let clock = Manual::new();
-    clock.0.lock().expect("a clock").wall += Duration::from_secs(1_000_000);
+    clock.pass(Duration::from_secs(1_000_000));
     let played = restarted(played.store, clock).await;
     played.service.live.tick_due().await;
     played.clock.pass(Duration::from_secs(599));
@@ -585,6 +585,10 @@ async fn silent_runs_time_out_but_not_before_a_full_timeout_after_a_restart() {
     assert_eq!(played.status(&id).await, TaskRunStatus::Running);
     played.clock.pass(Duration::from_secs(10));
     played.service.live.tick_due().await;
+    // It may have refused heartbeats meanwhile.
+    assert_eq!(played.status(&id).await, TaskRunStatus::Running);
+    played.clock.pass(Duration::from_secs(600));
+    played.service.live.tick_due().await;
     assert_eq!(played.status(&id).await, TaskRunStatus::TimedOut);
     assert_eq!(played.status(&pending).await, TaskRunStatus::Pending);
     assert_eq!(played.service.live.len(), 1);
@@ -597,6 +601,28 @@ fn the_processs_time_is_in_whole_microseconds_as_stored() {
     for _ in 0..100 {
         assert_eq!(clock.now().wall.as_nanosecond() % 1000, 0);
     }
+}
+
+#[tokio::test]
+async fn a_run_whose_heartbeat_the_store_did_not_take_has_a_full_timeout_again() {
+    let played = played().await;
+    let id = played.create(&alice(), without_retries()).await;
+    // The service runs for longer than the timeout.
+    for _ in 0..3 {
+        played.beat(&alice(), &id, None).await.expect("accepted");
+        played.clock.pass(Duration::from_secs(590));
+    }
+    played.store.fails.store(true, Ordering::SeqCst);
+    let refused = played.beat(&alice(), &id, Some(0)).await;
+    assert!(matches!(refused, Err(Problem::Unavailable { .. })));
+    played.store.fails.store(false, Ordering::SeqCst);
+    for wait in [10, 589] {
+        played.clock.pass(Duration::from_secs(wait));
+        played.service.live.tick_due().await;
+        assert_eq!(played.status(&id).await, TaskRunStatus::Running);
+    }
+    played.beat(&alice(), &id, Some(0)).await.expect("accepted");
+    assert_eq!(played.status(&id).await, TaskRunStatus::Completed);
 }
 
 #[tokio::test]
