@@ -116,9 +116,9 @@ demo-test: (programs "demo")
       jq --exit-status '.lastHeartbeat == true and .containerStatus[0].state.terminated.exitCode == 0' >/dev/null
 
 # Needs Python 3 with venv, and Java. Creates its environments once.
-[doc("Check the stand-in service and podbeat's bodies with libica, schemathesis and generated clients")]
+[doc("Check podbeat-server and podbeat's bodies with libica, schemathesis and generated clients")]
 [group('daily')]
-conformance: (programs "podbeat-lab" "demo")
+conformance: (programs "podbeat-server" "demo")
     bash lab/conformance/run.sh
 
 # Needs Debian's packages tinyproxy, curl and openssl.

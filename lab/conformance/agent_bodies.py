@@ -1,4 +1,4 @@
-"""Sends every body of the demo's agent through libica's models, and the models to the stand-in."""
+"""Sends every body of the demo's agent through libica's models, and the models to podbeat-server."""
 
 import json
 import os
@@ -9,7 +9,7 @@ from libica.openapi.libtes import models
 
 import strict
 from libica_client import Client
-from standin import StandIn, built
+from server import Server, built
 
 
 def recorded():
@@ -58,9 +58,9 @@ def an_unknown_member_is_rejected(bodies):
         raise AssertionError(f"not rejected: {spoiled}")
 
 
-def the_stand_in_accepts_the_bodies_from_libica(bodies):
-    with StandIn() as standin:
-        client = Client(standin.url, standin.token)
+def the_server_accepts_the_bodies_from_libica(bodies):
+    with Server() as server:
+        client = Client(server.url, server.token)
         run = client.create(models.CreateTaskRunRequest(name="demo"))
         for body in bodies:
             model = strict.round_trip(body, "HeartbeatTaskRunRequest")
@@ -72,5 +72,5 @@ CHECKS = [
     every_body_survives_a_strict_round_trip,
     the_bodies_cover_every_member,
     an_unknown_member_is_rejected,
-    the_stand_in_accepts_the_bodies_from_libica,
+    the_server_accepts_the_bodies_from_libica,
 ]

@@ -9,7 +9,7 @@ from libica.openapi.libtes import ApiClient, Configuration, TaskRunsApi, models
 from libica.openapi.libtes.exceptions import ApiException
 
 import strict
-from standin import StandIn
+from server import Server
 
 UTC = datetime.timezone.utc
 
@@ -162,7 +162,7 @@ def create_refuses_bodies_that_violate_the_contract(client):
     refused(400, create, body={"execution": {"image": {}}})
     refused(400, create, body={"acl": "tid:1"})
     problem = refused(400, create, body={"nmae": "misspelled"})
-    assert "nmae" in str(problem.details), problem
+    assert "nmae" in problem.message, problem
 
 
 def heartbeats_move_a_run_from_pending_to_its_end(client):
@@ -197,7 +197,8 @@ def heartbeat_needs_no_body(client):
 
 def heartbeat_refuses_bodies_that_violate_the_contract(client):
     beat, run = client.heartbeat_task_run, client.create()
-    refused(400, beat, run.id, body={"podUid": "u"})
+    # The agent may be newer than the service, so unknown members are skipped.
+    beat(client.create().id, body={"podUid": "u"})
     refused(400, beat, run.id, body={"jobRetryCount": 2 ** 31})
     # A time without an offset, as libica writes Python's naive times, is not a date-time (RFC
     # 3339).
@@ -315,8 +316,8 @@ def list_refuses_invalid_parameters(client):
 
 
 def a_run_without_heartbeats_times_out(_):
-    with StandIn("--heartbeat-timeout", "50ms") as standin:
-        client = Client(standin.url, standin.token)
+    with Server("--heartbeat-timeout", "1s") as server:
+        client = Client(server.url, server.token)
         run = client.create()
         client.beat(run.id)
         limit = time.monotonic() + 20

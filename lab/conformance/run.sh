@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Checks the stand-in of the task-run service, and the bodies that podbeat sends, with independent
+# Checks podbeat-server, and the bodies that podbeat sends, with independent
 # clients: libica, schemathesis, and clients that openapi-generator makes from the contract. It needs
-# target/debug/podbeat-lab and target/debug/demo, which `just conformance` builds. The clients'
+# target/debug/podbeat-server and target/debug/demo, which `just conformance` builds. The clients'
 # environments are outside the checkout. They are created once for each of their files of versions,
 # and a generated client once for each contract.
 set -euo pipefail

@@ -14,7 +14,7 @@ import tempfile
 from libica.openapi.libtes import models
 
 from libica_client import Client
-from standin import StandIn
+from server import Server
 
 PAGE = os.path.join(os.path.dirname(__file__), "..", "..", "contract", "TaskRunsApi.md")
 
@@ -91,17 +91,17 @@ class Sdk:
 
 
 class Page:
-    """The examples against a stand-in of their own."""
+    """The examples against a server of their own."""
 
-    def __init__(self, sdk, standin):
-        self.sdk, self.standin = sdk, standin
-        self.client = Client(standin.url, standin.token)
+    def __init__(self, sdk, server):
+        self.sdk, self.server = sdk, server
+        self.client = Client(server.url, server.token)
         self.examples = examples()
 
     def run(self, operation, **placeholders):
         values = {
-            "https://use1.platform.illumina.com\"\n)": f"{self.standin.url}\"\n)",
-            "YOUR_API_KEY": self.standin.token,
+            "https://use1.platform.illumina.com\"\n)": f"{self.server.url}\"\n)",
+            "YOUR_API_KEY": self.server.token,
             # The page says to uncomment this line if a prefix is needed.
             "# configuration.api_key_prefix": "configuration.api_key_prefix",
             **{f'"{name}"': f'"{value}"' for name, value in placeholders.items()},
@@ -156,9 +156,8 @@ def check(counts, sdk):
     """Runs each example, and counts it as one check."""
     print(f"\nthe SDK page's examples run with the client of openapi-generator {sdk.version}", flush=True)
     passed = counts.passed
-    # With tokens, so that not all answers to heartbeats are empty.
-    with StandIn("--renew-tokens", "1h") as standin:
-        page = Page(sdk, standin)
+    with Server() as server:
+        page = Page(sdk, server)
         for operation in OPERATIONS:
             counts.check(operation, getattr(page, operation))
     print(f"{counts.passed - passed} of {len(OPERATIONS)} examples", flush=True)
