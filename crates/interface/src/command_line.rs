@@ -30,7 +30,10 @@ pub fn with_exit_codes(
         .unwrap_or_default();
     let own = endings(called);
     if !own.is_empty() {
-        after += "\n\nExit codes:";
+        if !after.is_empty() {
+            after += "\n\n";
+        }
+        after += "Exit codes:";
         for (ending, meaning) in own {
             after += &format!("\n  {:<4}{meaning}", ending.code());
         }

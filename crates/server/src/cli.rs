@@ -110,8 +110,11 @@ const ENDINGS: &[(&str, Endings)] = &[
         "podbeat-server check",
         &[
             (Ending::Done, "no check failed"),
-            (Ending::Unmet, "a check failed"),
-            WRONG,
+            (
+                Ending::Unmet,
+                "a check failed; an invalid setting is a failed check",
+            ),
+            (Ending::Usage, "the command line is invalid"),
             NOT_STARTED,
             NO_OUTPUT,
         ],
@@ -152,7 +155,8 @@ pub fn command() -> Command {
              podbeat-server                                     on a laptop: serve on 127.0.0.1:8080, with the data in ./podbeat.db\n  \
              podbeat-server check                               check store, key, certificate and clock\n  \
              podbeat-server token create --tenant t --user u    create a token for a user\n  \
-             podbeat-server backup /backup/podbeat.db           copy the data file while the server runs",
+             podbeat-server backup /backup/podbeat.db           copy the data file while the server runs\n\n\
+             SIGTERM and SIGINT stop the server. It finishes the requests in progress, for at most 20 seconds.",
         )
         .disable_help_subcommand(true)
         .args_conflicts_with_subcommands(true)
@@ -161,7 +165,12 @@ pub fn command() -> Command {
         .subcommand(
             Command::new(CHECK)
                 .about("Check store, key, certificate and clock, and suggest fixes")
-                .after_help("Changes nothing. The settings are those of the server.")
+                .after_help(
+                    "Changes nothing. The settings are those of the server.\n\n\
+                     Examples:\n  \
+                     podbeat-server check\n  \
+                     podbeat-server check -o json | jq '.checks[] | select(.state == \"failed\")'",
+                )
                 .arg(json_output("Output format; json: one object with all checks"))
                 .args(settings::all().iter().map(flag)),
         )
@@ -170,7 +179,11 @@ pub fn command() -> Command {
                 .about("Copy the data file, also while the server runs")
                 .after_help(
                     "The copy is consistent, and contains everything that was committed before. Copy the key file, too: without it\n\
-                     the secrets of runs are unreadable. To restore, stop the server, and put both copies where the originals were.",
+                     the secrets of runs are unreadable. To restore, stop the server, remove the data file and its -wal and -shm files,\n\
+                     and put both copies where the originals were.\n\n\
+                     Examples:\n  \
+                     podbeat-server backup /backup/podbeat.db\n  \
+                     podbeat-server backup --data /var/lib/podbeat/podbeat.db podbeat-$(date +%F).db",
                 )
                 .arg(
                     Arg::new("to")
@@ -195,6 +208,12 @@ fn token() -> Command {
     };
     Command::new(TOKEN)
         .about("Create, list and revoke the tokens of users")
+        .after_help(
+            "The commands use the data file, also while the server runs. They need no token.\n\n\
+             Examples:\n  \
+             podbeat-server token create --tenant genomics --user alice\n  \
+             podbeat-server token list",
+        )
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(
@@ -232,13 +251,21 @@ fn token() -> Command {
         .subcommand(
             Command::new(LIST)
                 .about("List all tokens, without their texts")
+                .after_help(
+                    "Examples:\n  \
+                     podbeat-server token list\n  \
+                     podbeat-server token list -o json | jq -r '.[] | select(.state == \"expired\") | .id'",
+                )
                 .arg(json_output("Output format; json: one array"))
                 .args(settings::of_data().iter().map(flag)),
         )
         .subcommand(
             Command::new(REVOKE)
                 .about("Revoke a token")
-                .after_help("The server refuses the token within five seconds.")
+                .after_help(
+                    "The server refuses the token within five seconds.\n\n\
+                     Examples:\n  podbeat-server token revoke 49a4c0bb1edd",
+                )
                 .arg(
                     Arg::new("id")
                         .value_name("ID")

@@ -101,7 +101,11 @@ fn tokens(flags: &Flags, action: &Action) -> Ending {
         Err(error) => return failed(Ending::Internal, &error),
     };
     let done = runtime.block_on(async {
-        let store = Sqlite::open(&path)?;
+        // Only a new token may be the first entry of a new file. Elsewhere, a wrong path is an error.
+        let store = match action {
+            Action::Create(_) => Sqlite::open(&path)?,
+            Action::List { .. } | Action::Revoke(_) => Sqlite::open_existing(&path)?,
+        };
         token_command::run(action, &store, Timestamp::now()).await
     });
     match done {

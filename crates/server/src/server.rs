@@ -259,19 +259,24 @@ async fn first_token(
     }
     let created = tokens::create(tenant, user, Role::Admin, Timestamp::now(), None)?;
     store.add_token(created.token).await?;
-    let token = created.text.expose();
-    let url = &url.url;
-    let text = format!(
-        "\nThis is the first start with {}. The token of the first administrator, which is shown only \
-         now:\n\n  {token}\n\nWeb page: {url}/\n\nTry:\n\n  \
-         export PODBEAT_SERVICE_URL={url} PODBEAT_TOKEN={token}\n  \
-         podbeat runs create --name first --image-name busybox\n  \
-         podbeat runs list\n\n",
-        config.data.display()
-    );
+    let text = welcome(&config.data, &url.url, created.text.expose());
     // If nobody reads it, `podbeat-server token create` creates another one.
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     Ok(())
+}
+
+/// What the first start prints.
+#[must_use]
+pub fn welcome(data: &Path, url: &str, token: &str) -> String {
+    format!(
+        "\nThis is the first start with {}. The token of the first administrator, which is shown only \
+         now:\n\n  {token}\n\nWeb page: {url}/\n\nTry in another terminal:\n\n  \
+         export PODBEAT_SERVICE_URL={url} PODBEAT_TOKEN={token}\n  \
+         run=$(podbeat runs create --name first --image busybox -o name)\n  \
+         podbeat runs heartbeat $run --container main=terminated:0 --last\n  \
+         podbeat runs list\n\n",
+        data.display()
+    )
 }
 
 /// Reads the certificate again when its files change.

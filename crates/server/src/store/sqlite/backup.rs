@@ -4,6 +4,7 @@ use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use super::inspect::existing;
 use super::{Sqlite, connect, unusable};
 use crate::store::Error;
 
@@ -14,13 +15,7 @@ impl Sqlite {
     /// # Errors
     /// A file can't be used, or the new file exists already. Then nothing is left of the copy.
     pub fn backup(from: &Path, to: &Path) -> Result<(), Error> {
-        if !from.exists() {
-            return Err(file(
-                from,
-                "it does not exist; check PODBEAT_SERVER_DATA",
-                None,
-            ));
-        }
+        existing(from)?;
         let mut options = OpenOptions::new();
         let created = options.write(true).create_new(true).mode(0o600).open(to);
         let created = created.map_err(|source| {

@@ -23,11 +23,21 @@ pub struct Inspection {
 }
 
 impl Sqlite {
+    /// Opens a file that must exist, and updates its schema.
+    ///
+    /// # Errors
+    /// As for [`Self::open`], or the file does not exist.
+    pub fn open_existing(path: &Path) -> Result<Self, Error> {
+        existing(path)?;
+        Self::open(path)
+    }
+
     /// Looks into a data file, which may be in use. `None` if it is empty.
     ///
     /// # Errors
     /// The file can't be used, or a newer version wrote it.
     pub fn inspect(path: &Path) -> Result<Option<Inspection>, Error> {
+        existing(path)?;
         let connection = connect(path)?;
         let failed = |error| unusable(path, error);
         connection
@@ -39,6 +49,18 @@ impl Sqlite {
             return Ok(None);
         }
         look(&connection).map(Some).map_err(failed)
+    }
+}
+
+/// Refuses a file that does not exist. SQLite's own error would not say so.
+pub(super) fn existing(path: &Path) -> Result<(), Error> {
+    match path.exists() {
+        true => Ok(()),
+        false => Err(Error::File {
+            path: path.display().to_string(),
+            problem: "it does not exist; check PODBEAT_SERVER_DATA",
+            source: None,
+        }),
     }
 }
 

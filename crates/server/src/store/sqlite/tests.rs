@@ -282,6 +282,13 @@ async fn a_copy_of_a_store_in_use_has_everything_and_is_for_its_owner_only() {
 async fn an_inspection_changes_nothing() {
     let dir = tempfile::tempdir().expect("a directory");
     let path = dir.path().join("d");
+    for error in [
+        Sqlite::inspect(&path).expect_err("there is no file"),
+        Sqlite::open_existing(&path).expect_err("there is no file"),
+    ] {
+        assert!(error.to_string().contains("it does not exist"), "{error}");
+    }
+    assert!(!path.exists());
     std::fs::write(&path, "").expect("written");
     assert_eq!(Sqlite::inspect(&path).expect("usable"), None);
     assert_eq!(std::fs::read(&path).expect("a file"), b"");
