@@ -8,8 +8,8 @@ use podbeat_interface::certificate;
 use podbeat_interface::finding::{Finding, Findings};
 use podbeat_interface::reader::Errors;
 use podbeat_interface::throttle::Chain;
-use rustix::fs::statvfs;
 
+use crate::data;
 use crate::keys::Keys;
 use crate::settings::Config;
 use crate::store::{Inspection, Sqlite};
@@ -89,11 +89,7 @@ fn unknown(config: &Config) -> Finding {
 fn store(path: &Path) -> (Finding, Option<Inspection>) {
     let shown = path.display();
     if !path.exists() {
-        let parent = path
-            .parent()
-            .filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
-        return match parent.is_dir() {
+        return match data::directory(path).is_dir() {
             true => {
                 let seen = format!("{shown} does not exist yet; the server creates it");
                 (Finding::ok(STORE, seen), None)
@@ -129,13 +125,9 @@ fn store(path: &Path) -> (Finding, Option<Inspection>) {
 }
 
 fn space(path: &Path) -> Finding {
-    let parent = path
-        .parent()
-        .filter(|parent| !parent.as_os_str().is_empty());
-    let Ok(found) = statvfs(parent.unwrap_or(Path::new("."))) else {
+    let Some(free) = data::disk_free(path) else {
         return Finding::skipped(SPACE, "the file system does not report its free space");
     };
-    let free = found.f_bavail.saturating_mul(found.f_frsize);
     let seen = format!("{} MiB are free on the disk of the data file", free >> 20);
     match free < LITTLE {
         true => Finding::warning(

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustix::fs::statvfs;
+
 use crate::store::{self, Sqlite, Store};
 
 /// How often the server tries to lock a file that another one uses.
@@ -28,6 +30,21 @@ pub enum Error {
     /// A task of the runtime failed.
     #[error("cannot open the data file; this is a bug, please report it")]
     Task(#[source] tokio::task::JoinError),
+}
+
+/// The directory of a data file.
+#[must_use]
+pub fn directory(path: &Path) -> &Path {
+    let parent = path.parent();
+    let parent = parent.filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
+}
+
+/// Free space on the disk of a data file, in bytes. `None` if the file system does not say it.
+#[must_use]
+pub fn disk_free(path: &Path) -> Option<u64> {
+    let found = statvfs(directory(path)).ok()?;
+    Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// An open data file. No other server uses it until this is dropped.

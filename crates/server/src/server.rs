@@ -126,6 +126,7 @@ pub async fn run(
     }
     .emit();
     let admin = Arc::new(Admin::new(
+        config,
         Arc::clone(&api),
         Arc::clone(&readings),
         server.connections(),

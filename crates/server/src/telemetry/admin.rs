@@ -1,6 +1,7 @@
 //! The endpoint with probes and metrics, without TLS and authentication. It shows no run and no
 //! secret.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,8 +16,10 @@ use podbeat_interface::own_process;
 use super::metrics::{self, Reading};
 use super::readings::Readings;
 use crate::api::Api;
+use crate::data;
 use crate::runs::Status;
 use crate::service::Service;
+use crate::settings::Config;
 
 /// The limit for the store's answer to a probe or a scrape, less than the kubelet's and
 /// Prometheus's usual timeouts.
@@ -28,6 +31,8 @@ pub struct Admin {
     api: Arc<Api>,
     readings: Arc<Readings>,
     connections: Arc<AtomicUsize>,
+    data: PathBuf,
+    heartbeat_timeout: Duration,
     stopping: AtomicBool,
     process_started: Option<f64>,
 }
@@ -35,11 +40,18 @@ pub struct Admin {
 impl Admin {
     /// The endpoint of a server. `connections` is the number of its open connections.
     #[must_use]
-    pub fn new(api: Arc<Api>, readings: Arc<Readings>, connections: Arc<AtomicUsize>) -> Self {
+    pub fn new(
+        config: &Config,
+        api: Arc<Api>,
+        readings: Arc<Readings>,
+        connections: Arc<AtomicUsize>,
+    ) -> Self {
         Self {
             api,
             readings,
             connections,
+            data: config.data.clone(),
+            heartbeat_timeout: config.rules.heartbeat_timeout,
             stopping: AtomicBool::new(false),
             process_started: own_process::started_at(),
         }
@@ -80,12 +92,15 @@ impl Admin {
         let service = self.api.service();
         Reading {
             readings: Arc::clone(&self.readings),
+            is_ready: self.reason().await.is_none(),
             runs: match service {
                 Some(service) => counts(service).await,
                 None => None,
             },
             live_runs: service.map(|service| service.live_runs()),
             heartbeat_lag: service.and_then(|service| service.longest_silence()),
+            heartbeat_timeout: self.heartbeat_timeout,
+            disk_free: disk_free(self.data.clone()).await,
             connections: self.connections.load(Ordering::Relaxed),
             process_started: self.process_started,
         }
@@ -95,6 +110,12 @@ impl Admin {
 async fn counts(service: &Service) -> Option<Vec<(Status, u64)>> {
     let counted = tokio::time::timeout(STORE, service.store().counts()).await;
     counted.ok()?.ok()
+}
+
+/// In a thread of its own, because the file system of a network may hang.
+async fn disk_free(data: PathBuf) -> Option<u64> {
+    let asked = tokio::task::spawn_blocking(move || data::disk_free(&data));
+    tokio::time::timeout(STORE, asked).await.ok()?.ok()?
 }
 
 async fn list() -> &'static str {

@@ -19,6 +19,8 @@ use crate::runs::Status;
 pub struct Reading {
     /// What is counted as it happens.
     pub readings: Arc<Readings>,
+    /// Whether the server answers requests.
+    pub is_ready: bool,
     /// The number of runs with each status. `None` if the store did not answer.
     pub runs: Option<Vec<(Status, u64)>>,
     /// The number of runs in memory. `None` while the server is starting.
@@ -26,6 +28,10 @@ pub struct Reading {
     /// The time since the last heartbeat of the running run that was silent for longest. `None` if
     /// no run is running.
     pub heartbeat_lag: Option<Duration>,
+    /// A running run without a heartbeat for this long is timed out.
+    pub heartbeat_timeout: Duration,
+    /// Free space on the disk of the data file, in bytes. `None` if the file system does not say it.
+    pub disk_free: Option<u64>,
     /// The number of open connections.
     pub connections: usize,
     /// When the process started, in seconds since 1970.
@@ -66,6 +72,14 @@ pub const METRICS: &[Metric<Read>] = &[
         meaning: "podbeat-server's version",
         absent: None,
         read: |_| Samples::Info("version", env!("CARGO_PKG_VERSION").into()),
+    },
+    Metric {
+        name: "podbeat_server_ready",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "1 while the server answers requests, otherwise 0; as /readyz",
+        absent: None,
+        read: |reading| Samples::flag(reading.is_ready),
     },
     Metric {
         name: "podbeat_server_requests_total",
@@ -131,6 +145,14 @@ pub const METRICS: &[Metric<Read>] = &[
         read: |reading| Samples::age(reading.heartbeat_lag.unwrap_or_default()),
     },
     Metric {
+        name: "podbeat_server_heartbeat_timeout_seconds",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "PODBEAT_SERVER_HEARTBEAT_TIMEOUT in seconds; a run with a longer lag is TimedOut",
+        absent: None,
+        read: |reading| Samples::age(reading.heartbeat_timeout),
+    },
+    Metric {
         name: "podbeat_server_store_duration_seconds",
         kind: Type::Histogram,
         labels: &[],
@@ -139,12 +161,28 @@ pub const METRICS: &[Metric<Read>] = &[
         read: |reading| Samples::Histogram(reading.readings.store_durations()),
     },
     Metric {
+        name: "podbeat_server_store_failures_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "operations of the store that failed, such as with a full disk",
+        absent: None,
+        read: |reading| Samples::Counters(vec![(Vec::new(), reading.readings.store_failures())]),
+    },
+    Metric {
         name: "podbeat_server_store_queue",
         kind: Type::Gauge,
         labels: &[],
         meaning: "operations of the store that wait or are in progress",
         absent: None,
         read: |reading| Samples::count(reading.readings.store_operations()),
+    },
+    Metric {
+        name: "podbeat_server_disk_free_bytes",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "free space on the disk of the data file",
+        absent: Some("the file system does not report its free space"),
+        read: |reading| reading.disk_free.map_or(Samples::Absent, Samples::count),
     },
     Metric {
         name: "podbeat_server_connections",
@@ -244,9 +282,12 @@ mod tests {
         });
         let text = text(Reading {
             readings,
+            is_ready: true,
             runs: Some(vec![(Status::Running, 3), (Status::Failed, 1)]),
             live_runs: Some(3),
             heartbeat_lag: Some(Duration::from_millis(1500)),
+            heartbeat_timeout: Duration::from_secs(600),
+            disk_free: Some(7),
             connections: 9,
             process_started: Some(1.5),
         })
@@ -269,6 +310,10 @@ mod tests {
             "podbeat_server_runs{status=\"Running\"} 3\n",
             "podbeat_server_live_runs 3\n",
             "podbeat_server_heartbeat_lag_seconds 1.5\n",
+            "podbeat_server_heartbeat_timeout_seconds 600.0\n",
+            "podbeat_server_store_failures_total 0\n",
+            "podbeat_server_disk_free_bytes 7\n",
+            "podbeat_server_ready 1\n",
             "podbeat_server_connections 9\n",
             "# EOF\n",
         ] {

@@ -1,7 +1,7 @@
 //! What the metrics show, as it happens.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -35,7 +35,8 @@ pub struct Readings {
     request_durations: Histogram,
     store_durations: Histogram,
     store_operations: AtomicUsize,
-    store_failures: Mutex<Throttle>,
+    store_failures: AtomicU64,
+    store_outage: Mutex<Throttle>,
     store_fails: AtomicBool,
     /// `None` if there is no collector.
     traces: Option<Traces>,
@@ -48,7 +49,8 @@ impl Default for Readings {
             request_durations: Histogram::new(BOUNDS),
             store_durations: Histogram::new(BOUNDS),
             store_operations: AtomicUsize::new(0),
-            store_failures: Mutex::default(),
+            store_failures: AtomicU64::new(0),
+            store_outage: Mutex::default(),
             store_fails: AtomicBool::new(false),
             traces: None,
         }
@@ -100,6 +102,12 @@ impl Readings {
     pub fn store_operations(&self) -> usize {
         self.store_operations.load(Ordering::Relaxed)
     }
+
+    /// The number of the store's operations that failed.
+    #[must_use]
+    pub fn store_failures(&self) -> u64 {
+        self.store_failures.load(Ordering::Relaxed)
+    }
 }
 
 impl crate::api::Observer for Readings {
@@ -132,14 +140,15 @@ impl store::Observer for Readings {
         match failure {
             Some(error) => {
                 self.store_fails.store(true, Ordering::Relaxed);
+                self.store_failures.fetch_add(1, Ordering::Relaxed);
                 let chain = Chain(error);
-                let outage = lock(&self.store_failures).failed(&error.to_string(), &chain);
+                let outage = lock(&self.store_outage).failed(&error.to_string(), &chain);
                 if let Some(outage) = &outage {
                     Message::StoreFailed { operation, outage }.emit();
                 }
             }
             None if self.store_fails.swap(false, Ordering::Relaxed) => {
-                let over = lock(&self.store_failures).over();
+                let over = lock(&self.store_outage).over();
                 if let Some(over) = &over {
                     Message::StoreRecovered { over }.emit();
                 }
@@ -200,6 +209,7 @@ mod tests {
             }
             readings.ended("change", Duration::ZERO, None);
             readings.ended("change", Duration::ZERO, None);
+            assert_eq!(readings.store_failures(), 3);
         });
         let lines = lines.lock().expect("not poisoned").clone();
         let all = lines.concat();
