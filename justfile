@@ -152,7 +152,7 @@ doc:
 [group('daily')]
 docs:
     PODBEAT_WRITE_DOCS=1 cargo test --locked --test integration -- --test-threads=1 \
-      commands:: configuration:: logs:: metrics:: monitoring::
+      commands:: configuration:: logs:: metrics:: monitoring:: server_reference::
 
 # Check everything that CI checks for each change
 [group('daily')]

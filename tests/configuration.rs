@@ -6,10 +6,11 @@ use std::fmt::Write;
 use podbeat::cli::endings;
 use podbeat::config::{EXEC_SETTINGS, REAP_SETTINGS, SETTINGS};
 use podbeat_interface::exit::Ending;
-use podbeat_interface::setting::{Kind, Row, SERVICE_SETTINGS};
+use podbeat_interface::setting::SERVICE_SETTINGS;
 use podbeat_laptop::observe::config::OBSERVE_SETTINGS;
 use podbeat_laptop::profiles::PROFILE_SETTINGS;
 
+use crate::harness::reference::settings;
 use crate::harness::repository::is_up_to_date;
 
 fn document() -> String {
@@ -24,42 +25,42 @@ fn document() -> String {
          In a cluster, put shared settings into the ConfigMap `podbeat` (chart: `settings.*`). Every installation method \
          sets the rest; you provide `PODBEAT_SERVICE_URL`, the token and the run ID. podbeat reads its settings when it \
          starts, and the token file again when it changes.\n\n\
-         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+         ",
     );
-    rows(&mut text, SETTINGS);
+    settings(&mut text, SETTINGS);
     text.push_str(
         "\n\"In a pod\" means that `KUBERNETES_SERVICE_HOST` is set. The kubelet sets it in every container. podbeat then \
          connects to the Kubernetes API at that address, with the service account's token and CA, unless `KUBECONFIG` or \
          `PODBEAT_KUBE_CONTEXT` is set. For the service and for the Kubernetes API, podbeat uses the proxies of \
          `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY`: see [operations.md](operations.md#proxies).\n\n\
-         ## Settings of `podbeat exec`\n\n| variable | flag | default | meaning |\n|---|---|---|---|\n",
+         ## Settings of `podbeat exec`\n\n",
     );
-    rows(&mut text, EXEC_SETTINGS);
+    settings(&mut text, EXEC_SETTINGS);
     text.push_str(
         "\n## Settings of `podbeat runs`\n\n\
          They have the same names as the agent's settings, so you can use one environment for both. [runs.md](runs.md) \
          lists the other flags.\n\n\
-         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+         ",
     );
-    rows(&mut text, SERVICE_SETTINGS);
+    settings(&mut text, SERVICE_SETTINGS);
     text.push_str(
         "\nThese settings are for `podbeat runs`, `reap` and `check`, in the build for a laptop. [runs.md](runs.md#profiles) \
          describes the file.\n\n\
-         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+         ",
     );
-    rows(&mut text, PROFILE_SETTINGS);
+    settings(&mut text, PROFILE_SETTINGS);
     text.push_str(
         "\n## Settings of `podbeat reap`\n\nThe settings of `podbeat runs`, and these:\n\n\
-         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+         ",
     );
-    rows(&mut text, REAP_SETTINGS);
+    settings(&mut text, REAP_SETTINGS);
     text.push_str(
         "\n## Settings of `podbeat observe`\n\n\
          The variables are the same as the agent's. `-n` is short for `--namespace`. podbeat also respects `TERM` and \
          `NO_COLOR`. [observe.md](observe.md) lists the other flags.\n\n\
-         | variable | flag | default | meaning |\n|---|---|---|---|\n",
+         ",
     );
-    rows(&mut text, OBSERVE_SETTINGS);
+    settings(&mut text, OBSERVE_SETTINGS);
     text.push_str(
         "\n## Settings of `podbeat check`\n\nThe settings of the agent, because `podbeat check` checks the agent's \
          prerequisites. `--timeout` is the limit for one check, so the flag of `PODBEAT_TIMEOUT` is `--request-timeout`. \
@@ -91,24 +92,6 @@ fn document() -> String {
          command line and settings, and with 73 if `--install` fails.\n",
     );
     text
-}
-
-fn rows(text: &mut String, settings: &[Row]) {
-    for setting in settings {
-        let secret = match setting.kind {
-            Kind::Secret => " **Secret.**",
-            Kind::Value | Kind::Switch => "",
-        };
-        writeln!(
-            text,
-            "| `{}` | `--{}` | {} | {}.{secret} |",
-            setting.variable,
-            setting.flag,
-            setting.default(),
-            setting.meaning()
-        )
-        .expect("a String takes all");
-    }
 }
 
 #[test]

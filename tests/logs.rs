@@ -5,10 +5,9 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use podbeat::config::SETTINGS;
-use podbeat_interface::messages::{
-    EVERYWHERE, FIELDS, Field, Form, Id, Message, Presence, field_of,
-};
+use podbeat_interface::messages::{FIELDS, Id, Message, Presence, field_of};
 
+use crate::harness::reference::{fields, messages};
 use crate::harness::repository::is_up_to_date;
 
 const BEGINNING: &str = "\
@@ -64,43 +63,13 @@ sampling flag. podbeat ignores an invalid value with a warning, and does not for
 
 A field in parentheses is present only if it has a value.
 
-| level | message | fields | meaning |
-|---|---|---|---|
 ";
 
 fn document() -> String {
     let mut text = BEGINNING.to_owned();
-    for message in Message::ALL {
-        let names = |presence| {
-            let fields = message.fields.iter();
-            fields
-                .filter(move |field| field.presence == presence)
-                .map(|field| field.name)
-        };
-        let always = names(Presence::Always).map(|name| format!("`{name}`"));
-        let sometimes = names(Presence::Sometimes).map(|name| format!("(`{name}`)"));
-        let fields: Vec<String> = always.chain(sometimes).collect();
-        writeln!(
-            text,
-            "| {} | `{}` | {} | {} |",
-            message.level,
-            message.text,
-            fields.join(" "),
-            message.meaning()
-        )
-        .expect("a String takes all");
-    }
-    text.push_str(
-        "\n## Fields\n\nEvery line in JSON has these fields:\n\n| field | form | meaning |\n|---|---|---|\n",
-    );
-    rows(&mut text, EVERYWHERE.iter().copied());
-    text.push_str(
-        "\nThe messages above have these fields:\n\n| field | form | meaning |\n|---|---|---|\n",
-    );
-    rows(
-        &mut text,
-        FIELDS.iter().map(|field| (*field, form(field.name))),
-    );
+    messages(&mut text, Message::ALL);
+    text.push_str("\n## Fields\n");
+    fields(&mut text, FIELDS, Message::ALL);
     writeln!(
         text,
         "\nIn `podbeat started`, the settings are texts, in the form of [configuration.md](configuration.md). Exceptions: \
@@ -109,35 +78,6 @@ fn document() -> String {
     )
     .expect("a String takes all");
     text
-}
-
-/// The form of a field, which is the same in all messages.
-fn form(name: &str) -> Form {
-    let fields = Message::ALL.iter().flat_map(|message| message.fields);
-    let mut forms =
-        fields.filter(|field| field.name == name && field.presence != Presence::Setting);
-    let form = forms
-        .next()
-        .unwrap_or_else(|| panic!("no message has {name}"))
-        .form;
-    assert!(
-        forms.all(|other| other.form == form),
-        "{name} has several forms"
-    );
-    form
-}
-
-fn rows(text: &mut String, fields: impl Iterator<Item = (Field, Form)>) {
-    for (field, form) in fields {
-        writeln!(
-            text,
-            "| `{}` | {} | {} |",
-            field.name,
-            form.name(),
-            field.meaning
-        )
-        .expect("a String takes all");
-    }
 }
 
 #[test]

@@ -1,10 +1,8 @@
 //! Generates docs/metrics.md from the table of metrics. `just docs` writes it.
 
-use std::fmt::Write;
-
 use podbeat::telemetry::metrics::METRICS;
-use podbeat_interface::metrics::Metric;
 
+use crate::harness::reference::metrics;
 use crate::harness::repository::is_up_to_date;
 
 const BEGINNING: &str = "\
@@ -26,8 +24,6 @@ connection replaces the oldest.
 `/metrics` is OpenMetrics 1.0 text. One process serves one pod; the scraper adds namespace, pod and container. To see the run in
 an alert, join `* on (namespace, pod) group_left (task_run_id) podbeat_run_info`.
 
-| name | type | labels | meaning |
-|---|---|---|---|
 ";
 
 const END: &str = "
@@ -73,30 +69,9 @@ probe, not `/readyz`. A readiness probe on podbeat's container makes the pod unr
 
 fn document() -> String {
     let mut text = String::from(BEGINNING);
-    for metric in METRICS {
-        writeln!(
-            text,
-            "| `{}` | {} | {} | {}{} |",
-            metric.name,
-            metric.kind.name(),
-            labels(metric),
-            metric.meaning,
-            metric
-                .absent
-                .map_or(String::new(), |when| format!(". Absent if {when}"))
-        )
-        .expect("a String takes all");
-    }
+    metrics(&mut text, METRICS);
     text.push_str(END);
     text
-}
-
-fn labels<R>(metric: &Metric<R>) -> String {
-    let described = metric.labels.iter().map(|label| match label.values {
-        [] => format!("`{}`", label.name),
-        values => format!("`{}`: {}", label.name, values.join(", ")),
-    });
-    described.collect::<Vec<_>>().join("; ")
 }
 
 #[test]

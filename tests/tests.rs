@@ -38,5 +38,6 @@ mod process;
 mod proxies;
 mod reap;
 mod runs;
+mod server_reference;
 mod steps;
 mod task_runs;

@@ -5,6 +5,7 @@ pub(crate) mod binary;
 pub(crate) mod listener;
 pub(crate) mod proxy;
 pub(crate) mod received;
+pub(crate) mod reference;
 pub(crate) mod repository;
 pub(crate) mod server;
 pub(crate) mod terminal;

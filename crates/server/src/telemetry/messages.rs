@@ -1,4 +1,4 @@
-//! Every message that podbeat-server logs at info and above. docs/server.md lists them.
+//! Every message that podbeat-server logs at info and above. docs/server-reference.md lists them.
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The metrics, in one table. /metrics and docs/server.md are generated from it.
+//! The metrics, in one table. /metrics and docs/server-reference.md are generated from it.
 
 use std::fmt;
 use std::sync::Arc;
