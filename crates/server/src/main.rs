@@ -15,6 +15,7 @@ use podbeat_server::settings::{self, Config};
 use podbeat_server::store::Sqlite;
 use podbeat_server::token_command::{self, Action};
 use podbeat_server::{check, server};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use signal_hook_tokio::Signals;
 
 /// SIGTERM from the kubelet, SIGINT from a terminal.
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(flags: &Flags) -> Ending {
+    allow_many_connections();
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -86,6 +88,18 @@ fn serve(flags: &Flags) -> Ending {
     // Do not wait for a disk that hangs.
     runtime.shutdown_background();
     ending
+}
+
+/// Each connection is a file descriptor, and the usual soft limit of 1024 is for old programs that
+/// cannot handle more (<https://0pointer.net/blog/file-descriptor-limits.html>).
+fn allow_many_connections() {
+    let hard = getrlimit(Resource::Nofile).maximum;
+    let raised = Rlimit {
+        current: hard,
+        maximum: hard,
+    };
+    // With the earlier limit, connections wait for a free descriptor.
+    let _ = setrlimit(Resource::Nofile, raised);
 }
 
 fn tokens(flags: &Flags, action: &Action) -> Ending {
