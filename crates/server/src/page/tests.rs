@@ -1054,9 +1054,12 @@ async fn open_pages_follow_the_service() {
     })
     .await;
     // A heartbeat that changes nothing else.
+    let began = tokio::time::Instant::now();
     played.beat(&token, &id, &json!({"podUID": "u"})).await;
     run.until("the heartbeat", |page| page.order.len() == 2)
         .await;
+    let took = began.elapsed();
+    assert!(took <= Duration::from_millis(1250), "{took:?}");
     played.create(&token, &json!({"name": "second"})).await;
     list.until("the second", |page| page.order.len() == 2).await;
     assert!(list.rows[&list.order[0]].contains("second"), "newest first");
