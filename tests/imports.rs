@@ -339,6 +339,7 @@ fn is_for_tests(file: &str) -> bool {
     .iter()
     .any(|name| file.ends_with(name))
         || file.starts_with("crates/heartbeat/src/simulation/")
+        || file.starts_with("crates/server/tests/")
 }
 
 fn all_sources() -> Vec<(String, String)> {
