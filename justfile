@@ -260,6 +260,19 @@ bench-prepare: bench-programs
 bench-programs:
     cargo build --quiet --locked --profile bench-run --workspace --bin podbeat-bench --bin podbeat-lab
 
+# Needs two CPUs, and taskset (Debian: util-linux). Server and load generator have a CPU each, so use
+# an otherwise idle machine. Takes about fifteen minutes, with the data files that it makes once in
+# target/server-bench (4 GiB, on a real disk). Fails if a target is missed.
+[doc("Measure podbeat-server: `just server-bench [--only NAME]… [--quick] [--write-docs]`")]
+[group('bench')]
+server-bench *arguments: server-program
+    cargo build --quiet --locked --profile bench-run --workspace --bin podbeat-server-bench
+    {{built}}/bench-run/podbeat-server-bench --server {{built}}/server/podbeat-server "$@"
+
+[private]
+server-program:
+    cargo build --quiet --locked --profile server --package podbeat-server --bin podbeat-server
+
 # Needs root, valgrind and what `just bench` needs. Takes about eight minutes after the builds.
 # Without arguments it measures all budgets. With arguments it measures only podbeat, without the
 # ratios to its peers.

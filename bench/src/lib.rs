@@ -8,6 +8,7 @@ pub mod budget;
 pub mod control_group;
 pub mod peers;
 pub mod process;
+pub mod server;
 pub mod world;
 
 use std::path::{Path, PathBuf};
@@ -111,6 +112,40 @@ pub enum Error {
         /// The line after them.
         end: &'static str,
     },
+    /// The data of a measurement can't be prepared.
+    #[error(transparent)]
+    Store(#[from] podbeat_server::store::Error),
+    /// The key file of a measurement can't be used.
+    #[error(transparent)]
+    Keys(#[from] podbeat_server::keys::Error),
+    /// A connection to the measured server failed.
+    #[error("cannot use a connection to podbeat-server")]
+    Http(#[from] hyper::Error),
+    /// The measured server gave another answer than the work requires.
+    #[error("podbeat-server answered {status} to {what}: {body}")]
+    Answer {
+        /// The request.
+        what: &'static str,
+        /// The status.
+        status: http::StatusCode,
+        /// The answer.
+        body: String,
+    },
+    /// Requests failed during a measurement.
+    #[error("{failed} of {all} {what} failed, for example: {example}")]
+    Failures {
+        /// The requests.
+        what: &'static str,
+        /// How many failed.
+        failed: usize,
+        /// How many there were.
+        all: usize,
+        /// One failure.
+        example: String,
+    },
+    /// Server and load generator can't have a CPU each.
+    #[error("the server and the load generator need a CPU each, but this process may use only one")]
+    OneCpu,
     /// The awaited state was not reached.
     #[error("timed out after {} s while waiting for {what}; {seen}", .waited.as_secs_f64())]
     InVain {

@@ -25,22 +25,30 @@ pub fn write(
     plan: &Plan,
 ) -> Result<(), Error> {
     let page = repository.join("docs/performance.md");
-    let text = fs::read_to_string(&page).map_err(io(format!("reading {}", page.display())))?;
-    let text = put(&text, &figures(results, machine, plan)).ok_or_else(|| Error::NoPlace {
-        path: page.clone(),
-        begin: BEGIN,
-        end: END,
-    })?;
-    fs::write(&page, text).map_err(io(format!("writing {}", page.display())))?;
+    replace(&page, BEGIN, &figures(results, machine, plan))?;
     let drawing = repository.join("docs/performance.svg");
     fs::write(&drawing, chart::svg(results)).map_err(io(format!("writing {}", drawing.display())))
 }
 
+/// Replaces the figures in a page, after the line `begin`.
+///
+/// # Errors
+/// The page can't be read or written, or has no markers for the figures.
+pub(crate) fn replace(page: &Path, begin: &'static str, figures: &str) -> Result<(), Error> {
+    let text = fs::read_to_string(page).map_err(io(format!("reading {}", page.display())))?;
+    let text = put(&text, begin, figures).ok_or_else(|| Error::NoPlace {
+        path: page.to_owned(),
+        begin,
+        end: END,
+    })?;
+    fs::write(page, text).map_err(io(format!("writing {}", page.display())))
+}
+
 /// Inserts the figures between the two marker lines; `None` if the text has no such lines.
-fn put(text: &str, figures: &str) -> Option<String> {
-    let (before, rest) = text.split_once(BEGIN)?;
+fn put(text: &str, begin: &str, figures: &str) -> Option<String> {
+    let (before, rest) = text.split_once(begin)?;
     let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n{figures}{END}{after}"))
+    Some(format!("{before}{begin}\n{figures}{END}{after}"))
 }
 
 fn figures(results: &Results, machine: &Machine, plan: &Plan) -> String {
@@ -66,7 +74,7 @@ fn figures(results: &Results, machine: &Machine, plan: &Plan) -> String {
     )
 }
 
-fn markdown(rows: &[Vec<String>]) -> String {
+pub(crate) fn markdown(rows: &[Vec<String>]) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let mut rows = rows.iter();
     let head = rows.next().map(Vec::as_slice).unwrap_or_default();
@@ -90,9 +98,9 @@ mod tests {
     #[test]
     fn only_the_old_figures_are_replaced() {
         let text = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let put = put(&text, "new\n").expect("a place");
+        let put = put(&text, BEGIN, "new\n").expect("a place");
         assert_eq!(put, format!("before\n{BEGIN}\nnew\n{END}\nafter\n"));
-        assert_eq!(super::put("no place", "new"), None);
+        assert_eq!(super::put("no place", BEGIN, "new"), None);
     }
 
     #[test]
