@@ -327,7 +327,8 @@ fn names(code: &str, word: &str) -> bool {
         })
 }
 
-/// Whether the file is a module only for tests, so that its `mod` follows `#[cfg(test)]`.
+/// Whether the file is a module only for tests: its `mod` follows `#[cfg(test)]`, or it belongs to
+/// the integration tests of a crate.
 fn is_for_tests(file: &str) -> bool {
     [
         "/tests.rs",
@@ -339,7 +340,7 @@ fn is_for_tests(file: &str) -> bool {
     .iter()
     .any(|name| file.ends_with(name))
         || file.starts_with("crates/heartbeat/src/simulation/")
-        || file.starts_with("crates/server/tests/")
+        || (file.starts_with("crates/") && file.contains("/tests/"))
 }
 
 fn all_sources() -> Vec<(String, String)> {
