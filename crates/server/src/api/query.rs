@@ -13,6 +13,10 @@ use crate::store::{Cursor, Filter, Place, Query, Viewer};
 /// The maximum number of values of a filter.
 const VALUES: usize = 100;
 
+/// The maximum length of the page token of a new list, in bytes. So later ones, which also have the
+/// name of a run, fit into the head of a request.
+const LONGEST_TOKEN: usize = 32 << 10;
+
 /// A list as the client asks for it. A page token contains it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +86,7 @@ impl Asked {
         let values = [filter.names.len(), filter.acls.len()];
         let is_ours = keys == fields
             && PageSize::new(asked.size).is_some()
-            && filter.statuses.len() <= Status::ALL.len()
+            && filter.statuses.is_sorted_by(|one, next| one < next)
             && values.iter().all(|values| *values <= VALUES + 1);
         is_ours.then_some(asked)
     }
@@ -173,7 +177,10 @@ pub(super) fn parse(query: &str) -> Result<Asked, Failure> {
     let of_token =
         |problem| Failure::bad_request(format!("{} {problem}", QueryParameter::PageToken));
     let Some(token) = token.filter(|token| !token.is_empty()) else {
-        return Ok(asked);
+        return match asked.token(Place::First).len() <= LONGEST_TOKEN {
+            true => Ok(asked),
+            false => Err(Failure::bad_request("names and acls are too long together")),
+        };
     };
     let listed =
         Asked::of_token(&token).ok_or_else(|| of_token("does not come from this service"))?;

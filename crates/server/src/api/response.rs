@@ -13,7 +13,8 @@ use crate::service::Problem;
 /// The maximum number of details in an error.
 const DETAILS: usize = 20;
 
-/// The maximum length of a detail, in characters.
+/// The maximum length of the message and of a detail, in characters. They can contain names of
+/// members.
 const LONGEST: usize = 500;
 
 /// Why a request fails.
@@ -107,11 +108,17 @@ impl Failure {
     }
 
     pub(super) fn response(self) -> Response<Body> {
-        let cut = |text: &String| text.chars().take(LONGEST).collect::<String>().into();
+        let cut = |text: &String| text.chars().take(LONGEST).collect::<String>();
         let body = ErrorResponse {
             code: Some(self.code()),
-            details: Some(self.details.iter().take(DETAILS).map(cut).collect()),
-            message: Some(self.message),
+            details: Some(
+                self.details
+                    .iter()
+                    .take(DETAILS)
+                    .map(|detail| cut(detail).into())
+                    .collect(),
+            ),
+            message: Some(cut(&self.message)),
         };
         // A text can always be written as JSON.
         let mut response = json(self.status, &body).unwrap_or_default();

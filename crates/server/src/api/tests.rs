@@ -305,6 +305,14 @@ async fn wrong_requests_have_their_statuses() {
         );
         assert!(!text.contains("hunter2"), "{text}");
     }
+    // The name of a member is part of the message.
+    let long = json!({"execution": {"environment": {"variables": {"x".repeat(100_000): 5}}}});
+    let long = played.ask("POST", runs, &long.to_string()).await;
+    assert_eq!((long.status, long.text("/message").len()), (400, 500));
+    // A token of such a list would not fit into the head of a request.
+    let names = format!("{runs}?names={}", "%01".repeat(10_000));
+    let long = played.ask("GET", &names, "").await;
+    assert_eq!(long.status, 400, "{}", long.body);
     let large = played
         .ask("POST", runs, &" ".repeat(LARGEST_BODY + 1))
         .await;
