@@ -1,20 +1,54 @@
 //! The data file, which only one server uses at a time.
+//!
+//! Beside it is a lock file. It also has the identifiers of the keys with which the server used the
+//! data file, one a line. So a data file that became empty is no new one, and a foreign key file is
+//! noticed: otherwise the server would refuse all agents.
 
 use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::fs::statvfs;
 
+use crate::keys::Keys;
 use crate::store::{self, Sqlite, Store};
 
 /// How often the server tries to lock a file that another one uses.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// The maximum size of a lock file that is read, in bytes: hundreds of keys.
+const LARGEST: u64 = 16 << 10;
+
 /// Why the data file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
+    /// The data file is empty or missing, but it was used before.
+    #[error(
+        "the data file {} is empty or does not exist, but was used before; restore it from a backup, or, to \
+         begin without its runs and tokens, remove {}",
+        path.display(), lock.display()
+    )]
+    Emptied {
+        /// The data file.
+        path: PathBuf,
+        /// The lock file.
+        lock: PathBuf,
+    },
+    /// The data file was used with other keys.
+    #[error(
+        "the data file was used with another key than those in {}; add the earlier key to that file, or, to \
+         continue without it, remove {}: then the agents of live runs need new tokens, and the secrets of \
+         runs are lost",
+        keys.display(), lock.display()
+    )]
+    OtherKeys {
+        /// The key file.
+        keys: PathBuf,
+        /// The lock file.
+        lock: PathBuf,
+    },
     /// The lock.
     #[error("cannot lock {}; check that its directory exists and can be written", path.display())]
     Lock {
@@ -52,7 +86,10 @@ pub fn disk_free(path: &Path) -> Option<u64> {
 pub struct Data {
     store: Arc<Sqlite>,
     /// The kernel removes the lock when the process ends.
-    _lock: File,
+    lock: File,
+    lock_path: PathBuf,
+    /// The identifiers of the keys with which the file was used.
+    known_keys: Vec<String>,
 }
 
 impl Data {
@@ -71,8 +108,8 @@ impl Data {
             source,
         };
         let mut options = OpenOptions::new();
-        options.create(true).append(true);
-        let lock = options.open(&beside).map_err(failed)?;
+        options.create(true).read(true).append(true);
+        let mut lock = options.open(&beside).map_err(failed)?;
         let mut waits = Some(waits);
         loop {
             match lock.try_lock() {
@@ -85,13 +122,60 @@ impl Data {
             }
             tokio::time::sleep(AGAIN).await;
         }
+        let mut text = String::new();
+        let read = (&mut lock).take(LARGEST).read_to_string(&mut text);
+        read.map_err(failed)?;
+        let known_keys: Vec<String> = text.lines().map(str::to_owned).collect();
+        let is_empty = std::fs::metadata(path).map_or(true, |found| found.len() == 0);
+        if is_empty && !known_keys.is_empty() {
+            return Err(Error::Emptied {
+                path: path.to_owned(),
+                lock: beside,
+            });
+        }
         let path = path.to_owned();
         let opened = tokio::task::spawn_blocking(move || Sqlite::open(&path)).await;
         let store = opened.map_err(Error::Task)??;
         Ok(Self {
             store: Arc::new(store),
-            _lock: lock,
+            lock,
+            lock_path: beside,
+            known_keys,
         })
+    }
+
+    /// Whether the file was used with a key.
+    #[must_use]
+    pub fn has_known_keys(&self) -> bool {
+        !self.known_keys.is_empty()
+    }
+
+    /// Remembers that the file is used with these keys. `path` is their file.
+    ///
+    /// # Errors
+    /// The file was used with other keys only, or the lock file can't be written.
+    pub fn use_with(&mut self, keys: &Keys, path: &Path) -> Result<(), Error> {
+        let ids = keys.ids();
+        if self.has_known_keys() && !ids.iter().any(|id| self.known_keys.contains(id)) {
+            return Err(Error::OtherKeys {
+                keys: path.to_owned(),
+                lock: self.lock_path.clone(),
+            });
+        }
+        if ids != self.known_keys {
+            let lines: String = ids.iter().map(|id| format!("{id}\n")).collect();
+            let mut lock = &self.lock;
+            let written = lock
+                .set_len(0)
+                .and_then(|()| lock.write_all(lines.as_bytes()))
+                .and_then(|()| lock.sync_all());
+            written.map_err(|source| Error::Lock {
+                path: self.lock_path.clone(),
+                source,
+            })?;
+            self.known_keys = ids;
+        }
+        Ok(())
     }
 
     /// The store in it.

@@ -134,6 +134,12 @@ impl Keys {
         Ok(Self(keys))
     }
 
+    /// The identifiers of the keys, in hexadecimal digits. They are no secrets.
+    #[must_use]
+    pub fn ids(&self) -> Vec<String> {
+        self.0.iter().map(|key| hex(&key.id)).collect()
+    }
+
     /// The number of keys.
     #[must_use]
     pub fn count(&self) -> usize {
@@ -296,8 +302,11 @@ pub fn random<const BYTES: usize>() -> Result<[u8; BYTES], Error> {
 /// # Errors
 /// The system has none.
 pub fn random_hex<const BYTES: usize>() -> Result<String, Error> {
-    let bytes = random::<BYTES>()?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&random::<BYTES>()?))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -207,12 +207,13 @@ async fn open(
     clock: ProcessClock,
     out: &mut dyn Write,
 ) -> Result<(Arc<Service>, Data), Error> {
-    let data = Data::open_alone(&config.data, || {
+    let mut data = Data::open_alone(&config.data, || {
         Message::DataFileInUse { data: &config.data }.emit();
     })
     .await?;
     let store: Arc<dyn Store> = Arc::new(Observed::new(data.store(), readings));
-    let keys = open_keys(&config.secrets_key_file, &*store).await?;
+    let keys = open_keys(&config.secrets_key_file, &data, &*store).await?;
+    data.use_with(&keys, &config.secrets_key_file)?;
     let options = Options {
         rules: config.rules,
         url: url.url.clone(),
@@ -230,10 +231,10 @@ async fn open(
 }
 
 /// A new key file makes the tokens of all agents invalid, and the secrets of all runs unreadable.
-/// So only a store without runs gets one.
-async fn open_keys(path: &Path, store: &dyn Store) -> Result<Keys, Error> {
+/// So only a store without runs that was used with no key gets one.
+async fn open_keys(path: &Path, data: &Data, store: &dyn Store) -> Result<Keys, Error> {
     let runs: u64 = store.counts().await?.iter().map(|(_, runs)| runs).sum();
-    if runs > 0 && !path.exists() {
+    if (runs > 0 || data.has_known_keys()) && !path.exists() {
         return Err(keys::Error::Lost {
             path: path.to_owned(),
         }

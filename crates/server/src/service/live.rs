@@ -334,6 +334,11 @@ impl Live {
         silences.max()
     }
 
+    /// Whether a run is in memory.
+    pub(super) fn has(&self, id: &str) -> bool {
+        lock(&self.slots).contains_key(id)
+    }
+
     /// The number of runs in memory.
     pub(super) fn len(&self) -> usize {
         lock(&self.slots).len()

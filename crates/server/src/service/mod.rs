@@ -2,6 +2,7 @@
 //! copy of the run, the store commits it, and only then the run has changed and the caller gets an
 //! answer. If the commit fails, the run is read from the store again before its next event.
 
+mod clock_steps;
 mod inspect;
 mod known_tokens;
 mod live;
@@ -17,6 +18,7 @@ use podbeat_task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, TaskRun, TaskRunHeartbeat, TaskRunSummary,
 };
 
+use self::clock_steps::ClockSteps;
 use self::inspect::Record;
 pub use self::inspect::{Beat, Detail};
 use self::known_tokens::KnownTokens;
@@ -164,10 +166,12 @@ impl Service {
     /// it is dropped.
     pub async fn keep_time(&self) {
         let forgetting = async {
+            let mut clock = ClockSteps::new(self.live.now());
             loop {
                 tokio::time::sleep(MINUTE).await;
+                let by_age = clock.look(self.live.now());
                 // If the store fails, the next time is soon enough.
-                if let Ok(runs @ 1..) = self.forget().await {
+                if let Ok(runs @ 1..) = self.forget(by_age).await {
                     Message::RunsRemoved { runs }.emit();
                 }
             }
@@ -175,14 +179,15 @@ impl Service {
         tokio::join!(self.live.keep_time(), forgetting);
     }
 
-    /// Removes ended runs that are too old or too many. Returns how many.
+    /// Removes ended runs that are too many, and with `by_age` also those that are too old. Returns
+    /// how many.
     ///
     /// # Errors
     /// The store fails.
-    pub async fn forget(&self) -> Result<u64, crate::store::Error> {
+    pub async fn forget(&self, by_age: bool) -> Result<u64, crate::store::Error> {
         let now = self.live.now().wall;
-        let before = now.checked_sub(self.options.retention);
-        let before = before.unwrap_or(Timestamp::MIN);
+        let before = now.checked_sub(self.options.retention).ok();
+        let before = before.filter(|_| by_age).unwrap_or(Timestamp::MIN);
         let mut total = 0;
         loop {
             let most = self.options.retained_runs;
@@ -392,6 +397,10 @@ impl Service {
             return Err(Problem::Forbidden(AGENT_ONLY));
         }
         let run = self.store.run(id.to_owned()).await?;
+        if run.is_none() && self.live.has(id) {
+            // The index of a damaged file may miss a run.
+            return Err(Problem::unavailable("the service cannot use its store"));
+        }
         let run = run.filter(|run| caller.viewer().is_none_or(|viewer| viewer.sees(run)));
         let run = run.ok_or(Problem::NotFound)?;
         if let Caller::Agent(token) = caller

@@ -719,7 +719,7 @@ async fn old_and_surplus_runs_are_removed_once_they_have_ended() {
         left
     };
     assert_eq!(
-        played.service.forget().await.expect("a store"),
+        played.service.forget(true).await.expect("a store"),
         0,
         "none has ended"
     );
@@ -727,15 +727,16 @@ async fn old_and_surplus_runs_are_removed_once_they_have_ended() {
         played.service.abort(&alice(), id).await.expect("aborted");
         played.clock.pass(Duration::from_secs(1));
     }
-    assert_eq!(played.service.forget().await.expect("a store"), 2);
+    assert_eq!(played.service.forget(true).await.expect("a store"), 2);
     assert_eq!(left().await, "x--xxx");
     played.clock.pass(Duration::from_secs(998));
-    assert_eq!(played.service.forget().await.expect("a store"), 0);
+    assert_eq!(played.service.forget(true).await.expect("a store"), 0);
     played.clock.pass(Duration::from_secs(1));
-    assert_eq!(played.service.forget().await.expect("a store"), 1);
+    assert_eq!(played.service.forget(true).await.expect("a store"), 1);
     assert_eq!(left().await, "x---xx");
     played.clock.pass(Duration::from_secs(1_000_000));
-    played.service.forget().await.expect("a store");
+    assert_eq!(played.service.forget(false).await.expect("a store"), 0);
+    played.service.forget(true).await.expect("a store");
     assert_eq!(left().await, "x----x", "live runs stay");
 }
 

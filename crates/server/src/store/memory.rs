@@ -68,7 +68,10 @@ impl State {
         if may_reach(new.limits.live) && live().count() as u64 >= new.limits.live {
             return Ok(Created::TooManyLive);
         }
-        let creates = || of_tenant().filter(|run| run.facts.created > new.limits.since);
+        let is_recent = |run: &&StoredRun| {
+            run.facts.created > new.limits.since && run.facts.created <= facts.created
+        };
+        let creates = || of_tenant().filter(is_recent);
         if may_reach(new.limits.creates) && creates().count() as u64 >= new.limits.creates {
             return Ok(Created::TooManyCreates);
         }

@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 pub use list::{COUNTED, Cursor, Filter, Key, Listed, Page, Place, Query, Viewer};
 pub use memory::Memory;
-pub use observed::{OPERATIONS, Observed, Observer};
+pub use observed::{Kind, OPERATIONS, Observed, Observer};
 pub use sqlite::{Inspection, Sqlite};
 
 use crate::runs::{Run, Status};
@@ -56,7 +56,7 @@ pub enum Error {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A stored value is not readable.
-    #[error("the stored run {run} is unreadable")]
+    #[error("the stored run {run} is unreadable; restore the data file from a backup")]
     Unreadable {
         /// The run's ID.
         run: String,
@@ -187,7 +187,8 @@ pub struct Idempotency {
 pub struct Limits {
     /// The maximum number of runs that have not ended.
     pub live: u64,
-    /// The maximum number of runs that were created since `since`.
+    /// The maximum number of runs that were created since `since`, up to the new one: those that
+    /// seem to be later were created before the clock was set back.
     pub creates: u64,
     /// See `creates`.
     pub since: Timestamp,

@@ -11,6 +11,33 @@ use super::{
 };
 use crate::runs::Status;
 
+/// What kind of operation this is. Operations of one kind usually fail together, and the others may
+/// still succeed: with a full disk, nothing is written, but everything can be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// It reads.
+    Read,
+    /// It writes.
+    Write,
+    /// It needs the right to write, but may have nothing to write.
+    Maintain,
+}
+
+impl Kind {
+    /// The number of kinds.
+    pub const COUNT: usize = 3;
+
+    /// The kind of an operation, one of [`OPERATIONS`].
+    #[must_use]
+    pub fn of(operation: &str) -> Self {
+        match operation {
+            "create" | "change" | "seen" | "add_token" | "revoke" => Self::Write,
+            "forget" | "check" => Self::Maintain,
+            _ => Self::Read,
+        }
+    }
+}
+
 /// Learns about the operations of a store.
 pub trait Observer: Send + Sync + 'static {
     /// An operation began.

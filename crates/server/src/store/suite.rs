@@ -350,6 +350,19 @@ async fn a_tenant_has_limits(store: &dyn Store) {
         .expect("a store");
     assert_eq!(fast, Created::TooManyCreates);
     created(store, limited("trn.5", "a", 62, 2)).await;
+    // After the clock was set back, runs seem to be created later than now.
+    let created_before = |id, seconds| NewRun {
+        limits: Limits {
+            live: u64::MAX,
+            creates: 1,
+            since: at(0),
+        },
+        ..new(id, "c", seconds)
+    };
+    created(store, created_before("trn.6", 3600)).await;
+    created(store, created_before("trn.7", 60)).await;
+    let fast = store.create(created_before("trn.8", 61)).await;
+    assert_eq!(fast.expect("a store"), Created::TooManyCreates);
 }
 
 async fn live_runs_are_found_again(store: &dyn Store) {

@@ -80,6 +80,20 @@ messages! {
         runs: u64,
     },
 
+    /// The wall clock was set forward by `step_seconds`, or the machine was suspended. For a day, no
+    /// run is removed because of its age. If the clock is wrong now, correct it: tokens of users may
+    /// have expired. Timeouts do not depend on it
+    WARN SERVER ClockSetForward
+        "the clock was set forward; ended runs are not removed because of their age for a day" {
+        step_seconds: Seconds,
+    },
+
+    /// The wall clock was set back by `step_seconds`. New runs seem to be older than others. Timeouts
+    /// do not depend on it
+    WARN SERVER ClockSetBack "the clock was set back; lists by time may be in a wrong order" {
+        step_seconds: Seconds,
+    },
+
     /// The certificate's files changed, and new connections get the new certificate
     INFO TLS CertificateReloaded "reloaded the certificate" {
         file: &'a Path,
@@ -157,6 +171,7 @@ pub const FIELDS: &[Field] = &[
     field("seconds", "since the start of the process"),
     field("since", "the time of the first failure"),
     field("status", "the run's status"),
+    field("step_seconds", "by how much the clock was set"),
     field("tenant", "the tenant; of a message about a run, the run's"),
     field(
         "unfinished",

@@ -11,7 +11,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use super::messages::Message;
 use super::traces::Traces;
 use crate::api::Answered;
-use crate::store::{self, Error};
+use crate::store::{self, Error, Kind};
 
 /// The bounds of the histograms, in seconds: around the targets of 10 ms for a heartbeat and of a
 /// second for a client that waits.
@@ -36,10 +36,16 @@ pub struct Readings {
     store_durations: Histogram,
     store_operations: AtomicUsize,
     store_failures: AtomicU64,
-    store_outage: Mutex<Throttle>,
-    store_fails: AtomicBool,
+    store_outages: [Outages; Kind::COUNT],
     /// `None` if there is no collector.
     traces: Option<Traces>,
+}
+
+/// The failures of the store's operations of one kind.
+#[derive(Debug, Default)]
+struct Outages {
+    throttle: Mutex<Throttle>,
+    fails: AtomicBool,
 }
 
 impl Default for Readings {
@@ -50,8 +56,7 @@ impl Default for Readings {
             store_durations: Histogram::new(BOUNDS),
             store_operations: AtomicUsize::new(0),
             store_failures: AtomicU64::new(0),
-            store_outage: Mutex::default(),
-            store_fails: AtomicBool::new(false),
+            store_outages: Default::default(),
             traces: None,
         }
     }
@@ -137,18 +142,21 @@ impl store::Observer for Readings {
 
     fn ended(&self, operation: &'static str, took: Duration, failure: Option<&Error>) {
         self.store_durations.observe(took.as_secs_f64());
+        let Some(outages) = self.store_outages.get(Kind::of(operation) as usize) else {
+            return;
+        };
         match failure {
             Some(error) => {
-                self.store_fails.store(true, Ordering::Relaxed);
+                outages.fails.store(true, Ordering::Relaxed);
                 self.store_failures.fetch_add(1, Ordering::Relaxed);
                 let chain = Chain(error);
-                let outage = lock(&self.store_outage).failed(&error.to_string(), &chain);
+                let outage = lock(&outages.throttle).failed(&error.to_string(), &chain);
                 if let Some(outage) = &outage {
                     Message::StoreFailed { operation, outage }.emit();
                 }
             }
-            None if self.store_fails.swap(false, Ordering::Relaxed) => {
-                let over = lock(&self.store_outage).over();
+            None if outages.fails.swap(false, Ordering::Relaxed) => {
+                let over = lock(&outages.throttle).over();
                 if let Some(over) = &over {
                     Message::StoreRecovered { over }.emit();
                 }
@@ -207,8 +215,13 @@ mod tests {
             for _ in 0..3 {
                 readings.ended("change", Duration::ZERO, Some(&error()));
             }
-            readings.ended("change", Duration::ZERO, None);
-            readings.ended("change", Duration::ZERO, None);
+            for other in ["run", "check", "change", "change"] {
+                readings.ended(other, Duration::ZERO, None);
+                assert_eq!(
+                    lines.lock().expect("not poisoned").len() == 3,
+                    other == "change"
+                );
+            }
             assert_eq!(readings.store_failures(), 3);
         });
         let lines = lines.lock().expect("not poisoned").clone();

@@ -14,6 +14,9 @@ use tokio::process::{Child, ChildStderr, Command};
 /// Long enough for anything on a busy machine.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
+/// The program.
+pub(crate) const SERVER: &str = env!("CARGO_BIN_EXE_podbeat-server");
+
 /// A directory with a data file.
 pub(crate) struct Place(TempDir);
 
@@ -32,7 +35,12 @@ impl Place {
 
     /// The program with these arguments and this data file.
     pub(crate) fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_podbeat-server"));
+        self.command_of(SERVER, arguments)
+    }
+
+    /// Another program that starts the server.
+    pub(crate) fn command_of(&self, program: &str, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
         command
             .args(arguments)
             .env_clear()
@@ -117,6 +125,28 @@ impl Server {
     pub(crate) async fn ready(mut self) -> Self {
         self.until("ready").await;
         self
+    }
+
+    /// Waits until it is ready. If it ends before that, returns its exit code and why.
+    pub(crate) async fn ready_or_ended(mut self) -> Result<Self, (Option<i32>, String)> {
+        let reading = async {
+            let mut why = String::new();
+            while let Some(line) = self.lines.next_line().await.expect("the log") {
+                if line.contains("\"message\":\"ready\"") {
+                    return None;
+                }
+                if !line.starts_with('{') {
+                    why += &line;
+                }
+            }
+            let status = self.child.wait().await.expect("ended");
+            Some((status.code(), why))
+        };
+        let ended = tokio::time::timeout(LIMIT, reading).await;
+        match ended.expect("ready or ended in time") {
+            None => Ok(self),
+            Some(ended) => Err(ended),
+        }
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -4,6 +4,7 @@
 //! disk. Readers have their own connections and never wait for it (write-ahead log).
 
 mod backup;
+mod fault;
 mod inspect;
 mod list;
 mod rows;
@@ -17,9 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, params};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, ToSql, params};
 use tokio::sync::Semaphore;
 
+use self::fault::unusable;
 pub use self::inspect::Inspection;
 use self::rows::{micros, time};
 use self::writer::Writer;
@@ -64,6 +66,7 @@ impl Sqlite {
     /// The file can't be used. It is unchanged then, unless the disk failed.
     pub fn open(path: &Path) -> Result<Self, Error> {
         create(path)?;
+        fault::check_log(path)?;
         let mut connection = connect(path)?;
         let state = schema::look(&connection).map_err(|error| unusable(path, error))?;
         refused(path, &state)?;
@@ -76,7 +79,7 @@ impl Sqlite {
             .and_then(|()| schema::migrate(&mut connection))
             .map_err(|error| unusable(path, error))?;
         Ok(Self {
-            writer: Writer::start(connection),
+            writer: Writer::start(path, connection),
             readers: Arc::new(Readers {
                 path: path.to_owned(),
                 idle: Mutex::new(Vec::new()),
@@ -100,7 +103,7 @@ impl Sqlite {
                     let connection = readers.take()?;
                     let result = work(&connection);
                     readers.put(connection);
-                    result
+                    result.map_err(|error| fault::explained(&readers.path, error))
                 });
                 done.await
                     .unwrap_or_else(|panicked| Err(failed(doing)(panicked)))
@@ -179,28 +182,6 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     opened.map_err(|error| unusable(path, error))
 }
 
-fn unusable(path: &Path, error: rusqlite::Error) -> Error {
-    let problem = match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase) => {
-            "it is not a data file of podbeat-server; choose another file"
-        }
-        Some(ErrorCode::DatabaseCorrupt) => "it is damaged; restore it from a backup",
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another process has locked it; stop that process"
-        }
-        Some(ErrorCode::DiskFull) => "the disk is full; free some space",
-        Some(ErrorCode::ReadOnly | ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            "check that the file and its directory can be written"
-        }
-        _ => "check the disk",
-    };
-    Error::File {
-        path: path.display().to_string(),
-        problem,
-        source: Some(error.into()),
-    }
-}
-
 fn failed<E: std::error::Error + Send + Sync + 'static>(
     doing: &'static str,
 ) -> impl Fn(E) -> Error + Copy {
@@ -252,19 +233,20 @@ fn create_run(connection: &Connection, new: &NewRun) -> Result<Created, Error> {
             }
         }
     }
-    let count = |sql: &str, since: i64| -> Result<u64, Error> {
-        let counted = connection.prepare_cached(sql).and_then(|mut statement| {
-            statement.query_row(params![facts.tenant, since], |row| row.get::<_, i64>(0))
-        });
+    let count = |sql: &str, values: &[&dyn ToSql]| -> Result<u64, Error> {
+        let counted = connection
+            .prepare_cached(sql)
+            .and_then(|mut statement| statement.query_row(values, |row| row.get::<_, i64>(0)));
         Ok(counted.map_err(doing)?.unsigned_abs())
     };
-    let live = "SELECT coalesce(sum(runs), 0) FROM counts WHERE tenant = ?1 AND ?2 IS NOT NULL \
+    let live = "SELECT coalesce(sum(runs), 0) FROM counts WHERE tenant = ?1 \
                 AND status NOT IN ('Completed', 'Failed', 'Aborted', 'TimedOut')";
-    if count(live, 0)? >= new.limits.live {
+    if count(live, &[&facts.tenant])? >= new.limits.live {
         return Ok(Created::TooManyLive);
     }
-    let creates = "SELECT count(*) FROM runs WHERE tenant = ?1 AND created > ?2";
-    if count(creates, micros(new.limits.since))? >= new.limits.creates {
+    let creates = "SELECT count(*) FROM runs WHERE tenant = ?1 AND created > ?2 AND created <= ?3";
+    let (since, now) = (micros(new.limits.since), micros(facts.created));
+    if count(creates, &[&facts.tenant, &since, &now])? >= new.limits.creates {
         return Ok(Created::TooManyCreates);
     }
     let life = serde_json::to_string(&new.run).map_err(failed("writing a run"))?;

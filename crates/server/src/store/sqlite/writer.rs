@@ -1,5 +1,6 @@
 //! The thread that writes.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
@@ -7,6 +8,7 @@ use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
 use super::super::{Error, Future};
+use super::fault::{explained, not_committed};
 
 /// The number of changes that wait. If there are more, the store is busy.
 const WAITING: usize = 4096;
@@ -24,6 +26,8 @@ type Job = Box<dyn FnOnce(Option<&Connection>) -> (bool, Reply) + Send>;
 /// When it is dropped, it makes the waiting changes, closes the file, and waits for that.
 #[derive(Debug)]
 pub(super) struct Writer {
+    /// The data file, for errors.
+    path: Arc<Path>,
     /// `None` only while it is dropped.
     jobs: Option<mpsc::Sender<Job>>,
     thread: Option<JoinHandle<()>>,
@@ -41,10 +45,13 @@ impl Drop for Writer {
 
 impl Writer {
     /// Starts the thread.
-    pub(super) fn start(connection: Connection) -> Self {
+    pub(super) fn start(path: &Path, connection: Connection) -> Self {
+        let path: Arc<Path> = path.into();
         let (jobs, waiting) = mpsc::channel(WAITING);
-        let thread = std::thread::spawn(move || work(connection, waiting));
+        let of_thread = Arc::clone(&path);
+        let thread = std::thread::spawn(move || work(&of_thread, connection, waiting));
         Self {
+            path,
             jobs: Some(jobs),
             thread: Some(thread),
         }
@@ -56,6 +63,7 @@ impl Writer {
         change: impl FnOnce(&Connection) -> Result<T, Error> + Send + 'static,
     ) -> Future<'_, T> {
         let (done, result) = oneshot::channel();
+        let path = Arc::clone(&self.path);
         let job: Job = Box::new(move |connection| {
             let changed = connection.map(change);
             let succeeded = matches!(changed, Some(Ok(_)));
@@ -66,7 +74,7 @@ impl Writer {
                     (None, Ok(())) => Err(Error::Closed),
                 };
                 // The caller may have gone.
-                let _ = done.send(result);
+                let _ = done.send(result.map_err(|error| explained(&path, error)));
             });
             (succeeded, reply)
         });
@@ -81,7 +89,7 @@ impl Writer {
     }
 }
 
-fn work(mut connection: Connection, mut waiting: mpsc::Receiver<Job>) {
+fn work(path: &Path, mut connection: Connection, mut waiting: mpsc::Receiver<Job>) {
     while let Some(first) = waiting.blocking_recv() {
         let mut jobs = vec![first];
         while jobs.len() < TOGETHER
@@ -92,10 +100,8 @@ fn work(mut connection: Connection, mut waiting: mpsc::Receiver<Job>) {
         let mut replies = Vec::with_capacity(jobs.len());
         let committed = commit(&mut connection, jobs, &mut replies).map_err(Arc::new);
         for reply in replies {
-            reply(committed.clone().map_err(|source| Error::Failed {
-                doing: "committing",
-                source: Box::new(source),
-            }));
+            let committed = committed.clone();
+            reply(committed.map_err(|error| not_committed(path, error)));
         }
     }
 }
