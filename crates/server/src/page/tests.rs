@@ -728,7 +728,7 @@ async fn heartbeats_are_dropped_with_their_run() {
     assert_eq!(service.newest_heartbeat(&id), Some(0));
     let before = service.changes();
     played.pass(DAY * 2);
-    assert_eq!(service.forget().await.expect("a store"), 1);
+    assert_eq!(service.forget(true).await.expect("a store"), 1);
     assert_eq!(service.newest_heartbeat(&id), None);
     assert!(service.changes() > before);
 }
@@ -1072,7 +1072,7 @@ async fn open_pages_follow_the_service() {
     assert!(!run.shows("run/abort"));
     played.pass(DAY * 2);
     let service = played.api.service().expect("a service");
-    service.forget().await.expect("a store");
+    service.forget(true).await.expect("a store");
     run.until("removed", |page| page.shows("removed this run"))
         .await;
     played.api.end_streams();
