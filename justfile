@@ -127,11 +127,11 @@ conformance: (programs "podbeat-server" "demo")
 proxy-test:
     cargo test --locked --test integration -- --ignored proxies::real:: real_openssl
 
-# Needs Debian's package faketime. Takes two minutes.
-[doc("Test podbeat-server with a wall clock that is set, and with many damaged data files")]
+# Needs Debian's package faketime. Takes five minutes.
+[doc("Test podbeat-server with a wall clock that is set, many damaged data files, and 200 kills")]
 [group('daily')]
 server-faults:
-    cargo test --locked --package podbeat-server --test integration -- --ignored faults::steps_of faults::many_files
+    cargo test --locked --package podbeat-server --test integration -- --ignored faults::steps_of faults::many_files killed::two_hundred
 
 # Start the stand-in service, to develop against: `just service [--listen ADDR] [--token TOKEN] [--data FILE] …`
 [group('daily')]
