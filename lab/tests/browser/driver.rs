@@ -186,25 +186,20 @@ impl Browser {
     }
 
     /// Presses keys one after the other. WebDriver has its own characters for keys without one:
-    /// U+E004 is Tab, U+E007 Enter, and U+E008 Shift, which stays down up to the end.
+    /// U+E004 is Tab, and U+E007 Enter.
     pub(crate) async fn press(&self, keys: &str) {
-        const SHIFT: char = '\u{e008}';
         let key = |kind: &str, key: char| json!({"type": kind, "value": key.to_string()});
-        let mut actions: Vec<Value> = Vec::new();
-        for each in keys.chars() {
-            actions.push(key("keyDown", each));
-            if each != SHIFT {
-                actions.push(key("keyUp", each));
-            }
-        }
-        actions.push(key("keyUp", SHIFT));
+        let actions: Vec<Value> = keys
+            .chars()
+            .flat_map(|each| [key("keyDown", each), key("keyUp", each)])
+            .collect();
         let body = json!({"actions": [{"type": "key", "id": "keyboard", "actions": actions}]});
         self.ask(Method::POST, "/actions", &body).await;
     }
 
-    /// Waits until an expression is true.
+    /// Waits until the page is loaded and an expression is true.
     pub(crate) async fn until(&self, what: &str, expression: &str) {
-        let script = format!("return !!({expression})");
+        let script = format!("return document.readyState === 'complete' && !!({expression})");
         let wait = async {
             while self.get(&script).await != Value::Bool(true) {
                 tokio::time::sleep(LOOK).await;
