@@ -63,6 +63,15 @@ async fn start(binary: &str) -> Binary {
     }
     // Reads the rest, so that the server never waits.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+    // It prints this before it is ready.
+    let client = harness::client().build().expect("a client");
+    let ready = async {
+        let page = format!("http://{address}/sign-in");
+        while client.get(&page).send().await.expect("an answer").status() != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, ready).await.expect("in time");
     Binary {
         child,
         address,
