@@ -176,6 +176,9 @@ fn connect(path: &Path) -> Result<Connection, Error> {
     let opened = Connection::open_with_flags(path, flags).and_then(|connection| {
         connection.busy_timeout(BUSY)?;
         connection.pragma_update(None, "foreign_keys", true)?;
+        // In a container with a read-only root there is no directory for temporary files. A list
+        // sorts at most a page, and a transaction is bounded, so memory is enough.
+        connection.pragma_update(None, "temp_store", "MEMORY")?;
         connection.set_prepared_statement_cache_capacity(64);
         Ok(connection)
     });

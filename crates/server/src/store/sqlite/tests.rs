@@ -338,3 +338,18 @@ async fn a_search_with_few_results_reads_no_others() {
         }
     }
 }
+
+/// In a container, the root file system is read-only, and there is no other place for temporary
+/// files: an insert of a few kilobytes failed.
+#[test]
+fn temporary_data_is_in_memory() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("d");
+    drop(Sqlite::open(&path).expect("a store"));
+    let connection = connect(&path).expect("a connection");
+    let place: i64 = connection
+        .pragma_query_value(None, "temp_store", |row| row.get(0))
+        .expect("a value");
+    // https://sqlite.org/pragma.html#pragma_temp_store
+    assert_eq!(place, 2);
+}
