@@ -333,6 +333,21 @@ image *tag: (programs "podbeat-image")
     {{built}}/debug/podbeat-image archive --binary "$binary" --output target/image/podbeat.tar \
       --revision "$revision" --max-binary-size 6291456 --max-size 6815744 ${1:+--tag "$1"}
 
+# Build podbeat-server's image as target/image/podbeat-server.tar, and run its binary's self-check
+[group('release')]
+server-image *tag: (programs "podbeat-image")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    binary=$(bash image/static.sh podbeat-server)
+    export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
+    mkdir -p target/image
+    {{built}}/debug/podbeat-image simple --output target/image/podbeat-server.tar --max-size 16777216 \
+      --file "$binary=/podbeat-server:755" --entrypoint /podbeat-server --user 65532:65532 \
+      --label org.opencontainers.image.title=podbeat-server --tag "${1:-podbeat-server:0.1.0}"
+    directory=$(mktemp -d)
+    trap 'rm -r "$directory"' EXIT
+    PODBEAT_SERVER_DATA=$directory/podbeat.db "$binary" check
+
 # Build the image and check that its binary lacks what only a laptop needs
 [group('release')]
 image-test: image

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Builds podbeat's binary for its image, and prints its path. It has no commands that only a laptop
-# needs. It is static, because the image contains no libraries. It contains no path of this host, so
+# Builds a binary for an image, and prints its path: podbeat's, or podbeat-server's. podbeat's has no
+# commands that only a laptop needs. It is static, because the image contains no libraries. It contains no path of this host, so
 # the same sources produce the same bytes everywhere.
 #
-#   image/static.sh [--symbols] [podbeat|podbeat-planted]
+#   image/static.sh [--symbols] [podbeat|podbeat-planted|podbeat-server]
 #
 # --symbols also writes a file with the names of functions, for valgrind. Its code is the same.
 # podbeat-planted is the agent with a flaw that the budgets must detect (bench/planted).
@@ -29,8 +29,15 @@ esac
 # Before the build, because the source directories must exist before the loop below can list them.
 cargo fetch --quiet --locked --target "$target"
 
-# Without PIE, the binary is 280 KiB smaller. The linker script says what it leaves out.
-flags=(-C target-feature=+crt-static -C relocation-model=static -C link-arg=-Wl,--no-eh-frame-hdr,-T,image/static.ld)
+# Without PIE, the binary is 280 KiB smaller.
+flags=(-C target-feature=+crt-static -C relocation-model=static)
+profile=release
+if [ "$package" = podbeat-server ]; then
+  profile=server
+else
+  # The linker script says what it leaves out. podbeat-server needs it to survive a panic.
+  flags+=(-C link-arg=-Wl,--no-eh-frame-hdr,-T,image/static.ld)
+fi
 # Identical functions once: 34 KiB less. Rust links with LLD on this target, and with GNU ld, which
 # cannot do this, on others.
 if [ "$target" = x86_64-unknown-linux-gnu ]; then
@@ -47,8 +54,8 @@ CARGO_ENCODED_RUSTFLAGS=$(
 )
 export CARGO_ENCODED_RUSTFLAGS
 
-built=${CARGO_TARGET_DIR:-target}/$target/release/$package
-options=(--release --locked --no-default-features --package "$package" --bin "$package" --target "$target")
+built=${CARGO_TARGET_DIR:-target}/$target/$profile/$package
+options=(--profile "$profile" --locked --no-default-features --package "$package" --bin "$package" --target "$target")
 if [ -n "$symbols" ]; then
   # Only the last step differs, so everything that is linked is compiled once for both.
   cargo rustc "${options[@]}" -- -C strip=none >&2
