@@ -51,8 +51,35 @@ fn text(value: &Value) -> &str {
         .unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-fn rules() -> Vec<Value> {
-    let file = yaml("deploy/monitoring/alerts.yaml");
+/// A file of rules, and the page that explains its alerts.
+#[derive(Clone, Copy)]
+struct Rules {
+    /// The name in deploy/monitoring, without `.yaml`.
+    name: &'static str,
+    /// The same rules for the Prometheus operator.
+    operator: &'static str,
+    /// The name of the operator's object.
+    object: &'static str,
+    /// The page in docs/, which has a heading for each alert.
+    page: &'static str,
+}
+
+const OF_PODS: Rules = Rules {
+    name: "alerts",
+    operator: "prometheusrule",
+    object: "podbeat",
+    page: "operations.md",
+};
+
+const OF_SERVER: Rules = Rules {
+    name: "server-alerts",
+    operator: "server-prometheusrule",
+    object: "podbeat-server",
+    page: "server.md",
+};
+
+fn rules(of: Rules) -> Vec<Value> {
+    let file = yaml(&format!("deploy/monitoring/{}.yaml", of.name));
     let groups = items(&file["groups"]);
     groups
         .iter()
@@ -60,8 +87,8 @@ fn rules() -> Vec<Value> {
         .collect()
 }
 
-fn alerts() -> BTreeSet<String> {
-    let names = rules();
+fn alerts(of: Rules) -> BTreeSet<String> {
+    let names = rules(of);
     names
         .iter()
         .filter_map(|rule| rule["alert"].as_str().map(str::to_owned))
@@ -209,10 +236,10 @@ fn asked(expression: &str, labels: &[&str]) -> Vec<(String, String)> {
     all
 }
 
-/// The metrics of docs/metrics.md: the first cell of each row of its table, and the whole row.
-fn documented() -> BTreeMap<String, String> {
+/// The metrics of a document: the first cell of each row of its table, and the whole row.
+fn documented(document: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
-    for line in read("docs/metrics.md").lines() {
+    for line in read(document).lines() {
         let Some(name) = line
             .split('|')
             .nth(1)
@@ -226,7 +253,7 @@ fn documented() -> BTreeMap<String, String> {
     }
     assert!(
         all.len() > 10,
-        "docs/metrics.md has no table of metrics: {:?}",
+        "{document} has no table of metrics: {:?}",
         all.keys()
     );
     all
@@ -264,8 +291,9 @@ fn the_names_in_an_expression_are_found() {
 
 #[test]
 fn every_used_metric_exists() {
-    let documented = documented();
-    let rules = rules();
+    let mut documented = documented("docs/metrics.md");
+    documented.extend(of_server());
+    let rules = [rules(OF_PODS), rules(OF_SERVER)].concat();
     let recorded: BTreeSet<&str> = rules
         .iter()
         .filter_map(|rule| rule["record"].as_str())
@@ -326,21 +354,45 @@ fn every_used_metric_exists() {
     assert!(in_vain.is_empty(), "listed here but not used: {in_vain:?}");
 }
 
+/// A rule of the server uses only the server's metrics, not those of the pods with the same name.
 #[test]
-fn the_prometheus_rule_is_made_from_the_rules() {
-    let file = "deploy/monitoring/prometheusrule.yaml";
-    let plain = read("deploy/monitoring/alerts.yaml");
+fn the_servers_rules_use_its_metrics() {
+    let documented = of_server();
+    for rule in rules(OF_SERVER) {
+        for metric in metrics(text(&rule["expr"])) {
+            assert!(documented.contains_key(&metric), "{metric}");
+        }
+    }
+}
+
+fn of_server() -> BTreeMap<String, String> {
+    documented("docs/server-reference.md")
+}
+
+#[test]
+fn the_prometheus_rules_are_made_from_the_rules() {
+    for of in [OF_PODS, OF_SERVER] {
+        the_prometheus_rule_is_made_from_the_rules(of);
+    }
+}
+
+fn the_prometheus_rule_is_made_from_the_rules(of: Rules) {
+    let file = &format!("deploy/monitoring/{}.yaml", of.operator);
+    let source = format!("deploy/monitoring/{}.yaml", of.name);
+    let plain = read(&source);
     let (_, groups) = plain.split_once("\ngroups:\n").expect("groups");
-    let mut made = String::from(
-        "# Made from alerts.yaml by `just docs`; a test compares. The Prometheus operator's ruleSelector may ask for more labels.\n\
+    let object = of.object;
+    let mut made = format!(
+        "# Made from {}.yaml by `just docs`; a test compares. The Prometheus operator's ruleSelector may ask for more labels.\n\
          apiVersion: monitoring.coreos.com/v1\n\
          kind: PrometheusRule\n\
          metadata:\n\
-         \x20 name: podbeat\n\
+         \x20 name: {object}\n\
          \x20 labels:\n\
-         \x20   app.kubernetes.io/name: podbeat\n\
+         \x20   app.kubernetes.io/name: {object}\n\
          spec:\n\
          \x20 groups:\n",
+        of.name
     );
     for line in groups.lines() {
         if !line.is_empty() {
@@ -350,10 +402,7 @@ fn the_prometheus_rule_is_made_from_the_rules() {
         made.push('\n');
     }
     is_up_to_date(file, &made);
-    assert_eq!(
-        yaml(file)["spec"]["groups"],
-        yaml("deploy/monitoring/alerts.yaml")["groups"]
-    );
+    assert_eq!(yaml(file)["spec"]["groups"], yaml(&source)["groups"]);
 }
 
 /// The memory limit that the dashboard names and draws is that of the container in the manifests.
@@ -392,8 +441,14 @@ fn the_dashboards_memory_limit_is_the_containers() {
 
 #[test]
 fn every_alert_is_explained_at_its_link() {
-    let operations = read("docs/operations.md");
-    let (_, section) = operations
+    for of in [OF_PODS, OF_SERVER] {
+        every_alert_of_a_file_is_explained_at_its_link(of);
+    }
+}
+
+fn every_alert_of_a_file_is_explained_at_its_link(of: Rules) {
+    let page = read(&format!("docs/{}", of.page));
+    let (_, section) = page
         .split_once("\n## Alerts\n")
         .expect("a section of alerts");
     let section = section.split("\n## ").next().expect("its text");
@@ -404,11 +459,13 @@ fn every_alert_is_explained_at_its_link() {
         .collect();
     assert_eq!(
         headed,
-        alerts(),
-        "the headings of docs/operations.md, and the alerts"
+        alerts(of),
+        "the headings of docs/{}, and the alerts",
+        of.page
     );
+    let tests = read(&format!("deploy/monitoring/{}_test.yaml", of.name));
 
-    for rule in rules() {
+    for rule in rules(of) {
         let Some(name) = rule["alert"].as_str() else {
             continue;
         };
@@ -416,7 +473,8 @@ fn every_alert_is_explained_at_its_link() {
         // The anchor of a heading is its text in lower case. A pager has no checkout, so a relative
         // path would not work.
         let url = format!(
-            "https://podbeat.example.com/docs/operations.md#{}",
+            "https://podbeat.example.com/docs/{}#{}",
+            of.page,
             name.to_lowercase()
         );
         assert_eq!(notes["runbook_url"], url.as_str(), "{name}");
@@ -428,6 +486,8 @@ fn every_alert_is_explained_at_its_link() {
         assert!(text(&notes["summary"]).ends_with('.'), "{name}");
         // An alert about the fleet is not about one pod.
         let told: &[&str] = match (name, rule["labels"]["scope"].as_str()) {
+            ("PodbeatServerDown", _) => &[],
+            _ if of.page == OF_SERVER.page => &["instance"],
             (_, Some("cluster")) => &["cluster"],
             (_, Some(_)) | ("PodbeatAbsent", _) => &["namespace"],
             _ => &["namespace", "pod", "task_run_id"],
@@ -439,7 +499,6 @@ fn every_alert_is_explained_at_its_link() {
                 "{name} names no {label}"
             );
         }
-        let tests = read("deploy/monitoring/alerts_test.yaml");
         assert!(
             tests.contains(&format!("alertname: {name}\n")),
             "{name} is untested"
@@ -457,7 +516,7 @@ fn the_inhibit_rules_use_existing_alerts_and_labels() {
         .expect("the fragment of Alertmanager's configuration");
     let (block, _) = block.split_once("\n```").expect("its end");
     let fragment: Value = serde_saphyr::from_str(&format!("#{block}")).expect("YAML");
-    let alerts = alerts();
+    let alerts = alerts(OF_PODS);
     let inhibit_rules = items(&fragment["inhibit_rules"]);
     assert!(!inhibit_rules.is_empty());
     for rule in inhibit_rules {
@@ -594,7 +653,7 @@ fn the_dashboard_is_complete() {
 /// panel, part of the panel's expression, and the threshold step.
 #[test]
 fn the_dashboards_limits_are_the_alerts() {
-    let rules = rules();
+    let rules = rules(OF_PODS);
     let dashboard = dashboard();
     let limits = [
         (

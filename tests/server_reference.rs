@@ -8,7 +8,7 @@ use podbeat_server::telemetry::messages::{FIELDS, Message};
 use podbeat_server::telemetry::metrics::METRICS;
 
 use crate::harness::reference::{fields, messages, metrics, podbeat, server, settings};
-use crate::harness::repository::is_up_to_date;
+use crate::harness::repository::{is_up_to_date, read};
 
 const BEGINNING: &str = "\
 # podbeat-server reference
@@ -77,16 +77,17 @@ fn every_command_has_valid_examples() {
 /// The commands that users copy from the first start, and from the pages for a first try.
 #[test]
 fn the_first_commands_are_valid() {
-    let shown = [welcome(
-        Path::new("podbeat.db"),
-        "http://127.0.0.1:8080",
-        "pbt_x",
-    )];
+    let shown = [
+        welcome(Path::new("podbeat.db"), "http://127.0.0.1:8080", "pbt_x").replace("\n  ", "\n$ "),
+        read("README.md"),
+        read("docs/server.md"),
+    ];
     for text in shown {
         let mut found = 0;
         for line in text.lines() {
-            let line = line.trim();
-            let typed = line.strip_prefix("$ ").unwrap_or(line);
+            let Some(typed) = line.trim().strip_prefix("$ ") else {
+                continue;
+            };
             // Without the comment, and with the values of the variables of the shell.
             let typed = typed.split(" #").next().unwrap_or_default();
             let typed = typed.replace("run=$(", "").replace("$run", "trn.1");

@@ -34,19 +34,20 @@ def run(*arguments):
     return done.returncode == 0, done.stdout + done.stderr
 
 
-# --lint-fatal makes a duplicate rule an error.
-told("promtool check rules alerts.yaml", *run("check", "rules", "--lint=all", "--lint-fatal", "alerts.yaml"))
+for rules in ["alerts", "server-alerts"]:
+    # --lint-fatal makes a duplicate rule an error.
+    told(f"promtool check rules {rules}.yaml", *run("check", "rules", "--lint=all", "--lint-fatal", f"{rules}.yaml"))
 
-report = pathlib.Path(scratch.name, "junit.xml")
-held, output = run("test", "rules", f"--junit={report}", "alerts_test.yaml")
-cases = list(xml.parse(report).iter("testcase")) if report.exists() else []
-if not cases:
-    told("promtool test rules alerts_test.yaml", False, output)
-failed = [case for case in cases if len(case)]
-for case in cases:
-    told(case.get("name"), case not in failed, output if failed and case is failed[0] else "")
-if not held and not failed:
-    told("promtool test rules alerts_test.yaml", False, output)
+    report = pathlib.Path(scratch.name, f"{rules}.xml")
+    held, output = run("test", "rules", f"--junit={report}", f"{rules}_test.yaml")
+    cases = list(xml.parse(report).iter("testcase")) if report.exists() else []
+    if not cases:
+        told(f"promtool test rules {rules}_test.yaml", False, output)
+    failed = [case for case in cases if len(case)]
+    for case in cases:
+        told(case.get("name"), case not in failed, output if failed and case is failed[0] else "")
+    if not held and not failed:
+        told(f"promtool test rules {rules}_test.yaml", False, output)
 
 # Example values for Grafana's variables, so that promtool can read the expressions.
 VARIABLES = {"__rate_interval": "5m", "__interval": "1m", "__range": "1h", "namespace": "tasks", "run": "trn.1", "pod": "task-1"}
