@@ -19,7 +19,7 @@ const BOUNDS: [f64; 12] = [
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0,
 ];
 
-/// The statuses of answers. Others count as [`OTHER`].
+/// The statuses of answers. Others count as `other`.
 pub const STATUSES: &[&str] = &[
     "200", "201", "400", "401", "403", "404", "405", "406", "408", "409", "413", "415", "429",
     "500", "503", OTHER,
