@@ -89,7 +89,7 @@ fuzz seconds="60" *targets:
     #!/usr/bin/env bash
     set -euo pipefail
     seconds=$1; shift
-    if [ $# -eq 0 ]; then set -- pod answer journal settings marker certificate; fi
+    if [ $# -eq 0 ]; then set -- pod answer journal settings marker certificate request list token page; fi
     for target in "$@"; do
       corpus=${XDG_CACHE_HOME:-$HOME/.cache}/podbeat-fuzz/$target
       mkdir -p "$corpus"
