@@ -33,6 +33,7 @@ pub(super) fn page(connection: &Connection, query: &Query) -> rusqlite::Result<P
     };
     let mut select = Select::new(query, backward);
     select.is_rare = is_rare;
+    select.common = common(connection, query)?;
     select.parts(cursor, size + 1);
     let mut statement = connection.prepare_cached(&select.sql)?;
     let rows = statement.query_map(params_from_iter(&select.values), listed)?;
@@ -104,6 +105,8 @@ struct Select<'query> {
     order: Vec<(&'static str, bool)>,
     /// See [`is_rare`]. SQLite uses no index of a column that has the sign `+`.
     is_rare: bool,
+    /// See [`common`].
+    common: Vec<Status>,
     sql: String,
     values: Vec<Value>,
 }
@@ -120,6 +123,7 @@ impl<'query> Select<'query> {
             query,
             order: order.collect(),
             is_rare: false,
+            common: Vec::new(),
             sql: String::new(),
             values: Vec::new(),
         }
@@ -142,7 +146,7 @@ impl<'query> Select<'query> {
                     if let Some(cursor) = cursor {
                         self.after(cursor, alternative);
                     }
-                    self.order_by(self.sign());
+                    self.order_by(self.sign_of_order(*status));
                     self.limit(limit);
                     self.sql += ")";
                 }
@@ -182,8 +186,12 @@ impl<'query> Select<'query> {
             }
         }
         if let Some(status) = status {
-            let status = self.value(status.to_string());
-            all.push(format!("{sign}status = {status}"));
+            let value = self.value(status.to_string());
+            let sign = match self.is_sorted() && self.common.contains(&status) {
+                true => "+",
+                false => sign,
+            };
+            all.push(format!("{sign}status = {value}"));
         }
         let filter = &query.filter;
         if filter.none {
@@ -238,6 +246,22 @@ impl<'query> Select<'query> {
         if self.is_rare { "+" } else { "" }
     }
 
+    /// Whether the runs of one status are in another order than the index of statuses has them.
+    fn is_sorted(&self) -> bool {
+        let mut order = self.order.iter().map(|(column, _)| *column);
+        !order.all(|column| matches!(column, "status" | "number"))
+    }
+
+    /// The runs of a status that few have are found by the index of statuses, and sorted.
+    fn sign_of_order(&self, status: Option<Status>) -> &'static str {
+        let is_few = status.is_some_and(|status| !self.common.contains(&status));
+        if is_few && self.is_sorted() {
+            "+"
+        } else {
+            self.sign()
+        }
+    }
+
     fn order_by(&mut self, sign: &str) {
         let order = self
             .order
@@ -279,6 +303,28 @@ fn is_rare(connection: &Connection, query: &Query) -> rusqlite::Result<bool> {
         ..query.clone()
     };
     Ok(counted(connection, &only_search, Part::All, true)? < COUNTED)
+}
+
+/// The statuses that many runs of the viewer's tenant have. A sorted list of them is read in its
+/// order, because most runs match soon.
+fn common(connection: &Connection, query: &Query) -> rusqlite::Result<Vec<Status>> {
+    let mut select = Select::new(query, false);
+    select.sql += "SELECT status FROM counts WHERE 1";
+    if let Viewer::Member { tenant, .. } = &query.viewer {
+        let tenant = select.value(tenant.clone());
+        select.sql += &format!(" AND tenant = {tenant}");
+    }
+    let least = select.value(rows::signed(COUNTED));
+    select.sql += &format!(" GROUP BY status HAVING sum(runs) >= {least}");
+    let mut statement = connection.prepare_cached(&select.sql)?;
+    let rows = statement.query_map(params_from_iter(&select.values), |row| {
+        row.get::<_, String>(0)
+    })?;
+    let names = rows.collect::<Result<Vec<_>, _>>()?;
+    Ok(names
+        .iter()
+        .filter_map(|name| Status::named(name))
+        .collect())
 }
 
 /// The number of runs on all pages: from the counters if the filter has only statuses, otherwise
@@ -352,6 +398,7 @@ fn number(connection: &Connection, select: &Select<'_>) -> rusqlite::Result<u64>
 pub(super) fn plan(connection: &Connection, query: &Query) -> String {
     let mut select = Select::new(query, false);
     select.is_rare = is_rare(connection, query).expect("counted");
+    select.common = common(connection, query).expect("counted");
     let cursor = match &query.place {
         Place::After(cursor) => Some(cursor),
         _ => None,

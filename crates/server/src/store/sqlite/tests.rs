@@ -304,6 +304,61 @@ async fn an_inspection_changes_nothing() {
     assert!(Sqlite::inspect(&path).is_err());
 }
 
+/// The runs of a rare status are sorted. Those of a common one are found in the order of the list.
+#[tokio::test]
+async fn a_sorted_list_of_a_status_reads_few_others() {
+    use podbeat_task_runs::model::{Sort, SortField};
+
+    use crate::store::{Filter, Place, Query, Viewer};
+    let dir = tempfile::tempdir().expect("a directory");
+    let store = Sqlite::open(&dir.path().join("d")).expect("a store");
+    let counted = store.writer.write(|connection| {
+        connection
+            .execute_batch(
+                "INSERT INTO counts VALUES ('a', 'Completed', 10000), ('a', 'Failed', 9999)",
+            )
+            .map_err(failed("counting"))
+    });
+    counted.await.expect("counted");
+    let member = Viewer::Member {
+        tenant: "a".to_owned(),
+        user: "alice".to_owned(),
+    };
+    for (viewer, status, index) in [
+        (Viewer::All, Status::Failed, "runs_status (status=?)"),
+        (Viewer::All, Status::Completed, "runs_name"),
+        (
+            member.clone(),
+            Status::Failed,
+            "runs_tenant_status (tenant=? AND status=?)",
+        ),
+        (member, Status::Completed, "runs_tenant_name (tenant=?)"),
+    ] {
+        let query = Query {
+            viewer,
+            filter: Filter {
+                statuses: vec![status],
+                ..Filter::default()
+            },
+            sort: vec![Sort {
+                field: SortField::Name,
+                descending: false,
+            }],
+            place: Place::First,
+            size: 10,
+        };
+        let plan = store.read("explaining", {
+            let query = query.clone();
+            move |connection| Ok(list::plan(connection, &query))
+        });
+        let plan = plan.await.expect("a plan");
+        assert!(
+            plan.contains(&format!("INDEX {index}\n")),
+            "{query:?}: {plan}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_search_with_few_results_reads_no_others() {
     use crate::runs::Status;
