@@ -229,7 +229,7 @@ const INFO: &str = "info";
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
 /// Defines settings and their table. The comment of each setting is its documentation for users.
-/// The constructor after the `=`, such as [`setting`](setting::setting), must be in scope.
+/// The constructor after the `=`, such as `setting`, must be in scope.
 #[macro_export]
 macro_rules! settings {
     ($(#[$doc:meta])* $table:ident: $(
