@@ -1,10 +1,10 @@
 //! What is wrong with the data file or its disk, and what to do about it.
 
-use std::fs::File;
 use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use podbeat_files::regular_file;
 use rusqlite::ErrorCode;
 
 use crate::store::Error;
@@ -115,7 +115,7 @@ pub(super) fn check_log(path: &Path) -> Result<(), Error> {
         problem: "check that its write-ahead log (-wal) can be read",
         source: Some(source.into()),
     };
-    let mut log = match File::open(&beside) {
+    let mut log = match regular_file::open(&beside) {
         Ok(log) => log,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed(error)),
