@@ -195,8 +195,8 @@ e2e-api *scenarios: (programs "podbeat" "e2e-api")
 # agents, and five for 1000.
 [doc("Measure real agents against a real etcd and kube-apiserver, with outages: `just fleet-api [AGENTS]`")]
 [group('node')]
-fleet-api agents="100" *arguments: (programs "podbeat-lab" "fleet-api")
-    {{built}}/debug/fleet-api --lab {{built}}/debug/podbeat-lab "$@"
+fleet-api agents="100" *arguments: (programs "podbeat-lab" "podbeat-server" "fleet-api")
+    {{built}}/debug/fleet-api --lab {{built}}/debug/podbeat-lab --server {{built}}/debug/podbeat-server "$@"
 
 # Needs root, and Debian packages that it names. NAME plays both kinds of sidecar; NAME/native and
 # NAME/plain play one.
@@ -228,14 +228,14 @@ deploy-check *scenarios: (programs "e2e-deploy")
 e2e-teardown: image (programs "e2e")
     bash e2e/teardown.sh
 
-# Writes target/fleet/stand-ins.json. Takes about six minutes on an otherwise idle machine.
-[doc("Measure thousands of real agents against the stand-ins: `just fleet [AGENTS] [--interval 30s] …`")]
+# Writes target/fleet/server.json. Takes about six minutes on an otherwise idle machine.
+[doc("Measure thousands of real agents against podbeat-server, which is killed meanwhile: `just fleet [AGENTS] [--interval 30s] …`")]
 [group('bench')]
-fleet agents="1000" *arguments: bench-programs
+fleet agents="1000" *arguments: bench-programs server-program
     #!/usr/bin/env bash
     set -euo pipefail
     agents=$1; shift
-    exec {{built}}/bench-run/podbeat-lab fleet --agents "$agents" "$@"
+    exec {{built}}/bench-run/podbeat-lab fleet --server {{built}}/server/podbeat-server --agents "$agents" "$@"
 
 # PODBEAT_SERVER_BEFORE=FILE also measures another podbeat-server.
 [doc("Measure what open pages of the server cost: heartbeats a second with and without them, memory")]

@@ -2,8 +2,8 @@
 //! of outages of either side.
 //!
 //! This program replaces the kubelet: it patches the pods' statuses. The agents are in processes of
-//! `podbeat-lab`, and the stand-in service is in this process. The API server's audit log shows
-//! each request and its time.
+//! `podbeat-lab`, and the service is podbeat-server, behind a layer in this process that records
+//! heartbeats. The API server's audit log shows each request and its time.
 
 mod audit;
 mod balancer;
@@ -18,11 +18,11 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use kube::Client;
 use podbeat_lab::fleet::agents::Plan;
 use podbeat_lab::fleet::figures::{Figures, Limit};
+use podbeat_lab::fleet::measure::{after_outage, end};
 use podbeat_lab::fleet::process::{Usage, raise_file_limit, usage};
 use podbeat_lab::fleet::scenario::{LAST, Member};
 use podbeat_lab::fleet::service::{FleetService, write_ca};
 use podbeat_lab::fleet::spread::{Spread, percentile};
-use podbeat_lab::fleet::stand_ins::{after_outage, end, own_settings};
 use podbeat_lab::fleet::workers::Workers;
 use podbeat_lab::kube_api::KubeApi;
 use serde_json::{Value, json};
@@ -72,6 +72,8 @@ pub struct Options {
     pub agents: usize,
     /// The path of `podbeat-lab`.
     pub lab: PathBuf,
+    /// The path of `podbeat-server`.
+    pub server: PathBuf,
 }
 
 impl Options {
@@ -298,7 +300,9 @@ impl Fleet {
             .map_err(io(format!("reading {}", manifest.display())))?;
         let manifest = manifest.replace("namespace: tasks", &format!("namespace: {NAMESPACE}"));
         apply_flow_schema(&admin, &manifest, &podbeat, NAMESPACE).await?;
-        let service = FleetService::start(&cluster.authority, options.agents).await?;
+        let (authority, files) = (&cluster.authority, dir.join("server"));
+        let service =
+            FleetService::start(authority, options.agents, &options.server, &files).await?;
         let mut fleet = Self {
             admin,
             namespace: NAMESPACE.to_owned(),
@@ -378,7 +382,7 @@ impl Fleet {
                 .iter()
                 .enumerate()
                 .map(|(nth, uid)| {
-                    let mut settings = own_settings(nth, Some(uid));
+                    let mut settings = self.service.settings_of(nth, Some(uid));
                     if nth < self.balanced() {
                         let port = self.balancer.port.to_string();
                         settings.insert("KUBERNETES_SERVICE_PORT".to_owned(), port);

@@ -1,5 +1,5 @@
-//! `fleet-api [--lab PATH] [--output FILE] AGENTS`: a fleet with a real kube-apiserver. The exit
-//! code is 1 if a limit is exceeded.
+//! `fleet-api [--lab PATH] [--server PATH] [--output FILE] AGENTS`: a fleet with a real
+//! kube-apiserver. The exit code is 1 if a limit is exceeded.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,6 +16,7 @@ async fn main() -> ExitCode {
     let mut options = Options {
         agents: 0,
         lab: repository().join("target/debug/podbeat-lab"),
+        server: repository().join("target/debug/podbeat-server"),
     };
     let mut output = repository().join("target/fleet/api.json");
     let mut arguments = std::env::args().skip(1);
@@ -23,15 +24,16 @@ async fn main() -> ExitCode {
         let mut path = || arguments.next().map(PathBuf::from).unwrap_or_default();
         match argument.as_str() {
             "--lab" => options.lab = path(),
+            "--server" => options.server = path(),
             "--output" => output = path(),
             number => options.agents = number.parse().unwrap_or(0),
         }
     }
     if options.agents == 0 {
-        say("usage: fleet-api [--lab PATH] [--output FILE] AGENTS");
+        say("usage: fleet-api [--lab PATH] [--server PATH] [--output FILE] AGENTS");
         return ExitCode::from(64);
     }
-    or_interrupted(all(&options, &output), say).await
+    or_interrupted(Box::pin(all(&options, &output)), say).await
 }
 
 async fn all(options: &Options, output: &std::path::Path) -> ExitCode {

@@ -1,10 +1,10 @@
 //! `podbeat-lab service`: the stand-in of the task-run service on its own, for the development of
-//! clients. `podbeat-lab fleet`: thousands of agents with the stand-ins.
+//! clients. `podbeat-lab fleet`: thousands of agents with podbeat-server.
 
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use futures_util::StreamExt;
 use podbeat_lab::contract::Contract;
 use podbeat_lab::fault::{Faults, Place};
-use podbeat_lab::fleet::{agents, kubernetes, stand_ins};
+use podbeat_lab::fleet::{agents, kubernetes, measure};
 use podbeat_lab::service::{self, Limits, Options, Service};
 use signal_hook_tokio::Signals;
 
@@ -91,7 +91,7 @@ async fn run(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     }
 }
 
-/// Runs the fleet with the stand-ins. Prints its figures as a table and writes them as JSON to a
+/// Runs the fleet. Prints its figures as a table and writes them as JSON to a
 /// file.
 async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let mut signals = Signals::new(SIGNALS)?;
@@ -102,7 +102,9 @@ async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
             .copied()
             .unwrap_or_default()
     };
-    let options = stand_ins::Options {
+    let server = matches.get_one::<PathBuf>("server");
+    let options = measure::Options {
+        server: server.ok_or("no server")?.clone(),
         agents: number("agents").unwrap_or(1000),
         interval: time("interval"),
         start_over: time("start-over"),
@@ -111,7 +113,10 @@ async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
         drift: number("drift"),
     };
     let output = matches.get_one::<PathBuf>("output").ok_or("no file")?;
-    let dir = tempfile::tempdir()?;
+    // Beside the figures, because a directory for temporary files may be in memory.
+    let parent = output.parent().unwrap_or(Path::new("."));
+    std::fs::create_dir_all(parent)?;
+    let dir = tempfile::tempdir_in(parent)?;
     let begun = tokio::time::Instant::now();
     let say = |text: &str| {
         let _ = writeln!(
@@ -123,7 +128,7 @@ async fn fleet(matches: &ArgMatches) -> Result<ExitCode, Failure> {
     let program = std::env::current_exe()?;
     // Dropping the work ends everything that it started.
     let figures = tokio::select! {
-        figures = stand_ins::run(&program, dir.path(), &options, say) => figures?,
+        figures = measure::run(&program, dir.path(), &options, say) => figures?,
         _ = signals.next() => return Ok(ExitCode::from(130)),
     };
     figures.write(output)?;
@@ -224,7 +229,15 @@ fn fleet_command() -> Command {
             .help(help)
     };
     Command::new("fleet")
-        .about("Run thousands of agents with the stand-ins and print figures; exit with 1 if a figure misses its limit")
+        .about("Run thousands of agents with podbeat-server and print figures; exit with 1 if a figure misses its limit")
+        .arg(
+            Arg::new("server")
+                .long("server")
+                .value_name("FILE")
+                .required(true)
+                .value_parser(value_parser!(PathBuf))
+                .help("podbeat-server; build it for speed (`just server-program`)"),
+        )
         .arg(number("agents", "Number of agents").short('n').default_value("1000"))
         .arg(time("interval", "30s", "Time between two heartbeats of one agent"))
         .arg(time(
@@ -232,7 +245,7 @@ fn fleet_command() -> Command {
             "30s",
             "Time over which the agents start, one after another",
         ))
-        .arg(time("outage", "1m", "Time for which the service is unavailable"))
+        .arg(time("outage", "1m", "Time for which the service is unavailable; less than its heartbeat timeout of 10m"))
         .arg(number("processes", "Number of processes that run the agents").default_value("2"))
         .arg(number(
             "drift",
@@ -242,7 +255,7 @@ fn fleet_command() -> Command {
             Arg::new("output")
                 .long("output")
                 .value_name("FILE")
-                .default_value("target/fleet/stand-ins.json")
+                .default_value("target/fleet/server.json")
                 .value_parser(value_parser!(PathBuf))
                 .help("File for the figures, as JSON"),
         )

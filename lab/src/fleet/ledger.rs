@@ -27,9 +27,9 @@ pub struct Ledger {
     marks: Vec<Vec<Option<String>>>,
     arrivals: Vec<Arrival>,
     violations: Vec<String>,
-    retry_after: Duration,
     too_early: usize,
     refused: usize,
+    repeated: usize,
     strangers: usize,
 }
 
@@ -38,23 +38,24 @@ struct OfRun {
     /// The accepted states of `main` without repetitions, and when they arrived.
     told: Vec<(String, Duration)>,
     finals: usize,
+    /// The nonce of the last heartbeat.
+    final_nonce: Option<String>,
     after_final: usize,
     /// The earliest time for the next heartbeat, from Retry-After.
     not_before: Option<Duration>,
 }
 
 impl Ledger {
-    /// Creates a ledger for the runs of a fleet. `retry_after` is the Retry-After of the service's
-    /// 503 answers.
+    /// Creates a ledger for the runs of a fleet: their IDs, by the number of the pod.
     #[must_use]
-    pub fn new(size: usize, retry_after: Duration) -> Self {
+    pub fn new(runs: &[String]) -> Self {
+        let size = runs.len();
         Self {
-            nth_of: (0..size).map(|nth| (Member { nth }.run(), nth)).collect(),
+            nth_of: runs.iter().cloned().zip(0..).collect(),
             runs: vec![OfRun::default(); size],
             marks: (0..size)
                 .map(|nth| (0..STEPS).map(|step| mark_at(nth, step)).collect())
                 .collect(),
-            retry_after,
             ..Self::default()
         }
     }
@@ -81,13 +82,22 @@ impl Ledger {
         if run.not_before.is_some_and(|not_before| at < not_before) {
             self.too_early += 1;
         }
-        run.not_before = None;
+        run.not_before = heartbeat.retry_after.map(|wait| at + wait);
         if heartbeat.status == Some(503) {
             self.refused += 1;
-            run.not_before = Some(at + self.retry_after);
         }
         if !heartbeat.accepted {
             return;
+        }
+        if heartbeat.is_final() && !heartbeat.nonce().is_empty() {
+            // podbeat sends its last heartbeat again if an earlier request had no answer, because
+            // that request may arrive late.
+            let nonce = heartbeat.nonce();
+            if run.final_nonce.as_deref() == Some(nonce) {
+                self.repeated += 1;
+                return;
+            }
+            run.final_nonce = Some(nonce.to_owned());
         }
         if run.finals > 0 {
             run.after_final += 1;
@@ -206,6 +216,12 @@ impl Ledger {
         self.refused
     }
 
+    /// Accepted repetitions of last heartbeats.
+    #[must_use]
+    pub fn repeated(&self) -> usize {
+        self.repeated
+    }
+
     /// Heartbeats of runs outside the fleet.
     #[must_use]
     pub fn strangers(&self) -> usize {
@@ -237,7 +253,7 @@ mod tests {
         let state = member.status(step).get("state").cloned();
         Heartbeat {
             at: Duration::from_secs(seconds),
-            run_id: member.run(),
+            run_id: format!("trn.{nth}"),
             path: String::new(),
             body: json!({"lastHeartbeat": is_final, "containerStatus": [{"name": "main", "state": state}]}),
             token: None,
@@ -245,6 +261,7 @@ mod tests {
             user_agent: None,
             traceparent: None,
             status: Some(200),
+            retry_after: None,
             accepted: true,
             violations: Vec::new(),
         }
@@ -253,13 +270,14 @@ mod tests {
     fn refused(heartbeat: Heartbeat) -> Heartbeat {
         Heartbeat {
             status: Some(503),
+            retry_after: Some(RETRY),
             accepted: false,
             ..heartbeat
         }
     }
 
     fn received(all: &[Heartbeat]) -> Ledger {
-        let mut ledger = Ledger::new(1, RETRY);
+        let mut ledger = Ledger::new(&["trn.0".to_owned()]);
         all.iter().for_each(|heartbeat| ledger.hear(heartbeat));
         ledger
     }
@@ -309,6 +327,15 @@ mod tests {
         let end = || heartbeat(0, 0, LAST, true);
         assert_eq!(received(&[end()]).without_one_final(), 0);
         assert_eq!(received(&[end(), end()]).without_one_final(), 1);
+        let with_nonce = |nonce: &str| {
+            let mut heartbeat = end();
+            heartbeat.body["nonce"] = json!(nonce);
+            heartbeat
+        };
+        let again = received(&[with_nonce("a"), with_nonce("a")]);
+        assert_eq!((again.without_one_final(), again.repeated()), (0, 1));
+        let another = received(&[with_nonce("a"), with_nonce("b")]);
+        assert_eq!((another.without_one_final(), another.repeated()), (1, 0));
         assert_eq!(
             received(&[heartbeat(0, 0, LAST, false)]).without_one_final(),
             1

@@ -27,7 +27,7 @@ pub fn usage(pid: u32) -> Result<Usage, Error> {
     let (status, stat) = (read("status")?, read("stat")?);
     let files = std::fs::read_dir(format!("/proc/{pid}/fd")).map_or(0, Iterator::count);
     Ok(Usage {
-        rss_kib: resident(&status).unwrap_or(0),
+        rss_kib: kib(&status, "VmRSS:").unwrap_or(0),
         cpu_seconds: ticks(&stat).unwrap_or(0) as f64
             / rustix::param::clock_ticks_per_second() as f64,
         files,
@@ -42,10 +42,18 @@ pub fn own_usage() -> Result<Usage, Error> {
     usage(std::process::id())
 }
 
-fn resident(status: &str) -> Option<u64> {
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// The largest resident memory that a process had so far, in KiB.
+///
+/// # Errors
+/// There is no such process.
+pub fn peak_rss_kib(pid: u32) -> Result<u64, Error> {
+    let path = format!("/proc/{pid}/status");
+    let status = std::fs::read_to_string(&path).map_err(io(format!("reading {path}")))?;
+    Ok(kib(&status, "VmHWM:").unwrap_or(0))
+}
+
+fn kib(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
 
@@ -83,7 +91,10 @@ mod tests {
     fn this_process_is_measured() {
         let usage = own_usage().expect("this process");
         assert!(usage.rss_kib > 100 && usage.files > 2, "{usage:?}");
-        assert_eq!(resident("Name:\tx\nVmRSS:\t    1234 kB\n"), Some(1234));
+        let peak = peak_rss_kib(std::process::id()).expect("this process");
+        assert!(peak >= usage.rss_kib, "{peak} {usage:?}");
+        let status = "Name:\tx\nVmRSS:\t    1234 kB\n";
+        assert_eq!(kib(status, "VmRSS:"), Some(1234));
         let stat = "42 (a) b) S 1 2 3 4 5 6 7 8 9 10 100 23 0 0";
         assert_eq!(ticks(stat), Some(123));
         assert!(raise_file_limit().expect("raised") >= 256);

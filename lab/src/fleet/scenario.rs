@@ -4,8 +4,14 @@ use serde_json::Value;
 
 use crate::pod::{Pod, exit, restarted, running, terminated, waiting};
 
-/// The bearer token of all runs.
-pub const TOKEN: &str = "fleet-service-token";
+/// The token of the pods' service account.
+pub const TOKEN: &str = "fleet-service-account-token";
+
+/// The path of all runs in the service's API.
+pub(super) const RUNS: &str = "/v1/tasks/runs";
+
+/// Of so many pods, one fails.
+const FAILS_EVERY: usize = 5;
 
 /// The number of statuses of `main` in one pod's life. Each status is one change of the pod, and
 /// one transition to report.
@@ -34,20 +40,15 @@ impl Member {
         format!("00000000-0000-4000-8000-{:012}", self.nth)
     }
 
-    /// The run's id.
+    /// Whether the pod fails in the end. Its run must not be repeated.
     #[must_use]
-    pub fn run(&self) -> String {
-        format!("trn.fleet-{:05}", self.nth)
+    pub fn fails(&self) -> bool {
+        self.nth % FAILS_EVERY == FAILS_EVERY - 1
     }
 
-    /// The nonce, as the service issues one for each run that is checked out.
-    #[must_use]
-    pub fn nonce(&self) -> String {
-        format!("nonce-of-fleet-{:05}", self.nth)
-    }
-
-    /// The status of `main` at a step. `main` fails twice, is restarted, and then succeeds. No two
-    /// steps look alike.
+    /// The status of `main` at a step. No two steps look alike. In most pods, `main` fails twice, is
+    /// restarted, and then succeeds. In a pod that fails, it can't start for a long time, and then
+    /// it fails once.
     #[must_use]
     pub fn status(&self, step: usize) -> Value {
         let id = |start: usize| format!("{}-{start}", self.pod());
@@ -56,6 +57,18 @@ impl Member {
         let failed = |start: usize| exit(code, "Error", &id(start));
         let restarts =
             |count: i32, status: Value, start: usize| restarted(status, count, &failed(start));
+        if self.fails() {
+            return match step {
+                0 => waiting("PodInitializing"),
+                1 => waiting("ContainerCreating"),
+                2 => waiting("ErrImagePull"),
+                3 => waiting("ImagePullBackOff"),
+                4 => waiting("CreateContainerConfigError"),
+                5 => waiting("CreateContainerError"),
+                6 => running("2026-01-01T00:03:01Z"),
+                _ => terminated(code, "Error", &id(0)),
+            };
+        }
         match step {
             0 => waiting("ContainerCreating"),
             1 => running("2026-01-01T00:00:01Z"),
@@ -71,8 +84,9 @@ impl Member {
     /// The pod at a step.
     #[must_use]
     pub fn at(&self, step: usize) -> Value {
+        let policy = if self.fails() { "Never" } else { "OnFailure" };
         Pod::new(&self.pod(), &self.uid())
-            .policy("OnFailure")
+            .policy(policy)
             .showing(&self.status(step))
     }
 }
@@ -106,10 +120,12 @@ mod tests {
 
     #[test]
     fn no_two_steps_of_a_life_look_alike() {
-        let member = Member { nth: 7 };
-        let marks: BTreeSet<String> = (0..STEPS)
-            .filter_map(|step| mark(member.status(step).get("state")?))
-            .collect();
-        assert_eq!(marks.len(), STEPS, "{marks:?}");
+        for nth in [7, FAILS_EVERY - 1] {
+            let member = Member { nth };
+            let marks: BTreeSet<String> = (0..STEPS)
+                .filter_map(|step| mark(member.status(step).get("state")?))
+                .collect();
+            assert_eq!(marks.len(), STEPS, "{marks:?}");
+        }
     }
 }

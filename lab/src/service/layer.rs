@@ -1,168 +1,94 @@
-//! The layer around the service's router. A request passes the faults and the check against the
-//! contract, then the service answers it, and then the faults can change the answer.
+//! The layer in front of a service. A request passes the faults and the check against the contract,
+//! then the service behind the layer answers it, and then the faults can change the answer.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::convert::Infallible;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use bytes::Bytes;
 use futures_util::stream;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response, StatusCode, header};
+use http::{HeaderValue, Request, Response, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
-use jiff::Timestamp;
+use podbeat_server::api::LARGEST_BODY;
 use podbeat_server::api::head::{LONGEST_ID, Operation, bearer, is_json};
-use podbeat_server::api::{Api, LARGEST_BODY};
-use podbeat_server::runs::Run;
-use podbeat_server::service::{Clock, ProcessClock, Service};
-use podbeat_server::store::{self, Created, Facts, Limits as Most, NewRun, Role, Store};
-use podbeat_server::tokens;
-use podbeat_task_runs::model::Execution;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tower_service::Service as _;
 
 use super::received::{Bounds, Heartbeat, Received};
-use super::{Count, Limits, Options};
-use crate::Error;
+use super::{Count, Limits};
 use crate::contract::Contract;
 use crate::fault::{Faults, Place, RetryAfter, What};
 use crate::serve::{self, Body, CutOff, Handler, Outcome, json as json_answer, whole};
 
-/// The only tenant, and its only user.
-const TENANT: &str = "lab";
-const USER: &str = "lab-client";
-
 /// How long a request's body may take to arrive.
 const BODY: Duration = Duration::from_secs(30);
 
-/// The maximum number of violations in an answer, and of their characters: each repeats the wrong
-/// value, which can be a megabyte.
-const DETAILS: usize = 20;
-const LONGEST_DETAIL: usize = 500;
-
-/// Creates a run with this ID, unless it exists or the tenant has too many. Returns whether it
-/// exists now.
-pub(super) async fn create(
-    store: &dyn Store,
-    id: &str,
-    most: u64,
-    now: Timestamp,
-) -> Result<bool, store::Error> {
-    let limit = u32::try_from(Execution::DEFAULT_RETRY_LIMIT).unwrap_or(0);
-    let run = NewRun {
-        facts: Facts {
-            id: id.to_owned(),
-            tenant: TENANT.to_owned(),
-            created_by: USER.to_owned(),
-            name: Some(id.to_owned()),
-            created: now,
-            ..Facts::default()
-        },
-        run: Run::new(limit),
-        execution: None,
-        idempotency: None,
-        limits: Most {
-            live: most,
-            creates: u64::MAX,
-            since: now,
-        },
-    };
-    match store.create(run).await {
-        Ok(Created::New(_)) | Err(store::Error::Exists(_)) => Ok(true),
-        Ok(_) => Ok(false),
-        Err(error) => Err(error),
-    }
+/// The service behind the layer.
+pub(crate) trait Behind: Send + Sync + 'static {
+    /// Executes an operation.
+    fn act(&self, asked: &Asked) -> impl Future<Output = Outcome> + Send;
+    /// Answers any other request, or one whose body is too large.
+    fn ask(&self, head: &Parts, body: axum::body::Body) -> impl Future<Output = Outcome> + Send;
 }
 
-/// Creates the token of the layer's user, as a header. It takes the place of the tokens that the
-/// stand-in accepts, because the service does not accept tokens of any form.
-pub(super) async fn token(store: &dyn Store, now: Timestamp) -> Result<HeaderValue, Error> {
-    let created = tokens::create(TENANT, USER, Role::User, now, None)?;
-    store.add_token(created.token).await?;
-    let header = format!("Bearer {}", created.text.expose());
-    // The text is in base64.
-    Ok(HeaderValue::try_from(header).unwrap_or_else(|_| HeaderValue::from_static("")))
-}
-
-/// The layer, and the service in it.
-pub(super) struct Layer {
-    pub(super) service: Arc<Service>,
-    clock: Arc<ProcessClock>,
-    router: Router,
-    token: HeaderValue,
+/// The layer, and the service behind it.
+pub(crate) struct Layer<B> {
+    pub(crate) behind: B,
     contract: Contract,
     faults: Faults,
-    pub(super) started: Instant,
+    pub(crate) started: Instant,
     base_path: String,
     limits: Limits,
-    /// Whether the first heartbeat of an unknown run creates it.
-    adopts: bool,
-    /// Whether answers to heartbeats may have a new token.
-    renews: bool,
     state: Mutex<State>,
     pub(super) changes: watch::Sender<u64>,
 }
 
-pub(super) struct State {
-    /// The accepted tokens.
-    pub(super) tokens: BTreeSet<String>,
-    pub(super) received: Received<Heartbeat>,
+pub(crate) struct State {
+    pub(crate) received: Received<Heartbeat>,
     pub(super) counts: HashMap<String, Count>,
     in_flight: BTreeMap<String, usize>,
     pub(super) most_in_flight: usize,
     pub(super) clock_ahead: i64,
 }
 
-impl fmt::Debug for Layer {
+impl<B> fmt::Debug for Layer<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Layer").finish_non_exhaustive()
     }
 }
 
 /// A request with an operation.
-struct Asked {
-    head: Parts,
-    operation: Operation,
-    raw: Bytes,
+pub(crate) struct Asked {
+    pub(crate) head: Parts,
+    pub(crate) operation: Operation,
+    pub(crate) raw: Bytes,
     /// The body as JSON, if the operation has one. Null if it is not JSON.
-    body: Value,
+    pub(super) body: Value,
     /// Its violations of the contract.
-    violations: Vec<String>,
+    pub(super) violations: Vec<String>,
     at: Duration,
 }
 
-impl Layer {
-    pub(super) fn new(
-        service: Arc<Service>,
-        clock: Arc<ProcessClock>,
-        token: HeaderValue,
+impl<B: Behind> Layer<B> {
+    pub(crate) fn new(
+        behind: B,
         contract: Contract,
         faults: Faults,
-        options: Options,
+        base_path: &str,
+        limits: Limits,
     ) -> Self {
-        let api = Arc::new(Api::new(&options.base_path));
-        api.serve(Arc::clone(&service));
         Self {
-            service,
-            clock,
-            router: api.router(),
-            token,
+            behind,
             contract,
             faults,
             started: Instant::now(),
-            base_path: options.base_path,
-            limits: options.limits,
-            adopts: options.runs.is_none(),
-            renews: options.renew_tokens.is_some(),
+            base_path: base_path.to_owned(),
+            limits,
             state: Mutex::new(State {
-                tokens: options.tokens,
                 received: Received::default(),
                 counts: HashMap::new(),
                 in_flight: BTreeMap::new(),
@@ -173,76 +99,8 @@ impl Layer {
         }
     }
 
-    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn accepts(&self, token: &str) -> bool {
-        self.state().tokens.contains(token)
-    }
-
-    /// Sends a request to the service.
-    async fn ask(&self, head: &Parts, body: axum::body::Body) -> Response<Body> {
-        let mut head = head.clone();
-        if bearer(&head.headers).is_some_and(|token| self.accepts(token)) {
-            let token = self.token.clone();
-            head.headers.insert(header::AUTHORIZATION, token);
-        }
-        let mut router = self.router.clone();
-        let answered = router.call(Request::from_parts(head, body)).await;
-        let response = answered.unwrap_or_else(|never: Infallible| match never {});
-        response.map(|body| body.map_err(io::Error::other).boxed_unsync())
-    }
-
-    /// Executes a request.
-    async fn act(&self, asked: &Asked) -> Response<Body> {
-        let broken = self.broken(asked).await;
-        if !broken.is_empty() {
-            return violates(&broken);
-        }
-        let ask = || self.ask(&asked.head, asked.raw.clone().into());
-        let response = ask().await;
-        let Operation::Heartbeat(run) = &asked.operation else {
-            return response;
-        };
-        let is_unknown = response.status() == StatusCode::NOT_FOUND;
-        let response = match self.adopts && is_unknown && self.adopt(run).await {
-            true => ask().await,
-            false => response,
-        };
-        match response.status() {
-            // The service has a new token for every user, and not every client of the stand-in
-            // wants one.
-            StatusCode::OK if !self.renews => json_answer(200, &json!({})),
-            _ => response,
-        }
-    }
-
-    /// Creates the run of a heartbeat.
-    async fn adopt(&self, run: &str) -> bool {
-        let most = self.limits.runs.into();
-        let now = self.clock.now().wall;
-        let created = create(self.service.store(), run, most, now);
-        run.len() <= LONGEST_ID && created.await.is_ok_and(|exists| exists)
-    }
-
-    /// The violations of the contract for which the layer refuses a request. The service itself
-    /// refuses requests without a valid token and bodies that are not JSON.
-    async fn broken(&self, asked: &Asked) -> Vec<String> {
-        let headers = &asked.head.headers;
-        let is_json = !asked.body.is_null() && (asked.raw.is_empty() || is_json(headers));
-        let has_violations = is_json && !asked.violations.is_empty();
-        let Some(schema) = schema(&asked.operation).filter(|_| has_violations) else {
-            return Vec::new();
-        };
-        let token = bearer(headers).unwrap_or_default();
-        if !self.accepts(token) && self.service.caller(token).await.is_err() {
-            return Vec::new();
-        }
-        // podbeat sends no null, and only times in UTC; other clients may.
-        let mut body = asked.body.clone();
-        self.contract.omit_nulls(schema, &mut body);
-        self.contract.broken(schema, &body)
     }
 
     fn asked(&self, head: Parts, operation: Operation, raw: Bytes) -> Asked {
@@ -273,8 +131,8 @@ impl Layer {
         }
     }
 
-    /// Records a heartbeat with the status of its answer, if there was one.
-    fn record(&self, asked: Asked, status: Option<StatusCode>, accepted: bool) {
+    /// Records a heartbeat with its answer, if there was one.
+    fn record(&self, asked: Asked, answer: Option<&Response<Body>>, accepted: bool) {
         let Operation::Heartbeat(run_id) = asked.operation else {
             return;
         };
@@ -295,7 +153,8 @@ impl Layer {
             traceparent: header(header::HeaderName::from_static("traceparent")),
             run_id,
             body: asked.body,
-            status: status.map(|status| status.as_u16()),
+            status: answer.map(|answer| answer.status().as_u16()),
+            retry_after: answer.and_then(retry_after),
             accepted,
             violations: asked.violations,
         };
@@ -330,7 +189,7 @@ impl Layer {
         match &fault {
             Some(What::Status(..) | What::Redirect(_)) => {
                 let response = fault.as_ref().and_then(scripted).ok_or(CutOff)?;
-                self.record(asked, Some(response.status()), false);
+                self.record(asked, Some(&response), false);
                 return Ok(response);
             }
             Some(What::Lose | What::Refuse | What::Cut) => {
@@ -345,7 +204,13 @@ impl Layer {
             // The other faults affect the answer, or don't apply to this service.
             Some(_) | None => {}
         }
-        let response = self.act(&asked).await;
+        let response = match self.behind.act(&asked).await {
+            Ok(response) => response,
+            Err(cut_off) => {
+                self.record(asked, None, false);
+                return Err(cut_off);
+            }
+        };
         let status = response.status();
         let is_accepted = status.is_success();
         match &fault {
@@ -359,7 +224,7 @@ impl Layer {
             }
             _ => {}
         }
-        self.record(asked, Some(status), is_accepted);
+        self.record(asked, Some(&response), is_accepted);
         let garbled = fault.filter(|_| is_accepted);
         Ok(match garbled {
             Some(What::Garbage) => whole(status.as_u16(), "application/json", "<html>oops"),
@@ -373,8 +238,14 @@ impl Layer {
     }
 }
 
+/// The time in Retry-After, if it has seconds.
+fn retry_after(answer: &Response<Body>) -> Option<Duration> {
+    let value = answer.headers().get(header::RETRY_AFTER)?.to_str().ok()?;
+    value.parse().ok().map(Duration::from_secs)
+}
+
 /// The schema of the operation's body, if it has one.
-fn schema(operation: &Operation) -> Option<&'static str> {
+pub(super) fn schema(operation: &Operation) -> Option<&'static str> {
     match operation {
         Operation::Create => Some("CreateTaskRunRequest"),
         Operation::Heartbeat(_) => Some("HeartbeatTaskRunRequest"),
@@ -404,25 +275,14 @@ fn scripted(fault: &What) -> Option<Response<Body>> {
     }
 }
 
-/// The answer to a body that violates the contract.
-fn violates(violations: &[String]) -> Response<Body> {
-    let short = |detail: &String| detail.chars().take(LONGEST_DETAIL).collect::<String>();
-    let details: Vec<String> = violations.iter().take(DETAILS).map(short).collect();
-    let message = "the body violates the contract";
-    json_answer(
-        400,
-        &json!({"code": "BadRequest", "message": message, "details": details}),
-    )
-}
-
 /// Counts a heartbeat of a run while it is in progress.
-struct UnderWay {
-    layer: Arc<Layer>,
+struct UnderWay<B: Behind> {
+    layer: Arc<Layer<B>>,
     run_id: String,
 }
 
-impl UnderWay {
-    fn new(layer: &Arc<Layer>, run_id: &str) -> Self {
+impl<B: Behind> UnderWay<B> {
+    fn new(layer: &Arc<Layer<B>>, run_id: &str) -> Self {
         let mut state = layer.state();
         let count = state.in_flight.entry(run_id.to_owned()).or_default();
         *count += 1;
@@ -436,7 +296,7 @@ impl UnderWay {
     }
 }
 
-impl Drop for UnderWay {
+impl<B: Behind> Drop for UnderWay<B> {
     fn drop(&mut self) {
         let mut state = self.layer.state();
         if let Some(count) = state.in_flight.get_mut(&self.run_id) {
@@ -448,7 +308,7 @@ impl Drop for UnderWay {
     }
 }
 
-impl Handler for Layer {
+impl<B: Behind> Handler for Layer<B> {
     fn refuses(&self) -> bool {
         self.faults.refuses(&[Place::Heartbeat])
     }
@@ -471,13 +331,13 @@ impl Handler for Layer {
                 // The service says so.
                 let too_large = stream::iter([Err::<Bytes, _>(error)]);
                 let body = axum::body::Body::from_stream(too_large);
-                return Ok(self.ask(&head, body).await);
+                return self.behind.ask(&head, body).await;
             }
             Ok(Err(_)) | Err(_) => return Err(CutOff),
         };
         match operation {
             Some(operation) => self.answer(self.asked(head, operation, raw)).await,
-            None => Ok(self.ask(&head, raw.into()).await),
+            None => self.behind.ask(&head, raw.into()).await,
         }
     }
 }

@@ -1,8 +1,10 @@
-//! A stand-in for the task-run service: the real service, in a layer for tests and development. The
-//! layer has faults, tokens of any form, and a record of the received heartbeats with their contract
-//! violations. It refuses bodies that violate the contract, also where the service is tolerant.
+//! A stand-in for the task-run service: the real service, behind a layer for tests and development.
+//! The layer has faults, and a record of the received heartbeats with their contract violations. The
+//! service in it accepts tokens of any form, and refuses bodies that violate the contract, also where
+//! podbeat-server is tolerant. The fleet puts the layer in front of a podbeat-server process.
 
-mod layer;
+pub(crate) mod layer;
+mod local;
 mod received;
 
 use std::collections::BTreeSet;
@@ -23,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::layer::Layer;
+use self::local::Local;
 pub use self::received::Heartbeat;
 use crate::Error;
 use crate::contract::Contract;
@@ -173,7 +176,7 @@ pub struct Count {
 #[derive(Debug)]
 pub struct Service {
     url: String,
-    layer: Arc<Layer>,
+    layer: Arc<Layer<Local>>,
     _server: Server,
     /// The service's clock. It stops when dropped.
     _time: JoinSet<()>,
@@ -235,16 +238,18 @@ impl Service {
         let now = clock.now().wall;
         for run in options.runs.iter().flatten() {
             // The caller named them, so no limit applies.
-            layer::create(&*store, run, u64::MAX, now).await?;
+            local::create(&*store, run, u64::MAX, now).await?;
         }
-        let token = layer::token(&*store, now).await?;
+        let token = local::token(&*store, now).await?;
         let of_server = options.of_server(&url);
         let service = server::Service::start(store, keys, Arc::clone(&clock) as _, of_server);
         let service = Arc::new(service.await?);
         let mut time = JoinSet::new();
         let kept = Arc::clone(&service);
         time.spawn(async move { kept.keep_time().await });
-        let layer = Arc::new(Layer::new(service, clock, token, contract, faults, options));
+        let local = Local::new(service, clock, token, contract.clone(), &options);
+        let (base_path, limits) = (&options.base_path, options.limits);
+        let layer = Arc::new(Layer::new(local, contract, faults, base_path, limits));
         Ok(Self {
             url,
             _server: bound.serve(tls, Arc::clone(&layer)),
@@ -266,25 +271,12 @@ impl Service {
         self.layer.state().received.iter().cloned().collect()
     }
 
-    /// Removes and returns every kept heartbeat, in order. For callers that read thousands and keep
-    /// only what they need.
-    #[must_use]
-    pub fn take_heartbeats(&self) -> Vec<Heartbeat> {
-        self.layer.state().received.take()
-    }
-
-    /// The time since the start, which is the time base of heartbeats.
-    #[must_use]
-    pub fn elapsed(&self) -> Duration {
-        self.layer.started.elapsed()
-    }
-
     /// Issues a nonce for an attempt of a run, as the service does when it launches the attempt.
     ///
     /// # Errors
     /// There is no such run, or it does not accept the attempt.
     pub async fn issue_nonce(&self, run_id: &str, number: u32, nonce: &str) -> Result<(), Error> {
-        let service = &self.layer.service;
+        let service = &self.layer.behind.service;
         Ok(service.launched(run_id, number, nonce).await?)
     }
 
@@ -302,7 +294,13 @@ impl Service {
     /// # Errors
     /// The store can't be read.
     pub async fn status(&self, run_id: &str) -> Result<Option<&'static str>, Error> {
-        let run = self.layer.service.store().run(run_id.to_owned()).await?;
+        let run = self
+            .layer
+            .behind
+            .service
+            .store()
+            .run(run_id.to_owned())
+            .await?;
         Ok(run.map(|run| run.run.status().name()))
     }
 
@@ -360,7 +358,8 @@ impl Service {
 
     /// Accepts only these tokens from now on.
     pub fn set_tokens(&self, tokens: &[&str]) {
-        self.layer.state().tokens = tokens.iter().map(|token| (*token).to_owned()).collect();
+        let tokens = tokens.iter().map(|token| (*token).to_owned()).collect();
+        self.layer.behind.set_tokens(tokens);
     }
 
     /// Sets the `Date` of the answers this many seconds ahead, or behind if negative.

@@ -27,6 +27,8 @@ pub struct Heartbeat {
     pub traceparent: Option<String>,
     /// The HTTP status of the answer; `None` if there was no answer.
     pub status: Option<u16>,
+    /// The seconds in the answer's Retry-After.
+    pub retry_after: Option<Duration>,
     /// Whether the service accepted it.
     pub accepted: bool,
     /// Its contract violations.

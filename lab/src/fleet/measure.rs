@@ -1,8 +1,8 @@
-//! `podbeat-lab fleet`: a fleet with the stand-ins. The service is in this process, the Kubernetes
-//! API in a second one, and the agents in further ones.
+//! `podbeat-lab fleet`: a fleet with podbeat-server and a stand-in Kubernetes API. Each of them is a
+//! process, and the agents are in further ones. This process records the heartbeats.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde_json::json;
@@ -12,7 +12,7 @@ use super::agents::Plan;
 use super::figures::{Figures, Limit};
 use super::kubernetes::{Order, State, order};
 use super::process::{Usage, own_usage, raise_file_limit};
-use super::scenario::{LAST, Member};
+use super::scenario::LAST;
 use super::service::{FleetService, write_ca};
 use super::spread::{Spread, percentile};
 use super::workers::{Worker, Workers};
@@ -20,8 +20,10 @@ use crate::pki::Authority;
 use crate::{Error, io};
 
 /// The fleet's options.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
+    /// podbeat-server.
+    pub server: PathBuf,
     /// The number of agents.
     pub agents: usize,
     /// The time between two heartbeats of an agent.
@@ -39,6 +41,13 @@ pub struct Options {
 
 /// How long a step may take, in addition to its planned waits.
 const LIMIT: Duration = Duration::from_secs(120);
+
+/// At these steps podbeat-server is killed, while the pods change and heartbeats are under way. The
+/// last heartbeats come at the last step.
+const KILLED_AT: [usize; 2] = [5, LAST];
+
+/// How long podbeat-server stays down after it was killed.
+const DOWN: Duration = Duration::from_secs(5);
 
 /// The largest number of heartbeats in a second, divided by the average: at rest, and after an
 /// outage. After an outage most agents wait for the Retry-After, and some draw longer waits.
@@ -82,7 +91,9 @@ pub async fn run(
         humantime::format_duration(interval)
     ));
     let authority = Authority::new()?;
-    let mut service = FleetService::start(&authority, agents).await?;
+    let mut service =
+        FleetService::start(&authority, agents, &options.server, &dir.join("server")).await?;
+    say("podbeat-server has the runs");
     let ca_file = write_ca(&authority, dir)?;
     let service_account_dir = dir.join("serviceaccount");
     let mut kubernetes = Worker::start(program, &["fleet-kubernetes"], &BTreeMap::new())?;
@@ -106,7 +117,9 @@ pub async fn run(
     );
     let plan = Plan {
         settings,
-        agents: (0..agents).map(|nth| own_settings(nth, None)).collect(),
+        agents: (0..agents)
+            .map(|nth| service.settings_of(nth, None))
+            .collect(),
         start_over_ms: u64::try_from(options.start_over.as_millis()).unwrap_or(u64::MAX),
     };
     let begun = Instant::now();
@@ -179,27 +192,19 @@ pub async fn run(
     say("the service is back and has received every change");
 
     for nth in 5..=LAST {
-        step(&mut kubernetes, nth, interval / 2).await?;
+        let over = interval / 2;
+        if KILLED_AT.contains(&nth) {
+            let killed = service.kill(over / 2, DOWN);
+            tokio::try_join!(step(&mut kubernetes, nth, over), killed)?;
+            say("podbeat-server was killed and started again, while every pod changed");
+        } else {
+            step(&mut kubernetes, nth, over).await?;
+        }
         service.listen_for_step(nth, agents, LIMIT).await?;
     }
     end(&mut service, &mut workers, agents, &mut figures).await?;
     say("every run has ended");
     Ok(figures)
-}
-
-/// One agent's environment. Without a UID, it is the one that the stand-in gives the pod.
-#[must_use]
-pub fn own_settings(nth: usize, uid: Option<&str>) -> BTreeMap<String, String> {
-    let member = Member { nth };
-    BTreeMap::from(
-        [
-            ("TASK_RUN_ID", member.run()),
-            ("POD_NAME", member.pod()),
-            ("POD_UID", uid.map_or_else(|| member.uid(), str::to_owned)),
-            ("PODBEAT_NONCE", member.nonce()),
-        ]
-        .map(|(variable, value)| (variable.to_owned(), value)),
-    )
 }
 
 async fn step(kubernetes: &mut Worker, step: usize, over: Duration) -> Result<State, Error> {
@@ -227,12 +232,12 @@ async fn rest(
     let seconds = usize::try_from(window.as_secs()).unwrap_or(60).max(1);
     workers.count().await?;
     let asked = order(kubernetes, &Order::Tell).await?;
-    let (used, own) = (workers.usage()?, own_usage()?);
+    let (used, own, server) = (workers.usage()?, own_usage()?, service.server_usage()?);
     let from = service.elapsed();
     service.listen_until(from + window).await;
     let took = service.elapsed() - from;
     let mut count = workers.count().await?;
-    let (used_now, own_now) = (workers.usage()?, own_usage()?);
+    let (used_now, own_now, server_now) = (workers.usage()?, own_usage()?, service.server_usage()?);
     let asked_now = order(kubernetes, &Order::Tell).await?;
     let arrivals = service
         .ledger
@@ -285,9 +290,21 @@ async fn rest(
         Limit::None,
     );
     add(
-        "the stand-in service's CPU",
+        "podbeat-server's CPU",
+        busy(server_now, server),
+        "% of 1",
+        Limit::None,
+    );
+    add(
+        "the recording layer's CPU",
         busy(own_now, own),
         "% of 1",
+        Limit::None,
+    );
+    add(
+        "podbeat-server's memory at rest (RSS)",
+        server_now.rss_kib as f64 / 1024.0,
+        "MiB",
         Limit::None,
     );
     add(
@@ -325,10 +342,10 @@ pub fn after_outage(service: &FleetService, returned: &Spread, figures: &mut Fig
 }
 
 /// Checks the end of every fleet: no transition is lost, no state is invented, and each run has one
-/// last heartbeat.
+/// last heartbeat. podbeat-server knows the same, and is stopped.
 ///
 /// # Errors
-/// The last heartbeats, or the agents' ends, don't come.
+/// The last heartbeats, or the agents' ends, don't come, or podbeat-server can't be asked.
 pub async fn end(
     service: &mut FleetService,
     workers: &mut Workers,
@@ -369,6 +386,12 @@ pub async fn end(
         ledger.without_one_final(),
         0,
     );
+    figures.add(
+        "last heartbeats sent again after a request without an answer",
+        ledger.repeated() as f64,
+        "",
+        Limit::None,
+    );
     figures.exactly("heartbeats given up", count.dropped, 0);
     figures.exactly("heartbeats from unknown agents", ledger.strangers(), 0);
     figures.exactly(
@@ -377,7 +400,7 @@ pub async fn end(
         0,
     );
     figures.exactly("agents with exit code 0", count.ended_well, agents);
-    Ok(())
+    service.verify(figures).await
 }
 
 /// Measures how agents that start together drift apart: the busiest thirtieth of each interval.
