@@ -244,7 +244,7 @@ impl Content {
 }
 
 impl DataFile {
-    /// A copy for a measurement that changes it.
+    /// A copy for a measurement that changes it. Only one exists at a time.
     ///
     /// # Errors
     /// The file can't be copied.
@@ -284,12 +284,12 @@ fn bearer(token: &str) -> HeaderValue {
     HeaderValue::from_str(&format!("Bearer {token}")).unwrap_or(HeaderValue::from_static("Bearer"))
 }
 
-/// Removes a data file and its write-ahead log.
+/// Removes a data file, its write-ahead log and its lock.
 ///
 /// # Errors
 /// A file can't be removed.
 pub fn remove(path: &Path) -> Result<(), Error> {
-    for end in ["", "-wal", "-shm"] {
+    for end in ["", "-wal", "-shm", ".lock"] {
         let mut file = path.as_os_str().to_owned();
         file.push(end);
         match std::fs::remove_file(&file) {

@@ -120,7 +120,11 @@ impl Reader {
             // The token keeps the place and the order, and the page gets another size.
             seen.push(format!("{next}&pageSize={PAGE}"));
         }
-        Ok(seen.split_off(seen.len() / 2))
+        match seen.is_empty() {
+            // The list is too short for a walk.
+            true => Ok(vec![format!("?pageSize={PAGE}{query}")]),
+            false => Ok(seen.split_off(seen.len() / 2)),
+        }
     }
 
     /// The times of so many pages, in milliseconds.

@@ -96,6 +96,9 @@ pub struct Plan {
     pub pages: usize,
     /// The number of starts.
     pub starts: usize,
+    /// The heartbeats of each running run before memory is measured. The server keeps the newest
+    /// ones for its page, within bounds that the full form reaches.
+    pub beats: usize,
 }
 
 impl Plan {
@@ -110,6 +113,7 @@ impl Plan {
         running: 10_000,
         pages: 300,
         starts: 5,
+        beats: 15,
     };
 
     /// A shorter form for development.
@@ -123,6 +127,7 @@ impl Plan {
         running: 10_000,
         pages: 100,
         starts: 1,
+        beats: 1,
     };
 }
 
@@ -383,19 +388,21 @@ async fn handshakes(program: &Program, plan: &Plan, data: &DataFile) -> Result<V
 }
 
 async fn start(program: &Program, plan: &Plan, data: &DataFile) -> Result<Vec<Figure>, Error> {
+    let copy = data.copy()?;
     let mut starts = Vec::new();
     for _ in 1..plan.starts {
-        let server = program.start(&data.path, data).await?;
+        let server = program.start(&copy, data).await?;
         starts.push(server.took.as_secs_f64() * 1000.0);
         server.stop().await?;
     }
-    let server = program.start(&data.path, data).await?;
+    let server = program.start(&copy, data).await?;
     starts.push(server.took.as_secs_f64() * 1000.0);
     let content = listed_content(plan);
     let running = usize::try_from(content.running).unwrap_or(usize::MAX);
-    let few = beat(&server, data, content, 100).await?;
-    let many = beat(&server, data, content, running).await?;
+    let few = beat(&server, data, content, 100, plan.beats).await?;
+    let many = beat(&server, data, content, running, 1).await?;
     server.stop().await?;
+    data::remove(&copy)?;
     let live = format!("{running} live runs");
     Ok(vec![
         Figure::new(format!("start with {live}"), "ms", starts).with(Limit::Below(1000.0)),
@@ -413,22 +420,23 @@ async fn start(program: &Program, plan: &Plan, data: &DataFile) -> Result<Vec<Fi
     ])
 }
 
-/// Each running run sends two heartbeats, over so many connections. Returns the server's memory
+/// Each running run sends so many heartbeats, over so many connections. Returns the server's memory
 /// then, in MiB.
 async fn beat(
     server: &Started,
     data: &DataFile,
     content: Content,
     connections: usize,
+    beats: usize,
 ) -> Result<f64, Error> {
-    /// Far below what the server can do.
-    const RATE: f64 = 2_000.0;
+    /// Below what the server can do.
+    const RATE: f64 = 3_000.0;
     let connections = Connections::open(&server.target, connections).await?;
     let agents: Vec<Agent> = content
         .running()
         .map(|number| Agent::new(data, number))
         .collect::<Result<_, _>>()?;
-    let length = Duration::from_secs_f64(2.0 * agents.len() as f64 / RATE);
+    let length = Duration::from_secs_f64((beats * agents.len()) as f64 / RATE);
     let mut places = (0..agents.len()).cycle();
     let next = || {
         let place = places.next().unwrap_or_default();

@@ -315,7 +315,7 @@ async fn a_sorted_list_of_a_status_reads_few_others() {
     let counted = store.writer.write(|connection| {
         connection
             .execute_batch(
-                "INSERT INTO counts VALUES ('a', 'Completed', 10000), ('a', 'Failed', 9999)",
+                "INSERT INTO counts VALUES ('a', 'Completed', 999000), ('a', 'Failed', 4400)",
             )
             .map_err(failed("counting"))
     });
