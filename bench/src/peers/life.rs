@@ -264,6 +264,7 @@ mod tests {
             user_agent: None,
             traceparent: None,
             status: Some(200),
+            retry_after: None,
             accepted: true,
             violations: Vec::new(),
         }

@@ -174,7 +174,7 @@ impl Content {
         // One run a second, up to now.
         let age = Duration::from_secs(self.all() - number);
         let created = now.checked_sub(age).unwrap_or(now);
-        let is_of_first = number % 2 == 0;
+        let is_of_first = number.is_multiple_of(2);
         let tenant = match is_of_first {
             true => TENANTS[0],
             false => TENANTS

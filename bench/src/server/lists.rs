@@ -1,10 +1,9 @@
 //! How long pages of a long list take.
 
-use std::time::Instant;
-
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode};
 use serde_json::Value;
+use tokio::time::Instant;
 
 use super::client::{Client, call};
 use super::data::{ADMIN, DataFile, USER};

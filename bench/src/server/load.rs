@@ -1,10 +1,11 @@
 //! Load: requests at a fixed rate, or as many as the server answers.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::client::{Call, Client, Target};
 use crate::Error;
@@ -146,11 +147,8 @@ impl Connections {
                 wanted,
                 outcome: Arc::clone(&outcome),
             };
-            let taken = self
-                .0
-                .get(connection % self.0.len().max(1))
-                .map(|jobs| jobs.try_send(job));
-            if !matches!(taken, Some(Ok(()))) {
+            let jobs = self.0.get(connection % self.0.len().max(1));
+            if jobs.is_none_or(|jobs| jobs.try_send(job).is_err()) {
                 lock(&outcome).add(
                     due,
                     Err("its connection was closed or far too slow".to_owned()),

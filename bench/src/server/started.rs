@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::StatusCode;
 use podbeat_lab::pki::Authority;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+use tokio::time::Instant;
 
 use super::client::{Target, probe};
 use super::data::DataFile;
