@@ -143,7 +143,17 @@ impl World {
         let may_change = has_session && body.contains(&self.form);
         *request.body_mut() = Body::from(body);
         let answer = self.sent(request).await;
-        if !has_session {
+        // The fuzzer knows these texts, too, and writes them where they are shown, such as into a search.
+        let elsewhere = text.replace("token={user}", "");
+        let is_shown = |secret: &str| elsewhere.contains(secret) || elsewhere.contains("{user}");
+        for secret in [SECRET, USERS[0].2]
+            .into_iter()
+            .filter(|secret| !is_shown(secret))
+        {
+            assert!(!answer.text.contains(secret), "{secret}: {}", answer.text);
+            assert!(!format!("{:?}", answer.headers).contains(secret));
+        }
+        if !has_session && !text.contains("n4me") {
             assert!(!answer.text.contains("n4me-of-the-run"), "{}", answer.text);
             assert!(
                 ![404, 409].contains(&answer.status) || answer.text.is_empty(),
@@ -200,10 +210,7 @@ impl World {
                 "{status} {text}"
             );
         }
-        for secret in [SECRET, USERS[0].2, "<i id=evil>"] {
-            assert!(!text.contains(secret), "{secret}: {text}");
-            assert!(!format!("{:?}", answer.headers).contains(secret));
-        }
+        assert!(!text.contains("<i id=evil>"), "{text}");
         if let Some(to) = answer.headers.get(header::LOCATION) {
             let to = to.as_bytes();
             assert!(

@@ -81,9 +81,9 @@ impl World {
         }
     }
 
-    async fn play(&self, text: &str) {
+    async fn play(&self, asked: &str) {
         let filled = |text: &str| self.filled(text);
-        let Some((mut request, body)) = world::parsed(text, filled) else {
+        let Some((mut request, body)) = world::parsed(asked, filled) else {
             return;
         };
         let users = format!("Bearer {}", USERS[0].2);
@@ -108,11 +108,16 @@ impl World {
             "{status} {text}"
         );
         let tokens = USERS.map(|(_, _, text, _)| text);
-        for secret in tokens.iter().copied().chain([SECRET, &self.agent]) {
+        let secrets = tokens.into_iter().chain([SECRET, &self.agent]);
+        // The fuzzer knows these texts, too, and writes them where they are shown: into names.
+        for secret in secrets.filter(|secret| !asked.contains(secret)) {
             assert!(!text.contains(secret), "{secret}: {text}");
             assert!(!format!("{:?}", answer.headers).contains(secret));
         }
-        assert!(status < 400 || !text.contains(VALUE), "{text}");
+        assert!(
+            status < 400 || !text.contains(VALUE) || asked.contains(VALUE),
+            "{text}"
+        );
         assert!(
             text.len() <= (64 << 10) + 8 * length,
             "{} of {length} bytes",
