@@ -9,7 +9,7 @@ use podbeat_interface::finding::{Finding, Findings};
 use podbeat_interface::reader::Errors;
 use podbeat_interface::throttle::Chain;
 
-use crate::data;
+use crate::data::{self, known_keys};
 use crate::keys::Keys;
 use crate::settings::Config;
 use crate::store::{Inspection, Sqlite};
@@ -59,7 +59,8 @@ pub fn run(config: &Result<Config, Errors>, now: Timestamp) -> Findings {
     findings.push(space(&config.data));
     findings.push(tokens(inspection.as_ref()));
     let has_runs = inspection.as_ref().is_some_and(|found| found.runs > 0);
-    findings.push(key(&config.secrets_key_file, has_runs));
+    let known = known_keys(&config.data);
+    findings.push(key(&config.secrets_key_file, has_runs, &known));
     findings.push(own_certificate(config, now));
     findings.push(clock(inspection.as_ref(), now));
     Findings::new(findings)
@@ -88,6 +89,12 @@ fn unknown(config: &Config) -> Finding {
 
 fn store(path: &Path) -> (Finding, Option<Inspection>) {
     let shown = path.display();
+    let is_empty = std::fs::metadata(path).map_or(true, |found| found.len() == 0);
+    if is_empty && !known_keys(path).is_empty() {
+        let seen = format!("{shown} is empty or does not exist, but was used before");
+        let remedy = "Restore the data file from a backup. To begin without its runs and tokens, remove the lock file beside it.";
+        return (Finding::failed(STORE, seen, remedy), None);
+    }
     if !path.exists() {
         return match data::directory(path).is_dir() {
             true => {
@@ -152,12 +159,14 @@ fn tokens(inspection: Option<&Inspection>) -> Finding {
     }
 }
 
-fn key(path: &Path, has_runs: bool) -> Finding {
+fn key(path: &Path, has_runs: bool, known: &[String]) -> Finding {
     use std::os::unix::fs::PermissionsExt;
     let shown = path.display();
     let metadata = match std::fs::metadata(path) {
         Ok(metadata) => metadata,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound && !has_runs => {
+        Err(error)
+            if error.kind() == std::io::ErrorKind::NotFound && !has_runs && known.is_empty() =>
+        {
             return Finding::ok(
                 KEY,
                 format!("{shown} does not exist yet; the server creates it"),
@@ -174,6 +183,11 @@ fn key(path: &Path, has_runs: bool) -> Finding {
             let remedy =
                 "Correct the file. Each line is one key, as openssl rand -base64 32 prints it.";
             Finding::failed(KEY, Chain(&error).to_string(), remedy)
+        }
+        Ok(keys) if !known.is_empty() && !keys.ids().iter().any(|id| known.contains(id)) => {
+            let remedy = "Add the earlier key to the file. Without it, secrets of runs are unreadable, and agents need new tokens.";
+            let seen = format!("the data file was used with another key than those in {shown}");
+            Finding::failed(KEY, seen, remedy)
         }
         Ok(_) if metadata.permissions().mode() & 0o007 != 0 => Finding::warning(
             KEY,
@@ -336,6 +350,14 @@ mod tests {
             checked(&[("PODBEAT_SERVER_DATA", &nowhere)])[STORE].0,
             State::Failed
         );
+
+        // A server used this data file with another key, and then it became empty.
+        let used = dir.path().join("used.db");
+        std::fs::write(dir.path().join("used.db.lock"), "0123456789abcdef\n").expect("written");
+        Keys::load(&dir.path().join("used.db.key")).expect("keys");
+        let found = checked(&[("PODBEAT_SERVER_DATA", &used)]);
+        assert_eq!(found[STORE].0, State::Failed, "{}", found[STORE].1);
+        assert_eq!(found[KEY].0, State::Failed, "{}", found[KEY].1);
 
         let key = dir.path().join("key");
         std::fs::write(&key, "hunter2").expect("written");

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use podbeat_files::regular_file;
 use rustix::fs::statvfs;
 
 use crate::keys::Keys;
@@ -81,6 +82,24 @@ pub fn disk_free(path: &Path) -> Option<u64> {
     Some(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
+fn lock_beside(path: &Path) -> PathBuf {
+    let mut beside = path.as_os_str().to_owned();
+    beside.push(".lock");
+    beside.into()
+}
+
+fn ids(lock: &str) -> Vec<String> {
+    lock.lines().map(str::to_owned).collect()
+}
+
+/// The identifiers of the keys with which a data file was used, without its lock. Empty if it was
+/// not used, or if that can't be read.
+#[must_use]
+pub fn known_keys(path: &Path) -> Vec<String> {
+    let text = regular_file::read_text(&lock_beside(path), LARGEST);
+    ids(&text.unwrap_or_default())
+}
+
 /// An open data file. No other server uses it until this is dropped.
 #[derive(Debug)]
 pub struct Data {
@@ -100,9 +119,7 @@ impl Data {
     /// # Errors
     /// The file can't be used.
     pub async fn open_alone(path: &Path, waits: impl FnOnce()) -> Result<Self, Error> {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(".lock");
-        let beside = PathBuf::from(beside);
+        let beside = lock_beside(path);
         let failed = |source| Error::Lock {
             path: beside.clone(),
             source,
@@ -125,7 +142,7 @@ impl Data {
         let mut text = String::new();
         let read = (&mut lock).take(LARGEST).read_to_string(&mut text);
         read.map_err(failed)?;
-        let known_keys: Vec<String> = text.lines().map(str::to_owned).collect();
+        let known_keys = ids(&text);
         let is_empty = std::fs::metadata(path).map_or(true, |found| found.len() == 0);
         if is_empty && !known_keys.is_empty() {
             return Err(Error::Emptied {
