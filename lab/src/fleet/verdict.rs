@@ -172,18 +172,20 @@ pub(super) async fn check_data(
 /// Reports what the server's processes used and answered.
 pub(super) fn report(spent: &Spent, figures: &mut Figures) {
     let mut add = |name, value, unit, limit| figures.add(name, value, unit, limit);
-    add(
-        "kills of podbeat-server",
-        spent.kills as f64,
-        "",
-        Limit::None,
-    );
-    add(
-        "start after a kill until podbeat-server is ready, longest",
-        spent.restart_seconds,
-        "s",
-        Limit::None,
-    );
+    if spent.kills > 0 {
+        add(
+            "kills of podbeat-server",
+            spent.kills as f64,
+            "",
+            Limit::None,
+        );
+        add(
+            "start after a kill until podbeat-server is ready, longest",
+            spent.restart_seconds,
+            "s",
+            Limit::None,
+        );
+    }
     add(
         "podbeat-server's largest memory (RSS)",
         spent.rss_kib as f64 / 1024.0,
