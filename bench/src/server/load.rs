@@ -22,11 +22,23 @@ const EXACT: Duration = Duration::from_millis(2);
 /// The number of connections that are opened at the same time.
 const OPENING: usize = 32;
 
+/// A request to send.
+pub struct Due {
+    /// The place of its connection.
+    pub connection: usize,
+    /// The request.
+    pub call: Call,
+    /// Whether the answer waits for the disk.
+    pub is_durable: bool,
+}
+
 /// What became of requests.
 #[derive(Clone, Debug, Default)]
 pub struct Outcome {
     /// The time of each answered request, from when it was due, in milliseconds.
     pub milliseconds: Vec<f64>,
+    /// The times of those whose answers waited for the disk.
+    pub durable: Vec<f64>,
     /// The failures.
     pub failures: Vec<String>,
 }
@@ -34,7 +46,7 @@ pub struct Outcome {
 struct Job {
     due: Instant,
     call: Call,
-    wanted: StatusCode,
+    is_durable: bool,
     outcome: Arc<Mutex<Outcome>>,
 }
 
@@ -100,8 +112,14 @@ impl Connections {
             let (jobs, mut waiting) = mpsc::channel::<Job>(WAITING);
             tokio::spawn(async move {
                 while let Some(job) = waiting.recv().await {
-                    let result = send(&mut client, job.call, job.wanted).await;
-                    lock(&job.outcome).add(job.due, result);
+                    let result = send(&mut client, job.call, StatusCode::OK).await;
+                    let is_answered = result.is_ok();
+                    let mut outcome = lock(&job.outcome);
+                    outcome.add(job.due, result);
+                    if job.is_durable && is_answered {
+                        let last = outcome.milliseconds.last().copied();
+                        outcome.durable.extend(last);
+                    }
                 }
             });
             jobs
@@ -109,14 +127,13 @@ impl Connections {
         Ok(Self(clients.into_iter().map(serve).collect()))
     }
 
-    /// Sends requests at a fixed rate, whether or not the server keeps up. `next` makes a request:
-    /// the index of its connection, the request, and the status of its answer. A time counts from
-    /// when the request was due.
+    /// Sends requests at a fixed rate, whether or not the server keeps up. `next` makes a request,
+    /// whose answer must have the status 200. A time counts from when the request was due.
     pub async fn at_rate(
         &self,
         rate: f64,
         length: Duration,
-        mut next: impl FnMut() -> (usize, Call, StatusCode),
+        mut next: impl FnMut() -> Due,
     ) -> Outcome {
         let outcome: Arc<Mutex<Outcome>> = Arc::default();
         let begin = Instant::now();
@@ -127,7 +144,11 @@ impl Connections {
                 break;
             }
             let due = begin + after;
-            let (connection, call, wanted) = next();
+            let Due {
+                connection,
+                call,
+                is_durable,
+            } = next();
             loop {
                 let left = due.saturating_duration_since(Instant::now());
                 if left.is_zero() {
@@ -144,7 +165,7 @@ impl Connections {
             let job = Job {
                 due,
                 call,
-                wanted,
+                is_durable,
                 outcome: Arc::clone(&outcome),
             };
             let jobs = self.0.get(connection % self.0.len().max(1));

@@ -19,7 +19,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 use self::client::{Call, call};
 use self::data::{ADMIN, Content, DataFile, USER};
 use self::figures::{Figure, Limit};
-use self::load::Connections;
+use self::load::{Connections, Due};
 use self::started::{Program, Started};
 use crate::Error;
 use crate::peers::results::{percentile, spread};
@@ -238,7 +238,7 @@ impl<'data> Heartbeats<'data> {
     }
 
     /// The next one, for [`Connections::at_rate`].
-    fn next(&mut self) -> (usize, Call, StatusCode) {
+    fn next(&mut self) -> Due {
         self.sent += 1;
         let place = usize::try_from(self.sent).unwrap_or(0);
         let transition = match self.sent % TRANSITION_EVERY {
@@ -256,8 +256,11 @@ impl<'data> Heartbeats<'data> {
         };
         let agents = self.agents.len().max(1);
         let periodic = || self.agents.get(place % agents).map(Agent::periodic);
-        let call = transition.or_else(periodic).unwrap_or_default();
-        (place, call, StatusCode::OK)
+        Due {
+            connection: place,
+            is_durable: transition.is_some(),
+            call: transition.or_else(periodic).unwrap_or_default(),
+        }
     }
 }
 
@@ -286,7 +289,7 @@ async fn heartbeats(
     let connections = Connections::open(&server.target, plan.connections).await?;
     let mut heartbeats = Heartbeats::new(&data, content)?;
     let (mut best, mut at_target) = (0.0, Vec::new());
-    let (mut median, mut cpu) = (Vec::new(), Vec::new());
+    let (mut median, mut durable, mut cpu) = (Vec::new(), Vec::new(), Vec::new());
     for (place, rate) in plan.rates.iter().copied().map(f64::from).enumerate() {
         let mut slowest = Vec::new();
         for _ in 0..plan.rounds {
@@ -294,12 +297,14 @@ async fn heartbeats(
             let next = || heartbeats.next();
             let outcome = connections.at_rate(rate, plan.length, next).await;
             let used = server.sample()?.cpu.saturating_sub(before);
+            let of_transitions = percentile(&outcome.durable, 50);
             let times = outcome.times("heartbeats")?;
             let p99 = percentile(&times, 99).unwrap_or(f64::INFINITY);
             say(&format!("{rate} heartbeats a second: p99 {p99:.2} ms"));
             slowest.push(p99);
             if place == 0 {
                 median.extend(percentile(&times, 50));
+                durable.extend(of_transitions);
                 cpu.push(used.as_secs_f64() * 1e6 / times.len().max(1) as f64);
             }
         }
@@ -322,6 +327,7 @@ async fn heartbeats(
             .with(Limit::AtLeast(f64::from(target))),
         Figure::new(of_target("p99"), "ms", at_target).with(Limit::Below(HEARTBEAT_MS)),
         Figure::new(of_target("p50"), "ms", median),
+        Figure::new(of_target("p50 of first and last heartbeats"), "ms", durable),
         Figure::new("CPU of a heartbeat", "µs", cpu),
     ])
 }
@@ -440,8 +446,11 @@ async fn beat(
     let mut places = (0..agents.len()).cycle();
     let next = || {
         let place = places.next().unwrap_or_default();
-        let periodic = agents.get(place).map(Agent::periodic);
-        (place, periodic.unwrap_or_default(), StatusCode::OK)
+        Due {
+            connection: place,
+            call: agents.get(place).map(Agent::periodic).unwrap_or_default(),
+            is_durable: false,
+        }
     };
     let outcome = connections.at_rate(RATE, length, next).await;
     outcome.times("heartbeats")?;

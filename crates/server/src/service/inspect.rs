@@ -16,12 +16,12 @@ use crate::runs::Status;
 use crate::store::{Entry, StoredRun};
 
 /// The bounds of the kept heartbeats: enough of each run to see what it does. A heartbeat of the
-/// agent takes about 700 bytes with its overhead, so 950 runs have 50 heartbeats each. With these
+/// agent takes about 700 bytes with its overhead, so 700 runs have 50 heartbeats each. With these
 /// bounds, a server with 10,000 live runs has less than 100 MiB.
 const BOUNDS: Bounds = Bounds {
     of_run: 50,
-    all: 50_000,
-    bytes: 32 << 20,
+    all: 36_000,
+    bytes: 24 << 20,
 };
 
 /// The number of bytes that are kept of a heartbeat's body. The agent's have less than 4 KiB.
