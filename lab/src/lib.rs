@@ -18,6 +18,20 @@ mod serve;
 pub mod service;
 pub mod world;
 
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+/// Two addresses on loopback that were free a moment ago, for a program that listens on both. They
+/// stay the same when the program starts again.
+///
+/// # Errors
+/// There is no free port.
+pub fn free_addresses() -> Result<(SocketAddr, SocketAddr), Error> {
+    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io("looking for a port"));
+    let (one, other) = (listen()?, listen()?);
+    let address = |listener: &TcpListener| listener.local_addr().map_err(io("looking for a port"));
+    Ok((address(&one)?, address(&other)?))
+}
+
 /// Formats an error with all its causes on one line.
 pub use podbeat_interface::exit::with_causes as chain;
 

@@ -14,6 +14,7 @@ use std::io::{self, Write};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_interface::certificate;
 use podbeat_interface::exit::{Ending, with_causes};
 use podbeat_interface::finding::{Finding, Findings};
 use podbeat_interface::nonce::{self, NonceSource};
@@ -232,7 +233,7 @@ async fn settings_files(config: &Config, limit: Duration) -> (Finding, Option<Me
         };
         if left.is_negative() {
             Some(Finding::failed(FILES, seen("expired at"), remedy))
-        } else if left < tls::NEAR {
+        } else if left < certificate::NEAR {
             Some(Finding::warning(FILES, seen("expires soon, at"), remedy))
         } else {
             None

@@ -32,10 +32,6 @@ use podbeat_interface::finding::Finding;
 
 pub(super) const ID: &str = "service.tls";
 
-/// A certificate that expires within this time should have been renewed already. Certificates with
-/// a lifetime of 90 days are usually renewed after 60 days.
-pub(super) const NEAR: jiff::SignedDuration = jiff::SignedDuration::from_hours(14 * 24);
-
 /// The maximum number of a certificate's names to show.
 const NAMES: usize = 6;
 
@@ -270,7 +266,7 @@ fn accepted(version: &str, certificate: Option<&Certificate>, now: Timestamp) ->
         certificate.not_after,
         about(left)
     );
-    if left < NEAR {
+    if left < certificate::NEAR {
         return Finding::warning(
             ID,
             seen,

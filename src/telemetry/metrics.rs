@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use podbeat_heartbeat::saved::LastHeartbeat;
-use podbeat_interface::metrics::{Label, Metric, Samples, Type};
+use podbeat_interface::metrics::{self, Label, Metric, Samples, Type};
 use podbeat_interface::own_process;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
-use prometheus_client::registry::Registry;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::instruments::Panel;
 use super::readings::{self, Readings};
@@ -320,12 +319,7 @@ fn since_1970(at: Timestamp) -> f64 {
 
 /// Prints all metrics in the text format of OpenMetrics 1.0.
 pub(super) fn text(panel: &Arc<Panel>) -> Result<String, fmt::Error> {
-    // Create the registry for each scrape, so that it uses no memory between scrapes.
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Table(Arc::clone(panel))));
-    let mut text = String::new();
-    text::encode(&mut text, &registry)?;
-    Ok(text)
+    metrics::text(Table(Arc::clone(panel)))
 }
 
 #[derive(Debug)]

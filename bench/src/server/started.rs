@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::StatusCode;
+use podbeat_lab::free_addresses;
 use podbeat_lab::pki::Authority;
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use tokio::time::Instant;
@@ -149,12 +149,4 @@ async fn is_ready(target: &Target) -> bool {
     };
     let answer = client.send(probe("/readyz")).await;
     answer.is_ok_and(|(status, _)| status == StatusCode::OK)
-}
-
-/// Two addresses that were free a moment ago.
-fn free_addresses() -> Result<(SocketAddr, SocketAddr), Error> {
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io("looking for a port"));
-    let (one, other) = (listen()?, listen()?);
-    let address = |listener: &TcpListener| listener.local_addr().map_err(io("looking for a port"));
-    Ok((address(&one)?, address(&other)?))
 }

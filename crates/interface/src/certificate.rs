@@ -8,9 +8,13 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+/// A certificate that expires within this time should have been renewed already. Certificates with
+/// a lifetime of 90 days are usually renewed after 60 days.
+pub const NEAR: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// The maximum number of characters shown for one part of a name.
 const LONGEST: usize = 80;

@@ -5,11 +5,13 @@ use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::exemplar::Exemplar;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
 /// The type of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +132,19 @@ impl<R> Metric<R> {
 }
 
 type NoExemplar = Exemplar<[(&'static str, &'static str); 0], f64>;
+
+/// Prints a table of metrics in the text format of OpenMetrics 1.0.
+///
+/// # Errors
+/// The text can't be written.
+pub fn text(table: impl Collector) -> Result<String, fmt::Error> {
+    // Created for each scrape, so that it uses no memory between scrapes.
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(table));
+    let mut text = String::new();
+    text::encode(&mut text, &registry)?;
+    Ok(text)
+}
 
 /// The samples of one metric.
 #[derive(Debug)]

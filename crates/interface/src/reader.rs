@@ -155,6 +155,25 @@ impl<'read, E: Environment> Reader<'read, E> {
             .ok()
     }
 
+    /// Two settings of which one requires the other.
+    pub fn both_or_neither<T>(
+        &mut self,
+        one: &Setting<T>,
+        other: &Setting<T>,
+    ) -> (Option<T>, Option<T>) {
+        let values = (self.optional(one), self.optional(other));
+        let (missing, present) = match &values {
+            (Some(_), None) => (other, one),
+            (None, Some(_)) => (one, other),
+            (Some(_), Some(_)) | (None, None) => return values,
+        };
+        self.fault(
+            missing,
+            format!("missing; required with {}", present.row.variable),
+        );
+        values
+    }
+
     /// A setting with a default.
     pub fn get<T: Clone>(&mut self, setting: &Setting<T, T>) -> T {
         self.optional(setting)

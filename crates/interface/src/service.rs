@@ -115,20 +115,7 @@ impl<E: Environment> Reader<'_, E> {
 
     /// The certificate and the key for mutual TLS: both or neither.
     pub fn identity(&mut self) -> (Option<PathBuf>, Option<PathBuf>) {
-        let certificate = self.optional(&CLIENT_CERT_FILE);
-        let key = self.optional(&CLIENT_KEY_FILE);
-        match (&certificate, &key) {
-            (Some(_), None) => self.fault(
-                &CLIENT_KEY_FILE,
-                "missing; required with PODBEAT_CLIENT_CERT_FILE",
-            ),
-            (None, Some(_)) => self.fault(
-                &CLIENT_CERT_FILE,
-                "missing; required with PODBEAT_CLIENT_KEY_FILE",
-            ),
-            (Some(_), Some(_)) | (None, None) => {}
-        }
-        (certificate, key)
+        self.both_or_neither(&CLIENT_CERT_FILE, &CLIENT_KEY_FILE)
     }
 
     /// Where the bearer token comes from. `None` if no setting has it, or two settings conflict.

@@ -112,8 +112,8 @@ impl Row {
 /// page of its own.
 const LONGEST_ERROR: usize = 1024;
 
-/// An error with all its sources, outermost first, for a log line. The Display of each error contains only its own
-/// text.
+/// An error with all its sources, outermost first, for a log line. The Display of each error
+/// contains only its own text.
 #[derive(Debug)]
 pub struct Chain<'error>(pub &'error dyn Error);
 

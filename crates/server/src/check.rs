@@ -9,7 +9,7 @@ use podbeat_interface::finding::{Finding, Findings};
 use podbeat_interface::reader::Errors;
 use podbeat_interface::throttle::Chain;
 
-use crate::data::{self, known_keys};
+use crate::data;
 use crate::keys::Keys;
 use crate::settings::Config;
 use crate::store::{Inspection, Sqlite};
@@ -23,10 +23,6 @@ const TOKENS: &str = "store.tokens";
 const KEY: &str = "key";
 const CERTIFICATE: &str = "certificate";
 const CLOCK: &str = "clock";
-
-/// A certificate that expires within this time should have been renewed already. Certificates with
-/// a lifetime of 90 days are usually renewed after 60 days.
-const NEAR: SignedDuration = SignedDuration::from_hours(14 * 24);
 
 /// Less free space than this is a warning, in bytes.
 const LITTLE: u64 = 1 << 30;
@@ -54,12 +50,12 @@ pub fn run(config: &Result<Config, Errors>, now: Timestamp) -> Findings {
         Finding::ok(SETTINGS, "all settings are valid"),
         unknown(config),
     ];
-    let (store, inspection) = store(&config.data);
+    let known = data::known_keys(&config.data);
+    let (store, inspection) = store(&config.data, &known);
     findings.push(store);
     findings.push(space(&config.data));
     findings.push(tokens(inspection.as_ref()));
     let has_runs = inspection.as_ref().is_some_and(|found| found.runs > 0);
-    let known = known_keys(&config.data);
     findings.push(key(&config.secrets_key_file, has_runs, &known));
     findings.push(own_certificate(config, now));
     findings.push(clock(inspection.as_ref(), now));
@@ -87,12 +83,12 @@ fn unknown(config: &Config) -> Finding {
     }
 }
 
-fn store(path: &Path) -> (Finding, Option<Inspection>) {
+fn store(path: &Path, known: &[String]) -> (Finding, Option<Inspection>) {
     let shown = path.display();
-    let is_empty = std::fs::metadata(path).map_or(true, |found| found.len() == 0);
-    if is_empty && !known_keys(path).is_empty() {
+    if data::was_emptied(path, known) {
         let seen = format!("{shown} is empty or does not exist, but was used before");
-        let remedy = "Restore the data file from a backup. To begin without its runs and tokens, remove the lock file beside it.";
+        let remedy = "Restore the data file from a backup. To begin without its runs and tokens, \
+                      remove the lock file beside it.";
         return (Finding::failed(STORE, seen, remedy), None);
     }
     if !path.exists() {
@@ -184,8 +180,9 @@ fn key(path: &Path, has_runs: bool, known: &[String]) -> Finding {
                 "Correct the file. Each line is one key, as openssl rand -base64 32 prints it.";
             Finding::failed(KEY, Chain(&error).to_string(), remedy)
         }
-        Ok(keys) if !known.is_empty() && !keys.ids().iter().any(|id| known.contains(id)) => {
-            let remedy = "Add the earlier key to the file. Without it, secrets of runs are unreadable, and agents need new tokens.";
+        Ok(keys) if data::has_only_others(&keys.ids(), known) => {
+            let remedy = "Add the earlier key to the file. Without it, secrets of runs are \
+                          unreadable, and agents need new tokens.";
             let seen = format!("the data file was used with another key than those in {shown}");
             Finding::failed(KEY, seen, remedy)
         }
@@ -224,7 +221,7 @@ fn own_certificate(config: &Config, now: Timestamp) -> Finding {
     if found.not_before > now || left <= SignedDuration::ZERO {
         return Finding::failed(CERTIFICATE, seen, renew);
     }
-    match left < NEAR {
+    match left < certificate::NEAR {
         true => Finding::warning(CERTIFICATE, seen, renew),
         false => Finding::ok(CERTIFICATE, seen),
     }

@@ -100,6 +100,17 @@ pub fn known_keys(path: &Path) -> Vec<String> {
     ids(&text.unwrap_or_default())
 }
 
+/// Whether a data file is empty or missing, although it was used with these keys.
+pub(crate) fn was_emptied(path: &Path, known: &[String]) -> bool {
+    let is_empty = std::fs::metadata(path).map_or(true, |found| found.len() == 0);
+    is_empty && !known.is_empty()
+}
+
+/// Whether a data file was used with keys, but with none of these.
+pub(crate) fn has_only_others(ids: &[String], known: &[String]) -> bool {
+    !known.is_empty() && !ids.iter().any(|id| known.contains(id))
+}
+
 /// An open data file. No other server uses it until this is dropped.
 #[derive(Debug)]
 pub struct Data {
@@ -143,8 +154,7 @@ impl Data {
         let read = (&mut lock).take(LARGEST).read_to_string(&mut text);
         read.map_err(failed)?;
         let known_keys = ids(&text);
-        let is_empty = std::fs::metadata(path).map_or(true, |found| found.len() == 0);
-        if is_empty && !known_keys.is_empty() {
+        if was_emptied(path, &known_keys) {
             return Err(Error::Emptied {
                 path: path.to_owned(),
                 lock: beside,
@@ -173,7 +183,7 @@ impl Data {
     /// The file was used with other keys only, or the lock file can't be written.
     pub fn use_with(&mut self, keys: &Keys, path: &Path) -> Result<(), Error> {
         let ids = keys.ids();
-        if self.has_known_keys() && !ids.iter().any(|id| self.known_keys.contains(id)) {
+        if has_only_others(&ids, &self.known_keys) {
             return Err(Error::OtherKeys {
                 keys: path.to_owned(),
                 lock: self.lock_path.clone(),

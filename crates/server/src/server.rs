@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use podbeat_interface::exit::Ending;
 use podbeat_interface::messages::Seconds;
 use podbeat_interface::throttle::Chain;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::api::Api;
@@ -149,23 +149,15 @@ pub async fn run(
     }
     .emit();
     let timed = Arc::clone(&service);
-    let mut timer = Task(tokio::spawn(async move { timed.keep_time().await }));
+    let mut timer = JoinSet::new();
+    timer.spawn(async move { timed.keep_time().await });
     tokio::select! {
-        ended = &mut timer.0 => return Err(Error::Timer(ended.err())),
+        ended = timer.join_next() => return Err(Error::Timer(ended.and_then(Result::err))),
         () = &mut stopped => {}
     }
     stop(server, &api, &admin, Some(&service)).await;
     readings.close().await;
     Ok(())
-}
-
-/// A task that ends when its owner is dropped.
-struct Task(JoinHandle<()>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 async fn stop(server: Server, api: &Api, admin: &Admin, service: Option<&Service>) {

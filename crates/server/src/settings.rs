@@ -219,7 +219,8 @@ impl Config {
         let in_pod = read.is_set(&KUBERNETES_SERVICE_HOST);
         let listen = read.get(&LISTEN);
         let allow_http = read.get(&ALLOW_HTTP);
-        let identity = identity(read);
+        let (certificate, key) = read.both_or_neither(&CERT_FILE, &KEY_FILE);
+        let identity = certificate.zip(key);
         if identity.is_none() && !listen.ip().is_loopback() && !allow_http {
             let problem = "other hosts can reach this address, and without a certificate tokens are \
                            not encrypted: set PODBEAT_SERVER_CERT_FILE and \
@@ -276,18 +277,6 @@ pub fn data_file(flags: &Flags, environment: &impl Environment) -> Result<PathBu
     let mut read = Reader::new(&settings, flags, environment);
     let data = read.optional(&DATA).unwrap_or_else(|| DATA_FILE.into());
     read.done(data)
-}
-
-/// The certificate and its key: both or neither.
-fn identity(read: &mut Reader<'_, impl Environment>) -> Option<(PathBuf, PathBuf)> {
-    let certificate = read.optional(&CERT_FILE);
-    let key = read.optional(&KEY_FILE);
-    match (&certificate, &key) {
-        (Some(_), None) => read.fault(&KEY_FILE, "missing; required with PODBEAT_SERVER_CERT_FILE"),
-        (None, Some(_)) => read.fault(&CERT_FILE, "missing; required with PODBEAT_SERVER_KEY_FILE"),
-        (Some(_), Some(_)) | (None, None) => {}
-    }
-    certificate.zip(key)
 }
 
 fn key_beside(data: &Path) -> PathBuf {

@@ -1,7 +1,7 @@
 //! The real podbeat-server as a process, with a data file on disk. It can be killed and started
 //! again.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use super::metrics::{Metrics, Requests};
 use super::process::{Usage, peak_rss_kib, usage};
 use super::upstream::get;
 use crate::pki::Authority;
-use crate::{Error, io};
+use crate::{Error, free_addresses, io};
 
 /// How long the server may take to start or to stop.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -232,12 +232,4 @@ impl Server {
         self.spent.cpu_seconds += usage.cpu_seconds;
         Ok(())
     }
-}
-
-/// Two addresses that were free a moment ago. They stay the same when the server starts again.
-fn free_addresses() -> Result<(SocketAddr, SocketAddr), Error> {
-    let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(io("looking for a port"));
-    let (one, other) = (listen()?, listen()?);
-    let address = |listener: &TcpListener| listener.local_addr().map_err(io("looking for a port"));
-    Ok((address(&one)?, address(&other)?))
 }

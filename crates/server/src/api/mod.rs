@@ -130,11 +130,11 @@ impl Api {
 
     async fn answer(
         &self,
-        operation: Result<Operation, Failure>,
+        operation: &Operation,
         head: &Parts,
+        parent: Option<TraceParent>,
         body: Body,
     ) -> Result<Response<Body>, Failure> {
-        let operation = operation?;
         request::accepts_json(&head.headers)?;
         let starting = Problem::unavailable("the service is starting");
         let service = self.service.get().ok_or(starting)?;
@@ -143,8 +143,8 @@ impl Api {
         let body = tokio::time::timeout(BODY, to_bytes(body, LARGEST_BODY)).await;
         let body = body.map_err(|_| Failure::slow())?;
         let body = body.map_err(|error| Failure::of_body(&error))?;
-        let answer =
-            tokio::time::timeout(ANSWER, operate(service, &caller, &operation, head, &body));
+        let answer = operate(service, &caller, operation, head, parent, &body);
+        let answer = tokio::time::timeout(ANSWER, answer);
         let timeout = Problem::unavailable("the request took too long");
         answer.await.unwrap_or(Err(timeout.into()))
     }
@@ -153,23 +153,24 @@ impl Api {
 async fn handle(State(api): State<Arc<Api>>, request: Request<Body>) -> Response<Body> {
     let begun = Instant::now();
     let (head, body) = request.into_parts();
+    let parent = parent(&head.headers);
     let operation = request::operation(&api.base_path, &head.method, head.uri.path());
-    let name = operation.as_ref().map_or(head::NONE, Operation::name);
-    let run = operation.as_ref().ok().and_then(Operation::run);
-    let run = run.map(str::to_owned);
-    let response = match api.answer(operation, &head, body).await {
-        Ok(response) => response,
-        Err(failure) => failure.response(),
+    let answer = match &operation {
+        Ok(operation) => api.answer(operation, &head, parent, body).await,
+        Err(failure) => Err(failure.clone()),
     };
+    let response = answer.unwrap_or_else(Failure::response);
+    let operation = operation.ok();
+    let name = operation.as_ref().map_or(head::NONE, Operation::name);
     let (status, took) = (response.status().as_u16(), begun.elapsed());
     if let Some(observer) = &api.observer {
         observer.answered(&Answered {
             operation: name,
-            run: run.as_deref(),
+            run: operation.as_ref().and_then(Operation::run),
             method: head.method.as_str(),
             status,
             took,
-            parent: parent(&head.headers),
+            parent,
         });
     }
     debug!(
@@ -187,6 +188,7 @@ async fn operate(
     caller: &Caller,
     operation: &Operation,
     head: &Parts,
+    parent: Option<TraceParent>,
     body: &[u8],
 ) -> Result<Response<Body>, Failure> {
     match operation {
@@ -199,7 +201,7 @@ async fn operate(
         Operation::Get(id) => answered(StatusCode::OK, &service.get(caller, id).await?),
         Operation::Heartbeat(id) => {
             let beat = request::heartbeat(&head.headers, body)?;
-            let trace = parent(&head.headers).map(|parent| parent.trace_id.to_string());
+            let trace = parent.map(|parent| parent.trace_id.to_string());
             let answer = service.heartbeat(caller, id, beat, trace.clone()).await;
             service.keep(id, body, trace, &answer);
             answered(StatusCode::OK, &answer?)

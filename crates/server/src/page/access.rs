@@ -109,7 +109,7 @@ impl Session {
         }
     }
 
-    /// The session of a request. `None` if it has none that is valid now.
+    /// The valid session of a request, if there is one.
     ///
     /// # Errors
     /// The store fails.

@@ -17,7 +17,7 @@ const SECRET: &str = "nonce";
 /// What is shown instead of a secret.
 const REDACTED: &str = "\"[redacted]\"";
 
-/// A part of a JSON text. A text that is no JSON has such parts, too.
+/// A part of a JSON text. Text that is not JSON also has such parts.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Token<'text> {
     Open(char),

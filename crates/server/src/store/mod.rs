@@ -15,7 +15,7 @@ use jiff::Timestamp;
 
 pub use list::{COUNTED, Cursor, Filter, Key, Listed, Page, Place, Query, Viewer};
 pub use memory::Memory;
-pub use observed::{Kind, OPERATIONS, Observed, Observer};
+pub use observed::{Kind, Observed, Observer};
 pub use sqlite::{Inspection, Sqlite};
 
 use crate::runs::{Run, Status};

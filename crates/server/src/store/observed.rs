@@ -26,16 +26,6 @@ pub enum Kind {
 impl Kind {
     /// The number of kinds.
     pub const COUNT: usize = 3;
-
-    /// The kind of an operation, one of [`OPERATIONS`].
-    #[must_use]
-    pub fn of(operation: &str) -> Self {
-        match operation {
-            "create" | "change" | "seen" | "add_token" | "revoke" => Self::Write,
-            "forget" | "check" => Self::Maintain,
-            _ => Self::Read,
-        }
-    }
 }
 
 /// Learns about the operations of a store.
@@ -48,7 +38,7 @@ pub trait Observer: Send + Sync + 'static {
 
     /// An operation ended after this time. `failure` is why the store could not do its work; a
     /// refusal such as [`Error::Exists`] is no failure.
-    fn ended(&self, operation: &'static str, took: Duration, failure: Option<&Error>);
+    fn ended(&self, operation: &'static str, kind: Kind, took: Duration, failure: Option<&Error>);
 }
 
 /// A store whose operations are observed.
@@ -73,6 +63,7 @@ impl<O: Observer> Observed<O> {
     fn observe<'a, T: Send + 'a>(
         &'a self,
         operation: &'static str,
+        kind: Kind,
         work: Future<'a, T>,
     ) -> Future<'a, T> {
         let begun = Instant::now();
@@ -84,7 +75,8 @@ impl<O: Observer> Observed<O> {
                 .as_ref()
                 .err()
                 .filter(|error| !matches!(error, Error::Exists(_) | Error::Stale(_)));
-            self.observer.ended(operation, begun.elapsed(), failure);
+            let took = begun.elapsed();
+            self.observer.ended(operation, kind, took, failure);
             result
         })
     }
@@ -108,36 +100,34 @@ impl<O: Observer> Drop for Going<'_, O> {
 
 /// Passes each operation on.
 macro_rules! operations {
-    ($($name:ident($($argument:ident: $type:ty),*) -> $result:ty;)+) => {
+    ($($kind:ident $name:ident($($argument:ident: $type:ty),*) -> $result:ty;)+) => {
         impl<O: Observer> Store for Observed<O> {
             $(
                 fn $name(&self, $($argument: $type),*) -> Future<'_, $result> {
-                    self.observe(stringify!($name), self.store.$name($($argument),*))
+                    let work = self.store.$name($($argument),*);
+                    self.observe(stringify!($name), Kind::$kind, work)
                 }
             )+
         }
-
-        /// The names of all operations.
-        pub const OPERATIONS: &[&str] = &[$(stringify!($name)),+];
     };
 }
 
 operations! {
-    create(run: NewRun) -> Created;
-    change(change: Change) -> ();
-    seen(runs: Vec<(u64, Timestamp)>) -> ();
-    run(id: String) -> Option<StoredRun>;
-    live() -> Vec<StoredRun>;
-    execution(number: u64) -> Option<Execution>;
-    list(query: Query) -> Page;
-    counts() -> Vec<(Status, u64)>;
-    timeline(number: u64) -> Vec<Entry>;
-    forget(ended_before: Timestamp, most: u64, batch: u32) -> Vec<String>;
-    add_token(token: Token) -> ();
-    token(hash: [u8; 32]) -> Option<Token>;
-    tokens() -> Vec<Token>;
-    revoke(id: String, at: Timestamp) -> bool;
-    check() -> ();
+    Write create(run: NewRun) -> Created;
+    Write change(change: Change) -> ();
+    Write seen(runs: Vec<(u64, Timestamp)>) -> ();
+    Read run(id: String) -> Option<StoredRun>;
+    Read live() -> Vec<StoredRun>;
+    Read execution(number: u64) -> Option<Execution>;
+    Read list(query: Query) -> Page;
+    Read counts() -> Vec<(Status, u64)>;
+    Read timeline(number: u64) -> Vec<Entry>;
+    Maintain forget(ended_before: Timestamp, most: u64, batch: u32) -> Vec<String>;
+    Write add_token(token: Token) -> ();
+    Read token(hash: [u8; 32]) -> Option<Token>;
+    Read tokens() -> Vec<Token>;
+    Write revoke(id: String, at: Timestamp) -> bool;
+    Maintain check() -> ();
 }
 
 #[cfg(test)]
@@ -165,8 +155,8 @@ mod tests {
             self.add("left".to_owned());
         }
 
-        fn ended(&self, operation: &'static str, _: Duration, failure: Option<&Error>) {
-            self.add(format!("{operation} {}", failure.is_some()));
+        fn ended(&self, operation: &'static str, kind: Kind, _: Duration, failure: Option<&Error>) {
+            self.add(format!("{operation} {kind:?} {}", failure.is_some()));
         }
     }
 
@@ -195,7 +185,7 @@ mod tests {
         let seen = log.0.lock().expect("not poisoned").join(", ");
         assert_eq!(
             seen,
-            "begun, check false, left, begun, change false, left, begun, left"
+            "begun, check Maintain false, left, begun, change Write false, left, begun, left"
         );
     }
 }

@@ -4,11 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use podbeat_interface::metrics::{Label, Metric, Samples, Type};
+use podbeat_interface::metrics::{self, Label, Metric, Samples, Type};
 use podbeat_interface::own_process;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text};
-use prometheus_client::registry::Registry;
+use prometheus_client::encoding::DescriptorEncoder;
 
 use super::readings::{Readings, STATUSES};
 use crate::api::head;
@@ -227,11 +226,7 @@ pub const METRICS: &[Metric<Read>] = &[
 /// # Errors
 /// The text can't be written.
 pub fn text(reading: Reading) -> Result<String, fmt::Error> {
-    let mut registry = Registry::default();
-    registry.register_collector(Box::new(Table(reading)));
-    let mut text = String::new();
-    text::encode(&mut text, &registry)?;
-    Ok(text)
+    metrics::text(Table(reading))
 }
 
 #[derive(Debug)]

@@ -140,9 +140,9 @@ impl store::Observer for Readings {
         self.store_operations.fetch_sub(1, Ordering::Relaxed);
     }
 
-    fn ended(&self, operation: &'static str, took: Duration, failure: Option<&Error>) {
+    fn ended(&self, operation: &'static str, kind: Kind, took: Duration, failure: Option<&Error>) {
         self.store_durations.observe(took.as_secs_f64());
-        let Some(outages) = self.store_outages.get(Kind::of(operation) as usize) else {
+        let Some(outages) = self.store_outages.get(kind as usize) else {
             return;
         };
         match failure {
@@ -213,10 +213,15 @@ mod tests {
                 source: Box::new(std::io::Error::other("disk full")),
             };
             for _ in 0..3 {
-                readings.ended("change", Duration::ZERO, Some(&error()));
+                readings.ended("change", Kind::Write, Duration::ZERO, Some(&error()));
             }
-            for other in ["run", "check", "change", "change"] {
-                readings.ended(other, Duration::ZERO, None);
+            for (other, kind) in [
+                ("run", Kind::Read),
+                ("check", Kind::Maintain),
+                ("change", Kind::Write),
+                ("change", Kind::Write),
+            ] {
+                readings.ended(other, kind, Duration::ZERO, None);
                 assert_eq!(
                     lines.lock().expect("not poisoned").len() == 3,
                     other == "change"
