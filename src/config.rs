@@ -26,7 +26,7 @@ use podbeat_kubernetes::access::Access;
 use podbeat_task_runs::credentials::Source;
 use podbeat_task_runs::trace::{self, TraceParent};
 
-use crate::indexed;
+use podbeat_interface::indexed;
 
 /// Every setting of `podbeat exec`. The names are the agent's, the container is the command's own.
 pub static EXEC_SETTINGS: &[Row] = &[

@@ -10,7 +10,6 @@ pub mod check;
 pub mod cli;
 pub mod config;
 pub mod exec;
-pub mod indexed;
 pub mod journal;
 pub mod reap;
 pub mod telemetry;

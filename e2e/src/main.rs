@@ -39,7 +39,7 @@ async fn main() -> ExitCode {
         return ExitCode::from(64);
     };
     // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
-    or_interrupted(all(podbeat, laptop, &chosen), say).await
+    or_interrupted(Box::pin(all(podbeat, laptop, &chosen)), say).await
 }
 
 async fn all(podbeat: PathBuf, laptop: PathBuf, chosen: &[String]) -> ExitCode {

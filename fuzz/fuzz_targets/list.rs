@@ -17,7 +17,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use libfuzzer_sys::fuzz_target;
 use podbeat_server::keys::Keys;
-use podbeat_server::runs::{Event, Moment, Rules, Run};
+use podbeat_runs::{Event, Moment, Rules, Run};
 use podbeat_server::store::{Change, Created, Facts, Limits, Memory, NewRun, Sqlite, Store};
 use serde_json::Value;
 
@@ -89,7 +89,7 @@ async fn with_runs(store: Arc<dyn Store>) -> Router {
             heartbeat_timeout: Duration::from_secs(600),
             evidence_wait: Duration::from_secs(60),
             retry_wait: Duration::from_secs(600),
-            watches_pods: false,
+            ..Rules::DEFAULT
         };
         next.apply(
             &event,

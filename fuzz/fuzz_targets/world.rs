@@ -9,7 +9,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, heade
 use jiff::Timestamp;
 use podbeat_server::api::Api;
 use podbeat_server::keys::Keys;
-use podbeat_server::runs::{Moment, Rules};
+use podbeat_runs::{Moment, Rules};
 use podbeat_server::service::{Clock, Options, Service};
 use podbeat_server::store::{Role, Store, Token};
 use podbeat_server::tokens;
@@ -68,7 +68,7 @@ pub async fn service(store: Arc<dyn Store>, keys: Keys) -> Service {
             heartbeat_timeout: Duration::from_secs(600),
             evidence_wait: Duration::from_secs(60),
             retry_wait: Duration::from_secs(600),
-            watches_pods: false,
+            ..Rules::DEFAULT
         },
         url: "https://h".to_owned(),
         token_lifetime: Duration::from_secs(3600),
@@ -76,6 +76,7 @@ pub async fn service(store: Arc<dyn Store>, keys: Keys) -> Service {
         creates_per_minute: 100,
         retention: Duration::from_secs(3600),
         retained_runs: 100,
+        launch: None,
     };
     let service = Service::start(store, keys, Arc::new(Still), options).await;
     service.expect("a service")

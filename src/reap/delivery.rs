@@ -9,7 +9,7 @@ use podbeat_task_runs::model::TaskRunStatus;
 
 use super::error::Error;
 use super::outcome::{Case, Outcome, Said};
-use super::verdict::{Missing, OwnWord, waits};
+use podbeat_reap::{Missing, OwnWord, waits};
 
 /// The service, and what a heartbeat for it may still lack.
 pub(super) struct Delivery {

@@ -8,8 +8,8 @@ use podbeat_heartbeat::saved::{Contents, LastHeartbeat};
 
 use super::error::Error;
 use super::outcome::{Case, Outcome};
-use super::verdict::{Missing, OwnWord};
 use crate::journal;
+use podbeat_reap::{Missing, OwnWord};
 
 /// Reads a journal.
 pub(super) fn read(path: &Path) -> Result<Contents, Error> {

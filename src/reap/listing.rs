@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use podbeat_kubernetes::listed::{Pods, Where};
 
 use super::error::Error;
-use super::verdict::{Chosen, Docket, Names, Rules, TooMany};
+use podbeat_reap::{Chosen, Docket, Names, Rules, TooMany};
 
 /// The verdicts on one pod by its name, on the pods of a label selector, or on all pods.
 pub(super) async fn docket(

@@ -8,7 +8,6 @@ mod journal;
 mod listing;
 mod outcome;
 mod output;
-mod verdict;
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -24,8 +23,8 @@ use self::delivery::Delivery;
 use self::error::Error;
 use self::outcome::{Case, Outcome};
 use self::output::Output;
-use self::verdict::{Missing, Rules, Verdict};
 use crate::config::ReapConfig;
+use podbeat_reap::{Missing, Rules, Verdict};
 
 /// One call of `podbeat reap`.
 #[derive(Clone, Debug, PartialEq, Eq)]

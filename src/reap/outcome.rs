@@ -5,7 +5,7 @@ use std::fmt;
 use podbeat_kubernetes::retries::COMPLETION_INDEX;
 use serde::Serialize;
 
-use super::verdict::{Missing, Verdict};
+use podbeat_reap::{Missing, Verdict};
 
 /// The outcome for one pod.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]

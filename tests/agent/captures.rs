@@ -193,7 +193,8 @@ async fn every_stream_is_reported_as_in_its_snapshot() {
     );
     // Eight at a time: thirty agents and their stand-ins in one thread starve each other on a busy
     // machine.
-    let lives = streams.map(|name| async move { (name, replay(name, Report::Task).await) });
+    let lives =
+        streams.map(|name| async move { (name, Box::pin(replay(name, Report::Task)).await) });
     let mut lives = stream::iter(lives).buffered(8);
     while let Some((name, heartbeats)) = lives.next().await {
         insta::assert_snapshot!(name, story(&heartbeats));
@@ -203,7 +204,8 @@ async fn every_stream_is_reported_as_in_its_snapshot() {
 #[tokio::test]
 async fn with_report_all_init_containers_and_other_sidecars_are_reported() {
     let streams = ["m-sidecrash", "a-complete", "e2e/failed-init"];
-    let lives = streams.map(|name| async move { (name, replay(name, Report::All).await) });
+    let lives =
+        streams.map(|name| async move { (name, Box::pin(replay(name, Report::All)).await) });
     for (name, heartbeats) in futures_util::future::join_all(lives).await {
         insta::assert_snapshot!(format!("{name}-all"), story(&heartbeats));
     }
@@ -222,7 +224,7 @@ async fn every_stream_that_ends_by_itself_ends_with_its_exit_code() {
         ("m-sidecrash", 0, "Completed"),
     ];
     let lives = streams.map(|(name, exit_code, reason)| async move {
-        let heartbeats = replay(name, Report::Task).await;
+        let heartbeats = Box::pin(replay(name, Report::Task)).await;
         let (_, members) = last(&heartbeats).state("main").expect("main's state");
         assert_eq!(
             last(&heartbeats).exit_code("main"),
@@ -256,7 +258,7 @@ async fn an_end_that_appears_late_is_reported_if_podbeat_still_runs() {
         ),
     ];
     let lives = streams.map(|(name, expected)| async move {
-        let heartbeats = told_of(name, &load(name), Report::Task).await;
+        let heartbeats = Box::pin(told_of(name, &load(name), Report::Task)).await;
         let statuses = last(&heartbeats).body["containerStatus"].clone();
         let ends: serde_json::Map<String, Value> = statuses
             .as_array()

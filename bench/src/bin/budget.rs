@@ -38,7 +38,7 @@ async fn main() -> ExitCode {
     };
     // Ctrl-C and SIGTERM drop the work, which ends everything that it started.
     let work = async {
-        run(given).await.unwrap_or_else(|error| {
+        Box::pin(run(given)).await.unwrap_or_else(|error| {
             say(&format!("measurement failed: {}", chain(&error)));
             ExitCode::FAILURE
         })
@@ -76,7 +76,7 @@ async fn run(given: Given) -> Result<ExitCode, Error> {
         image: given.image.unwrap_or_default(),
         arguments: given.planted.into_iter().collect(),
     };
-    let measured = budget::measure(&subject, &given.options, say).await?;
+    let measured = Box::pin(budget::measure(&subject, &given.options, say)).await?;
     say("");
     say(budget::table(&budgets, &measured).trim_end());
     if given.record {

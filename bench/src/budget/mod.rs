@@ -223,7 +223,7 @@ pub async fn measure(
         tell(&format!("{}: {}", way.budgets.join(", "), way.doing));
         let figures = match way.budgets {
             budgets if budgets == SIZES.budgets => sizes::measure(subject)?,
-            budgets if budgets == MEMORY.budgets => memory::measure(subject).await?,
+            budgets if budgets == MEMORY.budgets => Box::pin(memory::measure(subject)).await?,
             budgets if budgets == CROWD.budgets => memory::crowd(subject).await?,
             budgets if budgets == WAKING.budgets => waking::measure(subject).await?,
             budgets if budgets == VALGRIND.budgets => {

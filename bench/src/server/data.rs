@@ -8,8 +8,8 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use http::HeaderValue;
 use jiff::Timestamp;
+use podbeat_runs::{Event, Heartbeat, Moment, Pod, Rules, Run};
 use podbeat_server::keys::Keys;
-use podbeat_server::runs::{Event, Heartbeat, Moment, Pod, Rules, Run};
 use podbeat_server::store::{
     Created, Execution, Facts, Limits, NewRun, Role, Sqlite, Store, Token,
 };
@@ -216,7 +216,7 @@ impl Content {
             heartbeat_timeout: Duration::from_secs(600),
             evidence_wait: Duration::from_secs(60),
             retry_wait: Duration::from_secs(900),
-            watches_pods: false,
+            ..Rules::DEFAULT
         };
         let at = Moment {
             wall: created,

@@ -10,6 +10,7 @@ pub mod command_line;
 pub mod environment;
 pub mod exit;
 pub mod finding;
+pub mod indexed;
 pub mod log;
 pub mod messages;
 pub mod metrics;

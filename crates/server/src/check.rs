@@ -261,8 +261,8 @@ mod tests {
     use podbeat_lab::pki::Authority;
 
     use super::*;
-    use crate::runs::Run;
     use crate::store::{Facts, Limits, NewRun, Store};
+    use podbeat_runs::Run;
 
     const NOW: &str = "2027-01-01T00:00:00Z";
 

@@ -18,6 +18,7 @@ use tokio::time::Instant;
 use crate::api::Api;
 use crate::data::{self, Data};
 use crate::keys::{self, Keys};
+use crate::launching;
 use crate::page;
 use crate::serve::{self, Server};
 use crate::service::{Options, ProcessClock, Service};
@@ -61,11 +62,14 @@ pub enum Error {
     /// The key file.
     #[error(transparent)]
     Keys(#[from] keys::Error),
+    /// The launch file, or the cluster.
+    #[error(transparent)]
+    Launch(#[from] launching::Error),
     /// The traces.
     #[error(transparent)]
     Traces(#[from] traces::Error),
     /// A part of the server ended by itself.
-    #[error("the server's timer ended; this is a bug, please report it")]
+    #[error("the server's timer or launcher ended; this is a bug, please report it")]
     Timer(#[source] Option<tokio::task::JoinError>),
 }
 
@@ -74,7 +78,11 @@ impl Error {
     #[must_use]
     pub fn ending(&self) -> Ending {
         match self {
-            Self::Certificate(_) | Self::Keys(_) | Self::Data(_) | Self::Store(_) => Ending::Unread,
+            Self::Certificate(_)
+            | Self::Keys(_)
+            | Self::Data(_)
+            | Self::Store(_)
+            | Self::Launch(_) => Ending::Unread,
             Self::Listen(_) => Ending::Unavailable,
             Self::Tls(_) | Self::Traces(_) | Self::Timer(_) => Ending::Internal,
         }
@@ -100,6 +108,8 @@ pub async fn run(
     if let Some(unknown) = &config.unknown {
         Message::UnknownVariables { variables: unknown }.emit();
     }
+    let launch = config.launch_file.as_deref().map(launching::load);
+    let launch = launch.transpose()?;
     let mut tasks = JoinSet::new();
     let identity = match &config.identity {
         Some((certificate, key)) => Some(Arc::new(Identity::load(certificate, key)?)),
@@ -134,7 +144,13 @@ pub async fn run(
     let _endpoint = open_admin(config.admin_listen, Arc::clone(&admin).router()).await;
     tokio::pin!(stopped);
     let clock = ProcessClock::since(started);
-    let opening = open(config, Arc::clone(&readings), &url, clock, out);
+    let opening = open(
+        config,
+        launch.clone(),
+        Arc::clone(&readings),
+        (&url, clock),
+        out,
+    );
     let (service, _data) = tokio::select! {
         opened = opening => opened?,
         () = &mut stopped => {
@@ -151,6 +167,11 @@ pub async fn run(
     let timed = Arc::clone(&service);
     let mut timer = JoinSet::new();
     timer.spawn(async move { timed.keep_time().await });
+    if let Some(launch) = launch {
+        // Only this process uses the data file, so no other one launches its runs.
+        let launcher = launching::launcher(config, launch, &service, &readings).await?;
+        timer.spawn(launcher.run());
+    }
     tokio::select! {
         ended = timer.join_next() => return Err(Error::Timer(ended.and_then(Result::err))),
         () = &mut stopped => {}
@@ -194,9 +215,9 @@ async fn open_admin(address: Option<SocketAddr>, router: Router) -> Option<Serve
 
 async fn open(
     config: &Config,
+    launch: Option<podbeat_launch::settings::Settings>,
     readings: Arc<Readings>,
-    url: &BaseUrl,
-    clock: ProcessClock,
+    (url, clock): (&BaseUrl, ProcessClock),
     out: &mut dyn Write,
 ) -> Result<(Arc<Service>, Data), Error> {
     let mut data = Data::open_alone(&config.data, || {
@@ -207,13 +228,14 @@ async fn open(
     let keys = open_keys(&config.secrets_key_file, &data, &*store).await?;
     data.use_with(&keys, &config.secrets_key_file)?;
     let options = Options {
-        rules: config.rules,
+        rules: launching::rules(config.rules, launch.as_ref()),
         url: url.url.clone(),
         token_lifetime: config.token_lifetime,
         live_runs: config.live_runs,
         creates_per_minute: config.creates_per_minute,
         retention: config.retention,
         retained_runs: config.retained_runs,
+        launch,
     };
     if store.tokens().await?.is_empty() {
         first_token(config, &*store, url, out).await?;

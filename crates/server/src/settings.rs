@@ -15,7 +15,7 @@ use podbeat_interface::setting::{
 use podbeat_interface::unknown::Unknown;
 use url::Url;
 
-use crate::runs::Rules;
+use podbeat_runs::Rules;
 
 const DAY: u64 = 24 * 3600;
 
@@ -79,7 +79,19 @@ podbeat_interface::settings! {
         bounds(secs(1), secs(30 * DAY))
     );
 
-    /// how long a run that failed waits for its next attempt before it becomes Failed
+    /// file that says how the server launches runs on Kubernetes (JSON; docs/launch.md); without it,
+    /// the server creates no pods, and runs are for pods that others create
+    LAUNCH_FILE: Setting<PathBuf> =
+        path("PODBEAT_SERVER_LAUNCH_FILE", "launch-file", "none: the server launches no runs");
+
+    /// kubeconfig of the cluster in which the server launches runs
+    KUBECONFIG: Setting<PathBuf> = path(
+        "PODBEAT_SERVER_KUBECONFIG", "kubeconfig",
+        "in a pod its service account, elsewhere the user's kubeconfig"
+    );
+
+    /// how long a run that failed waits for its next attempt before it becomes Failed, if the server
+    /// does not launch the run
     RETRY_WAIT: Setting<Duration, Duration> = duration(
         "PODBEAT_SERVER_RETRY_WAIT", "retry-wait", secs(900), bounds(secs(1), secs(30 * DAY))
     );
@@ -177,6 +189,10 @@ pub struct Config {
     pub secrets_key_file: PathBuf,
     /// The address of the probes and the metrics.
     pub admin_listen: Option<SocketAddr>,
+    /// The launch file. `None`: the server launches no runs.
+    pub launch_file: Option<PathBuf>,
+    /// The kubeconfig.
+    pub kubeconfig: Option<PathBuf>,
     /// The collector of traces.
     pub otlp_endpoint: Option<String>,
     /// The rules of runs.
@@ -237,12 +253,14 @@ impl Config {
             secrets_key_file: key_file.unwrap_or_else(|| key_beside(&data)),
             data,
             admin_listen: read.optional(&ADMIN_LISTEN),
+            launch_file: read.optional(&LAUNCH_FILE),
+            kubeconfig: read.optional(&KUBECONFIG),
             otlp_endpoint: read.optional(&OTLP_ENDPOINT),
             rules: Rules {
                 heartbeat_timeout: read.get(&HEARTBEAT_TIMEOUT),
                 evidence_wait: EVIDENCE_WAIT,
                 retry_wait: read.get(&RETRY_WAIT),
-                watches_pods: false,
+                ..Rules::DEFAULT
             },
             token_lifetime: read.get(&TOKEN_LIFETIME),
             live_runs: read.get(&LIVE_RUNS),

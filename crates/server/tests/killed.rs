@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use podbeat_server::runs::Status;
+use podbeat_runs::Status;
 use podbeat_server::store::{Sqlite, Store};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};

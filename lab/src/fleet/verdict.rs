@@ -6,7 +6,7 @@ use std::path::Path;
 
 use http::{Method, StatusCode};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use podbeat_server::runs::{Run, Status};
+use podbeat_runs::{Run, Status};
 use podbeat_server::store::{Entry, Sqlite, Store};
 use podbeat_task_runs::model::{QueryParameter, TaskRunSummaryPagedItems};
 use serde_json::json;
@@ -266,7 +266,7 @@ mod tests {
     use std::time::Duration;
 
     use jiff::Timestamp;
-    use podbeat_server::runs::{Event, Heartbeat, Moment, Rules};
+    use podbeat_runs::{Event, Heartbeat, Moment, Rules};
 
     use super::*;
 
@@ -276,7 +276,7 @@ mod tests {
             heartbeat_timeout: Duration::from_secs(600),
             evidence_wait: Duration::ZERO,
             retry_wait: Duration::from_secs(900),
-            watches_pods: false,
+            ..Rules::DEFAULT
         };
         let now = Moment {
             wall: Timestamp::UNIX_EPOCH,

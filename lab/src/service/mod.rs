@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::civil::Date;
+use podbeat_runs::Rules;
 use podbeat_server::data::Data;
 use podbeat_server::keys::{self, Keys};
-use podbeat_server::runs::Rules;
 use podbeat_server::service::{self as server, Clock, ProcessClock};
 use podbeat_server::store::{Memory, Store};
 use rustls::ServerConfig;
@@ -120,7 +120,7 @@ impl Options {
                 // Without evidence of Kubernetes, nothing waits for it.
                 evidence_wait: Duration::ZERO,
                 retry_wait: RETRY_WAIT,
-                watches_pods: false,
+                ..Rules::DEFAULT
             },
             url: url.to_owned(),
             token_lifetime: self.renew_tokens.unwrap_or(NEVER),
@@ -128,6 +128,7 @@ impl Options {
             creates_per_minute: u64::MAX,
             retention: NEVER,
             retained_runs: self.limits.runs.into(),
+            launch: None,
         }
     }
 

@@ -5,10 +5,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use podbeat_runs::{Moment, Rules};
 use podbeat_server::api::Api;
 use podbeat_server::keys::Keys;
 use podbeat_server::page;
-use podbeat_server::runs::{Moment, Rules};
 use podbeat_server::serve::Server;
 use podbeat_server::service::{Clock, Options, Service};
 use podbeat_server::store::{Role, Sqlite, Store};
@@ -74,7 +74,7 @@ impl Played {
             heartbeat_timeout,
             evidence_wait: Duration::from_secs(60),
             retry_wait: Duration::from_secs(900),
-            watches_pods: false,
+            ..Rules::DEFAULT
         };
         let api = Arc::new(Api::new(""));
         let router = page::router(Arc::clone(&api)).merge(Arc::clone(&api).router());
@@ -90,6 +90,7 @@ impl Played {
             creates_per_minute: 1000,
             retention: Duration::from_secs(3600),
             retained_runs: 1000,
+            launch: None,
         };
         let service = Service::start(store.clone(), keys, clock, options).await;
         let service = Arc::new(service.expect("a service"));

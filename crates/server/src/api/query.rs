@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::head::parameters;
 use super::response::Failure;
-use crate::runs::Status;
 use crate::store::{Cursor, Filter, Place, Query, Viewer};
+use podbeat_runs::Status;
 
 /// The maximum number of values of a filter.
 const VALUES: usize = 100;

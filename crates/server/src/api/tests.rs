@@ -11,10 +11,10 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::keys::Keys;
-use crate::runs::{Moment, Rules};
 use crate::service::{Clock, Options};
 use crate::store::{Memory, Role, Store};
 use crate::tokens;
+use podbeat_runs::{Moment, Rules};
 
 /// A clock that moves by a second with each look.
 #[derive(Default)]
@@ -46,7 +46,7 @@ async fn played() -> Played {
             heartbeat_timeout: Duration::from_secs(600),
             evidence_wait: Duration::from_secs(60),
             retry_wait: Duration::from_secs(900),
-            watches_pods: false,
+            ..Rules::DEFAULT
         },
         url: "https://h".to_owned(),
         token_lifetime: Duration::from_secs(3600),
@@ -54,6 +54,7 @@ async fn played() -> Played {
         creates_per_minute: 100_000,
         retention: Duration::from_secs(100_000),
         retained_runs: 100_000,
+        launch: None,
     };
     let keys = Keys::temporary().expect("keys");
     let clock = Arc::new(Steps::default());

@@ -31,9 +31,9 @@ use self::refusal::Refusal;
 use self::view::{Reader, Wanted};
 use crate::api::Api;
 use crate::api::head::parameters;
-use crate::runs::Status;
 use crate::service::{Caller, Problem, Service, encoded};
 use crate::tokens;
+use podbeat_runs::Status;
 
 const CSS: &str = include_str!("page.css");
 const JS: &str = include_str!("page.js");

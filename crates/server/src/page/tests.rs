@@ -11,9 +11,9 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::keys::Keys;
-use crate::runs::{Moment, Rules};
 use crate::service::{Clock, Options};
 use crate::store::{Memory, Role, Store};
+use podbeat_runs::{Moment, Rules};
 
 /// How long an answer may take.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -54,7 +54,7 @@ async fn at(url: &str, base: &'static str) -> Played {
             heartbeat_timeout: Duration::from_secs(600),
             evidence_wait: Duration::from_secs(60),
             retry_wait: Duration::from_secs(900),
-            watches_pods: false,
+            ..Rules::DEFAULT
         },
         url: format!("{url}{base}"),
         token_lifetime: Duration::from_secs(3600),
@@ -62,6 +62,7 @@ async fn at(url: &str, base: &'static str) -> Played {
         creates_per_minute: 100_000,
         retention: DAY,
         retained_runs: 100_000,
+        launch: None,
     };
     let keys = Keys::temporary().expect("keys");
     let service = Service::start(store.clone(), keys, clock.clone(), options);

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 
 use super::text::shown;
-use crate::runs::{Attempt as StoredAttempt, Status};
 use crate::service::{Beat, Caller, Detail};
 use crate::store::{COUNTED, Facts, Listed, Page, Role};
+use podbeat_runs::{Attempt as StoredAttempt, Status};
 
 /// The maximum number of characters that are shown of a name, of an ID and of a sentence. The
 /// details of a status have at most 4096 (the contract), and are complete on the page of their run.

@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use podbeat_interface::messages::Seconds;
 
-use crate::runs::Moment;
 use crate::telemetry::messages::Message;
+use podbeat_runs::Moment;
 
 /// A clock that differs by more than this from the time that has passed was set, or the machine was
 /// suspended. Corrections of a running clock are far smaller.

@@ -12,8 +12,8 @@ use podbeat_task_runs::model::TaskRunHeartbeat;
 use super::problem::Problem;
 use super::{AGENT_ONLY, Caller, Service, may_change};
 use crate::received::{Bounds, Received};
-use crate::runs::Status;
 use crate::store::{Entry, StoredRun};
+use podbeat_runs::Status;
 
 /// The bounds of the kept heartbeats: enough of each run to see what it does. A heartbeat of the
 /// agent takes about 700 bytes with its overhead, so 700 runs have 50 heartbeats each. With these

@@ -2,7 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -13,9 +13,9 @@ use tokio::time::Instant;
 
 use super::inspect::Record;
 use super::problem::Problem;
-use crate::runs::{Event, Moment, Rules, Run, Status};
 use crate::store::{Change, Entry, Error, Store, StoredRun};
 use crate::telemetry::messages::Message;
+use podbeat_runs::{Event, Moment, Rules, Run, Status};
 
 /// How often the times of heartbeats are stored.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -67,6 +67,9 @@ struct Slot {
     scheduled: Option<Duration>,
 }
 
+/// Learns the IDs of runs that changed.
+pub type Listener = Arc<dyn Fn(&str) + Send + Sync>;
+
 type Shared = Arc<tokio::sync::Mutex<Slot>>;
 
 /// Times and the IDs of the runs that may change then, earliest first.
@@ -80,6 +83,8 @@ pub(super) struct Live {
     slots: Mutex<HashMap<String, Shared>>,
     waits: Mutex<Waits>,
     earlier: Notify,
+    /// Who launches runs.
+    listener: OnceLock<Listener>,
     /// Times of heartbeats that are not stored yet, by the numbers of the runs.
     seen: Mutex<HashMap<u64, Timestamp>>,
 }
@@ -103,6 +108,7 @@ impl Live {
             slots: Mutex::default(),
             waits: Mutex::default(),
             earlier: Notify::new(),
+            listener: OnceLock::new(),
             seen: Mutex::default(),
         };
         for run in runs {
@@ -115,11 +121,23 @@ impl Live {
         self.clock.now()
     }
 
+    pub(super) fn tell(&self, listener: Listener) {
+        // Only the first one counts.
+        let _ = self.listener.set(listener);
+    }
+
+    fn told(&self, id: &str, run: &Run) {
+        if let Some(listener) = self.listener.get().filter(|_| run.is_launched()) {
+            listener(id);
+        }
+    }
+
     /// Adds a run that is in the store.
     pub(super) fn add(&self, mut run: StoredRun) {
         self.record.changed();
         run.run.waits_from(self.now());
         let id = run.facts.id.clone();
+        self.told(&id, &run.run);
         let mut slot = Slot {
             run: Some(run),
             scheduled: None,
@@ -211,6 +229,7 @@ impl Live {
         run.seen = seen.or(run.seen);
         run.run = next;
         slot.run = Some(run.clone());
+        self.told(id, &run.run);
         if run.run.status().is_final() {
             Message::RunEnded {
                 run: id,
@@ -334,6 +353,57 @@ impl Live {
         silences.max()
     }
 
+    /// A run, from memory or from the store.
+    pub(super) async fn look(&self, id: &str) -> Result<Option<StoredRun>, Problem> {
+        let shared = lock(&self.slots).get(id).cloned();
+        if let Some(shared) = shared {
+            let turn = tokio::time::timeout(TURN, shared.lock());
+            let slot = turn.await.map_err(|_| {
+                Problem::unavailable("an earlier request about this run takes too long")
+            })?;
+            if slot.run.is_some() {
+                return Ok(slot.run.clone());
+            }
+        }
+        let mut run = self.store.run(id.to_owned()).await?;
+        if let Some(run) = &mut run {
+            run.run.waits_from(self.now());
+        }
+        Ok(run)
+    }
+
+    /// The runs that the service launches, in the order of their creation. Those in use are first,
+    /// because their place is not known.
+    pub(super) fn launched(&self) -> Vec<String> {
+        let mut launched: Vec<(u64, String)> = {
+            let slots = lock(&self.slots);
+            let of = |(id, slot): (&String, &Shared)| match slot.try_lock().ok() {
+                None => Some((0, id.clone())),
+                Some(slot) => match &slot.run {
+                    Some(run) => run.run.is_launched().then(|| (run.number, id.clone())),
+                    None => Some((0, id.clone())),
+                },
+            };
+            slots.iter().filter_map(of).collect()
+        };
+        launched.sort_unstable();
+        launched.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// The number of attempts that are launched and have not ended. Runs that are in use count.
+    pub(super) fn attempts(&self) -> usize {
+        let slots = lock(&self.slots);
+        let has_attempt = |slot: &&Shared| {
+            let Ok(slot) = slot.try_lock() else {
+                return true;
+            };
+            let run = slot.run.as_ref().filter(|run| run.run.is_launched());
+            let last = run.and_then(|run| run.run.attempts().last());
+            last.is_some_and(|attempt| attempt.ended.is_none())
+        };
+        slots.values().filter(has_attempt).count()
+    }
+
     /// Whether a run is in memory.
     pub(super) fn has(&self, id: &str) -> bool {
         lock(&self.slots).contains_key(id)
@@ -357,7 +427,7 @@ fn entries(before: &Run, after: &Run, at: Timestamp) -> Vec<Entry> {
             .attempts()
             .iter()
             .find(|earlier| earlier.serial == attempt.serial);
-        let pod = |attempt: &crate::runs::Attempt| attempt.pod.uid.clone();
+        let pod = |attempt: &podbeat_runs::Attempt| attempt.pod.uid.clone();
         if let (Some(uid), Some(name)) = (&attempt.pod.uid, &attempt.pod.name)
             && earlier.and_then(pod).as_ref() != Some(uid)
         {

@@ -5,6 +5,7 @@
 mod clock_steps;
 mod inspect;
 mod known_tokens;
+mod launched;
 mod live;
 mod problem;
 mod wire;
@@ -22,18 +23,19 @@ use self::clock_steps::ClockSteps;
 use self::inspect::Record;
 pub use self::inspect::{Beat, Detail};
 use self::known_tokens::KnownTokens;
+pub use self::launched::listener;
 use self::live::Live;
-pub use self::live::{Clock, ProcessClock};
+pub use self::live::{Clock, Listener, ProcessClock};
 pub use self::problem::{Problem, UNAVAILABLE};
 pub(crate) use self::wire::encoded;
 use crate::keys::{Keys, random_hex};
-use crate::runs::{Event, Rules};
 use crate::store::{
     Created, Execution, Facts, Idempotency, Limits, NewRun, Page, Query, Role, Store, StoredRun,
     Token, Viewer,
 };
 use crate::telemetry::messages::Message;
 use crate::tokens::{self, OfRun, later};
+use podbeat_runs::{Event, Rules};
 
 /// How long an idempotency key is kept.
 const IDEMPOTENCY: Duration = Duration::from_secs(24 * 3600);
@@ -64,6 +66,8 @@ pub struct Options {
     pub retention: Duration,
     /// The maximum number of runs. Above it, the oldest ended runs are removed.
     pub retained_runs: u64,
+    /// How runs are launched. `None`: others create the pods.
+    pub launch: Option<podbeat_launch::settings::Settings>,
 }
 
 /// Who makes a request.
@@ -305,7 +309,7 @@ impl Service {
             created: now,
             ..Facts::default()
         };
-        let requested = wire::requested(request, facts)?;
+        let requested = wire::requested(request, facts, self.options.launch.as_ref())?;
         let execution = match requested.execution {
             Some((secret, public)) => Some(Execution {
                 sealed: (secret != public)

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use crate::runs::Refusal;
 use crate::store;
+use podbeat_runs::Refusal;
 
 /// The wait that a client is asked for while the service can't answer.
 pub const UNAVAILABLE: Duration = Duration::from_secs(5);

@@ -8,8 +8,8 @@ use podbeat_task_runs::model::{ContainerStateTerminated, ContainerStatus, Image,
 use serde_json::json;
 
 use super::*;
-use crate::runs::{Moment, Status};
 use crate::store::{Change, Entry, Filter, Future, Memory, Place};
+use podbeat_runs::{Moment, Status};
 
 /// A clock that only tests move.
 struct Manual(Mutex<Moment>);
@@ -105,7 +105,7 @@ const OPTIONS: Options = Options {
         heartbeat_timeout: Duration::from_secs(600),
         evidence_wait: Duration::from_secs(60),
         retry_wait: Duration::from_secs(900),
-        watches_pods: false,
+        ..Rules::DEFAULT
     },
     url: String::new(),
     token_lifetime: Duration::from_secs(3600),
@@ -113,6 +113,7 @@ const OPTIONS: Options = Options {
     creates_per_minute: 1000,
     retention: Duration::from_secs(1000),
     retained_runs: 4,
+    launch: None,
 };
 
 struct Played {

@@ -4,6 +4,8 @@ use std::fmt;
 
 use jiff::Timestamp;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use podbeat_launch::order::is_launched;
+use podbeat_launch::settings::Settings;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
     CreateTaskRunRequest, DateTime, Execution, HeartbeatTaskRunRequest, TaskRun, TaskRunLogs,
@@ -11,8 +13,8 @@ use podbeat_task_runs::model::{
 };
 
 use super::problem::Problem;
-use crate::runs::{Heartbeat, Pod, Run};
 use crate::store::{Facts, Listed, StoredRun};
+use podbeat_runs::{Heartbeat, Pod, Run};
 
 /// In the ID of a run, all characters except RFC 3986's unreserved ones are encoded.
 const ID: &AsciiSet = &NON_ALPHANUMERIC
@@ -44,7 +46,7 @@ fn urn(id: &str) -> String {
 /// The parts of a run that all its forms have.
 struct Shown<'run> {
     facts: &'run Facts,
-    status: crate::runs::Status,
+    status: podbeat_runs::Status,
     details: Option<&'run str>,
     modified_by: &'run str,
     modified: Timestamp,
@@ -114,7 +116,7 @@ fn with_count(mut execution: Execution, run: &Run) -> Execution {
 }
 
 fn logs(run: &Run) -> Vec<TaskRunLogs> {
-    let log = |attempt: &crate::runs::Attempt| TaskRunLogs {
+    let log = |attempt: &podbeat_runs::Attempt| TaskRunLogs {
         end_time: attempt.ended.map(time),
         error: attempt.error.clone(),
         start_time: attempt.started.map(time),
@@ -154,8 +156,19 @@ pub(super) struct Requested {
 }
 
 /// Checks a request to create a run.
-pub(super) fn requested(request: CreateTaskRunRequest, facts: Facts) -> Result<Requested, Problem> {
+pub(super) fn requested(
+    request: CreateTaskRunRequest,
+    facts: Facts,
+    launch: Option<&Settings>,
+) -> Result<Requested, Problem> {
     let mut problems = request.problems();
+    let is_launched = launch.is_some() && is_launched(request.execution.as_ref());
+    let cannot = match (launch, &request.execution) {
+        (Some(settings), Some(execution)) if is_launched => {
+            podbeat_launch::order::problems(execution, settings)
+        }
+        _ => Vec::new(),
+    };
     let acl = request.acl.iter().flatten();
     if acl.clone().count() > ACL_ENTRIES {
         problems.push(format!("acl: at most {ACL_ENTRIES} entries"));
@@ -172,6 +185,12 @@ pub(super) fn requested(request: CreateTaskRunRequest, facts: Facts) -> Result<R
         return Err(Problem::BadRequest {
             message: "the request violates the contract".to_owned(),
             details: problems,
+        });
+    }
+    if !cannot.is_empty() {
+        return Err(Problem::BadRequest {
+            message: "this service cannot launch the run".to_owned(),
+            details: cannot,
         });
     }
     let execution = request.execution.as_ref();
@@ -200,7 +219,10 @@ pub(super) fn requested(request: CreateTaskRunRequest, facts: Facts) -> Result<R
     });
     Ok(Requested {
         facts,
-        run: Run::new(limit),
+        run: match is_launched {
+            true => Run::to_launch(limit),
+            false => Run::new(limit),
+        },
         execution,
     })
 }

@@ -5,7 +5,7 @@ use podbeat_task_runs::model::{Sort, SortField};
 use serde::{Deserialize, Serialize};
 
 use super::StoredRun;
-use crate::runs::Status;
+use podbeat_runs::Status;
 
 /// Who looks at a list: which runs it can contain.
 #[derive(Clone, Debug, PartialEq, Eq)]

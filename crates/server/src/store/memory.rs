@@ -10,7 +10,7 @@ use super::{
     COUNTED, Change, Created, Cursor, ENTRIES, Entry, Error, Execution, FIRST_ENTRIES, Filter,
     Future, Idempotency, Listed, NewRun, Page, Place, Query, Store, StoredRun, Token,
 };
-use crate::runs::Status;
+use podbeat_runs::Status;
 
 /// A store in memory.
 #[derive(Debug, Default)]

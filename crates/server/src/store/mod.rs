@@ -18,7 +18,7 @@ pub use memory::Memory;
 pub use observed::{Kind, Observed, Observer};
 pub use sqlite::{Inspection, Sqlite};
 
-use crate::runs::{Run, Status};
+use podbeat_runs::{Run, Status};
 
 /// Why the store did not do something.
 #[derive(Debug, thiserror::Error)]

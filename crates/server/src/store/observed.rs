@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{
     Change, Created, Entry, Error, Execution, Future, NewRun, Page, Query, Store, StoredRun, Token,
 };
-use crate::runs::Status;
+use podbeat_runs::Status;
 
 /// What kind of operation this is. Operations of one kind usually fail together, and the others may
 /// still succeed: with a full disk, nothing is written, but everything can be read.
@@ -165,7 +165,7 @@ mod tests {
             number: 7,
             id: "r".to_owned(),
             version: 0,
-            run: crate::runs::Run::new(0),
+            run: podbeat_runs::Run::new(0),
             by: String::new(),
             at: Timestamp::UNIX_EPOCH,
             seen: None,

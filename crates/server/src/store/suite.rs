@@ -8,7 +8,7 @@ use podbeat_task_runs::model::{Sort, SortField};
 use proptest::prelude::*;
 
 use super::*;
-use crate::runs::{Event, Heartbeat, Moment, Pod, Rules};
+use podbeat_runs::{Event, Heartbeat, Moment, Pod, Rules};
 
 const UNLIMITED: Limits = Limits {
     live: u64::MAX,
@@ -42,7 +42,7 @@ fn applied(run: &StoredRun, event: &Event, seconds: u64) -> Change {
         heartbeat_timeout: Duration::from_secs(60),
         evidence_wait: Duration::from_secs(60),
         retry_wait: Duration::from_secs(60),
-        watches_pods: false,
+        ..Rules::DEFAULT
     };
     let mut next = run.run.clone();
     let now = Moment {

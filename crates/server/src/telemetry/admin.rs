@@ -17,9 +17,9 @@ use super::metrics::{self, Reading};
 use super::readings::Readings;
 use crate::api::Api;
 use crate::data;
-use crate::runs::Status;
 use crate::service::Service;
 use crate::settings::Config;
+use podbeat_runs::Status;
 
 /// The limit for the store's answer to a probe or a scrape, less than the kubelet's and
 /// Prometheus's usual timeouts.

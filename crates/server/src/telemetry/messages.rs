@@ -9,6 +9,7 @@ use podbeat_interface::messages::{Field, Outage, Over, Seconds, Text, field};
 /// The targets of messages. `PODBEAT_LOG` filters by them.
 mod target {
     pub(super) const AUDIT: &str = "podbeat_server::audit";
+    pub(super) const LAUNCH: &str = "podbeat_server::launch";
     pub(super) const SERVER: &str = "podbeat_server::server";
     pub(super) const STORE: &str = "podbeat_server::store";
     pub(super) const TLS: &str = "podbeat_server::tls";
@@ -80,6 +81,42 @@ messages! {
         runs: u64,
     },
 
+    /// The server created the Job of an attempt
+    INFO LAUNCH JobCreated "created a Job" {
+        run: &'a str,
+        attempt: u32,
+        namespace: &'a str,
+        job: &'a str,
+    },
+
+    /// The Job of an attempt existed already: the server stopped before it noted the Job
+    INFO LAUNCH JobFound "found the Job that an earlier request created" {
+        run: &'a str,
+        attempt: u32,
+        namespace: &'a str,
+        job: &'a str,
+    },
+
+    /// The server deleted the Job of an attempt that is over
+    INFO LAUNCH JobDeleted "deleted a Job" {
+        run: &'a str,
+        namespace: &'a str,
+        job: &'a str,
+    },
+
+    /// Requests to the API server fail. No run ends because of it, and the server tries again. Logged
+    /// again each time the number of failures has doubled
+    WARN LAUNCH ClusterFailed "the API server does not do what the server asks" {
+        ?run: Option<&'a str>,
+        operation: &'a str,
+        ..outage: &'a Outage<'a> { repeats, since, error },
+    },
+
+    /// Requests to the API server succeed again
+    INFO LAUNCH ClusterRecovered "the API server answers again" {
+        ..over: &'a Over { failures, lasted_seconds },
+    },
+
     /// The wall clock was set forward by `step_seconds`, or the machine was suspended. For a day, no
     /// run is removed because of its age. If the clock is wrong now, correct it: tokens of users may
     /// have expired. Timeouts do not depend on it
@@ -148,6 +185,7 @@ messages! {
 /// Every field of these messages, sorted by name.
 pub const FIELDS: &[Field] = &[
     field("address", "address and port"),
+    field("attempt", "the number of the attempt, from 0"),
     field("command", "the command to run"),
     field("data", "the data file"),
     field("details", "the details of the status"),
@@ -157,9 +195,11 @@ pub const FIELDS: &[Field] = &[
     ),
     field("failures", "the number of failures"),
     field("file", "the file"),
+    field("job", "the name of the Job"),
     field("lasted_seconds", "from the first failure to this line"),
     field("listen", "PODBEAT_SERVER_LISTEN"),
     field("live_runs", "the number of runs that have not ended"),
+    field("namespace", "the namespace of the Job"),
     field("operation", "the operation that failed"),
     field(
         "repeats",

@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::readings::{Readings, STATUSES};
 use crate::api::head;
-use crate::runs::Status;
+use podbeat_runs::Status;
 
 /// The values of one scrape.
 #[derive(Debug, Default)]
@@ -39,6 +39,8 @@ pub struct Reading {
 
 /// How a metric is read.
 pub type Read = fn(&Reading) -> Samples;
+
+const NO_LAUNCH: &str = "the server launches no runs";
 
 const NO_PROC: &str = "the server cannot read /proc";
 
@@ -176,6 +178,48 @@ pub const METRICS: &[Metric<Read>] = &[
         read: |reading| Samples::count(reading.readings.store_operations()),
     },
     Metric {
+        name: "podbeat_server_jobs_total",
+        kind: Type::Counter,
+        labels: &[Label {
+            name: "deed",
+            values: &["created", "found", "deleted"],
+        }],
+        meaning: "Jobs that the server created, found after a crash, or deleted",
+        absent: Some(NO_LAUNCH),
+        read: |reading| {
+            if reading.readings.launch_queue().is_none() {
+                return Samples::Absent;
+            }
+            let jobs = reading.readings.jobs().into_iter();
+            Samples::Counters(
+                jobs.map(|(deed, count)| (vec![("deed", deed)], count))
+                    .collect(),
+            )
+        },
+    },
+    Metric {
+        name: "podbeat_server_launch_queue",
+        kind: Type::Gauge,
+        labels: &[],
+        meaning: "runs that the launcher looks at now, or at a later time that it knows",
+        absent: Some(NO_LAUNCH),
+        read: |reading| {
+            let queue = reading.readings.launch_queue();
+            queue.map_or(Samples::Absent, Samples::count)
+        },
+    },
+    Metric {
+        name: "podbeat_server_cluster_failures_total",
+        kind: Type::Counter,
+        labels: &[],
+        meaning: "requests to the Kubernetes API that failed and are repeated",
+        absent: Some(NO_LAUNCH),
+        read: |reading| match reading.readings.launch_queue() {
+            Some(_) => Samples::Counters(vec![(Vec::new(), reading.readings.cluster_failures())]),
+            None => Samples::Absent,
+        },
+    },
+    Metric {
         name: "podbeat_server_disk_free_bytes",
         kind: Type::Gauge,
         labels: &[],
@@ -287,7 +331,11 @@ mod tests {
             process_started: Some(1.5),
         })
         .expect("text");
-        for metric in METRICS {
+        // The server of this test launches no runs.
+        for metric in METRICS
+            .iter()
+            .filter(|metric| metric.absent != Some(NO_LAUNCH))
+        {
             assert!(
                 text.contains(&format!(
                     "# TYPE {} {}\n",

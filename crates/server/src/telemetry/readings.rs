@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
 use podbeat_interface::throttle::{Chain, Throttle};
+use podbeat_launch::launcher::{Deed, Launcher};
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::messages::Message;
@@ -39,6 +40,19 @@ pub struct Readings {
     store_outages: [Outages; Kind::COUNT],
     /// `None` if there is no collector.
     traces: Option<Traces>,
+    launches: Launches,
+}
+
+/// What the launcher did.
+#[derive(Debug, Default)]
+struct Launches {
+    /// Not set if the server launches no runs.
+    launcher: OnceLock<Weak<Launcher>>,
+    created: AtomicU64,
+    found: AtomicU64,
+    deleted: AtomicU64,
+    failures: AtomicU64,
+    outages: Outages,
 }
 
 /// The failures of the store's operations of one kind.
@@ -58,6 +72,7 @@ impl Default for Readings {
             store_failures: AtomicU64::new(0),
             store_outages: Default::default(),
             traces: None,
+            launches: Launches::default(),
         }
     }
 }
@@ -108,6 +123,37 @@ impl Readings {
         self.store_operations.load(Ordering::Relaxed)
     }
 
+    /// From now on, the metrics show what this launcher does.
+    pub fn launches(&self, launcher: &Arc<Launcher>) {
+        // There is one launcher in a process.
+        let _ = self.launches.launcher.set(Arc::downgrade(launcher));
+    }
+
+    /// The number of runs that the launcher looks at, or will. `None` if the server launches no runs.
+    #[must_use]
+    pub fn launch_queue(&self) -> Option<usize> {
+        let launcher = self.launches.launcher.get()?;
+        launcher.upgrade().map(|launcher| launcher.queued())
+    }
+
+    /// Jobs that were created, found and deleted.
+    #[must_use]
+    pub fn jobs(&self) -> [(&'static str, u64); 3] {
+        let launches = &self.launches;
+        [
+            ("created", &launches.created),
+            ("found", &launches.found),
+            ("deleted", &launches.deleted),
+        ]
+        .map(|(name, count)| (name, count.load(Ordering::Relaxed)))
+    }
+
+    /// The number of requests to the API server that failed.
+    #[must_use]
+    pub fn cluster_failures(&self) -> u64 {
+        self.launches.failures.load(Ordering::Relaxed)
+    }
+
     /// The number of the store's operations that failed.
     #[must_use]
     pub fn store_failures(&self) -> u64 {
@@ -127,6 +173,72 @@ impl crate::api::Observer for Readings {
         self.request_durations.observe(answered.took.as_secs_f64());
         if let Some(traces) = &self.traces {
             traces.add(answered);
+        }
+    }
+}
+
+impl podbeat_launch::launcher::Observer for Readings {
+    fn done(&self, deed: Deed<'_>) {
+        let launches = &self.launches;
+        let count = |counter: &AtomicU64| counter.fetch_add(1, Ordering::Relaxed);
+        match deed {
+            Deed::Created(job) => {
+                count(&launches.created);
+                Message::JobCreated {
+                    run: &job.run,
+                    attempt: job.attempt,
+                    namespace: &job.namespace,
+                    job: &job.name,
+                }
+                .emit();
+            }
+            Deed::Adopted(job) => {
+                count(&launches.found);
+                Message::JobFound {
+                    run: &job.run,
+                    attempt: job.attempt,
+                    namespace: &job.namespace,
+                    job: &job.name,
+                }
+                .emit();
+            }
+            Deed::Deleted {
+                run,
+                namespace,
+                job,
+            } => {
+                count(&launches.deleted);
+                Message::JobDeleted {
+                    run,
+                    namespace,
+                    job,
+                }
+                .emit();
+            }
+            Deed::Failed {
+                run,
+                doing,
+                failure,
+            } => {
+                count(&launches.failures);
+                launches.outages.fails.store(true, Ordering::Relaxed);
+                let outage = lock(&launches.outages.throttle).failed(doing, failure);
+                if let Some(outage) = &outage {
+                    Message::ClusterFailed {
+                        run,
+                        operation: doing,
+                        outage,
+                    }
+                    .emit();
+                }
+                return;
+            }
+        }
+        if launches.outages.fails.swap(false, Ordering::Relaxed) {
+            let over = lock(&launches.outages.throttle).over();
+            if let Some(over) = &over {
+                Message::ClusterRecovered { over }.emit();
+            }
         }
     }
 }
@@ -168,8 +280,6 @@ impl store::Observer for Readings {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use podbeat_interface::log::{Form, Log};
 
     use super::*;

@@ -8,8 +8,8 @@ use super::{
     Column, Frame, Picture, Regions, ago, badge, cells, document, foreign, head, id_text, look,
     nothing, or_nothing, region, run_href,
 };
-use crate::runs::Status;
 use crate::service::encoded;
+use podbeat_runs::Status;
 
 const COLUMNS: [Column; 6] = [
     ("Run", "run"),

@@ -19,8 +19,8 @@ pub(super) use run::{run, run_picture};
 use super::access::FORM_TOKEN;
 use super::text::{age, moment, shown};
 use super::view::{self, Reader};
-use crate::runs::Status;
 use crate::service::encoded;
+use podbeat_runs::Status;
 
 /// The changing parts of a page: regions by their IDs in the document, and the rows of its table,
 /// in order.

@@ -7,9 +7,9 @@ use serde_json::json;
 use super::super::json::readable;
 use super::super::view::{Heartbeat as Shown, Overview, Pages, Run as View, Wanted};
 use super::*;
-use crate::runs::{Event, Heartbeat, Moment, Pod, Rules, Run};
 use crate::service::{Beat, Caller, Detail};
 use crate::store::{Entry, Facts, Listed, Page, Role, StoredRun};
+use podbeat_runs::{Event, Heartbeat, Moment, Pod, Rules, Run};
 
 /// Texts that try to become markup, to leave an attribute, or to change the text direction.
 const HOSTILE: [&str; 5] = [
@@ -24,7 +24,7 @@ const RULES: Rules = Rules {
     heartbeat_timeout: Duration::from_secs(600),
     evidence_wait: Duration::from_secs(60),
     retry_wait: Duration::from_secs(900),
-    watches_pods: false,
+    ..Rules::DEFAULT
 };
 
 fn at(seconds: u64) -> Timestamp {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, Row, ToSql, params_from_iter};
 
 use super::super::{COUNTED, Cursor, Filter, Key, Listed, Page, Place, Query, Viewer};
 use super::rows::{self, micros, time};
-use crate::runs::Status;
+use podbeat_runs::Status;
 
 /// The columns of a run in a list, for [`listed`]. The first eleven are those of a single run.
 const COLUMNS: &str = "number, id, tenant, created_by, name, description, acl, resource_type, resource_size, resource_tier, \

@@ -29,7 +29,7 @@ use super::{
     Change, Created, ENTRIES, Entry, Error, Execution, FIRST_ENTRIES, Future, NewRun, Page, Query,
     Role, Store, StoredRun, Token,
 };
-use crate::runs::Status;
+use podbeat_runs::Status;
 
 /// How long a statement waits for another process that has locked the file, such as
 /// `podbeat-server token create`.

@@ -1,8 +1,8 @@
 //! What only a file shows: other schemas, other programs, damage, crashes, a full disk.
 
 use super::*;
-use crate::runs::Run;
 use crate::store::{Facts, Limits};
+use podbeat_runs::Run;
 
 fn new(id: &str) -> NewRun {
     NewRun {
@@ -361,8 +361,8 @@ async fn a_sorted_list_of_a_status_reads_few_others() {
 
 #[tokio::test]
 async fn a_search_with_few_results_reads_no_others() {
-    use crate::runs::Status;
     use crate::store::{Filter, Place, Query, Viewer};
+    use podbeat_runs::Status;
     let dir = tempfile::tempdir().expect("a directory");
     let store = Sqlite::open(&dir.path().join("d")).expect("a store");
     let member = Viewer::Member {

@@ -18,27 +18,29 @@ const STATE: usize = 256;
 
 /// A last heartbeat that was not sent, or not accepted.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::reap) struct Missing {
+pub struct Missing {
     /// The run.
-    pub(in crate::reap) run: String,
+    pub run: String,
     /// The content of the heartbeat.
-    pub(in crate::reap) request: HeartbeatTaskRunRequest,
+    pub request: HeartbeatTaskRunRequest,
     /// What podbeat itself reported about it.
-    pub(in crate::reap) own_word: OwnWord,
+    pub own_word: OwnWord,
     /// The Job's pod, if `request` has no retry count and podbeat must count the Job's failed pods.
-    pub(in crate::reap) uncounted: Option<Uncounted>,
+    pub uncounted: Option<Uncounted>,
 }
 
 /// A pod whose retry count is the number of its Job's pods that failed before it.
 #[derive(Clone, Debug, PartialEq)]
-pub(in crate::reap) struct Uncounted {
-    pub(in crate::reap) namespace: String,
-    pub(in crate::reap) pod: JobPod,
+pub struct Uncounted {
+    /// Its namespace.
+    pub namespace: String,
+    /// The pod, and its Job.
+    pub pod: JobPod,
 }
 
 /// What podbeat itself reported about its last heartbeat, with its exit code or its journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::reap) enum OwnWord {
+pub enum OwnWord {
     /// The service did not accept it.
     Undelivered,
     /// The service accepted one, which may not report the end of the task.
@@ -56,7 +58,7 @@ impl Missing {
         run: String,
         own_word: OwnWord,
     ) -> Self {
-        let request = request(pod, seen, rules);
+        let request = last_heartbeat(pod, seen, rules);
         Self {
             run,
             uncounted: Uncounted::of(pod).filter(|_| request.job_retry_count.is_none()),
@@ -84,7 +86,8 @@ impl Uncounted {
 
 /// Builds the heartbeat that podbeat would have sent: the last states that the API shows, and
 /// nothing else.
-fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunRequest {
+#[must_use]
+pub fn last_heartbeat(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunRequest {
     let hardware = rules.setting(pod, &POD_HARDWARE_DETAILS.row);
     let mut identity = Identity {
         pod_name: pod.pod.metadata.name.clone().unwrap_or_default(),
@@ -107,7 +110,7 @@ fn request(pod: &Listed, seen: &Observation, rules: &Rules) -> HeartbeatTaskRunR
 
 /// Whether a run with this status still waits for its last heartbeat. `None` if podbeat does not
 /// know the status; it then sends nothing.
-pub(in crate::reap) fn waits(status: &TaskRunStatus) -> Option<bool> {
+pub fn waits(status: &TaskRunStatus) -> Option<bool> {
     match status {
         TaskRunStatus::Pending
         | TaskRunStatus::CheckedOut

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use podbeat_heartbeat::completion::is_finished;
 use podbeat_heartbeat::observation::{Observation, Role, State};
 use podbeat_heartbeat::report::Report;
+use podbeat_interface::indexed::run_id;
 use podbeat_interface::setting::{
     IGNORED_CONTAINERS, JOB_COMPLETION_INDEX, JOB_RETRY_COUNT, Row, TASK_CONTAINERS, TASK_RUN_ID,
 };
@@ -14,34 +15,32 @@ use podbeat_kubernetes::resource::ContainerStatus;
 use podbeat_kubernetes::status::{observe_with, own_is_over};
 use podbeat_kubernetes::tasks::Tasks;
 
-use crate::indexed::run_id;
-
 /// The rules for verdicts.
 #[derive(Clone, Debug)]
-pub(in crate::reap) struct Rules {
+pub struct Rules {
     /// The name of podbeat's container.
-    pub(in crate::reap) container_name: String,
+    pub container_name: String,
     /// The regular containers of the task, if a pod itself does not specify them.
-    pub(in crate::reap) tasks: Tasks,
+    pub tasks: Tasks,
     /// The containers to report.
-    pub(in crate::reap) report: Report,
+    pub report: Report,
     /// Skip pods that ended more recently than this, because the Job may be about to start another
     /// pod.
-    pub(in crate::reap) older_than: Duration,
+    pub older_than: Duration,
     /// The nonce that the service issued, if any. Otherwise the nonce is derived from the pod's
     /// UID.
-    pub(in crate::reap) nonce: Option<String>,
+    pub nonce: Option<String>,
 }
 
 impl Rules {
     /// The value of a setting of the pod's podbeat container, if the pod's spec shows it.
-    pub(super) fn setting<'pod>(&self, pod: &'pod Listed, setting: &Row) -> Option<&'pod str> {
+    pub(crate) fn setting<'pod>(&self, pod: &'pod Listed, setting: &Row) -> Option<&'pod str> {
         pod.setting(&self.container_name, setting.variable)
     }
 
     /// Observes a pod like its own podbeat: by its annotations, then its settings, then these
     /// rules.
-    pub(super) fn observe(&self, pod: &Listed) -> Observation {
+    pub fn observe(&self, pod: &Listed) -> Observation {
         let own = Tasks::read(
             self.setting(pod, &TASK_CONTAINERS.row),
             self.setting(pod, &IGNORED_CONTAINERS.row),
@@ -52,7 +51,7 @@ impl Rules {
 
     /// Returns the run of this pod according to its settings, if they show it. `Err` is a pattern
     /// that needs an index where there is none.
-    pub(super) fn run_of(&self, pod: &Listed) -> Option<Result<String, String>> {
+    pub(crate) fn run_of(&self, pod: &Listed) -> Option<Result<String, String>> {
         let pattern = self.setting(pod, &TASK_RUN_ID.row);
         let pattern = pattern.or_else(|| pod.annotated_run())?;
         let index = self.setting(pod, &JOB_COMPLETION_INDEX.row);
@@ -62,20 +61,20 @@ impl Rules {
     }
 
     /// The number of the Job's retries before this pod, if the pod's settings have it.
-    pub(super) fn job_retry_count(&self, pod: &Listed) -> Option<i32> {
+    pub(crate) fn job_retry_count(&self, pod: &Listed) -> Option<i32> {
         let text = self.setting(pod, &JOB_RETRY_COUNT.row)?;
         text.trim().parse().ok().filter(|count| *count >= 0)
     }
 
     /// Whether no container of the task or of podbeat runs any more, or will restart. Until then
     /// podbeat may still send the last heartbeat itself.
-    pub(super) fn is_over(&self, pod: &Listed, seen: &Observation) -> bool {
+    pub fn is_over(&self, pod: &Listed, seen: &Observation) -> bool {
         let is_left_to_others = || is_finished(seen) && own_is_over(&pod.pod, &self.container_name);
         pod.phase_is_terminal || is_left_to_others()
     }
 
     /// The exit code of the pod's podbeat container, if it ended.
-    pub(super) fn own_exit_code(&self, pod: &Listed) -> Option<i32> {
+    pub(crate) fn own_exit_code(&self, pod: &Listed) -> Option<i32> {
         self.own_status(pod)?.state.terminated.as_ref()?.exit_code
     }
 
@@ -86,7 +85,7 @@ impl Rules {
     ///   restarted process may have nothing to send.
     /// - All containers of the pod are to be restarted (KEP-5532). podbeat then sends no last
     ///   heartbeat.
-    pub(super) fn proves_the_end(&self, pod: &Listed, seen: &Observation) -> bool {
+    pub(crate) fn proves_the_end(&self, pod: &Listed, seen: &Observation) -> bool {
         let Some(own) = self.own_status(pod) else {
             return false;
         };
@@ -118,7 +117,7 @@ impl Rules {
 }
 
 /// Returns when the last container ended, as far as the API shows it.
-pub(super) fn ended_at(pod: &Listed) -> Option<Timestamp> {
+pub(crate) fn ended_at(pod: &Listed) -> Option<Timestamp> {
     let exits = all_statuses(pod).filter_map(|status| status.state.terminated.as_ref());
     exits
         .filter_map(|exit| exit.finished_at)

@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use podbeat_task_runs::model::ContainerStatus;
 use serde::{Deserialize, Serialize};
 
-use super::Heartbeat;
 use super::evidence::{self, Last, PodEnd};
+use super::{ExitCodes, Heartbeat};
 
 /// The number of replaced pods that an attempt remembers.
 const REPLACED: usize = 16;
@@ -43,6 +43,9 @@ pub struct Attempt {
     pub containers: Vec<ContainerStatus>,
     /// The trace ID of its heartbeats.
     pub trace_id: Option<String>,
+    /// metadata.uid of its Job, if the service launched it and the Job was created.
+    #[serde(default)]
+    pub job: Option<String>,
     /// The UIDs of pods that another pod replaced.
     replaced: Vec<String>,
     /// The last heartbeat.
@@ -111,20 +114,61 @@ impl Attempt {
         is_replaced
     }
 
-    /// Whether the last heartbeat arrived, and no better evidence is worth a wait.
-    pub(super) fn is_decided(&self, watches_pods: bool) -> bool {
-        let has_exits = |last: &Last| !last.exits.is_empty();
-        let is_enough = |last| has_exits(last) || self.pod_end.is_some() || !watches_pods;
-        self.last.as_ref().is_some_and(is_enough)
+    /// Whether the last heartbeat arrived, and no better evidence is worth a wait. A failure of an
+    /// attempt that the service launched is worth one, because Kubernetes knows whether something
+    /// disrupted it.
+    pub(super) fn is_decided(&self, is_launched: bool) -> bool {
+        self.last.as_ref().is_some_and(|last| {
+            let is_success = evidence::verdict(&last.exits).is_some_and(|verdict| verdict.is_ok());
+            is_success || self.pod_end.is_some() || !is_launched
+        })
     }
 
     /// Whether the attempt succeeded, and why not, according to the best evidence that there is.
     pub(super) fn verdict(&self) -> Result<(), String> {
         let last = self.last.as_ref();
         let of_last = last.and_then(|last| evidence::verdict(&last.exits));
-        of_last
-            .or_else(|| self.pod_end.as_ref().map(PodEnd::verdict))
-            .unwrap_or_else(|| Err("the last heartbeat has no exit code".to_owned()))
+        match (of_last, &self.pod_end) {
+            // Kubernetes' reason explains the exit codes.
+            (
+                Some(Err(details)),
+                Some(PodEnd {
+                    reason: Some(reason),
+                    ..
+                }),
+            ) => Err(format!("{reason}: {details}")),
+            (Some(verdict), _) => verdict,
+            (None, Some(end)) => end.verdict(),
+            (None, None) => Err("the last heartbeat has no exit code".to_owned()),
+        }
+    }
+
+    /// Whether Kubernetes or its administrator ended the pod, and not the task itself.
+    pub(super) fn is_disrupted(&self) -> bool {
+        self.pod_end.as_ref().is_some_and(|end| end.disrupted)
+    }
+
+    /// Whether a container ended with one of these exit codes.
+    pub(super) fn has_exit_of(&self, codes: &ExitCodes) -> bool {
+        let of_last = self.last.iter().flat_map(|last| &last.exits);
+        let of_pod = self.pod_end.iter().flat_map(|end| &end.exits);
+        of_last.chain(of_pod).any(|exit| codes.contains(exit.code))
+    }
+
+    /// Adds exits that Kubernetes shows, of containers whose heartbeats stopped.
+    pub(super) fn see_exits(&mut self, containers: &[ContainerStatus]) {
+        for shown in containers.iter().filter(|it| it.terminated().is_some()) {
+            match self.containers.iter_mut().find(|it| it.name == shown.name) {
+                Some(known) => known.clone_from(shown),
+                None => self.containers.push(shown.clone()),
+            }
+        }
+    }
+
+    /// Another pod will continue the attempt, so how this one ends does not matter.
+    pub(super) fn forget_its_end(&mut self) {
+        self.last = None;
+        self.pod_end = None;
     }
 
     /// Ends the attempt, unless it has ended.

@@ -26,6 +26,10 @@ pub struct PodEnd {
     pub exits: Vec<Exit>,
     /// Why the pod ended, such as `Evicted`.
     pub reason: Option<String>,
+    /// Whether Kubernetes or its administrator ended the pod, and not the task itself: eviction,
+    /// preemption, the loss of its node.
+    #[serde(default)]
+    pub disrupted: bool,
 }
 
 /// The last heartbeat of an attempt.
@@ -45,7 +49,8 @@ impl Last {
 }
 
 /// The exits in a heartbeat. A state without an exit code is no evidence.
-pub(super) fn exits(containers: &[ContainerStatus]) -> Vec<Exit> {
+#[must_use]
+pub fn exits(containers: &[ContainerStatus]) -> Vec<Exit> {
     let exit = |status: &ContainerStatus| {
         let end = status.terminated()?;
         Some(Exit {

@@ -1,5 +1,6 @@
-//! Decides which pods ended without a last heartbeat, and what that heartbeat contains. Pure: takes
-//! pods one by one, and returns verdicts. `now` is an argument.
+//! Decides which pods ended without a last heartbeat, and what that heartbeat contains: for
+//! `podbeat reap`, and for podbeat-server. Pure: takes pods one by one, and returns verdicts. `now` is
+//! an argument.
 
 mod missing;
 mod rules;
@@ -13,8 +14,8 @@ use jiff::Timestamp;
 use podbeat_heartbeat::observation::Observation;
 use podbeat_kubernetes::listed::Listed;
 
-pub(super) use self::missing::{Missing, OwnWord, waits};
-pub(super) use self::rules::Rules;
+pub use self::missing::{Missing, OwnWord, Uncounted, last_heartbeat, waits};
+pub use self::rules::Rules;
 use self::rules::ended_at;
 use self::run::{Age, Claim, Run};
 
@@ -42,7 +43,7 @@ const UNDELIVERED: i32 = 75;
 
 /// The verdict on one pod.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// The pod has a podbeat container, but does not show which run it executes.
     Unnamed,
     /// The run's ID needs an index, but the pod has none.
@@ -108,7 +109,7 @@ pub(super) enum Verdict {
 
 /// The pods to return verdicts for.
 #[derive(Debug, Default)]
-pub(super) enum Chosen {
+pub enum Chosen {
     /// All pods.
     #[default]
     All,
@@ -120,14 +121,18 @@ pub(super) enum Chosen {
 
 /// The names of chosen pods.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub struct Names {
     names: BTreeSet<String>,
     /// In bytes.
     kept: usize,
 }
 
 impl Names {
-    pub(super) fn add(&mut self, name: String) -> Result<(), TooMany> {
+    /// Adds a name.
+    ///
+    /// # Errors
+    /// There are too many names.
+    pub fn add(&mut self, name: String) -> Result<(), TooMany> {
         self.kept += NAME + name.len();
         if self.kept > MOST_KEPT {
             return Err(TooMany);
@@ -149,11 +154,11 @@ impl Chosen {
 
 /// There are too many pods to decide about at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TooMany;
+pub struct TooMany;
 
 /// Decides about each pod in view of all of them. It takes pods one by one, and keeps in memory
 /// only what the verdicts need.
-pub(super) struct Docket {
+pub struct Docket {
     rules: Rules,
     now: Timestamp,
     chosen: Chosen,
@@ -176,7 +181,9 @@ struct Case {
 }
 
 impl Docket {
-    pub(super) fn new(rules: Rules, now: Timestamp, chosen: Chosen) -> Self {
+    /// A docket without pods.
+    #[must_use]
+    pub fn new(rules: Rules, now: Timestamp, chosen: Chosen) -> Self {
         let kept = match &chosen {
             Chosen::All | Chosen::Named(_) => 0,
             Chosen::These(these) => these.kept,
@@ -195,7 +202,10 @@ impl Docket {
 
     /// Adds a pod. A pod without a podbeat container gets no verdict, but may belong to the run of
     /// others, because its podbeat may have another name.
-    pub(super) fn take(&mut self, pod: &Listed) -> Result<(), TooMany> {
+    ///
+    /// # Errors
+    /// There are too many pods.
+    pub fn take(&mut self, pod: &Listed) -> Result<(), TooMany> {
         let is_asked_for = self.chosen.include(pod);
         self.is_found |= is_asked_for;
         let has_podbeat = pod.has_container(&self.rules.container_name);
@@ -259,7 +269,7 @@ impl Docket {
 
     /// Returns names and verdicts, in the order of the pods. `None` if the pod chosen by name does
     /// not exist.
-    pub(super) fn verdicts(self) -> Option<impl Iterator<Item = (String, Verdict)>> {
+    pub fn verdicts(self) -> Option<impl Iterator<Item = (String, Verdict)>> {
         let runs = self.runs;
         let verdicts = self.cases.into_iter().map(move |case| {
             let Case { age, run, verdict } = case;

@@ -5,20 +5,23 @@
 //! |---|---|
 //! | Pending | Running (a heartbeat) |
 //! | CheckedOut | Runnable (the pod waits in Kubernetes), Running |
-//! | Runnable | Running |
-//! | Running | TimedOut (no heartbeat) |
-//! | Finalizing | Running (another pod continues the attempt) |
+//! | Runnable | Running (a heartbeat, or the pod runs) |
+//! | Running | Runnable (its Job is suspended), TimedOut (no heartbeat) |
+//! | Finalizing | Running (another pod continues the attempt), Runnable (its Job is suspended) |
 //! | FailedRestartable | Running (the next attempt), Failed (there was none in time) |
 //! | any of these | CheckedOut (the service launched an attempt), Finalizing (the attempt's end is known in part), Completed, Aborted, and those of a failed attempt |
 //! | Completed, Failed, Aborted, TimedOut | none |
 //!
 //! A failed attempt leads to FailedRestartable while the retry limit allows another attempt, and to
-//! Failed after that.
+//! Failed after that. A disruption, such as an eviction, does not count toward the limit, but has a
+//! limit of its own.
 //!
 //! How an attempt ended is decided from evidence. The last heartbeat is the primary evidence, and
-//! Kubernetes the secondary. Their order does not matter: while one of them is missing, the run is
-//! Finalizing and waits for it, but only for a limited time. Exit codes in the last heartbeat need no
-//! other evidence.
+//! Kubernetes the secondary. Their order does not matter. If the service launches the attempts of a
+//! run ([`Run::to_launch`]), both are expected: while one of them is missing, the run is Finalizing,
+//! and only a success in the last heartbeat needs no other evidence. Such a run ends as Failed or
+//! TimedOut only after the API server was asked, so an outage of it ends no run. For other runs,
+//! there is no evidence except heartbeats.
 
 mod attempt;
 mod evidence;
@@ -30,7 +33,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{Attempt, Pod};
-pub use evidence::{Exit, PodEnd};
+pub use evidence::{Exit, PodEnd, exits};
 pub use status::Status;
 
 use podbeat_task_runs::model::ContainerStatus;
@@ -59,10 +62,49 @@ pub struct Rules {
     pub heartbeat_timeout: Duration,
     /// How long a run waits for the rest of the evidence after its attempt ended.
     pub evidence_wait: Duration,
-    /// How long a run waits for its next attempt after one failed.
+    /// How long a run waits for its next attempt after one failed, if the service does not launch
+    /// the attempts.
     pub retry_wait: Duration,
-    /// Whether Kubernetes is a source of evidence: whether the server watches the pods.
-    pub watches_pods: bool,
+    /// How many disrupted attempts of a run do not count toward its retry limit.
+    pub disruptions: u32,
+    /// After these exit codes, a run that the service launches is not retried.
+    pub final_exit_codes: ExitCodes,
+}
+
+impl Rules {
+    /// The defaults.
+    pub const DEFAULT: Self = Self {
+        heartbeat_timeout: Duration::from_secs(600),
+        evidence_wait: Duration::from_secs(60),
+        retry_wait: Duration::from_secs(900),
+        disruptions: 10,
+        final_exit_codes: ExitCodes::NONE,
+    };
+}
+
+/// A set of exit codes, from 0 to 255.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ExitCodes([u128; 2]);
+
+impl ExitCodes {
+    /// No exit codes.
+    pub const NONE: Self = Self([0; 2]);
+
+    /// With another one.
+    #[must_use]
+    pub const fn with(self, code: u8) -> Self {
+        let Self([low, high]) = self;
+        match code {
+            0..128 => Self([low | 1 << code, high]),
+            128.. => Self([low, high | 1 << (code - 128)]),
+        }
+    }
+
+    /// Whether the set contains it.
+    #[must_use]
+    pub fn contains(&self, code: i32) -> bool {
+        u8::try_from(code).is_ok_and(|code| self.with(code) == *self)
+    }
 }
 
 /// A run's life.
@@ -70,10 +112,16 @@ pub struct Rules {
 pub struct Run {
     status: Status,
     details: Option<String>,
+    /// Whether the service launches the attempts.
+    #[serde(default)]
+    is_launched: bool,
     /// How many failed attempts may be followed by another one.
     retry_limit: u32,
     /// The number of failed attempts that count toward the limit.
     failures: u32,
+    /// The number of disrupted attempts that do not count toward it.
+    #[serde(default)]
+    disruptions: u32,
     /// Oldest first.
     attempts: Vec<Attempt>,
     /// When the current wait began, as time since the start of the process. It is not stored: see
@@ -99,12 +147,39 @@ pub enum Event {
         /// The nonce that each of its heartbeats must have.
         nonce: String,
     },
+    /// The Job of an attempt exists.
+    Created {
+        /// The number of the attempt.
+        number: u32,
+        /// metadata.uid of the Job.
+        job: String,
+    },
     /// The pod of the current attempt does not run yet.
     Waiting {
         /// The number of the attempt.
         number: u32,
         /// Kubernetes' reason.
         reason: String,
+    },
+    /// The pod of an attempt runs. Its heartbeats are expected from now on.
+    PodRuns {
+        /// The number of the attempt.
+        number: u32,
+    },
+    /// The Job of an attempt is suspended, and has no pod that runs. Another pod will continue the
+    /// attempt, so what the earlier one said about its end does not matter.
+    Suspended {
+        /// The number of the attempt.
+        number: u32,
+        /// The reason, for people.
+        reason: String,
+    },
+    /// The API server was asked, and the pod of an attempt has not ended.
+    PodLives {
+        /// The number of the attempt.
+        number: u32,
+        /// The states of its containers.
+        containers: Vec<ContainerStatus>,
     },
     /// Kubernetes says that the pod of an attempt ended.
     PodEnded {
@@ -170,6 +245,9 @@ pub enum Refusal {
     /// The service issued another nonce for this attempt.
     #[error("the nonce is not the one that was issued for this attempt")]
     WrongNonce,
+    /// The service launches this run and has not done it yet, or does not launch it.
+    #[error("the service has not launched an attempt of this run")]
+    NotLaunched,
 }
 
 impl Run {
@@ -179,11 +257,28 @@ impl Run {
         Self {
             status: Status::Pending,
             details: None,
+            is_launched: false,
             retry_limit,
             failures: 0,
+            disruptions: 0,
             attempts: Vec::new(),
             since: Duration::ZERO,
         }
+    }
+
+    /// A new run whose attempts the service launches.
+    #[must_use]
+    pub fn to_launch(retry_limit: u32) -> Self {
+        Self {
+            is_launched: true,
+            ..Self::new(retry_limit)
+        }
+    }
+
+    /// Whether the service launches the attempts.
+    #[must_use]
+    pub fn is_launched(&self) -> bool {
+        self.is_launched
     }
 
     /// The status.
@@ -210,6 +305,12 @@ impl Run {
         self.failures
     }
 
+    /// The number of failed and disrupted attempts.
+    #[must_use]
+    pub fn ended_attempts(&self) -> u32 {
+        self.failures.saturating_add(self.disruptions)
+    }
+
     /// When the current wait began, as time since the start of the process: of a running run, when
     /// its last heartbeat arrived, or when the process read it from the store.
     #[must_use]
@@ -227,10 +328,13 @@ impl Run {
     #[must_use]
     pub fn deadline(&self, rules: &Rules) -> Option<Duration> {
         let wait = match self.status {
-            Status::Running => rules.heartbeat_timeout,
-            Status::Finalizing => rules.evidence_wait,
-            Status::FailedRestartable => rules.retry_wait,
-            Status::Pending
+            Status::Running if !self.is_launched => rules.heartbeat_timeout,
+            Status::Finalizing if !self.needs_evidence() => rules.evidence_wait,
+            Status::FailedRestartable if !self.is_launched => rules.retry_wait,
+            Status::Running
+            | Status::Finalizing
+            | Status::FailedRestartable
+            | Status::Pending
             | Status::CheckedOut
             | Status::Runnable
             | Status::Completed
@@ -241,21 +345,48 @@ impl Run {
         Some(self.since.saturating_add(wait))
     }
 
+    /// When the API server should be asked about the pod, as time since the start of the process:
+    /// the heartbeats stopped, or the attempt ended and Kubernetes has not said how. Only for runs
+    /// that the service launches. [`Event::PodEnded`], [`Event::PodLives`] and [`Event::Suspended`]
+    /// are the possible answers.
+    #[must_use]
+    pub fn asks_at(&self, rules: &Rules) -> Option<Duration> {
+        let wait = match self.status {
+            Status::Running if self.is_launched => rules.heartbeat_timeout,
+            Status::Finalizing if self.needs_evidence() => rules.evidence_wait,
+            _ => return None,
+        };
+        Some(self.since.saturating_add(wait))
+    }
+
+    /// Whether only the API server can tell how the attempt ended.
+    fn needs_evidence(&self) -> bool {
+        let pod_end = self
+            .attempts
+            .last()
+            .and_then(|attempt| attempt.pod_end.as_ref());
+        self.is_launched && pod_end.is_none()
+    }
+
     /// Whether the run differs in anything that is stored.
     #[must_use]
     pub fn differs(&self, other: &Self) -> bool {
         let Self {
             status,
             details,
+            is_launched,
             retry_limit,
             failures,
+            disruptions,
             attempts,
             since: _,
         } = self;
         *status != other.status
             || *details != other.details
+            || *is_launched != other.is_launched
             || *retry_limit != other.retry_limit
             || *failures != other.failures
+            || *disruptions != other.disruptions
             || *attempts != other.attempts
     }
 
@@ -271,12 +402,35 @@ impl Run {
                 self.end(Status::Aborted, Some(format!("aborted by {by}")), now);
             }
             Event::Launched { number, nonce } => self.launched(*number, nonce, now)?,
+            Event::Created { number, job } => {
+                self.launched_attempt(*number)?
+                    .job
+                    .get_or_insert_with(|| job.clone());
+            }
             Event::Waiting { number, reason } => {
-                self.current(*number)?;
+                let has_job = self.current(*number)?.job.is_some();
                 // The reports of Kubernetes may come late.
                 if matches!(self.status, Status::CheckedOut | Status::Runnable) {
-                    self.change(Status::Runnable, Some(reason.clone()), now);
+                    let status = match has_job || !self.is_launched {
+                        true => Status::Runnable,
+                        false => Status::CheckedOut,
+                    };
+                    self.change(status, Some(reason.clone()), now);
                 }
+            }
+            Event::PodRuns { number } => {
+                self.launched_attempt(*number)?;
+                if matches!(self.status, Status::CheckedOut | Status::Runnable) {
+                    self.change(Status::Running, None, now);
+                }
+            }
+            Event::Suspended { number, reason } => {
+                self.launched_attempt(*number)?.forget_its_end();
+                self.change(Status::Runnable, Some(reason.clone()), now);
+            }
+            Event::PodLives { number, containers } => {
+                self.launched_attempt(*number)?;
+                self.pod_lives(containers, now, rules);
             }
             Event::PodEnded { number, end } => {
                 let attempt = self.current(*number)?;
@@ -292,7 +446,7 @@ impl Run {
             }
             Event::CannotStart { number, reason } => {
                 self.current(*number)?;
-                self.fail(reason.clone(), now);
+                self.end(Status::Failed, Some(reason.clone()), now);
             }
             Event::Tick => self.tick(now, rules),
         }
@@ -318,6 +472,14 @@ impl Run {
                 current: other.map_or(0, |attempt| attempt.number),
             }),
         }
+    }
+
+    /// The current attempt, if the service launched it.
+    fn launched_attempt(&mut self, number: u32) -> Result<&mut Attempt, Refusal> {
+        if !self.is_launched {
+            return Err(Refusal::NotLaunched);
+        }
+        self.current(number)
     }
 
     fn launched(&mut self, number: u32, nonce: &str, now: Moment) -> Result<(), Refusal> {
@@ -380,6 +542,7 @@ impl Run {
     fn attempt_of(&mut self, heartbeat: &Heartbeat, now: Moment) -> Result<&mut Attempt, Refusal> {
         let (token_of, told) = (heartbeat.token_of, heartbeat.retry_count);
         let next = match self.attempts.split_last_mut() {
+            None if self.is_launched => return Err(Refusal::NotLaunched),
             None => Some(told.unwrap_or(0)),
             Some((current, earlier)) => {
                 if token_of.is_some_and(|serial| serial != current.serial) {
@@ -442,7 +605,9 @@ impl Run {
         if let Some(earlier) = self.attempts.last_mut() {
             earlier.end(now.wall, Some("a later attempt replaced it".to_owned()));
         }
-        self.failures = self.failures.max(number);
+        if !self.is_launched {
+            self.failures = self.failures.max(number);
+        }
         let serial = self.attempts.last().map_or(0, |last| last.serial + 1);
         self.attempts.push(Attempt::new(serial, number));
         if self.attempts.len() > REMEMBERED_ATTEMPTS {
@@ -455,19 +620,45 @@ impl Run {
         let Some(attempt) = self.attempts.last() else {
             return;
         };
-        match attempt.is_decided(rules.watches_pods) {
-            true => self.settle(now),
-            false => self.change(Status::Finalizing, None, now),
+        if attempt.is_decided(self.is_launched) {
+            self.settle(now, rules);
+        } else if self.status != Status::Finalizing {
+            self.change(Status::Finalizing, None, now);
         }
     }
 
     /// Ends the attempt according to the evidence that there is.
-    fn settle(&mut self, now: Moment) {
-        match self.attempts.last().map(Attempt::verdict) {
-            Some(Ok(())) => self.end(Status::Completed, None, now),
-            Some(Err(details)) => self.fail(details, now),
-            None => {}
+    fn settle(&mut self, now: Moment, rules: &Rules) {
+        let Some(attempt) = self.attempts.last() else {
+            return;
+        };
+        match attempt.verdict() {
+            Ok(()) => self.end(Status::Completed, None, now),
+            Err(details) => self.fail(details, now, rules),
         }
+    }
+
+    /// The API server was asked because a wait was over, and the pod has not ended.
+    fn pod_lives(&mut self, containers: &[ContainerStatus], now: Moment, rules: &Rules) {
+        let is_due = self.asks_at(rules).is_some_and(|at| now.elapsed >= at);
+        match self.status {
+            Status::Running if is_due => {
+                if let Some(attempt) = self.attempts.last_mut() {
+                    attempt.see_exits(containers);
+                }
+                self.time_out(now, rules);
+            }
+            // The last heartbeat came long ago, and something else than the task keeps the pod.
+            Status::Finalizing if is_due => self.settle(now, rules),
+            _ => {}
+        }
+    }
+
+    fn time_out(&mut self, now: Moment, rules: &Rules) {
+        let silence = jiff::SignedDuration::try_from(rules.heartbeat_timeout);
+        let silence = silence.unwrap_or(jiff::SignedDuration::MAX);
+        let details = format!("no heartbeat for {silence:#}");
+        self.end(Status::TimedOut, Some(details), now);
     }
 
     fn tick(&mut self, now: Moment, rules: &Rules) {
@@ -478,13 +669,8 @@ impl Run {
             return;
         }
         match self.status {
-            Status::Running => {
-                let silence = jiff::SignedDuration::try_from(rules.heartbeat_timeout);
-                let silence = silence.unwrap_or(jiff::SignedDuration::MAX);
-                let details = format!("no heartbeat for {silence:#}");
-                self.end(Status::TimedOut, Some(details), now);
-            }
-            Status::Finalizing => self.settle(now),
+            Status::Running => self.time_out(now, rules),
+            Status::Finalizing => self.settle(now, rules),
             Status::FailedRestartable => {
                 let details = self.details.take();
                 self.change(Status::Failed, details, now);
@@ -501,10 +687,22 @@ impl Run {
     }
 
     /// Ends the attempt as failed.
-    fn fail(&mut self, details: String, now: Moment) {
-        let number = self.attempts.last().map_or(0, |attempt| attempt.number);
-        self.failures = self.failures.max(number).saturating_add(1);
-        let status = match self.failures <= self.retry_limit {
+    fn fail(&mut self, details: String, now: Moment, rules: &Rules) {
+        let Some(attempt) = self.attempts.last() else {
+            return;
+        };
+        let may_restart = if self.is_launched && attempt.is_disrupted() {
+            self.disruptions = self.disruptions.saturating_add(1);
+            self.disruptions <= rules.disruptions
+        } else {
+            let may_restart = !attempt.has_exit_of(&rules.final_exit_codes);
+            if !self.is_launched {
+                self.failures = self.failures.max(attempt.number);
+            }
+            self.failures = self.failures.saturating_add(1);
+            self.failures <= self.retry_limit && (may_restart || !self.is_launched)
+        };
+        let status = match may_restart {
             true => Status::FailedRestartable,
             false => Status::Failed,
         };

@@ -15,14 +15,14 @@ const RIVALS: usize = 3;
 /// The order of a run's pods, oldest first. Creation times have whole seconds, so the retry count
 /// and the name decide between equal times.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Age {
-    pub(super) created_at: Option<Timestamp>,
-    pub(super) retry_count: Option<i32>,
-    pub(super) name: String,
+pub(crate) struct Age {
+    pub(crate) created_at: Option<Timestamp>,
+    pub(crate) retry_count: Option<i32>,
+    pub(crate) name: String,
 }
 
 /// What all pods of a run show together.
-pub(super) struct Run {
+pub(crate) struct Run {
     /// The latest pod with podbeat.
     newest: Option<Age>,
     /// A pod that has not ended.
@@ -38,7 +38,7 @@ pub(super) struct Run {
 
 /// The owner of a pod. Only pods of one owner in one namespace are attempts of the same run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Claim {
+pub(crate) struct Claim {
     namespace: Option<String>,
     owner: Owner,
 }
@@ -52,7 +52,7 @@ enum Owner {
 }
 
 impl Claim {
-    pub(super) fn of(pod: &Listed) -> Self {
+    pub(crate) fn of(pod: &Listed) -> Self {
         let own = || {
             let uid = pod.pod.metadata.uid.clone();
             Owner::Pod(uid.unwrap_or_else(|| pod.name()))
@@ -72,7 +72,7 @@ impl Claim {
 
 impl Run {
     /// The run of a pod that is the first of it. `speaks` means that the pod has podbeat.
-    pub(super) fn new(claim: Claim, age: &Age, is_over: bool, speaks: bool) -> Self {
+    pub(crate) fn new(claim: Claim, age: &Age, is_over: bool, speaks: bool) -> Self {
         Self {
             newest: speaks.then(|| age.clone()),
             open: (!is_over).then(|| age.name.clone()),
@@ -84,12 +84,12 @@ impl Run {
     }
 
     /// The memory for a run with one pod, in bytes.
-    pub(super) fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         RUN + self.claim.size() + 2 * self.first.len()
     }
 
     /// Adds a pod, with or without podbeat. Returns how many more bytes are kept.
-    pub(super) fn take(&mut self, claim: &Claim, age: &Age, is_over: bool, speaks: bool) -> usize {
+    pub(crate) fn take(&mut self, claim: &Claim, age: &Age, is_over: bool, speaks: bool) -> usize {
         let mut kept = 0;
         let mut name = || {
             kept += age.name.len();
@@ -113,7 +113,7 @@ impl Run {
 
     /// Returns the verdict on an ended pod of this run in view of all its pods. `None` if this pod
     /// decides about the run.
-    pub(super) fn objection(&self, run: &str, age: &Age) -> Option<Verdict> {
+    pub(crate) fn objection(&self, run: &str, age: &Age) -> Option<Verdict> {
         let run = run.to_owned();
         if !self.rivals.is_empty() {
             let mut pods = vec![self.first.clone()];
