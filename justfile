@@ -223,6 +223,12 @@ e2e-deploy *arguments: image (programs "e2e-deploy")
 deploy-check *scenarios: (programs "e2e-deploy")
     {{built}}/debug/e2e-deploy --static "$@"
 
+# Without a name, it plays the whole table of e2e/src/launch/table.rs.
+[doc("Launch runs of all kinds with podbeat-server on a real node: `just e2e-launch [RUN…]`")]
+[group('node')]
+e2e-launch *arguments: image (programs "e2e-launch" "podbeat-server")
+    {{built}}/debug/e2e-launch "$@"
+
 # Check that a node leaves nothing behind, however it ends
 [group('node')]
 e2e-teardown: image (programs "e2e")

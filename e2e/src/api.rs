@@ -125,6 +125,66 @@ impl Namespace {
         Ok(())
     }
 
+    /// Enforces the Pod Security level restricted.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn restrict(&self) -> Result<(), Error> {
+        let labels =
+            json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "restricted"}}});
+        let path = format!("/api/v1/namespaces/{}", self.name);
+        self.send("PATCH", &path, &labels).await?;
+        Ok(())
+    }
+
+    /// The name of the first object of a resource, such as `pods` or `jobs`, with these labels.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn first(&self, resource: &str, labels: &str) -> Result<Option<String>, Error> {
+        let path = match resource {
+            "jobs" => self.batch(resource),
+            _ => self.core(resource),
+        };
+        let encoded = labels.replace('=', "%3D");
+        let list = self
+            .read(&format!("{path}?labelSelector={encoded}"))
+            .await?;
+        let name = list.pointer("/items/0/metadata/name");
+        Ok(name.and_then(Value::as_str).map(str::to_owned))
+    }
+
+    /// Deletes an object of the core group, such as `resourcequotas/NAME`.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn delete_in(&self, object: &str) -> Result<(), Error> {
+        self.send("DELETE", &self.core(object), &json!({})).await?;
+        Ok(())
+    }
+
+    /// Deletes a Job and its pods.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn delete_job(&self, name: &str) -> Result<(), Error> {
+        let options = json!({"propagationPolicy": "Background"});
+        let path = self.batch(&format!("jobs/{name}"));
+        self.send("DELETE", &path, &options).await?;
+        Ok(())
+    }
+
+    /// Suspends or resumes a Job.
+    ///
+    /// # Errors
+    /// The API server refuses.
+    pub async fn suspend_job(&self, name: &str, suspend: bool) -> Result<(), Error> {
+        let path = self.batch(&format!("jobs/{name}"));
+        self.send("PATCH", &path, &json!({"spec": {"suspend": suspend}}))
+            .await?;
+        Ok(())
+    }
+
     /// A Job's current object.
     ///
     /// # Errors

@@ -33,6 +33,7 @@ const CONTROLLERS: &[&str] = &[
     "pod-garbage-collector-controller",
     "node-lifecycle-controller",
     "disruption-controller",
+    "resourcequota-controller",
     "validatingadmissionpolicy-status-controller",
 ];
 

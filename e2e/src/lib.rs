@@ -7,6 +7,7 @@ pub mod api_scenarios;
 pub mod cluster;
 pub mod deploy;
 pub mod fleet;
+pub mod launch;
 pub mod network;
 pub mod node;
 pub mod process;

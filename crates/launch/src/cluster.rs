@@ -9,7 +9,7 @@ use futures_util::stream::BoxStream;
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Secret;
 
-pub use kubernetes::{Error, Kubernetes, Place};
+pub use kubernetes::{Error, Kubernetes, Place, RIGHTS};
 
 use crate::seen::{JobSeen, PodSeen};
 

@@ -8,9 +8,12 @@ use podbeat_interface::certificate;
 use podbeat_interface::finding::{Finding, Findings};
 use podbeat_interface::reader::Errors;
 use podbeat_interface::throttle::Chain;
+use podbeat_launch::cluster::Kubernetes;
+use podbeat_launch::settings::Settings;
 
 use crate::data;
 use crate::keys::Keys;
+use crate::launching;
 use crate::settings::Config;
 use crate::store::{Inspection, Sqlite};
 use crate::tls::Identity;
@@ -23,6 +26,8 @@ const TOKENS: &str = "store.tokens";
 const KEY: &str = "key";
 const CERTIFICATE: &str = "certificate";
 const CLOCK: &str = "clock";
+const LAUNCH: &str = "launch";
+const RIGHTS: &str = "launch.rights";
 
 /// Less free space than this is a warning, in bytes.
 const LITTLE: u64 = 1 << 30;
@@ -34,14 +39,22 @@ const TOLERATED: SignedDuration = SignedDuration::from_secs(5);
 const RELEASED: &str = "2026-11-01T00:00:00Z";
 
 /// Makes all checks.
-#[must_use]
-pub fn run(config: &Result<Config, Errors>, now: Timestamp) -> Findings {
+pub async fn run(config: &Result<Config, Errors>, now: Timestamp) -> Findings {
     let config = match config {
         Ok(config) => config,
         Err(errors) => {
             let remedy = "Correct the settings. podbeat-server --help lists all of them.";
             let mut findings = vec![Finding::failed(SETTINGS, faults(errors), remedy)];
-            let others = [STORE, SPACE, TOKENS, KEY, CERTIFICATE, CLOCK];
+            let others = [
+                STORE,
+                SPACE,
+                TOKENS,
+                KEY,
+                CERTIFICATE,
+                CLOCK,
+                LAUNCH,
+                RIGHTS,
+            ];
             findings.extend(others.map(|id| Finding::because(id, SETTINGS)));
             return Findings::new(findings);
         }
@@ -59,6 +72,7 @@ pub fn run(config: &Result<Config, Errors>, now: Timestamp) -> Findings {
     findings.push(key(&config.secrets_key_file, has_runs, &known));
     findings.push(own_certificate(config, now));
     findings.push(clock(inspection.as_ref(), now));
+    findings.extend(launch(config).await);
     Findings::new(findings)
 }
 
@@ -252,10 +266,51 @@ fn clock(inspection: Option<&Inspection>, now: Timestamp) -> Finding {
     }
 }
 
+/// The launch file, and the server's rights in the cluster.
+async fn launch(config: &Config) -> [Finding; 2] {
+    let Some(path) = &config.launch_file else {
+        let why = "PODBEAT_SERVER_LAUNCH_FILE is not set: the server launches no runs";
+        return [LAUNCH, RIGHTS].map(|id| Finding::skipped(id, why));
+    };
+    let settings = match launching::load(path) {
+        Ok(settings) => settings,
+        Err(error) => {
+            let remedy = "Correct the launch file. docs/launch.md lists its members.";
+            return [
+                Finding::failed(LAUNCH, Chain(&error).to_string(), remedy),
+                Finding::because(RIGHTS, LAUNCH),
+            ];
+        }
+    };
+    let namespaces = settings.namespaces().join(", ");
+    let seen = format!("{} is valid; namespaces: {namespaces}", path.display());
+    [Finding::ok(LAUNCH, seen), rights(config, settings).await]
+}
+
+async fn rights(config: &Config, settings: Settings) -> Finding {
+    let reachable = "Correct PODBEAT_SERVER_KUBECONFIG, or the service account of the pod.";
+    let cluster = match Kubernetes::new(&launching::place(config), settings).await {
+        Ok(cluster) => cluster,
+        Err(error) => return Finding::failed(RIGHTS, Chain(&error).to_string(), reachable),
+    };
+    match cluster.missing_rights().await {
+        Ok(missing) if missing.is_empty() => {
+            Finding::ok(RIGHTS, "the server may do everything that launching needs")
+        }
+        Ok(missing) => {
+            let seen = format!("the server may not {}", missing.join(", "));
+            let remedy = "Grant these rights with a Role and a RoleBinding in each namespace, as the Helm chart does.";
+            Finding::failed(RIGHTS, seen, remedy)
+        }
+        Err(error) => Finding::failed(RIGHTS, Chain(&error).to_string(), reachable),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
+    use futures_util::FutureExt;
     use podbeat_interface::environment::Flags;
     use podbeat_interface::finding::State;
     use podbeat_lab::pki::Authority;
@@ -272,7 +327,9 @@ mod tests {
             .map(|(name, value)| ((*name).to_owned(), value.display().to_string()))
             .collect();
         let config = Config::load(&Flags::default(), &map);
-        let findings = run(&config, NOW.parse().expect("a time"));
+        let findings = run(&config, NOW.parse().expect("a time"))
+            .now_or_never()
+            .expect("only questions to a cluster wait");
         let checks = findings.checks.into_iter();
         checks
             .map(|check| (check.id, (check.state, check.seen)))
@@ -369,6 +426,36 @@ mod tests {
         assert_eq!(found[SETTINGS].0, State::Failed);
         assert!(found[SETTINGS].1.contains("PODBEAT_SERVER_LISTEN"));
         assert_eq!(found[STORE].0, State::Skipped);
+    }
+
+    #[test]
+    fn a_wrong_launch_file_and_a_missing_kubeconfig_are_found() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let (file, kubeconfig) = (dir.path().join("launch.json"), dir.path().join("none"));
+        let checked = || {
+            checked(&[
+                ("PODBEAT_SERVER_DATA", &dir.path().join("d.db")),
+                ("PODBEAT_SERVER_LAUNCH_FILE", &file),
+                ("PODBEAT_SERVER_KUBECONFIG", &kubeconfig),
+            ])
+        };
+        for (text, shown) in [
+            (None, "cannot read the launch file"),
+            (Some("{"), "EOF"),
+            (Some(r#"{"namespace": "A"}"#), "namespace: must"),
+        ] {
+            if let Some(text) = text {
+                std::fs::write(&file, text).expect("written");
+            }
+            let found = checked();
+            assert_eq!(found[LAUNCH].0, State::Failed);
+            assert!(found[LAUNCH].1.contains(shown), "{}", found[LAUNCH].1);
+            assert_eq!(found[RIGHTS].0, State::Skipped);
+        }
+        std::fs::write(&file, "{}").expect("written");
+        let found = checked();
+        assert_eq!(found[LAUNCH].0, State::Ok);
+        assert_eq!(found[RIGHTS].0, State::Failed, "{}", found[RIGHTS].1);
     }
 
     #[test]

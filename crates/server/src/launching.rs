@@ -96,12 +96,13 @@ pub async fn launcher(
     service: &Arc<Service>,
     readings: &Arc<Readings>,
 ) -> Result<Arc<Launcher>, Error> {
-    let cluster = Kubernetes::new(&place(config), launch.clone()).await?;
+    let cluster = Arc::new(Kubernetes::new(&place(config), launch.clone()).await?);
+    service.reads_logs_of(Arc::clone(&cluster) as _);
     let seed = u64::from_le_bytes(keys::random::<8>()?);
     let rules = rules(config.rules, Some(&launch));
     let runs: Arc<dyn Runs> = Arc::clone(service) as _;
     let launcher = Arc::new(Launcher::new(
-        Arc::new(cluster),
+        cluster,
         runs,
         Arc::clone(readings) as _,
         (launch, rules),

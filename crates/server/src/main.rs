@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use jiff::Timestamp;
 use podbeat_interface::environment::{Flags, ProcessEnvironment};
 use podbeat_interface::exit::{Ending, with_causes};
+use podbeat_interface::reader::Errors;
 use podbeat_interface::terminal::Inert;
 use podbeat_interface::{log, undumpable};
 use podbeat_server::cli::{self, Cli, PROGRAM};
@@ -38,20 +39,31 @@ fn main() -> ExitCode {
         Cli::Token { flags, action } => tokens(&flags, &action),
         Cli::Check { flags, json } => {
             let config = Config::load(&flags, &ProcessEnvironment);
-            let findings = check::run(&config, Timestamp::now());
-            let text = match json {
-                true => findings.json(),
-                false => findings.table(),
-            };
-            match (print(&mut stdout(), &text), findings.ok) {
-                (false, _) => Ending::Unwritten,
-                (true, true) => Ending::Done,
-                (true, false) => Ending::Unmet,
-            }
+            check(&config, json)
         }
         Cli::Backup { flags, to } => backup(&flags, &to),
     };
     ending.into()
+}
+
+fn check(config: &Result<Config, Errors>, json: bool) -> Ending {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(Ending::Internal, &error),
+    };
+    let findings = runtime.block_on(check::run(config, Timestamp::now()));
+    let text = match json {
+        true => findings.json(),
+        false => findings.table(),
+    };
+    match (print(&mut stdout(), &text), findings.ok) {
+        (false, _) => Ending::Unwritten,
+        (true, true) => Ending::Done,
+        (true, false) => Ending::Unmet,
+    }
 }
 
 fn serve(flags: &Flags) -> Ending {

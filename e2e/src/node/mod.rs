@@ -257,6 +257,12 @@ impl Node {
         ))
     }
 
+    /// The control group under which the containers' ones are.
+    #[must_use]
+    pub fn cgroup(&self) -> &str {
+        &self.cgroup
+    }
+
     /// The path of kubelet's log.
     #[must_use]
     pub fn log(&self) -> PathBuf {

@@ -6,6 +6,9 @@ use std::time::Duration;
 use futures_util::future::FutureExt;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
+use k8s_openapi::api::authorization::v1::{
+    ResourceAttributes, SelfSubjectAccessReview, SelfSubjectAccessReviewSpec,
+};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::{Event as KubernetesEvent, Pod, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -38,6 +41,19 @@ const LONGEST: usize = 1024;
 
 /// The lines of a log that are asked for.
 const LOG_LINES: i64 = 200;
+
+/// The rights that the server needs in each namespace: API group, resource, verbs.
+pub const RIGHTS: &[(&str, &str, &[&str])] = &[
+    (
+        "batch",
+        "jobs",
+        &["create", "get", "list", "watch", "delete"],
+    ),
+    ("", "secrets", &["create", "get", "list", "delete"]),
+    ("", "pods", &["list", "watch"]),
+    ("", "pods/log", &["get"]),
+    ("", "events", &["list"]),
+];
 
 /// A real cluster.
 #[derive(Clone)]
@@ -97,6 +113,48 @@ impl Kubernetes {
         };
         let client = Client::try_from(config).map_err(Error::Client)?;
         Ok(Self { client, settings })
+    }
+
+    /// The rights that the server lacks, such as `create jobs in tasks`. It asks the API server for
+    /// each (`SelfSubjectAccessReview`), and changes nothing.
+    ///
+    /// # Errors
+    /// The API server does not answer.
+    pub async fn missing_rights(&self) -> Result<Vec<String>, Failure> {
+        let reviews = Api::<SelfSubjectAccessReview>::all(self.client.clone());
+        let mut missing = Vec::new();
+        for namespace in self.settings.namespaces() {
+            for (group, resource, verbs) in RIGHTS {
+                for verb in *verbs {
+                    let (resource, subresource) = match resource.split_once('/') {
+                        Some((resource, subresource)) => (resource, Some(subresource)),
+                        None => (*resource, None),
+                    };
+                    let asked = SelfSubjectAccessReview {
+                        spec: SelfSubjectAccessReviewSpec {
+                            resource_attributes: Some(ResourceAttributes {
+                                namespace: Some(namespace.to_owned()),
+                                group: Some((*group).to_owned()),
+                                resource: Some(resource.to_owned()),
+                                subresource: subresource.map(str::to_owned),
+                                verb: Some((*verb).to_owned()),
+                                ..ResourceAttributes::default()
+                            }),
+                            ..SelfSubjectAccessReviewSpec::default()
+                        },
+                        ..SelfSubjectAccessReview::default()
+                    };
+                    let params = PostParams::default();
+                    let answer = within(REQUEST, reviews.create(&params, &asked)).await?;
+                    if !answer.status.is_some_and(|status| status.allowed) {
+                        let subresource = subresource.map(|name| format!("/{name}"));
+                        let subresource = subresource.unwrap_or_default();
+                        missing.push(format!("{verb} {resource}{subresource} in {namespace}"));
+                    }
+                }
+            }
+        }
+        Ok(missing)
     }
 
     fn jobs(&self, namespace: &str) -> Api<Job> {

@@ -89,10 +89,11 @@ enum Place {
     RunLive,
     Abort,
     Heartbeat,
+    Log,
 }
 
 impl Place {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::Base,
         Self::Css,
         Self::Js,
@@ -105,6 +106,7 @@ impl Place {
         Self::RunLive,
         Self::Abort,
         Self::Heartbeat,
+        Self::Log,
     ];
 
     /// The path behind the base path.
@@ -122,6 +124,7 @@ impl Place {
             Self::RunLive => "/run/live",
             Self::Abort => "/run/abort",
             Self::Heartbeat => "/run/heartbeat",
+            Self::Log => "/run/log",
         }
     }
 
@@ -137,13 +140,17 @@ impl Place {
             | Self::RunsLive
             | Self::Run
             | Self::RunLive
-            | Self::Heartbeat => "GET, HEAD",
+            | Self::Heartbeat
+            | Self::Log => "GET, HEAD",
         }
     }
 
     /// Whether it is a page for people that needs a session.
     fn is_page(self) -> bool {
-        matches!(self, Self::Runs | Self::Run | Self::Abort | Self::Heartbeat)
+        matches!(
+            self,
+            Self::Runs | Self::Run | Self::Abort | Self::Heartbeat | Self::Log
+        )
     }
 
     /// The way from there to the list.
@@ -451,6 +458,11 @@ impl Page {
                 let beat = beat.ok_or(Refusal::NoHeartbeat)?;
                 let shown = view::Heartbeat::of(number, &beat);
                 html::heartbeat(id, &shown, &json::readable(&beat.body), reader)
+            }
+            Place::Log => {
+                let id = fields.id()?;
+                let log = service.log(caller, id).await?;
+                html::log(id, log.as_ref().map(view::Log::of).as_ref(), reader)
             }
             Place::RunLive => {
                 let id = fields.id()?.to_owned();

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use podbeat_task_runs::model::{ContainerStatus, HeartbeatTaskRunRequest};
 
 use super::text::shown;
-use crate::service::{Beat, Caller, Detail};
+use crate::service::{self, Beat, Caller, Detail};
 use crate::store::{COUNTED, Facts, Listed, Page, Role};
 use podbeat_runs::{Attempt as StoredAttempt, Status};
 
@@ -17,6 +17,9 @@ const NAME: usize = 120;
 pub(super) const ID: usize = 200;
 const SENTENCE: usize = 400;
 const TEXT: usize = 4096;
+
+/// The maximum number of characters of a line of a log.
+const LOG_LINE: usize = 2000;
 
 /// The maximum number of containers of one heartbeat, and of entries of an access control list.
 const CONTAINERS: usize = 20;
@@ -210,6 +213,30 @@ impl From<&ContainerStatus> for Container {
     }
 }
 
+/// The end of the log of a run's pod.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Log {
+    pub(super) namespace: String,
+    pub(super) pod: Option<String>,
+    /// Its lines, oldest first.
+    pub(super) lines: Option<Vec<String>>,
+}
+
+impl Log {
+    pub(super) fn of(log: &service::Log) -> Self {
+        // Tabs are usual in logs.
+        let line = |line: &str| shown(&line.replace('\t', "    "), LOG_LINE);
+        Self {
+            namespace: shown(&log.namespace, NAME),
+            pod: log.pod.as_deref().map(|pod| shown(pod, SENTENCE)),
+            lines: log
+                .text
+                .as_ref()
+                .map(|text| text.lines().map(line).collect()),
+        }
+    }
+}
+
 /// One run.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Run {
@@ -232,6 +259,8 @@ pub(super) struct Run {
     /// Newest first.
     pub(super) heartbeats: Vec<Heartbeat>,
     pub(super) may_abort: bool,
+    /// Whether the service launches it.
+    pub(super) is_launched: bool,
 }
 
 impl Run {
@@ -284,6 +313,7 @@ impl Run {
                 .map(|(number, beat)| Heartbeat::of(*number, beat))
                 .collect(),
             may_abort: detail.may_change.is_ok() && !run.run.status().is_final(),
+            is_launched: run.run.is_launched(),
         }
     }
 

@@ -168,7 +168,7 @@ impl Service {
         self.record.heartbeats().keep(id, beat, weight, BOUNDS);
     }
 
-    async fn seen_by(&self, caller: &Caller, id: &str) -> Result<StoredRun, Problem> {
+    pub(super) async fn seen_by(&self, caller: &Caller, id: &str) -> Result<StoredRun, Problem> {
         let viewer = caller.viewer().ok_or(Problem::Forbidden(AGENT_ONLY))?;
         let run = self.store.run(id.to_owned()).await?;
         run.filter(|run| viewer.sees(run)).ok_or(Problem::NotFound)

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use podbeat_launch::cluster::Cluster;
 use podbeat_launch::launcher::{Row, Runs, Unchanged};
 use podbeat_launch::order::Order;
 use podbeat_runs::{Event, Moment};
 use podbeat_task_runs::Secret;
 
 use super::live::Listener;
-use super::{Problem, SERVER, Service};
+use super::{Caller, Problem, SERVER, Service};
 use crate::keys::random_hex;
 use crate::store::StoredRun;
 use crate::tokens;
@@ -18,7 +19,66 @@ use crate::tokens;
 /// The bytes of a nonce.
 const NONCE: usize = 16;
 
+/// The most bytes of a log that are shown.
+const LOG: usize = 64 << 10;
+
+/// The log of a run's pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// The namespace of the pod.
+    pub namespace: String,
+    /// The name of the latest pod, if one is known.
+    pub pod: Option<String>,
+    /// The end of its log. `None` if there is none now: the task has not started, or the pod is gone.
+    pub text: Option<String>,
+}
+
 impl Service {
+    /// From now on, logs come from this cluster. Only the first one counts.
+    pub fn reads_logs_of(&self, cluster: Arc<dyn Cluster>) {
+        let _ = self.cluster.set(cluster);
+    }
+
+    /// The end of the log of a run's pod. `None` if the service does not launch the run.
+    ///
+    /// # Errors
+    /// There is no such run that the caller may see, or the API server does not answer.
+    pub async fn log(&self, caller: &Caller, id: &str) -> Result<Option<Log>, Problem> {
+        let run = self.seen_by(caller, id).await?;
+        let (Some(cluster), Some(settings)) = (self.cluster.get(), &self.options.launch) else {
+            return Ok(None);
+        };
+        if !run.run.is_launched() {
+            return Ok(None);
+        }
+        let namespace = settings.namespace_of(&run.facts.tenant).to_owned();
+        let attempt = run.run.attempts().last();
+        let known = attempt.and_then(|attempt| attempt.pod.name.clone());
+        let live = attempt.filter(|attempt| attempt.ended.is_none());
+        let Some(job) = live.and_then(|attempt| attempt.job.clone()) else {
+            return Ok(Some(Log {
+                namespace,
+                pod: known,
+                text: None,
+            }));
+        };
+        let away = |_| Problem::unavailable("the Kubernetes API does not answer");
+        let pods = cluster.pods(&namespace, &job).await.map_err(away)?;
+        let newest = pods
+            .into_iter()
+            .max_by_key(|pod| (pod.end.is_none(), pod.created));
+        let pod = newest.map(|pod| pod.name).or(known);
+        let text = match &pod {
+            Some(pod) => cluster.log_tail(&namespace, pod, LOG).await.map_err(away)?,
+            None => None,
+        };
+        Ok(Some(Log {
+            namespace,
+            pod,
+            text,
+        }))
+    }
+
     /// Calls `listener` after each change of a run that the service launches. Only the first one
     /// counts.
     pub fn tell(&self, listener: Listener) {

@@ -10,10 +10,11 @@ mod live;
 mod problem;
 mod wire;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
+use podbeat_launch::cluster::Cluster;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
     CreateTaskRunRequest, HeartbeatTaskRunRequest, TaskRun, TaskRunHeartbeat, TaskRunSummary,
@@ -23,7 +24,7 @@ use self::clock_steps::ClockSteps;
 use self::inspect::Record;
 pub use self::inspect::{Beat, Detail};
 use self::known_tokens::KnownTokens;
-pub use self::launched::listener;
+pub use self::launched::{Log, listener};
 use self::live::Live;
 pub use self::live::{Clock, Listener, ProcessClock};
 pub use self::problem::{Problem, UNAVAILABLE};
@@ -134,6 +135,8 @@ pub struct Service {
     known_tokens: KnownTokens,
     live: Live,
     record: Arc<Record>,
+    /// Where the pods of launched runs are.
+    cluster: OnceLock<Arc<dyn Cluster>>,
 }
 
 impl std::fmt::Debug for Service {
@@ -163,6 +166,7 @@ impl Service {
             known_tokens: KnownTokens::default(),
             live,
             record,
+            cluster: OnceLock::new(),
         })
     }
 

@@ -2,9 +2,11 @@
 
 use maud::html;
 
-use super::super::view::{Heartbeat, Reader, Run};
+use super::super::view::{Heartbeat, Log, Reader, Run};
 use super::run::answer;
-use super::{Frame, badge, document, fact, fixed, foreign, form_token, id_text, run_href};
+use super::{
+    Frame, badge, document, fact, fixed, foreign, form_token, id_text, or_nothing, run_href,
+};
 
 /// The page to sign in. `next` is the page that was asked for.
 pub(crate) fn sign_in(next: &str, problem: Option<&str>) -> String {
@@ -79,6 +81,40 @@ pub(crate) fn heartbeat(id: &str, beat: &Heartbeat, body: &str, reader: &Reader)
     };
     let frame = Frame {
         title: "Heartbeat",
+        reader: Some(reader),
+        up: "../",
+        ..Frame::default()
+    };
+    document(frame, &main)
+}
+
+/// The page of the log of a run's pod. `None` if the service does not launch the run.
+pub(crate) fn log(id: &str, log: Option<&Log>, reader: &Reader) -> String {
+    let main = html! {
+        p.back { a href=(run_href("../", id)) { "Back to the run" } }
+        h1 { "Log" }
+        dl {
+            (fact("Run", &id_text(id)))
+            @if let Some(log) = log {
+                (fact("Namespace", &foreign(&log.namespace)))
+                (fact("Pod", &or_nothing(log.pod.as_deref())))
+            }
+        }
+        @match log.map(|log| &log.lines) {
+            None => p { "Others created the pod of this run, so this service cannot read its log." },
+            Some(Some(lines)) if lines.is_empty() => p { "The task has written nothing yet." },
+            Some(Some(lines)) => {
+                p { "The last lines of the task's container. Load the page again for newer ones." }
+                pre tabindex="0" { code { @for line in lines { (line) "\n" } } }
+            }
+            Some(None) => p {
+                "There is no log now: the task has not started, or its pod is gone. The log of a pod is deleted with the pod. "
+                "If your cluster collects logs, look there for this namespace and pod."
+            },
+        }
+    };
+    let frame = Frame {
+        title: "Log",
         reader: Some(reader),
         up: "../",
         ..Frame::default()

@@ -12,7 +12,7 @@ mod tests;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, html};
 
-pub(super) use forms::{abort, elsewhere, heartbeat, refusal, sign_in};
+pub(super) use forms::{abort, elsewhere, heartbeat, log, refusal, sign_in};
 pub(super) use list::{SEARCH, runs, runs_picture};
 pub(super) use run::{run, run_picture};
 

@@ -74,6 +74,7 @@ fn regions(run: &Run, now: Option<Timestamp>) -> Regions {
         "The service keeps the newest heartbeats of each run in memory, until it restarts."
     };
     let actions = html! {
+        @if run.is_launched { a.button href={ "run/log?id=" (encoded(&run.line.id)) } { "Log" } " " }
         @if run.may_abort { a.button href={ "run/abort?id=" (encoded(&run.line.id)) } { "Abort…" } }
     };
     vec![

@@ -5,9 +5,11 @@ use podbeat_task_runs::model::ContainerStatus;
 use serde_json::json;
 
 use super::super::json::readable;
-use super::super::view::{Heartbeat as Shown, Overview, Pages, Run as View, Wanted};
+use super::super::view::{
+    Heartbeat as Shown, Log as ShownLog, Overview, Pages, Run as View, Wanted,
+};
 use super::*;
-use crate::service::{Beat, Caller, Detail};
+use crate::service::{Beat, Caller, Detail, Log};
 use crate::store::{Entry, Facts, Listed, Page, Role, StoredRun};
 use podbeat_runs::{Event, Heartbeat, Moment, Pod, Rules, Run};
 
@@ -175,6 +177,14 @@ fn everything(text: &str) -> Vec<(&'static str, String)> {
     };
     let safe = readable(text.as_bytes());
     let shown = Shown::of(7, &beat("{}", true));
+    let of_pod = |lines: Option<String>| {
+        ShownLog::of(&Log {
+            namespace: text.to_owned(),
+            pod: Some(text.to_owned()),
+            text: lines,
+        })
+    };
+    let lines = of_pod(Some(format!("{text}\n\tindented {text}\n")));
     vec![
         ("list", runs(&overview, None, &reader, at(70))),
         ("later", runs(&overview, Some("t-own"), &reader, at(70))),
@@ -183,6 +193,13 @@ fn everything(text: &str) -> Vec<(&'static str, String)> {
         ("abort", abort(&running, &reader)),
         ("abort-ended", abort(&ended, &reader)),
         ("heartbeat", heartbeat(text, &shown, &safe, &reader)),
+        ("log", log(text, Some(&lines), &reader)),
+        (
+            "log-empty",
+            log(text, Some(&of_pod(Some(String::new()))), &reader),
+        ),
+        ("log-gone", log(text, Some(&of_pod(None)), &reader)),
+        ("log-elsewhere", log(text, None, &reader)),
         ("sign-in", sign_in(text, Some(&safe))),
         ("refusal", refusal(&safe, &safe, Some(&reader), "")),
         ("elsewhere", elsewhere(text, "../")),
@@ -194,7 +211,7 @@ fn everything(text: &str) -> Vec<(&'static str, String)> {
 #[test]
 fn the_pages_match_their_snapshots() {
     for (name, page) in everything("align") {
-        if ["list", "run", "abort", "heartbeat", "sign-in"].contains(&name) {
+        if ["list", "run", "abort", "heartbeat", "log", "sign-in"].contains(&name) {
             insta::assert_snapshot!(name, page.replace("><", ">\n<"));
         }
     }
