@@ -223,6 +223,13 @@ e2e-deploy *arguments: image (programs "e2e-deploy")
 deploy-check *scenarios: (programs "e2e-deploy")
     {{built}}/debug/e2e-deploy --static "$@"
 
+# Needs the same as `just e2e-api`. The numbers are of runs that end, and of runs that wait while
+# podbeat-server starts again. Writes target/fleet/launch.json.
+[doc("Launch many runs on a real kube-apiserver: `just launch-api [ENDS] [STAYS]`")]
+[group('node')]
+launch-api ends="1000" stays="10000": (programs "launch-api" "podbeat-server")
+    {{built}}/debug/launch-api "$@"
+
 # Without a name, it plays the whole table of e2e/src/launch/table.rs.
 [doc("Launch runs of all kinds with podbeat-server on a real node: `just e2e-launch [RUN…]`")]
 [group('node')]

@@ -163,6 +163,14 @@ impl Namespace {
         Ok(())
     }
 
+    /// An object of the core group, such as `secrets/NAME`.
+    ///
+    /// # Errors
+    /// The API server refuses, or there is no such object.
+    pub async fn object(&self, object: &str) -> Result<Value, Error> {
+        self.read(&self.core(object)).await
+    }
+
     /// Deletes a Job and its pods.
     ///
     /// # Errors

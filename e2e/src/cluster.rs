@@ -459,7 +459,7 @@ pub(crate) fn spawn(
         .map_err(io(format!("starting {}", program.display())))
 }
 
-fn free_port() -> Result<u16, Error> {
+pub(crate) fn free_port() -> Result<u16, Error> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(io("looking for a free port"))?;
     Ok(listener
         .local_addr()

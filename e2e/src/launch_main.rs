@@ -98,7 +98,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
     if !passed {
         say(&format!(
             "the end of podbeat-server's log:\n{}",
-            tail(&ground.log())
+            tail(&ground.site.log())
         ));
     }
     outcome.tell(&format!(

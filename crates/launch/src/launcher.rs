@@ -332,6 +332,7 @@ impl Launcher {
                 state.queue.add(&pod.run, now);
                 let seen = state.of(&pod.run, pod.attempt);
                 seen.pods.retain(|_, known| known.uid != pod.uid);
+                seen.gone = Some(pod);
             }
             Change::Listed {
                 namespace,

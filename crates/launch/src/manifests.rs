@@ -6,7 +6,9 @@ use std::fmt::Write;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use k8s_openapi::ByteString;
-use k8s_openapi::api::batch::v1::{Job, JobSpec};
+use k8s_openapi::api::batch::v1::{
+    Job, JobSpec, PodFailurePolicy, PodFailurePolicyOnPodConditionsPattern, PodFailurePolicyRule,
+};
 use k8s_openapi::api::core::v1::{
     Container, EnvVar, EnvVarSource, KeyToPath, LocalObjectReference, PodSpec, PodTemplateSpec,
     ResourceRequirements, Secret, SecretKeySelector, SecurityContext, Toleration, Volume,
@@ -14,6 +16,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use podbeat_kubernetes::why::DISRUPTION;
 use podbeat_task_runs::model::{Credentials, Environment, Image};
 use ring::digest;
 use serde::Deserialize;
@@ -185,6 +188,17 @@ pub fn manifests(order: &Order, settings: &Settings) -> Result<Manifests, Error>
             backoff_limit: Some(0),
             completions: Some(1),
             parallelism: Some(1),
+            // If something disrupts the pod, the Job's status says so, also after the pod is gone.
+            pod_failure_policy: Some(PodFailurePolicy {
+                rules: vec![PodFailurePolicyRule {
+                    action: "FailJob".to_owned(),
+                    on_pod_conditions: Some(vec![PodFailurePolicyOnPodConditionsPattern {
+                        type_: DISRUPTION.to_owned(),
+                        ..Default::default()
+                    }]),
+                    on_exit_codes: None,
+                }],
+            }),
             // Not two pods at once if Kueue suspends a Job and resumes it.
             pod_replacement_policy: Some("Failed".to_owned()),
             // Kueue resumes it.

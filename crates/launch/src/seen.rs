@@ -18,6 +18,10 @@ use podbeat_task_runs::model::ContainerStatus;
 use crate::manifests::{ATTEMPT, MAIN, PODBEAT, RUN, SPEC_HASH, is_ours};
 use crate::settings::{Pending, Settings};
 
+/// The reason of a Job that failed because of its podFailurePolicy (Kubernetes' source,
+/// `JobReasonPodFailurePolicy`).
+const POLICY: &str = "PodFailurePolicy";
+
 /// The longest reason, in characters.
 const LONGEST: usize = 1024;
 
@@ -54,6 +58,8 @@ pub enum JobEnd {
         /// The reason of the condition, such as `BackoffLimitExceeded`.
         reason: String,
     },
+    /// Something disrupted its pod: the only rule of its podFailurePolicy.
+    Disrupted,
 }
 
 impl JobSeen {
@@ -66,6 +72,9 @@ impl JobSeen {
         let end = conditions.flatten().find_map(|condition| {
             match (condition.type_.as_str(), condition.status.as_str()) {
                 ("Complete", "True") => Some(JobEnd::Complete),
+                ("Failed", "True") if condition.reason.as_deref() == Some(POLICY) => {
+                    Some(JobEnd::Disrupted)
+                }
                 ("Failed", "True") => Some(JobEnd::Failed {
                     reason: cut(condition.reason.as_deref().unwrap_or("Failed")),
                 }),
@@ -116,6 +125,8 @@ pub struct PodSeen {
     pub runs: bool,
     /// Why it does not start.
     pub waiting: Option<Waiting>,
+    /// What disrupts it, such as `EvictionByEvictionAPI`, while it still runs.
+    pub disruption: Option<String>,
     /// How it ended. `None` if a container still runs, or will run again.
     pub end: Option<PodEnd>,
     /// The states of the task's containers, as podbeat reports them.
@@ -179,6 +190,7 @@ impl PodSeen {
             created: listed.created_at,
             runs: has_begun(&seen),
             waiting: waiting(listed, &seen),
+            disruption: disruption(listed).map(|reason| cut(&reason)),
             end: is_over.then(|| end(metadata, listed, &seen, &containers)),
             containers,
         })
@@ -210,10 +222,7 @@ fn end(
     containers: &[ContainerStatus],
 ) -> PodEnd {
     let status = &listed.pod.status;
-    let condition = status
-        .conditions
-        .iter()
-        .find(|condition| condition.kind == DISRUPTION && condition.status == "True");
+    let disruption = disruption(listed);
     let is_disruption = |reason: &str| {
         // Reasons of the kubelet, the node controller and the scheduler in `status.reason`
         // (Kubernetes' source, pkg/kubelet/eviction, nodeshutdown, preemption and lifecycle).
@@ -230,19 +239,29 @@ fn end(
         ) || reason.starts_with("OutOf")
     };
     let own = status.reason.as_deref().filter(|reason| !reason.is_empty());
-    let why = condition
-        .and_then(|condition| condition.reason.clone())
+    let why = disruption
+        .clone()
         .or_else(|| own.map(str::to_owned))
         .or_else(|| seen.why.iter().find_map(phrase));
     let is_deleted = metadata.deletion_timestamp.is_some();
     PodEnd {
         uid: metadata.uid.clone(),
         exits: exits(containers),
-        disrupted: condition.is_some() || own.is_some_and(is_disruption),
+        disrupted: disruption.is_some() || own.is_some_and(is_disruption),
         reason: why
             .or_else(|| is_deleted.then(|| "the pod was deleted".to_owned()))
             .map(|reason| cut(&reason)),
     }
+}
+
+/// What disrupts a pod, if anything does.
+fn disruption(listed: &Listed) -> Option<String> {
+    let conditions = &listed.pod.status.conditions;
+    let condition = conditions
+        .iter()
+        .find(|condition| condition.kind == DISRUPTION && condition.status == "True")?;
+    let reason = condition.reason.as_deref();
+    Some(reason.unwrap_or(DISRUPTION).to_owned())
 }
 
 /// A reason for people.
@@ -330,6 +349,8 @@ pub struct Seen {
     pub job: Option<JobSeen>,
     /// The pods of the Job.
     pub pods: BTreeMap<String, PodSeen>,
+    /// The last state of the latest pod that is gone.
+    pub gone: Option<PodSeen>,
 }
 
 /// What that means for the run.
@@ -350,6 +371,27 @@ pub enum Finding {
 }
 
 impl Seen {
+    /// Adds what a watch showed of a pod that is gone to what the API server still knows.
+    #[must_use]
+    pub fn with_gone(&self, end: PodEnd) -> PodEnd {
+        let Some(gone) = self.gone.as_ref().filter(|_| end.uid.is_none()) else {
+            return end;
+        };
+        match (&gone.end, &gone.disruption) {
+            (Some(last), _) => PodEnd {
+                disrupted: last.disrupted || end.disrupted,
+                ..last.clone()
+            },
+            (None, Some(reason)) => PodEnd {
+                uid: Some(gone.uid.clone()),
+                exits: exits(&gone.containers),
+                disrupted: true,
+                reason: Some(reason.clone()),
+            },
+            (None, None) => end,
+        }
+    }
+
     /// What the objects mean.
     #[must_use]
     pub fn finding(&self) -> Finding {
@@ -380,6 +422,11 @@ impl Seen {
                 },
                 JobEnd::Failed { reason } => PodEnd {
                     reason: Some(format!("its pod is gone, and the Job failed: {reason}")),
+                    ..PodEnd::default()
+                },
+                JobEnd::Disrupted => PodEnd {
+                    disrupted: true,
+                    reason: Some(DISRUPTION.to_owned()),
                     ..PodEnd::default()
                 },
             }),

@@ -234,6 +234,7 @@ impl World {
                 kind,
                 reason: reason.to_owned(),
             }),
+            disruption: None,
             end: pod.end.clone(),
             containers: Vec::new(),
         }
@@ -848,6 +849,7 @@ fn play(seed: u64, flaw: Option<Flaw>) -> (Vec<String>, u64, u32) {
     }
     let aborted: Vec<String> = aborts.keys().cloned().collect();
     let mut launcher = start(&shared, seed);
+    let mut told = BTreeMap::new();
     for round in 0..4_000 {
         // Crashes come at any step, but not for ever.
         if round < 1_000 && random.u8(0..20) == 0 {
@@ -883,10 +885,16 @@ fn play(seed: u64, flaw: Option<Flaw>) -> (Vec<String>, u64, u32) {
             launcher = start(&shared, seed + round);
         }
         launcher.unpark();
-        // In the service, each change of a row is told to the launcher.
-        let changed: Vec<String> = shared.world().rows.keys().cloned().collect();
-        for id in changed {
-            launcher.changed(&id);
+        // The service tells the launcher about each row that changed.
+        let rows: Vec<Row> = {
+            let world = shared.world();
+            world.rows.values().map(|(row, _)| row.clone()).collect()
+        };
+        for row in rows {
+            let known = told.insert(row.id.clone(), row.run.clone());
+            if known.is_none_or(|known| known.differs(&row.run)) {
+                launcher.changed(&row.id);
+            }
         }
         while let Some(id) = launcher.due() {
             if launcher.work(&id).now_or_never().is_none() {

@@ -416,12 +416,19 @@ impl Run {
                         false => Status::CheckedOut,
                     };
                     self.change(status, Some(reason.clone()), now);
+                } else if self.status == Status::Running && self.is_launched {
+                    // podbeat runs, and the task can't start yet.
+                    self.details = details(reason);
                 }
             }
             Event::PodRuns { number } => {
                 self.launched_attempt(*number)?;
-                if matches!(self.status, Status::CheckedOut | Status::Runnable) {
-                    self.change(Status::Running, None, now);
+                match self.status {
+                    Status::CheckedOut | Status::Runnable => {
+                        self.change(Status::Running, None, now);
+                    }
+                    Status::Running => self.details = None,
+                    _ => {}
                 }
             }
             Event::Suspended { number, reason } => {
@@ -518,7 +525,7 @@ impl Run {
         let attempt = self.attempt_of(heartbeat, now)?;
         let is_replaced = attempt.see(heartbeat, now.wall);
         self.since = now.elapsed;
-        if status != Status::Finalizing || is_replaced {
+        if status != Status::Running && (status != Status::Finalizing || is_replaced) {
             self.change(Status::Running, None, now);
         }
         if heartbeat.last {
@@ -720,8 +727,12 @@ impl Run {
     fn change(&mut self, status: Status, details: Option<String>, now: Moment) {
         self.since = now.elapsed;
         self.status = status;
-        self.details = details.map(|text| text.chars().take(LONGEST_DETAILS).collect());
+        self.details = details.as_deref().and_then(self::details);
     }
+}
+
+fn details(text: &str) -> Option<String> {
+    Some(text.chars().take(LONGEST_DETAILS).collect())
 }
 
 #[cfg(test)]

@@ -493,6 +493,24 @@ fn waiting_takes_no_time_from_a_run_that_is_launched() {
 }
 
 #[test]
+fn a_running_pod_whose_task_cannot_start_says_why_until_it_starts() {
+    let mine = || beat(issued(0, of_pod("a")));
+    let waiting = Event::Waiting {
+        number: 0,
+        reason: "ImagePullBackOff".to_owned(),
+    };
+    let (mut run, _) = launched_life(0, &[launched(0), mine(), waiting]);
+    let said = (Status::Running, Some("ImagePullBackOff"));
+    assert_eq!(shown(&run), said);
+    let before = run.clone();
+    run.apply(&mine(), at(9), &RULES).expect("accepted");
+    assert!(!run.differs(&before), "{run:?}");
+    run.apply(&Event::PodRuns { number: 0 }, at(10), &RULES)
+        .expect("accepted");
+    assert_eq!(shown(&run), (Status::Running, None));
+}
+
+#[test]
 fn a_stored_run_waits_again_from_the_start() {
     let (run, _) = life(0, &[beat(of_pod("a"))]);
     let text = serde_json::to_string(&run).expect("JSON");

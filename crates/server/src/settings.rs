@@ -215,9 +215,9 @@ pub struct Config {
     pub in_pod: bool,
 }
 
-/// How long a run waits for the rest of the evidence after its attempt ended. Only a server that
-/// watches pods waits for it.
-const EVIDENCE_WAIT: Duration = Duration::from_secs(60);
+/// How long a run waits for the rest of the evidence after its attempt ended, if the server launched
+/// it: longer than a heartbeat that is on its way.
+const EVIDENCE_WAIT: Duration = Duration::from_secs(15);
 
 impl Config {
     /// Reads and validates every setting.

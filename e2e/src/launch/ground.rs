@@ -8,6 +8,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::server::Site;
 use super::text_at;
 use crate::api::Namespace;
 use crate::cluster::Cluster;
@@ -26,14 +27,14 @@ pub const QUOTA: &str = "quota";
 pub const PORT: u16 = 8443;
 
 /// The user of podbeat-server in the cluster.
-const USER: &str = "podbeat-server";
+pub(super) const USER: &str = "podbeat-server";
 
 /// Everything that the runs need, except podbeat-server itself.
 pub struct Ground {
     /// The control plane and the node.
     pub stage: Arc<Stage>,
-    /// The program.
-    pub server: PathBuf,
+    /// podbeat-server.
+    pub site: Site,
 }
 
 impl Ground {
@@ -42,13 +43,20 @@ impl Ground {
     /// # Errors
     /// The API server refuses, or a file can't be written.
     pub async fn prepare(stage: &Arc<Stage>, server: PathBuf) -> Result<Self, Error> {
-        let ground = Self {
-            stage: Arc::clone(stage),
-            server,
-        };
-        let directory = ground.file("");
+        let directory = stage.root.join("launch");
         std::fs::create_dir_all(&directory)
             .map_err(io(format!("creating {}", directory.display())))?;
+        let ground = Self {
+            stage: Arc::clone(stage),
+            site: Site {
+                program: server,
+                directory,
+                address: format!("{TASK_RUNS_SERVICE}:{PORT}"),
+                url: format!("https://{TASK_RUNS_HOST}:{PORT}"),
+                // Longer than the node is cut off, and than a restart.
+                heartbeat_timeout: "20s",
+            },
+        };
         let ca = {
             let cluster = stage.cluster.lock().await;
             ground.write_files(&cluster)?;
@@ -80,25 +88,13 @@ impl Ground {
             ("server.crt", identity.certificate.as_str()),
             ("server.key", identity.key.as_str()),
             ("ca.crt", cluster.authority.pem()),
-            ("launch.json", &super::server::launch_file()),
+            ("launch.json", &launch_file()),
         ] {
-            let path = self.file(name);
+            let path = self.site.file(name);
             std::fs::write(&path, text).map_err(io(format!("writing {}", path.display())))?;
         }
         let user = cluster.authority.issue_client(USER, &[])?;
         cluster.write_kubeconfig("launch/server", &user, &cluster.url)
-    }
-
-    /// A file of the server.
-    #[must_use]
-    pub fn file(&self, name: &str) -> PathBuf {
-        self.stage.root.join("launch").join(name)
-    }
-
-    /// The server's log.
-    #[must_use]
-    pub fn log(&self) -> PathBuf {
-        self.file("server.log")
     }
 
     /// A namespace.
@@ -165,8 +161,26 @@ impl Ground {
     }
 }
 
+/// The launch file of the server.
+fn launch_file() -> String {
+    json!({
+        "instance": "e2e",
+        "namespace": NAMESPACE,
+        "tenants": {QUOTA: {"namespace": QUOTA}},
+        "podbeat": {"image": crate::node::images::PODBEAT},
+        "serviceUrl": format!("https://{TASK_RUNS_HOST}:{PORT}"),
+        "resources": {"sizes": {"small": {
+            "resources": {"cpu": "50m", "memory": "32M"},
+            "nodeSelector": {"kubernetes.io/hostname": crate::node::NODE}}}},
+        "terminationGracePeriodSeconds": 5,
+        "retries": {"backoffSeconds": 1, "maxBackoffSeconds": 4},
+        "pending": {"imagePullSeconds": 8},
+    })
+    .to_string()
+}
+
 /// The rights of podbeat-server in a namespace: those of its chart.
-fn rights(namespace: &str) -> String {
+pub(super) fn rights(namespace: &str) -> String {
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1
 kind: Role

@@ -4,6 +4,7 @@
 //! left.
 //! Never here: a Job, Secret or pod that podbeat-server did not create itself.
 
+pub mod crowd;
 pub mod ground;
 pub mod server;
 pub mod table;
@@ -43,7 +44,7 @@ type Jobs = Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>;
 /// # Errors
 /// The server can't be started, or the API server refuses what an administrator does.
 pub async fn play(ground: &Arc<Ground>, names: &[String]) -> Result<Outcome, Error> {
-    let server = Arc::new(Server::start(ground).await?);
+    let server = Server::start(ground.site.clone(), &[NAMESPACE, QUOTA]).await?;
     let jobs = Jobs::default();
     let watching = tokio::spawn(watch(Arc::clone(ground), Arc::clone(&jobs)));
     let cases = CASES

@@ -2,35 +2,111 @@
 
 use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::client::{Client, Tls};
 use podbeat_task_runs::model::{CreateTaskRunRequest, TaskRun};
-use serde_json::json;
 use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::ground::{Ground, NAMESPACE, PORT, QUOTA};
 use super::table::Case;
 use crate::cluster::spawn;
-use crate::network::{TASK_RUNS_HOST, TASK_RUNS_SERVICE};
 use crate::{Error, io, ours};
 
 /// How long a request may take, and how long it is repeated while the server is away.
 const REQUEST: Duration = Duration::from_secs(10);
 const AWAY: Duration = Duration::from_secs(60);
 
+/// A server without tenants has no tokens.
+static NO_TOKEN: LazyLock<Secret> = LazyLock::new(|| Secret::new(""));
+
+/// A podbeat-server to start.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The program.
+    pub program: PathBuf,
+    /// The directory with `ca.crt`, `server.crt`, `server.key`, `server.kubeconfig` and
+    /// `launch.json`. The data and the log are there, too.
+    pub directory: PathBuf,
+    /// The address and port.
+    pub address: String,
+    /// The base URL for agents.
+    pub url: String,
+    /// A running run without a heartbeat for this long is TimedOut.
+    pub heartbeat_timeout: &'static str,
+}
+
+impl Site {
+    /// A file of the server.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The server's log.
+    #[must_use]
+    pub fn log(&self) -> PathBuf {
+        self.file("server.log")
+    }
+
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let file = |name: &str| self.file(name).display().to_string();
+        vec![
+            ("PODBEAT_SERVER_LISTEN", self.address.clone()),
+            ("PODBEAT_SERVER_URL", self.url.clone()),
+            ("PODBEAT_SERVER_CERT_FILE", file("server.crt")),
+            ("PODBEAT_SERVER_KEY_FILE", file("server.key")),
+            ("PODBEAT_SERVER_DATA", file("podbeat.db")),
+            ("PODBEAT_SERVER_LAUNCH_FILE", file("launch.json")),
+            ("PODBEAT_SERVER_KUBECONFIG", file("server.kubeconfig")),
+            (
+                "PODBEAT_SERVER_HEARTBEAT_TIMEOUT",
+                self.heartbeat_timeout.to_owned(),
+            ),
+            ("PODBEAT_SERVER_CREATES_PER_MINUTE", "1000000".to_owned()),
+            ("PODBEAT_LOG_FORMAT", "text".to_owned()),
+        ]
+    }
+
+    fn begin(&self) -> Result<Child, Error> {
+        spawn(&self.program, &self.log(), |command| {
+            command.env_clear().envs(self.settings());
+        })
+    }
+
+    /// A new token for the user `e2e` of a tenant.
+    async fn token(&self, tenant: &str) -> Result<Secret, Error> {
+        let output = Command::new(&self.program)
+            .args(["token", "create", "--tenant", tenant, "--user", "e2e"])
+            .args(["--role", "user"])
+            .env_clear()
+            .envs(self.settings())
+            .stdin(Stdio::null())
+            .stderr(Stdio::inherit())
+            .output()
+            .await
+            .map_err(io(format!("starting {}", self.program.display())))?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let token = text
+            .split_whitespace()
+            .find(|word| word.starts_with("pbt_"));
+        token
+            .map(Secret::new)
+            .ok_or_else(|| Error::Unexpected(format!("podbeat-server printed no token: {text}")))
+    }
+}
+
 /// A running podbeat-server.
 pub struct Server {
-    ground: Arc<Ground>,
+    site: Site,
     child: Mutex<Child>,
     client: Client,
-    /// The tokens of the tenants' user.
-    tokens: [(&'static str, Secret); 2],
+    /// The tokens of the tenants' user, by tenant.
+    tokens: Vec<(&'static str, Secret)>,
     kills: AtomicU32,
 }
 
@@ -39,38 +115,44 @@ impl Server {
     ///
     /// # Errors
     /// A program fails.
-    pub async fn start(ground: &Arc<Ground>) -> Result<Self, Error> {
-        let one = token(ground, NAMESPACE).await?;
-        let other = token(ground, QUOTA).await?;
+    pub async fn start(site: Site, tenants: &[&'static str]) -> Result<Self, Error> {
+        let mut tokens = Vec::new();
+        for tenant in tenants {
+            tokens.push((*tenant, site.token(tenant).await?));
+        }
         let tls = Tls {
-            ca_file: Some(ground.file("ca.crt")),
+            ca_file: Some(site.file("ca.crt")),
             identity: None,
         };
-        let url = format!("https://{TASK_RUNS_SERVICE}:{PORT}");
+        let url = format!("https://{}", site.address);
         let route = url.parse().map_err(ours("reading the server's URL"))?;
         let client = Client::new(route, &tls, REQUEST).map_err(ours("creating a client"))?;
         let server = Self {
-            child: Mutex::new(begin(ground)?),
-            ground: Arc::clone(ground),
+            child: Mutex::new(site.begin()?),
+            site,
             client,
-            tokens: [(NAMESPACE, one), (QUOTA, other)],
+            tokens,
             kills: AtomicU32::new(0),
         };
         server.until_ready().await?;
         Ok(server)
     }
 
-    async fn until_ready(&self) -> Result<(), Error> {
+    /// Waits until the server answers.
+    ///
+    /// # Errors
+    /// It does not answer in time.
+    pub async fn until_ready(&self) -> Result<(), Error> {
         let begun = Instant::now();
         let query = podbeat_task_runs::model::ListTaskRunsQuery::default();
         loop {
-            let token = self.token(NAMESPACE);
+            let token = self.token("");
             match self.client.list(&query, token, REQUEST).await {
                 Ok(_) => return Ok(()),
                 Err(error) if begun.elapsed() > AWAY => {
                     return Err(Error::Program {
                         what: format!("podbeat-server is not ready: {error}"),
-                        log: crate::tail(&self.ground.log()),
+                        log: crate::tail(&self.site.log()),
                     });
                 }
                 Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -83,11 +165,34 @@ impl Server {
     /// # Errors
     /// It can't be ended or started.
     pub async fn kill_and_restart(&self) -> Result<(), Error> {
+        self.kill().await?;
+        self.restart().await
+    }
+
+    /// Ends the server with SIGKILL.
+    ///
+    /// # Errors
+    /// It can't be ended.
+    pub async fn kill(&self) -> Result<(), Error> {
         let mut child = self.child.lock().await;
         child.kill().await.map_err(io("ending podbeat-server"))?;
         self.kills.fetch_add(1, Ordering::Relaxed);
-        *child = begin(&self.ground)?;
         Ok(())
+    }
+
+    /// Starts a server that was killed.
+    ///
+    /// # Errors
+    /// It can't be started.
+    pub async fn restart(&self) -> Result<(), Error> {
+        *self.child.lock().await = self.site.begin()?;
+        Ok(())
+    }
+
+    /// The client of the API.
+    #[must_use]
+    pub fn client(&self) -> &Client {
+        &self.client
     }
 
     /// How often it was killed.
@@ -96,10 +201,12 @@ impl Server {
         self.kills.load(Ordering::Relaxed)
     }
 
-    fn token(&self, tenant: &str) -> &Secret {
-        let [(_, first), _] = &self.tokens;
+    /// The token of a tenant's user, or that of the first tenant.
+    #[must_use]
+    pub fn token(&self, tenant: &str) -> &Secret {
         let own = self.tokens.iter().find(|(of, _)| *of == tenant);
-        own.map_or(first, |(_, token)| token)
+        let first = own.or_else(|| self.tokens.first());
+        first.map_or(&NO_TOKEN, |(_, token)| token)
     }
 
     /// Creates the run of a case, once.
@@ -153,55 +260,6 @@ impl Server {
     }
 }
 
-fn settings(ground: &Ground) -> Vec<(&'static str, String)> {
-    let file = |name: &str| ground.file(name).display().to_string();
-    vec![
-        (
-            "PODBEAT_SERVER_LISTEN",
-            format!("{TASK_RUNS_SERVICE}:{PORT}"),
-        ),
-        (
-            "PODBEAT_SERVER_URL",
-            format!("https://{TASK_RUNS_HOST}:{PORT}"),
-        ),
-        ("PODBEAT_SERVER_CERT_FILE", file("server.crt")),
-        ("PODBEAT_SERVER_KEY_FILE", file("server.key")),
-        ("PODBEAT_SERVER_DATA", file("podbeat.db")),
-        ("PODBEAT_SERVER_LAUNCH_FILE", file("launch.json")),
-        ("PODBEAT_SERVER_KUBECONFIG", file("server.kubeconfig")),
-        // Longer than the node is cut off, and than a restart.
-        ("PODBEAT_SERVER_HEARTBEAT_TIMEOUT", "20s".to_owned()),
-        ("PODBEAT_LOG_FORMAT", "text".to_owned()),
-    ]
-}
-
-fn begin(ground: &Ground) -> Result<Child, Error> {
-    spawn(&ground.server, &ground.log(), |command| {
-        command.env_clear().envs(settings(ground));
-    })
-}
-
-/// A new token for the user `e2e` of a tenant.
-async fn token(ground: &Ground, tenant: &str) -> Result<Secret, Error> {
-    let output = Command::new(&ground.server)
-        .args(["token", "create", "--tenant", tenant, "--user", "e2e"])
-        .args(["--role", "user"])
-        .env_clear()
-        .envs(settings(ground))
-        .stdin(Stdio::null())
-        .stderr(Stdio::inherit())
-        .output()
-        .await
-        .map_err(io(format!("starting {}", ground.server.display())))?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let token = text
-        .split_whitespace()
-        .find(|word| word.starts_with("pbt_"));
-    token
-        .map(Secret::new)
-        .ok_or_else(|| Error::Unexpected(format!("podbeat-server printed no token: {text}")))
-}
-
 /// The path of podbeat-server, beside this program.
 ///
 /// # Errors
@@ -209,23 +267,4 @@ async fn token(ground: &Ground, tenant: &str) -> Result<Secret, Error> {
 pub fn beside() -> Result<PathBuf, Error> {
     let own = std::env::current_exe().map_err(io("looking for this program"))?;
     Ok(own.with_file_name("podbeat-server"))
-}
-
-/// The launch file of the server.
-#[must_use]
-pub fn launch_file() -> String {
-    json!({
-        "instance": "e2e",
-        "namespace": NAMESPACE,
-        "tenants": {QUOTA: {"namespace": QUOTA}},
-        "podbeat": {"image": crate::node::images::PODBEAT},
-        "serviceUrl": format!("https://{TASK_RUNS_HOST}:{PORT}"),
-        "resources": {"sizes": {"small": {
-            "resources": {"cpu": "50m", "memory": "32M"},
-            "nodeSelector": {"kubernetes.io/hostname": crate::node::NODE}}}},
-        "terminationGracePeriodSeconds": 5,
-        "retries": {"backoffSeconds": 1, "maxBackoffSeconds": 4},
-        "pending": {"imagePullSeconds": 8},
-    })
-    .to_string()
 }

@@ -136,7 +136,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "out-of-memory",
         shows: "Kubernetes' reason in the details",
-        execution: script!("tail /dev/zero"),
+        execution: r#"{"image":{"name":"localhost/task","tag":"e2e"},"args":["-c","exec tail /dev/zero"],"retryLimit":0,"environment":{"resources":{"memoryGb":0.05}}}"#,
         status: "Failed",
         details: "OOMKilled",
         ..BASE

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use podbeat_runs::{Attempt, Event, Status};
+use podbeat_runs::{Attempt, Event, PodEnd, Status};
 
 use super::{Again, Launcher, Object, Row, Stop, doing};
 use crate::cluster::Found;
@@ -12,8 +12,9 @@ use crate::seen::{Finding, Kind, Seen, Waiting};
 /// How long a Job usually takes to get its pod. After that, its events say why.
 const FIRST_POD: Duration = Duration::from_secs(10);
 
-/// How often the events of a Job without a pod are asked for.
-const COMPLAINTS: Duration = Duration::from_secs(30);
+/// How often the events of a Job without a pod are asked for: after as long as it has none, between
+/// these limits. Thousands of Jobs may wait for a quota.
+const COMPLAINTS: (Duration, Duration) = (Duration::from_secs(10), Duration::from_secs(600));
 
 impl Launcher {
     /// Compares what the watches showed with the row. Before an end, it asks the API server.
@@ -22,8 +23,9 @@ impl Launcher {
         let asks_at = row.run.asks_at(&self.rules);
         let shown = self.shown(row, attempt);
         let Some(finding) = shown else {
-            // Not all Jobs and pods are known yet.
-            return Ok(asks_at.map(|at| at.max(now + super::SECOND)));
+            // Not all Jobs and pods are known yet. If there is nothing of this run, no watch will
+            // say so.
+            return Ok(Some(now + super::SECOND));
         };
         let is_due = asks_at.is_some_and(|at| now >= at);
         match &finding {
@@ -83,6 +85,7 @@ impl Launcher {
         };
         Ok(Seen {
             job,
+            gone: None,
             pods: pods
                 .into_iter()
                 .map(|pod| (pod.name.clone(), pod))
@@ -105,7 +108,7 @@ impl Launcher {
                 self.tell(row, Event::Suspended { number, reason }).await
             }
             Finding::Ended(end) => {
-                let end = end.clone();
+                let end = self.with_gone(row, attempt, end.clone());
                 self.tell(row, Event::PodEnded { number, end }).await
             }
             Finding::Runs(containers) => {
@@ -131,6 +134,17 @@ impl Launcher {
                 };
                 self.tell(row, event).await
             }
+        }
+    }
+
+    /// Adds what the watches showed of a pod that is gone.
+    fn with_gone(&self, row: &Row, attempt: &Attempt, end: PodEnd) -> PodEnd {
+        let state = self.state();
+        let attempts = state.seen.get(&row.id);
+        let seen = attempts.and_then(|attempts| attempts.get(&attempt.number));
+        match seen {
+            Some(seen) => seen.with_gone(end),
+            None => end,
         }
     }
 
@@ -208,7 +222,9 @@ impl Launcher {
         let number = attempt.number;
         let reason = complaint.unwrap_or_else(|| "the Job has no pod yet".to_owned());
         self.tell(row, Event::Waiting { number, reason }).await?;
-        Ok(Some(self.now() + COMPLAINTS))
+        let now = self.now();
+        let age = now.saturating_sub(since);
+        Ok(Some(now + age.clamp(COMPLAINTS.0, COMPLAINTS.1)))
     }
 }
 

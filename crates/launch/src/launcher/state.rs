@@ -142,7 +142,7 @@ impl State {
         self.parked.retain(|_, parked| parked != id);
         // The last objects may still be shown, and go one by one.
         if let Some(attempts) = self.seen.get_mut(id) {
-            attempts.retain(|_, seen| *seen != Seen::default());
+            attempts.retain(|_, seen| seen.job.is_some() || !seen.pods.is_empty());
             if attempts.is_empty() {
                 self.seen.remove(id);
             }

@@ -62,7 +62,8 @@ fn seen(pod: &Value) -> PodSeen {
 fn finding(job: Option<JobSeen>, pods: &[Value]) -> Finding {
     let pods = pods.iter().map(seen);
     let pods = pods.map(|pod| (pod.uid.clone(), pod)).collect();
-    Seen { job, pods }.finding()
+    let gone = None;
+    Seen { job, pods, gone }.finding()
 }
 
 #[test]
@@ -100,6 +101,8 @@ fn a_job_is_suspended_or_ended() {
         job_seen(json!({}), failed).end,
         Some(JobEnd::Failed { reason })
     );
+    let policy = json!([{"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}]);
+    assert_eq!(job_seen(json!({}), policy).end, Some(JobEnd::Disrupted));
     let complete = json!([{"type": "Complete", "status": "True"}]);
     assert_eq!(job_seen(json!({}), complete).end, Some(JobEnd::Complete));
 }
@@ -243,4 +246,40 @@ fn objects_together_mean_one_thing() {
         panic!("the Job has ended");
     };
     assert_eq!(end.exits[0].code, 0);
+}
+
+#[test]
+fn a_pod_that_is_gone_was_disrupted_if_anybody_saw_it() {
+    let policy = json!([{"type": "Failed", "status": "True", "reason": "PodFailurePolicy"}]);
+    let failed = json!([{"type": "Failed", "status": "True", "reason": "BackoffLimitExceeded"}]);
+    let mut evicted = pod("Running", json!({"running": {}}));
+    evicted["status"]["conditions"] =
+        json!([{"type": "DisruptionTarget", "status": "True", "reason": "EvictionByEvictionAPI"}]);
+    let evicted = seen(&evicted);
+    assert_eq!(evicted.end, None);
+    for (conditions, gone, disrupted, reason) in [
+        (&policy, None, true, "DisruptionTarget"),
+        (&policy, Some(&evicted), true, "EvictionByEvictionAPI"),
+        (&failed, Some(&evicted), true, "EvictionByEvictionAPI"),
+        (
+            &failed,
+            None,
+            false,
+            "its pod is gone, and the Job failed: BackoffLimitExceeded",
+        ),
+    ] {
+        let seen = Seen {
+            job: Some(job_seen(json!({}), conditions.clone())),
+            gone: gone.cloned(),
+            ..Seen::default()
+        };
+        let Finding::Ended(end) = seen.finding() else {
+            panic!("the Job has ended");
+        };
+        let end = seen.with_gone(end);
+        assert_eq!(
+            (end.disrupted, end.reason.as_deref()),
+            (disrupted, Some(reason))
+        );
+    }
 }
