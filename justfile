@@ -227,8 +227,8 @@ deploy-check *scenarios: (programs "e2e-deploy")
 # podbeat-server starts again. Writes target/fleet/launch.json.
 [doc("Launch many runs on a real kube-apiserver: `just launch-api [ENDS] [STAYS]`")]
 [group('node')]
-launch-api ends="1000" stays="10000": (programs "launch-api" "podbeat-server")
-    {{built}}/debug/launch-api "$@"
+launch-api ends="1000" stays="10000": (programs "launch-api") server-program
+    {{built}}/debug/launch-api --server {{built}}/server/podbeat-server "$@"
 
 # Without a name, it plays the whole table of e2e/src/launch/table.rs.
 [doc("Launch runs of all kinds with podbeat-server on a real node: `just e2e-launch [RUN…]`")]
