@@ -6,12 +6,15 @@ set -euo pipefail
 to=$(mkdir -p "$1" && cd "$1" && pwd)
 cd "$(dirname "$0")"
 helm=${HELM:-helm} kubectl=${KUBECTL:-kubectl} helm_docs=${HELM_DOCS:-helm-docs}
-mkdir -p "$to"/{admission,helm/podbeat/ci,kustomize/example}
+mkdir -p "$to"/{admission,helm/podbeat/ci,helm/podbeat-server/ci,kustomize/example}
 
-# The chart with each file of values, without the files that the chart includes unchanged.
-for values in helm/podbeat/ci/*-values.yaml; do
-  "$helm" template podbeat helm/podbeat --namespace tasks --values "$values" |
-    awk '/^  (podbeat\.json: \|-|groups:)$/ { print "  " $1 ($1 == "groups:" ? " []" : " \"\"") " # …"; whole = 1; next }
+# Each chart with each file of its values, without the files that the chart includes unchanged.
+for values in helm/*/ci/*-values.yaml; do
+  chart=${values#helm/} chart=${chart%%/*}
+  namespace=tasks
+  if [ "$chart" = podbeat-server ]; then namespace=podbeat; fi
+  "$helm" template "$chart" "helm/$chart" --namespace "$namespace" --values "$values" |
+    awk '/^  (podbeat(-server)?\.json: \|-|groups:)$/ { print "  " $1 ($1 == "groups:" ? " []" : " \"\"") " # …"; whole = 1; next }
       whole && /^( *$|   |  -)/ { next } { whole = 0; print }' \
       >"$to/${values%-values.yaml}.rendered.yaml"
 done
@@ -48,9 +51,12 @@ done
 
 "$kubectl" kustomize kustomize/example/overlay >"$to/kustomize/example/rendered.yaml"
 
-# The table of values.
-chart=$(mktemp -d)
-trap 'rm -rf "$chart"' EXIT
-cp helm/podbeat/{Chart.yaml,values.yaml,README.md.gotmpl} "$chart"
-"$helm_docs" --log-level warning --chart-search-root "$chart" --template-files README.md.gotmpl >/dev/null
-cp "$chart/README.md" "$to/helm/podbeat/README.md"
+# The tables of values.
+copy=$(mktemp -d)
+trap 'rm -rf "$copy"' EXIT
+for chart in podbeat podbeat-server; do
+  mkdir "$copy/$chart"
+  cp "helm/$chart"/{Chart.yaml,values.yaml,README.md.gotmpl} "$copy/$chart"
+  "$helm_docs" --log-level warning --chart-search-root "$copy/$chart" --template-files README.md.gotmpl >/dev/null
+  cp "$copy/$chart/README.md" "$to/helm/$chart/README.md"
+done
