@@ -99,6 +99,11 @@ fn dashboard() -> Value {
     serde_json::from_str(&read("deploy/monitoring/dashboard.json")).expect("JSON")
 }
 
+/// The dashboard about podbeat-server.
+fn servers_dashboard() -> Value {
+    serde_json::from_str(&read("deploy/monitoring/server-dashboard.json")).expect("JSON")
+}
+
 /// The panels that show something, without the rows, which are only headings.
 fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
     items(&dashboard["panels"])
@@ -309,6 +314,7 @@ fn every_used_metric_exists() {
         })
         .collect();
     expressions.extend(dashboard_expressions(&dashboard()));
+    expressions.extend(dashboard_expressions(&servers_dashboard()));
 
     let mut used = BTreeSet::new();
     for (place, expression) in &expressions {
@@ -332,7 +338,7 @@ fn every_used_metric_exists() {
             used.insert(metric);
         }
         // A misspelled value would make a rule silent, not wrong.
-        for (label, value) in asked(expression, &["kind", "outcome", "status", "state"]) {
+        for (label, value) in asked(expression, &["kind", "outcome", "status", "state", "deed"]) {
             let told = documented.values().any(|row| {
                 row.contains(&label)
                     && row
@@ -362,6 +368,48 @@ fn the_servers_rules_use_its_metrics() {
         for metric in metrics(text(&rule["expr"])) {
             assert!(documented.contains_key(&metric), "{metric}");
         }
+    }
+}
+
+/// The dashboard of the server shows only its own metrics. Those of its process have names that
+/// other processes use, too, so an expression with one is about an instance of the server.
+#[test]
+fn the_servers_dashboard_uses_its_metrics() {
+    let documented = of_server();
+    let mut shown = BTreeSet::new();
+    for (place, expression) in dashboard_expressions(&servers_dashboard()) {
+        let named = metrics(&expression);
+        for metric in &named {
+            let of_histogram = metric.strip_suffix("_bucket").unwrap_or(metric);
+            assert!(
+                documented.contains_key(of_histogram) || metric == "ALERTS",
+                "{place}: {metric}"
+            );
+            shown.insert(of_histogram.to_owned());
+        }
+        if named.iter().any(|metric| metric.starts_with("process_")) {
+            let only_servers = "and on (instance) podbeat_server_build_info";
+            assert!(expression.contains(only_servers), "{place}: {expression}");
+        }
+    }
+    let unseen: Vec<_> = documented
+        .keys()
+        .filter(|name| !shown.contains(*name))
+        .collect();
+    assert!(unseen.is_empty(), "no panel shows {unseen:?}");
+}
+
+/// Helm reads only files of the chart, so the chart has copies.
+#[test]
+fn the_chart_has_the_servers_rules_and_dashboard() {
+    for (copy, original) in [
+        ("alerts.yaml", "server-alerts.yaml"),
+        ("dashboard.json", "server-dashboard.json"),
+    ] {
+        is_up_to_date(
+            &format!("deploy/helm/podbeat-server/files/{copy}"),
+            &read(&format!("deploy/monitoring/{original}")),
+        );
     }
 }
 
@@ -557,13 +605,55 @@ fn the_inhibit_rules_use_existing_alerts_and_labels() {
 #[test]
 fn the_dashboard_is_complete() {
     let dashboard = dashboard();
-    assert_eq!(dashboard["uid"], "podbeat");
+    is_complete(
+        &dashboard,
+        "podbeat",
+        &["datasource", "namespace", "run", "pod"],
+    );
+    for panel in panels(&dashboard) {
+        for target in items(&panel["targets"]) {
+            // Ten thousand pods must not produce ten thousand lines.
+            let expression = text(&target["expr"]);
+            let title = text(&panel["title"]);
+            assert!(expression.contains("$namespace"), "{title}: {expression}");
+            assert!(
+                expression.contains("pod=\"$pod\"") || expression.contains("namespace:") || {
+                    let outermost = expression.split('(').next().expect("a word").trim();
+                    let outermost = outermost.split(' ').next().expect("a word");
+                    ["bottomk", "count", "max", "quantile", "sum", "topk"].contains(&outermost)
+                },
+                "{title} selects all pods without aggregation: {expression}"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_servers_dashboard_is_complete() {
+    let dashboard = servers_dashboard();
+    is_complete(&dashboard, "podbeat-server", &["datasource", "instance"]);
+    for panel in panels(&dashboard) {
+        for target in items(&panel["targets"]) {
+            // An alert about all servers has no instance.
+            let expression = text(&target["expr"]);
+            assert!(
+                expression.contains("instance=~\"$instance\"") || expression.contains("ALERTS{"),
+                "{}: {expression}",
+                panel["title"]
+            );
+        }
+    }
+}
+
+/// A dashboard's panels have titles, texts and places of their own, and know their data source.
+fn is_complete(dashboard: &Value, uid: &str, expected_variables: &[&str]) {
+    assert_eq!(dashboard["uid"], uid);
     assert!(dashboard["schemaVersion"].as_u64() >= Some(39));
     let variables: Vec<_> = items(&dashboard["templating"]["list"])
         .iter()
         .map(|variable| text(&variable["name"]))
         .collect();
-    assert_eq!(variables, ["datasource", "namespace", "run", "pod"]);
+    assert_eq!(variables, expected_variables);
 
     let mut ids = BTreeSet::new();
     let mut cells = BTreeMap::new();
@@ -601,7 +691,7 @@ fn the_dashboard_is_complete() {
         assert_eq!(asks["datasource"], source, "{}", asks["name"]);
     }
     let mut titles = BTreeSet::new();
-    for panel in panels(&dashboard) {
+    for panel in panels(dashboard) {
         let title = text(&panel["title"]);
         assert!(titles.insert(title), "two panels are called {title}");
         let defaults = &panel["fieldConfig"]["defaults"];
@@ -634,17 +724,6 @@ fn the_dashboard_is_complete() {
                     "{title}: a legend of all labels"
                 );
             }
-            // Ten thousand pods must not produce ten thousand lines.
-            let expression = text(&target["expr"]);
-            assert!(expression.contains("$namespace"), "{title}: {expression}");
-            assert!(
-                expression.contains("pod=\"$pod\"") || expression.contains("namespace:") || {
-                    let outermost = expression.split('(').next().expect("a word").trim();
-                    let outermost = outermost.split(' ').next().expect("a word");
-                    ["bottomk", "count", "max", "quantile", "sum", "topk"].contains(&outermost)
-                },
-                "{title} selects all pods without aggregation: {expression}"
-            );
         }
     }
 }
@@ -653,8 +732,6 @@ fn the_dashboard_is_complete() {
 /// panel, part of the panel's expression, and the threshold step.
 #[test]
 fn the_dashboards_limits_are_the_alerts() {
-    let rules = rules(OF_PODS);
-    let dashboard = dashboard();
     let limits = [
         (
             "PodbeatManyWithoutHeartbeats",
@@ -727,14 +804,77 @@ fn the_dashboards_limits_are_the_alerts() {
             Some(1.0),
         ),
     ];
-    for (alert, in_rule, title, in_panel, step) in limits {
+    are_those_of_the_alerts(&limits, OF_PODS, &dashboard());
+}
+
+#[test]
+fn the_limits_of_the_servers_dashboard_are_the_alerts() {
+    let limits = [
+        (
+            "PodbeatServerNotReady",
+            "podbeat_server_ready == 0",
+            "Ready",
+            "podbeat_server_ready",
+            Some(1.0),
+        ),
+        (
+            "PodbeatServerHeartbeatLag",
+            "> 0.5 * podbeat_server_heartbeat_timeout_seconds",
+            "Longest silence",
+            "/ podbeat_server_heartbeat_timeout_seconds",
+            Some(0.5),
+        ),
+        (
+            "PodbeatServerErrors",
+            "> 0.05\n",
+            "Errors",
+            "status=~\"500|503\"",
+            Some(0.05),
+        ),
+        (
+            "PodbeatServerDiskFull",
+            "< 1 * 1024 * 1024 * 1024",
+            "Free disk",
+            "",
+            Some(1_073_741_824.0),
+        ),
+        (
+            "PodbeatServerQueueLong",
+            "[5m]) > 100",
+            "Queue of the store",
+            "",
+            Some(100.0),
+        ),
+        (
+            "PodbeatServerStoreFails",
+            "podbeat_server_store_failures_total[5m]) > 0",
+            "Failures of the store",
+            "podbeat_server_store_failures_total",
+            None,
+        ),
+    ];
+    are_those_of_the_alerts(&limits, OF_SERVER, &servers_dashboard());
+}
+
+/// An alert, part of its rule, the panel, part of the panel's expression, and the threshold step.
+type Limit = (
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+    Option<f64>,
+);
+
+fn are_those_of_the_alerts(limits: &[Limit], of: Rules, dashboard: &Value) {
+    let rules = rules(of);
+    for &(alert, in_rule, title, in_panel, step) in limits {
         assert!(
             rules
                 .iter()
                 .any(|rule| rule["alert"] == alert && text(&rule["expr"]).contains(in_rule)),
             "{alert} has no {in_rule}"
         );
-        let panel = panels(&dashboard)
+        let panel = panels(dashboard)
             .find(|panel| panel["title"] == title)
             .unwrap_or_else(|| panic!("no panel {title}"));
         assert!(
@@ -750,7 +890,9 @@ fn the_dashboards_limits_are_the_alerts() {
         if let Some(step) = step {
             let steps = &panel["fieldConfig"]["defaults"]["thresholds"]["steps"];
             assert!(
-                items(steps).iter().any(|each| each["value"] == step),
+                items(steps)
+                    .iter()
+                    .any(|each| each["value"].as_f64() == Some(step)),
                 "{title}: {steps}"
             );
         }

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Checks the files for Prometheus and Grafana: `PROMTOOL=path bash deploy/monitoring/check.sh`.
 # Needs promtool (3.6 or later) and python3. The rules must load, their unit tests must pass, and
-# every expression of the dashboard must be PromQL. Prints the counts at the end.
+# every expression of the dashboards must be PromQL. Prints the counts at the end.
 set -euo pipefail
 cd "$(dirname "$0")"
 promtool=${PROMTOOL:-promtool}
@@ -50,7 +50,10 @@ for rules in ["alerts", "server-alerts"]:
         told(f"promtool test rules {rules}_test.yaml", False, output)
 
 # Example values for Grafana's variables, so that promtool can read the expressions.
-VARIABLES = {"__rate_interval": "5m", "__interval": "1m", "__range": "1h", "namespace": "tasks", "run": "trn.1", "pod": "task-1"}
+VARIABLES = {
+    "__rate_interval": "5m", "__interval": "1m", "__range": "1h",
+    "namespace": "tasks", "run": "trn.1", "pod": "task-1", "instance": "10.0.0.1:9809",
+}
 
 
 def filled(expression):
@@ -63,26 +66,26 @@ def filled(expression):
     return re.sub(r"\$(?:(\w+)|\{(\w+)(?::\w+)?\})", value, expression)
 
 
-dashboard = json.loads(pathlib.Path("dashboard.json").read_text())
-expressions = [
-    (panel["title"], target["expr"]) for panel in dashboard["panels"] for target in panel.get("targets", [])
-]
-expressions += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
-for variable in dashboard["templating"]["list"]:
-    if variable["type"] == "query":
-        asked = re.fullmatch(r"label_values\((.+), \w+\)", variable["definition"])
-        expressions.append((variable["name"], asked.group(1) if asked else variable["definition"]))
-
 rules = pathlib.Path(scratch.name, "rules.json")
-for title, expression in expressions:
-    what = f"dashboard: {title}: {expression}"
-    try:
-        rule = {"record": "expression", "expr": filled(expression)}
-    except KeyError as unknown:
-        told(what, False, str(unknown))
-        continue
-    rules.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": [rule]}]}))
-    told(what, *run("check", "rules", str(rules)))
+for name in ["dashboard", "server-dashboard"]:
+    dashboard = json.loads(pathlib.Path(f"{name}.json").read_text())
+    expressions = [
+        (panel["title"], target["expr"]) for panel in dashboard["panels"] for target in panel.get("targets", [])
+    ]
+    expressions += [(note["name"], note["expr"]) for note in dashboard["annotations"]["list"] if "expr" in note]
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            asked = re.fullmatch(r"label_values\((.+), \w+\)", variable["definition"])
+            expressions.append((variable["name"], asked.group(1) if asked else variable["definition"]))
+    for title, expression in expressions:
+        what = f"{name}: {title}: {expression}"
+        try:
+            rule = {"record": "expression", "expr": filled(expression)}
+        except KeyError as unknown:
+            told(what, False, str(unknown))
+            continue
+        rules.write_text(json.dumps({"groups": [{"name": "dashboard", "rules": [rule]}]}))
+        told(what, *run("check", "rules", str(rules)))
 
 print(f"{counts[True]} passed, {counts[False]} failed")
 sys.exit(1 if counts[False] else 0)
