@@ -36,7 +36,7 @@ fn read(file: &str) -> String {
     repository::read(&format!("deploy/{file}"))
 }
 
-fn documents(file: &str) -> Vec<Value> {
+pub(crate) fn documents(file: &str) -> Vec<Value> {
     read(file)
         .split("\n---\n")
         .map(|document| {
@@ -46,7 +46,7 @@ fn documents(file: &str) -> Vec<Value> {
         .collect()
 }
 
-fn of_kind<'all>(all: &'all [Value], kind: &str) -> &'all Value {
+pub(crate) fn of_kind<'all>(all: &'all [Value], kind: &str) -> &'all Value {
     all.iter()
         .find(|document| document["kind"] == kind)
         .unwrap_or_else(|| panic!("no {kind}"))
@@ -82,11 +82,11 @@ const WITH_PODS: &[&str] = &[
     CHART_EVERYTHING,
 ];
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn items(list: &Value) -> impl Iterator<Item = &Value> {
     list.as_array().into_iter().flatten()
 }
 
-fn named<'all>(list: &'all Value, name: &str) -> &'all Value {
+pub(crate) fn named<'all>(list: &'all Value, name: &str) -> &'all Value {
     items(list)
         .find(|item| item["name"] == name)
         .unwrap_or_else(|| panic!("no {name}"))
@@ -98,7 +98,7 @@ fn words(list: &Value) -> Vec<OsString> {
         .collect()
 }
 
-fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
+pub(crate) fn containers(spec: &Value) -> impl Iterator<Item = &Value> {
     items(&spec["initContainers"]).chain(items(&spec["containers"]))
 }
 
@@ -194,6 +194,19 @@ fn every_method_creates_the_same_container() {
         assert_eq!(list.len(), before - 1);
     }
     assert_eq!(&less, want);
+}
+
+/// podbeat-server puts the same containers and volumes into the pods of runs.
+#[test]
+fn the_launchers_template_is_that_of_the_manifest() {
+    let template = repository::read("crates/launch/src/podbeat.json");
+    let template: Value = serde_json::from_str(&template).expect("JSON");
+    let manifest = pod_spec(MARKERS);
+    let want = json!({
+        "initContainers": manifest["initContainers"],
+        "volumes": manifest["volumes"],
+    });
+    assert_eq!(template, want);
 }
 
 /// The Job controller adds the index to podbeat's container itself, but not if podbeat is injected
@@ -817,6 +830,11 @@ fn the_chart_has_the_version_of_the_package() {
     let chart: Value = serde_saphyr::from_str(&read("helm/podbeat/Chart.yaml")).expect("YAML");
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
     assert_eq!(chart["version"], env!("CARGO_PKG_VERSION"));
+    let of_server: Value =
+        serde_saphyr::from_str(&read("helm/podbeat-server/Chart.yaml")).expect("YAML");
+    for member in ["version", "appVersion"] {
+        assert_eq!(of_server[member], chart[member], "both have one version");
+    }
     let image = format!("podbeat:{}", env!("CARGO_PKG_VERSION"));
     assert_eq!(podbeat(&pod_spec(NATIVE))["image"], image);
 }

@@ -38,6 +38,7 @@ mod process;
 mod proxies;
 mod reap;
 mod runs;
+mod server_chart;
 mod server_reference;
 mod steps;
 mod task_runs;
