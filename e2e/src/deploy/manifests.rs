@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::helm::chart;
 use super::site::{CA_FILE, Site};
+use super::statics::values_of;
 use crate::runner::repository;
 use crate::scenarios::markers::told_by_marker;
 use crate::scenarios::play::{TOKEN, expect};
@@ -170,26 +170,24 @@ pub(super) async fn dry_run(site: &Site) -> Result<(), Error> {
             }
         }
     }
-    for values in yaml_in("helm/podbeat/ci")? {
-        let name = values.display().to_string();
-        if !name.ends_with("-values.yaml") {
-            continue;
+    // The namespaces of the tenants in the values do not exist here.
+    let here = "launch.tenants.genomics.namespace=tasks,launch.tenants.imaging.namespace=tasks";
+    for (name, more) in [
+        ("podbeat", [].as_slice()),
+        ("podbeat-server", &["--set", here]),
+    ] {
+        let chart = repository().join("deploy/helm").join(name);
+        let chart = chart.display().to_string();
+        for values in values_of(name)? {
+            let path = values.display().to_string();
+            let arguments = ["template", name, &chart, "--values", &path];
+            let arguments = [&arguments, more, &["--namespace", site.namespace()]].concat();
+            let rendered = site.ground.tools.helm(&arguments).await?.well()?;
+            let file = values.file_stem().unwrap_or_default().to_string_lossy();
+            let file = site.file(&format!("{name}-{file}.rendered.yaml"), &rendered)?;
+            take(site, ["--filename", &file]).await?;
+            taken += 1;
         }
-        let (chart, namespace) = (chart(), site.namespace());
-        let arguments = [
-            "template",
-            "podbeat",
-            &chart,
-            "--values",
-            &name,
-            "--namespace",
-            namespace,
-        ];
-        let rendered = site.ground.tools.helm(&arguments).await?.well()?;
-        let file = values.file_stem().unwrap_or_default().to_string_lossy();
-        let file = site.file(&format!("{file}.rendered.yaml"), &rendered)?;
-        take(site, ["--filename", &file]).await?;
-        taken += 1;
     }
     let overlay = repository().join("deploy/kustomize/example/overlay");
     take(site, ["--kustomize", &overlay.display().to_string()]).await?;

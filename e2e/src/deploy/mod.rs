@@ -8,6 +8,7 @@ mod helm;
 pub mod hold;
 mod kustomize;
 mod manifests;
+mod server_chart;
 pub mod site;
 pub mod statics;
 pub mod tools;
@@ -73,12 +74,27 @@ pub const ALL: &[Scenario] = &[
     check!(
         "lint",
         statics::lint,
-        "helm lint --strict under each file of values"
+        "helm lint --strict for each chart with each file of values"
     ),
     check!(
         "schema",
         statics::schema,
         "the chart refuses invalid values and names them"
+    ),
+    check!(
+        "server-schema",
+        server_chart::schema,
+        "the chart podbeat-server refuses invalid values and names them"
+    ),
+    check!(
+        "server-values",
+        server_chart::values,
+        "Roles, URL, pod and alerts of the chart podbeat-server follow the values"
+    ),
+    check!(
+        "objects",
+        server_chart::objects_of_charts,
+        "every object of both charts has only members that Kubernetes knows"
     ),
     check!(
         "values",
@@ -93,12 +109,12 @@ pub const ALL: &[Scenario] = &[
     check!(
         "same",
         statics::same,
-        "podbeat's container is the same in manifests, chart, parent chart and kustomize"
+        "podbeat's container is the same in manifests, chart, parent chart, kustomize and launched pods"
     ),
     check!(
         "package",
         statics::package,
-        "helm package creates an archive that renders the same as the chart"
+        "helm package creates an archive of each chart that renders the same as the chart"
     ),
     check!(
         "monitoring",

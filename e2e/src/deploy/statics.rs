@@ -180,16 +180,32 @@ pub struct Desk {
     pub write: bool,
 }
 
-fn deploy(path: &str) -> PathBuf {
+pub(super) fn deploy(path: &str) -> PathBuf {
     repository().join("deploy").join(path)
 }
+
+/// The charts. Each one's name is also that of its release.
+pub(super) const CHARTS: [&str; 2] = ["podbeat", "podbeat-server"];
 
 fn chart() -> String {
     deploy("helm/podbeat").display().to_string()
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+pub(super) fn read(path: &Path) -> Result<String, Error> {
     std::fs::read_to_string(path).map_err(io(format!("reading {}", path.display())))
+}
+
+/// The files of values in a chart's ci/.
+///
+/// # Errors
+/// There are none.
+pub(super) fn values_of(chart: &str) -> Result<Vec<PathBuf>, Error> {
+    let mut all = files(&deploy(&format!("helm/{chart}/ci")))?;
+    all.retain(|path| path.to_string_lossy().ends_with("-values.yaml"));
+    expect(!all.is_empty(), || {
+        format!("{chart} has no files of values")
+    })?;
+    Ok(all)
 }
 
 /// All files under a directory.
@@ -277,7 +293,7 @@ fn sidecar(template: &Value, member: &str) -> Result<Value, Error> {
 }
 
 impl Desk {
-    async fn rendered(&self, chart: &str, arguments: &[&str]) -> Result<String, Error> {
+    pub(super) async fn rendered(&self, chart: &str, arguments: &[&str]) -> Result<String, Error> {
         let all: Vec<&str> = ["template", "podbeat", chart, "--namespace", "tasks"]
             .into_iter()
             .chain(arguments.iter().copied())
@@ -286,38 +302,45 @@ impl Desk {
     }
 }
 
-/// Runs `helm lint --strict` with each file of values.
+/// Runs `helm lint --strict` for each chart with each file of values.
 pub(super) async fn lint(desk: &Desk) -> Result<Vec<String>, Error> {
     let mut said = Vec::new();
-    for values in files(&deploy("helm/podbeat/ci"))? {
-        let path = values.display().to_string();
-        if path.ends_with("-values.yaml") {
-            let arguments = ["lint", "--strict", &chart(), "--values", &path];
+    for name in CHARTS {
+        let chart = deploy(&format!("helm/{name}")).display().to_string();
+        for values in values_of(name)? {
+            let path = values.display().to_string();
+            let arguments = ["lint", "--strict", &chart, "--values", &path];
             desk.tools.helm(&arguments).await?.well()?;
-            said.push(format!(
-                "{} is linted",
-                values.file_name().unwrap_or_default().display()
-            ));
+            let file = values.file_name().unwrap_or_default().display();
+            said.push(format!("{name} with {file} is linted"));
         }
     }
-    expect(!said.is_empty(), || {
-        "there are no values to lint".to_owned()
-    })?;
     Ok(said)
 }
 
 /// The chart refuses wrong values, and names them.
 pub(super) async fn schema(desk: &Desk) -> Result<Vec<String>, Error> {
-    let chart = chart();
+    refuses(desk, &chart(), LEAST, TAKEN, REFUSED).await
+}
+
+/// A chart accepts some values together with the required ones, and refuses others with a text that
+/// names them.
+pub(super) async fn refuses(
+    desk: &Desk,
+    chart: &str,
+    least: &str,
+    taken: &[&[&str]],
+    refused: &[(&[&str], &str)],
+) -> Result<Vec<String>, Error> {
     let mut said = Vec::new();
     // The refused values below must be refused for their own sake, so these must be accepted.
-    for flags in TAKEN {
-        desk.rendered(&chart, &[&["--set", LEAST], *flags].concat())
+    for flags in taken {
+        desk.rendered(chart, &[&["--set", least], *flags].concat())
             .await?;
         said.push(format!("{}: accepted", flags.join(" ")));
     }
-    for (flags, named) in REFUSED {
-        let all: Vec<&str> = ["template", "podbeat", &chart]
+    for (flags, named) in refused {
+        let all: Vec<&str> = ["template", "podbeat", chart]
             .into_iter()
             .chain(flags.iter().copied())
             .collect();
@@ -366,7 +389,7 @@ pub(super) async fn rendered(desk: &Desk) -> Result<Vec<String>, Error> {
         said.push(format!("{} equals the generated file", name.display()));
     }
     // A rendered file without a values file would never be compared.
-    for file in files(&deploy("helm/podbeat/ci"))? {
+    for file in files(&deploy("helm"))? {
         let name = file.strip_prefix(deploy("")).unwrap_or(&file);
         expect(
             !name.to_string_lossy().ends_with(".rendered.yaml") || to.join(name).exists(),
@@ -425,7 +448,7 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
         ),
         ("kustomize", kustomized, "train", "initContainers", &native),
     ];
-    let mut said = Vec::new();
+    let mut said = vec![of_launcher(desk).await?];
     for (way, objects, job, member, expected) in ways {
         let made = sidecar(&template(&objects, job)?, member)?;
         expect(made == *expected, || {
@@ -434,6 +457,38 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
         said.push(format!("{way}: podbeat equals the manifest"));
     }
     Ok(said)
+}
+
+/// The pods that podbeat-server launches have what the chart makes for exit markers.
+async fn of_launcher(desk: &Desk) -> Result<String, Error> {
+    let set = "image.repository=podbeat,service.url=https://ica.example.com,\
+               service.ca.configMap=podbeat-ca,service.ca.optional=true,\
+               sidecar.exitMarkers.enabled=true,example.enabled=true,example.taskRunId=trn.1";
+    let chart = objects(&desk.rendered(&chart(), &["--set", set]).await?)?;
+    let pod = template(&chart, "podbeat-example-1")?;
+    let list = |from: &Value, member: &str| {
+        let mut list = from.get(member).cloned().unwrap_or_default();
+        for container in list.as_array_mut().into_iter().flatten() {
+            // The chart's default, and Kubernetes' for an image with a tag.
+            if let Some(container) = container.as_object_mut() {
+                container.remove("imagePullPolicy");
+            }
+        }
+        list
+    };
+    let file = repository().join("crates/launch/src/podbeat.json");
+    let launched: Value =
+        serde_json::from_str(&read(&file)?).map_err(ours("reading the launcher's template"))?;
+    for member in ["initContainers", "volumes"] {
+        let spec = pod.get("spec").cloned().unwrap_or_default();
+        let (made, expected) = (list(&spec, member), list(&launched, member));
+        expect(made == expected, || {
+            format!(
+                "{member} of the chart differ from the launcher's: {made:#} instead of {expected:#}"
+            )
+        })?;
+    }
+    Ok("the launcher: podbeat equals the chart's with exit markers".to_owned())
 }
 
 /// The objects of a chart that depends on podbeat's and includes its template in one line.
@@ -470,33 +525,37 @@ pub fn copy_parent(to: &Path) -> Result<(), Error> {
     )
 }
 
-/// The archive from `helm package` renders the same as the chart.
+/// The archive of each chart from `helm package` renders the same as the chart.
 pub(super) async fn package(desk: &Desk) -> Result<Vec<String>, Error> {
-    let to = desk.directory.join("packages");
-    std::fs::create_dir_all(&to).map_err(io(format!("creating {}", to.display())))?;
-    let destination = to.display().to_string();
-    let arguments = ["package", &chart(), "--destination", &destination];
-    desk.tools.helm(&arguments).await?.well()?;
-    let archives = files(&to)?;
-    let [archive] = archives.as_slice() else {
-        return Err(Error::Unexpected(format!(
-            "expected one archive: {archives:?}"
-        )));
-    };
-    let values = deploy("helm/podbeat/ci/everything-values.yaml")
-        .display()
-        .to_string();
-    let values = ["--values", values.as_str()];
-    let packed = desk
-        .rendered(&archive.display().to_string(), &values)
-        .await?;
-    expect(packed == desk.rendered(&chart(), &values).await?, || {
-        "the archive and the chart render differently".to_owned()
-    })?;
-    Ok(vec![format!(
-        "{} renders the same as the chart",
-        archive.file_name().unwrap_or_default().display()
-    )])
+    let mut said = Vec::new();
+    for name in CHARTS {
+        let chart = deploy(&format!("helm/{name}")).display().to_string();
+        let to = desk.directory.join("packages").join(name);
+        std::fs::create_dir_all(&to).map_err(io(format!("creating {}", to.display())))?;
+        let destination = to.display().to_string();
+        let arguments = ["package", &chart, "--destination", &destination];
+        desk.tools.helm(&arguments).await?.well()?;
+        let archives = files(&to)?;
+        let [archive] = archives.as_slice() else {
+            return Err(Error::Unexpected(format!(
+                "expected one archive: {archives:?}"
+            )));
+        };
+        let values = deploy(&format!("helm/{name}/ci/everything-values.yaml"));
+        let values = values.display().to_string();
+        let values = ["--values", values.as_str()];
+        let packed = desk
+            .rendered(&archive.display().to_string(), &values)
+            .await?;
+        expect(packed == desk.rendered(&chart, &values).await?, || {
+            "the archive and the chart render differently".to_owned()
+        })?;
+        said.push(format!(
+            "{} renders the same as the chart",
+            archive.file_name().unwrap_or_default().display()
+        ));
+    }
+    Ok(said)
 }
 
 /// The chart's dashboard names and draws the container's memory limit, and the alerts link to the
