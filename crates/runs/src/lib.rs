@@ -24,16 +24,19 @@
 //! there is no evidence except heartbeats.
 
 mod attempt;
+mod event;
 mod evidence;
+mod rules;
 mod status;
 
 use std::time::Duration;
 
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 pub use attempt::{Attempt, Pod};
+pub use event::{Event, Heartbeat, Refusal};
 pub use evidence::{Exit, PodEnd, exits};
+pub use rules::{ExitCodes, Moment, Rules};
 pub use status::Status;
 
 use podbeat_task_runs::model::ContainerStatus;
@@ -44,68 +47,6 @@ pub const REMEMBERED_ATTEMPTS: usize = 32;
 /// The maximum length of the details, in characters (`maxLength` of `statusDetails` in the
 /// contract).
 const LONGEST_DETAILS: usize = 4096;
-
-/// The time of an event.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Moment {
-    /// The date and time, for people. Nothing waits by it, because it can jump.
-    pub wall: Timestamp,
-    /// The time since the start of the process. All waits use it, so none continues over a restart:
-    /// after any downtime, each starts again.
-    pub elapsed: Duration,
-}
-
-/// The rules for all runs.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Rules {
-    /// A running run without a heartbeat for this long is TimedOut.
-    pub heartbeat_timeout: Duration,
-    /// How long a run waits for the rest of the evidence after its attempt ended.
-    pub evidence_wait: Duration,
-    /// How long a run waits for its next attempt after one failed, if the service does not launch
-    /// the attempts.
-    pub retry_wait: Duration,
-    /// How many disrupted attempts of a run do not count toward its retry limit.
-    pub disruptions: u32,
-    /// After these exit codes, a run that the service launches is not retried.
-    pub final_exit_codes: ExitCodes,
-}
-
-impl Rules {
-    /// The defaults.
-    pub const DEFAULT: Self = Self {
-        heartbeat_timeout: Duration::from_secs(600),
-        evidence_wait: Duration::from_secs(60),
-        retry_wait: Duration::from_secs(900),
-        disruptions: 10,
-        final_exit_codes: ExitCodes::NONE,
-    };
-}
-
-/// A set of exit codes, from 0 to 255.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ExitCodes([u128; 2]);
-
-impl ExitCodes {
-    /// No exit codes.
-    pub const NONE: Self = Self([0; 2]);
-
-    /// With another one.
-    #[must_use]
-    pub const fn with(self, code: u8) -> Self {
-        let Self([low, high]) = self;
-        match code {
-            0..128 => Self([low | 1 << code, high]),
-            128.. => Self([low, high | 1 << (code - 128)]),
-        }
-    }
-
-    /// Whether the set contains it.
-    #[must_use]
-    pub fn contains(&self, code: i32) -> bool {
-        u8::try_from(code).is_ok_and(|code| self.with(code) == *self)
-    }
-}
 
 /// A run's life.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -128,126 +69,6 @@ pub struct Run {
     /// [`Self::waits_from`].
     #[serde(skip)]
     since: Duration,
-}
-
-/// Something that happened to a run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Event {
-    /// A heartbeat arrived.
-    Heartbeat(Box<Heartbeat>),
-    /// A client aborts the run.
-    Abort {
-        /// Who, for the details.
-        by: String,
-    },
-    /// An attempt was launched. It is the current one from now on.
-    Launched {
-        /// The number of the attempt, from 0.
-        number: u32,
-        /// The nonce that each of its heartbeats must have.
-        nonce: String,
-    },
-    /// The Job of an attempt exists.
-    Created {
-        /// The number of the attempt.
-        number: u32,
-        /// metadata.uid of the Job.
-        job: String,
-    },
-    /// The pod of the current attempt does not run yet.
-    Waiting {
-        /// The number of the attempt.
-        number: u32,
-        /// Kubernetes' reason.
-        reason: String,
-    },
-    /// The pod of an attempt runs. Its heartbeats are expected from now on.
-    PodRuns {
-        /// The number of the attempt.
-        number: u32,
-    },
-    /// The Job of an attempt is suspended, and has no pod that runs. Another pod will continue the
-    /// attempt, so what the earlier one said about its end does not matter.
-    Suspended {
-        /// The number of the attempt.
-        number: u32,
-        /// The reason, for people.
-        reason: String,
-    },
-    /// The API server was asked, and the pod of an attempt has not ended.
-    PodLives {
-        /// The number of the attempt.
-        number: u32,
-        /// The states of its containers.
-        containers: Vec<ContainerStatus>,
-    },
-    /// Kubernetes says that the pod of an attempt ended.
-    PodEnded {
-        /// The number of the attempt.
-        number: u32,
-        /// How it ended.
-        end: PodEnd,
-    },
-    /// The attempt can't start, whatever happens.
-    CannotStart {
-        /// The number of the attempt.
-        number: u32,
-        /// Kubernetes' reason.
-        reason: String,
-    },
-    /// Time passed.
-    Tick,
-}
-
-/// The parts of a heartbeat that concern the run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Heartbeat {
-    /// The serial of the attempt for which the service issued the token of the request. `None` for
-    /// other tokens.
-    pub token_of: Option<u32>,
-    /// The Job's retry count, which is the number of the attempt.
-    pub retry_count: Option<u32>,
-    /// The nonce.
-    pub nonce: Option<String>,
-    /// Whether it is the last heartbeat.
-    pub last: bool,
-    /// The pod. A heartbeat without a UID is from the pod that is already known.
-    pub pod: Pod,
-    /// The states of containers.
-    pub containers: Vec<ContainerStatus>,
-    /// The trace ID of the request.
-    pub trace_id: Option<String>,
-}
-
-/// Why a run refuses an event.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
-    /// The run has ended.
-    #[error("the run is already {0}")]
-    Over(Status),
-    /// The attempt has ended, and the run waits for the next one.
-    #[error("this attempt has ended; the run is {0} and waits for the next attempt")]
-    Ended(Status),
-    /// The message is from an earlier attempt.
-    #[error("attempt {number} is not the current one, which is {current}")]
-    EarlierAttempt {
-        /// The number of the message's attempt.
-        number: u32,
-        /// The number of the current attempt.
-        current: u32,
-    },
-    /// The service issued the token for an earlier attempt.
-    #[error("the token was issued for an earlier attempt")]
-    EarlierToken,
-    /// The message is from a pod that another one replaced.
-    #[error("another pod replaced this one")]
-    ReplacedPod,
-    /// The service issued another nonce for this attempt.
-    #[error("the nonce is not the one that was issued for this attempt")]
-    WrongNonce,
-    /// The service launches this run and has not done it yet, or does not launch it.
-    #[error("the service has not launched an attempt of this run")]
-    NotLaunched,
 }
 
 impl Run {
@@ -418,7 +239,7 @@ impl Run {
                     self.change(status, Some(reason.clone()), now);
                 } else if self.status == Status::Running && self.is_launched {
                     // podbeat runs, and the task can't start yet.
-                    self.details = details(reason);
+                    self.details = Some(details(reason.clone()));
                 }
             }
             Event::PodRuns { number } => {
@@ -727,12 +548,15 @@ impl Run {
     fn change(&mut self, status: Status, details: Option<String>, now: Moment) {
         self.since = now.elapsed;
         self.status = status;
-        self.details = details.as_deref().and_then(self::details);
+        self.details = details.map(self::details);
     }
 }
 
-fn details(text: &str) -> Option<String> {
-    Some(text.chars().take(LONGEST_DETAILS).collect())
+fn details(text: String) -> String {
+    match text.char_indices().nth(LONGEST_DETAILS) {
+        Some((end, _)) => text.get(..end).unwrap_or_default().to_owned(),
+        None => text,
+    }
 }
 
 #[cfg(test)]

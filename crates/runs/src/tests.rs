@@ -1,5 +1,6 @@
 //! Single decisions, and properties of every order of events.
 
+use jiff::Timestamp;
 use podbeat_task_runs::model::{ContainerState, ContainerStateRunning, ContainerStateTerminated};
 use proptest::prelude::*;
 
