@@ -16,12 +16,16 @@ use tokio::time::Instant;
 /// The requests that a fault affects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Place {
-    /// GET of one pod.
+    /// GET of one object.
     Get,
-    /// LIST of pods.
+    /// LIST of objects.
     List,
-    /// WATCH of pods.
+    /// WATCH of objects.
     Watch,
+    /// POST of an object.
+    Create,
+    /// DELETE of an object.
+    Delete,
     /// A heartbeat.
     Heartbeat,
     /// All of these.
@@ -136,6 +140,8 @@ impl FromStr for Rule {
             "get" => Place::Get,
             "list" => Place::List,
             "watch" => Place::Watch,
+            "create" => Place::Create,
+            "delete" => Place::Delete,
             "heartbeat" => Place::Heartbeat,
             "any" => Place::Any,
             other => return Err(misread(other)),
@@ -251,6 +257,8 @@ impl fmt::Display for Rule {
             Place::Get => "get",
             Place::List => "list",
             Place::Watch => "watch",
+            Place::Create => "create",
+            Place::Delete => "delete",
             Place::Heartbeat => "heartbeat",
             Place::Any => "any",
         };
@@ -523,6 +531,8 @@ mod tests {
             "watch gone x1",
             "any refuse for 3s",
             "get garbage x1",
+            "create hang after 1 x1",
+            "delete drop x1",
             "list flood x1",
             "heartbeat 503 after 1 x2",
             "any refuse after 3 for 2s",
@@ -618,7 +628,9 @@ mod tests {
         })]
         #[test]
         fn every_accepted_rule_takes_effect_as_specified(
-            place in proptest::sample::select(vec!["get", "list", "watch", "heartbeat", "any"]),
+            place in proptest::sample::select(vec![
+                "get", "list", "watch", "create", "delete", "heartbeat", "any",
+            ]),
             is_final in proptest::bool::ANY,
             what in proptest::sample::select(vec![
                 "503", "429 retry-after=2s", "404 retry-after=date+3s", "refuse", "drop", "lose", "hang", "hang-lost", "delay=1ms",

@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod hostile;
 pub mod interrupt;
 pub mod kube_api;
+pub mod node;
 pub mod pki;
 pub mod pod;
 mod serve;
@@ -84,6 +85,9 @@ pub enum Error {
     /// The store of the service can't be used.
     #[error("using the service's store")]
     Store(#[from] podbeat_server::store::Error),
+    /// There is no client for the Kubernetes API.
+    #[error(transparent)]
+    Cluster(#[from] podbeat_launch::cluster::Error),
     /// The service refuses an operation.
     #[error("the service refused an operation")]
     Refused(#[from] podbeat_server::service::Problem),

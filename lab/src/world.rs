@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use podbeat::agent::Onlooker;
 use tempfile::TempDir;
 
 use crate::contract::Contract;
 use crate::fault::Faults;
 use crate::kube_api::{self, KubeApi};
+use crate::node::{self, Node, Program};
 use crate::pki::Authority;
 use crate::service::{self, Service};
 use crate::{Error, io};
@@ -25,7 +28,7 @@ pub const RUN: &str = "trn.42";
 #[derive(Debug)]
 pub struct World {
     /// The Kubernetes API.
-    pub kube: KubeApi,
+    pub kube: Arc<KubeApi>,
     /// Faults of the Kubernetes API.
     pub kube_faults: Faults,
     /// The task-run service.
@@ -33,7 +36,8 @@ pub struct World {
     /// Faults of the task-run service.
     pub service_faults: Faults,
     /// The authority that signs the certificates of both.
-    pub authority: Authority,
+    pub authority: Arc<Authority>,
+    service_options: service::Options,
     dir: TempDir,
 }
 
@@ -63,16 +67,10 @@ impl World {
             ..kube
         };
         let kube = KubeApi::start(&authority, kube_faults.clone(), kube).await?;
-        let service = Service::start(
-            &authority,
-            Contract::load()?,
-            service_faults.clone(),
-            service,
-        )
-        .await?;
         authority.write_to(&dir.path().join("ca.crt"))?;
         KubeApi::write_service_account(&authority, KUBE_TOKEN, &dir.path().join("serviceaccount"))?;
-        kube.write_kubeconfig(&authority, KUBE_TOKEN, &dir.path().join("kubeconfig"))?;
+        let kubeconfig = dir.path().join("kubeconfig");
+        kube.write_kubeconfig(&authority, KUBE_TOKEN, &kubeconfig)?;
         let client = authority.issue_client("podbeat", &[])?;
         for (name, pem) in [
             ("client.crt", &client.certificate),
@@ -81,16 +79,98 @@ impl World {
             std::fs::write(dir.path().join(name), pem)
                 .map_err(io("writing the client's certificate"))?;
         }
+        if let Some(launch) = &mut service.launch {
+            launch.kubeconfig = kubeconfig;
+        }
+        let service_options = service.clone();
+        let service = Service::start(
+            &authority,
+            Contract::load()?,
+            service_faults.clone(),
+            service,
+        )
+        .await?;
         let world = Self {
-            kube,
+            kube: Arc::new(kube),
             kube_faults,
             service,
             service_faults,
-            authority,
+            authority: Arc::new(authority),
+            service_options,
             dir,
         };
         world.write_token(TOKEN)?;
         Ok(world)
+    }
+
+    /// Kills the service and starts it again, at the same address. It continues only with what is in
+    /// its data file.
+    ///
+    /// # Errors
+    /// The port was taken meanwhile, or the data file can't be used.
+    pub async fn restart_service(&mut self) -> Result<(), Error> {
+        self.service.kill().await;
+        let options = service::Options {
+            port: self.service.port(),
+            ..self.service_options.clone()
+        };
+        let faults = self.service_faults.clone();
+        self.service = Service::start(&self.authority, Contract::load()?, faults, options).await?;
+        Ok(())
+    }
+
+    /// A second service like the one of this world, at another address, with the same data file. It
+    /// waits until no other one uses that file.
+    ///
+    /// # Errors
+    /// The same as for [`Self::with`].
+    pub fn second_service(&self) -> impl Future<Output = Result<Service, Error>> + Send + use<> {
+        let (faults, options) = (self.service_faults.clone(), self.service_options.clone());
+        let authority = Arc::clone(&self.authority);
+        async move { Service::start(&authority, Contract::load()?, faults, options).await }
+    }
+
+    /// Starts a Job controller and a node. `programs` says what the task of each attempt does, from
+    /// the run's ID and the number of the attempt. `onlooker` gets what the agents do.
+    ///
+    /// # Errors
+    /// There is no temporary directory, or a file can't be read.
+    pub fn node(
+        &self,
+        pace: std::time::Duration,
+        programs: impl Fn(&str, u32) -> Program + Send + Sync + 'static,
+        onlooker: impl Onlooker + Clone + Send + 'static,
+    ) -> Result<Node, Error> {
+        let read = |name: &str| {
+            let path = self.path(name);
+            std::fs::read_to_string(&path).map_err(io(format!("reading {}", path.display())))
+        };
+        let map = |pairs: &[(&str, String)]| -> BTreeMap<String, String> {
+            let pairs = pairs.iter();
+            pairs
+                .map(|(key, value)| ((*key).to_owned(), value.clone()))
+                .collect()
+        };
+        let ca = map(&[("ca.crt", read("ca.crt")?)]);
+        let settings = map(&[
+            ("PODBEAT_CA_FILE", "/var/run/podbeat/ca.crt".to_owned()),
+            ("PODBEAT_INTERVAL", "1s".to_owned()),
+            // A single agent needs no spread, and tests should not wait for it.
+            ("PODBEAT_RECONNECT_SPREAD", "0s".to_owned()),
+        ]);
+        let config_maps = [
+            ("podbeat", settings),
+            ("podbeat-ca", ca.clone()),
+            ("kube-root-ca.crt", ca),
+        ];
+        let options = node::Options {
+            pace,
+            token: KUBE_TOKEN.to_owned(),
+            config_maps: config_maps
+                .map(|(name, data)| (name.to_owned(), data))
+                .into(),
+        };
+        Node::start(Arc::clone(&self.kube), options, programs, onlooker)
     }
 
     /// The path of a file or directory of this world: `token`, `ca.crt`, `client.crt`,

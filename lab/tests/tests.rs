@@ -9,6 +9,7 @@
 
 mod browser;
 mod harness;
+mod launching;
 mod load;
 mod service;
 mod stand_ins;

@@ -3,6 +3,7 @@
 //! service in it accepts tokens of any form, and refuses bodies that violate the contract, also where
 //! podbeat-server is tolerant. The fleet puts the layer in front of a podbeat-server process.
 
+mod launch;
 pub(crate) mod layer;
 mod local;
 mod received;
@@ -17,6 +18,7 @@ use jiff::civil::Date;
 use podbeat_runs::Rules;
 use podbeat_server::data::Data;
 use podbeat_server::keys::{self, Keys};
+use podbeat_server::launching;
 use podbeat_server::service::{self as server, Clock, ProcessClock};
 use podbeat_server::store::{Memory, Store};
 use rustls::ServerConfig;
@@ -24,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub use self::launch::Launch;
 use self::layer::Layer;
 use self::local::Local;
 pub use self::received::Heartbeat;
@@ -64,6 +67,8 @@ pub struct Options {
     pub mutual_tls: bool,
     /// Its address and host name; `None` for `localhost`.
     pub place: Option<(IpAddr, String)>,
+    /// Its port; 0 for a free one.
+    pub port: u16,
     /// The first and the last day of its certificate; `None` for a long time.
     pub certificate_holds: Option<(Date, Date)>,
     /// After this long without a heartbeat, a running run is TimedOut; `None` for never.
@@ -72,6 +77,8 @@ pub struct Options {
     pub renew_tokens: Option<Duration>,
     /// The file that stores runs across restarts, with its key beside it; `None` for memory only.
     pub data: Option<PathBuf>,
+    /// How it launches runs; `None` if others create the pods.
+    pub launch: Option<Launch>,
     /// Its limits.
     pub limits: Limits,
 }
@@ -114,21 +121,26 @@ impl Options {
 
     /// The options of the service at this address.
     fn of_server(&self, url: &str) -> server::Options {
-        server::Options {
-            rules: Rules {
-                heartbeat_timeout: self.heartbeat_timeout.unwrap_or(NEVER),
-                // Without evidence of Kubernetes, nothing waits for it.
-                evidence_wait: Duration::ZERO,
-                retry_wait: RETRY_WAIT,
-                ..Rules::DEFAULT
+        let launch = self.launch.as_ref().map(|launch| launch.settings_at(url));
+        let rules = Rules {
+            heartbeat_timeout: self.heartbeat_timeout.unwrap_or(NEVER),
+            // Without evidence of Kubernetes, nothing waits for it.
+            evidence_wait: match launch {
+                Some(_) => Rules::DEFAULT.evidence_wait,
+                None => Duration::ZERO,
             },
+            retry_wait: RETRY_WAIT,
+            ..Rules::DEFAULT
+        };
+        server::Options {
+            rules: launching::rules(rules, launch.as_ref()),
             url: url.to_owned(),
             token_lifetime: self.renew_tokens.unwrap_or(NEVER),
             live_runs: self.limits.runs.into(),
             creates_per_minute: u64::MAX,
             retention: NEVER,
             retained_runs: self.limits.runs.into(),
-            launch: None,
+            launch,
         }
     }
 
@@ -177,12 +189,13 @@ pub struct Count {
 #[derive(Debug)]
 pub struct Service {
     url: String,
+    port: u16,
     layer: Arc<Layer<Local>>,
-    _server: Server,
-    /// The service's clock. It stops when dropped.
-    _time: JoinSet<()>,
+    server: Option<Server>,
+    /// The service's clock and its launcher. They stop when dropped.
+    tasks: JoinSet<()>,
     /// No other process uses the file until this is dropped.
-    _data: Option<Data>,
+    data: Option<Data>,
 }
 
 impl Service {
@@ -205,7 +218,7 @@ impl Service {
                 options.certificate_holds,
             )?
             .server_config(clients)?;
-        let bound = Bound::to((address, 0).into()).await?;
+        let bound = Bound::to((address, options.port).into()).await?;
         let url = format!("https://{host}:{}", bound.address().port());
         Self::at(bound, &url, Some(tls), contract, faults, options).await
     }
@@ -243,21 +256,42 @@ impl Service {
         }
         let token = local::token(&*store, now).await?;
         let of_server = options.of_server(&url);
+        let rules = of_server.rules;
         let service = server::Service::start(store, keys, Arc::clone(&clock) as _, of_server);
         let service = Arc::new(service.await?);
-        let mut time = JoinSet::new();
+        let mut tasks = JoinSet::new();
         let kept = Arc::clone(&service);
-        time.spawn(async move { kept.keep_time().await });
+        tasks.spawn(async move { kept.keep_time().await });
+        if let Some(launch) = &options.launch {
+            let launcher = launch.launcher(&service, &url, rules).await?;
+            tasks.spawn(launcher.run());
+        }
+        let port = bound.address().port();
         let local = Local::new(service, clock, token, contract.clone(), &options);
         let (base_path, limits) = (&options.base_path, options.limits);
         let layer = Arc::new(Layer::new(local, contract, faults, base_path, limits));
         Ok(Self {
             url,
-            _server: bound.serve(tls, Arc::clone(&layer)),
+            port,
+            server: Some(bound.serve(tls, Arc::clone(&layer))),
             layer,
-            _time: time,
-            _data: data,
+            tasks,
+            data,
         })
+    }
+
+    /// Kills it: its requests, its clock and its launcher end in the middle of what they do. The
+    /// record of heartbeats stays.
+    pub async fn kill(&mut self) {
+        self.server = None;
+        self.tasks.shutdown().await;
+        self.data = None;
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The base URL with the base path.
@@ -303,6 +337,16 @@ impl Service {
             .run(run_id.to_owned())
             .await?;
         Ok(run.map(|run| run.run.status().name()))
+    }
+
+    /// The details of a run's status.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub async fn details(&self, run_id: &str) -> Result<Option<String>, Error> {
+        let store = self.layer.behind.service.store();
+        let run = store.run(run_id.to_owned()).await?;
+        Ok(run.and_then(|run| run.run.details().map(str::to_owned)))
     }
 
     /// How many heartbeats of a run were received. The cost is constant.
