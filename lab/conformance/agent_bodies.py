@@ -1,4 +1,4 @@
-"""Sends every body of the demo's agent through libica's models, and the models to podbeat-server."""
+"""Sends every body of the demo's first act through libica's models, and those to podbeat-server."""
 
 import json
 import os

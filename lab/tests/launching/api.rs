@@ -1,16 +1,22 @@
 //! The stand-in Kubernetes API with Jobs, Secrets and events, as kube's client sees it.
 
-use podbeat_lab::kube_api::Kind;
-use podbeat_lab::world::World;
-use podbeat_launch::cluster::{Cluster, Failure, Found, Kubernetes, Place};
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use podbeat_lab::kube_api::{Kind, KubeApi, Options};
+use podbeat_lab::service;
+use podbeat_lab::world::{KUBE_TOKEN, World};
+use podbeat_launch::cluster::{Change, Cluster, Failure, Found, Kubernetes, Place};
 use podbeat_launch::manifests::{Manifests, manifests};
 use podbeat_launch::order::Order;
 use podbeat_launch::settings::Settings;
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{Execution, Image};
-use serde_json::json;
+use reqwest::Certificate;
+use serde_json::{Value, json};
 
-use super::NAMESPACE;
+use super::{LIMIT, NAMESPACE};
+use crate::harness;
 
 async fn cluster() -> (World, Kubernetes, Manifests) {
     let world = World::start().await.expect("a world");
@@ -139,6 +145,72 @@ async fn the_newest_warning_about_a_job_is_found() {
         Some("FailedCreate: exceeded quota: compute")
     );
     assert_eq!(cluster.complaint(NAMESPACE, "uid-x").await, Ok(None));
+}
+
+/// A watch of Jobs goes on after a break, and shows only those of the server.
+#[tokio::test]
+async fn a_watch_goes_on_after_a_break() {
+    let (world, cluster, manifests) = cluster().await;
+    let mut changes = cluster.watch();
+    let mut next = async || {
+        let next = tokio::time::timeout(LIMIT, changes.next()).await;
+        next.expect("in time").expect("it does not end")
+    };
+    for _ in 0..2 {
+        let listed = next().await;
+        assert!(matches!(&listed, Change::Listed { .. }), "{listed:?}");
+    }
+    let job = cluster.create_job(&manifests.job).await.expect("a Job");
+    assert_eq!(next().await, Change::Job(job.clone()));
+    world.kube_faults.script("watch cut x2").expect("a rule");
+    let is_cut = |kube: &KubeApi| kube.open_watches() < 2;
+    let cut = world.kube.wait_for("no watch", LIMIT, is_cut);
+    cut.await.expect("in time");
+    world
+        .kube
+        .apply(json!({"kind": "Job", "apiVersion": "batch/v1",
+        "metadata": {"name": "foreign", "namespace": NAMESPACE}}));
+    let deleted = cluster.delete_job(NAMESPACE, "trn-1-0", &job.uid).await;
+    assert_eq!(deleted, Ok(()));
+    let mut seen = vec![next().await];
+    // kube reports the break, and then nothing is missing.
+    while let Some(Change::Failed(_)) = seen.last() {
+        seen.push(next().await);
+    }
+    assert_eq!(seen.last(), Some(&Change::JobGone(job)), "{seen:?}");
+}
+
+/// A watch that asks for bookmarks gets them with the kind of its objects.
+#[tokio::test]
+async fn bookmarks_have_the_kind_of_the_watch() {
+    let options = Options {
+        bookmarks: Duration::from_millis(20),
+        ..Options::default()
+    };
+    let world = World::with(options, service::Options::default());
+    let world = world.await.expect("a world");
+    let pem = std::fs::read(world.path("ca.crt")).expect("the CA");
+    let client = harness::client()
+        .tls_certs_only([Certificate::from_pem(&pem).expect("a certificate")])
+        .timeout(LIMIT)
+        .build()
+        .expect("a client");
+    let url = world.kube.url();
+    let url =
+        format!("{url}/apis/batch/v1/jobs?watch=true&allowWatchBookmarks=true&resourceVersion=100");
+    let answer = client.get(url).bearer_auth(KUBE_TOKEN).send().await;
+    let mut answer = answer.expect("an answer");
+    let mut text = String::new();
+    while !text.contains('\n') {
+        let chunk = answer.chunk().await.expect("a chunk").expect("it goes on");
+        text.push_str(std::str::from_utf8(&chunk).expect("text"));
+    }
+    let line = text.lines().next().unwrap_or_default();
+    let bookmark: Value = serde_json::from_str(line).expect("JSON");
+    assert_eq!(bookmark["type"], "BOOKMARK");
+    assert_eq!(bookmark["object"]["kind"], "Job");
+    assert_eq!(bookmark["object"]["apiVersion"], "batch/v1");
+    assert_eq!(bookmark["object"]["metadata"]["resourceVersion"], "100");
 }
 
 /// Without the Role, the API server says which right is missing.

@@ -40,8 +40,8 @@ async fn is_killed(rule: &str) -> bool {
     let run = site.until_status(&id, "Completed").await;
     site.until_nothing_is_left().await;
     assert_eq!(run["execution"]["retryCount"], 0, "{rule}: {run}");
-    assert_eq!(site.jobs_of(&id, 0), 1, "{rule}\n{}", site.told());
-    assert_eq!(site.jobs_of(&id, 1), 0, "{rule}\n{}", site.told());
+    assert_eq!(site.jobs_of(&id, 0), 1, "{rule}\n{}", site.story());
+    assert_eq!(site.jobs_of(&id, 1), 0, "{rule}\n{}", site.story());
     site.check();
     is_killed
 }
@@ -84,7 +84,7 @@ async fn a_lost_answer_creates_no_second_job() {
     assert_eq!(run["execution"]["retryCount"], 0);
     site.until_nothing_is_left().await;
     assert_eq!([0, 1].map(|attempt| site.jobs_of(&id, attempt)), [1, 0]);
-    assert_eq!(faults.struck(), 3, "{}", site.told());
+    assert_eq!(faults.struck(), 3, "{}", site.story());
     site.check();
 }
 
@@ -105,7 +105,7 @@ async fn a_second_server_with_the_same_data_file_waits() {
             .filter(|deed| deed.starts_with("Created"))
             .count()
     };
-    assert_eq!(created(&site.deeds), 1, "{}", site.told());
+    assert_eq!(created(&site.deeds), 1, "{}", site.story());
     assert!(
         !second.is_finished(),
         "the second server started next to the first one"
@@ -117,6 +117,6 @@ async fn a_second_server_with_the_same_data_file_waits() {
     site.abort(&id).await;
     site.until_nothing_is_left().await;
     assert_eq!([0, 1].map(|attempt| site.jobs_of(&id, attempt)), [1, 0]);
-    assert_eq!(created(&site.deeds), 1, "{}", site.told());
+    assert_eq!(created(&site.deeds), 1, "{}", site.story());
     site.check();
 }

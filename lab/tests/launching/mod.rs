@@ -149,7 +149,7 @@ impl Site {
             Err(_) => panic!(
                 "{what} not reached: {}\n{}",
                 self.get(id).await,
-                self.told()
+                self.story()
             ),
         }
     }
@@ -165,7 +165,7 @@ impl Site {
         let is_empty = || [Kind::Job, Kind::Secret, Kind::Pod].map(left) == [0; 3];
         let reached = kube.wait_for("an empty cluster", LIMIT, |_| is_empty());
         if reached.await.is_err() {
-            panic!("something is left\n{}", self.told());
+            panic!("something is left\n{}", self.story());
         }
     }
 
@@ -188,7 +188,7 @@ impl Site {
     }
 
     /// For a test that failed.
-    fn told(&self) -> String {
+    fn story(&self) -> String {
         let changes = self.world.kube.changes_since(0);
         let changes: Vec<String> = changes
             .iter()

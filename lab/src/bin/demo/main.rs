@@ -1,33 +1,35 @@
-//! `cargo demo`: runs the agent's real code with the stand-ins through a scripted pod life, and
-//! prints a timeline.
+//! `cargo demo`: prints a timeline in two acts. In the first one, the agent's real code goes through
+//! a scripted pod life with the stand-ins. In the second one, podbeat-server's launcher launches two
+//! runs on the stand-in Kubernetes API, with the real agent in their pods.
 //!
 //! The last line is the body of the last heartbeat. The exit code is 0 only if the service recorded
-//! exactly what the script implies. `--record FILE` writes the body of every sent heartbeat, one
-//! per line.
+//! exactly what the scripts imply. `--record FILE` writes the body of every heartbeat that was sent
+//! in the first act, one per line.
 
-use std::io::{IsTerminal, Write};
+mod launched;
+mod timeline;
+
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Arg, Command, value_parser};
 use futures_util::stream;
-use podbeat::agent::{self, Onlooker};
+use podbeat::agent;
 use podbeat::config::Config;
-use podbeat_heartbeat::answer::Answer;
-use podbeat_heartbeat::machine::{Attempt, Cause, DropCause, Note};
-use podbeat_interface::environment::{Environment, Flags, ProcessEnvironment};
+use podbeat_interface::environment::Flags;
 use podbeat_interface::exit::Ending;
 use podbeat_lab::pod::{Pod, exit, restarted, running, terminated, waiting};
 use podbeat_lab::service::{Heartbeat, Service};
 use podbeat_lab::world::World;
 use serde_json::Value;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+
+use self::timeline::{Side, Timeline};
 
 /// The demo fails if it takes longer.
-const LIMIT: Duration = Duration::from_secs(18);
+const LIMIT: Duration = Duration::from_secs(20);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -37,8 +39,9 @@ async fn main() -> ExitCode {
         .long("record")
         .value_name("FILE")
         .value_parser(value_parser!(PathBuf))
-        .help("Write the body of every sent heartbeat to FILE, one per line");
-    let about = "Run podbeat's agent with the stand-ins, and print a timeline";
+        .help("Write the body of every heartbeat of the first act to FILE, one per line");
+    let about =
+        "Run podbeat and podbeat-server's launcher with the stand-ins, and print a timeline";
     let matches = match Command::new("demo")
         .about(about)
         .arg(record)
@@ -51,7 +54,12 @@ async fn main() -> ExitCode {
         }
     };
     let record = matches.get_one::<PathBuf>("record").map(PathBuf::as_path);
-    let story = tokio::time::timeout(LIMIT, run(record));
+    let acts = async {
+        let timeline = Timeline::new();
+        run(record, &timeline).await?;
+        launched::run(&timeline).await
+    };
+    let story = tokio::time::timeout(LIMIT, acts);
     let failure: Failure = match story.await {
         Ok(Ok(last)) => {
             let _ = writeln!(std::io::stdout(), "{last}");
@@ -72,9 +80,9 @@ async fn main() -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// Plays the life and returns the last heartbeat's body.
-async fn run(record: Option<&Path>) -> Result<Value, Failure> {
-    let timeline = Timeline::new();
+/// The first act: a pod's life, and an outage of the service.
+async fn run(record: Option<&Path>, timeline: &Timeline) -> Result<(), Failure> {
+    timeline.heading("podbeat reports a pod, through an outage of the service");
     let world = World::start().await?;
     let pod = Pod::new("align-reads-0", "5e0c7a52-demo").policy("OnFailure");
     world.kube.apply(pod.showing(&Value::Null));
@@ -92,11 +100,11 @@ async fn run(record: Option<&Path>) -> Result<Value, Failure> {
     let mut changes = world.service.changes();
     let agent = agent::run(&config, signals_in, timeline.clone());
     let received = async {
-        let mut told = 0;
+        let mut shown = 0;
         loop {
-            for heartbeat in world.service.heartbeats().iter().skip(told) {
+            for heartbeat in world.service.heartbeats().iter().skip(shown) {
                 timeline.heartbeat(heartbeat);
-                told += 1;
+                shown += 1;
             }
             if changes.changed().await.is_err() {
                 return;
@@ -104,7 +112,7 @@ async fn run(record: Option<&Path>) -> Result<Value, Failure> {
         }
     };
     let script = async {
-        play(&world, &pod, &timeline).await?;
+        play(&world, &pod, timeline).await?;
         timeline.line(
             Side::Kubernetes,
             "SIGTERM to podbeat: all other containers have ended",
@@ -142,14 +150,14 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     };
     let pause = |milliseconds| tokio::time::sleep(Duration::from_millis(milliseconds));
 
-    pause(700).await;
+    pause(500).await;
     kube(
         "main: waiting (ContainerCreating); pulling the image",
         waiting("ContainerCreating"),
     );
-    pause(1300).await;
+    pause(800).await;
     kube("main: running", running("2026-01-01T00:00:02Z"));
-    pause(1500).await;
+    pause(800).await;
     kube(
         "main: terminated (Error), exit code 3",
         terminated(3, "Error", "run-1"),
@@ -158,7 +166,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
         heartbeat.exit_code("main") == Some(3)
     })
     .await?;
-    pause(500).await;
+    pause(300).await;
 
     timeline.line(
         Side::Service,
@@ -184,8 +192,8 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     );
     world
         .service
-        .wait_for("four refused heartbeats", LIMIT, |received| {
-            received.len() >= before + 4
+        .wait_for("three refused heartbeats", LIMIT, |received| {
+            received.len() >= before + 3
         })
         .await?;
     world.service_faults.lift_all();
@@ -198,7 +206,7 @@ async fn play(world: &World, pod: &Pod, timeline: &Timeline) -> Result<(), Failu
     })
     .await?;
     timeline.line(Side::Service, "has received every change from the outage");
-    pause(1500).await;
+    pause(800).await;
 
     kube(
         "main: terminated (Completed), exit code 0",
@@ -224,7 +232,7 @@ async fn accepted(
 }
 
 /// Checks that the service heard exactly what the script implies.
-fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
+fn judge(service: &Service, ending: Ending) -> Result<(), Failure> {
     let violations = service.violations();
     if !violations.is_empty() {
         return Err(format!("heartbeats violate the contract: {violations:?}").into());
@@ -270,188 +278,10 @@ fn judge(service: &Service, ending: Ending) -> Result<Value, Failure> {
         .filter(|heartbeat| heartbeat.is_final())
         .count();
     match accepted.last() {
-        Some(last) if last.is_final() && finals == 1 => Ok(last.body.clone()),
+        Some(last) if last.is_final() && finals == 1 => Ok(()),
         Some(_) | None => Err(format!(
             "{finals} last heartbeats were accepted; expected exactly one, after all others"
         )
         .into()),
-    }
-}
-
-#[derive(Clone, Copy)]
-enum Side {
-    Kubernetes,
-    Podbeat,
-    Service,
-}
-
-/// Prints the events of each side, with the time since the start.
-#[derive(Clone)]
-struct Timeline {
-    start: Instant,
-    colors: bool,
-    out: Arc<std::io::Stdout>,
-}
-
-impl Timeline {
-    fn new() -> Self {
-        let out = Arc::new(std::io::stdout());
-        let colors = out.is_terminal() && ProcessEnvironment.get("NO_COLOR").is_none();
-        Self {
-            start: Instant::now(),
-            colors,
-            out,
-        }
-    }
-
-    fn line(&self, side: Side, text: &str) {
-        let (name, color) = match side {
-            Side::Kubernetes => ("kubernetes", "34"),
-            Side::Podbeat => ("podbeat", "33"),
-            Side::Service => ("service", "32"),
-        };
-        let time = format!("{:6.2}s", self.start.elapsed().as_secs_f64());
-        let mut out = self.out.lock();
-        // A closed standard output doesn't stop the demo, because the exit code matters.
-        let _ = if self.colors {
-            writeln!(
-                out,
-                "\x1b[2m{time}\x1b[0m  \x1b[{color}m{name:<10}\x1b[0m  {text}"
-            )
-        } else {
-            writeln!(out, "{time}  {name:<10}  {text}")
-        };
-    }
-
-    fn heartbeat(&self, heartbeat: &Heartbeat) {
-        let kind = if heartbeat.is_final() {
-            "the last heartbeat"
-        } else {
-            "a heartbeat"
-        };
-        let state = match heartbeat.state("main") {
-            None => "no states yet".to_owned(),
-            Some((state, _)) => match heartbeat.exit_code("main") {
-                Some(code) => format!("main {state}, exit code {code}"),
-                None => format!("main {state}"),
-            },
-        };
-        let nonce: String = heartbeat.nonce().chars().take(6).collect();
-        let answer = heartbeat.status.map_or_else(
-            || "no answer".to_owned(),
-            |status| format!("answers {status}"),
-        );
-        self.line(
-            Side::Service,
-            &format!("receives {kind} (nonce {nonce}…): {state}; {answer}"),
-        );
-    }
-}
-
-fn said(answer: &Answer) -> String {
-    match answer {
-        Answer::Accepted => "accepted".to_owned(),
-        Answer::Unauthorized => "401".to_owned(),
-        Answer::Forbidden => "403".to_owned(),
-        Answer::Refused { status }
-        | Answer::Disowned { status }
-        | Answer::Unavailable { status, .. } => status.to_string(),
-        Answer::NotSent => "no connection".to_owned(),
-        Answer::Ambiguous => "no answer".to_owned(),
-    }
-}
-
-impl Onlooker for Timeline {
-    fn note(&mut self, note: &Note) {
-        let text = match note {
-            Note::Transition {
-                container,
-                from,
-                to,
-                ..
-            } => {
-                let now = to.state_name().unwrap_or("unknown");
-                format!("sees {container}: {} → {now}", from.unwrap_or("nothing"))
-            }
-            Note::Failed {
-                beat,
-                answer,
-                retry_at: Some(at),
-            } => {
-                let wait = at.saturating_sub(self.start.elapsed()).as_secs_f64();
-                format!(
-                    "heartbeat {} was not accepted ({}); tries again in {wait:.1} s",
-                    beat.0,
-                    said(answer)
-                )
-            }
-            Note::Failed {
-                beat,
-                answer,
-                retry_at: None,
-            } => {
-                format!(
-                    "heartbeat {} was not accepted ({}); not sent again",
-                    beat.0,
-                    said(answer)
-                )
-            }
-            Note::Dropped(_, _, DropCause::Superseded, _) | Note::Accepted(..) => return,
-            Note::Dropped(number, kind, cause, _) => {
-                format!("drops heartbeat {number} ({}): {cause:?}", kind.name())
-            }
-            Note::Barrier { .. } => {
-                "an earlier request may still arrive; will send the last heartbeat again after it"
-                    .to_owned()
-            }
-            Note::Marked {
-                container,
-                exit_code,
-            } => {
-                format!("reads an exit marker: {container} ended with exit code {exit_code}")
-            }
-            Note::UnknownMarker(container) => {
-                format!("ignores an exit marker: the pod has no container {container}")
-            }
-            Note::BarrierFailed => "the repeated last heartbeat was not accepted".to_owned(),
-            Note::Resumed { waiting, .. } => {
-                format!("continues from the journal; {waiting} heartbeats are waiting")
-            }
-            Note::Final(Cause::Completed) => {
-                "the last heartbeat is due: the task's containers are finished".to_owned()
-            }
-            Note::Final(cause) => format!("the last heartbeat is due: {cause:?}"),
-            Note::Reopened(_) => "cancels the last heartbeat: only podbeat was stopped".to_owned(),
-            Note::Signal { .. } => "receives SIGTERM".to_owned(),
-            Note::Deletion(_) => "sees that the pod is being deleted".to_owned(),
-            Note::Why(why) => {
-                let of = why
-                    .condition
-                    .as_deref()
-                    .or(why.container.as_deref())
-                    .unwrap_or("pod");
-                format!(
-                    "sees {of}: reason {}",
-                    why.reason.as_deref().unwrap_or_default()
-                )
-            }
-            Note::OtherPod(_) => "sees another pod with the same name".to_owned(),
-            Note::NeverSeen => "does not find the pod".to_owned(),
-            Note::Orphaned => "the run no longer belongs to this pod".to_owned(),
-        };
-        self.line(Side::Podbeat, &text);
-    }
-
-    fn attempt(&mut self, attempt: &Attempt) {
-        let retry = if attempt.retries > 0 {
-            format!(", try {}", attempt.retries + 1)
-        } else {
-            String::new()
-        };
-        let (number, kind) = attempt.beat;
-        self.line(
-            Side::Podbeat,
-            &format!("sends heartbeat {number} ({}{retry})", kind.name()),
-        );
     }
 }
