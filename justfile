@@ -123,10 +123,10 @@ conformance: (programs "podbeat-server" "demo")
     bash lab/conformance/run.sh
 
 # Needs Debian's packages tinyproxy, curl and openssl.
-[doc("Test podbeat with a real proxy, with curl beside it, and with servers of OpenSSL")]
+[doc("Test podbeat with a real proxy, with curl beside it, and with servers of OpenSSL; and the script of helm test")]
 [group('daily')]
 proxy-test:
-    cargo test --locked --test integration -- --ignored proxies::real:: real_openssl
+    cargo test --locked --test integration -- --ignored proxies::real:: real_openssl server_chart::
 
 # Needs Debian's package faketime. Takes five minutes.
 [doc("Test podbeat-server with a wall clock that is set, many damaged data files, and 200 kills")]
@@ -147,7 +147,8 @@ page-test *tests: (programs "podbeat")
     axe=$(bash lab/tests/browser/axe.sh) && \
       PODBEAT_AXE_CORE=$axe PODBEAT_BINARY="$(realpath {{built}}/debug/podbeat)" \
       cargo test --locked --workspace --test integration -- \
-      --ignored --skip load:: --skip proxies::real:: --skip real_openssl --test-threads "$(nproc)" "$@"
+      --ignored --skip load:: --skip proxies::real:: --skip real_openssl --skip server_chart:: \
+      --test-threads "$(nproc)" "$@"
 
 # Build the API documentation, without warnings
 [group('daily')]

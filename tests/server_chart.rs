@@ -3,15 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Stdio;
 
 use podbeat_interface::environment::Flags;
+use podbeat_lab::service::Options;
+use podbeat_lab::world::TOKEN;
 use podbeat_launch::settings::{Podbeat, Settings};
 use podbeat_server::settings::Config;
 use podbeat_task_runs::model::{CreateTaskRunRequest, Resources};
 use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+use tokio::time::timeout;
 
 use crate::deploy::{containers, documents, items, named, of_kind};
-use crate::harness::repository;
+use crate::harness::{LIMIT, repository, text, world_with};
 
 /// Only the required values.
 const MINIMAL: &str = "helm/podbeat-server/ci/minimal.rendered.yaml";
@@ -373,4 +379,94 @@ fn the_schemas_of_both_charts_accept_the_same_log_filters() {
     };
     assert_eq!(pattern("podbeat-server"), pattern("podbeat"));
     assert!(pattern("podbeat")["pattern"].is_string());
+}
+
+/// Sends a run's last heartbeat with curl.
+async fn end(url: &str, ca: &str, run: &str, exit_code: u8) {
+    let body = json!({"lastHeartbeat": true, "containerStatus": [
+        {"name": "main", "state": {"terminated": {"exitCode": exit_code}}}]});
+    let sent = Command::new("curl")
+        .args([
+            "--silent",
+            "--fail-with-body",
+            "--max-time",
+            "20",
+            "--cacert",
+            ca,
+        ])
+        .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
+        .args(["--header", "Content-Type: application/json"])
+        .args(["--data", &body.to_string()])
+        .arg(format!("{url}/v1/tasks/runs/{run}:heartbeat"))
+        .output()
+        .await
+        .expect("curl is installed: see .ci/install packages");
+    assert!(sent.status.success(), "{sent:?}");
+}
+
+/// The script passes if and only if its run completes, and says why it fails.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs curl: just proxy-test"]
+async fn the_script_of_the_test_waits_for_its_run() {
+    let world = world_with(Options::with_token(TOKEN)).await;
+    let (url, ca) = (world.service.url(), text(world.path("ca.crt")));
+    let all = documents(EVERYTHING);
+    let container = &of_kind(&all, "Pod")["spec"]["containers"][0];
+    let run = named(&container["env"], "RUN")["value"]
+        .as_str()
+        .expect("text");
+    let script = container["args"][0].as_str().expect("a script");
+    for (exit_code, token, seconds, reason) in [
+        // The Secret was made from a file that ends with a newline.
+        (Some(0), format!("{TOKEN}\n"), "60", None),
+        (Some(3), TOKEN.to_owned(), "60", Some("the run is Failed")),
+        (
+            None,
+            TOKEN.to_owned(),
+            "0",
+            Some("is not Completed after 0 s"),
+        ),
+        (
+            None,
+            "another".to_owned(),
+            "60",
+            Some("cannot create a run"),
+        ),
+    ] {
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .envs([
+                ("URL", &*url),
+                ("RUN", run),
+                ("TOKEN", &token),
+                ("TIMEOUT", seconds),
+            ])
+            .env("CURL_CA_BUNDLE", &ca)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .expect("a shell");
+        let mut lines = BufReader::new(child.stdout.take().expect("a pipe")).lines();
+        let ended = async {
+            if let Some(exit_code) = exit_code {
+                let line = lines.next_line().await.expect("output").expect("a line");
+                let id = line.strip_prefix("created task run ").expect("an ID");
+                end(&url, &ca, id, exit_code).await;
+            }
+            let mut said = Vec::new();
+            while let Some(line) = lines.next_line().await.expect("output") {
+                said.push(line);
+            }
+            (child.wait_with_output().await.expect("an end"), said)
+        };
+        let (ended, said) = timeout(LIMIT, ended).await.expect("in time");
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.success(), reason.is_none(), "{said:?} {told}");
+        assert!(told.contains(reason.unwrap_or_default()), "{told}");
+        if exit_code == Some(0) {
+            let last = said.last().expect("a line");
+            assert!(last.ends_with(": Completed"), "{said:?}");
+        }
+    }
 }
