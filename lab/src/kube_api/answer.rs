@@ -252,6 +252,10 @@ impl Shared {
     ) -> Outcome {
         let place = asked.verb.place();
         let fault = self.faults.strike(place, false);
+        if fault.is_some() {
+            // For callers that wait for it: the request may never be answered.
+            self.changed();
+        }
         // Reading has no effect, so for get, list and watch these are the same as a lost request.
         let after = match fault {
             Some(ref what @ (What::Drop | What::Hang)) if asked.verb.changes() => {

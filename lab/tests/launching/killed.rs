@@ -1,9 +1,15 @@
 //! A server that is killed between two requests, and two servers with one data file.
 
+use std::time::Duration;
+
 use podbeat_lab::kube_api::KubeApi;
 use podbeat_lab::node::Program;
 
-use super::{AGAIN, Deeds, LIMIT, SUCCEEDS, Site};
+use super::{AGAIN, Deeds, SUCCEEDS, Site};
+
+/// The limit for the next request: shorter than the launcher's own limit of 15 s, after which it
+/// repeats a request.
+const NEXT: Duration = Duration::from_secs(10);
 
 /// Kills the server at each request of a kind in turn, until a run has none left.
 async fn each_is_killed(rule: &str) {
@@ -29,7 +35,7 @@ async fn is_killed(rule: &str) -> bool {
             .any(|seen| seen.resource == "secrets" && matches!(seen.verb, "delete" | "get"))
     };
     let kube = &site.world.kube;
-    kube.wait_for(rule, LIMIT, |kube| faults.struck() > 0 || is_over(kube))
+    kube.wait_for(rule, NEXT, |kube| faults.struck() > 0 || is_over(kube))
         .await
         .expect("in time");
     let is_killed = faults.struck() > 0;
