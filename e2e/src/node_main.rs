@@ -27,7 +27,7 @@ fn main() -> ExitCode {
     in_namespaces(
         &arguments,
         || build().map(drop),
-        async |root| resident(root, &asked).await,
+        async |root| Box::pin(resident(root, &asked)).await,
     )
 }
 
@@ -83,7 +83,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
         "Kubernetes {version}, node ready after {:.1} s",
         begun.elapsed().as_secs_f64()
     ));
-    let outcome = scenarios::play(&stage, &asked.scenarios).await;
+    let outcome = Box::pin(scenarios::play(&stage, &asked.scenarios)).await;
     outcome.tell(&format!(
         "Kubernetes {version}: {} scenarios in {:.0} s, including the start of the node",
         outcome.0.len(),

@@ -225,7 +225,7 @@ pub async fn measure(
             budgets if budgets == SIZES.budgets => sizes::measure(subject)?,
             budgets if budgets == MEMORY.budgets => Box::pin(memory::measure(subject)).await?,
             budgets if budgets == CROWD.budgets => memory::crowd(subject).await?,
-            budgets if budgets == WAKING.budgets => waking::measure(subject).await?,
+            budgets if budgets == WAKING.budgets => Box::pin(waking::measure(subject)).await?,
             budgets if budgets == VALGRIND.budgets => {
                 Box::pin(valgrind::measure(subject, &tell)).await?
             }
