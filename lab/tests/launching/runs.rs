@@ -161,10 +161,17 @@ async fn a_job_of_another_owner_is_not_touched() {
     faults.script("create 503 until-lifted").expect("a rule");
     let id = site.create().await;
     let name = manifests::name(&id, 0);
-    // Suspended, so that the node does nothing with it.
+    // Another podbeat-server may have the same run. Suspended, so that the node leaves it alone.
+    let labels = json!({
+        "app.kubernetes.io/managed-by": "podbeat-server",
+        "podbeat.dev/server": "another",
+        "podbeat.dev/run": id,
+        "podbeat.dev/attempt": "0",
+    });
+    let metadata = json!({"name": name, "namespace": NAMESPACE, "labels": labels});
+    let spec = json!({"suspend": true});
     kube.apply(
-        json!({"kind": "Job", "apiVersion": "batch/v1", "spec": {"suspend": true},
-        "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": "other"}}}),
+        json!({"kind": "Job", "apiVersion": "batch/v1", "metadata": metadata, "spec": spec}),
     );
     let other = kube
         .get(Kind::Job, NAMESPACE, &name)
