@@ -238,6 +238,18 @@ launch-api ends="1000" stays="10000": (programs "launch-api") server-program
 e2e-launch *arguments: image (programs "e2e-launch" "podbeat-server")
     {{built}}/debug/e2e-launch "$@"
 
+# The node runs until Ctrl-C. Needs the same as `just e2e-deploy`.
+[doc("Start a node with podbeat-server and podbeat, installed by Helm, and print how to try them")]
+[group('node')]
+up: image (programs "e2e-launch")
+    #!/usr/bin/env bash
+    set -euo pipefail
+    just server-image localhost/podbeat-server:e2e
+    {{built}}/debug/e2e-launch --relay &
+    relay=$!
+    trap 'kill "$relay"' EXIT
+    {{built}}/debug/e2e-launch --up
+
 # Check that a node leaves nothing behind, however it ends
 [group('node')]
 e2e-teardown: image (programs "e2e")

@@ -649,7 +649,13 @@ async fn other_processes_cannot_read_tokens_from_memory() {
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(dir.path(), open).expect("set");
     let program = dir.path().join("podbeat");
-    std::fs::copy(PODBEAT, &program).expect("copied");
+    // By another process. If this one wrote the file, a program that another test starts meanwhile
+    // would inherit the open file for a moment, and the kernel runs no file that is open for writing.
+    let copied = std::process::Command::new("cp")
+        .arg(PODBEAT)
+        .arg(&program)
+        .status();
+    assert!(copied.expect("cp runs").success());
     let mut command = podbeat_at(&program);
     command.envs([
         ("TASK_RUN_ID", "r"),

@@ -34,6 +34,9 @@ const CONTROLLERS: &[&str] = &[
     "node-lifecycle-controller",
     "disruption-controller",
     "resourcequota-controller",
+    "deployment-controller",
+    "replicaset-controller",
+    "persistentvolume-binder-controller",
     "validatingadmissionpolicy-status-controller",
 ];
 

@@ -1,16 +1,19 @@
 //! `e2e-launch [--image FILE] [--server FILE] [RUN…]`: podbeat-server launches runs on a real node.
-//! Without a name, it plays the whole table.
+//! Without a name, it plays the whole table. `--up [--server-image FILE]` installs both charts with
+//! Helm, and leaves the node running. `--relay` passes connections from the machine's loopback to it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use podbeat_e2e::deploy::tools::Tools;
 use podbeat_e2e::launch::ground::Ground;
 use podbeat_e2e::launch::table::CASES;
+use podbeat_e2e::launch::up::{self, Up};
 use podbeat_e2e::launch::{self, server};
 use podbeat_e2e::runner::{
-    Outcome, build, chain, in_namespaces, no_such_scenario, repository, say,
+    Outcome, build, build_tools, chain, in_namespaces, no_such_scenario, repository, say,
 };
 use podbeat_e2e::scenarios::play::Stage;
 use podbeat_e2e::{Error, node, tail};
@@ -27,18 +30,70 @@ fn main() -> ExitCode {
             return ExitCode::from(64);
         }
     };
+    if asked.relays {
+        return relay();
+    }
     // Built now, while the network is still available.
-    in_namespaces(
-        &arguments,
-        || build().map(drop),
-        async |root| resident(root, &asked).await,
-    )
+    let prepare = || match asked.is_up {
+        true => build().and_then(|_| build_tools()).map(drop),
+        false => build().map(drop),
+    };
+    in_namespaces(&arguments, prepare, async |root| match asked.is_up {
+        true => Box::pin(stay(root, &asked)).await,
+        false => resident(root, &asked).await,
+    })
+}
+
+fn relay() -> ExitCode {
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            say(&format!("no runtime: {error}"));
+            return ExitCode::FAILURE;
+        }
+    };
+    if let Err(error) = runtime.block_on(up::relay()) {
+        say(&chain(&error));
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Installs both charts, and keeps the node until the process ends.
+async fn stay(root: &Path, asked: &Asked) -> ExitCode {
+    let (programs, tools) = match (build(), build_tools()) {
+        (Ok(programs), Ok(tools)) => (programs, tools),
+        (Err(code), _) | (_, Err(code)) => return code,
+    };
+    let kept = async {
+        let (cluster, _node) = node::raise(root, &programs, &asked.image).await?;
+        let tools = Tools {
+            kubernetes: programs.clone(),
+            tools,
+            home: root.join("home"),
+            kubeconfig: Some(cluster.admin_kubeconfig()),
+        };
+        let up = Up::install(&cluster, tools, root, &asked.server_image).await?;
+        let token = up.token().await?;
+        up.explain(&cluster, &token)?;
+        up.serve().await
+    };
+    match Box::pin(kept).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say(&chain(&error));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 /// The command line's arguments.
 struct Asked {
     image: PathBuf,
     server: Option<PathBuf>,
+    server_image: PathBuf,
+    is_up: bool,
+    relays: bool,
     runs: Vec<String>,
 }
 
@@ -47,6 +102,9 @@ impl Asked {
         let mut asked = Self {
             image: repository().join("target/image/podbeat.tar"),
             server: None,
+            server_image: repository().join("target/image/podbeat-server.tar"),
+            is_up: false,
+            relays: false,
             runs: Vec::new(),
         };
         let mut rest = arguments.iter();
@@ -59,6 +117,9 @@ impl Asked {
             match argument.to_str().unwrap_or_default() {
                 "--image" => asked.image = path()?,
                 "--server" => asked.server = Some(path()?),
+                "--server-image" => asked.server_image = path()?,
+                "--up" => asked.is_up = true,
+                "--relay" => asked.relays = true,
                 name if CASES.iter().any(|case| case.name == name) => {
                     asked.runs.push(name.to_owned());
                 }

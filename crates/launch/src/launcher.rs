@@ -38,8 +38,9 @@ const SWEEP: Duration = Duration::from_secs(600);
 /// The shortest and the longest wait after a request that failed.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// How long to wait before a refused object is tried again: a quota, a missing Role, a foreign Job.
-const REFUSED: Duration = Duration::from_secs(15);
+/// The shortest and the longest wait before a refused object is tried again: a quota, a missing Role,
+/// a foreign Job. Thousands of runs may wait for a quota.
+const REFUSED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(600));
 
 /// A row of the service.
 #[derive(Clone, Debug, PartialEq)]
@@ -319,9 +320,10 @@ impl Launcher {
                 seen.job = Some(job);
             }
             Change::JobGone(job) => {
-                state.queue.add(&job.run, now);
-                let seen = state.of(&job.run, job.attempt);
-                seen.job = seen.job.take().filter(|known| known.uid != job.uid);
+                if let Some(seen) = state.known(&job.run, job.attempt) {
+                    seen.job = seen.job.take().filter(|known| known.uid != job.uid);
+                    state.queue.add(&job.run, now);
+                }
             }
             Change::Pod(pod) => {
                 state.queue.add(&pod.run, now);
@@ -329,10 +331,12 @@ impl Launcher {
                 seen.pods.insert(pod.name.clone(), pod);
             }
             Change::PodGone(pod) => {
-                state.queue.add(&pod.run, now);
-                let seen = state.of(&pod.run, pod.attempt);
-                seen.pods.retain(|_, known| known.uid != pod.uid);
-                seen.gone = Some(pod);
+                if let Some(seen) = state.known(&pod.run, pod.attempt) {
+                    seen.pods.retain(|_, known| known.uid != pod.uid);
+                    let run = pod.run.clone();
+                    seen.gone = Some(pod);
+                    state.queue.add(&run, now);
+                }
             }
             Change::Listed {
                 namespace,
@@ -453,7 +457,7 @@ impl Launcher {
         let number = last.map_or(0, |attempt| attempt.number.saturating_add(1));
         let launched = Event::Launched { number, nonce };
         let row = self.runs.apply(&row.id, launched).await?;
-        // The reservation is used when the Job is created.
+        self.state().began(&row.id);
         Ok(Ok(row))
     }
 

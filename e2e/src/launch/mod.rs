@@ -8,6 +8,7 @@ pub mod crowd;
 pub mod ground;
 pub mod server;
 pub mod table;
+pub mod up;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};

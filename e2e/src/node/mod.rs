@@ -333,8 +333,17 @@ async fn until(what: &str, log: &Path, holds: impl Fn() -> bool) -> Result<(), E
     Ok(())
 }
 
-/// Starts the cluster's DNS, which knows one name and no outside names.
+/// The directory of further names for the cluster's DNS, as files in the form of /etc/hosts. DNS
+/// notices changes by itself.
+#[must_use]
+pub fn hosts(root: &Path) -> PathBuf {
+    root.join("hosts")
+}
+
+/// Starts the cluster's DNS, which knows one name, those of [`hosts`], and no outside names.
 fn start_dns(root: &Path) -> Result<Child, Error> {
+    let hosts = hosts(root);
+    std::fs::create_dir_all(&hosts).map_err(io(format!("creating {}", hosts.display())))?;
     spawn(Path::new("dnsmasq"), &root.join("dns.log"), |command| {
         command
             .args([
@@ -348,6 +357,7 @@ fn start_dns(root: &Path) -> Result<Child, Error> {
             .args(["--bind-interfaces", "--port=53"])
             // Unknown names don't exist; it asks no other server.
             .args(["--local=/cluster.local/", "--address=/#/"])
+            .arg(format!("--hostsdir={}", hosts.display()))
             .arg(format!("--listen-address={DNS_SERVICE}"))
             .arg(format!(
                 "--host-record={TASK_RUNS_NAME},{TASK_RUNS_SERVICE}"

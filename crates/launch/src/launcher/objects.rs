@@ -45,7 +45,7 @@ impl Launcher {
                 return self.refused(row, number, &error.to_string()).await;
             }
         };
-        if let Some(due) = self.reserve(&row.id) {
+        if let Some(due) = self.grant(&row.id) {
             return Ok(Some(due));
         }
         let job = match self.cluster.create_job(&manifests.job).await {
@@ -94,11 +94,10 @@ impl Launcher {
         self.record(row, &job).await
     }
 
-    /// The time at which this run may create a Job, if that is not now. A reservation is kept until
-    /// it is used.
-    fn reserve(&self, id: &str) -> Option<Duration> {
+    /// The time at which this run may create a Job, if that is not now.
+    fn grant(&self, id: &str) -> Option<Duration> {
         let now = self.now();
-        let due = self.state().reserve(id, now);
+        let due = self.state().grant(id, now);
         (now < due).then_some(due)
     }
 
@@ -168,7 +167,9 @@ impl Launcher {
     async fn refused(&self, row: &Row, number: u32, reason: &str) -> Result<Again, Stop> {
         let reason = reason.chars().take(1024).collect();
         self.tell(row, Event::Waiting { number, reason }).await?;
-        Ok(Some(self.now() + REFUSED))
+        let doublings = self.state().refused(&row.id).saturating_sub(1).min(16);
+        let wait = (REFUSED.0 * (1 << doublings)).min(REFUSED.1);
+        Ok(Some(self.now() + wait))
     }
 
     /// There is no Job any more, although there was one.

@@ -16,8 +16,12 @@ pub(super) struct State {
     pub(super) seen: HashMap<String, BTreeMap<u32, Seen>>,
     /// The namespaces of which all Jobs, or all pods, are known.
     pub(super) listed: HashSet<(String, Object)>,
-    /// When runs may create their next Job.
+    /// When runs may begin their next attempt.
     pub(super) reserved: HashMap<String, Duration>,
+    /// When attempts that have begun may create their Job.
+    pub(super) granted: HashMap<String, Duration>,
+    /// How often the API server refused the objects of a run, one refusal after the other.
+    pub(super) refusals: HashMap<String, u32>,
     /// Runs for which there is no free attempt, in the order of creation.
     pub(super) parked: BTreeMap<u64, String>,
     /// The number of attempts, and when it was counted.
@@ -48,6 +52,8 @@ impl State {
             seen: HashMap::new(),
             listed: HashSet::new(),
             reserved: HashMap::new(),
+            granted: HashMap::new(),
+            refusals: HashMap::new(),
             parked: BTreeMap::new(),
             attempts: None,
             waits: HashMap::new(),
@@ -58,7 +64,7 @@ impl State {
         }
     }
 
-    /// When a run may create its next Job. A reservation is kept until it is used.
+    /// When a run may begin its next attempt.
     pub(super) fn reserve(&mut self, run: &str, now: Duration) -> Duration {
         match self.reserved.get(run) {
             Some(due) => *due,
@@ -70,9 +76,23 @@ impl State {
         }
     }
 
-    /// A run created its Job.
-    pub(super) fn created(&mut self, run: &str) {
-        self.reserved.remove(run);
+    /// When an attempt that has begun may create its Job.
+    pub(super) fn grant(&mut self, run: &str, now: Duration) -> Duration {
+        match self.granted.get(run) {
+            Some(due) => *due,
+            None => {
+                let due = self.limiter.reserve(now);
+                self.granted.insert(run.to_owned(), due);
+                due
+            }
+        }
+    }
+
+    /// A run began an attempt, with its reservation.
+    pub(super) fn began(&mut self, run: &str) {
+        if let Some(due) = self.reserved.remove(run) {
+            self.granted.insert(run.to_owned(), due);
+        }
         if let Some((_, attempts)) = &mut self.attempts {
             *attempts += 1;
         }
@@ -87,6 +107,26 @@ impl State {
     pub(super) fn of(&mut self, run: &str, attempt: u32) -> &mut Seen {
         let attempts = self.seen.entry(run.to_owned()).or_default();
         attempts.entry(attempt).or_default()
+    }
+
+    /// A run created its Job.
+    pub(super) fn created(&mut self, run: &str) {
+        self.granted.remove(run);
+        self.refusals.remove(run);
+    }
+
+    /// The API server refused an object. Returns how often it did.
+    pub(super) fn refused(&mut self, run: &str) -> u32 {
+        // The next try is a request like others.
+        self.granted.remove(run);
+        let refusals = self.refusals.entry(run.to_owned()).or_default();
+        *refusals = refusals.saturating_add(1);
+        *refusals
+    }
+
+    /// An object is gone. Nothing is noted about runs that are forgotten.
+    pub(super) fn known(&mut self, run: &str, attempt: u32) -> Option<&mut Seen> {
+        self.seen.get_mut(run)?.get_mut(&attempt)
     }
 
     /// A new list of a namespace replaces everything that was known of it.
@@ -136,9 +176,10 @@ impl State {
     /// Forgets a run that needs nothing any more.
     pub(super) fn forget(&mut self, id: &str) {
         self.reserved.remove(id);
+        self.granted.remove(id);
+        self.refusals.remove(id);
         self.waits.remove(id);
         self.secrets.remove(id);
-        self.clean.remove(id);
         self.parked.retain(|_, parked| parked != id);
         // The last objects may still be shown, and go one by one.
         if let Some(attempts) = self.seen.get_mut(id) {
@@ -146,6 +187,10 @@ impl State {
             if attempts.is_empty() {
                 self.seen.remove(id);
             }
+        }
+        // Later news of these objects needs no more questions.
+        if !self.seen.contains_key(id) {
+            self.clean.remove(id);
         }
     }
 }
