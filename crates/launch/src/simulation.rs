@@ -149,6 +149,9 @@ struct World {
     quota: BTreeMap<String, u32>,
     /// The most attempts at the same time.
     most: usize,
+    /// Until when the API server answers creates with 429, and the times of the creates.
+    throttled: Duration,
+    tries: Vec<Duration>,
     flaw: Option<Flaw>,
     violations: Vec<String>,
     requests: u64,
@@ -522,6 +525,13 @@ impl Cluster for Shared {
             )
             .expect("ours");
             let (row, fate) = world.rows[&seen.run].clone();
+            world.tries.push(world.now);
+            if world.now < world.throttled {
+                return Err(Failure::Unavailable {
+                    why: "429".to_owned(),
+                    after: Some(world.throttled - world.now),
+                });
+            }
             if world.jobs.contains_key(&name) && world.flaw != Some(Flaw::TwoJobs) {
                 return Err(Failure::Exists);
             }
@@ -802,6 +812,8 @@ fn play(seed: u64, flaw: Option<Flaw>) -> (Vec<String>, u64, u32) {
         failing: random.choice([0, 0, 3, 15]).unwrap_or(0),
         quota: BTreeMap::new(),
         most: random.choice([1, 2, 10_000]).unwrap_or(1),
+        throttled: Duration::ZERO,
+        tries: Vec::new(),
         flaw,
         violations: Vec::new(),
         requests: 0,
@@ -940,6 +952,76 @@ fn play(seed: u64, flaw: Option<Flaw>) -> (Vec<String>, u64, u32) {
             .map(|name| format!("Secret {name} is left")),
     );
     (violations, world.requests, world.crashes)
+}
+
+/// A world with runs that succeed, and without failures.
+fn calm(runs: usize) -> Shared {
+    let rows = (0..runs).map(|number| {
+        let id = format!("trn.{number}");
+        let row = Row {
+            id: id.clone(),
+            tenant: "t".to_owned(),
+            place: number as u64,
+            run: Run::to_launch(LIMIT),
+        };
+        (id, (row, Fate::Succeeds))
+    });
+    Shared(Arc::new(Mutex::new(World {
+        now: Duration::from_secs(1),
+        started: Duration::ZERO,
+        random: fastrand::Rng::with_seed(1),
+        rows: rows.collect(),
+        jobs: BTreeMap::new(),
+        secrets: BTreeMap::new(),
+        lagging: VecDeque::new(),
+        created: BTreeMap::new(),
+        uids: 0,
+        crash_in: None,
+        failing: 0,
+        quota: BTreeMap::new(),
+        most: 10_000,
+        throttled: Duration::ZERO,
+        tries: Vec::new(),
+        flaw: None,
+        violations: Vec::new(),
+        requests: 0,
+        crashes: 0,
+    })))
+}
+
+#[test]
+fn the_rate_and_the_wait_that_the_api_server_asks_for_are_kept() {
+    let shared = calm(200);
+    let launcher = start(&shared, 1);
+    shared.world().throttled = Duration::from_secs(31);
+    let second = Duration::from_secs(1);
+    while shared.world().created.len() < 200 {
+        while let Some(id) = launcher.due() {
+            launcher.work(&id).now_or_never().expect("nothing crashes");
+        }
+        let mut world = shared.world();
+        world.now += Duration::from_millis(50);
+        assert!(world.now < 120 * second, "{} Jobs", world.created.len());
+    }
+    let world = shared.world();
+    let early = world.tries.iter().filter(|at| **at < 31 * second).count();
+    assert!(
+        early <= 40,
+        "{early} creates before the time that was asked for"
+    );
+    let later: Vec<&Duration> = world
+        .tries
+        .iter()
+        .filter(|at| **at >= 31 * second)
+        .collect();
+    for begin in &later {
+        let within = later
+            .iter()
+            .filter(|at| ***at >= **begin && ***at < **begin + second);
+        let within = within.count();
+        assert!(within <= 20 + 40, "{within} creates in a second");
+    }
+    assert!(world.violations.is_empty(), "{:?}", world.violations);
 }
 
 fn lives() -> u64 {
