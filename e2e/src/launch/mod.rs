@@ -231,6 +231,16 @@ async fn act(
             }
             None => false,
         },
+        Act::SuspendAndAbort => match namespace.first("jobs", &labels).await? {
+            Some(job) => {
+                namespace.suspend_job(&job, true).await?;
+                while !shown(&server.get(case, id).await?).contains("suspended") {
+                    tokio::time::sleep(LOOK).await;
+                }
+                server.abort(case, id).await?
+            }
+            None => false,
+        },
         Act::Freeze => ground.freeze(&namespace, &labels).await?,
         Act::LiftQuota => {
             ground.lift_quota().await?;

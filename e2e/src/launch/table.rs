@@ -17,6 +17,8 @@ pub enum Act {
     DeleteJob,
     /// A queue suspends its Job, and resumes it when the pod is gone.
     Suspend,
+    /// A queue suspends its Job, and a user aborts it when the run shows that.
+    SuspendAndAbort,
     /// Its podbeat stops sending, while the task goes on.
     Freeze,
     /// An administrator removes the quota.
@@ -210,6 +212,15 @@ pub const CASES: &[Case] = &[
         execution: script!("trap 'exit 0' TERM; sleep 600 & wait"),
         act: Act::Abort,
         when: "Running",
+        status: "Aborted",
+        ..BASE
+    },
+    Case {
+        name: "abort-suspended",
+        shows: "aborted while its Job is suspended",
+        execution: script!("sleep 600"),
+        act: Act::SuspendAndAbort,
+        when: "Runnable",
         status: "Aborted",
         ..BASE
     },
