@@ -250,6 +250,12 @@ up: image (programs "e2e-launch")
     trap 'kill "$relay"' EXIT
     {{built}}/debug/e2e-launch --up
 
+# Check that the commands of README work on the node of `just up`
+[group('node')]
+up-test: image (programs "e2e-launch" "podbeat")
+    just server-image localhost/podbeat-server:e2e
+    bash e2e/up.sh {{built}}/debug
+
 # Check that a node leaves nothing behind, however it ends
 [group('node')]
 e2e-teardown: image (programs "e2e")
