@@ -101,9 +101,10 @@ pub(super) async fn reap(site: &Site) -> Result<(), Error> {
     namespace_objects(site).await?;
     let refused = site.play.faults.script("heartbeat final 503 until-lifted");
     refused.map_err(|misread| Error::Unexpected(misread.to_string()))?;
-    // So that podbeat gives up soon, and no Job retries.
+    // So that podbeat gives up soon, and the Job does not retry: a later pod would supersede this one.
     let task = [
         ("trn.1234", "trn.reap"),
+        ("backoffLimit: 3", "backoffLimit: 0"),
         ("sleep 10; exit 0", "sleep 2; exit 3"),
         (
             "terminationGracePeriodSeconds: 30",
