@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Starts `just up`'s node, runs the commands of README's section "No task-run service yet?" as they
-# are written there, and stops the node. `up.sh PROGRAMS`: the directory with podbeat and e2e-launch.
+# are written there, and `helm test`, and stops the node. `up.sh PROGRAMS`: the directory with podbeat and e2e-launch.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 programs=$(realpath "$1")
@@ -28,4 +28,5 @@ echo "$commands"
 PATH=$programs:$PATH bash -euo pipefail -c "$commands" | tee "$log.out"
 grep -q Completed "$log.out" || { echo "the run is not Completed" >&2; exit 1; }
 rm -f "$log.out"
+/tmp/podbeat-up/helm test podbeat-server --namespace podbeat --logs --timeout 2m
 echo "1 passed, 0 failed"

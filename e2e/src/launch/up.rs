@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::cluster::Cluster;
 use crate::deploy::tools::Tools;
-use crate::node::images::{self, PODBEAT, TASK};
+use crate::node::images::{self, CURL_IMAGE, PODBEAT, TASK};
 use crate::runner::{repository, say};
 use crate::{Error, io};
 
@@ -22,6 +22,9 @@ const TASKS: &str = "tasks";
 
 /// The name of the server's image on the node.
 const SERVER: &str = "localhost/podbeat-server:e2e";
+
+/// The Secret with the token of `helm test`.
+const TEST_TOKEN: &str = "podbeat-server-test";
 
 /// The port of the server, everywhere.
 pub const PORT: u16 = 8443;
@@ -63,6 +66,7 @@ impl Up {
             root: root.to_owned(),
         };
         images::import(server_image)?;
+        images::import_curl(root)?;
         up.prepare(cluster).await?;
         let charts = repository().join("deploy/helm");
         let chart = |name: &str| charts.join(name).display().to_string();
@@ -87,7 +91,8 @@ impl Up {
         let own = format!(
             "image.repository={server},image.tag={server_tag},tls.secretName=podbeat-server-tls,\
              url=https://localhost:{PORT},service.port={PORT},listenAddress=0.0.0.0,persistence.size=1Gi,\
-             launch.podbeat.image.repository={name},launch.podbeat.image.tag={tag}"
+             launch.podbeat.image.repository={name},launch.podbeat.image.tag={tag},\
+             test.tokenSecret.name={TEST_TOKEN},test.image={CURL_IMAGE},test.ca.configMap=podbeat-ca"
         );
         up.helm(&[
             "podbeat-server",
@@ -146,7 +151,7 @@ impl Up {
                 "labels": {"pod-security.kubernetes.io/enforce": "restricted"}}})
         };
         let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
-            namespace(OWN), namespace(TASKS), of_ca(TASKS),
+            namespace(OWN), namespace(TASKS), of_ca(OWN), of_ca(TASKS),
             {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls",
              "metadata": {"name": "podbeat-server-tls", "namespace": OWN},
              "stringData": {"tls.crt": identity.certificate, "tls.key": identity.key}},
@@ -199,7 +204,7 @@ impl Up {
         }
     }
 
-    /// A token for the user `me` of the tenant `default`.
+    /// A token for the user `me` of the tenant `default`, also for `helm test`.
     ///
     /// # Errors
     /// kubectl fails.
@@ -210,9 +215,20 @@ impl Up {
         let token = text
             .split_whitespace()
             .find(|word| word.starts_with("pbt_"));
-        token
+        let token = token
             .map(str::to_owned)
-            .ok_or_else(|| Error::Unexpected(format!("there is no token in {text}")))
+            .ok_or_else(|| Error::Unexpected(format!("there is no token in {text}")))?;
+        let literal = format!("token={token}");
+        let secret = [
+            "create",
+            "secret",
+            "generic",
+            TEST_TOKEN,
+            "--from-literal",
+            &literal,
+        ];
+        self.kubectl(OWN, &secret).await?;
+        Ok(token)
     }
 
     /// Writes the files of [`place`], and prints how to use them.
@@ -228,17 +244,22 @@ impl Up {
             "export PODBEAT_SERVICE_URL=https://localhost:{PORT} PODBEAT_CA_FILE={at}/ca.crt PODBEAT_TOKEN={token}\n",
             at = at.display()
         );
-        let kubectl = format!(
-            "#!/bin/sh\ninside=$(pgrep -P \"$(cat {root}/owner.pid)\") || {{ echo 'the node has stopped' >&2; exit 69; }}\n\
+        let script = |program: &Path| {
+            format!(
+                "#!/bin/sh\ninside=$(pgrep -P \"$(cat {root}/owner.pid)\") || {{ echo 'the node has stopped' >&2; exit 69; }}\n\
              KUBECONFIG={kubeconfig} exec nsenter --target \"$inside\" --net {program} \"$@\"\n",
-            root = self.root.display(),
-            kubeconfig = cluster.admin_kubeconfig().display(),
-            program = self.tools.kubernetes.join("kubectl").display(),
-        );
+                root = self.root.display(),
+                kubeconfig = cluster.admin_kubeconfig().display(),
+                program = program.display(),
+            )
+        };
+        let kubectl = script(&self.tools.kubernetes.join("kubectl"));
+        let helm = script(&self.tools.tools.join("helm"));
         for (name, text, mode) in [
             ("env", env.as_str(), 0o600),
             ("ca.crt", cluster.authority.pem(), 0o644),
             ("kubectl", &kubectl, 0o755),
+            ("helm", &helm, 0o755),
         ] {
             let path = directory.join(name);
             let what = || format!("writing {}", path.display());
@@ -268,7 +289,10 @@ Others: a run that fails and is retried, and one to abort:
   podbeat runs create --image {TASK} --retry-limit 2 -- sh -c 'exit 3'
   podbeat runs abort $(podbeat runs create --image {TASK} -o name -- sleep 600)
 
-{at}/kubectl is kubectl in the node's network: {at}/kubectl --namespace {TASKS} get jobs,pods
+{at}/kubectl and {at}/helm are kubectl and helm in the node's network:
+
+  {at}/kubectl --namespace {TASKS} get jobs,pods
+  {at}/helm test podbeat-server --namespace {OWN} --logs
 ",
             at = at.display(),
         ));

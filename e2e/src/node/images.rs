@@ -19,6 +19,9 @@ pub const PODBEAT_AGAIN: &str = "localhost/podbeat:e2e-again";
 /// A shell, for the scenarios' tasks.
 pub const TASK: &str = "localhost/task:e2e";
 
+/// curl and a shell.
+pub const CURL_IMAGE: &str = "localhost/curl:e2e";
+
 /// Debian's busybox-static: one static program.
 pub const BUSYBOX: &str = "/usr/bin/busybox";
 /// The programs that the scenarios' scripts use.
@@ -79,6 +82,50 @@ pub fn import_small(root: &Path) -> Result<(), Error> {
         import(&archive)?;
     }
     Ok(())
+}
+
+/// Builds an image with curl, its libraries and a shell, and imports it: for the test of the chart
+/// podbeat-server.
+///
+/// # Errors
+/// A program is missing, or containerd refuses the image.
+pub fn import_curl(root: &Path) -> Result<(), Error> {
+    const CURL: &str = "/usr/bin/curl";
+    let read = |path: &str| std::fs::read(path).map_err(io(format!("reading {path}")));
+    let busybox = read(BUSYBOX)?;
+    let architecture =
+        check_static(&busybox).map_err(ours(format!("creating images of {BUSYBOX}")))?;
+    let output = std::process::Command::new("ldd")
+        .arg(CURL)
+        .output()
+        .map_err(io(format!("listing the libraries of {CURL}")))?;
+    let listed = String::from_utf8_lossy(&output.stdout).into_owned();
+    // NAME => PATH (ADDRESS), and the loader without a name.
+    let libraries = listed
+        .split_whitespace()
+        .filter(|word| word.starts_with('/'));
+    let mut entries = vec![
+        Entry::file("/bin/busybox", 0o755, busybox),
+        Entry::file("/bin/curl", 0o755, read(CURL)?),
+        Entry::directory("/tmp", 0o1777),
+    ];
+    for applet in [
+        "sh", "grep", "head", "cut", "date", "sleep", "timeout", "true",
+    ] {
+        entries.push(Entry::link(format!("/bin/{applet}"), "busybox"));
+    }
+    for library in libraries {
+        entries.push(Entry::file(library, 0o755, read(library)?));
+    }
+    let mut image = Image::new(CURL_IMAGE, architecture, entries);
+    image
+        .environment
+        .insert("PATH".to_owned(), "/bin".to_owned());
+    let archive = root.join("curl.tar");
+    image
+        .write_archive(&archive, None)
+        .map_err(ours(format!("creating the image {CURL_IMAGE}")))?;
+    import(&archive)
 }
 
 /// Imports podbeat's image from its archive, and names it [`PODBEAT`], which is the same for all
