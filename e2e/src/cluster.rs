@@ -413,6 +413,28 @@ impl Cluster {
     }
 }
 
+/// Flags of an API server that logs the requests of one user or group: a member of an audit rule, and
+/// its value. The log is `audit.jsonl` in the cluster's root.
+///
+/// # Errors
+/// The policy can't be written.
+pub(crate) fn audited(
+    dir: &Path,
+    omitted_stages: &[&str],
+    (member, whose): (&str, &str),
+) -> Result<Vec<String>, Error> {
+    let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": omitted_stages,
+        "rules": [{"level": "Metadata", member: [whose]}, {"level": "None"}]});
+    let path = dir.join("audit-policy.json");
+    write(&path, &policy.to_string())?;
+    Ok(vec![
+        format!("--audit-policy-file={}", path.display()),
+        format!("--audit-log-path={}", dir.join("audit.jsonl").display()),
+        // Blocking, so that nothing is lost when the API server is killed.
+        "--audit-log-mode=blocking".to_owned(),
+    ])
+}
+
 /// A kubeconfig's user with a certificate.
 fn certificate(identity: &Identity) -> serde_json::Value {
     let encode = |text: &str| BASE64_STANDARD.encode(text);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use podbeat_e2e::Error;
 use podbeat_e2e::deploy::site::Ground;
 use podbeat_e2e::deploy::statics::Desk;
 use podbeat_e2e::deploy::tools::Tools;
@@ -15,8 +16,6 @@ use podbeat_e2e::runner::{
     Outcome, build, build_tools, chain, in_namespaces, no_such_scenario, repository, say,
 };
 use podbeat_e2e::scenarios::play::Stage;
-use podbeat_e2e::{Error, node};
-use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
 
 fn main() -> ExitCode {
@@ -178,8 +177,8 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
 
 /// Starts the node, and creates the definitions of prometheus-operator's kinds.
 async fn set(root: &Path, mut tools: Tools, asked: &Asked) -> Result<Ground, Error> {
-    let (cluster, node) = node::raise(root, &tools.kubernetes, &asked.image).await?;
-    tools.kubeconfig = Some(cluster.admin_kubeconfig());
+    let stage = Stage::raise(root, &tools.kubernetes, &asked.image, None).await?;
+    tools.kubeconfig = Some(stage.cluster.lock().await.admin_kubeconfig());
     let kinds = tools.tools.join("crds").display().to_string();
     // Server-side, because some definitions are too large for the annotation of a client-side
     // apply.
@@ -194,14 +193,7 @@ async fn set(root: &Path, mut tools: Tools, asked: &Asked) -> Result<Ground, Err
     ];
     tools.kubectl(&wait).await?.well()?;
     Ok(Ground {
-        stage: Arc::new(Stage {
-            admin: cluster.admin().await?,
-            cluster: Mutex::new(cluster),
-            node: Mutex::new(node),
-            calm: RwLock::new(()),
-            root: root.to_owned(),
-            record: None,
-        }),
+        stage: Arc::new(stage),
         tools,
     })
 }

@@ -256,16 +256,9 @@ pub async fn run(cluster: &mut Cluster, options: &Options) -> Result<Figures, Er
 /// # Errors
 /// The policy can't be written.
 pub fn audited(dir: &Path) -> Result<Vec<String>, Error> {
-    let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "Panic"],
-        "rules": [{"level": "Metadata", "userGroups": [format!("system:serviceaccounts:{NAMESPACE}")]}, {"level": "None"}]});
-    let path = dir.join("audit-policy.json");
-    std::fs::write(&path, policy.to_string()).map_err(io(format!("writing {}", path.display())))?;
-    Ok(vec![
-        format!("--audit-policy-file={}", path.display()),
-        format!("--audit-log-path={}", dir.join("audit.jsonl").display()),
-        // Blocking, so that nothing is lost when the API server is killed.
-        "--audit-log-mode=blocking".to_owned(),
-    ])
+    let group = format!("system:serviceaccounts:{NAMESPACE}");
+    let omitted = ["RequestReceived", "Panic"];
+    crate::cluster::audited(dir, &omitted, ("userGroups", &group))
 }
 
 struct Fleet {

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 
 use podbeat_e2e::cluster::Cluster;
 use podbeat_e2e::fleet::{self, Options};
-use podbeat_e2e::runner::{build, chain, repository, say};
-use podbeat_e2e::{Error, tail};
+use podbeat_e2e::runner::{build, chain, report, repository, say, unmeasured};
+use podbeat_e2e::tail;
 use podbeat_lab::interrupt::or_interrupted;
 
 #[tokio::main]
@@ -41,14 +41,9 @@ async fn all(options: &Options, output: &std::path::Path) -> ExitCode {
         Ok(programs) => programs,
         Err(code) => return code,
     };
-    let failed = |error: &Error| {
-        say(&chain(error));
-        say("0 passed, 1 failed");
-        ExitCode::FAILURE
-    };
     let mut cluster = match Cluster::start_with(&programs, fleet::audited).await {
         Ok(cluster) => cluster,
-        Err(error) => return failed(&error),
+        Err(error) => return unmeasured(&error),
     };
     say(&format!(
         "{} agents, Kubernetes {}",
@@ -62,22 +57,8 @@ async fn all(options: &Options, output: &std::path::Path) -> ExitCode {
         Ok(figures) => figures,
         Err(error) => {
             say(&tail(&cluster.path("apiserver.log")));
-            return failed(&error);
+            return unmeasured(&error);
         }
     };
-    if let Err(error) = figures.write(output) {
-        return failed(&error.into());
-    }
-    let (limits, kept) = figures.kept();
-    say(&format!(
-        "\n{}\nwritten to {}",
-        figures.table(),
-        output.display()
-    ));
-    say(&format!("{kept} passed, {} failed", limits - kept));
-    if kept == limits {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    report(&figures, output)
 }

@@ -4,10 +4,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use podbeat_e2e::Error;
 use podbeat_e2e::cluster::Cluster;
 use podbeat_e2e::launch::crowd;
-use podbeat_e2e::runner::{build, chain, repository, say};
+use podbeat_e2e::runner::{build, report, repository, say, unmeasured};
 use podbeat_lab::interrupt::or_interrupted;
 
 #[tokio::main]
@@ -37,32 +36,13 @@ async fn all(server: PathBuf, output: &Path, runs: (usize, usize)) -> ExitCode {
         Ok(programs) => programs,
         Err(code) => return code,
     };
-    let failed = |error: &Error| {
-        say(&chain(error));
-        say("0 passed, 1 failed");
-        ExitCode::FAILURE
-    };
     let cluster = match Cluster::start_with(&programs, crowd::audited).await {
         Ok(cluster) => cluster,
-        Err(error) => return failed(&error),
+        Err(error) => return unmeasured(&error),
     };
     let figures = match Box::pin(crowd::run(cluster, server, runs)).await {
         Ok(figures) => figures,
-        Err(error) => return failed(&error),
+        Err(error) => return unmeasured(&error),
     };
-    if let Err(error) = figures.write(output) {
-        return failed(&error.into());
-    }
-    let (limits, kept) = figures.kept();
-    say(&format!(
-        "\n{}\nwritten to {}",
-        figures.table(),
-        output.display()
-    ));
-    say(&format!("{kept} passed, {} failed", limits - kept));
-    if kept == limits {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    report(&figures, output)
 }

@@ -17,7 +17,6 @@ use podbeat_e2e::runner::{
 };
 use podbeat_e2e::scenarios::play::Stage;
 use podbeat_e2e::{Error, node, tail};
-use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
 
 fn main() -> ExitCode {
@@ -169,15 +168,8 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
 }
 
 async fn set(root: &Path, programs: &Path, asked: &Asked) -> Result<Ground, Error> {
-    let (cluster, node) = node::raise(root, programs, &asked.image).await?;
-    let stage = Arc::new(Stage {
-        admin: cluster.admin().await?,
-        cluster: Mutex::new(cluster),
-        node: Mutex::new(node),
-        calm: RwLock::new(()),
-        root: root.to_owned(),
-        record: None,
-    });
+    let stage = Stage::raise(root, programs, &asked.image, None).await?;
+    let stage = Arc::new(stage);
     let server = match &asked.server {
         Some(server) => server.clone(),
         None => server::beside()?,

@@ -8,9 +8,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use podbeat_e2e::runner::{build, chain, in_namespaces, no_such_scenario, repository, say};
+use podbeat_e2e::scenarios;
 use podbeat_e2e::scenarios::play::Stage;
-use podbeat_e2e::{Error, node, scenarios};
-use tokio::sync::{Mutex, RwLock};
 use tokio::time::Instant;
 
 fn main() -> ExitCode {
@@ -70,7 +69,7 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
         Err(code) => return code,
     };
     let begun = Instant::now();
-    let stage = match set(root, &programs, asked).await {
+    let stage = match Stage::raise(root, &programs, &asked.image, asked.record.clone()).await {
         Ok(stage) => Arc::new(stage),
         Err(error) => {
             say(&format!("the node did not start: {}", chain(&error)));
@@ -89,16 +88,4 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
         outcome.0.len(),
         begun.elapsed().as_secs_f64()
     ))
-}
-
-async fn set(root: &Path, programs: &Path, asked: &Asked) -> Result<Stage, Error> {
-    let (cluster, node) = node::raise(root, programs, &asked.image).await?;
-    Ok(Stage {
-        admin: cluster.admin().await?,
-        cluster: Mutex::new(cluster),
-        node: Mutex::new(node),
-        calm: RwLock::new(()),
-        root: root.to_owned(),
-        record: asked.record.clone(),
-    })
 }

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Duration;
 
+use podbeat_lab::fleet::figures::Figures;
+
 use crate::node::namespaces::{self, Stage};
 use crate::{Error, node};
 
@@ -148,6 +150,34 @@ impl Outcome {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Writes and prints a measurement, with the counts of its limits.
+#[must_use]
+pub fn report(figures: &Figures, output: &Path) -> ExitCode {
+    if let Err(error) = figures.write(output) {
+        return unmeasured(&error.into());
+    }
+    let (limits, kept) = figures.kept();
+    say(&format!(
+        "\n{}\nwritten to {}",
+        figures.table(),
+        output.display()
+    ));
+    say(&format!("{kept} passed, {} failed", limits - kept));
+    if kept == limits {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+/// Prints why there is no measurement.
+#[must_use]
+pub fn unmeasured(error: &Error) -> ExitCode {
+    say(&chain(error));
+    say("0 passed, 1 failed");
+    ExitCode::FAILURE
 }
 
 /// Formats an error with all its causes on one line.

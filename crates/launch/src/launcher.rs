@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 
 use self::state::{Object, State};
 use crate::cluster::{Change, Cluster, Failure};
+use crate::limiter::doubled;
 use crate::order::Order;
 use crate::seen::JobSeen;
 use crate::settings::Settings;
@@ -207,11 +208,6 @@ impl Launcher {
         self.state().queue.take(now)
     }
 
-    /// When the next run is due, as time since the start of the process.
-    pub(crate) fn next(&self) -> Option<Duration> {
-        self.state().queue.next()
-    }
-
     /// Launches runs until it is dropped.
     pub async fn run(self: Arc<Self>) {
         for id in self.runs.unfinished() {
@@ -231,7 +227,7 @@ impl Launcher {
                 let worker = workers.spawn(async move { launcher.work(&run).await });
                 busy.insert(worker.id(), id);
             }
-            let next = self.next();
+            let next = self.state().queue.next();
             let is_full = workers.len() >= WORKERS;
             let wait = next.map(|at| at.saturating_sub(self.now()));
             let due = async {
@@ -291,8 +287,7 @@ impl Launcher {
         let mut state = self.state();
         let failures = state.failures.entry(id.to_owned()).or_default();
         *failures = failures.saturating_add(1);
-        let doublings = (*failures - 1).min(16);
-        let wait = (RETRY.0 * (1 << doublings)).min(RETRY.1);
+        let wait = doubled(RETRY, *failures);
         let asked = match stop {
             Stop::Failed(_, Failure::Unavailable { after, .. }) => after.unwrap_or_default(),
             Stop::Failed(
@@ -320,7 +315,7 @@ impl Launcher {
                 seen.job = Some(job);
             }
             Change::JobGone(job) => {
-                if let Some(seen) = state.known(&job.run, job.attempt) {
+                if let Some(seen) = state.known_mut(&job.run, job.attempt) {
                     seen.job = seen.job.take().filter(|known| known.uid != job.uid);
                     state.queue.add(&job.run, now);
                 }
@@ -331,7 +326,7 @@ impl Launcher {
                 seen.pods.insert(pod.name.clone(), pod);
             }
             Change::PodGone(pod) => {
-                if let Some(seen) = state.known(&pod.run, pod.attempt) {
+                if let Some(seen) = state.known_mut(&pod.run, pod.attempt) {
                     seen.pods.retain(|_, known| known.uid != pod.uid);
                     let run = pod.run.clone();
                     seen.gone = Some(pod);
@@ -395,33 +390,23 @@ impl Launcher {
             self.state().forget(id);
             return Ok(None);
         };
-        let current = |row: &Row| {
-            let last = row.run.attempts().last();
-            last.filter(|attempt| attempt.ended.is_none()).cloned()
-        };
-        if let Some(again) = self.clean(&row, current(&row).as_ref()).await? {
+        if let Some(again) = self.clean(&row).await? {
             return Ok(Some(again));
         }
         if row.run.status().is_final() {
             self.state().forget(id);
             return Ok(None);
         }
-        let attempt = match current(&row) {
-            Some(attempt) => attempt,
-            None => match self.launch(&row).await? {
-                Ok(launched) => {
-                    row = launched;
-                    match current(&row) {
-                        Some(attempt) => attempt,
-                        None => return Ok(Some(self.now())),
-                    }
-                }
+        if row.run.current_attempt().is_none() {
+            row = match self.launch(&row).await? {
+                Ok(launched) => launched,
                 Err(again) => return Ok(again),
-            },
-        };
-        match attempt.job {
-            None => self.place(&row, &attempt).await,
-            Some(_) => self.examine(&row, &attempt).await,
+            };
+        }
+        match row.run.current_attempt() {
+            None => Ok(Some(self.now())),
+            Some(attempt) if attempt.job.is_none() => self.place(&row, attempt).await,
+            Some(attempt) => self.examine(&row, attempt).await,
         }
     }
 
@@ -473,18 +458,10 @@ impl Launcher {
             return Ok(row.run.asks_at(&self.rules));
         }
         match self.runs.apply(&row.id, event).await {
-            Ok(row) => {
-                let is_over = row
-                    .run
-                    .attempts()
-                    .last()
-                    .is_none_or(|attempt| attempt.ended.is_some());
-                let now = self.now();
-                Ok(match is_over {
-                    true => Some(now),
-                    false => row.run.asks_at(&self.rules),
-                })
-            }
+            Ok(row) => Ok(match row.run.current_attempt() {
+                None => Some(self.now()),
+                Some(_) => row.run.asks_at(&self.rules),
+            }),
             // The row changed meanwhile. The next pass reads it.
             Err(Unchanged::Refused) => Ok(Some(self.now() + SECOND)),
             Err(unchanged) => Err(unchanged.into()),

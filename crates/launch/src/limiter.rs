@@ -2,6 +2,14 @@
 
 use std::time::Duration;
 
+/// A wait that doubles with each repetition, from the first of these limits to the second one.
+/// `times` counts from 1.
+#[must_use]
+pub fn doubled((first, longest): (Duration, Duration), times: u32) -> Duration {
+    let factor = 2_u32.saturating_pow(times.saturating_sub(1));
+    first.saturating_mul(factor).min(longest)
+}
+
 /// A rate with a burst: the generic cell rate algorithm. Each caller gets a time of its own, in the
 /// order of the calls, so nobody asks twice. Times are since the start of the process.
 #[derive(Clone, Copy, Debug)]

@@ -121,8 +121,6 @@ pub struct PodSeen {
     pub attempt: u32,
     /// When it was created, in whole seconds.
     pub created: Option<Timestamp>,
-    /// Whether the task's container has begun.
-    pub runs: bool,
     /// Why it does not start.
     pub waiting: Option<Waiting>,
     /// What disrupts it, such as `EvictionByEvictionAPI`, while it still runs.
@@ -188,7 +186,6 @@ impl PodSeen {
             run,
             attempt,
             created: listed.created_at,
-            runs: has_begun(&seen),
             waiting: waiting(listed, &seen),
             disruption: disruption(listed).map(|reason| cut(&reason)),
             end: is_over.then(|| end(metadata, listed, &seen, &containers)),

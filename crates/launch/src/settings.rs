@@ -8,6 +8,7 @@ use podbeat_runs::ExitCodes;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::limiter::doubled;
 use crate::placement::Table;
 
 /// The shortest time that Kubernetes keeps an ended Job, in seconds. It is only for Jobs that the
@@ -301,9 +302,13 @@ impl Settings {
     /// The wait before the attempt after this many ended ones.
     #[must_use]
     pub fn backoff(&self, ended: u32) -> Duration {
-        let doublings = ended.saturating_sub(1).min(32);
-        let seconds = self.retries.backoff_seconds.saturating_mul(1 << doublings);
-        Duration::from_secs(seconds.min(self.retries.max_backoff_seconds))
+        let Retries {
+            backoff_seconds,
+            max_backoff_seconds,
+            ..
+        } = self.retries;
+        let limits = [backoff_seconds, max_backoff_seconds].map(Duration::from_secs);
+        doubled(limits.into(), ended)
     }
 
     /// The exit codes after which a run is not retried.

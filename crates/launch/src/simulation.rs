@@ -232,7 +232,6 @@ impl World {
             run: of.run.clone(),
             attempt: of.attempt,
             created: None,
-            runs: begun,
             waiting: waiting.map(|(kind, reason)| Waiting {
                 kind,
                 reason: reason.to_owned(),

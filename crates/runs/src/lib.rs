@@ -120,6 +120,13 @@ impl Run {
         &self.attempts
     }
 
+    /// The latest attempt, if it has not ended.
+    #[must_use]
+    pub fn current_attempt(&self) -> Option<&Attempt> {
+        let latest = self.attempts.last();
+        latest.filter(|attempt| attempt.ended.is_none())
+    }
+
     /// The number of failed attempts that count toward the retry limit.
     #[must_use]
     pub fn failures(&self) -> u32 {

@@ -47,12 +47,9 @@ fn main() -> ExitCode {
 }
 
 fn check(config: &Result<Config, Errors>, json: bool) -> Ending {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match small_runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(Ending::Internal, &error),
+        Err(ending) => return ending,
     };
     let findings = runtime.block_on(check::run(config, Timestamp::now()));
     let text = match json {
@@ -64,6 +61,13 @@ fn check(config: &Result<Config, Errors>, json: bool) -> Ending {
         (true, true) => Ending::Done,
         (true, false) => Ending::Unmet,
     }
+}
+
+/// The runtime of commands that end soon.
+fn small_runtime() -> Result<tokio::runtime::Runtime, Ending> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build();
+    runtime.map_err(|error| failed(Ending::Internal, &error))
 }
 
 fn serve(flags: &Flags) -> Ending {
@@ -119,12 +123,9 @@ fn tokens(flags: &Flags, action: &Action) -> Ending {
         Ok(path) => path,
         Err(errors) => return failed(Ending::Usage, &errors),
     };
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match small_runtime() {
         Ok(runtime) => runtime,
-        Err(error) => return failed(Ending::Internal, &error),
+        Err(ending) => return ending,
     };
     let done = runtime.block_on(async {
         // Only a new token may be the first entry of a new file. Elsewhere, a wrong path is an error.

@@ -78,16 +78,27 @@ fn kubeconfig(ground: &Ground) -> String {
     path.display().to_string()
 }
 
+fn script(path: &Path, ground: &Ground, program: &Path) -> Result<(), Error> {
+    write_script(path, &ground.stage.root, &kubeconfig(ground), program)
+}
+
 /// Writes a script that runs a program in the control plane's network. The process that the user
 /// started has one child, which created that network.
-fn script(path: &Path, ground: &Ground, program: &Path) -> Result<(), Error> {
+///
+/// # Errors
+/// The file can't be written.
+pub(crate) fn write_script(
+    path: &Path,
+    root: &Path,
+    kubeconfig: &str,
+    program: &Path,
+) -> Result<(), Error> {
     let text = format!(
         "#!/bin/sh
 inside=$(pgrep -P \"$(cat {root}/owner.pid)\") || {{ echo 'the node has stopped' >&2; exit 69; }}
 KUBECONFIG={kubeconfig} exec nsenter --target \"$inside\" --net {program} \"$@\"
 ",
-        root = ground.stage.root.display(),
-        kubeconfig = kubeconfig(ground),
+        root = root.display(),
         program = program.display(),
     );
     let what = || format!("writing {}", path.display());

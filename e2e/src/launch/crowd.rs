@@ -11,8 +11,7 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use futures_util::{StreamExt, TryStreamExt, stream};
-use kube::api::{ApiResource, DynamicObject, GroupVersionKind, WatchEvent, WatchParams};
+use futures_util::{TryStreamExt, stream};
 use podbeat_lab::fleet::figures::{Figures, Limit};
 use podbeat_task_runs::Secret;
 use podbeat_task_runs::model::{
@@ -23,6 +22,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::ground::{USER, rights};
+use super::jobs::{self, Known};
 use super::server::{Server, Site};
 use super::table::{Act, Case};
 use super::text_at;
@@ -62,27 +62,8 @@ const ONE: Case = Case {
 /// # Errors
 /// The policy can't be written.
 pub fn audited(dir: &Path) -> Result<Vec<String>, Error> {
-    let policy = json!({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived", "ResponseStarted", "Panic"],
-        "rules": [{"level": "Metadata", "users": [USER]}, {"level": "None"}]});
-    let path = dir.join("audit-policy.json");
-    std::fs::write(&path, policy.to_string()).map_err(io(format!("writing {}", path.display())))?;
-    Ok(vec![
-        format!("--audit-policy-file={}", path.display()),
-        format!("--audit-log-path={}", dir.join("audit.jsonl").display()),
-        "--audit-log-mode=blocking".to_owned(),
-    ])
-}
-
-/// What is known of the Jobs.
-#[derive(Default)]
-struct Known {
-    /// The UIDs of all Jobs that there ever were, by name.
-    uids: BTreeMap<String, BTreeSet<String>>,
-    /// The Jobs that exist, with the run and the time of the creation.
-    live: BTreeMap<String, (String, Instant)>,
-    /// When the first and the last Job came.
-    first: Option<Instant>,
-    last: Option<Instant>,
+    let omitted = ["RequestReceived", "ResponseStarted", "Panic"];
+    crate::cluster::audited(dir, &omitted, ("users", USER))
 }
 
 struct Crowd {
@@ -105,7 +86,7 @@ pub async fn run(
     let mut figures = Figures::default();
     let crowd = Crowd::prepare(cluster, server).await?;
     let kube = crowd.cluster.admin().await?;
-    let watching = tokio::spawn(watch(kube, Arc::clone(&crowd.known)));
+    let watching = tokio::spawn(jobs::watch(kube, Arc::clone(&crowd.known)));
 
     // Runs that end.
     crowd.launch_file(&json!({}))?;
@@ -119,7 +100,7 @@ pub async fn run(
             let live = known
                 .live
                 .iter()
-                .map(|(job, (run, _))| (job.clone(), run.clone()));
+                .map(|(job, run)| (job.clone(), run.clone()));
             live.filter(|(job, _)| !served.contains(job)).collect()
         };
         served.extend(new.iter().map(|(job, _)| job.clone()));
@@ -377,39 +358,4 @@ fn requests(path: &Path) -> Result<BTreeMap<String, usize>, Error> {
         *counts.entry(format!("{verb} {resource}")).or_default() += 1;
     }
     Ok(counts)
-}
-
-async fn watch(client: kube::Client, known: Arc<Mutex<Known>>) {
-    let kind = ApiResource::from_gvk(&GroupVersionKind::gvk("batch", "v1", "Job"));
-    let api: kube::Api<DynamicObject> = kube::Api::namespaced_with(client, NAMESPACE, &kind);
-    loop {
-        let stream = api.watch(&WatchParams::default(), "0").await;
-        let Ok(stream) = stream else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
-            continue;
-        };
-        let mut stream = std::pin::pin!(stream);
-        while let Some(Ok(event)) = stream.next().await {
-            let (job, is_gone) = match event {
-                WatchEvent::Added(job) | WatchEvent::Modified(job) => (job, false),
-                WatchEvent::Deleted(job) => (job, true),
-                WatchEvent::Bookmark(_) | WatchEvent::Error(_) => continue,
-            };
-            let (Some(name), Some(uid)) = (job.metadata.name, job.metadata.uid) else {
-                continue;
-            };
-            let labels = job.metadata.labels.unwrap_or_default();
-            let run = labels.get("podbeat.dev/run").cloned().unwrap_or_default();
-            let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
-            if known.uids.entry(name.clone()).or_default().insert(uid) {
-                let now = Instant::now();
-                known.first.get_or_insert(now);
-                known.last = Some(now);
-            }
-            match is_gone {
-                true => known.live.remove(&name),
-                false => known.live.insert(name, (run, Instant::now())),
-            };
-        }
-    }
 }

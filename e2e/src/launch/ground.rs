@@ -4,8 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use podbeat_launch::cluster::RIGHTS;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::server::Site;
@@ -179,18 +180,16 @@ fn launch_file() -> String {
     .to_string()
 }
 
-/// The rights of podbeat-server in a namespace: those of its chart.
+/// The rights of podbeat-server in a namespace, and no others.
 pub(super) fn rights(namespace: &str) -> String {
+    let rule = |(group, resource, verbs): &(&str, &str, &[&str])| json!({"apiGroups": [group], "resources": [resource], "verbs": verbs});
+    let rules: Vec<Value> = RIGHTS.iter().map(rule).collect();
+    let rules = json!(rules);
     format!(
         "apiVersion: rbac.authorization.k8s.io/v1
 kind: Role
 metadata: {{name: podbeat-server}}
-rules:
-- {{apiGroups: [batch], resources: [jobs], verbs: [create, get, list, watch, delete]}}
-- {{apiGroups: [''], resources: [secrets], verbs: [create, get, list, delete]}}
-- {{apiGroups: [''], resources: [pods], verbs: [get, list, watch]}}
-- {{apiGroups: [''], resources: [pods/log], verbs: [get]}}
-- {{apiGroups: [''], resources: [events], verbs: [list]}}
+rules: {rules}
 ---
 apiVersion: rbac.authorization.k8s.io/v1
 kind: RoleBinding

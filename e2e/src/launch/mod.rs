@@ -6,15 +6,14 @@
 
 pub mod crowd;
 pub mod ground;
+pub mod jobs;
 pub mod server;
 pub mod table;
 pub mod up;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures_util::StreamExt;
 use podbeat_task_runs::model::TaskRun;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -22,6 +21,7 @@ use tokio::time::Instant;
 use crate::runner::{Outcome, Played, chain, say};
 use crate::{Error, network};
 use ground::{Ground, NAMESPACE, QUOTA};
+use jobs::Known;
 use server::Server;
 use table::{Act, CASES, Case};
 
@@ -37,8 +37,8 @@ const KILLS: u32 = 12;
 /// How long the node is cut off.
 const CUT: Duration = Duration::from_secs(8);
 
-/// The UIDs of all Jobs that there ever were, by name.
-type Jobs = Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>;
+/// The Jobs that there ever were.
+type Jobs = Arc<Mutex<Known>>;
 
 /// Creates all runs at once, kills the server meanwhile, and checks each run's end.
 ///
@@ -47,7 +47,7 @@ type Jobs = Arc<Mutex<BTreeMap<String, BTreeSet<String>>>>;
 pub async fn play(ground: &Arc<Ground>, names: &[String]) -> Result<Outcome, Error> {
     let server = Server::start(ground.site.clone(), &[NAMESPACE, QUOTA]).await?;
     let jobs = Jobs::default();
-    let watching = tokio::spawn(watch(Arc::clone(ground), Arc::clone(&jobs)));
+    let watching = tokio::spawn(jobs::watch(ground.stage.admin.clone(), Arc::clone(&jobs)));
     let cases = CASES
         .iter()
         .filter(|case| names.is_empty() || names.iter().any(|name| name == case.name));
@@ -68,9 +68,10 @@ pub async fn play(ground: &Arc<Ground>, names: &[String]) -> Result<Outcome, Err
 async fn trouble(server: &Server, is_whole: bool) -> Result<(), Error> {
     // All runs are created first.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let mut random = Lcg(7);
+    // The same in each run.
+    let mut random = fastrand::Rng::with_seed(7);
     for kill in 0..if is_whole { KILLS } else { 2 } {
-        tokio::time::sleep(Duration::from_millis(300 + random.below(2500))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(300..2800))).await;
         server.kill_and_restart().await?;
         if is_whole && kill == KILLS / 2 {
             network::partition()?;
@@ -79,19 +80,6 @@ async fn trouble(server: &Server, is_whole: bool) -> Result<(), Error> {
         }
     }
     Ok(())
-}
-
-/// Enough randomness for the times of kills, and the same in each run.
-struct Lcg(u64);
-
-impl Lcg {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1);
-        (self.0 >> 33) % most
-    }
 }
 
 async fn one(ground: &Ground, server: &Server, jobs: &Jobs, case: &'static Case) -> Played {
@@ -162,6 +150,7 @@ async fn live(
     let prefix = format!("{}-", id.replace('.', "-"));
     let jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
     let own: Vec<_> = jobs
+        .uids
         .iter()
         .filter(|(name, _)| name.starts_with(&prefix))
         .collect();
@@ -302,33 +291,6 @@ async fn nothing_is_left(ground: &Ground) -> Played {
         name: "nothing-is-left".to_owned(),
         took: begun.elapsed(),
         passed: result.is_ok(),
-    }
-}
-
-/// Notes the UID of every Job that exists, until it is aborted.
-async fn watch(ground: Arc<Ground>, jobs: Jobs) {
-    use kube::api::{ApiResource, DynamicObject, WatchEvent, WatchParams};
-    let kind = ApiResource::from_gvk(&kube::api::GroupVersionKind::gvk("batch", "v1", "Job"));
-    let api: kube::Api<DynamicObject> = kube::Api::all_with(ground.stage.admin.clone(), &kind);
-    loop {
-        let stream = api.watch(&WatchParams::default(), "0").await;
-        let Ok(stream) = stream else {
-            tokio::time::sleep(LOOK).await;
-            continue;
-        };
-        let mut stream = std::pin::pin!(stream);
-        while let Some(Ok(event)) = stream.next().await {
-            let (WatchEvent::Added(job) | WatchEvent::Modified(job) | WatchEvent::Deleted(job)) =
-                event
-            else {
-                continue;
-            };
-            let (Some(name), Some(uid)) = (job.metadata.name, job.metadata.uid) else {
-                continue;
-            };
-            let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
-            jobs.entry(name).or_default().insert(uid);
-        }
     }
 }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::cluster::Cluster;
+use crate::deploy::hold::write_script;
 use crate::deploy::tools::Tools;
 use crate::node::images::{self, CURL_IMAGE, PODBEAT, TASK};
 use crate::runner::{repository, say};
@@ -244,28 +245,23 @@ impl Up {
             "export PODBEAT_SERVICE_URL=https://localhost:{PORT} PODBEAT_CA_FILE={at}/ca.crt PODBEAT_TOKEN={token}\n",
             at = at.display()
         );
-        let script = |program: &Path| {
-            format!(
-                "#!/bin/sh\ninside=$(pgrep -P \"$(cat {root}/owner.pid)\") || {{ echo 'the node has stopped' >&2; exit 69; }}\n\
-             KUBECONFIG={kubeconfig} exec nsenter --target \"$inside\" --net {program} \"$@\"\n",
-                root = self.root.display(),
-                kubeconfig = cluster.admin_kubeconfig().display(),
-                program = program.display(),
-            )
-        };
-        let kubectl = script(&self.tools.kubernetes.join("kubectl"));
-        let helm = script(&self.tools.tools.join("helm"));
         for (name, text, mode) in [
             ("env", env.as_str(), 0o600),
             ("ca.crt", cluster.authority.pem(), 0o644),
-            ("kubectl", &kubectl, 0o755),
-            ("helm", &helm, 0o755),
         ] {
             let path = directory.join(name);
             let what = || format!("writing {}", path.display());
             std::fs::write(&path, text).map_err(io(what()))?;
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode))
                 .map_err(io(what()))?;
+        }
+        let kubeconfig = cluster.admin_kubeconfig().display().to_string();
+        for (name, programs) in [
+            ("kubectl", &self.tools.kubernetes),
+            ("helm", &self.tools.tools),
+        ] {
+            let (path, program) = (directory.join(name), programs.join(name));
+            write_script(&path, &self.root, &kubeconfig, &program)?;
         }
         // It may belong to an earlier node.
         let _ = std::fs::remove_file(&at);

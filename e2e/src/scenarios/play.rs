@@ -1,6 +1,6 @@
 //! One running scenario: a namespace, a task-run service, pods, and all observations of them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use super::recording::{self, Lines, Recording, Seen, by_pod, exit_code, told};
 use crate::api::Namespace;
 use crate::cluster::Cluster;
 use crate::network::{TASK_RUNS_HOST, TASK_RUNS_SERVICE};
-use crate::node::Node;
+use crate::node::{Node, raise};
 use crate::{Error, io};
 
 /// The time limit for anything that works. After an outage of the API server, kubelet's own
@@ -40,6 +40,29 @@ pub struct Stage {
     pub calm: RwLock<()>,
     /// The directory to which watch streams are written as captures.
     pub record: Option<PathBuf>,
+}
+
+impl Stage {
+    /// Starts the control plane and the node: see [`raise`].
+    ///
+    /// # Errors
+    /// Something doesn't start, or isn't ready in time.
+    pub async fn raise(
+        root: &Path,
+        programs: &Path,
+        image: &Path,
+        record: Option<PathBuf>,
+    ) -> Result<Self, Error> {
+        let (cluster, node) = raise(root, programs, image).await?;
+        Ok(Self {
+            admin: cluster.admin().await?,
+            cluster: Mutex::new(cluster),
+            node: Mutex::new(node),
+            calm: RwLock::new(()),
+            root: root.to_owned(),
+            record,
+        })
+    }
 }
 
 /// One running scenario.

@@ -321,14 +321,6 @@ async fn within<T>(
     }
 }
 
-/// A deletion of an object that may not exist.
-fn deleted<T>(answer: Result<T, Failure>, is_missing: bool) -> Result<(), Failure> {
-    match answer {
-        Err(_) if is_missing => Ok(()),
-        answer => answer.map(|_| ()),
-    }
-}
-
 fn only(uid: &str) -> Option<Preconditions> {
     Some(Preconditions {
         resource_version: None,
@@ -341,16 +333,13 @@ async fn delete<K>(api: &Api<K>, name: &str, params: &DeleteParams) -> Result<()
 where
     K: Clone + serde::de::DeserializeOwned + std::fmt::Debug,
 {
-    let mut is_missing = false;
     let request = async {
-        let answer = api.delete(name, params).await;
-        if let Err(kube::Error::Api(status)) = &answer {
-            is_missing = status.code == 404;
+        match api.delete(name, params).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            answer => answer.map(drop),
         }
-        answer
     };
-    let answer = within(REQUEST, request).await;
-    deleted(answer, is_missing)
+    within(REQUEST, request).await
 }
 
 impl Cluster for Kubernetes {

@@ -47,7 +47,7 @@ impl Launcher {
                     return Ok(None);
                 }
                 let seen = self.look(row, attempt).await?;
-                self.conclude(row, attempt, &seen.finding()).await
+                self.conclude(row, attempt, seen.finding()).await
             }
         }
     }
@@ -56,8 +56,7 @@ impl Launcher {
     fn shown(&self, row: &Row, attempt: &Attempt) -> Option<Finding> {
         let is_listed = self.is_listed(row, Object::Job) && self.is_listed(row, Object::Pod);
         let state = self.state();
-        let attempts = state.seen.get(&row.id);
-        let seen = attempts.and_then(|attempts| attempts.get(&attempt.number));
+        let seen = state.known(&row.id, attempt.number);
         let finding = seen.map_or(Finding::NoJob, Seen::finding);
         match finding {
             // A watch is behind the answer to the request that created the Job.
@@ -98,7 +97,7 @@ impl Launcher {
         &self,
         row: &Row,
         attempt: &Attempt,
-        finding: &Finding,
+        finding: Finding,
     ) -> Result<Again, Stop> {
         let number = attempt.number;
         match finding {
@@ -108,11 +107,10 @@ impl Launcher {
                 self.tell(row, Event::Suspended { number, reason }).await
             }
             Finding::Ended(end) => {
-                let end = self.with_gone(row, attempt, end.clone());
+                let end = self.with_gone(row, attempt, end);
                 self.tell(row, Event::PodEnded { number, end }).await
             }
             Finding::Runs(containers) => {
-                let containers = containers.clone();
                 self.tell(row, Event::PodLives { number, containers }).await
             }
             Finding::NoPod | Finding::Waiting(_) => {
@@ -140,8 +138,7 @@ impl Launcher {
     /// Adds what the watches showed of a pod that is gone.
     fn with_gone(&self, row: &Row, attempt: &Attempt, end: PodEnd) -> PodEnd {
         let state = self.state();
-        let attempts = state.seen.get(&row.id);
-        let seen = attempts.and_then(|attempts| attempts.get(&attempt.number));
+        let seen = state.known(&row.id, attempt.number);
         match seen {
             Some(seen) => seen.with_gone(end),
             None => end,
@@ -151,8 +148,7 @@ impl Launcher {
     /// Whether the pod that reported is still there.
     fn has_pod(&self, row: &Row, attempt: &Attempt) -> bool {
         let state = self.state();
-        let attempts = state.seen.get(&row.id);
-        let seen = attempts.and_then(|attempts| attempts.get(&attempt.number));
+        let seen = state.known(&row.id, attempt.number);
         let uid = attempt.pod.uid.as_deref();
         seen.is_some_and(|seen| seen.pods.values().any(|pod| Some(pod.uid.as_str()) == uid))
     }
@@ -180,7 +176,7 @@ impl Launcher {
                     let reason = still.reason;
                     self.tell(row, Event::CannotStart { number, reason }).await
                 }
-                finding => self.conclude(row, attempt, &finding).await,
+                finding => self.conclude(row, attempt, finding).await,
             };
         }
         let again = match waiting.kind {

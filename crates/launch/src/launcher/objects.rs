@@ -6,6 +6,7 @@ use podbeat_runs::{Attempt, Event, PodEnd};
 
 use super::{Again, Deed, Launcher, Object, REFUSED, Row, SECOND, Stop, doing};
 use crate::cluster::{Failure, Found};
+use crate::limiter::doubled;
 use crate::manifests::{Error, Manifests, manifests, name, spec_hash};
 use crate::seen::JobSeen;
 
@@ -30,6 +31,9 @@ impl Launcher {
                 Found::Nothing | Found::Foreign => self.vanished(row, attempt).await,
             };
         }
+        if let Some(due) = self.grant(&row.id) {
+            return Ok(Some(due));
+        }
         let order = match self.runs.order(row).await? {
             Ok(order) => order,
             Err(reason) => return self.tell(row, Event::CannotStart { number, reason }).await,
@@ -45,9 +49,6 @@ impl Launcher {
                 return self.refused(row, number, &error.to_string()).await;
             }
         };
-        if let Some(due) = self.grant(&row.id) {
-            return Ok(Some(due));
-        }
         let job = match self.cluster.create_job(&manifests.job).await {
             Ok(job) => {
                 self.observer.done(Deed::Created(&job));
@@ -167,9 +168,8 @@ impl Launcher {
     async fn refused(&self, row: &Row, number: u32, reason: &str) -> Result<Again, Stop> {
         let reason = reason.chars().take(1024).collect();
         self.tell(row, Event::Waiting { number, reason }).await?;
-        let doublings = self.state().refused(&row.id).saturating_sub(1).min(16);
-        let wait = (REFUSED.0 * (1 << doublings)).min(REFUSED.1);
-        Ok(Some(self.now() + wait))
+        let refusals = self.state().refused(&row.id);
+        Ok(Some(self.now() + doubled(REFUSED, refusals)))
     }
 
     /// There is no Job any more, although there was one.
@@ -185,14 +185,10 @@ impl Launcher {
         self.tell(row, ended).await
     }
 
-    /// Deletes the objects of attempts that are over, except those of `current`. Returns when to look
-    /// again; `None` if there are none any more.
-    pub(super) async fn clean(
-        &self,
-        row: &Row,
-        current: Option<&Attempt>,
-    ) -> Result<Option<Duration>, Stop> {
-        let keeps = current.map(|attempt| attempt.number);
+    /// Deletes the objects of attempts that are over. Returns when to look again; `None` if there are
+    /// none any more.
+    pub(super) async fn clean(&self, row: &Row) -> Result<Option<Duration>, Stop> {
+        let keeps = row.run.current_attempt().map(|attempt| attempt.number);
         let namespace = self.settings.namespace_of(&row.tenant);
         let mut over: Vec<(u32, Option<JobSeen>)> = {
             let state = self.state();

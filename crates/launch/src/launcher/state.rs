@@ -124,8 +124,14 @@ impl State {
         *refusals
     }
 
-    /// An object is gone. Nothing is noted about runs that are forgotten.
-    pub(super) fn known(&mut self, run: &str, attempt: u32) -> Option<&mut Seen> {
+    /// What was seen of an attempt, if anything was.
+    pub(super) fn known(&self, run: &str, attempt: u32) -> Option<&Seen> {
+        self.seen.get(run)?.get(&attempt)
+    }
+
+    /// What was seen of an attempt, to be changed because an object is gone. Nothing is noted about
+    /// runs that are forgotten.
+    pub(super) fn known_mut(&mut self, run: &str, attempt: u32) -> Option<&mut Seen> {
         self.seen.get_mut(run)?.get_mut(&attempt)
     }
 

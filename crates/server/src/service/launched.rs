@@ -52,9 +52,9 @@ impl Service {
             return Ok(None);
         }
         let namespace = settings.namespace_of(&run.facts.tenant).to_owned();
-        let attempt = run.run.attempts().last();
-        let known = attempt.and_then(|attempt| attempt.pod.name.clone());
-        let live = attempt.filter(|attempt| attempt.ended.is_none());
+        let latest = run.run.attempts().last();
+        let known = latest.and_then(|attempt| attempt.pod.name.clone());
+        let live = run.run.current_attempt();
         let Some(job) = live.and_then(|attempt| attempt.job.clone()) else {
             return Ok(Some(Log {
                 namespace,

@@ -93,6 +93,13 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// The run, when it is this request's turn.
+async fn turn(shared: &Shared) -> Result<tokio::sync::MutexGuard<'_, Slot>, Problem> {
+    let turn = tokio::time::timeout(TURN, shared.lock());
+    turn.await
+        .map_err(|_| Problem::unavailable("an earlier request about this run takes too long"))
+}
+
 impl Live {
     pub(super) async fn start(
         (store, record): (Arc<dyn Store>, Arc<Record>),
@@ -159,10 +166,7 @@ impl Live {
         event: &Event,
     ) -> Result<StoredRun, Problem> {
         let shared = Arc::clone(lock(&self.slots).entry(id.to_owned()).or_default());
-        let turn = tokio::time::timeout(TURN, shared.lock());
-        let mut slot = turn.await.map_err(|_| {
-            Problem::unavailable("an earlier request about this run takes too long")
-        })?;
+        let mut slot = turn(&shared).await?;
         let result = self.apply_to(&mut slot, id, allowed, by, event).await;
         let is_live = slot
             .run
@@ -357,10 +361,7 @@ impl Live {
     pub(super) async fn look(&self, id: &str) -> Result<Option<StoredRun>, Problem> {
         let shared = lock(&self.slots).get(id).cloned();
         if let Some(shared) = shared {
-            let turn = tokio::time::timeout(TURN, shared.lock());
-            let slot = turn.await.map_err(|_| {
-                Problem::unavailable("an earlier request about this run takes too long")
-            })?;
+            let slot = turn(&shared).await?;
             if slot.run.is_some() {
                 return Ok(slot.run.clone());
             }
@@ -398,8 +399,7 @@ impl Live {
                 return true;
             };
             let run = slot.run.as_ref().filter(|run| run.run.is_launched());
-            let last = run.and_then(|run| run.run.attempts().last());
-            last.is_some_and(|attempt| attempt.ended.is_none())
+            run.is_some_and(|run| run.run.current_attempt().is_some())
         };
         slots.values().filter(has_attempt).count()
     }

@@ -1,10 +1,12 @@
 //! What the metrics show, as it happens.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::Duration;
 
+use podbeat_interface::messages::{Outage, Over};
 use podbeat_interface::throttle::{Chain, Throttle};
 use podbeat_launch::launcher::{Deed, Launcher};
 use prometheus_client::metrics::histogram::Histogram;
@@ -60,6 +62,25 @@ struct Launches {
 struct Outages {
     throttle: Mutex<Throttle>,
     fails: AtomicBool,
+}
+
+impl Outages {
+    /// Counts a failure. Returns an outage if it is to be logged.
+    fn failed<'error>(
+        &self,
+        kind: &str,
+        error: &'error dyn fmt::Display,
+    ) -> Option<Outage<'error>> {
+        self.fails.store(true, Ordering::Relaxed);
+        lock(&self.throttle).failed(kind, error)
+    }
+
+    /// Something succeeded. Returns the end of an outage if it is to be logged.
+    fn succeeded(&self) -> Option<Over> {
+        // The lock is only for the first success.
+        let failed = self.fails.swap(false, Ordering::Relaxed);
+        failed.then(|| lock(&self.throttle).over()).flatten()
+    }
 }
 
 impl Default for Readings {
@@ -221,9 +242,7 @@ impl podbeat_launch::launcher::Observer for Readings {
                 failure,
             } => {
                 count(&launches.failures);
-                launches.outages.fails.store(true, Ordering::Relaxed);
-                let outage = lock(&launches.outages.throttle).failed(doing, failure);
-                if let Some(outage) = &outage {
+                if let Some(outage) = &launches.outages.failed(doing, failure) {
                     Message::ClusterFailed {
                         run,
                         operation: doing,
@@ -234,11 +253,8 @@ impl podbeat_launch::launcher::Observer for Readings {
                 return;
             }
         }
-        if launches.outages.fails.swap(false, Ordering::Relaxed) {
-            let over = lock(&launches.outages.throttle).over();
-            if let Some(over) = &over {
-                Message::ClusterRecovered { over }.emit();
-            }
+        if let Some(over) = &launches.outages.succeeded() {
+            Message::ClusterRecovered { over }.emit();
         }
     }
 }
@@ -259,21 +275,17 @@ impl store::Observer for Readings {
         };
         match failure {
             Some(error) => {
-                outages.fails.store(true, Ordering::Relaxed);
                 self.store_failures.fetch_add(1, Ordering::Relaxed);
                 let chain = Chain(error);
-                let outage = lock(&outages.throttle).failed(&error.to_string(), &chain);
-                if let Some(outage) = &outage {
+                if let Some(outage) = &outages.failed(&error.to_string(), &chain) {
                     Message::StoreFailed { operation, outage }.emit();
                 }
             }
-            None if outages.fails.swap(false, Ordering::Relaxed) => {
-                let over = lock(&outages.throttle).over();
-                if let Some(over) = &over {
+            None => {
+                if let Some(over) = &outages.succeeded() {
                     Message::StoreRecovered { over }.emit();
                 }
             }
-            None => {}
         }
     }
 }
