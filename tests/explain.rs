@@ -755,3 +755,98 @@ async fn a_record_of_a_task_that_ended_beside_a_proxy_names_the_proxy_and_the_se
         ("due", None)
     );
 }
+
+/// A run as podbeat-server answers, at a time.
+fn run(id: &str, status: &str, at: &str, details: Option<&str>) -> Value {
+    let mut run = json!({
+        "id": id, "name": "first", "createdBy": "me", "status": status,
+        "timeCreated": "2026-11-24T10:00:00Z", "timeModified": at,
+        "logs": [
+            {"startTime": "2026-11-24T10:00:02Z", "endTime": "2026-11-24T10:00:08Z",
+             "error": "main ended with exit code 3"},
+            {"startTime": "2026-11-24T10:00:20.5Z"},
+        ],
+    });
+    if let Some(details) = details {
+        run["statusDetails"] = json!(details);
+    }
+    run
+}
+
+#[tokio::test]
+async fn a_run_as_json_is_explained_when_its_pods_are_gone() {
+    let before = run(
+        "trn.7",
+        "FailedRestartable",
+        "2026-11-24T10:00:08Z",
+        Some("main ended with exit code 3"),
+    );
+    let mut after = run(
+        "trn.7",
+        "Failed",
+        "2026-11-24T10:00:31Z",
+        Some("OOMKilled:\u{1b}[2J main ended with exit code 137"),
+    );
+    after["logs"][1]["endTime"] = json!("2026-11-24T10:00:31Z");
+    after["logs"][1]["error"] = json!("OOMKilled");
+
+    let text = explain(&[], &format!("{after:#}")).await.done();
+    assert_eq!(
+        text,
+        "What happened to task run trn.7, from its status:\n\
+         \n\
+         2026-11-24T10:00:00.000Z  the run was created by me\n\
+         2026-11-24T10:00:02.000Z  attempt 1 started\n\
+         2026-11-24T10:00:08.000Z  attempt 1 ended: main ended with exit code 3\n\
+         2026-11-24T10:00:20.500Z  attempt 2 started\n\
+         2026-11-24T10:00:31.000Z  attempt 2 ended: OOMKilled\n\
+         2026-11-24T10:00:31.000Z  the run is Failed: OOMKilled:\u{fffd}[2J main ended with exit code 137\n\
+         \n\
+         The service says: OOMKilled:\u{fffd}[2J main ended with exit code 137. Task run trn.7 is Failed, after 2\n\
+         attempts. This is final.\n"
+    );
+
+    // The lines of `podbeat runs watch -o json` are a history.
+    let story = told(&format!("{before}\n{before}\n{after}\n")).await;
+    let shown: Vec<_> = texts(&story)
+        .into_iter()
+        .filter(|text| text.starts_with("the run is"))
+        .collect();
+    assert_eq!(shown.len(), 2, "{story:#}");
+    in_order(
+        &texts(&story),
+        &["is FailedRestartable", "attempt 2 started", "is Failed: "],
+    );
+    assert_eq!(
+        (&story["source"], outcome(&story)),
+        (&json!("status"), "unknown")
+    );
+
+    // Several runs, as from `podbeat runs get A B -o json`; the others have not ended.
+    let other = run("trn.8", "Running", "2026-11-24T10:00:21Z", None);
+    let both = json!({"items": [after, other]}).to_string();
+    let both = explain(&[], &both).await.done();
+    assert_eq!(both.matches("What happened to task run").count(), 2);
+    assert!(
+        both.ends_with("\nTask run trn.8 is Running, after 2 attempts. The run has not ended.\n"),
+        "{both}"
+    );
+}
+
+#[tokio::test]
+async fn json_that_is_not_only_runs_is_refused() {
+    let good = run("trn.7", "Failed", "2026-11-24T10:00:31Z", None);
+    let mut bad = good.clone();
+    bad["timeCreated"] = json!(null);
+    bad["status"] = json!(3);
+    for input in [
+        bad.to_string(),
+        format!("{good}\n{bad}"),
+        json!({"items": [good, bad]}).to_string(),
+        json!({"items": []}).to_string(),
+        format!("{good}").repeat(2).replace("}{", "}] {"),
+    ] {
+        let ended = explain(&[], &input).await;
+        assert_eq!((ended.code, ended.out.as_str()), (65, ""), "{input}");
+    }
+}

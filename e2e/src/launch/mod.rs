@@ -223,14 +223,19 @@ async fn act(
         Act::SuspendAndAbort => match namespace.first("jobs", &labels).await? {
             Some(job) => {
                 namespace.suspend_job(&job, true).await?;
-                while !shown(&server.get(case, id).await?).contains("suspended") {
-                    tokio::time::sleep(LOOK).await;
-                }
-                server.abort(case, id).await?
+                abort_when(server, case, id, "suspended").await?;
+                true
             }
             None => false,
         },
         Act::Freeze => ground.freeze(&namespace, &labels).await?,
+        Act::FreezeAndAbort => match ground.freeze(&namespace, &labels).await? {
+            true => {
+                abort_when(server, case, id, "Finalizing").await?;
+                true
+            }
+            false => false,
+        },
         Act::LiftQuota => {
             ground.lift_quota().await?;
             true
@@ -240,6 +245,22 @@ async fn act(
         story.push(format!("  -> {:?}", case.act));
     }
     Ok(done)
+}
+
+/// Aborts the run when it shows this, before its end.
+async fn abort_when(server: &Server, case: &Case, id: &str, text: &str) -> Result<(), Error> {
+    loop {
+        let run = server.get(case, id).await?;
+        let now = shown(&run);
+        if now.contains(text) && server.abort(case, id).await? {
+            return Ok(());
+        }
+        if run.status.is_some_and(|status| status.is_over()) {
+            let what = format!("expected {text}, and it is {now}");
+            return Err(Error::Unexpected(what));
+        }
+        tokio::time::sleep(LOOK).await;
+    }
 }
 
 /// Waits until no object of the run is left.

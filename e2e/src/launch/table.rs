@@ -21,6 +21,8 @@ pub enum Act {
     SuspendAndAbort,
     /// Its podbeat stops sending, while the task goes on.
     Freeze,
+    /// The same, and a user aborts it when its pod has ended and no last heartbeat came.
+    FreezeAndAbort,
     /// An administrator removes the quota.
     LiftQuota,
 }
@@ -221,6 +223,15 @@ pub const CASES: &[Case] = &[
         execution: script!("sleep 600"),
         act: Act::SuspendAndAbort,
         when: "Runnable",
+        status: "Aborted",
+        ..BASE
+    },
+    Case {
+        name: "abort-finalizing",
+        shows: "aborted when its pod has ended, while the last heartbeat is missing",
+        execution: script!("sleep 4; exit 5"),
+        act: Act::FreezeAndAbort,
+        when: "Running",
         status: "Aborted",
         ..BASE
     },

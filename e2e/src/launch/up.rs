@@ -277,8 +277,8 @@ Try in another terminal:
 
   . {at}/env
   run=$(podbeat runs create --name first --image {TASK} -o name -- sh -c 'sleep 5; exit 0')
-  podbeat runs wait $run --for Completed --timeout 2m      # or watch it: podbeat runs watch
-  podbeat runs get $run                                    # how it ended, and why
+  podbeat runs watch $run                                  # until it has ended
+  podbeat runs get $run -o json | podbeat explain          # what happened, and why
 
 Others: a run that fails and is retried, and one to abort:
 

@@ -13,16 +13,18 @@ pub const EXPLAIN: &str = "explain";
 /// The command `podbeat explain`, with its flags.
 #[must_use]
 pub fn command() -> Command {
-    let after = "Reads podbeat's log, a watch recorded by podbeat observe, or a journal, and detects which it is. It makes no network requests.\n\
+    let after = "Reads podbeat's log, a watch recorded by podbeat observe, a journal, or a run as JSON, and detects which it is. It makes no\n\
+         network requests.\n\
          A log can be JSON or text, as printed by kubectl (also with --prefix or --timestamps), or as stored by Docker or a CRI\n\
          runtime on a node. podbeat skips lines from other programs.\n\n\
          Examples:\n  \
          kubectl logs my-task -c podbeat | podbeat explain\n  \
          kubectl logs -l app=task -c podbeat --prefix --tail=-1 | podbeat explain\n  \
          podbeat explain record.jsonl\n  \
+         podbeat runs get trn.42 -o json | podbeat explain\n  \
          podbeat explain journal.json -o json | jq -r .verdict.text";
     Command::new(EXPLAIN)
-        .about("Explain what happened to a run, from podbeat's log, a recorded watch or a journal")
+        .about("Explain what happened to a run, from podbeat's log, a recorded watch, a journal or the service's status")
         .after_help(after)
         .arg(
             Arg::new("file")

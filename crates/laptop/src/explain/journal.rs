@@ -6,7 +6,7 @@ use podbeat_heartbeat::saved::{Contents, LastHeartbeat, Saved, SavedBeat};
 use podbeat_task_runs::model::ContainerStatus;
 
 use super::cause::Facts;
-use super::story::{Event, Outcome, Story, Verdict, at, listed};
+use super::story::{Event, Outcome, Story, Verdict, at, in_order, listed};
 use super::watch::reason;
 
 pub(super) fn story(contents: &Contents) -> Story {
@@ -35,13 +35,11 @@ pub(super) fn story(contents: &Contents) -> Story {
     let reasons = machine.why.iter().map(reason);
     events.extend(reasons.map(|text| Event::new(None::<Timestamp>, text)));
     events.extend(machine.outbox.iter().map(waiting));
-    // Events without a time stay after the event before them.
-    events.sort_by_key(|event| event.at);
     Story {
         source: "journal",
         task_run: Some(contents.task_run_id.clone()),
         pod: Some(machine.identity.pod_name.clone()).filter(|name| !name.is_empty()),
-        events,
+        events: in_order(events),
         verdict: verdict(contents),
     }
 }

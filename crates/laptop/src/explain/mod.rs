@@ -1,5 +1,5 @@
 //! `podbeat explain`: shows what happened to a run, in order of time, with a verdict. This module
-//! turns a log, a recorded watch or a journal into a story, and prints it.
+//! turns a log, a recorded watch, a journal or a run as JSON into a story, and prints it.
 //!
 //! It uses only its input, and sends no requests.
 
@@ -8,6 +8,7 @@ mod form;
 mod journal;
 mod log;
 mod story;
+mod task_run;
 pub mod text_form;
 mod watch;
 
@@ -80,10 +81,11 @@ impl Error {
     }
 }
 
-const NOTHING: &str = "the input is empty; use the output of kubectl logs POD -c podbeat, a record of podbeat observe, or a journal";
+const NOTHING: &str = "the input is empty; use the output of kubectl logs POD -c podbeat, a record of podbeat observe, a journal, or the \
+                       output of podbeat runs get RUN -o json";
 
 const NEITHER: &str = "unknown format; use podbeat's log (kubectl logs POD -c podbeat, or a log file of Docker or a CRI runtime), a watch \
-                       recorded by podbeat observe, or a journal";
+                       recorded by podbeat observe, a journal, or a run as JSON (podbeat runs get RUN -o json)";
 
 /// Reads the input and prints the stories. Errors and the number of skipped lines go to `notes`.
 pub fn run(
@@ -159,6 +161,9 @@ fn stories(invocation: &Invocation, input: &mut dyn Read) -> Result<(Vec<Story>,
                 }
             })?;
         return Ok((vec![journal::story(&contents)], 0));
+    }
+    if let Some(stories) = task_run::stories(text) {
+        return Ok((stories, 0));
     }
     let all = form::lines(text);
     let count = all.iter().filter(|line| !line.trim().is_empty()).count();

@@ -93,6 +93,20 @@ impl Event {
     }
 }
 
+/// Sorts by time. Events without a time stay after the event before them.
+pub(super) fn in_order(events: Vec<Event>) -> Vec<Event> {
+    let mut latest = None;
+    let mut keyed: Vec<(Option<When>, Event)> = events
+        .into_iter()
+        .map(|event| {
+            latest = event.at.or(latest);
+            (latest, event)
+        })
+        .collect();
+    keyed.sort_by_key(|(key, _)| *key);
+    keyed.into_iter().map(|(_, event)| event).collect()
+}
+
 impl Story {
     /// The story as text for people.
     pub(super) fn text(&self) -> String {
