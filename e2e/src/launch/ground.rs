@@ -55,7 +55,7 @@ impl Ground {
                 address: format!("{TASK_RUNS_SERVICE}:{PORT}"),
                 url: format!("https://{TASK_RUNS_HOST}:{PORT}"),
                 // Longer than the node is cut off, and than a restart.
-                heartbeat_timeout: "20s",
+                heartbeat_timeout: "40s",
             },
         };
         let ca = {
@@ -119,7 +119,9 @@ impl Ground {
         Ok(())
     }
 
-    /// Stops the process of podbeat in a pod, so that it sends nothing more. Returns whether it runs.
+    /// Stops the process of podbeat in a pod, so that it sends nothing more. Returns whether it has:
+    /// only while the task runs. Earlier, podbeat would fail its startup probe, and the task would
+    /// never start.
     ///
     /// # Errors
     /// The API server refuses.
@@ -128,6 +130,12 @@ impl Ground {
             return Ok(false);
         };
         let pod = namespace.pod(&name).await?;
+        if pod
+            .pointer("/status/containerStatuses/0/state/running")
+            .is_none()
+        {
+            return Ok(false);
+        }
         let statuses = pod.pointer("/status/initContainerStatuses");
         let own = statuses.and_then(|all| {
             let all = all.as_array()?.iter();

@@ -229,7 +229,7 @@ pub const CASES: &[Case] = &[
     Case {
         name: "abort-finalizing",
         shows: "aborted when its pod has ended, while the last heartbeat is missing",
-        execution: script!("sleep 4; exit 5"),
+        execution: script!("sleep 15; exit 5"),
         act: Act::FreezeAndAbort,
         when: "Running",
         status: "Aborted",
