@@ -1,4 +1,4 @@
-# podbeat's image for amd64 or arm64: `docker build --tag podbeat:0.1.0 .`, or the same with buildah
+# podbeat's image for amd64 or arm64: `docker build --tag podbeat .`, or the same with buildah
 # or podman. Without any of them, `just image` builds an image with the same files.
 #
 # The digest identifies the image for all architectures. Another tag has another digest:
@@ -27,7 +27,8 @@ ARG REVISION=unknown
 ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title="podbeat" \
       org.opencontainers.image.description="Reports the containers of a Kubernetes pod, and how they end, to the task-run service" \
-      org.opencontainers.image.licenses="Apache-2.0 AND CDLA-Permissive-2.0" \
+      org.opencontainers.image.licenses="Apache-2.0 AND CDLA-Permissive-2.0 AND LGPL-2.1-or-later" \
+      org.opencontainers.image.source="https://github.com/podbeat/podbeat" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"

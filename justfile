@@ -347,6 +347,22 @@ budget-ratios: bench-prepare
 budget-test: (programs "podbeat-budget")
     bash bench/planted.sh
 
+# Set the version everywhere, move "Unreleased" in CHANGELOG.md to it, commit and tag: `just release VERSION`
+[group('release')]
+release version:
+    bash release/release.sh "$1"
+
+# Set the registry and the owner everywhere, for a fork: `just registry HOST/OWNER`
+[group('release')]
+registry name:
+    bash release/registry.sh "$1"
+
+# Needs what `.ci/install release` installs.
+[doc("Show on this machine what a release builds, pushes and signs: `just release-check [--whole]`")]
+[group('release')]
+release-check *arguments:
+    bash release/check.sh "$@"
+
 # Build the image's binary: static and reproducible. Prints its path
 [group('release')]
 static:
@@ -374,9 +390,8 @@ server-image *tag: (programs "podbeat-image")
     binary=$(bash image/static.sh podbeat-server)
     export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct 2>/dev/null || echo 0)}
     mkdir -p target/image
-    {{built}}/debug/podbeat-image simple --output target/image/podbeat-server.tar --max-size 16777216 \
-      --file "$binary=/podbeat-server:755" --entrypoint /podbeat-server --user 65532:65532 \
-      --label org.opencontainers.image.title=podbeat-server --tag "${1:-podbeat-server:0.1.0}"
+    {{built}}/debug/podbeat-image archive --program podbeat-server --binary "$binary" --max-size 20971520 \
+      --output target/image/podbeat-server.tar ${1:+--tag "$1"}
     directory=$(mktemp -d)
     trap 'rm -r "$directory"' EXIT
     PODBEAT_SERVER_DATA=$directory/podbeat.db "$binary" check

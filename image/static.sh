@@ -1,23 +1,28 @@
 #!/usr/bin/env bash
-# Builds a binary for an image, and prints its path: podbeat's, or podbeat-server's. podbeat's has no
-# commands that only a laptop needs. It is static, because the image contains no libraries. It contains no path of this host, so
-# the same sources produce the same bytes everywhere.
+# Builds a program for a release, and prints its path. `podbeat` and `podbeat-server` are for their
+# images; podbeat's has no commands that only a laptop needs. `laptop` is podbeat with all commands.
+# They are static, because the images contain no libraries. They contain no path of this host, so the
+# same sources produce the same bytes everywhere.
 #
-#   image/static.sh [--symbols] [podbeat|podbeat-planted|podbeat-server]
+#   image/static.sh [--symbols] [--target TARGET] [podbeat|podbeat-planted|podbeat-server|laptop]
 #
-# --symbols also writes a file with the names of functions, for valgrind. Its code is the same.
+# Another target than this host's needs what image/cross.sh needs. --symbols also writes a file with the names of functions, for valgrind. Its code is the same.
 # podbeat-planted is the agent with a flaw that the budgets must detect (bench/planted).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-symbols=
-if [ "${1:-}" = --symbols ]; then
-  symbols=-symbols
-  shift
-fi
+host=$(rustc -vV | sed -n 's/^host: //p')
+symbols='' target=$host
+while [[ ${1:-} = --* ]]; do
+  case $1 in
+    --symbols) symbols=-symbols; shift ;;
+    --target) target=$2; shift 2 ;;
+    *) echo "static: unknown flag $1" >&2; exit 64 ;;
+  esac
+done
 package=${1:-podbeat}
+directory=${CARGO_TARGET_DIR:-target}
 
-target=$(rustc -vV | sed -n 's/^host: //p')
 case $target in
   x86_64-unknown-linux-gnu | aarch64-unknown-linux-gnu) ;;
   *)
@@ -26,14 +31,25 @@ case $target in
     ;;
 esac
 
+if [ "$target" != "$host" ]; then
+  linker=$(bash image/cross.sh "$target")
+  name=${target^^}
+  export "CARGO_TARGET_${name//-/_}_LINKER=$linker"
+  # Of its own, so that builds for two targets don't wait for each other.
+  directory=$directory/cross
+fi
+
 # Before the build, because the source directories must exist before the loop below can list them.
 cargo fetch --quiet --locked --target "$target"
 
 # Without PIE, the binary is 280 KiB smaller.
 flags=(-C target-feature=+crt-static -C relocation-model=static)
-profile=release
+profile=release features=(--no-default-features)
 if [ "$package" = podbeat-server ]; then
   profile=server
+elif [ "$package" = laptop ]; then
+  # A profile of its own, because its program has the name of the image's.
+  package=podbeat profile=laptop features=()
 else
   # The linker script says what it leaves out. podbeat-server needs it to survive a panic.
   flags+=(-C link-arg=-Wl,--no-eh-frame-hdr,-T,image/static.ld)
@@ -54,8 +70,9 @@ CARGO_ENCODED_RUSTFLAGS=$(
 )
 export CARGO_ENCODED_RUSTFLAGS
 
-built=${CARGO_TARGET_DIR:-target}/$target/$profile/$package
-options=(--profile "$profile" --locked --no-default-features --package "$package" --bin "$package" --target "$target")
+built=$directory/$target/$profile/$package
+options=(--profile "$profile" --locked "${features[@]}" --package "$package" --bin "$package" --target "$target"
+  --target-dir "$directory")
 if [ -n "$symbols" ]; then
   # Only the last step differs, so everything that is linked is compiled once for both.
   cargo rustc "${options[@]}" -- -C strip=none >&2

@@ -306,7 +306,14 @@ async fn metrics_are_what_the_table_says() {
     }
     let metrics = &after.body;
     for (sample, expected) in [
-        (r#"podbeat_build_info{version="0.1.0"}"#, 1.0),
+        (
+            concat!(
+                r#"podbeat_build_info{version=""#,
+                env!("CARGO_PKG_VERSION"),
+                r#""}"#
+            ),
+            1.0,
+        ),
         (&format!(r#"podbeat_run_info{{task_run_id="{RUN}"}}"#), 1.0),
         (
             r#"podbeat_heartbeats_total{kind="first",outcome="refused"}"#,

@@ -8,7 +8,7 @@ use std::process::Stdio;
 use podbeat_interface::environment::Flags;
 use podbeat_lab::service::Options;
 use podbeat_lab::world::TOKEN;
-use podbeat_launch::settings::{Podbeat, Settings};
+use podbeat_launch::settings::Settings;
 use podbeat_server::settings::Config;
 use podbeat_task_runs::model::{CreateTaskRunRequest, Resources};
 use serde_json::{Value, json};
@@ -87,14 +87,9 @@ fn volume_of<'all>(all: &'all [Value], path: &Path) -> &'all Value {
 
 #[test]
 fn the_defaults_of_the_values_are_those_of_the_launch_file() {
-    let version = env!("CARGO_PKG_VERSION");
     let want = Settings {
         instance: "podbeat-server".to_owned(),
         service_url: Some("https://podbeat-server.podbeat.svc".to_owned()),
-        podbeat: Podbeat {
-            image: format!("podbeat:{version}"),
-            ..Podbeat::default()
-        },
         ..Settings::default()
     };
     assert_eq!(launch_file(&documents(MINIMAL)), want);
@@ -112,7 +107,7 @@ fn the_values_become_the_launch_file() {
         settings.service_url.as_deref(),
         Some("https://podbeat-server.podbeat.svc:8443")
     );
-    assert_eq!(settings.podbeat.image, "registry.example.com/podbeat:0.1.0");
+    assert_eq!(settings.podbeat.image, "registry.example.com/podbeat:1.2.3");
     assert_eq!(settings.pending.unschedulable_seconds, Some(3600));
     let wanted = json!({"type": "gpu", "size": "large", "tier": "economy"});
     let wanted: Resources = serde_json::from_value(wanted).expect("resources");

@@ -152,12 +152,7 @@ impl Tree {
     /// Writes files to a directory, which must be empty or must not exist yet. They belong to the
     /// current user. An image builder's COPY gives them to root.
     pub(crate) fn unpack(&self, created: u64, into: &Path) -> Result<(), Error> {
-        make_directory(into, DIRECTORY_MODE)?;
-        let mut inside = std::fs::read_dir(into).map_err(host("listing", into))?;
-        if inside.next().is_some() {
-            let source = io::Error::from(io::ErrorKind::DirectoryNotEmpty);
-            return Err(host("writing the root file system into", into)(source));
-        }
+        empty_directory(into)?;
         for (path, node) in &self.0 {
             let path = into.join(path);
             match node {
@@ -225,6 +220,17 @@ fn inside(path: &Path) -> Result<PathBuf, Error> {
     } else {
         Err(Error::Path(path.to_owned()))
     }
+}
+
+/// Makes a directory, unless it exists and is empty.
+pub(crate) fn empty_directory(path: &Path) -> Result<(), Error> {
+    make_directory(path, DIRECTORY_MODE)?;
+    let mut inside = std::fs::read_dir(path).map_err(host("listing", path))?;
+    if inside.next().is_some() {
+        let source = io::Error::from(io::ErrorKind::DirectoryNotEmpty);
+        return Err(host("writing into", path)(source));
+    }
+    Ok(())
 }
 
 fn make_directory(path: &Path, mode: u32) -> Result<(), Error> {
@@ -321,10 +327,6 @@ mod tests {
             assert_eq!(of(path).modified().unwrap(), time, "{path}");
         }
         let again = Tree::new(&entries).unwrap().unpack(0, &root).unwrap_err();
-        assert!(
-            again
-                .to_string()
-                .starts_with("writing the root file system into ")
-        );
+        assert!(again.to_string().starts_with("writing into "));
     }
 }

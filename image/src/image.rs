@@ -294,7 +294,7 @@ fn descriptor(media_type: &'static str, bytes: &[u8]) -> Descriptor {
 }
 
 /// The digest in OCI format: `sha256:` and 64 hexadecimal digits.
-fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     let mut text = "sha256:".to_owned();
     for byte in digest(&SHA256, bytes).as_ref() {
         text.push_str(&format!("{byte:02x}"));

@@ -1,7 +1,8 @@
 //! Builds container images without a builder, a daemon or root: podbeat's own, and small ones for
 //! tests.
 //! Contains the content of an image ([`Image`], [`Entry`]), how it becomes an archive of the OCI
-//! image layout or a directory, and the content of podbeat's image ([`podbeat`]).
+//! image layout or a directory, the images for several architectures as one ([`index`]), and the
+//! content of podbeat's images ([`podbeat`]).
 //! Never here: a registry, a base image, or a file of the host that the caller doesn't name. The
 //! same entries always produce the same bytes.
 //!
@@ -25,6 +26,7 @@
 pub mod elf;
 mod files;
 mod image;
+pub mod index;
 mod layout;
 pub mod podbeat;
 

@@ -1,4 +1,5 @@
-//! `podbeat-image`: podbeat's image as an archive or a directory, and small images for tests.
+//! `podbeat-image`: the images of podbeat and podbeat-server as archives, as a directory, or for
+//! several architectures, and small images for tests.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -6,10 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
-use podbeat_image::{Architecture, Entry, FilesError, Image, Sizes, podbeat};
+use podbeat_image::podbeat::{self, Program};
+use podbeat_image::{Architecture, Entry, FilesError, Image, Sizes, index};
 
-/// The default tag of podbeat's image.
-const TAG: &str = concat!("podbeat:", env!("CARGO_PKG_VERSION"));
+/// The version in the tag of an image without another one.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Why no image was built.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +22,8 @@ enum Error {
     Podbeat(#[from] podbeat::Error),
     #[error(transparent)]
     Files(#[from] FilesError),
+    #[error(transparent)]
+    Index(#[from] index::Error),
     #[error("invalid {what} {value:?}; the form is {form}")]
     Argument {
         what: &'static str,
@@ -37,6 +41,7 @@ fn main() -> ExitCode {
     let done = match matches.subcommand() {
         Some(("rootfs", given)) => rootfs(given),
         Some(("archive", given)) => archive(given),
+        Some(("index", given)) => several(given),
         Some(("simple", given)) => simple(given),
         _ => Ok(command().render_help().to_string()),
     };
@@ -98,6 +103,12 @@ fn command() -> Command {
             "The static binary, as built by `just static`",
         )
     };
+    let program = || {
+        let names = Program::ALL.map(Program::name);
+        text("program", "NAME", "The program")
+            .value_parser(names)
+            .default_value("podbeat")
+    };
     let limit = || number("max-size", "Fail if the archive is larger");
     let output = || path("output", "FILE", "File for the archive");
     Command::new("podbeat-image")
@@ -115,11 +126,12 @@ fn command() -> Command {
         )
         .subcommand(
             Command::new("archive")
-                .about("Write podbeat's image as an archive of the OCI image layout")
+                .about("Write the image of a program as an archive of the OCI image layout")
                 .args([
+                    program(),
                     binary(),
                     output(),
-                    text("tag", "NAME:VERSION", "The image's name").default_value(TAG),
+                    text("tag", "NAME:VERSION", "The image's name [default: that of the program]"),
                     text(
                         "revision",
                         "COMMIT",
@@ -128,6 +140,19 @@ fn command() -> Command {
                     created(),
                     number("max-binary-size", "Fail if the binary is larger"),
                     limit(),
+                ]),
+        )
+        .subcommand(
+            Command::new("index")
+                .about("Write the images of several architectures as one directory of the OCI image layout, and print the digest of its index")
+                .args([
+                    path("output", "DIRECTORY", "A new or empty directory"),
+                    Arg::new("archives")
+                        .value_name("ARCHIVE")
+                        .required(true)
+                        .num_args(1..)
+                        .value_parser(value_parser!(PathBuf))
+                        .help("The archives, as written by podbeat-image archive"),
                 ]),
         )
         .subcommand(
@@ -164,20 +189,49 @@ fn command() -> Command {
 
 fn rootfs(given: &ArgMatches) -> Result<String, Error> {
     let output = file(given, "output");
-    podbeat::image(&file(given, "binary"), TAG, time(given)?, None, None)?.write_rootfs(&output)?;
+    let tag = tag(Program::Podbeat);
+    podbeat::image(
+        Program::Podbeat,
+        &file(given, "binary"),
+        &tag,
+        time(given)?,
+        None,
+        None,
+    )?
+    .write_rootfs(&output)?;
     Ok(output.display().to_string())
 }
 
 fn archive(given: &ArgMatches) -> Result<String, Error> {
     let binary = file(given, "binary");
+    let name = word(given, "program");
+    let of = Program::ALL
+        .into_iter()
+        .find(|program| program.name() == name);
+    let of = of.unwrap_or(Program::Podbeat);
+    let tag = given
+        .get_one::<String>("tag")
+        .cloned()
+        .unwrap_or_else(|| tag(of));
     let image = podbeat::image(
+        of,
         &binary,
-        &word(given, "tag"),
+        &tag,
         time(given)?,
         given.get_one::<String>("revision").map(String::as_str),
         given.get_one::<u64>("max-binary-size").copied(),
     )?;
     write(&image, given)
+}
+
+fn tag(program: Program) -> String {
+    format!("{}:{VERSION}", program.name())
+}
+
+fn several(given: &ArgMatches) -> Result<String, Error> {
+    let archives = given.get_many::<PathBuf>("archives").unwrap_or_default();
+    let archives: Vec<&Path> = archives.map(PathBuf::as_path).collect();
+    Ok(index::merge(&archives, &file(given, "output"))?)
 }
 
 fn simple(given: &ArgMatches) -> Result<String, Error> {

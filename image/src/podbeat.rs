@@ -1,4 +1,4 @@
-//! podbeat's own image: the static binary and the web's root certificates, and nothing else.
+//! The images that are published: a static program, and in podbeat's the web's root certificates.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -10,11 +10,60 @@ use crate::elf;
 use crate::files::{self, Entry};
 use crate::image::{self, Image};
 
+/// A program that has an image.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    /// The sidecar.
+    Podbeat,
+    /// The service.
+    Server,
+}
+
+impl Program {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Podbeat, Self::Server];
+
+    /// The name of the program and of its image.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Podbeat => "podbeat",
+            Self::Server => "podbeat-server",
+        }
+    }
+
+    fn description(self) -> &'static str {
+        match self {
+            Self::Podbeat => {
+                "Reports the containers of a Kubernetes pod, and how they end, to the task-run service"
+            }
+            Self::Server => {
+                "Serves the Task Runs API, and launches task runs on Kubernetes as Jobs with podbeat"
+            }
+        }
+    }
+
+    /// The licenses of the program, of the C library in it, and of the other files. The SBOM has
+    /// those of each component.
+    fn licenses(self) -> &'static str {
+        match self {
+            Self::Podbeat => concat!(
+                env!("CARGO_PKG_LICENSE"),
+                " AND CDLA-Permissive-2.0 AND LGPL-2.1-or-later"
+            ),
+            Self::Server => concat!(
+                env!("CARGO_PKG_LICENSE"),
+                " AND LGPL-2.1-or-later AND blessing"
+            ),
+        }
+    }
+}
+
 /// Where podbeat's TLS looks for the system's root certificates first (openssl-probe, through
 /// rustls-native-certs).
 const ROOTS: &str = "/etc/ssl/certs/ca-certificates.crt";
 
-/// Why podbeat's image can't be built.
+/// Why an image of podbeat can't be built.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The binary can't be read.
@@ -34,13 +83,14 @@ pub enum Error {
     Size(#[from] image::Error),
 }
 
-/// The image with this binary.
+/// The image of a program with this binary.
 ///
 /// `created` is in seconds since 1970; `revision` is the commit that it was built from.
 ///
 /// # Errors
 /// The binary can't be read, isn't static, is for another machine, or has more than `limit` bytes.
 pub fn image(
+    of: Program,
     binary: &Path,
     tag: &str,
     created: u64,
@@ -55,30 +105,26 @@ pub fn image(
     if let Some(limit) = limit {
         image::check_size("binary", program.len() as u64, limit)?;
     }
-    let entries = vec![
-        Entry::file("/podbeat", 0o755, program),
-        Entry::file(ROOTS, 0o644, roots()),
-    ];
+    let path = format!("/{}", of.name());
+    let mut entries = vec![Entry::file(&path, 0o755, program)];
+    if of == Program::Podbeat {
+        entries.push(Entry::file(ROOTS, 0o644, roots()));
+    }
     let mut image = Image::new(tag, architecture, entries);
     image.created = created;
-    image.entrypoint = vec!["/podbeat".to_owned()];
-    image.labels = labels(&image::rfc3339(created)?, revision);
+    image.entrypoint = vec![path];
+    image.labels = labels(of, &image::rfc3339(created)?, revision);
     Ok(image)
 }
 
-fn labels(created: &str, revision: Option<&str>) -> BTreeMap<String, String> {
+fn labels(of: Program, created: &str, revision: Option<&str>) -> BTreeMap<String, String> {
+    let source = podbeat_published::source();
     let mut labels = BTreeMap::from([
         ("created", created),
-        ("title", "podbeat"),
-        (
-            "description",
-            "Reports the containers of a Kubernetes pod, and how they end, to the task-run service",
-        ),
-        // The licenses of podbeat and of Mozilla's roots.
-        (
-            "licenses",
-            concat!(env!("CARGO_PKG_LICENSE"), " AND CDLA-Permissive-2.0"),
-        ),
+        ("title", of.name()),
+        ("description", of.description()),
+        ("licenses", of.licenses()),
+        ("source", &source),
         ("version", env!("CARGO_PKG_VERSION")),
     ]);
     labels.extend(revision.map(|revision| ("revision", revision)));
@@ -140,7 +186,8 @@ mod tests {
     #[test]
     fn a_binary_that_can_not_start_is_refused() {
         let dynamic = binary(&program(62, Some("/lib64/ld-linux-x86-64.so.2")));
-        let refused = image(dynamic.path(), "podbeat:1", 0, None, None).unwrap_err();
+        let refused =
+            image(Program::Podbeat, dynamic.path(), "podbeat:1", 0, None, None).unwrap_err();
         assert!(matches!(
             refused,
             Error::Binary {
@@ -153,8 +200,26 @@ mod tests {
     #[test]
     fn a_binary_has_a_limit() {
         let small = binary(&program(62, None));
-        assert!(image(small.path(), "podbeat:1", 0, None, Some(64)).is_ok());
-        let refused = image(small.path(), "podbeat:1", 0, None, Some(63)).unwrap_err();
+        assert!(
+            image(
+                Program::Podbeat,
+                small.path(),
+                "podbeat:1",
+                0,
+                None,
+                Some(64)
+            )
+            .is_ok()
+        );
+        let refused = image(
+            Program::Server,
+            small.path(),
+            "podbeat:1",
+            0,
+            None,
+            Some(63),
+        )
+        .unwrap_err();
         assert_eq!(
             refused.to_string(),
             "the binary has 64 bytes; the limit is 63. Find out why it grew"
@@ -164,7 +229,15 @@ mod tests {
     #[test]
     fn the_dockerfile_is_equivalent() {
         let small = binary(&program(62, None));
-        let image = image(small.path(), "podbeat:1", 0, Some("unknown"), None).unwrap();
+        let image = image(
+            Program::Podbeat,
+            small.path(),
+            "podbeat:1",
+            0,
+            Some("unknown"),
+            None,
+        )
+        .unwrap();
         for (name, value) in &image.labels {
             let argument = match name.rsplit('.').next().unwrap() {
                 "created" => "CREATED",

@@ -7,7 +7,16 @@ use std::path::{Path, PathBuf};
 use podbeat_files::regular_file::{Durable, open, replace};
 
 /// The binary of this process, even if its file was replaced or removed in the meantime.
-const SELF: &str = "/proc/self/exe";
+#[cfg(target_os = "linux")]
+fn own() -> io::Result<PathBuf> {
+    Ok(PathBuf::from("/proc/self/exe"))
+}
+
+/// The binary of this process.
+#[cfg(not(target_os = "linux"))]
+fn own() -> io::Result<PathBuf> {
+    std::env::current_exe()
+}
 
 const NAME: &str = "podbeat";
 
@@ -34,7 +43,7 @@ pub fn install(to: &Path) -> Result<PathBuf, Error> {
         to.to_owned()
     };
     let copied = replace(&path, MODE, Durable::First, &|file| {
-        io::copy(&mut open(Path::new(SELF))?, file).map(drop)
+        io::copy(&mut open(&own()?)?, file).map(drop)
     });
     match copied {
         Ok(()) => Ok(path),

@@ -33,7 +33,7 @@ pub use install::{Error as InstallError, install};
 /// TRAP, ABRT, BUS, FPE, SEGV, SYS and STKFLT, which report a process's own faults; PIPE, which
 /// belongs to the writer; TTIN and TTOU, which the terminal sends to background processes that use
 /// it, unlike the wrapper; and real-time signals, for which there is no safe interface.
-const PASSED_ON: [Signal; 17] = [
+const PASSED_ON: &[Signal] = &[
     Signal::HUP,
     Signal::INT,
     Signal::QUIT,
@@ -50,6 +50,8 @@ const PASSED_ON: [Signal; 17] = [
     Signal::PROF,
     Signal::WINCH,
     Signal::IO,
+    // Only Linux has it.
+    #[cfg(target_os = "linux")]
     Signal::POWER,
 ];
 
@@ -119,9 +121,9 @@ fn catch(inherited: &Inherited) -> Option<Signals> {
         return None;
     }
     let passed_on = PASSED_ON
-        .into_iter()
-        .filter(|signal| !inherited.ignores(*signal))
-        .map(Signal::as_raw);
+        .iter()
+        .filter(|signal| !inherited.ignores(**signal))
+        .map(|signal| signal.as_raw());
     Signals::new(passed_on.chain([Signal::CHILD.as_raw()])).ok()
 }
 
@@ -269,7 +271,7 @@ mod tests {
 
     #[test]
     fn what_is_passed_on_is_neither_a_fault_nor_the_wrappers_own() {
-        let numbers: Vec<i32> = PASSED_ON.into_iter().map(Signal::as_raw).collect();
+        let numbers: Vec<i32> = PASSED_ON.iter().map(|signal| signal.as_raw()).collect();
         assert_eq!(
             numbers,
             [

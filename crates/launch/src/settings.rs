@@ -137,7 +137,7 @@ impl Default for Settings {
 impl Default for Podbeat {
     fn default() -> Self {
         Self {
-            image: format!("podbeat:{}", env!("CARGO_PKG_VERSION")),
+            image: podbeat_published::image("podbeat"),
             image_pull_policy: None,
             service_account_name: "podbeat".to_owned(),
             resources: None,

@@ -1,5 +1,7 @@
 //! The example overlay, below a user's own overlay.
 
+use podbeat_published::REGISTRY;
+
 use super::site::{CA_FILE, Site};
 use super::statics::copy;
 use crate::node::images::{PODBEAT, TASK};
@@ -46,7 +48,7 @@ images:
 {podbeat}{task}",
         namespace = site.namespace(),
         url = site.play.service.url(),
-        podbeat = image("podbeat", PODBEAT),
+        podbeat = image(&format!("{REGISTRY}/podbeat"), PODBEAT),
         task = image("busybox", TASK),
     );
     site.file("own/kustomization.yaml", &text)?;

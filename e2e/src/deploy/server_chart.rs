@@ -15,20 +15,18 @@ use crate::scenarios::play::expect;
 use crate::{Error, ours};
 
 /// The required values only.
-const LEAST: &str = "image.repository=registry.example.com/podbeat-server,\
-                     tls.secretName=podbeat-server-tls,\
-                     launch.podbeat.image.repository=registry.example.com/podbeat";
+const LEAST: &str = "tls.secretName=podbeat-server-tls";
 
 /// Values that the chart must refuse, as helm's flags, and what the refusal must name.
 const REFUSED: &[(&[&str], &str)] = &[
-    (&[], "image.repository is missing"),
+    (&[], "tls.secretName is missing"),
     (
-        &["--set", LEAST, "--set", "tls.secretName="],
-        "tls.secretName is missing",
+        &["--set", LEAST, "--set", "image.repository="],
+        "'/image/repository'",
     ),
     (
         &["--set", LEAST, "--set", "launch.podbeat.image.repository="],
-        "launch.podbeat.image.repository is missing",
+        "'/launch/podbeat/image/repository'",
     ),
     (
         &["--set", LEAST, "--set", "url=http://podbeat.example.com"],

@@ -235,8 +235,7 @@ impl Site {
                 "namespace: tasks\n",
                 &format!("namespace: {}\n", self.namespace()),
             )
-            .replace("image: podbeat:0.1.0\n", &format!("image: {PODBEAT}\n"))
-            .replace("image: \"podbeat:0.1.0\"", &format!("image: \"{PODBEAT}\""))
+            .replace(&podbeat_published::image("podbeat"), PODBEAT)
             .replace("image: busybox:1.37\n", &format!("image: {TASK}\n"));
         self.file(&name.replace('/', "-"), &text)
     }

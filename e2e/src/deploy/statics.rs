@@ -10,20 +10,14 @@ use crate::scenarios::play::expect;
 use crate::{Error, io, ours};
 
 /// The required values only.
-const LEAST: &str =
-    "service.url=https://ica.example.com,image.repository=registry.example.com/podbeat";
+const LEAST: &str = "service.url=https://ica.example.com";
 
 /// Values that the chart must refuse, as helm's flags, and what the refusal must name.
 const REFUSED: &[(&[&str], &str)] = &[
     (&[], "'/service/url'"),
     (
-        &["--set", "service.url=https://ica.example.com"],
-        "image.repository is missing",
-    ),
-    // Even if no container is rendered here, because other charts include the templates.
-    (
-        &["--set", "namespaceObjects=false"],
-        "image.repository is missing",
+        &["--set", LEAST, "--set", "image.repository="],
+        "'/image/repository'",
     ),
     (
         &["--set", LEAST, "--set", "image.repository=podbeat:1"],
@@ -461,7 +455,7 @@ pub(super) async fn same(desk: &Desk) -> Result<Vec<String>, Error> {
 
 /// The pods that podbeat-server launches have what the chart makes for exit markers.
 async fn of_launcher(desk: &Desk) -> Result<String, Error> {
-    let set = "image.repository=podbeat,service.url=https://ica.example.com,\
+    let set = "service.url=https://ica.example.com,\
                service.ca.configMap=podbeat-ca,service.ca.optional=true,\
                sidecar.exitMarkers.enabled=true,example.enabled=true,example.taskRunId=trn.1";
     let chart = objects(&desk.rendered(&chart(), &["--set", set]).await?)?;

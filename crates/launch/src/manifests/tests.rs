@@ -23,7 +23,11 @@ fn order(execution: Value) -> Order {
 }
 
 fn made(execution: Value, settings: Value) -> Manifests {
-    let settings = Settings::read(settings.to_string().as_bytes()).expect("settings");
+    let mut settings = Settings::read(settings.to_string().as_bytes()).expect("settings");
+    // The default has the version.
+    if settings.podbeat.image == Settings::default().podbeat.image {
+        settings.podbeat.image = "registry.example/podbeat:1".to_owned();
+    }
     manifests(&order(execution), &settings).expect("manifests")
 }
 

@@ -12,13 +12,20 @@
 {{- .Values.serviceAccount.name | default (.Values.serviceAccount.create | ternary (include "podbeat-server.fullname" .) "default") -}}
 {{- end -}}
 
-{{/* An image of the values: the root context, and the values with repository, tag and digest. */}}
+{{/*
+An image of the values: the root context, the values with repository, tag and digest, and the
+annotation of the chart with its digest. With neither tag nor digest in the values, it is the image of
+the chart's version. A released chart knows its digest.
+*/}}
 {{- define "podbeat-server.image" -}}
+{{- $chart := (index . 0).Chart -}}
 {{- $image := index . 1 -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
+{{- else if $image.tag -}}
+{{ $image.repository }}:{{ $image.tag }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default (index . 0).Chart.AppVersion }}
+{{ $image.repository }}:{{ $chart.AppVersion }}{{ with index ($chart.Annotations | default dict) (index . 2) }}@{{ . }}{{ end }}
 {{- end -}}
 {{- end -}}
 
@@ -62,7 +69,7 @@ its members. Empty values are omitted, so that podbeat-server uses its defaults.
 {{- $launch := omit (deepCopy .Values.launch) "enabled" -}}
 {{- $image := $launch.podbeat.image -}}
 {{- $podbeat := omit $launch.podbeat "image" -}}
-{{- $_ := set $podbeat "image" (include "podbeat-server.image" (list . $image)) -}}
+{{- $_ := set $podbeat "image" (include "podbeat-server.image" (list . $image "podbeat.dev/podbeat-digest")) -}}
 {{- with $image.pullPolicy }}{{ $_ := set $podbeat "imagePullPolicy" . }}{{ end -}}
 {{- if not $podbeat.resources }}{{ $podbeat = omit $podbeat "resources" }}{{ end -}}
 {{- $_ := set $launch "podbeat" $podbeat -}}

@@ -24,16 +24,20 @@ the chart's NetworkPolicy select it. Under another name than podbeat, a dependen
 {{- end -}}
 {{- $scope = index $subcharts "podbeat" -}}
 {{- end -}}
-{{- dict "values" $scope.Values "appVersion" $scope.Chart.AppVersion | toJson -}}
+{{- $digest := index $scope.Chart.Annotations "podbeat.dev/digest" -}}
+{{- dict "values" $scope.Values "appVersion" $scope.Chart.AppVersion "digest" $digest | toJson -}}
 {{- end -}}
 
+{{/* With neither tag nor digest, it is the image of the chart's version. A released chart knows its digest. */}}
 {{- define "podbeat.image" -}}
 {{- $scope := include "podbeat.scope" . | fromJson -}}
 {{- $image := $scope.values.image -}}
 {{- if $image.digest -}}
 {{ $image.repository }}@{{ $image.digest }}
+{{- else if $image.tag -}}
+{{ $image.repository }}:{{ $image.tag }}
 {{- else -}}
-{{ $image.repository }}:{{ $image.tag | default $scope.appVersion }}
+{{ $image.repository }}:{{ $scope.appVersion }}{{ with $scope.digest }}@{{ . }}{{ end }}
 {{- end -}}
 {{- end -}}
 
