@@ -10,6 +10,7 @@ pub mod ask;
 #[cfg(test)]
 pub(crate) mod captured;
 pub mod error;
+mod hardware;
 #[cfg(feature = "kubeconfig")]
 pub mod kubeconfig;
 pub mod listed;
