@@ -9,6 +9,8 @@ mod answer;
 pub mod ask;
 #[cfg(test)]
 pub(crate) mod captured;
+#[cfg(test)]
+mod changes;
 pub mod error;
 mod hardware;
 #[cfg(feature = "kubeconfig")]
