@@ -40,7 +40,10 @@ fn member() -> impl Strategy<Value = String> {
             "name", "state", "lastState", "waiting", "running", "terminated", "exitCode", "restartPolicy",
             "restartPolicyRules", "exitCodes", "operator", "values", "restartCount", "startedAt", "finishedAt", "phase",
             "deletionTimestamp", "deletionGracePeriodSeconds", "terminationGracePeriodSeconds", "uid", "annotations",
-            "resources", "limits", "nodeSelector",
+            "resources", "limits", "nodeSelector", "affinity", "nodeAffinity",
+            "requiredDuringSchedulingIgnoredDuringExecution", "nodeSelectorTerms", "matchExpressions", "key",
+            "resourceClaims", "resourceClaimStatuses", "resourceClaimName", "allocatedResourcesStatus", "resourceID",
+            "health", "conditions", "type", "status", "reason", "message",
         ])
         .prop_map(str::to_owned),
         1 => hostile::TEXT,
@@ -170,6 +173,7 @@ prop_compose! {
         more in prop::collection::btree_map(prop::sample::select(MORE.to_vec()), (state(), state()), 0..5),
         order in any::<prop::sample::Index>(),
         turned in any::<bool>(),
+        shows_hardware in any::<bool>(),
         phase in prop::option::of(prop::sample::select(vec!["Pending", "Running", "Failed", "Succeeded", "Unknown", "Later"])),
         policy in prop::option::of(prop::sample::select(vec!["Never", "OnFailure", "Always", "Later"])),
     ) -> Seen {
@@ -205,6 +209,17 @@ prop_compose! {
             list(&mut pod, "status", "containerStatuses").reverse();
             list(&mut pod, "status", "initContainerStatuses").reverse();
         }
+        if shows_hardware {
+            let terms = json!([{"matchExpressions": [{"key": "nvidia.com/gpu.product", "operator": "In", "values": ["A100"]}]}]);
+            pod["spec"]["affinity"] = json!({"nodeAffinity":
+                {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}});
+            pod["spec"]["resourceClaims"] = json!([{"name": "gpu", "resourceClaimName": "shared"}]);
+            pod["status"]["resourceClaimStatuses"] = json!([{"name": "one", "resourceClaimName": "made"}]);
+            for status in list(&mut pod, "status", "containerStatuses") {
+                status["allocatedResourcesStatus"] = json!([{"name": "nvidia.com/gpu", "resources":
+                    [{"resourceID": "GPU-1", "health": "Unhealthy"}]}]);
+            }
+        }
         if let Some(phase) = phase {
             pod["status"]["phase"] = json!(phase);
         }
@@ -234,6 +249,37 @@ fn items<'pod>(pod: &'pod Value, list: &str) -> impl Iterator<Item = &'pod Value
         .and_then(Value::as_array)
         .into_iter()
         .flatten()
+}
+
+/// The number of objects in a value, itself included.
+fn objects(value: &Value) -> usize {
+    match value {
+        Value::Object(members) => 1 + members.values().map(objects).sum::<usize>(),
+        Value::Array(items) => items.iter().map(objects).sum(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+    }
+}
+
+/// Adds a member to one of these objects. `nth` counts down.
+fn add_to_nth(value: &mut Value, nth: &mut usize, name: &str, member: &Value) {
+    match value {
+        Value::Object(members) => {
+            let is_this = *nth == 0;
+            *nth = nth.wrapping_sub(1);
+            for value in members.values_mut() {
+                add_to_nth(value, nth, name, member);
+            }
+            if is_this {
+                members.insert(name.to_owned(), member.clone());
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                add_to_nth(item, nth, name, member);
+            }
+        }
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
 }
 
 fn names(pod: &Value, list: &str) -> Vec<String> {
@@ -293,6 +339,20 @@ proptest! {
                 prop_assert_eq!(members.get(member).is_some(), readable && !original.is_null(), "{}", member);
             }
         }
+    }
+
+    #[test]
+    fn members_of_a_later_version_change_nothing(
+        seen in pod(),
+        news in prop::collection::vec((any::<prop::sample::Index>(), anything()), 1..8),
+    ) {
+        let mut later = seen.clone();
+        for (nth, (place, value)) in news.into_iter().enumerate() {
+            // Not a name with a domain, because such a name among the limits is a device.
+            let mut place = place.index(objects(&later.pod));
+            add_to_nth(&mut later.pod, &mut place, &format!("later{nth}"), &value);
+        }
+        prop_assert_eq!(observe(&later), observe(&seen));
     }
 
     #[test]

@@ -35,7 +35,7 @@ pub struct Observation {
     pub job_retry_count: Option<i32>,
     /// The data that identifies its predecessors, if it belongs to a Job.
     pub job: Option<Box<JobPod>>,
-    /// Node name, instance type and devices, if the pod shows them.
+    /// The node and its hardware, as far as the pod shows them.
     pub hardware_details: Option<String>,
 }
 

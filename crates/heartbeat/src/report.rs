@@ -56,10 +56,14 @@ pub struct Identity {
     pub job_retry_count: Option<i32>,
     /// Free text about the hardware.
     pub pod_hardware_details: Option<String>,
+    /// Whether that text is not from the settings, so that a newer one replaces it.
+    #[serde(skip)]
+    pub hardware_is_learned: bool,
 }
 
 impl Identity {
-    /// Adds what the settings omit and the pod shows.
+    /// Adds what the settings omit and the pod shows. The pod shows more of its hardware later: the
+    /// IDs of devices when their container starts, and their health while it runs.
     pub fn learn(&mut self, seen: &Observation) {
         if self.pod_uid.is_none() {
             self.pod_uid.clone_from(&seen.uid);
@@ -67,8 +71,11 @@ impl Identity {
         if self.job_retry_count.is_none() {
             self.job_retry_count = seen.job_retry_count;
         }
-        if self.pod_hardware_details.is_none() {
+        if seen.hardware_details.is_some()
+            && (self.hardware_is_learned || self.pod_hardware_details.is_none())
+        {
             self.pod_hardware_details.clone_from(&seen.hardware_details);
+            self.hardware_is_learned = true;
         }
     }
 
@@ -76,10 +83,10 @@ impl Identity {
     pub fn take_over(&mut self, earlier: Self) {
         self.pod_uid = self.pod_uid.take().or(earlier.pod_uid);
         self.job_retry_count = self.job_retry_count.or(earlier.job_retry_count);
-        self.pod_hardware_details = self
-            .pod_hardware_details
-            .take()
-            .or(earlier.pod_hardware_details);
+        if self.pod_hardware_details.is_none() {
+            self.pod_hardware_details = earlier.pod_hardware_details;
+            self.hardware_is_learned = self.pod_hardware_details.is_some();
+        }
     }
 
     /// A heartbeat of this pod. Without statuses it has no containerStatus.

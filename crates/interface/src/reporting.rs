@@ -59,9 +59,8 @@ impl Reporting {
         machine::Settings {
             identity: Identity {
                 pod_name: pod_name.to_owned(),
-                pod_uid: None,
                 job_retry_count: self.job_retry_count,
-                pod_hardware_details: None,
+                ..Identity::default()
             },
             nonce: None,
             interval: self.interval,

@@ -293,7 +293,8 @@ settings! {
     /// free text about the hardware; sent as podHardwareDetails
     POD_HARDWARE_DETAILS: Setting<String> = setting(
         "POD_HARDWARE_DETAILS", "pod-hardware-details",
-        "node name, instance type and devices, if the pod shows them", Raw(parse::utf8)
+        "node, instance type, zone, GPU model, devices and claims, as far as the pod shows them",
+        Raw(parse::utf8)
     );
 
     /// base URL of the task-run service; must be https, unless the host is loopback or

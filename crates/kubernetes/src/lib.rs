@@ -9,7 +9,10 @@ mod answer;
 pub mod ask;
 #[cfg(test)]
 pub(crate) mod captured;
+#[cfg(test)]
+mod changes;
 pub mod error;
+mod hardware;
 #[cfg(feature = "kubeconfig")]
 pub mod kubeconfig;
 pub mod listed;

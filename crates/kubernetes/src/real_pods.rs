@@ -252,6 +252,7 @@ mod request {
             pod_uid: Some("u".to_owned()),
             job_retry_count: Some(7),
             pod_hardware_details: Some("a big one".to_owned()),
+            ..Identity::default()
         };
         let mut learned = set.clone();
         learned.learn(&pod.observe());
@@ -264,8 +265,21 @@ mod request {
             empty,
             Identity {
                 pod_name: String::new(),
+                hardware_is_learned: true,
                 ..set
             }
         );
+        // What an earlier process saw is not a setting: what the pod shows now is newer.
+        empty.learn(&pod.observe());
+        assert_eq!(empty.pod_hardware_details, open.pod_hardware_details);
+        // The device is known when main starts.
+        let devices = json!([{"name": "nvidia.com/gpu", "resources": [{"resourceID": "GPU-1"}]}]);
+        let pod = pod.with(
+            "/status/containerStatuses/0/allocatedResourcesStatus",
+            devices,
+        );
+        open.learn(&pod.observe());
+        let details = open.pod_hardware_details.as_deref();
+        assert_eq!(details, Some("node=e2e-node; device-ids=GPU-1"));
     }
 }

@@ -9,24 +9,20 @@
 //! names that podbeat reads, and a pod of which more than 512 KiB of text would be kept is refused.
 //! Otherwise a list of a million `{}`, 3 MB of JSON, would take hundreds of MB.
 
-use std::borrow::Cow;
+mod read;
+
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 
+use read::{annotations, devices, hardware, labels, node_labels, optional, required_labels};
+pub(crate) use read::{at_most, only, or_default, readable_time};
 #[cfg(feature = "kubeconfig")]
 use serde::Serialize;
-use serde::de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 #[cfg(feature = "kubeconfig")]
 use serde_json::{Value, json};
-
-use super::retries::{COMPLETION_INDEX, CONTROLLER_UID};
-use super::status::{INSTANCE_TYPE, JOB_INDEX_FAILURE_COUNT, is_device};
-use super::tasks::{IGNORED_CONTAINERS, TASK_CONTAINERS};
 
 /// Limit for the texts that are kept of a pod, in bytes. The kubelet limits the termination
 /// messages of a whole pod to 12 KiB. Names, IDs and reasons of a container take 300 bytes.
@@ -105,8 +101,8 @@ pub struct PodSpec {
     pub termination_grace_period_seconds: Option<i64>,
     /// The node to which the pod is bound.
     pub node_name: Option<String>,
-    /// May contain the instance type that the pod requires.
-    #[serde(deserialize_with = "instance_type")]
+    /// Only labels about hardware, such as the instance type that the pod requires.
+    #[serde(deserialize_with = "node_labels")]
     pub node_selector: BTreeMap<String, String>,
     /// Regular containers, in the order of the spec.
     #[serde(deserialize_with = "at_most::<CONTAINERS, _, _>")]
@@ -114,6 +110,14 @@ pub struct PodSpec {
     /// Init containers and native sidecars, in the order of the spec.
     #[serde(deserialize_with = "at_most::<CONTAINERS, _, _>")]
     pub init_containers: Vec<ContainerSpec>,
+    /// Labels about hardware for which the required node affinity accepts only one value.
+    #[serde(deserialize_with = "required_labels")]
+    #[cfg_attr(feature = "kubeconfig", serde(serialize_with = "written::affinity"))]
+    pub affinity: BTreeMap<String, String>,
+    /// The names of the ResourceClaims that the spec names (KEP-4381).
+    #[serde(deserialize_with = "hardware")]
+    #[cfg_attr(feature = "kubeconfig", serde(serialize_with = "written::claims"))]
+    pub resource_claims: BTreeMap<String, String>,
 }
 
 /// One container of the spec.
@@ -144,6 +148,7 @@ pub struct RestartRule {
     /// `Restart`, or since 1.35 `RestartAllContainers`.
     pub action: Option<String>,
     /// When the rule applies.
+    #[serde(deserialize_with = "optional")]
     pub exit_codes: Option<ExitCodes>,
 }
 
@@ -189,6 +194,10 @@ pub struct PodStatus {
     /// Init containers and native sidecars.
     #[serde(deserialize_with = "at_most::<CONTAINERS, _, _>")]
     pub init_container_statuses: Vec<ContainerStatus>,
+    /// The names of the ResourceClaims that Kubernetes created for the pod from templates.
+    #[serde(deserialize_with = "hardware")]
+    #[cfg_attr(feature = "kubeconfig", serde(serialize_with = "written::claims"))]
+    pub resource_claim_statuses: BTreeMap<String, String>,
 }
 
 /// One entry of `conditions`.
@@ -225,6 +234,11 @@ pub struct ContainerStatus {
     /// The state before the last restart.
     #[serde(deserialize_with = "or_default")]
     pub last_state: ContainerState,
+    /// The devices of the container, by ID, with their health (KEP-4680, on by default since
+    /// Kubernetes 1.36).
+    #[serde(deserialize_with = "hardware")]
+    #[cfg_attr(feature = "kubeconfig", serde(serialize_with = "written::allocated"))]
+    pub allocated_resources_status: BTreeMap<String, String>,
 }
 
 /// A container's state. According to the API, at most one member is set.
@@ -233,10 +247,13 @@ pub struct ContainerStatus {
 #[serde(default)]
 pub struct ContainerState {
     /// The container has not started, or waits for its next run.
+    #[serde(deserialize_with = "optional")]
     pub waiting: Option<Waiting>,
     /// The container is running.
+    #[serde(deserialize_with = "optional")]
     pub running: Option<Running>,
     /// The container has ended.
+    #[serde(deserialize_with = "optional")]
     pub terminated: Option<Terminated>,
 }
 
@@ -321,7 +338,12 @@ impl Pod {
             &status.message,
         ];
         let maps = [metadata.labels.as_ref(), metadata.annotations.as_ref()];
-        let maps = maps.into_iter().flatten().chain([&spec.node_selector]);
+        let maps = maps.into_iter().flatten().chain([
+            &spec.node_selector,
+            &spec.affinity,
+            &spec.resource_claims,
+            &status.resource_claim_statuses,
+        ]);
         let specs = spec
             .init_containers
             .iter()
@@ -334,8 +356,10 @@ impl Pod {
             .init_container_statuses
             .iter()
             .chain(&status.container_statuses);
-        let statuses =
-            statuses.map(|it| it.name.len() + of_state(&it.state) + of_state(&it.last_state));
+        let statuses = statuses.map(|it| {
+            let devices = of_map(&it.allocated_resources_status);
+            it.name.len() + of_state(&it.state) + of_state(&it.last_state) + devices
+        });
         let conditions = status
             .conditions
             .iter()
@@ -364,6 +388,50 @@ impl Pod {
         }
         leave_absent_out(&mut object);
         object
+    }
+}
+
+/// Writes again what is kept in another form than the API's.
+#[cfg(feature = "kubeconfig")]
+mod written {
+    use std::collections::BTreeMap;
+
+    use serde::{Serialize, Serializer};
+    use serde_json::{Value, json};
+
+    pub(super) fn affinity<S: Serializer>(
+        labels: &BTreeMap<String, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let expressions: Vec<Value> = labels
+            .iter()
+            .map(|(key, value)| json!({"key": key, "operator": "In", "values": [value]}))
+            .collect();
+        let terms = json!({"nodeSelectorTerms": [{"matchExpressions": expressions}]});
+        let required =
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
+        (!labels.is_empty())
+            .then_some(required)
+            .serialize(serializer)
+    }
+
+    pub(super) fn claims<S: Serializer>(
+        claims: &BTreeMap<String, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(claims.keys().map(|name| json!({"resourceClaimName": name})))
+    }
+
+    pub(super) fn allocated<S: Serializer>(
+        devices: &BTreeMap<String, String>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let devices: Vec<Value> = devices
+            .iter()
+            .map(|(id, health)| json!({"resourceID": id, "health": health}))
+            .collect();
+        let resource = (!devices.is_empty()).then(|| json!({"resources": devices}));
+        serializer.collect_seq(resource)
     }
 }
 
@@ -403,7 +471,7 @@ struct SlimMetadata {
 }
 
 fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMeta, D::Error> {
-    let slim = Option::<SlimMetadata>::deserialize(deserializer)?.unwrap_or_default();
+    let slim: SlimMetadata = or_default(deserializer)?;
     let some = |map: BTreeMap<String, String>| (!map.is_empty()).then_some(map);
     Ok(ObjectMeta {
         name: slim.name,
@@ -419,173 +487,14 @@ fn slim_metadata<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectMet
     })
 }
 
-/// Null means the same as absent.
-pub(super) fn or_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Default + Deserialize<'de>,
-{
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
-
-/// A list of at most `MOST` items. Null means the same as absent.
-pub(super) fn at_most<'de, const MOST: usize, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de>,
-{
-    struct List<const MOST: usize, T>(PhantomData<T>);
-
-    impl<'de, const MOST: usize, T: Deserialize<'de>> Visitor<'de> for List<MOST, T> {
-        type Value = Vec<T>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            write!(f, "a list of at most {MOST}")
-        }
-
-        fn visit_unit<E>(self) -> Result<Vec<T>, E> {
-            Ok(Vec::new())
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
-            let mut items = Vec::new();
-            while let Some(item) = list.next_element()? {
-                if items.len() == MOST {
-                    return Err(A::Error::invalid_length(MOST + 1, &self));
-                }
-                items.push(item);
-            }
-            Ok(items)
-        }
-    }
-
-    deserializer.deserialize_any(List::<MOST, T>(PhantomData))
-}
-
-fn instance_type<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    only(deserializer, &|name| name == INSTANCE_TYPE)
-}
-
-fn labels<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    only(deserializer, &|name| {
-        name == INSTANCE_TYPE || name == CONTROLLER_UID
-    })
-}
-
-fn annotations<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    let read = [
-        JOB_INDEX_FAILURE_COUNT,
-        COMPLETION_INDEX,
-        TASK_CONTAINERS,
-        IGNORED_CONTAINERS,
-    ];
-    only(deserializer, &|name| read.contains(&name))
-}
-
-fn devices<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    only(deserializer, &is_device)
-}
-
-/// Keeps the wanted entries of a map with texts or numbers, up to a limit. Null means the same as
-/// absent.
-pub(super) fn only<'de, D: Deserializer<'de>>(
-    deserializer: D,
-    is_wanted: &dyn Fn(&str) -> bool,
-) -> Result<BTreeMap<String, String>, D::Error> {
-    /// Limit for the kinds of devices of a container. All other callers want only a few names.
-    const MOST: usize = 64;
-
-    struct Entries<'wanted>(&'wanted dyn Fn(&str) -> bool);
-
-    impl<'de> Visitor<'de> for Entries<'_> {
-        type Value = BTreeMap<String, String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a map of texts")
-        }
-
-        fn visit_unit<E>(self) -> Result<Self::Value, E> {
-            Ok(BTreeMap::new())
-        }
-
-        fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut entries = BTreeMap::new();
-            while let Some(name) = map.next_key::<Cow<'de, str>>()? {
-                if entries.len() < MOST && (self.0)(&name) {
-                    let Text(value) = map.next_value()?;
-                    entries.extend(value.map(|value| (name.into_owned(), value)));
-                } else {
-                    map.next_value::<IgnoredAny>()?;
-                }
-            }
-            Ok(entries)
-        }
-    }
-
-    deserializer.deserialize_any(Entries(is_wanted))
-}
-
-/// A text, or a number as text. `None` for null.
-struct Text(Option<String>);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Any;
-
-        impl Visitor<'_> for Any {
-            type Value = Text;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text or a number")
-            }
-
-            fn visit_unit<E>(self) -> Result<Text, E> {
-                Ok(Text(None))
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
-                Ok(Text(Some(text.to_owned())))
-            }
-
-            fn visit_u64<E>(self, number: u64) -> Result<Text, E> {
-                Ok(Text(Some(number.to_string())))
-            }
-
-            fn visit_i64<E>(self, number: i64) -> Result<Text, E> {
-                Ok(Text(Some(number.to_string())))
-            }
-
-            fn visit_f64<E>(self, number: f64) -> Result<Text, E> {
-                Ok(Text(Some(number.to_string())))
-            }
-        }
-
-        deserializer.deserialize_any(Any)
-    }
-}
-
-/// Ignores an unreadable time instead of rejecting the whole pod.
-pub(super) fn readable_time<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<Timestamp>, D::Error> {
-    let text = Option::<Cow<'de, str>>::deserialize(deserializer)?;
-    Ok(text.and_then(|text| text.parse().ok()))
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::*;
     use crate::captured::Captured;
+    use crate::retries::{COMPLETION_INDEX, CONTROLLER_UID};
+    use crate::status::JOB_INDEX_FAILURE_COUNT;
 
     #[test]
     fn null_is_absent_everywhere() {
@@ -725,6 +634,35 @@ mod tests {
         }
         let spec = json!([{"name": "main", "command": ["hunter2"], "args": ["hunter2"], "image": "hunter2",
             "env": [{"name": "PASSWORD", "value": "hunter2"}]}]);
+        // Devices and claims, which no capture has. `name` is not read, so it is not written.
+        let expression =
+            json!({"key": "nvidia.com/gpu.product", "operator": "In", "values": ["A100"]});
+        let terms = json!({"nodeSelectorTerms": [{"matchExpressions": [expression]}]});
+        let devices = json!([{"resourceID": "GPU-1", "health": "Unhealthy"}]);
+        let affinity =
+            json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}});
+        let pod = Captured::when("e2e/job-indexed-native", "main", "running")
+            .with("/spec/affinity", affinity)
+            .with(
+                "/spec/resourceClaims",
+                json!([{"name": "one", "resourceClaimName": "shared"}]),
+            )
+            .with(
+                "/status/resourceClaimStatuses",
+                json!([{"name": "gpu", "resourceClaimName": "task-gpu-x2p8v"}]),
+            )
+            .with(
+                "/status/containerStatuses/0/allocatedResourcesStatus",
+                json!([{"name": "nvidia.com/gpu", "resources": devices}]),
+            );
+        let (said, object) = (pod.said("").clone(), pod.pod::<Pod>().to_object());
+        let again: Pod = serde_json::from_value(object.clone()).expect("a pod again");
+        assert_eq!(
+            crate::status::observe(&again, "podbeat"),
+            crate::status::observe(&pod.pod::<Pod>(), "podbeat")
+        );
+        is_part_of(&object, &said);
+        assert!(object.to_string().contains("GPU-1"), "{object}");
         let secretive = Captured::when("e2e/job-indexed-native", "main", "running")
             .with("/spec/containers", spec)
             .with("/metadata/labels/secret", json!("hunter2"))
@@ -851,6 +789,16 @@ mod tests {
             (format!(r#"{{"metadata":{{"uid":"{long}"}}}}"#), "512 KiB"),
             (format!(r#"{{"status":{{"message":"{long}"}}}}"#), "512 KiB"),
             (
+                format!(r#"{{"spec":{{"resourceClaims":[{{"resourceClaimName":"{long}"}}]}}}}"#),
+                "512 KiB",
+            ),
+            (
+                format!(
+                    r#"{{"status":{{"containerStatuses":[{{"allocatedResourcesStatus":[{{"resources":[{{"resourceID":"{long}"}}]}}]}}]}}}}"#
+                ),
+                "512 KiB",
+            ),
+            (
                 format!(
                     r#"{{"status":{{"containerStatuses":[{}]}}}}"#,
                     many(
@@ -876,6 +824,17 @@ mod tests {
                 .collect();
             all.join(",")
         };
+        let many_devices = many(r#"{"resourceID":"1","health":"Healthy"}"#, 1 << 16);
+        let many_claims = many(r#"{"resourceClaimName":"c"}"#, 1 << 16);
+        let pod = format!(
+            r#"{{"spec":{{"resourceClaims":[{many_claims}]}},"status":{{"resourceClaimStatuses":[{many_claims}],
+            "containerStatuses":[{{"allocatedResourcesStatus":[{{"resources":[{many_devices}]}}]}}]}}}}"#
+        );
+        let pod: Pod = serde_json::from_str(&pod).expect("a pod");
+        assert!(pod.spec.resource_claims.is_empty());
+        assert!(pod.status.resource_claim_statuses.is_empty());
+        let devices = &pod.status.container_statuses[0].allocated_resources_status;
+        assert!(devices.is_empty());
         let pod = format!(
             r#"{{"metadata":{{"labels":{{{labels}}},"annotations":{{{labels}}}}},"spec":{{"nodeSelector":{{{labels}}},
             "containers":[{{"resources":{{"limits":{{{devices}}}}}}}]}}}}"#,

@@ -12,7 +12,7 @@ use podbeat_heartbeat::observation::{
 
 use super::resource::{self, Pod};
 use super::tasks::Tasks;
-use super::{retries, why};
+use super::{hardware, retries, why};
 
 /// Kubernetes' default for `terminationGracePeriodSeconds`.
 const DEFAULT_GRACE: Duration = Duration::from_secs(30);
@@ -24,10 +24,6 @@ pub const JOB_INDEX_FAILURE_COUNT: &str = "batch.kubernetes.io/job-index-failure
 /// The condition of a pod whose containers are all being restarted (KEP-5532, on by default since
 /// Kubernetes 1.36).
 const ALL_RESTARTING: &str = "AllContainersRestarting";
-
-/// A well-known label of nodes. A pod shows it if its nodeSelector contains it, or if a policy
-/// copies it.
-pub(super) const INSTANCE_TYPE: &str = "node.kubernetes.io/instance-type";
 
 /// Reads a pod without settings for the task containers.
 #[must_use]
@@ -116,7 +112,7 @@ pub fn observe_with(pod: &Pod, own_container: &str, tasks: &Tasks) -> Observatio
             .and_then(|count| count.trim().parse().ok())
             .filter(|count| *count >= 0),
         job: retries::job_pod(pod).map(Box::new),
-        hardware_details: hardware_details(pod),
+        hardware_details: hardware::details(pod),
     }
 }
 
@@ -221,47 +217,6 @@ fn annotation<'pod>(pod: &'pod Pod, name: &str) -> Option<&'pod str> {
         .as_ref()?
         .get(name)
         .map(String::as_str)
-}
-
-/// `node=…; instance-type=…; devices=nvidia.com/gpu:2`. Parts that the pod does not show are
-/// omitted.
-fn hardware_details(pod: &Pod) -> Option<String> {
-    let mut parts = Vec::with_capacity(3);
-    if let Some(node) = pod
-        .spec
-        .node_name
-        .as_deref()
-        .filter(|node| !node.is_empty())
-    {
-        parts.push(format!("node={node}"));
-    }
-    let label = pod
-        .metadata
-        .labels
-        .as_ref()
-        .and_then(|labels| labels.get(INSTANCE_TYPE));
-    if let Some(instance_type) = label.or_else(|| pod.spec.node_selector.get(INSTANCE_TYPE)) {
-        parts.push(format!("instance-type={instance_type}"));
-    }
-    let devices: Vec<String> = pod
-        .spec
-        .containers
-        .iter()
-        .flat_map(|container| &container.resources.limits)
-        .map(|(name, quantity)| format!("{name}:{quantity}"))
-        .collect();
-    if !devices.is_empty() {
-        parts.push(format!("devices={}", devices.join(",")));
-    }
-    (!parts.is_empty()).then(|| parts.join("; "))
-}
-
-/// Extended resources have a domain (`nvidia.com/gpu`). Kubernetes' own resources (`cpu`,
-/// `hugepages-2Mi`) have none.
-pub(super) fn is_device(resource: &str) -> bool {
-    resource
-        .split_once('/')
-        .is_some_and(|(domain, _)| !domain.ends_with("kubernetes.io"))
 }
 
 #[cfg(test)]
@@ -551,11 +506,8 @@ mod tests {
     }
 
     #[test]
-    fn hardware_and_retry_count_come_from_the_pod_alone() {
+    fn the_retry_count_comes_from_the_annotation() {
         let pod = Captured::when("e2e/job-indexed-native", "main", "running");
-        let seen = pod.observe();
-        assert_eq!(seen.job_retry_count, Some(0));
-        assert_eq!(seen.hardware_details.as_deref(), Some("node=e2e-node"));
         let retried = |count: &str| {
             let pod = pod.clone().with(
                 "/metadata/annotations/batch.kubernetes.io~1job-index-failure-count",
@@ -563,31 +515,10 @@ mod tests {
             );
             pod.observe().job_retry_count
         };
+        assert_eq!(pod.observe().job_retry_count, Some(0));
         assert_eq!(
             (retried("2"), retried("-1"), retried("many")),
             (Some(2), None, None)
-        );
-
-        // The pod has requested resources, but has no node yet.
-        let pod = Captured::new("e2e/job-indexed-native");
-        assert_eq!(pod.observe().hardware_details, None);
-        // A memory limit is not a device.
-        let pod = Captured::when("g-oom", "main", "waiting");
-        assert!(
-            pod.said("/spec/containers/0/resources/limits/memory")
-                .is_string()
-        );
-        assert_eq!(pod.observe().hardware_details.as_deref(), Some("node=vm"));
-        let limits = json!({"cpu": "1", "nvidia.com/gpu": "2", "amd.com/gpu": 1, "attachable.kubernetes.io/x": "1"});
-        let pod = pod
-            .with("/spec/containers/0/resources/limits", limits)
-            .with(
-                "/spec/nodeSelector",
-                json!({"node.kubernetes.io/instance-type": "g5.xlarge"}),
-            );
-        assert_eq!(
-            pod.observe().hardware_details.as_deref(),
-            Some("node=vm; instance-type=g5.xlarge; devices=amd.com/gpu:1,nvidia.com/gpu:2")
         );
     }
 

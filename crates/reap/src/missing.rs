@@ -91,9 +91,9 @@ pub fn last_heartbeat(pod: &Listed, seen: &Observation, rules: &Rules) -> Heartb
     let hardware = rules.setting(pod, &POD_HARDWARE_DETAILS.row);
     let mut identity = Identity {
         pod_name: pod.pod.metadata.name.clone().unwrap_or_default(),
-        pod_uid: None,
         job_retry_count: rules.job_retry_count(pod),
         pod_hardware_details: hardware.map(str::to_owned),
+        ..Identity::default()
     };
     identity.learn(seen);
     let nonce = rules.setting(pod, &NONCE.row).map(str::to_owned);

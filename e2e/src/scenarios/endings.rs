@@ -215,6 +215,53 @@ pub(super) async fn restart_all(play: &Play, kind: Kind) -> Result<(), Error> {
     ended(play, &pod, 0).await
 }
 
+/// A pod with resources of its own (KEP-2837). The pod and its main get other ones while they run
+/// (KEP-5419, KEP-1287).
+pub(super) async fn resize(play: &Play, kind: Kind) -> Result<(), Error> {
+    let script = "while [ ! -e /scratch/go ]; do sleep 0.1; done; exit 0";
+    // A pod's own request must cover those of its containers.
+    let whole = |cpu: &str| json!({"requests": {"cpu": cpu}, "limits": {"memory": "512Mi"}});
+    let part = |cpu: &str| {
+        let quantities = json!({"cpu": cpu, "memory": "64Mi"});
+        json!({"requests": quantities, "limits": quantities})
+    };
+    let main = Container::new("main", script).with(json!({"resources": part("100m")}));
+    let plan = Plan::of(kind, vec![main]).with(json!({"resources": whole("200m")}));
+    let pod = play.pod("task", &plan).await?;
+    play.until_told(&pod, "main", "running").await?;
+    let seen = play.until_state("main", "running").await?;
+    let containers = seen.pod().pointer("/spec/containers").cloned();
+    let mut containers = containers.unwrap_or_default();
+    for container in containers.as_array_mut().into_iter().flatten() {
+        if container.get("name") == Some(&json!("main")) {
+            container["resources"] = part("150m");
+        }
+    }
+    let patch = json!({"spec": {"containers": containers, "resources": whole("300m")}});
+    play.namespace.patch_pod("task/resize", &patch).await?;
+    play.say("the pod and main get more CPU");
+    let has_more = |pod: &Value| {
+        let limit = status(pod, "main").and_then(|main| main.pointer("/resources/limits/cpu"));
+        let request = pod.pointer("/status/resources/requests/cpu");
+        limit == Some(&json!("150m")) && request == Some(&json!("300m"))
+    };
+    let seen = play.until("the new resources", has_more).await?;
+    for container in ["main", "podbeat"] {
+        let restarts = status(seen.pod(), container).and_then(|status| status.get("restartCount"));
+        expect(restarts == Some(&json!(0)), || {
+            format!("{container} restarted: {restarts:?}")
+        })?;
+    }
+    play.stage
+        .node
+        .lock()
+        .await
+        .write_into(&pod.uid, "scratch", "go", "")?;
+    play.say("main gets the signal to end");
+    play.until_final(&pod).await?;
+    ended(play, &pod, 0).await
+}
+
 /// Another image is set for podbeat's container, so the kubelet stops and restarts only this
 /// container. The last heartbeat for that signal isn't accepted, and the next process withdraws it.
 pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> {

@@ -110,6 +110,13 @@ pub const ALL: &[Scenario] = &[
         "main's rule restarts all containers; its second run succeeds"
     ),
     scenario!(
+        "resize",
+        BOTH,
+        Any,
+        endings::resize,
+        "the pod and main get more CPU while main runs; nothing restarts, and main succeeds"
+    ),
+    scenario!(
         "stopped-alone",
         BOTH,
         Any,

@@ -51,7 +51,7 @@ fn settings() -> Settings {
             pod_name: "p".to_owned(),
             pod_uid: Some("u1".to_owned()),
             job_retry_count: None,
-            pod_hardware_details: None,
+            ..Identity::default()
         },
         nonce: None,
         interval: Duration::from_secs(30),
