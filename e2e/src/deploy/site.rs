@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use podbeat_lab::service::Heartbeat;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::tools::{Said, Tools};
@@ -42,6 +43,8 @@ pub struct Ground {
     pub stage: Arc<Stage>,
     /// The programs.
     pub tools: Tools,
+    /// A scenario locks it as long as it has admission policies, which are for the whole cluster.
+    pub policies: Mutex<()>,
 }
 
 /// One namespace.
@@ -236,6 +239,7 @@ impl Site {
                 &format!("namespace: {}\n", self.namespace()),
             )
             .replace("image: podbeat:0.1.0\n", &format!("image: {PODBEAT}\n"))
+            .replace("ghcr.io/podbeat/podbeat:0.1.0", PODBEAT)
             .replace("image: \"podbeat:0.1.0\"", &format!("image: \"{PODBEAT}\""))
             .replace("image: busybox:1.37\n", &format!("image: {TASK}\n"));
         self.file(&name.replace('/', "-"), &text)
