@@ -219,6 +219,12 @@ e2e-facts: image (programs "e2e")
 e2e-deploy *arguments: image (programs "e2e-deploy")
     {{built}}/debug/e2e-deploy "$@"
 
+# Needs Python 3.10 or later with venv, Java, and Maven. Installs Airflow (430 MB) and Groovy once.
+[doc("Check the examples for Airflow and Nextflow, as far as possible without running a task")]
+[group('node')]
+examples:
+    bash e2e/examples/run.sh
+
 # Needs Go. PODBEAT_WRITE_DOCS=1 writes the generated files.
 [doc("Test deploy/ without a cluster: lint, schema, generated files, the alerts' tests")]
 [group('node')]

@@ -1,6 +1,7 @@
-//! `e2e-deploy [--image FILE] [--static|--live|--hold] [SCENARIO…]`: tests the content of deploy/
-//! with helm and kubectl. Without a scenario, it runs all of them. `--static` runs those that need
-//! no node, `--live` runs the others, and `--hold` keeps a node for a developer.
+//! `e2e-deploy [--image FILE] [--crds DIRECTORY] [--static|--live|--hold] [SCENARIO…]`: tests the
+//! content of deploy/ with helm and kubectl. Without a scenario, it runs all of them. `--static` runs
+//! those that need no node, `--live` runs the others, and `--hold` keeps a node for a developer.
+//! `--crds` creates the definitions of a directory, too: of kinds that no Go module brings.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -16,6 +17,7 @@ use podbeat_e2e::runner::{
     Outcome, build, build_tools, chain, in_namespaces, no_such_scenario, repository, say,
 };
 use podbeat_e2e::scenarios::play::Stage;
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 fn main() -> ExitCode {
@@ -58,6 +60,7 @@ enum Part {
 /// The command line's arguments.
 struct Asked {
     image: PathBuf,
+    crds: Option<PathBuf>,
     part: Part,
     scenarios: Vec<String>,
 }
@@ -66,6 +69,7 @@ impl Asked {
     fn read(arguments: &[OsString]) -> Result<Self, String> {
         let mut asked = Self {
             image: repository().join("target/image/podbeat.tar"),
+            crds: None,
             part: Part::All,
             scenarios: Vec::new(),
         };
@@ -75,6 +79,10 @@ impl Asked {
                 "--image" => {
                     let path = rest.next().ok_or("a path is missing at the end")?;
                     asked.image = PathBuf::from(path);
+                }
+                "--crds" => {
+                    let path = rest.next().ok_or("a path is missing at the end")?;
+                    asked.crds = Some(PathBuf::from(path));
                 }
                 "--static" => asked.part = Part::Static,
                 "--live" => asked.part = Part::Live,
@@ -175,25 +183,29 @@ async fn resident(root: &Path, asked: &Asked) -> ExitCode {
     ))
 }
 
-/// Starts the node, and creates the definitions of prometheus-operator's kinds.
+/// Starts the node, and creates the definitions of kinds that deploy/ uses.
 async fn set(root: &Path, mut tools: Tools, asked: &Asked) -> Result<Ground, Error> {
     let stage = Stage::raise(root, &tools.kubernetes, &asked.image, None).await?;
     tools.kubeconfig = Some(stage.cluster.lock().await.admin_kubeconfig());
-    let kinds = tools.tools.join("crds").display().to_string();
-    // Server-side, because some definitions are too large for the annotation of a client-side
-    // apply.
-    let apply = ["apply", "--server-side", "--filename", &kinds];
-    tools.kubectl(&apply).await?.well()?;
-    let wait = [
-        "wait",
-        "--for=condition=Established",
-        "--timeout=60s",
-        "--filename",
-        &kinds,
-    ];
-    tools.kubectl(&wait).await?.well()?;
+    let own = tools.tools.join("crds");
+    for kinds in [Some(&own), asked.crds.as_ref()].into_iter().flatten() {
+        let kinds = kinds.display().to_string();
+        // Server-side, because some definitions are too large for the annotation of a client-side
+        // apply.
+        let apply = ["apply", "--server-side", "--filename", &kinds];
+        tools.kubectl(&apply).await?.well()?;
+        let wait = [
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "--filename",
+            &kinds,
+        ];
+        tools.kubectl(&wait).await?.well()?;
+    }
     Ok(Ground {
         stage: Arc::new(stage),
         tools,
+        policies: Mutex::new(()),
     })
 }

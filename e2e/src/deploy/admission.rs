@@ -70,6 +70,8 @@ fn of_manifest(site: &Site, name: &str, job: &str) -> Result<(Value, Value), Err
 
 /// The whole scenario.
 pub(super) async fn injection(site: &Site) -> Result<(), Error> {
+    // Another site must not see these policies, nor this one those of others.
+    let _alone = site.ground.policies.lock().await;
     super::manifests::namespace_objects(site).await?;
     let (native, bare) = of_manifest(site, "job-native-sidecar.yaml", "my-task")?;
     let (plain, _) = of_manifest(site, "job-plain-sidecar.yaml", "my-task-plain")?;
@@ -708,7 +710,7 @@ async fn lone(site: &Site, bare: &Value) -> Result<podbeat_lab::service::Heartbe
 }
 
 /// Sets a member of an existing object.
-fn set(object: &mut Value, path: &str, value: Value) {
+pub(super) fn set(object: &mut Value, path: &str, value: Value) {
     let (parent, member) = path.rsplit_once('/').unwrap_or_default();
     if let Some(parent) = object.pointer_mut(parent).and_then(Value::as_object_mut) {
         parent.insert(member.to_owned(), value);

@@ -53,7 +53,7 @@ fn values(site: &Site) -> Value {
         "sidecar": {"livenessProbe": true},
         "rbac": {"allServiceAccounts": true},
         "example": {"enabled": true, "taskRunId": "trn.example-1", "image": TASK,
-                    "command": ["sh", "-c", "echo working; sleep 3; exit 0"]},
+                    "command": ["sh", "-c", "echo working; sleep 15; exit 0"]},
         "networkPolicy": {"enabled": true, "egress": {"enabled": true}},
         "podMonitor": {"enabled": true},
         "prometheusRule": {"enabled": true},

@@ -4,10 +4,12 @@
 //! Never here: an object of deploy/ that is created by other means than those programs.
 
 mod admission;
+mod examples;
 mod helm;
 pub mod hold;
 mod kustomize;
 mod manifests;
+mod platforms;
 mod server_chart;
 pub mod site;
 pub mod statics;
@@ -121,6 +123,11 @@ pub const ALL: &[Scenario] = &[
         statics::monitoring,
         "the alerts' tests, and the dashboard's expressions"
     ),
+    check!(
+        "example-annotations",
+        examples::annotations,
+        "each file of deploy/examples asks for podbeat, names its run, and has only annotations that exist"
+    ),
     proof!(
         "helm",
         "helm",
@@ -132,6 +139,12 @@ pub const ALL: &[Scenario] = &[
         "admission",
         admission::injection,
         "injection: pods with the label get podbeat, invalid requests are refused, other pods are not changed"
+    ),
+    proof!(
+        "examples",
+        "examples",
+        examples::played,
+        "the examples of other controllers: their runs, retries and task containers"
     ),
     proof!(
         "manifests",

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use podbeat_lab::service::Heartbeat;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::tools::{Said, Tools};
@@ -42,6 +43,8 @@ pub struct Ground {
     pub stage: Arc<Stage>,
     /// The programs.
     pub tools: Tools,
+    /// A scenario locks it as long as it has admission policies, which are for the whole cluster.
+    pub policies: Mutex<()>,
 }
 
 /// One namespace.

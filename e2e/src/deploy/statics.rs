@@ -203,7 +203,7 @@ pub(super) fn values_of(chart: &str) -> Result<Vec<PathBuf>, Error> {
 }
 
 /// All files under a directory.
-fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
+pub(super) fn files(directory: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut all = Vec::new();
     let entries =
         std::fs::read_dir(directory).map_err(io(format!("listing {}", directory.display())))?;

@@ -110,7 +110,7 @@ pub fn import_curl(root: &Path) -> Result<(), Error> {
         Entry::directory("/tmp", 0o1777),
     ];
     for applet in [
-        "sh", "grep", "head", "cut", "date", "sleep", "timeout", "true",
+        "sh", "cat", "grep", "head", "cut", "date", "sleep", "timeout", "true",
     ] {
         entries.push(Entry::link(format!("/bin/{applet}"), "busybox"));
     }
