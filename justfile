@@ -363,12 +363,6 @@ release version:
 registry name:
     bash release/registry.sh "$1"
 
-# Needs what `.ci/install release` installs.
-[doc("Show on this machine what a release builds, pushes and signs: `just release-check [--whole]`")]
-[group('release')]
-release-check *arguments:
-    bash release/check.sh "$@"
-
 # Build the image's binary: static and reproducible. Prints its path
 [group('release')]
 static:
