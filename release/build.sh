@@ -101,6 +101,13 @@ pack() {
   tar --create --sort=name --owner=0 --group=0 --numeric-owner --mode=go-w --mtime="@$SOURCE_DATE_EPOCH" \
     --directory "$1" . | gzip --no-name --best >"$2"
 }
+# From this host's program, because that for another machine does not run here.
+own=$(built laptop "$(dpkg --print-architecture)")
+mkdir -p "$work"/more/{completions,man}
+for shell in bash elvish fish powershell zsh; do
+  "$own" completion "$shell" >"$work/more/completions/podbeat.$shell"
+done
+"$own" man "$work/more/man"
 for architecture in "${architectures[@]}"; do
   for name in podbeat podbeat-server; do
     tree=$work/$name-$architecture
@@ -109,15 +116,7 @@ for architecture in "${architectures[@]}"; do
     if [ "$name" = podbeat ]; then program=laptop; fi
     cp "$(built "$program" "$architecture")" "$tree/$name"
     cp LICENSE "$tree"
-    if [ "$name" = podbeat ]; then
-      # From this host's program, because that for another machine does not run here.
-      own=$(built laptop "$(dpkg --print-architecture)")
-      mkdir "$tree/completions" "$tree/man"
-      for shell in bash elvish fish powershell zsh; do
-        "$own" completion "$shell" >"$tree/completions/podbeat.$shell"
-      done
-      "$own" man "$tree/man"
-    fi
+    if [ "$name" = podbeat ]; then cp -r "$work"/more/* "$tree"; fi
     pack "$tree" "$out/files/$name-$version-linux-$architecture.tar.gz"
     cp "$out/sbom/$name-$architecture.cdx.json" "$out/files/$name-$version-linux-$architecture.cdx.json"
   done

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use crate::files;
 use crate::image::sha256;
+use crate::layout::INDEX;
 
 /// The largest file of an archive, in bytes. The images of podbeat are smaller than a tenth.
 const LARGEST: u64 = 256 << 20;
@@ -93,7 +94,7 @@ pub fn merge(archives: &[&Path], output: &Path) -> Result<String, Error> {
     }
     let index = json!({
         "schemaVersion": 2,
-        "mediaType": "application/vnd.oci.image.index.v1+json",
+        "mediaType": INDEX,
         "manifests": manifests,
     })
     .to_string();

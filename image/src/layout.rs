@@ -11,7 +11,7 @@ use crate::elf::Architecture;
 pub(crate) const LAYER: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
 pub(crate) const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(crate) const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]

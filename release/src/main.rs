@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use clap::{Arg, ArgMatches, Command, value_parser};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use podbeat_interface::exit::with_causes;
 use podbeat_release::names::{Published, files, wrong};
 use podbeat_release::provenance::{self, Build};
 use podbeat_release::sbom::{self, Inputs};
@@ -48,13 +49,7 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Err(error) => {
-            let mut text = error.to_string();
-            let mut source = std::error::Error::source(&error);
-            while let Some(cause) = source {
-                text.push_str(&format!(": {cause}"));
-                source = cause.source();
-            }
-            let _ = writeln!(io::stderr(), "podbeat-release: {text}");
+            let _ = writeln!(io::stderr(), "podbeat-release: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }

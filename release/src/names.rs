@@ -132,7 +132,7 @@ fn is_right(word: &str, published: &Published) -> bool {
         }
         Some(_) => true,
         None if !IMAGES.contains(&name) || is_example => true,
-        // A path of the repository, or a word that is no name.
+        // A path in the repository, or an ordinary word.
         None if !host.contains(['.', ':']) => {
             !(path.is_empty()
                 && tag.is_some_and(|tag| {

@@ -44,9 +44,9 @@ async fn create(site: &Site, pod: &Value) -> Result<super::tools::Said, Error> {
     site.ground.tools.kubectl(&arguments).await
 }
 
-/// The names of a pod's containers in one of its lists.
-fn names<'a>(spec: &'a Value, member: &str) -> Vec<&'a str> {
-    let all = spec
+/// The names of the items in a list, such as a pod's containers.
+pub(super) fn names<'a>(object: &'a Value, member: &str) -> Vec<&'a str> {
+    let all = object
         .get(member)
         .and_then(Value::as_array)
         .into_iter()

@@ -4,7 +4,7 @@
 use podbeat_lab::service::Heartbeat;
 use serde_json::{Value, json};
 
-use super::admission::set;
+use super::admission::{names, set};
 use super::examples::{
     accepts, attempt, create, end_with, example, nth, nth_of_job, of_kind, run_is, to_the_end,
     wait_for_code,
@@ -335,13 +335,7 @@ pub(super) async fn airflow(site: &Site) -> Result<(), Error> {
 
 /// The last heartbeat reports these containers, and no others.
 fn only_reports(last: &Heartbeat, expected: &[&str]) -> Result<(), Error> {
-    let statuses = last.body.get("containerStatus").and_then(Value::as_array);
-    let names: Vec<&str> = statuses
-        .into_iter()
-        .flatten()
-        .filter_map(|status| status.get("name")?.as_str())
-        .collect();
-    expect(names == expected, || {
+    expect(names(&last.body, "containerStatus") == expected, || {
         format!("expected the states of {expected:?}: {last:?}")
     })
 }
@@ -349,18 +343,10 @@ fn only_reports(last: &Heartbeat, expected: &[&str]) -> Result<(), Error> {
 /// The API server put podbeat before the pod's own init containers.
 fn has_podbeat_first(site: &Site, pod: &Pod, expected: &[&str]) -> Result<(), Error> {
     let seen = site.play.last_seen(pod);
-    let init = seen.as_ref().and_then(|seen| {
-        seen.pod()
-            .pointer("/spec/initContainers")
-            .and_then(Value::as_array)
-    });
-    let names: Vec<&str> = init
-        .into_iter()
-        .flatten()
-        .filter_map(|one| one.get("name")?.as_str())
-        .collect();
-    expect(names == expected, || {
-        format!("expected the init containers {expected:?}: {names:?}")
+    let spec = seen.as_ref().and_then(|seen| seen.pod().get("spec"));
+    let init = spec.map_or_else(Vec::new, |spec| names(spec, "initContainers"));
+    expect(init == expected, || {
+        format!("expected the init containers {expected:?}: {init:?}")
     })
 }
 

@@ -168,11 +168,7 @@ pub(super) async fn oom_sidecar(play: &Play, kind: Kind) -> Result<(), Error> {
             &json!({"metadata": {"annotations": {"e2e/ballast": null}}}),
         )
         .await?;
-    play.stage
-        .node
-        .lock()
-        .await
-        .write_into(&pod.uid, "scratch", "go", "")?;
+    play.let_main_end(&pod).await?;
     play.say("main gets the signal to end");
     play.until_final(&pod).await?;
     ended(play, &pod, 0).await
@@ -252,11 +248,7 @@ pub(super) async fn resize(play: &Play, kind: Kind) -> Result<(), Error> {
             format!("{container} restarted: {restarts:?}")
         })?;
     }
-    play.stage
-        .node
-        .lock()
-        .await
-        .write_into(&pod.uid, "scratch", "go", "")?;
+    play.let_main_end(&pod).await?;
     play.say("main gets the signal to end");
     play.until_final(&pod).await?;
     ended(play, &pod, 0).await
@@ -297,11 +289,7 @@ pub(super) async fn stopped_alone(play: &Play, kind: Kind) -> Result<(), Error> 
     play.until_logged(&pod, "only podbeat's container was stopped")
         .await?;
     play.faults.lift_all();
-    play.stage
-        .node
-        .lock()
-        .await
-        .write_into(&pod.uid, "scratch", "go", "")?;
+    play.let_main_end(&pod).await?;
     play.say("main gets the signal to end");
     play.until_final(&pod).await?;
     ended(play, &pod, 0).await

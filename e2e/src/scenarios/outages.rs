@@ -96,11 +96,7 @@ pub(super) async fn service_down(play: &Play, kind: Kind) -> Result<(), Error> {
         .script("any refuse until-lifted")
         .map_err(crate::ours("scripting the outage"))?;
     play.say("the service refuses every connection");
-    play.stage
-        .node
-        .lock()
-        .await
-        .write_into(&pod.uid, "scratch", "go", "")?;
+    play.let_main_end(&pod).await?;
     let shown = play.until_state("main", "terminated").await?;
     if kind == Kind::Native {
         play.signalled(&pod).await?;

@@ -321,6 +321,15 @@ impl Play {
             .await
     }
 
+    /// Creates the file that main of a pod waits for.
+    ///
+    /// # Errors
+    /// The pod has no such volume.
+    pub async fn let_main_end(&self, pod: &Pod) -> Result<(), Error> {
+        let node = self.stage.node.lock().await;
+        node.write_into(&pod.uid, "scratch", "go", "")
+    }
+
     /// Waits for a Job's pod with the index `nth`, from 0, in the order of creation.
     ///
     /// # Errors
